@@ -1,0 +1,7 @@
+"""The assets of a batch, from the uploaded file to its report: each a few lines around a use case."""
+
+from orders_pipeline.assets.intake import orders, staged_orders, uploaded_csv, validated_orders
+from orders_pipeline.assets.report import batch_report
+from orders_pipeline.assets.settlement import settlement
+
+ASSETS = (uploaded_csv, staged_orders, validated_orders, orders, settlement, batch_report)

@@ -1,0 +1,40 @@
+"""What all assets share: the boundary where an exception becomes a code, and the reading of a batch for metadata."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+from sqlalchemy import Row
+
+from orders_pipeline import batches, errors
+from orders_pipeline.system import System
+
+GROUP = "batch"  # one group: the lineage page then shows every asset
+
+
+@contextlib.contextmanager
+def safe_errors(system: System) -> Iterator[None]:
+    """Let only a code and our own sentence into Dagster's event log."""
+    try:
+        yield
+    except (dg.Failure, dg.DagsterExecutionInterruptedError):
+        raise
+    except Exception as error:  # noqa: BLE001 - the boundary
+        description = errors.describe(error, system.settings.home)
+        raise dg.Failure(description=description) from None
+
+
+def read_batch(system: System, batch_id: str) -> Row[Any]:
+    """Return the batch with its counts."""
+    with system.database.begin() as transaction:
+        return batches.get(transaction, batch_id)
+
+
+def seconds_of(system: System, batch_id: str, stage: str) -> float:
+    """Return the seconds a stage has taken."""
+    with system.database.begin() as transaction:
+        rows = transaction.rows("stage_seconds", batch_id=batch_id)
+    return round(next((row.seconds for row in rows if row.stage == stage), 0.0), 3)

@@ -1,0 +1,86 @@
+"""The assets of intake: what was uploaded, staged, validated and loaded."""
+
+import dagster as dg
+
+from orders_pipeline import checks, intake
+from orders_pipeline.assets.boundary import GROUP, read_batch, safe_errors, seconds_of
+from orders_pipeline.partitions import batch_partitions
+from orders_pipeline.system import System
+
+uploaded_csv = dg.AssetSpec(
+    "uploaded_csv",
+    description="The order file as the client put it into the landing: `<client_code>/<name>.csv`.",
+    partitions_def=batch_partitions,
+    group_name=GROUP,
+    kinds={"csv"},
+)
+
+
+@dg.asset(
+    deps=[uploaded_csv],
+    partitions_def=batch_partitions,
+    group_name=GROUP,
+    kinds={"parquet"},
+    check_specs=[checks.FILE_ACCEPTED],
+)
+def staged_orders(context: dg.AssetExecutionContext, system: dg.ResourceParam[System]) -> dg.MaterializeResult:
+    """The bytes archived unchanged; encoding and shape checked, rows numbered."""
+    with safe_errors(system):
+        intake.stage_batch(system, context.partition_key)
+        batch = read_batch(system, context.partition_key)
+        return dg.MaterializeResult(
+            metadata={
+                "client": batch.client_code,
+                "batch status": batch.status,
+                "encoding": batch.encoding or "",
+                "sha256": batch.source_sha256 or "",
+                "bytes": batch.source_bytes or 0,
+                "dagster/row_count": batch.rows_total or 0,
+                "blank rows": batch.rows_blank or 0,
+                "seconds": seconds_of(system, batch.batch_id, "stage"),
+            },
+            check_results=[checks.file_accepted(batch)],
+        )
+
+
+@dg.asset(deps=[staged_orders], partitions_def=batch_partitions, group_name=GROUP, kinds={"pandera", "parquet"})
+def validated_orders(context: dg.AssetExecutionContext, system: dg.ResourceParam[System]) -> dg.MaterializeResult:
+    """Every row judged: accepted, or given back with all its errors."""
+    with safe_errors(system):
+        intake.validate_batch(system, context.partition_key)
+        batch = read_batch(system, context.partition_key)
+        return dg.MaterializeResult(
+            metadata={
+                "dagster/row_count": batch.rows_accepted or 0,
+                "rejected rows": batch.rows_rejected or 0,
+                "accepted (yen)": batch.amount_accepted or 0,
+                "cells put into normal form": dg.MetadataValue.json(batch.cells_normalised),
+                "seconds": seconds_of(system, batch.batch_id, "validate"),
+            }
+        )
+
+
+@dg.asset(
+    deps=[validated_orders],
+    partitions_def=batch_partitions,
+    group_name=GROUP,
+    kinds={"postgres"},
+    check_specs=[checks.ROWS_ADD_UP, checks.YEN_ADD_UP],
+)
+def orders(context: dg.AssetExecutionContext, system: dg.ResourceParam[System]) -> dg.MaterializeResult:
+    """The accepted rows in the table `orders`, with their batch and row number."""
+    with safe_errors(system):
+        intake.load_batch(system, context.partition_key)
+        batch = read_batch(system, context.partition_key)
+        with system.database.begin() as transaction:
+            loaded = transaction.rows("loaded_totals", batch_id=batch.batch_id)[0]
+        return dg.MaterializeResult(
+            metadata={
+                "dagster/table_name": "orders",
+                "dagster/row_count": loaded.orders,
+                "loaded (yen)": int(loaded.amount),
+                "import group": batch.bulk_import_group,
+                "seconds": seconds_of(system, batch.batch_id, "load"),
+            },
+            check_results=checks.order_checks(batch, loaded),
+        )

@@ -1,0 +1,80 @@
+"""The report of a batch: what goes back to the client and what the batch came to."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from orders_pipeline import reports
+from orders_pipeline.assets.boundary import GROUP, safe_errors
+from orders_pipeline.assets.settlement import NOTIFICATIONS
+from orders_pipeline.partitions import batch_partitions
+from orders_pipeline.rejections import message
+from orders_pipeline.system import System
+
+
+@dg.asset(deps=[NOTIFICATIONS], partitions_def=batch_partitions, group_name=GROUP, kinds={"csv", "json"})
+def batch_report(context: dg.AssetExecutionContext, system: dg.ResourceParam[System]) -> dg.MaterializeResult:
+    """rejected.csv to send back, errors.csv to read, result.json with all counts and sums."""
+    with safe_errors(system):
+        result = reports.finish_batch(system, context.partition_key)
+        return dg.MaterializeResult(
+            metadata={
+                "batch status": result["status"],
+                "summary": dg.MetadataValue.md(_summary(result)),
+                "rejections": dg.MetadataValue.md(_rejections(result["rejections"])),
+                **_links(result, system.settings.reports_url),
+            }
+        )
+
+
+def _links(result: Mapping[str, Any], reports_url: str | None) -> dict[str, dg.MetadataValue[Any]]:
+    """Return a link to each report where a server for them is known, and the command that gives it otherwise."""
+    batch_id = result["batch_id"]
+    if reports_url is None:
+        return {
+            f"{name} report": dg.MetadataValue.text(f"orders-pipeline {COMMANDS[name]} {batch_id}")
+            for name in result["artifacts"]
+        }
+    base = reports_url.rstrip("/")
+    return {
+        f"{name} report": dg.MetadataValue.url(base + reports.report_path(batch_id, name)) for name in result["artifacts"]
+    }
+
+
+COMMANDS = {"rejected": "rejected", "errors": "errors", "result": "status --json"}
+
+
+def _summary(result: Mapping[str, Any]) -> str:
+    rows, yen, paid, told = (result[name] for name in ("rows", "amount_jpy", "payments", "notifications"))
+    lines = [
+        (
+            "rows",
+            rows["total"],
+            f"{_n(rows['accepted'])} accepted, {_n(rows['rejected'])} rejected, {_n(rows['blank'])} blank",
+        ),
+        (
+            "yen",
+            yen["accepted"],
+            f"{_n(yen['paid'])} paid, {_n(yen['declined'])} declined, {_n(yen['unknown'])} unknown",
+        ),
+        ("payments", paid["planned"], f"{_n(paid['succeeded'])} succeeded, {_n(paid['declined'])} declined"),
+        ("notifications", told["planned"], f"{_n(told['sent'])} sent, {_n(told['failed'])} failed"),
+        (
+            "seconds",
+            result["seconds"]["total"],
+            ", ".join(f"{k} {v:.1f}" for k, v in result["seconds"].items() if k != "total"),
+        ),
+    ]
+    return "\n".join(["| | | |", "|---|---:|---|", *(f"| {name} | {_n(total)} | {rest} |" for name, total, rest in lines)])
+
+
+def _rejections(codes: Mapping[str, int]) -> str:
+    if not codes:
+        return "none"
+    lines = [f"| {count:,} | {code} | {message(code, 'en')} |" for code, count in codes.items()]
+    return "\n".join(["| rows | code | |", "|---:|---|---|", *lines])
+
+
+def _n(value: float | None) -> str:
+    return "-" if value is None else f"{value:,}"

@@ -1,0 +1,192 @@
+"""Batches: what an uploaded file is from its arrival to its end, and the object users are shown of it.
+
+Ids, registration, state and summary are here. The work of a stage belongs in the stage's own module; which objects of
+the landing are new is decided in `landing.py`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from sqlalchemy import Row
+
+from orders_pipeline.database import ConstraintViolated, Transaction
+from orders_pipeline.rejections import FileRejected
+
+JAPAN = ZoneInfo("Asia/Tokyo")
+FINISHED = frozenset({"completed", "completed_with_errors", "rejected", "cancelled"})
+ORDER_STATES = ("pending", "paying", "paid", "declined", "unknown", "refunded")
+STAGES = ("stage", "validate", "load", "pay", "notify", "report")
+
+
+class UnknownBatch(Exception):
+    """There is no batch with this id."""
+
+    code = "E_UNKNOWN_BATCH"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a batch's bytes come from; `landing_*` are None for a file imported by hand, which is archived already."""
+
+    csv_source: str
+    landing_key: str | None = None
+    landing_version: str | None = None
+    sha256: str | None = None
+    size: int | None = None  # bytes
+
+
+def batch_id_for(client_code: str, identity: str, received: date) -> str:
+    """Return a sortable id that the same file of the same client always gets: `YYYYMMDD-` and 12 hex digits."""
+    return f"{received:%Y%m%d}-{hashlib.sha256(f'{client_code}|{identity}'.encode()).hexdigest()[:12]}"
+
+
+def today() -> date:
+    """Return the business date: the day it is in Japan."""
+    return datetime.now(JAPAN).date()
+
+
+def register_landed(transaction: Transaction, client_code: str, source: Source) -> str:
+    """Make a batch of a landed file version, once however often it is asked for, and return its id."""
+    batch_id = batch_id_for(client_code, f"{source.landing_key}|{source.landing_version}", today())
+    _insert(transaction, batch_id, client_code, source, again_no=0)
+    return batch_id
+
+
+def register_import(transaction: Transaction, client_code: str, source: Source, *, again: bool) -> str:
+    """Make a batch of a file imported by hand and return its id; raise FileRejected(F_DUPLICATE_FILE) for known bytes.
+
+    With `again` the same bytes become another batch.
+    """
+    earlier = transaction.row("batch_with_same_bytes", client_code=client_code, source_sha256=source.sha256)
+    if earlier is not None and not again:
+        raise FileRejected("F_DUPLICATE_FILE", {"batch_id": earlier.batch_id})
+    again_no = 0 if earlier is None else earlier.again_no + 1
+    batch_id = batch_id_for(client_code, f"{source.sha256}|{again_no}", today())
+    try:
+        _insert(transaction, batch_id, client_code, source, again_no=again_no)
+    except ConstraintViolated:  # somebody registers the same bytes at this moment
+        raise FileRejected("F_DUPLICATE_FILE", {}) from None
+    return batch_id
+
+
+def _insert(transaction: Transaction, batch_id: str, client_code: str, source: Source, *, again_no: int) -> None:
+    transaction.execute(
+        "insert_batch",
+        batch_id=batch_id,
+        client_code=client_code,
+        csv_source=source.csv_source,
+        landing_key=source.landing_key,
+        landing_version=source.landing_version,
+        source_sha256=source.sha256,
+        source_bytes=source.size,
+        again_no=again_no,
+    )
+
+
+def record_source(transaction: Transaction, batch: Row[Any], sha256: str, size: int) -> str | None:
+    """Note what a batch's bytes are and return the batch they came as before, if they did."""
+    source = {"batch_id": batch.batch_id, "source_sha256": sha256, "source_bytes": size}
+    try:
+        with transaction.savepoint():
+            transaction.execute("set_source", **source)
+    except ConstraintViolated:
+        earlier = transaction.row("batch_with_same_bytes", client_code=batch.client_code, source_sha256=sha256)
+        duplicate_of = str(earlier.batch_id) if earlier is not None else None
+        transaction.execute("set_duplicate", duplicate_of=duplicate_of, **source)
+        return duplicate_of
+    return None
+
+
+def get(transaction: Transaction, batch_id: str) -> Row[Any]:
+    """Return a batch's row with its counts; raise UnknownBatch."""
+    row = transaction.row("batch_progress", batch_id=batch_id)
+    if row is None:
+        raise UnknownBatch(f"{UnknownBatch.code}: there is no batch with this id")
+    return row
+
+
+def set_status(
+    transaction: Transaction,
+    batch_id: str,
+    status: str,
+    code: str | None = None,
+    detail: Mapping[str, str] | None = None,
+) -> None:
+    """Move an unfinished batch to `status`, with a code and safe parameters saying why."""
+    transaction.execute(
+        "set_status", batch_id=batch_id, status=status, status_code=code, status_detail=json.dumps(dict(detail or {}))
+    )
+
+
+def final_status(row: Row[Any]) -> tuple[str, str | None]:
+    """Return the state (and code) that a batch's counts amount to once nothing is under way."""
+    if row.status == "rejected" or not row.rows_accepted:
+        return "rejected", row.status_code
+    for is_open, code in (
+        (row.orders_unknown, "E_PAYMENT_UNKNOWN"),
+        (row.orders_pending or row.orders_paying, "E_PAYMENT_UNAVAILABLE"),
+        (row.notifications_sent + row.notifications_failed < row.notifications_planned, "E_NOTIFICATION_UNAVAILABLE"),
+    ):
+        if is_open:
+            return "paused", code
+    with_errors = row.rows_rejected or row.orders_declined or row.notifications_failed
+    return ("completed_with_errors" if with_errors else "completed"), None
+
+
+def summary(
+    row: Row[Any], rejections: Mapping[str, int], seconds: Mapping[str, float], artifacts: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return the object that `status --json`, `import --json` and `result.json` show of a batch."""
+    return {
+        "batch_id": row.batch_id,
+        "status": row.status,
+        "status_code": row.status_code,
+        "client_code": row.client_code,
+        "csv_source": row.csv_source,
+        "source_sha256": row.source_sha256,
+        "bulk_import_group": row.bulk_import_group,
+        "duplicate_of": row.duplicate_of,
+        "encoding": row.encoding,
+        "rows": {
+            "total": row.rows_total,
+            "accepted": row.rows_accepted,
+            "rejected": row.rows_rejected,
+            "blank": row.rows_blank,
+        },
+        "orders": {state: getattr(row, f"orders_{state}") for state in ORDER_STATES},
+        "amount_jpy": {
+            "accepted": row.amount_accepted,
+            "paid": int(row.amount_paid),
+            "declined": int(row.amount_declined),
+            "unknown": int(row.amount_unknown),
+        },
+        "payments": {
+            "planned": row.payments_planned,
+            "succeeded": row.payments_succeeded,
+            "declined": row.payments_declined,
+            "unknown": row.payments_unknown,
+        },
+        "notifications": {
+            "planned": row.notifications_planned,
+            "sent": row.notifications_sent,
+            "failed": row.notifications_failed,
+        },
+        "rejections": dict(rejections),
+        "artifacts": dict(artifacts),
+        "seconds": {stage: round(seconds.get(stage, 0.0), 3) for stage in STAGES}
+        | {"total": round(elapsed(row, seconds), 3)},
+    }
+
+
+def elapsed(row: Row[Any], seconds: Mapping[str, float]) -> float:
+    """Return the seconds from arrival to the end, or those worked so far."""
+    if row.finished_at is not None:
+        return float((row.finished_at - row.received_at).total_seconds())
+    return sum(seconds.values())

@@ -1,0 +1,95 @@
+"""Asset checks: what must add up before a batch goes on. The sums are taken from rows, never from counters.
+
+A failed blocking check stops the batch there. The schema enforces most of this too; a check makes it visible.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import dagster as dg
+from sqlalchemy import Row
+
+from orders_pipeline import batches
+from orders_pipeline.payments.plan import CAP_JPY
+from orders_pipeline.rejections import message
+from orders_pipeline.system import System
+
+FILE_ACCEPTED = dg.AssetCheckSpec(
+    "file_accepted", asset="staged_orders", description="The file as a whole is usable; if not, it is given back."
+)
+ROWS_ADD_UP = dg.AssetCheckSpec(
+    "rows_add_up",
+    asset="orders",
+    blocking=True,
+    description="Rows of the file = orders + rejected rows + blank rows.",
+)
+YEN_ADD_UP = dg.AssetCheckSpec(
+    "yen_add_up", asset="orders", blocking=True, description="Yen of the accepted rows = yen of the orders."
+)
+WITHIN_CAP = dg.AssetCheckSpec(
+    "within_cap", asset="payments", blocking=True, description="No payment is above 1,000,000 yen."
+)
+PAID_ONCE = dg.AssetCheckSpec("paid_once", asset="payments", blocking=True, description="No order is in two live payments.")
+PAID_YEN_ADD_UP = dg.AssetCheckSpec(
+    "paid_yen_add_up", asset="payments", blocking=True, description="Yen of succeeded payments = yen of paid orders."
+)
+PAYMENT_CHECKS: Sequence[dg.AssetCheckSpec] = (WITHIN_CAP, PAID_ONCE, PAID_YEN_ADD_UP)
+
+
+def file_accepted(batch: Row[Any]) -> dg.AssetCheckResult:
+    """Say whether staging took the file, and why not."""
+    if batch.status != "rejected":
+        return dg.AssetCheckResult(check_name=FILE_ACCEPTED.name, passed=True, metadata={"batch": batch.batch_id})
+    return dg.AssetCheckResult(
+        check_name=FILE_ACCEPTED.name,
+        passed=False,
+        description=message(batch.status_code, "en", batch.status_detail),
+        metadata={"batch": batch.batch_id, "code": batch.status_code},
+    )
+
+
+def order_checks(batch: Row[Any], loaded: Row[Any]) -> list[dg.AssetCheckResult]:
+    """Compare what was loaded with what was read and accepted; a file given back as a whole has nothing to compare."""
+    if batch.rows_accepted is None:
+        return [dg.AssetCheckResult(check_name=spec.name, passed=loaded.orders == 0) for spec in (ROWS_ADD_UP, YEN_ADD_UP)]
+    accounted = loaded.orders + batch.rows_rejected + batch.rows_blank
+    return [
+        _equal(batch.batch_id, ROWS_ADD_UP, "rows of the file", batch.rows_total, "rows accounted for", accounted),
+        _equal(batch.batch_id, YEN_ADD_UP, "accepted yen", batch.amount_accepted, "loaded yen", int(loaded.amount)),
+    ]
+
+
+def payment_checks(system: System, batch_id: str) -> list[dg.AssetCheckResult]:
+    """Look over a batch's payments in the ledger."""
+    with system.database.begin() as transaction:
+        batch = batches.get(transaction, batch_id)
+        totals = transaction.row("payment_totals", batch_id=batch_id)
+        twice = transaction.scalar("orders_paid_twice", batch_id=batch_id)
+    if totals is None:
+        raise AssertionError("an aggregate always has a row")
+    return [
+        dg.AssetCheckResult(
+            check_name=WITHIN_CAP.name,
+            passed=totals.largest <= CAP_JPY,
+            metadata={"batch": batch_id, "largest payment (yen)": totals.largest, "cap (yen)": CAP_JPY},
+        ),
+        _equal(batch_id, PAID_ONCE, "allowed", 0, "orders in two live payments", twice),
+        _equal(
+            batch_id,
+            PAID_YEN_ADD_UP,
+            "yen of succeeded payments",
+            int(totals.succeeded),
+            "yen of paid orders",
+            int(batch.amount_paid),
+        ),
+    ]
+
+
+def _equal(
+    batch_id: str, spec: dg.AssetCheckSpec, left_name: str, left: int, right_name: str, right: int
+) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(
+        check_name=spec.name, passed=left == right, metadata={"batch": batch_id, left_name: left, right_name: right}
+    )

@@ -1,0 +1,181 @@
+"""What commands show: progress bars on a terminal, summaries in words, tables. Values in, text out.
+
+What happened is found out elsewhere; nothing here reads a database or a setting.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from orders_pipeline.rejections import message
+
+REFRESH_S = 0.25
+STATUS_WORDS = {
+    "received": "received, not started",
+    "staged": "staged, not validated yet",
+    "validated": "validated, not loaded yet",
+    "loaded": "loaded, not paid yet",
+    "paying": "being paid and notified",
+    "paused": "paused: some orders are open",
+    "completed": "completed",
+    "completed_with_errors": "completed; some rows or payments did not go through",
+    "rejected": "given back to the client",
+    "failed": "failed",
+    "cancelled": "cancelled",
+}
+STAGE_WORDS = {
+    "stage": "staged",
+    "validate": "validated",
+    "load": "loaded",
+    "pay": "paid",
+    "notify": "notified",
+    "report": "reported",
+}
+
+
+@contextlib.contextmanager
+def progress(console: Console, read: Callable[[], dict[str, Any]]) -> Iterator[None]:
+    """Show bars for a batch while the block runs; `read` gives the batch's summary. Shows nothing without a terminal."""
+    if not console.is_terminal:
+        yield
+        return
+    bars = Progress(
+        TextColumn("{task.description:<15}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console
+    )
+    tasks = {name: bars.add_task(name, total=None) for name in ("rows loaded", "orders paid", "customers told")}
+    done = threading.Event()
+    watcher = threading.Thread(target=_watch, args=(bars, tasks, read, done), name="progress", daemon=True)
+    with bars:
+        watcher.start()
+        try:
+            yield
+        finally:
+            done.set()
+            watcher.join()
+
+
+def _watch(bars: Progress, tasks: Mapping[str, TaskID], read: Callable[[], dict[str, Any]], done: threading.Event) -> None:
+    while True:
+        last = done.wait(REFRESH_S)
+        with contextlib.suppress(Exception):  # a bar is no reason to stop anything
+            _show(bars, tasks, read())
+        if last:
+            return
+
+
+def _show(bars: Progress, tasks: Mapping[str, TaskID], summary: Mapping[str, Any]) -> None:
+    rows, orders, told = summary["rows"], summary["orders"], summary["notifications"]
+    loaded = sum(orders.values())
+    if rows["accepted"] is not None:
+        bars.update(tasks["rows loaded"], total=rows["accepted"], completed=loaded)
+    elif rows["total"] is not None:
+        bars.update(tasks["rows loaded"], total=rows["total"])
+    if loaded:
+        final = orders["paid"] + orders["declined"] + orders["refunded"]
+        bars.update(tasks["orders paid"], total=loaded, completed=final)
+    if told["planned"]:
+        bars.update(tasks["customers told"], total=told["planned"], completed=told["sent"] + told["failed"])
+
+
+def show_summary(console: Console, summary: Mapping[str, Any]) -> None:
+    """Print what a batch came to, in words."""
+    status = summary["status"]
+    console.print(f"[bold]{summary['batch_id']}[/bold]  {STATUS_WORDS.get(status, status)}")
+    if summary.get("status_code"):
+        console.print(f"  why            {describe_code(summary['status_code'], summary.get('status_detail') or {})}")
+    show_counts(console, summary)
+    _show_settlement(console, summary)
+    seconds = summary["seconds"]
+    spent = ", ".join(f"{STAGE_WORDS[stage]} {seconds[stage]:.1f}" for stage in STAGE_WORDS if seconds.get(stage))
+    console.print(f"  seconds        {spent or 'none yet'}; {seconds['total']:.1f} in all")
+    for name, location in summary["artifacts"].items():
+        console.print(f"  {name:<14} {location}", soft_wrap=True, highlight=False)
+
+
+def show_counts(console: Console, summary: Mapping[str, Any]) -> None:
+    """Print the rows of a file and why rows were given back."""
+    console.print(
+        f"  file           {summary['csv_source']} from {summary['client_code']}, {summary['encoding'] or 'not read'}",
+        highlight=False,
+    )
+    rows = summary["rows"]
+    if rows["total"] is not None:
+        accepted = (
+            ""
+            if rows["accepted"] is None
+            else f": {rows['accepted']:,} accepted, {rows['rejected']:,} rejected, {rows['blank']:,} blank"
+        )
+        console.print(f"  rows           {rows['total']:,}{accepted}")
+    for code, count in summary["rejections"].items():
+        console.print(f"    {count:>7,} x {describe_code(code, {})}", highlight=False)
+
+
+def _show_settlement(console: Console, summary: Mapping[str, Any]) -> None:
+    yen, payments, told = summary["amount_jpy"], summary["payments"], summary["notifications"]
+    if yen["accepted"] is None:
+        return
+    rest = "".join(f", {yen[state]:,} {state}" for state in ("declined", "unknown") if yen[state])
+    console.print(f"  yen            {yen['accepted']:,} accepted: {yen['paid']:,} paid{rest}")
+    rest = "".join(f", {payments[state]:,} {state}" for state in ("declined", "unknown") if payments[state])
+    console.print(f"  payments       {payments['planned']:,} planned: {payments['succeeded']:,} succeeded{rest}")
+    rest = f", {told['failed']:,} failed" if told["failed"] else ""
+    console.print(f"  notifications  {told['planned']:,} planned: {told['sent']:,} sent{rest}")
+
+
+def describe_code(code: str, detail: Mapping[str, str]) -> str:
+    """Return a code with its sentence."""
+    sentence = message(code, "en", detail)
+    return code if sentence == code else f"{code}: {sentence}"
+
+
+def show_batches(console: Console, summaries: Sequence[Mapping[str, Any]]) -> None:
+    """Print recent batches as a table."""
+    if not summaries:
+        console.print("no batches yet; try `orders-pipeline demo`")
+        return
+    table = Table(box=None, pad_edge=False)
+    for heading in ("batch", "client", "file", "status"):
+        table.add_column(heading, no_wrap=heading != "file")
+    for heading in ("rows", "rejected", "paid (yen)", "told"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for each in summaries:
+        rows, told = each["rows"], each["notifications"]
+        table.add_row(
+            each["batch_id"],
+            each["client_code"],
+            each["csv_source"],
+            each["status"],
+            _number(rows["total"]),
+            _number(rows["rejected"]),
+            _number(each["amount_jpy"]["paid"]),
+            f"{told['sent']:,}/{told['planned']:,}",
+        )
+    console.print(table)
+
+
+def show_preview(console: Console, found: Mapping[str, Any]) -> None:
+    """Print what importing a file would do."""
+    console.print("[bold]dry run[/bold]  nothing was changed")
+    show_counts(console, found)
+    told = found["notifications"]
+    console.print(f"  yen            {found['amount_jpy']['accepted']:,}")
+    console.print(f"  payments       {found['payments']['planned']:,}")
+    console.print(f"  notifications  {told['planned']:,}, at least {told['seconds']:,.1f} seconds")
+
+
+def show_findings(console: Console, result: Mapping[str, Any]) -> None:
+    """Print what the doctor found."""
+    for each in result["checks"]:
+        mark = "[green]ok[/green]  " if each["ok"] else "[red]FAIL[/red]"
+        console.print(f"{mark}  {each['name']:<21} {each['says']}")
+
+
+def _number(value: int | None) -> str:
+    return "" if value is None else f"{value:,}"

@@ -1,0 +1,165 @@
+"""Which encoding a file is in, by a strict ladder and never by a guess: BOM, UTF-16, UTF-8, CP932.
+
+Files that are no text, hold control characters, or can be read in two ways are refused here, by whole-file codes with
+the offset of the first bad byte. How the text is cut into lines and rows stands in `physical_lines` and `csv_file`.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from orders_pipeline.csv_file.physical_lines import TextSpan, locate, read_raw, unit_of
+from orders_pipeline.rejections import FileRejected
+
+_HEAD_BYTES = 64 << 10
+_CTRL_Z = 0x1A
+# tab, LF, VT, FF and CR are left to the row rules; every other C0 character is never part of an order file
+_CONTROLS = frozenset(range(0x20)) - frozenset(range(0x09, 0x0E))
+_ALL_BUT_CONTROLS = bytes(sorted(set(range(0x100)) - _CONTROLS))
+_HIGH_BYTES = bytes(range(0x80, 0x100))
+_MAGIC = (
+    (b"PK\x03\x04", "ZIP or Excel (.xlsx)"),
+    (b"PK\x05\x06", "ZIP"),
+    (b"\x1f\x8b", "gzip"),
+    (b"%PDF", "PDF"),
+    (b"\xd0\xcf\x11\xe0", "Excel (.xls)"),
+    (b"7z\xbc\xaf", "7z"),
+    (b"Rar!", "RAR"),
+    (b"\xfd7zXZ", "xz"),
+    (b"\x28\xb5\x2f\xfd", "Zstandard"),
+)
+_BOMS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
+# single bytes no CP932 writer makes, which Python's codec lets through as these characters
+_NOT_CP932 = "\x80\xa0\uf8f0\uf8f1\uf8f2\uf8f3"
+# four Japanese characters of UTF-8 in a row, or a pair of surrogates: chance makes neither out of CP932
+_UTF8_RUN = re.compile(rb"[\xe3-\xe9][\x80-\xbf]{2}(?:[\xe3-\xe9][\x80-\xbf]{2}){3}")
+_SURROGATE_PAIR = re.compile(rb"\xed[\xa0-\xaf][\x80-\xbf]\xed[\xb0-\xbf][\x80-\xbf]")
+_SURROGATE = re.compile(rb"\xed[\xa0-\xbf][\x80-\xbf]")
+
+
+def detect_text(source: Path, delimiter: str = ",") -> TextSpan:
+    """Return the encoding of a file and where its text begins and ends, or raise FileRejected.
+
+    The file is read in blocks, in constant memory, once for each step of the ladder; `delimiter` serves to count rows.
+    """
+    size = source.stat().st_size
+    with source.open("rb") as file:
+        head = file.read(_HEAD_BYTES)
+        file.seek(max(0, size - 2))
+        tail = file.read()
+    for magic, kind in _MAGIC:
+        if head.startswith(magic):
+            raise FileRejected("F_NOT_CSV", {"kind": kind})
+    span = _assume(head, tail, size)
+    if (control := _first_control(source, span)) is not None:
+        raise FileRejected("F_CONTROL_CHARS", locate(source, span, control, delimiter))
+    invalid = _first_invalid(source, span, span.codec)
+    if invalid is None:
+        return span
+    if span.encoding == "utf-8":
+        span = replace(span, encoding="cp932")
+        if (fault := _cp932_fault(source, span, invalid)) is None:
+            return span
+        invalid = fault
+    raise FileRejected("F_ENCODING", locate(source, span, invalid, delimiter))
+
+
+def _assume(head: bytes, tail: bytes, size: int) -> TextSpan:
+    """Return what BOM, NUL pattern and last character say; without any of them UTF-8, still to be proven."""
+    for bom, encoding in _BOMS:
+        if head.startswith(bom):
+            return _without_ctrl_z(TextSpan(encoding, has_bom=True, start=len(bom), end=size), tail)
+    encoding = _utf16_by_pattern(head, size) or "utf-8"
+    return _without_ctrl_z(TextSpan(encoding, has_bom=False, start=0, end=size), tail)
+
+
+def _without_ctrl_z(span: TextSpan, tail: bytes) -> TextSpan:
+    """Leave out a Ctrl-Z if it is the last character: old editors' end-of-file mark."""
+    width = span.unit.itemsize
+    if span.end - span.start < width or np.frombuffer(tail[-width:], span.unit)[0] != _CTRL_Z:
+        return span
+    return replace(span, end=span.end - width)
+
+
+def _utf16_by_pattern(head: bytes, size: int) -> str | None:
+    """Return the byte order in which a head with NULs reads as text: a tenth of ASCII characters, no U+0000."""
+    if size % 2 or b"\0" not in head:
+        return None
+    for encoding in ("utf-16-le", "utf-16-be"):
+        units = np.frombuffer(head, unit_of(encoding), count=len(head) // 2)
+        ascii_units = np.count_nonzero((units >= 0x09) & (units < 0x7F))
+        if ascii_units * 10 >= len(units) and not (units == 0).any():
+            return encoding
+    return None
+
+
+def _first_control(source: Path, span: TextSpan) -> int | None:
+    """Return the offset of the first control character that no text has."""
+    controls = np.array(sorted(_CONTROLS), span.unit)
+    for offset, data in read_raw(source, span.start, span.end):
+        if span.unit.itemsize == 1 and not data.translate(None, _ALL_BUT_CONTROLS):
+            continue
+        units = np.frombuffer(data, span.unit, count=len(data) // span.unit.itemsize)
+        found = np.flatnonzero(np.isin(units, controls))
+        if len(found):
+            return offset + int(found[0]) * span.unit.itemsize
+    return None
+
+
+def _first_invalid(source: Path, span: TextSpan, codec: str) -> int | None:
+    """Return the offset of the first byte that is not valid in `codec`."""
+    decoder = codecs.getincrementaldecoder(codec)()
+    for offset, data in read_raw(source, span.start, span.end):
+        pending = len(decoder.getstate()[0])
+        try:
+            text = decoder.decode(data, final=offset + len(data) >= span.end)
+        except UnicodeDecodeError as error:
+            return offset - pending + error.start
+        if codec == "cp932" and (places := [text.index(letter) for letter in _NOT_CP932 if letter in text]):
+            return offset - pending + len(text[: min(places)].encode(codec))
+    return None
+
+
+def _cp932_fault(source: Path, span: TextSpan, bad_utf8: int) -> int | None:
+    """Return the offset of the byte that makes CP932 wrong or doubtful, None when the text is CP932.
+
+    A text that is mostly UTF-8 was UTF-8 and got damaged, though CP932 may take its bytes; a text that is valid EUC-JP
+    as well, and in CP932 mostly half-width kana, could be either, and nobody should guess names.
+    """
+    if _looks_like_utf8(source, span):
+        return bad_utf8
+    if (invalid := _first_invalid(source, span, "cp932")) is not None:
+        return invalid
+    if _first_invalid(source, span, "euc_jp") is None and _is_half_width(source, span):
+        return bad_utf8
+    return None
+
+
+def _is_half_width(source: Path, span: TextSpan) -> bool:
+    """Tell whether over half of the Japanese characters, read as CP932, are half-width kana."""
+    decoder = codecs.getincrementaldecoder("cp932")("replace")
+    japanese = kana = 0
+    for _, data in read_raw(source, span.start, span.end):
+        units = np.frombuffer(decoder.decode(data).encode("utf-16-le"), np.dtype("<u2"))
+        japanese += int(np.count_nonzero(units > 0x7F))
+        kana += int(np.count_nonzero((units >= 0xFF61) & (units <= 0xFF9F)))
+    return kana * 2 > japanese
+
+
+def _looks_like_utf8(source: Path, span: TextSpan) -> bool:
+    """Tell whether over half of the bytes above 0x7F, or any longer stretch of them, form characters of UTF-8."""
+    decoder = codecs.getincrementaldecoder("utf-8")("ignore")
+    high = in_characters = 0
+    for offset, data in read_raw(source, span.start, span.end):
+        if _UTF8_RUN.search(data) or _SURROGATE_PAIR.search(data):
+            return True
+        high += len(data) - len(data.translate(None, _HIGH_BYTES))
+        valid = decoder.decode(data, final=offset + len(data) >= span.end).encode()
+        in_characters += len(valid) - len(valid.translate(None, _HIGH_BYTES))
+        in_characters += sum(map(len, _SURROGATE.findall(data)))
+    return in_characters * 2 > high

@@ -1,0 +1,203 @@
+"""PostgreSQL: connections, transactions, the named statements of `sql/queries`, COPY, and errors that say nothing personal.
+
+Statements live in `sql/`, one comment line and one name each; Python has no SQL text. What a statement means to a use
+case belongs in that use case's module; changing the schema belongs in `migrations.py`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib import resources
+from typing import Any
+
+import psycopg
+from pydantic import SecretStr
+from sqlalchemy import Connection, CursorResult, Engine, Row, TextClause, create_engine, make_url, text
+from sqlalchemy.exc import DBAPIError
+
+SQL = resources.files("orders_pipeline.sql")
+DRIVER = "postgresql+psycopg"
+TRANSIENT_CLASSES = ("08", "40", "53", "57")  # connection, conflict, resources, intervention
+CONNECT_TIMEOUT_S = 10
+
+
+class DatabaseError(Exception):
+    """The database refused or was not reachable; carries the SQLSTATE, never a statement or a value."""
+
+    code = "E_DATABASE"
+    is_transient = False
+
+    def __init__(self, sqlstate: str | None) -> None:
+        super().__init__(f"{self.code}: the database answered {sqlstate or 'nothing'}")
+        self.sqlstate = sqlstate
+
+
+class DatabaseUnavailable(DatabaseError):
+    """The same work may succeed later."""
+
+    code = "E_DATABASE_UNAVAILABLE"
+    is_transient = True
+
+
+class ConstraintViolated(DatabaseError):
+    """A rule of the schema said no; `constraint` is its name."""
+
+    code = "E_CONSTRAINT"
+
+    def __init__(self, sqlstate: str, constraint: str) -> None:
+        super().__init__(sqlstate)
+        self.constraint = constraint
+        self.args = (f"{self.code}: {constraint}",)
+
+
+def parse_queries(source: str) -> dict[str, str]:
+    """Split a query file into its statements by their `-- name:` lines."""
+    blocks = re.split(r"^-- name: *(\w+) *$", source, flags=re.MULTILINE)[1:]
+    return {name: body.strip() for name, body in zip(blocks[::2], blocks[1::2], strict=True)}
+
+
+@functools.cache
+def queries() -> Mapping[str, TextClause]:
+    """Return every named statement of `sql/queries`; a name used twice is an error."""
+    found: dict[str, TextClause] = {}
+    for file in sorted((SQL / "queries").iterdir(), key=lambda entry: entry.name):
+        if file.name.endswith(".sql"):
+            for name, body in parse_queries(file.read_text("utf-8")).items():
+                if name in found:
+                    raise ValueError(f"two statements are named {name}")
+                found[name] = text(body)
+    return found
+
+
+class Transaction:
+    """One open transaction; statements are called by their name in `sql/queries`."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def execute(self, name: str, **parameters: object) -> int:
+        """Run a statement and return the number of rows it touched."""
+        return self._run(name, parameters).rowcount
+
+    def rows(self, name: str, **parameters: object) -> Sequence[Row[Any]]:
+        """Run a statement and return its rows."""
+        return self._run(name, parameters).all()
+
+    def row(self, name: str, **parameters: object) -> Row[Any] | None:
+        """Run a statement and return its only row, or None."""
+        return self._run(name, parameters).one_or_none()
+
+    def scalar(self, name: str, **parameters: object) -> Any:  # noqa: ANN401 - whatever the column is
+        """Run a statement and return its only value, or None."""
+        return self._run(name, parameters).scalar_one_or_none()
+
+    def script(self, sql: str) -> None:
+        """Run a migration: several statements without parameters."""
+        with _translated():
+            self._cursor().execute(sql.encode())
+
+    def execute_with_columns(self, name: str, columns: Sequence[str]) -> int:
+        """Run a statement whose `{columns}` are the catalogue's and return the number of rows it touched."""
+        with _translated():
+            return self._cursor().execute(_with_columns(name, columns)).rowcount
+
+    def copy(self, name: str, data: Iterable[bytes], columns: Sequence[str] = ()) -> None:
+        """Run a COPY ... FROM STDIN statement with `data` in the statement's format."""
+        with _translated(), self._cursor().copy(_with_columns(name, columns)) as copy:
+            for block in data:
+                copy.write(block)
+
+    @contextlib.contextmanager
+    def savepoint(self) -> Iterator[None]:
+        """Undo only what happens inside when it fails."""
+        with self._connection.begin_nested():
+            yield
+
+    def _run(self, name: str, parameters: Mapping[str, object]) -> CursorResult[Any]:
+        with _translated():
+            return self._connection.execute(queries()[name], parameters)
+
+    def _cursor(self) -> psycopg.Cursor[Any]:
+        driver_connection = self._connection.connection.driver_connection
+        if not isinstance(driver_connection, psycopg.Connection):
+            raise TypeError("the database URL must name the psycopg driver")
+        return driver_connection.cursor()
+
+
+def _with_columns(name: str, columns: Sequence[str]) -> bytes:
+    if not all(re.fullmatch("[a-z_]+", column) for column in columns):
+        raise ValueError("a column's name is lower case letters and _")
+    return queries()[name].text.replace("{columns}", ", ".join(columns)).encode()
+
+
+class Database:
+    """A pool of connections to one PostgreSQL database."""
+
+    def __init__(self, url: SecretStr, *, pool_size: int = 8) -> None:
+        self.url = url
+        self._engine: Engine = create_engine(
+            normalise_url(url.get_secret_value()),
+            pool_size=pool_size,
+            max_overflow=pool_size,
+            pool_pre_ping=True,
+            hide_parameters=True,
+            connect_args={"connect_timeout": CONNECT_TIMEOUT_S, "application_name": "orders-pipeline"},
+        )
+
+    @contextlib.contextmanager
+    def begin(self) -> Iterator[Transaction]:
+        """Open a transaction, committed at the end of the block and rolled back by an error in it."""
+        with _translated(), self._engine.begin() as connection:
+            yield Transaction(connection)
+
+    @contextlib.contextmanager
+    def session(self) -> Iterator[Transaction]:
+        """Open a connection of its own, each statement committed at once, for what ends with it: advisory locks."""
+        with _translated(), self._engine.connect() as connection:
+            connection.execution_options(isolation_level="AUTOCOMMIT")
+            connection.detach()  # closed at the end instead of going back to the pool with its locks
+            yield Transaction(connection)
+
+    def close(self) -> None:
+        """Close every connection of the pool."""
+        self._engine.dispose()
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except DBAPIError as error:
+        raise _translate(error.orig) from None
+    except psycopg.Error as error:
+        raise _translate(error) from None
+
+
+def _translate(error: BaseException | None) -> DatabaseError:
+    sqlstate = error.sqlstate if isinstance(error, psycopg.Error) else None
+    if isinstance(error, psycopg.Error) and sqlstate and sqlstate.startswith("23"):
+        return ConstraintViolated(sqlstate, error.diag.constraint_name or "unnamed")
+    # a failure to connect has no SQLSTATE; whether it passes cannot be told from it
+    if sqlstate is None or sqlstate.startswith(TRANSIENT_CLASSES) or sqlstate == "55P03":
+        return DatabaseUnavailable(sqlstate)
+    return DatabaseError(sqlstate)
+
+
+def normalise_url(url: str) -> str:
+    """Return `url` with our driver named, whichever PostgreSQL scheme it came with."""
+    return make_url(url).set(drivername=DRIVER).render_as_string(hide_password=False)
+
+
+def libpq_url(url: SecretStr) -> str:
+    """Return the connection URL as libpq and psql read it."""
+    return make_url(url.get_secret_value()).set(drivername="postgresql").render_as_string(hide_password=False)
+
+
+def dagster_url(url: SecretStr, schema: str) -> SecretStr:
+    """Return the URL of Dagster's own records: the same database, its own schema, and the driver dagster-postgres needs."""
+    parsed = make_url(url.get_secret_value()).set(drivername="postgresql+psycopg2")
+    parsed = parsed.update_query_dict({"options": f"-csearch_path={schema}"})
+    return SecretStr(parsed.render_as_string(hide_password=False))

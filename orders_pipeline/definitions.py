@@ -1,0 +1,23 @@
+"""What Dagster loads: assets, job, sensor and the resource, put together and nothing else."""
+
+import logging
+
+import dagster as dg
+
+from orders_pipeline.assets import ASSETS
+from orders_pipeline.jobs import process_batch
+from orders_pipeline.resources import SystemResource
+from orders_pipeline.sensors import landing_sensor
+
+# What an asset fails with was made safe at its boundary; Dagster's own copy of the exception would name files and more.
+_redacted = logging.getLogger("dagster.redacted_errors")
+_redacted.addHandler(logging.NullHandler())  # without any handler Python prints it to stderr itself
+_redacted.propagate = False
+
+defs = dg.Definitions(
+    assets=ASSETS,
+    jobs=[process_batch],
+    sensors=[landing_sensor],
+    resources={"system": SystemResource()},
+    executor=dg.in_process_executor,
+)

@@ -1,0 +1,152 @@
+"""Draining a ledger: claim what is due, act on it in threads, write down what came of it, until nothing is left.
+
+The one loop behind payments and notifications. What a claim, an act and a record are belongs to them; any number of
+processes may drain the same ledger at once, because claims are taken in the database.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Generic, Protocol, TypeVar
+
+from orders_pipeline.database import DatabaseUnavailable
+from orders_pipeline.outcomes import Outcome
+
+IDLE_S = 0.05  # how long an empty queue is watched before the ledger is asked again
+LINGER_S = 0.02  # results that come within this time are written in one transaction
+GROUP = 50
+DATABASE_PATIENCE_S = 60.0
+
+Claim = TypeVar("Claim")
+Value = TypeVar("Value")
+
+
+class Ledger(Protocol[Claim]):
+    """Where the work and its state are written down."""
+
+    def claim(self, limit: int) -> Sequence[Claim]:
+        """Take up to `limit` due pieces of work; the intent is committed when this returns."""
+
+    def record(self, results: Sequence[tuple[Claim, Outcome]]) -> None:
+        """Commit what came of claims."""
+
+    def wait_s(self) -> float | None:
+        """Return the seconds until something is due, or None when nothing is left to try."""
+
+
+def drain(
+    ledger: Ledger[Claim],
+    act: Callable[[Claim], Outcome],
+    *,
+    concurrency: int,
+    stop: threading.Event,
+    more_to_come: Callable[[], bool] = lambda: False,
+) -> None:
+    """Work until nothing is left (and no more is to come) or `stop` is set; what is in flight then is still recorded.
+
+    An outcome that says so sets `stop` itself; one with a pause holds back further claims for that long.
+    """
+    with ThreadPoolExecutor(concurrency, thread_name_prefix="drain") as pool:
+        loop = _Loop(ledger, act, pool, concurrency, stop)
+        try:
+            loop.run(more_to_come)
+        except BaseException:
+            stop.set()
+            loop.finish()
+            raise
+
+
+class _Loop(Generic[Claim]):
+    def __init__(
+        self,
+        ledger: Ledger[Claim],
+        act: Callable[[Claim], Outcome],
+        pool: ThreadPoolExecutor,
+        concurrency: int,
+        stop: threading.Event,
+    ) -> None:
+        self._ledger = ledger
+        self._act = act
+        self._pool = pool
+        self._concurrency = concurrency
+        self._stop = stop
+        self._done: queue.SimpleQueue[Future[tuple[Claim, Outcome]]] = queue.SimpleQueue()
+        self._in_flight = 0
+        self._paused_until = 0.0
+
+    def run(self, more_to_come: Callable[[], bool]) -> None:
+        while True:
+            expecting = more_to_come()  # asked before the ledger, so that the last arrivals are seen
+            self._claim()
+            if self._in_flight:
+                self._record()
+            elif self._stop.is_set() or not self._wait(expecting):
+                return
+
+    def finish(self) -> None:
+        """Write down what is still in flight."""
+        while self._in_flight:
+            self._record()
+
+    def _claim(self) -> None:
+        # twice the concurrency, so that a thread finds its next piece while the last results are being written
+        room = 2 * self._concurrency - self._in_flight
+        if self._stop.is_set() or room < self._concurrency or time.monotonic() < self._paused_until:
+            return
+        for claim in persist(lambda: self._ledger.claim(room)):
+            self._pool.submit(self._carry_out, claim).add_done_callback(self._done.put)
+            self._in_flight += 1
+
+    def _carry_out(self, claim: Claim) -> tuple[Claim, Outcome]:
+        return claim, self._act(claim)
+
+    def _record(self) -> None:
+        futures = self._collect()
+        self._in_flight -= len(futures)
+        if not futures:
+            return
+        results = [future.result() for future in futures]
+        persist(lambda: self._ledger.record(results))
+        for _, outcome in results:
+            if outcome.hold_s:
+                self._paused_until = max(self._paused_until, time.monotonic() + outcome.hold_s)
+            if outcome.stop:
+                self._stop.set()
+
+    def _collect(self) -> list[Future[tuple[Claim, Outcome]]]:
+        futures: list[Future[tuple[Claim, Outcome]]] = []
+        with contextlib.suppress(queue.Empty):
+            futures.append(self._done.get(timeout=IDLE_S))
+            deadline = time.monotonic() + LINGER_S
+            while len(futures) < GROUP:
+                futures.append(self._done.get(timeout=max(deadline - time.monotonic(), 0.0)))
+        return futures
+
+    def _wait(self, expecting: bool) -> bool:
+        """Sleep until something may be due; return False when nothing is left."""
+        due_s = persist(self._ledger.wait_s)
+        if due_s is None and not expecting:
+            return False
+        pause_s = max(due_s or 0.0, self._paused_until - time.monotonic(), IDLE_S)
+        self._stop.wait(min(pause_s, 1.0))
+        return True
+
+
+def persist(work: Callable[[], Value]) -> Value:
+    """Do a piece of database work, again while the database is away, for up to a minute."""
+    deadline = time.monotonic() + DATABASE_PATIENCE_S
+    pause_s = 0.1
+    while True:
+        try:
+            return work()
+        except DatabaseUnavailable:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(pause_s * random.uniform(0.5, 1.5))  # noqa: S311 - spreads out, hides nothing
+            pause_s = min(2 * pause_s, 5.0)

@@ -1,0 +1,99 @@
+"""Sealing of personal values: AES-256-GCM under keys with ids, so that keys can be rotated.
+
+An envelope is: version byte, length of the key id, key id, 12 random bytes, ciphertext with tag. Everything before the
+ciphertext is authenticated together with what the caller binds the value to. What is sealed, and bound to what, belongs
+in `personal.py` and the use cases.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+import re
+from collections.abc import Mapping
+from typing import Self
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from pydantic import SecretStr
+
+VERSION = 1
+KEY_BYTES = 32
+NONCE_BYTES = 12
+_TAG_BYTES = 16
+_KEY_ID = re.compile(r"[A-Za-z0-9._-]{1,32}")
+
+
+class EncryptionKeysError(Exception):
+    """The keys are not usable; the text says what is wrong and never shows them."""
+
+    code = "E_ENCRYPTION_KEYS"
+
+
+class DecryptionError(Exception):
+    """A sealed value cannot be opened; there is a code and nothing else.
+
+    `E_SEALED_FORMAT`: not an envelope. `E_SEALED_KEY`: its key is not among ours. `E_SEALED_TAMPERED`: changed, or
+    sealed for another place.
+    """
+
+    def __init__(self, code: str) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+class Cipher:
+    """Seals with the current key and opens with any; holds no key in readable form and cannot be pickled."""
+
+    def __init__(self, keys: Mapping[str, bytes], current: str) -> None:
+        if current not in keys:
+            raise EncryptionKeysError("the current encryption key is missing")
+        if not all(_KEY_ID.fullmatch(key_id) for key_id in keys):
+            raise EncryptionKeysError("an encryption key's id is 1 to 32 of A-Z a-z 0-9 . _ -")
+        if any(len(key) != KEY_BYTES for key in keys.values()):
+            raise EncryptionKeysError(f"an encryption key has {KEY_BYTES} bytes")
+        self._keys = {key_id.encode("ascii"): AESGCM(key) for key_id, key in keys.items()}
+        self._current = current.encode("ascii")
+
+    @classmethod
+    def from_setting(cls, text: SecretStr) -> Self:
+        """Read `id:base64,id2:base64`, the first being current; raise EncryptionKeysError if it is not that."""
+        keys: dict[str, bytes] = {}
+        for entry in text.get_secret_value().split(","):
+            key_id, _, encoded = entry.strip().partition(":")
+            if key_id in keys:
+                raise EncryptionKeysError("two encryption keys have the same id")
+            try:
+                keys[key_id] = base64.b64decode(encoded, validate=True)
+            except (binascii.Error, ValueError):
+                raise EncryptionKeysError("an encryption key is written id:base64") from None
+        return cls(keys, next(iter(keys)))
+
+    def __repr__(self) -> str:
+        return f"<Cipher with {len(self._keys)} keys>"
+
+    def seal(self, plaintext: bytes, aad: bytes) -> bytes:
+        """Return `plaintext` sealed under the current key and bound to `aad`, which is needed again to open it."""
+        header = bytes((VERSION, len(self._current))) + self._current + os.urandom(NONCE_BYTES)
+        return header + self._keys[self._current].encrypt(header[-NONCE_BYTES:], plaintext, header + aad)
+
+    def open(self, sealed: bytes, aad: bytes) -> bytes:
+        """Return the plaintext of an envelope; raise DecryptionError if it is not ours, not whole or not for `aad`."""
+        start = 2 + (sealed[1] if len(sealed) > 1 else 0)
+        end = start + NONCE_BYTES
+        if len(sealed) < end + _TAG_BYTES or sealed[0] != VERSION:
+            raise DecryptionError("E_SEALED_FORMAT")
+        key = self._keys.get(sealed[2:start])
+        if key is None:
+            raise DecryptionError("E_SEALED_KEY")
+        try:
+            return key.decrypt(sealed[start:end], sealed[end:], sealed[:end] + aad)
+        except InvalidTag:
+            raise DecryptionError("E_SEALED_TAMPERED") from None
+
+
+def new_key() -> str:
+    """Return a new random key as `id:base64`, the way the setting holds it."""
+    key_id = f"k{os.urandom(4).hex()}"
+    return f"{key_id}:{base64.b64encode(AESGCM.generate_key(8 * KEY_BYTES)).decode('ascii')}"

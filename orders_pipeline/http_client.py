@@ -1,0 +1,226 @@
+"""HTTP to the services: one bounded request and its answer as a value. The only module that knows requests.
+
+No redirects, no proxies or credentials from the environment, a deadline over the whole exchange, a small body or none.
+There are no retries here: what to do after a failure depends on what was asked, and belongs to who asked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import email.utils
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import requests
+from pydantic import SecretStr
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import HTTPError
+from urllib3.poolmanager import PoolManager
+
+MAX_BODY_BYTES = 64 * 1024
+MAX_CONNECT_S = 5.0
+MAX_RETRY_AFTER_S = 60.0
+WATCH_EVERY_S = 0.05
+
+Method = Literal["GET", "POST"]
+
+
+class NotDelivered(Exception):
+    """The request never reached the service: nothing happened there."""
+
+    code = "E_SERVICE_UNREACHABLE"
+
+
+class NoAnswer(Exception):
+    """The request may have reached the service, but no usable answer came back in time."""
+
+    code = "E_SERVICE_NO_ANSWER"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A service's answer: its status, its JSON object (empty when it has none) and the pause it asks for."""
+
+    status: int
+    body: Mapping[str, Any] = field(default_factory=dict)
+    retry_after_s: float | None = None
+
+    @property
+    def problem(self) -> str:
+        """Return the last part of a problem's type, the contract's word for it, or the HTTP status without one."""
+        return safe_code(str(self.body.get("type", "")).rstrip("/").rpartition("/")[2]) or f"http-{self.status}"
+
+    @property
+    def code(self) -> str | None:
+        """Return a problem's code, if it looks like one."""
+        return safe_code(self.body.get("code"))
+
+
+class _Watch:
+    """Closes the sockets of exchanges that outlive their deadline, which per-read time-outs cannot do."""
+
+    def __init__(self) -> None:
+        self._exchanges: dict[int, tuple[float, HTTPConnection | None]] = {}
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    @contextlib.contextmanager
+    def exchange(self, deadline: float) -> Iterator[None]:
+        me = threading.get_ident()
+        with self._lock:
+            self._exchanges[me] = (deadline, None)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="http-deadlines", daemon=True)
+                self._thread.start()
+        try:
+            yield
+        finally:
+            with self._lock:
+                del self._exchanges[me]
+
+    def using(self, connection: HTTPConnection) -> None:
+        me = threading.get_ident()
+        with self._lock:
+            if me in self._exchanges:
+                self._exchanges[me] = (self._exchanges[me][0], connection)
+
+    def _run(self) -> None:
+        while True:
+            time.sleep(WATCH_EVERY_S)
+            now = time.monotonic()
+            with self._lock:
+                late = [connection for deadline, connection in self._exchanges.values() if deadline < now]
+            for connection in late:
+                with contextlib.suppress(OSError, AttributeError):
+                    connection.sock.shutdown(socket.SHUT_RDWR)  # type: ignore[union-attr]
+
+
+_watch = _Watch()
+
+
+class _WatchedHTTP(HTTPConnection):
+    def request(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - urllib3's own signature
+        _watch.using(self)
+        super().request(*args, **kwargs)
+
+
+class _WatchedHTTPS(HTTPSConnection):
+    def request(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - urllib3's own signature
+        _watch.using(self)
+        super().request(*args, **kwargs)
+
+
+class _WatchedAdapter(HTTPAdapter):
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - requests' own signature
+        super().init_poolmanager(*args, **kwargs)
+        manager: PoolManager = self.poolmanager
+        schemes = {}
+        for scheme, connection in (("http", _WatchedHTTP), ("https", _WatchedHTTPS)):
+            pool = manager.pool_classes_by_scheme[scheme]
+            schemes[scheme] = type(f"Watched{pool.__name__}", (pool,), {"ConnectionCls": connection})
+        manager.pool_classes_by_scheme = schemes
+
+
+class ServiceClient:
+    """Calls one service: JSON in, JSON out, `timeout_s` seconds for a whole exchange."""
+
+    def __init__(self, base_url: str, token: SecretStr | None, timeout_s: float) -> None:
+        self._base_url = base_url.rstrip("/")
+        self._token = token
+        self._timeout_s = timeout_s
+        self._local = threading.local()  # a session a thread: requests' sessions are not shared between threads
+
+    def call(
+        self,
+        method: Method,
+        path: str,
+        *,
+        body: Mapping[str, Any] | None = None,
+        query: Mapping[str, str] | None = None,
+        idempotency_key: str | None = None,
+    ) -> Answer:
+        """Send one request and return its answer; raise NotDelivered or NoAnswer."""
+        deadline = time.monotonic() + self._timeout_s
+        headers = {"Content-Type": "application/json"} if body is not None else {}
+        if idempotency_key is not None:
+            headers["Idempotency-Key"] = idempotency_key
+        try:
+            with (
+                _watch.exchange(deadline),
+                self._session().request(
+                    method,
+                    self._base_url + path,
+                    params=query,
+                    data=None if body is None else json.dumps(body, ensure_ascii=False).encode(),
+                    headers=headers,
+                    timeout=(min(MAX_CONNECT_S, self._timeout_s), self._timeout_s),
+                    allow_redirects=False,
+                    stream=True,
+                ) as response,
+            ):
+                return _read(response)
+        except requests.exceptions.ConnectTimeout:
+            raise NotDelivered(NotDelivered.code) from None
+        except requests.exceptions.ConnectionError as error:
+            failure: type[Exception] = NotDelivered if _failed_to_connect(error) else NoAnswer
+            raise failure(getattr(failure, "code", "")) from None
+        except (requests.exceptions.RequestException, HTTPError, OSError, ValueError):
+            raise NoAnswer(NoAnswer.code) from None
+
+    def _session(self) -> requests.Session:
+        session: requests.Session | None = getattr(self._local, "session", None)
+        if session is None:
+            session = requests.Session()
+            session.trust_env = False  # no proxy, .netrc or certificate bundle that the environment names
+            session.headers["Accept"] = "application/json, application/problem+json"
+            if self._token is not None:
+                session.headers["Authorization"] = f"Bearer {self._token.get_secret_value()}"
+            for scheme in ("http://", "https://"):
+                session.mount(scheme, _WatchedAdapter(max_retries=0, pool_maxsize=1))
+            self._local.session = session
+        return session
+
+
+def _failed_to_connect(error: requests.exceptions.ConnectionError) -> bool:
+    cause = error.args[0] if error.args else None
+    reason = getattr(cause, "reason", cause)  # urllib3 wraps it in MaxRetryError
+    return type(reason).__name__ in ("NewConnectionError", "ConnectTimeoutError", "NameResolutionError")
+
+
+def _read(response: requests.Response) -> Answer:
+    body = response.raw.read(MAX_BODY_BYTES + 1, decode_content=True)
+    if len(body) > MAX_BODY_BYTES:
+        raise NoAnswer(NoAnswer.code)
+    retry_after_s = parse_retry_after(response.headers.get("Retry-After"))
+    try:
+        decoded = json.loads(body) if body else {}
+    except ValueError:
+        decoded = {}
+    return Answer(response.status_code, decoded if isinstance(decoded, dict) else {}, retry_after_s)
+
+
+def safe_code(code: object) -> str | None:
+    """Let through what looks like a code; a service's free text stays outside."""
+    if isinstance(code, str) and len(code) <= 64 and code.isascii() and code.replace("-", "").replace("_", "").isalnum():
+        return code
+    return None
+
+
+def parse_retry_after(value: str | None) -> float | None:
+    """Return a Retry-After header (seconds or an HTTP date) as seconds between 0 and a minute; None for anything else."""
+    if value is None:
+        return None
+    text = value.strip()
+    if text.isascii() and text.isdigit() and len(text) <= 9:
+        return min(float(text), MAX_RETRY_AFTER_S)
+    try:
+        moment = email.utils.parsedate_to_datetime(text).timestamp()
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return min(max(moment - time.time(), 0.0), MAX_RETRY_AFTER_S)

@@ -1,0 +1,272 @@
+"""Intake: a batch from received to loaded. Archive the bytes, check and number the rows, validate them, load them.
+
+Each step can be run again and does nothing when the batch is past it. What a good file or row is belongs in
+`csv_file.py`, `validation.py` and the catalogue; COPY belongs in `loading.py`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from sqlalchemy import Row
+
+from orders_pipeline import batches, csv_file, loading, personal, validation
+from orders_pipeline.clients import Profile
+from orders_pipeline.csv_file import StagedFile
+from orders_pipeline.database import Transaction
+from orders_pipeline.records.orders import ORDERS
+from orders_pipeline.records.record_type import RowContext
+from orders_pipeline.rejections import FileRejected, Rejection
+from orders_pipeline.storage import ObjectChanged, ObjectDenied, ObjectGone
+from orders_pipeline.system import System
+from orders_pipeline.validation import Validated
+from orders_pipeline.workers import alone_on
+
+ORIGINAL = "original"
+STAGED = "staged.parquet"
+ACCEPTED = "accepted.parquet"
+REJECTIONS = "rejections.parquet"
+
+
+def artifact(batch_id: str, name: str) -> str:
+    """Return the storage key of one of a batch's files."""
+    return f"batches/{batch_id}/{name}"
+
+
+def stage_batch(system: System, batch_id: str) -> None:
+    """Archive the batch's bytes unchanged, check encoding and shape, and number the rows; a bad file is given back."""
+    with _step(system, batch_id, "stage", only_when="received") as batch:
+        if batch is None:
+            return
+        try:
+            _stage(system, batch)
+        except FileRejected as refusal:
+            _give_back(system, batch_id, refusal)
+
+
+def _stage(system: System, batch: Row[Any]) -> None:
+    profile = system.clients.profile(batch.client_code)
+    batch_id = batch.batch_id
+    with tempfile.TemporaryDirectory() as folder:
+        if batch.landing_key is not None:
+            _archive(system, batch, Path(folder) / ORIGINAL)
+        with system.storage.local(artifact(batch_id, ORIGINAL)) as source:
+            staged = stage_file(system, profile, source, Path(folder) / STAGED)
+        system.storage.put(artifact(batch_id, STAGED), Path(folder) / STAGED)
+    group = _import_group(system, batch, staged.corrected_batches)
+    with system.database.begin() as transaction:
+        transaction.execute(
+            "set_staged",
+            batch_id=batch_id,
+            encoding=staged.encoding,
+            source_layout=json.dumps(
+                {
+                    "header_span": staged.header_span,
+                    "line_ending": staged.line_ending,
+                    "has_bom": staged.has_bom,
+                }
+            ),
+            bulk_import_group=group,
+            rows_total=staged.rows_total,
+            rows_blank=staged.rows_blank,
+        )
+        for warning in staged.warnings:
+            _insert_file_rejection(transaction, batch_id, warning)
+
+
+def stage_file(system: System, profile: Profile, source: Path, staged: Path) -> StagedFile:
+    """Write a local file's numbered rows to `staged`; raise FileRejected."""
+    return csv_file.stage(
+        source,
+        staged,
+        header_names=ORDERS.header_names(),
+        required=ORDERS.required_columns,
+        limits=system.limits,
+        delimiter=profile.delimiter,
+    )
+
+
+def _archive(system: System, batch: Row[Any], copy: Path) -> None:
+    """Copy exactly the version that was registered; bytes the client sent before are given back."""
+    landed = system.landing.head(batch.landing_key)
+    if landed is None:
+        raise FileRejected("F_GONE")
+    if landed.version != batch.landing_version:
+        raise FileRejected("F_CHANGED")
+    if landed.size > system.limits.max_bytes:
+        raise FileRejected("F_TOO_LARGE", {"limit": str(system.limits.max_bytes)})
+    try:
+        sha256 = system.landing.fetch(landed, copy)
+    except ObjectGone:
+        raise FileRejected("F_GONE") from None
+    except ObjectChanged:
+        raise FileRejected("F_CHANGED") from None
+    except ObjectDenied:
+        raise FileRejected("F_DENIED") from None
+    with system.database.begin() as transaction:
+        duplicate_of = batches.record_source(transaction, batch, sha256, landed.size)
+    system.storage.put(artifact(batch.batch_id, ORIGINAL), copy)
+    if duplicate_of is not None:
+        raise FileRejected("F_DUPLICATE_FILE", {"batch_id": duplicate_of})
+
+
+def _import_group(system: System, batch: Row[Any], corrected_batches: Sequence[str]) -> str:
+    """Return the group a file belongs to: its own, or that of the one batch its `_batch` column names."""
+    if not corrected_batches:
+        return str(batch.batch_id)
+    with system.database.begin() as transaction:
+        group = transaction.scalar("group_of_batch", batch_id=corrected_batches[0], client_code=batch.client_code)
+    if len(corrected_batches) > 1 or group is None:
+        raise FileRejected("F_BATCH_COLUMN")
+    return str(group)
+
+
+def validate_batch(system: System, batch_id: str) -> None:
+    """Judge every row of a staged batch and keep what is accepted and what is given back beside it."""
+    with _step(system, batch_id, "validate", only_when="staged") as batch:
+        if batch is None:
+            return
+        profile = system.clients.profile(batch.client_code)
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            system.storage.local(artifact(batch_id, STAGED)) as staged,
+        ):
+            accepted, rejections = Path(folder) / ACCEPTED, Path(folder) / REJECTIONS
+            result = validate_file(system, profile, batch, staged, accepted, rejections)
+            system.storage.put(artifact(batch_id, ACCEPTED), accepted)
+            system.storage.put(artifact(batch_id, REJECTIONS), rejections)
+        with system.database.begin() as transaction:
+            transaction.execute(
+                "set_validated",
+                batch_id=batch_id,
+                rows_accepted=result.rows_accepted,
+                rows_rejected=result.rows_rejected,
+                amount_accepted=result.amount_accepted,
+                cells_normalised=json.dumps(result.normalised),
+            )
+
+
+class StagedBatch(Protocol):
+    """What validation needs to know of a batch."""
+
+    @property
+    def batch_id(self) -> str:
+        """Return the id that sealed rows are bound to."""
+
+    @property
+    def client_code(self) -> str:
+        """Return the client whose references are looked up."""
+
+    @property
+    def encoding(self) -> str:
+        """Return the encoding the file was read in."""
+
+
+def validate_file(
+    system: System,
+    profile: Profile,
+    batch: StagedBatch,
+    staged: Path,
+    accepted: Path,
+    rejections: Path,
+) -> Validated:
+    """Judge staged rows and write what is accepted and what is given back."""
+    return validation.validate(
+        staged,
+        accepted,
+        rejections,
+        record_type=ORDERS,
+        context=RowContext(batches.today(), batch.encoding, profile.notify_channel),
+        seal=personal.sealer(system.cipher, batch.batch_id),
+        existing=_existing(system, batch.batch_id, batch.client_code),
+    )
+
+
+def _existing(system: System, batch_id: str, client_code: str) -> Callable[[Sequence[str]], Mapping[str, str]]:
+    def existing(refs: Sequence[str]) -> Mapping[str, str]:
+        with system.database.begin() as transaction:
+            rows = transaction.rows("existing_refs", refs=list(refs), client_code=client_code, batch_id=batch_id)
+        return {row.ref: row.batch_id for row in rows}
+
+    return existing
+
+
+def load_batch(system: System, batch_id: str) -> None:
+    """Turn a validated batch's accepted rows into orders and keep its rejections."""
+    with _step(system, batch_id, "load", only_when="validated") as batch:
+        if batch is None:
+            return
+        with (
+            system.storage.local(artifact(batch_id, ACCEPTED)) as accepted,
+            system.storage.local(artifact(batch_id, REJECTIONS)) as rejections,
+        ):
+            loading.load(system.database, batch, accepted, rejections)
+
+
+@contextlib.contextmanager
+def _step(system: System, batch_id: str, stage: str, *, only_when: str) -> Iterator[Row[Any] | None]:
+    """Give the batch when it is at this step, else None, and note the seconds spent; nobody else works on it meanwhile."""
+    with alone_on(system.database, batch_id):
+        started = time.monotonic()
+        with system.database.begin() as transaction:
+            batch = batches.get(transaction, batch_id)
+        if batch.status != only_when:
+            yield None
+            return
+        yield batch
+        with system.database.begin() as transaction:
+            transaction.execute("add_stage_seconds", batch_id=batch_id, stage=stage, seconds=time.monotonic() - started)
+
+
+def _give_back(system: System, batch_id: str, refusal: FileRejected) -> None:
+    line = refusal.detail.get("line", "")
+    rejection = Rejection(None, int(line) if line.isdigit() else None, None, refusal.code, refusal.detail)
+    with system.database.begin() as transaction:
+        _insert_file_rejection(transaction, batch_id, rejection)
+        batches.set_status(transaction, batch_id, "rejected", refusal.code, refusal.detail)
+
+
+def _insert_file_rejection(transaction: Transaction, batch_id: str, rejection: Rejection) -> None:
+    transaction.execute(
+        "insert_file_rejection",
+        batch_id=batch_id,
+        line=rejection.line,
+        column_name=rejection.column,
+        code=rejection.code,
+        detail=json.dumps(dict(rejection.detail)),
+    )
+
+
+def import_file(system: System, path: Path, client_code: str, *, again: bool) -> str:
+    """Register a local file as a client's batch, its bytes archived, and return the batch's id; raise FileRejected."""
+    system.clients.profile(client_code)
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / ORIGINAL
+        sha256, size = copy_unchanging(path, copy, system.limits.max_bytes)
+        with system.database.begin() as transaction:
+            source = batches.Source(path.name, sha256=sha256, size=size)
+            batch_id = batches.register_import(transaction, client_code, source, again=again)
+            system.storage.put(artifact(batch_id, ORIGINAL), copy)
+    return batch_id
+
+
+def copy_unchanging(path: Path, target: Path, max_bytes: int) -> tuple[str, int]:
+    """Copy a file and return its SHA-256 and bytes; raise FileRejected when it is too large or changes meanwhile."""
+    before = path.stat()
+    if before.st_size > max_bytes:
+        raise FileRejected("F_TOO_LARGE", {"limit": str(max_bytes)})
+    target.touch(mode=0o600)
+    shutil.copyfile(path, target)
+    after = path.stat()
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        raise FileRejected("F_CHANGED")
+    with target.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest(), after.st_size

@@ -1,0 +1,17 @@
+"""The job that takes one batch from its file to its report.
+
+It runs in one process: payments and notifications are parallel inside their step, over a ledger that other processes
+may join. A run that fails is tried again from the asset that failed.
+"""
+
+import dagster as dg
+
+process_batch = dg.define_asset_job(
+    "process_batch",
+    selection=dg.AssetSelection.assets(
+        "staged_orders", "validated_orders", "orders", "payments", "notifications", "batch_report"
+    ),
+    executor_def=dg.in_process_executor,
+    tags={"dagster/max_retries": "2", "dagster/retry_strategy": "FROM_ASSET_FAILURE"},
+    description="One batch: staged, validated, loaded, paid, notified, reported. Running it again resumes the batch.",
+)

@@ -1,0 +1,289 @@
+"""Notifications: who is told what, when it is final, and sending it once and within the service's rate.
+
+A notification waits until the payments of all its orders are final, then it is claimed, sent and recorded like a
+payment. The tokens are kept in `rate_limit.py`, the loop in `drain.py`.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import uuid
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Row
+
+from orders_pipeline import personal
+from orders_pipeline.clients import Profile
+from orders_pipeline.database import Database, Transaction
+from orders_pipeline.drain import drain
+from orders_pipeline.encryption import Cipher
+from orders_pipeline.http_client import Answer, NoAnswer, NotDelivered, ServiceClient
+from orders_pipeline.outcomes import Outcome, OutcomeKind
+from orders_pipeline.rate_limit import RateLimiter, Stopped
+from orders_pipeline.workers import Worker, end_lost_workers
+
+PATH = "/v1/notifications"
+SERVICE = "notification"
+MAX_ATTEMPTS = 8  # in one drain; a later one starts anew
+BACKOFF_S = 0.5
+MAX_BACKOFF_S = 20.0
+MAX_LINES = 100  # orders named one by one in a digest; the totals cover all
+ADDRESS_COLUMN = {"email": "email", "sms": "phone"}
+FINAL = frozenset({"template-not-found", "invalid-recipient", "validation"})
+NOT_ACCEPTED = frozenset({429, 503})
+NOTIFICATION_STATUS: Mapping[OutcomeKind, str] = {
+    "succeeded": "sent",
+    "declined": "failed",
+    "not_sent": "ready",
+    "unknown": "unknown",
+}
+
+
+@dataclass(frozen=True)
+class Message:
+    """One notification as it is sent; the same `notification_id` is always the same message."""
+
+    notification_id: str  # idempotency and dedupe key
+    batch_id: str
+    template_id: str
+    channel: str
+    customer_code: str
+    address: str
+    variables: Mapping[str, Any]
+    order_ids: Sequence[int]
+
+    def __repr__(self) -> str:
+        """Show no address."""
+        return f"Message({self.notification_id})"
+
+
+@dataclass(frozen=True)
+class NotificationClaim:
+    """A notification that is this worker's to send."""
+
+    message: Message
+    attempts: int
+    in_doubt: bool
+
+
+class NotificationService:
+    """The platform's Notification service. Its methods do not raise: whatever happens is an outcome."""
+
+    def __init__(self, client: ServiceClient) -> None:
+        self._client = client
+
+    def send(self, message: Message) -> Outcome:
+        """Send the message once and say what became of it."""
+        body = {
+            "template_id": message.template_id,
+            "channel": message.channel,
+            "recipient": {"customer_code": message.customer_code, "address": message.address},
+            "locale": "ja-JP",
+            "variables": message.variables,
+            "order_ids": [str(order_id) for order_id in message.order_ids],
+            "dedupe_key": message.notification_id,
+            "metadata": {"batch_id": message.batch_id},
+        }
+        try:
+            answer = self._client.call("POST", PATH, body=body, idempotency_key=message.notification_id)
+        except NotDelivered as failure:
+            return Outcome("not_sent", failure.code)
+        except NoAnswer as failure:
+            return Outcome("unknown", failure.code)
+        return _meaning(answer)
+
+    def look_up(self, message: Message) -> Outcome:
+        """Ask whether the message was taken: succeeded, absent or unknown."""
+        try:
+            answer = self._client.call("GET", PATH, query={"dedupe_key": message.notification_id})
+        except (NotDelivered, NoAnswer) as failure:
+            return Outcome("unknown", failure.code)
+        items = answer.body.get("items")
+        if answer.status != 200 or not isinstance(items, list):
+            return Outcome("unknown", answer.problem, retry_after_s=answer.retry_after_s)
+        return _taken(items[0], answer) if items else Outcome("absent")
+
+
+def _meaning(answer: Answer) -> Outcome:
+    if answer.status in (200, 202):
+        return _taken(answer.body, answer)
+    if answer.status in NOT_ACCEPTED:
+        return Outcome("not_sent", answer.problem, retry_after_s=answer.retry_after_s)
+    if answer.problem in FINAL:
+        return Outcome("declined", answer.code or answer.problem)
+    if 400 <= answer.status < 500 and answer.status != 409:
+        return Outcome("not_sent", answer.problem, stop=True)
+    return Outcome("unknown", answer.problem, retry_after_s=answer.retry_after_s)
+
+
+def _taken(body: object, answer: Answer) -> Outcome:
+    service_id = body.get("id") if isinstance(body, dict) else None
+    if not isinstance(service_id, str):
+        return Outcome("unknown", "answer-does-not-fit", retry_after_s=answer.retry_after_s)
+    return Outcome("succeeded", None, service_id)
+
+
+def plan_batch(database: Database, cipher: Cipher, batch_id: str, profile: Profile) -> int:
+    """Write down the notifications for a batch's orders that have none and return their number.
+
+    A digest is for one customer, channel and address: nobody is told of orders that belong to another address.
+    """
+    with database.begin() as transaction:
+        transaction.row("lock_batch", batch_id=batch_id)
+        groups: defaultdict[tuple[object, ...], list[int]] = defaultdict(list)
+        for row in transaction.rows("orders_to_notify", batch_id=batch_id):
+            opened = personal.reveal(cipher, batch_id, row.import_row_number, row.personal)
+            address = opened[ADDRESS_COLUMN[row.notify_channel]]
+            alone = row.order_id if profile.notifications == "per_order" else None
+            groups[row.customer_code, row.notify_channel, address, alone].append(row.order_id)
+        planned = [(str(uuid.uuid4()), key, order_ids) for key, order_ids in groups.items()]
+        if planned:
+            transaction.execute(
+                "insert_notifications",
+                batch_id=batch_id,
+                notification_ids=[notification_id for notification_id, _, _ in planned],
+                customer_codes=[key[0] for _, key, _ in planned],
+                channels=[key[1] for _, key, _ in planned],
+            )
+            members = [(notification_id, order_id) for notification_id, _, ids in planned for order_id in ids]
+            transaction.execute(
+                "insert_notification_orders",
+                notification_ids=[notification_id for notification_id, _ in members],
+                order_ids=[order_id for _, order_id in members],
+            )
+    return len(planned)
+
+
+def make_ready(transaction: Transaction, payment_ids: Sequence[str]) -> None:
+    """Release the notifications whose orders are all final now that these payments were recorded."""
+    locked = transaction.rows("lock_waiting_notifications", payment_ids=payment_ids)
+    # a second statement, so that it sees what was committed while the first waited for its locks
+    transaction.execute("ready_notifications", notification_ids=[str(row.notification_id) for row in locked])
+
+
+class NotificationLedger:
+    """A batch's notifications in the database, as one worker sees them."""
+
+    def __init__(self, database: Database, cipher: Cipher, worker: Worker, profile: Profile) -> None:
+        self._database = database
+        self._cipher = cipher
+        self._worker = worker
+        self._template_id = "order-result" if profile.notifications == "per_order" else "order-digest"
+
+    def begin(self) -> None:
+        """Take over what lost workers had claimed, release what is final, and give every open one its attempts back."""
+        batch_id = self._worker.batch_id
+        with self._database.begin() as transaction:
+            end_lost_workers(transaction, batch_id)
+            transaction.execute("release_notifications_of_lost_workers", batch_id=batch_id)
+            transaction.execute("ready_notifications_of_batch", batch_id=batch_id)
+            transaction.execute("renew_notification_attempts", batch_id=batch_id)
+
+    def claim(self, limit: int) -> list[NotificationClaim]:
+        """Take up to `limit` notifications that are ready; their intent is committed when this returns."""
+        if self._worker.given_up.is_set():
+            return []
+        with self._database.begin() as transaction:
+            rows = transaction.rows(
+                "claim_notifications",
+                batch_id=self._worker.batch_id,
+                worker_id=self._worker.worker_id,
+                max_attempts=MAX_ATTEMPTS,
+                limit=limit,
+            )
+        return [self._read(row) for row in rows]
+
+    def record(self, results: Sequence[tuple[NotificationClaim, Outcome]]) -> None:
+        """Commit what came of claims; a result for a claim that others have taken over since is dropped."""
+        with self._database.begin() as transaction:
+            transaction.execute(
+                "record_notifications",
+                worker_id=self._worker.worker_id,
+                notification_ids=[claim.message.notification_id for claim, _ in results],
+                statuses=[NOTIFICATION_STATUS[outcome.kind] for _, outcome in results],
+                service_notification_ids=[outcome.service_id for _, outcome in results],
+                codes=[outcome.code for _, outcome in results],
+                delays_s=[_delay_s(claim, outcome) for claim, outcome in results],
+            )
+
+    def wait_s(self) -> float | None:
+        """Return the seconds until a notification is due, or None when none is left to try."""
+        with self._database.begin() as transaction:
+            due_s = transaction.scalar(
+                "seconds_to_next_notification", batch_id=self._worker.batch_id, max_attempts=MAX_ATTEMPTS
+            )
+        return None if due_s is None else max(float(due_s), 0.0)
+
+    def _read(self, row: Row[Any]) -> NotificationClaim:
+        opened = personal.reveal(self._cipher, self._worker.batch_id, row.import_row_number, row.personal)
+        message = Message(
+            notification_id=str(row.notification_id),
+            batch_id=self._worker.batch_id,
+            template_id=self._template_id,
+            channel=row.channel,
+            customer_code=row.customer_code,
+            address=opened[ADDRESS_COLUMN[row.channel]],
+            variables=_variables(opened.get("customer_name", ""), row),
+            order_ids=row.order_ids,
+        )
+        return NotificationClaim(message, row.attempts, row.status == "unknown")
+
+
+def _variables(customer_name: str, row: Row[Any]) -> dict[str, Any]:
+    lines = [
+        {"client_order_ref": ref, "amount": amount, "outcome": status}
+        for ref, amount, status in zip(row.refs, row.amounts, row.order_statuses, strict=True)
+    ]
+    paid = [line["amount"] for line in lines if line["outcome"] == "paid"]
+    return {
+        "customer_name": customer_name,
+        "orders": lines[:MAX_LINES],
+        "order_count": len(lines),
+        "paid_count": len(paid),
+        "paid_amount": sum(paid),
+        "declined_count": sum(line["outcome"] == "declined" for line in lines),
+    }
+
+
+def _delay_s(claim: NotificationClaim, outcome: Outcome) -> float:
+    backoff_s: float = min(BACKOFF_S * 2 ** (claim.attempts - 1), MAX_BACKOFF_S) * random.uniform(0.5, 1.0)  # noqa: S311
+    return max(backoff_s, outcome.retry_after_s or 0.0)
+
+
+def send_one(service: NotificationService, limiter: RateLimiter, claim: NotificationClaim, stop: threading.Event) -> Outcome:
+    """Bring one claimed notification to an outcome; what may have been sent is looked up first."""
+    try:
+        if claim.in_doubt:
+            with limiter.token(stop):
+                found = service.look_up(claim.message)
+            if found.kind != "absent":
+                return found
+        with limiter.token(stop):
+            return service.send(claim.message)
+    except Stopped:
+        return Outcome("unknown" if claim.in_doubt else "not_sent", "stopped")
+
+
+def notify_batch(
+    ledger: NotificationLedger,
+    service: NotificationService,
+    limiter: RateLimiter,
+    *,
+    concurrency: int,
+    stop: threading.Event,
+    more_to_come: Callable[[], bool],
+) -> None:
+    """Drain a batch's notifications; returns when none is left to try now and none is to come."""
+    limiter.prepare()
+    ledger.begin()
+    drain(
+        ledger,
+        lambda claim: send_one(service, limiter, claim, stop),
+        concurrency=concurrency,
+        stop=stop,
+        more_to_come=more_to_come,
+    )

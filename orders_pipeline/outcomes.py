@@ -1,0 +1,33 @@
+"""Outcomes: what a call to a service, or the lack of an answer, means for the payment or notification it was for.
+
+A provider's module turns its own words into these; ledgers and loops know nothing else of an answer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+OutcomeKind = Literal[
+    "succeeded",  # done, for certain
+    "declined",  # refused for good, not done
+    "not_sent",  # not done, for certain: may be sent again
+    "unknown",  # may be done: look it up before anything else
+    "absent",  # a look-up found nothing
+]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one call."""
+
+    kind: OutcomeKind
+    code: str | None = None  # the service's stable code or ours, never its text
+    service_id: str | None = None  # the service's own id of the payment or notification
+    retry_after_s: float | None = None  # the service asks for this pause before the next try
+    stop: bool = False  # a person must change something first: send nothing more
+
+    @property
+    def hold_s(self) -> float | None:
+        """Return how long the whole service wants to be left alone, if it said so."""
+        return self.retry_after_s if self.kind == "not_sent" else None

@@ -1,0 +1,194 @@
+"""Settling: a batch's payments are written down, claimed, sent and recorded, until the ledger has nothing open.
+
+The intent is committed before a request leaves and the result after it came; what a crash leaves in between is unknown,
+and is looked up before anything is sent again. Meaning of answers belongs in the provider's module, the loop in `drain.py`.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Row
+
+from orders_pipeline import personal
+from orders_pipeline.clients import Profile
+from orders_pipeline.database import Database, Transaction
+from orders_pipeline.drain import drain
+from orders_pipeline.encryption import Cipher
+from orders_pipeline.outcomes import Outcome, OutcomeKind
+from orders_pipeline.payments.gateway import Capabilities, PaymentGateway, PaymentRequest
+from orders_pipeline.payments.plan import PayableOrder, plan_payments
+from orders_pipeline.workers import Worker, end_lost_workers
+
+MAX_ATTEMPTS = 8  # in one drain; a later one starts anew
+BACKOFF_S = 0.5
+MAX_BACKOFF_S = 20.0
+LOOK_UP_WAIT_S = 120.0  # longer than a request can live; only then does "not found" mean anything without keys
+FOR_EVER_S = 100 * 365 * 86_400.0
+ABSENT_ONCE = "absent-once"
+UNDECIDABLE = "undecidable"  # the provider offers no way to find out: a person decides
+PAYMENT_STATUS: Mapping[OutcomeKind, str] = {
+    "succeeded": "succeeded",
+    "declined": "declined",
+    "not_sent": "planned",
+    "unknown": "unknown",
+}
+
+
+@dataclass(frozen=True)
+class PaymentClaim:
+    """A payment that is this worker's to settle."""
+
+    request: PaymentRequest
+    attempts: int
+    in_doubt: bool  # it may have been sent before: look it up first
+    last_code: str | None
+
+
+def plan_batch(database: Database, cipher: Cipher, batch_id: str, profile: Profile) -> int:
+    """Write down the payments for a batch's orders that have none and return their number."""
+    with database.begin() as transaction:
+        transaction.row("lock_batch", batch_id=batch_id)
+        rows = transaction.rows("orders_to_plan", batch_id=batch_id)
+        orders = [
+            PayableOrder(row.order_id, row.customer_code, row.payment_method, row.amount, _card(cipher, batch_id, row))
+            for row in rows
+        ]
+        planned = [(str(uuid.uuid4()), payment) for payment in plan_payments(orders, profile.payments)]
+        if planned:
+            transaction.execute(
+                "insert_payments",
+                batch_id=batch_id,
+                payment_ids=[payment_id for payment_id, _ in planned],
+                customer_codes=[payment.customer_code for _, payment in planned],
+                payment_methods=[payment.payment_method for _, payment in planned],
+                amounts=[payment.amount for _, payment in planned],
+            )
+            shares = [(payment_id, order) for payment_id, payment in planned for order in payment.orders]
+            transaction.execute(
+                "insert_allocations",
+                payment_ids=[payment_id for payment_id, _ in shares],
+                order_ids=[order.order_id for _, order in shares],
+                amounts=[order.amount for _, order in shares],
+            )
+    return len(planned)
+
+
+def _card(cipher: Cipher, batch_id: str, row: Row[Any]) -> str:
+    if row.payment_method != "card_on_file":
+        return ""
+    return personal.reveal(cipher, batch_id, row.import_row_number, row.personal)["payment_token"]
+
+
+class PaymentLedger:
+    """A batch's payments in the database, as one worker sees them."""
+
+    def __init__(
+        self,
+        database: Database,
+        cipher: Cipher,
+        worker: Worker,
+        capabilities: Capabilities,
+        on_settled: Callable[[Transaction, Sequence[str]], None],
+    ) -> None:
+        self._database = database
+        self._cipher = cipher
+        self._worker = worker
+        self._doubt_s = BACKOFF_S if capabilities.honours_keys else LOOK_UP_WAIT_S
+        self._on_settled = on_settled
+
+    def begin(self) -> None:
+        """Take over what lost workers had claimed and give every open payment its attempts back."""
+        batch_id = self._worker.batch_id
+        with self._database.begin() as transaction:
+            end_lost_workers(transaction, batch_id)
+            transaction.execute("release_payments_of_lost_workers", batch_id=batch_id, doubt_s=self._doubt_s)
+            transaction.execute("orders_of_released_payments", batch_id=batch_id)
+            transaction.execute("renew_payment_attempts", batch_id=batch_id)
+
+    def claim(self, limit: int) -> list[PaymentClaim]:
+        """Take up to `limit` due payments; their intent is committed when this returns."""
+        if self._worker.given_up.is_set():
+            return []
+        with self._database.begin() as transaction:
+            rows = transaction.rows(
+                "claim_payments",
+                batch_id=self._worker.batch_id,
+                worker_id=self._worker.worker_id,
+                max_attempts=MAX_ATTEMPTS,
+                limit=limit,
+            )
+        return [self._read(row) for row in rows]
+
+    def record(self, results: Sequence[tuple[PaymentClaim, Outcome]]) -> None:
+        """Commit what came of claims; a result for a claim that others have taken over since is dropped."""
+        with self._database.begin() as transaction:
+            written = transaction.rows(
+                "record_payments",
+                worker_id=self._worker.worker_id,
+                payment_ids=[claim.request.payment_id for claim, _ in results],
+                statuses=[PAYMENT_STATUS[outcome.kind] for _, outcome in results],
+                service_payment_ids=[outcome.service_id for _, outcome in results],
+                codes=[outcome.code for _, outcome in results],
+                delays_s=[self._delay_s(claim, outcome) for claim, outcome in results],
+            )
+            payment_ids = [str(row.payment_id) for row in written]
+            transaction.execute("orders_follow_payments", payment_ids=payment_ids)
+            transaction.execute("retire_allocations", payment_ids=payment_ids)
+            self._on_settled(transaction, payment_ids)
+
+    def wait_s(self) -> float | None:
+        """Return the seconds until a payment is due, or None when none is left to try."""
+        with self._database.begin() as transaction:
+            due_s = transaction.scalar("seconds_to_next_payment", batch_id=self._worker.batch_id, max_attempts=MAX_ATTEMPTS)
+        return None if due_s is None else max(float(due_s), 0.0)
+
+    def _read(self, row: Row[Any]) -> PaymentClaim:
+        batch_id = self._worker.batch_id
+        card = None
+        if row.personal is not None:
+            card = personal.reveal(self._cipher, batch_id, row.import_row_number, row.personal)["payment_token"]
+        request = PaymentRequest(
+            payment_id=str(row.payment_id),
+            batch_id=batch_id,
+            customer_code=row.customer_code,
+            payment_method=row.payment_method,
+            amount=row.amount,
+            allocations=list(zip(row.order_ids, row.order_amounts, strict=True)),
+            payment_token=card,
+        )
+        return PaymentClaim(request, row.attempts, row.status == "unknown", row.outcome_code)
+
+    def _delay_s(self, claim: PaymentClaim, outcome: Outcome) -> float:
+        if outcome.code == UNDECIDABLE:
+            return FOR_EVER_S
+        backoff_s: float = min(BACKOFF_S * 2 ** (claim.attempts - 1), MAX_BACKOFF_S) * random.uniform(0.5, 1.0)  # noqa: S311
+        if outcome.kind == "unknown" and not claim.in_doubt:
+            backoff_s = max(backoff_s, self._doubt_s)
+        return max(backoff_s, outcome.retry_after_s or 0.0)
+
+
+def settle_one(gateway: PaymentGateway, claim: PaymentClaim) -> Outcome:
+    """Bring one claimed payment to an outcome: what may have been sent is looked up before it is sent again."""
+    able = gateway.capabilities
+    if claim.in_doubt and not (able.can_look_up or able.honours_keys):
+        return Outcome("unknown", UNDECIDABLE)
+    if claim.in_doubt and able.can_look_up:
+        found = gateway.look_up(claim.request)
+        if found.kind != "absent":
+            return found
+        # without keys a look-up may be behind the booking: once is not enough
+        if not able.honours_keys and claim.last_code != ABSENT_ONCE:
+            return Outcome("unknown", ABSENT_ONCE)
+    return gateway.pay(claim.request)
+
+
+def settle_batch(ledger: PaymentLedger, gateway: PaymentGateway, concurrency: int, stop: threading.Event) -> None:
+    """Drain a batch's payments with `concurrency` requests in flight; returns when none is left to try now."""
+    ledger.begin()
+    drain(ledger, lambda claim: settle_one(gateway, claim), concurrency=concurrency, stop=stop)

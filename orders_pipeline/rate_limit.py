@@ -1,0 +1,63 @@
+"""The rate limit: never more calls in any second than a service takes, over all processes and hosts.
+
+As many token rows in PostgreSQL as calls a second are allowed; each may be used again one second after the reply to its
+last use. An eleventh call on ten tokens is the second on one of them, so it starts a second after another was answered.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+
+from orders_pipeline.database import Database
+from orders_pipeline.drain import persist
+
+POLL_S = 0.5  # a token in use shows the time of its release only once it is given back
+SHORTEST_WAIT_S = 0.001
+
+
+class Stopped(Exception):
+    """The work was called off while it waited for a token."""
+
+
+class RateLimiter:
+    """Tokens for one service, `rate_per_s` of them, each lent for at most `lease_s` seconds to a worker that dies."""
+
+    def __init__(self, database: Database, service: str, rate_per_s: int, lease_s: float) -> None:
+        self._database = database
+        self._service = service
+        self._rate_per_s = rate_per_s
+        self._lease_s = lease_s
+
+    def prepare(self) -> None:
+        """Have exactly as many tokens in the database as the rate allows."""
+        with self._database.begin() as transaction:
+            transaction.execute("add_rate_tokens", service=self._service, rate_per_s=self._rate_per_s)
+            transaction.execute("drop_rate_tokens", service=self._service, rate_per_s=self._rate_per_s)
+
+    @contextlib.contextmanager
+    def token(self, stop: threading.Event) -> Iterator[None]:
+        """Hold a token for one call, waiting until one is free; raise Stopped when `stop` is set before."""
+        slot = self._take(stop)
+        try:
+            yield
+        finally:
+            persist(lambda: self._give_back(slot))
+
+    def _take(self, stop: threading.Event) -> int:
+        while not stop.is_set():
+            slot, wait_s = persist(self._try_to_take)
+            if slot is not None:
+                return slot
+            stop.wait(max(min(wait_s, POLL_S), SHORTEST_WAIT_S))
+        raise Stopped
+
+    def _try_to_take(self) -> tuple[int | None, float]:
+        with self._database.begin() as transaction:
+            row = transaction.row("take_rate_token", service=self._service, lease_s=self._lease_s)
+        return (None, POLL_S) if row is None else (row.slot, float(row.wait_s or 0.0))
+
+    def _give_back(self, slot: int) -> None:
+        with self._database.begin() as transaction:
+            transaction.execute("give_back_rate_token", service=self._service, slot=slot)

@@ -1,0 +1,170 @@
+"""Normalisation by kind of column: what may differ in writing without meaning anything else.
+
+Codes, numbers and dates lose their full-width forms (NFKC) and outer spaces; text only gets composed (NFC), for NFKC
+would turn ㈱ into (株). What cannot be read is left as it is, for the rules to refuse. Functions take an Arrow array of
+strings and return one of the same length.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable
+from datetime import date
+from functools import partial
+from typing import Any, Protocol
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+MOST_DIGITS = 15  # a number of more digits is above every limit
+
+_SPACES = " \t\r\n\u00a0\u3000"
+# Number and date cells are only NFKC-normalised when made of these: NFKC would turn ① and ² into digits as well.
+_NUMBER_CHARACTERS = r"^[\t\r\n\x{20}-\x{7e}\x{a0}\x{a5}\x{3000}\x{ff01}-\x{ff5e}\x{ffe5}円▲△\x{2212}]*$"
+_DATE_CHARACTERS = re.compile("[\t\r\n\x20-\x7e\u00a0\u3000\uff01-\uff5e年月日元明治大正昭和平成令㋿㍻㍼㍽㍾]*")
+
+_ERAS = (
+    ("明治", "M", date(1868, 1, 25)),
+    ("大正", "T", date(1912, 7, 30)),
+    ("昭和", "S", date(1926, 12, 25)),
+    ("平成", "H", date(1989, 1, 8)),
+    ("令和", "R", date(2019, 5, 1)),
+)
+_MONTH_AND_DAY = (
+    r"(?:年(?P<m1>[0-9]{1,2})月(?P<d1>[0-9]{1,2})日|(?P<mark>[-/.])(?P<m2>[0-9]{1,2})(?P=mark)(?P<d2>[0-9]{1,2}))"
+)
+_WESTERN_DATE = re.compile(rf"(?P<year>[0-9]{{4}})(?:{_MONTH_AND_DAY}|(?P<m3>[0-9]{{2}})(?P<d3>[0-9]{{2}}))")
+_JAPANESE_DATE = re.compile(rf"(?P<era>明治|大正|昭和|平成|令和|[MTSHRmtshr])(?P<year>[0-9]{{1,2}}|元){_MONTH_AND_DAY}")
+
+
+class Normaliser(Protocol):
+    """A function from raw cells to normalised cells; `encoding` is the file's, for what depends on it."""
+
+    def __call__(self, cells: pa.Array, *, encoding: str) -> pa.Array:
+        """Return as many cells as were given, in the same order."""
+        ...
+
+
+def within(cells: pa.Array, limit: int, function: Callable[[pa.Array], pa.Array]) -> pa.Array:
+    """Return `function(cells)`; cells of more than `limit` characters are cut to one more than that and left so.
+
+    Bounds the work for a cell, whatever was sent.
+    """
+    if (pc.max(pc.binary_length(cells)).as_py() or 0) <= limit:
+        return function(cells)
+    too_long = pc.greater(pc.utf8_length(cells), limit)
+    cut = pc.utf8_slice_codeunits(cells, 0, limit + 1)
+    return pc.if_else(too_long, cut, function(pc.if_else(too_long, "", cut)))
+
+
+def text(cells: pa.Array, *, encoding: str) -> pa.Array:  # noqa: ARG001 - same signature for every kind
+    """Compose characters (NFC) and change nothing else."""
+    return _where(cells, pc.string_is_ascii(cells), partial(pc.utf8_normalize, form="NFC"))
+
+
+def code(cells: pa.Array, *, encoding: str) -> pa.Array:  # noqa: ARG001
+    """Replace compatibility forms (NFKC) and trim spaces."""
+    plain = _where(cells, pc.string_is_ascii(cells), partial(pc.utf8_normalize, form="NFKC"))
+    return pc.utf8_trim(plain, characters=_SPACES)
+
+
+def lower_code(cells: pa.Array, *, encoding: str) -> pa.Array:
+    """Normalise as a code and write it in small letters."""
+    return pc.utf8_lower(code(cells, encoding=encoding))
+
+
+def upper_code(cells: pa.Array, *, encoding: str) -> pa.Array:
+    """Normalise as a code and write it in capitals."""
+    return pc.utf8_upper(code(cells, encoding=encoding))
+
+
+def phone(cells: pa.Array, *, encoding: str) -> pa.Array:
+    """Normalise as a code, drop what separates groups of digits, and write +81 as the domestic 0."""
+    digits = pc.replace_substring_regex(code(cells, encoding=encoding), r"[ ().\-\x{2010}-\x{2015}\x{2212}\x{30fc}]", "")
+    digits = code(digits, encoding=encoding)  # what stood apart may combine now
+    return pc.replace_substring_regex(digits, r"^\+810?", "0")
+
+
+def number(cells: pa.Array, *, encoding: str) -> pa.Array:
+    """Write whole numbers with ASCII digits only: without yen sign, good grouping, `.00`, leading zeros.
+
+    A backslash counts as a yen sign in a CP932 file, where they are the same byte. Numbers below zero get a minus.
+    """
+    clean = pc.match_substring_regex(cells, rf"^(?:0|[1-9][0-9]{{0,{MOST_DIGITS - 1}}})?$")
+    return _where(cells, clean, partial(_number, yen=r"[\x{a5}\\]" if encoding == "cp932" else r"\x{a5}"))
+
+
+def shorten_digits(cells: pa.Array) -> pa.Array:
+    """Cut what follows the first digits of numbers above every limit, so that they are too large and not too long."""
+    huge = rf"^(-?[0-9]{{{MOST_DIGITS + 1}}})[0-9]+$"
+    if not pc.any(pc.greater(pc.binary_length(cells), MOST_DIGITS + 1)).as_py():
+        return cells
+    return pc.replace_substring_regex(cells, huge, r"\1")
+
+
+def calendar_date(cells: pa.Array, *, encoding: str) -> pa.Array:  # noqa: ARG001
+    """Write dates that can be read in one way only, Western or Japanese, like 2026-04-01."""
+    return _where(cells, pc.match_substring_regex(cells, r"^(?:[0-9]{4}-[0-9]{2}-[0-9]{2})?$"), _dates)
+
+
+def parse_date(written: str) -> date | None:
+    """Return the day a Western or Japanese date means, or None; an era is held to its first and last day."""
+    if found := _WESTERN_DATE.fullmatch(written):
+        return _day(int(found["year"]), found)
+    found = _JAPANESE_DATE.fullmatch(written)
+    if found is None:
+        return None
+    position = next(at for at, names in enumerate(_ERAS) if found["era"].upper() in names)
+    first = _ERAS[position][2]
+    after = _ERAS[position + 1][2] if position + 1 < len(_ERAS) else date.max
+    day = _day(first.year - 1 + (1 if found["year"] == "元" else int(found["year"])), found)
+    return day if day is not None and first <= day < after else None
+
+
+def _day(year: int, found: re.Match[str]) -> date | None:
+    parts = found.groupdict()
+    month, day = (next(parts[f"{part}{at}"] for at in "123" if parts.get(f"{part}{at}")) for part in "md")
+    try:
+        return date(year, int(month), int(day))
+    except ValueError:
+        return None
+
+
+def _where(cells: pa.Array, clean: pa.Array, function: Callable[[pa.Array], pa.Array]) -> pa.Array:
+    """Apply `function` to the cells that are not clean."""
+    dirty = pc.invert(clean)
+    if not pc.any(dirty).as_py():
+        return cells
+    return pc.replace_with_mask(cells, dirty, function(cells.filter(dirty)))
+
+
+def _number(cells: pa.Array, *, yen: str) -> pa.Array:
+    plain = pc.match_substring_regex(cells, _NUMBER_CHARACTERS)
+    tidy = pc.utf8_trim(pc.if_else(plain, pc.utf8_normalize(cells, form="NFKC"), cells), characters=_SPACES)
+    sign = rf"(?:(?:{yen}|(?i:JPY)) ?)?"
+    amount = rf"{sign}([0-9]+|[0-9]{{1,3}}(?:,[0-9]{{3}})+)(?:\.0+)? ?円?"
+    below_zero = rf"^(?:{sign}[\-\x{{2212}}▲△] ?{amount}|\({amount}\))$"
+    tidy = _rewritten(tidy, rf"^{amount}$", r"\1")
+    tidy = _rewritten(tidy, below_zero, r"-\1\2")
+    return pc.replace_substring_regex(tidy, r"^(-?)0+([0-9]+)$", r"\1\2")
+
+
+def _rewritten(cells: pa.Array, pattern: str, replacement: str) -> pa.Array:
+    found = pc.match_substring_regex(cells, pattern)
+    rewritten = pc.replace_substring_regex(cells, pattern, replacement)
+    return pc.if_else(found, pc.replace_substring(rewritten, ",", ""), cells)
+
+
+def _dates(cells: pa.Array) -> pa.Array:
+    distinct: Any = cells.dictionary_encode()
+    readable = pa.array([_date_text(written) for written in distinct.dictionary.to_pylist()], pa.string())
+    return readable.take(distinct.indices)
+
+
+def _date_text(written: str) -> str:
+    if not _DATE_CHARACTERS.fullmatch(written):
+        return written
+    plain = unicodedata.normalize("NFKC", written).strip(_SPACES)
+    day = parse_date(plain)
+    return plain if day is None else day.isoformat()

@@ -1,0 +1,230 @@
+"""The catalogue of orders: every column, how it may be written, what it must obey and which code says so.
+
+A new column is one entry in `_COLUMNS` (and one migration, when it is stored); a new rule is one line there and its
+messages in `rejections.py`. How rules work is said in `record_type.py`, what they are built of in `rules.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from functools import partial
+from typing import Any, TypeAlias
+
+import pandas as pd
+
+from orders_pipeline.records import normalise
+from orders_pipeline.records.record_type import Column, RecordType, RowContext, RowRule, Rule
+from orders_pipeline.records.rules import (
+    at_most_characters,
+    between,
+    calendar_date,
+    matches,
+    never_matches,
+    no_card_number,
+    one_of,
+    printable,
+)
+
+Passed: TypeAlias = "pd.Series[bool]"
+
+HIGHEST_AMOUNT = 1_000_000  # yen, the most one transaction may take
+OLDEST_DAYS = 366
+ITEM_COLUMNS = ("item_code", "quantity", "unit_price")
+
+_DIGITS_OF_MOST = 9  # of quantity and unit price: their product fits 64 bits
+_EMAIL = (
+    r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~\-]{1,64}"
+    r"@(?:[A-Za-z0-9](?:[A-Za-z0-9\-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z][A-Za-z0-9\-]{0,61}[A-Za-z0-9]"
+)
+_PART = r"[0-9]{1,2}"
+_AMBIGUOUS_DATE = rf"{_PART}[-/.]{_PART}(?:[-/.][0-9]{{1,4}})?|{_PART}月{_PART}日|[0-9]{{6}}"
+
+
+def _day_in_range(days: pd.Series[Any], context: RowContext) -> Passed:
+    oldest = context.today - timedelta(days=OLDEST_DAYS)
+    return between(oldest, context.today)(days, context)
+
+
+def _given_when(column: str, other: str, value: str) -> Callable[[pd.DataFrame, RowContext], Passed]:
+    """Return a check that `column` is filled in where `other` has `value`."""
+    return lambda rows, _: ((rows[other] != value) | (rows[column] != "")).astype(bool)
+
+
+def _given_with_the_others(rows: pd.DataFrame, _: RowContext, *, column: str) -> Passed:
+    any_given = rows["item_code"].ne("") | rows["quantity"].ne("") | rows["unit_price"].ne("")
+    return (~any_given | rows[column].ne("")).astype(bool)
+
+
+def _amount_is_product(rows: pd.DataFrame, _: RowContext) -> Passed:
+    product = rows["quantity"] * rows["unit_price"]
+    return (product == rows["amount"]).fillna(True).astype(bool)
+
+
+_COLUMNS = (
+    Column(
+        "client_order_ref",
+        64,
+        aliases=("注文番号", "店舗伝票番号"),
+        required=True,
+        text_rules=(Rule("R_REF_FORMAT", matches(r"[A-Za-z0-9\-_./]{1,64}")),),
+    ),
+    Column(
+        "order_date",
+        32,
+        aliases=("受注日",),
+        kind="date",
+        text_rules=(
+            Rule("R_DATE_AMBIGUOUS", never_matches(_AMBIGUOUS_DATE)),
+            Rule("R_DATE_FORMAT", never_matches(r"[0-9]{5}"), {"hint": "excel_serial"}),
+            Rule("R_DATE_FORMAT", calendar_date),
+        ),
+        typed_rules=(Rule("R_DATE_RANGE", _day_in_range),),
+    ),
+    Column(
+        "customer_code",
+        32,
+        aliases=("得意先コード",),
+        required=True,
+        text_rules=(Rule("R_CUSTOMER_CODE", matches(r"[A-Za-z0-9_\-]{1,32}")),),
+    ),
+    Column(
+        "customer_name",
+        100,
+        aliases=("得意先名",),
+        kind="text",
+        required=True,
+        personal=True,
+        text_rules=(Rule("R_FORBIDDEN_DATA", no_card_number),),
+    ),
+    Column(
+        "customer_name_kana",
+        100,
+        aliases=("得意先名カナ",),
+        kind="text",
+        personal=True,
+        text_rules=(Rule("R_FORBIDDEN_DATA", no_card_number),),
+    ),
+    Column(
+        "email",
+        320,
+        aliases=("メールアドレス",),
+        personal=True,
+        text_rules=(Rule("R_EMAIL", at_most_characters(254)), Rule("R_EMAIL", matches(_EMAIL))),
+    ),
+    Column(
+        "phone",
+        32,
+        aliases=("電話番号",),
+        personal=True,
+        normalise=normalise.phone,
+        text_rules=(Rule("R_PHONE", matches(r"0[0-9]{9,10}")),),
+    ),
+    Column("postal_code", 16, aliases=("郵便番号",), personal=True, text_rules=(Rule("R_CHARS", printable),)),
+    Column(
+        "ship_to_address",
+        300,
+        aliases=("届け先住所",),
+        kind="text",
+        personal=True,
+        text_rules=(Rule("R_FORBIDDEN_DATA", no_card_number),),
+    ),
+    Column("item_code", 64, aliases=("商品コード",), text_rules=(Rule("R_CHARS", printable),)),
+    Column(
+        "quantity",
+        32,
+        aliases=("数量",),
+        kind="number",
+        text_rules=(Rule("R_QUANTITY", matches(rf"[0-9]{{1,{_DIGITS_OF_MOST}}}")),),
+        typed_rules=(Rule("R_QUANTITY", between(1)),),
+        stored_type="int32",
+    ),
+    Column(
+        "unit_price",
+        32,
+        aliases=("単価",),
+        kind="number",
+        text_rules=(Rule("R_UNIT_PRICE", matches(rf"[0-9]{{1,{_DIGITS_OF_MOST}}}")),),
+        typed_rules=(Rule("R_UNIT_PRICE", between(1)),),
+    ),
+    Column(
+        "amount",
+        32,
+        aliases=("金額", "請求金額"),
+        kind="number",
+        required=True,
+        text_rules=(
+            Rule("R_AMOUNT_RANGE", never_matches(r"-[0-9]+")),
+            Rule("R_AMOUNT_OVER_LIMIT", never_matches(rf"[0-9]{{{normalise.MOST_DIGITS + 1},}}")),
+            Rule("R_AMOUNT_FORMAT", matches(r"[0-9]+")),
+        ),
+        typed_rules=(
+            Rule("R_AMOUNT_RANGE", between(1)),
+            Rule("R_AMOUNT_OVER_LIMIT", between(0, HIGHEST_AMOUNT)),
+        ),
+    ),
+    Column(
+        "currency",
+        8,
+        aliases=("通貨",),
+        stored=False,
+        normalise=normalise.upper_code,
+        text_rules=(Rule("R_CURRENCY", one_of("JPY")),),
+    ),
+    Column(
+        "payment_method",
+        32,
+        aliases=("支払方法",),
+        required=True,
+        normalise=normalise.lower_code,
+        text_rules=(Rule("R_PAYMENT_METHOD", one_of("invoice", "card_on_file", "bank_transfer")),),
+    ),
+    Column(
+        "payment_token",
+        128,
+        aliases=("決済トークン",),
+        secret=True,
+        text_rules=(
+            Rule("R_FORBIDDEN_DATA", no_card_number),
+            Rule("R_PAYMENT_TOKEN", matches(r"[\x21-\x7e]{8,128}")),
+        ),
+    ),
+    Column(
+        "notify_channel",
+        32,
+        aliases=("通知方法",),
+        normalise=normalise.lower_code,
+        default=lambda context: context.default_notify_channel,
+        text_rules=(Rule("R_NOTIFY_CHANNEL", one_of("email", "sms", "none")),),
+    ),
+    Column(
+        "note",
+        500,
+        aliases=("備考",),
+        kind="text",
+        personal=True,
+        text_rules=(Rule("R_FORBIDDEN_DATA", no_card_number),),
+    ),
+)
+
+ORDERS = RecordType(
+    name="orders",
+    columns=_COLUMNS,
+    identity="client_order_ref",
+    text_row_rules=(
+        RowRule("R_REQUIRED", "email", _given_when("email", "notify_channel", "email"), ("email", "notify_channel")),
+        RowRule("R_REQUIRED", "phone", _given_when("phone", "notify_channel", "sms"), ("phone", "notify_channel")),
+        RowRule(
+            "R_REQUIRED",
+            "payment_token",
+            _given_when("payment_token", "payment_method", "card_on_file"),
+            ("payment_token", "payment_method"),
+        ),
+        *(
+            RowRule(code, column, partial(_given_with_the_others, column=column), (column,))
+            for code, column in zip(("R_ITEM_CODE", "R_QUANTITY", "R_UNIT_PRICE"), ITEM_COLUMNS, strict=True)
+        ),
+    ),
+    amount="amount",
+    typed_row_rules=(RowRule("R_AMOUNT_MISMATCH", "amount", _amount_is_product, ("amount", *ITEM_COLUMNS[1:])),),
+)

@@ -1,0 +1,230 @@
+"""What a catalogue is made of: columns, rules, and the two Pandera schemas built from them.
+
+A cell is judged twice. The text schema looks at normalised text, so that one unreadable cell hides nothing else; the
+typed schema looks at numbers and dates, with nulls where the text was bad. No particular record's rule belongs here.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import date
+from functools import cached_property, partial
+from types import MappingProxyType
+from typing import Any, Literal, TypeAlias
+
+import pandas as pd
+import pandera.pandas as pandera
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from orders_pipeline.records import normalise, rules
+
+Kind = Literal["code", "number", "date", "text"]
+Cells: TypeAlias = "pd.Series[Any]"
+Passed: TypeAlias = "pd.Series[bool]"
+
+_NORMALISERS: Mapping[Kind, normalise.Normaliser] = MappingProxyType(
+    {"code": normalise.code, "number": normalise.number, "date": normalise.calendar_date, "text": normalise.text}
+)
+_TYPES: Mapping[Kind, pa.DataType] = MappingProxyType(
+    {"code": pa.string(), "number": pa.int64(), "date": pa.date32(), "text": pa.string()}
+)
+
+
+@dataclass(frozen=True)
+class RowContext:
+    """What rules may look at beside the row: the day in Japan, the file's encoding, the profile's default channel."""
+
+    today: date
+    encoding: str
+    default_notify_channel: str
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A code and the check every cell of a column must pass; `detail` is the same for every failure."""
+
+    code: str
+    check: Callable[[Cells, RowContext], Passed]
+    detail: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RowRule:
+    """A check over several columns, reported at `column`; left out where one of `suppressed_by` has a finding."""
+
+    code: str
+    column: str
+    check: Callable[[pd.DataFrame, RowContext], Passed]
+    suppressed_by: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a record type: its names, how its cells are normalised, and the rules they must pass.
+
+    Rules are tried in order, `text_rules` before `typed_rules`, and the first that fails gives the cell its one code;
+    length, required and (for kind `text`) character rules come first by themselves. `max_length` counts characters
+    after normalisation. Only `stored` columns leave validation; `personal` and `secret` ones leave it encrypted.
+    """
+
+    name: str
+    max_length: int
+    aliases: tuple[str, ...] = ()
+    kind: Kind = "code"
+    required: bool = False
+    personal: bool = False
+    secret: bool = False
+    stored: bool = True
+    text_rules: tuple[Rule, ...] = ()
+    typed_rules: tuple[Rule, ...] = ()
+    normalise: normalise.Normaliser | None = None
+    default: Callable[[RowContext], str] | None = None
+    stored_type: str | None = None
+
+    @property
+    def arrow_type(self) -> pa.DataType:
+        """Return the type its cells have for the typed rules."""
+        return _TYPES[self.kind]
+
+    @property
+    def is_typed(self) -> bool:
+        """Tell whether the cells become numbers or dates."""
+        return self.kind in {"number", "date"}
+
+    @property
+    def arrow_field(self) -> pa.Field:
+        """Return the column's field in the accepted rows' file."""
+        return pa.field(self.name, self.stored_type or self.arrow_type)
+
+    @cached_property
+    def all_text_rules(self) -> tuple[Rule, ...]:
+        """Return the rules on normalised text, in the order they are tried."""
+        limit = {"limit": str(self.max_length)}
+        first = [Rule("R_TOO_LONG", rules.at_most_characters(self.max_length), limit)]
+        if self.required:
+            first.append(Rule("R_REQUIRED", rules.filled))
+        if self.kind == "text":
+            first.append(Rule("R_CHARS", rules.printable))
+        return (*first, *self.text_rules)
+
+    def normalised(self, raw: pa.Array, context: RowContext) -> pa.Array:
+        """Return the cells normalised; cells far too long are cut instead, long enough to fail the length rule."""
+        function = self.normalise or _NORMALISERS[self.kind]
+        cells = normalise.within(raw, 4 * self.max_length + 64, partial(function, encoding=context.encoding))
+        return normalise.shorten_digits(cells) if self.kind == "number" else cells
+
+
+@dataclass(frozen=True)
+class RecordType:
+    """A kind of record: its columns in order, the rules across columns, its reference, its yen."""
+
+    name: str
+    columns: tuple[Column, ...]
+    identity: str
+    amount: str
+    text_row_rules: tuple[RowRule, ...] = ()
+    typed_row_rules: tuple[RowRule, ...] = ()
+
+    def __post_init__(self) -> None:
+        names = [_folded(name) for column in self.columns for name in (column.name, *column.aliases)]
+        if len(set(names)) != len(names):
+            raise ValueError(f"two columns of {self.name} have the same header or alias")
+
+    def header_names(self) -> Mapping[str, str]:
+        """Return every header a file may use, NFKC-normalised and case-folded, with the column it means."""
+        names = {_folded(name): column.name for column in self.columns for name in (column.name, *column.aliases)}
+        return MappingProxyType(names)
+
+    @cached_property
+    def by_name(self) -> Mapping[str, Column]:
+        """Return the columns by name, in order."""
+        return MappingProxyType({column.name: column for column in self.columns})
+
+    @property
+    def column_names(self) -> tuple[str, ...]:
+        """Return all columns' names, in order."""
+        return tuple(column.name for column in self.columns)
+
+    @property
+    def required_columns(self) -> tuple[str, ...]:
+        """Return the columns every file must have."""
+        return tuple(column.name for column in self.columns if column.required)
+
+    @property
+    def personal_columns(self) -> tuple[str, ...]:
+        """Return the columns that are kept only encrypted: personal and secret ones."""
+        return tuple(column.name for column in self.columns if column.personal or column.secret)
+
+    @property
+    def stored_columns(self) -> tuple[Column, ...]:
+        """Return the columns kept in clear."""
+        hidden = self.personal_columns
+        return tuple(column for column in self.columns if column.stored and column.name not in hidden)
+
+    @property
+    def typed_columns(self) -> tuple[Column, ...]:
+        """Return the columns of numbers and dates."""
+        return tuple(column for column in self.columns if column.is_typed)
+
+    def normalised(self, raw: Mapping[str, pa.Array], context: RowContext) -> tuple[dict[str, pa.Array], dict[str, int]]:
+        """Return every column's cells normalised, empty ones with defaults, and how many were changed."""
+        cells, changed = {}, {}
+        for column in self.columns:
+            normal = column.normalised(raw[column.name], context)
+            changed[column.name] = pc.sum(pc.not_equal(normal, raw[column.name])).as_py() or 0
+            if column.default is not None:
+                normal = pc.if_else(pc.equal(normal, ""), column.default(context), normal)
+            cells[column.name] = normal
+        return cells, changed
+
+    def folded(self, identities: pa.Array) -> pa.Array:
+        """Return normalised cells of the identity column in the form in which they are unique."""
+        return pc.utf8_lower(identities)
+
+    def typed(self, text: Mapping[str, pa.Array], usable: Mapping[str, pa.Array]) -> dict[str, pa.Array]:
+        """Return the numbers and dates of normalised text; null where a cell is empty or not `usable`."""
+        typed = {}
+        for column in self.typed_columns:
+            cells = text[column.name]
+            known = pc.and_(usable[column.name], pc.not_equal(cells, ""))
+            typed[column.name] = pc.cast(pc.if_else(known, cells, None), column.arrow_type)
+        return typed
+
+    def text_schema(self, context: RowContext) -> pandera.DataFrameSchema:
+        """Build the schema of the normalised text: every column a string, checks in the order of the rules."""
+        columns = {column.name: _schema_column(pa.string(), column.all_text_rules, context) for column in self.columns}
+        return pandera.DataFrameSchema(columns, checks=_row_checks(self.text_row_rules, context), strict=True)
+
+    def typed_schema(self, context: RowContext) -> pandera.DataFrameSchema:
+        """Build the schema of the numbers and dates: nulls are cells that were empty or failed as text."""
+        columns = {
+            column.name: _schema_column(column.arrow_type, column.typed_rules, context, nullable=True)
+            for column in self.typed_columns
+        }
+        return pandera.DataFrameSchema(columns, checks=_row_checks(self.typed_row_rules, context), strict=True)
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFKC", name).casefold()
+
+
+def _schema_column(
+    arrow_type: pa.DataType, column_rules: tuple[Rule, ...], context: RowContext, *, nullable: bool = False
+) -> pandera.Column:
+    return pandera.Column(
+        pd.ArrowDtype(arrow_type),
+        checks=[_check(rule.check, rule.code, context) for rule in column_rules],
+        nullable=nullable,
+    )
+
+
+def _row_checks(row_rules: tuple[RowRule, ...], context: RowContext) -> list[pandera.Check]:
+    return [_check(rule.check, rule.code, context) for rule in row_rules]
+
+
+def _check(function: Callable[[Any, RowContext], Passed], code: str, context: RowContext) -> pandera.Check:
+    # Rules answer for nulls themselves: Pandera would copy the column without them, and look through whole rows.
+    return pandera.Check(lambda checked: function(checked, context), name=code, error=code, ignore_na=False)

@@ -1,0 +1,124 @@
+"""The building blocks rules are written with: each takes a column and answers, cell by cell, whether it passes.
+
+Empty cells and nulls pass everything but `filled`: whether a value must be there is a question of its own. Expressions
+run in RE2, whose time is linear in any text. What a particular column allows is said in its catalogue.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable
+from datetime import date
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+if TYPE_CHECKING:
+    from orders_pipeline.records.record_type import RowContext
+
+Cells: TypeAlias = "pd.Series[Any]"
+Passed: TypeAlias = "pd.Series[bool]"
+Check: TypeAlias = "Callable[[Cells, RowContext], Passed]"
+
+# Control (but tab and line ends), bidirectional and other invisible controls, private use, the marks of damaged text.
+_FORBIDDEN = (
+    r"[\x{0}-\x{8}\x{b}\x{c}\x{e}-\x{1f}\x{7f}-\x{9f}\x{61c}\x{200e}\x{200f}\x{2028}-\x{202e}\x{2060}-\x{206f}"
+    r"\x{e000}-\x{f8ff}\x{feff}\x{fff9}-\x{ffff}\x{f0000}-\x{10ffff}]"
+)
+_DIGIT = r"[0-9\x{ff10}-\x{ff19}]"
+_MANY_DIGITS = rf"{_DIGIT}(?:[ \-\x{{3000}}\x{{ff0d}}]?{_DIGIT}){{13}}"
+_CARD_CANDIDATE = re.compile(r"(?<![0-9])[0-9](?:[ -]?[0-9]){13,18}(?![0-9])")
+_CARD_BRANDS = re.compile(
+    r"4[0-9]{15}(?:[0-9]{3})?|(?:5[1-5]|2[2-7])[0-9]{14}|3[47][0-9]{13}|3(?:0[0-5]|[68][0-9])[0-9]{11}"
+    r"|35[0-9]{14}|6(?:011|2[0-9]{2}|4[4-9][0-9]|5[0-9]{2})[0-9]{12,15}"
+)
+
+
+def filled(cells: Cells, _: RowContext) -> Passed:
+    """Pass cells that hold more than white space."""
+    return _answer(cells, pc.not_equal(pc.utf8_trim_whitespace(_arrow(cells)), ""))
+
+
+def printable(cells: Cells, _: RowContext) -> Passed:
+    """Pass cells without control, bidirectional, private-use or replacement characters; tabs and line ends pass."""
+    return _answer(cells, pc.invert(pc.match_substring_regex(_arrow(cells), _FORBIDDEN)))
+
+
+def at_most_characters(limit: int) -> Check:
+    """Return a check for at most `limit` characters."""
+    return lambda cells, _: _answer(cells, pc.less_equal(pc.utf8_length(_arrow(cells)), limit))
+
+
+def matches(pattern: str) -> Check:
+    """Return a check that the whole cell matches an RE2 `pattern`, or is empty."""
+    whole = f"^(?:{pattern})?$"
+    return lambda cells, _: _answer(cells, pc.match_substring_regex(_arrow(cells), whole))
+
+
+def never_matches(pattern: str) -> Check:
+    """Return a check that the whole cell does not match an RE2 `pattern`."""
+    whole = f"^(?:{pattern})$"
+    return lambda cells, _: _answer(cells, pc.invert(pc.match_substring_regex(_arrow(cells), whole)))
+
+
+def one_of(*choices: str) -> Check:
+    """Return a check that the cell is one of `choices`, or empty."""
+    allowed = pa.array(["", *choices])
+    return lambda cells, _: _answer(cells, pc.is_in(_arrow(cells), value_set=allowed))
+
+
+def between(low: int | date, high: int | date | None = None) -> Check:
+    """Return a check for numbers or dates from `low`, up to `high` where one is given; nulls pass."""
+
+    def check(cells: Cells, _: RowContext) -> Passed:
+        values = _arrow(cells)
+        inside = pc.greater_equal(values, low)
+        return _answer(cells, inside if high is None else pc.and_(inside, pc.less_equal(values, high)))
+
+    return check
+
+
+def calendar_date(cells: Cells, _: RowContext) -> Passed:
+    """Pass cells that are a day of the calendar written like 2026-04-01, or empty."""
+    distinct = _arrow(cells).dictionary_encode()
+    known = pa.array([text == "" or _is_day(text) for text in distinct.dictionary.to_pylist()], pa.bool_())
+    return _answer(cells, known.take(distinct.indices))
+
+
+def no_card_number(cells: Cells, _: RowContext) -> Passed:
+    """Pass cells without a number that has a card brand's beginning and length and a right check digit."""
+    suspects = _arrow(cells).filter(pc.match_substring_regex(_arrow(cells), _MANY_DIGITS)).unique()
+    cards = [text for text in suspects.to_pylist() if _holds_card_number(text)]
+    return _answer(cells, pc.invert(pc.is_in(_arrow(cells), value_set=pa.array(cards, pa.string()))))
+
+
+def _is_day(text: str) -> bool:
+    try:
+        return date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        return False
+
+
+def _holds_card_number(text: str) -> bool:
+    for found in _CARD_CANDIDATE.finditer(unicodedata.normalize("NFKC", text)):
+        digits = found[0].replace(" ", "").replace("-", "")
+        if _CARD_BRANDS.fullmatch(digits) and _luhn_sum(digits) % 10 == 0:
+            return True
+    return False
+
+
+def _luhn_sum(digits: str) -> int:
+    doubled = (sum(divmod(2 * int(digit), 10)) for digit in digits[-2::-2])
+    return sum(doubled) + sum(int(digit) for digit in digits[-1::-2])
+
+
+def _arrow(cells: Cells) -> pa.Array:
+    values = pa.array(cells.array)
+    return values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
+
+
+def _answer(cells: Cells, passed: pa.Array) -> Passed:
+    return pd.Series(pc.fill_null(passed, True).to_numpy(zero_copy_only=False), index=cells.index, dtype=bool)

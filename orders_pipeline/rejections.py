@@ -1,0 +1,323 @@
+"""The catalogue of public rejection codes, each with its message in English and Japanese.
+
+`F_*` gives a whole file back, `R_*` one row, `W_*` only warns. Here are the codes, their words and the values that
+carry them. What makes a row or a file bad is decided elsewhere: `csv_file`, `records`, `validation`. Reports are too.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Literal
+
+import pyarrow as pa
+
+Language = Literal["en", "ja"]
+
+REJECTIONS_SCHEMA = pa.schema(
+    [
+        pa.field("import_row_number", pa.int32()),
+        pa.field("line", pa.int32()),
+        pa.field("column", pa.string()),
+        pa.field("code", pa.string()),
+        pa.field("detail", pa.string()),
+    ]
+)
+
+_OPTIONAL_PART = re.compile(r"\[([^\[\]]*)\]")
+_PARAMETER = re.compile(r"\{(\w+)\}")
+
+
+@dataclass(frozen=True)
+class Code:
+    """One public code with its two message templates.
+
+    Parts in square brackets hold `{name}` parameters, and are left out when a parameter of theirs is not given.
+    """
+
+    code: str
+    english: str
+    japanese: str
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """One finding about a file, row or cell; `detail` holds numbers, column names and ids, never a cell's value."""
+
+    import_row_number: int | None
+    line: int | None
+    column: str | None
+    code: str
+    detail: Mapping[str, str] = field(default_factory=dict)
+
+
+class FileRejected(Exception):
+    """The whole file is given back: `code` is an `F_*` code and `detail` the safe parameters of its message."""
+
+    def __init__(self, code: str, detail: Mapping[str, str] = MappingProxyType({})) -> None:
+        self.code = code
+        self.detail = dict(detail)
+        super().__init__(f"{code}: {message(code, 'en', self.detail)}")
+
+    def __reduce__(self) -> tuple[type[FileRejected], tuple[str, dict[str, str]]]:
+        return FileRejected, (self.code, self.detail)
+
+
+def message(code: str, language: Language, detail: Mapping[str, str] = MappingProxyType({})) -> str:
+    """Return the sentence for `code` in one language; parameters that are missing leave their part of the sentence out.
+
+    A `hint` parameter may be a key of `HINTS`, which is then shown in the right language. A code the catalogue does not
+    know is returned as it is.
+    """
+    entry = CODES.get(code)
+    if entry is None:
+        return code
+    template = entry.english if language == "en" else entry.japanese
+    values = {name: str(value) for name, value in detail.items() if str(value) != ""}
+    if values.get("hint") in HINTS:
+        values["hint"] = HINTS[values["hint"]][0 if language == "en" else 1]
+
+    def part(found: re.Match[str]) -> str:
+        if not set(_PARAMETER.findall(found[1])) <= values.keys():
+            return ""
+        return _PARAMETER.sub(lambda parameter: values[parameter[1]], found[1])
+
+    return _OPTIONAL_PART.sub(part, template)
+
+
+HINTS: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        "title_lines": (
+            "the first line must be the header, without titles or comments above it",
+            "1行目は見出しにしてください(表題やコメントの行は入れないでください)",
+        ),
+        "sep_line": ("remove the line beginning with sep=", "「sep=」で始まる行を削除してください"),
+        "no_header": ("the first line looks like an order", "1行目が注文データのように見えます"),
+        "semicolon": ("the file seems to use semicolons", "セミコロン区切りのようです"),
+        "tab": ("the file seems to use tabs", "タブ区切りのようです"),
+        "full_width_comma": ("the file seems to use full-width commas", "全角カンマ区切りのようです"),
+        "comma": ("the file seems to use commas", "カンマ区切りのようです"),
+        "excel_serial": (
+            "it looks like a spreadsheet's serial number; format the cells as dates",
+            "表計算ソフトのシリアル値のようです。セルの書式を日付にしてください",
+        ),
+    }
+)
+
+_FILE_CODES = (
+    Code("F_EMPTY", "The file is empty.", "ファイルが空です。"),
+    Code("F_NO_ROWS", "The file has a header but no orders.", "見出しだけで、注文の行がありません。"),
+    Code(
+        "F_ENCODING",
+        "The file is not valid UTF-8, UTF-16 or CP932 (Shift_JIS)[; the first bad byte is at offset {offset}]"
+        "[, row {row}][, line {line}].",
+        "文字コードがUTF-8、UTF-16、CP932(Shift_JIS)のいずれでもありません[。最初の不正なバイトの位置: {offset}]"
+        "[、{row}件目][、{line}行目]。",
+    ),
+    Code(
+        "F_CONTROL_CHARS",
+        "The file holds control characters a text file must not have[ (offset {offset})][, row {row}][, line {line}].",
+        "使用できない制御文字が含まれています[(位置: {offset})][、{row}件目][、{line}行目]。",
+    ),
+    Code(
+        "F_QUOTE",
+        "A quotation mark is not closed or stands in the wrong place[: row {row}][, line {line}].",
+        '引用符(")が閉じていないか、位置が正しくありません[: {row}件目][、{line}行目]。',
+    ),
+    Code(
+        "F_COLUMNS",
+        "The rows do not have the number of columns the header has[ (header {expected}, rows {found})].",
+        "行の列数が見出しの列数と一致しません[(見出し: {expected}列、行: {found}列)]。",
+    ),
+    Code(
+        "F_HEADER_DUPLICATE",
+        "Two columns have the same name[: {columns}].",
+        "同じ名前の列が2つ以上あります[: {columns}]。",
+    ),
+    Code(
+        "F_HEADER_MISSING",
+        "Required columns are missing from the header[: {columns}][; nearest names found: {nearest}][; {hint}].",
+        "必要な列が見出しにありません[: {columns}][。近い列名: {nearest}][。{hint}]。",
+    ),
+    Code(
+        "F_HEADER_REPEATED",
+        "The header appears again inside the file[: row {row}][, line {line}]; were two files joined?",
+        "ファイルの途中に見出しが再び現れます[: {row}件目][、{line}行目]。複数のファイルを結合していませんか。",
+    ),
+    Code("F_DELIMITER", "The columns are not separated as expected[; {hint}].", "列の区切り文字が異なります[。{hint}]。"),
+    Code(
+        "F_CONTROL_TOTAL",
+        "The totals sent with the file do not agree with its rows[ ({field})][: expected {expected}][, found {found}].",
+        "ファイルに添えられた合計が内容と一致しません[({field})][: 指定 {expected}][、実際 {found}]。",
+    ),
+    Code(
+        "F_NOT_CSV",
+        "The file is not a CSV text file[ but looks like {kind}]; save it as CSV.",
+        "CSV形式のテキストファイルではありません[({kind}のようです)]。CSV形式で保存し直してください。",
+    ),
+    Code(
+        "F_TOO_LARGE",
+        "The file is too large[; at most {limit} bytes].",
+        "ファイルが大きすぎます[(上限: {limit}バイト)]。",
+    ),
+    Code("F_TOO_MANY_ROWS", "The file has too many rows[; at most {limit}].", "行数が多すぎます[(上限: {limit}行)]。"),
+    Code(
+        "F_FIELD_TOO_LONG",
+        "A field is too long for any column[ ({limit} characters)][: row {row}][, line {line}]; is a quote missing?",
+        "項目が長すぎます[(上限: {limit}文字)][: {row}件目][、{line}行目]。引用符の閉じ忘れがないかご確認ください。",
+    ),
+    Code("F_CHANGED", "The file changed while it was being read.", "読み込み中にファイルが変更されました。"),
+    Code("F_GONE", "The file was removed before it could be read.", "読み込む前にファイルが削除されました。"),
+    Code("F_DENIED", "The file may not be read: access was denied.", "ファイルを読み取る権限がありません。"),
+    Code("F_NAME", "The file's name cannot be used.", "このファイル名は使用できません。"),
+    Code(
+        "F_DUPLICATE_FILE",
+        "The same file was received before[ as batch {batch_id}].",
+        "同じ内容のファイルを受け付け済みです[(バッチ: {batch_id})]。",
+    ),
+    Code("F_UNKNOWN_CLIENT", "The file's client is not known here.", "登録されていない取引先のファイルです。"),
+    Code(
+        "F_MANIFEST",
+        "The manifest beside the file cannot be used[: {field}].",
+        "ファイルに添えられたマニフェストが正しくありません[: {field}]。",
+    ),
+    Code(
+        "F_BATCH_COLUMN",
+        "The column _batch must name one known batch and the same one in every row[: {batches}].",
+        "_batch列には、受付済みのバッチを1つだけ、全行に同じ値で指定してください[: {batches}]。",
+    ),
+)
+
+_ROW_CODES = (
+    Code(
+        "R_COLUMNS",
+        "The row does not have as many cells as the header.",
+        "行の項目数が見出しの列数と一致しません。",
+    ),
+    Code("R_REQUIRED", "A required value is missing[: {column}].", "必須項目が空です[: {column}]。"),
+    Code(
+        "R_TOO_LONG",
+        "The value is too long[: {column}][, at most {limit} characters].",
+        "値が長すぎます[: {column}][(上限: {limit}文字)]。",
+    ),
+    Code(
+        "R_CHARS",
+        "The value holds characters that are not allowed (control, invisible or private-use)[: {column}].",
+        "使用できない文字(制御文字、不可視文字、外字など)が含まれています[: {column}]。",
+    ),
+    Code(
+        "R_REF_FORMAT",
+        "The order reference must be 1 to 64 of the characters A-Z a-z 0-9 - _ . /.",
+        "注文番号は半角英数字と「-」「_」「.」「/」の64文字以内で入力してください。",
+    ),
+    Code(
+        "R_REF_DUP_IN_FILE",
+        "The same order is in this file already[: row {first_row}].",
+        "同じ注文がこのファイル内に既にあります[: {first_row}件目]。",
+    ),
+    Code(
+        "R_REF_CONFLICT",
+        "Different orders in this file have the same order reference[ (first: row {first_row})].",
+        "内容の異なる注文が同じ注文番号になっています[(最初: {first_row}件目)]。",
+    ),
+    Code(
+        "R_REF_EXISTS",
+        "An order with this reference was received before[ in batch {batch_id}].",
+        "この注文番号は受付済みです[(バッチ: {batch_id})]。",
+    ),
+    Code(
+        "R_CUSTOMER_CODE",
+        "The customer code must be 1 to 32 of the characters A-Z a-z 0-9 - _.",
+        "得意先コードは半角英数字と「-」「_」の32文字以内で入力してください。",
+    ),
+    Code(
+        "R_DATE_FORMAT",
+        "The date cannot be read; write it like 2026-04-01[ ({hint})].",
+        "日付として読み取れません。2026-04-01のように入力してください[({hint})]。",
+    ),
+    Code(
+        "R_DATE_AMBIGUOUS",
+        "The date can be read in more than one way; write it like 2026-04-01.",
+        "日付が複数の意味に読み取れます。2026-04-01のように入力してください。",
+    ),
+    Code(
+        "R_DATE_RANGE",
+        "The date is in the future or more than 366 days ago.",
+        "日付が未来か、366日より前です。",
+    ),
+    Code("R_EMAIL", "The e-mail address is not valid.", "メールアドレスの形式が正しくありません。"),
+    Code(
+        "R_PHONE",
+        "The phone number must have 10 or 11 digits and begin with 0.",
+        "電話番号は0で始まる10桁または11桁で入力してください。",
+    ),
+    Code(
+        "R_ITEM_CODE",
+        "Item code, quantity and unit price are given together or not at all.",
+        "商品コードは数量・単価とあわせて入力するか、3項目とも空にしてください。",
+    ),
+    Code(
+        "R_QUANTITY",
+        "The quantity must be a whole number from 1, given together with item code and unit price.",
+        "数量は1以上の整数で、商品コード・単価とあわせて入力してください。",
+    ),
+    Code(
+        "R_UNIT_PRICE",
+        "The unit price must be a whole number of yen from 1, given together with item code and quantity.",
+        "単価は1以上の整数(円)で、商品コード・数量とあわせて入力してください。",
+    ),
+    Code(
+        "R_AMOUNT_FORMAT",
+        "The amount must be a whole number of yen, for example 1000 or 1,000.",
+        "金額は1000または1,000のように整数(円)で入力してください。",
+    ),
+    Code("R_AMOUNT_RANGE", "The amount must be at least 1 yen.", "金額は1円以上で入力してください。"),
+    Code(
+        "R_AMOUNT_OVER_LIMIT",
+        "The amount is above the limit of 1,000,000 yen for one order.",
+        "金額が1注文の上限(1,000,000円)を超えています。",
+    ),
+    Code(
+        "R_AMOUNT_MISMATCH",
+        "Quantity times unit price is not the amount.",
+        "数量×単価が金額と一致しません。",
+    ),
+    Code("R_CURRENCY", "The currency must be JPY or empty.", "通貨はJPYまたは空にしてください。"),
+    Code(
+        "R_PAYMENT_METHOD",
+        "The payment method must be invoice, card_on_file or bank_transfer.",
+        "支払方法はinvoice、card_on_file、bank_transferのいずれかで入力してください。",
+    ),
+    Code(
+        "R_PAYMENT_TOKEN",
+        "The payment token must be 8 to 128 printable characters without spaces.",
+        "決済トークンは空白を含まない半角8〜128文字で入力してください。",
+    ),
+    Code(
+        "R_NOTIFY_CHANNEL",
+        "The notification channel must be email, sms or none.",
+        "通知方法はemail、sms、noneのいずれかで入力してください。",
+    ),
+    Code(
+        "R_FORBIDDEN_DATA",
+        "The value holds what looks like a card number, which must never be sent[: {column}].",
+        "カード番号と思われる値が含まれています。カード番号は送らないでください[: {column}]。",
+    ),
+)
+
+_WARNING_CODES = (
+    Code(
+        "W_UNKNOWN_COLUMN",
+        "Columns that are not known were ignored[ ({count})].",
+        "未知の列は無視しました[({count}列)]。",
+    ),
+    Code(
+        "W_SEQUENCE_GAP",
+        "A file seems to be missing before this one[: expected {expected}][, found {found}].",
+        "このファイルの前のファイルが届いていない可能性があります[: 想定 {expected}][、実際 {found}]。",
+    ),
+)
+
+CODES: Mapping[str, Code] = MappingProxyType({entry.code: entry for entry in (*_FILE_CODES, *_ROW_CODES, *_WARNING_CODES)})

@@ -1,0 +1,71 @@
+"""Downloads of reports for a browser on this machine: what the links in the Dagster UI lead to under `up`.
+
+Reading only, loopback only, and only for requests that name this machine as their host: rejected.csv is personal data.
+In production `ORDERS_REPORTS_URL` says where reports are served behind the company's own login.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Iterator
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from orders_pipeline import batches, reports
+from orders_pipeline.system import System
+
+HOST = "127.0.0.1"
+MEDIA_TYPES = {"csv": "text/csv", "json": "application/json"}
+
+
+def build_app(system: System) -> Starlette:
+    """Build the application that serves the reports of `system`."""
+    names = {file: name for name, file in reports.REPORTS.items()}
+
+    def read(batch_id: str, name: str) -> bytes | None:
+        with reports.report(system, batch_id, name) as path:
+            return None if path is None else path.read_bytes()
+
+    async def download(request: Request) -> Response:
+        batch_id, file = request.path_params["batch_id"], request.path_params["file"]
+        content = None
+        if file in names:
+            with contextlib.suppress(batches.UnknownBatch):
+                content = await run_in_threadpool(read, batch_id, names[file])
+        if content is None:
+            return PlainTextResponse("There is no such report.", status_code=404)
+        headers = {
+            "Content-Disposition": f'attachment; filename="{batch_id}-{file}"',
+            "Cache-Control": "no-store",
+            "X-Content-Type-Options": "nosniff",
+        }
+        return Response(content, media_type=MEDIA_TYPES[file.rpartition(".")[2]], headers=headers)
+
+    return Starlette(
+        routes=[Route("/batches/{batch_id:str}/{file:str}", download, methods=["GET"])],
+        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])],
+    )
+
+
+@contextlib.contextmanager
+def serving(system: System) -> Iterator[str]:
+    """Serve the reports from a free port as long as the block runs; gives the URL."""
+    listening = socket.create_server((HOST, 0))
+    server = uvicorn.Server(uvicorn.Config(build_app(system), log_config=None, lifespan="off", server_header=False))
+    thread = threading.Thread(target=server.run, args=([listening],), name="reports", daemon=True)
+    thread.start()
+    try:
+        yield f"http://{HOST}:{listening.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
+        listening.close()

@@ -1,0 +1,222 @@
+"""Reports: what a client gets back of a batch, and what a batch came to.
+
+`rejected.csv` holds the rejected records byte for byte, ready to be corrected and sent again; `errors.csv` says to people
+what is wrong; `result.json` sums up. Made from the archive and the database alone, so each can be made again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from sqlalchemy import Row
+
+from orders_pipeline import batches, csv_file
+from orders_pipeline.database import Transaction
+from orders_pipeline.intake import ORIGINAL, STAGED, artifact
+from orders_pipeline.records.orders import ORDERS
+from orders_pipeline.rejections import message
+from orders_pipeline.system import System
+
+REPORTS = {"rejected": "rejected.csv", "errors": "errors.csv", "result": "result.json"}
+OUR_COLUMNS = ("_batch", "_row", "_line", "_codes")
+ERROR_COLUMNS = ("row", "line", "column", "code", "message_ja", "message", "value")
+SHOWN_CHARS = 100  # of a value in errors.csv
+FORMULA_STARTS = tuple("=+-@|%\t\r\n＝＋－＠")
+
+
+@dataclass(frozen=True)
+class RejectedRow:
+    """A row that is given back: where its record lies, its cells as sent, and all its rejections."""
+
+    span: tuple[int, int]  # offset and length in bytes
+    line: int
+    cells: Mapping[str, str | None]
+    rejections: Sequence[Row[Any]]
+
+
+def finish_batch(system: System, batch_id: str) -> dict[str, Any]:
+    """Write a batch's reports, put it into the state its counts amount to, and return its summary."""
+    started = time.monotonic()
+    with system.database.begin() as transaction:
+        batch = batches.get(transaction, batch_id)
+        rejections = transaction.rows("rejections", batch_id=batch_id)
+    with tempfile.TemporaryDirectory() as folder:
+        for name, path in _write_reports(system, batch, rejections, Path(folder)).items():
+            system.storage.put(artifact(batch_id, name), path)
+    with system.database.begin() as transaction:
+        status, code = batches.final_status(batch)
+        batches.set_status(transaction, batch_id, status, code)
+        transaction.execute("add_stage_seconds", batch_id=batch_id, stage="report", seconds=time.monotonic() - started)
+    result = summarise(system, batch_id)
+    text = json.dumps(result, ensure_ascii=False, indent=2)
+    system.storage.put(artifact(batch_id, REPORTS["result"]), text.encode())
+    return result
+
+
+def summarise(system: System, batch_id: str) -> dict[str, Any]:
+    """Return what `status --json` shows of a batch; raise UnknownBatch."""
+    with system.database.begin() as transaction:
+        return _summary(system, transaction, batches.get(transaction, batch_id))
+
+
+def recent(system: System, limit: int) -> list[dict[str, Any]]:
+    """Return the summaries of the newest batches."""
+    with system.database.begin() as transaction:
+        return [_summary(system, transaction, row) for row in transaction.rows("recent_batches", limit=limit)]
+
+
+@contextlib.contextmanager
+def report(system: System, batch_id: str, name: str) -> Iterator[Path | None]:
+    """Give one of a batch's report files, or None where it has none; raise UnknownBatch."""
+    with system.database.begin() as transaction:
+        batches.get(transaction, batch_id)
+    key = artifact(batch_id, REPORTS[name])
+    if system.storage.head(key) is None:
+        yield None
+        return
+    with system.storage.local(key) as path:
+        yield path
+
+
+def report_path(batch_id: str, name: str) -> str:
+    """Return the path of a report below ORDERS_REPORTS_URL; `name` is a key of `REPORTS`."""
+    return f"/batches/{batch_id}/{REPORTS[name]}"
+
+
+def errors_of(system: System, batch_id: str) -> list[dict[str, Any]]:
+    """Return a batch's rejections with their messages, without any value; raise UnknownBatch."""
+    with system.database.begin() as transaction:
+        batches.get(transaction, batch_id)
+        rows = transaction.rows("rejections", batch_id=batch_id)
+    return [
+        {
+            "row": row.import_row_number,
+            "line": row.line,
+            "column": row.column_name,
+            "code": row.code,
+            "message": message(row.code, "en", row.detail),
+            "message_ja": message(row.code, "ja", row.detail),
+        }
+        for row in rows
+    ]
+
+
+def _summary(system: System, transaction: Transaction, row: Row[Any]) -> dict[str, Any]:
+    seconds = {each.stage: each.seconds for each in transaction.rows("stage_seconds", batch_id=row.batch_id)}
+    codes = {each.code: each.rejected for each in transaction.rows("rejections_by_code", batch_id=row.batch_id)}
+    keys = {name: artifact(row.batch_id, file) for name, file in REPORTS.items()}
+    artifacts = {
+        name: system.storage.location(key)
+        for name, key in keys.items()
+        if system.storage.head(key) is not None or name == "result"
+    }
+    return batches.summary(row, codes, seconds, artifacts)
+
+
+def _write_reports(system: System, batch: Row[Any], rejections: Sequence[Row[Any]], folder: Path) -> dict[str, Path]:
+    """Write errors.csv, and rejected.csv where single rows are given back; return the files by name."""
+    of_file = [each for each in rejections if each.import_row_number is None]
+    of_rows = [each for each in rejections if each.import_row_number is not None]
+    errors = folder / REPORTS["errors"]
+    with errors.open("w", encoding="utf-8-sig", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(ERROR_COLUMNS)
+        writer.writerows(_error(each, each.line, None) for each in of_file)
+        if not of_rows:
+            return {REPORTS["errors"]: errors}
+        rejected = folder / REPORTS["rejected"]
+        with (
+            system.storage.local(artifact(batch.batch_id, ORIGINAL)) as original,
+            system.storage.local(artifact(batch.batch_id, STAGED)) as staged,
+            rejected.open("wb") as target,
+        ):
+            give_back = _GiveBack(batch, system.clients.profile(batch.client_code).delimiter, original, target)
+            for row in _rejected_rows(staged, of_rows):
+                give_back.write(row)
+                writer.writerows(_error(each, row.line, row.cells) for each in row.rejections)
+    return {REPORTS["errors"]: errors, REPORTS["rejected"]: rejected}
+
+
+def _rejected_rows(staged: Path, rejections: Sequence[Row[Any]]) -> Iterator[RejectedRow]:
+    """Find the rejected rows in the staged file; both are in the order of the rows."""
+    by_row = {number: list(each) for number, each in groupby(rejections, key=lambda each: each.import_row_number)}
+    wanted = pa.array(by_row, pa.int32())
+    with pq.ParquetFile(staged) as file:
+        for chunk in file.iter_batches():
+            found = chunk.filter(pc.is_in(chunk.column("import_row_number"), value_set=wanted))
+            for cells in found.to_pylist():
+                number = cells["import_row_number"]
+                yield RejectedRow((cells["offset"], cells["length"]), cells["line"], cells, by_row[number])
+
+
+class _GiveBack:
+    """Writes rejected.csv: the header and records as they were sent, with our columns at their end."""
+
+    def __init__(self, batch: Row[Any], delimiter: str, original: Path, target: BinaryIO) -> None:
+        layout = batch.source_layout
+        self._batch_id = batch.batch_id
+        self._codec = {"utf-8-sig": "utf-8"}.get(batch.encoding, batch.encoding)
+        self._delimiter = delimiter
+        self._line_ending = layout["line_ending"]
+        self._original = original
+        self._target = target
+        header_offset, header_length = layout["header_span"]
+        header = next(csv_file.read_records(original, [(header_offset, header_length)]))
+        # a correction that is corrected again has our columns already: they are replaced
+        self._replace = header.endswith(self._encode(delimiter + delimiter.join(OUR_COLUMNS)))
+        if layout["has_bom"]:
+            target.write("\ufeff".encode(self._codec))
+        target.write(self._with_ours(header, OUR_COLUMNS))
+
+    def write(self, row: RejectedRow) -> None:
+        record = next(csv_file.read_records(self._original, [row.span]))
+        codes = " ".join(dict.fromkeys(each.code for each in row.rejections))
+        number = row.rejections[0].import_row_number
+        self._target.write(self._with_ours(record, (self._batch_id, str(number), str(row.line), codes)))
+
+    def _with_ours(self, record: bytes, ours: Sequence[str]) -> bytes:
+        if self._replace:
+            record = self._without_ours(record)
+        return record + self._encode(self._delimiter + self._delimiter.join(ours) + self._line_ending)
+
+    def _without_ours(self, record: bytes) -> bytes:
+        if self._codec.startswith("utf-16"):  # a delimiter's two bytes also stand across two characters
+            return self._encode(record.decode(self._codec).rsplit(self._delimiter, len(OUR_COLUMNS))[0])
+        return record.rsplit(self._encode(self._delimiter), len(OUR_COLUMNS))[0]
+
+    def _encode(self, text: str) -> bytes:
+        return text.encode(self._codec)
+
+
+def _error(rejection: Row[Any], line: int | None, cells: Mapping[str, str | None] | None) -> list[object]:
+    detail = rejection.detail
+    return [
+        rejection.import_row_number or "",
+        line or "",
+        rejection.column_name or "",
+        rejection.code,
+        message(rejection.code, "ja", detail),
+        message(rejection.code, "en", detail),
+        _shown(rejection.column_name, cells),
+    ]
+
+
+def _shown(column: str | None, cells: Mapping[str, str | None] | None) -> str:
+    """Return the cell a rejection is about, safe for a spreadsheet; nothing of a personal column."""
+    if cells is None or column is None or column in ORDERS.personal_columns:
+        return ""
+    value = cells.get(column) or ""
+    shown = value if len(value) <= SHOWN_CHARS else value[:SHOWN_CHARS] + "…"
+    return "'" + shown if shown.lstrip(" \u00a0\u3000").startswith(FORMULA_STARTS) else shown

@@ -1,0 +1,35 @@
+"""Dagster resources: the opened `System`, handed to assets and sensors as a plain object.
+
+Only opening and closing belongs here; what is opened is made in `system.py`. Commands and tests that run a job in their
+own process hand in the system they have opened instead.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+from collections.abc import Iterator
+
+import dagster as dg
+
+from orders_pipeline.settings import load_settings
+from orders_pipeline.system import Endpoints, System, join_endpoints, open_system
+
+
+@functools.cache
+def process_endpoints() -> Endpoints:
+    """Return where everything is, and keep what is embedded alive as long as this process."""
+    stack = contextlib.ExitStack()
+    atexit.register(stack.close)
+    return stack.enter_context(join_endpoints(load_settings()))
+
+
+class SystemResource(dg.ConfigurableResource[System]):
+    """Opens the system of the environment's settings for one run or tick."""
+
+    @contextlib.contextmanager
+    def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[System]:  # noqa: ARG002
+        """Give the opened system and close it at the end."""
+        with open_system(load_settings(), process_endpoints()) as system:
+            yield system

@@ -1,0 +1,100 @@
+"""Dagster's records, and a batch's run in this process: what commands need of Dagster without its daemon.
+
+The instance's configuration is written into DAGSTER_HOME once and may be edited there; its records are in PostgreSQL, in
+a schema beside ours. The job itself is defined in `jobs.py`.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import dagster as dg
+from dagster import DagsterRunStatus, RunsFilter
+
+from orders_pipeline.database import dagster_url
+from orders_pipeline.partitions import batch_partitions
+from orders_pipeline.settings import Settings, export_environment
+from orders_pipeline.system import System
+from orders_pipeline.workers import end_lost_workers
+
+SCHEMA = "dagster"
+QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+CONFIG = """\
+# Written once by orders-pipeline; yours to change. Secrets stay in the environment.
+storage:
+  postgres:
+    postgres_url: {{env: DAGSTER_PG_URL}}
+run_coordinator:
+  module: dagster
+  class: QueuedRunCoordinator
+  config: {{dequeue_interval_seconds: 1}}
+concurrency:
+  runs: {{max_concurrent_runs: {max_concurrent_runs}}}
+run_monitoring: {{enabled: true, poll_interval_seconds: 10, start_timeout_seconds: 120, free_slots_after_run_end_seconds: 5}}
+run_retries: {{enabled: true, max_retries: 0}}
+sensors: {{use_threads: true, num_workers: 2}}
+retention:
+  sensor: {{purge_after_days: {{skipped: 1, success: 30, failure: 30}}}}
+compute_logs:
+  module: dagster._core.storage.noop_compute_log_manager
+  class: NoOpComputeLogManager
+telemetry: {{enabled: false}}
+nux: {{enabled: false}}
+"""
+
+
+def prepare_dagster_home(system: System) -> None:
+    """Write dagster.yaml if there is none, make Dagster's schema, and put what both need into the environment."""
+    settings = system.settings
+    home = settings.dagster_home
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    config = home / "dagster.yaml"
+    if not config.exists():
+        config.write_text(CONFIG.format(max_concurrent_runs=settings.max_concurrent_runs))
+    with system.database.begin() as transaction:
+        transaction.execute("create_dagster_schema")
+    export_environment(
+        DAGSTER_HOME=str(home),
+        DAGSTER_PG_URL=dagster_url(system.endpoints.database_url, SCHEMA).get_secret_value(),
+        DAGSTER_REDACT_USER_CODE_ERRORS="1",
+    )
+
+
+@contextmanager
+def dagster_instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
+    """Open Dagster's records; `prepare_dagster_home` was called before."""
+    with dg.DagsterInstance.from_config(str(settings.dagster_home)) as instance:
+        yield instance
+
+
+def run_batch(system: System, instance: dg.DagsterInstance, batch_id: str) -> str | None:
+    """Run the job for a batch in this process, seen in Dagster like any other run; return why it failed, if it did."""
+    from orders_pipeline.definitions import defs  # noqa: PLC0415 - takes seconds; only runs need it
+
+    instance.add_dynamic_partitions(str(batch_partitions.name), [batch_id])
+    result = defs.resolve_job_def("process_batch").execute_in_process(
+        instance=instance,
+        partition_key=batch_id,
+        resources={"system": system},
+        run_config=QUIET,
+        raise_on_error=False,
+        run_id=str(uuid.uuid4()),
+    )
+    if result.success:
+        return None
+    reasons = [event.step_failure_data.user_failure_data for event in result.all_events if event.is_step_failure]
+    return next((reason.description for reason in reasons if reason and reason.description), "E_RUN: the run failed")
+
+
+def end_orphaned_runs(system: System, instance: dg.DagsterInstance, batch_id: str) -> int:
+    """Mark runs of a batch as failed whose process is gone, and return their number; those of live workers stay."""
+    with system.database.begin() as transaction:
+        end_lost_workers(transaction, batch_id)
+        alive = {row.run_id for row in transaction.rows("live_workers", batch_id=batch_id)}
+    started = RunsFilter(tags={"dagster/partition": batch_id}, statuses=[DagsterRunStatus.STARTED])
+    orphans = [run for run in instance.get_runs(started) if run.run_id not in alive]
+    for run in orphans:
+        instance.report_run_failed(run, "the process of this run is gone; the batch was resumed")
+    return len(orphans)

@@ -1,0 +1,167 @@
+"""The sandbox as a server: in a thread of this process, or blocking for the command line.
+
+Listens on loopback unless told otherwise. It adds to uvicorn only what the faults need: a way to end a connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import struct
+import threading
+import time
+from pathlib import Path
+from typing import Any, Self
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from orders_pipeline.sandbox.app import build_app
+from orders_pipeline.sandbox.ledger import Ledger
+from orders_pipeline.sandbox.options import Options, changed
+from orders_pipeline.sandbox.replies import END_CONNECTION
+from orders_pipeline.sandbox.service import Service
+
+START_TIMEOUT_S = 10.0
+_BACKLOG = 1024
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+
+
+class SandboxError(Exception):
+    """The sandbox did not start."""
+
+    code = "E_SANDBOX"
+
+
+class _Protocol(HttpToolsProtocol):
+    """uvicorn's protocol, with a way for a response to end its connection."""
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope["extensions"] = {END_CONNECTION: self._end_connection}  # type: ignore[dict-item]
+
+    def _end_connection(self, reset: bool) -> None:
+        if self.transport is None or self.transport.is_closing():
+            return
+        if not reset:
+            self.transport.close()
+            return
+        self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        self.transport.abort()
+
+
+class SandboxServer:
+    """Payment and Notification services on one port, with a ledger of their own (in memory without a path).
+
+    `options` are those of `Options`, by name; `faults` may be text like `decline=0.02,reset_after=0.05,seed=7`. Wrong
+    ones raise pydantic's ValidationError.
+    """
+
+    def __init__(
+        self,
+        ledger_path: Path | None = None,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        token: str | None = None,
+        **options: object,
+    ) -> None:
+        self._host = host
+        self._wanted_port = port
+        self._token = token
+        self._options = changed(Options(), options)
+        self._ledger_path = ledger_path
+        self._thread: threading.Thread | None = None
+        self.url = ""
+
+    def __enter__(self) -> Self:
+        return self.start() if self._thread is None else self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> Self:
+        """Start in a thread of its own and return when requests are answered."""
+        self._open()
+        self._thread = threading.Thread(target=self._run, name="sandbox", daemon=True)
+        self._thread.start()
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not self._server.started:
+            if not self._thread.is_alive() or time.monotonic() > deadline:
+                raise SandboxError("the sandbox did not start")
+            time.sleep(0.005)
+        return self
+
+    def run(self) -> None:
+        """Serve in this thread until SIGINT or SIGTERM."""
+        self._open()
+        self._run()
+
+    def _open(self) -> None:
+        try:
+            self._socket = socket.create_server((self._host, self._wanted_port), backlog=_BACKLOG)
+        except OSError:
+            raise SandboxError("the sandbox cannot listen on this port") from None
+        self.port = int(self._socket.getsockname()[1])
+        self.url = f"http://{self._host}:{self.port}"
+        self.service = Service(Ledger(self._ledger_path), self._options)
+        app = build_app(self.service, self._token)
+        config = uvicorn.Config(
+            app,
+            http=_Protocol,
+            ws="none",
+            lifespan="off",
+            access_log=False,
+            log_config=None,
+            log_level="critical",  # broken answers are its trade
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=2,
+        )
+        self._server = uvicorn.Server(config)
+
+    def _run(self) -> None:
+        try:
+            with asyncio.Runner(loop_factory=self._server.config.get_loop_factory()) as runner:
+                self._loop = runner.get_loop()
+                runner.run(self._server.serve(sockets=[self._socket]))
+        finally:
+            self.service.ledger.close()
+
+    def stop(self) -> None:
+        """Stop, ending calls that hang; a ledger with a path is kept, and `start` may follow on the same port."""
+        if self._thread is None:
+            return
+        self._server.should_exit = True
+        with contextlib.suppress(RuntimeError):  # it has ended by itself
+            self._loop.call_soon_threadsafe(self.service.stopping.set)
+        self._thread.join(START_TIMEOUT_S)
+        self._thread = None
+        self._wanted_port = self.port
+        self._options = self.service.options
+
+    def ledger(self, batch_id: str | None = None) -> dict[str, dict[str, int]]:
+        """Return the counts and yen of the ledger, of one batch where it is given."""
+        return self.service.ledger.summary(batch_id)
+
+    def change(self, **options: object) -> None:
+        """Change options by name while it runs."""
+        self.service.options = changed(self.service.options, options)
+
+    def received_notifications(self) -> list[dict[str, Any]]:
+        """Return the latest notification requests, which are kept in memory only."""
+        return list(self.service.recent_notifications)
+
+
+def serve(
+    ledger_path: Path | None = None,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    token: str | None = None,
+    **options: object,
+) -> None:
+    """Run the sandbox in the foreground until SIGINT or SIGTERM."""
+    SandboxServer(ledger_path, host=host, port=port, token=token, **options).run()

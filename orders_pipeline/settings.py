@@ -1,0 +1,104 @@
+"""What a user may set, and the only place that reads the environment.
+
+Every setting is an `ORDERS_` variable. Secrets are `SecretStr`, so no repr, log or error shows them. What a setting means
+for the parts it configures belongs in those parts; opening them from settings belongs in `system.py`.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PREFIX = "ORDERS_"
+MIB = 1024 * 1024
+
+
+class SettingsError(Exception):
+    """A setting is missing or wrong; the text names settings, never their values."""
+
+    code = "E_SETTINGS"
+
+
+class Settings(BaseSettings):
+    """The settings of one process, read from the environment."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, frozen=True, hide_input_in_errors=True)
+
+    env: Literal["development", "production"] = "development"
+    home: Path = Path(".orders-pipeline")
+    database_url: SecretStr | None = None
+    storage_url: str | None = None
+    landing_url: str | None = None
+    s3_endpoint_url: str | None = None
+    s3_kms_key_id: str | None = None
+    payment_provider: str = "rest"
+    payment_url: str | None = None
+    payment_token: SecretStr | None = None
+    payment_timeout_s: Annotated[float, Field(gt=0, le=300)] = 30.0
+    payment_concurrency: Annotated[int, Field(ge=1, le=256)] = 32
+    notification_url: str | None = None
+    notification_token: SecretStr | None = None
+    notification_timeout_s: Annotated[float, Field(gt=0, le=300)] = 10.0
+    notification_rate_per_s: Annotated[int, Field(ge=1, le=1000)] = 10
+    reports_url: str | None = None
+    encryption_keys: SecretStr | None = None
+    clients_file: Path | None = None
+    max_rows: Annotated[int, Field(ge=1)] = 10_000
+    max_bytes: Annotated[int, Field(ge=1)] = 20 * MIB
+    max_concurrent_runs: Annotated[int, Field(ge=1, le=64)] = 2
+    sensor_interval_s: Annotated[int, Field(ge=1)] = 5
+    sandbox_options: str = ""
+
+    @property
+    def is_production(self) -> bool:
+        """Say whether nothing may be embedded or made up."""
+        return self.env == "production"
+
+    @property
+    def storage_location(self) -> str:
+        """Return where batches are kept: a folder path or `s3://` URL."""
+        return self.storage_url or str(self.home.resolve() / "storage")
+
+    @property
+    def landing_location(self) -> str:
+        """Return where clients' files arrive: a folder path or `s3://` URL."""
+        return self.landing_url or f"{self.storage_location.rstrip('/')}/landing"
+
+    @property
+    def dagster_home(self) -> Path:
+        """Return the folder of Dagster's own configuration; its records are in PostgreSQL."""
+        return Path(os.environ.get("DAGSTER_HOME") or self.home.resolve() / "dagster")
+
+
+REQUIRED_IN_PRODUCTION = (
+    "database_url",
+    "storage_url",
+    "payment_url",
+    "payment_token",
+    "notification_url",
+    "notification_token",
+    "encryption_keys",
+)
+
+
+def load_settings() -> Settings:
+    """Read the settings from the environment; raise SettingsError naming all that is wrong or missing."""
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        wrong = sorted({f"{PREFIX}{str(problem['loc'][0]).upper()} ({problem['msg']})" for problem in error.errors()})
+        raise SettingsError("these settings are not usable: " + "; ".join(wrong)) from None
+    missing = [name for name in REQUIRED_IN_PRODUCTION if settings.is_production and getattr(settings, name) is None]
+    if missing:
+        names = ", ".join(PREFIX + name.upper() for name in missing)
+        raise SettingsError(f"{PREFIX}ENV is production, where nothing is made up; please set {names}")
+    return settings
+
+
+def export_environment(**values: str) -> None:
+    """Set variables for this process and the programs it starts."""
+    os.environ.update(values)

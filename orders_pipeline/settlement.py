@@ -1,0 +1,113 @@
+"""Settlement: a loaded batch is paid and its customers are told, side by side.
+
+Two drains over two ledgers, so that one customer is notified while others are still being paid. Each ledger's rules are
+in `payments/settle.py` and `notifications.py`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from orders_pipeline import batches, notifications
+from orders_pipeline.clients import Profile
+from orders_pipeline.database import Database
+from orders_pipeline.notifications import NotificationLedger
+from orders_pipeline.payments import settle
+from orders_pipeline.payments.settle import PaymentLedger
+from orders_pipeline.system import System
+from orders_pipeline.workers import Worker, working_on
+
+SETTLED_FROM = ("loaded", "paying", "paused")  # the states of a batch in which there may be something to settle
+
+
+@contextlib.contextmanager
+def settling(system: System, batch_id: str, run_id: str | None) -> Iterator[Settlement | None]:
+    """Plan a batch's payments and notifications and give their settlement, or None when the batch is past it."""
+    with system.database.begin() as transaction:
+        batch = batches.get(transaction, batch_id)
+    if batch.status not in SETTLED_FROM:
+        yield None
+        return
+    profile = system.clients.profile(batch.client_code)
+    with working_on(system.database, batch_id, run_id) as worker:
+        with system.database.begin() as transaction:
+            batches.set_status(transaction, batch_id, "paying")
+        settle.plan_batch(system.database, system.cipher, batch_id, profile)
+        notifications.plan_batch(system.database, system.cipher, batch_id, profile)
+        settlement = Settlement(system, worker, profile)
+        try:
+            yield settlement
+        finally:
+            settlement.close()
+
+
+class Settlement:
+    """One process's share in settling a batch; others may work on the same ledgers at the same time."""
+
+    def __init__(self, system: System, worker: Worker, profile: Profile) -> None:
+        self._system = system
+        self._worker = worker
+        self._profile = profile
+        self._stop_paying = threading.Event()
+        self._stop_notifying = threading.Event()
+        self._paid = threading.Event()
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="notify")
+        self._notifying: Future[None] | None = None
+
+    def start_notifying(self) -> None:
+        """Begin to send what is final, beside the payments."""
+        self._notifying = self._pool.submit(self._notify)
+
+    def pay(self) -> None:
+        """Drain the payments; what became of each is in the ledger."""
+        system = self._system
+        ledger = PaymentLedger(
+            system.database, system.cipher, self._worker, system.payments.capabilities, notifications.make_ready
+        )
+        try:
+            with _timed(system.database, self._worker.batch_id, "pay"):
+                settle.settle_batch(ledger, system.payments, system.settings.payment_concurrency, self._stop_paying)
+        finally:
+            self._paid.set()
+
+    def finish_notifying(self) -> None:
+        """Wait until no notification is left to try now and none is to come; raise what went wrong there."""
+        self._paid.set()
+        if self._notifying is None:
+            self.start_notifying()
+        if self._notifying is not None:
+            self._notifying.result()
+
+    def close(self) -> None:
+        """Stop what is still going on; what is in flight is recorded first."""
+        self._stop_paying.set()
+        self._stop_notifying.set()
+        self._paid.set()
+        self._pool.shutdown(wait=True)
+
+    def _notify(self) -> None:
+        system = self._system
+        ledger = NotificationLedger(system.database, system.cipher, self._worker, self._profile)
+        with _timed(system.database, self._worker.batch_id, "notify"):
+            notifications.notify_batch(
+                ledger,
+                system.notifications,
+                system.notification_limiter,
+                concurrency=system.settings.notification_rate_per_s,
+                stop=self._stop_notifying,
+                more_to_come=lambda: not self._paid.is_set(),
+            )
+
+
+@contextlib.contextmanager
+def _timed(database: Database, batch_id: str, stage: str) -> Iterator[None]:
+    started = time.monotonic()
+    try:
+        yield
+    finally:
+        with database.begin() as transaction:
+            transaction.execute("add_stage_seconds", batch_id=batch_id, stage=stage, seconds=time.monotonic() - started)

@@ -1,0 +1,48 @@
+"""Where files are kept: a folder or an S3 bucket behind one small port (`port`, `folder`, `s3`).
+
+Which keys exist, and what files mean, belongs in the use cases.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from orders_pipeline.storage.folder import FolderStorage
+from orders_pipeline.storage.port import (
+    KeyRefused,
+    ObjectChanged,
+    ObjectDenied,
+    ObjectGone,
+    Storage,
+    StorageError,
+    StorageUnavailable,
+    StoredObject,
+)
+from orders_pipeline.storage.s3 import S3Storage
+
+__all__ = [
+    "FolderStorage",
+    "KeyRefused",
+    "ObjectChanged",
+    "ObjectDenied",
+    "ObjectGone",
+    "S3Storage",
+    "Storage",
+    "StorageError",
+    "StorageUnavailable",
+    "StoredObject",
+    "open_storage",
+]
+
+
+def open_storage(url: str, *, s3_endpoint_url: str | None, s3_kms_key_id: str | None) -> Storage:
+    """Return the store at a folder path, `file:///...` or `s3://bucket/prefix`; raise ValueError for anything else."""
+    parts = urlsplit(url)
+    if parts.scheme == "s3" and parts.netloc:
+        return S3Storage(parts.netloc, parts.path, endpoint_url=s3_endpoint_url, kms_key_id=s3_kms_key_id)
+    if parts.scheme == "file" and parts.netloc in {"", "localhost"} and parts.path:
+        return FolderStorage(Path(unquote(parts.path)))
+    if "://" in url or not url:
+        raise ValueError("a storage is a folder, file:///folder or s3://bucket/prefix")
+    return FolderStorage(Path(url))

@@ -1,0 +1,131 @@
+"""What every store is: objects under keys, errors with codes, and the protocol the stores keep.
+
+Keys are `/`-separated and relative to the store; they are data and never lead out of it. Error texts are fixed: no
+keys, paths or hosts. The stores themselves are in `folder.py` and `storage.py`, which the pipeline imports.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import IO, Protocol
+
+MIB = 1024 * 1024
+
+
+class StorageError(Exception):
+    """The store could not do what was asked; the text is the same for every object."""
+
+    code = "E_STORAGE"
+    text = "the storage failed"
+
+    def __init__(self) -> None:
+        super().__init__(f"{self.code}: {self.text}")
+
+
+class ObjectGone(StorageError):
+    """The object is not there (any more)."""
+
+    code = "E_STORAGE_GONE"
+    text = "the object is not there"
+
+
+class ObjectChanged(StorageError):
+    """The object is not the version that was asked for."""
+
+    code = "E_STORAGE_CHANGED"
+    text = "the object was replaced or is still being written"
+
+
+class ObjectDenied(StorageError):
+    """The store does not let us at the object."""
+
+    code = "E_STORAGE_DENIED"
+    text = "the storage refuses access"
+
+
+class KeyRefused(StorageError):
+    """The key is not one that this store can hold."""
+
+    code = "E_STORAGE_KEY"
+    text = "the object's name is not usable"
+
+
+class StorageUnavailable(StorageError):
+    """The store does not work now; later it may."""
+
+    code = "E_STORAGE_UNAVAILABLE"
+    text = "the storage does not answer properly"
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """One version of one object; `size` in bytes, `modified` in UTC; not `settled` means it may still be growing."""
+
+    key: str
+    version: str
+    size: int
+    modified: datetime
+    settled: bool
+
+
+class Storage(Protocol):
+    """What every store can do; all of it may raise StorageUnavailable or ObjectDenied."""
+
+    def list(self, prefix: str = "") -> Iterator[StoredObject]:
+        """Return all objects whose key begins with `prefix`, in any order, but for hidden and `.part` ones."""
+
+    def head(self, key: str) -> StoredObject | None:
+        """Return the object under `key`, or None."""
+
+    def fetch(self, stored: StoredObject, target: Path) -> str:
+        """Copy exactly this version to `target` and return its SHA-256 in hex; raise ObjectChanged or ObjectGone."""
+
+    def put(self, key: str, source: Path | bytes) -> StoredObject:
+        """Keep a file or bytes under `key`, whole or not at all, in place of what was there."""
+
+    def local(self, key: str) -> AbstractContextManager[Path]:
+        """Lend a readable local file with the object's bytes; raise ObjectGone."""
+
+    def delete(self, key: str) -> None:
+        """Remove the object if it is there."""
+
+    def location(self, key: str) -> str:
+        """Return where a person finds the object: an absolute path or `s3://` URL."""
+
+
+def is_listed(key: str) -> bool:
+    """Say whether a key is for others to see: not a folder's mark, hidden, or an upload under way."""
+    return bool(key) and not key.endswith(("/", ".part")) and not any(part.startswith(".") for part in key.split("/"))
+
+
+@contextlib.contextmanager
+def private_file(target: Path) -> Iterator[tuple[Callable[[bytes], object], Callable[[], str]]]:
+    """Write `target`, readable by us alone and synced at the end: (write, digest); remove it if that fails."""
+    digest = hashlib.sha256()
+
+    def write(chunk: bytes) -> None:
+        digest.update(chunk)
+        file.write(chunk)
+
+    try:
+        with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "wb") as file:
+            os.fchmod(file.fileno(), 0o600)
+            yield write, digest.hexdigest
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        target.unlink(missing_ok=True)
+        raise
+
+
+def chunks(file: IO[bytes]) -> Iterator[bytes]:
+    """Return the rest of a file, a mebibyte at a time."""
+    while chunk := file.read(MIB):
+        yield chunk

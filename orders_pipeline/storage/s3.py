@@ -1,0 +1,190 @@
+"""The store in an S3 bucket: the only module that knows boto3, which is imported when S3 is used.
+
+What every store does is said in `port.py`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from orders_pipeline.storage.port import (
+    MIB,
+    KeyRefused,
+    ObjectChanged,
+    ObjectDenied,
+    ObjectGone,
+    StorageError,
+    StorageUnavailable,
+    StoredObject,
+    is_listed,
+    private_file,
+)
+
+MULTIPART_BYTES = 64 * MIB  # from here on an upload goes in parts
+DOWNLOAD_TRIES = 3
+CONNECT_TIMEOUT_S = 5
+READ_TIMEOUT_S = 60
+SERVICE_TRIES = 4
+KEY_MAX_BYTES = 1024
+
+
+class S3Storage:
+    """A bucket, or what lies below a prefix in it; every write is encrypted under the KMS key where there is one."""
+
+    def __init__(self, bucket: str, prefix: str, *, endpoint_url: str | None, kms_key_id: str | None) -> None:
+        self._bucket = bucket
+        self._prefix = prefix.strip("/") + "/" if prefix.strip("/") else ""
+        self._endpoint_url = endpoint_url
+        self._encryption: dict[str, object] = {}
+        if kms_key_id is not None:
+            self._encryption = {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": kms_key_id}
+
+    @functools.cached_property
+    def _client(self) -> Any:  # noqa: ANN401 - boto3 makes its classes at run time
+        import boto3  # noqa: PLC0415 - slow, and a folder does without
+        from botocore.config import Config  # noqa: PLC0415
+
+        config = Config(
+            connect_timeout=CONNECT_TIMEOUT_S,
+            read_timeout=READ_TIMEOUT_S,
+            retries={"mode": "standard", "total_max_attempts": SERVICE_TRIES},
+            max_pool_connections=32,
+            proxies={},  # not those of the environment: the endpoint comes from the settings alone
+            s3={"addressing_style": "path" if self._endpoint_url else "auto"},
+        )
+        return boto3.session.Session().client("s3", endpoint_url=self._endpoint_url, config=config)
+
+    def list(self, prefix: str = "") -> Iterator[StoredObject]:
+        """List page by page."""
+        with _s3_errors():
+            pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=self._prefix + prefix)
+            for page in pages:
+                for entry in page.get("Contents", ()):
+                    key = entry["Key"].removeprefix(self._prefix)
+                    if is_listed(key):
+                        yield _described(key, entry, entry["Size"])
+
+    def head(self, key: str) -> StoredObject | None:
+        """Return the object under `key`, or None."""
+        try:
+            with _s3_errors():
+                found = self._client.head_object(Bucket=self._bucket, Key=self._full(key))
+        except ObjectGone:
+            return None
+        return _described(key, found, found["ContentLength"])
+
+    def fetch(self, stored: StoredObject, target: Path) -> str:
+        """Download this version, going on where a broken download stopped."""
+        with _s3_errors(), private_file(target) as (write, digest):
+            if self._download(stored, write) != stored.size:
+                raise ObjectChanged
+            return digest()
+
+    def _download(self, stored: StoredObject, write: Callable[[bytes], object]) -> int:
+        """Write the object's bytes and return how many there were."""
+        from botocore.exceptions import HTTPClientError, IncompleteReadError  # noqa: PLC0415
+
+        position = 0
+        request = {"Bucket": self._bucket, "Key": self._full(stored.key), "IfMatch": f'"{stored.version}"'}
+        for tries_left in reversed(range(DOWNLOAD_TRIES)):
+            rest = {"Range": f"bytes={position}-"} if position else {}
+            body = self._client.get_object(**request, **rest)["Body"]
+            try:
+                for chunk in body.iter_chunks(MIB):
+                    write(chunk)
+                    position += len(chunk)
+            except (HTTPClientError, IncompleteReadError):
+                if not tries_left or position >= stored.size:
+                    raise
+            else:
+                break
+        return position
+
+    def put(self, key: str, source: Path | bytes) -> StoredObject:
+        """Upload in one request, or in parts where it is large; readers see the old or the new object."""
+        full = self._full(key)
+        with _s3_errors():
+            if isinstance(source, bytes):
+                self._client.put_object(Bucket=self._bucket, Key=full, Body=source, **self._encryption)
+            elif source.stat().st_size < MULTIPART_BYTES:
+                with source.open("rb") as file:
+                    self._client.put_object(Bucket=self._bucket, Key=full, Body=file, **self._encryption)
+            else:
+                with source.open("rb") as file:
+                    self._client.upload_fileobj(file, self._bucket, full, ExtraArgs=self._encryption)
+        found = self.head(key)
+        if found is None:
+            raise ObjectChanged
+        return found
+
+    @contextlib.contextmanager
+    def local(self, key: str) -> Iterator[Path]:
+        """Lend a private download, which is removed afterwards."""
+        stored = self.head(key)
+        if stored is None:
+            raise ObjectGone
+        with tempfile.TemporaryDirectory(prefix="orders-") as folder:
+            target = Path(folder) / "object"
+            self.fetch(stored, target)
+            yield target
+
+    def delete(self, key: str) -> None:
+        """Remove the object if it is there."""
+        with _s3_errors():
+            self._client.delete_object(Bucket=self._bucket, Key=self._full(key))
+
+    def location(self, key: str) -> str:
+        """Return the object's `s3://` URL."""
+        return f"s3://{self._bucket}/{self._full(key)}"
+
+    def _full(self, key: str) -> str:
+        full = self._prefix + key
+        try:
+            if key and "\0" not in key and len(full.encode("utf-8")) <= KEY_MAX_BYTES:
+                return full
+        except UnicodeEncodeError:
+            pass
+        raise KeyRefused
+
+
+def _described(key: str, found: Mapping[str, Any], size: int) -> StoredObject:
+    # The ETag, because listings have no version ids
+    return StoredObject(key, found["ETag"].strip('"'), size, found["LastModified"], settled=True)
+
+
+_DENIED_CODES = {"401", "403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"}
+_CHANGED_CODES = {"412", "PreconditionFailed", "ConditionalRequestConflict"}
+_GONE_CODES = {"404", "NoSuchKey"}
+_REFUSED_CODES = {"KeyTooLongError", "InvalidURI"}
+
+
+def _s3_error(error: Exception) -> StorageError:
+    """Return our error for one of boto3's, whose texts name keys, buckets and accounts."""
+    response: Mapping[str, Any] = getattr(error, "response", None) or {}
+    code = str(response.get("Error", {}).get("Code", ""))
+    kinds: tuple[tuple[set[str], type[StorageError]], ...] = (
+        (_GONE_CODES, ObjectGone),
+        (_CHANGED_CODES, ObjectChanged),
+        (_DENIED_CODES | {"NoCredentialsError", "PartialCredentialsError"}, ObjectDenied),
+        (_REFUSED_CODES, KeyRefused),
+    )
+    for codes, kind in kinds:
+        if code in codes or type(error).__name__ in codes:
+            return kind()
+    return StorageUnavailable()
+
+
+@contextlib.contextmanager
+def _s3_errors() -> Iterator[None]:
+    from boto3.exceptions import Boto3Error  # noqa: PLC0415
+    from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
+
+    try:
+        yield
+    except (BotoCoreError, ClientError, Boto3Error, OSError) as error:
+        raise _s3_error(error) from None

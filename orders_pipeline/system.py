@@ -1,0 +1,125 @@
+"""The outside world, opened from the settings: database, storage, services, cipher, clients.
+
+The one place where parts are made and handed on; use cases get what they need from here and never reach for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from orders_pipeline import embedded
+from orders_pipeline.clients import Clients, read_clients
+from orders_pipeline.csv_file import Limits
+from orders_pipeline.database import Database
+from orders_pipeline.encryption import Cipher, new_key
+from orders_pipeline.http_client import ServiceClient
+from orders_pipeline.migrations import migrate
+from orders_pipeline.notifications import SERVICE, NotificationService
+from orders_pipeline.payments import PROVIDERS
+from orders_pipeline.payments.gateway import PaymentGateway
+from orders_pipeline.rate_limit import RateLimiter
+from orders_pipeline.settings import Settings
+from orders_pipeline.storage import Storage, open_storage
+
+SPARE_CONNECTIONS = 6  # drains, heartbeat and progress, beside one for each call that waits for a token
+
+
+@dataclass(frozen=True)
+class Endpoints:
+    """Where the database and the services are, given or embedded."""
+
+    database_url: SecretStr
+    payment_url: str
+    notification_url: str
+
+
+@dataclass(frozen=True)
+class System:
+    """Everything a use case may be handed."""
+
+    settings: Settings
+    endpoints: Endpoints
+    database: Database
+    storage: Storage
+    landing: Storage
+    cipher: Cipher
+    clients: Clients
+    limits: Limits
+    payments: PaymentGateway
+    notifications: NotificationService
+    notification_limiter: RateLimiter
+
+
+@contextlib.contextmanager
+def join_endpoints(settings: Settings) -> Iterator[Endpoints]:
+    """Say where everything is; in development, what is not given is started and lives as long as it is used."""
+    with contextlib.ExitStack() as stack:
+        database_url = settings.database_url or SecretStr(_embedded(stack, settings, "postgres"))
+        payment_url, notification_url = settings.payment_url, settings.notification_url
+        if payment_url is None or notification_url is None:
+            sandbox_url = _embedded(stack, settings, "sandbox")
+            payment_url, notification_url = payment_url or sandbox_url, notification_url or sandbox_url
+        yield Endpoints(database_url, payment_url, notification_url)
+
+
+def _embedded(stack: contextlib.ExitStack, settings: Settings, part: embedded.Part) -> str:
+    options = settings.sandbox_options if part == "sandbox" else ""
+    membership = embedded.join(settings.home, part, options)
+    stack.callback(membership.close)
+    return membership.url
+
+
+@contextlib.contextmanager
+def open_system(settings: Settings, endpoints: Endpoints) -> Iterator[System]:
+    """Open everything for one run, tick or command, and close it again; an embedded database gets its schema."""
+    with contextlib.closing(
+        Database(endpoints.database_url, pool_size=settings.notification_rate_per_s + SPARE_CONNECTIONS)
+    ) as database:
+        if settings.database_url is None:
+            migrate(database)
+        yield System(
+            settings=settings,
+            endpoints=endpoints,
+            database=database,
+            storage=_open_storage(settings, settings.storage_location),
+            landing=_open_storage(settings, settings.landing_location),
+            cipher=Cipher.from_setting(settings.encryption_keys or development_key(settings.home)),
+            clients=read_clients(settings.clients_file),
+            limits=Limits(max_bytes=settings.max_bytes, max_rows=settings.max_rows),
+            payments=PROVIDERS[settings.payment_provider](
+                ServiceClient(endpoints.payment_url, settings.payment_token, settings.payment_timeout_s)
+            ),
+            notifications=NotificationService(
+                ServiceClient(endpoints.notification_url, settings.notification_token, settings.notification_timeout_s)
+            ),
+            notification_limiter=RateLimiter(
+                database,
+                SERVICE,
+                settings.notification_rate_per_s,
+                lease_s=settings.notification_timeout_s + 1.0,
+            ),
+        )
+
+
+def _open_storage(settings: Settings, url: str) -> Storage:
+    return open_storage(url, s3_endpoint_url=settings.s3_endpoint_url, s3_kms_key_id=settings.s3_kms_key_id)
+
+
+def development_key(home: Path) -> SecretStr:
+    """Return the key kept in HOME, made on first use: personal columns are sealed in development too."""
+    path = home / "encryption_keys"
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not path.exists():
+        made = home / f"encryption_keys.{uuid.uuid4().hex}"
+        made.touch(mode=0o600)
+        made.write_text(new_key())
+        with contextlib.suppress(FileExistsError):  # another process was first: its key it is
+            path.hardlink_to(made)
+        made.unlink()
+    return SecretStr(path.read_text().strip())

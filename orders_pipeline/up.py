@@ -1,0 +1,104 @@
+"""The whole system for a browser: what is embedded, Dagster's web server and daemon, started and stopped together."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from orders_pipeline import embedded, report_server, runs
+from orders_pipeline.http_client import NoAnswer, NotDelivered, ServiceClient
+from orders_pipeline.settings import Settings, export_environment
+from orders_pipeline.system import join_endpoints, open_system
+
+HOST = "127.0.0.1"
+START_TIMEOUT_S = 120.0
+STOP_TIMEOUT_S = 20.0
+POLL_S = 0.25
+
+
+class DagsterDidNotStart(Exception):
+    """Dagster ended or does not answer; its log in HOME says why."""
+
+    code = "E_DAGSTER"
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where a person finds the parts of the running system."""
+
+    browser: str
+    landing: str
+    services: str
+    log: str
+    process: subprocess.Popen[bytes] = field(repr=False)
+
+    def as_dict(self) -> dict[str, str]:
+        """Return the places by name."""
+        return {"browser": self.browser, "landing": self.landing, "services": self.services, "log": self.log}
+
+    def wait(self) -> None:
+        """Return when the user stops the system; raise DagsterDidNotStart if Dagster ends by itself."""
+        with contextlib.suppress(KeyboardInterrupt):
+            if self.process.wait():
+                raise DagsterDidNotStart("Dagster has ended; its log says why")
+
+
+@contextlib.contextmanager
+def running(settings: Settings, port: int) -> Iterator[Places]:
+    """Run everything and say where it is; all that was started is stopped at the end."""
+    for each in (signal.SIGINT, signal.SIGTERM):  # also where a shell started us with SIGINT ignored
+        signal.signal(each, signal.default_int_handler)
+    with contextlib.ExitStack() as stack:
+        endpoints = stack.enter_context(join_endpoints(settings))
+        system = stack.enter_context(open_system(settings, endpoints))
+        runs.prepare_dagster_home(system)
+        export_environment(ORDERS_REPORTS_URL=stack.enter_context(report_server.serving(system)))
+        if "://" not in settings.landing_location:
+            Path(settings.landing_location).mkdir(parents=True, exist_ok=True)
+        log = settings.dagster_home / "dagster.log"
+        process = stack.enter_context(_dagster(port, log))
+        _wait_until_it_answers(process, port)
+        yield Places(
+            browser=f"http://{HOST}:{port}",
+            landing=f"{settings.landing_location}/<client>/<name>.csv",
+            services=endpoints.payment_url,
+            log=str(log),
+            process=process,
+        )
+    embedded.wait_until_gone(settings.home)
+
+
+@contextlib.contextmanager
+def _dagster(port: int, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    command = [sys.executable, "-m", "dagster", "dev", "-m", "orders_pipeline.definitions", "-h", HOST, "-p", str(port)]
+    with log.open("ab") as output:
+        process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+        )
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)  # it leads the group of all its servers
+            process.wait()
+
+
+def _wait_until_it_answers(process: subprocess.Popen[bytes], port: int) -> None:
+    client = ServiceClient(f"http://{HOST}:{port}", None, timeout_s=5.0)
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline and process.poll() is None:
+        with contextlib.suppress(NotDelivered, NoAnswer):
+            if client.call("GET", "/server_info").status == 200:
+                return
+        time.sleep(POLL_S)
+    raise DagsterDidNotStart("Dagster did not start; its log in ORDERS_HOME says why")

@@ -1,0 +1,115 @@
+"""Fixtures of all tests: a real PostgreSQL server, databases cloned from a migrated template, real services, a system.
+
+Unit tests use none of these; a test that asks for them in `unit/` is refused.
+"""
+
+import contextlib
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from pydantic import SecretStr
+from sqlalchemy import make_url
+
+from orders_pipeline import embedded, migrations
+from orders_pipeline.database import Database, libpq_url
+from orders_pipeline.sandbox import SandboxServer
+from orders_pipeline.settings import Settings
+from orders_pipeline.system import System, join_endpoints, open_system
+
+TEMPLATE = "orders_template"
+OUTSIDE_WORLD = {"server_url", "template", "database_url", "database", "sandbox", "settings", "system"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        asked = OUTSIDE_WORLD.intersection(getattr(item, "fixturenames", ()))
+        if item.path.parent.name == "unit" and asked:
+            raise pytest.UsageError(f"{item.nodeid} is a unit test and asks for {', '.join(sorted(asked))}")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_settings_from_outside() -> None:
+    for name in [name for name in os.environ if name.startswith(("ORDERS_", "DAGSTER_"))]:
+        del os.environ[name]
+
+
+@pytest.fixture(scope="session")
+def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a PostgreSQL server for this test run."""
+    home = tmp_path_factory.mktemp("pg")
+    with contextlib.closing(embedded.join(home, "postgres")) as membership:
+        yield membership.url
+    embedded.wait_until_gone(home)
+
+
+def _run_on(url: str, statement: str) -> None:
+    with psycopg.connect(libpq_url(SecretStr(url)), autocommit=True) as connection:
+        connection.execute(statement.encode())
+
+
+def _named(url: str, name: str) -> str:
+    return make_url(url).set(database=name).render_as_string(hide_password=False)
+
+
+@pytest.fixture(scope="session")
+def template(server_url: str) -> str:
+    """The name of a migrated database that tests clone."""
+    _run_on(server_url, f"CREATE DATABASE {TEMPLATE}")
+    with contextlib.closing(Database(SecretStr(_named(server_url, TEMPLATE)))) as database:
+        migrations.migrate(database)
+    return TEMPLATE
+
+
+@pytest.fixture
+def database_url(server_url: str, template: str) -> Iterator[SecretStr]:
+    """The URL of a migrated database of the test's own."""
+    name = f"test_{uuid.uuid4().hex}"
+    _run_on(server_url, f"CREATE DATABASE {name} TEMPLATE {template}")
+    yield SecretStr(_named(server_url, name))
+    _run_on(server_url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def database(database_url: SecretStr) -> Iterator[Database]:
+    """An empty, migrated database."""
+    with contextlib.closing(Database(database_url)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def sandbox() -> Iterator[SandboxServer]:
+    """The Payment and Notification services on a free port, with a ledger of their own."""
+    with SandboxServer() as server:
+        yield server
+
+
+@pytest.fixture
+def settings(tmp_path: Path, database_url: SecretStr, sandbox: SandboxServer) -> Settings:
+    """Settings of a system of the test's own."""
+    return Settings(
+        home=tmp_path / "home", database_url=database_url, payment_url=sandbox.url, notification_url=sandbox.url
+    )
+
+
+@pytest.fixture
+def open_test_system(settings: Settings) -> Callable[..., contextlib.AbstractContextManager[System]]:
+    """A function that opens the test's system, with settings changed by name."""
+
+    @contextlib.contextmanager
+    def opened(**changes: object) -> Iterator[System]:
+        changed = settings.model_copy(update=changes)
+        with join_endpoints(changed) as endpoints, open_system(changed, endpoints) as system:
+            yield system
+
+    return opened
+
+
+@pytest.fixture
+def system(open_test_system: Callable[..., contextlib.AbstractContextManager[System]]) -> Iterator[System]:
+    """The test's system, opened."""
+    with open_test_system() as opened:
+        yield opened

@@ -1,0 +1,168 @@
+"""C12 to C19: an import that is killed while it pays and notifies, and goes on where it stopped; services that misbehave.
+
+Whatever happens, the services' own ledger says in the end that every order was charged once, every customer told once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from orders_pipeline.synthetic import write_sample
+from orders_pipeline_tests.commands import PATIENCE_S, answer, call, end, start, wait_for
+from orders_pipeline_tests.house import House, check_books, check_finished, open_house
+
+CLIENT = "acme"
+
+
+@pytest.fixture
+def house(server_url: str, template: str, tmp_path: Path) -> Iterator[House]:
+    """A house of the test's own: what its services received is what the test sent."""
+    with open_house(server_url, template, tmp_path) as opened:
+        yield opened
+
+
+def sample(house: House, rows: int, seed: int = 1, bad: float = 0.0) -> Path:
+    path = house.home / f"orders-{seed}.csv"
+    write_sample(path, rows=rows, seed=seed, bad=bad)
+    return path
+
+
+@contextlib.contextmanager
+def at_work(house: House, *arguments: str | Path, **settings: str) -> Iterator[subprocess.Popen[str]]:
+    """Run a command and be sure that it and all its threads are gone afterwards."""
+    process = start(house.environment(**settings), *arguments)
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate(timeout=PATIENCE_S)
+
+
+def booked(house: House) -> int:
+    return house.sandbox.ledger()["payments"]["count"]
+
+
+def told(house: House) -> int:
+    return house.sandbox.ledger()["notifications"]["sent"]
+
+
+def batches_of(house: House) -> list[str]:
+    return [batch_id for (batch_id,) in house.rows("SELECT batch_id FROM batches ORDER BY received_at")]
+
+
+def kill_when(house: House, process: subprocess.Popen[str], payments: int) -> None:
+    """Kill the command as soon as the service has booked so many payments."""
+    wait_for(lambda: booked(house) >= payments or process.poll() is not None, f"{payments} payments")
+    process.kill()
+
+
+def payments_planned(house: House) -> int:
+    return house.rows("SELECT count(*) FROM payments")[0][0]
+
+
+def test_a_batch_killed_five_times_while_paying_charges_and_tells_everybody_once(house: House) -> None:
+    path = sample(house, 200)
+    house.sandbox.change(latency_ms=120, notification_latency_ms=20)
+    with at_work(house, "import", path, "--client", CLIENT, ORDERS_PAYMENT_CONCURRENCY="4") as process:
+        kill_when(house, process, 1)
+    (batch_id,) = batches_of(house)
+    planned = payments_planned(house)
+    assert 0 < booked(house) < planned
+    for share in (0.2, 0.4, 0.6, 0.8):
+        with at_work(house, "resume", batch_id, ORDERS_PAYMENT_CONCURRENCY="4") as process:
+            kill_when(house, process, round(share * planned))
+        assert booked(house) < planned
+    ended = call(house.environment(), "resume", batch_id)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    summary = check_finished(house, batch_id)
+    assert summary["orders"]["paid"] == 200
+    assert payments_planned(house) == planned
+
+
+@pytest.mark.soak
+def test_five_files_in_a_row_each_killed_once_are_all_paid_and_told_once(house: House) -> None:
+    house.sandbox.change(latency_ms=40, notification_latency_ms=20)
+    for seed in range(1, 6):
+        known = booked(house)
+        with at_work(house, "import", sample(house, 120, seed), "--client", CLIENT) as process:
+            kill_when(house, process, known + 2 * seed)
+        batch_id = batches_of(house)[-1]
+        assert call(house.environment(), "resume", batch_id).returncode == 0
+        check_finished(house, batch_id)
+    assert len(batches_of(house)) == 5
+
+
+def test_a_batch_killed_while_customers_are_told_tells_nobody_twice(house: House) -> None:
+    house.sandbox.change(notification_latency_ms=100)
+    with at_work(house, "import", sample(house, 150), "--client", CLIENT) as process:
+        wait_for(lambda: told(house) >= 12 or process.poll() is not None, "a dozen notifications")
+        process.kill()
+    (batch_id,) = batches_of(house)
+    before = house.summary(batch_id)["notifications"]
+    assert 0 < told(house) < before["planned"]
+    assert call(house.environment(), "resume", batch_id).returncode == 0
+    check_finished(house, batch_id)
+
+
+def test_ctrl_c_in_the_middle_says_how_to_go_on_and_leaves_nothing_in_doubt(house: House) -> None:
+    house.sandbox.change(latency_ms=200)
+    path = sample(house, 150)
+    with at_work(house, "import", path, "--client", CLIENT, ORDERS_PAYMENT_CONCURRENCY="2") as process:
+        wait_for(lambda: booked(house) >= 2 or process.poll() is not None, "two payments")
+        process.send_signal(signal.SIGINT)
+        ended = end(process)
+    (batch_id,) = batches_of(house)
+    assert ended.returncode == 1, ended.stderr
+    assert "resume" in ended.stdout + ended.stderr
+    assert "Traceback" not in ended.stdout + ended.stderr
+    summary = check_books(house, batch_id)  # what was in flight was waited for and written down
+    assert summary["orders"]["paid"] < 150
+    assert summary["orders"]["unknown"] == summary["orders"]["paying"] == 0
+    assert call(house.environment(), "resume", batch_id).returncode == 0
+    check_finished(house, batch_id)
+
+
+def test_sigterm_in_the_middle_can_be_resumed_as_well(house: House) -> None:
+    house.sandbox.change(latency_ms=200)
+    path = sample(house, 60)
+    with at_work(house, "import", path, "--client", CLIENT, ORDERS_PAYMENT_CONCURRENCY="1") as process:
+        wait_for(lambda: booked(house) >= 1 or process.poll() is not None, "a payment")
+        process.terminate()
+        ended = end(process)
+    (batch_id,) = batches_of(house)
+    assert "Traceback" not in ended.stdout + ended.stderr
+    assert ended.returncode not in (0, 3)
+    assert call(house.environment(), "resume", batch_id).returncode == 0
+    check_finished(house, batch_id)
+
+
+def test_a_service_that_fails_in_every_way_still_charges_every_order_once(house: House) -> None:
+    kinds = ("error_before", "error_after", "timeout_after", "reset_before", "reset_after", "malformed", "rate_limited")
+    faults = ",".join(f"{kind}=0.06" for kind in kinds)
+    house.sandbox.change(faults=f"{faults},seed=11,hang_s=3,retry_after=0,max_per_key=3")
+    environment = house.environment(ORDERS_PAYMENT_TIMEOUT_S="1", ORDERS_NOTIFICATION_TIMEOUT_S="1")
+    summary = answer(environment, "import", sample(house, 200), "--client", CLIENT)
+    while summary["status"] == "paused":  # a drain gives up after some tries; a later one goes on
+        summary = answer(environment, "resume", summary["batch_id"])
+    check_finished(house, summary["batch_id"])
+    assert summary["orders"]["paid"] == 200
+
+
+def test_declined_payments_are_final_and_counted_as_the_service_counts_them(house: House) -> None:
+    house.sandbox.change(faults="decline=0.3,seed=3")
+    summary = answer(house.environment(), "import", sample(house, 90), "--client", CLIENT)
+    check_finished(house, summary["batch_id"], "completed_with_errors")
+    theirs = house.sandbox.ledger(summary["batch_id"])
+    assert 0 < summary["payments"]["declined"] == theirs["payments"]["declined"]
+    assert 0 < summary["orders"]["declined"] < 90
+    again = call(house.environment(), "resume", summary["batch_id"])
+    assert again.returncode == 3
+    assert house.sandbox.ledger(summary["batch_id"]) == theirs

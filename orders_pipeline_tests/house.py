@@ -1,0 +1,157 @@
+"""A house for batches: database, services, Dagster's records and a system over them, for tests that run the real job.
+
+Also what every such test asks in the end: whether our books and the services' own say the same, order by order.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import psycopg
+import pytest
+from pydantic import SecretStr
+from sqlalchemy import make_url
+
+from orders_pipeline import intake, reports, runs
+from orders_pipeline.database import libpq_url
+from orders_pipeline.sandbox import SandboxServer
+from orders_pipeline.sandbox.ledger import page_parameters
+from orders_pipeline.settings import Settings
+from orders_pipeline.system import System, join_endpoints, open_system
+
+CALLS_A_SECOND = 10
+CHARGED = ("succeeded", "processing")
+
+
+@dataclass(frozen=True)
+class House:
+    """A system, the services it calls and Dagster's records of what it runs."""
+
+    system: System
+    sandbox: SandboxServer
+    instance: dg.DagsterInstance
+
+    @property
+    def database_url(self) -> str:
+        return self.system.database.url.get_secret_value()
+
+    @property
+    def home(self) -> Path:
+        return self.system.settings.home
+
+    def receive(self, path: Path, client_code: str, *, again: bool = False) -> str:
+        return intake.import_file(self.system, path, client_code, again=again)
+
+    def run(self, batch_id: str) -> str | None:
+        return runs.run_batch(self.system, self.instance, batch_id)
+
+    def summary(self, batch_id: str) -> dict[str, Any]:
+        return reports.summarise(self.system, batch_id)
+
+    def take(self, path: Path, client_code: str) -> dict[str, Any]:
+        """Import a file, run its batch without a failure and return its summary."""
+        batch_id = self.receive(path, client_code)
+        assert self.run(batch_id) is None
+        return self.summary(batch_id)
+
+    def report(self, batch_id: str, name: str) -> bytes | None:
+        with reports.report(self.system, batch_id, name) as path:
+            return None if path is None else path.read_bytes()
+
+    def rows(self, statement: str, *parameters: object) -> list[tuple[Any, ...]]:
+        with psycopg.connect(libpq_url(self.system.database.url), autocommit=True) as connection:
+            found = connection.execute(statement.encode(), parameters)
+            return found.fetchall() if found.description else []
+
+    def environment(self, **more: str) -> dict[str, str]:
+        """Return the settings of this system as variables, for commands of their own."""
+        return {
+            "ORDERS_HOME": str(self.home),
+            "ORDERS_DATABASE_URL": self.database_url,
+            "ORDERS_PAYMENT_URL": self.sandbox.url,
+            "ORDERS_NOTIFICATION_URL": self.sandbox.url,
+        } | more
+
+
+@contextlib.contextmanager
+def cloned_database(server_url: str, template: str) -> Iterator[SecretStr]:
+    """Give the URL of a migrated database that is dropped at the end."""
+    name = f"house_{uuid.uuid4().hex}"
+    with psycopg.connect(libpq_url(SecretStr(server_url)), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}".encode())
+        yield SecretStr(make_url(server_url).set(database=name).render_as_string(hide_password=False))
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+
+
+@contextlib.contextmanager
+def open_house(server_url: str, template: str, home: Path, **settings: object) -> Iterator[House]:
+    """Open a house; what running batches puts into the environment is taken out again."""
+    with (
+        pytest.MonkeyPatch.context() as environment,
+        cloned_database(server_url, template) as database_url,
+        SandboxServer(home / "services.sqlite") as sandbox,
+    ):
+        environment.setenv("DAGSTER_HOME", str(home / "home" / "dagster"))
+        for name in ("DAGSTER_PG_URL", "DAGSTER_REDACT_USER_CODE_ERRORS"):  # set by running batches
+            environment.setenv(name, "")
+        services = {"payment_url": sandbox.url, "notification_url": sandbox.url}
+        chosen = Settings(**({"home": home / "home", "database_url": database_url} | services | settings))
+        with join_endpoints(chosen) as endpoints, open_system(chosen, endpoints) as system:
+            runs.prepare_dagster_home(system)
+            with runs.dagster_instance(chosen) as instance:
+                yield House(system, sandbox, instance)
+
+
+def check_books(house: House, batch_id: str) -> dict[str, Any]:
+    """Assert that our books of a batch and the services' are equal and its notifications kept the rate; return its summary."""
+    summary, theirs = house.summary(batch_id), house.sandbox.ledger(batch_id)
+    assert theirs["orders"] == {"paid": summary["orders"]["paid"], "paid_more_than_once": 0}
+    assert theirs["payments"]["succeeded"] == summary["payments"]["succeeded"]
+    assert theirs["payments"]["amount_jpy"] == summary["amount_jpy"]["paid"]
+    assert theirs["notifications"]["sent"] == summary["notifications"]["sent"]
+    assert theirs["notifications"]["duplicates"] == 0
+    assert house.sandbox.ledger()["notifications"]["worst_window"] <= CALLS_A_SECOND
+    assert _our_charges(house, batch_id) == _their_charges(house, batch_id)
+    rows = summary["rows"]
+    assert rows["total"] == rows["accepted"] + rows["rejected"] + rows["blank"]
+    assert sum(summary["orders"].values()) == rows["accepted"]
+    return summary
+
+
+def check_finished(house: House, batch_id: str, status: str = "completed") -> dict[str, Any]:
+    """Assert that a batch has nothing open, that each customer was told once and that the books are equal."""
+    summary = check_books(house, batch_id)
+    assert summary["status"] == status
+    orders, yen, told = summary["orders"], summary["amount_jpy"], summary["notifications"]
+    assert orders["pending"] == orders["paying"] == orders["unknown"] == 0
+    assert yen["accepted"] == yen["paid"] + yen["declined"]
+    assert told["planned"] == told["sent"] + told["failed"]
+    return summary
+
+
+def _our_charges(house: House, batch_id: str) -> list[tuple[str, str, int]]:
+    """Return (order, the service's payment, yen of the payment) of every order we say is paid."""
+    return house.rows(
+        "SELECT order_id::text, service_payment_id, payments.amount FROM orders "
+        "JOIN payment_orders USING (order_id) JOIN payments USING (payment_id) "
+        "WHERE orders.batch_id = %s AND orders.status = 'paid' AND live ORDER BY order_id, service_payment_id",
+        batch_id,
+    )
+
+
+def _their_charges(house: House, batch_id: str) -> list[tuple[str, str, int]]:
+    """Return the same of every order of the batch that the service says is paid, once for each charge."""
+    order_ids = [order_id for (order_id,) in house.rows("SELECT order_id FROM orders WHERE batch_id = %s", batch_id)]
+    ledger = house.sandbox.service.ledger
+    found = []
+    for order_id in sorted(order_ids):
+        parameters = page_parameters(limit=100) | {"value": str(order_id)}
+        charges = [each for _, each in ledger.payments("order_id", parameters) if each.status in CHARGED]
+        found += [(str(order_id), each.id, each.amount) for each in sorted(charges, key=lambda each: each.id)]
+    return found

@@ -1,0 +1,35 @@
+"""A house for the batches of one module; each test brings files or clients of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from orders_pipeline import notifications
+from orders_pipeline.payments import settle
+from orders_pipeline.sandbox.options import Options
+from orders_pipeline_tests.house import House, open_house
+
+
+@pytest.fixture(scope="module")
+def _module_house(
+    server_url: str, template: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[House]:
+    with open_house(server_url, template, tmp_path_factory.mktemp("house")) as opened:
+        yield opened
+
+
+@pytest.fixture
+def house(_module_house: House) -> Iterator[House]:
+    """The module's house, with services that do nothing wrong."""
+    yield _module_house
+    _module_house.sandbox.service.options = Options()
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have failed calls tried again at once instead of after seconds."""
+    for module in (settle, notifications):
+        monkeypatch.setattr(module, "BACKOFF_S", 0.01)
+        monkeypatch.setattr(module, "MAX_BACKOFF_S", 0.05)

@@ -1,0 +1,177 @@
+"""Records of any file, whole or in blocks, by either reader: the same cells, numbers, lines and bytes."""
+
+from __future__ import annotations
+
+import csv
+import io
+import random
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from orders_pipeline.csv_file.even import read_even
+from orders_pipeline.csv_file import Limits
+from orders_pipeline.csv_file.records import Chunk, EvenChunk, Records
+from orders_pipeline.csv_file.physical_lines import TextSpan, read_blocks, split_lines
+from orders_pipeline_tests.csv_desk import HEADER, Desk
+
+
+@pytest.fixture
+def desk(tmp_path):
+    return Desk(tmp_path)
+
+
+def test_a_large_file_is_numbered_across_its_blocks(desk):
+    rows = [f'A-{i:040d},"山田, {i}","{i}"' if i % 3 else f"A-{i:040d},山田,{i}" for i in range(60_000)]
+    rows[20_000] = '"A-20000","two\r\nlines",1'
+    rows[40_000] = "A-40000,short"
+    rows[50_000] = ",,"
+    limits = Limits(max_rows=1_000_000)
+    found = desk.stage(HEADER + "\r\n".join(rows), limits)
+    assert (found.rows_total, found.rows_blank) == (60_000, 1)
+    assert desk.column("import_row_number") == [i + 1 for i in range(60_000) if i != 50_000]
+    assert desk.column("line") == [i + 2 + (i > 20_000) for i in range(60_000) if i != 50_000]
+    assert desk.records() == [row.encode() for row in rows if row != ",,"]
+    assert [row["import_row_number"] for row in desk.rows() if not row["shape_ok"]] == [40_001]
+
+
+def test_a_header_in_the_middle_of_a_large_file_is_found(desk):
+    rows = "".join(f"A-{i:040d},山田,{i}\r\n" for i in range(60_000))
+    refused = desk.refusal(HEADER + rows + HEADER + "A-x,b,1\r\n", Limits(max_rows=1_000_000))
+    assert (refused.code, refused.detail) == ("F_HEADER_REPEATED", {"row": "60001", "line": "60002"})
+
+
+def test_batches_are_collected_from_all_blocks_of_a_large_file(desk):
+    rows = "".join(f"A-{i:040d},山田,{i},b-{i // 50_000}\r\n" for i in range(60_000))
+    found = desk.stage(HEADER.strip() + ",_batch\r\n" + rows, Limits(max_rows=1_000_000))
+    assert found.corrected_batches == ("b-0", "b-1")
+
+
+def test_a_long_field_in_a_later_block_is_found(desk):
+    rows = "".join(f"A-{i:040d},山田,{i}\r\n" for i in range(60_000))
+    refused = desk.refusal(HEADER + rows + "A-x," + "b" * 70_000 + ",1\r\n" + rows, Limits(max_rows=1_000_000))
+    assert (refused.code, refused.detail["row"]) == ("F_FIELD_TOO_LONG", "60001")
+
+
+cells = st.text(st.sampled_from("ab1あ髙ｱ, '\t\"\r\n;"), max_size=5)
+TERMINATORS = ("\n", "\r\n", "\r")
+ENCODINGS = ("utf-8", "utf-8-sig", "cp932", "utf-16-le", "utf-16-be", "utf-16")
+QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def written(row: list[str], quote_all: bool) -> str:
+    """Write one record as a strict CSV writer would, without its terminator."""
+    return ",".join(
+        '"' + cell.replace('"', '""') + '"' if quote_all or set(cell) & set(',"\r\n') else cell for cell in row
+    )
+
+
+@QUICK
+@given(
+    rows=st.lists(
+        st.one_of(st.tuples(cells, cells, st.just("1")).map(list), st.sampled_from([[], ["", "", ""]])), max_size=12
+    ),
+    encoding=st.sampled_from(ENCODINGS),
+    seed=st.randoms(use_true_random=False),
+    is_ended=st.booleans(),
+)
+def test_numbers_lines_bytes_and_counts_are_right_for_any_rows(desk, rows, encoding, seed: random.Random, is_ended):
+    inner = {"utf-8-sig": "utf-8", "utf-16": "utf-16-le"}.get(encoding, encoding)
+    rows = [*rows, ["A-9", "髙", "1"]]  # tells the encodings apart
+    pieces = [(HEADER.strip(), seed.choice(TERMINATORS))]
+    pieces += [(written(row, seed.random() < 0.3), seed.choice(TERMINATORS)) for row in rows]
+    # a blank line that begins with LF behind a lone CR would be one terminator with it
+    pieces = [(text, "\r\n" if end == "\r" else end) for text, end in pieces]
+    if seed.random() < 0.3:
+        pieces = [(text, "\r") for text, _ in pieces]
+    if not is_ended:
+        pieces[-1] = (pieces[-1][0], "")
+    bom = {"utf-8-sig": b"\xef\xbb\xbf", "utf-16": b"\xff\xfe"}.get(encoding, b"")
+    found = desk.stage(bom + "".join(text + end for text, end in pieces).encode(inner))
+
+    expected, line, offset = [], 1, len(bom)
+    for number, (text, end) in enumerate(pieces):
+        data = text.encode(inner)
+        if number and any(rows[number - 1]):
+            expected.append((number, line, offset, len(data), *rows[number - 1][:2]))
+        line += sum(1 for _ in io.StringIO(text + end, newline="")) if text + end else 0
+        offset += len(data) + len(end.encode(inner))
+    names = ("import_row_number", "line", "offset", "length", "client_order_ref", "customer_name")
+    staged = desk.rows()
+    assert [tuple(row[name] for name in names) for row in staged] == expected
+    assert all(row["shape_ok"] for row in staged)
+    assert (found.encoding, found.rows_total) == ({"utf-16": "utf-16-le"}.get(encoding, encoding), len(rows))
+    assert found.rows_total == len(staged) + found.rows_blank
+    assert desk.records() == [pieces[row["import_row_number"]][0].encode(inner) for row in staged]
+
+
+def strictly(text: str) -> list[list[str]] | None:
+    try:
+        return list(csv.reader(split_lines(text), strict=True))
+    except csv.Error:
+        return None
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    text=st.text(st.sampled_from('ab,"\r\nあ\ufeff\u2028 '), max_size=25),
+    encoding=st.sampled_from(["utf-8", "utf-16-le"]),
+)
+def test_the_faster_reader_reads_what_the_strict_reader_reads_or_nothing(desk, text, encoding):
+    data = text.encode(encoding)
+    desk.source.write_bytes(data)
+    for block in read_blocks(desk.source, TextSpan(encoding, has_bom=False, start=0, end=len(data))):
+        even = read_even(block, ",")
+        if even is not None:
+            assert [list(row) for row in zip(*(each.to_pylist() for each in even.columns), strict=True)] == strictly(
+                text
+            )
+            reader = csv.reader(split_lines(text), strict=True)
+            assert even.last_lines.tolist() == [reader.line_num for _ in reader]
+
+
+def test_the_faster_reader_takes_quotes_line_breaks_and_delimiters_inside(desk):
+    data = b'A-1,"a ""b"", c",1\r\n"A-2","two\r\nlines",""\r\nA-3,,\r\n"""A""","",x'
+    desk.source.write_bytes(data)
+    [block] = read_blocks(desk.source, TextSpan("utf-8", has_bom=False, start=0, end=len(data)))
+    even = read_even(block, ",")
+    assert even is not None
+    assert [each.to_pylist() for each in even.columns] == [
+        ["A-1", "A-2", "A-3", '"A"'],
+        ['a "b", c', "two\r\nlines", "", ""],
+        ["1", "", "", "x"],
+    ]
+    assert even.last_lines.tolist() == [1, 3, 4, 5]
+
+
+@QUICK
+@given(
+    rows=st.lists(st.tuples(cells, cells).map(list), min_size=1, max_size=15),
+    terminator=st.sampled_from(TERMINATORS),
+    encoding=st.sampled_from(["utf-8", "cp932", "utf-16-le"]),
+    block_bytes=st.integers(1, 40).map(lambda number: number * 2),
+)
+def test_blocks_of_any_size_give_the_same_records_and_places(desk, rows, terminator, encoding, block_bytes):
+    text = "".join(written(row, quote_all=False) + terminator for row in [["x", "y"], *rows])
+    data = text.encode(encoding)
+    desk.source.write_bytes(data)
+    span = TextSpan(encoding, has_bom=False, start=0, end=len(data))
+
+    def read(size: int, *, may_be_even: bool) -> list[tuple[object, ...]]:
+        records = Records(read_blocks(desk.source, span, size), 0, ",")
+        found: list[tuple[object, ...]] = []
+        for chunk in records.chunks():
+            if may_be_even:
+                records.begin_after(1)
+            by_row = chunk.row_by_row() if isinstance(chunk, EvenChunk) else chunk
+            assert isinstance(by_row, Chunk)
+            places = by_row.places
+            found += zip(
+                places.lines.tolist(), places.offsets.tolist(), places.lengths.tolist(), by_row.rows, strict=True
+            )
+        return found
+
+    whole = read(1 << 20, may_be_even=False)
+    assert read(block_bytes, may_be_even=True) == whole
+    assert [row for *_, row in whole] == strictly(text)

@@ -1,0 +1,225 @@
+"""What is peculiar to a folder as a store: names, links, growing files; the rest is in pipeline/test_storage_s3.py."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from orders_pipeline.storage import (
+    KeyRefused,
+    ObjectChanged,
+    ObjectDenied,
+    ObjectGone,
+    StorageUnavailable,
+    open_storage,
+)
+from orders_pipeline.storage.folder import FolderStorage
+
+ESCAPES = ["../x", "a/../../x", "/etc/passwd", "a//x", "a/./x", "..", "", "a/", "a\0x", "a/\ud800"]
+
+
+@pytest.fixture
+def root(tmp_path) -> Path:
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def store(root) -> FolderStorage:
+    return FolderStorage(root)
+
+
+@pytest.mark.parametrize("key", ESCAPES)
+def test_a_key_never_leads_out_of_the_folder(store, root, tmp_path, key):
+    (tmp_path / "x").write_bytes(b"outside")
+    store.put("a/inside", b"1")
+    for use in (store.head, store.delete, store.location, lambda k: store.put(k, b"2")):
+        with pytest.raises(KeyRefused) as caught:
+            use(key)
+        assert str(caught.value) == "E_STORAGE_KEY: the object's name is not usable"
+    assert (tmp_path / "x").read_bytes() == b"outside"
+    assert [stored.key for stored in store.list()] == ["a/inside"]
+
+
+@pytest.mark.parametrize("key", ["link", "folder/x"])
+def test_a_link_out_of_the_folder_is_neither_listed_nor_followed(store, root, tmp_path, key):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "x").write_bytes(b"outside")
+    store.put("real", b"1")
+    (root / "link").symlink_to(outside / "x")
+    (root / "folder").symlink_to(outside)
+    stored = store.head("real")
+    assert [each.key for each in store.list()] == ["real"]
+    with pytest.raises((ObjectDenied, ObjectGone)), store.local(key):
+        pass
+    with pytest.raises((ObjectDenied, ObjectGone)):
+        store.fetch(type(stored)(key, stored.version, 7, stored.modified, settled=False), tmp_path / "copy")
+    assert not (tmp_path / "copy").exists()
+
+
+def test_writing_through_a_linked_folder_is_refused_and_over_a_link_replaces_the_link(store, root, tmp_path):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "x").write_bytes(b"outside")
+    store.put("real", b"1")
+    (root / "folder").symlink_to(outside)
+    (root / "link").symlink_to(outside / "x")
+    with pytest.raises(ObjectDenied):
+        store.put("folder/x", b"2")
+    store.put("link", b"2")
+    assert (outside / "x").read_bytes() == b"outside"
+    assert (root / "link").read_bytes() == b"2"
+
+
+def test_hidden_files_and_uploads_under_way_are_not_listed(store, root):
+    store.put("a/real.csv", b"1")
+    for name in ("a/.hidden", "a/real2.csv.part", ".cache/x", "a/.~lock"):
+        path = root / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"1")
+    assert [stored.key for stored in store.list()] == ["a/real.csv"]
+
+
+def test_a_pipe_is_no_object_and_does_not_make_us_wait(store, root, tmp_path):
+    store.put("real", b"1")
+    os.mkfifo(root / "pipe")
+    assert store.head("pipe") is None
+    assert [stored.key for stored in store.list()] == ["real"]
+    with pytest.raises(ObjectGone), store.local("pipe"):
+        pass
+
+
+@pytest.mark.parametrize("name", ["受注データ.csv".encode(), "受注データ.csv".encode("cp932")])
+def test_japanese_names_are_read_in_either_encoding(store, root, tmp_path, name):
+    root.mkdir()
+    Path(os.fsdecode(os.fsencode(root) + b"/" + name)).write_bytes(b"rows")
+    (stored,) = store.list()
+    assert stored.key == "受注データ.csv"
+    assert store.head(stored.key) == stored
+    store.fetch(stored, tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == b"rows"
+
+
+def test_a_line_break_in_a_name_is_part_of_it(store, tmp_path):
+    stored = store.put("c/line\nbreak.csv", b"1")
+    assert list(store.list()) == [stored]
+    assert store.fetch(stored, tmp_path / "copy")
+
+
+def test_a_name_in_no_known_encoding_is_left_out_with_a_warning(store, root, caplog):
+    store.put("real", b"1")
+    Path(os.fsdecode(os.fsencode(root) + b"/\x81\xff.csv")).write_bytes(b"rows")
+    assert [stored.key for stored in store.list()] == ["real"]
+    assert "left out" in caplog.text
+    assert "csv" not in caplog.text
+
+
+def test_a_file_may_still_grow_and_its_version_tells(store, root, tmp_path):
+    stored = store.put("growing.csv", b"1")
+    assert stored.settled is False
+    with (root / "growing.csv").open("ab") as file:
+        file.write(b"2")
+    assert store.head("growing.csv").version != stored.version
+    with pytest.raises(ObjectChanged):
+        store.fetch(stored, tmp_path / "copy")
+    assert not (tmp_path / "copy").exists()
+
+
+def test_a_file_that_grows_while_it_is_read_is_not_taken(store, root, tmp_path, monkeypatch):
+    stored = store.put("growing.csv", b"1" * 100)
+
+    def grow_then_read(file):
+        with (root / "growing.csv").open("ab") as other:
+            other.write(b"2")
+        yield file.read()
+
+    monkeypatch.setattr("orders_pipeline.storage.folder.chunks", grow_then_read)
+    with pytest.raises(ObjectChanged):
+        store.fetch(stored, tmp_path / "copy")
+    assert not (tmp_path / "copy").exists()
+
+
+def test_files_are_for_us_alone_and_nothing_is_left_beside_them(store, root):
+    old = os.umask(0)
+    try:
+        store.put("a/b/c.csv", b"1")
+    finally:
+        os.umask(old)
+    assert (root / "a/b/c.csv").stat().st_mode & 0o777 == 0o600
+    assert (root / "a").stat().st_mode & 0o777 == 0o700
+    assert [path.name for path in (root / "a/b").iterdir()] == ["c.csv"]
+
+
+def test_a_write_that_fails_leaves_what_was_there_and_no_remains(store, root, tmp_path):
+    store.put("a/x.csv", b"before")
+    with pytest.raises(ObjectGone) as caught:
+        store.put("a/x.csv", tmp_path / "missing")
+    assert "missing" not in str(caught.value)
+    assert caught.value.__cause__ is None
+    (root / "a/folder").mkdir()
+    with pytest.raises(StorageUnavailable):
+        store.put("a/folder", b"1")
+    assert sorted(path.name for path in (root / "a").iterdir()) == ["folder", "x.csv"]
+    assert (root / "a/x.csv").read_bytes() == b"before"
+
+
+def test_a_name_of_the_longest_length_is_kept_and_a_longer_one_refused(store):
+    assert store.put("a/" + "x" * 255, b"1").size == 1
+    with pytest.raises(KeyRefused):
+        store.put("a/" + "x" * 256, b"1")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_folder_that_we_may_not_read_is_left_out_with_a_warning(store, root, caplog):
+    store.put("open/x", b"1")
+    store.put("closed/x", b"1")
+    (root / "closed").chmod(0)
+    assert [stored.key for stored in store.list()] == ["open/x"]
+    assert "cannot be read" in caplog.text
+    (root / "closed").chmod(0o700)
+
+
+def test_a_store_that_does_not_exist_yet_is_empty(store, root):
+    assert list(store.list()) == []
+    assert store.head("x") is None
+    store.delete("x")
+    assert not root.exists()
+
+
+def test_a_prefix_lists_only_what_is_below_it(store):
+    for key in ("batches/b-1/a", "batches/b-1/b", "batches/b-10/a", "landing/x"):
+        store.put(key, b"1")
+    assert sorted(stored.key for stored in store.list("batches/b-1/")) == ["batches/b-1/a", "batches/b-1/b"]
+    assert sorted(stored.key for stored in store.list("batches/b-1")) == [
+        "batches/b-1/a",
+        "batches/b-1/b",
+        "batches/b-10/a",
+    ]
+    assert list(store.list("other/")) == []
+
+
+@pytest.mark.parametrize("form", ["{}", "file://{}", "file://localhost{}"])
+def test_a_folder_is_opened_by_path_or_file_url(tmp_path, form):
+    folder = tmp_path / "a b"
+    store = open_storage(
+        form.format(folder).replace(" ", "%20" if "file" in form else " "), s3_endpoint_url=None, s3_kms_key_id=None
+    )
+    store.put("x", b"1")
+    assert store.location("x") == str(folder / "x")
+
+
+@pytest.mark.parametrize("url", ["", "s3://", "http://planted/x", "file://planted/x", "gs://planted"])
+def test_another_url_is_refused_without_showing_it(url):
+    with pytest.raises(ValueError, match=r"^a storage is") as caught:
+        open_storage(url, s3_endpoint_url=None, s3_kms_key_id=None)
+    assert "planted" not in str(caught.value)
+
+
+def test_a_folder_does_without_boto3(store):
+    import subprocess
+
+    code = "import sys, orders_pipeline.storage; sys.exit('boto3' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,98 @@
+"""Sample files: repeatable, realistic, good where they say good and bad in the way they say bad."""
+
+import csv
+from collections import Counter
+from datetime import timedelta
+
+import pytest
+
+from orders_pipeline.records.orders import ORDERS
+from orders_pipeline.rejections import CODES
+from orders_pipeline.synthetic import write_sample, write_template
+from orders_pipeline.validation import validate
+from orders_pipeline_tests.factories import TODAY, judge_rows, row_context, write_staged
+
+
+def read(path, encoding="utf-8"):
+    with path.open(encoding=encoding, newline="") as file:
+        header, *rows = csv.reader(file)
+    return header, rows
+
+
+def validated(path, folder, encoding="utf-8"):
+    header, rows = read(path, encoding)
+    columns = [ORDERS.header_names()[name] for name in header]
+    cells = [dict(zip(columns, row, strict=True)) if len(row) == len(header) else None for row in rows]
+    return validate(
+        write_staged(folder / "staged.parquet", cells),
+        folder / "accepted.parquet",
+        folder / "rejections.parquet",
+        record_type=ORDERS,
+        context=row_context(encoding=encoding),
+        seal=lambda frame: [b""] * len(frame),
+        existing=lambda _: {},
+    )
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "cp932", "utf-16"])
+def test_a_sample_is_good_and_bad_exactly_as_it_says(tmp_path, encoding):
+    sample = write_sample(tmp_path / "s.csv", rows=400, bad=0.2, encoding=encoding, today=TODAY, japanese_headers=True)
+    found = validated(tmp_path / "s.csv", tmp_path, encoding)
+    assert found.rejections == sample.bad
+    assert found.rows_rejected == sample.rows_bad == 80
+    assert found.rows_accepted == sample.rows - sample.rows_bad
+    assert found.amount_accepted == sample.amount
+
+
+def test_bad_rows_are_spread_over_all_codes_a_file_alone_can_get(tmp_path):
+    sample = write_sample(tmp_path / "s.csv", rows=200, bad=0.2, today=TODAY)
+    assert sample.bad.keys() == {code for code in CODES if code.startswith("R_")} - {"R_REF_EXISTS"}
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_other_references(tmp_path):
+    for name, seed in (("a", 5), ("b", 5), ("c", 6)):
+        write_sample(tmp_path / name, rows=50, seed=seed, today=TODAY)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    references = [{row[0] for row in read(tmp_path / name)[1]} for name in "ac"]
+    assert references[0].isdisjoint(references[1])
+
+
+def test_no_bad_rows_are_written_when_none_are_asked_for(tmp_path):
+    sample = write_sample(tmp_path / "s.csv", rows=120, bad=0, today=TODAY)
+    assert sample.bad == Counter()
+    assert validated(tmp_path / "s.csv", tmp_path).rows_accepted == 120
+
+
+@pytest.mark.parametrize(("rows", "bad"), [(1, 0), (1, 1), (2, 1), (7, 1), (0, 0.5)])
+def test_small_files_have_the_rows_they_say(tmp_path, rows, bad):
+    sample = write_sample(tmp_path / "s.csv", rows=rows, bad=bad, today=TODAY)
+    assert len(read(tmp_path / "s.csv")[1]) == sample.rows == rows
+    assert sample.rows_bad == round(rows * bad)
+
+
+def test_a_sample_looks_like_a_clients_file(tmp_path):
+    write_sample(tmp_path / "s.csv", rows=3_000, bad=0, today=TODAY)
+    header, cells = read(tmp_path / "s.csv")
+    rows = [dict(zip(header, row, strict=True)) for row in cells]
+    channels = Counter(row["notify_channel"] for row in rows)
+    amounts = [int(row["amount"]) for row in rows]
+    assert tuple(header) == ORDERS.column_names
+    assert 300 < len({row["customer_code"] for row in rows}) <= 500
+    assert {channel: round(count / 3_000, 1) for channel, count in channels.items()} == {
+        "email": 0.7,
+        "sms": 0.2,
+        "none": 0.1,
+    }
+    assert set(ORDERS.column_names) - {name for row in rows for name, cell in row.items() if cell} == set()
+    assert all(row["email"].rpartition("@")[2].startswith("example.") for row in rows)
+    assert all(500 <= amount <= 1_000_000 for amount in amounts)
+    assert 0 < sum(amount > 200_000 for amount in amounts) < 60
+    assert min(row["order_date"] for row in rows) >= (TODAY - timedelta(days=300)).isoformat()
+
+
+def test_the_template_is_a_valid_order_under_its_header(tmp_path):
+    write_template(tmp_path / "t.csv", today=TODAY)
+    header, rows = read(tmp_path / "t.csv", "utf-8-sig")
+    assert (tmp_path / "t.csv").read_bytes().startswith(b"\xef\xbb\xbf")
+    assert tuple(header) == ORDERS.column_names
+    assert judge_rows([dict(zip(header, row, strict=True)) for row in rows]).codes == [[]]

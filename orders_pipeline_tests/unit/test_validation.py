@@ -1,0 +1,384 @@
+"""Staged files become accepted rows and rejections; numbers are those of the list of inputs."""
+
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pandera.errors
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from orders_pipeline.records.judgement import Judge
+from orders_pipeline.records.orders import ORDERS
+from orders_pipeline.records.verdicts import column_failures, row_failures
+from orders_pipeline.rejections import CODES, REJECTIONS_SCHEMA
+from orders_pipeline.validation import Validated, accepted_schema, validate
+from orders_pipeline_tests.factories import judge_rows, order_row, order_rows, raw_cells, row_context, write_staged
+
+ITEM = {"item_code": "A", "quantity": "2", "unit_price": "500", "amount": "1000"}
+
+# One way to get each code that a row can get by itself.
+BROKEN_BY = {
+    "R_TOO_LONG": {"note": "長" * 501},
+    "R_REQUIRED": {"customer_name": ""},
+    "R_CHARS": {"note": "見本\u202e"},
+    "R_REF_FORMAT": {"client_order_ref": "注文1"},
+    "R_CUSTOMER_CODE": {"customer_code": "得意先1"},
+    "R_DATE_FORMAT": {"order_date": "2026-02-30"},
+    "R_DATE_AMBIGUOUS": {"order_date": "04/01/2026"},
+    "R_DATE_RANGE": {"order_date": "2020-01-01"},
+    "R_EMAIL": {"email": "nobody"},
+    "R_PHONE": {"phone": "110"},
+    "R_ITEM_CODE": ITEM | {"item_code": ""},
+    "R_QUANTITY": ITEM | {"quantity": "0"},
+    "R_UNIT_PRICE": ITEM | {"unit_price": "x"},
+    "R_AMOUNT_FORMAT": {"amount": "abc"},
+    "R_AMOUNT_RANGE": {"amount": "0"},
+    "R_AMOUNT_OVER_LIMIT": {"amount": "1000001"},
+    "R_AMOUNT_MISMATCH": ITEM | {"amount": "999"},
+    "R_CURRENCY": {"currency": "USD"},
+    "R_PAYMENT_METHOD": {"payment_method": "cash"},
+    "R_PAYMENT_TOKEN": {"payment_token": "short"},
+    "R_NOTIFY_CHANNEL": {"notify_channel": "fax"},
+    "R_FORBIDDEN_DATA": {"note": "4111111111111111"},
+}
+BY_OTHER_ROWS = {"R_COLUMNS", "R_REF_DUP_IN_FILE", "R_REF_CONFLICT", "R_REF_EXISTS"}
+
+
+@dataclass
+class Outcome:
+    """What validating a file left behind."""
+
+    summary: Validated
+    accepted: pa.Table
+    rejections: list[dict]
+    folder: Path
+    sealed: pd.DataFrame = field(default_factory=pd.DataFrame)
+
+    @property
+    def accepted_rows(self):
+        return self.accepted.column("import_row_number").to_pylist()
+
+    @property
+    def codes(self):
+        return {(one["import_row_number"], one["code"]) for one in self.rejections}
+
+
+@pytest.fixture
+def run(tmp_path):
+    def run(rows, *, numbers=None, known=None, chunk_rows=1000, context=None) -> Outcome:
+        frames = []
+
+        def seal(frame):
+            frames.append(frame)
+            return [f"sealed {number}".encode() for number in frame.index]
+
+        paths = {name: tmp_path / f"{name}.parquet" for name in ("staged", "accepted", "rejections")}
+        summary = validate(
+            write_staged(paths["staged"], rows, numbers=numbers),
+            paths["accepted"],
+            paths["rejections"],
+            record_type=ORDERS,
+            context=context or row_context(),
+            seal=seal,
+            existing=lambda references: {name: known[name] for name in references if name in (known or {})},
+            chunk_rows=chunk_rows,
+        )
+        rejections = pq.read_table(paths["rejections"])
+        assert rejections.schema.equals(REJECTIONS_SCHEMA)
+        sealed = pd.concat(frames) if frames else pd.DataFrame()
+        return Outcome(summary, pq.read_table(paths["accepted"]), rejections.to_pylist(), tmp_path, sealed)
+
+    return run
+
+
+# What is accepted
+
+
+def test_accepted_rows_are_typed_and_hold_no_personal_column(run):
+    outcome = run([order_row(**ITEM, note="内緒", phone="090-1234-5678", payment_token="tok_secret1")])
+    assert outcome.accepted.schema.equals(accepted_schema(ORDERS))
+    assert outcome.accepted.to_pylist() == [
+        {
+            "import_row_number": 1,
+            "client_order_ref": "ORD-0001",
+            "order_date": date(2026, 6, 15),
+            "customer_code": "C-001",
+            "item_code": "A",
+            "quantity": 2,
+            "unit_price": 500,
+            "amount": 1000,
+            "payment_method": "invoice",
+            "notify_channel": "email",
+            "personal": b"sealed 1",
+        }
+    ]
+
+
+def test_columns_left_empty_are_null(run):
+    row = run([order_row(order_date="")]).accepted.to_pylist()[0]
+    assert [row[name] for name in ("order_date", "item_code", "quantity", "unit_price")] == [None] * 4
+
+
+def test_types_are_those_the_database_expects():
+    types = {one.name: str(one.type) for one in accepted_schema(ORDERS)}
+    assert types["import_row_number"] == types["quantity"] == "int32"
+    assert types["amount"] == types["unit_price"] == "int64"
+    assert types["order_date"] == "date32[day]"
+    assert types["personal"] == "binary"
+
+
+def test_personal_columns_are_handed_to_the_seal_normalised_and_by_row_number(run):
+    outcome = run([order_row(phone="０９０-1234-5678", customer_name="カ\u3099ラス店")], numbers=[7])
+    assert list(outcome.sealed.columns) == list(ORDERS.personal_columns)
+    assert outcome.sealed.loc[7, ["phone", "customer_name", "note"]].tolist() == ["09012345678", "ガラス店", ""]
+
+
+def test_no_personal_value_is_in_either_file(run):
+    rows = [order_row(customer_name="秘密商店"), order_row(client_order_ref="B", email="秘密", note="秘密\u202e")]
+    outcome = run(rows)
+    assert outcome.codes == {(2, "R_EMAIL"), (2, "R_CHARS")}
+    for name in ("accepted", "rejections"):
+        assert "秘密" not in str(pq.read_table(outcome.folder / f"{name}.parquet").to_pylist())
+        assert "秘密".encode() not in (outcome.folder / f"{name}.parquet").read_bytes()
+
+
+def test_changed_cells_are_counted_by_column(run):
+    outcome = run(
+        [order_row(amount="1,000"), order_row(client_order_ref=" B ", amount="￥1,000"), order_row(amount="1")]
+    )
+    assert outcome.summary.normalised == Counter({"amount": 2, "client_order_ref": 1})
+
+
+def test_files_are_readable_by_their_owner_only_and_nothing_else_is_left(run):
+    folder = run(order_rows(3)).folder
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "accepted.parquet",
+        "rejections.parquet",
+        "staged.parquet",
+    ]
+    assert (folder / "accepted.parquet").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_failure_in_the_middle_leaves_no_file(run, tmp_path):
+    def fail(_):
+        raise ConnectionError
+
+    staged = write_staged(tmp_path / "staged.parquet", order_rows(3))
+    with pytest.raises(ConnectionError):
+        validate(
+            staged,
+            tmp_path / "accepted.parquet",
+            tmp_path / "rejections.parquet",
+            record_type=ORDERS,
+            context=row_context(),
+            seal=lambda frame: [b""] * len(frame),
+            existing=fail,
+        )
+    assert list(tmp_path.iterdir()) == [staged]
+
+
+# What is rejected
+
+
+@pytest.mark.parametrize("code", BROKEN_BY)
+def test_a_rule_has_a_row_that_breaks_only_it(code):
+    assert judge_rows([order_row(**BROKEN_BY[code])]).codes == [[code]]
+
+
+def test_every_row_code_is_broken_by_some_test():
+    assert {code for code in CODES if code.startswith("R_")} == BROKEN_BY.keys() | BY_OTHER_ROWS
+
+
+@pytest.mark.parametrize("number", ["018", "019", "022"])
+def test_input_018_019_022_rows_of_the_wrong_shape_get_that_code_only(run, number):
+    outcome = run([*order_rows(1), None, order_row(client_order_ref="B", amount="0")])
+    assert outcome.codes == {(2, "R_COLUMNS"), (3, "R_AMOUNT_RANGE")}
+    assert outcome.rejections[0] == {
+        "import_row_number": 2,
+        "line": 3,
+        "column": None,
+        "code": "R_COLUMNS",
+        "detail": "{}",
+    }
+
+
+def test_input_035_numbers_of_rows_are_those_of_the_file(run):
+    outcome = run([*order_rows(2), order_row(client_order_ref="B", amount="0")], numbers=[1, 3, 9])
+    assert outcome.accepted_rows == [1, 3]
+    assert outcome.codes == {(9, "R_AMOUNT_RANGE")}
+    assert outcome.rejections[0]["line"] == 10
+
+
+def test_input_093_a_file_of_bad_rows_reports_all_of_them(run):
+    outcome = run(order_rows(5, amount="0"))
+    assert (outcome.summary.rows_accepted, outcome.summary.rows_rejected) == (0, 5)
+    assert outcome.accepted_rows == []
+    assert outcome.codes == {(number, "R_AMOUNT_RANGE") for number in range(1, 6)}
+
+
+def test_input_094_one_bad_row_does_not_hold_the_others(run):
+    rows = order_rows(10_000)
+    rows[4_321] = order_row(client_order_ref="ORD-4322", amount="abc")
+    outcome = run(rows, chunk_rows=3_000)
+    assert outcome.summary == Validated(9_999, 1, 9_999_000, Counter({"R_AMOUNT_FORMAT": 1}), Counter())
+    assert outcome.accepted_rows == [number for number in range(1, 10_001) if number != 4_322]
+    assert [one["import_row_number"] for one in outcome.rejections] == [4_322]
+
+
+def test_input_098_rows_keep_the_order_of_the_file(run):
+    outcome = run([order_row(client_order_ref=name) for name in ("C", "A", "B")], chunk_rows=2)
+    assert outcome.accepted.column("client_order_ref").to_pylist() == ["C", "A", "B"]
+
+
+def test_every_error_of_a_row_is_reported_by_row_and_in_the_order_of_columns(run):
+    rows = [
+        order_row(note="\u202e", amount="x"),
+        None,
+        order_row(client_order_ref="", currency="USD", email="", order_date="x"),
+    ]
+    assert [(one["import_row_number"], one["column"], one["code"]) for one in run(rows).rejections] == [
+        (1, "amount", "R_AMOUNT_FORMAT"),
+        (1, "note", "R_CHARS"),
+        (2, None, "R_COLUMNS"),
+        (3, "client_order_ref", "R_REQUIRED"),
+        (3, "order_date", "R_DATE_FORMAT"),
+        (3, "email", "R_REQUIRED"),
+        (3, "currency", "R_CURRENCY"),
+    ]
+
+
+def test_rows_are_counted_once_for_a_code_they_have_twice(run):
+    outcome = run([order_row(client_order_ref="", customer_name="")])
+    assert outcome.summary.rejections == Counter({"R_REQUIRED": 1})
+    assert outcome.summary.rows_rejected == 1
+
+
+def test_details_say_limits_and_hints(run):
+    outcome = run([order_row(note="長" * 501, order_date="46113")])
+    assert [json.loads(one["detail"]) for one in outcome.rejections] == [{"hint": "excel_serial"}, {"limit": "500"}]
+
+
+def test_an_empty_staged_file_gives_two_empty_files(run):
+    outcome = run([])
+    assert outcome.summary == Validated(0, 0, 0, Counter(), Counter())
+    assert outcome.accepted.num_rows == len(outcome.rejections) == 0
+
+
+# Other rows and earlier files
+
+
+@pytest.mark.parametrize("chunk_rows", [1, 2, 1000])
+def test_input_053_an_equal_row_with_the_same_reference_repeats_the_first(run, chunk_rows):
+    rows = [order_row(), order_row(client_order_ref="B"), order_row(amount="1,000"), order_row()]
+    outcome = run(rows, chunk_rows=chunk_rows)
+    assert outcome.accepted_rows == [1, 2]
+    assert outcome.codes == {(3, "R_REF_DUP_IN_FILE"), (4, "R_REF_DUP_IN_FILE")}
+    assert {one["detail"] for one in outcome.rejections} == {'{"first_row":"1"}'}
+
+
+@pytest.mark.parametrize("chunk_rows", [1, 2, 1000])
+def test_input_054_different_rows_with_the_same_reference_all_conflict(run, chunk_rows):
+    rows = [order_row(), order_row(client_order_ref="B"), order_row(note="別"), order_row()]
+    outcome = run(rows, chunk_rows=chunk_rows)
+    assert outcome.accepted_rows == [2]
+    assert outcome.codes == {(1, "R_REF_CONFLICT"), (3, "R_REF_CONFLICT"), (4, "R_REF_CONFLICT")}
+
+
+def test_input_055_references_that_differ_by_case_only_conflict(run):
+    outcome = run([order_row(client_order_ref="ord-1"), order_row(client_order_ref="ORD-1")])
+    assert outcome.codes == {(1, "R_REF_CONFLICT"), (2, "R_REF_CONFLICT")}
+
+
+def test_input_056_a_reference_of_an_earlier_file_is_refused_with_its_batch(run):
+    outcome = run(order_rows(3), known={"ord-0002": "20260101-abc"})
+    assert outcome.accepted_rows == [1, 3]
+    assert [(one["code"], json.loads(one["detail"])) for one in outcome.rejections] == [
+        ("R_REF_EXISTS", {"batch_id": "20260101-abc"})
+    ]
+
+
+def test_input_096_a_file_sent_again_in_another_form_is_refused_row_by_row(run):
+    outcome = run(order_rows(4), known={f"ord-000{number}": "earlier" for number in range(1, 5)}, chunk_rows=3)
+    assert outcome.summary.rejections == Counter({"R_REF_EXISTS": 4})
+    assert outcome.summary.rows_accepted == 0
+
+
+def test_rows_without_a_usable_reference_repeat_nothing(run):
+    rows = [
+        order_row(client_order_ref=""),
+        order_row(client_order_ref=""),
+        order_row(client_order_ref="注"),
+        None,
+        None,
+    ]
+    assert run(rows).codes == {
+        (1, "R_REQUIRED"),
+        (2, "R_REQUIRED"),
+        (3, "R_REF_FORMAT"),
+        (4, "R_COLUMNS"),
+        (5, "R_COLUMNS"),
+    }
+
+
+def test_a_repeated_row_shows_its_other_errors_too(run):
+    outcome = run([order_row(amount="0"), order_row(amount="0")])
+    assert outcome.codes == {(1, "R_AMOUNT_RANGE"), (2, "R_AMOUNT_RANGE"), (2, "R_REF_DUP_IN_FILE")}
+
+
+@given(st.lists(st.tuples(st.sampled_from("AaB"), st.sampled_from(["1", "2"])), max_size=8), st.integers(1, 4))
+@settings(max_examples=15, deadline=None)
+def test_duplicates_are_those_a_slow_count_finds(tmp_path_factory, orders, chunk_rows):
+    from orders_pipeline.duplicates import find_duplicates
+
+    rows = [order_row(client_order_ref=name, amount=amount) for name, amount in orders]
+    staged = write_staged(tmp_path_factory.mktemp("staged") / "staged.parquet", rows)
+    found = find_duplicates(staged, Judge(ORDERS, row_context()), chunk_rows)
+    expected = []
+    for number, order in enumerate(orders, start=1):
+        group = [(at, other) for at, other in enumerate(orders, start=1) if other[0].lower() == order[0].lower()]
+        conflict = len({other for _, other in group}) > 1
+        if conflict or number != group[0][0]:
+            expected.append((number, conflict, group[0][0]))
+    assert list(zip(found.row.tolist(), found.conflict.tolist(), found.first.tolist(), strict=True)) == expected
+
+
+# Pandera is the authority
+
+
+def test_masks_say_what_panderas_failure_cases_say():
+    rows = [order_row(), *(order_row(**cells) for cells in BROKEN_BY.values())]
+    rows += [order_row(notify_channel="sms"), order_row(payment_method="card_on_file", amount="-1", email="")]
+    judge = Judge(ORDERS, row_context())
+    numbers = pa.array(range(101, 101 + len(rows)), pa.int32())
+    judged, _, _ = judge.judge(numbers, raw_cells(rows))
+    values = pa.table(dict(judged.values)).to_pandas(types_mapper=pd.ArrowDtype).set_index(numbers.to_numpy())
+    for schema, frame in ((judge.text_schema, judged.text_frame(ORDERS.column_names)), (judge.typed_schema, values)):
+        assert masked(schema, frame) == failure_cases(schema, frame) != set()
+
+
+def masked(schema, frame):
+    found = set()
+    for name, column in schema.columns.items():
+        for check, failed in zip(column.checks, column_failures(column, frame[name]), strict=True):
+            found |= {(name, check.name, number) for number in frame.index[np.flatnonzero(failed)]}
+    for check, failed in zip(schema.checks, row_failures(schema, frame), strict=True):
+        found |= {("", check.name, number) for number in frame.index[np.flatnonzero(failed)]}
+    return found
+
+
+def failure_cases(schema, frame):
+    try:
+        schema.validate(frame, lazy=True)
+    except pandera.errors.SchemaErrors as errors:
+        cases = errors.failure_cases
+        columns = cases["column"].where(cases["schema_context"] == "Column", "")
+        return set(zip(columns, cases["check"], cases["index"], strict=True))
+    return set()

@@ -1,0 +1,98 @@
+-- name: insert_batch
+-- A file that was seen for the first time.
+INSERT INTO batches (batch_id, client_code, csv_source, landing_key, landing_version, source_sha256, source_bytes,
+                     again_no, bulk_import_group)
+VALUES (:batch_id, :client_code, :csv_source, :landing_key, :landing_version, :source_sha256, :source_bytes,
+        :again_no, :batch_id)
+ON CONFLICT (batch_id) DO NOTHING
+
+-- name: batch
+-- One batch.
+SELECT * FROM batches WHERE batch_id = :batch_id
+
+-- name: batch_progress
+-- One batch with its counts.
+SELECT * FROM batch_progress WHERE batch_id = :batch_id
+
+-- name: recent_batches
+-- The newest batches with their counts.
+SELECT * FROM batch_progress ORDER BY received_at DESC, batch_id DESC LIMIT :limit
+
+-- name: batch_with_same_bytes
+-- The newest batch of a client made from the same bytes.
+SELECT batch_id, again_no, status FROM batches
+WHERE client_code = :client_code AND source_sha256 = :source_sha256 AND duplicate_of IS NULL
+ORDER BY again_no DESC LIMIT 1
+
+-- name: set_source
+-- What the archived bytes are.
+UPDATE batches SET source_sha256 = :source_sha256, source_bytes = :source_bytes WHERE batch_id = :batch_id
+
+-- name: set_duplicate
+-- The same bytes came before, as another batch.
+UPDATE batches SET source_sha256 = :source_sha256, source_bytes = :source_bytes, duplicate_of = :duplicate_of
+WHERE batch_id = :batch_id
+
+-- name: set_staged
+-- What staging learned of the file.
+UPDATE batches SET status = 'staged', encoding = :encoding,
+                   source_layout = CAST(:source_layout AS jsonb), bulk_import_group = :bulk_import_group,
+                   rows_total = :rows_total, rows_blank = :rows_blank
+WHERE batch_id = :batch_id AND status = 'received'
+
+-- name: set_validated
+-- What validation decided, before the rows are loaded.
+UPDATE batches SET status = 'validated', rows_accepted = :rows_accepted, rows_rejected = :rows_rejected,
+                   amount_accepted = :amount_accepted, cells_normalised = CAST(:cells_normalised AS jsonb)
+WHERE batch_id = :batch_id AND status = 'staged'
+
+-- name: set_loaded
+-- The rows are orders now.
+UPDATE batches SET status = 'loaded' WHERE batch_id = :batch_id AND status = 'validated'
+
+-- name: move_accepted_to_rejected
+-- Rows that another batch loaded first, between validation and load.
+UPDATE batches SET rows_accepted = rows_accepted - :rows, rows_rejected = rows_rejected + :rows,
+                   amount_accepted = amount_accepted - :amount
+WHERE batch_id = :batch_id
+
+-- name: set_status
+-- Move a batch that is not finished to another state, with the reason if there is one.
+UPDATE batches SET status = :status, status_code = :status_code, status_detail = CAST(:status_detail AS jsonb),
+                   finished_at = CASE WHEN :status IN ('completed', 'completed_with_errors', 'rejected', 'cancelled')
+                                      THEN now() END
+WHERE batch_id = :batch_id AND finished_at IS NULL
+
+-- name: add_stage_seconds
+-- Time spent in a stage, over all its runs.
+INSERT INTO batch_stages (batch_id, stage, seconds) VALUES (:batch_id, :stage, :seconds)
+ON CONFLICT (batch_id, stage) DO UPDATE SET seconds = batch_stages.seconds + excluded.seconds
+
+-- name: stage_seconds
+-- Time spent in each stage.
+SELECT stage, seconds FROM batch_stages WHERE batch_id = :batch_id
+
+-- name: group_of_batch
+-- The group of a client's batch, for the file that corrects it.
+SELECT bulk_import_group FROM batches WHERE batch_id = :batch_id AND client_code = :client_code
+
+-- name: batches_without_run
+-- Registered batches that nobody works on and no run was requested for lately.
+SELECT batch_id, client_code, csv_source, run_requests FROM batches
+WHERE status = 'received' AND landing_key IS NOT NULL
+  AND (run_requested_at IS NULL OR run_requested_at < now() - make_interval(secs => :patience_s))
+  AND NOT EXISTS (SELECT FROM workers WHERE workers.batch_id = batches.batch_id AND ended_at IS NULL)
+ORDER BY received_at, batch_id LIMIT :limit
+
+-- name: count_run_request
+-- A run is asked for.
+UPDATE batches SET run_requests = run_requests + 1, run_requested_at = now() WHERE batch_id = :batch_id
+RETURNING run_requests
+
+-- name: count_batches_of_client
+-- How many files a client has sent.
+SELECT count(*) FROM batches WHERE client_code = :client_code
+
+-- name: server_version
+-- Which PostgreSQL answers.
+SELECT current_setting('server_version')

@@ -1,0 +1,99 @@
+-- name: orders_to_notify
+-- Orders whose customer is to be told and that no notification covers yet.
+SELECT order_id, customer_code, notify_channel, import_row_number, personal FROM orders
+WHERE batch_id = :batch_id AND notify_channel <> 'none'
+  AND NOT EXISTS (SELECT FROM notification_orders AS member WHERE member.order_id = orders.order_id)
+ORDER BY import_row_number
+
+-- name: insert_notifications
+-- The planned notifications; each waits for its orders to be final.
+INSERT INTO notifications (notification_id, batch_id, customer_code, channel)
+SELECT notification_id, :batch_id, customer_code, channel
+FROM unnest(CAST(:notification_ids AS uuid[]), CAST(:customer_codes AS text[]), CAST(:channels AS text[]))
+     AS planned (notification_id, customer_code, channel)
+
+-- name: insert_notification_orders
+-- Which orders each one is about.
+INSERT INTO notification_orders (notification_id, order_id)
+SELECT * FROM unnest(CAST(:notification_ids AS uuid[]), CAST(:order_ids AS bigint[]))
+
+-- name: lock_waiting_notifications
+-- The waiting notifications that payments belong to, so that two workers do not each leave the last word to the other.
+SELECT notification_id FROM notifications
+WHERE status = 'waiting' AND notification_id IN (
+    SELECT member.notification_id
+    FROM payment_orders AS share JOIN notification_orders AS member USING (order_id)
+    WHERE share.payment_id = ANY(CAST(:payment_ids AS uuid[])))
+ORDER BY notification_id FOR UPDATE
+
+-- name: ready_notifications
+-- Those of them whose orders are all final.
+UPDATE notifications SET status = 'ready', next_attempt_at = now()
+WHERE notification_id = ANY(CAST(:notification_ids AS uuid[])) AND status = 'waiting' AND NOT EXISTS (
+    SELECT FROM notification_orders AS member JOIN orders USING (order_id)
+    WHERE member.notification_id = notifications.notification_id
+      AND orders.status IN ('pending', 'paying', 'unknown'))
+
+-- name: ready_notifications_of_batch
+-- The same over a whole batch.
+UPDATE notifications SET status = 'ready', next_attempt_at = now()
+WHERE batch_id = :batch_id AND status = 'waiting' AND NOT EXISTS (
+    SELECT FROM notification_orders AS member JOIN orders USING (order_id)
+    WHERE member.notification_id = notifications.notification_id
+      AND orders.status IN ('pending', 'paying', 'unknown'))
+
+-- name: release_notifications_of_lost_workers
+-- What a lost worker was sending may or may not have arrived.
+UPDATE notifications SET status = 'unknown', claimed_by = NULL, outcome_code = 'worker-lost', next_attempt_at = now()
+FROM workers
+WHERE notifications.batch_id = :batch_id AND status IN ('sending', 'unknown')
+  AND workers.worker_id = claimed_by AND workers.ended_at IS NOT NULL
+
+-- name: renew_notification_attempts
+-- A new drain tries everything again.
+UPDATE notifications SET attempts = 0, next_attempt_at = now()
+WHERE batch_id = :batch_id AND status IN ('ready', 'unknown') AND claimed_by IS NULL
+
+-- name: claim_notifications
+-- Take due notifications for a worker, oldest first.
+WITH due AS (
+    SELECT notification_id, status AS was FROM notifications
+    WHERE batch_id = :batch_id AND status IN ('ready', 'unknown') AND claimed_by IS NULL
+      AND next_attempt_at <= clock_timestamp() AND attempts < :max_attempts
+    ORDER BY next_attempt_at, notification_id LIMIT :limit
+    FOR UPDATE SKIP LOCKED
+), claimed AS (
+    UPDATE notifications SET status = CASE due.was WHEN 'ready' THEN 'sending' ELSE 'unknown' END,
+                             claimed_by = :worker_id, attempts = attempts + 1
+    FROM due WHERE notifications.notification_id = due.notification_id
+    RETURNING notifications.*
+)
+SELECT claimed.notification_id, claimed.customer_code, claimed.channel, claimed.status, claimed.attempts,
+       members.*, first.import_row_number, first.personal
+FROM claimed
+CROSS JOIN LATERAL (
+    SELECT array_agg(order_id ORDER BY order_id)         AS order_ids,
+           array_agg(client_order_ref ORDER BY order_id) AS refs,
+           array_agg(amount ORDER BY order_id)           AS amounts,
+           array_agg(status ORDER BY order_id)           AS order_statuses
+    FROM notification_orders AS member JOIN orders USING (order_id)
+    WHERE member.notification_id = claimed.notification_id
+) AS members
+JOIN orders AS first ON first.order_id = members.order_ids[1]
+
+-- name: record_notifications
+-- What came of claims, if they are still this worker's.
+UPDATE notifications SET status = result.status, claimed_by = NULL, outcome_code = result.code,
+                         service_notification_id = coalesce(result.service_notification_id,
+                                                            notifications.service_notification_id),
+                         next_attempt_at = clock_timestamp() + make_interval(secs => result.delay_s),
+                         sent_at = CASE WHEN result.status = 'sent' THEN clock_timestamp() END
+FROM unnest(CAST(:notification_ids AS uuid[]), CAST(:statuses AS text[]), CAST(:service_notification_ids AS text[]),
+            CAST(:codes AS text[]), CAST(:delays_s AS double precision[]))
+     AS result (notification_id, status, service_notification_id, code, delay_s)
+WHERE notifications.notification_id = result.notification_id AND notifications.claimed_by = :worker_id
+
+-- name: seconds_to_next_notification
+-- How long until a notification of this batch may be tried.
+SELECT extract(epoch FROM min(next_attempt_at) - clock_timestamp()) FROM notifications
+WHERE batch_id = :batch_id AND status IN ('ready', 'unknown') AND claimed_by IS NULL AND attempts < :max_attempts

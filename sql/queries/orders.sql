@@ -1,0 +1,65 @@
+-- name: begin_chunk
+-- Take a chunk of a batch for loading; touches nothing when it is loaded already.
+INSERT INTO loaded_chunks (batch_id, chunk_no, rows) VALUES (:batch_id, :chunk_no, :rows) ON CONFLICT DO NOTHING
+
+-- name: copy_orders
+-- Accepted rows, straight into the table; the columns are the catalogue's.
+COPY orders ({columns}) FROM STDIN WITH (FORMAT csv)
+
+-- name: create_contested_orders
+-- A place beside the table for a chunk that may collide with another batch.
+CREATE TEMPORARY TABLE contested_orders ON COMMIT DROP AS SELECT {columns} FROM orders WITH NO DATA
+
+-- name: copy_contested_orders
+-- The same rows, beside the table.
+COPY contested_orders ({columns}) FROM STDIN WITH (FORMAT csv)
+
+-- name: insert_contested_orders
+-- Those whose reference is still free.
+INSERT INTO orders ({columns}) SELECT {columns} FROM contested_orders
+ON CONFLICT (lower(client_order_ref), client_code) DO NOTHING
+
+-- name: reject_contested_orders
+-- The others are given back, naming the batch that has the reference.
+WITH lost AS (
+    SELECT mine.batch_id, mine.import_row_number, mine.amount, theirs.batch_id AS other
+    FROM contested_orders AS mine
+    JOIN orders AS theirs ON lower(theirs.client_order_ref) = lower(mine.client_order_ref)
+                         AND theirs.client_code = mine.client_code AND theirs.batch_id <> mine.batch_id
+), given_back AS (
+    INSERT INTO rejections (batch_id, import_row_number, column_name, code, detail)
+    SELECT batch_id, import_row_number, 'client_order_ref', 'R_REF_EXISTS', jsonb_build_object('batch_id', other)
+    FROM lost
+)
+SELECT count(*) AS rows, coalesce(sum(amount), 0) AS amount FROM lost WHERE batch_id = :batch_id
+
+-- name: existing_refs
+-- Which references (in lower case) a client has used in other batches.
+SELECT lower(client_order_ref) AS ref, batch_id FROM orders
+WHERE lower(client_order_ref) = ANY(:refs) AND client_code = :client_code AND batch_id <> :batch_id
+
+-- name: copy_rejections
+-- What validation gave back.
+COPY rejections (batch_id, import_row_number, line, column_name, code, detail) FROM STDIN WITH (FORMAT csv)
+
+-- name: insert_file_rejection
+-- A whole file is given back, once.
+INSERT INTO rejections (batch_id, line, column_name, code, detail)
+SELECT :batch_id, :line, :column_name, :code, CAST(:detail AS jsonb)
+WHERE NOT EXISTS (SELECT FROM rejections WHERE batch_id = :batch_id AND code = :code
+                  AND import_row_number IS NULL AND column_name IS NOT DISTINCT FROM :column_name)
+
+-- name: rejections
+-- A batch's rejections in the order of the file.
+SELECT import_row_number, line, column_name, code, detail FROM rejections
+WHERE batch_id = :batch_id ORDER BY import_row_number NULLS FIRST, rejection_id
+
+-- name: rejections_by_code
+-- How many rows (or files) each code gave back.
+SELECT code, count(*) AS rejected FROM (
+    SELECT DISTINCT code, import_row_number FROM rejections WHERE batch_id = :batch_id AND code NOT LIKE 'W%'
+) AS each GROUP BY code ORDER BY rejected DESC, code
+
+-- name: loaded_totals
+-- What the orders of a batch amount to.
+SELECT count(*) AS orders, coalesce(sum(amount), 0) AS amount FROM orders WHERE batch_id = :batch_id

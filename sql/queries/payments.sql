@@ -1,0 +1,120 @@
+-- name: lock_batch
+-- One planner at a time.
+SELECT batch_id FROM batches WHERE batch_id = :batch_id FOR UPDATE
+
+-- name: orders_to_plan
+-- Orders that no live payment covers; what is sealed only where a card is needed.
+SELECT order_id, customer_code, payment_method, amount, import_row_number,
+       CASE WHEN payment_method = 'card_on_file' THEN personal END AS personal
+FROM orders
+WHERE batch_id = :batch_id AND status = 'pending'
+  AND NOT EXISTS (SELECT FROM payment_orders AS share WHERE share.order_id = orders.order_id AND share.live)
+ORDER BY import_row_number
+
+-- name: insert_payments
+-- The planned transactions.
+INSERT INTO payments (payment_id, batch_id, customer_code, payment_method, amount)
+SELECT payment_id, :batch_id, customer_code, payment_method, amount
+FROM unnest(CAST(:payment_ids AS uuid[]), CAST(:customer_codes AS text[]), CAST(:payment_methods AS text[]),
+            CAST(:amounts AS integer[])) AS planned (payment_id, customer_code, payment_method, amount)
+
+-- name: insert_allocations
+-- Which order has which share, all at once: the schema checks that shares add up.
+INSERT INTO payment_orders (payment_id, order_id, amount)
+SELECT * FROM unnest(CAST(:payment_ids AS uuid[]), CAST(:order_ids AS bigint[]), CAST(:amounts AS integer[]))
+
+-- name: release_payments_of_lost_workers
+-- What a lost worker was sending may or may not have arrived.
+UPDATE payments SET status = 'unknown', claimed_by = NULL, outcome_code = 'worker-lost',
+                    next_attempt_at = CASE WHEN status = 'sending'
+                        THEN sent_at + make_interval(secs => :doubt_s) ELSE next_attempt_at END
+FROM workers
+WHERE payments.batch_id = :batch_id AND settled_at IS NULL
+  AND workers.worker_id = claimed_by AND workers.ended_at IS NOT NULL
+
+-- name: orders_of_released_payments
+-- Their orders are as unknown as they are.
+UPDATE orders SET status = 'unknown', status_changed_at = now()
+FROM payments JOIN payment_orders AS share USING (payment_id)
+WHERE payments.batch_id = :batch_id AND payments.status = 'unknown' AND share.live
+  AND orders.order_id = share.order_id AND orders.status = 'paying'
+
+-- name: renew_payment_attempts
+-- A new drain tries everything again; what waits for a look-up keeps its time.
+UPDATE payments SET attempts = 0,
+                    next_attempt_at = CASE WHEN status = 'planned' THEN now() ELSE next_attempt_at END
+WHERE batch_id = :batch_id AND settled_at IS NULL AND claimed_by IS NULL
+
+-- name: claim_payments
+-- Take due payments for a worker; what was planned is being sent from here on.
+WITH due AS (
+    SELECT payment_id, status AS was FROM payments
+    WHERE batch_id = :batch_id AND settled_at IS NULL AND claimed_by IS NULL
+      AND next_attempt_at <= clock_timestamp() AND attempts < :max_attempts
+    ORDER BY next_attempt_at, payment_id LIMIT :limit
+    FOR UPDATE SKIP LOCKED
+), claimed AS (
+    UPDATE payments SET status = CASE due.was WHEN 'planned' THEN 'sending' ELSE 'unknown' END,
+                        claimed_by = :worker_id, attempts = attempts + 1, sent_at = clock_timestamp()
+    FROM due WHERE payments.payment_id = due.payment_id
+    RETURNING payments.*
+), marked AS (
+    UPDATE orders SET status = 'paying', status_changed_at = now()
+    FROM claimed JOIN payment_orders AS share USING (payment_id)
+    WHERE orders.order_id = share.order_id AND claimed.status = 'sending'
+)
+SELECT claimed.payment_id, claimed.customer_code, claimed.payment_method, claimed.amount, claimed.status,
+       claimed.attempts, claimed.outcome_code, shares.order_ids, shares.order_amounts,
+       card.import_row_number, card.personal
+FROM claimed
+CROSS JOIN LATERAL (
+    SELECT array_agg(order_id ORDER BY order_id) AS order_ids, array_agg(amount ORDER BY order_id) AS order_amounts
+    FROM payment_orders WHERE payment_orders.payment_id = claimed.payment_id
+) AS shares
+LEFT JOIN orders AS card ON card.order_id = shares.order_ids[1] AND claimed.payment_method = 'card_on_file'
+
+-- name: record_payments
+-- What came of claims, if they are still this worker's.
+UPDATE payments SET status = result.status, claimed_by = NULL, outcome_code = result.code,
+                    service_payment_id = coalesce(result.service_payment_id, payments.service_payment_id),
+                    next_attempt_at = clock_timestamp() + make_interval(secs => result.delay_s),
+                    settled_at = CASE WHEN result.status IN ('succeeded', 'declined') THEN clock_timestamp() END
+FROM unnest(CAST(:payment_ids AS uuid[]), CAST(:statuses AS text[]), CAST(:service_payment_ids AS text[]),
+            CAST(:codes AS text[]), CAST(:delays_s AS double precision[]))
+     AS result (payment_id, status, service_payment_id, code, delay_s)
+WHERE payments.payment_id = result.payment_id AND payments.claimed_by = :worker_id
+RETURNING payments.payment_id
+
+-- name: orders_follow_payments
+-- An order's state is its live payment's; back to pending only when that was certainly not charged.
+UPDATE orders SET status_changed_at = now(), status = CASE payments.status
+    WHEN 'planned' THEN 'pending' WHEN 'sending' THEN 'paying' WHEN 'succeeded' THEN 'paid' ELSE payments.status END
+FROM payments JOIN payment_orders AS share USING (payment_id)
+WHERE payments.payment_id = ANY(CAST(:payment_ids AS uuid[])) AND share.live AND orders.order_id = share.order_id
+
+-- name: retire_allocations
+-- A declined payment covers its orders no more.
+UPDATE payment_orders SET live = false FROM payments
+WHERE payments.payment_id = payment_orders.payment_id AND payments.status = 'declined' AND live
+  AND payments.payment_id = ANY(CAST(:payment_ids AS uuid[]))
+
+-- name: seconds_to_next_payment
+-- How long until a payment of this batch may be tried.
+SELECT extract(epoch FROM min(next_attempt_at) - clock_timestamp()) FROM payments
+WHERE batch_id = :batch_id AND settled_at IS NULL AND claimed_by IS NULL AND attempts < :max_attempts
+  AND next_attempt_at < now() + interval '1 day'
+
+-- name: payment_totals
+-- What the checks compare: live payments and the orders under them.
+SELECT count(*) AS payments,
+       coalesce(sum(amount), 0) AS amount,
+       coalesce(sum(amount) FILTER (WHERE status = 'succeeded'), 0) AS succeeded,
+       coalesce(max(amount), 0) AS largest
+FROM payments WHERE batch_id = :batch_id
+
+-- name: orders_paid_twice
+-- Orders of a batch in more than one live payment.
+SELECT count(*) FROM (
+    SELECT order_id FROM payment_orders JOIN payments USING (payment_id)
+    WHERE batch_id = :batch_id AND live GROUP BY order_id HAVING count(*) > 1
+) AS each

@@ -1,0 +1,36 @@
+-- name: start_worker
+-- A process begins to work on a batch.
+INSERT INTO workers (batch_id, run_id, lease_until)
+VALUES (:batch_id, :run_id, clock_timestamp() + make_interval(secs => :lease_s)) RETURNING worker_id
+
+-- name: renew_lease
+-- A worker is still there; touches nothing once it was given up.
+UPDATE workers SET lease_until = clock_timestamp() + make_interval(secs => :lease_s)
+WHERE worker_id = :worker_id AND ended_at IS NULL
+
+-- name: end_worker
+-- A worker leaves in good order.
+UPDATE workers SET ended_at = now() WHERE worker_id = :worker_id AND ended_at IS NULL
+
+-- name: end_lost_workers
+-- Give up workers of a batch whose lease ran out or whose session is gone.
+UPDATE workers SET ended_at = now()
+WHERE batch_id = :batch_id AND ended_at IS NULL
+  AND (lease_until < clock_timestamp()
+       OR (started_at < clock_timestamp() - interval '2 seconds' AND NOT EXISTS (
+               SELECT FROM pg_locks JOIN pg_database ON pg_database.oid = pg_locks.database
+               WHERE locktype = 'advisory' AND granted AND datname = current_database()
+                 AND classid = :lock_class AND objid = worker_id)))
+RETURNING worker_id, run_id
+
+-- name: live_workers
+-- Who works on a batch now.
+SELECT worker_id, run_id FROM workers WHERE batch_id = :batch_id AND ended_at IS NULL
+
+-- name: lock_worker
+-- Held by a worker's session as long as the session lives.
+SELECT pg_advisory_lock(:lock_class, CAST(:worker_id AS integer))
+
+-- name: try_lock_batch
+-- Held while one process stages, validates or loads a batch.
+SELECT pg_try_advisory_lock(:lock_class, hashtext(:batch_id))
