@@ -183,7 +183,7 @@ def _copy_report(batch_id: str, name: str, target: Path | None) -> None:
                 shutil.copyfileobj(source, sys.stdout.buffer)
         else:
             shutil.copyfile(path, target)
-            complaints.print(f"written to {target}")
+            complaints.print(f"written to {target}", markup=False)
 
 
 report_output = click.option(
@@ -234,7 +234,8 @@ def sample(rows: int, seed: int, bad: float, encoding: str, output: Path, *, as_
     _answer(
         result,
         lambda console, _: console.print(
-            f"{output}: {made.rows:,} rows, {made.rows_bad:,} of them bad on purpose, {made.amount:,} yen in the good ones"
+            f"{output}: {made.rows:,} rows, {made.rows_bad:,} of them bad on purpose, {made.amount:,} yen in the good ones",
+            markup=False,
         ),
         as_json=as_json,
     )
@@ -248,7 +249,7 @@ def template(output: Path, *, as_json: bool) -> None:
     from orders_pipeline.synthetic import write_template
 
     write_template(output)
-    _answer({"file": str(output)}, lambda console, _: console.print(f"{output} written"), as_json=as_json)
+    _answer({"file": str(output)}, lambda console, _: console.print(f"{output} written", markup=False), as_json=as_json)
 
 
 @main.group()
@@ -338,7 +339,13 @@ def demo(rows: int, *, as_json: bool) -> None:
 
 
 @main.command()
-@click.option("--port", default=3000, show_default=True, type=click.IntRange(1, 65535))
+@click.option(
+    "--port",
+    default=3000,
+    show_default=True,
+    type=click.IntRange(1, 65534),
+    help="Port of the UI; reports are at the next one.",
+)
 @answers
 def up(port: int, *, as_json: bool) -> None:
     """Run the whole system for the browser; Ctrl-C stops all of it."""

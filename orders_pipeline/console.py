@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -96,13 +97,13 @@ def show_summary(console: Console, summary: Mapping[str, Any]) -> None:
     spent = ", ".join(f"{STAGE_WORDS[stage]} {seconds[stage]:.1f}" for stage in STAGE_WORDS if seconds.get(stage))
     console.print(f"  seconds        {spent or 'none yet'}; {seconds['total']:.1f} in all")
     for name, location in summary["artifacts"].items():
-        console.print(f"  {name:<14} {location}", soft_wrap=True, highlight=False)
+        console.print(f"  {name:<14} {plain(location)}", soft_wrap=True, highlight=False)
 
 
 def show_counts(console: Console, summary: Mapping[str, Any]) -> None:
     """Print the rows of a file and why rows were given back."""
     console.print(
-        f"  file           {summary['csv_source']} from {summary['client_code']}, {summary['encoding'] or 'not read'}",
+        f"  file           {plain(summary['csv_source'])} from {summary['client_code']}, {summary['encoding'] or 'not read'}",
         highlight=False,
     )
     rows = summary["rows"]
@@ -129,6 +130,11 @@ def _show_settlement(console: Console, summary: Mapping[str, Any]) -> None:
     console.print(f"  notifications  {told['planned']:,} planned: {told['sent']:,} sent{rest}")
 
 
+def plain(text: str) -> str:
+    """Return text that came from outside as a terminal may show it: no markup in it, and nothing that moves the cursor."""
+    return escape("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text))
+
+
 def describe_code(code: str, detail: Mapping[str, str]) -> str:
     """Return a code with its sentence."""
     sentence = message(code, "en", detail)
@@ -150,7 +156,7 @@ def show_batches(console: Console, summaries: Sequence[Mapping[str, Any]]) -> No
         table.add_row(
             each["batch_id"],
             each["client_code"],
-            each["csv_source"],
+            plain(each["csv_source"]),
             each["status"],
             _number(rows["total"]),
             _number(rows["rejected"]),

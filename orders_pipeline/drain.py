@@ -11,8 +11,8 @@ import queue
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Generic, Protocol, TypeVar
 
 from orders_pipeline.database import DatabaseUnavailable
@@ -77,7 +77,7 @@ class _Loop(Generic[Claim]):
         self._concurrency = concurrency
         self._stop = stop
         self._done: queue.SimpleQueue[Future[tuple[Claim, Outcome]]] = queue.SimpleQueue()
-        self._in_flight = 0
+        self._in_flight: set[Future[tuple[Claim, Outcome]]] = set()
         self._paused_until = 0.0
 
     def run(self, more_to_come: Callable[[], bool]) -> None:
@@ -90,29 +90,33 @@ class _Loop(Generic[Claim]):
                 return
 
     def finish(self) -> None:
-        """Write down what is still in flight."""
-        while self._in_flight:
-            self._record()
+        """Write down what is still in flight, whichever moment the loop was left at."""
+        self._write_down(wait(self._in_flight).done)
 
     def _claim(self) -> None:
         # twice the concurrency, so that a thread finds its next piece while the last results are being written
-        room = 2 * self._concurrency - self._in_flight
+        room = 2 * self._concurrency - len(self._in_flight)
         if self._stop.is_set() or room < self._concurrency or time.monotonic() < self._paused_until:
             return
         for claim in persist(lambda: self._ledger.claim(room)):
-            self._pool.submit(self._carry_out, claim).add_done_callback(self._done.put)
-            self._in_flight += 1
+            future = self._pool.submit(self._carry_out, claim)
+            self._in_flight.add(future)
+            future.add_done_callback(self._done.put)
 
     def _carry_out(self, claim: Claim) -> tuple[Claim, Outcome]:
         return claim, self._act(claim)
 
     def _record(self) -> None:
         futures = self._collect()
-        self._in_flight -= len(futures)
-        if not futures:
-            return
-        results = [future.result() for future in futures]
-        persist(lambda: self._ledger.record(results))
+        self._write_down(futures)
+        for future in futures:
+            future.result()  # what went wrong in an act is raised once the others are written down
+
+    def _write_down(self, futures: Collection[Future[tuple[Claim, Outcome]]]) -> None:
+        results = [future.result() for future in futures if future.exception() is None]
+        if results:
+            persist(lambda: self._ledger.record(results))
+        self._in_flight.difference_update(futures)
         for _, outcome in results:
             if outcome.hold_s:
                 self._paused_until = max(self._paused_until, time.monotonic() + outcome.hold_s)

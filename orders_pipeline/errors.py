@@ -6,6 +6,7 @@ it happened to) is kept under that reference in a file that only its owner reads
 
 from __future__ import annotations
 
+import contextlib
 import traceback
 import uuid
 from pathlib import Path
@@ -19,7 +20,8 @@ def describe(error: BaseException, home: Path) -> str:
         text = str(error)
         return text if text.startswith(error.code) else f"{error.code}: {text}"  # type: ignore[attr-defined]
     reference = uuid.uuid4().hex[:12]
-    _keep(error, reference, home / "errors.log")
+    with contextlib.suppress(OSError):  # where nothing can be written, the reference alone must do
+        _keep(error, reference, home / "errors.log")
     return f"{UNEXPECTED}: something unforeseen happened; reference {reference}"
 
 

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC
 from typing import Any, Literal
 
 import requests
@@ -54,7 +55,9 @@ class Answer:
     @property
     def problem(self) -> str:
         """Return the last part of a problem's type, the contract's word for it, or the HTTP status without one."""
-        return safe_code(str(self.body.get("type", "")).rstrip("/").rpartition("/")[2]) or f"http-{self.status}"
+        kind = self.body.get("type")
+        word = kind.rstrip("/").rpartition("/")[2] if isinstance(kind, str) else None
+        return safe_code(word) or f"http-{self.status}"
 
     @property
     def code(self) -> str | None:
@@ -220,7 +223,9 @@ def parse_retry_after(value: str | None) -> float | None:
     if text.isascii() and text.isdigit() and len(text) <= 9:
         return min(float(text), MAX_RETRY_AFTER_S)
     try:
-        moment = email.utils.parsedate_to_datetime(text).timestamp()
+        moment = email.utils.parsedate_to_datetime(text)
+        if moment.tzinfo is None:  # the asctime form names no zone; HTTP says it is UTC
+            moment = moment.replace(tzinfo=UTC)
+        return min(max(moment.timestamp() - time.time(), 0.0), MAX_RETRY_AFTER_S)
     except (TypeError, ValueError, OverflowError):
         return None
-    return min(max(moment - time.time(), 0.0), MAX_RETRY_AFTER_S)

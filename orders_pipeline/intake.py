@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 import time
@@ -259,12 +260,20 @@ def import_file(system: System, path: Path, client_code: str, *, again: bool) ->
 
 
 def copy_unchanging(path: Path, target: Path, max_bytes: int) -> tuple[str, int]:
-    """Copy a file and return its SHA-256 and bytes; raise FileRejected when it is too large or changes meanwhile."""
+    """Copy a file and return its SHA-256 and bytes.
+
+    Raises FileRejected for a name that is no text, and when the file cannot be read, is too large or changes meanwhile.
+    """
+    if path.name.encode("utf-8", "ignore") != os.fsencode(path.name):
+        raise FileRejected("F_NAME")
     before = path.stat()
     if before.st_size > max_bytes:
         raise FileRejected("F_TOO_LARGE", {"limit": str(max_bytes)})
     target.touch(mode=0o600)
-    shutil.copyfile(path, target)
+    try:
+        shutil.copyfile(path, target)
+    except (PermissionError, shutil.SpecialFileError):
+        raise FileRejected("F_DENIED") from None
     after = path.stat()
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
         raise FileRejected("F_CHANGED")

@@ -86,6 +86,13 @@ def pending(database: Database) -> list[str]:
     return [migration.script for migration in lacking]
 
 
+def require_current(database: Database) -> None:
+    """Raise MigrationError when the database lacks a file."""
+    lacking = pending(database)
+    if lacking:
+        raise MigrationError(f"the database lacks {len(lacking)} migrations; run `orders-pipeline db migrate`")
+
+
 def _lacking(transaction: Transaction) -> list[Migration]:
     history = {row.version: row for row in transaction.rows("schema_history")}
     lacking = []

@@ -113,11 +113,11 @@ def _meaning(answer: Answer) -> Outcome:
         return _taken(answer.body, answer)
     if answer.status in NOT_ACCEPTED:
         return Outcome("not_sent", answer.problem, retry_after_s=answer.retry_after_s)
+    if answer.status == 409 or not 400 <= answer.status < 500:
+        return Outcome("unknown", answer.problem, retry_after_s=answer.retry_after_s)
     if answer.problem in FINAL:
         return Outcome("declined", answer.code or answer.problem)
-    if 400 <= answer.status < 500 and answer.status != 409:
-        return Outcome("not_sent", answer.problem, stop=True)
-    return Outcome("unknown", answer.problem, retry_after_s=answer.retry_after_s)
+    return Outcome("not_sent", answer.problem, stop=True)
 
 
 def _taken(body: object, answer: Answer) -> Outcome:

@@ -57,14 +57,14 @@ def build_app(system: System) -> Starlette:
 
 
 @contextlib.contextmanager
-def serving(system: System) -> Iterator[str]:
-    """Serve the reports from a free port as long as the block runs; gives the URL."""
-    listening = socket.create_server((HOST, 0))
+def serving(system: System, port: int) -> Iterator[str]:
+    """Serve the reports as long as the block runs; gives the URL, the same each time so that old links stay good."""
+    listening = socket.create_server((HOST, port))
     server = uvicorn.Server(uvicorn.Config(build_app(system), log_config=None, lifespan="off", server_header=False))
     thread = threading.Thread(target=server.run, args=([listening],), name="reports", daemon=True)
     thread.start()
     try:
-        yield f"http://{HOST}:{listening.getsockname()[1]}"
+        yield f"http://{HOST}:{port}"
     finally:
         server.should_exit = True
         thread.join()

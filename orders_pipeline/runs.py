@@ -71,9 +71,12 @@ def dagster_instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
 
 def run_batch(system: System, instance: dg.DagsterInstance, batch_id: str) -> str | None:
     """Run the job for a batch in this process, seen in Dagster like any other run; return why it failed, if it did."""
-    from orders_pipeline.definitions import defs  # noqa: PLC0415 - takes seconds; only runs need it
+    from orders_pipeline.assets.intake import uploaded  # noqa: PLC0415 - takes seconds; only runs need it
+    from orders_pipeline.definitions import defs  # noqa: PLC0415
 
-    instance.add_dynamic_partitions(str(batch_partitions.name), [batch_id])
+    if not instance.has_dynamic_partition(str(batch_partitions.name), batch_id):
+        instance.add_dynamic_partitions(str(batch_partitions.name), [batch_id])
+        instance.report_runless_asset_event(uploaded(batch_id))
     result = defs.resolve_job_def("process_batch").execute_in_process(
         instance=instance,
         partition_key=batch_id,

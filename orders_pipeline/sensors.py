@@ -9,6 +9,7 @@ from dagster import DagsterRunStatus, RunsFilter
 
 from orders_pipeline import landing
 from orders_pipeline.assets.boundary import safe_errors
+from orders_pipeline.assets.intake import uploaded
 from orders_pipeline.jobs import process_batch
 from orders_pipeline.partitions import batch_partitions
 from orders_pipeline.system import System
@@ -42,6 +43,7 @@ def landing_sensor(context: dg.SensorEvaluationContext, system: dg.ResourceParam
         dynamic_partitions_requests=[
             batch_partitions.build_add_request([request.partition_key for request in requests if request.partition_key])
         ],
+        asset_events=[uploaded(request.partition_key) for request in requests if request.partition_key],
     )
 
 

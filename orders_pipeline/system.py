@@ -6,25 +6,25 @@ The one place where parts are made and handed on; use cases get what they need f
 from __future__ import annotations
 
 import contextlib
+import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import SecretStr
 
-from orders_pipeline import embedded
+from orders_pipeline import embedded, migrations
 from orders_pipeline.clients import Clients, read_clients
 from orders_pipeline.csv_file import Limits
 from orders_pipeline.database import Database
 from orders_pipeline.encryption import Cipher, new_key
 from orders_pipeline.http_client import ServiceClient
-from orders_pipeline.migrations import migrate
 from orders_pipeline.notifications import SERVICE, NotificationService
 from orders_pipeline.payments import PROVIDERS
 from orders_pipeline.payments.gateway import PaymentGateway
 from orders_pipeline.rate_limit import RateLimiter
-from orders_pipeline.settings import Settings
+from orders_pipeline.settings import PREFIX, Settings, SettingsError
 from orders_pipeline.storage import Storage, open_storage
 
 SPARE_CONNECTIONS = 6  # drains, heartbeat and progress, beside one for each call that waits for a token
@@ -70,7 +70,7 @@ def join_endpoints(settings: Settings) -> Iterator[Endpoints]:
 
 def _embedded(stack: contextlib.ExitStack, settings: Settings, part: embedded.Part) -> str:
     options = settings.sandbox_options if part == "sandbox" else ""
-    membership = embedded.join(settings.home, part, options)
+    membership = embedded.join(_writable(settings.home), part, options)
     stack.callback(membership.close)
     return membership.url
 
@@ -82,7 +82,9 @@ def open_system(settings: Settings, endpoints: Endpoints) -> Iterator[System]:
         Database(endpoints.database_url, pool_size=settings.notification_rate_per_s + SPARE_CONNECTIONS)
     ) as database:
         if settings.database_url is None:
-            migrate(database)
+            migrations.migrate(database)
+        else:
+            migrations.require_current(database)
         yield System(
             settings=settings,
             endpoints=endpoints,
@@ -92,7 +94,7 @@ def open_system(settings: Settings, endpoints: Endpoints) -> Iterator[System]:
             cipher=Cipher.from_setting(settings.encryption_keys or development_key(settings.home)),
             clients=read_clients(settings.clients_file),
             limits=Limits(max_bytes=settings.max_bytes, max_rows=settings.max_rows),
-            payments=PROVIDERS[settings.payment_provider](
+            payments=_provider(settings)(
                 ServiceClient(endpoints.payment_url, settings.payment_token, settings.payment_timeout_s)
             ),
             notifications=NotificationService(
@@ -107,14 +109,34 @@ def open_system(settings: Settings, endpoints: Endpoints) -> Iterator[System]:
         )
 
 
+def _provider(settings: Settings) -> Callable[[ServiceClient], PaymentGateway]:
+    if settings.payment_provider not in PROVIDERS:
+        raise SettingsError(f"{PREFIX}PAYMENT_PROVIDER is none of those there are: {', '.join(PROVIDERS)}")
+    return PROVIDERS[settings.payment_provider]
+
+
 def _open_storage(settings: Settings, url: str) -> Storage:
-    return open_storage(url, s3_endpoint_url=settings.s3_endpoint_url, s3_kms_key_id=settings.s3_kms_key_id)
+    try:
+        return open_storage(url, s3_endpoint_url=settings.s3_endpoint_url, s3_kms_key_id=settings.s3_kms_key_id)
+    except ValueError:
+        raise SettingsError(
+            f"{PREFIX}STORAGE_URL and {PREFIX}LANDING_URL are each a folder, file:///folder or s3://bucket/prefix, "
+            f"and {PREFIX}S3_ENDPOINT_URL is a URL"
+        ) from None
+
+
+def _writable(home: Path) -> Path:
+    """Return HOME, made if it is not there; raise SettingsError where nothing can be written."""
+    with contextlib.suppress(OSError):
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not os.access(home, os.W_OK | os.X_OK):
+        raise SettingsError(f"{PREFIX}HOME is not a folder that can be made and written; please set another")
+    return home
 
 
 def development_key(home: Path) -> SecretStr:
     """Return the key kept in HOME, made on first use: personal columns are sealed in development too."""
-    path = home / "encryption_keys"
-    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = _writable(home) / "encryption_keys"
     if not path.exists():
         made = home / f"encryption_keys.{uuid.uuid4().hex}"
         made.touch(mode=0o600)

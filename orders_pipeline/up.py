@@ -52,14 +52,14 @@ class Places:
 
 @contextlib.contextmanager
 def running(settings: Settings, port: int) -> Iterator[Places]:
-    """Run everything and say where it is; all that was started is stopped at the end."""
+    """Run everything, reports at the port after the UI's, and say where it is; all of it is stopped at the end."""
     for each in (signal.SIGINT, signal.SIGTERM):  # also where a shell started us with SIGINT ignored
         signal.signal(each, signal.default_int_handler)
     with contextlib.ExitStack() as stack:
         endpoints = stack.enter_context(join_endpoints(settings))
         system = stack.enter_context(open_system(settings, endpoints))
         runs.prepare_dagster_home(system)
-        export_environment(ORDERS_REPORTS_URL=stack.enter_context(report_server.serving(system)))
+        export_environment(ORDERS_REPORTS_URL=stack.enter_context(report_server.serving(system, port + 1)))
         if "://" not in settings.landing_location:
             Path(settings.landing_location).mkdir(parents=True, exist_ok=True)
         log = settings.dagster_home / "dagster.log"

@@ -5,6 +5,7 @@ Unit tests use none of these; a test that asks for them in `unit/` is refused.
 
 import contextlib
 import os
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -38,12 +39,13 @@ def _no_settings_from_outside() -> None:
 
 
 @pytest.fixture(scope="session")
-def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def server_url() -> Iterator[str]:
     """The URL of a PostgreSQL server for this test run."""
-    home = tmp_path_factory.mktemp("pg")
-    with contextlib.closing(embedded.join(home, "postgres")) as membership:
-        yield membership.url
-    embedded.wait_until_gone(home)
+    # not below pytest's own folder: the next pytest run of root closes that to the user PostgreSQL runs as
+    with tempfile.TemporaryDirectory(prefix="orders-pipeline-tests-") as home:
+        with contextlib.closing(embedded.join(Path(home), "postgres")) as membership:
+            yield membership.url
+        embedded.wait_until_gone(Path(home))
 
 
 def _run_on(url: str, statement: str) -> None:

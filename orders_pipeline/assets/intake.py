@@ -16,6 +16,11 @@ uploaded_csv = dg.AssetSpec(
 )
 
 
+def uploaded(batch_id: str) -> dg.AssetMaterialization:
+    """Return the event that a batch's file has arrived, for who registers it."""
+    return dg.AssetMaterialization(uploaded_csv.key, partition=batch_id)
+
+
 @dg.asset(
     deps=[uploaded_csv],
     partitions_def=batch_partitions,

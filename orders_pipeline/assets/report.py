@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 
 from orders_pipeline import reports
-from orders_pipeline.assets.boundary import GROUP, safe_errors
+from orders_pipeline.assets.boundary import GROUP, paused, read_batch, safe_errors
 from orders_pipeline.assets.settlement import NOTIFICATIONS
 from orders_pipeline.partitions import batch_partitions
 from orders_pipeline.rejections import message
@@ -18,6 +18,8 @@ def batch_report(context: dg.AssetExecutionContext, system: dg.ResourceParam[Sys
     """rejected.csv to send back, errors.csv to read, result.json with all counts and sums."""
     with safe_errors(system):
         result = reports.finish_batch(system, context.partition_key)
+        if result["status"] == "paused":
+            raise paused(read_batch(system, context.partition_key))
         return dg.MaterializeResult(
             metadata={
                 "batch status": result["status"],

@@ -3,18 +3,30 @@
 A step that is run again, after a failure or a crash, goes on with what is open in the ledgers and sends nothing twice.
 """
 
+import contextlib
+import threading
 from collections.abc import Iterator
 
 import dagster as dg
 
-from orders_pipeline import batches, checks, reports
-from orders_pipeline.assets.boundary import GROUP, read_batch, safe_errors, seconds_of
+from orders_pipeline import checks, reports
+from orders_pipeline.assets.boundary import (
+    GROUP,
+    open_notifications,
+    open_orders,
+    paused,
+    read_batch,
+    safe_errors,
+    seconds_of,
+)
+from orders_pipeline.database import DatabaseError
 from orders_pipeline.partitions import batch_partitions
 from orders_pipeline.settlement import settling
 from orders_pipeline.system import System
 
 PAYMENTS = dg.AssetKey("payments")
 NOTIFICATIONS = dg.AssetKey("notifications")
+PROGRESS_S = 10.0
 
 
 @dg.multi_asset(
@@ -43,19 +55,54 @@ NOTIFICATIONS = dg.AssetKey("notifications")
 def settlement(context: dg.AssetExecutionContext, system: dg.ResourceParam[System]) -> Iterator[dg.MaterializeResult]:
     """Drain the payment and the notification ledger of a batch."""
     batch_id, selected = context.partition_key, context.selected_asset_keys
-    with safe_errors(system), settling(system, batch_id, context.run.run_id) as work:
+    with (
+        safe_errors(system),
+        settling(system, batch_id, context.run.run_id) as work,
+        _progress_in_log(context, system, batch_id),
+    ):
         if work is not None and NOTIFICATIONS in selected:
             work.start_notifying()
         if PAYMENTS in selected:
             if work is not None:
                 work.pay()
-            yield _payments(system, batch_id)
+            # an asset is there only when nothing of it is open: a retry picks up what is not there
+            if not open_orders(read_batch(system, batch_id)):
+                yield _payments(system, batch_id)
         if NOTIFICATIONS in selected:
             if work is not None:
                 work.finish_notifying()
-            yield _notifications(system, batch_id)
+            if not open_notifications(read_batch(system, batch_id)):
+                yield _notifications(system, batch_id)
     with safe_errors(system):
-        _fail_when_open(system, batch_id)
+        batch = read_batch(system, batch_id)
+        if open_orders(batch) or (open_notifications(batch) and NOTIFICATIONS in selected):
+            reports.finish_batch(system, batch_id)
+            raise paused(read_batch(system, batch_id))
+
+
+@contextlib.contextmanager
+def _progress_in_log(context: dg.AssetExecutionContext, system: System, batch_id: str) -> Iterator[None]:
+    """Say every few seconds how far the batch is, for who watches the run."""
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(PROGRESS_S):
+            with contextlib.suppress(DatabaseError):
+                batch = read_batch(system, batch_id)
+                final = batch.orders_paid + batch.orders_declined
+                told = batch.notifications_sent + batch.notifications_failed
+                context.log.info(
+                    f"{final:,} of {batch.rows_accepted:,} orders final, "
+                    f"{told:,} of {batch.notifications_planned:,} notifications done"
+                )
+
+    watcher = threading.Thread(target=watch, name="progress", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watcher.join()
 
 
 def _payments(system: System, batch_id: str) -> dg.MaterializeResult:
@@ -84,22 +131,5 @@ def _notifications(system: System, batch_id: str) -> dg.MaterializeResult:
             "sent": batch.notifications_sent,
             "failed": batch.notifications_failed,
             "seconds": seconds_of(system, batch_id, "notify"),
-        },
-    )
-
-
-def _fail_when_open(system: System, batch_id: str) -> None:
-    """Show a batch that could not be finished as a failed step: running it again resumes it."""
-    batch = read_batch(system, batch_id)
-    status, code = batches.final_status(batch)
-    if status != "paused":
-        return
-    reports.finish_batch(system, batch_id)
-    open_orders = batch.orders_pending + batch.orders_paying + batch.orders_unknown
-    raise dg.Failure(
-        description=f"{code}: the batch is paused and goes on when this step is run again",
-        metadata={
-            "open orders": open_orders,
-            "open notifications": batch.notifications_planned - batch.notifications_sent - batch.notifications_failed,
         },
     )

@@ -15,6 +15,7 @@ from orders_pipeline.payments.gateway import Capabilities, PaymentRequest
 
 PATH = "/v1/payments"
 PROCESSING_POLL_S = 1.0
+KEY_REUSED = "idempotency-key-reused"  # something was sent under our key before, and may have been charged
 STATUS_MEANS: Mapping[str, OutcomeKind] = {
     "succeeded": "succeeded",
     "refunded": "succeeded",
@@ -23,8 +24,7 @@ STATUS_MEANS: Mapping[str, OutcomeKind] = {
 }
 # problems that settle a payment without a charge
 FINAL = frozenset({"payment-declined", "order-not-found", "customer-not-found", "validation", "amount-over-limit"})
-# refused before anything was done: the same payment may be sent again
-NOT_ACCEPTED = frozenset({429, 503})
+UNAVAILABLE = "unavailable"  # the service's own word for not accepted; any other 503 may come from something on the way
 
 
 class RestPayments:
@@ -69,19 +69,20 @@ class RestPayments:
 
     def _from_problem(self, answer: Answer, request: PaymentRequest) -> Outcome:
         problem = answer.problem
+        if answer.status == 429 or (answer.status == 503 and problem == UNAVAILABLE):
+            return Outcome("not_sent", problem, retry_after_s=answer.retry_after_s)
+        if not 400 <= answer.status < 500:  # 5xx, redirects and whatever else: it may have been booked
+            return Outcome("unknown", problem, retry_after_s=answer.retry_after_s)
         if problem == "order-already-paid":
             found = self._find({"idempotency_key": request.payment_id}, request)
             # paid, but not by this payment: for a person to see, never to pay again
             return Outcome("unknown", problem) if found.kind == "absent" else found
         if answer.status == 409:
             return Outcome("unknown", problem, retry_after_s=answer.retry_after_s)
-        if answer.status in NOT_ACCEPTED:
-            return Outcome("not_sent", problem, retry_after_s=answer.retry_after_s)
         if problem in FINAL:
             return Outcome("declined", answer.code or problem)
-        if 400 <= answer.status < 500:  # a defect of ours or a setting: every further payment would meet it too
-            return Outcome("not_sent", problem, stop=True)
-        return Outcome("unknown", problem)  # 5xx, redirects and whatever else: it may have been booked
+        # a defect of ours or a setting: every further payment would meet it too
+        return Outcome("unknown" if problem == KEY_REUSED else "not_sent", problem, stop=True)
 
 
 def _body(request: PaymentRequest) -> dict[str, Any]:

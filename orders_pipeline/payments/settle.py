@@ -10,7 +10,7 @@ import random
 import threading
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import Row
@@ -168,7 +168,7 @@ class PaymentLedger:
         if outcome.code == UNDECIDABLE:
             return FOR_EVER_S
         backoff_s: float = min(BACKOFF_S * 2 ** (claim.attempts - 1), MAX_BACKOFF_S) * random.uniform(0.5, 1.0)  # noqa: S311
-        if outcome.kind == "unknown" and not claim.in_doubt:
+        if outcome.kind == "unknown" and outcome.code != ABSENT_ONCE:  # a second try may be under way like a first
             backoff_s = max(backoff_s, self._doubt_s)
         return max(backoff_s, outcome.retry_after_s or 0.0)
 
@@ -185,7 +185,11 @@ def settle_one(gateway: PaymentGateway, claim: PaymentClaim) -> Outcome:
         # without keys a look-up may be behind the booking: once is not enough
         if not able.honours_keys and claim.last_code != ABSENT_ONCE:
             return Outcome("unknown", ABSENT_ONCE)
-    return gateway.pay(claim.request)
+    sent = gateway.pay(claim.request)
+    if sent.kind == "not_sent" and claim.in_doubt and able.honours_keys:
+        # certain of this try only: without waiting out the one before, its charge is not ruled out
+        return replace(sent, kind="unknown")
+    return sent
 
 
 def settle_batch(ledger: PaymentLedger, gateway: PaymentGateway, concurrency: int, stop: threading.Event) -> None:

@@ -16,16 +16,9 @@ import pytest
 
 from orders_pipeline.synthetic import write_sample
 from orders_pipeline_tests.commands import PATIENCE_S, answer, call, end, start, wait_for
-from orders_pipeline_tests.house import House, check_books, check_finished, open_house
+from orders_pipeline_tests.house import House, check_books, check_finished
 
 CLIENT = "acme"
-
-
-@pytest.fixture
-def house(server_url: str, template: str, tmp_path: Path) -> Iterator[House]:
-    """A house of the test's own: what its services received is what the test sent."""
-    with open_house(server_url, template, tmp_path) as opened:
-        yield opened
 
 
 def sample(house: House, rows: int, seed: int = 1, bad: float = 0.0) -> Path:

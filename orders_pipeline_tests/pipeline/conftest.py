@@ -9,7 +9,10 @@ import pytest
 from orders_pipeline import notifications
 from orders_pipeline.payments import settle
 from orders_pipeline.sandbox.options import Options
-from orders_pipeline_tests.house import House, open_house
+
+pytest.register_assert_rewrite("orders_pipeline_tests.house", "orders_pipeline_tests.commands")
+
+from orders_pipeline_tests.house import House, open_house  # noqa: E402
 
 
 @pytest.fixture(scope="module")

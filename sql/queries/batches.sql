@@ -6,10 +6,6 @@ VALUES (:batch_id, :client_code, :csv_source, :landing_key, :landing_version, :s
         :again_no, :batch_id)
 ON CONFLICT (batch_id) DO NOTHING
 
--- name: batch
--- One batch.
-SELECT * FROM batches WHERE batch_id = :batch_id
-
 -- name: batch_progress
 -- One batch with its counts.
 SELECT * FROM batch_progress WHERE batch_id = :batch_id

@@ -26,8 +26,7 @@ SELECT * FROM unnest(CAST(:payment_ids AS uuid[]), CAST(:order_ids AS bigint[]),
 -- name: release_payments_of_lost_workers
 -- What a lost worker was sending may or may not have arrived.
 UPDATE payments SET status = 'unknown', claimed_by = NULL, outcome_code = 'worker-lost',
-                    next_attempt_at = CASE WHEN status = 'sending'
-                        THEN sent_at + make_interval(secs => :doubt_s) ELSE next_attempt_at END
+                    next_attempt_at = sent_at + make_interval(secs => :doubt_s)
 FROM workers
 WHERE payments.batch_id = :batch_id AND settled_at IS NULL
   AND workers.worker_id = claimed_by AND workers.ended_at IS NOT NULL

@@ -1,0 +1,338 @@
+"""The ledger of notifications: each waits until all its orders are final, then is claimed, sent and recorded once."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from orders_pipeline import notifications
+from orders_pipeline.clients import Profile
+from orders_pipeline.outcomes import Outcome
+from orders_pipeline_tests.ledger_desk import Desk, order
+
+PAID = Outcome("succeeded", None, "pay-1")
+DECLINED = Outcome("declined", "x")
+SENT = Outcome("succeeded", None, "n-1")
+
+
+def planned(desk: Desk, *orders: dict, profile: Profile | None = None) -> None:
+    desk.batch()
+    desk.orders(*orders)
+    desk.plan(profile)
+
+
+def settle_all(desk: Desk, outcome: Outcome = PAID) -> None:
+    with desk.working() as worker:
+        ledger = desk.ledger(worker)
+        ledger.record([(claim, outcome) for claim in ledger.claim(1000)])
+
+
+def of_three(**changes: object) -> list[dict]:
+    return [order(n, **changes) for n in (1, 2, 3)]
+
+
+def test_a_digest_tells_a_customer_of_all_orders_at_once(desk):
+    planned(desk, *of_three())
+    assert desk.statuses("notifications") == ["waiting"]
+    assert desk.value("SELECT count(*) FROM notification_orders") == 3
+
+
+def test_per_order_tells_of_each(desk):
+    planned(desk, *of_three(), profile=Profile(notifications="per_order"))
+    assert desk.statuses("notifications") == ["waiting"] * 3
+
+
+def test_a_customer_who_wants_none_is_told_nothing(desk):
+    planned(desk, *of_three(notify_channel="none"))
+    assert desk.statuses("notifications") == []
+
+
+def test_nobody_is_told_of_orders_that_belong_to_another_address(desk):
+    planned(
+        desk,
+        order(1, personal={"email": "a@example.com"}),
+        order(2, personal={"email": "b@example.com"}),
+        order(3, personal={"email": "a@example.com"}),
+        order(4, personal={"phone": "0312345678", "email": "a@example.com"}, notify_channel="sms"),
+        order(5, personal={"email": "a@example.com"}, customer_code="C-2"),
+    )
+    settle_all(desk)
+    with desk.working() as worker:
+        messages = [claim.message for claim in desk.notices(worker).claim(10)]
+    told = {(each.customer_code, each.channel, each.address, len(each.order_ids)) for each in messages}
+    assert told == {
+        ("C-1", "email", "a@example.com", 2),
+        ("C-1", "email", "b@example.com", 1),
+        ("C-1", "sms", "0312345678", 1),
+        ("C-2", "email", "a@example.com", 1),
+    }
+
+
+def test_a_second_plan_adds_nothing(desk):
+    planned(desk, *of_three())
+    desk.plan()
+    assert desk.value("SELECT count(*) FROM notifications") == 1
+
+
+def test_a_notification_becomes_ready_only_when_all_its_orders_are_final(desk):
+    planned(desk, *of_three(amount=600_000))
+    with desk.working() as worker:
+        ledger = desk.ledger(worker)
+        claims = ledger.claim(10)
+        assert len(claims) == 3
+        ledger.record([(claims[0], PAID)])
+        assert desk.statuses("notifications") == ["waiting"]
+        ledger.record([(claims[1], Outcome("unknown", "x"))])
+        assert desk.statuses("notifications") == ["waiting"]
+        ledger.record([(claims[2], DECLINED)])
+        assert desk.statuses("notifications") == ["waiting"]
+        desk.due_now("payments")
+        (again,) = ledger.claim(10)
+        ledger.record([(again, PAID)])
+    assert desk.statuses("notifications") == ["ready"]
+
+
+@pytest.mark.parametrize("kind", ["unknown", "not_sent"])
+def test_a_payment_that_is_not_final_releases_nothing(desk, kind):
+    planned(desk, order())
+    settle_all(desk, Outcome(kind, "x"))
+    assert desk.statuses("notifications") == ["waiting"]
+
+
+@pytest.mark.parametrize("round_no", range(5))
+def test_two_workers_that_settle_the_last_two_payments_at_once_release_the_notification(desk, round_no):
+    planned(desk, order(1, amount=600_000), order(2, amount=600_000))
+    start = threading.Barrier(2)
+
+    def settle_one(_: int) -> None:
+        with desk.working() as worker:
+            ledger = desk.ledger(worker)
+            claims = ledger.claim(1)
+            start.wait(10)
+            ledger.record([(claim, PAID) for claim in claims])
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(settle_one, range(2)))
+    assert desk.statuses("orders") == ["paid", "paid"]
+    assert desk.statuses("notifications") == ["ready"]
+
+
+def test_the_later_of_two_overlapping_transactions_releases_the_notification(desk):
+    planned(desk, order(1, amount=600_000), order(2, amount=600_000))
+    with desk.working() as worker:
+        first, second = desk.ledger(worker).claim(2)
+        held, release = threading.Event(), threading.Event()
+
+        def slowly(transaction, payment_ids):
+            notifications.make_ready(transaction, payment_ids)
+            held.set()
+            release.wait(10)
+
+        slow = desk.ledger(worker)
+        slow._on_settled = slowly
+        with ThreadPoolExecutor(2) as pool:
+            one = pool.submit(slow.record, [(first, PAID)])
+            assert held.wait(10)
+            other = pool.submit(desk.ledger(worker).record, [(second, PAID)])
+            wait_for_a_blocked_session(desk)
+            release.set()
+            one.result(10)
+            other.result(10)
+    assert desk.statuses("notifications") == ["ready"]
+
+
+def wait_for_a_blocked_session(desk: Desk) -> None:
+    pause = threading.Event()
+    for _ in range(500):
+        if desk.value("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+            return
+        pause.wait(0.01)
+    raise AssertionError("nobody waits for a lock")
+
+
+def test_two_workers_that_settle_many_shared_notifications_at_once_do_not_deadlock(desk):
+    orders = [order(n, customer_code=f"C-{n % 10}", amount=600_000) for n in range(1, 41)]
+    planned(desk, *orders)
+    start = threading.Barrier(4)
+
+    def settle_some(_: int) -> None:
+        with desk.working() as worker:
+            ledger = desk.ledger(worker)
+            claims = ledger.claim(10)
+            start.wait(10)
+            ledger.record([(claim, PAID) for claim in claims])
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(settle_some, range(4)))
+    assert set(desk.statuses("orders")) == {"paid"}
+    assert desk.statuses("notifications") == ["ready"] * 10
+
+
+def test_what_a_crash_left_waiting_is_released_at_the_next_begin(desk):
+    planned(desk, order())
+    desk.run("UPDATE orders SET status = 'paid'")
+    with desk.working() as worker:
+        desk.notices(worker).begin()
+    assert desk.statuses("notifications") == ["ready"]
+
+
+def test_a_message_says_what_became_of_each_order_and_of_the_yen(desk):
+    planned(desk, order(1, amount=700_000), order(2, amount=600_000), order(3, amount=500_000))
+    with desk.working() as worker:
+        ledger = desk.ledger(worker)
+        ledger.record(
+            [(c, DECLINED if c.request.amount == 600_000 else PAID) for c in ledger.claim(10)],
+        )
+        (claim,) = desk.notices(worker).claim(10)
+    message = claim.message
+    assert (message.template_id, message.address, message.customer_code) == ("order-digest", "planted@example.com", "C-1")
+    assert message.variables == {
+        "customer_name": "見本商店",
+        "orders": [
+            {"client_order_ref": "ORD-0001", "amount": 700_000, "outcome": "paid"},
+            {"client_order_ref": "ORD-0002", "amount": 600_000, "outcome": "declined"},
+            {"client_order_ref": "ORD-0003", "amount": 500_000, "outcome": "paid"},
+        ],
+        "order_count": 3,
+        "paid_count": 2,
+        "paid_amount": 1_200_000,
+        "declined_count": 1,
+    }
+    assert "planted" not in repr(claim)
+
+
+def test_a_long_digest_names_a_hundred_orders_and_counts_all(desk):
+    planned(desk, *(order(n, amount=n) for n in range(1, 151)))
+    settle_all(desk)
+    with desk.working() as worker:
+        (claim,) = desk.notices(worker).claim(10)
+    assert len(claim.message.variables["orders"]) == 100
+    assert claim.message.variables["order_count"] == 150
+    assert claim.message.variables["paid_amount"] == sum(range(1, 151))
+    assert len(claim.message.order_ids) == 150
+
+
+def ready(desk: Desk, count: int = 1) -> None:
+    planned(desk, *(order(n, customer_code=f"C-{n:03}") for n in range(1, count + 1)))
+    settle_all(desk)
+
+
+def test_a_waiting_notification_is_not_claimed(desk):
+    planned(desk, order())
+    with desk.working() as worker:
+        assert desk.notices(worker).claim(10) == []
+        assert desk.notices(worker).wait_s() is None
+
+
+def test_claimers_at_the_same_moment_never_share_a_notification(desk):
+    ready(desk, 40)
+    start = threading.Barrier(4)
+
+    def claim_all(_: int) -> list[str]:
+        with desk.working() as worker:
+            ledger, mine = desk.notices(worker), []
+            start.wait(10)
+            while claims := ledger.claim(3):
+                mine += [claim.message.notification_id for claim in claims]
+        return mine
+
+    with ThreadPoolExecutor(4) as pool:
+        taken = [each for mine in pool.map(claim_all, range(4)) for each in mine]
+    assert len(taken) == len(set(taken)) == 40
+
+
+@pytest.mark.parametrize(
+    ("outcome", "status"),
+    [
+        (SENT, "sent"),
+        (Outcome("declined", "invalid-recipient"), "failed"),
+        (Outcome("not_sent", "rate-limited"), "ready"),
+        (Outcome("unknown", "E_SERVICE_NO_ANSWER"), "unknown"),
+    ],
+)
+def test_what_came_of_a_claim_is_recorded(desk, outcome, status):
+    ready(desk)
+    with desk.working() as worker:
+        ledger = desk.notices(worker)
+        claims = ledger.claim(10)
+        assert desk.statuses("notifications") == ["sending"]
+        ledger.record([(claim, outcome) for claim in claims])
+        assert desk.statuses("notifications") == [status]
+        desk.due_now("notifications")
+        again = ledger.claim(10)
+    assert [claim.in_doubt for claim in again] == {"ready": [False], "unknown": [True]}.get(status, [])
+    assert desk.value("SELECT sent_at IS NOT NULL FROM notifications") is (status == "sent")
+
+
+def test_the_same_notification_is_the_same_message_however_often_it_is_claimed(desk):
+    ready(desk)
+    with desk.working() as worker:
+        ledger = desk.notices(worker)
+        (first,) = ledger.claim(10)
+        ledger.record([(first, Outcome("unknown", "x"))])
+        desk.due_now("notifications")
+        (second,) = ledger.claim(10)
+    assert first.message == second.message
+    assert second.attempts == 2
+
+
+def test_the_services_pause_is_kept(desk):
+    ready(desk)
+    with desk.working() as worker:
+        ledger = desk.notices(worker)
+        (claim,) = ledger.claim(10)
+        ledger.record([(claim, Outcome("not_sent", "rate-limited", retry_after_s=40.0))])
+        assert ledger.claim(10) == []
+        assert ledger.wait_s() == pytest.approx(40, abs=2)
+
+
+def test_a_notification_is_tried_a_limited_number_of_times_in_one_drain_and_anew_in_the_next(desk):
+    ready(desk)
+    with desk.working() as worker:
+        ledger = desk.notices(worker)
+        for _ in range(notifications.MAX_ATTEMPTS):
+            (claim,) = ledger.claim(10)
+            ledger.record([(claim, Outcome("not_sent", "x"))])
+            desk.due_now("notifications")
+        assert ledger.claim(10) == []
+        assert ledger.wait_s() is None
+        ledger.begin()
+        assert len(ledger.claim(10)) == 1
+
+
+def test_a_worker_that_was_given_up_writes_nothing_and_its_claim_is_in_doubt_for_the_next(desk):
+    ready(desk)
+    with desk.working() as slow:
+        ledger = desk.notices(slow)
+        (claim,) = ledger.claim(10)
+        desk.give_up(slow)
+        with desk.working() as other:
+            desk.notices(other).begin()
+            assert desk.statuses("notifications") == ["unknown"]
+            ledger.record([(claim, Outcome("declined", "late"))])
+            assert desk.statuses("notifications") == ["unknown"]
+            (again,) = desk.notices(other).claim(10)
+            ledger.record([(claim, SENT)])
+            assert desk.statuses("notifications") == ["unknown"]
+            assert again.in_doubt
+            assert again.message == claim.message
+        slow.given_up.set()
+        assert ledger.claim(10) == []
+
+
+def test_a_live_workers_claims_are_not_taken_over(desk):
+    ready(desk)
+    with desk.working() as first, desk.working() as second:
+        desk.notices(first).claim(10)
+        desk.notices(second).begin()
+        assert desk.statuses("notifications") == ["sending"]
+
+
+def test_a_failed_notification_leaves_its_order_paid(desk):
+    ready(desk)
+    with desk.working() as worker:
+        ledger = desk.notices(worker)
+        ledger.record([(claim, Outcome("declined", "invalid-recipient")) for claim in ledger.claim(10)])
+    assert (desk.statuses("notifications"), desk.statuses("orders")) == (["failed"], ["paid"])

@@ -1,0 +1,511 @@
+"""Every rule of the schema by its name: a row that breaks it, and that nothing is left of the try."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import psycopg
+import pytest
+from psycopg import errors
+
+from orders_pipeline.database import ConstraintViolated
+from orders_pipeline_tests.ledger_desk import Desk, order
+
+BATCH = "INSERT INTO batches (batch_id, client_code, csv_source, bulk_import_group{columns}) VALUES ('b', 'acme', 'x', 'b'{values})"
+NOTIFICATION = (
+    "INSERT INTO notifications (notification_id, batch_id, customer_code, channel{columns})"
+    " VALUES (gen_random_uuid(), %s, 'C-1', 'email'{values})"
+)
+RULES_WITH_A_TEST: set[str] = set()
+
+
+@contextmanager
+def refused_by(name: str) -> Iterator[None]:
+    with pytest.raises(psycopg.IntegrityError) as refusal:
+        yield
+    assert refusal.value.diag.constraint_name == name
+
+
+def breaks(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Note which rules a test breaks, so that the last test knows of those that none does."""
+    RULES_WITH_A_TEST.update(names)
+    return lambda test: test
+
+
+def insert_batch(desk: Desk, **columns: object) -> None:
+    names = "".join(f", {name}" for name in columns)
+    desk.run(BATCH.format(columns=names, values=", %s" * len(columns)), *columns.values())
+
+
+def insert_notification(desk: Desk, **columns: object) -> None:
+    names = "".join(f", {name}" for name in columns)
+    desk.run(NOTIFICATION.format(columns=names, values=", %s" * len(columns)), desk.batch_id, *columns.values())
+
+
+@breaks("batches_pkey")
+def test_a_batch_id_is_used_once(desk):
+    desk.batch("b")
+    with refused_by("batches_pkey"):
+        insert_batch(desk)
+
+
+@breaks("batches_status_known")
+def test_a_batch_has_no_state_of_its_own_invention(desk):
+    with refused_by("batches_status_known"):
+        insert_batch(desk, status="done")
+
+
+@breaks("batches_rows_add_up")
+@pytest.mark.parametrize("total", [5, 7])
+def test_the_rows_of_a_batch_add_up(desk, total):
+    with refused_by("batches_rows_add_up"):
+        insert_batch(desk, rows_total=total, rows_accepted=3, rows_rejected=2, rows_blank=1)
+
+
+@breaks("batches_landing_key")
+def test_a_version_of_a_landed_file_is_one_batch(desk):
+    insert_batch(desk, landing_key="acme/x", landing_version="v1")
+    with refused_by("batches_landing_key"):
+        desk.run(
+            "INSERT INTO batches (batch_id, client_code, csv_source, bulk_import_group, landing_key, landing_version)"
+            " VALUES ('b2', 'acme', 'x', 'b2', 'acme/x', 'v1')"
+        )
+
+
+@breaks("batches_same_bytes")
+def test_the_same_bytes_of_a_client_are_one_batch(desk):
+    desk.batch("b1")
+    desk.batch("b2")
+    desk.run("UPDATE batches SET source_sha256 = 'same' WHERE batch_id = 'b1'")
+    with refused_by("batches_same_bytes"):
+        desk.run("UPDATE batches SET source_sha256 = 'same' WHERE batch_id = 'b2'")
+    desk.run("UPDATE batches SET source_sha256 = 'same', duplicate_of = 'b1' WHERE batch_id = 'b2'")
+
+
+@breaks("batches_duplicate_of_fkey")
+def test_a_duplicate_is_of_a_batch_that_exists(desk):
+    with refused_by("batches_duplicate_of_fkey"):
+        insert_batch(desk, duplicate_of="nowhere")
+
+
+@breaks("batch_stages_stage_known", "batch_stages_pkey", "batch_stages_batch_id_fkey")
+def test_a_stage_is_known_and_counted_once_for_a_batch_that_exists(desk):
+    desk.batch("b")
+    insert = "INSERT INTO batch_stages VALUES (%s, %s, 1.0)"
+    desk.run(insert, "b", "pay")
+    for values, name in [
+        (("b", "pay"), "batch_stages_pkey"),
+        (("b", "dance"), "batch_stages_stage_known"),
+        (("nowhere", "pay"), "batch_stages_batch_id_fkey"),
+    ]:
+        with refused_by(name):
+            desk.run(insert, *values)
+
+
+@breaks("landing_files_pkey", "landing_files_batch_id_fkey")
+def test_the_landing_ledger_holds_a_version_once_and_batches_that_exist(desk):
+    insert = "INSERT INTO landing_files (key, version, size, batch_id) VALUES ('k', 'v', 1, %s)"
+    with refused_by("landing_files_batch_id_fkey"):
+        desk.run(insert, "nowhere")
+    desk.run(insert, None)
+    with refused_by("landing_files_pkey"):
+        desk.run(insert, None)
+
+
+@breaks("workers_batch_id_fkey", "workers_pkey")
+def test_a_worker_works_on_a_batch_that_exists_under_a_number_never_used_again(desk):
+    insert = "INSERT INTO workers (batch_id, lease_until) VALUES (%s, now()) RETURNING worker_id"
+    with refused_by("workers_batch_id_fkey"):
+        desk.run(insert, "nowhere")
+    desk.batch("b")
+    first = desk.value(insert, "b")
+    desk.run("DELETE FROM workers")
+    assert desk.value(insert, "b") > first
+    with pytest.raises(errors.GeneratedAlways):
+        desk.run("INSERT INTO workers (worker_id, batch_id, lease_until) VALUES (1, 'b', now())")
+    with refused_by("workers_pkey"):
+        desk.run(
+            "INSERT INTO workers (worker_id, batch_id, lease_until) OVERRIDING SYSTEM VALUE"
+            " SELECT worker_id, batch_id, lease_until FROM workers"
+        )
+
+
+ORDERS_THAT_BREAK_A_RULE = [
+    ("orders_import_row_number_positive", {"import_row_number": 0}),
+    ("orders_client_order_ref_format", {"client_order_ref": ""}),
+    ("orders_client_order_ref_format", {"client_order_ref": "注文1"}),
+    ("orders_client_order_ref_format", {"client_order_ref": "a b"}),
+    ("orders_client_order_ref_format", {"client_order_ref": "a\n"}),
+    ("orders_client_order_ref_format", {"client_order_ref": "x" * 65}),
+    ("orders_amount_in_range", {"amount": 0}),
+    ("orders_amount_in_range", {"amount": -1}),
+    ("orders_amount_in_range", {"amount": 1_000_001}),
+    ("orders_item_complete", {"item_code": "I-1"}),
+    ("orders_item_complete", {"quantity": 1, "unit_price": 1000}),
+    ("orders_item_amount", {"item_code": "I-1", "quantity": 2, "unit_price": 501}),
+    ("orders_payment_method_known", {"payment_method": "cash"}),
+    ("orders_notify_channel_known", {"notify_channel": "fax"}),
+    ("orders_status_known", {"status": "lost"}),
+]
+RULES_WITH_A_TEST.update(name for name, _ in ORDERS_THAT_BREAK_A_RULE)
+
+
+@pytest.mark.parametrize(("name", "changes"), ORDERS_THAT_BREAK_A_RULE)
+def test_an_order_that_breaks_a_rule_is_refused_by_its_name(desk, name, changes):
+    with refused_by(name):
+        desk.orders(order(**changes))
+    assert desk.value("SELECT count(*) FROM orders") == 0
+
+
+@pytest.mark.parametrize("column", ["customer_code", "amount", "payment_method", "notify_channel", "client_order_ref"])
+def test_an_order_lacks_nothing_that_is_required(desk, column):
+    with pytest.raises(errors.NotNullViolation):
+        desk.orders(order(**{column: None}))
+
+
+@breaks("orders_batch_row_key", "orders_pkey", "orders_batch_id_fkey")
+def test_a_row_of_a_batch_is_one_order(desk):
+    (order_id,) = desk.orders(order(1))
+    with refused_by("orders_batch_row_key"):
+        desk.orders(order(1, client_order_ref="other"))
+    copied = "batch_id, csv_source, bulk_import_group, client_code, customer_code, amount, payment_method, notify_channel, personal"
+    with refused_by("orders_pkey"):
+        desk.run(
+            f"INSERT INTO orders (order_id, import_row_number, client_order_ref, {copied}) OVERRIDING SYSTEM VALUE"
+            f" SELECT order_id, 2, 'other', {copied} FROM orders WHERE order_id = %s",
+            order_id,
+        )
+    with refused_by("orders_batch_id_fkey"):
+        desk.run("UPDATE orders SET batch_id = 'nowhere'")
+
+
+@breaks("orders_client_order_ref_key")
+def test_a_reference_is_used_once_per_client_for_ever_whatever_its_case(desk):
+    desk.batch("b1")
+    desk.orders(order(client_order_ref="Ref-a"))
+    desk.batch("b2")
+    with refused_by("orders_client_order_ref_key"):
+        desk.orders(order(client_order_ref="REF-A"))
+    desk.batch("b3", client="other")
+    desk.orders(order(client_order_ref="REF-A"))
+
+
+@breaks("rejections_code_format", "rejections_batch_id_fkey", "rejections_pkey")
+def test_a_rejection_has_a_code_and_a_batch_that_exists(desk):
+    desk.batch("b")
+    insert = "INSERT INTO rejections (batch_id, code) VALUES (%s, %s)"
+    for code in ("amount wrong", "X_AMOUNT", "R_", "R_amount", ""):
+        with refused_by("rejections_code_format"):
+            desk.run(insert, "b", code)
+    with refused_by("rejections_batch_id_fkey"):
+        desk.run(insert, "nowhere", "R_AMOUNT")
+    desk.run(insert, "b", "R_AMOUNT")
+    with refused_by("rejections_pkey"):
+        desk.run(
+            "INSERT INTO rejections (rejection_id, batch_id, code) OVERRIDING SYSTEM VALUE"
+            " SELECT rejection_id, batch_id, code FROM rejections"
+        )
+
+
+@breaks("loaded_chunks_pkey", "loaded_chunks_batch_id_fkey")
+def test_a_chunk_is_loaded_once_into_a_batch_that_exists(desk):
+    desk.batch("b")
+    desk.run("INSERT INTO loaded_chunks VALUES ('b', 1, 10)")
+    with refused_by("loaded_chunks_pkey"):
+        desk.run("INSERT INTO loaded_chunks VALUES ('b', 1, 10)")
+    with refused_by("loaded_chunks_batch_id_fkey"):
+        desk.run("INSERT INTO loaded_chunks VALUES ('nowhere', 1, 10)")
+
+
+@breaks("payments_amount_within_cap")
+def test_no_payment_is_above_the_cap(desk):
+    orders = desk.orders(order(1, amount=600_000), order(2, amount=400_001))
+    with refused_by("payments_amount_within_cap"):
+        desk.payment(orders, 1_000_001)
+    with refused_by("payments_amount_within_cap"):
+        desk.payment([], 0)
+    with refused_by("payments_amount_within_cap"):
+        desk.run("UPDATE payments SET amount = 1000001 WHERE payment_id = %s", desk.payment(orders[:1], 600_000))
+
+
+PAYMENTS_THAT_BREAK_A_RULE = [
+    ("payments_method_known", {"payment_method": "cash"}),
+    ("payments_status_known", {"status": "maybe"}),
+    ("payments_settled_has_time", {"status": "succeeded", "service_payment_id": "p"}),
+    ("payments_settled_has_time", {"status": "declined"}),
+    ("payments_settled_has_time", {"status": "unknown", "settled_at": "2026-07-01"}),
+    ("payments_succeeded_has_id", {"status": "succeeded", "settled_at": "2026-07-01"}),
+    ("payments_batch_id_fkey", {"batch_id": "nowhere"}),
+    ("payments_claimed_by_fkey", {"claimed_by": 999_999}),
+]
+RULES_WITH_A_TEST.update(name for name, _ in PAYMENTS_THAT_BREAK_A_RULE)
+
+
+@pytest.mark.parametrize(("name", "changes"), PAYMENTS_THAT_BREAK_A_RULE)
+def test_a_payment_that_breaks_a_rule_is_refused_by_its_name(desk, name, changes):
+    orders = desk.orders(order())
+    with refused_by(name):
+        desk.payment(orders, 1000, **changes)
+    assert desk.value("SELECT count(*) FROM payments") == 0
+
+
+@breaks("payments_settled_is_unclaimed")
+def test_a_settled_payment_belongs_to_no_worker(desk):
+    orders = desk.orders(order())
+    with desk.working() as worker, refused_by("payments_settled_is_unclaimed"):
+        desk.payment(orders, 1000, status="declined", settled_at="2026-07-01", claimed_by=worker.worker_id)
+
+
+@breaks("payments_pkey")
+def test_a_payment_id_is_used_once(desk):
+    orders = desk.orders(order(1), order(2))
+    payment_id = desk.payment(orders[:1], 1000)
+    with refused_by("payments_pkey"):
+        desk.payment(orders[1:], 1000, payment_id=payment_id)
+
+
+@breaks("payments_are_allocated")
+def test_a_payment_without_allocations_does_not_reach_its_commit(desk):
+    desk.batch()
+    with refused_by("payments_are_allocated"):
+        desk.payment([], 1000)
+    assert desk.value("SELECT count(*) FROM payments") == 0
+
+
+@breaks("payment_orders_add_up")
+@pytest.mark.parametrize("amount", [999, 1001, 3000])
+def test_allocations_that_do_not_add_up_to_their_payment_are_refused(desk, amount):
+    orders = desk.orders(order(1), order(2))
+    with refused_by("payment_orders_add_up"):
+        desk.payment(orders, amount)
+    assert desk.value("SELECT count(*) FROM payments") == 0
+
+
+def test_an_allocation_is_of_the_whole_order(desk):
+    first, second = desk.orders(order(1), order(2))
+    with desk.connect() as connection, refused_by("payment_orders_add_up"):
+        connection.execute(
+            "INSERT INTO payments (payment_id, batch_id, customer_code, payment_method, amount)"
+            " VALUES ('00000000-0000-4000-8000-000000000001', %s, 'C-1', 'invoice', 2000)",
+            [desk.batch_id],
+        )
+        connection.execute(
+            "INSERT INTO payment_orders (payment_id, order_id, amount)"
+            " SELECT '00000000-0000-4000-8000-000000000001', * FROM (VALUES (%s::bigint, 1500), (%s::bigint, 500)) AS v",
+            [first, second],
+        )
+
+
+def test_an_allocation_is_not_added_to_a_payment_later(desk):
+    first, second = desk.orders(order(1), order(2))
+    payment_id = desk.payment([first], 1000)
+    with refused_by("payment_orders_add_up"):
+        desk.run("INSERT INTO payment_orders VALUES (%s, %s, 1000)", payment_id, second)
+
+
+@breaks("payments_are_allocated")
+def test_the_amount_of_a_payment_does_not_leave_its_allocations(desk):
+    desk.payment(desk.orders(order()), 1000)
+    with refused_by("payments_are_allocated"):
+        desk.run("UPDATE payments SET amount = 999")
+
+
+@breaks("payment_orders_stay")
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE payment_orders SET amount = amount",
+        "UPDATE payment_orders SET order_id = order_id",
+        "UPDATE payment_orders SET payment_id = payment_id",
+        "DELETE FROM payment_orders",
+        "TRUNCATE payment_orders",
+    ],
+)
+def test_an_allocation_never_changes(desk, change):
+    desk.payment(desk.orders(order()), 1000)
+    with refused_by("payment_orders_stay"):
+        desk.run(change)
+    assert desk.value("SELECT count(*) FROM payment_orders") == 1
+
+
+@breaks("payment_orders_one_live_payment")
+def test_an_order_is_in_one_live_payment_only(desk):
+    orders = desk.orders(order())
+    desk.payment(orders, 1000)
+    with refused_by("payment_orders_one_live_payment"):
+        desk.payment(orders, 1000)
+    assert desk.value("SELECT count(*) FROM payments") == 1
+
+
+def test_an_order_of_a_declined_payment_may_be_in_another(desk):
+    orders = desk.orders(order())
+    declined = desk.payment(orders, 1000, status="declined", settled_at="2026-07-01")
+    desk.run("UPDATE payment_orders SET live = false WHERE payment_id = %s", declined)
+    desk.payment(orders, 1000)
+    with refused_by("payment_orders_one_live_payment"):
+        desk.run("UPDATE payment_orders SET live = true WHERE payment_id = %s", declined)
+
+
+@breaks("payment_orders_amount_positive", "payment_orders_payment_id_fkey", "payment_orders_order_id_fkey", "payment_orders_pkey")
+def test_an_allocation_is_positive_and_between_what_exists(desk):
+    (order_id,) = desk.orders(order())
+    payment_id = desk.payment([order_id], 1000)
+    insert = "INSERT INTO payment_orders (payment_id, order_id, amount, live) VALUES (%s, %s, %s, false)"
+    for values, name in [
+        ((payment_id, order_id, 0), "payment_orders_amount_positive"),
+        ((payment_id, order_id, 1000), "payment_orders_pkey"),
+        (("00000000-0000-4000-8000-000000000009", order_id, 1000), "payment_orders_payment_id_fkey"),
+    ]:
+        with refused_by(name):
+            desk.run(insert, *values)
+    with refused_by("payment_orders_order_id_fkey"):
+        desk.run("DELETE FROM orders")
+
+
+NOTIFICATIONS_THAT_BREAK_A_RULE = [
+    ("notifications_status_known", {"status": "maybe"}),
+    ("notifications_sent_has_id", {"status": "sent"}),
+    ("notifications_claimed_by_fkey", {"claimed_by": 999_999}),
+]
+RULES_WITH_A_TEST.update(name for name, _ in NOTIFICATIONS_THAT_BREAK_A_RULE)
+
+
+@pytest.mark.parametrize(("name", "changes"), NOTIFICATIONS_THAT_BREAK_A_RULE)
+def test_a_notification_that_breaks_a_rule_is_refused_by_its_name(desk, name, changes):
+    desk.batch()
+    with refused_by(name):
+        insert_notification(desk, **changes)
+
+
+@breaks("notifications_channel_known", "notifications_batch_id_fkey", "notifications_pkey")
+def test_a_notification_goes_over_a_channel_that_exists_for_a_batch_that_exists(desk):
+    desk.batch()
+    insert_notification(desk)
+    with refused_by("notifications_channel_known"):
+        desk.run("UPDATE notifications SET channel = 'none'")
+    with refused_by("notifications_batch_id_fkey"):
+        desk.run("UPDATE notifications SET batch_id = 'nowhere'")
+    with refused_by("notifications_pkey"):
+        desk.run("INSERT INTO notifications SELECT * FROM notifications")
+
+
+@breaks(
+    "notification_orders_one_notification",
+    "notification_orders_pkey",
+    "notification_orders_notification_id_fkey",
+    "notification_orders_order_id_fkey",
+)
+def test_an_order_is_in_one_notification_only(desk):
+    (order_id,) = desk.orders(order())
+    insert_notification(desk)
+    insert_notification(desk, status="ready")
+    first, second = [str(row["notification_id"]) for row in desk.run("SELECT notification_id FROM notifications")]
+    insert = "INSERT INTO notification_orders VALUES (%s, %s)"
+    desk.run(insert, first, order_id)
+    for values, name in [
+        ((second, order_id), "notification_orders_one_notification"),
+        ((first, order_id), "notification_orders_pkey"),
+        ((second, 999_999), "notification_orders_order_id_fkey"),
+    ]:
+        with refused_by(name):
+            desk.run(insert, *values)
+    with refused_by("notification_orders_notification_id_fkey"):
+        desk.run("UPDATE notification_orders SET notification_id = gen_random_uuid()")
+
+
+@breaks("rate_tokens_pkey")
+def test_a_token_exists_once(desk):
+    desk.run("INSERT INTO rate_tokens VALUES ('s', 1)")
+    with refused_by("rate_tokens_pkey"):
+        desk.run("INSERT INTO rate_tokens VALUES ('s', 1)")
+
+
+def closable_batch(desk: Desk, status: str = "paid") -> str:
+    batch_id = desk.batch(status="paying")
+    desk.orders(order(status=status))
+    desk.run("UPDATE batches SET rows_total = 1, rows_accepted = 1, rows_rejected = 0, rows_blank = 0")
+    return batch_id
+
+
+@breaks("batches_completed_are_closed")
+@pytest.mark.parametrize("ending", ["completed", "completed_with_errors"])
+@pytest.mark.parametrize("status", ["pending", "paying", "unknown"])
+def test_a_batch_with_an_open_order_is_not_completed(desk, ending, status):
+    closable_batch(desk, status)
+    with refused_by("batches_completed_are_closed"):
+        desk.run("UPDATE batches SET status = %s", ending)
+
+
+@pytest.mark.parametrize("status", ["paid", "declined", "refunded"])
+def test_a_batch_whose_orders_are_all_final_is_completed(desk, status):
+    closable_batch(desk, status)
+    desk.run("UPDATE batches SET status = 'completed'")
+
+
+@pytest.mark.parametrize("status", ["waiting", "ready", "sending", "unknown"])
+def test_a_batch_with_an_open_notification_is_not_completed(desk, status):
+    closable_batch(desk)
+    insert_notification(desk, status=status)
+    with refused_by("batches_completed_are_closed"):
+        desk.run("UPDATE batches SET status = 'completed'")
+
+
+@pytest.mark.parametrize(("accepted", "rejected"), [(2, 0), (0, 1)])
+def test_a_batch_with_another_number_of_orders_than_accepted_rows_is_not_completed(desk, accepted, rejected):
+    closable_batch(desk)
+    desk.run(
+        "UPDATE batches SET rows_total = %s, rows_accepted = %s, rows_rejected = %s", accepted + rejected, accepted, rejected
+    )
+    with refused_by("batches_completed_are_closed"):
+        desk.run("UPDATE batches SET status = 'completed'")
+
+
+def test_a_batch_that_was_never_counted_is_not_completed(desk):
+    desk.batch(status="paying")
+    with refused_by("batches_completed_are_closed"):
+        desk.run("UPDATE batches SET status = 'completed'")
+    with refused_by("batches_completed_are_closed"):
+        insert_batch(desk, status="completed")
+
+
+@breaks("flyway_schema_history_pk")
+def test_a_migration_has_a_rank_of_its_own(desk):
+    with refused_by("flyway_schema_history_pk"):
+        desk.run("INSERT INTO flyway_schema_history SELECT * FROM flyway_schema_history")
+
+
+def test_the_name_of_a_broken_rule_is_all_that_our_error_says(desk):
+    desk.orders(order(client_order_ref="planted-ref"))
+    with pytest.raises(ConstraintViolated) as refusal, desk.database.begin() as transaction:
+        transaction.execute(
+            "insert_batch",
+            batch_id="other",
+            client_code="planted",
+            csv_source=None,
+            landing_key=None,
+            landing_version=None,
+            source_sha256=None,
+            source_bytes=None,
+            again_no=0,
+        )
+    assert refusal.value.sqlstate == "23502"
+    desk.batch("third")
+    with pytest.raises(ConstraintViolated) as refusal, desk.database.begin() as transaction:
+        transaction.execute("start_worker", batch_id="planted", run_id=None, lease_s=1)
+    assert refusal.value.constraint == "workers_batch_id_fkey"
+    assert str(refusal.value) == "E_CONSTRAINT: workers_batch_id_fkey"
+    assert refusal.value.__cause__ is None
+    assert refusal.value.__suppress_context__
+
+
+def test_every_rule_of_the_schema_has_a_test_that_breaks_it(desk):
+    constraints = desk.run(
+        "SELECT conname AS name FROM pg_constraint WHERE connamespace = 'public'::regnamespace AND contype <> 'n'"
+    )
+    indexes = desk.run(
+        "SELECT relname AS name FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid"
+        " WHERE indisunique AND relnamespace = 'public'::regnamespace"
+    )
+    triggers = desk.run("SELECT tgname AS name FROM pg_trigger WHERE NOT tgisinternal")
+    assert {row["name"] for row in (*constraints, *indexes, *triggers)} == RULES_WITH_A_TEST

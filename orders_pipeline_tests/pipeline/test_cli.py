@@ -1,0 +1,397 @@
+"""The command line: answers in words and JSON, exit statuses, and nothing but a code and a sentence when something is wrong."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import psycopg
+import pytest
+from click.testing import CliRunner, Result
+from sqlalchemy import make_url
+
+from orders_pipeline.cli import main
+from orders_pipeline.settings import REQUIRED_IN_PRODUCTION
+from orders_pipeline.synthetic import write_sample
+from orders_pipeline_tests.commands import call, end, start
+from orders_pipeline_tests.factories import order_row
+from orders_pipeline_tests.house import House, check_finished
+from orders_pipeline_tests.order_file import OrderFile
+
+Cli = Callable[..., Result]
+
+SHAPE: dict[str, object] = {
+    "batch_id": str,
+    "status": str,
+    "client_code": str,
+    "csv_source": str,
+    "bulk_import_group": str,
+    "encoding": str,
+    "rows": {"total", "accepted", "rejected", "blank"},
+    "orders": {"pending", "paying", "paid", "declined", "unknown", "refunded"},
+    "amount_jpy": {"accepted", "paid", "declined", "unknown"},
+    "payments": {"planned", "succeeded", "declined", "unknown"},
+    "notifications": {"planned", "sent", "failed"},
+    "rejections": dict,
+    "artifacts": {"rejected", "errors", "result"},
+    "seconds": {"stage", "validate", "load", "pay", "notify", "total"},
+}
+
+
+@pytest.fixture
+def cli(house: House, monkeypatch: pytest.MonkeyPatch) -> Cli:
+    """Run a command in this process, with the house's settings as its environment."""
+    for name, value in house.environment().items():
+        monkeypatch.setenv(name, value)
+    return run
+
+
+def run(*arguments: str | Path) -> Result:
+    result = CliRunner().invoke(main, [str(each) for each in arguments])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    assert "Traceback" not in result.output
+    return result
+
+
+def sample(tmp_path: Path, rows: int = 20, seed: int = 1, bad: float = 0.0) -> Path:
+    path = tmp_path / f"orders-{seed}.csv"
+    write_sample(path, rows=rows, seed=seed, bad=bad)
+    return path
+
+
+def error_of(result: Result) -> str:
+    """Return the code that a command without --json complained with."""
+    found = re.match(r"([A-Z]_[A-Z_]+): \S", result.stderr)
+    assert found is not None, result.stderr
+    assert "/" not in result.stderr.replace("file:///folder", "").replace("s3://bucket/prefix", "")
+    return found[1]
+
+
+def everything(house: House) -> dict[str, object]:
+    """Return the rows of every table and every file of the system, to be compared."""
+    tables = house.rows("SELECT schemaname, tablename FROM pg_tables WHERE schemaname IN ('public', 'dagster')")
+    contents: dict[str, object] = {
+        f"{schema}.{table}": sorted(map(str, house.rows(f'SELECT * FROM {schema}."{table}"'))) for schema, table in tables
+    }
+    return contents | {str(path): path.stat().st_mtime_ns for path in house.home.rglob("*") if path.is_file()}
+
+
+def test_import_answers_with_the_documented_object_and_status_and_the_report_agree(
+    house: House, cli: Cli, tmp_path: Path
+) -> None:
+    result = cli("import", sample(tmp_path, bad=0.2), "--client", "shape", "--json")
+    assert result.exit_code == 3
+    assert result.stdout.count("\n") == 1
+    answer = json.loads(result.stdout)
+    for name, inside in SHAPE.items():
+        if isinstance(inside, set):
+            assert inside <= set(answer[name]), name
+        else:
+            assert isinstance(answer[name], inside), name
+    assert set(answer) - set(SHAPE) <= {"status_code", "status_detail", "source_sha256", "duplicate_of"}
+    check_finished(house, answer["batch_id"], "completed_with_errors")
+    assert json.loads(cli("status", answer["batch_id"], "--json").stdout) == answer
+    assert json.loads(Path(answer["artifacts"]["result"]).read_text("utf-8")) == answer
+    assert all(Path(location).is_file() for location in answer["artifacts"].values())
+
+
+def test_a_file_without_errors_ends_with_0_and_says_so_in_words(cli: Cli, tmp_path: Path) -> None:
+    result = cli("import", sample(tmp_path), "--client", "words")
+    assert result.exit_code == 0, result.output
+    assert result.stderr == ""
+    assert re.search(r"20 accepted, 0 rejected", result.stdout)
+    assert re.search(r"payments +\d+ planned: \d+ succeeded\n", result.stdout)
+    batch_id = result.stdout.split()[0]
+    assert cli("status", batch_id).stdout == result.stdout
+    assert cli("resume", batch_id).exit_code == 0
+    assert batch_id in cli("status").stdout
+
+
+def test_a_dry_run_changes_nothing_and_foretells_what_the_import_comes_to(house: House, cli: Cli, tmp_path: Path) -> None:
+    path = sample(tmp_path, rows=60, seed=4, bad=0.3)
+    before, sent = everything(house), house.sandbox.ledger()
+    result = cli("import", path, "--client", "dry", "--dry-run", "--json")
+    assert result.exit_code == 0
+    assert everything(house) == before
+    assert house.sandbox.ledger() == sent
+    foretold = json.loads(result.stdout)
+    assert cli("import", path, "--client", "dry", "--dry-run").exit_code == 0
+    answer = json.loads(cli("import", path, "--client", "dry", "--json").stdout)
+    for name in ("client_code", "csv_source", "encoding", "rows", "rejections"):
+        assert foretold[name] == answer[name]
+    assert foretold["amount_jpy"]["accepted"] == answer["amount_jpy"]["accepted"]
+    assert foretold["payments"]["planned"] == answer["payments"]["planned"]
+    assert foretold["notifications"]["planned"] == answer["notifications"]["planned"]
+    repeated = cli("import", path, "--client", "dry", "--dry-run")
+    assert (repeated.exit_code, error_of(repeated)) == (4, "F_DUPLICATE_FILE")
+    again = cli("import", path, "--client", "dry", "--dry-run", "--again", "--json")
+    assert json.loads(again.stdout)["rows"]["accepted"] == 0
+
+
+def test_a_dry_run_of_a_file_that_would_be_given_back_says_why(cli: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "orders.csv"
+    path.write_text("a,b\r\n1,2\r\n")
+    result = cli("import", path, "--client", "dry", "--dry-run", "--json")
+    assert result.exit_code == 4
+    assert json.loads(result.stdout)["error"]["code"] == "F_HEADER_MISSING"
+
+
+def test_a_file_given_back_ends_with_4_and_its_errors_can_be_read(cli: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "orders.csv"
+    path.write_text("client_order_ref,amount\r\nA-1,100\r\n")
+    result = cli("import", path, "--client", "given-back", "--json")
+    assert result.exit_code == 4
+    answer = json.loads(result.stdout)
+    assert (answer["status"], answer["rejections"]) == ("rejected", {"F_HEADER_MISSING": 1})
+    assert cli("resume", answer["batch_id"]).exit_code == 4
+    listed = json.loads(cli("errors", answer["batch_id"], "--json").stdout)["errors"]
+    assert [(each["code"], bool(each["message_ja"])) for each in listed] == [("F_HEADER_MISSING", True)]
+    assert "F_HEADER_MISSING" in cli("errors", answer["batch_id"]).stdout
+    assert "no such report" in cli("rejected", answer["batch_id"]).stderr
+
+
+def test_the_same_file_twice_ends_with_4_and_names_its_batch(cli: Cli, tmp_path: Path) -> None:
+    path = sample(tmp_path)
+    first = json.loads(cli("import", path, "--client", "twice", "--json").stdout)["batch_id"]
+    second = cli("import", path, "--client", "twice", "--json")
+    assert second.exit_code == 4
+    assert json.loads(second.stdout)["error"]["detail"] == {"batch_id": first}
+    assert first in cli("import", path, "--client", "twice").stderr
+    third = json.loads(cli("import", path, "--client", "twice", "--again", "--json").stdout)
+    assert third["batch_id"] != first
+
+
+def test_a_service_that_is_down_ends_with_1_and_says_how_to_go_on(
+    house: House, cli: Cli, impatient: None, tmp_path: Path
+) -> None:
+    house.sandbox.change(faults={"unavailable": 1, "retry_after": "0"})
+    result = cli("import", sample(tmp_path), "--client", "down")
+    assert result.exit_code == 1
+    assert "paused" in result.stdout
+    batch_id = result.stdout.split()[0]
+    assert f"orders-pipeline resume {batch_id}" in result.stdout
+    house.sandbox.change(faults={})
+    assert cli("resume", batch_id).exit_code == 0
+    check_finished(house, batch_id)
+
+
+@pytest.mark.parametrize("command", ["status", "resume", "errors", "rejected"])
+def test_an_unknown_batch_is_said_to_be_unknown(cli: Cli, command: str) -> None:
+    result = cli(command, "20260401-000000000000")
+    assert (result.exit_code, error_of(result)) == (1, "E_UNKNOWN_BATCH")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("import", "nowhere.csv", "--client", "acme"),
+        ("import", "."),
+        ("import", ".", "--client", "acme"),
+        ("status", "--limit", "many"),
+        ("sample", "--rows", "0", "-o", "x.csv"),
+        ("nonsense",),
+    ],
+)
+def test_wrong_usage_ends_with_2(cli: Cli, arguments: tuple[str, ...]) -> None:
+    result = cli(*arguments)
+    assert result.exit_code == 2
+    assert "Usage:" in result.stderr
+
+
+def test_what_cannot_be_read_as_a_file_is_given_back(cli: Cli, tmp_path: Path) -> None:
+    pipe = tmp_path / "orders.csv"
+    os.mkfifo(pipe)
+    result = cli("import", pipe, "--client", "unreadable")
+    assert (result.exit_code, error_of(result)) == (4, "F_DENIED")
+
+
+@pytest.mark.parametrize("name", ["[bold]x[red].csv", "=cmd|' C calc'!A0.csv", "a\nb\x1b[31m.csv", "注文①.csv", "x" * 250 + ".csv"])
+def test_a_file_name_is_data_and_nothing_else(cli: Cli, tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_text("a,b\r\n1,2\r\n")
+    result = cli("import", path, "--client", "names", "--json", "--again")
+    assert result.exit_code == 4, result.output
+    answer = json.loads(result.stdout)
+    assert answer["csv_source"] == name
+    for command in (("status", answer["batch_id"]), ("status",), ("import", path, "--client", "named", "--dry-run")):
+        said = cli(*command)
+        assert "\x1b" not in said.output
+    shown = "a\\nb\\x1b[31m.csv" if "\n" in name else name
+    assert shown in cli("status", answer["batch_id"]).stdout
+
+
+def test_a_file_name_that_is_no_text_is_given_back(house: House, tmp_path: Path) -> None:
+    path = os.fsencode(tmp_path) + b"/\xff.csv"
+    with open(path, "w") as file:  # noqa: PTH123 - the name is not text
+        file.write("a,b\r\n3,4\r\n")
+    ended = call(house.environment(), "import", os.fsdecode(path), "--client", "names")
+    assert ended.returncode == 4, ended.stderr
+    assert ended.stderr.startswith("F_NAME: ")
+
+
+def test_a_client_code_that_is_none_is_given_back(cli: Cli, tmp_path: Path) -> None:
+    result = cli("import", sample(tmp_path), "--client", "../etc")
+    assert (result.exit_code, error_of(result)) == (4, "F_UNKNOWN_CLIENT")
+
+
+def test_rejected_and_errors_write_the_reports_to_a_file_or_the_terminal(house: House, cli: Cli, tmp_path: Path) -> None:
+    answer = json.loads(cli("import", sample(tmp_path, bad=0.3), "--client", "reports", "--json").stdout)
+    for name in ("rejected", "errors"):
+        target, report = tmp_path / f"{name}.csv", house.report(answer["batch_id"], name)
+        written = cli(name, answer["batch_id"], "-o", target)
+        assert (written.exit_code, written.stdout, target.read_bytes()) == (0, "", report)
+        assert cli(name, answer["batch_id"]).stdout_bytes == report
+    listed = json.loads(cli("errors", answer["batch_id"], "--json").stdout)["errors"]
+    with (tmp_path / "errors.csv").open(encoding="utf-8-sig", newline="") as file:
+        assert [each["code"] for each in listed] == [line["code"] for line in csv.DictReader(file)]
+
+
+def test_a_template_that_is_filled_in_can_be_imported(house: House, cli: Cli, tmp_path: Path) -> None:
+    target = tmp_path / "template.csv"
+    assert cli("template", "-o", target).exit_code == 0
+    with target.open("a", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerow(order_row(client_order_ref="MINE-1").values())
+    answer = json.loads(cli("import", target, "--client", "template", "--json").stdout)
+    assert answer["rows"] == {"total": 2, "accepted": 2, "rejected": 0, "blank": 0}
+    check_finished(house, answer["batch_id"])
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "cp932", "utf-16"])
+def test_a_sample_is_what_it_says_it_is(cli: Cli, encoding: str, tmp_path: Path) -> None:
+    target = tmp_path / "sample.csv"
+    made = json.loads(
+        cli("sample", "--rows", "50", "--bad", "0.1", "--encoding", encoding, "-o", target, "--json").stdout
+    )
+    foretold = json.loads(cli("import", target, "--client", "sampled", "--dry-run", "--json").stdout)
+    assert foretold["rows"]["total"] == made["rows"] == 50
+    assert foretold["rejections"] == made["bad"]
+    assert foretold["amount_jpy"]["accepted"] == made["amount_jpy"]
+
+
+def test_the_doctor_finds_everything_well_and_names_what_is_not(house: House, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    well = cli("doctor", "--json")
+    assert well.exit_code == 0
+    answer = json.loads(well.stdout)
+    assert answer["ok"] is True
+    assert {each["name"] for each in answer["checks"]} >= {"settings", "database", "schema", "storage", "landing"}
+    monkeypatch.setenv("ORDERS_PAYMENT_URL", "http://127.0.0.1:9")
+    ill = cli("doctor", "--json")
+    assert ill.exit_code == 1
+    assert [each["name"] for each in json.loads(ill.stdout)["checks"] if not each["ok"]] == ["payment service"]
+    assert "FAIL" in cli("doctor").stdout
+    monkeypatch.setenv("ORDERS_DATABASE_URL", "postgresql://nobody:geheim@127.0.0.1:9/none")
+    gone = cli("doctor")
+    assert gone.exit_code == 1
+    assert "E_DATABASE" in gone.stdout
+    assert "geheim" not in gone.output
+
+
+def test_a_database_that_is_not_there_is_said_so_without_its_url(cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("ORDERS_DATABASE_URL", "postgresql://nobody:geheim@127.0.0.1:9/none")
+    for arguments in (("status",), ("import", sample(tmp_path), "--client", "acme"), ("db", "migrate")):
+        result = cli(*arguments)
+        assert (result.exit_code, error_of(result)) == (1, "E_DATABASE_UNAVAILABLE")
+        assert "geheim" not in result.output
+
+
+def test_migrating_brings_an_empty_database_up_to_date_once(house: House, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    house.rows("CREATE DATABASE empty_for_migrating")
+    try:
+        empty = make_url(house.database_url).set(database="empty_for_migrating")
+        monkeypatch.setenv("ORDERS_DATABASE_URL", empty.render_as_string(hide_password=False))
+        assert (cli("status").exit_code, error_of(cli("status"))) == (1, "E_MIGRATION")
+        first, second = cli("db", "migrate", "--json"), cli("db", "migrate", "--json")
+        assert [len(json.loads(each.stdout)["applied"]) > 0 for each in (first, second)] == [True, False]
+        assert "up to date" in cli("db", "migrate").stdout
+        assert cli("status").exit_code == 0
+    finally:
+        house.rows("DROP DATABASE empty_for_migrating WITH (FORCE)")
+
+
+def test_the_url_of_the_database_is_one_that_psql_reads(cli: Cli) -> None:
+    result = cli("db", "url")
+    assert result.exit_code == 0
+    with psycopg.connect(result.stdout.strip()) as connection:
+        assert connection.execute("SELECT count(*) FROM batches").fetchone() is not None
+    assert json.loads(cli("db", "url", "--json").stdout) == {"url": result.stdout.strip()}
+
+
+def test_in_production_everything_that_is_missing_is_named_and_nothing_is_started(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    for arguments in (("status",), ("up",), ("import", sample(tmp_path), "--client", "acme"), ("demo",), ("db", "migrate")):
+        ended = call({"ORDERS_ENV": "production", "ORDERS_HOME": str(home)}, *arguments)
+        assert ended.returncode == 2
+        assert ended.stderr.startswith("E_SETTINGS: ")
+        assert all(f"ORDERS_{name.upper()}" in ended.stderr for name in REQUIRED_IN_PRODUCTION)
+    assert not home.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("ORDERS_MAX_ROWS", "geheim"), ("ORDERS_PAYMENT_TIMEOUT_S", "-1"), ("ORDERS_ENV", "geheim")]
+)
+def test_a_setting_that_cannot_be_used_is_named_without_its_value(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    result = cli("status")
+    assert (result.exit_code, error_of(result)) == (2, "E_SETTINGS")
+    assert name in result.stderr
+    assert "geheim" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "code"),
+    [
+        ("ORDERS_ENCRYPTION_KEYS", "k1:geheim", "E_ENCRYPTION_KEYS"),
+        ("ORDERS_CLIENTS_FILE", "nowhere/clients.toml", "E_CLIENTS_FILE"),
+        ("ORDERS_STORAGE_URL", "ftp://geheim/", "E_SETTINGS"),
+        ("ORDERS_LANDING_URL", "s3://", "E_SETTINGS"),
+        ("ORDERS_PAYMENT_PROVIDER", "geheim", "E_SETTINGS"),
+        ("ORDERS_HOME", "/proc/geheim", "E_SETTINGS"),
+    ],
+)
+def test_a_setting_that_turns_out_wrong_later_is_told_by_a_code(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, name: str, value: str, code: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    result = cli("status")
+    assert (result.exit_code, error_of(result)) == (2, code)
+    assert "geheim" not in result.output
+
+
+def test_help_is_there_for_every_command() -> None:
+    for path in ([], ["import"], ["status"], ["db"], ["db", "migrate"], ["up"], ["sandbox"]):
+        result = run(*path, "--help")
+        assert result.exit_code == 0
+        assert "Usage:" in result.stdout
+
+
+def test_the_sandbox_command_answers_until_it_is_stopped() -> None:
+    process = start({}, "sandbox", "--port", "0", "--json")
+    try:
+        assert process.stdout is not None
+        url = json.loads(process.stdout.readline())["url"]
+        assert json.loads(call({}, "sandbox", "--port", url.rpartition(":")[2], "--json").stdout)["error"]["code"]
+        process.send_signal(signal.SIGINT)
+        assert end(process).returncode == 0
+    finally:
+        process.kill()
+
+
+def test_everything_of_a_bad_day_is_told_in_words(house: House, tmp_path: Path) -> None:
+    made = OrderFile("utf-8")
+    made.add(order_row(client_order_ref="W-1"))
+    made.add(order_row(client_order_ref="W-2", amount="x"), codes="R_AMOUNT_FORMAT")
+    path = made.write(tmp_path / "orders.csv")
+    ended = call(house.environment(), "import", path, "--client", "words-too")
+    assert ended.returncode == 3
+    assert ended.stderr == ""
+    assert "R_AMOUNT_FORMAT" in ended.stdout
+    missing = call(house.environment(), "status", "nothing")
+    assert missing.returncode == 1
+    assert missing.stderr.startswith("E_UNKNOWN_BATCH: ")

@@ -1,0 +1,370 @@
+"""The job from an uploaded file to its report: the real Dagster job over a real database and real services."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import zlib
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from orders_pipeline import batches, checks, intake
+from orders_pipeline.rejections import FileRejected
+from orders_pipeline.synthetic import write_sample
+from orders_pipeline_tests.factories import order_row
+from orders_pipeline_tests.house import House, check_books, check_finished
+from orders_pipeline_tests.order_file import OrderFile
+
+CODECS = {"utf-8": "utf-8", "utf-8-sig": "utf-8-sig", "cp932": "cp932", "utf-16-le": "utf-16"}
+NAMES = {"utf-8": "髙橋 𠮷之介", "utf-8-sig": "髙橋①商店", "cp932": "髙橋①商店", "utf-16-le": "髙橋 𠮷之介"}
+
+
+@pytest.fixture(scope="module")
+def _sampled(_module_house: House, tmp_path_factory: pytest.TempPathFactory):
+    """A sample file with bad rows, taken all the way: many tests look at it."""
+    path = tmp_path_factory.mktemp("files") / "orders.csv"
+    made = write_sample(path, rows=100, seed=5, bad=0.27)
+    return path, made, _module_house.take(path, "sampled")
+
+
+def file_of(path: Path, *lines: str) -> Path:
+    path.write_text("".join(line + "\r\n" for line in lines), "utf-8")
+    return path
+
+
+def sample(tmp_path: Path, rows: int = 40, seed: int = 1, bad: float = 0.0) -> Path:
+    path = tmp_path / f"orders-{seed}.csv"
+    write_sample(path, rows=rows, seed=seed, bad=bad)
+    return path
+
+
+def events(house: House, batch_id: str) -> list[dg.EventLogEntry]:
+    runs = house.instance.get_runs(dg.RunsFilter(tags={"dagster/partition": batch_id}))
+    return [entry for run in runs for entry in house.instance.all_logs(run.run_id)]
+
+
+def failed_checks(house: House, batch_id: str) -> set[str]:
+    found = [entry.dagster_event for entry in events(house, batch_id) if entry.dagster_event]
+    evaluations = [event.asset_check_evaluation_data for event in found if event.event_type_value == "ASSET_CHECK_EVALUATION"]
+    return {each.check_name for each in evaluations if not each.passed}
+
+
+def test_a_sample_file_comes_to_what_it_was_made_of_and_to_what_the_services_booked(house: House, _sampled) -> None:
+    _, made, summary = _sampled
+    check_finished(house, summary["batch_id"], "completed_with_errors")
+    assert summary["rows"] == {"total": 100, "accepted": 100 - made.rows_bad, "rejected": made.rows_bad, "blank": 0}
+    assert summary["rejections"] == dict(made.bad)
+    assert summary["amount_jpy"] == {"accepted": made.amount, "paid": made.amount, "declined": 0, "unknown": 0}
+    assert house.sandbox.ledger(summary["batch_id"])["payments"]["amount_jpy"] == made.amount
+
+
+def test_no_check_of_a_good_batch_fails_and_all_of_them_ran(house: House, _sampled) -> None:
+    batch_id = _sampled[2]["batch_id"]
+    ran = [entry.dagster_event for entry in events(house, batch_id) if entry.dagster_event]
+    names = {each.asset_check_evaluation_data.check_name for each in ran if each.event_type_value == "ASSET_CHECK_EVALUATION"}
+    specs = (checks.FILE_ACCEPTED, checks.ROWS_ADD_UP, checks.YEN_ADD_UP, *checks.PAYMENT_CHECKS)
+    assert names == {spec.name for spec in specs}
+    assert failed_checks(house, batch_id) == set()
+
+
+def test_result_json_is_what_status_shows(house: House, _sampled) -> None:
+    summary = _sampled[2]
+    assert json.loads(house.report(summary["batch_id"], "result") or b"") == json.loads(json.dumps(summary))
+
+
+def test_errors_csv_has_a_line_for_every_rejection_and_no_personal_value(house: House, _sampled) -> None:
+    path, made, summary = _sampled
+    text = (house.report(summary["batch_id"], "errors") or b"").decode("utf-8-sig")
+    lines = list(csv.DictReader(io.StringIO(text)))
+    codes = [code for _, code in sorted({(int(line["row"]), line["code"]) for line in lines})]
+    assert sorted(codes) == sorted(made.bad.elements())
+    assert all(line["message"] and line["message_ja"] for line in lines)
+    for value in personal_values(path):
+        assert value not in text
+
+
+def test_running_a_finished_batch_again_sends_nothing_and_changes_nothing(house: House, _sampled) -> None:
+    summary = _sampled[2]
+    batch_id = summary["batch_id"]
+    before, reports = house.sandbox.ledger(), [house.report(batch_id, name) for name in ("rejected", "errors")]
+    assert house.run(batch_id) is None
+    assert house.sandbox.ledger() == before
+    after = house.summary(batch_id)
+    assert {**after, "seconds": None} == {**summary, "seconds": None}
+    assert [house.report(batch_id, name) for name in ("rejected", "errors")] == reports
+    assert json.loads(house.report(batch_id, "result") or b"") == json.loads(json.dumps(after))
+
+
+def test_the_same_file_again_is_refused_and_names_its_batch(house: House, _sampled) -> None:
+    path, _, summary = _sampled
+    with pytest.raises(FileRejected) as refused:
+        house.receive(path, "sampled")
+    assert (refused.value.code, refused.value.detail) == ("F_DUPLICATE_FILE", {"batch_id": summary["batch_id"]})
+
+
+def test_the_same_file_again_on_purpose_is_a_batch_whose_orders_all_exist(house: House, _sampled) -> None:
+    path, _, summary = _sampled
+    before = house.sandbox.ledger()
+    batch_id = house.receive(path, "sampled", again=True)
+    assert house.run(batch_id) is None
+    again = house.summary(batch_id)
+    assert batch_id != summary["batch_id"]
+    assert again["status"] == "rejected"
+    assert again["rows"]["accepted"] == 0
+    assert again["rejections"]["R_REF_EXISTS"] >= summary["rows"]["accepted"]
+    assert house.sandbox.ledger() == before
+
+
+@pytest.mark.parametrize("encoding", CODECS)
+def test_rejected_csv_holds_the_records_byte_for_byte_with_our_columns(house: House, encoding: str, tmp_path: Path) -> None:
+    client = f"given-back-{encoding}"
+    made = OrderFile(CODECS[encoding], line_ending="\n" if encoding == "utf-8" else "\r\n")
+    name = NAMES[encoding]
+    made.add(order_row(client_order_ref="A-1", customer_name=name))
+    made.add(order_row(client_order_ref="A-2", customer_name=name, amount=" １０,００"), codes="R_AMOUNT_FORMAT", quoted=True)
+    made.blank()
+    made.add(order_row(client_order_ref="A-3", note="一行目\n二行目, \"引用\""))
+    made.add(order_row(client_order_ref="A-4", note="一行目\n二行目", amount="0", currency="USD"), codes="R_AMOUNT_RANGE R_CURRENCY")
+    made.add(order_row(client_order_ref="A-5", customer_name=name), codes="R_COLUMNS", extra=("余分",))
+    made.add(order_row(client_order_ref="A-6", customer_name=""), codes="R_REQUIRED", ended=False)
+    summary = house.take(made.write(tmp_path / "orders.csv"), client)
+    assert summary["encoding"] == encoding
+    assert summary["rows"] == {"total": 7, "accepted": 2, "rejected": 4, "blank": 1}
+    given_back = house.report(summary["batch_id"], "rejected") or b""
+    assert given_back == made.given_back(summary["batch_id"])
+
+
+def test_errors_csv_shows_no_formula_no_secret_and_no_card_number(house: House, tmp_path: Path) -> None:
+    made = OrderFile("utf-8")
+    for number, formula in enumerate(("=1+1", "+1", "-1", "@SUM(A1)", "＝1+1", " =1+1", "\t=1", "|calc", "%0A")):
+        made.add(order_row(client_order_ref=f"B-{number}", payment_method=formula), codes="R_PAYMENT_METHOD")
+    made.add(order_row(client_order_ref="B-90", payment_token="geheim!"), codes="R_PAYMENT_TOKEN")
+    made.add(order_row(client_order_ref="B-91", item_code="4111111111111111"), codes="R_FORBIDDEN_DATA")
+    made.add(order_row(client_order_ref="4111-1111-1111-1111"), codes="R_FORBIDDEN_DATA")
+    made.add(order_row(client_order_ref="B-92", email="=niemand"), codes="R_EMAIL")
+    summary = house.take(made.write(tmp_path / "orders.csv"), "formulas")
+    text = (house.report(summary["batch_id"], "errors") or b"").decode("utf-8-sig")
+    lines = list(csv.DictReader(io.StringIO(text, newline="")))
+    assert len([line for line in lines if line["column"] == "payment_method"]) == 9
+    for line in lines:
+        assert not line["value"].lstrip(" \t\r\n\u3000").startswith(tuple("=+-@|%＝＋－＠")), line
+    assert "1+1" in text
+    for secret in ("geheim", "4111", "niemand"):
+        assert secret not in text
+
+
+@pytest.mark.parametrize(
+    ("code", "content"),
+    [
+        ("F_HEADER_MISSING", "client_order_ref,amount\r\nA-1,1000\r\n".encode()),
+        ("F_ENCODING", "注文番号,金額\r\nA-1,1000\r\n".encode("euc_jp")),
+        ("F_EMPTY", b""),
+        ("F_NO_ROWS", b"client_order_ref,customer_code,customer_name,amount,payment_method\r\n"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_file_given_back_as_a_whole_has_a_report_and_its_run_is_no_failure(
+    house: House, code: str, content: bytes, tmp_path: Path
+) -> None:
+    path = tmp_path / "orders.csv"
+    path.write_bytes(content)
+    before = house.sandbox.ledger()
+    summary = house.take(path, f"refused-{code}"[:32])
+    assert (summary["status"], summary["status_code"]) == ("rejected", code)
+    assert summary["rejections"] == {code: 1}
+    assert set(summary["artifacts"]) == {"errors", "result"}
+    text = (house.report(summary["batch_id"], "errors") or b"").decode("utf-8-sig")
+    assert [line["code"] for line in csv.DictReader(io.StringIO(text))] == [code]
+    assert house.report(summary["batch_id"], "rejected") is None
+    assert failed_checks(house, summary["batch_id"]) == {checks.FILE_ACCEPTED.name}
+    assert house.sandbox.ledger() == before
+
+
+def test_a_file_of_bad_rows_only_is_given_back_and_nothing_is_sent(house: House, tmp_path: Path) -> None:
+    before = house.sandbox.ledger()
+    summary = house.take(sample(tmp_path, rows=20, bad=1.0), "all-bad")
+    assert summary["status"] == "rejected"
+    assert summary["rows"] == {"total": 20, "accepted": 0, "rejected": 20, "blank": 0}
+    assert set(summary["artifacts"]) == {"rejected", "errors", "result"}
+    assert house.sandbox.ledger() == before
+
+
+def test_declined_payments_end_their_orders_and_their_customers_are_told(house: House, tmp_path: Path) -> None:
+    house.sandbox.change(faults="decline=0.4,seed=2")
+    summary = house.take(sample(tmp_path, rows=60), "declined")
+    check_finished(house, summary["batch_id"], "completed_with_errors")
+    assert 0 < summary["orders"]["declined"] < 60
+    assert summary["notifications"]["sent"] == summary["notifications"]["planned"]
+    assert house.sandbox.ledger(summary["batch_id"])["payments"]["declined"] == summary["payments"]["declined"]
+
+
+def test_payments_whose_result_comes_later_are_waited_for(house: House, tmp_path: Path) -> None:
+    house.sandbox.change(faults="processing=0.5,processing_s=0.3,retry_after=0")
+    summary = house.take(sample(tmp_path, rows=30), "processing")
+    check_finished(house, summary["batch_id"])
+
+
+def test_an_answer_lost_after_booking_is_looked_up_and_charged_once(house: House, impatient: None, tmp_path: Path) -> None:
+    house.sandbox.change(faults="reset_after=1,max_per_key=1", notification_faults="")
+    summary = house.take(sample(tmp_path, rows=30), "lost-answers")
+    check_finished(house, summary["batch_id"])
+    assert house.sandbox.ledger(summary["batch_id"])["payments"]["count"] == summary["payments"]["planned"]
+
+
+@pytest.mark.parametrize("service", ["payment", "notification"])
+def test_a_service_that_is_down_pauses_the_batch_and_a_later_run_finishes_it(
+    house: House, impatient: None, service: str, tmp_path: Path
+) -> None:
+    broken = {"unavailable": 1, "retry_after": "0"}
+    options = {"faults": broken, "notification_faults": {}} if service == "payment" else {"notification_faults": broken}
+    house.sandbox.change(**options)
+    batch_id = house.receive(sample(tmp_path, rows=20), f"down-{service}")
+    failure = house.run(batch_id)
+    code = f"E_{service.upper()}_UNAVAILABLE"
+    assert failure is not None
+    assert failure.startswith(code)
+    paused = check_books(house, batch_id)
+    assert (paused["status"], paused["status_code"]) == ("paused", code)
+    assert paused["orders"]["paid"] == (0 if service == "payment" else 20)
+    assert json.loads(house.report(batch_id, "result") or b"")["status"] == "paused"
+    house.sandbox.change(faults={}, notification_faults=None)
+    assert house.run(batch_id) is None
+    finished = check_finished(house, batch_id)
+    assert finished["status_code"] is None
+
+
+def test_a_service_that_is_not_there_pauses_the_batch_and_a_later_run_finishes_it(
+    house: House, impatient: None, tmp_path: Path
+) -> None:
+    batch_id = house.receive(sample(tmp_path, rows=20), "gone")
+    house.sandbox.stop()
+    try:
+        assert (house.run(batch_id) or "").startswith("E_PAYMENT_UNAVAILABLE")
+        assert house.summary(batch_id)["orders"]["pending"] == 20
+    finally:
+        house.sandbox.start()
+    assert house.run(batch_id) is None
+    check_finished(house, batch_id)
+
+
+def test_a_refused_token_stops_at_once_and_leaves_the_orders_as_they_were(house: House, tmp_path: Path) -> None:
+    house.sandbox.change(faults="forbidden=1", notification_faults={})
+    batch_id = house.receive(sample(tmp_path, rows=60), "forbidden")
+    assert house.run(batch_id) is not None
+    assert check_books(house, batch_id)["orders"]["pending"] == 60
+    house.sandbox.change(faults={})
+    assert house.run(batch_id) is None
+    check_finished(house, batch_id)
+
+
+@pytest.mark.parametrize(
+    ("change", "check"),
+    [
+        ("rows_total = rows_total {0} 1, rows_accepted = rows_accepted {0} 1", checks.ROWS_ADD_UP),
+        ("amount_accepted = amount_accepted {0} 1", checks.YEN_ADD_UP),
+    ],
+    ids=("rows", "yen"),
+)
+def test_what_does_not_add_up_stops_the_batch_before_anything_is_paid(
+    house: House, change: str, check: dg.AssetCheckSpec, tmp_path: Path
+) -> None:
+    before = house.sandbox.ledger()
+    batch_id = house.receive(sample(tmp_path, rows=20), check.name)
+    for step in (intake.stage_batch, intake.validate_batch, intake.load_batch):
+        step(house.system, batch_id)
+    house.rows(f"UPDATE batches SET {change.format('+')} WHERE batch_id = %s", batch_id)
+    assert house.run(batch_id) is not None
+    assert failed_checks(house, batch_id) == {check.name}
+    assert house.summary(batch_id)["status"] == "loaded"
+    assert house.sandbox.ledger() == before
+    house.rows(f"UPDATE batches SET {change.format('-')} WHERE batch_id = %s", batch_id)
+    assert house.run(batch_id) is None
+    check_finished(house, batch_id)
+
+
+def test_an_order_that_is_paid_without_a_payment_is_seen(house: House, tmp_path: Path) -> None:
+    summary = house.take(sample(tmp_path, rows=20), "tampered")
+    assert all(result.passed for result in checks.payment_checks(house.system, summary["batch_id"]))
+    house.rows(
+        "UPDATE orders SET status = 'declined' WHERE batch_id = %s AND import_row_number = 7", summary["batch_id"]
+    )
+    results = {result.check_name: result.passed for result in checks.payment_checks(house.system, summary["batch_id"])}
+    assert results == {checks.WITHIN_CAP.name: True, checks.PAID_ONCE.name: True, checks.PAID_YEN_ADD_UP.name: False}
+    assert house.run(summary["batch_id"]) is not None
+
+
+def test_an_order_of_exactly_the_limit_is_paid_and_no_payment_is_above_it(house: House, tmp_path: Path) -> None:
+    made = OrderFile("utf-8")
+    for number, amount in enumerate((1_000_000, 999_999, 1, 1, 600_000, 400_000)):
+        made.add(order_row(client_order_ref=f"L-{number}", amount=str(amount)))
+    made.add(order_row(client_order_ref="L-9", amount="1000001"), codes="R_AMOUNT_OVER_LIMIT")
+    summary = house.take(made.write(tmp_path / "orders.csv"), "limits")
+    assert summary["amount_jpy"]["paid"] == 3_000_001
+    assert summary["payments"] == {"planned": 4, "succeeded": 4, "declined": 0, "unknown": 0}
+    check_finished(house, summary["batch_id"], "completed_with_errors")
+
+
+PERSONAL = ("customer_name", "customer_name_kana", "email", "phone", "postal_code", "ship_to_address", "payment_token")
+
+
+def personal_values(path: Path) -> set[str]:
+    """Return every personal or secret cell of a file; what is too short to be told from other text is left out."""
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return {row[name] for row in rows for name in PERSONAL if row[name] and len(row[name]) > 3}
+
+
+def leaks(house: House, schema: str, values: set[str], *, sealed: tuple[str, ...] = ()) -> set[tuple[str, str]]:
+    """Return (table, value) for each value found in clear anywhere in a schema's tables, packed or escaped."""
+    needles = {value: {value.encode(), json.dumps(value)[1:-1].encode()} for value in values}
+    found = set()
+    for (table,) in house.rows("SELECT tablename FROM pg_tables WHERE schemaname = %s", schema):
+        for row in house.rows(f'SELECT * FROM {schema}."{table}"'):
+            text = b"\n".join(cell_bytes(cell) for cell in row)
+            found |= {(table, value) for value, forms in needles.items() if any(form in text for form in forms)}
+    return found
+
+
+def cell_bytes(cell: object) -> bytes:
+    if not isinstance(cell, bytes | memoryview):
+        return str(cell).encode("utf-8", "surrogatepass")
+    try:
+        return zlib.decompress(bytes(cell))
+    except zlib.error:
+        return bytes(cell)
+
+
+def test_nothing_personal_is_in_dagsters_records_or_in_clear_in_ours(house: House, _sampled) -> None:
+    path, _, summary = _sampled
+    values = personal_values(path)
+    assert len(values) > 50
+    assert leaks(house, "dagster", {summary["batch_id"]}), "the search finds what is there"
+    assert leaks(house, "public", {"S5-00000001"}), "the search finds what is there"
+    assert leaks(house, "dagster", values) == set()
+    assert leaks(house, "public", values) == set()
+
+
+def test_what_fails_leaves_nothing_personal_in_dagsters_records_or_the_log(
+    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = sample(tmp_path, rows=10, seed=77)
+    values = personal_values(path)
+
+    def fail(*_: object, **__: object) -> None:
+        raise ValueError("secret " + " ".join(sorted(values)))
+
+    monkeypatch.setattr(batches, "final_status", fail)
+    batch_id = house.receive(path, "failing")
+    assert (house.run(batch_id) or "").startswith("E_UNEXPECTED")
+    said = "".join(capfd.readouterr())
+    log = (house.home / "errors.log").read_text("utf-8")
+    assert "Traceback" not in said
+    assert "ValueError" in log
+    assert not [value for value in values if value in said + log]
+    assert leaks(house, "dagster", values) == set()
+    monkeypatch.undo()
+    assert house.run(batch_id) is None
+    check_finished(house, batch_id)

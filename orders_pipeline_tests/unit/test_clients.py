@@ -1,0 +1,118 @@
+"""Clients' profiles: read strictly, and what is wrong is named without what stands there."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from orders_pipeline.clients import Clients, ClientsError, Profile, read_clients
+from orders_pipeline.rejections import FileRejected
+
+CONFIGURED = """
+[acme]
+name = "Acme"
+delimiter = "\\t"
+notify_channel = "email"
+payments = "per_order"
+notifications = "per_order"
+
+[other]
+"""
+
+
+@pytest.fixture
+def write(tmp_path):
+    def written(text: str | bytes):
+        path = tmp_path / "clients.toml"
+        path.write_bytes(text.encode() if isinstance(text, str) else text)
+        return path
+
+    return written
+
+
+def test_without_a_clients_file_every_client_has_the_default_profile():
+    assert read_clients(None).profile("anybody") == Profile()
+
+
+def test_the_default_profile_aggregates_and_tells_nobody():
+    profile = Profile()
+    assert (profile.delimiter, profile.payments, profile.notifications, profile.notify_channel) == (
+        ",",
+        "aggregated",
+        "digest",
+        "none",
+    )
+
+
+def test_a_profile_says_what_the_file_says(write):
+    assert read_clients(write(CONFIGURED)).profile("acme") == Profile(
+        name="Acme", delimiter="\t", notify_channel="email", payments="per_order", notifications="per_order"
+    )
+
+
+def test_what_a_profile_leaves_out_is_the_default(write):
+    assert read_clients(write(CONFIGURED)).profile("other") == Profile()
+
+
+@pytest.mark.parametrize("code", ["nobody", "ACME", "acme ", ""])
+def test_with_a_clients_file_a_client_that_is_not_in_it_is_refused(write, code):
+    with pytest.raises(FileRejected) as refused:
+        read_clients(write(CONFIGURED)).profile(code)
+    assert refused.value.code == "F_UNKNOWN_CLIENT"
+
+
+def test_an_empty_clients_file_knows_no_client(write):
+    with pytest.raises(FileRejected):
+        read_clients(write("")).profile("acme")
+
+
+@pytest.mark.parametrize("code", ["", "a b", "../acme", "c" * 33, "acme/x", "取引先", "acme\n"])
+def test_what_is_no_client_code_is_refused_even_when_any_client_may_come(code):
+    with pytest.raises(FileRejected) as refused:
+        Clients().profile(code)
+    assert refused.value.code == "F_UNKNOWN_CLIENT"
+    assert refused.value.detail == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        ('[acme]\ndelimiter = "planted"', "acme.delimiter"),
+        ('[acme]\npayments = "planted"', "acme.payments"),
+        ('[acme]\nnotifications = "planted"', "acme.notifications"),
+        ('[acme]\nnotify_channel = "planted"', "acme.notify_channel"),
+        ("[acme]\nname = 5", "acme.name"),
+        (f'[acme]\nname = "{"planted" * 20}"', "acme.name"),
+        ('[acme]\nsurprise = "planted"', "acme.surprise"),
+        ('acme = "planted"', "acme"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_its_client_and_without_its_value(write, text, where):
+    with pytest.raises(ClientsError) as refused:
+        read_clients(write(text))
+    assert f"ORDERS_CLIENTS_FILE: {where}: " in str(refused.value)
+    assert "planted" not in str(refused.value)
+
+
+def test_a_table_that_is_no_client_code_is_named(write):
+    with pytest.raises(ClientsError, match="is not a client code"):
+        read_clients(write('["a b"]'))
+
+
+def test_a_file_that_is_not_toml_is_refused_by_line_and_column(write):
+    with pytest.raises(ClientsError, match="line 2") as refused:
+        read_clients(write("[acme]\nname = planted"))
+    assert "planted" not in str(refused.value)
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe\x00"])
+def test_a_file_that_cannot_be_read_is_refused_without_its_path(tmp_path, write, content):
+    path = tmp_path / "missing.toml" if content is None else write(content)
+    with pytest.raises(ClientsError, match="cannot be read") as refused:
+        read_clients(path)
+    assert str(tmp_path) not in str(refused.value)
+
+
+def test_a_profile_cannot_be_changed():
+    with pytest.raises(ValidationError):
+        Profile().payments = "per_order"

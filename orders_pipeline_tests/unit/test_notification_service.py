@@ -1,0 +1,201 @@
+"""What each answer of the Notification service means, and how one claimed notification is brought to an outcome."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from typing import Any
+
+import pytest
+
+from orders_pipeline.http_client import Answer, NoAnswer, NotDelivered
+from orders_pipeline.notifications import Message, NotificationClaim, NotificationService, send_one
+from orders_pipeline.outcomes import Outcome
+from orders_pipeline.rate_limit import Stopped
+
+KEY = "6a1f7a3e-0000-4000-8000-000000000002"
+MESSAGE = Message(KEY, "b-1", "order-digest", "email", "C-1", "planted@example.com", {"order_count": 2}, [11, 12])
+
+
+class StubClient:
+    """Answers calls from a script and remembers them."""
+
+    def __init__(self, *script: Answer | Exception) -> None:
+        self._script = list(script)
+        self.calls: list[dict[str, Any]] = []
+
+    def call(self, method: str, path: str, **rest: Any) -> Answer:
+        self.calls.append({"method": method, "path": path, **rest})
+        answer = self._script.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+class CountingLimiter:
+    """Lends a token at once and counts; refuses once stopped, as the real one does."""
+
+    def __init__(self) -> None:
+        self.lent = 0
+
+    @contextlib.contextmanager
+    def token(self, stop: threading.Event):
+        if stop.is_set():
+            raise Stopped
+        self.lent += 1
+        yield
+
+
+def problem(status: int, word: str, *, code: str | None = None, retry_after_s: float | None = None) -> Answer:
+    body = {"type": f"https://problems.example.com/{word}", "title": "planted"}
+    return Answer(status, body if code is None else body | {"code": code}, retry_after_s)
+
+
+def sending(answer: Answer | Exception) -> Outcome:
+    return NotificationService(StubClient(answer)).send(MESSAGE)
+
+
+def looking_up(answer: Answer | Exception) -> Outcome:
+    return NotificationService(StubClient(answer)).look_up(MESSAGE)
+
+
+def test_a_notification_is_sent_as_the_contract_writes_it():
+    client = StubClient(Answer(202, {"id": "n-1", "status": "queued"}))
+    NotificationService(client).send(MESSAGE)
+    assert client.calls == [
+        {
+            "method": "POST",
+            "path": "/v1/notifications",
+            "idempotency_key": KEY,
+            "body": {
+                "template_id": "order-digest",
+                "channel": "email",
+                "recipient": {"customer_code": "C-1", "address": "planted@example.com"},
+                "locale": "ja-JP",
+                "variables": {"order_count": 2},
+                "order_ids": ["11", "12"],
+                "dedupe_key": KEY,
+                "metadata": {"batch_id": "b-1"},
+            },
+        }
+    ]
+
+
+def test_a_message_shows_no_address():
+    assert "planted" not in repr(MESSAGE) + repr(NotificationClaim(MESSAGE, 1, in_doubt=False))
+
+
+@pytest.mark.parametrize("status", [200, 202])
+def test_a_notification_that_was_taken_is_sent_under_the_services_id(status):
+    assert sending(Answer(status, {"id": "n-1", "status": "queued"})) == Outcome("succeeded", None, "n-1")
+
+
+@pytest.mark.parametrize("body", [{}, {"id": None}, {"id": 5}, {"id": ["n-1"]}])
+def test_a_taken_notification_without_an_id_is_unknown(body):
+    assert sending(Answer(202, body)) == Outcome("unknown", "answer-does-not-fit")
+
+
+@pytest.mark.parametrize(
+    ("status", "word"), [(404, "template-not-found"), (422, "invalid-recipient"), (422, "validation")]
+)
+def test_a_refusal_that_the_contract_calls_final_fails_the_notification(status, word):
+    assert sending(problem(status, word)) == Outcome("declined", word)
+
+
+@pytest.mark.parametrize(("status", "word"), [(400, "malformed"), (401, "unauthorized"), (403, "forbidden")])
+def test_a_refusal_that_is_our_defect_or_setting_stops_everything(status, word):
+    assert sending(problem(status, word)) == Outcome("not_sent", word, stop=True)
+
+
+@pytest.mark.parametrize(("status", "word"), [(429, "rate-limited"), (503, "unavailable")])
+def test_what_was_not_accepted_is_not_sent_and_holds_everybody_back(status, word):
+    outcome = sending(problem(status, word, retry_after_s=2.5))
+    assert outcome == Outcome("not_sent", word, retry_after_s=2.5)
+    assert outcome.hold_s == 2.5
+
+
+@pytest.mark.parametrize("status", [500, 502, 504])
+@pytest.mark.parametrize("word", ["internal", "invalid-recipient", "validation"])
+def test_a_failure_of_the_service_is_unknown_whatever_it_says(status, word):
+    assert sending(problem(status, word)) == Outcome("unknown", word)
+
+
+@pytest.mark.parametrize("status", [201, 204, 301, 307, 409])
+def test_an_answer_the_contract_does_not_know_is_unknown(status):
+    assert sending(Answer(status, {"id": "n-1"})).kind == "unknown"
+
+
+def test_a_request_that_was_not_delivered_is_not_sent_and_one_without_an_answer_unknown():
+    assert sending(NotDelivered()) == Outcome("not_sent", "E_SERVICE_UNREACHABLE")
+    assert sending(NoAnswer()) == Outcome("unknown", "E_SERVICE_NO_ANSWER")
+
+
+def test_a_look_up_asks_by_our_dedupe_key():
+    client = StubClient(Answer(200, {"items": []}))
+    assert NotificationService(client).look_up(MESSAGE) == Outcome("absent")
+    assert client.calls == [{"method": "GET", "path": "/v1/notifications", "query": {"dedupe_key": KEY}}]
+
+
+def test_a_look_up_that_finds_the_notification_says_it_was_sent():
+    assert looking_up(Answer(200, {"items": [{"id": "n-1"}]})) == Outcome("succeeded", None, "n-1")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Answer(200, {}),
+        Answer(200, {"items": "planted"}),
+        Answer(200, {"items": ["planted"]}),
+        Answer(200, {"items": [{}]}),
+        Answer(404, {"items": []}),
+        Answer(500, {"items": []}),
+        Answer(429, {}, 1.0),
+        NotDelivered(),
+        NoAnswer(),
+    ],
+)
+def test_a_look_up_without_a_clear_answer_is_unknown_and_never_absent(answer):
+    assert looking_up(answer).kind == "unknown"
+
+
+def bring(client: StubClient, *, in_doubt: bool, stop: threading.Event | None = None) -> tuple[Outcome, int]:
+    limiter = CountingLimiter()
+    claim = NotificationClaim(MESSAGE, 1, in_doubt)
+    outcome = send_one(NotificationService(client), limiter, claim, stop or threading.Event())  # type: ignore[arg-type]
+    return outcome, limiter.lent
+
+
+def methods(client: StubClient) -> list[str]:
+    return [call["method"] for call in client.calls]
+
+
+def test_a_first_try_is_one_call_on_one_token():
+    client = StubClient(Answer(202, {"id": "n-1"}))
+    assert bring(client, in_doubt=False) == (Outcome("succeeded", None, "n-1"), 1)
+    assert methods(client) == ["POST"]
+
+
+def test_what_may_have_been_sent_is_looked_up_and_not_sent_again():
+    client = StubClient(Answer(200, {"items": [{"id": "n-1"}]}))
+    assert bring(client, in_doubt=True) == (Outcome("succeeded", None, "n-1"), 1)
+    assert methods(client) == ["GET"]
+
+
+def test_what_a_look_up_does_not_find_is_sent_each_call_on_a_token_of_its_own():
+    client = StubClient(Answer(200, {"items": []}), Answer(202, {"id": "n-1"}))
+    assert bring(client, in_doubt=True) == (Outcome("succeeded", None, "n-1"), 2)
+    assert methods(client) == ["GET", "POST"]
+
+
+def test_nothing_is_sent_after_a_look_up_without_a_clear_answer():
+    client = StubClient(NoAnswer())
+    assert bring(client, in_doubt=True)[0].kind == "unknown"
+    assert methods(client) == ["GET"]
+
+
+@pytest.mark.parametrize(("in_doubt", "kind"), [(False, "not_sent"), (True, "unknown")])
+def test_when_the_work_is_called_off_nothing_is_sent_and_doubt_stays_doubt(in_doubt, kind):
+    stop = threading.Event()
+    stop.set()
+    client = StubClient()
+    assert bring(client, in_doubt=in_doubt, stop=stop) == (Outcome(kind, "stopped"), 0)

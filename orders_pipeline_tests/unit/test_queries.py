@@ -1,0 +1,93 @@
+"""Named statements: how their files are read, and that names in SQL and in Python are the same names."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+import orders_pipeline
+from orders_pipeline import database
+from orders_pipeline.database import Transaction, parse_queries, queries
+
+PACKAGE = Path(orders_pipeline.__file__).parent
+METHODS = {"execute", "rows", "row", "scalar", "copy", "execute_with_columns"}
+
+
+def called_names() -> set[str]:
+    """Return the first arguments, written out, of calls of a transaction's methods anywhere in the package."""
+    found = set()
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in METHODS:
+                owner = node.func.value
+                if isinstance(owner, ast.Name) and owner.id in {"transaction", "session"} and node.args:
+                    name = node.args[0]
+                    assert isinstance(name, ast.Constant), f"{path.name}:{node.lineno} calls a name that is not written out"
+                    found.add(str(name.value))
+    return found
+
+
+def test_a_file_is_split_at_its_names():
+    source = "-- name: first\n-- What it is for.\nSELECT 1\n\n-- name:second \nSELECT\n    2\n"
+    assert parse_queries(source) == {"first": "-- What it is for.\nSELECT 1", "second": "SELECT\n    2"}
+
+
+def test_text_before_the_first_name_belongs_to_no_statement():
+    assert parse_queries("-- a heading\n\n-- name: only\nSELECT 1") == {"only": "SELECT 1"}
+
+
+def test_a_name_in_the_middle_of_a_line_splits_nothing():
+    assert list(parse_queries("-- name: only\nSELECT '-- name: other'")) == ["only"]
+
+
+def test_a_file_without_names_has_no_statements():
+    assert parse_queries("SELECT 1") == {}
+
+
+def test_a_name_used_twice_is_an_error(tmp_path, monkeypatch):
+    (tmp_path / "queries").mkdir()
+    for file in ("a.sql", "b.sql"):
+        (tmp_path / "queries" / file).write_text("-- name: same\nSELECT 1")
+    monkeypatch.setattr(database, "SQL", tmp_path)
+    queries.cache_clear()
+    try:
+        with pytest.raises(ValueError, match="two statements are named same"):
+            queries()
+    finally:
+        queries.cache_clear()
+
+
+def test_every_statement_is_used_and_every_name_used_is_a_statement():
+    assert called_names() == set(queries())
+
+
+@pytest.mark.parametrize("name", sorted(queries()))
+def test_a_statement_begins_with_a_comment_that_is_a_sentence(name):
+    comment, _, body = queries()[name].text.partition("\n")
+    assert re.fullmatch(r"-- [A-Z].*[.]", comment), comment
+    assert body.strip()
+    assert not body.rstrip().endswith(";")
+
+
+@pytest.mark.parametrize("columns", [["amount; DROP TABLE orders"], ["Amount"], [""], ["a", "b-c"], ['"a"']])
+def test_a_column_that_is_not_a_plain_name_never_gets_into_a_statement(columns):
+    with pytest.raises(ValueError, match="lower case"):
+        database._with_columns("copy_orders", columns)
+
+
+def test_columns_stand_where_the_statement_wants_them():
+    assert b"COPY orders (amount, personal) FROM STDIN" in database._with_columns("copy_orders", ["amount", "personal"])
+
+
+def test_transactions_take_statements_by_name_only():
+    assert not [name for name in vars(Transaction) if name in {"sql", "query", "raw"}]
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql://u:planted@h/d", "postgresql+psycopg2://u:planted@h/d", "postgresql+psycopg://u:planted@h/d"]
+)
+def test_whatever_scheme_a_url_comes_with_our_driver_is_used(url):
+    assert database.normalise_url(url) == "postgresql+psycopg://u:planted@h/d"

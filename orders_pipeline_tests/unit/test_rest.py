@@ -1,0 +1,330 @@
+"""What each answer of the Payment service means for a payment: line by line of the service's contract."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from orders_pipeline.http_client import Answer, NoAnswer, NotDelivered
+from orders_pipeline.outcomes import Outcome
+from orders_pipeline.payments.gateway import PaymentRequest
+from orders_pipeline.payments.rest import RestPayments
+
+KEY = "6a1f7a3e-0000-4000-8000-000000000001"
+REQUEST = PaymentRequest(
+    KEY, "20260701-aaaaaaaaaaaa", "C-1", "card_on_file", 300, [(11, 100), (12, 200)], "tok_planted_value"
+)
+PROBLEMS = "https://problems.example.com/"
+
+
+class StubClient:
+    """Answers calls from a script and remembers them."""
+
+    def __init__(self, *script: Answer | Exception) -> None:
+        self._script = list(script)
+        self.calls: list[dict[str, Any]] = []
+
+    def call(self, method: str, path: str, **rest: Any) -> Answer:
+        self.calls.append({"method": method, "path": path, **rest})
+        answer = self._script.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def payment(**changes: object) -> dict[str, Any]:
+    body: dict[str, Any] = {
+        "id": "pay_1",
+        "status": "succeeded",
+        "amount": 300,
+        "currency": "JPY",
+        "reference": KEY,
+        "idempotency_key": KEY,
+        "failure": None,
+        "created_at": "2026-07-01T03:00:00Z",
+    }
+    return body | changes
+
+
+def without(name: str) -> dict[str, Any]:
+    body = payment()
+    del body[name]
+    return body
+
+
+def problem(status: int, word: str, *, code: object = None, retry_after_s: float | None = None) -> Answer:
+    body: dict[str, Any] = {"type": PROBLEMS + word, "title": "planted title", "status": status}
+    return Answer(status, body if code is None else body | {"code": code}, retry_after_s)
+
+
+def page(*items: object) -> Answer:
+    return Answer(200, {"items": list(items), "next": None})
+
+
+def paying(*script: Answer | Exception) -> Outcome:
+    return RestPayments(StubClient(*script)).pay(REQUEST)
+
+
+def looking_up(*script: Answer | Exception) -> Outcome:
+    return RestPayments(StubClient(*script)).look_up(REQUEST)
+
+
+def test_a_payment_is_sent_as_the_contract_writes_it():
+    client = StubClient(Answer(201, payment()))
+    RestPayments(client).pay(REQUEST)
+    assert client.calls == [
+        {
+            "method": "POST",
+            "path": "/v1/payments",
+            "idempotency_key": KEY,
+            "body": {
+                "amount": 300,
+                "currency": "JPY",
+                "customer_code": "C-1",
+                "reference": KEY,
+                "payment_method": {"type": "card_on_file", "token": "tok_planted_value"},
+                "allocations": [{"order_id": "11", "amount": 100}, {"order_id": "12", "amount": 200}],
+                "metadata": {"batch_id": "20260701-aaaaaaaaaaaa"},
+            },
+        }
+    ]
+
+
+def test_a_payment_without_a_card_names_its_method_only():
+    client = StubClient(Answer(201, payment()))
+    RestPayments(client).pay(PaymentRequest(KEY, "b", "C-1", "invoice", 300, [(11, 300)]))
+    assert client.calls[0]["body"]["payment_method"] == {"type": "invoice"}
+
+
+def test_the_request_shows_no_token():
+    assert "planted" not in repr(REQUEST)
+
+
+@pytest.mark.parametrize("status", [200, 201])
+def test_a_payment_that_fits_the_request_is_succeeded(status):
+    assert paying(Answer(status, payment())) == Outcome("succeeded", None, "pay_1")
+
+
+def test_fields_that_the_contract_does_not_know_are_ignored():
+    assert paying(Answer(201, payment(surprise={"a": 1}))).kind == "succeeded"
+
+
+def test_a_failed_payment_is_declined_with_the_services_code():
+    answer = Answer(201, payment(status="failed", failure={"code": "card_expired", "retryable": False}))
+    assert paying(answer) == Outcome("declined", "card_expired", "pay_1")
+
+
+@pytest.mark.parametrize("failure", [None, "planted text", {}, {"code": "planted free text!"}, {"code": 5}])
+def test_a_failed_payment_whose_reason_is_no_code_is_declined_without_one(failure):
+    assert paying(Answer(201, payment(status="failed", failure=failure))) == Outcome("declined", None, "pay_1")
+
+
+def test_a_payment_that_is_processing_is_asked_for_later():
+    answer = Answer(202, payment(status="processing"), retry_after_s=7.0)
+    assert paying(answer) == Outcome("unknown", "processing", "pay_1", 7.0)
+    assert paying(Answer(202, payment(status="processing"))).retry_after_s == 1.0
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        payment(reference="another"),
+        payment(reference=None),
+        payment(amount=301),
+        payment(amount=299),
+        payment(amount="300"),
+        payment(amount=300.0),
+        payment(amount=True),
+        payment(currency="USD"),
+        payment(currency=None),
+        payment(id=None),
+        payment(id=17),
+        payment(status="planted"),
+        payment(status=None),
+        payment(status=["succeeded"]),
+        *(without(name) for name in ("reference", "amount", "currency", "id", "status")),
+        {},
+    ],
+)
+@pytest.mark.parametrize("status", [200, 201, 202])
+def test_an_answer_that_does_not_fit_the_request_is_unknown_and_never_paid(status, body):
+    assert paying(Answer(status, body)) == Outcome("unknown", "answer-does-not-fit")
+
+
+def test_an_amount_of_one_is_not_the_same_as_true():
+    request = PaymentRequest(KEY, "b", "C-1", "invoice", 1, [(11, 1)])
+    assert RestPayments(StubClient(Answer(201, payment(amount=True)))).pay(request).kind == "unknown"
+
+
+def test_a_request_that_was_not_delivered_is_not_sent():
+    assert paying(NotDelivered()) == Outcome("not_sent", "E_SERVICE_UNREACHABLE")
+
+
+def test_a_request_without_an_answer_is_unknown():
+    assert paying(NoAnswer()) == Outcome("unknown", "E_SERVICE_NO_ANSWER")
+
+
+@pytest.mark.parametrize(
+    ("status", "word"),
+    [
+        (402, "payment-declined"),
+        (404, "order-not-found"),
+        (404, "customer-not-found"),
+        (422, "validation"),
+        (422, "amount-over-limit"),
+    ],
+)
+def test_a_refusal_that_the_contract_calls_final_is_declined(status, word):
+    assert paying(problem(status, word)) == Outcome("declined", word)
+    assert paying(problem(status, word, code="insufficient_funds")) == Outcome("declined", "insufficient_funds")
+
+
+@pytest.mark.parametrize(
+    ("status", "word"),
+    [
+        (400, "malformed"),
+        (400, "idempotency-key-missing"),
+        (401, "unauthorized"),
+        (403, "forbidden"),
+        (404, "not-found"),
+    ],
+)
+def test_a_refusal_that_is_our_defect_or_setting_stops_everything_and_leaves_the_payment_unsent(status, word):
+    assert paying(problem(status, word)) == Outcome("not_sent", word, stop=True)
+
+
+@pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 405, 413, 418, 422])
+def test_a_refusal_without_a_problem_the_contract_knows_stops_everything(status):
+    assert paying(Answer(status, {})) == Outcome("not_sent", f"http-{status}", stop=True)
+
+
+def test_a_key_that_was_used_for_another_body_stops_everything_and_stays_in_doubt():
+    # something was sent under this key before: that nothing was charged is not proven
+    answer = problem(422, "idempotency-key-reused")
+    assert paying(answer) == Outcome("unknown", "idempotency-key-reused", stop=True)
+
+
+def test_a_request_in_progress_waits_with_the_same_key():
+    assert paying(problem(409, "request-in-progress", retry_after_s=2.0)) == Outcome(
+        "unknown", "request-in-progress", retry_after_s=2.0
+    )
+
+
+def test_an_order_already_paid_by_this_payment_is_adopted():
+    client = StubClient(problem(409, "order-already-paid"), page(payment()))
+    assert RestPayments(client).pay(REQUEST) == Outcome("succeeded", None, "pay_1")
+    assert client.calls[1] == {"method": "GET", "path": "/v1/payments", "query": {"idempotency_key": KEY}}
+
+
+@pytest.mark.parametrize("found", [page(), page(payment(reference="another")), Answer(500, {}), NoAnswer()])
+def test_an_order_already_paid_by_something_else_stays_in_doubt(found):
+    outcome = paying(problem(409, "order-already-paid"), found)
+    assert outcome.kind == "unknown"
+    assert outcome.service_id is None
+
+
+def test_too_many_requests_is_not_sent_and_holds_everybody_back():
+    outcome = paying(problem(429, "rate-limited", retry_after_s=3.0))
+    assert outcome == Outcome("not_sent", "rate-limited", retry_after_s=3.0)
+    assert outcome.hold_s == 3.0
+
+
+def test_too_many_requests_without_a_pause_is_not_sent():
+    assert paying(problem(429, "rate-limited")) == Outcome("not_sent", "rate-limited")
+
+
+def test_an_unavailable_service_did_not_accept_the_payment():
+    outcome = paying(problem(503, "unavailable", retry_after_s=5.0))
+    assert outcome == Outcome("not_sent", "unavailable", retry_after_s=5.0)
+    assert outcome.hold_s == 5.0
+
+
+@pytest.mark.parametrize("status", [500, 502, 504, 505, 599])
+@pytest.mark.parametrize("word", ["internal", "unavailable", "validation", "payment-declined", "unauthorized"])
+def test_a_failure_of_the_service_is_unknown_whatever_it_says(status, word):
+    outcome = paying(problem(status, word, retry_after_s=4.0))
+    assert outcome == Outcome("unknown", word, retry_after_s=4.0)
+    assert outcome.hold_s is None
+
+
+def test_a_503_that_is_not_the_services_own_word_is_unknown():
+    # something on the way says so: the service may have the request
+    assert paying(Answer(503, {})) == Outcome("unknown", "http-503")
+
+
+@pytest.mark.parametrize("status", [100, 203, 204, 206, 301, 302, 304, 307, 308])
+def test_an_answer_the_contract_does_not_know_is_unknown(status):
+    assert paying(Answer(status, payment())).kind == "unknown"
+
+
+@pytest.mark.parametrize("kind", ["planted free text", "/", "", 5, None, ["x"], "x" * 65, "プロブレム"])
+def test_a_services_free_text_never_becomes_a_code(kind):
+    outcome = paying(Answer(500, {"type": kind, "code": "planted free text"}))
+    assert outcome.code == "http-500"
+
+
+def test_a_look_up_asks_by_our_key():
+    client = StubClient(page())
+    RestPayments(client).look_up(REQUEST)
+    assert client.calls == [{"method": "GET", "path": "/v1/payments", "query": {"idempotency_key": KEY}}]
+
+
+def test_a_look_up_that_finds_nothing_says_absent():
+    assert looking_up(page()) == Outcome("absent")
+
+
+@pytest.mark.parametrize(
+    ("found", "kind"),
+    [("succeeded", "succeeded"), ("refunded", "succeeded"), ("failed", "declined"), ("processing", "unknown")],
+)
+def test_a_look_up_that_finds_the_payment_says_what_became_of_it(found, kind):
+    outcome = looking_up(page(payment(status=found)))
+    assert (outcome.kind, outcome.service_id) == (kind, "pay_1")
+
+
+def test_a_look_up_that_finds_only_another_reference_does_not_say_absent():
+    assert looking_up(page(payment(reference="another"))) == Outcome("unknown", "other-reference")
+
+
+def test_a_look_up_picks_our_payment_among_others():
+    assert looking_up(page(payment(reference="another", id="pay_0"), payment())).service_id == "pay_1"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        page("planted"),
+        page(payment(amount=301)),
+        page(payment(amount="300")),
+        Answer(200, {}),
+        Answer(200, {"items": None}),
+        Answer(200, {"items": {"0": "x"}}),
+        Answer(201, {"items": []}),
+        Answer(204, {"items": []}),
+        Answer(500, {"items": []}),
+        Answer(404, {"items": []}),
+        NoAnswer(),
+        NotDelivered(),
+    ],
+)
+def test_a_look_up_without_a_clear_answer_is_unknown_and_never_absent(answer):
+    assert looking_up(answer).kind == "unknown"
+
+
+@pytest.mark.parametrize(("status", "stops"), [(400, True), (401, True), (403, True), (409, False), (429, False)])
+def test_a_look_up_that_is_refused_for_a_setting_stops_everything(status, stops):
+    outcome = looking_up(Answer(status, {}, 2.0))
+    assert (outcome.kind, outcome.stop, outcome.retry_after_s) == ("unknown", stops, 2.0)
+
+
+def test_no_outcome_shows_what_the_service_wrote():
+    answers: list[Mapping[str, Any]] = [
+        {"type": "planted text", "title": "planted", "detail": "planted", "code": "planted text"},
+        payment(status="planted"),
+    ]
+    for body in answers:
+        for status in (201, 400, 402, 409, 422, 500):
+            script = [Answer(status, body), Answer(200, {"items": ["planted"]})]
+            assert "planted" not in repr(paying(*script))

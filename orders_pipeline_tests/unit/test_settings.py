@@ -1,0 +1,140 @@
+"""Settings: production makes nothing up, and no error, repr or text shows a value that was set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from orders_pipeline.settings import REQUIRED_IN_PRODUCTION, SettingsError, load_settings
+
+COMPLETE = {
+    "ORDERS_ENV": "production",
+    "ORDERS_DATABASE_URL": "postgresql://user:planted@db/orders",
+    "ORDERS_STORAGE_URL": "s3://bucket/prefix",
+    "ORDERS_PAYMENT_URL": "https://payments.example.com",
+    "ORDERS_PAYMENT_TOKEN": "planted",
+    "ORDERS_NOTIFICATION_URL": "https://notifications.example.com",
+    "ORDERS_NOTIFICATION_TOKEN": "planted",
+    "ORDERS_ENCRYPTION_KEYS": "k1:planted",
+}
+
+
+@pytest.fixture
+def environment(monkeypatch):
+    def put(**values: str) -> None:
+        for name, value in values.items():
+            monkeypatch.setenv(name, value)
+
+    return put
+
+
+def test_development_needs_no_setting_at_all():
+    settings = load_settings()
+    assert (settings.is_production, settings.database_url, settings.payment_url) == (False, None, None)
+
+
+def test_the_defaults_are_those_that_the_services_contract_states():
+    settings = load_settings()
+    assert (settings.payment_timeout_s, settings.notification_timeout_s) == (30, 10)
+    assert (settings.notification_rate_per_s, settings.payment_concurrency) == (10, 32)
+    assert (settings.max_rows, settings.max_bytes) == (10_000, 20 * 1024 * 1024)
+
+
+def test_production_names_everything_that_is_missing(environment):
+    environment(ORDERS_ENV="production")
+    with pytest.raises(SettingsError) as refused:
+        load_settings()
+    for name in COMPLETE.keys() - {"ORDERS_ENV"}:
+        assert name in str(refused.value)
+
+
+@pytest.mark.parametrize("name", [f"ORDERS_{name.upper()}" for name in REQUIRED_IN_PRODUCTION])
+def test_production_names_the_one_setting_that_is_missing_and_no_other(environment, name):
+    environment(**{key: value for key, value in COMPLETE.items() if key != name})
+    with pytest.raises(SettingsError) as refused:
+        load_settings()
+    assert name in str(refused.value)
+    assert not any(other in str(refused.value) for other in COMPLETE.keys() - {"ORDERS_ENV", name})
+    assert "planted" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", [f"ORDERS_{name.upper()}" for name in REQUIRED_IN_PRODUCTION])
+def test_in_production_an_empty_setting_is_a_missing_one(environment, name):
+    environment(**COMPLETE | {name: ""})
+    with pytest.raises(SettingsError, match=name):
+        load_settings()
+
+
+def test_production_with_everything_set_starts(environment):
+    environment(**COMPLETE)
+    assert load_settings().is_production
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ORDERS_ENV", "planted"),
+        ("ORDERS_PAYMENT_TIMEOUT_S", "planted"),
+        ("ORDERS_PAYMENT_TIMEOUT_S", "0"),
+        ("ORDERS_PAYMENT_TIMEOUT_S", "-1"),
+        ("ORDERS_PAYMENT_TIMEOUT_S", "301"),
+        ("ORDERS_PAYMENT_CONCURRENCY", "0"),
+        ("ORDERS_PAYMENT_CONCURRENCY", "257"),
+        ("ORDERS_PAYMENT_CONCURRENCY", "1.5"),
+        ("ORDERS_NOTIFICATION_RATE_PER_S", "0"),
+        ("ORDERS_NOTIFICATION_RATE_PER_S", "planted"),
+        ("ORDERS_NOTIFICATION_TIMEOUT_S", "nan"),
+        ("ORDERS_MAX_ROWS", "0"),
+        ("ORDERS_MAX_BYTES", "20MB-planted"),
+        ("ORDERS_MAX_CONCURRENT_RUNS", "0"),
+    ],
+)
+def test_a_setting_that_is_not_usable_is_named_without_its_value(environment, name, value):
+    environment(**{name: value})
+    with pytest.raises(SettingsError) as refused:
+        load_settings()
+    assert name in str(refused.value)
+    assert "planted" not in str(refused.value)
+    assert refused.value.__suppress_context__
+
+
+def test_all_unusable_settings_are_named_at_once(environment):
+    environment(ORDERS_MAX_ROWS="none", ORDERS_PAYMENT_CONCURRENCY="none")
+    with pytest.raises(SettingsError, match=r"(?s)ORDERS_MAX_ROWS.*ORDERS_PAYMENT_CONCURRENCY"):
+        load_settings()
+
+
+def test_no_text_of_the_settings_shows_a_secret(environment):
+    environment(**COMPLETE)
+    settings = load_settings()
+    assert "planted" not in repr(settings) + str(settings) + settings.model_dump_json()
+
+
+def test_settings_cannot_be_changed_once_they_are_read():
+    with pytest.raises(ValidationError):
+        load_settings().max_rows = 1
+
+
+def test_variables_that_are_not_ours_are_left_alone(environment):
+    environment(MAX_ROWS="5", ORDERS_SOMETHING_ELSE="x")
+    assert load_settings().max_rows == 10_000
+
+
+def test_the_store_and_the_landing_are_in_home_unless_said_otherwise(environment, tmp_path):
+    environment(ORDERS_HOME=str(tmp_path))
+    settings = load_settings()
+    assert settings.storage_location == str(tmp_path / "storage")
+    assert settings.landing_location == f"{tmp_path}/storage/landing"
+
+
+def test_the_landing_lies_in_the_store_that_was_set(environment):
+    environment(ORDERS_STORAGE_URL="s3://bucket/prefix/")
+    assert load_settings().landing_location == "s3://bucket/prefix/landing"
+
+
+def test_a_relative_home_is_made_absolute_for_other_processes(environment, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    environment(ORDERS_HOME="here")
+    assert Path(load_settings().storage_location) == tmp_path / "here" / "storage"
