@@ -55,7 +55,10 @@ def today() -> date:
 def register_landed(transaction: Transaction, client_code: str, source: Source) -> str:
     """Make a batch of a landed file version, once however often it is asked for, and return its id."""
     batch_id = batch_id_for(client_code, f"{source.landing_key}|{source.landing_version}", today())
-    _insert(transaction, batch_id, client_code, source, again_no=0)
+    if not _insert(transaction, batch_id, client_code, source, again_no=0):  # maybe on another day, under another id
+        batch_id = transaction.scalar(
+            "batch_of_landed_version", landing_key=source.landing_key, landing_version=source.landing_version
+        )
     return batch_id
 
 
@@ -69,15 +72,15 @@ def register_import(transaction: Transaction, client_code: str, source: Source, 
         raise FileRejected("F_DUPLICATE_FILE", {"batch_id": earlier.batch_id})
     again_no = 0 if earlier is None else earlier.again_no + 1
     batch_id = batch_id_for(client_code, f"{source.sha256}|{again_no}", today())
-    try:
-        _insert(transaction, batch_id, client_code, source, again_no=again_no)
-    except ConstraintViolated:  # somebody registers the same bytes at this moment
-        raise FileRejected("F_DUPLICATE_FILE", {}) from None
+    if not _insert(transaction, batch_id, client_code, source, again_no=again_no):
+        # somebody else has registered the same bytes at this moment
+        theirs = transaction.row("batch_with_same_bytes", client_code=client_code, source_sha256=source.sha256)
+        raise FileRejected("F_DUPLICATE_FILE", {} if theirs is None else {"batch_id": theirs.batch_id})
     return batch_id
 
 
-def _insert(transaction: Transaction, batch_id: str, client_code: str, source: Source, *, again_no: int) -> None:
-    transaction.execute(
+def _insert(transaction: Transaction, batch_id: str, client_code: str, source: Source, *, again_no: int) -> bool:
+    inserted = transaction.execute(
         "insert_batch",
         batch_id=batch_id,
         client_code=client_code,
@@ -88,6 +91,7 @@ def _insert(transaction: Transaction, batch_id: str, client_code: str, source: S
         source_bytes=source.size,
         again_no=again_no,
     )
+    return inserted > 0
 
 
 def record_source(transaction: Transaction, batch: Row[Any], sha256: str, size: int) -> str | None:

@@ -102,9 +102,9 @@ def show_summary(console: Console, summary: Mapping[str, Any]) -> None:
 
 def show_counts(console: Console, summary: Mapping[str, Any]) -> None:
     """Print the rows of a file and why rows were given back."""
+    source = plain(summary["csv_source"])
     console.print(
-        f"  file           {plain(summary['csv_source'])} from {summary['client_code']}, {summary['encoding'] or 'not read'}",
-        highlight=False,
+        f"  file           {source} from {summary['client_code']}, {summary['encoding'] or 'not read'}", highlight=False
     )
     rows = summary["rows"]
     if rows["total"] is not None:

@@ -20,7 +20,8 @@ from orders_pipeline.outcomes import Outcome
 
 IDLE_S = 0.05  # how long an empty queue is watched before the ledger is asked again
 LINGER_S = 0.02  # results that come within this time are written in one transaction
-GROUP = 50
+GROUP = 100
+PREFETCH = 4  # pieces of work claimed for each thread, so that none waits while claims and results are committed
 DATABASE_PATIENCE_S = 60.0
 
 Claim = TypeVar("Claim")
@@ -94,8 +95,7 @@ class _Loop(Generic[Claim]):
         self._write_down(wait(self._in_flight).done)
 
     def _claim(self) -> None:
-        # twice the concurrency, so that a thread finds its next piece while the last results are being written
-        room = 2 * self._concurrency - len(self._in_flight)
+        room = PREFETCH * self._concurrency - len(self._in_flight)
         if self._stop.is_set() or room < self._concurrency or time.monotonic() < self._paused_until:
             return
         for claim in persist(lambda: self._ledger.claim(room)):

@@ -65,11 +65,18 @@ class Answer:
         return safe_code(self.body.get("code"))
 
 
+@dataclass
+class _Exchange:
+    deadline: float
+    connection: HTTPConnection | None = None
+    sock: socket.socket | None = None  # a connection lets go of it when the answer says that it ends there
+
+
 class _Watch:
     """Closes the sockets of exchanges that outlive their deadline, which per-read time-outs cannot do."""
 
     def __init__(self) -> None:
-        self._exchanges: dict[int, tuple[float, HTTPConnection | None]] = {}
+        self._exchanges: dict[int, _Exchange] = {}
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
@@ -77,7 +84,7 @@ class _Watch:
     def exchange(self, deadline: float) -> Iterator[None]:
         me = threading.get_ident()
         with self._lock:
-            self._exchanges[me] = (deadline, None)
+            self._exchanges[me] = _Exchange(deadline)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="http-deadlines", daemon=True)
                 self._thread.start()
@@ -91,17 +98,20 @@ class _Watch:
         me = threading.get_ident()
         with self._lock:
             if me in self._exchanges:
-                self._exchanges[me] = (self._exchanges[me][0], connection)
+                self._exchanges[me].connection, self._exchanges[me].sock = connection, connection.sock
 
     def _run(self) -> None:
         while True:
             time.sleep(WATCH_EVERY_S)
             now = time.monotonic()
             with self._lock:
-                late = [connection for deadline, connection in self._exchanges.values() if deadline < now]
-            for connection in late:
-                with contextlib.suppress(OSError, AttributeError):
-                    connection.sock.shutdown(socket.SHUT_RDWR)  # type: ignore[union-attr]
+                late = [exchange for exchange in self._exchanges.values() if exchange.deadline < now]
+            for exchange in late:
+                connecting = None if exchange.connection is None else exchange.connection.sock
+                for sock in (exchange.sock, connecting):
+                    with contextlib.suppress(OSError):
+                        if sock is not None:
+                            sock.shutdown(socket.SHUT_RDWR)
 
 
 _watch = _Watch()
@@ -109,14 +119,16 @@ _watch = _Watch()
 
 class _WatchedHTTP(HTTPConnection):
     def request(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - urllib3's own signature
-        _watch.using(self)
+        _watch.using(self)  # while it connects and sends
         super().request(*args, **kwargs)
+        _watch.using(self)  # now that it has its socket
 
 
 class _WatchedHTTPS(HTTPSConnection):
     def request(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - urllib3's own signature
-        _watch.using(self)
+        _watch.using(self)  # while it connects and sends
         super().request(*args, **kwargs)
+        _watch.using(self)  # now that it has its socket
 
 
 class _WatchedAdapter(HTTPAdapter):
@@ -167,7 +179,10 @@ class ServiceClient:
                     stream=True,
                 ) as response,
             ):
-                return _read(response)
+                answer = _read(response)
+                if time.monotonic() > deadline:  # cut off by us, what came of it may look like a whole answer
+                    raise NoAnswer(NoAnswer.code)
+                return answer
         except requests.exceptions.ConnectTimeout:
             raise NotDelivered(NotDelivered.code) from None
         except requests.exceptions.ConnectionError as error:
@@ -203,7 +218,7 @@ def _read(response: requests.Response) -> Answer:
     retry_after_s = parse_retry_after(response.headers.get("Retry-After"))
     try:
         decoded = json.loads(body) if body else {}
-    except ValueError:
+    except (ValueError, RecursionError):
         decoded = {}
     return Answer(response.status_code, decoded if isinstance(decoded, dict) else {}, retry_after_s)
 

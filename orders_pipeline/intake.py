@@ -24,7 +24,7 @@ from orders_pipeline.clients import Profile
 from orders_pipeline.csv_file import StagedFile
 from orders_pipeline.database import Transaction
 from orders_pipeline.records.orders import ORDERS
-from orders_pipeline.records.record_type import RowContext
+from orders_pipeline.records.rules import RowContext
 from orders_pipeline.rejections import FileRejected, Rejection
 from orders_pipeline.storage import ObjectChanged, ObjectDenied, ObjectGone
 from orders_pipeline.system import System

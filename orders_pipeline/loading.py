@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import pyarrow.parquet as pq
 from sqlalchemy import Row
 
 from orders_pipeline.database import ConstraintViolated, Database, Transaction
+from orders_pipeline.drain import persist
 
 CHUNK_ROWS = 50_000
 REJECTIONS_CHUNK = 0  # the rejections' number in the ledger of chunks; chunks of orders count from 1
@@ -40,7 +42,8 @@ def load(database: Database, batch: Row[Any], accepted: Path, rejections: Path) 
             transaction.copy("copy_rejections", _rejection_rows(rejections, batch.batch_id))
     orders = taken = 0
     for chunk_no, chunk in enumerate(pq.ParquetFile(accepted).iter_batches(CHUNK_ROWS), start=1):
-        written, lost = _load_chunk(database, batch, chunk_no, _order_rows(batch, chunk))
+        # again after a deadlock with another batch, or while the database is away: a chunk is all or nothing
+        written, lost = persist(partial(_load_chunk, database, batch, chunk_no, _order_rows(batch, chunk)))
         orders += written
         taken += lost
     with database.begin() as transaction:

@@ -21,7 +21,8 @@ import pyarrow.parquet as pq
 from orders_pipeline.duplicates import Duplicates, find_duplicates
 from orders_pipeline.parquet_file import new_parquet
 from orders_pipeline.records.judgement import Finding, Findings, Judge, Rows, as_json
-from orders_pipeline.records.record_type import RecordType, RowContext
+from orders_pipeline.records.record_type import RecordType
+from orders_pipeline.records.rules import RowContext
 from orders_pipeline.rejections import REJECTIONS_SCHEMA
 
 Seal: TypeAlias = Callable[[pd.DataFrame], list[bytes]]

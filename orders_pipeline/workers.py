@@ -60,7 +60,12 @@ def alone_on(database: Database, batch_id: str) -> Iterator[None]:
     with database.session() as session:
         if not session.scalar("try_lock_batch", lock_class=BATCH_LOCK_CLASS, batch_id=batch_id):
             raise BatchBusy(f"{BatchBusy.code}: another process works on batch {batch_id}")
-        yield
+        try:
+            yield
+        finally:
+            # not left to the closing session, which the server notices later than our next step begins
+            with contextlib.suppress(DatabaseError):
+                session.scalar("unlock_batch", lock_class=BATCH_LOCK_CLASS, batch_id=batch_id)
 
 
 def end_lost_workers(transaction: Transaction, batch_id: str) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import uuid
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -13,7 +14,7 @@ from psycopg.rows import dict_row
 
 from orders_pipeline import notifications, personal
 from orders_pipeline.clients import Profile
-from orders_pipeline.database import Database, Transaction, libpq_url
+from orders_pipeline.database import Database, libpq_url
 from orders_pipeline.encryption import Cipher
 from orders_pipeline.notifications import NotificationLedger
 from orders_pipeline.payments import settle
@@ -117,7 +118,7 @@ class Desk:
 
     def due_now(self, table: str) -> None:
         """Let time pass for everything that waits for its next try."""
-        self.run(f"UPDATE {table} SET next_attempt_at = '-infinity' WHERE batch_id = %s", self.batch_id)
+        self.run(f"UPDATE {table} SET next_attempt_at = now() - interval '1 hour' WHERE batch_id = %s", self.batch_id)
 
     def give_up(self, worker: Worker) -> None:
         """Let the worker's lease run out."""
@@ -153,5 +154,11 @@ class Desk:
         return payment_id
 
 
-def nothing_follows(_transaction: Transaction, _payment_ids: Sequence[str]) -> None:
-    """Stand in for what happens to notifications when a payment is settled."""
+def wait_for_a_blocked_session(desk: Desk) -> None:
+    """Wait until a session waits for a lock that another holds."""
+    pause = threading.Event()
+    for _ in range(500):
+        if desk.value("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+            return
+        pause.wait(0.01)
+    raise AssertionError("nobody waits for a lock")

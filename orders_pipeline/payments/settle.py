@@ -139,7 +139,8 @@ class PaymentLedger:
             )
             payment_ids = [str(row.payment_id) for row in written]
             transaction.execute("orders_follow_payments", payment_ids=payment_ids)
-            transaction.execute("retire_allocations", payment_ids=payment_ids)
+            if any(outcome.kind == "declined" for _, outcome in results):
+                transaction.execute("retire_allocations", payment_ids=payment_ids)
             self._on_settled(transaction, payment_ids)
 
     def wait_s(self) -> float | None:

@@ -18,7 +18,8 @@ import pandas as pd
 import pandera.pandas as pandera
 import pyarrow as pa
 
-from orders_pipeline.records.record_type import RecordType, RowContext, RowRule, Rule
+from orders_pipeline.records.record_type import RecordType, RowRule, Rule
+from orders_pipeline.records.rules import RowContext
 from orders_pipeline.records.verdicts import Mask, column_failures, row_failures
 
 Positions: TypeAlias = "npt.NDArray[np.intp]"

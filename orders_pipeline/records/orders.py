@@ -14,8 +14,9 @@ from typing import Any, TypeAlias
 import pandas as pd
 
 from orders_pipeline.records import normalise
-from orders_pipeline.records.record_type import Column, RecordType, RowContext, RowRule, Rule
+from orders_pipeline.records.record_type import Column, RecordType, RowRule, Rule
 from orders_pipeline.records.rules import (
+    RowContext,
     at_most_characters,
     between,
     calendar_date,

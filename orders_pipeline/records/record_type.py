@@ -9,7 +9,6 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import date
 from functools import cached_property, partial
 from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
@@ -20,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from orders_pipeline.records import normalise, rules
+from orders_pipeline.records.rules import RowContext
 
 Kind = Literal["code", "number", "date", "text"]
 Cells: TypeAlias = "pd.Series[Any]"
@@ -31,15 +31,6 @@ _NORMALISERS: Mapping[Kind, normalise.Normaliser] = MappingProxyType(
 _TYPES: Mapping[Kind, pa.DataType] = MappingProxyType(
     {"code": pa.string(), "number": pa.int64(), "date": pa.date32(), "text": pa.string()}
 )
-
-
-@dataclass(frozen=True)
-class RowContext:
-    """What rules may look at beside the row: the day in Japan, the file's encoding, the profile's default channel."""
-
-    today: date
-    encoding: str
-    default_notify_channel: str
 
 
 @dataclass(frozen=True)

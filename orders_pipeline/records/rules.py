@@ -9,15 +9,13 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import date
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-
-if TYPE_CHECKING:
-    from orders_pipeline.records.record_type import RowContext
 
 Cells: TypeAlias = "pd.Series[Any]"
 Passed: TypeAlias = "pd.Series[bool]"
@@ -35,6 +33,15 @@ _CARD_BRANDS = re.compile(
     r"4[0-9]{15}(?:[0-9]{3})?|(?:5[1-5]|2[2-7])[0-9]{14}|3[47][0-9]{13}|3(?:0[0-5]|[68][0-9])[0-9]{11}"
     r"|35[0-9]{14}|6(?:011|2[0-9]{2}|4[4-9][0-9]|5[0-9]{2})[0-9]{12,15}"
 )
+
+
+@dataclass(frozen=True)
+class RowContext:
+    """What rules may look at beside the row: the day in Japan, the file's encoding, the profile's default channel."""
+
+    today: date
+    encoding: str
+    default_notify_channel: str
 
 
 def filled(cells: Cells, _: RowContext) -> Passed:

@@ -1,9 +1,51 @@
-"""The desk that database tests work at."""
+"""The desk that database tests work at, and one database for all of them, emptied after each: much faster than a clone."""
 
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+
+import psycopg
 import pytest
+from pydantic import SecretStr
+from sqlalchemy import make_url
 
-from orders_pipeline.database import Database
+from orders_pipeline.database import Database, libpq_url
 from orders_pipeline_tests.ledger_desk import Desk
+
+EMPTY_EVERY_TABLE = """
+DO $$
+DECLARE name regclass;
+BEGIN
+    SET LOCAL session_replication_role = replica;  -- foreign keys and the rule that allocations stay
+    FOR name IN SELECT oid FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace
+                AND relname <> 'flyway_schema_history'
+    LOOP
+        EXECUTE 'DELETE FROM ' || name;
+    END LOOP;
+END $$
+"""
+
+
+def run_on(url: SecretStr, statement: str) -> None:
+    with psycopg.connect(libpq_url(url), autocommit=True) as connection:
+        connection.execute(statement.encode())
+
+
+@pytest.fixture(scope="session")
+def shared_url(server_url: str, template: str) -> Iterator[SecretStr]:
+    """The URL of a migrated database that the tests of this folder use one after the other."""
+    name = f"shared_{uuid.uuid4().hex}"
+    run_on(SecretStr(server_url), f"CREATE DATABASE {name} TEMPLATE {template}")
+    yield SecretStr(make_url(server_url).set(database=name).render_as_string(hide_password=False))
+    run_on(SecretStr(server_url), f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def database_url(shared_url: SecretStr) -> Iterator[SecretStr]:
+    """The URL of a migrated database that is empty when the test begins."""
+    yield shared_url
+    run_on(shared_url, EMPTY_EVERY_TABLE)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from orders_pipeline import notifications
 from orders_pipeline.clients import Profile
 from orders_pipeline.outcomes import Outcome
-from orders_pipeline_tests.ledger_desk import Desk, order
+from orders_pipeline_tests.ledger_desk import Desk, order, wait_for_a_blocked_session
 
 PAID = Outcome("succeeded", None, "pay-1")
 DECLINED = Outcome("declined", "x")
@@ -141,15 +141,6 @@ def test_the_later_of_two_overlapping_transactions_releases_the_notification(des
             one.result(10)
             other.result(10)
     assert desk.statuses("notifications") == ["ready"]
-
-
-def wait_for_a_blocked_session(desk: Desk) -> None:
-    pause = threading.Event()
-    for _ in range(500):
-        if desk.value("SELECT count(*) FROM pg_locks WHERE NOT granted"):
-            return
-        pause.wait(0.01)
-    raise AssertionError("nobody waits for a lock")
 
 
 def test_two_workers_that_settle_many_shared_notifications_at_once_do_not_deadlock(desk):

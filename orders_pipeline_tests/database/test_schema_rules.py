@@ -12,7 +12,10 @@ from psycopg import errors
 from orders_pipeline.database import ConstraintViolated
 from orders_pipeline_tests.ledger_desk import Desk, order
 
-BATCH = "INSERT INTO batches (batch_id, client_code, csv_source, bulk_import_group{columns}) VALUES ('b', 'acme', 'x', 'b'{values})"
+BATCH = (
+    "INSERT INTO batches (batch_id, client_code, csv_source, bulk_import_group{columns})"
+    " VALUES ('b', 'acme', 'x', 'b'{values})"
+)
 NOTIFICATION = (
     "INSERT INTO notifications (notification_id, batch_id, customer_code, channel{columns})"
     " VALUES (gen_random_uuid(), %s, 'C-1', 'email'{values})"
@@ -169,7 +172,10 @@ def test_a_row_of_a_batch_is_one_order(desk):
     (order_id,) = desk.orders(order(1))
     with refused_by("orders_batch_row_key"):
         desk.orders(order(1, client_order_ref="other"))
-    copied = "batch_id, csv_source, bulk_import_group, client_code, customer_code, amount, payment_method, notify_channel, personal"
+    copied = (
+        "batch_id, csv_source, bulk_import_group, client_code,"
+        " customer_code, amount, payment_method, notify_channel, personal"
+    )
     with refused_by("orders_pkey"):
         desk.run(
             f"INSERT INTO orders (order_id, import_row_number, client_order_ref, {copied}) OVERRIDING SYSTEM VALUE"
@@ -347,7 +353,9 @@ def test_an_order_of_a_declined_payment_may_be_in_another(desk):
         desk.run("UPDATE payment_orders SET live = true WHERE payment_id = %s", declined)
 
 
-@breaks("payment_orders_amount_positive", "payment_orders_payment_id_fkey", "payment_orders_order_id_fkey", "payment_orders_pkey")
+@breaks(
+    "payment_orders_amount_positive", "payment_orders_payment_id_fkey", "payment_orders_order_id_fkey", "payment_orders_pkey"
+)
 def test_an_allocation_is_positive_and_between_what_exists(desk):
     (order_id,) = desk.orders(order())
     payment_id = desk.payment([order_id], 1000)

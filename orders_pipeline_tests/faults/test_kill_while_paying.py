@@ -30,7 +30,8 @@ def sample(house: House, rows: int, seed: int = 1, bad: float = 0.0) -> Path:
 @contextlib.contextmanager
 def at_work(house: House, *arguments: str | Path, **settings: str) -> Iterator[subprocess.Popen[str]]:
     """Run a command and be sure that it and all its threads are gone afterwards."""
-    process = start(house.environment(**settings), *arguments)
+    # what a killed process held of the rate is free after this time-out
+    process = start(house.environment(ORDERS_NOTIFICATION_TIMEOUT_S="2", **settings), *arguments)
     try:
         yield process
     finally:
@@ -63,7 +64,8 @@ def payments_planned(house: House) -> int:
 
 def test_a_batch_killed_five_times_while_paying_charges_and_tells_everybody_once(house: House) -> None:
     path = sample(house, 200)
-    house.sandbox.change(latency_ms=120, notification_latency_ms=20)
+    # a service that charges an order again when it is asked with another key
+    house.sandbox.change(latency_ms=120, notification_latency_ms=20, guard_orders=False)
     with at_work(house, "import", path, "--client", CLIENT, ORDERS_PAYMENT_CONCURRENCY="4") as process:
         kill_when(house, process, 1)
     (batch_id,) = batches_of(house)
@@ -93,69 +95,51 @@ def test_five_files_in_a_row_each_killed_once_are_all_paid_and_told_once(house: 
     assert len(batches_of(house)) == 5
 
 
-def test_a_batch_killed_while_customers_are_told_tells_nobody_twice(house: House) -> None:
-    house.sandbox.change(notification_latency_ms=100)
-    with at_work(house, "import", sample(house, 150), "--client", CLIENT) as process:
-        wait_for(lambda: told(house) >= 12 or process.poll() is not None, "a dozen notifications")
+def test_a_batch_killed_while_customers_are_told_of_declines_tells_nobody_twice(house: House) -> None:
+    house.sandbox.change(notification_latency_ms=100, honour_keys=False, faults="decline=0.2,seed=3", notification_faults={})
+    with at_work(house, "import", sample(house, 120), "--client", CLIENT) as process:
+        wait_for(lambda: told(house) >= 8 or process.poll() is not None, "some notifications")
         process.kill()
     (batch_id,) = batches_of(house)
-    before = house.summary(batch_id)["notifications"]
-    assert 0 < told(house) < before["planned"]
-    assert call(house.environment(), "resume", batch_id).returncode == 0
-    check_finished(house, batch_id)
+    before = house.summary(batch_id)
+    assert 0 < told(house) < before["notifications"]["planned"]
+    assert call(house.environment(), "resume", batch_id).returncode == 3
+    after = check_finished(house, batch_id, "completed_with_errors")
+    theirs = house.sandbox.ledger(batch_id)
+    assert 0 < after["payments"]["declined"] == theirs["payments"]["declined"]
+    assert after["payments"]["planned"] == before["payments"]["planned"]
+    assert house.run(batch_id) is None
+    assert house.sandbox.ledger(batch_id) == theirs
 
 
-def test_ctrl_c_in_the_middle_says_how_to_go_on_and_leaves_nothing_in_doubt(house: House) -> None:
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_in_the_middle_says_how_to_go_on_and_leaves_nothing_in_doubt(
+    house: House, signal_number: signal.Signals
+) -> None:
     house.sandbox.change(latency_ms=200)
-    path = sample(house, 150)
+    path = sample(house, 90)
     with at_work(house, "import", path, "--client", CLIENT, ORDERS_PAYMENT_CONCURRENCY="2") as process:
         wait_for(lambda: booked(house) >= 2 or process.poll() is not None, "two payments")
-        process.send_signal(signal.SIGINT)
+        process.send_signal(signal_number)
         ended = end(process)
     (batch_id,) = batches_of(house)
     assert ended.returncode == 1, ended.stderr
     assert "resume" in ended.stdout + ended.stderr
     assert "Traceback" not in ended.stdout + ended.stderr
     summary = check_books(house, batch_id)  # what was in flight was waited for and written down
-    assert summary["orders"]["paid"] < 150
+    assert summary["orders"]["paid"] < 90
     assert summary["orders"]["unknown"] == summary["orders"]["paying"] == 0
-    assert call(house.environment(), "resume", batch_id).returncode == 0
-    check_finished(house, batch_id)
-
-
-def test_sigterm_in_the_middle_can_be_resumed_as_well(house: House) -> None:
-    house.sandbox.change(latency_ms=200)
-    path = sample(house, 60)
-    with at_work(house, "import", path, "--client", CLIENT, ORDERS_PAYMENT_CONCURRENCY="1") as process:
-        wait_for(lambda: booked(house) >= 1 or process.poll() is not None, "a payment")
-        process.terminate()
-        ended = end(process)
-    (batch_id,) = batches_of(house)
-    assert "Traceback" not in ended.stdout + ended.stderr
-    assert ended.returncode not in (0, 3)
-    assert call(house.environment(), "resume", batch_id).returncode == 0
+    assert house.run(batch_id) is None
     check_finished(house, batch_id)
 
 
 def test_a_service_that_fails_in_every_way_still_charges_every_order_once(house: House) -> None:
     kinds = ("error_before", "error_after", "timeout_after", "reset_before", "reset_after", "malformed", "rate_limited")
     faults = ",".join(f"{kind}=0.06" for kind in kinds)
-    house.sandbox.change(faults=f"{faults},seed=11,hang_s=3,retry_after=0,max_per_key=3")
+    house.sandbox.change(faults=f"{faults},seed=11,hang_s=3,retry_after=0,max_per_key=3", guard_orders=False)
     environment = house.environment(ORDERS_PAYMENT_TIMEOUT_S="1", ORDERS_NOTIFICATION_TIMEOUT_S="1")
     summary = answer(environment, "import", sample(house, 200), "--client", CLIENT)
     while summary["status"] == "paused":  # a drain gives up after some tries; a later one goes on
         summary = answer(environment, "resume", summary["batch_id"])
     check_finished(house, summary["batch_id"])
     assert summary["orders"]["paid"] == 200
-
-
-def test_declined_payments_are_final_and_counted_as_the_service_counts_them(house: House) -> None:
-    house.sandbox.change(faults="decline=0.3,seed=3")
-    summary = answer(house.environment(), "import", sample(house, 90), "--client", CLIENT)
-    check_finished(house, summary["batch_id"], "completed_with_errors")
-    theirs = house.sandbox.ledger(summary["batch_id"])
-    assert 0 < summary["payments"]["declined"] == theirs["payments"]["declined"]
-    assert 0 < summary["orders"]["declined"] < 90
-    again = call(house.environment(), "resume", summary["batch_id"])
-    assert again.returncode == 3
-    assert house.sandbox.ledger(summary["batch_id"]) == theirs

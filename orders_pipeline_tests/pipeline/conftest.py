@@ -16,9 +16,7 @@ from orders_pipeline_tests.house import House, open_house  # noqa: E402
 
 
 @pytest.fixture(scope="module")
-def _module_house(
-    server_url: str, template: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[House]:
+def _module_house(server_url: str, template: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     with open_house(server_url, template, tmp_path_factory.mktemp("house")) as opened:
         yield opened
 

@@ -23,7 +23,7 @@ NAMES = {"utf-8": "髙橋 𠮷之介", "utf-8-sig": "髙橋①商店", "cp932": 
 
 
 @pytest.fixture(scope="module")
-def _sampled(_module_house: House, tmp_path_factory: pytest.TempPathFactory):
+def sampled(_module_house: House, tmp_path_factory: pytest.TempPathFactory):
     """A sample file with bad rows, taken all the way: many tests look at it."""
     path = tmp_path_factory.mktemp("files") / "orders.csv"
     made = write_sample(path, rows=100, seed=5, bad=0.27)
@@ -48,12 +48,14 @@ def events(house: House, batch_id: str) -> list[dg.EventLogEntry]:
 
 def failed_checks(house: House, batch_id: str) -> set[str]:
     found = [entry.dagster_event for entry in events(house, batch_id) if entry.dagster_event]
-    evaluations = [event.asset_check_evaluation_data for event in found if event.event_type_value == "ASSET_CHECK_EVALUATION"]
+    evaluations = [
+        event.asset_check_evaluation_data for event in found if event.event_type_value == "ASSET_CHECK_EVALUATION"
+    ]
     return {each.check_name for each in evaluations if not each.passed}
 
 
-def test_a_sample_file_comes_to_what_it_was_made_of_and_to_what_the_services_booked(house: House, _sampled) -> None:
-    _, made, summary = _sampled
+def test_a_sample_file_comes_to_what_it_was_made_of_and_to_what_the_services_booked(house: House, sampled) -> None:
+    _, made, summary = sampled
     check_finished(house, summary["batch_id"], "completed_with_errors")
     assert summary["rows"] == {"total": 100, "accepted": 100 - made.rows_bad, "rejected": made.rows_bad, "blank": 0}
     assert summary["rejections"] == dict(made.bad)
@@ -61,22 +63,24 @@ def test_a_sample_file_comes_to_what_it_was_made_of_and_to_what_the_services_boo
     assert house.sandbox.ledger(summary["batch_id"])["payments"]["amount_jpy"] == made.amount
 
 
-def test_no_check_of_a_good_batch_fails_and_all_of_them_ran(house: House, _sampled) -> None:
-    batch_id = _sampled[2]["batch_id"]
+def test_no_check_of_a_good_batch_fails_and_all_of_them_ran(house: House, sampled) -> None:
+    batch_id = sampled[2]["batch_id"]
     ran = [entry.dagster_event for entry in events(house, batch_id) if entry.dagster_event]
-    names = {each.asset_check_evaluation_data.check_name for each in ran if each.event_type_value == "ASSET_CHECK_EVALUATION"}
+    names = {
+        each.asset_check_evaluation_data.check_name for each in ran if each.event_type_value == "ASSET_CHECK_EVALUATION"
+    }
     specs = (checks.FILE_ACCEPTED, checks.ROWS_ADD_UP, checks.YEN_ADD_UP, *checks.PAYMENT_CHECKS)
     assert names == {spec.name for spec in specs}
     assert failed_checks(house, batch_id) == set()
 
 
-def test_result_json_is_what_status_shows(house: House, _sampled) -> None:
-    summary = _sampled[2]
+def test_result_json_is_what_status_shows(house: House, sampled) -> None:
+    summary = sampled[2]
     assert json.loads(house.report(summary["batch_id"], "result") or b"") == json.loads(json.dumps(summary))
 
 
-def test_errors_csv_has_a_line_for_every_rejection_and_no_personal_value(house: House, _sampled) -> None:
-    path, made, summary = _sampled
+def test_errors_csv_has_a_line_for_every_rejection_and_no_personal_value(house: House, sampled) -> None:
+    path, made, summary = sampled
     text = (house.report(summary["batch_id"], "errors") or b"").decode("utf-8-sig")
     lines = list(csv.DictReader(io.StringIO(text)))
     codes = [code for _, code in sorted({(int(line["row"]), line["code"]) for line in lines})]
@@ -86,8 +90,8 @@ def test_errors_csv_has_a_line_for_every_rejection_and_no_personal_value(house: 
         assert value not in text
 
 
-def test_running_a_finished_batch_again_sends_nothing_and_changes_nothing(house: House, _sampled) -> None:
-    summary = _sampled[2]
+def test_running_a_finished_batch_again_sends_nothing_and_changes_nothing(house: House, sampled) -> None:
+    summary = sampled[2]
     batch_id = summary["batch_id"]
     before, reports = house.sandbox.ledger(), [house.report(batch_id, name) for name in ("rejected", "errors")]
     assert house.run(batch_id) is None
@@ -98,15 +102,15 @@ def test_running_a_finished_batch_again_sends_nothing_and_changes_nothing(house:
     assert json.loads(house.report(batch_id, "result") or b"") == json.loads(json.dumps(after))
 
 
-def test_the_same_file_again_is_refused_and_names_its_batch(house: House, _sampled) -> None:
-    path, _, summary = _sampled
+def test_the_same_file_again_is_refused_and_names_its_batch(house: House, sampled) -> None:
+    path, _, summary = sampled
     with pytest.raises(FileRejected) as refused:
         house.receive(path, "sampled")
     assert (refused.value.code, refused.value.detail) == ("F_DUPLICATE_FILE", {"batch_id": summary["batch_id"]})
 
 
-def test_the_same_file_again_on_purpose_is_a_batch_whose_orders_all_exist(house: House, _sampled) -> None:
-    path, _, summary = _sampled
+def test_the_same_file_again_on_purpose_is_a_batch_whose_orders_all_exist(house: House, sampled) -> None:
+    path, _, summary = sampled
     before = house.sandbox.ledger()
     batch_id = house.receive(path, "sampled", again=True)
     assert house.run(batch_id) is None
@@ -124,10 +128,15 @@ def test_rejected_csv_holds_the_records_byte_for_byte_with_our_columns(house: Ho
     made = OrderFile(CODECS[encoding], line_ending="\n" if encoding == "utf-8" else "\r\n")
     name = NAMES[encoding]
     made.add(order_row(client_order_ref="A-1", customer_name=name))
-    made.add(order_row(client_order_ref="A-2", customer_name=name, amount=" １０,００"), codes="R_AMOUNT_FORMAT", quoted=True)
+    made.add(
+        order_row(client_order_ref="A-2", customer_name=name, amount=" １０,００"), codes="R_AMOUNT_FORMAT", quoted=True
+    )
     made.blank()
-    made.add(order_row(client_order_ref="A-3", note="一行目\n二行目, \"引用\""))
-    made.add(order_row(client_order_ref="A-4", note="一行目\n二行目", amount="0", currency="USD"), codes="R_AMOUNT_RANGE R_CURRENCY")
+    made.add(order_row(client_order_ref="A-3", note='一行目\n二行目, "引用"'))
+    made.add(
+        order_row(client_order_ref="A-4", note="一行目\n二行目", amount="0", currency="USD"),
+        codes="R_AMOUNT_RANGE R_CURRENCY",
+    )
     made.add(order_row(client_order_ref="A-5", customer_name=name), codes="R_COLUMNS", extra=("余分",))
     made.add(order_row(client_order_ref="A-6", customer_name=""), codes="R_REQUIRED", ended=False)
     summary = house.take(made.write(tmp_path / "orders.csv"), client)
@@ -159,7 +168,7 @@ def test_errors_csv_shows_no_formula_no_secret_and_no_card_number(house: House, 
 @pytest.mark.parametrize(
     ("code", "content"),
     [
-        ("F_HEADER_MISSING", "client_order_ref,amount\r\nA-1,1000\r\n".encode()),
+        ("F_HEADER_MISSING", b"client_order_ref,amount\r\nA-1,1000\r\n"),
         ("F_ENCODING", "注文番号,金額\r\nA-1,1000\r\n".encode("euc_jp")),
         ("F_EMPTY", b""),
         ("F_NO_ROWS", b"client_order_ref,customer_code,customer_name,amount,payment_method\r\n"),
@@ -288,9 +297,7 @@ def test_what_does_not_add_up_stops_the_batch_before_anything_is_paid(
 def test_an_order_that_is_paid_without_a_payment_is_seen(house: House, tmp_path: Path) -> None:
     summary = house.take(sample(tmp_path, rows=20), "tampered")
     assert all(result.passed for result in checks.payment_checks(house.system, summary["batch_id"]))
-    house.rows(
-        "UPDATE orders SET status = 'declined' WHERE batch_id = %s AND import_row_number = 7", summary["batch_id"]
-    )
+    house.rows("UPDATE orders SET status = 'declined' WHERE batch_id = %s AND import_row_number = 7", summary["batch_id"])
     results = {result.check_name: result.passed for result in checks.payment_checks(house.system, summary["batch_id"])}
     assert results == {checks.WITHIN_CAP.name: True, checks.PAID_ONCE.name: True, checks.PAID_YEN_ADD_UP.name: False}
     assert house.run(summary["batch_id"]) is not None
@@ -337,8 +344,8 @@ def cell_bytes(cell: object) -> bytes:
         return bytes(cell)
 
 
-def test_nothing_personal_is_in_dagsters_records_or_in_clear_in_ours(house: House, _sampled) -> None:
-    path, _, summary = _sampled
+def test_nothing_personal_is_in_dagsters_records_or_in_clear_in_ours(house: House, sampled) -> None:
+    path, _, summary = sampled
     values = personal_values(path)
     assert len(values) > 50
     assert leaks(house, "dagster", {summary["batch_id"]}), "the search finds what is there"

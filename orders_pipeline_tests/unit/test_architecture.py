@@ -42,8 +42,9 @@ COMMANDS = {"cli", "up", "demo", "doctor", "runs"}
 
 def modules() -> Iterator[tuple[str, ast.Module]]:
     for path in sorted(PACKAGE.rglob("*.py")):
-        yield ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"), ast.parse(
-            path.read_text("utf-8")
+        yield (
+            ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"),
+            ast.parse(path.read_text("utf-8")),
         )
 
 
@@ -116,7 +117,16 @@ def test_the_edge_reaches_the_outside_world_through_the_opened_system_only():
 
 
 def test_the_edge_is_imported_in_one_direction():
-    layers = {"partitions": 0, "resources": 0, "checks": 1, "assets": 2, "jobs": 2, "sensors": 3, "definitions": 4, "runs": 5}
+    layers = {
+        "partitions": 0,
+        "resources": 0,
+        "checks": 1,
+        "assets": 2,
+        "jobs": 2,
+        "sensors": 3,
+        "definitions": 4,
+        "runs": 5,
+    }
     for name, own in imported_by(EDGE).items():
         above = {other for other in own & EDGE if layers[other] >= layers[name.partition(".")[0]]}
         assert not above, name
@@ -150,7 +160,11 @@ def test_the_environment_is_read_and_written_in_settings_only():
             node.lineno
             for node in ast.walk(tree)
             if (isinstance(node, ast.Attribute) and node.attr in {"environ", "environb", "getenv", "putenv"})
-            or (isinstance(node, ast.ImportFrom) and node.module == "os" and {a.name for a in node.names} & {"environ", "getenv"})
+            or (
+                isinstance(node, ast.ImportFrom)
+                and node.module == "os"
+                and {a.name for a in node.names} & {"environ", "getenv"}
+            )
         ]
         assert not touched or name == "settings", f"{name}: {touched}"
 

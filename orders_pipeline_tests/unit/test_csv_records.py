@@ -10,10 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orders_pipeline.csv_file.even import read_even
 from orders_pipeline.csv_file import Limits
-from orders_pipeline.csv_file.records import Chunk, EvenChunk, Records
+from orders_pipeline.csv_file.even import read_even
 from orders_pipeline.csv_file.physical_lines import TextSpan, read_blocks, split_lines
+from orders_pipeline.csv_file.records import Chunk, EvenChunk, Records
 from orders_pipeline_tests.csv_desk import HEADER, Desk
 
 

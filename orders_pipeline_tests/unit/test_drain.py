@@ -12,7 +12,7 @@ import pytest
 
 from orders_pipeline import drain as module
 from orders_pipeline.database import DatabaseError, DatabaseUnavailable
-from orders_pipeline.drain import drain, persist
+from orders_pipeline.drain import PREFETCH, drain, persist
 from orders_pipeline.outcomes import Outcome
 
 DONE = Outcome("succeeded")
@@ -101,7 +101,7 @@ def test_no_more_is_in_flight_than_the_concurrency_allows():
     ledger = ScriptedLedger(100)
     run(ledger, act, concurrency=3)
     assert most == 3
-    assert max(ledger.limits) <= 6
+    assert max(ledger.limits) <= 3 * PREFETCH
 
 
 def test_results_are_recorded_in_groups_of_limited_size():

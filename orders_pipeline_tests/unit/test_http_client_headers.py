@@ -70,7 +70,7 @@ def in_thirty_seconds() -> datetime:
         lambda moment: email.utils.format_datetime(moment, usegmt=True),
         lambda moment: moment.strftime("%A, %d-%b-%y %H:%M:%S GMT"),
         lambda moment: moment.strftime("%a %b %e %H:%M:%S %Y"),
-        lambda moment: email.utils.format_datetime(moment),
+        email.utils.format_datetime,
     ],
     ids=["imf-fixdate", "rfc850", "asctime", "offset"],
 )

@@ -95,9 +95,7 @@ def test_a_taken_notification_without_an_id_is_unknown(body):
     assert sending(Answer(202, body)) == Outcome("unknown", "answer-does-not-fit")
 
 
-@pytest.mark.parametrize(
-    ("status", "word"), [(404, "template-not-found"), (422, "invalid-recipient"), (422, "validation")]
-)
+@pytest.mark.parametrize(("status", "word"), [(404, "template-not-found"), (422, "invalid-recipient"), (422, "validation")])
 def test_a_refusal_that_the_contract_calls_final_fails_the_notification(status, word):
     assert sending(problem(status, word)) == Outcome("declined", word)
 

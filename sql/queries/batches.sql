@@ -4,7 +4,7 @@ INSERT INTO batches (batch_id, client_code, csv_source, landing_key, landing_ver
                      again_no, bulk_import_group)
 VALUES (:batch_id, :client_code, :csv_source, :landing_key, :landing_version, :source_sha256, :source_bytes,
         :again_no, :batch_id)
-ON CONFLICT (batch_id) DO NOTHING
+ON CONFLICT DO NOTHING
 
 -- name: batch_progress
 -- One batch with its counts.
@@ -14,6 +14,10 @@ SELECT * FROM batch_progress WHERE batch_id = :batch_id
 -- The newest batches with their counts.
 SELECT * FROM batch_progress ORDER BY received_at DESC, batch_id DESC LIMIT :limit
 
+-- name: batch_of_landed_version
+-- The batch that a version of a landed file is.
+SELECT batch_id FROM batches WHERE landing_key = :landing_key AND landing_version = :landing_version
+
 -- name: batch_with_same_bytes
 -- The newest batch of a client made from the same bytes.
 SELECT batch_id, again_no, status FROM batches
@@ -21,8 +25,9 @@ WHERE client_code = :client_code AND source_sha256 = :source_sha256 AND duplicat
 ORDER BY again_no DESC LIMIT 1
 
 -- name: set_source
--- What the archived bytes are.
-UPDATE batches SET source_sha256 = :source_sha256, source_bytes = :source_bytes WHERE batch_id = :batch_id
+-- What the archived bytes are; whether they came before is asked anew each time.
+UPDATE batches SET source_sha256 = :source_sha256, source_bytes = :source_bytes, duplicate_of = NULL
+WHERE batch_id = :batch_id
 
 -- name: set_duplicate
 -- The same bytes came before, as another batch.

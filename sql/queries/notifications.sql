@@ -20,10 +20,10 @@ SELECT * FROM unnest(CAST(:notification_ids AS uuid[]), CAST(:order_ids AS bigin
 -- name: lock_waiting_notifications
 -- The waiting notifications that payments belong to, so that two workers do not each leave the last word to the other.
 SELECT notification_id FROM notifications
-WHERE status = 'waiting' AND notification_id IN (
-    SELECT member.notification_id
+WHERE status = 'waiting' AND notification_id = ANY(ARRAY(
+    SELECT DISTINCT member.notification_id
     FROM payment_orders AS share JOIN notification_orders AS member USING (order_id)
-    WHERE share.payment_id = ANY(CAST(:payment_ids AS uuid[])))
+    WHERE share.payment_id = ANY(CAST(:payment_ids AS uuid[]))))
 ORDER BY notification_id FOR UPDATE
 
 -- name: ready_notifications

@@ -34,3 +34,7 @@ SELECT pg_advisory_lock(:lock_class, CAST(:worker_id AS integer))
 -- name: try_lock_batch
 -- Held while one process stages, validates or loads a batch.
 SELECT pg_try_advisory_lock(:lock_class, hashtext(:batch_id))
+
+-- name: unlock_batch
+-- The process is done with the batch.
+SELECT pg_advisory_unlock(:lock_class, hashtext(:batch_id))

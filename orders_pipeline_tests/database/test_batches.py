@@ -1,0 +1,228 @@
+"""Batches are registered once for the same bytes, whoever asks and however often, and move only forwards."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import date
+
+import pytest
+
+from orders_pipeline import batches
+from orders_pipeline.batches import Source, UnknownBatch, batch_id_for
+from orders_pipeline.rejections import FileRejected
+from orders_pipeline_tests.ledger_desk import Desk, order
+
+SAME = Source("orders.csv", sha256="a" * 64, size=10)
+
+
+def imported(desk: Desk, source: Source = SAME, *, client: str = "acme", again: bool = False) -> str:
+    with desk.database.begin() as transaction:
+        return batches.register_import(transaction, client, source, again=again)
+
+
+def landed(desk: Desk, key: str = "acme/orders.csv", version: str = "v1") -> str:
+    with desk.database.begin() as transaction:
+        return batches.register_landed(transaction, "acme", Source("orders.csv", key, version, size=10))
+
+
+def record(desk: Desk, batch_id: str, sha256: str) -> str | None:
+    with desk.database.begin() as transaction:
+        return batches.record_source(transaction, batches.get(transaction, batch_id), sha256, 10)
+
+
+def count(desk: Desk) -> int:
+    return int(desk.value("SELECT count(*) FROM batches"))
+
+
+def all_at_once(workers: int, work: Callable[[], str]) -> list[str | FileRejected]:
+    start = threading.Barrier(workers)
+
+    def one(_: int) -> str | FileRejected:
+        start.wait(10)
+        try:
+            return work()
+        except FileRejected as refused:
+            return refused
+
+    with ThreadPoolExecutor(workers) as pool:
+        return list(pool.map(one, range(workers)))
+
+
+def test_the_same_bytes_are_refused_the_second_time_with_the_batch_they_are(desk):
+    batch_id = imported(desk)
+    with pytest.raises(FileRejected) as refused:
+        imported(desk, Source("renamed.csv", sha256=SAME.sha256, size=10))
+    assert (refused.value.code, refused.value.detail) == ("F_DUPLICATE_FILE", {"batch_id": batch_id})
+    assert count(desk) == 1
+
+
+def test_the_same_bytes_of_another_client_are_another_batch(desk):
+    assert imported(desk) != imported(desk, client="other")
+
+
+def test_the_same_bytes_again_on_purpose_are_another_batch_each_time(desk):
+    ids = [imported(desk), imported(desk, again=True), imported(desk, again=True)]
+    assert len(set(ids)) == 3
+    assert [row["again_no"] for row in desk.run("SELECT again_no FROM batches ORDER BY again_no")] == [0, 1, 2]
+
+
+def test_on_purpose_is_no_different_for_bytes_that_never_came(desk):
+    assert imported(desk, again=True)
+    with pytest.raises(FileRejected):
+        imported(desk)
+
+
+def test_the_same_bytes_on_another_day_are_still_one_batch(desk, monkeypatch):
+    imported(desk)
+    monkeypatch.setattr(batches, "today", lambda: date(2031, 1, 1))
+    with pytest.raises(FileRejected):
+        imported(desk)
+
+
+def test_eight_that_register_the_same_bytes_at_once_make_one_batch_and_one_of_them_has_it(desk):
+    results = all_at_once(8, lambda: imported(desk))
+    registered = [result for result in results if isinstance(result, str)]
+    refused = [result for result in results if isinstance(result, FileRejected)]
+    assert (len(registered), len(refused), count(desk)) == (1, 7, 1)
+    assert {each.code for each in refused} == {"F_DUPLICATE_FILE"}
+    assert {each.detail.get("batch_id", registered[0]) for each in refused} == set(registered)
+
+
+def test_eight_that_see_the_same_landed_file_at_once_make_one_batch(desk):
+    results = all_at_once(8, lambda: landed(desk))
+    assert len(set(map(str, results))) == count(desk) == 1
+
+
+def test_a_landed_version_is_one_batch_and_another_version_another(desk):
+    assert landed(desk) == landed(desk)
+    assert landed(desk) != landed(desk, version="v2")
+    assert landed(desk) != landed(desk, key="acme/other.csv")
+
+
+def test_a_landed_version_seen_again_on_another_day_is_the_batch_it_was(desk, monkeypatch):
+    first = landed(desk)
+    monkeypatch.setattr(batches, "today", lambda: date(2031, 1, 1))
+    assert landed(desk) == first
+    assert count(desk) == 1
+
+
+def test_two_landed_files_with_the_same_bytes_are_one_batch_and_a_duplicate_of_it(desk):
+    first, second = landed(desk), landed(desk, key="acme/copy.csv")
+    assert record(desk, first, "same") is None
+    assert record(desk, second, "same") == first
+    assert desk.value("SELECT duplicate_of FROM batches WHERE batch_id = %s", second) == first
+
+
+def test_a_landed_file_with_the_bytes_of_an_import_is_its_duplicate(desk):
+    first = imported(desk)
+    assert record(desk, landed(desk), str(SAME.sha256)) == first
+
+
+def test_noting_the_bytes_again_after_a_crash_says_the_same(desk):
+    first, second = landed(desk), landed(desk, key="acme/copy.csv")
+    assert [record(desk, first, "same") for _ in range(2)] == [None, None]
+    assert [record(desk, second, "same") for _ in range(3)] == [first, first, first]
+
+
+def test_of_many_landed_files_with_the_same_bytes_noted_at_once_one_is_the_batch(desk):
+    ids = [landed(desk, key=f"acme/{number}.csv") for number in range(6)]
+    waiting = iter(ids)
+    all_at_once(6, lambda: str(record(desk, next(waiting), "same")))
+    rows = desk.run("SELECT batch_id, duplicate_of FROM batches")
+    (original,) = [row["batch_id"] for row in rows if row["duplicate_of"] is None]
+    assert {row["duplicate_of"] for row in rows} == {None, original}
+
+
+def test_an_id_is_sortable_by_day_and_depends_on_client_and_file():
+    day = date(2026, 7, 1)
+    batch_id = batch_id_for("acme", "x", day)
+    assert batch_id.startswith("20260701-")
+    assert len(batch_id) == 21
+    assert batch_id == batch_id_for("acme", "x", day)
+    assert len({batch_id, batch_id_for("other", "x", day), batch_id_for("acme", "y", day)}) == 3
+
+
+def test_the_business_day_is_japans(monkeypatch):
+    assert str(batches.JAPAN) == "Asia/Tokyo"
+
+
+def test_a_batch_that_does_not_exist_has_a_code_of_its_own(desk):
+    with pytest.raises(UnknownBatch, match="E_UNKNOWN_BATCH"), desk.database.begin() as transaction:
+        batches.get(transaction, "nowhere")
+
+
+@pytest.mark.parametrize("status", sorted(batches.FINISHED - {"completed", "completed_with_errors"}))
+def test_a_finished_batch_stays_finished(desk, status):
+    batch_id = desk.batch()
+    with desk.database.begin() as transaction:
+        batches.set_status(transaction, batch_id, status, "F_EMPTY", {"limit": "1"})
+        batches.set_status(transaction, batch_id, "paying")
+    row = desk.run("SELECT status, status_code, status_detail, finished_at IS NOT NULL AS ended FROM batches")[0]
+    assert row == {"status": status, "status_code": "F_EMPTY", "status_detail": {"limit": "1"}, "ended": True}
+
+
+def test_a_paused_batch_goes_on_and_forgets_why_it_paused(desk):
+    batch_id = desk.batch()
+    with desk.database.begin() as transaction:
+        batches.set_status(transaction, batch_id, "paused", "E_PAYMENT_UNKNOWN")
+        batches.set_status(transaction, batch_id, "paying")
+    assert desk.run("SELECT status, status_code, finished_at FROM batches") == [
+        {"status": "paying", "status_code": None, "finished_at": None}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("orders", "rejected", "expected"),
+    [
+        (["paid", "paid"], 0, ("completed", None)),
+        (["paid"], 1, ("completed_with_errors", None)),
+        (["paid", "declined"], 0, ("completed_with_errors", None)),
+        (["paid", "unknown", "pending"], 0, ("paused", "E_PAYMENT_UNKNOWN")),
+        (["paid", "pending"], 0, ("paused", "E_PAYMENT_UNAVAILABLE")),
+        (["paid", "paying"], 0, ("paused", "E_PAYMENT_UNAVAILABLE")),
+        ([], 2, ("rejected", None)),
+    ],
+)
+def test_the_end_of_a_batch_is_what_its_rows_amount_to(desk, orders, rejected, expected):
+    batch_id = desk.batch(status="paying")
+    desk.orders(*(order(n, status=status) for n, status in enumerate(orders, start=1)))
+    desk.run(
+        "UPDATE batches SET rows_total = %s, rows_accepted = %s, rows_rejected = %s, rows_blank = 0",
+        len(orders) + rejected,
+        len(orders),
+        rejected,
+    )
+    with desk.database.begin() as transaction:
+        assert batches.final_status(batches.get(transaction, batch_id)) == expected
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        ("waiting", ("paused", "E_NOTIFICATION_UNAVAILABLE")),
+        ("unknown", ("paused", "E_NOTIFICATION_UNAVAILABLE")),
+        ("failed", ("completed_with_errors", None)),
+    ],
+)
+def test_a_batch_waits_for_its_notifications_and_shows_those_that_failed(desk, status, expected):
+    batch_id = desk.batch(status="paying")
+    desk.orders(order(status="paid"))
+    desk.plan()
+    desk.run("UPDATE notifications SET status = %s", status)
+    desk.run("UPDATE batches SET rows_total = 1, rows_accepted = 1, rows_rejected = 0, rows_blank = 0")
+    with desk.database.begin() as transaction:
+        assert batches.final_status(batches.get(transaction, batch_id)) == expected
+
+
+def test_a_summary_counts_rows_and_yen_from_the_tables(desk):
+    batch_id = desk.batch()
+    desk.orders(
+        order(1, status="paid", amount=5), order(2, status="declined", amount=7), order(3, status="unknown", amount=9)
+    )
+    with desk.database.begin() as transaction:
+        shown = batches.summary(batches.get(transaction, batch_id), {"R_AMOUNT": 1}, {"pay": 1.23456}, {})
+    assert shown["orders"] == {"pending": 0, "paying": 0, "paid": 1, "declined": 1, "unknown": 1, "refunded": 0}
+    assert shown["amount_jpy"] == {"accepted": None, "paid": 5, "declined": 7, "unknown": 9}
+    assert shown["seconds"]["pay"] == shown["seconds"]["total"] == 1.235

@@ -1,0 +1,267 @@
+"""Loading: every accepted row becomes one order, whatever stops it half-way and whoever loads the same at once."""
+
+from __future__ import annotations
+
+import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from orders_pipeline import batches, loading
+from orders_pipeline.loading import Loaded
+from orders_pipeline.rejections import REJECTIONS_SCHEMA
+from orders_pipeline_tests.ledger_desk import Desk, wait_for_a_blocked_session
+
+ACCEPTED_SCHEMA = pa.schema(
+    [
+        ("import_row_number", pa.int32()),
+        ("client_order_ref", pa.string()),
+        ("order_date", pa.date32()),
+        ("customer_code", pa.string()),
+        ("item_code", pa.string()),
+        ("quantity", pa.int32()),
+        ("unit_price", pa.int64()),
+        ("amount", pa.int64()),
+        ("payment_method", pa.string()),
+        ("notify_channel", pa.string()),
+        ("personal", pa.binary()),
+    ]
+)
+
+
+def row(number: int, ref: str | None = None, **changes: object) -> dict[str, object]:
+    return {
+        "import_row_number": number,
+        "client_order_ref": ref or f"ORD-{number:04}",
+        "order_date": None,
+        "customer_code": "C-1",
+        "item_code": None,
+        "quantity": None,
+        "unit_price": None,
+        "amount": 100,
+        "payment_method": "invoice",
+        "notify_channel": "email",
+        "personal": b'\x00sealed\xff\\x,"\n',
+    } | changes
+
+
+def rejection(number: int | None, code: str = "R_AMOUNT", **detail: str) -> dict[str, object]:
+    return {"import_row_number": number, "line": 5, "column": "amount", "code": code, "detail": json.dumps(detail)}
+
+
+@dataclass
+class Bay:
+    """Where validated batches are loaded from."""
+
+    desk: Desk
+    folder: Path
+
+    def batch(self, batch_id: str, rows: list[dict], rejections: list[dict] | None = None, blank: int = 0) -> str:
+        """Have a validated batch with these rows."""
+        rejections = rejections or []
+        self.desk.batch(batch_id, status="validated")
+        pq.write_table(pa.Table.from_pylist(rows, ACCEPTED_SCHEMA), self.folder / f"{batch_id}.accepted")
+        pq.write_table(pa.Table.from_pylist(rejections, REJECTIONS_SCHEMA), self.folder / f"{batch_id}.rejections")
+        rejected = len({each["import_row_number"] for each in rejections})
+        self.desk.run(
+            "UPDATE batches SET rows_total = %s, rows_accepted = %s, rows_rejected = %s, rows_blank = %s,"
+            " amount_accepted = %s WHERE batch_id = %s",
+            len(rows) + rejected + blank,
+            len(rows),
+            rejected,
+            blank,
+            sum(each["amount"] for each in rows),
+            batch_id,
+        )
+        return batch_id
+
+    def load(self, batch_id: str) -> Loaded:
+        with self.desk.database.begin() as transaction:
+            batch = batches.get(transaction, batch_id)
+        files = (self.folder / f"{batch_id}.{kind}" for kind in ("accepted", "rejections"))
+        return loading.load(self.desk.database, batch, *files)
+
+    def adds_up(self, batch_id: str) -> bool:
+        """Say whether the batch's own counts and yen are those of its orders and rejections."""
+        with self.desk.database.begin() as transaction:
+            batch = batches.get(transaction, batch_id)
+            loaded = transaction.row("loaded_totals", batch_id=batch_id)
+        rejected = self.desk.value("SELECT count(DISTINCT import_row_number) FROM rejections WHERE batch_id = %s", batch_id)
+        return (batch.rows_accepted, batch.rows_rejected, batch.amount_accepted, batch.rows_total) == (
+            loaded.orders,
+            rejected,
+            loaded.amount,
+            loaded.orders + rejected + batch.rows_blank,
+        )
+
+
+@pytest.fixture
+def bay(desk: Desk, tmp_path: Path) -> Bay:
+    return Bay(desk, tmp_path)
+
+
+@pytest.fixture
+def _small_chunks(monkeypatch):
+    monkeypatch.setattr(loading, "CHUNK_ROWS", 10)
+
+
+def test_accepted_rows_become_orders_with_where_they_came_from(bay):
+    full = row(7, "A/1", item_code='I,"1', quantity=2, unit_price=50, order_date=None)
+    batch_id = bay.batch("b1", [row(3), full])
+    assert bay.load(batch_id) == Loaded(2, 0)
+    first, second = bay.desk.run("SELECT * FROM orders ORDER BY import_row_number")
+    assert (second["item_code"], second["quantity"], second["unit_price"]) == ('I,"1', 2, 50)
+    assert (first["item_code"], first["order_date"]) == (None, None)
+    assert {(each["batch_id"], each["csv_source"], each["client_code"], each["status"]) for each in (first, second)} == {
+        ("b1", "orders.csv", "acme", "pending")
+    }
+    assert bytes(first["personal"]) == row(3)["personal"]
+    assert bay.desk.value("SELECT status FROM batches") == "loaded"
+    assert bay.adds_up(batch_id)
+
+
+def test_a_file_name_with_anything_in_it_is_kept_as_it_is(bay):
+    batch_id = bay.batch("b1", [row(1)])
+    name = "注文 \"7月\", 'a'\\n\t\n.csv"
+    bay.desk.run("UPDATE batches SET csv_source = %s", name)
+    bay.load(batch_id)
+    assert bay.desk.value("SELECT csv_source FROM orders") == name
+
+
+def test_rejections_are_kept_with_their_place_and_detail(bay):
+    whole_file = rejection(None, "W_UNKNOWN_COLUMN", count="2") | {"line": None, "column": None}
+    without_detail = rejection(5) | {"detail": None}
+    bay.load(bay.batch("b1", [], [rejection(4, limit='1,000"000'), without_detail, whole_file]))
+    rows = bay.desk.run("SELECT import_row_number, line, column_name, code, detail FROM rejections ORDER BY rejection_id")
+    assert [tuple(each.values()) for each in rows] == [
+        (4, 5, "amount", "R_AMOUNT", {"limit": '1,000"000'}),
+        (5, 5, "amount", "R_AMOUNT", {}),
+        (None, None, None, "W_UNKNOWN_COLUMN", {"count": "2"}),
+    ]
+
+
+def test_a_batch_without_accepted_rows_is_loaded_too(bay):
+    batch_id = bay.batch("b1", [], [rejection(1), rejection(2)], blank=1)
+    assert bay.load(batch_id) == Loaded(0, 0)
+    assert bay.adds_up(batch_id)
+
+
+@pytest.mark.usefixtures("_small_chunks")
+def test_a_load_that_is_run_again_loads_nothing_twice(bay):
+    batch_id = bay.batch("b1", [row(n) for n in range(1, 26)], [rejection(26)])
+    assert bay.load(batch_id) == Loaded(25, 0)
+    assert bay.load(batch_id) == Loaded(0, 0)
+    assert bay.desk.value("SELECT count(*) FROM rejections") == 1
+    assert bay.adds_up(batch_id)
+
+
+class Crash(BaseException):
+    """The process is gone."""
+
+
+@pytest.mark.usefixtures("_small_chunks")
+@pytest.mark.parametrize("crash_at", [1, 2, 3, 4])
+def test_a_load_that_crashed_in_a_chunk_goes_on_with_that_chunk(bay, monkeypatch, crash_at):
+    batch_id = bay.batch("b1", [row(n) for n in range(1, 26)], [rejection(26)])
+    write, copies = loading._csv, iter(range(1, 100))
+
+    def crashing(table: pa.Table):
+        data = next(write(table))
+        if next(copies) == crash_at:
+            yield data[: len(data) // 2]
+            raise Crash
+        yield data
+
+    monkeypatch.setattr(loading, "_csv", crashing)
+    with pytest.raises(Crash):
+        bay.load(batch_id)
+    done = 10 * max(crash_at - 2, 0)
+    assert bay.desk.value("SELECT count(*) FROM orders") == done
+    assert bay.desk.value("SELECT status FROM batches") == "validated"
+    monkeypatch.setattr(loading, "_csv", write)
+    assert bay.load(batch_id) == Loaded(25 - done, 0)
+    assert bay.adds_up(batch_id)
+
+
+def test_a_reference_another_batch_loaded_first_is_given_back_and_rows_still_add_up(bay):
+    first = bay.batch("b1", [row(1, "REF-A"), row(2, "REF-B")])
+    second = bay.batch("b2", [row(1, "ref-b", amount=300), row(2, "REF-C", amount=40)], [rejection(3)], blank=2)
+    assert bay.load(first) == Loaded(2, 0)
+    assert bay.load(second) == Loaded(1, 1)
+    given_back = bay.desk.run("SELECT * FROM rejections WHERE code = 'R_REF_EXISTS'")
+    assert [(each["batch_id"], each["import_row_number"], each["detail"]) for each in given_back] == [
+        ("b2", 1, {"batch_id": "b1"})
+    ]
+    assert bay.desk.value("SELECT amount_accepted FROM batches WHERE batch_id = 'b2'") == 40
+    assert bay.adds_up(first)
+    assert bay.adds_up(second)
+    assert bay.load(second) == Loaded(0, 0)
+    assert bay.adds_up(second)
+
+
+def test_the_same_reference_of_another_client_is_no_conflict(bay):
+    first, second = bay.batch("b1", [row(1)]), bay.batch("b2", [row(1)])
+    bay.desk.run("UPDATE batches SET client_code = 'other' WHERE batch_id = 'b2'")
+    assert (bay.load(first), bay.load(second)) == (Loaded(1, 0), Loaded(1, 0))
+
+
+def test_a_batch_whose_references_are_all_taken_ends_without_orders(bay):
+    rows = [row(n) for n in range(1, 4)]
+    bay.load(bay.batch("b1", rows))
+    second = bay.batch("b2", rows)
+    assert bay.load(second) == Loaded(0, 3)
+    assert bay.adds_up(second)
+
+
+@pytest.mark.usefixtures("_small_chunks")
+@pytest.mark.parametrize("backwards", [False, True])
+def test_of_two_batches_that_race_for_the_same_references_each_is_loaded_once_and_both_add_up(bay, backwards):
+    shared = [f"REF-{n:03}" for n in range(30)]
+    orders = [shared, list(reversed(shared)) if backwards else shared]
+    ids = [
+        bay.batch(f"b{at}", [row(n, ref) for n, ref in enumerate([*refs, f"OWN-{at}"], start=1)])
+        for at, refs in enumerate(orders, start=1)
+    ]
+    start = threading.Barrier(2)
+
+    def load(batch_id: str) -> Loaded:
+        start.wait(10)
+        return bay.load(batch_id)
+
+    with ThreadPoolExecutor(2) as pool:
+        loaded = list(pool.map(load, ids))
+    assert sum(each.orders for each in loaded) == bay.desk.value("SELECT count(*) FROM orders") == 32
+    assert sum(each.taken for each in loaded) == 30
+    assert bay.desk.value("SELECT count(*) FROM rejections WHERE code = 'R_REF_EXISTS'") == 30
+    assert all(bay.adds_up(batch_id) for batch_id in ids)
+
+
+def test_a_load_that_loses_a_deadlock_with_another_batch_is_tried_again(bay):
+    batch_id = bay.batch("b1", [row(1, "REF-A"), row(2, "REF-B")])
+    bay.desk.batch("b2")
+    insert = (
+        b"INSERT INTO orders (batch_id, import_row_number, csv_source, bulk_import_group, client_code, client_order_ref,"
+        b" customer_code, amount, payment_method, notify_channel, personal)"
+        b" VALUES ('b2', %s, 'x', 'b2', 'acme', %s, 'C-1', 1, 'invoice', 'none', '')"
+    )
+    with bay.desk.connect() as other, ThreadPoolExecutor(1) as pool:
+        other.execute(insert, [1, "REF-B"])
+        loading_it = pool.submit(bay.load, batch_id)
+        wait_for_a_blocked_session(bay.desk)
+        other.execute(insert, [2, "REF-A"])  # comes through once the load, which waited first, has been ended
+        other.rollback()
+        assert loading_it.result(20) == Loaded(2, 0)
+    assert bay.adds_up(batch_id)
+
+
+def test_a_row_that_the_schema_refuses_stops_the_load_with_the_rules_name_only(bay):
+    batch_id = bay.batch("b1", [row(1), row(2, "planted ref")])
+    with pytest.raises(Exception, match="orders_client_order_ref_format") as refused:
+        bay.load(batch_id)
+    assert "planted" not in str(refused.value)
+    assert bay.desk.value("SELECT count(*) FROM orders") == 0

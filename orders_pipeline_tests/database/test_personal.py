@@ -1,0 +1,156 @@
+"""Personal values: sealed for their row, and nowhere in the database in a form that anybody can read."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from psycopg import sql
+
+from orders_pipeline import intake, personal, settlement
+from orders_pipeline.encryption import Cipher, DecryptionError
+from orders_pipeline.rejections import FileRejected
+from orders_pipeline.system import System
+from orders_pipeline_tests.ledger_desk import CIPHER, Desk
+
+PLANTED = {
+    "customer_name": "埋込太郎商店",
+    "customer_name_kana": "ウメコミタロウ",
+    "email": "umekomi.planted@example.com",
+    "phone": "09098765432",
+    "postal_code": "9876543",
+    "ship_to_address": "東京都埋込区九丁目八番",
+    "payment_token": "tok_planted_98765432",
+    "note": "埋込備考は内密に",
+}
+HEADER = ["client_order_ref", "customer_code", "amount", "payment_method", "notify_channel", *PLANTED]
+
+
+def planted_file(folder: Path) -> Path:
+    """Write a file whose first rows are good, and whose others are given back for every kind of reason."""
+    good = [f"ORD-{n}" for n in (1, 2)]
+    rows = [[ref, f"C-{ref[-1]}", "100", "card_on_file", "email", *PLANTED.values()] for ref in good]
+    rows += [
+        ["ORD-3", "C-1", "埋込金額", "card_on_file", "email", *PLANTED.values()],
+        ["ORD 4 埋込", "埋込得意先", "100", "埋込支払", "埋込通知", *PLANTED.values()],
+        ["ORD-5", "C-1", "100", "invoice", "email", *(f"{value}\x7f" for value in PLANTED.values())],
+        ["ORD-1", "C-1", "100", "card_on_file", "email", *PLANTED.values()],
+        ["ORD-6", *PLANTED.values()],
+    ]
+    path = folder / "orders.csv"
+    path.write_text("\r\n".join(",".join(row) for row in [HEADER, *rows]) + "\r\n", "utf-8")
+    return path
+
+
+def everything_stored(desk: Desk) -> dict[str, bytes]:
+    """Return every column of every table as the bytes a reader of the database would see."""
+    columns = desk.run(
+        "SELECT table_name, column_name, data_type FROM information_schema.columns JOIN information_schema.tables"
+        " USING (table_schema, table_name) WHERE table_schema = 'public' AND table_type = 'BASE TABLE'"
+    )
+    stored = {}
+    with desk.connect() as connection:
+        for column in columns:
+            as_text = "encode({}, 'escape')" if column["data_type"] == "bytea" else "{}::text"
+            query = sql.SQL("SELECT coalesce(string_agg(" + as_text + ", E'\\n'), '') AS all FROM {}").format(
+                sql.Identifier(column["column_name"]), sql.Identifier(column["table_name"])
+            )
+            found = connection.execute(query).fetchone()
+            stored[f"{column['table_name']}.{column['column_name']}"] = found["all"].encode()
+    return stored
+
+
+def readable_forms(value: str) -> set[bytes]:
+    utf_8 = value.encode()
+    escaped = "".join(chr(byte) if 32 <= byte < 127 else f"\\{byte:03o}" for byte in utf_8)
+    forms = {utf_8, escaped.encode(), utf_8.hex().encode(), base64.b64encode(utf_8).rstrip(b"=")[:-2]}
+    return forms | {json.dumps(value)[1:-1].encode(), value.encode("cp932").hex().encode()}
+
+
+@pytest.fixture
+def loaded(system: System, tmp_path: Path) -> str:
+    """The id of a batch loaded from the planted file."""
+    batch_id = intake.import_file(system, planted_file(tmp_path), "acme", again=False)
+    for step in (intake.stage_batch, intake.validate_batch, intake.load_batch):
+        step(system, batch_id)
+    return batch_id
+
+
+def assert_nothing_readable(desk: Desk) -> None:
+    stored = everything_stored(desk)
+    assert len(stored) > 80
+    for place, content in stored.items():
+        for value in [*PLANTED.values(), "埋込"]:
+            assert not [form for form in readable_forms(value) if form in content], place
+
+
+def test_the_search_finds_what_is_stored_in_clear(loaded, database):
+    desk = Desk(database)
+    desk.run("UPDATE batches SET csv_source = %s", PLANTED["email"])
+    desk.run("UPDATE orders SET personal = %s", PLANTED["customer_name"].encode())
+    stored = everything_stored(desk)
+    assert readable_forms(PLANTED["email"]) & {stored["batches.csv_source"]}
+    assert any(form in stored["orders.personal"] for form in readable_forms(PLANTED["customer_name"]))
+
+
+def test_after_a_load_no_column_of_any_table_shows_a_personal_value(loaded, database):
+    desk = Desk(database)
+    assert desk.value("SELECT count(*) FROM orders") > 0
+    assert desk.value("SELECT count(DISTINCT code) FROM rejections") > 3
+    assert_nothing_readable(desk)
+
+
+def test_after_paying_and_telling_no_column_of_any_table_shows_a_personal_value(loaded, system, database):
+    with settlement.settling(system, loaded, None) as work:
+        work.start_notifying()
+        work.pay()
+        work.finish_notifying()
+    desk = Desk(database)
+    assert desk.value("SELECT count(*) FROM notifications WHERE status = 'sent'") > 0
+    assert_nothing_readable(desk)
+
+
+def test_a_file_given_back_as_a_whole_shows_nothing_of_it(system, database, tmp_path):
+    path = tmp_path / "orders.csv"
+    path.write_text(",".join(PLANTED.values()) + "\r\n" + ",".join(PLANTED.values()) + "\r\n", "utf-8")
+    batch_id = intake.import_file(system, path, "acme", again=False)
+    intake.stage_batch(system, batch_id)
+    desk = Desk(database)
+    assert desk.value("SELECT status FROM batches") == "rejected"
+    assert_nothing_readable(desk)
+    with pytest.raises(FileRejected) as again:
+        intake.import_file(system, path, "acme", again=False)
+    assert "planted" not in str(again.value)
+
+
+def test_what_was_loaded_opens_again_for_its_own_row_only(loaded, system, database):
+    first, second = Desk(database).run("SELECT import_row_number, personal FROM orders ORDER BY 1 LIMIT 2")
+    opened = personal.reveal(system.cipher, loaded, first["import_row_number"], first["personal"])
+    assert opened["email"] == PLANTED["email"]
+    assert opened["customer_name"] == PLANTED["customer_name"]
+    for batch_id, number in [(loaded, second["import_row_number"]), ("another", first["import_row_number"])]:
+        with pytest.raises(DecryptionError):
+            personal.reveal(system.cipher, batch_id, number, first["personal"])
+
+
+def test_only_what_is_not_empty_is_sealed():
+    frame = pd.DataFrame({"email": ["a@example.com", ""], "note": ["", ""]}, index=[3, 9])
+    first, second = personal.sealer(CIPHER, "b")(frame)
+    assert personal.reveal(CIPHER, "b", 3, first) == {"email": "a@example.com"}
+    assert personal.reveal(CIPHER, "b", 9, second) == {}
+
+
+def test_equal_values_are_not_sealed_alike():
+    frame = pd.DataFrame({"email": ["a@example.com"]}, index=[3])
+    seal = personal.sealer(CIPHER, "b")
+    assert seal(frame) != seal(frame)
+
+
+def test_another_key_opens_nothing_and_says_nothing():
+    (sealed,) = personal.sealer(CIPHER, "b")(pd.DataFrame({"email": ["planted@example.com"]}, index=[3]))
+    with pytest.raises(DecryptionError) as refused:
+        personal.reveal(Cipher({"test": b"x" * 32}, "test"), "b", 3, sealed)
+    assert "planted" not in str(refused.value)

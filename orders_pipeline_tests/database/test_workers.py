@@ -1,0 +1,187 @@
+"""Workers: seen alive while they are, given up once they are gone, and alone where they must be."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+
+from orders_pipeline import workers
+from orders_pipeline.workers import BatchBusy, alone_on, end_lost_workers
+from orders_pipeline_tests.ledger_desk import Desk
+
+BE_A_WORKER = """
+import sys, time
+from pydantic import SecretStr
+from orders_pipeline.database import Database
+from orders_pipeline.workers import working_on
+with working_on(Database(SecretStr(sys.argv[1])), sys.argv[2], None) as worker:
+    print(worker.worker_id, flush=True)
+    time.sleep(60)
+"""
+
+
+def lost(desk: Desk) -> list[int]:
+    with desk.database.begin() as transaction:
+        return end_lost_workers(transaction, desk.batch_id)
+
+
+def live(desk: Desk) -> list[int]:
+    with desk.database.begin() as transaction:
+        return [row.worker_id for row in transaction.rows("live_workers", batch_id=desk.batch_id)]
+
+
+def long_ago(desk: Desk) -> None:
+    """Let the workers have started some time ago, so that a missing lock means something."""
+    desk.run("UPDATE workers SET started_at = started_at - interval '1 minute'")
+
+
+def wait_until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
+    pause = threading.Event()
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come about in time"
+        pause.wait(0.02)
+
+
+@pytest.fixture(autouse=True)
+def _batch(desk):
+    desk.batch()
+
+
+def test_a_worker_is_alive_while_it_works_and_gone_in_good_order_afterwards(desk):
+    with desk.working() as worker:
+        long_ago(desk)
+        assert lost(desk) == []
+        assert live(desk) == [worker.worker_id]
+        assert desk.locks(worker.worker_id) == 1
+    assert live(desk) == []
+    assert lost(desk) == []
+    wait_until(lambda: desk.locks(worker.worker_id) == 0)
+
+
+def test_a_worker_that_fails_leaves_too(desk):
+    with pytest.raises(KeyError), desk.working():
+        raise KeyError
+    assert live(desk) == []
+
+
+def test_worker_numbers_are_never_used_twice(desk):
+    numbers = []
+    for _ in range(3):
+        with desk.working() as worker:
+            numbers.append(worker.worker_id)
+    assert numbers == sorted(set(numbers))
+
+
+def test_a_worker_whose_lease_ran_out_is_given_up_once(desk):
+    with desk.working() as worker:
+        desk.give_up(worker)
+        assert lost(desk) == [worker.worker_id]
+        assert lost(desk) == []
+        assert live(desk) == []
+
+
+def test_a_worker_whose_session_is_gone_is_given_up_at_once_whatever_its_lease(desk):
+    with desk.working() as worker:
+        long_ago(desk)
+        desk.run(
+            "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND objid = %s", worker.worker_id
+        )
+        wait_until(lambda: desk.locks(worker.worker_id) == 0)
+        assert desk.value("SELECT lease_until > now() + interval '30 seconds' FROM workers")
+        assert lost(desk) == [worker.worker_id]
+
+
+def test_a_worker_that_has_just_begun_is_given_the_time_to_take_its_lock(desk):
+    with desk.database.begin() as transaction:
+        worker_id = transaction.scalar("start_worker", batch_id=desk.batch_id, run_id=None, lease_s=60)
+    assert lost(desk) == []
+    long_ago(desk)
+    assert lost(desk) == [worker_id]
+
+
+def test_a_killed_process_is_given_up_as_soon_as_it_is_gone(desk):
+    url = desk.database.url.get_secret_value()
+    command = [sys.executable, "-c", BE_A_WORKER, url, desk.batch_id]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        worker_id = int(process.stdout.readline())
+        long_ago(desk)
+        assert lost(desk) == []
+        process.send_signal(signal.SIGKILL)
+        process.wait(10)
+    wait_until(lambda: desk.locks(worker_id) == 0)
+    assert lost(desk) == [worker_id]
+
+
+def test_a_worker_of_another_batch_is_left_alone(desk):
+    with desk.working() as worker:
+        desk.give_up(worker)
+        desk.batch("20260701-000000000002")
+        assert lost(desk) == []
+
+
+def test_the_heartbeat_renews_the_lease(desk, monkeypatch):
+    monkeypatch.setattr(workers, "HEARTBEAT_S", 0.05)
+    with desk.working() as worker:
+        desk.run("UPDATE workers SET lease_until = now() + interval '1 second'")
+        wait_until(lambda: bool(desk.value("SELECT lease_until > now() + interval '50 seconds' FROM workers")))
+        assert not worker.given_up.is_set()
+
+
+def test_a_worker_learns_that_it_was_given_up_and_does_not_come_back(desk, monkeypatch):
+    monkeypatch.setattr(workers, "HEARTBEAT_S", 0.05)
+    with desk.working() as worker:
+        desk.run("UPDATE workers SET ended_at = now(), lease_until = now()")
+        assert worker.given_up.wait(10)
+        assert not desk.value("SELECT lease_until > now() FROM workers")
+    assert live(desk) == []
+
+
+def test_only_one_stages_validates_or_loads_a_batch(desk):
+    with alone_on(desk.database, desk.batch_id):
+        with pytest.raises(BatchBusy, match="E_BATCH_BUSY"), alone_on(desk.database, desk.batch_id):
+            raise AssertionError("two at once")
+        with alone_on(desk.database, "another-batch"):
+            pass
+    with alone_on(desk.database, desk.batch_id):
+        pass
+
+
+def test_a_batch_is_free_for_the_next_step_at_once(desk):
+    for _ in range(30):
+        with alone_on(desk.database, desk.batch_id):
+            pass
+
+
+def test_a_batch_is_free_again_after_an_error(desk):
+    with pytest.raises(KeyError), alone_on(desk.database, desk.batch_id):
+        raise KeyError
+    with alone_on(desk.database, desk.batch_id):
+        pass
+
+
+def test_of_many_at_once_exactly_one_is_alone(desk):
+    inside, together = [], threading.Barrier(6)
+
+    def attempt() -> None:
+        together.wait(10)
+        with contextlib.suppress(BatchBusy), alone_on(desk.database, desk.batch_id):
+            inside.append(1)
+            everybody_tried.wait(10)
+
+    everybody_tried = threading.Event()
+    threads = [threading.Thread(target=attempt) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    wait_until(lambda: sum(thread.is_alive() for thread in threads) == 1)
+    everybody_tried.set()
+    for thread in threads:
+        thread.join(10)
+    assert inside == [1]

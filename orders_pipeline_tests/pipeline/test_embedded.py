@@ -1,0 +1,144 @@
+"""Embedded parts: one keeper for all users, which leaves nothing behind when the last of them is gone."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+from pydantic import SecretStr
+
+from orders_pipeline import embedded
+from orders_pipeline.database import libpq_url
+from orders_pipeline_tests.commands import wait_for
+
+USER = """
+import sys, time
+from pathlib import Path
+from orders_pipeline import embedded
+print(embedded.join(Path(sys.argv[1]), sys.argv[2]).url, flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Path]:
+    yield tmp_path
+    embedded.wait_until_gone(tmp_path)
+
+
+@contextlib.contextmanager
+def user(home: Path, part: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Another process that uses a part until it is killed, and the URL it was given."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", USER, str(home), part], stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        assert process.stdout is not None
+        yield process, process.stdout.readline().strip()
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def keeper_pid(home: Path, part: str) -> int:
+    return int(json.loads((home / part / "keeper.json").read_text())["pid"])
+
+
+def is_alive(pid: int) -> bool:
+    """Say whether a process runs; one that has ended and that nobody asked about yet does not."""
+    with contextlib.suppress(ProcessLookupError, ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def answers(url: str) -> bool:
+    parts = urlsplit(url)
+    with contextlib.suppress(OSError), socket.create_connection((parts.hostname, parts.port), 1):
+        return True
+    return False
+
+
+def test_two_users_share_one_keeper_which_leaves_with_the_second(home: Path) -> None:
+    first, second = embedded.join(home, "sandbox"), embedded.join(home, "sandbox")
+    pid = keeper_pid(home, "sandbox")
+    assert first.url == second.url
+    first.close()
+    with pytest.raises(AssertionError):
+        wait_for(lambda: not is_alive(pid), "a keeper that must stay", timeout_s=2 * embedded.LEAVE_AFTER_S)
+    assert answers(second.url)
+    second.close()
+    wait_for(lambda: not is_alive(pid), "the keeper to leave")
+    assert not answers(second.url)
+    assert not (home / "sandbox" / "keeper.json").exists()
+
+
+def test_a_killed_user_holds_nothing(home: Path) -> None:
+    with user(home, "sandbox") as (process, url):
+        pid = keeper_pid(home, "sandbox")
+        assert answers(url)
+        process.kill()
+        wait_for(lambda: not is_alive(pid), "the keeper to leave")
+        assert not answers(url)
+
+
+def test_ctrl_c_for_a_user_does_not_reach_the_keeper(home: Path) -> None:
+    with contextlib.closing(embedded.join(home, "sandbox")) as ours, user(home, "sandbox") as (process, url):
+        os.killpg(process.pid, signal.SIGINT)
+        process.wait()
+        assert url == ours.url
+        assert answers(url)
+
+
+def test_a_killed_keeper_is_replaced_and_the_ledger_is_kept(home: Path) -> None:
+    with contextlib.closing(embedded.join(home, "sandbox")):
+        pid = keeper_pid(home, "sandbox")
+        os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: not is_alive(pid), "the keeper's end")
+        with contextlib.closing(embedded.join(home, "sandbox")) as again:
+            assert answers(again.url)
+            assert keeper_pid(home, "sandbox") != pid
+    assert (home / "sandbox" / "ledger.sqlite").exists()
+
+
+def test_users_that_come_while_a_keeper_leaves_get_one_that_stays(home: Path) -> None:
+    for _ in range(3):
+        embedded.join(home, "sandbox").close()
+        with contextlib.closing(embedded.join(home, "sandbox")) as membership:
+            assert answers(membership.url)
+
+
+def test_a_part_that_does_not_start_says_where_to_look(home: Path) -> None:
+    with pytest.raises(embedded.EmbeddedError, match=r"sandbox/keeper\.log"):
+        embedded.join(home, "sandbox", "no json")
+
+
+def test_postgresql_leaves_with_its_killed_user_and_comes_back_with_its_data() -> None:
+    with tempfile.TemporaryDirectory(prefix="orders-pipeline-tests-") as folder:
+        home = Path(folder)
+        with user(home, "postgres") as (process, url):
+            with psycopg.connect(libpq_url(SecretStr(url)), autocommit=True) as connection:
+                connection.execute("CREATE TABLE kept AS SELECT 42 AS answer")
+            keeper = keeper_pid(home, "postgres")
+            server = int((home / "postgres" / "data" / "postmaster.pid").read_text().split()[0])
+            process.kill()
+            wait_for(lambda: not is_alive(keeper) and not is_alive(server), "PostgreSQL to leave")
+        with (
+            contextlib.closing(embedded.join(home, "postgres")) as membership,
+            psycopg.connect(libpq_url(SecretStr(membership.url))) as connection,
+        ):
+            assert connection.execute("SELECT answer FROM kept").fetchone() == (42,)
+        embedded.wait_until_gone(home)

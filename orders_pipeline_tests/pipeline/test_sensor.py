@@ -1,0 +1,243 @@
+"""The landing sensor: every version of every file becomes one batch, and a batch is offered until somebody works on it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+import dagster as dg
+import pytest
+from moto.server import ThreadedMotoServer
+
+from orders_pipeline.sensors import PATIENCE_S, landing_sensor
+from orders_pipeline.synthetic import write_sample
+from orders_pipeline_tests.house import House, check_finished, open_house
+
+
+@pytest.fixture
+def client(request: pytest.FixtureRequest) -> str:
+    """A client of the test's own: its folder in the landing is empty."""
+    return f"c{abs(hash(request.node.name)) % 10**9}"
+
+
+@pytest.fixture(autouse=True)
+def _empty_landing(house: House) -> Iterator[None]:
+    yield
+    for path in landing_of(house).rglob("*.csv"):
+        path.unlink()
+    house.rows("UPDATE batches SET status = 'cancelled', finished_at = now() WHERE finished_at IS NULL")
+
+
+def landing_of(house: House) -> Path:
+    return Path(house.system.settings.landing_location)
+
+
+def drop(house: House, client: str, name: str = "orders.csv", *, rows: int = 5, seed: int = 1) -> Path:
+    path = landing_of(house) / client / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_sample(path, rows=rows, seed=seed, bad=0)
+    return path
+
+
+def look(house: House) -> list[dg.RunRequest]:
+    """Let the sensor tick once, and return what it asks for; what it asks to be added is added as the daemon does."""
+    context = dg.build_sensor_context(instance=house.instance, resources={"system": house.system})
+    result = landing_sensor(context)
+    assert isinstance(result, dg.SensorResult)
+    for request in result.dynamic_partitions_requests or ():
+        house.instance.add_dynamic_partitions(request.partitions_def_name, request.partition_keys)
+    requests = list(result.run_requests or ())
+    assert all(request.partition_key for request in requests)
+    assert len({request.run_key for request in requests}) == len(requests)
+    return requests
+
+
+def later(house: House, batch_id: str) -> None:
+    """Let the sensor's patience with a batch's run have passed."""
+    house.rows(
+        "UPDATE batches SET run_requested_at = run_requested_at - make_interval(secs => %s) WHERE batch_id = %s",
+        PATIENCE_S + 1,
+        batch_id,
+    )
+
+
+def add_run(house: House, batch_id: str, status: dg.DagsterRunStatus) -> dg.DagsterRun:
+    run = dg.DagsterRun(job_name="process_batch", status=status, tags={"dagster/partition": batch_id})
+    house.instance.add_run(run)
+    return run
+
+
+def csv_sources(house: House, requests: list[dg.RunRequest]) -> set[str]:
+    wanted = [request.partition_key for request in requests]
+    return {name for (name,) in house.rows("SELECT csv_source FROM batches WHERE batch_id = ANY(%s)", wanted)}
+
+
+def test_a_file_is_asked_for_once_it_was_seen_unchanged_twice_and_its_batch_runs(house: House, client: str) -> None:
+    drop(house, client)
+    assert look(house) == []
+    (request,) = look(house)
+    assert request.tags["orders/client"] == client
+    assert look(house) == []
+    assert house.run(str(request.partition_key)) is None
+    summary = check_finished(house, str(request.partition_key))
+    assert (summary["client_code"], summary["csv_source"]) == (client, "orders.csv")
+    assert look(house) == []
+
+
+def test_an_empty_landing_is_skipped_in_words(house: House) -> None:
+    context = dg.build_sensor_context(instance=house.instance, resources={"system": house.system})
+    result = landing_sensor(context)
+    assert isinstance(result, dg.SensorResult)
+    assert result.skip_reason is not None
+    assert "no new order file" in str(result.skip_reason.skip_message)
+
+
+def test_a_file_that_still_grows_is_waited_for(house: House, client: str) -> None:
+    path = drop(house, client)
+    look(house)
+    for _ in range(3):
+        with path.open("a") as file:
+            file.write("\r\n")
+        assert look(house) == []
+    assert len(look(house)) == 1
+
+
+def test_files_of_the_same_second_and_files_that_look_old_are_all_taken(house: House, client: str) -> None:
+    for number in range(5):
+        os.utime(drop(house, client, f"same-{number}.csv", seed=number), (1_750_000_000, 1_750_000_000))
+    look(house)
+    assert csv_sources(house, look(house)) == {f"same-{number}.csv" for number in range(5)}
+    os.utime(drop(house, client, "late.csv", seed=9), (1_600_000_000, 1_600_000_000))
+    look(house)
+    assert csv_sources(house, look(house)) == {"late.csv"}
+
+
+def test_another_version_of_a_file_is_another_batch(house: House, client: str) -> None:
+    drop(house, client, seed=1)
+    look(house)
+    (first,) = look(house)
+    assert house.run(str(first.partition_key)) is None
+    drop(house, client, seed=2)
+    look(house)
+    (second,) = look(house)
+    assert second.partition_key != first.partition_key
+    assert house.run(str(second.partition_key)) is None
+    assert look(house) == []
+
+
+def test_a_file_replaced_before_its_run_is_given_back_and_the_new_one_is_taken(house: House, client: str) -> None:
+    drop(house, client, seed=1)
+    look(house)
+    (first,) = look(house)
+    drop(house, client, seed=2, rows=7)
+    assert house.run(str(first.partition_key)) is None
+    assert house.summary(str(first.partition_key))["status_code"] == "F_CHANGED"
+    look(house)
+    (second,) = look(house)
+    assert house.run(str(second.partition_key)) is None
+    assert check_finished(house, str(second.partition_key))["rows"]["total"] == 7
+
+
+def test_a_file_removed_before_its_run_is_said_to_be_gone(house: House, client: str) -> None:
+    path = drop(house, client)
+    look(house)
+    (request,) = look(house)
+    path.unlink()
+    assert house.run(str(request.partition_key)) is None
+    summary = house.summary(str(request.partition_key))
+    assert (summary["status"], summary["status_code"]) == ("rejected", "F_GONE")
+    assert "F_GONE" in (house.report(summary["batch_id"], "errors") or b"").decode("utf-8-sig")
+
+
+def test_the_same_content_under_another_name_is_the_same_order_file(house: House, client: str) -> None:
+    drop(house, client, "one.csv")
+    look(house)
+    (first,) = look(house)
+    assert house.run(str(first.partition_key)) is None
+    sent = house.sandbox.ledger()
+    drop(house, client, "two.csv")
+    look(house)
+    (second,) = look(house)
+    assert house.run(str(second.partition_key)) is None
+    summary = house.summary(str(second.partition_key))
+    assert (summary["status"], summary["status_code"]) == ("rejected", "F_DUPLICATE_FILE")
+    assert summary["duplicate_of"] == first.partition_key
+    assert house.sandbox.ledger() == sent
+
+
+def test_a_batch_whose_run_never_began_is_asked_for_again(house: House, client: str) -> None:
+    drop(house, client)
+    look(house)
+    (first,) = look(house)
+    later(house, str(first.partition_key))
+    (second,) = look(house)
+    assert second.partition_key == first.partition_key
+    assert second.run_key != first.run_key
+    assert look(house) == []
+
+
+@pytest.mark.parametrize(
+    "status", [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
+)
+def test_a_batch_with_an_unfinished_run_is_not_asked_for_again_until_that_has_ended(
+    house: House, client: str, status: dg.DagsterRunStatus
+) -> None:
+    drop(house, client)
+    look(house)
+    (request,) = look(house)
+    batch_id = str(request.partition_key)
+    run = add_run(house, batch_id, status)
+    later(house, batch_id)
+    assert look(house) == []
+    house.instance.report_run_failed(run)
+    later(house, batch_id)
+    assert [again.partition_key for again in look(house)] == [batch_id]
+
+
+def test_a_file_outside_a_clients_folder_is_left_alone(house: House) -> None:
+    for key in ("orders.csv", "no client/orders.csv", "acme/orders.manifest.json"):
+        path = landing_of(house) / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("a,b\r\n1,2\r\n")
+    look(house)
+    assert look(house) == []
+    assert house.rows("SELECT count(*) FROM landing_files WHERE key NOT LIKE 'c%%/%%'") == [(0,)]
+
+
+def test_a_database_that_is_away_fails_the_tick_with_a_code_only(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(*_: object) -> None:
+        raise OSError("/secret/path")
+
+    monkeypatch.setattr("orders_pipeline.landing.look", gone)
+    with pytest.raises(dg.Failure) as failed:
+        look(house)
+    assert (failed.value.description or "").startswith("E_UNEXPECTED: ")
+    assert "secret" not in str(failed.value.description)
+
+
+def test_over_s3_a_file_is_taken_at_first_sight_and_all_the_way(server_url: str, template: str, tmp_path: Path) -> None:
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ACCESS_KEY_ID", "test")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        url = f"http://{host}:{port}"
+        bucket = boto3.client("s3", endpoint_url=url)
+        bucket.create_bucket(Bucket="orders")
+        with open_house(server_url, template, tmp_path, storage_url="s3://orders/kept", s3_endpoint_url=url) as house:
+            write_sample(tmp_path / "orders.csv", rows=20, seed=1, bad=0.2, encoding="cp932")
+            bucket.upload_file(str(tmp_path / "orders.csv"), "orders", "kept/landing/acme/注文.csv")
+            (request,) = look(house)
+            batch_id = str(request.partition_key)
+            assert look(house) == []
+            assert house.run(batch_id) is None
+            summary = check_finished(house, batch_id, "completed_with_errors")
+            assert summary["csv_source"] == "注文.csv"
+            assert summary["artifacts"]["rejected"] == f"s3://orders/kept/batches/{batch_id}/rejected.csv"
+            kept = bucket.get_object(Bucket="orders", Key=f"kept/batches/{batch_id}/original")["Body"].read()
+            assert kept == (tmp_path / "orders.csv").read_bytes()
+    server.stop()

@@ -1,0 +1,75 @@
+"""`orders-pipeline up`: the whole system for a browser, from nothing to a finished batch and back to nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import tempfile
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from orders_pipeline.synthetic import write_sample
+from orders_pipeline_tests.commands import answer, end, start, wait_for
+
+
+def processes_of(marker: str) -> list[int]:
+    """Return the processes whose command line or environment names `marker`."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if marker.encode() in (folder / "cmdline").read_bytes() + (folder / "environ").read_bytes():
+                found.append(int(folder.name))
+    return [pid for pid in found if pid != os.getpid()]
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
+def status(settings: Mapping[str, str]) -> dict[str, Any]:
+    """Return the only batch there is."""
+    (batch,) = answer(settings, "status")["batches"]
+    return dict(batch)
+
+
+def test_a_file_dropped_into_the_landing_is_completed_and_ctrl_c_leaves_nothing_running() -> None:
+    with tempfile.TemporaryDirectory(prefix="orders-pipeline-up-") as folder:
+        home = Path(folder) / "home"
+        settings = {"ORDERS_HOME": str(home), "ORDERS_SENSOR_INTERVAL_S": "1"}
+        process = start(settings, "up", "--port", str(free_port()), "--json")
+        try:
+            assert process.stdout is not None
+            said = process.stdout.readline()
+            assert said, end(process).stderr
+            places = json.loads(said)
+            with urllib.request.urlopen(f"{places['browser']}/server_info") as page:  # our own, on loopback
+                assert page.status == 200
+            landing = Path(places["landing"]).parent.parent / "acme"
+            landing.mkdir(parents=True)
+            write_sample(landing / "orders.csv", rows=30, seed=1, bad=0.1)
+
+            kept = home / "storage" / "batches"
+            wait_for(lambda: any(kept.glob("*/result.json")), "the batch's report")
+            wait_for(lambda: status(settings)["status"] != "paying", "the batch to be finished")
+            batch = status(settings)
+            assert (batch["client_code"], batch["status"]) == ("acme", "completed_with_errors")
+            assert batch["orders"]["paid"] == batch["rows"]["accepted"] == 27
+            started = processes_of(str(home))
+            assert len(started) > 3
+            process.send_signal(signal.SIGINT)
+            ended = end(process)
+            assert (ended.returncode, ended.stderr) == (0, "")
+            wait_for(lambda: not processes_of(str(home)), "everything that was started to be gone")
+            for url in (places["browser"], places["services"]):
+                with socket.socket() as probe:
+                    assert probe.connect_ex(("127.0.0.1", urlsplit(url).port or 0)) != 0
+        finally:
+            process.kill()
+            process.communicate()
