@@ -23,6 +23,7 @@ from typing import IO, Literal
 Part = Literal["postgres", "sandbox"]
 POSTGRES_VERSION = 16  # the version in production
 START_TIMEOUT_S = 60.0
+STATE = "keeper.json"
 LEAVE_AFTER_S = 1.0  # a keeper without users sees it within this time
 POLL_S = 0.1
 
@@ -51,17 +52,14 @@ def join(home: Path, part: Part, options: str = "") -> Membership:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = (folder / "users.lock").open("a+")
     fcntl.flock(lock, fcntl.LOCK_SH)  # waits while a keeper is leaving
-    deadline = time.monotonic() + START_TIMEOUT_S
-    keeper: subprocess.Popen[bytes] | None = None
-    while time.monotonic() < deadline:
+    with (folder / "starting.lock").open("a+") as starting:
+        fcntl.flock(starting, fcntl.LOCK_EX)  # one user starts a keeper, the others wait for it
         url = _read_url(folder)
-        if url is not None and _is_locked(folder / "keeper.lock"):
-            return Membership(lock, url)
-        if keeper is None or keeper.poll() == 0:
-            keeper = _start_keeper(folder, part, options)
-        elif keeper.poll() is not None:
-            break
-        time.sleep(POLL_S)
+        if url is None or not _is_locked(folder / "keeper.lock"):
+            (folder / STATE).unlink(missing_ok=True)  # of a keeper that was killed
+            url = _start_keeper(folder, part, options)
+    if url is not None:
+        return Membership(lock, url)
     lock.close()
     raise EmbeddedError(f"the embedded {part} did not start; {part}/keeper.log in ORDERS_HOME says why")
 
@@ -74,20 +72,28 @@ def wait_until_gone(home: Path) -> None:
             _wait_until_gone(folder)
 
 
-def _start_keeper(folder: Path, part: Part, options: str) -> subprocess.Popen[bytes]:
+def _start_keeper(folder: Path, part: Part, options: str) -> str | None:
+    """Start a keeper and return its part's URL, or None when it does not come up."""
     with (folder / "keeper.log").open("ab") as log:
-        return subprocess.Popen(  # noqa: S603 - our own module
+        keeper = subprocess.Popen(  # noqa: S603 - our own module
             [sys.executable, "-m", "orders_pipeline.embedded", str(folder), part, options],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             start_new_session=True,  # Ctrl-C is for the users; the keeper follows when they are gone
         )
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline and keeper.poll() in (None, 0):  # 0: another keeper was first
+        url = _read_url(folder)
+        if url is not None:
+            return url
+        time.sleep(POLL_S)
+    return None
 
 
 def _read_url(folder: Path) -> str | None:
     try:
-        return str(json.loads((folder / "keeper.json").read_text())["url"])
+        return str(json.loads((folder / STATE).read_text())["url"])
     except (FileNotFoundError, ValueError, KeyError):
         return None
 
@@ -117,7 +123,7 @@ def keep(folder: Path, part: Part, options: str) -> None:
             fcntl.flock(keeper_lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return
-        state = folder / "keeper.json"
+        state = folder / STATE
         state.unlink(missing_ok=True)
         with PARTS[part](folder, options) as url:
             written = state.with_suffix(".part")

@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
 
 from orders_pipeline.database import Database
 from orders_pipeline.drain import persist
@@ -19,6 +21,12 @@ SHORTEST_WAIT_S = 0.001
 
 class Stopped(Exception):
     """The work was called off while it waited for a token."""
+
+
+@dataclass(frozen=True)
+class _Token:
+    slot: int
+    lent_until: datetime  # also says whose it is: a later taker has a later time
 
 
 class RateLimiter:
@@ -39,25 +47,28 @@ class RateLimiter:
     @contextlib.contextmanager
     def token(self, stop: threading.Event) -> Iterator[None]:
         """Hold a token for one call, waiting until one is free; raise Stopped when `stop` is set before."""
-        slot = self._take(stop)
+        token = self._take(stop)
         try:
             yield
         finally:
-            persist(lambda: self._give_back(slot))
+            persist(lambda: self._give_back(token))
 
-    def _take(self, stop: threading.Event) -> int:
+    def _take(self, stop: threading.Event) -> _Token:
         while not stop.is_set():
-            slot, wait_s = persist(self._try_to_take)
-            if slot is not None:
-                return slot
-            stop.wait(max(min(wait_s, POLL_S), SHORTEST_WAIT_S))
+            taken = persist(self._try_to_take)
+            if isinstance(taken, _Token):
+                return taken
+            stop.wait(max(min(taken, POLL_S), SHORTEST_WAIT_S))
         raise Stopped
 
-    def _try_to_take(self) -> tuple[int | None, float]:
+    def _try_to_take(self) -> _Token | float:
+        """Take a token that is free, or return the seconds until one may be."""
         with self._database.begin() as transaction:
             row = transaction.row("take_rate_token", service=self._service, lease_s=self._lease_s)
-        return (None, POLL_S) if row is None else (row.slot, float(row.wait_s or 0.0))
+        if row is None or row.slot is None:
+            return POLL_S if row is None else float(row.wait_s or 0.0)
+        return _Token(row.slot, row.lent_until)
 
-    def _give_back(self, slot: int) -> None:
+    def _give_back(self, token: _Token) -> None:
         with self._database.begin() as transaction:
-            transaction.execute("give_back_rate_token", service=self._service, slot=slot)
+            transaction.execute("give_back_rate_token", service=self._service, slot=token.slot, lent_until=token.lent_until)

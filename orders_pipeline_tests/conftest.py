@@ -92,9 +92,7 @@ def sandbox() -> Iterator[SandboxServer]:
 @pytest.fixture
 def settings(tmp_path: Path, database_url: SecretStr, sandbox: SandboxServer) -> Settings:
     """Settings of a system of the test's own."""
-    return Settings(
-        home=tmp_path / "home", database_url=database_url, payment_url=sandbox.url, notification_url=sandbox.url
-    )
+    return Settings(home=tmp_path / "home", database_url=database_url, payment_url=sandbox.url, notification_url=sandbox.url)
 
 
 @pytest.fixture

@@ -34,9 +34,7 @@ class Desk:
 
     def stage(self, data: bytes | str, limits: Limits = LIMITS, delimiter: str = ",") -> StagedFile:
         self.source.write_bytes(data.encode() if isinstance(data, str) else data)
-        return stage(
-            self.source, self.staged, header_names=NAMES, required=REQUIRED, limits=limits, delimiter=delimiter
-        )
+        return stage(self.source, self.staged, header_names=NAMES, required=REQUIRED, limits=limits, delimiter=delimiter)
 
     def refusal(self, data: bytes | str, limits: Limits = LIMITS, delimiter: str = ",") -> FileRejected:
         with pytest.raises(FileRejected) as caught:

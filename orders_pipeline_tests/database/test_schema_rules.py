@@ -424,9 +424,9 @@ def test_an_order_is_in_one_notification_only(desk):
 
 @breaks("rate_tokens_pkey")
 def test_a_token_exists_once(desk):
-    desk.run("INSERT INTO rate_tokens VALUES ('s', 1)")
+    desk.run("INSERT INTO rate_tokens VALUES ('s', 1, now())")
     with refused_by("rate_tokens_pkey"):
-        desk.run("INSERT INTO rate_tokens VALUES ('s', 1)")
+        desk.run("INSERT INTO rate_tokens VALUES ('s', 1, now())")
 
 
 def closable_batch(desk: Desk, status: str = "paid") -> str:

@@ -104,10 +104,10 @@ def test_ctrl_c_for_a_user_does_not_reach_the_keeper(home: Path) -> None:
 
 
 def test_a_killed_keeper_is_replaced_and_the_ledger_is_kept(home: Path) -> None:
-    with contextlib.closing(embedded.join(home, "sandbox")):
+    with contextlib.closing(embedded.join(home, "sandbox")) as membership:
         pid = keeper_pid(home, "sandbox")
         os.kill(pid, signal.SIGKILL)
-        wait_for(lambda: not is_alive(pid), "the keeper's end")
+        wait_for(lambda: not is_alive(pid) and not answers(membership.url), "the end of the keeper and its threads")
         with contextlib.closing(embedded.join(home, "sandbox")) as again:
             assert answers(again.url)
             assert keeper_pid(home, "sandbox") != pid

@@ -29,8 +29,12 @@ def processes_of(marker: str) -> list[int]:
 
 
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
+    """Return a port that is free together with the one after it, where reports are served."""
+    while True:
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", 0)) as first:
+            port = int(first.getsockname()[1])
+            with socket.create_server(("127.0.0.1", port + 1)):
+                return port
 
 
 def status(settings: Mapping[str, str]) -> dict[str, Any]:
@@ -49,6 +53,7 @@ def test_a_file_dropped_into_the_landing_is_completed_and_ctrl_c_leaves_nothing_
             said = process.stdout.readline()
             assert said, end(process).stderr
             places = json.loads(said)
+            assert "error" not in places, places
             with urllib.request.urlopen(f"{places['browser']}/server_info") as page:  # our own, on loopback
                 assert page.status == 200
             landing = Path(places["landing"]).parent.parent / "acme"

@@ -282,8 +282,7 @@ def test_input_033_034_and_035_blank_rows_are_counted_and_keep_their_numbers(des
 @pytest.mark.parametrize("quote", ["", '"'])
 def test_input_036_037_and_038_another_delimiter_is_refused_with_a_hint(desk, delimiter, number, hint, quote):
     text = "".join(
-        delimiter.join(f"{quote}{cell}{quote}" for cell in row) + "\r\n"
-        for row in csv.reader(io.StringIO(HEADER + ROWS))
+        delimiter.join(f"{quote}{cell}{quote}" for cell in row) + "\r\n" for row in csv.reader(io.StringIO(HEADER + ROWS))
     )
     refused = desk.refusal(text)
     assert (refused.code, refused.detail) == ("F_DELIMITER", {"hint": hint})

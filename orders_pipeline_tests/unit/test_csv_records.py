@@ -62,9 +62,7 @@ QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCh
 
 def written(row: list[str], quote_all: bool) -> str:
     """Write one record as a strict CSV writer would, without its terminator."""
-    return ",".join(
-        '"' + cell.replace('"', '""') + '"' if quote_all or set(cell) & set(',"\r\n') else cell for cell in row
-    )
+    return ",".join('"' + cell.replace('"', '""') + '"' if quote_all or set(cell) & set(',"\r\n') else cell for cell in row)
 
 
 @QUICK
@@ -124,9 +122,7 @@ def test_the_faster_reader_reads_what_the_strict_reader_reads_or_nothing(desk, t
     for block in read_blocks(desk.source, TextSpan(encoding, has_bom=False, start=0, end=len(data))):
         even = read_even(block, ",")
         if even is not None:
-            assert [list(row) for row in zip(*(each.to_pylist() for each in even.columns), strict=True)] == strictly(
-                text
-            )
+            assert [list(row) for row in zip(*(each.to_pylist() for each in even.columns), strict=True)] == strictly(text)
             reader = csv.reader(split_lines(text), strict=True)
             assert even.last_lines.tolist() == [reader.line_num for _ in reader]
 
@@ -167,9 +163,7 @@ def test_blocks_of_any_size_give_the_same_records_and_places(desk, rows, termina
             by_row = chunk.row_by_row() if isinstance(chunk, EvenChunk) else chunk
             assert isinstance(by_row, Chunk)
             places = by_row.places
-            found += zip(
-                places.lines.tolist(), places.offsets.tolist(), places.lengths.tolist(), by_row.rows, strict=True
-            )
+            found += zip(places.lines.tolist(), places.offsets.tolist(), places.lengths.tolist(), by_row.rows, strict=True)
         return found
 
     whole = read(1 << 20, may_be_even=False)

@@ -109,9 +109,7 @@ def test_input_091_markup_and_statements_in_text_are_data():
 
 def test_input_092_a_card_number_is_refused_wherever_text_is_free():
     for column in ("note", "customer_name", "ship_to_address"):
-        refused(
-            column, [f"カード{CARD}", "4111 1111-1111 1111です", "４１１１１１１１１１１１１１１１"], "R_FORBIDDEN_DATA"
-        )
+        refused(column, [f"カード{CARD}", "4111 1111-1111 1111です", "４１１１１１１１１１１１１１１１"], "R_FORBIDDEN_DATA")
     refused("payment_token", [CARD, "378282246310005", "3530111333300000"], "R_FORBIDDEN_DATA")
 
 
@@ -212,9 +210,7 @@ def test_personal_and_secret_columns_are_never_kept_in_clear():
 
 
 def test_every_error_of_a_row_is_found_at_once():
-    row = order_row(
-        client_order_ref="", amount="abc", order_date="46113", email="x", payment_method="cash", currency="$"
-    )
+    row = order_row(client_order_ref="", amount="abc", order_date="46113", email="x", payment_method="cash", currency="$")
     assert judge_rows([row]).codes == [
         ["R_REQUIRED", "R_DATE_FORMAT", "R_EMAIL", "R_AMOUNT_FORMAT", "R_CURRENCY", "R_PAYMENT_METHOD"]
     ]

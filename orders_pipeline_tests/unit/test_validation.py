@@ -151,9 +151,7 @@ def test_no_personal_value_is_in_either_file(run):
 
 
 def test_changed_cells_are_counted_by_column(run):
-    outcome = run(
-        [order_row(amount="1,000"), order_row(client_order_ref=" B ", amount="￥1,000"), order_row(amount="1")]
-    )
+    outcome = run([order_row(amount="1,000"), order_row(client_order_ref=" B ", amount="￥1,000"), order_row(amount="1")])
     assert outcome.summary.normalised == Counter({"amount": 2, "client_order_ref": 1})
 
 

@@ -35,6 +35,6 @@ CREATE TABLE notification_orders (
 CREATE TABLE rate_tokens (
     service text COLLATE "C" NOT NULL,
     slot    integer NOT NULL,
-    free_at timestamptz NOT NULL DEFAULT '-infinity',
+    free_at timestamptz NOT NULL,
     CONSTRAINT rate_tokens_pkey PRIMARY KEY (service, slot)
 );

@@ -16,11 +16,13 @@ WITH free AS (
 ), taken AS (
     UPDATE rate_tokens SET free_at = clock_timestamp() + make_interval(secs => :lease_s)
     FROM free WHERE rate_tokens.service = :service AND rate_tokens.slot = free.slot
-    RETURNING rate_tokens.slot
+    RETURNING rate_tokens.slot, rate_tokens.free_at
 )
 SELECT (SELECT slot FROM taken) AS slot,
+       (SELECT free_at FROM taken) AS lent_until,
        (SELECT extract(epoch FROM min(free_at) - clock_timestamp()) FROM rate_tokens WHERE service = :service) AS wait_s
 
 -- name: give_back_rate_token
--- The reply has come: one second from now the token may be used again.
-UPDATE rate_tokens SET free_at = clock_timestamp() + interval '1 second' WHERE service = :service AND slot = :slot
+-- The reply has come: one second from now the token may be used again, unless it was lent to another meanwhile.
+UPDATE rate_tokens SET free_at = clock_timestamp() + interval '1 second'
+WHERE service = :service AND slot = :slot AND free_at = :lent_until
