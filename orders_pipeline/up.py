@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -27,6 +28,12 @@ class DagsterDidNotStart(Exception):
     """Dagster ended or does not answer; its log in HOME says why."""
 
     code = "E_DAGSTER"
+
+
+class PortTaken(Exception):
+    """Something else listens where we should; the text says which port."""
+
+    code = "E_PORT"
 
 
 @dataclass(frozen=True)
@@ -53,6 +60,8 @@ class Places:
 @contextlib.contextmanager
 def running(settings: Settings, port: int) -> Iterator[Places]:
     """Run everything, reports at the port after the UI's, and say where it is; all of it is stopped at the end."""
+    for each_port in (port, port + 1):
+        _require_free(each_port)
     for each in (signal.SIGINT, signal.SIGTERM):  # also where a shell started us with SIGINT ignored
         signal.signal(each, signal.default_int_handler)
     with contextlib.ExitStack() as stack:
@@ -73,6 +82,13 @@ def running(settings: Settings, port: int) -> Iterator[Places]:
             process=process,
         )
     embedded.wait_until_gone(settings.home)
+
+
+def _require_free(port: int) -> None:
+    try:
+        socket.create_server((HOST, port)).close()
+    except (OSError, OverflowError):
+        raise PortTaken(f"port {port} cannot be used or is in use; choose another with --port") from None
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from orders_pipeline.synthetic import write_sample
-from orders_pipeline_tests.commands import answer, end, start, wait_for
+from orders_pipeline_tests.commands import answer, call, end, start, wait_for
 
 
 def processes_of(marker: str) -> list[int]:
@@ -78,3 +78,13 @@ def test_a_file_dropped_into_the_landing_is_completed_and_ctrl_c_leaves_nothing_
         finally:
             process.kill()
             process.communicate()
+
+
+def test_a_port_that_is_in_use_is_named_before_anything_is_started(tmp_path: Path) -> None:
+    port = free_port()
+    for taken in (port, port + 1):
+        with socket.create_server(("127.0.0.1", taken)):
+            ended = call({"ORDERS_HOME": str(tmp_path / "home")}, "up", "--port", str(port))
+        assert ended.returncode == 1
+        assert ended.stderr.startswith(f"E_PORT: port {taken} ")
+    assert not (tmp_path / "home").exists()
