@@ -1,4 +1,4 @@
-"""What callers may send and which problems they get back, as SERVICES lays down.
+"""What callers may send and which problems they get back, as the contract of the order platform lays down.
 
 Requests are read strictly (no strings for numbers); problems are built from this table alone, never from input. What a
 valid request does belongs in `payments.py` and `notifications.py`.
