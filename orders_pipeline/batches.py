@@ -129,6 +129,16 @@ def set_status(
     )
 
 
+def open_orders(batch: Row[Any]) -> int:
+    """Return how many of a batch's orders are not final."""
+    return int(batch.orders_pending + batch.orders_paying + batch.orders_unknown)
+
+
+def open_notifications(batch: Row[Any]) -> int:
+    """Return how many of a batch's notifications are neither sent nor failed."""
+    return int(batch.notifications_planned - batch.notifications_sent - batch.notifications_failed)
+
+
 def final_status(row: Row[Any]) -> tuple[str, str | None]:
     """Return the state (and code) that a batch's counts amount to once nothing is under way."""
     if row.status == "rejected" or not row.rows_accepted:
@@ -136,7 +146,7 @@ def final_status(row: Row[Any]) -> tuple[str, str | None]:
     for is_open, code in (
         (row.orders_unknown, "E_PAYMENT_UNKNOWN"),
         (row.orders_pending or row.orders_paying, "E_PAYMENT_UNAVAILABLE"),
-        (row.notifications_sent + row.notifications_failed < row.notifications_planned, "E_NOTIFICATION_UNAVAILABLE"),
+        (open_notifications(row), "E_NOTIFICATION_UNAVAILABLE"),
     ):
         if is_open:
             return "paused", code

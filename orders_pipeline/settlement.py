@@ -58,9 +58,10 @@ class Settlement:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="notify")
         self._notifying: Future[None] | None = None
 
-    def start_notifying(self) -> None:
+    def start_notifying(self) -> Future[None]:
         """Begin to send what is final, beside the payments."""
         self._notifying = self._pool.submit(self._notify)
+        return self._notifying
 
     def pay(self) -> None:
         """Drain the payments; what became of each is in the ledger."""
@@ -77,10 +78,7 @@ class Settlement:
     def finish_notifying(self) -> None:
         """Wait until no notification is left to try now and none is to come; raise what went wrong there."""
         self._paid.set()
-        if self._notifying is None:
-            self.start_notifying()
-        if self._notifying is not None:
-            self._notifying.result()
+        (self._notifying or self.start_notifying()).result()
 
     def close(self) -> None:
         """Stop what is still going on; what is in flight is recorded first."""

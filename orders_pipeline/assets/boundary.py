@@ -40,19 +40,9 @@ def seconds_of(system: System, batch_id: str, stage: str) -> float:
     return round(next((row.seconds for row in rows if row.stage == stage), 0.0), 3)
 
 
-def open_orders(batch: Row[Any]) -> int:
-    """Return how many of a batch's orders are not final."""
-    return int(batch.orders_pending + batch.orders_paying + batch.orders_unknown)
-
-
-def open_notifications(batch: Row[Any]) -> int:
-    """Return how many of a batch's notifications are neither sent nor failed."""
-    return int(batch.notifications_planned - batch.notifications_sent - batch.notifications_failed)
-
-
 def paused(batch: Row[Any]) -> dg.Failure:
     """Return the failure that shows a paused batch as a failed step: running it again resumes the batch."""
     return dg.Failure(
         description=f"{batch.status_code}: the batch is paused; re-execute from failure to go on with it",
-        metadata={"open orders": open_orders(batch), "open notifications": open_notifications(batch)},
+        metadata={"open orders": batches.open_orders(batch), "open notifications": batches.open_notifications(batch)},
     )

@@ -9,11 +9,9 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from orders_pipeline import checks, reports
+from orders_pipeline import batches, checks, reports
 from orders_pipeline.assets.boundary import (
     GROUP,
-    open_notifications,
-    open_orders,
     paused,
     read_batch,
     safe_errors,
@@ -66,16 +64,16 @@ def settlement(context: dg.AssetExecutionContext, system: dg.ResourceParam[Syste
             if work is not None:
                 work.pay()
             # an asset is there only when nothing of it is open: a retry picks up what is not there
-            if not open_orders(read_batch(system, batch_id)):
+            if not batches.open_orders(read_batch(system, batch_id)):
                 yield _payments(system, batch_id)
         if NOTIFICATIONS in selected:
             if work is not None:
                 work.finish_notifying()
-            if not open_notifications(read_batch(system, batch_id)):
+            if not batches.open_notifications(read_batch(system, batch_id)):
                 yield _notifications(system, batch_id)
     with safe_errors(system):
         batch = read_batch(system, batch_id)
-        if open_orders(batch) or (open_notifications(batch) and NOTIFICATIONS in selected):
+        if batches.open_orders(batch) or (batches.open_notifications(batch) and NOTIFICATIONS in selected):
             reports.finish_batch(system, batch_id)
             raise paused(read_batch(system, batch_id))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from typing import Any
 
 import pytest
 
@@ -12,24 +11,10 @@ from orders_pipeline.http_client import Answer, NoAnswer, NotDelivered
 from orders_pipeline.notifications import Message, NotificationClaim, NotificationService, send_one
 from orders_pipeline.outcomes import Outcome
 from orders_pipeline.rate_limit import Stopped
+from orders_pipeline_tests.stub_client import StubClient
 
 KEY = "6a1f7a3e-0000-4000-8000-000000000002"
 MESSAGE = Message(KEY, "b-1", "order-digest", "email", "C-1", "planted@example.com", {"order_count": 2}, [11, 12])
-
-
-class StubClient:
-    """Answers calls from a script and remembers them."""
-
-    def __init__(self, *script: Answer | Exception) -> None:
-        self._script = list(script)
-        self.calls: list[dict[str, Any]] = []
-
-    def call(self, method: str, path: str, **rest: Any) -> Answer:
-        self.calls.append({"method": method, "path": path, **rest})
-        answer = self._script.pop(0)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
 
 
 class CountingLimiter:

@@ -11,27 +11,13 @@ from orders_pipeline.http_client import Answer, NoAnswer, NotDelivered
 from orders_pipeline.outcomes import Outcome
 from orders_pipeline.payments.gateway import PaymentRequest
 from orders_pipeline.payments.rest import RestPayments
+from orders_pipeline_tests.stub_client import StubClient
 
 KEY = "6a1f7a3e-0000-4000-8000-000000000001"
 REQUEST = PaymentRequest(
     KEY, "20260701-aaaaaaaaaaaa", "C-1", "card_on_file", 300, [(11, 100), (12, 200)], "tok_planted_value"
 )
 PROBLEMS = "https://problems.example.com/"
-
-
-class StubClient:
-    """Answers calls from a script and remembers them."""
-
-    def __init__(self, *script: Answer | Exception) -> None:
-        self._script = list(script)
-        self.calls: list[dict[str, Any]] = []
-
-    def call(self, method: str, path: str, **rest: Any) -> Answer:
-        self.calls.append({"method": method, "path": path, **rest})
-        answer = self._script.pop(0)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
 
 
 def payment(**changes: object) -> dict[str, Any]:

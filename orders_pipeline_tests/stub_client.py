@@ -1,0 +1,22 @@
+"""A service's client that answers from a script: for tests of what answers mean, which need no server."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from orders_pipeline.http_client import Answer
+
+
+class StubClient:
+    """Answers calls from a script and remembers them."""
+
+    def __init__(self, *script: Answer | Exception) -> None:
+        self._script = list(script)
+        self.calls: list[dict[str, Any]] = []
+
+    def call(self, method: str, path: str, **rest: Any) -> Answer:
+        self.calls.append({"method": method, "path": path, **rest})
+        answer = self._script.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
