@@ -6,7 +6,9 @@ setup(
     packages=[
         "orders_pipeline",
         "orders_pipeline.assets",
+        "orders_pipeline.cli",
         "orders_pipeline.csv_file",
+        "orders_pipeline.excel_file",
         "orders_pipeline.payments",
         "orders_pipeline.records",
         "orders_pipeline.sandbox",

@@ -94,14 +94,17 @@ def _insert(transaction: Transaction, batch_id: str, client_code: str, source: S
     return inserted > 0
 
 
-def record_source(transaction: Transaction, batch: Row[Any], sha256: str, size: int) -> str | None:
-    """Note what a batch's bytes are and return the batch they came as before, if they did."""
+def record_source(transaction: Transaction, batch: Row[Any], sha256: str, size: int, *, again: bool) -> str | None:
+    """Note what a batch's bytes are and return the batch they came as before, if they did and may not come `again`."""
     source = {"batch_id": batch.batch_id, "source_sha256": sha256, "source_bytes": size}
     try:
         with transaction.savepoint():
             transaction.execute("set_source", **source)
     except ConstraintViolated:
         earlier = transaction.row("batch_with_same_bytes", client_code=batch.client_code, source_sha256=sha256)
+        if again and earlier is not None:
+            transaction.execute("set_source_again", again_no=earlier.again_no + 1, **source)
+            return None
         duplicate_of = str(earlier.batch_id) if earlier is not None else None
         transaction.execute("set_duplicate", duplicate_of=duplicate_of, **source)
         return duplicate_of
@@ -167,6 +170,7 @@ def summary(
         "source_sha256": row.source_sha256,
         "bulk_import_group": row.bulk_import_group,
         "duplicate_of": row.duplicate_of,
+        "corrects": row.corrects,
         "encoding": row.encoding,
         "rows": {
             "total": row.rows_total,

@@ -8,13 +8,19 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from types import MappingProxyType
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from orders_pipeline.column_sources import ColumnSource
+from orders_pipeline.csv_file import normalise_header
+from orders_pipeline.records.orders import ORDERS
 from orders_pipeline.rejections import FileRejected
+from orders_pipeline.sequences import check_template
 
 CLIENT_CODE = re.compile(r"[A-Za-z0-9_-]{1,32}")
 
@@ -26,15 +32,72 @@ class ClientsError(Exception):
 
 
 class Profile(BaseModel):
-    """One client's settings."""
+    """One client's settings; a limit that is None is that of the whole system."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(default="", max_length=100)
-    delimiter: Literal[",", "\t"] = ","
+    delimiter: Literal[",", "\t", ";", "|"] = ","
+    encoding: Literal["utf-8", "cp932", "euc_jp", "utf-16"] | None = None
+    columns: Mapping[str, ColumnSource] = Field(default_factory=dict)
+    max_rows: Annotated[int, Field(ge=1)] | None = None
+    max_bytes: Annotated[int, Field(ge=1)] | None = None
+    bad_rows: Literal["give_back", "refuse_file"] = "give_back"
+    refuse_above_rows: Annotated[int, Field(ge=0)] | None = None
+    refuse_above_percent: Annotated[float, Field(ge=0, le=100)] | None = None
+    same_bytes: Literal["refuse", "take"] = "refuse"
+    sequence: Annotated[str, AfterValidator(check_template)] | None = None
     notify_channel: Literal["email", "sms", "none"] = "none"
     payments: Literal["aggregated", "per_order"] = "aggregated"
+    declined_payments: Literal["retry_orders", "final"] = "retry_orders"
     notifications: Literal["digest", "per_order"] = "digest"
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Profile:
+        if self.bad_rows == "refuse_file" and (self.refuse_above_rows, self.refuse_above_percent) != (None, None):
+            raise ValueError("bad_rows = refuse_file leaves nothing to refuse_above_rows and refuse_above_percent")
+        _check_columns(self.columns)
+        return self
+
+    def header_names(self) -> Mapping[str, str]:
+        """Return every header the client's files may use, in normal form, with the column it means.
+
+        A column that the profile places has only the names given there, and no other column has these.
+        """
+        placed = {column: source.names for column, source in self.columns.items() if source.names}
+        given = {normalise_header(name): column for column, names in placed.items() for name in names}
+        known = {name: column for name, column in ORDERS.header_names().items() if column not in placed}
+        return MappingProxyType(known | given)
+
+    def joined_headers(self) -> Mapping[str, tuple[str, ...]]:
+        """Return the columns whose cells are joined of several of the client's, with their headers."""
+        return {column: source.join for column, source in self.columns.items() if source.join}
+
+    def required_columns(self) -> tuple[str, ...]:
+        """Return the columns that every file of the client must have."""
+        defaults = {column for column, source in self.columns.items() if source.default}
+        return tuple(column for column in ORDERS.required_columns if column not in defaults)
+
+    def most_bad_rows(self, rows: int) -> int:
+        """Return how many of so many rows may be bad before the whole file is refused."""
+        limits = [rows, 0 if self.bad_rows == "refuse_file" else rows]
+        if self.refuse_above_rows is not None:
+            limits.append(self.refuse_above_rows)
+        if self.refuse_above_percent is not None:
+            limits.append(int(rows * self.refuse_above_percent / 100))
+        return min(limits)
+
+
+def _check_columns(columns: Mapping[str, ColumnSource]) -> None:
+    if unknown := sorted(set(columns) - set(ORDERS.column_names)):
+        raise ValueError(f"columns has {', '.join(unknown)}, and there are only {', '.join(ORDERS.column_names)}")
+    headers = Counter(normalise_header(name) for source in columns.values() for name in source.names)
+    if any(uses > 1 for uses in headers.values()):
+        raise ValueError("columns uses a header for two columns, or twice")
+    for name, column in ORDERS.header_names().items():
+        others = [each for each, target in ORDERS.header_names().items() if target == column]
+        if name in headers and column not in columns and all(each in headers for each in others):
+            raise ValueError(f"columns leaves no header to {column}: say where it is")
 
 
 class Clients:
@@ -75,4 +138,4 @@ def _profile(code: str, table: object) -> Profile:
     except ValidationError as error:
         problem = error.errors()[0]
         where = ".".join([code, *(str(part) for part in problem["loc"])])
-        raise ClientsError(f"ORDERS_CLIENTS_FILE: {where}: {problem['msg']}") from None
+        raise ClientsError(f"ORDERS_CLIENTS_FILE: {where}: {problem['msg'].removeprefix('Value error, ')}") from None

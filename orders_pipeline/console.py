@@ -92,12 +92,30 @@ def show_summary(console: Console, summary: Mapping[str, Any]) -> None:
     if summary.get("status_code"):
         console.print(f"  why            {describe_code(summary['status_code'], summary.get('status_detail') or {})}")
     show_counts(console, summary)
+    _show_corrections(console, summary)
     _show_settlement(console, summary)
+    for each in summary["services_left_alone"]:
+        console.print(f"  left alone     the {each['service']} service ({each['code']}), next try {each['next_try']}")
+    for each in summary["unknown_payments"]:
+        how = "decide with: orders-pipeline resolve" if each["needs_a_person"] else "is looked up"
+        console.print(
+            f"  unknown        {each['amount_jpy']:,} yen since {each['since']} ({each['code']}); {how} {each['payment_id']}"
+        )
     seconds = summary["seconds"]
     spent = ", ".join(f"{STAGE_WORDS[stage]} {seconds[stage]:.1f}" for stage in STAGE_WORDS if seconds.get(stage))
     console.print(f"  seconds        {spent or 'none yet'}; {seconds['total']:.1f} in all")
     for name, location in summary["artifacts"].items():
         console.print(f"  {name:<14} {plain(location)}", soft_wrap=True, highlight=False)
+
+
+def _show_corrections(console: Console, summary: Mapping[str, Any]) -> None:
+    """Print what still waits for a correction, where anything ever did."""
+    corrections = summary["corrections"]
+    if corrections["rows_open"]:
+        where = ", ".join(corrections["open_in"])
+        console.print(f"  to correct     {corrections['rows_open']:,} rows, in rejected.csv of {where}", highlight=False)
+    elif corrections["batches"] > 1:
+        console.print(f"  to correct     nothing: {corrections['batches']} files of this import complete each other")
 
 
 def show_counts(console: Console, summary: Mapping[str, Any]) -> None:

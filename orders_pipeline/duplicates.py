@@ -7,6 +7,7 @@ came twice. References another file brought are a question for the database, ask
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -18,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from orders_pipeline.parquet_file import map_chunks
 from orders_pipeline.records.judgement import Judge
 
 Numbers: TypeAlias = "npt.NDArray[Any]"
@@ -52,13 +54,15 @@ def find_duplicates(staged: Path, judge: Judge, chunk_rows: int) -> Duplicates:
 
 
 def _repeated_hashes(staged: Path, judge: Judge, chunk_rows: int) -> Numbers:
-    with pq.ParquetFile(staged) as file:
-        hashes = np.empty(file.metadata.num_rows, np.uint64)
-        filled = 0
-        for chunk in file.iter_batches(chunk_rows, columns=["shape_ok", judge.record_type.identity]):
-            _, references = _usable(chunk, judge)
-            hashes[filled : filled + len(references)] = _hash(references, _KEYS[0])
-            filled += len(references)
+    def hashed(_number: int, chunk: pa.RecordBatch) -> Numbers:
+        return _hash(_usable(chunk, judge)[1], _KEYS[0])
+
+    hashes = np.empty(pq.read_metadata(staged).num_rows, np.uint64)
+    filled = 0
+    with closing(map_chunks(staged, hashed, chunk_rows, ["shape_ok", judge.record_type.identity])) as chunks:
+        for part in chunks:
+            hashes[filled : filled + len(part)] = part
+            filled += len(part)
     hashes = hashes[:filled]
     hashes.sort()
     return np.unique(hashes[1:][hashes[1:] == hashes[:-1]])
@@ -69,15 +73,17 @@ def _suspects(
 ) -> Iterator[tuple[Numbers, Numbers, Numbers, Numbers]]:
     """Yield two hashes of the reference, one of the whole row, and the row number, of rows that may be duplicates."""
     names = judge.record_type.column_names
-    with pq.ParquetFile(staged) as file:
-        for chunk in file.iter_batches(chunk_rows):
-            rows, references = _usable(chunk, judge)
-            suspect = np.isin(_hash(references, _KEYS[0]), repeated)
-            rows, references = rows.filter(pa.array(suspect)), references.filter(pa.array(suspect))
-            text, _ = judge.record_type.normalised({name: rows.column(name) for name in names}, judge.context)
-            content = pc.binary_join_element_wise(*text.values(), "\x1f")
-            row = rows.column("import_row_number").to_numpy()
-            yield _hash(references, _KEYS[0]), _hash(references, _KEYS[1]), _hash(content, _KEYS[0]), row
+
+    def suspects(_number: int, chunk: pa.RecordBatch) -> tuple[Numbers, Numbers, Numbers, Numbers]:
+        rows, references = _usable(chunk, judge)
+        suspect = np.isin(_hash(references, _KEYS[0]), repeated)
+        rows, references = rows.filter(pa.array(suspect)), references.filter(pa.array(suspect))
+        text, _ = judge.record_type.normalised({name: rows.column(name) for name in names}, judge.context)
+        content = pc.binary_join_element_wise(*text.values(), "\x1f")
+        row = rows.column("import_row_number").to_numpy()
+        return _hash(references, _KEYS[0]), _hash(references, _KEYS[1]), _hash(content, _KEYS[0]), row
+
+    return map_chunks(staged, suspects, chunk_rows)
 
 
 def _usable(chunk: pa.RecordBatch, judge: Judge) -> tuple[pa.RecordBatch, pa.Array]:

@@ -11,7 +11,7 @@ import base64
 import binascii
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Self
 
 from cryptography.exceptions import InvalidTag
@@ -75,8 +75,19 @@ class Cipher:
 
     def seal(self, plaintext: bytes, aad: bytes) -> bytes:
         """Return `plaintext` sealed under the current key and bound to `aad`, which is needed again to open it."""
-        header = bytes((VERSION, len(self._current))) + self._current + os.urandom(NONCE_BYTES)
-        return header + self._keys[self._current].encrypt(header[-NONCE_BYTES:], plaintext, header + aad)
+        return self.seal_all([plaintext], [aad])[0]
+
+    def seal_all(self, plaintexts: Sequence[bytes], aads: Iterable[bytes]) -> list[bytes]:
+        """Return each plaintext sealed by itself and bound to its own of `aads`; much faster than one by one."""
+        prefix = bytes((VERSION, len(self._current))) + self._current
+        encrypt = self._keys[self._current].encrypt
+        nonces = os.urandom(NONCE_BYTES * len(plaintexts))
+        sealed = []
+        for start, plaintext, aad in zip(range(0, len(nonces), NONCE_BYTES), plaintexts, aads, strict=True):
+            nonce = nonces[start : start + NONCE_BYTES]
+            header = prefix + nonce
+            sealed.append(header + encrypt(nonce, plaintext, header + aad))
+        return sealed
 
     def open(self, sealed: bytes, aad: bytes) -> bytes:
         """Return the plaintext of an envelope; raise DecryptionError if it is not ours, not whole or not for `aad`."""

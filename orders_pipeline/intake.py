@@ -14,24 +14,30 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from sqlalchemy import Row
 
-from orders_pipeline import batches, csv_file, loading, personal, validation
+from orders_pipeline import batches, control, csv_file, loading, personal, validation
 from orders_pipeline.clients import Profile
-from orders_pipeline.csv_file import StagedFile
+from orders_pipeline.csv_file import Limits, StagedFile
 from orders_pipeline.database import Transaction
+from orders_pipeline.landing import patiently
+from orders_pipeline.manifest import Manifest
 from orders_pipeline.records.orders import ORDERS
 from orders_pipeline.records.rules import RowContext
 from orders_pipeline.rejections import FileRejected, Rejection
-from orders_pipeline.storage import ObjectChanged, ObjectDenied, ObjectGone
+from orders_pipeline.storage import ObjectChanged, ObjectDenied, ObjectGone, StoredObject
 from orders_pipeline.system import System
 from orders_pipeline.validation import Validated
 from orders_pipeline.workers import alone_on
 
 ORIGINAL = "original"
+CONVERTED = "converted.csv"  # the text of an original that is none: a workbook
+WORKBOOK = ".xlsx"
+MANIFEST = "manifest.json"
 STAGED = "staged.parquet"
 ACCEPTED = "accepted.parquet"
 REJECTIONS = "rejections.parquet"
@@ -56,56 +62,80 @@ def stage_batch(system: System, batch_id: str) -> None:
 def _stage(system: System, batch: Row[Any]) -> None:
     profile = system.clients.profile(batch.client_code)
     batch_id = batch.batch_id
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
         if batch.landing_key is not None:
-            _archive(system, batch, Path(folder) / ORIGINAL)
+            _archive(system, profile, batch, folder / ORIGINAL)
+        with system.database.begin() as transaction:
+            batch = batches.get(transaction, batch_id)  # with what archiving found out
+        manifest = control.manifest_of(batch)
         with system.storage.local(artifact(batch_id, ORIGINAL)) as source:
-            staged = stage_file(system, profile, source, Path(folder) / STAGED)
-        system.storage.put(artifact(batch_id, STAGED), Path(folder) / STAGED)
-    group = _import_group(system, batch, staged.corrected_batches)
+            if manifest is not None:
+                manifest.check_bytes(batch.source_sha256)
+            staged = stage_file(system.limits, profile, source, batch.csv_source, folder)
+        if manifest is not None:
+            manifest.check_rows(staged.rows_total - staged.rows_blank)
+        text = CONVERTED if (folder / CONVERTED).exists() else ORIGINAL
+        for made in (CONVERTED, STAGED) if text == CONVERTED else (STAGED,):
+            system.storage.put(artifact(batch_id, made), folder / made)
+    corrects, group = _import_group(system, batch, staged.corrected_batches)
+    layout = {
+        "text": text,
+        "delimiter": "," if text == CONVERTED else profile.delimiter,
+        "header_span": staged.header_span,
+        "surplus": staged.row_width - len(staged.header),
+        "headers": {column: [staged.header[at] for at in places] for column, places in staged.columns.items()},
+        "line_ending": staged.line_ending,
+        "has_bom": staged.has_bom,
+    }
     with system.database.begin() as transaction:
         transaction.execute(
             "set_staged",
             batch_id=batch_id,
             encoding=staged.encoding,
-            source_layout=json.dumps(
-                {
-                    "header_span": staged.header_span,
-                    "line_ending": staged.line_ending,
-                    "has_bom": staged.has_bom,
-                }
-            ),
+            source_layout=json.dumps(layout),
+            corrects=corrects,
             bulk_import_group=group,
             rows_total=staged.rows_total,
             rows_blank=staged.rows_blank,
         )
-        for warning in staged.warnings:
+        for warning in (*staged.warnings, *control.sequence_gap(transaction, batch)):
             _insert_file_rejection(transaction, batch_id, warning)
 
 
-def stage_file(system: System, profile: Profile, source: Path, staged: Path) -> StagedFile:
-    """Write a local file's numbered rows to `staged`; raise FileRejected."""
+def limits_of(limits: Limits, profile: Profile) -> Limits:
+    """Return how large a client's files may be."""
+    return replace(limits, max_rows=profile.max_rows or limits.max_rows, max_bytes=profile.max_bytes or limits.max_bytes)
+
+
+def stage_file(limits: Limits, profile: Profile, source: Path, name: str, folder: Path) -> StagedFile:
+    """Write the numbered rows of a local file, which the client called `name`, into a folder; raise FileRejected.
+
+    A workbook's text is kept beside them.
+    """
+    limits, delimiter, encoding = limits_of(limits, profile), profile.delimiter, profile.encoding
+    if name.lower().endswith(WORKBOOK):
+        from orders_pipeline import excel_file  # noqa: PLC0415 - its library is slow to import, and CSV does without
+
+        workbook, source, delimiter, encoding = source, folder / CONVERTED, ",", None
+        excel_file.write_csv(workbook, source, max_bytes=limits.max_bytes, max_rows=limits.max_rows)
+        limits = replace(limits, max_bytes=source.stat().st_size)  # a workbook is smaller than its text
     return csv_file.stage(
         source,
-        staged,
-        header_names=ORDERS.header_names(),
-        required=ORDERS.required_columns,
-        limits=system.limits,
-        delimiter=profile.delimiter,
+        folder / STAGED,
+        header_names=profile.header_names(),
+        required=profile.required_columns(),
+        joined=profile.joined_headers(),
+        limits=limits,
+        delimiter=delimiter,
+        encoding=encoding,
     )
 
 
-def _archive(system: System, batch: Row[Any], copy: Path) -> None:
+def _archive(system: System, profile: Profile, batch: Row[Any], copy: Path) -> None:
     """Copy exactly the version that was registered; bytes the client sent before are given back."""
-    landed = system.landing.head(batch.landing_key)
-    if landed is None:
-        raise FileRejected("F_GONE")
-    if landed.version != batch.landing_version:
-        raise FileRejected("F_CHANGED")
-    if landed.size > system.limits.max_bytes:
-        raise FileRejected("F_TOO_LARGE", {"limit": str(system.limits.max_bytes)})
     try:
-        sha256 = system.landing.fetch(landed, copy)
+        landed, sha256, manifest = patiently(lambda: _read_landed(system, profile, batch, copy))
     except ObjectGone:
         raise FileRejected("F_GONE") from None
     except ObjectChanged:
@@ -113,21 +143,36 @@ def _archive(system: System, batch: Row[Any], copy: Path) -> None:
     except ObjectDenied:
         raise FileRejected("F_DENIED") from None
     with system.database.begin() as transaction:
-        duplicate_of = batches.record_source(transaction, batch, sha256, landed.size)
+        again = profile.same_bytes == "take"
+        duplicate_of = batches.record_source(transaction, batch, sha256, landed.size, again=again)
+        control.note(transaction, batch.batch_id, profile, batch.csv_source, manifest)
     system.storage.put(artifact(batch.batch_id, ORIGINAL), copy)
     if duplicate_of is not None:
         raise FileRejected("F_DUPLICATE_FILE", {"batch_id": duplicate_of})
 
 
-def _import_group(system: System, batch: Row[Any], corrected_batches: Sequence[str]) -> str:
-    """Return the group a file belongs to: its own, or that of the one batch its `_batch` column names."""
+def _read_landed(system: System, profile: Profile, batch: Row[Any], copy: Path) -> tuple[StoredObject, str, Manifest | None]:
+    landed = system.landing.head(batch.landing_key)
+    if landed is None:
+        raise ObjectGone
+    if landed.version != batch.landing_version:
+        raise ObjectChanged
+    max_bytes = limits_of(system.limits, profile).max_bytes
+    if landed.size > max_bytes:
+        raise FileRejected("F_TOO_LARGE", {"limit": str(max_bytes)})
+    manifest = control.landed_manifest(system.landing, batch.landing_key, copy.with_name(MANIFEST))
+    return landed, system.landing.fetch(landed, copy), manifest
+
+
+def _import_group(system: System, batch: Row[Any], corrected_batches: Sequence[str]) -> tuple[str | None, str]:
+    """Return the one batch that a file's `_batch` column names, if it does, and the group the file belongs to."""
     if not corrected_batches:
-        return str(batch.batch_id)
+        return None, str(batch.batch_id)
     with system.database.begin() as transaction:
         group = transaction.scalar("group_of_batch", batch_id=corrected_batches[0], client_code=batch.client_code)
     if len(corrected_batches) > 1 or group is None:
         raise FileRejected("F_BATCH_COLUMN")
-    return str(group)
+    return corrected_batches[0], str(group)
 
 
 def validate_batch(system: System, batch_id: str) -> None:
@@ -142,6 +187,12 @@ def validate_batch(system: System, batch_id: str) -> None:
         ):
             accepted, rejections = Path(folder) / ACCEPTED, Path(folder) / REJECTIONS
             result = validate_file(system, profile, batch, staged, accepted, rejections)
+            try:
+                control.check_validated(profile, control.manifest_of(batch), result)
+            except FileRejected as refusal:
+                loading.load_rejections(system.database, batch, rejections, staged)
+                _give_back(system, batch_id, refusal)
+                return
             system.storage.put(artifact(batch_id, ACCEPTED), accepted)
             system.storage.put(artifact(batch_id, REJECTIONS), rejections)
         with system.database.begin() as transaction:
@@ -185,7 +236,12 @@ def validate_file(
         accepted,
         rejections,
         record_type=ORDERS,
-        context=RowContext(batches.today(), batch.encoding, profile.notify_channel),
+        context=RowContext(
+            batches.today(),
+            batch.encoding,
+            profile.notify_channel,
+            {column: source.translate for column, source in profile.columns.items()},
+        ),
         seal=personal.sealer(system.cipher, batch.batch_id),
         existing=_existing(system, batch.batch_id, batch.client_code),
     )
@@ -208,8 +264,9 @@ def load_batch(system: System, batch_id: str) -> None:
         with (
             system.storage.local(artifact(batch_id, ACCEPTED)) as accepted,
             system.storage.local(artifact(batch_id, REJECTIONS)) as rejections,
+            system.storage.local(artifact(batch_id, STAGED)) as staged,
         ):
-            loading.load(system.database, batch, accepted, rejections)
+            loading.load(system.database, batch, accepted, rejections, staged)
 
 
 @contextlib.contextmanager
@@ -231,6 +288,7 @@ def _give_back(system: System, batch_id: str, refusal: FileRejected) -> None:
     line = refusal.detail.get("line", "")
     rejection = Rejection(None, int(line) if line.isdigit() else None, None, refusal.code, refusal.detail)
     with system.database.begin() as transaction:
+        transaction.execute("set_refused", batch_id=batch_id)
         _insert_file_rejection(transaction, batch_id, rejection)
         batches.set_status(transaction, batch_id, "rejected", refusal.code, refusal.detail)
 
@@ -248,13 +306,16 @@ def _insert_file_rejection(transaction: Transaction, batch_id: str, rejection: R
 
 def import_file(system: System, path: Path, client_code: str, *, again: bool) -> str:
     """Register a local file as a client's batch, its bytes archived, and return the batch's id; raise FileRejected."""
-    system.clients.profile(client_code)
+    profile = system.clients.profile(client_code)
+    manifest = control.manifest_beside(path)
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / ORIGINAL
-        sha256, size = copy_unchanging(path, copy, system.limits.max_bytes)
+        sha256, size = copy_unchanging(path, copy, limits_of(system.limits, profile).max_bytes)
         with system.database.begin() as transaction:
             source = batches.Source(path.name, sha256=sha256, size=size)
+            again = again or profile.same_bytes == "take"
             batch_id = batches.register_import(transaction, client_code, source, again=again)
+            control.note(transaction, batch_id, profile, path.name, manifest)
             system.storage.put(artifact(batch_id, ORIGINAL), copy)
     return batch_id
 

@@ -1,13 +1,16 @@
 """Loading: accepted rows become orders, rejections are kept, by COPY, in chunks that are each committed once.
 
-What is accepted was decided in `validation.py`; the schema's own rules have the last word, as when another batch loads
-the same reference first.
+A few chunks are written at the same time, each over a connection of its own, and rejections beside them. What is
+accepted was decided in `validation.py`; the schema's own rules have the last word, as when another batch loads the same
+reference first.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,13 +19,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
-import pyarrow.parquet as pq
 from sqlalchemy import Row
 
+from orders_pipeline.binary_copy import binary_copy
 from orders_pipeline.database import ConstraintViolated, Database, Transaction
 from orders_pipeline.drain import persist
+from orders_pipeline.parquet_file import map_chunks, read_chunks
 
-CHUNK_ROWS = 50_000
+CHUNK_ROWS = 20_000
 REJECTIONS_CHUNK = 0  # the rejections' number in the ledger of chunks; chunks of orders count from 1
 BATCH_COLUMNS = ("batch_id", "csv_source", "bulk_import_group", "client_code")  # the same in every row of a batch
 
@@ -35,68 +39,104 @@ class Loaded:
     taken: int
 
 
-def load(database: Database, batch: Row[Any], accepted: Path, rejections: Path) -> Loaded:
-    """Load a validated batch from its Parquet files; chunks that are loaded already are left alone."""
+def load_rejections(database: Database, batch: Row[Any], rejections: Path, staged: Path) -> None:
+    """Keep what a batch gives back, and which rows of the batch it corrects its own ones answer; once."""
     with database.begin() as transaction:
         if _begin_chunk(transaction, batch.batch_id, REJECTIONS_CHUNK, 0):
             transaction.copy("copy_rejections", _rejection_rows(rejections, batch.batch_id))
+            if batch.corrects is not None:
+                transaction.copy("copy_corrections", _correction_rows(staged, batch))
+
+
+def load(database: Database, batch: Row[Any], accepted: Path, rejections: Path, staged: Path) -> Loaded:
+    """Load a validated batch from its Parquet files; chunks that are loaded already are left alone."""
+    with database.begin() as transaction:
+        types = {column.name: column.type for column in transaction.rows("order_column_types")}
     orders = taken = 0
-    for chunk_no, chunk in enumerate(pq.ParquetFile(accepted).iter_batches(CHUNK_ROWS), start=1):
+
+    def load_chunk(chunk_no: int, rows: pa.RecordBatch) -> tuple[int, int]:
         # again after a deadlock with another batch, or while the database is away: a chunk is all or nothing
-        written, lost = persist(partial(_load_chunk, database, batch, chunk_no, _order_rows(batch, chunk)))
-        orders += written
-        taken += lost
+        return persist(partial(_load_chunk, database, _Chunk(batch, chunk_no, rows, types)))
+
+    with (
+        ThreadPoolExecutor(1, thread_name_prefix="rejections") as beside,
+        closing(map_chunks(accepted, load_chunk, CHUNK_ROWS)) as chunks,
+    ):
+        keeping = beside.submit(load_rejections, database, batch, rejections, staged)
+        for written, lost in chunks:
+            orders += written
+            taken += lost
+        keeping.result()
     with database.begin() as transaction:
         transaction.execute("set_loaded", batch_id=batch.batch_id)
     return Loaded(orders, taken)
 
 
-def _load_chunk(database: Database, batch: Row[Any], chunk_no: int, rows: pa.Table) -> tuple[int, int]:
+@dataclass(frozen=True)
+class _Chunk:
+    """Accepted rows that are loaded in one transaction; `types` are those of the table's columns."""
+
+    batch: Row[Any]
+    number: int
+    rows: pa.RecordBatch
+    types: Mapping[str, str]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return (*self.rows.schema.names, *BATCH_COLUMNS)
+
+    def begin(self, transaction: Transaction) -> bool:
+        return _begin_chunk(transaction, self.batch.batch_id, self.number, self.rows.num_rows)
+
+    def data(self) -> Iterator[bytes]:
+        return binary_copy(self.rows, {name: getattr(self.batch, name) for name in BATCH_COLUMNS}, self.types)
+
+
+def _load_chunk(database: Database, chunk: _Chunk) -> tuple[int, int]:
     try:
         with database.begin() as transaction:
-            if not _begin_chunk(transaction, batch.batch_id, chunk_no, rows.num_rows):
+            if not chunk.begin(transaction):
                 return 0, 0
-            transaction.copy("copy_orders", _csv(rows), rows.column_names)
-            return rows.num_rows, 0
+            transaction.copy("copy_orders", chunk.data(), chunk.columns)
+            return chunk.rows.num_rows, 0
     except ConstraintViolated as error:
         if error.constraint != "orders_client_order_ref_key":
             raise
-    return _load_contested_chunk(database, batch, chunk_no, rows)
+    return _load_contested_chunk(database, chunk)
 
 
-def _load_contested_chunk(database: Database, batch: Row[Any], chunk_no: int, rows: pa.Table) -> tuple[int, int]:
+def _load_contested_chunk(database: Database, chunk: _Chunk) -> tuple[int, int]:
     """Load a chunk of which another batch has taken some references since validation: those rows are given back."""
+    batch_id = chunk.batch.batch_id
     with database.begin() as transaction:
-        if not _begin_chunk(transaction, batch.batch_id, chunk_no, rows.num_rows):
+        if not chunk.begin(transaction):
             return 0, 0
-        transaction.execute_with_columns("create_contested_orders", rows.column_names)
-        transaction.copy("copy_contested_orders", _csv(rows), rows.column_names)
-        written = transaction.execute_with_columns("insert_contested_orders", rows.column_names)
-        lost = transaction.row("reject_contested_orders", batch_id=batch.batch_id)
+        transaction.execute_with_columns("create_contested_orders", chunk.columns)
+        transaction.copy("copy_contested_orders", chunk.data(), chunk.columns)
+        written = transaction.execute_with_columns("insert_contested_orders", chunk.columns)
+        lost = transaction.row("reject_contested_orders", batch_id=batch_id)
         if lost is not None and lost.rows:
-            transaction.execute("move_accepted_to_rejected", batch_id=batch.batch_id, rows=lost.rows, amount=lost.amount)
-    return written, rows.num_rows - written
+            transaction.execute("move_accepted_to_rejected", batch_id=batch_id, rows=lost.rows, amount=lost.amount)
+    return written, chunk.rows.num_rows - written
 
 
 def _begin_chunk(transaction: Transaction, batch_id: str, chunk_no: int, rows: int) -> bool:
     return bool(transaction.execute("begin_chunk", batch_id=batch_id, chunk_no=chunk_no, rows=rows))
 
 
-def _order_rows(batch: Row[Any], chunk: pa.RecordBatch) -> pa.Table:
-    table = pa.Table.from_batches([chunk])
-    hexed = pa.array(["\\x" + sealed.hex() for sealed in table.column("personal").to_pylist()], pa.string())
-    table = table.set_column(table.column_names.index("personal"), "personal", hexed)
-    for name in BATCH_COLUMNS:
-        table = table.append_column(name, pa.repeat(pa.scalar(getattr(batch, name)), table.num_rows))
-    return table
-
-
 def _rejection_rows(path: Path, batch_id: str) -> Iterator[bytes]:
-    for chunk in pq.ParquetFile(path).iter_batches(CHUNK_ROWS):
+    for chunk in read_chunks(path, CHUNK_ROWS):
         table = pa.Table.from_batches([chunk])
         detail = pc.fill_null(table.column("detail"), "{}")
         table = table.set_column(table.schema.get_field_index("detail"), "detail", detail)
         yield from _csv(table.add_column(0, "batch_id", pa.repeat(pa.scalar(batch_id), table.num_rows)))
+
+
+def _correction_rows(staged: Path, batch: Row[Any]) -> Iterator[bytes]:
+    for chunk in read_chunks(staged, CHUNK_ROWS, columns=["import_row_number", "corrects_row"]):
+        rows = pa.Table.from_batches([chunk.filter(pc.is_valid(chunk.column("corrects_row")))])
+        rows = rows.add_column(0, "batch_id", pa.repeat(pa.scalar(batch.batch_id), rows.num_rows))
+        yield from _csv(rows.add_column(2, "corrects", pa.repeat(pa.scalar(batch.corrects), rows.num_rows)))
 
 
 def _csv(table: pa.Table) -> Iterator[bytes]:

@@ -1,14 +1,25 @@
-"""Parquet files that appear whole or not at all: written beside their place, synced to disk, then renamed into it."""
+"""Parquet files that appear whole or not at all, and are worked through in chunks, in as much memory as a few chunks take.
+
+A new file is written beside its place and renamed into it; that it outlives the machine is the matter of the storage it
+is put into. What is in the files is their writers' matter.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+Result = TypeVar("Result")
+
+THREADS = 2  # chunks worked on at once: Arrow and libpq leave Python to others meanwhile, Python itself does not
 
 
 @contextmanager
@@ -20,20 +31,37 @@ def new_parquet(target: Path, schema: pa.Schema, **options: object) -> Iterator[
     unfinished = target.with_name(f".{target.name}.{os.getpid()}.unfinished")
     try:
         descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            with pq.ParquetWriter(file, schema, **options) as writer:
-                yield writer
-            file.flush()
-            os.fsync(file.fileno())
+        with os.fdopen(descriptor, "wb") as file, pq.ParquetWriter(file, schema, **options) as writer:
+            yield writer
         unfinished.replace(target)
     finally:
         unfinished.unlink(missing_ok=True)
-    _sync_folder(target.parent)
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def read_chunks(source: Path, chunk_rows: int, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+    """Yield a file's rows, in order, in chunks of at most `chunk_rows`."""
+    with pq.ParquetFile(source, pre_buffer=False) as file:  # Arrow would keep all it has read, up to the whole file
+        yield from file.iter_batches(chunk_rows, columns=columns)
+
+
+def map_chunks(
+    source: Path,
+    work: Callable[[int, pa.RecordBatch], Result],
+    chunk_rows: int,
+    columns: Sequence[str] | None = None,
+) -> Generator[Result, None, None]:
+    """Yield what `work` makes of each chunk and its number, from 1, in the file's order, a few at the same time.
+
+    When one fails, its error is raised in its turn; those begun are waited for, and no other is begun.
+    """
+    pool = ThreadPoolExecutor(THREADS, thread_name_prefix="chunks")
+    begun: deque[Future[Result]] = deque()
     try:
-        os.fsync(descriptor)
+        for number, chunk in enumerate(read_chunks(source, chunk_rows, columns), start=1):
+            if len(begun) == THREADS:
+                yield begun.popleft().result()
+            begun.append(pool.submit(work, number, chunk))
+        while begun:
+            yield begun.popleft().result()
     finally:
-        os.close(descriptor)
+        pool.shutdown(cancel_futures=True)

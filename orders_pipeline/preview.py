@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from orders_pipeline import intake, personal
+from orders_pipeline import control, intake, personal
 from orders_pipeline.clients import Profile
 from orders_pipeline.notifications import ADDRESS_COLUMN
 from orders_pipeline.payments.plan import PayableOrder, plan_payments
@@ -35,12 +35,18 @@ def preview(system: System, path: Path, client_code: str, *, again: bool) -> dic
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         copy = folder / intake.ORIGINAL
-        sha256, _ = intake.copy_unchanging(path, copy, system.limits.max_bytes)
-        _refuse_duplicate(system, client_code, sha256, again=again)
-        staged = intake.stage_file(system, profile, copy, folder / intake.STAGED)
+        manifest = control.manifest_beside(path)
+        sha256, _ = intake.copy_unchanging(path, copy, intake.limits_of(system.limits, profile).max_bytes)
+        _refuse_duplicate(system, client_code, sha256, again=again or profile.same_bytes == "take")
+        if manifest is not None:
+            manifest.check_bytes(sha256)
+        staged = intake.stage_file(system.limits, profile, copy, path.name, folder)
+        if manifest is not None:
+            manifest.check_rows(staged.rows_total - staged.rows_blank)
         batch = _Previewed(NO_BATCH, client_code, staged.encoding)
         accepted, rejections = folder / intake.ACCEPTED, folder / intake.REJECTIONS
         result = intake.validate_file(system, profile, batch, folder / intake.STAGED, accepted, rejections)
+        control.check_validated(profile, manifest, result)
         payments, notifications = _plan(system, profile, accepted)
     return {
         "dry_run": True,

@@ -1,6 +1,7 @@
 """The catalogue of public rejection codes, each with its message in English and Japanese.
 
-`F_*` gives a whole file back, `R_*` one row, `W_*` only warns. Here are the codes, their words and the values that
+`F_*` gives a whole file back, `R_*` one row, `W_*` only warns; `P_*` and `N_*` say what became of an accepted order's
+payment and notification. Here are the codes, their words and the values that
 carry them. What makes a row or a file bad is decided elsewhere: `csv_file`, `records`, `validation`. Reports are too.
 """
 
@@ -103,6 +104,13 @@ HINTS: Mapping[str, tuple[str, str]] = MappingProxyType(
             "it looks like a spreadsheet's serial number; format the cells as dates",
             "表計算ソフトのシリアル値のようです。セルの書式を日付にしてください",
         ),
+        "excel_old": ("or as a workbook named .xlsx", "または.xlsx形式のブックとして保存してください"),
+        "excel_macros": ("or as a workbook without macros (.xlsx)", "またはマクロなしのブック(.xlsx)として保存してください"),
+        "excel_protected": ("or remove the workbook's password", "またはブックのパスワードを解除してください"),
+        "excel_damaged": (
+            "or open it in Excel and save it as a workbook (.xlsx) again",
+            "またはExcelで開いて、ブック(.xlsx)として保存し直してください",
+        ),
     }
 )
 
@@ -153,9 +161,14 @@ _FILE_CODES = (
         "ファイルに添えられた合計が内容と一致しません[({field})][: 指定 {expected}][、実際 {found}]。",
     ),
     Code(
+        "F_TOO_MANY_ERRORS",
+        "Too many rows are wrong[: {rejected}, and at most {limit} may be]; nothing of the file was taken.",
+        "エラーの行が多すぎるため、ファイル全体を受け付けませんでした[(エラー: {rejected}行、上限: {limit}行)]。",
+    ),
+    Code(
         "F_NOT_CSV",
-        "The file is not a CSV text file[ but looks like {kind}]; save it as CSV.",
-        "CSV形式のテキストファイルではありません[({kind}のようです)]。CSV形式で保存し直してください。",
+        "The file is not a CSV text file[ but looks like {kind}]; save it as CSV[: {hint}].",
+        "CSV形式のテキストファイルではありません[({kind}のようです)]。CSV形式で保存し直してください[({hint})]。",
     ),
     Code(
         "F_TOO_LARGE",
@@ -320,4 +333,24 @@ _WARNING_CODES = (
     ),
 )
 
-CODES: Mapping[str, Code] = MappingProxyType({entry.code: entry for entry in (*_FILE_CODES, *_ROW_CODES, *_WARNING_CODES)})
+_ORDER_CODES = (
+    Code(
+        "P_DECLINED",
+        "The payment of this order was declined[ ({reason})].",
+        "この注文の決済は承認されませんでした[({reason})]。",
+    ),
+    Code(
+        "P_UNKNOWN",
+        "It is not known yet whether this order was paid[ ({reason})].",
+        "この注文の決済結果はまだ確認できていません[({reason})]。",
+    ),
+    Code(
+        "N_FAILED",
+        "The customer could not be told of this order[ ({reason})].",
+        "この注文の通知を送信できませんでした[({reason})]。",
+    ),
+)
+
+CODES: Mapping[str, Code] = MappingProxyType(
+    {entry.code: entry for entry in (*_FILE_CODES, *_ROW_CODES, *_WARNING_CODES, *_ORDER_CODES)}
+)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import json
+import re
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,15 +25,16 @@ from sqlalchemy import Row
 
 from orders_pipeline import batches, csv_file
 from orders_pipeline.database import Transaction
-from orders_pipeline.intake import ORIGINAL, STAGED, artifact
+from orders_pipeline.intake import STAGED, artifact
 from orders_pipeline.records.orders import ORDERS
 from orders_pipeline.rejections import message
 from orders_pipeline.system import System
 
 REPORTS = {"rejected": "rejected.csv", "errors": "errors.csv", "result": "result.json"}
 OUR_COLUMNS = ("_batch", "_row", "_line", "_codes")
-ERROR_COLUMNS = ("row", "line", "column", "code", "message_ja", "message", "value")
+ERROR_COLUMNS = ("row", "line", "column", "header", "code", "message_ja", "message", "value")
 SHOWN_CHARS = 100  # of a value in errors.csv
+_BATCH_CELL = re.compile(r'\s*"?(?:[0-9]{8}-[0-9a-f]{12})?"?\s*')
 FORMULA_STARTS = tuple("=+-@|%\t\r\n＝＋－＠")
 
 
@@ -52,8 +54,9 @@ def finish_batch(system: System, batch_id: str) -> dict[str, Any]:
     with system.database.begin() as transaction:
         batch = batches.get(transaction, batch_id)
         rejections = transaction.rows("rejections", batch_id=batch_id)
+        troubled = transaction.rows("troubled_orders", batch_id=batch_id)
     with tempfile.TemporaryDirectory() as folder:
-        for name, path in _write_reports(system, batch, rejections, Path(folder)).items():
+        for name, path in _write_reports(system, batch, rejections, troubled, Path(folder)).items():
             system.storage.put(artifact(batch_id, name), path)
     with system.database.begin() as transaction:
         status, code = batches.final_status(batch)
@@ -66,7 +69,26 @@ def finish_batch(system: System, batch_id: str) -> dict[str, Any]:
 
 
 def summarise(system: System, batch_id: str) -> dict[str, Any]:
-    """Return what `status --json` shows of a batch; raise UnknownBatch."""
+    """Return what `status --json` shows of a batch, and what is open in its import group; raise UnknownBatch."""
+    with system.database.begin() as transaction:
+        batch = batches.get(transaction, batch_id)
+        group = transaction.rows("import_group", bulk_import_group=batch.bulk_import_group)[0]
+        return _summary(system, transaction, batch) | {
+            "corrections": {"batches": group.batches, "rows_open": group.rows_open, "open_in": list(group.open_in)},
+            "services_left_alone": [
+                {"service": each.service, "code": each.reason, "next_try": each.probe_at.isoformat(timespec="seconds")}
+                for each in (transaction.rows("open_breakers") if batch.status == "paused" else ())
+            ],
+            "unknown_payments": [
+                {"payment_id": str(each.payment_id), "amount_jpy": each.amount, "code": each.outcome_code}
+                | {"since": each.sent_at.isoformat(timespec="seconds"), "needs_a_person": each.needs_a_person}
+                for each in transaction.rows("unknown_payments", batch_id=batch_id)
+            ],
+        }
+
+
+def progress(system: System, batch_id: str) -> dict[str, Any]:
+    """Return the part of a batch's summary that is cheap enough to be asked for all the time; raise UnknownBatch."""
     with system.database.begin() as transaction:
         return _summary(system, transaction, batches.get(transaction, batch_id))
 
@@ -99,7 +121,7 @@ def errors_of(system: System, batch_id: str) -> list[dict[str, Any]]:
     """Return a batch's rejections with their messages, without any value; raise UnknownBatch."""
     with system.database.begin() as transaction:
         batches.get(transaction, batch_id)
-        rows = transaction.rows("rejections", batch_id=batch_id)
+        rows = (*transaction.rows("rejections", batch_id=batch_id), *transaction.rows("troubled_orders", batch_id=batch_id))
     return [
         {
             "row": row.import_row_number,
@@ -125,27 +147,33 @@ def _summary(system: System, transaction: Transaction, row: Row[Any]) -> dict[st
     return batches.summary(row, codes, seconds, artifacts)
 
 
-def _write_reports(system: System, batch: Row[Any], rejections: Sequence[Row[Any]], folder: Path) -> dict[str, Path]:
-    """Write errors.csv, and rejected.csv where single rows are given back; return the files by name."""
+def _write_reports(
+    system: System, batch: Row[Any], rejections: Sequence[Row[Any]], troubled: Sequence[Row[Any]], folder: Path
+) -> dict[str, Path]:
+    """Write errors.csv, and rejected.csv where rows are given back and not the whole file; return the files by name."""
     of_file = [each for each in rejections if each.import_row_number is None]
     of_rows = [each for each in rejections if each.import_row_number is not None]
     errors = folder / REPORTS["errors"]
     with errors.open("w", encoding="utf-8-sig", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(ERROR_COLUMNS)
-        writer.writerows(_error(each, each.line, None) for each in of_file)
+        writer.writerows(_error(each, each.line, None, {}) for each in of_file)
+        writer.writerows(_trouble(each) for each in troubled)
         if not of_rows:
             return {REPORTS["errors"]: errors}
         rejected = folder / REPORTS["rejected"]
+        layout = batch.source_layout
         with (
-            system.storage.local(artifact(batch.batch_id, ORIGINAL)) as original,
+            system.storage.local(artifact(batch.batch_id, layout["text"])) as text,
             system.storage.local(artifact(batch.batch_id, STAGED)) as staged,
             rejected.open("wb") as target,
         ):
-            give_back = _GiveBack(batch, system.clients.profile(batch.client_code).delimiter, original, target)
+            give_back = _GiveBack(batch, text, target)
             for row in _rejected_rows(staged, of_rows):
                 give_back.write(row)
-                writer.writerows(_error(each, row.line, row.cells) for each in row.rejections)
+                writer.writerows(_error(each, row.line, row.cells, layout["headers"]) for each in row.rejections)
+    if (batch.status_code or "").startswith("F_"):  # all rows must come again, not only the bad ones
+        return {REPORTS["errors"]: errors}
     return {REPORTS["errors"]: errors, REPORTS["rejected"]: rejected}
 
 
@@ -164,48 +192,68 @@ def _rejected_rows(staged: Path, rejections: Sequence[Row[Any]]) -> Iterator[Rej
 class _GiveBack:
     """Writes rejected.csv: the header and records as they were sent, with our columns at their end."""
 
-    def __init__(self, batch: Row[Any], delimiter: str, original: Path, target: BinaryIO) -> None:
+    def __init__(self, batch: Row[Any], text: Path, target: BinaryIO) -> None:
         layout = batch.source_layout
+        delimiter = layout["delimiter"]
         self._batch_id = batch.batch_id
         self._codec = {"utf-8-sig": "utf-8"}.get(batch.encoding, batch.encoding)
         self._delimiter = delimiter
         self._line_ending = layout["line_ending"]
-        self._original = original
+        self._text = text
         self._target = target
         header_offset, header_length = layout["header_span"]
-        header = next(csv_file.read_records(original, [(header_offset, header_length)]))
+        header = next(csv_file.read_records(text, [(header_offset, header_length)]))
         # a correction that is corrected again has our columns already: they are replaced
         self._replace = header.endswith(self._encode(delimiter + delimiter.join(OUR_COLUMNS)))
+        surplus = layout["surplus"]  # empty cells that rows have at their end and the header has not
+        self._cells_replaced = len(OUR_COLUMNS) + surplus if self._replace else 0
+        if self._replace:
+            header = self._without_last(header, len(OUR_COLUMNS))
+        else:  # our columns stand below their names
+            header = header + self._encode(delimiter * surplus) if surplus >= 0 else self._without_last(header, -surplus)
         if layout["has_bom"]:
             target.write("\ufeff".encode(self._codec))
         target.write(self._with_ours(header, OUR_COLUMNS))
 
     def write(self, row: RejectedRow) -> None:
-        record = next(csv_file.read_records(self._original, [row.span]))
+        record = next(csv_file.read_records(self._text, [row.span]))
+        if self._has_ours(record):
+            record = self._without_last(record, self._cells_replaced)
         codes = " ".join(dict.fromkeys(each.code for each in row.rejections))
         number = row.rejections[0].import_row_number
         self._target.write(self._with_ours(record, (self._batch_id, str(number), str(row.line), codes)))
 
+    def _has_ours(self, record: bytes) -> bool:
+        """Tell whether a record ends in our columns, as its header does: somebody may have added rows without them."""
+        cells = record.decode(self._codec, "replace").rsplit(self._delimiter, self._cells_replaced)
+        return 1 < len(cells) == self._cells_replaced + 1 and bool(_BATCH_CELL.fullmatch(cells[1]))
+
     def _with_ours(self, record: bytes, ours: Sequence[str]) -> bytes:
-        if self._replace:
-            record = self._without_ours(record)
         return record + self._encode(self._delimiter + self._delimiter.join(ours) + self._line_ending)
 
-    def _without_ours(self, record: bytes) -> bytes:
+    def _without_last(self, record: bytes, cells: int) -> bytes:
+        if not cells:
+            return record
         if self._codec.startswith("utf-16"):  # a delimiter's two bytes also stand across two characters
-            return self._encode(record.decode(self._codec).rsplit(self._delimiter, len(OUR_COLUMNS))[0])
-        return record.rsplit(self._encode(self._delimiter), len(OUR_COLUMNS))[0]
+            return self._encode(record.decode(self._codec).rsplit(self._delimiter, cells)[0])
+        return record.rsplit(self._encode(self._delimiter), cells)[0]
 
     def _encode(self, text: str) -> bytes:
         return text.encode(self._codec)
 
 
-def _error(rejection: Row[Any], line: int | None, cells: Mapping[str, str | None] | None) -> list[object]:
+def _error(
+    rejection: Row[Any],
+    line: int | None,
+    cells: Mapping[str, str | None] | None,
+    headers: Mapping[str, Sequence[str]],
+) -> list[object]:
     detail = rejection.detail
     return [
         rejection.import_row_number or "",
         line or "",
         rejection.column_name or "",
+        _safe(" + ".join(headers.get(rejection.column_name, ()))),
         rejection.code,
         message(rejection.code, "ja", detail),
         message(rejection.code, "en", detail),
@@ -213,10 +261,20 @@ def _error(rejection: Row[Any], line: int | None, cells: Mapping[str, str | None
     ]
 
 
+def _trouble(order: Row[Any]) -> list[object]:
+    """Return the line about an accepted order that was not paid or told of; its reference is the value shown."""
+    ja, en = (message(order.code, language, order.detail) for language in ("ja", "en"))
+    return [order.import_row_number, "", "", "", order.code, ja, en, _safe(order.client_order_ref)]
+
+
 def _shown(column: str | None, cells: Mapping[str, str | None] | None) -> str:
     """Return the cell a rejection is about, safe for a spreadsheet; nothing of a personal column."""
     if cells is None or column is None or column in ORDERS.personal_columns:
         return ""
     value = cells.get(column) or ""
-    shown = value if len(value) <= SHOWN_CHARS else value[:SHOWN_CHARS] + "…"
+    return _safe(value if len(value) <= SHOWN_CHARS else value[:SHOWN_CHARS] + "…")
+
+
+def _safe(shown: str) -> str:
+    """Return a cell that a spreadsheet shows and does not calculate."""
     return "'" + shown if shown.lstrip(" \u00a0\u3000").startswith(FORMULA_STARTS) else shown

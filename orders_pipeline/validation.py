@@ -8,18 +8,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from orders_pipeline.duplicates import Duplicates, find_duplicates
-from orders_pipeline.parquet_file import new_parquet
+from orders_pipeline.parquet_file import map_chunks, new_parquet
 from orders_pipeline.records.judgement import Finding, Findings, Judge, Rows, as_json
 from orders_pipeline.records.record_type import RecordType
 from orders_pipeline.records.rules import RowContext
@@ -28,16 +28,29 @@ from orders_pipeline.rejections import REJECTIONS_SCHEMA
 Seal: TypeAlias = Callable[[pd.DataFrame], list[bytes]]
 Existing: TypeAlias = Callable[[Sequence[str]], Mapping[str, str]]
 
+CHUNK_ROWS = 20_000  # a few chunks are in memory at once; more rows gain nothing, fewer cost more than their memory
+
+# hardly an accepted cell is the same twice, and sealed ones are random: to look for repetition only costs time
+_COMPACT: Mapping[str, Any] = {"compression": "none", "use_dictionary": False, "write_statistics": False}
+
 
 @dataclass(frozen=True)
 class Validated:
-    """What a file came to: rows, yen of accepted rows, rows by code, cells changed by normalising by column."""
+    """What a file came to: rows, yen of accepted rows, rows by code, cells changed by normalising by column.
 
-    rows_accepted: int
-    rows_rejected: int
-    amount_accepted: int
-    rejections: Counter[str]
-    normalised: Counter[str]
+    `amount_sent` are the yen of all rows whose amount can be read, `amounts_unreadable` the number of the others.
+    """
+
+    rows_accepted: int = 0
+    rows_rejected: int = 0
+    amount_accepted: int = 0
+    amount_sent: int = 0
+    amounts_unreadable: int = 0
+    rejections: Counter[str] = field(default_factory=Counter)
+    normalised: Counter[str] = field(default_factory=Counter)
+
+    def __add__(self, other: Validated) -> Validated:
+        return Validated(*(getattr(self, each.name) + getattr(other, each.name) for each in fields(self)))
 
 
 def validate(
@@ -49,32 +62,37 @@ def validate(
     context: RowContext,
     seal: Seal,
     existing: Existing,
-    chunk_rows: int = 100_000,
+    chunk_rows: int = CHUNK_ROWS,
 ) -> Validated:
     """Judge every staged row and write accepted rows and rejections as Parquet, each by ascending row number.
 
     `existing` gets case-folded references and returns the batch of each that was received before. `seal` gets the
-    personal columns of accepted rows, indexed by row number, and returns a sealed byte string for each.
+    personal columns of accepted rows, indexed by row number, and returns a sealed byte string for each. Both are called
+    from several threads.
     """
     judge = Judge(record_type, context)
     duplicates = find_duplicates(staged, judge, chunk_rows)
-    total = Validated(0, 0, 0, Counter(), Counter())
+
+    def validated(_number: int, chunk: pa.RecordBatch) -> tuple[pa.Table, pa.Table, Validated]:
+        shaped = chunk.filter(chunk.column("shape_ok"))
+        raw = {name: shaped.column(name) for name in record_type.column_names}
+        rows, findings, changed = judge.judge(shaped.column("import_row_number"), raw)
+        _add_duplicates(rows, findings, duplicates, record_type)
+        _add_existing(rows, findings, existing, record_type)
+        good = rows.where(findings.clean)
+        counted = _counted(chunk.num_rows, rows, good, findings, changed, record_type.amount)
+        return _accepted_table(good, record_type, seal), _rejections_table(chunk, findings, record_type), counted
+
+    total = Validated()
     with (
-        pq.ParquetFile(staged) as file,
-        new_parquet(accepted, accepted_schema(record_type)) as accepted_writer,
+        new_parquet(accepted, accepted_schema(record_type), **_COMPACT) as accepted_writer,
         new_parquet(rejections, REJECTIONS_SCHEMA) as rejections_writer,
+        closing(map_chunks(staged, validated, chunk_rows)) as chunks,
     ):
-        for chunk in file.iter_batches(chunk_rows):
-            shaped = chunk.filter(chunk.column("shape_ok"))
-            raw = {name: shaped.column(name) for name in record_type.column_names}
-            rows, findings, changed = judge.judge(shaped.column("import_row_number"), raw)
-            _add_duplicates(rows, findings, duplicates, record_type)
-            _add_existing(rows, findings, existing, record_type)
-            good = rows.where(findings.clean)
-            accepted_writer.write_table(_accepted_table(good, record_type, seal))
-            rejections_writer.write_table(_rejections_table(chunk, findings, record_type))
-            amount = pc.sum(good.values[record_type.amount]).as_py() or 0
-            total = _added(total, chunk.num_rows, len(good.number), amount, findings, changed)
+        for accepted_rows, rejected_rows, counted in chunks:
+            accepted_writer.write_table(accepted_rows)
+            rejections_writer.write_table(rejected_rows)
+            total += counted
     return total
 
 
@@ -138,16 +156,20 @@ def _rejections_table(chunk: pa.RecordBatch, findings: Findings, record_type: Re
     return pa.table(arrays, schema=REJECTIONS_SCHEMA).take(pa.array(np.lexsort((column, position))))
 
 
-def _added(
-    total: Validated, rows: int, accepted: int, amount: int, findings: Findings, changed: Mapping[str, int]
+def _counted(
+    rows_read: int, rows: Rows, good: Rows, findings: Findings, changed: Mapping[str, int], amount: str
 ) -> Validated:
-    codes = Counter({"R_COLUMNS": rows - findings.size})
+    """Return what one chunk came to; `rows` are those of the right shape, `good` the accepted ones."""
+    codes = Counter({"R_COLUMNS": rows_read - findings.size})
     for code in {one.code for one in findings.found}:
         codes[code] = len(np.unique(np.concatenate([one.positions for one in findings.found if one.code == code])))
+    sent = rows.values[amount]
     return Validated(
-        total.rows_accepted + accepted,
-        total.rows_rejected + rows - accepted,
-        total.amount_accepted + amount,
-        total.rejections + codes,
-        total.normalised + Counter(changed),
+        rows_accepted=len(good.number),
+        rows_rejected=rows_read - len(good.number),
+        amount_accepted=pc.sum(good.values[amount]).as_py() or 0,
+        amount_sent=pc.sum(sent).as_py() or 0,
+        amounts_unreadable=rows_read - len(sent) + sent.null_count,
+        rejections=codes,
+        normalised=Counter(changed),
     )

@@ -60,6 +60,7 @@ def _summary(result: Mapping[str, Any]) -> str:
             yen["accepted"],
             f"{_n(yen['paid'])} paid, {_n(yen['declined'])} declined, {_n(yen['unknown'])} unknown",
         ),
+        ("to correct", result["corrections"]["rows_open"], "rows of this import and its corrections"),
         ("payments", paid["planned"], f"{_n(paid['succeeded'])} succeeded, {_n(paid['declined'])} declined"),
         ("notifications", told["planned"], f"{_n(told['sent'])} sent, {_n(told['failed'])} failed"),
         (

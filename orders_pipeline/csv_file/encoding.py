@@ -42,10 +42,11 @@ _SURROGATE_PAIR = re.compile(rb"\xed[\xa0-\xaf][\x80-\xbf]\xed[\xb0-\xbf][\x80-\
 _SURROGATE = re.compile(rb"\xed[\xa0-\xbf][\x80-\xbf]")
 
 
-def detect_text(source: Path, delimiter: str = ",") -> TextSpan:
+def detect_text(source: Path, delimiter: str = ",", encoding: str | None = None) -> TextSpan:
     """Return the encoding of a file and where its text begins and ends, or raise FileRejected.
 
     The file is read in blocks, in constant memory, once for each step of the ladder; `delimiter` serves to count rows.
+    With an `encoding` (utf-8, cp932, euc_jp or utf-16) there is no ladder: the text is that, or the file is refused.
     """
     size = source.stat().st_size
     with source.open("rb") as file:
@@ -55,13 +56,13 @@ def detect_text(source: Path, delimiter: str = ",") -> TextSpan:
     for magic, kind in _MAGIC:
         if head.startswith(magic):
             raise FileRejected("F_NOT_CSV", {"kind": kind})
-    span = _assume(head, tail, size)
+    span = _assume(head, tail, size) if encoding is None else _agreed(encoding, head, tail, size)
     if (control := _first_control(source, span)) is not None:
         raise FileRejected("F_CONTROL_CHARS", locate(source, span, control, delimiter))
     invalid = _first_invalid(source, span, span.codec)
     if invalid is None:
         return span
-    if span.encoding == "utf-8":
+    if span.encoding == "utf-8" and encoding is None:
         span = replace(span, encoding="cp932")
         if (fault := _cp932_fault(source, span, invalid)) is None:
             return span
@@ -75,6 +76,18 @@ def _assume(head: bytes, tail: bytes, size: int) -> TextSpan:
         if head.startswith(bom):
             return _without_ctrl_z(TextSpan(encoding, has_bom=True, start=len(bom), end=size), tail)
     encoding = _utf16_by_pattern(head, size) or "utf-8"
+    return _without_ctrl_z(TextSpan(encoding, has_bom=False, start=0, end=size), tail)
+
+
+def _agreed(encoding: str, head: bytes, tail: bytes, size: int) -> TextSpan:
+    """Return the span of a text whose encoding was agreed on; a BOM only says where it begins, and which UTF-16 it is."""
+    assumed = _assume(head, tail, size)
+    if encoding == "utf-16":
+        if not assumed.encoding.startswith("utf-16"):
+            raise FileRejected("F_ENCODING")
+        return assumed
+    if encoding == "utf-8" and assumed.encoding == "utf-8-sig":
+        return assumed
     return _without_ctrl_z(TextSpan(encoding, has_bom=False, start=0, end=size), tail)
 
 

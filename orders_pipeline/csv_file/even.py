@@ -1,13 +1,14 @@
 """A faster way to read CSV where nothing is doubtful: proven first to be what the strict reader would read.
 
-A block of lines is even when its quotes stand only where strict CSV has them and all its records have the same number
-of cells. Then Arrow reads it; anything else is left to the strict reader, which alone says what is wrong.
+A block of lines is even when its quotes stand only where strict CSV has them and most of its records have the same number
+of cells. Then Arrow reads those; anything else is left to the strict reader, which alone says what is wrong.
 """
 
 from __future__ import annotations
 
 import codecs
 import csv
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,21 +17,25 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv as arrow_csv
 
-from orders_pipeline.csv_file.physical_lines import Block, Integers, line_ends
+from orders_pipeline.csv_file.physical_lines import Block, Integers, line_ends, split_lines
 
 _QUOTE, _LF, _CR = b'"\n\r'
 
 
 @dataclass(frozen=True)
 class EvenBlock:
-    """The columns of a block as text, and for each record the number of its last line, from 1 in the block."""
+    """The columns of a block as text, and for each record the number of its last line, from 1 in the block.
+
+    `odd` holds the cells of records of another width by their place; they are null in the columns.
+    """
 
     columns: tuple[pa.Array, ...]
     last_lines: Integers
+    odd: Mapping[int, list[str]]
 
 
 def read_even(block: Block, delimiter: str) -> EvenBlock | None:
-    """Return the block's records, or None when some are blank, uneven, unfinished or not certain to be strict CSV."""
+    """Return the block's records, or None when most are blank or uneven, or not certain to be strict CSV."""
     data = block.utf8
     if data.startswith(codecs.BOM_UTF8):  # Arrow would drop it
         return None
@@ -40,12 +45,41 @@ def read_even(block: Block, delimiter: str) -> EvenBlock | None:
         return None
     ends, _ = line_ends(data, codes.dtype, is_last=True)
     last_lines = np.flatnonzero(np.searchsorted(quotes, ends) % 2 == 0) + 1
-    first_record = data[: ends[last_lines[0] - 1]].decode()
-    width = len(next(csv.reader([first_record], delimiter=delimiter)))
-    columns = _read_columns(data, delimiter, width)
-    if len(columns) < 2 or len(columns[0]) != len(last_lines) or pc.any(pc.equal(columns[0], "")).as_py():
+    ends = ends[last_lines - 1]
+    if np.diff(ends, prepend=0).max() > csv.field_size_limit():  # a cell may be too long for strict CSV
         return None
-    return EvenBlock(columns, last_lines)
+    width = len(_read_record(data[: ends[0]], delimiter))
+    odd = np.zeros(len(ends), np.bool_)
+    columns = _read_columns(data, delimiter, width)
+    if not columns:
+        width, odd = _odd_ones(codes, quotes, ends, ord(delimiter))
+        columns = _read_columns(codes[np.repeat(~odd, np.diff(ends, prepend=0))].tobytes(), delimiter, width)
+    if len(columns) < 2 or len(columns[0]) != np.count_nonzero(~odd) or pc.any(pc.equal(columns[0], "")).as_py():
+        return None
+    places = np.flatnonzero(odd).tolist()
+    cells = {place: _read_record(data[ends[place - 1] if place else 0 : ends[place]], delimiter) for place in places}
+    return EvenBlock(_spread(columns, odd) if places else columns, last_lines, cells)
+
+
+def _read_record(data: bytes, delimiter: str) -> list[str]:
+    return next(csv.reader(split_lines(data.decode()), delimiter=delimiter, strict=True))
+
+
+def _odd_ones(
+    codes: npt.NDArray[np.uint8], quotes: Integers, ends: Integers, delimiter: int
+) -> tuple[int, npt.NDArray[np.bool_]]:
+    """Return the width most records have, and which ones have another."""
+    borders = np.flatnonzero(codes == delimiter)
+    borders = borders[np.searchsorted(quotes, borders) % 2 == 0]  # those outside quotes
+    widths = np.diff(np.searchsorted(borders, ends), prepend=0) + 1
+    width = int(np.bincount(widths).argmax())
+    return width, widths != width
+
+
+def _spread(columns: tuple[pa.Array, ...], odd: npt.NDArray[np.bool_]) -> tuple[pa.Array, ...]:
+    """Return the columns with a null for each odd record in its place."""
+    places = pa.array(np.cumsum(~odd) - 1, mask=odd)
+    return tuple(column.take(places) for column in columns)
 
 
 def _are_strict(codes: npt.NDArray[np.uint8], quotes: Integers, delimiter: int) -> bool:

@@ -10,11 +10,12 @@ import csv
 import difflib
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from orders_pipeline.rejections import FileRejected
 
 BATCH_COLUMN = "_batch"
+ROW_COLUMN = "_row"
 
 _BYTE_ORDER_MARK = "\ufeff"
 _INVISIBLE = "\u200b\u200c\u200d\u2060" + _BYTE_ORDER_MARK
@@ -25,10 +26,14 @@ _LONGEST_SHOWN = 64
 
 @dataclass(frozen=True)
 class Names:
-    """The column names a header may hold: `known` maps each normalised name or alias to its column."""
+    """The column names a header may hold: `known` maps each normalised name or alias to its column.
+
+    A column of `joined` has all of these normalised names together, in this order; any other has one of its names.
+    """
 
     known: Mapping[str, str]
     required: Sequence[str]
+    joined: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def found_in(self, cells: Iterable[str]) -> set[str]:
         """Return the columns these cells name."""
@@ -41,15 +46,17 @@ class Names:
 
 @dataclass(frozen=True)
 class Header:
-    """A usable header: its cells as sent and where each known column stands.
+    """A usable header: its cells as sent and the places of each known column, several where they are to be joined.
 
-    `width` counts the cells up to the last one with a name; `batch` is the place of our own `_batch` column.
+    `width` counts the cells up to the last one with a name; `batch` and `row` are the places of our own columns `_batch`
+    and `_row`.
     """
 
     cells: tuple[str, ...]
-    columns: Mapping[str, int]
+    columns: Mapping[str, tuple[int, ...]]
     width: int
     batch: int | None
+    row: int | None
     unknown: int
 
 
@@ -65,30 +72,40 @@ def read_header(cells: Sequence[str], names: Names, following: Iterable[Sequence
     """
     if len(cells) > limit:
         raise FileRejected("F_COLUMNS")
-    columns: dict[str, int] = {}
-    repeated: list[str] = []
-    batch = None
-    unknown = 0
     normalised = [normalise_header(cell) for cell in cells]
-    for place, name in enumerate(normalised):
-        column = names.known.get(name)
-        if name == BATCH_COLUMN:
-            batch = place  # a file given back twice has two; the later one is the later batch
-        elif column is None:
-            unknown += bool(name) and not name.startswith("_")
-        elif column in columns:
-            repeated.append(column)
-        else:
-            columns[column] = place
+    columns, repeated = _places(normalised, names)
     if repeated:
         raise FileRejected("F_HEADER_DUPLICATE", {"columns": ", ".join(dict.fromkeys(repeated))})
     missing = [column for column in names.required if column not in columns]
     if cells[0].startswith(_BYTE_ORDER_MARK):  # a second BOM: two files or two programs, and no name we know
-        missing = [column for column, place in columns.items() if place == 0] + missing
+        missing = [column for column, places in columns.items() if 0 in places] + missing
     if missing:
         raise FileRejected("F_HEADER_MISSING", _missing_detail(missing, cells, columns, names, following))
     width = max(place for place, name in enumerate(normalised) if name) + 1
-    return Header(tuple(cells), columns, width, batch, unknown)
+    # a file given back twice has our columns twice; the later ones are of the later batch
+    ours = {name: place for place, name in enumerate(normalised) if name in (BATCH_COLUMN, ROW_COLUMN)}
+    unknown = sum(bool(name) and name not in names.known and not name.startswith("_") for name in normalised)
+    return Header(tuple(cells), columns, width, ours.get(BATCH_COLUMN), ours.get(ROW_COLUMN), unknown)
+
+
+def _places(normalised: Sequence[str], names: Names) -> tuple[dict[str, tuple[int, ...]], list[str]]:
+    """Return where each known column stands, and the columns that stand in two places."""
+    found: dict[str, dict[str, int]] = {}
+    repeated = []
+    for place, name in enumerate(normalised):
+        column = names.known.get(name)
+        if column is None:
+            continue
+        parts = found.setdefault(column, {})
+        if name in parts or (parts and column not in names.joined):
+            repeated.append(column)
+        parts[name] = place
+    columns = {}
+    for column, parts in found.items():
+        wanted = names.joined.get(column, tuple(parts))
+        if all(name in parts for name in wanted):
+            columns[column] = tuple(parts[name] for name in wanted)
+    return columns, repeated
 
 
 def check_delimiter(line: str, delimiter: str, names: Names) -> None:
@@ -110,7 +127,7 @@ def _split(line: str, delimiter: str) -> list[str]:
 def _missing_detail(
     missing: Sequence[str],
     cells: Sequence[str],
-    columns: Mapping[str, int],
+    columns: Mapping[str, tuple[int, ...]],
     names: Names,
     following: Iterable[Sequence[str]],
 ) -> dict[str, str]:

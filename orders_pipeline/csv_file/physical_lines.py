@@ -10,7 +10,7 @@ import csv
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, dropwhile
 from pathlib import Path
 
 import numpy as np
@@ -156,7 +156,8 @@ def locate(source: Path, span: TextSpan, offset: int, delimiter: str) -> dict[st
 
     found = {"offset": str(offset)}
     try:
-        records = sum(1 for _ in csv.reader(chain.from_iterable(texts()), delimiter=delimiter))
+        rows = csv.reader(chain.from_iterable(texts()), delimiter=delimiter)
+        records = sum(1 for _ in dropwhile(lambda row: not any(row), rows))  # the first with text is the header
     except csv.Error:
         return found
     found["line"] = str(lines)

@@ -8,7 +8,7 @@ Blocks that `even` proves harmless go the faster way. What the records mean, the
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, compress
 
@@ -67,14 +67,26 @@ class Chunk:
 
 @dataclass(frozen=True)
 class EvenChunk:
-    """Consecutive records, none of them blank and all of the same width, column by column."""
+    """Consecutive records, column by column: most have the same width and are not blank.
+
+    `odd` holds the cells of the others by their place; they are null in the columns.
+    """
 
     places: Places
     columns: tuple[pa.Array, ...]
+    odd: Mapping[int, list[str]]
+
+    def select(self, wanted: Flags) -> EvenChunk:
+        """Return the records where `wanted` is true."""
+        chosen = pa.array(wanted)
+        new_places = (np.cumsum(wanted) - 1).tolist()
+        odd = {new_places[place]: row for place, row in self.odd.items() if wanted[place]}
+        return EvenChunk(self.places.select(wanted), tuple(column.filter(chosen) for column in self.columns), odd)
 
     def row_by_row(self) -> Chunk:
         """Return the same records as rows."""
-        return Chunk(self.places, [list(row) for row in zip(*(each.to_pylist() for each in self.columns), strict=True)])
+        rows = [list(row) for row in zip(*(each.to_pylist() for each in self.columns), strict=True)]
+        return Chunk(self.places, [self.odd.get(place, row) for place, row in enumerate(rows)])
 
 
 class Records:
@@ -106,7 +118,7 @@ class Records:
                 yield from self._read_strictly(block)
             else:
                 self._load(block)
-                yield EvenChunk(self._place(even.last_lines + self._lines_read), even.columns)
+                yield EvenChunk(self._place(even.last_lines + self._lines_read), even.columns, even.odd)
 
     def _load(self, block: Block) -> None:
         self._ends = np.concatenate((self._ends, block.ends))

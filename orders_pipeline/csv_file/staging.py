@@ -7,16 +7,20 @@ what a value means, and which rows are good, is decided in `validation`. Bytes a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from pyarrow.parquet import ParquetWriter
 
 from orders_pipeline.csv_file.encoding import detect_text
 from orders_pipeline.csv_file.header import Header, Names, check_delimiter, normalise_header, read_header
@@ -36,7 +40,9 @@ _PLACES = (
     pa.field("offset", pa.int64()),
     pa.field("length", pa.int32()),
     pa.field("shape_ok", pa.bool_()),
+    pa.field("corrects_row", pa.int32()),
 )
+_ROW_NUMBER = re.compile("[0-9]{1,9}")
 
 
 @dataclass(frozen=True)
@@ -54,7 +60,8 @@ class StagedFile:
     """What staging found out about a file.
 
     `encoding` is utf-8, utf-8-sig, cp932, utf-16-le or utf-16-be; `header` the header's cells as sent, `header_span`
-    its offset and length in bytes, `line_ending` its terminator; `columns` maps each known column to its place;
+    its offset and length in bytes, `line_ending` its terminator, `row_width` the cells of a row of the right shape;
+    `columns` maps each known column to its places;
     `rows_total` counts every record after the header, the `rows_blank` among them; `corrected_batches` holds the first
     three different values of the `_batch` column.
     """
@@ -64,7 +71,8 @@ class StagedFile:
     line_ending: str
     header: tuple[str, ...]
     header_span: tuple[int, int]
-    columns: Mapping[str, int]
+    row_width: int
+    columns: Mapping[str, tuple[int, ...]]
     unknown_columns: int
     rows_total: int
     rows_blank: int
@@ -87,18 +95,23 @@ def stage(
     required: Sequence[str],
     limits: Limits,
     delimiter: str = ",",
+    joined: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    encoding: str | None = None,
 ) -> StagedFile:
     """Check a file's encoding, header and shape and write its rows to `staged` as Parquet; raises FileRejected.
 
     The Parquet file holds a row for every record that is not blank: `import_row_number`, `line`, `offset` and `length`
-    in bytes, `shape_ok`, then each column of `header_names` as sent ("" where the file lacks it, null where the shape
-    is wrong). It appears whole or not at all, readable by its owner only.
+    in bytes, `shape_ok`, `corrects_row` (what `_row` says, or null), then each column of `header_names` as sent ("" where
+    the file lacks it, null where the shape is wrong); the headers of a column of `joined` are joined by a space. It
+    appears whole or not at all, readable by its owner only. An `encoding` that is given is the only one tried.
     """
     if source.stat().st_size > limits.max_bytes:
         raise FileRejected("F_TOO_LARGE", {"limit": str(limits.max_bytes)})
-    names = Names({normalise_header(name): column for name, column in header_names.items()}, tuple(required))
+    known = {normalise_header(name): column for name, column in header_names.items()}
+    parts = {column: tuple(map(normalise_header, headers)) for column, headers in joined.items()}
+    names = Names(known, tuple(required), parts)
     reading = _Reading(names, limits, delimiter)
-    span = detect_text(source, delimiter)
+    span = detect_text(source, delimiter, encoding)
     _check_first_line(source, span, delimiter, names)
     try:
         return _write(source, staged, span, reading, allow_trailing=True)
@@ -137,10 +150,7 @@ def _write(source: Path, target: Path, span: TextSpan, reading: _Reading, *, all
     shape = Shape(header, allow_trailing=allow_trailing)
     staging = _Staging(header, shape, names, limits)
     with new_parquet(target, staging.schema, **_PARQUET) as writer:
-        for chunk in chain([first.after(place)], chunks):
-            table = staging.table(chunk)
-            if len(table):
-                writer.write_table(table)
+        _write_behind(writer, map(staging.table, chain([first.after(place)], chunks)))
         if not staging.rows_filled:
             raise FileRejected("F_NO_ROWS")
         shape.check_all()
@@ -152,6 +162,7 @@ def _write(source: Path, target: Path, span: TextSpan, reading: _Reading, *, all
         line_ending=_line_ending(source, span, offset + length, int(first.places.terminators[place])),
         header=header.cells,
         header_span=(offset, length),
+        row_width=shape.width,
         columns=header.columns,
         unknown_columns=header.unknown,
         rows_total=staging.rows_total,
@@ -159,6 +170,18 @@ def _write(source: Path, target: Path, span: TextSpan, reading: _Reading, *, all
         corrected_batches=tuple(staging.batches),
         warnings=(unknown,) if header.unknown else (),
     )
+
+
+def _write_behind(writer: ParquetWriter, tables: Iterator[pa.Table]) -> None:
+    """Write tables as they come, each while the next one is made."""
+    with ThreadPoolExecutor(1, thread_name_prefix="staging") as pool:
+        written: Future[None] | None = None
+        for table in tables:
+            if written is not None:
+                written.result()
+            written = pool.submit(writer.write_table, table)
+        if written is not None:
+            written.result()
 
 
 def _first_filled(chunks: Iterator[Chunk | EvenChunk]) -> tuple[Chunk, int]:
@@ -204,16 +227,23 @@ class _Staging:
         if isinstance(chunk, EvenChunk):
             if (chunk.places.lengths > self._limits.max_field_chars).any():
                 chunk = chunk.row_by_row()
-            elif self._shape.takes(len(chunk.columns), len(chunk.columns[0])):
+            elif self._shape.takes(len(chunk.columns), len(chunk.columns[0]) - len(chunk.odd)):
                 return self._table_of_columns(chunk)
             else:
                 chunk = chunk.row_by_row()
         return self._table_of_rows(chunk)
 
     def _table_of_columns(self, chunk: EvenChunk) -> pa.Table:
-        rows = len(chunk.columns[0])
-        self._count(rows, rows)
-        table = self._table(chunk.places, np.ones(rows, np.bool_), chunk.columns.__getitem__)
+        blank = [place for place, row in chunk.odd.items() if not any(row)]
+        self._count(len(chunk.columns[0]), len(chunk.columns[0]) - len(blank))
+        if blank:
+            chunk = chunk.select(~np.isin(np.arange(len(chunk.columns[0])), blank))
+        right = np.ones(len(chunk.columns[0]), np.bool_)
+        if chunk.odd:
+            right[list(chunk.odd)] = self._shape.check(list(chunk.odd.values()))
+        table = self._table(chunk.places, right, self._corrected_rows(chunk), chunk.columns.__getitem__)
+        for place, row in chunk.odd.items():
+            self._check_not_header(row, chunk.places, place)
         for place in self._header_suspects(table):
             self._check_not_header([column[place].as_py() for column in chunk.columns], chunk.places, place)
         if self._header.batch is not None:
@@ -228,7 +258,8 @@ class _Staging:
         self._check_field_lengths(filled)
         right = self._shape.check(filled.rows)
         rows = [row if ok else None for row, ok in zip(filled.rows, right.tolist(), strict=True)]
-        table = self._table(filled.places, right, lambda place: pa.array(_cells(rows, place), pa.string()))
+        corrects = _row_numbers(self._corrected_row(row, ok) for row, ok in zip(filled.rows, right.tolist(), strict=True))
+        table = self._table(filled.places, right, corrects, lambda place: pa.array(_cells(rows, place), pa.string()))
         for place in (*np.flatnonzero(~right).tolist(), *self._header_suspects(table)):
             self._check_not_header(filled.rows[place], filled.places, place)
         if self._header.batch is not None:
@@ -241,13 +272,30 @@ class _Staging:
         if self.rows_filled > self._limits.max_rows:
             raise FileRejected("F_TOO_MANY_ROWS", {"limit": str(self._limits.max_rows)})
 
-    def _table(self, places: Places, right: Flags, column_at: Callable[[int], pa.Array]) -> pa.Table:
-        values = (places.numbers, places.lines, places.offsets, places.lengths, right)
+    def _corrected_rows(self, chunk: EvenChunk) -> pa.Array:
+        """Return which row each one corrects."""
+        if self._header.row is None:
+            return pa.nulls(len(chunk.columns[0]), pa.int32())
+        cells = chunk.columns[self._header.row].to_pylist()
+        for place, row in chunk.odd.items():
+            cells[place] = self._corrected_row(row, ok=False)
+        return _row_numbers(cells)
+
+    def _corrected_row(self, row: Sequence[str], ok: bool) -> str | None:
+        """Return the cell that says which row this one corrects; counted from the end where the shape is wrong."""
+        place = self._header.row
+        if place is None or ok:
+            return None if place is None else row[place]
+        from_end = len(self._header.cells) - place
+        return row[-from_end] if len(row) >= from_end else None
+
+    def _table(self, places: Places, right: Flags, corrects: pa.Array, column_at: Callable[[int], pa.Array]) -> pa.Table:
+        values = (places.numbers, places.lines, places.offsets, places.lengths, right, corrects)
         arrays = [pa.array(each, field.type) for each, field in zip(values, _PLACES, strict=True)]
-        absent = pa.array(["" if ok else None for ok in right.tolist()], pa.string())
+        absent = pc.if_else(pa.array(right), "", pa.scalar(None, pa.string()))
         for column in self._columns:
-            place = self._header.columns.get(column)
-            arrays.append(absent if place is None else column_at(place))
+            at = self._header.columns.get(column)
+            arrays.append(absent if at is None else _joined([column_at(place) for place in at]))
         return pa.Table.from_arrays(arrays, schema=self.schema)
 
     def _check_field_lengths(self, chunk: Chunk) -> None:
@@ -272,6 +320,20 @@ class _Staging:
         for cell in dict.fromkeys(cells):
             if cell and cell.strip() and len(self.batches) < _BATCHES_KEPT:
                 self.batches[cell.strip()] = None
+
+
+def _row_numbers(cells: Iterable[str | None]) -> pa.Array:
+    numbers = (cell.strip() if cell is not None else "" for cell in cells)
+    return pa.array([int(cell) if _ROW_NUMBER.fullmatch(cell) else None for cell in numbers], pa.int32())
+
+
+def _joined(parts: Sequence[pa.Array]) -> pa.Array:
+    """Return the parts' cells with a space between those that are not empty; null where the parts are null."""
+    joined, *rest = parts
+    for part in rest:
+        separator = pc.if_else(pc.or_(pc.equal(joined, ""), pc.equal(part, "")), "", " ")
+        joined = pc.binary_join_element_wise(joined, separator, part, "")
+    return joined
 
 
 def _cells(rows: Sequence[list[str] | None], place: int) -> list[str | None]:

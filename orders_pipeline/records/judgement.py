@@ -107,18 +107,40 @@ class Judge:
         """The schema of numbers and dates."""
         return self.record_type.typed_schema(self.context)
 
+    @cached_property
+    def _known_frames(self) -> set[tuple[object, ...]]:
+        return set()
+
     def judge(self, number: pa.Array, raw: Mapping[str, pa.Array]) -> tuple[Rows, Findings, dict[str, int]]:
         """Return the rows normalised and typed, what is wrong with them, and how many cells of each column changed."""
         kind = self.record_type
         text, changed = kind.normalised(raw, self.context)
         findings = Findings(len(number))
         text_rules = {column.name: column.all_text_rules for column in kind.columns}
-        _judge(self.text_schema, _frame(number, text), text_rules, kind.text_row_rules, findings)
+        self._judge(self.text_schema, _frame(number, text), text_rules, kind.text_row_rules, findings)
         usable = {column.name: pa.array(~findings.bad_in(column.name)) for column in kind.typed_columns}
         values = kind.typed(text, usable)
         typed_rules = {column.name: column.typed_rules for column in kind.typed_columns}
-        _judge(self.typed_schema, _frame(number, values), typed_rules, kind.typed_row_rules, findings)
+        self._judge(self.typed_schema, _frame(number, values), typed_rules, kind.typed_row_rules, findings)
         return Rows(number, text, values), findings, changed
+
+    def _judge(
+        self,
+        schema: pandera.DataFrameSchema,
+        frame: pd.DataFrame,
+        column_rules: Mapping[str, Sequence[Rule]],
+        row_rules: Sequence[RowRule],
+        findings: Findings,
+    ) -> None:
+        kinds = (id(schema), *frame.dtypes.items())
+        if kinds not in self._known_frames:
+            schema.validate(frame.iloc[:0])  # that columns and types are right; the verdicts on values are taken as masks
+            self._known_frames.add(kinds)
+        for name, rules in column_rules.items():
+            for rule, failed in zip(rules, column_failures(schema.columns[name], frame[name]), strict=True):
+                findings.add(name, rule.code, failed, rule.detail)
+        for row_rule, failed in zip(row_rules, row_failures(schema, frame), strict=True):
+            findings.add(row_rule.column, row_rule.code, failed & ~findings.bad_in(*row_rule.suppressed_by), {})
 
     def valid_identities(self, cells: pa.Array) -> tuple[pa.Array, Mask]:
         """Return the cells of the identity column normalised and case-folded, and which of them keep its rules."""
@@ -131,21 +153,6 @@ class Judge:
 def as_json(detail: Mapping[str, str]) -> str:
     """Write a finding's detail as it is kept."""
     return json.dumps(dict(detail), separators=(",", ":"))
-
-
-def _judge(
-    schema: pandera.DataFrameSchema,
-    frame: pd.DataFrame,
-    column_rules: Mapping[str, Sequence[Rule]],
-    row_rules: Sequence[RowRule],
-    findings: Findings,
-) -> None:
-    schema.validate(frame.iloc[:0])  # that columns and types are right; the verdicts on values are taken as masks
-    for name, rules in column_rules.items():
-        for rule, failed in zip(rules, column_failures(schema.columns[name], frame[name]), strict=True):
-            findings.add(name, rule.code, failed, rule.detail)
-    for row_rule, failed in zip(row_rules, row_failures(schema, frame), strict=True):
-        findings.add(row_rule.column, row_rule.code, failed & ~findings.bad_in(*row_rule.suppressed_by), {})
 
 
 def _frame(number: pa.Array, cells: Mapping[str, pa.Array]) -> pd.DataFrame:

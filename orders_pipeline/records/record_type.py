@@ -103,6 +103,8 @@ class Column:
 
     def normalised(self, raw: pa.Array, context: RowContext) -> pa.Array:
         """Return the cells normalised; cells far too long are cut instead, long enough to fail the length rule."""
+        if self.name in context.translate:
+            raw = context.translate[self.name](raw)
         function = self.normalise or _NORMALISERS[self.kind]
         cells = normalise.within(raw, 4 * self.max_length + 64, partial(function, encoding=context.encoding))
         return normalise.shorten_digits(cells) if self.kind == "number" else cells

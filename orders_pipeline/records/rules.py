@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import date
 from typing import Any, TypeAlias
 
@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 Cells: TypeAlias = "pd.Series[Any]"
 Passed: TypeAlias = "pd.Series[bool]"
 Check: TypeAlias = "Callable[[Cells, RowContext], Passed]"
+Translate: TypeAlias = "Callable[[pa.Array], pa.Array]"
 
 # Control (but tab and line ends), bidirectional and other invisible controls, private use, the marks of damaged text.
 _FORBIDDEN = (
@@ -37,11 +38,15 @@ _CARD_BRANDS = re.compile(
 
 @dataclass(frozen=True)
 class RowContext:
-    """What rules may look at beside the row: the day in Japan, the file's encoding, the profile's default channel."""
+    """What rules may look at beside the row: the day in Japan, the file's encoding, the profile's default channel.
+
+    `translate` puts raw cells of a column into the catalogue's words, where the client uses others.
+    """
 
     today: date
     encoding: str
     default_notify_channel: str
+    translate: Mapping[str, Translate] = field(default_factory=dict)
 
 
 def filled(cells: Cells, _: RowContext) -> Passed:

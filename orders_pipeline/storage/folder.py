@@ -12,20 +12,24 @@ import logging
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import IO
 
 from orders_pipeline.storage.port import (
+    PAGE_OBJECTS,
     KeyRefused,
     ObjectChanged,
     ObjectDenied,
     ObjectGone,
+    Page,
     StorageError,
     StorageUnavailable,
     StoredObject,
     chunks,
+    is_key,
     is_listed,
     private_file,
 )
@@ -56,7 +60,7 @@ class FolderStorage:
     """A folder; below it no symbolic link is followed.
 
     File names are read as UTF-8, or as CP932 where they are not UTF-8 (as some clients' programs write them); a name
-    that is neither is not listed, with a warning.
+    that is neither, or is too long, is not listed, with a warning.
     """
 
     def __init__(self, root: Path) -> None:
@@ -66,19 +70,24 @@ class FolderStorage:
         """Walk the folder; what we may not read or cannot name is left out, with a warning."""
         folder, slash, _ = prefix.rpartition("/")
         start = self._path(folder) if slash else self._root
-        if not start.exists():
-            return
-        with _folder_errors():
-            os.scandir(start).close()
-        for path in _files(os.fsencode(start)):
-            key = _decoded(os.path.relpath(path, os.fsencode(self._root)))
-            if key is None:
-                logger.warning("a file of the storage has a name in an unknown encoding and is left out")
-            elif key.startswith(prefix) and is_listed(key):
-                found = _status(path)
-                described = found and _described(key, found)
-                if described:
-                    yield described
+        walked = self._walked(start, folder + slash, "")
+        while keys_and_paths := list(islice(walked, PAGE_OBJECTS)):
+            yield from (found for found in _found(keys_and_paths) if found.key.startswith(prefix))
+
+    def pages(self, after: str = "") -> Iterator[Page]:
+        """Walk the folder in the order of keys, looking only at the files that are asked for."""
+        walked = self._walked(self._root, "", after)
+        upto: str | None = after
+        while upto is not None:
+            keys_and_paths = list(islice(walked, PAGE_OBJECTS))
+            upto = keys_and_paths[-1][0] if len(keys_and_paths) == PAGE_OBJECTS else None
+            yield Page(tuple(_found(keys_and_paths)), upto)
+
+    def _walked(self, start: Path, key: str, after: str) -> Iterator[tuple[str, bytes]]:
+        if start.exists():
+            with _folder_errors():
+                os.scandir(start).close()
+            yield from _files(os.fsencode(start), key, after)
 
     def head(self, key: str) -> StoredObject | None:
         """Return the object under `key`, or None."""
@@ -166,12 +175,8 @@ class FolderStorage:
 
 def _checked_parts(key: str) -> tuple[str, ...]:
     parts = tuple(key.split("/"))
-    if any(part in {"", ".", ".."} or "\0" in part for part in parts):
+    if not is_key(key) or any(part in {"", ".", ".."} for part in parts):
         raise KeyRefused
-    try:
-        key.encode("utf-8")
-    except UnicodeEncodeError:
-        raise KeyRefused from None
     return parts
 
 
@@ -186,30 +191,56 @@ def _entry(folder: Path, name: str) -> Path:
     return path
 
 
-def _decoded(path: bytes) -> str | None:
-    parts = []
-    for part in path.split(b"/"):
-        for encoding in ("utf-8", "cp932"):
-            with contextlib.suppress(UnicodeDecodeError):
-                parts.append(part.decode(encoding))
-                break
+def _decoded(name: bytes) -> str | None:
+    for encoding in ("utf-8", "cp932"):
+        try:
+            return name.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+    return None
+
+
+def _files(folder: bytes, key: str, after: str) -> Iterator[tuple[str, bytes]]:
+    """Return the keys behind `after`, in their order, and the paths of all files that are not in hidden folders."""
+    ahead = [(key, folder)]  # what is still to be walked, the next one last; a folder's key ends in a slash
+    while ahead:
+        key, path = ahead.pop()
+        if key and not key.endswith("/"):
+            yield key, path
         else:
-            return None
-    return "/".join(parts)
+            ahead.extend(sorted(_entries(path, key, after), reverse=True))
 
 
-def _files(folder: bytes) -> Iterator[bytes]:
-    """Return the paths of all files that are not in hidden folders; bytes, because not every name is text."""
-    for parent, names, files in os.walk(folder, onerror=_warn_unreadable):
-        names[:] = [name for name in names if not name.startswith(b".")]
-        yield from (os.path.join(parent, name) for name in files)  # noqa: PTH118
-
-
-def _status(path: bytes) -> os.stat_result | None:
+def _entries(folder: bytes, inside: str, after: str) -> Iterator[tuple[str, bytes]]:
     try:
-        return os.lstat(path)
-    except OSError:  # it went while we were listing
-        return None
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                is_folder = entry.is_dir(follow_symlinks=False)
+                if is_folder and entry.name.startswith(b"."):
+                    continue
+                name = _decoded(entry.name)
+                key = f"{inside}{name}/" if is_folder else f"{inside}{name}"
+                if name is None or (is_folder and not is_key(key)):
+                    _warn_unusable()
+                elif key > after or (is_folder and after.startswith(key)):
+                    yield key, entry.path
+    except OSError:
+        logger.warning("a folder of the storage cannot be read and is left out")
+
+
+def _found(keys_and_paths: Iterable[tuple[str, bytes]]) -> Iterator[StoredObject]:
+    for key, path in keys_and_paths:
+        if not is_key(key):
+            _warn_unusable()
+        elif is_listed(key):
+            with contextlib.suppress(OSError):  # it went while we were listing
+                found = _described(key, os.lstat(path))
+                if found is not None:
+                    yield found
+
+
+def _warn_unusable() -> None:
+    logger.warning("a file of the storage has a name that cannot be used and is left out")
 
 
 def _version(status: os.stat_result) -> str:
@@ -221,10 +252,6 @@ def _described(key: str, status: os.stat_result) -> StoredObject | None:
         return None
     modified = datetime.fromtimestamp(status.st_mtime, UTC)
     return StoredObject(key, _version(status), status.st_size, modified, settled=False)
-
-
-def _warn_unreadable(_error: OSError) -> None:
-    logger.warning("a folder of the storage cannot be read and is left out")
 
 
 def _sync_folder(folder: Path) -> None:

@@ -1,7 +1,7 @@
 """What every store is: objects under keys, errors with codes, and the protocol the stores keep.
 
 Keys are `/`-separated and relative to the store; they are data and never lead out of it. Error texts are fixed: no
-keys, paths or hosts. The stores themselves are in `folder.py` and `storage.py`, which the pipeline imports.
+keys, paths or hosts. The stores themselves are in `folder.py` and `s3.py`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import IO, Protocol
 
 MIB = 1024 * 1024
+KEY_MAX_BYTES = 1024
+PAGE_OBJECTS = 1_000
 
 
 class StorageError(Exception):
@@ -75,11 +77,25 @@ class StoredObject:
     settled: bool
 
 
+@dataclass(frozen=True)
+class Page:
+    """A stretch of a listing: all it shows up to and with the key `upto`, or to the end where that is None."""
+
+    objects: tuple[StoredObject, ...]
+    upto: str | None
+
+
 class Storage(Protocol):
     """What every store can do; all of it may raise StorageUnavailable or ObjectDenied."""
 
     def list(self, prefix: str = "") -> Iterator[StoredObject]:
-        """Return all objects whose key begins with `prefix`, in any order, but for hidden and `.part` ones."""
+        """Return all objects whose key begins with `prefix`, but for hidden and `.part` ones."""
+
+    def pages(self, after: str = "") -> Iterator[Page]:
+        """List what comes behind the key `after`, in the order of keys, no further than it is asked for.
+
+        A page covers at most PAGE_OBJECTS objects, hidden ones included; the last one, and no other, ends at None.
+        """
 
     def head(self, key: str) -> StoredObject | None:
         """Return the object under `key`, or None."""
@@ -98,6 +114,14 @@ class Storage(Protocol):
 
     def location(self, key: str) -> str:
         """Return where a person finds the object: an absolute path or `s3://` URL."""
+
+
+def is_key(key: str) -> bool:
+    """Say whether every store and our own ledger can hold this key: 1 to KEY_MAX_BYTES of UTF-8, without NUL."""
+    try:
+        return "\0" not in key and 0 < len(key.encode("utf-8")) <= KEY_MAX_BYTES
+    except UnicodeEncodeError:
+        return False
 
 
 def is_listed(key: str) -> bool:

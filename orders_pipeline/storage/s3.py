@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -18,19 +19,22 @@ from orders_pipeline.storage.port import (
     ObjectChanged,
     ObjectDenied,
     ObjectGone,
+    Page,
     StorageError,
     StorageUnavailable,
     StoredObject,
+    is_key,
     is_listed,
     private_file,
 )
+
+logger = logging.getLogger(__name__)
 
 MULTIPART_BYTES = 64 * MIB  # from here on an upload goes in parts
 DOWNLOAD_TRIES = 3
 CONNECT_TIMEOUT_S = 5
 READ_TIMEOUT_S = 60
 SERVICE_TRIES = 4
-KEY_MAX_BYTES = 1024
 
 
 class S3Storage:
@@ -61,13 +65,28 @@ class S3Storage:
 
     def list(self, prefix: str = "") -> Iterator[StoredObject]:
         """List page by page."""
+        for page in self._pages(prefix, ""):
+            yield from page.objects
+
+    def pages(self, after: str = "") -> Iterator[Page]:
+        """List page by page, as S3 does: keys in the order of their bytes."""
+        return self._pages("", after)
+
+    def _pages(self, prefix: str, after: str) -> Iterator[Page]:
+        request = {"Bucket": self._bucket, "Prefix": self._prefix + prefix}
+        if after:
+            request["StartAfter"] = self._prefix + after
         with _s3_errors():
-            pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=self._prefix + prefix)
-            for page in pages:
-                for entry in page.get("Contents", ()):
-                    key = entry["Key"].removeprefix(self._prefix)
-                    if is_listed(key):
-                        yield _described(key, entry, entry["Size"])
+            for answer in self._client.get_paginator("list_objects_v2").paginate(**request):
+                entries = answer.get("Contents", ())
+                keys = [entry["Key"].removeprefix(self._prefix) for entry in entries]
+                after = max(keys, default=after)
+                found = [
+                    _described(key, entry, entry["Size"])
+                    for key, entry in zip(keys, entries, strict=True)
+                    if is_listed(key) and _is_usable(key)
+                ]
+                yield Page(tuple(found), after if answer.get("IsTruncated") else None)
 
     def head(self, key: str) -> StoredObject | None:
         """Return the object under `key`, or None."""
@@ -90,7 +109,8 @@ class S3Storage:
         from botocore.exceptions import HTTPClientError, IncompleteReadError  # noqa: PLC0415
 
         position = 0
-        request = {"Bucket": self._bucket, "Key": self._full(stored.key), "IfMatch": f'"{stored.version}"'}
+        etag = stored.version.partition("@")[0]
+        request = {"Bucket": self._bucket, "Key": self._full(stored.key), "IfMatch": f'"{etag}"'}
         for tries_left in reversed(range(DOWNLOAD_TRIES)):
             rest = {"Range": f"bytes={position}-"} if position else {}
             body = self._client.get_object(**request, **rest)["Body"]
@@ -144,20 +164,27 @@ class S3Storage:
 
     def _full(self, key: str) -> str:
         full = self._prefix + key
-        try:
-            if key and "\0" not in key and len(full.encode("utf-8")) <= KEY_MAX_BYTES:
-                return full
-        except UnicodeEncodeError:
-            pass
-        raise KeyRefused
+        if not key or not is_key(full):
+            raise KeyRefused
+        return full
+
+
+def _is_usable(key: str) -> bool:
+    if not is_key(key):
+        logger.warning("an object of the storage has a name that cannot be used and is left out")
+        return False
+    return True
 
 
 def _described(key: str, found: Mapping[str, Any], size: int) -> StoredObject:
-    # The ETag, because listings have no version ids
-    return StoredObject(key, found["ETag"].strip('"'), size, found["LastModified"], settled=True)
+    # The ETag, because listings have no version ids; and when, for the same bytes put again are sent again
+    modified = found["LastModified"]
+    version = found["ETag"].strip('"') + f"@{int(modified.timestamp())}"
+    return StoredObject(key, version, size, modified, settled=True)
 
 
-_DENIED_CODES = {"401", "403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"}
+_DENIED_STATUSES = {401, 403}  # their codes are many
+_DENIED_CODES = {"ExpiredToken", "InvalidToken", "NoCredentialsError", "PartialCredentialsError"}
 _CHANGED_CODES = {"412", "PreconditionFailed", "ConditionalRequestConflict"}
 _GONE_CODES = {"404", "NoSuchKey"}
 _REFUSED_CODES = {"KeyTooLongError", "InvalidURI"}
@@ -166,11 +193,13 @@ _REFUSED_CODES = {"KeyTooLongError", "InvalidURI"}
 def _s3_error(error: Exception) -> StorageError:
     """Return our error for one of boto3's, whose texts name keys, buckets and accounts."""
     response: Mapping[str, Any] = getattr(error, "response", None) or {}
+    if response.get("ResponseMetadata", {}).get("HTTPStatusCode") in _DENIED_STATUSES:
+        return ObjectDenied()
     code = str(response.get("Error", {}).get("Code", ""))
     kinds: tuple[tuple[set[str], type[StorageError]], ...] = (
         (_GONE_CODES, ObjectGone),
         (_CHANGED_CODES, ObjectChanged),
-        (_DENIED_CODES | {"NoCredentialsError", "PartialCredentialsError"}, ObjectDenied),
+        (_DENIED_CODES, ObjectDenied),
         (_REFUSED_CODES, KeyRefused),
     )
     for codes, kind in kinds:

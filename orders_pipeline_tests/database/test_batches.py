@@ -29,7 +29,7 @@ def landed(desk: Desk, key: str = "acme/orders.csv", version: str = "v1") -> str
 
 def record(desk: Desk, batch_id: str, sha256: str) -> str | None:
     with desk.database.begin() as transaction:
-        return batches.record_source(transaction, batches.get(transaction, batch_id), sha256, 10)
+        return batches.record_source(transaction, batches.get(transaction, batch_id), sha256, 10, again=False)
 
 
 def count(desk: Desk) -> int:

@@ -1,15 +1,20 @@
-"""Looking at a landing folder again and again: every version of every file becomes one batch."""
+"""Looking at a landing again and again, all at once or a stretch at a time: every version of every file is one batch."""
 
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from orders_pipeline import landing as landing_module
 from orders_pipeline.landing import look
-from orders_pipeline.storage import Storage, open_storage
+from orders_pipeline.storage import Page, Storage, StoredObject, open_storage
+from orders_pipeline.storage.port import PAGE_OBJECTS
 from orders_pipeline_tests.ledger_desk import Desk
 
 
@@ -43,7 +48,7 @@ def test_a_file_becomes_a_batch_at_the_second_look_and_never_again(desk, folder,
     assert desk.value("SELECT batch_id FROM landing_files") == batch_id
 
 
-def test_a_file_that_grows_waits_until_it_does_not(desk, folder, landing):
+def test_o01_a_file_that_grows_waits_until_it_does_not(desk, folder, landing):
     for size in (1, 2, 3):
         put(folder, "acme/orders.csv", "x" * size)
         assert look(desk.database, landing) == []
@@ -51,7 +56,7 @@ def test_a_file_that_grows_waits_until_it_does_not(desk, folder, landing):
     assert desk.value("SELECT count(*) FROM landing_files") == 1
 
 
-def test_a_file_replaced_after_it_became_a_batch_is_another(desk, folder, landing):
+def test_o05_a_file_replaced_after_it_became_a_batch_is_another(desk, folder, landing):
     for text in ("first", "second, longer"):
         put(folder, "acme/orders.csv", text)
         look(desk.database, landing)
@@ -77,7 +82,7 @@ def test_a_file_removed_before_it_became_a_batch_is_forgotten(desk, folder, land
     assert desk.value("SELECT count(*) FROM landing_files") == 0
 
 
-def test_files_of_one_second_and_files_that_come_late_are_all_found(desk, folder, landing):
+def test_o07_files_of_one_second_and_files_that_come_late_are_all_found(desk, folder, landing):
     for number in range(30):
         put(folder, f"acme/{number:02}.csv")
     look(desk.database, landing)
@@ -118,3 +123,163 @@ def test_two_hosts_that_look_at_once_make_one_batch_a_file(desk, folder, landing
         list(pool.map(lambda _: look(desk.database, landing), range(3)))
     assert len(batches(desk)) == 10
     assert desk.value("SELECT count(*) FROM landing_files WHERE batch_id IS NULL") == 0
+
+
+@pytest.fixture
+def short_look(desk: Desk, landing: Storage, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
+    """A look that ends after one page of two objects."""
+    monkeypatch.setattr("orders_pipeline.storage.folder.PAGE_OBJECTS", 2)
+    monkeypatch.setattr(landing_module, "PAGES_AT_LEAST", 1)
+    return lambda: look(desk.database, landing, look_s=0.0)
+
+
+def test_a_file_renamed_before_it_became_a_batch_is_taken_once_under_its_new_name(desk, folder, landing):
+    put(folder, "acme/orders.csv")
+    look(desk.database, landing)
+    (folder / "acme/orders.csv").rename(folder / "acme/renamed.csv")
+    look(desk.database, landing)
+    assert len(look(desk.database, landing)) == 1
+    assert batches(desk) == [("acme", "renamed.csv", "acme/renamed.csv")]
+    assert desk.value("SELECT count(*) FROM landing_files") == 1
+
+
+def test_a_file_renamed_to_a_name_that_was_passed_already_is_found_in_the_next_round(desk, folder, short_look):
+    for name in ("b", "c", "d", "e"):
+        put(folder, f"acme/{name}.csv")
+    for _ in range(6):
+        short_look()
+    assert len(batches(desk)) == 4
+    put(folder, "acme/z.csv")
+    short_look()  # up to c
+    (folder / "acme/z.csv").rename(folder / "acme/a.csv")
+    for _ in range(6):
+        short_look()
+    assert [key for _, _, key in batches(desk)] == [f"acme/{name}.csv" for name in "abcde"]
+
+
+def test_a_look_goes_on_where_the_last_one_stopped_and_begins_again_at_the_end(desk, folder, short_look):
+    for number in range(5):
+        put(folder, f"acme/{number}.csv")
+    stops = []
+    for _ in range(3):
+        assert short_look() == []
+        stops.append(desk.value("SELECT after_key FROM landing_position"))
+    assert stops == ["acme/1.csv", "acme/3.csv", ""]
+    assert [len(short_look()) for _ in range(4)] == [2, 2, 1, 0]
+
+
+def test_what_waits_in_another_stretch_of_the_landing_is_not_forgotten(desk, folder, short_look):
+    for name in ("a", "b", "c", "d", "e"):
+        put(folder, f"acme/{name}.csv")
+    for _ in range(3):
+        short_look()
+    assert desk.value("SELECT count(*) FROM landing_files") == 5
+    for gone in ("a", "e"):
+        (folder / f"acme/{gone}.csv").unlink()
+    short_look()  # b and c: a is seen to be gone, e is not looked at
+    waiting = [row["key"] for row in desk.run("SELECT key FROM landing_files WHERE batch_id IS NULL ORDER BY key")]
+    assert waiting == ["acme/d.csv", "acme/e.csv"]
+    short_look()
+    assert [key for _, _, key in batches(desk)] == ["acme/b.csv", "acme/c.csv", "acme/d.csv"]
+    assert desk.value("SELECT count(*) FROM landing_files WHERE batch_id IS NULL") == 0
+
+
+def test_without_the_position_a_look_begins_again_and_misses_nothing(desk, folder, short_look):
+    for number in range(5):
+        put(folder, f"acme/{number}.csv")
+    for _ in range(4):
+        short_look()
+        desk.run("DELETE FROM landing_position")
+    assert len(batches(desk)) == 2
+    for _ in range(8):
+        short_look()
+    assert len(batches(desk)) == 5
+
+
+def test_the_position_of_another_landing_does_no_harm(desk, folder, landing):
+    desk.run("INSERT INTO landing_position (after_key) VALUES ('zzz/elsewhere.csv')")
+    put(folder, "acme/orders.csv")
+    for _ in range(3):
+        look(desk.database, landing)
+    assert len(batches(desk)) == 1
+
+
+class Listing:
+    """A landing that only lists, in no time of its own; counts the pages it was asked for."""
+
+    def __init__(self, objects: Sequence[StoredObject]) -> None:
+        self.objects = sorted(objects, key=lambda each: each.key)
+        self.pages_given = 0
+
+    def pages(self, after: str = "") -> Iterator[Page]:
+        left = [stored for stored in self.objects if stored.key > after]
+        while True:
+            page, left = left[:PAGE_OBJECTS], left[PAGE_OBJECTS:]
+            self.pages_given += 1
+            yield Page(tuple(page), page[-1].key if left else None)
+            if not left:
+                return
+
+
+def objects(count: int, version: str = "v1", *, settled: bool = True) -> list[StoredObject]:
+    now = datetime.now(UTC)
+    return [
+        StoredObject(f"client-{number % 20:02}/orders-{number:06}.csv", version, 100, now, settled)
+        for number in range(count)
+    ]
+
+
+def test_a_few_thousand_objects_are_seen_in_one_look_however_slow_it_is(desk):
+    listing = Listing(objects(landing_module.PAGES_AT_LEAST * PAGE_OBJECTS - 1, settled=False))
+    look(desk.database, listing, look_s=0.0)
+    assert desk.value("SELECT count(*) FROM landing_files") == len(listing.objects)
+
+
+def test_o11_a_look_asks_for_no_more_pages_than_it_has_time_for(desk):
+    listing = Listing(objects(20_000, settled=False))
+    for looks in range(1, 5):
+        look(desk.database, listing, look_s=0.0)
+        assert listing.pages_given == looks * landing_module.PAGES_AT_LEAST
+    assert desk.value("SELECT count(*) FROM landing_files") == 20_000
+
+
+def test_o11_among_a_hundred_thousand_files_a_look_is_short_and_new_ones_are_found_wherever_they_are(desk):
+    known = objects(100_000)
+    batch_id = desk.batch()
+    desk.run(
+        "INSERT INTO landing_files (key, version, size, batch_id) SELECT *, 1, %s FROM unnest(%s::text[], %s::text[])",
+        batch_id,
+        [stored.key for stored in known],
+        [stored.version for stored in known],
+    )
+    arrived = [known[0], known[50_000], known[99_999]]
+    new = [StoredObject(each.key + ".new", "v1", 1, each.modified, settled=True) for each in arrived]
+    listing = Listing([*known, *new])
+    found, looks = [], 0
+    while True:
+        began = time.thread_time()
+        found += look(desk.database, listing)
+        assert time.thread_time() - began < 1.0
+        looks += 1
+        if desk.value("SELECT after_key FROM landing_position") == "":
+            break
+    assert len(found) == 3
+    assert listing.pages_given == 101
+    assert looks <= 20
+
+
+def test_a_landing_full_of_new_files_is_taken_client_by_client(desk):
+    flood = [StoredObject(f"acme/{number:05}.csv", "v1", 1, datetime.now(UTC), settled=True) for number in range(3_000)]
+    late = StoredObject("beta/orders.csv", "v1", 1, datetime.now(UTC), settled=True)
+    look(desk.database, Listing([*flood, late]), limit=10)
+    assert ("beta", "orders.csv", "beta/orders.csv") in batches(desk)
+    assert len(batches(desk)) == 10
+
+
+@pytest.mark.parametrize(
+    "key", ["acme/" + "あ" * 339 + "x", "acme/'; DROP TABLE orders; --", "acme/a\nb\x01", "acme/か\u3099"]
+)
+def test_o10_a_name_of_any_kind_and_of_the_longest_length_is_kept(desk, key):
+    stored = StoredObject(key, "v" * 50, 1, datetime.now(UTC), settled=True)
+    assert len(look(desk.database, Listing([stored]))) == 1
+    assert batches(desk) == [("acme", key.removeprefix("acme/"), key)]

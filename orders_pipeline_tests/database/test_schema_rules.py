@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -90,6 +91,71 @@ def test_the_same_bytes_of_a_client_are_one_batch(desk):
 def test_a_duplicate_is_of_a_batch_that_exists(desk):
     with refused_by("batches_duplicate_of_fkey"):
         insert_batch(desk, duplicate_of="nowhere")
+
+
+@breaks("batches_corrects_fkey", "batches_sequence_complete")
+def test_a_batch_corrects_one_that_exists_and_has_a_whole_place_in_a_sequence(desk):
+    with refused_by("batches_corrects_fkey"):
+        insert_batch(desk, corrects="nowhere")
+    with refused_by("batches_sequence_complete"):
+        insert_batch(desk, sequence_number=1)
+
+
+@breaks("corrections_pkey", "corrections_batch_id_fkey", "corrections_corrects_fkey", "corrections_of_another_batch")
+def test_a_row_corrects_one_row_of_another_batch(desk):
+    desk.batch("b1")
+    desk.batch("b2")
+    insert = "INSERT INTO corrections VALUES (%s, 1, %s, 1)"
+    desk.run(insert, "b2", "b1")
+    for batch_id, corrects, name in [
+        ("b2", "b1", "corrections_pkey"),
+        ("nowhere", "b1", "corrections_batch_id_fkey"),
+        ("b1", "nowhere", "corrections_corrects_fkey"),
+        ("b1", "b1", "corrections_of_another_batch"),
+    ]:
+        with refused_by(name):
+            desk.run(insert, batch_id, corrects)
+
+
+@breaks("service_breakers_pkey", "service_breakers_open_has_probe")
+def test_a_service_has_one_breaker_and_an_open_one_its_next_probe(desk):
+    desk.run("INSERT INTO service_breakers (service) VALUES ('payment')")
+    with refused_by("service_breakers_pkey"):
+        desk.run("INSERT INTO service_breakers (service) VALUES ('payment')")
+    with refused_by("service_breakers_open_has_probe"):
+        desk.run("UPDATE service_breakers SET opened_at = now()")
+
+
+@breaks("landing_position_pkey")
+def test_there_is_one_position_in_the_landing(desk):
+    desk.run("INSERT INTO landing_position (after_key) VALUES ('a')")
+    with refused_by("landing_position_pkey"):
+        desk.run("INSERT INTO landing_position (after_key) VALUES ('b')")
+
+
+@breaks(
+    "resolutions_pkey",
+    "resolutions_payment_id_fkey",
+    "resolutions_decision_known",
+    "resolutions_decided_by_given",
+    "resolutions_reason_given",
+)
+def test_a_resolution_is_of_a_payment_that_exists_by_somebody_and_for_a_reason(desk):
+    (order_id,) = desk.orders(order(1))
+    amount = desk.value("SELECT amount FROM orders")
+    payment_id = desk.payment([order_id], amount)
+    insert = "INSERT INTO resolutions (payment_id, decision, decided_by, reason) VALUES (%s, %s, %s, %s)"
+    desk.run(insert, payment_id, "paid", "operator", "found")
+    for values, name in [
+        ((str(uuid.uuid4()), "paid", "operator", "found"), "resolutions_payment_id_fkey"),
+        ((payment_id, "perhaps", "operator", "found"), "resolutions_decision_known"),
+        ((payment_id, "paid", "", "found"), "resolutions_decided_by_given"),
+        ((payment_id, "paid", "operator", ""), "resolutions_reason_given"),
+    ]:
+        with refused_by(name):
+            desk.run(insert, *values)
+    with refused_by("resolutions_pkey"):
+        desk.run("INSERT INTO resolutions OVERRIDING SYSTEM VALUE SELECT * FROM resolutions")
 
 
 @breaks("batch_stages_stage_known", "batch_stages_pkey", "batch_stages_batch_id_fkey")
@@ -475,6 +541,56 @@ def test_a_batch_that_was_never_counted_is_not_completed(desk):
         desk.run("UPDATE batches SET status = 'completed'")
     with refused_by("batches_completed_are_closed"):
         insert_batch(desk, status="completed")
+
+
+FINDING = (
+    "INSERT INTO reconciliation_findings (code, service_payment_id, batch_id, closed_at, closed_how,"
+    " detail, compared_from, compared_to, first_seen_at, last_seen_at)"
+    " VALUES (%s, %s, %s, %s, %s, '{}', now(), now(), now(), now())"
+)
+FINDINGS_THAT_BREAK_A_RULE = [
+    ("reconciliation_findings_code_known", ("C_STRANGE", "p", None, None, None)),
+    ("reconciliation_findings_about_a_payment", ("C_MISSING_HERE", None, None, None, None)),
+    ("reconciliation_findings_batch_id_fkey", ("C_MISSING_HERE", "p", "nowhere", None, None)),
+    ("reconciliation_findings_closed_how_known", ("C_MISSING_HERE", "p", None, "2026-07-01", "forgotten")),
+    ("reconciliation_findings_closed_somehow", ("C_MISSING_HERE", "p", None, "2026-07-01", None)),
+    ("reconciliation_findings_closed_somehow", ("C_MISSING_HERE", "p", None, None, "gone")),
+]
+RULES_WITH_A_TEST.update(name for name, _ in FINDINGS_THAT_BREAK_A_RULE)
+
+
+@pytest.mark.parametrize(("name", "values"), FINDINGS_THAT_BREAK_A_RULE)
+def test_a_finding_that_breaks_a_rule_is_refused_by_its_name(desk, name, values):
+    with refused_by(name):
+        desk.run(FINDING, *values)
+
+
+@breaks("reconciliation_findings_one_open", "reconciliation_findings_pkey")
+def test_a_difference_is_one_open_finding(desk):
+    desk.run(FINDING, "C_MISSING_HERE", "p", None, "2026-07-01", "gone")
+    desk.run(FINDING, "C_MISSING_HERE", "p", None, None, None)
+    with refused_by("reconciliation_findings_one_open"):
+        desk.run(FINDING, "C_MISSING_HERE", "p", None, None, None)
+    desk.run(FINDING, "C_CHARGED_TWICE", "p", None, None, None)
+    with refused_by("reconciliation_findings_pkey"):
+        desk.run("INSERT INTO reconciliation_findings OVERRIDING SYSTEM VALUE SELECT * FROM reconciliation_findings")
+
+
+@breaks("batch_closings_pkey", "batch_closings_batch_id_fkey", "batch_closings_agree")
+def test_a_closing_record_is_of_a_batch_that_exists_and_agrees_or_says_what_differs(desk):
+    desk.batch("b")
+    insert = (
+        "INSERT INTO batch_closings (batch_id, orders_paid, orders_declined, amount_paid, amount_declined,"
+        " amount_at_service, differences, figures_sha256) VALUES (%s, 1, 0, 1000, 0, %s, %s, 'x')"
+    )
+    desk.run(insert, "b", 1000, [])
+    desk.run(insert, "b", 999, ["C_AMOUNT_DIFFERS"])
+    with refused_by("batch_closings_agree"):
+        desk.run(insert, "b", 999, [])
+    with refused_by("batch_closings_batch_id_fkey"):
+        desk.run(insert, "nowhere", 1000, [])
+    with refused_by("batch_closings_pkey"):
+        desk.run("INSERT INTO batch_closings OVERRIDING SYSTEM VALUE SELECT * FROM batch_closings")
 
 
 @breaks("flyway_schema_history_pk")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from pathlib import Path
 
 import pytest
 
+from orders_pipeline import batches
 from orders_pipeline_tests.factories import order_row
 from orders_pipeline_tests.house import House, check_finished
 from orders_pipeline_tests.order_file import OrderFile
@@ -41,11 +44,14 @@ def test_corrected_rows_load_once_and_belong_to_the_group_of_the_first_file(
     client = f"loop-{codec}"
     first = house.take(first_file(codec, tmp_path / "first.csv"), client)
     assert first["rows"] == {"total": 4, "accepted": 1, "rejected": 3, "blank": 0}
+    assert first["corrections"] == {"batches": 1, "rows_open": 3, "open_in": [first["batch_id"]]}
 
     second = house.take(corrected(house, first["batch_id"], tmp_path / "second.csv", codec, TWO="2000", EXTRA=""), client)
     assert second["rows"]["total"] == 3
     assert second["bulk_import_group"] == first["batch_id"] != second["batch_id"]
     assert second["rejections"] == {"R_AMOUNT_FORMAT": 1, "R_COLUMNS": 1}
+    assert second["corrections"] == {"batches": 2, "rows_open": 2, "open_in": [second["batch_id"]]}
+    assert house.summary(first["batch_id"])["corrections"] == second["corrections"]
 
     text = (house.report(second["batch_id"], "rejected") or b"").decode(codec)
     assert text.count("_batch") == 1
@@ -58,6 +64,8 @@ def test_corrected_rows_load_once_and_belong_to_the_group_of_the_first_file(
     third = house.take(path, client)
     assert third["status"] == "completed"
     assert third["bulk_import_group"] == first["batch_id"]
+    assert third["corrects"] == second["batch_id"]
+    assert third["corrections"] == {"batches": 3, "rows_open": 0, "open_in": []}
 
     loaded = house.rows(
         "SELECT client_order_ref, amount, bulk_import_group FROM orders WHERE client_code = %s ORDER BY 1", client
@@ -65,6 +73,101 @@ def test_corrected_rows_load_once_and_belong_to_the_group_of_the_first_file(
     assert loaded == [(f"A-{n}", amount, first["batch_id"]) for n, amount in enumerate((1000, 2000, 3000, 1000), start=1)]
     for summary, status in ((first, "completed_with_errors"), (second, "completed_with_errors"), (third, "completed")):
         check_finished(house, summary["batch_id"], status)
+
+
+@pytest.mark.parametrize("codec", ["cp932", "utf-8-sig"])
+def test_a_spreadsheet_may_write_every_cell_its_own_way(house: House, codec: str, tmp_path: Path) -> None:
+    """Other quoting, other dates, numbers without grouping, columns moved, blank rows at the end."""
+    today = batches.today()
+    client, day, shown = f"sheet-{codec}", f"{today:%Y-%m-%d}", f"{today.year}/{today.month}/{today.day}"
+    made = OrderFile(codec)
+    made.add(order_row(client_order_ref="E-1", customer_name=NAME, amount="1,000", order_date=day, note="a\r\nb"))
+    made.add(order_row(client_order_ref="E-2", customer_name=NAME, amount="x", order_date=day, note='1"'), codes="-")
+    made.add(order_row(client_order_ref="E-3", customer_name="", amount="2,000", order_date=day), codes="-")
+    first = house.take(made.write(tmp_path / "first.csv"), client)
+    assert first["corrections"]["rows_open"] == 2
+
+    rejected = io.StringIO((house.report(first["batch_id"], "rejected") or b"").decode(codec), newline="")
+    rows = list(csv.DictReader(rejected))
+    for row in rows:
+        row |= {"order_date": shown, "amount": row["amount"].replace(",", "").replace("x", "3000")}
+        row["customer_name"] = row["customer_name"] or NAME
+    path = tmp_path / "saved.csv"
+    with path.open("w", encoding=codec, newline="") as file:
+        writer = csv.DictWriter(file, sorted(rows[0]), quoting=csv.QUOTE_ALL)
+        writer.writeheader()
+        writer.writerows(rows)
+        file.write("," * len(rows[0]) + "\r\n")
+    second = house.take(path, client)
+    assert (second["status"], second["corrects"]) == ("completed", first["batch_id"])
+    assert second["rows"] == {"total": 3, "accepted": 2, "rejected": 0, "blank": 1}
+    assert second["corrections"] == {"batches": 2, "rows_open": 0, "open_in": []}
+    assert house.rows("SELECT amount FROM orders WHERE client_code = %s ORDER BY client_order_ref", client) == [
+        (1000,),
+        (3000,),
+        (2000,),
+    ]
+
+
+def test_characters_whose_codes_do_not_round_trip_come_back_as_the_bytes_that_were_sent(
+    house: House, tmp_path: Path
+) -> None:
+    """CP932 has several codes for one character; decoding and encoding again would change the client's bytes."""
+    twice = b"\x87\x90\xed\x40\xfa\x4a\xee\xef\x81\xca"
+    assert twice.decode("cp932").encode("cp932") != twice
+    made = OrderFile("cp932")
+    made.add(order_row(client_order_ref="F-1", customer_name="NAME", amount="x"), codes="R_AMOUNT_FORMAT")
+    content = made.text.encode("cp932").replace(b"NAME", twice)
+    path = tmp_path / "orders.csv"
+    path.write_bytes(content)
+    first = house.take(path, "codes")
+    given_back = house.report(first["batch_id"], "rejected") or b""
+    assert given_back == made.given_back(first["batch_id"]).replace(b"NAME", twice)
+    path.write_bytes(given_back.replace(b",x,", b",10,"))
+    second = house.take(path, "codes")
+    assert (second["status"], second["corrections"]["rows_open"]) == ("completed", 0)
+
+
+def test_one_row_may_be_answered_by_two_and_a_row_that_is_left_out_stays_open(house: House, tmp_path: Path) -> None:
+    made = OrderFile("utf-8")
+    made.add(order_row(client_order_ref="G-1", amount="1600000"), codes="R_AMOUNT_OVER_LIMIT")
+    made.add(order_row(client_order_ref="G-2", amount="x"), codes="R_AMOUNT_FORMAT")
+    first = house.take(made.write(tmp_path / "first.csv"), "split")
+    header, over, _ = (house.report(first["batch_id"], "rejected") or b"").splitlines()
+    halves = [over.replace(b"1600000", b"800000").replace(b"G-1", ref) for ref in (b"G-1a", b"G-1b")]
+    path = tmp_path / "second.csv"
+    path.write_bytes(b"\n".join([header, *halves, b""]))
+    second = house.take(path, "split")
+    assert second["rows"]["accepted"] == 2
+    assert second["corrections"] == {"batches": 2, "rows_open": 1, "open_in": [first["batch_id"]]}
+
+
+def test_a_row_that_was_added_to_a_correction_comes_back_whole(house: House, tmp_path: Path) -> None:
+    made = OrderFile("utf-8")
+    made.add(order_row(client_order_ref="I-1", amount="WRONG"), codes="R_AMOUNT_FORMAT")
+    first = house.take(made.write(tmp_path / "first.csv"), "added")
+    path = tmp_path / "second.csv"
+    path.write_bytes((house.report(first["batch_id"], "rejected") or b"") + b"I-2,2026-01-01,C-9,x\r\n")
+    second = house.take(path, "added")
+    lines = (house.report(second["batch_id"], "rejected") or b"").decode().splitlines()
+    assert lines[1].endswith(f",{second['batch_id']},1,2,R_AMOUNT_FORMAT")
+    assert first["batch_id"] not in lines[1]
+    assert lines[2] == f"I-2,2026-01-01,C-9,x,{second['batch_id']},2,3,R_COLUMNS"
+
+
+def test_a_correction_that_comes_twice_leaves_nothing_open(house: House, tmp_path: Path) -> None:
+    made = OrderFile("utf-8")
+    made.add(order_row(client_order_ref="H-1", amount="WRONG"), codes="R_AMOUNT_FORMAT")
+    made.add(order_row(client_order_ref="H-2"))
+    made.add(order_row(client_order_ref="H-2"), codes="R_REF_DUP_IN_FILE")
+    first = house.take(made.write(tmp_path / "first.csv"), "twice")
+    assert first["corrections"]["rows_open"] == 1
+    corrected(house, first["batch_id"], tmp_path / "second.csv", "utf-8", WRONG="10")
+    assert house.take(tmp_path / "second.csv", "twice")["corrections"]["rows_open"] == 0
+    (tmp_path / "third.csv").write_bytes((tmp_path / "second.csv").read_bytes() + b"\r\n")
+    third = house.take(tmp_path / "third.csv", "twice")
+    assert third["rejections"]["R_REF_EXISTS"] == 2
+    assert third["corrections"]["rows_open"] == 0
 
 
 def test_rows_that_were_accepted_and_come_again_are_given_back(house: House, tmp_path: Path) -> None:

@@ -6,14 +6,15 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import boto3
 import dagster as dg
 import pytest
-from moto.server import ThreadedMotoServer
 
 from orders_pipeline.sensors import PATIENCE_S, landing_sensor
 from orders_pipeline.synthetic import write_sample
 from orders_pipeline_tests.house import House, check_finished, open_house
+from orders_pipeline_tests.s3_desk import open_s3
+
+KMS_KEY = "arn:aws:kms:us-east-1:123456789012:key/orders"
 
 
 @pytest.fixture
@@ -94,7 +95,7 @@ def test_an_empty_landing_is_skipped_in_words(house: House) -> None:
     assert "no new order file" in str(result.skip_reason.skip_message)
 
 
-def test_a_file_that_still_grows_is_waited_for(house: House, client: str) -> None:
+def test_o01_a_file_that_still_grows_is_waited_for(house: House, client: str) -> None:
     path = drop(house, client)
     look(house)
     for _ in range(3):
@@ -104,7 +105,7 @@ def test_a_file_that_still_grows_is_waited_for(house: House, client: str) -> Non
     assert len(look(house)) == 1
 
 
-def test_files_of_the_same_second_and_files_that_look_old_are_all_taken(house: House, client: str) -> None:
+def test_o07_files_of_the_same_second_and_files_that_look_old_are_all_taken(house: House, client: str) -> None:
     for number in range(5):
         os.utime(drop(house, client, f"same-{number}.csv", seed=number), (1_750_000_000, 1_750_000_000))
     look(house)
@@ -114,7 +115,7 @@ def test_files_of_the_same_second_and_files_that_look_old_are_all_taken(house: H
     assert csv_sources(house, look(house)) == {"late.csv"}
 
 
-def test_another_version_of_a_file_is_another_batch(house: House, client: str) -> None:
+def test_o05_another_version_of_a_file_is_another_batch(house: House, client: str) -> None:
     drop(house, client, seed=1)
     look(house)
     (first,) = look(house)
@@ -127,7 +128,7 @@ def test_another_version_of_a_file_is_another_batch(house: House, client: str) -
     assert look(house) == []
 
 
-def test_a_file_replaced_before_its_run_is_given_back_and_the_new_one_is_taken(house: House, client: str) -> None:
+def test_o02_a_file_replaced_before_its_run_is_given_back_and_the_new_one_is_taken(house: House, client: str) -> None:
     drop(house, client, seed=1)
     look(house)
     (first,) = look(house)
@@ -140,7 +141,7 @@ def test_a_file_replaced_before_its_run_is_given_back_and_the_new_one_is_taken(h
     assert check_finished(house, str(second.partition_key))["rows"]["total"] == 7
 
 
-def test_a_file_removed_before_its_run_is_said_to_be_gone(house: House, client: str) -> None:
+def test_o03_a_file_removed_before_its_run_is_said_to_be_gone(house: House, client: str) -> None:
     path = drop(house, client)
     look(house)
     (request,) = look(house)
@@ -151,7 +152,7 @@ def test_a_file_removed_before_its_run_is_said_to_be_gone(house: House, client: 
     assert "F_GONE" in (house.report(summary["batch_id"], "errors") or b"").decode("utf-8-sig")
 
 
-def test_the_same_content_under_another_name_is_the_same_order_file(house: House, client: str) -> None:
+def test_o04_the_same_content_under_another_name_is_the_same_order_file(house: House, client: str) -> None:
     drop(house, client, "one.csv")
     look(house)
     (first,) = look(house)
@@ -196,7 +197,7 @@ def test_a_batch_with_an_unfinished_run_is_not_asked_for_again_until_that_has_en
     assert [again.partition_key for again in look(house)] == [batch_id]
 
 
-def test_a_file_outside_a_clients_folder_is_left_alone(house: House) -> None:
+def test_o13_a_file_outside_a_clients_folder_is_left_alone(house: House) -> None:
     for key in ("orders.csv", "no client/orders.csv", "acme/orders.manifest.json"):
         path = landing_of(house) / key
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -218,26 +219,37 @@ def test_a_database_that_is_away_fails_the_tick_with_a_code_only(house: House, m
 
 
 def test_over_s3_a_file_is_taken_at_first_sight_and_all_the_way(server_url: str, template: str, tmp_path: Path) -> None:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ACCESS_KEY_ID", "test")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        url = f"http://{host}:{port}"
-        bucket = boto3.client("s3", endpoint_url=url)
-        bucket.create_bucket(Bucket="orders")
-        with open_house(server_url, template, tmp_path, storage_url="s3://orders/kept", s3_endpoint_url=url) as house:
+    with open_s3() as desk:
+        storage = f"s3://{desk.bucket()}/kept"
+        bucket = storage.split("/")[2]
+        with open_house(
+            server_url, template, tmp_path, storage_url=storage, s3_endpoint_url=desk.server_url, s3_kms_key_id=KMS_KEY
+        ) as house:
             write_sample(tmp_path / "orders.csv", rows=20, seed=1, bad=0.2, encoding="cp932")
-            bucket.upload_file(str(tmp_path / "orders.csv"), "orders", "kept/landing/acme/注文.csv")
+            desk.raw.upload_file(str(tmp_path / "orders.csv"), bucket, "kept/landing/acme/注文.csv")
             (request,) = look(house)
             batch_id = str(request.partition_key)
             assert look(house) == []
             assert house.run(batch_id) is None
             summary = check_finished(house, batch_id, "completed_with_errors")
             assert summary["csv_source"] == "注文.csv"
-            assert summary["artifacts"]["rejected"] == f"s3://orders/kept/batches/{batch_id}/rejected.csv"
-            kept = bucket.get_object(Bucket="orders", Key=f"kept/batches/{batch_id}/original")["Body"].read()
+            assert summary["artifacts"]["rejected"] == f"{storage}/batches/{batch_id}/rejected.csv"
+            kept = desk.raw.get_object(Bucket=bucket, Key=f"kept/batches/{batch_id}/original")["Body"].read()
             assert kept == (tmp_path / "orders.csv").read_bytes()
-    server.stop()
+            written = [key for key in desk.keys(bucket) if not key.startswith("kept/landing/")]
+            assert len(written) >= 6
+            for key in written:
+                head = desk.raw.head_object(Bucket=bucket, Key=key)
+                assert (head["ServerSideEncryption"], head["SSEKMSKeyId"]) == ("aws:kms", KMS_KEY), key
+
+
+def test_batches_whose_runs_are_under_way_are_not_asked_for_again_and_hold_up_no_other(house: House, client: str) -> None:
+    for number in range(3):
+        drop(house, client, f"{number}.csv", seed=number)
+    look(house)
+    asked = [str(request.partition_key) for request in look(house)]
+    for batch_id in asked[:2]:
+        add_run(house, batch_id, dg.DagsterRunStatus.STARTED)
+    for batch_id in asked:
+        later(house, batch_id)
+    assert [request.partition_key for request in look(house)] == asked[2:]

@@ -113,6 +113,26 @@ def test_a_file_that_cannot_be_read_is_refused_without_its_path(tmp_path, write,
     assert str(tmp_path) not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("given", "rows", "most"),
+    [
+        ({}, 100, 100),
+        ({"bad_rows": "refuse_file"}, 100, 0),
+        ({"refuse_above_rows": 5}, 100, 5),
+        ({"refuse_above_percent": 2.5}, 100, 2),
+        ({"refuse_above_rows": 1, "refuse_above_percent": 50}, 100, 1),
+        ({"refuse_above_rows": 500}, 100, 100),
+    ],
+)
+def test_a_profile_says_how_many_rows_may_be_bad(given, rows, most):
+    assert Profile(**given).most_bad_rows(rows) == most
+
+
+def test_two_ways_to_refuse_a_file_exclude_each_other():
+    with pytest.raises(ValidationError, match="leaves nothing"):
+        Profile(bad_rows="refuse_file", refuse_above_rows=3)
+
+
 def test_a_profile_cannot_be_changed():
     with pytest.raises(ValidationError):
         Profile().payments = "per_order"

@@ -5,15 +5,17 @@ from __future__ import annotations
 import csv
 import io
 import random
+from functools import partial
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orders_pipeline.csv_file import Limits
+from orders_pipeline.csv_file import Limits, records, staging
 from orders_pipeline.csv_file.even import read_even
 from orders_pipeline.csv_file.physical_lines import TextSpan, read_blocks, split_lines
 from orders_pipeline.csv_file.records import Chunk, EvenChunk, Records
+from orders_pipeline.rejections import FileRejected
 from orders_pipeline_tests.csv_desk import HEADER, Desk
 
 
@@ -122,7 +124,9 @@ def test_the_faster_reader_reads_what_the_strict_reader_reads_or_nothing(desk, t
     for block in read_blocks(desk.source, TextSpan(encoding, has_bom=False, start=0, end=len(data))):
         even = read_even(block, ",")
         if even is not None:
-            assert [list(row) for row in zip(*(each.to_pylist() for each in even.columns), strict=True)] == strictly(text)
+            rows = enumerate(zip(*(each.to_pylist() for each in even.columns), strict=True))
+            assert [even.odd.get(place, list(row)) for place, row in rows] == strictly(text)
+            assert all(each[place].as_py() is None for each in even.columns for place in even.odd)
             reader = csv.reader(split_lines(text), strict=True)
             assert even.last_lines.tolist() == [reader.line_num for _ in reader]
 
@@ -139,6 +143,56 @@ def test_the_faster_reader_takes_quotes_line_breaks_and_delimiters_inside(desk):
         ["1", "", "", "x"],
     ]
     assert even.last_lines.tolist() == [1, 3, 4, 5]
+
+
+def test_the_faster_reader_sets_records_of_another_width_aside(desk):
+    desk.source.write_bytes(b'A-1\r\nA-2,"a,b"\r\n\r\nA-3,x,"y\nz"\r\nA-4,\r\nA-5,c')
+    [block] = read_blocks(desk.source, TextSpan("utf-8", has_bom=False, start=0, end=desk.source.stat().st_size))
+    even = read_even(block, ",")
+    assert even is not None
+    assert even.odd == {0: ["A-1"], 2: [], 3: ["A-3", "x", "y\nz"]}
+    assert [each.to_pylist() for each in even.columns] == [
+        [None, "A-2", None, None, "A-4", "A-5"],
+        [None, "a,b", None, None, "", "c"],
+    ]
+    assert even.last_lines.tolist() == [1, 2, 3, 5, 6, 7]
+
+
+def test_a_block_of_which_every_record_has_another_width_is_left_to_the_strict_reader(desk):
+    desk.source.write_bytes(b"A\r\nB,1\r\nC,1,2\r\n")
+    [block] = read_blocks(desk.source, TextSpan("utf-8", has_bom=False, start=0, end=desk.source.stat().st_size))
+    assert read_even(block, ",") is None
+
+
+usual = st.tuples(st.sampled_from(["A-1", "a b", "client_order_ref"]), cells, st.sampled_from(["1", ""]), st.just("7"))
+odd = st.one_of(
+    st.just([]),
+    st.lists(st.sampled_from(["7", "7", "x", ""]), min_size=1, max_size=6),
+    st.permutations(["client_order_ref", "customer_name", "amount", "x", "x"]),
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    rows=st.lists(st.one_of(*[usual.map(list)] * 6, odd), min_size=5, max_size=40),
+    last_column=st.sampled_from(["_row", "_batch", "email"]),
+    block_bytes=st.integers(60, 400),
+)
+def test_either_reader_stages_the_same_rows_whatever_widths_they_have(desk, rows, last_column, block_bytes):
+    header = ["client_order_ref", "customer_name", "amount", last_column]
+    text = "".join(written(row, quote_all=False) + "\r\n" for row in [header, ["A-0", "x", "1", "7"], *rows])
+
+    def staged() -> object:
+        try:
+            return desk.stage(text), desk.rows()
+        except FileRejected as refusal:
+            return refusal.code
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(staging, "read_blocks", partial(read_blocks, block_bytes=block_bytes))
+        faster = staged()
+        patched.setattr(records, "read_even", lambda *_: None)
+        assert faster == staged()
 
 
 @QUICK

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
+from itertools import permutations
 
 import pytest
 
-from orders_pipeline.landing import Decision, is_order_file, new_files
-from orders_pipeline.storage import StoredObject
+from orders_pipeline import landing
+from orders_pipeline.landing import READ_TRIES, Decision, in_turn, is_order_file, new_files, patiently
+from orders_pipeline.storage import ObjectChanged, ObjectDenied, ObjectGone, StorageError, StoredObject
 
 NOON = datetime(2026, 7, 1, 12, 0, tzinfo=UTC)
 
@@ -21,7 +24,11 @@ def growing(key: str = "acme/orders.csv", version: str = "v1", *, at: int = 0) -
 
 
 def keys(decision: Decision) -> list[str]:
-    return [each.key for each in decision.register]
+    return [each.key for each in decision.ready]
+
+
+def taken(listing: Iterable[StoredObject], limit: int = 100) -> list[str]:
+    return [each.key for each in in_turn(listing, limit)]
 
 
 def test_an_empty_landing_comes_to_nothing():
@@ -38,7 +45,7 @@ def test_a_version_that_is_a_batch_already_is_left_alone():
 
 def test_a_new_version_of_a_known_file_is_another_batch():
     decision = new_files([stored(version="v2")], {("acme/orders.csv", "v1"): "b-1"}, [])
-    assert [each.version for each in decision.register] == ["v2"]
+    assert [each.version for each in decision.ready] == ["v2"]
 
 
 def test_a_file_that_may_still_grow_is_only_remembered_at_the_first_look():
@@ -61,13 +68,14 @@ def test_a_file_removed_before_it_settled_is_forgotten():
 
 
 def test_a_file_put_back_after_it_was_forgotten_needs_two_looks_again():
-    assert new_files([growing()], {}, []).register == ()
+    assert new_files([growing()], {}, []).ready == ()
 
 
-def test_files_become_batches_in_the_order_of_their_arrival_however_they_are_listed():
+def test_o07_however_a_listing_is_ordered_the_same_files_are_ready_and_taken_in_the_order_of_their_arrival():
     listing = [stored("acme/c.csv", at=3), stored("acme/a.csv", at=5), stored("acme/b.csv", at=1)]
-    assert keys(new_files(listing, {}, [])) == ["acme/b.csv", "acme/c.csv", "acme/a.csv"]
-    assert new_files(listing, {}, []) == new_files(reversed(listing), {}, [])
+    assert taken(new_files(listing, {}, []).ready) == ["acme/b.csv", "acme/c.csv", "acme/a.csv"]
+    for other in permutations(listing):
+        assert taken(new_files(other, {}, []).ready) == ["acme/b.csv", "acme/c.csv", "acme/a.csv"]
 
 
 def test_a_file_older_than_those_already_taken_is_still_found():
@@ -81,23 +89,41 @@ def test_files_of_the_same_second_are_all_found():
     assert keys(new_files(listing, known, [])) == [f"acme/{number:02}.csv" for number in range(1, 30)]
 
 
-def test_at_most_the_limit_is_taken_at_once_and_the_rest_at_the_next_look():
-    listing = [stored(f"acme/{number}.csv", at=number) for number in range(5)]
-    first = new_files(listing, {}, [], limit=2)
-    assert keys(first) == ["acme/0.csv", "acme/1.csv"]
-    known: dict[tuple[str, str], str | None] = {(each.key, each.version): "b" for each in first.register}
-    assert keys(new_files(listing, known, [], limit=2)) == ["acme/2.csv", "acme/3.csv"]
-
-
-def test_what_the_limit_leaves_out_is_not_forgotten():
+def test_what_waits_and_is_listed_is_never_forgotten():
     listing = [growing(f"acme/{number}.csv", at=number) for number in range(3)]
     seen = [(each.key, each.version) for each in listing]
-    decision = new_files(listing, dict.fromkeys(seen), seen, limit=1)
-    assert (len(decision.register), decision.remember, decision.forget) == (1, (), ())
+    decision = new_files(listing, dict.fromkeys(seen), seen)
+    assert (len(decision.ready), decision.remember, decision.forget) == (3, (), ())
+
+
+def test_at_most_the_limit_is_taken_the_oldest_first():
+    listing = [stored(f"acme/{number}.csv", at=-number) for number in range(5)]
+    assert taken(listing, 2) == ["acme/4.csv", "acme/3.csv"]
+
+
+def test_a_client_that_sends_a_thousand_files_does_not_hold_up_one_that_sends_two():
+    flood = [stored(f"acme/{number:04}.csv", at=-1000 + number) for number in range(1000)]
+    others = [stored("beta/1.csv", at=1), stored("beta/2.csv", at=2), stored("gamma/1.csv", at=3)]
+    assert taken([*flood, *others], 6) == [
+        "acme/0000.csv",
+        "beta/1.csv",
+        "gamma/1.csv",
+        "acme/0001.csv",
+        "beta/2.csv",
+        "acme/0002.csv",
+    ]
+
+
+def test_files_of_one_client_in_several_folders_are_in_one_line():
+    assert taken([stored("acme/b/1.csv", at=2), stored("acme/a.csv", at=3), stored("acme/c/1.csv", at=1)]) == [
+        "acme/c/1.csv",
+        "acme/b/1.csv",
+        "acme/a.csv",
+    ]
 
 
 def test_the_same_version_listed_twice_in_one_look_does_not_count_as_two_looks():
-    assert new_files([growing(), growing()], {}, []).register == ()
+    assert new_files([growing(), growing()], {}, []).ready == ()
 
 
 def test_versions_are_told_apart_by_key_and_version_together():
@@ -137,3 +163,44 @@ def test_manifests_and_what_lies_outside_a_clients_folder_are_not_order_files(ke
 def test_a_manifest_seen_beside_its_file_does_not_hold_the_file_back():
     listing = [stored("acme/orders.manifest.json"), stored("acme/orders.csv")]
     assert keys(new_files(listing, {}, [])) == ["acme/orders.csv"]
+
+
+class Reads:
+    """Something to read that fails so many times first."""
+
+    def __init__(self, error: type[StorageError], fails: int) -> None:
+        self.error, self.fails, self.asked = error, fails, 0
+
+    def __call__(self) -> str:
+        self.asked += 1
+        if self.asked <= self.fails:
+            raise self.error
+        return "rows"
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    taken: list[float] = []
+    monkeypatch.setattr(landing.time, "sleep", taken.append)
+    return taken
+
+
+@pytest.mark.parametrize("error", [ObjectGone, ObjectDenied])
+def test_o08_what_cannot_be_read_for_a_moment_is_read_then(pauses: list[float], error: type[StorageError]):
+    assert patiently(Reads(error, READ_TRIES - 1)) == "rows"
+    assert pauses == [landing.READ_PAUSE_S] * (READ_TRIES - 1)
+
+
+@pytest.mark.parametrize("error", [ObjectGone, ObjectDenied])
+def test_o08_what_cannot_be_read_is_given_up_after_three_tries(pauses: list[float], error: type[StorageError]):
+    reads = Reads(error, 99)
+    with pytest.raises(error):
+        patiently(reads)
+    assert reads.asked == READ_TRIES == 3
+
+
+def test_a_file_that_is_another_one_now_is_not_asked_for_again(pauses: list[float]):
+    reads = Reads(ObjectChanged, 99)
+    with pytest.raises(ObjectChanged):
+        patiently(reads)
+    assert (reads.asked, pauses) == (1, [])

@@ -1,4 +1,4 @@
-"""What is peculiar to a folder as a store: names, links, growing files; the rest is in pipeline/test_storage_s3.py."""
+"""What is peculiar to a folder as a store: names, links, growing files; the rest is in pipeline/test_storage_every.py."""
 
 from __future__ import annotations
 
@@ -223,3 +223,35 @@ def test_a_folder_does_without_boto3(store):
 
     code = "import sys, orders_pipeline.storage; sys.exit('boto3' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_folders_nested_without_end_are_listed_as_far_as_a_key_can_say_and_no_further(store, root, caplog):
+    depth = root / "a"
+    for _ in range(600):  # keys of more than 1,024 bytes, and deeper than calls may be nested
+        depth /= "b"
+    depth.mkdir(parents=True)
+    store.put("a/b/c/orders.csv", b"1")
+    (depth / "too-deep.csv").write_bytes(b"1")
+    assert [stored.key for stored in store.list()] == ["a/b/c/orders.csv"]
+    assert "left out" in caplog.text
+
+
+def test_a_page_looks_only_at_the_files_it_is_asked_for(store, root, monkeypatch):
+    for number in range(5):
+        store.put(f"a/{number}", b"1")
+    monkeypatch.setattr("orders_pipeline.storage.folder.PAGE_OBJECTS", 2)
+    pages = store.pages()
+    first = next(pages)
+    store.put("a/3", b"changed meanwhile")
+    assert [stored.key for stored in first.objects] == ["a/0", "a/1"]
+    assert [stored.size for page in pages for stored in page.objects] == [1, 17, 1]
+
+
+def test_a_file_that_goes_while_the_folder_is_listed_is_not_listed(store, root, monkeypatch):
+    for number in range(4):
+        store.put(f"a/{number}", b"1")
+    monkeypatch.setattr("orders_pipeline.storage.folder.PAGE_OBJECTS", 2)
+    pages = store.pages()
+    next(pages)
+    store.delete("a/2")
+    assert [stored.key for page in pages for stored in page.objects] == ["a/3"]

@@ -226,7 +226,7 @@ def test_input_094_one_bad_row_does_not_hold_the_others(run):
     rows = order_rows(10_000)
     rows[4_321] = order_row(client_order_ref="ORD-4322", amount="abc")
     outcome = run(rows, chunk_rows=3_000)
-    assert outcome.summary == Validated(9_999, 1, 9_999_000, Counter({"R_AMOUNT_FORMAT": 1}), Counter())
+    assert outcome.summary == Validated(9_999, 1, 9_999_000, 9_999_000, 1, Counter({"R_AMOUNT_FORMAT": 1}), Counter())
     assert outcome.accepted_rows == [number for number in range(1, 10_001) if number != 4_322]
     assert [one["import_row_number"] for one in outcome.rejections] == [4_322]
 
@@ -266,7 +266,7 @@ def test_details_say_limits_and_hints(run):
 
 def test_an_empty_staged_file_gives_two_empty_files(run):
     outcome = run([])
-    assert outcome.summary == Validated(0, 0, 0, Counter(), Counter())
+    assert outcome.summary == Validated()
     assert outcome.accepted.num_rows == len(outcome.rejections) == 0
 
 

@@ -29,6 +29,21 @@ ORDER BY again_no DESC LIMIT 1
 UPDATE batches SET source_sha256 = :source_sha256, source_bytes = :source_bytes, duplicate_of = NULL
 WHERE batch_id = :batch_id
 
+-- name: set_source_again
+-- The same bytes came before, and the client may send them again: the next repeat.
+UPDATE batches SET source_sha256 = :source_sha256, source_bytes = :source_bytes, duplicate_of = NULL, again_no = :again_no
+WHERE batch_id = :batch_id
+
+-- name: set_control
+-- What the client says of its file: the manifest beside it and the sequence number in its name.
+UPDATE batches SET manifest = CAST(:manifest AS jsonb), sequence_series = :series, sequence_number = :number
+WHERE batch_id = :batch_id
+
+-- name: latest_before
+-- The highest number below this one in a client's series.
+SELECT max(sequence_number) FROM batches
+WHERE client_code = :client_code AND sequence_series = :series AND sequence_number < :number
+
 -- name: set_duplicate
 -- The same bytes came before, as another batch.
 UPDATE batches SET source_sha256 = :source_sha256, source_bytes = :source_bytes, duplicate_of = :duplicate_of
@@ -37,7 +52,8 @@ WHERE batch_id = :batch_id
 -- name: set_staged
 -- What staging learned of the file.
 UPDATE batches SET status = 'staged', encoding = :encoding,
-                   source_layout = CAST(:source_layout AS jsonb), bulk_import_group = :bulk_import_group,
+                   source_layout = CAST(:source_layout AS jsonb), corrects = :corrects,
+                   bulk_import_group = :bulk_import_group,
                    rows_total = :rows_total, rows_blank = :rows_blank
 WHERE batch_id = :batch_id AND status = 'received'
 
@@ -45,6 +61,11 @@ WHERE batch_id = :batch_id AND status = 'received'
 -- What validation decided, before the rows are loaded.
 UPDATE batches SET status = 'validated', rows_accepted = :rows_accepted, rows_rejected = :rows_rejected,
                    amount_accepted = :amount_accepted, cells_normalised = CAST(:cells_normalised AS jsonb)
+WHERE batch_id = :batch_id AND status = 'staged'
+
+-- name: set_refused
+-- A validated file is given back as a whole: none of its rows is accepted.
+UPDATE batches SET rows_accepted = 0, rows_rejected = rows_total - rows_blank, amount_accepted = 0
 WHERE batch_id = :batch_id AND status = 'staged'
 
 -- name: set_loaded
@@ -77,12 +98,54 @@ SELECT stage, seconds FROM batch_stages WHERE batch_id = :batch_id
 -- The group of a client's batch, for the file that corrects it.
 SELECT bulk_import_group FROM batches WHERE batch_id = :batch_id AND client_code = :client_code
 
+-- name: import_group
+-- How many batches a file and its corrections are, how many of their rows still wait for a correction, and in which.
+-- A row is answered when a loaded correction names it, or when its order is in the group already.
+WITH members AS (
+    SELECT batch_id, corrects FROM batches
+    WHERE bulk_import_group = :bulk_import_group AND status NOT IN ('received', 'staged', 'validated')
+      AND (status <> 'rejected' OR coalesce(status_code, '') NOT LIKE 'F\_%')
+), open_rows AS (
+    SELECT batch_id, import_row_number FROM rejections JOIN members USING (batch_id)
+    WHERE import_row_number IS NOT NULL
+      AND NOT EXISTS (SELECT FROM corrections JOIN members AS later ON later.batch_id = corrections.batch_id
+                      WHERE corrections.corrects = rejections.batch_id
+                        AND corrections.corrects_row = rejections.import_row_number)
+    GROUP BY batch_id, import_row_number
+    HAVING NOT bool_and(code = 'R_REF_DUP_IN_FILE'
+                        OR (code = 'R_REF_EXISTS' AND detail->>'batch_id' IN (SELECT batch_id FROM members)))
+)
+SELECT (SELECT count(*) FROM members) AS batches, count(*) AS rows_open,
+       coalesce(array_agg(DISTINCT batch_id ORDER BY batch_id), '{}') AS open_in
+FROM open_rows
+
 -- name: batches_without_run
 -- Registered batches that nobody works on and no run was requested for lately.
 SELECT batch_id, client_code, csv_source, run_requests FROM batches
 WHERE status = 'received' AND landing_key IS NOT NULL
   AND (run_requested_at IS NULL OR run_requested_at < now() - make_interval(secs => :patience_s))
   AND NOT EXISTS (SELECT FROM workers WHERE workers.batch_id = batches.batch_id AND ended_at IS NULL)
+ORDER BY received_at, batch_id LIMIT :limit
+
+-- name: stalled_batches
+-- Unfinished batches that nobody works on and that have something to do: those that wait for a person are not among them.
+SELECT batch_id, client_code, run_requests, payments_due, notifications_due
+FROM batches
+CROSS JOIN LATERAL (
+    SELECT EXISTS (SELECT FROM payments WHERE payments.batch_id = batches.batch_id AND settled_at IS NULL
+                   AND next_attempt_at <= now()) AS payments_due,
+           EXISTS (SELECT FROM notifications WHERE notifications.batch_id = batches.batch_id
+                   AND notifications.status IN ('ready', 'sending', 'unknown')
+                   AND next_attempt_at <= now()) AS notifications_due,
+           NOT EXISTS (SELECT FROM payments WHERE payments.batch_id = batches.batch_id AND settled_at IS NULL)
+           AND NOT EXISTS (SELECT FROM notifications WHERE notifications.batch_id = batches.batch_id
+                           AND notifications.status NOT IN ('sent', 'failed')) AS nothing_open
+) AS due
+WHERE finished_at IS NULL AND (status <> 'received' OR landing_key IS NULL)
+  AND idle_since < now() - make_interval(secs => :patience_s)
+  AND (status <> 'paused' OR payments_due OR notifications_due OR nothing_open)
+  AND (run_requested_at IS NULL OR run_requested_at
+       < now() - make_interval(secs => least(:patience_s * 2 ^ least(run_requests, 10), :longest_s)))
 ORDER BY received_at, batch_id LIMIT :limit
 
 -- name: count_run_request

@@ -2,9 +2,14 @@
 -- Take a chunk of a batch for loading; touches nothing when it is loaded already.
 INSERT INTO loaded_chunks (batch_id, chunk_no, rows) VALUES (:batch_id, :chunk_no, :rows) ON CONFLICT DO NOTHING
 
+-- name: order_column_types
+-- The columns of orders and their types.
+SELECT attname AS name, format_type(atttypid, atttypmod) AS type FROM pg_attribute
+WHERE attrelid = to_regclass('orders') AND attnum > 0 AND NOT attisdropped
+
 -- name: copy_orders
 -- Accepted rows, straight into the table; the columns are the catalogue's.
-COPY orders ({columns}) FROM STDIN WITH (FORMAT csv)
+COPY orders ({columns}) FROM STDIN WITH (FORMAT binary)
 
 -- name: create_contested_orders
 -- A place beside the table for a chunk that may collide with another batch.
@@ -12,7 +17,7 @@ CREATE TEMPORARY TABLE contested_orders ON COMMIT DROP AS SELECT {columns} FROM 
 
 -- name: copy_contested_orders
 -- The same rows, beside the table.
-COPY contested_orders ({columns}) FROM STDIN WITH (FORMAT csv)
+COPY contested_orders ({columns}) FROM STDIN WITH (FORMAT binary)
 
 -- name: insert_contested_orders
 -- Those whose reference is still free.
@@ -42,6 +47,10 @@ WHERE lower(client_order_ref) = ANY(:refs) AND client_code = :client_code AND ba
 -- What validation gave back.
 COPY rejections (batch_id, import_row_number, line, column_name, code, detail) FROM STDIN WITH (FORMAT csv)
 
+-- name: copy_corrections
+-- Which rows of which batch the rows of a correcting file answer.
+COPY corrections (batch_id, import_row_number, corrects, corrects_row) FROM STDIN WITH (FORMAT csv)
+
 -- name: insert_file_rejection
 -- A whole file is given back, once.
 INSERT INTO rejections (batch_id, line, column_name, code, detail)
@@ -53,6 +62,25 @@ WHERE NOT EXISTS (SELECT FROM rejections WHERE batch_id = :batch_id AND code = :
 -- A batch's rejections in the order of the file.
 SELECT import_row_number, line, column_name, code, detail FROM rejections
 WHERE batch_id = :batch_id ORDER BY import_row_number NULLS FIRST, rejection_id
+
+-- name: troubled_orders
+-- Accepted orders that were not paid, or whose customer could not be told, with the service's code.
+SELECT import_row_number, NULL AS line, NULL AS column_name, client_order_ref,
+       CASE status WHEN 'declined' THEN 'P_DECLINED' ELSE 'P_UNKNOWN' END AS code,
+       coalesce(jsonb_build_object('reason', last.outcome_code), '{}') AS detail
+FROM orders LEFT JOIN LATERAL (
+    SELECT outcome_code FROM payments JOIN payment_orders AS share USING (payment_id)
+    WHERE share.order_id = orders.order_id ORDER BY payments.created_at DESC, payments.payment_id LIMIT 1
+) AS last ON true
+WHERE batch_id = :batch_id AND status IN ('declined', 'unknown')
+UNION ALL
+SELECT import_row_number, NULL, NULL, client_order_ref, 'N_FAILED',
+       jsonb_build_object('reason', notifications.outcome_code)
+FROM notifications
+JOIN notification_orders AS member USING (notification_id)
+JOIN orders USING (order_id)
+WHERE notifications.batch_id = :batch_id AND notifications.status = 'failed'
+ORDER BY import_row_number, code
 
 -- name: rejections_by_code
 -- How many rows (or files) each code gave back.

@@ -1,0 +1,87 @@
+"""Control: what a client says of its own file, noted when the file arrives and held against it.
+
+The manifest beside the file, the sequence number in its name, and how many bad rows its profile puts up with. What
+manifests and numbers mean is in `manifest.py` and `sequences.py`; the steps of a file are in `intake.py`.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Row
+
+from orders_pipeline import sequences
+from orders_pipeline.clients import Profile
+from orders_pipeline.database import Transaction
+from orders_pipeline.manifest import MOST_BYTES, Manifest, manifest_name, read_manifest
+from orders_pipeline.rejections import FileRejected, Rejection
+from orders_pipeline.sequences import Position
+from orders_pipeline.storage import KeyRefused, Storage
+from orders_pipeline.validation import Validated
+
+
+def manifest_beside(path: Path) -> Manifest | None:
+    """Return the manifest beside a local file, if there is one; raise FileRejected."""
+    manifest = path.with_name(manifest_name(path.name))
+    if not os.path.lexists(manifest):  # nor is there one where its name would be too long for a file
+        return None
+    try:
+        with manifest.open("rb") as file:
+            return read_manifest(file.read(MOST_BYTES + 1))
+    except OSError:
+        raise FileRejected("F_DENIED") from None
+
+
+def landed_manifest(landing: Storage, landing_key: str, copy: Path) -> Manifest | None:
+    """Return the manifest beside a landed file, if there is one, by way of a local copy; raise FileRejected."""
+    try:
+        landed = landing.head(manifest_name(landing_key))
+    except KeyRefused:  # its name would be too long
+        return None
+    if landed is None:
+        return None
+    if landed.size > MOST_BYTES:
+        raise FileRejected("F_MANIFEST")
+    landing.fetch(landed, copy)
+    return read_manifest(copy.read_bytes())
+
+
+def note(transaction: Transaction, batch_id: str, profile: Profile, name: str, manifest: Manifest | None) -> None:
+    """Keep what the client says of a batch's file, which it called `name`."""
+    position = sequences.position_of(name, profile.sequence) if profile.sequence is not None else None
+    transaction.execute(
+        "set_control",
+        batch_id=batch_id,
+        manifest=None if manifest is None else manifest.model_dump_json(exclude_none=True),
+        series=None if position is None else position.series,
+        number=None if position is None else position.number,
+    )
+
+
+def manifest_of(batch: Row[Any]) -> Manifest | None:
+    """Return the manifest that came with a batch."""
+    return None if batch.manifest is None else Manifest.model_validate(batch.manifest)
+
+
+def sequence_gap(transaction: Transaction, batch: Row[Any]) -> list[Rejection]:
+    """Return a warning when a file of the client's sequence seems to be missing before this one."""
+    if batch.sequence_number is None:
+        return []
+    position = Position(batch.sequence_series, batch.sequence_number)
+    latest = transaction.scalar(
+        "latest_before", client_code=batch.client_code, series=position.series, number=position.number
+    )
+    missing = sequences.missing_before(position, latest)
+    detail = {"expected": str(missing), "found": str(position.number)}
+    return [] if missing is None else [Rejection(None, None, None, "W_SEQUENCE_GAP", detail)]
+
+
+def check_validated(profile: Profile, manifest: Manifest | None, result: Validated) -> None:
+    """Refuse a file whose yen are not those of its manifest, or of which more rows are bad than the profile allows."""
+    if manifest is not None:
+        manifest.check_amount(result.amount_sent, result.amounts_unreadable)
+    limit = profile.most_bad_rows(result.rows_accepted + result.rows_rejected)
+    if result.rows_rejected > limit:
+        raise FileRejected("F_TOO_MANY_ERRORS", {"rejected": str(result.rows_rejected), "limit": str(limit)})

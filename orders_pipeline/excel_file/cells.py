@@ -1,0 +1,172 @@
+"""The texts and the cells of a workbook's parts, read as a stream: what is stored, not yet what is shown.
+
+Only what `package` let pass is read here. The library could do it, but takes five times as long and builds objects
+for every text; the rest of a workbook, which is small, is left to it (`excel_file`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import IO, NamedTuple
+from xml.parsers import expat
+
+from orders_pipeline.excel_file.formats import Value
+
+MAIN_NAMESPACE = "http://schemas.openxmlformats.org/spreadsheetml/2006/main "
+
+_BLOCK = 64 << 10
+_ROW, _CELL, _VALUE, _STRING, _INLINE, _RUN_TEXT, _PHONETIC = (
+    MAIN_NAMESPACE + name for name in ("row", "c", "v", "si", "is", "t", "rPh")
+)
+_WHOLE_NUMBER = re.compile("-?[0-9]+")
+_ESCAPED = re.compile("_x([0-9A-Fa-f]{4})_")
+
+
+class Cell(NamedTuple):
+    """A cell with a value: its column from 1, the number of its style, and whether the value is an error like #REF!."""
+
+    column: int
+    style: int
+    value: Value
+    is_error: bool
+
+
+def column_number(letters: str) -> int:
+    """Return the number of a column from 1: A is 1, XFD 16,384; raise ValueError for what is no column."""
+    if not (letters.isascii() and letters.isalpha() and len(letters) <= 3):
+        raise ValueError("no column")
+    number = 0
+    for letter in letters.upper():
+        number = number * 26 + ord(letter) - ord("A") + 1
+    return number
+
+
+def read_texts(stream: IO[bytes]) -> list[str]:
+    """Return the texts that the cells of a workbook share, without their readings (furigana)."""
+    reader = _TextReader()
+    for _ in _feed(stream, reader):
+        pass
+    return reader.texts
+
+
+def read_rows(stream: IO[bytes], texts: Sequence[str]) -> Iterator[tuple[int, list[Cell]]]:
+    """Read the rows a sheet holds, each with its number from 1 and its cells that have a value; `texts` are the shared."""
+    reader = _RowReader(texts)
+    for _ in _feed(stream, reader):
+        yield from reader.rows
+        reader.rows = []
+
+
+def _feed(stream: IO[bytes], reader: _TextReader) -> Iterator[None]:
+    """Feed a stream to a reader, block by block."""
+    parser = expat.ParserCreate(namespace_separator=" ")
+    parser.buffer_text = True
+    parser.StartElementHandler = reader.start
+    parser.EndElementHandler = reader.end
+    parser.CharacterDataHandler = reader.characters
+    while block := stream.read(_BLOCK):
+        parser.Parse(block)
+        yield
+
+
+class _TextReader:
+    """Collects texts: of the parts of each that are formatted differently, but not of what only says how it is read."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self._parts: list[str] = []
+        self._collects = self._is_reading = False
+
+    def start(self, name: str, _attributes: dict[str, str]) -> None:
+        """Take the beginning of an element."""
+        if name == _RUN_TEXT:
+            self._collects = not self._is_reading
+        elif name == _PHONETIC:
+            self._is_reading = True
+
+    def end(self, name: str) -> None:
+        """Take the end of an element."""
+        if name == _RUN_TEXT:
+            self._collects = False
+        elif name == _PHONETIC:
+            self._is_reading = False
+        elif name == _STRING:
+            self.texts.append(_unescaped(self._taken()))
+
+    def characters(self, text: str) -> None:
+        """Take text between elements."""
+        if self._collects:
+            self._parts.append(text)
+
+    def _taken(self) -> str:
+        text = "".join(self._parts)
+        self._parts.clear()
+        return text
+
+
+class _RowReader(_TextReader):
+    """Collects rows of cells; `rows` holds those that are complete."""
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        super().__init__()
+        self._shared = texts
+        self.rows: list[tuple[int, list[Cell]]] = []
+        self._row = self._column = 0
+        self._kind, self._style = "n", 0
+        self._cells: list[Cell] = []
+        self._columns: dict[str, int] = {}
+
+    def start(self, name: str, attributes: dict[str, str]) -> None:
+        """Take the beginning of an element."""
+        if name == _VALUE:
+            self._collects = True
+        elif name == _CELL:
+            letters = attributes.get("r", "").rstrip("0123456789")
+            if letters and letters not in self._columns:
+                self._columns[letters] = column_number(letters)
+            self._column = self._columns[letters] if letters else self._column + 1
+            self._kind, self._style = attributes.get("t", "n"), int(attributes.get("s", 0))
+        elif name == _ROW:
+            self._row = int(attributes.get("r", self._row + 1))
+            self._column, self._cells = 0, []
+        else:
+            super().start(name, attributes)
+
+    def end(self, name: str) -> None:
+        """Take the end of an element."""
+        if name == _VALUE:
+            self._collects = False
+        elif name == _CELL:
+            if stored := self._taken():
+                self._cells.append(Cell(self._column, self._style, self._value(stored), self._kind == "e"))
+        elif name == _ROW:
+            self.rows.append((self._row, self._cells))
+        else:
+            super().end(name)
+
+    def _value(self, stored: str) -> Value:
+        match self._kind:
+            case "n":
+                return int(stored) if _WHOLE_NUMBER.fullmatch(stored) else float(stored)
+            case "s":
+                return self._shared[int(stored)]
+            case "b":
+                return stored != "0"
+            case "d":
+                return datetime.fromisoformat(stored).replace(tzinfo=None)
+            case _:
+                return _unescaped(stored)
+
+
+def _unescaped(text: str) -> str:
+    """Return a text with the characters that XML cannot hold (_x000D_), and with LF between its lines."""
+    if "_x" in text:
+        text = _ESCAPED.sub(_character, text)
+    return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
+
+
+def _character(found: re.Match[str]) -> str:
+    code = int(found[1], 16)
+    return found[0] if 0xD800 <= code <= 0xDFFF else chr(code)

@@ -1,0 +1,287 @@
+"""Q01 to Q05: the same work begun by several at once, or begun again, is done once."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from threading import Barrier
+from typing import Any, TypeVar
+
+import pytest
+
+from orders_pipeline import intake, landing, notifications, reports, runs, workers
+from orders_pipeline.clients import Profile
+from orders_pipeline.payments import settle
+from orders_pipeline.payments.settle import PaymentLedger
+from orders_pipeline.rejections import FileRejected
+from orders_pipeline.settlement import settling
+from orders_pipeline.synthetic import write_sample
+from orders_pipeline.system import System, open_system
+from orders_pipeline.workers import BatchBusy, working_on
+from orders_pipeline_tests.commands import end, start, wait_for
+from orders_pipeline_tests.factories import order_row
+from orders_pipeline_tests.house import House, check_finished, open_house
+from orders_pipeline_tests.order_file import OrderFile
+
+CLIENT = "acme"
+EVERYBODY = 8
+Done = TypeVar("Done")
+
+
+@pytest.fixture(scope="module")
+def house(server_url: str, template: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    with open_house(server_url, template, tmp_path_factory.mktemp("house")) as opened:
+        yield opened
+
+
+@pytest.fixture
+def client(request: pytest.FixtureRequest) -> str:
+    """A client of the test's own."""
+    return str(request.node.name).removeprefix("test_")[:32]
+
+
+def at_once(house: House, tasks: Sequence[Callable[[System], Done]]) -> list[Done]:
+    """Do all tasks at the same moment, each with a system of its own, as processes would."""
+    together = Barrier(len(tasks))
+
+    def do(task: Callable[[System], Done]) -> Done:
+        with open_system(house.system.settings, house.system.endpoints) as system:
+            together.wait(timeout=60)
+            return task(system)
+
+    with ThreadPoolExecutor(len(tasks)) as pool:
+        return list(pool.map(do, tasks))
+
+
+def drop(house: House, client: str, name: str, content: bytes) -> None:
+    path = Path(house.system.settings.landing_location) / client / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
+def arrived(house: House) -> list[str]:
+    """Return the batches that the landing's files become."""
+    landing.look(house.system.database, house.system.landing)
+    return landing.look(house.system.database, house.system.landing)
+
+
+def orders(*references: str) -> bytes:
+    file = OrderFile("utf-8")
+    for reference in references:
+        file.add(order_row(client_order_ref=reference, order_date=""))
+    return file.text.encode()
+
+
+def books(house: House, batch_id: str) -> list[list[tuple[Any, ...]]]:
+    """Return all that our tables say of a batch's orders, payments and notifications."""
+    return [
+        house.rows(f"SELECT * FROM {table} WHERE batch_id = %s ORDER BY {key}", batch_id)
+        for table, key in (("orders", "order_id"), ("payments", "payment_id"), ("notifications", "notification_id"))
+    ]
+
+
+def test_q01_one_file_imported_by_eight_at_once_is_one_batch_and_seven_are_told_which(
+    house: House, client: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "orders.csv"
+    path.write_bytes(orders("Q01-1", "Q01-2"))
+
+    def receive(system: System) -> tuple[str, str]:
+        try:
+            return "taken", intake.import_file(system, path, client, again=False)
+        except FileRejected as refusal:
+            return refusal.code, refusal.detail["batch_id"]
+
+    said = at_once(house, [receive] * EVERYBODY)
+    assert sorted(word for word, _ in said) == ["F_DUPLICATE_FILE"] * (EVERYBODY - 1) + ["taken"]
+    assert len({batch_id for _, batch_id in said}) == 1
+    assert house.rows("SELECT count(*) FROM batches WHERE client_code = %s", client) == [(1,)]
+
+
+def test_q01_one_file_landed_under_eight_names_and_read_at_once_is_one_batch_and_seven_name_it(
+    house: House,
+) -> None:
+    for number in range(EVERYBODY):
+        drop(house, "q01names", f"{number}.csv", orders("Q01-names"))
+    batch_ids = arrived(house)
+
+    def stage(batch_id: str) -> Callable[[System], None]:
+        return lambda system: intake.stage_batch(system, batch_id)
+
+    at_once(house, [stage(batch_id) for batch_id in batch_ids])
+    found = house.rows("SELECT batch_id, status, duplicate_of FROM batches WHERE client_code = 'q01names'")
+    (taken,) = [batch_id for batch_id, status, _ in found if status == "staged"]
+    others = [(status, duplicate_of) for batch_id, status, duplicate_of in found if batch_id != taken]
+    assert others == [("rejected", taken)] * (EVERYBODY - 1)
+
+
+def test_q01_eight_hosts_that_look_at_the_landing_at_once_make_one_batch_of_a_file(house: House, client: str) -> None:
+    for number in range(5):
+        drop(house, client, f"{number}.csv", orders(f"Q01-{number}"))
+    landing.look(house.system.database, house.system.landing)
+    at_once(house, [lambda system: landing.look(system.database, system.landing)] * EVERYBODY)
+    assert house.rows("SELECT count(*) FROM batches WHERE client_code = %s", client) == [(5,)]
+
+
+@pytest.mark.soak
+def test_q01_one_file_imported_by_eight_processes_at_once_is_paid_once(house: House, tmp_path: Path) -> None:
+    path = tmp_path / "orders.csv"
+    write_sample(path, rows=20, seed=1, bad=0)
+    processes = [start(house.environment(), "import", path, "--client", "q01soak", "--json") for _ in range(EVERYBODY)]
+    ended = [end(process) for process in processes]
+    assert sorted(each.returncode for each in ended) == [0] + [4] * (EVERYBODY - 1)
+    ((batch_id,),) = house.rows("SELECT batch_id FROM batches WHERE client_code = 'q01soak'")
+    assert all(batch_id in each.stdout + each.stderr for each in ended)
+    assert check_finished(house, batch_id)["orders"]["paid"] == 20
+
+
+def test_q02_what_a_worker_that_was_given_up_still_writes_changes_nothing(
+    house: House, client: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "HEARTBEAT_S", 3600.0)  # it was stopped, and so was its heartbeat
+    system, path = house.system, tmp_path / "orders.csv"
+    write_sample(path, rows=20, seed=2, bad=0)
+    batch_id = house.receive(path, client)
+    for step in (intake.stage_batch, intake.validate_batch, intake.load_batch):
+        step(system, batch_id)
+    settle.plan_batch(system.database, system.cipher, batch_id, Profile())
+    notifications.plan_batch(system.database, system.cipher, batch_id, Profile())
+    with working_on(system.database, batch_id, None) as slow:
+        able = system.payments.capabilities
+        ledger = PaymentLedger(system.database, system.cipher, slow, able, notifications.make_ready)
+        claims = ledger.claim(3)
+        assert len(claims) == 3
+        outcomes = [settle.settle_one(system.payments, claim) for claim in claims]  # sent, and booked there
+        house.rows("UPDATE workers SET lease_until = now() - interval '1 s' WHERE worker_id = %s", slow.worker_id)
+        assert house.run(batch_id) is None
+        before = books(house, batch_id)
+        ledger.record(list(zip(claims, outcomes, strict=True)))
+        assert books(house, batch_id) == before
+        assert ledger.claim(10) == []
+    assert check_finished(house, batch_id)["orders"]["paid"] == 20
+
+
+def test_q03_an_order_in_two_files_at_once_is_taken_from_one_and_given_back_from_the_other(
+    house: House, client: str, tmp_path: Path
+) -> None:
+    batch_ids = []
+    for number in range(2):
+        path = tmp_path / f"{number}.csv"
+        path.write_bytes(orders("Q03-both", f"Q03-{number}"))
+        batch_ids.append(house.receive(path, client))
+        intake.stage_batch(house.system, batch_ids[-1])
+        intake.validate_batch(house.system, batch_ids[-1])  # neither has orders yet
+
+    def load(batch_id: str) -> Callable[[System], None]:
+        return lambda system: intake.load_batch(system, batch_id)
+
+    at_once(house, [load(batch_id) for batch_id in batch_ids])
+    for batch_id in batch_ids:
+        assert house.run(batch_id) is None
+    summaries = sorted((house.summary(batch_id) for batch_id in batch_ids), key=lambda each: each["rows"]["rejected"])
+    assert [each["rejections"] for each in summaries] == [{}, {"R_REF_EXISTS": 1}]
+    check_finished(house, summaries[0]["batch_id"])
+    check_finished(house, summaries[1]["batch_id"], "completed_with_errors")
+    references = house.rows("SELECT client_order_ref FROM orders WHERE client_code = %s ORDER BY 1", client)
+    assert references == [("Q03-0",), ("Q03-1",), ("Q03-both",)]
+
+
+def test_q04_a_finished_partition_that_is_run_again_sends_nothing(house: House, client: str, tmp_path: Path) -> None:
+    path = tmp_path / "orders.csv"
+    write_sample(path, rows=15, seed=4, bad=0.2)
+    batch_id = house.take(path, client)["batch_id"]
+    before, summary = books(house, batch_id), house.summary(batch_id)
+    nobody = "http://127.0.0.1:9"  # whoever calls a service now fails
+    endpoints = replace(house.system.endpoints, payment_url=nobody, notification_url=nobody)
+    with open_system(house.system.settings, endpoints) as system:
+        assert runs.run_batch(system, house.instance, batch_id) is None
+    assert books(house, batch_id) == before
+    after = house.summary(batch_id)
+    assert {**after, "seconds": None} == {**summary, "seconds": None}
+
+
+def work_off(system: System, batch_id: str) -> None:
+    """Do all steps of a batch, but those somebody else is at."""
+    for step in (intake.stage_batch, intake.validate_batch, intake.load_batch):
+        with contextlib.suppress(BatchBusy):
+            step(system, batch_id)
+    with settling(system, batch_id, None) as settlement:
+        if settlement is not None:
+            settlement.start_notifying()
+            settlement.pay()
+            settlement.finish_notifying()
+
+
+def test_q05_batches_worked_off_by_several_at_once_in_any_order_are_each_paid_once(house: House) -> None:
+    for number in range(12):
+        drop(house, "q05", f"{number}.csv", orders(*(f"Q05-{number}-{each}" for each in range(4))))
+    batch_ids = arrived(house)
+
+    def all_of(which: Sequence[str]) -> Callable[[System], None]:
+        def do(system: System) -> None:
+            for batch_id in which:
+                work_off(system, batch_id)
+
+        return do
+
+    at_once(house, [all_of(batch_ids), all_of(batch_ids[::-1]), all_of(batch_ids)])
+    assert arrived(house) == []
+    for batch_id in batch_ids:
+        reports.finish_batch(house.system, batch_id)
+        assert check_finished(house, batch_id)["orders"]["paid"] == 4
+
+
+def most_at_once(spans: Sequence[tuple[float, float]]) -> int:
+    """Return how many of the spans (begin, end) overlap at most."""
+    return max(sum(1 for begin, end in spans if begin <= moment < end) for moment, _ in spans)
+
+
+def free_port() -> int:
+    """Return a port that is free together with the one after it, where reports are served."""
+    while True:
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", 0)) as first:
+            port = int(first.getsockname()[1])
+            with socket.create_server(("127.0.0.1", port + 1)):
+                return port
+
+
+@pytest.mark.soak
+def test_q05_a_backfill_of_all_batches_beside_the_sensor_keeps_to_the_configured_runs(house: House) -> None:
+    for number in range(5):
+        drop(house, "q05soak", f"{number}.csv", orders(*(f"Q05-soak-{number}-{each}" for each in range(4))))
+    settings = house.environment(ORDERS_SENSOR_INTERVAL_S="1", ORDERS_MAX_CONCURRENT_RUNS="2")
+    counted = "SELECT count(*) FROM batches WHERE client_code = 'q05soak' AND {}"
+    system = start(settings, "up", "--port", str(free_port()), "--json")
+    try:
+        assert system.stdout is not None
+        assert "browser" in system.stdout.readline()
+        requested = "run_requests > 0 AND batch_id IN (SELECT partition FROM dagster.dynamic_partitions)"
+        wait_for(lambda: house.rows(counted.format(requested)) == [(5,)], "all batches to be partitions")
+        batch_ids = [batch_id for (batch_id,) in house.rows("SELECT batch_id FROM batches WHERE client_code = 'q05soak'")]
+        command = ["-m", "dagster", "job", "backfill", "-m", "orders_pipeline.definitions", "-j", "process_batch"]
+        subprocess.run(
+            [sys.executable, *command, "--partitions", ",".join(batch_ids), "--noprompt"],
+            env=os.environ | settings | {"DAGSTER_HOME": str(house.system.settings.dagster_home)},
+            check=True,
+            capture_output=True,
+            timeout=120,
+        )
+        unended = "SELECT count(*) FROM dagster.runs WHERE status NOT IN ('SUCCESS', 'FAILURE', 'CANCELED')"
+        open_batches = counted.format("finished_at IS NULL")
+        wait_for(lambda: house.rows(open_batches) == house.rows(unended) == [(0,)], "all runs to end", timeout_s=900)
+    finally:
+        system.send_signal(signal.SIGINT)
+        end(system)
+    runs_made = house.rows("SELECT start_time, end_time FROM dagster.runs WHERE start_time IS NOT NULL")
+    assert len(runs_made) >= 10
+    assert most_at_once(runs_made) <= 2
+    for batch_id in batch_ids:
+        assert check_finished(house, batch_id)["orders"]["paid"] == 4

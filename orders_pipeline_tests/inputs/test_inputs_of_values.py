@@ -1,0 +1,19 @@
+"""Inputs 48 to 99, each from its bytes to what the database and the reports say, without paying."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from orders_pipeline import batches
+from orders_pipeline_tests.house import House
+from orders_pipeline_tests.inputs.case import Case
+from orders_pipeline_tests.inputs.catalogue import OF_VALUES, as_parameters
+from orders_pipeline_tests.inputs.use_cases import run_case
+
+
+@pytest.mark.parametrize("case", as_parameters(OF_VALUES))
+def test_what_becomes_of(house: House, case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "today", lambda: case.today)
+    run_case(case, house, tmp_path)

@@ -1,0 +1,46 @@
+"""A case through the use cases, in process and without paying: what the default run does with every case."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from orders_pipeline import intake, reports
+from orders_pipeline.rejections import FileRejected
+from orders_pipeline.system import System
+from orders_pipeline_tests.house import House
+from orders_pipeline_tests.inputs.case import Case
+from orders_pipeline_tests.inputs.outcome import check, system_for, write
+
+UNPAID = "paused"  # what a batch with accepted rows is until they are paid
+
+
+def finish(system: System, batch_id: str) -> str:
+    """Take a received batch as far as it goes without paying, and return its id."""
+    for step in (intake.stage_batch, intake.validate_batch, intake.load_batch):
+        step(system, batch_id)
+    reports.finish_batch(system, batch_id)
+    return batch_id
+
+
+def take(system: System, path: Path, client: str) -> str:
+    """Take a file as far as it goes without paying, and return its batch."""
+    return finish(system, intake.import_file(system, path, client, again=False))
+
+
+def run_case(case: Case, house: House, folder: Path) -> None:
+    """Assert that a case's file comes to what it must."""
+    system, earlier = system_for(case, house.system, folder), ""
+    for number, data in enumerate(case.before):
+        path = folder / f"before-{number}.csv"
+        path.write_bytes(data)
+        earlier = take(system, path, case.client)
+    path = write(case, folder)
+    if not case.at_the_door:
+        check(case, house, path, take(system, path, case.client), UNPAID, earlier)
+        return
+    with pytest.raises(FileRejected) as caught:
+        take(system, path, case.client)
+    assert caught.value.code == case.file_code
+    assert house.rows("SELECT batch_id FROM batches WHERE client_code = %s", case.client) == []

@@ -1,0 +1,327 @@
+"""Profiles: what a client's settings make of its files, from the bytes to the orders and the reports."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import openpyxl
+import psycopg
+import pytest
+
+from orders_pipeline import batches, intake, landing, personal, preview, reports
+from orders_pipeline.database import libpq_url
+from orders_pipeline.rejections import FileRejected
+from orders_pipeline.system import System
+from orders_pipeline_tests.factories import order_row
+from orders_pipeline_tests.order_file import OrderFile
+
+CLIENTS = """
+[shop]
+encoding = "cp932"
+sequence = "orders_{series}_{number}.csv"
+[shop.columns]
+client_order_ref = "受注番号"
+order_date = { header = "受注日時", until = " " }
+customer_code = "会員ID"
+customer_name = { join = ["注文者 姓", "注文者 名"] }
+customer_name_kana = { join = ["注文者 姓カナ", "注文者 名カナ"] }
+email = "注文者メールアドレス"
+phone = "注文者電話番号"
+postal_code = "郵便番号"
+ship_to_address = { join = ["都道府県", "市区町村", "番地・建物名"] }
+amount = "お支払い合計"
+payment_method = { header = "支払方法", values = { "銀行振込" = "bank_transfer", "請求書払い" = "invoice" } }
+notify_channel = { header = "連絡方法", values = { "メール" = "email", "不要" = "none" }, default = "email" }
+note = ["備考", "ショップ備考"]
+
+[strict]
+bad_rows = "refuse_file"
+[two]
+refuse_above_rows = 2
+[percent]
+refuse_above_percent = 20
+[short]
+max_rows = 3
+[small]
+max_bytes = 100
+[euc]
+encoding = "euc_jp"
+[repeats]
+same_bytes = "take"
+[counted]
+sequence = "o-{number}.csv"
+[plain]
+"""
+
+EXPORT = """\
+"受注番号","受注日時","会員ID","注文者 姓","注文者 名","注文者 姓カナ","注文者 名カナ","注文者メールアドレス",\
+"注文者電話番号","郵便番号","都道府県","市区町村","番地・建物名","商品コード一覧","商品合計","送料","お支払い合計","支払方法","連絡方法","ショップ備考"
+"SHOP-000123","{day} 10:21:33","M0001","髙橋","花子","タカハシ","ハナコ","hanako@example.com","03-1234-5678",\
+"100-0001","東京都","千代田区","千代田1-1","A;B","11,000","550","￥11,550","請求書払い","メール","午前中"
+"SHOP-000124","{day} 23:59:01","M0002","山田","太郎","ヤマダ","タロウ","taro@example.com","090-1234-5678",\
+"530-0001","大阪府","大阪市北区","","C","980","0","980","銀行振込","",""
+"SHOP-000125","{day} 23:59:59","M0003","鈴木","一","スズキ","ハジメ","hajime@example.com","",\
+"","","","","D","2000","0","2000","代金引換","不要",""
+"""
+
+
+@dataclass(frozen=True)
+class Counter:
+    """Where files are handed in and looked at."""
+
+    system: System
+    folder: Path
+
+    def file(self, content: bytes | str, name: str = "orders.csv") -> Path:
+        path = self.folder / name
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return path
+
+    def take(self, path: Path, client: str) -> dict[str, Any]:
+        """Import a file as far as its orders and reports, and return the batch's summary."""
+        batch_id = intake.import_file(self.system, path, client, again=False)
+        for step in (intake.stage_batch, intake.validate_batch, intake.load_batch):
+            step(self.system, batch_id)
+        reports.finish_batch(self.system, batch_id)
+        return reports.summarise(self.system, batch_id)
+
+    def land(self, client: str, files: dict[str, str]) -> list[dict[str, Any]]:
+        """Put files into the landing, wait until they are batches, stage and validate these and return their summaries."""
+        folder = Path(self.system.settings.landing_location) / client
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            (folder / name).write_text(content, "utf-8")
+        batch_ids = [batch_id for _ in range(2) for batch_id in landing.look(self.system.database, self.system.landing)]
+        for batch_id in batch_ids:
+            for step in (intake.stage_batch, intake.validate_batch, intake.load_batch):
+                step(self.system, batch_id)
+        return [reports.summarise(self.system, batch_id) for batch_id in batch_ids]
+
+    def errors(self, batch_id: str) -> list[dict[str, str]]:
+        with reports.report(self.system, batch_id, "errors") as path:
+            assert path is not None
+            return list(csv.DictReader(io.StringIO(path.read_bytes().decode("utf-8-sig"))))
+
+    def rows(self, statement: str, *parameters: object) -> list[tuple[Any, ...]]:
+        with psycopg.connect(libpq_url(self.system.database.url), autocommit=True) as connection:
+            return connection.execute(statement.encode(), parameters).fetchall()
+
+
+@pytest.fixture
+def counter(open_test_system: Callable[..., AbstractContextManager[System]], tmp_path: Path) -> Iterator[Counter]:
+    clients = tmp_path / "clients.toml"
+    clients.write_text(CLIENTS, "utf-8")
+    with open_test_system(clients_file=clients) as system:
+        yield Counter(system, tmp_path)
+
+
+def orders(count: int, *, bad: int = 0) -> str:
+    """Return a file of so many orders, the last ones bad."""
+    made = OrderFile("utf-8")
+    for number in range(1, count + 1):
+        amount = "x" if number > count - bad else "1000"
+        made.add(order_row(client_order_ref=f"A-{number}", amount=amount, order_date=""))
+    return made.text
+
+
+def test_a_real_shops_export_maps_without_code(counter: Counter) -> None:
+    day = batches.today()
+    export = EXPORT.format(day=f"{day:%Y/%m/%d}").replace("\n", "\r\n").encode("cp932")
+    summary = counter.take(counter.file(export, "orders_20260401_1.csv"), "shop")
+    assert summary["rows"] == {"total": 3, "accepted": 2, "rejected": 1, "blank": 0}
+    assert summary["rejections"] == {"R_PAYMENT_METHOD": 1}
+    assert counter.rows(
+        "SELECT client_order_ref, order_date, customer_code, amount, payment_method, notify_channel"
+        " FROM orders ORDER BY import_row_number"
+    ) == [
+        ("SHOP-000123", day, "M0001", 11_550, "invoice", "email"),
+        ("SHOP-000124", day, "M0002", 980, "bank_transfer", "email"),
+    ]
+    (sealed,) = counter.rows("SELECT personal FROM orders WHERE import_row_number = 1")[0]
+    assert personal.reveal(counter.system.cipher, summary["batch_id"], 1, sealed) == {
+        "customer_name": "髙橋 花子",
+        "customer_name_kana": "タカハシ ハナコ",
+        "email": "hanako@example.com",
+        "phone": "0312345678",
+        "postal_code": "100-0001",
+        "ship_to_address": "東京都 千代田区 千代田1-1",
+        "note": "午前中",
+    }
+    warning, error = counter.errors(summary["batch_id"])
+    assert warning["code"] == "W_UNKNOWN_COLUMN"
+    assert (error["column"], error["header"], error["value"]) == ("payment_method", "支払方法", "代金引換")
+
+
+def test_the_rejected_rows_of_an_export_come_back_in_its_own_form_and_load_once_corrected(counter: Counter) -> None:
+    export = EXPORT.format(day=f"{batches.today():%Y/%m/%d}").replace("\n", "\r\n").encode("cp932")
+    first = counter.take(counter.file(export), "shop")
+    with reports.report(counter.system, first["batch_id"], "rejected") as path:
+        assert path is not None
+        given_back = path.read_bytes()
+    assert given_back.splitlines()[0] == export.splitlines()[0] + b",_batch,_row,_line,_codes"
+    assert given_back.splitlines()[-1].startswith(export.splitlines()[-1])
+    second = counter.take(counter.file(given_back.replace("代金引換".encode("cp932"), "銀行振込".encode("cp932"))), "shop")
+    assert (second["corrects"], second["rows"]["accepted"]) == (first["batch_id"], 1)
+
+
+@pytest.mark.parametrize(
+    ("client", "rows", "bad", "taken"),
+    [
+        ("strict", 5, 0, True),
+        ("strict", 5, 1, False),
+        ("two", 5, 2, True),
+        ("two", 5, 3, False),
+        ("percent", 10, 2, True),
+        ("percent", 10, 3, False),
+        ("plain", 5, 4, True),
+    ],
+)
+def test_a_profile_says_how_many_bad_rows_give_the_whole_file_back(
+    counter: Counter, client: str, rows: int, bad: int, taken: bool
+) -> None:
+    summary = counter.take(counter.file(orders(rows, bad=bad)), client)
+    loaded = counter.rows("SELECT count(*) FROM orders")[0][0]
+    assert len(counter.errors(summary["batch_id"])) == bad + (not taken)
+    if taken:
+        assert (summary["rows"]["accepted"], loaded) == (rows - bad, rows - bad)
+        assert ("rejected" in summary["artifacts"]) == bool(bad)
+        return
+    assert (summary["status"], summary["status_code"]) == ("rejected", "F_TOO_MANY_ERRORS")
+    assert (summary["rows"]["accepted"], summary["rows"]["rejected"], loaded) == (0, rows, 0)
+    assert "rejected" not in summary["artifacts"]
+    assert summary["corrections"]["rows_open"] == 0
+    again = counter.take(counter.file(orders(rows)), client)
+    assert (again["rows"]["accepted"], again["rows"]["rejected"]) == (rows, 0)
+
+
+def test_a_workbook_is_an_order_file_and_its_rejected_rows_open_in_a_spreadsheet(counter: Counter) -> None:
+    workbook = openpyxl.Workbook()
+    sheet = workbook.worksheets[0]
+    good = order_row(client_order_ref="000123", order_date=batches.today(), amount=1000, phone="0312345678")
+    for row in (list(good), list(good.values()), list((good | {"client_order_ref": "000124", "amount": 0}).values())):
+        sheet.append(row)
+    sheet.cell(2, 2).number_format = sheet.cell(3, 2).number_format = "yyyy/m/d"
+    workbook.save(counter.folder / "orders.XLSX")
+    summary = counter.take(counter.folder / "orders.XLSX", "euc")
+    assert (summary["rows"]["accepted"], summary["rejections"]) == (1, {"R_AMOUNT_RANGE": 1})
+    assert counter.rows("SELECT client_order_ref, order_date, amount FROM orders") == [("000123", batches.today(), 1000)]
+    with reports.report(counter.system, summary["batch_id"], "rejected") as path:
+        assert path is not None
+        text = path.read_bytes().decode("utf-8-sig")
+    assert path.read_bytes().startswith(b"\xef\xbb\xbf")
+    corrected = counter.file(text.replace(",0,", ",10,").encode("euc_jp"))
+    assert counter.take(corrected, "euc")["corrections"] == {"batches": 2, "rows_open": 0, "open_in": []}
+
+
+def test_a_workbook_that_is_none_is_given_back_with_a_hint(counter: Counter) -> None:
+    summary = counter.take(counter.file(orders(1), "orders.xlsx"), "plain")
+    assert (summary["status"], summary["status_code"]) == ("rejected", "F_NOT_CSV")
+    assert "workbook named .xlsx" in counter.errors(summary["batch_id"])[0]["message"]
+
+
+def test_limits_are_the_clients_own(counter: Counter) -> None:
+    summary = counter.take(counter.file(orders(4)), "short")
+    assert (summary["status_code"], summary["rejections"]) == ("F_TOO_MANY_ROWS", {"F_TOO_MANY_ROWS": 1})
+    assert counter.take(counter.file(orders(3)), "short")["rows"]["accepted"] == 3
+    with pytest.raises(FileRejected) as refused:
+        counter.take(counter.file(orders(1)), "small")
+    assert (refused.value.code, refused.value.detail) == ("F_TOO_LARGE", {"limit": "100"})
+
+
+def test_an_encoding_that_was_agreed_on_is_the_only_one(counter: Counter) -> None:
+    text = orders(1)
+    assert counter.take(counter.file(text.encode("euc_jp")), "euc")["encoding"] == "euc_jp"
+    assert counter.take(counter.file(text.encode("utf-8")), "euc")["status_code"] == "F_ENCODING"
+    assert counter.take(counter.file(text.encode("euc_jp")), "plain")["status_code"] == "F_ENCODING"
+    (sealed,) = counter.rows("SELECT personal FROM orders")[0]
+    assert b"\xb8\xab" not in sealed
+    batch_id = counter.rows("SELECT batch_id FROM orders")[0][0]
+    assert personal.reveal(counter.system.cipher, batch_id, 1, sealed)["customer_name"] == "見本商店"
+
+
+def test_the_same_bytes_are_refused_by_the_earlier_batchs_id_unless_the_profile_takes_them(counter: Counter) -> None:
+    first = counter.take(counter.file(orders(1)), "plain")
+    with pytest.raises(FileRejected) as refused:
+        counter.take(counter.file(orders(1)), "plain")
+    assert (refused.value.code, refused.value.detail) == ("F_DUPLICATE_FILE", {"batch_id": first["batch_id"]})
+    taken = [counter.take(counter.file(orders(1)), "repeats") for _ in range(3)]
+    assert len({each["batch_id"] for each in taken}) == 3
+    assert [each["rows"]["accepted"] for each in taken] == [1, 0, 0]
+    assert taken[2]["rejections"] == {"R_REF_EXISTS": 1}
+
+
+def test_a_missing_number_is_noticed_once_and_the_file_is_taken_all_the_same(counter: Counter) -> None:
+    names = ["o-7.csv", "o-8.csv", "o-10.csv", "o-9.csv", "o-11.csv", "notes.csv"]
+    taken = []
+    for number, name in enumerate(names):
+        made = OrderFile("utf-8")
+        made.add(order_row(client_order_ref=f"S-{number}", order_date=""))
+        taken.append(counter.take(counter.file(made.text, name), "counted"))
+    assert [each["rows"]["accepted"] for each in taken] == [1] * 6
+    warned = [counter.errors(each["batch_id"]) for each in taken]
+    assert [len(each) for each in warned] == [0, 0, 1, 0, 0, 0]
+    assert warned[2][0]["code"] == "W_SEQUENCE_GAP"
+    assert "expected 9" in warned[2][0]["message"]
+    assert "found 10" in warned[2][0]["message"]
+
+
+@pytest.mark.parametrize(
+    ("manifest", "outcome"),
+    [
+        ({"row_count": 3, "amount_total": 3000}, None),
+        ({"row_count": 4}, {"field": "row_count", "expected": "4", "found": "3"}),
+        ({"amount_total": 2999}, {"field": "amount_total", "expected": "2999", "found": "3000"}),
+        ({"sha256": "0" * 64}, {"field": "sha256"}),
+    ],
+)
+def test_input_040_a_manifest_is_binding_when_it_is_there(
+    counter: Counter, manifest: dict[str, object], outcome: dict[str, str] | None
+) -> None:
+    path = counter.file(orders(3))
+    counter.file(json.dumps(manifest), "orders.manifest.json")
+    if outcome is not None:
+        with pytest.raises(FileRejected) as refused:
+            preview.preview(counter.system, path, "plain", again=False)
+        assert (refused.value.code, refused.value.detail) == ("F_CONTROL_TOTAL", outcome)
+    summary = counter.take(path, "plain")
+    if outcome is None:
+        assert summary["rows"]["accepted"] == 3
+        return
+    assert (summary["status"], summary["status_code"]) == ("rejected", "F_CONTROL_TOTAL")
+    assert counter.rows("SELECT status_detail FROM batches") == [(outcome,)]
+    assert counter.rows("SELECT count(*) FROM orders") == [(0,)]
+
+
+def test_a_landed_file_is_held_against_the_manifest_beside_it(counter: Counter) -> None:
+    (good,) = counter.land("plain", {"good.csv": orders(2), "good.manifest.json": '{"row_count": 2, "amount_total": 2000}'})
+    assert (good["status"], good["rows"]["accepted"]) == ("loaded", 2)
+    (cut,) = counter.land(
+        "plain", {"cut.csv": orders(3)[:-30], "cut.manifest.json": '{"row_count": 3, "amount_total": 3000}'}
+    )
+    assert (cut["status"], cut["status_code"]) == ("rejected", "F_CONTROL_TOTAL")
+    (broken,) = counter.land("plain", {"broken.csv": orders(4), "broken.manifest.json": "{"})
+    assert (broken["status"], broken["status_code"]) == ("rejected", "F_MANIFEST")
+
+
+def test_a_landed_file_with_the_same_bytes_is_another_batch_where_the_profile_takes_it(counter: Counter) -> None:
+    first, second = counter.land("repeats", {"one.csv": orders(2), "two.csv": orders(2)})
+    assert (first["rows"]["accepted"], second["rows"]["accepted"]) == (2, 0)
+    assert second["rejections"] == {"R_REF_EXISTS": 2}
+    first, second = counter.land("plain", {"one.csv": orders(2), "two.csv": orders(2)})
+    assert (second["status_code"], second["duplicate_of"]) == ("F_DUPLICATE_FILE", first["batch_id"])
+
+
+def test_a_manifest_that_cannot_be_read_refuses_the_file_before_it_is_a_batch(counter: Counter) -> None:
+    path = counter.file(orders(1))
+    counter.file('{"row_count": "many"}', "orders.manifest.json")
+    with pytest.raises(FileRejected) as refused:
+        counter.take(path, "plain")
+    assert (refused.value.code, refused.value.detail) == ("F_MANIFEST", {"field": "row_count"})
+    assert counter.rows("SELECT count(*) FROM batches") == [(0,)]

@@ -1,0 +1,108 @@
+"""Column sources: a client's own headers and words, put into the catalogue's."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pytest
+from pydantic import ValidationError
+
+from orders_pipeline.clients import ClientsError, Profile, read_clients
+from orders_pipeline.column_sources import ColumnSource
+from orders_pipeline.csv_file import stage
+from orders_pipeline.rejections import FileRejected
+from orders_pipeline_tests.csv_desk import LIMITS
+
+
+def translated(given: object, *cells: str) -> list[str]:
+    return ColumnSource.model_validate(given).translate(pa.array(cells, pa.string())).to_pylist()
+
+
+def profile(**columns: object) -> Profile:
+    return Profile.model_validate({"columns": columns})
+
+
+def test_a_name_or_a_list_of_names_is_a_header():
+    assert ColumnSource.model_validate("受注番号").headers == ("受注番号",)
+    assert ColumnSource.model_validate(["受注番号", "注文No"]).headers == ("受注番号", "注文No")
+    assert ColumnSource.model_validate({"header": "受注番号"}).names == ("受注番号",)
+
+
+@pytest.mark.parametrize("given", [{}, {"header": "a", "join": ["b", "c"]}, {"join": ["a"]}, {"surprise": 1}, 5])
+def test_a_source_that_says_nothing_or_two_things_is_refused(given):
+    with pytest.raises(ValidationError):
+        ColumnSource.model_validate(given)
+
+
+def test_words_are_compared_in_normal_form_and_unknown_ones_stay():
+    values = {"銀行振込": "bank_transfer", "カード": "card_on_file"}
+    assert translated({"values": values}, "銀行振込", " ｶｰﾄﾞ　", "代引", "") == ["bank_transfer", "card_on_file", "代引", ""]
+
+
+def test_a_cell_ends_before_a_text():
+    assert translated({"until": " "}, " 2026/04/01 10:00:00", "2026/04/01", "") == ["2026/04/01", "2026/04/01", ""]
+
+
+def test_a_default_stands_for_what_is_empty():
+    assert translated({"default": "invoice"}, "", "  ", "card_on_file") == ["invoice", "invoice", "card_on_file"]
+
+
+def test_a_column_that_is_placed_has_no_other_name_and_takes_its_headers_from_the_others():
+    names = profile(amount="請求金額", note="金額").header_names()
+    assert names["請求金額"] == "amount"
+    assert names["金額"] == "note"
+    assert "amount" not in names
+    assert names["customer_code"] == "customer_code"
+
+
+def test_a_column_with_a_default_need_not_be_in_the_file():
+    assert "payment_method" not in profile(payment_method={"default": "invoice"}).required_columns()
+    assert "payment_method" in profile(payment_method={"values": {"請求": "invoice"}}).required_columns()
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"surprise": "受注番号"},
+        {"note": "受注番号", "amount": " 受注番号"},
+        {"note": ["備考", "備考"]},
+        {"note": ["email", "メールアドレス"]},
+    ],
+)
+def test_columns_that_cannot_be_told_apart_are_refused(columns, tmp_path):
+    with pytest.raises(ValidationError):
+        profile(**columns)
+    path = tmp_path / "clients.toml"
+    path.write_text('[acme.columns]\nsurprise = "planted"\n', "utf-8")
+    with pytest.raises(ClientsError, match=r"ORDERS_CLIENTS_FILE: acme: columns has surprise") as refused:
+        read_clients(path)
+    assert "planted" not in str(refused.value)
+
+
+def staged(tmp_path, text: str, chosen: Profile) -> dict[str, tuple[int, ...]]:
+    source = tmp_path / "orders.csv"
+    source.write_text(text, "utf-8")
+    return dict(
+        stage(
+            source,
+            tmp_path / "staged.parquet",
+            header_names=chosen.header_names(),
+            required=("client_order_ref", "customer_name"),
+            joined=chosen.joined_headers(),
+            limits=LIMITS,
+        ).columns
+    )
+
+
+def test_joined_columns_stand_in_the_order_of_the_profile_wherever_they_are(tmp_path):
+    chosen = profile(customer_name={"join": ["姓", "名"]})
+    assert staged(tmp_path, "名,注文番号,姓\n太郎,A-1,山田\n", chosen)["customer_name"] == (2, 0)
+
+
+def test_a_joined_column_is_missing_when_one_part_is(tmp_path):
+    chosen = profile(customer_name={"join": ["姓", "名"]})
+    with pytest.raises(FileRejected) as refused:
+        staged(tmp_path, "注文番号,姓\nA-1,山田\n", chosen)
+    assert (refused.value.code, refused.value.detail["columns"]) == ("F_HEADER_MISSING", "customer_name")
+    with pytest.raises(FileRejected) as refused:
+        staged(tmp_path, "注文番号,姓,名,姓\nA-1,山田,太郎,鈴木\n", chosen)
+    assert refused.value.code == "F_HEADER_DUPLICATE"

@@ -1,0 +1,82 @@
+"""Manifests: read strictly, and binding in each of what they say."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from orders_pipeline.manifest import Manifest, manifest_name, read_manifest
+from orders_pipeline.rejections import FileRejected
+
+SHA256 = "ab" * 32
+
+
+def refusal(act, *arguments) -> tuple[str, dict[str, str]]:
+    with pytest.raises(FileRejected) as refused:
+        act(*arguments)
+    return refused.value.code, refused.value.detail
+
+
+@pytest.mark.parametrize(
+    ("name", "manifest"),
+    [
+        ("orders.csv", "orders.manifest.json"),
+        ("acme/2026.04.01.csv", "acme/2026.04.01.manifest.json"),
+        ("orders.xlsx", "orders.manifest.json"),
+        ("orders", "orders.manifest.json"),
+    ],
+)
+def test_a_manifest_has_the_name_of_its_file(name, manifest):
+    assert manifest_name(name) == manifest
+
+
+def test_a_manifest_holds_all_that_fits_and_nothing_else():
+    content = {"sha256": SHA256.upper(), "row_count": 3, "amount_total": 4500, "made_by": "shop 4.1"}
+    found = read_manifest(b"\xef\xbb\xbf" + json.dumps(content).encode())
+    found.check_bytes(SHA256)
+    found.check_rows(3)
+    found.check_amount(4500, 0)
+    assert "shop" not in found.model_dump_json()
+
+
+@pytest.mark.parametrize(
+    ("content", "field"),
+    [
+        (b"", None),
+        (b"[1]", None),
+        (b"{}", None),
+        (b'{"made_by": "planted"}', None),
+        (b"\xff\xfe", None),
+        (b"[" * 100_000, None),
+        (b'{"sha256": "planted"}', "sha256"),
+        (b'{"row_count": "3"}', "row_count"),
+        (b'{"row_count": 3.0}', "row_count"),
+        (b'{"row_count": true}', "row_count"),
+        (b'{"row_count": -1}', "row_count"),
+        (b'{"amount_total": 1e3}', "amount_total"),
+    ],
+)
+def test_what_is_no_manifest_is_refused_by_field_without_its_value(content, field):
+    code, detail = refusal(read_manifest, content)
+    assert code == "F_MANIFEST"
+    assert detail == ({} if field is None else {"field": field})
+
+
+def test_each_control_total_is_binding():
+    manifest = Manifest(sha256=SHA256, row_count=3, amount_total=4500)
+    assert refusal(manifest.check_bytes, "cd" * 32) == ("F_CONTROL_TOTAL", {"field": "sha256"})
+    expected = {"field": "row_count", "expected": "3", "found": "2"}
+    assert refusal(manifest.check_rows, 2) == ("F_CONTROL_TOTAL", expected)
+    expected = {"field": "amount_total", "expected": "4500", "found": "4499"}
+    assert refusal(manifest.check_amount, 4499, 0) == ("F_CONTROL_TOTAL", expected)
+
+
+def test_a_sum_that_cannot_be_known_is_not_the_manifests():
+    assert refusal(Manifest(amount_total=4500).check_amount, 4500, 1)[0] == "F_CONTROL_TOTAL"
+
+
+def test_what_a_manifest_does_not_say_is_not_checked():
+    manifest = Manifest(row_count=3)
+    manifest.check_bytes("cd" * 32)
+    manifest.check_amount(1, 7)
