@@ -1,4 +1,4 @@
-"""What Dagster loads: assets, job, sensor and the resource, put together and nothing else."""
+"""What Dagster loads: assets, jobs, sensors, schedules and the resource, put together and nothing else."""
 
 import logging
 
@@ -7,7 +7,8 @@ import dagster as dg
 from orders_pipeline.assets import ASSETS
 from orders_pipeline.jobs import process_batch
 from orders_pipeline.resources import SystemResource
-from orders_pipeline.sensors import landing_sensor
+from orders_pipeline.schedules import daily_reconciliation, reconcile
+from orders_pipeline.sensors import landing_sensor, stalled_sensor
 
 # What an asset fails with was made safe at its boundary; Dagster's own copy of the exception would name files and more.
 _redacted = logging.getLogger("dagster.redacted_errors")
@@ -16,8 +17,9 @@ _redacted.propagate = False
 
 defs = dg.Definitions(
     assets=ASSETS,
-    jobs=[process_batch],
-    sensors=[landing_sensor],
+    jobs=[process_batch, reconcile],
+    schedules=[daily_reconciliation],
+    sensors=[landing_sensor, stalled_sensor],
     resources={"system": SystemResource()},
     executor=dg.in_process_executor,
 )

@@ -1,7 +1,7 @@
 """Notifications: who is told what, when it is final, and sending it once and within the service's rate.
 
 A notification waits until the payments of all its orders are final, then it is claimed, sent and recorded like a
-payment. The tokens are kept in `rate_limit.py`, the loop in `drain.py`.
+payment. A correction tells those who know of a payment that it was given back. The tokens are kept in `rate_limit.py`, the loop in `drain.py`.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ import uuid
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import Row
 
 from orders_pipeline import personal
+from orders_pipeline.breaker import Breaker
 from orders_pipeline.clients import Profile
 from orders_pipeline.database import Database, Transaction
 from orders_pipeline.drain import drain
@@ -25,6 +26,8 @@ from orders_pipeline.http_client import Answer, NoAnswer, NotDelivered, ServiceC
 from orders_pipeline.outcomes import Outcome, OutcomeKind
 from orders_pipeline.rate_limit import RateLimiter, Stopped
 from orders_pipeline.workers import Worker, end_lost_workers
+
+Kind = Literal["result", "correction"]
 
 PATH = "/v1/notifications"
 SERVICE = "notification"
@@ -35,6 +38,8 @@ MAX_LINES = 100  # orders named one by one in a digest; the totals cover all
 ADDRESS_COLUMN = {"email": "email", "sms": "phone"}
 FINAL = frozenset({"template-not-found", "invalid-recipient", "validation"})
 NOT_ACCEPTED = frozenset({429, 503})
+BREAKER = Breaker(SERVICE)
+CORRECTION_TEMPLATE = "order-refund"
 NOTIFICATION_STATUS: Mapping[OutcomeKind, str] = {
     "succeeded": "sent",
     "declined": "failed",
@@ -91,9 +96,9 @@ class NotificationService:
         try:
             answer = self._client.call("POST", PATH, body=body, idempotency_key=message.notification_id)
         except NotDelivered as failure:
-            return Outcome("not_sent", failure.code)
+            return Outcome("not_sent", failure.code, service_failed=True)
         except NoAnswer as failure:
-            return Outcome("unknown", failure.code)
+            return Outcome("unknown", failure.code, service_failed=True)
         return _meaning(answer)
 
     def look_up(self, message: Message) -> Outcome:
@@ -101,10 +106,11 @@ class NotificationService:
         try:
             answer = self._client.call("GET", PATH, query={"dedupe_key": message.notification_id})
         except (NotDelivered, NoAnswer) as failure:
-            return Outcome("unknown", failure.code)
+            return Outcome("unknown", failure.code, service_failed=True)
         items = answer.body.get("items")
         if answer.status != 200 or not isinstance(items, list):
-            return Outcome("unknown", answer.problem, retry_after_s=answer.retry_after_s)
+            failed = answer.status != 429
+            return Outcome("unknown", answer.problem, retry_after_s=answer.retry_after_s, service_failed=failed)
         return _taken(items[0], answer) if items else Outcome("absent")
 
 
@@ -112,18 +118,21 @@ def _meaning(answer: Answer) -> Outcome:
     if answer.status in (200, 202):
         return _taken(answer.body, answer)
     if answer.status in NOT_ACCEPTED:
-        return Outcome("not_sent", answer.problem, retry_after_s=answer.retry_after_s)
-    if answer.status == 409 or not 400 <= answer.status < 500:
+        failed = answer.status == 503
+        return Outcome("not_sent", answer.problem, retry_after_s=answer.retry_after_s, service_failed=failed)
+    if answer.status == 409:
         return Outcome("unknown", answer.problem, retry_after_s=answer.retry_after_s)
+    if not 400 <= answer.status < 500:
+        return Outcome("unknown", answer.problem, retry_after_s=answer.retry_after_s, service_failed=True)
     if answer.problem in FINAL:
         return Outcome("declined", answer.code or answer.problem)
-    return Outcome("not_sent", answer.problem, stop=True)
+    return Outcome("not_sent", answer.problem, stop=True, service_failed=True)
 
 
 def _taken(body: object, answer: Answer) -> Outcome:
     service_id = body.get("id") if isinstance(body, dict) else None
     if not isinstance(service_id, str):
-        return Outcome("unknown", "answer-does-not-fit", retry_after_s=answer.retry_after_s)
+        return Outcome("unknown", "answer-does-not-fit", retry_after_s=answer.retry_after_s, service_failed=True)
     return Outcome("succeeded", None, service_id)
 
 
@@ -134,28 +143,53 @@ def plan_batch(database: Database, cipher: Cipher, batch_id: str, profile: Profi
     """
     with database.begin() as transaction:
         transaction.row("lock_batch", batch_id=batch_id)
-        groups: defaultdict[tuple[object, ...], list[int]] = defaultdict(list)
-        for row in transaction.rows("orders_to_notify", batch_id=batch_id):
-            opened = personal.reveal(cipher, batch_id, row.import_row_number, row.personal)
-            address = opened[ADDRESS_COLUMN[row.notify_channel]]
-            alone = row.order_id if profile.notifications == "per_order" else None
-            groups[row.customer_code, row.notify_channel, address, alone].append(row.order_id)
-        planned = [(str(uuid.uuid4()), key, order_ids) for key, order_ids in groups.items()]
-        if planned:
-            transaction.execute(
-                "insert_notifications",
-                batch_id=batch_id,
-                notification_ids=[notification_id for notification_id, _, _ in planned],
-                customer_codes=[key[0] for _, key, _ in planned],
-                channels=[key[1] for _, key, _ in planned],
-            )
-            members = [(notification_id, order_id) for notification_id, _, ids in planned for order_id in ids]
+        rows = transaction.rows("orders_to_notify", batch_id=batch_id)
+        members = _plan(transaction, cipher, batch_id, profile, "result", rows)
+        if members:
             transaction.execute(
                 "insert_notification_orders",
                 notification_ids=[notification_id for notification_id, _ in members],
                 order_ids=[order_id for _, order_id in members],
             )
-    return len(planned)
+    return len({notification_id for notification_id, _ in members})
+
+
+def plan_corrections(database: Database, cipher: Cipher, batch_id: str, profile: Profile) -> int:
+    """Write down the corrections for refunded orders whose customers know them as paid, and return their number."""
+    with database.begin() as transaction:
+        transaction.row("lock_batch", batch_id=batch_id)
+        rows = transaction.rows("orders_to_correct", batch_id=batch_id)
+        members = _plan(transaction, cipher, batch_id, profile, "correction", rows)
+        if members:
+            transaction.execute(
+                "set_corrections",
+                notification_ids=[notification_id for notification_id, _ in members],
+                order_ids=[order_id for _, order_id in members],
+            )
+    return len({notification_id for notification_id, _ in members})
+
+
+def _plan(
+    transaction: Transaction, cipher: Cipher, batch_id: str, profile: Profile, kind: Kind, rows: Sequence[Row[Any]]
+) -> list[tuple[str, int]]:
+    """Write down who is told and return which notification each order is in."""
+    groups: defaultdict[tuple[object, ...], list[int]] = defaultdict(list)
+    for row in rows:
+        opened = personal.reveal(cipher, batch_id, row.import_row_number, row.personal)
+        address = opened[ADDRESS_COLUMN[row.notify_channel]]
+        alone = row.order_id if profile.notifications == "per_order" else None
+        groups[row.customer_code, row.notify_channel, address, alone].append(row.order_id)
+    planned = [(str(uuid.uuid4()), key, order_ids) for key, order_ids in groups.items()]
+    if planned:
+        transaction.execute(
+            "insert_notifications",
+            batch_id=batch_id,
+            kind=kind,
+            notification_ids=[notification_id for notification_id, _, _ in planned],
+            customer_codes=[key[0] for _, key, _ in planned],
+            channels=[key[1] for _, key, _ in planned],
+        )
+    return [(notification_id, order_id) for notification_id, _, ids in planned for order_id in ids]
 
 
 def make_ready(transaction: Transaction, payment_ids: Sequence[str]) -> None:
@@ -166,31 +200,42 @@ def make_ready(transaction: Transaction, payment_ids: Sequence[str]) -> None:
 
 
 class NotificationLedger:
-    """A batch's notifications in the database, as one worker sees them."""
+    """A batch's notifications, or those of some kinds, in the database, as one worker sees them."""
 
-    def __init__(self, database: Database, cipher: Cipher, worker: Worker, profile: Profile) -> None:
+    def __init__(
+        self,
+        database: Database,
+        cipher: Cipher,
+        worker: Worker,
+        profile: Profile,
+        kinds: Sequence[Kind] = ("result", "correction"),
+    ) -> None:
         self._database = database
         self._cipher = cipher
         self._worker = worker
+        self._kinds = list(kinds)
         self._template_id = "order-result" if profile.notifications == "per_order" else "order-digest"
 
     def begin(self) -> None:
         """Take over what lost workers had claimed, release what is final, and give every open one its attempts back."""
         batch_id = self._worker.batch_id
+        BREAKER.prepare(self._database)
         with self._database.begin() as transaction:
             end_lost_workers(transaction, batch_id)
             transaction.execute("release_notifications_of_lost_workers", batch_id=batch_id)
             transaction.execute("ready_notifications_of_batch", batch_id=batch_id)
-            transaction.execute("renew_notification_attempts", batch_id=batch_id)
+            transaction.execute("renew_notification_attempts", batch_id=batch_id, kinds=self._kinds)
 
     def claim(self, limit: int) -> list[NotificationClaim]:
         """Take up to `limit` notifications that are ready; their intent is committed when this returns."""
         if self._worker.given_up.is_set():
             return []
         with self._database.begin() as transaction:
+            limit = BREAKER.allowance(transaction, limit)
             rows = transaction.rows(
                 "claim_notifications",
                 batch_id=self._worker.batch_id,
+                kinds=self._kinds,
                 worker_id=self._worker.worker_id,
                 max_attempts=MAX_ATTEMPTS,
                 limit=limit,
@@ -209,21 +254,25 @@ class NotificationLedger:
                 codes=[outcome.code for _, outcome in results],
                 delays_s=[_delay_s(claim, outcome) for claim, outcome in results],
             )
+            BREAKER.observe(transaction, [outcome for _, outcome in results])
 
     def wait_s(self) -> float | None:
         """Return the seconds until a notification is due, or None when none is left to try."""
         with self._database.begin() as transaction:
             due_s = transaction.scalar(
-                "seconds_to_next_notification", batch_id=self._worker.batch_id, max_attempts=MAX_ATTEMPTS
+                "seconds_to_next_notification",
+                batch_id=self._worker.batch_id,
+                kinds=self._kinds,
+                max_attempts=MAX_ATTEMPTS,
             )
-        return None if due_s is None else max(float(due_s), 0.0)
+            return BREAKER.wait_s(transaction, None if due_s is None else max(float(due_s), 0.0))
 
     def _read(self, row: Row[Any]) -> NotificationClaim:
         opened = personal.reveal(self._cipher, self._worker.batch_id, row.import_row_number, row.personal)
         message = Message(
             notification_id=str(row.notification_id),
             batch_id=self._worker.batch_id,
-            template_id=self._template_id,
+            template_id=CORRECTION_TEMPLATE if row.kind == "correction" else self._template_id,
             channel=row.channel,
             customer_code=row.customer_code,
             address=opened[ADDRESS_COLUMN[row.channel]],
@@ -239,6 +288,8 @@ def _variables(customer_name: str, row: Row[Any]) -> dict[str, Any]:
         for ref, amount, status in zip(row.refs, row.amounts, row.order_statuses, strict=True)
     ]
     paid = [line["amount"] for line in lines if line["outcome"] == "paid"]
+    refunded = [line["amount"] for line in lines if line["outcome"] == "refunded"]
+    given_back = {"refunded_count": len(refunded), "refunded_amount": sum(refunded)} if refunded else {}
     return {
         "customer_name": customer_name,
         "orders": lines[:MAX_LINES],
@@ -246,7 +297,7 @@ def _variables(customer_name: str, row: Row[Any]) -> dict[str, Any]:
         "paid_count": len(paid),
         "paid_amount": sum(paid),
         "declined_count": sum(line["outcome"] == "declined" for line in lines),
-    }
+    } | given_back
 
 
 def _delay_s(claim: NotificationClaim, outcome: Outcome) -> float:

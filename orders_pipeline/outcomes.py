@@ -26,6 +26,12 @@ class Outcome:
     service_id: str | None = None  # the service's own id of the payment or notification
     retry_after_s: float | None = None  # the service asks for this pause before the next try
     stop: bool = False  # a person must change something first: send nothing more
+    service_failed: bool = False  # the service did not do its part: no answer, an error of its own, or nonsense
+
+    @property
+    def answered(self) -> bool:
+        """Tell whether the service answered as it should, whatever it said."""
+        return self.kind in {"succeeded", "declined", "absent"}
 
     @property
     def hold_s(self) -> float | None:

@@ -11,13 +11,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import dagster as dg
-from dagster import DagsterRunStatus, RunsFilter
 
 from orders_pipeline.database import dagster_url
 from orders_pipeline.partitions import batch_partitions
 from orders_pipeline.settings import Settings, export_environment
 from orders_pipeline.system import System
-from orders_pipeline.workers import end_lost_workers
 
 SCHEMA = "dagster"
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
@@ -91,15 +89,3 @@ def run_batch(system: System, instance: dg.DagsterInstance, batch_id: str) -> st
         return None
     reasons = [event.step_failure_data.user_failure_data for event in result.all_events if event.is_step_failure]
     return next((reason.description for reason in reasons if reason and reason.description), "E_RUN: the run failed")
-
-
-def end_orphaned_runs(system: System, instance: dg.DagsterInstance, batch_id: str) -> int:
-    """Mark runs of a batch as failed whose process is gone, and return their number; those of live workers stay."""
-    with system.database.begin() as transaction:
-        end_lost_workers(transaction, batch_id)
-        alive = {row.run_id for row in transaction.rows("live_workers", batch_id=batch_id)}
-    started = RunsFilter(tags={"dagster/partition": batch_id}, statuses=[DagsterRunStatus.STARTED])
-    orphans = [run for run in instance.get_runs(started) if run.run_id not in alive]
-    for run in orphans:
-        instance.report_run_failed(run, "the process of this run is gone; the batch was resumed")
-    return len(orphans)

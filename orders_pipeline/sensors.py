@@ -1,20 +1,26 @@
-"""The landing sensor: files that have arrived become batches, and batches without a run get one.
+"""The sensors: files that have arrived become batches, batches without a run get one, and stalled ones get another.
 
-Which files are new is decided in `landing.py`; here a batch becomes a partition and a run request. A batch is offered
-until somebody works on it, so a lost tick or a run that never started loses nothing.
+Which files are new is decided in `landing.py`, which batches stand still in `sweep.py`; here a batch becomes a partition
+and a run request. A batch is offered until somebody works on it, so a lost tick or a run that never started loses nothing.
 """
+
+from collections.abc import Collection, Sequence
+from typing import Any
 
 import dagster as dg
 from dagster import DagsterRunStatus, RunsFilter
+from sqlalchemy import Row
 
-from orders_pipeline import landing
+from orders_pipeline import landing, sweep
 from orders_pipeline.assets.boundary import safe_errors
 from orders_pipeline.assets.intake import uploaded
 from orders_pipeline.jobs import process_batch
+from orders_pipeline.orphaned_runs import end_orphaned_runs
 from orders_pipeline.partitions import batch_partitions
 from orders_pipeline.system import System
 
 INTERVAL_S = 5
+SWEEP_INTERVAL_S = 10
 PATIENCE_S = 60.0  # a requested run may take this long to begin before it is looked for
 UNFINISHED = [
     DagsterRunStatus.QUEUED,
@@ -40,16 +46,59 @@ def landing_sensor(context: dg.SensorEvaluationContext, system: dg.ResourceParam
         return dg.SensorResult(skip_reason="no new order file in the landing")
     return dg.SensorResult(
         run_requests=requests,
-        dynamic_partitions_requests=[
-            batch_partitions.build_add_request([request.partition_key for request in requests if request.partition_key])
-        ],
-        asset_events=[uploaded(request.partition_key) for request in requests if request.partition_key],
+        dynamic_partitions_requests=[batch_partitions.build_add_request(_batch_ids(requests))],
+        asset_events=[uploaded(batch_id) for batch_id in _batch_ids(requests)],
     )
+
+
+@dg.sensor(
+    job=process_batch,
+    minimum_interval_seconds=SWEEP_INTERVAL_S,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Resumes batches that a lost process left behind, or that were paused while a service was away.",
+)
+def stalled_sensor(context: dg.SensorEvaluationContext, system: dg.ResourceParam[System]) -> dg.SensorResult:
+    """Request runs for unfinished batches that nobody works on and that could go on; end the runs of lost processes."""
+    with safe_errors(system):
+        requests = _resumptions(context.instance, system)
+    if not requests:
+        return dg.SensorResult(skip_reason="no batch stands still that could go on")
+    return dg.SensorResult(
+        run_requests=requests,
+        dynamic_partitions_requests=[batch_partitions.build_add_request(_batch_ids(requests))],
+    )
+
+
+def _resumptions(instance: dg.DagsterInstance, system: System) -> list[dg.RunRequest]:
+    stalled = sweep.stalled_batches(system.database)
+    retried = {row.batch_id for row in stalled if end_orphaned_runs(system, instance, row.batch_id)}
+    running = _with_unfinished_run(instance, [row.batch_id for row in stalled])
+    requests = []
+    with system.database.begin() as transaction:
+        for row in stalled:
+            if row.batch_id in running:
+                continue
+            number = transaction.scalar("count_run_request", batch_id=row.batch_id)
+            if row.batch_id not in retried:  # a run that ends as failed is tried again by Dagster itself
+                requests.append(_resumption(row, number))
+    return requests
+
+
+def _resumption(row: Row[Any], number: int) -> dg.RunRequest:
+    # this sensor comes again by itself: automatic retries on top of it would only fill the list of runs
+    tags = {"orders/client": row.client_code, "dagster/max_retries": "0"}
+    return dg.RunRequest(run_key=f"{row.batch_id}#{number}", partition_key=row.batch_id, tags=tags)
+
+
+def _batch_ids(requests: Sequence[dg.RunRequest]) -> list[str]:
+    return [request.partition_key for request in requests if request.partition_key]
 
 
 def _requests(instance: dg.DagsterInstance, system: System) -> list[dg.RunRequest]:
     with system.database.begin() as transaction:
         waiting = transaction.rows("batches_without_run", patience_s=PATIENCE_S, limit=landing.MAX_NEW)
+    running = _with_unfinished_run(instance, [row.batch_id for row in waiting if row.run_requests])
+    with system.database.begin() as transaction:
         return [
             dg.RunRequest(
                 run_key=f"{row.batch_id}#{transaction.scalar('count_run_request', batch_id=row.batch_id)}",
@@ -57,10 +106,13 @@ def _requests(instance: dg.DagsterInstance, system: System) -> list[dg.RunReques
                 tags={"orders/client": row.client_code},
             )
             for row in waiting
-            if row.run_requests == 0 or not _has_run(instance, row.batch_id)
+            if row.batch_id not in running
         ]
 
 
-def _has_run(instance: dg.DagsterInstance, batch_id: str) -> bool:
-    unfinished = RunsFilter(tags={"dagster/partition": batch_id}, statuses=UNFINISHED)
-    return instance.get_runs_count(unfinished) > 0
+def _with_unfinished_run(instance: dg.DagsterInstance, batch_ids: Collection[str]) -> set[str]:
+    """Return which of the batches have a run that is queued or under way, asked for all of them at once."""
+    if not batch_ids:
+        return set()
+    unfinished = RunsFilter(tags={"dagster/partition": list(batch_ids)}, statuses=UNFINISHED)
+    return {run.tags["dagster/partition"] for run in instance.get_runs(unfinished)}

@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "ORDERS_"
 MIB = 1024 * 1024
+CAPABILITIES = r"^(none|(keys|look-up|list)(,(keys|look-up|list))*)$"
 
 
 class SettingsError(Exception):
@@ -38,6 +39,7 @@ class Settings(BaseSettings):
     payment_provider: str = "rest"
     payment_url: str | None = None
     payment_token: SecretStr | None = None
+    payment_capabilities: Annotated[str, Field(pattern=CAPABILITIES)] = "keys,look-up,list"
     payment_timeout_s: Annotated[float, Field(gt=0, le=300)] = 30.0
     payment_concurrency: Annotated[int, Field(ge=1, le=256)] = 32
     notification_url: str | None = None

@@ -45,6 +45,13 @@ def settling(system: System, batch_id: str, run_id: str | None) -> Iterator[Sett
             settlement.close()
 
 
+def hurry(system: System) -> None:
+    """Let services that are left alone be tried at once: somebody asks for it."""
+    with system.database.begin() as transaction:
+        for service in (settle.BREAKER, notifications.BREAKER):
+            service.hurry(transaction)
+
+
 class Settlement:
     """One process's share in settling a batch; others may work on the same ledgers at the same time."""
 
@@ -67,7 +74,12 @@ class Settlement:
         """Drain the payments; what became of each is in the ledger."""
         system = self._system
         ledger = PaymentLedger(
-            system.database, system.cipher, self._worker, system.payments.capabilities, notifications.make_ready
+            system.database,
+            system.cipher,
+            self._worker,
+            system.payments.capabilities,
+            notifications.make_ready,
+            retry_declined_orders=self._profile.declined_payments == "retry_orders",
         )
         try:
             with _timed(system.database, self._worker.batch_id, "pay"):

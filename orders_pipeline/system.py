@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from orders_pipeline.encryption import Cipher, new_key
 from orders_pipeline.http_client import ServiceClient
 from orders_pipeline.notifications import SERVICE, NotificationService
 from orders_pipeline.payments import PROVIDERS
-from orders_pipeline.payments.gateway import PaymentGateway
+from orders_pipeline.payments.gateway import Capabilities, PaymentGateway
 from orders_pipeline.rate_limit import RateLimiter
 from orders_pipeline.settings import PREFIX, Settings, SettingsError
 from orders_pipeline.storage import Storage, open_storage
@@ -94,8 +94,8 @@ def open_system(settings: Settings, endpoints: Endpoints) -> Iterator[System]:
             cipher=Cipher.from_setting(settings.encryption_keys or development_key(settings.home)),
             clients=read_clients(settings.clients_file),
             limits=Limits(max_bytes=settings.max_bytes, max_rows=settings.max_rows),
-            payments=_provider(settings)(
-                ServiceClient(endpoints.payment_url, settings.payment_token, settings.payment_timeout_s)
+            payments=_provider(
+                settings, ServiceClient(endpoints.payment_url, settings.payment_token, settings.payment_timeout_s)
             ),
             notifications=NotificationService(
                 ServiceClient(endpoints.notification_url, settings.notification_token, settings.notification_timeout_s)
@@ -109,10 +109,12 @@ def open_system(settings: Settings, endpoints: Endpoints) -> Iterator[System]:
         )
 
 
-def _provider(settings: Settings) -> Callable[[ServiceClient], PaymentGateway]:
+def _provider(settings: Settings, client: ServiceClient) -> PaymentGateway:
     if settings.payment_provider not in PROVIDERS:
         raise SettingsError(f"{PREFIX}PAYMENT_PROVIDER is none of those there are: {', '.join(PROVIDERS)}")
-    return PROVIDERS[settings.payment_provider]
+    able = settings.payment_capabilities.split(",")
+    capabilities = Capabilities(honours_keys="keys" in able, can_look_up="look-up" in able, can_list="list" in able)
+    return PROVIDERS[settings.payment_provider](client, capabilities)
 
 
 def _open_storage(settings: Settings, url: str) -> Storage:

@@ -28,7 +28,7 @@ from orders_pipeline.rejections import REJECTIONS_SCHEMA
 Seal: TypeAlias = Callable[[pd.DataFrame], list[bytes]]
 Existing: TypeAlias = Callable[[Sequence[str]], Mapping[str, str]]
 
-CHUNK_ROWS = 20_000  # a few chunks are in memory at once; more rows gain nothing, fewer cost more than their memory
+CHUNK_ROWS = 15_000  # a few chunks are in memory at once; more rows gain nothing, fewer cost more than their memory
 
 # hardly an accepted cell is the same twice, and sealed ones are random: to look for repetition only costs time
 _COMPACT: Mapping[str, Any] = {"compression": "none", "use_dictionary": False, "write_statistics": False}

@@ -13,14 +13,16 @@ from typing import Any
 
 PATIENCE_S = 60.0
 POLL_S = 0.02
-COMMAND = [sys.executable, "-c", "from orders_pipeline.cli import main; main(prog_name='orders-pipeline')"]
+MAIN = "from orders_pipeline.cli import main; main(prog_name='orders-pipeline')"
+COMMAND = [sys.executable, "-c", MAIN]
+ARMED = [sys.executable, "-c", f"from orders_pipeline_tests.faults.crash_points import arm; arm(); {MAIN}"]
 
 
 def start(settings: Mapping[str, str], *arguments: str | Path) -> subprocess.Popen[str]:
-    """Start a command in a process group of its own, with no settings but these."""
+    """Start a command in a process group of its own, with no settings but these; those of crash points arm one."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("ORDERS_", "DAGSTER_"))}
     return subprocess.Popen(
-        [*COMMAND, *map(str, arguments)],
+        [*(ARMED if "LOOK_UP_WAIT_S" in settings else COMMAND), *map(str, arguments)],
         env=clean | settings,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

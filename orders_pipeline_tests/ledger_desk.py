@@ -110,8 +110,15 @@ class Desk:
     def working(self) -> contextlib.AbstractContextManager[Worker]:
         return working_on(self.database, self.batch_id, None)
 
-    def ledger(self, worker: Worker, able: Capabilities = ABLE) -> PaymentLedger:
-        return PaymentLedger(self.database, CIPHER, worker, able, notifications.make_ready)
+    def ledger(self, worker: Worker, able: Capabilities = ABLE, *, retry_declined_orders: bool = False) -> PaymentLedger:
+        return PaymentLedger(
+            self.database,
+            CIPHER,
+            worker,
+            able,
+            notifications.make_ready,
+            retry_declined_orders=retry_declined_orders,
+        )
 
     def notices(self, worker: Worker, profile: Profile | None = None) -> NotificationLedger:
         return NotificationLedger(self.database, CIPHER, worker, profile or Profile())

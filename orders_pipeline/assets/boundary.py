@@ -43,6 +43,7 @@ def seconds_of(system: System, batch_id: str, stage: str) -> float:
 def paused(batch: Row[Any]) -> dg.Failure:
     """Return the failure that shows a paused batch as a failed step: running it again resumes the batch."""
     return dg.Failure(
-        description=f"{batch.status_code}: the batch is paused; re-execute from failure to go on with it",
+        description=f"{batch.status_code}: the batch is paused, and goes on by itself once the service is back; "
+        "re-execute from failure to go on now",
         metadata={"open orders": batches.open_orders(batch), "open notifications": batches.open_notifications(batch)},
     )

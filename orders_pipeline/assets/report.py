@@ -1,14 +1,16 @@
 """The report of a batch: what goes back to the client and what the batch came to."""
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
 
-from orders_pipeline import reports
+from orders_pipeline import reconciliation, reports
 from orders_pipeline.assets.boundary import GROUP, paused, read_batch, safe_errors
 from orders_pipeline.assets.settlement import NOTIFICATIONS
 from orders_pipeline.partitions import batch_partitions
+from orders_pipeline.payments.gateway import ListFailed
 from orders_pipeline.rejections import message
 from orders_pipeline.system import System
 
@@ -20,6 +22,9 @@ def batch_report(context: dg.AssetExecutionContext, system: dg.ResourceParam[Sys
         result = reports.finish_batch(system, context.partition_key)
         if result["status"] == "paused":
             raise paused(read_batch(system, context.partition_key))
+        if system.payments.capabilities.can_list:
+            with contextlib.suppress(ListFailed):  # the nightly comparison closes the batch then
+                reconciliation.reconcile(system, context.partition_key, None, None)
         return dg.MaterializeResult(
             metadata={
                 "batch status": result["status"],

@@ -6,7 +6,7 @@
 from collections.abc import Callable, Mapping
 
 from orders_pipeline.http_client import ServiceClient
-from orders_pipeline.payments.gateway import PaymentGateway
+from orders_pipeline.payments.gateway import Capabilities, PaymentGateway
 from orders_pipeline.payments.rest import RestPayments
 
-PROVIDERS: Mapping[str, Callable[[ServiceClient], PaymentGateway]] = {"rest": RestPayments}
+PROVIDERS: Mapping[str, Callable[[ServiceClient, Capabilities], PaymentGateway]] = {"rest": RestPayments}

@@ -6,11 +6,14 @@ one module and one line in `payments/__init__.py`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from datetime import datetime
+from typing import Literal, Protocol
 
 from orders_pipeline.outcomes import Outcome
+
+ListedStatus = Literal["succeeded", "processing", "refunded", "failed"]
 
 
 @dataclass(frozen=True)
@@ -31,15 +34,68 @@ class PaymentRequest:
 
 
 @dataclass(frozen=True)
-class Capabilities:
-    """What a provider offers for a safe second try."""
+class RefundRequest:
+    """Yen to give back of a payment; the same `refund_id` is always the same refund."""
 
-    honours_keys: bool = True  # the same idempotency key never charges twice
+    refund_id: str  # idempotency key
+    service_payment_id: str
+    amount: int  # yen
+    reason: str
+
+    def __repr__(self) -> str:
+        """Show no text that others have chosen."""
+        return f"RefundRequest({self.refund_id}, {self.amount})"
+
+
+@dataclass(frozen=True)
+class ListedPayment:
+    """A payment as the provider's own list has it; what a provider's list leaves out is None."""
+
+    service_payment_id: str
+    reference: str
+    idempotency_key: str | None
+    amount: int  # yen
+    status: ListedStatus
+    created_at: datetime
+    failure_code: str | None = None
+    batch_id: str | None = None
+    allocations: Mapping[str, int] | None = None  # yen by order_id
+
+    def __repr__(self) -> str:
+        """Show no text that others have chosen."""
+        return f"ListedPayment({self.service_payment_id}, {self.amount}, {self.status})"
+
+
+@dataclass(frozen=True)
+class PaymentPage:
+    """Some listed payments, newest last, and the cursor that continues behind them; None at the end."""
+
+    items: Sequence[ListedPayment]
+    following: str | None
+
+
+class ListFailed(Exception):
+    """The provider's list could not be read; the same page may come at another try."""
+
+    code = "E_PAYMENT_LIST"
+
+    def __init__(self, reason: str, retry_after_s: float | None = None, *, may_pass: bool = True) -> None:
+        super().__init__(f"{self.code}: the Payment service's list could not be read ({reason})")
+        self.retry_after_s = retry_after_s
+        self.may_pass = may_pass
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a provider offers for a safe second try, and for comparing its ledger with ours."""
+
+    honours_keys: bool = True  # the same idempotency key never charges, or gives back, twice
     can_look_up: bool = True  # a payment can be asked for by our reference
+    can_list: bool = True  # all payments of a time can be listed
 
 
 class PaymentGateway(Protocol):
-    """A provider of payments. Neither method raises: whatever happens is an outcome."""
+    """A provider of payments. To pay, look up and refund never raises: whatever happens is an outcome."""
 
     capabilities: Capabilities
 
@@ -48,3 +104,11 @@ class PaymentGateway(Protocol):
 
     def look_up(self, request: PaymentRequest) -> Outcome:
         """Ask what became of the payment: succeeded, declined, absent or unknown."""
+
+    def refund(self, request: RefundRequest) -> Outcome:
+        """Give yen of a payment back, once, and say what became of it; only the same key finds out about it later."""
+
+    def list_payments(
+        self, created_from: datetime, created_to: datetime, *, limit: int, cursor: str | None = None
+    ) -> PaymentPage:
+        """Return a page of the payments created from a time until before another; raise ListFailed."""

@@ -16,6 +16,7 @@ from typing import Any
 from sqlalchemy import Row
 
 from orders_pipeline import personal
+from orders_pipeline.breaker import Breaker
 from orders_pipeline.clients import Profile
 from orders_pipeline.database import Database, Transaction
 from orders_pipeline.drain import drain
@@ -32,6 +33,7 @@ LOOK_UP_WAIT_S = 120.0  # longer than a request can live; only then does "not fo
 FOR_EVER_S = 100 * 365 * 86_400.0
 ABSENT_ONCE = "absent-once"
 UNDECIDABLE = "undecidable"  # the provider offers no way to find out: a person decides
+BREAKER = Breaker("payment")
 PAYMENT_STATUS: Mapping[OutcomeKind, str] = {
     "succeeded": "succeeded",
     "declined": "declined",
@@ -95,16 +97,20 @@ class PaymentLedger:
         worker: Worker,
         capabilities: Capabilities,
         on_settled: Callable[[Transaction, Sequence[str]], None],
+        *,
+        retry_declined_orders: bool = False,
     ) -> None:
         self._database = database
         self._cipher = cipher
         self._worker = worker
         self._doubt_s = BACKOFF_S if capabilities.honours_keys else LOOK_UP_WAIT_S
         self._on_settled = on_settled
+        self._retry_declined_orders = retry_declined_orders
 
     def begin(self) -> None:
         """Take over what lost workers had claimed and give every open payment its attempts back."""
         batch_id = self._worker.batch_id
+        BREAKER.prepare(self._database)
         with self._database.begin() as transaction:
             end_lost_workers(transaction, batch_id)
             transaction.execute("release_payments_of_lost_workers", batch_id=batch_id, doubt_s=self._doubt_s)
@@ -116,6 +122,7 @@ class PaymentLedger:
         if self._worker.given_up.is_set():
             return []
         with self._database.begin() as transaction:
+            limit = BREAKER.allowance(transaction, limit)
             rows = transaction.rows(
                 "claim_payments",
                 batch_id=self._worker.batch_id,
@@ -141,13 +148,16 @@ class PaymentLedger:
             transaction.execute("orders_follow_payments", payment_ids=payment_ids)
             if any(outcome.kind == "declined" for _, outcome in results):
                 transaction.execute("retire_allocations", payment_ids=payment_ids)
+                if self._retry_declined_orders:
+                    transaction.execute("plan_declined_orders_alone", payment_ids=payment_ids)
             self._on_settled(transaction, payment_ids)
+            BREAKER.observe(transaction, [outcome for _, outcome in results])
 
     def wait_s(self) -> float | None:
         """Return the seconds until a payment is due, or None when none is left to try."""
         with self._database.begin() as transaction:
             due_s = transaction.scalar("seconds_to_next_payment", batch_id=self._worker.batch_id, max_attempts=MAX_ATTEMPTS)
-        return None if due_s is None else max(float(due_s), 0.0)
+            return BREAKER.wait_s(transaction, None if due_s is None else max(float(due_s), 0.0))
 
     def _read(self, row: Row[Any]) -> PaymentClaim:
         batch_id = self._worker.batch_id

@@ -143,6 +143,15 @@ def test_only_what_is_not_empty_is_sealed():
     assert personal.reveal(CIPHER, "b", 9, second) == {}
 
 
+def test_whatever_is_in_a_value_is_there_when_it_is_opened():
+    values = ['"', "\\", '\\"},{"email":"', "二行\r\n目\t", "\x00\x1f\x7f", "{,", "\u2028😀", " "]
+    frame = pd.DataFrame({"email": values, "note": [*values[1:], ""], "phone": [""] * len(values)})
+    opened = [personal.reveal(CIPHER, "b", at, sealed) for at, sealed in enumerate(personal.sealer(CIPHER, "b")(frame))]
+    assert [each["email"] for each in opened] == values
+    assert [each.get("note", "") for each in opened] == [*values[1:], ""]
+    assert not any("phone" in each for each in opened)
+
+
 def test_equal_values_are_not_sealed_alike():
     frame = pd.DataFrame({"email": ["a@example.com"]}, index=[3])
     seal = personal.sealer(CIPHER, "b")

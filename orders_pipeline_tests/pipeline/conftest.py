@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from orders_pipeline import notifications
+from orders_pipeline import breaker, notifications
 from orders_pipeline.payments import settle
 from orders_pipeline.sandbox.options import Options
 
@@ -34,3 +34,5 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (settle, notifications):
         monkeypatch.setattr(module, "BACKOFF_S", 0.01)
         monkeypatch.setattr(module, "MAX_BACKOFF_S", 0.05)
+    for name, seconds in (("FIRST_PROBE_S", 0.02), ("PROBE_S", 0.05), ("PATIENCE_S", 0.5)):
+        monkeypatch.setattr(breaker, name, seconds)

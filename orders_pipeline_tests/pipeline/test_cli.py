@@ -93,7 +93,16 @@ def test_import_answers_with_the_documented_object_and_status_and_the_report_agr
             assert inside <= set(answer[name]), name
         else:
             assert isinstance(answer[name], inside), name
-    assert set(answer) - set(SHAPE) <= {"status_code", "status_detail", "source_sha256", "duplicate_of"}
+    assert set(answer) - set(SHAPE) <= {
+        "status_code",
+        "status_detail",
+        "source_sha256",
+        "duplicate_of",
+        "corrects",
+        "corrections",
+        "services_left_alone",
+        "unknown_payments",
+    }
     check_finished(house, answer["batch_id"], "completed_with_errors")
     assert json.loads(cli("status", answer["batch_id"], "--json").stdout) == answer
     assert json.loads(Path(answer["artifacts"]["result"]).read_text("utf-8")) == answer

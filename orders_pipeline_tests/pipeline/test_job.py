@@ -13,6 +13,7 @@ import pytest
 
 from orders_pipeline import batches, checks, intake
 from orders_pipeline.rejections import FileRejected
+from orders_pipeline.sandbox.faults import Faults
 from orders_pipeline.synthetic import write_sample
 from orders_pipeline_tests.factories import order_row
 from orders_pipeline_tests.house import House, check_books, check_finished
@@ -208,6 +209,24 @@ def test_declined_payments_end_their_orders_and_their_customers_are_told(house: 
     assert 0 < summary["orders"]["declined"] < 60
     assert summary["notifications"]["sent"] == summary["notifications"]["planned"]
     assert house.sandbox.ledger(summary["batch_id"])["payments"]["declined"] == summary["payments"]["declined"]
+
+
+def test_one_order_that_is_declined_does_not_hold_the_others_of_its_customer(house: House, tmp_path: Path) -> None:
+    bad = Faults(decline_order=0.1, seed=5)
+    house.sandbox.change(faults="decline_order=0.1,seed=5")
+    summary = house.take(sample(tmp_path, rows=60), "one-bad-order")
+    check_finished(house, summary["batch_id"], "completed_with_errors")
+    orders = house.rows(
+        "SELECT order_id, status, import_row_number, client_order_ref FROM orders WHERE batch_id = %s ORDER BY 3",
+        summary["batch_id"],
+    )
+    declined = [(row, ref) for order_id, _, row, ref in orders if bad.decline_code("", "", [str(order_id)])]
+    assert 0 < len(declined) < 20
+    assert [(row, ref) for _, status, row, ref in orders if status == "declined"] == declined
+    text = (house.report(summary["batch_id"], "errors") or b"").decode("utf-8-sig")
+    told = [line for line in csv.DictReader(io.StringIO(text)) if line["code"] == "P_DECLINED"]
+    assert [(int(line["row"]), line["value"]) for line in told] == declined
+    assert summary["notifications"]["sent"] == summary["notifications"]["planned"]
 
 
 def test_payments_whose_result_comes_later_are_waited_for(house: House, tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def test_a_notification_that_was_taken_is_sent_under_the_services_id(status):
 
 @pytest.mark.parametrize("body", [{}, {"id": None}, {"id": 5}, {"id": ["n-1"]}])
 def test_a_taken_notification_without_an_id_is_unknown(body):
-    assert sending(Answer(202, body)) == Outcome("unknown", "answer-does-not-fit")
+    assert sending(Answer(202, body)) == Outcome("unknown", "answer-does-not-fit", service_failed=True)
 
 
 @pytest.mark.parametrize(("status", "word"), [(404, "template-not-found"), (422, "invalid-recipient"), (422, "validation")])
@@ -87,20 +87,20 @@ def test_a_refusal_that_the_contract_calls_final_fails_the_notification(status, 
 
 @pytest.mark.parametrize(("status", "word"), [(400, "malformed"), (401, "unauthorized"), (403, "forbidden")])
 def test_a_refusal_that_is_our_defect_or_setting_stops_everything(status, word):
-    assert sending(problem(status, word)) == Outcome("not_sent", word, stop=True)
+    assert sending(problem(status, word)) == Outcome("not_sent", word, stop=True, service_failed=True)
 
 
 @pytest.mark.parametrize(("status", "word"), [(429, "rate-limited"), (503, "unavailable")])
 def test_what_was_not_accepted_is_not_sent_and_holds_everybody_back(status, word):
     outcome = sending(problem(status, word, retry_after_s=2.5))
-    assert outcome == Outcome("not_sent", word, retry_after_s=2.5)
+    assert outcome == Outcome("not_sent", word, retry_after_s=2.5, service_failed=status == 503)
     assert outcome.hold_s == 2.5
 
 
 @pytest.mark.parametrize("status", [500, 502, 504])
 @pytest.mark.parametrize("word", ["internal", "invalid-recipient", "validation"])
 def test_a_failure_of_the_service_is_unknown_whatever_it_says(status, word):
-    assert sending(problem(status, word)) == Outcome("unknown", word)
+    assert sending(problem(status, word)) == Outcome("unknown", word, service_failed=True)
 
 
 @pytest.mark.parametrize("status", [201, 204, 301, 307, 409])
@@ -109,8 +109,8 @@ def test_an_answer_the_contract_does_not_know_is_unknown(status):
 
 
 def test_a_request_that_was_not_delivered_is_not_sent_and_one_without_an_answer_unknown():
-    assert sending(NotDelivered()) == Outcome("not_sent", "E_SERVICE_UNREACHABLE")
-    assert sending(NoAnswer()) == Outcome("unknown", "E_SERVICE_NO_ANSWER")
+    assert sending(NotDelivered()) == Outcome("not_sent", "E_SERVICE_UNREACHABLE", service_failed=True)
+    assert sending(NoAnswer()) == Outcome("unknown", "E_SERVICE_NO_ANSWER", service_failed=True)
 
 
 def test_a_look_up_asks_by_our_dedupe_key():

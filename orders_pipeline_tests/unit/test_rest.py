@@ -136,7 +136,7 @@ def test_a_payment_that_is_processing_is_asked_for_later():
 )
 @pytest.mark.parametrize("status", [200, 201, 202])
 def test_an_answer_that_does_not_fit_the_request_is_unknown_and_never_paid(status, body):
-    assert paying(Answer(status, body)) == Outcome("unknown", "answer-does-not-fit")
+    assert paying(Answer(status, body)) == Outcome("unknown", "answer-does-not-fit", service_failed=True)
 
 
 def test_an_amount_of_one_is_not_the_same_as_true():
@@ -145,11 +145,11 @@ def test_an_amount_of_one_is_not_the_same_as_true():
 
 
 def test_a_request_that_was_not_delivered_is_not_sent():
-    assert paying(NotDelivered()) == Outcome("not_sent", "E_SERVICE_UNREACHABLE")
+    assert paying(NotDelivered()) == Outcome("not_sent", "E_SERVICE_UNREACHABLE", service_failed=True)
 
 
 def test_a_request_without_an_answer_is_unknown():
-    assert paying(NoAnswer()) == Outcome("unknown", "E_SERVICE_NO_ANSWER")
+    assert paying(NoAnswer()) == Outcome("unknown", "E_SERVICE_NO_ANSWER", service_failed=True)
 
 
 @pytest.mark.parametrize(
@@ -178,18 +178,18 @@ def test_a_refusal_that_the_contract_calls_final_is_declined(status, word):
     ],
 )
 def test_a_refusal_that_is_our_defect_or_setting_stops_everything_and_leaves_the_payment_unsent(status, word):
-    assert paying(problem(status, word)) == Outcome("not_sent", word, stop=True)
+    assert paying(problem(status, word)) == Outcome("not_sent", word, stop=True, service_failed=True)
 
 
 @pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 405, 413, 418, 422])
 def test_a_refusal_without_a_problem_the_contract_knows_stops_everything(status):
-    assert paying(Answer(status, {})) == Outcome("not_sent", f"http-{status}", stop=True)
+    assert paying(Answer(status, {})) == Outcome("not_sent", f"http-{status}", stop=True, service_failed=True)
 
 
 def test_a_key_that_was_used_for_another_body_stops_everything_and_stays_in_doubt():
     # something was sent under this key before: that nothing was charged is not proven
     answer = problem(422, "idempotency-key-reused")
-    assert paying(answer) == Outcome("unknown", "idempotency-key-reused", stop=True)
+    assert paying(answer) == Outcome("unknown", "idempotency-key-reused", stop=True, service_failed=True)
 
 
 def test_a_request_in_progress_waits_with_the_same_key():
@@ -201,7 +201,7 @@ def test_a_request_in_progress_waits_with_the_same_key():
 def test_an_order_already_paid_by_this_payment_is_adopted():
     client = StubClient(problem(409, "order-already-paid"), page(payment()))
     assert RestPayments(client).pay(REQUEST) == Outcome("succeeded", None, "pay_1")
-    assert client.calls[1] == {"method": "GET", "path": "/v1/payments", "query": {"idempotency_key": KEY}}
+    assert client.calls[1] == {"method": "GET", "path": "/v1/payments", "query": {"reference": KEY}}
 
 
 @pytest.mark.parametrize("found", [page(), page(payment(reference="another")), Answer(500, {}), NoAnswer()])
@@ -223,7 +223,7 @@ def test_too_many_requests_without_a_pause_is_not_sent():
 
 def test_an_unavailable_service_did_not_accept_the_payment():
     outcome = paying(problem(503, "unavailable", retry_after_s=5.0))
-    assert outcome == Outcome("not_sent", "unavailable", retry_after_s=5.0)
+    assert outcome == Outcome("not_sent", "unavailable", retry_after_s=5.0, service_failed=True)
     assert outcome.hold_s == 5.0
 
 
@@ -231,13 +231,13 @@ def test_an_unavailable_service_did_not_accept_the_payment():
 @pytest.mark.parametrize("word", ["internal", "unavailable", "validation", "payment-declined", "unauthorized"])
 def test_a_failure_of_the_service_is_unknown_whatever_it_says(status, word):
     outcome = paying(problem(status, word, retry_after_s=4.0))
-    assert outcome == Outcome("unknown", word, retry_after_s=4.0)
+    assert outcome == Outcome("unknown", word, retry_after_s=4.0, service_failed=True)
     assert outcome.hold_s is None
 
 
 def test_a_503_that_is_not_the_services_own_word_is_unknown():
     # something on the way says so: the service may have the request
-    assert paying(Answer(503, {})) == Outcome("unknown", "http-503")
+    assert paying(Answer(503, {})) == Outcome("unknown", "http-503", service_failed=True)
 
 
 @pytest.mark.parametrize("status", [100, 203, 204, 206, 301, 302, 304, 307, 308])
@@ -254,7 +254,7 @@ def test_a_services_free_text_never_becomes_a_code(kind):
 def test_a_look_up_asks_by_our_key():
     client = StubClient(page())
     RestPayments(client).look_up(REQUEST)
-    assert client.calls == [{"method": "GET", "path": "/v1/payments", "query": {"idempotency_key": KEY}}]
+    assert client.calls == [{"method": "GET", "path": "/v1/payments", "query": {"reference": KEY}}]
 
 
 def test_a_look_up_that_finds_nothing_says_absent():

@@ -7,8 +7,8 @@ ORDER BY import_row_number
 
 -- name: insert_notifications
 -- The planned notifications; each waits for its orders to be final.
-INSERT INTO notifications (notification_id, batch_id, customer_code, channel)
-SELECT notification_id, :batch_id, customer_code, channel
+INSERT INTO notifications (notification_id, batch_id, customer_code, channel, kind)
+SELECT notification_id, :batch_id, customer_code, channel, :kind
 FROM unnest(CAST(:notification_ids AS uuid[]), CAST(:customer_codes AS text[]), CAST(:channels AS text[]))
      AS planned (notification_id, customer_code, channel)
 
@@ -52,14 +52,14 @@ WHERE notifications.batch_id = :batch_id AND status IN ('sending', 'unknown')
 -- name: renew_notification_attempts
 -- A new drain tries everything again.
 UPDATE notifications SET attempts = 0, next_attempt_at = now()
-WHERE batch_id = :batch_id AND status IN ('ready', 'unknown') AND claimed_by IS NULL
+WHERE batch_id = :batch_id AND kind = ANY(CAST(:kinds AS text[])) AND status IN ('ready', 'unknown') AND claimed_by IS NULL
 
 -- name: claim_notifications
 -- Take due notifications for a worker, oldest first.
 WITH due AS (
     SELECT notification_id, status AS was FROM notifications
-    WHERE batch_id = :batch_id AND status IN ('ready', 'unknown') AND claimed_by IS NULL
-      AND next_attempt_at <= clock_timestamp() AND attempts < :max_attempts
+    WHERE batch_id = :batch_id AND kind = ANY(CAST(:kinds AS text[])) AND status IN ('ready', 'unknown')
+      AND claimed_by IS NULL AND next_attempt_at <= clock_timestamp() AND attempts < :max_attempts
     ORDER BY next_attempt_at, notification_id LIMIT :limit
     FOR UPDATE SKIP LOCKED
 ), claimed AS (
@@ -68,7 +68,7 @@ WITH due AS (
     FROM due WHERE notifications.notification_id = due.notification_id
     RETURNING notifications.*
 )
-SELECT claimed.notification_id, claimed.customer_code, claimed.channel, claimed.status, claimed.attempts,
+SELECT claimed.notification_id, claimed.kind, claimed.customer_code, claimed.channel, claimed.status, claimed.attempts,
        members.*, first.import_row_number, first.personal
 FROM claimed
 CROSS JOIN LATERAL (
@@ -76,8 +76,10 @@ CROSS JOIN LATERAL (
            array_agg(client_order_ref ORDER BY order_id) AS refs,
            array_agg(amount ORDER BY order_id)           AS amounts,
            array_agg(status ORDER BY order_id)           AS order_statuses
-    FROM notification_orders AS member JOIN orders USING (order_id)
-    WHERE member.notification_id = claimed.notification_id
+    FROM (SELECT order_id FROM notification_orders AS told WHERE told.notification_id = claimed.notification_id
+          UNION ALL
+          SELECT order_id FROM refund_orders AS given WHERE given.correction_id = claimed.notification_id) AS member
+    JOIN orders USING (order_id)
 ) AS members
 JOIN orders AS first ON first.order_id = members.order_ids[1]
 
@@ -96,4 +98,5 @@ WHERE notifications.notification_id = result.notification_id AND notifications.c
 -- name: seconds_to_next_notification
 -- How long until a notification of this batch may be tried.
 SELECT extract(epoch FROM min(next_attempt_at) - clock_timestamp()) FROM notifications
-WHERE batch_id = :batch_id AND status IN ('ready', 'unknown') AND claimed_by IS NULL AND attempts < :max_attempts
+WHERE batch_id = :batch_id AND kind = ANY(CAST(:kinds AS text[])) AND status IN ('ready', 'unknown')
+  AND claimed_by IS NULL AND attempts < :max_attempts

@@ -97,6 +97,49 @@ UPDATE payment_orders SET live = false FROM payments
 WHERE payments.payment_id = payment_orders.payment_id AND payments.status = 'declined' AND live
   AND payments.payment_id = ANY(CAST(:payment_ids AS uuid[]))
 
+-- name: plan_declined_orders_alone
+-- Orders of a declined payment for several are planned again, each alone, so that one bad order does not hold the others.
+WITH parts AS (
+    SELECT gen_random_uuid() AS payment_id, batch_id, customer_code, payment_method, order_id, share.amount
+    FROM payments JOIN payment_orders AS share USING (payment_id)
+    WHERE payments.payment_id = ANY(CAST(:payment_ids AS uuid[])) AND payments.status = 'declined'
+      AND share.amount < payments.amount
+), planned AS (
+    INSERT INTO payments (payment_id, batch_id, customer_code, payment_method, amount)
+    SELECT payment_id, batch_id, customer_code, payment_method, amount FROM parts
+), allocated AS (
+    INSERT INTO payment_orders (payment_id, order_id, amount) SELECT payment_id, order_id, amount FROM parts
+)
+UPDATE orders SET status = 'pending', status_changed_at = now() FROM parts WHERE orders.order_id = parts.order_id
+
+-- name: payment_to_resolve
+-- A payment that a person wants to decide about.
+SELECT payment_id, batch_id, status, claimed_by FROM payments
+WHERE payment_id = CAST(:payment_id AS uuid) FOR UPDATE
+
+-- name: resolve_as_paid
+-- A person has found the charge at the service.
+UPDATE payments SET status = 'succeeded', settled_at = clock_timestamp(), service_payment_id = :service_payment_id,
+                    outcome_code = 'resolved', claimed_by = NULL
+WHERE payment_id = CAST(:payment_id AS uuid)
+
+-- name: resolve_as_not_paid
+-- A person is certain that nothing was charged: it may be sent as if for the first time.
+UPDATE payments SET status = 'planned', attempts = 0, next_attempt_at = clock_timestamp(), outcome_code = 'resolved',
+                    claimed_by = NULL
+WHERE payment_id = CAST(:payment_id AS uuid)
+
+-- name: insert_resolution
+-- Who decided what about a payment, and why.
+INSERT INTO resolutions (payment_id, decision, decided_by, reason)
+VALUES (CAST(:payment_id AS uuid), :decision, :decided_by, :reason)
+
+-- name: unknown_payments
+-- Payments of a batch whose result nobody knows, oldest first.
+SELECT payment_id, customer_code, payment_method, amount, outcome_code, sent_at,
+       next_attempt_at > now() + interval '1 day' AS needs_a_person
+FROM payments WHERE batch_id = :batch_id AND status = 'unknown' ORDER BY sent_at, payment_id
+
 -- name: seconds_to_next_payment
 -- How long until a payment of this batch may be tried.
 SELECT extract(epoch FROM min(next_attempt_at) - clock_timestamp()) FROM payments
@@ -104,10 +147,12 @@ WHERE batch_id = :batch_id AND settled_at IS NULL AND claimed_by IS NULL AND att
   AND next_attempt_at < now() + interval '1 day'
 
 -- name: payment_totals
--- What the checks compare: live payments and the orders under them.
+-- What the checks compare: live payments, less what was given back of them, and the orders under them.
 SELECT count(*) AS payments,
        coalesce(sum(amount), 0) AS amount,
-       coalesce(sum(amount) FILTER (WHERE status = 'succeeded'), 0) AS succeeded,
+       coalesce(sum(amount) FILTER (WHERE status = 'succeeded'), 0)
+       - (SELECT coalesce(sum(refunds.amount), 0) FROM refunds JOIN payments AS partly USING (payment_id)
+          WHERE partly.batch_id = :batch_id AND partly.status = 'succeeded' AND refunds.status = 'succeeded') AS succeeded,
        coalesce(max(amount), 0) AS largest
 FROM payments WHERE batch_id = :batch_id
 

@@ -23,6 +23,29 @@ WHERE batch_id = :batch_id AND ended_at IS NULL
                  AND classid = :lock_class AND objid = worker_id)))
 RETURNING worker_id, run_id
 
+-- name: end_all_lost_workers
+-- The same of all batches.
+UPDATE workers SET ended_at = now()
+WHERE ended_at IS NULL
+  AND (lease_until < clock_timestamp()
+       OR (started_at < clock_timestamp() - interval '2 seconds' AND NOT EXISTS (
+               SELECT FROM pg_locks JOIN pg_database ON pg_database.oid = pg_locks.database
+               WHERE locktype = 'advisory' AND granted AND datname = current_database()
+                 AND classid = :lock_class AND objid = worker_id)))
+
+-- name: note_idle_batches
+-- Note since when nobody has been at work on each unfinished batch: no worker, and nobody who stages, validates or loads.
+WITH busy AS (
+    SELECT batch_id FROM workers WHERE ended_at IS NULL
+    UNION
+    SELECT batch_id FROM batches JOIN pg_locks ON locktype = 'advisory' AND granted AND classid = :lock_class
+                             AND objid = CAST(CAST(hashtext(batch_id) AS bigint) & 4294967295 AS oid)
+    JOIN pg_database ON pg_database.oid = pg_locks.database AND datname = current_database()
+    WHERE finished_at IS NULL
+)
+UPDATE batches SET idle_since = CASE WHEN batch_id IN (SELECT batch_id FROM busy) THEN NULL ELSE now() END
+WHERE finished_at IS NULL AND (idle_since IS NULL) <> (batch_id IN (SELECT batch_id FROM busy))
+
 -- name: live_workers
 -- Who works on a batch now.
 SELECT worker_id, run_id FROM workers WHERE batch_id = :batch_id AND ended_at IS NULL

@@ -1,0 +1,69 @@
+"""Breakers: a service that fails call after call is left alone, by all processes, until a single call goes well.
+
+The state is a row in PostgreSQL. While a breaker is open nothing is claimed but one piece of work now and then, the
+probe; its success closes the breaker for everybody. What counts as a failure of the service is said by `Outcome`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from orders_pipeline.database import Database, Transaction
+from orders_pipeline.outcomes import Outcome
+
+THRESHOLD = 10  # failed calls in a row
+FIRST_PROBE_S = 5.0  # most outages are short
+PROBE_S = 30.0
+PATIENCE_S = 45.0  # work waits this long for an open breaker before it gives up for now
+
+
+class Breaker:
+    """The breaker of one service."""
+
+    def __init__(self, service: str) -> None:
+        self.service = service
+
+    def prepare(self, database: Database) -> None:
+        """Have the breaker in the database."""
+        with database.begin() as transaction:
+            transaction.execute("add_service_breaker", service=self.service)
+
+    def allowance(self, transaction: Transaction, wanted: int) -> int:
+        """Return how many calls may be made now, up to `wanted`: all, none, or one as the probe."""
+        state = transaction.row("breaker", service=self.service)
+        if state is None or state.opened_at is None:
+            return wanted
+        if state.probe_in_s > 0:
+            return 0
+        return min(wanted, transaction.execute("take_probe", service=self.service, probe_s=PROBE_S))
+
+    def wait_s(self, transaction: Transaction, due_s: float | None) -> float | None:
+        """Return the seconds until a call that is due in `due_s` may be made; None when that is not worth waiting for."""
+        state = transaction.row("breaker", service=self.service)
+        if due_s is None or state is None or state.opened_at is None:
+            return due_s
+        return max(due_s, float(state.probe_in_s)) if state.open_for_s < PATIENCE_S else None
+
+    def wait_for_probe_s(self, transaction: Transaction) -> float | None:
+        """Return the seconds until an open breaker lets a probe through; None when it is closed."""
+        state = transaction.row("breaker", service=self.service)
+        return None if state is None or state.opened_at is None else max(float(state.probe_in_s), 0.0)
+
+    def hurry(self, transaction: Transaction) -> None:
+        """Let the next call be the probe: somebody knows that the service is back."""
+        transaction.execute("hurry_probe", service=self.service)
+
+    def observe(self, transaction: Transaction, outcomes: Sequence[Outcome]) -> None:
+        """Learn from what calls came to; a failure that a person must mend opens the breaker at once."""
+        failed = [outcome for outcome in outcomes if outcome.service_failed]
+        if any(outcome.answered for outcome in outcomes):
+            transaction.execute("close_breaker", service=self.service)
+        elif failed:
+            transaction.execute(
+                "count_failures",
+                service=self.service,
+                failures=THRESHOLD if any(outcome.stop for outcome in failed) else len(failed),
+                reason=failed[-1].code,
+                threshold=THRESHOLD,
+                first_probe_s=FIRST_PROBE_S,
+            )

@@ -1,0 +1,10 @@
+"""The command line: parse, call a use case, answer in words or JSON, and say by the exit status how it went.
+
+One module for each family of commands. Use cases are imported where they are called, so that `--help` does not wait for
+pandas and Dagster.
+"""
+
+from orders_pipeline.cli import batches, reconcile, resolve, tools
+from orders_pipeline.cli.answering import main
+
+__all__ = ["batches", "main", "reconcile", "resolve", "tools"]

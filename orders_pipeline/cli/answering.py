@@ -1,0 +1,96 @@
+"""What all commands share: the group, answers in words or JSON, errors as codes and exit statuses, the opened system.
+
+Exit status: 0 completed, 1 stopped (can be resumed) or not possible now, 2 usage or settings, 3 completed with errors,
+4 file given back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ParamSpec
+
+import click
+from rich.console import Console
+
+from orders_pipeline import errors
+from orders_pipeline.settings import Settings, SettingsError, load_settings
+
+if TYPE_CHECKING:
+    from orders_pipeline.system import System
+
+EXIT_STATUS = {"completed": 0, "completed_with_errors": 3, "rejected": 4}
+STOPPED, USAGE, GIVEN_BACK = 1, 2, 4
+PIPED_WIDTH = 160
+
+P = ParamSpec("P")
+words = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else PIPED_WIDTH)
+complaints = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="orders-pipeline")
+def main() -> None:
+    """Takes clients' order files to a platform that knows one order at a time."""
+    logging.basicConfig(level=logging.ERROR)
+
+
+def answers(command: Callable[P, None]) -> Callable[P, None]:
+    """Add `--json` to a command, and turn what goes wrong in it into a code, a sentence and an exit status."""
+
+    @click.option("--json", "as_json", is_flag=True, help="Answer with one JSON object.")
+    @functools.wraps(command)
+    def answering(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except (click.ClickException, click.exceptions.Exit):
+            raise
+        except KeyboardInterrupt:
+            complaints.print("\nstopped; `orders-pipeline status` shows what can be resumed")
+            sys.exit(STOPPED)
+        except Exception as error:  # noqa: BLE001 - the boundary
+            _complain(error, as_json=bool(kwargs.get("as_json")))
+
+    return answering
+
+
+def _complain(error: Exception, *, as_json: bool) -> None:
+    from orders_pipeline.clients import ClientsError
+    from orders_pipeline.encryption import EncryptionKeysError
+    from orders_pipeline.rejections import FileRejected
+
+    home = Path(".orders-pipeline")
+    with contextlib.suppress(SettingsError):
+        home = load_settings().home
+    text = errors.describe(error, home)
+    code, _, sentence = text.partition(": ")
+    if as_json:
+        detail = error.detail if isinstance(error, FileRejected) else {}
+        click.echo(json.dumps({"error": {"code": code, "message": sentence, "detail": detail}}, ensure_ascii=False))
+    else:
+        complaints.print(f"[red]{code}[/red]: {sentence}")
+    is_usage = isinstance(error, SettingsError | ClientsError | EncryptionKeysError)
+    sys.exit(GIVEN_BACK if isinstance(error, FileRejected) else USAGE if is_usage else STOPPED)
+
+
+@contextlib.contextmanager
+def opened(settings: Settings | None = None) -> Iterator[System]:
+    """Open the system for one command."""
+    from orders_pipeline.system import join_endpoints, open_system
+
+    settings = settings or load_settings()
+    with join_endpoints(settings) as endpoints, open_system(settings, endpoints) as system:
+        yield system
+
+
+def answer(result: dict[str, Any], show: Callable[[Console, dict[str, Any]], None], *, as_json: bool) -> None:
+    """Print a result as one JSON object, or in words."""
+    if as_json:
+        click.echo(json.dumps(result, ensure_ascii=False, default=str))
+    else:
+        show(words, result)

@@ -1,0 +1,77 @@
+"""The command that compares our ledger of payments with the Payment service's own list."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import click
+from rich.console import Console
+
+from orders_pipeline.cli.answering import STOPPED, answer, answers, main, opened
+
+DAYS = 2
+
+
+@main.command()
+@click.argument("batch_id", metavar="[BATCH]", required=False)
+@click.option("--days", type=click.IntRange(1, 3660), help=f"Look so many days back; without a batch {DAYS} by default.")
+@answers
+def reconcile(batch_id: str | None, days: int | None, *, as_json: bool) -> None:
+    """Compare the payments of a batch, or of the last days, with the Payment service's list.
+
+    A payment that is unknown here and final there is settled; nothing else is changed. Exit status 1: differences are open.
+    """
+    from orders_pipeline.reconciliation import reconcile as compare
+
+    now = datetime.now(UTC)
+    days = DAYS if days is None and batch_id is None else days
+    created_from = None if days is None else now - timedelta(days=days)
+    with opened() as system:
+        result = compare(system, batch_id, created_from, None if days is None else now).as_dict()
+    answer(result, _show, as_json=as_json)
+    sys.exit(STOPPED if result["findings"]["open"] else 0)
+
+
+def _show(console: Console, result: Mapping[str, Any]) -> None:
+    from orders_pipeline.reconciliation import FINDINGS
+
+    payments, findings = result["payments"], result["findings"]
+    console.print(
+        f"compared  {payments['here']:,} payments here with {payments['there']:,} at the service, "
+        f"from {result['from']} to {result['to']}"
+    )
+    if payments["too_young"]:
+        console.print(f"  too young      {payments['too_young']:,} differences that may still be on their way")
+    if findings["healed"]:
+        console.print(f"  healed         {findings['healed']:,} payments that were unknown here")
+    if findings["gone"]:
+        console.print(f"  gone           {findings['gone']:,} differences of before")
+    if result["batches_closed"]:
+        console.print(f"  closed         {len(result['batches_closed']):,} batches")
+    for finding in result["open_findings"]:
+        _show_finding(console, finding)
+    total = sum(findings["open"].values())
+    if not total:
+        console.print("the ledgers agree: nothing is open")
+        return
+    for code, count in findings["open"].items():
+        console.print(f"  {count:>7,} x {code}: {FINDINGS[code]}")
+    console.print(f"[red]the ledgers do not agree[/red]: {total:,} {'finding is' if total == 1 else 'findings are'} open")
+
+
+def _show_finding(console: Console, finding: Mapping[str, Any]) -> None:
+    from orders_pipeline.console import plain
+
+    which = finding["payment_id"] or "no payment of ours"
+    there = plain(finding["service_payment_id"] or "no payment there")
+    console.print(
+        f"  {finding['code']:<16} {which} ({_side(finding['ours'])} here), {there} ({_side(finding['theirs'])} there), "
+        f"since {timedelta(seconds=finding['age_s'])}, batch {finding['batch_id'] or 'unknown'}"
+    )
+
+
+def _side(side: Mapping[str, Any] | None) -> str:
+    return "nothing" if side is None else f"{side['status']}, {side['amount']:,} yen"

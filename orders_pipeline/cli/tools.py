@@ -1,0 +1,166 @@
+"""The commands around the pipeline: files to try it with, its database, its services, a demonstration, all at once."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from pathlib import Path
+
+import click
+
+from orders_pipeline.cli.answering import EXIT_STATUS, STOPPED, answer, answers, main, opened, words
+from orders_pipeline.cli.batches import run
+from orders_pipeline.settings import load_settings
+
+
+@main.command()
+@click.option("--rows", default=1000, show_default=True, type=click.IntRange(min=1))
+@click.option("--seed", default=1, show_default=True, help="The same seed gives the same file.")
+@click.option("--bad", default=0.01, show_default=True, type=click.FloatRange(0, 1), help="Share of bad rows.")
+@click.option("--encoding", default="utf-8", show_default=True, type=click.Choice(["utf-8", "utf-8-sig", "cp932", "utf-16"]))
+@click.option("-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path))
+@answers
+def sample(rows: int, seed: int, bad: float, encoding: str, output: Path, *, as_json: bool) -> None:
+    """Write a made-up order file to try the system with."""
+    from orders_pipeline.synthetic import write_sample
+
+    made = write_sample(output, rows=rows, seed=seed, bad=bad, encoding=encoding)
+    result = {"file": str(output), "rows": made.rows, "bad": dict(made.bad), "amount_jpy": made.amount}
+    answer(
+        result,
+        lambda console, _: console.print(
+            f"{output}: {made.rows:,} rows, {made.rows_bad:,} of them bad on purpose, {made.amount:,} yen in the good ones",
+            markup=False,
+        ),
+        as_json=as_json,
+    )
+
+
+@main.command()
+@click.option("-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path))
+@answers
+def template(output: Path, *, as_json: bool) -> None:
+    """Write an empty order file with every column and one example row."""
+    from orders_pipeline.synthetic import write_template
+
+    write_template(output)
+    answer({"file": str(output)}, lambda console, _: console.print(f"{output} written", markup=False), as_json=as_json)
+
+
+@main.group()
+def db() -> None:
+    """The database: its schema and its URL."""
+
+
+@db.command()
+@answers
+def migrate(*, as_json: bool) -> None:
+    """Bring the schema up to date; does nothing when it is."""
+    from orders_pipeline import migrations
+    from orders_pipeline.database import Database
+    from orders_pipeline.system import join_endpoints
+
+    with join_endpoints(load_settings()) as endpoints, contextlib.closing(Database(endpoints.database_url)) as database:
+        applied = migrations.migrate(database)
+    result = {"applied": applied}
+    answer(result, lambda console, _: console.print("\n".join(applied) or "the schema is up to date"), as_json=as_json)
+
+
+@db.command()
+@answers
+def url(*, as_json: bool) -> None:
+    """Print the database's URL as psql reads it; an embedded one lives while something uses it."""
+    from orders_pipeline.database import libpq_url
+    from orders_pipeline.system import join_endpoints
+
+    with join_endpoints(load_settings()) as endpoints:
+        found = {"url": libpq_url(endpoints.database_url)}
+    answer(found, lambda _, each: click.echo(each["url"]), as_json=as_json)
+
+
+@main.command()
+@answers
+def doctor(*, as_json: bool) -> None:
+    """Check everything the system needs, and say what to do about what is missing."""
+    from orders_pipeline import console
+    from orders_pipeline.doctor import examine
+
+    findings = examine()
+    result = {"ok": all(each.ok for each in findings), "checks": [each.as_dict() for each in findings]}
+    answer(result, console.show_findings, as_json=as_json)
+    sys.exit(0 if result["ok"] else STOPPED)
+
+
+@main.command()
+@click.option("--port", default=8080, show_default=True, type=click.IntRange(0, 65535))
+@click.option("--ledger", type=click.Path(dir_okay=False, path_type=Path), help="Keep the ledger in this file.")
+@click.option("--token", help="Demand this bearer token.")
+@click.option("--latency-ms", default=0.0, show_default=True, help="How long each call takes.")
+@click.option("--faults", default="", help="What goes wrong, like decline=0.02,reset_after=0.05,seed=7.")
+@answers
+def sandbox(port: int, ledger: Path | None, token: str | None, latency_ms: float, faults: str, *, as_json: bool) -> None:
+    """Run the Payment and Notification services to build and test against."""
+    from orders_pipeline.sandbox import SandboxServer
+
+    server = SandboxServer(ledger, port=port, token=token, latency_ms=latency_ms, faults=faults)
+    server.start()
+    answer({"url": server.url}, lambda console, each: console.print(f"{each['url']}  (Ctrl-C stops)"), as_json=as_json)
+    _wait_for_the_end()
+    server.stop()
+
+
+@main.command()
+@click.option("--rows", default=1000, show_default=True, type=click.IntRange(1, 10_000))
+@answers
+def demo(rows: int, *, as_json: bool) -> None:
+    """Try everything at once: a sample file is imported, paid, notified and reported, all on this machine."""
+    from orders_pipeline import console
+    from orders_pipeline.demo import CLIENT, demo_settings, write_demo_file
+
+    settings = demo_settings(load_settings())
+    with opened(settings) as system:
+        from orders_pipeline import intake
+
+        path = write_demo_file(system, rows)
+        if not as_json:
+            words.print(f"{rows:,} made-up orders in {path.name} (CP932, some rows bad on purpose)")
+        batch_id = intake.import_file(system, path, CLIENT, again=False)
+        summary = run(system, batch_id, as_json=as_json)
+    answer(summary, console.show_summary, as_json=as_json)
+    if not as_json:
+        words.print(f"\nnext: orders-pipeline errors {batch_id}    what is wrong with the rejected rows")
+        words.print("      orders-pipeline up                      the same in the browser")
+    sys.exit(0 if summary["status"] in EXIT_STATUS else STOPPED)
+
+
+@main.command()
+@click.option(
+    "--port",
+    default=3000,
+    show_default=True,
+    type=click.IntRange(1, 65534),
+    help="Port of the UI; reports are at the next one.",
+)
+@answers
+def up(port: int, *, as_json: bool) -> None:
+    """Run the whole system for the browser; Ctrl-C stops all of it."""
+    from orders_pipeline.up import running
+
+    with running(load_settings(), port) as places:
+        answer(
+            places.as_dict(),
+            lambda console, each: console.print(
+                "\n".join(f"{name:<10} {place}" for name, place in each.items()) + "\nCtrl-C stops everything."
+            ),
+            as_json=as_json,
+        )
+        places.wait()
+
+
+def _wait_for_the_end() -> None:
+    import signal
+
+    with contextlib.suppress(KeyboardInterrupt):
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, signal.default_int_handler)
+        signal.pause()

@@ -1,0 +1,247 @@
+"""Reconciliation: our ledger of payments against the Payment service's list, both ways, and what differs.
+
+The list is read a page at a time into a table that lives as long as the comparison, and compared there. A difference is a
+finding, one however often it is seen, until it is gone. Only what our ledger does not know is taken over from the
+service; what it says otherwise stays for a person. What a finished batch came to belongs in `closings.py`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import groupby
+from typing import Any
+
+from sqlalchemy import Row
+
+from orders_pipeline import batches, closings, notifications
+from orders_pipeline.database import Transaction
+from orders_pipeline.payments.gateway import ListedPayment, ListFailed, PaymentGateway, PaymentPage
+from orders_pipeline.rejections import FileRejected
+from orders_pipeline.system import System
+
+FINDINGS: Mapping[str, str] = {
+    "C_MISSING_THERE": "paid in our ledger, and the service has no such payment",
+    "C_MISSING_HERE": "charged by the service, and not by our ledger",
+    "C_AMOUNT_DIFFERS": "another amount at the service",
+    "C_STATE_DIFFERS": "another state at the service",
+    "C_CHARGED_TWICE": "charged more than once by the service",
+}
+YOUNG_S = 120.0  # longer than a request can live: until then the answer may be under way
+SKEW = timedelta(minutes=5)  # the service's clock may be so far from the database's
+PAGE = 100
+SHORT_PAGE = 10  # after a page that did not come: it may have been too long
+TRIES = 4
+PAUSE_S = 0.5
+MAX_PAUSE_S = 20.0
+SHOWN_FINDINGS = 1000
+
+
+class NoList(Exception):
+    """The Payment service offers no list to compare with."""
+
+    code = "E_NO_PAYMENT_LIST"
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What one comparison is about: the payments of a time, or of one batch; times are the database's."""
+
+    batch_id: str | None
+    started_at: datetime
+    covered_from: datetime
+    covered_to: datetime
+
+    def parameters(self) -> dict[str, object]:
+        """Return what the statements of a comparison need."""
+        return {
+            "batch_id": self.batch_id,
+            "started_at": self.started_at,
+            "covered_from": self.covered_from,
+            "covered_to": self.covered_to,
+            "young_s": YOUNG_S,
+        }
+
+
+@dataclass(frozen=True)
+class Reconciled:
+    """What a comparison came to."""
+
+    scope: Scope
+    here: int  # payments of ours that were compared
+    there: int  # payments that the service listed
+    young: int  # differences that may still be an answer under way
+    new: int
+    gone: int
+    healed: int
+    closed: Sequence[str]  # batches that got a closing record
+    open: Mapping[str, int]  # open findings by code
+    findings: Sequence[Mapping[str, Any]]  # the oldest of them
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the object that `reconcile --json` shows."""
+        return {
+            "batch_id": self.scope.batch_id,
+            "from": self.scope.covered_from.isoformat(timespec="seconds"),
+            "to": self.scope.covered_to.isoformat(timespec="seconds"),
+            "payments": {"here": self.here, "there": self.there, "too_young": self.young},
+            "findings": {"open": dict(self.open), "new": self.new, "gone": self.gone, "healed": self.healed},
+            "batches_closed": list(self.closed),
+            "open_findings": [dict(finding) for finding in self.findings],
+        }
+
+
+def reconcile(
+    system: System, batch_id: str | None, created_from: datetime | None, created_to: datetime | None
+) -> Reconciled:
+    """Compare the payments of a batch, or those settled in a time; raise NoList, ListFailed or UnknownBatch.
+
+    More is listed where it takes more to judge: from the plan of the payments on, and for findings that are open.
+    """
+    if not system.payments.capabilities.can_list:
+        raise NoList(f"{NoList.code}: the Payment service offers no list to compare with")
+    with system.database.session() as session:
+        if batch_id is not None:
+            batches.get(session, batch_id)
+        scope = _scope(session, batch_id, created_from, created_to)
+        session.execute("create_listed_payments")
+        session.execute("create_payment_differences")
+        for page in _pages(system.payments, scope):
+            if not _insert_page(session, page) and page.following is not None:
+                raise ListFailed("page-without-end", may_pass=False)
+        session.execute("match_listed_by_id")
+        healed = _adopt_all(system, session, scope)
+        session.execute("compare_payments", **scope.parameters())
+        new = session.scalar("write_findings", started_at=scope.started_at)
+        gone = session.execute("close_gone_findings", **scope.parameters())
+        closed = closings.close_batches(session, scope.parameters())
+        return _result(session, scope, {"new": new, "gone": gone, "healed": healed, "closed": closed})
+
+
+def open_findings(transaction: Transaction, batch_id: str | None) -> list[dict[str, Any]]:
+    """Return the oldest open findings of a batch, or of all, each with its age in seconds."""
+    return [
+        {
+            "finding_id": row.finding_id,
+            "code": row.code,
+            "batch_id": row.batch_id,
+            "payment_id": None if row.payment_id is None else str(row.payment_id),
+            "service_payment_id": row.service_payment_id,
+            **row.detail,
+            "first_seen_at": row.first_seen_at.isoformat(timespec="seconds"),
+            "age_s": int(row.age_s),
+        }
+        for row in transaction.rows("open_findings", batch_id=batch_id, limit=SHOWN_FINDINGS)
+    ]
+
+
+def _result(session: Transaction, scope: Scope, came_to: Mapping[str, Any]) -> Reconciled:
+    counts = session.rows("reconciliation_counts", **scope.parameters())[0]
+    by_code = session.rows("count_open_findings", batch_id=scope.batch_id)
+    return Reconciled(
+        scope=scope,
+        here=counts.here,
+        there=counts.there,
+        young=counts.young,
+        open={row.code: row.findings for row in by_code},
+        findings=open_findings(session, scope.batch_id),
+        **came_to,
+    )
+
+
+def _scope(session: Transaction, batch_id: str | None, created_from: datetime | None, created_to: datetime | None) -> Scope:
+    window = session.rows("reconciliation_window", batch_id=batch_id, created_from=created_from, created_to=created_to)[0]
+    return Scope(batch_id, window.started_at, window.covered_from, window.covered_to)
+
+
+def _pages(gateway: PaymentGateway, scope: Scope) -> Iterator[PaymentPage]:
+    page = _page(gateway, scope, None)
+    yield page
+    while page.following is not None:
+        page = _page(gateway, scope, page.following)
+        yield page
+
+
+def _page(gateway: PaymentGateway, scope: Scope, cursor: str | None) -> PaymentPage:
+    """Ask for a page, and again after a pause where that may help: reading a list changes nothing."""
+    for tried in range(TRIES):
+        limit = PAGE if tried == 0 else SHORT_PAGE
+        try:
+            return gateway.list_payments(scope.covered_from - SKEW, scope.covered_to + SKEW, limit=limit, cursor=cursor)
+        except ListFailed as failure:
+            if tried == TRIES - 1 or not failure.may_pass:
+                raise
+            time.sleep(min(failure.retry_after_s or PAUSE_S * 2**tried, MAX_PAUSE_S))
+    raise AssertionError("the last try returns or raises")
+
+
+def _insert_page(session: Transaction, page: PaymentPage) -> int:
+    """Write a page down and return how many of its payments no earlier page had."""
+    items = page.items
+    if not items:
+        return 0
+    return session.execute(
+        "insert_listed_payments",
+        service_payment_ids=[item.service_payment_id for item in items],
+        reference_marks=[hashlib.sha256(item.reference.encode("utf-8", "surrogatepass")).hexdigest() for item in items],
+        references=[_our_id(item.reference) for item in items],
+        keys=[_our_id(item.idempotency_key) for item in items],
+        amounts=[item.amount for item in items],
+        statuses=[item.status for item in items],
+        times=[item.created_at for item in items],
+        failure_codes=[item.failure_code for item in items],
+        batch_ids=[item.batch_id for item in items],
+        allocations=[_allocations(item) for item in items],
+    )
+
+
+def _our_id(text: str | None) -> str | None:
+    """Return a reference or key if it is written as our payment ids are."""
+    try:
+        return text if text is not None and str(uuid.UUID(text)) == text else None
+    except ValueError:
+        return None
+
+
+def _allocations(item: ListedPayment) -> str | None:
+    return None if item.allocations is None else json.dumps(dict(item.allocations))
+
+
+def _adopt_all(system: System, session: Transaction, scope: Scope) -> int:
+    """Settle the payments that only the service knows the end of and return their number."""
+    names = ("batch_id", "started_at", "young_s")
+    parameters = {name: value for name, value in scope.parameters().items() if name in names}
+    found = session.rows("payments_to_adopt", **parameters)
+    adopted = 0
+    for (_, client_code), rows in groupby(found, key=lambda row: (row.batch_id, row.client_code)):
+        try:
+            profile = system.clients.profile(client_code)
+        except FileRejected:  # a client without a profile any more: how to go on with its orders is not known
+            continue
+        adopted += _adopt(system, list(rows), retry_orders=profile.declined_payments == "retry_orders")
+    return adopted
+
+
+def _adopt(system: System, rows: Sequence[Row[Any]], *, retry_orders: bool) -> int:
+    """Record of a batch's unknown payments what the service says, as their own worker would have."""
+    with system.database.begin() as transaction:
+        written = transaction.rows(
+            "adopt_payments",
+            payment_ids=[str(row.payment_id) for row in rows],
+            statuses=["declined" if row.status == "failed" else "succeeded" for row in rows],
+            service_payment_ids=[row.service_payment_id for row in rows],
+            codes=[row.failure_code for row in rows],
+        )
+        payment_ids = [str(row.payment_id) for row in written]
+        transaction.execute("orders_follow_payments", payment_ids=payment_ids)
+        transaction.execute("retire_allocations", payment_ids=payment_ids)
+        if retry_orders:
+            transaction.execute("plan_declined_orders_alone", payment_ids=payment_ids)
+        notifications.make_ready(transaction, payment_ids)
+        transaction.execute("note_adopted_payments", payment_ids=payment_ids)
+    return len(payment_ids)

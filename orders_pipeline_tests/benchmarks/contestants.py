@@ -1,0 +1,212 @@
+"""The contestants of the intake benchmark: each takes a file's rows into PostgreSQL, in a process of its own.
+
+Ours begins with the client's file. The others are given the rows that ours accepted, already typed and sealed, and begin
+with these. What is compared with what, and how often, is said in `intake.py`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pandas as pd
+import psycopg
+import pyarrow as pa
+import pyarrow.csv
+from psycopg import sql
+from pydantic import SecretStr
+from sqlalchemy import Date, LargeBinary, create_engine, make_url
+
+from orders_pipeline import intake
+from orders_pipeline.database import libpq_url
+from orders_pipeline.parquet_file import read_chunks
+from orders_pipeline.settings import Settings
+from orders_pipeline.system import Endpoints, System, open_system
+
+NO_SERVICE = "http://127.0.0.1:1"  # nothing is paid or told here
+STEPS = {"stage": intake.stage_batch, "validate": intake.validate_batch, "load": intake.load_batch}
+BLOCK_BYTES = 1 << 20
+CHUNK_ROWS = 50_000
+
+
+@dataclass(frozen=True)
+class Contest:
+    """What a contestant is given: the client's file, the same rows typed (CSV with header), and an empty database."""
+
+    source: str
+    typed: str
+    database_url: str
+
+    @property
+    def libpq_url(self) -> str:
+        return libpq_url(SecretStr(self.database_url))
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a run: seconds in all and by step, the table that was filled, peak resident MB of the process."""
+
+    seconds: float
+    steps: dict[str, float]
+    table: str
+    peak_mb: int
+
+
+def ours(contest: Contest) -> tuple[str, dict[str, float]]:
+    """Import a file as the command line does: archived, staged, validated, sealed and loaded."""
+    steps = {}
+    with opened_batch(contest) as (system, batch_id):
+        for name, step in STEPS.items():
+            started = time.perf_counter()
+            step(system, batch_id)
+            steps[name] = time.perf_counter() - started
+    return "public.orders", steps
+
+
+@contextlib.contextmanager
+def opened_batch(contest: Contest) -> Iterator[tuple[System, str]]:
+    """Give a system with the file as its batch, its bytes archived."""
+    with tempfile.TemporaryDirectory(dir=Path(contest.source).parent) as home:
+        url = SecretStr(contest.database_url)
+        settings = Settings(home=Path(home), database_url=url, max_rows=10**9, max_bytes=10**12)
+        with open_system(settings, Endpoints(url, NO_SERVICE, NO_SERVICE)) as system:
+            yield system, intake.import_file(system, Path(contest.source), "acme", again=False)
+
+
+def limit(contest: Contest) -> tuple[str, dict[str, float]]:
+    """Copy the typed rows into the same table: no way into it can have less to do."""
+    with (
+        Path(contest.typed).open("rb") as file,
+        psycopg.connect(contest.libpq_url) as connection,
+        connection.cursor() as cursor,
+    ):
+        columns = sql.SQL(file.readline().decode())
+        with cursor.copy(sql.SQL("COPY orders ({}) FROM STDIN WITH (FORMAT csv)").format(columns)) as copy:
+            while block := file.read(BLOCK_BYTES):
+                copy.write(block)
+    return "public.orders", {}
+
+
+def to_sql(contest: Contest) -> tuple[str, dict[str, float]]:
+    """Insert the typed rows into the same table with pandas' `to_sql` as it is."""
+    engine = create_engine(contest.database_url)
+    numbers = {"quantity": "Int64", "unit_price": "Int64", "item_code": str}
+    for frame in pd.read_csv(contest.typed, dtype=numbers, parse_dates=["order_date"], chunksize=CHUNK_ROWS):
+        frame["personal"] = [bytes.fromhex(cell[2:]) for cell in frame["personal"]]
+        types = {"personal": LargeBinary(), "order_date": Date()}  # what pandas takes for text and times otherwise
+        frame.to_sql("orders", engine, if_exists="append", index=False, dtype=types)
+    return "public.orders", {}
+
+
+def dlt(contest: Contest, *, tuned: bool = False) -> tuple[str, dict[str, float]]:
+    """Load the typed rows with dlt into a table of its own making, which has no rule and one index less."""
+    import dlt as library
+
+    def tables() -> Iterator[pa.Table]:
+        with pyarrow.csv.open_csv(contest.typed) as reader:
+            for batch in reader:
+                yield pa.Table.from_batches([batch])
+
+    def rows() -> Iterator[list[dict[str, object]]]:
+        for table in tables():
+            yield table.to_pylist()
+
+    url = make_url(contest.database_url)
+    socket = url.query["host"]  # the host's name before it is only there because dlt wants one
+    with tempfile.TemporaryDirectory() as folder:
+        pipeline = library.pipeline(
+            "benchmark",
+            pipelines_dir=folder,
+            destination=library.destinations.postgres(
+                f"postgresql://{url.username}:-@localhost/{url.database}?host={socket}"
+            ),
+            dataset_name="benchmark",
+        )
+        resource_ = library.resource(tables if tuned else rows, name="orders", write_disposition="append")
+        pipeline.run(resource_, loader_file_format="csv" if tuned else None)
+    return "benchmark.orders", {}
+
+
+def dlt_tuned(contest: Contest) -> tuple[str, dict[str, float]]:
+    """Load with dlt from Arrow tables by COPY, the fastest way it has."""
+    return dlt(contest, tuned=True)
+
+
+def pgloader(contest: Contest) -> tuple[str, dict[str, float]]:
+    """Load the typed rows into the same table with pgloader."""
+    url = make_url(contest.database_url)
+    target = f"postgresql://{url.username}@unix:{url.query['host']}:5432/{url.database}?tablename=public.orders"
+    typed = Path(contest.typed)
+    with typed.open() as file:
+        columns = file.readline().strip()
+    with tempfile.TemporaryDirectory(dir=typed.parent) as folder:
+        script = Path(folder) / "orders.load"
+        script.write_text(
+            f"LOAD CSV FROM '{typed}' HAVING FIELDS ({columns}) INTO {target} TARGET COLUMNS ({columns})"
+            " WITH skip header = 1, fields optionally enclosed by '\"', fields terminated by ',';\n"
+        )
+        arguments = ["pgloader", "--root-dir", folder, "--on-error-stop", str(script)]
+        subprocess.run(arguments, check=True, stdout=sys.stderr)
+    return "public.orders", {}
+
+
+CONTESTANTS: dict[str, Callable[[Contest], tuple[str, dict[str, float]]]] = {
+    "ours": ours,
+    "limit": limit,
+    "to_sql": to_sql,
+    "dlt": dlt,
+    "dlt_tuned": dlt_tuned,
+    "pgloader": pgloader,
+}
+
+
+def write_typed(contest: Contest) -> None:
+    """Write the rows that ours accepts as `contest.typed`, by validating the file in an empty database."""
+    with opened_batch(contest) as (system, batch_id):
+        for name in ("stage", "validate"):
+            STEPS[name](system, batch_id)
+        with system.storage.local(intake.artifact(batch_id, intake.ACCEPTED)) as accepted:
+            _write_csv(accepted, Path(contest.typed), batch_id)
+
+
+def _write_csv(accepted: Path, target: Path, batch_id: str) -> None:
+    same = {"batch_id": batch_id, "csv_source": "orders.csv", "bulk_import_group": batch_id, "client_code": "acme"}
+    with target.open("wb") as file:
+        for number, chunk in enumerate(read_chunks(accepted, CHUNK_ROWS)):
+            table = pa.Table.from_batches([chunk])
+            sealed = pa.array(["\\x" + cell.hex() for cell in table["personal"].to_pylist()], pa.string())
+            table = table.set_column(table.column_names.index("personal"), "personal", sealed)
+            for name, text in same.items():
+                table = table.append_column(name, pa.repeat(pa.scalar(text), table.num_rows))
+            options = pyarrow.csv.WriteOptions(include_header=number == 0, quoting_style="needed", quoting_header="none")
+            pyarrow.csv.write_csv(table, file, options)
+
+
+def main(name: str, contest: Contest) -> Result:
+    """Run one contestant and measure it, imports left out."""
+    if name.startswith("dlt"):
+        importlib.import_module("dlt")
+    started = time.perf_counter()
+    table, steps = CONTESTANTS[name](contest)
+    seconds = time.perf_counter() - started
+    used = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return Result(seconds, steps, table, used // 1024)
+
+
+if __name__ == "__main__":
+    os.environ["RUNTIME__DLTHUB_TELEMETRY"] = "false"
+    given = Contest(*sys.argv[2:])
+    if sys.argv[1] == "typed":
+        write_typed(given)
+    else:
+        sys.stdout.write(json.dumps(asdict(main(sys.argv[1], given))))

@@ -1,0 +1,138 @@
+"""The breaker of a service: opened by failures in a row, seen by all processes, probed by one call at a time."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from orders_pipeline import breaker
+from orders_pipeline.breaker import FIRST_PROBE_S, PATIENCE_S, PROBE_S, THRESHOLD, Breaker
+from orders_pipeline.database import Database
+from orders_pipeline.outcomes import Outcome
+from orders_pipeline_tests.ledger_desk import Desk, order
+
+WELL = Outcome("succeeded", None, "pay-1")
+REFUSED = Outcome("not_sent", "E_SERVICE_UNREACHABLE", service_failed=True)
+LOST = Outcome("unknown", "E_SERVICE_NO_ANSWER", service_failed=True)
+HELD = Outcome("not_sent", "rate-limited", retry_after_s=1.0)
+FORBIDDEN = Outcome("not_sent", "forbidden", stop=True, service_failed=True)
+
+
+class Line:
+    """A service's line: what calls come to, and how many may be made."""
+
+    def __init__(self, database: Database, desk: Desk) -> None:
+        self._database = database
+        self._desk = desk
+        self._breaker = Breaker("payment")
+        self._breaker.prepare(database)
+
+    def came_to(self, *outcomes: Outcome) -> None:
+        with self._database.begin() as transaction:
+            self._breaker.observe(transaction, outcomes)
+
+    def allows(self, wanted: int = 50) -> int:
+        with self._database.begin() as transaction:
+            return self._breaker.allowance(transaction, wanted)
+
+    def waits_s(self, due_s: float | None = 0.0) -> float | None:
+        with self._database.begin() as transaction:
+            return self._breaker.wait_s(transaction, due_s)
+
+    def pass_time(self, seconds: float) -> None:
+        self._desk.run(
+            "UPDATE service_breakers SET opened_at = opened_at - make_interval(secs => %s),"
+            " probe_at = probe_at - make_interval(secs => %s)",
+            seconds,
+            seconds,
+        )
+
+
+@pytest.fixture
+def line(database: Database, desk: Desk) -> Line:
+    return Line(database, desk)
+
+
+def test_a_service_that_was_never_called_may_be_called(database):
+    with database.begin() as transaction:
+        assert Breaker("new").allowance(transaction, 7) == 7
+        assert Breaker("new").wait_s(transaction, 3.0) == 3.0
+
+
+def test_failures_in_a_row_open_the_breaker_and_fewer_do_not(line):
+    line.came_to(*[REFUSED] * (THRESHOLD - 1))
+    assert line.allows() == 50
+    line.came_to(LOST)
+    assert line.allows() == 0
+    assert 0 < line.waits_s() <= FIRST_PROBE_S
+
+
+@pytest.mark.parametrize("answer", [WELL, Outcome("declined", "card_declined", "pay-1"), Outcome("absent")])
+def test_an_answer_of_any_kind_starts_the_count_anew(line, answer):
+    for _ in range(3):
+        line.came_to(*[REFUSED] * (THRESHOLD - 1))
+        line.came_to(answer)
+    assert line.allows() == 50
+
+
+def test_a_third_of_the_calls_failing_opens_nothing(line):
+    for _ in range(20):
+        line.came_to(WELL, REFUSED, WELL)
+    assert line.allows() == 50
+
+
+def test_being_slowed_down_is_no_failure(line):
+    for _ in range(3 * THRESHOLD):
+        line.came_to(HELD)
+    assert line.allows() == 50
+
+
+def test_what_a_person_must_mend_opens_the_breaker_at_once(line):
+    line.came_to(FORBIDDEN)
+    assert line.allows() == 0
+
+
+def test_one_process_at_a_time_probes_and_not_again_for_a_while(line):
+    line.came_to(*[REFUSED] * THRESHOLD)
+    line.pass_time(FIRST_PROBE_S)
+    with ThreadPoolExecutor(8) as pool:
+        assert sorted(pool.map(lambda _: line.allows(), range(8))) == [0] * 7 + [1]
+    line.came_to(REFUSED)
+    line.pass_time(PROBE_S - 1)
+    assert line.allows() == 0
+    line.pass_time(1)
+    assert line.allows() == 1
+
+
+def test_a_probe_that_goes_well_closes_the_breaker_for_everybody(line):
+    line.came_to(*[REFUSED] * THRESHOLD)
+    line.pass_time(FIRST_PROBE_S)
+    assert line.allows() == 1
+    line.came_to(WELL)
+    assert line.allows() == 50
+
+
+def test_work_waits_for_a_short_outage_and_gives_up_for_now_in_a_long_one(line):
+    line.came_to(*[REFUSED] * THRESHOLD)
+    assert line.waits_s(100.0) == 100.0
+    assert line.waits_s(None) is None
+    line.pass_time(PATIENCE_S)
+    assert line.waits_s() is None
+
+
+def test_an_open_breaker_leaves_payments_where_they_are(desk, monkeypatch):
+    monkeypatch.setattr(breaker, "FIRST_PROBE_S", 3_600.0)
+    desk.batch()
+    desk.orders(*(order(number, customer_code=f"C-{number}", notify_channel="none") for number in range(1, 40)))
+    desk.plan()
+    with desk.working() as worker:
+        ledger = desk.ledger(worker)
+        ledger.begin()
+        claims = ledger.claim(THRESHOLD)
+        assert len(claims) == THRESHOLD
+        ledger.record([(claim, REFUSED) for claim in claims])
+        desk.due_now("payments")
+        assert ledger.claim(100) == []
+        assert desk.value("SELECT max(attempts) FROM payments") == 1
+    assert set(desk.statuses("orders")) == {"pending"}

@@ -1,0 +1,273 @@
+"""Our payments against the service's own list: each difference made for real, found once, and closed when it is gone."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from orders_pipeline.batches import UnknownBatch
+from orders_pipeline.closings import FIGURES, sha256_of
+from orders_pipeline.reconciliation import reconcile
+from orders_pipeline.sandbox import SandboxServer
+from orders_pipeline.system import System
+from orders_pipeline_tests.ledger_desk import Desk
+from orders_pipeline_tests.two_ledgers import Books, found
+
+
+@pytest.fixture
+def sandbox(tmp_path: Path) -> Iterator[SandboxServer]:
+    with SandboxServer(tmp_path / "services.sqlite") as server:
+        yield server
+
+
+@pytest.fixture
+def books(system: System, sandbox: SandboxServer, tmp_path: Path) -> Books:
+    return Books(Desk(system.database), system, sandbox, tmp_path / "services.sqlite")
+
+
+def test_a_clean_batch_has_no_finding_and_gets_a_closing_record_by_equality(books):
+    books.pay(1000, 2000, 3000)
+    result = books.compare(books.desk.batch_id)
+    assert (result.here, result.there, result.young, result.findings) == (3, 3, 0, [])
+    assert result.closed == [books.desk.batch_id]
+    (closing,) = books.closings()
+    theirs = books.sandbox.ledger(books.desk.batch_id)["payments"]
+    assert closing["amount_at_service"] == theirs["amount_jpy"] == closing["amount_paid"] == 6000
+    assert (closing["rows_total"], closing["rows_accepted"], closing["orders_paid"]) == (3, 3, 3)
+    assert (closing["orders_declined"], closing["differences"], closing["source_sha256"]) == (0, [], "abc")
+    figures = {name: closing[name] for name in FIGURES} | {"differences": closing["differences"]}
+    assert closing["figures_sha256"] == sha256_of(figures)
+
+
+def test_a_closing_record_is_written_once_and_again_when_something_else_is_found(books):
+    (payment_id,) = books.pay(1000)
+    assert [books.compare(books.desk.batch_id).closed for _ in range(2)] == [[books.desk.batch_id], []]
+    books.let_time_pass()
+    books.refund(books.charge_id(payment_id), 1000)
+    assert books.compare().closed == [books.desk.batch_id]
+    assert books.compare(books.desk.batch_id).closed == []
+    first, second = books.closings()
+    assert (first["differences"], second["differences"]) == ([], ["C_STATE_DIFFERS"])
+    assert (first["amount_at_service"], second["amount_at_service"]) == (1000, 0)
+
+
+def test_the_daily_comparison_closes_what_has_finished_since(books):
+    books.pay(1000, 2000)
+    books.let_time_pass()
+    assert books.compare().closed == [books.desk.batch_id]
+    assert books.compare().closed == []
+
+
+def test_a_batch_that_is_not_finished_gets_no_closing_record(books):
+    books.pay(1000, 2000, finish=False)
+    assert books.compare(books.desk.batch_id).closed == []
+    assert books.closings() == []
+
+
+def test_a_batch_gets_no_closing_record_while_a_difference_is_too_young_to_say_anything(books):
+    first, second = books.pay(1000, 2000)
+    books.let_time_pass()
+    books.refund(books.charge_id(first), 1000)
+    books.charge(second, 2000)
+    result = books.compare(books.desk.batch_id)
+    assert (result.open, result.young, result.closed) == ({"C_STATE_DIFFERS": 1}, 1, [])
+    books.let_time_pass()
+    books.compare(books.desk.batch_id)
+    assert [closing["differences"] for closing in books.closings()] == [["C_CHARGED_TWICE", "C_STATE_DIFFERS"]]
+
+
+def test_c_missing_there_a_payment_of_ours_that_the_service_does_not_have(books):
+    payment_id, _ = books.pay(1000, 2000)
+    books.let_time_pass()
+    charge_id = books.charge_id(payment_id)
+    books.at_service("DELETE FROM payments WHERE id = ?", charge_id)
+    assert found(books.compare()) == [("C_MISSING_THERE", payment_id, charge_id, ("succeeded", 1000), None)]
+    assert books.findings()[0]["batch_id"] == books.desk.batch_id
+
+
+def test_c_missing_there_a_payment_planned_long_before_it_was_charged_is_not_missed(books):
+    books.pay(1000)
+    books.let_time_pass()
+    books.desk.run("UPDATE payments SET settled_at = settled_at + interval '40 minutes'")
+    now = datetime.now(UTC)
+    result = reconcile(books.system, None, now - timedelta(minutes=30), now)
+    assert (result.here, result.there, result.findings) == (1, 1, [])
+
+
+def test_d14_c_missing_here_charges_whose_rows_a_restored_database_does_not_have(books):
+    payment_id, _ = books.pay(1000, 2000)
+    charge_id = books.charge_id(payment_id)
+    books.let_time_pass()
+    books.lose(payment_id)
+    assert found(books.compare()) == [("C_MISSING_HERE", None, charge_id, None, ("succeeded", 1000))]
+
+
+def test_c_missing_here_a_charge_that_nobody_here_asked_for(books):
+    books.pay(1000)
+    charge_id = books.charge("not one of ours", 500)
+    books.let_time_pass()
+    assert found(books.compare()) == [("C_MISSING_HERE", None, charge_id, None, ("succeeded", 500))]
+
+
+@pytest.mark.parametrize(
+    ("status", "change"),
+    [
+        ("planned", "status = 'planned', settled_at = NULL, sent_at = NULL, service_payment_id = NULL"),
+        ("declined", "status = 'declined'"),
+    ],
+)
+def test_c_missing_here_a_charge_that_we_say_was_never_made(books, status, change):
+    (payment_id,) = books.pay(1000, finish=False)
+    charge_id = books.charge_id(payment_id)
+    books.let_time_pass()
+    books.desk.run(f"UPDATE payments SET {change}")
+    assert found(books.compare()) == [("C_MISSING_HERE", payment_id, charge_id, (status, 1000), ("succeeded", 1000))]
+    assert books.desk.statuses("payments") == [status]
+
+
+def test_c_amount_differs_another_amount_at_the_service(books):
+    payment_id, _ = books.pay(1000, 2000)
+    charge_id = books.charge_id(payment_id)
+    books.let_time_pass()
+    books.at_service("UPDATE payments SET amount = 1001 WHERE id = ?", charge_id)
+    assert found(books.compare()) == [("C_AMOUNT_DIFFERS", payment_id, charge_id, ("succeeded", 1000), ("succeeded", 1001))]
+
+
+def test_y24_c_state_differs_a_refund_at_the_service_is_found_and_does_not_overwrite_ours(books):
+    payment_id, _ = books.pay(1000, 2000)
+    charge_id = books.charge_id(payment_id)
+    books.let_time_pass()
+    books.refund(charge_id, 1000)
+    assert found(books.compare()) == [("C_STATE_DIFFERS", payment_id, charge_id, ("succeeded", 1000), ("refunded", 1000))]
+    assert books.desk.statuses("payments") == ["succeeded", "succeeded"]
+    assert books.desk.statuses("orders") == ["paid", "paid"]
+
+
+def test_c_state_differs_a_payment_that_failed_there_after_all(books):
+    (payment_id,) = books.pay(1000)
+    charge_id = books.charge_id(payment_id)
+    books.let_time_pass()
+    books.at_service("UPDATE payments SET status = 'failed' WHERE id = ?", charge_id)
+    assert found(books.compare()) == [("C_STATE_DIFFERS", payment_id, charge_id, ("succeeded", 1000), ("failed", 1000))]
+
+
+def test_p2_c_charged_twice_two_charges_under_one_reference(books):
+    (payment_id,) = books.pay(1000)
+    second = books.charge(payment_id, 1000)
+    books.let_time_pass()
+    result = books.compare()
+    assert found(result) == [("C_CHARGED_TWICE", payment_id, second, ("succeeded", 1000), ("succeeded", 1000))]
+    assert result.findings[0]["besides"] == books.charge_id(payment_id)
+    books.refund(second, 1000)
+    result = books.compare()
+    assert (found(result), result.gone) == ([], 1)
+
+
+def test_p2_c_charged_twice_an_order_whose_first_payment_was_not_declined_after_all(books):
+    books.sandbox.change(faults="decline_payment=1")
+    (declined,) = books.pay(1000, finish=False)
+    books.sandbox.change(faults="")
+    books.desk.run("UPDATE orders SET status = 'pending'")
+    books.desk.plan()
+    books.settle()
+    (paid,) = [str(r["payment_id"]) for r in books.desk.run("SELECT payment_id FROM payments WHERE status = 'succeeded'")]
+    books.let_time_pass()
+    assert found(books.compare()) == []
+    books.at_service("UPDATE payments SET status = 'succeeded' WHERE reference = ?", declined)
+    result = books.compare()
+    assert {(code, ours) for code, ours, *_ in found(result)} == {
+        ("C_MISSING_HERE", declined),
+        ("C_CHARGED_TWICE", declined),
+    }
+    (twice,) = [each for each in result.findings if each["code"] == "C_CHARGED_TWICE"]
+    assert twice["besides"] == books.charge_id(paid)
+
+
+def test_a_finding_is_one_however_often_it_is_seen_and_has_an_age(books):
+    books.pay(1000)
+    books.charge("not one of ours", 500)
+    books.let_time_pass()
+    assert [(result.new, result.open) for result in (books.compare(), books.compare())] == [
+        (1, {"C_MISSING_HERE": 1}),
+        (0, {"C_MISSING_HERE": 1}),
+    ]
+    books.let_time_pass()
+    result = books.compare()
+    assert len(books.findings()) == 1
+    assert 3600 <= result.findings[0]["age_s"] < 4000
+
+
+def test_a_difference_that_is_gone_is_closed_by_the_next_comparison_and_opens_anew_when_it_comes_back(books):
+    (payment_id,) = books.pay(1000)
+    books.let_time_pass()
+    charge_id = books.charge_id(payment_id)
+    for yen in (999, 1000, 999):
+        books.at_service("UPDATE payments SET amount = ? WHERE id = ?", yen, charge_id)
+        result = books.compare()
+    assert (result.new, result.open) == (1, {"C_AMOUNT_DIFFERS": 1})
+    first, second = books.findings()
+    assert (first["closed_how"], second["closed_how"]) == ("gone", None)
+
+
+def test_a_finding_older_than_the_days_looked_at_is_still_compared_and_not_closed_by_looking_away(books):
+    (payment_id,) = books.pay(1000)
+    second = books.charge(payment_id, 1000)
+    books.let_time_pass()
+    books.compare()
+    books.let_time_pass(hours=10 * 24)
+    result = books.compare()
+    assert (found(result)[0][:3], result.gone) == (("C_CHARGED_TWICE", payment_id, second), 0)
+    books.refund(second, 1000)
+    assert books.compare().gone == 1
+
+
+def test_q07_what_is_younger_than_two_minutes_is_ignored_on_both_sides(books):
+    payment_id, _ = books.pay(1000, 2000)
+    books.charge("not one of ours", 500)
+    books.at_service("DELETE FROM payments WHERE id = ?", books.charge_id(payment_id))
+    result = books.compare()
+    assert (result.findings, result.young) == ([], 2)
+    assert books.compare(books.desk.batch_id).closed == []
+    books.let_time_pass()
+    assert [code for code, *_ in found(books.compare())] == ["C_MISSING_HERE", "C_MISSING_THERE"]
+
+
+def test_a_batchs_comparison_says_nothing_of_others(books):
+    books.pay(1000)
+    books.charge("not one of ours", 500)
+    books.let_time_pass()
+    result = books.compare(books.desk.batch_id)
+    assert (result.here, result.there, result.findings) == (1, 1, [])
+
+
+def test_a_batch_that_is_not_there_is_not_compared(books):
+    with pytest.raises(UnknownBatch):
+        books.compare("20260701-nowhere")
+
+
+def test_q07_a_comparison_while_payments_are_being_made_finds_nothing(books):
+    books.sandbox.change(latency_ms=20)
+    paying = threading.Thread(target=books.pay, args=range(1001, 1061), kwargs={"finish": False})
+    paying.start()
+    compared = []
+    while paying.is_alive():
+        compared.append(books.compare())
+    paying.join()
+    assert len(compared) > 1
+    assert [(result.findings, result.healed) for result in compared] == [([], 0)] * len(compared)
+    assert books.desk.statuses("payments") == ["succeeded"] * 60
+
+
+def test_a_finding_holds_amounts_states_and_ids_only(books):
+    books.pay(1000)
+    books.charge("planted 山田 planted@example.com", 500)
+    books.let_time_pass()
+    books.compare()
+    (finding,) = books.findings()
+    assert finding["detail"] == {"ours": None, "theirs": {"amount": 500, "status": "succeeded"}}
+    assert "planted" not in json.dumps(finding, default=str)

@@ -1,0 +1,225 @@
+"""The service's list: paged, asked for again when it fails, read to its end or not believed at all; what it heals."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from orders_pipeline import reconciliation
+from orders_pipeline.payments.gateway import Capabilities, ListedPayment, ListFailed, PaymentPage
+from orders_pipeline.reconciliation import NoList, reconcile
+from orders_pipeline.sandbox import SandboxServer
+from orders_pipeline.system import System
+from orders_pipeline_tests.ledger_desk import Desk, order, wait_for_a_blocked_session
+from orders_pipeline_tests.two_ledgers import DAY, Books, found
+
+
+@pytest.fixture
+def sandbox(tmp_path: Path) -> Iterator[SandboxServer]:
+    with SandboxServer(tmp_path / "services.sqlite") as server:
+        yield server
+
+
+@pytest.fixture
+def books(system: System, sandbox: SandboxServer, tmp_path: Path) -> Books:
+    return Books(Desk(system.database), system, sandbox, tmp_path / "services.sqlite")
+
+
+def unknown_payment(books: Books) -> str:
+    """Have a payment whose result never came back, though it was booked, long ago."""
+    books.desk.batch()
+    books.desk.orders(order(1, customer_code="C-1"), order(2, customer_code="C-1"))
+    books.desk.plan()
+    payment_id = str(books.desk.value("SELECT payment_id FROM payments"))
+    order_ids = [row["order_id"] for row in books.desk.run("SELECT order_id FROM orders ORDER BY order_id")]
+    books.charge(payment_id, 2000, orders=order_ids, key=payment_id)
+    books.desk.run("UPDATE payments SET status = 'unknown', sent_at = now(), next_attempt_at = now() + interval '9 days'")
+    books.desk.run("UPDATE orders SET status = 'unknown'")
+    books.let_time_pass()
+    return payment_id
+
+
+def test_an_unknown_payment_is_healed_by_what_the_service_says_and_orders_and_notifications_follow(books):
+    payment_id = unknown_payment(books)
+    result = books.compare()
+    assert (result.healed, result.findings) == (1, [])
+    (theirs,) = requests.get(f"{books.sandbox.url}/v1/payments", {"reference": payment_id}, timeout=10).json()["items"]
+    (ours,) = books.desk.run("SELECT * FROM payments")
+    assert (ours["status"], ours["service_payment_id"], ours["claimed_by"]) == ("succeeded", theirs["id"], None)
+    assert (books.desk.statuses("orders"), books.desk.statuses("notifications")) == (["paid", "paid"], ["ready"])
+    (finding,) = books.findings()
+    assert (finding["code"], finding["closed_how"], str(finding["payment_id"])) == ("C_STATE_DIFFERS", "healed", payment_id)
+    assert finding["detail"]["ours"] == {"amount": 2000, "status": "unknown"}
+    assert books.compare().healed == 0
+
+
+def test_an_unknown_payment_that_failed_there_is_declined_and_its_orders_are_planned_alone(books):
+    payment_id = unknown_payment(books)
+    books.at_service("UPDATE payments SET status = 'failed', failure_code = 'card_expired' WHERE reference = ?", payment_id)
+    assert books.compare().healed == 1
+    declined, *again = books.desk.run("SELECT * FROM payments ORDER BY created_at")
+    assert (declined["status"], declined["outcome_code"]) == ("declined", "card_expired")
+    assert [(each["status"], each["amount"]) for each in again] == [("planned", 1000), ("planned", 1000)]
+    assert books.desk.statuses("orders") == ["pending", "pending"]
+    assert books.desk.statuses("notifications") == ["waiting"]
+
+
+def test_an_unknown_payment_that_a_live_worker_has_claimed_is_left_alone_until_it_lets_go(books):
+    payment_id = unknown_payment(books)
+    with books.desk.working() as worker:
+        books.desk.run("UPDATE payments SET claimed_by = %s", worker.worker_id)
+        result = books.compare()
+        assert (result.healed, [code for code, *_ in found(result)]) == (0, ["C_STATE_DIFFERS"])
+        assert books.desk.statuses("payments") == ["unknown"]
+        books.desk.run("UPDATE payments SET claimed_by = NULL")
+    assert books.compare().healed == 1
+    (finding,) = books.findings()
+    assert (finding["closed_how"], str(finding["payment_id"])) == ("healed", payment_id)
+
+
+def test_an_unknown_payment_that_a_worker_claims_at_this_moment_is_not_healed(books):
+    payment_id = unknown_payment(books)
+    with books.desk.working() as worker, ThreadPoolExecutor(1) as pool:
+        with books.desk.connect() as connection:
+            connection.execute("UPDATE payments SET claimed_by = %s", [worker.worker_id])
+            comparing = pool.submit(books.compare)
+            wait_for_a_blocked_session(books.desk)
+        assert comparing.result().healed == 0
+    (ours,) = books.desk.run("SELECT payment_id, status, claimed_by FROM payments")
+    assert (str(ours["payment_id"]), ours["status"], ours["claimed_by"]) == (payment_id, "unknown", worker.worker_id)
+    assert books.desk.statuses("orders") == ["unknown", "unknown"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["amount = 1999", "status = 'refunded'", "created_us = created_us + 3600000000", "reference = 'x'"],
+    ids=["another amount", "given back", "young", "key only"],
+)
+def test_an_unknown_payment_is_not_healed_by_what_is_not_exactly_it(books, change):
+    payment_id = unknown_payment(books)
+    books.at_service(f"UPDATE payments SET {change} WHERE reference = ?", payment_id)
+    assert books.compare().healed == 0
+    assert (books.desk.statuses("payments"), books.desk.statuses("orders")) == (["unknown"], ["unknown", "unknown"])
+
+
+def test_an_unknown_payment_with_two_charges_is_not_healed(books):
+    payment_id = unknown_payment(books)
+    books.charge(payment_id, 2000)
+    books.let_time_pass()
+    result = books.compare()
+    assert result.healed == 0
+    assert sorted(code for code, *_ in found(result)) == ["C_CHARGED_TWICE", "C_STATE_DIFFERS"]
+
+
+def test_more_payments_than_a_page_holds_are_all_compared(books, monkeypatch):
+    monkeypatch.setattr(reconciliation, "PAGE", 3)
+    books.pay(*range(1001, 1011))
+    books.let_time_pass()
+    result = books.compare()
+    assert (result.here, result.there, result.findings) == (10, 10, [])
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        *("error_before", "rate_limited", "unavailable", "reset_before", "malformed", "truncated"),
+        *("empty", "html", "wrong_types", "wrong_body", "huge"),
+    ],
+)
+def test_a_list_that_fails_at_first_is_asked_for_again(books, monkeypatch, fault):
+    monkeypatch.setattr(reconciliation, "PAUSE_S", 0.01)
+    books.pay(1000)
+    books.let_time_pass()
+    books.sandbox.change(lookup_faults=f"{fault}=1,max_per_key=2,retry_after=")
+    result = books.compare()
+    assert (result.here, result.there, result.findings) == (1, 1, [])
+
+
+class ListingGateway:
+    """Answers with given pages."""
+
+    def __init__(self, *pages: PaymentPage | ListFailed, able: bool = True) -> None:
+        self.capabilities = Capabilities(can_list=able)
+        self.pages = list(pages)
+        self.limits: list[int] = []
+
+    def list_payments(self, created_from: datetime, created_to: datetime, *, limit: int, cursor: str | None = None) -> Any:
+        self.limits.append(limit)
+        page = self.pages.pop(0) if len(self.pages) > 1 else self.pages[0]
+        if isinstance(page, ListFailed):
+            raise page
+        return page
+
+
+def listed(books: Books, payment_id: str, **changes: Any) -> ListedPayment:
+    row = books.desk.run("SELECT * FROM payments WHERE payment_id = %s", payment_id)[0]
+    listed = ListedPayment(row["service_payment_id"], payment_id, payment_id, row["amount"], "succeeded", row["created_at"])
+    return replace(listed, **changes)
+
+
+def test_shares_of_orders_are_compared_where_the_list_gives_them(books):
+    (payment_id,) = books.pay(1000)
+    books.let_time_pass()
+    order_id = str(books.desk.value("SELECT order_id FROM orders"))
+    for allocations, codes in [({order_id: 1000}, []), ({"7": 1000}, ["C_AMOUNT_DIFFERS"])]:
+        page = PaymentPage([listed(books, payment_id, allocations=allocations)], None)
+        system = replace(books.system, payments=ListingGateway(page))
+        assert [code for code, *_ in found(reconcile(system, books.desk.batch_id, None, None))] == codes
+
+
+def test_an_order_in_the_shares_of_two_charges_was_charged_twice(books):
+    (payment_id,) = books.pay(1000)
+    books.let_time_pass()
+    order_id = str(books.desk.value("SELECT order_id FROM orders"))
+    ours = listed(books, payment_id, allocations={order_id: 1000})
+    other = replace(ours, service_payment_id="pay_other", reference="x", idempotency_key=None)
+    system = replace(books.system, payments=ListingGateway(PaymentPage([other, ours], None)))
+    now = datetime.now(UTC)
+    result = reconcile(system, None, now - DAY, now)
+    assert [
+        (each["code"], each["payment_id"], each["service_payment_id"], each["batch_id"]) for each in result.findings
+    ] == [
+        ("C_CHARGED_TWICE", None, "pay_other", books.desk.batch_id),
+        ("C_MISSING_HERE", None, "pay_other", None),
+    ]
+
+
+def test_a_list_that_goes_round_in_circles_is_given_up(books):
+    (payment_id,) = books.pay(1000)
+    page = PaymentPage([listed(books, payment_id)], "again")
+    with pytest.raises(ListFailed, match="page-without-end"):
+        reconcile(replace(books.system, payments=ListingGateway(page)), books.desk.batch_id, None, None)
+
+
+def test_a_page_that_does_not_come_is_asked_for_in_smaller_pieces_and_then_given_up(books, monkeypatch):
+    monkeypatch.setattr(reconciliation, "PAUSE_S", 0.0)
+    books.pay(1000)
+    gateway = ListingGateway(ListFailed("E_SERVICE_NO_ANSWER"))
+    with pytest.raises(ListFailed):
+        reconcile(replace(books.system, payments=gateway), books.desk.batch_id, None, None)
+    assert gateway.limits == [100, 10, 10, 10]
+    refused = ListingGateway(ListFailed("unauthorized", may_pass=False))
+    with pytest.raises(ListFailed):
+        reconcile(replace(books.system, payments=refused), books.desk.batch_id, None, None)
+    assert refused.limits == [100]
+
+
+def test_a_comparison_that_breaks_off_closes_and_finds_nothing(books):
+    payment_id, _ = books.pay(1000, 2000)
+    books.let_time_pass()
+    pages = (PaymentPage([listed(books, payment_id)], "more"), ListFailed("unauthorized", may_pass=False))
+    with pytest.raises(ListFailed):
+        reconcile(replace(books.system, payments=ListingGateway(*pages)), books.desk.batch_id, None, None)
+    assert (books.findings(), books.closings()) == ([], [])
+
+
+def test_a_provider_without_a_list_is_not_compared(books):
+    with pytest.raises(NoList):
+        reconcile(replace(books.system, payments=ListingGateway(PaymentPage([], None), able=False)), None, None, None)

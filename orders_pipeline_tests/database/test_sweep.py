@@ -1,0 +1,126 @@
+"""The sweep: which unfinished batches are offered a run, when, and which wait for a service or a person."""
+
+from __future__ import annotations
+
+import pytest
+
+from orders_pipeline.breaker import THRESHOLD
+from orders_pipeline.database import Database
+from orders_pipeline.outcomes import Outcome
+from orders_pipeline.payments import settle
+from orders_pipeline.sweep import LONGEST_S, PATIENCE_S, stalled_batches
+from orders_pipeline.workers import alone_on
+from orders_pipeline_tests.ledger_desk import Desk, order
+
+REFUSED = Outcome("not_sent", "E_SERVICE_UNREACHABLE", service_failed=True)
+
+
+def idle(desk: Desk, seconds: float = PATIENCE_S + 1) -> None:
+    """Let nobody have worked on any batch for so long."""
+    stalled_batches(desk.database)
+    desk.run("UPDATE batches SET idle_since = idle_since - make_interval(secs => %s)", seconds)
+
+
+def offered(desk: Desk) -> list[str]:
+    return [row.batch_id for row in stalled_batches(desk.database)]
+
+
+def paused(desk: Desk, batch_id: str, **changes: object) -> None:
+    desk.batch(batch_id, status="paying")
+    desk.orders(order(1, client_order_ref=f"R-{batch_id}", notify_channel="none"), batch_id=batch_id)
+    desk.batch_id = batch_id
+    desk.plan()
+    desk.run("UPDATE batches SET status = 'paused' WHERE batch_id = %s", batch_id)
+
+
+def open_breaker(desk: Desk) -> None:
+    settle.BREAKER.prepare(desk.database)
+    with desk.database.begin() as transaction:
+        settle.BREAKER.observe(transaction, [REFUSED] * THRESHOLD)
+
+
+@pytest.mark.parametrize("status", ["received", "staged", "validated", "loaded", "paying"])
+def test_a_batch_is_offered_once_nobody_has_worked_on_it_for_a_while(desk, status):
+    batch_id = desk.batch(status=status)
+    assert offered(desk) == []
+    idle(desk, PATIENCE_S - 1)
+    assert offered(desk) == []
+    idle(desk, 2)
+    assert offered(desk) == [batch_id]
+
+
+@pytest.mark.parametrize("status", ["completed", "rejected", "cancelled"])
+def test_a_finished_batch_is_never_offered(desk, status):
+    desk.batch()
+    desk.run("UPDATE batches SET rows_total = 0, rows_accepted = 0, rows_rejected = 0, rows_blank = 0")
+    desk.run("UPDATE batches SET status = %s, finished_at = now()", status)
+    idle(desk)
+    assert offered(desk) == []
+
+
+def test_a_landed_file_that_was_not_begun_is_left_to_the_landing(desk):
+    desk.batch(status="received")
+    desk.run("UPDATE batches SET landing_key = 'acme/a.csv', landing_version = '1'")
+    idle(desk)
+    assert offered(desk) == []
+
+
+def test_a_batch_with_a_worker_is_busy_and_a_lost_worker_is_none(desk):
+    batch_id = desk.batch(status="paying")
+    with desk.working() as worker:
+        idle(desk)
+        assert offered(desk) == []
+        desk.give_up(worker)
+        idle(desk)
+        assert offered(desk) == [batch_id]
+
+
+def test_a_batch_that_is_being_staged_is_busy(desk: Desk, database: Database):
+    batch_id = desk.batch(status="received")
+    idle(desk)
+    with alone_on(database, batch_id):
+        assert offered(desk) == []
+    assert offered(desk) == []
+    idle(desk)
+    assert offered(desk) == [batch_id]
+
+
+def test_requests_come_less_and_less_often(desk):
+    batch_id = desk.batch(status="paying")
+    idle(desk, 10 * LONGEST_S)
+    for requests, seconds in [(1, 2 * PATIENCE_S), (2, 4 * PATIENCE_S), (50, LONGEST_S)]:
+        desk.run("UPDATE batches SET run_requests = %s, run_requested_at = now()", requests)
+        assert offered(desk) == []
+        desk.run("UPDATE batches SET run_requested_at = now() - make_interval(secs => %s)", seconds - 1)
+        assert offered(desk) == []
+        desk.run("UPDATE batches SET run_requested_at = now() - make_interval(secs => %s)", seconds + 1)
+        assert offered(desk) == [batch_id]
+
+
+def test_a_paused_batch_is_offered_when_something_is_due_and_not_while_it_waits_for_a_person(desk):
+    paused(desk, "b1")
+    idle(desk)
+    assert offered(desk) == ["b1"]
+    desk.run("UPDATE payments SET next_attempt_at = now() + interval '100 years'")
+    assert offered(desk) == []
+
+
+def test_while_a_service_is_left_alone_one_batch_at_a_time_goes_to_probe(desk):
+    for batch_id in ("b1", "b2", "b3"):
+        paused(desk, batch_id)
+    idle(desk)
+    assert offered(desk) == ["b1", "b2", "b3"]
+    open_breaker(desk)
+    assert offered(desk) == []
+    desk.run("UPDATE service_breakers SET probe_at = now()")
+    assert offered(desk) == ["b1"]
+    with desk.database.begin() as transaction:
+        settle.BREAKER.observe(transaction, [Outcome("succeeded", None, "pay-1")])
+    assert offered(desk) == ["b1", "b2", "b3"]
+
+
+def test_a_service_that_is_away_holds_nothing_that_does_not_need_it(desk):
+    open_breaker(desk)
+    batch_id = desk.batch(status="staged")
+    idle(desk)
+    assert offered(desk) == [batch_id]

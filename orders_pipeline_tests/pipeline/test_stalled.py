@@ -1,0 +1,93 @@
+"""Batches that stand still: what a lost process left behind and what waited for a service goes on without a person."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from dagster import DagsterRunStatus
+
+from orders_pipeline import breaker, sweep
+from orders_pipeline.sensors import stalled_sensor
+from orders_pipeline.synthetic import write_sample
+from orders_pipeline_tests.house import House, check_finished
+
+
+@pytest.fixture(autouse=True)
+def _alone_and_impatient(house: House, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(sweep, "PATIENCE_S", 0.0)
+    yield
+    house.rows("UPDATE batches SET status = 'cancelled', finished_at = now() WHERE finished_at IS NULL")
+
+
+def receive(house: House, tmp_path: Path, client: str, rows: int = 20) -> str:
+    path = tmp_path / "orders.csv"
+    write_sample(path, rows=rows, seed=3, bad=0)
+    return house.receive(path, client)
+
+
+def look(house: House) -> list[dg.RunRequest]:
+    """Let the sensor tick until it has seen who is idle, and return what it asks for, once for each batch."""
+    asked: dict[str | None, dg.RunRequest] = {}
+    for _ in range(2):
+        context = dg.build_sensor_context(instance=house.instance, resources={"system": house.system})
+        result = stalled_sensor(context)
+        assert isinstance(result, dg.SensorResult)
+        asked |= {request.partition_key: request for request in result.run_requests or []}
+    return list(asked.values())
+
+
+def test_a_batch_whose_process_was_lost_before_it_began_is_offered_and_finished(house: House, tmp_path: Path) -> None:
+    batch_id = receive(house, tmp_path, "left-behind")
+    (request,) = look(house)
+    assert request.partition_key == batch_id
+    assert request.tags["dagster/max_retries"] == "0"
+    assert house.run(batch_id) is None
+    check_finished(house, batch_id)
+    assert look(house) == []
+
+
+def test_a_batch_that_waits_for_a_service_goes_on_when_it_is_back(
+    house: House, impatient: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(breaker, "PATIENCE_S", 0.1)
+    house.sandbox.change(faults="unavailable=1")
+    batch_id = receive(house, tmp_path, "away", rows=60)
+    assert "paused" in (house.run(batch_id) or "")
+    summary = house.summary(batch_id)
+    assert (summary["status"], summary["status_code"]) == ("paused", "E_PAYMENT_UNAVAILABLE")
+    (left_alone,) = summary["services_left_alone"]
+    assert (left_alone["service"], left_alone["code"]) == ("payment", "unavailable")
+    house.rows("UPDATE service_breakers SET probe_at = now() + interval '1 hour' WHERE opened_at IS NOT NULL")
+    assert look(house) == []
+    house.sandbox.change(faults="")
+    house.rows("UPDATE service_breakers SET probe_at = now() WHERE opened_at IS NOT NULL")
+    house.rows("UPDATE payments SET next_attempt_at = now() WHERE settled_at IS NULL")
+    assert [request.partition_key for request in look(house)] == [batch_id]
+    assert house.run(batch_id) is None
+    check_finished(house, batch_id)
+    assert house.summary(batch_id)["services_left_alone"] == []
+
+
+def test_a_run_that_nobody_is_behind_any_more_is_ended_and_left_to_dagsters_own_retry(house: House, tmp_path: Path) -> None:
+    batch_id = receive(house, tmp_path, "vanished")
+    house.instance.add_dynamic_partitions("batches", [batch_id])
+    run = house.instance.create_run_for_job(
+        job_def=dg.GraphDefinition("process_batch").to_job(), tags={"dagster/partition": batch_id}
+    )
+    house.instance.report_engine_event("started", run)
+    house.instance.handle_run_event(
+        run.run_id,
+        dg.DagsterEvent(event_type_value="PIPELINE_START", job_name=run.job_name, message="started"),
+    )
+    found = house.instance.get_run_by_id(run.run_id)
+    assert found is not None
+    assert found.status == DagsterRunStatus.STARTED
+    assert look(house) == []
+    ended = house.instance.get_run_by_id(run.run_id)
+    assert ended is not None
+    assert ended.status == DagsterRunStatus.FAILURE
+    house.rows("UPDATE batches SET run_requested_at = now() - interval '1 hour' WHERE batch_id = %s", batch_id)
+    assert [request.partition_key for request in look(house)] == [batch_id]

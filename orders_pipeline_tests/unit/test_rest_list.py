@@ -1,0 +1,145 @@
+"""How the Payment service's list is asked for and read: strictly, a page at a time, without repeating what it says."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+
+from orders_pipeline.http_client import Answer, NoAnswer, NotDelivered
+from orders_pipeline.payments.gateway import ListedPayment, ListFailed, PaymentPage
+from orders_pipeline.payments.rest import RestPayments
+from orders_pipeline_tests.stub_client import StubClient
+
+KEY = "6a1f7a3e-0000-4000-8000-000000000001"
+SINCE = datetime(2026, 7, 1, 12, 0, tzinfo=timezone(timedelta(hours=9)))
+UNTIL = datetime(2026, 7, 2, 3, 0, tzinfo=UTC)
+LISTED = ListedPayment("pay_1", KEY, KEY, 300, "succeeded", datetime(2026, 7, 1, 3, tzinfo=UTC))
+
+
+def payment(**changes: object) -> dict[str, Any]:
+    body: dict[str, Any] = {"id": "pay_1", "status": "succeeded", "amount": 300, "currency": "JPY", "reference": KEY}
+    return body | {"idempotency_key": KEY, "failure": None, "created_at": "2026-07-01T03:00:00Z"} | changes
+
+
+def page(*items: object) -> Answer:
+    return Answer(200, {"items": list(items), "next": None})
+
+
+def listing(*script: Answer | Exception) -> PaymentPage:
+    return RestPayments(StubClient(*script)).list_payments(SINCE, UNTIL, limit=100)
+
+
+def test_the_list_is_asked_for_by_time_and_page_as_the_contract_writes_it():
+    client = StubClient(page(), page())
+    rest = RestPayments(client)
+    rest.list_payments(SINCE, UNTIL, limit=100)
+    rest.list_payments(SINCE, UNTIL, limit=10, cursor="c1")
+    times = {"created_from": "2026-07-01T03:00:00Z", "created_to": "2026-07-02T03:00:00Z"}
+    assert [call["query"] for call in client.calls] == [
+        times | {"limit": "100"},
+        times | {"limit": "10", "cursor": "c1"},
+    ]
+
+
+def test_a_page_of_the_list_is_read_with_the_cursor_that_goes_on():
+    body = {"items": [payment(), payment(id="pay_2", reference="x", idempotency_key=None, status="refunded")], "next": "c2"}
+    first, second = listing(Answer(200, body)).items
+    assert first == LISTED
+    assert (second.service_payment_id, second.idempotency_key, second.status) == ("pay_2", None, "refunded")
+    assert listing(Answer(200, body)).following == "c2"
+    assert listing(page()) == PaymentPage([], None)
+
+
+def test_what_a_list_may_say_besides_is_read_where_it_is_there():
+    failed = payment(
+        status="failed",
+        failure={"code": "card_expired"},
+        metadata={"batch_id": "20260701-aaaaaaaaaaaa"},
+        allocations=[{"order_id": "11", "amount": 100}, {"order_id": 12, "amount": 200}],
+    )
+    (found,) = listing(page(failed)).items
+    assert (found.failure_code, found.batch_id) == ("card_expired", "20260701-aaaaaaaaaaaa")
+    assert found.allocations == {"11": 100, "12": 200}
+
+
+@pytest.mark.parametrize("metadata", [None, "x", {}, {"batch_id": 5}, {"batch_id": "planted text"}])
+@pytest.mark.parametrize("failure", ["x", {}, {"code": "planted text"}])
+def test_what_a_list_says_besides_is_left_out_where_it_is_none(metadata, failure):
+    (found,) = listing(page(payment(metadata=metadata, failure=failure))).items
+    assert (found.batch_id, found.failure_code) == (None, None)
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        "planted",
+        None,
+        payment(id=None),
+        payment(reference=None),
+        payment(status=None),
+        payment(currency=None),
+        payment(created_at=None),
+        payment(id=""),
+        payment(id="a b"),
+        payment(id="x" * 129),
+        payment(id=5),
+        payment(reference=5),
+        payment(idempotency_key=5),
+        payment(status="planted"),
+        payment(currency="USD"),
+        payment(amount="300"),
+        payment(amount=300.0),
+        payment(amount=True),
+        payment(amount=0),
+        payment(amount=2**53 + 1),
+        payment(created_at="planted"),
+        payment(created_at="2026-07-01T03:00:00"),
+        payment(created_at=5),
+        payment(allocations="planted"),
+        payment(allocations=["planted"]),
+        payment(allocations=[{"amount": 1}]),
+        payment(allocations=[{"order_id": "1", "amount": 0}]),
+        payment(allocations=[{"order_id": "1", "amount": 1}, {"order_id": 1, "amount": 1}]),
+    ],
+)
+def test_an_item_of_a_list_that_the_contract_does_not_allow_fails_the_page_without_being_repeated(item):
+    with pytest.raises(ListFailed, match="answer-does-not-fit") as failed:
+        listing(page(payment(), item))
+    assert "planted" not in str(failed.value)
+    assert failed.value.may_pass
+
+
+@pytest.mark.parametrize("body", [{}, {"items": {}}, {"items": [], "next": 5}, {"items": [], "next": ""}])
+def test_a_body_that_is_no_page_fails(body):
+    with pytest.raises(ListFailed, match="answer-does-not-fit"):
+        listing(Answer(200, body))
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason", "may_pass"),
+    [
+        (Answer(429, {"type": "/problems/rate-limited"}, 3.0), "rate-limited", True),
+        (Answer(503, {"type": "/problems/unavailable"}, 3.0), "unavailable", True),
+        (Answer(500, {}, 3.0), "http-500", True),
+        (Answer(302, {}, 3.0), "http-302", False),
+        (Answer(401, {}, 3.0), "http-401", False),
+        (Answer(404, {}, 3.0), "http-404", False),
+    ],
+)
+def test_a_list_that_is_refused_says_why_and_whether_it_may_pass(answer, reason, may_pass):
+    with pytest.raises(ListFailed, match=reason) as failed:
+        listing(answer)
+    assert (failed.value.may_pass, failed.value.retry_after_s) == (may_pass, 3.0)
+
+
+@pytest.mark.parametrize("failure", [NoAnswer(), NotDelivered()])
+def test_a_list_without_an_answer_may_come_at_another_try(failure):
+    with pytest.raises(ListFailed, match=failure.code) as failed:
+        listing(failure)
+    assert failed.value.may_pass
+
+
+def test_a_listed_payment_shows_no_reference():
+    assert "planted" not in repr(ListedPayment("pay_1", "planted", "planted", 1, "failed", UNTIL))

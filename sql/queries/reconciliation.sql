@@ -1,0 +1,273 @@
+-- name: reconciliation_window
+-- From when to when must be compared for what was settled or finished in a time, or is a batch's, and for open findings.
+SELECT clock_timestamp() AS started_at,
+       coalesce(least(CAST(:created_from AS timestamptz), min(since)), clock_timestamp()) AS covered_from,
+       least(greatest(CAST(:created_to AS timestamptz), max(until)), clock_timestamp()) AS covered_to
+FROM (
+    SELECT min(created_at) AS since, max(coalesce(settled_at, now())) + interval '1 hour' AS until FROM payments
+    WHERE CASE WHEN CAST(:batch_id AS text) IS NOT NULL THEN batch_id = :batch_id
+          ELSE settled_at >= :created_from AND settled_at < :created_to END
+    UNION ALL
+    SELECT min(payments.created_at), NULL FROM payments JOIN batches USING (batch_id)
+    WHERE CAST(:batch_id AS text) IS NULL AND finished_at >= :created_from AND finished_at < :created_to
+    UNION ALL
+    SELECT min(compared_from), max(compared_to) + interval '1 hour' FROM reconciliation_findings
+    WHERE closed_at IS NULL AND (CAST(:batch_id AS text) IS NULL OR batch_id = :batch_id)
+) AS concerned
+
+-- name: create_listed_payments
+-- What the service lists, for the time of one comparison.
+CREATE TEMPORARY TABLE listed_payments (
+    service_payment_id text COLLATE "C" PRIMARY KEY,
+    reference_mark     text COLLATE "C" NOT NULL,  -- a digest: the text itself may be anybody's
+    payment_id         uuid,                       -- ours
+    by_reference       boolean NOT NULL,
+    amount             bigint NOT NULL,            -- yen
+    status             text COLLATE "C" NOT NULL,
+    created_at         timestamptz NOT NULL,
+    failure_code       text COLLATE "C",
+    batch_id           text COLLATE "C",           -- as the service has it, if there is such a batch
+    allocations        jsonb                       -- yen by order, where the list gives them
+)
+
+-- name: insert_listed_payments
+-- A page of the list, each with the payment of ours whose reference or else whose key it has.
+INSERT INTO listed_payments (service_payment_id, reference_mark, payment_id, by_reference, amount, status, created_at,
+                             failure_code, batch_id, allocations)
+SELECT page.service_payment_id, page.reference_mark, coalesce(named.payment_id, keyed.payment_id),
+       named.payment_id IS NOT NULL, page.amount, page.status, page.created_at, page.failure_code, batches.batch_id,
+       CAST(page.allocations AS jsonb)
+FROM unnest(CAST(:service_payment_ids AS text[]), CAST(:reference_marks AS text[]), CAST(:references AS uuid[]),
+            CAST(:keys AS uuid[]), CAST(:amounts AS bigint[]), CAST(:statuses AS text[]),
+            CAST(:times AS timestamptz[]), CAST(:failure_codes AS text[]), CAST(:batch_ids AS text[]),
+            CAST(:allocations AS text[]))
+     AS page (service_payment_id, reference_mark, reference, key, amount, status, created_at, failure_code, batch_id,
+              allocations)
+LEFT JOIN payments AS named ON named.payment_id = page.reference
+LEFT JOIN payments AS keyed ON keyed.payment_id = page.key
+LEFT JOIN batches ON batches.batch_id = page.batch_id
+ON CONFLICT DO NOTHING
+
+-- name: match_listed_by_id
+-- What has neither a reference nor a key of ours may have the id that a person found out.
+UPDATE listed_payments SET payment_id = payments.payment_id FROM payments
+WHERE listed_payments.payment_id IS NULL AND payments.service_payment_id = listed_payments.service_payment_id
+
+-- name: payments_to_adopt
+-- Ours is unknown and nobody's, and the service has exactly that payment, in a final state.
+SELECT ours.payment_id, ours.batch_id, batches.client_code, theirs.service_payment_id, theirs.status, theirs.failure_code
+FROM listed_payments AS theirs
+JOIN payments AS ours USING (payment_id)
+JOIN batches ON batches.batch_id = ours.batch_id
+WHERE ours.status = 'unknown' AND ours.claimed_by IS NULL AND theirs.by_reference
+  AND theirs.status IN ('succeeded', 'failed') AND theirs.amount = ours.amount
+  AND (theirs.allocations IS NULL OR theirs.allocations = (
+          SELECT jsonb_object_agg(CAST(order_id AS text), amount) FROM payment_orders
+          WHERE payment_orders.payment_id = ours.payment_id))
+  AND NOT EXISTS (SELECT FROM listed_payments AS other WHERE other.payment_id = theirs.payment_id
+                  AND other.service_payment_id <> theirs.service_payment_id)
+  AND greatest(theirs.created_at, ours.sent_at) < CAST(:started_at AS timestamptz) - make_interval(secs => :young_s)
+  AND (CAST(:batch_id AS text) IS NULL OR ours.batch_id = :batch_id)
+ORDER BY ours.batch_id, ours.payment_id
+
+-- name: adopt_payments
+-- Take over what the service says of them, if they are still unknown and nobody's.
+UPDATE payments SET status = result.status, service_payment_id = result.service_payment_id,
+                    outcome_code = result.code, settled_at = clock_timestamp()
+FROM unnest(CAST(:payment_ids AS uuid[]), CAST(:statuses AS text[]), CAST(:service_payment_ids AS text[]),
+            CAST(:codes AS text[])) AS result (payment_id, status, service_payment_id, code)
+WHERE payments.payment_id = result.payment_id AND payments.status = 'unknown' AND payments.claimed_by IS NULL
+RETURNING payments.payment_id
+
+-- name: note_adopted_payments
+-- Say that they were healed: the finding that was open, or one that is closed at once.
+WITH closed AS (
+    UPDATE reconciliation_findings SET closed_at = now(), closed_how = 'healed', last_seen_at = now()
+    WHERE code = 'C_STATE_DIFFERS' AND payment_id = ANY(CAST(:payment_ids AS uuid[])) AND closed_at IS NULL
+    RETURNING payment_id
+)
+INSERT INTO reconciliation_findings (code, batch_id, payment_id, service_payment_id, detail, compared_from, compared_to,
+                                     first_seen_at, last_seen_at, closed_at, closed_how)
+SELECT 'C_STATE_DIFFERS', batch_id, payment_id, service_payment_id,
+       jsonb_build_object(
+           'ours', jsonb_build_object('amount', amount, 'status', 'unknown'),
+           'theirs', jsonb_build_object('amount', amount,
+                                        'status', CASE status WHEN 'declined' THEN 'failed' ELSE status END)),
+       created_at, settled_at, now(), now(), now(), 'healed'
+FROM payments
+WHERE payment_id = ANY(CAST(:payment_ids AS uuid[])) AND payment_id NOT IN (SELECT payment_id FROM closed)
+
+-- name: create_payment_differences
+-- What one comparison finds.
+CREATE TEMPORARY TABLE payment_differences (
+    code               text COLLATE "C" NOT NULL,
+    batch_id           text COLLATE "C",
+    payment_id         uuid,
+    service_payment_id text COLLATE "C",
+    detail             jsonb NOT NULL,
+    compared_from      timestamptz NOT NULL,
+    compared_to        timestamptz NOT NULL,
+    is_young           boolean NOT NULL            -- an answer may be under way: no finding yet
+)
+
+-- name: compare_payments
+-- Compare the list with our payments, both ways.
+WITH pairs AS (  -- each payment of ours with what the service has for it: the one we know of, else the first charge
+    SELECT DISTINCT ON (ours.payment_id)
+           ours.payment_id, ours.batch_id, theirs.service_payment_id,
+           ours.status AS our_status, theirs.status AS their_status,
+           theirs.status <> 'failed' AND (theirs.amount <> ours.amount OR theirs.allocations <> (
+               SELECT jsonb_object_agg(CAST(order_id AS text), amount) FROM payment_orders
+               WHERE payment_orders.payment_id = ours.payment_id)) AS amount_differs,
+           jsonb_build_object('ours', jsonb_build_object('amount', ours.amount, 'status', ours.status),
+                              'theirs', jsonb_build_object('amount', theirs.amount, 'status', theirs.status)) AS detail,
+           least(ours.created_at, theirs.created_at) AS compared_from,
+           greatest(ours.settled_at, ours.sent_at, theirs.created_at) AS compared_to,
+           greatest(ours.sent_at, theirs.created_at) AS moved_at
+    FROM listed_payments AS theirs JOIN payments AS ours USING (payment_id)
+    ORDER BY ours.payment_id, (theirs.service_payment_id = ours.service_payment_id) DESC NULLS LAST,
+             theirs.status IN ('succeeded', 'processing') DESC, theirs.created_at, theirs.service_payment_id
+), charges AS (  -- each charge with what may be charged once only: its reference and its orders
+    SELECT theirs.service_payment_id, theirs.payment_id, coalesce(ours.batch_id, theirs.batch_id) AS batch_id,
+           theirs.created_at, least(ours.created_at, theirs.created_at) AS compared_from, charged.once,
+           coalesce(theirs.service_payment_id = ours.service_payment_id, false) AS is_known,
+           jsonb_build_object('ours', CASE WHEN ours.status IS NOT NULL
+                                      THEN jsonb_build_object('amount', ours.amount, 'status', ours.status) END,
+                              'theirs', jsonb_build_object('amount', theirs.amount, 'status', theirs.status)) AS detail,
+           CASE WHEN ours.status = 'succeeded' AND ours.service_payment_id <> theirs.service_payment_id
+                THEN ours.service_payment_id END AS known_id
+    FROM listed_payments AS theirs LEFT JOIN payments AS ours USING (payment_id)
+    CROSS JOIN LATERAL (
+        SELECT 'reference ' || theirs.reference_mark AS once
+        UNION SELECT 'order ' || order_id FROM payment_orders WHERE payment_orders.payment_id = theirs.payment_id
+        UNION SELECT 'order ' || key FROM jsonb_each(theirs.allocations)
+    ) AS charged
+    WHERE theirs.status IN ('succeeded', 'processing')
+), ranked AS (
+    SELECT charges.*, row_number() OVER nth AS nth, first_value(service_payment_id) OVER nth AS first_id,
+           max(batch_id) OVER whole AS any_batch_id, min(compared_from) OVER whole AS all_from,
+           max(created_at) OVER whole AS all_to
+    FROM charges
+    WINDOW nth AS (PARTITION BY once ORDER BY is_known DESC, created_at, service_payment_id),
+           whole AS (PARTITION BY once)
+), twice AS (
+    SELECT service_payment_id, payment_id, max(coalesce(batch_id, any_batch_id)) AS batch_id, min(all_from) AS all_from,
+           max(all_to) AS all_to, max(created_at) AS created_at, detail,
+           min(CASE WHEN nth > 1 THEN first_id ELSE known_id END) AS besides
+    FROM ranked WHERE nth > 1 OR known_id IS NOT NULL
+    GROUP BY service_payment_id, payment_id, detail
+), found AS (
+    SELECT 'C_AMOUNT_DIFFERS' AS code, batch_id, payment_id, service_payment_id, detail, compared_from, compared_to, moved_at
+    FROM pairs WHERE amount_differs
+    UNION ALL
+    SELECT CASE WHEN our_status IN ('planned', 'declined') AND their_status IN ('succeeded', 'processing')
+                THEN 'C_MISSING_HERE' ELSE 'C_STATE_DIFFERS' END,
+           batch_id, payment_id, service_payment_id, detail, compared_from, compared_to, moved_at
+    FROM pairs
+    WHERE (our_status, their_status) NOT IN (
+        ('succeeded', 'succeeded'), ('refunded', 'refunded'), ('declined', 'failed'),
+        ('planned', 'failed'), ('sending', 'processing'), ('unknown', 'processing'))
+    UNION ALL
+    SELECT 'C_MISSING_HERE', batch_id, NULL, service_payment_id,
+           jsonb_build_object('ours', NULL, 'theirs', jsonb_build_object('amount', amount, 'status', status)),
+           created_at, created_at, created_at
+    FROM listed_payments WHERE payment_id IS NULL AND status IN ('succeeded', 'processing')
+    UNION ALL
+    SELECT 'C_MISSING_THERE', batch_id, payment_id, service_payment_id,
+           jsonb_build_object('ours', jsonb_build_object('amount', amount, 'status', status), 'theirs', NULL),
+           created_at, settled_at, coalesce(sent_at, settled_at)
+    FROM payments
+    WHERE status IN ('succeeded', 'refunded') AND created_at >= :covered_from AND settled_at < :covered_to
+      AND (CAST(:batch_id AS text) IS NULL OR batch_id = :batch_id)
+      AND NOT EXISTS (SELECT FROM listed_payments WHERE listed_payments.payment_id = payments.payment_id)
+    UNION ALL
+    SELECT 'C_CHARGED_TWICE', batch_id, payment_id, service_payment_id,
+           detail || jsonb_build_object('besides', besides), all_from, all_to, created_at
+    FROM twice
+)
+INSERT INTO payment_differences
+SELECT code, batch_id, payment_id, service_payment_id, detail, compared_from, compared_to,
+       moved_at >= CAST(:started_at AS timestamptz) - make_interval(secs => :young_s)
+FROM found WHERE CAST(:batch_id AS text) IS NULL OR batch_id = :batch_id
+
+-- name: write_findings
+-- Open a finding for each difference that has none, and note that the others are still there; how many are new.
+WITH written AS (
+    INSERT INTO reconciliation_findings (code, batch_id, payment_id, service_payment_id, detail, compared_from,
+                                         compared_to, first_seen_at, last_seen_at)
+    SELECT code, batch_id, payment_id, service_payment_id, detail, compared_from, compared_to, :started_at, :started_at
+    FROM payment_differences WHERE NOT is_young
+    ORDER BY code, payment_id, service_payment_id
+    ON CONFLICT (code, payment_id, service_payment_id) WHERE closed_at IS NULL
+    DO UPDATE SET batch_id = excluded.batch_id, detail = excluded.detail, last_seen_at = excluded.last_seen_at,
+                  compared_from = excluded.compared_from, compared_to = excluded.compared_to
+    RETURNING first_seen_at = last_seen_at AS is_new
+)
+SELECT count(*) FROM written WHERE is_new
+
+-- name: close_gone_findings
+-- Close the open findings that were compared again as a whole and are no difference any more.
+UPDATE reconciliation_findings AS finding SET closed_at = clock_timestamp(), closed_how = 'gone'
+WHERE closed_at IS NULL AND last_seen_at < :started_at
+  AND compared_from >= :covered_from AND compared_to < :covered_to
+  AND (CAST(:batch_id AS text) IS NULL OR batch_id = :batch_id)
+  AND NOT EXISTS (SELECT FROM payment_differences AS still
+                  WHERE still.code = finding.code AND still.payment_id IS NOT DISTINCT FROM finding.payment_id
+                    AND still.service_payment_id IS NOT DISTINCT FROM finding.service_payment_id)
+
+-- name: reconciliation_counts
+-- How many payments were compared on either side, and how many differences are too young to say anything.
+SELECT (SELECT count(*) FROM payments
+        WHERE settled_at IS NOT NULL AND created_at >= :covered_from AND settled_at < :covered_to
+          AND (CAST(:batch_id AS text) IS NULL OR batch_id = :batch_id)) AS here,
+       (SELECT count(*) FROM listed_payments LEFT JOIN payments USING (payment_id)
+        WHERE CAST(:batch_id AS text) IS NULL
+           OR coalesce(payments.batch_id, listed_payments.batch_id) = :batch_id) AS there,
+       (SELECT count(*) FROM payment_differences WHERE is_young) AS young
+
+-- name: open_findings
+-- The differences of a batch, or all, that nothing has settled yet, oldest first.
+SELECT finding_id, code, batch_id, payment_id, service_payment_id, detail, first_seen_at, last_seen_at,
+       extract(epoch FROM clock_timestamp() - first_seen_at) AS age_s
+FROM reconciliation_findings
+WHERE closed_at IS NULL AND (CAST(:batch_id AS text) IS NULL OR batch_id = :batch_id)
+ORDER BY first_seen_at, finding_id LIMIT :limit
+
+-- name: count_open_findings
+-- How many of each code are open.
+SELECT code, count(*) AS findings FROM reconciliation_findings
+WHERE closed_at IS NULL AND (CAST(:batch_id AS text) IS NULL OR batch_id = :batch_id)
+GROUP BY code ORDER BY code
+
+-- name: batches_to_close
+-- Finished batches whose payments were all compared, with what they came to on both sides and their last record.
+WITH there AS (
+    SELECT coalesce(ours.batch_id, theirs.batch_id) AS batch_id, sum(theirs.amount) AS amount
+    FROM listed_payments AS theirs LEFT JOIN payments AS ours USING (payment_id)
+    WHERE theirs.status = 'succeeded' GROUP BY 1
+), open AS (
+    SELECT batch_id, array_agg(DISTINCT code ORDER BY code) AS codes
+    FROM reconciliation_findings WHERE closed_at IS NULL GROUP BY batch_id
+)
+SELECT batch.batch_id, source_sha256, rows_total, rows_accepted, rows_rejected, rows_blank, orders_paid, orders_declined,
+       amount_accepted, amount_paid, amount_declined, coalesce(there.amount, 0) AS amount_at_service,
+       coalesce(open.codes, '{}') AS differences,
+       (SELECT figures_sha256 FROM batch_closings WHERE batch_closings.batch_id = batch.batch_id
+        ORDER BY closing_id DESC LIMIT 1) AS last_sha256
+FROM batch_progress AS batch LEFT JOIN there USING (batch_id) LEFT JOIN open USING (batch_id)
+WHERE finished_at IS NOT NULL
+  AND CASE WHEN CAST(:batch_id AS text) IS NOT NULL THEN batch_id = :batch_id
+      ELSE finished_at >= :covered_from AND finished_at < :covered_to END
+  AND NOT EXISTS (SELECT FROM payments WHERE payments.batch_id = batch.batch_id
+                  AND (created_at < :covered_from OR settled_at >= :covered_to OR status IN ('sending', 'unknown')))
+  AND NOT EXISTS (SELECT FROM payment_differences WHERE payment_differences.batch_id = batch.batch_id AND is_young)
+  AND (open.codes IS NOT NULL OR coalesce(there.amount, 0) = amount_paid)
+
+-- name: insert_closing
+-- What a batch came to, as of now.
+INSERT INTO batch_closings (batch_id, source_sha256, rows_total, rows_accepted, rows_rejected, rows_blank, orders_paid,
+                            orders_declined, amount_accepted, amount_paid, amount_declined, amount_at_service, differences,
+                            figures_sha256)
+VALUES (:batch_id, :source_sha256, :rows_total, :rows_accepted, :rows_rejected, :rows_blank, :orders_paid,
+        :orders_declined, :amount_accepted, :amount_paid, :amount_declined, :amount_at_service,
+        CAST(:differences AS text[]), :figures_sha256)

@@ -1,0 +1,36 @@
+-- name: add_service_breaker
+-- A service is called for the first time.
+INSERT INTO service_breakers (service) VALUES (:service) ON CONFLICT DO NOTHING
+
+-- name: breaker
+-- The state of a service's breaker.
+SELECT failures, opened_at, probe_at, reason,
+       extract(epoch FROM probe_at - clock_timestamp()) AS probe_in_s,
+       extract(epoch FROM clock_timestamp() - opened_at) AS open_for_s
+FROM service_breakers WHERE service = :service
+
+-- name: take_probe
+-- One call may be tried now, if none was lately; nobody else gets one meanwhile.
+UPDATE service_breakers SET probe_at = clock_timestamp() + make_interval(secs => :probe_s)
+WHERE service = :service AND opened_at IS NOT NULL AND probe_at <= clock_timestamp()
+
+-- name: hurry_probe
+-- The next call is the probe, without waiting.
+UPDATE service_breakers SET probe_at = clock_timestamp() WHERE service = :service AND opened_at IS NOT NULL
+
+-- name: close_breaker
+-- The service answered as it should.
+UPDATE service_breakers SET failures = 0, opened_at = NULL, probe_at = NULL, reason = NULL
+WHERE service = :service AND (failures > 0 OR opened_at IS NOT NULL)
+
+-- name: count_failures
+-- The service failed calls; from a number of them in a row on, the breaker is open.
+UPDATE service_breakers SET failures = failures + :failures, reason = :reason,
+       opened_at = CASE WHEN failures + :failures >= :threshold THEN coalesce(opened_at, clock_timestamp()) END,
+       probe_at = CASE WHEN failures + :failures >= :threshold
+                       THEN coalesce(probe_at, clock_timestamp() + make_interval(secs => :first_probe_s)) END
+WHERE service = :service
+
+-- name: open_breakers
+-- The services that are left alone now, and when each is tried next.
+SELECT service, reason, opened_at, probe_at FROM service_breakers WHERE opened_at IS NOT NULL ORDER BY service
