@@ -11,6 +11,7 @@ setup(
         "orders_pipeline.excel_file",
         "orders_pipeline.payments",
         "orders_pipeline.records",
+        "orders_pipeline.refunds",
         "orders_pipeline.sandbox",
         "orders_pipeline.storage",
         "orders_pipeline.sql",

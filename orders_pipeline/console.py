@@ -141,6 +141,8 @@ def _show_settlement(console: Console, summary: Mapping[str, Any]) -> None:
     if yen["accepted"] is None:
         return
     rest = "".join(f", {yen[state]:,} {state}" for state in ("declined", "unknown") if yen[state])
+    refunded = summary["orders"]["refunded"]
+    rest += f"; {refunded:,} orders refunded" if refunded else ""
     console.print(f"  yen            {yen['accepted']:,} accepted: {yen['paid']:,} paid{rest}")
     rest = "".join(f", {payments[state]:,} {state}" for state in ("declined", "unknown") if payments[state])
     console.print(f"  payments       {payments['planned']:,} planned: {payments['succeeded']:,} succeeded{rest}")

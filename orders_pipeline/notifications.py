@@ -1,7 +1,8 @@
 """Notifications: who is told what, when it is final, and sending it once and within the service's rate.
 
 A notification waits until the payments of all its orders are final, then it is claimed, sent and recorded like a
-payment. A correction tells those who know of a payment that it was given back. The tokens are kept in `rate_limit.py`, the loop in `drain.py`.
+payment. A correction tells those who know of a payment that it was given back. The tokens are kept in `rate_limit.py`,
+the loop in `drain.py`.
 """
 
 from __future__ import annotations

@@ -1,0 +1,107 @@
+"""The command that gives money back: it shows its plan, asks, and does exactly that."""
+
+from __future__ import annotations
+
+import getpass
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import click
+from rich.console import Console
+
+from orders_pipeline.cli.answering import EXIT_STATUS, STOPPED, answer, answers, complaints, main, opened, words
+
+MAX_REASON_CHARS = 500  # the Payment service takes no more
+LISTED = 20  # refunds that did not go through; --json has all
+
+
+@main.command()
+@click.argument("batch_id", metavar="BATCH")
+@click.option("--order", "refs", metavar="REF", multiple=True, help="Only the order with this reference; may be repeated.")
+@click.option("--plan", "plan_only", is_flag=True, help="Show what would be given back, and change nothing.")
+@click.option("--why", default="", help="The reason: needed, kept with each refund and sent with it.")
+@click.option("--who", default=getpass.getuser, show_default="you", help="Who asks for it.")
+@click.option("--yes", is_flag=True, help="Do not ask; needed without a terminal.")
+@answers
+def refund(batch_id: str, refs: tuple[str, ...], why: str, who: str, *, plan_only: bool, yes: bool, as_json: bool) -> None:
+    """Give back what was paid for a batch, or for some of its orders; again: go on where it stopped.
+
+    Exit status 1: something is open, run it again; 3: a refund was declined or a customer could not be told.
+    """
+    why, who = why.strip(), who.strip()
+    if not plan_only:
+        _check(why, who, asks=not yes)
+    from orders_pipeline.refunds.giving_back import carry_out
+    from orders_pipeline.refunds.plan import read_plan
+
+    with opened() as system:
+        plan = read_plan(system.database, batch_id, refs)
+        shown = {"batch_id": batch_id, "plan": plan.as_dict()}
+        if plan_only:
+            answer(shown, _show_plan, as_json=as_json)
+            return
+        _show_plan(complaints if as_json else words, shown)
+        if not (yes or plan.is_empty or _agreed()):
+            complaints.print("nothing was changed")
+            sys.exit(STOPPED)
+        result = carry_out(system, plan, requested_by=who, reason=why)
+    answer(result, _show, as_json=as_json)
+    sys.exit(_exit_status(result, plan.not_final))
+
+
+def _check(why: str, who: str, *, asks: bool) -> None:
+    if not (why and who) or len(why) > MAX_REASON_CHARS:
+        raise click.UsageError(f"say --why in 1 to {MAX_REASON_CHARS} characters, or look first with --plan")
+    if asks and not sys.stdin.isatty():
+        raise click.UsageError("there is no terminal to ask at: look with --plan, then say --yes")
+
+
+def _agreed() -> bool:
+    try:
+        return click.confirm("give this back?", err=True)
+    except click.Abort:  # Ctrl-C is no yes
+        return False
+
+
+def _exit_status(result: Mapping[str, Any], not_final: int) -> int:
+    refunds, told = result["refunds"], result["corrections"]
+    if not_final or refunds["planned"] > refunds["succeeded"] + refunds["declined"]:
+        return STOPPED
+    if told["planned"] > told["sent"] + told["failed"]:
+        return STOPPED
+    return EXIT_STATUS["completed_with_errors" if refunds["declined"] or told["failed"] else "completed"]
+
+
+def _show_plan(console: Console, shown: Mapping[str, Any]) -> None:
+    plan = shown["plan"]
+    orders, yen = plan["orders"], plan["amount_jpy"]
+    console.print(f"[bold]refund of {shown['batch_id']}[/bold]  {orders['chosen']:,} orders chosen")
+    console.print(
+        f"  to give back   {orders['refundable']:,} orders, {yen['refundable']:,} yen, in {plan['refunds']:,} refunds"
+    )
+    if orders["under_way"]:
+        console.print(
+            f"  under way      {orders['under_way']:,} orders, {yen['under_way']:,} yen: begun before, gone on with"
+        )
+    if orders["refunded"]:
+        console.print(f"  refunded       {orders['refunded']:,} orders, {yen['refunded']:,} yen: given back before")
+    if orders["not_paid"]:
+        states = ", ".join(f"{count:,} {state}" for state, count in plan["not_paid"].items() if count)
+        console.print(f"  not paid       {orders['not_paid']:,} orders, {yen['not_paid']:,} yen: {states}")
+    if orders["notified"]:
+        console.print(f"  corrections    for {orders['notified']:,} orders whose customers were told")
+
+
+def _show(console: Console, result: Mapping[str, Any]) -> None:
+    refunds, yen, told = result["refunds"], result["amount_jpy"], result["corrections"]
+    rest = "".join(f", {refunds[state]:,} {state}" for state in ("declined", "unknown") if refunds[state])
+    console.print(
+        f"  refunds        {refunds['planned']:,} planned: {refunds['succeeded']:,} succeeded{rest}; "
+        f"{yen['succeeded']:,} yen given back"
+    )
+    failed = f", {told['failed']:,} failed" if told["failed"] else ""
+    console.print(f"  corrections    {told['planned']:,} planned: {told['sent']:,} sent{failed}")
+    for each in result["not_refunded"][:LISTED]:
+        which = f"{len(each['orders']):,} orders" if len(each["orders"]) > 3 else ", ".join(each["orders"])
+        console.print(f"  {each['status']:<14} {each['amount_jpy']:,} yen of {which} ({each['code'] or 'not tried yet'})")

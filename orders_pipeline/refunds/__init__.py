@@ -1,0 +1,4 @@
+"""Refunds: chosen and shown (`plan`), sent and recorded (`ledger`), carried out with their corrections (`giving_back`).
+
+What a provider makes of a refund belongs in the provider's module below `payments/`.
+"""

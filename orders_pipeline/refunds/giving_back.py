@@ -1,0 +1,86 @@
+"""Giving back: a plan is carried out, customers who were told otherwise are corrected, and it is said what came of it.
+
+Carrying out the same orders again goes on with what is open and sends nothing twice.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from orders_pipeline import notifications, settlement
+from orders_pipeline.clients import Profile
+from orders_pipeline.database import Database
+from orders_pipeline.drain import drain
+from orders_pipeline.notifications import NotificationLedger
+from orders_pipeline.refunds.ledger import RefundLedger, refund_one
+from orders_pipeline.refunds.plan import RefundPlan, write_plan
+from orders_pipeline.system import System
+from orders_pipeline.workers import Worker, working_on
+
+SETTLED = ("succeeded", "declined", "unknown")
+
+
+def carry_out(system: System, plan: RefundPlan, *, requested_by: str, reason: str) -> dict[str, Any]:
+    """Give back what a plan says, tell the customers, and return what became of the chosen orders' refunds.
+
+    Raises BatchBusy while the batch is being paid.
+    """
+    profile = system.clients.profile(plan.client_code)
+    with working_on(system.database, plan.batch_id, None) as worker:
+        refund_ids = write_plan(system.database, plan, requested_by=requested_by, reason=reason)
+        settlement.hurry(system)  # somebody asks for it: a service that is left alone is tried at once
+        give_back(system, worker, refund_ids)
+        _correct(system, worker, profile)
+    return _result(system.database, plan, refund_ids)
+
+
+def give_back(system: System, worker: Worker, refund_ids: Sequence[str]) -> None:
+    """Drain refunds; returns when none is left to try now."""
+    ledger = RefundLedger(system.database, worker, refund_ids)
+    ledger.begin()
+    drain(
+        ledger,
+        lambda claim: refund_one(system.payments, claim),
+        concurrency=system.settings.payment_concurrency,
+        stop=threading.Event(),
+    )
+
+
+def _correct(system: System, worker: Worker, profile: Profile) -> None:
+    notifications.plan_corrections(system.database, system.cipher, worker.batch_id, profile)
+    notifications.notify_batch(
+        NotificationLedger(system.database, system.cipher, worker, profile, kinds=("correction",)),
+        system.notifications,
+        system.notification_limiter,
+        concurrency=system.settings.notification_rate_per_s,
+        stop=threading.Event(),
+        more_to_come=lambda: False,
+    )
+
+
+def _result(database: Database, plan: RefundPlan, refund_ids: Sequence[str]) -> dict[str, Any]:
+    with database.begin() as transaction:
+        refunds = transaction.rows("refunds_of_orders", order_ids=plan.order_ids, refund_ids=list(refund_ids))
+        told = transaction.rows("corrections_of_orders", order_ids=plan.order_ids)[0]
+    states = {state: [each.amount for each in refunds if each.status == state] for state in SETTLED}
+    return {
+        "batch_id": plan.batch_id,
+        "plan": plan.as_dict(),
+        "refunds": {"planned": len(refunds)} | {state: len(amounts) for state, amounts in states.items()},
+        "amount_jpy": {"planned": sum(each.amount for each in refunds)}
+        | {state: sum(amounts) for state, amounts in states.items()},
+        "corrections": {"planned": told.planned, "sent": told.sent, "failed": told.failed},
+        "not_refunded": [
+            {
+                "refund_id": str(each.refund_id),
+                "status": each.status,
+                "amount_jpy": each.amount,
+                "code": each.outcome_code,
+                "orders": list(each.refs),
+            }
+            for each in refunds
+            if each.status != "succeeded"
+        ],
+    }

@@ -1,0 +1,123 @@
+"""The ledger of refunds: claimed, sent and recorded like payments, each under one key for ever.
+
+The intent is committed before a request leaves and the result after it came. There is no look-up for refunds: what is in
+doubt is sent again with the same key, or waits for a person where the provider does not honour keys. Loop: `drain.py`.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from orders_pipeline.database import Database, Transaction
+from orders_pipeline.outcomes import Outcome, OutcomeKind
+from orders_pipeline.payments import settle
+from orders_pipeline.payments.gateway import PaymentGateway, RefundRequest
+from orders_pipeline.workers import Worker, end_lost_workers
+
+REFUND_STATUS: Mapping[OutcomeKind, str] = {
+    "succeeded": "succeeded",
+    "declined": "declined",
+    "not_sent": "planned",
+    "unknown": "unknown",
+}
+
+
+@dataclass(frozen=True)
+class RefundClaim:
+    """A refund that is this worker's to carry out."""
+
+    request: RefundRequest
+    attempts: int
+    in_doubt: bool  # it may have been sent before
+
+
+class RefundLedger:
+    """Some refunds of a batch in the database, as one worker sees them."""
+
+    def __init__(self, database: Database, worker: Worker, refund_ids: Sequence[str]) -> None:
+        self._database = database
+        self._worker = worker
+        self._refund_ids = list(refund_ids)
+
+    def begin(self) -> None:
+        """Take over what lost workers had claimed and give every open refund its attempts back."""
+        settle.BREAKER.prepare(self._database)
+        with self._database.begin() as transaction:
+            self._take_over(transaction)
+            transaction.execute("renew_refund_attempts", refund_ids=self._refund_ids)
+
+    def claim(self, limit: int) -> list[RefundClaim]:
+        """Take up to `limit` due refunds; their intent is committed when this returns."""
+        if self._worker.given_up.is_set():
+            return []
+        with self._database.begin() as transaction:
+            limit = settle.BREAKER.allowance(transaction, limit)
+            rows = transaction.rows(
+                "claim_refunds",
+                refund_ids=self._refund_ids,
+                worker_id=self._worker.worker_id,
+                max_attempts=settle.MAX_ATTEMPTS,
+                limit=limit,
+            )
+        return [
+            RefundClaim(
+                RefundRequest(str(row.refund_id), row.service_payment_id, row.amount, row.reason),
+                row.attempts,
+                row.status == "unknown",
+            )
+            for row in rows
+        ]
+
+    def record(self, results: Sequence[tuple[RefundClaim, Outcome]]) -> None:
+        """Commit what came of claims; a result for a claim that others have taken over since is dropped."""
+        with self._database.begin() as transaction:
+            transaction.rows("lock_payments_of_refunds", refund_ids=[claim.request.refund_id for claim, _ in results])
+            written = transaction.rows(
+                "record_refunds",
+                worker_id=self._worker.worker_id,
+                refund_ids=[claim.request.refund_id for claim, _ in results],
+                statuses=[REFUND_STATUS[outcome.kind] for _, outcome in results],
+                service_refund_ids=[outcome.service_id for _, outcome in results],
+                codes=[outcome.code for _, outcome in results],
+                delays_s=[_delay_s(claim, outcome) for claim, outcome in results],
+            )
+            refund_ids = [str(row.refund_id) for row in written]
+            transaction.execute("note_who_was_told", refund_ids=refund_ids)
+            transaction.execute("orders_follow_refunds", refund_ids=refund_ids)
+            transaction.execute("payments_follow_refunds", refund_ids=refund_ids)
+            if any(outcome.kind == "declined" for _, outcome in results):
+                transaction.execute("retire_declined_refunds", refund_ids=refund_ids)
+            settle.BREAKER.observe(transaction, [outcome for _, outcome in results])
+
+    def wait_s(self) -> float | None:
+        """Return the seconds until a refund is due, or may be if others hold it; None when none is left to try."""
+        with self._database.begin() as transaction:
+            self._take_over(transaction)
+            due_s = transaction.scalar(
+                "seconds_to_next_refund", refund_ids=self._refund_ids, max_attempts=settle.MAX_ATTEMPTS
+            )
+            return settle.BREAKER.wait_s(transaction, None if due_s is None else max(float(due_s), 0.0))
+
+    def _take_over(self, transaction: Transaction) -> None:
+        end_lost_workers(transaction, self._worker.batch_id)
+        transaction.execute("release_refunds_of_lost_workers", batch_id=self._worker.batch_id)
+
+
+def _delay_s(claim: RefundClaim, outcome: Outcome) -> float:
+    if outcome.code == settle.UNDECIDABLE:
+        return settle.FOR_EVER_S
+    backoff_s: float = min(settle.BACKOFF_S * 2 ** (claim.attempts - 1), settle.MAX_BACKOFF_S)
+    return max(backoff_s * random.uniform(0.5, 1.0), outcome.retry_after_s or 0.0)  # noqa: S311 - spreads out, hides nothing
+
+
+def refund_one(gateway: PaymentGateway, claim: RefundClaim) -> Outcome:
+    """Bring one claimed refund to an outcome; what may have been sent is sent again only where its key is honoured."""
+    if claim.in_doubt and not gateway.capabilities.honours_keys:
+        return Outcome("unknown", settle.UNDECIDABLE)
+    sent = gateway.refund(claim.request)
+    if sent.kind == "not_sent" and claim.in_doubt:
+        # certain of this try only: what became of the one before is still not known
+        return replace(sent, kind="unknown")
+    return sent

@@ -1,0 +1,360 @@
+"""Refunds in the ledger: planned once, sent under one key, recorded by who holds them.
+
+Orders and payments follow, and customers who were told otherwise are corrected.
+"""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from orders_pipeline import notifications
+from orders_pipeline.clients import Profile
+from orders_pipeline.outcomes import Outcome
+from orders_pipeline.payments.gateway import Capabilities, RefundRequest
+from orders_pipeline.payments.settle import UNDECIDABLE
+from orders_pipeline.refunds.ledger import RefundClaim, RefundLedger, refund_one
+from orders_pipeline.refunds.plan import RefundPlan, UnknownOrders, read_plan, write_plan
+from orders_pipeline.workers import BatchBusy, Worker, working_on
+from orders_pipeline_tests.ledger_desk import CIPHER, Desk, order, wait_for_a_blocked_session
+
+PAID = Outcome("succeeded", None, "pay_1")
+GIVEN = Outcome("succeeded", None, "ref_1")
+SENT = Outcome("succeeded", None, "n-1")
+DOUBTFUL = Outcome("unknown", "E_SERVICE_NO_ANSWER", service_failed=True)
+PAY_BY_ORDER = Profile(payments="per_order")
+
+
+@dataclass
+class Provider:
+    """A provider that answers refunds from a script and remembers their keys."""
+
+    script: list[Outcome]
+    capabilities: Capabilities = field(default_factory=Capabilities)
+    keys: list[str] = field(default_factory=list)
+
+    def refund(self, request: RefundRequest) -> Outcome:
+        self.keys.append(request.refund_id)
+        return self.script.pop(0)
+
+
+def paid(desk: Desk, *orders: dict[str, Any], told: bool = False, profile: Profile | None = None) -> list[int]:
+    """Have a batch whose orders are paid and, on demand, whose customers are told; return the orders' ids."""
+    desk.batch()
+    order_ids = desk.orders(*orders)
+    desk.plan(profile)
+    with desk.working() as worker:
+        ledger = desk.ledger(worker)
+        ledger.record([(claim, PAID) for claim in ledger.claim(100)])
+        if told:
+            notices = desk.notices(worker, profile)
+            notices.record([(claim, SENT) for claim in notices.claim(100)])
+    return order_ids
+
+
+def three(**changes: object) -> list[dict[str, Any]]:
+    return [order(number, **changes) for number in (1, 2, 3)]
+
+
+def written(desk: Desk, *refs: str, plan: RefundPlan | None = None) -> list[str]:
+    plan = plan or read_plan(desk.database, desk.batch_id, refs)
+    return write_plan(desk.database, plan, requested_by="operator", reason="returned")
+
+
+def claimed(desk: Desk, worker: Worker, refund_ids: list[str]) -> tuple[RefundLedger, list[RefundClaim]]:
+    ledger = RefundLedger(desk.database, worker, refund_ids)
+    ledger.begin()
+    return ledger, ledger.claim(100)
+
+
+def give_back(desk: Desk, *refs: str, outcome: Outcome = GIVEN) -> None:
+    with desk.working() as worker:
+        ledger, claims = claimed(desk, worker, written(desk, *refs))
+        ledger.record([(claim, outcome) for claim in claims])
+
+
+def due_now(desk: Desk) -> None:
+    """Let time pass for what waits for its next try, but not the years for which a person is waited for."""
+    desk.run("UPDATE refunds SET next_attempt_at = next_attempt_at - interval '1 hour'")
+
+
+def states(desk: Desk) -> list[str]:
+    return [row["status"] for row in desk.run("SELECT status FROM refunds ORDER BY created_at, amount")]
+
+
+@pytest.fixture
+def aggregated(desk: Desk) -> Desk:
+    """A desk with three orders in one payment of 6,000 yen."""
+    paid(desk, order(1, amount=1000), order(2, amount=2000), order(3, amount=3000))
+    assert desk.value("SELECT count(*) FROM payments") == 1
+    return desk
+
+
+def test_a_plan_tells_what_can_be_given_back_from_what_cannot(desk):
+    ids = paid(desk, *(order(number, amount=1000 * number) for number in range(1, 6)), told=True, profile=PAY_BY_ORDER)
+    for order_id, status in zip(ids[2:], ("pending", "declined", "unknown"), strict=True):
+        desk.run("UPDATE orders SET status = %s WHERE order_id = %s", status, order_id)
+    give_back(desk, "ORD-0001")
+    plan = read_plan(desk.database, desk.batch_id).as_dict()
+    assert plan == {
+        "orders": {"chosen": 5, "refundable": 1, "under_way": 0, "refunded": 1, "not_paid": 3, "notified": 1},
+        "not_paid": {"pending": 1, "paying": 0, "declined": 1, "unknown": 1},
+        "refunds": 1,
+        "amount_jpy": {"refundable": 2000, "under_way": 0, "refunded": 1000, "not_paid": 12000},
+    }
+
+
+def test_a_plan_changes_nothing(aggregated):
+    read_plan(aggregated.database, aggregated.batch_id)
+    assert aggregated.value("SELECT count(*) FROM refunds") == 0
+
+
+def test_orders_are_named_in_any_case_and_the_others_are_left_alone(aggregated):
+    plan = read_plan(aggregated.database, aggregated.batch_id, ["ord-0002"])
+    assert [each.amount for each in plan.refundable] == [2000]
+
+
+def test_named_orders_that_are_not_there_are_counted_and_only_what_looks_like_a_reference_is_repeated(aggregated):
+    with pytest.raises(UnknownOrders) as refused:
+        read_plan(aggregated.database, aggregated.batch_id, ["ORD-0001", "ORD-0009", "見本\x1b[2J"])
+    assert str(refused.value) == "E_UNKNOWN_ORDER: 2 of the named orders are not in this batch: ORD-0009, ..."
+
+
+def test_one_refund_is_written_for_each_payment_with_who_and_why(aggregated):
+    written(aggregated, "ORD-0001", "ORD-0003")
+    (refund,) = aggregated.run("SELECT amount, status, requested_by, reason, created_at FROM refunds")
+    assert (refund["amount"], refund["status"]) == (4000, "planned")
+    assert (refund["requested_by"], refund["reason"]) == ("operator", "returned")
+    assert refund["created_at"] is not None
+
+
+def test_planning_again_finds_the_same_refunds(aggregated):
+    assert written(aggregated) == written(aggregated)
+    assert aggregated.value("SELECT count(*) FROM refunds") == 1
+
+
+def test_two_plans_at_once_give_nothing_back_twice(aggregated):
+    plan = read_plan(aggregated.database, aggregated.batch_id)
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(lambda _: written(aggregated, plan=plan), range(2))
+    assert first == second
+    assert aggregated.value("SELECT count(*) FROM refunds") == 1
+
+
+def test_no_more_is_written_down_than_was_shown(desk):
+    first, _ = paid(desk, order(1), order(2), profile=PAY_BY_ORDER)
+    desk.run("UPDATE orders SET status = 'unknown' WHERE order_id = %s", first)
+    plan = read_plan(desk.database, desk.batch_id)
+    desk.run("UPDATE orders SET status = 'paid' WHERE order_id = %s", first)
+    written(desk, plan=plan)
+    assert desk.value("SELECT count(*) FROM refunds") == 1
+
+
+def test_a_refund_that_was_begun_for_two_orders_is_gone_on_with_as_a_whole(aggregated):
+    refund_ids = written(aggregated, "ORD-0001", "ORD-0002")
+    plan = read_plan(aggregated.database, aggregated.batch_id, ["ORD-0001"])
+    assert plan.as_dict()["amount_jpy"]["under_way"] == 3000
+    assert written(aggregated, plan=plan) == refund_ids
+
+
+def test_a_batch_that_is_being_paid_is_not_refunded_at_the_same_time(aggregated):
+    with working_on(aggregated.database, aggregated.batch_id, "a-run"), pytest.raises(BatchBusy):
+        written(aggregated)
+    assert len(written(aggregated)) == 1
+
+
+def test_a_part_leaves_the_payment_standing_and_the_rest_ends_it(aggregated):
+    give_back(aggregated, "ORD-0001")
+    assert aggregated.statuses("orders") == ["refunded", "paid", "paid"]
+    assert aggregated.statuses("payments") == ["succeeded"]
+    give_back(aggregated)
+    assert aggregated.statuses("orders") == ["refunded"] * 3
+    assert aggregated.statuses("payments") == ["refunded"]
+    assert [row["amount"] for row in aggregated.run("SELECT amount FROM refunds ORDER BY amount")] == [1000, 5000]
+
+
+def test_the_yen_of_payments_and_of_paid_orders_stay_the_same(desk):
+    paid(desk, order(1, amount=600_000), order(2, amount=400_000), order(3, amount=500_000))
+    for refs in (("ORD-0002",), ("ORD-0003",), ()):
+        give_back(desk, *refs)
+        with desk.database.begin() as transaction:
+            totals = transaction.row("payment_totals", batch_id=desk.batch_id)
+            progress = transaction.row("batch_progress", batch_id=desk.batch_id)
+        assert totals.succeeded == progress.amount_paid
+    assert progress.amount_paid == 0
+    assert progress.orders_refunded == 3
+
+
+def test_two_parts_recorded_at_once_end_the_payment(desk):
+    paid(desk, order(1), order(2))
+    with desk.working() as one, desk.working() as other:
+        mine, claims = claimed(desk, one, written(desk, "ORD-0001"))
+        theirs, their_claims = claimed(desk, other, written(desk, "ORD-0002"))
+        with desk.connect() as blocking, ThreadPoolExecutor(2) as pool:
+            blocking.execute("SELECT FROM payments FOR UPDATE")
+            recorded = [
+                pool.submit(ledger.record, [(claim, GIVEN) for claim in each])
+                for ledger, each in ((mine, claims), (theirs, their_claims))
+            ]
+            wait_for_a_blocked_session(desk)
+            blocking.commit()
+            for each in recorded:
+                each.result(timeout=30)
+    assert desk.statuses("payments") == ["refunded"]
+
+
+def test_the_intent_is_committed_before_anything_is_sent(aggregated):
+    with aggregated.working() as worker:
+        _, (claim,) = claimed(aggregated, worker, written(aggregated))
+        assert states(aggregated) == ["sending"]
+        assert not claim.in_doubt
+        assert aggregated.statuses("orders") == ["paid"] * 3
+
+
+def test_c13_what_a_lost_worker_was_sending_is_sent_again_under_the_same_key(aggregated):
+    refund_ids = written(aggregated)
+    with aggregated.working() as lost:
+        old, claims = claimed(aggregated, lost, refund_ids)
+        aggregated.give_up(lost)
+        with aggregated.working() as worker:
+            ledger, (again,) = claimed(aggregated, worker, refund_ids)
+            assert again.in_doubt
+            assert again.request == claims[0].request
+            ledger.record([(again, GIVEN)])
+            old.record([(claims[0], Outcome("declined", "too-late"))])  # dropped: it is not its any more
+    assert states(aggregated) == ["succeeded"]
+    assert aggregated.statuses("orders") == ["refunded"] * 3
+
+
+def test_a_refund_that_others_are_sending_is_left_to_them(aggregated):
+    refund_ids = written(aggregated)
+    with aggregated.working() as one, aggregated.working() as other:
+        _, claims = claimed(aggregated, one, refund_ids)
+        _, nothing = claimed(aggregated, other, refund_ids)
+    assert (len(claims), nothing) == (1, [])
+
+
+def test_what_others_are_sending_is_waited_for_and_taken_over_when_they_are_gone(aggregated):
+    refund_ids = written(aggregated)
+    with aggregated.working() as one, aggregated.working() as other:
+        claimed(aggregated, one, refund_ids)
+        ledger = RefundLedger(aggregated.database, other, refund_ids)
+        assert ledger.wait_s() is not None
+        assert ledger.claim(10) == []
+        aggregated.give_up(one)
+        assert ledger.wait_s() == 0
+        (claim,) = ledger.claim(10)
+        assert claim.in_doubt
+
+
+def test_an_unclear_answer_is_asked_again_under_the_same_key_until_it_is_clear(aggregated):
+    provider = Provider([DOUBTFUL, Outcome("not_sent", "rate-limited"), GIVEN])
+    seen = []
+    with aggregated.working() as worker:
+        refund_ids = written(aggregated)
+        for _ in range(3):
+            due_now(aggregated)
+            ledger, claims = claimed(aggregated, worker, refund_ids)
+            ledger.record([(claim, refund_one(provider, claim)) for claim in claims])
+            seen += states(aggregated)
+    # a second try that was certainly not accepted says nothing of the first
+    assert seen == ["unknown", "unknown", "succeeded"]
+    assert len(set(provider.keys)) == 1
+    assert len(provider.keys) == 3
+
+
+def test_without_keys_an_unclear_answer_waits_for_a_person_and_is_never_sent_again(aggregated):
+    provider = Provider([DOUBTFUL], Capabilities(honours_keys=False))
+    refund_ids = written(aggregated)
+    for _ in range(3):
+        with aggregated.working() as worker:
+            due_now(aggregated)
+            ledger, claims = claimed(aggregated, worker, refund_ids)
+            ledger.record([(claim, refund_one(provider, claim)) for claim in claims])
+            waits = ledger.wait_s()
+    assert len(provider.keys) == 1
+    assert waits is None
+    assert aggregated.value("SELECT outcome_code FROM refunds") == UNDECIDABLE
+    assert aggregated.statuses("orders") == ["paid"] * 3
+
+
+def test_a_declined_refund_leaves_its_orders_paid_and_may_be_tried_under_another_key(aggregated):
+    give_back(aggregated, outcome=Outcome("declined", "validation"))
+    assert aggregated.statuses("orders") == ["paid"] * 3
+    assert aggregated.statuses("payments") == ["succeeded"]
+    (declined,) = aggregated.run("SELECT refund_id, outcome_code FROM refunds")
+    assert declined["outcome_code"] == "validation"
+    (again,) = written(aggregated)
+    assert again != str(declined["refund_id"])
+
+
+def corrections(desk: Desk, profile: Profile | None = None) -> list[notifications.Message]:
+    notifications.plan_corrections(desk.database, CIPHER, desk.batch_id, profile or Profile())
+    with desk.working() as worker:
+        ledger = notifications.NotificationLedger(desk.database, CIPHER, worker, profile or Profile(), kinds=("correction",))
+        ledger.begin()
+        claims = ledger.claim(100)
+        ledger.record([(claim, SENT) for claim in claims])
+    return [claim.message for claim in claims]
+
+
+def test_a_customer_who_was_told_is_corrected_once_in_a_digest(desk):
+    ids = paid(desk, *three(), told=True)
+    give_back(desk, "ORD-0001", "ORD-0002")
+    (message,) = corrections(desk)
+    assert (message.template_id, list(message.order_ids)) == ("order-refund", ids[:2])
+    assert message.address == "planted@example.com"
+    assert {line["outcome"] for line in message.variables["orders"]} == {"refunded"}
+    assert (message.variables["refunded_count"], message.variables["refunded_amount"]) == (2, 2000)
+    assert corrections(desk) == []
+    give_back(desk)
+    assert [list(each.order_ids) for each in corrections(desk)] == [ids[2:]]
+
+
+def test_per_order_each_is_corrected(desk):
+    profile = Profile(notifications="per_order")
+    paid(desk, *three(), told=True, profile=profile)
+    give_back(desk)
+    assert [len(each.order_ids) for each in corrections(desk, profile)] == [1, 1, 1]
+
+
+def test_who_was_not_told_needs_no_correction_and_is_told_of_the_refund_at_once(desk):
+    paid(desk, *three(), order(4, customer_code="C-2", notify_channel="none"))
+    give_back(desk)
+    assert corrections(desk) == []
+    with desk.working() as worker:
+        (claim,) = desk.notices(worker).claim(10)
+        desk.notices(worker).record([(claim, SENT)])
+    assert claim.message.template_id == "order-digest"
+    assert {line["outcome"] for line in claim.message.variables["orders"]} == {"refunded"}
+    assert corrections(desk) == []
+
+
+def test_who_may_have_been_told_is_corrected(desk):
+    paid(desk, *three())
+    with desk.working() as worker:
+        notices = desk.notices(worker)
+        notices.record([(claim, Outcome("unknown", "x")) for claim in notices.claim(10)])
+    give_back(desk)
+    assert len(corrections(desk)) == 1
+
+
+def test_a_declined_refund_corrects_nobody(desk):
+    paid(desk, *three(), told=True)
+    give_back(desk, outcome=Outcome("declined", "validation"))
+    assert corrections(desk) == []
+
+
+def test_a_drain_stops_at_what_is_left_of_it(aggregated):
+    with aggregated.working() as worker:
+        ledger, claims = claimed(aggregated, worker, written(aggregated))
+        ledger.record([(claim, Outcome("not_sent", "unavailable", retry_after_s=30.0)) for claim in claims])
+        assert states(aggregated) == ["planned"]
+        assert 0 < (ledger.wait_s() or 0) <= 30
+        worker.given_up = threading.Event()
+        worker.given_up.set()
+        assert ledger.claim(10) == []

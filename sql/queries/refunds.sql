@@ -1,0 +1,164 @@
+-- name: orders_to_choose
+-- A batch's orders, or those of some references (in lower case) and what an open refund takes along with them.
+SELECT orders.order_id, lower(client_order_ref) AS ref, orders.amount, orders.status, share.payment_id,
+       refunds.refund_id IS NOT NULL AND refunds.settled_at IS NULL AS is_under_way,
+       coalesce(result.status IN ('sending', 'unknown', 'sent'), false) AS was_told
+FROM orders
+LEFT JOIN payment_orders AS share ON share.order_id = orders.order_id AND share.live
+LEFT JOIN refund_orders AS given ON given.order_id = orders.order_id AND given.live
+LEFT JOIN refunds ON refunds.refund_id = given.refund_id
+LEFT JOIN notification_orders AS member ON member.order_id = orders.order_id
+LEFT JOIN notifications AS result ON result.notification_id = member.notification_id
+WHERE orders.batch_id = :batch_id
+  AND (CAST(:refs AS text[]) IS NULL OR lower(client_order_ref) = ANY(CAST(:refs AS text[]))
+       OR (refunds.refund_id IS NOT NULL AND refunds.settled_at IS NULL AND EXISTS (
+               SELECT FROM refund_orders AS beside JOIN orders AS named ON named.order_id = beside.order_id
+               WHERE beside.refund_id = refunds.refund_id
+                 AND lower(named.client_order_ref) = ANY(CAST(:refs AS text[])))))
+ORDER BY import_row_number
+
+-- name: orders_to_refund
+-- Those of some orders that are paid and have no refund, each with its payment.
+SELECT share.payment_id, array_agg(order_id ORDER BY order_id) AS order_ids,
+       array_agg(share.amount ORDER BY order_id) AS amounts
+FROM orders JOIN payment_orders AS share USING (order_id)
+WHERE order_id = ANY(CAST(:order_ids AS bigint[])) AND status = 'paid' AND live
+  AND NOT EXISTS (SELECT FROM refund_orders AS given WHERE given.order_id = orders.order_id AND given.live)
+GROUP BY share.payment_id ORDER BY share.payment_id
+
+-- name: insert_refunds
+-- The planned refunds, one for each payment, with who asked for them and why.
+INSERT INTO refunds (refund_id, payment_id, batch_id, amount, requested_by, reason)
+SELECT refund_id, payment_id, :batch_id, amount, :requested_by, :reason
+FROM unnest(CAST(:refund_ids AS uuid[]), CAST(:payment_ids AS uuid[]), CAST(:amounts AS integer[]))
+     AS planned (refund_id, payment_id, amount)
+
+-- name: insert_refund_orders
+-- What is given back for which order, all at once: the schema checks that it adds up.
+INSERT INTO refund_orders (refund_id, order_id, amount)
+SELECT * FROM unnest(CAST(:refund_ids AS uuid[]), CAST(:order_ids AS bigint[]), CAST(:amounts AS integer[]))
+
+-- name: open_refunds
+-- The refunds of some orders that are not settled.
+SELECT DISTINCT refund_id FROM refunds JOIN refund_orders AS given USING (refund_id)
+WHERE order_id = ANY(CAST(:order_ids AS bigint[])) AND live AND settled_at IS NULL
+
+-- name: release_refunds_of_lost_workers
+-- What a lost worker was sending may or may not have arrived.
+UPDATE refunds SET status = 'unknown', claimed_by = NULL, outcome_code = 'worker-lost', next_attempt_at = now()
+FROM workers
+WHERE refunds.batch_id = :batch_id AND settled_at IS NULL
+  AND workers.worker_id = claimed_by AND workers.ended_at IS NOT NULL
+
+-- name: renew_refund_attempts
+-- A new drain tries everything again; what waits for a person keeps waiting.
+UPDATE refunds SET attempts = 0,
+                   next_attempt_at = CASE WHEN status = 'planned' THEN now() ELSE next_attempt_at END
+WHERE refund_id = ANY(CAST(:refund_ids AS uuid[])) AND settled_at IS NULL AND claimed_by IS NULL
+
+-- name: claim_refunds
+-- Take due refunds for a worker; what was planned is being sent from here on.
+WITH due AS (
+    SELECT refund_id, status AS was FROM refunds
+    WHERE refund_id = ANY(CAST(:refund_ids AS uuid[])) AND settled_at IS NULL AND claimed_by IS NULL
+      AND next_attempt_at <= clock_timestamp() AND attempts < :max_attempts
+    ORDER BY next_attempt_at, refund_id LIMIT :limit
+    FOR UPDATE SKIP LOCKED
+), claimed AS (
+    UPDATE refunds SET status = CASE due.was WHEN 'planned' THEN 'sending' ELSE 'unknown' END,
+                       claimed_by = :worker_id, attempts = attempts + 1, sent_at = clock_timestamp()
+    FROM due WHERE refunds.refund_id = due.refund_id
+    RETURNING refunds.*
+)
+SELECT claimed.refund_id, claimed.amount, claimed.reason, claimed.status, claimed.attempts, payments.service_payment_id
+FROM claimed JOIN payments USING (payment_id)
+
+-- name: lock_payments_of_refunds
+-- The payments refunds are of, so that of two workers the second sees that the first has given back the rest.
+SELECT payment_id FROM payments
+WHERE payment_id IN (SELECT payment_id FROM refunds WHERE refund_id = ANY(CAST(:refund_ids AS uuid[])))
+ORDER BY payment_id FOR NO KEY UPDATE
+
+-- name: record_refunds
+-- What came of claims, if they are still this worker's.
+UPDATE refunds SET status = result.status, claimed_by = NULL, outcome_code = result.code,
+                   service_refund_id = coalesce(result.service_refund_id, refunds.service_refund_id),
+                   next_attempt_at = clock_timestamp() + make_interval(secs => result.delay_s),
+                   settled_at = CASE WHEN result.status IN ('succeeded', 'declined') THEN clock_timestamp() END
+FROM unnest(CAST(:refund_ids AS uuid[]), CAST(:statuses AS text[]), CAST(:service_refund_ids AS text[]),
+            CAST(:codes AS text[]), CAST(:delays_s AS double precision[]))
+     AS result (refund_id, status, service_refund_id, code, delay_s)
+WHERE refunds.refund_id = result.refund_id AND refunds.claimed_by = :worker_id
+RETURNING refunds.refund_id
+
+-- name: orders_follow_refunds
+-- An order whose yen were given back is refunded.
+UPDATE orders SET status = 'refunded', status_changed_at = now()
+FROM refunds JOIN refund_orders AS given USING (refund_id)
+WHERE refunds.refund_id = ANY(CAST(:refund_ids AS uuid[])) AND refunds.status = 'succeeded'
+  AND orders.order_id = given.order_id
+
+-- name: payments_follow_refunds
+-- A payment all of whose orders are refunded is refunded too.
+UPDATE payments SET status = 'refunded' FROM refunds
+WHERE refunds.refund_id = ANY(CAST(:refund_ids AS uuid[])) AND refunds.status = 'succeeded'
+  AND payments.payment_id = refunds.payment_id AND NOT EXISTS (
+      SELECT FROM payment_orders AS share JOIN orders USING (order_id)
+      WHERE share.payment_id = payments.payment_id AND orders.status <> 'refunded')
+
+-- name: retire_declined_refunds
+-- A declined refund covers its orders no more.
+UPDATE refund_orders SET live = false FROM refunds
+WHERE refunds.refund_id = refund_orders.refund_id AND refunds.status = 'declined' AND live
+  AND refunds.refund_id = ANY(CAST(:refund_ids AS uuid[]))
+
+-- name: note_who_was_told
+-- Customers who were or may have been told of an order before it was refunded; others will be told of the refund at once.
+UPDATE refund_orders SET was_told = true
+FROM refunds, notification_orders AS member JOIN notifications AS result USING (notification_id)
+WHERE refunds.refund_id = refund_orders.refund_id AND refunds.status = 'succeeded'
+  AND refunds.refund_id = ANY(CAST(:refund_ids AS uuid[]))
+  AND member.order_id = refund_orders.order_id AND result.status IN ('sending', 'unknown', 'sent')
+
+-- name: seconds_to_next_refund
+-- How long until one of these refunds may be tried, or what others hold of them is looked at again.
+SELECT extract(epoch FROM min(CASE WHEN claimed_by IS NULL THEN next_attempt_at
+                                   ELSE clock_timestamp() + interval '1 second' END) - clock_timestamp())
+FROM refunds
+WHERE refund_id = ANY(CAST(:refund_ids AS uuid[])) AND settled_at IS NULL
+  AND (claimed_by IS NOT NULL OR (attempts < :max_attempts AND next_attempt_at < now() + interval '1 day'))
+
+-- name: orders_to_correct
+-- Refunded orders whose customer was told otherwise and has no correction yet.
+SELECT order_id, customer_code, notify_channel, import_row_number, personal
+FROM orders JOIN refund_orders AS given USING (order_id)
+WHERE batch_id = :batch_id AND status = 'refunded' AND live AND was_told AND correction_id IS NULL
+ORDER BY import_row_number
+
+-- name: set_corrections
+-- Which refunded orders each correction is about.
+UPDATE refund_orders SET correction_id = member.notification_id
+FROM unnest(CAST(:notification_ids AS uuid[]), CAST(:order_ids AS bigint[])) AS member (notification_id, order_id)
+WHERE refund_orders.order_id = member.order_id AND live AND correction_id IS NULL
+
+-- name: refunds_of_orders
+-- The refunds of some orders that count, and those of this run that were declined, with the references of their orders.
+SELECT refund_id, status, amount, outcome_code, refs
+FROM refunds
+CROSS JOIN LATERAL (
+    SELECT array_agg(client_order_ref ORDER BY import_row_number) AS refs
+    FROM refund_orders AS given JOIN orders USING (order_id) WHERE given.refund_id = refunds.refund_id
+) AS members
+WHERE refund_id = ANY(CAST(:refund_ids AS uuid[])) OR refund_id IN (
+    SELECT given.refund_id FROM refund_orders AS given
+    WHERE given.order_id = ANY(CAST(:order_ids AS bigint[])) AND given.live)
+ORDER BY created_at, refund_id
+
+-- name: corrections_of_orders
+-- How many corrections go out for some orders, and what became of them.
+SELECT count(*) AS planned,
+       count(*) FILTER (WHERE status = 'sent') AS sent,
+       count(*) FILTER (WHERE status = 'failed') AS failed
+FROM notifications WHERE notification_id IN (
+    SELECT correction_id FROM refund_orders AS given
+    WHERE given.order_id = ANY(CAST(:order_ids AS bigint[])) AND given.live)
