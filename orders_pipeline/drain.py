@@ -13,7 +13,8 @@ import threading
 import time
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from typing import Generic, Protocol, TypeVar
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeAlias, TypeVar
 
 from orders_pipeline.database import DatabaseUnavailable
 from orders_pipeline.outcomes import Outcome
@@ -26,6 +27,7 @@ DATABASE_PATIENCE_S = 60.0
 
 Claim = TypeVar("Claim")
 Value = TypeVar("Value")
+Results: TypeAlias = list[tuple[Claim, Outcome]]
 
 
 class Ledger(Protocol[Claim]):
@@ -43,18 +45,20 @@ class Ledger(Protocol[Claim]):
 
 def drain(
     ledger: Ledger[Claim],
-    act: Callable[[Claim], Outcome],
+    act: Callable[[Sequence[Claim]], Sequence[Outcome]],
     *,
     concurrency: int,
     stop: threading.Event,
+    bundle: int = 1,
     more_to_come: Callable[[], bool] = lambda: False,
 ) -> None:
     """Work until nothing is left (and no more is to come) or `stop` is set; what is in flight then is still recorded.
 
-    An outcome that says so sets `stop` itself; one with a pause holds back further claims for that long.
+    `act` gets up to `bundle` claims and returns an outcome for each. An outcome that says so sets `stop` itself; one with
+    a pause holds back further claims for that long.
     """
     with ThreadPoolExecutor(concurrency, thread_name_prefix="drain") as pool:
-        loop = _Loop(ledger, act, pool, concurrency, stop)
+        loop = _Loop(ledger, act, pool, _Room(concurrency, bundle), stop)
         try:
             loop.run(more_to_come)
         except BaseException:
@@ -63,22 +67,37 @@ def drain(
             raise
 
 
+@dataclass(frozen=True)
+class _Room:
+    """How much is claimed at once: some ahead for every thread, but bundles only when one can leave, as full as can be."""
+
+    concurrency: int
+    bundle: int
+
+    def left(self, in_flight: int) -> int:
+        """Return how many claims to take while `in_flight` bundles are under way."""
+        if self.bundle > 1:
+            return (self.concurrency - in_flight) * self.bundle
+        room = PREFETCH * self.concurrency - in_flight
+        return room if room >= self.concurrency else 0
+
+
 class _Loop(Generic[Claim]):
     def __init__(
         self,
         ledger: Ledger[Claim],
-        act: Callable[[Claim], Outcome],
+        act: Callable[[Sequence[Claim]], Sequence[Outcome]],
         pool: ThreadPoolExecutor,
-        concurrency: int,
+        room: _Room,
         stop: threading.Event,
     ) -> None:
         self._ledger = ledger
         self._act = act
         self._pool = pool
-        self._concurrency = concurrency
+        self._room = room
         self._stop = stop
-        self._done: queue.SimpleQueue[Future[tuple[Claim, Outcome]]] = queue.SimpleQueue()
-        self._in_flight: set[Future[tuple[Claim, Outcome]]] = set()
+        self._done: queue.SimpleQueue[Future[Results[Claim]]] = queue.SimpleQueue()
+        self._in_flight: set[Future[Results[Claim]]] = set()
         self._paused_until = 0.0
 
     def run(self, more_to_come: Callable[[], bool]) -> None:
@@ -95,16 +114,17 @@ class _Loop(Generic[Claim]):
         self._write_down(wait(self._in_flight).done)
 
     def _claim(self) -> None:
-        room = PREFETCH * self._concurrency - len(self._in_flight)
-        if self._stop.is_set() or room < self._concurrency or time.monotonic() < self._paused_until:
+        room = self._room.left(len(self._in_flight))
+        if self._stop.is_set() or not room or time.monotonic() < self._paused_until:
             return
-        for claim in persist(lambda: self._ledger.claim(room)):
-            future = self._pool.submit(self._carry_out, claim)
+        claims = persist(lambda: self._ledger.claim(room))
+        for start in range(0, len(claims), self._room.bundle):
+            future = self._pool.submit(self._carry_out, claims[start : start + self._room.bundle])
             self._in_flight.add(future)
             future.add_done_callback(self._done.put)
 
-    def _carry_out(self, claim: Claim) -> tuple[Claim, Outcome]:
-        return claim, self._act(claim)
+    def _carry_out(self, claims: Sequence[Claim]) -> Results[Claim]:
+        return list(zip(claims, self._act(claims), strict=True))
 
     def _record(self) -> None:
         futures = self._collect()
@@ -112,8 +132,8 @@ class _Loop(Generic[Claim]):
         for future in futures:
             future.result()  # what went wrong in an act is raised once the others are written down
 
-    def _write_down(self, futures: Collection[Future[tuple[Claim, Outcome]]]) -> None:
-        results = [future.result() for future in futures if future.exception() is None]
+    def _write_down(self, futures: Collection[Future[Results[Claim]]]) -> None:
+        results = [result for future in futures if future.exception() is None for result in future.result()]
         if results:
             persist(lambda: self._ledger.record(results))
         self._in_flight.difference_update(futures)
@@ -123,8 +143,8 @@ class _Loop(Generic[Claim]):
             if outcome.stop:
                 self._stop.set()
 
-    def _collect(self) -> list[Future[tuple[Claim, Outcome]]]:
-        futures: list[Future[tuple[Claim, Outcome]]] = []
+    def _collect(self) -> list[Future[Results[Claim]]]:
+        futures: list[Future[Results[Claim]]] = []
         with contextlib.suppress(queue.Empty):
             futures.append(self._done.get(timeout=IDLE_S))
             deadline = time.monotonic() + LINGER_S
@@ -140,6 +160,11 @@ class _Loop(Generic[Claim]):
         pause_s = max(due_s or 0.0, self._paused_until - time.monotonic(), IDLE_S)
         self._stop.wait(min(pause_s, 1.0))
         return True
+
+
+def one_by_one(act: Callable[[Claim], Outcome]) -> Callable[[Sequence[Claim]], Sequence[Outcome]]:
+    """Return the act on several claims that is `act` on each."""
+    return lambda claims: [act(claim) for claim in claims]
 
 
 def persist(work: Callable[[], Value]) -> Value:

@@ -250,7 +250,8 @@ def validate_file(
 def _existing(system: System, batch_id: str, client_code: str) -> Callable[[Sequence[str]], Mapping[str, str]]:
     def existing(refs: Sequence[str]) -> Mapping[str, str]:
         with system.database.begin() as transaction:
-            rows = transaction.rows("existing_refs", refs=list(refs), client_code=client_code, batch_id=batch_id)
+            refs_text = "\x1f".join(refs)  # an array of thousands is slow to hand over
+            rows = transaction.rows("existing_refs", refs=refs_text, client_code=client_code, batch_id=batch_id)
         return {row.ref: row.batch_id for row in rows}
 
     return existing

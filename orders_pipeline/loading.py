@@ -26,7 +26,7 @@ from orders_pipeline.database import ConstraintViolated, Database, Transaction
 from orders_pipeline.drain import persist
 from orders_pipeline.parquet_file import map_chunks, read_chunks
 
-CHUNK_ROWS = 20_000
+CHUNK_ROWS = 10_000
 REJECTIONS_CHUNK = 0  # the rejections' number in the ledger of chunks; chunks of orders count from 1
 BATCH_COLUMNS = ("batch_id", "csv_source", "bulk_import_group", "client_code")  # the same in every row of a batch
 

@@ -1,18 +1,20 @@
 """Notifications: who is told what, when it is final, and sending it once and within the service's rate.
 
 A notification waits until the payments of all its orders are final, then it is claimed, sent and recorded like a
-payment. A correction tells those who know of a payment that it was given back. The tokens are kept in `rate_limit.py`,
-the loop in `drain.py`.
+payment. A correction tells those who know of a payment that it was given back. What the service's answers mean is said in
+`notification_service.py`, the tokens are kept in `rate_limit.py`, the loop is in `drain.py`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import random
 import threading
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 from sqlalchemy import Row
@@ -21,24 +23,22 @@ from orders_pipeline import personal
 from orders_pipeline.breaker import Breaker
 from orders_pipeline.clients import Profile
 from orders_pipeline.database import Database, Transaction
-from orders_pipeline.drain import drain
+from orders_pipeline.drain import drain, one_by_one
 from orders_pipeline.encryption import Cipher
-from orders_pipeline.http_client import Answer, NoAnswer, NotDelivered, ServiceClient
+from orders_pipeline.notification_service import BULK, Message, NotificationService
 from orders_pipeline.outcomes import Outcome, OutcomeKind
 from orders_pipeline.rate_limit import RateLimiter, Stopped
 from orders_pipeline.workers import Worker, end_lost_workers
 
 Kind = Literal["result", "correction"]
 
-PATH = "/v1/notifications"
+BULK_CALLS = 2  # at a time: one is answered while the next one is on its way
 SERVICE = "notification"
 MAX_ATTEMPTS = 8  # in one drain; a later one starts anew
 BACKOFF_S = 0.5
 MAX_BACKOFF_S = 20.0
 MAX_LINES = 100  # orders named one by one in a digest; the totals cover all
 ADDRESS_COLUMN = {"email": "email", "sms": "phone"}
-FINAL = frozenset({"template-not-found", "invalid-recipient", "validation"})
-NOT_ACCEPTED = frozenset({429, 503})
 BREAKER = Breaker(SERVICE)
 CORRECTION_TEMPLATE = "order-refund"
 NOTIFICATION_STATUS: Mapping[OutcomeKind, str] = {
@@ -50,91 +50,12 @@ NOTIFICATION_STATUS: Mapping[OutcomeKind, str] = {
 
 
 @dataclass(frozen=True)
-class Message:
-    """One notification as it is sent; the same `notification_id` is always the same message."""
-
-    notification_id: str  # idempotency and dedupe key
-    batch_id: str
-    template_id: str
-    channel: str
-    customer_code: str
-    address: str
-    variables: Mapping[str, Any]
-    order_ids: Sequence[int]
-
-    def __repr__(self) -> str:
-        """Show no address."""
-        return f"Message({self.notification_id})"
-
-
-@dataclass(frozen=True)
 class NotificationClaim:
     """A notification that is this worker's to send."""
 
     message: Message
     attempts: int
     in_doubt: bool
-
-
-class NotificationService:
-    """The platform's Notification service. Its methods do not raise: whatever happens is an outcome."""
-
-    def __init__(self, client: ServiceClient) -> None:
-        self._client = client
-
-    def send(self, message: Message) -> Outcome:
-        """Send the message once and say what became of it."""
-        body = {
-            "template_id": message.template_id,
-            "channel": message.channel,
-            "recipient": {"customer_code": message.customer_code, "address": message.address},
-            "locale": "ja-JP",
-            "variables": message.variables,
-            "order_ids": [str(order_id) for order_id in message.order_ids],
-            "dedupe_key": message.notification_id,
-            "metadata": {"batch_id": message.batch_id},
-        }
-        try:
-            answer = self._client.call("POST", PATH, body=body, idempotency_key=message.notification_id)
-        except NotDelivered as failure:
-            return Outcome("not_sent", failure.code, service_failed=True)
-        except NoAnswer as failure:
-            return Outcome("unknown", failure.code, service_failed=True)
-        return _meaning(answer)
-
-    def look_up(self, message: Message) -> Outcome:
-        """Ask whether the message was taken: succeeded, absent or unknown."""
-        try:
-            answer = self._client.call("GET", PATH, query={"dedupe_key": message.notification_id})
-        except (NotDelivered, NoAnswer) as failure:
-            return Outcome("unknown", failure.code, service_failed=True)
-        items = answer.body.get("items")
-        if answer.status != 200 or not isinstance(items, list):
-            failed = answer.status != 429
-            return Outcome("unknown", answer.problem, retry_after_s=answer.retry_after_s, service_failed=failed)
-        return _taken(items[0], answer) if items else Outcome("absent")
-
-
-def _meaning(answer: Answer) -> Outcome:
-    if answer.status in (200, 202):
-        return _taken(answer.body, answer)
-    if answer.status in NOT_ACCEPTED:
-        failed = answer.status == 503
-        return Outcome("not_sent", answer.problem, retry_after_s=answer.retry_after_s, service_failed=failed)
-    if answer.status == 409:
-        return Outcome("unknown", answer.problem, retry_after_s=answer.retry_after_s)
-    if not 400 <= answer.status < 500:
-        return Outcome("unknown", answer.problem, retry_after_s=answer.retry_after_s, service_failed=True)
-    if answer.problem in FINAL:
-        return Outcome("declined", answer.code or answer.problem)
-    return Outcome("not_sent", answer.problem, stop=True, service_failed=True)
-
-
-def _taken(body: object, answer: Answer) -> Outcome:
-    service_id = body.get("id") if isinstance(body, dict) else None
-    if not isinstance(service_id, str):
-        return Outcome("unknown", "answer-does-not-fit", retry_after_s=answer.retry_after_s, service_failed=True)
-    return Outcome("succeeded", None, service_id)
 
 
 def plan_batch(database: Database, cipher: Cipher, batch_id: str, profile: Profile) -> int:
@@ -320,6 +241,24 @@ def send_one(service: NotificationService, limiter: RateLimiter, claim: Notifica
         return Outcome("unknown" if claim.in_doubt else "not_sent", "stopped")
 
 
+def send_many(
+    service: NotificationService, limiter: RateLimiter, claims: Sequence[NotificationClaim], stop: threading.Event
+) -> list[Outcome]:
+    """Bring claimed notifications to outcomes, in one call but for those that may have been sent before."""
+    fresh = [claim for claim in claims if not claim.in_doubt]
+    together: list[Outcome] | None = None
+    if len(fresh) > 1:
+        try:
+            with limiter.token(stop):
+                together = service.send_many([claim.message for claim in fresh])
+        except Stopped:
+            together = [Outcome("not_sent", "stopped")] * len(fresh)
+    found = iter(together or [])
+    return [
+        send_one(service, limiter, claim, stop) if claim.in_doubt or together is None else next(found) for claim in claims
+    ]
+
+
 def notify_batch(
     ledger: NotificationLedger,
     service: NotificationService,
@@ -329,13 +268,22 @@ def notify_batch(
     stop: threading.Event,
     more_to_come: Callable[[], bool],
 ) -> None:
-    """Drain a batch's notifications; returns when none is left to try now and none is to come."""
+    """Drain a batch's notifications; returns when none is left to try now and none is to come.
+
+    Sends many in one call where the service takes that, and else one by one, `concurrency` at a time.
+    """
     limiter.prepare()
     ledger.begin()
-    drain(
-        ledger,
-        lambda claim: send_one(service, limiter, claim, stop),
-        concurrency=concurrency,
-        stop=stop,
-        more_to_come=more_to_come,
-    )
+    with contextlib.suppress(Stopped):
+        with limiter.token(stop):
+            many = service.takes_many()
+        drain(
+            ledger,
+            partial(send_many, service, limiter, stop=stop)
+            if many
+            else one_by_one(partial(send_one, service, limiter, stop=stop)),
+            concurrency=BULK_CALLS if many else concurrency,
+            bundle=BULK if many else 1,
+            stop=stop,
+            more_to_come=more_to_come,
+        )

@@ -65,3 +65,4 @@ def map_chunks(
             yield begun.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
+        pa.default_memory_pool().release_unused()

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from itertools import compress
+from operator import not_
 from typing import Any
 
 import pandas as pd
@@ -15,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from orders_pipeline.encryption import Cipher
+from orders_pipeline.records.normalise import utf8_content
 
 
 def _bound_to(batch_id: str, import_row_number: int) -> bytes:
@@ -40,19 +43,28 @@ def reveal(cipher: Cipher, batch_id: str, import_row_number: int, sealed: bytes)
 
 def _written(frame: pd.DataFrame) -> list[bytes]:
     """Return each row's cells that are not empty as a JSON object, written column by column: ten times as fast."""
-    members = [_members(name, frame[name]) for name in frame.columns]
+    columns = [(f',{json.dumps(name)}:"'.encode(), _escaped(frame[name])) for name in frame.columns]
+    everywhere = [bool(pc.min(pc.binary_length(cells)).as_py()) for _, cells in columns]
+    members = [part for member in compress(columns, everywhere) for part in (*member, b'"')]
+    for name, cells in compress(columns, map(not_, everywhere)):
+        member = pc.binary_join_element_wise(name, cells, b'"', b"")
+        members.append(pc.if_else(pc.equal(cells, b""), b"", member))
+    if any(everywhere):
+        members[0] = members[0].removeprefix(b",")
     written = pc.binary_join_element_wise(b"{", *members, b"}", b"")
-    written = pc.replace_substring(written, b"{,", b"{", max_replacements=1)
+    if not any(everywhere):
+        written = pc.replace_substring(written, b"{,", b"{", max_replacements=1)
     rows: list[bytes] = written.to_numpy(zero_copy_only=False).tolist()
     return rows
 
 
-def _members(name: str, column: pd.Series[Any]) -> pa.Array:
-    """Return `,"name":"cell"` for each cell, and nothing for empty cells."""
+def _escaped(column: pd.Series[Any]) -> pa.Array:
+    """Return a column's cells as they stand in JSON between quotes."""
     cells = pa.array(column, pa.string())
     if isinstance(cells, pa.ChunkedArray):
         cells = cells.combine_chunks()
+    content = utf8_content(cells)
     for special in ("\\", '"'):
-        cells = pc.replace_substring(cells, special, "\\" + special)
-    written = pc.binary_join_element_wise(f',{json.dumps(name)}:"'.encode(), cells.cast(pa.binary()), b'"', b"")
-    return pc.if_else(pc.equal(cells, ""), b"", written)
+        if special.encode() in content:
+            cells = pc.replace_substring(cells, special, "\\" + special)
+    return cells.cast(pa.binary())

@@ -20,7 +20,8 @@ from orders_pipeline.csv_file import Limits
 from orders_pipeline.database import Database
 from orders_pipeline.encryption import Cipher, new_key
 from orders_pipeline.http_client import ServiceClient
-from orders_pipeline.notifications import SERVICE, NotificationService
+from orders_pipeline.notification_service import NotificationService
+from orders_pipeline.notifications import SERVICE
 from orders_pipeline.payments import PROVIDERS
 from orders_pipeline.payments.gateway import Capabilities, PaymentGateway
 from orders_pipeline.rate_limit import RateLimiter

@@ -96,13 +96,16 @@ def doctor(*, as_json: bool) -> None:
 @click.option("--ledger", type=click.Path(dir_okay=False, path_type=Path), help="Keep the ledger in this file.")
 @click.option("--token", help="Demand this bearer token.")
 @click.option("--latency-ms", default=0.0, show_default=True, help="How long each call takes.")
+@click.option("--bulk", is_flag=True, help="Take up to 100 notifications in one call.")
 @click.option("--faults", default="", help="What goes wrong, like decline=0.02,reset_after=0.05,seed=7.")
 @answers
-def sandbox(port: int, ledger: Path | None, token: str | None, latency_ms: float, faults: str, *, as_json: bool) -> None:
+def sandbox(
+    port: int, ledger: Path | None, token: str | None, latency_ms: float, faults: str, *, bulk: bool, as_json: bool
+) -> None:
     """Run the Payment and Notification services to build and test against."""
     from orders_pipeline.sandbox import SandboxServer
 
-    server = SandboxServer(ledger, port=port, token=token, latency_ms=latency_ms, faults=faults)
+    server = SandboxServer(ledger, port=port, token=token, latency_ms=latency_ms, faults=faults, bulk=bulk)
     server.start()
     answer({"url": server.url}, lambda console, each: console.print(f"{each['url']}  (Ctrl-C stops)"), as_json=as_json)
     _wait_for_the_end()

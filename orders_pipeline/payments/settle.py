@@ -19,7 +19,7 @@ from orders_pipeline import personal
 from orders_pipeline.breaker import Breaker
 from orders_pipeline.clients import Profile
 from orders_pipeline.database import Database, Transaction
-from orders_pipeline.drain import drain
+from orders_pipeline.drain import drain, one_by_one
 from orders_pipeline.encryption import Cipher
 from orders_pipeline.outcomes import Outcome, OutcomeKind
 from orders_pipeline.payments.gateway import Capabilities, PaymentGateway, PaymentRequest
@@ -206,4 +206,4 @@ def settle_one(gateway: PaymentGateway, claim: PaymentClaim) -> Outcome:
 def settle_batch(ledger: PaymentLedger, gateway: PaymentGateway, concurrency: int, stop: threading.Event) -> None:
     """Drain a batch's payments with `concurrency` requests in flight; returns when none is left to try now."""
     ledger.begin()
-    drain(ledger, lambda claim: settle_one(gateway, claim), concurrency=concurrency, stop=stop)
+    drain(ledger, one_by_one(lambda claim: settle_one(gateway, claim)), concurrency=concurrency, stop=stop)

@@ -14,6 +14,7 @@ from datetime import date
 from functools import partial
 from typing import Any, Protocol
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -60,7 +61,18 @@ def within(cells: pa.Array, limit: int, function: Callable[[pa.Array], pa.Array]
 
 def text(cells: pa.Array, *, encoding: str) -> pa.Array:  # noqa: ARG001 - same signature for every kind
     """Compose characters (NFC) and change nothing else."""
+    if unicodedata.is_normalized("NFC", utf8_content(cells).decode()):  # all at once: much faster than cell by cell
+        return cells
     return _where(cells, pc.string_is_ascii(cells), partial(pc.utf8_normalize, form="NFC"))
+
+
+def utf8_content(cells: pa.Array) -> bytes:
+    """Return the text of all cells, one after another."""
+    _, offsets, content = cells.buffers()
+    if content is None:
+        return b""
+    bounds = np.frombuffer(offsets, np.int32, len(cells) + 1, offset=4 * cells.offset)
+    return bytes(content[bounds[0] : bounds[-1]])
 
 
 def code(cells: pa.Array, *, encoding: str) -> pa.Array:  # noqa: ARG001

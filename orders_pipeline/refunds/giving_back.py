@@ -12,7 +12,7 @@ from typing import Any
 from orders_pipeline import notifications, settlement
 from orders_pipeline.clients import Profile
 from orders_pipeline.database import Database
-from orders_pipeline.drain import drain
+from orders_pipeline.drain import drain, one_by_one
 from orders_pipeline.notifications import NotificationLedger
 from orders_pipeline.refunds.ledger import RefundLedger, refund_one
 from orders_pipeline.refunds.plan import RefundPlan, write_plan
@@ -42,7 +42,7 @@ def give_back(system: System, worker: Worker, refund_ids: Sequence[str]) -> None
     ledger.begin()
     drain(
         ledger,
-        lambda claim: refund_one(system.payments, claim),
+        one_by_one(lambda claim: refund_one(system.payments, claim)),
         concurrency=system.settings.payment_concurrency,
         stop=threading.Event(),
     )

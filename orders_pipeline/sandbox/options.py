@@ -30,7 +30,7 @@ class Options(BaseModel):
     guard_orders: bool = True  # False: an order that is paid already is charged again
     lookups: bool = True  # False: every look-up is 404
     lookup_lag_s: Annotated[float, Field(ge=0)] = 0.0  # look-ups do not see what is younger
-    bulk: bool = True  # False: no POST /v1/notifications/batches
+    bulk: bool = False  # True: POST /v1/notifications/batches takes many in one call
     rate_per_s: Annotated[int, Field(ge=1)] = 10  # notification calls accepted in any sliding second
     templates: tuple[str, ...] = ()  # the known ones; empty: every template is known
 

@@ -14,6 +14,7 @@ import pytest
 
 from orders_pipeline import notifications
 from orders_pipeline.clients import Profile
+from orders_pipeline.notification_service import Message
 from orders_pipeline.outcomes import Outcome
 from orders_pipeline.payments.gateway import Capabilities, RefundRequest
 from orders_pipeline.payments.settle import UNDECIDABLE
@@ -292,7 +293,7 @@ def test_a_declined_refund_leaves_its_orders_paid_and_may_be_tried_under_another
     assert again != str(declined["refund_id"])
 
 
-def corrections(desk: Desk, profile: Profile | None = None) -> list[notifications.Message]:
+def corrections(desk: Desk, profile: Profile | None = None) -> list[Message]:
     notifications.plan_corrections(desk.database, CIPHER, desk.batch_id, profile or Profile())
     with desk.working() as worker:
         ledger = notifications.NotificationLedger(desk.database, CIPHER, worker, profile or Profile(), kinds=("correction",))

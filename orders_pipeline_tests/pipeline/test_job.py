@@ -16,7 +16,7 @@ from orders_pipeline.rejections import FileRejected
 from orders_pipeline.sandbox.faults import Faults
 from orders_pipeline.synthetic import write_sample
 from orders_pipeline_tests.factories import order_row
-from orders_pipeline_tests.house import House, check_books, check_finished
+from orders_pipeline_tests.house import House, check_books, check_finished, open_house
 from orders_pipeline_tests.order_file import OrderFile
 
 CODECS = {"utf-8": "utf-8", "utf-8-sig": "utf-8-sig", "cp932": "cp932", "utf-16-le": "utf-16"}
@@ -394,3 +394,16 @@ def test_what_fails_leaves_nothing_personal_in_dagsters_records_or_the_log(
     monkeypatch.undo()
     assert house.run(batch_id) is None
     check_finished(house, batch_id)
+
+
+def test_a_service_that_takes_many_notifications_in_one_call_gets_few_calls(
+    server_url: str, template: str, tmp_path: Path
+) -> None:
+    with open_house(server_url, template, tmp_path) as house:
+        house.sandbox.change(bulk=True)
+        summary = house.take(sample(tmp_path, rows=300, seed=9), "many")
+        check_finished(house, summary["batch_id"])
+        told = house.sandbox.ledger(summary["batch_id"])["notifications"]
+        assert told["sent"] == summary["notifications"]["sent"] > 40
+        assert told["duplicates"] == 0
+        assert told["calls"] < told["sent"] / 2

@@ -365,6 +365,7 @@ def test_the_worst_window_counts_arrivals_less_than_a_second_apart(arrivals, wor
 
 
 def test_a_bulk_call_answers_each_item_in_order_and_counts_as_one_call(sandbox):
+    sandbox.change(bulk=True)
     notify(sandbox, 1)
     items = [notification(1), notification(2), notification(3, channel="fax"), "nonsense"]
     response = post(sandbox, "/v1/notifications/batches", {"items": items})
@@ -379,7 +380,7 @@ def test_a_bulk_call_answers_each_item_in_order_and_counts_as_one_call(sandbox):
 
 
 def test_a_service_without_bulk_does_not_know_the_route():
-    with SandboxServer(bulk=False) as server:
+    with SandboxServer() as server:
         assert_problem(post(server, "/v1/notifications/batches", {"items": [notification()]}), 404, "not-found")
 
 

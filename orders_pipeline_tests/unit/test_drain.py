@@ -12,7 +12,7 @@ import pytest
 
 from orders_pipeline import drain as module
 from orders_pipeline.database import DatabaseError, DatabaseUnavailable
-from orders_pipeline.drain import PREFETCH, drain, persist
+from orders_pipeline.drain import PREFETCH, drain, one_by_one, persist
 from orders_pipeline.outcomes import Outcome
 
 DONE = Outcome("succeeded")
@@ -56,7 +56,7 @@ class ScriptedLedger:
 
 def run(ledger: ScriptedLedger, act: Callable[[int], Outcome], **options: object) -> threading.Event:
     stop = threading.Event()
-    drain(ledger, act, **({"concurrency": 4, "stop": stop} | options))  # type: ignore[arg-type]
+    drain(ledger, one_by_one(act), **({"concurrency": 4, "stop": stop} | options))  # type: ignore[arg-type]
     return stop
 
 
@@ -305,3 +305,29 @@ def test_an_error_that_does_not_pass_is_not_tried_again():
     with pytest.raises(DatabaseError):
         persist(wrong)
     assert len(tries) == 1
+
+
+def test_bundles_are_as_full_as_the_ledger_allows_and_no_more_are_taken_than_can_leave():
+    ledger = ScriptedLedger(25)
+    bundles: list[list[int]] = []
+
+    def act(claims: Sequence[int]) -> Sequence[Outcome]:
+        bundles.append(list(claims))
+        return [DONE] * len(claims)
+
+    drain(ledger, act, concurrency=2, bundle=10, stop=threading.Event())
+    assert sorted(len(bundle) for bundle in bundles) == [5, 10, 10]
+    assert sorted(claim for claim, _ in ledger.recorded) == list(range(25))
+    assert max(ledger.limits) == 20
+
+
+def test_of_a_bundle_only_what_was_not_done_is_tried_again():
+    ledger = ScriptedLedger(4)
+    tried: list[int] = []
+
+    def act(claims: Sequence[int]) -> Sequence[Outcome]:
+        tried.extend(claims)
+        return [Outcome("unknown") if claim == 2 and tried.count(2) == 1 else DONE for claim in claims]
+
+    drain(ledger, act, concurrency=1, bundle=4, stop=threading.Event())
+    assert sorted(tried) == [0, 1, 2, 2, 3]

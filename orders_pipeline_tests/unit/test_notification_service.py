@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from dataclasses import replace
 
 import pytest
 
 from orders_pipeline.http_client import Answer, NoAnswer, NotDelivered
-from orders_pipeline.notifications import Message, NotificationClaim, NotificationService, send_one
+from orders_pipeline.notification_service import Message, NotificationService
+from orders_pipeline.notifications import NotificationClaim, send_many, send_one
 from orders_pipeline.outcomes import Outcome
 from orders_pipeline.rate_limit import Stopped
 from orders_pipeline_tests.stub_client import StubClient
@@ -182,3 +184,104 @@ def test_when_the_work_is_called_off_nothing_is_sent_and_doubt_stays_doubt(in_do
     stop.set()
     client = StubClient()
     assert bring(client, in_doubt=in_doubt, stop=stop) == (Outcome(kind, "stopped"), 0)
+
+
+# --- many in one call -------------------------------------------------------------------------------------------------
+
+KEYS = [f"6a1f7a3e-0000-4000-8000-00000000001{n}" for n in range(4)]
+MANY = [replace(MESSAGE, notification_id=key) for key in KEYS]
+
+
+def result(key: str, status: str = "queued", **more: str) -> dict[str, str]:
+    return {"dedupe_key": key, "status": status, **more}
+
+
+def sending_many(answer: Answer | Exception) -> list[Outcome] | None:
+    return NotificationService(StubClient(answer)).send_many(MANY)
+
+
+def bring_many(
+    client: StubClient, *, in_doubt: tuple[int, ...] = (), stop: threading.Event | None = None
+) -> tuple[list[str], int]:
+    limiter = CountingLimiter()
+    claims = [NotificationClaim(message, 1, number in in_doubt) for number, message in enumerate(MANY)]
+    service = NotificationService(client)
+    outcomes = send_many(service, limiter, claims, stop or threading.Event())  # type: ignore[arg-type]
+    return [outcome.kind for outcome in outcomes], limiter.lent
+
+
+@pytest.mark.parametrize(
+    ("answer", "takes_many"), [(200, True), (400, True), (422, True), (404, False), (405, False), (501, False)]
+)
+def test_whether_a_service_takes_many_is_asked_once_with_nothing_to_send(answer, takes_many):
+    client = StubClient(problem(answer, "planted"))
+    service = NotificationService(client)
+    assert (service.takes_many(), service.takes_many()) == (takes_many, takes_many)
+    assert [(call["path"], call["body"]) for call in client.calls] == [("/v1/notifications/batches", {"items": []})]
+
+
+@pytest.mark.parametrize("answer", [Answer(500), Answer(429), Answer(401), NoAnswer(), NotDelivered()])
+def test_a_service_that_does_not_say_is_sent_one_by_one_and_asked_again(answer):
+    service = NotificationService(StubClient(answer, Answer(200)))
+    assert (service.takes_many(), service.takes_many()) == (False, True)
+
+
+def test_each_of_many_gets_its_own_result():
+    items = [
+        result(KEYS[0], id="n-1"),
+        result(KEYS[1], "failed", code="invalid-recipient"),
+        result(KEYS[2], "failed", code="unavailable"),
+        result(KEYS[3], "failed", code="internal"),
+    ]
+    assert sending_many(Answer(200, {"results": items})) == [
+        Outcome("succeeded", None, "n-1"),
+        Outcome("declined", "invalid-recipient"),
+        Outcome("not_sent", "unavailable"),
+        Outcome("unknown", "internal"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "item",
+    [None, "planted", {}, result("planted", id="n-1"), result(KEYS[0]), result(KEYS[0], "failed"), result(KEYS[0], "?")],
+)
+def test_a_result_that_is_about_another_message_or_says_nothing_leaves_only_that_one_in_doubt(item):
+    items = [item, *(result(key, id="n-1") for key in KEYS[1:])]
+    kinds = [outcome.kind for outcome in sending_many(Answer(200, {"results": items})) or []]
+    assert kinds == ["unknown", "succeeded", "succeeded", "succeeded"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        (Answer(200, {}), "unknown"),
+        (Answer(200, {"results": [result(KEYS[0], id="n-1")]}), "unknown"),
+        (Answer(500), "unknown"),
+        (Answer(302), "unknown"),
+        (Answer(429, {}, 1.0), "not_sent"),
+        (Answer(401), "not_sent"),
+        (NoAnswer(), "unknown"),
+        (NotDelivered(), "not_sent"),
+    ],
+)
+def test_an_answer_to_the_whole_call_is_that_of_all(answer, kind):
+    assert [outcome.kind for outcome in sending_many(answer) or []] == [kind] * 4
+
+
+@pytest.mark.parametrize("status", [400, 404, 405, 413, 422])
+def test_many_that_are_refused_whole_are_sent_one_by_one(status):
+    client = StubClient(problem(status, "validation"), *(Answer(202, {"id": f"n-{n}"}) for n in range(4)))
+    assert bring_many(client) == (["succeeded"] * 4, 5)
+
+
+def test_what_may_have_been_sent_is_looked_up_by_itself_and_the_others_go_in_one_call():
+    items = [result(KEYS[0], id="n-0"), result(KEYS[2], id="n-2"), result(KEYS[3], id="n-3")]
+    client = StubClient(Answer(200, {"results": items}), Answer(200, {"items": [{"id": "n-1"}]}))
+    assert bring_many(client, in_doubt=(1,)) == (["succeeded"] * 4, 2)
+    assert methods(client) == ["POST", "GET"]
+
+
+def test_nothing_of_many_is_sent_after_a_stop():
+    stop = threading.Event()
+    stop.set()
+    assert bring_many(StubClient(), in_doubt=(3,), stop=stop) == (["not_sent"] * 3 + ["unknown"], 0)

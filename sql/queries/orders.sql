@@ -39,9 +39,9 @@ WITH lost AS (
 SELECT count(*) AS rows, coalesce(sum(amount), 0) AS amount FROM lost WHERE batch_id = :batch_id
 
 -- name: existing_refs
--- Which references (in lower case) a client has used in other batches.
+-- Which references (in lower case, with unit separators between them) a client has used in other batches.
 SELECT lower(client_order_ref) AS ref, batch_id FROM orders
-WHERE lower(client_order_ref) = ANY(:refs) AND client_code = :client_code AND batch_id <> :batch_id
+WHERE lower(client_order_ref) = ANY(string_to_array(:refs, chr(31))) AND client_code = :client_code AND batch_id <> :batch_id
 
 -- name: copy_rejections
 -- What validation gave back.
