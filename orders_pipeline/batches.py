@@ -184,12 +184,14 @@ def summary(
             "paid": int(row.amount_paid),
             "declined": int(row.amount_declined),
             "unknown": int(row.amount_unknown),
+            "refunded": int(row.amount_refunded),
         },
         "payments": {
             "planned": row.payments_planned,
             "succeeded": row.payments_succeeded,
             "declined": row.payments_declined,
             "unknown": row.payments_unknown,
+            "refunded": row.payments_refunded,
         },
         "notifications": {
             "planned": row.notifications_planned,

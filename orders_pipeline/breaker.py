@@ -1,12 +1,17 @@
 """Breakers: a service that fails call after call is left alone, by all processes, until a single call goes well.
 
 The state is a row in PostgreSQL. While a breaker is open nothing is claimed but one piece of work now and then, the
-probe; its success closes the breaker for everybody. What counts as a failure of the service is said by `Outcome`.
+probe; its success closes the breaker for everybody. A service that only fails often has its retries kept to a budget, so
+that they are never most of what it gets. What counts as a failure of the service is said by `Outcome`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Row
 
 from orders_pipeline.database import Database, Transaction
 from orders_pipeline.outcomes import Outcome
@@ -15,6 +20,17 @@ THRESHOLD = 10  # failed calls in a row
 FIRST_PROBE_S = 5.0  # most outages are short
 PROBE_S = 30.0
 PATIENCE_S = 45.0  # work waits this long for an open breaker before it gives up for now
+MOST_RETRIES = 100.0  # failed calls that are tried again as if nothing were wrong
+RETRIES_PER_ANSWER = 0.2  # how much of a retry a good answer gives back
+RETRIES_PER_S = 5.0
+
+
+@dataclass(frozen=True)
+class Allowance:
+    """What may be sent now: so many calls, those that were tried before among them or not."""
+
+    calls: int
+    retries: bool
 
 
 class Breaker:
@@ -28,25 +44,27 @@ class Breaker:
         with database.begin() as transaction:
             transaction.execute("add_service_breaker", service=self.service)
 
-    def allowance(self, transaction: Transaction, wanted: int) -> int:
-        """Return how many calls may be made now, up to `wanted`: all, none, or one as the probe."""
-        state = transaction.row("breaker", service=self.service)
+    def allowance(self, transaction: Transaction, wanted: int) -> Allowance:
+        """Return how many calls may be made now, up to `wanted` (all, none, or one as the probe), and whether again."""
+        state = self._state(transaction)
         if state is None or state.opened_at is None:
-            return wanted
+            return Allowance(wanted, state is None or state.retries_left > 0)
         if state.probe_in_s > 0:
-            return 0
-        return min(wanted, transaction.execute("take_probe", service=self.service, probe_s=PROBE_S))
+            return Allowance(0, retries=False)
+        return Allowance(min(wanted, transaction.execute("take_probe", service=self.service, probe_s=PROBE_S)), retries=True)
 
     def wait_s(self, transaction: Transaction, due_s: float | None) -> float | None:
         """Return the seconds until a call that is due in `due_s` may be made; None when that is not worth waiting for."""
-        state = transaction.row("breaker", service=self.service)
-        if due_s is None or state is None or state.opened_at is None:
+        state = self._state(transaction)
+        if due_s is None or state is None:
             return due_s
+        if state.opened_at is None:
+            return max(due_s, -float(state.retries_left) / RETRIES_PER_S)
         return max(due_s, float(state.probe_in_s)) if state.open_for_s < PATIENCE_S else None
 
     def wait_for_probe_s(self, transaction: Transaction) -> float | None:
         """Return the seconds until an open breaker lets a probe through; None when it is closed."""
-        state = transaction.row("breaker", service=self.service)
+        state = self._state(transaction)
         return None if state is None or state.opened_at is None else max(float(state.probe_in_s), 0.0)
 
     def hurry(self, transaction: Transaction) -> None:
@@ -56,6 +74,15 @@ class Breaker:
     def observe(self, transaction: Transaction, outcomes: Sequence[Outcome]) -> None:
         """Learn from what calls came to; a failure that a person must mend opens the breaker at once."""
         failed = [outcome for outcome in outcomes if outcome.service_failed]
+        change = RETRIES_PER_ANSWER * sum(outcome.answered for outcome in outcomes) - len(failed)
+        if change:
+            transaction.execute(
+                "change_retry_budget",
+                service=self.service,
+                change=change,
+                most=MOST_RETRIES,
+                refill_per_s=RETRIES_PER_S,
+            )
         if any(outcome.answered for outcome in outcomes):
             transaction.execute("close_breaker", service=self.service)
         elif failed:
@@ -67,3 +94,6 @@ class Breaker:
                 threshold=THRESHOLD,
                 first_probe_s=FIRST_PROBE_S,
             )
+
+    def _state(self, transaction: Transaction) -> Row[Any] | None:
+        return transaction.row("breaker", service=self.service, refill_per_s=RETRIES_PER_S)

@@ -140,11 +140,11 @@ def _show_settlement(console: Console, summary: Mapping[str, Any]) -> None:
     yen, payments, told = summary["amount_jpy"], summary["payments"], summary["notifications"]
     if yen["accepted"] is None:
         return
-    rest = "".join(f", {yen[state]:,} {state}" for state in ("declined", "unknown") if yen[state])
+    rest = "".join(f", {yen[state]:,} {state}" for state in ("declined", "unknown", "refunded") if yen[state])
     refunded = summary["orders"]["refunded"]
     rest += f"; {refunded:,} orders refunded" if refunded else ""
     console.print(f"  yen            {yen['accepted']:,} accepted: {yen['paid']:,} paid{rest}")
-    rest = "".join(f", {payments[state]:,} {state}" for state in ("declined", "unknown") if payments[state])
+    rest = "".join(f", {payments[state]:,} {state}" for state in ("declined", "unknown", "refunded") if payments[state])
     console.print(f"  payments       {payments['planned']:,} planned: {payments['succeeded']:,} succeeded{rest}")
     rest = f", {told['failed']:,} failed" if told["failed"] else ""
     console.print(f"  notifications  {told['planned']:,} planned: {told['sent']:,} sent{rest}")

@@ -153,14 +153,15 @@ class NotificationLedger:
         if self._worker.given_up.is_set():
             return []
         with self._database.begin() as transaction:
-            limit = BREAKER.allowance(transaction, limit)
+            allowed = BREAKER.allowance(transaction, limit)
             rows = transaction.rows(
                 "claim_notifications",
                 batch_id=self._worker.batch_id,
                 kinds=self._kinds,
                 worker_id=self._worker.worker_id,
                 max_attempts=MAX_ATTEMPTS,
-                limit=limit,
+                limit=allowed.calls,
+                retries=allowed.retries,
             )
         return [self._read(row) for row in rows]
 

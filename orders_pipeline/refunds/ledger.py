@@ -53,13 +53,14 @@ class RefundLedger:
         if self._worker.given_up.is_set():
             return []
         with self._database.begin() as transaction:
-            limit = settle.BREAKER.allowance(transaction, limit)
+            allowed = settle.BREAKER.allowance(transaction, limit)
             rows = transaction.rows(
                 "claim_refunds",
                 refund_ids=self._refund_ids,
                 worker_id=self._worker.worker_id,
                 max_attempts=settle.MAX_ATTEMPTS,
-                limit=limit,
+                limit=allowed.calls,
+                retries=allowed.retries,
             )
         return [
             RefundClaim(

@@ -224,5 +224,5 @@ def test_a_summary_counts_rows_and_yen_from_the_tables(desk):
     with desk.database.begin() as transaction:
         shown = batches.summary(batches.get(transaction, batch_id), {"R_AMOUNT": 1}, {"pay": 1.23456}, {})
     assert shown["orders"] == {"pending": 0, "paying": 0, "paid": 1, "declined": 1, "unknown": 1, "refunded": 0}
-    assert shown["amount_jpy"] == {"accepted": None, "paid": 5, "declined": 7, "unknown": 9}
+    assert shown["amount_jpy"] == {"accepted": None, "paid": 5, "declined": 7, "unknown": 9, "refunded": 0}
     assert shown["seconds"]["pay"] == shown["seconds"]["total"] == 1.235

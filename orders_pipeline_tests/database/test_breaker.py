@@ -7,7 +7,16 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from orders_pipeline import breaker
-from orders_pipeline.breaker import FIRST_PROBE_S, PATIENCE_S, PROBE_S, THRESHOLD, Breaker
+from orders_pipeline.breaker import (
+    FIRST_PROBE_S,
+    MOST_RETRIES,
+    PATIENCE_S,
+    PROBE_S,
+    RETRIES_PER_S,
+    THRESHOLD,
+    Allowance,
+    Breaker,
+)
 from orders_pipeline.database import Database
 from orders_pipeline.outcomes import Outcome
 from orders_pipeline_tests.ledger_desk import Desk, order
@@ -34,7 +43,11 @@ class Line:
 
     def allows(self, wanted: int = 50) -> int:
         with self._database.begin() as transaction:
-            return self._breaker.allowance(transaction, wanted)
+            return self._breaker.allowance(transaction, wanted).calls
+
+    def allows_retries(self) -> bool:
+        with self._database.begin() as transaction:
+            return self._breaker.allowance(transaction, 50).retries
 
     def waits_s(self, due_s: float | None = 0.0) -> float | None:
         with self._database.begin() as transaction:
@@ -43,7 +56,8 @@ class Line:
     def pass_time(self, seconds: float) -> None:
         self._desk.run(
             "UPDATE service_breakers SET opened_at = opened_at - make_interval(secs => %s),"
-            " probe_at = probe_at - make_interval(secs => %s)",
+            " probe_at = probe_at - make_interval(secs => %s), retries_at = retries_at - make_interval(secs => %s)",
+            seconds,
             seconds,
             seconds,
         )
@@ -56,7 +70,7 @@ def line(database: Database, desk: Desk) -> Line:
 
 def test_a_service_that_was_never_called_may_be_called(database):
     with database.begin() as transaction:
-        assert Breaker("new").allowance(transaction, 7) == 7
+        assert Breaker("new").allowance(transaction, 7) == Allowance(7, retries=True)
         assert Breaker("new").wait_s(transaction, 3.0) == 3.0
 
 
@@ -136,3 +150,59 @@ def test_an_open_breaker_leaves_payments_where_they_are(desk, monkeypatch):
         assert ledger.claim(100) == []
         assert desk.value("SELECT max(attempts) FROM payments") == 1
     assert set(desk.statuses("orders")) == {"pending"}
+
+
+# --- the retry budget -------------------------------------------------------------------------------------------------
+
+
+def test_a_service_that_fails_every_second_call_is_not_retried_once_its_budget_is_used_up(line):
+    most = int(MOST_RETRIES)
+    for _ in range(most):
+        line.came_to(LOST, WELL)
+    assert line.allows_retries()
+    for _ in range(most):
+        line.came_to(LOST, WELL)
+    assert not line.allows_retries()
+    assert line.allows() == 50
+
+
+def test_retries_are_allowed_again_after_a_time_and_after_good_answers(line):
+    for _ in range(2 * int(MOST_RETRIES)):
+        line.came_to(LOST, WELL)
+    assert not line.allows_retries()
+    assert 0 < (line.waits_s() or 0) <= 2 * MOST_RETRIES / RETRIES_PER_S
+    line.came_to(*[WELL] * 400)
+    assert line.allows_retries()
+    for _ in range(2 * int(MOST_RETRIES)):
+        line.came_to(LOST, WELL)
+    line.pass_time(2 * MOST_RETRIES / RETRIES_PER_S)
+    assert line.allows_retries()
+
+
+def test_good_answers_never_give_more_than_a_full_budget(line):
+    line.came_to(*[WELL] * 10_000)
+    line.came_to(WELL, *[LOST] * (int(MOST_RETRIES) + 1))
+    assert not line.allows_retries()
+
+
+@pytest.mark.parametrize("outcome", [HELD, Outcome("unknown", "processing")])
+def test_what_a_service_does_by_its_contract_costs_no_retries(line, outcome):
+    line.came_to(*[outcome] * 1000)
+    assert line.allows_retries()
+
+
+def test_while_the_budget_is_used_up_only_first_tries_are_claimed(desk):
+    desk.orders(order(1), order(2, customer_code="C-2"))
+    desk.plan()
+    with desk.working() as worker:
+        ledger = desk.ledger(worker)
+        ledger.begin()
+        (first,) = ledger.claim(1)
+        ledger.record([(first, REFUSED)])
+        desk.due_now("payments")
+        desk.run("UPDATE service_breakers SET retries_left = -1000")
+        (second,) = ledger.claim(10)
+        assert second.request.payment_id != first.request.payment_id
+        desk.run("UPDATE service_breakers SET retries_left = 1")
+        (again,) = ledger.claim(10)
+        assert again.request.payment_id == first.request.payment_id

@@ -60,7 +60,13 @@ def test_a_sample_file_comes_to_what_it_was_made_of_and_to_what_the_services_boo
     check_finished(house, summary["batch_id"], "completed_with_errors")
     assert summary["rows"] == {"total": 100, "accepted": 100 - made.rows_bad, "rejected": made.rows_bad, "blank": 0}
     assert summary["rejections"] == dict(made.bad)
-    assert summary["amount_jpy"] == {"accepted": made.amount, "paid": made.amount, "declined": 0, "unknown": 0}
+    assert summary["amount_jpy"] == {
+        "accepted": made.amount,
+        "paid": made.amount,
+        "declined": 0,
+        "unknown": 0,
+        "refunded": 0,
+    }
     assert house.sandbox.ledger(summary["batch_id"])["payments"]["amount_jpy"] == made.amount
 
 
@@ -329,7 +335,7 @@ def test_an_order_of_exactly_the_limit_is_paid_and_no_payment_is_above_it(house:
     made.add(order_row(client_order_ref="L-9", amount="1000001"), codes="R_AMOUNT_OVER_LIMIT")
     summary = house.take(made.write(tmp_path / "orders.csv"), "limits")
     assert summary["amount_jpy"]["paid"] == 3_000_001
-    assert summary["payments"] == {"planned": 4, "succeeded": 4, "declined": 0, "unknown": 0}
+    assert summary["payments"] == {"planned": 4, "succeeded": 4, "declined": 0, "unknown": 0, "refunded": 0}
     check_finished(house, summary["batch_id"], "completed_with_errors")
 
 

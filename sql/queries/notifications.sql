@@ -60,6 +60,7 @@ WITH due AS (
     SELECT notification_id, status AS was FROM notifications
     WHERE batch_id = :batch_id AND kind = ANY(CAST(:kinds AS text[])) AND status IN ('ready', 'unknown')
       AND claimed_by IS NULL AND next_attempt_at <= clock_timestamp() AND attempts < :max_attempts
+      AND (:retries OR attempts = 0)
     ORDER BY next_attempt_at, notification_id LIMIT :limit
     FOR UPDATE SKIP LOCKED
 ), claimed AS (

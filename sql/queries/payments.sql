@@ -50,6 +50,7 @@ WITH due AS (
     SELECT payment_id, status AS was FROM payments
     WHERE batch_id = :batch_id AND settled_at IS NULL AND claimed_by IS NULL
       AND next_attempt_at <= clock_timestamp() AND attempts < :max_attempts
+      AND (:retries OR attempts = 0)
     ORDER BY next_attempt_at, payment_id LIMIT :limit
     FOR UPDATE SKIP LOCKED
 ), claimed AS (

@@ -242,7 +242,10 @@ GROUP BY code ORDER BY code
 -- name: batches_to_close
 -- Finished batches whose payments were all compared, with what they came to on both sides and their last record.
 WITH there AS (
-    SELECT coalesce(ours.batch_id, theirs.batch_id) AS batch_id, sum(theirs.amount) AS amount
+    SELECT coalesce(ours.batch_id, theirs.batch_id) AS batch_id,
+           sum(theirs.amount - coalesce((SELECT sum(refunds.amount) FROM refunds
+                                         WHERE refunds.payment_id = ours.payment_id AND refunds.status = 'succeeded'), 0))
+           AS amount
     FROM listed_payments AS theirs LEFT JOIN payments AS ours USING (payment_id)
     WHERE theirs.status = 'succeeded' GROUP BY 1
 ), open AS (

@@ -62,6 +62,7 @@ WITH due AS (
     SELECT refund_id, status AS was FROM refunds
     WHERE refund_id = ANY(CAST(:refund_ids AS uuid[])) AND settled_at IS NULL AND claimed_by IS NULL
       AND next_attempt_at <= clock_timestamp() AND attempts < :max_attempts
+      AND (:retries OR attempts = 0)
     ORDER BY next_attempt_at, refund_id LIMIT :limit
     FOR UPDATE SKIP LOCKED
 ), claimed AS (

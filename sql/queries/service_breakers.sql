@@ -3,8 +3,9 @@
 INSERT INTO service_breakers (service) VALUES (:service) ON CONFLICT DO NOTHING
 
 -- name: breaker
--- The state of a service's breaker.
+-- The state of a service's breaker and of its retry budget.
 SELECT failures, opened_at, probe_at, reason,
+       retries_left + :refill_per_s * extract(epoch FROM clock_timestamp() - retries_at) AS retries_left,
        extract(epoch FROM probe_at - clock_timestamp()) AS probe_in_s,
        extract(epoch FROM clock_timestamp() - opened_at) AS open_for_s
 FROM service_breakers WHERE service = :service
@@ -22,6 +23,12 @@ UPDATE service_breakers SET probe_at = clock_timestamp() WHERE service = :servic
 -- The service answered as it should.
 UPDATE service_breakers SET failures = 0, opened_at = NULL, probe_at = NULL, reason = NULL
 WHERE service = :service AND (failures > 0 OR opened_at IS NOT NULL)
+
+-- name: change_retry_budget
+-- What calls came to is taken from the budget, or given to it; a full one that is given to stays as it is.
+UPDATE service_breakers SET retries_at = clock_timestamp(), retries_left = least(:most, CAST(:change AS double precision)
+       + least(:most, retries_left + :refill_per_s * extract(epoch FROM clock_timestamp() - retries_at)))
+WHERE service = :service AND (:change < 0 OR retries_left < :most)
 
 -- name: count_failures
 -- The service failed calls; from a number of them in a row on, the breaker is open.
