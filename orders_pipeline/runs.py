@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import dagster as dg
 
 from orders_pipeline.database import dagster_url
-from orders_pipeline.partitions import batch_partitions
+from orders_pipeline.partitions import LARGE, SIZE_TAG, batch_partitions
 from orders_pipeline.settings import Settings, export_environment
 from orders_pipeline.system import System
 
@@ -29,7 +29,10 @@ run_coordinator:
   class: QueuedRunCoordinator
   config: {{dequeue_interval_seconds: 1}}
 concurrency:
-  runs: {{max_concurrent_runs: {max_concurrent_runs}}}
+  runs:
+    max_concurrent_runs: {max_concurrent_runs}
+    # one place is left for small files, so that they do not wait for large ones
+    tag_concurrency_limits: [{{key: {size_tag}, value: {large}, limit: {most_large}}}]
 run_monitoring: {{enabled: true, poll_interval_seconds: 10, start_timeout_seconds: 120, free_slots_after_run_end_seconds: 5}}
 run_retries: {{enabled: true, max_retries: 0}}
 sensors: {{use_threads: true, num_workers: 2}}
@@ -50,7 +53,10 @@ def prepare_dagster_home(system: System) -> None:
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     config = home / "dagster.yaml"
     if not config.exists():
-        config.write_text(CONFIG.format(max_concurrent_runs=settings.max_concurrent_runs))
+        places = settings.max_concurrent_runs
+        config.write_text(
+            CONFIG.format(max_concurrent_runs=places, size_tag=SIZE_TAG, large=LARGE, most_large=max(places - 1, 1))
+        )
     with system.database.begin() as transaction:
         transaction.execute("create_dagster_schema")
     export_environment(

@@ -16,7 +16,7 @@ from orders_pipeline.assets.boundary import safe_errors
 from orders_pipeline.assets.intake import uploaded
 from orders_pipeline.jobs import process_batch
 from orders_pipeline.orphaned_runs import end_orphaned_runs
-from orders_pipeline.partitions import batch_partitions
+from orders_pipeline.partitions import batch_partitions, tags_of
 from orders_pipeline.system import System
 
 INTERVAL_S = 5
@@ -86,7 +86,7 @@ def _resumptions(instance: dg.DagsterInstance, system: System) -> list[dg.RunReq
 
 def _resumption(row: Row[Any], number: int) -> dg.RunRequest:
     # this sensor comes again by itself: automatic retries on top of it would only fill the list of runs
-    tags = {"orders/client": row.client_code, "dagster/max_retries": "0"}
+    tags = tags_of(row.client_code, row.source_bytes) | {"dagster/max_retries": "0"}
     return dg.RunRequest(run_key=f"{row.batch_id}#{number}", partition_key=row.batch_id, tags=tags)
 
 
@@ -103,7 +103,7 @@ def _requests(instance: dg.DagsterInstance, system: System) -> list[dg.RunReques
             dg.RunRequest(
                 run_key=f"{row.batch_id}#{transaction.scalar('count_run_request', batch_id=row.batch_id)}",
                 partition_key=row.batch_id,
-                tags={"orders/client": row.client_code},
+                tags=tags_of(row.client_code, row.source_bytes),
             )
             for row in waiting
             if row.batch_id not in running

@@ -51,7 +51,7 @@ class Settings(BaseSettings):
     clients_file: Path | None = None
     max_rows: Annotated[int, Field(ge=1)] = 10_000
     max_bytes: Annotated[int, Field(ge=1)] = 20 * MIB
-    max_concurrent_runs: Annotated[int, Field(ge=1, le=64)] = 2
+    max_concurrent_runs: Annotated[int, Field(ge=1, le=64)] = 3
     sensor_interval_s: Annotated[int, Field(ge=1)] = 5
     sandbox_options: str = ""
 

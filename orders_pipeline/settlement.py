@@ -79,11 +79,12 @@ class Settlement:
             self._worker,
             system.payments.capabilities,
             notifications.make_ready,
+            concurrency=system.settings.payment_concurrency,
             retry_declined_orders=self._profile.declined_payments == "retry_orders",
         )
         try:
             with _timed(system.database, self._worker.batch_id, "pay"):
-                settle.settle_batch(ledger, system.payments, system.settings.payment_concurrency, self._stop_paying)
+                settle.settle_batch(ledger, system.payments, self._stop_paying)
         finally:
             self._paid.set()
 

@@ -117,6 +117,7 @@ class Desk:
             worker,
             able,
             notifications.make_ready,
+            concurrency=32,
             retry_declined_orders=retry_declined_orders,
         )
 

@@ -49,7 +49,7 @@ class Books:
 
     def settle(self) -> None:
         with self.desk.working() as worker:
-            settle_batch(self.desk.ledger(worker), self.system.payments, 4, threading.Event())
+            settle_batch(self.desk.ledger(worker), self.system.payments, threading.Event())
 
     def finish(self, yen: int) -> None:
         count = self.desk.value("SELECT count(*) FROM orders")

@@ -7,6 +7,7 @@ and is looked up before anything is sent again. Meaning of answers belongs in th
 from __future__ import annotations
 
 import random
+import sys
 import threading
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -98,8 +99,11 @@ class PaymentLedger:
         capabilities: Capabilities,
         on_settled: Callable[[Transaction, Sequence[str]], None],
         *,
+        concurrency: int,
         retry_declined_orders: bool = False,
     ) -> None:
+        self.concurrency = concurrency
+        self._claimed = 0
         self._database = database
         self._cipher = cipher
         self._worker = worker
@@ -122,7 +126,7 @@ class PaymentLedger:
         if self._worker.given_up.is_set():
             return []
         with self._database.begin() as transaction:
-            allowed = BREAKER.allowance(transaction, limit)
+            allowed = BREAKER.allowance(transaction, min(limit, max(self._share(transaction), 0)))
             rows = transaction.rows(
                 "claim_payments",
                 batch_id=self._worker.batch_id,
@@ -131,7 +135,13 @@ class PaymentLedger:
                 limit=allowed.calls,
                 retries=allowed.retries,
             )
+        self._claimed += len(rows)
         return [self._read(row) for row in rows]
+
+    def _share(self, transaction: Transaction) -> int:
+        """Return how many more claims are ours to take: with others at work, the service's concurrency is shared."""
+        others: int = transaction.scalar("count_others_paying", worker_id=self._worker.worker_id)
+        return max(self.concurrency // (others + 1), 1) - self._claimed if others else sys.maxsize
 
     def record(self, results: Sequence[tuple[PaymentClaim, Outcome]]) -> None:
         """Commit what came of claims; a result for a claim that others have taken over since is dropped."""
@@ -153,6 +163,7 @@ class PaymentLedger:
                     transaction.execute("plan_declined_orders_alone", payment_ids=payment_ids)
             self._on_settled(transaction, payment_ids)
             BREAKER.observe(transaction, [outcome for _, outcome in results])
+        self._claimed -= len(results)
 
     def wait_s(self) -> float | None:
         """Return the seconds until a payment is due, or None when none is left to try."""
@@ -204,7 +215,7 @@ def settle_one(gateway: PaymentGateway, claim: PaymentClaim) -> Outcome:
     return sent
 
 
-def settle_batch(ledger: PaymentLedger, gateway: PaymentGateway, concurrency: int, stop: threading.Event) -> None:
-    """Drain a batch's payments with `concurrency` requests in flight; returns when none is left to try now."""
+def settle_batch(ledger: PaymentLedger, gateway: PaymentGateway, stop: threading.Event) -> None:
+    """Drain a batch's payments with the ledger's concurrency; returns when none is left to try now."""
     ledger.begin()
-    drain(ledger, one_by_one(lambda claim: settle_one(gateway, claim)), concurrency=concurrency, stop=stop)
+    drain(ledger, one_by_one(lambda claim: settle_one(gateway, claim)), concurrency=ledger.concurrency, stop=stop)

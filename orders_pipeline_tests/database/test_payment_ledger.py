@@ -137,6 +137,7 @@ def test_claimers_at_the_same_moment_never_share_a_payment(desk):
             start.wait(10)
             while claims := ledger.claim(3):
                 mine += [claim.request.payment_id for claim in claims]
+                ledger.record([(claim, PAID) for claim in claims])
         return mine
 
     with ThreadPoolExecutor(6) as pool:
@@ -405,13 +406,30 @@ def test_a_batch_is_drained_by_several_workers_each_payment_sent_once(desk):
 
     def drain(gateway: ScriptedGateway) -> None:
         with desk.working() as worker:
-            settle_batch(desk.ledger(worker), gateway, 4, threading.Event())
+            settle_batch(desk.ledger(worker), gateway, threading.Event())
 
     with ThreadPoolExecutor(3) as pool:
         list(pool.map(drain, gateways))
     sent = [request.payment_id for gateway in gateways for request in gateway.requests]
     assert len(sent) == len(set(sent)) == 40
     assert set(desk.statuses("orders")) == {"paid"}
+
+
+def test_workers_that_pay_at_once_share_the_service_and_one_alone_has_all_of_it(desk):
+    planned(desk, 60)
+    with desk.working() as first, desk.working() as second:
+        alone, joining = desk.ledger(first), desk.ledger(second)
+        under_way = alone.claim(20)
+        assert len(joining.claim(60)) == 16
+        assert joining.claim(60) == []
+        assert alone.claim(60) == []
+        alone.record([(claim, PAID) for claim in under_way[:10]])
+        assert len(alone.claim(60)) == 6
+        alone.record([(claim, PAID) for claim in under_way[10:]])
+        desk.give_up(first)
+    with desk.working() as last:
+        desk.run("UPDATE payments SET claimed_by = NULL, status = 'planned' WHERE settled_at IS NULL")
+        assert len(desk.ledger(last).claim(60)) == 40
 
 
 def test_another_batchs_payments_are_left_alone(desk):

@@ -156,7 +156,7 @@ def test_q02_what_a_worker_that_was_given_up_still_writes_changes_nothing(
     notifications.plan_batch(system.database, system.cipher, batch_id, Profile())
     with working_on(system.database, batch_id, None) as slow:
         able = system.payments.capabilities
-        ledger = PaymentLedger(system.database, system.cipher, slow, able, notifications.make_ready)
+        ledger = PaymentLedger(system.database, system.cipher, slow, able, notifications.make_ready, concurrency=4)
         claims = ledger.claim(3)
         assert len(claims) == 3
         outcomes = [settle.settle_one(system.payments, claim) for claim in claims]  # sent, and booked there

@@ -306,3 +306,4 @@ def test_the_comparison_with_the_service_finds_nothing_after_a_part_and_after_al
         assert compared.exit_code == 0, compared.output
         found = json.loads(compared.stdout)
         assert (found["payments"]["too_young"], found["findings"]["open"]) == (0, {})
+        assert found["batches_closed"] == [batch_id]

@@ -9,6 +9,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from orders_pipeline.partitions import LARGE_BYTES, tags_of
 from orders_pipeline.sensors import PATIENCE_S, landing_sensor
 from orders_pipeline.synthetic import write_sample
 from orders_pipeline_tests.house import House, check_finished, open_house
@@ -85,6 +86,18 @@ def test_a_file_is_asked_for_once_it_was_seen_unchanged_twice_and_its_batch_runs
     summary = check_finished(house, str(request.partition_key))
     assert (summary["client_code"], summary["csv_source"]) == (client, "orders.csv")
     assert look(house) == []
+
+
+@pytest.mark.parametrize(
+    ("size", "tags"),
+    [
+        (None, {"dagster/priority": "1"}),
+        (LARGE_BYTES, {"dagster/priority": "1"}),
+        (LARGE_BYTES + 1, {"orders/size": "large"}),
+    ],
+)
+def test_a_large_file_is_kept_to_the_places_of_large_ones_and_a_small_one_comes_first(size, tags) -> None:
+    assert tags_of("acme", size) == {"orders/client": "acme"} | tags
 
 
 def test_an_empty_landing_is_skipped_in_words(house: House) -> None:

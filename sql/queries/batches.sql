@@ -121,7 +121,7 @@ FROM open_rows
 
 -- name: batches_without_run
 -- Registered batches that nobody works on and no run was requested for lately.
-SELECT batch_id, client_code, csv_source, run_requests FROM batches
+SELECT batch_id, client_code, csv_source, source_bytes, run_requests FROM batches
 WHERE status = 'received' AND landing_key IS NOT NULL
   AND (run_requested_at IS NULL OR run_requested_at < now() - make_interval(secs => :patience_s))
   AND NOT EXISTS (SELECT FROM workers WHERE workers.batch_id = batches.batch_id AND ended_at IS NULL)
@@ -129,7 +129,7 @@ ORDER BY received_at, batch_id LIMIT :limit
 
 -- name: stalled_batches
 -- Unfinished batches that nobody works on and that have something to do: those that wait for a person are not among them.
-SELECT batch_id, client_code, run_requests, payments_due, notifications_due
+SELECT batch_id, client_code, source_bytes, run_requests, payments_due, notifications_due
 FROM batches
 CROSS JOIN LATERAL (
     SELECT EXISTS (SELECT FROM payments WHERE payments.batch_id = batches.batch_id AND settled_at IS NULL

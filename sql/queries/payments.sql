@@ -44,6 +44,11 @@ UPDATE payments SET attempts = 0,
                     next_attempt_at = CASE WHEN status = 'planned' THEN now() ELSE next_attempt_at END
 WHERE batch_id = :batch_id AND settled_at IS NULL AND claimed_by IS NULL
 
+-- name: count_others_paying
+-- How many other workers, of whichever batches, have payments under way.
+SELECT count(DISTINCT claimed_by) FROM payments JOIN workers ON workers.worker_id = claimed_by
+WHERE claimed_by <> :worker_id AND workers.ended_at IS NULL
+
 -- name: claim_payments
 -- Take due payments for a worker; what was planned is being sent from here on.
 WITH due AS (
