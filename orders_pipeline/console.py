@@ -62,6 +62,15 @@ def progress(console: Console, read: Callable[[], dict[str, Any]]) -> Iterator[N
             watcher.join()
 
 
+@contextlib.contextmanager
+def counting(console: Console, what: str, *, shown: bool) -> Iterator[Callable[[int, int], None]]:
+    """Give a function that is told how much is done and to do, and show it as a bar on a terminal if `shown`."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, disable=not shown or not console.is_terminal) as bars:
+        task = bars.add_task(what, total=None)
+        yield lambda done, to_do: bars.update(task, completed=done, total=to_do)
+
+
 def _watch(bars: Progress, tasks: Mapping[str, TaskID], read: Callable[[], dict[str, Any]], done: threading.Event) -> None:
     while True:
         last = done.wait(REFRESH_S)

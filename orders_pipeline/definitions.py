@@ -5,7 +5,7 @@ import logging
 import dagster as dg
 
 from orders_pipeline.assets import ASSETS
-from orders_pipeline.jobs import process_batch
+from orders_pipeline.jobs import process_batch, rotate_keys
 from orders_pipeline.resources import SystemResource
 from orders_pipeline.schedules import daily_reconciliation, reconcile
 from orders_pipeline.sensors import landing_sensor, stalled_sensor
@@ -17,7 +17,7 @@ _redacted.propagate = False
 
 defs = dg.Definitions(
     assets=ASSETS,
-    jobs=[process_batch, reconcile],
+    jobs=[process_batch, reconcile, rotate_keys],
     schedules=[daily_reconciliation],
     sensors=[landing_sensor, stalled_sensor],
     resources={"system": SystemResource()},

@@ -70,6 +70,21 @@ class Cipher:
                 raise EncryptionKeysError("an encryption key is written id:base64") from None
         return cls(keys, next(iter(keys)))
 
+    @property
+    def current(self) -> str:
+        """Return the id of the key that seals."""
+        return self._current.decode("ascii")
+
+    @property
+    def key_ids(self) -> tuple[str, ...]:
+        """Return the ids of all keys, in the order of the setting."""
+        return tuple(key_id.decode("ascii") for key_id in self._keys)
+
+    @property
+    def prefix(self) -> bytes:
+        """Return what every envelope sealed with the current key begins with, and no other."""
+        return bytes((VERSION, len(self._current))) + self._current
+
     def __repr__(self) -> str:
         return f"<Cipher with {len(self._keys)} keys>"
 
@@ -79,7 +94,7 @@ class Cipher:
 
     def seal_all(self, plaintexts: Sequence[bytes], aads: Iterable[bytes]) -> list[bytes]:
         """Return each plaintext sealed by itself and bound to its own of `aads`; much faster than one by one."""
-        prefix = bytes((VERSION, len(self._current))) + self._current
+        prefix = self.prefix
         encrypt = self._keys[self._current].encrypt
         nonces = os.urandom(NONCE_BYTES * len(plaintexts))
         sealed = []

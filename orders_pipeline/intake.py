@@ -34,6 +34,7 @@ from orders_pipeline.system import System
 from orders_pipeline.validation import Validated
 from orders_pipeline.workers import alone_on
 
+BATCHES = "batches/"
 ORIGINAL = "original"
 CONVERTED = "converted.csv"  # the text of an original that is none: a workbook
 WORKBOOK = ".xlsx"
@@ -45,7 +46,7 @@ REJECTIONS = "rejections.parquet"
 
 def artifact(batch_id: str, name: str) -> str:
     """Return the storage key of one of a batch's files."""
-    return f"batches/{batch_id}/{name}"
+    return f"{BATCHES}{batch_id}/{name}"
 
 
 def stage_batch(system: System, batch_id: str) -> None:
@@ -268,6 +269,7 @@ def load_batch(system: System, batch_id: str) -> None:
             system.storage.local(artifact(batch_id, STAGED)) as staged,
         ):
             loading.load(system.database, batch, accepted, rejections, staged)
+        system.storage.delete(artifact(batch_id, ACCEPTED))  # from here on the orders themselves
 
 
 @contextlib.contextmanager

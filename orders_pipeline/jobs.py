@@ -1,6 +1,6 @@
-"""The job that takes one batch from its file to its report.
+"""The job that takes one batch from its file to its report, and the one that replaces an encryption key.
 
-It runs in one process: payments and notifications are parallel inside their step, over a ledger that other processes
+A batch runs in one process: payments and notifications are parallel inside their step, over a ledger that other processes
 may join. A run that fails is tried again from the asset that failed.
 """
 
@@ -14,4 +14,12 @@ process_batch = dg.define_asset_job(
     executor_def=dg.in_process_executor,
     tags={"dagster/max_retries": "2", "dagster/retry_strategy": "FROM_ASSET_FAILURE"},
     description="One batch: staged, validated, loaded, paid, notified, reported. Running it again resumes the batch.",
+)
+
+rotate_keys = dg.define_asset_job(
+    "rotate_keys",
+    selection=dg.AssetSelection.assets("encryption_keys"),
+    executor_def=dg.in_process_executor,
+    tags={"dagster/max_retries": "2"},
+    description="Seals everything anew with the first key of the setting. Running it again goes on where it stopped.",
 )

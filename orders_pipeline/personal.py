@@ -7,7 +7,7 @@ is said in the catalogue, `records/orders.py`.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import compress
 from operator import not_
 from typing import Any
@@ -16,7 +16,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from orders_pipeline.encryption import Cipher
+from orders_pipeline.encryption import Cipher, DecryptionError
 from orders_pipeline.records.normalise import utf8_content
 
 
@@ -39,6 +39,18 @@ def reveal(cipher: Cipher, batch_id: str, import_row_number: int, sealed: bytes)
     opened = cipher.open(bytes(sealed), _bound_to(batch_id, import_row_number))
     values: dict[str, str] = json.loads(opened, strict=False)  # control characters are not escaped in the envelope
     return values
+
+
+def reseal(cipher: Cipher, rows: Iterable[tuple[str, int, bytes]]) -> list[bytes | None]:
+    """Return envelopes (batch, import_row_number, envelope) sealed anew with the current key; None for a damaged one."""
+    resealed: list[bytes | None] = []
+    for batch_id, import_row_number, sealed in rows:
+        place = _bound_to(batch_id, import_row_number)
+        try:
+            resealed.append(cipher.seal(cipher.open(bytes(sealed), place), place))
+        except DecryptionError:
+            resealed.append(None)
+    return resealed
 
 
 def _written(frame: pd.DataFrame) -> list[bytes]:

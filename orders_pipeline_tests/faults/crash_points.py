@@ -72,6 +72,11 @@ POINTS = {
     "C19": Point("orders_pipeline.rate_limit:RateLimiter._take", dies_after=True),
     "C20": Point("orders_pipeline.batches:set_status", chosen=lambda _transaction, _batch, status, *_: status != "paying"),
 }
+KEY_POINTS = {
+    "C22": Point(f"{_TRANSACTION}.execute", dies_after=True, chosen=_statement("reseal_orders")),
+    "C22c": Point("orders_pipeline.rotation:_reseal_orders", dies_after=True),
+    "C22f": Point(_PUT, chosen=_artifact("accepted.parquet")),
+}
 
 
 def arm() -> None:
@@ -80,7 +85,7 @@ def arm() -> None:
     if VARIABLE not in os.environ:
         return
     name, _, hit = os.environ[VARIABLE].partition(":")
-    point = POINTS[name]
+    point = (POINTS | KEY_POINTS)[name]
     module, _, place = point.function.partition(":")
     *owners, attribute = place.split(".")
     owner: Any = functools.reduce(getattr, owners, importlib.import_module(module))

@@ -1,0 +1,85 @@
+"""The commands about encryption keys: a new one, which are in use, and replacing an old one."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import click
+from rich.console import Console
+
+from orders_pipeline.cli.answering import STOPPED, answer, answers, main, opened, words
+
+
+@main.group()
+def keys() -> None:
+    """The keys that personal values are sealed with."""
+
+
+@keys.command()
+@answers
+def new(*, as_json: bool) -> None:
+    """Make a key, as ORDERS_ENCRYPTION_KEYS holds it; it is kept nowhere else."""
+    from orders_pipeline.encryption import new_key
+
+    answer({"key": new_key()}, lambda _, made: click.echo(made["key"]), as_json=as_json)
+
+
+@keys.command("list")
+@answers
+def list_(*, as_json: bool) -> None:
+    """Say how many orders are sealed with each key."""
+    from orders_pipeline.rotation import keys_in_use
+
+    with opened() as system:
+        in_use = keys_in_use(system)
+        current, known = system.cipher.current, system.cipher.key_ids
+    found = {
+        "current": current,
+        "keys": {
+            key_id: {"orders": in_use.get(key_id, 0), "set": key_id in known}
+            for key_id in {**in_use, **dict.fromkeys(known)}
+        },
+    }
+    answer(found, _show_keys, as_json=as_json)
+
+
+def _show_keys(console: Console, found: Mapping[str, Any]) -> None:
+    for key_id, key in sorted(found["keys"].items()):
+        remark = "current" if key_id == found["current"] else "" if key["set"] else "[red]not set[/red]"
+        console.print(f"{key_id:<32} {key['orders']:>11,} orders  {remark}")
+
+
+@keys.command()
+@answers
+def rotate(*, as_json: bool) -> None:
+    """Seal everything anew with the first of ORDERS_ENCRYPTION_KEYS; running it again goes on where it stopped.
+
+    Put the new key behind the old one and restart everything, then put it first and restart everything, then rotate.
+    """
+    from orders_pipeline import console
+    from orders_pipeline.rotation import rotate as rotate_keys
+
+    with opened() as system, console.counting(words, "orders sealed anew", shown=not as_json) as progress:
+        result = rotate_keys(system, progress)
+    answer(result.as_dict(), _show, as_json=as_json)
+    sys.exit(0 if result.is_done else STOPPED)
+
+
+def _show(console: Console, result: Mapping[str, Any]) -> None:
+    current = result["current"]
+    console.print(f"{result['resealed']:,} orders sealed anew with {current}")
+    if result["done"]:
+        removable = ", ".join(result["removable"])
+        console.print(f"nothing needs another key: {removable} may be removed" if removable else "there is no other key")
+        return
+    for key_id, orders in result["orders"].items():
+        if key_id != current:
+            console.print(f"  [red]{orders:,} orders[/red] are still sealed with {key_id}: it must not be removed")
+    if result["damaged"]["orders"]:
+        first = ", ".join(map(str, result["damaged"]["first"]))
+        console.print(f"  {result['damaged']['orders']:,} of them cannot be opened with it: order {first}")
+    if result["busy_batches"]:
+        console.print(f"  at work: {', '.join(result['busy_batches'])}")
+    console.print("once every process runs with this setting, go on with: orders-pipeline keys rotate")

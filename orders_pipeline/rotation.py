@@ -1,0 +1,138 @@
+"""Rotation: everything that is sealed is sealed anew with the current key, until no other key is needed.
+
+Runs beside everything else, for whatever is read is opened with any key. It may be stopped or killed at any moment and
+is gone on with by running it again: what is left to do is told by the key ids in the envelopes themselves.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from sqlalchemy import Row
+
+from orders_pipeline import batches, personal
+from orders_pipeline.drain import persist
+from orders_pipeline.encryption import Cipher, EncryptionKeysError
+from orders_pipeline.intake import ACCEPTED, BATCHES, artifact
+from orders_pipeline.parquet_file import map_row_groups
+from orders_pipeline.storage import ObjectGone
+from orders_pipeline.system import System
+from orders_pipeline.workers import BatchBusy, alone_on
+
+CHUNK_ROWS = 2_000
+SHOWN_DAMAGED = 10
+
+Progress = Callable[[int, int], None]  # orders done, and orders there are to do
+
+
+@dataclass
+class Rotated:
+    """What a rotation came to; `orders` are those sealed with each key now, `busy` the batches that could not be had."""
+
+    current: str
+    resealed: int = 0
+    damaged: list[int] = field(default_factory=list)  # order ids
+    busy: list[str] = field(default_factory=list)
+    orders: dict[str, int] = field(default_factory=dict)
+    removable: list[str] = field(default_factory=list)
+
+    @property
+    def is_done(self) -> bool:
+        """Say whether nothing is sealed with another key than the current one any more."""
+        return not self.busy and set(self.orders) <= {self.current}
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the result as it goes into JSON."""
+        return {
+            "current": self.current,
+            "resealed": self.resealed,
+            "orders": self.orders,
+            "busy_batches": self.busy,
+            "damaged": {"orders": len(self.damaged), "first": self.damaged[:SHOWN_DAMAGED]},
+            "removable": self.removable,
+            "done": self.is_done,
+        }
+
+
+def keys_in_use(system: System) -> dict[str, int]:
+    """Return how many orders are sealed with each key."""
+    with system.database.begin() as transaction:
+        return {row.key_id: row.orders for row in transaction.rows("orders_by_key")}
+
+
+def rotate(system: System, progress: Progress) -> Rotated:
+    """Seal everything with the current key; raise EncryptionKeysError when the setting lacks a key that is in use."""
+    before = keys_in_use(system)
+    result = Rotated(system.cipher.current)
+    missing = sorted(set(before) - set(system.cipher.key_ids))
+    if missing:
+        raise EncryptionKeysError(f"orders are sealed with keys that are not among those set: {', '.join(missing)}")
+    _reseal_files(system, result)
+    to_do = sum(before.values()) - before.get(result.current, 0)
+    progress(0, to_do)
+    after = 0
+    while rows := persist(partial(_orders_to_reseal, system, after)):
+        after = rows[-1].order_id
+        result.resealed += persist(partial(_reseal_orders, system, rows, result))
+        progress(result.resealed, max(to_do, result.resealed))
+    result.orders = keys_in_use(system)
+    if result.is_done:
+        result.removable = [key_id for key_id in system.cipher.key_ids if key_id != result.current]
+    return result
+
+
+def _orders_to_reseal(system: System, after: int) -> Sequence[Row[Any]]:
+    with system.database.begin() as transaction:
+        return transaction.rows("orders_to_reseal", after=after, prefix=system.cipher.prefix, limit=CHUNK_ROWS)
+
+
+def _reseal_orders(system: System, rows: Sequence[Row[Any]], result: Rotated) -> int:
+    resealed = personal.reseal(system.cipher, ((row.batch_id, row.import_row_number, row.personal) for row in rows))
+    whole = [(row.order_id, bytes(row.personal), new) for row, new in zip(rows, resealed, strict=True) if new is not None]
+    with system.database.begin() as transaction:
+        order_ids, old, new = (list(each) for each in zip(*whole, strict=True)) if whole else ([], [], [])
+        done = transaction.execute("reseal_orders", order_ids=order_ids, old=old, new=new)
+    result.damaged += [row.order_id for row, new in zip(rows, resealed, strict=True) if new is None]
+    return done
+
+
+def _reseal_files(system: System, result: Rotated) -> None:
+    """Seal the accepted rows of batches that are not loaded anew, and remove those that are loaded."""
+    for stored in system.storage.list(BATCHES):
+        _, batch_id, *name = stored.key.split("/")
+        if name == [ACCEPTED]:
+            try:
+                with alone_on(system.database, batch_id), contextlib.suppress(ObjectGone, batches.UnknownBatch):
+                    _reseal_accepted(system, batch_id)
+            except BatchBusy:
+                result.busy.append(batch_id)
+
+
+def _reseal_accepted(system: System, batch_id: str) -> None:
+    key = artifact(batch_id, ACCEPTED)
+    with system.database.begin() as transaction:
+        status = batches.get(transaction, batch_id).status
+    if status != "validated":  # loaded already, or validated once more before it is
+        system.storage.delete(key)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / ACCEPTED
+        with system.storage.local(key) as accepted:
+            map_row_groups(accepted, target, partial(_resealed, system.cipher, batch_id))
+        system.storage.put(key, target)
+
+
+def _resealed(cipher: Cipher, batch_id: str, rows: pa.Table) -> pa.Table:
+    numbers, sealed = rows.column("import_row_number").to_pylist(), rows.column("personal").to_pylist()
+    resealed = personal.reseal(cipher, ((batch_id, number, cell) for number, cell in zip(numbers, sealed, strict=True)))
+    # a damaged envelope stays as it is, to be found in the database
+    kept = [old if new is None else new for old, new in zip(sealed, resealed, strict=True)]
+    at = rows.schema.get_field_index("personal")
+    return rows.set_column(at, rows.schema.field(at), pa.array(kept, pa.binary()))
