@@ -11,27 +11,37 @@ import functools
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import resources
+from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import psycopg
 from pydantic import SecretStr
 from sqlalchemy import Connection, CursorResult, Engine, Row, TextClause, create_engine, make_url, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import ArgumentError, DBAPIError
 
 SQL = resources.files("orders_pipeline.sql")
 DRIVER = "postgresql+psycopg"
 TRANSIENT_CLASSES = ("08", "40", "53", "57")  # connection, conflict, resources, intervention
 CONNECT_TIMEOUT_S = 10
+# libpq would encrypt by GSSAPI instead where there is a Kerberos ticket, whatever else is asked for
+PRIVATE = {"sslmode": "verify-full", "ssl_min_protocol_version": "TLSv1.3", "gssencmode": "disable"}
+# a failure to connect has no SQLSTATE; these are the words of libpq, OpenSSL and the server for what does not pass by itself
+_NOT_PRIVATE = re.compile(r"certificate|does not support SSL|protocol version|unsupported protocol|no protocols available")
+_NO_LOGIN = re.compile(
+    r"authentication failed|no password supplied|no pg_hba.conf entry|(role|database) \".*\" does not exist"
+)
 
 
 class DatabaseError(Exception):
     """The database refused or was not reachable; carries the SQLSTATE, never a statement or a value."""
 
     code = "E_DATABASE"
+    text = ""
     is_transient = False
 
     def __init__(self, sqlstate: str | None) -> None:
-        super().__init__(f"{self.code}: the database answered {sqlstate or 'nothing'}")
+        super().__init__(f"{self.code}: {self.text or 'the database answered ' + (sqlstate or 'nothing')}")
         self.sqlstate = sqlstate
 
 
@@ -40,6 +50,20 @@ class DatabaseUnavailable(DatabaseError):
 
     code = "E_DATABASE_UNAVAILABLE"
     is_transient = True
+
+
+class DatabaseNotPrivate(DatabaseError):
+    """The connection would not be private: no TLS, too old a version, or a certificate that does not prove the server."""
+
+    code = "E_DATABASE_TLS"
+    text = "the database offers no TLS that is asked for, or its certificate is not one for this host that we trust"
+
+
+class DatabaseLoginRefused(DatabaseError):
+    """The server does not let us in."""
+
+    code = "E_DATABASE_LOGIN"
+    text = "the server refuses the user, the password or the database's name"
 
 
 class ConstraintViolated(DatabaseError):
@@ -180,7 +204,10 @@ def _translate(error: BaseException | None) -> DatabaseError:
     sqlstate = error.sqlstate if isinstance(error, psycopg.Error) else None
     if isinstance(error, psycopg.Error) and sqlstate and sqlstate.startswith("23"):
         return ConstraintViolated(sqlstate, error.diag.constraint_name or "unnamed")
-    # a failure to connect has no SQLSTATE; whether it passes cannot be told from it
+    if isinstance(error, psycopg.OperationalError) and sqlstate is None:
+        for words, kind in ((_NOT_PRIVATE, DatabaseNotPrivate), (_NO_LOGIN, DatabaseLoginRefused)):
+            if words.search(str(error)):
+                return kind(None)
     if sqlstate is None or sqlstate.startswith(TRANSIENT_CLASSES) or sqlstate == "55P03":
         return DatabaseUnavailable(sqlstate)
     return DatabaseError(sqlstate)
@@ -189,6 +216,26 @@ def _translate(error: BaseException | None) -> DatabaseError:
 def normalise_url(url: str) -> str:
     """Return `url` with our driver named, whichever PostgreSQL scheme it came with."""
     return make_url(url).set(drivername=DRIVER).render_as_string(hide_password=False)
+
+
+def private_url(url: SecretStr, ca_file: Path | None) -> SecretStr:
+    """Return `url` with TLS 1.3 to a server that proves its name, by `ca_file` unless it names another authority.
+
+    Raises ValueError where the URL asks for less, or for a socket of this machine, which knows no TLS.
+    """
+    try:
+        parsed = make_url(url.get_secret_value())
+    except ArgumentError:
+        raise ValueError("this is not the URL of a database") from None
+    asked = parsed.query.get("host", ())
+    hosts = [*([parsed.host] if parsed.host else []), *([asked] if isinstance(asked, str) else asked)]
+    names = [unquote(name) for host in hosts for name in host.split(",")]
+    if not names or any(name.startswith(("/", "@")) or not name for name in names):
+        raise ValueError("a socket has no TLS")
+    if any(parsed.query.get(name, value) != value for name, value in PRIVATE.items()):
+        raise ValueError("the URL asks for less than TLS 1.3 with verify-full")
+    authority = {"sslrootcert": str(ca_file.resolve())} if ca_file is not None and "sslrootcert" not in parsed.query else {}
+    return SecretStr(parsed.update_query_dict(PRIVATE | authority).render_as_string(hide_password=False))
 
 
 def libpq_url(url: SecretStr) -> str:

@@ -15,7 +15,7 @@ from orders_pipeline import errors, migrations
 from orders_pipeline.http_client import NoAnswer, NotDelivered, ServiceClient
 from orders_pipeline.settings import Settings, load_settings
 from orders_pipeline.storage import Storage
-from orders_pipeline.system import System, join_endpoints, open_system
+from orders_pipeline.system import System, join_endpoints, notification_client, open_system, payment_client
 
 
 @dataclass(frozen=True)
@@ -94,15 +94,11 @@ def _encryption(system: System) -> str:
 
 
 def _payment_service(system: System) -> str:
-    settings = system.settings
-    client = ServiceClient(system.endpoints.payment_url, settings.payment_token, settings.payment_timeout_s)
-    return _ask(client, "/v1/payments", {"reference": "doctor"})
+    return _ask(payment_client(system.settings, system.endpoints), "/v1/payments", {"reference": "doctor"})
 
 
 def _notification_service(system: System) -> str:
-    settings = system.settings
-    client = ServiceClient(system.endpoints.notification_url, settings.notification_token, settings.notification_timeout_s)
-    return _ask(client, "/v1/notifications", {"dedupe_key": "doctor"})
+    return _ask(notification_client(system.settings, system.endpoints), "/v1/notifications", {"dedupe_key": "doctor"})
 
 
 class ServiceRefused(Exception):

@@ -1,6 +1,7 @@
 """HTTP to the services: one bounded request and its answer as a value. The only module that knows requests.
 
-No redirects, no proxies or credentials from the environment, a deadline over the whole exchange, a small body or none.
+No redirects, no proxies or credentials from the environment, a deadline over the whole exchange, a small body or none;
+https is TLS 1.3 or later, to a server that proves its name.
 There are no retries here: what to do after a failure depends on what was asked, and belongs to who asked.
 """
 
@@ -10,18 +11,20 @@ import contextlib
 import email.utils
 import json
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC
+from pathlib import Path
 from typing import Any, Literal
 
 import requests
 from pydantic import SecretStr
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import HTTPError, NewConnectionError
 from urllib3.poolmanager import PoolManager
 
 MAX_BODY_BYTES = 64 * 1024
@@ -125,6 +128,12 @@ class _WatchedHTTP(HTTPConnection):
 
 
 class _WatchedHTTPS(HTTPSConnection):
+    def connect(self) -> None:
+        try:
+            super().connect()
+        except OSError:  # of the handshake too, before anything was asked
+            raise NewConnectionError(self, NotDelivered.code) from None
+
     def request(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - urllib3's own signature
         _watch.using(self)  # while it connects and sends
         super().request(*args, **kwargs)
@@ -133,7 +142,7 @@ class _WatchedHTTPS(HTTPSConnection):
 
 class _WatchedAdapter(HTTPAdapter):
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - requests' own signature
-        super().init_poolmanager(*args, **kwargs)
+        super().init_poolmanager(*args, ssl_minimum_version=ssl.TLSVersion.TLSv1_3, **kwargs)
         manager: PoolManager = self.poolmanager
         schemes = {}
         for scheme, connection in (("http", _WatchedHTTP), ("https", _WatchedHTTPS)):
@@ -143,12 +152,16 @@ class _WatchedAdapter(HTTPAdapter):
 
 
 class ServiceClient:
-    """Calls one service: JSON in, JSON out, `timeout_s` seconds for a whole exchange."""
+    """Calls one service: JSON in, JSON out, `timeout_s` seconds for a whole exchange.
 
-    def __init__(self, base_url: str, token: SecretStr | None, timeout_s: float) -> None:
+    `ca_file` has the certificates of the authorities to believe, instead of the well-known ones.
+    """
+
+    def __init__(self, base_url: str, token: SecretStr | None, timeout_s: float, ca_file: Path | None = None) -> None:
         self._base_url = base_url.rstrip("/")
         self._token = token
         self._timeout_s = timeout_s
+        self._ca_file = ca_file
         self._local = threading.local()  # a session a thread: requests' sessions are not shared between threads
 
     def call(
@@ -196,6 +209,7 @@ class ServiceClient:
         if session is None:
             session = requests.Session()
             session.trust_env = False  # no proxy, .netrc or certificate bundle that the environment names
+            session.verify = True if self._ca_file is None else str(self._ca_file)
             session.headers["Accept"] = "application/json, application/problem+json"
             if self._token is not None:
                 session.headers["Authorization"] = f"Bearer {self._token.get_secret_value()}"

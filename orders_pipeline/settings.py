@@ -47,6 +47,7 @@ class Settings(BaseSettings):
     notification_timeout_s: Annotated[float, Field(gt=0, le=300)] = 10.0
     notification_rate_per_s: Annotated[int, Field(ge=1, le=1000)] = 10
     reports_url: str | None = None
+    ca_file: Path | None = None
     encryption_keys: SecretStr | None = None
     clients_file: Path | None = None
     max_rows: Annotated[int, Field(ge=1)] = 10_000
@@ -86,6 +87,8 @@ REQUIRED_IN_PRODUCTION = (
     "encryption_keys",
 )
 
+HTTPS_IN_PRODUCTION = ("payment_url", "notification_url", "s3_endpoint_url")
+
 
 def load_settings() -> Settings:
     """Read the settings from the environment; raise SettingsError naming all that is wrong or missing."""
@@ -94,11 +97,26 @@ def load_settings() -> Settings:
     except ValidationError as error:
         wrong = sorted({f"{PREFIX}{str(problem['loc'][0]).upper()} ({problem['msg']})" for problem in error.errors()})
         raise SettingsError("these settings are not usable: " + "; ".join(wrong)) from None
-    missing = [name for name in REQUIRED_IN_PRODUCTION if settings.is_production and getattr(settings, name) is None]
-    if missing:
-        names = ", ".join(PREFIX + name.upper() for name in missing)
-        raise SettingsError(f"{PREFIX}ENV is production, where nothing is made up; please set {names}")
+    if settings.is_production:
+        _check_production(settings)
+    if settings.ca_file is not None and not settings.ca_file.is_file():
+        raise SettingsError(f"{PREFIX}CA_FILE is not a file with certificates")
     return settings
+
+
+def _check_production(settings: Settings) -> None:
+    missing = [name for name in REQUIRED_IN_PRODUCTION if getattr(settings, name) is None]
+    if settings.storage_location.startswith("s3:") and settings.s3_kms_key_id is None:
+        missing.append("s3_kms_key_id")
+    if missing:
+        raise SettingsError(f"{PREFIX}ENV is production, where nothing is made up; please set {_names(missing)}")
+    plain = [name for name in HTTPS_IN_PRODUCTION if not (getattr(settings, name) or "https:").lower().startswith("https:")]
+    if plain:
+        raise SettingsError(f"{PREFIX}ENV is production, where these begin with https://: {_names(plain)}")
+
+
+def _names(names: list[str]) -> str:
+    return ", ".join(PREFIX + name.upper() for name in names)
 
 
 def export_environment(**values: str) -> None:

@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from orders_pipeline import embedded, migrations
 from orders_pipeline.clients import Clients, read_clients
 from orders_pipeline.csv_file import Limits
-from orders_pipeline.database import Database
+from orders_pipeline.database import Database, private_url
 from orders_pipeline.encryption import Cipher, new_key
 from orders_pipeline.http_client import ServiceClient
 from orders_pipeline.notification_service import NotificationService
@@ -61,12 +61,24 @@ class System:
 def join_endpoints(settings: Settings) -> Iterator[Endpoints]:
     """Say where everything is; in development, what is not given is started and lives as long as it is used."""
     with contextlib.ExitStack() as stack:
-        database_url = settings.database_url or SecretStr(_embedded(stack, settings, "postgres"))
+        database_url = _given_database(settings) or SecretStr(_embedded(stack, settings, "postgres"))
         payment_url, notification_url = settings.payment_url, settings.notification_url
         if payment_url is None or notification_url is None:
             sandbox_url = _embedded(stack, settings, "sandbox")
             payment_url, notification_url = payment_url or sandbox_url, notification_url or sandbox_url
         yield Endpoints(database_url, payment_url, notification_url)
+
+
+def _given_database(settings: Settings) -> SecretStr | None:
+    if settings.database_url is None or not settings.is_production:
+        return settings.database_url
+    try:
+        return private_url(settings.database_url, settings.ca_file)
+    except ValueError:
+        raise SettingsError(
+            f"{PREFIX}ENV is production, where {PREFIX}DATABASE_URL names a host and asks for no less than "
+            "sslmode=verify-full, ssl_min_protocol_version=TLSv1.3 and gssencmode=disable, which are the defaults there"
+        ) from None
 
 
 def _embedded(stack: contextlib.ExitStack, settings: Settings, part: embedded.Part) -> str:
@@ -95,12 +107,8 @@ def open_system(settings: Settings, endpoints: Endpoints) -> Iterator[System]:
             cipher=Cipher.from_setting(settings.encryption_keys or development_key(settings.home)),
             clients=read_clients(settings.clients_file),
             limits=Limits(max_bytes=settings.max_bytes, max_rows=settings.max_rows),
-            payments=_provider(
-                settings, ServiceClient(endpoints.payment_url, settings.payment_token, settings.payment_timeout_s)
-            ),
-            notifications=NotificationService(
-                ServiceClient(endpoints.notification_url, settings.notification_token, settings.notification_timeout_s)
-            ),
+            payments=_provider(settings, payment_client(settings, endpoints)),
+            notifications=NotificationService(notification_client(settings, endpoints)),
             notification_limiter=RateLimiter(
                 database,
                 SERVICE,
@@ -108,6 +116,18 @@ def open_system(settings: Settings, endpoints: Endpoints) -> Iterator[System]:
                 lease_s=settings.notification_timeout_s + 1.0,
             ),
         )
+
+
+def payment_client(settings: Settings, endpoints: Endpoints) -> ServiceClient:
+    """Return a client of the Payment service."""
+    return ServiceClient(endpoints.payment_url, settings.payment_token, settings.payment_timeout_s, settings.ca_file)
+
+
+def notification_client(settings: Settings, endpoints: Endpoints) -> ServiceClient:
+    """Return a client of the Notification service."""
+    return ServiceClient(
+        endpoints.notification_url, settings.notification_token, settings.notification_timeout_s, settings.ca_file
+    )
 
 
 def _provider(settings: Settings, client: ServiceClient) -> PaymentGateway:
@@ -120,7 +140,12 @@ def _provider(settings: Settings, client: ServiceClient) -> PaymentGateway:
 
 def _open_storage(settings: Settings, url: str) -> Storage:
     try:
-        return open_storage(url, s3_endpoint_url=settings.s3_endpoint_url, s3_kms_key_id=settings.s3_kms_key_id)
+        return open_storage(
+            url,
+            s3_endpoint_url=settings.s3_endpoint_url,
+            s3_kms_key_id=settings.s3_kms_key_id,
+            ca_file=settings.ca_file,
+        )
     except ValueError:
         raise SettingsError(
             f"{PREFIX}STORAGE_URL and {PREFIX}LANDING_URL are each a folder, file:///folder or s3://bucket/prefix, "

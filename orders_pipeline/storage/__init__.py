@@ -38,11 +38,13 @@ __all__ = [
 ]
 
 
-def open_storage(url: str, *, s3_endpoint_url: str | None, s3_kms_key_id: str | None) -> Storage:
+def open_storage(
+    url: str, *, s3_endpoint_url: str | None, s3_kms_key_id: str | None, ca_file: Path | None = None
+) -> Storage:
     """Return the store at a folder path, `file:///...` or `s3://bucket/prefix`; raise ValueError for anything else."""
     parts = urlsplit(url)
     if parts.scheme == "s3" and parts.netloc:
-        return S3Storage(parts.netloc, parts.path, endpoint_url=s3_endpoint_url, kms_key_id=s3_kms_key_id)
+        return S3Storage(parts.netloc, parts.path, endpoint_url=s3_endpoint_url, kms_key_id=s3_kms_key_id, ca_file=ca_file)
     if parts.scheme == "file" and parts.netloc in {"", "localhost"} and parts.path:
         return FolderStorage(Path(unquote(parts.path)))
     if "://" in url or not url:

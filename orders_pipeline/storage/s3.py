@@ -40,10 +40,13 @@ SERVICE_TRIES = 4
 class S3Storage:
     """A bucket, or what lies below a prefix in it; every write is encrypted under the KMS key where there is one."""
 
-    def __init__(self, bucket: str, prefix: str, *, endpoint_url: str | None, kms_key_id: str | None) -> None:
+    def __init__(
+        self, bucket: str, prefix: str, *, endpoint_url: str | None, kms_key_id: str | None, ca_file: Path | None
+    ) -> None:
         self._bucket = bucket
         self._prefix = prefix.strip("/") + "/" if prefix.strip("/") else ""
         self._endpoint_url = endpoint_url
+        self._ca_file = ca_file
         self._encryption: dict[str, object] = {}
         if kms_key_id is not None:
             self._encryption = {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": kms_key_id}
@@ -59,9 +62,15 @@ class S3Storage:
             retries={"mode": "standard", "total_max_attempts": SERVICE_TRIES},
             max_pool_connections=32,
             proxies={},  # not those of the environment: the endpoint comes from the settings alone
+            ignore_configured_endpoint_urls=True,
             s3={"addressing_style": "path" if self._endpoint_url else "auto"},
         )
-        return boto3.session.Session().client("s3", endpoint_url=self._endpoint_url, config=config)
+        return boto3.session.Session().client(
+            "s3",
+            endpoint_url=self._endpoint_url,
+            config=config,
+            verify=None if self._ca_file is None else str(self._ca_file),
+        )
 
     def list(self, prefix: str = "") -> Iterator[StoredObject]:
         """List page by page."""

@@ -12,7 +12,7 @@ from orders_pipeline.settings import REQUIRED_IN_PRODUCTION, SettingsError, load
 COMPLETE = {
     "ORDERS_ENV": "production",
     "ORDERS_DATABASE_URL": "postgresql://user:planted@db/orders",
-    "ORDERS_STORAGE_URL": "s3://bucket/prefix",
+    "ORDERS_STORAGE_URL": "/var/lib/orders",
     "ORDERS_PAYMENT_URL": "https://payments.example.com",
     "ORDERS_PAYMENT_TOKEN": "planted",
     "ORDERS_NOTIFICATION_URL": "https://notifications.example.com",
@@ -65,6 +65,29 @@ def test_in_production_an_empty_setting_is_a_missing_one(environment, name):
     environment(**COMPLETE | {name: ""})
     with pytest.raises(SettingsError, match=name):
         load_settings()
+
+
+@pytest.mark.parametrize("name", ["ORDERS_PAYMENT_URL", "ORDERS_NOTIFICATION_URL", "ORDERS_S3_ENDPOINT_URL"])
+def test_s10_in_production_services_are_reached_over_https_only(environment, name):
+    environment(**COMPLETE | {name: "http://planted.example.com"})
+    with pytest.raises(SettingsError, match=name) as refused:
+        load_settings()
+    assert "planted" not in str(refused.value)
+
+
+def test_in_production_a_bucket_has_a_key_of_its_own(environment):
+    environment(**COMPLETE | {"ORDERS_STORAGE_URL": "s3://bucket/prefix"})
+    with pytest.raises(SettingsError, match="ORDERS_S3_KMS_KEY_ID"):
+        load_settings()
+    environment(ORDERS_S3_KMS_KEY_ID="alias/orders")
+    assert load_settings().s3_kms_key_id == "alias/orders"
+
+
+def test_a_file_of_authorities_that_is_not_there_is_said_at_once(environment):
+    environment(ORDERS_CA_FILE="/nonexistent/planted.pem")
+    with pytest.raises(SettingsError, match="ORDERS_CA_FILE") as refused:
+        load_settings()
+    assert "planted" not in str(refused.value)
 
 
 def test_production_with_everything_set_starts(environment):
