@@ -9,20 +9,24 @@ from __future__ import annotations
 import contextlib
 import functools
 import re
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from urllib.parse import unquote
 
 import psycopg
+from psycopg.abc import RV, PQGen
 from pydantic import SecretStr
-from sqlalchemy import Connection, CursorResult, Engine, Row, TextClause, create_engine, make_url, text
+from sqlalchemy import Connection, CursorResult, Engine, Row, TextClause, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
 SQL = resources.files("orders_pipeline.sql")
 DRIVER = "postgresql+psycopg"
 TRANSIENT_CLASSES = ("08", "40", "53", "57")  # connection, conflict, resources, intervention
+READ_ONLY = "25006"  # what was our server takes no more writes: another one may
+TRANSIENT = ("55P03", READ_ONLY)  # not of those classes, and may pass
 CONNECT_TIMEOUT_S = 10
 # libpq would encrypt by GSSAPI instead where there is a Kerberos ticket, whatever else is asked for
 PRIVATE = {"sslmode": "verify-full", "ssl_min_protocol_version": "TLSv1.3", "gssencmode": "disable"}
@@ -31,6 +35,7 @@ _NOT_PRIVATE = re.compile(r"certificate|does not support SSL|protocol version|un
 _NO_LOGIN = re.compile(
     r"authentication failed|no password supplied|no pg_hba.conf entry|(role|database) \".*\" does not exist"
 )
+SILENCE_S = 120.0  # an answer that takes longer will not come: a line can swallow everything and stay open
 
 
 class DatabaseError(Exception):
@@ -96,6 +101,33 @@ def queries() -> Mapping[str, TextClause]:
     return found
 
 
+class _Connection(psycopg.Connection[Any]):
+    """A connection that is closed when the server says nothing for too long."""
+
+    patient = False  # whether an answer may take as long as it wants
+
+    @classmethod
+    def open(cls, *arguments: Any, **named: Any) -> Self:  # noqa: ANN401 - psycopg's own signature
+        """Connect to a server that takes writes, and let it notice when we vanish: it holds our locks until then."""
+        connection = cls.connect(*arguments, **named)
+        connection.autocommit = True
+        connection.execute(queries()["watch_client"].text.encode())
+        connection.autocommit = False
+        return connection
+
+    def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
+        """Wait for the server as psycopg does, but not for ever."""
+        if self.patient:
+            return super().wait(gen, interval, timeout)
+        deadline = time.monotonic() + (timeout or SILENCE_S)
+        try:
+            return super().wait(gen, interval, timeout or SILENCE_S)
+        except psycopg.OperationalError:
+            if time.monotonic() >= deadline:
+                self.close()
+            raise
+
+
 class Transaction:
     """One open transaction; statements are called by their name in `sql/queries`."""
 
@@ -145,10 +177,14 @@ class Transaction:
             return self._connection.execute(queries()[name], parameters)
 
     def _cursor(self) -> psycopg.Cursor[Any]:
-        driver_connection = self._connection.connection.driver_connection
-        if not isinstance(driver_connection, psycopg.Connection):
-            raise TypeError("the database URL must name the psycopg driver")
-        return driver_connection.cursor()
+        return _driver(self._connection).cursor()
+
+
+def _driver(connection: Connection) -> _Connection:
+    driver_connection = connection.connection.driver_connection
+    if not isinstance(driver_connection, _Connection):
+        raise TypeError("the database URL must name the psycopg driver")
+    return driver_connection
 
 
 def _with_columns(name: str, columns: Sequence[str]) -> bytes:
@@ -168,14 +204,28 @@ class Database:
             max_overflow=pool_size,
             pool_pre_ping=True,
             hide_parameters=True,
-            connect_args={"connect_timeout": CONNECT_TIMEOUT_S, "application_name": "orders-pipeline"},
+            connect_args={
+                "connect_timeout": CONNECT_TIMEOUT_S,
+                "application_name": "orders-pipeline",
+                "target_session_attrs": "read-write",
+            },
         )
+        event.listen(self._engine, "do_connect", lambda _dialect, _record, given, named: _Connection.open(*given, **named))
 
     @contextlib.contextmanager
-    def begin(self) -> Iterator[Transaction]:
-        """Open a transaction, committed at the end of the block and rolled back by an error in it."""
-        with _translated(), self._engine.begin() as connection:
-            yield Transaction(connection)
+    def begin(self, *, patient: bool = False) -> Iterator[Transaction]:
+        """Open a transaction, committed at the end of the block and rolled back by an error in it.
+
+        A statement that is not answered within SILENCE_S ends its connection, unless the transaction is `patient`.
+        """
+        try:
+            with _translated(), self._engine.begin() as connection:
+                _driver(connection).patient = patient
+                yield Transaction(connection)
+        except DatabaseError as error:
+            if error.sqlstate == READ_ONLY:  # every connection we keep leads there
+                self._engine.dispose()
+            raise
 
     @contextlib.contextmanager
     def session(self) -> Iterator[Transaction]:
@@ -208,7 +258,7 @@ def _translate(error: BaseException | None) -> DatabaseError:
         for words, kind in ((_NOT_PRIVATE, DatabaseNotPrivate), (_NO_LOGIN, DatabaseLoginRefused)):
             if words.search(str(error)):
                 return kind(None)
-    if sqlstate is None or sqlstate.startswith(TRANSIENT_CLASSES) or sqlstate == "55P03":
+    if sqlstate is None or sqlstate.startswith(TRANSIENT_CLASSES) or sqlstate in TRANSIENT:
         return DatabaseUnavailable(sqlstate)
     return DatabaseError(sqlstate)
 

@@ -62,7 +62,7 @@ def load(database: Database, batch: Row[Any], accepted: Path, rejections: Path, 
         ThreadPoolExecutor(1, thread_name_prefix="rejections") as beside,
         closing(map_chunks(accepted, load_chunk, CHUNK_ROWS)) as chunks,
     ):
-        keeping = beside.submit(load_rejections, database, batch, rejections, staged)
+        keeping = beside.submit(persist, partial(load_rejections, database, batch, rejections, staged))
         for written, lost in chunks:
             orders += written
             taken += lost

@@ -60,7 +60,7 @@ def all_migrations() -> list[Migration]:
 
 def migrate(database: Database) -> list[str]:
     """Apply what the database lacks, all or nothing, and return the names of the files; raise MigrationError on a misfit."""
-    with database.begin() as transaction:
+    with database.begin(patient=True) as transaction:
         transaction.execute("lock_migrations")
         transaction.execute("create_schema_history")
         lacking = _lacking(transaction)

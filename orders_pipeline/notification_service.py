@@ -17,6 +17,7 @@ PATH = "/v1/notifications"
 BULK_PATH = f"{PATH}/batches"
 FINAL = frozenset({"template-not-found", "invalid-recipient", "validation"})
 NOT_ACCEPTED = frozenset({429, 503})
+NO_LOOK_UP = frozenset({404, 405})  # a service that cannot be asked: rather told twice than never
 TAKEN = frozenset({"queued", "sent"})
 ITEM_NOT_ACCEPTED = frozenset({"rate-limited", "unavailable"})
 TAKES_MANY = frozenset({200, 400, 422})  # what a service that knows the call may say of one with nothing in it
@@ -90,6 +91,8 @@ class NotificationService:
             answer = self._client.call("GET", PATH, query={"dedupe_key": message.notification_id})
         except (NotDelivered, NoAnswer) as failure:
             return Outcome("unknown", failure.code, service_failed=True)
+        if answer.status in NO_LOOK_UP:
+            return Outcome("absent")
         items = answer.body.get("items")
         if answer.status != 200 or not isinstance(items, list):
             failed = answer.status != 429

@@ -13,7 +13,7 @@ from orders_pipeline.workers import end_lost_workers
 
 
 def end_orphaned_runs(system: System, instance: dg.DagsterInstance, batch_id: str) -> int:
-    """Mark runs of a batch as failed whose process is gone, and return their number; those of live workers stay."""
+    """Mark runs of a batch as failed whose process is gone, and return how many of them Dagster tries again by itself."""
     with system.database.begin() as transaction:
         end_lost_workers(transaction, batch_id)
         alive = {row.run_id for row in transaction.rows("live_workers", batch_id=batch_id)}
@@ -21,4 +21,4 @@ def end_orphaned_runs(system: System, instance: dg.DagsterInstance, batch_id: st
     orphans = [run for run in instance.get_runs(started) if run.run_id not in alive]
     for run in orphans:
         instance.report_run_failed(run, "the process of this run is gone; the batch was resumed")
-    return len(orphans)
+    return sum(run.tags.get("dagster/max_retries", "0") != "0" for run in orphans)

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 
 from orders_pipeline.database import Database, DatabaseError, Transaction
 
-LEASE_S = 60.0
-HEARTBEAT_S = 10.0
+LEASE_S = 30.0  # with the sweep and the start of a run, others have taken over within a minute
+HEARTBEAT_S = 5.0
 WORKER_LOCK_CLASS = 4_711_002
 BATCH_LOCK_CLASS = 4_711_003
 

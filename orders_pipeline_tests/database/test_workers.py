@@ -95,7 +95,7 @@ def test_a_worker_whose_session_is_gone_is_given_up_at_once_whatever_its_lease(d
             "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND objid = %s", worker.worker_id
         )
         wait_until(lambda: desk.locks(worker.worker_id) == 0)
-        assert desk.value("SELECT lease_until > now() + interval '30 seconds' FROM workers")
+        assert desk.value("SELECT lease_until > now() + interval '20 seconds' FROM workers")
         assert lost(desk) == [worker.worker_id]
 
 
@@ -131,7 +131,7 @@ def test_the_heartbeat_renews_the_lease(desk, monkeypatch):
     monkeypatch.setattr(workers, "HEARTBEAT_S", 0.05)
     with desk.working() as worker:
         desk.run("UPDATE workers SET lease_until = now() + interval '1 second'")
-        wait_until(lambda: bool(desk.value("SELECT lease_until > now() + interval '50 seconds' FROM workers")))
+        wait_until(lambda: bool(desk.value("SELECT lease_until > now() + interval '20 seconds' FROM workers")))
         assert not worker.given_up.is_set()
 
 

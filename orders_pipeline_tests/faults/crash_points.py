@@ -1,23 +1,29 @@
 """Points at which a command kills itself, as a power cut would: SIGKILL, no clean-up, no rollback.
 
-`CRASH=C15:3` in a command's environment arms one point for its third hit. The points wrap the product's own functions, so
-that the product knows nothing of them; what must hold after a restart is said by the tests.
+`CRASH=C15:3` in a command's environment arms one point for its third hit; `CRASH_COUNT=FILE` only counts the hits of all.
+The points wrap the product's own functions, so that the product knows nothing of them; what must hold after a restart is
+said by the tests.
 """
 
 from __future__ import annotations
 
+import atexit
 import functools
 import importlib
+import json
 import os
 import signal
 import threading
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from orders_pipeline.payments import settle
 
 VARIABLE = "CRASH"
+COUNT = "CRASH_COUNT"
 WAIT = "LOOK_UP_WAIT_S"
 
 Chosen = Callable[..., bool]
@@ -36,7 +42,7 @@ def _artifact(*names: str) -> Chosen:
 
 
 def _post(path: str) -> Chosen:
-    return lambda _client, method, called, **_named: method == "POST" and called == path
+    return lambda _client, method, called, *_rest, **_named: method == "POST" and called == path
 
 
 @dataclass(frozen=True)
@@ -64,6 +70,7 @@ POINTS = {
     "C10": Point(_PUT, dies_after=True, chosen=_artifact("rejected.csv", "errors.csv", "result.json")),
     "C11": Point(f"{_TRANSACTION}.execute", chosen=_statement("insert_payments", "insert_notifications")),
     "C12": Point(_CALL, chosen=_post("/v1/payments")),
+    "C13": Point("orders_pipeline.http_client:_WatchedHTTP.request", dies_after=True, chosen=_post("/v1/payments")),
     "C14": Point(_CALL, dies_after=True, chosen=_post("/v1/payments")),
     "C15": Point(f"{_TRANSACTION}.rows", chosen=_statement("record_payments")),
     "C16": Point("orders_pipeline.payments.settle:PaymentLedger.record", dies_after=True),
@@ -82,25 +89,36 @@ KEY_POINTS = {
 def arm() -> None:
     """Wrap the function of the point that the environment names, if it names one; and wait less before look-ups."""
     settle.LOOK_UP_WAIT_S = float(os.environ[WAIT])
-    if VARIABLE not in os.environ:
-        return
-    name, _, hit = os.environ[VARIABLE].partition(":")
+    if COUNT in os.environ:
+        hits: list[str] = []
+        for name in POINTS:
+            _wrap(name, functools.partial(hits.append, name))
+        atexit.register(lambda: Path(os.environ[COUNT]).write_text(json.dumps(Counter(hits))))
+    elif VARIABLE in os.environ:
+        name, _, hit = os.environ[VARIABLE].partition(":")
+        _wrap(name, _Strike(int(hit)))
+
+
+class _Strike:
+    """Kills the process when it is called for the n-th time."""
+
+    def __init__(self, hit: int) -> None:
+        self._left = hit
+        self._lock = threading.Lock()
+
+    def __call__(self) -> None:
+        with self._lock:
+            self._left -= 1
+            if self._left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _wrap(name: str, strike: Callable[[], None]) -> None:
     point = (POINTS | KEY_POINTS)[name]
     module, _, place = point.function.partition(":")
     *owners, attribute = place.split(".")
     owner: Any = functools.reduce(getattr, owners, importlib.import_module(module))
-    setattr(owner, attribute, _dying(getattr(owner, attribute), point, int(hit)))
-
-
-def _dying(function: Callable[..., Any], point: Point, hit: int) -> Callable[..., Any]:
-    lock, hits = threading.Lock(), 0
-
-    def strike() -> None:
-        nonlocal hits
-        with lock:
-            hits += 1
-            if hits == hit:
-                os.kill(os.getpid(), signal.SIGKILL)
+    function = getattr(owner, attribute)
 
     @functools.wraps(function)
     def wrapped(*arguments: Any, **named: Any) -> Any:
@@ -113,4 +131,4 @@ def _dying(function: Callable[..., Any], point: Point, hit: int) -> Callable[...
             strike()
         return result
 
-    return wrapped
+    setattr(owner, attribute, wrapped)

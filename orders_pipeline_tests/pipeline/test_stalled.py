@@ -71,23 +71,42 @@ def test_a_batch_that_waits_for_a_service_goes_on_when_it_is_back(
     assert house.summary(batch_id)["services_left_alone"] == []
 
 
-def test_a_run_that_nobody_is_behind_any_more_is_ended_and_left_to_dagsters_own_retry(house: House, tmp_path: Path) -> None:
-    batch_id = receive(house, tmp_path, "vanished")
+def orphan(house: House, batch_id: str, **tags: str) -> dg.DagsterRun:
+    """Leave a run in Dagster's records as a host that vanished does: started, with nobody behind it."""
     house.instance.add_dynamic_partitions("batches", [batch_id])
     run = house.instance.create_run_for_job(
-        job_def=dg.GraphDefinition("process_batch").to_job(), tags={"dagster/partition": batch_id}
+        job_def=dg.GraphDefinition("process_batch").to_job(), tags={"dagster/partition": batch_id} | tags
     )
     house.instance.report_engine_event("started", run)
     house.instance.handle_run_event(
         run.run_id,
         dg.DagsterEvent(event_type_value="PIPELINE_START", job_name=run.job_name, message="started"),
     )
+    assert status_of(house, run) == DagsterRunStatus.STARTED
+    return run
+
+
+def status_of(house: House, run: dg.DagsterRun) -> DagsterRunStatus:
     found = house.instance.get_run_by_id(run.run_id)
     assert found is not None
-    assert found.status == DagsterRunStatus.STARTED
+    return found.status
+
+
+def test_c28_a_run_that_nobody_is_behind_any_more_is_ended_and_left_to_dagsters_own_retry(
+    house: House, tmp_path: Path
+) -> None:
+    batch_id = receive(house, tmp_path, "vanished")
+    run = orphan(house, batch_id, **{"dagster/max_retries": "2"})
     assert look(house) == []
-    ended = house.instance.get_run_by_id(run.run_id)
-    assert ended is not None
-    assert ended.status == DagsterRunStatus.FAILURE
+    assert status_of(house, run) == DagsterRunStatus.FAILURE
     house.rows("UPDATE batches SET run_requested_at = now() - interval '1 hour' WHERE batch_id = %s", batch_id)
     assert [request.partition_key for request in look(house)] == [batch_id]
+
+
+def test_c28_a_run_that_nobody_is_behind_and_dagster_does_not_retry_is_followed_by_another_at_once(
+    house: House, tmp_path: Path
+) -> None:
+    batch_id = receive(house, tmp_path, "vanished-again")
+    run = orphan(house, batch_id, **{"dagster/max_retries": "0"})
+    assert [request.partition_key for request in look(house)] == [batch_id]
+    assert status_of(house, run) == DagsterRunStatus.FAILURE

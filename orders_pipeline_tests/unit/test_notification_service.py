@@ -132,7 +132,7 @@ def test_a_look_up_that_finds_the_notification_says_it_was_sent():
         Answer(200, {"items": "planted"}),
         Answer(200, {"items": ["planted"]}),
         Answer(200, {"items": [{}]}),
-        Answer(404, {"items": []}),
+        Answer(403, {"items": []}),
         Answer(500, {"items": []}),
         Answer(429, {}, 1.0),
         NotDelivered(),
@@ -141,6 +141,12 @@ def test_a_look_up_that_finds_the_notification_says_it_was_sent():
 )
 def test_a_look_up_without_a_clear_answer_is_unknown_and_never_absent(answer):
     assert looking_up(answer).kind == "unknown"
+
+
+@pytest.mark.parametrize("status", [404, 405])
+def test_where_nothing_can_be_looked_up_what_is_in_doubt_is_sent_again(status):
+    outcome, _ = bring(StubClient(Answer(status), Answer(202, {"id": "ntf-1"})), in_doubt=True)
+    assert outcome.kind == "succeeded"
 
 
 def bring(client: StubClient, *, in_doubt: bool, stop: threading.Event | None = None) -> tuple[Outcome, int]:

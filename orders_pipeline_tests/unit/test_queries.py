@@ -17,7 +17,7 @@ METHODS = {"execute", "rows", "row", "scalar", "copy", "execute_with_columns"}
 
 
 def called_names() -> set[str]:
-    """Return the first arguments, written out, of calls of a transaction's methods anywhere in the package."""
+    """Return the first arguments, written out, of calls of a transaction's methods, and `queries()["name"]`, anywhere."""
     found = set()
     for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
@@ -27,6 +27,12 @@ def called_names() -> set[str]:
                     name = node.args[0]
                     assert isinstance(name, ast.Constant), f"{path.name}:{node.lineno} calls a name that is not written out"
                     found.add(str(name.value))
+            if (
+                isinstance(node, ast.Subscript)
+                and ast.unparse(node.value) == "queries()"
+                and isinstance(node.slice, ast.Constant)
+            ):
+                found.add(str(node.slice.value))
     return found
 
 

@@ -1,3 +1,8 @@
+-- name: watch_client
+-- Let the server notice within half a minute that the host at the other end of this connection has vanished.
+SELECT set_config('tcp_keepalives_idle', '10', false), set_config('tcp_keepalives_interval', '5', false),
+       set_config('tcp_keepalives_count', '4', false)
+
 -- name: start_worker
 -- A process begins to work on a batch.
 INSERT INTO workers (batch_id, run_id, lease_until)
@@ -24,14 +29,19 @@ WHERE batch_id = :batch_id AND ended_at IS NULL
 RETURNING worker_id, run_id
 
 -- name: end_all_lost_workers
--- The same of all batches.
-UPDATE workers SET ended_at = now()
-WHERE ended_at IS NULL
-  AND (lease_until < clock_timestamp()
-       OR (started_at < clock_timestamp() - interval '2 seconds' AND NOT EXISTS (
-               SELECT FROM pg_locks JOIN pg_database ON pg_database.oid = pg_locks.database
-               WHERE locktype = 'advisory' AND granted AND datname = current_database()
-                 AND classid = :lock_class AND objid = worker_id)))
+-- The same of all batches; what they left behind has been idle for long enough.
+WITH lost AS (
+    UPDATE workers SET ended_at = now()
+    WHERE ended_at IS NULL
+      AND (lease_until < clock_timestamp()
+           OR (started_at < clock_timestamp() - interval '2 seconds' AND NOT EXISTS (
+                   SELECT FROM pg_locks JOIN pg_database ON pg_database.oid = pg_locks.database
+                   WHERE locktype = 'advisory' AND granted AND datname = current_database()
+                     AND classid = :lock_class AND objid = worker_id)))
+    RETURNING batch_id
+)
+UPDATE batches SET idle_since = now() - interval '1 day' FROM lost
+WHERE batches.batch_id = lost.batch_id AND finished_at IS NULL
 
 -- name: note_idle_batches
 -- Note since when nobody has been at work on each unfinished batch: no worker, and nobody who stages, validates or loads.

