@@ -113,8 +113,9 @@ def show_summary(console: Console, summary: Mapping[str, Any]) -> None:
     seconds = summary["seconds"]
     spent = ", ".join(f"{STAGE_WORDS[stage]} {seconds[stage]:.1f}" for stage in STAGE_WORDS if seconds.get(stage))
     console.print(f"  seconds        {spent or 'none yet'}; {seconds['total']:.1f} in all")
-    for name, location in summary["artifacts"].items():
-        console.print(f"  {name:<14} {plain(location)}", soft_wrap=True, highlight=False)
+    for name in summary["artifacts"]:
+        command = {"result": "status --json"}.get(name, name)
+        console.print(f"  {name:<14} orders-pipeline {command} {summary['batch_id']}", soft_wrap=True, highlight=False)
 
 
 def _show_corrections(console: Console, summary: Mapping[str, Any]) -> None:

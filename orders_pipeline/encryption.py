@@ -1,8 +1,10 @@
 """Sealing of personal values: AES-256-GCM under keys with ids, so that keys can be rotated.
 
 An envelope is: version byte, length of the key id, key id, 12 random bytes, ciphertext with tag. Everything before the
-ciphertext is authenticated together with what the caller binds the value to. What is sealed, and bound to what, belongs
-in `personal.py` and the use cases.
+ciphertext is authenticated together with what the caller binds the value to. A sealed file is: a mark, the length of an
+envelope, the envelope with the file's own key, and pieces that are each bound to their position and to being the last
+or not, so that none can be changed, moved or left out. What is sealed, and bound to what, belongs in `personal.py`,
+`storage/` and the use cases.
 """
 
 from __future__ import annotations
@@ -11,8 +13,8 @@ import base64
 import binascii
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Self
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import IO, Self
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -21,6 +23,8 @@ from pydantic import SecretStr
 VERSION = 1
 KEY_BYTES = 32
 NONCE_BYTES = 12
+FILE_MARK = b"\x89orders-sealed\x01"
+PIECE_BYTES = 1024 * 1024
 _TAG_BYTES = 16
 _KEY_ID = re.compile(r"[A-Za-z0-9._-]{1,32}")
 
@@ -117,6 +121,51 @@ class Cipher:
             return key.decrypt(sealed[start:end], sealed[end:], sealed[:end] + aad)
         except InvalidTag:
             raise DecryptionError("E_SEALED_TAMPERED") from None
+
+    def seal_file(self, file: IO[bytes], aad: bytes) -> Iterator[bytes]:
+        """Yield a file's bytes sealed with a key of its own, which is sealed with the current key and bound to `aad`."""
+        key = AESGCM.generate_key(8 * KEY_BYTES)
+        envelope = self.seal(key, FILE_MARK + aad)
+        yield FILE_MARK + len(envelope).to_bytes(2) + envelope
+        encrypt = AESGCM(key).encrypt
+        for position, piece, is_last in _pieces(file, PIECE_BYTES):
+            yield encrypt(position.to_bytes(NONCE_BYTES), piece, _piece_place(position, is_last=is_last))
+
+    def open_file(self, file: IO[bytes], aad: bytes) -> Iterator[bytes]:
+        """Yield what `seal_file` sealed; raise DecryptionError in place of the first piece that is not as it was.
+
+        A file without the mark was written before files were sealed and is yielded as it is.
+        """
+        mark = file.read(len(FILE_MARK))
+        if mark != FILE_MARK:
+            yield mark
+            yield from iter(lambda: file.read(PIECE_BYTES), b"")
+            return
+        envelope = file.read(int.from_bytes(file.read(2)))
+        decrypt = AESGCM(self.open(envelope, FILE_MARK + aad)).decrypt
+        for position, piece, is_last in _pieces(file, PIECE_BYTES + _TAG_BYTES):
+            try:
+                yield decrypt(position.to_bytes(NONCE_BYTES), piece, _piece_place(position, is_last=is_last))
+            except (InvalidTag, ValueError):  # ValueError: too short to have a tag
+                raise DecryptionError("E_SEALED_TAMPERED") from None
+
+    def has_sealed_file(self, file: IO[bytes]) -> bool:
+        """Say whether a file is sealed with the current key, by its beginning."""
+        begins = file.read(len(FILE_MARK) + 2 + len(self.prefix))
+        return begins.startswith(FILE_MARK) and begins.endswith(self.prefix)
+
+
+def _pieces(file: IO[bytes], size: int) -> Iterator[tuple[int, bytes, bool]]:
+    """Yield a file in pieces with their positions and whether each is the last; an empty file is one empty piece."""
+    piece, position = file.read(size), 0
+    while following := file.read(size):
+        yield position, piece, False
+        piece, position = following, position + 1
+    yield position, piece, True
+
+
+def _piece_place(position: int, *, is_last: bool) -> bytes:
+    return FILE_MARK + position.to_bytes(8) + bytes((is_last,))
 
 
 def new_key() -> str:

@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -29,6 +28,7 @@ from orders_pipeline.manifest import Manifest
 from orders_pipeline.records.orders import ORDERS
 from orders_pipeline.records.rules import RowContext
 from orders_pipeline.rejections import FileRejected, Rejection
+from orders_pipeline.scratch import Scratch, scratch_files
 from orders_pipeline.storage import ObjectChanged, ObjectDenied, ObjectGone, StoredObject
 from orders_pipeline.system import System
 from orders_pipeline.validation import Validated
@@ -63,10 +63,9 @@ def stage_batch(system: System, batch_id: str) -> None:
 def _stage(system: System, batch: Row[Any]) -> None:
     profile = system.clients.profile(batch.client_code)
     batch_id = batch.batch_id
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with scratch_files() as folder:
         if batch.landing_key is not None:
-            _archive(system, profile, batch, folder / ORIGINAL)
+            _archive(system, profile, batch, folder)
         with system.database.begin() as transaction:
             batch = batches.get(transaction, batch_id)  # with what archiving found out
         manifest = control.manifest_of(batch)
@@ -76,7 +75,7 @@ def _stage(system: System, batch: Row[Any]) -> None:
             staged = stage_file(system.limits, profile, source, batch.csv_source, folder)
         if manifest is not None:
             manifest.check_rows(staged.rows_total - staged.rows_blank)
-        text = CONVERTED if (folder / CONVERTED).exists() else ORIGINAL
+        text = CONVERTED if is_workbook(batch.csv_source) else ORIGINAL
         for made in (CONVERTED, STAGED) if text == CONVERTED else (STAGED,):
             system.storage.put(artifact(batch_id, made), folder / made)
     corrects, group = _import_group(system, batch, staged.corrected_batches)
@@ -109,13 +108,18 @@ def limits_of(limits: Limits, profile: Profile) -> Limits:
     return replace(limits, max_rows=profile.max_rows or limits.max_rows, max_bytes=profile.max_bytes or limits.max_bytes)
 
 
-def stage_file(limits: Limits, profile: Profile, source: Path, name: str, folder: Path) -> StagedFile:
+def is_workbook(name: str) -> bool:
+    """Say whether a file of this name is read as a workbook."""
+    return name.lower().endswith(WORKBOOK)
+
+
+def stage_file(limits: Limits, profile: Profile, source: Path, name: str, folder: Path | Scratch) -> StagedFile:
     """Write the numbered rows of a local file, which the client called `name`, into a folder; raise FileRejected.
 
     A workbook's text is kept beside them.
     """
     limits, delimiter, encoding = limits_of(limits, profile), profile.delimiter, profile.encoding
-    if name.lower().endswith(WORKBOOK):
+    if is_workbook(name):
         from orders_pipeline import excel_file  # noqa: PLC0415 - its library is slow to import, and CSV does without
 
         workbook, source, delimiter, encoding = source, folder / CONVERTED, ",", None
@@ -133,10 +137,10 @@ def stage_file(limits: Limits, profile: Profile, source: Path, name: str, folder
     )
 
 
-def _archive(system: System, profile: Profile, batch: Row[Any], copy: Path) -> None:
+def _archive(system: System, profile: Profile, batch: Row[Any], folder: Scratch) -> None:
     """Copy exactly the version that was registered; bytes the client sent before are given back."""
     try:
-        landed, sha256, manifest = patiently(lambda: _read_landed(system, profile, batch, copy))
+        landed, sha256, manifest = patiently(lambda: _read_landed(system, profile, batch, folder))
     except ObjectGone:
         raise FileRejected("F_GONE") from None
     except ObjectChanged:
@@ -147,12 +151,14 @@ def _archive(system: System, profile: Profile, batch: Row[Any], copy: Path) -> N
         again = profile.same_bytes == "take"
         duplicate_of = batches.record_source(transaction, batch, sha256, landed.size, again=again)
         control.note(transaction, batch.batch_id, profile, batch.csv_source, manifest)
-    system.storage.put(artifact(batch.batch_id, ORIGINAL), copy)
+    system.storage.put(artifact(batch.batch_id, ORIGINAL), folder / ORIGINAL)
     if duplicate_of is not None:
         raise FileRejected("F_DUPLICATE_FILE", {"batch_id": duplicate_of})
 
 
-def _read_landed(system: System, profile: Profile, batch: Row[Any], copy: Path) -> tuple[StoredObject, str, Manifest | None]:
+def _read_landed(
+    system: System, profile: Profile, batch: Row[Any], folder: Scratch
+) -> tuple[StoredObject, str, Manifest | None]:
     landed = system.landing.head(batch.landing_key)
     if landed is None:
         raise ObjectGone
@@ -161,8 +167,8 @@ def _read_landed(system: System, profile: Profile, batch: Row[Any], copy: Path) 
     max_bytes = limits_of(system.limits, profile).max_bytes
     if landed.size > max_bytes:
         raise FileRejected("F_TOO_LARGE", {"limit": str(max_bytes)})
-    manifest = control.landed_manifest(system.landing, batch.landing_key, copy.with_name(MANIFEST))
-    return landed, system.landing.fetch(landed, copy), manifest
+    manifest = control.landed_manifest(system.landing, batch.landing_key, folder / MANIFEST)
+    return landed, system.landing.fetch(landed, folder / ORIGINAL), manifest
 
 
 def _import_group(system: System, batch: Row[Any], corrected_batches: Sequence[str]) -> tuple[str | None, str]:
@@ -183,10 +189,10 @@ def validate_batch(system: System, batch_id: str) -> None:
             return
         profile = system.clients.profile(batch.client_code)
         with (
-            tempfile.TemporaryDirectory() as folder,
+            scratch_files() as folder,
             system.storage.local(artifact(batch_id, STAGED)) as staged,
         ):
-            accepted, rejections = Path(folder) / ACCEPTED, Path(folder) / REJECTIONS
+            accepted, rejections = folder / ACCEPTED, folder / REJECTIONS
             result = validate_file(system, profile, batch, staged, accepted, rejections)
             try:
                 control.check_validated(profile, control.manifest_of(batch), result)
@@ -311,8 +317,8 @@ def import_file(system: System, path: Path, client_code: str, *, again: bool) ->
     """Register a local file as a client's batch, its bytes archived, and return the batch's id; raise FileRejected."""
     profile = system.clients.profile(client_code)
     manifest = control.manifest_beside(path)
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / ORIGINAL
+    with scratch_files() as folder:
+        copy = folder / ORIGINAL
         sha256, size = copy_unchanging(path, copy, limits_of(system.limits, profile).max_bytes)
         with system.database.begin() as transaction:
             source = batches.Source(path.name, sha256=sha256, size=size)

@@ -1,7 +1,7 @@
-"""Parquet files that appear whole or not at all, and are worked through in chunks, in as much memory as a few chunks take.
+"""Parquet files, worked through in chunks, in as much memory as a few chunks take.
 
-A new file is written beside its place and renamed into it; that it outlives the machine is the matter of the storage it
-is put into. What is in the files is their writers' matter.
+They are scratch files: that one appears whole or not at all and outlives the machine is the matter of the storage it is
+put into. What is in the files is their writers' matter.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -28,14 +28,14 @@ def new_parquet(target: Path, schema: pa.Schema, **options: object) -> Iterator[
 
     `options` are those of Arrow's ParquetWriter.
     """
-    unfinished = target.with_name(f".{target.name}.{os.getpid()}.unfinished")
+    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
-        descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "wb") as file, pq.ParquetWriter(file, schema, **options) as writer:
             yield writer
-        unfinished.replace(target)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    except BaseException:
+        with suppress(OSError):
+            target.unlink()
+        raise
 
 
 def read_chunks(source: Path, chunk_rows: int, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:

@@ -5,7 +5,6 @@ The same staging, validation and planning as the real run, over temporary files;
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from orders_pipeline.clients import Profile
 from orders_pipeline.notifications import ADDRESS_COLUMN
 from orders_pipeline.payments.plan import PayableOrder, plan_payments
 from orders_pipeline.rejections import FileRejected
+from orders_pipeline.scratch import scratch_files
 from orders_pipeline.system import System
 
 NO_BATCH = "preview"
@@ -32,8 +32,7 @@ class _Previewed:
 def preview(system: System, path: Path, client_code: str, *, again: bool) -> dict[str, Any]:
     """Return what `import --dry-run --json` shows: rows, rejections, payments, yen, notifications and their seconds."""
     profile = system.clients.profile(client_code)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with scratch_files() as folder:
         copy = folder / intake.ORIGINAL
         manifest = control.manifest_beside(path)
         sha256, _ = intake.copy_unchanging(path, copy, intake.limits_of(system.limits, profile).max_bytes)

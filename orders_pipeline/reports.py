@@ -10,7 +10,6 @@ import contextlib
 import csv
 import json
 import re
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from orders_pipeline.database import Transaction
 from orders_pipeline.intake import STAGED, artifact
 from orders_pipeline.records.orders import ORDERS
 from orders_pipeline.rejections import message
+from orders_pipeline.scratch import Scratch, scratch_files
 from orders_pipeline.system import System
 
 REPORTS = {"rejected": "rejected.csv", "errors": "errors.csv", "result": "result.json"}
@@ -55,8 +55,8 @@ def finish_batch(system: System, batch_id: str) -> dict[str, Any]:
         batch = batches.get(transaction, batch_id)
         rejections = transaction.rows("rejections", batch_id=batch_id)
         troubled = transaction.rows("troubled_orders", batch_id=batch_id)
-    with tempfile.TemporaryDirectory() as folder:
-        for name, path in _write_reports(system, batch, rejections, troubled, Path(folder)).items():
+    with scratch_files() as folder:
+        for name, path in _write_reports(system, batch, rejections, troubled, folder).items():
             system.storage.put(artifact(batch_id, name), path)
     with system.database.begin() as transaction:
         status, code = batches.final_status(batch)
@@ -148,7 +148,7 @@ def _summary(system: System, transaction: Transaction, row: Row[Any]) -> dict[st
 
 
 def _write_reports(
-    system: System, batch: Row[Any], rejections: Sequence[Row[Any]], troubled: Sequence[Row[Any]], folder: Path
+    system: System, batch: Row[Any], rejections: Sequence[Row[Any]], troubled: Sequence[Row[Any]], folder: Scratch
 ) -> dict[str, Path]:
     """Write errors.csv, and rejected.csv where rows are given back and not the whole file; return the files by name."""
     of_file = [each for each in rejections if each.import_row_number is None]

@@ -7,11 +7,9 @@ is gone on with by running it again: what is left to do is told by the key ids i
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -19,9 +17,10 @@ from sqlalchemy import Row
 
 from orders_pipeline import batches, personal
 from orders_pipeline.drain import persist
-from orders_pipeline.encryption import Cipher, EncryptionKeysError
+from orders_pipeline.encryption import Cipher, DecryptionError, EncryptionKeysError
 from orders_pipeline.intake import ACCEPTED, BATCHES, artifact
 from orders_pipeline.parquet_file import map_row_groups
+from orders_pipeline.scratch import scratch_files
 from orders_pipeline.storage import ObjectGone
 from orders_pipeline.system import System
 from orders_pipeline.workers import BatchBusy, alone_on
@@ -38,7 +37,9 @@ class Rotated:
 
     current: str
     resealed: int = 0
+    files: int = 0  # sealed anew
     damaged: list[int] = field(default_factory=list)  # order ids
+    damaged_files: list[str] = field(default_factory=list)
     busy: list[str] = field(default_factory=list)
     orders: dict[str, int] = field(default_factory=dict)
     removable: list[str] = field(default_factory=list)
@@ -46,16 +47,17 @@ class Rotated:
     @property
     def is_done(self) -> bool:
         """Say whether nothing is sealed with another key than the current one any more."""
-        return not self.busy and set(self.orders) <= {self.current}
+        return not self.busy and not self.damaged_files and set(self.orders) <= {self.current}
 
     def as_dict(self) -> dict[str, Any]:
         """Return the result as it goes into JSON."""
         return {
             "current": self.current,
             "resealed": self.resealed,
+            "files": self.files,
             "orders": self.orders,
             "busy_batches": self.busy,
-            "damaged": {"orders": len(self.damaged), "first": self.damaged[:SHOWN_DAMAGED]},
+            "damaged": {"orders": len(self.damaged), "first": self.damaged[:SHOWN_DAMAGED], "files": self.damaged_files},
             "removable": self.removable,
             "done": self.is_done,
         }
@@ -104,7 +106,7 @@ def _reseal_orders(system: System, rows: Sequence[Row[Any]], result: Rotated) ->
 
 
 def _reseal_files(system: System, result: Rotated) -> None:
-    """Seal the accepted rows of batches that are not loaded anew, and remove those that are loaded."""
+    """Seal every file anew, and the accepted rows in those of batches that are not loaded; remove those that are loaded."""
     for stored in system.storage.list(BATCHES):
         _, batch_id, *name = stored.key.split("/")
         if name == [ACCEPTED]:
@@ -113,6 +115,11 @@ def _reseal_files(system: System, result: Rotated) -> None:
                     _reseal_accepted(system, batch_id)
             except BatchBusy:
                 result.busy.append(batch_id)
+        with contextlib.suppress(ObjectGone):
+            try:
+                result.files += system.storage.reseal(stored.key)
+            except DecryptionError:
+                result.damaged_files.append(stored.key)
 
 
 def _reseal_accepted(system: System, batch_id: str) -> None:
@@ -122,8 +129,8 @@ def _reseal_accepted(system: System, batch_id: str) -> None:
     if status != "validated":  # loaded already, or validated once more before it is
         system.storage.delete(key)
         return
-    with tempfile.TemporaryDirectory() as folder:
-        target = Path(folder) / ACCEPTED
+    with scratch_files() as folder:
+        target = folder / ACCEPTED
         with system.storage.local(key) as accepted:
             map_row_groups(accepted, target, partial(_resealed, system.cipher, batch_id))
         system.storage.put(key, target)

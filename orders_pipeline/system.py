@@ -98,13 +98,14 @@ def open_system(settings: Settings, endpoints: Endpoints) -> Iterator[System]:
             migrations.migrate(database)
         else:
             migrations.require_current(database)
+        cipher = Cipher.from_setting(settings.encryption_keys or development_key(settings.home))
         yield System(
             settings=settings,
             endpoints=endpoints,
             database=database,
-            storage=_open_storage(settings, settings.storage_location),
-            landing=_open_storage(settings, settings.landing_location),
-            cipher=Cipher.from_setting(settings.encryption_keys or development_key(settings.home)),
+            storage=_open_storage(settings, settings.storage_location, cipher),
+            landing=_open_storage(settings, settings.landing_location, None),  # what clients put there is not ours to seal
+            cipher=cipher,
             clients=read_clients(settings.clients_file),
             limits=Limits(max_bytes=settings.max_bytes, max_rows=settings.max_rows),
             payments=_provider(settings, payment_client(settings, endpoints)),
@@ -138,13 +139,14 @@ def _provider(settings: Settings, client: ServiceClient) -> PaymentGateway:
     return PROVIDERS[settings.payment_provider](client, capabilities)
 
 
-def _open_storage(settings: Settings, url: str) -> Storage:
+def _open_storage(settings: Settings, url: str, cipher: Cipher | None) -> Storage:
     try:
         return open_storage(
             url,
             s3_endpoint_url=settings.s3_endpoint_url,
             s3_kms_key_id=settings.s3_kms_key_id,
             ca_file=settings.ca_file,
+            cipher=cipher,
         )
     except ValueError:
         raise SettingsError(

@@ -32,7 +32,9 @@ def encryption_keys(context: dg.AssetExecutionContext, system: dg.ResourceParam[
             metadata={
                 "current key": result.current,
                 "orders sealed anew": result.resealed,
+                "files sealed anew": result.files,
                 "orders damaged": len(result.damaged),
+                "files damaged": len(result.damaged_files),
                 "batches at work": len(result.busy),
                 "keys that may be removed": ", ".join(result.removable) or "none",
                 "orders by key": dg.MetadataValue.md(

@@ -69,7 +69,7 @@ def rotate(*, as_json: bool) -> None:
 
 def _show(console: Console, result: Mapping[str, Any]) -> None:
     current = result["current"]
-    console.print(f"{result['resealed']:,} orders sealed anew with {current}")
+    console.print(f"{result['resealed']:,} orders and {result['files']:,} files sealed anew with {current}")
     if result["done"]:
         removable = ", ".join(result["removable"])
         console.print(f"nothing needs another key: {removable} may be removed" if removable else "there is no other key")
@@ -80,6 +80,8 @@ def _show(console: Console, result: Mapping[str, Any]) -> None:
     if result["damaged"]["orders"]:
         first = ", ".join(map(str, result["damaged"]["first"]))
         console.print(f"  {result['damaged']['orders']:,} of them cannot be opened with it: order {first}")
+    for key in result["damaged"]["files"]:
+        console.print(f"  a file cannot be opened: {key}", markup=False)
     if result["busy_batches"]:
         console.print(f"  at work: {', '.join(result['busy_batches'])}")
     console.print("once every process runs with this setting, go on with: orders-pipeline keys rotate")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import errno
 import os
-import tempfile
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -26,6 +25,7 @@ from orders_pipeline.excel_file.cells import Cell, read_rows, read_texts
 from orders_pipeline.excel_file.formats import JAPANESE_FORMATS, show
 from orders_pipeline.excel_file.package import Extent, check_package, damaged
 from orders_pipeline.rejections import FileRejected
+from orders_pipeline.scratch import scratch_files
 
 _HEADER_MARGIN = 20  # rows above the orders: a header, and titles that staging will name
 _MAX_COLUMNS = 256
@@ -48,7 +48,8 @@ def write_csv(source: Path, target: Path, *, max_bytes: int, max_rows: int) -> N
     limit = _TEXT_FACTOR * max_bytes
     with (
         source.open("rb") as file,
-        tempfile.TemporaryFile("w+", encoding="utf-8", newline="", dir=target.parent) as uneven,
+        scratch_files() as scratch,
+        (scratch / "uneven").open("w+", encoding="utf-8", newline="") as uneven,
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("ignore")  # of extensions that the library does not read

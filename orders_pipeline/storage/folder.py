@@ -1,13 +1,14 @@
 """A folder as a store, on a local disk or a mount.
 
-No symbolic link below the folder is followed, since clients may write there. What every store does is said in
-`port.py`.
+No symbolic link below the folder is followed, since clients may write there. Nothing else would encrypt what is kept
+here, so with a cipher every file is sealed, bound to its key. What every store does is said in `port.py`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import logging
 import os
 import secrets
@@ -18,6 +19,8 @@ from itertools import islice
 from pathlib import Path
 from typing import IO
 
+from orders_pipeline.encryption import Cipher
+from orders_pipeline.scratch import scratch_files
 from orders_pipeline.storage.port import (
     PAGE_OBJECTS,
     KeyRefused,
@@ -63,8 +66,9 @@ class FolderStorage:
     that is neither, or is too long, is not listed, with a warning.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, cipher: Cipher | None = None) -> None:
         self._root = root.resolve()
+        self._cipher = cipher
 
     def list(self, prefix: str = "") -> Iterator[StoredObject]:
         """Walk the folder; what we may not read or cannot name is left out, with a warning."""
@@ -103,7 +107,7 @@ class FolderStorage:
             if _version(os.fstat(source.fileno())) != stored.version:
                 raise ObjectChanged
             with _folder_errors(), private_file(target) as (write, digest):
-                for chunk in chunks(source):
+                for chunk in self._in_clear(stored.key, source):
                     write(chunk)
                 after = os.fstat(source.fileno())
                 if _version(after) != stored.version or source.tell() != stored.size:
@@ -116,13 +120,12 @@ class FolderStorage:
             self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
             target = self._path(key, create=True)
             temporary = target.with_name(f".{secrets.token_hex(8)}.part")
-            with private_file(temporary) as (write, _):
-                if isinstance(source, bytes):
-                    write(source)
-                else:
-                    with source.open("rb") as file:
-                        for chunk in chunks(file):
-                            write(chunk)
+            with (
+                private_file(temporary) as (write, _),
+                io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file,
+            ):
+                for chunk in chunks(file) if self._cipher is None else self._cipher.seal_file(file, _bound_to(key)):
+                    write(chunk)
             try:
                 temporary.replace(target)
             except OSError:
@@ -136,10 +139,31 @@ class FolderStorage:
 
     @contextlib.contextmanager
     def local(self, key: str) -> Iterator[Path]:
-        """Lend the file itself."""
-        with self._opened(key):
+        """Lend the file itself, or what it holds in memory where it is sealed."""
+        with self._opened(key) as source, scratch_files() as scratch:
             path = self._path(key)
-        yield path
+            if self._cipher is not None:
+                path = scratch / "clear"
+                with _folder_errors(), path.open("wb") as target:
+                    target.writelines(self._in_clear(key, source))
+            source.close()
+            yield path
+
+    def reseal(self, key: str) -> bool:
+        """Seal a file with the current key if it is not, and is still the same when that is done."""
+        with self._opened(key) as file:
+            if self._cipher is None or self._cipher.has_sealed_file(file):
+                return False
+            version = _version(os.fstat(file.fileno()))
+        with self.local(key) as clear:
+            found = self.head(key)
+            if found is None or found.version != version:
+                return False
+            self.put(key, clear)
+        return True
+
+    def _in_clear(self, key: str, file: IO[bytes]) -> Iterator[bytes]:
+        return chunks(file) if self._cipher is None else self._cipher.open_file(file, _bound_to(key))
 
     def delete(self, key: str) -> None:
         """Remove the file if it is there."""
@@ -171,6 +195,10 @@ class FolderStorage:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise ObjectGone
             yield file
+
+
+def _bound_to(key: str) -> bytes:
+    return f"file|{key}".encode()
 
 
 def _checked_parts(key: str) -> tuple[str, ...]:

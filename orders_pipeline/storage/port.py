@@ -109,6 +109,9 @@ class Storage(Protocol):
     def local(self, key: str) -> AbstractContextManager[Path]:
         """Lend a readable local file with the object's bytes; raise ObjectGone."""
 
+    def reseal(self, key: str) -> bool:
+        """Encrypt an object of ours anew if it is not under the current key; say whether that was done."""
+
     def delete(self, key: str) -> None:
         """Remove the object if it is there."""
 
@@ -139,13 +142,14 @@ def private_file(target: Path) -> Iterator[tuple[Callable[[bytes], object], Call
         file.write(chunk)
 
     try:
-        with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "wb") as file:
+        with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
             os.fchmod(file.fileno(), 0o600)
             yield write, digest.hexdigest
             file.flush()
             os.fsync(file.fileno())
     except BaseException:
-        target.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            target.unlink()
         raise
 
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from orders_pipeline.scratch import scratch_files
 from orders_pipeline.storage.port import (
     MIB,
     KeyRefused,
@@ -153,14 +153,17 @@ class S3Storage:
 
     @contextlib.contextmanager
     def local(self, key: str) -> Iterator[Path]:
-        """Lend a private download, which is removed afterwards."""
+        """Lend a download, in memory."""
         stored = self.head(key)
         if stored is None:
             raise ObjectGone
-        with tempfile.TemporaryDirectory(prefix="orders-") as folder:
-            target = Path(folder) / "object"
-            self.fetch(stored, target)
-            yield target
+        with scratch_files() as scratch:
+            self.fetch(stored, scratch / "object")
+            yield scratch / "object"
+
+    def reseal(self, key: str) -> bool:  # noqa: ARG002
+        """Leave the object to KMS, which keeps what a key of it encrypted readable by itself."""
+        return False
 
     def delete(self, key: str) -> None:
         """Remove the object if it is there."""

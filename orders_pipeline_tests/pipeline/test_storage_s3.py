@@ -82,12 +82,12 @@ def test_s3_objects_are_settled_and_found_by_a_person(s3, bucket):
     assert s3.location("a/x") == f"s3://{bucket}/store/a/x"
 
 
-def test_s3_a_local_download_is_private_and_removed_afterwards(s3):
+def test_s3_a_local_download_is_private_in_memory_and_gone_afterwards(s3):
     s3.put("a/x", b"1")
     with s3.local("a/x") as path:
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
-        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
-    assert not path.parent.exists()
+        assert path.readlink().name.startswith("memfd:")
+    assert not path.exists()
 
 
 @pytest.mark.parametrize("form", ["bytes", "file", "parts"])

@@ -42,6 +42,7 @@ LIBRARIES = {
     "uvicorn": {"sandbox", "report_server"},
     "click": {"cli"},
     "subprocess": {"embedded", "up"},
+    "tempfile": set(),  # what is worked on is in memory
 }
 
 # what things mean: values in, values out; nothing of the outside world, of use cases or of the edge
@@ -55,6 +56,7 @@ MEANING = {
     "validation",
     "duplicates",
     "parquet_file",
+    "scratch",
     "rejections",
     "outcomes",
     "errors",

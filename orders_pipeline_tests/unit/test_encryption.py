@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import io
 import pickle
 
 import pytest
 from pydantic import SecretStr
 
+from orders_pipeline import encryption
 from orders_pipeline.encryption import Cipher, DecryptionError, EncryptionKeysError, new_key
 
 OLD, NEW = b"o" * 32, b"n" * 32
@@ -114,6 +116,86 @@ def test_a_cipher_shows_no_key_and_cannot_be_pickled(cipher):
         assert base64.b64encode(key).decode() not in shown
     with pytest.raises(TypeError):
         pickle.dumps(cipher)
+
+
+PIECES = [b"", b"x", b"0123456789", b"0123456789abcdef" * 4, bytes(range(256)) * 3 + b"!"]
+
+
+@pytest.fixture
+def sealed_file(cipher, monkeypatch):
+    """A function that seals a file in pieces of 16 bytes and returns its header's length and its bytes."""
+    monkeypatch.setattr(encryption, "PIECE_BYTES", 16)
+
+    def seal(content: bytes) -> tuple[int, bytes]:
+        header, *pieces = cipher.seal_file(io.BytesIO(content), PLACE)
+        return len(header), header + b"".join(pieces)
+
+    return seal
+
+
+def opened_file(cipher, sealed: bytes, place: bytes = PLACE) -> bytes:
+    return b"".join(cipher.open_file(io.BytesIO(sealed), place))
+
+
+@pytest.mark.parametrize("content", PIECES)
+def test_a_sealed_file_opens_in_its_place_and_hides_what_it_holds(cipher, sealed_file, content):
+    _, sealed = sealed_file(content)
+    assert opened_file(cipher, sealed) == content
+    assert len(content) < 10 or content[:10] not in sealed
+    assert sealed_file(content) != sealed_file(content)
+    with pytest.raises(DecryptionError):
+        opened_file(cipher, sealed, b"another place")
+
+
+def test_every_cut_and_every_changed_byte_of_a_sealed_file_is_found(cipher, sealed_file):
+    _, sealed = sealed_file(bytes(range(100)))
+    for length in range(len(encryption.FILE_MARK), len(sealed)):
+        with pytest.raises(DecryptionError):
+            opened_file(cipher, sealed[:length])
+    for at in range(len(encryption.FILE_MARK), len(sealed)):
+        with pytest.raises(DecryptionError):
+            opened_file(cipher, sealed[:at] + bytes([sealed[at] ^ 1]) + sealed[at + 1 :])
+
+
+def test_pieces_of_a_sealed_file_cannot_be_moved_left_out_repeated_or_added(cipher, sealed_file):
+    start, sealed = sealed_file(b"0123456789abcdef" * 4)
+    header, pieces = sealed[:start], [sealed[at : at + 32] for at in range(start, len(sealed), 32)]
+    assert len(pieces) == 4
+    _, other = sealed_file(b"0123456789abcdef" * 4)
+    for wrong in (
+        [pieces[1], pieces[0], *pieces[2:]],
+        pieces[1:],
+        pieces[:-1],
+        [pieces[0], *pieces[2:]],
+        [pieces[0], *pieces],
+        [*pieces, pieces[-1]],
+        [*pieces[:-1], other[-32:]],
+        [],
+    ):
+        with pytest.raises(DecryptionError):
+            opened_file(cipher, header + b"".join(wrong))
+
+
+def test_a_file_written_before_files_were_sealed_opens_as_it_is(cipher):
+    for content in (b"", b"x", b"client_order_ref\r\n" * 10):
+        assert opened_file(cipher, content) == content
+        assert not cipher.has_sealed_file(io.BytesIO(content))
+
+
+def test_a_sealed_file_tells_whether_its_key_is_the_current_one(cipher):
+    sealed = b"".join(cipher.seal_file(io.BytesIO(b"x"), PLACE))
+    assert cipher.has_sealed_file(io.BytesIO(sealed))
+    after = Cipher({cipher.current: b"k" * 32, "later": b"l" * 32}, "later")
+    assert not after.has_sealed_file(io.BytesIO(sealed))
+
+
+def test_s03_no_nonce_is_used_twice_in_a_million():
+    cipher = Cipher({"a": b"k" * 32}, "a")
+    nonces = set()
+    for _ in range(20):
+        sealed = cipher.seal_all([b"same"] * 50_000, [PLACE] * 50_000)
+        nonces.update(each[3 : 3 + encryption.NONCE_BYTES] for each in sealed)
+    assert len(nonces) == 1_000_000
 
 
 def test_a_decryption_error_tells_its_code_alone(cipher):

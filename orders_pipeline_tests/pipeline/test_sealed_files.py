@@ -1,0 +1,134 @@
+"""Nothing personal in clear: not in a batch's files, the database's own files, Dagster's records or a temporary file."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from orders_pipeline import intake, rotation
+from orders_pipeline.encryption import FILE_MARK, DecryptionError, new_key
+from orders_pipeline.storage import open_storage
+from orders_pipeline.system import System, join_endpoints, open_system
+from orders_pipeline_tests.database.test_personal import HEADER, PLANTED
+from orders_pipeline_tests.house import House
+
+CLIENT = "acme"
+CANARIES = {
+    name: f"{value}に{index}羽のカナリア" if not value.isascii() else value
+    for index, (name, value) in enumerate(PLANTED.items())
+}
+CANARIES |= {
+    "email": "canary.of.the.files@example.com",
+    "phone": "08031415926",
+    "postal_code": "3141592",
+    "payment_token": "tok_canary_31415926",
+}
+ENCODINGS = ("utf-8", "cp932", "utf-16-le")
+
+
+def canary_file(folder: Path, reference: str) -> Path:
+    """Write one row that is good and one that is given back, each with every canary."""
+    good = [reference, "C-1", "100", "card_on_file", "email", *CANARIES.values()]
+    bad = [f"{reference}-bad", "C-1", "0", "card_on_file", "email", *CANARIES.values()]
+    path = folder / f"{reference}.csv"
+    path.write_text("\r\n".join(",".join(row) for row in (HEADER, good, bad)) + "\r\n", "cp932")
+    return path
+
+
+def files_with_canaries(*folders: Path) -> list[str]:
+    written = {value.encode(encoding) for value in CANARIES.values() for encoding in ENCODINGS}
+    found = []
+    for folder in folders:
+        for path in folder.rglob("*"):
+            with contextlib.suppress(FileNotFoundError, PermissionError):  # PostgreSQL goes on meanwhile
+                if path.is_file():
+                    content = path.read_bytes()
+                    found += [str(path) for each in written if each in content]
+    return sorted(set(found))
+
+
+@pytest.fixture
+def no_temporary_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make every attempt to write a temporary file fail."""
+    monkeypatch.setattr(tempfile, "tempdir", "/nonexistent")
+
+
+@pytest.mark.usefixtures("no_temporary_files")
+def test_a_batch_leaves_nothing_personal_in_clear_on_any_disk(house: House, tmp_path: Path) -> None:
+    path = canary_file(tmp_path, "CLEAR")
+    summary = house.take(path, CLIENT)
+    batch_id = summary["batch_id"]
+    assert (summary["rows"]["accepted"], summary["rows"]["rejected"]) == (1, 1)
+    house.rows("CHECKPOINT")
+    ((data,),) = house.rows("SHOW data_directory")
+    assert files_with_canaries(tmp_path) == [str(path)]  # they are found where they are
+    assert any(Path(data, "pg_wal").iterdir())
+    assert files_with_canaries(house.home, Path(data)) == []
+
+    # and who may have them gets them
+    rejected = house.report(batch_id, "rejected") or b""
+    assert all(value.encode("cp932") in rejected for value in CANARIES.values())
+    with house.system.storage.local(intake.artifact(batch_id, intake.ORIGINAL)) as original:
+        assert original.read_bytes() == path.read_bytes()
+
+
+@pytest.mark.usefixtures("no_temporary_files")
+def test_a_dry_run_writes_no_temporary_file(house: House, tmp_path: Path) -> None:
+    from orders_pipeline import preview
+
+    assert preview.preview(house.system, canary_file(tmp_path, "DRY"), CLIENT, again=False)["rows"]["accepted"] == 1
+
+
+def kept(house: House, batch_id: str, name: str) -> Path:
+    return Path(house.system.storage.location(intake.artifact(batch_id, name)))
+
+
+def test_an_archived_file_that_was_cut_or_changed_for_another_is_not_read(house: House, tmp_path: Path) -> None:
+    batches = [house.receive(canary_file(tmp_path, name), CLIENT) for name in ("CUT", "OTHER")]
+    cut, other = (kept(house, batch_id, intake.ORIGINAL) for batch_id in batches)
+    cut.write_bytes(other.read_bytes())
+    assert "E_SEALED_TAMPERED" in (house.run(batches[0]) or "")
+    other.write_bytes(other.read_bytes()[:-1])
+    with pytest.raises(DecryptionError, match="E_SEALED_TAMPERED"):
+        intake.stage_batch(house.system, batches[1])
+    for each in (cut, other):
+        each.unlink()
+
+
+def test_files_of_before_are_read_and_a_rotation_seals_them_anew(house: House, tmp_path: Path) -> None:
+    path = canary_file(tmp_path, "BEFORE")
+    batch_id = house.receive(path, CLIENT)
+    original = kept(house, batch_id, intake.ORIGINAL)
+    assert original.read_bytes().startswith(FILE_MARK)
+    original.write_bytes(path.read_bytes())  # as it was archived before files were sealed
+    assert house.run(batch_id) is None
+    old = (house.home / "encryption_keys").read_text()
+    with opened(house, f"{new_key()},{old}") as system:
+        result = rotation.rotate(system, lambda _done, _to_do: None)
+        assert result.is_done
+        assert result.files >= 5
+    assert original.read_bytes().startswith(FILE_MARK)
+    with opened(house, system.settings.encryption_keys.get_secret_value().partition(",")[0]) as system:
+        with system.storage.local(intake.artifact(batch_id, intake.ORIGINAL)) as again:
+            assert again.read_bytes() == path.read_bytes()
+        with opened(house, f"{old},{system.settings.encryption_keys.get_secret_value()}") as before:
+            assert rotation.rotate(before, lambda _done, _to_do: None).is_done  # as the module's house had it
+
+
+def test_a_folder_without_a_cipher_and_the_landing_hold_files_as_they_came(house: House, tmp_path: Path) -> None:
+    plain = open_storage(str(tmp_path / "plain"), s3_endpoint_url=None, s3_kms_key_id=None)
+    for store in (plain, house.system.landing):
+        store.put("x/a.csv", b"as it came")
+        assert Path(store.location("x/a.csv")).read_bytes() == b"as it came"
+
+
+@contextlib.contextmanager
+def opened(house: House, keys: str) -> Iterator[System]:
+    changed = house.system.settings.model_copy(update={"encryption_keys": SecretStr(keys)})
+    with join_endpoints(changed) as endpoints, open_system(changed, endpoints) as again:
+        yield again
