@@ -131,7 +131,7 @@ class _WatchedHTTPS(HTTPSConnection):
     def connect(self) -> None:
         try:
             super().connect()
-        except OSError:  # of the handshake too, before anything was asked
+        except (HTTPError, OSError):  # before the handshake is done nothing is sent, however it fails
             raise NewConnectionError(self, NotDelivered.code) from None
 
     def request(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - urllib3's own signature
@@ -203,6 +203,10 @@ class ServiceClient:
             raise failure(getattr(failure, "code", "")) from None
         except (requests.exceptions.RequestException, HTTPError, OSError, ValueError):
             raise NoAnswer(NoAnswer.code) from None
+
+    def hang_up(self) -> None:
+        """Close this thread's connection: what comes over it next may be the answer to another request."""
+        self._session().close()
 
     def _session(self) -> requests.Session:
         session: requests.Session | None = getattr(self._local, "session", None)

@@ -13,6 +13,7 @@ class StubClient:
     def __init__(self, *script: Answer | Exception) -> None:
         self._script = list(script)
         self.calls: list[dict[str, Any]] = []
+        self.hung_up = 0
 
     def call(self, method: str, path: str, **rest: Any) -> Answer:
         self.calls.append({"method": method, "path": path, **rest})
@@ -20,3 +21,6 @@ class StubClient:
         if isinstance(answer, Exception):
             raise answer
         return answer
+
+    def hang_up(self) -> None:
+        self.hung_up += 1

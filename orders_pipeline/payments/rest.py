@@ -39,6 +39,7 @@ REFUND_FINAL = FINAL | {"not-found"}  # the payment is not there
 REFUND_MEANS: Mapping[str, OutcomeKind] = {"succeeded": "succeeded", "failed": "declined", "processing": "unknown"}
 UNAVAILABLE = "unavailable"  # the service's own word for not accepted; any other 503 may come from something on the way
 UNFIT = "answer-does-not-fit"
+OTHER_REFERENCE = "other-reference"
 LISTED_ID = re.compile(r"[\x21-\x7e]{1,128}")
 MAX_CURSOR_CHARS = 1024
 MAX_YEN = 2**53  # what every JSON reader keeps exactly
@@ -60,7 +61,7 @@ class RestPayments:
         except NoAnswer as failure:
             return Outcome("unknown", failure.code, service_failed=True)
         if answer.status in (200, 201, 202):
-            return _from_payment(answer.body, request, answer.retry_after_s)
+            return self._fitting(_from_payment(answer.body, request, answer.retry_after_s))
         if answer.problem == "order-already-paid" and 400 <= answer.status < 500:
             found = self._find({"reference": request.payment_id}, request)
             # paid, but not by this payment: for a person to see, never to pay again
@@ -82,7 +83,7 @@ class RestPayments:
         except NoAnswer as failure:
             return Outcome("unknown", failure.code, service_failed=True)
         if answer.status in (200, 201, 202):
-            return _from_refund(answer.body, request, answer.retry_after_s)
+            return self._fitting(_from_refund(answer.body, request, answer.retry_after_s))
         return _from_problem(answer, REFUND_FINAL)
 
     def list_payments(
@@ -117,8 +118,14 @@ class RestPayments:
         if not items:
             return Outcome("absent")
         if not ours:
-            return Outcome("unknown", "other-reference")
-        return _from_payment(ours[0], request, answer.retry_after_s)
+            return self._fitting(Outcome("unknown", OTHER_REFERENCE))
+        return self._fitting(_from_payment(ours[0], request, answer.retry_after_s))
+
+    def _fitting(self, outcome: Outcome) -> Outcome:
+        """Hang up on a service whose answer belongs to another request: so may the next ones."""
+        if outcome.code in (UNFIT, OTHER_REFERENCE):
+            self._client.hang_up()
+        return outcome
 
 
 def _from_problem(answer: Answer, final: frozenset[str]) -> Outcome:

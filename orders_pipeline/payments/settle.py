@@ -51,6 +51,7 @@ class PaymentClaim:
     attempts: int
     in_doubt: bool  # it may have been sent before: look it up first
     last_code: str | None
+    is_old: bool = False  # services forget keys after a day: a key that may be as old proves nothing
 
 
 def plan_batch(database: Database, cipher: Cipher, batch_id: str, profile: Profile) -> int:
@@ -185,20 +186,22 @@ class PaymentLedger:
             allocations=list(zip(row.order_ids, row.order_amounts, strict=True)),
             payment_token=card,
         )
-        return PaymentClaim(request, row.attempts, row.status == "unknown", row.outcome_code)
+        return PaymentClaim(request, row.attempts, row.status == "unknown", row.outcome_code, row.is_old)
 
     def _delay_s(self, claim: PaymentClaim, outcome: Outcome) -> float:
         if outcome.code == UNDECIDABLE:
             return FOR_EVER_S
         backoff_s: float = min(BACKOFF_S * 2 ** (claim.attempts - 1), MAX_BACKOFF_S) * random.uniform(0.5, 1.0)  # noqa: S311
         if outcome.kind == "unknown" and outcome.code != ABSENT_ONCE:  # a second try may be under way like a first
-            backoff_s = max(backoff_s, self._doubt_s)
+            backoff_s = max(backoff_s, LOOK_UP_WAIT_S if claim.is_old else self._doubt_s)
         return max(backoff_s, outcome.retry_after_s or 0.0)
 
 
 def settle_one(gateway: PaymentGateway, claim: PaymentClaim) -> Outcome:
     """Bring one claimed payment to an outcome: what may have been sent is looked up before it is sent again."""
     able = gateway.capabilities
+    if claim.is_old:
+        able = replace(able, honours_keys=False)
     if claim.in_doubt and not (able.can_look_up or able.honours_keys):
         return Outcome("unknown", UNDECIDABLE)
     if claim.in_doubt and able.can_look_up:

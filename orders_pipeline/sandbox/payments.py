@@ -49,7 +49,15 @@ async def create(service: Service, request: Request) -> Response:
 
     options = service.options
     slot = key or f"{wanted.reference}/{secrets.token_hex(4)}"
-    return await service.perform("payment", slot, mark, book, faults=options.faults, latency_ms=options.latency_ms)
+    return await service.perform(
+        "payment",
+        slot,
+        mark,
+        book,
+        faults=options.faults,
+        latency_ms=options.latency_ms,
+        tries_of=key or wanted.reference,
+    )
 
 
 def _book(service: Service, wanted: PaymentRequest, key: str | None, mark: bytes, request_id: str) -> Answer:

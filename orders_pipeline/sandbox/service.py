@@ -82,12 +82,16 @@ class Service:
         *,
         faults: Faults,
         latency_ms: float,
+        tries_of: str | None = None,
     ) -> Response:
-        """Answer the request that `key` stands for: by replay, or by booking it once; faults before and after."""
+        """Answer the request that `key` stands for: by replay, or by booking it once; faults before and after.
+
+        Its tries are counted under `tries_of` where a key is not the same at each.
+        """
         slot = (scope, key)
         if self.options.honour_keys and slot in self._running:
             raise Problem("request-in-progress", retry_after="1", retry_after_s=1)
-        fault = self._strike(slot, faults)
+        fault = self._strike((scope, tries_of or key), faults)
         pause_s = (latency_ms + self.options.jitter_ms * random.random()) / 2000  # noqa: S311 - latency, not a secret
         self._running.add(slot)
         try:

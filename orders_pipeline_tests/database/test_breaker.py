@@ -107,7 +107,7 @@ def test_what_a_person_must_mend_opens_the_breaker_at_once(line):
     assert line.allows() == 0
 
 
-def test_one_process_at_a_time_probes_and_not_again_for_a_while(line):
+def test_y21_one_process_at_a_time_probes_and_not_again_for_a_while(line):
     line.came_to(*[REFUSED] * THRESHOLD)
     line.pass_time(FIRST_PROBE_S)
     with ThreadPoolExecutor(8) as pool:

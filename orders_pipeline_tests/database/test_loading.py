@@ -182,7 +182,7 @@ def interrupt(monkeypatch, chunk_no: int, error: BaseException) -> None:
 
 @pytest.mark.usefixtures("_small_chunks")
 @pytest.mark.parametrize("crash_at", [1, 2, 3])
-def test_a_load_that_crashed_in_a_chunk_goes_on_with_the_chunks_that_are_missing(bay, monkeypatch, crash_at):
+def test_c05_c06_a_load_that_crashed_in_a_chunk_goes_on_with_the_chunks_that_are_missing(bay, monkeypatch, crash_at):
     batch_id = bay.batch("b1", [row(n) for n in range(1, 26)], [rejection(26)])
     with monkeypatch.context() as crashing:
         interrupt(crashing, crash_at, Crash())
@@ -313,7 +313,7 @@ def test_of_two_batches_that_race_for_the_same_references_each_is_loaded_once_an
     assert all(bay.adds_up(batch_id) for batch_id in ids)
 
 
-def test_a_load_that_loses_a_deadlock_with_another_batch_is_tried_again(bay):
+def test_d05_a_load_that_loses_a_deadlock_with_another_batch_is_tried_again(bay):
     batch_id = bay.batch("b1", [row(1, "REF-A"), row(2, "REF-B")])
     bay.desk.batch("b2")
     insert = (

@@ -93,7 +93,7 @@ def test_a_second_run_does_nothing(empty):
     assert history(empty) == before
 
 
-def test_two_hosts_that_start_together_apply_each_file_once(empty_url):
+def test_d15_two_hosts_that_start_together_apply_each_file_once(empty_url):
     def start(_: int) -> list[str]:
         with contextlib.closing(Database(empty_url)) as opened:
             return migrate(opened)
@@ -103,7 +103,7 @@ def test_two_hosts_that_start_together_apply_each_file_once(empty_url):
     assert sorted(map(len, applied)) == [0, 0, 0, len(all_migrations())]
 
 
-def test_a_file_changed_after_it_was_applied_is_refused_by_its_name(empty, files):
+def test_d16_a_file_changed_after_it_was_applied_is_refused_by_its_name(empty, files):
     files(V1__first="CREATE TABLE first (a int);", V2__second="CREATE TABLE second (a int);")
     migrate(empty)
     files(V1__first="CREATE TABLE first (a bigint);", V3__third="CREATE TABLE third (a int);")
@@ -138,7 +138,7 @@ def test_version_ten_comes_after_version_nine(empty, files):
     assert [row[1] for row in history(empty)] == ["1", "1.1", "9", "10"]
 
 
-def test_a_file_that_fails_leaves_nothing_of_itself_or_of_those_before(empty, files):
+def test_c24_a_file_that_fails_leaves_nothing_of_itself_or_of_those_before(empty, files):
     files(V1__first="CREATE TABLE first (a int);", V2__second="CREATE TABLE second (a int); SELECT planted FROM nowhere;")
     with pytest.raises(DatabaseError) as refused:
         migrate(empty)
@@ -148,7 +148,7 @@ def test_a_file_that_fails_leaves_nothing_of_itself_or_of_those_before(empty, fi
     assert len(migrate(empty)) == 2
 
 
-def test_a_migration_that_flyway_left_half_done_is_refused_until_it_is_repaired(empty):
+def test_c24_a_migration_that_flyway_left_half_done_is_refused_until_it_is_repaired(empty):
     migrate(empty)
     with psycopg.connect(libpq_url(empty.url)) as connection:
         connection.execute("UPDATE flyway_schema_history SET success = false WHERE version = '3'")

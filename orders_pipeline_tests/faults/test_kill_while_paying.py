@@ -62,7 +62,7 @@ def payments_planned(house: House) -> int:
     return house.rows("SELECT count(*) FROM payments")[0][0]
 
 
-def test_a_batch_killed_five_times_while_paying_charges_and_tells_everybody_once(house: House) -> None:
+def test_c14_a_batch_killed_five_times_while_paying_charges_and_tells_everybody_once(house: House) -> None:
     path = sample(house, 200)
     # a service that charges an order again when it is asked with another key
     house.sandbox.change(latency_ms=120, notification_latency_ms=20, guard_orders=False)
@@ -83,7 +83,7 @@ def test_a_batch_killed_five_times_while_paying_charges_and_tells_everybody_once
 
 
 @pytest.mark.soak
-def test_five_files_in_a_row_each_killed_once_are_all_paid_and_told_once(house: House) -> None:
+def test_c14_five_files_in_a_row_each_killed_once_are_all_paid_and_told_once(house: House) -> None:
     house.sandbox.change(latency_ms=40, notification_latency_ms=20)
     for seed in range(1, 6):
         known = booked(house)
@@ -95,7 +95,7 @@ def test_five_files_in_a_row_each_killed_once_are_all_paid_and_told_once(house: 
     assert len(batches_of(house)) == 5
 
 
-def test_a_batch_killed_while_customers_are_told_of_declines_tells_nobody_twice(house: House) -> None:
+def test_c18_a_batch_killed_while_customers_are_told_of_declines_tells_nobody_twice(house: House) -> None:
     house.sandbox.change(notification_latency_ms=100, honour_keys=False, faults="decline=0.2,seed=3", notification_faults={})
     with at_work(house, "import", sample(house, 120), "--client", CLIENT) as process:
         wait_for(lambda: told(house) >= 8 or process.poll() is not None, "some notifications")
@@ -113,7 +113,7 @@ def test_a_batch_killed_while_customers_are_told_of_declines_tells_nobody_twice(
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
-def test_a_stop_in_the_middle_says_how_to_go_on_and_leaves_nothing_in_doubt(
+def test_c26_a_stop_in_the_middle_says_how_to_go_on_and_leaves_nothing_in_doubt(
     house: House, signal_number: signal.Signals
 ) -> None:
     house.sandbox.change(latency_ms=200)
@@ -133,7 +133,7 @@ def test_a_stop_in_the_middle_says_how_to_go_on_and_leaves_nothing_in_doubt(
     check_finished(house, batch_id)
 
 
-def test_a_service_that_fails_in_every_way_still_charges_every_order_once(house: House) -> None:
+def test_y22_a_service_that_fails_in_every_way_still_charges_every_order_once(house: House) -> None:
     kinds = ("error_before", "error_after", "timeout_after", "reset_before", "reset_after", "malformed", "rate_limited")
     faults = ",".join(f"{kind}=0.06" for kind in kinds)
     house.sandbox.change(faults=f"{faults},seed=11,hang_s=3,retry_after=0,max_per_key=3", guard_orders=False)

@@ -135,33 +135,33 @@ def test_a_connection_is_used_again(serve):
     assert len(set(ports)) == 1
 
 
-def test_headers_that_come_slowly_end_at_the_deadline(serve):
+def test_y16_headers_that_come_slowly_end_at_the_deadline(serve):
     server = serve(slowly(b"HTTP/1.1 200 OK\r\n", b"X-Slow: " + b"x" * 400))
     with promptly(), pytest.raises(NoAnswer):
         client(server.url).call("POST", "/", body={})
 
 
 @pytest.mark.parametrize("headers", [["Connection: keep-alive"], ["Connection: close"]], ids=["kept-alive", "closing"])
-def test_a_body_that_comes_byte_by_byte_ends_at_the_deadline(serve, headers):
+def test_y16_a_body_that_comes_byte_by_byte_ends_at_the_deadline(serve, headers):
     server = serve(slowly(answer(b"", "200 OK", *headers, length=400), b'{"id": "' + b"x" * 380 + b'"}'))
     with promptly(), pytest.raises(NoAnswer):
         client(server.url).call("POST", "/", body={})
 
 
 @pytest.mark.parametrize("status", ["200 OK", "404 Not Found", "422 Unprocessable Content", "503 Service Unavailable"])
-def test_a_slow_body_without_a_length_ends_at_the_deadline_and_is_no_answer(serve, status):
+def test_y16_a_slow_body_without_a_length_ends_at_the_deadline_and_is_no_answer(serve, status):
     server = serve(slowly(f"HTTP/1.1 {status}\r\nConnection: close\r\n\r\n".encode(), b'{"id": "' + b"x" * 400))
     with promptly(), pytest.raises(NoAnswer):
         client(server.url).call("POST", "/", body={})
 
 
-def test_a_slow_body_in_chunks_ends_at_the_deadline(serve):
+def test_y16_a_slow_body_in_chunks_ends_at_the_deadline(serve):
     server = serve(slowly(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n" * 100))
     with promptly(), pytest.raises(NoAnswer):
         client(server.url).call("POST", "/", body={})
 
 
-def test_silence_ends_at_the_deadline(serve):
+def test_y02_silence_ends_at_the_deadline(serve):
     server = serve(lambda connection: server.closing.wait(10))
     with promptly(), pytest.raises(NoAnswer):
         client(server.url).call("POST", "/", body={})
@@ -183,7 +183,7 @@ def test_an_exchange_that_ends_in_time_is_not_disturbed_by_the_deadlines_of_othe
     late.join(10)
 
 
-def test_of_a_body_of_five_gigabytes_no_more_than_the_limit_is_read(serve):
+def test_y17_of_a_body_of_five_gigabytes_no_more_than_the_limit_is_read(serve):
     sent = 0
 
     def endless(connection: socket.socket) -> None:
@@ -198,7 +198,7 @@ def test_of_a_body_of_five_gigabytes_no_more_than_the_limit_is_read(serve):
     assert sent < 32 * 1024**2  # what the sockets' buffers take
 
 
-def test_a_body_that_grows_when_it_is_unpacked_is_cut_too(serve):
+def test_y17_a_body_that_grows_when_it_is_unpacked_is_cut_too(serve):
     packed = gzip.compress(b" " * (50 * 1024 * 1024))
     server = serve(lambda connection: connection.sendall(answer(packed, "200 OK", "Content-Encoding: gzip")))
     with promptly(), pytest.raises(NoAnswer):
@@ -219,14 +219,14 @@ def test_the_limit_of_a_body_is_exact(serve, beyond):
 
 
 @pytest.mark.parametrize("status", ["301 Moved", "302 Found", "307 Temporary Redirect", "308 Permanent Redirect"])
-def test_a_redirect_is_an_answer_and_is_not_followed(serve, status):
+def test_y18_a_redirect_is_an_answer_and_is_not_followed(serve, status):
     elsewhere = serve(lambda connection: connection.sendall(answer({"id": "stolen"})))
     server = serve(lambda connection: connection.sendall(answer({}, status, f"Location: {elsewhere.url}/v1/payments")))
     assert client(server.url).call("POST", "/", body={"token": "x"}).status == int(status[:3])
     assert elsewhere.requests == []
 
 
-def test_proxies_and_credentials_of_the_environment_are_ignored(serve, monkeypatch, tmp_path):
+def test_y26_proxies_and_credentials_of_the_environment_are_ignored(serve, monkeypatch, tmp_path):
     proxy = serve(lambda connection: connection.sendall(answer({"id": "from the proxy"})))
     server = serve(lambda connection: connection.sendall(answer({"id": "from the service"})))
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
@@ -240,7 +240,7 @@ def test_proxies_and_credentials_of_the_environment_are_ignored(serve, monkeypat
     assert b"uthorization" not in server.requests[0]
 
 
-def test_a_refused_connection_was_not_delivered():
+def test_y01_a_refused_connection_was_not_delivered():
     with socket.create_server(("127.0.0.1", 0)) as unused:
         port = unused.getsockname()[1]
     with promptly(), pytest.raises(NotDelivered) as refused:
@@ -249,13 +249,13 @@ def test_a_refused_connection_was_not_delivered():
     assert refused.value.__suppress_context__
 
 
-def test_a_name_that_does_not_resolve_was_not_delivered():
+def test_y01_a_name_that_does_not_resolve_was_not_delivered():
     with pytest.raises(NotDelivered) as refused:
         client("http://planted.invalid", timeout_s=5.0).call("POST", "/", body={})
     assert "planted" not in str(refused.value)
 
 
-def test_a_connection_that_is_never_accepted_was_not_delivered():
+def test_y01_a_connection_that_is_never_accepted_was_not_delivered():
     with socket.socket() as full:
         full.bind(("127.0.0.1", 0))
         full.listen(0)
@@ -278,6 +278,47 @@ def reset(connection: socket.socket) -> None:
     connection.close()
 
 
+@contextlib.contextmanager
+def shaking_hands(handle: Handle) -> Iterator[str]:
+    """Give the URL of a server that says something of its own to whoever wants to speak TLS."""
+
+    def accept() -> None:
+        with contextlib.suppress(OSError):
+            connection, _ = listener.accept()
+            connection.recv(65_536)
+            handle(connection)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=accept, daemon=True).start()
+        yield f"https://127.0.0.1:{listener.getsockname()[1]}"
+
+
+@pytest.mark.parametrize(
+    "handle",
+    [
+        lambda connection: connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n"),
+        reset,
+        socket.socket.close,
+        lambda connection: time.sleep(2 * TIMEOUT_S),
+    ],
+    ids=["no-tls", "reset", "closed", "silent"],
+)
+def test_y01_a_request_whose_handshake_failed_was_not_delivered(handle):
+    with shaking_hands(handle) as url, promptly(), pytest.raises(NotDelivered) as failure:
+        client(url).call("POST", "/", body={})
+    assert failure.value.__suppress_context__
+
+
+def test_y15_who_hangs_up_gets_the_next_answer_over_another_connection(serve):
+    ports = []
+    server = serve(lambda connection: (ports.append(connection.getpeername()[1]), connection.sendall(answer({}))))
+    caller = client(server.url)
+    for _ in range(3):
+        caller.call("GET", "/")
+        caller.hang_up()
+    assert len(set(ports)) == 3
+
+
 @pytest.mark.parametrize(
     "handle",
     [
@@ -292,7 +333,7 @@ def reset(connection: socket.socket) -> None:
     ],
     ids=["reset", "closed", "reset-in-headers", "cut-body", "reset-in-body", "no-http", "bad-gzip", "huge-header"],
 )
-def test_an_exchange_that_breaks_off_after_the_request_is_no_answer(serve, handle):
+def test_y03_an_exchange_that_breaks_off_after_the_request_is_no_answer(serve, handle):
     server = serve(handle)
     with promptly(), pytest.raises(NoAnswer) as failure:
         client(server.url).call("POST", "/", body={})
@@ -301,7 +342,7 @@ def test_an_exchange_that_breaks_off_after_the_request_is_no_answer(serve, handl
     assert len(server.requests) == 1, "it was not sent again"
 
 
-def test_a_kept_connection_that_the_service_closed_is_no_proof_that_nothing_was_sent(serve):
+def test_y03_a_kept_connection_that_the_service_closed_is_no_proof_that_nothing_was_sent(serve):
     answers = iter([lambda connection: connection.sendall(answer({})), reset])
 
     def one_after_the_other(connection: socket.socket) -> None:
@@ -315,7 +356,7 @@ def test_a_kept_connection_that_the_service_closed_is_no_proof_that_nothing_was_
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>planted</html>", b"[1, 2]", b'"text"', b"\xff\xfe", b"null", b'{"a": '])
-def test_a_body_that_is_no_json_object_is_an_answer_without_content(serve, body):
+def test_y12_a_body_that_is_no_json_object_is_an_answer_without_content(serve, body):
     server = serve(lambda connection: connection.sendall(answer(body, "502 Bad Gateway")))
     got = client(server.url).call("GET", "/")
     assert (got.status, got.body, got.problem) == (502, {}, "http-502")

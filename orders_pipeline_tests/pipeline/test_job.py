@@ -208,7 +208,7 @@ def test_a_file_of_bad_rows_only_is_given_back_and_nothing_is_sent(house: House,
     assert house.sandbox.ledger() == before
 
 
-def test_declined_payments_end_their_orders_and_their_customers_are_told(house: House, tmp_path: Path) -> None:
+def test_y11_declined_payments_end_their_orders_and_their_customers_are_told(house: House, tmp_path: Path) -> None:
     house.sandbox.change(faults="decline=0.4,seed=2")
     summary = house.take(sample(tmp_path, rows=60), "declined")
     check_finished(house, summary["batch_id"], "completed_with_errors")
@@ -270,7 +270,7 @@ def test_a_service_that_is_down_pauses_the_batch_and_a_later_run_finishes_it(
     assert finished["status_code"] is None
 
 
-def test_a_service_that_is_not_there_pauses_the_batch_and_a_later_run_finishes_it(
+def test_y21_a_service_that_is_not_there_pauses_the_batch_and_a_later_run_finishes_it(
     house: House, impatient: None, tmp_path: Path
 ) -> None:
     batch_id = house.receive(sample(tmp_path, rows=20), "gone")
@@ -284,7 +284,7 @@ def test_a_service_that_is_not_there_pauses_the_batch_and_a_later_run_finishes_i
     check_finished(house, batch_id)
 
 
-def test_a_refused_token_stops_at_once_and_leaves_the_orders_as_they_were(house: House, tmp_path: Path) -> None:
+def test_y10_a_refused_token_stops_at_once_and_leaves_the_orders_as_they_were(house: House, tmp_path: Path) -> None:
     house.sandbox.change(faults="forbidden=1", notification_faults={})
     batch_id = house.receive(sample(tmp_path, rows=60), "forbidden")
     assert house.run(batch_id) is not None
@@ -328,7 +328,7 @@ def test_an_order_that_is_paid_without_a_payment_is_seen(house: House, tmp_path:
     assert house.run(summary["batch_id"]) is not None
 
 
-def test_an_order_of_exactly_the_limit_is_paid_and_no_payment_is_above_it(house: House, tmp_path: Path) -> None:
+def test_y23_an_order_of_exactly_the_limit_is_paid_and_no_payment_is_above_it(house: House, tmp_path: Path) -> None:
     made = OrderFile("utf-8")
     for number, amount in enumerate((1_000_000, 999_999, 1, 1, 600_000, 400_000)):
         made.add(order_row(client_order_ref=f"L-{number}", amount=str(amount)))

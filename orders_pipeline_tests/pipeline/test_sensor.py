@@ -181,7 +181,7 @@ def test_o04_the_same_content_under_another_name_is_the_same_order_file(house: H
     assert house.sandbox.ledger() == sent
 
 
-def test_a_batch_whose_run_never_began_is_asked_for_again(house: House, client: str) -> None:
+def test_c01_a_batch_whose_run_never_began_is_asked_for_again(house: House, client: str) -> None:
     drop(house, client)
     look(house)
     (first,) = look(house)

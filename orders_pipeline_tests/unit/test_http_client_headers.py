@@ -25,7 +25,7 @@ def _in_tokyo(monkeypatch):
     ("value", "seconds"),
     [("0", 0.0), ("1", 1.0), (" 7 ", 7.0), ("007", 7.0), ("60", 60.0), ("61", 60.0), ("86400", 60.0), ("9" * 9, 60.0)],
 )
-def test_seconds_are_taken_up_to_a_minute(value, seconds):
+def test_y06_seconds_are_taken_up_to_a_minute(value, seconds):
     assert parse_retry_after(value) == seconds
 
 
@@ -33,7 +33,7 @@ def test_seconds_are_taken_up_to_a_minute(value, seconds):
     "value",
     [None, "", " ", "-1", "-86400", "+5", "1.5", "1e3", "1_0", "soon", "５", "٣", "0x10", "5 s", "1, 2", "\x00", "9" * 400],
 )
-def test_what_is_neither_seconds_nor_a_date_says_nothing(value):
+def test_y06_what_is_neither_seconds_nor_a_date_says_nothing(value):
     assert parse_retry_after(value) is None
 
 
@@ -52,11 +52,11 @@ def test_a_broken_date_is_read_without_an_error(value):
     assert parsed is None or 0.0 <= parsed <= 60.0
 
 
-def test_a_date_in_the_past_is_no_pause():
+def test_y06_a_date_in_the_past_is_no_pause():
     assert parse_retry_after("Wed, 21 Oct 2015 07:28:00 GMT") == 0.0
 
 
-def test_a_date_far_ahead_is_a_minute():
+def test_y06_a_date_far_ahead_is_a_minute():
     assert parse_retry_after("Fri, 31 Dec 2100 23:59:59 GMT") == 60.0
 
 
@@ -75,7 +75,7 @@ def in_thirty_seconds() -> datetime:
     ids=["imf-fixdate", "rfc850", "asctime", "offset"],
 )
 @pytest.mark.usefixtures("_in_tokyo")
-def test_each_form_of_http_date_means_the_same_wherever_we_run(written):
+def test_y06_each_form_of_http_date_means_the_same_wherever_we_run(written):
     assert parse_retry_after(written(in_thirty_seconds())) == pytest.approx(30.0, abs=2.0)
 
 

@@ -93,7 +93,7 @@ def test_a_refusal_that_is_our_defect_or_setting_stops_everything(status, word):
 
 
 @pytest.mark.parametrize(("status", "word"), [(429, "rate-limited"), (503, "unavailable")])
-def test_what_was_not_accepted_is_not_sent_and_holds_everybody_back(status, word):
+def test_n02_what_was_not_accepted_is_not_sent_and_holds_everybody_back(status, word):
     outcome = sending(problem(status, word, retry_after_s=2.5))
     assert outcome == Outcome("not_sent", word, retry_after_s=2.5, service_failed=status == 503)
     assert outcome.hold_s == 2.5
@@ -101,7 +101,7 @@ def test_what_was_not_accepted_is_not_sent_and_holds_everybody_back(status, word
 
 @pytest.mark.parametrize("status", [500, 502, 504])
 @pytest.mark.parametrize("word", ["internal", "invalid-recipient", "validation"])
-def test_a_failure_of_the_service_is_unknown_whatever_it_says(status, word):
+def test_n01_a_failure_of_the_service_is_unknown_whatever_it_says(status, word):
     assert sending(problem(status, word)) == Outcome("unknown", word, service_failed=True)
 
 

@@ -93,7 +93,7 @@ def test_a_payment_that_fits_the_request_is_succeeded(status):
     assert paying(Answer(status, payment())) == Outcome("succeeded", None, "pay_1")
 
 
-def test_fields_that_the_contract_does_not_know_are_ignored():
+def test_y14_fields_that_the_contract_does_not_know_are_ignored():
     assert paying(Answer(201, payment(surprise={"a": 1}))).kind == "succeeded"
 
 
@@ -135,8 +135,16 @@ def test_a_payment_that_is_processing_is_asked_for_later():
     ],
 )
 @pytest.mark.parametrize("status", [200, 201, 202])
-def test_an_answer_that_does_not_fit_the_request_is_unknown_and_never_paid(status, body):
+def test_y13_y14_an_answer_that_does_not_fit_the_request_is_unknown_and_never_paid(status, body):
     assert paying(Answer(status, body)) == Outcome("unknown", "answer-does-not-fit", service_failed=True)
+
+
+@pytest.mark.parametrize("ask", ["pay", "look_up"])
+def test_y15_who_gets_the_answer_to_another_request_hangs_up(ask):
+    for body, times in ((payment(), 0), (payment(reference="another"), 1)):
+        client = StubClient(Answer(200, body if ask == "pay" else {"items": [body]}))
+        getattr(RestPayments(client), ask)(REQUEST)
+        assert client.hung_up == times
 
 
 def test_an_amount_of_one_is_not_the_same_as_true():
@@ -144,11 +152,11 @@ def test_an_amount_of_one_is_not_the_same_as_true():
     assert RestPayments(StubClient(Answer(201, payment(amount=True)))).pay(request).kind == "unknown"
 
 
-def test_a_request_that_was_not_delivered_is_not_sent():
+def test_y01_a_request_that_was_not_delivered_is_not_sent():
     assert paying(NotDelivered()) == Outcome("not_sent", "E_SERVICE_UNREACHABLE", service_failed=True)
 
 
-def test_a_request_without_an_answer_is_unknown():
+def test_y02_y03_a_request_without_an_answer_is_unknown():
     assert paying(NoAnswer()) == Outcome("unknown", "E_SERVICE_NO_ANSWER", service_failed=True)
 
 
@@ -162,7 +170,7 @@ def test_a_request_without_an_answer_is_unknown():
         (422, "amount-over-limit"),
     ],
 )
-def test_a_refusal_that_the_contract_calls_final_is_declined(status, word):
+def test_y09_a_refusal_that_the_contract_calls_final_is_declined(status, word):
     assert paying(problem(status, word)) == Outcome("declined", word)
     assert paying(problem(status, word, code="insufficient_funds")) == Outcome("declined", "insufficient_funds")
 
@@ -177,7 +185,7 @@ def test_a_refusal_that_the_contract_calls_final_is_declined(status, word):
         (404, "not-found"),
     ],
 )
-def test_a_refusal_that_is_our_defect_or_setting_stops_everything_and_leaves_the_payment_unsent(status, word):
+def test_y10_a_refusal_that_is_our_defect_or_setting_stops_everything_and_leaves_the_payment_unsent(status, word):
     assert paying(problem(status, word)) == Outcome("not_sent", word, stop=True, service_failed=True)
 
 
@@ -186,13 +194,13 @@ def test_a_refusal_without_a_problem_the_contract_knows_stops_everything(status)
     assert paying(Answer(status, {})) == Outcome("not_sent", f"http-{status}", stop=True, service_failed=True)
 
 
-def test_a_key_that_was_used_for_another_body_stops_everything_and_stays_in_doubt():
+def test_y08_a_key_that_was_used_for_another_body_stops_everything_and_stays_in_doubt():
     # something was sent under this key before: that nothing was charged is not proven
     answer = problem(422, "idempotency-key-reused")
     assert paying(answer) == Outcome("unknown", "idempotency-key-reused", stop=True, service_failed=True)
 
 
-def test_a_request_in_progress_waits_with_the_same_key():
+def test_y07_a_request_in_progress_waits_with_the_same_key():
     assert paying(problem(409, "request-in-progress", retry_after_s=2.0)) == Outcome(
         "unknown", "request-in-progress", retry_after_s=2.0
     )
@@ -211,7 +219,7 @@ def test_an_order_already_paid_by_something_else_stays_in_doubt(found):
     assert outcome.service_id is None
 
 
-def test_too_many_requests_is_not_sent_and_holds_everybody_back():
+def test_y06_too_many_requests_is_not_sent_and_holds_everybody_back():
     outcome = paying(problem(429, "rate-limited", retry_after_s=3.0))
     assert outcome == Outcome("not_sent", "rate-limited", retry_after_s=3.0)
     assert outcome.hold_s == 3.0
@@ -221,7 +229,7 @@ def test_too_many_requests_without_a_pause_is_not_sent():
     assert paying(problem(429, "rate-limited")) == Outcome("not_sent", "rate-limited")
 
 
-def test_an_unavailable_service_did_not_accept_the_payment():
+def test_y05_an_unavailable_service_did_not_accept_the_payment():
     outcome = paying(problem(503, "unavailable", retry_after_s=5.0))
     assert outcome == Outcome("not_sent", "unavailable", retry_after_s=5.0, service_failed=True)
     assert outcome.hold_s == 5.0
@@ -229,19 +237,19 @@ def test_an_unavailable_service_did_not_accept_the_payment():
 
 @pytest.mark.parametrize("status", [500, 502, 504, 505, 599])
 @pytest.mark.parametrize("word", ["internal", "unavailable", "validation", "payment-declined", "unauthorized"])
-def test_a_failure_of_the_service_is_unknown_whatever_it_says(status, word):
+def test_y04_a_failure_of_the_service_is_unknown_whatever_it_says(status, word):
     outcome = paying(problem(status, word, retry_after_s=4.0))
     assert outcome == Outcome("unknown", word, retry_after_s=4.0, service_failed=True)
     assert outcome.hold_s is None
 
 
-def test_a_503_that_is_not_the_services_own_word_is_unknown():
+def test_y05_a_503_that_is_not_the_services_own_word_is_unknown():
     # something on the way says so: the service may have the request
     assert paying(Answer(503, {})) == Outcome("unknown", "http-503", service_failed=True)
 
 
 @pytest.mark.parametrize("status", [100, 203, 204, 206, 301, 302, 304, 307, 308])
-def test_an_answer_the_contract_does_not_know_is_unknown(status):
+def test_y12_an_answer_the_contract_does_not_know_is_unknown(status):
     assert paying(Answer(status, payment())).kind == "unknown"
 
 
@@ -270,7 +278,7 @@ def test_a_look_up_that_finds_the_payment_says_what_became_of_it(found, kind):
     assert (outcome.kind, outcome.service_id) == (kind, "pay_1")
 
 
-def test_a_look_up_that_finds_only_another_reference_does_not_say_absent():
+def test_y13_a_look_up_that_finds_only_another_reference_does_not_say_absent():
     assert looking_up(page(payment(reference="another"))) == Outcome("unknown", "other-reference")
 
 

@@ -70,6 +70,7 @@ WITH due AS (
 )
 SELECT claimed.payment_id, claimed.customer_code, claimed.payment_method, claimed.amount, claimed.status,
        claimed.attempts, claimed.outcome_code, shares.order_ids, shares.order_amounts,
+       claimed.created_at < clock_timestamp() - interval '24 hours' AS is_old,
        card.import_row_number, card.personal
 FROM claimed
 CROSS JOIN LATERAL (

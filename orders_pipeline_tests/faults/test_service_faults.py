@@ -1,0 +1,231 @@
+"""Y02 to Y25 and N01 to N07: services that fail in every way they can, while orders are paid and customers told.
+
+Real answers over HTTP from the sandbox, and its own ledger to compare with. What each answer means by itself is in
+unit/test_rest.py and unit/test_notification_service.py, what a client makes of broken HTTP in pipeline/test_http_client.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import email.utils
+import time
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import pytest
+
+from orders_pipeline import breaker, notifications
+from orders_pipeline.clients import Profile
+from orders_pipeline.payments import settle
+from orders_pipeline.payments.settle import PaymentLedger
+from orders_pipeline.sandbox.options import Options
+from orders_pipeline.system import open_system
+from orders_pipeline.workers import working_on
+from orders_pipeline_tests.house import House, check_books, check_finished, open_house
+from orders_pipeline_tests.works import Works
+
+TIMEOUT_S = 0.6
+MODES: Mapping[str, dict[str, Any]] = {
+    "keys": {"guard_orders": False},
+    "keys,look-up": {"guard_orders": False},
+    "look-up": {"honour_keys": False, "guard_orders": False},
+}
+BAD_ANSWERS = {
+    "y02": ("timeout_before", "timeout_after"),
+    "y03": ("reset_before", "reset_after"),
+    "y04": ("error_before", "error_after"),
+    "y05": ("unavailable",),
+    "y06": ("rate_limited",),
+    "y12": ("malformed", "truncated", "empty", "html"),
+    "y13": ("wrong_body",),
+    "y14": ("wrong_types",),
+    "y16": ("dribble",),
+    "y17": ("huge",),
+    "y18": ("redirect",),
+    "y19": ("booked_late",),
+}
+EACH_BAD_ANSWER = [pytest.param(kind, id=f"{number}-{kind}") for number, kinds in BAD_ANSWERS.items() for kind in kinds]
+Open = Callable[..., contextlib.AbstractContextManager[Works]]
+
+
+@pytest.fixture(scope="module")
+def _module_house(server_url: str, template: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    with open_house(server_url, template, tmp_path_factory.mktemp("house")) as opened:
+        yield opened
+
+
+@pytest.fixture
+def open_works(_module_house: House, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
+    """A function that opens works with services that offer so much; failed calls are tried again almost at once."""
+    for module in (settle, notifications):
+        monkeypatch.setattr(module, "BACKOFF_S", 0.02)
+        monkeypatch.setattr(module, "MAX_BACKOFF_S", 0.1)
+    monkeypatch.setattr(settle, "LOOK_UP_WAIT_S", TIMEOUT_S + 0.3)
+    for name, seconds in (("FIRST_PROBE_S", 0.05), ("PROBE_S", 0.1), ("PATIENCE_S", 5.0)):
+        monkeypatch.setattr(breaker, name, seconds)
+    house = _module_house
+    client = f"{request.node.name[5:8]}-{zlib.crc32(request.node.name.encode())}"
+
+    @contextlib.contextmanager
+    def opened(capabilities: str = "keys,look-up", **options: Any) -> Iterator[Works]:
+        house.sandbox.change(**MODES.get(capabilities, {}), **options)
+        changes = {
+            "payment_capabilities": capabilities,
+            "payment_timeout_s": TIMEOUT_S,
+            "notification_timeout_s": TIMEOUT_S,
+            "payment_concurrency": 4,
+        }
+        with open_system(house.system.settings.model_copy(update=changes), house.system.endpoints) as system:
+            yield Works(house, system, client)
+
+    yield opened
+    house.sandbox.service.options = Options()
+    house.rows("DELETE FROM service_breakers")
+
+
+def once(kind: str) -> str:
+    """Return the faults under which the first try of each key goes wrong in one way."""
+    return f"{kind}=1,max_per_key=1,hang_s=1.2,late_s=0.4,retry_after=0"
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("kind", EACH_BAD_ANSWER)
+def test_y02_to_y19_a_first_try_that_goes_wrong_costs_nobody_a_second_charge(open_works: Open, kind: str, mode: str) -> None:
+    with open_works(mode, faults=once(kind), notification_faults={}) as works:
+        assert works.finish(works.receive(3))["orders"]["paid"] == 3
+
+
+DATE_IN_5_S = "in 5 s"
+RETRY_AFTER = [
+    ("2", 1.5, 2.0),
+    (DATE_IN_5_S, 3.0, 5.0),
+    ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0, 0.2),
+    ("86400", 59.0, 60.0),
+    ("", 0.0, 0.2),
+    ("-5", 0.0, 0.2),
+    ("soon", 0.0, 0.2),
+]
+
+
+@pytest.mark.parametrize(("fault", "number"), [("unavailable", "y05"), ("rate_limited", "y06")])
+@pytest.mark.parametrize(("said", "at_least_s", "at_most_s"), RETRY_AFTER)
+def test_y05_y06_a_pause_is_kept_in_whatever_form_it_is_asked_for(
+    open_works: Open, fault: str, number: str, said: str, at_least_s: float, at_most_s: float
+) -> None:
+    said = email.utils.formatdate(time.time() + 5, usegmt=True) if said == DATE_IN_5_S else said
+    # a date holds a comma, which the short form of faults cannot say
+    faults = {fault: 1, "retry_after": said}
+    with open_works(faults=faults, notification_faults={}) as works:
+        system, batch_id = works.system, works.receive(1)
+        works.prepare(batch_id)
+        settle.plan_batch(system.database, system.cipher, batch_id, Profile())
+        notifications.plan_batch(system.database, system.cipher, batch_id, Profile())
+        settle.BREAKER.prepare(system.database)
+        with working_on(system.database, batch_id, None) as worker:
+            able = system.payments.capabilities
+            ledger = PaymentLedger(system.database, system.cipher, worker, able, notifications.make_ready)
+            (claim,) = ledger.claim(1)
+            outcome = settle.settle_one(system.payments, claim)
+            ledger.record([(claim, outcome)])
+            waits_s = ledger.wait_s() or 0.0
+        assert at_least_s <= waits_s <= at_most_s
+        assert outcome.kind == "not_sent"
+        assert works.house.summary(batch_id)["orders"]["pending"] == 1  # it is no failure of the order
+
+
+def test_y15_the_answer_to_another_request_pays_nothing_and_its_connection_is_left(open_works: Open) -> None:
+    with open_works(faults="wrong_body=1,max_per_key=2", notification_faults={}) as works:
+        assert works.finish(works.receive(3))["orders"]["paid"] == 3
+
+
+def let_a_day_pass(works: Works, batch_id: str) -> None:
+    works.house.rows(
+        "UPDATE payments SET created_at = created_at - interval '25 hours', next_attempt_at = now() WHERE batch_id = %s",
+        batch_id,
+    )
+
+
+@pytest.mark.parametrize(("capabilities", "paid"), [("keys", 0), ("keys,look-up", 3)])
+def test_y20_a_key_that_the_service_may_have_forgotten_is_not_sent_again(
+    open_works: Open, monkeypatch: pytest.MonkeyPatch, capabilities: str, paid: int
+) -> None:
+    monkeypatch.setattr(settle, "MAX_ATTEMPTS", 1)
+    with open_works(capabilities, faults="reset_after=1", lookup_faults="unavailable=1", notification_faults={}) as works:
+        batch_id = works.receive(3)
+        works.work_off(batch_id)
+        assert works.house.sandbox.ledger(batch_id)["payments"]["count"] == 3
+        let_a_day_pass(works, batch_id)
+        works.house.sandbox.change(faults="", lookup_faults="", honour_keys=False)  # it has forgotten them
+        works.house.rows("DELETE FROM service_breakers")
+        works.work_off(batch_id)
+        works.work_off(batch_id)
+        summary, theirs = works.house.summary(batch_id), works.house.sandbox.ledger(batch_id)
+        assert (summary["orders"]["paid"], summary["orders"]["unknown"]) == (paid, 3 - paid)
+        assert (theirs["payments"]["count"], theirs["orders"]["paid_more_than_once"]) == (3, 0)
+
+
+def test_y21_a_service_that_is_down_for_long_is_asked_now_and_then_and_the_batch_is_finished_when_it_is_back(
+    open_works: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    down_s, probe_s = 3.0, 0.5  # ten minutes and half a minute, faster
+    monkeypatch.setattr(breaker, "PROBE_S", probe_s)
+    monkeypatch.setattr(breaker, "PATIENCE_S", 0.5)
+    with open_works(faults="unavailable=1,retry_after=0", notification_faults={}) as works:
+        batch_id, until = works.receive(40), time.monotonic() + down_s
+        attempts = works.house.sandbox.service._attempts
+        attempts.clear()
+        while time.monotonic() < until:
+            works.work_off(batch_id)
+        assert check_books(works.house, batch_id)["orders"]["pending"] == 40
+        claimed_before_it_opened = breaker.THRESHOLD + 4 * 4
+        assert sum(attempts.values()) <= claimed_before_it_opened + down_s / probe_s + 2
+        works.house.sandbox.change(faults="")
+        assert works.finish(batch_id)["orders"]["paid"] == 40
+
+
+def test_y25_a_look_up_that_lags_is_not_asked_before_it_can_know(open_works: Open) -> None:
+    lag_s = settle.LOOK_UP_WAIT_S - 0.3  # what was booked is seen after this, and nothing is looked up before
+    faults = "reset_after=1,max_per_key=1"
+    with open_works("look-up", faults=faults, notification_faults={}, lookup_lag_s=lag_s) as works:
+        assert works.finish(works.receive(3))["orders"]["paid"] == 3
+
+
+NOTICES = (
+    "timeout_before",
+    "timeout_after",
+    "reset_before",
+    "reset_after",
+    "error_before",
+    "error_after",
+    "malformed",
+    "empty",
+)
+
+
+@pytest.mark.parametrize("kind", [f"n01-{kind}" for kind in NOTICES] + ["n02-rate_limited", "n02-unavailable"])
+def test_n01_n02_a_customer_is_told_once_however_the_first_try_goes_wrong(open_works: Open, kind: str) -> None:
+    with open_works(notification_faults=once(kind[4:])) as works:
+        summary = works.finish(works.receive(3))
+        assert (summary["orders"]["paid"], summary["notifications"]["sent"]) == (3, 3)
+
+
+def test_n05_a_customer_who_cannot_be_told_is_a_failed_notification_of_a_paid_order(open_works: Open) -> None:
+    with open_works(templates=("another",)) as works:
+        batch_id = works.receive(3)
+        works.work_off(batch_id)
+        summary = check_finished(works.house, batch_id, "completed_with_errors")
+        assert (summary["orders"]["paid"], summary["notifications"]["failed"]) == (3, 3)
+
+
+def test_n07_while_nobody_can_be_told_payments_go_on_and_all_are_told_later(
+    open_works: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(breaker, "PATIENCE_S", 0.2)
+    with open_works(notification_faults="unavailable=1,retry_after=0") as works:
+        batch_id = works.receive(6)
+        works.work_off(batch_id)
+        summary = check_books(works.house, batch_id)
+        assert (summary["status"], summary["orders"]["paid"], summary["notifications"]["sent"]) == ("paused", 6, 0)
+        works.house.sandbox.change(notification_faults=None)
+        assert works.finish(batch_id)["notifications"]["sent"] == 6

@@ -1,0 +1,71 @@
+"""A client whose files go through all steps in this process, without Dagster: for tests of faults that strike on the way."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+
+from orders_pipeline import intake, reports
+from orders_pipeline.database import DatabaseUnavailable
+from orders_pipeline.settlement import settling
+from orders_pipeline.system import System
+from orders_pipeline_tests.commands import wait_for
+from orders_pipeline_tests.factories import order_row
+from orders_pipeline_tests.house import House, check_finished
+from orders_pipeline_tests.order_file import OrderFile
+
+
+def is_up(house: House) -> bool:
+    """Tell whether a house's database answers."""
+    with contextlib.suppress(psycopg.OperationalError):
+        return bool(house.rows("SELECT 1"))
+    return False
+
+
+@dataclass
+class Works:
+    """A client with files, and the system that takes them."""
+
+    house: House
+    system: System
+    client: str
+    tries: int = 0
+
+    def receive(self, orders: int) -> str:
+        """Bring a file, each order of a customer of its own, and return its batch."""
+        file = OrderFile("utf-8")
+        for number in range(orders):
+            reference = f"{self.client}-{number:04}"
+            file.add(order_row(client_order_ref=reference, customer_code=reference, order_date="", notify_channel="email"))
+        path = self.house.home / f"{self.client}.csv"
+        path.write_bytes(file.text.encode())
+        return self.house.receive(path, self.client)
+
+    def prepare(self, batch_id: str) -> None:
+        for step in (intake.stage_batch, intake.validate_batch, intake.load_batch):
+            step(self.system, batch_id)
+
+    def work_off(self, batch_id: str) -> None:
+        """Do all steps of a batch once, as its run does."""
+        self.tries += 1
+        self.prepare(batch_id)
+        with settling(self.system, batch_id, None) as settlement:
+            if settlement is not None:
+                settlement.start_notifying()
+                settlement.pay()
+                settlement.finish_notifying()
+        reports.finish_batch(self.system, batch_id)
+
+    def finish(self, batch_id: str) -> dict[str, Any]:
+        """Work off a batch, again while it breaks off, and return what it came to, the books being equal."""
+
+        def is_done() -> bool:
+            with contextlib.suppress(DatabaseUnavailable):
+                self.work_off(batch_id)
+            return is_up(self.house) and bool(self.house.summary(batch_id)["status"] == "completed")
+
+        wait_for(is_done, "the batch to be completed")
+        return check_finished(self.house, batch_id)
