@@ -34,12 +34,14 @@ class Works:
     client: str
     tries: int = 0
 
-    def receive(self, orders: int) -> str:
+    def receive(self, orders: int, notify_channel: str = "email") -> str:
         """Bring a file, each order of a customer of its own, and return its batch."""
         file = OrderFile("utf-8")
         for number in range(orders):
             reference = f"{self.client}-{number:04}"
-            file.add(order_row(client_order_ref=reference, customer_code=reference, order_date="", notify_channel="email"))
+            file.add(
+                order_row(client_order_ref=reference, customer_code=reference, order_date="", notify_channel=notify_channel)
+            )
         path = self.house.home / f"{self.client}.csv"
         path.write_bytes(file.text.encode())
         return self.house.receive(path, self.client)

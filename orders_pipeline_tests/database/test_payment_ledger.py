@@ -444,3 +444,13 @@ def test_a_waiting_time_is_never_negative(desk):
     planned(desk)
     with desk.working() as worker:
         assert desk.ledger(worker).wait_s() == 0.0
+
+
+def test_q08_a_state_that_this_version_does_not_know_is_left_alone(desk):
+    desk.batch()
+    desk.orders(order(1), order(2, customer_code="C-2"))
+    desk.plan()
+    desk.run("ALTER TABLE payments DROP CONSTRAINT payments_status_known")
+    desk.run("UPDATE payments SET status = 'of a later version' WHERE customer_code = 'C-2'")
+    with desk.working() as worker:
+        assert [claim.request.customer_code for claim in desk.ledger(worker).claim(10)] == ["C-1"]

@@ -79,10 +79,12 @@ POINTS = {
     "C19": Point("orders_pipeline.rate_limit:RateLimiter._take", dies_after=True),
     "C20": Point("orders_pipeline.batches:set_status", chosen=lambda _transaction, _batch, status, *_: status != "paying"),
 }
-KEY_POINTS = {
+# not on the way of a file: passed by `keys rotate` and `db migrate`
+OTHER_POINTS = {
     "C22": Point(f"{_TRANSACTION}.execute", dies_after=True, chosen=_statement("reseal_orders")),
     "C22c": Point("orders_pipeline.rotation:_reseal_orders", dies_after=True),
     "C22f": Point(_PUT, chosen=_artifact("accepted.parquet")),
+    "C24": Point(f"{_TRANSACTION}.script", dies_after=True),
 }
 
 
@@ -114,7 +116,7 @@ class _Strike:
 
 
 def _wrap(name: str, strike: Callable[[], None]) -> None:
-    point = (POINTS | KEY_POINTS)[name]
+    point = (POINTS | OTHER_POINTS)[name]
     module, _, place = point.function.partition(":")
     *owners, attribute = place.split(".")
     owner: Any = functools.reduce(getattr, owners, importlib.import_module(module))

@@ -1,4 +1,4 @@
-"""Q01 to Q05: the same work begun by several at once, or begun again, is done once."""
+"""Q01 to Q09: the same work begun by several at once, or begun again, is done once; work of several goes on side by side."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ from orders_pipeline_tests.commands import end, start, wait_for
 from orders_pipeline_tests.factories import order_row
 from orders_pipeline_tests.house import House, check_finished, open_house
 from orders_pipeline_tests.order_file import OrderFile
+from orders_pipeline_tests.works import Works
 
 CLIENT = "acme"
 EVERYBODY = 8
@@ -237,6 +238,24 @@ def test_q05_batches_worked_off_by_several_at_once_in_any_order_are_each_paid_on
     for batch_id in batch_ids:
         reports.finish_batch(house.system, batch_id)
         assert check_finished(house, batch_id)["orders"]["paid"] == 4
+
+
+def test_q09_a_small_batch_that_comes_after_a_big_one_is_finished_before_it(house: House) -> None:
+    house.sandbox.change(latency_ms=300)
+
+    def received(client: str, orders: int) -> str:
+        return Works(house, house.system, client).receive(orders, notify_channel="none")
+
+    big, small = received("q09big", 200), received("q09small", 3)
+    try:
+        at_once(house, [lambda system: work_off(system, big), lambda system: work_off(system, small)])
+    finally:
+        house.sandbox.change(latency_ms=0)
+    last = "SELECT max(settled_at) FROM payments WHERE batch_id = %s"
+    assert house.rows(last, small) < house.rows(last, big)
+    for batch_id in (big, small):
+        reports.finish_batch(house.system, batch_id)
+        check_finished(house, batch_id)
 
 
 def most_at_once(spans: Sequence[tuple[float, float]]) -> int:

@@ -7,6 +7,7 @@ point at its first, middle and last hit, and 300 random ones while services misb
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 from collections.abc import Callable, Mapping, Sequence
@@ -16,10 +17,12 @@ from typing import Any
 
 import pytest
 
+from orders_pipeline import migrations
+from orders_pipeline.database import Database
 from orders_pipeline.synthetic import write_sample
 from orders_pipeline_tests import commands
 from orders_pipeline_tests.faults.crash_points import COUNT, POINTS, VARIABLE
-from orders_pipeline_tests.house import House, check_finished, open_house
+from orders_pipeline_tests.house import House, check_finished, cloned_database, open_house
 
 CLIENT = "acme"
 ROWS = 30
@@ -175,6 +178,17 @@ def test_c02_to_c20_a_command_that_dies_at_a_point_is_gone_on_with(
     noted(asdict(trial) | figures)
     assert figures["killed"] == 1
     assert (figures["unknown"] > 0) == (mode == "neither" and point in IN_DOUBT)
+
+
+@pytest.mark.parametrize("hit", [1, 7])
+def test_c24_a_migration_that_is_killed_half_way_leaves_nothing_and_is_made_again(server_url: str, hit: int) -> None:
+    with cloned_database(server_url, "template0") as url, contextlib.closing(Database(url)) as database:
+        environment = {"ORDERS_DATABASE_URL": url.get_secret_value(), "LOOK_UP_WAIT_S": "2"}
+        killed = commands.end(commands.start(environment | {VARIABLE: f"C24:{hit}"}, "db", "migrate"))
+        assert killed.returncode == KILLED
+        assert migrations.pending(database) == [each.script for each in migrations.all_migrations()]
+        assert commands.call(environment, "db", "migrate").returncode == 0
+        assert migrations.pending(database) == []
 
 
 @pytest.mark.soak

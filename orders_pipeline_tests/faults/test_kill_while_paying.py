@@ -133,6 +133,30 @@ def test_c26_a_stop_in_the_middle_says_how_to_go_on_and_leaves_nothing_in_doubt(
     check_finished(house, batch_id)
 
 
+def everything(house: House) -> list[tuple[str, list[tuple[object, ...]]]]:
+    """Return what our tables say of orders, payments and notifications."""
+    return [
+        (table, house.rows(f"SELECT * FROM {table} ORDER BY {key}"))
+        for table, key in (("orders", "order_id"), ("payments", "payment_id"), ("notifications", "notification_id"))
+    ]
+
+
+def test_c27_a_worker_that_sleeps_for_longer_than_its_lease_wakes_up_and_writes_nothing(house: House) -> None:
+    house.sandbox.change(latency_ms=300)
+    with at_work(house, "import", sample(house, 90), "--client", CLIENT, ORDERS_PAYMENT_CONCURRENCY="2") as process:
+        wait_for(lambda: booked(house) >= 2 or process.poll() is not None, "two payments")
+        process.send_signal(signal.SIGSTOP)
+        (batch_id,) = batches_of(house)
+        house.rows("UPDATE workers SET lease_until = now() - interval '1 second'")
+        assert call(house.environment(), "resume", batch_id).returncode == 0
+        before = everything(house)
+        process.send_signal(signal.SIGCONT)
+        ended = end(process)
+    assert "Traceback" not in ended.stdout + ended.stderr
+    assert everything(house) == before
+    assert check_finished(house, batch_id)["orders"]["paid"] == 90
+
+
 def test_y22_a_service_that_fails_in_every_way_still_charges_every_order_once(house: House) -> None:
     kinds = ("error_before", "error_after", "timeout_after", "reset_before", "reset_after", "malformed", "rate_limited")
     faults = ",".join(f"{kind}=0.06" for kind in kinds)

@@ -53,7 +53,7 @@ WHERE claimed_by <> :worker_id AND workers.ended_at IS NULL
 -- Take due payments for a worker; what was planned is being sent from here on.
 WITH due AS (
     SELECT payment_id, status AS was FROM payments
-    WHERE batch_id = :batch_id AND settled_at IS NULL AND claimed_by IS NULL
+    WHERE batch_id = :batch_id AND settled_at IS NULL AND claimed_by IS NULL AND status IN ('planned', 'unknown')
       AND next_attempt_at <= clock_timestamp() AND attempts < :max_attempts
       AND (:retries OR attempts = 0)
     ORDER BY next_attempt_at, payment_id LIMIT :limit
