@@ -147,6 +147,7 @@ def final_status(row: Row[Any]) -> tuple[str, str | None]:
     if row.status == "rejected" or not row.rows_accepted:
         return "rejected", row.status_code
     for is_open, code in (
+        (row.ledgers_differ and open_orders(row), "E_LEDGERS_DIFFER"),
         (row.orders_unknown, "E_PAYMENT_UNKNOWN"),
         (row.orders_pending or row.orders_paying, "E_PAYMENT_UNAVAILABLE"),
         (open_notifications(row), "E_NOTIFICATION_UNAVAILABLE"),

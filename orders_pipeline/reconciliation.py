@@ -20,7 +20,7 @@ from typing import Any
 from sqlalchemy import Row
 
 from orders_pipeline import batches, closings, notifications
-from orders_pipeline.database import Transaction
+from orders_pipeline.database import Database, Transaction
 from orders_pipeline.payments.gateway import ListedPayment, ListFailed, PaymentGateway, PaymentPage
 from orders_pipeline.rejections import FileRejected
 from orders_pipeline.system import System
@@ -46,6 +46,12 @@ class NoList(Exception):
     """The Payment service offers no list to compare with."""
 
     code = "E_NO_PAYMENT_LIST"
+
+
+class UnknownFinding(Exception):
+    """There is no such finding to accept."""
+
+    code = "E_UNKNOWN_FINDING"
 
 
 @dataclass(frozen=True)
@@ -135,9 +141,17 @@ def open_findings(transaction: Transaction, batch_id: str | None) -> list[dict[s
             **row.detail,
             "first_seen_at": row.first_seen_at.isoformat(timespec="seconds"),
             "age_s": int(row.age_s),
+            "accepted": None if row.accepted_at is None else {"by": row.accepted_by, "why": row.accepted_why},
         }
         for row in transaction.rows("open_findings", batch_id=batch_id, limit=SHOWN_FINDINGS)
     ]
+
+
+def accept(database: Database, finding_id: int, *, accepted_by: str, why: str) -> None:
+    """Let an open finding hold up payments no more, because a person answers for it; raise UnknownFinding."""
+    with database.begin() as transaction:
+        if not transaction.execute("accept_finding", finding_id=finding_id, accepted_by=accepted_by, accepted_why=why):
+            raise UnknownFinding("E_UNKNOWN_FINDING: there is no open finding with this number that is not accepted yet")
 
 
 def _result(session: Transaction, scope: Scope, came_to: Mapping[str, Any]) -> Reconciled:

@@ -71,8 +71,16 @@ class Settlement:
         return self._notifying
 
     def pay(self) -> None:
-        """Drain the payments; what became of each is in the ledger."""
+        """Drain the payments; what became of each is in the ledger.
+
+        Nothing is paid while the service has charges that our ledger does not know.
+        """
         system = self._system
+        with system.database.begin() as transaction:
+            differ = batches.get(transaction, self._worker.batch_id).ledgers_differ
+        if differ:
+            self._paid.set()
+            return
         ledger = PaymentLedger(
             system.database,
             system.cipher,

@@ -42,8 +42,11 @@ def seconds_of(system: System, batch_id: str, stage: str) -> float:
 
 def paused(batch: Row[Any]) -> dg.Failure:
     """Return the failure that shows a paused batch as a failed step: running it again resumes the batch."""
+    if batch.ledgers_differ:
+        how = "goes on once the charges that our ledger does not know are gone or accepted: see reconcile"
+    else:
+        how = "goes on by itself once the service is back; re-execute from failure to go on now"
     return dg.Failure(
-        description=f"{batch.status_code}: the batch is paused, and goes on by itself once the service is back; "
-        "re-execute from failure to go on now",
+        description=f"{batch.status_code}: the batch is paused, and {how}",
         metadata={"open orders": batches.open_orders(batch), "open notifications": batches.open_notifications(batch)},
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -18,13 +19,29 @@ DAYS = 2
 @main.command()
 @click.argument("batch_id", metavar="[BATCH]", required=False)
 @click.option("--days", type=click.IntRange(1, 3660), help=f"Look so many days back; without a batch {DAYS} by default.")
+@click.option("--accept", "finding_id", type=int, metavar="FINDING", help="Answer for a finding, so that paying goes on.")
+@click.option("--why", help="Why it is accepted; kept with the finding.")
+@click.option("--who", default=getpass.getuser, show_default="you", help="Who accepts it.")
 @answers
-def reconcile(batch_id: str | None, days: int | None, *, as_json: bool) -> None:
+def reconcile(
+    batch_id: str | None, days: int | None, finding_id: int | None, why: str | None, who: str, *, as_json: bool
+) -> None:
     """Compare the payments of a batch, or of the last days, with the Payment service's list.
 
     A payment that is unknown here and final there is settled; nothing else is changed. Exit status 1: differences are open.
+    Charges that are not in our ledger, or twice at the service, hold up payments until they are gone or accepted.
     """
+    from orders_pipeline.reconciliation import accept
     from orders_pipeline.reconciliation import reconcile as compare
+
+    if finding_id is not None:
+        if not (why and why.strip() and who.strip()):
+            raise click.UsageError("say why the finding is accepted, with --why")
+        with opened() as system:
+            accept(system.database, finding_id, accepted_by=who.strip(), why=why.strip())
+        accepted = {"finding_id": finding_id, "accepted": {"by": who.strip(), "why": why.strip()}}
+        answer(accepted, lambda console, _: console.print(f"finding {finding_id} is accepted"), as_json=as_json)
+        return
 
     now = datetime.now(UTC)
     days = DAYS if days is None and batch_id is None else days
@@ -68,8 +85,9 @@ def _show_finding(console: Console, finding: Mapping[str, Any]) -> None:
     which = finding["payment_id"] or "no payment of ours"
     there = plain(finding["service_payment_id"] or "no payment there")
     console.print(
-        f"  {finding['code']:<16} {which} ({_side(finding['ours'])} here), {there} ({_side(finding['theirs'])} there), "
-        f"since {timedelta(seconds=finding['age_s'])}, batch {finding['batch_id'] or 'unknown'}"
+        f"  {finding['finding_id']:>6}  {finding['code']:<16} {which} ({_side(finding['ours'])} here), "
+        f"{there} ({_side(finding['theirs'])} there), since {timedelta(seconds=finding['age_s'])}, "
+        f"batch {finding['batch_id'] or 'unknown'}{', accepted' if finding['accepted'] else ''}"
     )
 
 

@@ -104,7 +104,7 @@ def test_d14_c_missing_here_charges_whose_rows_a_restored_database_does_not_have
     charge_id = books.charge_id(payment_id)
     books.let_time_pass()
     books.lose(payment_id)
-    assert found(books.compare()) == [("C_MISSING_HERE", None, charge_id, None, ("succeeded", 1000))]
+    assert found(books.compare()) == [("C_MISSING_HERE", payment_id, charge_id, None, ("succeeded", 1000))]
 
 
 def test_c_missing_here_a_charge_that_nobody_here_asked_for(books):

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import psycopg
 import pytest
 import requests
 from click.testing import CliRunner, Result
 
 from orders_pipeline.assets.reconciliation import LEDGERS_AGREE, reconciliation
 from orders_pipeline.cli import main
+from orders_pipeline.database import libpq_url
 from orders_pipeline.definitions import defs
 from orders_pipeline.schedules import daily_reconciliation
 from orders_pipeline.synthetic import write_sample
@@ -178,3 +180,86 @@ def test_every_night_at_three_in_japan_the_ledgers_are_compared():
     assert keys == {dg.AssetKey("reconciliation")}
     schedule = defs.resolve_schedule_def("daily_reconciliation")
     assert (schedule.cron_schedule, schedule.execution_timezone) == ("0 3 * * *", "Asia/Tokyo")
+
+
+# --- charges that our ledger has lost ---------------------------------------------------------------------------------
+
+
+PAID_TRACES = (
+    "DELETE FROM notification_orders USING orders WHERE orders.order_id = notification_orders.order_id AND batch_id = %s",
+    "DELETE FROM notifications WHERE batch_id = %s",
+    "DELETE FROM payment_orders USING orders WHERE orders.order_id = payment_orders.order_id AND batch_id = %s",
+    "DELETE FROM payments WHERE batch_id = %s",
+    "DELETE FROM batch_closings WHERE batch_id = %s",
+    "UPDATE orders SET status = 'pending' WHERE batch_id = %s",
+    "UPDATE batches SET status = 'loaded', finished_at = NULL WHERE batch_id = %s",
+)
+ALL_TRACES = (*PAID_TRACES, "DELETE FROM orders WHERE batch_id = %s", "DELETE FROM batches WHERE batch_id = %s")
+
+
+def lose(house: House, batch_id: str, statements: tuple[str, ...]) -> None:
+    """Put the database back to before something happened to a batch, as a backup has it: no rule is asked."""
+    with psycopg.connect(libpq_url(house.system.database.url), autocommit=True) as connection:
+        connection.execute("SET session_replication_role = replica")
+        for statement in statements:
+            connection.execute(statement.encode(), [batch_id])
+
+
+def charged(house: House) -> int:
+    return int(house.sandbox.ledger()["payments"]["succeeded"])
+
+
+def test_d14_after_a_restore_nothing_is_paid_again_until_a_person_answers_for_it(house, tmp_path):
+    house.sandbox.change(guard_orders=False)
+    batch_id = paid_batch(house, tmp_path, "restored")
+    lose(house, batch_id, PAID_TRACES)
+    before = charged(house)
+    assert reconcile("--days", "1").exit_code == 1
+    assert "E_LEDGERS_DIFFER" in str(house.run(batch_id))
+    assert (charged(house), house.summary(batch_id)["status_code"]) == (before, "E_LEDGERS_DIFFER")
+    for finding in answer("--days", "1")["open_findings"]:
+        said = reconcile("--accept", str(finding["finding_id"]), "--why", "given back by hand", "--who", "ops")
+        assert said.exit_code == 0, said.output
+    shown = answer("--days", "1")["open_findings"]
+    assert {json.dumps(each["accepted"]) for each in shown} == {'{"by": "ops", "why": "given back by hand"}'}
+    assert house.run(batch_id) is None
+    assert house.summary(batch_id)["status"] == "completed"
+
+
+def test_d14_after_a_restore_that_lost_a_whole_batch_no_other_is_paid_before_it_is_explained(house, tmp_path):
+    lost = paid_batch(house, tmp_path, "lost")
+    payment_ids = {
+        payment_id for (payment_id,) in house.rows("SELECT payment_id::text FROM payments WHERE batch_id = %s", lost)
+    }
+    lose(house, lost, ALL_TRACES)
+    findings = answer("--days", "1")["open_findings"]
+    assert {finding["payment_id"] for finding in findings} == payment_ids
+    assert {(finding["code"], finding["ours"]) for finding in findings} == {("C_MISSING_HERE", None)}
+    path = tmp_path / "next.csv"
+    write_sample(path, rows=5, seed=77, bad=0)
+    batch_id = house.receive(path, "next")
+    assert "E_LEDGERS_DIFFER" in str(house.run(batch_id))
+    assert house.sandbox.ledger(batch_id)["payments"]["succeeded"] == 0
+
+
+def test_a_charge_of_somebody_elses_holds_nobody_up(house, tmp_path):
+    body = {
+        "amount": 500,
+        "currency": "JPY",
+        "customer_code": "C-9",
+        "reference": "their-own-system-1",
+        "payment_method": {"type": "invoice"},
+        "allocations": [{"order_id": "x-1", "amount": 500}],
+    }
+    headers = {"Idempotency-Key": uuid.uuid4().hex}
+    assert requests.post(f"{house.sandbox.url}/v1/payments", json=body, headers=headers, timeout=10).status_code == 201
+    let_time_pass(house)
+    assert answer("--days", "1")["findings"]["open"] == {"C_MISSING_HERE": 1}
+    path = tmp_path / "orders.csv"
+    write_sample(path, rows=5, seed=78, bad=0)
+    check_finished(house, house.take(path, "unheld")["batch_id"])
+
+
+def test_only_an_open_finding_is_accepted_and_only_for_a_reason(house):
+    assert reconcile("--accept", "999999", "--why", "so", "--json").exit_code != 0
+    assert reconcile("--accept", "1").exit_code == 2

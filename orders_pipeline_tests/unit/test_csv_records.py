@@ -78,7 +78,7 @@ def written(row: list[str], quote_all: bool) -> str:
 )
 def test_numbers_lines_bytes_and_counts_are_right_for_any_rows(desk, rows, encoding, seed: random.Random, is_ended):
     inner = {"utf-8-sig": "utf-8", "utf-16": "utf-16-le"}.get(encoding, encoding)
-    rows = [*rows, ["A-9", "髙", "1"]]  # tells the encodings apart
+    rows = [*rows, ["A-9", "髙橋", "1"]]  # tells the encodings apart
     pieces = [(HEADER.strip(), seed.choice(TERMINATORS))]
     pieces += [(written(row, seed.random() < 0.3), seed.choice(TERMINATORS)) for row in rows]
     # a blank line that begins with LF behind a lone CR would be one terminator with it

@@ -133,7 +133,7 @@ SELECT batch_id, client_code, source_bytes, run_requests, payments_due, notifica
 FROM batches
 CROSS JOIN LATERAL (
     SELECT EXISTS (SELECT FROM payments WHERE payments.batch_id = batches.batch_id AND settled_at IS NULL
-                   AND next_attempt_at <= now()) AS payments_due,
+                   AND next_attempt_at <= now()) AND NOT ledgers_differ(batch_id) AS payments_due,
            EXISTS (SELECT FROM notifications WHERE notifications.batch_id = batches.batch_id
                    AND notifications.status IN ('ready', 'sending', 'unknown')
                    AND next_attempt_at <= now()) AS notifications_due,

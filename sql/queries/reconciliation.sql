@@ -27,15 +27,17 @@ CREATE TEMPORARY TABLE listed_payments (
     created_at         timestamptz NOT NULL,
     failure_code       text COLLATE "C",
     batch_id           text COLLATE "C",           -- as the service has it, if there is such a batch
+    lost_payment_id    uuid,                       -- written as we write reference and key, and we have no such payment
     allocations        jsonb                       -- yen by order, where the list gives them
 )
 
 -- name: insert_listed_payments
 -- A page of the list, each with the payment of ours whose reference or else whose key it has.
 INSERT INTO listed_payments (service_payment_id, reference_mark, payment_id, by_reference, amount, status, created_at,
-                             failure_code, batch_id, allocations)
+                             failure_code, batch_id, lost_payment_id, allocations)
 SELECT page.service_payment_id, page.reference_mark, coalesce(named.payment_id, keyed.payment_id),
        named.payment_id IS NOT NULL, page.amount, page.status, page.created_at, page.failure_code, batches.batch_id,
+       CASE WHEN named.payment_id IS NULL AND page.reference = page.key THEN page.reference END,
        CAST(page.allocations AS jsonb)
 FROM unnest(CAST(:service_payment_ids AS text[]), CAST(:reference_marks AS text[]), CAST(:references AS uuid[]),
             CAST(:keys AS uuid[]), CAST(:amounts AS bigint[]), CAST(:statuses AS text[]),
@@ -168,7 +170,7 @@ WITH pairs AS (  -- each payment of ours with what the service has for it: the o
         ('succeeded', 'succeeded'), ('refunded', 'refunded'), ('declined', 'failed'),
         ('planned', 'failed'), ('sending', 'processing'), ('unknown', 'processing'))
     UNION ALL
-    SELECT 'C_MISSING_HERE', batch_id, NULL, service_payment_id,
+    SELECT 'C_MISSING_HERE', batch_id, lost_payment_id, service_payment_id,
            jsonb_build_object('ours', NULL, 'theirs', jsonb_build_object('amount', amount, 'status', status)),
            created_at, created_at, created_at
     FROM listed_payments WHERE payment_id IS NULL AND status IN ('succeeded', 'processing')
@@ -228,7 +230,7 @@ SELECT (SELECT count(*) FROM payments
 -- name: open_findings
 -- The differences of a batch, or all, that nothing has settled yet, oldest first.
 SELECT finding_id, code, batch_id, payment_id, service_payment_id, detail, first_seen_at, last_seen_at,
-       extract(epoch FROM clock_timestamp() - first_seen_at) AS age_s
+       accepted_at, accepted_by, accepted_why, extract(epoch FROM clock_timestamp() - first_seen_at) AS age_s
 FROM reconciliation_findings
 WHERE closed_at IS NULL AND (CAST(:batch_id AS text) IS NULL OR batch_id = :batch_id)
 ORDER BY first_seen_at, finding_id LIMIT :limit
@@ -274,3 +276,8 @@ INSERT INTO batch_closings (batch_id, source_sha256, rows_total, rows_accepted, 
 VALUES (:batch_id, :source_sha256, :rows_total, :rows_accepted, :rows_rejected, :rows_blank, :orders_paid,
         :orders_declined, :amount_accepted, :amount_paid, :amount_declined, :amount_at_service,
         CAST(:differences AS text[]), :figures_sha256)
+
+-- name: accept_finding
+-- A person answers for an open difference: it does not hold up payments any more.
+UPDATE reconciliation_findings SET accepted_at = now(), accepted_by = :accepted_by, accepted_why = :accepted_why
+WHERE finding_id = :finding_id AND closed_at IS NULL AND accepted_at IS NULL
