@@ -576,6 +576,14 @@ def test_a_difference_is_one_open_finding(desk):
         desk.run("INSERT INTO reconciliation_findings OVERRIDING SYSTEM VALUE SELECT * FROM reconciliation_findings")
 
 
+@breaks("reconciliation_findings_accepted_by_somebody")
+@pytest.mark.parametrize("accepted", ["accepted_at = now()", "accepted_by = 'ops', accepted_why = 'so'"])
+def test_a_finding_is_accepted_at_a_time_by_somebody_for_a_reason(desk, accepted):
+    desk.run(FINDING, "C_MISSING_HERE", "p", None, None, None)
+    with refused_by("reconciliation_findings_accepted_by_somebody"):
+        desk.run(f"UPDATE reconciliation_findings SET {accepted}")
+
+
 @breaks("batch_closings_pkey", "batch_closings_batch_id_fkey", "batch_closings_agree")
 def test_a_closing_record_is_of_a_batch_that_exists_and_agrees_or_says_what_differs(desk):
     desk.batch("b")

@@ -47,11 +47,10 @@ def test_a_staged_file_is_for_its_owner_only(desk):
     assert stat.S_IMODE(desk.staged.stat().st_mode) == 0o600
 
 
-def test_a_refused_file_leaves_an_earlier_staged_file_alone(desk):
-    desk.staged.write_bytes(b"earlier")
+def test_a_refused_file_leaves_nothing_staged(desk):
     with pytest.raises(FileRejected):
         desk.stage(HEADER)
-    assert desk.staged.read_bytes() == b"earlier"
+    assert not desk.staged.exists()
 
 
 @pytest.mark.parametrize("data", [b"", b"\xef\xbb\xbf", b"\xff\xfe", b"\n\r\n \r\n", b"\x1a", b",,\r\n,,\r\n", b"\r"])
