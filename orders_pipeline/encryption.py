@@ -13,8 +13,8 @@ import base64
 import binascii
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import IO, Self
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import IO, Self, TypeAlias
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -26,7 +26,10 @@ NONCE_BYTES = 12
 FILE_MARK = b"\x89orders-sealed\x01"
 PIECE_BYTES = 1024 * 1024
 _TAG_BYTES = 16
+_SEALED = "kms:"
 _KEY_ID = re.compile(r"[A-Za-z0-9._-]{1,32}")
+
+OpenDataKey: TypeAlias = Callable[[str, bytes], bytes]
 
 
 class EncryptionKeysError(Exception):
@@ -61,17 +64,24 @@ class Cipher:
         self._current = current.encode("ascii")
 
     @classmethod
-    def from_setting(cls, text: SecretStr) -> Self:
-        """Read `id:base64,id2:base64`, the first being current; raise EncryptionKeysError if it is not that."""
+    def from_setting(cls, text: SecretStr, open_data_key: OpenDataKey | None = None) -> Self:
+        """Read `id:base64,id2:kms:base64`, the first being current; raise EncryptionKeysError if it is not that.
+
+        What is behind `kms:` is a data key in sealed form, which `open_data_key` opens.
+        """
         keys: dict[str, bytes] = {}
         for entry in text.get_secret_value().split(","):
             key_id, _, encoded = entry.strip().partition(":")
             if key_id in keys:
                 raise EncryptionKeysError("two encryption keys have the same id")
+            is_sealed = encoded.startswith(_SEALED)
+            if is_sealed and open_data_key is None:
+                raise EncryptionKeysError("an encryption key is sealed by KMS, but no key of KMS is set")
             try:
-                keys[key_id] = base64.b64decode(encoded, validate=True)
+                key = base64.b64decode(encoded.removeprefix(_SEALED), validate=True)
             except (binascii.Error, ValueError):
-                raise EncryptionKeysError("an encryption key is written id:base64") from None
+                raise EncryptionKeysError("an encryption key is written id:base64 or id:kms:base64") from None
+            keys[key_id] = open_data_key(key_id, key) if open_data_key is not None and is_sealed else key
         return cls(keys, next(iter(keys)))
 
     @property
@@ -168,7 +178,8 @@ def _piece_place(position: int, *, is_last: bool) -> bytes:
     return FILE_MARK + position.to_bytes(8) + bytes((is_last,))
 
 
-def new_key() -> str:
-    """Return a new random key as `id:base64`, the way the setting holds it."""
+def new_key(new_data_key: Callable[[str], bytes] | None = None) -> str:
+    """Return a new random key the way the setting holds it, sealed where `new_data_key` makes it for an id."""
     key_id = f"k{os.urandom(4).hex()}"
-    return f"{key_id}:{base64.b64encode(AESGCM.generate_key(8 * KEY_BYTES)).decode('ascii')}"
+    key = AESGCM.generate_key(8 * KEY_BYTES) if new_data_key is None else new_data_key(key_id)
+    return f"{key_id}:{'' if new_data_key is None else _SEALED}{base64.b64encode(key).decode('ascii')}"

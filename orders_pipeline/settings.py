@@ -49,6 +49,8 @@ class Settings(BaseSettings):
     reports_url: str | None = None
     ca_file: Path | None = None
     encryption_keys: SecretStr | None = None
+    kms_key_id: str | None = None
+    kms_endpoint_url: str | None = None
     clients_file: Path | None = None
     max_rows: Annotated[int, Field(ge=1)] = 10_000
     max_bytes: Annotated[int, Field(ge=1)] = 20 * MIB
@@ -87,7 +89,7 @@ REQUIRED_IN_PRODUCTION = (
     "encryption_keys",
 )
 
-HTTPS_IN_PRODUCTION = ("payment_url", "notification_url", "s3_endpoint_url")
+HTTPS_IN_PRODUCTION = ("payment_url", "notification_url", "s3_endpoint_url", "kms_endpoint_url")
 
 
 def load_settings() -> Settings:

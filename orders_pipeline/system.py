@@ -20,6 +20,7 @@ from orders_pipeline.csv_file import Limits
 from orders_pipeline.database import Database, private_url
 from orders_pipeline.encryption import Cipher, new_key
 from orders_pipeline.http_client import ServiceClient
+from orders_pipeline.kms import KeyService
 from orders_pipeline.notification_service import NotificationService
 from orders_pipeline.notifications import SERVICE
 from orders_pipeline.payments import PROVIDERS
@@ -98,7 +99,10 @@ def open_system(settings: Settings, endpoints: Endpoints) -> Iterator[System]:
             migrations.migrate(database)
         else:
             migrations.require_current(database)
-        cipher = Cipher.from_setting(settings.encryption_keys or development_key(settings.home))
+        kms = key_service(settings)
+        cipher = Cipher.from_setting(
+            settings.encryption_keys or development_key(settings.home), None if kms is None else kms.open_data_key
+        )
         yield System(
             settings=settings,
             endpoints=endpoints,
@@ -117,6 +121,13 @@ def open_system(settings: Settings, endpoints: Endpoints) -> Iterator[System]:
                 lease_s=settings.notification_timeout_s + 1.0,
             ),
         )
+
+
+def key_service(settings: Settings) -> KeyService | None:
+    """Return where data keys are made and opened, if one is set."""
+    if settings.kms_key_id is None:
+        return None
+    return KeyService(settings.kms_key_id, settings.kms_endpoint_url, settings.ca_file)
 
 
 def payment_client(settings: Settings, endpoints: Endpoints) -> ServiceClient:

@@ -10,6 +10,7 @@ import click
 from rich.console import Console
 
 from orders_pipeline.cli.answering import STOPPED, answer, answers, main, opened, words
+from orders_pipeline.settings import load_settings
 
 
 @main.group()
@@ -20,10 +21,14 @@ def keys() -> None:
 @keys.command()
 @answers
 def new(*, as_json: bool) -> None:
-    """Make a key, as ORDERS_ENCRYPTION_KEYS holds it; it is kept nowhere else."""
+    """Make a key for ORDERS_ENCRYPTION_KEYS, kept nowhere else; AWS KMS seals it if ORDERS_KMS_KEY_ID is set."""
     from orders_pipeline.encryption import new_key
+    from orders_pipeline.system import key_service
 
-    answer({"key": new_key()}, lambda _, made: click.echo(made["key"]), as_json=as_json)
+    kms = key_service(load_settings())
+    answer(
+        {"key": new_key(None if kms is None else kms.new_data_key)}, lambda _, made: click.echo(made["key"]), as_json=as_json
+    )
 
 
 @keys.command("list")

@@ -32,8 +32,8 @@ LIBRARIES = {
     "urllib3": {"http_client"},
     "cryptography": {"encryption"},
     "openpyxl": {"excel_file"},
-    "boto3": {"storage"},
-    "botocore": {"storage"},
+    "boto3": {"storage", "kms"},
+    "botocore": {"storage", "kms"},
     "psycopg": {"database"},
     "psycopg2": set(),
     "sqlalchemy": None,  # its Row is a type that use cases name; connecting is checked by itself
@@ -62,7 +62,7 @@ MEANING = {
     "errors",
 }
 # the outside world, each library in one module
-WORLD = {"database", "storage", "http_client", "encryption", "settings", "embedded", "sandbox"}
+WORLD = {"database", "storage", "http_client", "encryption", "kms", "settings", "embedded", "sandbox"}
 # commands: what a person starts, above everything
 COMMANDS = {"cli", "up", "demo", "doctor", "runs"}
 
