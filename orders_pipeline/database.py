@@ -231,6 +231,7 @@ class Database:
     def session(self) -> Iterator[Transaction]:
         """Open a connection of its own, each statement committed at once, for what ends with it: advisory locks."""
         with _translated(), self._engine.connect() as connection:
+            _driver(connection).patient = False
             connection.execution_options(isolation_level="AUTOCOMMIT")
             connection.detach()  # closed at the end instead of going back to the pool with its locks
             yield Transaction(connection)

@@ -75,6 +75,16 @@ def test_a_batch_with_a_worker_is_busy_and_a_lost_worker_is_none(desk):
         assert offered(desk) == [batch_id]
 
 
+@pytest.mark.parametrize(("requests", "is_offered"), [(1, True), (3, True), (4, False)])
+def test_c28_what_a_lost_worker_left_behind_is_offered_at_once_but_not_for_ever(desk, requests, is_offered):
+    batch_id = desk.batch(status="paying")
+    with desk.working() as worker:
+        assert offered(desk) == []
+        desk.run("UPDATE batches SET run_requests = %s, run_requested_at = now()", requests)
+        desk.give_up(worker)
+        assert offered(desk) == ([batch_id] if is_offered else [])
+
+
 def test_a_batch_that_is_being_staged_is_busy(desk: Desk, database: Database):
     batch_id = desk.batch(status="received")
     idle(desk)

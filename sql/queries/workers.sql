@@ -29,7 +29,7 @@ WHERE batch_id = :batch_id AND ended_at IS NULL
 RETURNING worker_id, run_id
 
 -- name: end_all_lost_workers
--- The same of all batches; what they left behind has been idle for long enough.
+-- The same of all batches; what they left behind is offered at once, unless it was asked for again and again already.
 WITH lost AS (
     UPDATE workers SET ended_at = now()
     WHERE ended_at IS NULL
@@ -40,7 +40,9 @@ WITH lost AS (
                      AND classid = :lock_class AND objid = worker_id)))
     RETURNING batch_id
 )
-UPDATE batches SET idle_since = now() - interval '1 day' FROM lost
+UPDATE batches SET idle_since = now() - interval '1 day',
+                   run_requested_at = CASE WHEN run_requests > 3 THEN run_requested_at END
+FROM lost
 WHERE batches.batch_id = lost.batch_id AND finished_at IS NULL
 
 -- name: note_idle_batches
