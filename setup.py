@@ -6,6 +6,7 @@ setup(
     packages=[
         "orders_pipeline",
         "orders_pipeline.assets",
+        "orders_pipeline.audit",
         "orders_pipeline.cli",
         "orders_pipeline.csv_file",
         "orders_pipeline.excel_file",

@@ -106,6 +106,11 @@ class Clients:
     def __init__(self, profiles: Mapping[str, Profile] | None = None) -> None:
         self._profiles = profiles
 
+    @property
+    def profiles(self) -> Mapping[str, Profile]:
+        """Return the profiles that are configured."""
+        return self._profiles or {}
+
     def profile(self, client_code: str) -> Profile:
         """Return the client's profile; raise FileRejected(F_UNKNOWN_CLIENT) for a client that is not configured."""
         if not CLIENT_CODE.fullmatch(client_code):

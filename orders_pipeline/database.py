@@ -11,6 +11,7 @@ import functools
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any, Self
@@ -193,11 +194,20 @@ def _with_columns(name: str, columns: Sequence[str]) -> bytes:
     return queries()[name].text.replace("{columns}", ", ".join(columns)).encode()
 
 
-class Database:
-    """A pool of connections to one PostgreSQL database."""
+@dataclass(frozen=True)
+class Introduction:
+    """Who works over a connection, for the audit; with it, a connection has the application's rights and no others."""
 
-    def __init__(self, url: SecretStr, *, pool_size: int = 8) -> None:
+    actor: str
+    origin: str  # the command or the run
+
+
+class Database:
+    """A pool of connections to one PostgreSQL database; without an introduction it has all rights of its login."""
+
+    def __init__(self, url: SecretStr, *, pool_size: int = 8, introduction: Introduction | None = None) -> None:
         self.url = url
+        self._introduction = introduction
         self._engine: Engine = create_engine(
             normalise_url(url.get_secret_value()),
             pool_size=pool_size,
@@ -221,7 +231,8 @@ class Database:
         try:
             with _translated(), self._engine.begin() as connection:
                 _driver(connection).patient = patient
-                yield Transaction(connection)
+                yield self._introduced(connection)
+                connection.info["introduced"] = True  # not after a rollback: that takes it back
         except DatabaseError as error:
             if error.sqlstate == READ_ONLY:  # every connection we keep leads there
                 self._engine.dispose()
@@ -234,7 +245,13 @@ class Database:
             _driver(connection).patient = False
             connection.execution_options(isolation_level="AUTOCOMMIT")
             connection.detach()  # closed at the end instead of going back to the pool with its locks
-            yield Transaction(connection)
+            yield self._introduced(connection)
+
+    def _introduced(self, connection: Connection) -> Transaction:
+        transaction = Transaction(connection)
+        if self._introduction is not None and not connection.info.get("introduced"):
+            transaction.execute("introduce", actor=self._introduction.actor, origin=self._introduction.origin)
+        return transaction
 
     def close(self) -> None:
         """Close every connection of the pool."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -62,6 +63,8 @@ class Cipher:
             raise EncryptionKeysError(f"an encryption key has {KEY_BYTES} bytes")
         self._keys = {key_id.encode("ascii"): AESGCM(key) for key_id, key in keys.items()}
         self._current = current.encode("ascii")
+        self.current = current
+        self.fingerprints = {key_id: hashlib.sha256(b"fingerprint|" + key).hexdigest()[:16] for key_id, key in keys.items()}
 
     @classmethod
     def from_setting(cls, text: SecretStr, open_data_key: OpenDataKey | None = None) -> Self:

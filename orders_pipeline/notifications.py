@@ -20,6 +20,7 @@ from typing import Any, Literal
 from sqlalchemy import Row
 
 from orders_pipeline import personal
+from orders_pipeline.audit import recording
 from orders_pipeline.breaker import Breaker
 from orders_pipeline.clients import Profile
 from orders_pipeline.database import Database, Transaction
@@ -101,6 +102,7 @@ def _plan(
         address = opened[ADDRESS_COLUMN[row.notify_channel]]
         alone = row.order_id if profile.notifications == "per_order" else None
         groups[row.customer_code, row.notify_channel, address, alone].append(row.order_id)
+    recording.read_personal(transaction, "to plan notifications", batch_id, len(rows))
     planned = [(str(uuid.uuid4()), key, order_ids) for key, order_ids in groups.items()]
     if planned:
         transaction.execute(
@@ -163,6 +165,7 @@ class NotificationLedger:
                 limit=allowed.calls,
                 retries=allowed.retries,
             )
+            recording.read_personal(transaction, "to notify", self._worker.batch_id, len(rows))
         return [self._read(row) for row in rows]
 
     def record(self, results: Sequence[tuple[NotificationClaim, Outcome]]) -> None:

@@ -21,6 +21,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from orders_pipeline import batches, reports
+from orders_pipeline.audit import recording
 from orders_pipeline.system import System
 
 HOST = "127.0.0.1"
@@ -33,7 +34,10 @@ def build_app(system: System) -> Starlette:
 
     def read(batch_id: str, name: str) -> bytes | None:
         with reports.report(system, batch_id, name) as path:
-            return None if path is None else path.read_bytes()
+            if path is None:
+                return None
+            recording.read_report(system.database, batch_id, reports.REPORTS[name], "browser")
+            return path.read_bytes()
 
     async def download(request: Request) -> Response:
         batch_id, file = request.path_params["batch_id"], request.path_params["file"]

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 
+from orders_pipeline.audit.recording import sign_in
 from orders_pipeline.settings import load_settings
 from orders_pipeline.system import Endpoints, System, join_endpoints, open_system
 
@@ -29,7 +30,10 @@ class SystemResource(dg.ConfigurableResource[System]):
     """Opens the system of the environment's settings for one run or tick."""
 
     @contextlib.contextmanager
-    def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[System]:  # noqa: ARG002
+    def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[System]:
         """Give the opened system and close it at the end."""
-        with open_system(load_settings(), process_endpoints()) as system:
+        origin = f"run {context.run_id}" if context.run_id else "daemon"
+        with open_system(load_settings(), process_endpoints(), origin) as system:
+            if context.run_id:
+                sign_in(system.database, system.clients, system.cipher)
             yield system

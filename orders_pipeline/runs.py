@@ -6,13 +6,14 @@ a schema beside ours. The job itself is defined in `jobs.py`.
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import dagster as dg
 
-from orders_pipeline.database import dagster_url
+from orders_pipeline.database import Database, dagster_url
 from orders_pipeline.partitions import LARGE, SIZE_TAG, batch_partitions
 from orders_pipeline.settings import Settings, export_environment
 from orders_pipeline.system import System
@@ -57,7 +58,8 @@ def prepare_dagster_home(system: System) -> None:
         config.write_text(
             CONFIG.format(max_concurrent_runs=places, size_tag=SIZE_TAG, large=LARGE, most_large=max(places - 1, 1))
         )
-    with system.database.begin() as transaction:
+    # as whoever logs in: Dagster's tables are none of the application's
+    with contextlib.closing(Database(system.endpoints.database_url)) as database, database.begin() as transaction:
         transaction.execute("create_dagster_schema")
     export_environment(
         DAGSTER_HOME=str(home),

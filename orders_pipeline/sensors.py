@@ -1,10 +1,11 @@
-"""The sensors: files that have arrived become batches, batches without a run get one, and stalled ones get another.
+"""The sensors: files that have arrived become batches, batches without a run get one, stalled ones another.
 
 Which files are new is decided in `landing.py`, which batches stand still in `sweep.py`; here a batch becomes a partition
 and a run request. A batch is offered until somebody works on it, so a lost tick or a run that never started loses nothing.
 """
 
 from collections.abc import Collection, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
@@ -14,6 +15,7 @@ from sqlalchemy import Row
 from orders_pipeline import landing, sweep
 from orders_pipeline.assets.boundary import safe_errors
 from orders_pipeline.assets.intake import uploaded
+from orders_pipeline.audit import sealing
 from orders_pipeline.jobs import process_batch
 from orders_pipeline.orphaned_runs import end_orphaned_runs
 from orders_pipeline.partitions import batch_partitions, tags_of
@@ -21,6 +23,7 @@ from orders_pipeline.system import System
 
 INTERVAL_S = 5
 SWEEP_INTERVAL_S = 10
+SEAL_INTERVAL_S = 60
 PATIENCE_S = 60.0  # a requested run may take this long to begin before it is looked for
 UNFINISHED = [
     DagsterRunStatus.QUEUED,
@@ -67,6 +70,22 @@ def stalled_sensor(context: dg.SensorEvaluationContext, system: dg.ResourceParam
         run_requests=requests,
         dynamic_partitions_requests=[batch_partitions.build_add_request(_batch_ids(requests))],
     )
+
+
+@dg.sensor(
+    minimum_interval_seconds=SEAL_INTERVAL_S,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Seals new audit records in blocks every minute; keeps the newest block's hash in the storage every hour.",
+)
+def audit_sensor(context: dg.SensorEvaluationContext, system: dg.ResourceParam[System]) -> dg.SkipReason:
+    """Seal what is new; the cursor is the hour in which a head was last kept."""
+    with safe_errors(system):
+        blocks = sealing.seal(system.database)
+        hour = f"{datetime.now(UTC):%Y-%m-%dT%H}"
+        if context.cursor != hour:
+            sealing.anchor(system.database, system.storage)
+            context.update_cursor(hour)
+    return dg.SkipReason(f"{blocks} new blocks of audit records")
 
 
 def _resumptions(instance: dg.DagsterInstance, system: System) -> list[dg.RunRequest]:

@@ -15,9 +15,10 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from orders_pipeline import embedded, migrations
+from orders_pipeline.audit.recording import os_user
 from orders_pipeline.clients import Clients, read_clients
 from orders_pipeline.csv_file import Limits
-from orders_pipeline.database import Database, private_url
+from orders_pipeline.database import Database, Introduction, private_url
 from orders_pipeline.encryption import Cipher, new_key
 from orders_pipeline.http_client import ServiceClient
 from orders_pipeline.kms import KeyService
@@ -90,19 +91,27 @@ def _embedded(stack: contextlib.ExitStack, settings: Settings, part: embedded.Pa
 
 
 @contextlib.contextmanager
-def open_system(settings: Settings, endpoints: Endpoints) -> Iterator[System]:
-    """Open everything for one run, tick or command, and close it again; an embedded database gets its schema."""
-    with contextlib.closing(
-        Database(endpoints.database_url, pool_size=settings.notification_rate_per_s + SPARE_CONNECTIONS)
-    ) as database:
+def open_system(settings: Settings, endpoints: Endpoints, origin: str = "orders-pipeline") -> Iterator[System]:
+    """Open everything for one run, tick or command, and close it again; an embedded database gets its schema.
+
+    `origin` says in the audit what is at work.
+    """
+    with contextlib.closing(Database(endpoints.database_url)) as database:
         if settings.database_url is None:
             migrations.migrate(database)
         else:
             migrations.require_current(database)
-        kms = key_service(settings)
-        cipher = Cipher.from_setting(
-            settings.encryption_keys or development_key(settings.home), None if kms is None else kms.open_data_key
+    kms = key_service(settings)
+    cipher = Cipher.from_setting(
+        settings.encryption_keys or development_key(settings.home), None if kms is None else kms.open_data_key
+    )
+    with contextlib.closing(
+        Database(
+            endpoints.database_url,
+            pool_size=settings.notification_rate_per_s + SPARE_CONNECTIONS,
+            introduction=Introduction(os_user(), origin),
         )
+    ) as database:
         yield System(
             settings=settings,
             endpoints=endpoints,

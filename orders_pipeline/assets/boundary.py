@@ -10,6 +10,7 @@ import dagster as dg
 from sqlalchemy import Row
 
 from orders_pipeline import batches, errors
+from orders_pipeline.audit import recording
 from orders_pipeline.system import System
 
 GROUP = "batch"  # one group: the lineage page then shows every asset
@@ -24,6 +25,7 @@ def safe_errors(system: System) -> Iterator[None]:
         raise
     except Exception as error:  # noqa: BLE001 - the boundary
         description = errors.describe(error, system.settings.home)
+        recording.failed(system.database, error)
         raise dg.Failure(description=description) from None
 
 

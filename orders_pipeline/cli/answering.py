@@ -81,11 +81,18 @@ def _complain(error: Exception, *, as_json: bool) -> None:
 @contextlib.contextmanager
 def opened(settings: Settings | None = None) -> Iterator[System]:
     """Open the system for one command."""
+    from orders_pipeline.audit import recording
     from orders_pipeline.system import join_endpoints, open_system
 
     settings = settings or load_settings()
-    with join_endpoints(settings) as endpoints, open_system(settings, endpoints) as system:
-        yield system
+    origin = click.get_current_context().command_path
+    with join_endpoints(settings) as endpoints, open_system(settings, endpoints, origin) as system:
+        recording.sign_in(system.database, system.clients, system.cipher)
+        try:
+            yield system
+        except Exception as error:
+            recording.failed(system.database, error)
+            raise
 
 
 def answer(result: dict[str, Any], show: Callable[[Console, dict[str, Any]], None], *, as_json: bool) -> None:

@@ -100,11 +100,14 @@ def status(batch_id: str | None, limit: int, *, as_json: bool) -> None:
 
 def _copy_report(batch_id: str, name: str, target: Path | None) -> None:
     from orders_pipeline import reports
+    from orders_pipeline.audit import recording
 
     with opened() as system, reports.report(system, batch_id, name) as path:
         if path is None:
             complaints.print(f"batch {batch_id} has no such report: nothing was given back")
-        elif target is None:
+            return
+        recording.read_report(system.database, batch_id, reports.REPORTS[name], "command")
+        if target is None:
             with path.open("rb") as source:
                 shutil.copyfileobj(source, sys.stdout.buffer)
         else:

@@ -17,6 +17,7 @@ from typing import Any
 from sqlalchemy import Row
 
 from orders_pipeline import personal
+from orders_pipeline.audit import recording
 from orders_pipeline.breaker import Breaker
 from orders_pipeline.clients import Profile
 from orders_pipeline.database import Database, Transaction
@@ -63,6 +64,8 @@ def plan_batch(database: Database, cipher: Cipher, batch_id: str, profile: Profi
             PayableOrder(row.order_id, row.customer_code, row.payment_method, row.amount, _card(cipher, batch_id, row))
             for row in rows
         ]
+        cards = sum(bool(order.card) for order in orders)
+        recording.read_personal(transaction, "to plan payments", batch_id, cards)
         planned = [(str(uuid.uuid4()), payment) for payment in plan_payments(orders, profile.payments)]
         if planned:
             transaction.execute(
@@ -136,6 +139,8 @@ class PaymentLedger:
                 limit=allowed.calls,
                 retries=allowed.retries,
             )
+            cards = sum(row.payment_method == "card_on_file" for row in rows)
+            recording.read_personal(transaction, "to pay", self._worker.batch_id, cards)
         self._claimed += len(rows)
         return [self._read(row) for row in rows]
 

@@ -137,6 +137,16 @@ class FolderStorage:
             raise ObjectChanged
         return found
 
+    def keep(self, key: str, content: bytes, until: datetime) -> None:  # noqa: ARG002 - a folder keeps no promise
+        """Put the bytes and take our own right to write them away; whoever owns the folder can still remove them."""
+        self.put(key, content)
+        with _folder_errors():
+            self._path(key).chmod(0o400)
+
+    def kept(self, prefix: str) -> Iterator[str]:
+        """Return the keys beginning with `prefix`."""
+        return (stored.key for stored in self.list(prefix))
+
     @contextlib.contextmanager
     def local(self, key: str) -> Iterator[Path]:
         """Lend the file itself, or what it holds in memory where it is sealed."""

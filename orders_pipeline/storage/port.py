@@ -106,6 +106,12 @@ class Storage(Protocol):
     def put(self, key: str, source: Path | bytes) -> StoredObject:
         """Keep a file or bytes under `key`, whole or not at all, in place of what was there."""
 
+    def keep(self, key: str, content: bytes, until: datetime) -> None:
+        """Put bytes that nobody may replace or remove before `until`, as far as the store can see to that."""
+
+    def kept(self, prefix: str) -> Iterator[str]:
+        """Return the keys beginning with `prefix` of all that was ever kept, also where somebody has hidden it since."""
+
     def local(self, key: str) -> AbstractContextManager[Path]:
         """Lend a readable local file with the object's bytes; raise ObjectGone."""
 

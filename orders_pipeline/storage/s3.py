@@ -9,6 +9,7 @@ import contextlib
 import functools
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +151,43 @@ class S3Storage:
         if found is None:
             raise ObjectChanged
         return found
+
+    def keep(self, key: str, content: bytes, until: datetime) -> None:
+        """Put the bytes, locked until then where the bucket has Object Lock."""
+        lock = {"ObjectLockMode": "COMPLIANCE", "ObjectLockRetainUntilDate": until} if self._can_lock else {}
+        with _s3_errors():
+            self._client.put_object(
+                Bucket=self._bucket,
+                Key=self._full(key),
+                Body=content,
+                ChecksumAlgorithm="SHA256",
+                **lock,
+                **self._encryption,
+            )
+
+    @functools.cached_property
+    def _can_lock(self) -> bool:
+        from botocore.exceptions import ClientError  # noqa: PLC0415
+
+        with _s3_errors():
+            try:
+                answer = self._client.get_object_lock_configuration(Bucket=self._bucket)
+            except ClientError as error:
+                if error.response["Error"]["Code"] == "ObjectLockConfigurationNotFoundError":
+                    return False
+                raise
+        return bool(answer["ObjectLockConfiguration"].get("ObjectLockEnabled") == "Enabled")
+
+    def kept(self, prefix: str) -> Iterator[str]:
+        """Return the keys beginning with `prefix`, also those behind a delete marker."""
+        seen = ""
+        with _s3_errors():
+            pages = self._client.get_paginator("list_object_versions")
+            for answer in pages.paginate(Bucket=self._bucket, Prefix=self._prefix + prefix):
+                for entry in answer.get("Versions", ()):
+                    if entry["Key"] != seen:
+                        seen = entry["Key"]
+                        yield seen.removeprefix(self._prefix)
 
     @contextlib.contextmanager
     def local(self, key: str) -> Iterator[Path]:

@@ -19,7 +19,7 @@ DECLARE name regclass;
 BEGIN
     SET LOCAL session_replication_role = replica;  -- foreign keys and the rule that allocations stay
     FOR name IN SELECT oid FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace
-                AND relname <> 'flyway_schema_history'
+                AND relname NOT IN ('flyway_schema_history', 'audit_hash_key')
     LOOP
         EXECUTE 'DELETE FROM ' || name;
     END LOOP;

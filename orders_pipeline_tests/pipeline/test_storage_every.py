@@ -224,3 +224,13 @@ def test_a_reader_sees_the_old_or_the_new_object_and_never_a_mixture(store, tmp_
         seen += 1
         assert (tmp_path / "copy").read_bytes() in contents
     writer.join()
+
+
+def test_what_is_kept_is_listed_and_read_like_anything_else(store):
+    until = datetime.now(UTC) + timedelta(days=1)
+    store.keep("heads/1.json", b"kept", until)
+    store.put("headlines", b"put")
+    assert list(store.kept("heads/")) == ["heads/1.json"]
+    assert list(store.kept("none/")) == []
+    with store.local("heads/1.json") as path:
+        assert path.read_bytes() == b"kept"

@@ -132,7 +132,7 @@ def test_use_cases_do_not_know_the_edge_or_the_commands():
 
 def test_the_edge_reaches_the_outside_world_through_the_opened_system_only():
     allowed = {
-        "runs": {"database.dagster_url", "settings.Settings", "settings.export_environment"},
+        "runs": {"database.Database", "database.dagster_url", "settings.Settings", "settings.export_environment"},
         "resources": {"settings.load_settings"},
         "assets.settlement": {"database.DatabaseError"},  # an error is a value
     }

@@ -1,0 +1,73 @@
+"""Sealing: records become blocks whose heads are one chain; the newest head is kept where the database's owner has no say.
+
+A block is made of what can change no more: a record's transaction may end after one with a higher number, so sealing
+waits for all that were under way. What cannot be sealed now is sealed next time.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from datetime import UTC, datetime, timedelta
+
+from orders_pipeline.database import Database
+from orders_pipeline.storage import Storage
+
+HEADS = "audit/heads/"
+KEEP_HEADS = timedelta(days=8 * 366)  # as long as the longest-lived records
+PATIENCE_S = 10.0
+POLL_S = 0.05
+
+
+def seal(database: Database, patience_s: float = PATIENCE_S) -> int:
+    """Seal the records there are and return the number of blocks made; 0 where transactions under way go on too long."""
+    with database.begin() as transaction:
+        through = transaction.scalar("audit_last_id")
+        newest = transaction.row("last_seal")
+        if newest is not None and newest.through_id >= through:
+            return 0
+        # drawn after the number was read: whoever has drawn a lower number has a lower transaction too
+        own = transaction.scalar("own_transaction")
+    deadline = time.monotonic() + patience_s
+    while not _are_over(database, own):
+        if time.monotonic() > deadline:
+            return 0
+        time.sleep(POLL_S)
+    with database.begin() as transaction:
+        return int(transaction.scalar("audit_seal", through=through))
+
+
+def _are_over(database: Database, own: str) -> bool:
+    with database.begin() as transaction:
+        return bool(transaction.scalar("transactions_before_are_over", transaction=own))
+
+
+def anchor(database: Database, storage: Storage) -> bool:
+    """Keep the newest head in the storage, locked where it can be, and say whether it was not there yet.
+
+    Number and head are the object's name, so that no other content and no later version of it can say anything else.
+    """
+    with database.begin() as transaction:
+        newest = transaction.row("last_seal")
+    if newest is None:
+        return False
+    key = head_key(newest.block_no, newest.head)
+    if key in storage.kept(key):
+        return False
+    content = {"block_no": newest.block_no, "head": newest.head, "sealed_at": newest.sealed_at.isoformat()}
+    storage.keep(key, json.dumps(content).encode(), datetime.now(UTC) + KEEP_HEADS)
+    return True
+
+
+def head_key(block_no: int, head: str) -> str:
+    """Return the key under which a block's head is kept."""
+    return f"{HEADS}{block_no:012d}-{head}.json"
+
+
+def anchored_heads(storage: Storage) -> dict[int, set[str]]:
+    """Return all heads that were ever kept, by their blocks; a block with two was made twice."""
+    heads: dict[int, set[str]] = {}
+    for key in storage.kept(HEADS):
+        number, _, head = key.removeprefix(HEADS).removesuffix(".json").partition("-")
+        heads.setdefault(int(number), set()).add(head)
+    return heads

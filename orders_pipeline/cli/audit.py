@@ -1,0 +1,94 @@
+"""The commands of the audit: whether it is intact, and its records for other systems."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from orders_pipeline.cli.answering import STOPPED, answer, answers, complaints, main, opened
+
+CATEGORIES = ("authentication", "phi_access", "phi_modification", "administrative", "security")
+DAYS = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"])
+
+
+@main.group()
+def audit() -> None:
+    """The audit: who changed or read what, and when."""
+
+
+@audit.command()
+@answers
+def verify(*, as_json: bool) -> None:
+    """Look whether every record is as it was sealed; exit status 1, and the first one that is not, otherwise."""
+    from orders_pipeline.audit.recording import record
+    from orders_pipeline.audit.verifying import verify as look
+
+    with opened() as system:
+        found = look(system.database, system.storage)
+        with system.database.begin() as transaction:
+            if found.broken:
+                record(transaction, "security", "failure", "audit", detail=found.as_dict())
+            else:
+                record(transaction, "administrative", "verify", "audit", detail=found.as_dict())
+    answer(found.as_dict(), _show, as_json=as_json)
+    sys.exit(STOPPED if found.broken else 0)
+
+
+def _show(console: Console, found: Mapping[str, Any]) -> None:
+    console.print(
+        f"looked at  {found['records']:,} records in {found['blocks']:,} blocks, with {found['heads']:,} heads kept in the "
+        f"storage; {found['unsealed']:,} records wait to be sealed"
+    )
+    broken = found["broken"]
+    if broken is None:
+        console.print("the audit is intact")
+        return
+    where = [f"{name} {broken[key]}" for name, key in (("record", "event_id"), ("block", "block_no")) if broken[key]]
+    console.print(f"[red]{broken['what']}[/red]: {', '.join([*where, broken['row'] or '']).removesuffix(', ')}")
+
+
+@audit.command()
+@answers
+def seal(*, as_json: bool) -> None:
+    """Seal the records there are and keep the newest head in the storage; the daemon does so by itself."""
+    from orders_pipeline.audit import sealing
+
+    with opened() as system:
+        result = {"blocks": sealing.seal(system.database), "anchored": sealing.anchor(system.database, system.storage)}
+    answer(result, lambda console, each: console.print(f"{each['blocks']:,} blocks made"), as_json=as_json)
+
+
+@audit.command()
+@click.option("--from", "since", type=DAYS, help="Only records from then on (UTC).")
+@click.option("--to", "until", type=DAYS, help="Only records before then (UTC).")
+@click.option("--category", "categories", multiple=True, type=click.Choice(CATEGORIES), help="May be repeated; else all.")
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write to this file.")
+@answers
+def export(
+    since: datetime | None, until: datetime | None, categories: tuple[str, ...], output: Path | None, *, as_json: bool
+) -> None:
+    """Give out records as lines of JSON (Elastic Common Schema), one event for each row that was changed."""
+    from orders_pipeline.audit.exporting import export as lines
+    from orders_pipeline.audit.recording import record
+    from orders_pipeline.audit.records import CATEGORIES as ALL
+
+    wanted = [each for each in ALL if each in categories or not categories]
+    begin, end = (each and each.replace(tzinfo=UTC) for each in (since, until))
+    with opened() as system:
+        with system.database.begin() as transaction:
+            detail = {"categories": wanted, "from": begin and begin.isoformat(), "to": end and end.isoformat()}
+            record(transaction, "administrative", "export", "audit", detail=detail)
+        events = lines(system.database, begin, end, wanted)
+        with click.open_file("-" if output is None else str(output), "w", encoding="utf-8") as target:
+            count = 0
+            for count, line in enumerate(events, 1):  # noqa: B007 - counted
+                target.write(line + "\n")
+    if output is not None:
+        result = {"events": count, "output": str(output)}
+        answer(result, lambda _, each: complaints.print(f"{each['events']:,} events written", markup=False), as_json=as_json)

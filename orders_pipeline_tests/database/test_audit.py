@@ -1,0 +1,495 @@
+"""The audit in the database: every change recorded down to the field, sealed, only added to, and altered never unseen."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import random
+import threading
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from orders_pipeline.audit import recording, sealing
+from orders_pipeline.audit.exporting import export
+from orders_pipeline.audit.records import CATEGORIES
+from orders_pipeline.audit.sealing import anchor, seal
+from orders_pipeline.audit.verifying import Verified, verify
+from orders_pipeline.clients import Clients, Profile
+from orders_pipeline.database import Database, DatabaseError, Introduction
+from orders_pipeline.encryption import Cipher
+from orders_pipeline.storage import FolderStorage
+from orders_pipeline_tests.ledger_desk import Desk, order
+
+WATCHED = {
+    "batches",
+    "orders",
+    "rejections",
+    "corrections",
+    "payments",
+    "payment_orders",
+    "notifications",
+    "notification_orders",
+    "refunds",
+    "refund_orders",
+    "resolutions",
+    "reconciliation_findings",
+    "batch_closings",
+    "known_profiles",
+    "known_keys",
+}
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> FolderStorage:
+    return FolderStorage(tmp_path / "storage")
+
+
+def records(desk: Desk, **having: object) -> list[dict[str, Any]]:
+    rows = desk.run("SELECT * FROM audit_events ORDER BY event_id")
+    return [row for row in rows if all(row[name] == value for name, value in having.items())]
+
+
+def tamper(desk: Desk, *statements: str) -> None:
+    """Run statements as somebody who may switch the triggers off."""
+    with desk.connect() as connection:
+        for statement in ("SET session_replication_role = replica", *statements):
+            connection.execute(statement.encode())
+
+
+def replayed(desk: Desk, table: str) -> dict[str, dict[str, Any]]:
+    """Return a table's rows by their keys as the audit alone tells them."""
+    rows: dict[str, dict[str, Any]] = {}
+    for record in records(desk, entity=table):
+        for change in record["changes"]:
+            row = rows.setdefault(json.dumps(change["key"]), {})
+            for name, (before, after) in change["fields"].items():
+                assert row.get(name) == before, "what a field was before is what it was after the change before"
+                row[name] = after
+            if record["action"] == "delete":
+                assert not {name: value for name, value in rows.pop(json.dumps(change["key"])).items() if value is not None}
+    return {key: {name: value for name, value in row.items() if value is not None} for key, row in rows.items()}
+
+
+def present(desk: Desk, table: str, key: str, hashed: tuple[str, ...] = ()) -> dict[str, dict[str, Any]]:
+    with desk.connect() as connection:
+        connection.execute("SET timezone = 'UTC'")
+        rows = [row["row"] for row in connection.execute(f"SELECT to_json(t) AS row FROM {table} AS t".encode()).fetchall()]
+        for row in rows:
+            for name in hashed:
+                if row[name] is not None:
+                    (found,) = connection.execute("SELECT audit_hash(%s) AS hash", [row[name]]).fetchall()
+                    row[name] = found["hash"]
+    return {json.dumps({key: row[key]}): {name: value for name, value in row.items() if value is not None} for row in rows}
+
+
+def test_s13_every_table_of_the_business_is_watched_with_all_its_columns(desk):
+    for table in WATCHED:
+        source = desk.value("SELECT prosrc FROM pg_proc WHERE proname = %s", f"audit_{table}")
+        columns = desk.run("SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0", table)
+        assert not [each["attname"] for each in columns if f'"{each["attname"]}":' not in source], table
+    triggers = desk.run("SELECT tgrelid::regclass::text AS name FROM pg_trigger WHERE tgname = 'audit_update'")
+    assert {row["name"] for row in triggers} == WATCHED
+
+
+def test_s13_a_random_run_is_told_by_the_audit_alone(desk):
+    chance = random.Random(13)
+    batch = desk.batch()
+    ids = desk.orders(*(order(number, customer_code=f"C-{number % 7}") for number in range(1, 60)))
+    desk.plan()
+    changes = {
+        "orders": ("status", ["pending", "paying", "paid", "declined", "unknown"]),
+        "payments": ("outcome_code", ["a", "b", None]),
+        "notifications": ("attempts", [0, 1, 2]),
+        "batches": ("status_code", ["P_A", "P_B", None]),
+    }
+    before = {table: desk.value(f"SELECT count(*) FROM {table}") for table in changes}
+    assert all(before.values())
+    for _ in range(60):
+        table = chance.choice(list(changes))
+        column, values = changes[table]
+        desk.run(f"UPDATE {table} SET {column} = %s WHERE random() < 0.4", chance.choice(values))
+    desk.run("UPDATE orders SET status_changed_at = now() WHERE order_id = ANY (%s)", ids[:5])
+    for table, key, hashed in (
+        ("payments", "payment_id", ()),
+        ("notifications", "notification_id", ()),
+        ("batches", "batch_id", ("csv_source", "landing_key")),
+    ):
+        assert replayed(desk, table) == present(desk, table, key, hashed)
+    last = {row["order_id"]: row["status"] for row in desk.run("SELECT order_id, status FROM orders")}
+    told = dict.fromkeys(ids, "pending")
+    for record in records(desk, entity="orders", action="update"):
+        for change in record["changes"]:
+            was, now = change["fields"].get("status", (None, None))
+            if now is not None:
+                assert told[change["key"]["order_id"]] == was
+                told[change["key"]["order_id"]] = now
+    assert told == last
+    assert {record["batch_id"] for record in records(desk, category="phi_modification")} == {batch}
+
+
+def test_s13_a_deletion_is_recorded_with_what_was_there(desk):
+    (order_id,) = desk.orders(order())
+    desk.run("DELETE FROM orders")
+    (record,) = records(desk, entity="orders", action="delete")
+    (change,) = record["changes"]
+    assert change["key"] == {"order_id": order_id}
+    assert change["fields"]["amount"] == [1000, None]
+
+
+def test_s13_a_changed_key_shows_on_both_sides(desk):
+    desk.batch()
+    desk.run("UPDATE batches SET batch_id = 'other'")
+    changes = [change for record in records(desk, action="update") for change in record["changes"]]
+    assert sorted((change["fields"]["batch_id"] for change in changes), key=str) == [[desk.batch_id, None], [None, "other"]]
+
+
+def test_s13_an_emptied_table_is_recorded(desk):
+    desk.run("TRUNCATE corrections")
+    assert len(records(desk, entity="corrections", action="truncate")) == 1
+
+
+def test_s13_one_statement_is_one_record_of_a_thousand_rows(desk):
+    desk.batch()
+    desk.run(
+        "INSERT INTO orders (batch_id, import_row_number, csv_source, bulk_import_group, client_code, client_order_ref, "
+        "customer_code, amount, payment_method, notify_channel, personal) "
+        "SELECT %s, n, 'f', 'g', 'acme', 'R' || n, 'C', 1, 'invoice', 'none', '' FROM generate_series(1, 2500) AS n",
+        desk.batch_id,
+    )
+    desk.run("UPDATE orders SET status = 'paying'")
+    assert [each["rows"] for each in records(desk, entity="orders")] == [2500, 1000, 1000, 500]
+
+
+def test_s13_a_statement_that_changes_nothing_is_none(desk):
+    desk.batch()
+    desk.run("UPDATE batches SET status = status")
+    desk.run("UPDATE batches SET status = 'paying' WHERE false")
+    assert not records(desk, action="update")
+
+
+def test_s13_a_record_says_who_and_from_where(desk, database_url):
+    with contextlib.closing(Database(database_url, introduction=Introduction("alice", "run 7"))) as introduced:
+        for _ in range(2):
+            with contextlib.suppress(ZeroDivisionError), introduced.begin() as transaction:
+                recording.record(transaction, "administrative", "lost")
+                raise ZeroDivisionError
+        with introduced.begin() as transaction:
+            recording.record(transaction, "administrative", "first")
+        with introduced.begin() as transaction:
+            recording.record(transaction, "administrative", "second")
+        with introduced.session() as session:
+            recording.record(session, "administrative", "third")
+    found = records(desk)
+    assert [each["action"] for each in found] == ["first", "second", "third"]
+    assert {(each["actor"], each["origin"], each["login"]) for each in found} == {("alice", "run 7", "postgres")}
+    assert all(abs(each["at"] - datetime.now(UTC)) < timedelta(minutes=1) for each in found)
+
+
+def test_s13_who_does_not_introduce_itself_is_known_by_its_login(desk):
+    desk.batch()
+    (record,) = records(desk)
+    assert (record["actor"], record["origin"], record["login"]) == ("postgres", "unknown", "postgres")
+
+
+def test_s13_personal_values_are_not_in_the_audit(desk, database, storage):
+    desk.run(
+        "INSERT INTO batches (batch_id, client_code, csv_source, landing_key, bulk_import_group) "
+        "VALUES ('b', 'acme', 'planted.csv', 'acme/planted.csv', 'b')"
+    )
+    desk.batch_id = "b"
+    desk.orders(order())
+    desk.run("UPDATE orders SET personal = 'planted', csv_source = 'planted'")
+    desk.run("DELETE FROM orders")
+    seal(database)
+    lines = list(export(database, None, None, CATEGORIES))
+    assert len(lines) == 4
+    assert not [line for line in lines if "planted" in line or b"planted".hex() in line]
+    assert '"keyed:' in lines[0]
+
+
+def test_s13_changed_profiles_and_keys_are_recorded_with_what_they_were(desk, database):
+    one, two = Cipher({"k1": b"1" * 32}, "k1"), Cipher({"k1": b"1" * 32, "k2": b"2" * 32}, "k2")
+    recording.sign_in(database, Clients({"acme": Profile(), "gone": Profile()}), one)
+    recording.sign_in(database, Clients({"acme": Profile(), "gone": Profile()}), one)
+    first = records(desk)
+    recording.sign_in(database, Clients({"acme": Profile(max_rows=5)}), two)
+    later = [each for each in records(desk) if each["event_id"] > first[-1]["event_id"]]
+    assert [(each["entity"], each["action"], each["rows"]) for each in first if each["category"] != "authentication"] == [
+        ("known_profiles", "insert", 2),
+        ("known_keys", "insert", 1),
+    ]
+    profile = next(each for each in later if each["entity"] == "known_profiles" and each["action"] == "update")
+    (was, now), (other_was, other_now) = (profile["changes"][0]["fields"]["profile"], (None, 5))
+    assert (was["max_rows"], now["max_rows"]) == (other_was, other_now)
+    assert {(each["entity"], each["action"]) for each in later} >= {("known_profiles", "delete"), ("known_keys", "update")}
+    assert b"1" * 32 not in json.dumps([each["changes"] for each in later]).encode()
+    assert [each["action"] for each in records(desk, category="authentication")] == ["sign_in"] * 3
+
+
+def test_s15_the_application_may_read_the_audit_and_nothing_else(desk, database_url):
+    desk.batch()
+    with desk.connect() as connection:
+        connection.execute("SET ROLE orders_app")
+        assert connection.execute("SELECT count(*) AS n FROM audit_events").fetchall() == [{"n": 1}]
+    for statement in (
+        "INSERT INTO audit_events (category, action) VALUES ('security', 'forged')",
+        "UPDATE audit_events SET actor = 'other'",
+        "DELETE FROM audit_events",
+        "TRUNCATE audit_events",
+        "INSERT INTO audit_seals SELECT * FROM audit_seals",
+        "UPDATE audit_seals SET head = ''",
+        "DELETE FROM audit_seals",
+        "TRUNCATE audit_seals",
+        "SELECT * FROM audit_hash_key",
+        "ALTER TABLE audit_events DISABLE TRIGGER ALL",
+        "ALTER TABLE orders DISABLE TRIGGER ALL",
+        "DROP TABLE audit_events",
+        "SELECT setval('audit_events_event_id_seq', 1)",
+        "UPDATE flyway_schema_history SET checksum = 1",
+    ):
+        with desk.connect() as connection:
+            connection.execute("SET ROLE orders_app")
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                connection.execute(statement.encode())
+            connection.rollback()
+
+
+@pytest.mark.parametrize("table", ["audit_events", "audit_seals"])
+@pytest.mark.parametrize("statement", ["UPDATE {} SET category = 'security'", "DELETE FROM {}", "TRUNCATE {}"])
+def test_s15_even_the_owner_of_the_server_is_refused_at_first(desk, database, table, statement):
+    desk.batch()
+    seal(database)
+    with pytest.raises(psycopg.errors.InsufficientPrivilege, match="only added to"):
+        desk.run(statement.format(table))
+
+
+def test_s15_the_application_works_with_its_own_rights_whoever_logs_in(database_url):
+    with contextlib.closing(Database(database_url, introduction=Introduction("a", "b"))) as introduced:
+        with pytest.raises(DatabaseError) as refused, introduced.begin() as transaction:
+            transaction.script("SET LOCAL session_replication_role = replica")
+        assert refused.value.sqlstate == "42501"
+
+
+@pytest.fixture
+def sealed(desk: Desk, database: Database, storage: FolderStorage) -> Callable[[], Verified]:
+    """A function that verifies an audit of three blocks, of which all but the newest are anchored."""
+    desk.batch()
+    desk.orders(*(order(number) for number in range(1, 6)))
+    seal(database)
+    desk.run("UPDATE orders SET status = 'paying'")
+    seal(database)
+    anchor(database, storage)
+    desk.run("UPDATE orders SET status = 'paid' WHERE import_row_number < 4")
+    seal(database)
+    return lambda: verify(database, storage)
+
+
+def test_s14_an_audit_that_nobody_altered_is_intact(sealed, desk):
+    found = sealed()
+    assert found.broken is None
+    assert (found.records, found.unsealed, found.heads) == (desk.value("SELECT count(*) FROM audit_events"), 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("tampering", "what"),
+    [
+        ("UPDATE audit_events SET actor = 'nobody' WHERE event_id = {id}", "record altered"),
+        ("UPDATE audit_events SET at = at + interval '1 microsecond' WHERE event_id = {id}", "record altered"),
+        ("UPDATE audit_events SET changes = '[]' WHERE event_id = {id}", "record altered"),
+        ("UPDATE audit_events SET at = at - interval '3 days' WHERE event_id = {id}", "record missing"),
+        ("UPDATE audit_events SET category = 'security' WHERE event_id = {id}", "record missing"),
+        ("DELETE FROM audit_events WHERE event_id = {id}", "record missing"),
+    ],
+)
+def test_s14_the_first_altered_record_is_named(sealed, desk, tampering, what):
+    event_id = desk.value("SELECT event_id FROM audit_events WHERE entity = 'orders' AND action = 'update' LIMIT 1")
+    tamper(desk, tampering.format(id=event_id))
+    broken = sealed().broken
+    assert (broken.what, broken.event_id) == (what, event_id)
+
+
+def test_s14_records_that_changed_places_are_found(sealed, desk):
+    first, second = (row["event_id"] for row in desk.run("SELECT event_id FROM audit_events ORDER BY event_id LIMIT 2"))
+    tamper(
+        desk,
+        f"CREATE TEMPORARY TABLE swapped ON COMMIT DROP AS SELECT * FROM audit_events WHERE event_id IN ({first}, {second})",
+        f"DELETE FROM audit_events WHERE event_id IN ({first}, {second})",
+        f"UPDATE swapped SET event_id = {first} + {second} - event_id",
+        "INSERT INTO audit_events OVERRIDING SYSTEM VALUE SELECT * FROM swapped",
+    )
+    assert sealed().broken.event_id in (first, second)
+
+
+def test_s14_a_record_that_was_slipped_in_is_found(sealed, desk):
+    tamper(
+        desk,
+        "INSERT INTO audit_events (event_id, category, action) OVERRIDING SYSTEM VALUE VALUES (0, 'security', 'forged')",
+    )
+    broken = sealed().broken
+    assert (broken.what, broken.event_id) == ("record inserted", 0)
+
+
+@pytest.mark.parametrize(
+    ("tampering", "what"),
+    [
+        ("UPDATE audit_seals SET records = records + 1 WHERE block_no = 2", "block altered"),
+        ("UPDATE audit_seals SET digests = digests || digests WHERE block_no = 2", "block altered"),
+        ("UPDATE audit_seals SET head = sha256(head) WHERE block_no = 2", "block altered"),
+        ("DELETE FROM audit_seals WHERE block_no = 2", "block missing"),
+    ],
+)
+def test_s14_a_block_that_was_altered_or_taken_out_is_found(sealed, desk, tampering, what):
+    tamper(desk, tampering)
+    broken = sealed().broken
+    assert (broken.what, broken.block_no) == (what, 2)
+
+
+def test_s14_cutting_the_end_off_with_its_blocks_is_found_by_the_head_in_the_storage(sealed, desk, database, storage):
+    anchor(database, storage)
+    last = desk.value("SELECT max(block_no) FROM audit_seals")
+    tamper(
+        desk,
+        f"DELETE FROM audit_events WHERE event_id >= (SELECT first_id FROM audit_seals WHERE block_no = {last})",
+        f"DELETE FROM audit_seals WHERE block_no = {last}",
+    )
+    broken = sealed().broken
+    assert (broken.what, broken.block_no) == ("blocks missing at the end", last)
+
+
+def test_s14_a_chain_made_anew_is_found_by_the_head_in_the_storage(sealed, desk, database):
+    tamper(desk, "UPDATE audit_events SET actor = 'nobody'", "DELETE FROM audit_seals")
+    seal(database)
+    assert sealed().broken is not None
+
+
+@pytest.mark.parametrize("tampering", ["UPDATE orders SET amount = 1 {}", "DELETE FROM orders {}"])
+def test_s14_a_row_that_was_altered_past_the_audit_is_found(sealed, desk, tampering):
+    order_id = desk.value("SELECT order_id FROM orders WHERE import_row_number = 3")
+    tamper(desk, tampering.format(f"WHERE order_id = {order_id}"))
+    broken = sealed().broken
+    assert (broken.what, broken.row) == ("row altered", f"orders {order_id}")
+
+
+def test_s14_a_row_that_was_changed_before_everybodys_eyes_is_not_altered(sealed, desk, database):
+    desk.run("UPDATE orders SET personal = 'sealed anew' WHERE import_row_number = 3")
+    desk.run("UPDATE orders SET personal = 'sealed again' WHERE import_row_number IN (3, 4)")
+    desk.run("DELETE FROM orders WHERE import_row_number = 5")
+    seal(database)
+    assert sealed().broken is None
+
+
+def test_c21_a_seal_that_is_lost_half_way_is_made_next_time_without_a_gap(desk, database, storage):
+    desk.batch()
+    assert seal(database) == 1
+    desk.run("UPDATE batches SET status = 'paying'")
+    with desk.connect() as connection:
+        connection.execute("SELECT audit_seal((SELECT last_value FROM audit_events_event_id_seq))")
+        assert connection.execute("SELECT count(*) AS n FROM audit_seals").fetchall() == [{"n": 2}]
+        connection.rollback()
+    desk.run("UPDATE batches SET status = 'paused'")
+    assert seal(database) == 1
+    assert [row["block_no"] for row in desk.run("SELECT block_no FROM audit_seals ORDER BY block_no")] == [1, 2]
+    found = verify(database, storage)
+    assert (found.broken, found.records, found.unsealed) == (None, 3, 0)
+
+
+def test_c21_what_is_still_being_written_is_sealed_once_it_is_certain(desk, database, storage):
+    desk.batch()
+    with desk.connect() as slow:
+        slow.execute("UPDATE batches SET status_code = 'slow'")
+        desk.run("INSERT INTO known_profiles VALUES ('acme', '{}')")  # a higher number, committed first
+        assert seal(database, patience_s=0.2) == 0
+        slow.commit()
+    assert seal(database) == 1
+    found = verify(database, storage)
+    assert (found.broken, found.records, found.unsealed) == (None, 3, 0)
+
+
+def test_c21_two_sealers_at_once_make_each_block_once(desk, database, storage):
+    for number in range(5):
+        desk.batch(f"20260701-00000000000{number}")
+    threads = [threading.Thread(target=seal, args=[database]) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    found = verify(database, storage)
+    assert (found.broken, found.records, found.blocks) == (None, 5, 1)
+
+
+def test_a_day_and_a_category_are_never_in_one_block_with_another(desk, database):
+    desk.batch()
+    desk.orders(order())
+    with desk.connect() as connection:
+        connection.execute(
+            b"INSERT INTO audit_events (at, category, action) VALUES ('2026-02-28 23:59:59.999999+00', 'security', 'x'), "
+            b"('2026-03-01 00:00:00+00', 'security', 'x'), ('2026-03-01 08:59:59+09', 'security', 'x')"
+        )
+    seal(database)
+    found = desk.run("SELECT category, day::text, records FROM audit_seals WHERE category = 'security' ORDER BY day")
+    assert [(row["day"], row["records"]) for row in found] == [("2026-02-28", 2), ("2026-03-01", 1)]
+    assert desk.value("SELECT count(*) FROM audit_seals") == 4
+
+
+def test_a_head_is_kept_once(desk, database, storage):
+    assert not anchor(database, storage)
+    desk.batch()
+    seal(database)
+    assert [anchor(database, storage) for _ in range(2)] == [True, False]
+    (kept,) = storage.kept(sealing.HEADS)
+    assert kept == sealing.head_key(1, desk.value("SELECT encode(head, 'hex') FROM audit_seals"))
+
+
+def exported(lines: Iterator[str]) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in lines]
+
+
+def test_an_export_has_an_event_for_each_row_with_what_it_was_before_and_after(desk, database):
+    ids = desk.orders(order(1), order(2))
+    desk.run("UPDATE orders SET status = 'paying'")
+    found = exported(export(database, None, None, ["phi_modification"]))
+    updates = [each for each in found if each["event"]["action"] == "orders.update"]
+    assert [each["orders"]["key"] for each in updates] == [{"order_id": order_id} for order_id in ids]
+    assert {(each["orders"]["before"]["status"], each["orders"]["after"]["status"]) for each in updates} == {
+        ("pending", "paying")
+    }
+    assert len({each["event"]["id"] for each in found}) == len(found)
+    event = updates[0]
+    assert (event["event"]["kind"], event["event"]["category"], event["event"]["type"]) == (
+        "event",
+        ["database"],
+        ["change"],
+    )
+    assert datetime.fromisoformat(event["@timestamp"]).tzinfo is not None
+    assert event["labels"] == {"category": "phi_modification", "login": "postgres", "batch_id": desk.batch_id}
+    assert event["user"]["name"] == "postgres"
+
+
+def test_an_export_is_by_time_and_category(desk, database):
+    with desk.connect() as connection:
+        for hour in range(4):
+            connection.execute(
+                b"INSERT INTO audit_events (at, category, action) VALUES (%s, 'security', %s), (%s, 'phi_access', %s)",
+                [datetime(2026, 7, 1, hour, tzinfo=UTC), f"s{hour}", datetime(2026, 7, 1, hour, tzinfo=UTC), f"p{hour}"],
+            )
+    since, until = datetime(2026, 7, 1, 1, tzinfo=UTC), datetime(2026, 7, 1, 3, tzinfo=UTC)
+    found = exported(export(database, since, until, ["security"]))
+    assert [each["event"]["action"] for each in found] == ["system.s1", "system.s2"]
+    assert len(exported(export(database, since, until, CATEGORIES))) == 4
+
+
+def test_s13_opening_personal_columns_to_pay_and_to_notify_is_recorded(desk):
+    card = {"customer_name": "x", "email": "planted@example.com", "payment_token": "tok_12345678"}
+    desk.orders(order(1), order(2, payment_method="card_on_file", personal=card))
+    desk.plan()
+    with desk.working() as worker:
+        ledger = desk.ledger(worker)
+        ledger.begin()
+        assert ledger.claim(10)
+    found = [(each["detail"]["purpose"], each["rows"]) for each in records(desk, category="phi_access")]
+    assert found == [("to plan payments", 1), ("to plan notifications", 2), ("to pay", 1)]

@@ -1,0 +1,180 @@
+"""The audit as people and Dagster meet it: commands, downloads, runs, the sensor that seals, heads in a locked bucket."""
+
+from __future__ import annotations
+
+import json
+import socket
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+import requests
+from click.testing import CliRunner
+
+from orders_pipeline import report_server
+from orders_pipeline.audit.recording import os_user
+from orders_pipeline.audit.sealing import HEADS, anchor, seal
+from orders_pipeline.audit.verifying import verify
+from orders_pipeline.cli import main
+from orders_pipeline.encryption import Cipher
+from orders_pipeline.sensors import audit_sensor
+from orders_pipeline.storage import S3Storage
+from orders_pipeline_tests.factories import order_row
+from orders_pipeline_tests.house import House
+from orders_pipeline_tests.order_file import OrderFile
+from orders_pipeline_tests.s3_desk import open_s3
+
+
+@pytest.fixture(autouse=True)
+def _house_settings(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in house.environment().items():
+        monkeypatch.setenv(name, value)
+
+
+def order_file(folder: Path, *rows: dict[str, str]) -> Path:
+    made = OrderFile("utf-8")
+    for row in rows:
+        made.add(row)
+    return made.write(folder / "orders.csv")
+
+
+def call(*arguments: str, status: int = 0) -> str:
+    result = CliRunner().invoke(main, list(arguments))
+    assert result.exit_code == status, result.output
+    return result.stdout
+
+
+def records(house: House, after: int = 0) -> list[dict[str, Any]]:
+    rows = house.rows("SELECT to_json(e) FROM audit_events AS e WHERE event_id > %s ORDER BY event_id", after)
+    return [row for (row,) in rows]
+
+
+def newest(house: House) -> int:
+    return int(house.rows("SELECT coalesce(max(event_id), 0) FROM audit_events")[0][0])
+
+
+def test_s13_a_batch_and_all_its_commands_are_told_by_the_audit(house, tmp_path):
+    bad = order_row(client_order_ref="A-2", amount="0")
+    good = order_row(client_order_ref="A-1", customer_name="見本商店", notify_channel="email", email="planted@example.com")
+    output = call("import", str(order_file(tmp_path, good, bad)), "--client", "acme", "--json", status=3)
+    batch_id = json.loads(output)["batch_id"]
+    call("rejected", batch_id)
+    call("errors", batch_id, "-o", str(tmp_path / "errors.csv"))
+    with socket.create_server((report_server.HOST, 0)) as free:
+        port = free.getsockname()[1]
+    with report_server.serving(house.system, port) as url:
+        assert requests.get(f"{url}/batches/{batch_id}/rejected.csv", timeout=10).status_code == 200
+        assert requests.get(f"{url}/batches/{batch_id}/other.csv", timeout=10).status_code == 404
+    found = records(house)
+    assert {each["actor"] for each in found} == {os_user()}
+    assert {each["origin"] for each in found} >= {"main import", "main rejected", "main errors"}
+    downloads = [(each["entity"], each["detail"]["by"]) for each in found if each["action"] == "download"]
+    assert downloads == [("rejected.csv", "command"), ("errors.csv", "command"), ("rejected.csv", "browser")]
+    assert {each["batch_id"] for each in found if each["category"] == "phi_access"} == {batch_id}
+    purposes = {each["detail"]["purpose"] for each in found if each["action"] == "read"}
+    assert purposes == {"to plan notifications", "to notify"}
+    statuses = [
+        change["fields"]["status"][1]
+        for each in found
+        if each["entity"] == "batches"
+        for change in each["changes"]
+        if "status" in change["fields"]
+    ]
+    assert statuses == ["received", "staged", "validated", "loaded", "paying", "completed_with_errors"]
+    assert "planted" not in json.dumps(found)
+    assert "見本" not in json.dumps(found, ensure_ascii=False)
+
+
+def test_sealing_verifying_and_exporting_by_command(house, tmp_path):
+    call("audit", "seal")
+    found = json.loads(call("audit", "verify", "--json"))
+    assert found["intact"]
+    assert found["heads"] >= 1
+    assert "the audit is intact" in call("audit", "verify")
+    target = tmp_path / "audit.ndjson"
+    today = f"{datetime.now(UTC):%Y-%m-%d}"
+    call("audit", "export", "--from", today, "--category", "authentication", "-o", str(target))
+    lines = [json.loads(line) for line in target.read_text("utf-8").splitlines()]
+    assert {line["event"]["category"][0] for line in lines} == {"authentication"}
+    assert all(
+        line["process"]["title"].startswith("main ") or line["process"]["title"] == "orders-pipeline" for line in lines
+    )
+    assert call("audit", "export", "--from", "2199-01-01") == ""
+    (export,) = [each for each in records(house) if each["action"] == "export"][:1]
+    assert export["detail"]["categories"] == ["authentication"]
+
+
+def test_s14_a_broken_audit_is_a_complaint_and_a_security_event(house):
+    call("audit", "seal")
+    before = newest(house)
+    house.rows("SET session_replication_role = replica")
+    with_triggers_off = (
+        "DO $$ BEGIN SET LOCAL session_replication_role = replica; "
+        "UPDATE audit_events SET actor = '{}' WHERE event_id = {}; END $$"
+    )
+    actor, event_id = house.rows("SELECT actor, event_id FROM audit_events ORDER BY event_id LIMIT 1")[0]
+    house.rows(with_triggers_off.format("nobody", event_id))
+    try:
+        found = json.loads(call("audit", "verify", "--json", status=1))
+        assert (found["broken"]["what"], found["broken"]["event_id"]) == ("record altered", event_id)
+        assert f"record {event_id}" in call("audit", "verify", status=1)
+    finally:
+        house.rows(with_triggers_off.format(actor, event_id))
+    assert [each["action"] for each in records(house, before) if each["category"] == "security"] == ["failure"] * 2
+    call("audit", "verify")
+
+
+def test_s13_a_failure_that_may_be_an_attack_is_a_security_event(house, tmp_path, monkeypatch):
+    row = order_row(client_order_ref="B-1", notify_channel="email", email="planted@example.com")
+    before = newest(house)
+    batch_id = house.receive(order_file(tmp_path, row), "other")
+    reveal = Cipher.open
+    monkeypatch.setattr(Cipher, "open", lambda self, sealed, aad: reveal(self, sealed[:-1] + b"\0", aad))
+    assert "E_SEALED_TAMPERED" in str(house.run(batch_id))
+    found = [each for each in records(house, before) if each["category"] == "security"]
+    assert found
+    assert {each["detail"]["code"] for each in found} == {"E_SEALED_TAMPERED"}
+
+
+def test_the_sensor_seals_each_time_and_keeps_a_head_once_an_hour(house):
+    call("status")
+    context = dg.build_sensor_context(instance=house.instance, resources={"system": house.system})
+    assert isinstance(audit_sensor(context), dg.SkipReason)
+    kept = list(house.system.storage.kept(HEADS))
+    assert verify(house.system.database, house.system.storage).unsealed == 0
+    call("status")
+    audit_sensor(context)
+    assert verify(house.system.database, house.system.storage).unsealed == 0
+    assert list(house.system.storage.kept(HEADS)) == kept
+    assert context.cursor
+
+
+def test_s14_a_head_in_a_locked_bucket_stays_whoever_deletes_it(house):
+    with open_s3() as desk:
+        desk.raw.create_bucket(Bucket="locked", ObjectLockEnabledForBucket=True)
+        storage = S3Storage("locked", "orders", endpoint_url=desk.server_url, kms_key_id=None)
+        call("status")
+        seal(house.system.database)
+        assert anchor(house.system.database, storage)
+        (key,) = storage.kept(HEADS)
+        head = desk.raw.head_object(Bucket="locked", Key=f"orders/{key}")
+        assert head["ObjectLockMode"] == "COMPLIANCE"
+        assert head["ObjectLockRetainUntilDate"] > datetime.now(UTC) + timedelta(days=8 * 365)
+        storage.delete(key)
+        assert storage.head(key) is None
+        assert list(storage.kept(HEADS)) == [key]
+        (version,) = desk.raw.list_object_versions(Bucket="locked")["Versions"]
+        with pytest.raises(desk.raw.exceptions.ClientError):
+            desk.raw.delete_object(Bucket="locked", Key=version["Key"], VersionId=version["VersionId"])
+        assert verify(house.system.database, storage).broken is None
+
+
+def test_a_head_is_kept_in_a_bucket_without_lock_too(house):
+    with open_s3() as desk:
+        storage = S3Storage(desk.bucket(), "", endpoint_url=desk.server_url, kms_key_id=None)
+        call("status")
+        seal(house.system.database)
+        assert anchor(house.system.database, storage)
+        assert len(list(storage.kept(HEADS))) == 1
