@@ -63,7 +63,6 @@ class Cipher:
             raise EncryptionKeysError(f"an encryption key has {KEY_BYTES} bytes")
         self._keys = {key_id.encode("ascii"): AESGCM(key) for key_id, key in keys.items()}
         self._current = current.encode("ascii")
-        self.current = current
         self.fingerprints = {key_id: hashlib.sha256(b"fingerprint|" + key).hexdigest()[:16] for key_id, key in keys.items()}
 
     @classmethod

@@ -75,7 +75,8 @@ def error_of(result: Result) -> str:
 def everything(house: House) -> dict[str, object]:
     """Return the rows of every table but the audit's, and every file of the system, to be compared."""
     tables = house.rows(
-        "SELECT schemaname, tablename FROM pg_tables WHERE schemaname IN ('public', 'dagster') AND tablename <> 'audit_events'"
+        "SELECT schemaname, tablename FROM pg_tables"
+        " WHERE schemaname IN ('public', 'dagster') AND tablename <> 'audit_events'"
     )
     contents: dict[str, object] = {
         f"{schema}.{table}": sorted(map(str, house.rows(f'SELECT * FROM {schema}."{table}"'))) for schema, table in tables

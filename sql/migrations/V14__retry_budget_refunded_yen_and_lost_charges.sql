@@ -13,6 +13,8 @@ ALTER TABLE reconciliation_findings
     ADD CONSTRAINT reconciliation_findings_accepted_by_somebody
         CHECK (num_nonnulls(accepted_at, nullif(accepted_by, ''), nullif(accepted_why, '')) IN (0, 3));
 
+SELECT audit_watch('reconciliation_findings', 'administrative', '{accepted_why}');
+
 -- Whether paying a batch could charge what is charged already: one of its own charges is not in our ledger or there twice, or
 -- there are charges of ours of which nobody knows the batch any more.
 CREATE FUNCTION ledgers_differ(which text) RETURNS boolean STABLE LANGUAGE sql AS $$
