@@ -7,7 +7,7 @@ import dagster as dg
 from orders_pipeline.assets import ASSETS
 from orders_pipeline.jobs import process_batch, rotate_keys
 from orders_pipeline.resources import SystemResource
-from orders_pipeline.schedules import daily_reconciliation, reconcile
+from orders_pipeline.schedules import daily_reconciliation, daily_retention, reconcile, retain
 from orders_pipeline.sensors import audit_sensor, landing_sensor, stalled_sensor
 
 # What an asset fails with was made safe at its boundary; Dagster's own copy of the exception would name files and more.
@@ -17,8 +17,8 @@ _redacted.propagate = False
 
 defs = dg.Definitions(
     assets=ASSETS,
-    jobs=[process_batch, reconcile, rotate_keys],
-    schedules=[daily_reconciliation],
+    jobs=[process_batch, reconcile, retain, rotate_keys],
+    schedules=[daily_reconciliation, daily_retention],
     sensors=[landing_sensor, stalled_sensor, audit_sensor],
     resources={"system": SystemResource()},
     executor=dg.in_process_executor,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,6 +18,7 @@ from orders_pipeline.drain import persist
 
 POLL_S = 0.5  # a token in use shows the time of its release only once it is given back
 SHORTEST_WAIT_S = 0.001
+SPARE_S = 1.0  # what a token is lent for beyond the longest call
 
 
 class Stopped(Exception):
@@ -55,9 +57,12 @@ class RateLimiter:
 
     def _take(self, stop: threading.Event) -> _Token:
         while not stop.is_set():
+            asked = time.monotonic()
             taken = persist(self._try_to_take)
             if isinstance(taken, _Token):
-                return taken
+                if time.monotonic() - asked < SPARE_S:
+                    return taken
+                continue  # we slept meanwhile: when our call is made, the token may be another's
             stop.wait(max(min(taken, POLL_S), SHORTEST_WAIT_S))
         raise Stopped
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from orders_pipeline import embedded, report_server, runs
+from orders_pipeline.audit.recording import sign_in
 from orders_pipeline.http_client import NoAnswer, NotDelivered, ServiceClient
 from orders_pipeline.settings import Settings, export_environment
 from orders_pipeline.system import join_endpoints, open_system
@@ -66,7 +67,8 @@ def running(settings: Settings, port: int) -> Iterator[Places]:
         signal.signal(each, signal.default_int_handler)
     with contextlib.ExitStack() as stack:
         endpoints = stack.enter_context(join_endpoints(settings))
-        system = stack.enter_context(open_system(settings, endpoints))
+        system = stack.enter_context(open_system(settings, endpoints, "orders-pipeline up"))
+        sign_in(system.database, system.clients, system.cipher)
         runs.prepare_dagster_home(system)
         export_environment(ORDERS_REPORTS_URL=stack.enter_context(report_server.serving(system, port + 1)))
         if "://" not in settings.landing_location:

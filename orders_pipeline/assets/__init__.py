@@ -4,6 +4,17 @@ from orders_pipeline.assets.encryption_keys import encryption_keys
 from orders_pipeline.assets.intake import orders, staged_orders, uploaded_csv, validated_orders
 from orders_pipeline.assets.reconciliation import reconciliation
 from orders_pipeline.assets.report import batch_report
+from orders_pipeline.assets.retention import retention
 from orders_pipeline.assets.settlement import settlement
 
-ASSETS = (uploaded_csv, staged_orders, validated_orders, orders, settlement, batch_report, reconciliation, encryption_keys)
+ASSETS = (
+    uploaded_csv,
+    staged_orders,
+    validated_orders,
+    orders,
+    settlement,
+    batch_report,
+    reconciliation,
+    retention,
+    encryption_keys,
+)

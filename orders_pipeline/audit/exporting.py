@@ -8,14 +8,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
+from itertools import chain
 from types import MappingProxyType
 from typing import Any
 
-from orders_pipeline.audit.records import Category, Record, read_record
+from orders_pipeline.audit.records import RECORDS_AT_ONCE, Category, Record, read_parquet, read_record
 from orders_pipeline.database import Database
+from orders_pipeline.storage import Storage
 
 ECS_VERSION = "8.11.0"
-RECORDS_AT_ONCE = 1_000
 ECS_CATEGORY: Mapping[Category, str] = MappingProxyType(
     {
         "authentication": "authentication",
@@ -32,9 +33,30 @@ ECS_TYPE = MappingProxyType(
 
 
 def export(
-    database: Database, since: datetime | None, until: datetime | None, categories: Sequence[Category]
+    database: Database, storage: Storage, since: datetime | None, until: datetime | None, categories: Sequence[Category]
 ) -> Iterator[str]:
-    """Yield a line of JSON for each event from `since` to before `until`, in the order they were recorded."""
+    """Yield a line of JSON for each event from `since` to before `until`: first those that have left the database."""
+    for record in chain(_moved(database, storage, since, until, categories), _hot(database, since, until, categories)):
+        yield from (json.dumps(event, ensure_ascii=False) for event in events(record))
+
+
+def _moved(
+    database: Database, storage: Storage, since: datetime | None, until: datetime | None, categories: Sequence[Category]
+) -> Iterator[Record]:
+    with database.begin() as transaction:
+        blocks = transaction.rows("audit_moved_blocks", since=since, until=until, categories=list(categories))
+    for block in blocks:
+        with storage.local(block.key) as path:
+            for _, text in read_parquet(path):
+                record = read_record(text)
+                at = datetime.fromisoformat(record.at)
+                if (since is None or since <= at) and (until is None or at < until):
+                    yield record
+
+
+def _hot(
+    database: Database, since: datetime | None, until: datetime | None, categories: Sequence[Category]
+) -> Iterator[Record]:
     after = 0
     while True:
         with database.begin() as transaction:
@@ -46,8 +68,7 @@ def export(
                 categories=list(categories),
                 limit=RECORDS_AT_ONCE,
             )
-        for row in rows:
-            yield from (json.dumps(event, ensure_ascii=False) for event in events(read_record(row.record)))
+        yield from (read_record(row.record) for row in rows)
         if len(rows) < RECORDS_AT_ONCE:
             return
         after = rows[-1].event_id

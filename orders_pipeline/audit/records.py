@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from pathlib import Path
 from typing import Any, Literal, get_args
+
+import pyarrow.parquet as pq
 
 Category = Literal["authentication", "phi_access", "phi_modification", "administrative", "security"]
 CATEGORIES: tuple[Category, ...] = get_args(Category)
+RECORDS_AT_ONCE = 1_000
 ENTRY_BYTES = 40  # of a block's digests: 8 of the record's number, 32 of its SHA-256
 
 
@@ -33,6 +37,13 @@ class Record:
     digests: str | None  # hex
 
 
+def read_parquet(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield number and text of each record of a block that has left the database."""
+    with pq.ParquetFile(path) as file:
+        for chunk in file.iter_batches(RECORDS_AT_ONCE):
+            yield from zip(chunk.column("event_id").to_pylist(), chunk.column("record").to_pylist(), strict=True)
+
+
 def read_record(text: str) -> Record:
     """Return the record that a line of text is."""
     return Record(*json.loads(text))
@@ -51,6 +62,9 @@ class Block:
     through_id: int
     digests: bytes
     head: bytes
+    place: str  # hot, warm, cold or gone
+    key: str | None  # of the object in the storage
+    gone_too_early: bool
 
     @property
     def listed(self) -> dict[int, bytes]:

@@ -1,7 +1,8 @@
-"""The commands of the audit: whether it is intact, and its records for other systems."""
+"""The commands of the audit: whether it is intact, its records for other systems, how long they stay, and legal holds."""
 
 from __future__ import annotations
 
+import getpass
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -84,7 +85,7 @@ def export(
         with system.database.begin() as transaction:
             detail = {"categories": wanted, "from": begin and begin.isoformat(), "to": end and end.isoformat()}
             record(transaction, "administrative", "export", "audit", detail=detail)
-        events = lines(system.database, begin, end, wanted)
+        events = lines(system.database, system.storage, begin, end, wanted)
         with click.open_file("-" if output is None else str(output), "w", encoding="utf-8") as target:
             count = 0
             for count, line in enumerate(events, 1):  # noqa: B007 - counted
@@ -92,3 +93,77 @@ def export(
     if output is not None:
         result = {"events": count, "output": str(output)}
         answer(result, lambda _, each: complaints.print(f"{each['events']:,} events written", markup=False), as_json=as_json)
+
+
+@audit.command()
+@answers
+def retention(*, as_json: bool) -> None:
+    """Show how long records stay where, how many are where, and what is held."""
+    from orders_pipeline.retention import state
+
+    with opened() as system:
+        answer(state(system.database), _show_retention, as_json=as_json)
+
+
+def _show_retention(console: Console, found: Mapping[str, Any]) -> None:
+    for each in found["limits"]:
+        console.print(
+            f"{each['category']:<17} in the database {each['hot_until']}, warm until {each['warm_until']}, "
+            f"cold until {each['gone_after']}"
+        )
+    for each in found["places"]:
+        console.print(f"{each['category']:<17} {each['place']:<5} {each['records']:,} records in {each['blocks']:,} blocks")
+    for each in found["holds"]:
+        about = {name: each[name] for name in ("batch_id", "category", "from_day", "to_day") if each[name] is not None}
+        what = ", ".join(f"{name} {value}" for name, value in about.items()) or "everything"
+        console.print(f"hold {each['hold_id']}  {what}, by {each['placed_by']}: {each['reason']}", markup=False)
+
+
+@audit.command()
+@click.option("--batch", "batch_id", metavar="BATCH", help="Only what has records of this batch.")
+@click.option("--category", type=click.Choice(CATEGORIES), help="Only this category.")
+@click.option("--from", "from_day", type=click.DateTime(["%Y-%m-%d"]), help="Only days from this one on (UTC).")
+@click.option("--to", "to_day", type=click.DateTime(["%Y-%m-%d"]), help="Only days up to this one (UTC).")
+@click.option("--why", required=True, help="The reason; kept with the hold.")
+@click.option("--who", default=getpass.getuser, show_default="you", help="Who asks for it.")
+@answers
+def hold(
+    batch_id: str | None,
+    category: str | None,
+    from_day: datetime | None,
+    to_day: datetime | None,
+    why: str,
+    who: str,
+    *,
+    as_json: bool,
+) -> None:
+    """Keep audit records from moving or going, whatever their age, until the hold is released."""
+    from orders_pipeline.retention import Hold, place_hold
+
+    _check(why, who)
+    if from_day and to_day and to_day < from_day:
+        raise click.UsageError("--to is before --from")
+    about = Hold(batch_id, category, from_day and from_day.date(), to_day and to_day.date())
+    with opened() as system:
+        result = {"hold_id": place_hold(system.database, about, who.strip(), why.strip())}
+    answer(result, lambda console, each: console.print(f"hold {each['hold_id']} is placed"), as_json=as_json)
+
+
+@audit.command()
+@click.argument("hold_id", metavar="HOLD", type=int)
+@click.option("--why", required=True, help="The reason; kept with the hold.")
+@click.option("--who", default=getpass.getuser, show_default="you", help="Who releases it.")
+@answers
+def release(hold_id: int, why: str, who: str, *, as_json: bool) -> None:
+    """Release a hold: what is past its time moves or goes with the next retention run."""
+    from orders_pipeline.retention import release_hold
+
+    _check(why, who)
+    with opened() as system:
+        release_hold(system.database, hold_id, who.strip(), why.strip())
+    answer({"hold_id": hold_id}, lambda console, each: console.print(f"hold {each['hold_id']} is released"), as_json=as_json)
+
+
+def _check(why: str, who: str) -> None:
+    if not (why.strip() and who.strip()):
+        raise click.UsageError("say --why")

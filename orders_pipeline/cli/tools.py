@@ -57,11 +57,15 @@ def db() -> None:
 def migrate(*, as_json: bool) -> None:
     """Bring the schema up to date; does nothing when it is."""
     from orders_pipeline import migrations
+    from orders_pipeline.audit.recording import os_user, record
     from orders_pipeline.database import Database
     from orders_pipeline.system import join_endpoints
 
     with join_endpoints(load_settings()) as endpoints, contextlib.closing(Database(endpoints.database_url)) as database:
         applied = migrations.migrate(database)
+        if applied:
+            with database.begin() as transaction:
+                record(transaction, "administrative", "migrate", "schema", detail={"applied": applied, "by": os_user()})
     result = {"applied": applied}
     answer(result, lambda console, _: console.print("\n".join(applied) or "the schema is up to date"), as_json=as_json)
 

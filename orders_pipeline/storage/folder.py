@@ -137,11 +137,22 @@ class FolderStorage:
             raise ObjectChanged
         return found
 
-    def keep(self, key: str, content: bytes, until: datetime) -> None:  # noqa: ARG002 - a folder keeps no promise
-        """Put the bytes and take our own right to write them away; whoever owns the folder can still remove them."""
-        self.put(key, content)
+    def keep(
+        self,
+        key: str,
+        source: Path | bytes,
+        until: datetime,  # noqa: ARG002 - a folder keeps no promise
+        *,
+        seldom_read: bool = False,  # noqa: ARG002
+    ) -> None:
+        """Put it and take our own right to write it away; whoever owns the folder can still remove it."""
+        self.put(key, source)
         with _folder_errors():
             self._path(key).chmod(0o400)
+
+    def forget(self, key: str) -> None:
+        """Remove the file if it is there."""
+        self.delete(key)
 
     def kept(self, prefix: str) -> Iterator[str]:
         """Return the keys beginning with `prefix`."""

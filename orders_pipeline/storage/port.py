@@ -106,8 +106,11 @@ class Storage(Protocol):
     def put(self, key: str, source: Path | bytes) -> StoredObject:
         """Keep a file or bytes under `key`, whole or not at all, in place of what was there."""
 
-    def keep(self, key: str, content: bytes, until: datetime) -> None:
-        """Put bytes that nobody may replace or remove before `until`, as far as the store can see to that."""
+    def keep(self, key: str, source: Path | bytes, until: datetime, *, seldom_read: bool = False) -> None:
+        """Put a file or bytes that nobody may replace or remove before `until`, as far as the store can see to that."""
+
+    def forget(self, key: str) -> None:
+        """Remove what was kept under `key` with all its versions; raise ObjectDenied where a lock still keeps it."""
 
     def kept(self, prefix: str) -> Iterator[str]:
         """Return the keys beginning with `prefix` of all that was ever kept, also where somebody has hidden it since."""

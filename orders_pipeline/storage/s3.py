@@ -9,7 +9,7 @@ import contextlib
 import functools
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -152,18 +152,24 @@ class S3Storage:
             raise ObjectChanged
         return found
 
-    def keep(self, key: str, content: bytes, until: datetime) -> None:
-        """Put the bytes, locked until then where the bucket has Object Lock."""
-        lock = {"ObjectLockMode": "COMPLIANCE", "ObjectLockRetainUntilDate": until} if self._can_lock else {}
+    def keep(self, key: str, source: Path | bytes, until: datetime, *, seldom_read: bool = False) -> None:
+        """Upload in one request, locked until then where the bucket has Object Lock."""
+        options = self._encryption | {"ChecksumAlgorithm": "SHA256"}
+        if seldom_read:
+            options |= {"StorageClass": "GLACIER_IR"}
+        if self._can_lock and until > datetime.now(UTC):
+            options |= {"ObjectLockMode": "COMPLIANCE", "ObjectLockRetainUntilDate": until}
+        with _s3_errors(), contextlib.nullcontext(source) if isinstance(source, bytes) else source.open("rb") as body:
+            self._client.put_object(Bucket=self._bucket, Key=self._full(key), Body=body, **options)
+
+    def forget(self, key: str) -> None:
+        """Remove every version of the object and the marks of its deletion."""
+        full = self._full(key)
         with _s3_errors():
-            self._client.put_object(
-                Bucket=self._bucket,
-                Key=self._full(key),
-                Body=content,
-                ChecksumAlgorithm="SHA256",
-                **lock,
-                **self._encryption,
-            )
+            for answer in self._client.get_paginator("list_object_versions").paginate(Bucket=self._bucket, Prefix=full):
+                for entry in (*answer.get("Versions", ()), *answer.get("DeleteMarkers", ())):
+                    if entry["Key"] == full:
+                        self._client.delete_object(Bucket=self._bucket, Key=full, VersionId=entry["VersionId"])
 
     @functools.cached_property
     def _can_lock(self) -> bool:

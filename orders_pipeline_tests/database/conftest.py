@@ -19,7 +19,7 @@ DECLARE name regclass;
 BEGIN
     SET LOCAL session_replication_role = replica;  -- foreign keys and the rule that allocations stay
     FOR name IN SELECT oid FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace
-                AND relname NOT IN ('flyway_schema_history', 'audit_hash_key')
+                AND relname NOT IN ('flyway_schema_history', 'audit_hash_key', 'retention_limits', 'dagster_retention')
     LOOP
         EXECUTE 'DELETE FROM ' || name;
     END LOOP;

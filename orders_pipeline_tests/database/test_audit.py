@@ -6,6 +6,7 @@ import contextlib
 import json
 import random
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,15 +14,19 @@ from typing import Any
 
 import psycopg
 import pytest
+from pydantic import SecretStr
+from sqlalchemy import make_url
 
+from orders_pipeline import migrations
 from orders_pipeline.audit import recording, sealing
 from orders_pipeline.audit.exporting import export
 from orders_pipeline.audit.records import CATEGORIES
 from orders_pipeline.audit.sealing import anchor, seal
 from orders_pipeline.audit.verifying import Verified, verify
 from orders_pipeline.clients import Clients, Profile
-from orders_pipeline.database import Database, DatabaseError, Introduction
+from orders_pipeline.database import Database, DatabaseError, Introduction, libpq_url
 from orders_pipeline.encryption import Cipher
+from orders_pipeline.retention import retain
 from orders_pipeline.storage import FolderStorage
 from orders_pipeline_tests.ledger_desk import Desk, order
 
@@ -41,6 +46,9 @@ WATCHED = {
     "batch_closings",
     "known_profiles",
     "known_keys",
+    "retention_limits",
+    "dagster_retention",
+    "legal_holds",
 }
 
 
@@ -206,7 +214,7 @@ def test_s13_personal_values_are_not_in_the_audit(desk, database, storage):
     desk.run("UPDATE orders SET personal = 'planted', csv_source = 'planted'")
     desk.run("DELETE FROM orders")
     seal(database)
-    lines = list(export(database, None, None, CATEGORIES))
+    lines = list(export(database, storage, None, None, CATEGORIES))
     assert len(lines) == 4
     assert not [line for line in lines if "planted" in line or b"planted".hex() in line]
     assert '"keyed:' in lines[0]
@@ -260,7 +268,7 @@ def test_s15_the_application_may_read_the_audit_and_nothing_else(desk, database_
 
 
 @pytest.mark.parametrize("table", ["audit_events", "audit_seals"])
-@pytest.mark.parametrize("statement", ["UPDATE {} SET category = 'security'", "DELETE FROM {}", "TRUNCATE {}"])
+@pytest.mark.parametrize("statement", ["UPDATE {} SET category = 'security'", "DELETE FROM {}", "TRUNCATE {} CASCADE"])
 def test_s15_even_the_owner_of_the_server_is_refused_at_first(desk, database, table, statement):
     desk.batch()
     seal(database)
@@ -273,6 +281,54 @@ def test_s15_the_application_works_with_its_own_rights_whoever_logs_in(database_
         with pytest.raises(DatabaseError) as refused, introduced.begin() as transaction:
             transaction.script("SET LOCAL session_replication_role = replica")
         assert refused.value.sqlstate == "42501"
+
+
+@pytest.fixture
+def two_logins(server_url: str) -> Iterator[tuple[SecretStr, SecretStr]]:
+    """The URLs of a database for the login that owns and migrates it, and for the application's own."""
+    names = [f"{name}_{uuid.uuid4().hex[:12]}" for name in ("owner", "app", "house")]
+    owner, application, name = names
+    with psycopg.connect(libpq_url(SecretStr(server_url)), autocommit=True) as admin:
+        for statement in (
+            f"CREATE ROLE {owner} LOGIN CREATEROLE",
+            f"CREATE ROLE {application} LOGIN",
+            f"GRANT orders_audit, orders_app TO {owner}",
+            f"GRANT orders_app TO {application}",
+            f"CREATE DATABASE {name} OWNER {owner}",
+        ):
+            admin.execute(statement.encode())
+        url = make_url(server_url).set(database=name)
+        first, second = (url.set(username=login).render_as_string(hide_password=False) for login in (owner, application))
+        yield SecretStr(first), SecretStr(second)
+        for statement in (f"DROP DATABASE {name} WITH (FORCE)", f"DROP ROLE {owner}", f"DROP ROLE {application}"):
+            admin.execute(statement.encode())
+
+
+def test_s15_with_two_logins_nobody_the_application_can_become_may_touch_the_audit(template, two_logins, storage):
+    owner_url, application_url = two_logins
+    with contextlib.closing(Database(owner_url)) as owner:
+        migrations.migrate(owner)
+    with contextlib.closing(Database(application_url, introduction=Introduction("alice", "run 7"))) as application:
+        migrations.require_current(application)
+        desk = Desk(application)
+        desk.batch()
+        desk.orders(order(1), order(2))
+        desk.plan()
+        assert seal(application)
+        assert verify(application, storage).broken is None
+        retain(application, storage)
+    for statement in (
+        "SET ROLE orders_audit",
+        "DELETE FROM audit_events",
+        "ALTER TABLE orders DISABLE TRIGGER ALL",
+        "SET session_replication_role = replica",
+        "CREATE OR REPLACE FUNCTION audit_stays() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'",
+        "UPDATE retention_limits SET gone_after = '3 years'",
+    ):
+        with psycopg.connect(libpq_url(application_url)) as connection:
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                connection.execute(statement.encode())
+            connection.rollback()
 
 
 @pytest.fixture
@@ -379,6 +435,7 @@ def test_s14_a_row_that_was_changed_before_everybodys_eyes_is_not_altered(sealed
     desk.run("UPDATE orders SET personal = 'sealed anew' WHERE import_row_number = 3")
     desk.run("UPDATE orders SET personal = 'sealed again' WHERE import_row_number IN (3, 4)")
     desk.run("DELETE FROM orders WHERE import_row_number = 5")
+    assert sealed().broken is None  # also before that is sealed
     seal(database)
     assert sealed().broken is None
 
@@ -449,10 +506,10 @@ def exported(lines: Iterator[str]) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
-def test_an_export_has_an_event_for_each_row_with_what_it_was_before_and_after(desk, database):
+def test_an_export_has_an_event_for_each_row_with_what_it_was_before_and_after(desk, database, storage):
     ids = desk.orders(order(1), order(2))
     desk.run("UPDATE orders SET status = 'paying'")
-    found = exported(export(database, None, None, ["phi_modification"]))
+    found = exported(export(database, storage, None, None, ["phi_modification"]))
     updates = [each for each in found if each["event"]["action"] == "orders.update"]
     assert [each["orders"]["key"] for each in updates] == [{"order_id": order_id} for order_id in ids]
     assert {(each["orders"]["before"]["status"], each["orders"]["after"]["status"]) for each in updates} == {
@@ -470,7 +527,7 @@ def test_an_export_has_an_event_for_each_row_with_what_it_was_before_and_after(d
     assert event["user"]["name"] == "postgres"
 
 
-def test_an_export_is_by_time_and_category(desk, database):
+def test_an_export_is_by_time_and_category(desk, database, storage):
     with desk.connect() as connection:
         for hour in range(4):
             connection.execute(
@@ -478,9 +535,9 @@ def test_an_export_is_by_time_and_category(desk, database):
                 [datetime(2026, 7, 1, hour, tzinfo=UTC), f"s{hour}", datetime(2026, 7, 1, hour, tzinfo=UTC), f"p{hour}"],
             )
     since, until = datetime(2026, 7, 1, 1, tzinfo=UTC), datetime(2026, 7, 1, 3, tzinfo=UTC)
-    found = exported(export(database, since, until, ["security"]))
+    found = exported(export(database, storage, since, until, ["security"]))
     assert [each["event"]["action"] for each in found] == ["system.s1", "system.s2"]
-    assert len(exported(export(database, since, until, CATEGORIES))) == 4
+    assert len(exported(export(database, storage, since, until, CATEGORIES))) == 4
 
 
 def test_s13_opening_personal_columns_to_pay_and_to_notify_is_recorded(desk):

@@ -13,14 +13,16 @@ import pytest
 import requests
 from click.testing import CliRunner
 
-from orders_pipeline import report_server
+from orders_pipeline import report_server, runs
 from orders_pipeline.audit.recording import os_user
 from orders_pipeline.audit.sealing import HEADS, anchor, seal
 from orders_pipeline.audit.verifying import verify
 from orders_pipeline.cli import main
+from orders_pipeline.definitions import defs
 from orders_pipeline.encryption import Cipher
 from orders_pipeline.sensors import audit_sensor
 from orders_pipeline.storage import S3Storage
+from orders_pipeline_tests import commands
 from orders_pipeline_tests.factories import order_row
 from orders_pipeline_tests.house import House
 from orders_pipeline_tests.order_file import OrderFile
@@ -49,6 +51,11 @@ def call(*arguments: str, status: int = 0) -> str:
 def records(house: House, after: int = 0) -> list[dict[str, Any]]:
     rows = house.rows("SELECT to_json(e) FROM audit_events AS e WHERE event_id > %s ORDER BY event_id", after)
     return [row for (row,) in rows]
+
+
+def tamper(house: House, statement: str) -> None:
+    """Run a statement as somebody who may switch the triggers off."""
+    house.rows(f"DO $$ BEGIN SET LOCAL session_replication_role = replica; {statement}; END $$")
 
 
 def newest(house: House) -> int:
@@ -106,22 +113,32 @@ def test_sealing_verifying_and_exporting_by_command(house, tmp_path):
     assert export["detail"]["categories"] == ["authentication"]
 
 
+@pytest.mark.parametrize("point", ["C21", "C21s"])
+def test_c21_a_command_that_dies_while_it_seals_is_gone_on_with(house, point):
+    call("status")
+    before = house.rows("SELECT max(block_no) FROM audit_seals")
+    settings = house.environment(LOOK_UP_WAIT_S="1", CRASH=f"{point}:1")
+    assert commands.end(commands.start(settings, "audit", "seal")).returncode == -9
+    assert house.rows("SELECT max(block_no) FROM audit_seals") == before
+    call("audit", "seal")
+    found = json.loads(call("audit", "verify", "--json"))
+    assert (found["intact"], found["unsealed"]) == (True, 1)  # the command's own sign-in
+    numbers = [number for (number,) in house.rows("SELECT block_no FROM audit_seals ORDER BY block_no")]
+    assert numbers == list(range(1, len(numbers) + 1))
+
+
 def test_s14_a_broken_audit_is_a_complaint_and_a_security_event(house):
     call("audit", "seal")
     before = newest(house)
-    house.rows("SET session_replication_role = replica")
-    with_triggers_off = (
-        "DO $$ BEGIN SET LOCAL session_replication_role = replica; "
-        "UPDATE audit_events SET actor = '{}' WHERE event_id = {}; END $$"
-    )
+    changed = "UPDATE audit_events SET actor = '{}' WHERE event_id = {}"
     actor, event_id = house.rows("SELECT actor, event_id FROM audit_events ORDER BY event_id LIMIT 1")[0]
-    house.rows(with_triggers_off.format("nobody", event_id))
+    tamper(house, changed.format("nobody", event_id))
     try:
         found = json.loads(call("audit", "verify", "--json", status=1))
         assert (found["broken"]["what"], found["broken"]["event_id"]) == ("record altered", event_id)
         assert f"record {event_id}" in call("audit", "verify", status=1)
     finally:
-        house.rows(with_triggers_off.format(actor, event_id))
+        tamper(house, changed.format(actor, event_id))
     assert [each["action"] for each in records(house, before) if each["category"] == "security"] == ["failure"] * 2
     call("audit", "verify")
 
@@ -171,6 +188,28 @@ def test_s14_a_head_in_a_locked_bucket_stays_whoever_deletes_it(house):
         assert verify(house.system.database, storage).broken is None
 
 
+def test_s16_holds_are_placed_shown_and_released_by_command(house):
+    placed = json.loads(call("audit", "hold", "--batch", "b-1", "--from", "2026-01-01", "--why", "a claim", "--json"))
+    shown = json.loads(call("audit", "retention", "--json"))
+    (hold,) = shown["holds"]
+    assert (hold["hold_id"], hold["batch_id"], hold["from_day"], hold["to_day"]) == (
+        placed["hold_id"],
+        "b-1",
+        "2026-01-01",
+        None,
+    )
+    assert len(shown["limits"]) == 5
+    assert f"hold {placed['hold_id']}  batch_id b-1, from_day 2026-01-01" in call("audit", "retention")
+    call("audit", "hold", "--why", " ", status=2)
+    call("audit", "hold", "--from", "2026-01-02", "--to", "2026-01-01", "--why", "x", status=2)
+    call("audit", "release", str(placed["hold_id"]), "--why", "settled")
+    assert "E_LEGAL_HOLD" in CliRunner().invoke(main, ["audit", "release", "99", "--why", "x"]).stderr
+    assert json.loads(call("audit", "retention", "--json"))["holds"] == []
+    found = [each for each in records(house) if each["entity"] == "legal_holds"]
+    assert [each["action"] for each in found] == ["insert", "update"]
+    assert "a claim" not in json.dumps(found)
+
+
 def test_a_head_is_kept_in_a_bucket_without_lock_too(house):
     with open_s3() as desk:
         storage = S3Storage(desk.bucket(), "", endpoint_url=desk.server_url, kms_key_id=None)
@@ -178,3 +217,26 @@ def test_a_head_is_kept_in_a_bucket_without_lock_too(house):
         seal(house.system.database)
         assert anchor(house.system.database, storage)
         assert len(list(storage.kept(HEADS))) == 1
+
+
+def test_s16_the_nightly_run_moves_what_is_due_and_says_so(house):
+    house.rows("INSERT INTO audit_events (at, category, action) VALUES (now() - interval '100 days', 'phi_access', 'old')")
+    result = defs.resolve_job_def("retain").execute_in_process(
+        instance=house.instance, resources={"system": house.system}, run_config=runs.QUIET
+    )
+    assert result.success
+    (made,) = result.asset_materializations_for_node("retention")
+    assert made.metadata["records moved to warm storage"].value == 1
+    assert made.metadata["records gone"].value == 0
+    assert [each.passed for each in result.get_asset_check_evaluations()] == [True]
+    call("audit", "verify")
+    tamper(house, "UPDATE audit_events SET actor = 'nobody' WHERE event_id = (SELECT min(event_id) FROM audit_events)")
+    house.rows("INSERT INTO audit_events (at, category, action) VALUES (now() - interval '100 days', 'phi_access', 'old')")
+    result = defs.resolve_job_def("retain").execute_in_process(
+        instance=house.instance, resources={"system": house.system}, run_config=runs.QUIET
+    )
+    assert [each.passed for each in result.get_asset_check_evaluations()] == [False]
+    assert house.rows("SELECT count(*) FROM audit_events WHERE action = 'old'") == [(1,)]
+    assert [each["detail"] for each in records(house) if each["category"] == "security"][-1] == {"code": "E_AUDIT_BROKEN"}
+    schedule = defs.resolve_schedule_def("daily_retention")
+    assert (schedule.cron_schedule, schedule.job_name) == ("0 4 * * *", "retain")

@@ -57,21 +57,37 @@ SELECT audit_seal(:through)
 SELECT block_no, encode(head, 'hex') AS head, through_id, records, sealed_at FROM audit_seals ORDER BY block_no DESC LIMIT 1
 
 -- name: audit_blocks
--- Blocks in the order of their chain.
-SELECT block_no, category, day, first_id, last_id, records, through_id, digests, head FROM audit_seals
-WHERE block_no > :after ORDER BY block_no LIMIT :limit
+-- Blocks in the order of their chain, and where each is.
+SELECT seal.block_no, seal.category, day, first_id, last_id, records, through_id, digests, head,
+       coalesce(last.place, 'hot') AS place, last.key,
+       coalesce(last.place = 'gone' AND last.moved_at > changed_at
+                AND (last.moved_at AT TIME ZONE 'UTC')::date <= day + gone_after, false) AS gone_too_early
+FROM audit_seals AS seal JOIN retention_limits USING (category)
+LEFT JOIN LATERAL (
+    SELECT place, key, moved_at FROM audit_moves WHERE audit_moves.block_no = seal.block_no
+    ORDER BY array_position('{warm,cold,gone}', place) DESC LIMIT 1
+) AS last ON true
+WHERE seal.block_no > :after ORDER BY seal.block_no LIMIT :limit
 
 -- name: audit_records_of_block
--- The records of a category and day between two numbers, as text.
+-- The next records of a category and day, up to a number, as text.
 SELECT event_id, audit_text(audit_events) AS record FROM audit_events
 WHERE category = :category AND at >= CAST(:day AS timestamp) AT TIME ZONE 'UTC'
-  AND at < (CAST(:day AS timestamp) + interval '1 day') AT TIME ZONE 'UTC' AND event_id BETWEEN :first_id AND :last_id
-ORDER BY event_id
+  AND at < (CAST(:day AS timestamp) + interval '1 day') AT TIME ZONE 'UTC' AND event_id > :after AND event_id <= :last_id
+ORDER BY event_id LIMIT :limit
 
 -- name: count_audit_records
 -- How many records there are up to the last sealed one, and how many after it.
 SELECT count(*) FILTER (WHERE event_id <= :through_id) AS sealed, count(*) FILTER (WHERE event_id > :through_id) AS unsealed
 FROM audit_events
+
+-- name: hold_audit_places
+-- Nobody else moves blocks, or reads where they are, as long as this session lives.
+SELECT pg_advisory_lock(4711002)
+
+-- name: share_audit_places
+-- Nobody moves blocks as long as this session lives.
+SELECT pg_advisory_lock_shared(4711002)
 
 -- name: audit_numbers
 -- The numbers of all records up to one.

@@ -1,0 +1,48 @@
+"""The retention of the audit and of Dagster's own history; whether the audit is intact is looked at on the way."""
+
+import dagster as dg
+
+from orders_pipeline.assets.boundary import GROUP, safe_errors
+from orders_pipeline.audit import recording, sealing
+from orders_pipeline.audit.verifying import AuditBroken, verify
+from orders_pipeline.retention import Retained, purge_dagster_history, retain
+from orders_pipeline.system import System
+
+AUDIT_INTACT = dg.AssetCheckSpec(
+    "audit_intact",
+    asset="retention",
+    blocking=False,
+    description="Every audit record in the database is as it was sealed, and the chain leads to every head that was kept.",
+)
+
+
+@dg.asset(group_name=GROUP, kinds={"postgres", "parquet"}, check_specs=[AUDIT_INTACT])
+def retention(system: dg.ResourceParam[System]) -> dg.MaterializeResult:
+    """Audit records moved to warm and cold storage, or gone, by `retention_limits`; old Dagster events removed."""
+    with safe_errors(system):
+        sealing.seal(system.database)
+        sealing.anchor(system.database, system.storage)
+        found = verify(system.database, system.storage, moved=False)
+        done = Retained()
+        if found.broken is None:
+            done = retain(system.database, system.storage)
+        else:  # nothing is moved that is not what it was
+            recording.failed(system.database, AuditBroken(found.broken))
+        return dg.MaterializeResult(
+            metadata={
+                "records moved to warm storage": done.moved["warm"],
+                "records moved to cold storage": done.moved["cold"],
+                "records gone": done.moved["gone"],
+                "blocks held": done.held,
+                "objects still locked": done.locked,
+                "Dagster events removed": purge_dagster_history(system.endpoints.database_url),
+                "records in the database verified": found.hot,
+            },
+            check_results=[
+                dg.AssetCheckResult(
+                    check_name=AUDIT_INTACT.name,
+                    passed=found.broken is None,
+                    metadata={"found": dg.MetadataValue.json(found.as_dict())},
+                )
+            ],
+        )

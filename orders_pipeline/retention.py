@@ -1,0 +1,183 @@
+"""Retention: audit blocks go from the database to warm and then to cold storage, and in the end for good.
+
+How long they stay where is in `retention_limits`, what is held in `legal_holds`; whether a move is due is the database's
+word, which also refuses one that is not. Every step may be repeated: what a crash leaves half done is done next time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, time
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from pydantic import SecretStr
+from sqlalchemy import Row
+
+from orders_pipeline.audit.records import RECORDS_AT_ONCE, Block
+from orders_pipeline.audit.verifying import AuditBroken, Broken, check_records, read_block
+from orders_pipeline.database import Database
+from orders_pipeline.parquet_file import new_parquet
+from orders_pipeline.storage import ObjectDenied, Storage
+
+BLOCKS_AT_ONCE = 100
+EVENTS_AT_ONCE = 5_000
+SCHEMA = pa.schema([pa.field("event_id", pa.int64()), pa.field("record", pa.string())])
+
+
+@dataclass
+class Retained:
+    """What one run did: records moved to each place, blocks that are held, objects that a lock has kept from removal."""
+
+    moved: Counter[str] = field(default_factory=Counter)
+    held: int = 0
+    locked: int = 0
+
+
+def retain(database: Database, storage: Storage) -> Retained:
+    """Move every block that is due, one place at a time, until none is."""
+    done = Retained()
+    with database.session() as session:
+        session.execute("hold_audit_places")
+        _clear(database, storage, done)
+        while _move_some(database, storage, done):
+            _clear(database, storage, done)
+        done.held = session.scalar("count_held_blocks")
+    return done
+
+
+def _move_some(database: Database, storage: Storage, done: Retained) -> bool:
+    with database.begin() as transaction:
+        due = transaction.rows("blocks_due", limit=BLOCKS_AT_ONCE)
+    for place in due:
+        done.moved[place.next_place] += _move(database, storage, place)
+    return bool(due)
+
+
+def _move(database: Database, storage: Storage, place: Row[Any]) -> int:
+    key = None
+    if place.next_place != "gone":
+        key = f"audit/{place.next_place}/{place.category}/{place.day}/{place.block_no:012d}.parquet"
+        until = place.cold_from if place.next_place == "warm" else place.kept_until
+        with _source(database, storage, place) as source:
+            storage.keep(key, source, _midnight(until), seldom_read=place.next_place == "cold")
+            with storage.local(key) as kept:  # before the original goes
+                if _sha256(kept) != _sha256(source):
+                    raise AuditBroken(Broken("block not the same in the storage", place.block_no))
+    with database.begin() as transaction:
+        return int(transaction.scalar("audit_move", block_no=place.block_no, place=place.next_place, key=key))
+
+
+@contextmanager
+def _source(database: Database, storage: Storage, place: Row[Any]) -> Iterator[Path]:
+    """Lend the block as a file: made of its records, each held against the block's seal, or as it was kept before."""
+    if place.place != "hot":
+        with storage.local(place.key) as path:
+            yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="orders-") as folder:
+        path = Path(folder) / "block.parquet"
+        with database.begin() as transaction:
+            (row,) = transaction.rows("audit_blocks", after=place.block_no - 1, limit=1)
+        block = Block(**row._asdict())
+        # what was altered is not moved: it stays where it is looked into
+        records = check_records(block, read_block(database, storage, block))
+        with new_parquet(path, SCHEMA, compression="zstd") as file:
+            while some := list(islice(records, RECORDS_AT_ONCE)):
+                file.write_table(pa.table(list(zip(*some, strict=True)), schema=SCHEMA))
+        yield path
+
+
+def _clear(database: Database, storage: Storage, done: Retained) -> None:
+    """Remove the objects that blocks have left; one that a lock still keeps is tried again next time."""
+    with database.begin() as transaction:
+        leftovers = transaction.rows("audit_leftovers")
+    done.locked = 0
+    for each in leftovers:
+        try:
+            storage.forget(each.leftover)
+        except ObjectDenied:
+            done.locked += 1
+            continue
+        with database.begin() as transaction:
+            transaction.execute("audit_cleared", block_no=each.block_no, key=each.leftover)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _midnight(day: date) -> datetime:
+    return datetime.combine(day, time(), UTC)
+
+
+def purge_dagster_history(url: SecretStr) -> int:
+    """Remove what Dagster keeps of old runs beside their states and what they made; return how many events went."""
+    removed = 0
+    # as whoever logs in: Dagster's tables are none of the application's
+    with closing(Database(url, pool_size=1)) as login:
+        while True:
+            with login.begin() as transaction:
+                if not transaction.scalar("dagster_events_exist"):
+                    return 0
+                count = transaction.execute("purge_dagster_events", limit=EVENTS_AT_ONCE)
+            removed += count
+            if count < EVENTS_AT_ONCE:
+                return removed
+
+
+class HoldRefused(Exception):
+    """The hold is not there or not possible; the text says why."""
+
+    code = "E_LEGAL_HOLD"
+
+
+@dataclass(frozen=True)
+class Hold:
+    """What is to stay: records of a batch, of a category, of days; what is None does not matter."""
+
+    batch_id: str | None
+    category: str | None
+    from_day: date | None
+    to_day: date | None
+
+
+def place_hold(database: Database, hold: Hold, who: str, why: str) -> int:
+    """Keep what the hold is about from moving or going, whatever its age, and return the hold's number."""
+    with database.begin() as transaction:
+        return int(
+            transaction.scalar(
+                "place_hold",
+                batch_id=hold.batch_id,
+                category=hold.category,
+                from_day=hold.from_day,
+                to_day=hold.to_day,
+                who=who,
+                why=why,
+            )
+        )
+
+
+def release_hold(database: Database, hold_id: int, who: str, why: str) -> None:
+    """End a hold; raise HoldRefused where there is none with this number."""
+    with database.begin() as transaction:
+        if not transaction.execute("release_hold", hold_id=hold_id, who=who, why=why):
+            raise HoldRefused(f"there is no hold {hold_id}, or it was released before")
+
+
+def state(database: Database) -> dict[str, Any]:
+    """Return the limits, how many blocks and records are where, and the holds."""
+    with database.begin() as transaction:
+        return {
+            "limits": [row._asdict() for row in transaction.rows("retention_limits")],
+            "places": [row._asdict() for row in transaction.rows("retention_places")],
+            "holds": [row._asdict() for row in transaction.rows("legal_holds")],
+        }

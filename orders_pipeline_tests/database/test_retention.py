@@ -1,0 +1,394 @@
+"""Retention: every category's blocks move at their limits and no day sooner, held ones stay, a crash costs nothing."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from orders_pipeline import retention
+from orders_pipeline.audit.exporting import export
+from orders_pipeline.audit.records import CATEGORIES
+from orders_pipeline.audit.sealing import anchor, seal
+from orders_pipeline.audit.verifying import AuditBroken, verify
+from orders_pipeline.database import ConstraintViolated, Database
+from orders_pipeline.retention import Hold, HoldRefused, place_hold, release_hold, retain
+from orders_pipeline.storage import FolderStorage, S3Storage, Storage
+from orders_pipeline_tests.ledger_desk import Desk
+from orders_pipeline_tests.s3_desk import open_s3
+
+LIMITS = {
+    "authentication": ("90 days", "1 year", "7 years"),
+    "phi_access": ("90 days", "1 year", "7 years"),
+    "phi_modification": ("90 days", "2 years", "8 years"),
+    "administrative": ("90 days", "1 year", "7 years"),
+    "security": ("180 days", "2 years", "8 years"),
+}
+PLACES = ("hot", "warm", "cold", "gone")
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> FolderStorage:
+    return FolderStorage(tmp_path / "storage")
+
+
+@pytest.fixture
+def aged(desk: Desk, database: Database) -> Any:
+    """A function that puts sealed records of some ages there: (category, day, batch)."""
+
+    def put(*records: tuple[str, date, str | None]) -> None:
+        with desk.connect() as connection:
+            for category, day, batch_id in records:
+                for hour in (0, 23):
+                    connection.execute(
+                        b"INSERT INTO audit_events (at, category, action, batch_id) VALUES (%s, %s, 'test', %s)",
+                        [datetime(day.year, day.month, day.day, hour, 59, 59, tzinfo=UTC), category, batch_id],
+                    )
+        seal(database)
+
+    return put
+
+
+def day_before(desk: Desk, limit: str, days: int = 0) -> date:
+    """Return the day whose limit is over `days` days from now."""
+    day: date = desk.value("SELECT ((now() AT TIME ZONE 'UTC')::date - %s::interval)::date", limit)
+    return day + timedelta(days=days)
+
+
+def places(desk: Desk) -> dict[tuple[str, date], str]:
+    rows = desk.run(
+        "SELECT category, day, coalesce((SELECT place FROM audit_moves WHERE audit_moves.block_no = audit_seals.block_no "
+        "ORDER BY array_position('{warm,cold,gone}', place) DESC LIMIT 1), 'hot') AS place FROM audit_seals"
+    )
+    return {(row["category"], row["day"]): row["place"] for row in rows}
+
+
+def planted(desk: Desk, today: date) -> dict[tuple[str, date], str]:
+    return {key: place for key, place in places(desk).items() if key[1] < today}
+
+
+def test_s16_the_limits_are_those_of_the_policy(desk):
+    rows = desk.run("SELECT category, hot_until, warm_until, gone_after FROM retention_limits")
+    assert {row["category"] for row in rows} == set(CATEGORIES)
+    for row in rows:
+        for name, limit in zip(("hot_until", "warm_until", "gone_after"), LIMITS[row["category"]], strict=True):
+            assert desk.value(
+                f"SELECT {name} = %s::interval FROM retention_limits WHERE category = %s", limit, row["category"]
+            )
+
+
+@pytest.mark.parametrize("category", CATEGORIES)
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_s16_a_day_moves_on_the_day_after_its_limit_and_not_before(desk, database, storage, aged, category, number):
+    limit = day_before(desk, LIMITS[category][number])
+    days = {
+        offset: limit + timedelta(days=offset) for offset in (1, 0, -1)
+    }  # younger by a day, at the limit, older by a day
+    aged(*((category, day, None) for day in days.values()))
+    moved = retain(database, storage).moved
+    found = places(desk)
+    assert [found[category, days[offset]] for offset in (1, 0, -1)] == [PLACES[number], PLACES[number], PLACES[number + 1]]
+    assert moved[PLACES[number + 1]] == 2
+    kept = sorted(stored.key for stored in storage.list("audit/"))
+    assert len(kept) == (0, 3, 2)[number] if number else len(kept) == 1
+    assert verify(database, storage).broken is None
+    assert not retain(database, storage).moved.total()
+
+
+@pytest.mark.parametrize(
+    ("day", "today", "place"),
+    [
+        (date(2026, 1, 1), date(2026, 3, 31), "hot"),
+        (date(2026, 1, 1), date(2026, 4, 1), "hot"),
+        (date(2026, 1, 1), date(2026, 4, 2), "warm"),
+        (date(2026, 1, 1), date(2027, 1, 1), "warm"),
+        (date(2026, 1, 1), date(2027, 1, 2), "cold"),
+        (date(2028, 2, 29), date(2029, 2, 28), "warm"),  # a year after a leap day is its month's last day
+        (date(2028, 2, 29), date(2029, 3, 1), "cold"),
+        (date(2027, 2, 28), date(2028, 2, 28), "warm"),
+        (date(2027, 2, 28), date(2028, 2, 29), "cold"),
+        (date(2027, 3, 1), date(2028, 2, 29), "warm"),
+        (date(2028, 2, 29), date(2035, 2, 28), "cold"),
+        (date(2028, 2, 29), date(2035, 3, 1), "gone"),
+        (date(2024, 2, 29), date(2031, 2, 28), "cold"),
+        (date(2025, 12, 31), date(2032, 12, 31), "cold"),
+        (date(2025, 12, 31), date(2033, 1, 1), "gone"),
+    ],
+)
+def test_s16_years_are_the_calendars(desk, day, today, place):
+    found = desk.value("SELECT retention_place(%s, %s, '90 days', '1 year', '7 years')", day, today)
+    assert found == place
+
+
+@pytest.mark.parametrize("zone", ["America/New_York", "Asia/Tokyo", "Pacific/Kiritimati"])
+def test_s16_days_are_those_of_utc_wherever_the_session_is(desk, database, storage, zone):
+    limit = day_before(desk, "90 days")
+    with desk.connect() as connection:
+        connection.execute(f"SET timezone = '{zone}'".encode())
+        for at in (
+            datetime(limit.year, limit.month, limit.day, tzinfo=UTC),
+            datetime.combine(limit, datetime.max.time(), UTC),
+        ):
+            for moment in (at, at - timedelta(days=1)):
+                connection.execute(b"INSERT INTO audit_events (at, category, action) VALUES (%s, 'security', 'x')", [moment])
+                connection.execute(
+                    b"INSERT INTO audit_events (at, category, action) VALUES (%s, 'phi_access', 'x')", [moment]
+                )
+    seal(database)
+    with desk.connect() as connection:
+        connection.execute(f"SET timezone = '{zone}'".encode())
+        due = connection.execute("SELECT category, day FROM audit_places WHERE next_place IS NOT NULL").fetchall()
+    assert due == [{"category": "phi_access", "day": limit - timedelta(days=1)}]
+    assert retain(database, storage).moved == {"warm": 2}
+
+
+def test_s16_a_record_goes_through_all_places_and_can_be_verified_and_exported_in_each(desk, database, storage, aged):
+    ages = {"hot": "1 day", "warm": "100 days", "cold": "3 years", "gone": "9 years"}
+    for age in ages.values():
+        aged(*((category, day_before(desk, age), None) for category in CATEGORIES))
+    anchor(database, storage)
+    before = {line["event"]["id"] for line in map(json.loads, export(database, storage, None, None, CATEGORIES))}
+    assert retain(database, storage).moved == {"warm": 28, "cold": 20, "gone": 10}
+    assert desk.value("SELECT count(*) FROM audit_events WHERE action = 'test'") == 12  # security is hot for 180 days
+    seal(database)
+    found = verify(database, storage)
+    assert found.broken is None
+    lines = [json.loads(line) for line in export(database, storage, None, None, CATEGORIES)]
+    after = {line["event"]["id"] for line in lines if line["event"]["action"] == "system.test"}
+    assert after < before
+    assert len(before - after) == 10
+    (year,) = {str(day_before(desk, ages["cold"]).year)}
+    assert {line["@timestamp"][:4] for line in lines if line["labels"]["category"] == "phi_access"} >= {year}
+
+
+def test_s16_every_move_is_in_the_audit_with_its_count(desk, database, storage, aged):
+    aged(("phi_access", day_before(desk, "9 years"), None))
+    retain(database, storage)
+    rows = desk.run("SELECT rows, detail FROM audit_events WHERE action = 'move' ORDER BY event_id")
+    assert [(row["rows"], row["detail"]["from"], row["detail"]["to"]) for row in rows] == [
+        (2, "hot", "warm"),
+        (2, "warm", "cold"),
+        (2, "cold", "gone"),
+    ]
+    assert not list(storage.list("audit/warm")) + list(storage.list("audit/cold"))
+
+
+@pytest.mark.parametrize(
+    ("hold", "held"),
+    [
+        (Hold("b1", None, None, None), {"b1"}),
+        (Hold(None, "phi_access", None, None), {"b1", "b2", None}),
+        (Hold(None, "security", None, None), set()),
+        (Hold("b1", "security", None, None), set()),
+        (Hold(None, None, date(1990, 1, 1), date(2000, 1, 1)), set()),
+        (Hold(None, None, date(1990, 1, 1), None), {"b1", "b2", None}),
+        (Hold("other", None, None, None), set()),
+    ],
+)
+def test_s16_what_a_hold_is_about_stays_wherever_it_is(desk, database, storage, aged, hold, held):
+    batches = ("b1", "b2", None)
+    ages = {"warm": "100 days", "cold": "2 years", "gone": "9 years"}
+    days = {
+        (name, batch): day_before(desk, age, -number) for name, age in ages.items() for number, batch in enumerate(batches)
+    }
+    aged(*(("phi_access", day, batch) for (_, batch), day in days.items()))
+    hold_id = place_hold(database, hold, "counsel", "a claim")
+    assert retain(database, storage).held == 3 * len(held)
+    found = places(desk)
+    for (name, batch), day in days.items():
+        assert found["phi_access", day] == ("hot" if batch in held else name)
+    release_hold(database, hold_id, "counsel", "settled")
+    assert retain(database, storage).held == 0
+    found = places(desk)
+    assert {found["phi_access", day] for (name, _), day in days.items() if name == "gone"} == {"gone"}
+    with pytest.raises(HoldRefused):
+        release_hold(database, hold_id, "counsel", "again")
+
+
+def test_s16_a_hold_by_batch_holds_what_was_moved_before_too(desk, database, storage, aged):
+    aged(("phi_access", day_before(desk, "100 days"), "b1"), ("phi_access", day_before(desk, "101 days"), "b2"))
+    retain(database, storage)
+    desk.run("UPDATE retention_limits SET warm_until = '95 days', gone_after = '99 days' WHERE category = 'phi_access'")
+    place_hold(database, Hold("b1", None, None, None), "counsel", "a claim")
+    retain(database, storage)
+    assert places(desk)["phi_access", day_before(desk, "100 days")] == "warm"
+    assert places(desk)["phi_access", day_before(desk, "101 days")] == "gone"
+    changes = desk.run(
+        "SELECT entity, actor, changes::text AS text FROM audit_events WHERE entity IN "
+        "('retention_limits', 'legal_holds') ORDER BY event_id"
+    )
+    assert [row["entity"] for row in changes] == ["retention_limits", "legal_holds"]
+    assert "a claim" not in changes[1]["text"]
+    desk.run("UPDATE retention_limits SET warm_until = '1 year', gone_after = '7 years' WHERE category = 'phi_access'")
+
+
+def test_s16_the_application_cannot_move_early_or_change_limits(desk, database, storage, aged):
+    aged(("phi_access", day_before(desk, "90 days"), None), ("phi_access", day_before(desk, "91 days"), None))
+    not_due = {1: ("warm", "cold", "gone"), 2: ("cold", "gone", "hot"), 99: ("warm",)}
+    for block_no, place in ((block_no, place) for block_no, places_ in not_due.items() for place in places_):
+        with pytest.raises(ConstraintViolated) as refused, database.begin() as transaction:
+            transaction.scalar("audit_move", block_no=block_no, place=place, key=None if place == "gone" else "k")
+        assert refused.value.constraint == "audit_move_is_due"
+    for statement in (
+        "UPDATE retention_limits SET gone_after = '2 years'",
+        "DELETE FROM retention_limits",
+        "UPDATE dagster_retention SET events = '1 day'",
+        "DELETE FROM legal_holds",
+        "INSERT INTO audit_moves (block_no, place, key, batch_ids) VALUES (1, 'warm', 'k', '{}')",
+        "UPDATE audit_moves SET key = 'k'",
+        "DELETE FROM audit_moves",
+    ):
+        with desk.connect() as connection:
+            connection.execute("SET ROLE orders_app")
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                connection.execute(statement.encode())
+            connection.rollback()
+
+
+def test_s16_an_altered_block_is_not_moved_but_named(desk, database, storage, aged):
+    aged(("phi_access", day_before(desk, "100 days"), None))
+    with desk.connect() as connection:
+        connection.execute(b"SET session_replication_role = replica")
+        connection.execute(b"UPDATE audit_events SET actor = 'nobody'")
+    with pytest.raises(AuditBroken, match="record altered"):
+        retain(database, storage)
+    assert set(planted(desk, day_before(desk, "1 day")).values()) == {"hot"}
+
+
+@pytest.mark.parametrize("damage", ["altered", "removed"])
+def test_s14_a_block_in_the_storage_that_was_altered_or_removed_is_found(desk, database, storage, aged, damage):
+    aged(("phi_access", day_before(desk, "100 days"), None))
+    retain(database, storage)
+    (stored,) = storage.list("audit/warm")
+    if damage == "removed":
+        storage.delete(stored.key)
+    else:
+        storage.put(stored.key, b"something else")
+    broken = verify(database, storage).broken
+    assert (broken.what, broken.block_no) == ("block unreadable", 1)
+
+
+def test_s14_a_block_that_somebody_says_is_gone_before_its_time_is_found(desk, database, storage, aged):
+    aged(("phi_access", day_before(desk, "100 days"), None))
+    with desk.connect() as connection:
+        connection.execute(b"SET session_replication_role = replica")
+        connection.execute(b"DELETE FROM audit_events")
+        connection.execute(b"INSERT INTO audit_moves (block_no, place, batch_ids) VALUES (1, 'gone', '{}')")
+    assert verify(database, storage).broken.what == "block gone too early"
+
+
+class Dies(BaseException):
+    """Stands for the end of the process."""
+
+
+STEPS = [
+    ("keep", "before"),
+    ("keep", "after"),
+    ("audit_move", "before"),
+    ("audit_move", "after"),
+    ("forget", "before"),
+    ("forget", "after"),
+    ("audit_cleared", "before"),
+    ("audit_cleared", "after"),
+]
+
+
+@pytest.mark.parametrize(("step", "when"), STEPS)
+@pytest.mark.parametrize("hit", [1, 2])
+def test_c23_whatever_step_is_the_last_the_next_run_goes_on_and_takes_nothing_younger(
+    desk, database, storage, aged, monkeypatch, step, when, hit
+):
+    ages = ("9 years", "3 years", "100 days", "90 days", "1 day")
+    aged(*(("phi_access", day_before(desk, age), None) for age in ages))
+    calls = Counter[str]()
+    owner, name = (storage, step) if step in ("keep", "forget") else (None, step)
+
+    def dying(function: Any) -> Any:
+        def call(*arguments: Any, **named: Any) -> Any:
+            if owner is None and arguments[1:2] != (name,):
+                return function(*arguments, **named)
+            calls[step] += 1
+            if calls[step] == hit and when == "before":
+                raise Dies
+            result = function(*arguments, **named)
+            if calls[step] == hit:
+                raise Dies
+            return result
+
+        return call
+
+    with monkeypatch.context() as patch:
+        if owner is not None:
+            patch.setattr(type(storage), step, dying(getattr(type(storage), step)))
+        else:
+            from orders_pipeline.database import Transaction
+
+            for method in ("scalar", "execute"):
+                patch.setattr(Transaction, method, dying(getattr(Transaction, method)))
+        with pytest.raises(Dies):
+            retain(database, storage)
+    seal(database)
+    assert verify(database, storage).broken is None
+    retain(database, storage)
+    assert [places(desk)["phi_access", day_before(desk, age)] for age in ages] == [
+        "gone",
+        "cold",
+        "warm",
+        "hot",
+        "hot",
+    ]
+    assert len(list(storage.list("audit/warm"))) == len(list(storage.list("audit/cold"))) == 1
+    assert desk.value("SELECT count(*) FROM audit_moves WHERE leftover IS NOT NULL") == 0
+    moves = desk.run("SELECT detail->>'block_no' AS block, detail->>'to' AS place FROM audit_events WHERE action = 'move'")
+    assert len({(row["block"], row["place"]) for row in moves}) == len(moves) == 6
+    seal(database)
+    assert verify(database, storage).broken is None
+
+
+@pytest.fixture
+def locked() -> Iterator[tuple[Any, Storage]]:
+    with open_s3() as opened:
+        opened.raw.create_bucket(Bucket="locked", ObjectLockEnabledForBucket=True)
+        yield opened, S3Storage("locked", "orders", endpoint_url=opened.server_url, kms_key_id=None)
+
+
+def test_s16_in_a_locked_bucket_blocks_are_kept_to_their_time_and_nothing_of_them_after(desk, database, aged, locked):
+    opened, storage = locked
+    aged(("phi_access", day_before(desk, "100 days"), None), ("security", day_before(desk, "9 years"), None))
+    found = retain(database, storage)
+    assert found.moved == {"warm": 4, "cold": 2, "gone": 2}
+    (version,) = opened.raw.list_object_versions(Bucket="locked")["Versions"]
+    assert "/warm/phi_access/" in version["Key"]
+    until = opened.raw.head_object(Bucket="locked", Key=version["Key"])["ObjectLockRetainUntilDate"]
+    assert until.date() == desk.value("SELECT (%s + interval '1 year')::date", day_before(desk, "100 days"))
+    with pytest.raises(opened.raw.exceptions.ClientError):
+        opened.raw.delete_object(Bucket="locked", Key=version["Key"], VersionId=version["VersionId"])
+    assert verify(database, storage).broken is None
+    desk.run("UPDATE retention_limits SET warm_until = '95 days' WHERE category = 'phi_access'")
+    assert retain(database, storage).locked == 1  # a shorter limit does not unlock what is locked already
+    desk.run("UPDATE retention_limits SET warm_until = '1 year' WHERE category = 'phi_access'")
+
+
+def test_dagsters_old_events_go_and_what_says_what_became_of_runs_stays(desk, database):
+    desk.run("CREATE SCHEMA dagster")
+    desk.run("CREATE TABLE dagster.event_logs (id bigserial, timestamp timestamp, dagster_event_type text)")
+    kinds = [None, "STEP_OUTPUT", "ASSET_MATERIALIZATION", "ASSET_CHECK_EVALUATION", "PIPELINE_SUCCESS", "ENGINE_EVENT"]
+    for days in (89, 91):
+        for kind in kinds:
+            desk.run(
+                "INSERT INTO dagster.event_logs (timestamp, dagster_event_type) "
+                "VALUES ((now() - %s * interval '1 day') AT TIME ZONE 'UTC', %s)",
+                days,
+                kind,
+            )
+    assert retention.purge_dagster_history(database.url) == 3
+    left = desk.run("SELECT dagster_event_type AS kind FROM dagster.event_logs ORDER BY id")
+    assert [row["kind"] for row in left] == [*kinds, "ASSET_MATERIALIZATION", "ASSET_CHECK_EVALUATION", "PIPELINE_SUCCESS"]
+    desk.run("DROP SCHEMA dagster CASCADE")
+    assert retention.purge_dagster_history(database.url) == 0
