@@ -58,6 +58,12 @@ class Desk:
             cursor = connection.execute(sql.encode(), parameters)
             return cursor.fetchall() if cursor.description else []
 
+    def tamper(self, *statements: str) -> None:
+        """Run statements as somebody who may switch the triggers off."""
+        with self.connect() as connection:
+            for statement in ("SET session_replication_role = replica", *statements):
+                connection.execute(statement.encode())
+
     def value(self, sql: str, *parameters: object) -> Any:
         (row,) = self.run(sql, *parameters)
         (value,) = row.values()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -11,6 +12,7 @@ from pydantic import SecretStr
 from sqlalchemy import make_url
 
 from orders_pipeline.database import Database, libpq_url
+from orders_pipeline.storage import FolderStorage
 from orders_pipeline_tests.ledger_desk import Desk
 
 EMPTY_EVERY_TABLE = """
@@ -46,6 +48,12 @@ def database_url(shared_url: SecretStr) -> Iterator[SecretStr]:
     """The URL of a migrated database that is empty when the test begins."""
     yield shared_url
     run_on(shared_url, EMPTY_EVERY_TABLE)
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> FolderStorage:
+    """An empty folder as the store."""
+    return FolderStorage(tmp_path / "storage")
 
 
 @pytest.fixture

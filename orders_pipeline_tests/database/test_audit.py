@@ -1,15 +1,13 @@
-"""The audit in the database: every change recorded down to the field, sealed, only added to, and altered never unseen."""
+"""The audit in the database: every change is recorded down to the field, with who and when, and it is only added to."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import random
-import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -18,16 +16,15 @@ from pydantic import SecretStr
 from sqlalchemy import make_url
 
 from orders_pipeline import migrations
-from orders_pipeline.audit import recording, sealing
+from orders_pipeline.audit import recording
 from orders_pipeline.audit.exporting import export
 from orders_pipeline.audit.records import CATEGORIES
-from orders_pipeline.audit.sealing import anchor, seal
-from orders_pipeline.audit.verifying import Verified, verify
+from orders_pipeline.audit.sealing import seal
+from orders_pipeline.audit.verifying import verify
 from orders_pipeline.clients import Clients, Profile
 from orders_pipeline.database import Database, DatabaseError, Introduction, libpq_url
 from orders_pipeline.encryption import Cipher
 from orders_pipeline.retention import retain
-from orders_pipeline.storage import FolderStorage
 from orders_pipeline_tests.ledger_desk import Desk, order
 
 WATCHED = {
@@ -52,21 +49,9 @@ WATCHED = {
 }
 
 
-@pytest.fixture
-def storage(tmp_path: Path) -> FolderStorage:
-    return FolderStorage(tmp_path / "storage")
-
-
 def records(desk: Desk, **having: object) -> list[dict[str, Any]]:
     rows = desk.run("SELECT * FROM audit_events ORDER BY event_id")
     return [row for row in rows if all(row[name] == value for name, value in having.items())]
-
-
-def tamper(desk: Desk, *statements: str) -> None:
-    """Run statements as somebody who may switch the triggers off."""
-    with desk.connect() as connection:
-        for statement in ("SET session_replication_role = replica", *statements):
-            connection.execute(statement.encode())
 
 
 def replayed(desk: Desk, table: str) -> dict[str, dict[str, Any]]:
@@ -107,7 +92,7 @@ def test_s13_every_table_of_the_business_is_watched_with_all_its_columns(desk):
 def test_s13_a_random_run_is_told_by_the_audit_alone(desk):
     chance = random.Random(13)
     batch = desk.batch()
-    ids = desk.orders(*(order(number, customer_code=f"C-{number % 7}") for number in range(1, 60)))
+    ids = desk.orders(*(order(number, customer_code=f"C-{number % 7}") for number in range(1, 30)))
     desk.plan()
     changes = {
         "orders": ("status", ["pending", "paying", "paid", "declined", "unknown"]),
@@ -117,7 +102,7 @@ def test_s13_a_random_run_is_told_by_the_audit_alone(desk):
     }
     before = {table: desk.value(f"SELECT count(*) FROM {table}") for table in changes}
     assert all(before.values())
-    for _ in range(60):
+    for _ in range(40):
         table = chance.choice(list(changes))
         column, values = changes[table]
         desk.run(f"UPDATE {table} SET {column} = %s WHERE random() < 0.4", chance.choice(values))
@@ -329,215 +314,6 @@ def test_s15_with_two_logins_nobody_the_application_can_become_may_touch_the_aud
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 connection.execute(statement.encode())
             connection.rollback()
-
-
-@pytest.fixture
-def sealed(desk: Desk, database: Database, storage: FolderStorage) -> Callable[[], Verified]:
-    """A function that verifies an audit of three blocks, of which all but the newest are anchored."""
-    desk.batch()
-    desk.orders(*(order(number) for number in range(1, 6)))
-    seal(database)
-    desk.run("UPDATE orders SET status = 'paying'")
-    seal(database)
-    anchor(database, storage)
-    desk.run("UPDATE orders SET status = 'paid' WHERE import_row_number < 4")
-    seal(database)
-    return lambda: verify(database, storage)
-
-
-def test_s14_an_audit_that_nobody_altered_is_intact(sealed, desk):
-    found = sealed()
-    assert found.broken is None
-    assert (found.records, found.unsealed, found.heads) == (desk.value("SELECT count(*) FROM audit_events"), 0, 1)
-
-
-@pytest.mark.parametrize(
-    ("tampering", "what"),
-    [
-        ("UPDATE audit_events SET actor = 'nobody' WHERE event_id = {id}", "record altered"),
-        ("UPDATE audit_events SET at = at + interval '1 microsecond' WHERE event_id = {id}", "record altered"),
-        ("UPDATE audit_events SET changes = '[]' WHERE event_id = {id}", "record altered"),
-        ("UPDATE audit_events SET at = at - interval '3 days' WHERE event_id = {id}", "record missing"),
-        ("UPDATE audit_events SET category = 'security' WHERE event_id = {id}", "record missing"),
-        ("DELETE FROM audit_events WHERE event_id = {id}", "record missing"),
-    ],
-)
-def test_s14_the_first_altered_record_is_named(sealed, desk, tampering, what):
-    event_id = desk.value("SELECT event_id FROM audit_events WHERE entity = 'orders' AND action = 'update' LIMIT 1")
-    tamper(desk, tampering.format(id=event_id))
-    broken = sealed().broken
-    assert (broken.what, broken.event_id) == (what, event_id)
-
-
-def test_s14_records_that_changed_places_are_found(sealed, desk):
-    first, second = (row["event_id"] for row in desk.run("SELECT event_id FROM audit_events ORDER BY event_id LIMIT 2"))
-    tamper(
-        desk,
-        f"CREATE TEMPORARY TABLE swapped ON COMMIT DROP AS SELECT * FROM audit_events WHERE event_id IN ({first}, {second})",
-        f"DELETE FROM audit_events WHERE event_id IN ({first}, {second})",
-        f"UPDATE swapped SET event_id = {first} + {second} - event_id",
-        "INSERT INTO audit_events OVERRIDING SYSTEM VALUE SELECT * FROM swapped",
-    )
-    assert sealed().broken.event_id in (first, second)
-
-
-def test_s14_a_record_that_was_slipped_in_is_found(sealed, desk):
-    tamper(
-        desk,
-        "INSERT INTO audit_events (event_id, category, action) OVERRIDING SYSTEM VALUE VALUES (0, 'security', 'forged')",
-    )
-    broken = sealed().broken
-    assert (broken.what, broken.event_id) == ("record inserted", 0)
-
-
-@pytest.mark.parametrize(
-    ("tampering", "what"),
-    [
-        ("UPDATE audit_seals SET records = records + 1 WHERE block_no = 2", "block altered"),
-        ("UPDATE audit_seals SET digests = digests || digests WHERE block_no = 2", "block altered"),
-        ("UPDATE audit_seals SET head = sha256(head) WHERE block_no = 2", "block altered"),
-        ("DELETE FROM audit_seals WHERE block_no = 2", "block missing"),
-    ],
-)
-def test_s14_a_block_that_was_altered_or_taken_out_is_found(sealed, desk, tampering, what):
-    tamper(desk, tampering)
-    broken = sealed().broken
-    assert (broken.what, broken.block_no) == (what, 2)
-
-
-def test_s14_cutting_the_end_off_with_its_blocks_is_found_by_the_head_in_the_storage(sealed, desk, database, storage):
-    anchor(database, storage)
-    last = desk.value("SELECT max(block_no) FROM audit_seals")
-    tamper(
-        desk,
-        f"DELETE FROM audit_events WHERE event_id >= (SELECT first_id FROM audit_seals WHERE block_no = {last})",
-        f"DELETE FROM audit_seals WHERE block_no = {last}",
-    )
-    broken = sealed().broken
-    assert (broken.what, broken.block_no) == ("blocks missing at the end", last)
-
-
-def test_s14_a_chain_made_anew_is_found_by_the_head_in_the_storage(sealed, desk, database):
-    tamper(desk, "UPDATE audit_events SET actor = 'nobody'", "DELETE FROM audit_seals")
-    seal(database)
-    assert sealed().broken is not None
-
-
-@pytest.mark.parametrize("tampering", ["UPDATE orders SET amount = 1 {}", "DELETE FROM orders {}"])
-def test_s14_a_row_that_was_altered_past_the_audit_is_found(sealed, desk, tampering):
-    order_id = desk.value("SELECT order_id FROM orders WHERE import_row_number = 3")
-    tamper(desk, tampering.format(f"WHERE order_id = {order_id}"))
-    broken = sealed().broken
-    assert (broken.what, broken.row) == ("row altered", f"orders {order_id}")
-
-
-def test_s14_a_row_that_was_changed_before_everybodys_eyes_is_not_altered(sealed, desk, database):
-    desk.run("UPDATE orders SET personal = 'sealed anew' WHERE import_row_number = 3")
-    desk.run("UPDATE orders SET personal = 'sealed again' WHERE import_row_number IN (3, 4)")
-    desk.run("DELETE FROM orders WHERE import_row_number = 5")
-    assert sealed().broken is None  # also before that is sealed
-    seal(database)
-    assert sealed().broken is None
-
-
-def test_c21_a_seal_that_is_lost_half_way_is_made_next_time_without_a_gap(desk, database, storage):
-    desk.batch()
-    assert seal(database) == 1
-    desk.run("UPDATE batches SET status = 'paying'")
-    with desk.connect() as connection:
-        connection.execute("SELECT audit_seal((SELECT last_value FROM audit_events_event_id_seq))")
-        assert connection.execute("SELECT count(*) AS n FROM audit_seals").fetchall() == [{"n": 2}]
-        connection.rollback()
-    desk.run("UPDATE batches SET status = 'paused'")
-    assert seal(database) == 1
-    assert [row["block_no"] for row in desk.run("SELECT block_no FROM audit_seals ORDER BY block_no")] == [1, 2]
-    found = verify(database, storage)
-    assert (found.broken, found.records, found.unsealed) == (None, 3, 0)
-
-
-def test_c21_what_is_still_being_written_is_sealed_once_it_is_certain(desk, database, storage):
-    desk.batch()
-    with desk.connect() as slow:
-        slow.execute("UPDATE batches SET status_code = 'slow'")
-        desk.run("INSERT INTO known_profiles VALUES ('acme', '{}')")  # a higher number, committed first
-        assert seal(database, patience_s=0.2) == 0
-        slow.commit()
-    assert seal(database) == 1
-    found = verify(database, storage)
-    assert (found.broken, found.records, found.unsealed) == (None, 3, 0)
-
-
-def test_c21_two_sealers_at_once_make_each_block_once(desk, database, storage):
-    for number in range(5):
-        desk.batch(f"20260701-00000000000{number}")
-    threads = [threading.Thread(target=seal, args=[database]) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    found = verify(database, storage)
-    assert (found.broken, found.records, found.blocks) == (None, 5, 1)
-
-
-def test_a_day_and_a_category_are_never_in_one_block_with_another(desk, database):
-    desk.batch()
-    desk.orders(order())
-    with desk.connect() as connection:
-        connection.execute(
-            b"INSERT INTO audit_events (at, category, action) VALUES ('2026-02-28 23:59:59.999999+00', 'security', 'x'), "
-            b"('2026-03-01 00:00:00+00', 'security', 'x'), ('2026-03-01 08:59:59+09', 'security', 'x')"
-        )
-    seal(database)
-    found = desk.run("SELECT category, day::text, records FROM audit_seals WHERE category = 'security' ORDER BY day")
-    assert [(row["day"], row["records"]) for row in found] == [("2026-02-28", 2), ("2026-03-01", 1)]
-    assert desk.value("SELECT count(*) FROM audit_seals") == 4
-
-
-def test_a_head_is_kept_once(desk, database, storage):
-    assert not anchor(database, storage)
-    desk.batch()
-    seal(database)
-    assert [anchor(database, storage) for _ in range(2)] == [True, False]
-    (kept,) = storage.kept(sealing.HEADS)
-    assert kept == sealing.head_key(1, desk.value("SELECT encode(head, 'hex') FROM audit_seals"))
-
-
-def exported(lines: Iterator[str]) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in lines]
-
-
-def test_an_export_has_an_event_for_each_row_with_what_it_was_before_and_after(desk, database, storage):
-    ids = desk.orders(order(1), order(2))
-    desk.run("UPDATE orders SET status = 'paying'")
-    found = exported(export(database, storage, None, None, ["phi_modification"]))
-    updates = [each for each in found if each["event"]["action"] == "orders.update"]
-    assert [each["orders"]["key"] for each in updates] == [{"order_id": order_id} for order_id in ids]
-    assert {(each["orders"]["before"]["status"], each["orders"]["after"]["status"]) for each in updates} == {
-        ("pending", "paying")
-    }
-    assert len({each["event"]["id"] for each in found}) == len(found)
-    event = updates[0]
-    assert (event["event"]["kind"], event["event"]["category"], event["event"]["type"]) == (
-        "event",
-        ["database"],
-        ["change"],
-    )
-    assert datetime.fromisoformat(event["@timestamp"]).tzinfo is not None
-    assert event["labels"] == {"category": "phi_modification", "login": "postgres", "batch_id": desk.batch_id}
-    assert event["user"]["name"] == "postgres"
-
-
-def test_an_export_is_by_time_and_category(desk, database, storage):
-    with desk.connect() as connection:
-        for hour in range(4):
-            connection.execute(
-                b"INSERT INTO audit_events (at, category, action) VALUES (%s, 'security', %s), (%s, 'phi_access', %s)",
-                [datetime(2026, 7, 1, hour, tzinfo=UTC), f"s{hour}", datetime(2026, 7, 1, hour, tzinfo=UTC), f"p{hour}"],
-            )
-    since, until = datetime(2026, 7, 1, 1, tzinfo=UTC), datetime(2026, 7, 1, 3, tzinfo=UTC)
-    found = exported(export(database, storage, since, until, ["security"]))
-    assert [each["event"]["action"] for each in found] == ["system.s1", "system.s2"]
-    assert len(exported(export(database, storage, since, until, CATEGORIES))) == 4
 
 
 def test_s13_opening_personal_columns_to_pay_and_to_notify_is_recorded(desk):

@@ -6,7 +6,6 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -19,7 +18,7 @@ from orders_pipeline.audit.sealing import anchor, seal
 from orders_pipeline.audit.verifying import AuditBroken, verify
 from orders_pipeline.database import ConstraintViolated, Database
 from orders_pipeline.retention import Hold, HoldRefused, place_hold, release_hold, retain
-from orders_pipeline.storage import FolderStorage, S3Storage, Storage
+from orders_pipeline.storage import S3Storage, Storage
 from orders_pipeline_tests.ledger_desk import Desk
 from orders_pipeline_tests.s3_desk import open_s3
 
@@ -31,11 +30,6 @@ LIMITS = {
     "security": ("180 days", "2 years", "8 years"),
 }
 PLACES = ("hot", "warm", "cold", "gone")
-
-
-@pytest.fixture
-def storage(tmp_path: Path) -> FolderStorage:
-    return FolderStorage(tmp_path / "storage")
 
 
 @pytest.fixture
@@ -253,9 +247,7 @@ def test_s16_the_application_cannot_move_early_or_change_limits(desk, database, 
 
 def test_s16_an_altered_block_is_not_moved_but_named(desk, database, storage, aged):
     aged(("phi_access", day_before(desk, "100 days"), None))
-    with desk.connect() as connection:
-        connection.execute(b"SET session_replication_role = replica")
-        connection.execute(b"UPDATE audit_events SET actor = 'nobody'")
+    desk.tamper("UPDATE audit_events SET actor = 'nobody'")
     with pytest.raises(AuditBroken, match="record altered"):
         retain(database, storage)
     assert set(planted(desk, day_before(desk, "1 day")).values()) == {"hot"}
@@ -276,10 +268,10 @@ def test_s14_a_block_in_the_storage_that_was_altered_or_removed_is_found(desk, d
 
 def test_s14_a_block_that_somebody_says_is_gone_before_its_time_is_found(desk, database, storage, aged):
     aged(("phi_access", day_before(desk, "100 days"), None))
-    with desk.connect() as connection:
-        connection.execute(b"SET session_replication_role = replica")
-        connection.execute(b"DELETE FROM audit_events")
-        connection.execute(b"INSERT INTO audit_moves (block_no, place, batch_ids) VALUES (1, 'gone', '{}')")
+    desk.tamper(
+        "DELETE FROM audit_events",
+        "INSERT INTO audit_moves (block_no, place, batch_ids) VALUES (1, 'gone', '{}')",
+    )
     assert verify(database, storage).broken.what == "block gone too early"
 
 
