@@ -72,6 +72,13 @@ class DatabaseLoginRefused(DatabaseError):
     text = "the server refuses the user, the password or the database's name"
 
 
+class RoleMissing(DatabaseError):
+    """The login may not take on the application's role."""
+
+    code = "E_DATABASE_ROLE"
+    text = "this login cannot work as orders_app; GRANT orders_app to it"
+
+
 class ConstraintViolated(DatabaseError):
     """A rule of the schema said no; `constraint` is its name."""
 
@@ -250,7 +257,12 @@ class Database:
     def _introduced(self, connection: Connection) -> Transaction:
         transaction = Transaction(connection)
         if self._introduction is not None and not connection.info.get("introduced"):
-            transaction.execute("introduce", actor=self._introduction.actor, origin=self._introduction.origin)
+            try:
+                transaction.execute("introduce", actor=self._introduction.actor, origin=self._introduction.origin)
+            except DatabaseError as error:
+                if error.sqlstate == "42501":
+                    raise RoleMissing(error.sqlstate) from None
+                raise
         return transaction
 
     def close(self) -> None:

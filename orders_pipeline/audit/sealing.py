@@ -7,6 +7,7 @@ waits for all that were under way. What cannot be sealed now is sealed next time
 from __future__ import annotations
 
 import json
+import re
 import time
 from datetime import UTC, datetime, timedelta
 
@@ -14,6 +15,7 @@ from orders_pipeline.database import Database
 from orders_pipeline.storage import Storage
 
 HEADS = "audit/heads/"
+HEAD_KEY = re.compile(HEADS + r"(?P<block_no>[0-9]{12,18})-(?P<head>[0-9a-f]{64})[.]json")
 KEEP_HEADS = timedelta(days=8 * 366)  # as long as the longest-lived records
 PATIENCE_S = 10.0
 POLL_S = 0.05
@@ -67,7 +69,7 @@ def head_key(block_no: int, head: str) -> str:
 def anchored_heads(storage: Storage) -> dict[int, set[str]]:
     """Return all heads that were ever kept, by their blocks; a block with two was made twice."""
     heads: dict[int, set[str]] = {}
-    for key in storage.kept(HEADS):
-        number, _, head = key.removeprefix(HEADS).removesuffix(".json").partition("-")
-        heads.setdefault(int(number), set()).add(head)
+    for match in map(HEAD_KEY.fullmatch, storage.kept(HEADS)):
+        if match is not None:
+            heads.setdefault(int(match["block_no"]), set()).add(match["head"])
     return heads

@@ -22,7 +22,7 @@ from orders_pipeline.audit.records import CATEGORIES
 from orders_pipeline.audit.sealing import seal
 from orders_pipeline.audit.verifying import verify
 from orders_pipeline.clients import Clients, Profile
-from orders_pipeline.database import Database, DatabaseError, Introduction, libpq_url
+from orders_pipeline.database import Database, DatabaseError, Introduction, RoleMissing, libpq_url
 from orders_pipeline.encryption import Cipher
 from orders_pipeline.retention import retain
 from orders_pipeline_tests.ledger_desk import Desk, order
@@ -277,15 +277,14 @@ def two_logins(server_url: str) -> Iterator[tuple[SecretStr, SecretStr]]:
         for statement in (
             f"CREATE ROLE {owner} LOGIN CREATEROLE",
             f"CREATE ROLE {application} LOGIN",
-            f"GRANT orders_audit, orders_app TO {owner}",
-            f"GRANT orders_app TO {application}",
+            f"GRANT orders_audit, orders_app TO {owner} WITH ADMIN TRUE",  # as to whoever makes the roles
             f"CREATE DATABASE {name} OWNER {owner}",
         ):
             admin.execute(statement.encode())
         url = make_url(server_url).set(database=name)
         first, second = (url.set(username=login).render_as_string(hide_password=False) for login in (owner, application))
         yield SecretStr(first), SecretStr(second)
-        for statement in (f"DROP DATABASE {name} WITH (FORCE)", f"DROP ROLE {owner}", f"DROP ROLE {application}"):
+        for statement in (f"DROP DATABASE {name} WITH (FORCE)", f"DROP ROLE {application}", f"DROP ROLE {owner}"):
             admin.execute(statement.encode())
 
 
@@ -293,6 +292,14 @@ def test_s15_with_two_logins_nobody_the_application_can_become_may_touch_the_aud
     owner_url, application_url = two_logins
     with contextlib.closing(Database(owner_url)) as owner:
         migrations.migrate(owner)
+    with (
+        contextlib.closing(Database(application_url, introduction=Introduction("alice", "run 7"))) as application,
+        pytest.raises(RoleMissing, match="GRANT orders_app"),
+        application.begin(),
+    ):
+        pass
+    with psycopg.connect(libpq_url(owner_url)) as connection:
+        connection.execute(f"GRANT orders_app TO {make_url(application_url.get_secret_value()).username}".encode())
     with contextlib.closing(Database(application_url, introduction=Introduction("alice", "run 7"))) as application:
         migrations.require_current(application)
         desk = Desk(application)

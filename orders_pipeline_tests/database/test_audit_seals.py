@@ -185,6 +185,8 @@ def test_a_head_is_kept_once(desk, database, storage):
     seal(database)
     assert [anchor(database, storage) for _ in range(2)] == [True, False]
     (kept,) = storage.kept(sealing.HEADS)
+    storage.put(f"{sealing.HEADS}notes.txt", b"what is no head is nothing to the audit")
+    assert list(sealing.anchored_heads(storage)) == [1]
     assert kept == sealing.head_key(1, desk.value("SELECT encode(head, 'hex') FROM audit_seals"))
 
 
