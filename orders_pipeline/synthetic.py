@@ -1,20 +1,24 @@
 """Made-up order files, to try the system with: realistic, repeatable, and bad in known ways where asked.
 
-Names come from Faker, e-mail addresses end in example domains, and no telephone number here can be dialled. Nothing but
-tests, demonstrations and the `sample` and `template` commands needs this module.
+Names come from Faker, e-mail addresses end in example domains, and no telephone number here can be dialled. Rows are made
+one by one, so that a file may have any number of them; how a row is damaged is said in `damage.py`. Nothing but tests,
+demonstrations and the `sample` and `template` commands needs this module.
 """
 
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import itertools
 import math
 import random
+from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
+from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
@@ -22,76 +26,41 @@ from zoneinfo import ZoneInfo
 
 from faker import Faker
 
+from orders_pipeline.damage import CONFLICT, EXCEL, EXISTS, REPEAT, SHAPE, SPOILERS, Row, item
 from orders_pipeline.records.orders import ORDERS
 
-Row = dict[str, str]
+CODES = (*SPOILERS, EXISTS)  # what `reject` may name
 
 _POOL_SIZE = 300
-_AMOUNT = ORDERS.column_names.index("amount")
+_DAYS = 300  # how old an order may be
+_EMPTY: Row = dict.fromkeys(ORDERS.column_names, "") | {"currency": "JPY"}
 _DOMAINS = ("example.com", "example.net", "example.org")
 _NOTES = ("", "", "", "", "午前中配送希望", "ギフト包装希望", "領収書を同梱してください", "置き配可\n不在時は玄関前へ")
 _ITEMS = ("SKU-1001", "SKU-1002", "SKU-2001", "SKU-3005", "SKU-4410")
-_REPEAT, _CONFLICT, _SHAPE = "R_REF_DUP_IN_FILE", "R_REF_CONFLICT", "R_COLUMNS"
+_CHANNELS = ("email",) * 7 + ("sms",) * 2 + ("none",)
+_METHODS = ("invoice",) * 5 + ("card_on_file",) * 3 + ("bank_transfer",) * 2
 
 
-@dataclass(frozen=True)
+class RatesError(ValueError):
+    """The shares that were asked for are more than all rows, or name a code that no row can be given."""
+
+
+@dataclass
 class SampleSummary:
-    """What a sample file holds: all its rows, bad rows by the code they must get, and the yen of the good rows."""
+    """What a sample file holds: all its rows, bad rows by the code they must get, and the yen of the good rows.
+
+    `excel` counts the rows Excel spoilt, by trick; those of them that are bad are in `bad` as well.
+    """
 
     rows: int
-    bad: Counter[str]
-    amount: int
+    bad: Counter[str] = field(default_factory=Counter)
+    amount: int = 0
+    excel: Counter[str] = field(default_factory=Counter)
 
     @property
     def rows_bad(self) -> int:
         """Return how many rows must be given back."""
         return self.bad.total()
-
-
-@dataclass(frozen=True)
-class _Customer:
-    code: str
-    name: str
-    kana: str
-    email: str
-    phone: str
-    postal_code: str
-    address: str
-    channel: str
-    method: str
-    token: str
-
-
-# Each makes a good row wrong in one way, so that it gets exactly the one code.
-_SPOILERS: Mapping[str, Callable[[Row, date], Row]] = MappingProxyType(
-    {
-        "R_REQUIRED": lambda row, _: row | {"customer_name": ""},
-        "R_AMOUNT_FORMAT": lambda row, _: row | {"amount": "10,00"},
-        "R_AMOUNT_RANGE": lambda row, _: row | {"amount": "▲1000"},
-        "R_AMOUNT_OVER_LIMIT": lambda row, _: row | {"amount": "1000001"},
-        "R_EMAIL": lambda row, _: row | {"email": "orders.example.com"},
-        "R_DATE_FORMAT": lambda row, today: row | {"order_date": f"{today.year}-02-30"},
-        "R_DATE_RANGE": lambda row, today: row | {"order_date": (today + timedelta(days=40)).isoformat()},
-        "R_PHONE": lambda row, _: row | {"phone": "90-0123"},
-        "R_AMOUNT_MISMATCH": lambda row, _: row | _item("SKU-1001", 3, 100) | {"amount": "299"},
-        "R_REF_DUP_IN_FILE": lambda row, _: row,
-        "R_REF_CONFLICT": lambda row, _: row,
-        "R_COLUMNS": lambda row, _: row,
-        "R_REF_FORMAT": lambda row, _: row | {"client_order_ref": "注文 " + row["client_order_ref"]},
-        "R_CUSTOMER_CODE": lambda row, _: row | {"customer_code": "得意先1"},
-        "R_DATE_AMBIGUOUS": lambda row, today: row | {"order_date": f"04/01/{today.year}"},
-        "R_TOO_LONG": lambda row, _: row | {"note": "長" * 501},
-        "R_CHARS": lambda row, _: row | {"note": "改頁\f"},
-        "R_ITEM_CODE": lambda row, _: row | _item("", 2, 500) | {"amount": "1000"},
-        "R_QUANTITY": lambda row, _: row | _item("SKU-1001", 0, 500),
-        "R_UNIT_PRICE": lambda row, _: row | {"item_code": "SKU-1001", "quantity": "1", "unit_price": "時価"},
-        "R_CURRENCY": lambda row, _: row | {"currency": "USD"},
-        "R_PAYMENT_METHOD": lambda row, _: row | {"payment_method": "cash"},
-        "R_PAYMENT_TOKEN": lambda row, _: row | {"payment_token": "tok_1"},
-        "R_NOTIFY_CHANNEL": lambda row, _: row | {"notify_channel": "fax"},
-        "R_FORBIDDEN_DATA": lambda row, _: row | {"note": "カード 4111 1111 1111 1111"},
-    }
-)
 
 
 def write_sample(
@@ -100,27 +69,34 @@ def write_sample(
     rows: int,
     seed: int = 1,
     bad: float = 0.01,
+    reject: Mapping[str, float] = MappingProxyType({}),
+    excel: float = 0.0,
     encoding: str = "utf-8",
     today: date | None = None,
     japanese_headers: bool = False,
 ) -> SampleSummary:
     """Write an order file of `rows` rows, the share `bad` of them wrong in known ways, and say what it holds.
 
-    The same arguments give the same bytes. Rows are spread over about a sixth as many customers; `encoding` is any of
-    Python's that holds Japanese; order dates lie in the ten months up to `today`, by default the day in Japan.
+    `reject` adds shares by code, and `excel` the share that Excel spoilt; together more than 1 is a RatesError. Rows of
+    R_REF_EXISTS have references of the file of the seed before, which must have been taken. The same arguments give the
+    same bytes. Rows are spread over about a sixth as many customers; `encoding` is any of Python's that holds Japanese;
+    order dates lie in the ten months up to `today`, by default the day in Japan.
     """
     chance = random.Random(seed)  # noqa: S311 - repeatable, not secret
-    day = today or _today()
-    plan = _plan(chance, rows, bad)
-    customers = [_customer(chance, number) for number in range(1, max(1, rows // 6) + 1)]
-    amount = 0
+    damage = _damage(rows, bad, reject, excel)
+    summary = SampleSummary(rows)
     with target.open("w", encoding=encoding, newline="") as file:
         writer = csv.writer(file, lineterminator="\r\n")
         writer.writerow(_header(japanese_headers))
-        for code, cells in _sample_rows(chance, plan, customers, seed, day):
+        for kind, code, amount, cells in _sample_rows(chance, _plan(chance, rows, damage), rows, seed, today or _today()):
             writer.writerow(cells)
-            amount += int(cells[_AMOUNT]) if code is None else 0
-    return SampleSummary(rows, Counter(code for code in plan if code is not None), amount)
+            if kind in EXCEL:
+                summary.excel[kind] += 1
+            if code:
+                summary.bad[code] += 1
+            else:
+                summary.amount += amount
+    return summary
 
 
 def write_template(target: Path, *, today: date | None = None) -> None:
@@ -147,63 +123,100 @@ def write_template(target: Path, *, today: date | None = None) -> None:
     target.write_bytes(text.getvalue().encode("utf-8-sig"))
 
 
-def _plan(chance: random.Random, rows: int, bad: float) -> list[str | None]:
-    """Return for each row the code it must get, or None; the codes take turns."""
-    plan: list[str | None] = [None] * rows
-    places = sorted(chance.sample(range(rows), min(rows, round(rows * bad))), reverse=True)
-    first_good = min(set(range(rows)) - set(places), default=rows)
-    codes = itertools.cycle(_SPOILERS)
-    while places:
+def _damage(rows: int, bad: float, reject: Mapping[str, float], excel: float) -> Counter[str]:
+    """Return how many rows get each code, and how many each of Excel's tricks."""
+    if unknown := reject.keys() - set(CODES):
+        raise RatesError(f"no row can be given {', '.join(sorted(unknown))}")
+    rates = {**reject, **dict.fromkeys(EXCEL, excel / len(EXCEL))}
+    if min(bad, *rates.values()) < 0 or not bad + sum(rates.values()) <= 1 + 1e-9:  # which is also so of NaN
+        raise RatesError("the shares of bad rows come to more than all rows")
+    by_turns = round(rows * bad)
+    counts = _shared_out(rows, rates, rows - by_turns)
+    counts[CONFLICT] -= counts[CONFLICT] % 2  # it takes two
+    if counts[REPEAT] and counts.total() + by_turns == rows:
+        counts[REPEAT] -= 1  # of a row that is good
+    return counts + _by_turns(by_turns, all_rows=by_turns + counts.total() == rows)
+
+
+def _shared_out(rows: int, rates: Mapping[str, float], limit: int) -> Counter[str]:
+    """Return the rows of each rate, rounded together so that their sum is right too, and at most `limit`."""
+    sums = itertools.accumulate(Fraction(str(rate)) for rate in rates.values())
+    edges = [0, *(min(limit, math.floor(each * rows + Fraction(1, 2))) for each in sums)]
+    return Counter({name: edge - before for name, (before, edge) in zip(rates, itertools.pairwise(edges), strict=True)})
+
+
+def _by_turns(left: int, *, all_rows: bool) -> Counter[str]:
+    """Spread bad rows over the codes a file alone can get; with no good row there is none to repeat."""
+    counts: Counter[str] = Counter()
+    codes = itertools.cycle(SPOILERS)
+    while left:
         code = next(codes)
-        if code == _CONFLICT and len(places) == 1:
+        take = 2 if code == CONFLICT else 1
+        if take <= left and not (code == REPEAT and all_rows):
+            counts[code] += take
+            left -= take
+    return counts
+
+
+def _plan(chance: random.Random, rows: int, damage: Counter[str]) -> Iterator[str]:
+    """Yield for each row what is done to it, or nothing; each as often as `damage` says, and spread over the file."""
+    names = tuple(damage)
+    edges = tuple(itertools.accumulate(damage.values()))
+    total = left = damage.total()
+    # steps of about a golden section, which come to every place once
+    step = next((each for each in range(round(total * 0.618), total) if math.gcd(each, total) == 1), 1)
+    place = chance.randrange(total) if total else 0
+    first_is_good = damage[REPEAT] > 0
+    for rows_left in range(rows, 0, -1):
+        if (first_is_good and rows_left == rows) or chance.random() * rows_left >= left:
+            yield ""
             continue
-        if code == _REPEAT and first_good > places[-1]:
-            continue
-        for _ in range(2 if code == _CONFLICT else 1):
-            plan[places.pop()] = code
-    return plan
+        yield names[bisect_right(edges, place)]
+        place = (place + step) % total
+        left -= 1
 
 
 def _sample_rows(
-    chance: random.Random, plan: list[str | None], customers: list[_Customer], seed: int, today: date
-) -> Iterator[tuple[str | None, list[str]]]:
+    chance: random.Random, plan: Iterator[str], rows: int, seed: int, today: date
+) -> Iterator[tuple[str, str, int, list[str]]]:
+    """Yield for each row what was done to it, the code it gets, the yen it had before, and its cells."""
+    customers = max(1, rows // 6)
+    days = [(today - timedelta(days=days)).isoformat() for days in range(_DAYS)]
     last_good: Row = {}
     shared_reference = ""
-    for number, code in enumerate(plan, start=1):
-        row = _order(chance, chance.choice(customers), f"S{seed}-{number:08d}", today)
-        if code is None:
-            last_good = row
-        elif code == _REPEAT:
+    for number, kind in enumerate(plan, start=1):
+        row = _order(chance, _customer(seed, 1 + int(chance.random() * customers)), f"S{seed}-{number:08d}", days)
+        amount = int(row["amount"])
+        code = kind
+        if kind in EXCEL:
+            code, spoil = EXCEL[kind]
+            row = spoil(row, today)
+        elif kind == REPEAT:
             row = last_good
-        elif code == _CONFLICT:
+        elif kind == CONFLICT:
             shared_reference, row["client_order_ref"] = (
                 ("", shared_reference) if shared_reference else (row["client_order_ref"], row["client_order_ref"])
             )
-        else:
-            row = _SPOILERS[code](row, today)
-        yield code, [*row.values(), *(["余分"] if code == _SHAPE else [])]
+        elif kind == EXISTS:
+            row["client_order_ref"] = f"S{seed - 1}-{number:08d}"
+        elif kind:
+            row = SPOILERS[kind](row, today)
+        if not code:
+            last_good = row
+        yield kind, code, amount, [*row.values(), *(["余分"] if kind == SHAPE else [])]
 
 
-def _order(chance: random.Random, customer: _Customer, reference: str, today: date) -> Row:
-    row = dict.fromkeys(ORDERS.column_names, "") | {
-        "client_order_ref": reference,
-        "order_date": (today - timedelta(days=chance.randrange(300))).isoformat(),
-        "customer_code": customer.code,
-        "customer_name": customer.name,
-        "customer_name_kana": customer.kana,
-        "email": customer.email,
-        "phone": customer.phone,
-        "postal_code": customer.postal_code,
-        "ship_to_address": customer.address,
-        "currency": "JPY",
-        "payment_method": customer.method,
-        "payment_token": customer.token,
-        "notify_channel": customer.channel,
-        "note": chance.choice(_NOTES),
-    }
+def _order(chance: random.Random, customer: Row, reference: str, days: list[str]) -> Row:
+    row = _EMPTY | customer
+    row["client_order_ref"] = reference
+    row["order_date"] = days[int(chance.random() * _DAYS)]
+    row["note"] = _NOTES[int(chance.random() * len(_NOTES))]
     if chance.random() < 0.5:
-        return row | _item(chance.choice(_ITEMS), chance.randint(1, 10), 10 * chance.randint(50, 2_000))
-    return row | {"amount": str(_amount(chance))}
+        unit_price = 10 * (50 + int(chance.random() * 1951))
+        row.update(item(_ITEMS[int(chance.random() * len(_ITEMS))], 1 + int(chance.random() * 10), unit_price))
+    else:
+        row["amount"] = str(_amount(chance))
+    return row
 
 
 def _amount(chance: random.Random) -> int:
@@ -213,30 +226,29 @@ def _amount(chance: random.Random) -> int:
     return 10 * round(50 * math.pow(400, chance.random()))
 
 
-def _item(item_code: str, quantity: int, unit_price: int) -> Row:
+@lru_cache(maxsize=20_000)
+def _customer(seed: int, number: int) -> Row:
+    """Return the cells of a customer, the same for the same number, without those before it."""
+    digits = int.from_bytes(hashlib.blake2b(f"{seed} {number}".encode(), digest_size=32).digest())
+    bits, digits = f"{digits & (1 << 96) - 1:024x}", digits >> 96
+    drawn = []
+    for choices in (len(_people()), len(_METHODS), len(_CHANNELS), len(_DOMAINS), 1000, 10_000):
+        digits, draw = divmod(digits, choices)
+        drawn.append(draw)
+    name, kana, postal_code, address = _people()[drawn[0]]
+    method = _METHODS[drawn[1]]
     return {
-        "item_code": item_code,
-        "quantity": str(quantity),
-        "unit_price": str(unit_price),
-        "amount": str(quantity * unit_price or 1000),
+        "customer_code": f"C{number:06d}",
+        "customer_name": name,
+        "customer_name_kana": kana,
+        "email": f"customer{number}@{_DOMAINS[drawn[3]]}",
+        "phone": f"090-0{drawn[4]:03d}-{drawn[5]:04d}",  # no subscriber's begins with 0
+        "postal_code": postal_code,
+        "ship_to_address": address,
+        "payment_method": method,
+        "payment_token": f"tok_{bits}" if method == "card_on_file" else "",
+        "notify_channel": _CHANNELS[drawn[2]],
     }
-
-
-def _customer(chance: random.Random, number: int) -> _Customer:
-    name, kana, postal_code, address = chance.choice(_people())
-    method = chance.choices(("invoice", "card_on_file", "bank_transfer"), (5, 3, 2))[0]
-    return _Customer(
-        code=f"C{number:06d}",
-        name=name,
-        kana=kana,
-        email=f"customer{number}@{chance.choice(_DOMAINS)}",
-        phone=f"090-0{chance.randrange(1000):03d}-{chance.randrange(10_000):04d}",  # no subscriber's begins with 0
-        postal_code=postal_code,
-        address=address,
-        channel=chance.choices(("email", "sms", "none"), (7, 2, 1))[0],
-        method=method,
-        token=f"tok_{chance.getrandbits(96):024x}" if method == "card_on_file" else "",
-    )
 
 
 @lru_cache(maxsize=1)

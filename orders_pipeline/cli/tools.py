@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,28 +13,60 @@ from orders_pipeline.cli.answering import EXIT_STATUS, STOPPED, answer, answers,
 from orders_pipeline.cli.batches import run
 from orders_pipeline.settings import load_settings
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
+ENCODINGS = ["utf-8", "utf-8-sig", "cp932", "utf-16", "euc_jp"]
+
+
+def _rate(written: str) -> tuple[str, float]:
+    """Read a code and its share; what is not written like R_EMAIL=0.01 is a ValueError."""
+    code, _, rate = written.partition("=")
+    return code, float(rate)
+
 
 @main.command()
 @click.option("--rows", default=1000, show_default=True, type=click.IntRange(min=1))
 @click.option("--seed", default=1, show_default=True, help="The same seed gives the same file.")
-@click.option("--bad", default=0.01, show_default=True, type=click.FloatRange(0, 1), help="Share of bad rows.")
-@click.option("--encoding", default="utf-8", show_default=True, type=click.Choice(["utf-8", "utf-8-sig", "cp932", "utf-16"]))
+@click.option(
+    "--bad", type=click.FloatRange(0, 1), help="Share of bad rows, of every kind.  [default: 0.01, or 0 with --reject]"
+)
+@click.option("--reject", multiple=True, type=_rate, metavar="CODE=RATE", help="Share of rows that get this code.")
+@click.option("--excel", default=0.0, show_default=True, type=click.FloatRange(0, 1), help="Share of rows Excel spoilt.")
+@click.option("--encoding", default="utf-8", show_default=True, type=click.Choice(ENCODINGS))
 @click.option("-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path))
 @answers
-def sample(rows: int, seed: int, bad: float, encoding: str, output: Path, *, as_json: bool) -> None:
+def sample(
+    rows: int,
+    seed: int,
+    bad: float | None,
+    reject: tuple[tuple[str, float], ...],
+    excel: float,
+    encoding: str,
+    output: Path,
+    *,
+    as_json: bool,
+) -> None:
     """Write a made-up order file to try the system with."""
-    from orders_pipeline.synthetic import write_sample
+    from orders_pipeline.synthetic import RatesError, write_sample
 
-    made = write_sample(output, rows=rows, seed=seed, bad=bad, encoding=encoding)
-    result = {"file": str(output), "rows": made.rows, "bad": dict(made.bad), "amount_jpy": made.amount}
-    answer(
-        result,
-        lambda console, _: console.print(
-            f"{output}: {made.rows:,} rows, {made.rows_bad:,} of them bad on purpose, {made.amount:,} yen in the good ones",
-            markup=False,
-        ),
-        as_json=as_json,
+    share = bad if bad is not None else 0.0 if reject else 0.01
+    try:
+        made = write_sample(output, rows=rows, seed=seed, bad=share, reject=dict(reject), excel=excel, encoding=encoding)
+    except RatesError as error:
+        raise click.UsageError(str(error)) from None
+    result = {"file": str(output), "rows": made.rows, "bad": dict(made.bad), "excel": dict(made.excel)}
+    answer(result | {"amount_jpy": made.amount}, _show_sample, as_json=as_json)
+
+
+def _show_sample(console: Console, made: dict[str, Any]) -> None:
+    rows, bad, amount = made["rows"], sum(made["bad"].values()), made["amount_jpy"]
+    console.print(
+        f"{made['file']}: {rows:,} rows, {bad:,} of them bad on purpose, {amount:,} yen in the good ones",
+        markup=False,
     )
+    for name, rows in sorted([*made["bad"].items(), *made["excel"].items()]):
+        console.print(f"  {rows:>9,} x {name}", markup=False)
 
 
 @main.command()
