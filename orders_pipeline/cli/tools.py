@@ -80,6 +80,28 @@ def template(output: Path, *, as_json: bool) -> None:
     answer({"file": str(output)}, lambda console, _: console.print(f"{output} written", markup=False), as_json=as_json)
 
 
+@main.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--client", "client_code", help="The client whose columns and words the file has.")
+@answers
+def mask(file: Path, output: Path, client_code: str | None, *, as_json: bool) -> None:
+    """Turn a real file into one to share: same shape, duplicates and errors, no value kept."""
+    from orders_pipeline.clients import Profile, read_clients
+    from orders_pipeline.mask import mask_file
+
+    if output.exists() and output.samefile(file):
+        raise click.UsageError("the masked file cannot be the file itself")
+    clients = read_clients(load_settings().clients_file)
+    masked = mask_file(file, output, profile=clients.profile(client_code) if client_code else Profile())
+    result = {"file": str(output), "encoding": masked.encoding, "rows": masked.rows, "cells": masked.cells}
+    answer(
+        result,
+        lambda console, _: console.print(f"{output}: {masked.rows:,} rows, {masked.cells:,} cells made up", markup=False),
+        as_json=as_json,
+    )
+
+
 @main.group()
 def db() -> None:
     """The database: its schema and its URL."""

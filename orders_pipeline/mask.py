@@ -1,0 +1,243 @@
+"""Masking: a real file becomes one that may be shared, with its shape, duplicates and errors, and none of its values.
+
+The structure of the bytes stays (encoding, BOM, delimiter, quotes, line ends, blank rows, lengths), and with it what is
+wrong with the file; each cell is replaced by a made-up one. How a cell is made up is said in `made_up_cells.py`, what
+it is worth in `records/`.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import pyarrow as pa
+
+from orders_pipeline import batches, made_up_cells
+from orders_pipeline.clients import Profile
+from orders_pipeline.csv_file import normalise_header
+from orders_pipeline.csv_file.encoding import detect_text
+from orders_pipeline.csv_file.header import Names
+from orders_pipeline.made_up_cells import Judged, Meaning, Rewrite
+from orders_pipeline.records.judgement import Judge
+from orders_pipeline.records.orders import ITEM_COLUMNS, ORDERS
+from orders_pipeline.records.rules import RowContext
+
+_OURS = ("_batch", "_row", "_line", "_codes")
+_CHOICES = ("currency", "payment_method", "notify_channel")  # words of the catalogue, which say nothing of anybody
+_MONEY = (*ITEM_COLUMNS[1:], ORDERS.amount)
+_REWRITES: Mapping[str, Rewrite] = {
+    "order_date": made_up_cells.calendar_date,
+    "email": made_up_cells.email,
+    "phone": made_up_cells.phone,
+    **dict.fromkeys(_MONEY, made_up_cells.number),
+}
+_DELIMITERS = (",", "\t", ";", "|", "，")
+_LONGEST_CELL = 131_072
+_MONEY_ATTEMPTS = 300
+_KEYS_TRIED = 5
+
+
+class MaskFailed(Exception):
+    """No masked file can be made that reads like the original."""
+
+    code = "E_MASK"
+
+
+@dataclass(frozen=True)
+class Masked:
+    """What was masked: records after the header, and cells with something in them."""
+
+    encoding: str
+    rows: int
+    cells: int
+
+
+@dataclass
+class _Cell:
+    value: str
+    quoted: bool
+    end: str  # the delimiter or line end behind it
+
+    @property
+    def written(self) -> str:
+        value = '"' + self.value.replace('"', '""') + '"' if self.quoted else self.value
+        return value + self.end
+
+
+def mask_file(source: Path, target: Path, *, profile: Profile, today: date | None = None) -> Masked:
+    """Write `source` masked to `target`; raise FileRejected where it is no text we can read, MaskFailed where it must be.
+
+    Words of payment method, channel and currency, header names of the catalogue and our own columns stay; amounts keep
+    their digits' number and add up where they did, dates stay about where they are.
+    """
+    span = detect_text(source, profile.delimiter, profile.encoding)
+    words = {column: each.translate for column, each in profile.columns.items()}
+    context = RowContext(today or batches.today(), span.encoding, profile.notify_channel, words)
+    data = source.read_bytes()
+    text = data[span.start : span.end].decode(span.codec)
+    for _ in range(_KEYS_TRIED):
+        records, names = _read(text, profile)
+        masked = _Masking(context, span.codec, secrets.token_bytes(32)).mask(records, names)
+        written = "".join(cell.written for record in records for cell in record).encode(span.codec)
+        target.write_bytes(data[: span.start] + written + data[span.end :])
+        if detect_text(target, profile.delimiter, profile.encoding) == span:
+            return Masked(span.encoding, *masked)
+    target.unlink()
+    raise MaskFailed("no made-up text reads like the original's encoding")
+
+
+def _read(text: str, profile: Profile) -> tuple[list[list[_Cell]], Names]:
+    """Return the text's records by the delimiter its header has, and the names a header may hold."""
+    known = {normalise_header(name): column for name, column in profile.header_names().items()}
+    names = Names(known, profile.required_columns())
+    readings = (_records(text, delimiter) for delimiter in dict.fromkeys((profile.delimiter, *_DELIMITERS)))
+    first = None
+    for records in readings:
+        header = next((record for record in records if any(cell.value for cell in record)), [])
+        if names.is_header([cell.value for cell in header]):
+            return records, names
+        first = first or records
+    return first or [], names
+
+
+def _records(text: str, delimiter: str) -> list[list[_Cell]]:
+    """Cut a text into its cells, all of it; what strict CSV would not take is a cell without quotes."""
+    mark = re.escape(delimiter)
+    pattern = re.compile(
+        rf'(?:"(?P<quoted>(?:[^"]|""){{0,{_LONGEST_CELL}}}+)"(?=[{mark}\r\n]|\Z)|(?P<plain>[^{mark}\r\n]*))'
+        rf"(?P<end>{mark}|\r\n|\r|\n|\Z)"
+    )
+    records: list[list[_Cell]] = [[]]
+    for found in pattern.finditer(text):
+        quoted = found["quoted"]
+        cell = _Cell(found["plain"] if quoted is None else quoted.replace('""', '"'), quoted is not None, found["end"])
+        records[-1].append(cell)
+        if cell.end != delimiter:
+            records.append([])
+    return records
+
+
+class _Masking:
+    """One run: its key, and what cells mean in the client's files."""
+
+    def __init__(self, context: RowContext, codec: str, key: bytes) -> None:
+        self._judge = Judge(ORDERS, context)
+        self._codec = codec
+        self._key = key
+
+    def mask(self, records: Sequence[list[_Cell]], names: Names) -> tuple[int, int]:
+        """Replace the cells of all records, and return how many records and filled cells there are."""
+        filled = [record for record in records if any(cell.value for cell in record)]
+        header, rows = (filled[0], filled[1:]) if filled else ([], [])
+        columns = [names.known.get(normalise_header(cell.value), "") for cell in header]
+        ours = {at for at, cell in enumerate(header) if normalise_header(cell.value) in _OURS}
+        loose: list[_Cell] = []
+        orders: list[Mapping[str, _Cell]] = []
+        by_column: dict[str, list[_Cell]] = {}
+        for record in [header, *rows]:
+            if record is header or names.is_header([cell.value for cell in record]):
+                loose += self._not_names(record, names)
+            else:
+                loose += [cell for at, cell in enumerate(record) if at >= len(header) or not (columns[at] or at in ours)]
+                orders.append(
+                    {
+                        f"{column} {at}": cell
+                        for at, (column, cell) in enumerate(zip(columns, record, strict=False))
+                        if column
+                    }
+                )
+        for row, done in zip(orders, self._mask_money(orders), strict=True):
+            for place, cell in row.items():
+                column = place.partition(" ")[0]
+                if not (done and column in _MONEY):
+                    by_column.setdefault(column, []).append(cell)
+        for column, cells in by_column.items():
+            self._replace(cells, self._meaning(column))
+        self._replace(loose, Meaning("", _worth_nothing, made_up_cells.text, fresh=True))
+        return len(rows), sum(bool(cell.value) for record in rows for cell in record)
+
+    def _not_names(self, header: Sequence[_Cell], names: Names) -> list[_Cell]:
+        """Return what of a header is no name: nothing where it is one, what we do not know where it may be an order."""
+        if names.is_header([cell.value for cell in header]):
+            return []
+        return [cell for cell in header if normalise_header(cell.value) not in {*names.known, *_OURS}]
+
+    def _meaning(self, column: str) -> Meaning:
+        fresh = ORDERS.by_name[column].kind not in ("number", "date")
+        return Meaning(column, lambda cells: self._judged(column, cells), _REWRITES.get(column, made_up_cells.text), fresh)
+
+    def _judged(self, column: str, cells: Sequence[str]) -> Judged:
+        """Return each cell's codes in its column, and its text as it is compared with others'."""
+        rows, findings, _ = self._judge.judge(*_table(len(cells), {column: cells}))
+        codes: list[set[str]] = [set() for _ in cells]
+        for finding in findings.found:
+            if finding.column == column:
+                for position in finding.positions:
+                    codes[position].add(finding.code)
+        text = rows.text[column]
+        compared = ORDERS.folded(text) if column == ORDERS.identity else text
+        return list(zip(map(frozenset, codes), compared.to_pylist(), strict=True))
+
+    def _mask_money(self, orders: Sequence[Mapping[str, _Cell]]) -> list[bool]:
+        """Mask quantity, unit price and amount together where each can be read, and say in which orders that was done."""
+        if not orders:
+            return []
+        places = [{place.partition(" ")[0]: cell for place, cell in order.items()} for order in orders]
+        sent = {
+            column: [order[column].value if column in order else "" for order in places]
+            for column in (ITEM_COLUMNS[0], *_MONEY)
+        }
+        rows, findings, _ = self._judge.judge(*_table(len(orders), sent))
+        bad = {
+            position
+            for finding in findings.found
+            if finding.column in _MONEY and finding.code != "R_AMOUNT_MISMATCH"
+            for position in finding.positions
+        }
+        values = list(zip(*(rows.values[column].to_pylist() for column in _MONEY), strict=True))
+        made: dict[tuple[int | None, ...], tuple[int | None, ...]] = {}
+        taken: set[tuple[int | None, ...]] = set()
+        for position, order in enumerate(places):
+            if position in bad:
+                continue
+            sums = values[position]
+            if sums not in made:
+                made[sums] = self._other_money(sums, taken)
+                taken.add(made[sums])
+            for column, value in zip(_MONEY, made[sums], strict=True):
+                if value is not None:
+                    order[column].value = made_up_cells.with_number(order[column].value, value)
+        return [position not in bad for position in range(len(orders))]
+
+    def _other_money(self, sent: tuple[int | None, ...], taken: set[tuple[int | None, ...]]) -> tuple[int | None, ...]:
+        found = None
+        for attempt in range(_MONEY_ATTEMPTS):
+            drawn = made_up_cells.draws(self._key, "money", sent, attempt, count=3)
+            made = made_up_cells.money(sent, drawn)
+            if made is not None and made not in taken:
+                return made
+            found = found or made
+        return found or sent
+
+    def _replace(self, cells: Sequence[_Cell], meaning: Meaning) -> None:
+        distinct = list(dict.fromkeys(cell.value for cell in cells if cell.value))
+        if meaning.name in _CHOICES and distinct:
+            distinct = [cell for cell, (codes, _) in zip(distinct, meaning.judge(distinct), strict=True) if codes]
+        made = made_up_cells.made_up(distinct, meaning, self._codec, self._key) if distinct else {}
+        for cell in cells:
+            cell.value = made.get(cell.value, cell.value)
+
+
+def _table(count: int, cells: Mapping[str, Sequence[str]]) -> tuple[pa.Array, dict[str, pa.Array]]:
+    """Return row numbers and columns to judge; those that are not given are empty."""
+    empty = [""] * count
+    columns = {name: pa.array(cells.get(name, empty), pa.string()) for name in ORDERS.column_names}
+    return pa.array(range(1, count + 1), pa.int32()), columns
+
+
+def _worth_nothing(cells: Sequence[str]) -> Judged:
+    return [(frozenset(), cell) for cell in cells]
