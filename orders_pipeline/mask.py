@@ -21,10 +21,12 @@ from orders_pipeline.clients import Profile
 from orders_pipeline.csv_file import normalise_header
 from orders_pipeline.csv_file.encoding import detect_text
 from orders_pipeline.csv_file.header import Names
+from orders_pipeline.csv_file.physical_lines import TextSpan
 from orders_pipeline.made_up_cells import Judged, Meaning, Rewrite
 from orders_pipeline.records.judgement import Judge
 from orders_pipeline.records.orders import ITEM_COLUMNS, ORDERS
 from orders_pipeline.records.rules import RowContext
+from orders_pipeline.rejections import FileRejected
 
 _OURS = ("_batch", "_row", "_line", "_codes")
 _CHOICES = ("currency", "payment_method", "notify_channel")  # words of the catalogue, which say nothing of anybody
@@ -38,7 +40,7 @@ _REWRITES: Mapping[str, Rewrite] = {
 _DELIMITERS = (",", "\t", ";", "|", "，")
 _LONGEST_CELL = 131_072
 _MONEY_ATTEMPTS = 300
-_KEYS_TRIED = 5
+_KEYS_TRIED = 20
 
 
 class MaskFailed(Exception):
@@ -84,10 +86,18 @@ def mask_file(source: Path, target: Path, *, profile: Profile, today: date | Non
         masked = _Masking(context, span.codec, secrets.token_bytes(32)).mask(records, names)
         written = "".join(cell.written for record in records for cell in record).encode(span.codec)
         target.write_bytes(data[: span.start] + written + data[span.end :])
-        if detect_text(target, profile.delimiter, profile.encoding) == span:
+        if _reads_as(span, target, profile):
             return Masked(span.encoding, *masked)
     target.unlink()
     raise MaskFailed("no made-up text reads like the original's encoding")
+
+
+def _reads_as(span: TextSpan, target: Path, profile: Profile) -> bool:
+    """Tell whether a file is found to be the same text by its bytes: a few characters of CP932 may be EUC-JP by chance."""
+    try:
+        return detect_text(target, profile.delimiter, profile.encoding) == span
+    except FileRejected:
+        return False
 
 
 def _read(text: str, profile: Profile) -> tuple[list[list[_Cell]], Names]:
