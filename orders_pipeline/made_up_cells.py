@@ -51,8 +51,8 @@ def draws(key: bytes, *what: object, count: int) -> Draws:
 def made_up(cells: Sequence[str], meaning: Meaning, codec: str, key: bytes) -> dict[str, str]:
     """Return for each of the distinct cells another one that gets the same codes, different for different meanings.
 
-    Where there are too few for that (dates, single digits), some mean the same; a cell that only itself can stand for, like
-    a quantity of 0, stays.
+    Where there are too few for that (dates, single digits), some mean the same; a number or date that
+    only itself can stand for, like a quantity of 0, stays, and any other cell rather gets other codes than to stay.
     """
     worth = dict(zip(cells, meaning.judge(cells), strict=True))
     groups: dict[str, list[str]] = {}
@@ -69,6 +69,7 @@ def made_up(cells: Sequence[str], meaning: Meaning, codec: str, key: bytes) -> d
             for group, members in left.items()
             for cell in members
         }
+        second_best |= {cell: made for cell, made in tried.items() if meaning.fresh and second_best[cell] == cell}
         changed = [made for cell, made in tried.items() if made != cell]
         verdicts = dict(zip(changed, meaning.judge(changed), strict=True)) if changed else {}
         for group, members in left.items():
