@@ -7,7 +7,6 @@ word, which also refuses one that is not. Every step may be repeated: what a cra
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -25,6 +24,7 @@ from orders_pipeline.audit.records import RECORDS_AT_ONCE, Block
 from orders_pipeline.audit.verifying import AuditBroken, Broken, check_records, read_block
 from orders_pipeline.database import Database
 from orders_pipeline.parquet_file import new_parquet
+from orders_pipeline.scratch import scratch_files
 from orders_pipeline.storage import ObjectDenied, Storage
 
 BLOCKS_AT_ONCE = 100
@@ -82,8 +82,8 @@ def _source(database: Database, storage: Storage, place: Row[Any]) -> Iterator[P
         with storage.local(place.key) as path:
             yield path
         return
-    with tempfile.TemporaryDirectory(prefix="orders-") as folder:
-        path = Path(folder) / "block.parquet"
+    with scratch_files() as folder:
+        path = folder / "block.parquet"
         with database.begin() as transaction:
             (row,) = transaction.rows("audit_blocks", after=place.block_no - 1, limit=1)
         block = Block(**row._asdict())
