@@ -347,7 +347,7 @@ def test_c23_whatever_step_is_the_last_the_next_run_goes_on_and_takes_nothing_yo
 def locked() -> Iterator[tuple[Any, Storage]]:
     with open_s3() as opened:
         opened.raw.create_bucket(Bucket="locked", ObjectLockEnabledForBucket=True)
-        yield opened, S3Storage("locked", "orders", endpoint_url=opened.server_url, kms_key_id=None)
+        yield opened, S3Storage("locked", "orders", endpoint_url=opened.server_url, kms_key_id=None, ca_file=None)
 
 
 def test_s16_in_a_locked_bucket_blocks_are_kept_to_their_time_and_nothing_of_them_after(desk, database, aged, locked):
