@@ -124,7 +124,7 @@ def test_y05_y06_a_pause_is_kept_in_whatever_form_it_is_asked_for(
         settle.BREAKER.prepare(system.database)
         with working_on(system.database, batch_id, None) as worker:
             able = system.payments.capabilities
-            ledger = PaymentLedger(system.database, system.cipher, worker, able, notifications.make_ready)
+            ledger = PaymentLedger(system.database, system.cipher, worker, able, notifications.make_ready, concurrency=1)
             (claim,) = ledger.claim(1)
             outcome = settle.settle_one(system.payments, claim)
             ledger.record([(claim, outcome)])
