@@ -171,7 +171,7 @@ def test_the_sensor_seals_each_time_and_keeps_a_head_once_an_hour(house):
 def test_s14_a_head_in_a_locked_bucket_stays_whoever_deletes_it(house):
     with open_s3() as desk:
         desk.raw.create_bucket(Bucket="locked", ObjectLockEnabledForBucket=True)
-        storage = S3Storage("locked", "orders", endpoint_url=desk.server_url, kms_key_id=None)
+        storage = S3Storage("locked", "orders", endpoint_url=desk.server_url, kms_key_id=None, ca_file=None)
         call("status")
         seal(house.system.database)
         assert anchor(house.system.database, storage)
@@ -212,7 +212,7 @@ def test_s16_holds_are_placed_shown_and_released_by_command(house):
 
 def test_a_head_is_kept_in_a_bucket_without_lock_too(house):
     with open_s3() as desk:
-        storage = S3Storage(desk.bucket(), "", endpoint_url=desk.server_url, kms_key_id=None)
+        storage = S3Storage(desk.bucket(), "", endpoint_url=desk.server_url, kms_key_id=None, ca_file=None)
         call("status")
         seal(house.system.database)
         assert anchor(house.system.database, storage)

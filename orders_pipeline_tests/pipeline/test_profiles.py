@@ -214,8 +214,9 @@ def test_a_workbook_is_an_order_file_and_its_rejected_rows_open_in_a_spreadsheet
     assert counter.rows("SELECT client_order_ref, order_date, amount FROM orders") == [("000123", batches.today(), 1000)]
     with reports.report(counter.system, summary["batch_id"], "rejected") as path:
         assert path is not None
-        text = path.read_bytes().decode("utf-8-sig")
-    assert path.read_bytes().startswith(b"\xef\xbb\xbf")
+        rejected = path.read_bytes()
+    assert rejected.startswith(b"\xef\xbb\xbf")
+    text = rejected.decode("utf-8-sig")
     corrected = counter.file(text.replace(",0,", ",10,").encode("euc_jp"))
     assert counter.take(corrected, "euc")["corrections"] == {"batches": 2, "rows_open": 0, "open_in": []}
 
