@@ -18,6 +18,7 @@ from orders_pipeline.drain import persist
 
 POLL_S = 0.5  # a token in use shows the time of its release only once it is given back
 SHORTEST_WAIT_S = 0.001
+LONGER_LEASE_S = 120.0  # no process lends for so much longer: the database's clock was put back
 SPARE_S = 1.0  # what a token is lent for beyond the longest call
 
 
@@ -70,6 +71,8 @@ class RateLimiter:
         """Take a token that is free, or return the seconds until one may be."""
         with self._database.begin() as transaction:
             row = transaction.row("take_rate_token", service=self._service, lease_s=self._lease_s)
+            if row is not None and row.slot is None and row.wait_s > self._lease_s + LONGER_LEASE_S:
+                transaction.execute("shorten_rate_tokens", service=self._service, lease_s=self._lease_s)
         if row is None or row.slot is None:
             return POLL_S if row is None else float(row.wait_s or 0.0)
         return _Token(row.slot, row.lent_until)

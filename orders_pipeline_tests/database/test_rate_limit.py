@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from orders_pipeline.database import Database
 from orders_pipeline.rate_limit import RateLimiter, Stopped
 from orders_pipeline_tests.ledger_desk import Desk
 
@@ -157,3 +158,13 @@ def test_n03_no_second_sees_an_eleventh_call_from_two_processes_with_threads(des
     assert most_in_a_second(together) <= RATE
     assert all(calls), "both processes had their turn"
     assert len(together) >= RATE * (SECONDS - 1)
+
+
+def test_d13_after_the_clock_was_put_back_a_token_is_waited_for_no_longer_than_a_call_can_last(database: Database) -> None:
+    limiter = RateLimiter(database, "service", 1, lease_s=0.5)
+    limiter.prepare()
+    with database.begin() as transaction:
+        transaction.script("UPDATE rate_tokens SET free_at = clock_timestamp() + interval '1 hour'")
+    began = time.monotonic()
+    with limiter.token(threading.Event()):
+        assert 0.5 <= time.monotonic() - began < 60

@@ -22,6 +22,11 @@ SELECT (SELECT slot FROM taken) AS slot,
        (SELECT free_at FROM taken) AS lent_until,
        (SELECT extract(epoch FROM min(free_at) - clock_timestamp()) FROM rate_tokens WHERE service = :service) AS wait_s
 
+-- name: shorten_rate_tokens
+-- The clock was put back: no token stays lent for longer than a call can last from now on.
+UPDATE rate_tokens SET free_at = clock_timestamp() + make_interval(secs => :lease_s)
+WHERE service = :service AND free_at > clock_timestamp() + make_interval(secs => :lease_s)
+
 -- name: give_back_rate_token
 -- The reply has come: one second from now the token may be used again, unless it was lent to another meanwhile.
 UPDATE rate_tokens SET free_at = clock_timestamp() + interval '1 second'
