@@ -243,6 +243,7 @@ def test_o11_a_look_asks_for_no_more_pages_than_it_has_time_for(desk):
     assert desk.value("SELECT count(*) FROM landing_files") == 20_000
 
 
+@pytest.mark.soak
 def test_o11_among_a_hundred_thousand_files_a_look_is_short_and_new_ones_are_found_wherever_they_are(desk):
     known = objects(100_000)
     batch_id = desk.batch()

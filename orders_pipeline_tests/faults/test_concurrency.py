@@ -221,6 +221,7 @@ def work_off(system: System, batch_id: str) -> None:
             settlement.finish_notifying()
 
 
+@pytest.mark.soak
 def test_q05_batches_worked_off_by_several_at_once_in_any_order_are_each_paid_once(house: House) -> None:
     for number in range(12):
         drop(house, "q05", f"{number}.csv", orders(*(f"Q05-{number}-{each}" for each in range(4))))

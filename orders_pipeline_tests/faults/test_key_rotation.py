@@ -96,6 +96,7 @@ def test_s05_a_batch_whose_loading_stopped_half_way_goes_on_after_a_rotation(hou
     assert house.summary(batch_id)["rows"]["accepted"] == 1000
 
 
+@pytest.mark.soak
 def test_s05_batches_are_paid_while_their_values_are_sealed_anew(house: House) -> None:
     house.sandbox.change(latency_ms=20)
     path = house.home / "orders.csv"

@@ -62,6 +62,7 @@ def payments_planned(house: House) -> int:
     return house.rows("SELECT count(*) FROM payments")[0][0]
 
 
+@pytest.mark.soak
 def test_c14_a_batch_killed_five_times_while_paying_charges_and_tells_everybody_once(house: House) -> None:
     path = sample(house, 200)
     # a service that charges an order again when it is asked with another key
@@ -95,6 +96,7 @@ def test_c14_five_files_in_a_row_each_killed_once_are_all_paid_and_told_once(hou
     assert len(batches_of(house)) == 5
 
 
+@pytest.mark.soak
 def test_c18_a_batch_killed_while_customers_are_told_of_declines_tells_nobody_twice(house: House) -> None:
     house.sandbox.change(notification_latency_ms=100, honour_keys=False, faults="decline=0.2,seed=3", notification_faults={})
     with at_work(house, "import", sample(house, 120), "--client", CLIENT) as process:
@@ -112,7 +114,7 @@ def test_c18_a_batch_killed_while_customers_are_told_of_declines_tells_nobody_tw
     assert house.sandbox.ledger(batch_id) == theirs
 
 
-@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("signal_number", [pytest.param(signal.SIGINT, marks=pytest.mark.soak), signal.SIGTERM])
 def test_c26_a_stop_in_the_middle_says_how_to_go_on_and_leaves_nothing_in_doubt(
     house: House, signal_number: signal.Signals
 ) -> None:
@@ -141,6 +143,7 @@ def everything(house: House) -> list[tuple[str, list[tuple[object, ...]]]]:
     ]
 
 
+@pytest.mark.soak
 def test_c27_a_worker_that_sleeps_for_longer_than_its_lease_wakes_up_and_writes_nothing(house: House) -> None:
     house.sandbox.change(latency_ms=300)
     with at_work(house, "import", sample(house, 90), "--client", CLIENT, ORDERS_PAYMENT_CONCURRENCY="2") as process:
@@ -157,6 +160,7 @@ def test_c27_a_worker_that_sleeps_for_longer_than_its_lease_wakes_up_and_writes_
     assert check_finished(house, batch_id)["orders"]["paid"] == 90
 
 
+@pytest.mark.soak
 def test_y22_a_service_that_fails_in_every_way_still_charges_every_order_once(house: House) -> None:
     kinds = ("error_before", "error_after", "timeout_after", "reset_before", "reset_after", "malformed", "rate_limited")
     faults = ",".join(f"{kind}=0.06" for kind in kinds)

@@ -23,6 +23,7 @@ from orders_pipeline.sandbox.options import Options
 from orders_pipeline.system import open_system
 from orders_pipeline.workers import working_on
 from orders_pipeline_tests.house import House, check_books, check_finished, open_house
+from orders_pipeline_tests.soak import first_of
 from orders_pipeline_tests.works import Works
 
 TIMEOUT_S = 0.6
@@ -89,7 +90,7 @@ def once(kind: str) -> str:
     return f"{kind}=1,max_per_key=1,hang_s=1.2,late_s=0.4,retry_after=0"
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", first_of(MODES))
 @pytest.mark.parametrize("kind", EACH_BAD_ANSWER)
 def test_y02_to_y19_a_first_try_that_goes_wrong_costs_nobody_a_second_charge(open_works: Open, kind: str, mode: str) -> None:
     with open_works(mode, faults=once(kind), notification_faults={}) as works:

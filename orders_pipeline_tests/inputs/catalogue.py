@@ -8,6 +8,7 @@ import pytest
 
 from orders_pipeline_tests.inputs import dates, encodings, files, money, references, rest, shapes
 from orders_pipeline_tests.inputs.case import Case
+from orders_pipeline_tests.soak import SOAK
 
 OF_FILES = (*encodings.CASES, *shapes.CASES, *files.CASES)
 OF_VALUES = (*references.CASES, *money.CASES, *dates.CASES, *rest.CASES)
@@ -19,4 +20,10 @@ def as_parameter(case: Case, *marks: pytest.MarkDecorator) -> object:
 
 
 def as_parameters(cases: Iterable[Case]) -> list[object]:
-    return [as_parameter(case) for case in cases]
+    """Return the cases as parameters; of each number the first is in the default run."""
+    seen: set[int] = set()
+    parameters = []
+    for case in cases:
+        parameters.append(as_parameter(case, *([SOAK] if case.number in seen else [])))
+        seen.add(case.number)
+    return parameters

@@ -24,6 +24,7 @@ from orders_pipeline.synthetic import write_sample
 from orders_pipeline.validation import validate
 from orders_pipeline_tests.factories import TODAY, order_row
 from orders_pipeline_tests.order_file import record
+from orders_pipeline_tests.soak import first_of
 
 cell_texts = st.one_of(
     st.text(st.sampled_from('aZ09-_ ａ９山ア゙ｱﾞ。,"円¥=@\n'), max_size=8),
@@ -83,8 +84,9 @@ def kinds(text):
     return "".join("x" if each.isalpha() or each.isdecimal() else each for each in text)
 
 
-@pytest.mark.parametrize(("codec", "seed"), [("utf-8", 1), ("utf-8-sig", 2), ("cp932", 2), ("utf-16", 3)])
-def test_a_masked_file_gets_the_same_codes_row_by_row(tmp_path, codec, seed):
+@pytest.mark.parametrize("codec_and_seed", first_of([("cp932", 2), ("utf-8", 1), ("utf-8-sig", 2), ("utf-16", 3)]))
+def test_a_masked_file_gets_the_same_codes_row_by_row(tmp_path, codec_and_seed):
+    codec, seed = codec_and_seed
     write_sample(
         tmp_path / "s.csv", rows=150, seed=seed, bad=0.4, excel=0.2, encoding=codec, today=TODAY, japanese_headers=seed == 2
     )
