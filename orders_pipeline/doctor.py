@@ -36,23 +36,23 @@ def examine() -> list[Finding]:
     try:
         settings = load_settings()
     except Exception as error:  # noqa: BLE001 - a finding, whatever it is
-        return [Finding("settings", ok=False, says=str(error))]
+        return [Finding("settings", ok=False, says=errors.describe(error, Settings.model_construct()))]
     findings = [Finding("settings", ok=True, says=f"ORDERS_ENV is {settings.env}")]
     with contextlib.ExitStack() as stack:
         try:
             endpoints = stack.enter_context(join_endpoints(settings))
             system = stack.enter_context(open_system(settings, endpoints))
         except Exception as error:  # noqa: BLE001 - a finding, whatever it is
-            return [*findings, Finding("start", ok=False, says=errors.describe(error, settings.home))]
-        findings += [_try(settings, name, check, system) for name, check in CHECKS.items()]
+            return [*findings, Finding("start", ok=False, says=errors.describe(error, settings))]
+        findings += [_try(name, check, system) for name, check in CHECKS.items()]
     return findings
 
 
-def _try(settings: Settings, name: str, check: Callable[[System], str], system: System) -> Finding:
+def _try(name: str, check: Callable[[System], str], system: System) -> Finding:
     try:
         return Finding(name, ok=True, says=check(system))
     except Exception as error:  # noqa: BLE001 - a finding, whatever it is
-        return Finding(name, ok=False, says=errors.describe(error, settings.home))
+        return Finding(name, ok=False, says=errors.describe(error, system.settings, system))
 
 
 def _database(system: System) -> str:

@@ -1,34 +1,93 @@
 """The boundary of errors: what leaves a use case is a code and a sentence of ours, never another library's words.
 
-Known errors carry a `code`; anything else becomes E_UNEXPECTED with a reference, and where it happened (never what values
-it happened to) is kept under that reference in a file that only its owner reads.
+In production it is the code and a reference. What is known of the error, values too, is kept encrypted in the storage
+under that reference, for `orders-pipeline explain`; `errors.log` in HOME lists the references, and where nothing could be
+kept also the places in the code, never what values it happened to.
 """
 
 from __future__ import annotations
 
 import contextlib
+import re
 import traceback
 import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from orders_pipeline.settings import Settings
+
+if TYPE_CHECKING:
+    from orders_pipeline.system import System
+
+DETAILS = "errors/"
 UNEXPECTED = "E_UNEXPECTED"
+# said in production too: a file's refusal is for the client, and without good settings there is no place for details
+SAID_ALWAYS = ("F_", "E_SETTINGS", "E_CLIENTS_FILE", "E_ENCRYPTION_KEYS")
+_REFERENCE = re.compile(r"[0-9a-f]{12}")
 
 
-def describe(error: BaseException, home: Path) -> str:
-    """Return what may be shown of an error: its own text when it is ours, a reference otherwise."""
-    if isinstance(getattr(error, "code", None), str) and type(error).__module__.startswith("orders_pipeline"):
+class UnknownReference(Exception):
+    """Nothing is kept under a reference."""
+
+    code = "E_UNKNOWN_REFERENCE"
+
+
+def describe(error: BaseException, settings: Settings, system: System | None = None) -> str:
+    """Return what may be shown of an error, and keep the rest of it in the opened system."""
+    code = _own_code(error)
+    if code is not None and (not settings.is_production or code.startswith(SAID_ALWAYS)):
         text = str(error)
-        return text if text.startswith(error.code) else f"{error.code}: {text}"  # type: ignore[attr-defined]
+        return text if text.startswith(code) else f"{code}: {text}"
     reference = uuid.uuid4().hex[:12]
+    is_kept = system is not None and _keep(system, reference, error)
     with contextlib.suppress(OSError):  # where nothing can be written, the reference alone must do
-        _keep(error, reference, home / "errors.log")
-    return f"{UNEXPECTED}: something unforeseen happened; reference {reference}"
+        _note(settings.home / "errors.log", reference, error, [] if is_kept else _places(error))
+    says = "" if settings.is_production else "something unforeseen happened; "
+    return f"{code or UNEXPECTED}: {says}reference {reference}"
 
 
-def _keep(error: BaseException, reference: str, path: Path) -> None:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+def read_details(system: System, reference: str) -> str:
+    """Return what is kept of an error: its words and causes, which may hold personal values; raise UnknownReference."""
+    if not _REFERENCE.fullmatch(reference) or system.storage.head(DETAILS + reference) is None:
+        raise UnknownReference(f"{UnknownReference.code}: nothing is kept under this reference; is it in errors.log?")
+    with system.storage.local(DETAILS + reference) as path:
+        return path.read_text("utf-8", "surrogatepass")
+
+
+def _own_code(error: BaseException) -> str | None:
+    code = getattr(error, "code", None)
+    return code if isinstance(code, str) and type(error).__module__.startswith("orders_pipeline") else None
+
+
+def _keep(system: System, reference: str, error: BaseException) -> bool:
+    """Keep the details and say whether that worked: the storage may be what failed."""
+    if getattr(error, "is_transient", False):  # comes again with every try, and its code says it all
+        return False
+    details = "".join(_told(error)).encode("utf-8", "surrogatepass")
+    with contextlib.suppress(Exception):
+        system.storage.put(DETAILS + reference, details)
+        return True
+    return False
+
+
+def _told(error: BaseException | None) -> Iterator[str]:
+    """Yield an error's words and places, and those of what was behind it, also where `from None` hid that."""
+    while error is not None:
+        yield from traceback.format_exception(error, chain=False)
+        error = error.__cause__ or error.__context__
+
+
+def _places(error: BaseException) -> list[str]:
     frames = traceback.extract_tb(error.__traceback__)
-    places = "".join(f"  {frame.filename}:{frame.lineno} {frame.name}\n" for frame in frames)
-    path.touch(mode=0o600)
-    with path.open("a", encoding="utf-8") as log:
-        log.write(f"{reference} {type(error).__module__}.{type(error).__qualname__}\n{places}")
+    return [f"  {frame.filename}:{frame.lineno} {frame.name}\n" for frame in frames]
+
+
+def _note(log: Path, reference: str, error: BaseException, places: list[str]) -> None:
+    log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    log.touch(mode=0o600)
+    moment = datetime.now(UTC).isoformat(timespec="seconds")
+    kind = f"{type(error).__module__}.{type(error).__qualname__}"
+    with log.open("a", encoding="utf-8") as file:
+        file.write(f"{moment} {reference} {_own_code(error) or UNEXPECTED} {kind}\n" + "".join(places))

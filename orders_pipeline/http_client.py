@@ -32,6 +32,7 @@ MAX_BODY_BYTES = 64 * 1024
 MAX_CONNECT_S = 5.0
 MAX_RETRY_AFTER_S = 60.0
 WATCH_EVERY_S = 0.05
+HEADERS = {"Accept": "application/json, application/problem+json", "User-Agent": "orders-pipeline"}
 
 Method = Literal["GET", "POST"]
 
@@ -162,9 +163,7 @@ class ServiceClient:
         self._base_url = base_url.rstrip("/")
         self._timeout_s = timeout_s
         self._ca_file = ca_file
-        self._headers = {"Accept": "application/json, application/problem+json", "User-Agent": "orders-pipeline"}
-        if token is not None:
-            self._headers["Authorization"] = f"Bearer {token.get_secret_value()}"
+        self._token = token
         self._local = threading.local()  # an adapter a thread, so that each thread keeps a connection
 
     def call(
@@ -216,7 +215,9 @@ class ServiceClient:
         request = requests.PreparedRequest()
         request.prepare_method(method)
         request.prepare_url(self._base_url + path, query or {})
-        request.headers = CaseInsensitiveDict(self._headers)
+        request.headers = CaseInsensitiveDict(HEADERS)
+        if self._token is not None:
+            request.headers["Authorization"] = f"Bearer {self._token.get_secret_value()}"
         if body is not None:
             request.body = json.dumps(body, ensure_ascii=False).encode()
             request.headers["Content-Type"] = "application/json"

@@ -20,6 +20,16 @@ from typing import Any, Protocol
 from sqlalchemy import Row
 
 from orders_pipeline import batches, control, csv_file, loading, personal, validation
+from orders_pipeline.artifacts import (
+    ACCEPTED,
+    CONVERTED,
+    MANIFEST,
+    ORIGINAL,
+    REJECTIONS,
+    STAGED,
+    WORKBOOK,
+    artifact,
+)
 from orders_pipeline.clients import Profile
 from orders_pipeline.csv_file import Limits, StagedFile
 from orders_pipeline.database import Transaction
@@ -33,20 +43,6 @@ from orders_pipeline.storage import ObjectChanged, ObjectDenied, ObjectGone, Sto
 from orders_pipeline.system import System
 from orders_pipeline.validation import Validated
 from orders_pipeline.workers import alone_on
-
-BATCHES = "batches/"
-ORIGINAL = "original"
-CONVERTED = "converted.csv"  # the text of an original that is none: a workbook
-WORKBOOK = ".xlsx"
-MANIFEST = "manifest.json"
-STAGED = "staged.parquet"
-ACCEPTED = "accepted.parquet"
-REJECTIONS = "rejections.parquet"
-
-
-def artifact(batch_id: str, name: str) -> str:
-    """Return the storage key of one of a batch's files."""
-    return f"{BATCHES}{batch_id}/{name}"
 
 
 def stage_batch(system: System, batch_id: str) -> None:

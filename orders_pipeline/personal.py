@@ -10,14 +10,16 @@ import json
 from collections.abc import Callable, Iterable
 from itertools import compress
 from operator import not_
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from orders_pipeline.encryption import Cipher, DecryptionError
 from orders_pipeline.records.normalise import utf8_content
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def _bound_to(batch_id: str, import_row_number: int) -> bytes:

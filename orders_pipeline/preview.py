@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from orders_pipeline import control, intake, personal
+from orders_pipeline.artifacts import ACCEPTED, ORIGINAL, REJECTIONS, STAGED
 from orders_pipeline.clients import Profile
 from orders_pipeline.notifications import ADDRESS_COLUMN
 from orders_pipeline.payments.plan import PayableOrder, plan_payments
@@ -33,7 +34,7 @@ def preview(system: System, path: Path, client_code: str, *, again: bool) -> dic
     """Return what `import --dry-run --json` shows: rows, rejections, payments, yen, notifications and their seconds."""
     profile = system.clients.profile(client_code)
     with scratch_files() as folder:
-        copy = folder / intake.ORIGINAL
+        copy = folder / ORIGINAL
         manifest = control.manifest_beside(path)
         sha256, _ = intake.copy_unchanging(path, copy, intake.limits_of(system.limits, profile).max_bytes)
         _refuse_duplicate(system, client_code, sha256, again=again or profile.same_bytes == "take")
@@ -43,8 +44,8 @@ def preview(system: System, path: Path, client_code: str, *, again: bool) -> dic
         if manifest is not None:
             manifest.check_rows(staged.rows_total - staged.rows_blank)
         batch = _Previewed(NO_BATCH, client_code, staged.encoding)
-        accepted, rejections = folder / intake.ACCEPTED, folder / intake.REJECTIONS
-        result = intake.validate_file(system, profile, batch, folder / intake.STAGED, accepted, rejections)
+        accepted, rejections = folder / ACCEPTED, folder / REJECTIONS
+        result = intake.validate_file(system, profile, batch, folder / STAGED, accepted, rejections)
         control.check_validated(profile, manifest, result)
         payments, notifications = _plan(system, profile, accepted)
     return {

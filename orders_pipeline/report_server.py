@@ -20,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from orders_pipeline import batches, reports
+from orders_pipeline import batches, errors, reports
 from orders_pipeline.audit import recording
 from orders_pipeline.system import System
 
@@ -43,8 +43,12 @@ def build_app(system: System) -> Starlette:
         batch_id, file = request.path_params["batch_id"], request.path_params["file"]
         content = None
         if file in names:
-            with contextlib.suppress(batches.UnknownBatch):
+            try:
                 content = await run_in_threadpool(read, batch_id, names[file])
+            except batches.UnknownBatch:
+                content = None
+            except Exception as error:  # noqa: BLE001 - the boundary
+                return PlainTextResponse(errors.describe(error, system.settings, system), status_code=500)
         if content is None:
             return PlainTextResponse("There is no such report.", status_code=404)
         headers = {
@@ -68,7 +72,7 @@ def serving(system: System, port: int) -> Iterator[str]:
     thread = threading.Thread(target=server.run, args=([listening],), name="reports", daemon=True)
     thread.start()
     try:
-        yield f"http://{HOST}:{port}"
+        yield "http://{}:{}".format(*listening.getsockname())
     finally:
         server.should_exit = True
         thread.join()

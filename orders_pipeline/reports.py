@@ -23,8 +23,8 @@ import pyarrow.parquet as pq
 from sqlalchemy import Row
 
 from orders_pipeline import batches, csv_file
+from orders_pipeline.artifacts import STAGED, artifact
 from orders_pipeline.database import Transaction
-from orders_pipeline.intake import STAGED, artifact
 from orders_pipeline.records.orders import ORDERS
 from orders_pipeline.rejections import message
 from orders_pipeline.scratch import Scratch, scratch_files

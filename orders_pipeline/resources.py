@@ -13,8 +13,9 @@ from collections.abc import Iterator
 
 import dagster as dg
 
+from orders_pipeline import errors
 from orders_pipeline.audit.recording import sign_in
-from orders_pipeline.settings import load_settings
+from orders_pipeline.settings import Settings, load_settings
 from orders_pipeline.system import Endpoints, System, join_endpoints, open_system
 
 
@@ -33,7 +34,13 @@ class SystemResource(dg.ConfigurableResource[System]):
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[System]:
         """Give the opened system and close it at the end."""
         origin = f"run {context.run_id}" if context.run_id else "daemon"
-        with open_system(load_settings(), process_endpoints(), origin) as system:
-            if context.run_id:
-                sign_in(system.database, system.clients, system.cipher)
+        with contextlib.ExitStack() as stack:
+            settings = Settings.model_construct()
+            try:
+                settings = load_settings()
+                system = stack.enter_context(open_system(settings, process_endpoints(), origin))
+                if context.run_id:
+                    sign_in(system.database, system.clients, system.cipher)
+            except Exception as error:  # noqa: BLE001 - the boundary
+                raise dg.Failure(errors.describe(error, settings)) from None
             yield system

@@ -21,8 +21,10 @@ from pydantic import SecretStr
 from sqlalchemy import Row
 
 from orders_pipeline.audit.records import RECORDS_AT_ONCE, Block
+from orders_pipeline.audit.sealing import AUDIT
 from orders_pipeline.audit.verifying import AuditBroken, Broken, check_records, read_block
 from orders_pipeline.database import Database
+from orders_pipeline.errors import DETAILS
 from orders_pipeline.parquet_file import new_parquet
 from orders_pipeline.scratch import scratch_files
 from orders_pipeline.storage import ObjectDenied, Storage
@@ -64,7 +66,7 @@ def _move_some(database: Database, storage: Storage, done: Retained) -> bool:
 def _move(database: Database, storage: Storage, place: Row[Any]) -> int:
     key = None
     if place.next_place != "gone":
-        key = f"audit/{place.next_place}/{place.category}/{place.day}/{place.block_no:012d}.parquet"
+        key = f"{AUDIT}{place.next_place}/{place.category}/{place.day}/{place.block_no:012d}.parquet"
         until = place.cold_from if place.next_place == "warm" else place.kept_until
         with _source(database, storage, place) as source:
             storage.keep(key, source, _midnight(until), seldom_read=place.next_place == "cold")
@@ -132,6 +134,16 @@ def purge_dagster_history(url: SecretStr) -> int:
             removed += count
             if count < EVENTS_AT_ONCE:
                 return removed
+
+
+def purge_error_details(database: Database, storage: Storage) -> int:
+    """Remove what is kept of errors that are older than Dagster's events may be; return of how many."""
+    with database.begin() as transaction:
+        since = transaction.scalar("dagster_events_since")
+    old = [stored.key for stored in storage.list(DETAILS) if stored.modified < since]
+    for key in old:
+        storage.delete(key)
+    return len(old)
 
 
 class HoldRefused(Exception):

@@ -10,21 +10,25 @@ import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import pyarrow as pa
 from sqlalchemy import Row
 
 from orders_pipeline import batches, personal
+from orders_pipeline.artifacts import ACCEPTED, BATCHES, artifact
+from orders_pipeline.audit.sealing import AUDIT
 from orders_pipeline.drain import persist
 from orders_pipeline.encryption import Cipher, DecryptionError, EncryptionKeysError
-from orders_pipeline.intake import ACCEPTED, BATCHES, artifact
+from orders_pipeline.errors import DETAILS
 from orders_pipeline.parquet_file import map_row_groups
 from orders_pipeline.scratch import scratch_files
 from orders_pipeline.storage import ObjectGone
 from orders_pipeline.system import System
 from orders_pipeline.workers import BatchBusy, alone_on
 
+SEALED_FILES = (BATCHES, AUDIT, DETAILS)
 CHUNK_ROWS = 2_000
 SHOWN_DAMAGED = 10
 
@@ -107,9 +111,9 @@ def _reseal_orders(system: System, rows: Sequence[Row[Any]], result: Rotated) ->
 
 def _reseal_files(system: System, result: Rotated) -> None:
     """Seal every file anew, and the accepted rows in those of batches that are not loaded; remove those that are loaded."""
-    for stored in system.storage.list(BATCHES):
-        _, batch_id, *name = stored.key.split("/")
-        if name == [ACCEPTED]:
+    for stored in chain.from_iterable(map(system.storage.list, SEALED_FILES)):
+        folder, batch_id, *name = stored.key.split("/")
+        if (f"{folder}/", name) == (BATCHES, [ACCEPTED]):
             try:
                 with alone_on(system.database, batch_id), contextlib.suppress(ObjectGone, batches.UnknownBatch):
                     _reseal_accepted(system, batch_id)

@@ -70,7 +70,8 @@ def running(settings: Settings, port: int) -> Iterator[Places]:
         system = stack.enter_context(open_system(settings, endpoints, "orders-pipeline up"))
         sign_in(system.database, system.clients, system.cipher)
         runs.prepare_dagster_home(system)
-        export_environment(ORDERS_REPORTS_URL=stack.enter_context(report_server.serving(system, port + 1)))
+        reports_url = stack.enter_context(report_server.serving(system, port + 1))
+        export_environment(ORDERS_REPORTS_URL=settings.reports_url or reports_url)
         if "://" not in settings.landing_location:
             Path(settings.landing_location).mkdir(parents=True, exist_ok=True)
         log = settings.dagster_home / "dagster.log"

@@ -24,7 +24,7 @@ def safe_errors(system: System) -> Iterator[None]:
     except (dg.Failure, dg.DagsterExecutionInterruptedError):
         raise
     except Exception as error:  # noqa: BLE001 - the boundary
-        description = errors.describe(error, system.settings.home)
+        description = errors.describe(error, system.settings, system)
         recording.failed(system.database, error)
         raise dg.Failure(description=description) from None
 

@@ -5,7 +5,7 @@ import dagster as dg
 from orders_pipeline.assets.boundary import GROUP, safe_errors
 from orders_pipeline.audit import recording, sealing
 from orders_pipeline.audit.verifying import AuditBroken, verify
-from orders_pipeline.retention import Retained, purge_dagster_history, retain
+from orders_pipeline.retention import Retained, purge_dagster_history, purge_error_details, retain
 from orders_pipeline.system import System
 
 AUDIT_INTACT = dg.AssetCheckSpec(
@@ -35,6 +35,7 @@ def retention(system: dg.ResourceParam[System]) -> dg.MaterializeResult:
                 "records gone": done.moved["gone"],
                 "blocks held": done.held,
                 "objects still locked": done.locked,
+                "error details removed": purge_error_details(system.database, system.storage),
                 "Dagster events removed": purge_dagster_history(system.endpoints.database_url),
                 "records in the database verified": found.hot,
             },

@@ -70,6 +70,12 @@ def read_report(database: Database, batch_id: str, name: str, by: str) -> None:
         record(transaction, "phi_access", "download", name, batch_id=batch_id, detail={"by": by})
 
 
+def read_error(database: Database, reference: str) -> None:
+    """Record that what is kept of an error, which may hold personal values, was given out."""
+    with database.begin() as transaction:
+        record(transaction, "phi_access", "read", "error", detail={"reference": reference})
+
+
 def sign_in(database: Database, clients: Clients, cipher: Cipher) -> None:
     """Record that a command or run begins its work, and what has changed in profiles and keys since the last did."""
     with database.begin() as transaction:

@@ -14,7 +14,8 @@ from datetime import UTC, datetime, timedelta
 from orders_pipeline.database import Database
 from orders_pipeline.storage import Storage
 
-HEADS = "audit/heads/"
+AUDIT = "audit/"
+HEADS = f"{AUDIT}heads/"
 HEAD_KEY = re.compile(HEADS + r"(?P<block_no>[0-9]{12,18})-(?P<head>[0-9a-f]{64})[.]json")
 KEEP_HEADS = timedelta(days=8 * 366)  # as long as the longest-lived records
 PATIENCE_S = 10.0

@@ -12,7 +12,6 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec
 
 import click
@@ -64,10 +63,10 @@ def _complain(error: Exception, *, as_json: bool) -> None:
     from orders_pipeline.encryption import EncryptionKeysError
     from orders_pipeline.rejections import FileRejected
 
-    home = Path(".orders-pipeline")
+    settings = Settings.model_construct()
     with contextlib.suppress(SettingsError):
-        home = load_settings().home
-    text = errors.describe(error, home)
+        settings = load_settings()
+    text = errors.describe(error, settings, click.get_current_context().obj)
     code, _, sentence = text.partition(": ")
     if as_json:
         detail = error.detail if isinstance(error, FileRejected) else {}
@@ -87,6 +86,7 @@ def opened(settings: Settings | None = None) -> Iterator[System]:
     settings = settings or load_settings()
     origin = click.get_current_context().command_path
     with join_endpoints(settings) as endpoints, open_system(settings, endpoints, origin) as system:
+        click.get_current_context().obj = system  # what goes wrong from here on can be kept there
         recording.sign_in(system.database, system.clients, system.cipher)
         try:
             yield system

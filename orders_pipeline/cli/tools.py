@@ -151,6 +151,24 @@ def doctor(*, as_json: bool) -> None:
 
 
 @main.command()
+@click.argument("reference", metavar="REFERENCE")
+@answers
+def explain(reference: str, *, as_json: bool) -> None:
+    """Show what is kept of an error that was answered with a reference; it may hold personal values."""
+    from orders_pipeline import errors
+    from orders_pipeline.audit import recording
+
+    with opened() as system:
+        details = errors.read_details(system, reference)
+        recording.read_error(system.database, reference)
+    answer(
+        {"reference": reference, "details": details},
+        lambda console, each: console.print(each["details"], markup=False),
+        as_json=as_json,
+    )
+
+
+@main.command()
 @click.option("--port", default=8080, show_default=True, type=click.IntRange(0, 65535))
 @click.option("--ledger", type=click.Path(dir_okay=False, path_type=Path), help="Keep the ledger in this file.")
 @click.option("--token", help="Demand this bearer token.")

@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from orders_pipeline.records.record_type import RecordType, RowRule, Rule
 from orders_pipeline.records.rules import RowContext
+from orders_pipeline.records.schemas import text_schema, typed_schema
 from orders_pipeline.records.verdicts import Mask, column_failures, row_failures
 
 Positions: TypeAlias = "npt.NDArray[np.intp]"
@@ -100,12 +101,12 @@ class Judge:
     @cached_property
     def text_schema(self) -> pandera.DataFrameSchema:
         """The schema of normalised text."""
-        return self.record_type.text_schema(self.context)
+        return text_schema(self.record_type, self.context)
 
     @cached_property
     def typed_schema(self) -> pandera.DataFrameSchema:
         """The schema of numbers and dates."""
-        return self.record_type.typed_schema(self.context)
+        return typed_schema(self.record_type, self.context)
 
     @cached_property
     def _known_frames(self) -> set[tuple[object, ...]]:

@@ -9,9 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
-from typing import Any, TypeAlias
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from orders_pipeline.records import normalise
 from orders_pipeline.records.record_type import Column, RecordType, RowRule, Rule
@@ -26,6 +24,9 @@ from orders_pipeline.records.rules import (
     one_of,
     printable,
 )
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Passed: TypeAlias = "pd.Series[bool]"
 

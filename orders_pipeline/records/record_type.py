@@ -1,4 +1,4 @@
-"""What a catalogue is made of: columns, rules, and the two Pandera schemas built from them.
+"""What a catalogue is made of: columns and rules. The Pandera schemas made of them are in `schemas.py`.
 
 A cell is judged twice. The text schema looks at normalised text, so that one unreadable cell hides nothing else; the
 typed schema looks at numbers and dates, with nulls where the text was bad. No particular record's rule belongs here.
@@ -11,15 +11,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from types import MappingProxyType
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-import pandas as pd
-import pandera.pandas as pandera
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from orders_pipeline.records import normalise, rules
 from orders_pipeline.records.rules import RowContext
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Kind = Literal["code", "number", "date", "text"]
 Cells: TypeAlias = "pd.Series[Any]"
@@ -186,38 +187,6 @@ class RecordType:
             typed[column.name] = pc.cast(pc.if_else(known, cells, None), column.arrow_type)
         return typed
 
-    def text_schema(self, context: RowContext) -> pandera.DataFrameSchema:
-        """Build the schema of the normalised text: every column a string, checks in the order of the rules."""
-        columns = {column.name: _schema_column(pa.string(), column.all_text_rules, context) for column in self.columns}
-        return pandera.DataFrameSchema(columns, checks=_row_checks(self.text_row_rules, context), strict=True)
-
-    def typed_schema(self, context: RowContext) -> pandera.DataFrameSchema:
-        """Build the schema of the numbers and dates: nulls are cells that were empty or failed as text."""
-        columns = {
-            column.name: _schema_column(column.arrow_type, column.typed_rules, context, nullable=True)
-            for column in self.typed_columns
-        }
-        return pandera.DataFrameSchema(columns, checks=_row_checks(self.typed_row_rules, context), strict=True)
-
 
 def _folded(name: str) -> str:
     return unicodedata.normalize("NFKC", name).casefold()
-
-
-def _schema_column(
-    arrow_type: pa.DataType, column_rules: tuple[Rule, ...], context: RowContext, *, nullable: bool = False
-) -> pandera.Column:
-    return pandera.Column(
-        pd.ArrowDtype(arrow_type),
-        checks=[_check(rule.check, rule.code, context) for rule in column_rules],
-        nullable=nullable,
-    )
-
-
-def _row_checks(row_rules: tuple[RowRule, ...], context: RowContext) -> list[pandera.Check]:
-    return [_check(rule.check, rule.code, context) for rule in row_rules]
-
-
-def _check(function: Callable[[Any, RowContext], Passed], code: str, context: RowContext) -> pandera.Check:
-    # Rules answer for nulls themselves: Pandera would copy the column without them, and look through whole rows.
-    return pandera.Check(lambda checked: function(checked, context), name=code, error=code, ignore_na=False)

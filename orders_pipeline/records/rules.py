@@ -11,11 +11,13 @@ import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import date
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Cells: TypeAlias = "pd.Series[Any]"
 Passed: TypeAlias = "pd.Series[bool]"
@@ -85,8 +87,7 @@ def never_matches(pattern: str) -> Check:
 
 def one_of(*choices: str) -> Check:
     """Return a check that the cell is one of `choices`, or empty."""
-    allowed = pa.array(["", *choices])
-    return lambda cells, _: _answer(cells, pc.is_in(_arrow(cells), value_set=allowed))
+    return lambda cells, _: _answer(cells, pc.is_in(_arrow(cells), value_set=pa.array(["", *choices])))
 
 
 def between(low: int | date, high: int | date | None = None) -> Check:
@@ -141,4 +142,6 @@ def _arrow(cells: Cells) -> pa.Array:
 
 def _answer(cells: Cells, passed: pa.Array) -> Passed:
     known = pc.fill_null(passed, True) if passed.null_count else passed
+    import pandas as pd  # noqa: PLC0415 - slow to import, and most commands judge nothing
+
     return pd.Series(known.to_numpy(zero_copy_only=False), index=cells.index, dtype=bool)

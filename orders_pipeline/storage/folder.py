@@ -175,12 +175,13 @@ class FolderStorage:
         with self._opened(key) as file:
             if self._cipher is None or self._cipher.has_sealed_file(file):
                 return False
-            version = _version(os.fstat(file.fileno()))
+            status = os.fstat(file.fileno())
         with self.local(key) as clear:
             found = self.head(key)
-            if found is None or found.version != version:
+            if found is None or found.version != _version(status):
                 return False
             self.put(key, clear)
+            self._path(key).chmod(stat.S_IMODE(status.st_mode))  # what is kept stays protected from being written away
         return True
 
     def _in_clear(self, key: str, file: IO[bytes]) -> Iterator[bytes]:

@@ -28,6 +28,7 @@ from pydantic import SecretStr
 from sqlalchemy import Date, LargeBinary, create_engine, make_url
 
 from orders_pipeline import intake
+from orders_pipeline.artifacts import ACCEPTED, artifact
 from orders_pipeline.database import libpq_url
 from orders_pipeline.parquet_file import read_chunks
 from orders_pipeline.settings import Settings
@@ -175,7 +176,7 @@ def write_typed(contest: Contest) -> None:
     with opened_batch(contest) as (system, batch_id):
         for name in ("stage", "validate"):
             STEPS[name](system, batch_id)
-        with system.storage.local(intake.artifact(batch_id, intake.ACCEPTED)) as accepted:
+        with system.storage.local(artifact(batch_id, ACCEPTED)) as accepted:
             _write_csv(accepted, Path(contest.typed), batch_id)
 
 

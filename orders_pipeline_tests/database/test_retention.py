@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
@@ -18,7 +19,7 @@ from orders_pipeline.audit.sealing import anchor, seal
 from orders_pipeline.audit.verifying import AuditBroken, verify
 from orders_pipeline.database import ConstraintViolated, Database
 from orders_pipeline.retention import Hold, HoldRefused, place_hold, release_hold, retain
-from orders_pipeline.storage import S3Storage, Storage
+from orders_pipeline.storage import FolderStorage, S3Storage, Storage
 from orders_pipeline_tests.ledger_desk import Desk
 from orders_pipeline_tests.s3_desk import open_s3
 
@@ -384,3 +385,13 @@ def test_dagsters_old_events_go_and_what_says_what_became_of_runs_stays(desk, da
     assert [row["kind"] for row in left] == [*kinds, "ASSET_MATERIALIZATION", "ASSET_CHECK_EVALUATION", "PIPELINE_SUCCESS"]
     desk.run("DROP SCHEMA dagster CASCADE")
     assert retention.purge_dagster_history(database.url) == 0
+
+
+def test_what_is_kept_of_an_error_goes_with_the_events_of_its_day(desk, database, tmp_path):
+    storage = FolderStorage(tmp_path / "kept")
+    for days, reference in ((91, "a" * 12), (89, "b" * 12)):
+        storage.put(f"errors/{reference}", b"words")
+        then = (datetime.now(UTC) - timedelta(days=days)).timestamp()
+        os.utime(tmp_path / "kept" / "errors" / reference, (then, then))
+    assert retention.purge_error_details(database, storage) == 1
+    assert [stored.key for stored in storage.list()] == [f"errors/{'b' * 12}"]

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from orders_pipeline import intake, landing
+from orders_pipeline.artifacts import ORIGINAL, STAGED, artifact
 from orders_pipeline.clients import Clients, Profile
 from orders_pipeline.rejections import FileRejected
 from orders_pipeline.synthetic import write_sample
@@ -70,7 +71,7 @@ class Landing:
         return self.house.summary(batch_id)
 
     def archived(self, batch_id: str) -> bytes:
-        with self.house.system.storage.local(intake.artifact(batch_id, intake.ORIGINAL)) as path:
+        with self.house.system.storage.local(artifact(batch_id, ORIGINAL)) as path:
             return path.read_bytes()
 
     def trouble(self, method: str, ending: str, status: int = 0, **more: Any) -> None:
@@ -116,7 +117,7 @@ def test_o02_a_file_replaced_while_it_is_read_is_given_back_and_the_new_one_is_t
     clients_landing.trouble("GET", "o02.csv", times=1, then=lambda: clients_landing.put(f"{CLIENT}/o02.csv", new))
     summary = clients_landing.stage(first)
     assert (summary["status"], summary["status_code"], summary["source_sha256"]) == ("rejected", "F_CHANGED", None)
-    assert clients_landing.house.system.storage.head(intake.artifact(first, intake.ORIGINAL)) is None
+    assert clients_landing.house.system.storage.head(artifact(first, ORIGINAL)) is None
     (second,) = clients_landing.look()
     assert clients_landing.stage(second)["rows"]["total"] == 2
     assert clients_landing.archived(second) == new
@@ -252,7 +253,7 @@ def test_o10_a_file_of_any_name_is_archived_under_its_batch_alone(clients_landin
     summary = clients_landing.stage(batch_id)
     assert (summary["status"], summary["csv_source"]) == ("staged", name.rpartition("/")[2])
     made = set(clients_landing.desk.keys(clients_landing.bucket)) - before
-    assert made == {f"kept/batches/{batch_id}/{file}" for file in (intake.ORIGINAL, intake.STAGED)}
+    assert made == {f"kept/batches/{batch_id}/{file}" for file in (ORIGINAL, STAGED)}
 
 
 @pytest.mark.parametrize("name", ["a\0b.csv", "あ" * 340 + ".csv", "../../o10.csv"])

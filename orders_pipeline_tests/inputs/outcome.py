@@ -17,7 +17,8 @@ from typing import Any
 
 import psycopg
 
-from orders_pipeline import intake, personal
+from orders_pipeline import personal
+from orders_pipeline.artifacts import ORIGINAL, STAGED, artifact
 from orders_pipeline.clients import read_clients
 from orders_pipeline.csv_file import Limits
 from orders_pipeline.database import libpq_url
@@ -104,10 +105,10 @@ def check(case: Case, house: House, sent: Path, batch_id: str, status: str, befo
         _check_rows(case, seen, status, before)
     _check_reports(case, seen, batch_id)
     _check_nothing_personal(case, seen)
-    with house.system.storage.local(intake.artifact(batch_id, intake.ORIGINAL)) as original:
+    with house.system.storage.local(artifact(batch_id, ORIGINAL)) as original:
         assert filecmp.cmp(original, sent, shallow=False)
     if case.file_code == "F_NOT_CSV":
-        assert house.system.storage.head(intake.artifact(batch_id, intake.STAGED)) is None
+        assert house.system.storage.head(artifact(batch_id, STAGED)) is None
     return seen
 
 

@@ -14,6 +14,7 @@ from botocore.config import Config
 from pydantic import SecretStr
 
 from orders_pipeline import intake, kms, rotation
+from orders_pipeline.artifacts import ORIGINAL, artifact
 from orders_pipeline.encryption import Cipher, EncryptionKeysError, new_key
 from orders_pipeline.kms import KeyService, KeyServiceRefused, KeyServiceUnavailable
 from orders_pipeline.synthetic import write_sample
@@ -120,5 +121,5 @@ def test_a_key_of_the_setting_is_replaced_by_one_of_kms(house: House, service: K
     )
     with join_endpoints(settings) as endpoints, open_system(settings, endpoints) as system:
         assert rotation.keys_in_use(system) == {key.partition(":")[0]: 20}
-        with system.storage.local(intake.artifact(batch_id, intake.ORIGINAL)) as original:
+        with system.storage.local(artifact(batch_id, ORIGINAL)) as original:
             assert original.read_bytes() == path.read_bytes()

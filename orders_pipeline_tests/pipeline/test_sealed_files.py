@@ -11,7 +11,10 @@ import pytest
 from pydantic import SecretStr
 
 from orders_pipeline import intake, rotation
+from orders_pipeline.artifacts import ORIGINAL, artifact
+from orders_pipeline.audit.sealing import HEADS, anchor, seal
 from orders_pipeline.encryption import FILE_MARK, DecryptionError, new_key
+from orders_pipeline.errors import describe, read_details
 from orders_pipeline.storage import open_storage
 from orders_pipeline.system import System, join_endpoints, open_system
 from orders_pipeline_tests.database.test_personal import HEADER, PLANTED
@@ -73,7 +76,7 @@ def test_a_batch_leaves_nothing_personal_in_clear_on_any_disk(house: House, tmp_
     # and who may have them gets them
     rejected = house.report(batch_id, "rejected") or b""
     assert all(value.encode("cp932") in rejected for value in CANARIES.values())
-    with house.system.storage.local(intake.artifact(batch_id, intake.ORIGINAL)) as original:
+    with house.system.storage.local(artifact(batch_id, ORIGINAL)) as original:
         assert original.read_bytes() == path.read_bytes()
 
 
@@ -85,12 +88,12 @@ def test_a_dry_run_writes_no_temporary_file(house: House, tmp_path: Path) -> Non
 
 
 def kept(house: House, batch_id: str, name: str) -> Path:
-    return Path(house.system.storage.location(intake.artifact(batch_id, name)))
+    return Path(house.system.storage.location(artifact(batch_id, name)))
 
 
 def test_an_archived_file_that_was_cut_or_changed_for_another_is_not_read(house: House, tmp_path: Path) -> None:
     batches = [house.receive(canary_file(tmp_path, name), CLIENT) for name in ("CUT", "OTHER")]
-    cut, other = (kept(house, batch_id, intake.ORIGINAL) for batch_id in batches)
+    cut, other = (kept(house, batch_id, ORIGINAL) for batch_id in batches)
     cut.write_bytes(other.read_bytes())
     assert "E_SEALED_TAMPERED" in (house.run(batches[0]) or "")
     other.write_bytes(other.read_bytes()[:-1])
@@ -103,10 +106,14 @@ def test_an_archived_file_that_was_cut_or_changed_for_another_is_not_read(house:
 def test_files_of_before_are_read_and_a_rotation_seals_them_anew(house: House, tmp_path: Path) -> None:
     path = canary_file(tmp_path, "BEFORE")
     batch_id = house.receive(path, CLIENT)
-    original = kept(house, batch_id, intake.ORIGINAL)
+    original = kept(house, batch_id, ORIGINAL)
     assert original.read_bytes().startswith(FILE_MARK)
     original.write_bytes(path.read_bytes())  # as it was archived before files were sealed
     assert house.run(batch_id) is None
+    reference = describe(ValueError("no such " + CANARIES["email"]), house.system.settings, house.system).split()[-1]
+    seal(house.system.database)
+    anchor(house.system.database, house.system.storage)
+    (head,) = house.system.storage.kept(HEADS)
     old = (house.home / "encryption_keys").read_text()
     with opened(house, f"{new_key()},{old}") as system:
         result = rotation.rotate(system, lambda _done, _to_do: None)
@@ -114,8 +121,12 @@ def test_files_of_before_are_read_and_a_rotation_seals_them_anew(house: House, t
         assert result.files >= 5
     assert original.read_bytes().startswith(FILE_MARK)
     with opened(house, system.settings.encryption_keys.get_secret_value().partition(",")[0]) as system:
-        with system.storage.local(intake.artifact(batch_id, intake.ORIGINAL)) as again:
+        with system.storage.local(artifact(batch_id, ORIGINAL)) as again:
             assert again.read_bytes() == path.read_bytes()
+        assert CANARIES["email"] in read_details(system, reference)
+        with system.storage.local(head) as kept_head:
+            assert kept_head.read_bytes()
+        assert Path(system.storage.location(head)).stat().st_mode & 0o777 == 0o400
         with opened(house, f"{old},{system.settings.encryption_keys.get_secret_value()}") as before:
             assert rotation.rotate(before, lambda _done, _to_do: None).is_done  # as the module's house had it
 

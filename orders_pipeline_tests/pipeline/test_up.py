@@ -43,7 +43,7 @@ def status(settings: Mapping[str, str]) -> dict[str, Any]:
     return dict(batch)
 
 
-def test_a_file_dropped_into_the_landing_is_completed_and_ctrl_c_leaves_nothing_running() -> None:
+def test_s09_what_is_started_listens_to_this_machine_alone_completes_a_file_and_is_gone_after_ctrl_c() -> None:
     with tempfile.TemporaryDirectory(prefix="orders-pipeline-up-") as folder:
         home = Path(folder) / "home"
         settings = {"ORDERS_HOME": str(home), "ORDERS_SENSOR_INTERVAL_S": "1"}
@@ -56,6 +56,9 @@ def test_a_file_dropped_into_the_landing_is_completed_and_ctrl_c_leaves_nothing_
             assert "error" not in places, places
             with urllib.request.urlopen(f"{places['browser']}/server_info") as page:  # our own, on loopback
                 assert page.status == 200
+            for url in (places["browser"], places["services"]):
+                with socket.socket() as probe:
+                    assert probe.connect_ex(("127.0.0.2", urlsplit(url).port or 0)) != 0
             landing = Path(places["landing"]).parent.parent / "acme"
             landing.mkdir(parents=True)
             write_sample(landing / "orders.csv", rows=30, seed=1, bad=0.1)

@@ -1,6 +1,7 @@
 """Sample files: repeatable, realistic, good where they say good and bad in the way they say bad."""
 
 import csv
+import re
 import tracemalloc
 from collections import Counter
 from datetime import timedelta
@@ -146,6 +147,15 @@ def test_small_files_have_the_rows_they_say(tmp_path, rows, bad):
     sample = write_sample(tmp_path / "s.csv", rows=rows, bad=bad, today=TODAY)
     assert len(read(tmp_path / "s.csv")[1]) == sample.rows == rows
     assert sample.rows_bad == round(rows * bad)
+
+
+def test_s20_a_sample_writes_to_nobody_who_may_exist(tmp_path):
+    write_sample(tmp_path / "s.csv", rows=3_000, bad=0.1, today=TODAY)
+    header, cells = read(tmp_path / "s.csv")
+    addresses = {row[header.index("email")] for row in cells}
+    domains = {address.rpartition("@")[2] for address in addresses if address.count("@") == 1}
+    assert len(domains) >= 3
+    assert {domain for domain in domains if not re.fullmatch(r"example[.](com|net|org|jp|co[.]jp)|", domain)} == set()
 
 
 def test_a_sample_looks_like_a_clients_file(tmp_path):

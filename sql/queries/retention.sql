@@ -35,6 +35,10 @@ ORDER BY seal.block_no
 -- Whether Dagster has its tables here.
 SELECT to_regclass('dagster.event_logs') IS NOT NULL
 
+-- name: dagster_events_since
+-- How far Dagster's history goes back.
+SELECT now() - events FROM dagster_retention
+
 -- name: purge_dagster_events
 -- Old events that no asset, check or state of a run needs.
 DELETE FROM dagster.event_logs WHERE id IN (

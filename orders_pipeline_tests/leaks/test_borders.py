@@ -1,0 +1,131 @@
+"""S02, S06, S08, S19: what comes in at a border is only text, and what goes out says nothing of the inside."""
+
+from __future__ import annotations
+
+import csv
+import http.client
+from collections.abc import Iterator
+from urllib.parse import quote, urlsplit
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from orders_pipeline import personal, report_server
+from orders_pipeline.records.orders import ORDERS
+from orders_pipeline_tests import commands
+from orders_pipeline_tests.factories import order_row
+from orders_pipeline_tests.house import House
+from orders_pipeline_tests.leaks.detector import Canaries, traces
+
+HOSTILE = (
+    "'; DROP TABLE orders; --",
+    '" OR ""="',
+    "%s %(name)s %%",
+    ":order_ref ::text :x",
+    r"\'; \\x00 \N \.",
+    "$1 $$ $tag$",
+    "{0} {x!r} ${jndi:ldap}",
+)
+FREE_TEXT = ("customer_name", "ship_to_address", "note")
+METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PATCH")
+
+
+@pytest.fixture(scope="module")
+def finished(house: House, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A batch with hostile text wherever text may stand, and a row to give back."""
+    path = tmp_path_factory.mktemp("hostile") / "orders.csv"
+    rows = [
+        order_row(client_order_ref=f"S06-{number}") | dict.fromkeys(FREE_TEXT, text) for number, text in enumerate(HOSTILE)
+    ]
+    rows.append(dict.fromkeys(ORDERS.column_names, HOSTILE[0]))
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, [*ORDERS.column_names, HOSTILE[0], HOSTILE[2]])
+        writer.writeheader()
+        writer.writerows(rows)
+    return str(house.take(path, "acme")["batch_id"])
+
+
+@pytest.fixture(scope="module")
+def reports_url(house: House) -> Iterator[str]:
+    with report_server.serving(house.system, 0) as url:
+        yield url
+
+
+def ask(url: str, method: str, path: str, host: str | None = None) -> tuple[int, str, str]:
+    """Return the status, the headers and the body of an answer."""
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=10)
+    try:
+        connection.request(method, path, headers={} if host is None else {"Host": host})
+        answer = connection.getresponse()
+        return answer.status, str(answer.headers), answer.read().decode("utf-8", "replace")
+    finally:
+        connection.close()
+
+
+def test_s06_hostile_text_in_a_cell_is_kept_as_it_was_sent(house: House, finished: str) -> None:
+    rows = house.rows("SELECT batch_id, import_row_number, personal FROM orders WHERE batch_id = %s ORDER BY 2", finished)
+    kept = [personal.reveal(house.system.cipher, *row) for row in rows]
+    assert [[each[column] for column in FREE_TEXT] for each in kept] == [[text] * 3 for text in HOSTILE]
+    assert house.summary(finished)["rows"] | {"blank": 0} == {
+        "total": len(HOSTILE) + 1,
+        "accepted": len(HOSTILE),
+        "rejected": 1,
+        "blank": 0,
+    }
+
+
+def test_s06_hostile_arguments_name_nothing_that_exists(house: House, finished: str) -> None:
+    before = house.rows("SELECT count(*) FROM orders")
+    for arguments in (("status", HOSTILE[0]), ("refund", finished, "--order", HOSTILE[2], "--plan")):
+        ended = commands.call(house.environment(), *arguments)
+        assert ended.returncode not in {0, -9}
+        assert traces(ended.stdout + ended.stderr) == {}
+    assert house.rows("SELECT count(*) FROM orders") == before
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(method=st.sampled_from(METHODS), parts=st.lists(st.text(min_size=1, max_size=12), max_size=4), known=st.booleans())
+def test_s02_s08_whatever_is_asked_of_the_reports_nothing_is_given_or_told(
+    finished: str, reports_url: str, method: str, parts: list[str], known: bool
+) -> None:
+    path = "/".join(["/batches", finished, *(quote(part, safe="") for part in parts)] if known else ["", *map(quote, parts)])
+    status, headers, body = ask(reports_url, method, path)
+    assert status in {404, 405, 400}
+    assert traces(headers, body) == {}
+    assert "server:" not in headers.lower()
+
+
+@pytest.mark.parametrize("name", ["rejected.csv", "errors.csv", "result.json"])
+def test_s19_a_report_is_given_by_its_name_and_no_other_file_of_the_batch_is(
+    finished: str, reports_url: str, name: str
+) -> None:
+    assert ask(reports_url, "GET", f"/batches/{finished}/{name}")[0] == 200
+    for other in ("original", "staged.parquet", f"../{finished}/original", f"..%2F{finished}%2Foriginal", f"{name}%00"):
+        assert ask(reports_url, "GET", f"/batches/{finished}/{other}")[0] == 404
+
+
+@pytest.mark.parametrize("host", ["evil.example.com", "evil.example.com:80", ""])
+def test_s08_a_page_that_calls_itself_this_machine_gets_nothing(finished: str, reports_url: str, host: str) -> None:
+    assert ask(reports_url, "GET", f"/batches/{finished}/rejected.csv", host)[0] == 400
+
+
+def test_s02_a_report_that_cannot_be_read_is_a_reference_and_nothing_else(
+    house: House, finished: str, reports_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    canaries = Canaries()
+    word = canaries.plant("word")
+
+    def fail(*_: object) -> None:
+        raise OSError(5, word, f"/home/{word}")
+
+    monkeypatch.setattr(report_server.reports, "report", fail)
+    status, headers, body = ask(reports_url, "GET", f"/batches/{finished}/rejected.csv")
+    assert status == 500
+    assert body.startswith("E_UNEXPECTED: ")
+    assert canaries.found_in(headers, body) == set()
+    assert traces(headers, body) == {}
+    reference = body.split()[-1]
+    explained = commands.end(commands.start(house.environment(), "explain", reference))
+    assert word in explained.stdout
+    assert house.rows("SELECT category FROM audit_events WHERE detail->>'reference' = %s", reference) == [("phi_access",)]

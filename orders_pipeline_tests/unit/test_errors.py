@@ -1,0 +1,128 @@
+"""The boundary of errors: what is shown of one, and where the rest of it stays."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from orders_pipeline import errors
+from orders_pipeline.database import ConstraintViolated, DatabaseUnavailable
+from orders_pipeline.encryption import Cipher
+from orders_pipeline.errors import UnknownReference, describe, read_details
+from orders_pipeline.rejections import FileRejected
+from orders_pipeline.settings import Settings, SettingsError
+from orders_pipeline.storage import StorageUnavailable, open_storage
+
+SECRET = "geheim-4711"
+
+
+@pytest.fixture
+def development(tmp_path):
+    return Settings.model_construct(home=tmp_path / "home")
+
+
+@pytest.fixture
+def production(tmp_path):
+    return Settings.model_construct(home=tmp_path / "home", env="production")
+
+
+@pytest.fixture
+def parts(tmp_path):
+    """What the boundary needs of an opened system."""
+    cipher = Cipher({"k1": bytes(32)}, "k1")
+    return SimpleNamespace(
+        storage=open_storage(str(tmp_path / "storage"), s3_endpoint_url=None, s3_kms_key_id=None, cipher=cipher)
+    )
+
+
+def unforeseen():
+    try:
+        try:
+            raise KeyError(SECRET)
+        except KeyError:
+            raise ValueError("no such " + SECRET) from None
+    except ValueError as error:
+        return error
+
+
+def reference_in(said):
+    return said.rpartition("reference ")[2]
+
+
+def everything_in(folder):
+    return b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+
+
+def test_in_development_our_own_sentence_is_said(development):
+    assert describe(ConstraintViolated("23505", "orders_key"), development) == "E_CONSTRAINT: orders_key"
+    assert not development.home.exists()
+
+
+def test_in_production_there_is_the_code_and_a_reference(production, parts):
+    said = describe(ConstraintViolated("23505", "orders_key"), production, parts)
+    assert said == f"E_CONSTRAINT: reference {reference_in(said)}"
+    assert "orders_key" in read_details(parts, reference_in(said))
+
+
+@pytest.mark.parametrize("error", [FileRejected("F_EMPTY"), SettingsError("E_SETTINGS: please set ORDERS_HOME")])
+def test_a_refused_file_and_a_missing_setting_are_named_in_production_too(production, error):
+    assert describe(error, production) == str(error)
+
+
+@pytest.mark.parametrize("env", ["development", "production"])
+def test_the_unforeseen_is_a_reference_and_its_words_and_causes_are_sealed(tmp_path, env, parts):
+    settings = Settings.model_construct(home=tmp_path / "home", env=env)
+    said = describe(unforeseen(), settings, parts)
+    assert said.startswith("E_UNEXPECTED: ")
+    assert SECRET not in said
+    assert SECRET.encode() not in everything_in(tmp_path)
+    details = read_details(parts, reference_in(said))
+    assert details.index("ValueError") < details.index("KeyError")
+    assert details.count(SECRET) >= 2
+
+
+def test_errors_log_lists_the_reference_and_the_code_and_is_its_owners_alone(development, parts):
+    said = describe(unforeseen(), development, parts)
+    log = development.home / "errors.log"
+    assert log.stat().st_mode & 0o777 == 0o600
+    (line,) = log.read_text("utf-8").splitlines()
+    assert line.split()[1:] == [reference_in(said), "E_UNEXPECTED", "builtins.ValueError"]
+
+
+class Away:
+    def put(self, key, source):
+        raise StorageUnavailable
+
+
+@pytest.mark.parametrize("opened", [True, False])
+def test_where_nothing_can_be_kept_the_log_says_where_it_happened_and_no_value(development, opened):
+    parts = SimpleNamespace(storage=Away()) if opened else None
+    describe(unforeseen(), development, parts)
+    log = (development.home / "errors.log").read_text("utf-8")
+    assert f"{Path(__file__).name}:" in log
+    assert SECRET not in log
+
+
+def test_what_passes_by_itself_is_not_kept_at_every_try(production, parts, tmp_path):
+    describe(DatabaseUnavailable(None), production, parts)
+    assert not list(tmp_path.glob("storage/errors/*"))
+
+
+@pytest.mark.parametrize("reference", ["0123456789ab", "../../home/x", "", "0123456789AB"])
+def test_an_unknown_reference_is_refused(parts, reference):
+    with pytest.raises(UnknownReference):
+        read_details(parts, reference)
+
+
+def test_details_that_were_put_under_another_reference_do_not_open(production, parts, tmp_path):
+    first, second = (reference_in(describe(unforeseen(), production, parts)) for _ in range(2))
+    folder = tmp_path / "storage" / "errors"
+    (folder / first).write_bytes((folder / second).read_bytes())
+    with pytest.raises(Exception, match="E_SEALED_TAMPERED"):
+        read_details(parts, first)
+
+
+def test_a_home_that_cannot_be_written_takes_nothing_from_the_answer(tmp_path):
+    (tmp_path / "home").write_text("a file")
+    said = describe(unforeseen(), Settings.model_construct(home=tmp_path / "home"))
+    assert said.startswith(errors.UNEXPECTED)
