@@ -92,6 +92,7 @@ class Service:
         if self.options.honour_keys and slot in self._running:
             raise Problem("request-in-progress", retry_after="1", retry_after_s=1)
         fault = self._strike((scope, tries_of or key), faults)
+        began = time.monotonic()
         pause_s = (latency_ms + self.options.jitter_ms * random.random()) / 2000  # noqa: S311 - latency, not a secret
         self._running.add(slot)
         try:
@@ -105,7 +106,7 @@ class Service:
             answer = stored or book()
         finally:
             self._running.discard(slot)
-        await asyncio.sleep(pause_s)
+        await asyncio.sleep(began + 2 * pause_s - time.monotonic())  # our own work is part of the latency
         if fault is None or fault == LATE:
             return answer_response(answer, replayed=stored is not None)
         return await self._garble(fault, slot, answer, faults)

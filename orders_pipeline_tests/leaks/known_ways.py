@@ -25,7 +25,7 @@ import sqlalchemy as sa
 from pydantic import BaseModel, SecretStr, ValidationError
 from requests.adapters import HTTPAdapter
 
-from orders_pipeline import clients, personal, report_server
+from orders_pipeline import clients, personal
 from orders_pipeline.assets.boundary import paused, read_batch
 from orders_pipeline.batches import Source, register_import
 from orders_pipeline.database import Database
@@ -231,7 +231,7 @@ def _body_echoed(bench: Bench, value: str) -> None:
 
 
 def _body_in_product(bench: Bench, value: str) -> None:
-    with SandboxServer() as sandbox, report_server.serving(bench.system, 0) as _:
+    with SandboxServer() as sandbox:
         for body in ({"amount": value}, {"amount": 1, "reference": {"a": value}}, value):
             answered = requests.post(f"{sandbox.url}/v1/payments", json=body, headers={"Idempotency-Key": "k-1"}, timeout=5)
             assert answered.status_code >= 400
