@@ -40,6 +40,7 @@ class RateLimiter:
         self._service = service
         self._rate_per_s = rate_per_s
         self._lease_s = lease_s
+        self._turn = threading.Lock()
 
     def prepare(self) -> None:
         """Have exactly as many tokens in the database as the rate allows."""
@@ -50,7 +51,8 @@ class RateLimiter:
     @contextlib.contextmanager
     def token(self, stop: threading.Event) -> Iterator[None]:
         """Hold a token for one call, waiting until one is free; raise Stopped when `stop` is set before."""
-        token = self._take(stop)
+        with self._turn:  # one thread asks for all: the others would only crowd the database
+            token = self._take(stop)
         try:
             yield
         finally:

@@ -347,8 +347,8 @@ def test_c23_whatever_step_is_the_last_the_next_run_goes_on_and_takes_nothing_yo
 @pytest.fixture
 def locked() -> Iterator[tuple[Any, Storage]]:
     with open_s3() as opened:
-        opened.raw.create_bucket(Bucket="locked", ObjectLockEnabledForBucket=True)
-        yield opened, S3Storage("locked", "orders", endpoint_url=opened.server_url, kms_key_id=None, ca_file=None)
+        opened.raw.create_bucket(Bucket="locked-blocks", ObjectLockEnabledForBucket=True)
+        yield opened, S3Storage("locked-blocks", "orders", endpoint_url=opened.server_url, kms_key_id=None, ca_file=None)
 
 
 def test_s16_in_a_locked_bucket_blocks_are_kept_to_their_time_and_nothing_of_them_after(desk, database, aged, locked):
@@ -356,12 +356,12 @@ def test_s16_in_a_locked_bucket_blocks_are_kept_to_their_time_and_nothing_of_the
     aged(("phi_access", day_before(desk, "100 days"), None), ("security", day_before(desk, "9 years"), None))
     found = retain(database, storage)
     assert found.moved == {"warm": 4, "cold": 2, "gone": 2}
-    (version,) = opened.raw.list_object_versions(Bucket="locked")["Versions"]
+    (version,) = opened.raw.list_object_versions(Bucket="locked-blocks")["Versions"]
     assert "/warm/phi_access/" in version["Key"]
-    until = opened.raw.head_object(Bucket="locked", Key=version["Key"])["ObjectLockRetainUntilDate"]
+    until = opened.raw.head_object(Bucket="locked-blocks", Key=version["Key"])["ObjectLockRetainUntilDate"]
     assert until.date() == desk.value("SELECT (%s + interval '1 year')::date", day_before(desk, "100 days"))
     with pytest.raises(opened.raw.exceptions.ClientError):
-        opened.raw.delete_object(Bucket="locked", Key=version["Key"], VersionId=version["VersionId"])
+        opened.raw.delete_object(Bucket="locked-blocks", Key=version["Key"], VersionId=version["VersionId"])
     assert verify(database, storage).broken is None
     desk.run("UPDATE retention_limits SET warm_until = '95 days' WHERE category = 'phi_access'")
     assert retain(database, storage).locked == 1  # a shorter limit does not unlock what is locked already
