@@ -34,8 +34,9 @@ class UnknownReference(Exception):
     code = "E_UNKNOWN_REFERENCE"
 
 
-def describe(error: BaseException, settings: Settings, system: System | None = None) -> str:
-    """Return what may be shown of an error, and keep the rest of it in the opened system."""
+def describe(error: BaseException, settings: Settings | None = None, system: System | None = None) -> str:
+    """Return what may be shown of an error, and keep the rest of it in the opened system; no settings are the defaults."""
+    settings = settings or Settings.model_construct()
     code = _own_code(error)
     if code is not None and (not settings.is_production or code.startswith(SAID_ALWAYS)):
         text = str(error)

@@ -32,23 +32,21 @@ def build_app(system: System) -> Starlette:
     """Build the application that serves the reports of `system`."""
     names = {file: name for name, file in reports.REPORTS.items()}
 
-    def read(batch_id: str, name: str) -> bytes | None:
-        with reports.report(system, batch_id, name) as path:
-            if path is None:
-                return None
-            recording.read_report(system.database, batch_id, reports.REPORTS[name], "browser")
-            return path.read_bytes()
+    def read(batch_id: str, file: str) -> bytes | None:
+        if file not in names:
+            return None
+        with contextlib.suppress(batches.UnknownBatch), reports.report(system, batch_id, names[file]) as path:
+            if path is not None:
+                recording.read_report(system.database, batch_id, file, "browser")
+                return path.read_bytes()
+        return None
 
     async def download(request: Request) -> Response:
         batch_id, file = request.path_params["batch_id"], request.path_params["file"]
-        content = None
-        if file in names:
-            try:
-                content = await run_in_threadpool(read, batch_id, names[file])
-            except batches.UnknownBatch:
-                content = None
-            except Exception as error:  # noqa: BLE001 - the boundary
-                return PlainTextResponse(errors.describe(error, system.settings, system), status_code=500)
+        try:
+            content = await run_in_threadpool(read, batch_id, file)
+        except Exception as error:  # noqa: BLE001 - the boundary
+            return PlainTextResponse(errors.describe(error, system.settings, system), status_code=500)
         if content is None:
             return PlainTextResponse("There is no such report.", status_code=404)
         headers = {

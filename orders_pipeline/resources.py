@@ -15,7 +15,7 @@ import dagster as dg
 
 from orders_pipeline import errors
 from orders_pipeline.audit.recording import sign_in
-from orders_pipeline.settings import Settings, load_settings
+from orders_pipeline.settings import load_settings
 from orders_pipeline.system import Endpoints, System, join_endpoints, open_system
 
 
@@ -35,7 +35,7 @@ class SystemResource(dg.ConfigurableResource[System]):
         """Give the opened system and close it at the end."""
         origin = f"run {context.run_id}" if context.run_id else "daemon"
         with contextlib.ExitStack() as stack:
-            settings = Settings.model_construct()
+            settings = None
             try:
                 settings = load_settings()
                 system = stack.enter_context(open_system(settings, process_endpoints(), origin))

@@ -112,8 +112,8 @@ def _reseal_orders(system: System, rows: Sequence[Row[Any]], result: Rotated) ->
 def _reseal_files(system: System, result: Rotated) -> None:
     """Seal every file anew, and the accepted rows in those of batches that are not loaded; remove those that are loaded."""
     for stored in chain.from_iterable(map(system.storage.list, SEALED_FILES)):
-        folder, batch_id, *name = stored.key.split("/")
-        if (f"{folder}/", name) == (BATCHES, [ACCEPTED]):
+        batch_id = stored.key.removeprefix(BATCHES).partition("/")[0]
+        if stored.key == artifact(batch_id, ACCEPTED):
             try:
                 with alone_on(system.database, batch_id), contextlib.suppress(ObjectGone, batches.UnknownBatch):
                     _reseal_accepted(system, batch_id)

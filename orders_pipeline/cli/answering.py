@@ -63,7 +63,7 @@ def _complain(error: Exception, *, as_json: bool) -> None:
     from orders_pipeline.encryption import EncryptionKeysError
     from orders_pipeline.rejections import FileRejected
 
-    settings = Settings.model_construct()
+    settings = None
     with contextlib.suppress(SettingsError):
         settings = load_settings()
     text = errors.describe(error, settings, click.get_current_context().obj)
