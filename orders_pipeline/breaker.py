@@ -2,7 +2,7 @@
 
 The state is a row in PostgreSQL. While a breaker is open nothing is claimed but one piece of work now and then, the
 probe; its success closes the breaker for everybody. A service that only fails often has its retries kept to a budget, so
-that they are never most of what it gets. What counts as a failure of the service is said by `Outcome`.
+that they are never most of what it gets; one that asks for a rest gets it. What counts as a failure is said by `Outcome`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ PATIENCE_S = 45.0  # work waits this long for an open breaker before it gives up
 MOST_RETRIES = 100.0  # failed calls that are tried again as if nothing were wrong
 RETRIES_PER_ANSWER = 0.2  # how much of a retry a good answer gives back
 RETRIES_PER_S = 5.0
+LONGEST_REST_S = 60.0  # no longer one is heeded; what is left is more only when the database's clock was put back
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,12 @@ class Breaker:
     def allowance(self, transaction: Transaction, wanted: int) -> Allowance:
         """Return how many calls may be made now, up to `wanted` (all, none, or one as the probe), and whether again."""
         state = self._state(transaction)
-        if state is None or state.opened_at is None:
-            return Allowance(wanted, state is None or state.retries_left > 0)
+        if state is None:
+            return Allowance(wanted, retries=True)
+        if _rest_s(state) > 0:
+            return Allowance(0, retries=False)
+        if state.opened_at is None:
+            return Allowance(wanted, state.retries_left > 0)
         if state.probe_in_s > 0:
             return Allowance(0, retries=False)
         return Allowance(min(wanted, transaction.execute("take_probe", service=self.service, probe_s=PROBE_S)), retries=True)
@@ -58,6 +63,7 @@ class Breaker:
         state = self._state(transaction)
         if due_s is None or state is None:
             return due_s
+        due_s = max(due_s, _rest_s(state))
         if state.opened_at is None:
             return max(due_s, -float(state.retries_left) / RETRIES_PER_S)
         return max(due_s, float(state.probe_in_s)) if state.open_for_s < PATIENCE_S else None
@@ -73,6 +79,9 @@ class Breaker:
 
     def observe(self, transaction: Transaction, outcomes: Sequence[Outcome]) -> None:
         """Learn from what calls came to; a failure that a person must mend opens the breaker at once."""
+        rest_s = max((outcome.hold_s or 0.0 for outcome in outcomes), default=0.0)
+        if rest_s:
+            transaction.execute("let_rest", service=self.service, rest_s=min(rest_s, LONGEST_REST_S))
         failed = [outcome for outcome in outcomes if outcome.service_failed]
         change = RETRIES_PER_ANSWER * sum(outcome.answered for outcome in outcomes) - len(failed)
         if change:
@@ -97,3 +106,9 @@ class Breaker:
 
     def _state(self, transaction: Transaction) -> Row[Any] | None:
         return transaction.row("breaker", service=self.service, refill_per_s=RETRIES_PER_S)
+
+
+def _rest_s(state: Row[Any]) -> float:
+    """Return how much longer the service wants to be left alone."""
+    left = float(state.rest_s)
+    return left if 0 < left <= LONGEST_REST_S else 0.0

@@ -54,8 +54,7 @@ def drain(
 ) -> None:
     """Work until nothing is left (and no more is to come) or `stop` is set; what is in flight then is still recorded.
 
-    `act` gets up to `bundle` claims and returns an outcome for each. An outcome that says so sets `stop` itself; one with
-    a pause holds back further claims for that long.
+    `act` gets up to `bundle` claims and returns an outcome for each. An outcome that says so sets `stop` itself.
     """
     with ThreadPoolExecutor(concurrency, thread_name_prefix="drain") as pool:
         loop = _Loop(ledger, act, pool, _Room(concurrency, bundle), stop)
@@ -98,7 +97,6 @@ class _Loop(Generic[Claim]):
         self._stop = stop
         self._done: queue.SimpleQueue[Future[Results[Claim]]] = queue.SimpleQueue()
         self._in_flight: set[Future[Results[Claim]]] = set()
-        self._paused_until = 0.0
 
     def run(self, more_to_come: Callable[[], bool]) -> None:
         while True:
@@ -115,7 +113,7 @@ class _Loop(Generic[Claim]):
 
     def _claim(self) -> None:
         room = self._room.left(len(self._in_flight))
-        if self._stop.is_set() or not room or time.monotonic() < self._paused_until:
+        if self._stop.is_set() or not room:
             return
         claims = persist(lambda: self._ledger.claim(room))
         for start in range(0, len(claims), self._room.bundle):
@@ -137,11 +135,8 @@ class _Loop(Generic[Claim]):
         if results:
             persist(lambda: self._ledger.record(results))
         self._in_flight.difference_update(futures)
-        for _, outcome in results:
-            if outcome.hold_s:
-                self._paused_until = max(self._paused_until, time.monotonic() + outcome.hold_s)
-            if outcome.stop:
-                self._stop.set()
+        if any(outcome.stop for _, outcome in results):
+            self._stop.set()
 
     def _collect(self) -> list[Future[Results[Claim]]]:
         futures: list[Future[Results[Claim]]] = []
@@ -157,8 +152,7 @@ class _Loop(Generic[Claim]):
         due_s = persist(self._ledger.wait_s)
         if due_s is None and not expecting:
             return False
-        pause_s = max(due_s or 0.0, self._paused_until - time.monotonic(), IDLE_S)
-        self._stop.wait(min(pause_s, 1.0))
+        self._stop.wait(min(max(due_s or 0.0, IDLE_S), 1.0))
         return True
 
 

@@ -2,6 +2,7 @@
 
 As many token rows in PostgreSQL as calls a second are allowed; each may be used again one second after the reply to its
 last use. An eleventh call on ten tokens is the second on one of them, so it starts a second after another was answered.
+A token is taken as soon as it was given back, and its second is waited out here: asking then costs no time.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from datetime import datetime
 from orders_pipeline.database import Database
 from orders_pipeline.drain import persist
 
-POLL_S = 0.5  # a token in use shows the time of its release only once it is given back
+APART_S = 1.0  # from the reply to one call to the next call with the same token
+POLL_S = 0.5  # a token that was given back is seen before it may be used
 SHORTEST_WAIT_S = 0.001
 LONGER_LEASE_S = 120.0  # no process lends for so much longer: the database's clock was put back
 SPARE_S = 1.0  # what a token is lent for beyond the longest call
@@ -56,29 +58,47 @@ class RateLimiter:
         try:
             yield
         finally:
-            persist(lambda: self._give_back(token))
+            self._give_back(token, APART_S)
 
     def _take(self, stop: threading.Event) -> _Token:
         while not stop.is_set():
             asked = time.monotonic()
-            taken = persist(self._try_to_take)
-            if isinstance(taken, _Token):
-                if time.monotonic() - asked < SPARE_S:
-                    return taken
-                continue  # we slept meanwhile: when our call is made, the token may be another's
-            stop.wait(max(min(taken, POLL_S), SHORTEST_WAIT_S))
+            token, wait_s = persist(self._try_to_take)
+            if token is None:
+                stop.wait(max(min(wait_s, POLL_S), SHORTEST_WAIT_S))
+                continue
+            if stop.wait(wait_s):
+                self._give_back(token, wait_s)
+            elif time.monotonic() - asked < wait_s + SPARE_S:
+                return token
+            # else we slept meanwhile: when our call is made, the token may be another's
         raise Stopped
 
-    def _try_to_take(self) -> _Token | float:
-        """Take a token that is free, or return the seconds until one may be."""
+    def _try_to_take(self) -> tuple[_Token | None, float]:
+        """Take a token, and return the seconds until it may be used; or those until one may be there to take."""
         with self._database.begin() as transaction:
             row = transaction.row("take_rate_token", service=self._service, lease_s=self._lease_s)
-            if row is not None and row.slot is None and row.wait_s > self._lease_s + LONGER_LEASE_S:
+            if row is None or row.wait_s is None:  # there are none at all
+                return None, POLL_S
+            wait_s = max(float(row.wait_s), 0.0)
+            if row.slot is not None:
+                return _Token(row.slot, row.lent_until), wait_s
+            if wait_s > self._lease_s + LONGER_LEASE_S:
                 transaction.execute("shorten_rate_tokens", service=self._service, lease_s=self._lease_s)
-        if row is None or row.slot is None:
-            return POLL_S if row is None else float(row.wait_s or 0.0)
-        return _Token(row.slot, row.lent_until)
+            return None, wait_s
 
-    def _give_back(self, token: _Token) -> None:
-        with self._database.begin() as transaction:
-            transaction.execute("give_back_rate_token", service=self._service, slot=token.slot, lent_until=token.lent_until)
+    def _give_back(self, token: _Token, in_s: float) -> None:
+        """Say that a token may be used again so many seconds from now, however long it takes to say so."""
+        usable = time.monotonic() + in_s
+
+        def give_back() -> None:
+            with self._database.begin() as transaction:
+                transaction.execute(
+                    "give_back_rate_token",
+                    service=self._service,
+                    slot=token.slot,
+                    lent_until=token.lent_until,
+                    in_s=max(usable - time.monotonic(), 0.0),
+                )
+
+        persist(give_back)

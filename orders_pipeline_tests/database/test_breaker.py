@@ -56,10 +56,9 @@ class Line:
     def pass_time(self, seconds: float) -> None:
         self._desk.run(
             "UPDATE service_breakers SET opened_at = opened_at - make_interval(secs => %s),"
-            " probe_at = probe_at - make_interval(secs => %s), retries_at = retries_at - make_interval(secs => %s)",
-            seconds,
-            seconds,
-            seconds,
+            " probe_at = probe_at - make_interval(secs => %s), retries_at = retries_at - make_interval(secs => %s),"
+            " rest_until = rest_until - make_interval(secs => %s)",
+            *[seconds] * 4,
         )
 
 
@@ -99,6 +98,33 @@ def test_a_third_of_the_calls_failing_opens_nothing(line):
 def test_being_slowed_down_is_no_failure(line):
     for _ in range(3 * THRESHOLD):
         line.came_to(HELD)
+    line.pass_time(1.0)
+    assert line.allows() == 50
+
+
+def test_y06_a_service_that_asks_for_a_rest_is_left_alone_by_all_processes_for_as_long(line):
+    line.came_to(WELL, HELD, WELL)
+    assert line.allows() == 0
+    assert 0 < line.waits_s() <= 1.0
+    assert line.waits_s(5.0) == 5.0
+    assert line.waits_s(None) is None
+    line.pass_time(1.0)
+    assert line.allows() == 50
+    assert line.waits_s() == 0.0
+
+
+def test_an_open_breaker_gives_no_probe_while_the_service_rests(line):
+    line.came_to(*[REFUSED] * THRESHOLD)
+    line.pass_time(FIRST_PROBE_S)
+    line.came_to(HELD)
+    assert line.allows() == 0
+    line.pass_time(1.0)
+    assert line.allows() == 1
+
+
+def test_d13_a_rest_is_over_when_the_clock_was_put_back(line):
+    line.came_to(HELD)
+    line.pass_time(-3_600)
     assert line.allows() == 50
 
 
@@ -188,6 +214,7 @@ def test_good_answers_never_give_more_than_a_full_budget(line):
 @pytest.mark.parametrize("outcome", [HELD, Outcome("unknown", "processing")])
 def test_what_a_service_does_by_its_contract_costs_no_retries(line, outcome):
     line.came_to(*[outcome] * 1000)
+    line.pass_time(1.0)
     assert line.allows_retries()
 
 

@@ -110,6 +110,26 @@ def test_c19_the_token_of_a_dead_taker_is_blocked_for_its_lease_and_then_free(de
         assert 1.4 < time.monotonic() - taken < 3.0
 
 
+def test_a_token_is_taken_before_it_may_be_used_and_a_lent_one_is_not(desk):
+    limiter_of(desk, rate=2)
+    usable_now(desk)
+    desk.run("UPDATE rate_tokens SET free_at = clock_timestamp() + interval '0.5 seconds' WHERE slot = 1")
+    desk.run("UPDATE rate_tokens SET free_at = clock_timestamp() + interval '0.1 seconds', lent = true WHERE slot = 2")
+    with desk.database.begin() as transaction:
+        row = transaction.row("take_rate_token", service="service", lease_s=5.0)
+    assert row.slot == 1
+    assert 0 < row.wait_s <= 0.5
+    assert desk.value("SELECT free_at > clock_timestamp() + interval '5 seconds' FROM rate_tokens WHERE slot = 1")
+
+
+def test_a_token_that_a_stop_leaves_unused_is_as_good_as_before(desk):
+    limiter, stop = limiter_of(desk, rate=1, lease_s=60.0), threading.Event()
+    threading.Timer(0.1, stop.set).start()
+    with pytest.raises(Stopped), limiter.token(stop):
+        raise AssertionError("it may not be used for a second")
+    assert desk.value("SELECT NOT lent AND free_at < clock_timestamp() + interval '1 second' FROM rate_tokens")
+
+
 def test_waiting_for_a_token_ends_with_a_stop(desk):
     limiter, stop = limiter_of(desk, rate=1, lease_s=60.0), threading.Event()
     usable_now(desk)

@@ -139,32 +139,6 @@ def test_a_stop_set_before_the_start_claims_nothing():
     assert ledger.claimed == []
 
 
-def test_a_service_that_asks_for_a_pause_gets_no_claim_before_it_is_over():
-    ledger = ScriptedLedger(40)
-    answered: list[float] = []
-
-    def act(claim: int) -> Outcome:
-        answered.append(time.monotonic())
-        if len(answered) == 1:
-            return Outcome("not_sent", "rate-limited", retry_after_s=0.4)
-        return DONE
-
-    run(ledger, act, concurrency=1)
-    recorded_first = answered[0]
-    later = [moment for moment in ledger.claim_times if moment > recorded_first + 0.1]
-    assert later
-    assert min(later) >= recorded_first + 0.4
-    assert ledger.open == []
-
-
-def test_a_pause_does_not_outlast_a_stop():
-    ledger, stop = ScriptedLedger(10), threading.Event()
-    threading.Timer(0.2, stop.set).start()
-    started = time.monotonic()
-    run(ledger, lambda _: Outcome("not_sent", "rate-limited", retry_after_s=60.0), stop=stop)
-    assert time.monotonic() - started < 5
-
-
 def test_only_what_was_not_sent_holds_everybody_back():
     assert Outcome("unknown", retry_after_s=5.0).hold_s is None
     assert Outcome("not_sent", retry_after_s=5.0).hold_s == 5.0

@@ -9,25 +9,29 @@ ON CONFLICT DO NOTHING
 DELETE FROM rate_tokens WHERE service = :service AND slot > :rate_per_s
 
 -- name: take_rate_token
--- A free token, taken for the longest a call can last; or how long until one is free.
-WITH free AS (
-    SELECT slot FROM rate_tokens WHERE service = :service AND free_at <= clock_timestamp()
+-- The token that may be used first, taken for the longest a call can last from then on; and how long until it may be used
+-- or, where none can be taken, until the first of those that are lent must be back.
+WITH next AS (
+    SELECT slot, greatest(free_at, clock_timestamp()) AS usable_at FROM rate_tokens
+    WHERE service = :service AND free_at <= clock_timestamp() + CASE WHEN lent THEN '0' ELSE interval '1 second' END
     ORDER BY free_at LIMIT 1 FOR UPDATE SKIP LOCKED
 ), taken AS (
-    UPDATE rate_tokens SET free_at = clock_timestamp() + make_interval(secs => :lease_s)
-    FROM free WHERE rate_tokens.service = :service AND rate_tokens.slot = free.slot
+    UPDATE rate_tokens SET free_at = next.usable_at + make_interval(secs => :lease_s), lent = true
+    FROM next WHERE rate_tokens.service = :service AND rate_tokens.slot = next.slot
     RETURNING rate_tokens.slot, rate_tokens.free_at
 )
 SELECT (SELECT slot FROM taken) AS slot,
        (SELECT free_at FROM taken) AS lent_until,
-       (SELECT extract(epoch FROM min(free_at) - clock_timestamp()) FROM rate_tokens WHERE service = :service) AS wait_s
+       extract(epoch FROM coalesce(
+           (SELECT usable_at FROM next), (SELECT min(free_at) FROM rate_tokens WHERE service = :service)
+       ) - clock_timestamp()) AS wait_s
 
 -- name: shorten_rate_tokens
 -- The clock was put back: no token stays lent for longer than a call can last from now on.
-UPDATE rate_tokens SET free_at = clock_timestamp() + make_interval(secs => :lease_s)
+UPDATE rate_tokens SET free_at = clock_timestamp() + make_interval(secs => :lease_s), lent = true
 WHERE service = :service AND free_at > clock_timestamp() + make_interval(secs => :lease_s)
 
 -- name: give_back_rate_token
--- The reply has come: one second from now the token may be used again, unless it was lent to another meanwhile.
-UPDATE rate_tokens SET free_at = clock_timestamp() + interval '1 second'
+-- It may be used again in a while, unless it was lent to another meanwhile.
+UPDATE rate_tokens SET free_at = clock_timestamp() + make_interval(secs => :in_s), lent = false
 WHERE service = :service AND slot = :slot AND free_at = :lent_until

@@ -7,7 +7,8 @@ INSERT INTO service_breakers (service) VALUES (:service) ON CONFLICT DO NOTHING
 SELECT failures, opened_at, probe_at, reason,
        retries_left + :refill_per_s * extract(epoch FROM clock_timestamp() - retries_at) AS retries_left,
        extract(epoch FROM probe_at - clock_timestamp()) AS probe_in_s,
-       extract(epoch FROM clock_timestamp() - opened_at) AS open_for_s
+       extract(epoch FROM clock_timestamp() - opened_at) AS open_for_s,
+       coalesce(extract(epoch FROM rest_until - clock_timestamp()), 0) AS rest_s
 FROM service_breakers WHERE service = :service
 
 -- name: take_probe
@@ -37,6 +38,10 @@ UPDATE service_breakers SET failures = failures + :failures, reason = :reason,
        probe_at = CASE WHEN failures + :failures >= :threshold
                        THEN coalesce(probe_at, clock_timestamp() + make_interval(secs => :first_probe_s)) END
 WHERE service = :service
+
+-- name: let_rest
+-- The service asks to be left alone for a while.
+UPDATE service_breakers SET rest_until = clock_timestamp() + make_interval(secs => :rest_s) WHERE service = :service
 
 -- name: open_breakers
 -- The services that are left alone now, and when each is tried next.
