@@ -114,17 +114,19 @@ def before(monkeypatch: pytest.MonkeyPatch) -> Before:
 def set_for_all(_module_house: House) -> Iterator[Change]:
     """A function that sets a server setting for the sessions that begin from now on."""
     changed = []
-    name = _module_house.rows("SELECT current_database()")[0][0]
+
+    def alter(what: str) -> None:
+        with psycopg.connect(libpq_url(_module_house.system.database.url), autocommit=True) as connection:
+            connection.execute("SET default_transaction_read_only = off")
+            connection.execute(f"ALTER DATABASE {connection.info.dbname} {what}".encode())
 
     def change(setting: str, value: str) -> None:
         changed.append(setting)
-        _module_house.rows(f"ALTER DATABASE {name} SET {setting} = '{value}'")
+        alter(f"SET {setting} = '{value}'")
 
     yield change
-    with psycopg.connect(libpq_url(_module_house.system.database.url), autocommit=True) as connection:
-        connection.execute("SET default_transaction_read_only = off")
-        for setting in changed:
-            connection.execute(f"ALTER DATABASE {name} RESET {setting}".encode())
+    for setting in changed:
+        alter(f"RESET {setting}")
 
 
 def backend(transaction: Transaction) -> int:
