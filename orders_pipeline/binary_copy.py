@@ -6,7 +6,7 @@ said in `loading.py`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import date
 from types import MappingProxyType
 from typing import Any, TypeAlias
@@ -19,21 +19,23 @@ Encoder: TypeAlias = Callable[[pa.Array], pa.Array]
 
 _START = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
 _END = b"\xff\xff"
+_JSONB_VERSION = b"\x01"
 _NULL = b"\xff\xff\xff\xff"
 _FIRST_DAY = (date(2000, 1, 1) - date(1970, 1, 1)).days  # PostgreSQL's, counted from Arrow's
 
 
-def binary_copy(rows: pa.RecordBatch, same: Mapping[str, str], types: Mapping[str, str]) -> Iterator[bytes]:
-    """Yield a whole COPY of `rows`, each with the texts of `same` behind its own columns.
+def binary_copy(chunks: Iterable[pa.RecordBatch], same: Mapping[str, str], types: Mapping[str, str]) -> Iterator[bytes]:
+    """Yield a whole COPY of the rows in `chunks`, each with the texts of `same` behind its own columns.
 
     `types` holds every column's type as PostgreSQL calls it; raises KeyError for one that cannot be written.
     """
-    columns = [_ENCODERS[types[name]](rows.column(name)) for name in rows.schema.names]
-    count = (rows.num_columns + len(same)).to_bytes(2, "big")
     behind = b"".join(_in_full(text.encode()) for text in same.values())
-    written = pc.binary_join_element_wise(count, *columns, behind, b"")
     yield _START
-    yield pc.binary_join(pa.ListArray.from_arrays([0, len(written)], written), b"")[0].as_py()
+    for rows in chunks:
+        columns = [_ENCODERS[types[name]](rows.column(name)) for name in rows.schema.names]
+        count = (rows.num_columns + len(same)).to_bytes(2, "big")
+        written = pc.binary_join_element_wise(count, *columns, behind, b"")
+        yield pc.binary_join(pa.ListArray.from_arrays([0, len(written)], written), b"")[0].as_py()
     yield _END
 
 
@@ -44,6 +46,10 @@ def _in_full(value: bytes) -> bytes:
 def _bytes(cells: pa.Array) -> pa.Array:
     lengths = pc.fill_null(pc.binary_length(cells), -1).to_numpy().astype(">i4")
     return pc.binary_join_element_wise(_fixed(lengths), pc.fill_null(cells.cast(pa.binary()), b""), b"")
+
+
+def _json(cells: pa.Array) -> pa.Array:
+    return _bytes(pc.binary_join_element_wise(_JSONB_VERSION, cells.cast(pa.binary()), b""))
 
 
 def _integers(cells: pa.Array, bits: int) -> pa.Array:
@@ -67,6 +73,7 @@ _ENCODERS: Mapping[str, Encoder] = MappingProxyType(
     {
         "text": _bytes,
         "bytea": _bytes,
+        "jsonb": _json,
         "integer": lambda cells: _integers(cells, 32),
         "bigint": lambda cells: _integers(cells, 64),
         "date": _dates,

@@ -7,7 +7,6 @@ reference first.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -18,7 +17,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
 from sqlalchemy import Row
 
 from orders_pipeline.binary_copy import binary_copy
@@ -43,15 +41,15 @@ def load_rejections(database: Database, batch: Row[Any], rejections: Path, stage
     """Keep what a batch gives back, and which rows of the batch it corrects its own ones answer; once."""
     with database.begin() as transaction:
         if _begin_chunk(transaction, batch.batch_id, REJECTIONS_CHUNK, 0):
-            transaction.copy("copy_rejections", _rejection_rows(rejections, batch.batch_id))
+            transaction.copy("copy_rejections", _rejection_rows(transaction, rejections, batch))
             if batch.corrects is not None:
-                transaction.copy("copy_corrections", _correction_rows(staged, batch))
+                transaction.copy("copy_corrections", _correction_rows(transaction, staged, batch))
 
 
 def load(database: Database, batch: Row[Any], accepted: Path, rejections: Path, staged: Path) -> Loaded:
     """Load a validated batch from its Parquet files; chunks that are loaded already are left alone."""
     with database.begin() as transaction:
-        types = {column.name: column.type for column in transaction.rows("order_column_types")}
+        types = _column_types(transaction, "orders")
     orders = taken = 0
 
     def load_chunk(chunk_no: int, rows: pa.RecordBatch) -> tuple[int, int]:
@@ -89,7 +87,7 @@ class _Chunk:
         return _begin_chunk(transaction, self.batch.batch_id, self.number, self.rows.num_rows)
 
     def data(self) -> Iterator[bytes]:
-        return binary_copy(self.rows, {name: getattr(self.batch, name) for name in BATCH_COLUMNS}, self.types)
+        return binary_copy([self.rows], {name: getattr(self.batch, name) for name in BATCH_COLUMNS}, self.types)
 
 
 def _load_chunk(database: Database, chunk: _Chunk) -> tuple[int, int]:
@@ -124,22 +122,18 @@ def _begin_chunk(transaction: Transaction, batch_id: str, chunk_no: int, rows: i
     return bool(transaction.execute("begin_chunk", batch_id=batch_id, chunk_no=chunk_no, rows=rows))
 
 
-def _rejection_rows(path: Path, batch_id: str) -> Iterator[bytes]:
-    for chunk in read_chunks(path, CHUNK_ROWS):
-        table = pa.Table.from_batches([chunk])
-        detail = pc.fill_null(table.column("detail"), "{}")
-        table = table.set_column(table.schema.get_field_index("detail"), "detail", detail)
-        yield from _csv(table.add_column(0, "batch_id", pa.repeat(pa.scalar(batch_id), table.num_rows)))
+def _column_types(transaction: Transaction, table: str) -> dict[str, str]:
+    return {column.name: column.type for column in transaction.rows("column_types", table=table)}
 
 
-def _correction_rows(staged: Path, batch: Row[Any]) -> Iterator[bytes]:
-    for chunk in read_chunks(staged, CHUNK_ROWS, columns=["import_row_number", "corrects_row"]):
-        rows = pa.Table.from_batches([chunk.filter(pc.is_valid(chunk.column("corrects_row")))])
-        rows = rows.add_column(0, "batch_id", pa.repeat(pa.scalar(batch.batch_id), rows.num_rows))
-        yield from _csv(rows.add_column(2, "corrects", pa.repeat(pa.scalar(batch.corrects), rows.num_rows)))
+def _rejection_rows(transaction: Transaction, rejections: Path, batch: Row[Any]) -> Iterator[bytes]:
+    names = {"column": "column_name"}
+    chunks = (chunk.rename_columns(names) for chunk in read_chunks(rejections, CHUNK_ROWS))
+    return binary_copy(chunks, {"batch_id": batch.batch_id}, _column_types(transaction, "rejections"))
 
 
-def _csv(table: pa.Table) -> Iterator[bytes]:
-    buffer = io.BytesIO()
-    pyarrow.csv.write_csv(table, buffer, pyarrow.csv.WriteOptions(include_header=False))
-    yield buffer.getvalue()
+def _correction_rows(transaction: Transaction, staged: Path, batch: Row[Any]) -> Iterator[bytes]:
+    chunks = read_chunks(staged, CHUNK_ROWS, columns=["import_row_number", "corrects_row"])
+    answers = (chunk.filter(pc.is_valid(chunk.column("corrects_row"))) for chunk in chunks)
+    same = {"batch_id": batch.batch_id, "corrects": batch.corrects}
+    return binary_copy(answers, same, _column_types(transaction, "corrections"))

@@ -55,7 +55,6 @@ class Settings(BaseSettings):
     max_rows: Annotated[int, Field(ge=1)] = 10_000
     max_bytes: Annotated[int, Field(ge=1)] = 20 * MIB
     max_concurrent_runs: Annotated[int, Field(ge=1, le=64)] = 3
-    sensor_interval_s: Annotated[int, Field(ge=1)] = 5
     sandbox_options: str = ""
 
     @property

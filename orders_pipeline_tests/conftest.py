@@ -5,6 +5,7 @@ Unit tests use none of these; a test that asks for them in `unit/` is refused.
 
 import contextlib
 import os
+import signal
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
@@ -35,7 +36,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _no_settings_from_outside() -> None:
+def _nothing_from_outside() -> None:
+    # a test run in the background ignores Ctrl-C, and commands that it starts would, too
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for name in [name for name in os.environ if name.startswith(("ORDERS_", "DAGSTER_"))]:
         del os.environ[name]
 

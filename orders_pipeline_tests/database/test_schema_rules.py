@@ -263,16 +263,18 @@ def test_a_reference_is_used_once_per_client_for_ever_whatever_its_case(desk):
     desk.orders(order(client_order_ref="REF-A"))
 
 
-@breaks("rejections_code_format", "rejections_batch_id_fkey", "rejections_pkey")
+@breaks("rejections_code_format", "rejections_have_batches_insert", "rejections_have_batches_update", "rejections_pkey")
 def test_a_rejection_has_a_code_and_a_batch_that_exists(desk):
     desk.batch("b")
     insert = "INSERT INTO rejections (batch_id, code) VALUES (%s, %s)"
     for code in ("amount wrong", "X_AMOUNT", "R_", "R_amount", ""):
         with refused_by("rejections_code_format"):
             desk.run(insert, "b", code)
-    with refused_by("rejections_batch_id_fkey"):
+    with refused_by("rejections_have_batches_insert"):
         desk.run(insert, "nowhere", "R_AMOUNT")
     desk.run(insert, "b", "R_AMOUNT")
+    with refused_by("rejections_have_batches_update"):
+        desk.run("UPDATE rejections SET batch_id = 'nowhere'")
     with refused_by("rejections_pkey"):
         desk.run(
             "INSERT INTO rejections (rejection_id, batch_id, code) OVERRIDING SYSTEM VALUE"

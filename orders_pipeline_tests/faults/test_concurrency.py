@@ -277,7 +277,7 @@ def free_port() -> int:
 def test_q05_a_backfill_of_all_batches_beside_the_sensor_keeps_to_the_configured_runs(house: House) -> None:
     for number in range(5):
         drop(house, "q05soak", f"{number}.csv", orders(*(f"Q05-soak-{number}-{each}" for each in range(4))))
-    settings = house.environment(ORDERS_SENSOR_INTERVAL_S="1", ORDERS_MAX_CONCURRENT_RUNS="2")
+    settings = house.environment(ORDERS_MAX_CONCURRENT_RUNS="2")
     counted = "SELECT count(*) FROM batches WHERE client_code = 'q05soak' AND {}"
     system = start(settings, "up", "--port", str(free_port()), "--json")
     try:

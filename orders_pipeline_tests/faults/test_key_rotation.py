@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from pydantic import SecretStr
 
@@ -159,10 +160,10 @@ def test_the_keys_in_use_are_listed_with_how_much_they_seal(house: House) -> Non
 def _failing_from(call: int):
     calls = iter(range(1, 100))
 
-    def copy(*arguments: object):
-        if next(calls) >= call:
+    def copy(chunks: Iterable[pa.RecordBatch], same: Mapping[str, str], types: Mapping[str, str]):
+        if "csv_source" in same and next(calls) >= call:
             raise ConnectionError
-        return binary_copy(*arguments)
+        return binary_copy(chunks, same, types)
 
     return copy
 

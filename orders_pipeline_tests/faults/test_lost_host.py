@@ -34,8 +34,7 @@ def test_c28_another_host_takes_over_the_batch_of_a_host_that_is_gone_within_a_m
     hosts = []
     for name in ("first", "second"):
         home = {"ORDERS_HOME": str(tmp_path / name), "DAGSTER_HOME": str(tmp_path / name / "dagster")}
-        more = {"ORDERS_SENSOR_INTERVAL_S": "1", "ORDERS_PAYMENT_CONCURRENCY": "1"}
-        hosts.append(house.environment(**home, **shared, **more))
+        hosts.append(house.environment(**home, **shared, ORDERS_PAYMENT_CONCURRENCY="1"))
     landing = tmp_path / "shared" / "landing" / "acme"
     landing.mkdir(parents=True)
     write_sample(landing / "orders.csv", rows=300, seed=28, bad=0)

@@ -46,7 +46,7 @@ def status(settings: Mapping[str, str]) -> dict[str, Any]:
 def test_s09_what_is_started_listens_to_this_machine_alone_completes_a_file_and_is_gone_after_ctrl_c() -> None:
     with tempfile.TemporaryDirectory(prefix="orders-pipeline-up-") as folder:
         home = Path(folder) / "home"
-        settings = {"ORDERS_HOME": str(home), "ORDERS_SENSOR_INTERVAL_S": "1"}
+        settings = {"ORDERS_HOME": str(home)}
         process = start(settings, "up", "--port", str(free_port()), "--json")
         try:
             assert process.stdout is not None

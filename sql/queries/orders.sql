@@ -2,10 +2,10 @@
 -- Take a chunk of a batch for loading; touches nothing when it is loaded already.
 INSERT INTO loaded_chunks (batch_id, chunk_no, rows) VALUES (:batch_id, :chunk_no, :rows) ON CONFLICT DO NOTHING
 
--- name: order_column_types
--- The columns of orders and their types.
+-- name: column_types
+-- The columns of a table and their types.
 SELECT attname AS name, format_type(atttypid, atttypmod) AS type FROM pg_attribute
-WHERE attrelid = to_regclass('orders') AND attnum > 0 AND NOT attisdropped
+WHERE attrelid = to_regclass(:table) AND attnum > 0 AND NOT attisdropped
 
 -- name: copy_orders
 -- Accepted rows, straight into the table; the columns are the catalogue's.
@@ -45,11 +45,11 @@ WHERE lower(client_order_ref) = ANY(string_to_array(:refs, chr(31))) AND client_
 
 -- name: copy_rejections
 -- What validation gave back.
-COPY rejections (batch_id, import_row_number, line, column_name, code, detail) FROM STDIN WITH (FORMAT csv)
+COPY rejections (import_row_number, line, column_name, code, detail, batch_id) FROM STDIN WITH (FORMAT binary)
 
 -- name: copy_corrections
 -- Which rows of which batch the rows of a correcting file answer.
-COPY corrections (batch_id, import_row_number, corrects, corrects_row) FROM STDIN WITH (FORMAT csv)
+COPY corrections (import_row_number, corrects_row, batch_id, corrects) FROM STDIN WITH (FORMAT binary)
 
 -- name: insert_file_rejection
 -- A whole file is given back, once.

@@ -9,8 +9,8 @@ ON CONFLICT DO NOTHING
 DELETE FROM rate_tokens WHERE service = :service AND slot > :rate_per_s
 
 -- name: take_rate_token
--- The token that may be used first, taken for the longest a call can last from then on; and how long until it may be used
--- or, where none can be taken, until the first of those that are lent must be back.
+-- The token that may be used first, taken for the longest a call can last from then on, and how long that is away.
+-- Where none can be taken, how long it is until the first of those that are lent must be back.
 WITH next AS (
     SELECT slot, greatest(free_at, clock_timestamp()) AS usable_at FROM rate_tokens
     WHERE service = :service AND free_at <= clock_timestamp() + CASE WHEN lent THEN '0' ELSE interval '1 second' END
