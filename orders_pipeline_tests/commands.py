@@ -1,11 +1,18 @@
-"""The command line as a user meets it: commands as processes of their own, and waiting for what they do."""
+"""The command line as a user meets it: commands as processes of their own, and waiting for what they do.
+
+A command that is only waited for is a fork of a process that has the product imported: to import it takes longer than
+most commands do. One that is talked to while it runs is started as a user starts it.
+"""
 
 from __future__ import annotations
 
+import atexit
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,23 +20,30 @@ from typing import Any
 
 PATIENCE_S = 60.0
 POLL_S = 0.02
-MAIN = "from orders_pipeline.cli import main; main(prog_name='orders-pipeline')"
-COMMAND = [sys.executable, "-c", MAIN]
-ARMED = [sys.executable, "-c", f"from orders_pipeline_tests.faults.crash_points import arm; arm(); {MAIN}"]
+PROGRAM = "orders-pipeline"
+COMMAND = [sys.executable, "-c", f"from orders_pipeline.cli import main; main(prog_name={PROGRAM!r})"]
+OURS = ("ORDERS_", "DAGSTER_")
+IMPORTED = ["orders_pipeline.definitions", "orders_pipeline.cli", "orders_pipeline_tests.faults.crash_points"]
+
+_processes = multiprocessing.get_context("forkserver")
+_processes.set_forkserver_preload([*IMPORTED, __name__])
 
 
 def start(settings: Mapping[str, str], *arguments: str | Path) -> subprocess.Popen[str]:
-    """Start a command in a process group of its own, with no settings but these; those of crash points arm one."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("ORDERS_", "DAGSTER_"))}
+    """Start a command in a process group of its own, with no settings but these."""
     return subprocess.Popen(
-        [*(ARMED if "LOOK_UP_WAIT_S" in settings else COMMAND), *map(str, arguments)],
-        env=clean | settings,
+        [*COMMAND, *map(str, arguments)],
+        env=_environment(settings),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
     )
+
+
+def _environment(settings: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith(OURS)} | dict(settings)
 
 
 def end(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
@@ -44,9 +58,42 @@ def end(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
 
 def call(settings: Mapping[str, str], *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """Run a command to its end; no traceback may leave it."""
-    ended = end(start(settings, *arguments))
+    ended = run(settings, *arguments)
     assert "Traceback" not in ended.stdout + ended.stderr
     return ended
+
+
+def run(settings: Mapping[str, str], *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end, with no settings but these; those of crash points arm one."""
+    given = [str(each) for each in arguments]
+    with tempfile.TemporaryDirectory() as folder:
+        out, err = Path(folder) / "out", Path(folder) / "err"
+        process = _processes.Process(target=_become, args=(_environment(settings), given, str(out), str(err)))
+        process.start()
+        process.join(PATIENCE_S)
+        if process.exitcode is None:
+            process.kill()
+            raise subprocess.TimeoutExpired(given, PATIENCE_S)
+        return subprocess.CompletedProcess(given, process.exitcode, out.read_text(), err.read_text())
+
+
+def _become(environment: Mapping[str, str], arguments: list[str], *outputs: str) -> None:
+    """Be the command, in a process just forked."""
+    from orders_pipeline.cli import main
+    from orders_pipeline_tests.faults import crash_points
+
+    os.setsid()
+    for descriptor, path in enumerate(outputs, start=1):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), descriptor)
+    set_by_import = {name: value for name, value in os.environ.items() if name.startswith("DAGSTER_")}
+    os.environ.clear()
+    os.environ.update(set_by_import | environment)
+    if crash_points.WAIT in environment:
+        crash_points.arm()
+    try:
+        main(arguments, prog_name=PROGRAM)
+    finally:
+        atexit._run_exitfuncs()  # such a process ends without them
 
 
 def answer(settings: Mapping[str, str], *arguments: str | Path) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 Whatever the point, the service's own ledger has every order once in the end. The short set is in the default run; every
 point at its first, middle and last hit, and 300 random ones while services misbehave, are in the long run:
-`pytest -m soak orders_pipeline_tests/faults/test_crash_points.py`, which ends with its figures.
+`pytest -m soak -n 10 --dist load orders_pipeline_tests/faults/test_crash_points.py`, which ends with its figures.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def go_on(house: House, path: Path) -> list[str | Path]:
 def is_killed(house: House, mode: str, path: Path, strike: Strike) -> bool:
     """Give a command that dies at a point, and say whether it came so far."""
     armed = settings(house, mode, **{VARIABLE: ":".join(map(str, strike))})
-    ended = commands.end(commands.start(armed, *go_on(house, path)))
+    ended = commands.call(armed, *go_on(house, path))
     assert ended.returncode in (KILLED, 0, 1, 3), ended.stderr
     return ended.returncode == KILLED
 
@@ -180,7 +180,7 @@ def test_c02_to_c20_a_command_that_dies_at_a_point_is_gone_on_with(
 def test_c24_a_migration_that_is_killed_half_way_leaves_nothing_and_is_made_again(server_url: str, hit: int) -> None:
     with cloned_database(server_url, "template0") as url, contextlib.closing(Database(url)) as database:
         environment = {"ORDERS_DATABASE_URL": url.get_secret_value(), "LOOK_UP_WAIT_S": "2"}
-        killed = commands.end(commands.start(environment | {VARIABLE: f"C24:{hit}"}, "db", "migrate"))
+        killed = commands.call(environment | {VARIABLE: f"C24:{hit}"}, "db", "migrate")
         assert killed.returncode == KILLED
         assert migrations.pending(database) == [each.script for each in migrations.all_migrations()]
         assert commands.call(environment, "db", "migrate").returncode == 0

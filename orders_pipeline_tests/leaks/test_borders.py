@@ -126,6 +126,6 @@ def test_s02_a_report_that_cannot_be_read_is_a_reference_and_nothing_else(
     assert canaries.found_in(headers, body) == set()
     assert traces(headers, body) == {}
     reference = body.split()[-1]
-    explained = commands.end(commands.start(house.environment(), "explain", reference))
+    explained = commands.run(house.environment(), "explain", reference)
     assert word in explained.stdout
     assert house.rows("SELECT category FROM audit_events WHERE detail->>'reference' = %s", reference) == [("phi_access",)]
