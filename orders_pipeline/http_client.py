@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import email.utils
+import functools
 import json
 import socket
 import ssl
@@ -25,6 +26,7 @@ from pydantic import SecretStr
 from requests.adapters import HTTPAdapter
 from requests.structures import CaseInsensitiveDict
 from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import ConnectionPool
 from urllib3.exceptions import HTTPError, NewConnectionError
 from urllib3.poolmanager import PoolManager
 
@@ -143,6 +145,19 @@ class _WatchedHTTPS(HTTPSConnection):
 
 
 class _WatchedAdapter(HTTPAdapter):
+    """Connections to one service, always asked for in the same way, so that its pool is looked for only once."""
+
+    _pool: ConnectionPool | None = None
+
+    def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> ConnectionPool:  # noqa: ANN401 - as above
+        if self._pool is None:
+            self._pool = super().get_connection_with_tls_context(*args, **kwargs)
+        return self._pool
+
+    def close(self) -> None:
+        self._pool = None
+        super().close()
+
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - requests' own signature
         super().init_poolmanager(*args, ssl_minimum_version=ssl.TLSVersion.TLSv1_3, **kwargs)
         manager: PoolManager = self.poolmanager
@@ -214,7 +229,7 @@ class ServiceClient:
     ) -> requests.PreparedRequest:
         request = requests.PreparedRequest()
         request.prepare_method(method)
-        request.prepare_url(self._base_url + path, query or {})
+        request.url = _url(self._base_url + path, tuple(query.items()) if query else ())
         request.headers = CaseInsensitiveDict(HEADERS)
         if self._token is not None:
             request.headers["Authorization"] = f"Bearer {self._token.get_secret_value()}"
@@ -236,6 +251,13 @@ class ServiceClient:
         if adapter is None:
             adapter = self._local.adapter = _WatchedAdapter(max_retries=0, pool_maxsize=1)
         return adapter
+
+
+@functools.lru_cache(maxsize=64)
+def _url(base: str, query: tuple[tuple[str, str], ...]) -> str | None:
+    request = requests.PreparedRequest()
+    request.prepare_url(base, list(query))
+    return request.url
 
 
 def _failed_to_connect(error: requests.exceptions.ConnectionError) -> bool:

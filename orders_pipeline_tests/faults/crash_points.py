@@ -78,11 +78,11 @@ POINTS = {
     "C18": Point(_CALL, dies_after=True, chosen=_post("/v1/notifications")),
     "C19": Point("orders_pipeline.rate_limit:RateLimiter._take", dies_after=True),
     "C20": Point("orders_pipeline.batches:set_status", chosen=lambda _transaction, _batch, status, *_: status != "paying"),
+}
+# not on the way of a file: passed by `audit seal`, `keys rotate` and `db migrate`
+OTHER_POINTS = {
     "C21": Point(f"{_TRANSACTION}.scalar", chosen=_statement("audit_seal")),
     "C21s": Point(f"{_TRANSACTION}.scalar", dies_after=True, chosen=_statement("audit_seal")),
-}
-# not on the way of a file: passed by `keys rotate` and `db migrate`
-OTHER_POINTS = {
     "C22": Point(f"{_TRANSACTION}.execute", dies_after=True, chosen=_statement("reseal_orders")),
     "C22c": Point("orders_pipeline.rotation:_reseal_orders", dies_after=True),
     "C22f": Point(_PUT, chosen=_artifact("accepted.parquet")),
