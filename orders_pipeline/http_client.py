@@ -124,24 +124,35 @@ class _Watch:
 _watch = _Watch()
 
 
-class _WatchedHTTP(HTTPConnection):
+class _Watched(HTTPConnection):
+    """Connections whose exchanges have a deadline, and whose requests leave in one piece, not head and body apart."""
+
+    _pieces: list[bytes] | None = None
+
     def request(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - urllib3's own signature
         _watch.using(self)  # while it connects and sends
-        super().request(*args, **kwargs)
+        pieces: list[bytes] = []
+        self._pieces = pieces
+        try:
+            super().request(*args, **kwargs)
+        finally:
+            self._pieces = None
+        self.send(b"".join(pieces))
         _watch.using(self)  # now that it has its socket
 
+    def send(self, data: Any) -> None:  # noqa: ANN401 - as above
+        if self._pieces is None:
+            super().send(data)
+        else:
+            self._pieces.append(data)
 
-class _WatchedHTTPS(HTTPSConnection):
+
+class _WatchedTLS(_Watched, HTTPSConnection):
     def connect(self) -> None:
         try:
             super().connect()
         except (HTTPError, OSError):  # before the handshake is done nothing is sent, however it fails
             raise NewConnectionError(self, NotDelivered.code) from None
-
-    def request(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - urllib3's own signature
-        _watch.using(self)  # while it connects and sends
-        super().request(*args, **kwargs)
-        _watch.using(self)  # now that it has its socket
 
 
 class _WatchedAdapter(HTTPAdapter):
@@ -162,7 +173,7 @@ class _WatchedAdapter(HTTPAdapter):
         super().init_poolmanager(*args, ssl_minimum_version=ssl.TLSVersion.TLSv1_3, **kwargs)
         manager: PoolManager = self.poolmanager
         schemes = {}
-        for scheme, connection in (("http", _WatchedHTTP), ("https", _WatchedHTTPS)):
+        for scheme, connection in (("http", _Watched), ("https", _WatchedTLS)):
             pool = manager.pool_classes_by_scheme[scheme]
             schemes[scheme] = type(f"Watched{pool.__name__}", (pool,), {"ConnectionCls": connection})
         manager.pool_classes_by_scheme = schemes

@@ -36,7 +36,6 @@ def order_row(**overrides: str) -> dict[str, str]:
     row = dict.fromkeys(ORDERS.column_names, "")
     row |= {
         "client_order_ref": "ORD-0001",
-        "order_date": "2026-06-15",
         "customer_code": "C-001",
         "customer_name": "見本商店",
         "email": "orders@example.com",

@@ -39,9 +39,7 @@ class Works:
         file = OrderFile("utf-8")
         for number in range(orders):
             reference = f"{self.client}-{number:04}"
-            file.add(
-                order_row(client_order_ref=reference, customer_code=reference, order_date="", notify_channel=notify_channel)
-            )
+            file.add(order_row(client_order_ref=reference, customer_code=reference, notify_channel=notify_channel))
         path = self.house.home / f"{self.client}.csv"
         path.write_bytes(file.text.encode())
         return self.house.receive(path, self.client)

@@ -70,7 +70,7 @@ POINTS = {
     "C10": Point(_PUT, dies_after=True, chosen=_artifact("rejected.csv", "errors.csv", "result.json")),
     "C11": Point(f"{_TRANSACTION}.execute", chosen=_statement("insert_payments", "insert_notifications")),
     "C12": Point(_CALL, chosen=_post("/v1/payments")),
-    "C13": Point("orders_pipeline.http_client:_WatchedHTTP.request", dies_after=True, chosen=_post("/v1/payments")),
+    "C13": Point("orders_pipeline.http_client:_Watched.request", dies_after=True, chosen=_post("/v1/payments")),
     "C14": Point(_CALL, dies_after=True, chosen=_post("/v1/payments")),
     "C15": Point(f"{_TRANSACTION}.rows", chosen=_statement("record_payments")),
     "C16": Point("orders_pipeline.payments.settle:PaymentLedger.record", dies_after=True),

@@ -77,7 +77,7 @@ def arrived(house: House) -> list[str]:
 def orders(*references: str) -> bytes:
     file = OrderFile("utf-8")
     for reference in references:
-        file.add(order_row(client_order_ref=reference, order_date=""))
+        file.add(order_row(client_order_ref=reference))
     return file.text.encode()
 
 

@@ -93,7 +93,7 @@ def orders(*references: str, amount: int = 1000) -> bytes:
     """Return an order file with these references."""
     file = OrderFile("utf-8")
     for reference in references:
-        file.add(order_row(client_order_ref=reference, order_date="", amount=str(amount)))
+        file.add(order_row(client_order_ref=reference, amount=str(amount)))
     return file.text.encode()
 
 
@@ -281,8 +281,8 @@ def test_o12_a_report_that_cannot_be_written_leaves_what_is_paid_and_is_written_
 ) -> None:
     house, prefix = clients_landing.house, name.partition(".")[0]
     file = OrderFile("utf-8")
-    file.add(order_row(client_order_ref=f"O12-{prefix}", order_date=""))
-    file.add(order_row(client_order_ref=f"O12-{prefix}-bad", order_date="", amount="-1"))
+    file.add(order_row(client_order_ref=f"O12-{prefix}"))
+    file.add(order_row(client_order_ref=f"O12-{prefix}-bad", amount="-1"))
     batch_id = clients_landing.arrive(f"{CLIENT}/o12-{name}.csv", file.text.encode())
     clients_landing.trouble("PUT", f"{batch_id}/{name}", 403)
     said = house.run(batch_id)

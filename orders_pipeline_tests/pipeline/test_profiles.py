@@ -127,7 +127,7 @@ def orders(count: int, *, bad: int = 0) -> str:
     made = OrderFile("utf-8")
     for number in range(1, count + 1):
         amount = "x" if number > count - bad else "1000"
-        made.add(order_row(client_order_ref=f"A-{number}", amount=amount, order_date=""))
+        made.add(order_row(client_order_ref=f"A-{number}", amount=amount))
     return made.text
 
 
@@ -263,7 +263,7 @@ def test_a_missing_number_is_noticed_once_and_the_file_is_taken_all_the_same(cou
     taken = []
     for number, name in enumerate(names):
         made = OrderFile("utf-8")
-        made.add(order_row(client_order_ref=f"S-{number}", order_date=""))
+        made.add(order_row(client_order_ref=f"S-{number}"))
         taken.append(counter.take(counter.file(made.text, name), "counted"))
     assert [each["rows"]["accepted"] for each in taken] == [1] * 6
     warned = [counter.errors(each["batch_id"]) for each in taken]

@@ -142,10 +142,10 @@ def test_old_mobile_addresses_with_odd_dots_are_accepted():
 
 def test_input_090_crafted_cells_cost_next_to_nothing():
     crafted = "a@" + "a." * 30_000 + "!" + "@" * 5_000
-    started = time.perf_counter()
+    started = time.process_time()
     refused("email", [crafted] * 50, "R_TOO_LONG")
     refused("customer_name", ["1 " * 32_000] * 50, "R_TOO_LONG")
-    assert (time.perf_counter() - started) / 100 < 0.01
+    assert (time.process_time() - started) / 100 < 0.01
 
 
 def test_phone_numbers_are_reduced_to_domestic_digits():

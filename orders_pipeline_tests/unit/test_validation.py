@@ -103,7 +103,9 @@ def run(tmp_path):
 
 
 def test_accepted_rows_are_typed_and_hold_no_personal_column(run):
-    outcome = run([order_row(**ITEM, note="内緒", phone="090-1234-5678", payment_token="tok_secret1")])
+    outcome = run(
+        [order_row(**ITEM, order_date="2026-06-15", note="内緒", phone="090-1234-5678", payment_token="tok_secret1")]
+    )
     assert outcome.accepted.schema.equals(accepted_schema(ORDERS))
     assert outcome.accepted.to_pylist() == [
         {
@@ -123,7 +125,7 @@ def test_accepted_rows_are_typed_and_hold_no_personal_column(run):
 
 
 def test_columns_left_empty_are_null(run):
-    row = run([order_row(order_date="")]).accepted.to_pylist()[0]
+    row = run([order_row()]).accepted.to_pylist()[0]
     assert [row[name] for name in ("order_date", "item_code", "quantity", "unit_price")] == [None] * 4
 
 
