@@ -90,7 +90,8 @@ class _Crew(Generic[Claim]):
         self._to_do: queue.SimpleQueue[Sequence[Claim] | None] = queue.SimpleQueue()
         self.done: deque[Results[Claim] | BaseException] = deque()
         self.told: queue.SimpleQueue[None] = queue.SimpleQueue()  # that there is one more in `done`
-        self._threads = [threading.Thread(target=self._work, name=f"drain_{number}") for number in range(size)]
+        # daemons: who interrupts twice does not wait for them, and the claims are found in doubt
+        self._threads = [threading.Thread(target=self._work, name=f"drain_{at}", daemon=True) for at in range(size)]
         for thread in self._threads:
             thread.start()
 
