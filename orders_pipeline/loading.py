@@ -127,9 +127,14 @@ def _column_types(transaction: Transaction, table: str) -> dict[str, str]:
 
 
 def _rejection_rows(transaction: Transaction, rejections: Path, batch: Row[Any]) -> Iterator[bytes]:
-    names = {"column": "column_name"}
-    chunks = (chunk.rename_columns(names) for chunk in read_chunks(rejections, CHUNK_ROWS))
+    chunks = map(_with_names_of_table, read_chunks(rejections, CHUNK_ROWS))
     return binary_copy(chunks, {"batch_id": batch.batch_id}, _column_types(transaction, "rejections"))
+
+
+def _with_names_of_table(rejections: pa.RecordBatch) -> pa.RecordBatch:
+    at = rejections.schema.get_field_index("detail")
+    whole = rejections.set_column(at, "detail", pc.fill_null(rejections.column("detail"), "{}"))
+    return whole.rename_columns({"column": "column_name"})
 
 
 def _correction_rows(transaction: Transaction, staged: Path, batch: Row[Any]) -> Iterator[bytes]:

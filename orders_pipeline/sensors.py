@@ -21,7 +21,8 @@ from orders_pipeline.orphaned_runs import end_orphaned_runs
 from orders_pipeline.partitions import batch_partitions, tags_of
 from orders_pipeline.system import System
 
-INTERVAL_S = 4  # Dagster looks for due sensors every 5 seconds: one that is due in exactly 5 would miss every other look
+# Dagster looks for due sensors every 5 seconds: one that is due just then would miss every other look
+INTERVAL_S = 4
 SWEEP_INTERVAL_S = 9
 SEAL_INTERVAL_S = 59
 PATIENCE_S = 60.0  # a requested run may take this long to begin before it is looked for

@@ -241,7 +241,8 @@ def whole(server: Server, folder: Path, rows: int, latency_ms: float, sample: in
             f"- {words}: {took:.1f} s ({loaded_s:.1f} s until loaded, {told:,} notifications): {each_s * rows / took:.0f} x"
         )
     with started_services(latency_ms, "--bulk") as services, server.clone() as name:
-        as_run = [_run_seconds(server.named(name), services, folder / name, each) for each in (1, rows)][-1]
+        _run_seconds(server.named(name), services, folder / name, 1)  # makes Dagster's tables
+        as_run = _run_seconds(server.named(name), services, folder / name, rows)
     _say(f"- the last as `import` does it, a run of Dagster with reports and reconciliation: {as_run:.1f} s")
 
 

@@ -178,6 +178,21 @@ def test_an_open_breaker_leaves_payments_where_they_are(desk, monkeypatch):
     assert set(desk.statuses("orders")) == {"pending"}
 
 
+def test_a_service_that_rests_gets_no_payment_before_that_is_over(desk, database):
+    desk.orders(*(order(number, customer_code=f"C-{number}", notify_channel="none") for number in range(1, 4)))
+    desk.plan()
+    with desk.working() as worker:
+        ledger = desk.ledger(worker)
+        ledger.begin()
+        (claim,) = ledger.claim(1)
+        ledger.record([(claim, HELD)])
+        desk.due_now("payments")
+        assert ledger.claim(100) == []
+        assert 0 < ledger.wait_s() <= 1.0
+        Line(database, desk).pass_time(1.0)
+        assert len(ledger.claim(100)) == 3
+
+
 # --- the retry budget -------------------------------------------------------------------------------------------------
 
 

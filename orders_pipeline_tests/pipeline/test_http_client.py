@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import http.client
 import json
 import socket
 import struct
@@ -307,6 +308,20 @@ def test_y01_a_request_whose_handshake_failed_was_not_delivered(handle):
     with shaking_hands(handle) as url, promptly(), pytest.raises(NotDelivered) as failure:
         client(url).call("POST", "/", body={})
     assert failure.value.__suppress_context__
+
+
+def test_head_and_body_leave_in_one_piece(serve, monkeypatch):
+    send, sent = http.client.HTTPConnection.send, []
+
+    def noted(connection: http.client.HTTPConnection, data: bytes) -> None:
+        sent.append(data)
+        send(connection, data)
+
+    monkeypatch.setattr(http.client.HTTPConnection, "send", noted)
+    client(serve(lambda connection: connection.sendall(answer({}))).url).call("POST", "/v1/payments", body={"amount": 1})
+    (piece,) = sent
+    assert piece.startswith(b"POST /v1/payments HTTP/1.1\r\n")
+    assert piece.endswith(b'\r\n\r\n{"amount": 1}')
 
 
 def test_y15_who_hangs_up_gets_the_next_answer_over_another_connection(serve):

@@ -139,6 +139,14 @@ def test_a_stop_set_before_the_start_claims_nothing():
     assert ledger.claimed == []
 
 
+def test_waiting_does_not_outlast_a_stop():
+    ledger, stop = ScriptedLedger(0, wait=[60.0] * 10), threading.Event()
+    threading.Timer(0.2, stop.set).start()
+    started = time.monotonic()
+    run(ledger, lambda _: DONE, stop=stop)
+    assert time.monotonic() - started < 5
+
+
 def test_only_what_was_not_sent_holds_everybody_back():
     assert Outcome("unknown", retry_after_s=5.0).hold_s is None
     assert Outcome("not_sent", retry_after_s=5.0).hold_s == 5.0
