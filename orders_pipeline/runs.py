@@ -29,6 +29,9 @@ run_coordinator:
   module: dagster
   class: QueuedRunCoordinator
   config: {{dequeue_interval_seconds: 1}}
+run_launcher:
+  module: orders_pipeline.run_launcher
+  class: ForkingRunLauncher
 concurrency:
   runs:
     max_concurrent_runs: {max_concurrent_runs}

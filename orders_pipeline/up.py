@@ -104,11 +104,11 @@ def _dagster(port: int, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     try:
         yield process
     finally:
-        process.send_signal(signal.SIGINT)
+        os.killpg(process.pid, signal.SIGINT)  # it leads the group of all its servers and runs
         try:
             process.wait(STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)  # it leads the group of all its servers
+            os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
 

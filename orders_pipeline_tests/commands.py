@@ -7,9 +7,11 @@ most commands do. One that is talked to while it runs is started as a user start
 from __future__ import annotations
 
 import atexit
+import contextlib
 import json
 import multiprocessing
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -100,6 +102,25 @@ def answer(settings: Mapping[str, str], *arguments: str | Path) -> dict[str, Any
     """Run a command with `--json` and return its answer."""
     found: dict[str, Any] = json.loads(call(settings, *arguments, "--json").stdout)
     return found
+
+
+def processes_of(marker: str) -> list[int]:
+    """Return the processes whose command line or environment names `marker`."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if marker.encode() in (folder / "cmdline").read_bytes() + (folder / "environ").read_bytes():
+                found.append(int(folder.name))
+    return [pid for pid in found if pid != os.getpid()]
+
+
+def free_port() -> int:
+    """Return a port that is free together with the one after it, where reports are served."""
+    while True:
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", 0)) as first:
+            port = int(first.getsockname()[1])
+            with socket.create_server(("127.0.0.1", port + 1)):
+                return port
 
 
 def wait_for(condition: Callable[[], bool], what: str, timeout_s: float = PATIENCE_S) -> None:

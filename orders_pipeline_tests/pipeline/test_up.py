@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import signal
 import socket
 import tempfile
@@ -15,26 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from orders_pipeline.synthetic import write_sample
-from orders_pipeline_tests.commands import answer, call, end, start, wait_for
-
-
-def processes_of(marker: str) -> list[int]:
-    """Return the processes whose command line or environment names `marker`."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if marker.encode() in (folder / "cmdline").read_bytes() + (folder / "environ").read_bytes():
-                found.append(int(folder.name))
-    return [pid for pid in found if pid != os.getpid()]
-
-
-def free_port() -> int:
-    """Return a port that is free together with the one after it, where reports are served."""
-    while True:
-        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", 0)) as first:
-            port = int(first.getsockname()[1])
-            with socket.create_server(("127.0.0.1", port + 1)):
-                return port
+from orders_pipeline_tests.commands import answer, call, end, free_port, processes_of, start, wait_for
 
 
 def status(settings: Mapping[str, str]) -> dict[str, Any]:

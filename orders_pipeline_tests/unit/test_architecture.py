@@ -25,6 +25,7 @@ EDGE = {
     "schedules",
     "checks",
     "runs",
+    "run_launcher",
     "orphaned_runs",
     "assets",
 }
@@ -150,6 +151,7 @@ def test_the_edge_is_imported_in_one_direction():
         "partitions": 0,
         "resources": 0,
         "checks": 1,
+        "run_launcher": 0,
         "orphaned_runs": 1,
         "assets": 2,
         "jobs": 2,

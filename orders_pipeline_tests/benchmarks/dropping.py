@@ -1,0 +1,121 @@
+"""The benchmark of a dropped file: what Dagster adds to a file's way from the landing into the database, and to its end.
+
+    python -m orders_pipeline_tests.benchmarks.dropping --rows 10000 --files 5
+
+Everything runs as `orders-pipeline up` starts it, beside services with bulk notifications. The seconds are read from the
+events of each file's run: what passed less what our own steps took is Dagster's. Prints Markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import dagster as dg
+from pydantic import SecretStr
+
+from orders_pipeline.database import dagster_url
+from orders_pipeline.runs import SCHEMA
+from orders_pipeline.synthetic import write_sample
+from orders_pipeline_tests.benchmarks.intake import machine, started_server
+from orders_pipeline_tests.benchmarks.settlement import CLIENT, started_services
+from orders_pipeline_tests.commands import end, free_port, start, wait_for
+
+LOADED = "orders"  # the step after which the rows are in the database
+PATIENCE_S = 900.0
+
+
+@dataclass(frozen=True)
+class Way:
+    """A file's seconds, from the moment it lay in the landing."""
+
+    until_seen: float
+    loading: float
+    of_loading_ours: float
+    whole: float
+    of_whole_ours: float
+
+    def row(self) -> list[float]:
+        """Return what a line of the table says: seen, Dagster's and our part until loaded, and of the whole."""
+        until_loaded, to_the_end = self.loading - self.of_loading_ours, self.whole - self.of_whole_ours
+        return [self.until_seen, until_loaded, self.of_loading_ours, to_the_end, self.of_whole_ours]
+
+
+def drop(instance: dg.DagsterInstance, landing: Path, rows: int, number: int) -> Way:
+    """Put a file into the landing, wait for its run's end and return what its events say."""
+    write_sample(landing / ".being-written", rows=rows, seed=number)
+    dropped = time.time()
+    (landing / ".being-written").rename(landing / f"{number}.csv")
+    ended = dg.RunsFilter(job_name="process_batch", statuses=[dg.DagsterRunStatus.SUCCESS])
+    wait_for(lambda: instance.get_runs_count(ended) == number, f"the run of file {number}", PATIENCE_S)
+    (record,) = instance.get_run_records(ended, limit=1)
+    seen = record.create_timestamp.timestamp()
+    started: dict[str, float] = {}
+    ours = loading = of_loading_ours = 0.0
+    for entry in instance.all_logs(record.dagster_run.run_id):
+        event = entry.dagster_event
+        if event is not None and event.step_key and event.is_step_start:
+            started[event.step_key] = entry.timestamp
+        elif event is not None and event.step_key and event.is_step_success:
+            ours += entry.timestamp - started[event.step_key]
+            if event.step_key == LOADED:
+                loading, of_loading_ours = entry.timestamp - seen, ours
+    assert record.end_time is not None
+    return Way(seen - dropped, loading, of_loading_ours, record.end_time - seen, ours)
+
+
+def main() -> None:
+    """Read the command line, start everything, drop the files and print what each took."""
+    parser = argparse.ArgumentParser(description="Measure what Dagster adds to the way of a dropped file.")
+    parser.add_argument("--rows", type=int, default=10_000)
+    parser.add_argument("--files", type=int, default=5, help="after the first, which waits for libraries to be imported")
+    given = parser.parse_args()
+    with (
+        tempfile.TemporaryDirectory(prefix="orders-benchmark-") as name,
+        started_server(Path(name)) as server,
+        started_services(0.0, "--bulk") as services,
+        server.clone() as database,
+    ):
+        home, url = Path(name) / "home", server.named(database)
+        settings = {
+            "ORDERS_HOME": str(home),
+            "ORDERS_DATABASE_URL": url,
+            "ORDERS_PAYMENT_URL": services.url,
+            "ORDERS_NOTIFICATION_URL": services.url,
+        }
+        process = start(settings, "up", "--port", str(free_port()), "--json")
+        try:
+            assert process.stdout is not None
+            landing = Path(json.loads(process.stdout.readline())["landing"]).parent.parent / CLIENT
+            landing.mkdir(parents=True)
+            os.environ["DAGSTER_PG_URL"] = dagster_url(SecretStr(url), SCHEMA).get_secret_value()
+            with dg.DagsterInstance.from_config(str(home / "dagster")) as instance:
+                first, *others = (drop(instance, landing, given.rows, number + 1) for number in range(given.files + 1))
+        finally:
+            process.send_signal(signal.SIGINT)
+            end(process)
+        head = ["seen after", "Dagster until loaded", "our steps", "Dagster in all", "our steps in all"]
+        middle = [median(column) for column in zip(*(way.row() for way in others), strict=True)]
+        lines = [("first file", first.row()), *((f"file {n}", way.row()) for n, way in enumerate(others, 2))]
+        _say(machine(server))
+        _say(f"\nFiles of {given.rows:,} rows, seconds\n")
+        _say(f"| | {' | '.join(head)} |\n|{'---|' * (len(head) + 1)}")
+        for title, row in [*lines, ("median but the first", middle)]:
+            _say(f"| {title} | {' | '.join(f'{seconds:.1f}' for seconds in row)} |")
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""Runs as the daemon starts them: forks that end by themselves, outlive the daemon, and are canceled from elsewhere."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import uuid
+
+from dagster import DagsterRunStatus
+
+from orders_pipeline.run_launcher import LIBRARIES, ForkingRunLauncher
+from orders_pipeline_tests.commands import processes_of, wait_for
+from orders_pipeline_tests.house import House
+
+
+def test_runs_end_by_themselves_outlive_the_daemon_and_are_canceled_from_elsewhere(house: House) -> None:
+    launcher = house.instance.run_launcher
+    assert isinstance(launcher, ForkingRunLauncher)
+    command = [sys.executable, "-m", "orders_pipeline_tests.pipeline.small_daemon", "short_job", "endless_job"]
+    mark = str(uuid.uuid4())
+    environment = os.environ | {"STARTED_BY": mark}
+    daemon = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+    assert daemon.stdin is not None
+    assert daemon.stdout is not None
+    short, endless = daemon.stdout.readline().strip(), daemon.stdout.readline().strip()
+
+    def status(run_id: str) -> DagsterRunStatus:
+        run = house.instance.get_run_by_id(run_id)
+        assert run is not None
+        return run.status
+
+    wait_for(lambda: status(short) is DagsterRunStatus.SUCCESS, "the short run's end")
+    assert not launcher.terminate(short)
+    assert not launcher.terminate("no-such-run")
+
+    wait_for(lambda: status(endless) is DagsterRunStatus.STARTED, "the endless run's start")
+    daemon.kill()
+    daemon.wait()
+    assert launcher.terminate(endless)
+    assert status(endless) is DagsterRunStatus.CANCELING
+    wait_for(lambda: status(endless) is DagsterRunStatus.CANCELED, "the endless run's end")
+    wait_for(lambda: not processes_of(mark), "every process that was started to be gone")
+
+
+def test_a_run_imports_the_product_as_it_is_on_disk() -> None:
+    code = f"import importlib, sys; [importlib.import_module(each) for each in {LIBRARIES}]; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not [each for each in loaded if each.startswith("orders_pipeline")]
