@@ -83,21 +83,18 @@ class Breaker:
         if rest_s:
             transaction.execute("let_rest", service=self.service, rest_s=min(rest_s, LONGEST_REST_S))
         failed = [outcome for outcome in outcomes if outcome.service_failed]
-        change = RETRIES_PER_ANSWER * sum(outcome.answered for outcome in outcomes) - len(failed)
-        if change:
-            transaction.execute(
-                "change_retry_budget",
-                service=self.service,
-                change=change,
-                most=MOST_RETRIES,
-                refill_per_s=RETRIES_PER_S,
-            )
+        budget: dict[str, Any] = {
+            "service": self.service,
+            "change": RETRIES_PER_ANSWER * sum(outcome.answered for outcome in outcomes) - len(failed),
+            "most": MOST_RETRIES,
+            "refill_per_s": RETRIES_PER_S,
+        }
         if any(outcome.answered for outcome in outcomes):
-            transaction.execute("close_breaker", service=self.service)
+            transaction.execute("close_breaker", **budget)
         elif failed:
             transaction.execute(
                 "count_failures",
-                service=self.service,
+                **budget,
                 failures=THRESHOLD if any(outcome.stop for outcome in failed) else len(failed),
                 reason=failed[-1].code,
                 threshold=THRESHOLD,

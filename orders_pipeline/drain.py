@@ -6,7 +6,6 @@ processes may drain the same ledger at once, because claims are taken in the dat
 
 from __future__ import annotations
 
-import contextlib
 import queue
 import random
 import threading
@@ -22,7 +21,6 @@ from orders_pipeline.outcomes import Outcome
 
 IDLE_S = 0.05  # how long an empty queue is watched before the ledger is asked again
 LINGER_S = 0.02  # results that come within this time are written in one transaction
-GROUP = 100
 PREFETCH = 4  # pieces of work claimed for each thread, so that none waits while claims and results are committed
 DATABASE_PATIENCE_S = 60.0
 
@@ -89,7 +87,7 @@ class _Crew(Generic[Claim]):
         self._act = act
         self._to_do: queue.SimpleQueue[Sequence[Claim] | None] = queue.SimpleQueue()
         self.done: deque[Results[Claim] | BaseException] = deque()
-        self.told: queue.SimpleQueue[None] = queue.SimpleQueue()  # that there is one more in `done`
+        self.some_done = threading.Event()
         # daemons: who interrupts twice does not wait for them, and the claims are found in doubt
         self._threads = [threading.Thread(target=self._work, name=f"drain_{at}", daemon=True) for at in range(size)]
         for thread in self._threads:
@@ -111,7 +109,7 @@ class _Crew(Generic[Claim]):
                 self.done.append(list(zip(claims, self._act(claims), strict=True)))
             except BaseException as error:  # noqa: BLE001 - raised again where the loop is
                 self.done.append(error)
-            self.told.put(None)
+            self.some_done.set()
 
 
 class _Loop(Generic[Claim]):
@@ -164,15 +162,11 @@ class _Loop(Generic[Claim]):
 
     def _wait_for_some(self) -> int:
         """Return how many acts are done, once there are some that are worth a transaction."""
-        done = 0
-        with contextlib.suppress(queue.Empty):
-            self._crew.told.get(timeout=IDLE_S)
-            done = 1
-            deadline = time.monotonic() + LINGER_S
-            while done < GROUP:
-                self._crew.told.get(timeout=max(deadline - time.monotonic(), 0.0))
-                done += 1
-        return done
+        if self._crew.some_done.wait(IDLE_S):
+            self._crew.some_done.clear()
+            if len(self._crew.done) < self._in_flight:
+                time.sleep(LINGER_S)
+        return len(self._crew.done)
 
     def _wait(self, expecting: bool) -> bool:
         """Sleep until something may be due; return False when nothing is left."""

@@ -119,8 +119,8 @@ def _plan(
 def make_ready(transaction: Transaction, payment_ids: Sequence[str]) -> None:
     """Release the notifications whose orders are all final now that these payments were recorded."""
     locked = transaction.rows("lock_waiting_notifications", payment_ids=payment_ids)
-    # a second statement, so that it sees what was committed while the first waited for its locks
-    transaction.execute("ready_notifications", notification_ids=[str(row.notification_id) for row in locked])
+    if locked:  # a second statement, so that it sees what was committed while the first waited for its locks
+        transaction.execute("ready_notifications", notification_ids=[str(row.notification_id) for row in locked])
 
 
 class NotificationLedger:

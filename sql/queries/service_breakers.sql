@@ -21,22 +21,20 @@ WHERE service = :service AND opened_at IS NOT NULL AND probe_at <= clock_timesta
 UPDATE service_breakers SET probe_at = clock_timestamp() WHERE service = :service AND opened_at IS NOT NULL
 
 -- name: close_breaker
--- The service answered as it should.
-UPDATE service_breakers SET failures = 0, opened_at = NULL, probe_at = NULL, reason = NULL
-WHERE service = :service AND (failures > 0 OR opened_at IS NOT NULL)
-
--- name: change_retry_budget
--- What calls came to is taken from the budget, or given to it; a full one that is given to stays as it is.
-UPDATE service_breakers SET retries_at = clock_timestamp(), retries_left = least(:most, CAST(:change AS double precision)
+-- The service answered as it should; what its calls came to is given to the budget, and a full one stays as it is.
+UPDATE service_breakers SET failures = 0, opened_at = NULL, probe_at = NULL, reason = NULL,
+       retries_at = clock_timestamp(), retries_left = least(:most, CAST(:change AS double precision)
        + least(:most, retries_left + :refill_per_s * extract(epoch FROM clock_timestamp() - retries_at)))
-WHERE service = :service AND (:change < 0 OR retries_left < :most)
+WHERE service = :service AND (failures > 0 OR opened_at IS NOT NULL OR :change < 0 OR retries_left < :most)
 
 -- name: count_failures
--- The service failed calls; from a number of them in a row on, the breaker is open.
+-- The service failed calls, which are taken from the budget; from a number of them in a row on, the breaker is open.
 UPDATE service_breakers SET failures = failures + :failures, reason = :reason,
        opened_at = CASE WHEN failures + :failures >= :threshold THEN coalesce(opened_at, clock_timestamp()) END,
        probe_at = CASE WHEN failures + :failures >= :threshold
-                       THEN coalesce(probe_at, clock_timestamp() + make_interval(secs => :first_probe_s)) END
+                       THEN coalesce(probe_at, clock_timestamp() + make_interval(secs => :first_probe_s)) END,
+       retries_at = clock_timestamp(), retries_left = CAST(:change AS double precision)
+       + least(:most, retries_left + :refill_per_s * extract(epoch FROM clock_timestamp() - retries_at))
 WHERE service = :service
 
 -- name: let_rest
