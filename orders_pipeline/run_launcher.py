@@ -30,6 +30,7 @@ from dagster._utils.interrupts import capture_interrupts, setup_interrupt_handle
 # libraries only: a module of ours would be as old as the daemon
 LIBRARIES = ["dagster._cli", "dagster_postgres", "pandera.pandas", "pyarrow", "psycopg", "pydantic_settings", "requests"]
 CANCEL_POLL_S = 1.0
+TERMINATED = (DagsterRunStatus.CANCELING, DagsterRunStatus.CANCELED)  # the second at once when forced
 
 
 class ForkingRunLauncher(RunLauncher[dg.DagsterInstance], ConfigurableClass):
@@ -91,6 +92,6 @@ def _interrupt_when_canceled(instance: dg.DagsterInstance, run_id: str) -> None:
         time.sleep(CANCEL_POLL_S)
         with contextlib.suppress(Exception):  # records that cannot be reached now are asked again
             run = instance.get_run_by_id(run_id)
-            if run is None or run.status is DagsterRunStatus.CANCELING:
+            if run is None or run.status in TERMINATED:
                 os.kill(os.getpid(), signal.SIGINT)
                 return

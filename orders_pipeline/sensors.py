@@ -25,6 +25,7 @@ from orders_pipeline.system import System
 INTERVAL_S = 4
 SWEEP_INTERVAL_S = 9
 SEAL_INTERVAL_S = 59
+PARTITION = "dagster/partition"
 PATIENCE_S = 60.0  # a requested run may take this long to begin before it is looked for
 UNFINISHED = [
     DagsterRunStatus.QUEUED,
@@ -92,11 +93,11 @@ def audit_sensor(context: dg.SensorEvaluationContext, system: dg.ResourceParam[S
 def _resumptions(instance: dg.DagsterInstance, system: System) -> list[dg.RunRequest]:
     stalled = sweep.stalled_batches(system.database)
     retried = {row.batch_id for row in stalled if end_orphaned_runs(system, instance, row.batch_id)}
-    running = _with_unfinished_run(instance, [row.batch_id for row in stalled])
+    left_alone = _left_alone(instance, [row.batch_id for row in stalled])
     requests = []
     with system.database.begin() as transaction:
         for row in stalled:
-            if row.batch_id in running:
+            if row.batch_id in left_alone:
                 continue
             number = transaction.scalar("count_run_request", batch_id=row.batch_id)
             if row.batch_id not in retried:  # a run that ends as failed is tried again by Dagster itself
@@ -117,7 +118,7 @@ def _batch_ids(requests: Sequence[dg.RunRequest]) -> list[str]:
 def _requests(instance: dg.DagsterInstance, system: System) -> list[dg.RunRequest]:
     with system.database.begin() as transaction:
         waiting = transaction.rows("batches_without_run", patience_s=PATIENCE_S, limit=landing.MAX_NEW)
-    running = _with_unfinished_run(instance, [row.batch_id for row in waiting if row.run_requests])
+    left_alone = _left_alone(instance, [row.batch_id for row in waiting if row.run_requests])
     with system.database.begin() as transaction:
         return [
             dg.RunRequest(
@@ -126,13 +127,21 @@ def _requests(instance: dg.DagsterInstance, system: System) -> list[dg.RunReques
                 tags=tags_of(row.client_code, row.source_bytes),
             )
             for row in waiting
-            if row.batch_id not in running
+            if row.batch_id not in left_alone
         ]
 
 
-def _with_unfinished_run(instance: dg.DagsterInstance, batch_ids: Collection[str]) -> set[str]:
-    """Return which of the batches have a run that is queued or under way, asked for all of them at once."""
+def _left_alone(instance: dg.DagsterInstance, batch_ids: Collection[str]) -> set[str]:
+    """Return which of the batches have a run that is queued or under way, or whose newest run a person has terminated."""
     if not batch_ids:
         return set()
-    unfinished = RunsFilter(tags={"dagster/partition": list(batch_ids)}, statuses=UNFINISHED)
-    return {run.tags["dagster/partition"] for run in instance.get_runs(unfinished)}
+    filters = RunsFilter(tags={PARTITION: list(batch_ids)}, statuses=[*UNFINISHED, DagsterRunStatus.CANCELED])
+    found = [(run.tags[PARTITION], run.is_finished) for run in instance.get_runs(filters)]  # of all of them at once
+    unfinished = {batch_id for batch_id, is_finished in found if not is_finished}
+    terminated = {batch_id for batch_id, _ in found} - unfinished
+    return unfinished | {batch_id for batch_id in terminated if _newest_is_terminated(instance, batch_id)}
+
+
+def _newest_is_terminated(instance: dg.DagsterInstance, batch_id: str) -> bool:
+    (newest,) = instance.get_runs(RunsFilter(tags={PARTITION: batch_id}), limit=1)
+    return newest.status is DagsterRunStatus.CANCELED

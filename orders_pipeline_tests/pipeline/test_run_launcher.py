@@ -13,17 +13,19 @@ from orders_pipeline.run_launcher import LIBRARIES, ForkingRunLauncher
 from orders_pipeline_tests.commands import processes_of, wait_for
 from orders_pipeline_tests.house import House
 
+SMALL_DAEMON = "orders_pipeline_tests.pipeline.small_daemon"
+
 
 def test_runs_end_by_themselves_outlive_the_daemon_and_are_canceled_from_elsewhere(house: House) -> None:
     launcher = house.instance.run_launcher
     assert isinstance(launcher, ForkingRunLauncher)
-    command = [sys.executable, "-m", "orders_pipeline_tests.pipeline.small_daemon", "short_job", "endless_job"]
+    command = [sys.executable, "-m", SMALL_DAEMON, "short_job", "endless_job", "endless_job"]
     mark = str(uuid.uuid4())
     environment = os.environ | {"STARTED_BY": mark}
     daemon = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
     assert daemon.stdin is not None
     assert daemon.stdout is not None
-    short, endless = daemon.stdout.readline().strip(), daemon.stdout.readline().strip()
+    short, endless, forced = (daemon.stdout.readline().strip() for _ in range(3))
 
     def status(run_id: str) -> DagsterRunStatus:
         run = house.instance.get_run_by_id(run_id)
@@ -34,12 +36,16 @@ def test_runs_end_by_themselves_outlive_the_daemon_and_are_canceled_from_elsewhe
     assert not launcher.terminate(short)
     assert not launcher.terminate("no-such-run")
 
-    wait_for(lambda: status(endless) is DagsterRunStatus.STARTED, "the endless run's start")
+    started = DagsterRunStatus.STARTED
+    wait_for(lambda: status(endless) is started and status(forced) is started, "the endless runs' start")
     daemon.kill()
     daemon.wait()
     assert launcher.terminate(endless)
     assert status(endless) is DagsterRunStatus.CANCELING
     wait_for(lambda: status(endless) is DagsterRunStatus.CANCELED, "the endless run's end")
+    run = house.instance.get_run_by_id(forced)
+    assert run is not None
+    house.instance.report_run_canceled(run)
     wait_for(lambda: not processes_of(mark), "every process that was started to be gone")
 
 

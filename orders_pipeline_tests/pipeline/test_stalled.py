@@ -103,6 +103,15 @@ def test_c28_a_run_that_nobody_is_behind_any_more_is_ended_and_left_to_dagsters_
     assert [request.partition_key for request in look(house)] == [batch_id]
 
 
+def test_a_batch_whose_run_a_person_has_terminated_waits_for_a_person(house: House, tmp_path: Path) -> None:
+    batch_id = receive(house, tmp_path, "terminated")
+    house.instance.report_run_canceled(orphan(house, batch_id))
+    assert look(house) == []
+    later = orphan(house, batch_id)  # as `resume` and re-execution leave one when it fails
+    house.instance.report_run_failed(later)
+    assert [request.partition_key for request in look(house)] == [batch_id]
+
+
 def test_c28_a_run_that_nobody_is_behind_and_dagster_does_not_retry_is_followed_by_another_at_once(
     house: House, tmp_path: Path
 ) -> None:
