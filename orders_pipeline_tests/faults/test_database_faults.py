@@ -294,17 +294,22 @@ def test_d10_a_server_that_becomes_read_only_is_left_and_another_looked_for(
     works: LinedWorks, set_for_all: Change, before: Before
 ) -> None:
     batch_id = works.receive(8)
+    tries_before = []
+
+    def come_back() -> None:
+        set_for_all("default_transaction_read_only", "off")
+        tries_before.append(works.tries)
 
     def fail_over(_: Transaction) -> None:
         for wire in list(works.system.database._engine.pool._pool.queue):  # type: ignore[attr-defined]
             wire.driver_connection.execute("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY")
             wire.driver_connection.commit()
         set_for_all("default_transaction_read_only", "on")
-        threading.Timer(0.6, lambda: set_for_all("default_transaction_read_only", "off")).start()
+        threading.Timer(0.6, come_back).start()
 
     before("add_rate_tokens", fail_over)
     works.finish(batch_id)
-    assert works.tries <= 2
+    assert works.tries <= tries_before[0] + 1  # of the connections that lead there none was kept
 
 
 @pytest.mark.parametrize("statement", first_of(STRUCK))
