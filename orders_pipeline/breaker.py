@@ -71,7 +71,7 @@ class Breaker:
     def wait_for_probe_s(self, transaction: Transaction) -> float | None:
         """Return the seconds until an open breaker lets a probe through; None when it is closed."""
         state = self._state(transaction)
-        return None if state is None or state.opened_at is None else max(float(state.probe_in_s), 0.0)
+        return None if state is None or state.opened_at is None else max(float(state.probe_in_s), _rest_s(state))
 
     def hurry(self, transaction: Transaction) -> None:
         """Let the next call be the probe: somebody knows that the service is back."""

@@ -53,6 +53,14 @@ class Line:
         with self._database.begin() as transaction:
             return self._breaker.wait_s(transaction, due_s)
 
+    def probe_in_s(self) -> float | None:
+        with self._database.begin() as transaction:
+            return self._breaker.wait_for_probe_s(transaction)
+
+    def hurry(self) -> None:
+        with self._database.begin() as transaction:
+            self._breaker.hurry(transaction)
+
     def pass_time(self, seconds: float) -> None:
         self._desk.run(
             "UPDATE service_breakers SET opened_at = opened_at - make_interval(secs => %s),"
@@ -118,7 +126,16 @@ def test_an_open_breaker_gives_no_probe_while_the_service_rests(line):
     line.pass_time(FIRST_PROBE_S)
     line.came_to(HELD)
     assert line.allows() == 0
+    assert 0 < line.probe_in_s() <= 1.0
     line.pass_time(1.0)
+    assert line.probe_in_s() == 0.0
+    assert line.allows() == 1
+
+
+def test_a_person_who_knows_that_the_service_is_back_gets_a_probe_at_once(line):
+    line.came_to(*[REFUSED] * THRESHOLD, HELD)
+    assert line.allows() == 0
+    line.hurry()
     assert line.allows() == 1
 
 

@@ -63,7 +63,10 @@ def test_a_batch_that_waits_for_a_service_goes_on_when_it_is_back(
     house.rows("UPDATE service_breakers SET probe_at = now() + interval '1 hour' WHERE opened_at IS NOT NULL")
     assert look(house) == []
     house.sandbox.change(faults="")
-    house.rows("UPDATE service_breakers SET probe_at = now() WHERE opened_at IS NOT NULL")
+    resting = "UPDATE service_breakers SET probe_at = now(), rest_until = now() + %s * interval '1 s' WHERE failures > 0"
+    house.rows(resting, 30.0)
+    assert look(house) == []
+    house.rows(resting, 0.0)
     house.rows("UPDATE payments SET next_attempt_at = now() WHERE settled_at IS NULL")
     assert [request.partition_key for request in look(house)] == [batch_id]
     assert house.run(batch_id) is None

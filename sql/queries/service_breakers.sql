@@ -17,8 +17,9 @@ UPDATE service_breakers SET probe_at = clock_timestamp() + make_interval(secs =>
 WHERE service = :service AND opened_at IS NOT NULL AND probe_at <= clock_timestamp()
 
 -- name: hurry_probe
--- The next call is the probe, without waiting.
-UPDATE service_breakers SET probe_at = clock_timestamp() WHERE service = :service AND opened_at IS NOT NULL
+-- The next call is the probe, without waiting, whatever rest the service has asked for.
+UPDATE service_breakers SET probe_at = clock_timestamp(), rest_until = NULL
+WHERE service = :service AND opened_at IS NOT NULL
 
 -- name: close_breaker
 -- The service answered as it should; what its calls came to is given to the budget, and a full one stays as it is.
