@@ -305,10 +305,12 @@ def test_d10_a_server_that_becomes_read_only_is_left_and_another_looked_for(
             wire.driver_connection.execute("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY")
             wire.driver_connection.commit()
         set_for_all("default_transaction_read_only", "on")
-        threading.Timer(0.6, come_back).start()
+        coming_back.start()
 
+    coming_back = threading.Timer(0.6, come_back)
     before("add_rate_tokens", fail_over)
     works.finish(batch_id)
+    coming_back.join()
     assert works.tries <= tries_before[0] + 1  # of the connections that lead there none was kept
 
 
