@@ -21,6 +21,7 @@ from orders_pipeline.outcomes import Outcome
 
 IDLE_S = 0.05  # how long an empty queue is watched before the ledger is asked again
 LINGER_S = 0.02  # results that come within this time are written in one transaction
+GROUP = 100
 PREFETCH = 4  # pieces of work claimed for each thread, so that none waits while claims and results are committed
 DATABASE_PATIENCE_S = 60.0
 
@@ -162,11 +163,12 @@ class _Loop(Generic[Claim]):
 
     def _wait_for_some(self) -> int:
         """Return how many acts are done, once there are some that are worth a transaction."""
-        if self._crew.some_done.wait(IDLE_S):
-            self._crew.some_done.clear()
-            if len(self._crew.done) < self._in_flight:
-                time.sleep(LINGER_S)
-        return len(self._crew.done)
+        crew = self._crew
+        some = bool(crew.done) or crew.some_done.wait(IDLE_S)  # a full group may have left some
+        crew.some_done.clear()
+        if some and len(crew.done) < min(GROUP, self._in_flight):
+            time.sleep(LINGER_S)
+        return min(len(crew.done), GROUP)
 
     def _wait(self, expecting: bool) -> bool:
         """Sleep until something may be due; return False when nothing is left."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dagster as dg
 from dagster import DagsterRunStatus, RunsFilter
 
+from orders_pipeline.partitions import PARTITION_TAG
 from orders_pipeline.system import System
 from orders_pipeline.workers import end_lost_workers
 
@@ -17,7 +18,7 @@ def end_orphaned_runs(system: System, instance: dg.DagsterInstance, batch_id: st
     with system.database.begin() as transaction:
         end_lost_workers(transaction, batch_id)
         alive = {row.run_id for row in transaction.rows("live_workers", batch_id=batch_id)}
-    started = RunsFilter(tags={"dagster/partition": batch_id}, statuses=[DagsterRunStatus.STARTED])
+    started = RunsFilter(tags={PARTITION_TAG: batch_id}, statuses=[DagsterRunStatus.STARTED])
     orphans = [run for run in instance.get_runs(started) if run.run_id not in alive]
     for run in orphans:
         instance.report_run_failed(run, "the process of this run is gone; the batch was resumed")

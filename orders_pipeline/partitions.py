@@ -5,6 +5,7 @@ Nothing else is a partition, a row never is.
 
 import dagster as dg
 
+PARTITION_TAG = "dagster/partition"  # Dagster's own, on every run of a partition
 SIZE_TAG, LARGE = "orders/size", "large"
 LARGE_BYTES = 512 * 1024  # some 3,000 orders
 

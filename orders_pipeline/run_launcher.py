@@ -27,6 +27,8 @@ from dagster._serdes import ConfigurableClass, ConfigurableClassData
 from dagster._utils.hosted_user_process import recon_job_from_origin
 from dagster._utils.interrupts import capture_interrupts, setup_interrupt_handlers
 
+from orders_pipeline.runs import keep_connections
+
 # libraries only: a module of ours would be as old as the daemon
 LIBRARIES = ["dagster._cli", "dagster_postgres", "pandera.pandas", "pyarrow", "psycopg", "pydantic_settings", "requests"]
 CANCEL_POLL_S = 1.0
@@ -73,7 +75,7 @@ class ForkingRunLauncher(RunLauncher[dg.DagsterInstance], ConfigurableClass):
 def _execute(instance_ref: InstanceRef, run_id: str) -> None:
     setup_interrupt_handlers()
     with dg.DagsterInstance.from_ref(instance_ref) as instance, capture_interrupts():
-        instance.optimize_for_webserver(statement_timeout=60_000, pool_recycle=3_600, max_overflow=20)
+        keep_connections(instance)
         run = instance.get_run_by_id(run_id)
         if run is None or run.job_code_origin is None:
             return

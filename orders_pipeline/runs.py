@@ -75,9 +75,16 @@ def prepare_dagster_home(system: System) -> None:
 def dagster_instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
     """Open Dagster's records; `prepare_dagster_home` was called before."""
     with dg.DagsterInstance.from_config(str(settings.dagster_home)) as instance:
-        # keep connections, as its web server does: opening one for each of hundreds of statements is half a run's time
-        instance.optimize_for_webserver(statement_timeout=60_000, pool_recycle=3_600, max_overflow=20)
+        keep_connections(instance)
         yield instance
+
+
+def keep_connections(instance: dg.DagsterInstance) -> None:
+    """Keep connections to Dagster's records open, as its web server does.
+
+    Opening one for each of a run's hundreds of statements is half of the run's time.
+    """
+    instance.optimize_for_webserver(statement_timeout=60_000, pool_recycle=3_600, max_overflow=20)
 
 
 def run_batch(system: System, instance: dg.DagsterInstance, batch_id: str) -> str | None:

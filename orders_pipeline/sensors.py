@@ -18,14 +18,13 @@ from orders_pipeline.assets.intake import uploaded
 from orders_pipeline.audit import sealing
 from orders_pipeline.jobs import process_batch
 from orders_pipeline.orphaned_runs import end_orphaned_runs
-from orders_pipeline.partitions import batch_partitions, tags_of
+from orders_pipeline.partitions import PARTITION_TAG, batch_partitions, tags_of
 from orders_pipeline.system import System
 
 # Dagster looks for due sensors every 5 seconds: one that is due just then would miss every other look
 INTERVAL_S = 4
 SWEEP_INTERVAL_S = 9
 SEAL_INTERVAL_S = 59
-PARTITION = "dagster/partition"
 PATIENCE_S = 60.0  # a requested run may take this long to begin before it is looked for
 UNFINISHED = [
     DagsterRunStatus.QUEUED,
@@ -135,13 +134,13 @@ def _left_alone(instance: dg.DagsterInstance, batch_ids: Collection[str]) -> set
     """Return which of the batches have a run that is queued or under way, or whose newest run a person has terminated."""
     if not batch_ids:
         return set()
-    filters = RunsFilter(tags={PARTITION: list(batch_ids)}, statuses=[*UNFINISHED, DagsterRunStatus.CANCELED])
-    found = [(run.tags[PARTITION], run.is_finished) for run in instance.get_runs(filters)]  # of all of them at once
+    filters = RunsFilter(tags={PARTITION_TAG: list(batch_ids)}, statuses=[*UNFINISHED, DagsterRunStatus.CANCELED])
+    found = [(run.tags[PARTITION_TAG], run.is_finished) for run in instance.get_runs(filters)]  # of all of them at once
     unfinished = {batch_id for batch_id, is_finished in found if not is_finished}
     terminated = {batch_id for batch_id, _ in found} - unfinished
     return unfinished | {batch_id for batch_id in terminated if _newest_is_terminated(instance, batch_id)}
 
 
 def _newest_is_terminated(instance: dg.DagsterInstance, batch_id: str) -> bool:
-    (newest,) = instance.get_runs(RunsFilter(tags={PARTITION: batch_id}), limit=1)
+    (newest,) = instance.get_runs(RunsFilter(tags={PARTITION_TAG: batch_id}), limit=1)
     return newest.status is DagsterRunStatus.CANCELED

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -26,7 +25,7 @@ from orders_pipeline.settlement import settling
 from orders_pipeline.synthetic import write_sample
 from orders_pipeline.system import System, open_system
 from orders_pipeline.workers import BatchBusy, working_on
-from orders_pipeline_tests.commands import end, start, wait_for
+from orders_pipeline_tests.commands import end, free_port, start, wait_for
 from orders_pipeline_tests.factories import order_row
 from orders_pipeline_tests.house import House, check_finished, open_house
 from orders_pipeline_tests.order_file import OrderFile
@@ -262,15 +261,6 @@ def test_q09_a_small_batch_that_comes_after_a_big_one_is_finished_before_it(hous
 def most_at_once(spans: Sequence[tuple[float, float]]) -> int:
     """Return how many of the spans (begin, end) overlap at most."""
     return max(sum(1 for begin, end in spans if begin <= moment < end) for moment, _ in spans)
-
-
-def free_port() -> int:
-    """Return a port that is free together with the one after it, where reports are served."""
-    while True:
-        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", 0)) as first:
-            port = int(first.getsockname()[1])
-            with socket.create_server(("127.0.0.1", port + 1)):
-                return port
 
 
 @pytest.mark.soak

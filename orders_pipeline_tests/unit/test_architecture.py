@@ -151,7 +151,6 @@ def test_the_edge_is_imported_in_one_direction():
         "partitions": 0,
         "resources": 0,
         "checks": 1,
-        "run_launcher": 0,
         "orphaned_runs": 1,
         "assets": 2,
         "jobs": 2,
@@ -159,6 +158,7 @@ def test_the_edge_is_imported_in_one_direction():
         "schedules": 3,
         "definitions": 4,
         "runs": 5,
+        "run_launcher": 6,
     }
     for name, own in imported_by(EDGE).items():
         above = {other for other in own & EDGE if layers[other] >= layers[name.partition(".")[0]]}

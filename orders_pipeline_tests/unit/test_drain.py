@@ -104,10 +104,10 @@ def test_no_more_is_in_flight_than_the_concurrency_allows():
     assert max(ledger.limits) <= 3 * PREFETCH
 
 
-def test_results_are_recorded_in_groups_no_larger_than_what_is_in_flight():
+def test_results_are_recorded_in_groups_of_limited_size():
     ledger = ScriptedLedger(400)
-    run(ledger, lambda _: DONE, concurrency=10)
-    assert max(ledger.groups) <= 10 * PREFETCH
+    run(ledger, lambda _: DONE, concurrency=100)
+    assert max(ledger.groups) <= module.GROUP
     assert len(ledger.groups) < 400
 
 
