@@ -104,7 +104,8 @@ def _dagster(port: int, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     try:
         yield process
     finally:
-        os.killpg(process.pid, signal.SIGINT)  # it leads the group of all its servers and runs
+        with contextlib.suppress(ProcessLookupError):  # it leads the group of its servers and runs, if any are left
+            os.killpg(process.pid, signal.SIGINT)
         try:
             process.wait(STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:

@@ -23,7 +23,8 @@ import dagster as dg
 from pydantic import SecretStr
 
 from orders_pipeline.database import dagster_url
-from orders_pipeline.runs import SCHEMA
+from orders_pipeline.runs import SCHEMA, dagster_instance
+from orders_pipeline.settings import Settings
 from orders_pipeline.synthetic import write_sample
 from orders_pipeline_tests.benchmarks.intake import machine, started_server
 from orders_pipeline_tests.benchmarks.settlement import CLIENT, started_services
@@ -97,7 +98,7 @@ def main() -> None:
             landing = Path(json.loads(process.stdout.readline())["landing"]).parent.parent / CLIENT
             landing.mkdir(parents=True)
             os.environ["DAGSTER_PG_URL"] = dagster_url(SecretStr(url), SCHEMA).get_secret_value()
-            with dg.DagsterInstance.from_config(str(home / "dagster")) as instance:
+            with dagster_instance(Settings(home=home)) as instance:
                 first, *others = (drop(instance, landing, given.rows, number + 1) for number in range(given.files + 1))
         finally:
             process.send_signal(signal.SIGINT)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from orders_pipeline import up
 from orders_pipeline.synthetic import write_sample
 from orders_pipeline_tests.commands import answer, call, end, free_port, processes_of, start, wait_for
 
@@ -60,6 +61,12 @@ def test_s09_what_is_started_listens_to_this_machine_alone_completes_a_file_and_
         finally:
             process.kill()
             process.communicate()
+
+
+def test_a_dagster_that_has_ended_by_itself_is_not_missed_when_all_is_stopped(tmp_path: Path) -> None:
+    with up._dagster(free_port(), tmp_path / "dagster.log") as process:
+        process.kill()
+        process.wait()
 
 
 def test_a_port_that_is_in_use_is_named_before_anything_is_started(tmp_path: Path) -> None:
