@@ -162,7 +162,6 @@ class PaymentLedger:
                 delays_s=[self._delay_s(claim, outcome) for claim, outcome in results],
             )
             payment_ids = [str(row.payment_id) for row in written]
-            transaction.execute("orders_follow_payments", payment_ids=payment_ids)
             if any(outcome.kind == "declined" for _, outcome in results):
                 transaction.execute("retire_allocations", payment_ids=payment_ids)
                 if self._retry_declined_orders:

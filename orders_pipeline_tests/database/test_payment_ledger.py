@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from orders_pipeline.clients import Profile
+from orders_pipeline.database import Database, Transaction
 from orders_pipeline.outcomes import Outcome
 from orders_pipeline.payments import settle
 from orders_pipeline.payments.gateway import Capabilities, PaymentRequest
@@ -24,6 +26,9 @@ KEYED = Capabilities(honours_keys=True, can_look_up=True)
 KEYS_ONLY = Capabilities(honours_keys=True, can_look_up=False)
 LOOK_UP_ONLY = Capabilities(honours_keys=False, can_look_up=True)
 NEITHER = Capabilities(honours_keys=False, can_look_up=False)
+READ = """
+SELECT coalesce(sum(seq_tup_read + coalesce(idx_tup_fetch, 0)), 0)::integer FROM pg_stat_xact_user_tables
+WHERE relname IN ('payments', 'payment_orders', 'orders')"""
 EVERY_MODE = pytest.mark.parametrize(
     "able", [KEYED, KEYS_ONLY, LOOK_UP_ONLY, NEITHER], ids=["keys+look-up", "keys", "look-up", "neither"]
 )
@@ -65,6 +70,24 @@ def one_try(desk: Desk, worker, gateway: ScriptedGateway) -> Outcome:
     outcome = settle_one(gateway, claim)
     ledger.record([(claim, outcome)])
     return outcome
+
+
+@contextlib.contextmanager
+def read_by(database: Database) -> Iterator[list[int]]:
+    """Note how many rows of payments, allocations and orders each transaction reads."""
+    read: list[int] = []
+    begin = database.begin
+
+    @contextlib.contextmanager
+    def counted() -> Iterator[Transaction]:
+        with begin() as transaction:
+            before = transaction._connection.exec_driver_sql(READ).scalar_one()  # of transactions that are not counted yet
+            yield transaction
+            read.append(transaction._connection.exec_driver_sql(READ).scalar_one() - before)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(database, "begin", counted)
+        yield read
 
 
 def seconds_to_next(desk: Desk) -> float:
@@ -125,6 +148,39 @@ def test_a_claim_takes_no_more_than_asked_and_nothing_twice(desk):
         ledger = desk.ledger(worker)
         taken = [claim.request.payment_id for size in (2, 2, 2, 2) for claim in ledger.claim(size)]
     assert len(taken) == len(set(taken)) == 5
+
+
+def test_a_claim_reads_what_it_takes_however_large_the_batch(desk):
+    columns = "batch_id, csv_source, bulk_import_group, client_code, customer_code, amount, payment_method, notify_channel"
+    first, *_ = desk.orders(order(1, notify_channel="none"))
+    desk.run(
+        f"INSERT INTO orders ({columns}, personal, import_row_number, client_order_ref) "
+        f"SELECT {columns}, personal, n, 'ORD-' || n FROM orders, generate_series(2, 3000) AS n WHERE order_id = %s",
+        first,
+    )
+    desk.plan(Profile(payments="per_order"))
+    with desk.working() as worker:
+        ledger = desk.ledger(worker)
+        ledger.begin()
+        for _ in range(20):  # until the driver prepares the statements and the server keeps its plans
+            ledger.record([(claim, PAID) for claim in ledger.claim(30)])
+        with read_by(desk.database) as read:
+            ledger.claim(30)
+    assert len(read) == 1
+    assert read[0] < 500
+
+
+def test_a_new_drain_leaves_alone_what_was_not_tried(desk):
+    planned(desk, 3)
+    with desk.working() as worker:
+        ledger = desk.ledger(worker)
+        ledger.record([(claim, REFUSED) for claim in ledger.claim(1)])
+        untried = desk.run("SELECT payment_id, ctid::text FROM payments WHERE attempts = 0 ORDER BY payment_id")
+        ledger.begin()
+    assert len(untried) == 2
+    moved = desk.run("SELECT payment_id, ctid::text FROM payments ORDER BY payment_id")
+    assert [row for row in moved if row in untried] == untried
+    assert desk.value("SELECT max(attempts) FROM payments") == 0
 
 
 def test_claimers_at_the_same_moment_never_share_a_payment(desk):

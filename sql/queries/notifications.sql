@@ -53,6 +53,7 @@ WHERE notifications.batch_id = :batch_id AND status IN ('sending', 'unknown')
 -- A new drain tries everything again.
 UPDATE notifications SET attempts = 0, next_attempt_at = now()
 WHERE batch_id = :batch_id AND kind = ANY(CAST(:kinds AS text[])) AND status IN ('ready', 'unknown') AND claimed_by IS NULL
+  AND (attempts > 0 OR next_attempt_at > now())
 
 -- name: claim_notifications
 -- Take due notifications for a worker, oldest first.
@@ -61,7 +62,7 @@ WITH due AS (
     WHERE batch_id = :batch_id AND kind = ANY(CAST(:kinds AS text[])) AND status IN ('ready', 'unknown')
       AND claimed_by IS NULL AND next_attempt_at <= clock_timestamp() AND attempts < :max_attempts
       AND (:retries OR attempts = 0)
-    ORDER BY next_attempt_at, notification_id LIMIT :limit
+    ORDER BY next_attempt_at LIMIT :limit
     FOR UPDATE SKIP LOCKED
 ), claimed AS (
     UPDATE notifications SET status = CASE due.was WHEN 'ready' THEN 'sending' ELSE 'unknown' END,

@@ -43,11 +43,13 @@ WHERE payments.batch_id = :batch_id AND payments.status = 'unknown' AND share.li
 UPDATE payments SET attempts = 0,
                     next_attempt_at = CASE WHEN status = 'planned' THEN now() ELSE next_attempt_at END
 WHERE batch_id = :batch_id AND settled_at IS NULL AND claimed_by IS NULL
+  AND (attempts > 0 OR (status = 'planned' AND next_attempt_at > now()))
 
 -- name: count_others_paying
 -- How many other workers, of whichever batches, have payments under way.
-SELECT count(DISTINCT claimed_by) FROM payments JOIN workers ON workers.worker_id = claimed_by
-WHERE claimed_by <> :worker_id AND workers.ended_at IS NULL
+SELECT count(*) FROM workers
+WHERE ended_at IS NULL AND worker_id <> :worker_id
+  AND EXISTS (SELECT FROM payments WHERE claimed_by = workers.worker_id)
 
 -- name: claim_payments
 -- Take due payments for a worker; what was planned is being sent from here on.
@@ -56,7 +58,7 @@ WITH due AS (
     WHERE batch_id = :batch_id AND settled_at IS NULL AND claimed_by IS NULL AND status IN ('planned', 'unknown')
       AND next_attempt_at <= clock_timestamp() AND attempts < :max_attempts
       AND (:retries OR attempts = 0)
-    ORDER BY next_attempt_at, payment_id LIMIT :limit
+    ORDER BY next_attempt_at LIMIT :limit
     FOR UPDATE SKIP LOCKED
 ), claimed AS (
     UPDATE payments SET status = CASE due.was WHEN 'planned' THEN 'sending' ELSE 'unknown' END,
@@ -80,16 +82,24 @@ CROSS JOIN LATERAL (
 LEFT JOIN orders AS card ON card.order_id = shares.order_ids[1] AND claimed.payment_method = 'card_on_file'
 
 -- name: record_payments
--- What came of claims, if they are still this worker's.
-UPDATE payments SET status = result.status, claimed_by = NULL, outcome_code = result.code,
-                    service_payment_id = coalesce(result.service_payment_id, payments.service_payment_id),
-                    next_attempt_at = clock_timestamp() + make_interval(secs => result.delay_s),
-                    settled_at = CASE WHEN result.status IN ('succeeded', 'declined') THEN clock_timestamp() END
-FROM unnest(CAST(:payment_ids AS uuid[]), CAST(:statuses AS text[]), CAST(:service_payment_ids AS text[]),
-            CAST(:codes AS text[]), CAST(:delays_s AS double precision[]))
-     AS result (payment_id, status, service_payment_id, code, delay_s)
-WHERE payments.payment_id = result.payment_id AND payments.claimed_by = :worker_id
-RETURNING payments.payment_id
+-- What came of claims, if they are still this worker's; found by key, as the index of claims is full of ended ones.
+WITH recorded AS (
+    UPDATE payments SET status = result.status, claimed_by = NULL, outcome_code = result.code,
+                        service_payment_id = coalesce(result.service_payment_id, payments.service_payment_id),
+                        next_attempt_at = clock_timestamp() + make_interval(secs => result.delay_s),
+                        settled_at = CASE WHEN result.status IN ('succeeded', 'declined') THEN clock_timestamp() END
+    FROM unnest(CAST(:payment_ids AS uuid[]), CAST(:statuses AS text[]), CAST(:service_payment_ids AS text[]),
+                CAST(:codes AS text[]), CAST(:delays_s AS double precision[]))
+         AS result (payment_id, status, service_payment_id, code, delay_s)
+    WHERE payments.payment_id = result.payment_id AND payments.claimed_by IS NOT DISTINCT FROM :worker_id
+    RETURNING payments.payment_id, payments.status
+), followed AS (
+    UPDATE orders SET status_changed_at = now(), status = CASE recorded.status
+        WHEN 'planned' THEN 'pending' WHEN 'succeeded' THEN 'paid' ELSE recorded.status END
+    FROM recorded JOIN payment_orders AS share USING (payment_id)
+    WHERE share.live AND orders.order_id = share.order_id
+)
+SELECT payment_id FROM recorded
 
 -- name: orders_follow_payments
 -- An order's state is its live payment's; back to pending only when that was certainly not charged.
