@@ -24,11 +24,11 @@ from typing import Any, Literal
 import requests
 from pydantic import SecretStr
 from requests.adapters import HTTPAdapter
-from requests.structures import CaseInsensitiveDict
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import ConnectionPool
 from urllib3.exceptions import HTTPError, NewConnectionError
 from urllib3.poolmanager import PoolManager
+from urllib3.response import HTTPResponse
 
 MAX_BODY_BYTES = 64 * 1024
 MAX_CONNECT_S = 5.0
@@ -165,6 +165,16 @@ class _WatchedAdapter(HTTPAdapter):
             self._pool = super().get_connection_with_tls_context(*args, **kwargs)
         return self._pool
 
+    def request_url(self, request: requests.PreparedRequest, _: object) -> str:
+        """Return what the service is asked for; there is no proxy that would want to know more."""
+        return request.path_url
+
+    def build_response(self, _: requests.PreparedRequest, answer: HTTPResponse) -> requests.Response:  # type: ignore[override]
+        """Return the answer without the cookies, encodings and history that nobody asks for here."""
+        response = requests.Response()
+        response.status_code, response.headers, response.raw = answer.status, answer.headers, answer  # type: ignore[assignment]
+        return response
+
     def close(self) -> None:
         self._pool = None
         super().close()
@@ -210,7 +220,7 @@ class ServiceClient:
                 self._adapter().send(
                     request,
                     stream=True,
-                    timeout=(min(MAX_CONNECT_S, self._timeout_s), self._timeout_s),
+                    timeout=(min(MAX_CONNECT_S, self._timeout_s), None),  # what comes later has the deadline
                     verify=True if self._ca_file is None else str(self._ca_file),
                 ) as response,
             ):
@@ -241,7 +251,7 @@ class ServiceClient:
         request = requests.PreparedRequest()
         request.prepare_method(method)
         request.url = _url(self._base_url + path, tuple(query.items()) if query else ())
-        request.headers = CaseInsensitiveDict(HEADERS)
+        request.headers = dict(HEADERS)  # type: ignore[assignment]
         if self._token is not None:
             request.headers["Authorization"] = f"Bearer {self._token.get_secret_value()}"
         if body is not None:

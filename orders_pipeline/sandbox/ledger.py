@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,11 @@ class Answer:
     body: Mapping[str, Any]
     location: str | None = None
 
+    @cached_property
+    def text(self) -> str:
+        """The body as it is sent, and kept."""
+        return json.dumps(self.body)
+
 
 @dataclass(frozen=True)
 class KeyedAnswer:
@@ -207,8 +213,8 @@ class Ledger:
 
     def _keep(self, keyed: KeyedAnswer) -> None:
         if keyed.key is not None:
-            body = json.dumps(keyed.answer.body)
-            row = (keyed.scope, keyed.key, keyed.fingerprint, keyed.answer.status, body, keyed.answer.location)
+            answer = keyed.answer
+            row = (keyed.scope, keyed.key, keyed.fingerprint, answer.status, answer.text, answer.location)
             self._db.execute("INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?)", row)
 
     def book_payment(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import secrets
-import time
 from typing import Any
 
 from starlette.requests import Request
@@ -26,12 +25,12 @@ from orders_pipeline.sandbox.contract import (
 from orders_pipeline.sandbox.faults import Faults
 from orders_pipeline.sandbox.ledger import Answer, KeyedAnswer, Notification, now_us, page_parameters
 from orders_pipeline.sandbox.payments import filter_name, read_page, request_key, visible_us, write_cursor
-from orders_pipeline.sandbox.service import Service, read_body
+from orders_pipeline.sandbox.service import Service, arrival_s, read_body
 
 
 async def create(service: Service, request: Request) -> Response:
     """POST /v1/notifications."""
-    arrived_s = time.monotonic()
+    arrived_s = arrival_s(request)
     body = await read_body(request)
     _admit(service, arrived_s, body)
     key = request_key(service, request)
@@ -44,14 +43,14 @@ async def create(service: Service, request: Request) -> Response:
 
     slot = key or f"{wanted.dedupe_key}/{secrets.token_hex(4)}"
     faults, latency_ms = _behaviour(service)
-    return await service.perform("notification", slot, mark, book, faults=faults, latency_ms=latency_ms)
+    return await service.perform("notification", slot, mark, book, faults=faults, latency_ms=latency_ms, arrived_s=arrived_s)
 
 
 async def create_many(service: Service, request: Request) -> Response:
     """POST /v1/notifications/batches: one call against the limit, one result an item, in order."""
     if not service.options.bulk:
         raise Problem("not-found")
-    arrived_s = time.monotonic()
+    arrived_s = arrival_s(request)
     body = await read_body(request)
     _admit(service, arrived_s, body)
     value = read_json(body)
@@ -63,7 +62,9 @@ async def create_many(service: Service, request: Request) -> Response:
     mark = fingerprint(value)
     faults, latency_ms = _behaviour(service)
     slot = f"{mark.hex()}/{secrets.token_hex(4)}"  # the items' dedupe keys make it safe to repeat, so it has no key
-    return await service.perform("notifications", slot, mark, book, faults=faults, latency_ms=latency_ms)
+    return await service.perform(
+        "notifications", slot, mark, book, faults=faults, latency_ms=latency_ms, arrived_s=arrived_s
+    )
 
 
 async def find(service: Service, request: Request) -> Response:

@@ -23,7 +23,7 @@ class Options(BaseModel):
     faults: Faults = Faults()  # of payments and refunds, and of notifications unless those have their own
     notification_faults: Faults | None = None
     lookup_faults: Faults = Faults()  # of every GET below /v1
-    latency_ms: Milliseconds = 0.0  # half of it passes before the booking, half after
+    latency_ms: Milliseconds = 0.0  # from a request's first bytes on; half passes before the booking, half after
     jitter_ms: Milliseconds = 0.0  # up to this much more, by chance
     notification_latency_ms: Milliseconds | None = None  # None: the same latency
     honour_keys: bool = True  # False: idempotency keys and dedupe keys are ignored

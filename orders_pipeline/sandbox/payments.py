@@ -25,7 +25,7 @@ from orders_pipeline.sandbox.contract import (
     read_request,
 )
 from orders_pipeline.sandbox.ledger import SECOND_US, Answer, KeyedAnswer, Payment, now_us, page_parameters
-from orders_pipeline.sandbox.service import Service, read_body
+from orders_pipeline.sandbox.service import Service, arrival_s, read_body
 
 PAGE_DEFAULT = 100
 PAGE_MAX = 1000
@@ -56,6 +56,7 @@ async def create(service: Service, request: Request) -> Response:
         book,
         faults=options.faults,
         latency_ms=options.latency_ms,
+        arrived_s=arrival_s(request),
         tries_of=key or wanted.reference,
     )
 
@@ -144,7 +145,15 @@ async def refund(service: Service, request: Request) -> Response:
 
     options = service.options
     slot = key or f"{payment_id}/{secrets.token_hex(4)}"
-    return await service.perform("refund", slot, mark, book, faults=options.faults, latency_ms=options.latency_ms)
+    return await service.perform(
+        "refund",
+        slot,
+        mark,
+        book,
+        faults=options.faults,
+        latency_ms=options.latency_ms,
+        arrived_s=arrival_s(request),
+    )
 
 
 def visible_us(service: Service) -> int:

@@ -1,6 +1,7 @@
 """The sandbox as a server: in a thread of this process, or blocking for the command line.
 
-Listens on loopback unless told otherwise. It adds to uvicorn only what the faults need: a way to end a connection.
+Listens on loopback unless told otherwise. It adds to uvicorn when a request arrived, a way to end its connection, and
+answers that leave in one piece.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from orders_pipeline.sandbox.app import build_app
 from orders_pipeline.sandbox.ledger import Ledger
 from orders_pipeline.sandbox.options import Options, changed
 from orders_pipeline.sandbox.replies import END_CONNECTION
-from orders_pipeline.sandbox.service import Service
+from orders_pipeline.sandbox.service import ARRIVED, Service
 
 START_TIMEOUT_S = 10.0
 _BACKLOG = 1024
@@ -34,12 +35,44 @@ class SandboxError(Exception):
     code = "E_SANDBOX"
 
 
+class _OnePiece:
+    """A transport that holds a write back until the next one or the loop's next turn: head and body leave together."""
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._held = b""
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever a transport has
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        if self._held:
+            self._send(data)
+        else:
+            self._held = data
+            self._loop.call_soon(self._send)
+
+    def close(self) -> None:
+        self._send()
+        self._transport.close()
+
+    def _send(self, data: bytes = b"") -> None:
+        held, self._held = self._held, b""
+        if held:
+            self._transport.write(held + data)
+
+
 class _Protocol(HttpToolsProtocol):
-    """uvicorn's protocol, with a way for a response to end its connection."""
+    """uvicorn's protocol with what the sandbox adds to it."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.transport = _OnePiece(transport, self.loop)  # type: ignore[assignment]
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self.scope["extensions"] = {END_CONNECTION: self._end_connection}  # type: ignore[dict-item]
+        self.scope["extensions"] = {ARRIVED: time.monotonic(), END_CONNECTION: self._end_connection}  # type: ignore[dict-item]
 
     def _end_connection(self, reset: bool) -> None:
         if self.transport is None or self.transport.is_closing():

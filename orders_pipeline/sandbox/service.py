@@ -28,6 +28,7 @@ from orders_pipeline.sandbox.options import Options
 
 BODY_LIMIT_BYTES = 8 * 1024 * 1024
 RECENT = 10_000
+ARRIVED = "sandbox.arrived_s"  # in scope["extensions"]: when the request's first bytes were there (monotonic)
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _ERRORS = ("internal", "bad-gateway", "gateway-timeout")
 _NOT_FOUND = ("order-not-found", "customer-not-found")
@@ -82,17 +83,18 @@ class Service:
         *,
         faults: Faults,
         latency_ms: float,
+        arrived_s: float,
         tries_of: str | None = None,
     ) -> Response:
         """Answer the request that `key` stands for: by replay, or by booking it once; faults before and after.
 
-        Its tries are counted under `tries_of` where a key is not the same at each.
+        The latency runs from `arrived_s` (monotonic), so that our own work is part of it. Its tries are counted under
+        `tries_of` where a key is not the same at each.
         """
         slot = (scope, key)
         if self.options.honour_keys and slot in self._running:
             raise Problem("request-in-progress", retry_after="1", retry_after_s=1)
         fault = self._strike((scope, tries_of or key), faults)
-        began = time.monotonic()
         pause_s = (latency_ms + self.options.jitter_ms * random.random()) / 2000  # noqa: S311 - latency, not a secret
         self._running.add(slot)
         try:
@@ -102,11 +104,11 @@ class Service:
             if fault == LATE and stored is None:
                 self._book_late(slot, faults.late_s, book)
                 raise Problem("gateway-timeout")
-            await asyncio.sleep(pause_s)
+            await _until(arrived_s + pause_s)
             answer = stored or book()
         finally:
             self._running.discard(slot)
-        await asyncio.sleep(began + 2 * pause_s - time.monotonic())  # our own work is part of the latency
+        await _until(arrived_s + 2 * pause_s)
         if fault is None or fault == LATE:
             return answer_response(answer, replayed=stored is not None)
         return await self._garble(fault, slot, answer, faults)
@@ -177,10 +179,20 @@ class Service:
         return answer_response(answer) if fault in {None, LATE} else await self._garble(str(fault), slot, answer, faults)
 
 
+async def _until(moment_s: float) -> None:
+    await asyncio.sleep(moment_s - time.monotonic())
+
+
+def arrival_s(request: Request) -> float:
+    """Return when the request's first bytes arrived (monotonic)."""
+    arrived_s: float = request.scope["extensions"][ARRIVED]
+    return arrived_s
+
+
 def answer_response(answer: Answer, *, replayed: bool = False) -> Response:
     """Return an answer as a response; a 402 is a problem document like every other error."""
     media_type = "application/problem+json" if answer.status >= 400 else "application/json"
-    response = JSONResponse(answer.body, answer.status, media_type=media_type)
+    response = Response(answer.text, answer.status, media_type=media_type)
     if answer.location is not None:
         response.headers["Location"] = answer.location
     if answer.status == 202 and answer.location is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -591,3 +593,19 @@ def test_sixty_four_calls_wait_for_their_latency_at_the_same_time(sandbox):
         answers = list(pool.map(lambda number: pay(sandbox, number).status_code, range(64)))
     assert answers == [201] * 64
     assert time.monotonic() - started < 64 * 0.3 / 4
+
+
+def test_the_latency_runs_from_the_requests_first_bytes_and_the_answer_leaves_in_one_piece(sandbox):
+    sandbox.change(latency_ms=1000)
+    body = json.dumps(payment()).encode()
+    head = f"POST /v1/payments HTTP/1.1\r\nHost: x\r\nIdempotency-Key: k-1\r\nContent-Length: {len(body)}\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", sandbox.port), timeout=10) as connection:
+        started = time.monotonic()
+        connection.sendall(head.encode())
+        time.sleep(0.6)  # a client that takes its time over the body
+        connection.sendall(body)
+        answer = connection.recv(65536)
+        took = time.monotonic() - started
+    assert answer.startswith(b"HTTP/1.1 201")
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["reference"] == "ref-1"
+    assert 1.0 <= took < 1.6
