@@ -29,7 +29,7 @@ from orders_pipeline.encryption import Cipher
 from orders_pipeline.notification_service import BULK, Message, NotificationService
 from orders_pipeline.outcomes import Outcome, OutcomeKind
 from orders_pipeline.rate_limit import RateLimiter, Stopped
-from orders_pipeline.workers import Worker, end_lost_workers
+from orders_pipeline.workers import NOT_OURS, Worker, end_lost_workers
 
 Kind = Literal["result", "correction"]
 
@@ -140,6 +140,10 @@ class NotificationLedger:
         self._kinds = list(kinds)
         self._template_id = "order-result" if profile.notifications == "per_order" else "order-digest"
 
+    def may_send(self) -> bool:
+        """Tell whether claims that were taken before are still ours to send."""
+        return self._worker.may_send()
+
     def begin(self) -> None:
         """Take over what lost workers had claimed, release what is final, and give every open one its attempts back."""
         batch_id = self._worker.batch_id
@@ -231,8 +235,18 @@ def _delay_s(claim: NotificationClaim, outcome: Outcome) -> float:
     return max(backoff_s, outcome.retry_after_s or 0.0)
 
 
-def send_one(service: NotificationService, limiter: RateLimiter, claim: NotificationClaim, stop: threading.Event) -> Outcome:
-    """Bring one claimed notification to an outcome; what may have been sent is looked up first."""
+def send_one(
+    service: NotificationService,
+    limiter: RateLimiter,
+    claim: NotificationClaim,
+    *,
+    may_send: Callable[[], bool],
+    stop: threading.Event,
+) -> Outcome:
+    """Bring one claimed notification to an outcome; what may have been sent is looked up first.
+
+    Nothing is sent once `may_send` says no: others may have taken the claim over and send it.
+    """
     try:
         if claim.in_doubt:
             with limiter.token(stop):
@@ -240,13 +254,18 @@ def send_one(service: NotificationService, limiter: RateLimiter, claim: Notifica
             if found.kind != "absent":
                 return found
         with limiter.token(stop):
-            return service.send(claim.message)
+            return service.send(claim.message) if may_send() else NOT_OURS
     except Stopped:
         return Outcome("unknown" if claim.in_doubt else "not_sent", "stopped")
 
 
 def send_many(
-    service: NotificationService, limiter: RateLimiter, claims: Sequence[NotificationClaim], stop: threading.Event
+    service: NotificationService,
+    limiter: RateLimiter,
+    claims: Sequence[NotificationClaim],
+    *,
+    may_send: Callable[[], bool],
+    stop: threading.Event,
 ) -> list[Outcome]:
     """Bring claimed notifications to outcomes, in one call but for those that may have been sent before."""
     fresh = [claim for claim in claims if not claim.in_doubt]
@@ -254,12 +273,16 @@ def send_many(
     if len(fresh) > 1:
         try:
             with limiter.token(stop):
-                together = service.send_many([claim.message for claim in fresh])
+                messages = [claim.message for claim in fresh]
+                together = service.send_many(messages) if may_send() else [NOT_OURS] * len(fresh)
         except Stopped:
             together = [Outcome("not_sent", "stopped")] * len(fresh)
     found = iter(together or [])
     return [
-        send_one(service, limiter, claim, stop) if claim.in_doubt or together is None else next(found) for claim in claims
+        send_one(service, limiter, claim, may_send=may_send, stop=stop)
+        if claim.in_doubt or together is None
+        else next(found)
+        for claim in claims
     ]
 
 
@@ -283,9 +306,9 @@ def notify_batch(
             many = service.takes_many()
         drain(
             ledger,
-            partial(send_many, service, limiter, stop=stop)
+            partial(send_many, service, limiter, may_send=ledger.may_send, stop=stop)
             if many
-            else one_by_one(partial(send_one, service, limiter, stop=stop)),
+            else one_by_one(partial(send_one, service, limiter, may_send=ledger.may_send, stop=stop)),
             concurrency=BULK_CALLS if many else concurrency,
             bundle=BULK if many else 1,
             stop=stop,

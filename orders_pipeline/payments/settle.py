@@ -26,12 +26,13 @@ from orders_pipeline.encryption import Cipher
 from orders_pipeline.outcomes import Outcome, OutcomeKind
 from orders_pipeline.payments.gateway import Capabilities, PaymentGateway, PaymentRequest
 from orders_pipeline.payments.plan import PayableOrder, plan_payments
-from orders_pipeline.workers import Worker, end_lost_workers
+from orders_pipeline.workers import NOT_OURS, Worker, end_lost_workers
 
 MAX_ATTEMPTS = 8  # in one drain; a later one starts anew
 BACKOFF_S = 0.5
 MAX_BACKOFF_S = 20.0
 LOOK_UP_WAIT_S = 120.0  # longer than a request can live; only then does "not found" mean anything without keys
+KEYS_KEPT_S = 86_400.0  # services forget keys after a day: one that may be as old proves nothing
 FOR_EVER_S = 100 * 365 * 86_400.0
 ABSENT_ONCE = "absent-once"
 UNDECIDABLE = "undecidable"  # the provider offers no way to find out: a person decides
@@ -52,7 +53,7 @@ class PaymentClaim:
     attempts: int
     in_doubt: bool  # it may have been sent before: look it up first
     last_code: str | None
-    is_old: bool = False  # services forget keys after a day: a key that may be as old proves nothing
+    is_old: bool = False  # its key may be forgotten
 
 
 def plan_batch(database: Database, cipher: Cipher, batch_id: str, profile: Profile) -> int:
@@ -111,9 +112,13 @@ class PaymentLedger:
         self._database = database
         self._cipher = cipher
         self._worker = worker
-        self._doubt_s = BACKOFF_S if capabilities.honours_keys else LOOK_UP_WAIT_S
+        self._honours_keys = capabilities.honours_keys
         self._on_settled = on_settled
         self._retry_declined_orders = retry_declined_orders
+
+    def may_send(self) -> bool:
+        """Tell whether claims that were taken before are still ours to send."""
+        return self._worker.may_send()
 
     def begin(self) -> None:
         """Take over what lost workers had claimed and give every open payment its attempts back."""
@@ -121,7 +126,13 @@ class PaymentLedger:
         BREAKER.prepare(self._database)
         with self._database.begin() as transaction:
             end_lost_workers(transaction, batch_id)
-            transaction.execute("release_payments_of_lost_workers", batch_id=batch_id, doubt_s=self._doubt_s)
+            transaction.execute(
+                "release_payments_of_lost_workers",
+                batch_id=batch_id,
+                keys_kept_s=KEYS_KEPT_S if self._honours_keys else 0.0,
+                backoff_s=BACKOFF_S,
+                look_up_wait_s=LOOK_UP_WAIT_S,
+            )
             transaction.execute("orders_of_released_payments", batch_id=batch_id)
             transaction.execute("renew_payment_attempts", batch_id=batch_id)
 
@@ -138,6 +149,7 @@ class PaymentLedger:
                 max_attempts=MAX_ATTEMPTS,
                 limit=allowed.calls,
                 retries=allowed.retries,
+                keys_kept_s=KEYS_KEPT_S,
             )
             cards = sum(row.payment_method == "card_on_file" for row in rows)
             recording.read_personal(transaction, "to pay", self._worker.batch_id, cards)
@@ -196,13 +208,16 @@ class PaymentLedger:
         if outcome.code == UNDECIDABLE:
             return FOR_EVER_S
         backoff_s: float = min(BACKOFF_S * 2 ** (claim.attempts - 1), MAX_BACKOFF_S) * random.uniform(0.5, 1.0)  # noqa: S311
-        if outcome.kind == "unknown" and outcome.code != ABSENT_ONCE:  # a second try may be under way like a first
-            backoff_s = max(backoff_s, LOOK_UP_WAIT_S if claim.is_old else self._doubt_s)
+        if outcome.kind == "unknown" and outcome.code != ABSENT_ONCE and (claim.is_old or not self._honours_keys):
+            backoff_s = max(backoff_s, LOOK_UP_WAIT_S)  # a second try may be under way like a first
         return max(backoff_s, outcome.retry_after_s or 0.0)
 
 
-def settle_one(gateway: PaymentGateway, claim: PaymentClaim) -> Outcome:
-    """Bring one claimed payment to an outcome: what may have been sent is looked up before it is sent again."""
+def settle_one(gateway: PaymentGateway, claim: PaymentClaim, may_send: Callable[[], bool]) -> Outcome:
+    """Bring one claimed payment to an outcome: what may have been sent is looked up before it is sent again.
+
+    Nothing is sent once `may_send` says no: others may have taken the claim over and send it.
+    """
     able = gateway.capabilities
     if claim.is_old:
         able = replace(able, honours_keys=False)
@@ -215,7 +230,7 @@ def settle_one(gateway: PaymentGateway, claim: PaymentClaim) -> Outcome:
         # without keys a look-up may be behind the booking: once is not enough
         if not able.honours_keys and claim.last_code != ABSENT_ONCE:
             return Outcome("unknown", ABSENT_ONCE)
-    sent = gateway.pay(claim.request)
+    sent = gateway.pay(claim.request) if may_send() else NOT_OURS
     if sent.kind == "not_sent" and claim.in_doubt and able.honours_keys:
         # certain of this try only: without waiting out the one before, its charge is not ruled out
         return replace(sent, kind="unknown")
@@ -225,4 +240,9 @@ def settle_one(gateway: PaymentGateway, claim: PaymentClaim) -> Outcome:
 def settle_batch(ledger: PaymentLedger, gateway: PaymentGateway, stop: threading.Event) -> None:
     """Drain a batch's payments with the ledger's concurrency; returns when none is left to try now."""
     ledger.begin()
-    drain(ledger, one_by_one(lambda claim: settle_one(gateway, claim)), concurrency=ledger.concurrency, stop=stop)
+    drain(
+        ledger,
+        one_by_one(lambda claim: settle_one(gateway, claim, ledger.may_send)),
+        concurrency=ledger.concurrency,
+        stop=stop,
+    )

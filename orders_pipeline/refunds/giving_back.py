@@ -42,7 +42,7 @@ def give_back(system: System, worker: Worker, refund_ids: Sequence[str]) -> None
     ledger.begin()
     drain(
         ledger,
-        one_by_one(lambda claim: refund_one(system.payments, claim)),
+        one_by_one(lambda claim: refund_one(system.payments, claim, worker.may_send)),
         concurrency=system.settings.payment_concurrency,
         stop=threading.Event(),
     )

@@ -7,14 +7,14 @@ doubt is sent again with the same key, or waits for a person where the provider 
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from orders_pipeline.database import Database, Transaction
 from orders_pipeline.outcomes import Outcome, OutcomeKind
 from orders_pipeline.payments import settle
 from orders_pipeline.payments.gateway import PaymentGateway, RefundRequest
-from orders_pipeline.workers import Worker, end_lost_workers
+from orders_pipeline.workers import NOT_OURS, Worker, end_lost_workers
 
 REFUND_STATUS: Mapping[OutcomeKind, str] = {
     "succeeded": "succeeded",
@@ -113,11 +113,14 @@ def _delay_s(claim: RefundClaim, outcome: Outcome) -> float:
     return max(backoff_s * random.uniform(0.5, 1.0), outcome.retry_after_s or 0.0)  # noqa: S311 - spreads out, hides nothing
 
 
-def refund_one(gateway: PaymentGateway, claim: RefundClaim) -> Outcome:
-    """Bring one claimed refund to an outcome; what may have been sent is sent again only where its key is honoured."""
+def refund_one(gateway: PaymentGateway, claim: RefundClaim, may_send: Callable[[], bool]) -> Outcome:
+    """Bring one claimed refund to an outcome; what may have been sent is sent again only where its key is honoured.
+
+    Nothing is sent once `may_send` says no: others may have taken the claim over.
+    """
     if claim.in_doubt and not gateway.capabilities.honours_keys:
         return Outcome("unknown", settle.UNDECIDABLE)
-    sent = gateway.refund(claim.request)
+    sent = gateway.refund(claim.request) if may_send() else NOT_OURS
     if sent.kind == "not_sent" and claim.in_doubt:
         # certain of this try only: what became of the one before is still not known
         return replace(sent, kind="unknown")

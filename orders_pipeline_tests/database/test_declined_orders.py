@@ -41,7 +41,7 @@ def settle_all(desk: Desk, gateway: PickyGateway, *, retry: bool = True) -> None
     with desk.working() as worker:
         ledger = desk.ledger(worker, retry_declined_orders=retry)
         while claims := ledger.claim(10):
-            ledger.record([(claim, settle_one(gateway, claim)) for claim in claims])
+            ledger.record([(claim, settle_one(gateway, claim, worker.may_send)) for claim in claims])
 
 
 def test_only_the_bad_order_stays_declined_and_each_is_tried_alone_once(desk):

@@ -15,6 +15,7 @@ from orders_pipeline.outcomes import Outcome
 from orders_pipeline.payments import settle
 from orders_pipeline.payments.gateway import Capabilities, PaymentRequest
 from orders_pipeline.payments.settle import ABSENT_ONCE, UNDECIDABLE, settle_batch, settle_one
+from orders_pipeline.workers import LEASE_S, NOT_OURS
 from orders_pipeline_tests.ledger_desk import CIPHER, Desk, order
 
 PAID = Outcome("succeeded", None, "pay-1")
@@ -67,7 +68,7 @@ def one_try(desk: Desk, worker, gateway: ScriptedGateway) -> Outcome:
     desk.due_now("payments")
     ledger = desk.ledger(worker, gateway.capabilities)
     (claim,) = ledger.claim(10)
-    outcome = settle_one(gateway, claim)
+    outcome = settle_one(gateway, claim, worker.may_send)
     ledger.record([(claim, outcome)])
     return outcome
 
@@ -409,6 +410,42 @@ def test_c15_what_a_lost_worker_was_sending_is_looked_up_once_it_cannot_be_under
             waits_s = desk.value("SELECT extract(epoch FROM next_attempt_at - sent_at) FROM payments")
     assert float(waits_s) == pytest.approx(doubt_s)
     assert desk.value("SELECT outcome_code FROM payments") == "worker-lost"
+
+
+@pytest.mark.parametrize(("able", "age"), [(LOOK_UP_ONLY, "0 hours"), (KEYED, "25 hours")])
+def test_c15_where_no_key_helps_a_look_up_waits_from_when_the_lost_worker_could_last_send(desk, able, age):
+    planned(desk)
+    with desk.working() as lost:
+        desk.run("UPDATE payments SET created_at = now() - CAST(%s AS interval)", age)
+        desk.ledger(lost, able).claim(1)
+        desk.run("UPDATE workers SET ended_at = now() WHERE worker_id = %s", lost.worker_id)  # its session was cut
+        with desk.working() as worker:
+            desk.ledger(worker, able).begin()
+            waits_s = desk.value(
+                "SELECT extract(epoch FROM next_attempt_at - lease_until) FROM payments, workers WHERE worker_id = %s",
+                lost.worker_id,
+            )
+    assert float(waits_s) == pytest.approx(120.0)
+
+
+def test_c27_what_a_worker_claimed_is_not_sent_once_it_may_be_anothers(desk):
+    planned(desk)
+    gateway = ScriptedGateway(KEYED)
+    with desk.working() as worker:
+        worker.leased_at -= LEASE_S
+        assert one_try(desk, worker, gateway) == NOT_OURS
+        assert gateway.asked == []
+        assert (desk.statuses("payments"), desk.statuses("orders")) == (["planned"], ["pending"])
+
+
+def test_c27_doubt_stays_doubt_where_nothing_may_be_sent(desk):
+    planned(desk)
+    gateway = ScriptedGateway(KEYED, pay=[LOST])
+    with desk.working() as worker:
+        one_try(desk, worker, gateway)
+        worker.leased_at -= LEASE_S
+        assert one_try(desk, worker, gateway).kind == "unknown"
+        assert gateway.asked == ["pay", "look up"]
 
 
 def test_what_a_lost_worker_was_sending_for_the_second_time_waits_as_long(desk):

@@ -260,7 +260,7 @@ def test_an_unclear_answer_is_asked_again_under_the_same_key_until_it_is_clear(a
         for _ in range(3):
             due_now(aggregated)
             ledger, claims = claimed(aggregated, worker, refund_ids)
-            ledger.record([(claim, refund_one(provider, claim)) for claim in claims])
+            ledger.record([(claim, refund_one(provider, claim, worker.may_send)) for claim in claims])
             seen += states(aggregated)
     # a second try that was certainly not accepted says nothing of the first
     assert seen == ["unknown", "unknown", "succeeded"]
@@ -275,7 +275,7 @@ def test_without_keys_an_unclear_answer_waits_for_a_person_and_is_never_sent_aga
         with aggregated.working() as worker:
             due_now(aggregated)
             ledger, claims = claimed(aggregated, worker, refund_ids)
-            ledger.record([(claim, refund_one(provider, claim)) for claim in claims])
+            ledger.record([(claim, refund_one(provider, claim, worker.may_send)) for claim in claims])
             waits = ledger.wait_s()
     assert len(provider.keys) == 1
     assert waits is None

@@ -42,7 +42,7 @@ def stuck(desk: Desk) -> str:
             ledger = desk.ledger(worker, NEITHER)
             ledger.begin()
             desk.due_now("payments")
-            ledger.record([(claim, settle_one(gateway, claim)) for claim in ledger.claim(5)])
+            ledger.record([(claim, settle_one(gateway, claim, worker.may_send)) for claim in ledger.claim(5)])
     assert gateway.sent == 1
     assert desk.value("SELECT outcome_code FROM payments") == UNDECIDABLE
     assert desk.statuses("orders") == ["unknown", "unknown"]

@@ -144,6 +144,25 @@ def test_c27_a_worker_learns_that_it_was_given_up_and_does_not_come_back(desk, m
     assert live(desk) == []
 
 
+def test_c27_a_worker_sends_only_while_it_is_certain_of_its_lease(desk, monkeypatch):
+    monkeypatch.setattr(workers, "HEARTBEAT_S", 3600.0)
+    with desk.working() as worker:
+        begun = workers.now()
+        monkeypatch.setattr(workers, "now", lambda: begun + workers.LEASE_S - 1)
+        assert worker.may_send()
+        monkeypatch.setattr(workers, "now", lambda: begun + workers.LEASE_S)
+        assert not worker.may_send()
+
+
+def test_c27_a_worker_whose_lease_is_renewed_sends_again_and_one_that_was_given_up_does_not(desk, monkeypatch):
+    monkeypatch.setattr(workers, "HEARTBEAT_S", 0.05)
+    with desk.working() as worker:
+        worker.leased_at -= workers.LEASE_S  # while the database was away
+        wait_until(worker.may_send)
+        desk.run("UPDATE workers SET ended_at = now(), lease_until = now()")
+        wait_until(lambda: not worker.may_send())
+
+
 def test_only_one_stages_validates_or_loads_a_batch(desk):
     with alone_on(desk.database, desk.batch_id):
         with pytest.raises(BatchBusy, match="E_BATCH_BUSY"), alone_on(desk.database, desk.batch_id):

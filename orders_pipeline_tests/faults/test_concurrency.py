@@ -159,7 +159,7 @@ def test_q02_what_a_worker_that_was_given_up_still_writes_changes_nothing(
         ledger = PaymentLedger(system.database, system.cipher, slow, able, notifications.make_ready, concurrency=4)
         claims = ledger.claim(3)
         assert len(claims) == 3
-        outcomes = [settle.settle_one(system.payments, claim) for claim in claims]  # sent, and booked there
+        outcomes = [settle.settle_one(system.payments, claim, slow.may_send) for claim in claims]  # sent, and booked there
         house.rows("UPDATE workers SET lease_until = now() - interval '1 s' WHERE worker_id = %s", slow.worker_id)
         assert house.run(batch_id) is None
         before = books(house, batch_id)

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from orders_pipeline import breaker, notifications
+from orders_pipeline import breaker, notifications, workers
 from orders_pipeline.clients import Profile
 from orders_pipeline.payments import settle
 from orders_pipeline.payments.settle import PaymentLedger
@@ -90,6 +90,29 @@ def once(kind: str) -> str:
     return f"{kind}=1,max_per_key=1,hang_s=1.2,late_s=0.4,retry_after=0"
 
 
+def test_c27_what_a_worker_had_claimed_before_it_slept_past_its_lease_is_not_sent_by_it(
+    open_works: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where keys are ignored only the worker's own clock keeps it from charging what another has charged meanwhile."""
+    monkeypatch.setattr(workers, "HEARTBEAT_S", 3600.0)  # it was stopped, and so was its heartbeat
+    with open_works("look-up", faults="", notification_faults={}) as works:
+        system, batch_id = works.system, works.receive(3)
+        works.prepare(batch_id)
+        settle.plan_batch(system.database, system.cipher, batch_id, Profile())
+        settle.BREAKER.prepare(system.database)
+        with working_on(system.database, batch_id, None) as slow:
+            able = system.payments.capabilities
+            ledger = PaymentLedger(system.database, system.cipher, slow, able, notifications.make_ready, concurrency=4)
+            claims = ledger.claim(3)
+            assert len(claims) == 3
+            slow.leased_at -= workers.LEASE_S
+            works.house.rows("UPDATE workers SET lease_until = now() WHERE worker_id = %s", slow.worker_id)
+            works.finish(batch_id)
+            outcomes = [settle.settle_one(system.payments, claim, slow.may_send) for claim in claims]
+            ledger.record(list(zip(claims, outcomes, strict=True)))
+        assert check_finished(works.house, batch_id)["orders"]["paid"] == 3
+
+
 @pytest.mark.parametrize("mode", first_of(MODES))
 @pytest.mark.parametrize("kind", EACH_BAD_ANSWER)
 def test_y02_to_y19_a_first_try_that_goes_wrong_costs_nobody_a_second_charge(open_works: Open, kind: str, mode: str) -> None:
@@ -127,7 +150,7 @@ def test_y05_y06_a_pause_is_kept_in_whatever_form_it_is_asked_for(
             able = system.payments.capabilities
             ledger = PaymentLedger(system.database, system.cipher, worker, able, notifications.make_ready, concurrency=1)
             (claim,) = ledger.claim(1)
-            outcome = settle.settle_one(system.payments, claim)
+            outcome = settle.settle_one(system.payments, claim, worker.may_send)
             ledger.record([(claim, outcome)])
             waits_s = ledger.wait_s() or 0.0
         assert at_least_s <= waits_s <= at_most_s

@@ -149,10 +149,18 @@ def test_where_nothing_can_be_looked_up_what_is_in_doubt_is_sent_again(status):
     assert outcome.kind == "succeeded"
 
 
-def bring(client: StubClient, *, in_doubt: bool, stop: threading.Event | None = None) -> tuple[Outcome, int]:
+def bring(
+    client: StubClient, *, in_doubt: bool, stop: threading.Event | None = None, ours: bool = True
+) -> tuple[Outcome, int]:
     limiter = CountingLimiter()
     claim = NotificationClaim(MESSAGE, 1, in_doubt)
-    outcome = send_one(NotificationService(client), limiter, claim, stop or threading.Event())  # type: ignore[arg-type]
+    outcome = send_one(
+        NotificationService(client),
+        limiter,  # type: ignore[arg-type]
+        claim,
+        may_send=lambda: ours,
+        stop=stop or threading.Event(),
+    )
     return outcome, limiter.lent
 
 
@@ -192,6 +200,13 @@ def test_when_the_work_is_called_off_nothing_is_sent_and_doubt_stays_doubt(in_do
     assert bring(client, in_doubt=in_doubt, stop=stop) == (Outcome(kind, "stopped"), 0)
 
 
+@pytest.mark.parametrize(("in_doubt", "asked"), [(False, []), (True, ["GET"])])
+def test_c27_what_may_be_anothers_by_now_is_not_sent(in_doubt, asked):
+    client = StubClient(Answer(200, {"items": []}))
+    assert bring(client, in_doubt=in_doubt, ours=False)[0] == Outcome("not_sent", "lease-lost")
+    assert methods(client) == asked
+
+
 # --- many in one call -------------------------------------------------------------------------------------------------
 
 KEYS = [f"6a1f7a3e-0000-4000-8000-00000000001{n}" for n in range(4)]
@@ -207,12 +222,18 @@ def sending_many(answer: Answer | Exception) -> list[Outcome] | None:
 
 
 def bring_many(
-    client: StubClient, *, in_doubt: tuple[int, ...] = (), stop: threading.Event | None = None
+    client: StubClient, *, in_doubt: tuple[int, ...] = (), stop: threading.Event | None = None, ours: bool = True
 ) -> tuple[list[str], int]:
     limiter = CountingLimiter()
     claims = [NotificationClaim(message, 1, number in in_doubt) for number, message in enumerate(MANY)]
     service = NotificationService(client)
-    outcomes = send_many(service, limiter, claims, stop or threading.Event())  # type: ignore[arg-type]
+    outcomes = send_many(
+        service,
+        limiter,  # type: ignore[arg-type]
+        claims,
+        may_send=lambda: ours,
+        stop=stop or threading.Event(),
+    )
     return [outcome.kind for outcome in outcomes], limiter.lent
 
 
@@ -291,3 +312,9 @@ def test_nothing_of_many_is_sent_after_a_stop():
     stop = threading.Event()
     stop.set()
     assert bring_many(StubClient(), in_doubt=(3,), stop=stop) == (["not_sent"] * 3 + ["unknown"], 0)
+
+
+def test_c27_nothing_of_many_is_sent_that_may_be_anothers_by_now():
+    client = StubClient()
+    assert bring_many(client, ours=False) == (["not_sent"] * 4, 1)
+    assert client.calls == []

@@ -24,9 +24,11 @@ INSERT INTO payment_orders (payment_id, order_id, amount)
 SELECT * FROM unnest(CAST(:payment_ids AS uuid[]), CAST(:order_ids AS bigint[]), CAST(:amounts AS integer[]))
 
 -- name: release_payments_of_lost_workers
--- What a lost worker was sending may or may not have arrived.
-UPDATE payments SET status = 'unknown', claimed_by = NULL, outcome_code = 'worker-lost',
-                    next_attempt_at = sent_at + make_interval(secs => :doubt_s)
+-- What a lost worker was sending may have arrived; without a key, it may have been sent until the worker's lease was over.
+UPDATE payments SET status = 'unknown', claimed_by = NULL, outcome_code = 'worker-lost', next_attempt_at = CASE
+    WHEN created_at > clock_timestamp() - make_interval(secs => :keys_kept_s)
+    THEN sent_at + make_interval(secs => :backoff_s)
+    ELSE greatest(sent_at, lease_until) + make_interval(secs => :look_up_wait_s) END
 FROM workers
 WHERE payments.batch_id = :batch_id AND settled_at IS NULL
   AND workers.worker_id = claimed_by AND workers.ended_at IS NOT NULL
@@ -72,7 +74,7 @@ WITH due AS (
 )
 SELECT claimed.payment_id, claimed.customer_code, claimed.payment_method, claimed.amount, claimed.status,
        claimed.attempts, claimed.outcome_code, shares.order_ids, shares.order_amounts,
-       claimed.created_at < clock_timestamp() - interval '24 hours' AS is_old,
+       claimed.created_at < clock_timestamp() - make_interval(secs => :keys_kept_s) AS is_old,
        card.import_row_number, card.personal
 FROM claimed
 CROSS JOIN LATERAL (
