@@ -110,12 +110,25 @@ def show_summary(console: Console, summary: Mapping[str, Any]) -> None:
         console.print(
             f"  unknown        {each['amount_jpy']:,} yen since {each['since']} ({each['code']}); {how} {each['payment_id']}"
         )
+    _show_open_refunds(console, summary)
     seconds = summary["seconds"]
     spent = ", ".join(f"{STAGE_WORDS[stage]} {seconds[stage]:.1f}" for stage in STAGE_WORDS if seconds.get(stage))
     console.print(f"  seconds        {spent or 'none yet'}; {seconds['total']:.1f} in all")
     for name in summary["artifacts"]:
         command = {"result": "status --json"}.get(name, name)
         console.print(f"  {name:<14} orders-pipeline {command} {summary['batch_id']}", soft_wrap=True, highlight=False)
+
+
+def _show_open_refunds(console: Console, summary: Mapping[str, Any]) -> None:
+    """Print what was begun to be given back and is not settled, and how to go on with it."""
+    for each in summary["open_refunds"]:
+        what = f"  refund open    {each['amount_jpy']:,} yen since {each['since']} ({each['code'] or 'not tried yet'})"
+        how = (
+            f"decide with: orders-pipeline resolve {each['refund_id']}"
+            if each["needs_a_person"]
+            else f"go on with: orders-pipeline refund {summary['batch_id']} --order {each['orders'][0]}"
+        )
+        console.print(f"{what}; {how}", soft_wrap=True, highlight=False)
 
 
 def _show_corrections(console: Console, summary: Mapping[str, Any]) -> None:

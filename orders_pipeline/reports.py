@@ -84,6 +84,12 @@ def summarise(system: System, batch_id: str) -> dict[str, Any]:
                 | {"since": each.sent_at.isoformat(timespec="seconds"), "needs_a_person": each.needs_a_person}
                 for each in transaction.rows("unknown_payments", batch_id=batch_id)
             ],
+            "open_refunds": [
+                {"refund_id": str(each.refund_id), "status": each.status, "amount_jpy": each.amount}
+                | {"code": each.outcome_code, "orders": list(each.refs), "needs_a_person": each.needs_a_person}
+                | {"since": each.created_at.isoformat(timespec="seconds")}
+                for each in transaction.rows("unsettled_refunds", batch_id=batch_id)
+            ],
         }
 
 

@@ -104,4 +104,8 @@ def _show(console: Console, result: Mapping[str, Any]) -> None:
     console.print(f"  corrections    {told['planned']:,} planned: {told['sent']:,} sent{failed}")
     for each in result["not_refunded"][:LISTED]:
         which = f"{len(each['orders']):,} orders" if len(each["orders"]) > 3 else ", ".join(each["orders"])
-        console.print(f"  {each['status']:<14} {each['amount_jpy']:,} yen of {which} ({each['code'] or 'not tried yet'})")
+        how = f"; decide with: orders-pipeline resolve {each['refund_id']}" if each["needs_a_person"] else ""
+        console.print(
+            f"  {each['status']:<14} {each['amount_jpy']:,} yen of {which} ({each['code'] or 'not tried yet'}){how}",
+            soft_wrap=True,
+        )

@@ -1,4 +1,4 @@
-"""The command with which a person decides about a payment that nobody else can find out about."""
+"""The command with which a person decides about a payment or refund that nobody else can find out about."""
 
 from __future__ import annotations
 
@@ -10,24 +10,43 @@ from orders_pipeline.cli.answering import answer, answers, main, opened
 
 
 @main.command()
-@click.argument("payment_id", metavar="PAYMENT")
-@click.option("--paid", "service_payment_id", metavar="ID", help="It was charged: its id at the Payment service.")
+@click.argument("resolved_id", metavar="PAYMENT|REFUND")
+@click.option("--paid", metavar="ID", help="The payment was charged: its id at the Payment service.")
 @click.option("--not-paid", is_flag=True, help="It is certain that nothing was charged: it is sent again.")
+@click.option("--refunded", metavar="ID", help="The refund was made: its id at the Payment service.")
+@click.option("--not-refunded", is_flag=True, help="It is certain that nothing was given back: it is sent again.")
 @click.option("--why", required=True, help="How that was found out; kept with the decision.")
 @click.option("--who", default=getpass.getuser, show_default="you", help="Who decides.")
 @answers
-def resolve(payment_id: str, service_payment_id: str | None, why: str, who: str, *, not_paid: bool, as_json: bool) -> None:
-    """Decide about a payment whose result nobody else can find out; `status` of its batch lists those."""
-    from orders_pipeline.resolve import Decision
-    from orders_pipeline.resolve import resolve as decide
+def resolve(
+    resolved_id: str,
+    paid: str | None,
+    refunded: str | None,
+    why: str,
+    who: str,
+    *,
+    not_paid: bool,
+    not_refunded: bool,
+    as_json: bool,
+) -> None:
+    """Decide about a payment or refund whose result nobody else can find out; `status` of its batch lists those."""
+    from orders_pipeline.resolve import Decision, resolve_payment, resolve_refund
 
-    if (service_payment_id is None) is not_paid or not (why.strip() and who.strip()):
-        raise click.UsageError("say either --paid ID or --not-paid, and why")
+    said = {"paid": paid is not None, "not_paid": not_paid, "refunded": refunded is not None, "not_refunded": not_refunded}
+    words = [word for word, is_said in said.items() if is_said]
+    if len(words) != 1 or "" in (paid, refunded) or not (why.strip() and who.strip()):
+        raise click.UsageError("say one of --paid ID, --not-paid, --refunded ID and --not-refunded, and why")
+    decision = Decision(paid or refunded, who.strip(), why.strip())
     with opened() as system:
-        batch_id = decide(system.database, payment_id, Decision(service_payment_id, who.strip(), why.strip()))
-    result = {"payment_id": payment_id, "batch_id": batch_id, "decision": "not_paid" if not_paid else "paid"}
+        if words[0] in ("paid", "not_paid"):
+            kind, batch_id = "payment_id", resolve_payment(system.database, resolved_id, decision)
+            then = f"resume {batch_id}"
+        else:
+            refund = resolve_refund(system.database, resolved_id, decision)
+            kind, batch_id = "refund_id", refund.batch_id
+            then = f"refund {batch_id} --order {refund.ref}"
     answer(
-        result,
-        lambda console, _: console.print(f"written down; go on with: orders-pipeline resume {batch_id}"),
+        {kind: resolved_id, "batch_id": batch_id, "decision": words[0]},
+        lambda console, _: console.print(f"written down; go on with: orders-pipeline {then}", soft_wrap=True),
         as_json=as_json,
     )

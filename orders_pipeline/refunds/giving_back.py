@@ -79,6 +79,7 @@ def _result(database: Database, plan: RefundPlan, refund_ids: Sequence[str]) -> 
                 "amount_jpy": each.amount,
                 "code": each.outcome_code,
                 "orders": list(each.refs),
+                "needs_a_person": each.needs_a_person,
             }
             for each in refunds
             if each.status != "succeeded"

@@ -1,7 +1,7 @@
 """The ledger of refunds: claimed, sent and recorded like payments, each under one key for ever.
 
 The intent is committed before a request leaves and the result after it came. There is no look-up for refunds: what is in
-doubt is sent again with the same key, or waits for a person where the provider does not honour keys. Loop: `drain.py`.
+doubt is sent again with the same key, or waits for a person where the provider honours it no more. Loop: `drain.py`.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ class RefundClaim:
     request: RefundRequest
     attempts: int
     in_doubt: bool  # it may have been sent before
+    is_old: bool = False  # its key may be forgotten
 
 
 class RefundLedger:
@@ -61,12 +62,14 @@ class RefundLedger:
                 max_attempts=settle.MAX_ATTEMPTS,
                 limit=allowed.calls,
                 retries=allowed.retries,
+                keys_kept_s=settle.KEYS_KEPT_S,
             )
         return [
             RefundClaim(
                 RefundRequest(str(row.refund_id), row.service_payment_id, row.amount, row.reason),
                 row.attempts,
                 row.status == "unknown",
+                row.is_old,
             )
             for row in rows
         ]
@@ -85,9 +88,7 @@ class RefundLedger:
                 delays_s=[_delay_s(claim, outcome) for claim, outcome in results],
             )
             refund_ids = [str(row.refund_id) for row in written]
-            transaction.execute("note_who_was_told", refund_ids=refund_ids)
-            transaction.execute("orders_follow_refunds", refund_ids=refund_ids)
-            transaction.execute("payments_follow_refunds", refund_ids=refund_ids)
+            follow_refunds(transaction, refund_ids)
             if any(outcome.kind == "declined" for _, outcome in results):
                 transaction.execute("retire_declined_refunds", refund_ids=refund_ids)
             settle.BREAKER.observe(transaction, [outcome for _, outcome in results])
@@ -106,6 +107,13 @@ class RefundLedger:
         transaction.execute("release_refunds_of_lost_workers", batch_id=self._worker.batch_id)
 
 
+def follow_refunds(transaction: Transaction, refund_ids: Sequence[str]) -> None:
+    """Let orders and payments follow those of the refunds that succeeded, and note whose customers were told before."""
+    transaction.execute("note_who_was_told", refund_ids=refund_ids)
+    transaction.execute("orders_follow_refunds", refund_ids=refund_ids)
+    transaction.execute("payments_follow_refunds", refund_ids=refund_ids)
+
+
 def _delay_s(claim: RefundClaim, outcome: Outcome) -> float:
     if outcome.code == settle.UNDECIDABLE:
         return settle.FOR_EVER_S
@@ -118,7 +126,7 @@ def refund_one(gateway: PaymentGateway, claim: RefundClaim, may_send: Callable[[
 
     Nothing is sent once `may_send` says no: others may have taken the claim over.
     """
-    if claim.in_doubt and not gateway.capabilities.honours_keys:
+    if claim.in_doubt and (claim.is_old or not gateway.capabilities.honours_keys):
         return Outcome("unknown", settle.UNDECIDABLE)
     sent = gateway.refund(claim.request) if may_send() else NOT_OURS
     if sent.kind == "not_sent" and claim.in_doubt:

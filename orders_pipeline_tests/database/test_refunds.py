@@ -283,6 +283,20 @@ def test_without_keys_an_unclear_answer_waits_for_a_person_and_is_never_sent_aga
     assert aggregated.statuses("orders") == ["paid"] * 3
 
 
+def test_y20_what_may_have_been_given_back_a_day_ago_is_not_sent_again(aggregated):
+    """The service may have forgotten the key, and would give back a second time."""
+    provider = Provider([DOUBTFUL])
+    refund_ids = written(aggregated)
+    for age in ("0 hours", "25 hours"):
+        aggregated.run("UPDATE refunds SET created_at = created_at - CAST(%s AS interval)", age)
+        with aggregated.working() as worker:
+            due_now(aggregated)
+            ledger, claims = claimed(aggregated, worker, refund_ids)
+            ledger.record([(claim, refund_one(provider, claim, worker.may_send)) for claim in claims])
+    assert len(provider.keys) == 1
+    assert aggregated.value("SELECT outcome_code FROM refunds") == UNDECIDABLE
+
+
 def test_a_declined_refund_leaves_its_orders_paid_and_may_be_tried_under_another_key(aggregated):
     give_back(aggregated, outcome=Outcome("declined", "validation"))
     assert aggregated.statuses("orders") == ["paid"] * 3

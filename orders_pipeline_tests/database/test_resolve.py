@@ -1,4 +1,4 @@
-"""A person's decision about an unknown payment: written down, followed by orders and notifications, where it may be."""
+"""A person's decision about an unknown payment or refund: written down, and followed by orders and notifications."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import pytest
 from orders_pipeline.outcomes import Outcome
 from orders_pipeline.payments.gateway import Capabilities
 from orders_pipeline.payments.settle import UNDECIDABLE, settle_one
-from orders_pipeline.resolve import Decision, NotResolvable, resolve
+from orders_pipeline.refunds.ledger import RefundLedger
+from orders_pipeline.refunds.plan import read_plan, write_plan
+from orders_pipeline.resolve import Decision, NotResolvable, resolve_payment, resolve_refund
 from orders_pipeline_tests.ledger_desk import Desk, order
 
 NEITHER = Capabilities(honours_keys=False, can_look_up=False)
@@ -51,7 +53,7 @@ def stuck(desk: Desk) -> str:
 
 def test_a_charge_that_was_found_pays_the_orders_and_lets_the_customer_be_told(desk):
     payment_id = stuck(desk)
-    assert resolve(desk.database, payment_id, FOUND) == desk.batch_id
+    assert resolve_payment(desk.database, payment_id, FOUND) == desk.batch_id
     assert (desk.statuses("payments"), desk.statuses("orders")) == (["succeeded"], ["paid", "paid"])
     assert desk.value("SELECT service_payment_id FROM payments") == "pay_123"
     assert desk.statuses("notifications") == ["ready"]
@@ -59,7 +61,7 @@ def test_a_charge_that_was_found_pays_the_orders_and_lets_the_customer_be_told(d
 
 def test_a_payment_that_was_not_charged_is_sent_as_if_for_the_first_time(desk):
     payment_id = stuck(desk)
-    resolve(desk.database, payment_id, NOTHING)
+    resolve_payment(desk.database, payment_id, NOTHING)
     assert (desk.statuses("payments"), desk.statuses("orders")) == (["planned"], ["pending", "pending"])
     assert desk.statuses("notifications") == ["waiting"]
     with desk.working() as worker:
@@ -69,7 +71,7 @@ def test_a_payment_that_was_not_charged_is_sent_as_if_for_the_first_time(desk):
 
 def test_who_decided_what_and_why_is_kept(desk):
     payment_id = stuck(desk)
-    resolve(desk.database, payment_id, NOTHING)
+    resolve_payment(desk.database, payment_id, NOTHING)
     (kept,) = desk.run("SELECT payment_id, decision, decided_by, reason, decided_at FROM resolutions")
     assert (str(kept["payment_id"]), kept["decision"], kept["decided_by"]) == (payment_id, "not_paid", "operator")
     assert kept["reason"] == NOTHING.reason
@@ -79,16 +81,16 @@ def test_who_decided_what_and_why_is_kept(desk):
 @pytest.mark.parametrize("decision", [FOUND, NOTHING])
 def test_only_an_unknown_payment_can_be_decided_about(desk, decision):
     payment_id = stuck(desk)
-    resolve(desk.database, payment_id, FOUND)
+    resolve_payment(desk.database, payment_id, FOUND)
     with pytest.raises(NotResolvable, match="the payment is succeeded"):
-        resolve(desk.database, payment_id, decision)
+        resolve_payment(desk.database, payment_id, decision)
     assert desk.value("SELECT count(*) FROM resolutions") == 1
 
 
 @pytest.mark.parametrize("payment_id", ["", "planted", "00000000-0000-4000-8000-000000000000"])
 def test_what_is_no_payment_is_refused_without_repeating_it(desk, payment_id):
     with pytest.raises(NotResolvable) as refused:
-        resolve(desk.database, payment_id, NOTHING)
+        resolve_payment(desk.database, payment_id, NOTHING)
     assert not payment_id or payment_id not in str(refused.value)
 
 
@@ -98,6 +100,58 @@ def test_a_payment_that_somebody_looks_up_now_is_left_alone(desk):
     with desk.working() as worker:
         (claim,) = desk.ledger(worker, NEITHER).claim(5)
         assert claim.in_doubt
-        with pytest.raises(NotResolvable, match="at this moment"):
-            resolve(desk.database, payment_id, NOTHING)
-    assert resolve(desk.database, payment_id, NOTHING) == desk.batch_id
+        with pytest.raises(NotResolvable, match="somebody works on the payment"):
+            resolve_payment(desk.database, payment_id, NOTHING)
+    assert resolve_payment(desk.database, payment_id, NOTHING) == desk.batch_id
+
+
+# --- refunds ----------------------------------------------------------------------------------------------------------
+
+
+def stuck_refund(desk: Desk) -> str:
+    """Have a refund of one of two orders of a payment, whose customer was told, that only a person can decide about."""
+    desk.batch()
+    desk.orders(order(1, customer_code="C-1"), order(2, customer_code="C-1"))
+    desk.plan()
+    with desk.working() as worker:
+        payments, notices = desk.ledger(worker), desk.notices(worker)
+        payments.record([(claim, Outcome("succeeded", None, "pay_1")) for claim in payments.claim(5)])
+        notices.record([(claim, Outcome("succeeded", None, "n-1")) for claim in notices.claim(5)])
+        plan = read_plan(desk.database, desk.batch_id, ["ORD-0001"])
+        (refund_id,) = write_plan(desk.database, plan, requested_by="operator", reason="returned")
+        refunds = RefundLedger(desk.database, worker, [refund_id])
+        refunds.record([(claim, Outcome("unknown", UNDECIDABLE)) for claim in refunds.claim(5)])
+    return refund_id
+
+
+def test_a_refund_that_was_found_has_refunded_its_orders_and_their_customer_is_to_be_corrected(desk):
+    refund_id = stuck_refund(desk)
+    resolved = resolve_refund(desk.database, refund_id, Decision("ref_123", "operator", "seen at the service"))
+    assert (resolved.batch_id, resolved.ref) == (desk.batch_id, "ORD-0001")
+    assert desk.run("SELECT status, service_refund_id FROM refunds") == [
+        {"status": "succeeded", "service_refund_id": "ref_123"}
+    ]
+    assert (desk.statuses("payments"), desk.statuses("orders")) == (["succeeded"], ["refunded", "paid"])
+    assert desk.value("SELECT was_told FROM refund_orders")
+    kept = desk.run("SELECT CAST(refund_id AS text), payment_id, decision, decided_by, reason FROM resolutions")
+    assert [tuple(row.values()) for row in kept] == [(refund_id, None, "refunded", "operator", "seen at the service")]
+
+
+def test_a_refund_that_was_not_made_is_sent_as_if_for_the_first_time(desk):
+    refund_id = stuck_refund(desk)
+    resolve_refund(desk.database, refund_id, NOTHING)
+    assert desk.statuses("orders") == ["paid", "paid"]
+    with desk.working() as worker:
+        (claim,) = RefundLedger(desk.database, worker, [refund_id]).claim(5)
+        assert not claim.in_doubt
+        with pytest.raises(NotResolvable, match="the refund is sending"):
+            resolve_refund(desk.database, refund_id, NOTHING)
+    assert desk.value("SELECT decision FROM resolutions") == "not_refunded"
+
+
+def test_a_payment_is_no_refund_and_a_refund_no_payment(desk):
+    refund_id = stuck_refund(desk)
+    with pytest.raises(NotResolvable, match="there is no such payment"):
+        resolve_payment(desk.database, refund_id, NOTHING)
+    with pytest.raises(NotResolvable, match="there is no such refund"):
+        resolve_refund(desk.database, str(desk.value("SELECT payment_id FROM payments")), NOTHING)

@@ -136,21 +136,26 @@ def test_there_is_one_position_in_the_landing(desk):
 @breaks(
     "resolutions_pkey",
     "resolutions_payment_id_fkey",
+    "resolutions_refund_id_fkey",
     "resolutions_decision_known",
+    "resolutions_of_what_is_decided",
     "resolutions_decided_by_given",
     "resolutions_reason_given",
 )
-def test_a_resolution_is_of_a_payment_that_exists_by_somebody_and_for_a_reason(desk):
+def test_a_resolution_is_of_a_payment_or_refund_that_exists_by_somebody_and_for_a_reason(desk):
     (order_id,) = desk.orders(order(1))
     amount = desk.value("SELECT amount FROM orders")
     payment_id = desk.payment([order_id], amount)
-    insert = "INSERT INTO resolutions (payment_id, decision, decided_by, reason) VALUES (%s, %s, %s, %s)"
-    desk.run(insert, payment_id, "paid", "operator", "found")
+    insert = "INSERT INTO resolutions (payment_id, refund_id, decision, decided_by, reason) VALUES (%s, %s, %s, %s, %s)"
+    desk.run(insert, payment_id, None, "paid", "operator", "found")
     for values, name in [
-        ((str(uuid.uuid4()), "paid", "operator", "found"), "resolutions_payment_id_fkey"),
-        ((payment_id, "perhaps", "operator", "found"), "resolutions_decision_known"),
-        ((payment_id, "paid", "", "found"), "resolutions_decided_by_given"),
-        ((payment_id, "paid", "operator", ""), "resolutions_reason_given"),
+        ((str(uuid.uuid4()), None, "paid", "operator", "found"), "resolutions_payment_id_fkey"),
+        ((None, str(uuid.uuid4()), "refunded", "operator", "found"), "resolutions_refund_id_fkey"),
+        ((payment_id, None, "refunded", "operator", "found"), "resolutions_of_what_is_decided"),
+        ((None, None, "refunded", "operator", "found"), "resolutions_of_what_is_decided"),
+        ((payment_id, None, "perhaps", "operator", "found"), "resolutions_decision_known"),
+        ((payment_id, None, "paid", "", "found"), "resolutions_decided_by_given"),
+        ((payment_id, None, "paid", "operator", ""), "resolutions_reason_given"),
     ]:
         with refused_by(name):
             desk.run(insert, *values)

@@ -62,6 +62,10 @@ def refund(*arguments: str) -> Result:
     return result
 
 
+def resolve(resolved_id: str, *decision: str) -> Result:
+    return CliRunner().invoke(main, ["resolve", resolved_id, *decision, "--why", "seen at the service"])
+
+
 def answer(*arguments: str, status: int = 0) -> dict[str, Any]:
     result = refund(*arguments, "--json")
     assert result.exit_code == status, result.output
@@ -281,6 +285,30 @@ def test_c12_to_c16_a_refund_that_is_killed_is_gone_on_with_and_gives_back_once(
     assert house.rows("SELECT refund_id FROM refunds WHERE batch_id = %s ORDER BY 1", batch_id) == planned
     assert check_refunds(house, batch_id)["orders"]["refunded"] == 12 * EACH
     assert result["corrections"] == {"planned": 12, "sent": 12, "failed": 0}
+
+
+def test_what_became_of_a_refund_is_said_by_a_person_where_nobody_else_can_know(
+    house: House, batch: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch_id = batch(1)
+    monkeypatch.setenv("ORDERS_PAYMENT_CAPABILITIES", "none")
+    monkeypatch.setenv("ORDERS_PAYMENT_TIMEOUT_S", "0.5")
+    house.sandbox.change(faults="timeout_after=1,max_per_key=1,hang_s=1", notification_faults={})
+    (left,) = answer(batch_id, "--order", "R-1", *SAID, status=1)["not_refunded"]
+    assert (left["status"], left["needs_a_person"], left["orders"]) == ("unknown", True, ["R-1"])
+    how = f"decide with: orders-pipeline resolve {left['refund_id']}"
+    assert how in refund(batch_id, "--order", "R-1", *SAID).output
+    assert how in CliRunner().invoke(main, ["status", batch_id]).output
+    assert refunds_at_service(house, batch_id) == 1
+    for wrong in ((), ("--refunded", "ref-1", "--not-refunded"), ("--refunded", ""), ("--paid", "ref-1")):
+        assert resolve(left["refund_id"], *wrong).exit_code in (1, 2)
+    said = resolve(left["refund_id"], "--refunded", "ref-1")
+    assert (said.exit_code, said.output) == (
+        0,
+        f"written down; go on with: orders-pipeline refund {batch_id} --order R-1\n",
+    )
+    assert answer(batch_id, "--order", "R-1", *SAID)["corrections"] == {"planned": 1, "sent": 1, "failed": 0}
+    assert check_refunds(house, batch_id)["open_refunds"] == []
 
 
 def test_two_commands_at_once_give_back_once(house: House, batch: Callable[..., str]) -> None:

@@ -149,9 +149,9 @@ UPDATE payments SET status = 'planned', attempts = 0, next_attempt_at = clock_ti
 WHERE payment_id = CAST(:payment_id AS uuid)
 
 -- name: insert_resolution
--- Who decided what about a payment, and why.
-INSERT INTO resolutions (payment_id, decision, decided_by, reason)
-VALUES (CAST(:payment_id AS uuid), :decision, :decided_by, :reason)
+-- Who decided what about a payment or refund, and why.
+INSERT INTO resolutions (payment_id, refund_id, decision, decided_by, reason)
+VALUES (CAST(:payment_id AS uuid), CAST(:refund_id AS uuid), :decision, :decided_by, :reason)
 
 -- name: unknown_payments
 -- Payments of a batch whose result nobody knows, oldest first.

@@ -71,7 +71,8 @@ WITH due AS (
     FROM due WHERE refunds.refund_id = due.refund_id
     RETURNING refunds.*
 )
-SELECT claimed.refund_id, claimed.amount, claimed.reason, claimed.status, claimed.attempts, payments.service_payment_id
+SELECT claimed.refund_id, claimed.amount, claimed.reason, claimed.status, claimed.attempts, payments.service_payment_id,
+       claimed.created_at < clock_timestamp() - make_interval(secs => :keys_kept_s) AS is_old
 FROM claimed JOIN payments USING (payment_id)
 
 -- name: lock_payments_of_refunds
@@ -121,6 +122,35 @@ WHERE refunds.refund_id = refund_orders.refund_id AND refunds.status = 'succeede
   AND refunds.refund_id = ANY(CAST(:refund_ids AS uuid[]))
   AND member.order_id = refund_orders.order_id AND result.status IN ('sending', 'unknown', 'sent')
 
+-- name: refund_to_resolve
+-- A refund that a person wants to decide about, with the reference of one of its orders.
+SELECT refund_id, batch_id, status, claimed_by,
+       (SELECT client_order_ref FROM refund_orders AS given JOIN orders USING (order_id)
+        WHERE given.refund_id = refunds.refund_id ORDER BY import_row_number LIMIT 1) AS ref
+FROM refunds WHERE refund_id = CAST(:refund_id AS uuid) FOR UPDATE
+
+-- name: resolve_as_refunded
+-- A person has found the refund at the service.
+UPDATE refunds SET status = 'succeeded', settled_at = clock_timestamp(), service_refund_id = :service_refund_id,
+                   outcome_code = 'resolved', claimed_by = NULL
+WHERE refund_id = CAST(:refund_id AS uuid)
+
+-- name: resolve_as_not_refunded
+-- A person is certain that nothing was given back: it may be sent as if for the first time.
+UPDATE refunds SET status = 'planned', attempts = 0, next_attempt_at = clock_timestamp(), outcome_code = 'resolved',
+                   claimed_by = NULL
+WHERE refund_id = CAST(:refund_id AS uuid)
+
+-- name: unsettled_refunds
+-- What is open of a batch's refunds, each with the references of its orders.
+SELECT refund_id, status, amount, outcome_code, created_at, refs, next_attempt_at > now() + interval '1 day' AS needs_a_person
+FROM refunds
+CROSS JOIN LATERAL (
+    SELECT array_agg(client_order_ref ORDER BY import_row_number) AS refs
+    FROM refund_orders AS given JOIN orders USING (order_id) WHERE given.refund_id = refunds.refund_id
+) AS members
+WHERE refunds.batch_id = :batch_id AND settled_at IS NULL ORDER BY created_at, refund_id
+
 -- name: seconds_to_next_refund
 -- How long until one of these refunds may be tried, or what others hold of them is looked at again.
 SELECT extract(epoch FROM min(CASE WHEN claimed_by IS NULL THEN next_attempt_at
@@ -144,7 +174,8 @@ WHERE refund_orders.order_id = member.order_id AND live AND correction_id IS NUL
 
 -- name: refunds_of_orders
 -- The refunds of some orders that count, and those of this run that were declined, with the references of their orders.
-SELECT refund_id, status, amount, outcome_code, refs
+SELECT refund_id, status, amount, outcome_code, refs,
+       settled_at IS NULL AND next_attempt_at > now() + interval '1 day' AS needs_a_person
 FROM refunds
 CROSS JOIN LATERAL (
     SELECT array_agg(client_order_ref ORDER BY import_row_number) AS refs
