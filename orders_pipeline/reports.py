@@ -62,35 +62,40 @@ def finish_batch(system: System, batch_id: str) -> dict[str, Any]:
         status, code = batches.final_status(batch)
         batches.set_status(transaction, batch_id, status, code)
         transaction.execute("add_stage_seconds", batch_id=batch_id, stage="report", seconds=time.monotonic() - started)
-    result = summarise(system, batch_id)
-    text = json.dumps(result, ensure_ascii=False, indent=2)
-    system.storage.put(artifact(batch_id, REPORTS["result"]), text.encode())
+        result = _whole_summary(system, transaction, batch_id)
+        text = json.dumps(result, ensure_ascii=False, indent=2)
+        # before it is committed that the batch has ended: nothing would make up for a result that is missing then
+        system.storage.put(artifact(batch_id, REPORTS["result"]), text.encode())
     return result
 
 
 def summarise(system: System, batch_id: str) -> dict[str, Any]:
     """Return what `status --json` shows of a batch, and what is open in its import group; raise UnknownBatch."""
     with system.database.begin() as transaction:
-        batch = batches.get(transaction, batch_id)
-        group = transaction.rows("import_group", bulk_import_group=batch.bulk_import_group)[0]
-        return _summary(system, transaction, batch) | {
-            "corrections": {"batches": group.batches, "rows_open": group.rows_open, "open_in": list(group.open_in)},
-            "services_left_alone": [
-                {"service": each.service, "code": each.reason, "next_try": each.probe_at.isoformat(timespec="seconds")}
-                for each in (transaction.rows("open_breakers") if batch.status == "paused" else ())
-            ],
-            "unknown_payments": [
-                {"payment_id": str(each.payment_id), "amount_jpy": each.amount, "code": each.outcome_code}
-                | {"since": each.sent_at.isoformat(timespec="seconds"), "needs_a_person": each.needs_a_person}
-                for each in transaction.rows("unknown_payments", batch_id=batch_id)
-            ],
-            "open_refunds": [
-                {"refund_id": str(each.refund_id), "status": each.status, "amount_jpy": each.amount}
-                | {"code": each.outcome_code, "orders": list(each.refs), "needs_a_person": each.needs_a_person}
-                | {"since": each.created_at.isoformat(timespec="seconds")}
-                for each in transaction.rows("unsettled_refunds", batch_id=batch_id)
-            ],
-        }
+        return _whole_summary(system, transaction, batch_id)
+
+
+def _whole_summary(system: System, transaction: Transaction, batch_id: str) -> dict[str, Any]:
+    batch = batches.get(transaction, batch_id)
+    group = transaction.rows("import_group", bulk_import_group=batch.bulk_import_group)[0]
+    return _summary(system, transaction, batch) | {
+        "corrections": {"batches": group.batches, "rows_open": group.rows_open, "open_in": list(group.open_in)},
+        "services_left_alone": [
+            {"service": each.service, "code": each.reason, "next_try": each.probe_at.isoformat(timespec="seconds")}
+            for each in (transaction.rows("open_breakers") if batch.status == "paused" else ())
+        ],
+        "unknown_payments": [
+            {"payment_id": str(each.payment_id), "amount_jpy": each.amount, "code": each.outcome_code}
+            | {"since": each.sent_at.isoformat(timespec="seconds"), "needs_a_person": each.needs_a_person}
+            for each in transaction.rows("unknown_payments", batch_id=batch_id)
+        ],
+        "open_refunds": [
+            {"refund_id": str(each.refund_id), "status": each.status, "amount_jpy": each.amount}
+            | {"code": each.outcome_code, "orders": list(each.refs), "needs_a_person": each.needs_a_person}
+            | {"since": each.created_at.isoformat(timespec="seconds")}
+            for each in transaction.rows("unsettled_refunds", batch_id=batch_id)
+        ],
+    }
 
 
 def progress(system: System, batch_id: str) -> dict[str, Any]:

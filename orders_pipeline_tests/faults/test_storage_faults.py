@@ -288,6 +288,7 @@ def test_o12_a_report_that_cannot_be_written_leaves_what_is_paid_and_is_written_
     said = house.run(batch_id)
     assert (said or "").startswith("E_STORAGE_DENIED")
     assert check_books(house, batch_id)["orders"]["paid"] == 1
+    assert house.rows("SELECT finished_at FROM batches WHERE batch_id = %s", batch_id) == [(None,)]  # the sweep resumes it
     theirs = house.sandbox.ledger(batch_id)
     clients_landing.desk.line.troubles.clear()
     assert house.run(batch_id) is None
