@@ -97,7 +97,13 @@ class NotificationService:
         if answer.status != 200 or not isinstance(items, list):
             failed = answer.status != 429
             return Outcome("unknown", answer.problem, retry_after_s=answer.retry_after_s, service_failed=failed)
-        return _taken(items[0], answer) if items else Outcome("absent")
+        if not items:
+            return Outcome("absent")
+        found = items[0]
+        if isinstance(found, dict) and found.get("dedupe_key", message.notification_id) != message.notification_id:
+            self._client.hang_up()  # the answer to another request: so may the next ones be
+            return _unfit(answer)
+        return _taken(found, answer)
 
 
 def _body(message: Message) -> dict[str, Any]:

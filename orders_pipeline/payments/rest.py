@@ -119,7 +119,9 @@ class RestPayments:
             return Outcome("absent")
         if not ours:
             return self._fitting(Outcome("unknown", OTHER_REFERENCE))
-        return self._fitting(_from_payment(ours[0], request, answer.retry_after_s))
+        found = [_from_payment(item, request, answer.retry_after_s) for item in ours]
+        # where keys are ignored there may be several: one that failed says nothing about the others
+        return self._fitting(min(found, key=lambda each: ("succeeded", "unknown", "declined").index(each.kind)))
 
     def _fitting(self, outcome: Outcome) -> Outcome:
         """Hang up on a service whose answer belongs to another request: so may the next ones."""

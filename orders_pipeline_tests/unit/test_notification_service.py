@@ -143,6 +143,12 @@ def test_a_look_up_without_a_clear_answer_is_unknown_and_never_absent(answer):
     assert looking_up(answer).kind == "unknown"
 
 
+def test_y15_a_look_up_that_is_answered_with_another_message_is_unknown_and_hangs_up():
+    client = StubClient(Answer(200, {"items": [{"id": "n-1", "dedupe_key": "another"}]}))
+    assert NotificationService(client).look_up(MESSAGE).kind == "unknown"  # type: ignore[arg-type]
+    assert client.hung_up == 1
+
+
 @pytest.mark.parametrize("status", [404, 405])
 def test_where_nothing_can_be_looked_up_what_is_in_doubt_is_sent_again(status):
     outcome, _ = bring(StubClient(Answer(status), Answer(202, {"id": "ntf-1"})), in_doubt=True)
@@ -197,13 +203,13 @@ def test_when_the_work_is_called_off_nothing_is_sent_and_doubt_stays_doubt(in_do
     stop = threading.Event()
     stop.set()
     client = StubClient()
-    assert bring(client, in_doubt=in_doubt, stop=stop) == (Outcome(kind, "stopped"), 0)
+    assert bring(client, in_doubt=in_doubt, stop=stop) == (Outcome(kind, "called-off"), 0)
 
 
 @pytest.mark.parametrize(("in_doubt", "asked"), [(False, []), (True, ["GET"])])
 def test_c27_what_may_be_anothers_by_now_is_not_sent(in_doubt, asked):
     client = StubClient(Answer(200, {"items": []}))
-    assert bring(client, in_doubt=in_doubt, ours=False)[0] == Outcome("not_sent", "lease-lost")
+    assert bring(client, in_doubt=in_doubt, ours=False)[0] == Outcome("not_sent", "called-off")
     assert methods(client) == asked
 
 

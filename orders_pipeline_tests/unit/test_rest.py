@@ -282,6 +282,12 @@ def test_y13_a_look_up_that_finds_only_another_reference_does_not_say_absent():
     assert looking_up(page(payment(reference="another"))) == Outcome("unknown", "other-reference")
 
 
+def test_a_look_up_that_finds_a_charge_beside_a_failure_says_that_it_is_paid():
+    for items in (payment(status="failed"), payment(id="pay_2")), (payment(id="pay_2"), payment(status="failed")):
+        assert looking_up(page(*items)) == Outcome("succeeded", None, "pay_2")
+    assert looking_up(page(payment(status="failed"), payment(amount=301))).kind == "unknown"
+
+
 def test_a_look_up_picks_our_payment_among_others():
     assert looking_up(page(payment(reference="another", id="pay_0"), payment())).service_id == "pay_1"
 
