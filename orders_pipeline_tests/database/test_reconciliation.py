@@ -10,12 +10,17 @@ from pathlib import Path
 
 import pytest
 
+from orders_pipeline import reconciliation
 from orders_pipeline.batches import UnknownBatch
 from orders_pipeline.closings import FIGURES, sha256_of
+from orders_pipeline.database import Transaction
+from orders_pipeline.payments.gateway import PaymentPage
 from orders_pipeline.reconciliation import reconcile
+from orders_pipeline.refunds.giving_back import give_back
+from orders_pipeline.refunds.plan import read_plan, write_plan
 from orders_pipeline.sandbox import SandboxServer
 from orders_pipeline.system import System
-from orders_pipeline_tests.ledger_desk import Desk
+from orders_pipeline_tests.ledger_desk import Desk, order
 from orders_pipeline_tests.two_ledgers import Books, found
 
 
@@ -54,6 +59,43 @@ def test_a_closing_record_is_written_once_and_again_when_something_else_is_found
     first, second = books.closings()
     assert (first["differences"], second["differences"]) == ([], ["C_STATE_DIFFERS"])
     assert (first["amount_at_service"], second["amount_at_service"]) == (1000, 0)
+
+
+def test_a_batch_gets_no_closing_record_while_nobody_knows_whether_some_of_it_was_given_back(books):
+    books.desk.batch()
+    books.desk.orders(*(order(n, customer_code="C-1", notify_channel="none") for n in (1, 2, 3)))
+    books.desk.plan()
+    books.settle()
+    books.finish(3000)
+    books.let_time_pass()
+    plan = read_plan(books.system.database, books.desk.batch_id, ["ORD-0001"])
+    write_plan(books.system.database, plan, requested_by="operator", reason="returned")
+    books.refund(books.charge_id(str(books.desk.value("SELECT payment_id FROM payments"))), 1000)  # its answer was lost
+    books.desk.run("UPDATE refunds SET status = 'unknown', sent_at = now() - interval '1 hour', attempts = 1")
+    assert books.compare(books.desk.batch_id).closed == []
+    books.desk.run("UPDATE refunds SET status = 'succeeded', service_refund_id = 'ref_1', settled_at = now()")
+    books.desk.run("UPDATE orders SET status = 'refunded' WHERE client_order_ref = 'ORD-0001'")
+    assert books.compare(books.desk.batch_id).closed == [books.desk.batch_id]
+    (closing,) = books.closings()
+    assert (closing["amount_at_service"], closing["amount_paid"], closing["differences"]) == (2000, 2000, [])
+
+
+def test_what_is_refunded_while_the_list_is_read_is_too_young_to_say_anything(books, monkeypatch):
+    books.pay(1000, 2000)
+    books.let_time_pass()
+    insert_page = reconciliation._insert_page
+
+    def refunding(session: Transaction, page: PaymentPage) -> int:
+        inserted = insert_page(session, page)
+        plan = read_plan(books.system.database, books.desk.batch_id)
+        refund_ids = write_plan(books.system.database, plan, requested_by="operator", reason="returned")
+        with books.desk.working() as worker:
+            give_back(books.system, worker, refund_ids)
+        return inserted
+
+    monkeypatch.setattr(reconciliation, "_insert_page", refunding)
+    result = books.compare(books.desk.batch_id)
+    assert (result.open, result.young, result.closed) == ({}, 2, [])
 
 
 def test_the_daily_comparison_closes_what_has_finished_since(books):

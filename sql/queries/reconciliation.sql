@@ -125,7 +125,9 @@ WITH pairs AS (  -- each payment of ours with what the service has for it: the o
                               'theirs', jsonb_build_object('amount', theirs.amount, 'status', theirs.status)) AS detail,
            least(ours.created_at, theirs.created_at) AS compared_from,
            greatest(ours.settled_at, ours.sent_at, theirs.created_at) AS compared_to,
-           greatest(ours.sent_at, theirs.created_at) AS moved_at
+           greatest(ours.sent_at, theirs.created_at,
+                    (SELECT max(coalesce(refunds.settled_at, refunds.sent_at)) FROM refunds
+                     WHERE refunds.payment_id = ours.payment_id)) AS moved_at
     FROM listed_payments AS theirs JOIN payments AS ours USING (payment_id)
     ORDER BY ours.payment_id, (theirs.service_payment_id = ours.service_payment_id) DESC NULLS LAST,
              theirs.status IN ('succeeded', 'processing') DESC, theirs.created_at, theirs.service_payment_id
@@ -265,6 +267,7 @@ WHERE finished_at IS NOT NULL
       ELSE finished_at >= :covered_from AND finished_at < :covered_to END
   AND NOT EXISTS (SELECT FROM payments WHERE payments.batch_id = batch.batch_id
                   AND (created_at < :covered_from OR settled_at >= :covered_to OR status IN ('sending', 'unknown')))
+  AND NOT EXISTS (SELECT FROM refunds WHERE refunds.batch_id = batch.batch_id AND status IN ('sending', 'unknown'))
   AND NOT EXISTS (SELECT FROM payment_differences WHERE payment_differences.batch_id = batch.batch_id AND is_young)
   AND (open.codes IS NOT NULL OR coalesce(there.amount, 0) = amount_paid)
 
