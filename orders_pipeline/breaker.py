@@ -32,6 +32,7 @@ class Allowance:
 
     calls: int
     retries: bool
+    is_probe: bool = False
 
 
 class Breaker:
@@ -47,16 +48,22 @@ class Breaker:
 
     def allowance(self, transaction: Transaction, wanted: int) -> Allowance:
         """Return how many calls may be made now, up to `wanted` (all, none, or one as the probe), and whether again."""
-        state = self._state(transaction)
+        state = self._state(transaction) if wanted > 0 else None
         if state is None:
-            return Allowance(wanted, retries=True)
+            return Allowance(max(wanted, 0), retries=True)
         if _rest_s(state) > 0:
             return Allowance(0, retries=False)
         if state.opened_at is None:
             return Allowance(wanted, state.retries_left > 0)
-        if state.probe_in_s > 0:
+        if _probe_in_s(state) > 0:
             return Allowance(0, retries=False)
-        return Allowance(min(wanted, transaction.execute("take_probe", service=self.service, probe_s=PROBE_S)), retries=True)
+        probes = transaction.execute("take_probe", service=self.service, probe_s=PROBE_S)
+        return Allowance(probes, retries=True, is_probe=probes > 0)
+
+    def claimed(self, transaction: Transaction, allowed: Allowance, claims: int) -> None:
+        """Give the probe back where there was nothing to claim: another batch may have something to try."""
+        if allowed.is_probe and not claims:
+            transaction.execute("hurry_probe", service=self.service)
 
     def wait_s(self, transaction: Transaction, due_s: float | None) -> float | None:
         """Return the seconds until a call that is due in `due_s` may be made; None when that is not worth waiting for."""
@@ -66,19 +73,22 @@ class Breaker:
         due_s = max(due_s, _rest_s(state))
         if state.opened_at is None:
             return max(due_s, -float(state.retries_left) / RETRIES_PER_S)
-        return max(due_s, float(state.probe_in_s)) if state.open_for_s < PATIENCE_S else None
+        return max(due_s, _probe_in_s(state)) if 0 <= state.open_for_s < PATIENCE_S else None
 
     def wait_for_probe_s(self, transaction: Transaction) -> float | None:
         """Return the seconds until an open breaker lets a probe through; None when it is closed."""
         state = self._state(transaction)
-        return None if state is None or state.opened_at is None else max(float(state.probe_in_s), _rest_s(state))
+        return None if state is None or state.opened_at is None else max(_probe_in_s(state), _rest_s(state))
 
     def hurry(self, transaction: Transaction) -> None:
         """Let the next call be the probe: somebody knows that the service is back."""
         transaction.execute("hurry_probe", service=self.service)
 
-    def observe(self, transaction: Transaction, outcomes: Sequence[Outcome]) -> None:
-        """Learn from what calls came to; a failure that a person must mend opens the breaker at once."""
+    def observe(self, transaction: Transaction, outcomes: Sequence[Outcome]) -> bool:
+        """Learn from what calls came to, and return whether the service is to be left alone now.
+
+        A failure that a person must mend opens the breaker at once.
+        """
         rest_s = max((outcome.hold_s or 0.0 for outcome in outcomes), default=0.0)
         if rest_s:
             transaction.execute("let_rest", service=self.service, rest_s=min(rest_s, LONGEST_REST_S))
@@ -92,7 +102,7 @@ class Breaker:
         if any(outcome.answered for outcome in outcomes):
             transaction.execute("close_breaker", **budget)
         elif failed:
-            transaction.execute(
+            is_open = transaction.scalar(
                 "count_failures",
                 **budget,
                 failures=THRESHOLD if any(outcome.stop for outcome in failed) else len(failed),
@@ -100,9 +110,17 @@ class Breaker:
                 threshold=THRESHOLD,
                 first_probe_s=FIRST_PROBE_S,
             )
+            return bool(is_open or rest_s)
+        return bool(rest_s)
 
     def _state(self, transaction: Transaction) -> Row[Any] | None:
         return transaction.row("breaker", service=self.service, refill_per_s=RETRIES_PER_S)
+
+
+def _probe_in_s(state: Row[Any]) -> float:
+    """Return how long it is until the next probe; after the clock was put back it is due."""
+    left = float(state.probe_in_s)
+    return left if left <= PROBE_S else 0.0
 
 
 def _rest_s(state: Row[Any]) -> float:

@@ -6,6 +6,7 @@ processes may drain the same ledger at once, because claims are taken in the dat
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import random
 import threading
@@ -17,7 +18,7 @@ from itertools import islice
 from typing import Generic, Protocol, TypeAlias, TypeVar
 
 from orders_pipeline.database import DatabaseUnavailable
-from orders_pipeline.outcomes import Outcome
+from orders_pipeline.outcomes import Outcome, called_off
 
 IDLE_S = 0.05  # how long an empty queue is watched before the ledger is asked again
 LINGER_S = 0.02  # results that come within this time are written in one transaction
@@ -25,8 +26,18 @@ GROUP = 100
 PREFETCH = 4  # pieces of work claimed for each thread, so that none waits while claims and results are committed
 DATABASE_PATIENCE_S = 60.0
 
-Claim = TypeVar("Claim")
 Value = TypeVar("Value")
+
+
+class Claimed(Protocol):
+    """A piece of work that is this process's to do."""
+
+    @property
+    def in_doubt(self) -> bool:
+        """Tell whether it may have been done before."""
+
+
+Claim = TypeVar("Claim", bound=Claimed)
 Results: TypeAlias = list[tuple[Claim, Outcome]]
 
 
@@ -36,8 +47,8 @@ class Ledger(Protocol[Claim]):
     def claim(self, limit: int) -> Sequence[Claim]:
         """Take up to `limit` due pieces of work; the intent is committed when this returns."""
 
-    def record(self, results: Sequence[tuple[Claim, Outcome]]) -> None:
-        """Commit what came of claims."""
+    def record(self, results: Sequence[tuple[Claim, Outcome]]) -> bool:
+        """Commit what came of claims and return whether those taken ahead may be acted on, too."""
 
     def wait_s(self) -> float | None:
         """Return the seconds until something is due, or None when nothing is left to try."""
@@ -54,7 +65,8 @@ def drain(
 ) -> None:
     """Work until nothing is left (and no more is to come) or `stop` is set; what is in flight then is still recorded.
 
-    `act` gets up to `bundle` claims and returns an outcome for each. An outcome that says so sets `stop` itself.
+    `act` gets up to `bundle` claims and returns an outcome for each. An outcome that says so sets `stop` itself. What was
+    claimed ahead and not begun is given back when the work stops or the ledger says so.
     """
     loop = _Loop(ledger, _Crew(act, concurrency), _Room(concurrency, bundle), stop)
     try:
@@ -97,6 +109,12 @@ class _Crew(Generic[Claim]):
     def give(self, claims: Sequence[Claim]) -> None:
         self._to_do.put(claims)
 
+    def take_back(self) -> None:
+        """Give back what nobody has begun."""
+        with contextlib.suppress(queue.Empty):
+            while (claims := self._to_do.get_nowait()) is not None:
+                self.done.append([(claim, called_off(in_doubt=claim.in_doubt)) for claim in claims])
+
     def dismiss(self) -> None:
         """Return when everything given is done and no thread is left."""
         for _ in self._threads:
@@ -125,6 +143,8 @@ class _Loop(Generic[Claim]):
         while True:
             expecting = more_to_come()  # asked before the ledger, so that the last arrivals are seen
             self._claim()
+            if self._stop.is_set():
+                self._crew.take_back()
             if self._in_flight:
                 self._record()
             elif self._stop.is_set() or not self._wait(expecting):
@@ -132,6 +152,7 @@ class _Loop(Generic[Claim]):
 
     def finish(self) -> None:
         """Write down what is still in flight, whichever moment the loop was left at."""
+        self._crew.take_back()
         self._crew.dismiss()
         self._write_down(self._crew.done)
 
@@ -156,10 +177,11 @@ class _Loop(Generic[Claim]):
 
     def _write_down(self, done: Iterable[Results[Claim] | BaseException]) -> None:
         results = [result for each in done if not isinstance(each, BaseException) for result in each]
-        if results:
-            persist(lambda: self._ledger.record(results))
         if any(outcome.stop for _, outcome in results):
             self._stop.set()
+            self._crew.take_back()
+        if results and not persist(lambda: self._ledger.record(results)):
+            self._crew.take_back()
 
     def _wait_for_some(self) -> int:
         """Return how many acts are done, once there are some that are worth a transaction."""

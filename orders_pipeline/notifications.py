@@ -27,9 +27,9 @@ from orders_pipeline.database import Database, Transaction
 from orders_pipeline.drain import drain, one_by_one
 from orders_pipeline.encryption import Cipher
 from orders_pipeline.notification_service import BULK, Message, NotificationService
-from orders_pipeline.outcomes import Outcome, OutcomeKind
+from orders_pipeline.outcomes import CALLED_OFF, Outcome, OutcomeKind, called_off
 from orders_pipeline.rate_limit import RateLimiter, Stopped
-from orders_pipeline.workers import NOT_OURS, Worker, end_lost_workers
+from orders_pipeline.workers import Worker, end_lost_workers
 
 Kind = Literal["result", "correction"]
 
@@ -149,15 +149,14 @@ class NotificationLedger:
         batch_id = self._worker.batch_id
         BREAKER.prepare(self._database)
         with self._database.begin() as transaction:
-            end_lost_workers(transaction, batch_id)
+            end_lost_workers(transaction, batch_id, self._worker)
             transaction.execute("release_notifications_of_lost_workers", batch_id=batch_id)
             transaction.execute("ready_notifications_of_batch", batch_id=batch_id)
             transaction.execute("renew_notification_attempts", batch_id=batch_id, kinds=self._kinds)
 
     def claim(self, limit: int) -> list[NotificationClaim]:
-        """Take up to `limit` notifications that are ready; their intent is committed when this returns."""
-        if self._worker.given_up.is_set():
-            return []
+        """Take up to `limit` notifications that are ready; their intent is committed when this returns. Raise LeaseLost."""
+        self._worker.require()
         with self._database.begin() as transaction:
             allowed = BREAKER.allowance(transaction, limit)
             rows = transaction.rows(
@@ -169,11 +168,17 @@ class NotificationLedger:
                 limit=allowed.calls,
                 retries=allowed.retries,
             )
+            BREAKER.claimed(transaction, allowed, len(rows))
+            # a second statement, so that it sees what a refund has changed that the first one waited for
+            rows = transaction.rows("claimed_notifications", notification_ids=[str(row.notification_id) for row in rows])
             recording.read_personal(transaction, "to notify", self._worker.batch_id, len(rows))
         return [self._read(row) for row in rows]
 
-    def record(self, results: Sequence[tuple[NotificationClaim, Outcome]]) -> None:
-        """Commit what came of claims; a result for a claim that others have taken over since is dropped."""
+    def record(self, results: Sequence[tuple[NotificationClaim, Outcome]]) -> bool:
+        """Commit what came of claims and return whether the service may be called on.
+
+        A result for a claim that others have taken over since is dropped.
+        """
         with self._database.begin() as transaction:
             transaction.execute(
                 "record_notifications",
@@ -183,8 +188,9 @@ class NotificationLedger:
                 service_notification_ids=[outcome.service_id for _, outcome in results],
                 codes=[outcome.code for _, outcome in results],
                 delays_s=[_delay_s(claim, outcome) for claim, outcome in results],
+                called_off=CALLED_OFF,
             )
-            BREAKER.observe(transaction, [outcome for _, outcome in results])
+            return not BREAKER.observe(transaction, [outcome for _, outcome in results])
 
     def wait_s(self) -> float | None:
         """Return the seconds until a notification is due, or None when none is left to try."""
@@ -254,9 +260,9 @@ def send_one(
             if found.kind != "absent":
                 return found
         with limiter.token(stop):
-            return service.send(claim.message) if may_send() else NOT_OURS
+            return service.send(claim.message) if may_send() else called_off(in_doubt=False)
     except Stopped:
-        return Outcome("unknown" if claim.in_doubt else "not_sent", "stopped")
+        return called_off(in_doubt=claim.in_doubt)
 
 
 def send_many(
@@ -274,9 +280,9 @@ def send_many(
         try:
             with limiter.token(stop):
                 messages = [claim.message for claim in fresh]
-                together = service.send_many(messages) if may_send() else [NOT_OURS] * len(fresh)
+                together = service.send_many(messages) if may_send() else [called_off(in_doubt=False)] * len(fresh)
         except Stopped:
-            together = [Outcome("not_sent", "stopped")] * len(fresh)
+            together = [called_off(in_doubt=False)] * len(fresh)
     found = iter(together or [])
     return [
         send_one(service, limiter, claim, may_send=may_send, stop=stop)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+CALLED_OFF = "called-off"  # the code of what was claimed and is not sent after all; it counts as no try
 OutcomeKind = Literal[
     "succeeded",  # done, for certain
     "declined",  # refused for good, not done
@@ -37,3 +38,8 @@ class Outcome:
     def hold_s(self) -> float | None:
         """Return how long the whole service wants to be left alone, if it said so."""
         return self.retry_after_s if self.kind == "not_sent" else None
+
+
+def called_off(*, in_doubt: bool) -> Outcome:
+    """Return what a claim comes to that is given back: sent by an earlier try, perhaps, but not by this one."""
+    return Outcome("unknown" if in_doubt else "not_sent", CALLED_OFF)

@@ -62,7 +62,6 @@ def resolve_refund(database: Database, refund_id: str, decision: Decision) -> Ro
         if decision.service_id is None:
             transaction.execute("resolve_as_not_refunded", refund_id=refund_id)
         else:
-            transaction.rows("lock_payments_of_refunds", refund_ids=[refund_id])
             transaction.execute("resolve_as_refunded", refund_id=refund_id, service_refund_id=decision.service_id)
             follow_refunds(transaction, [refund_id])
         _note(transaction, decision, "not_refunded" if decision.service_id is None else "refunded", refund_id=refund_id)
@@ -80,6 +79,7 @@ def _undecided(database: Database, what: Literal["payment", "refund"], given: st
         if what == "payment":
             row = transaction.row("payment_to_resolve", payment_id=known)
         else:
+            transaction.rows("lock_payments_of_refunds", refund_ids=[known])  # first, as who records refunds does
             row = transaction.row("refund_to_resolve", refund_id=known)
         if row is None:
             raise NotResolvable(f"E_NOT_RESOLVABLE: there is no such {what}")

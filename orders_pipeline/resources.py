@@ -17,6 +17,7 @@ from orders_pipeline import errors
 from orders_pipeline.audit.recording import sign_in
 from orders_pipeline.settings import load_settings
 from orders_pipeline.system import Endpoints, System, join_endpoints, open_system
+from orders_pipeline.workers import behind_run
 
 
 @functools.cache
@@ -40,6 +41,7 @@ class SystemResource(dg.ConfigurableResource[System]):
                 settings = load_settings()
                 system = stack.enter_context(open_system(settings, process_endpoints(), origin))
                 if context.run_id:
+                    stack.enter_context(behind_run(system.database, context.run_id))
                     sign_in(system.database, system.clients, system.cipher)
             except Exception as error:  # noqa: BLE001 - the boundary
                 raise dg.Failure(errors.describe(error, settings)) from None

@@ -17,6 +17,7 @@ from orders_pipeline.database import Database, dagster_url
 from orders_pipeline.partitions import LARGE, SIZE_TAG, batch_partitions
 from orders_pipeline.settings import Settings, export_environment
 from orders_pipeline.system import System
+from orders_pipeline.workers import behind_run
 
 SCHEMA = "dagster"
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
@@ -95,14 +96,16 @@ def run_batch(system: System, instance: dg.DagsterInstance, batch_id: str) -> st
     if not instance.has_dynamic_partition(str(batch_partitions.name), batch_id):
         instance.add_dynamic_partitions(str(batch_partitions.name), [batch_id])
         instance.report_runless_asset_event(uploaded(batch_id))
-    result = defs.resolve_job_def("process_batch").execute_in_process(
-        instance=instance,
-        partition_key=batch_id,
-        resources={"system": system},
-        run_config=QUIET,
-        raise_on_error=False,
-        run_id=str(uuid.uuid4()),
-    )
+    run_id = str(uuid.uuid4())
+    with behind_run(system.database, run_id):
+        result = defs.resolve_job_def("process_batch").execute_in_process(
+            instance=instance,
+            partition_key=batch_id,
+            resources={"system": system},
+            run_config=QUIET,
+            raise_on_error=False,
+            run_id=run_id,
+        )
     if result.success:
         return None
     reasons = [event.step_failure_data.user_failure_data for event in result.all_events if event.is_step_failure]

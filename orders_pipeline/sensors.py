@@ -4,6 +4,7 @@ Which files are new is decided in `landing.py`, which batches stand still in `sw
 and a run request. A batch is offered until somebody works on it, so a lost tick or a run that never started loses nothing.
 """
 
+import json
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -17,7 +18,7 @@ from orders_pipeline.assets.boundary import safe_errors
 from orders_pipeline.assets.intake import uploaded
 from orders_pipeline.audit import sealing
 from orders_pipeline.jobs import process_batch
-from orders_pipeline.orphaned_runs import end_orphaned_runs
+from orders_pipeline.orphaned_runs import end_runs, orphaned_runs
 from orders_pipeline.partitions import PARTITION_TAG, batch_partitions, tags_of
 from orders_pipeline.system import System
 
@@ -62,14 +63,20 @@ def landing_sensor(context: dg.SensorEvaluationContext, system: dg.ResourceParam
     description="Resumes batches that a lost process left behind, or that were paused while a service was away.",
 )
 def stalled_sensor(context: dg.SensorEvaluationContext, system: dg.ResourceParam[System]) -> dg.SensorResult:
-    """Request runs for unfinished batches that nobody works on and that could go on; end the runs of lost processes."""
+    """Request runs for unfinished batches that nobody works on and that could go on; end runs whose process is lost."""
     with safe_errors(system):
-        requests = _resumptions(context.instance, system)
+        # gone at two looks: a session that breaks, as when the database starts anew, comes back in between
+        missed = set(json.loads(context.cursor or "[]"))
+        gone = orphaned_runs(system, context.instance, {})
+        retried = end_runs(context.instance, [run for run in gone if run.run_id in missed])
+        cursor = json.dumps([run.run_id for run in gone if run.run_id not in missed])
+        requests = _resumptions(context.instance, system, {run.tags.get(PARTITION_TAG) for run in retried})
     if not requests:
-        return dg.SensorResult(skip_reason="no batch stands still that could go on")
+        return dg.SensorResult(skip_reason="no batch stands still that could go on", cursor=cursor)
     return dg.SensorResult(
         run_requests=requests,
         dynamic_partitions_requests=[batch_partitions.build_add_request(_batch_ids(requests))],
+        cursor=cursor,
     )
 
 
@@ -89,9 +96,9 @@ def audit_sensor(context: dg.SensorEvaluationContext, system: dg.ResourceParam[S
     return dg.SkipReason(f"{blocks} new blocks of audit records")
 
 
-def _resumptions(instance: dg.DagsterInstance, system: System) -> list[dg.RunRequest]:
+def _resumptions(instance: dg.DagsterInstance, system: System, retried: Collection[str | None]) -> list[dg.RunRequest]:
+    """Return the runs to ask for; a run of a `retried` batch that was ended is tried again by Dagster itself."""
     stalled = sweep.stalled_batches(system.database)
-    retried = {row.batch_id for row in stalled if end_orphaned_runs(system, instance, row.batch_id)}
     left_alone = _left_alone(instance, [row.batch_id for row in stalled])
     requests = []
     with system.database.begin() as transaction:
@@ -99,7 +106,7 @@ def _resumptions(instance: dg.DagsterInstance, system: System) -> list[dg.RunReq
             if row.batch_id in left_alone:
                 continue
             number = transaction.scalar("count_run_request", batch_id=row.batch_id)
-            if row.batch_id not in retried:  # a run that ends as failed is tried again by Dagster itself
+            if row.batch_id not in retried:
                 requests.append(_resumption(row, number))
     return requests
 

@@ -1,8 +1,8 @@
-"""Workers: the processes at work on a batch, and how the others notice that one is gone.
+"""Workers: the processes at work on a batch, and those behind Dagster's runs; how the others notice that one is gone.
 
 A worker is a row with a lease, renewed by a heartbeat, and an advisory lock in a session of its own: a killed process
-loses the lock at once, a host that vanished loses its lease. What is claimed under a worker's number belongs in
-`payments/` and `notifications.py`; giving such claims up belongs there too.
+loses the lock at once, a host that vanished loses its lease. A run's process has such a lock too. What is claimed under a
+worker's number belongs in `payments/` and `notifications.py`; giving such claims up belongs there too.
 """
 
 from __future__ import annotations
@@ -10,22 +10,27 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 
 from orders_pipeline.database import Database, DatabaseError, Transaction
-from orders_pipeline.outcomes import Outcome
 
 LEASE_S = 30.0  # with the sweep and the start of a run, others have taken over within a minute
-HEARTBEAT_S = 5.0
+HEARTBEAT_S = 2.0  # also how long a lock may be missing after its session broke
 WORKER_LOCK_CLASS = 4_711_002
 BATCH_LOCK_CLASS = 4_711_003
-NOT_OURS = Outcome("not_sent", "lease-lost")  # what a claim comes to whose worker may be given up by now
+RUN_LOCK_CLASS = 4_711_004
 
 
 class BatchBusy(Exception):
     """Another process stages, validates or loads this batch at this moment."""
 
     code = "E_BATCH_BUSY"
+
+
+class LeaseLost(Exception):
+    """This process was given up as lost: another may have taken over what it was doing."""
+
+    code = "E_LEASE_LOST"
 
 
 class Worker:
@@ -36,6 +41,11 @@ class Worker:
         self.batch_id = batch_id
         self.given_up = threading.Event()  # set when others may take over: claim and write no more
         self.leased_at = leased_at  # by `now`, when the lease was last asked for
+
+    def require(self) -> None:
+        """Raise LeaseLost when this worker was given up: there is nothing left for it to do."""
+        if self.given_up.is_set():
+            raise LeaseLost(f"{LeaseLost.code}: this process was taken for lost, and another may go on with the batch")
 
     def may_send(self) -> bool:
         """Tell whether what was claimed is still ours for certain; not so in a process that slept past its lease."""
@@ -54,18 +64,75 @@ def working_on(database: Database, batch_id: str, run_id: str | None) -> Iterato
     with database.begin() as transaction:
         worker_id = transaction.scalar("start_worker", batch_id=batch_id, run_id=run_id, lease_s=LEASE_S)
     worker = Worker(worker_id, batch_id, asked)
-    leaving = threading.Event()
-    heartbeat = threading.Thread(target=_renew, args=(database, worker, leaving), name="heartbeat", daemon=True)
-    with database.session() as session:
+
+    def lock(session: Transaction) -> None:
         session.rows("lock_worker", lock_class=WORKER_LOCK_CLASS, worker_id=worker_id)
-        heartbeat.start()
+
+    def renew(session: Transaction) -> bool:
+        asked = now()
+        if not session.execute("renew_lease", worker_id=worker_id, lease_s=LEASE_S):
+            worker.given_up.set()
+            return False
+        worker.leased_at = asked
+        return True
+
+    with _kept_locked(database, lock, renew):
         try:
             yield worker
         finally:
-            leaving.set()
-            heartbeat.join()
             with database.begin() as transaction:
                 transaction.execute("end_worker", worker_id=worker_id)
+
+
+@contextlib.contextmanager
+def behind_run(database: Database, run_id: str) -> Iterator[None]:
+    """Be the process of one of Dagster's runs; `runs_without_process` tells of it while the block runs."""
+
+    def lock(session: Transaction) -> None:
+        session.rows("lock_run", lock_class=RUN_LOCK_CLASS, run_id=run_id)
+
+    with _kept_locked(database, lock, lambda session: bool(session.scalar("is_there"))):
+        yield
+
+
+def runs_without_process(database: Database, run_ids: Collection[str]) -> set[str]:
+    """Return those of the runs whose process is gone, or was not there for a moment because its session broke."""
+    with database.begin() as transaction:
+        rows = transaction.rows("runs_with_process", run_ids=list(run_ids), lock_class=RUN_LOCK_CLASS)
+    return set(run_ids) - {row.run_id for row in rows}
+
+
+@contextlib.contextmanager
+def _kept_locked(
+    database: Database, lock: Callable[[Transaction], None], beat: Callable[[Transaction], bool]
+) -> Iterator[None]:
+    """Hold a lock in a session of its own and let it beat until it says no; both go on in another when it breaks."""
+    leaving = threading.Event()
+    with contextlib.ExitStack() as sessions:
+        session = sessions.enter_context(database.session())
+        lock(session)
+
+        def keep(session: Transaction) -> None:
+            is_broken = False
+            while not leaving.wait(HEARTBEAT_S):
+                # an unreachable database is not a reason to stop: the lease decides, in the database's own time
+                with contextlib.suppress(DatabaseError):
+                    if is_broken:
+                        sessions.close()
+                        session = sessions.enter_context(database.session())
+                        lock(session)
+                    is_broken = True
+                    if not beat(session):
+                        return
+                    is_broken = False
+
+        heart = threading.Thread(target=keep, args=(session,), name="heartbeat", daemon=True)
+        heart.start()
+        try:
+            yield
+        finally:
+            leaving.set()
+            heart.join()
 
 
 @contextlib.contextmanager
@@ -82,20 +149,12 @@ def alone_on(database: Database, batch_id: str) -> Iterator[None]:
                 session.scalar("unlock_batch", lock_class=BATCH_LOCK_CLASS, batch_id=batch_id)
 
 
-def end_lost_workers(transaction: Transaction, batch_id: str) -> list[int]:
+def end_lost_workers(transaction: Transaction, batch_id: str, caller: Worker | None = None) -> list[int]:
     """Give up the batch's workers that are gone and return their numbers; whoever calls takes over what they claimed."""
-    lost = transaction.rows("end_lost_workers", batch_id=batch_id, lock_class=WORKER_LOCK_CLASS)
+    lost = transaction.rows(
+        "end_lost_workers",
+        batch_id=batch_id,
+        lock_class=WORKER_LOCK_CLASS,
+        caller_id=None if caller is None else caller.worker_id,
+    )
     return [row.worker_id for row in lost]
-
-
-def _renew(database: Database, worker: Worker, leaving: threading.Event) -> None:
-    while not leaving.wait(HEARTBEAT_S):
-        asked = now()
-        # an unreachable database is not a reason to stop: the lease decides, in the database's own time
-        with contextlib.suppress(DatabaseError):
-            with database.begin() as transaction:
-                renewed = transaction.execute("renew_lease", worker_id=worker.worker_id, lease_s=LEASE_S)
-            if not renewed:
-                worker.given_up.set()
-                return
-            worker.leased_at = asked

@@ -23,11 +23,12 @@ if TYPE_CHECKING:
 def run(system: System, batch_id: str, *, as_json: bool) -> dict[str, Any]:
     """Run a batch's job in this process, with progress, and return the batch's summary."""
     from orders_pipeline import console, reports, runs
-    from orders_pipeline.orphaned_runs import end_orphaned_runs
+    from orders_pipeline.orphaned_runs import end_runs, orphaned_runs
+    from orders_pipeline.partitions import PARTITION_TAG
 
     runs.prepare_dagster_home(system)
     with runs.dagster_instance(system.settings) as instance:
-        end_orphaned_runs(system, instance, batch_id)
+        end_runs(instance, orphaned_runs(system, instance, {PARTITION_TAG: batch_id}))
         bars = contextlib.nullcontext() if as_json else console.progress(words, lambda: reports.progress(system, batch_id))
         with bars:
             failure = runs.run_batch(system, instance, batch_id)

@@ -23,10 +23,10 @@ from orders_pipeline.clients import Profile
 from orders_pipeline.database import Database, Transaction
 from orders_pipeline.drain import drain, one_by_one
 from orders_pipeline.encryption import Cipher
-from orders_pipeline.outcomes import Outcome, OutcomeKind
+from orders_pipeline.outcomes import CALLED_OFF, Outcome, OutcomeKind, called_off
 from orders_pipeline.payments.gateway import Capabilities, PaymentGateway, PaymentRequest
 from orders_pipeline.payments.plan import PayableOrder, plan_payments
-from orders_pipeline.workers import NOT_OURS, Worker, end_lost_workers
+from orders_pipeline.workers import Worker, end_lost_workers
 
 MAX_ATTEMPTS = 8  # in one drain; a later one starts anew
 BACKOFF_S = 0.5
@@ -125,7 +125,7 @@ class PaymentLedger:
         batch_id = self._worker.batch_id
         BREAKER.prepare(self._database)
         with self._database.begin() as transaction:
-            end_lost_workers(transaction, batch_id)
+            end_lost_workers(transaction, batch_id, self._worker)
             transaction.execute(
                 "release_payments_of_lost_workers",
                 batch_id=batch_id,
@@ -137,11 +137,10 @@ class PaymentLedger:
             transaction.execute("renew_payment_attempts", batch_id=batch_id)
 
     def claim(self, limit: int) -> list[PaymentClaim]:
-        """Take up to `limit` due payments; their intent is committed when this returns."""
-        if self._worker.given_up.is_set():
-            return []
+        """Take up to `limit` due payments; their intent is committed when this returns. Raise LeaseLost."""
+        self._worker.require()
         with self._database.begin() as transaction:
-            allowed = BREAKER.allowance(transaction, min(limit, max(self._share(transaction), 0)))
+            allowed = BREAKER.allowance(transaction, min(limit, self._share(transaction)))
             rows = transaction.rows(
                 "claim_payments",
                 batch_id=self._worker.batch_id,
@@ -151,6 +150,7 @@ class PaymentLedger:
                 retries=allowed.retries,
                 keys_kept_s=KEYS_KEPT_S,
             )
+            BREAKER.claimed(transaction, allowed, len(rows))
             cards = sum(row.payment_method == "card_on_file" for row in rows)
             recording.read_personal(transaction, "to pay", self._worker.batch_id, cards)
         self._claimed += len(rows)
@@ -161,8 +161,11 @@ class PaymentLedger:
         others: int = transaction.scalar("count_others_paying", worker_id=self._worker.worker_id)
         return max(self.concurrency // (others + 1), 1) - self._claimed if others else sys.maxsize
 
-    def record(self, results: Sequence[tuple[PaymentClaim, Outcome]]) -> None:
-        """Commit what came of claims; a result for a claim that others have taken over since is dropped."""
+    def record(self, results: Sequence[tuple[PaymentClaim, Outcome]]) -> bool:
+        """Commit what came of claims and return whether the service may be called on.
+
+        A result for a claim that others have taken over since is dropped.
+        """
         with self._database.begin() as transaction:
             written = transaction.rows(
                 "record_payments",
@@ -172,6 +175,7 @@ class PaymentLedger:
                 service_payment_ids=[outcome.service_id for _, outcome in results],
                 codes=[outcome.code for _, outcome in results],
                 delays_s=[self._delay_s(claim, outcome) for claim, outcome in results],
+                called_off=CALLED_OFF,
             )
             payment_ids = [str(row.payment_id) for row in written]
             if any(outcome.kind == "declined" for _, outcome in results):
@@ -179,8 +183,9 @@ class PaymentLedger:
                 if self._retry_declined_orders:
                     transaction.execute("plan_declined_orders_alone", payment_ids=payment_ids)
             self._on_settled(transaction, payment_ids)
-            BREAKER.observe(transaction, [outcome for _, outcome in results])
+            left_alone = BREAKER.observe(transaction, [outcome for _, outcome in results])
         self._claimed -= len(results)
+        return not left_alone
 
     def wait_s(self) -> float | None:
         """Return the seconds until a payment is due, or None when none is left to try."""
@@ -208,7 +213,11 @@ class PaymentLedger:
         if outcome.code == UNDECIDABLE:
             return FOR_EVER_S
         backoff_s: float = min(BACKOFF_S * 2 ** (claim.attempts - 1), MAX_BACKOFF_S) * random.uniform(0.5, 1.0)  # noqa: S311
-        if outcome.kind == "unknown" and outcome.code != ABSENT_ONCE and (claim.is_old or not self._honours_keys):
+        if (
+            outcome.kind == "unknown"
+            and outcome.code not in (ABSENT_ONCE, CALLED_OFF)  # nothing was sent
+            and (claim.is_old or not self._honours_keys)
+        ):
             backoff_s = max(backoff_s, LOOK_UP_WAIT_S)  # a second try may be under way like a first
         return max(backoff_s, outcome.retry_after_s or 0.0)
 
@@ -230,7 +239,7 @@ def settle_one(gateway: PaymentGateway, claim: PaymentClaim, may_send: Callable[
         # without keys a look-up may be behind the booking: once is not enough
         if not able.honours_keys and claim.last_code != ABSENT_ONCE:
             return Outcome("unknown", ABSENT_ONCE)
-    sent = gateway.pay(claim.request) if may_send() else NOT_OURS
+    sent = gateway.pay(claim.request) if may_send() else called_off(in_doubt=False)
     if sent.kind == "not_sent" and claim.in_doubt and able.honours_keys:
         # certain of this try only: without waiting out the one before, its charge is not ruled out
         return replace(sent, kind="unknown")

@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from orders_pipeline.database import Database, Transaction
-from orders_pipeline.outcomes import Outcome, OutcomeKind
+from orders_pipeline.outcomes import CALLED_OFF, Outcome, OutcomeKind, called_off
 from orders_pipeline.payments import settle
 from orders_pipeline.payments.gateway import PaymentGateway, RefundRequest
-from orders_pipeline.workers import NOT_OURS, Worker, end_lost_workers
+from orders_pipeline.workers import Worker, end_lost_workers
 
 REFUND_STATUS: Mapping[OutcomeKind, str] = {
     "succeeded": "succeeded",
@@ -50,9 +50,8 @@ class RefundLedger:
             transaction.execute("renew_refund_attempts", refund_ids=self._refund_ids)
 
     def claim(self, limit: int) -> list[RefundClaim]:
-        """Take up to `limit` due refunds; their intent is committed when this returns."""
-        if self._worker.given_up.is_set():
-            return []
+        """Take up to `limit` due refunds; their intent is committed when this returns. Raise LeaseLost."""
+        self._worker.require()
         with self._database.begin() as transaction:
             allowed = settle.BREAKER.allowance(transaction, limit)
             rows = transaction.rows(
@@ -64,6 +63,7 @@ class RefundLedger:
                 retries=allowed.retries,
                 keys_kept_s=settle.KEYS_KEPT_S,
             )
+            settle.BREAKER.claimed(transaction, allowed, len(rows))
         return [
             RefundClaim(
                 RefundRequest(str(row.refund_id), row.service_payment_id, row.amount, row.reason),
@@ -74,8 +74,11 @@ class RefundLedger:
             for row in rows
         ]
 
-    def record(self, results: Sequence[tuple[RefundClaim, Outcome]]) -> None:
-        """Commit what came of claims; a result for a claim that others have taken over since is dropped."""
+    def record(self, results: Sequence[tuple[RefundClaim, Outcome]]) -> bool:
+        """Commit what came of claims and return whether the service may be called on.
+
+        A result for a claim that others have taken over since is dropped.
+        """
         with self._database.begin() as transaction:
             transaction.rows("lock_payments_of_refunds", refund_ids=[claim.request.refund_id for claim, _ in results])
             written = transaction.rows(
@@ -86,12 +89,13 @@ class RefundLedger:
                 service_refund_ids=[outcome.service_id for _, outcome in results],
                 codes=[outcome.code for _, outcome in results],
                 delays_s=[_delay_s(claim, outcome) for claim, outcome in results],
+                called_off=CALLED_OFF,
             )
             refund_ids = [str(row.refund_id) for row in written]
             follow_refunds(transaction, refund_ids)
             if any(outcome.kind == "declined" for _, outcome in results):
                 transaction.execute("retire_declined_refunds", refund_ids=refund_ids)
-            settle.BREAKER.observe(transaction, [outcome for _, outcome in results])
+            return not settle.BREAKER.observe(transaction, [outcome for _, outcome in results])
 
     def wait_s(self) -> float | None:
         """Return the seconds until a refund is due, or may be if others hold it; None when none is left to try."""
@@ -103,12 +107,13 @@ class RefundLedger:
             return settle.BREAKER.wait_s(transaction, None if due_s is None else max(float(due_s), 0.0))
 
     def _take_over(self, transaction: Transaction) -> None:
-        end_lost_workers(transaction, self._worker.batch_id)
+        end_lost_workers(transaction, self._worker.batch_id, self._worker)
         transaction.execute("release_refunds_of_lost_workers", batch_id=self._worker.batch_id)
 
 
 def follow_refunds(transaction: Transaction, refund_ids: Sequence[str]) -> None:
     """Let orders and payments follow those of the refunds that succeeded, and note whose customers were told before."""
+    transaction.rows("lock_notifications_of_refunds", refund_ids=refund_ids)
     transaction.execute("note_who_was_told", refund_ids=refund_ids)
     transaction.execute("orders_follow_refunds", refund_ids=refund_ids)
     transaction.execute("payments_follow_refunds", refund_ids=refund_ids)
@@ -128,7 +133,7 @@ def refund_one(gateway: PaymentGateway, claim: RefundClaim, may_send: Callable[[
     """
     if claim.in_doubt and (claim.is_old or not gateway.capabilities.honours_keys):
         return Outcome("unknown", settle.UNDECIDABLE)
-    sent = gateway.refund(claim.request) if may_send() else NOT_OURS
+    sent = gateway.refund(claim.request) if may_send() else called_off(in_doubt=False)
     if sent.kind == "not_sent" and claim.in_doubt:
         # certain of this try only: what became of the one before is still not known
         return replace(sent, kind="unknown")

@@ -19,6 +19,7 @@ from orders_pipeline.breaker import (
 )
 from orders_pipeline.database import Database
 from orders_pipeline.outcomes import Outcome
+from orders_pipeline.workers import working_on
 from orders_pipeline_tests.ledger_desk import Desk, order
 
 WELL = Outcome("succeeded", None, "pay-1")
@@ -37,9 +38,9 @@ class Line:
         self._breaker = Breaker("payment")
         self._breaker.prepare(database)
 
-    def came_to(self, *outcomes: Outcome) -> None:
+    def came_to(self, *outcomes: Outcome) -> bool:
         with self._database.begin() as transaction:
-            self._breaker.observe(transaction, outcomes)
+            return self._breaker.observe(transaction, outcomes)
 
     def allows(self, wanted: int = 50) -> int:
         with self._database.begin() as transaction:
@@ -145,6 +146,24 @@ def test_d13_a_rest_is_over_when_the_clock_was_put_back(line):
     assert line.allows() == 50
 
 
+def test_d13_an_open_breaker_gives_its_probe_when_the_clock_was_put_back(line):
+    line.came_to(*[REFUSED] * THRESHOLD)
+    line.pass_time(-3_600)
+    assert line.probe_in_s() == 0.0
+    assert line.waits_s() is None  # how long it has been open is not known: no reason to wait
+    assert [line.allows(), line.allows()] == [1, 0]
+
+
+def test_y06_y21_who_writes_down_what_calls_came_to_learns_whether_to_go_on(line):
+    assert not line.came_to(WELL, REFUSED)
+    assert not line.came_to(*[REFUSED] * (THRESHOLD - 1))
+    assert line.came_to(REFUSED)
+    assert line.came_to(REFUSED)
+    assert not line.came_to(WELL)
+    assert line.came_to(HELD)
+    assert line.came_to(FORBIDDEN)
+
+
 def test_what_a_person_must_mend_opens_the_breaker_at_once(line):
     line.came_to(FORBIDDEN)
     assert line.allows() == 0
@@ -160,6 +179,29 @@ def test_y21_one_process_at_a_time_probes_and_not_again_for_a_while(line):
     assert line.allows() == 0
     line.pass_time(1)
     assert line.allows() == 1
+
+
+def test_y21_a_batch_with_nothing_to_send_leaves_the_probe_to_another(desk):
+    nothing_due, other = desk.batch("20260701-000000000002"), "20260701-000000000001"
+    desk.orders(order(1, client_order_ref="Z-1", notify_channel="none"))
+    desk.plan()
+    with working_on(desk.database, nothing_due, None) as idle:
+        first = desk.ledger(idle)
+        first.begin()
+        desk.run("UPDATE payments SET next_attempt_at = now() + interval '2 minutes'")
+        desk.batch(other)
+        desk.orders(order(1, notify_channel="none"))
+        desk.plan()
+        desk.run("UPDATE service_breakers SET failures = 10, opened_at = now(), probe_at = now()")
+        with desk.working() as worker:
+            assert first.claim(100) == []
+            assert len(desk.ledger(worker).claim(100)) == 1
+
+
+def test_nobody_who_wants_nothing_takes_the_probe(line):
+    line.came_to(*[REFUSED] * THRESHOLD)
+    line.pass_time(FIRST_PROBE_S)
+    assert (line.allows(0), line.allows(-5), line.allows()) == (0, 0, 1)
 
 
 def test_a_probe_that_goes_well_closes_the_breaker_for_everybody(line):
@@ -179,7 +221,7 @@ def test_work_waits_for_a_short_outage_and_gives_up_for_now_in_a_long_one(line):
 
 
 def test_an_open_breaker_leaves_payments_where_they_are(desk, monkeypatch):
-    monkeypatch.setattr(breaker, "FIRST_PROBE_S", 3_600.0)
+    monkeypatch.setattr(breaker, "FIRST_PROBE_S", PROBE_S - 1)
     desk.batch()
     desk.orders(*(order(number, customer_code=f"C-{number}", notify_channel="none") for number in range(1, 40)))
     desk.plan()
@@ -233,6 +275,13 @@ def test_retries_are_allowed_again_after_a_time_and_after_good_answers(line):
     assert line.allows_retries()
     for _ in range(2 * int(MOST_RETRIES)):
         line.came_to(LOST, WELL)
+    line.pass_time(2 * MOST_RETRIES / RETRIES_PER_S)
+    assert line.allows_retries()
+
+
+def test_a_service_that_failed_a_thousand_times_is_not_in_debt_for_longer_than_for_a_hundred(line):
+    for _ in range(25):
+        line.came_to(*[LOST] * 40, WELL)
     line.pass_time(2 * MOST_RETRIES / RETRIES_PER_S)
     assert line.allows_retries()
 

@@ -10,6 +10,7 @@ import pytest
 from orders_pipeline import notifications
 from orders_pipeline.clients import Profile
 from orders_pipeline.outcomes import Outcome
+from orders_pipeline.workers import LeaseLost
 from orders_pipeline_tests.ledger_desk import Desk, order, wait_for_a_blocked_session
 
 PAID = Outcome("succeeded", None, "pay-1")
@@ -310,7 +311,8 @@ def test_a_worker_that_was_given_up_writes_nothing_and_its_claim_is_in_doubt_for
             assert again.in_doubt
             assert again.message == claim.message
         slow.given_up.set()
-        assert ledger.claim(10) == []
+        with pytest.raises(LeaseLost):
+            ledger.claim(10)
 
 
 def test_a_live_workers_claims_are_not_taken_over(desk):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,11 +12,11 @@ import pytest
 
 from orders_pipeline.clients import Profile
 from orders_pipeline.database import Database, Transaction
-from orders_pipeline.outcomes import Outcome
+from orders_pipeline.outcomes import Outcome, called_off
 from orders_pipeline.payments import settle
 from orders_pipeline.payments.gateway import Capabilities, PaymentRequest
 from orders_pipeline.payments.settle import ABSENT_ONCE, UNDECIDABLE, settle_batch, settle_one
-from orders_pipeline.workers import LEASE_S, NOT_OURS
+from orders_pipeline.workers import LEASE_S, LeaseLost
 from orders_pipeline_tests.ledger_desk import CIPHER, Desk, order
 
 PAID = Outcome("succeeded", None, "pay-1")
@@ -396,7 +397,8 @@ def test_c27_a_worker_that_was_given_up_writes_nothing_and_claims_nothing(desk):
             assert sorted(desk.statuses("payments")) == ["sending", "unknown"]
             assert [each.in_doubt for each in claims if each.request == claim.request] == [True]
         slow.given_up.set()
-        assert ledger.claim(10) == []
+        with pytest.raises(LeaseLost, match="E_LEASE_LOST"):
+            ledger.claim(10)
 
 
 @pytest.mark.parametrize(("able", "doubt_s"), [(KEYED, 0.5), (LOOK_UP_ONLY, 120.0)])
@@ -428,12 +430,80 @@ def test_c15_where_no_key_helps_a_look_up_waits_from_when_the_lost_worker_could_
     assert float(waits_s) == pytest.approx(120.0)
 
 
+def test_a_charge_that_is_known_late_counts_while_nobody_else_finds_out(desk):
+    planned(desk, 2)
+    with desk.working() as slow:
+        ledger = desk.ledger(slow, NEITHER)
+        claims = ledger.claim(2)
+        desk.give_up(slow)
+        with desk.working() as other:
+            desk.ledger(other, NEITHER).begin()
+            assert desk.statuses("payments") == ["unknown", "unknown"]
+            ledger.record([(claims[0], PAID), (claims[1], Outcome("declined", "card-declined"))])
+            assert sorted(desk.statuses("payments")) == ["succeeded", "unknown"]
+            assert sorted(desk.statuses("orders")) == ["paid", "unknown"]
+
+
+def test_a_worker_that_is_dead_takes_no_share_of_the_service(desk):
+    desk.batch("20260701-000000000002")
+    desk.orders(order(1, client_order_ref="Z-1", notify_channel="none"))
+    desk.plan()
+    with desk.working() as dead:
+        desk.ledger(dead).claim(1)
+        desk.give_up(dead)
+        planned(desk, 40)
+        with desk.working() as worker:
+            assert len(desk.ledger(worker).claim(40)) == 40
+
+
+def test_what_is_given_back_counts_as_no_try_and_is_due_again_soon(desk):
+    planned(desk)
+    with desk.working() as worker:
+        ledger = desk.ledger(worker, LOOK_UP_ONLY)
+        for _ in range(20):
+            desk.due_now("payments")
+            ledger.record([(claim, called_off(in_doubt=claim.in_doubt)) for claim in ledger.claim(1)])
+        assert seconds_to_next(desk) <= 0.5
+        one_try(desk, worker, ScriptedGateway(LOOK_UP_ONLY, pay=[LOST]))
+        desk.due_now("payments")
+        ledger.record([(claim, called_off(in_doubt=claim.in_doubt)) for claim in ledger.claim(1)])
+        assert desk.statuses("payments") == ["unknown"]
+        assert seconds_to_next(desk) <= 1.0
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [
+        Outcome("not_sent", "unauthorized", stop=True, service_failed=True),
+        Outcome("not_sent", "rate-limited", retry_after_s=30.0),
+    ],
+    ids=["y10", "y06"],
+)
+def test_y06_y10_what_was_claimed_ahead_is_not_sent_once_a_service_wants_no_more(desk, outcome):
+    planned(desk, 60)
+    gateway, stop = ScriptedGateway(KEYED, pay=[outcome]), threading.Event()
+    with desk.working() as worker:
+        ledger = desk.ledger(worker)
+        ledger.concurrency = 4
+        pay = gateway.pay
+
+        def slowly(request: PaymentRequest) -> Outcome:
+            time.sleep(0.1)
+            return pay(request)
+
+        gateway.pay = slowly  # type: ignore[method-assign]
+        threading.Timer(1.0, stop.set).start()
+        settle_batch(ledger, gateway, stop)
+    assert 4 <= len(gateway.asked) <= 8
+    assert set(desk.statuses("payments")) == {"planned"}
+
+
 def test_c27_what_a_worker_claimed_is_not_sent_once_it_may_be_anothers(desk):
     planned(desk)
     gateway = ScriptedGateway(KEYED)
     with desk.working() as worker:
         worker.leased_at -= LEASE_S
-        assert one_try(desk, worker, gateway) == NOT_OURS
+        assert one_try(desk, worker, gateway) == called_off(in_doubt=False)
         assert gateway.asked == []
         assert (desk.statuses("payments"), desk.statuses("orders")) == (["planned"], ["pending"])
 

@@ -14,13 +14,14 @@ import pytest
 
 from orders_pipeline import notifications
 from orders_pipeline.clients import Profile
+from orders_pipeline.drain import drain, one_by_one
 from orders_pipeline.notification_service import Message
 from orders_pipeline.outcomes import Outcome
 from orders_pipeline.payments.gateway import Capabilities, RefundRequest
 from orders_pipeline.payments.settle import UNDECIDABLE
 from orders_pipeline.refunds.ledger import RefundClaim, RefundLedger, refund_one
 from orders_pipeline.refunds.plan import RefundPlan, UnknownOrders, read_plan, write_plan
-from orders_pipeline.workers import BatchBusy, Worker, working_on
+from orders_pipeline.workers import BatchBusy, LeaseLost, Worker, working_on
 from orders_pipeline_tests.ledger_desk import CIPHER, Desk, order, wait_for_a_blocked_session
 
 PAID = Outcome("succeeded", None, "pay_1")
@@ -358,6 +359,42 @@ def test_who_may_have_been_told_is_corrected(desk):
     assert len(corrections(desk)) == 1
 
 
+def test_a_drain_whose_worker_was_given_up_ends_and_says_so(aggregated):
+    refund_ids = written(aggregated)
+    with aggregated.working() as worker:
+        ledger = RefundLedger(aggregated.database, worker, refund_ids)
+        ledger.begin()
+        worker.given_up.set()
+        with pytest.raises(LeaseLost):
+            drain(ledger, one_by_one(lambda _: GIVEN), concurrency=2, stop=threading.Event())
+    assert states(aggregated) == ["planned"]
+
+
+def test_a_customer_who_is_being_told_while_the_order_is_refunded_gets_a_correction(desk):
+    """The refund waits for who has claimed the notification, and sees then that it is on its way."""
+    paid(desk, order(1))
+    with desk.working() as worker:
+        ledger, claims = claimed(desk, worker, written(desk))
+        notices = desk.notices(worker)
+        with desk.database.begin() as telling, ThreadPoolExecutor(1) as pool:
+            telling.rows(
+                "claim_notifications",
+                batch_id=desk.batch_id,
+                kinds=["result"],
+                worker_id=worker.worker_id,
+                max_attempts=8,
+                limit=10,
+                retries=True,
+            )
+            recording = pool.submit(ledger.record, [(claim, GIVEN) for claim in claims])
+            wait_for_a_blocked_session(desk)
+            telling.execute("end_worker", worker_id=0)  # anything: it goes on, and commits
+            telling._connection.commit()
+            recording.result(10)
+        assert notices.claim(10) == []
+    assert desk.value("SELECT was_told FROM refund_orders")
+
+
 def test_a_declined_refund_corrects_nobody(desk):
     paid(desk, *three(), told=True)
     give_back(desk, outcome=Outcome("declined", "validation"))
@@ -370,6 +407,6 @@ def test_a_drain_stops_at_what_is_left_of_it(aggregated):
         ledger.record([(claim, Outcome("not_sent", "unavailable", retry_after_s=30.0)) for claim in claims])
         assert states(aggregated) == ["planned"]
         assert 0 < (ledger.wait_s() or 0) <= 30
-        worker.given_up = threading.Event()
         worker.given_up.set()
-        assert ledger.claim(10) == []
+        with pytest.raises(LeaseLost):
+            ledger.claim(10)

@@ -13,7 +13,16 @@ from collections.abc import Callable
 import pytest
 
 from orders_pipeline import workers
-from orders_pipeline.workers import BatchBusy, alone_on, end_lost_workers
+from orders_pipeline.workers import (
+    WORKER_LOCK_CLASS,
+    BatchBusy,
+    LeaseLost,
+    Worker,
+    alone_on,
+    behind_run,
+    end_lost_workers,
+    runs_without_process,
+)
 from orders_pipeline_tests.ledger_desk import Desk
 
 BE_A_WORKER = """
@@ -40,6 +49,12 @@ def live(desk: Desk) -> list[int]:
 def long_ago(desk: Desk) -> None:
     """Let the workers have started some time ago, so that a missing lock means something."""
     desk.run("UPDATE workers SET started_at = started_at - interval '1 minute'")
+
+
+def cut(desk: Desk, worker: Worker) -> None:
+    """End a worker's session at the server, as a restart or a broken line does."""
+    (session,) = desk.run("SELECT pid FROM pg_locks WHERE classid = %s AND objid = %s", WORKER_LOCK_CLASS, worker.worker_id)
+    desk.run("SELECT pg_terminate_backend(%s, 5000)", session["pid"])
 
 
 def wait_until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
@@ -88,13 +103,11 @@ def test_c28_a_worker_whose_lease_ran_out_is_given_up_once(desk):
         assert live(desk) == []
 
 
-def test_a_worker_whose_session_is_gone_is_given_up_at_once_whatever_its_lease(desk):
+def test_a_worker_whose_session_is_gone_is_given_up_at_once_whatever_its_lease(desk, monkeypatch):
+    monkeypatch.setattr(workers, "HEARTBEAT_S", 3600.0)
     with desk.working() as worker:
         long_ago(desk)
-        desk.run(
-            "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND objid = %s", worker.worker_id
-        )
-        wait_until(lambda: desk.locks(worker.worker_id) == 0)
+        cut(desk, worker)
         assert desk.value("SELECT lease_until > now() + interval '20 seconds' FROM workers")
         assert lost(desk) == [worker.worker_id]
 
@@ -142,6 +155,50 @@ def test_c27_a_worker_learns_that_it_was_given_up_and_does_not_come_back(desk, m
         assert worker.given_up.wait(10)
         assert not desk.value("SELECT lease_until > now() FROM workers")
     assert live(desk) == []
+
+
+def test_d01_a_worker_whose_session_broke_is_alive_again_at_its_next_heartbeat(desk, monkeypatch):
+    monkeypatch.setattr(workers, "HEARTBEAT_S", 0.1)
+    with desk.working() as worker:
+        long_ago(desk)
+        for _ in range(2):
+            cut(desk, worker)
+            wait_until(lambda: desk.locks(worker.worker_id) == 1)
+        assert lost(desk) == []
+        assert not worker.given_up.is_set()
+        assert worker.may_send()
+
+
+def test_who_asks_for_lost_workers_does_not_give_itself_up(desk, monkeypatch):
+    monkeypatch.setattr(workers, "HEARTBEAT_S", 3600.0)
+    with desk.working() as worker:
+        long_ago(desk)
+        cut(desk, worker)
+        with desk.database.begin() as transaction:
+            assert end_lost_workers(transaction, desk.batch_id, worker) == []
+            assert end_lost_workers(transaction, desk.batch_id) == [worker.worker_id]
+
+
+def test_a_worker_that_was_given_up_is_told_so_when_it_goes_on(desk):
+    with desk.working() as worker:
+        worker.require()
+        worker.given_up.set()
+        with pytest.raises(LeaseLost, match="E_LEASE_LOST"):
+            worker.require()
+
+
+def test_c28_a_run_has_a_process_as_long_as_that_is_there(desk, monkeypatch):
+    monkeypatch.setattr(workers, "HEARTBEAT_S", 0.1)
+
+    def gone() -> set[str]:
+        return runs_without_process(desk.database, ["run-1", "run-2"])
+
+    assert gone() == {"run-1", "run-2"}
+    with behind_run(desk.database, "run-1"):
+        assert gone() == {"run-2"}
+        desk.run("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE classid = %s", workers.RUN_LOCK_CLASS)
+        wait_until(lambda: gone() == {"run-2"})
+    wait_until(lambda: gone() == {"run-1", "run-2"})
 
 
 def test_c27_a_worker_sends_only_while_it_is_certain_of_its_lease(desk, monkeypatch):

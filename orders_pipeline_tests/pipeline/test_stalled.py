@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,15 +10,17 @@ import dagster as dg
 import pytest
 from dagster import DagsterRunStatus
 
-from orders_pipeline import breaker, sweep
+from orders_pipeline import breaker, orphaned_runs, sweep
 from orders_pipeline.sensors import stalled_sensor
 from orders_pipeline.synthetic import write_sample
+from orders_pipeline.workers import behind_run
 from orders_pipeline_tests.house import House, check_finished
 
 
 @pytest.fixture(autouse=True)
 def _alone_and_impatient(house: House, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(sweep, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(orphaned_runs, "BEGINNING_S", 0.0)
     yield
     house.rows("UPDATE batches SET status = 'cancelled', finished_at = now() WHERE finished_at IS NULL")
 
@@ -29,12 +32,14 @@ def receive(house: House, tmp_path: Path, client: str, rows: int = 20) -> str:
 
 
 def look(house: House) -> list[dg.RunRequest]:
-    """Let the sensor tick until it has seen who is idle, and return what it asks for, once for each batch."""
+    """Let the sensor tick until it has seen who is idle and gone, and return what it asks for, once for each batch."""
     asked: dict[str | None, dg.RunRequest] = {}
+    cursor = None
     for _ in range(2):
-        context = dg.build_sensor_context(instance=house.instance, resources={"system": house.system})
+        context = dg.build_sensor_context(instance=house.instance, resources={"system": house.system}, cursor=cursor)
         result = stalled_sensor(context)
         assert isinstance(result, dg.SensorResult)
+        cursor = result.cursor
         asked |= {request.partition_key: request for request in result.run_requests or []}
     return list(asked.values())
 
@@ -60,7 +65,7 @@ def test_a_batch_that_waits_for_a_service_goes_on_when_it_is_back(
     assert (summary["status"], summary["status_code"]) == ("paused", "E_PAYMENT_UNAVAILABLE")
     (left_alone,) = summary["services_left_alone"]
     assert (left_alone["service"], left_alone["code"]) == ("payment", "unavailable")
-    house.rows("UPDATE service_breakers SET probe_at = now() + interval '1 hour' WHERE opened_at IS NOT NULL")
+    house.rows("UPDATE service_breakers SET probe_at = now() + interval '20 seconds' WHERE opened_at IS NOT NULL")
     assert look(house) == []
     house.sandbox.change(faults="")
     resting = "UPDATE service_breakers SET probe_at = now(), rest_until = now() + %s * interval '1 s' WHERE failures > 0"
@@ -74,12 +79,12 @@ def test_a_batch_that_waits_for_a_service_goes_on_when_it_is_back(
     assert house.summary(batch_id)["services_left_alone"] == []
 
 
-def orphan(house: House, batch_id: str, **tags: str) -> dg.DagsterRun:
+def orphan(house: House, batch_id: str | None, **tags: str) -> dg.DagsterRun:
     """Leave a run in Dagster's records as a host that vanished does: started, with nobody behind it."""
-    house.instance.add_dynamic_partitions("batches", [batch_id])
-    run = house.instance.create_run_for_job(
-        job_def=dg.GraphDefinition("process_batch").to_job(), tags={"dagster/partition": batch_id} | tags
-    )
+    if batch_id is not None:
+        house.instance.add_dynamic_partitions("batches", [batch_id])
+        tags |= {"dagster/partition": batch_id}
+    run = house.instance.create_run_for_job(job_def=dg.GraphDefinition("process_batch").to_job(), tags=tags)
     house.instance.report_engine_event("started", run)
     house.instance.handle_run_event(
         run.run_id,
@@ -104,6 +109,32 @@ def test_c28_a_run_that_nobody_is_behind_any_more_is_ended_and_left_to_dagsters_
     assert status_of(house, run) == DagsterRunStatus.FAILURE
     house.rows("UPDATE batches SET run_requested_at = now() - interval '1 hour' WHERE batch_id = %s", batch_id)
     assert [request.partition_key for request in look(house)] == [batch_id]
+
+
+def test_c28_a_run_of_any_job_that_nobody_is_behind_is_ended_and_one_that_has_a_process_is_not(
+    house: House, tmp_path: Path
+) -> None:
+    finished = receive(house, tmp_path, "finished")
+    assert house.run(finished) is None
+    after_the_end, alone, alive = orphan(house, finished), orphan(house, None), orphan(house, None)
+    with behind_run(house.system.database, alive.run_id):
+        look(house)
+        assert status_of(house, alive) == DagsterRunStatus.STARTED
+    assert {status_of(house, run) for run in (after_the_end, alone)} == {DagsterRunStatus.FAILURE}
+    look(house)
+    assert status_of(house, alive) == DagsterRunStatus.FAILURE
+
+
+def test_d01_a_run_whose_session_broke_for_a_moment_is_not_ended(house: House) -> None:
+    run, cursor = orphan(house, None), None
+    for is_there in (False, True, False):
+        with behind_run(house.system.database, run.run_id) if is_there else contextlib.nullcontext():
+            context = dg.build_sensor_context(instance=house.instance, resources={"system": house.system}, cursor=cursor)
+            result = stalled_sensor(context)
+            assert isinstance(result, dg.SensorResult)
+            cursor = result.cursor
+    assert status_of(house, run) == DagsterRunStatus.STARTED
+    house.instance.report_run_canceled(run)
 
 
 def test_a_batch_whose_run_a_person_has_terminated_waits_for_a_person(house: House, tmp_path: Path) -> None:

@@ -13,9 +13,15 @@ import pytest
 from orders_pipeline import drain as module
 from orders_pipeline.database import DatabaseError, DatabaseUnavailable
 from orders_pipeline.drain import PREFETCH, drain, one_by_one, persist
-from orders_pipeline.outcomes import Outcome
+from orders_pipeline.outcomes import Outcome, called_off
 
 DONE = Outcome("succeeded")
+
+
+class Number(int):
+    """A claim."""
+
+    in_doubt = False
 
 
 class ScriptedLedger:
@@ -30,18 +36,20 @@ class ScriptedLedger:
         self.limits: list[int] = []
         self.waits = list(wait)
         self.asked_to_wait = 0
+        self.says: list[bool] = []  # whether more may be acted on, after each group; yes when it is used up
 
-    def claim(self, limit: int) -> Sequence[int]:
+    def claim(self, limit: int) -> Sequence[Number]:
         self.limits.append(limit)
-        taken, self.due = self.due[:limit], self.due[limit:]
+        taken, self.due = [Number(each) for each in self.due[:limit]], self.due[limit:]
         self.claimed += taken
         self.claim_times += [time.monotonic()] * len(taken)
         return taken
 
-    def record(self, results: Sequence[tuple[int, Outcome]]) -> None:
+    def record(self, results: Sequence[tuple[int, Outcome]]) -> bool:
         self.groups.append(len(results))
         self.recorded += results
         self.due += [claim for claim, outcome in results if outcome.kind in ("not_sent", "unknown")]
+        return self.says.pop(0) if self.says else True
 
     def wait_s(self) -> float | None:
         self.asked_to_wait += 1
@@ -122,6 +130,38 @@ def test_a_stop_claims_no_more_and_records_what_is_in_flight():
     run(ledger, act, stop=stop)
     assert 0 < len(ledger.claimed) < 100
     assert ledger.open == []
+
+
+def test_what_was_claimed_ahead_is_given_back_at_a_stop():
+    ledger, stop = ScriptedLedger(100), threading.Event()
+    acted: list[int] = []
+
+    def act(claim: int) -> Outcome:
+        acted.append(claim)
+        stop.set()
+        time.sleep(0.05)
+        return DONE
+
+    run(ledger, act, stop=stop)
+    assert len(acted) < len(ledger.claimed)
+    assert ledger.open == []
+    assert sorted(claim for claim, outcome in ledger.recorded if outcome == DONE) == sorted(acted)
+    assert {outcome for _, outcome in ledger.recorded} == {DONE, called_off(in_doubt=False)}
+
+
+def test_what_was_claimed_ahead_is_given_back_when_the_ledger_says_so_and_done_later():
+    ledger = ScriptedLedger(16)
+    ledger.says = [False]
+    acted: list[int] = []
+
+    def act(claim: int) -> Outcome:
+        acted.append(claim)
+        time.sleep(0.05)
+        return DONE
+
+    run(ledger, act, concurrency=4)
+    assert sorted(acted) == list(range(16))
+    assert called_off(in_doubt=False) in {outcome for _, outcome in ledger.recorded}
 
 
 def test_an_outcome_that_says_stop_stops_the_drain_and_is_recorded():
@@ -241,10 +281,10 @@ def test_an_interruption_while_results_are_written_writes_them_again():
     write = ledger.record
     failures = [KeyboardInterrupt()]
 
-    def record(results: Sequence[tuple[int, Outcome]]) -> None:
+    def record(results: Sequence[tuple[int, Outcome]]) -> bool:
         if failures:
             raise failures.pop()
-        write(results)
+        return write(results)
 
     ledger.record = record  # type: ignore[method-assign]
     with pytest.raises(KeyboardInterrupt):

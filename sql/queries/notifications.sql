@@ -64,15 +64,17 @@ WITH due AS (
       AND (:retries OR attempts = 0)
     ORDER BY next_attempt_at LIMIT :limit
     FOR UPDATE SKIP LOCKED
-), claimed AS (
-    UPDATE notifications SET status = CASE due.was WHEN 'ready' THEN 'sending' ELSE 'unknown' END,
-                             claimed_by = :worker_id, attempts = attempts + 1
-    FROM due WHERE notifications.notification_id = due.notification_id
-    RETURNING notifications.*
 )
+UPDATE notifications SET status = CASE due.was WHEN 'ready' THEN 'sending' ELSE 'unknown' END,
+                         claimed_by = :worker_id, attempts = attempts + 1
+FROM due WHERE notifications.notification_id = due.notification_id
+RETURNING notifications.notification_id
+
+-- name: claimed_notifications
+-- What claimed notifications are to say, as their orders are now.
 SELECT claimed.notification_id, claimed.kind, claimed.customer_code, claimed.channel, claimed.status, claimed.attempts,
        members.*, first.import_row_number, first.personal
-FROM claimed
+FROM notifications AS claimed
 CROSS JOIN LATERAL (
     SELECT array_agg(order_id ORDER BY order_id)         AS order_ids,
            array_agg(client_order_ref ORDER BY order_id) AS refs,
@@ -84,10 +86,13 @@ CROSS JOIN LATERAL (
     JOIN orders USING (order_id)
 ) AS members
 JOIN orders AS first ON first.order_id = members.order_ids[1]
+WHERE claimed.notification_id = ANY(CAST(:notification_ids AS uuid[]))
+ORDER BY claimed.next_attempt_at
 
 -- name: record_notifications
 -- What came of claims, if they are still this worker's.
 UPDATE notifications SET status = result.status, claimed_by = NULL, outcome_code = result.code,
+                         attempts = attempts - CASE WHEN result.code = :called_off THEN 1 ELSE 0 END,
                          service_notification_id = coalesce(result.service_notification_id,
                                                             notifications.service_notification_id),
                          next_attempt_at = clock_timestamp() + make_interval(secs => result.delay_s),

@@ -50,7 +50,7 @@ WHERE batch_id = :batch_id AND settled_at IS NULL AND claimed_by IS NULL
 -- name: count_others_paying
 -- How many other workers, of whichever batches, have payments under way.
 SELECT count(*) FROM workers
-WHERE ended_at IS NULL AND worker_id <> :worker_id
+WHERE ended_at IS NULL AND lease_until > clock_timestamp() AND worker_id <> :worker_id
   AND EXISTS (SELECT FROM payments WHERE claimed_by = workers.worker_id)
 
 -- name: claim_payments
@@ -84,16 +84,19 @@ CROSS JOIN LATERAL (
 LEFT JOIN orders AS card ON card.order_id = shares.order_ids[1] AND claimed.payment_method = 'card_on_file'
 
 -- name: record_payments
--- What came of claims, if they are still this worker's; found by key, as the index of claims is full of ended ones.
+-- What came of claims that are this worker's, or of a charge that is nobody's now; found by key, as claims' index is full.
 WITH recorded AS (
     UPDATE payments SET status = result.status, claimed_by = NULL, outcome_code = result.code,
+                        attempts = attempts - CASE WHEN result.code = :called_off THEN 1 ELSE 0 END,
                         service_payment_id = coalesce(result.service_payment_id, payments.service_payment_id),
                         next_attempt_at = clock_timestamp() + make_interval(secs => result.delay_s),
                         settled_at = CASE WHEN result.status IN ('succeeded', 'declined') THEN clock_timestamp() END
     FROM unnest(CAST(:payment_ids AS uuid[]), CAST(:statuses AS text[]), CAST(:service_payment_ids AS text[]),
                 CAST(:codes AS text[]), CAST(:delays_s AS double precision[]))
          AS result (payment_id, status, service_payment_id, code, delay_s)
-    WHERE payments.payment_id = result.payment_id AND payments.claimed_by IS NOT DISTINCT FROM :worker_id
+    WHERE payments.payment_id = result.payment_id
+      AND (payments.claimed_by IS NOT DISTINCT FROM :worker_id
+           OR (payments.status = 'unknown' AND payments.claimed_by IS NULL AND result.status = 'succeeded'))
     RETURNING payments.payment_id, payments.status
 ), followed AS (
     UPDATE orders SET status_changed_at = now(), status = CASE recorded.status

@@ -84,6 +84,7 @@ ORDER BY payment_id FOR NO KEY UPDATE
 -- name: record_refunds
 -- What came of claims, if they are still this worker's.
 UPDATE refunds SET status = result.status, claimed_by = NULL, outcome_code = result.code,
+                   attempts = attempts - CASE WHEN result.code = :called_off THEN 1 ELSE 0 END,
                    service_refund_id = coalesce(result.service_refund_id, refunds.service_refund_id),
                    next_attempt_at = clock_timestamp() + make_interval(secs => result.delay_s),
                    settled_at = CASE WHEN result.status IN ('succeeded', 'declined') THEN clock_timestamp() END
@@ -113,6 +114,13 @@ WHERE refunds.refund_id = ANY(CAST(:refund_ids AS uuid[])) AND refunds.status = 
 UPDATE refund_orders SET live = false FROM refunds
 WHERE refunds.refund_id = refund_orders.refund_id AND refunds.status = 'declined' AND live
   AND refunds.refund_id = ANY(CAST(:refund_ids AS uuid[]))
+
+-- name: lock_notifications_of_refunds
+-- What tells customers of refunded orders, so that each is told of the refund or known to have been told otherwise.
+SELECT notification_id FROM notifications
+WHERE notification_id IN (SELECT notification_id FROM refund_orders JOIN notification_orders USING (order_id)
+                          WHERE refund_id = ANY(CAST(:refund_ids AS uuid[])))
+ORDER BY notification_id FOR UPDATE
 
 -- name: note_who_was_told
 -- Customers who were or may have been told of an order before it was refunded; others will be told of the refund at once.

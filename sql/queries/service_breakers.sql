@@ -14,7 +14,8 @@ FROM service_breakers WHERE service = :service
 -- name: take_probe
 -- One call may be tried now, if none was lately; nobody else gets one meanwhile.
 UPDATE service_breakers SET probe_at = clock_timestamp() + make_interval(secs => :probe_s)
-WHERE service = :service AND opened_at IS NOT NULL AND probe_at <= clock_timestamp()
+WHERE service = :service AND opened_at IS NOT NULL
+  AND (probe_at <= clock_timestamp() OR probe_at > clock_timestamp() + make_interval(secs => :probe_s))
 
 -- name: hurry_probe
 -- The next call is the probe, without waiting, whatever rest the service has asked for.
@@ -24,8 +25,8 @@ WHERE service = :service AND opened_at IS NOT NULL
 -- name: close_breaker
 -- The service answered as it should; what its calls came to is given to the budget, and a full one stays as it is.
 UPDATE service_breakers SET failures = 0, opened_at = NULL, probe_at = NULL, reason = NULL,
-       retries_at = clock_timestamp(), retries_left = least(:most, CAST(:change AS double precision)
-       + least(:most, retries_left + :refill_per_s * extract(epoch FROM clock_timestamp() - retries_at)))
+       retries_at = clock_timestamp(), retries_left = greatest(-:most, least(:most, CAST(:change AS double precision)
+       + least(:most, retries_left + :refill_per_s * extract(epoch FROM clock_timestamp() - retries_at))))
 WHERE service = :service AND (failures > 0 OR opened_at IS NOT NULL OR :change < 0 OR retries_left < :most)
 
 -- name: count_failures
@@ -34,9 +35,9 @@ UPDATE service_breakers SET failures = failures + :failures, reason = :reason,
        opened_at = CASE WHEN failures + :failures >= :threshold THEN coalesce(opened_at, clock_timestamp()) END,
        probe_at = CASE WHEN failures + :failures >= :threshold
                        THEN coalesce(probe_at, clock_timestamp() + make_interval(secs => :first_probe_s)) END,
-       retries_at = clock_timestamp(), retries_left = CAST(:change AS double precision)
-       + least(:most, retries_left + :refill_per_s * extract(epoch FROM clock_timestamp() - retries_at))
-WHERE service = :service
+       retries_at = clock_timestamp(), retries_left = greatest(-:most, CAST(:change AS double precision)
+       + least(:most, retries_left + :refill_per_s * extract(epoch FROM clock_timestamp() - retries_at)))
+WHERE service = :service RETURNING opened_at IS NOT NULL
 
 -- name: let_rest
 -- The service asks to be left alone for a while.

@@ -18,9 +18,9 @@ WHERE worker_id = :worker_id AND ended_at IS NULL
 UPDATE workers SET ended_at = now() WHERE worker_id = :worker_id AND ended_at IS NULL
 
 -- name: end_lost_workers
--- Give up workers of a batch whose lease ran out or whose session is gone.
+-- Give up workers of a batch whose lease ran out or whose session is gone, but never whoever asks.
 UPDATE workers SET ended_at = now()
-WHERE batch_id = :batch_id AND ended_at IS NULL
+WHERE batch_id = :batch_id AND ended_at IS NULL AND worker_id IS DISTINCT FROM :caller_id
   AND (lease_until < clock_timestamp()
        OR (started_at < clock_timestamp() - interval '2 seconds' AND NOT EXISTS (
                SELECT FROM pg_locks JOIN pg_database ON pg_database.oid = pg_locks.database
@@ -63,8 +63,23 @@ WHERE finished_at IS NULL AND (idle_since IS NULL) <> (batch_id IN (SELECT batch
 SELECT worker_id, run_id FROM workers WHERE batch_id = :batch_id AND ended_at IS NULL
 
 -- name: lock_worker
--- Held by a worker's session as long as the session lives.
-SELECT pg_advisory_lock(:lock_class, CAST(:worker_id AS integer))
+-- Held by a worker's session as long as the session lives; by one that broke until the server notices.
+SELECT pg_try_advisory_lock(:lock_class, CAST(:worker_id AS integer))
+
+-- name: lock_run
+-- The same for the process behind one of Dagster's runs.
+SELECT pg_try_advisory_lock(:lock_class, hashtext(:run_id))
+
+-- name: is_there
+-- The session is still there.
+SELECT true
+
+-- name: runs_with_process
+-- Those of some runs whose process is there.
+SELECT run_id FROM unnest(CAST(:run_ids AS text[])) AS run_id
+WHERE EXISTS (SELECT FROM pg_locks JOIN pg_database ON pg_database.oid = pg_locks.database
+              WHERE locktype = 'advisory' AND granted AND datname = current_database()
+                AND classid = :lock_class AND objid = CAST(CAST(hashtext(run_id) AS bigint) & 4294967295 AS oid))
 
 -- name: try_lock_batch
 -- Held while one process stages, validates or loads a batch.
