@@ -1,9 +1,11 @@
-"""The benchmark of a dropped file: what Dagster adds to a file's way from the landing into the database, and to its end.
+"""The benchmark of dropped files: what Dagster adds to a file's way, and whether a small one waits for big ones.
 
     python -m orders_pipeline_tests.benchmarks.dropping --rows 10000 --files 5
+    python -m orders_pipeline_tests.benchmarks.dropping crowd --rows 10000 --files 10 --small 100
 
-Everything runs as `orders-pipeline up` starts it, beside services with bulk notifications. The seconds are read from the
-events of each file's run: what passed less what our own steps took is Dagster's. Prints Markdown.
+Everything runs as `orders-pipeline up` starts it. Alone, a file's seconds are read from the events of its run: what passed
+less what our own steps took is Dagster's; services notify in bulk there. In a crowd the services take 50 ms and one
+notification a call, so that all batches want more of them than there is. Prints Markdown.
 """
 
 from __future__ import annotations
@@ -15,9 +17,11 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import TypeAlias
 
 import dagster as dg
 from pydantic import SecretStr
@@ -32,6 +36,7 @@ from orders_pipeline_tests.commands import end, free_port, start, wait_for
 
 LOADED = "orders"  # the step after which the rows are in the database
 PATIENCE_S = 900.0
+Rows: TypeAlias = list[tuple[object, ...]]
 
 
 @dataclass(frozen=True)
@@ -73,16 +78,57 @@ def drop(instance: dg.DagsterInstance, landing: Path, rows: int, number: int) ->
     return Way(seen - dropped, loading, of_loading_ours, record.end_time - seen, ours)
 
 
+def alone(landing: Path, instance: dg.DagsterInstance, rows: int, files: int) -> None:
+    """Drop one file after the other and print what each took."""
+    first, *others = (drop(instance, landing, rows, number + 1) for number in range(files + 1))
+    head = ["seen after", "Dagster until loaded", "our steps", "Dagster in all", "our steps in all"]
+    middle = [median(column) for column in zip(*(way.row() for way in others), strict=True)]
+    lines = [("first file", first.row()), *((f"file {n}", way.row()) for n, way in enumerate(others, 2))]
+    _say(f"\nFiles of {rows:,} rows, seconds\n")
+    _say(f"| | {' | '.join(head)} |\n|{'---|' * (len(head) + 1)}")
+    for title, row in [*lines, ("median but the first", middle)]:
+        _say(f"| {title} | {' | '.join(f'{seconds:.1f}' for seconds in row)} |")
+
+
+def crowd(landing: Path, rows_of: Callable[[str], Rows], rows: int, files: int, small: int) -> None:
+    """Drop a small file by itself, and again behind big ones that all lie there before it; print what it took."""
+
+    def finished() -> set[str]:
+        return {str(name) for (name,) in rows_of("SELECT csv_source FROM batches WHERE finished_at IS NOT NULL")}
+
+    def until_finished(name: str, seed: int) -> float:
+        write_sample(landing / ".being-written", rows=small, bad=0.0, seed=seed)
+        dropped = time.monotonic()
+        (landing / ".being-written").rename(landing / name)
+        wait_for(lambda: name in finished(), f"the end of {name}", PATIENCE_S)
+        return time.monotonic() - dropped
+
+    until_finished("first.csv", 1)  # waits for libraries
+    by_itself = until_finished("alone.csv", 2)
+    for number in range(files):
+        write_sample(landing / f"big{number}.csv", rows=rows, bad=0.0, seed=10 + number)
+    paying = "SELECT 1 FROM payments p JOIN batches b USING (batch_id) WHERE b.csv_source LIKE 'big%' LIMIT 1"
+    wait_for(lambda: bool(rows_of(paying)), "a big file that is being paid", PATIENCE_S)
+    beside = until_finished("small.csv", 3)
+    states = rows_of("SELECT status, count(*) FROM batches WHERE csv_source LIKE 'big%' GROUP BY 1 ORDER BY 1")
+    then = ", ".join(f"{count} {status}" for status, count in states)
+    _say(f"\nA file of {small:,} rows, from the landing to its last report: {by_itself:.1f} s by itself, {beside:.1f} s")
+    _say(f"behind {files} of {rows:,} rows, of which then were: {then}")
+
+
 def main() -> None:
-    """Read the command line, start everything, drop the files and print what each took."""
-    parser = argparse.ArgumentParser(description="Measure what Dagster adds to the way of a dropped file.")
+    """Read the command line, start everything, drop the files and print what came of them."""
+    parser = argparse.ArgumentParser(description="Measure what becomes of dropped files.")
+    parser.add_argument("what", choices=["alone", "crowd"], nargs="?", default="alone")
     parser.add_argument("--rows", type=int, default=10_000)
-    parser.add_argument("--files", type=int, default=5, help="after the first, which waits for libraries to be imported")
+    parser.add_argument("--files", type=int, default=5, help="alone: after the first, which waits for libraries")
+    parser.add_argument("--small", type=int, default=100, help="rows of the file in the crowd")
     given = parser.parse_args()
+    services_are = (0.0, "--bulk") if given.what == "alone" else (50.0,)
     with (
         tempfile.TemporaryDirectory(prefix="orders-benchmark-") as name,
         started_server(Path(name)) as server,
-        started_services(0.0, "--bulk") as services,
+        started_services(*services_are) as services,
         server.clone() as database,
     ):
         home, url = Path(name) / "home", server.named(database)
@@ -97,20 +143,16 @@ def main() -> None:
             assert process.stdout is not None
             landing = Path(json.loads(process.stdout.readline())["landing"]).parent.parent / CLIENT
             landing.mkdir(parents=True)
+            _say(machine(server))
+            if given.what == "crowd":
+                crowd(landing, lambda query: server.run(database, query), given.rows, given.files, given.small)
+                return
             os.environ["DAGSTER_PG_URL"] = dagster_url(SecretStr(url), SCHEMA).get_secret_value()
             with dagster_instance(Settings(home=home)) as instance:
-                first, *others = (drop(instance, landing, given.rows, number + 1) for number in range(given.files + 1))
+                alone(landing, instance, given.rows, given.files)
         finally:
             process.send_signal(signal.SIGINT)
             end(process)
-        head = ["seen after", "Dagster until loaded", "our steps", "Dagster in all", "our steps in all"]
-        middle = [median(column) for column in zip(*(way.row() for way in others), strict=True)]
-        lines = [("first file", first.row()), *((f"file {n}", way.row()) for n, way in enumerate(others, 2))]
-        _say(machine(server))
-        _say(f"\nFiles of {given.rows:,} rows, seconds\n")
-        _say(f"| | {' | '.join(head)} |\n|{'---|' * (len(head) + 1)}")
-        for title, row in [*lines, ("median but the first", middle)]:
-            _say(f"| {title} | {' | '.join(f'{seconds:.1f}' for seconds in row)} |")
 
 
 def _say(line: str) -> None:
