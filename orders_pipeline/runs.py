@@ -1,12 +1,13 @@
 """Dagster's records, and a batch's run in this process: what commands need of Dagster without its daemon.
 
-The instance's configuration is written into DAGSTER_HOME once and may be edited there; its records are in PostgreSQL, in
-a schema beside ours. The job itself is defined in `jobs.py`.
+The instance's configuration is in DAGSTER_HOME and follows our settings until somebody edits it; its records are in
+PostgreSQL, in a schema beside ours. The job itself is defined in `jobs.py`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import re
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ from orders_pipeline.workers import behind_run
 SCHEMA = "dagster"
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 CONFIG = """\
-# Written once by orders-pipeline; yours to change. Secrets stay in the environment.
+# Follows the settings of orders-pipeline until you change it; then it is yours. Secrets stay in the environment.
 storage:
   postgres:
     postgres_url: {{env: DAGSTER_PG_URL}}
@@ -52,16 +53,13 @@ nux: {{enabled: false}}
 
 
 def prepare_dagster_home(system: System) -> None:
-    """Write dagster.yaml if there is none, make Dagster's schema, and put what both need into the environment."""
+    """Write dagster.yaml unless it is somebody's, make Dagster's schema, and put what both need into the environment."""
     settings = system.settings
     home = settings.dagster_home
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     config = home / "dagster.yaml"
-    if not config.exists():
-        places = settings.max_concurrent_runs
-        config.write_text(
-            CONFIG.format(max_concurrent_runs=places, size_tag=SIZE_TAG, large=LARGE, most_large=max(places - 1, 1))
-        )
+    if not config.exists() or _is_ours(config.read_text()):
+        config.write_text(_config(settings.max_concurrent_runs))
     # as whoever logs in: Dagster's tables are none of the application's
     with contextlib.closing(Database(system.endpoints.database_url)) as database, database.begin() as transaction:
         transaction.execute("create_dagster_schema")
@@ -70,6 +68,15 @@ def prepare_dagster_home(system: System) -> None:
         DAGSTER_PG_URL=dagster_url(system.endpoints.database_url, SCHEMA).get_secret_value(),
         DAGSTER_REDACT_USER_CODE_ERRORS="1",
     )
+
+
+def _config(places: int) -> str:
+    return CONFIG.format(max_concurrent_runs=places, size_tag=SIZE_TAG, large=LARGE, most_large=max(places - 1, 1))
+
+
+def _is_ours(config: str) -> bool:
+    places = re.search(r"max_concurrent_runs: (\d+)", config)
+    return places is not None and config == _config(int(places[1]))
 
 
 @contextmanager

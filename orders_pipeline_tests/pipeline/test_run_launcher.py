@@ -6,10 +6,14 @@ import os
 import subprocess
 import sys
 import uuid
+from dataclasses import replace
+from pathlib import Path
 
+import pytest
 from dagster import DagsterRunStatus
 
 from orders_pipeline.run_launcher import LIBRARIES, ForkingRunLauncher
+from orders_pipeline.runs import prepare_dagster_home
 from orders_pipeline_tests.commands import processes_of, wait_for
 from orders_pipeline_tests.house import House
 
@@ -47,6 +51,22 @@ def test_runs_end_by_themselves_outlive_the_daemon_and_are_canceled_from_elsewhe
     assert run is not None
     house.instance.report_run_canceled(run)
     wait_for(lambda: not processes_of(mark), "every process that was started to be gone")
+
+
+def test_dagsters_configuration_follows_the_settings_until_somebody_changes_it(house: House, tmp_path: Path) -> None:
+    def written(places: int) -> str:
+        changes = {"home": tmp_path, "max_concurrent_runs": places}
+        prepare_dagster_home(replace(house.system, settings=house.system.settings.model_copy(update=changes)))
+        return config.read_text()
+
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("DAGSTER_HOME", str(tmp_path / "dagster"))
+        config = tmp_path / "dagster" / "dagster.yaml"
+        assert "max_concurrent_runs: 3\n" in written(3)
+        assert "max_concurrent_runs: 5\n" in written(5)
+        changed = config.read_text().replace("ForkingRunLauncher", "AnotherLauncher")
+        config.write_text(changed)
+        assert written(7) == changed
 
 
 def test_the_process_that_is_forked_has_nothing_of_the_product_imported() -> None:
