@@ -60,28 +60,31 @@ def now() -> float:
 @contextlib.contextmanager
 def working_on(database: Database, batch_id: str, run_id: str | None) -> Iterator[Worker]:
     """Be a worker on a batch; others see it alive until the block ends or the process does."""
-    asked = now()
-    with database.begin() as transaction:
-        worker_id = transaction.scalar("start_worker", batch_id=batch_id, run_id=run_id, lease_s=LEASE_S)
-    worker = Worker(worker_id, batch_id, asked)
-
-    def lock(session: Transaction) -> None:
-        session.rows("lock_worker", lock_class=WORKER_LOCK_CLASS, worker_id=worker_id)
-
-    def renew(session: Transaction) -> bool:
+    with contextlib.ExitStack() as sessions:
         asked = now()
-        if not session.execute("renew_lease", worker_id=worker_id, lease_s=LEASE_S):
-            worker.given_up.set()
-            return False
-        worker.leased_at = asked
-        return True
+        session = sessions.enter_context(database.session())
+        worker_id = session.scalar(
+            "start_worker", batch_id=batch_id, run_id=run_id, lease_s=LEASE_S, lock_class=WORKER_LOCK_CLASS
+        )
+        worker = Worker(worker_id, batch_id, asked)
 
-    with _kept_locked(database, lock, renew):
-        try:
-            yield worker
-        finally:
-            with database.begin() as transaction:
-                transaction.execute("end_worker", worker_id=worker_id)
+        def lock(session: Transaction) -> None:
+            session.rows("lock_worker", lock_class=WORKER_LOCK_CLASS, worker_id=worker_id)
+
+        def renew(session: Transaction) -> bool:
+            asked = now()
+            if not session.execute("renew_lease", worker_id=worker_id, lease_s=LEASE_S):
+                worker.given_up.set()
+                return False
+            worker.leased_at = asked
+            return True
+
+        with _kept_alive(database, sessions, session, lock, renew):
+            try:
+                yield worker
+            finally:
+                with database.begin() as transaction:
+                    transaction.execute("end_worker", worker_id=worker_id)
 
 
 @contextlib.contextmanager
@@ -91,8 +94,11 @@ def behind_run(database: Database, run_id: str) -> Iterator[None]:
     def lock(session: Transaction) -> None:
         session.rows("lock_run", lock_class=RUN_LOCK_CLASS, run_id=run_id)
 
-    with _kept_locked(database, lock, lambda session: bool(session.scalar("is_there"))):
-        yield
+    with contextlib.ExitStack() as sessions:
+        session = sessions.enter_context(database.session())
+        lock(session)
+        with _kept_alive(database, sessions, session, lock, lambda session: bool(session.scalar("is_there"))):
+            yield
 
 
 def runs_without_process(database: Database, run_ids: Collection[str]) -> set[str]:
@@ -103,36 +109,37 @@ def runs_without_process(database: Database, run_ids: Collection[str]) -> set[st
 
 
 @contextlib.contextmanager
-def _kept_locked(
-    database: Database, lock: Callable[[Transaction], None], beat: Callable[[Transaction], bool]
+def _kept_alive(
+    database: Database,
+    sessions: contextlib.ExitStack,
+    session: Transaction,
+    lock: Callable[[Transaction], None],
+    beat: Callable[[Transaction], bool],
 ) -> Iterator[None]:
-    """Hold a lock in a session of its own and let it beat until it says no; both go on in another when it breaks."""
+    """Let a session that holds a lock beat until it says no; lock again in another session when it breaks."""
     leaving = threading.Event()
-    with contextlib.ExitStack() as sessions:
-        session = sessions.enter_context(database.session())
-        lock(session)
 
-        def keep(session: Transaction) -> None:
-            is_broken = False
-            while not leaving.wait(HEARTBEAT_S):
-                # an unreachable database is not a reason to stop: the lease decides, in the database's own time
-                with contextlib.suppress(DatabaseError):
-                    if is_broken:
-                        sessions.close()
-                        session = sessions.enter_context(database.session())
-                        lock(session)
-                    is_broken = True
-                    if not beat(session):
-                        return
-                    is_broken = False
+    def keep(session: Transaction) -> None:
+        is_broken = False
+        while not leaving.wait(HEARTBEAT_S):
+            # an unreachable database is not a reason to stop: the lease decides, in the database's own time
+            with contextlib.suppress(DatabaseError):
+                if is_broken:
+                    sessions.close()
+                    session = sessions.enter_context(database.session())
+                    lock(session)
+                is_broken = True
+                if not beat(session):
+                    return
+                is_broken = False
 
-        heart = threading.Thread(target=keep, args=(session,), name="heartbeat", daemon=True)
-        heart.start()
-        try:
-            yield
-        finally:
-            leaving.set()
-            heart.join()
+    heart = threading.Thread(target=keep, args=(session,), name="heartbeat", daemon=True)
+    heart.start()
+    try:
+        yield
+    finally:
+        leaving.set()
+        heart.join()
 
 
 @contextlib.contextmanager

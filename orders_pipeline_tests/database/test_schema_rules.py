@@ -785,7 +785,7 @@ def test_the_name_of_a_broken_rule_is_all_that_our_error_says(desk):
     assert refusal.value.sqlstate == "23502"
     desk.batch("third")
     with pytest.raises(ConstraintViolated) as refusal, desk.database.begin() as transaction:
-        transaction.execute("start_worker", batch_id="planted", run_id=None, lease_s=1)
+        transaction.execute("start_worker", batch_id="planted", run_id=None, lease_s=1, lock_class=1)
     assert refusal.value.constraint == "workers_batch_id_fkey"
     assert str(refusal.value) == "E_CONSTRAINT: workers_batch_id_fkey"
     assert refusal.value.__cause__ is None

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -46,11 +47,6 @@ def live(desk: Desk) -> list[int]:
         return [row.worker_id for row in transaction.rows("live_workers", batch_id=desk.batch_id)]
 
 
-def long_ago(desk: Desk) -> None:
-    """Let the workers have started some time ago, so that a missing lock means something."""
-    desk.run("UPDATE workers SET started_at = started_at - interval '1 minute'")
-
-
 def cut(desk: Desk, worker: Worker) -> None:
     """End a worker's session at the server, as a restart or a broken line does."""
     (session,) = desk.run("SELECT pid FROM pg_locks WHERE classid = %s AND objid = %s", WORKER_LOCK_CLASS, worker.worker_id)
@@ -72,7 +68,6 @@ def _batch(desk):
 
 def test_a_worker_is_alive_while_it_works_and_gone_in_good_order_afterwards(desk):
     with desk.working() as worker:
-        long_ago(desk)
         assert lost(desk) == []
         assert live(desk) == [worker.worker_id]
         assert desk.locks(worker.worker_id) == 1
@@ -106,18 +101,30 @@ def test_c28_a_worker_whose_lease_ran_out_is_given_up_once(desk):
 def test_a_worker_whose_session_is_gone_is_given_up_at_once_whatever_its_lease(desk, monkeypatch):
     monkeypatch.setattr(workers, "HEARTBEAT_S", 3600.0)
     with desk.working() as worker:
-        long_ago(desk)
         cut(desk, worker)
         assert desk.value("SELECT lease_until > now() + interval '20 seconds' FROM workers")
         assert lost(desk) == [worker.worker_id]
 
 
-def test_a_worker_that_has_just_begun_is_given_the_time_to_take_its_lock(desk):
-    with desk.database.begin() as transaction:
-        worker_id = transaction.scalar("start_worker", batch_id=desk.batch_id, run_id=None, lease_s=60)
-    assert lost(desk) == []
-    long_ago(desk)
-    assert lost(desk) == [worker_id]
+def test_whoever_sees_a_worker_sees_its_lock(desk):
+    """From its first moment on: a process that is killed in its first second is given up like any other."""
+    together, ended = threading.Barrier(2), threading.Event()
+
+    def look() -> list[int]:
+        together.wait(10)
+        seen = []
+        while not ended.is_set():
+            seen += lost(desk)
+        return seen
+
+    with ThreadPoolExecutor(1) as pool:
+        looking = pool.submit(look)
+        together.wait(10)
+        for _ in range(20):
+            with desk.working():
+                pass
+        ended.set()
+        assert looking.result(10) == []
 
 
 def test_a_killed_process_is_given_up_as_soon_as_it_is_gone(desk):
@@ -125,7 +132,6 @@ def test_a_killed_process_is_given_up_as_soon_as_it_is_gone(desk):
     command = [sys.executable, "-c", BE_A_WORKER, url, desk.batch_id]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         worker_id = int(process.stdout.readline())
-        long_ago(desk)
         assert lost(desk) == []
         process.send_signal(signal.SIGKILL)
         process.wait(10)
@@ -160,7 +166,6 @@ def test_c27_a_worker_learns_that_it_was_given_up_and_does_not_come_back(desk, m
 def test_d01_a_worker_whose_session_broke_is_alive_again_at_its_next_heartbeat(desk, monkeypatch):
     monkeypatch.setattr(workers, "HEARTBEAT_S", 0.1)
     with desk.working() as worker:
-        long_ago(desk)
         for _ in range(2):
             cut(desk, worker)
             wait_until(lambda: desk.locks(worker.worker_id) == 1)
@@ -172,7 +177,6 @@ def test_d01_a_worker_whose_session_broke_is_alive_again_at_its_next_heartbeat(d
 def test_who_asks_for_lost_workers_does_not_give_itself_up(desk, monkeypatch):
     monkeypatch.setattr(workers, "HEARTBEAT_S", 3600.0)
     with desk.working() as worker:
-        long_ago(desk)
         cut(desk, worker)
         with desk.database.begin() as transaction:
             assert end_lost_workers(transaction, desk.batch_id, worker) == []

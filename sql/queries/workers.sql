@@ -4,9 +4,12 @@ SELECT set_config('tcp_keepalives_idle', '10', false), set_config('tcp_keepalive
        set_config('tcp_keepalives_count', '4', false)
 
 -- name: start_worker
--- A process begins to work on a batch.
-INSERT INTO workers (batch_id, run_id, lease_until)
-VALUES (:batch_id, :run_id, clock_timestamp() + make_interval(secs => :lease_s)) RETURNING worker_id
+-- A process begins to work on a batch; whoever sees it sees that it has its lock.
+WITH begun AS (
+    INSERT INTO workers (batch_id, run_id, lease_until)
+    VALUES (:batch_id, :run_id, clock_timestamp() + make_interval(secs => :lease_s)) RETURNING worker_id
+)
+SELECT worker_id FROM begun WHERE pg_try_advisory_lock(:lock_class, CAST(worker_id AS integer))
 
 -- name: renew_lease
 -- A worker is still there; touches nothing once it was given up.
@@ -22,10 +25,10 @@ UPDATE workers SET ended_at = now() WHERE worker_id = :worker_id AND ended_at IS
 UPDATE workers SET ended_at = now()
 WHERE batch_id = :batch_id AND ended_at IS NULL AND worker_id IS DISTINCT FROM :caller_id
   AND (lease_until < clock_timestamp()
-       OR (started_at < clock_timestamp() - interval '2 seconds' AND NOT EXISTS (
-               SELECT FROM pg_locks JOIN pg_database ON pg_database.oid = pg_locks.database
-               WHERE locktype = 'advisory' AND granted AND datname = current_database()
-                 AND classid = :lock_class AND objid = worker_id)))
+       OR NOT EXISTS (
+           SELECT FROM pg_locks JOIN pg_database ON pg_database.oid = pg_locks.database
+           WHERE locktype = 'advisory' AND granted AND datname = current_database()
+             AND classid = :lock_class AND objid = worker_id))
 RETURNING worker_id, run_id
 
 -- name: end_all_lost_workers
@@ -34,10 +37,10 @@ WITH lost AS (
     UPDATE workers SET ended_at = now()
     WHERE ended_at IS NULL
       AND (lease_until < clock_timestamp()
-           OR (started_at < clock_timestamp() - interval '2 seconds' AND NOT EXISTS (
-                   SELECT FROM pg_locks JOIN pg_database ON pg_database.oid = pg_locks.database
-                   WHERE locktype = 'advisory' AND granted AND datname = current_database()
-                     AND classid = :lock_class AND objid = worker_id)))
+           OR NOT EXISTS (
+               SELECT FROM pg_locks JOIN pg_database ON pg_database.oid = pg_locks.database
+               WHERE locktype = 'advisory' AND granted AND datname = current_database()
+                 AND classid = :lock_class AND objid = worker_id))
     RETURNING batch_id
 )
 UPDATE batches SET idle_since = now() - interval '1 day',
@@ -63,11 +66,11 @@ WHERE finished_at IS NULL AND (idle_since IS NULL) <> (batch_id IN (SELECT batch
 SELECT worker_id, run_id FROM workers WHERE batch_id = :batch_id AND ended_at IS NULL
 
 -- name: lock_worker
--- Held by a worker's session as long as the session lives; by one that broke until the server notices.
+-- In a session of a worker whose former one broke; the server may not have noticed that yet.
 SELECT pg_try_advisory_lock(:lock_class, CAST(:worker_id AS integer))
 
 -- name: lock_run
--- The same for the process behind one of Dagster's runs.
+-- Held by the session of the process behind one of Dagster's runs.
 SELECT pg_try_advisory_lock(:lock_class, hashtext(:run_id))
 
 -- name: is_there
