@@ -42,13 +42,26 @@ def seconds_of(system: System, batch_id: str, stage: str) -> float:
     return round(next((row.seconds for row in rows if row.stage == stage), 0.0), 3)
 
 
-def paused(batch: Row[Any]) -> dg.Failure:
-    """Return the failure that shows a paused batch as a failed step: running it again resumes the batch."""
+def paused(system: System, batch_id: str) -> dg.Failure:
+    """Return the failure that shows a paused batch as a failed step: running it again resumes the batch.
+
+    It names the services that are left alone, why, and when each is tried next.
+    """
+    with system.database.begin() as transaction:
+        batch = batches.get(transaction, batch_id)
+        left_alone = transaction.rows("open_breakers")
     if batch.ledgers_differ:
         how = "goes on once the charges that our ledger does not know are gone or accepted: see reconcile"
     else:
         how = "goes on by itself once the service is back; re-execute from failure to go on now"
     return dg.Failure(
         description=f"{batch.status_code}: the batch is paused, and {how}",
-        metadata={"open orders": batches.open_orders(batch), "open notifications": batches.open_notifications(batch)},
+        metadata={
+            "open orders": batches.open_orders(batch),
+            "open notifications": batches.open_notifications(batch),
+            **{
+                f"{row.service} service left alone": f"{row.reason}, next try {row.probe_at.isoformat(timespec='seconds')}"
+                for row in left_alone
+            },
+        },
     )

@@ -75,7 +75,7 @@ def settlement(context: dg.AssetExecutionContext, system: dg.ResourceParam[Syste
         batch = read_batch(system, batch_id)
         if batches.open_orders(batch) or (batches.open_notifications(batch) and NOTIFICATIONS in selected):
             reports.finish_batch(system, batch_id)
-            raise paused(read_batch(system, batch_id))
+            raise paused(system, batch_id)
 
 
 @contextlib.contextmanager

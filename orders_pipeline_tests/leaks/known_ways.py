@@ -26,7 +26,7 @@ from pydantic import BaseModel, SecretStr, ValidationError
 from requests.adapters import HTTPAdapter
 
 from orders_pipeline import clients, personal
-from orders_pipeline.assets.boundary import paused, read_batch
+from orders_pipeline.assets.boundary import paused
 from orders_pipeline.batches import Source, register_import
 from orders_pipeline.database import Database
 from orders_pipeline.errors import describe
@@ -179,7 +179,7 @@ def _failure_metadata(_: Bench, value: str) -> None:
 def _paused(bench: Bench, value: str) -> None:
     with bench.system.database.begin() as transaction:
         batch_id = register_import(transaction, "shop", Source(f"{value}.csv", sha256="0" * 64, size=1), again=False)
-    raise paused(read_batch(bench.system, batch_id))
+    raise paused(bench.system, batch_id)
 
 
 class _Service(dg.ConfigurableResource):

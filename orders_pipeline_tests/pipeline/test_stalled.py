@@ -8,7 +8,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-from dagster import DagsterRunStatus
+from dagster import DagsterEventType, DagsterRunStatus, RunsFilter
 
 from orders_pipeline import breaker, orphaned_runs, sweep
 from orders_pipeline.sensors import stalled_sensor
@@ -65,6 +65,7 @@ def test_a_batch_that_waits_for_a_service_goes_on_when_it_is_back(
     assert (summary["status"], summary["status_code"]) == ("paused", "E_PAYMENT_UNAVAILABLE")
     (left_alone,) = summary["services_left_alone"]
     assert (left_alone["service"], left_alone["code"]) == ("payment", "unavailable")
+    assert f"unavailable, next try {left_alone['next_try']}" in shown_of_failure(house, batch_id).values()
     house.rows("UPDATE service_breakers SET probe_at = now() + interval '20 seconds' WHERE opened_at IS NOT NULL")
     assert look(house) == []
     house.sandbox.change(faults="")
@@ -77,6 +78,16 @@ def test_a_batch_that_waits_for_a_service_goes_on_when_it_is_back(
     assert house.run(batch_id) is None
     check_finished(house, batch_id)
     assert house.summary(batch_id)["services_left_alone"] == []
+
+
+def shown_of_failure(house: House, batch_id: str) -> dict[str, object]:
+    """Return what the browser shows beside the failed step of a batch's newest run."""
+    (run,) = house.instance.get_runs(RunsFilter(tags={"dagster/partition": batch_id}), limit=1)
+    (failed,) = house.instance.all_logs(run.run_id, of_type=DagsterEventType.STEP_FAILURE)
+    assert failed.dagster_event is not None
+    shown = failed.dagster_event.step_failure_data.user_failure_data
+    assert shown is not None
+    return {name: value.value for name, value in shown.metadata.items()}
 
 
 def orphan(house: House, batch_id: str | None, **tags: str) -> dg.DagsterRun:
