@@ -22,6 +22,12 @@ from orders_pipeline.rejections import FileRejected
 JAPAN = ZoneInfo("Asia/Tokyo")
 FINISHED = frozenset({"completed", "completed_with_errors", "rejected", "cancelled"})
 ORDER_STATES = ("pending", "paying", "paid", "declined", "unknown", "refunded")
+PAUSES: Mapping[str, str] = {
+    "E_LEDGERS_DIFFER": "The Payment service has charges that our ledger does not know; reconcile names them.",
+    "E_PAYMENT_UNKNOWN": "It is not known yet whether some payments were charged.",
+    "E_PAYMENT_UNAVAILABLE": "The Payment service cannot be used at the moment.",
+    "E_NOTIFICATION_UNAVAILABLE": "The Notification service cannot be used at the moment.",
+}
 STAGES = ("stage", "validate", "load", "pay", "notify", "report")
 
 

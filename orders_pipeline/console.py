@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from orders_pipeline.batches import PAUSES
 from orders_pipeline.rejections import message
 
 REFRESH_S = 0.25
@@ -99,7 +100,8 @@ def show_summary(console: Console, summary: Mapping[str, Any]) -> None:
     status = summary["status"]
     console.print(f"[bold]{summary['batch_id']}[/bold]  {STATUS_WORDS.get(status, status)}")
     if summary.get("status_code"):
-        console.print(f"  why            {describe_code(summary['status_code'], summary.get('status_detail') or {})}")
+        why = describe_code(summary["status_code"], summary.get("status_detail") or {})
+        console.print(f"  why            {why}", highlight=False, soft_wrap=True)
     show_counts(console, summary)
     _show_corrections(console, summary)
     _show_settlement(console, summary)
@@ -180,7 +182,7 @@ def plain(text: str) -> str:
 
 def describe_code(code: str, detail: Mapping[str, str]) -> str:
     """Return a code with its sentence."""
-    sentence = message(code, "en", detail)
+    sentence = PAUSES.get(code) or message(code, "en", detail)
     return code if sentence == code else f"{code}: {sentence}"
 
 

@@ -50,8 +50,11 @@ def paused(system: System, batch_id: str) -> dg.Failure:
     with system.database.begin() as transaction:
         batch = batches.get(transaction, batch_id)
         left_alone = transaction.rows("open_breakers")
+        needs_a_person = any(row.needs_a_person for row in transaction.rows("unknown_payments", batch_id=batch_id))
     if batch.ledgers_differ:
         how = "goes on once the charges that our ledger does not know are gone or accepted: see reconcile"
+    elif needs_a_person:
+        how = "ends when a person has decided about the payments that nobody else can find out about: status names them"
     else:
         how = "goes on by itself once the service is back; re-execute from failure to go on now"
     return dg.Failure(

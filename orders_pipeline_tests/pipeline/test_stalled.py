@@ -10,7 +10,10 @@ import dagster as dg
 import pytest
 from dagster import DagsterEventType, DagsterRunStatus, RunsFilter
 
-from orders_pipeline import breaker, orphaned_runs, sweep
+from orders_pipeline import breaker, intake, orphaned_runs, sweep
+from orders_pipeline.assets.boundary import paused
+from orders_pipeline.clients import Profile
+from orders_pipeline.payments import settle
 from orders_pipeline.sensors import stalled_sensor
 from orders_pipeline.synthetic import write_sample
 from orders_pipeline.workers import behind_run
@@ -78,6 +81,20 @@ def test_a_batch_that_waits_for_a_service_goes_on_when_it_is_back(
     assert house.run(batch_id) is None
     check_finished(house, batch_id)
     assert house.summary(batch_id)["services_left_alone"] == []
+
+
+def test_a_batch_that_waits_for_a_person_says_so(house: House, tmp_path: Path) -> None:
+    batch_id = receive(house, tmp_path, "person")
+    for step in (intake.stage_batch, intake.validate_batch, intake.load_batch):
+        step(house.system, batch_id)
+    settle.plan_batch(house.system.database, house.system.cipher, batch_id, Profile())
+    assert "goes on by itself" in (paused(house.system, batch_id).description or "")
+    house.rows(
+        "UPDATE payments SET status = 'unknown', sent_at = now(), next_attempt_at = now() + interval '100 years' "
+        "WHERE batch_id = %s",
+        batch_id,
+    )
+    assert "when a person has decided" in (paused(house.system, batch_id).description or "")
 
 
 def shown_of_failure(house: House, batch_id: str) -> dict[str, object]:
