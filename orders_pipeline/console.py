@@ -138,7 +138,9 @@ def _show_corrections(console: Console, summary: Mapping[str, Any]) -> None:
     corrections = summary["corrections"]
     if corrections["rows_open"]:
         where = ", ".join(corrections["open_in"])
-        console.print(f"  to correct     {corrections['rows_open']:,} rows, in rejected.csv of {where}", highlight=False)
+        console.print(
+            f"  to correct     {counted(corrections['rows_open'], 'row')}, in rejected.csv of {where}", highlight=False
+        )
     elif corrections["batches"] > 1:
         console.print(f"  to correct     nothing: {corrections['batches']} files of this import complete each other")
 
@@ -167,12 +169,17 @@ def _show_settlement(console: Console, summary: Mapping[str, Any]) -> None:
         return
     rest = "".join(f", {yen[state]:,} {state}" for state in ("declined", "unknown", "refunded") if yen[state])
     refunded = summary["orders"]["refunded"]
-    rest += f"; {refunded:,} orders refunded" if refunded else ""
+    rest += f"; {counted(refunded, 'order')} refunded" if refunded else ""
     console.print(f"  yen            {yen['accepted']:,} accepted: {yen['paid']:,} paid{rest}")
     rest = "".join(f", {payments[state]:,} {state}" for state in ("declined", "unknown", "refunded") if payments[state])
     console.print(f"  payments       {payments['planned']:,} planned: {payments['succeeded']:,} succeeded{rest}")
     rest = f", {told['failed']:,} failed" if told["failed"] else ""
     console.print(f"  notifications  {told['planned']:,} planned: {told['sent']:,} sent{rest}")
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a number and what it counts: `1 order`, `1,200 orders`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def plain(text: str) -> str:

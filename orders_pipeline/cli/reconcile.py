@@ -14,6 +14,7 @@ from rich.console import Console
 from orders_pipeline.cli.answering import STOPPED, answer, answers, main, opened
 
 DAYS = 2
+SHOWN_BATCHES = 3  # by name; --json has all
 
 
 @main.command()
@@ -53,21 +54,25 @@ def reconcile(
 
 
 def _show(console: Console, result: Mapping[str, Any]) -> None:
+    from orders_pipeline.console import counted
     from orders_pipeline.reconciliation import FINDINGS
 
     payments, findings = result["payments"], result["findings"]
     console.print(
-        f"compared  {payments['here']:,} payments here with {payments['there']:,} at the service, "
+        f"compared  {counted(payments['here'], 'payment')} here with {payments['there']:,} at the service, "
         f"from {result['from']} to {result['to']}"
     )
     if payments["too_young"]:
-        console.print(f"  too young      {payments['too_young']:,} differences that may still be on their way")
+        console.print(f"  too young      {counted(payments['too_young'], 'difference')} that may still be on the way")
     if findings["healed"]:
-        console.print(f"  healed         {findings['healed']:,} payments that were unknown here")
+        console.print(f"  healed         {counted(findings['healed'], 'payment')} unknown here until now")
     if findings["gone"]:
-        console.print(f"  gone           {findings['gone']:,} differences of before")
+        console.print(f"  gone           {counted(findings['gone'], 'difference')} of before")
     if result["batches_closed"]:
-        console.print(f"  closed         {len(result['batches_closed']):,} batches")
+        closed = result["batches_closed"]
+        console.print(
+            f"  closed         {', '.join(closed) if len(closed) <= SHOWN_BATCHES else f'{len(closed):,} batches'}"
+        )
     for finding in result["open_findings"]:
         _show_finding(console, finding)
     total = sum(findings["open"].values())

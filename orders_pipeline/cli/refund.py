@@ -74,36 +74,37 @@ def _exit_status(result: Mapping[str, Any], not_final: int) -> int:
 
 
 def _show_plan(console: Console, shown: Mapping[str, Any]) -> None:
+    from orders_pipeline.console import counted
+
     plan = shown["plan"]
     orders, yen = plan["orders"], plan["amount_jpy"]
-    console.print(f"[bold]refund of {shown['batch_id']}[/bold]  {orders['chosen']:,} orders chosen")
-    console.print(
-        f"  to give back   {orders['refundable']:,} orders, {yen['refundable']:,} yen, in {plan['refunds']:,} refunds"
-    )
+    those = {name: f"{counted(orders[name], 'order')}, {yen[name]:,} yen" for name in yen}
+    console.print(f"[bold]refund of {shown['batch_id']}[/bold]  {counted(orders['chosen'], 'order')} chosen")
+    console.print(f"  to give back   {those['refundable']}, in {counted(plan['refunds'], 'refund')}")
     if orders["under_way"]:
-        console.print(
-            f"  under way      {orders['under_way']:,} orders, {yen['under_way']:,} yen: begun before, gone on with"
-        )
+        console.print(f"  under way      {those['under_way']}: begun before, gone on with")
     if orders["refunded"]:
-        console.print(f"  refunded       {orders['refunded']:,} orders, {yen['refunded']:,} yen: given back before")
+        console.print(f"  refunded       {those['refunded']}: given back before")
     if orders["not_paid"]:
         states = ", ".join(f"{count:,} {state}" for state, count in plan["not_paid"].items() if count)
-        console.print(f"  not paid       {orders['not_paid']:,} orders, {yen['not_paid']:,} yen: {states}")
+        console.print(f"  not paid       {those['not_paid']}: {states}")
     if orders["notified"]:
-        console.print(f"  corrections    for {orders['notified']:,} orders whose customers were told")
+        console.print(f"  corrections    for {counted(orders['notified'], 'order')} whose customers were told")
 
 
 def _show(console: Console, result: Mapping[str, Any]) -> None:
+    from orders_pipeline.console import counted
+
     refunds, yen, told = result["refunds"], result["amount_jpy"], result["corrections"]
     rest = "".join(f", {refunds[state]:,} {state}" for state in ("declined", "unknown") if refunds[state])
     console.print(
         f"  refunds        {refunds['planned']:,} planned: {refunds['succeeded']:,} succeeded{rest}; "
-        f"{yen['succeeded']:,} yen given back"
+        f"{yen['succeeded']:,} yen given back in all"
     )
     failed = f", {told['failed']:,} failed" if told["failed"] else ""
     console.print(f"  corrections    {told['planned']:,} planned: {told['sent']:,} sent{failed}")
     for each in result["not_refunded"][:LISTED]:
-        which = f"{len(each['orders']):,} orders" if len(each["orders"]) > 3 else ", ".join(each["orders"])
+        which = counted(len(each["orders"]), "order") if len(each["orders"]) > 3 else ", ".join(each["orders"])
         how = f"; decide with: orders-pipeline resolve {each['refund_id']}" if each["needs_a_person"] else ""
         console.print(
             f"  {each['status']:<14} {each['amount_jpy']:,} yen of {which} ({each['code'] or 'not tried yet'}){how}",

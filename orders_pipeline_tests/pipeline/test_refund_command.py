@@ -158,7 +158,7 @@ def test_a_plan_is_shown_and_nothing_happens(house: House, batch: Callable[..., 
     theirs = house.sandbox.ledger(batch_id)
     plan = answer(batch_id, "--order", "R-0", "--plan")
     assert plan["plan"]["amount_jpy"]["refundable"] == 1000
-    assert "1 orders, 1,000 yen, in 1 refunds" in refund(batch_id, "--order", "R-0", "--plan").stdout
+    assert "1 order, 1,000 yen, in 1 refund" in refund(batch_id, "--order", "R-0", "--plan").stdout
     assert house.sandbox.ledger(batch_id) == theirs
     assert house.rows("SELECT count(*) FROM refunds WHERE batch_id = %s", batch_id) == [(0,)]
 
@@ -203,7 +203,7 @@ def test_at_a_terminal_it_is_asked_for(house: House, batch: Callable[..., str], 
     for each in (ours, theirs):
         os.close(each)
     assert ended.returncode == status, ended.stderr
-    assert "to give back   3 orders, 3,003 yen, in 1 refunds" in ended.stdout
+    assert "to give back   3 orders, 3,003 yen, in 1 refund" in ended.stdout
     assert refunds_at_service(house, batch_id) == (1 if said == "y" else 0)
 
 
