@@ -116,4 +116,5 @@ def run_batch(system: System, instance: dg.DagsterInstance, batch_id: str) -> st
     if result.success:
         return None
     reasons = [event.step_failure_data.user_failure_data for event in result.all_events if event.is_step_failure]
-    return next((reason.description for reason in reasons if reason and reason.description), "E_RUN: the run failed")
+    described = (reason.description for reason in reasons if reason and reason.description)
+    return next(described, "E_STOPPED: the run was stopped before its end")
