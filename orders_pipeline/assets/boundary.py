@@ -42,6 +42,12 @@ def seconds_of(system: System, batch_id: str, stage: str) -> float:
     return round(next((row.seconds for row in rows if row.stage == stage), 0.0), 3)
 
 
+def pause(context: dg.AssetExecutionContext, system: System) -> dg.Failure:
+    """Return the failure that pauses the batch of a run, which Dagster does not try again: it is too early."""
+    context.instance.add_run_tags(context.run.run_id, {"dagster/max_retries": "0"})
+    return paused(system, context.partition_key)
+
+
 def paused(system: System, batch_id: str) -> dg.Failure:
     """Return the failure that shows a paused batch as a failed step: running it again resumes the batch.
 

@@ -7,7 +7,7 @@ from typing import Any
 import dagster as dg
 
 from orders_pipeline import reconciliation, reports
-from orders_pipeline.assets.boundary import GROUP, paused, safe_errors
+from orders_pipeline.assets.boundary import GROUP, pause, safe_errors
 from orders_pipeline.assets.settlement import NOTIFICATIONS
 from orders_pipeline.partitions import batch_partitions
 from orders_pipeline.payments.gateway import ListFailed
@@ -21,7 +21,7 @@ def batch_report(context: dg.AssetExecutionContext, system: dg.ResourceParam[Sys
     with safe_errors(system):
         result = reports.finish_batch(system, context.partition_key)
         if result["status"] == "paused":
-            raise paused(system, context.partition_key)
+            raise pause(context, system)
         if system.payments.capabilities.can_list:
             with contextlib.suppress(ListFailed):  # the nightly comparison closes the batch then
                 reconciliation.reconcile(system, context.partition_key, None, None)

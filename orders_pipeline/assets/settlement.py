@@ -12,7 +12,7 @@ import dagster as dg
 from orders_pipeline import batches, checks, reports
 from orders_pipeline.assets.boundary import (
     GROUP,
-    paused,
+    pause,
     read_batch,
     safe_errors,
     seconds_of,
@@ -75,7 +75,7 @@ def settlement(context: dg.AssetExecutionContext, system: dg.ResourceParam[Syste
         batch = read_batch(system, batch_id)
         if batches.open_orders(batch) or (batches.open_notifications(batch) and NOTIFICATIONS in selected):
             reports.finish_batch(system, batch_id)
-            raise paused(system, batch_id)
+            raise pause(context, system)
 
 
 @contextlib.contextmanager
