@@ -124,13 +124,18 @@ def show_summary(console: Console, summary: Mapping[str, Any]) -> None:
 def _show_open_refunds(console: Console, summary: Mapping[str, Any]) -> None:
     """Print what was begun to be given back and is not settled, and how to go on with it."""
     for each in summary["open_refunds"]:
-        what = f"  refund open    {each['amount_jpy']:,} yen since {each['since']} ({each['code'] or 'not tried yet'})"
+        what = f"  refund open    {each['amount_jpy']:,} yen since {each['since']} ({refund_words(each)})"
         how = (
             f"decide with: orders-pipeline resolve {each['refund_id']}"
             if each["needs_a_person"]
             else f"go on with: orders-pipeline refund {summary['batch_id']} --order {each['orders'][0]}"
         )
         console.print(f"{what}; {how}", soft_wrap=True, highlight=False)
+
+
+def refund_words(refund: Mapping[str, Any]) -> str:
+    """Return why a refund is not settled: its code, or what its state says; one that was sent may have been made."""
+    return refund["code"] or ("not tried yet" if refund["status"] == "planned" else "sent, not answered yet")
 
 
 def _show_corrections(console: Console, summary: Mapping[str, Any]) -> None:

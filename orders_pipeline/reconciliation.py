@@ -86,7 +86,8 @@ class Reconciled:
     gone: int
     healed: int
     closed: Sequence[str]  # batches that got a closing record
-    open: Mapping[str, int]  # open findings by code
+    open: Mapping[str, int]  # open findings by code, but for those that somebody answers for
+    accepted: int  # these
     findings: Sequence[Mapping[str, Any]]  # the oldest of them
 
     def as_dict(self) -> dict[str, Any]:
@@ -96,7 +97,8 @@ class Reconciled:
             "from": self.scope.covered_from.isoformat(timespec="seconds"),
             "to": self.scope.covered_to.isoformat(timespec="seconds"),
             "payments": {"here": self.here, "there": self.there, "too_young": self.young},
-            "findings": {"open": dict(self.open), "new": self.new, "gone": self.gone, "healed": self.healed},
+            "findings": {"open": dict(self.open), "accepted": self.accepted}
+            | {"new": self.new, "gone": self.gone, "healed": self.healed},
             "batches_closed": list(self.closed),
             "open_findings": [dict(finding) for finding in self.findings],
         }
@@ -162,7 +164,8 @@ def _result(session: Transaction, scope: Scope, came_to: Mapping[str, Any]) -> R
         here=counts.here,
         there=counts.there,
         young=counts.young,
-        open={row.code: row.findings for row in by_code},
+        open={row.code: row.open for row in by_code if row.open},
+        accepted=sum(row.accepted for row in by_code),
         findings=open_findings(session, scope.batch_id),
         **came_to,
     )

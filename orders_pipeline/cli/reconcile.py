@@ -77,7 +77,8 @@ def _show(console: Console, result: Mapping[str, Any]) -> None:
         _show_finding(console, finding)
     total = sum(findings["open"].values())
     if not total:
-        console.print("the ledgers agree: nothing is open")
+        accepted = f"; {counted(findings['accepted'], 'difference')} accepted" if findings["accepted"] else ""
+        console.print(f"the ledgers agree: nothing is open{accepted}")
         return
     for code, count in findings["open"].items():
         console.print(f"  {count:>7,} x {code}: {FINDINGS[code]}")

@@ -93,7 +93,7 @@ def _show_plan(console: Console, shown: Mapping[str, Any]) -> None:
 
 
 def _show(console: Console, result: Mapping[str, Any]) -> None:
-    from orders_pipeline.console import counted
+    from orders_pipeline.console import counted, refund_words
 
     refunds, yen, told = result["refunds"], result["amount_jpy"], result["corrections"]
     rest = "".join(f", {refunds[state]:,} {state}" for state in ("declined", "unknown") if refunds[state])
@@ -107,6 +107,6 @@ def _show(console: Console, result: Mapping[str, Any]) -> None:
         which = counted(len(each["orders"]), "order") if len(each["orders"]) > 3 else ", ".join(each["orders"])
         how = f"; decide with: orders-pipeline resolve {each['refund_id']}" if each["needs_a_person"] else ""
         console.print(
-            f"  {each['status']:<14} {each['amount_jpy']:,} yen of {which} ({each['code'] or 'not tried yet'}){how}",
+            f"  {each['status']:<14} {each['amount_jpy']:,} yen of {which} ({refund_words(each)}){how}",
             soft_wrap=True,
         )

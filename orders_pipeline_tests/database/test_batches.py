@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
+from types import SimpleNamespace
 
 import pytest
 
@@ -226,3 +227,8 @@ def test_a_summary_counts_rows_and_yen_from_the_tables(desk):
     assert shown["orders"] == {"pending": 0, "paying": 0, "paid": 1, "declined": 1, "unknown": 1, "refunded": 0}
     assert shown["amount_jpy"] == {"accepted": None, "paid": 5, "declined": 7, "unknown": 9, "refunded": 0}
     assert shown["seconds"]["pay"] == shown["seconds"]["total"] == 1.235
+
+
+def test_the_seconds_worked_so_far_count_once_what_is_done_at_the_same_time():
+    spent = {"stage": 1.0, "load": 2.0, "pay": 40.0, "notify": 46.0}
+    assert batches.elapsed(SimpleNamespace(finished_at=None), spent) == 49.0  # type: ignore[arg-type]

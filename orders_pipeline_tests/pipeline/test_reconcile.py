@@ -124,7 +124,7 @@ def test_the_command_names_each_difference_and_ends_with_1_while_one_is_open(hou
     )
     found = answer(batch_id)
     (finding,) = found["open_findings"]
-    assert found["findings"] == {"open": {"C_STATE_DIFFERS": 1}, "new": 0, "gone": 0, "healed": 0}
+    assert found["findings"] == {"open": {"C_STATE_DIFFERS": 1}, "accepted": 0, "new": 0, "gone": 0, "healed": 0}
     assert (finding["payment_id"], finding["service_payment_id"], finding["batch_id"]) == (payment_id, charge_id, batch_id)
     assert (finding["ours"], finding["theirs"]) == (
         {"amount": yen, "status": "succeeded"},
@@ -222,6 +222,8 @@ def test_d14_after_a_restore_nothing_is_paid_again_until_a_person_answers_for_it
         assert said.exit_code == 0, said.output
     shown = answer("--days", "1")["open_findings"]
     assert {json.dumps(each["accepted"]) for each in shown} == {'{"by": "ops", "why": "given back by hand"}'}
+    agreed = reconcile("--days", "1")
+    assert (agreed.exit_code, "nothing is open; " in agreed.output, " accepted\n" in agreed.output) == (0, True, True)
     assert house.run(batch_id) is None
     assert house.summary(batch_id)["status"] == "completed"
 

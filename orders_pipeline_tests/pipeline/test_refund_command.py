@@ -278,6 +278,10 @@ def test_c12_to_c16_a_refund_that_is_killed_is_gone_on_with_and_gives_back_once(
     os.killpg(process.pid, signal.SIGKILL)
     end(process)
     assert 3 <= refunds_at_service(house, batch_id) < 12
+    assert (
+        "(sent, not answered yet); go on with: orders-pipeline refund"
+        in CliRunner().invoke(main, ["status", batch_id]).output
+    )
     planned = house.rows("SELECT refund_id FROM refunds WHERE batch_id = %s ORDER BY 1", batch_id)
     house.sandbox.change(latency_ms=0)
     result = answer(batch_id, *SAID)
@@ -309,6 +313,20 @@ def test_what_became_of_a_refund_is_said_by_a_person_where_nobody_else_can_know(
     )
     assert answer(batch_id, "--order", "R-1", *SAID)["corrections"] == {"planned": 1, "sent": 1, "failed": 0}
     assert check_refunds(house, batch_id)["open_refunds"] == []
+
+
+@pytest.mark.parametrize(
+    "said", [(), ("--paid", "pay-1", "--not-paid"), ("--not-paid", "--refunded", "ref-1"), ("--paid", "")]
+)
+def test_a_decision_is_one_and_whole(said: tuple[str, ...]) -> None:
+    result = resolve("00000000-0000-4000-8000-000000000000", *said)
+    assert (result.exit_code, "say one of" in result.output) == (2, True)
+
+
+@pytest.mark.parametrize("said", [("--paid", "pay-1"), ("--not-paid",), ("--refunded", "ref-1"), ("--not-refunded",)])
+def test_a_decision_is_about_what_there_is(said: tuple[str, ...]) -> None:
+    result = resolve("00000000-0000-4000-8000-000000000000", *said)
+    assert (result.exit_code, "E_NOT_RESOLVABLE: there is no such" in result.output) == (1, True)
 
 
 def test_two_commands_at_once_give_back_once(house: House, batch: Callable[..., str]) -> None:

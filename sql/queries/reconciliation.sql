@@ -238,8 +238,8 @@ WHERE closed_at IS NULL AND (CAST(:batch_id AS text) IS NULL OR batch_id = :batc
 ORDER BY first_seen_at, finding_id LIMIT :limit
 
 -- name: count_open_findings
--- How many of each code are open.
-SELECT code, count(*) AS findings FROM reconciliation_findings
+-- How many of each code nobody has answered for, and how many somebody has.
+SELECT code, count(*) FILTER (WHERE accepted_at IS NULL) AS open, count(accepted_at) AS accepted FROM reconciliation_findings
 WHERE closed_at IS NULL AND (CAST(:batch_id AS text) IS NULL OR batch_id = :batch_id)
 GROUP BY code ORDER BY code
 
