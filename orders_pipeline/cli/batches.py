@@ -85,7 +85,7 @@ def resume(batch_id: str, *, as_json: bool) -> None:
 
 @main.command()
 @click.argument("batch_id", metavar="[BATCH]", required=False)
-@click.option("--limit", default=20, show_default=True, help="How many batches to list.")
+@click.option("--limit", default=20, show_default=True, type=click.IntRange(min=1), help="How many batches to list.")
 @answers
 def status(batch_id: str | None, limit: int, *, as_json: bool) -> None:
     """Show one batch, or the newest ones."""

@@ -172,7 +172,7 @@ def explain(reference: str, *, as_json: bool) -> None:
 @click.option("--port", default=8080, show_default=True, type=click.IntRange(0, 65535))
 @click.option("--ledger", type=click.Path(dir_okay=False, path_type=Path), help="Keep the ledger in this file.")
 @click.option("--token", help="Demand this bearer token.")
-@click.option("--latency-ms", default=0.0, show_default=True, help="How long each call takes.")
+@click.option("--latency-ms", default=0.0, show_default=True, type=click.FloatRange(min=0), help="How long each call takes.")
 @click.option("--bulk", is_flag=True, help="Take up to 100 notifications in one call.")
 @click.option("--faults", default="", help="What goes wrong, like decline=0.02,reset_after=0.05,seed=7.")
 @answers
@@ -180,9 +180,16 @@ def sandbox(
     port: int, ledger: Path | None, token: str | None, latency_ms: float, faults: str, *, bulk: bool, as_json: bool
 ) -> None:
     """Run the Payment and Notification services to build and test against."""
-    from orders_pipeline.sandbox import SandboxServer
+    from pydantic import ValidationError
 
-    server = SandboxServer(ledger, port=port, token=token, latency_ms=latency_ms, faults=faults, bulk=bulk)
+    from orders_pipeline.sandbox import SandboxServer
+    from orders_pipeline.sandbox.faults import Faults
+
+    try:
+        server = SandboxServer(ledger, port=port, token=token, latency_ms=latency_ms, faults=faults, bulk=bulk)
+    except ValidationError:
+        names = ", ".join(Faults.model_fields)
+        raise click.UsageError(f"--faults is name=value,name=value with rates of 1 in all at most, of: {names}") from None
     server.start()
     answer({"url": server.url}, lambda console, each: console.print(f"{each['url']}  (Ctrl-C stops)"), as_json=as_json)
     _wait_for_the_end()

@@ -414,3 +414,13 @@ def test_everything_of_a_bad_day_is_told_in_words(house: House, tmp_path: Path) 
     assert ended.returncode == 3
     assert ended.stderr == ""
     assert "R_AMOUNT_FORMAT" in ended.stdout
+
+
+@pytest.mark.parametrize("faults", ["bogus=1", "decline=2", "decline", "decline=0.6,reset_after=0.6,empty=0.6"])
+def test_faults_that_there_are_not_are_answered_with_those_that_there_are(cli: Cli, faults: str) -> None:
+    result = cli("sandbox", "--port", "0", "--faults", faults)
+    assert (result.exit_code, "reset_after" in result.stderr, "Traceback" in result.output) == (2, True, False)
+
+
+def test_no_batches_are_not_asked_for(cli: Cli) -> None:
+    assert cli("status", "--limit", "0").exit_code == 2
