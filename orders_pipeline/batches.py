@@ -27,6 +27,7 @@ PAUSES: Mapping[str, str] = {
     "E_PAYMENT_UNKNOWN": "It is not known yet whether some payments were charged.",
     "E_PAYMENT_UNAVAILABLE": "The Payment service cannot be used at the moment.",
     "E_NOTIFICATION_UNAVAILABLE": "The Notification service cannot be used at the moment.",
+    "E_REFUNDS_OPEN": "Some refunds, or the corrections that follow them, are not through yet.",
 }
 STAGES = ("stage", "validate", "load", "pay", "notify", "report")
 

@@ -112,7 +112,7 @@ def show_summary(console: Console, summary: Mapping[str, Any]) -> None:
         console.print(
             f"  unknown        {each['amount_jpy']:,} yen since {each['since']} ({each['code']}); {how} {each['payment_id']}"
         )
-    _show_open_refunds(console, summary)
+    _show_refunds(console, summary)
     seconds = summary["seconds"]
     spent = ", ".join(f"{STAGE_WORDS[stage]} {seconds[stage]:.1f}" for stage in STAGE_WORDS if seconds.get(stage))
     console.print(f"  seconds        {spent or 'none yet'}; {seconds['total']:.1f} in all")
@@ -121,14 +121,21 @@ def show_summary(console: Console, summary: Mapping[str, Any]) -> None:
         console.print(f"  {name:<14} orders-pipeline {command} {summary['batch_id']}", soft_wrap=True, highlight=False)
 
 
-def _show_open_refunds(console: Console, summary: Mapping[str, Any]) -> None:
-    """Print what was begun to be given back and is not settled, and how to go on with it."""
+def _show_refunds(console: Console, summary: Mapping[str, Any]) -> None:
+    """Print what was given back, what of it is open, and how to go on with that."""
+    refunds, told = summary["refunds"], summary["refunds"]["corrections"]
+    if refunds["planned"]:
+        rest = "".join(f", {refunds[state]:,} {state}" for state in ("declined", "open") if refunds[state])
+        console.print(f"  refunds        {refunds['planned']:,} planned: {refunds['succeeded']:,} succeeded{rest}")
+    if told["planned"]:
+        rest = "".join(f", {told[state]:,} {state}" for state in ("failed", "open") if told[state])
+        console.print(f"    corrections  {told['planned']:,} planned: {told['sent']:,} sent{rest}")
     for each in summary["open_refunds"]:
         what = f"  refund open    {each['amount_jpy']:,} yen since {each['since']} ({refund_words(each)})"
         how = (
             f"decide with: orders-pipeline resolve {each['refund_id']}"
             if each["needs_a_person"]
-            else f"go on with: orders-pipeline refund {summary['batch_id']} --order {each['orders'][0]}"
+            else f"goes on by itself; at once with: orders-pipeline resume {summary['batch_id']}"
         )
         console.print(f"{what}; {how}", soft_wrap=True, highlight=False)
 

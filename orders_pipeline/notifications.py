@@ -67,53 +67,28 @@ def plan_batch(database: Database, cipher: Cipher, batch_id: str, profile: Profi
     with database.begin() as transaction:
         transaction.row("lock_batch", batch_id=batch_id)
         rows = transaction.rows("orders_to_notify", batch_id=batch_id)
-        members = _plan(transaction, cipher, batch_id, profile, "result", rows)
-        if members:
+        groups: defaultdict[tuple[object, ...], list[int]] = defaultdict(list)
+        for row in rows:
+            opened = personal.reveal(cipher, batch_id, row.import_row_number, row.personal)
+            address = opened[ADDRESS_COLUMN[row.notify_channel]]
+            alone = row.order_id if profile.notifications == "per_order" else None
+            groups[row.customer_code, row.notify_channel, address, alone].append(row.order_id)
+        recording.read_personal(transaction, "to plan notifications", batch_id, len(rows))
+        planned = [(str(uuid.uuid4()), key, order_ids) for key, order_ids in groups.items()]
+        if planned:
+            transaction.execute(
+                "insert_notifications",
+                batch_id=batch_id,
+                notification_ids=[notification_id for notification_id, _, _ in planned],
+                customer_codes=[key[0] for _, key, _ in planned],
+                channels=[key[1] for _, key, _ in planned],
+            )
             transaction.execute(
                 "insert_notification_orders",
-                notification_ids=[notification_id for notification_id, _ in members],
-                order_ids=[order_id for _, order_id in members],
+                notification_ids=[notification_id for notification_id, _, order_ids in planned for _ in order_ids],
+                order_ids=[order_id for _, _, order_ids in planned for order_id in order_ids],
             )
-    return len({notification_id for notification_id, _ in members})
-
-
-def plan_corrections(database: Database, cipher: Cipher, batch_id: str, profile: Profile) -> int:
-    """Write down the corrections for refunded orders whose customers know them as paid, and return their number."""
-    with database.begin() as transaction:
-        transaction.row("lock_batch", batch_id=batch_id)
-        rows = transaction.rows("orders_to_correct", batch_id=batch_id)
-        members = _plan(transaction, cipher, batch_id, profile, "correction", rows)
-        if members:
-            transaction.execute(
-                "set_corrections",
-                notification_ids=[notification_id for notification_id, _ in members],
-                order_ids=[order_id for _, order_id in members],
-            )
-    return len({notification_id for notification_id, _ in members})
-
-
-def _plan(
-    transaction: Transaction, cipher: Cipher, batch_id: str, profile: Profile, kind: Kind, rows: Sequence[Row[Any]]
-) -> list[tuple[str, int]]:
-    """Write down who is told and return which notification each order is in."""
-    groups: defaultdict[tuple[object, ...], list[int]] = defaultdict(list)
-    for row in rows:
-        opened = personal.reveal(cipher, batch_id, row.import_row_number, row.personal)
-        address = opened[ADDRESS_COLUMN[row.notify_channel]]
-        alone = row.order_id if profile.notifications == "per_order" else None
-        groups[row.customer_code, row.notify_channel, address, alone].append(row.order_id)
-    recording.read_personal(transaction, "to plan notifications", batch_id, len(rows))
-    planned = [(str(uuid.uuid4()), key, order_ids) for key, order_ids in groups.items()]
-    if planned:
-        transaction.execute(
-            "insert_notifications",
-            batch_id=batch_id,
-            kind=kind,
-            notification_ids=[notification_id for notification_id, _, _ in planned],
-            customer_codes=[key[0] for _, key, _ in planned],
-            channels=[key[1] for _, key, _ in planned],
-        )
-    return [(notification_id, order_id) for notification_id, _, ids in planned for order_id in ids]
+    return len(planned)
 
 
 def make_ready(transaction: Transaction, payment_ids: Sequence[str]) -> None:

@@ -89,6 +89,7 @@ def _whole_summary(system: System, transaction: Transaction, batch_id: str) -> d
             | {"since": each.sent_at.isoformat(timespec="seconds"), "needs_a_person": each.needs_a_person}
             for each in transaction.rows("unknown_payments", batch_id=batch_id)
         ],
+        "refunds": _refunds(transaction, batch_id),
         "open_refunds": [
             {"refund_id": str(each.refund_id), "status": each.status, "amount_jpy": each.amount}
             | {"code": each.outcome_code, "orders": list(each.refs), "needs_a_person": each.needs_a_person}
@@ -96,6 +97,11 @@ def _whole_summary(system: System, transaction: Transaction, batch_id: str) -> d
             for each in transaction.rows("unsettled_refunds", batch_id=batch_id)
         ],
     }
+
+
+def is_giving_back(summary: Mapping[str, Any]) -> bool:
+    """Tell from a batch's summary whether some of its refunds, or the corrections that follow them, are open."""
+    return bool(summary["refunds"]["open"] or summary["refunds"]["corrections"]["open"])
 
 
 def progress(system: System, batch_id: str) -> dict[str, Any]:
@@ -156,6 +162,13 @@ def _summary(system: System, transaction: Transaction, row: Row[Any]) -> dict[st
         if system.storage.head(key) is not None or name == "result"
     }
     return batches.summary(row, codes, seconds, artifacts)
+
+
+def _refunds(transaction: Transaction, batch_id: str) -> dict[str, Any]:
+    totals = transaction.rows("refund_totals", batch_id=batch_id)[0]
+    return {state: getattr(totals, state) for state in ("planned", "succeeded", "declined", "open")} | {
+        "corrections": {state: getattr(totals, f"corrections_{state}") for state in ("planned", "sent", "failed", "open")}
+    }
 
 
 def _write_reports(

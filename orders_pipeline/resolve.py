@@ -52,10 +52,10 @@ def resolve_payment(database: Database, payment_id: str, decision: Decision) -> 
     return str(payment.batch_id)
 
 
-def resolve_refund(database: Database, refund_id: str, decision: Decision) -> Row[Any]:
-    """Write a person's decision about a refund down and return its `batch_id` and one `ref`; raise NotResolvable.
+def resolve_refund(database: Database, refund_id: str, decision: Decision) -> str:
+    """Write a person's decision about a refund down and return its batch; raise NotResolvable.
 
-    A refund that was not made is planned again; one that was has refunded its orders, and its customers may be told.
+    A refund that was not made is planned again; one that was has refunded its orders, and its customers are corrected.
     """
     with _undecided(database, "refund", refund_id) as (transaction, refund):
         refund_id = str(refund.refund_id)
@@ -65,7 +65,7 @@ def resolve_refund(database: Database, refund_id: str, decision: Decision) -> Ro
             transaction.execute("resolve_as_refunded", refund_id=refund_id, service_refund_id=decision.service_id)
             follow_refunds(transaction, [refund_id])
         _note(transaction, decision, "not_refunded" if decision.service_id is None else "refunded", refund_id=refund_id)
-    return refund
+    return str(refund.batch_id)
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""The sweep: unfinished batches that nobody works on and that could go on now.
+"""The sweep: batches that nobody works on and that could go on now: unfinished ones, and what was begun to be given back.
 
 What a process or host that vanished left behind, and what was paused while a service was away. Asking for runs, and
 putting Dagster's own records right, belongs in `sensors.py`; taking over claims is done by whoever works on the batch.
@@ -29,8 +29,11 @@ def stalled_batches(database: Database) -> list[Row[Any]]:
     with database.begin() as transaction:
         transaction.execute("end_all_lost_workers", lock_class=WORKER_LOCK_CLASS)
         transaction.execute("note_idle_batches", lock_class=BATCH_LOCK_CLASS)
-        found = transaction.rows("stalled_batches", patience_s=PATIENCE_S, longest_s=LONGEST_S, limit=MOST)
-        return _with_open_doors(transaction, found)
+        bounds = {"patience_s": PATIENCE_S, "longest_s": LONGEST_S, "limit": MOST}
+        found = transaction.rows("stalled_batches", **bounds)
+        known = {row.batch_id for row in found}
+        giving_back = [row for row in transaction.rows("batches_giving_back", **bounds) if row.batch_id not in known]
+        return _with_open_doors(transaction, [*found, *giving_back])
 
 
 def _with_open_doors(transaction: Transaction, found: Sequence[Row[Any]]) -> list[Row[Any]]:

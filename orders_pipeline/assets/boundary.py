@@ -56,15 +56,19 @@ def paused(system: System, batch_id: str) -> dg.Failure:
     with system.database.begin() as transaction:
         batch = batches.get(transaction, batch_id)
         left_alone = transaction.rows("open_breakers")
-        needs_a_person = any(row.needs_a_person for row in transaction.rows("unknown_payments", batch_id=batch_id))
+        payments = transaction.rows("unknown_payments", batch_id=batch_id)
+        refunds = transaction.rows("unsettled_refunds", batch_id=batch_id)
+        needs_a_person = any(row.needs_a_person for row in (*payments, *refunds))
     if batch.ledgers_differ:
         how = "goes on once the charges that our ledger does not know are gone or accepted: see reconcile"
     elif needs_a_person:
-        how = "ends when a person has decided about the payments that nobody else can find out about: status names them"
+        how = "ends when a person has decided about what nobody else can find out about: status names it"
     else:
         how = "goes on by itself once the service is back; re-execute from failure to go on now"
     return dg.Failure(
-        description=f"{batch.status_code}: the batch is paused, and {how}",
+        description=f"{batch.status_code}: the batch is paused, and {how}"
+        if batch.finished_at is None
+        else f"E_REFUNDS_OPEN: not all was given back, or not all customers are corrected; it {how}",
         metadata={
             "open orders": batches.open_orders(batch),
             "open notifications": batches.open_notifications(batch),

@@ -25,6 +25,8 @@ def batch_report(context: dg.AssetExecutionContext, system: dg.ResourceParam[Sys
         if system.payments.capabilities.can_list:
             with contextlib.suppress(ListFailed):  # the nightly comparison closes the batch then
                 reconciliation.reconcile(system, context.partition_key, None, None)
+        if reports.is_giving_back(result):
+            raise pause(context, system)
         return dg.MaterializeResult(
             metadata={
                 "batch status": result["status"],

@@ -19,6 +19,7 @@ from orders_pipeline.assets.boundary import (
 )
 from orders_pipeline.database import DatabaseError
 from orders_pipeline.partitions import batch_partitions
+from orders_pipeline.refunds import giving_back
 from orders_pipeline.settlement import settling
 from orders_pipeline.system import System
 
@@ -53,6 +54,8 @@ PROGRESS_S = 10.0
 def settlement(context: dg.AssetExecutionContext, system: dg.ResourceParam[System]) -> Iterator[dg.MaterializeResult]:
     """Drain the payment and the notification ledger of a batch."""
     batch_id, selected = context.partition_key, context.selected_asset_keys
+    with safe_errors(system):
+        giving_back.go_on(system, batch_id)
     with (
         safe_errors(system),
         settling(system, batch_id, context.run.run_id) as work,

@@ -40,10 +40,10 @@ def run(system: System, batch_id: str, *, as_json: bool) -> dict[str, Any]:
 
 def finish(summary: dict[str, Any], *, as_json: bool) -> None:
     """Show what a batch came to, and exit as it went."""
-    from orders_pipeline import console
+    from orders_pipeline import console, reports
 
     answer(summary, console.show_summary, as_json=as_json)
-    status = EXIT_STATUS.get(summary["status"], STOPPED)
+    status = STOPPED if reports.is_giving_back(summary) else EXIT_STATUS.get(summary["status"], STOPPED)
     if status == STOPPED and not as_json:
         words.print(f"go on with: orders-pipeline resume {summary['batch_id']}")
     sys.exit(status)
@@ -77,7 +77,7 @@ def resume(batch_id: str, *, as_json: bool) -> None:
 
     with opened() as system:
         summary = reports.summarise(system, batch_id)
-        if summary["status"] not in EXIT_STATUS:
+        if summary["status"] not in EXIT_STATUS or reports.is_giving_back(summary):
             settlement.hurry(system)
             summary = run(system, batch_id, as_json=as_json)
     finish(summary, as_json=as_json)

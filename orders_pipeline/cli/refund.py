@@ -25,9 +25,10 @@ LISTED = 20  # refunds that did not go through; --json has all
 @click.option("--yes", is_flag=True, help="Do not ask; needed without a terminal.")
 @answers
 def refund(batch_id: str, refs: tuple[str, ...], why: str, who: str, *, plan_only: bool, yes: bool, as_json: bool) -> None:
-    """Give back what was paid for a batch, or for some of its orders; again: go on where it stopped.
+    """Give back what was paid for a batch, or for some of its orders.
 
-    Exit status 1: something is open, run it again; 3: a refund was declined or a customer could not be told.
+    What is left open goes on by itself, or at once when this is run again. Exit status 1: something is open; 3: a refund was
+    declined or a customer could not be told.
     """
     why, who = why.strip(), who.strip()
     if not plan_only:

@@ -40,13 +40,10 @@ def resolve(
     with opened() as system:
         if words[0] in ("paid", "not_paid"):
             kind, batch_id = "payment_id", resolve_payment(system.database, resolved_id, decision)
-            then = f"resume {batch_id}"
         else:
-            refund = resolve_refund(system.database, resolved_id, decision)
-            kind, batch_id = "refund_id", refund.batch_id
-            then = f"refund {batch_id} --order {refund.ref}"
+            kind, batch_id = "refund_id", resolve_refund(system.database, resolved_id, decision)
     answer(
         {kind: resolved_id, "batch_id": batch_id, "decision": words[0]},
-        lambda console, _: console.print(f"written down; go on with: orders-pipeline {then}", soft_wrap=True),
+        lambda console, _: console.print(f"written down; go on with: orders-pipeline resume {batch_id}", soft_wrap=True),
         as_json=as_json,
     )

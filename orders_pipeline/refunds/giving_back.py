@@ -1,6 +1,7 @@
 """Giving back: a plan is carried out, customers who were told otherwise are corrected, and it is said what came of it.
 
-Carrying out the same orders again goes on with what is open and sends nothing twice.
+A plan that is written down was asked for: whoever works on the batch next goes on with what is open of it, and sends
+nothing twice.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
-from orders_pipeline import notifications, settlement
+from orders_pipeline import batches, notifications, settlement
 from orders_pipeline.clients import Profile
 from orders_pipeline.database import Database
 from orders_pipeline.drain import drain, one_by_one
@@ -36,6 +37,19 @@ def carry_out(system: System, plan: RefundPlan, *, requested_by: str, reason: st
     return _result(system.database, plan, refund_ids)
 
 
+def go_on(system: System, batch_id: str) -> None:
+    """Go on with a batch's refunds that were asked for, and with corrections that were not sent, where some are open."""
+    with system.database.begin() as transaction:
+        if not transaction.scalar("is_giving_back", batch_id=batch_id):
+            return
+        client_code = batches.get(transaction, batch_id).client_code
+        refunds = transaction.rows("unsettled_refunds", batch_id=batch_id)
+    profile = system.clients.profile(client_code)
+    with working_on(system.database, batch_id, None) as worker:
+        give_back(system, worker, [str(each.refund_id) for each in refunds])
+        _correct(system, worker, profile)
+
+
 def give_back(system: System, worker: Worker, refund_ids: Sequence[str]) -> None:
     """Drain refunds; returns when none is left to try now."""
     ledger = RefundLedger(system.database, worker, refund_ids)
@@ -49,7 +63,6 @@ def give_back(system: System, worker: Worker, refund_ids: Sequence[str]) -> None
 
 
 def _correct(system: System, worker: Worker, profile: Profile) -> None:
-    notifications.plan_corrections(system.database, system.cipher, worker.batch_id, profile)
     notifications.notify_batch(
         NotificationLedger(system.database, system.cipher, worker, profile, kinds=("correction",)),
         system.notifications,

@@ -112,11 +112,12 @@ class RefundLedger:
 
 
 def follow_refunds(transaction: Transaction, refund_ids: Sequence[str]) -> None:
-    """Let orders and payments follow those of the refunds that succeeded, and note whose customers were told before."""
+    """Let orders and payments follow those of the refunds that succeeded, and plan corrections for who was told before."""
     transaction.rows("lock_notifications_of_refunds", refund_ids=refund_ids)
     transaction.execute("note_who_was_told", refund_ids=refund_ids)
     transaction.execute("orders_follow_refunds", refund_ids=refund_ids)
     transaction.execute("payments_follow_refunds", refund_ids=refund_ids)
+    transaction.execute("plan_corrections", refund_ids=refund_ids)
 
 
 def _delay_s(claim: RefundClaim, outcome: Outcome) -> float:

@@ -252,6 +252,16 @@ def test_s15_the_application_may_read_the_audit_and_nothing_else(desk, database_
             connection.rollback()
 
 
+@pytest.mark.parametrize(("table", "column"), [("batch_closings", "differences"), ("resolutions", "reason")])
+def test_s15_what_a_batch_came_to_and_what_a_person_decided_is_only_added_to(desk, table, column):
+    for statement in (f"UPDATE {table} SET {column} = {column}", f"DELETE FROM {table}", f"TRUNCATE {table}"):
+        with desk.connect() as connection:
+            connection.execute("SET ROLE orders_app")
+            connection.execute(f"SELECT FROM {table}".encode())
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                connection.execute(statement.encode())
+
+
 @pytest.mark.parametrize("table", ["audit_events", "audit_seals"])
 @pytest.mark.parametrize("statement", ["UPDATE {} SET category = 'security'", "DELETE FROM {}", "TRUNCATE {} CASCADE"])
 def test_s15_even_the_owner_of_the_server_is_refused_at_first(desk, database, table, statement):

@@ -309,7 +309,6 @@ def test_a_declined_refund_leaves_its_orders_paid_and_may_be_tried_under_another
 
 
 def corrections(desk: Desk, profile: Profile | None = None) -> list[Message]:
-    notifications.plan_corrections(desk.database, CIPHER, desk.batch_id, profile or Profile())
     with desk.working() as worker:
         ledger = notifications.NotificationLedger(desk.database, CIPHER, worker, profile or Profile(), kinds=("correction",))
         ledger.begin()
@@ -329,6 +328,36 @@ def test_a_customer_who_was_told_is_corrected_once_in_a_digest(desk):
     assert corrections(desk) == []
     give_back(desk)
     assert [list(each.order_ids) for each in corrections(desk)] == [ids[2:]]
+
+
+def test_a_refund_is_never_recorded_without_the_correction_of_its_customer(desk):
+    """Whatever is killed from here on, the correction is planned, shown and found by the sweep."""
+    paid(desk, *three(), told=True)
+    give_back(desk, "ORD-0001")
+    assert desk.run("SELECT kind, status FROM notifications WHERE kind = 'correction'") == [
+        {"kind": "correction", "status": "ready"}
+    ]
+    with desk.database.begin() as transaction:
+        assert transaction.scalar("is_giving_back", batch_id=desk.batch_id)
+        totals = transaction.rows("refund_totals", batch_id=desk.batch_id)[0]
+    assert (totals.succeeded, totals.open, totals.corrections_planned, totals.corrections_open) == (1, 0, 1, 1)
+
+
+def test_refunds_recorded_one_after_the_other_are_one_correction_until_it_is_begun(desk):
+    ids = paid(
+        desk,
+        *three(),
+        order(4, customer_code="C-2"),
+        order(5, personal={"customer_name": "見本商店", "email": "other@example.com"}),
+        told=True,
+        profile=PAY_BY_ORDER,
+    )
+    give_back(desk, "ORD-0002")
+    give_back(desk, "ORD-0001", "ORD-0004", "ORD-0005")
+    told = {tuple(message.order_ids): message.address for message in corrections(desk)}
+    assert told == {tuple(ids[:2]): "planted@example.com", (ids[3],): "planted@example.com", (ids[4],): "other@example.com"}
+    give_back(desk, "ORD-0003")
+    assert [list(message.order_ids) for message in corrections(desk)] == [ids[2:3]]
 
 
 def test_per_order_each_is_corrected(desk):
@@ -391,8 +420,8 @@ def test_a_customer_who_is_being_told_while_the_order_is_refunded_gets_a_correct
             telling.execute("end_worker", worker_id=0)  # anything: it goes on, and commits
             telling._connection.commit()
             recording.result(10)
-        assert notices.claim(10) == []
-    assert desk.value("SELECT was_told FROM refund_orders")
+        (correction,) = notices.claim(10)
+    assert correction.message.template_id == "order-refund"
 
 
 def test_a_declined_refund_corrects_nobody(desk):

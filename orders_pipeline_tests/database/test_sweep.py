@@ -8,6 +8,8 @@ from orders_pipeline.breaker import THRESHOLD
 from orders_pipeline.database import Database
 from orders_pipeline.outcomes import Outcome
 from orders_pipeline.payments import settle
+from orders_pipeline.refunds.ledger import RefundLedger
+from orders_pipeline.refunds.plan import read_plan, write_plan
 from orders_pipeline.sweep import LONGEST_S, PATIENCE_S, stalled_batches
 from orders_pipeline.workers import alone_on
 from orders_pipeline_tests.ledger_desk import Desk, order
@@ -134,3 +136,53 @@ def test_a_service_that_is_away_holds_nothing_that_does_not_need_it(desk):
     batch_id = desk.batch(status="staged")
     idle(desk)
     assert offered(desk) == [batch_id]
+
+
+def refunding(desk: Desk, status: str = "completed") -> None:
+    """Have a finished batch with a refund that was asked for and not made, and another with a correction to send."""
+    for batch_id in ("b1", "b2"):
+        desk.batch(batch_id)
+        desk.orders(order(1, client_order_ref=f"R-{batch_id}"), batch_id=batch_id)
+        desk.plan()
+        with desk.working() as worker:
+            ledger, notices = desk.ledger(worker), desk.notices(worker)
+            ledger.record([(claim, Outcome("succeeded", None, f"pay-{batch_id}")) for claim in ledger.claim(9)])
+            notices.record([(claim, Outcome("succeeded", None, "n-1")) for claim in notices.claim(9)])
+        desk.run(
+            "UPDATE batches SET rows_total = 1, rows_accepted = 1, rows_rejected = 0, rows_blank = 0,"
+            " amount_accepted = 1000, status = %s, finished_at = CASE WHEN %s <> 'paused' THEN now() END"
+            " WHERE batch_id = %s",
+            *(status, status, batch_id),
+        )
+        plan = read_plan(desk.database, batch_id)
+        refund_ids = write_plan(desk.database, plan, requested_by="operator", reason="returned")
+        if batch_id == "b2":
+            with desk.working() as worker:
+                refunds = RefundLedger(desk.database, worker, refund_ids)
+                refunds.record([(claim, Outcome("succeeded", None, "ref-1")) for claim in refunds.claim(9)])
+
+
+@pytest.mark.parametrize("status", ["completed", "completed_with_errors", "paused"])
+def test_what_was_begun_to_be_given_back_is_offered_once_nobody_is_at_work_on_it(desk, status):
+    refunding(desk, status)
+    assert [(row.batch_id, row.payments_due, row.notifications_due) for row in stalled_batches(desk.database)] == [
+        ("b1", True, False),
+        ("b2", False, True),
+    ]
+    with desk.working() as worker:
+        assert offered(desk) == ["b1"]
+        desk.give_up(worker)
+        assert sorted(offered(desk)) == ["b1", "b2"]
+
+
+def test_a_refund_that_waits_for_a_person_or_a_service_is_not_offered(desk):
+    refunding(desk)
+    open_breaker(desk)
+    assert offered(desk) == ["b2"]
+    desk.run("UPDATE service_breakers SET probe_at = now()")
+    assert offered(desk) == ["b1", "b2"]
+    desk.run("UPDATE refunds SET next_attempt_at = now() + interval '100 years' WHERE settled_at IS NULL")
+    desk.run("UPDATE batches SET run_requests = 1, run_requested_at = now()")
+    assert offered(desk) == []
+    desk.run("UPDATE batches SET run_requested_at = now() - make_interval(secs => %s)", 2 * PATIENCE_S + 1)
+    assert offered(desk) == ["b2"]

@@ -43,7 +43,7 @@ def _artifact(*names: str) -> Chosen:
 
 
 def _post(path: str) -> Chosen:
-    return lambda _client, method, called, *_rest, **_named: method == "POST" and called == path
+    return lambda _client, method, called, *_rest, **_named: method == "POST" and called.endswith(path)
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,14 @@ POINTS = {
     "C19": Point("orders_pipeline.rate_limit:RateLimiter._take", dies_after=True),
     "C20": Point("orders_pipeline.batches:set_status", chosen=lambda _transaction, _batch, status, *_: status != "paying"),
 }
-# not on the way of a file: passed by `audit seal`, `keys rotate` and `db migrate`
+# not on the way of a file: passed by `refund`, `audit seal`, `keys rotate` and `db migrate`
 OTHER_POINTS = {
+    "C11r": Point("orders_pipeline.settlement:hurry"),
+    "C12r": Point(_CALL, chosen=_post("/refunds")),
+    "C13r": Point("orders_pipeline.http_client:_Watched.request", dies_after=True, chosen=_post("/refunds")),
+    "C14r": Point(_CALL, dies_after=True, chosen=_post("/refunds")),
+    "C15r": Point(f"{_TRANSACTION}.execute", chosen=_statement("plan_corrections")),
+    "C16r": Point("orders_pipeline.refunds.ledger:RefundLedger.record", dies_after=True),
     "C21": Point(f"{_TRANSACTION}.scalar", chosen=_statement("audit_seal")),
     "C21s": Point(f"{_TRANSACTION}.scalar", dies_after=True, chosen=_statement("audit_seal")),
     "C22": Point(f"{_TRANSACTION}.execute", dies_after=True, chosen=_statement("reseal_orders")),

@@ -17,8 +17,9 @@ from typing import Any
 
 import pytest
 
-from orders_pipeline import migrations
+from orders_pipeline import migrations, sweep, workers
 from orders_pipeline.database import Database
+from orders_pipeline.reports import is_giving_back
 from orders_pipeline.synthetic import write_sample
 from orders_pipeline_tests import commands
 from orders_pipeline_tests.faults.crash_points import COUNT, POINTS, VARIABLE
@@ -174,6 +175,53 @@ def test_c02_to_c20_a_command_that_dies_at_a_point_is_gone_on_with(
     noted(asdict(trial) | figures)
     assert figures["killed"] == 1
     assert (figures["unknown"] > 0) == (mode == "neither" and point in IN_DOUBT)
+
+
+KILLED_REFUNDS = [("C13r", 3), ("C16r", 1)]
+OTHER_KILLED_REFUNDS = [("C11r", 1), ("C12r", 2), ("C14r", 1), ("C14r", 5), ("C15r", 1), ("C17", 1), ("C17", 4), ("C18", 2)]
+
+
+@pytest.mark.parametrize(
+    ("point", "hit", "goes_on"),
+    [
+        ("C13r", 3, "sweep"),
+        ("C16r", 1, "resume"),
+        *(
+            pytest.param(*strike, goes_on, marks=pytest.mark.soak)
+            for strike in (*KILLED_REFUNDS, *OTHER_KILLED_REFUNDS)
+            for goes_on in ("sweep", "resume")
+        ),
+    ],
+)
+def test_c12_to_c18_a_refund_that_dies_at_a_point_is_finished_without_being_asked_for_again(
+    house: House, monkeypatch: pytest.MonkeyPatch, point: str, hit: int, goes_on: str
+) -> None:
+    """Every yen is given back once and every customer corrected once, by the sweep's run or by `resume`."""
+    monkeypatch.setattr(workers, "LEASE_S", 4.0)
+    path = house.home / "orders.csv"
+    write_sample(path, rows=ROWS, seed=1, bad=0)
+    batch_id = str(house.take(path, CLIENT)["batch_id"])
+    told = house.sandbox.ledger(batch_id)["notifications"]["sent"]
+    armed = settings(house, "keys", **{VARIABLE: f"{point}:{hit}"})
+    assert commands.call(armed, "refund", batch_id, "--why", "returned", "--yes").returncode == KILLED
+    assert is_giving_back(house.summary(batch_id))
+    if goes_on == "resume":
+        assert commands.call(settings(house, "keys"), "resume", batch_id).returncode == 0
+    else:
+        commands.wait_for(lambda: offered(house) == [batch_id], "the sweep to see the refund")
+        assert house.run(batch_id) is None
+        assert offered(house) == []
+    summary, theirs = house.summary(batch_id), house.sandbox.ledger(batch_id)
+    assert (summary["orders"]["refunded"], summary["orders"]["paid"]) == (ROWS, 0)
+    assert theirs["payments"]["refunded_jpy"] == theirs["payments"]["amount_jpy"] == summary["amount_jpy"]["refunded"]
+    assert theirs["notifications"]["duplicates"] == 0
+    corrections = summary["refunds"]["corrections"]
+    assert corrections == {"planned": told, "sent": told, "failed": 0, "open": 0}
+    assert theirs["notifications"]["sent"] == 2 * told
+
+
+def offered(house: House) -> list[str]:
+    return [row.batch_id for row in sweep.stalled_batches(house.system.database)]
 
 
 @pytest.mark.parametrize("hit", [pytest.param(1, marks=pytest.mark.soak), 7])

@@ -105,6 +105,7 @@ def test_import_answers_with_the_documented_object_and_status_and_the_report_agr
         "corrections",
         "services_left_alone",
         "unknown_payments",
+        "refunds",
         "open_refunds",
     }
     check_finished(house, answer["batch_id"], "completed_with_errors")

@@ -279,7 +279,7 @@ def test_c12_to_c16_a_refund_that_is_killed_is_gone_on_with_and_gives_back_once(
     end(process)
     assert 3 <= refunds_at_service(house, batch_id) < 12
     assert (
-        "(sent, not answered yet); go on with: orders-pipeline refund"
+        "(sent, not answered yet); goes on by itself; at once with: orders-pipeline resume"
         in CliRunner().invoke(main, ["status", batch_id]).output
     )
     planned = house.rows("SELECT refund_id FROM refunds WHERE batch_id = %s ORDER BY 1", batch_id)
@@ -309,9 +309,11 @@ def test_what_became_of_a_refund_is_said_by_a_person_where_nobody_else_can_know(
     said = resolve(left["refund_id"], "--refunded", "ref-1")
     assert (said.exit_code, said.output) == (
         0,
-        f"written down; go on with: orders-pipeline refund {batch_id} --order R-1\n",
+        f"written down; go on with: orders-pipeline resume {batch_id}\n",
     )
-    assert answer(batch_id, "--order", "R-1", *SAID)["corrections"] == {"planned": 1, "sent": 1, "failed": 0}
+    assert house.summary(batch_id)["refunds"]["corrections"] == {"planned": 1, "sent": 0, "failed": 0, "open": 1}
+    resumed = CliRunner().invoke(main, ["resume", batch_id])
+    assert (resumed.exit_code, "corrections  1 planned: 1 sent\n" in resumed.output) == (0, True)
     assert check_refunds(house, batch_id)["open_refunds"] == []
 
 

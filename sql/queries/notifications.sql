@@ -7,8 +7,8 @@ ORDER BY import_row_number
 
 -- name: insert_notifications
 -- The planned notifications; each waits for its orders to be final.
-INSERT INTO notifications (notification_id, batch_id, customer_code, channel, kind)
-SELECT notification_id, :batch_id, customer_code, channel, :kind
+INSERT INTO notifications (notification_id, batch_id, customer_code, channel)
+SELECT notification_id, :batch_id, customer_code, channel
 FROM unnest(CAST(:notification_ids AS uuid[]), CAST(:customer_codes AS text[]), CAST(:channels AS text[]))
      AS planned (notification_id, customer_code, channel)
 

@@ -131,10 +131,8 @@ WHERE refunds.refund_id = refund_orders.refund_id AND refunds.status = 'succeede
   AND member.order_id = refund_orders.order_id AND result.status IN ('sending', 'unknown', 'sent')
 
 -- name: refund_to_resolve
--- A refund that a person wants to decide about, with the reference of one of its orders.
-SELECT refund_id, batch_id, status, claimed_by,
-       (SELECT client_order_ref FROM refund_orders AS given JOIN orders USING (order_id)
-        WHERE given.refund_id = refunds.refund_id ORDER BY import_row_number LIMIT 1) AS ref
+-- A refund that a person wants to decide about.
+SELECT refund_id, batch_id, status, claimed_by
 FROM refunds WHERE refund_id = CAST(:refund_id AS uuid) FOR UPDATE
 
 -- name: resolve_as_refunded
@@ -159,6 +157,47 @@ CROSS JOIN LATERAL (
 ) AS members
 WHERE refunds.batch_id = :batch_id AND settled_at IS NULL ORDER BY created_at, refund_id
 
+-- name: is_giving_back
+-- Whether refunds of a batch, or the corrections that follow them, are open.
+SELECT EXISTS (SELECT FROM refunds WHERE refunds.batch_id = CAST(:batch_id AS text) AND settled_at IS NULL)
+    OR EXISTS (SELECT FROM notifications WHERE notifications.batch_id = CAST(:batch_id AS text) AND kind = 'correction'
+               AND status NOT IN ('sent', 'failed'))
+
+-- name: batches_giving_back
+-- Batches that are finished or paused and have refunds or corrections that were begun, with nobody at work on them.
+WITH due AS (
+    SELECT batch_id, true AS is_refund FROM refunds WHERE settled_at IS NULL AND next_attempt_at <= now()
+    UNION
+    SELECT batch_id, false FROM notifications
+    WHERE kind = 'correction' AND status NOT IN ('sent', 'failed') AND next_attempt_at <= now()
+)
+SELECT batches.batch_id, client_code, source_bytes, run_requests,
+       bool_or(is_refund) AS payments_due, bool_or(NOT is_refund) AS notifications_due
+FROM due JOIN batches USING (batch_id)
+WHERE (finished_at IS NOT NULL OR status = 'paused')
+  AND NOT EXISTS (SELECT FROM workers WHERE workers.batch_id = batches.batch_id AND ended_at IS NULL)
+  AND (run_requested_at IS NULL OR run_requested_at
+       < now() - make_interval(secs => least(:patience_s * 2 ^ least(run_requests, 10), :longest_s)))
+GROUP BY batches.batch_id ORDER BY received_at, batches.batch_id LIMIT :limit
+
+-- name: refund_totals
+-- What became of a batch's refunds and of the corrections that follow them.
+SELECT refunds.*, corrections.*
+FROM (
+    SELECT count(*)                                     AS planned,
+           count(*) FILTER (WHERE status = 'succeeded') AS succeeded,
+           count(*) FILTER (WHERE status = 'declined')  AS declined,
+           count(*) FILTER (WHERE settled_at IS NULL)   AS open
+    FROM refunds WHERE batch_id = :batch_id
+) AS refunds
+CROSS JOIN (
+    SELECT count(*)                                                 AS corrections_planned,
+           count(*) FILTER (WHERE status = 'sent')                  AS corrections_sent,
+           count(*) FILTER (WHERE status = 'failed')                AS corrections_failed,
+           count(*) FILTER (WHERE status NOT IN ('sent', 'failed')) AS corrections_open
+    FROM notifications WHERE batch_id = :batch_id AND kind = 'correction'
+) AS corrections
+
 -- name: seconds_to_next_refund
 -- How long until one of these refunds may be tried, or what others hold of them is looked at again.
 SELECT extract(epoch FROM min(CASE WHEN claimed_by IS NULL THEN next_attempt_at
@@ -167,18 +206,34 @@ FROM refunds
 WHERE refund_id = ANY(CAST(:refund_ids AS uuid[])) AND settled_at IS NULL
   AND (claimed_by IS NOT NULL OR (attempts < :max_attempts AND next_attempt_at < now() + interval '1 day'))
 
--- name: orders_to_correct
--- Refunded orders whose customer was told otherwise and has no correction yet.
-SELECT order_id, customer_code, notify_channel, import_row_number, personal
-FROM orders JOIN refund_orders AS given USING (order_id)
-WHERE batch_id = :batch_id AND status = 'refunded' AND live AND was_told AND correction_id IS NULL
-ORDER BY import_row_number
-
--- name: set_corrections
--- Which refunded orders each correction is about.
-UPDATE refund_orders SET correction_id = member.notification_id
-FROM unnest(CAST(:notification_ids AS uuid[]), CAST(:order_ids AS bigint[])) AS member (notification_id, order_id)
-WHERE refund_orders.order_id = member.order_id AND live AND correction_id IS NULL
+-- name: plan_corrections
+-- Who was told of refunded orders gets a correction; one that nobody has begun to send takes later ones along.
+WITH uncorrected AS (
+    SELECT refund_id, order_id, told.notification_id AS told_by
+    FROM refund_orders JOIN notification_orders AS told USING (order_id)
+    WHERE refund_id = ANY(CAST(:refund_ids AS uuid[])) AND live AND was_told AND correction_id IS NULL
+), begun AS (
+    SELECT notification_id FROM notifications
+    WHERE kind = 'correction' AND status = 'ready' AND attempts = 0 AND claimed_by IS NULL AND notification_id IN (
+        SELECT before.correction_id FROM uncorrected
+        JOIN notification_orders AS told ON told.notification_id = told_by
+        JOIN refund_orders AS before ON before.order_id = told.order_id AND before.live)
+    FOR UPDATE SKIP LOCKED
+), planned AS MATERIALIZED (
+    SELECT told_by, coalesce((
+        SELECT before.correction_id FROM notification_orders AS told
+        JOIN refund_orders AS before ON before.order_id = told.order_id AND before.live
+        JOIN begun ON begun.notification_id = before.correction_id
+        WHERE told.notification_id = told_by LIMIT 1), gen_random_uuid()) AS correction_id
+    FROM uncorrected GROUP BY told_by
+), written AS (
+    INSERT INTO notifications (notification_id, batch_id, customer_code, channel, kind, status)
+    SELECT correction_id, batch_id, customer_code, channel, 'correction', 'ready'
+    FROM planned JOIN notifications ON notification_id = told_by
+    WHERE correction_id NOT IN (SELECT notification_id FROM begun)
+)
+UPDATE refund_orders SET correction_id = planned.correction_id FROM uncorrected JOIN planned USING (told_by)
+WHERE refund_orders.refund_id = uncorrected.refund_id AND refund_orders.order_id = uncorrected.order_id
 
 -- name: refunds_of_orders
 -- The refunds of some orders that count, and those of this run that were declined, with the references of their orders.
