@@ -133,6 +133,7 @@ class NotificationLedger:
         """Take up to `limit` notifications that are ready; their intent is committed when this returns. Raise LeaseLost."""
         self._worker.require()
         with self._database.begin() as transaction:
+            transaction.by_index()
             allowed = BREAKER.allowance(transaction, limit)
             rows = transaction.rows(
                 "claim_notifications",
@@ -155,6 +156,7 @@ class NotificationLedger:
         A result for a claim that others have taken over since is dropped.
         """
         with self._database.begin() as transaction:
+            transaction.by_index()
             transaction.execute(
                 "record_notifications",
                 worker_id=self._worker.worker_id,
@@ -170,6 +172,7 @@ class NotificationLedger:
     def wait_s(self) -> float | None:
         """Return the seconds until a notification is due, or None when none is left to try."""
         with self._database.begin() as transaction:
+            transaction.by_index()
             due_s = transaction.scalar(
                 "seconds_to_next_notification",
                 batch_id=self._worker.batch_id,

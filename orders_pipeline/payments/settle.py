@@ -140,6 +140,7 @@ class PaymentLedger:
         """Take up to `limit` due payments; their intent is committed when this returns. Raise LeaseLost."""
         self._worker.require()
         with self._database.begin() as transaction:
+            transaction.by_index()
             allowed = BREAKER.allowance(transaction, min(limit, self._share(transaction)))
             rows = transaction.rows(
                 "claim_payments",
@@ -167,6 +168,7 @@ class PaymentLedger:
         A result for a claim that others have taken over since is dropped.
         """
         with self._database.begin() as transaction:
+            transaction.by_index()
             written = transaction.rows(
                 "record_payments",
                 worker_id=self._worker.worker_id,
@@ -190,6 +192,7 @@ class PaymentLedger:
     def wait_s(self) -> float | None:
         """Return the seconds until a payment is due, or None when none is left to try."""
         with self._database.begin() as transaction:
+            transaction.by_index()
             due_s = transaction.scalar("seconds_to_next_payment", batch_id=self._worker.batch_id, max_attempts=MAX_ATTEMPTS)
             return BREAKER.wait_s(transaction, None if due_s is None else max(float(due_s), 0.0))
 

@@ -32,7 +32,7 @@ def carry_out(system: System, plan: RefundPlan, *, requested_by: str, reason: st
     with working_on(system.database, plan.batch_id, None) as worker:
         refund_ids = write_plan(system.database, plan, requested_by=requested_by, reason=reason)
         settlement.hurry(system)  # somebody asks for it: a service that is left alone is tried at once
-        give_back(system, worker, refund_ids)
+        give_back(system, worker)
         _correct(system, worker, profile)
     return _result(system.database, plan, refund_ids)
 
@@ -43,16 +43,15 @@ def go_on(system: System, batch_id: str) -> None:
         if not transaction.scalar("is_giving_back", batch_id=batch_id):
             return
         client_code = batches.get(transaction, batch_id).client_code
-        refunds = transaction.rows("unsettled_refunds", batch_id=batch_id)
     profile = system.clients.profile(client_code)
     with working_on(system.database, batch_id, None) as worker:
-        give_back(system, worker, [str(each.refund_id) for each in refunds])
+        give_back(system, worker)
         _correct(system, worker, profile)
 
 
-def give_back(system: System, worker: Worker, refund_ids: Sequence[str]) -> None:
-    """Drain refunds; returns when none is left to try now."""
-    ledger = RefundLedger(system.database, worker, refund_ids)
+def give_back(system: System, worker: Worker) -> None:
+    """Drain a batch's refunds; returns when none is left to try now."""
+    ledger = RefundLedger(system.database, worker)
     ledger.begin()
     drain(
         ledger,

@@ -35,28 +35,28 @@ class RefundClaim:
 
 
 class RefundLedger:
-    """Some refunds of a batch in the database, as one worker sees them."""
+    """A batch's refunds in the database, as one worker sees them; what somebody else began is gone on with too."""
 
-    def __init__(self, database: Database, worker: Worker, refund_ids: Sequence[str]) -> None:
+    def __init__(self, database: Database, worker: Worker) -> None:
         self._database = database
         self._worker = worker
-        self._refund_ids = list(refund_ids)
 
     def begin(self) -> None:
         """Take over what lost workers had claimed and give every open refund its attempts back."""
         settle.BREAKER.prepare(self._database)
         with self._database.begin() as transaction:
             self._take_over(transaction)
-            transaction.execute("renew_refund_attempts", refund_ids=self._refund_ids)
+            transaction.execute("renew_refund_attempts", batch_id=self._worker.batch_id)
 
     def claim(self, limit: int) -> list[RefundClaim]:
         """Take up to `limit` due refunds; their intent is committed when this returns. Raise LeaseLost."""
         self._worker.require()
         with self._database.begin() as transaction:
+            transaction.by_index()
             allowed = settle.BREAKER.allowance(transaction, limit)
             rows = transaction.rows(
                 "claim_refunds",
-                refund_ids=self._refund_ids,
+                batch_id=self._worker.batch_id,
                 worker_id=self._worker.worker_id,
                 max_attempts=settle.MAX_ATTEMPTS,
                 limit=allowed.calls,
@@ -80,6 +80,7 @@ class RefundLedger:
         A result for a claim that others have taken over since is dropped.
         """
         with self._database.begin() as transaction:
+            transaction.by_index()
             transaction.rows("lock_payments_of_refunds", refund_ids=[claim.request.refund_id for claim, _ in results])
             written = transaction.rows(
                 "record_refunds",
@@ -100,9 +101,10 @@ class RefundLedger:
     def wait_s(self) -> float | None:
         """Return the seconds until a refund is due, or may be if others hold it; None when none is left to try."""
         with self._database.begin() as transaction:
+            transaction.by_index()
             self._take_over(transaction)
             due_s = transaction.scalar(
-                "seconds_to_next_refund", refund_ids=self._refund_ids, max_attempts=settle.MAX_ATTEMPTS
+                "seconds_to_next_refund", batch_id=self._worker.batch_id, max_attempts=settle.MAX_ATTEMPTS
             )
             return settle.BREAKER.wait_s(transaction, None if due_s is None else max(float(due_s), 0.0))
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from orders_pipeline.clients import Profile
-from orders_pipeline.database import Database, Transaction
 from orders_pipeline.outcomes import Outcome, called_off
 from orders_pipeline.payments import settle
 from orders_pipeline.payments.gateway import Capabilities, PaymentRequest
@@ -28,9 +26,6 @@ KEYED = Capabilities(honours_keys=True, can_look_up=True)
 KEYS_ONLY = Capabilities(honours_keys=True, can_look_up=False)
 LOOK_UP_ONLY = Capabilities(honours_keys=False, can_look_up=True)
 NEITHER = Capabilities(honours_keys=False, can_look_up=False)
-READ = """
-SELECT coalesce(sum(seq_tup_read + coalesce(idx_tup_fetch, 0)), 0)::integer FROM pg_stat_xact_user_tables
-WHERE relname IN ('payments', 'payment_orders', 'orders')"""
 EVERY_MODE = pytest.mark.parametrize(
     "able", [KEYED, KEYS_ONLY, LOOK_UP_ONLY, NEITHER], ids=["keys+look-up", "keys", "look-up", "neither"]
 )
@@ -72,24 +67,6 @@ def one_try(desk: Desk, worker, gateway: ScriptedGateway) -> Outcome:
     outcome = settle_one(gateway, claim, worker.may_send)
     ledger.record([(claim, outcome)])
     return outcome
-
-
-@contextlib.contextmanager
-def read_by(database: Database) -> Iterator[list[int]]:
-    """Note how many rows of payments, allocations and orders each transaction reads."""
-    read: list[int] = []
-    begin = database.begin
-
-    @contextlib.contextmanager
-    def counted() -> Iterator[Transaction]:
-        with begin() as transaction:
-            before = transaction._connection.exec_driver_sql(READ).scalar_one()  # of transactions that are not counted yet
-            yield transaction
-            read.append(transaction._connection.exec_driver_sql(READ).scalar_one() - before)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(database, "begin", counted)
-        yield read
 
 
 def seconds_to_next(desk: Desk) -> float:
@@ -150,28 +127,6 @@ def test_a_claim_takes_no_more_than_asked_and_nothing_twice(desk):
         ledger = desk.ledger(worker)
         taken = [claim.request.payment_id for size in (2, 2, 2, 2) for claim in ledger.claim(size)]
     assert len(taken) == len(set(taken)) == 5
-
-
-def test_a_claim_reads_what_it_takes_however_large_the_batch(desk):
-    columns = "batch_id, csv_source, bulk_import_group, client_code, customer_code, amount, payment_method, notify_channel"
-    first, *_ = desk.orders(order(1, notify_channel="none"))
-    for table in ("orders", "payments", "payment_orders"):  # a few thousand rows may be read whole once they are counted
-        desk.run(f"ALTER TABLE {table} SET (autovacuum_enabled = false)")
-    desk.run(
-        f"INSERT INTO orders ({columns}, personal, import_row_number, client_order_ref) "
-        f"SELECT {columns}, personal, n, 'ORD-' || n FROM orders, generate_series(2, 3000) AS n WHERE order_id = %s",
-        first,
-    )
-    desk.plan(Profile(payments="per_order"))
-    with desk.working() as worker:
-        ledger = desk.ledger(worker)
-        ledger.begin()
-        for _ in range(20):  # until the driver prepares the statements and the server keeps its plans
-            ledger.record([(claim, PAID) for claim in ledger.claim(30)])
-        with read_by(desk.database) as read:
-            ledger.claim(30)
-    assert len(read) == 1
-    assert read[0] < 500
 
 
 def test_a_new_drain_leaves_alone_what_was_not_tried(desk):

@@ -67,15 +67,16 @@ def written(desk: Desk, *refs: str, plan: RefundPlan | None = None) -> list[str]
     return write_plan(desk.database, plan, requested_by="operator", reason="returned")
 
 
-def claimed(desk: Desk, worker: Worker, refund_ids: list[str]) -> tuple[RefundLedger, list[RefundClaim]]:
-    ledger = RefundLedger(desk.database, worker, refund_ids)
+def claimed(desk: Desk, worker: Worker) -> tuple[RefundLedger, list[RefundClaim]]:
+    ledger = RefundLedger(desk.database, worker)
     ledger.begin()
     return ledger, ledger.claim(100)
 
 
 def give_back(desk: Desk, *refs: str, outcome: Outcome = GIVEN) -> None:
+    written(desk, *refs)
     with desk.working() as worker:
-        ledger, claims = claimed(desk, worker, written(desk, *refs))
+        ledger, claims = claimed(desk, worker)
         ledger.record([(claim, outcome) for claim in claims])
 
 
@@ -194,8 +195,10 @@ def test_the_yen_of_payments_and_of_paid_orders_stay_the_same(desk):
 def test_two_parts_recorded_at_once_end_the_payment(desk):
     paid(desk, order(1), order(2))
     with desk.working() as one, desk.working() as other:
-        mine, claims = claimed(desk, one, written(desk, "ORD-0001"))
-        theirs, their_claims = claimed(desk, other, written(desk, "ORD-0002"))
+        written(desk, "ORD-0001")
+        mine, claims = claimed(desk, one)
+        written(desk, "ORD-0002")
+        theirs, their_claims = claimed(desk, other)
         with desk.connect() as blocking, ThreadPoolExecutor(2) as pool:
             blocking.execute("SELECT FROM payments FOR UPDATE")
             recorded = [
@@ -211,19 +214,20 @@ def test_two_parts_recorded_at_once_end_the_payment(desk):
 
 def test_the_intent_is_committed_before_anything_is_sent(aggregated):
     with aggregated.working() as worker:
-        _, (claim,) = claimed(aggregated, worker, written(aggregated))
+        written(aggregated)
+        _, (claim,) = claimed(aggregated, worker)
         assert states(aggregated) == ["sending"]
         assert not claim.in_doubt
         assert aggregated.statuses("orders") == ["paid"] * 3
 
 
 def test_c13_what_a_lost_worker_was_sending_is_sent_again_under_the_same_key(aggregated):
-    refund_ids = written(aggregated)
+    written(aggregated)
     with aggregated.working() as lost:
-        old, claims = claimed(aggregated, lost, refund_ids)
+        old, claims = claimed(aggregated, lost)
         aggregated.give_up(lost)
         with aggregated.working() as worker:
-            ledger, (again,) = claimed(aggregated, worker, refund_ids)
+            ledger, (again,) = claimed(aggregated, worker)
             assert again.in_doubt
             assert again.request == claims[0].request
             ledger.record([(again, GIVEN)])
@@ -233,18 +237,18 @@ def test_c13_what_a_lost_worker_was_sending_is_sent_again_under_the_same_key(agg
 
 
 def test_a_refund_that_others_are_sending_is_left_to_them(aggregated):
-    refund_ids = written(aggregated)
+    written(aggregated)
     with aggregated.working() as one, aggregated.working() as other:
-        _, claims = claimed(aggregated, one, refund_ids)
-        _, nothing = claimed(aggregated, other, refund_ids)
+        _, claims = claimed(aggregated, one)
+        _, nothing = claimed(aggregated, other)
     assert (len(claims), nothing) == (1, [])
 
 
 def test_what_others_are_sending_is_waited_for_and_taken_over_when_they_are_gone(aggregated):
-    refund_ids = written(aggregated)
+    written(aggregated)
     with aggregated.working() as one, aggregated.working() as other:
-        claimed(aggregated, one, refund_ids)
-        ledger = RefundLedger(aggregated.database, other, refund_ids)
+        claimed(aggregated, one)
+        ledger = RefundLedger(aggregated.database, other)
         assert ledger.wait_s() is not None
         assert ledger.claim(10) == []
         aggregated.give_up(one)
@@ -257,10 +261,10 @@ def test_an_unclear_answer_is_asked_again_under_the_same_key_until_it_is_clear(a
     provider = Provider([DOUBTFUL, Outcome("not_sent", "rate-limited"), GIVEN])
     seen = []
     with aggregated.working() as worker:
-        refund_ids = written(aggregated)
+        written(aggregated)
         for _ in range(3):
             due_now(aggregated)
-            ledger, claims = claimed(aggregated, worker, refund_ids)
+            ledger, claims = claimed(aggregated, worker)
             ledger.record([(claim, refund_one(provider, claim, worker.may_send)) for claim in claims])
             seen += states(aggregated)
     # a second try that was certainly not accepted says nothing of the first
@@ -271,11 +275,11 @@ def test_an_unclear_answer_is_asked_again_under_the_same_key_until_it_is_clear(a
 
 def test_without_keys_an_unclear_answer_waits_for_a_person_and_is_never_sent_again(aggregated):
     provider = Provider([DOUBTFUL], Capabilities(honours_keys=False))
-    refund_ids = written(aggregated)
+    written(aggregated)
     for _ in range(3):
         with aggregated.working() as worker:
             due_now(aggregated)
-            ledger, claims = claimed(aggregated, worker, refund_ids)
+            ledger, claims = claimed(aggregated, worker)
             ledger.record([(claim, refund_one(provider, claim, worker.may_send)) for claim in claims])
             waits = ledger.wait_s()
     assert len(provider.keys) == 1
@@ -287,12 +291,12 @@ def test_without_keys_an_unclear_answer_waits_for_a_person_and_is_never_sent_aga
 def test_y20_what_may_have_been_given_back_a_day_ago_is_not_sent_again(aggregated):
     """The service may have forgotten the key, and would give back a second time."""
     provider = Provider([DOUBTFUL])
-    refund_ids = written(aggregated)
+    written(aggregated)
     for age in ("0 hours", "25 hours"):
         aggregated.run("UPDATE refunds SET created_at = created_at - CAST(%s AS interval)", age)
         with aggregated.working() as worker:
             due_now(aggregated)
-            ledger, claims = claimed(aggregated, worker, refund_ids)
+            ledger, claims = claimed(aggregated, worker)
             ledger.record([(claim, refund_one(provider, claim, worker.may_send)) for claim in claims])
     assert len(provider.keys) == 1
     assert aggregated.value("SELECT outcome_code FROM refunds") == UNDECIDABLE
@@ -389,9 +393,9 @@ def test_who_may_have_been_told_is_corrected(desk):
 
 
 def test_a_drain_whose_worker_was_given_up_ends_and_says_so(aggregated):
-    refund_ids = written(aggregated)
+    written(aggregated)
     with aggregated.working() as worker:
-        ledger = RefundLedger(aggregated.database, worker, refund_ids)
+        ledger = RefundLedger(aggregated.database, worker)
         ledger.begin()
         worker.given_up.set()
         with pytest.raises(LeaseLost):
@@ -403,7 +407,8 @@ def test_a_customer_who_is_being_told_while_the_order_is_refunded_gets_a_correct
     """The refund waits for who has claimed the notification, and sees then that it is on its way."""
     paid(desk, order(1))
     with desk.working() as worker:
-        ledger, claims = claimed(desk, worker, written(desk))
+        written(desk)
+        ledger, claims = claimed(desk, worker)
         notices = desk.notices(worker)
         with desk.database.begin() as telling, ThreadPoolExecutor(1) as pool:
             telling.rows(
@@ -432,7 +437,8 @@ def test_a_declined_refund_corrects_nobody(desk):
 
 def test_a_drain_stops_at_what_is_left_of_it(aggregated):
     with aggregated.working() as worker:
-        ledger, claims = claimed(aggregated, worker, written(aggregated))
+        written(aggregated)
+        ledger, claims = claimed(aggregated, worker)
         ledger.record([(claim, Outcome("not_sent", "unavailable", retry_after_s=30.0)) for claim in claims])
         assert states(aggregated) == ["planned"]
         assert 0 < (ledger.wait_s() or 0) <= 30

@@ -119,7 +119,7 @@ def stuck_refund(desk: Desk) -> str:
         notices.record([(claim, Outcome("succeeded", None, "n-1")) for claim in notices.claim(5)])
         plan = read_plan(desk.database, desk.batch_id, ["ORD-0001"])
         (refund_id,) = write_plan(desk.database, plan, requested_by="operator", reason="returned")
-        refunds = RefundLedger(desk.database, worker, [refund_id])
+        refunds = RefundLedger(desk.database, worker)
         refunds.record([(claim, Outcome("unknown", UNDECIDABLE)) for claim in refunds.claim(5)])
     return refund_id
 
@@ -142,7 +142,7 @@ def test_a_refund_that_was_not_made_is_sent_as_if_for_the_first_time(desk):
     resolve_refund(desk.database, refund_id, NOTHING)
     assert desk.statuses("orders") == ["paid", "paid"]
     with desk.working() as worker:
-        (claim,) = RefundLedger(desk.database, worker, [refund_id]).claim(5)
+        (claim,) = RefundLedger(desk.database, worker).claim(5)
         assert not claim.in_doubt
         with pytest.raises(NotResolvable, match="the refund is sending"):
             resolve_refund(desk.database, refund_id, NOTHING)

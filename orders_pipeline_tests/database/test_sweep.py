@@ -155,10 +155,10 @@ def refunding(desk: Desk, status: str = "completed") -> None:
             *(status, status, batch_id),
         )
         plan = read_plan(desk.database, batch_id)
-        refund_ids = write_plan(desk.database, plan, requested_by="operator", reason="returned")
+        write_plan(desk.database, plan, requested_by="operator", reason="returned")
         if batch_id == "b2":
             with desk.working() as worker:
-                refunds = RefundLedger(desk.database, worker, refund_ids)
+                refunds = RefundLedger(desk.database, worker)
                 refunds.record([(claim, Outcome("succeeded", None, "ref-1")) for claim in refunds.claim(9)])
 
 

@@ -157,6 +157,12 @@ RETURNING run_requests
 -- How many files a client has sent.
 SELECT count(*) FROM batches WHERE client_code = :client_code
 
+-- name: plan_by_index
+-- Statements of this transaction that take a few rows of many are planned so, whatever the statistics say of today.
+SELECT set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true),
+       set_config('enable_sort', 'off', true), set_config('enable_hashjoin', 'off', true),
+       set_config('enable_mergejoin', 'off', true), set_config('jit', 'off', true)
+
 -- name: server_version
 -- Which PostgreSQL answers.
 SELECT current_setting('server_version')

@@ -56,14 +56,25 @@ WHERE batch_id = :batch_id AND kind = ANY(CAST(:kinds AS text[])) AND status IN 
   AND (attempts > 0 OR next_attempt_at > now())
 
 -- name: claim_notifications
--- Take due notifications for a worker, oldest first.
-WITH due AS (
-    SELECT notification_id, status AS was FROM notifications
-    WHERE batch_id = :batch_id AND kind = ANY(CAST(:kinds AS text[])) AND status IN ('ready', 'unknown')
-      AND claimed_by IS NULL AND next_attempt_at <= clock_timestamp() AND attempts < :max_attempts
-      AND (:retries OR attempts = 0)
-    ORDER BY next_attempt_at LIMIT :limit
-    FOR UPDATE SKIP LOCKED
+-- Take due notifications for a worker, those first that were tried before, then by kind, oldest first.
+WITH again AS (
+    SELECT found.* FROM unnest(CAST(:kinds AS text[])) AS wanted (kind) CROSS JOIN LATERAL (
+        SELECT notification_id, status AS was FROM notifications
+        WHERE batch_id = :batch_id AND kind = wanted.kind AND claimed_by IS NULL AND attempts > 0 AND attempts < :max_attempts
+          AND status IN ('ready', 'unknown') AND next_attempt_at <= statement_timestamp()
+        ORDER BY next_attempt_at LIMIT CAST(:limit AS integer)
+        FOR UPDATE SKIP LOCKED
+    ) AS found LIMIT CASE WHEN :retries THEN CAST(:limit AS integer) ELSE 0 END
+), first AS (
+    SELECT found.* FROM unnest(CAST(:kinds AS text[])) AS wanted (kind) CROSS JOIN LATERAL (
+        SELECT notification_id, status AS was FROM notifications
+        WHERE batch_id = :batch_id AND kind = wanted.kind AND claimed_by IS NULL AND attempts = 0
+          AND status IN ('ready', 'unknown') AND next_attempt_at <= statement_timestamp()
+        ORDER BY next_attempt_at LIMIT CAST(:limit AS integer)
+        FOR UPDATE SKIP LOCKED
+    ) AS found LIMIT :limit - (SELECT count(*) FROM again)
+), due AS (
+    SELECT * FROM again UNION ALL SELECT * FROM first
 )
 UPDATE notifications SET status = CASE due.was WHEN 'ready' THEN 'sending' ELSE 'unknown' END,
                          claimed_by = :worker_id, attempts = attempts + 1
@@ -80,10 +91,10 @@ CROSS JOIN LATERAL (
            array_agg(client_order_ref ORDER BY order_id) AS refs,
            array_agg(amount ORDER BY order_id)           AS amounts,
            array_agg(status ORDER BY order_id)           AS order_statuses
-    FROM (SELECT order_id FROM notification_orders AS told WHERE told.notification_id = claimed.notification_id
-          UNION ALL
-          SELECT order_id FROM refund_orders AS given WHERE given.correction_id = claimed.notification_id) AS member
-    JOIN orders USING (order_id)
+    FROM orders WHERE order_id = ANY(ARRAY(
+        SELECT order_id FROM notification_orders AS told WHERE told.notification_id = claimed.notification_id
+        UNION ALL
+        SELECT order_id FROM refund_orders AS given WHERE given.correction_id = claimed.notification_id))
 ) AS members
 JOIN orders AS first ON first.order_id = members.order_ids[1]
 WHERE claimed.notification_id = ANY(CAST(:notification_ids AS uuid[]))

@@ -54,14 +54,21 @@ WHERE ended_at IS NULL AND lease_until > clock_timestamp() AND worker_id <> :wor
   AND EXISTS (SELECT FROM payments WHERE claimed_by = workers.worker_id)
 
 -- name: claim_payments
--- Take due payments for a worker; what was planned is being sent from here on.
-WITH due AS (
+-- Take due payments for a worker, those first that were tried before; what was planned is being sent from here on.
+WITH again AS (
     SELECT payment_id, status AS was FROM payments
-    WHERE batch_id = :batch_id AND settled_at IS NULL AND claimed_by IS NULL AND status IN ('planned', 'unknown')
-      AND next_attempt_at <= clock_timestamp() AND attempts < :max_attempts
-      AND (:retries OR attempts = 0)
-    ORDER BY next_attempt_at LIMIT :limit
+    WHERE batch_id = :batch_id AND claimed_by IS NULL AND attempts > 0 AND status IN ('planned', 'unknown')
+      AND next_attempt_at <= statement_timestamp() AND attempts < :max_attempts
+    ORDER BY next_attempt_at LIMIT CASE WHEN :retries THEN CAST(:limit AS integer) ELSE 0 END
     FOR UPDATE SKIP LOCKED
+), first AS (
+    SELECT payment_id, status AS was FROM payments
+    WHERE batch_id = :batch_id AND claimed_by IS NULL AND attempts = 0 AND status IN ('planned', 'unknown')
+      AND next_attempt_at <= statement_timestamp()
+    ORDER BY next_attempt_at LIMIT :limit - (SELECT count(*) FROM again)
+    FOR UPDATE SKIP LOCKED
+), due AS (
+    SELECT * FROM again UNION ALL SELECT * FROM first
 ), claimed AS (
     UPDATE payments SET status = CASE due.was WHEN 'planned' THEN 'sending' ELSE 'unknown' END,
                         claimed_by = :worker_id, attempts = attempts + 1, sent_at = clock_timestamp()

@@ -54,17 +54,25 @@ WHERE refunds.batch_id = :batch_id AND settled_at IS NULL
 -- A new drain tries everything again; what waits for a person keeps waiting.
 UPDATE refunds SET attempts = 0,
                    next_attempt_at = CASE WHEN status = 'planned' THEN now() ELSE next_attempt_at END
-WHERE refund_id = ANY(CAST(:refund_ids AS uuid[])) AND settled_at IS NULL AND claimed_by IS NULL
+WHERE batch_id = :batch_id AND settled_at IS NULL AND claimed_by IS NULL
+  AND (attempts > 0 OR (status = 'planned' AND next_attempt_at > now()))
 
 -- name: claim_refunds
--- Take due refunds for a worker; what was planned is being sent from here on.
-WITH due AS (
+-- Take due refunds for a worker, those first that were tried before; what was planned is being sent from here on.
+WITH again AS (
     SELECT refund_id, status AS was FROM refunds
-    WHERE refund_id = ANY(CAST(:refund_ids AS uuid[])) AND settled_at IS NULL AND claimed_by IS NULL
-      AND next_attempt_at <= clock_timestamp() AND attempts < :max_attempts
-      AND (:retries OR attempts = 0)
-    ORDER BY next_attempt_at, refund_id LIMIT :limit
+    WHERE batch_id = :batch_id AND claimed_by IS NULL AND attempts > 0 AND status IN ('planned', 'unknown')
+      AND next_attempt_at <= statement_timestamp() AND attempts < :max_attempts
+    ORDER BY next_attempt_at LIMIT CASE WHEN :retries THEN CAST(:limit AS integer) ELSE 0 END
     FOR UPDATE SKIP LOCKED
+), first AS (
+    SELECT refund_id, status AS was FROM refunds
+    WHERE batch_id = :batch_id AND claimed_by IS NULL AND attempts = 0 AND status IN ('planned', 'unknown')
+      AND next_attempt_at <= statement_timestamp()
+    ORDER BY next_attempt_at LIMIT :limit - (SELECT count(*) FROM again)
+    FOR UPDATE SKIP LOCKED
+), due AS (
+    SELECT * FROM again UNION ALL SELECT * FROM first
 ), claimed AS (
     UPDATE refunds SET status = CASE due.was WHEN 'planned' THEN 'sending' ELSE 'unknown' END,
                        claimed_by = :worker_id, attempts = attempts + 1, sent_at = clock_timestamp()
@@ -78,7 +86,7 @@ FROM claimed JOIN payments USING (payment_id)
 -- name: lock_payments_of_refunds
 -- The payments refunds are of, so that of two workers the second sees that the first has given back the rest.
 SELECT payment_id FROM payments
-WHERE payment_id IN (SELECT payment_id FROM refunds WHERE refund_id = ANY(CAST(:refund_ids AS uuid[])))
+WHERE payment_id = ANY(ARRAY(SELECT payment_id FROM refunds WHERE refund_id = ANY(CAST(:refund_ids AS uuid[]))))
 ORDER BY payment_id FOR NO KEY UPDATE
 
 -- name: record_refunds
@@ -118,8 +126,9 @@ WHERE refunds.refund_id = refund_orders.refund_id AND refunds.status = 'declined
 -- name: lock_notifications_of_refunds
 -- What tells customers of refunded orders, so that each is told of the refund or known to have been told otherwise.
 SELECT notification_id FROM notifications
-WHERE notification_id IN (SELECT notification_id FROM refund_orders JOIN notification_orders USING (order_id)
-                          WHERE refund_id = ANY(CAST(:refund_ids AS uuid[])))
+WHERE notification_id = ANY(ARRAY(
+    SELECT notification_id FROM refund_orders JOIN notification_orders USING (order_id)
+    WHERE refund_id = ANY(CAST(:refund_ids AS uuid[]))))
 ORDER BY notification_id FOR UPDATE
 
 -- name: note_who_was_told
@@ -199,12 +208,14 @@ CROSS JOIN (
 ) AS corrections
 
 -- name: seconds_to_next_refund
--- How long until one of these refunds may be tried, or what others hold of them is looked at again.
-SELECT extract(epoch FROM min(CASE WHEN claimed_by IS NULL THEN next_attempt_at
-                                   ELSE clock_timestamp() + interval '1 second' END) - clock_timestamp())
-FROM refunds
-WHERE refund_id = ANY(CAST(:refund_ids AS uuid[])) AND settled_at IS NULL
-  AND (claimed_by IS NOT NULL OR (attempts < :max_attempts AND next_attempt_at < now() + interval '1 day'))
+-- How long until a refund of this batch may be tried, or what others hold of them is looked at again.
+SELECT extract(epoch FROM least(
+    (SELECT min(next_attempt_at) FROM refunds
+     WHERE batch_id = :batch_id AND claimed_by IS NULL AND status IN ('planned', 'unknown') AND attempts < :max_attempts
+       AND next_attempt_at < now() + interval '1 day'),
+    (SELECT clock_timestamp() + interval '1 second' FROM refunds
+     WHERE batch_id = :batch_id AND settled_at IS NULL AND claimed_by IS NOT NULL LIMIT 1)
+) - clock_timestamp())
 
 -- name: plan_corrections
 -- Who was told of refunded orders gets a correction; one that nobody has begun to send takes later ones along.
