@@ -59,6 +59,10 @@ def _integers(cells: pa.Array, bits: int) -> pa.Array:
     return pc.if_else(cells.is_valid(), _fixed(fields), _NULL)
 
 
+def _booleans(cells: pa.Array) -> pa.Array:
+    return pc.if_else(cells, b"\x00\x00\x00\x01\x01", b"\x00\x00\x00\x01\x00")
+
+
 def _dates(cells: pa.Array) -> pa.Array:
     return _integers(pc.subtract(cells.cast(pa.int32()), _FIRST_DAY), 32)
 
@@ -77,5 +81,6 @@ _ENCODERS: Mapping[str, Encoder] = MappingProxyType(
         "integer": lambda cells: _integers(cells, 32),
         "bigint": lambda cells: _integers(cells, 64),
         "date": _dates,
+        "boolean": _booleans,
     }
 )

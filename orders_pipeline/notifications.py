@@ -71,7 +71,7 @@ def plan_batch(database: Database, cipher: Cipher, batch_id: str, profile: Profi
         for row in rows:
             opened = personal.reveal(cipher, batch_id, row.import_row_number, row.personal)
             address = opened[ADDRESS_COLUMN[row.notify_channel]]
-            alone = row.order_id if profile.notifications == "per_order" else None
+            alone = row.order_id if profile.notifications == "per_order" or row.is_nobodys else None
             groups[row.customer_code, row.notify_channel, address, alone].append(row.order_id)
         recording.read_personal(transaction, "to plan notifications", batch_id, len(rows))
         planned = [(str(uuid.uuid4()), key, order_ids) for key, order_ids in groups.items()]

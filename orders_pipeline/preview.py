@@ -85,8 +85,9 @@ def _plan(system: System, profile: Profile, accepted: Path) -> tuple[int, int]:
                 number, channel = row["import_row_number"], row["notify_channel"]
                 opened = personal.reveal(system.cipher, NO_BATCH, number, row["personal"])
                 card = opened["payment_token"] if row["payment_method"] == "card_on_file" else ""
-                orders.append(PayableOrder(number, row["customer_code"], row["payment_method"], row["amount"], card))
+                customer, nobodys = row["customer_code"], row["is_nobodys"]
+                orders.append(PayableOrder(number, customer, row["payment_method"], row["amount"], card, nobodys))
                 if channel != "none":
-                    alone = number if profile.notifications == "per_order" else None
-                    told.add((row["customer_code"], channel, opened[ADDRESS_COLUMN[channel]], alone))
+                    alone = number if profile.notifications == "per_order" or nobodys else None
+                    told.add((customer, channel, opened[ADDRESS_COLUMN[channel]], alone))
     return len(plan_payments(orders, profile.payments)), len(told)

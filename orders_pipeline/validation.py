@@ -97,9 +97,10 @@ def validate(
 
 
 def accepted_schema(record_type: RecordType) -> pa.Schema:
-    """Return the schema of accepted rows: their number, the columns kept in clear, and the sealed personal ones."""
+    """Return the schema of accepted rows: number, columns kept in clear, whether they are nobody's, sealed personal ones."""
     stored = [column.arrow_field for column in record_type.stored_columns]
-    return pa.schema([pa.field("import_row_number", pa.int32()), *stored, pa.field("personal", pa.binary())])
+    made = [pa.field("is_nobodys", pa.bool_()), pa.field("personal", pa.binary())]
+    return pa.schema([pa.field("import_row_number", pa.int32()), *stored, *made])
 
 
 def _add_duplicates(rows: Rows, findings: Findings, duplicates: Duplicates, record_type: RecordType) -> None:
@@ -131,7 +132,7 @@ def _accepted_table(rows: Rows, record_type: RecordType, seal: Seal) -> pa.Table
         else:
             cells = rows.text[column.name]
             columns.append(pc.if_else(pc.equal(cells, ""), None, cells))
-    return pa.table([*columns, pa.array(sealed, pa.binary())], schema=accepted_schema(record_type))
+    return pa.table([*columns, rows.nobodys, pa.array(sealed, pa.binary())], schema=accepted_schema(record_type))
 
 
 def _rejections_table(chunk: pa.RecordBatch, findings: Findings, record_type: RecordType) -> pa.Table:

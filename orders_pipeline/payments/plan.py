@@ -26,6 +26,7 @@ class PayableOrder:
     payment_method: str
     amount: int  # yen
     card: str = ""
+    is_nobodys: bool = False  # the customer is the profile's default: nobody knows whether two of them are one person's
 
     def __repr__(self) -> str:
         """Show no card."""
@@ -48,13 +49,14 @@ class PlannedPayment:
 
 def plan_payments(orders: Iterable[PayableOrder], grouping: Grouping = "aggregated") -> list[PlannedPayment]:
     """Return the payments that cover every order once; raise ValueError for an order above the cap."""
-    groups: defaultdict[tuple[str, str, str], list[PayableOrder]] = defaultdict(list)
+    groups: defaultdict[tuple[str, str, str, int | None], list[PayableOrder]] = defaultdict(list)
     for order in orders:
         if not 0 < order.amount <= CAP_JPY:
             raise ValueError(f"order {order.order_id} cannot be paid in one transaction")
-        groups[order.customer_code, order.payment_method, order.card].append(order)
+        alone = order.order_id if order.is_nobodys else None
+        groups[order.customer_code, order.payment_method, order.card, alone].append(order)
     planned = []
-    for (customer_code, payment_method, _), group in groups.items():
+    for (customer_code, payment_method, *_), group in groups.items():
         parts = [[order] for order in group] if grouping == "per_order" else pack(group)
         planned += [PlannedPayment(customer_code, payment_method, tuple(part)) for part in parts]
     return planned
@@ -64,7 +66,9 @@ def pack(orders: Sequence[PayableOrder], cap: int = CAP_JPY) -> list[list[Payabl
     """Spread orders over as few parts of at most `cap` yen as a bounded search finds."""
     largest_first = sorted(orders, key=lambda order: (-order.amount, order.order_id))
     best = _first_fit(largest_first, cap)
-    fewest = -(-sum(order.amount for order in orders) // cap)
+    if len(orders) > SEARCH_STEPS:  # not even one packing would be looked at to its end
+        return best
+    fewest = max(-(-sum(order.amount for order in orders) // cap), sum(2 * order.amount > cap for order in orders))
     while len(best) > fewest:
         fewer = _fit_into(largest_first, len(best) - 1, cap)
         if fewer is None:
@@ -74,17 +78,20 @@ def pack(orders: Sequence[PayableOrder], cap: int = CAP_JPY) -> list[list[Payabl
 
 
 def _first_fit(orders: Sequence[PayableOrder], cap: int) -> list[list[PayableOrder]]:
-    parts: list[list[PayableOrder]] = []
-    room: list[int] = []
+    """Put each order into the first part that has room for it, found in a tree of the most room below each node."""
+    parts: defaultdict[int, list[PayableOrder]] = defaultdict(list)
+    leaves = 1 << max(len(orders) - 1, 0).bit_length()
+    most = [cap] * (2 * leaves)
     for order in orders:
-        fitting = next((index for index, left in enumerate(room) if left >= order.amount), None)
-        if fitting is None:
-            parts.append([])
-            room.append(cap)
-            fitting = len(parts) - 1
-        parts[fitting].append(order)
-        room[fitting] -= order.amount
-    return parts
+        node = 1
+        while node < leaves:
+            node = 2 * node if most[2 * node] >= order.amount else 2 * node + 1
+        parts[node].append(order)
+        most[node] -= order.amount
+        while node > 1:
+            node //= 2
+            most[node] = max(most[2 * node], most[2 * node + 1])
+    return list(parts.values())
 
 
 def _fit_into(orders: Sequence[PayableOrder], parts: int, cap: int) -> list[list[PayableOrder]] | None:

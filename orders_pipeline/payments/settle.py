@@ -62,7 +62,14 @@ def plan_batch(database: Database, cipher: Cipher, batch_id: str, profile: Profi
         transaction.row("lock_batch", batch_id=batch_id)
         rows = transaction.rows("orders_to_plan", batch_id=batch_id)
         orders = [
-            PayableOrder(row.order_id, row.customer_code, row.payment_method, row.amount, _card(cipher, batch_id, row))
+            PayableOrder(
+                row.order_id,
+                row.customer_code,
+                row.payment_method,
+                row.amount,
+                _card(cipher, batch_id, row),
+                row.is_nobodys,
+            )
             for row in rows
         ]
         cards = sum(bool(order.card) for order in orders)

@@ -28,11 +28,15 @@ Positions: TypeAlias = "npt.NDArray[np.intp]"
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of the right shape: their numbers, normalised text, and the values of number and date columns."""
+    """Rows of the right shape: their numbers, normalised text, the values of number and date columns, and whose they are.
+
+    `nobodys` are those with the profile's default for the payer: two of them may be two people's.
+    """
 
     number: pa.Array
     text: Mapping[str, pa.Array]
     values: Mapping[str, pa.Array]
+    nobodys: pa.Array
 
     def where(self, keep: Mask) -> Rows:
         """Return the rows for which `keep` is true."""
@@ -41,6 +45,7 @@ class Rows:
             self.number.filter(chosen),
             {name: cells.filter(chosen) for name, cells in self.text.items()},
             {name: cells.filter(chosen) for name, cells in self.values.items()},
+            self.nobodys.filter(chosen),
         )
 
     def text_frame(self, columns: Iterable[str]) -> pd.DataFrame:
@@ -123,7 +128,7 @@ class Judge:
         values = kind.typed(text, usable)
         typed_rules = {column.name: column.typed_rules for column in kind.typed_columns}
         self._judge(self.typed_schema, _frame(number, values), typed_rules, kind.typed_row_rules, findings)
-        return Rows(number, text, values), findings, changed
+        return Rows(number, text, values, kind.nobody(text, self.context)), findings, changed
 
     def _judge(
         self,

@@ -228,5 +228,6 @@ ORDERS = RecordType(
         ),
     ),
     amount="amount",
+    payer="customer_code",
     typed_row_rules=(RowRule("R_AMOUNT_MISMATCH", "amount", _amount_is_product, ("amount", *ITEM_COLUMNS[1:])),),
 )

@@ -113,12 +113,13 @@ class Column:
 
 @dataclass(frozen=True)
 class RecordType:
-    """A kind of record: its columns in order, the rules across columns, its reference, its yen."""
+    """A kind of record: its columns in order, the rules across columns, its reference, its yen, who pays."""
 
     name: str
     columns: tuple[Column, ...]
     identity: str
     amount: str
+    payer: str
     text_row_rules: tuple[RowRule, ...] = ()
     typed_row_rules: tuple[RowRule, ...] = ()
 
@@ -173,6 +174,11 @@ class RecordType:
                 normal = pc.if_else(pc.equal(normal, ""), column.default(context), normal)
             cells[column.name] = normal
         return cells, changed
+
+    def nobody(self, text: Mapping[str, pa.Array], context: RowContext) -> pa.Array:
+        """Return which rows of normalised text have the payer that the client's profile gives to an empty cell."""
+        stand_in = self.by_name[self.payer].normalised(pa.array([""], pa.string()), context)[0]
+        return pc.and_(pc.equal(text[self.payer], stand_in), pc.not_equal(stand_in, ""))
 
     def folded(self, identities: pa.Array) -> pa.Array:
         """Return normalised cells of the identity column in the form in which they are unique."""

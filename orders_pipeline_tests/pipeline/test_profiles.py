@@ -15,8 +15,9 @@ import openpyxl
 import psycopg
 import pytest
 
-from orders_pipeline import batches, intake, landing, personal, preview, reports
+from orders_pipeline import batches, intake, landing, notifications, personal, preview, reports
 from orders_pipeline.database import libpq_url
+from orders_pipeline.payments import settle
 from orders_pipeline.rejections import FileRejected
 from orders_pipeline.system import System
 from orders_pipeline_tests.factories import order_row
@@ -58,6 +59,11 @@ same_bytes = "take"
 [counted]
 sequence = "o-{number}.csv"
 [plain]
+[guests]
+payments = "aggregated"
+columns.customer_code = { header = "会員ID", values = { "0" = "GUEST" }, default = "GUEST" }
+[words]
+columns.customer_code = { header = "会員ID", values = { "" = "GUEST" } }
 """
 
 EXPORT = """\
@@ -326,3 +332,28 @@ def test_a_manifest_that_cannot_be_read_refuses_the_file_before_it_is_a_batch(co
         counter.take(path, "plain")
     assert (refused.value.code, refused.value.detail) == ("F_MANIFEST", {"field": "row_count"})
     assert counter.rows("SELECT count(*) FROM batches") == [(0,)]
+
+
+GUESTS = """\
+client_order_ref,会員ID,customer_name,email,amount,payment_method,notify_channel
+G-1,,見本 太郎,t@example.com,3000,invoice,email
+G-2, ,見本 花子,t@example.com,4000,invoice,email
+G-3,{third},見本 次郎,j@example.com,5000,invoice,email
+G-4,M1,見本 三郎,k@example.com,600,invoice,email
+G-5,M1,見本 三郎,k@example.com,700,invoice,email
+"""
+
+
+@pytest.mark.parametrize(("client", "third"), [("guests", "0"), ("guests", "ＧＵＥＳＴ"), ("words", "")])
+def test_whoever_has_the_profiles_own_customer_code_pays_and_is_told_alone(counter, client, third):
+    path = counter.file(GUESTS.format(third=third))
+    planned = preview.preview(counter.system, path, client, again=False)
+    batch_id = counter.take(path, client)["batch_id"]
+    profile = counter.system.clients.profile("plain")  # what the profile said when the file came is what counts
+    settle.plan_batch(counter.system.database, counter.system.cipher, batch_id, profile)
+    notifications.plan_batch(counter.system.database, counter.system.cipher, batch_id, profile)
+    paid = counter.rows("SELECT customer_code, amount FROM payments ORDER BY amount")
+    assert paid == [("M1", 1300), ("GUEST", 3000), ("GUEST", 4000), ("GUEST", 5000)]
+    told = counter.rows("SELECT customer_code, count(*) FROM notifications GROUP BY 1 ORDER BY 1")
+    assert told == [("GUEST", 3), ("M1", 1)]
+    assert (planned["payments"]["planned"], planned["notifications"]["planned"]) == (4, 4)

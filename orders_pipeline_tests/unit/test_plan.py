@@ -146,3 +146,17 @@ def fewest_parts(amounts: list[int], cap: int) -> int:
 @given(st.lists(st.integers(1, 20), min_size=1, max_size=7))
 def test_small_groups_need_no_more_payments_than_the_best_of_all_packings(amounts):
     assert len(pack(orders_of(*amounts), cap=20)) == fewest_parts(amounts, 20)
+
+
+def test_orders_of_nobody_are_paid_one_by_one():
+    nobodys = [PayableOrder(number, "GUEST", "invoice", 100, is_nobodys=True) for number in (1, 2)]
+    known = [PayableOrder(number, "GUEST", "invoice", 100) for number in (3, 4)]
+    assert amounts_of(plan_payments([*nobodys, *known])) == [100, 100, 200]
+
+
+@pytest.mark.parametrize("amount", [600_000, 300_001, 50_000])
+def test_a_hundred_thousand_orders_of_one_customer_are_planned_in_seconds(amount):
+    started = time.process_time()
+    planned = plan_payments(orders_of(*[amount] * 100_000))
+    assert time.process_time() - started < 5
+    assert len(planned) == -(-100_000 // (CAP_JPY // amount))

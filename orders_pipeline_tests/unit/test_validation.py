@@ -119,6 +119,7 @@ def test_accepted_rows_are_typed_and_hold_no_personal_column(run):
             "amount": 1000,
             "payment_method": "invoice",
             "notify_channel": "email",
+            "is_nobodys": False,
             "personal": b"sealed 1",
         }
     ]

@@ -1,6 +1,6 @@
 -- name: orders_to_notify
 -- Orders whose customer is to be told and that no notification covers yet.
-SELECT order_id, customer_code, notify_channel, import_row_number, personal FROM orders
+SELECT order_id, customer_code, is_nobodys, notify_channel, import_row_number, personal FROM orders
 WHERE batch_id = :batch_id AND notify_channel <> 'none'
   AND NOT EXISTS (SELECT FROM notification_orders AS member WHERE member.order_id = orders.order_id)
 ORDER BY import_row_number

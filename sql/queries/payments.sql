@@ -1,10 +1,10 @@
 -- name: lock_batch
--- One planner at a time.
-SELECT batch_id FROM batches WHERE batch_id = :batch_id FOR UPDATE
+-- One planner at a time; who only refers to the batch does not wait.
+SELECT batch_id FROM batches WHERE batch_id = :batch_id FOR NO KEY UPDATE
 
 -- name: orders_to_plan
 -- Orders that no live payment covers; what is sealed only where a card is needed.
-SELECT order_id, customer_code, payment_method, amount, import_row_number,
+SELECT order_id, customer_code, is_nobodys, payment_method, amount, import_row_number,
        CASE WHEN payment_method = 'card_on_file' THEN personal END AS personal
 FROM orders
 WHERE batch_id = :batch_id AND status = 'pending'
