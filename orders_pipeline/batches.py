@@ -26,6 +26,8 @@ PAUSES: Mapping[str, str] = {
     "E_LEDGERS_DIFFER": "The Payment service has charges that our ledger does not know; reconcile names them.",
     "E_PAYMENT_UNKNOWN": "It is not known yet whether some payments were charged.",
     "E_PAYMENT_UNAVAILABLE": "The Payment service cannot be used at the moment.",
+    "E_STORAGE_DENIED": "The storage refuses access.",
+    "E_STORAGE_UNAVAILABLE": "The storage does not answer properly.",
     "E_NOTIFICATION_UNAVAILABLE": "The Notification service cannot be used at the moment.",
     "E_REFUNDS_OPEN": "Some refunds, or the corrections that follow them, are not through yet.",
 }
@@ -72,18 +74,20 @@ def register_landed(transaction: Transaction, client_code: str, source: Source) 
 def register_import(transaction: Transaction, client_code: str, source: Source, *, again: bool) -> str:
     """Make a batch of a file imported by hand and return its id; raise FileRejected(F_DUPLICATE_FILE) for known bytes.
 
-    With `again` the same bytes become another batch.
+    With `again` the same bytes become another batch, as they do where nothing was loaded of them.
     """
     earlier = transaction.row("batch_with_same_bytes", client_code=client_code, source_sha256=source.sha256)
     if earlier is not None and not again:
         raise FileRejected("F_DUPLICATE_FILE", {"batch_id": earlier.batch_id})
     again_no = 0 if earlier is None else earlier.again_no + 1
-    batch_id = batch_id_for(client_code, f"{source.sha256}|{again_no}", today())
-    if not _insert(transaction, batch_id, client_code, source, again_no=again_no):
-        # somebody else has registered the same bytes at this moment
+    while True:
+        batch_id = batch_id_for(client_code, f"{source.sha256}|{again_no}", today())
+        if _insert(transaction, batch_id, client_code, source, again_no=again_no):
+            return batch_id
         theirs = transaction.row("batch_with_same_bytes", client_code=client_code, source_sha256=source.sha256)
-        raise FileRejected("F_DUPLICATE_FILE", {} if theirs is None else {"batch_id": theirs.batch_id})
-    return batch_id
+        if theirs is not None and theirs.again_no >= again_no:  # somebody else registers the same bytes at this moment
+            raise FileRejected("F_DUPLICATE_FILE", {"batch_id": theirs.batch_id})
+        again_no += 1  # the id is that of a batch that was refused
 
 
 def _insert(transaction: Transaction, batch_id: str, client_code: str, source: Source, *, again_no: int) -> bool:

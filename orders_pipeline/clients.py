@@ -46,6 +46,7 @@ class Profile(BaseModel):
     refuse_above_rows: Annotated[int, Field(ge=0)] | None = None
     refuse_above_percent: Annotated[float, Field(ge=0, le=100)] | None = None
     same_bytes: Literal["refuse", "take"] = "refuse"
+    settle_s: Annotated[int, Field(ge=0, le=86_400)] = 60
     sequence: Annotated[str, AfterValidator(check_template)] | None = None
     notify_channel: Literal["email", "sms", "none"] = "none"
     payments: Literal["aggregated", "per_order"] = "aggregated"

@@ -102,6 +102,8 @@ def show_summary(console: Console, summary: Mapping[str, Any]) -> None:
     if summary.get("status_code"):
         why = describe_code(summary["status_code"], summary.get("status_detail") or {})
         console.print(f"  why            {why}", highlight=False, soft_wrap=True)
+    if summary["next_try"]:
+        console.print(f"  next try       {summary['next_try']}; see orders-pipeline doctor", highlight=False)
     show_counts(console, summary)
     _show_corrections(console, summary)
     _show_settlement(console, summary)
@@ -244,7 +246,7 @@ def show_findings(console: Console, result: Mapping[str, Any]) -> None:
     """Print what the doctor found."""
     for each in result["checks"]:
         mark = "[green]ok[/green]  " if each["ok"] else "[red]FAIL[/red]"
-        console.print(f"{mark}  {each['name']:<21} {each['says']}")
+        console.print(f"{mark}  {each['name']:<21} {escape(each['says'])}")
 
 
 def _number(value: int | None) -> str:

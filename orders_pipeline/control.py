@@ -6,26 +6,36 @@ manifests and numbers mean is in `manifest.py` and `sequences.py`; the steps of 
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import Row
 
 from orders_pipeline import sequences
 from orders_pipeline.clients import Profile
 from orders_pipeline.database import Transaction
-from orders_pipeline.manifest import MOST_BYTES, Manifest, manifest_name, read_manifest
+from orders_pipeline.file_names import composed, forms_of, is_order_name
+from orders_pipeline.manifest import MOST_BYTES, Manifest, manifest_names, read_manifest
 from orders_pipeline.rejections import FileRejected, Rejection
 from orders_pipeline.sequences import Position
-from orders_pipeline.storage import KeyRefused, Storage
+from orders_pipeline.storage import KeyRefused, Storage, StoredObject
 from orders_pipeline.validation import Validated
+
+Found = TypeVar("Found")
 
 
 def manifest_beside(path: Path) -> Manifest | None:
-    """Return the manifest beside a local file, if there is one; raise FileRejected."""
-    manifest = path.with_name(manifest_name(path.name))
-    if not os.path.lexists(manifest):  # nor is there one where its name would be too long for a file
+    """Return the manifest of a local file, if there is one beside it; raise FileRejected."""
+
+    def find(name: str) -> Path | None:
+        beside = (path.with_name(form) for form in forms_of(name))
+        return next((each for each in beside if os.path.lexists(each)), None)  # nor is one there whose name is too long
+
+    manifest = _only_one(path.name, find, lambda: (each.name for each in path.parent.iterdir()))
+    if manifest is None:
         return None
     try:
         with manifest.open("rb") as file:
@@ -35,17 +45,34 @@ def manifest_beside(path: Path) -> Manifest | None:
 
 
 def landed_manifest(landing: Storage, landing_key: str, copy: Path) -> Manifest | None:
-    """Return the manifest beside a landed file, if there is one, by way of a local copy; raise FileRejected."""
-    try:
-        landed = landing.head(manifest_name(landing_key))
-    except KeyRefused:  # its name would be too long
+    """Return the manifest of a landed file, if there is one beside it, by way of a local copy; raise FileRejected."""
+
+    def find(key: str) -> StoredObject | None:
+        for form in forms_of(key):
+            with contextlib.suppress(KeyRefused):  # its name would be too long
+                if (found := landing.head(form)) is not None:
+                    return found
         return None
+
+    folder = landing_key.rpartition("/")[0]
+    landed = _only_one(landing_key, find, lambda: (stored.key for stored in landing.list(folder + "/")))
     if landed is None:
         return None
     if landed.size > MOST_BYTES:
         raise FileRejected("F_MANIFEST")
     landing.fetch(landed, copy)
     return read_manifest(copy.read_bytes())
+
+
+def _only_one(name: str, find: Callable[[str], Found | None], names_beside: Callable[[], Iterable[str]]) -> Found | None:
+    """Return a file's manifest; raise FileRejected where another order file has the same one as well."""
+    own, shared = manifest_names(name)
+    if (found := find(own)) is not None or (found := find(shared)) is None:
+        return found
+    rivals = {composed(each) for each in names_beside() if is_order_name(each)} - {composed(name)}
+    if any(manifest_names(each)[1] == composed(shared) for each in rivals):
+        raise FileRejected("F_MANIFEST_SHARED")
+    return found
 
 
 def note(transaction: Transaction, batch_id: str, profile: Profile, name: str, manifest: Manifest | None) -> None:

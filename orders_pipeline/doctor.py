@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from orders_pipeline import errors, migrations
+from orders_pipeline import errors, landing, migrations
 from orders_pipeline.http_client import NoAnswer, NotDelivered, ServiceClient
 from orders_pipeline.settings import load_settings
 from orders_pipeline.storage import Storage
@@ -83,8 +83,7 @@ def _write_and_read(storage: Storage) -> str:
 
 
 def _landing(system: System) -> str:
-    next(iter(system.landing.list()), None)
-    return "listed"
+    return "; ".join(["listed", *landing.in_words(landing.left_in(system.landing))])
 
 
 def _encryption(system: System) -> str:

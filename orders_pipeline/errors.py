@@ -57,6 +57,11 @@ def read_details(system: System, reference: str) -> str:
         return path.read_text("utf-8", "surrogatepass")
 
 
+def code_of(error: BaseException) -> str:
+    """Return the code that is shown of an error."""
+    return _own_code(error) or UNEXPECTED
+
+
 def _own_code(error: BaseException) -> str | None:
     code = getattr(error, "code", None)
     return code if isinstance(code, str) and type(error).__module__.startswith("orders_pipeline") else None
@@ -91,4 +96,4 @@ def _note(log: Path, reference: str, error: BaseException, places: list[str]) ->
     moment = datetime.now(UTC).isoformat(timespec="seconds")
     kind = f"{type(error).__module__}.{type(error).__qualname__}"
     with log.open("a", encoding="utf-8") as file:
-        file.write(f"{moment} {reference} {_own_code(error) or UNEXPECTED} {kind}\n" + "".join(places))
+        file.write(f"{moment} {reference} {code_of(error)} {kind}\n" + "".join(places))

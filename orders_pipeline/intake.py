@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 from sqlalchemy import Row
 
-from orders_pipeline import batches, control, csv_file, loading, personal, validation
+from orders_pipeline import batches, control, csv_file, errors, loading, personal, validation
 from orders_pipeline.artifacts import (
     ACCEPTED,
     CONVERTED,
@@ -32,8 +32,9 @@ from orders_pipeline.artifacts import (
 )
 from orders_pipeline.clients import Profile
 from orders_pipeline.csv_file import Limits, StagedFile
-from orders_pipeline.database import Transaction
-from orders_pipeline.landing import patiently
+from orders_pipeline.database import DatabaseError, Transaction
+from orders_pipeline.file_names import composed
+from orders_pipeline.landing import is_version, patiently
 from orders_pipeline.manifest import Manifest
 from orders_pipeline.records.orders import ORDERS
 from orders_pipeline.records.rules import RowContext
@@ -158,7 +159,7 @@ def _read_landed(
     landed = system.landing.head(batch.landing_key)
     if landed is None:
         raise ObjectGone
-    if landed.version != batch.landing_version:
+    if not is_version(landed, batch.landing_version):
         raise ObjectChanged
     max_bytes = limits_of(system.limits, profile).max_bytes
     if landed.size > max_bytes:
@@ -284,7 +285,12 @@ def _step(system: System, batch_id: str, stage: str, *, only_when: str) -> Itera
         if batch.status != only_when:
             yield None
             return
-        yield batch
+        try:
+            yield batch
+        except Exception as error:
+            with contextlib.suppress(DatabaseError), system.database.begin() as transaction:
+                transaction.execute("note_trouble", batch_id=batch_id, code=errors.code_of(error))
+            raise
         with system.database.begin() as transaction:
             transaction.execute("add_stage_seconds", batch_id=batch_id, stage=stage, seconds=time.monotonic() - started)
 
@@ -317,7 +323,7 @@ def import_file(system: System, path: Path, client_code: str, *, again: bool) ->
         copy = folder / ORIGINAL
         sha256, size = copy_unchanging(path, copy, limits_of(system.limits, profile).max_bytes)
         with system.database.begin() as transaction:
-            source = batches.Source(path.name, sha256=sha256, size=size)
+            source = batches.Source(composed(path.name), sha256=sha256, size=size)
             again = again or profile.same_bytes == "take"
             batch_id = batches.register_import(transaction, client_code, source, again=again)
             control.note(transaction, batch_id, profile, path.name, manifest)

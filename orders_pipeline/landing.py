@@ -1,87 +1,216 @@
-"""The landing: which of the files that clients put there are new.
+"""The landing: which of the files that clients put there are new, and what is left alone there.
 
-`new_files` decides over a stretch of a listing and the landing ledger, without a clock: every version of a file is one
+`new_files` decides over a stretch of a listing and the landing ledger, without a clock: every version of every file is one
 batch, however listings are ordered, repeated or late. One look goes through the landing for a moment and the next goes on
 there, so that a look is short whatever lies in it. Listing belongs in `storage/`, asking for runs in `sensors.py`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from orders_pipeline import batches
-from orders_pipeline.clients import CLIENT_CODE
+from orders_pipeline.clients import CLIENT_CODE, Clients, Profile
 from orders_pipeline.database import Database, Transaction
-from orders_pipeline.storage import ObjectDenied, ObjectGone, Page, Storage, StoredObject
+from orders_pipeline.file_names import composed, is_order_name, shown
+from orders_pipeline.manifest import SUFFIX, manifest_names
+from orders_pipeline.rejections import FileRejected
+from orders_pipeline.scratch import scratch_files
+from orders_pipeline.storage import ObjectChanged, ObjectDenied, ObjectGone, Page, Storage, StoredObject
+from orders_pipeline.storage.port import METADATA, is_key
 
 Version = tuple[str, str]  # key, version
 MAX_NEW = 100  # batches registered in one look
 PAGES_AT_LEAST = 5  # a look at a landing of usual size sees all of it, however slow the store
 LOOK_S = 0.4  # beyond that, for so long
+LEAST_AGE_S = 8.0  # a file that may grow must have stayed as it is for so long, two looks of the sensor
+COMPARE_S = 5.0  # of a look, at most so long is spent on files of which only the metadata may have changed
+LEFT_S = 10.0  # for so long the doctor looks
+NAMES_SHOWN = 20
+MOST_OF_A_NAME = 600  # characters that the ledger keeps of what is left alone
 READ_TRIES = 3
 READ_PAUSE_S = 1.0
+EDGE_BYTES = 22  # the end of a workbook, which is a zip file, has so many
+_END_OF_ZIP = b"PK\x05\x06"
+_BEHIND_A_LINE = b"\0\x1a"  # half of a line end in UTF-16, and the end of a text in DOS
 
 Read = TypeVar("Read")
+
+
+@dataclass(frozen=True)
+class Landed:
+    """An order file in the landing, with the version of its manifest if it has one."""
+
+    stored: StoredObject
+    manifest: str = ""
+
+    @property
+    def key(self) -> str:
+        """Return the key as it is stored."""
+        return self.stored.key
+
+    @property
+    def version(self) -> str:
+        """Return what makes the file another one: its own version, and behind a blank that of its manifest."""
+        return f"{self.stored.version} {self.manifest}".rstrip()
+
+    @property
+    def content(self) -> str:
+        """Return the part of the version that any change of the bytes by who writes them changes."""
+        return _content(self.stored.version)
+
+
+def _content(version: str) -> str:
+    return version.partition(" ")[0].partition(METADATA)[0]
+
+
+def is_version(stored: StoredObject, version: str) -> bool:
+    """Say whether a stored file is this version of it, whatever its manifest is now."""
+    return stored.version == version.partition(" ")[0]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A version in the ledger: for how many seconds it has been seen, and what became of its batch if it has one."""
+
+    seconds: float
+    batch_id: str | None = None
+    is_refused: bool = False  # nothing was loaded of it
+    sha256: str | None = None
 
 
 @dataclass(frozen=True)
 class Decision:
     """What a stretch of the landing comes to."""
 
-    ready: tuple[StoredObject, ...]  # complete and not yet a batch
-    remember: tuple[StoredObject, ...]  # seen for the first time, maybe still growing: decided at the next look
+    ready: tuple[Landed, ...]  # not yet a batch, and as it was at the look before and for long enough
+    remember: tuple[Landed, ...]  # seen for the first time, maybe still growing: decided at a later look
     forget: tuple[Version, ...]  # replaced or removed before they became a batch
+    compare: tuple[tuple[Landed, Seen], ...] = ()  # ready, but maybe the bytes of this batch with other metadata
 
 
-def is_order_file(stored: StoredObject) -> bool:
-    """Say whether an object is `<client_code>/<name>` and not one of our manifests."""
-    client_code, _, name = stored.key.partition("/")
-    return bool(CLIENT_CODE.fullmatch(client_code)) and bool(name) and not name.endswith(".manifest.json")
+@dataclass(frozen=True)
+class LeftAlone:
+    """Names in the landing, some of many: what is no order file, and order files that wait."""
+
+    count: int
+    names: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """Return how many there are and their names, or as many as are known."""
+        more = self.count - len(self.names)
+        return f"{self.count:,} ({', '.join(self.names)}{f' and {more:,} more' if more else ''})"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as it goes into JSON."""
+        return {"count": self.count, "names": list(self.names)}
+
+
+def is_order_file(key: str) -> bool:
+    """Say whether a key is `<client_code>/<name>` with the name of an order file."""
+    client_code, _, name = key.partition("/")
+    return bool(CLIENT_CODE.fullmatch(client_code)) and "/" not in name and is_order_name(name)
+
+
+def is_manifest(key: str) -> bool:
+    """Say whether a key is that of a manifest in a client's folder."""
+    client_code, _, name = key.partition("/")
+    return bool(CLIENT_CODE.fullmatch(client_code)) and "/" not in name and name.endswith(SUFFIX) and name != SUFFIX
+
+
+def with_manifests(page: Page, after: str, find: Callable[[str], StoredObject | None]) -> list[Landed]:
+    """Return the order files of a page with the manifests beside them; `find` looks for those just outside of it."""
+    manifests = {composed(stored.key): stored for stored in page.objects if is_manifest(stored.key)}
+
+    def manifest_of(key: str) -> str:
+        for name in manifest_names(key):
+            found = manifests.get(composed(name))
+            if found is None and is_key(name) and not (after < name and (page.upto is None or name <= page.upto)):
+                found = find(name)
+            if found is not None:
+                return found.version
+        return ""
+
+    return [Landed(stored, manifest_of(stored.key)) for stored in page.objects if is_order_file(stored.key)]
 
 
 def new_files(
-    listing: Iterable[StoredObject],
-    known: Mapping[Version, str | None],
+    listing: Iterable[Landed],
+    known: Mapping[Version, Seen],
     waiting: Collection[Version],
+    least_age_s: float = LEAST_AGE_S,
 ) -> Decision:
-    """Decide which objects of a stretch of the listing may become batches now.
+    """Decide which files of a stretch of the listing may become batches now.
 
-    `known` maps versions in the ledger to their batch ids (None: seen only), `waiting` are those of the same stretch
-    without a batch. An object that may still grow is ready when two looks in a row show the same version.
+    `known` is what the ledger has of the files, the same content with other metadata or manifests too; `waiting` are the
+    versions of the same stretch without a batch. A file that may still grow is ready when two looks have shown the
+    same version, so long apart. Another manifest makes another batch only where nothing was loaded of the one before.
     """
-    ready: list[StoredObject] = []
-    remember: list[StoredObject] = []
+    ready: list[Landed] = []
+    remember: list[Landed] = []
+    compare: list[tuple[Landed, Seen]] = []
     listed: set[Version] = set()
-    for stored in filter(is_order_file, listing):
-        version = (stored.key, stored.version)
-        listed.add(version)
-        if known.get(version) is not None:
+    by_key: dict[str, list[tuple[str, Seen]]] = {}
+    for (key, version), seen in known.items():
+        by_key.setdefault(key, []).append((version, seen))
+    for landed in listing:
+        listed.add((landed.key, landed.version))
+        now = known.get((landed.key, landed.version))
+        before = [
+            (version, seen)
+            for version, seen in by_key.get(landed.key, ())
+            if seen.batch_id and not seen.is_refused and _content(version) == landed.content
+        ]
+        if (now is not None and now.batch_id) or any(is_version(landed.stored, version) for version, _ in before):
             continue
-        if stored.settled or version in known:
-            ready.append(stored)
-        else:
-            remember.append(stored)
+        if not landed.stored.settled and (now is None or now.seconds < least_age_s):
+            if now is None:
+                remember.append(landed)
+        elif not before:
+            ready.append(landed)
+        elif all(seen.sha256 for _, seen in before):  # else its bytes are not known yet
+            compare.append((landed, before[-1][1]))
     gone = tuple(sorted(version for version in waiting if version not in listed))
-    return Decision(tuple(ready), tuple(remember), gone)
+    return Decision(tuple(ready), tuple(remember), gone, tuple(compare))
 
 
-def in_turn(ready: Iterable[StoredObject], limit: int) -> list[StoredObject]:
-    """Return at most `limit` files: the oldest of every client first, then the next of every client, and so on."""
-    by_client = groupby(sorted(ready, key=lambda each: (_client(each), each.modified, each.key)), key=_client)
-    turns = [(turn, stored) for _, files in by_client for turn, stored in enumerate(files)]
-    turns.sort(key=lambda each: (each[0], each[1].modified, each[1].key))
-    return [stored for _, stored in turns[:limit]]
+def is_complete(name: str, size: int, first: bytes, last: bytes) -> bool:
+    """Say whether a file ends as one does that was written to its end: with a line end, or as a zip file."""
+    if name.lower().endswith(".xlsx"):
+        if len(last) < EDGE_BYTES or not last.startswith(_END_OF_ZIP):
+            return False
+        directory = int.from_bytes(last[12:16], "little") + int.from_bytes(last[16:20], "little")
+        return directory + EDGE_BYTES == size
+    if first.startswith((b"\xff\xfe", b"\xfe\xff")):  # in UTF-16 half of another character may look like a line end
+        return last[-2:] in ({b"\n\0", b"\r\0"} if first.startswith(b"\xff\xfe") else {b"\0\n", b"\0\r"})
+    return last.rstrip(_BEHIND_A_LINE).endswith((b"\n", b"\r"))
 
 
-def _client(stored: StoredObject) -> str:
-    return stored.key.partition("/")[0]
+def in_turn(ready: Iterable[Landed]) -> list[Landed]:
+    """Return files in the order they are taken: the oldest of every client, then the next of every client, and so on."""
+    by_client = groupby(sorted(ready, key=lambda each: (_client(each), each.stored.modified, each.key)), key=_client)
+    turns = [(turn, landed) for _, files in by_client for turn, landed in enumerate(files)]
+    turns.sort(key=lambda each: (each[0], each[1].stored.modified, each[1].key))
+    return [landed for _, landed in turns]
 
 
-def look(database: Database, landing: Storage, limit: int = MAX_NEW, look_s: float = LOOK_S) -> list[str]:
+def _client(landed: Landed) -> str:
+    return landed.key.partition("/")[0]
+
+
+def look(
+    database: Database,
+    landing: Storage,
+    clients: Clients | None = None,
+    *,
+    limit: int = MAX_NEW,
+    look_s: float = LOOK_S,
+) -> list[str]:
     """Go on through the landing for a moment, register what has arrived and return the batches' ids.
 
     Where a look stopped is only a position in the listing: forgetting it means to start again, never to miss a file.
@@ -89,51 +218,144 @@ def look(database: Database, landing: Storage, limit: int = MAX_NEW, look_s: flo
     with database.begin() as transaction:
         start = str(transaction.scalar("landing_position") or "")
     position = start
-    ready: list[StoredObject] = []
+    ready: list[Landed] = []
+    compare: list[tuple[Landed, Seen]] = []
     deadline = time.monotonic() + look_s
     for number, page in enumerate(landing.pages(start), 1):
-        ready += _note(database, position, page)
+        decision = _note(database, landing, position, page)
+        ready += decision.ready
+        compare += decision.compare
         position = page.upto or ""
         if number >= PAGES_AT_LEAST and time.monotonic() >= deadline:
             break
+    ready += _with_other_bytes(database, landing, compare)
+    whole: list[Landed] = []
+    for landed in in_turn(ready):
+        if len(whole) < limit and _is_whole(database, landing, landed, clients or Clients()):
+            whole.append(landed)
     with database.begin() as transaction:
-        registered = [_register(transaction, stored) for stored in in_turn(ready, limit)]
+        registered = [_register(transaction, landed) for landed in whole]
         if position != start:
             transaction.execute("set_landing_position", after_key=position)
     return registered
 
 
-def _note(database: Database, after: str, page: Page) -> tuple[StoredObject, ...]:
-    """Bring the ledger up to date with a page of the listing, and return which of its files are ready."""
-    listing = [stored for stored in page.objects if is_order_file(stored)]
-    keys, versions = [stored.key for stored in listing], [stored.version for stored in listing]
+def _note(database: Database, landing: Storage, after: str, page: Page) -> Decision:
+    """Bring the ledger up to date with a page of the listing, and decide which of its files are ready."""
+    listing = with_manifests(page, after, landing.head)
     with database.begin() as transaction:
+        rows = transaction.rows(
+            "known_landing_files", keys=[each.key for each in listing], contents=[each.content for each in listing]
+        )
         known = {
-            (row.key, row.version): row.batch_id
-            for row in transaction.rows("known_landing_files", keys=keys, versions=versions)
+            (row.key, row.version): Seen(float(row.seconds), row.batch_id, bool(row.is_refused), row.source_sha256)
+            for row in rows
         }
         rows = transaction.rows("waiting_landing_files", after_key=after, upto_key=page.upto)
-        decision = new_files(listing, known, [(row.key, row.version) for row in rows])
+        decision = new_files(listing, known, [(row.key, row.version) for row in rows], LEAST_AGE_S)
         if decision.remember:
             transaction.execute(
                 "see_landing_files",
-                keys=[stored.key for stored in decision.remember],
-                versions=[stored.version for stored in decision.remember],
-                sizes=[stored.size for stored in decision.remember],
+                keys=[landed.key for landed in decision.remember],
+                versions=[landed.version for landed in decision.remember],
+                sizes=[landed.stored.size for landed in decision.remember],
             )
         if decision.forget:
             transaction.execute(
                 "forget_landing_files", keys=[key for key, _ in decision.forget], versions=[v for _, v in decision.forget]
             )
-    return decision.ready
+        names = [name[:MOST_OF_A_NAME] for name in (*_not_orders(page), *page.others)]
+        transaction.execute("forget_left_alone", after_key=after, upto_key=page.upto, keys=names)
+        if names:
+            transaction.execute("see_left_alone", keys=names)
+    return decision
 
 
-def _register(transaction: Transaction, stored: StoredObject) -> str:
-    name = stored.key.rpartition("/")[2]
-    source = batches.Source(name, stored.key, stored.version, size=stored.size)
-    batch_id = batches.register_landed(transaction, _client(stored), source)
-    transaction.execute("register_landing_file", key=stored.key, version=stored.version, size=stored.size, batch_id=batch_id)
+def _not_orders(page: Page) -> list[str]:
+    return [stored.key for stored in page.objects if not is_order_file(stored.key) and not is_manifest(stored.key)]
+
+
+def _with_other_bytes(database: Database, landing: Storage, compare: Sequence[tuple[Landed, Seen]]) -> list[Landed]:
+    """Return the files that are others than before; a file whose rights, links or place on the disk changed is not."""
+    others = []
+    deadline = time.monotonic() + COMPARE_S
+    for landed, before in compare:
+        if time.monotonic() >= deadline:
+            break  # the next look goes on
+        with contextlib.suppress(ObjectGone, ObjectChanged), scratch_files() as folder:
+            try:
+                is_same = landing.fetch(landed.stored, folder / "landed") == before.sha256
+            except ObjectDenied:
+                is_same = False
+            if not is_same:
+                others.append(landed)
+                continue
+            with database.begin() as transaction:
+                _note_batch(transaction, landed, str(before.batch_id))
+    return others
+
+
+def _is_whole(database: Database, landing: Storage, landed: Landed, clients: Clients) -> bool:
+    """Say whether nobody seems to be writing the file any more; without a last line end it must have settled longer."""
+    stored = landed.stored
+    if stored.settled or landed.manifest:
+        return True
+    try:
+        if is_complete(stored.key, stored.size, *landing.edges(stored, EDGE_BYTES)):
+            return True
+    except (ObjectGone, ObjectChanged):
+        return False
+    except ObjectDenied:
+        return True  # its batch will say so
+    try:
+        profile = clients.profile(_client(landed))
+    except FileRejected:
+        profile = Profile()
+    with database.begin() as transaction:
+        seconds = transaction.scalar("landing_file_seconds", key=landed.key, version=landed.version)
+    return float(seconds or 0.0) >= profile.settle_s
+
+
+def _register(transaction: Transaction, landed: Landed) -> str:
+    name = composed(landed.key.rpartition("/")[2])
+    source = batches.Source(name, landed.key, landed.version, size=landed.stored.size)
+    batch_id = batches.register_landed(transaction, _client(landed), source)
+    _note_batch(transaction, landed, batch_id)
     return batch_id
+
+
+def _note_batch(transaction: Transaction, landed: Landed, batch_id: str) -> None:
+    transaction.execute(
+        "register_landing_file", key=landed.key, version=landed.version, size=landed.stored.size, batch_id=batch_id
+    )
+
+
+def left_alone(transaction: Transaction) -> dict[str, LeftAlone]:
+    """Return what the last two looks have left where it is: as no order file, or waiting to be whole."""
+    found = {
+        "left_alone": transaction.rows("left_alone_names", limit=NAMES_SHOWN),
+        "waiting": transaction.rows("waiting_names", limit=NAMES_SHOWN),
+    }
+    return {
+        name: LeftAlone(rows[0].names if rows else 0, tuple(shown(row.key) for row in rows)) for name, rows in found.items()
+    }
+
+
+def left_in(landing: Storage, look_s: float = LEFT_S) -> dict[str, LeftAlone]:
+    """Return what is no order file, as far as a listing from the start comes in that time."""
+    names: list[str] = []
+    deadline = time.monotonic() + look_s
+    for page in landing.pages():
+        names += (*_not_orders(page), *page.others)
+        if time.monotonic() >= deadline:
+            break
+    return {"left_alone": LeftAlone(len(names), tuple(map(shown, sorted(names)[:NAMES_SHOWN])))}
+
+
+def in_words(left: Mapping[str, LeftAlone]) -> list[str]:
+    """Return a line for each kind of what is left where it is."""
+    says = {"left_alone": "no order files, left alone", "waiting": "not complete yet, waited for"}
+    return [f"{says[name]}: {some}" for name, some in left.items() if some.count]
 
 
 def patiently(read: Callable[[], Read]) -> Read:

@@ -1,7 +1,8 @@
 """Manifests: what a client says a file holds, in a JSON object beside it, binding when it is there.
 
-`orders.csv` has `orders.manifest.json` with any of `sha256` (hex, of the file's bytes), `row_count` (rows that are not
-blank) and `amount_total` (yen, of all rows). Where manifests are found and kept belongs in `intake.py`.
+`orders.csv` has `orders.csv.manifest.json`, or `orders.manifest.json` where no other order file shares that, with any of
+`sha256` (hex, of the file's bytes), `row_count` (rows that are not blank) and `amount_total` (yen, of all rows). Where
+manifests are found and kept belongs in `intake.py`.
 """
 
 from __future__ import annotations
@@ -49,9 +50,9 @@ class Manifest(BaseModel):
             raise _differs("amount_total", self.amount_total, amount)
 
 
-def manifest_name(name: str) -> str:
-    """Return the name (or key) of the manifest that belongs to a file."""
-    return str(PurePosixPath(name).with_suffix(SUFFIX))
+def manifest_names(name: str) -> tuple[str, str]:
+    """Return the names (or keys) of the manifests of a file: its own one first, then one that others may share."""
+    return name + SUFFIX, str(PurePosixPath(name).with_suffix(SUFFIX))
 
 
 def read_manifest(content: bytes) -> Manifest:

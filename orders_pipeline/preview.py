@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from orders_pipeline import control, intake, personal
 from orders_pipeline.artifacts import ACCEPTED, ORIGINAL, REJECTIONS, STAGED
 from orders_pipeline.clients import Profile
+from orders_pipeline.file_names import composed
 from orders_pipeline.notifications import ADDRESS_COLUMN
 from orders_pipeline.payments.plan import PayableOrder, plan_payments
 from orders_pipeline.rejections import FileRejected
@@ -51,7 +52,7 @@ def preview(system: System, path: Path, client_code: str, *, again: bool) -> dic
     return {
         "dry_run": True,
         "client_code": client_code,
-        "csv_source": path.name,
+        "csv_source": composed(path.name),
         "encoding": staged.encoding,
         "rows": {
             "total": staged.rows_total,

@@ -197,6 +197,11 @@ _FILE_CODES = (
         "ファイルに添えられたマニフェストが正しくありません[: {field}]。",
     ),
     Code(
+        "F_MANIFEST_SHARED",
+        "Two order files share this manifest: name it after the whole name of its file, like orders.csv.manifest.json.",
+        "同じマニフェストを共有する注文ファイルが2つあります。orders.csv.manifest.jsonのように、ファイル名全体を付けてください。",
+    ),
+    Code(
         "F_BATCH_COLUMN",
         "The column _batch must name one known batch and the same one in every row[: {batches}].",
         "_batch列には、受付済みのバッチを1つだけ、全行に同じ値で指定してください[: {batches}]。",

@@ -26,7 +26,9 @@ from orders_pipeline.system import System
 INTERVAL_S = 4
 SWEEP_INTERVAL_S = 9
 SEAL_INTERVAL_S = 59
-PATIENCE_S = 60.0  # a requested run may take this long to begin before it is looked for
+PATIENCE_S = 60.0  # the first run that is requested may take this long to begin before another is; later ones longer
+# the sensors come again by themselves: automatic retries on top of that would only fill the list of runs
+NO_RETRIES = {"dagster/max_retries": "0"}
 UNFINISHED = [
     DagsterRunStatus.QUEUED,
     DagsterRunStatus.NOT_STARTED,
@@ -45,10 +47,12 @@ UNFINISHED = [
 def landing_sensor(context: dg.SensorEvaluationContext, system: dg.ResourceParam[System]) -> dg.SensorResult:
     """Register what has arrived and request the runs that are missing."""
     with safe_errors(system):
-        landing.look(system.database, system.landing)
+        landing.look(system.database, system.landing, system.clients)
         requests = _requests(context.instance, system)
+        with system.database.begin() as transaction:
+            left = landing.left_alone(transaction)
     if not requests:
-        return dg.SensorResult(skip_reason="no new order file in the landing")
+        return dg.SensorResult(skip_reason="; ".join(["no new order file in the landing", *landing.in_words(left)]))
     return dg.SensorResult(
         run_requests=requests,
         dynamic_partitions_requests=[batch_partitions.build_add_request(_batch_ids(requests))],
@@ -112,8 +116,7 @@ def _resumptions(instance: dg.DagsterInstance, system: System, retried: Collecti
 
 
 def _resumption(row: Row[Any], number: int) -> dg.RunRequest:
-    # this sensor comes again by itself: automatic retries on top of it would only fill the list of runs
-    tags = tags_of(row.client_code, row.source_bytes) | {"dagster/max_retries": "0"}
+    tags = tags_of(row.client_code, row.source_bytes) | NO_RETRIES
     return dg.RunRequest(run_key=f"{row.batch_id}#{number}", partition_key=row.batch_id, tags=tags)
 
 
@@ -123,14 +126,16 @@ def _batch_ids(requests: Sequence[dg.RunRequest]) -> list[str]:
 
 def _requests(instance: dg.DagsterInstance, system: System) -> list[dg.RunRequest]:
     with system.database.begin() as transaction:
-        waiting = transaction.rows("batches_without_run", patience_s=PATIENCE_S, limit=landing.MAX_NEW)
+        waiting = transaction.rows(
+            "batches_without_run", patience_s=PATIENCE_S / 2, longest_s=sweep.LONGEST_S, limit=landing.MAX_NEW
+        )
     left_alone = _left_alone(instance, [row.batch_id for row in waiting if row.run_requests])
     with system.database.begin() as transaction:
         return [
             dg.RunRequest(
                 run_key=f"{row.batch_id}#{transaction.scalar('count_run_request', batch_id=row.batch_id)}",
                 partition_key=row.batch_id,
-                tags=tags_of(row.client_code, row.source_bytes),
+                tags=tags_of(row.client_code, row.source_bytes) | (NO_RETRIES if row.run_requests else {}),
             )
             for row in waiting
             if row.batch_id not in left_alone

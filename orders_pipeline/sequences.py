@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from orders_pipeline.file_names import composed
+
 _FIELD = re.compile(r"\{(series|number)\}")
 _PATTERNS = {"series": "(?P<series>.+?)", "number": "(?P<number>[0-9]{1,15})"}
 
@@ -22,18 +24,18 @@ class Position:
 
 
 def check_template(template: str) -> str:
-    """Return a template as it is; raise ValueError unless it has `{number}` once and `{series}` at most once."""
+    """Return a template in the form of names; raise ValueError unless it has `{number}` once and `{series}` at most once."""
     fields = _FIELD.findall(template)
     rest = _FIELD.sub("", template)
     if sorted(fields) not in (["number"], ["number", "series"]) or "{" in rest or "}" in rest:
         raise ValueError("a sequence is a file name with {number} once, and {series} if numbers begin anew in each")
-    return template
+    return composed(template)
 
 
 def position_of(name: str, template: str) -> Position | None:
     """Return the place of a file called `name`, or None where its name does not follow the template."""
     parts = (_PATTERNS[part] if at % 2 else re.escape(part) for at, part in enumerate(_FIELD.split(template)))
-    found = re.fullmatch("".join(parts), name, re.IGNORECASE)
+    found = re.fullmatch("".join(parts), composed(name), re.IGNORECASE)
     if found is None:
         return None
     return Position(found.groupdict().get("series") or "", int(found["number"]))

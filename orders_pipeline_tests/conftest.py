@@ -16,7 +16,7 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import make_url
 
-from orders_pipeline import embedded, migrations
+from orders_pipeline import embedded, landing, migrations
 from orders_pipeline.database import Database, libpq_url
 from orders_pipeline.sandbox import SandboxServer
 from orders_pipeline.settings import Settings
@@ -101,6 +101,12 @@ def sandbox() -> Iterator[SandboxServer]:
 def settings(tmp_path: Path, database_url: SecretStr, sandbox: SandboxServer) -> Settings:
     """Settings of a system of the test's own."""
     return Settings(home=tmp_path / "home", database_url=database_url, payment_url=sandbox.url, notification_url=sandbox.url)
+
+
+@pytest.fixture
+def hasty_landing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two looks at a file that may grow are enough, however short the time between them."""
+    monkeypatch.setattr(landing, "LEAST_AGE_S", 0.0)
 
 
 @pytest.fixture

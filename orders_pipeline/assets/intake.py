@@ -9,7 +9,7 @@ from orders_pipeline.system import System
 
 uploaded_csv = dg.AssetSpec(
     "uploaded_csv",
-    description="The order file as the client put it into the landing: `<client_code>/<name>.csv`.",
+    description="The order file as the client put it into the landing: `<client_code>/<name>`, .csv, .tsv, .txt or .xlsx.",
     partitions_def=batch_partitions,
     group_name=GROUP,
     kinds={"csv"},

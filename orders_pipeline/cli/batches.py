@@ -89,14 +89,19 @@ def resume(batch_id: str, *, as_json: bool) -> None:
 @answers
 def status(batch_id: str | None, limit: int, *, as_json: bool) -> None:
     """Show one batch, or the newest ones."""
-    from orders_pipeline import console, reports
+    from orders_pipeline import console, landing, reports
 
     with opened() as system:
         if batch_id is not None:
             answer(reports.summarise(system, batch_id), console.show_summary, as_json=as_json)
             return
-        recent = {"batches": reports.recent(system, limit)}
+        with system.database.begin() as transaction:
+            left = landing.left_alone(transaction)
+        recent = {"batches": reports.recent(system, limit), "landing": {name: some.as_dict() for name, some in left.items()}}
     answer(recent, lambda console_, found: console.show_batches(console_, found["batches"]), as_json=as_json)
+    if not as_json:
+        for line in landing.in_words(left):
+            words.print(f"in the landing: {line}", markup=False)
 
 
 def _copy_report(batch_id: str, name: str, target: Path | None) -> None:

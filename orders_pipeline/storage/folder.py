@@ -14,6 +14,7 @@ import os
 import secrets
 import stat
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -22,6 +23,8 @@ from typing import IO
 from orders_pipeline.encryption import Cipher
 from orders_pipeline.scratch import scratch_files
 from orders_pipeline.storage.port import (
+    LEFT_OUT,
+    METADATA,
     PAGE_OBJECTS,
     KeyRefused,
     ObjectChanged,
@@ -75,23 +78,27 @@ class FolderStorage:
         folder, slash, _ = prefix.rpartition("/")
         start = self._path(folder) if slash else self._root
         walked = self._walked(start, folder + slash, "")
-        while keys_and_paths := list(islice(walked, PAGE_OBJECTS)):
-            yield from (found for found in _found(keys_and_paths) if found.key.startswith(prefix))
+        while names := list(islice(walked, PAGE_OBJECTS)):
+            objects, others = _found(names)
+            if others:
+                logger.warning(LEFT_OUT)
+            yield from (found for found in objects if found.key.startswith(prefix) and is_listed(found.key))
 
     def pages(self, after: str = "") -> Iterator[Page]:
         """Walk the folder in the order of keys, looking only at the files that are asked for."""
         walked = self._walked(self._root, "", after)
         upto: str | None = after
         while upto is not None:
-            keys_and_paths = list(islice(walked, PAGE_OBJECTS))
-            upto = keys_and_paths[-1][0] if len(keys_and_paths) == PAGE_OBJECTS else None
-            yield Page(tuple(_found(keys_and_paths)), upto)
+            names = list(islice(walked, PAGE_OBJECTS))
+            upto = names[-1].key if len(names) == PAGE_OBJECTS else None
+            objects, others = _found(names)
+            yield Page(tuple(objects), upto, tuple(others))
 
-    def _walked(self, start: Path, key: str, after: str) -> Iterator[tuple[str, bytes]]:
+    def _walked(self, start: Path, key: str, after: str) -> Iterator[_Name]:
         if start.exists():
             with _folder_errors():
                 os.scandir(start).close()
-            yield from _files(os.fsencode(start), key, after)
+            yield from _files(_Name(key, os.fsencode(start), is_folder=True), after)
 
     def head(self, key: str) -> StoredObject | None:
         """Return the object under `key`, or None."""
@@ -100,6 +107,15 @@ class FolderStorage:
                 return _described(key, self._path(key).lstat())
             except (FileNotFoundError, NotADirectoryError, ObjectGone):
                 return None
+
+    def edges(self, stored: StoredObject, length: int) -> tuple[bytes, bytes]:
+        """Read both ends of the file."""
+        with self._opened(stored.key) as source, _folder_errors():
+            if _version(os.fstat(source.fileno())) != stored.version:
+                raise ObjectChanged
+            first = source.read(length)
+            source.seek(max(stored.size - length, 0))
+            return first, source.read(length)
 
     def fetch(self, stored: StoredObject, target: Path) -> str:
         """Copy exactly this version to `target`; raise ObjectChanged where the file is or becomes another one."""
@@ -241,6 +257,15 @@ def _entry(folder: Path, name: str) -> Path:
     return path
 
 
+@dataclass(frozen=True)
+class _Name:
+    """What a folder lists: the key it would have, and its path; without one it cannot be read or is nobody's to use."""
+
+    key: str  # of a folder it ends in a slash
+    path: bytes | None
+    is_folder: bool
+
+
 def _decoded(name: bytes) -> str | None:
     for encoding in ("utf-8", "cp932"):
         try:
@@ -250,51 +275,52 @@ def _decoded(name: bytes) -> str | None:
     return None
 
 
-def _files(folder: bytes, key: str, after: str) -> Iterator[tuple[str, bytes]]:
-    """Return the keys behind `after`, in their order, and the paths of all files that are not in hidden folders."""
-    ahead = [(key, folder)]  # what is still to be walked, the next one last; a folder's key ends in a slash
+def _files(start: _Name, after: str) -> Iterator[_Name]:
+    """Return all names behind `after`, in the order of their keys; hidden folders are named and not entered."""
+    ahead = [start]  # what is still to be walked, the next one last
     while ahead:
-        key, path = ahead.pop()
-        if key and not key.endswith("/"):
-            yield key, path
-        else:
-            ahead.extend(sorted(_entries(path, key, after), reverse=True))
+        name = ahead.pop()
+        if not name.is_folder or name.path is None:
+            yield name
+            continue
+        try:
+            ahead.extend(sorted(_entries(name.path, name.key, after), key=lambda each: each.key, reverse=True))
+        except OSError:
+            if name.key > after:
+                yield replace(name, path=None)
 
 
-def _entries(folder: bytes, inside: str, after: str) -> Iterator[tuple[str, bytes]]:
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                is_folder = entry.is_dir(follow_symlinks=False)
-                if is_folder and entry.name.startswith(b"."):
-                    continue
-                name = _decoded(entry.name)
-                key = f"{inside}{name}/" if is_folder else f"{inside}{name}"
-                if name is None or (is_folder and not is_key(key)):
-                    _warn_unusable()
-                elif key > after or (is_folder and after.startswith(key)):
-                    yield key, entry.path
-    except OSError:
-        logger.warning("a folder of the storage cannot be read and is left out")
+def _entries(folder: bytes, inside: str, after: str) -> Iterator[_Name]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            is_folder = entry.is_dir(follow_symlinks=False)
+            name = _decoded(entry.name)
+            key = f"{inside}{entry.name.decode('utf-8', 'backslashreplace') if name is None else name}"
+            key += "/" if is_folder else ""
+            is_usable = name is not None and is_key(key) and not (is_folder and name.startswith("."))
+            if key > after or (is_folder and after.startswith(key)):
+                yield _Name(key, entry.path if is_usable else None, is_folder)
 
 
-def _found(keys_and_paths: Iterable[tuple[str, bytes]]) -> Iterator[StoredObject]:
-    for key, path in keys_and_paths:
-        if not is_key(key):
-            _warn_unusable()
-        elif is_listed(key):
-            with contextlib.suppress(OSError):  # it went while we were listing
-                found = _described(key, os.lstat(path))
-                if found is not None:
-                    yield found
-
-
-def _warn_unusable() -> None:
-    logger.warning("a file of the storage has a name that cannot be used and is left out")
+def _found(names: Iterable[_Name]) -> tuple[list[StoredObject], list[str]]:
+    """Return the files among names, and the names of what is none."""
+    objects, others = [], []
+    for name in names:
+        if name.path is None:
+            others.append(name.key)
+            continue
+        with contextlib.suppress(OSError):  # it went while we were listing
+            found = _described(name.key, os.lstat(name.path))
+            if found is None:
+                others.append(name.key)
+            else:
+                objects.append(found)
+    return objects, others
 
 
 def _version(status: os.stat_result) -> str:
-    return f"{status.st_mtime_ns}-{status.st_size}"
+    # what a writer changes, and behind it what another file put in the same place, or a change of its rights, changes too
+    return f"{status.st_mtime_ns}-{status.st_size}{METADATA}{status.st_ino}-{status.st_ctime_ns}"
 
 
 def _described(key: str, status: os.stat_result) -> StoredObject | None:

@@ -19,6 +19,8 @@ from typing import IO, Protocol
 MIB = 1024 * 1024
 KEY_MAX_BYTES = 1024
 PAGE_OBJECTS = 1_000
+LEFT_OUT = "names in the storage that cannot be used, or are no files, are left out"
+METADATA = "~"  # in a version: what follows may change without a change of the bytes
 
 
 class StorageError(Exception):
@@ -79,10 +81,14 @@ class StoredObject:
 
 @dataclass(frozen=True)
 class Page:
-    """A stretch of a listing: all it shows up to and with the key `upto`, or to the end where that is None."""
+    """A stretch of a listing: all it shows up to and with the key `upto`, or to the end where that is None.
+
+    `others` are names of what lies there and is no object: links, hidden folders, names that no store can hold.
+    """
 
     objects: tuple[StoredObject, ...]
     upto: str | None
+    others: tuple[str, ...] = ()
 
 
 class Storage(Protocol):
@@ -94,11 +100,15 @@ class Storage(Protocol):
     def pages(self, after: str = "") -> Iterator[Page]:
         """List what comes behind the key `after`, in the order of keys, no further than it is asked for.
 
-        A page covers at most PAGE_OBJECTS objects, hidden ones included; the last one, and no other, ends at None.
+        Unlike `list` it leaves no hidden file or `.part` out. A page covers at most PAGE_OBJECTS names; the last one,
+        and no other, ends at None.
         """
 
     def head(self, key: str) -> StoredObject | None:
         """Return the object under `key`, or None."""
+
+    def edges(self, stored: StoredObject, length: int) -> tuple[bytes, bytes]:
+        """Return the first and the last bytes of this version as they lie there; raise ObjectChanged or ObjectGone."""
 
     def fetch(self, stored: StoredObject, target: Path) -> str:
         """Copy exactly this version to `target` and return its SHA-256 in hex; raise ObjectChanged or ObjectGone."""

@@ -15,6 +15,7 @@ from typing import Any
 
 from orders_pipeline.scratch import scratch_files
 from orders_pipeline.storage.port import (
+    LEFT_OUT,
     MIB,
     KeyRefused,
     ObjectChanged,
@@ -76,7 +77,9 @@ class S3Storage:
     def list(self, prefix: str = "") -> Iterator[StoredObject]:
         """List page by page."""
         for page in self._pages(prefix, ""):
-            yield from page.objects
+            if page.others:
+                logger.warning(LEFT_OUT)
+            yield from (found for found in page.objects if is_listed(found.key))
 
     def pages(self, after: str = "") -> Iterator[Page]:
         """List page by page, as S3 does: keys in the order of their bytes."""
@@ -94,9 +97,10 @@ class S3Storage:
                 found = [
                     _described(key, entry, entry["Size"])
                     for key, entry in zip(keys, entries, strict=True)
-                    if is_listed(key) and _is_usable(key)
+                    if is_key(key) and not key.endswith("/")  # such an object is a folder's mark
                 ]
-                yield Page(tuple(found), after if answer.get("IsTruncated") else None)
+                others = [key.encode("unicode_escape").decode() for key in keys if key and not is_key(key)]
+                yield Page(tuple(found), after if answer.get("IsTruncated") else None, tuple(others))
 
     def head(self, key: str) -> StoredObject | None:
         """Return the object under `key`, or None."""
@@ -106,6 +110,15 @@ class S3Storage:
         except ObjectGone:
             return None
         return _described(key, found, found["ContentLength"])
+
+    def edges(self, stored: StoredObject, length: int) -> tuple[bytes, bytes]:
+        """Ask for both ends of this version."""
+        if not stored.size:
+            return b"", b""
+        ranges = (f"bytes=0-{length - 1}", f"bytes=-{length}")
+        with _s3_errors():
+            first, last = (self._client.get_object(**self._exactly(stored), Range=each)["Body"].read() for each in ranges)
+        return first, last
 
     def fetch(self, stored: StoredObject, target: Path) -> str:
         """Download this version, going on where a broken download stopped."""
@@ -119,8 +132,7 @@ class S3Storage:
         from botocore.exceptions import HTTPClientError, IncompleteReadError  # noqa: PLC0415
 
         position = 0
-        etag = stored.version.partition("@")[0]
-        request = {"Bucket": self._bucket, "Key": self._full(stored.key), "IfMatch": f'"{etag}"'}
+        request = self._exactly(stored)
         for tries_left in reversed(range(DOWNLOAD_TRIES)):
             rest = {"Range": f"bytes={position}-"} if position else {}
             body = self._client.get_object(**request, **rest)["Body"]
@@ -218,18 +230,15 @@ class S3Storage:
         """Return the object's `s3://` URL."""
         return f"s3://{self._bucket}/{self._full(key)}"
 
+    def _exactly(self, stored: StoredObject) -> dict[str, str]:
+        etag = stored.version.partition("@")[0]
+        return {"Bucket": self._bucket, "Key": self._full(stored.key), "IfMatch": f'"{etag}"'}
+
     def _full(self, key: str) -> str:
         full = self._prefix + key
         if not key or not is_key(full):
             raise KeyRefused
         return full
-
-
-def _is_usable(key: str) -> bool:
-    if not is_key(key):
-        logger.warning("an object of the storage has a name that cannot be used and is left out")
-        return False
-    return True
 
 
 def _described(key: str, found: Mapping[str, Any], size: int) -> StoredObject:

@@ -91,6 +91,54 @@ def test_eight_that_register_the_same_bytes_at_once_make_one_batch_and_one_of_th
     assert {each.detail.get("batch_id", registered[0]) for each in refused} == set(registered)
 
 
+def refuse(desk: Desk, batch_id: str) -> None:
+    with desk.database.begin() as transaction:
+        batches.set_status(transaction, batch_id, "rejected", "F_CONTROL_TOTAL")
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_bytes_that_were_refused_are_another_batch_when_they_come_again_however_often(desk, again):
+    ids = []
+    for _ in range(3):
+        ids.append(imported(desk, again=again))
+        refuse(desk, ids[-1])
+    assert len(set(ids)) == 3
+    taken = imported(desk)
+    with pytest.raises(FileRejected) as refused:
+        imported(desk)
+    assert refused.value.detail == {"batch_id": taken}
+
+
+def test_eight_that_register_refused_bytes_at_once_make_one_batch(desk):
+    refuse(desk, imported(desk))
+    results = all_at_once(8, lambda: imported(desk))
+    registered = [result for result in results if isinstance(result, str)]
+    assert (len(registered), count(desk)) == (1, 2)
+    assert {each.detail["batch_id"] for each in results if isinstance(each, FileRejected)} == set(registered)
+
+
+def test_a_batch_that_was_refused_between_two_repeats_on_purpose_is_in_nobodys_way(desk):
+    first, second = imported(desk), imported(desk, again=True)
+    refuse(desk, second)
+    third = imported(desk, again=True)
+    assert len({first, second, third}) == 3
+
+
+def test_a_landed_file_with_bytes_that_were_refused_is_no_duplicate(desk):
+    refuse(desk, imported(desk))
+    assert record(desk, landed(desk), str(SAME.sha256)) is None
+
+
+@pytest.mark.parametrize("status", ["received", "paying", "completed", "cancelled"])
+def test_only_a_batch_of_which_nothing_was_loaded_leaves_its_bytes_free(desk, status):
+    batch_id = imported(desk)
+    desk.run("ALTER TABLE batches DISABLE TRIGGER batches_completed_are_closed")
+    desk.run("UPDATE batches SET status = %s", status)
+    with pytest.raises(FileRejected) as refused:
+        imported(desk)
+    assert refused.value.detail == {"batch_id": batch_id}
+
+
 def test_eight_that_see_the_same_landed_file_at_once_make_one_batch(desk):
     results = all_at_once(8, lambda: landed(desk))
     assert len(set(map(str, results))) == count(desk) == 1

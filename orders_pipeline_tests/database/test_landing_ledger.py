@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import shutil
 import time
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -12,10 +15,13 @@ from pathlib import Path
 import pytest
 
 from orders_pipeline import landing as landing_module
+from orders_pipeline.clients import Clients, Profile
 from orders_pipeline.landing import look
 from orders_pipeline.storage import Page, Storage, StoredObject, open_storage
 from orders_pipeline.storage.port import PAGE_OBJECTS
 from orders_pipeline_tests.ledger_desk import Desk
+
+pytestmark = pytest.mark.usefixtures("hasty_landing")
 
 
 @pytest.fixture
@@ -29,7 +35,7 @@ def landing(folder: Path) -> Storage:
     return open_storage(str(folder), s3_endpoint_url=None, s3_kms_key_id=None)
 
 
-def put(folder: Path, name: str, text: str = "x", at: int = 1_780_000_000) -> None:
+def put(folder: Path, name: str, text: str = "x\n", at: int = 1_780_000_000) -> None:
     (folder / name).write_text(text)
     os.utime(folder / name, (at, at))
 
@@ -37,6 +43,16 @@ def put(folder: Path, name: str, text: str = "x", at: int = 1_780_000_000) -> No
 def batches(desk: Desk) -> list[tuple[str, str, str]]:
     rows = desk.run("SELECT client_code, csv_source, landing_key FROM batches ORDER BY landing_key, landing_version")
     return [(row["client_code"], row["csv_source"], row["landing_key"]) for row in rows]
+
+
+def left_alone(desk: Desk) -> set[str]:
+    with desk.database.begin() as transaction:
+        return set(landing_module.left_alone(transaction)["left_alone"].names)
+
+
+def later(desk: Desk, seconds: float) -> None:
+    """Let what waits have been seen for so much longer."""
+    desk.run("UPDATE landing_files SET first_seen_at = first_seen_at - make_interval(secs => %s)", seconds)
 
 
 def test_a_file_becomes_a_batch_at_the_second_look_and_never_again(desk, folder, landing):
@@ -50,14 +66,14 @@ def test_a_file_becomes_a_batch_at_the_second_look_and_never_again(desk, folder,
 
 def test_o01_a_file_that_grows_waits_until_it_does_not(desk, folder, landing):
     for size in (1, 2, 3):
-        put(folder, "acme/orders.csv", "x" * size)
+        put(folder, "acme/orders.csv", "x" * size + "\n")
         assert look(desk.database, landing) == []
     assert len(look(desk.database, landing)) == 1
     assert desk.value("SELECT count(*) FROM landing_files") == 1
 
 
 def test_o05_a_file_replaced_after_it_became_a_batch_is_another(desk, folder, landing):
-    for text in ("first", "second, longer"):
+    for text in ("first\n", "second, longer\n"):
         put(folder, "acme/orders.csv", text)
         look(desk.database, landing)
         assert len(look(desk.database, landing)) == 1
@@ -101,18 +117,23 @@ def test_at_most_the_limit_is_registered_in_one_look_and_none_is_lost(desk, fold
 
 
 def test_manifests_hidden_files_uploads_under_way_and_strays_become_no_batch(desk, folder, landing):
-    for name in ("acme/orders.manifest.json", "acme/.hidden.csv", "acme/orders.csv.part", "stray.csv"):
+    strays = ("acme/.hidden.csv", "acme/orders.csv.part", "stray.csv", "acme/sub/orders.csv", "no client/orders.csv")
+    for folders in ("acme/sub", "acme/.cache", "no client"):
+        (folder / folders).mkdir()
+    for name in ("acme/orders.manifest.json", "acme/.cache/x.csv", *strays):
         put(folder, name)
+    (folder / "acme/link.csv").symlink_to(folder / "stray.csv")
+    Path(os.fsdecode(os.fsencode(folder) + b"/acme/\x81\xff.csv")).write_text("x\n")
     assert [look(desk.database, landing) for _ in range(3)] == [[], [], []]
     assert desk.value("SELECT count(*) FROM landing_files") == 0
+    assert left_alone(desk) == {*strays, "acme/.cache/", "acme/link.csv", r"acme/\x81\xff.csv"}
 
 
 def test_a_name_is_kept_as_the_client_chose_it(desk, folder, landing):
-    (folder / "acme/7月").mkdir()
-    put(folder, "acme/7月/注文 'a\".csv")
+    put(folder, "acme/7月 注文 'a\".csv")
     look(desk.database, landing)
     look(desk.database, landing)
-    assert batches(desk) == [("acme", "注文 'a\".csv", "acme/7月/注文 'a\".csv")]
+    assert batches(desk) == [("acme", "7月 注文 'a\".csv", "acme/7月 注文 'a\".csv")]
 
 
 def test_two_hosts_that_look_at_once_make_one_batch_a_file(desk, folder, landing):
@@ -123,6 +144,157 @@ def test_two_hosts_that_look_at_once_make_one_batch_a_file(desk, folder, landing
         list(pool.map(lambda _: look(desk.database, landing), range(3)))
     assert len(batches(desk)) == 10
     assert desk.value("SELECT count(*) FROM landing_files WHERE batch_id IS NULL") == 0
+
+
+def rewrite(path: Path, text: str) -> None:
+    """Write other bytes of the same length into the same file, and put its time back."""
+    before = path.stat()
+    path.write_text(text)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+
+
+def refuse(desk: Desk, batch_id: str) -> None:
+    desk.run("UPDATE batches SET status = 'rejected', finished_at = now() WHERE batch_id = %s", batch_id)
+
+
+def read(desk: Desk, batch_id: str, path: Path) -> None:
+    """Note what the batch's bytes are, as staging does."""
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    desk.run("UPDATE batches SET source_sha256 = %s WHERE batch_id = %s", sha256, batch_id)
+
+
+def twice(desk: Desk, landing: Storage) -> list[str]:
+    return [batch_id for _ in range(2) for batch_id in look(desk.database, landing)]
+
+
+def test_a_file_is_taken_only_once_it_was_seen_for_long_enough(desk, folder, landing, monkeypatch):
+    monkeypatch.setattr(landing_module, "LEAST_AGE_S", 8.0)
+    put(folder, "acme/orders.csv")
+    assert [look(desk.database, landing) for _ in range(3)] == [[], [], []]
+    later(desk, 8.0)
+    assert len(look(desk.database, landing)) == 1
+
+
+@pytest.mark.parametrize("replace", [True, False])
+def test_another_file_of_the_same_name_size_and_time_is_another_batch(desk, folder, landing, replace):
+    path = folder / "acme/orders.csv"
+    put(folder, "acme/orders.csv", "first\n")
+    (batch_id,) = twice(desk, landing)
+    assert twice(desk, landing) == []
+    if replace:
+        put(folder, "acme/new.tmp", "other\n")
+        (folder / "acme/new.tmp").replace(path)
+    else:
+        rewrite(path, "other\n")
+    assert twice(desk, landing) == []  # not before it is known what the first one's bytes were
+    desk.run("UPDATE batches SET source_sha256 = %s", hashlib.sha256(b"first\n").hexdigest())
+    (other,) = look(desk.database, landing)
+    assert other != batch_id
+    assert twice(desk, landing) == []
+
+
+def test_a_file_of_which_only_metadata_changed_is_no_other_batch(desk, folder, landing):
+    path = folder / "acme/orders.csv"
+    put(folder, "acme/orders.csv")
+    (batch_id,) = twice(desk, landing)
+    read(desk, batch_id, path)
+    for change in (
+        lambda: path.chmod(0o600),
+        lambda: (folder / "acme/link.tmp").hardlink_to(path),
+        lambda: shutil.copy2(path, folder / "acme/copy.tmp") and (folder / "acme/copy.tmp").replace(path),
+    ):
+        change()
+        assert twice(desk, landing) == []
+        assert look(desk.database, landing) == []
+    assert desk.value("SELECT count(*) FROM landing_files WHERE batch_id = %s", batch_id) == 4
+    assert len(batches(desk)) == 1
+
+
+def test_a_refused_file_that_is_put_again_is_taken_again_however_alike_it_is(desk, folder, landing):
+    path = folder / "acme/orders.csv"
+    put(folder, "acme/orders.csv")
+    (batch_id,) = twice(desk, landing)
+    read(desk, batch_id, path)
+    refuse(desk, batch_id)
+    assert twice(desk, landing) == []
+    shutil.copy2(path, folder / "acme/copy.tmp")
+    (folder / "acme/copy.tmp").replace(path)
+    assert len(twice(desk, landing)) == 1
+
+
+def test_a_file_without_a_line_end_waits_until_it_has_settled(desk, folder, landing):
+    put(folder, "acme/orders.csv", "head\n1,10")
+    assert [look(desk.database, landing) for _ in range(3)] == [[], [], []]
+    later(desk, 59.0)
+    assert look(desk.database, landing) == []
+    with desk.database.begin() as transaction:
+        assert landing_module.left_alone(transaction)["waiting"].names == ("acme/orders.csv",)
+    later(desk, 1.0)
+    assert len(look(desk.database, landing)) == 1
+
+
+def test_a_client_says_for_how_long_its_files_settle(desk, folder, landing):
+    (folder / "slow").mkdir()
+    for name in ("acme/orders.csv", "slow/orders.csv", "unknown/orders.csv"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        put(folder, name, "head\n1,10")
+    clients = Clients({"acme": Profile(settle_s=0), "slow": Profile(settle_s=600)})
+    look(desk.database, landing, clients)
+    assert len(look(desk.database, landing, clients)) == 1
+    later(desk, 100.0)
+    assert len(look(desk.database, landing, clients)) == 1
+    assert {client for client, _, _ in batches(desk)} == {"acme", "unknown"}
+    later(desk, 500.0)
+    assert len(look(desk.database, landing, clients)) == 1
+
+
+@pytest.mark.parametrize("name", ["orders.manifest.json", "orders.csv.manifest.json"])
+def test_a_manifest_ends_the_waiting(desk, folder, landing, name):
+    put(folder, "acme/orders.csv", "head\n1,10")
+    assert twice(desk, landing) == []
+    put(folder, f"acme/{name}", "{}")
+    assert len(twice(desk, landing)) == 1
+
+
+def test_a_refused_file_is_taken_again_when_its_manifest_is_mended_and_a_loaded_one_is_not(desk, folder, landing):
+    put(folder, "acme/orders.csv")
+    put(folder, "acme/orders.manifest.json", '{"row_count": 2}')
+    (first,) = twice(desk, landing)
+    put(folder, "acme/orders.manifest.json", '{"row_count": 11}')
+    assert twice(desk, landing) == []  # the first one is under way, and reads what is there
+    refuse(desk, first)
+    (second,) = twice(desk, landing)
+    assert second != first
+    put(folder, "acme/orders.manifest.json", '{"row_count": 111}')
+    desk.run("UPDATE batches SET status = 'loaded' WHERE batch_id = %s", second)
+    assert twice(desk, landing) == []
+    assert len(batches(desk)) == 2
+
+
+def test_what_is_left_alone_is_named_from_the_second_look_on_and_until_it_is_gone(desk, folder, landing):
+    put(folder, "acme/orders.csv.filepart")
+    look(desk.database, landing)
+    assert left_alone(desk) == set()
+    look(desk.database, landing)
+    assert left_alone(desk) == {"acme/orders.csv.filepart"}
+    (folder / "acme/orders.csv.filepart").rename(folder / "acme/orders.csv")
+    assert len(twice(desk, landing)) == 1
+    assert left_alone(desk) == set()
+
+
+def test_many_names_are_counted_and_some_shown_so_that_they_do_no_harm(desk, folder, landing):
+    for number in range(landing_module.NAMES_SHOWN):
+        put(folder, f"acme/{number:02}.bak")
+    put(folder, "acme/\x1b[2J\n.bak")
+    put(folder, f"acme/{'x' * 200}")
+    twice(desk, landing)
+    with desk.database.begin() as transaction:
+        found = landing_module.left_alone(transaction)["left_alone"]
+    assert found.count == landing_module.NAMES_SHOWN + 2
+    assert len(found.names) == landing_module.NAMES_SHOWN
+    assert found.names[0] == r"acme/\x1b[2J\n.bak"
+    assert "and 2 more" in str(found)
 
 
 @pytest.fixture
@@ -211,6 +383,9 @@ class Listing:
         self.objects = sorted(objects, key=lambda each: each.key)
         self.pages_given = 0
 
+    def head(self, key: str) -> StoredObject | None:
+        return next((stored for stored in self.objects if stored.key == key), None)
+
     def pages(self, after: str = "") -> Iterator[Page]:
         left = [stored for stored in self.objects if stored.key > after]
         while True:
@@ -254,7 +429,7 @@ def test_o11_among_a_hundred_thousand_files_a_look_is_short_and_new_ones_are_fou
         [stored.version for stored in known],
     )
     arrived = [known[0], known[50_000], known[99_999]]
-    new = [StoredObject(each.key + ".new", "v1", 1, each.modified, settled=True) for each in arrived]
+    new = [StoredObject(each.key[:-4] + "-new.csv", "v1", 1, each.modified, settled=True) for each in arrived]
     listing = Listing([*known, *new])
     found, looks = [], 0
     while True:
@@ -278,9 +453,9 @@ def test_a_landing_full_of_new_files_is_taken_client_by_client(desk):
 
 
 @pytest.mark.parametrize(
-    "key", ["acme/" + "あ" * 339 + "x", "acme/'; DROP TABLE orders; --", "acme/a\nb\x01", "acme/か\u3099"]
+    "key", ["acme/" + "あ" * 338 + ".csv", "acme/'; DROP TABLE orders; --.csv", "acme/a\nb\x01.csv", "acme/か\u3099.csv"]
 )
 def test_o10_a_name_of_any_kind_and_of_the_longest_length_is_kept(desk, key):
     stored = StoredObject(key, "v" * 50, 1, datetime.now(UTC), settled=True)
     assert len(look(desk.database, Listing([stored]))) == 1
-    assert batches(desk) == [("acme", key.removeprefix("acme/"), key)]
+    assert batches(desk) == [("acme", unicodedata.normalize("NFC", key.removeprefix("acme/")), key)]

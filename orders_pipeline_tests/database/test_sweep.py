@@ -109,6 +109,23 @@ def test_requests_come_less_and_less_often(desk):
         assert offered(desk) == [batch_id]
 
 
+def test_a_landed_file_that_cannot_be_staged_is_asked_for_less_and_less_often(desk):
+    desk.batch(status="received")
+    desk.run("UPDATE batches SET landing_key = 'acme/a.csv', landing_version = '1'")
+
+    def waiting() -> int:
+        with desk.database.begin() as transaction:
+            return len(transaction.rows("batches_without_run", patience_s=PATIENCE_S, longest_s=LONGEST_S, limit=100))
+
+    assert waiting() == 1
+    for requests, seconds in [(1, 2 * PATIENCE_S), (2, 4 * PATIENCE_S), (5000, LONGEST_S)]:
+        for since, is_asked in [(seconds - 1, 0), (seconds + 1, 1)]:
+            desk.run(
+                "UPDATE batches SET run_requests = %s, run_requested_at = now() - make_interval(secs => %s)", requests, since
+            )
+            assert waiting() == is_asked
+
+
 def test_a_paused_batch_is_offered_when_something_is_due_and_not_while_it_waits_for_a_person(desk):
     paused(desk, "b1")
     idle(desk)

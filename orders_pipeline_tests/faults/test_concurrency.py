@@ -31,6 +31,8 @@ from orders_pipeline_tests.house import House, check_finished, open_house
 from orders_pipeline_tests.order_file import OrderFile
 from orders_pipeline_tests.works import Works
 
+pytestmark = pytest.mark.usefixtures("hasty_landing")
+
 CLIENT = "acme"
 EVERYBODY = 8
 Done = TypeVar("Done")

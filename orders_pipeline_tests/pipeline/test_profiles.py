@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from orders_pipeline.rejections import FileRejected
 from orders_pipeline.system import System
 from orders_pipeline_tests.factories import order_row
 from orders_pipeline_tests.order_file import OrderFile
+
+pytestmark = pytest.mark.usefixtures("hasty_landing")
 
 CLIENTS = """
 [shop]
@@ -58,6 +61,9 @@ encoding = "euc_jp"
 same_bytes = "take"
 [counted]
 sequence = "o-{number}.csv"
+
+[kana]
+sequence = "ガ-{number}.csv"
 [plain]
 [guests]
 payments = "aggregated"
@@ -315,6 +321,49 @@ def test_a_landed_file_is_held_against_the_manifest_beside_it(counter: Counter) 
     assert (cut["status"], cut["status_code"]) == ("rejected", "F_CONTROL_TOTAL")
     (broken,) = counter.land("plain", {"broken.csv": orders(4), "broken.manifest.json": "{"})
     assert (broken["status"], broken["status_code"]) == ("rejected", "F_MANIFEST")
+
+
+def test_a_file_refused_for_its_manifest_is_taken_with_the_right_one(counter: Counter) -> None:
+    path = counter.file(orders(2))
+    counter.file('{"row_count": 3}', "orders.manifest.json")
+    assert counter.take(path, "plain")["status_code"] == "F_CONTROL_TOTAL"
+    counter.file('{"row_count": 2}', "orders.csv.manifest.json")  # a file's own manifest comes first
+    assert preview.preview(counter.system, path, "plain", again=False)["rows"]["accepted"] == 2
+    assert counter.take(path, "plain")["rows"]["accepted"] == 2
+    with pytest.raises(FileRejected, match="F_DUPLICATE_FILE"):
+        counter.take(path, "plain")
+
+
+def test_a_landed_file_is_taken_again_when_only_its_manifest_is_mended(counter: Counter) -> None:
+    (refused,) = counter.land("plain", {"orders.csv": orders(2), "orders.manifest.json": '{"row_count": 3}'})
+    assert refused["status_code"] == "F_CONTROL_TOTAL"
+    (taken,) = counter.land("plain", {"orders.manifest.json": '{"row_count": 2}'})
+    assert (taken["status"], taken["rows"]["accepted"]) == ("loaded", 2)
+    assert counter.land("plain", {"orders.manifest.json": '{"row_count": 4}'}) == []
+
+
+def test_two_files_that_would_share_a_manifest_are_refused_until_each_has_its_own(counter: Counter) -> None:
+    shared = {"orders.csv": orders(2), "orders.txt": orders(3), "orders.manifest.json": '{"row_count": 2}'}
+    refused = counter.land("plain", shared)
+    assert [each["status_code"] for each in refused] == ["F_MANIFEST_SHARED"] * 2
+    with pytest.raises(FileRejected, match="F_MANIFEST_SHARED"):
+        counter.take(Path(counter.system.settings.landing_location) / "plain/orders.csv", "plain")
+    own = {f"orders.{end}.manifest.json": json.dumps({"row_count": count}) for end, count in (("csv", 2), ("txt", 3))}
+    taken = counter.land("plain", own)
+    assert sorted(each["rows"]["total"] for each in taken) == [2, 3]
+    assert {each["status"] for each in taken} == {"loaded"}
+
+
+def test_a_name_is_kept_composed_and_its_number_and_manifest_are_found(counter: Counter) -> None:
+    apart = unicodedata.normalize("NFD", "ガ-7.csv")
+    assert apart != "ガ-7.csv"
+    landed = {apart: orders(2), "ガ-7.manifest.json": '{"row_count": 2}'}
+    (taken,) = counter.land("kana", landed)
+    assert (taken["csv_source"], taken["status"]) == ("ガ-7.csv", "loaded")
+    path = counter.file(orders(3), unicodedata.normalize("NFD", "ガ-9.csv"))
+    assert counter.take(path, "kana")["csv_source"] == "ガ-9.csv"
+    found = counter.rows("SELECT sequence_number, manifest IS NOT NULL FROM batches ORDER BY sequence_number")
+    assert found == [(7, True), (9, False)]
 
 
 def test_a_landed_file_with_the_same_bytes_is_another_batch_where_the_profile_takes_it(counter: Counter) -> None:

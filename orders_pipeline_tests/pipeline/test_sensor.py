@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg
@@ -14,6 +15,8 @@ from orders_pipeline.sensors import PATIENCE_S, landing_sensor
 from orders_pipeline.synthetic import write_sample
 from orders_pipeline_tests.house import House, check_finished, open_house
 from orders_pipeline_tests.s3_desk import open_s3
+
+pytestmark = pytest.mark.usefixtures("hasty_landing")
 
 KMS_KEY = "arn:aws:kms:us-east-1:123456789012:key/orders"
 
@@ -190,6 +193,44 @@ def test_c01_a_batch_whose_run_never_began_is_asked_for_again(house: House, clie
     assert second.partition_key == first.partition_key
     assert second.run_key != first.run_key
     assert look(house) == []
+
+
+def test_a_batch_that_cannot_be_staged_says_why_and_when_it_is_tried_again(house: House, client: str) -> None:
+    drop(house, client)
+    look(house)
+    (request,) = look(house)
+    batch_id = str(request.partition_key)
+    in_the_way = Path(house.system.storage.location(f"batches/{batch_id}"))
+    in_the_way.parent.mkdir(parents=True, exist_ok=True)
+    in_the_way.touch()
+    assert (house.run(batch_id) or "").startswith("E_STORAGE_UNAVAILABLE")
+    summary = house.summary(batch_id)
+    assert (summary["status"], summary["status_code"]) == ("received", "E_STORAGE_UNAVAILABLE")
+    assert datetime.fromisoformat(summary["next_try"]) > datetime.now(UTC)
+    later(house, batch_id)
+    (again,) = look(house)
+    assert again.tags["dagster/max_retries"] == "0"
+    later(house, batch_id)
+    assert look(house) == []  # now it is longer
+    in_the_way.unlink()
+    assert house.run(batch_id) is None
+    summary = check_finished(house, batch_id)
+    assert (summary["status_code"], summary["next_try"]) == (None, None)
+
+
+def test_what_is_no_order_file_is_named_in_the_tick(house: House, client: str) -> None:
+    (landing_of(house) / client).mkdir(parents=True, exist_ok=True)
+    stray = landing_of(house) / client / "orders.csv.filepart"
+    stray.touch()
+    ticks = []
+    for _ in range(2):
+        result = landing_sensor(dg.build_sensor_context(instance=house.instance, resources={"system": house.system}))
+        assert isinstance(result, dg.SensorResult)
+        assert result.skip_reason is not None
+        ticks.append(stray.name in str(result.skip_reason.skip_message))
+    stray.unlink()
+    look(house)
+    assert ticks == [False, True]
 
 
 @pytest.mark.parametrize(

@@ -159,11 +159,22 @@ def test_a_listing_of_whole_pages_ends_with_an_empty_one_or_at_once(store, fill)
     assert sum(len(page.objects) for page in all_pages(store)) == PAGE_OBJECTS
 
 
-def test_a_page_of_hidden_objects_is_still_a_step_ahead(store, fill):
-    fill({f"a/{number:04}.part" for number in range(PAGE_OBJECTS + 1)} | {"b/orders.csv"})
+def test_pages_have_hidden_files_and_uploads_under_way_too(store, fill):
+    fill({f"a/{number:04}.part" for number in range(PAGE_OBJECTS - 1)} | {"a/.hidden", "b/orders.csv"})
     pages = all_pages(store)
-    assert [len(page.objects) for page in pages] == [0, 1]
-    assert pages[0].upto == "a/0999.part"
+    assert [len(page.objects) for page in pages] == [PAGE_OBJECTS, 1]
+    assert pages[0].upto == "a/0998.part"
+
+
+@pytest.mark.parametrize("size", [0, 1, 7, 100])
+def test_both_ends_of_an_object_are_read(store, size):
+    content = bytes(range(size))
+    stored = store.put("a/x.csv", content)
+    assert store.edges(stored, 7) == (content[:7], content[-7:])
+    store.put("a/x.csv", b"another, and longer than before by far")
+    if size:
+        with pytest.raises(ObjectChanged):
+            store.edges(stored, 7)
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,7 @@ MEANING = {
     "csv_file",
     "excel_file",
     "column_sources",
+    "file_names",
     "manifest",
     "sequences",
     "validation",

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from orders_pipeline.manifest import Manifest, manifest_name, read_manifest
+from orders_pipeline.manifest import Manifest, manifest_names, read_manifest
 from orders_pipeline.rejections import FileRejected
 
 SHA256 = "ab" * 32
@@ -19,16 +19,16 @@ def refusal(act, *arguments) -> tuple[str, dict[str, str]]:
 
 
 @pytest.mark.parametrize(
-    ("name", "manifest"),
+    ("name", "own", "shared"),
     [
-        ("orders.csv", "orders.manifest.json"),
-        ("acme/2026.04.01.csv", "acme/2026.04.01.manifest.json"),
-        ("orders.xlsx", "orders.manifest.json"),
-        ("orders", "orders.manifest.json"),
+        ("orders.csv", "orders.csv.manifest.json", "orders.manifest.json"),
+        ("acme/2026.04.01.csv", "acme/2026.04.01.csv.manifest.json", "acme/2026.04.01.manifest.json"),
+        ("orders.xlsx", "orders.xlsx.manifest.json", "orders.manifest.json"),
+        ("orders", "orders.manifest.json", "orders.manifest.json"),
     ],
 )
-def test_a_manifest_has_the_name_of_its_file(name, manifest):
-    assert manifest_name(name) == manifest
+def test_a_manifest_has_the_name_of_its_file(name, own, shared):
+    assert manifest_names(name) == (own, shared)
 
 
 def test_a_manifest_holds_all_that_fits_and_nothing_else():

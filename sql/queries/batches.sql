@@ -19,9 +19,9 @@ SELECT * FROM batch_progress ORDER BY received_at DESC, batch_id DESC LIMIT :lim
 SELECT batch_id FROM batches WHERE landing_key = :landing_key AND landing_version = :landing_version
 
 -- name: batch_with_same_bytes
--- The newest batch of a client made from the same bytes.
-SELECT batch_id, again_no, status FROM batches
-WHERE client_code = :client_code AND source_sha256 = :source_sha256 AND duplicate_of IS NULL
+-- The newest batch of a client made from the same bytes, unless nothing was loaded of it.
+SELECT batch_id, again_no FROM batches
+WHERE client_code = :client_code AND source_sha256 = :source_sha256 AND duplicate_of IS NULL AND status <> 'rejected'
 ORDER BY again_no DESC LIMIT 1
 
 -- name: set_source
@@ -51,7 +51,7 @@ WHERE batch_id = :batch_id
 
 -- name: set_staged
 -- What staging learned of the file.
-UPDATE batches SET status = 'staged', encoding = :encoding,
+UPDATE batches SET status = 'staged', status_code = NULL, encoding = :encoding,
                    source_layout = CAST(:source_layout AS jsonb), corrects = :corrects,
                    bulk_import_group = :bulk_import_group,
                    rows_total = :rows_total, rows_blank = :rows_blank
@@ -59,7 +59,7 @@ WHERE batch_id = :batch_id AND status = 'received'
 
 -- name: set_validated
 -- What validation decided, before the rows are loaded.
-UPDATE batches SET status = 'validated', rows_accepted = :rows_accepted, rows_rejected = :rows_rejected,
+UPDATE batches SET status = 'validated', status_code = NULL, rows_accepted = :rows_accepted, rows_rejected = :rows_rejected,
                    amount_accepted = :amount_accepted, cells_normalised = CAST(:cells_normalised AS jsonb)
 WHERE batch_id = :batch_id AND status = 'staged'
 
@@ -70,7 +70,7 @@ WHERE batch_id = :batch_id AND status = 'staged'
 
 -- name: set_loaded
 -- The rows are orders now.
-UPDATE batches SET status = 'loaded' WHERE batch_id = :batch_id AND status = 'validated'
+UPDATE batches SET status = 'loaded', status_code = NULL WHERE batch_id = :batch_id AND status = 'validated'
 
 -- name: move_accepted_to_rejected
 -- Rows that another batch loaded first, between validation and load.
@@ -120,10 +120,11 @@ SELECT (SELECT count(*) FROM members) AS batches, count(*) AS rows_open,
 FROM open_rows
 
 -- name: batches_without_run
--- Registered batches that nobody works on and no run was requested for lately.
+-- Registered batches that nobody works on and no run was requested for lately; one that fails again and again less often.
 SELECT batch_id, client_code, csv_source, source_bytes, run_requests FROM batches
-WHERE status = 'received' AND landing_key IS NOT NULL
-  AND (run_requested_at IS NULL OR run_requested_at < now() - make_interval(secs => :patience_s))
+WHERE finished_at IS NULL AND status = 'received' AND landing_key IS NOT NULL
+  AND (run_requested_at IS NULL OR run_requested_at
+       < now() - make_interval(secs => least(:patience_s * 2 ^ least(run_requests, 10), :longest_s)))
   AND NOT EXISTS (SELECT FROM workers WHERE workers.batch_id = batches.batch_id AND ended_at IS NULL)
 ORDER BY received_at, batch_id LIMIT :limit
 
@@ -147,6 +148,16 @@ WHERE finished_at IS NULL AND (status <> 'received' OR landing_key IS NULL)
   AND (run_requested_at IS NULL OR run_requested_at
        < now() - make_interval(secs => least(:patience_s * 2 ^ least(run_requests, 10), :longest_s)))
 ORDER BY received_at, batch_id LIMIT :limit
+
+-- name: note_trouble
+-- Why a step of a batch failed, until it succeeds.
+UPDATE batches SET status_code = :code
+WHERE batch_id = :batch_id AND finished_at IS NULL AND status_code IS DISTINCT FROM :code
+
+-- name: next_try
+-- When a run is asked for again for a batch of which a step failed.
+SELECT run_requested_at + make_interval(secs => least(:patience_s * 2 ^ least(run_requests, 10), :longest_s)) FROM batches
+WHERE batch_id = :batch_id AND status IN ('received', 'staged', 'validated') AND status_code IS NOT NULL
 
 -- name: count_run_request
 -- A run is asked for.

@@ -7,9 +7,14 @@ SELECT after_key FROM landing_position
 INSERT INTO landing_position (after_key) VALUES (:after_key) ON CONFLICT (one) DO UPDATE SET after_key = EXCLUDED.after_key
 
 -- name: known_landing_files
--- Which of these versions the ledger has, and their batches.
-SELECT key, version, batch_id FROM landing_files
-WHERE (key, version) IN (SELECT * FROM unnest(CAST(:keys AS text[]), CAST(:versions AS text[])))
+-- What the ledger has of these files with the same content, whatever their metadata and manifests were.
+SELECT files.key, files.version, files.batch_id, batches.source_sha256, batches.status = 'rejected' AS is_refused,
+       extract(epoch FROM now() - files.first_seen_at) AS seconds
+FROM unnest(CAST(:keys AS text[]), CAST(:contents AS text[])) AS asked (key, content)
+JOIN landing_files AS files ON files.key = asked.key
+                           AND files.version >= asked.content AND files.version <= asked.content || chr(127)
+LEFT JOIN batches ON batches.batch_id = files.batch_id
+ORDER BY files.key, files.first_seen_at
 
 -- name: waiting_landing_files
 -- Versions behind one key, up to another or to the end, that were seen and are no batch yet.
@@ -31,3 +36,29 @@ ON CONFLICT (key, version) DO UPDATE SET batch_id = EXCLUDED.batch_id WHERE land
 -- Versions that were replaced or removed before they became a batch.
 DELETE FROM landing_files WHERE batch_id IS NULL
   AND (key, version) IN (SELECT * FROM unnest(CAST(:keys AS text[]), CAST(:versions AS text[])))
+
+-- name: landing_file_seconds
+-- For how long a version has been seen.
+SELECT extract(epoch FROM now() - first_seen_at) FROM landing_files WHERE key = :key AND version = :version
+
+-- name: see_left_alone
+-- What lies in the landing and is no order file; in one order, so that two hosts do not wait for each other in a circle.
+WITH seen_first AS (
+    INSERT INTO landing_left_alone (key) SELECT DISTINCT * FROM unnest(CAST(:keys AS text[])) AS key ORDER BY 1
+    ON CONFLICT DO NOTHING
+)
+UPDATE landing_left_alone SET seen_again = true WHERE NOT seen_again AND key = ANY (CAST(:keys AS text[]))
+
+-- name: forget_left_alone
+-- What lay behind one key, up to another or to the end, and does not any more.
+DELETE FROM landing_left_alone
+WHERE key > :after_key AND (CAST(:upto_key AS text) IS NULL OR key <= :upto_key) AND key <> ALL (CAST(:keys AS text[]))
+
+-- name: left_alone_names
+-- What two looks have shown there, and how much there is.
+SELECT key, count(*) OVER () AS names FROM landing_left_alone WHERE seen_again ORDER BY key LIMIT :limit
+
+-- name: waiting_names
+-- Order files that wait for longer than two looks take: for the end of their last line, or for who writes them.
+SELECT key, count(*) OVER () AS names FROM landing_files
+WHERE batch_id IS NULL AND first_seen_at < now() - interval '20 seconds' ORDER BY key LIMIT :limit
