@@ -7,10 +7,11 @@ case belongs in that use case's module; changing the schema belongs in `migratio
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -219,6 +220,7 @@ class Database:
     def __init__(self, url: SecretStr, *, pool_size: int = 8, introduction: Introduction | None = None) -> None:
         self.url = url
         self._introduction = introduction
+        self._guard: Callable[[Transaction], None] | None = None
         self._engine: Engine = create_engine(
             normalise_url(url.get_secret_value()),
             pool_size=pool_size,
@@ -242,12 +244,21 @@ class Database:
         try:
             with _translated(), self._engine.begin() as connection:
                 _driver(connection).patient = patient
-                yield self._introduced(connection)
+                transaction = self._introduced(connection)
+                if self._guard is not None:
+                    self._guard(transaction)
+                yield transaction
                 connection.info["introduced"] = True  # not after a rollback: that takes it back
         except DatabaseError as error:
             if error.sqlstate == READ_ONLY:  # every connection we keep leads there
                 self._engine.dispose()
             raise
+
+    def guarded(self, guard: Callable[[Transaction], None]) -> Database:
+        """Return this database over the same connections; each transaction begins with `guard`, which may end it."""
+        database = copy.copy(self)
+        database._guard = guard
+        return database
 
     @contextlib.contextmanager
     def session(self) -> Iterator[Transaction]:

@@ -13,7 +13,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -43,18 +43,18 @@ from orders_pipeline.scratch import Scratch, scratch_files
 from orders_pipeline.storage import ObjectChanged, ObjectDenied, ObjectGone, StoredObject
 from orders_pipeline.system import System
 from orders_pipeline.validation import Validated
-from orders_pipeline.workers import alone_on
+from orders_pipeline.workers import BatchBusy, alone_on
 
 
 def stage_batch(system: System, batch_id: str) -> None:
     """Archive the batch's bytes unchanged, check encoding and shape, and number the rows; a bad file is given back."""
-    with _step(system, batch_id, "stage", only_when="received") as batch:
-        if batch is None:
+    with _step(system, batch_id, "stage", only_when="received") as step:
+        if step is None:
             return
         try:
-            _stage(system, batch)
+            _stage(step.system, step.batch)
         except FileRejected as refusal:
-            _give_back(system, batch_id, refusal)
+            _give_back(step.system, batch_id, refusal)
 
 
 def _stage(system: System, batch: Row[Any]) -> None:
@@ -181,9 +181,10 @@ def _import_group(system: System, batch: Row[Any], corrected_batches: Sequence[s
 
 def validate_batch(system: System, batch_id: str) -> None:
     """Judge every row of a staged batch and keep what is accepted and what is given back beside it."""
-    with _step(system, batch_id, "validate", only_when="staged") as batch:
-        if batch is None:
+    with _step(system, batch_id, "validate", only_when="staged") as step:
+        if step is None:
             return
+        system, batch = step.system, step.batch
         profile = system.clients.profile(batch.client_code)
         with (
             scratch_files() as folder,
@@ -197,6 +198,7 @@ def validate_batch(system: System, batch_id: str) -> None:
                 loading.load_rejections(system.database, batch, rejections, staged)
                 _give_back(system, batch_id, refusal)
                 return
+            sha256 = _sha256_of(accepted, rejections)
             system.storage.put(artifact(batch_id, ACCEPTED), accepted)
             system.storage.put(artifact(batch_id, REJECTIONS), rejections)
         with system.database.begin() as transaction:
@@ -208,6 +210,15 @@ def validate_batch(system: System, batch_id: str) -> None:
                 amount_accepted=result.amount_accepted,
                 cells_normalised=json.dumps(result.normalised),
             )
+            transaction.execute("set_validated_files", batch_id=batch_id, sha256=sha256)
+
+
+def _sha256_of(*paths: Path) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
 
 
 class StagedBatch(Protocol):
@@ -262,36 +273,72 @@ def _existing(system: System, batch_id: str, client_code: str) -> Callable[[Sequ
 
 
 def load_batch(system: System, batch_id: str) -> None:
-    """Turn a validated batch's accepted rows into orders and keep its rejections."""
-    with _step(system, batch_id, "load", only_when="validated") as batch:
-        if batch is None:
-            return
-        with (
-            system.storage.local(artifact(batch_id, ACCEPTED)) as accepted,
-            system.storage.local(artifact(batch_id, REJECTIONS)) as rejections,
-            system.storage.local(artifact(batch_id, STAGED)) as staged,
-        ):
-            loading.load(system.database, batch, accepted, rejections, staged)
+    """Turn a validated batch's accepted rows into orders and keep its rejections; validate again what does not hold now."""
+    while not _load(system, batch_id):
+        validate_batch(system, batch_id)
+
+
+def _load(system: System, batch_id: str) -> bool:
+    with _step(system, batch_id, "load", only_when="validated") as step:
+        if step is None:
+            return True
+        try:
+            _load_validated(step.system, step.batch)
+        except loading.NotAsValidated:
+            with step.system.database.begin() as transaction:
+                transaction.execute("validate_again", batch_id=batch_id)
+            return False
         system.storage.delete(artifact(batch_id, ACCEPTED))  # from here on the orders themselves
+        return True
+
+
+def _load_validated(system: System, batch: Row[Any]) -> None:
+    rows = batch.rows_accepted + batch.rows_rejected
+    try:
+        most_bad_rows = system.clients.profile(batch.client_code).most_bad_rows(rows)
+    except FileRejected:  # the client is not configured any more: what was validated is loaded
+        most_bad_rows = rows
+    with (
+        system.storage.local(artifact(batch.batch_id, ACCEPTED)) as accepted,
+        system.storage.local(artifact(batch.batch_id, REJECTIONS)) as rejections,
+        system.storage.local(artifact(batch.batch_id, STAGED)) as staged,
+    ):
+        with system.database.begin() as transaction:
+            validated = transaction.scalar("validated_files", batch_id=batch.batch_id)
+            loaded = transaction.rows("loaded_totals", batch_id=batch.batch_id)[0]
+        # files of a process that lost the batch and wrote them nevertheless
+        if not loaded.orders and _sha256_of(accepted, rejections) != validated:
+            raise loading.NotAsValidated
+        loading.load(system.database, batch, accepted, rejections, staged, most_bad_rows)
+
+
+@dataclass(frozen=True)
+class _Step:
+    """A batch at a step, and the system to work on it with, whose database is there as long as the batch is ours."""
+
+    system: System
+    batch: Row[Any]
 
 
 @contextlib.contextmanager
-def _step(system: System, batch_id: str, stage: str, *, only_when: str) -> Iterator[Row[Any] | None]:
+def _step(system: System, batch_id: str, stage: str, *, only_when: str) -> Iterator[_Step | None]:
     """Give the batch when it is at this step, else None, and note the seconds spent; nobody else works on it meanwhile."""
-    with alone_on(system.database, batch_id):
+    with alone_on(system.database, batch_id) as database:
         started = time.monotonic()
-        with system.database.begin() as transaction:
+        with database.begin() as transaction:
             batch = batches.get(transaction, batch_id)
         if batch.status != only_when:
             yield None
             return
         try:
-            yield batch
+            yield _Step(replace(system, database=database), batch)
+        except BatchBusy:
+            raise
         except Exception as error:
-            with contextlib.suppress(DatabaseError), system.database.begin() as transaction:
+            with contextlib.suppress(DatabaseError, BatchBusy), database.begin() as transaction:
                 transaction.execute("note_trouble", batch_id=batch_id, code=errors.code_of(error))
             raise
-        with system.database.begin() as transaction:
+        with database.begin() as transaction:
             transaction.execute("add_stage_seconds", batch_id=batch_id, stage=stage, seconds=time.monotonic() - started)
 
 

@@ -7,7 +7,7 @@ reference first.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -17,6 +17,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from sqlalchemy import Row
 
 from orders_pipeline.binary_copy import binary_copy
@@ -37,19 +38,40 @@ class Loaded:
     taken: int
 
 
+class NotAsValidated(Exception):
+    """Since validation so much has changed that the file has to be validated again; nothing of it was loaded."""
+
+
 def load_rejections(database: Database, batch: Row[Any], rejections: Path, staged: Path) -> None:
     """Keep what a batch gives back, and which rows of the batch it corrects its own ones answer; once."""
     with database.begin() as transaction:
-        if _begin_chunk(transaction, batch.batch_id, REJECTIONS_CHUNK, 0):
-            transaction.copy("copy_rejections", _rejection_rows(transaction, rejections, batch))
-            if batch.corrects is not None:
-                transaction.copy("copy_corrections", _correction_rows(transaction, staged, batch))
+        _keep_rejections(transaction, batch, rejections, staged)
 
 
-def load(database: Database, batch: Row[Any], accepted: Path, rejections: Path, staged: Path) -> Loaded:
-    """Load a validated batch from its Parquet files; chunks that are loaded already are left alone."""
+def _keep_rejections(transaction: Transaction, batch: Row[Any], rejections: Path, staged: Path) -> None:
+    if _begin_chunk(transaction, batch.batch_id, REJECTIONS_CHUNK, 0):
+        transaction.copy("copy_rejections", _rejection_rows(transaction, rejections, batch))
+        if batch.corrects is not None:
+            transaction.copy("copy_corrections", _correction_rows(transaction, staged, batch))
+
+
+def load(
+    database: Database,
+    batch: Row[Any],
+    accepted: Path,
+    rejections: Path,
+    staged: Path,
+    most_bad_rows: int | None = None,
+) -> Loaded:
+    """Load a validated batch from its Parquet files; chunks that are loaded already are left alone.
+
+    Where no more than `most_bad_rows` may be rejected it is loaded as a whole or not at all: NotAsValidated is raised when
+    other batches have taken so many references meanwhile that there are more.
+    """
     with database.begin() as transaction:
         types = _column_types(transaction, "orders")
+    if most_bad_rows is not None and batch.rows_accepted and most_bad_rows < batch.rows_accepted + batch.rows_rejected:
+        return persist(partial(_load_whole, database, batch, (accepted, rejections, staged), types, most_bad_rows))
     orders = taken = 0
 
     def load_chunk(chunk_no: int, rows: pa.RecordBatch) -> tuple[int, int]:
@@ -68,6 +90,27 @@ def load(database: Database, batch: Row[Any], accepted: Path, rejections: Path, 
     with database.begin() as transaction:
         transaction.execute("set_loaded", batch_id=batch.batch_id)
     return Loaded(orders, taken)
+
+
+def _load_whole(
+    database: Database, batch: Row[Any], files: tuple[Path, Path, Path], types: Mapping[str, str], most_bad_rows: int
+) -> Loaded:
+    accepted, rejections, staged = files
+    with database.begin() as transaction:
+        chunks = (_Chunk(batch, number, rows, types) for number, rows in enumerate(read_chunks(accepted, CHUNK_ROWS), 1))
+        columns = (*pq.read_schema(accepted).names, *BATCH_COLUMNS)
+        transaction.execute_with_columns("create_contested_orders", columns)
+        rows = 0
+        for chunk in chunks:
+            if chunk.begin(transaction):
+                transaction.copy("copy_contested_orders", chunk.data(), columns)
+                rows += chunk.rows.num_rows
+        written = _insert_contested(transaction, batch.batch_id, columns)
+        if batch.rows_rejected + rows - written > most_bad_rows:
+            raise NotAsValidated
+        _keep_rejections(transaction, batch, rejections, staged)
+        transaction.execute("set_loaded", batch_id=batch.batch_id)
+    return Loaded(written, rows - written)
 
 
 @dataclass(frozen=True)
@@ -111,11 +154,16 @@ def _load_contested_chunk(database: Database, chunk: _Chunk) -> tuple[int, int]:
             return 0, 0
         transaction.execute_with_columns("create_contested_orders", chunk.columns)
         transaction.copy("copy_contested_orders", chunk.data(), chunk.columns)
-        written = transaction.execute_with_columns("insert_contested_orders", chunk.columns)
-        lost = transaction.row("reject_contested_orders", batch_id=batch_id)
-        if lost is not None and lost.rows:
-            transaction.execute("move_accepted_to_rejected", batch_id=batch_id, rows=lost.rows, amount=lost.amount)
+        written = _insert_contested(transaction, batch_id, chunk.columns)
     return written, chunk.rows.num_rows - written
+
+
+def _insert_contested(transaction: Transaction, batch_id: str, columns: Sequence[str]) -> int:
+    written = transaction.execute_with_columns("insert_contested_orders", columns)
+    lost = transaction.row("reject_contested_orders", batch_id=batch_id)
+    if lost is not None and lost.rows:
+        transaction.execute("move_accepted_to_rejected", batch_id=batch_id, rows=lost.rows, amount=lost.amount)
+    return written
 
 
 def _begin_chunk(transaction: Transaction, batch_id: str, chunk_no: int, rows: int) -> bool:

@@ -143,15 +143,33 @@ def _kept_alive(
 
 
 @contextlib.contextmanager
-def alone_on(database: Database, batch_id: str) -> Iterator[None]:
-    """Be the only process that stages, validates or loads a batch; raise BatchBusy when there is another."""
-    with database.session() as session:
+def alone_on(database: Database, batch_id: str) -> Iterator[Database]:
+    """Be the only process that stages, validates or loads a batch; raise BatchBusy when there is another.
+
+    The database given back begins no transaction any more, but raises BatchBusy, once another process has taken over: it may
+    where our session breaks, whether or not we notice.
+    """
+    with contextlib.ExitStack() as sessions:
+        session = sessions.enter_context(database.session())
         if not session.scalar("try_lock_batch", lock_class=BATCH_LOCK_CLASS, batch_id=batch_id):
             raise BatchBusy(f"{BatchBusy.code}: another process works on batch {batch_id}")
+        held = {"batch_id": batch_id, "lock_no": session.scalar("take_batch", batch_id=batch_id)}
+        newest = [session]
+
+        def lock(session: Transaction) -> None:
+            newest[0] = session
+            session.scalar("try_lock_batch", lock_class=BATCH_LOCK_CLASS, batch_id=batch_id)
+
+        def require(transaction: Transaction) -> None:
+            if transaction.row("hold_batch", **held) is None:
+                raise BatchBusy(f"{BatchBusy.code}: another process has taken over batch {batch_id}")
+
         try:
-            yield
+            with _kept_alive(database, sessions, session, lock, lambda session: session.scalar("is_batch_held", **held)):
+                yield database.guarded(require)
         finally:
             # not left to the closing session, which the server notices later than our next step begins
+            session = newest[0]
             with contextlib.suppress(DatabaseError):
                 session.scalar("unlock_batch", lock_class=BATCH_LOCK_CLASS, batch_id=batch_id)
 

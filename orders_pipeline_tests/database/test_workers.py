@@ -265,3 +265,54 @@ def test_of_many_at_once_exactly_one_is_alone(desk):
     for thread in threads:
         thread.join(10)
     assert inside == [1]
+
+
+def cut_alone(desk: Desk) -> None:
+    """End the session of who is alone on the batch at the server."""
+    desk.run("SELECT pg_terminate_backend(pid, 5000) FROM pg_locks WHERE classid = %s", workers.BATCH_LOCK_CLASS)
+
+
+def test_who_lost_a_batch_to_another_records_nothing_more(desk, monkeypatch):
+    monkeypatch.setattr(workers, "HEARTBEAT_S", 3600.0)
+    with alone_on(desk.database, desk.batch_id) as lost:
+        with lost.begin() as transaction:
+            transaction.execute("note_trouble", batch_id=desk.batch_id, code="E_FIRST")
+        cut_alone(desk)
+        with alone_on(desk.database, desk.batch_id) as ours:
+            with pytest.raises(BatchBusy, match="taken over"), lost.begin() as transaction:
+                transaction.execute("note_trouble", batch_id=desk.batch_id, code="E_LOST")
+            with ours.begin() as transaction:
+                transaction.execute("note_trouble", batch_id=desk.batch_id, code="E_OURS")
+        with pytest.raises(BatchBusy), lost.begin():
+            raise AssertionError("it was ours once and is nobody's now")
+    assert desk.value("SELECT status_code FROM batches") == "E_OURS"
+
+
+def test_who_takes_a_batch_waits_for_what_the_one_before_is_committing(desk, monkeypatch):
+    monkeypatch.setattr(workers, "HEARTBEAT_S", 3600.0)
+
+    def take() -> str:
+        with alone_on(desk.database, desk.batch_id) as ours, ours.begin():
+            return str(desk.value("SELECT status_code FROM batches"))
+
+    with ThreadPoolExecutor(1) as pool, alone_on(desk.database, desk.batch_id) as lost:
+        with lost.begin() as transaction:
+            cut_alone(desk)
+            taking = pool.submit(take)
+            wait_until(lambda: desk.value("SELECT count(*) FROM pg_locks WHERE NOT granted") > 0)
+            transaction.execute("note_trouble", batch_id=desk.batch_id, code="E_BEFORE")
+        assert taking.result(10) == "E_BEFORE"
+
+
+def test_d01_who_is_alone_on_a_batch_stays_so_when_its_session_breaks_and_nobody_came(desk, monkeypatch):
+    monkeypatch.setattr(workers, "HEARTBEAT_S", 0.1)
+    with alone_on(desk.database, desk.batch_id) as ours:
+        cut_alone(desk)
+        held = "SELECT count(*) FROM pg_locks WHERE classid = %s"
+        wait_until(lambda: desk.value(held, workers.BATCH_LOCK_CLASS) == 1)
+        with pytest.raises(BatchBusy), alone_on(desk.database, desk.batch_id):
+            raise AssertionError("two at once")
+        with ours.begin() as transaction:
+            transaction.execute("note_trouble", batch_id=desk.batch_id, code="E_OURS")
+    with alone_on(desk.database, desk.batch_id):
+        pass

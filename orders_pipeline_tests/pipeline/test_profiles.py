@@ -17,6 +17,7 @@ import psycopg
 import pytest
 
 from orders_pipeline import batches, intake, landing, notifications, personal, preview, reports
+from orders_pipeline.artifacts import ACCEPTED, artifact
 from orders_pipeline.database import libpq_url
 from orders_pipeline.payments import settle
 from orders_pipeline.rejections import FileRejected
@@ -321,6 +322,62 @@ def test_a_landed_file_is_held_against_the_manifest_beside_it(counter: Counter) 
     assert (cut["status"], cut["status_code"]) == ("rejected", "F_CONTROL_TOTAL")
     (broken,) = counter.land("plain", {"broken.csv": orders(4), "broken.manifest.json": "{"})
     assert (broken["status"], broken["status_code"]) == ("rejected", "F_MANIFEST")
+
+
+def references(*names: str) -> str:
+    file = OrderFile("utf-8")
+    for name in names:
+        file.add(order_row(client_order_ref=name))
+    return file.text
+
+
+@pytest.mark.parametrize(("client", "refused"), [("strict", True), ("two", True), ("percent", True), ("plain", False)])
+def test_a_file_with_more_bad_rows_than_allowed_is_refused_also_when_another_took_its_references_meanwhile(
+    counter: Counter, client: str, refused: bool
+) -> None:
+    names = ["X-1", "X-2", "X-3"]
+    first, second = (
+        intake.import_file(counter.system, counter.file(references(*refs), f"{refs[-1]}.csv"), client, again=False)
+        for refs in (names, [*names, "Y-1"])
+    )
+    for batch_id in (first, second):
+        intake.stage_batch(counter.system, batch_id)
+        intake.validate_batch(counter.system, batch_id)
+    for batch_id in (first, second):
+        intake.load_batch(counter.system, batch_id)
+        reports.finish_batch(counter.system, batch_id)
+    summary = reports.summarise(counter.system, second)
+    assert (summary["status_code"] == "F_TOO_MANY_ERRORS") is refused
+    loaded = counter.rows("SELECT count(*) FROM orders WHERE batch_id = %s", second)
+    assert loaded == [(0 if refused else 1,)]
+    assert summary["rejections"]["R_REF_EXISTS"] == 3
+    assert summary["rows"]["rejected"] == (4 if refused else 3)
+
+
+def test_a_file_with_as_few_bad_rows_as_allowed_is_loaded_when_another_took_a_reference_meanwhile(counter: Counter) -> None:
+    first, second = (
+        intake.import_file(counter.system, counter.file(references(*refs), f"{refs[-1]}.csv"), "two", again=False)
+        for refs in (["X-1"], ["X-1", "Y-1"])
+    )
+    for step in (intake.stage_batch, intake.validate_batch, intake.load_batch):
+        for batch_id in (first, second):
+            step(counter.system, batch_id)
+    summary = reports.summarise(counter.system, second)
+    assert (summary["status"], summary["rows"]["accepted"], summary["rejections"]) == ("loaded", 1, {"R_REF_EXISTS": 1})
+
+
+def test_what_another_process_put_in_place_of_validated_rows_is_validated_again(counter: Counter) -> None:
+    ids = [
+        intake.import_file(counter.system, counter.file(references(*refs), f"{refs[0]}.csv"), "plain", again=False)
+        for refs in (["A-1", "A-2"], ["B-1"])
+    ]
+    for batch_id in ids:
+        intake.stage_batch(counter.system, batch_id)
+        intake.validate_batch(counter.system, batch_id)
+    with counter.system.storage.local(artifact(ids[1], ACCEPTED)) as other:
+        counter.system.storage.put(artifact(ids[0], ACCEPTED), other)
+    intake.load_batch(counter.system, ids[0])
+    assert counter.rows("SELECT client_order_ref FROM orders ORDER BY 1") == [("A-1",), ("A-2",)]
 
 
 def test_a_file_refused_for_its_manifest_is_taken_with_the_right_one(counter: Counter) -> None:

@@ -63,6 +63,18 @@ UPDATE batches SET status = 'validated', status_code = NULL, rows_accepted = :ro
                    amount_accepted = :amount_accepted, cells_normalised = CAST(:cells_normalised AS jsonb)
 WHERE batch_id = :batch_id AND status = 'staged'
 
+-- name: set_validated_files
+-- What loading will find in the storage, unless somebody else has put other files there.
+UPDATE batch_locks SET validated_sha256 = :sha256 WHERE batch_id = :batch_id
+
+-- name: validated_files
+-- What validation has left for loading.
+SELECT validated_sha256 FROM batch_locks WHERE batch_id = :batch_id
+
+-- name: validate_again
+-- What was validated does not hold any more.
+UPDATE batches SET status = 'staged' WHERE batch_id = :batch_id AND status = 'validated'
+
 -- name: set_refused
 -- A validated file is given back as a whole: none of its rows is accepted.
 UPDATE batches SET rows_accepted = 0, rows_rejected = rows_total - rows_blank, amount_accepted = 0

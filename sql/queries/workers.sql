@@ -88,6 +88,19 @@ WHERE EXISTS (SELECT FROM pg_locks JOIN pg_database ON pg_database.oid = pg_lock
 -- Held while one process stages, validates or loads a batch.
 SELECT pg_try_advisory_lock(:lock_class, hashtext(:batch_id))
 
+-- name: take_batch
+-- From here on nobody else records anything; waits for what the one before is committing.
+INSERT INTO batch_locks (batch_id, lock_no) VALUES (:batch_id, 1)
+ON CONFLICT (batch_id) DO UPDATE SET lock_no = batch_locks.lock_no + 1 RETURNING lock_no
+
+-- name: hold_batch
+-- The batch is still ours, and stays so until the end of this transaction; nothing when somebody else has taken it.
+SELECT lock_no FROM batch_locks WHERE batch_id = :batch_id AND lock_no = :lock_no FOR SHARE
+
+-- name: is_batch_held
+-- Whether the batch is still ours.
+SELECT EXISTS (SELECT FROM batch_locks WHERE batch_id = :batch_id AND lock_no = :lock_no)
+
 -- name: unlock_batch
 -- The process is done with the batch.
 SELECT pg_advisory_unlock(:lock_class, hashtext(:batch_id))
