@@ -31,6 +31,7 @@ from urllib3.poolmanager import PoolManager
 from urllib3.response import HTTPResponse
 
 MAX_BODY_BYTES = 64 * 1024
+MAX_LIST_BYTES = 1024 * 1024  # a payment may name thousands of orders
 MAX_CONNECT_S = 5.0
 MAX_RETRY_AFTER_S = 60.0
 WATCH_EVERY_S = 0.05
@@ -49,6 +50,12 @@ class NoAnswer(Exception):
     """The request may have reached the service, but no usable answer came back in time."""
 
     code = "E_SERVICE_NO_ANSWER"
+
+
+class TooLong(NoAnswer):
+    """The answer is longer than anything that is read: it comes again if the same is asked again."""
+
+    code = "E_SERVICE_ANSWER_TOO_LONG"
 
 
 @dataclass(frozen=True)
@@ -210,8 +217,9 @@ class ServiceClient:
         body: Mapping[str, Any] | None = None,
         query: Mapping[str, str] | None = None,
         idempotency_key: str | None = None,
+        most_bytes: int = MAX_BODY_BYTES,
     ) -> Answer:
-        """Send one request and return its answer; raise NotDelivered or NoAnswer."""
+        """Send one request and return its answer of at most so many bytes; raise NotDelivered, NoAnswer or TooLong."""
         deadline = time.monotonic() + self._timeout_s
         try:
             request = self._prepared(method, path, body, query, idempotency_key)
@@ -224,7 +232,7 @@ class ServiceClient:
                     verify=True if self._ca_file is None else str(self._ca_file),
                 ) as response,
             ):
-                answer = _read(response)
+                answer = _read(response, most_bytes)
                 if time.monotonic() > deadline:  # cut off by us, what came of it may look like a whole answer
                     raise NoAnswer(NoAnswer.code)
                 return answer
@@ -287,10 +295,10 @@ def _failed_to_connect(error: requests.exceptions.ConnectionError) -> bool:
     return type(reason).__name__ in ("NewConnectionError", "ConnectTimeoutError", "NameResolutionError")
 
 
-def _read(response: requests.Response) -> Answer:
-    body = response.raw.read(MAX_BODY_BYTES + 1, decode_content=True)
-    if len(body) > MAX_BODY_BYTES:
-        raise NoAnswer(NoAnswer.code)
+def _read(response: requests.Response, most_bytes: int) -> Answer:
+    body = response.raw.read(most_bytes + 1, decode_content=True)
+    if len(body) > most_bytes:
+        raise TooLong(TooLong.code)
     retry_after_s = parse_retry_after(response.headers.get("Retry-After"))
     try:
         decoded = json.loads(body) if body else {}

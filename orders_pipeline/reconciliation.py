@@ -31,12 +31,16 @@ FINDINGS: Mapping[str, str] = {
     "C_AMOUNT_DIFFERS": "another amount at the service",
     "C_STATE_DIFFERS": "another state at the service",
     "C_CHARGED_TWICE": "charged more than once by the service",
+    "C_REFUND_MISSING_THERE": "given back in our ledger, and not by the service",
+    "C_REFUND_MISSING_HERE": "given back by the service, and not in our ledger",
+    "C_UNREADABLE": "listed by the service in a form that cannot be read",
 }
 YOUNG_S = 120.0  # longer than a request can live: until then the answer may be under way
 SKEW = timedelta(minutes=5)  # the service's clock may be so far from the database's
-PAGE = 100
-SHORT_PAGE = 10  # after a page that did not come: it may have been too long
+PAGE = 100  # a tenth of it, and a tenth of that, after pages that did not come: they may have been too long
+LONGER_AFTER = 10  # short pages that came
 TRIES = 4
+MOST_LOOKED_UP = 200  # findings that the window leaves out, in one comparison
 PAUSE_S = 0.5
 MAX_PAUSE_S = 20.0
 SHOWN_FINDINGS = 1000
@@ -80,7 +84,9 @@ class Reconciled:
 
     scope: Scope
     here: int  # payments of ours that were compared
-    there: int  # payments that the service listed
+    there: int  # payments of ours that the service listed
+    foreign: int  # payments of other callers that it listed
+    unreadable: int  # those of them that could not be read
     young: int  # differences that may still be an answer under way
     new: int
     gone: int
@@ -96,7 +102,8 @@ class Reconciled:
             "batch_id": self.scope.batch_id,
             "from": self.scope.covered_from.isoformat(timespec="seconds"),
             "to": self.scope.covered_to.isoformat(timespec="seconds"),
-            "payments": {"here": self.here, "there": self.there, "too_young": self.young},
+            "payments": {"here": self.here, "there": self.there, "too_young": self.young}
+            | {"foreign": self.foreign, "foreign_unreadable": self.unreadable},
             "findings": {"open": dict(self.open), "accepted": self.accepted}
             | {"new": self.new, "gone": self.gone, "healed": self.healed},
             "batches_closed": list(self.closed),
@@ -109,7 +116,8 @@ def reconcile(
 ) -> Reconciled:
     """Compare the payments of a batch, or those settled in a time; raise NoList, ListFailed or UnknownBatch.
 
-    More is listed where it takes more to judge: from the plan of the payments on, and for findings that are open.
+    More is listed where it takes more to judge: from the plan of the payments on. What older findings that are open are
+    about is looked up.
     """
     if not system.payments.capabilities.can_list:
         raise NoList(f"{NoList.code}: the Payment service offers no list to compare with")
@@ -118,17 +126,30 @@ def reconcile(
             batches.get(session, batch_id)
         scope = _scope(session, batch_id, created_from, created_to)
         session.execute("create_listed_payments")
+        session.execute("create_unreadable_payments")
         session.execute("create_payment_differences")
+        unreadable = 0
         for page in _pages(system.payments, scope):
-            if not _insert_page(session, page) and page.following is not None:
+            if not _insert_page(session, page) and not page.unreadable and page.following is not None:
                 raise ListFailed("page-without-end", may_pass=False)
+            unreadable += _insert_unreadable(session, page)
+        judged, looked_up = _look_up(session, system.payments, scope)
         session.execute("match_listed_by_id")
+        session.execute("orders_of_foreign_payments")
+        foreign = session.execute("set_foreign_payments_aside")
+        session.execute("analyze_listed_payments")
         healed = _adopt_all(system, session, scope)
-        session.execute("compare_payments", **scope.parameters())
+        session.execute("compare_payments", **scope.parameters(), looked_up=looked_up)
+        session.execute("close_changed_findings")
         new = session.scalar("write_findings", started_at=scope.started_at)
-        gone = session.execute("close_gone_findings", **scope.parameters())
+        gone = session.execute("close_gone_findings", **scope.parameters(), judged=judged)
         closed = closings.close_batches(session, scope.parameters())
-        return _result(session, scope, {"new": new, "gone": gone, "healed": healed, "closed": closed})
+        return _result(
+            session,
+            scope,
+            {"foreign": foreign + unreadable, "unreadable": unreadable, "new": new, "gone": gone}
+            | {"healed": healed, "closed": closed},
+        )
 
 
 def open_findings(transaction: Transaction, batch_id: str | None) -> list[dict[str, Any]]:
@@ -177,24 +198,63 @@ def _scope(session: Transaction, batch_id: str | None, created_from: datetime | 
 
 
 def _pages(gateway: PaymentGateway, scope: Scope) -> Iterator[PaymentPage]:
-    page = _page(gateway, scope, None)
-    yield page
-    while page.following is not None:
-        page = _page(gateway, scope, page.following)
+    """Give the list's pages: shorter ones after one that did not come, and longer ones again once some have come."""
+    limit, came = PAGE, 0
+    cursor: str | None = None
+    cursors = {cursor}
+    while True:
+        page, fitting = _page(gateway, scope, cursor, limit)
+        came = came + 1 if fitting == limit else 0
+        limit = fitting
+        if came == LONGER_AFTER:
+            limit, came = min(10 * limit, PAGE), 0
         yield page
+        cursor = page.following
+        if cursor is None:
+            return
+        if cursor in cursors:
+            raise ListFailed("page-without-end", may_pass=False)
+        cursors.add(cursor)
 
 
-def _page(gateway: PaymentGateway, scope: Scope, cursor: str | None) -> PaymentPage:
-    """Ask for a page, and again after a pause where that may help: reading a list changes nothing."""
+def _page(gateway: PaymentGateway, scope: Scope, cursor: str | None, limit: int) -> tuple[PaymentPage, int]:
+    """Ask for a page, and again where that may help, and return it with the limit that it came with."""
     for tried in range(TRIES):
-        limit = PAGE if tried == 0 else SHORT_PAGE
         try:
-            return gateway.list_payments(scope.covered_from - SKEW, scope.covered_to + SKEW, limit=limit, cursor=cursor)
+            page = gateway.list_payments(scope.covered_from - SKEW, scope.covered_to + SKEW, limit=limit, cursor=cursor)
         except ListFailed as failure:
             if tried == TRIES - 1 or not failure.may_pass:
                 raise
-            time.sleep(min(failure.retry_after_s or PAUSE_S * 2**tried, MAX_PAUSE_S))
+            if not failure.is_too_long:
+                time.sleep(min(failure.retry_after_s or PAUSE_S * 2**tried, MAX_PAUSE_S))
+            limit = max(limit // 10, 1)
+        else:
+            return page, limit
     raise AssertionError("the last try returns or raises")
+
+
+def _look_up(session: Transaction, gateway: PaymentGateway, scope: Scope) -> tuple[list[int], list[str]]:
+    """List singly what open findings outside the window are about: they never make it longer.
+
+    Returns the findings that can be judged anew, and their payments. What cannot be asked for now stays as it is.
+    """
+    judged, payment_ids = [], []
+    found = session.rows("findings_outside", **scope.parameters(), limit=MOST_LOOKED_UP)
+    for finding in found if gateway.capabilities.can_look_up else ():
+        try:
+            pages = [gateway.list_by_id(each) for each in finding.service_payment_ids]
+            if finding.reference is not None:
+                pages.append(gateway.list_by_reference(finding.reference))
+        except ListFailed as failure:
+            if failure.may_pass:
+                break
+            continue
+        for page in pages:
+            _insert_page(session, page)
+            _insert_unreadable(session, page)
+        judged.append(finding.finding_id)
+        payment_ids += [] if finding.payment_id is None else [str(finding.payment_id)]
+    return judged, payment_ids
 
 
 def _insert_page(session: Transaction, page: PaymentPage) -> int:
@@ -211,9 +271,23 @@ def _insert_page(session: Transaction, page: PaymentPage) -> int:
         amounts=[item.amount for item in items],
         statuses=[item.status for item in items],
         times=[item.created_at for item in items],
+        refunded=[item.refunded_amount for item in items],
         failure_codes=[item.failure_code for item in items],
         batch_ids=[item.batch_id for item in items],
         allocations=[_allocations(item) for item in items],
+    )
+
+
+def _insert_unreadable(session: Transaction, page: PaymentPage) -> int:
+    """Write down what of a page is ours and cannot be read, and return how many others there are."""
+    items = page.unreadable
+    if not items:
+        return 0
+    return len(items) - session.execute(
+        "insert_unreadable_payments",
+        service_payment_ids=[item.service_payment_id for item in items],
+        references=[_our_id(item.reference) for item in items],
+        keys=[_our_id(item.idempotency_key) for item in items],
     )
 
 

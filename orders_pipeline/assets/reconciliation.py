@@ -32,6 +32,7 @@ def reconciliation(config: ReconciliationConfig, system: dg.ResourceParam[System
             metadata={
                 "payments here": result.here,
                 "payments at the service": result.there,
+                "payments of other callers": result.foreign,
                 "differences too young to say": result.young,
                 "open findings": sum(result.open.values()),
                 "new findings": result.new,

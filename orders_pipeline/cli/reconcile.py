@@ -30,7 +30,8 @@ def reconcile(
     """Compare the payments of a batch, or of the last days, with the Payment service's list.
 
     A payment that is unknown here and final there is settled; nothing else is changed. Exit status 1: differences are open.
-    Charges that are not in our ledger, or twice at the service, hold up payments until they are gone or accepted.
+    Charges that are not in our ledger, or twice at the service, hold up payments until they are gone or accepted; what is
+    accepted is accepted as it is, and open again when it has become something else. Payments of other callers are counted.
     """
     from orders_pipeline.reconciliation import accept
     from orders_pipeline.reconciliation import reconcile as compare
@@ -62,6 +63,9 @@ def _show(console: Console, result: Mapping[str, Any]) -> None:
         f"compared  {counted(payments['here'], 'payment')} here with {payments['there']:,} at the service, "
         f"from {result['from']} to {result['to']}"
     )
+    if payments["foreign"]:
+        unreadable = f", {payments['foreign_unreadable']:,} unreadable" if payments["foreign_unreadable"] else ""
+        console.print(f"  of others      {counted(payments['foreign'], 'payment')}{unreadable}")
     if payments["too_young"]:
         console.print(f"  too young      {counted(payments['too_young'], 'difference')} that may still be on the way")
     if findings["healed"]:
@@ -98,4 +102,8 @@ def _show_finding(console: Console, finding: Mapping[str, Any]) -> None:
 
 
 def _side(side: Mapping[str, Any] | None) -> str:
-    return "nothing" if side is None else f"{side['status']}, {side['amount']:,} yen"
+    if side is None:
+        return "nothing"
+    yen = "" if side["amount"] is None else f", {side['amount']:,} yen"
+    refunded = f", {side['refunded']:,} of them given back" if "refunded" in side else ""
+    return f"{side['status']}{yen}{refunded}"

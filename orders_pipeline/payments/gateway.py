@@ -57,6 +57,7 @@ class ListedPayment:
     amount: int  # yen
     status: ListedStatus
     created_at: datetime
+    refunded_amount: int | None = None  # yen given back of it
     failure_code: str | None = None
     batch_id: str | None = None
     allocations: Mapping[str, int] | None = None  # yen by order_id
@@ -67,11 +68,25 @@ class ListedPayment:
 
 
 @dataclass(frozen=True)
+class UnreadablePayment:
+    """A listed payment with something that no payment of ours can have: another currency, an unknown status."""
+
+    service_payment_id: str | None
+    reference: str | None
+    idempotency_key: str | None
+
+    def __repr__(self) -> str:
+        """Show no text that others have chosen."""
+        return f"UnreadablePayment({self.service_payment_id})"
+
+
+@dataclass(frozen=True)
 class PaymentPage:
     """Some listed payments, newest last, and the cursor that continues behind them; None at the end."""
 
     items: Sequence[ListedPayment]
     following: str | None
+    unreadable: Sequence[UnreadablePayment] = ()
 
 
 class ListFailed(Exception):
@@ -79,10 +94,13 @@ class ListFailed(Exception):
 
     code = "E_PAYMENT_LIST"
 
-    def __init__(self, reason: str, retry_after_s: float | None = None, *, may_pass: bool = True) -> None:
+    def __init__(
+        self, reason: str, retry_after_s: float | None = None, *, may_pass: bool = True, is_too_long: bool = False
+    ) -> None:
         super().__init__(f"{self.code}: the Payment service's list could not be read ({reason})")
         self.retry_after_s = retry_after_s
         self.may_pass = may_pass
+        self.is_too_long = is_too_long  # fewer payments in one page may come
 
 
 @dataclass(frozen=True)
@@ -112,3 +130,9 @@ class PaymentGateway(Protocol):
         self, created_from: datetime, created_to: datetime, *, limit: int, cursor: str | None = None
     ) -> PaymentPage:
         """Return a page of the payments created from a time until before another; raise ListFailed."""
+
+    def list_by_reference(self, reference: str) -> PaymentPage:
+        """Return what is listed under a reference, whenever it was created; raise ListFailed."""
+
+    def list_by_id(self, service_payment_id: str) -> PaymentPage:
+        """Return the payment with the provider's own id, or nothing; raise ListFailed."""

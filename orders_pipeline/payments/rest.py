@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any, cast
 from urllib.parse import quote
 
-from orders_pipeline.http_client import Answer, NoAnswer, NotDelivered, ServiceClient, safe_code
+from orders_pipeline.http_client import MAX_LIST_BYTES, Answer, NoAnswer, NotDelivered, ServiceClient, TooLong, safe_code
 from orders_pipeline.outcomes import Outcome, OutcomeKind
 from orders_pipeline.payments.gateway import (
     Capabilities,
@@ -22,6 +22,7 @@ from orders_pipeline.payments.gateway import (
     PaymentPage,
     PaymentRequest,
     RefundRequest,
+    UnreadablePayment,
 )
 
 PATH = "/v1/payments"
@@ -91,22 +92,33 @@ class RestPayments:
     ) -> PaymentPage:
         """Return a page of the payments created from a time until before another; raise ListFailed."""
         query = {"created_from": _iso(created_from), "created_to": _iso(created_to), "limit": str(limit)}
+        return _page(self._listing(PATH, query | ({"cursor": cursor} if cursor else {})).body)
+
+    def list_by_reference(self, reference: str) -> PaymentPage:
+        """Return what is listed under a reference, whenever it was created; raise ListFailed."""
+        return _page(self._listing(PATH, {"reference": reference}).body)
+
+    def list_by_id(self, service_payment_id: str) -> PaymentPage:
+        """Return the payment with the service's own id, or nothing; raise ListFailed."""
+        answer = self._listing(f"{PATH}/{quote(service_payment_id, safe='')}", {}, absent="not-found")
+        return _page({"items": [answer.body] if answer.status == 200 else []})
+
+    def _listing(self, path: str, query: Mapping[str, str], *, absent: str | None = None) -> Answer:
+        """Ask for something listed; the problem `absent` is an answer too."""
         try:
-            answer = self._client.call("GET", PATH, query=query | ({"cursor": cursor} if cursor else {}))
+            answer = self._client.call("GET", path, query=query, most_bytes=MAX_LIST_BYTES)
+        except TooLong as failure:
+            raise ListFailed(failure.code, is_too_long=True) from None
         except (NotDelivered, NoAnswer) as failure:
             raise ListFailed(failure.code) from None
-        if answer.status != 200:
+        if answer.status != 200 and answer.problem != absent:
             may_pass = answer.status in (409, 429) or answer.status >= 500
             raise ListFailed(answer.problem, answer.retry_after_s, may_pass=may_pass)
-        items, following = answer.body.get("items"), answer.body.get("next")
-        ends = following is None or (isinstance(following, str) and 0 < len(following) <= MAX_CURSOR_CHARS)
-        if not isinstance(items, list) or not ends:
-            raise ListFailed(UNFIT)
-        return PaymentPage([_listed(item) for item in items], following)
+        return answer
 
     def _find(self, query: Mapping[str, str], request: PaymentRequest) -> Outcome:
         try:
-            answer = self._client.call("GET", PATH, query=query)
+            answer = self._client.call("GET", PATH, query=query, most_bytes=MAX_LIST_BYTES)
         except (NotDelivered, NoAnswer) as failure:
             return Outcome("unknown", failure.code, service_failed=True)
         items = answer.body.get("items")
@@ -204,10 +216,29 @@ def _iso(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
-def _listed(item: object) -> ListedPayment:
-    """Read one payment of a list strictly; raise ListFailed for what the contract does not allow."""
-    if not isinstance(item, dict):
+class _Unreadable(Exception):
+    """This is not as the contract has a listed payment."""
+
+
+def _page(body: Mapping[str, Any]) -> PaymentPage:
+    """Read a page: payments of other callers may be as they like, the page itself may not; raise ListFailed."""
+    items, following = body.get("items"), body.get("next")
+    ends = following is None or (isinstance(following, str) and 0 < len(following) <= MAX_CURSOR_CHARS)
+    if not isinstance(items, list) or not ends:
         raise ListFailed(UNFIT)
+    readable, unreadable = [], []
+    for item in items:
+        if not isinstance(item, dict):
+            raise ListFailed(UNFIT)
+        try:
+            readable.append(_listed(item))
+        except _Unreadable:
+            unreadable.append(_unreadable(item))
+    return PaymentPage(readable, following, unreadable)
+
+
+def _listed(item: Mapping[str, Any]) -> ListedPayment:
+    """Read one payment of a list strictly; raise _Unreadable for what the contract does not allow."""
     service_payment_id, reference, key, status = (item.get(n) for n in ("id", "reference", "idempotency_key", "status"))
     if (
         not isinstance(service_payment_id, str)
@@ -218,25 +249,36 @@ def _listed(item: object) -> ListedPayment:
         or status not in STATUS_MEANS
         or item.get("currency") != "JPY"
     ):
-        raise ListFailed(UNFIT)
-    failure, metadata = item.get("failure"), item.get("metadata")
+        raise _Unreadable
+    failure, metadata, refunded = item.get("failure"), item.get("metadata"), item.get("refunded_amount")
     batch_id = metadata.get("batch_id") if isinstance(metadata, dict) else None
+    amount = _yen(item.get("amount"))
     return ListedPayment(
         service_payment_id=service_payment_id,
         reference=reference,
         idempotency_key=key,
-        amount=_yen(item.get("amount")),
+        amount=amount,
         status=cast("ListedStatus", status),
         created_at=_moment(item.get("created_at")),
+        refunded_amount=None if refunded is None else _yen(refunded, least=0, most=amount),
         failure_code=safe_code(failure.get("code")) if isinstance(failure, dict) else None,
         batch_id=safe_code(batch_id),
         allocations=_allocations(item.get("allocations")),
     )
 
 
-def _yen(value: object) -> int:
-    if type(value) is not int or not 0 < value <= MAX_YEN:
-        raise ListFailed(UNFIT)
+def _unreadable(item: Mapping[str, Any]) -> UnreadablePayment:
+    """Say whose an unreadable payment may be."""
+    service_payment_id, reference, key = (
+        value if isinstance(value, str) else None for value in map(item.get, ("id", "reference", "idempotency_key"))
+    )
+    is_id = service_payment_id is not None and LISTED_ID.fullmatch(service_payment_id)
+    return UnreadablePayment(service_payment_id if is_id else None, reference, key)
+
+
+def _yen(value: object, *, least: int = 1, most: int = MAX_YEN) -> int:
+    if type(value) is not int or not least <= value <= most:
+        raise _Unreadable
     return value
 
 
@@ -246,7 +288,7 @@ def _moment(value: object) -> datetime:
     except ValueError:
         moment = None
     if moment is None or moment.tzinfo is None:
-        raise ListFailed(UNFIT)
+        raise _Unreadable
     return moment
 
 
@@ -257,10 +299,10 @@ def _allocations(value: object) -> Mapping[str, int] | None:
     found: dict[str, int] = {}
     for share in value if isinstance(value, list) else [None]:
         if not isinstance(share, dict):
-            raise ListFailed(UNFIT)
+            raise _Unreadable
         order_id = share.get("order_id")
         name = safe_code(str(order_id)) if type(order_id) in (str, int) else None
         if name is None or name in found:
-            raise ListFailed(UNFIT)
+            raise _Unreadable
         found[name] = _yen(share.get("amount"))
     return found

@@ -16,6 +16,7 @@ from orders_pipeline.payments import settle
 from orders_pipeline.payments.gateway import PaymentGateway, RefundRequest
 from orders_pipeline.workers import Worker, end_lost_workers
 
+ALREADY_MADE = "made-already"  # as it seems, before our ledger was restored from a backup: a person decides
 REFUND_STATUS: Mapping[OutcomeKind, str] = {
     "succeeded": "succeeded",
     "declined": "declined",
@@ -32,6 +33,7 @@ class RefundClaim:
     attempts: int
     in_doubt: bool  # it may have been sent before
     is_old: bool = False  # its key may be forgotten
+    may_be_made: bool = False  # the service has given back yen of the payment that our ledger does not know
 
 
 class RefundLedger:
@@ -70,6 +72,7 @@ class RefundLedger:
                 row.attempts,
                 row.status == "unknown",
                 row.is_old,
+                row.may_be_made,
             )
             for row in rows
         ]
@@ -123,7 +126,7 @@ def follow_refunds(transaction: Transaction, refund_ids: Sequence[str]) -> None:
 
 
 def _delay_s(claim: RefundClaim, outcome: Outcome) -> float:
-    if outcome.code == settle.UNDECIDABLE:
+    if outcome.code in (settle.UNDECIDABLE, ALREADY_MADE):
         return settle.FOR_EVER_S
     backoff_s: float = min(settle.BACKOFF_S * 2 ** (claim.attempts - 1), settle.MAX_BACKOFF_S)
     return max(backoff_s * random.uniform(0.5, 1.0), outcome.retry_after_s or 0.0)  # noqa: S311 - spreads out, hides nothing
@@ -134,6 +137,8 @@ def refund_one(gateway: PaymentGateway, claim: RefundClaim, may_send: Callable[[
 
     Nothing is sent once `may_send` says no: others may have taken the claim over.
     """
+    if claim.may_be_made and not claim.in_doubt:
+        return Outcome("unknown", ALREADY_MADE)
     if claim.in_doubt and (claim.is_old or not gateway.capabilities.honours_keys):
         return Outcome("unknown", settle.UNDECIDABLE)
     sent = gateway.refund(claim.request) if may_send() else called_off(in_doubt=False)

@@ -117,6 +117,7 @@ class Payment:
             "id": self.id,
             "status": self.status,
             "amount": self.amount,
+            "refunded_amount": self.refunded,
             "currency": "JPY",
             "reference": self.reference,
             "idempotency_key": self.idempotency_key,

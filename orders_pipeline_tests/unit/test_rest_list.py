@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from orders_pipeline.http_client import Answer, NoAnswer, NotDelivered
-from orders_pipeline.payments.gateway import ListedPayment, ListFailed, PaymentPage
+from orders_pipeline.http_client import Answer, NoAnswer, NotDelivered, TooLong
+from orders_pipeline.payments.gateway import ListedPayment, ListFailed, PaymentPage, UnreadablePayment
 from orders_pipeline.payments.rest import RestPayments
 from orders_pipeline_tests.stub_client import StubClient
 
@@ -49,18 +49,19 @@ def test_a_page_of_the_list_is_read_with_the_cursor_that_goes_on():
     assert first == LISTED
     assert (second.service_payment_id, second.idempotency_key, second.status) == ("pay_2", None, "refunded")
     assert listing(Answer(200, body)).following == "c2"
-    assert listing(page()) == PaymentPage([], None)
+    assert listing(page()) == PaymentPage([], None, [])
 
 
 def test_what_a_list_may_say_besides_is_read_where_it_is_there():
     failed = payment(
         status="failed",
+        refunded_amount=0,
         failure={"code": "card_expired"},
         metadata={"batch_id": "20260701-aaaaaaaaaaaa"},
         allocations=[{"order_id": "11", "amount": 100}, {"order_id": 12, "amount": 200}],
     )
     (found,) = listing(page(failed)).items
-    assert (found.failure_code, found.batch_id) == ("card_expired", "20260701-aaaaaaaaaaaa")
+    assert (found.failure_code, found.batch_id, found.refunded_amount) == ("card_expired", "20260701-aaaaaaaaaaaa", 0)
     assert found.allocations == {"11": 100, "12": 200}
 
 
@@ -72,43 +73,73 @@ def test_what_a_list_says_besides_is_left_out_where_it_is_none(metadata, failure
 
 
 @pytest.mark.parametrize(
-    "item",
+    "changes",
     [
-        "planted",
-        None,
-        payment(id=None),
-        payment(reference=None),
-        payment(status=None),
-        payment(currency=None),
-        payment(created_at=None),
-        payment(id=""),
-        payment(id="a b"),
-        payment(id="x" * 129),
-        payment(id=5),
-        payment(reference=5),
-        payment(idempotency_key=5),
-        payment(status="planted"),
-        payment(currency="USD"),
-        payment(amount="300"),
-        payment(amount=300.0),
-        payment(amount=True),
-        payment(amount=0),
-        payment(amount=2**53 + 1),
-        payment(created_at="planted"),
-        payment(created_at="2026-07-01T03:00:00"),
-        payment(created_at=5),
-        payment(allocations="planted"),
-        payment(allocations=["planted"]),
-        payment(allocations=[{"amount": 1}]),
-        payment(allocations=[{"order_id": "1", "amount": 0}]),
-        payment(allocations=[{"order_id": "1", "amount": 1}, {"order_id": 1, "amount": 1}]),
+        {"id": None},
+        {"id": ""},
+        {"id": "決済 1"},
+        {"id": "x" * 129},
+        {"id": 5},
+        {"reference": None},
+        {"reference": 5},
+        {"idempotency_key": 5},
+        {"status": None},
+        {"status": "planted"},
+        {"currency": None},
+        {"currency": "USD"},
+        {"amount": "300"},
+        {"amount": 300.0},
+        {"amount": True},
+        {"amount": 0},
+        {"amount": 2**53 + 1},
+        {"refunded_amount": -1},
+        {"refunded_amount": 301},
+        {"refunded_amount": "1"},
+        {"created_at": None},
+        {"created_at": "planted"},
+        {"created_at": "2026-07-01T03:00:00"},
+        {"created_at": 5},
+        {"allocations": "planted"},
+        {"allocations": ["planted"]},
+        {"allocations": [{"amount": 1}]},
+        {"allocations": [{"order_id": "1", "amount": 0}]},
+        {"allocations": [{"order_id": "1", "amount": 1}, {"order_id": 1, "amount": 1}]},
     ],
 )
-def test_an_item_of_a_list_that_the_contract_does_not_allow_fails_the_page_without_being_repeated(item):
+def test_what_the_contract_does_not_allow_is_that_payments_alone_and_says_whose_it_is(changes):
+    found = listing(page(payment(id="pay_2"), payment(**changes)))
+    assert [each.service_payment_id for each in found.items] == ["pay_2"]
+    known = {"id": "pay_1", "reference": KEY, "idempotency_key": KEY} | dict.fromkeys(changes)
+    assert found.unreadable == [UnreadablePayment(known["id"], known["reference"], known["idempotency_key"])]
+    assert "planted" not in repr(found)
+
+
+@pytest.mark.parametrize("item", ["planted", None, 5, ["planted"]])
+def test_an_item_that_is_no_payment_at_all_fails_the_page_without_being_repeated(item):
     with pytest.raises(ListFailed, match="answer-does-not-fit") as failed:
         listing(page(payment(), item))
     assert "planted" not in str(failed.value)
     assert failed.value.may_pass
+
+
+def test_one_payment_is_asked_for_by_its_reference_or_id_and_may_not_be_there():
+    client = StubClient(page(payment()), Answer(200, payment()), Answer(404, {"type": "/problems/not-found"}))
+    rest = RestPayments(client)
+    assert rest.list_by_reference(KEY).items == rest.list_by_id("pay/1").items == [LISTED]
+    assert rest.list_by_id("pay_2") == PaymentPage([], None, [])
+    assert [(call["path"], call["query"]) for call in client.calls] == [
+        ("/v1/payments", {"reference": KEY}),
+        ("/v1/payments/pay%2F1", {}),
+        ("/v1/payments/pay_2", {}),
+    ]
+    with pytest.raises(ListFailed, match="http-404"):
+        RestPayments(StubClient(Answer(404, {}))).list_by_id("pay_1")
+
+
+def test_an_answer_that_is_too_long_says_so():
+    with pytest.raises(ListFailed, match="E_SERVICE_ANSWER_TOO_LONG") as failed:
+        listing(TooLong(TooLong.code))
+    assert (failed.value.may_pass, failed.value.is_too_long) == (True, True)
 
 
 @pytest.mark.parametrize("body", [{}, {"items": {}}, {"items": [], "next": 5}, {"items": [], "next": ""}])

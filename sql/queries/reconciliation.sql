@@ -1,5 +1,5 @@
 -- name: reconciliation_window
--- From when to when must be compared for what was settled or finished in a time, or is a batch's, and for open findings.
+-- From when to when must be compared for what was settled or finished in a time, or is a batch's.
 SELECT clock_timestamp() AS started_at,
        coalesce(least(CAST(:created_from AS timestamptz), min(since)), clock_timestamp()) AS covered_from,
        least(greatest(CAST(:created_to AS timestamptz), max(until)), clock_timestamp()) AS covered_to
@@ -10,10 +10,16 @@ FROM (
     UNION ALL
     SELECT min(payments.created_at), NULL FROM payments JOIN batches USING (batch_id)
     WHERE CAST(:batch_id AS text) IS NULL AND finished_at >= :created_from AND finished_at < :created_to
-    UNION ALL
-    SELECT min(compared_from), max(compared_to) + interval '1 hour' FROM reconciliation_findings
-    WHERE closed_at IS NULL AND (CAST(:batch_id AS text) IS NULL OR batch_id = :batch_id)
 ) AS concerned
+
+-- name: findings_outside
+-- Open findings that nobody answers for and that the window leaves out, the one that was seen longest ago first.
+SELECT finding_id, finding.payment_id, CAST(finding.payment_id AS text) AS reference,
+       array_remove(ARRAY[finding.service_payment_id, detail ->> 'besides'], NULL) AS service_payment_ids
+FROM reconciliation_findings AS finding
+WHERE closed_at IS NULL AND accepted_at IS NULL AND (compared_from < :covered_from OR compared_to >= :covered_to)
+  AND (CAST(:batch_id AS text) IS NULL OR finding.batch_id = :batch_id)
+ORDER BY last_seen_at, finding_id LIMIT :limit
 
 -- name: create_listed_payments
 -- What the service lists, for the time of one comparison.
@@ -25,26 +31,46 @@ CREATE TEMPORARY TABLE listed_payments (
     amount             bigint NOT NULL,            -- yen
     status             text COLLATE "C" NOT NULL,
     created_at         timestamptz NOT NULL,
+    refunded           bigint,                     -- yen given back, where the list gives them
     failure_code       text COLLATE "C",
     batch_id           text COLLATE "C",           -- as the service has it, if there is such a batch
     lost_payment_id    uuid,                       -- written as we write reference and key, and we have no such payment
     allocations        jsonb                       -- yen by order, where the list gives them
 )
 
+-- name: create_unreadable_payments
+-- Ours, or what we have lost, that the service lists in a form that cannot be read.
+CREATE TEMPORARY TABLE unreadable_payments (
+    payment_id         uuid PRIMARY KEY,
+    service_payment_id text COLLATE "C"
+)
+
+-- name: insert_unreadable_payments
+-- Those of a page that have a reference or key of ours.
+INSERT INTO unreadable_payments (payment_id, service_payment_id)
+SELECT coalesce(named.payment_id, keyed.payment_id), page.service_payment_id
+FROM unnest(CAST(:service_payment_ids AS text[]), CAST(:references AS uuid[]), CAST(:keys AS uuid[]))
+     AS page (service_payment_id, reference, key)
+LEFT JOIN payments AS named ON named.payment_id = page.reference
+LEFT JOIN payments AS keyed ON keyed.payment_id = page.key
+WHERE num_nonnulls(named.payment_id, keyed.payment_id) > 0
+ON CONFLICT DO NOTHING
+
 -- name: insert_listed_payments
 -- A page of the list, each with the payment of ours whose reference or else whose key it has.
 INSERT INTO listed_payments (service_payment_id, reference_mark, payment_id, by_reference, amount, status, created_at,
-                             failure_code, batch_id, lost_payment_id, allocations)
+                             refunded, failure_code, batch_id, lost_payment_id, allocations)
 SELECT page.service_payment_id, page.reference_mark, coalesce(named.payment_id, keyed.payment_id),
-       named.payment_id IS NOT NULL, page.amount, page.status, page.created_at, page.failure_code, batches.batch_id,
+       named.payment_id IS NOT NULL, page.amount, page.status, page.created_at, page.refunded,
+       page.failure_code, batches.batch_id,
        CASE WHEN named.payment_id IS NULL AND page.reference = page.key THEN page.reference END,
        CAST(page.allocations AS jsonb)
 FROM unnest(CAST(:service_payment_ids AS text[]), CAST(:reference_marks AS text[]), CAST(:references AS uuid[]),
             CAST(:keys AS uuid[]), CAST(:amounts AS bigint[]), CAST(:statuses AS text[]),
-            CAST(:times AS timestamptz[]), CAST(:failure_codes AS text[]), CAST(:batch_ids AS text[]),
-            CAST(:allocations AS text[]))
-     AS page (service_payment_id, reference_mark, reference, key, amount, status, created_at, failure_code, batch_id,
-              allocations)
+            CAST(:times AS timestamptz[]), CAST(:refunded AS bigint[]), CAST(:failure_codes AS text[]),
+            CAST(:batch_ids AS text[]), CAST(:allocations AS text[]))
+     AS page (service_payment_id, reference_mark, reference, key, amount, status, created_at, refunded, failure_code,
+              batch_id, allocations)
 LEFT JOIN payments AS named ON named.payment_id = page.reference
 LEFT JOIN payments AS keyed ON keyed.payment_id = page.key
 LEFT JOIN batches ON batches.batch_id = page.batch_id
@@ -54,6 +80,22 @@ ON CONFLICT DO NOTHING
 -- What has neither a reference nor a key of ours may have the id that a person found out.
 UPDATE listed_payments SET payment_id = payments.payment_id FROM payments
 WHERE listed_payments.payment_id IS NULL AND payments.service_payment_id = listed_payments.service_payment_id
+
+-- name: orders_of_foreign_payments
+-- What is not ours may be for an order of ours all the same, which the batch in its name makes unmistakable.
+UPDATE listed_payments SET batch_id = (
+    SELECT min(orders.batch_id) FROM jsonb_object_keys(allocations) AS name
+    JOIN orders ON orders.batch_id = substring(name FROM '^(.*)-[0-9]{1,9}$')
+               AND import_row_number = CAST(substring(name FROM '-([0-9]{1,9})$') AS integer))
+WHERE payment_id IS NULL AND lost_payment_id IS NULL
+
+-- name: set_foreign_payments_aside
+-- What is for nothing of ours is somebody else's.
+DELETE FROM listed_payments WHERE payment_id IS NULL AND lost_payment_id IS NULL AND batch_id IS NULL
+
+-- name: analyze_listed_payments
+-- So that the comparison knows how many there are.
+ANALYZE listed_payments
 
 -- name: payments_to_adopt
 -- Ours is unknown and nobody's, and the service has exactly that payment, in a final state.
@@ -118,6 +160,8 @@ WITH pairs AS (  -- each payment of ours with what the service has for it: the o
     SELECT DISTINCT ON (ours.payment_id)
            ours.payment_id, ours.batch_id, theirs.service_payment_id,
            ours.status AS our_status, theirs.status AS their_status,
+           coalesce(theirs.refunded, CASE theirs.status WHEN 'refunded' THEN theirs.amount END) AS their_refunded,
+           coalesce(given.made, 0) AS refunded, coalesce(given.in_doubt, 0) AS in_doubt,
            theirs.status <> 'failed' AND (theirs.amount <> ours.amount OR theirs.allocations <> (
                SELECT jsonb_object_agg(CAST(order_id AS text), amount) FROM payment_orders
                WHERE payment_orders.payment_id = ours.payment_id)) AS amount_differs,
@@ -125,10 +169,14 @@ WITH pairs AS (  -- each payment of ours with what the service has for it: the o
                               'theirs', jsonb_build_object('amount', theirs.amount, 'status', theirs.status)) AS detail,
            least(ours.created_at, theirs.created_at) AS compared_from,
            greatest(ours.settled_at, ours.sent_at, theirs.created_at) AS compared_to,
-           greatest(ours.sent_at, theirs.created_at,
-                    (SELECT max(coalesce(refunds.settled_at, refunds.sent_at)) FROM refunds
-                     WHERE refunds.payment_id = ours.payment_id)) AS moved_at
+           greatest(ours.sent_at, theirs.created_at, given.moved_at) AS moved_at
     FROM listed_payments AS theirs JOIN payments AS ours USING (payment_id)
+    CROSS JOIN LATERAL (
+        SELECT sum(amount) FILTER (WHERE status = 'succeeded') AS made,
+               sum(amount) FILTER (WHERE status IN ('sending', 'unknown')) AS in_doubt,
+               max(coalesce(settled_at, sent_at)) AS moved_at
+        FROM refunds WHERE refunds.payment_id = ours.payment_id
+    ) AS given
     ORDER BY ours.payment_id, (theirs.service_payment_id = ours.service_payment_id) DESC NULLS LAST,
              theirs.status IN ('succeeded', 'processing') DESC, theirs.created_at, theirs.service_payment_id
 ), charges AS (  -- each charge with what may be charged once only: its reference and its orders
@@ -172,18 +220,40 @@ WITH pairs AS (  -- each payment of ours with what the service has for it: the o
         ('succeeded', 'succeeded'), ('refunded', 'refunded'), ('declined', 'failed'),
         ('planned', 'failed'), ('sending', 'processing'), ('unknown', 'processing'))
     UNION ALL
+    SELECT CASE WHEN their_refunded > refunded THEN 'C_REFUND_MISSING_HERE' ELSE 'C_REFUND_MISSING_THERE' END,
+           batch_id, payment_id, service_payment_id,
+           jsonb_build_object('ours', detail -> 'ours' || jsonb_build_object('refunded', refunded),
+                              'theirs', detail -> 'theirs' || jsonb_build_object('refunded', their_refunded)),
+           compared_from, compared_to, moved_at
+    FROM pairs
+    WHERE our_status = their_status AND our_status IN ('succeeded', 'refunded')
+      AND (their_refunded < refunded OR their_refunded > refunded + in_doubt)
+    UNION ALL
     SELECT 'C_MISSING_HERE', batch_id, lost_payment_id, service_payment_id,
            jsonb_build_object('ours', NULL, 'theirs', jsonb_build_object('amount', amount, 'status', status)),
            created_at, created_at, created_at
-    FROM listed_payments WHERE payment_id IS NULL AND status IN ('succeeded', 'processing')
+    FROM listed_payments
+    WHERE payment_id IS NULL AND status IN ('succeeded', 'processing')
+      AND (lost_payment_id IS NOT NULL OR service_payment_id NOT IN (SELECT service_payment_id FROM twice))
+    UNION ALL
+    SELECT CASE WHEN ours.status IS NULL OR ours.status IN ('planned', 'declined')
+                THEN 'C_MISSING_HERE' ELSE 'C_UNREADABLE' END,
+           ours.batch_id, theirs.payment_id, theirs.service_payment_id,
+           jsonb_build_object('ours', CASE WHEN ours.status IS NOT NULL
+                                      THEN jsonb_build_object('amount', ours.amount, 'status', ours.status) END,
+                              'theirs', jsonb_build_object('amount', NULL, 'status', 'unreadable')),
+           coalesce(ours.created_at, :started_at), coalesce(ours.settled_at, ours.sent_at, :started_at), ours.sent_at
+    FROM unreadable_payments AS theirs LEFT JOIN payments AS ours USING (payment_id)
     UNION ALL
     SELECT 'C_MISSING_THERE', batch_id, payment_id, service_payment_id,
            jsonb_build_object('ours', jsonb_build_object('amount', amount, 'status', status), 'theirs', NULL),
            created_at, settled_at, coalesce(sent_at, settled_at)
     FROM payments
-    WHERE status IN ('succeeded', 'refunded') AND created_at >= :covered_from AND settled_at < :covered_to
+    WHERE status IN ('succeeded', 'refunded')
+      AND ((created_at >= :covered_from AND settled_at < :covered_to) OR payment_id = ANY(CAST(:looked_up AS uuid[])))
       AND (CAST(:batch_id AS text) IS NULL OR batch_id = :batch_id)
       AND NOT EXISTS (SELECT FROM listed_payments WHERE listed_payments.payment_id = payments.payment_id)
+      AND NOT EXISTS (SELECT FROM unreadable_payments WHERE unreadable_payments.payment_id = payments.payment_id)
     UNION ALL
     SELECT 'C_CHARGED_TWICE', batch_id, payment_id, service_payment_id,
            detail || jsonb_build_object('besides', besides), all_from, all_to, created_at
@@ -193,6 +263,15 @@ INSERT INTO payment_differences
 SELECT code, batch_id, payment_id, service_payment_id, detail, compared_from, compared_to,
        moved_at >= CAST(:started_at AS timestamptz) - make_interval(secs => :young_s)
 FROM found WHERE CAST(:batch_id AS text) IS NULL OR batch_id = :batch_id
+
+-- name: close_changed_findings
+-- What somebody has answered for and is another difference now, nobody has answered for.
+UPDATE reconciliation_findings AS finding SET closed_at = clock_timestamp(), closed_how = 'changed'
+FROM payment_differences AS difference
+WHERE closed_at IS NULL AND accepted_at IS NOT NULL AND NOT difference.is_young AND finding.code = difference.code
+  AND finding.payment_id IS NOT DISTINCT FROM difference.payment_id
+  AND finding.service_payment_id IS NOT DISTINCT FROM difference.service_payment_id
+  AND finding.detail <> difference.detail
 
 -- name: write_findings
 -- Open a finding for each difference that has none, and note that the others are still there; how many are new.
@@ -213,7 +292,7 @@ SELECT count(*) FROM written WHERE is_new
 -- Close the open findings that were compared again as a whole and are no difference any more.
 UPDATE reconciliation_findings AS finding SET closed_at = clock_timestamp(), closed_how = 'gone'
 WHERE closed_at IS NULL AND last_seen_at < :started_at
-  AND compared_from >= :covered_from AND compared_to < :covered_to
+  AND ((compared_from >= :covered_from AND compared_to < :covered_to) OR finding_id = ANY(CAST(:judged AS bigint[])))
   AND (CAST(:batch_id AS text) IS NULL OR batch_id = :batch_id)
   AND NOT EXISTS (SELECT FROM payment_differences AS still
                   WHERE still.code = finding.code AND still.payment_id IS NOT DISTINCT FROM finding.payment_id
@@ -247,11 +326,13 @@ GROUP BY code ORDER BY code
 -- Finished batches whose payments were all compared, with what they came to on both sides and their last record.
 WITH there AS (
     SELECT coalesce(ours.batch_id, theirs.batch_id) AS batch_id,
-           sum(theirs.amount - coalesce((SELECT sum(refunds.amount) FROM refunds
-                                         WHERE refunds.payment_id = ours.payment_id AND refunds.status = 'succeeded'), 0))
-           AS amount
+           sum(theirs.amount - coalesce(
+               theirs.refunded, CASE theirs.status WHEN 'refunded' THEN theirs.amount END,
+               -- the list does not give it: our own word stands for it
+               (SELECT sum(refunds.amount) FROM refunds
+                WHERE refunds.payment_id = ours.payment_id AND refunds.status = 'succeeded'), 0)) AS amount
     FROM listed_payments AS theirs LEFT JOIN payments AS ours USING (payment_id)
-    WHERE theirs.status = 'succeeded' GROUP BY 1
+    WHERE theirs.status IN ('succeeded', 'refunded') GROUP BY 1
 ), open AS (
     SELECT batch_id, array_agg(DISTINCT code ORDER BY code) AS codes
     FROM reconciliation_findings WHERE closed_at IS NULL GROUP BY batch_id

@@ -80,6 +80,10 @@ WITH again AS (
     RETURNING refunds.*
 )
 SELECT claimed.refund_id, claimed.amount, claimed.reason, claimed.status, claimed.attempts, payments.service_payment_id,
+       EXISTS (SELECT FROM reconciliation_findings AS finding
+               WHERE finding.payment_id = claimed.payment_id AND closed_at IS NULL AND accepted_at IS NULL
+                 AND (code = 'C_REFUND_MISSING_HERE'
+                      OR (code = 'C_STATE_DIFFERS' AND detail -> 'theirs' ->> 'status' = 'refunded'))) AS may_be_made,
        claimed.created_at < clock_timestamp() - make_interval(secs => :keys_kept_s) AS is_old
 FROM claimed JOIN payments USING (payment_id)
 
