@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
@@ -26,9 +26,11 @@ PAUSES: Mapping[str, str] = {
     "E_LEDGERS_DIFFER": "The Payment service has charges that our ledger does not know; reconcile names them.",
     "E_PAYMENT_UNKNOWN": "It is not known yet whether some payments were charged.",
     "E_PAYMENT_UNAVAILABLE": "The Payment service cannot be used at the moment.",
+    "E_PAYMENT_REFUSED": "The Payment service refuses this batch's payments with an answer that its contract does not name.",
     "E_STORAGE_DENIED": "The storage refuses access.",
     "E_STORAGE_UNAVAILABLE": "The storage does not answer properly.",
     "E_NOTIFICATION_UNAVAILABLE": "The Notification service cannot be used at the moment.",
+    "E_NOTIFICATION_REFUSED": "The Notification service refuses this batch's notifications as its contract does not name.",
     "E_REFUNDS_OPEN": "Some refunds, or the corrections that follow them, are not through yet.",
 }
 STAGES = ("stage", "validate", "load", "pay", "notify", "report")
@@ -153,15 +155,18 @@ def open_notifications(batch: Row[Any]) -> int:
     return int(batch.notifications_planned - batch.notifications_sent - batch.notifications_failed)
 
 
-def final_status(row: Row[Any]) -> tuple[str, str | None]:
-    """Return the state (and code) that a batch's counts amount to once nothing is under way."""
+def final_status(row: Row[Any], held_by: Collection[str] = ()) -> tuple[str, str | None]:
+    """Return the state (and code) that a batch's counts amount to once nothing is under way.
+
+    `held_by` are the services that it waits for because they refuse it.
+    """
     if row.status == "rejected" or not row.rows_accepted:
         return "rejected", row.status_code
     for is_open, code in (
         (row.ledgers_differ and open_orders(row), "E_LEDGERS_DIFFER"),
         (row.orders_unknown, "E_PAYMENT_UNKNOWN"),
-        (row.orders_pending or row.orders_paying, "E_PAYMENT_UNAVAILABLE"),
-        (open_notifications(row), "E_NOTIFICATION_UNAVAILABLE"),
+        (row.orders_pending or row.orders_paying, f"E_PAYMENT_{'REFUSED' if 'payment' in held_by else 'UNAVAILABLE'}"),
+        (open_notifications(row), f"E_NOTIFICATION_{'REFUSED' if 'notification' in held_by else 'UNAVAILABLE'}"),
     ):
         if is_open:
             return "paused", code

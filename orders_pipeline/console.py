@@ -109,6 +109,13 @@ def show_summary(console: Console, summary: Mapping[str, Any]) -> None:
     _show_settlement(console, summary)
     for each in summary["services_left_alone"]:
         console.print(f"  left alone     the {each['service']} service ({each['code']}), next try {each['next_try']}")
+    for each in summary["refused"]:
+        console.print(
+            f"  refused        {counted(each['count'], each['service'])} ({each['code']}) since {each['since']}, no other "
+            f"was taken; next try {each['next_try']}, or now with: orders-pipeline resume {summary['batch_id']}",
+            soft_wrap=True,
+            highlight=False,
+        )
     for each in summary["unknown_payments"]:
         how = "decide with: orders-pipeline resolve" if each["needs_a_person"] else "is looked up"
         console.print(

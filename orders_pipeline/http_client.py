@@ -35,6 +35,8 @@ MAX_LIST_BYTES = 1024 * 1024  # a payment may name thousands of orders
 MAX_CONNECT_S = 5.0
 MAX_RETRY_AFTER_S = 60.0
 WATCH_EVERY_S = 0.05
+OF_THE_MOMENT = frozenset({408, 425})  # what a 4xx says of the exchange, not of the request
+OF_THE_CALLER = frozenset({401, 403, 407})
 HEADERS = {"Accept": "application/json, application/problem+json", "User-Agent": "orders-pipeline"}
 
 Method = Literal["GET", "POST"]
@@ -65,6 +67,16 @@ class Answer:
     status: int
     body: Mapping[str, Any] = field(default_factory=dict)
     retry_after_s: float | None = None
+
+    @property
+    def is_refusal(self) -> bool:
+        """Tell whether the service has read this request and does not take it."""
+        return 400 <= self.status < 500 and self.status not in OF_THE_MOMENT
+
+    @property
+    def refuses_the_caller(self) -> bool:
+        """Tell whether a setting is at fault that every further request would meet too."""
+        return self.status in OF_THE_CALLER
 
     @property
     def problem(self) -> str:

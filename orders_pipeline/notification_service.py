@@ -7,22 +7,24 @@ in `notifications.py`; sending bytes in `http_client.py`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from orders_pipeline.http_client import Answer, NoAnswer, NotDelivered, ServiceClient, safe_code
-from orders_pipeline.outcomes import Outcome
+from orders_pipeline.outcomes import Outcome, OutcomeKind
 
 PATH = "/v1/notifications"
 BULK_PATH = f"{PATH}/batches"
-FINAL = frozenset({"template-not-found", "invalid-recipient", "validation"})
+FINAL = frozenset({"invalid-recipient", "validation"})
+KEY_REUSED = "idempotency-key-reused"  # something was sent under our key before
+IN_PROGRESS = "request-in-progress"
 NOT_ACCEPTED = frozenset({429, 503})
 NO_LOOK_UP = frozenset({404, 405})  # a service that cannot be asked: rather told twice than never
 TAKEN = frozenset({"queued", "sent"})
 ITEM_NOT_ACCEPTED = frozenset({"rate-limited", "unavailable"})
+ITEM_IN_DOUBT = frozenset({"internal", "bad-gateway", "gateway-timeout", IN_PROGRESS})
 TAKES_MANY = frozenset({200, 400, 422})  # what a service that knows the call may say of one with nothing in it
 TAKES_ONE = frozenset({404, 405, 501})
-REFUSED_WHOLE = frozenset({400, 404, 405, 413, 422})  # nothing was sent: perhaps one item is to blame, perhaps their number
 BULK = 100  # notifications in one call, where the service takes so many
 
 
@@ -71,16 +73,22 @@ class NotificationService:
         return bool(self._takes_many)
 
     def send_many(self, messages: Sequence[Message]) -> list[Outcome] | None:
-        """Send up to `BULK` messages in one call and say of each what became of it; None if the call was refused whole."""
+        """Send up to `BULK` messages in one call and say of each what became of it; None if the call was refused whole.
+
+        Nothing was sent then: perhaps one of them is to blame, perhaps their number.
+        """
         try:
             answer = self._client.call("POST", BULK_PATH, body={"items": [_body(message) for message in messages]})
         except (NotDelivered, NoAnswer) as failure:
             return [_without_answer(failure)] * len(messages)
-        if answer.status in REFUSED_WHOLE:
+        meaning = _meaning(answer)
+        if meaning.refused or meaning.kind == "declined":
+            if answer.status in TAKES_ONE:
+                self._takes_many = None  # to be asked again: it may have been changed
             return None
         results = answer.body.get("results")
         if answer.status != 200:
-            return [_meaning(answer)] * len(messages)
+            return [meaning] * len(messages)
         if not isinstance(results, list) or len(results) != len(messages):
             return [_unfit(answer)] * len(messages)
         return [_item_meaning(item, message, answer) for item, message in zip(results, messages, strict=True)]
@@ -95,8 +103,7 @@ class NotificationService:
             return Outcome("absent")
         items = answer.body.get("items")
         if answer.status != 200 or not isinstance(items, list):
-            failed = answer.status != 429
-            return Outcome("unknown", answer.problem, retry_after_s=answer.retry_after_s, service_failed=failed)
+            return replace(_problem(answer), kind="unknown", stop=False)
         if not items:
             return Outcome("absent")
         found = items[0]
@@ -124,18 +131,24 @@ def _without_answer(failure: NotDelivered | NoAnswer) -> Outcome:
 
 
 def _meaning(answer: Answer) -> Outcome:
-    if answer.status in (200, 202):
-        return _taken(answer.body, answer)
+    return _taken(answer.body, answer) if answer.status in (200, 202) else _problem(answer)
+
+
+def _problem(answer: Answer) -> Outcome:
+    problem = answer.problem
     if answer.status in NOT_ACCEPTED:
         failed = answer.status == 503
-        return Outcome("not_sent", answer.problem, retry_after_s=answer.retry_after_s, service_failed=failed)
-    if answer.status == 409:
-        return Outcome("unknown", answer.problem, retry_after_s=answer.retry_after_s)
-    if not 400 <= answer.status < 500:
-        return Outcome("unknown", answer.problem, retry_after_s=answer.retry_after_s, service_failed=True)
-    if answer.problem in FINAL:
-        return Outcome("declined", answer.code or answer.problem)
-    return Outcome("not_sent", answer.problem, stop=True, service_failed=True)
+        return Outcome("not_sent", problem, retry_after_s=answer.retry_after_s, service_failed=failed)
+    if not answer.is_refusal:
+        return Outcome("unknown", problem, retry_after_s=answer.retry_after_s, service_failed=True)
+    if answer.status == 409 and (problem == IN_PROGRESS or answer.retry_after_s is not None):
+        return Outcome("unknown", problem, retry_after_s=answer.retry_after_s)
+    if problem in FINAL:
+        return Outcome("declined", answer.code or problem)
+    if answer.refuses_the_caller:
+        return Outcome("not_sent", problem, stop=True, service_failed=True)
+    kind: OutcomeKind = "unknown" if answer.status == 409 or problem == KEY_REUSED else "not_sent"
+    return Outcome(kind, answer.code or problem, refused=True)
 
 
 def _taken(body: object, answer: Answer) -> Outcome:
@@ -154,7 +167,9 @@ def _item_meaning(item: object, message: Message, answer: Answer) -> Outcome:
         return _unfit(answer)
     if code in FINAL:
         return Outcome("declined", code)
-    return Outcome("not_sent" if code in ITEM_NOT_ACCEPTED else "unknown", code)
+    if code in ITEM_IN_DOUBT:
+        return Outcome("unknown", code)
+    return Outcome("unknown" if code == KEY_REUSED else "not_sent", code, refused=code not in ITEM_NOT_ACCEPTED)
 
 
 def _unfit(answer: Answer) -> Outcome:

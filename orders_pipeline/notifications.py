@@ -29,11 +29,13 @@ from orders_pipeline.encryption import Cipher
 from orders_pipeline.notification_service import BULK, Message, NotificationService
 from orders_pipeline.outcomes import CALLED_OFF, Outcome, OutcomeKind, called_off
 from orders_pipeline.rate_limit import RateLimiter, Stopped
+from orders_pipeline.refusals import Refusals, Tried
 from orders_pipeline.workers import Worker, end_lost_workers
 
 Kind = Literal["result", "correction"]
 
 BULK_CALLS = 2  # at a time: one is answered while the next one is on its way
+FEW = 8  # so many are sent one by one where all in one call are refused; more are halved
 SERVICE = "notification"
 MAX_ATTEMPTS = 8  # in one drain; a later one starts anew
 BACKOFF_S = 0.5
@@ -41,6 +43,7 @@ MAX_BACKOFF_S = 20.0
 MAX_LINES = 100  # orders named one by one in a digest; the totals cover all
 ADDRESS_COLUMN = {"email": "email", "sms": "phone"}
 BREAKER = Breaker(SERVICE)
+REFUSALS = Refusals(SERVICE, a_person_decides=False)
 CORRECTION_TEMPLATE = "order-refund"
 NOTIFICATION_STATUS: Mapping[OutcomeKind, str] = {
     "succeeded": "sent",
@@ -128,13 +131,15 @@ class NotificationLedger:
             transaction.execute("release_notifications_of_lost_workers", batch_id=batch_id)
             transaction.execute("ready_notifications_of_batch", batch_id=batch_id)
             transaction.execute("renew_notification_attempts", batch_id=batch_id, kinds=self._kinds)
+            REFUSALS.end_hold(transaction, batch_id)
 
     def claim(self, limit: int) -> list[NotificationClaim]:
         """Take up to `limit` notifications that are ready; their intent is committed when this returns. Raise LeaseLost."""
         self._worker.require()
         with self._database.begin() as transaction:
             transaction.by_index()
-            allowed = BREAKER.allowance(transaction, limit)
+            is_held = REFUSALS.hold(transaction, self._worker.batch_id)
+            allowed = BREAKER.allowance(transaction, 0 if is_held else limit)
             rows = transaction.rows(
                 "claim_notifications",
                 batch_id=self._worker.batch_id,
@@ -155,8 +160,11 @@ class NotificationLedger:
 
         A result for a claim that others have taken over since is dropped.
         """
+        batch_id = self._worker.batch_id
         with self._database.begin() as transaction:
             transaction.by_index()
+            judged = REFUSALS.judged(transaction, batch_id, [(_tried(claim), outcome) for claim, outcome in results])
+            results = [(claim, outcome) for (claim, _), outcome in zip(results, judged, strict=True)]
             transaction.execute(
                 "record_notifications",
                 worker_id=self._worker.worker_id,
@@ -167,12 +175,15 @@ class NotificationLedger:
                 delays_s=[_delay_s(claim, outcome) for claim, outcome in results],
                 called_off=CALLED_OFF,
             )
-            return not BREAKER.observe(transaction, [outcome for _, outcome in results])
+            left_alone = BREAKER.observe(transaction, judged)
+            return not (left_alone or REFUSALS.hold(transaction, batch_id))
 
     def wait_s(self) -> float | None:
         """Return the seconds until a notification is due, or None when none is left to try."""
         with self._database.begin() as transaction:
             transaction.by_index()
+            if REFUSALS.hold(transaction, self._worker.batch_id):
+                return None
             due_s = transaction.scalar(
                 "seconds_to_next_notification",
                 batch_id=self._worker.batch_id,
@@ -194,6 +205,11 @@ class NotificationLedger:
             order_ids=row.order_ids,
         )
         return NotificationClaim(message, row.attempts, row.status == "unknown")
+
+
+def _tried(claim: NotificationClaim) -> Tried:
+    message = claim.message
+    return Tried(message.notification_id, message.template_id, message.customer_code, claim.in_doubt)
 
 
 def _variables(customer_name: str, row: Row[Any]) -> dict[str, Any]:
@@ -252,22 +268,24 @@ def send_many(
     stop: threading.Event,
 ) -> list[Outcome]:
     """Bring claimed notifications to outcomes, in one call but for those that may have been sent before."""
-    fresh = [claim for claim in claims if not claim.in_doubt]
-    together: list[Outcome] | None = None
-    if len(fresh) > 1:
+    alone = partial(send_one, service, limiter, may_send=may_send, stop=stop)
+
+    def together(fresh: Sequence[NotificationClaim]) -> list[Outcome]:
+        if len(fresh) < 2:
+            return [alone(claim) for claim in fresh]
         try:
             with limiter.token(stop):
                 messages = [claim.message for claim in fresh]
-                together = service.send_many(messages) if may_send() else [called_off(in_doubt=False)] * len(fresh)
+                sent = service.send_many(messages) if may_send() else [called_off(in_doubt=False)] * len(fresh)
         except Stopped:
-            together = [called_off(in_doubt=False)] * len(fresh)
-    found = iter(together or [])
-    return [
-        send_one(service, limiter, claim, may_send=may_send, stop=stop)
-        if claim.in_doubt or together is None
-        else next(found)
-        for claim in claims
-    ]
+            sent = [called_off(in_doubt=False)] * len(fresh)
+        if sent is not None:
+            return sent
+        half = len(fresh) // 2 if len(fresh) > FEW else 1
+        return [outcome for start in range(0, len(fresh), half) for outcome in together(fresh[start : start + half])]
+
+    found = iter(together([claim for claim in claims if not claim.in_doubt]))
+    return [alone(claim) if claim.in_doubt else next(found) for claim in claims]
 
 
 def notify_batch(

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+FOR_EVER_S = 100 * 365 * 86_400.0  # until a person has decided
 CALLED_OFF = "called-off"  # the code of what was claimed and is not sent after all; it counts as no try
 OutcomeKind = Literal[
     "succeeded",  # done, for certain
@@ -27,12 +28,13 @@ class Outcome:
     service_id: str | None = None  # the service's own id of the payment or notification
     retry_after_s: float | None = None  # the service asks for this pause before the next try
     stop: bool = False  # a person must change something first: send nothing more
+    refused: bool = False  # not taken, for a reason that the contract does not name: this item, or all of them
     service_failed: bool = False  # the service did not do its part: no answer, an error of its own, or nonsense
 
     @property
     def answered(self) -> bool:
         """Tell whether the service answered as it should, whatever it said."""
-        return self.kind in {"succeeded", "declined", "absent"}
+        return self.refused or self.kind in {"succeeded", "declined", "absent"}
 
     @property
     def hold_s(self) -> float | None:

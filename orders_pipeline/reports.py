@@ -59,7 +59,8 @@ def finish_batch(system: System, batch_id: str) -> dict[str, Any]:
         for name, path in _write_reports(system, batch, rejections, troubled, folder).items():
             system.storage.put(artifact(batch_id, name), path)
     with system.database.begin() as transaction:
-        status, code = batches.final_status(batch)
+        held_by = {row.service for row in transaction.rows("held_refusals", batch_id=batch_id)}
+        status, code = batches.final_status(batch, held_by)
         batches.set_status(transaction, batch_id, status, code)
         transaction.execute("add_stage_seconds", batch_id=batch_id, stage="report", seconds=time.monotonic() - started)
         result = _whole_summary(system, transaction, batch_id)
@@ -85,6 +86,11 @@ def _whole_summary(system: System, transaction: Transaction, batch_id: str) -> d
         "services_left_alone": [
             {"service": each.service, "code": each.reason, "next_try": each.probe_at.isoformat(timespec="seconds")}
             for each in (transaction.rows("open_breakers") if batch.status == "paused" else ())
+        ],
+        "refused": [
+            {"service": each.service, "code": each.code, "count": each.items}
+            | {"since": each.since.isoformat(timespec="seconds"), "next_try": each.next_try.isoformat(timespec="seconds")}
+            for each in transaction.rows("held_refusals", batch_id=batch_id)
         ],
         "unknown_payments": [
             {"payment_id": str(each.payment_id), "amount_jpy": each.amount, "code": each.outcome_code}

@@ -58,11 +58,14 @@ def paused(system: System, batch_id: str) -> dg.Failure:
         left_alone = transaction.rows("open_breakers")
         payments = transaction.rows("unknown_payments", batch_id=batch_id)
         refunds = transaction.rows("unsettled_refunds", batch_id=batch_id)
+        refused = transaction.rows("held_refusals", batch_id=batch_id)
         needs_a_person = any(row.needs_a_person for row in (*payments, *refunds))
     if batch.ledgers_differ:
         how = "goes on once the charges that our ledger does not know are gone or accepted: see reconcile"
     elif needs_a_person:
         how = "ends when a person has decided about what nobody else can find out about: status names it"
+    elif refused:
+        how = "goes on by itself when the service takes such requests again; re-execute from failure to try it now"
     else:
         how = "goes on by itself once the service is back; re-execute from failure to go on now"
     return dg.Failure(
@@ -75,6 +78,10 @@ def paused(system: System, batch_id: str) -> dg.Failure:
             **{
                 f"{row.service} service left alone": f"{row.reason}, next try {row.probe_at.isoformat(timespec='seconds')}"
                 for row in left_alone
+            },
+            **{
+                f"refused ({each.service})": f"{each.items} x {each.code}, next try {each.next_try:%FT%T%z}"
+                for each in refused
             },
         },
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, cast
 from urllib.parse import quote
@@ -28,6 +29,8 @@ from orders_pipeline.payments.gateway import (
 PATH = "/v1/payments"
 PROCESSING_POLL_S = 1.0
 KEY_REUSED = "idempotency-key-reused"  # something was sent under our key before, and may have been charged
+IN_PROGRESS = "request-in-progress"
+DECLINED = 402  # whatever it says
 STATUS_MEANS: Mapping[str, OutcomeKind] = {
     "succeeded": "succeeded",
     "refunded": "succeeded",
@@ -63,10 +66,10 @@ class RestPayments:
             return Outcome("unknown", failure.code, service_failed=True)
         if answer.status in (200, 201, 202):
             return self._fitting(_from_payment(answer.body, request, answer.retry_after_s))
-        if answer.problem == "order-already-paid" and 400 <= answer.status < 500:
+        if answer.problem == "order-already-paid" and answer.is_refusal:
             found = self._find({"reference": request.payment_id}, request)
             # paid, but not by this payment: for a person to see, never to pay again
-            return Outcome("unknown", answer.problem) if found.kind == "absent" else found
+            return Outcome("unknown", answer.problem, refused=True) if found.kind == "absent" else found
         return _from_problem(answer, FINAL)
 
     def look_up(self, request: PaymentRequest) -> Outcome:
@@ -123,9 +126,7 @@ class RestPayments:
             return Outcome("unknown", failure.code, service_failed=True)
         items = answer.body.get("items")
         if answer.status != 200 or not isinstance(items, list):
-            refused = 400 <= answer.status < 500 and answer.status not in (409, 429)
-            failed = answer.status not in (409, 429)
-            return Outcome("unknown", answer.problem, None, answer.retry_after_s, stop=refused, service_failed=failed)
+            return replace(_from_problem(answer, frozenset()), kind="unknown")
         ours = [item for item in items if isinstance(item, dict) and item.get("reference") == request.payment_id]
         if not items:
             return Outcome("absent")
@@ -148,15 +149,16 @@ def _from_problem(answer: Answer, final: frozenset[str]) -> Outcome:
     unavailable = answer.status == 503 and problem == UNAVAILABLE
     if answer.status == 429 or unavailable:
         return Outcome("not_sent", problem, retry_after_s=answer.retry_after_s, service_failed=unavailable)
-    if not 400 <= answer.status < 500:  # 5xx, redirects and whatever else: it may have been booked
+    if not answer.is_refusal:  # 5xx, redirects and whatever else: it may have been booked
         return Outcome("unknown", problem, retry_after_s=answer.retry_after_s, service_failed=True)
-    if answer.status == 409:
+    if answer.status == 409 and (problem == IN_PROGRESS or answer.retry_after_s is not None):
         return Outcome("unknown", problem, retry_after_s=answer.retry_after_s)
-    if problem in final:
+    if problem in final or answer.status == DECLINED:
         return Outcome("declined", answer.code or problem)
-    # a defect of ours or a setting: every further payment would meet it too
-    kind: OutcomeKind = "unknown" if problem == KEY_REUSED else "not_sent"
-    return Outcome(kind, problem, stop=True, service_failed=True)
+    if answer.refuses_the_caller:
+        return Outcome("not_sent", problem, stop=True, service_failed=True)
+    kind: OutcomeKind = "unknown" if answer.status == 409 or problem == KEY_REUSED else "not_sent"
+    return Outcome(kind, answer.code or problem, refused=True)
 
 
 def _body(request: PaymentRequest) -> dict[str, Any]:

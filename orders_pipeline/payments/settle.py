@@ -23,9 +23,10 @@ from orders_pipeline.clients import Profile
 from orders_pipeline.database import Database, Transaction
 from orders_pipeline.drain import drain, one_by_one
 from orders_pipeline.encryption import Cipher
-from orders_pipeline.outcomes import CALLED_OFF, Outcome, OutcomeKind, called_off
+from orders_pipeline.outcomes import CALLED_OFF, FOR_EVER_S, Outcome, OutcomeKind, called_off
 from orders_pipeline.payments.gateway import Capabilities, PaymentGateway, PaymentRequest
 from orders_pipeline.payments.plan import PayableOrder, plan_payments
+from orders_pipeline.refusals import Refusals, Tried
 from orders_pipeline.workers import Worker, end_lost_workers
 
 MAX_ATTEMPTS = 8  # in one drain; a later one starts anew
@@ -33,10 +34,10 @@ BACKOFF_S = 0.5
 MAX_BACKOFF_S = 20.0
 LOOK_UP_WAIT_S = 120.0  # longer than a request can live; only then does "not found" mean anything without keys
 KEYS_KEPT_S = 86_400.0  # services forget keys after a day: one that may be as old proves nothing
-FOR_EVER_S = 100 * 365 * 86_400.0
 ABSENT_ONCE = "absent-once"
 UNDECIDABLE = "undecidable"  # the provider offers no way to find out: a person decides
 BREAKER = Breaker("payment")
+REFUSALS = Refusals("payment", a_person_decides=True)
 PAYMENT_STATUS: Mapping[OutcomeKind, str] = {
     "succeeded": "succeeded",
     "declined": "declined",
@@ -142,13 +143,15 @@ class PaymentLedger:
             )
             transaction.execute("orders_of_released_payments", batch_id=batch_id)
             transaction.execute("renew_payment_attempts", batch_id=batch_id)
+            REFUSALS.end_hold(transaction, batch_id)
 
     def claim(self, limit: int) -> list[PaymentClaim]:
         """Take up to `limit` due payments; their intent is committed when this returns. Raise LeaseLost."""
         self._worker.require()
         with self._database.begin() as transaction:
             transaction.by_index()
-            allowed = BREAKER.allowance(transaction, min(limit, self._share(transaction)))
+            is_held = REFUSALS.hold(transaction, self._worker.batch_id)
+            allowed = BREAKER.allowance(transaction, 0 if is_held else min(limit, self._share(transaction)))
             rows = transaction.rows(
                 "claim_payments",
                 batch_id=self._worker.batch_id,
@@ -174,8 +177,12 @@ class PaymentLedger:
 
         A result for a claim that others have taken over since is dropped.
         """
+        batch_id = self._worker.batch_id
         with self._database.begin() as transaction:
             transaction.by_index()
+            tried = [(_tried(claim), outcome) for claim, outcome in results]
+            judged = REFUSALS.judged(transaction, batch_id, tried, doubt_s=LOOK_UP_WAIT_S)
+            results = [(claim, outcome) for (claim, _), outcome in zip(results, judged, strict=True)]
             written = transaction.rows(
                 "record_payments",
                 worker_id=self._worker.worker_id,
@@ -192,7 +199,7 @@ class PaymentLedger:
                 if self._retry_declined_orders:
                     transaction.execute("plan_declined_orders_alone", payment_ids=payment_ids)
             self._on_settled(transaction, payment_ids)
-            left_alone = BREAKER.observe(transaction, [outcome for _, outcome in results])
+            left_alone = BREAKER.observe(transaction, judged) or REFUSALS.hold(transaction, batch_id)
         self._claimed -= len(results)
         return not left_alone
 
@@ -200,6 +207,8 @@ class PaymentLedger:
         """Return the seconds until a payment is due, or None when none is left to try."""
         with self._database.begin() as transaction:
             transaction.by_index()
+            if REFUSALS.hold(transaction, self._worker.batch_id):
+                return None
             due_s = transaction.scalar("seconds_to_next_payment", batch_id=self._worker.batch_id, max_attempts=MAX_ATTEMPTS)
             return BREAKER.wait_s(transaction, None if due_s is None else max(float(due_s), 0.0))
 
@@ -232,6 +241,12 @@ class PaymentLedger:
         return max(backoff_s, outcome.retry_after_s or 0.0)
 
 
+def _tried(claim: PaymentClaim) -> Tried:
+    request, last_code = claim.request, claim.last_code
+    in_doubt = claim.in_doubt and last_code != ABSENT_ONCE  # what is sent after that was waited for
+    return Tried(request.payment_id, REFUSALS.service, request.customer_code, in_doubt, last_code)
+
+
 def settle_one(gateway: PaymentGateway, claim: PaymentClaim, may_send: Callable[[], bool]) -> Outcome:
     """Bring one claimed payment to an outcome: what may have been sent is looked up before it is sent again.
 
@@ -250,7 +265,7 @@ def settle_one(gateway: PaymentGateway, claim: PaymentClaim, may_send: Callable[
         if not able.honours_keys and claim.last_code != ABSENT_ONCE:
             return Outcome("unknown", ABSENT_ONCE)
     sent = gateway.pay(claim.request) if may_send() else called_off(in_doubt=False)
-    if sent.kind == "not_sent" and claim.in_doubt and able.honours_keys:
+    if sent.kind == "not_sent" and not sent.refused and claim.in_doubt and able.honours_keys:
         # certain of this try only: without waiting out the one before, its charge is not ruled out
         return replace(sent, kind="unknown")
     return sent

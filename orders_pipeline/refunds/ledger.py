@@ -11,12 +11,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from orders_pipeline.database import Database, Transaction
-from orders_pipeline.outcomes import CALLED_OFF, Outcome, OutcomeKind, called_off
+from orders_pipeline.outcomes import CALLED_OFF, FOR_EVER_S, Outcome, OutcomeKind, called_off
 from orders_pipeline.payments import settle
 from orders_pipeline.payments.gateway import PaymentGateway, RefundRequest
+from orders_pipeline.refusals import Refusals, Tried
 from orders_pipeline.workers import Worker, end_lost_workers
 
 ALREADY_MADE = "made-already"  # as it seems, before our ledger was restored from a backup: a person decides
+REFUSALS = Refusals("refund", a_person_decides=True)
 REFUND_STATUS: Mapping[OutcomeKind, str] = {
     "succeeded": "succeeded",
     "declined": "declined",
@@ -34,6 +36,7 @@ class RefundClaim:
     in_doubt: bool  # it may have been sent before
     is_old: bool = False  # its key may be forgotten
     may_be_made: bool = False  # the service has given back yen of the payment that our ledger does not know
+    last_code: str | None = None
 
 
 class RefundLedger:
@@ -49,13 +52,15 @@ class RefundLedger:
         with self._database.begin() as transaction:
             self._take_over(transaction)
             transaction.execute("renew_refund_attempts", batch_id=self._worker.batch_id)
+            REFUSALS.end_hold(transaction, self._worker.batch_id)
 
     def claim(self, limit: int) -> list[RefundClaim]:
         """Take up to `limit` due refunds; their intent is committed when this returns. Raise LeaseLost."""
         self._worker.require()
         with self._database.begin() as transaction:
             transaction.by_index()
-            allowed = settle.BREAKER.allowance(transaction, limit)
+            is_held = REFUSALS.hold(transaction, self._worker.batch_id)
+            allowed = settle.BREAKER.allowance(transaction, 0 if is_held else limit)
             rows = transaction.rows(
                 "claim_refunds",
                 batch_id=self._worker.batch_id,
@@ -73,6 +78,7 @@ class RefundLedger:
                 row.status == "unknown",
                 row.is_old,
                 row.may_be_made,
+                row.outcome_code,
             )
             for row in rows
         ]
@@ -82,8 +88,12 @@ class RefundLedger:
 
         A result for a claim that others have taken over since is dropped.
         """
+        batch_id = self._worker.batch_id
         with self._database.begin() as transaction:
             transaction.by_index()
+            tried = [(_tried(claim), outcome) for claim, outcome in results]
+            judged = REFUSALS.judged(transaction, batch_id, tried, doubt_s=settle.LOOK_UP_WAIT_S)
+            results = [(claim, outcome) for (claim, _), outcome in zip(results, judged, strict=True)]
             transaction.rows("lock_payments_of_refunds", refund_ids=[claim.request.refund_id for claim, _ in results])
             written = transaction.rows(
                 "record_refunds",
@@ -99,13 +109,16 @@ class RefundLedger:
             follow_refunds(transaction, refund_ids)
             if any(outcome.kind == "declined" for _, outcome in results):
                 transaction.execute("retire_declined_refunds", refund_ids=refund_ids)
-            return not settle.BREAKER.observe(transaction, [outcome for _, outcome in results])
+            left_alone = settle.BREAKER.observe(transaction, judged)
+            return not (left_alone or REFUSALS.hold(transaction, batch_id))
 
     def wait_s(self) -> float | None:
         """Return the seconds until a refund is due, or may be if others hold it; None when none is left to try."""
         with self._database.begin() as transaction:
             transaction.by_index()
             self._take_over(transaction)
+            if REFUSALS.hold(transaction, self._worker.batch_id):
+                return None
             due_s = transaction.scalar(
                 "seconds_to_next_refund", batch_id=self._worker.batch_id, max_attempts=settle.MAX_ATTEMPTS
             )
@@ -125,9 +138,15 @@ def follow_refunds(transaction: Transaction, refund_ids: Sequence[str]) -> None:
     transaction.execute("plan_corrections", refund_ids=refund_ids)
 
 
+def _tried(claim: RefundClaim) -> Tried:
+    request = claim.request
+    # each for itself: whoever is refused a refund was charged
+    return Tried(request.refund_id, REFUSALS.service, request.refund_id, claim.in_doubt, claim.last_code)
+
+
 def _delay_s(claim: RefundClaim, outcome: Outcome) -> float:
     if outcome.code in (settle.UNDECIDABLE, ALREADY_MADE):
-        return settle.FOR_EVER_S
+        return FOR_EVER_S
     backoff_s: float = min(settle.BACKOFF_S * 2 ** (claim.attempts - 1), settle.MAX_BACKOFF_S)
     return max(backoff_s * random.uniform(0.5, 1.0), outcome.retry_after_s or 0.0)  # noqa: S311 - spreads out, hides nothing
 
@@ -142,7 +161,7 @@ def refund_one(gateway: PaymentGateway, claim: RefundClaim, may_send: Callable[[
     if claim.in_doubt and (claim.is_old or not gateway.capabilities.honours_keys):
         return Outcome("unknown", settle.UNDECIDABLE)
     sent = gateway.refund(claim.request) if may_send() else called_off(in_doubt=False)
-    if sent.kind == "not_sent" and claim.in_doubt:
+    if sent.kind == "not_sent" and not sent.refused and claim.in_doubt:
         # certain of this try only: what became of the one before is still not known
         return replace(sent, kind="unknown")
     return sent

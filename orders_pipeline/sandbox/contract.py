@@ -64,6 +64,21 @@ class Problem(Exception):
         return base | {"code": self.slug, "request_id": request_id, "retryable": retryable} | self.extra
 
 
+class Unnamed(Problem):
+    """A refusal that the contract does not name: `status:word`, or a status alone, which comes without a body."""
+
+    def __init__(self, refusal: str) -> None:
+        Exception.__init__(self, refusal)
+        status, _, self.slug = refusal.partition(":")
+        self.status = int(status)
+        self.retry_after = None
+
+    def body(self, request_id: str) -> dict[str, object]:
+        """Return the problem+json object."""
+        known = {"type": f"/problems/{self.slug}", "title": "The request is refused.", "status": self.status}
+        return known | {"code": self.slug, "request_id": request_id, "retryable": False}
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(strict=True, extra="ignore", frozen=True, hide_input_in_errors=True)
 

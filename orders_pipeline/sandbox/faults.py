@@ -1,7 +1,8 @@
 """Which calls go wrong, and how: seeded, so the same calls go wrong again.
 
-A fault is drawn from (seed, idempotency key, attempt), a decline from (seed, customer, order or reference): never from
-a running generator, so threads change nothing. How a fault is acted out belongs in `service.py` and `replies.py`.
+A fault is drawn from (seed, idempotency key, attempt), a decline from (seed, customer, order or reference), a refusal from
+(seed, customer): never from a running generator, so threads change nothing. How a fault is acted out belongs in `service.py`
+and `replies.py`.
 """
 
 from __future__ import annotations
@@ -56,6 +57,13 @@ class Faults(BaseModel):
     decline: Rate = 0.0  # of customers, always
     decline_order: Rate = 0.0  # of orders, which take down every payment they are in
     decline_payment: Rate = 0.0  # of payments, by reference
+    refuse: Rate = (
+        0.0  # of customers: whatever is asked for them is refused, every time, and so is any refund of so many payments
+    )
+    refuse_customer: Annotated[str, Field(max_length=128)] = ""  # this one too
+    refuse_amount: Annotated[int, Field(ge=0)] = 0  # and each payment or refund of just so many yen; 0: none
+    refuse_as: Annotated[str, Field(pattern=r"^4\d\d(:[a-z-]{1,64})?$")] = "400:malformed"  # without a word: no body either
+    refuse_whole: bool = False  # one such notification has all in its call refused
     processing: Rate = 0.0  # of payments answered 202, by reference; succeeded `processing_s` later
 
     error_before: Rate = 0.0
@@ -115,6 +123,14 @@ class Faults(BaseModel):
             or any(self._falls(self.decline_order, "order", order) for order in orders)
         )
         return DECLINE_CODES[int(share(self.seed, "code", customer) * len(DECLINE_CODES))] if struck else None
+
+    def refuses(self, customer: str, amount: int = 0) -> bool:
+        """Say whether what is asked for a customer is refused."""
+        return (
+            self._falls(self.refuse, "refuse", customer)
+            or customer == self.refuse_customer
+            or (amount > 0 and amount == self.refuse_amount)
+        )
 
     def is_processing(self, reference: str) -> bool:
         """Say whether this payment's result comes later."""

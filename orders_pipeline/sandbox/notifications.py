@@ -17,6 +17,7 @@ from orders_pipeline.sandbox.contract import (
     BulkRequest,
     NotificationRequest,
     Problem,
+    Unnamed,
     fingerprint,
     read_json,
     read_notification,
@@ -43,7 +44,16 @@ async def create(service: Service, request: Request) -> Response:
 
     slot = key or f"{wanted.dedupe_key}/{secrets.token_hex(4)}"
     faults, latency_ms = _behaviour(service)
-    return await service.perform("notification", slot, mark, book, faults=faults, latency_ms=latency_ms, arrived_s=arrived_s)
+    return await service.perform(
+        "notification",
+        slot,
+        mark,
+        book,
+        faults=faults,
+        latency_ms=latency_ms,
+        arrived_s=arrived_s,
+        is_refused=faults.refuses(wanted.recipient.customer_code),
+    )
 
 
 async def create_many(service: Service, request: Request) -> Response:
@@ -57,13 +67,20 @@ async def create_many(service: Service, request: Request) -> Response:
     items = read_request(BulkRequest, value).items
 
     def book() -> Answer:
-        return Answer(200, {"results": [_send_item(service, item) for item in items]})
+        return Answer(200, {"results": [_send_item(service, item, faults) for item in items]})
 
     mark = fingerprint(value)
     faults, latency_ms = _behaviour(service)
     slot = f"{mark.hex()}/{secrets.token_hex(4)}"  # the items' dedupe keys make it safe to repeat, so it has no key
     return await service.perform(
-        "notifications", slot, mark, book, faults=faults, latency_ms=latency_ms, arrived_s=arrived_s
+        "notifications",
+        slot,
+        mark,
+        book,
+        faults=faults,
+        latency_ms=latency_ms,
+        arrived_s=arrived_s,
+        is_refused=faults.refuse_whole and any(_is_refused(item, faults) for item in items),
     )
 
 
@@ -131,11 +148,18 @@ def _send(service: Service, wanted: NotificationRequest, key: str | None, mark: 
     return answer
 
 
-def _send_item(service: Service, item: object) -> dict[str, object]:
+def _is_refused(item: object, faults: Faults) -> bool:
+    recipient = item.get("recipient") if isinstance(item, dict) else None
+    return isinstance(recipient, dict) and faults.refuses(str(recipient.get("customer_code")))
+
+
+def _send_item(service: Service, item: object, faults: Faults) -> dict[str, object]:
     try:
         wanted = read_notification(item, service.options.templates)
+        if _is_refused(item, faults):
+            raise Unnamed(faults.refuse_as)
     except Problem as problem:
         dedupe_key = item.get("dedupe_key") if isinstance(item, dict) else None
-        return {"dedupe_key": dedupe_key, "status": "failed", "code": problem.slug}
+        return {"dedupe_key": dedupe_key, "status": "failed", "code": problem.slug or "refused"}
     answer = _send(service, wanted, None, b"")
     return {"dedupe_key": wanted.dedupe_key, "status": "queued", "id": answer.body["id"]}

@@ -58,6 +58,7 @@ async def create(service: Service, request: Request) -> Response:
         latency_ms=options.latency_ms,
         arrived_s=arrival_s(request),
         tries_of=key or wanted.reference,
+        is_refused=options.faults.refuses(wanted.customer_code, wanted.amount),
     )
 
 
@@ -153,6 +154,7 @@ async def refund(service: Service, request: Request) -> Response:
         faults=options.faults,
         latency_ms=options.latency_ms,
         arrived_s=arrival_s(request),
+        is_refused=options.faults.refuses(payment_id, wanted.amount),
     )
 
 

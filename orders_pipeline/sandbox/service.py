@@ -21,7 +21,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from orders_pipeline.sandbox import replies
-from orders_pipeline.sandbox.contract import Problem
+from orders_pipeline.sandbox.contract import Problem, Unnamed
 from orders_pipeline.sandbox.faults import BEFORE, LATE, Faults, share
 from orders_pipeline.sandbox.ledger import Answer, Ledger
 from orders_pipeline.sandbox.options import Options
@@ -85,6 +85,7 @@ class Service:
         latency_ms: float,
         arrived_s: float,
         tries_of: str | None = None,
+        is_refused: bool = False,
     ) -> Response:
         """Answer the request that `key` stands for: by replay, or by booking it once; faults before and after.
 
@@ -101,6 +102,8 @@ class Service:
             if fault in BEFORE:
                 return await self._refuse(fault, slot, faults)
             stored = self._stored(slot, fingerprint)
+            if is_refused and stored is None:
+                raise Unnamed(faults.refuse_as)
             if fault == LATE and stored is None:
                 self._book_late(slot, faults.late_s, book)
                 raise Problem("gateway-timeout")
@@ -204,6 +207,8 @@ def answer_response(answer: Answer, *, replayed: bool = False) -> Response:
 
 def problem_response(problem: Problem, request_id: str) -> Response:
     """Return a problem as a response."""
+    if not problem.slug:
+        return Response(status_code=problem.status)
     response = JSONResponse(problem.body(request_id), problem.status, media_type="application/problem+json")
     if problem.retry_after is not None:
         response.headers["Retry-After"] = problem.retry_after

@@ -126,6 +126,22 @@ def test_a_service_has_one_breaker_and_an_open_one_its_next_probe(desk):
         desk.run("UPDATE service_breakers SET opened_at = now()")
 
 
+@breaks("refusals_pkey", "refusals_batch_id_fkey", "acceptances_pkey", "acceptances_batch_id_fkey")
+def test_an_item_is_counted_once_among_the_refused_and_a_kind_once_among_what_was_taken_of_a_batch(desk):
+    desk.batch("b")
+    refuse = (
+        "INSERT INTO refusals (item_id, batch_id, service, kind, customer_code, code)"
+        " VALUES ('6a1f7a3e-0000-4000-8000-000000000001', %s, 'payment', 'payment', 'C-1', 'malformed')"
+    )
+    take = "INSERT INTO acceptances VALUES ('payment', %s, now())"
+    for insert, name in (refuse, "refusals"), (take, "acceptances"):
+        with refused_by(f"{name}_batch_id_fkey"):
+            desk.run(insert, "nowhere")
+        desk.run(insert, "b")
+        with refused_by(f"{name}_pkey"):
+            desk.run(insert, "b")
+
+
 @breaks("landing_position_pkey")
 def test_there_is_one_position_in_the_landing(desk):
     desk.run("INSERT INTO landing_position (after_key) VALUES ('a')")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import uuid
+
 import pytest
 
 from orders_pipeline.breaker import THRESHOLD
@@ -10,6 +12,7 @@ from orders_pipeline.outcomes import Outcome
 from orders_pipeline.payments import settle
 from orders_pipeline.refunds.ledger import RefundLedger
 from orders_pipeline.refunds.plan import read_plan, write_plan
+from orders_pipeline.refusals import SEVERAL, Tried
 from orders_pipeline.sweep import LONGEST_S, PATIENCE_S, stalled_batches
 from orders_pipeline.workers import alone_on
 from orders_pipeline_tests.ledger_desk import Desk, order
@@ -146,6 +149,24 @@ def test_while_a_service_is_left_alone_one_batch_at_a_time_goes_to_probe(desk):
     with desk.database.begin() as transaction:
         settle.BREAKER.observe(transaction, [Outcome("succeeded", None, "pay-1")])
     assert offered(desk) == ["b1", "b2", "b3"]
+
+
+def test_y09_a_batch_of_which_everything_is_refused_is_offered_again_after_a_while_or_once_something_is_taken(desk):
+    refused = Outcome("not_sent", "malformed", refused=True)
+    for batch_id in ("b1", "b2"):
+        paused(desk, batch_id)
+    idle(desk)
+    tried = [Tried(str(uuid.uuid4()), "payment", f"C-{number}") for number in range(SEVERAL)]
+    with desk.database.begin() as transaction:
+        settle.REFUSALS.judged(transaction, "b1", [(each, refused) for each in tried])
+    assert offered(desk) == ["b2"]
+    desk.run("UPDATE refusals SET held_until = now() - interval '1 second'")
+    assert offered(desk) == ["b1", "b2"]
+    desk.run("UPDATE refusals SET held_until = now() + interval '1 hour'")
+    assert offered(desk) == ["b2"]
+    with desk.database.begin() as transaction:
+        settle.REFUSALS.judged(transaction, "b2", [(tried[0], Outcome("succeeded", None, "pay-1"))])
+    assert offered(desk) == ["b1", "b2"]
 
 
 def test_a_service_that_is_away_holds_nothing_that_does_not_need_it(desk):

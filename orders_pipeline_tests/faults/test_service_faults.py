@@ -234,14 +234,6 @@ def test_n01_n02_a_customer_is_told_once_however_the_first_try_goes_wrong(open_w
         assert (summary["orders"]["paid"], summary["notifications"]["sent"]) == (3, 3)
 
 
-def test_n05_a_customer_who_cannot_be_told_is_a_failed_notification_of_a_paid_order(open_works: Open) -> None:
-    with open_works(templates=("another",)) as works:
-        batch_id = works.receive(3)
-        works.work_off(batch_id)
-        summary = check_finished(works.house, batch_id, "completed_with_errors")
-        assert (summary["orders"]["paid"], summary["notifications"]["failed"]) == (3, 3)
-
-
 def test_n07_while_nobody_can_be_told_payments_go_on_and_all_are_told_later(
     open_works: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -82,14 +83,30 @@ def test_a_taken_notification_without_an_id_is_unknown(body):
     assert sending(Answer(202, body)) == Outcome("unknown", "answer-does-not-fit", service_failed=True)
 
 
-@pytest.mark.parametrize(("status", "word"), [(404, "template-not-found"), (422, "invalid-recipient"), (422, "validation")])
+@pytest.mark.parametrize(("status", "word"), [(422, "invalid-recipient"), (422, "validation")])
 def test_a_refusal_that_the_contract_calls_final_fails_the_notification(status, word):
     assert sending(problem(status, word)) == Outcome("declined", word)
 
 
-@pytest.mark.parametrize(("status", "word"), [(400, "malformed"), (401, "unauthorized"), (403, "forbidden")])
-def test_a_refusal_that_is_our_defect_or_setting_stops_everything(status, word):
+@pytest.mark.parametrize(("status", "word"), [(401, "unauthorized"), (403, "forbidden")])
+def test_a_refusal_of_the_caller_stops_everything(status, word):
     assert sending(problem(status, word)) == Outcome("not_sent", word, stop=True, service_failed=True)
+
+
+@pytest.mark.parametrize(
+    ("status", "word"), [(400, "malformed"), (404, "template-not-found"), (413, "too-large"), (422, "unsubscribed")]
+)
+def test_n05_a_refusal_that_the_contract_does_not_call_final_stops_nothing(status, word):
+    assert sending(problem(status, word)) == Outcome("not_sent", word, refused=True)
+
+
+def test_a_key_that_was_used_for_another_message_is_in_doubt_so_that_it_is_looked_up():
+    assert sending(problem(422, "idempotency-key-reused")) == Outcome("unknown", "idempotency-key-reused", refused=True)
+
+
+@pytest.mark.parametrize("status", [400, 422])
+def test_a_look_up_that_is_refused_is_about_that_message_and_stops_nothing(status):
+    assert looking_up(Answer(status)) == Outcome("unknown", f"http-{status}", refused=True)
 
 
 @pytest.mark.parametrize(("status", "word"), [(429, "rate-limited"), (503, "unavailable")])
@@ -272,6 +289,47 @@ def test_each_of_many_gets_its_own_result():
         Outcome("not_sent", "unavailable"),
         Outcome("unknown", "internal"),
     ]
+
+
+def test_n05_one_of_many_may_be_refused_as_the_contract_does_not_name():
+    codes = ("unsubscribed", "template-not-found", "idempotency-key-reused", "rate-limited")
+    items = [result(key, "failed", code=code) for key, code in zip(KEYS, codes, strict=True)]
+    assert sending_many(Answer(200, {"results": items})) == [
+        Outcome("not_sent", "unsubscribed", refused=True),
+        Outcome("not_sent", "template-not-found", refused=True),
+        Outcome("unknown", "idempotency-key-reused", refused=True),
+        Outcome("not_sent", "rate-limited"),
+    ]
+
+
+def test_n05_many_that_are_refused_whole_are_halved_until_the_one_to_blame_is_alone():
+    """Fifteen calls for a hundred, not a hundred and one."""
+    bad, calls = f"{57:032x}", []
+
+    class Picky:
+        def call(self, _method: str, path: str, *, body: dict[str, Any], **_: Any) -> Answer:
+            keys = [each["dedupe_key"] for each in body.get("items", [body])]
+            calls.append(len(keys))
+            if bad in keys:
+                return problem(422, "unsubscribed")
+            if path.endswith("/batches"):
+                return Answer(200, {"results": [result(key, id=f"n-{key}") for key in keys]})
+            return Answer(202, {"id": f"n-{keys[0]}"})
+
+    claims = [NotificationClaim(replace(MESSAGE, notification_id=f"{n:032x}"), 1, in_doubt=False) for n in range(100)]
+    outcomes = send_many(
+        NotificationService(Picky()),  # type: ignore[arg-type]
+        CountingLimiter(),  # type: ignore[arg-type]
+        claims,
+        may_send=lambda: True,
+        stop=threading.Event(),
+    )
+    assert outcomes[57] == Outcome("not_sent", "unsubscribed", refused=True)
+    assert [outcome.service_id for at, outcome in enumerate(outcomes) if at != 57] == [
+        f"n-{n:032x}" for n in range(100) if n != 57
+    ]
+    assert len(calls) <= 16
+    assert max(calls[1:]) == 50
 
 
 @pytest.mark.parametrize(

@@ -175,29 +175,50 @@ def test_y09_a_refusal_that_the_contract_calls_final_is_declined(status, word):
     assert paying(problem(status, word, code="insufficient_funds")) == Outcome("declined", "insufficient_funds")
 
 
+def test_y11_a_402_is_a_decline_whatever_it_says():
+    assert paying(Answer(402, {})) == Outcome("declined", "http-402")
+
+
+@pytest.mark.parametrize(("status", "word"), [(401, "unauthorized"), (403, "forbidden"), (407, "http-407")])
+def test_y10_a_refusal_of_the_caller_stops_everything_and_leaves_the_payment_unsent(status, word):
+    for answer in problem(status, word), Answer(status, {}):
+        assert paying(answer) == Outcome("not_sent", answer.problem, stop=True, service_failed=True)
+
+
 @pytest.mark.parametrize(
     ("status", "word"),
     [
         (400, "malformed"),
         (400, "idempotency-key-missing"),
-        (401, "unauthorized"),
-        (403, "forbidden"),
         (404, "not-found"),
+        (404, "payment-method-not-found"),
+        (413, "too-large"),
+        (422, "card-expired"),
     ],
 )
-def test_y10_a_refusal_that_is_our_defect_or_setting_stops_everything_and_leaves_the_payment_unsent(status, word):
-    assert paying(problem(status, word)) == Outcome("not_sent", word, stop=True, service_failed=True)
+def test_y09_a_refusal_that_the_contract_does_not_name_is_not_sent_and_stops_nothing(status, word):
+    assert paying(problem(status, word)) == Outcome("not_sent", word, refused=True)
+    assert paying(problem(status, word, code="card_is_old")) == Outcome("not_sent", "card_is_old", refused=True)
 
 
-@pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 405, 413, 418, 422])
-def test_a_refusal_without_a_problem_the_contract_knows_stops_everything(status):
-    assert paying(Answer(status, {})) == Outcome("not_sent", f"http-{status}", stop=True, service_failed=True)
+@pytest.mark.parametrize("status", [400, 404, 405, 410, 413, 414, 415, 418, 422, 431, 451])
+def test_y09_a_refusal_without_a_problem_is_not_sent_and_stops_nothing(status):
+    assert paying(Answer(status, {})) == Outcome("not_sent", f"http-{status}", refused=True)
 
 
-def test_y08_a_key_that_was_used_for_another_body_stops_everything_and_stays_in_doubt():
+@pytest.mark.parametrize("status", [408, 425])
+def test_a_refusal_of_the_moment_is_a_failure_of_the_service(status):
+    assert paying(Answer(status, {})) == Outcome("unknown", f"http-{status}", service_failed=True)
+
+
+def test_y08_a_key_that_was_used_for_another_body_stays_in_doubt():
     # something was sent under this key before: that nothing was charged is not proven
     answer = problem(422, "idempotency-key-reused")
-    assert paying(answer) == Outcome("unknown", "idempotency-key-reused", stop=True, service_failed=True)
+    assert paying(answer) == Outcome("unknown", "idempotency-key-reused", refused=True)
+
+
+def test_a_conflict_that_the_contract_does_not_name_stays_in_doubt_and_is_no_wait():
+    assert paying(problem(409, "order-locked")) == Outcome("unknown", "order-locked", refused=True)
 
 
 def test_y07_a_request_in_progress_waits_with_the_same_key():
@@ -217,6 +238,8 @@ def test_an_order_already_paid_by_something_else_stays_in_doubt(found):
     outcome = paying(problem(409, "order-already-paid"), found)
     assert outcome.kind == "unknown"
     assert outcome.service_id is None
+    if found == page():
+        assert outcome == Outcome("unknown", "order-already-paid", refused=True)
 
 
 def test_y06_too_many_requests_is_not_sent_and_holds_everybody_back():
@@ -315,10 +338,19 @@ def test_a_look_up_without_a_clear_answer_is_unknown_and_never_absent(answer):
     assert looking_up(answer).kind == "unknown"
 
 
-@pytest.mark.parametrize(("status", "stops"), [(400, True), (401, True), (403, True), (409, False), (429, False)])
-def test_a_look_up_that_is_refused_for_a_setting_stops_everything(status, stops):
-    outcome = looking_up(Answer(status, {}, 2.0))
-    assert (outcome.kind, outcome.stop, outcome.retry_after_s) == ("unknown", stops, 2.0)
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_look_up_that_is_refused_for_a_setting_stops_everything(status):
+    assert looking_up(Answer(status, {})) == Outcome("unknown", f"http-{status}", stop=True, service_failed=True)
+
+
+@pytest.mark.parametrize("status", [400, 404, 405, 422])
+def test_a_look_up_that_is_refused_is_about_that_payment_and_stops_nothing(status):
+    assert looking_up(Answer(status, {})) == Outcome("unknown", f"http-{status}", refused=True)
+
+
+@pytest.mark.parametrize("status", [409, 429])
+def test_a_look_up_that_comes_at_a_bad_time_is_asked_again(status):
+    assert looking_up(Answer(status, {}, 2.0)) == Outcome("unknown", f"http-{status}", retry_after_s=2.0)
 
 
 def test_no_outcome_shows_what_the_service_wrote():

@@ -101,15 +101,19 @@ def test_a_refund_that_was_not_accepted_is_not_sent(status, word):
     assert (outcome.kind, outcome.hold_s) == ("not_sent", 2.0)
 
 
-@pytest.mark.parametrize(("status", "word"), [(400, "malformed"), (401, "unauthorized"), (403, "forbidden")])
+@pytest.mark.parametrize(("status", "word"), [(401, "unauthorized"), (403, "forbidden")])
 def test_what_a_person_must_mend_stops_the_refunds(status, word):
     outcome = refunding(problem(status, word))
     assert (outcome.kind, outcome.stop) == ("not_sent", True)
 
 
-def test_a_key_that_stood_for_something_else_stops_the_refunds_and_stays_unknown():
-    outcome = refunding(problem(422, "idempotency-key-reused"))
-    assert (outcome.kind, outcome.stop) == ("unknown", True)
+@pytest.mark.parametrize(("status", "word"), [(400, "malformed"), (405, "http-405"), (422, "too-late"), (410, "gone")])
+def test_y09_a_refund_that_is_refused_as_the_contract_does_not_name_stops_nothing(status, word):
+    assert refunding(problem(status, word)) == Outcome("not_sent", word, refused=True)
+
+
+def test_a_key_that_stood_for_something_else_stays_unknown():
+    assert refunding(problem(422, "idempotency-key-reused")) == Outcome("unknown", "idempotency-key-reused", refused=True)
 
 
 def test_no_answer_is_unknown_and_no_delivery_is_not_sent():

@@ -146,10 +146,11 @@ SELECT batch_id, client_code, source_bytes, run_requests, payments_due, notifica
 FROM batches
 CROSS JOIN LATERAL (
     SELECT EXISTS (SELECT FROM payments WHERE payments.batch_id = batches.batch_id AND settled_at IS NULL
-                   AND next_attempt_at <= now()) AND NOT ledgers_differ(batch_id) AS payments_due,
+                   AND next_attempt_at <= now()) AND NOT ledgers_differ(batch_id)
+           AND NOT is_held(batch_id, 'payment') AS payments_due,
            EXISTS (SELECT FROM notifications WHERE notifications.batch_id = batches.batch_id
                    AND notifications.status IN ('ready', 'sending', 'unknown')
-                   AND next_attempt_at <= now()) AS notifications_due,
+                   AND next_attempt_at <= now()) AND NOT is_held(batch_id, 'notification') AS notifications_due,
            NOT EXISTS (SELECT FROM payments WHERE payments.batch_id = batches.batch_id AND settled_at IS NULL)
            AND NOT EXISTS (SELECT FROM notifications WHERE notifications.batch_id = batches.batch_id
                            AND notifications.status NOT IN ('sent', 'failed')) AS nothing_open

@@ -79,7 +79,8 @@ WITH again AS (
     FROM due WHERE refunds.refund_id = due.refund_id
     RETURNING refunds.*
 )
-SELECT claimed.refund_id, claimed.amount, claimed.reason, claimed.status, claimed.attempts, payments.service_payment_id,
+SELECT claimed.refund_id, claimed.amount, claimed.reason, claimed.status, claimed.attempts, claimed.outcome_code,
+       payments.service_payment_id,
        EXISTS (SELECT FROM reconciliation_findings AS finding
                WHERE finding.payment_id = claimed.payment_id AND closed_at IS NULL AND accepted_at IS NULL
                  AND (code = 'C_REFUND_MISSING_HERE'
@@ -179,10 +180,12 @@ SELECT EXISTS (SELECT FROM refunds WHERE refunds.batch_id = CAST(:batch_id AS te
 -- name: batches_giving_back
 -- Batches that are finished or paused and have refunds or corrections that were begun, with nobody at work on them.
 WITH due AS (
-    SELECT batch_id, true AS is_refund FROM refunds WHERE settled_at IS NULL AND next_attempt_at <= now()
+    SELECT batch_id, true AS is_refund FROM refunds
+    WHERE settled_at IS NULL AND next_attempt_at <= now() AND NOT is_held(batch_id, 'refund')
     UNION
     SELECT batch_id, false FROM notifications
     WHERE kind = 'correction' AND status NOT IN ('sent', 'failed') AND next_attempt_at <= now()
+      AND NOT is_held(batch_id, 'notification')
 )
 SELECT batches.batch_id, client_code, source_bytes, run_requests,
        bool_or(is_refund) AS payments_due, bool_or(NOT is_refund) AS notifications_due

@@ -1,0 +1,252 @@
+"""Whose matter a refusal is: the item's or the service's, told by how others of its kind fare, over all batches."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable
+
+import pytest
+
+from orders_pipeline.database import Database
+from orders_pipeline.outcomes import FOR_EVER_S, Outcome
+from orders_pipeline.payments import settle
+from orders_pipeline.refusals import FIRST_HOLD_S, LATELY_S, LONGEST_HOLD_S, MANY, SEVERAL, TRIES, Refusals, Tried
+from orders_pipeline_tests.ledger_desk import Desk, order
+
+DOUBT_S = 120.0
+TAKEN = Outcome("succeeded", None, "pay-1")
+REFUSED = Outcome("not_sent", "malformed", refused=True)
+PAID_OTHERWISE = Outcome("unknown", "order-already-paid", refused=True)
+
+
+class Counter:
+    """A service's counter, at which items of batches are taken or not."""
+
+    def __init__(self, database: Database, desk: Desk, *, a_person_decides: bool = True) -> None:
+        self.refusals = Refusals("payment", a_person_decides=a_person_decides)
+        self._database = database
+        self._desk = desk
+        for batch_id in ("mine", "other"):
+            desk.batch(batch_id)
+
+    def judged(self, *results: tuple[Tried, Outcome], batch_id: str = "mine") -> list[Outcome]:
+        with self._database.begin() as transaction:
+            return self.refusals.judged(transaction, batch_id, results, doubt_s=DOUBT_S)
+
+    def one(self, tried: Tried, outcome: Outcome = REFUSED) -> Outcome:
+        (judged,) = self.judged((tried, outcome))
+        return judged
+
+    def takes(self, batch_id: str = "mine", kind: str = "payment") -> None:
+        self.judged((item(kind=kind), TAKEN), batch_id=batch_id)
+
+    def is_held(self, batch_id: str = "mine") -> bool:
+        with self._database.begin() as transaction:
+            return self.refusals.hold(transaction, batch_id)
+
+    def pass_time(self, seconds: float) -> None:
+        for table, columns in ("refusals", "first_at before_at last_at held_until"), ("acceptances", "accepted_at"):
+            changes = ", ".join(f"{name} = {name} - make_interval(secs => {seconds})" for name in columns.split())
+            self._desk.run(f"UPDATE {table} SET {changes}")
+
+
+def item(customer: str = "C-1", kind: str = "payment", *, in_doubt: bool = False, last_code: str | None = None) -> Tried:
+    return Tried(str(uuid.uuid4()), kind, customer, in_doubt, last_code)
+
+
+@pytest.fixture
+def counter(database: Database, desk: Desk) -> Counter:
+    return Counter(database, desk)
+
+
+def kinds(outcomes: Iterable[Outcome]) -> list[str]:
+    return [outcome.kind for outcome in outcomes]
+
+
+def test_an_item_is_declined_when_it_was_refused_three_times_while_others_of_its_batch_were_taken(counter: Counter) -> None:
+    counter.takes()
+    bad = item()
+    assert [counter.one(bad).kind for _ in range(TRIES)] == ["not_sent", "not_sent", "declined"]
+    assert not counter.is_held()
+
+
+def test_what_is_taken_of_another_batch_between_two_tries_tells_that_it_is_the_item(counter: Counter) -> None:
+    bad = item()
+    assert [counter.one(bad).kind for _ in range(2)] == ["not_sent"] * 2
+    counter.takes("other")
+    assert counter.one(bad) == Outcome("declined", "malformed", refused=True)
+
+
+def test_while_nothing_is_taken_the_batch_is_held_and_nothing_is_declined(counter: Counter) -> None:
+    bad = item()
+    assert [counter.one(bad).kind for _ in range(TRIES)] == ["not_sent"] * 3
+    assert (counter.is_held(), counter.is_held("other")) == (True, False)
+    counter.pass_time(FIRST_HOLD_S)
+    assert not counter.is_held()
+
+
+def test_a_hold_ends_when_something_is_taken_of_whichever_batch(counter: Counter) -> None:
+    bad = item()
+    for _ in range(TRIES):
+        counter.one(bad)
+    counter.takes("other")
+    assert not counter.is_held()
+    assert counter.one(bad).kind == "declined"
+
+
+def test_what_is_taken_of_another_kind_tells_nothing(counter: Counter) -> None:
+    bad = item(kind="order-digest")
+    for _ in range(TRIES):
+        counter.takes(kind="order-result")
+        assert counter.one(bad).kind == "not_sent"
+    assert counter.is_held()
+
+
+def test_what_a_look_up_finds_tells_nothing(counter: Counter) -> None:
+    bad = item()
+    for _ in range(TRIES):
+        counter.judged((item(in_doubt=True), TAKEN))
+        assert counter.one(bad).kind == "not_sent"
+
+
+@pytest.mark.parametrize(("customers", "is_held"), [(SEVERAL - 1, False), (SEVERAL, True)])
+def test_ten_customers_who_are_refused_in_a_row_are_not_to_blame(counter: Counter, customers: int, is_held: bool) -> None:
+    counter.takes()
+    items = [item(f"C-{number}") for number in range(customers)]
+    for each in items:
+        counter.one(each)
+    assert counter.is_held() == is_held
+    counter.judged(*((each, REFUSED) for each in items))
+    expected = "not_sent" if is_held else "declined"
+    assert set(kinds(counter.judged(*((each, REFUSED) for each in items)))) == {expected}
+
+
+def test_many_orders_of_one_customer_are_one_customer(counter: Counter) -> None:
+    counter.takes()
+    items = [item() for _ in range(5 * SEVERAL)]
+    for _ in range(TRIES - 1):
+        counter.judged(*((each, REFUSED) for each in items))
+    assert set(kinds(counter.judged(*((each, REFUSED) for each in items)))) == {"declined"}
+
+
+def test_a_customer_of_whom_all_is_refused_is_not_tried_with_everything(counter: Counter) -> None:
+    counter.judged(*((item(), REFUSED) for _ in range(MANY - 1)))
+    assert not counter.is_held()
+    counter.one(item())
+    assert counter.is_held()
+
+
+def test_what_was_taken_of_the_batch_long_ago_tells_nothing(counter: Counter) -> None:
+    counter.takes()
+    counter.pass_time(LATELY_S + 1)
+    bad = item()
+    assert [counter.one(bad).kind for _ in range(TRIES)] == ["not_sent"] * 3
+    assert counter.is_held()
+
+
+def test_refusals_and_what_is_taken_in_one_group_count_as_if_what_is_taken_came_last(counter: Counter) -> None:
+    items = [item(f"C-{number}") for number in range(2 * SEVERAL)]
+    counter.judged(*((each, REFUSED) for each in items), (item(), TAKEN))
+    assert not counter.is_held()
+
+
+def test_a_hold_lasts_as_long_again_as_it_has_gone_on(counter: Counter, desk: Desk) -> None:
+    bad = item()
+    for _ in range(TRIES):
+        counter.one(bad)
+    for passed_s, held_s in (FIRST_HOLD_S, FIRST_HOLD_S), (3_600.0, 3_660.0), (86_400.0, LONGEST_HOLD_S):
+        counter.pass_time(passed_s)
+        counter.one(bad)
+        left_s = desk.value("SELECT extract(epoch FROM held_until - last_at) FROM refusals")
+        assert float(left_s) == pytest.approx(held_s, abs=5.0)
+
+
+def test_a_new_drain_ends_the_hold(counter: Counter, database: Database) -> None:
+    counter.judged(*((item(f"C-{number}"), REFUSED) for number in range(SEVERAL)))
+    assert counter.is_held()
+    with database.begin() as transaction:
+        counter.refusals.end_hold(transaction, "mine")
+    assert not counter.is_held()
+
+
+def test_what_may_have_been_sent_before_is_declined_only_once_that_cannot_be_under_way(counter: Counter) -> None:
+    counter.takes()
+    bad = item(in_doubt=True, last_code="http-500")
+    waiting = Outcome("unknown", "malformed", retry_after_s=DOUBT_S, refused=True)
+    assert counter.one(bad) == waiting
+    again = Tried(bad.item_id, bad.kind, bad.customer_code, in_doubt=True, last_code="malformed")
+    for _ in range(TRIES):
+        assert counter.one(again) == waiting
+    counter.pass_time(DOUBT_S)
+    assert counter.one(bad) == waiting  # another answer came in between
+    counter.pass_time(DOUBT_S)
+    counter.takes()
+    assert counter.one(again) == Outcome("declined", "malformed", refused=True)
+
+
+def test_what_was_done_otherwise_is_a_persons_after_three_tries(counter: Counter) -> None:
+    bad = item()
+    assert [counter.one(bad, PAID_OTHERWISE).retry_after_s for _ in range(TRIES)] == [None, None, FOR_EVER_S]
+    assert not counter.is_held()
+
+
+def test_where_no_person_decides_what_is_in_doubt_ends_like_all_else(database: Database, desk: Desk) -> None:
+    counter = Counter(database, desk, a_person_decides=False)
+    counter.takes()
+    reused = Outcome("unknown", "idempotency-key-reused", refused=True)
+    bad = item(in_doubt=True)
+    assert [counter.one(bad, reused).kind for _ in range(TRIES)] == ["unknown", "unknown", "declined"]
+
+
+def test_a_held_batch_claims_nothing_and_waits_for_nothing_and_another_goes_on(desk: Desk) -> None:
+    for batch_id in ("held", "other"):
+        desk.batch(batch_id)
+        numbers = range(1, 2 * SEVERAL)
+        refs = [f"{batch_id}-{number}" for number in numbers]
+        desk.orders(
+            *(order(n, client_order_ref=ref, customer_code=ref, notify_channel="none") for n, ref in enumerate(refs, 1)),
+            batch_id=batch_id,
+        )
+        desk.plan()
+    desk.batch_id = "held"
+    with desk.working() as worker:
+        ledger = desk.ledger(worker)
+        ledger.begin()
+        assert not ledger.record([(claim, REFUSED) for claim in ledger.claim(SEVERAL)])
+        desk.due_now("payments")
+        assert (ledger.claim(100), ledger.wait_s()) == ([], None)
+    assert set(desk.statuses("orders")) == {"pending"}
+    desk.batch_id = "other"
+    with desk.working() as worker:
+        ledger = desk.ledger(worker)
+        ledger.begin()
+        assert len(ledger.claim(100)) == 2 * SEVERAL - 1
+    desk.batch_id = "held"
+    with desk.working() as worker:
+        ledger = desk.ledger(worker)
+        ledger.begin()
+        assert len(ledger.claim(100)) == 2 * SEVERAL - 1
+
+
+def test_a_refusal_is_an_answer_and_closes_the_breaker(desk: Desk) -> None:
+    desk.orders(order(1, notify_channel="none"))
+    desk.plan()
+    with desk.working() as worker:
+        ledger = desk.ledger(worker)
+        ledger.begin()
+        desk.run("UPDATE service_breakers SET failures = 10, opened_at = now(), probe_at = now()")
+        (claim,) = ledger.claim(1)
+        ledger.record([(claim, REFUSED)])
+        assert desk.run("SELECT 1 FROM service_breakers WHERE opened_at IS NOT NULL") == []
+    assert settle.BREAKER.service == "payment"
+
+
+def test_refusals_seen_by_many_processes_are_one_count(counter: Counter) -> None:
+    """What each process records is in the database: two drains of a batch come to one verdict."""
+    counter.takes()
+    bad = item()
+    counter.one(bad)
+    again = Refusals("payment", a_person_decides=True)
+    counter.refusals = again
+    counter.one(bad)
+    assert counter.one(bad).kind == "declined"

@@ -1,0 +1,66 @@
+-- name: note_acceptances
+-- The service takes requests of these kinds; that is written down when there were refusals since, or else once a minute.
+INSERT INTO acceptances (kind, batch_id, accepted_at)
+SELECT kind, :batch_id, now() FROM unnest(CAST(:kinds AS text[])) AS taken (kind)
+WHERE NOT EXISTS (SELECT FROM acceptances AS known
+                  WHERE known.kind = taken.kind AND known.batch_id = :batch_id
+                    AND known.accepted_at > now() - interval '1 minute'
+                    AND NOT EXISTS (SELECT FROM refusals
+                                    WHERE refusals.kind = taken.kind AND last_at >= known.accepted_at))
+ORDER BY kind
+ON CONFLICT (kind, batch_id) DO UPDATE SET accepted_at = excluded.accepted_at
+
+-- name: count_refusals
+-- Items were refused once more.
+INSERT INTO refusals (item_id, batch_id, service, kind, customer_code, code)
+SELECT item_id, :batch_id, :service, kind, customer_code, code
+FROM unnest(CAST(:item_ids AS uuid[]), CAST(:kinds AS text[]), CAST(:customer_codes AS text[]), CAST(:codes AS text[]))
+     AS refused (item_id, kind, customer_code, code)
+ORDER BY item_id
+ON CONFLICT (item_id) DO UPDATE SET code = excluded.code, times = refusals.times + 1,
+                                    before_at = refusals.last_at, last_at = excluded.last_at
+
+-- name: refusals_and_others
+-- How often items were refused, and how others of their kind fared meanwhile.
+WITH counted AS (
+    SELECT * FROM refusals WHERE item_id = ANY(CAST(:item_ids AS uuid[]))
+), others AS (
+    SELECT kind, accepted_at,
+           EXISTS (SELECT FROM acceptances WHERE acceptances.kind = kinds.kind AND batch_id = :batch_id
+                   AND acceptances.accepted_at > now() - make_interval(secs => :lately_s)) AS taken_lately
+    FROM (SELECT DISTINCT kind FROM counted) AS kinds
+    CROSS JOIN LATERAL (SELECT max(accepted_at) AS accepted_at FROM acceptances WHERE acceptances.kind = kinds.kind) AS last
+), alike AS (
+    SELECT kind, count(*) AS items, count(DISTINCT customer_code) AS customers,
+           extract(epoch FROM now() - min(first_at)) AS for_s
+    FROM others JOIN refusals USING (kind)
+    WHERE batch_id = :batch_id AND first_at > coalesce(accepted_at, '-infinity')
+    GROUP BY kind
+)
+SELECT item_id, times, coalesce(extract(epoch FROM last_at - before_at), 0) AS waited_s,
+       coalesce(accepted_at > before_at, false) AS taken_since, taken_lately,
+       coalesce(items, 0) AS items_alike, coalesce(customers, 0) AS customers_alike, coalesce(for_s, 0) AS for_s
+FROM counted JOIN others USING (kind) LEFT JOIN alike USING (kind)
+
+-- name: settle_refusals
+-- What is decided about refused items: those that were dealt with, and those whose batch waits.
+UPDATE refusals SET is_settled = judged.hold_s IS NULL, held_until = now() + make_interval(secs => judged.hold_s)
+FROM unnest(CAST(:item_ids AS uuid[]), CAST(:holds_s AS double precision[])) AS judged (item_id, hold_s)
+WHERE refusals.item_id = judged.item_id
+
+-- name: is_held
+-- Whether a batch waits for a service to take something.
+SELECT is_held(:batch_id, :service)
+
+-- name: end_hold
+-- A new drain tries everything again.
+UPDATE refusals SET held_until = NULL WHERE batch_id = :batch_id AND service = :service AND held_until IS NOT NULL
+
+-- name: held_refusals
+-- What a batch waits for: what was refused of it, why, since when, and when it is tried again.
+SELECT service, code, count(*) AS items, min(first_at) AS since, max(last_at) AS last_at,
+       (SELECT max(held_until) FROM refusals AS hold WHERE hold.batch_id = :batch_id AND hold.service = refusals.service)
+       AS next_try
+FROM refusals
+WHERE batch_id = :batch_id AND NOT is_settled AND is_held(:batch_id, service)
+GROUP BY service, code ORDER BY service, code
