@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ from orders_pipeline.batches import PAUSES
 from orders_pipeline.rejections import message
 
 REFRESH_S = 0.25
+REST = 20  # times as long as the counting took, it is left alone: a large batch is counted less often
 STATUS_WORDS = {
     "received": "received, not started",
     "staged": "staged, not validated yet",
@@ -73,10 +75,13 @@ def counting(console: Console, what: str, *, shown: bool) -> Iterator[Callable[[
 
 
 def _watch(bars: Progress, tasks: Mapping[str, TaskID], read: Callable[[], dict[str, Any]], done: threading.Event) -> None:
+    took_s = 0.0
     while True:
-        last = done.wait(REFRESH_S)
+        last = done.wait(max(REFRESH_S, REST * took_s))
         with contextlib.suppress(Exception):  # a bar is no reason to stop anything
+            started = time.monotonic()
             _show(bars, tasks, read())
+            took_s = time.monotonic() - started
         if last:
             return
 

@@ -37,6 +37,7 @@ _NOT_PRIVATE = re.compile(r"certificate|does not support SSL|protocol version|un
 _NO_LOGIN = re.compile(
     r"authentication failed|no password supplied|no pg_hba.conf entry|(role|database) \".*\" does not exist"
 )
+STREAMED_ROWS = 2_000
 SILENCE_S = 120.0  # an answer that takes longer will not come: a line can swallow everything and stay open
 
 
@@ -150,6 +151,11 @@ class Transaction:
     def rows(self, name: str, **parameters: object) -> Sequence[Row[Any]]:
         """Run a statement and return its rows."""
         return self._run(name, parameters).all()
+
+    def stream(self, name: str, **parameters: object) -> Iterator[Row[Any]]:
+        """Run a statement and yield its rows, of which only some are in memory at a time."""
+        with _translated():
+            yield from self._connection.execute(queries()[name], parameters, execution_options={"yield_per": STREAMED_ROWS})
 
     def row(self, name: str, **parameters: object) -> Row[Any] | None:
         """Run a statement and return its only row, or None."""

@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from sqlalchemy import Row
 
-from orders_pipeline import batches, csv_file, sweep
+from orders_pipeline import batches, sweep
 from orders_pipeline.artifacts import STAGED, artifact
 from orders_pipeline.database import Transaction
 from orders_pipeline.records.orders import ORDERS
@@ -33,6 +33,7 @@ from orders_pipeline.system import System
 REPORTS = {"rejected": "rejected.csv", "errors": "errors.csv", "result": "result.json"}
 OUR_COLUMNS = ("_batch", "_row", "_line", "_codes")
 ERROR_COLUMNS = ("row", "line", "column", "header", "code", "message_ja", "message", "value")
+STAGED_ROWS = 10_000  # looked through at a time
 SHOWN_CHARS = 100  # of a value in errors.csv
 _BATCH_CELL = re.compile(r'\s*"?(?:[0-9]{8}-[0-9a-f]{12})?"?\s*')
 FORMULA_STARTS = tuple("=+-@|%\t\r\n＝＋－＠")
@@ -53,34 +54,36 @@ def finish_batch(system: System, batch_id: str) -> dict[str, Any]:
     started = time.monotonic()
     with system.database.begin() as transaction:
         batch = batches.get(transaction, batch_id)
-        rejections = transaction.rows("rejections", batch_id=batch_id)
-        troubled = transaction.rows("troubled_orders", batch_id=batch_id)
+        rejects_rows = transaction.scalar("has_row_rejections", batch_id=batch_id)
     with scratch_files() as folder:
-        for name, path in _write_reports(system, batch, rejections, troubled, folder).items():
+        for name, path in _write_reports(system, batch, folder, rejects_rows=rejects_rows).items():
             system.storage.put(artifact(batch_id, name), path)
+    artifacts = _artifacts(system, batch_id)
     with system.database.begin() as transaction:
         held_by = {row.service for row in transaction.rows("held_refusals", batch_id=batch_id)}
-        status, code = batches.final_status(batch, held_by)
+        status, code = batches.final_status(batches.get(transaction, batch_id), held_by)
         batches.set_status(transaction, batch_id, status, code)
         transaction.execute("add_stage_seconds", batch_id=batch_id, stage="report", seconds=time.monotonic() - started)
-        result = _whole_summary(system, transaction, batch_id)
+        result = _whole_summary(transaction, batch_id, artifacts)
         text = json.dumps(result, ensure_ascii=False, indent=2)
         # before it is committed that the batch has ended: nothing would make up for a result that is missing then
         system.storage.put(artifact(batch_id, REPORTS["result"]), text.encode())
+    _counted(system, batch_id)
     return result
 
 
 def summarise(system: System, batch_id: str) -> dict[str, Any]:
     """Return what `status --json` shows of a batch, and what is open in its import group; raise UnknownBatch."""
+    artifacts = _artifacts(system, batch_id)
     with system.database.begin() as transaction:
-        return _whole_summary(system, transaction, batch_id)
+        return _whole_summary(transaction, batch_id, artifacts)
 
 
-def _whole_summary(system: System, transaction: Transaction, batch_id: str) -> dict[str, Any]:
+def _whole_summary(transaction: Transaction, batch_id: str, artifacts: Mapping[str, str]) -> dict[str, Any]:
     batch = batches.get(transaction, batch_id)
     group = transaction.rows("import_group", bulk_import_group=batch.bulk_import_group)[0]
     next_try = transaction.scalar("next_try", batch_id=batch_id, patience_s=sweep.PATIENCE_S, longest_s=sweep.LONGEST_S)
-    return _summary(system, transaction, batch) | {
+    return _summary(transaction, batch, artifacts) | {
         "next_try": None if next_try is None else next_try.isoformat(timespec="seconds"),
         "corrections": {"batches": group.batches, "rows_open": group.rows_open, "open_in": list(group.open_in)},
         "services_left_alone": [
@@ -113,15 +116,43 @@ def is_giving_back(summary: Mapping[str, Any]) -> bool:
 
 
 def progress(system: System, batch_id: str) -> dict[str, Any]:
-    """Return the part of a batch's summary that is cheap enough to be asked for all the time; raise UnknownBatch."""
+    """Return the part of a batch's summary that is counted from its orders alone; raise UnknownBatch."""
     with system.database.begin() as transaction:
-        return _summary(system, transaction, batches.get(transaction, batch_id))
+        return batches.summary(batches.get(transaction, batch_id), {}, {}, {})
 
 
 def recent(system: System, limit: int) -> list[dict[str, Any]]:
-    """Return the summaries of the newest batches."""
+    """Return the summaries of the newest batches; those that are finished are counted once."""
     with system.database.begin() as transaction:
-        return [_summary(system, transaction, row) for row in transaction.rows("recent_batches", limit=limit)]
+        newest = transaction.rows("recent_batches", limit=limit)
+    return [_counted(system, row.batch_id) if row.summary is None else _located(system, row.summary) for row in newest]
+
+
+def _counted(system: System, batch_id: str) -> dict[str, Any]:
+    """Return a batch's summary, and keep it where the batch is finished and nothing changes at this moment."""
+    artifacts = _artifacts(system, batch_id)
+    with system.database.begin() as transaction:
+        is_still = transaction.scalar("lock_summary", batch_id=batch_id)
+        summary = _summary(transaction, batches.get(transaction, batch_id), artifacts)
+        if is_still:
+            transaction.execute("keep_summary", batch_id=batch_id, summary=json.dumps(summary))
+    return summary
+
+
+def _located(system: System, kept: dict[str, Any]) -> dict[str, Any]:
+    """Return a summary that was kept, with its reports where they are now."""
+    keys = {name: artifact(kept["batch_id"], REPORTS[name]) for name in kept["artifacts"]}
+    return kept | {"artifacts": {name: system.storage.location(key) for name, key in keys.items()}}
+
+
+def _artifacts(system: System, batch_id: str) -> dict[str, str]:
+    """Return where a batch's reports are, asked of the storage and never in a transaction."""
+    keys = {name: artifact(batch_id, file) for name, file in REPORTS.items()}
+    return {
+        name: system.storage.location(key)
+        for name, key in keys.items()
+        if name == "result" or system.storage.head(key) is not None
+    }
 
 
 @contextlib.contextmanager
@@ -160,15 +191,9 @@ def errors_of(system: System, batch_id: str) -> list[dict[str, Any]]:
     ]
 
 
-def _summary(system: System, transaction: Transaction, row: Row[Any]) -> dict[str, Any]:
+def _summary(transaction: Transaction, row: Row[Any], artifacts: Mapping[str, str]) -> dict[str, Any]:
     seconds = {each.stage: each.seconds for each in transaction.rows("stage_seconds", batch_id=row.batch_id)}
     codes = {each.code: each.rejected for each in transaction.rows("rejections_by_code", batch_id=row.batch_id)}
-    keys = {name: artifact(row.batch_id, file) for name, file in REPORTS.items()}
-    artifacts = {
-        name: system.storage.location(key)
-        for name, key in keys.items()
-        if system.storage.head(key) is not None or name == "result"
-    }
     return batches.summary(row, codes, seconds, artifacts)
 
 
@@ -179,52 +204,55 @@ def _refunds(transaction: Transaction, batch_id: str) -> dict[str, Any]:
     }
 
 
-def _write_reports(
-    system: System, batch: Row[Any], rejections: Sequence[Row[Any]], troubled: Sequence[Row[Any]], folder: Scratch
-) -> dict[str, Path]:
+def _write_reports(system: System, batch: Row[Any], folder: Scratch, *, rejects_rows: bool) -> dict[str, Path]:
     """Write errors.csv, and rejected.csv where rows are given back and not the whole file; return the files by name."""
-    of_file = [each for each in rejections if each.import_row_number is None]
-    of_rows = [each for each in rejections if each.import_row_number is not None]
-    errors = folder / REPORTS["errors"]
-    with errors.open("w", encoding="utf-8-sig", newline="") as file:
+    errors, rejected = folder / REPORTS["errors"], folder / REPORTS["rejected"]
+    layout = batch.source_layout
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(errors.open("w", encoding="utf-8-sig", newline=""))
+        if rejects_rows:  # the storage is asked before the transaction begins
+            text_path = stack.enter_context(system.storage.local(artifact(batch.batch_id, layout["text"])))
+            text = stack.enter_context(text_path.open("rb"))
+            staged = stack.enter_context(system.storage.local(artifact(batch.batch_id, STAGED)))
+            target = stack.enter_context(rejected.open("wb"))
+        transaction = stack.enter_context(system.database.begin())
         writer = csv.writer(file)
         writer.writerow(ERROR_COLUMNS)
+        of_file = transaction.rows("file_rejections", batch_id=batch.batch_id)
         writer.writerows(_error(each, each.line, None, {}) for each in of_file)
-        writer.writerows(_trouble(each) for each in troubled)
-        if not of_rows:
+        writer.writerows(_trouble(each) for each in transaction.stream("troubled_orders", batch_id=batch.batch_id))
+        if not rejects_rows:
             return {REPORTS["errors"]: errors}
-        rejected = folder / REPORTS["rejected"]
-        layout = batch.source_layout
-        with (
-            system.storage.local(artifact(batch.batch_id, layout["text"])) as text,
-            system.storage.local(artifact(batch.batch_id, STAGED)) as staged,
-            rejected.open("wb") as target,
-        ):
-            give_back = _GiveBack(batch, text, target)
-            for row in _rejected_rows(staged, of_rows):
-                give_back.write(row)
-                writer.writerows(_error(each, row.line, row.cells, layout["headers"]) for each in row.rejections)
+        give_back = _GiveBack(batch, text, target)
+        for row in _rejected_rows(staged, transaction.stream("row_rejections", batch_id=batch.batch_id)):
+            give_back.write(row)
+            writer.writerows(_error(each, row.line, row.cells, layout["headers"]) for each in row.rejections)
     if (batch.status_code or "").startswith("F_"):  # all rows must come again, not only the bad ones
         return {REPORTS["errors"]: errors}
     return {REPORTS["errors"]: errors, REPORTS["rejected"]: rejected}
 
 
-def _rejected_rows(staged: Path, rejections: Sequence[Row[Any]]) -> Iterator[RejectedRow]:
-    """Find the rejected rows in the staged file; both are in the order of the rows."""
-    by_row = {number: list(each) for number, each in groupby(rejections, key=lambda each: each.import_row_number)}
-    wanted = pa.array(by_row, pa.int32())
+def _rejected_rows(staged: Path, rejections: Iterator[Row[Any]]) -> Iterator[RejectedRow]:
+    """Find the rejected rows in the staged file; both are in the order of the rows, and little of either is in memory."""
+    by_row = groupby(rejections, key=lambda each: each.import_row_number)
+    ahead = next(by_row, None)
     with pq.ParquetFile(staged) as file:
-        for chunk in file.iter_batches():
-            found = chunk.filter(pc.is_in(chunk.column("import_row_number"), value_set=wanted))
-            for cells in found.to_pylist():
+        for chunk in file.iter_batches(STAGED_ROWS):
+            last = chunk.column("import_row_number")[-1].as_py() if chunk.num_rows else 0
+            wanted: dict[int, list[Row[Any]]] = {}
+            while ahead is not None and ahead[0] <= last:
+                wanted[ahead[0]] = list(ahead[1])
+                ahead = next(by_row, None)
+            numbers = pa.array(wanted, pa.int32())
+            for cells in chunk.filter(pc.is_in(chunk.column("import_row_number"), value_set=numbers)).to_pylist():
                 number = cells["import_row_number"]
-                yield RejectedRow((cells["offset"], cells["length"]), cells["line"], cells, by_row[number])
+                yield RejectedRow((cells["offset"], cells["length"]), cells["line"], cells, wanted[number])
 
 
 class _GiveBack:
     """Writes rejected.csv: the header and records as they were sent, with our columns at their end."""
 
-    def __init__(self, batch: Row[Any], text: Path, target: BinaryIO) -> None:
+    def __init__(self, batch: Row[Any], text: BinaryIO, target: BinaryIO) -> None:
         layout = batch.source_layout
         delimiter = layout["delimiter"]
         self._batch_id = batch.batch_id
@@ -234,7 +262,7 @@ class _GiveBack:
         self._text = text
         self._target = target
         header_offset, header_length = layout["header_span"]
-        header = next(csv_file.read_records(text, [(header_offset, header_length)]))
+        header = self._read((header_offset, header_length))
         # a correction that is corrected again has our columns already: they are replaced
         self._replace = header.endswith(self._encode(delimiter + delimiter.join(OUR_COLUMNS)))
         surplus = layout["surplus"]  # empty cells that rows have at their end and the header has not
@@ -248,12 +276,16 @@ class _GiveBack:
         target.write(self._with_ours(header, OUR_COLUMNS))
 
     def write(self, row: RejectedRow) -> None:
-        record = next(csv_file.read_records(self._text, [row.span]))
+        record = self._read(row.span)
         if self._has_ours(record):
             record = self._without_last(record, self._cells_replaced)
         codes = " ".join(dict.fromkeys(each.code for each in row.rejections))
         number = row.rejections[0].import_row_number
         self._target.write(self._with_ours(record, (self._batch_id, str(number), str(row.line), codes)))
+
+    def _read(self, span: tuple[int, int]) -> bytes:
+        self._text.seek(span[0])
+        return self._text.read(span[1])
 
     def _has_ours(self, record: bytes) -> bool:
         """Tell whether a record ends in our columns, as its header does: somebody may have added rows without them."""

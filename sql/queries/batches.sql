@@ -11,8 +11,22 @@ ON CONFLICT DO NOTHING
 SELECT * FROM batch_progress WHERE batch_id = :batch_id
 
 -- name: recent_batches
--- The newest batches with their counts.
-SELECT * FROM batch_progress ORDER BY received_at DESC, batch_id DESC LIMIT :limit
+-- The newest batches, with the summary of each that is kept and holds.
+SELECT newest.batch_id, kept.summary
+FROM (SELECT batch_id, received_at FROM batches ORDER BY received_at DESC, batch_id DESC LIMIT :limit) AS newest
+LEFT JOIN batch_summaries AS kept ON kept.batch_id = newest.batch_id AND kept.schema_rank = batch_summaries_rank()
+ORDER BY received_at DESC, newest.batch_id DESC
+
+-- name: lock_summary
+-- Nobody changes anything of a batch until this transaction is over, and nobody has begun to; false where somebody has.
+SELECT pg_try_advisory_xact_lock(batch_summaries_lock_class(), hashtext(:batch_id))
+
+-- name: keep_summary
+-- What a finished batch came to, until something of it changes.
+INSERT INTO batch_summaries (batch_id, schema_rank, summary)
+SELECT batch_id, batch_summaries_rank(), CAST(:summary AS json) FROM batches
+WHERE batch_id = :batch_id AND finished_at IS NOT NULL
+ON CONFLICT (batch_id) DO UPDATE SET schema_rank = excluded.schema_rank, summary = excluded.summary
 
 -- name: batch_of_landed_version
 -- The batch that a version of a landed file is.

@@ -63,6 +63,20 @@ WHERE NOT EXISTS (SELECT FROM rejections WHERE batch_id = :batch_id AND code = :
 SELECT import_row_number, line, column_name, code, detail FROM rejections
 WHERE batch_id = :batch_id ORDER BY import_row_number NULLS FIRST, rejection_id
 
+-- name: file_rejections
+-- Those of them that are of the file as a whole.
+SELECT import_row_number, line, column_name, code, detail FROM rejections
+WHERE batch_id = :batch_id AND import_row_number IS NULL ORDER BY rejection_id
+
+-- name: row_rejections
+-- Those of single rows.
+SELECT import_row_number, line, column_name, code, detail FROM rejections
+WHERE batch_id = :batch_id AND import_row_number IS NOT NULL ORDER BY import_row_number, rejection_id
+
+-- name: has_row_rejections
+-- Whether there are any of single rows.
+SELECT EXISTS (SELECT FROM rejections WHERE batch_id = :batch_id AND import_row_number IS NOT NULL)
+
 -- name: troubled_orders
 -- Accepted orders that were not paid, or whose customer could not be told, with the service's code.
 SELECT import_row_number, NULL AS line, NULL AS column_name, client_order_ref,

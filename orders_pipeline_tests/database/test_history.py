@@ -1,0 +1,129 @@
+"""A long history behind it: what is asked for all the time stays quick, and no statement reads a whole table row by row."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import tracemalloc
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+from sqlalchemy import make_url
+
+from orders_pipeline import reports
+from orders_pipeline.database import Database
+from orders_pipeline.settings import Settings
+from orders_pipeline.system import Endpoints, System, open_system
+from orders_pipeline_tests import history
+from orders_pipeline_tests.database.conftest import run_on
+from orders_pipeline_tests.ledger_desk import Desk
+
+BATCHES = 20
+ORDERS = 2_500
+
+
+@pytest.fixture(scope="module")
+def long_url(server_url: str, template: str) -> Iterator[SecretStr]:
+    """The URL of a database with fifty thousand orders behind it."""
+    server, name = SecretStr(server_url), "history"
+    run_on(server, f"CREATE DATABASE {name} TEMPLATE {template}")
+    url = SecretStr(make_url(server_url).set(database=name).render_as_string(hide_password=False))
+    history.fill(url, batches=BATCHES, orders=ORDERS)
+    yield url
+    run_on(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def desk(long_url: SecretStr) -> Iterator[Desk]:
+    with contextlib.closing(Database(long_url)) as database:
+        yield Desk(database)
+
+
+@pytest.fixture
+def system(long_url: SecretStr, tmp_path: Path) -> Iterator[System]:
+    settings = Settings(home=tmp_path / "home", database_url=long_url)
+    with open_system(settings, Endpoints(long_url, "http://127.0.0.1:9", "http://127.0.0.1:9")) as system:
+        yield system
+
+
+def newest(desk: Desk) -> str:
+    return str(desk.value("SELECT batch_id FROM batches ORDER BY received_at DESC LIMIT 1"))
+
+
+def counted(desk: Desk, summary: dict[str, dict[str, int]]) -> bool:
+    batch = desk.run("SELECT * FROM batch_progress WHERE batch_id = %s", summary["batch_id"])[0]
+    return all(batch[f"orders_{state}"] == number for state, number in summary["orders"].items())
+
+
+def test_a_list_of_batches_counts_finished_ones_once(desk, system):
+    before = reports.recent(system, 20)
+    started = time.process_time()
+    again = reports.recent(system, 20)
+    assert time.process_time() - started < 0.1
+    assert again == before
+    assert len(again) == 20
+    assert counted(desk, again[0])
+    with system.database.begin() as transaction:
+        kept = transaction.rows("recent_batches", limit=20)
+    assert all(row.summary is not None for row in kept)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE orders SET status = 'refunded' WHERE batch_id = %s AND import_row_number = 1",
+        "UPDATE payments SET status = 'refunded' WHERE status = 'succeeded' AND batch_id = %s",
+        "UPDATE notifications SET attempts = 1 WHERE batch_id = %s",
+        "UPDATE batches SET amount_accepted = 1 WHERE batch_id = %s",
+        "UPDATE batch_stages SET seconds = 2 WHERE batch_id = %s",
+    ],
+)
+def test_a_finished_batch_is_counted_again_once_anything_of_it_has_changed(desk, system, change):
+    reports.recent(system, 1)
+    desk.run(change, newest(desk))
+    with system.database.begin() as transaction:
+        (row,) = transaction.rows("recent_batches", limit=1)
+    assert row.summary is None
+    (summary,) = reports.recent(system, 1)
+    assert counted(desk, summary)
+
+
+def test_what_is_changing_while_it_is_counted_is_not_kept(desk, system):
+    desk.run("UPDATE batches SET amount_accepted = 2 WHERE batch_id = %s", newest(desk))
+    with desk.connect() as changing:
+        change = b"UPDATE orders SET status = 'unknown' WHERE batch_id = %s AND import_row_number = 2"
+        changing.execute(change, [newest(desk)])
+        reports.recent(system, 1)
+    (summary,) = reports.recent(system, 1)
+    assert summary["orders"]["unknown"] == 1
+
+
+def test_thousands_of_declined_orders_are_reported_in_seconds(desk, system):
+    batch_id = str(desk.value("SELECT batch_id FROM batches ORDER BY received_at LIMIT 1"))
+    desk.tamper(
+        f"UPDATE orders SET status = 'declined' WHERE batch_id = '{batch_id}'",
+        f"UPDATE payments SET status = 'declined', outcome_code = 'expired' WHERE batch_id = '{batch_id}'",
+        "UPDATE payment_orders SET live = false FROM payments WHERE payments.payment_id = payment_orders.payment_id"
+        f" AND batch_id = '{batch_id}'",
+        "DELETE FROM rejections",
+    )
+    started = time.monotonic()
+    reports.finish_batch(system, batch_id)
+    assert time.monotonic() - started < 10  # a tenth of that where the machine does nothing else
+    assert len([each for each in reports.errors_of(system, batch_id) if each["code"] == "P_DECLINED"]) == ORDERS
+
+
+def test_rejections_are_read_a_few_at_a_time(desk, system):
+    rows = "SELECT %s, n, 'R_AMOUNT' FROM generate_series(1, 50000) AS n"
+    desk.run(f"INSERT INTO rejections (batch_id, import_row_number, code) {rows}", newest(desk))
+    tracemalloc.start()
+    try:
+        with system.database.begin() as transaction:
+            read = sum(1 for _ in transaction.stream("row_rejections", batch_id=newest(desk)))
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert read >= 50_000
+    assert most < 8 * 2**20
