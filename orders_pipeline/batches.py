@@ -155,6 +155,14 @@ def open_notifications(batch: Row[Any]) -> int:
     return int(batch.notifications_planned - batch.notifications_sent - batch.notifications_failed)
 
 
+def counts(row: Row[Any]) -> tuple[object, ...]:
+    """Return what the reports and the end of a batch depend on."""
+    names = [f"orders_{state}" for state in ORDER_STATES]
+    names += [f"notifications_{state}" for state in ("planned", "sent", "failed")]
+    names += ["status", "rows_accepted", "rows_rejected"]
+    return tuple(getattr(row, name) for name in names)
+
+
 def final_status(row: Row[Any], held_by: Collection[str] = ()) -> tuple[str, str | None]:
     """Return the state (and code) that a batch's counts amount to once nothing is under way.
 

@@ -2,15 +2,16 @@
 
 In production it is the code and a reference. What is known of the error, values too, is kept encrypted in the storage
 under that reference, for `orders-pipeline explain`; `errors.log` in HOME lists the references, and where nothing could be
-kept also the places in the code, never what values it happened to.
+kept also the places in the code, never what values it happened to. An error that comes again and again, as with every tick
+of a sensor, is kept and listed once an hour.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import re
 import traceback
-import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +26,7 @@ DETAILS = "errors/"
 UNEXPECTED = "E_UNEXPECTED"
 # said in production too: a file's refusal is for the client, and without good settings there is no place for details
 SAID_ALWAYS = ("F_", "E_SETTINGS", "E_CLIENTS_FILE", "E_ENCRYPTION_KEYS")
+LOG_BYTES = 1 << 20  # errors.log is begun anew then, and the one before is kept
 _REFERENCE = re.compile(r"[0-9a-f]{12}")
 
 
@@ -41,7 +43,7 @@ def describe(error: BaseException, settings: Settings | None = None, system: Sys
     if code is not None and (not settings.is_production or code.startswith(SAID_ALWAYS)):
         text = str(error)
         return text if text.startswith(code) else f"{code}: {text}"
-    reference = uuid.uuid4().hex[:12]
+    reference = _reference(error)
     is_kept = system is not None and _keep(system, reference, error)
     with contextlib.suppress(OSError):  # where nothing can be written, the reference alone must do
         _note(settings.home / "errors.log", reference, error, [] if is_kept else _places(error))
@@ -67,13 +69,24 @@ def _own_code(error: BaseException) -> str | None:
     return code if isinstance(code, str) and type(error).__module__.startswith("orders_pipeline") else None
 
 
+def _reference(error: BaseException) -> str:
+    """Return a reference, the same one for the same error at the same places within an hour."""
+    told = (_hour(), code_of(error), type(error).__qualname__, str(error), *_places(error))
+    return hashlib.sha256("\n".join(told).encode("utf-8", "surrogatepass")).hexdigest()[:12]
+
+
+def _hour() -> str:
+    return f"{datetime.now(UTC):%Y-%m-%dT%H}"
+
+
 def _keep(system: System, reference: str, error: BaseException) -> bool:
     """Keep the details and say whether that worked: the storage may be what failed."""
     if getattr(error, "is_transient", False):  # comes again with every try, and its code says it all
         return False
     details = "".join(_told(error)).encode("utf-8", "surrogatepass")
     with contextlib.suppress(Exception):
-        system.storage.put(DETAILS + reference, details)
+        if system.storage.head(DETAILS + reference) is None:
+            system.storage.put(DETAILS + reference, details)
         return True
     return False
 
@@ -93,6 +106,11 @@ def _places(error: BaseException) -> list[str]:
 def _note(log: Path, reference: str, error: BaseException, places: list[str]) -> None:
     log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     log.touch(mode=0o600)
+    if log.stat().st_size > LOG_BYTES:
+        log.replace(log.with_suffix(".log.1"))
+        log.touch(mode=0o600)
+    if reference in log.read_text("utf-8"):
+        return
     moment = datetime.now(UTC).isoformat(timespec="seconds")
     kind = f"{type(error).__module__}.{type(error).__qualname__}"
     with log.open("a", encoding="utf-8") as file:

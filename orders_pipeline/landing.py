@@ -27,7 +27,7 @@ from orders_pipeline.storage.port import METADATA, is_key
 Version = tuple[str, str]  # key, version
 MAX_NEW = 100  # batches registered in one look
 PAGES_AT_LEAST = 5  # a look at a landing of usual size sees all of it, however slow the store
-LOOK_S = 0.4  # beyond that, for so long
+LOOK_S = 2.0  # beyond that, for so long: to begin costs as much as a folder has files, so that few looks shall make a round
 LEAST_AGE_S = 8.0  # a file that may grow must have stayed as it is for so long, two looks of the sensor
 COMPARE_S = 5.0  # of a look, at most so long is spent on files of which only the metadata may have changed
 LEFT_S = 10.0  # for so long the doctor looks

@@ -34,6 +34,7 @@ REPORTS = {"rejected": "rejected.csv", "errors": "errors.csv", "result": "result
 OUR_COLUMNS = ("_batch", "_row", "_line", "_codes")
 ERROR_COLUMNS = ("row", "line", "column", "header", "code", "message_ja", "message", "value")
 STAGED_ROWS = 10_000  # looked through at a time
+FINISH_TRIES = 3  # reports are written anew when the batch has changed while they were written
 SHOWN_CHARS = 100  # of a value in errors.csv
 _BATCH_CELL = re.compile(r'\s*"?(?:[0-9]{8}-[0-9a-f]{12})?"?\s*')
 FORMULA_STARTS = tuple("=+-@|%\t\r\n＝＋－＠")
@@ -52,24 +53,36 @@ class RejectedRow:
 def finish_batch(system: System, batch_id: str) -> dict[str, Any]:
     """Write a batch's reports, put it into the state its counts amount to, and return its summary."""
     started = time.monotonic()
+    for tries_left in reversed(range(FINISH_TRIES)):
+        batch = _write_all_reports(system, batch_id)
+        artifacts = _artifacts(system, batch_id)
+        with system.database.begin() as transaction:
+            now = batches.get(transaction, batch_id)
+            if tries_left and batches.counts(now) != batches.counts(batch):
+                continue  # others have worked on it meanwhile: the reports would say what was before
+            held_by = {row.service for row in transaction.rows("held_refusals", batch_id=batch_id)}
+            status, code = batches.final_status(now, held_by)
+            batches.set_status(transaction, batch_id, status, code)
+            spent = time.monotonic() - started
+            transaction.execute("add_stage_seconds", batch_id=batch_id, stage="report", seconds=spent)
+            result = _whole_summary(transaction, batch_id, artifacts)
+            text = json.dumps(result, ensure_ascii=False, indent=2)
+            # before it is committed that the batch has ended: nothing would make up for a result that is missing then
+            system.storage.put(artifact(batch_id, REPORTS["result"]), text.encode())
+        break
+    _counted(system, batch_id)
+    return result
+
+
+def _write_all_reports(system: System, batch_id: str) -> Row[Any]:
+    """Keep the reports of a batch as it is now, and return what it is."""
     with system.database.begin() as transaction:
         batch = batches.get(transaction, batch_id)
         rejects_rows = transaction.scalar("has_row_rejections", batch_id=batch_id)
     with scratch_files() as folder:
         for name, path in _write_reports(system, batch, folder, rejects_rows=rejects_rows).items():
             system.storage.put(artifact(batch_id, name), path)
-    artifacts = _artifacts(system, batch_id)
-    with system.database.begin() as transaction:
-        held_by = {row.service for row in transaction.rows("held_refusals", batch_id=batch_id)}
-        status, code = batches.final_status(batches.get(transaction, batch_id), held_by)
-        batches.set_status(transaction, batch_id, status, code)
-        transaction.execute("add_stage_seconds", batch_id=batch_id, stage="report", seconds=time.monotonic() - started)
-        result = _whole_summary(transaction, batch_id, artifacts)
-        text = json.dumps(result, ensure_ascii=False, indent=2)
-        # before it is committed that the batch has ended: nothing would make up for a result that is missing then
-        system.storage.put(artifact(batch_id, REPORTS["result"]), text.encode())
-    _counted(system, batch_id)
-    return result
+    return batch
 
 
 def summarise(system: System, batch_id: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import unicodedata
@@ -21,6 +22,7 @@ from orders_pipeline.artifacts import ACCEPTED, artifact
 from orders_pipeline.database import libpq_url
 from orders_pipeline.payments import settle
 from orders_pipeline.rejections import FileRejected
+from orders_pipeline.storage import Storage, StoredObject
 from orders_pipeline.system import System
 from orders_pipeline_tests.factories import order_row
 from orders_pipeline_tests.order_file import OrderFile
@@ -364,6 +366,35 @@ def test_a_file_with_as_few_bad_rows_as_allowed_is_loaded_when_another_took_a_re
             step(counter.system, batch_id)
     summary = reports.summarise(counter.system, second)
     assert (summary["status"], summary["rows"]["accepted"], summary["rejections"]) == ("loaded", 1, {"R_REF_EXISTS": 1})
+
+
+class Meanwhile:
+    """A storage where something happens elsewhere while the first report is written."""
+
+    def __init__(self, storage: Storage, happens: Callable[[], object]) -> None:
+        self.storage, self.happens = storage, [happens]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.storage, name)
+
+    def put(self, key: str, source: Path | bytes) -> StoredObject:
+        stored = self.storage.put(key, source)
+        while self.happens:
+            self.happens.pop()()
+        return stored
+
+
+def test_the_end_of_a_batch_is_decided_on_what_it_is_after_its_reports_and_these_say_the_same(counter: Counter) -> None:
+    batch_id = counter.take(counter.file(references("A-1")), "plain")["batch_id"]
+
+    def decline() -> None:
+        with psycopg.connect(libpq_url(counter.system.database.url), autocommit=True) as connection:
+            connection.execute("UPDATE orders SET status = 'declined'")
+
+    storage = Meanwhile(counter.system.storage, decline)
+    result = reports.finish_batch(dataclasses.replace(counter.system, storage=storage), batch_id)  # type: ignore[arg-type]
+    assert result["status"] == "completed_with_errors"
+    assert [each["code"] for each in counter.errors(batch_id)] == ["P_DECLINED"]
 
 
 def test_what_another_process_put_in_place_of_validated_rows_is_validated_again(counter: Counter) -> None:

@@ -108,6 +108,27 @@ def test_what_passes_by_itself_is_not_kept_at_every_try(production, parts, tmp_p
     assert not list(tmp_path.glob("storage/errors/*"))
 
 
+def test_an_error_of_every_tick_is_kept_and_listed_once_an_hour(production, parts, tmp_path, monkeypatch):
+    monkeypatch.setattr(errors, "_hour", lambda: "2026-07-01T12")
+    said = {describe(unforeseen(), production, parts) for _ in range(20)}
+    describe(ConstraintViolated("23505", "orders_key"), production, parts)
+    assert len(said) == 1
+    assert len(list(tmp_path.glob("storage/errors/*"))) == 2
+    monkeypatch.setattr(errors, "_hour", lambda: "2026-07-01T13")
+    describe(unforeseen(), production, parts)
+    assert len((production.home / "errors.log").read_text("utf-8").splitlines()) == 3
+
+
+def test_a_long_errors_log_is_begun_anew_and_the_one_before_kept(development, parts):
+    log = development.home / "errors.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("x" * errors.LOG_BYTES + "\n")
+    describe(unforeseen(), development, parts)
+    assert len(log.read_text("utf-8").splitlines()) == 1
+    assert log.stat().st_mode & 0o777 == 0o600
+    assert log.with_suffix(".log.1").stat().st_size == errors.LOG_BYTES + 1
+
+
 @pytest.mark.parametrize("reference", ["0123456789ab", "../../home/x", "", "0123456789AB"])
 def test_an_unknown_reference_is_refused(parts, reference):
     with pytest.raises(UnknownReference):
@@ -115,7 +136,9 @@ def test_an_unknown_reference_is_refused(parts, reference):
 
 
 def test_details_that_were_put_under_another_reference_do_not_open(production, parts, tmp_path):
-    first, second = (reference_in(describe(unforeseen(), production, parts)) for _ in range(2))
+    first, second = (
+        reference_in(describe(error, production, parts)) for error in (unforeseen(), ConstraintViolated("23505", "key"))
+    )
     folder = tmp_path / "storage" / "errors"
     (folder / first).write_bytes((folder / second).read_bytes())
     with pytest.raises(Exception, match="E_SEALED_TAMPERED"):
