@@ -1,15 +1,30 @@
 """The partition of every asset, one batch, added when its file arrives; and the tags of a batch's run.
 
-Nothing else is a partition, a row never is.
+Nothing else is a partition, a row never is. Dagster's pages become slow with a hundred thousand of them, so those of batches
+that are long finished go; the batches stay.
 """
 
 import dagster as dg
 
+from orders_pipeline.system import System
+
 PARTITION_TAG = "dagster/partition"  # Dagster's own, on every run of a partition
 SIZE_TAG, LARGE = "orders/size", "large"
+MOST_RETIRED = 5_000  # partitions in one night
 LARGE_BYTES = 512 * 1024  # some 3,000 orders
 
 batch_partitions = dg.DynamicPartitionsDefinition(name="batch_id")
+
+
+def retire(system: System, instance: dg.DagsterInstance, limit: int = MOST_RETIRED) -> int:
+    """Take the partitions of batches that are long finished out of Dagster's lists, and return how many those were."""
+    name = str(batch_partitions.name)
+    with system.database.begin() as transaction:
+        known = list(instance.get_dynamic_partitions(name))
+        old = transaction.rows("long_finished_batches", batch_ids=known, limit=limit)
+    for row in old:
+        instance.delete_dynamic_partition(name, row.batch_id)
+    return len(old)
 
 
 def tags_of(client_code: str, source_bytes: int | None) -> dict[str, str]:

@@ -5,6 +5,7 @@ import dagster as dg
 from orders_pipeline.assets.boundary import GROUP, safe_errors
 from orders_pipeline.audit import recording, sealing
 from orders_pipeline.audit.verifying import AuditBroken, verify
+from orders_pipeline.partitions import retire
 from orders_pipeline.retention import Retained, purge_dagster_history, purge_error_details, retain
 from orders_pipeline.system import System
 
@@ -17,7 +18,7 @@ AUDIT_INTACT = dg.AssetCheckSpec(
 
 
 @dg.asset(group_name=GROUP, kinds={"postgres", "parquet"}, check_specs=[AUDIT_INTACT])
-def retention(system: dg.ResourceParam[System]) -> dg.MaterializeResult:
+def retention(context: dg.AssetExecutionContext, system: dg.ResourceParam[System]) -> dg.MaterializeResult:
     """Audit records moved to warm and cold storage, or gone, by `retention_limits`; old Dagster events removed."""
     with safe_errors(system):
         sealing.seal(system.database)
@@ -37,6 +38,7 @@ def retention(system: dg.ResourceParam[System]) -> dg.MaterializeResult:
                 "objects still locked": done.locked,
                 "error details removed": purge_error_details(system.database, system.storage),
                 "Dagster events removed": purge_dagster_history(system.endpoints.database_url),
+                "partitions of old batches removed": retire(system, context.instance),
                 "records in the database verified": found.hot,
             },
             check_results=[

@@ -10,7 +10,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from orders_pipeline.partitions import LARGE_BYTES, tags_of
+from orders_pipeline.partitions import LARGE_BYTES, retire, tags_of
 from orders_pipeline.sensors import PATIENCE_S, landing_sensor
 from orders_pipeline.synthetic import write_sample
 from orders_pipeline_tests.house import House, check_finished, open_house
@@ -216,6 +216,24 @@ def test_a_batch_that_cannot_be_staged_says_why_and_when_it_is_tried_again(house
     assert house.run(batch_id) is None
     summary = check_finished(house, batch_id)
     assert (summary["status_code"], summary["next_try"]) == (None, None)
+
+
+def test_partitions_of_batches_that_are_long_finished_are_retired_and_the_batches_stay(house: House, client: str) -> None:
+    for number in range(2):
+        drop(house, client, f"{number}.csv", seed=number)
+    look(house)
+    old, young = (str(request.partition_key) for request in look(house))
+    for batch_id, days in ((old, 91), (young, 89)):
+        house.rows(
+            "UPDATE batches SET status = 'cancelled', finished_at = now() - make_interval(days => %s) WHERE batch_id = %s",
+            days,
+            batch_id,
+        )
+    assert retire(house.system, house.instance) == 1
+    left = house.instance.get_dynamic_partitions("batch_id")
+    assert (old in left, young in left) == (False, True)
+    assert house.summary(old)["status"] == "cancelled"
+    assert retire(house.system, house.instance) == 0
 
 
 def test_what_is_no_order_file_is_named_in_the_tick(house: House, client: str) -> None:
