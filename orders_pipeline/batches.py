@@ -21,7 +21,8 @@ from orders_pipeline.rejections import FileRejected
 
 JAPAN = ZoneInfo("Asia/Tokyo")
 FINISHED = frozenset({"completed", "completed_with_errors", "rejected", "cancelled"})
-ORDER_STATES = ("pending", "paying", "paid", "declined", "unknown", "refunded")
+HALTED = frozenset({"stopped", "cancelling", "cancelled"})  # by a person: nothing is sent
+ORDER_STATES = ("pending", "paying", "paid", "declined", "unknown", "refunded", "cancelled")
 PAUSES: Mapping[str, str] = {
     "E_LEDGERS_DIFFER": "The Payment service has charges that our ledger does not know; reconcile names them.",
     "E_PAYMENT_UNKNOWN": "It is not known yet whether some payments were charged.",
@@ -40,6 +41,12 @@ class UnknownBatch(Exception):
     """There is no batch with this id."""
 
     code = "E_UNKNOWN_BATCH"
+
+
+class BatchEnded(Exception):
+    """The batch has ended, or is being cancelled, and what is asked for is too late; the text says what can be done."""
+
+    code = "E_BATCH_ENDED"
 
 
 @dataclass(frozen=True)
@@ -79,7 +86,7 @@ def register_import(transaction: Transaction, client_code: str, source: Source, 
     With `again` the same bytes become another batch, as they do where nothing was loaded of them.
     """
     earlier = transaction.row("batch_with_same_bytes", client_code=client_code, source_sha256=source.sha256)
-    if earlier is not None and not again:
+    if earlier is not None and earlier.counts and not again:
         raise FileRejected("F_DUPLICATE_FILE", {"batch_id": earlier.batch_id})
     again_no = 0 if earlier is None else earlier.again_no + 1
     while True:
@@ -115,7 +122,7 @@ def record_source(transaction: Transaction, batch: Row[Any], sha256: str, size: 
             transaction.execute("set_source", **source)
     except ConstraintViolated:
         earlier = transaction.row("batch_with_same_bytes", client_code=batch.client_code, source_sha256=sha256)
-        if again and earlier is not None:
+        if earlier is not None and (again or not earlier.counts):
             transaction.execute("set_source_again", again_no=earlier.again_no + 1, **source)
             return None
         duplicate_of = str(earlier.batch_id) if earlier is not None else None
@@ -138,11 +145,41 @@ def set_status(
     status: str,
     code: str | None = None,
     detail: Mapping[str, str] | None = None,
-) -> None:
-    """Move an unfinished batch to `status`, with a code and safe parameters saying why."""
-    transaction.execute(
-        "set_status", batch_id=batch_id, status=status, status_code=code, status_detail=json.dumps(dict(detail or {}))
+) -> bool:
+    """Move an unfinished batch to `status`, with a code and safe parameters saying why; not one that a person has halted."""
+    return bool(
+        transaction.execute(
+            "set_status", batch_id=batch_id, status=status, status_code=code, status_detail=json.dumps(dict(detail or {}))
+        )
     )
+
+
+def stop(transaction: Transaction, batch_id: str, stopped_by: str) -> bool:
+    """Let a batch stand still until somebody resumes it, and return whether it did: none does that has ended."""
+    return bool(transaction.execute("stop_batch", batch_id=batch_id, stopped_by=stopped_by))
+
+
+def restart(transaction: Transaction, batch_id: str) -> None:
+    """Let a batch that was stopped go on from where it was."""
+    transaction.execute("restart_batch", batch_id=batch_id)
+
+
+def require_not_cancelled(batch: Row[Any]) -> None:
+    """Raise BatchEnded for a batch that is cancelled, or being cancelled: it is never resumed."""
+    if batch.cancelled_at is not None:
+        raise BatchEnded(f"{BatchEnded.code}: {halted_words(batch)}; it is never resumed")
+
+
+def halted_words(batch: Row[Any]) -> str:
+    """Return who halted a batch, and when: all that is said of it in Dagster's UI, too."""
+    if batch.status == "stopped":
+        return f"the batch was stopped at {_moment(batch.stopped_at)} by {batch.stopped_by}"
+    is_over = "was" if batch.status == "cancelled" else "is being"
+    return f"the batch {is_over} cancelled, at {_moment(batch.cancelled_at)} by {batch.cancelled_by}"
+
+
+def _moment(moment: datetime) -> str:
+    return moment.astimezone().isoformat(" ", "seconds")
 
 
 def open_orders(batch: Row[Any]) -> int:
@@ -151,8 +188,9 @@ def open_orders(batch: Row[Any]) -> int:
 
 
 def open_notifications(batch: Row[Any]) -> int:
-    """Return how many of a batch's notifications are neither sent nor failed."""
-    return int(batch.notifications_planned - batch.notifications_sent - batch.notifications_failed)
+    """Return how many of a batch's notifications are not final."""
+    final = batch.notifications_sent + batch.notifications_failed + batch.notifications_cancelled
+    return int(batch.notifications_planned - final)
 
 
 def counts(row: Row[Any]) -> tuple[object, ...]:
@@ -168,6 +206,8 @@ def final_status(row: Row[Any], held_by: Collection[str] = ()) -> tuple[str, str
 
     `held_by` are the services that it waits for because they refuse it.
     """
+    if row.status == "cancelling":
+        return "cancelled", None
     if row.status == "rejected" or not row.rows_accepted:
         return "rejected", row.status_code
     for is_open, code in (
@@ -186,10 +226,17 @@ def summary(
     row: Row[Any], rejections: Mapping[str, int], seconds: Mapping[str, float], artifacts: Mapping[str, str]
 ) -> dict[str, Any]:
     """Return the object that `status --json`, `import --json` and `result.json` show of a batch."""
+    orders = {state: getattr(row, f"orders_{state}") for state in ORDER_STATES}
+    not_loaded_yen = 0
+    if row.status == "cancelled" and row.rows_accepted is not None:  # maybe before all of its rows were orders
+        orders["cancelled"] += row.rows_accepted - sum(orders.values())
+        not_loaded_yen = int(row.amount_accepted - row.amount_loaded)
     return {
         "batch_id": row.batch_id,
         "status": row.status,
         "status_code": row.status_code,
+        "stopped": _decision(row.stopped_by, row.stopped_at),
+        "cancelled": _decision(row.cancelled_by, row.cancelled_at, why=row.cancelled_why),
         "client_code": row.client_code,
         "csv_source": row.csv_source,
         "source_sha256": row.source_sha256,
@@ -203,13 +250,14 @@ def summary(
             "rejected": row.rows_rejected,
             "blank": row.rows_blank,
         },
-        "orders": {state: getattr(row, f"orders_{state}") for state in ORDER_STATES},
+        "orders": orders,
         "amount_jpy": {
             "accepted": row.amount_accepted,
             "paid": int(row.amount_paid),
             "declined": int(row.amount_declined),
             "unknown": int(row.amount_unknown),
             "refunded": int(row.amount_refunded),
+            "cancelled": int(row.amount_cancelled) + not_loaded_yen,
         },
         "payments": {
             "planned": row.payments_planned,
@@ -217,17 +265,23 @@ def summary(
             "declined": row.payments_declined,
             "unknown": row.payments_unknown,
             "refunded": row.payments_refunded,
+            "cancelled": row.payments_cancelled,
         },
         "notifications": {
             "planned": row.notifications_planned,
             "sent": row.notifications_sent,
             "failed": row.notifications_failed,
+            "cancelled": row.notifications_cancelled,
         },
         "rejections": dict(rejections),
         "artifacts": dict(artifacts),
         "seconds": {stage: round(seconds.get(stage, 0.0), 3) for stage in STAGES}
         | {"total": round(elapsed(row, seconds), 3)},
     }
+
+
+def _decision(by: str | None, at: datetime | None, **more: str | None) -> dict[str, Any] | None:
+    return None if by is None or at is None else {"by": by, "at": at.isoformat(timespec="seconds")} | more
 
 
 def elapsed(row: Row[Any], seconds: Mapping[str, float]) -> float:

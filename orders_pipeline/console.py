@@ -9,6 +9,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from rich.console import Console
@@ -28,12 +29,14 @@ STATUS_WORDS = {
     "loaded": "loaded, not paid yet",
     "paying": "being paid and notified",
     "paused": "paused: some orders are open",
+    "stopped": "stopped",
+    "cancelling": "being cancelled: nothing more is sent",
     "completed": "completed",
     "completed_with_errors": "completed; some rows or payments did not go through",
     "rejected": "given back to the client",
-    "failed": "failed",
     "cancelled": "cancelled",
 }
+UNDER_WAY = frozenset({"received", "staged", "validated", "loaded", "paying"})
 STAGE_WORDS = {
     "stage": "staged",
     "validate": "validated",
@@ -94,7 +97,7 @@ def _show(bars: Progress, tasks: Mapping[str, TaskID], summary: Mapping[str, Any
     elif rows["total"] is not None:
         bars.update(tasks["rows loaded"], total=rows["total"])
     if loaded:
-        final = orders["paid"] + orders["declined"] + orders["refunded"]
+        final = orders["paid"] + orders["declined"] + orders["refunded"] + orders["cancelled"]
         bars.update(tasks["orders paid"], total=loaded, completed=final)
     if told["planned"]:
         bars.update(tasks["customers told"], total=told["planned"], completed=told["sent"] + told["failed"])
@@ -102,8 +105,9 @@ def _show(bars: Progress, tasks: Mapping[str, TaskID], summary: Mapping[str, Any
 
 def show_summary(console: Console, summary: Mapping[str, Any]) -> None:
     """Print what a batch came to, in words."""
-    status = summary["status"]
-    console.print(f"[bold]{summary['batch_id']}[/bold]  {STATUS_WORDS.get(status, status)}")
+    console.print(f"[bold]{summary['batch_id']}[/bold]  {_status_words(summary)}", soft_wrap=True)
+    if summary["cancelled"]:
+        console.print(f"  why            {plain(summary['cancelled']['why'])}", highlight=False, soft_wrap=True)
     if summary.get("status_code"):
         why = describe_code(summary["status_code"], summary.get("status_detail") or {})
         console.print(f"  why            {why}", highlight=False, soft_wrap=True)
@@ -133,6 +137,33 @@ def show_summary(console: Console, summary: Mapping[str, Any]) -> None:
     for name in summary["artifacts"]:
         command = {"result": "status --json"}.get(name, name)
         console.print(f"  {name:<14} orders-pipeline {command} {summary['batch_id']}", soft_wrap=True, highlight=False)
+
+
+def _status_words(summary: Mapping[str, Any]) -> str:
+    """Return how a batch stands, who made it stand so, and how it goes on where it does not by itself."""
+    status, batch_id = str(summary["status"]), summary["batch_id"]
+    if status == "stopped":
+        stopped = summary["stopped"]
+        return f"stopped at {_time(stopped['at'])} by {plain(stopped['by'])}; resume with: orders-pipeline resume {batch_id}"
+    words = STATUS_WORDS.get(status, status)
+    if summary["cancelled"]:
+        words += f", at {_time(summary['cancelled']['at'])} by {plain(summary['cancelled']['by'])}"
+    if status == "cancelling" and not summary["at_work"]:
+        return f"{words}; end it with: orders-pipeline cancel {batch_id}"
+    if stands_still(summary):
+        words += f"; nobody is at work on it: goes on while `up` runs, or with: orders-pipeline resume {batch_id}"
+    return words
+
+
+def stands_still(summary: Mapping[str, Any]) -> bool:
+    """Tell whether a batch is neither at its end nor waits for anything, and nobody is at work on it."""
+    return summary["status"] in UNDER_WAY and not summary["at_work"]
+
+
+def _time(moment: str) -> str:
+    """Return a time as people here say it: without its date where that is today's."""
+    local = datetime.fromisoformat(moment).astimezone()
+    return f"{local:%H:%M:%S}" if local.date() == datetime.now().astimezone().date() else f"{local:%Y-%m-%d %H:%M:%S}"
 
 
 def _show_refunds(console: Console, summary: Mapping[str, Any]) -> None:
@@ -193,14 +224,22 @@ def _show_settlement(console: Console, summary: Mapping[str, Any]) -> None:
     yen, payments, told = summary["amount_jpy"], summary["payments"], summary["notifications"]
     if yen["accepted"] is None:
         return
-    rest = "".join(f", {yen[state]:,} {state}" for state in ("declined", "unknown", "refunded") if yen[state])
+    more = ("declined", "unknown", "refunded", "cancelled")
+    rest = "".join(f", {yen[state]:,} {state}" for state in more if yen[state])
     refunded = summary["orders"]["refunded"]
     rest += f"; {counted(refunded, 'order')} refunded" if refunded else ""
     console.print(f"  yen            {yen['accepted']:,} accepted: {yen['paid']:,} paid{rest}")
-    rest = "".join(f", {payments[state]:,} {state}" for state in ("declined", "unknown", "refunded") if payments[state])
+    rest = "".join(f", {payments[state]:,} {state}" for state in more if payments[state])
     console.print(f"  payments       {payments['planned']:,} planned: {payments['succeeded']:,} succeeded{rest}")
-    rest = f", {told['failed']:,} failed" if told["failed"] else ""
+    rest = "".join(f", {told[state]:,} {state}" for state in ("failed", "cancelled") if told[state])
     console.print(f"  notifications  {told['planned']:,} planned: {told['sent']:,} sent{rest}")
+    if summary["status"] == "cancelled" and summary["orders"]["paid"]:
+        paid = counted(summary["orders"]["paid"], "order")
+        console.print(
+            f"  stays paid     {paid}, {yen['paid']:,} yen; give it back with: orders-pipeline refund {summary['batch_id']}",
+            soft_wrap=True,
+            highlight=False,
+        )
 
 
 def counted(count: int, noun: str) -> str:
@@ -235,7 +274,7 @@ def show_batches(console: Console, summaries: Sequence[Mapping[str, Any]]) -> No
             each["batch_id"],
             each["client_code"],
             plain(each["csv_source"]),
-            each["status"],
+            f"{each['status']}, nobody at work" if stands_still(each) else each["status"],
             _number(rows["total"]),
             _number(rows["rejected"]),
             _number(each["amount_jpy"]["paid"]),

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Generic, Protocol, TypeAlias, TypeVar
 
+from orders_pipeline import interrupts
 from orders_pipeline.database import DatabaseUnavailable
 from orders_pipeline.outcomes import Outcome, called_off
 
@@ -142,6 +143,8 @@ class _Loop(Generic[Claim]):
     def run(self, more_to_come: Callable[[], bool]) -> None:
         while True:
             expecting = more_to_come()  # asked before the ledger, so that the last arrivals are seen
+            if interrupts.requested.is_set():  # whether or not the interruption reached us as an exception
+                self._stop.set()
             self._claim()
             if self._stop.is_set():
                 self._crew.take_back()

@@ -320,6 +320,19 @@ class _Step:
     batch: Row[Any]
 
 
+def give_up_loading(system: System, batch_id: str) -> None:
+    """Keep what validation gave back of a batch whose rows are not all orders, and never will be."""
+    with system.database.begin() as transaction:
+        batch = batches.get(transaction, batch_id)
+    if batch.rows_rejected and system.storage.head(artifact(batch_id, REJECTIONS)) is not None:
+        with (
+            system.storage.local(artifact(batch_id, REJECTIONS)) as rejections,
+            system.storage.local(artifact(batch_id, STAGED)) as staged,
+        ):
+            loading.load_rejections(system.database, batch, rejections, staged)
+    system.storage.delete(artifact(batch_id, ACCEPTED))
+
+
 @contextlib.contextmanager
 def _step(system: System, batch_id: str, stage: str, *, only_when: str) -> Iterator[_Step | None]:
     """Give the batch when it is at this step, else None, and note the seconds spent; nobody else works on it meanwhile."""
@@ -362,8 +375,13 @@ def _insert_file_rejection(transaction: Transaction, batch_id: str, rejection: R
     )
 
 
-def import_file(system: System, path: Path, client_code: str, *, again: bool) -> str:
-    """Register a local file as a client's batch, its bytes archived, and return the batch's id; raise FileRejected."""
+def import_file(
+    system: System, path: Path, client_code: str, *, again: bool, note: Callable[[str], None] = lambda _: None
+) -> str:
+    """Register a local file as a client's batch, its bytes archived, and return the batch's id; raise FileRejected.
+
+    `note` is told the id just before it is known to others.
+    """
     profile = system.clients.profile(client_code)
     manifest = control.manifest_beside(path)
     with scratch_files() as folder:
@@ -375,6 +393,7 @@ def import_file(system: System, path: Path, client_code: str, *, again: bool) ->
             batch_id = batches.register_import(transaction, client_code, source, again=again)
             control.note(transaction, batch_id, profile, path.name, manifest)
             system.storage.put(artifact(batch_id, ORIGINAL), copy)
+            note(batch_id)
     return batch_id
 
 

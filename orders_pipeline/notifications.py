@@ -134,10 +134,15 @@ class NotificationLedger:
             REFUSALS.end_hold(transaction, batch_id)
 
     def claim(self, limit: int) -> list[NotificationClaim]:
-        """Take up to `limit` notifications that are ready; their intent is committed when this returns. Raise LeaseLost."""
+        """Take up to `limit` notifications that are ready; their intent is committed when this returns. Raise LeaseLost.
+
+        Of results none are taken once a person has stopped or cancelled the batch; corrections belong to refunds.
+        """
         self._worker.require()
         with self._database.begin() as transaction:
             transaction.by_index()
+            if "result" in self._kinds and self._worker.is_halted(transaction):
+                return []
             is_held = REFUSALS.hold(transaction, self._worker.batch_id)
             allowed = BREAKER.allowance(transaction, 0 if is_held else limit)
             rows = transaction.rows(
@@ -150,9 +155,18 @@ class NotificationLedger:
                 retries=allowed.retries,
             )
             BREAKER.claimed(transaction, allowed, len(rows))
-            # a second statement, so that it sees what a refund has changed that the first one waited for
-            rows = transaction.rows("claimed_notifications", notification_ids=[str(row.notification_id) for row in rows])
-            recording.read_personal(transaction, "to notify", self._worker.batch_id, len(rows))
+            return self._claimed(transaction, rows)
+
+    def claim_doubtful(self) -> list[NotificationClaim]:
+        """Take the results that may have been sent, to look them up."""
+        ids = {"batch_id": self._worker.batch_id, "worker_id": self._worker.worker_id}
+        with self._database.begin() as transaction:
+            return self._claimed(transaction, transaction.rows("claim_doubtful_notifications", **ids))
+
+    def _claimed(self, transaction: Transaction, claimed: Sequence[Row[Any]]) -> list[NotificationClaim]:
+        # a second statement, so that it sees what a refund has changed that the first one waited for
+        rows = transaction.rows("claimed_notifications", notification_ids=[str(row.notification_id) for row in claimed])
+        recording.read_personal(transaction, "to notify", self._worker.batch_id, len(rows))
         return [self._read(row) for row in rows]
 
     def record(self, results: Sequence[tuple[NotificationClaim, Outcome]]) -> bool:
@@ -180,6 +194,8 @@ class NotificationLedger:
 
     def wait_s(self) -> float | None:
         """Return the seconds until a notification is due, or None when none is left to try."""
+        if self._worker.halted.is_set():
+            return None
         with self._database.begin() as transaction:
             transaction.by_index()
             if REFUSALS.hold(transaction, self._worker.batch_id):
@@ -233,6 +249,17 @@ def _variables(customer_name: str, row: Row[Any]) -> dict[str, Any]:
 def _delay_s(claim: NotificationClaim, outcome: Outcome) -> float:
     backoff_s: float = min(BACKOFF_S * 2 ** (claim.attempts - 1), MAX_BACKOFF_S) * random.uniform(0.5, 1.0)  # noqa: S311
     return max(backoff_s, outcome.retry_after_s or 0.0)
+
+
+def find_out(ledger: NotificationLedger, service: NotificationService, limiter: RateLimiter, stop: threading.Event) -> None:
+    """Look up the results that may have been sent, and send nothing; what nobody can say stays unknown."""
+    limiter.prepare()
+    ledger.begin()
+    for claim in ledger.claim_doubtful():
+        found = called_off(in_doubt=True)
+        with contextlib.suppress(Stopped), limiter.token(stop):
+            found = service.look_up(claim.message)
+        ledger.record([(claim, Outcome("not_sent") if found.kind == "absent" else found)])
 
 
 def send_one(

@@ -73,7 +73,7 @@ def preview(system: System, path: Path, client_code: str, *, again: bool) -> dic
 def _refuse_duplicate(system: System, client_code: str, sha256: str, *, again: bool) -> None:
     with system.database.begin() as transaction:
         earlier = transaction.row("batch_with_same_bytes", client_code=client_code, source_sha256=sha256)
-    if earlier is not None and not again:
+    if earlier is not None and earlier.counts and not again:
         raise FileRejected("F_DUPLICATE_FILE", {"batch_id": earlier.batch_id})
 
 

@@ -350,6 +350,11 @@ _ORDER_CODES = (
         "この注文の決済結果はまだ確認できていません[({reason})]。",
     ),
     Code(
+        "P_CANCELLED",
+        "This order was not paid: its batch was cancelled.",
+        "この注文は取り込みが取り消されたため、決済されていません。",
+    ),
+    Code(
         "N_FAILED",
         "The customer could not be told of this order[ ({reason})].",
         "この注文の通知を送信できませんでした[({reason})]。",

@@ -29,6 +29,7 @@ from orders_pipeline.records.orders import ORDERS
 from orders_pipeline.rejections import message
 from orders_pipeline.scratch import Scratch, scratch_files
 from orders_pipeline.system import System
+from orders_pipeline.workers import in_hand
 
 REPORTS = {"rejected": "rejected.csv", "errors": "errors.csv", "result": "result.json"}
 OUR_COLUMNS = ("_batch", "_row", "_line", "_codes")
@@ -207,7 +208,8 @@ def errors_of(system: System, batch_id: str) -> list[dict[str, Any]]:
 def _summary(transaction: Transaction, row: Row[Any], artifacts: Mapping[str, str]) -> dict[str, Any]:
     seconds = {each.stage: each.seconds for each in transaction.rows("stage_seconds", batch_id=row.batch_id)}
     codes = {each.code: each.rejected for each in transaction.rows("rejections_by_code", batch_id=row.batch_id)}
-    return batches.summary(row, codes, seconds, artifacts)
+    is_in_hand = row.finished_at is None and bool(in_hand(transaction, [row.batch_id]))
+    return batches.summary(row, codes, seconds, artifacts) | {"at_work": is_in_hand}
 
 
 def _refunds(transaction: Transaction, batch_id: str) -> dict[str, Any]:

@@ -13,10 +13,12 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from orders_pipeline import errors
+from orders_pipeline import batches, errors
 from orders_pipeline.audit.recording import sign_in
+from orders_pipeline.partitions import PARTITION_TAG
 from orders_pipeline.settings import load_settings
 from orders_pipeline.system import Endpoints, System, join_endpoints, open_system
+from orders_pipeline.terminated_runs import is_asked_for, stopping_when_terminated
 from orders_pipeline.workers import behind_run
 
 
@@ -41,8 +43,24 @@ class SystemResource(dg.ConfigurableResource[System]):
                 settings = load_settings()
                 system = stack.enter_context(open_system(settings, process_endpoints(), origin))
                 if context.run_id:
-                    stack.enter_context(behind_run(system.database, context.run_id))
+                    batch_id = None if context.run is None else context.run.tags.get(PARTITION_TAG)
+                    stack.enter_context(behind_run(system.database, context.run_id, batch_id))
                     sign_in(system.database, system.clients, system.cipher)
+                    if batch_id is not None:
+                        stack.enter_context(_obeying(context, system, batch_id))
             except Exception as error:  # noqa: BLE001 - the boundary
                 raise dg.Failure(errors.describe(error, settings)) from None
             yield system
+
+
+@contextlib.contextmanager
+def _obeying(context: dg.InitResourceContext, system: System, batch_id: str) -> Iterator[None]:
+    """Resume a stopped batch if a person has asked for this run, and stop it when one terminates the run."""
+    run, instance = context.run, context.instance
+    if run is None or instance is None:
+        raise AssertionError("a run has its records")
+    if is_asked_for(run):
+        with system.database.begin() as transaction:
+            batches.restart(transaction, batch_id)
+    with stopping_when_terminated(system, instance, run.run_id, batch_id):
+        yield

@@ -17,7 +17,6 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 import dagster as dg
-from dagster import DagsterRunStatus
 from dagster._config import UserConfigSchema
 from dagster._core.events import EngineEventData
 from dagster._core.instance import InstanceRef
@@ -28,11 +27,11 @@ from dagster._utils.hosted_user_process import recon_job_from_origin
 from dagster._utils.interrupts import capture_interrupts, setup_interrupt_handlers
 
 from orders_pipeline.runs import keep_connections
+from orders_pipeline.terminated_runs import is_terminated
 
 # libraries only: a module of ours would be as old as the daemon
 LIBRARIES = ["dagster._cli", "dagster_postgres", "pandera.pandas", "pyarrow", "psycopg", "pydantic_settings", "requests"]
 CANCEL_POLL_S = 1.0
-TERMINATED = (DagsterRunStatus.CANCELING, DagsterRunStatus.CANCELED)  # the second at once when forced
 
 
 class ForkingRunLauncher(RunLauncher[dg.DagsterInstance], ConfigurableClass):
@@ -93,7 +92,6 @@ def _interrupt_when_canceled(instance: dg.DagsterInstance, run_id: str) -> None:
     while True:
         time.sleep(CANCEL_POLL_S)
         with contextlib.suppress(Exception):  # records that cannot be reached now are asked again
-            run = instance.get_run_by_id(run_id)
-            if run is None or run.status in TERMINATED:
+            if is_terminated(instance, run_id):
                 os.kill(os.getpid(), signal.SIGINT)
                 return

@@ -18,6 +18,7 @@ from orders_pipeline.database import Database, dagster_url
 from orders_pipeline.partitions import LARGE, SIZE_TAG, batch_partitions
 from orders_pipeline.settings import Settings, export_environment
 from orders_pipeline.system import System
+from orders_pipeline.terminated_runs import stopping_when_terminated
 from orders_pipeline.workers import behind_run
 
 SCHEMA = "dagster"
@@ -104,7 +105,7 @@ def run_batch(system: System, instance: dg.DagsterInstance, batch_id: str) -> st
         instance.add_dynamic_partitions(str(batch_partitions.name), [batch_id])
         instance.report_runless_asset_event(uploaded(batch_id))
     run_id = str(uuid.uuid4())
-    with behind_run(system.database, run_id):
+    with behind_run(system.database, run_id, batch_id), stopping_when_terminated(system, instance, run_id, batch_id):
         result = defs.resolve_job_def("process_batch").execute_in_process(
             instance=instance,
             partition_key=batch_id,

@@ -13,7 +13,7 @@ import dagster as dg
 from dagster import DagsterRunStatus, RunsFilter
 from sqlalchemy import Row
 
-from orders_pipeline import landing, sweep
+from orders_pipeline import batches, landing, sweep
 from orders_pipeline.assets.boundary import safe_errors
 from orders_pipeline.assets.intake import uploaded
 from orders_pipeline.audit import sealing
@@ -21,6 +21,7 @@ from orders_pipeline.jobs import process_batch
 from orders_pipeline.orphaned_runs import end_runs, orphaned_runs
 from orders_pipeline.partitions import PARTITION_TAG, batch_partitions, tags_of
 from orders_pipeline.system import System
+from orders_pipeline.terminated_runs import UI
 
 # Dagster looks for due sensors every 5 seconds: one that is due just then would miss every other look
 INTERVAL_S = 4
@@ -103,7 +104,7 @@ def audit_sensor(context: dg.SensorEvaluationContext, system: dg.ResourceParam[S
 def _resumptions(instance: dg.DagsterInstance, system: System, retried: Collection[str | None]) -> list[dg.RunRequest]:
     """Return the runs to ask for; a run of a `retried` batch that was ended is tried again by Dagster itself."""
     stalled = sweep.stalled_batches(system.database)
-    left_alone = _left_alone(instance, [row.batch_id for row in stalled])
+    left_alone = _left_alone(instance, system, [row.batch_id for row in stalled])
     requests = []
     with system.database.begin() as transaction:
         for row in stalled:
@@ -129,7 +130,7 @@ def _requests(instance: dg.DagsterInstance, system: System) -> list[dg.RunReques
         waiting = transaction.rows(
             "batches_without_run", patience_s=PATIENCE_S / 2, longest_s=sweep.LONGEST_S, limit=landing.MAX_NEW
         )
-    left_alone = _left_alone(instance, [row.batch_id for row in waiting if row.run_requests])
+    left_alone = _left_alone(instance, system, [row.batch_id for row in waiting if row.run_requests])
     with system.database.begin() as transaction:
         return [
             dg.RunRequest(
@@ -142,15 +143,22 @@ def _requests(instance: dg.DagsterInstance, system: System) -> list[dg.RunReques
         ]
 
 
-def _left_alone(instance: dg.DagsterInstance, batch_ids: Collection[str]) -> set[str]:
-    """Return which of the batches have a run that is queued or under way, or whose newest run a person has terminated."""
+def _left_alone(instance: dg.DagsterInstance, system: System, batch_ids: Collection[str]) -> set[str]:
+    """Return which of the batches have a run that is queued or under way, or whose newest run a person has terminated.
+
+    The latter are stopped, as when the run never began or its process was lost.
+    """
     if not batch_ids:
         return set()
     filters = RunsFilter(tags={PARTITION_TAG: list(batch_ids)}, statuses=[*UNFINISHED, DagsterRunStatus.CANCELED])
     found = [(run.tags[PARTITION_TAG], run.is_finished) for run in instance.get_runs(filters)]  # of all of them at once
     unfinished = {batch_id for batch_id, is_finished in found if not is_finished}
     terminated = {batch_id for batch_id, _ in found} - unfinished
-    return unfinished | {batch_id for batch_id in terminated if _newest_is_terminated(instance, batch_id)}
+    stopped = {batch_id for batch_id in terminated if _newest_is_terminated(instance, batch_id)}
+    with system.database.begin() as transaction:
+        for batch_id in stopped:
+            batches.stop(transaction, batch_id, UI)
+    return unfinished | stopped
 
 
 def _newest_is_terminated(instance: dg.DagsterInstance, batch_id: str) -> bool:

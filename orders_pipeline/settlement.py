@@ -14,7 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from orders_pipeline import batches, notifications
 from orders_pipeline.clients import Profile
-from orders_pipeline.database import Database
+from orders_pipeline.database import Database, DatabaseError
 from orders_pipeline.notifications import NotificationLedger
 from orders_pipeline.payments import settle
 from orders_pipeline.payments.settle import PaymentLedger
@@ -22,6 +22,7 @@ from orders_pipeline.system import System
 from orders_pipeline.workers import Worker, working_on
 
 SETTLED_FROM = ("loaded", "paying", "paused")  # the states of a batch in which there may be something to settle
+HALT_POLL_S = 0.2  # for so long may be sent what was claimed before a person stopped or cancelled the batch
 
 
 @contextlib.contextmanager
@@ -35,14 +36,41 @@ def settling(system: System, batch_id: str, run_id: str | None) -> Iterator[Sett
     profile = system.clients.profile(batch.client_code)
     with working_on(system.database, batch_id, run_id) as worker:
         with system.database.begin() as transaction:
-            batches.set_status(transaction, batch_id, "paying")
+            is_halted = not batches.set_status(transaction, batch_id, "paying")  # by a person, meanwhile
+        if is_halted:
+            yield None
+            return
         settle.plan_batch(system.database, system.cipher, batch_id, profile)
         notifications.plan_batch(system.database, system.cipher, batch_id, profile)
         settlement = Settlement(system, worker, profile)
-        try:
-            yield settlement
-        finally:
-            settlement.close()
+        with _halting(system.database, worker, settlement):
+            try:
+                yield settlement
+            finally:
+                settlement.close()
+
+
+@contextlib.contextmanager
+def _halting(database: Database, worker: Worker, settlement: Settlement) -> Iterator[None]:
+    """Notice when a person stops or cancels the batch: nothing is sent then of what is claimed already."""
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(HALT_POLL_S):
+            with contextlib.suppress(DatabaseError), database.begin() as transaction:
+                if transaction.scalar("is_halted", batch_id=worker.batch_id):
+                    worker.halted.set()
+            if worker.halted.is_set():
+                settlement.stop()
+                return
+
+    watcher = threading.Thread(target=watch, name="halt", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watcher.join()
 
 
 def hurry(system: System) -> None:
@@ -101,10 +129,14 @@ class Settlement:
         self._paid.set()
         (self._notifying or self.start_notifying()).result()
 
-    def close(self) -> None:
-        """Stop what is still going on; what is in flight is recorded first."""
+    def stop(self) -> None:
+        """Begin nothing more."""
         self._stop_paying.set()
         self._stop_notifying.set()
+
+    def close(self) -> None:
+        """Stop what is still going on; what is in flight is recorded first."""
+        self.stop()
         self._paid.set()
         self._pool.shutdown(wait=True)
 

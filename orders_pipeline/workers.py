@@ -19,6 +19,7 @@ HEARTBEAT_S = 2.0  # also how long a lock may be missing after its session broke
 WORKER_LOCK_CLASS = 4_711_002
 BATCH_LOCK_CLASS = 4_711_003
 RUN_LOCK_CLASS = 4_711_004
+IN_HAND_LOCK_CLASS = 4_711_005
 
 
 class BatchBusy(Exception):
@@ -40,6 +41,7 @@ class Worker:
         self.worker_id = worker_id
         self.batch_id = batch_id
         self.given_up = threading.Event()  # set when others may take over: claim and write no more
+        self.halted = threading.Event()  # set when a person has stopped or cancelled the batch: send nothing more
         self.leased_at = leased_at  # by `now`, when the lease was last asked for
 
     def require(self) -> None:
@@ -47,9 +49,15 @@ class Worker:
         if self.given_up.is_set():
             raise LeaseLost(f"{LeaseLost.code}: this process was taken for lost, and another may go on with the batch")
 
+    def is_halted(self, transaction: Transaction) -> bool:
+        """Tell whether a person has stopped or cancelled the batch; if not, nobody does before the transaction ends."""
+        if transaction.scalar("lock_halted", batch_id=self.batch_id):
+            self.halted.set()
+        return self.halted.is_set()
+
     def may_send(self) -> bool:
-        """Tell whether what was claimed is still ours for certain; not so in a process that slept past its lease."""
-        return not self.given_up.is_set() and now() < self.leased_at + LEASE_S
+        """Tell whether what was claimed is ours for certain, and wanted; not so in a process that slept past its lease."""
+        return not (self.given_up.is_set() or self.halted.is_set()) and now() < self.leased_at + LEASE_S
 
 
 def now() -> float:
@@ -67,9 +75,11 @@ def working_on(database: Database, batch_id: str, run_id: str | None) -> Iterato
             "start_worker", batch_id=batch_id, run_id=run_id, lease_s=LEASE_S, lock_class=WORKER_LOCK_CLASS
         )
         worker = Worker(worker_id, batch_id, asked)
+        _take_in_hand(session, batch_id)
 
         def lock(session: Transaction) -> None:
             session.rows("lock_worker", lock_class=WORKER_LOCK_CLASS, worker_id=worker_id)
+            _take_in_hand(session, batch_id)
 
         def renew(session: Transaction) -> bool:
             asked = now()
@@ -88,17 +98,32 @@ def working_on(database: Database, batch_id: str, run_id: str | None) -> Iterato
 
 
 @contextlib.contextmanager
-def behind_run(database: Database, run_id: str) -> Iterator[None]:
-    """Be the process of one of Dagster's runs; `runs_without_process` tells of it while the block runs."""
+def behind_run(database: Database, run_id: str, batch_id: str | None = None) -> Iterator[None]:
+    """Be the process of one of Dagster's runs; `runs_without_process` tells of it while the block runs.
+
+    If the run is a batch's, `in_hand` tells of that.
+    """
 
     def lock(session: Transaction) -> None:
         session.rows("lock_run", lock_class=RUN_LOCK_CLASS, run_id=run_id)
+        if batch_id is not None:
+            _take_in_hand(session, batch_id)
 
     with contextlib.ExitStack() as sessions:
         session = sessions.enter_context(database.session())
         lock(session)
         with _kept_alive(database, sessions, session, lock, lambda session: bool(session.scalar("is_there"))):
             yield
+
+
+def _take_in_hand(session: Transaction, batch_id: str) -> None:
+    session.rows("take_in_hand", lock_class=IN_HAND_LOCK_CLASS, batch_id=batch_id)
+
+
+def in_hand(transaction: Transaction, batch_ids: Collection[str]) -> set[str]:
+    """Return those of some batches that somebody is at work on: the process of a run, between its steps too, or a worker."""
+    rows = transaction.rows("batches_in_hand", batch_ids=list(batch_ids), lock_class=IN_HAND_LOCK_CLASS)
+    return {row.batch_id for row in rows}
 
 
 def runs_without_process(database: Database, run_ids: Collection[str]) -> set[str]:

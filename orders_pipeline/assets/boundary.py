@@ -9,9 +9,11 @@ from typing import Any
 import dagster as dg
 from sqlalchemy import Row
 
-from orders_pipeline import batches, errors
+from orders_pipeline import batches, cancelling, errors, interrupts
 from orders_pipeline.audit import recording
+from orders_pipeline.audit.recording import os_user
 from orders_pipeline.system import System
+from orders_pipeline.terminated_runs import UI, is_terminated
 
 GROUP = "batch"  # one group: the lineage page then shows every asset
 
@@ -29,6 +31,49 @@ def safe_errors(system: System) -> Iterator[None]:
         raise dg.Failure(description=description) from None
 
 
+@contextlib.contextmanager
+def working_on(context: dg.AssetExecutionContext, system: System) -> Iterator[None]:
+    """Do a part of a batch's work, unless a person has stopped or cancelled it; what fails is a code and a sentence."""
+    with safe_errors(system):
+        was = _require_wanted(context, system)
+        try:
+            yield
+        except dg.DagsterExecutionInterruptedError:
+            who = UI if is_terminated(context.instance, context.run.run_id) else os_user()
+            if who == UI or interrupts.requested.is_set():  # else the whole system ends
+                with system.database.begin() as transaction:
+                    batches.stop(transaction, context.partition_key, who)
+            _require_wanted(context, system, was)
+            raise
+        _require_wanted(context, system, was)
+
+
+def _require_wanted(context: dg.AssetExecutionContext, system: System, was: str = "") -> str:
+    """Return the batch's state, or raise the failure that shows that a person has halted it; a cancellation is ended.
+
+    A cancelled batch of which something was paid may have refunds to finish, and nothing else is done for it.
+    """
+    batch = read_batch(system, context.partition_key)
+    if batch.status == "cancelling":
+        cancelling.finish(system, batch.batch_id)
+        batch = read_batch(system, batch.batch_id)
+    before = batch.status == was or (not was and batch.status == "cancelled" and batch.orders_paid + batch.orders_refunded)
+    if batch.status in batches.HALTED and not before:
+        how = (
+            f"resume it with: orders-pipeline resume {batch.batch_id}, or re-execute the run"
+            if batch.status == "stopped"
+            else "nothing of it is sent any more"
+        )
+        raise _not_again(context, dg.Failure(description=f"E_STOPPED: {batches.halted_words(batch)}; {how}"))
+    return str(batch.status)
+
+
+def _not_again(context: dg.AssetExecutionContext, failure: dg.Failure) -> dg.Failure:
+    """Let Dagster not try a run again that fails so: only a person may, or it is too early."""
+    context.instance.add_run_tags(context.run.run_id, {"dagster/max_retries": "0"})
+    return failure
+
+
 def read_batch(system: System, batch_id: str) -> Row[Any]:
     """Return the batch with its counts."""
     with system.database.begin() as transaction:
@@ -44,8 +89,7 @@ def seconds_of(system: System, batch_id: str, stage: str) -> float:
 
 def pause(context: dg.AssetExecutionContext, system: System) -> dg.Failure:
     """Return the failure that pauses the batch of a run, which Dagster does not try again: it is too early."""
-    context.instance.add_run_tags(context.run.run_id, {"dagster/max_retries": "0"})
-    return paused(system, context.partition_key)
+    return _not_again(context, paused(system, context.partition_key))
 
 
 def paused(system: System, batch_id: str) -> dg.Failure:

@@ -3,7 +3,7 @@
 import dagster as dg
 
 from orders_pipeline import checks, intake
-from orders_pipeline.assets.boundary import GROUP, read_batch, safe_errors, seconds_of
+from orders_pipeline.assets.boundary import GROUP, read_batch, seconds_of, working_on
 from orders_pipeline.partitions import batch_partitions
 from orders_pipeline.system import System
 
@@ -30,7 +30,7 @@ def uploaded(batch_id: str) -> dg.AssetMaterialization:
 )
 def staged_orders(context: dg.AssetExecutionContext, system: dg.ResourceParam[System]) -> dg.MaterializeResult:
     """The bytes archived unchanged; encoding and shape checked, rows numbered."""
-    with safe_errors(system):
+    with working_on(context, system):
         intake.stage_batch(system, context.partition_key)
         batch = read_batch(system, context.partition_key)
         return dg.MaterializeResult(
@@ -51,7 +51,7 @@ def staged_orders(context: dg.AssetExecutionContext, system: dg.ResourceParam[Sy
 @dg.asset(deps=[staged_orders], partitions_def=batch_partitions, group_name=GROUP, kinds={"pandera", "parquet"})
 def validated_orders(context: dg.AssetExecutionContext, system: dg.ResourceParam[System]) -> dg.MaterializeResult:
     """Every row judged: accepted, or given back with all its errors."""
-    with safe_errors(system):
+    with working_on(context, system):
         intake.validate_batch(system, context.partition_key)
         batch = read_batch(system, context.partition_key)
         return dg.MaterializeResult(
@@ -74,7 +74,7 @@ def validated_orders(context: dg.AssetExecutionContext, system: dg.ResourceParam
 )
 def orders(context: dg.AssetExecutionContext, system: dg.ResourceParam[System]) -> dg.MaterializeResult:
     """The accepted rows in the table `orders`, with their batch and row number."""
-    with safe_errors(system):
+    with working_on(context, system):
         intake.load_batch(system, context.partition_key)
         batch = read_batch(system, context.partition_key)
         with system.database.begin() as transaction:

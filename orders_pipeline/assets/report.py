@@ -7,7 +7,7 @@ from typing import Any
 import dagster as dg
 
 from orders_pipeline import reconciliation, reports
-from orders_pipeline.assets.boundary import GROUP, pause, safe_errors
+from orders_pipeline.assets.boundary import GROUP, pause, working_on
 from orders_pipeline.assets.settlement import NOTIFICATIONS
 from orders_pipeline.partitions import batch_partitions
 from orders_pipeline.payments.gateway import ListFailed
@@ -18,7 +18,7 @@ from orders_pipeline.system import System
 @dg.asset(deps=[NOTIFICATIONS], partitions_def=batch_partitions, group_name=GROUP, kinds={"csv", "json"})
 def batch_report(context: dg.AssetExecutionContext, system: dg.ResourceParam[System]) -> dg.MaterializeResult:
     """rejected.csv to send back, errors.csv to read, result.json with all counts and sums."""
-    with safe_errors(system):
+    with working_on(context, system):
         result = reports.finish_batch(system, context.partition_key)
         if result["status"] == "paused":
             raise pause(context, system)

@@ -15,8 +15,8 @@ from orders_pipeline.assets.boundary import (
     GROUP,
     pause,
     read_batch,
-    safe_errors,
     seconds_of,
+    working_on,
 )
 from orders_pipeline.database import DatabaseError
 from orders_pipeline.partitions import batch_partitions
@@ -56,10 +56,10 @@ REST = 50  # times as long as the counting took, a large batch is left alone
 def settlement(context: dg.AssetExecutionContext, system: dg.ResourceParam[System]) -> Iterator[dg.MaterializeResult]:
     """Drain the payment and the notification ledger of a batch."""
     batch_id, selected = context.partition_key, context.selected_asset_keys
-    with safe_errors(system):
+    with working_on(context, system):
         giving_back.go_on(system, batch_id)
     with (
-        safe_errors(system),
+        working_on(context, system),
         settling(system, batch_id, context.run.run_id) as work,
         _progress_in_log(context, system, batch_id),
     ):
@@ -76,7 +76,7 @@ def settlement(context: dg.AssetExecutionContext, system: dg.ResourceParam[Syste
                 work.finish_notifying()
             if not batches.open_notifications(read_batch(system, batch_id)):
                 yield _notifications(system, batch_id)
-    with safe_errors(system):
+    with working_on(context, system):
         batch = read_batch(system, batch_id)
         if batches.open_orders(batch) or (batches.open_notifications(batch) and NOTIFICATIONS in selected):
             reports.finish_batch(system, batch_id)

@@ -12,19 +12,19 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, ParamSpec
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec
 
 import click
 from rich.console import Console
 
-from orders_pipeline import errors
+from orders_pipeline import errors, interrupts
 from orders_pipeline.settings import Settings, SettingsError, load_settings
 
 if TYPE_CHECKING:
     from orders_pipeline.system import System
 
 EXIT_STATUS = {"completed": 0, "completed_with_errors": 3, "rejected": 4}
-STOPPED, USAGE, GIVEN_BACK = 1, 2, 4
+STOPPED, USAGE, GIVEN_BACK = interrupts.STOPPED, 2, 4
 PIPED_WIDTH = 160
 
 P = ParamSpec("P")
@@ -49,16 +49,36 @@ def answers(command: Callable[P, None]) -> Callable[P, None]:
             command(*args, **kwargs)
         except (click.ClickException, click.exceptions.Exit):
             raise
-        except KeyboardInterrupt:
-            complaints.print("\nstopped; `orders-pipeline status` shows what can be resumed")
-            sys.exit(STOPPED)
+        except KeyboardInterrupt as interruption:
+            _stopped(str(interruption) or "nothing was changed after that", as_json=bool(kwargs.get("as_json")))
         except Exception as error:  # noqa: BLE001 - the boundary
             _complain(error, as_json=bool(kwargs.get("as_json")))
 
     return answering
 
 
+def stoppable(command: Callable[P, None]) -> Callable[P, None]:
+    """Give a command what was `heard` while it runs: no Ctrl-C is lost then, and a second one ends the process."""
+
+    @functools.wraps(command)
+    def listening(*args: P.args, **kwargs: P.kwargs) -> None:
+        with interrupts.listening() as heard:
+            kwargs["heard"] = heard
+            command(*args, **kwargs)
+
+    return listening
+
+
+def _stopped(how: str, *, as_json: bool) -> NoReturn:
+    if as_json:
+        click.echo(json.dumps({"error": {"code": "E_STOPPED", "message": f"stopped; {how}", "detail": {}}}))
+    else:
+        complaints.print(f"\nstopped; {how}")
+    sys.exit(STOPPED)
+
+
 def _complain(error: Exception, *, as_json: bool) -> None:
+    from orders_pipeline.batches import BatchEnded
     from orders_pipeline.clients import ClientsError
     from orders_pipeline.encryption import EncryptionKeysError
     from orders_pipeline.rejections import FileRejected
@@ -73,7 +93,7 @@ def _complain(error: Exception, *, as_json: bool) -> None:
         click.echo(json.dumps({"error": {"code": code, "message": sentence, "detail": detail}}, ensure_ascii=False))
     else:
         complaints.print(f"[red]{code}[/red]: {sentence}")
-    is_usage = isinstance(error, SettingsError | ClientsError | EncryptionKeysError)
+    is_usage = isinstance(error, SettingsError | ClientsError | EncryptionKeysError | BatchEnded)
     sys.exit(GIVEN_BACK if isinstance(error, FileRejected) else USAGE if is_usage else STOPPED)
 
 

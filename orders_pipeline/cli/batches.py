@@ -6,6 +6,7 @@ What a command does belongs in the use cases; how it looks belongs in `console.p
 from __future__ import annotations
 
 import contextlib
+import getpass
 import json
 import shutil
 import sys
@@ -14,14 +15,79 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orders_pipeline.cli.answering import EXIT_STATUS, STOPPED, answer, answers, complaints, main, opened, words
+from orders_pipeline import interrupts
+from orders_pipeline.cli.answering import (
+    EXIT_STATUS,
+    STOPPED,
+    answer,
+    answers,
+    complaints,
+    main,
+    opened,
+    stoppable,
+    words,
+)
 
 if TYPE_CHECKING:
+    from sqlalchemy import Row
+
+    from orders_pipeline.interrupts import Interrupts
     from orders_pipeline.system import System
 
+MAX_REASON_CHARS = 500
 
-def run(system: System, batch_id: str, *, as_json: bool) -> dict[str, Any]:
-    """Run a batch's job in this process, with progress, and return the batch's summary."""
+
+def run(system: System, batch_id: str, heard: Interrupts, *, as_json: bool, restart: bool = False) -> dict[str, Any]:
+    """Run a batch's job in this process, with progress, and return the batch's summary; Ctrl-C stops the batch.
+
+    With `restart` it goes on if a person has stopped it.
+    """
+    from orders_pipeline import batches, reports
+    from orders_pipeline.audit.recording import os_user
+    from orders_pipeline.database import DatabaseError
+
+    def stop() -> None:
+        """Let the batch stand still, whichever process is at work on it."""
+        with contextlib.suppress(DatabaseError), system.database.begin() as transaction:
+            batches.stop(transaction, batch_id, os_user())
+
+    def stop_aloud() -> None:
+        stop()
+        complaints.print("\nstopping, once what is in flight is recorded; Ctrl-C again ends at once")
+
+    heard.then(stop_aloud)
+    failure = None
+    with contextlib.suppress(KeyboardInterrupt):
+        heard.check()
+        if restart:
+            with system.database.begin() as transaction:
+                batches.restart(transaction, batch_id)
+        failure = _run(system, batch_id, heard, as_json=as_json)
+    if interrupts.requested.is_set():
+        stop()
+    summary = reports.summarise(system, batch_id)
+    if failure is not None and summary["status"] not in ("paused", *batches.HALTED, *EXIT_STATUS):
+        complaints.print(f"[red]stopped[/red]: {failure}")
+    return summary
+
+
+def receive(system: System, file: Path, client_code: str, heard: Interrupts, made: list[str], *, again: bool) -> None:
+    """Make a batch of a file and add its id to those `made`, also where an interruption comes just then."""
+    from orders_pipeline import batches, intake
+    from orders_pipeline.audit.recording import os_user
+
+    noted: list[str] = []
+    try:
+        heard.check()
+        made.append(intake.import_file(system, file, client_code, again=again, note=noted.append))
+    except KeyboardInterrupt:
+        with system.database.begin() as transaction:
+            if not noted or not batches.stop(transaction, noted[0], os_user()):
+                raise
+        made[:] = noted
+
+
+def _run(system: System, batch_id: str, heard: Interrupts, *, as_json: bool) -> str | None:
     from orders_pipeline import console, reports, runs
     from orders_pipeline.orphaned_runs import end_runs, orphaned_runs
     from orders_pipeline.partitions import PARTITION_TAG
@@ -31,20 +97,18 @@ def run(system: System, batch_id: str, *, as_json: bool) -> dict[str, Any]:
         end_runs(instance, orphaned_runs(system, instance, {PARTITION_TAG: batch_id}))
         bars = contextlib.nullcontext() if as_json else console.progress(words, lambda: reports.progress(system, batch_id))
         with bars:
-            failure = runs.run_batch(system, instance, batch_id)
-    summary = reports.summarise(system, batch_id)
-    if failure is not None and summary["status"] not in ("paused", *EXIT_STATUS):
-        complaints.print(f"[red]stopped[/red]: {failure}")
-    return summary
+            heard.check()
+            return runs.run_batch(system, instance, batch_id)
 
 
 def finish(summary: dict[str, Any], *, as_json: bool) -> None:
     """Show what a batch came to, and exit as it went."""
     from orders_pipeline import console, reports
+    from orders_pipeline.batches import HALTED
 
     answer(summary, console.show_summary, as_json=as_json)
     status = STOPPED if reports.is_giving_back(summary) else EXIT_STATUS.get(summary["status"], STOPPED)
-    if status == STOPPED and not as_json:
+    if status == STOPPED and summary["status"] not in HALTED and not as_json:
         words.print(f"go on with: orders-pipeline resume {summary['batch_id']}")
     sys.exit(status)
 
@@ -55,32 +119,90 @@ def finish(summary: dict[str, Any], *, as_json: bool) -> None:
 @click.option("--dry-run", is_flag=True, help="Say what would happen and change nothing.")
 @click.option("--again", is_flag=True, help="Take the same bytes once more, as another batch.")
 @answers
-def import_(file: Path, client_code: str, *, dry_run: bool, again: bool, as_json: bool) -> None:
-    """Import one file now: stage, validate, load, pay, notify, report."""
-    from orders_pipeline import console, intake, preview
+@stoppable
+def import_(file: Path, client_code: str, *, dry_run: bool, again: bool, as_json: bool, heard: Interrupts) -> None:
+    """Import one file now: stage, validate, load, pay, notify, report.
 
-    with opened() as system:
-        if dry_run:
-            answer(preview.preview(system, file, client_code, again=again), console.show_preview, as_json=as_json)
-            return
-        batch_id = intake.import_file(system, file, client_code, again=again)
-        summary = run(system, batch_id, as_json=as_json)
+    Ctrl-C stops the batch where it is until you resume or cancel it; a second one ends at once.
+    """
+    from orders_pipeline import console, preview
+
+    made: list[str] = []
+    try:
+        with opened() as system:
+            if dry_run:
+                answer(preview.preview(system, file, client_code, again=again), console.show_preview, as_json=as_json)
+                return
+            receive(system, file, client_code, heard, made, again=again)
+            summary = run(system, made[0], heard, as_json=as_json)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"see orders-pipeline status {made[0]}" if made else "nothing was made") from None
     finish(summary, as_json=as_json)
 
 
 @main.command()
 @click.argument("batch_id", metavar="BATCH")
 @answers
-def resume(batch_id: str, *, as_json: bool) -> None:
-    """Go on with a batch where it stopped; nothing is sent twice."""
-    from orders_pipeline import reports, settlement
+@stoppable
+def resume(batch_id: str, *, as_json: bool, heard: Interrupts) -> None:
+    """Go on with a batch where it stopped; nothing is sent twice. Not with one that was cancelled."""
+    from orders_pipeline import batches, reports, settlement
 
     with opened() as system:
+        with system.database.begin() as transaction:
+            batches.require_not_cancelled(batches.get(transaction, batch_id))
         summary = reports.summarise(system, batch_id)
         if summary["status"] not in EXIT_STATUS or reports.is_giving_back(summary):
             settlement.hurry(system)
-            summary = run(system, batch_id, as_json=as_json)
+            summary = run(system, batch_id, heard, as_json=as_json, restart=True)
     finish(summary, as_json=as_json)
+
+
+@main.command()
+@click.argument("batch_id", metavar="BATCH")
+@click.option("--why", required=True, help="The reason: kept with the batch.")
+@click.option("--who", default=getpass.getuser, show_default="you", help="Who cancels it.")
+@click.option("--yes", is_flag=True, help="Do not ask; needed without a terminal.")
+@answers
+@stoppable
+def cancel(batch_id: str, why: str, who: str, *, yes: bool, as_json: bool, heard: Interrupts) -> None:
+    """Cancel a batch that has not ended: nothing more is sent, neither payments nor notifications.
+
+    What is in flight is finished and recorded, and what may have been charged is looked up; that takes minutes after a
+    crash. Orders that were not sent are cancelled, and their references and the file may be used again. What is paid
+    stays paid: see `refund`. Exit status 0: it is cancelled, or was before; 1: something is not known yet, run it again;
+    2: it has ended otherwise.
+    """
+    from orders_pipeline import batches, cancelling, console, reports, settlement
+
+    why, who = why.strip(), who.strip()
+    if not (why and who) or len(why) > MAX_REASON_CHARS:
+        raise click.UsageError(f"say --why in 1 to {MAX_REASON_CHARS} characters")
+    if not (yes or sys.stdin.isatty()):
+        raise click.UsageError("there is no terminal to ask at: say --yes")
+    with opened() as system:
+        with system.database.begin() as transaction:
+            batch = batches.get(transaction, batch_id)
+            cancelling.require_unfinished(batch)
+        if not (yes or batch.cancelled_at or _agreed(batch)):
+            complaints.print("nothing was changed")
+            sys.exit(STOPPED)
+        settlement.hurry(system)  # a service that is left alone is asked at once
+        with system.database.begin() as transaction:
+            cancelling.begin(transaction, batch_id, cancelled_by=who, why=why)
+        heard.then(lambda: complaints.print(f"\nnothing more is sent; to end it: orders-pipeline cancel {batch_id}"))
+        cancelling.finish(system, batch_id, lambda: complaints.print("waiting for what is in flight"))
+        summary = reports.summarise(system, batch_id)
+    answer(summary, console.show_summary, as_json=as_json)
+    sys.exit(0 if summary["status"] == "cancelled" else STOPPED)
+
+
+def _agreed(batch: Row[Any]) -> bool:
+    words.print(f"{batch.batch_id}: {batch.orders_paid:,} orders are paid and stay paid; the others are never sent")
+    try:
+        return click.confirm("cancel it?", err=True)
+    except click.Abort:  # Ctrl-C is no yes
+        return False
 
 
 @main.command()

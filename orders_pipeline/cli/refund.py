@@ -5,12 +5,15 @@ from __future__ import annotations
 import getpass
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
 
-from orders_pipeline.cli.answering import EXIT_STATUS, STOPPED, answer, answers, complaints, main, opened, words
+from orders_pipeline.cli.answering import EXIT_STATUS, STOPPED, answer, answers, complaints, main, opened, stoppable, words
+
+if TYPE_CHECKING:
+    from orders_pipeline.interrupts import Interrupts
 
 MAX_REASON_CHARS = 500  # the Payment service takes no more
 LISTED = 20  # refunds that did not go through; --json has all
@@ -24,7 +27,18 @@ LISTED = 20  # refunds that did not go through; --json has all
 @click.option("--who", default=getpass.getuser, show_default="you", help="Who asks for it.")
 @click.option("--yes", is_flag=True, help="Do not ask; needed without a terminal.")
 @answers
-def refund(batch_id: str, refs: tuple[str, ...], why: str, who: str, *, plan_only: bool, yes: bool, as_json: bool) -> None:
+@stoppable
+def refund(
+    batch_id: str,
+    refs: tuple[str, ...],
+    why: str,
+    who: str,
+    *,
+    plan_only: bool,
+    yes: bool,
+    as_json: bool,
+    heard: Interrupts,  # noqa: ARG001 - the drain asks whether somebody interrupts
+) -> None:
     """Give back what was paid for a batch, or for some of its orders.
 
     What is left open goes on by itself, or at once when this is run again. Exit status 1: something is open; 3: a refund was

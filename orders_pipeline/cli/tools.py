@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orders_pipeline.cli.answering import EXIT_STATUS, STOPPED, answer, answers, main, opened, words
-from orders_pipeline.cli.batches import run
+from orders_pipeline.cli.answering import EXIT_STATUS, STOPPED, answer, answers, main, opened, stoppable, words
+from orders_pipeline.cli.batches import receive, run
 from orders_pipeline.settings import load_settings
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from orders_pipeline.interrupts import Interrupts
 
 ENCODINGS = ["utf-8", "utf-8-sig", "cp932", "utf-16", "euc_jp"]
 
@@ -199,20 +201,21 @@ def sandbox(
 @main.command()
 @click.option("--rows", default=1000, show_default=True, type=click.IntRange(1, 10_000))
 @answers
-def demo(rows: int, *, as_json: bool) -> None:
+@stoppable
+def demo(rows: int, *, as_json: bool, heard: Interrupts) -> None:
     """Try everything at once: a sample file is imported, paid, notified and reported, all on this machine."""
     from orders_pipeline import console
     from orders_pipeline.demo import CLIENT, demo_settings, write_demo_file
 
     settings = demo_settings(load_settings())
     with opened(settings) as system:
-        from orders_pipeline import intake
-
         path = write_demo_file(system, rows)
         if not as_json:
             words.print(f"{rows:,} made-up orders in {path.name} (CP932, some rows bad on purpose)")
-        batch_id = intake.import_file(system, path, CLIENT, again=False)
-        summary = run(system, batch_id, as_json=as_json)
+        made: list[str] = []
+        receive(system, path, CLIENT, heard, made, again=False)
+        (batch_id,) = made
+        summary = run(system, batch_id, heard, as_json=as_json)
     answer(summary, console.show_summary, as_json=as_json)
     if not as_json:
         words.print(f"\nnext: orders-pipeline errors {batch_id}    what is wrong with the rejected rows")

@@ -35,6 +35,7 @@ MAX_BACKOFF_S = 20.0
 LOOK_UP_WAIT_S = 120.0  # longer than a request can live; only then does "not found" mean anything without keys
 KEYS_KEPT_S = 86_400.0  # services forget keys after a day: one that may be as old proves nothing
 ABSENT_ONCE = "absent-once"
+ABSENT_EARLY = "absent-early"  # a request may still be on its way: this look-up proves nothing
 UNDECIDABLE = "undecidable"  # the provider offers no way to find out: a person decides
 BREAKER = Breaker("payment")
 REFUSALS = Refusals("payment", a_person_decides=True)
@@ -55,6 +56,7 @@ class PaymentClaim:
     in_doubt: bool  # it may have been sent before: look it up first
     last_code: str | None
     is_old: bool = False  # its key may be forgotten
+    young_s: float = 0.0  # for so long a request of it may still arrive
 
 
 def plan_batch(database: Database, cipher: Cipher, batch_id: str, profile: Profile) -> int:
@@ -133,23 +135,32 @@ class PaymentLedger:
         batch_id = self._worker.batch_id
         BREAKER.prepare(self._database)
         with self._database.begin() as transaction:
-            end_lost_workers(transaction, batch_id, self._worker)
-            transaction.execute(
-                "release_payments_of_lost_workers",
-                batch_id=batch_id,
-                keys_kept_s=KEYS_KEPT_S if self._honours_keys else 0.0,
-                backoff_s=BACKOFF_S,
-                look_up_wait_s=LOOK_UP_WAIT_S,
-            )
-            transaction.execute("orders_of_released_payments", batch_id=batch_id)
+            self._release(transaction, keys_kept_s=KEYS_KEPT_S if self._honours_keys else 0.0)
             transaction.execute("renew_payment_attempts", batch_id=batch_id)
             REFUSALS.end_hold(transaction, batch_id)
 
+    def _release(self, transaction: Transaction, *, keys_kept_s: float) -> None:
+        batch_id = self._worker.batch_id
+        end_lost_workers(transaction, batch_id, self._worker)
+        transaction.execute(
+            "release_payments_of_lost_workers",
+            batch_id=batch_id,
+            keys_kept_s=keys_kept_s,
+            backoff_s=BACKOFF_S,
+            look_up_wait_s=LOOK_UP_WAIT_S,
+        )
+        transaction.execute("orders_of_released_payments", batch_id=batch_id)
+
     def claim(self, limit: int) -> list[PaymentClaim]:
-        """Take up to `limit` due payments; their intent is committed when this returns. Raise LeaseLost."""
+        """Take up to `limit` due payments; their intent is committed when this returns. Raise LeaseLost.
+
+        None are taken once a person has stopped or cancelled the batch.
+        """
         self._worker.require()
         with self._database.begin() as transaction:
             transaction.by_index()
+            if self._worker.is_halted(transaction):
+                return []
             is_held = REFUSALS.hold(transaction, self._worker.batch_id)
             allowed = BREAKER.allowance(transaction, 0 if is_held else min(limit, self._share(transaction)))
             rows = transaction.rows(
@@ -205,6 +216,8 @@ class PaymentLedger:
 
     def wait_s(self) -> float | None:
         """Return the seconds until a payment is due, or None when none is left to try."""
+        if self._worker.halted.is_set():
+            return None
         with self._database.begin() as transaction:
             transaction.by_index()
             if REFUSALS.hold(transaction, self._worker.batch_id):
@@ -234,7 +247,7 @@ class PaymentLedger:
         backoff_s: float = min(BACKOFF_S * 2 ** (claim.attempts - 1), MAX_BACKOFF_S) * random.uniform(0.5, 1.0)  # noqa: S311
         if (
             outcome.kind == "unknown"
-            and outcome.code not in (ABSENT_ONCE, CALLED_OFF)  # nothing was sent
+            and outcome.code not in (ABSENT_ONCE, ABSENT_EARLY, CALLED_OFF)  # nothing was sent
             and (claim.is_old or not self._honours_keys)
         ):
             backoff_s = max(backoff_s, LOOK_UP_WAIT_S)  # a second try may be under way like a first
@@ -245,6 +258,59 @@ def _tried(claim: PaymentClaim) -> Tried:
     request, last_code = claim.request, claim.last_code
     in_doubt = claim.in_doubt and last_code != ABSENT_ONCE  # what is sent after that was waited for
     return Tried(request.payment_id, REFUSALS.service, request.customer_code, in_doubt, last_code)
+
+
+class DoubtLedger(PaymentLedger):
+    """Those of a batch's payments that may have been charged, as whoever cancels the batch sees them."""
+
+    def begin(self) -> None:
+        """Take over what lost workers had claimed, and say from when on a look-up that finds nothing is believed."""
+        batch_id = self._worker.batch_id
+        BREAKER.prepare(self._database)
+        with self._database.begin() as transaction:
+            if self._honours_keys:
+                early = (ABSENT_ONCE, ABSENT_EARLY)
+                wait = {"look_up_wait_s": LOOK_UP_WAIT_S, "waiting": list(early)}
+                transaction.execute("distrust_look_ups", batch_id=batch_id, **wait)
+            self._release(transaction, keys_kept_s=0.0)
+            transaction.execute("renew_doubtful_attempts", batch_id=batch_id)
+
+    def claim(self, limit: int) -> list[PaymentClaim]:
+        """Take up to `limit` payments to look up, each once at once and then when that proves something."""
+        self._worker.require()
+        with self._database.begin() as transaction:
+            allowed = BREAKER.allowance(transaction, limit)
+            rows = transaction.rows(
+                "claim_doubtful_payments",
+                batch_id=self._worker.batch_id,
+                worker_id=self._worker.worker_id,
+                max_attempts=MAX_ATTEMPTS,
+                limit=allowed.calls,
+                keys_kept_s=KEYS_KEPT_S,
+            )
+            BREAKER.claimed(transaction, allowed, len(rows))
+        return [replace(self._read(row), young_s=max(float(row.young_s), 0.0)) for row in rows]
+
+    def wait_s(self) -> float | None:
+        """Return the seconds until a look-up is due, or None when none is left."""
+        with self._database.begin() as transaction:
+            due_s = transaction.scalar("seconds_to_next_look_up", batch_id=self._worker.batch_id, max_attempts=MAX_ATTEMPTS)
+            return BREAKER.wait_s(transaction, None if due_s is None else max(float(due_s), 0.0))
+
+
+def find_out(gateway: PaymentGateway, claim: PaymentClaim) -> Outcome:
+    """Bring a payment that may have been charged to an outcome without sending anything.
+
+    That it was not charged is believed when two look-ups say so, after every request for it must have ended.
+    """
+    if not gateway.capabilities.can_look_up:
+        return Outcome("unknown", UNDECIDABLE)
+    found = gateway.look_up(claim.request)
+    if found.kind != "absent":
+        return found
+    if claim.young_s > 0:
+        return Outcome("unknown", ABSENT_EARLY, retry_after_s=claim.young_s)
+    return Outcome("not_sent") if claim.last_code == ABSENT_ONCE else Outcome("unknown", ABSENT_ONCE)
 
 
 def settle_one(gateway: PaymentGateway, claim: PaymentClaim, may_send: Callable[[], bool]) -> Outcome:

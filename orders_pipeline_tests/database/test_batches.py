@@ -129,14 +129,24 @@ def test_a_landed_file_with_bytes_that_were_refused_is_no_duplicate(desk):
     assert record(desk, landed(desk), str(SAME.sha256)) is None
 
 
-@pytest.mark.parametrize("status", ["received", "paying", "completed", "cancelled"])
+@pytest.mark.parametrize("status", ["received", "paying", "completed", "stopped", "cancelling"])
 def test_only_a_batch_of_which_nothing_was_loaded_leaves_its_bytes_free(desk, status):
     batch_id = imported(desk)
     desk.run("ALTER TABLE batches DISABLE TRIGGER batches_completed_are_closed")
-    desk.run("UPDATE batches SET status = %s", status)
+    desk.run("UPDATE batches SET stopped_from = status, stopped_by = 'x', stopped_at = now(), status = %s", status)
     with pytest.raises(FileRejected) as refused:
         imported(desk)
     assert refused.value.detail == {"batch_id": batch_id}
+
+
+def test_a_batch_that_was_cancelled_before_anything_was_paid_leaves_its_bytes_free(desk):
+    imported(desk)
+    desk.run("UPDATE batches SET status = 'cancelled', finished_at = now()")
+    imported(desk)
+    desk.run("UPDATE batches SET status = 'cancelled', finished_at = now()")
+    assert record(desk, landed(desk), str(SAME.sha256)) is None
+    assert count(desk) == 3
+    assert desk.value("SELECT count(DISTINCT again_no) FROM batches WHERE source_sha256 = %s", SAME.sha256) == 3
 
 
 def test_eight_that_see_the_same_landed_file_at_once_make_one_batch(desk):
@@ -272,8 +282,9 @@ def test_a_summary_counts_rows_and_yen_from_the_tables(desk):
     )
     with desk.database.begin() as transaction:
         shown = batches.summary(batches.get(transaction, batch_id), {"R_AMOUNT": 1}, {"pay": 1.23456}, {})
-    assert shown["orders"] == {"pending": 0, "paying": 0, "paid": 1, "declined": 1, "unknown": 1, "refunded": 0}
-    assert shown["amount_jpy"] == {"accepted": None, "paid": 5, "declined": 7, "unknown": 9, "refunded": 0}
+    closed = {"refunded": 0, "cancelled": 0}
+    assert shown["orders"] == {"pending": 0, "paying": 0, "paid": 1, "declined": 1, "unknown": 1} | closed
+    assert shown["amount_jpy"] == {"accepted": None, "paid": 5, "declined": 7, "unknown": 9} | closed
     assert shown["seconds"]["pay"] == shown["seconds"]["total"] == 1.235
 
 

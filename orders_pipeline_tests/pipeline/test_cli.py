@@ -33,8 +33,8 @@ SHAPE: dict[str, object] = {
     "bulk_import_group": str,
     "encoding": str,
     "rows": {"total", "accepted", "rejected", "blank"},
-    "orders": {"pending", "paying", "paid", "declined", "unknown", "refunded"},
-    "amount_jpy": {"accepted", "paid", "declined", "unknown"},
+    "orders": {"pending", "paying", "paid", "declined", "unknown", "refunded", "cancelled"},
+    "amount_jpy": {"accepted", "paid", "declined", "unknown", "cancelled"},
     "payments": {"planned", "succeeded", "declined", "unknown"},
     "notifications": {"planned", "sent", "failed"},
     "rejections": dict,
@@ -108,6 +108,9 @@ def test_import_answers_with_the_documented_object_and_status_and_the_report_agr
         "unknown_payments",
         "refunds",
         "open_refunds",
+        "stopped",
+        "cancelled",
+        "at_work",
     }
     check_finished(house, answer["batch_id"], "completed_with_errors")
     assert json.loads(cli("status", answer["batch_id"], "--json").stdout) == answer

@@ -10,7 +10,7 @@ import dagster as dg
 import pytest
 from dagster import DagsterEventType, DagsterRunStatus, RunsFilter
 
-from orders_pipeline import breaker, intake, orphaned_runs, sweep
+from orders_pipeline import batches, breaker, intake, orphaned_runs, sweep
 from orders_pipeline.assets.boundary import paused
 from orders_pipeline.clients import Profile
 from orders_pipeline.payments import settle
@@ -168,10 +168,17 @@ def test_d01_a_run_whose_session_broke_for_a_moment_is_not_ended(house: House) -
     house.instance.report_run_canceled(run)
 
 
-def test_a_batch_whose_run_a_person_has_terminated_waits_for_a_person(house: House, tmp_path: Path) -> None:
+def test_a_batch_whose_run_a_person_has_terminated_is_stopped_until_a_person_resumes_it(
+    house: House, tmp_path: Path
+) -> None:
     batch_id = receive(house, tmp_path, "terminated")
     house.instance.report_run_canceled(orphan(house, batch_id))
     assert look(house) == []
+    assert house.summary(batch_id)["stopped"]["by"] == "Dagster UI"
+    assert "was stopped at" in (house.run(batch_id) or "")
+    assert look(house) == []
+    with house.system.database.begin() as transaction:
+        batches.restart(transaction, batch_id)
     later = orphan(house, batch_id)  # as `resume` and re-execution leave one when it fails
     house.instance.report_run_failed(later)
     assert [request.partition_key for request in look(house)] == [batch_id]

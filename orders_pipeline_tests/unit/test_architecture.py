@@ -27,6 +27,7 @@ EDGE = {
     "runs",
     "run_launcher",
     "orphaned_runs",
+    "terminated_runs",
     "assets",
 }
 LIBRARIES = {
@@ -150,7 +151,8 @@ def test_the_edge_reaches_the_outside_world_through_the_opened_system_only():
 def test_the_edge_is_imported_in_one_direction():
     layers = {
         "partitions": 0,
-        "resources": 0,
+        "terminated_runs": 0,
+        "resources": 1,
         "checks": 1,
         "orphaned_runs": 1,
         "assets": 2,

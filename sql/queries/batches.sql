@@ -33,8 +33,10 @@ ON CONFLICT (batch_id) DO UPDATE SET schema_rank = excluded.schema_rank, summary
 SELECT batch_id FROM batches WHERE landing_key = :landing_key AND landing_version = :landing_version
 
 -- name: batch_with_same_bytes
--- The newest batch of a client made from the same bytes, unless nothing was loaded of it.
-SELECT batch_id, again_no FROM batches
+-- The newest batch of a client made from the same bytes that was not refused; does it count, or was it cancelled unpaid.
+SELECT batch_id, again_no, status <> 'cancelled' OR EXISTS (
+    SELECT FROM orders WHERE orders.batch_id = batches.batch_id AND orders.status IN ('paid', 'refunded')) AS counts
+FROM batches
 WHERE client_code = :client_code AND source_sha256 = :source_sha256 AND duplicate_of IS NULL AND status <> 'rejected'
 ORDER BY again_no DESC LIMIT 1
 
@@ -105,11 +107,37 @@ UPDATE batches SET rows_accepted = rows_accepted - :rows, rows_rejected = rows_r
 WHERE batch_id = :batch_id
 
 -- name: set_status
--- Move a batch that is not finished to another state, with the reason if there is one.
+-- Move a batch that is not finished to another state, with the reason if there is one; what a person has decided stays.
 UPDATE batches SET status = :status, status_code = :status_code, status_detail = CAST(:status_detail AS jsonb),
                    finished_at = CASE WHEN :status IN ('completed', 'completed_with_errors', 'rejected', 'cancelled')
                                       THEN now() END
 WHERE batch_id = :batch_id AND finished_at IS NULL
+  AND (status NOT IN ('stopped', 'cancelling') OR (status, :status) = ('cancelling', 'cancelled'))
+
+-- name: stop_batch
+-- A person makes a batch stand still where it is.
+UPDATE batches SET stopped_from = status, status = 'stopped', stopped_by = :stopped_by, stopped_at = clock_timestamp()
+WHERE batch_id = :batch_id AND finished_at IS NULL AND status NOT IN ('stopped', 'cancelling')
+
+-- name: restart_batch
+-- A person lets a stopped batch go on from where it was.
+UPDATE batches SET status = stopped_from, stopped_from = NULL, stopped_by = NULL, stopped_at = NULL
+WHERE batch_id = :batch_id AND status = 'stopped'
+
+-- name: begin_cancelling
+-- Nothing of the batch is sent once this is committed: who claims reads the state under a lock.
+UPDATE batches SET status = 'cancelling', cancelled_by = :cancelled_by, cancelled_why = :cancelled_why,
+                   cancelled_at = clock_timestamp(), status_code = NULL, status_detail = '{}',
+                   stopped_from = NULL, stopped_by = NULL, stopped_at = NULL
+WHERE batch_id = :batch_id AND finished_at IS NULL AND status <> 'cancelling'
+
+-- name: lock_halted
+-- Whether a person has stopped or cancelled the batch; it stays so or not until the transaction ends.
+SELECT status IN ('stopped', 'cancelling', 'cancelled') FROM batches WHERE batch_id = :batch_id FOR SHARE
+
+-- name: is_halted
+-- The same, at this moment.
+SELECT status IN ('stopped', 'cancelling', 'cancelled') FROM batches WHERE batch_id = :batch_id
 
 -- name: add_stage_seconds
 -- Time spent in a stage, over all its runs.
@@ -129,7 +157,7 @@ SELECT bulk_import_group FROM batches WHERE batch_id = :batch_id AND client_code
 -- A row is answered when a loaded correction names it, or when its order is in the group already.
 WITH members AS (
     SELECT batch_id, corrects FROM batches
-    WHERE bulk_import_group = :bulk_import_group AND status NOT IN ('received', 'staged', 'validated')
+    WHERE bulk_import_group = :bulk_import_group AND status NOT IN ('received', 'staged', 'validated', 'cancelled')
       AND (status <> 'rejected' OR coalesce(status_code, '') NOT LIKE 'F\_%')
 ), open_rows AS (
     SELECT batch_id, import_row_number FROM rejections JOIN members USING (batch_id)
@@ -155,7 +183,7 @@ WHERE finished_at IS NULL AND status = 'received' AND landing_key IS NOT NULL
 ORDER BY received_at, batch_id LIMIT :limit
 
 -- name: stalled_batches
--- Unfinished batches that nobody works on and that have something to do: those that wait for a person are not among them.
+-- Unfinished batches that nobody works on and that have something to do, but none that wait for a person or were stopped.
 SELECT batch_id, client_code, source_bytes, run_requests, payments_due, notifications_due
 FROM batches
 CROSS JOIN LATERAL (
@@ -167,11 +195,14 @@ CROSS JOIN LATERAL (
                    AND next_attempt_at <= now()) AND NOT is_held(batch_id, 'notification') AS notifications_due,
            NOT EXISTS (SELECT FROM payments WHERE payments.batch_id = batches.batch_id AND settled_at IS NULL)
            AND NOT EXISTS (SELECT FROM notifications WHERE notifications.batch_id = batches.batch_id
-                           AND notifications.status NOT IN ('sent', 'failed')) AS nothing_open
+                           AND notifications.status NOT IN ('sent', 'failed', 'cancelled')) AS nothing_open,
+           EXISTS (SELECT FROM payments WHERE payments.batch_id = batches.batch_id AND payments.status = 'unknown'
+                   AND next_attempt_at > now()) AS waits_for_look_up
 ) AS due
-WHERE finished_at IS NULL AND (status <> 'received' OR landing_key IS NULL)
+WHERE finished_at IS NULL AND status <> 'stopped' AND (status <> 'received' OR landing_key IS NULL)
   AND idle_since < now() - make_interval(secs => :patience_s)
   AND (status <> 'paused' OR payments_due OR notifications_due OR nothing_open)
+  AND (status <> 'cancelling' OR NOT waits_for_look_up)
   AND (run_requested_at IS NULL OR run_requested_at
        < now() - make_interval(secs => least(:patience_s * 2 ^ least(run_requests, 10), :longest_s)))
 ORDER BY received_at, batch_id LIMIT :limit

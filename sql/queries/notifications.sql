@@ -81,6 +81,17 @@ UPDATE notifications SET status = CASE due.was WHEN 'ready' THEN 'sending' ELSE 
 FROM due WHERE notifications.notification_id = due.notification_id
 RETURNING notifications.notification_id
 
+-- name: claim_doubtful_notifications
+-- Take what may have been sent for a worker that looks it up and sends nothing.
+UPDATE notifications SET claimed_by = :worker_id, attempts = attempts + 1
+WHERE batch_id = :batch_id AND kind = 'result' AND status = 'unknown' AND claimed_by IS NULL
+RETURNING notification_id
+
+-- name: cancel_notifications
+-- Nobody is told of results any more.
+UPDATE notifications SET status = 'cancelled'
+WHERE batch_id = :batch_id AND kind = 'result' AND status IN ('waiting', 'ready')
+
 -- name: claimed_notifications
 -- What claimed notifications are to say, as their orders are now.
 SELECT claimed.notification_id, claimed.kind, claimed.customer_code, claimed.channel, claimed.status, claimed.attempts,

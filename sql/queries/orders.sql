@@ -1,6 +1,9 @@
 -- name: begin_chunk
--- Take a chunk of a batch for loading; touches nothing when it is loaded already.
-INSERT INTO loaded_chunks (batch_id, chunk_no, rows) VALUES (:batch_id, :chunk_no, :rows) ON CONFLICT DO NOTHING
+-- Take a chunk of a batch for loading, unless it is loaded already, or is of orders and a person has stopped the batch.
+INSERT INTO loaded_chunks (batch_id, chunk_no, rows)
+SELECT batch_id, :chunk_no, :rows FROM batches
+WHERE batch_id = :batch_id AND (:chunk_no = 0 OR status NOT IN ('stopped', 'cancelling', 'cancelled')) FOR SHARE
+ON CONFLICT DO NOTHING
 
 -- name: column_types
 -- The columns of a table and their types.
@@ -22,7 +25,7 @@ COPY contested_orders ({columns}) FROM STDIN WITH (FORMAT binary)
 -- name: insert_contested_orders
 -- Those whose reference is still free.
 INSERT INTO orders ({columns}) SELECT {columns} FROM contested_orders
-ON CONFLICT (lower(client_order_ref), client_code) DO NOTHING
+ON CONFLICT (lower(client_order_ref), client_code) WHERE NOT is_cancelled DO NOTHING
 
 -- name: reject_contested_orders
 -- The others are given back, naming the batch that has the reference.
@@ -31,6 +34,7 @@ WITH lost AS (
     FROM contested_orders AS mine
     JOIN orders AS theirs ON lower(theirs.client_order_ref) = lower(mine.client_order_ref)
                          AND theirs.client_code = mine.client_code AND theirs.batch_id <> mine.batch_id
+                         AND NOT theirs.is_cancelled
 ), given_back AS (
     INSERT INTO rejections (batch_id, import_row_number, column_name, code, detail)
     SELECT batch_id, import_row_number, 'client_order_ref', 'R_REF_EXISTS', jsonb_build_object('batch_id', other)
@@ -41,7 +45,8 @@ SELECT count(*) AS rows, coalesce(sum(amount), 0) AS amount FROM lost WHERE batc
 -- name: existing_refs
 -- Which references (in lower case, with unit separators between them) a client has used in other batches.
 SELECT lower(client_order_ref) AS ref, batch_id FROM orders
-WHERE lower(client_order_ref) = ANY(string_to_array(:refs, chr(31))) AND client_code = :client_code AND batch_id <> :batch_id
+WHERE lower(client_order_ref) = ANY(string_to_array(:refs, chr(31))) AND client_code = :client_code AND NOT is_cancelled
+  AND batch_id <> :batch_id
 
 -- name: copy_rejections
 -- What validation gave back.
@@ -80,13 +85,13 @@ SELECT EXISTS (SELECT FROM rejections WHERE batch_id = :batch_id AND import_row_
 -- name: troubled_orders
 -- Accepted orders that were not paid, or whose customer could not be told, with the service's code.
 SELECT import_row_number, NULL AS line, NULL AS column_name, client_order_ref,
-       CASE status WHEN 'declined' THEN 'P_DECLINED' ELSE 'P_UNKNOWN' END AS code,
+       CASE status WHEN 'declined' THEN 'P_DECLINED' WHEN 'cancelled' THEN 'P_CANCELLED' ELSE 'P_UNKNOWN' END AS code,
        coalesce(jsonb_build_object('reason', last.outcome_code), '{}') AS detail
 FROM orders LEFT JOIN LATERAL (
     SELECT outcome_code FROM payments JOIN payment_orders AS share USING (payment_id)
     WHERE share.order_id = orders.order_id ORDER BY payments.created_at DESC, payments.payment_id LIMIT 1
 ) AS last ON true
-WHERE batch_id = :batch_id AND status IN ('declined', 'unknown')
+WHERE batch_id = :batch_id AND status IN ('declined', 'unknown', 'cancelled')
 UNION ALL
 SELECT import_row_number, NULL, NULL, client_order_ref, 'N_FAILED',
        jsonb_build_object('reason', notifications.outcome_code)
@@ -105,3 +110,7 @@ SELECT code, count(*) AS rejected FROM (
 -- name: loaded_totals
 -- What the orders of a batch amount to.
 SELECT count(*) AS orders, coalesce(sum(amount), 0) AS amount FROM orders WHERE batch_id = :batch_id
+
+-- name: cancel_orders
+-- What was not sent is cancelled; its reference is free again.
+UPDATE orders SET status = 'cancelled', status_changed_at = now() WHERE batch_id = :batch_id AND status = 'pending'

@@ -90,6 +90,63 @@ CROSS JOIN LATERAL (
 ) AS shares
 LEFT JOIN orders AS card ON card.order_id = shares.order_ids[1] AND claimed.payment_method = 'card_on_file'
 
+-- name: distrust_look_ups
+-- What a key would have kept from being charged twice may still be on its way: nothing found proves nothing until later.
+UPDATE payments SET next_attempt_at = clock_timestamp() + make_interval(secs => :look_up_wait_s)
+WHERE batch_id = :batch_id AND status = 'unknown' AND claimed_by IS NULL AND next_attempt_at < now() + interval '1 day'
+  AND coalesce(outcome_code, '') <> ALL(CAST(:waiting AS text[]))
+
+-- name: renew_doubtful_attempts
+-- What may have been charged is looked up at once, whenever nothing found is believed; what a person decides is not.
+UPDATE payments SET attempts = 0
+WHERE batch_id = :batch_id AND status = 'unknown' AND claimed_by IS NULL AND attempts > 0
+  AND next_attempt_at < now() + interval '1 day'
+
+-- name: claim_doubtful_payments
+-- Take what may have been charged for a worker that looks it up and sends nothing: when it was sent stays.
+WITH due AS (
+    SELECT payment_id FROM payments
+    WHERE batch_id = :batch_id AND status = 'unknown' AND claimed_by IS NULL AND attempts < :max_attempts
+      AND (next_attempt_at <= clock_timestamp() OR (attempts = 0 AND next_attempt_at < now() + interval '1 day'))
+    ORDER BY next_attempt_at LIMIT :limit
+    FOR UPDATE SKIP LOCKED
+), claimed AS (
+    UPDATE payments SET claimed_by = :worker_id, attempts = attempts + 1
+    FROM due WHERE payments.payment_id = due.payment_id
+    RETURNING payments.*
+)
+SELECT claimed.payment_id, claimed.customer_code, claimed.payment_method, claimed.amount, claimed.status,
+       claimed.attempts, claimed.outcome_code, shares.order_ids, shares.order_amounts,
+       claimed.created_at < clock_timestamp() - make_interval(secs => :keys_kept_s) AS is_old,
+       extract(epoch FROM claimed.next_attempt_at - clock_timestamp()) AS young_s,
+       NULL AS import_row_number, NULL AS personal
+FROM claimed
+CROSS JOIN LATERAL (
+    SELECT array_agg(order_id ORDER BY order_id) AS order_ids, array_agg(amount ORDER BY order_id) AS order_amounts
+    FROM payment_orders WHERE payment_orders.payment_id = claimed.payment_id
+) AS shares
+
+-- name: seconds_to_next_look_up
+-- How long until what may have been charged may be looked up.
+SELECT extract(epoch FROM min(next_attempt_at) - clock_timestamp()) FROM payments
+WHERE batch_id = :batch_id AND status = 'unknown' AND claimed_by IS NULL AND attempts < :max_attempts
+  AND next_attempt_at < now() + interval '1 day'
+
+-- name: is_in_doubt
+-- Whether anything of a batch may have been charged that we do not know of.
+SELECT EXISTS (SELECT FROM payments WHERE batch_id = :batch_id AND status IN ('sending', 'unknown'))
+
+-- name: cancel_payments
+-- What was planned is never sent.
+UPDATE payments SET status = 'cancelled', settled_at = clock_timestamp()
+WHERE batch_id = :batch_id AND status = 'planned'
+
+-- name: retire_cancelled
+-- Such payments cover their orders no more.
+UPDATE payment_orders SET live = false FROM payments
+WHERE payments.payment_id = payment_orders.payment_id AND payments.batch_id = :batch_id
+  AND payments.status = 'cancelled' AND live
+
 -- name: record_payments
 -- What came of claims that are this worker's, or of a charge that is nobody's now; found by key, as claims' index is full.
 WITH recorded AS (

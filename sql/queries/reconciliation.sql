@@ -212,13 +212,13 @@ WITH pairs AS (  -- each payment of ours with what the service has for it: the o
     SELECT 'C_AMOUNT_DIFFERS' AS code, batch_id, payment_id, service_payment_id, detail, compared_from, compared_to, moved_at
     FROM pairs WHERE amount_differs
     UNION ALL
-    SELECT CASE WHEN our_status IN ('planned', 'declined') AND their_status IN ('succeeded', 'processing')
+    SELECT CASE WHEN our_status IN ('planned', 'declined', 'cancelled') AND their_status IN ('succeeded', 'processing')
                 THEN 'C_MISSING_HERE' ELSE 'C_STATE_DIFFERS' END,
            batch_id, payment_id, service_payment_id, detail, compared_from, compared_to, moved_at
     FROM pairs
     WHERE (our_status, their_status) NOT IN (
         ('succeeded', 'succeeded'), ('refunded', 'refunded'), ('declined', 'failed'),
-        ('planned', 'failed'), ('sending', 'processing'), ('unknown', 'processing'))
+        ('planned', 'failed'), ('cancelled', 'failed'), ('sending', 'processing'), ('unknown', 'processing'))
     UNION ALL
     SELECT CASE WHEN their_refunded > refunded THEN 'C_REFUND_MISSING_HERE' ELSE 'C_REFUND_MISSING_THERE' END,
            batch_id, payment_id, service_payment_id,

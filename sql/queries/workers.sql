@@ -73,6 +73,17 @@ SELECT pg_try_advisory_lock(:lock_class, CAST(:worker_id AS integer))
 -- Held by the session of the process behind one of Dagster's runs.
 SELECT pg_try_advisory_lock(:lock_class, hashtext(:run_id))
 
+-- name: take_in_hand
+-- Held, by as many as there are, while somebody is at work on a batch.
+SELECT pg_try_advisory_lock_shared(:lock_class, hashtext(:batch_id))
+
+-- name: batches_in_hand
+-- Those of some batches that a process is at work on.
+SELECT batch_id FROM unnest(CAST(:batch_ids AS text[])) AS batch_id
+WHERE EXISTS (SELECT FROM pg_locks JOIN pg_database ON pg_database.oid = pg_locks.database
+              WHERE locktype = 'advisory' AND granted AND datname = current_database()
+                AND classid = :lock_class AND objid = CAST(CAST(hashtext(batch_id) AS bigint) & 4294967295 AS oid))
+
 -- name: is_there
 -- The session is still there.
 SELECT true

@@ -1,0 +1,124 @@
+"""Cancelling a batch for good: nothing more is sent, what is in flight is recorded, and the rest is called off.
+
+It is begun in one statement, which whoever claims sees; it is ended by whoever comes first, the command or a run, once
+nobody is at work on the batch and nothing is in doubt. What may have been charged is looked up and never sent again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from sqlalchemy import Row
+
+from orders_pipeline import batches, intake, interrupts, notifications, reports
+from orders_pipeline.database import Transaction
+from orders_pipeline.drain import drain, one_by_one
+from orders_pipeline.notifications import NotificationLedger
+from orders_pipeline.payments.settle import DoubtLedger, find_out
+from orders_pipeline.system import System
+from orders_pipeline.workers import BatchBusy, Worker, alone_on, end_lost_workers, working_on
+
+POLL_S = 0.2
+
+
+def require_unfinished(batch: Row[Any]) -> None:
+    """Raise BatchEnded for a batch that has ended, but for one that was cancelled."""
+    if batch.finished_at is not None and batch.status != "cancelled":
+        raise batches.BatchEnded(
+            f"{batches.BatchEnded.code}: the batch has ended ({batch.status}); "
+            f"what was paid can be given back: orders-pipeline refund {batch.batch_id}"
+        )
+
+
+def begin(transaction: Transaction, batch_id: str, *, cancelled_by: str, why: str) -> None:
+    """Let nothing of a batch be sent any more; raise UnknownBatch, or BatchEnded where it has ended.
+
+    A batch that is being cancelled, or was, stays as it is.
+    """
+    transaction.execute("begin_cancelling", batch_id=batch_id, cancelled_by=cancelled_by, cancelled_why=why)
+    require_unfinished(batches.get(transaction, batch_id))
+
+
+def finish(system: System, batch_id: str, waiting: Callable[[], None] = lambda: None) -> None:
+    """Bring a batch that is being cancelled to its end, and write its reports; does nothing when it is there.
+
+    Waits for those who are at work on it, calling `waiting` once, and for look-ups. Where only a person can find out about
+    a payment the batch stays `cancelling`.
+    """
+    with system.database.begin() as transaction:
+        if batches.get(transaction, batch_id).status != "cancelling":
+            return
+    with _nobody_else(system, batch_id, waiting) as worker:
+        _look_up(system, worker)
+        with system.database.begin() as transaction:
+            transaction.row("lock_batch", batch_id=batch_id)
+            if batches.get(transaction, batch_id).status != "cancelling" or transaction.scalar(
+                "is_in_doubt", batch_id=batch_id
+            ):
+                return
+            transaction.execute("cancel_payments", batch_id=batch_id)
+            transaction.execute("retire_cancelled", batch_id=batch_id)
+            transaction.execute("cancel_orders", batch_id=batch_id)
+            transaction.execute("cancel_notifications", batch_id=batch_id)
+        intake.give_up_loading(system, batch_id)
+    reports.finish_batch(system, batch_id)
+
+
+@contextlib.contextmanager
+def _nobody_else(system: System, batch_id: str, waiting: Callable[[], None]) -> Iterator[Worker]:
+    """Be the only one at work on a batch: those who are there leave soon, and those who are lost are given up."""
+    said = False
+
+    def wait() -> None:
+        nonlocal said
+        if not said:
+            said = True
+            waiting()
+        if interrupts.requested.is_set():
+            raise KeyboardInterrupt
+        time.sleep(POLL_S)
+
+    with contextlib.ExitStack() as stack:
+        while True:
+            with contextlib.suppress(BatchBusy):
+                stack.enter_context(alone_on(system.database, batch_id))
+                break
+            wait()
+        worker = stack.enter_context(working_on(system.database, batch_id, None))
+        while _others(system, worker):
+            wait()
+        yield worker
+
+
+def _others(system: System, worker: Worker) -> list[int]:
+    with system.database.begin() as transaction:
+        end_lost_workers(transaction, worker.batch_id, worker)
+        live = transaction.rows("live_workers", batch_id=worker.batch_id)
+    return [each.worker_id for each in live if each.worker_id != worker.worker_id]
+
+
+def _look_up(system: System, worker: Worker) -> None:
+    """Find out about payments that may have been charged, and who was told; nothing is sent."""
+    with system.database.begin() as transaction:
+        profile = system.clients.profile(batches.get(transaction, worker.batch_id).client_code)
+    ledger = DoubtLedger(
+        system.database,
+        system.cipher,
+        worker,
+        system.payments.capabilities,
+        notifications.make_ready,
+        concurrency=system.settings.payment_concurrency,
+    )
+    ledger.begin()
+    drain(
+        ledger,
+        one_by_one(lambda claim: find_out(system.payments, claim)),
+        concurrency=ledger.concurrency,
+        stop=threading.Event(),
+    )
+    notices = NotificationLedger(system.database, system.cipher, worker, profile)
+    notifications.find_out(notices, system.notifications, system.notification_limiter, interrupts.requested)
