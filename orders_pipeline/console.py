@@ -120,8 +120,8 @@ def show_summary(console: Console, summary: Mapping[str, Any]) -> None:
         console.print(f"  left alone     the {each['service']} service ({each['code']}), next try {each['next_try']}")
     for each in summary["refused"]:
         console.print(
-            f"  refused        {counted(each['count'], each['service'])} ({each['code']}) since {each['since']}, no other "
-            f"was taken; next try {each['next_try']}, or now with: orders-pipeline resume {summary['batch_id']}",
+            f"  refused        {counted(each['count'], each['service'])} ({each['code']}) since {each['since']}; no other "
+            f"is taken; next try {each['next_try']}, or now with: orders-pipeline resume {summary['batch_id']}",
             soft_wrap=True,
             highlight=False,
         )
