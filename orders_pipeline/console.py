@@ -121,7 +121,8 @@ def show_summary(console: Console, summary: Mapping[str, Any]) -> None:
     for each in summary["refused"]:
         console.print(
             f"  refused        {counted(each['count'], each['service'])} ({each['code']}) since {each['since']}; no other "
-            f"is taken; next try {each['next_try']}, or now with: orders-pipeline resume {summary['batch_id']}",
+            f"is taken; next try {each['next_try']}, or now with: orders-pipeline resume {summary['batch_id']}; "
+            f"give it up with: orders-pipeline cancel {summary['batch_id']}",
             soft_wrap=True,
             highlight=False,
         )
