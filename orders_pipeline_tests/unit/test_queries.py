@@ -13,7 +13,7 @@ from orders_pipeline import database
 from orders_pipeline.database import Transaction, parse_queries, queries
 
 PACKAGE = Path(orders_pipeline.__file__).parent
-METHODS = {"execute", "rows", "row", "scalar", "copy", "execute_with_columns"}
+METHODS = {"execute", "rows", "row", "scalar", "stream", "copy", "execute_with_columns"}
 
 
 def called_names() -> set[str]:
@@ -23,7 +23,7 @@ def called_names() -> set[str]:
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in METHODS:
                 owner = node.func.value
-                if isinstance(owner, ast.Name) and owner.id in {"transaction", "session"} and node.args:
+                if isinstance(owner, ast.Name) and owner.id in {"transaction", "session", "self"} and node.args:
                     name = node.args[0]
                     assert isinstance(name, ast.Constant), f"{path.name}:{node.lineno} calls a name that is not written out"
                     found.add(str(name.value))
