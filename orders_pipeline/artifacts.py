@@ -10,6 +10,7 @@ MANIFEST = "manifest.json"
 STAGED = "staged.parquet"
 ACCEPTED = "accepted.parquet"
 REJECTIONS = "rejections.parquet"
+ANSWERS = "answers.json"  # of a correcting file: which rows its own ones answer
 
 
 def artifact(batch_id: str, name: str) -> str:

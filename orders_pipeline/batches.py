@@ -17,6 +17,7 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import Row
 
 from orders_pipeline.database import ConstraintViolated, Transaction
+from orders_pipeline.errors import NotThere
 from orders_pipeline.rejections import FileRejected
 
 JAPAN = ZoneInfo("Asia/Tokyo")
@@ -37,7 +38,7 @@ PAUSES: Mapping[str, str] = {
 STAGES = ("stage", "validate", "load", "pay", "notify", "report")
 
 
-class UnknownBatch(Exception):
+class UnknownBatch(NotThere):
     """There is no batch with this id."""
 
     code = "E_UNKNOWN_BATCH"
@@ -85,10 +86,7 @@ def register_import(transaction: Transaction, client_code: str, source: Source, 
 
     With `again` the same bytes become another batch, as they do where nothing was loaded of them.
     """
-    earlier = transaction.row("batch_with_same_bytes", client_code=client_code, source_sha256=source.sha256)
-    if earlier is not None and earlier.counts and not again:
-        raise FileRejected("F_DUPLICATE_FILE", {"batch_id": earlier.batch_id})
-    again_no = 0 if earlier is None else earlier.again_no + 1
+    again_no = next_repeat(transaction, client_code, source.sha256, again=again)
     while True:
         batch_id = batch_id_for(client_code, f"{source.sha256}|{again_no}", today())
         if _insert(transaction, batch_id, client_code, source, again_no=again_no):
@@ -97,6 +95,14 @@ def register_import(transaction: Transaction, client_code: str, source: Source, 
         if theirs is not None and theirs.again_no >= again_no:  # somebody else registers the same bytes at this moment
             raise FileRejected("F_DUPLICATE_FILE", {"batch_id": theirs.batch_id})
         again_no += 1  # the id is that of a batch that was refused
+
+
+def next_repeat(transaction: Transaction, client_code: str, sha256: str | None, *, again: bool) -> int:
+    """Return how often the same bytes were received; raise FileRejected(F_DUPLICATE_FILE) where they were and may not be."""
+    earlier = transaction.row("batch_with_same_bytes", client_code=client_code, source_sha256=sha256)
+    if earlier is not None and earlier.counts and not again:
+        raise FileRejected("F_DUPLICATE_FILE", {"batch_id": earlier.batch_id})
+    return 0 if earlier is None else int(earlier.again_no) + 1
 
 
 def _insert(transaction: Transaction, batch_id: str, client_code: str, source: Source, *, again_no: int) -> bool:

@@ -22,6 +22,7 @@ from orders_pipeline.rejections import message
 
 REFRESH_S = 0.25
 REST = 20  # times as long as the counting took, it is left alone: a large batch is counted less often
+SHOWN_ERRORS = 20  # of a dry run
 STATUS_WORDS = {
     "received": "received, not started",
     "staged": "staged, not validated yet",
@@ -199,7 +200,13 @@ def _show_corrections(console: Console, summary: Mapping[str, Any]) -> None:
         console.print(
             f"  to correct     {counted(corrections['rows_open'], 'row')}, in rejected.csv of {where}", highlight=False
         )
-    elif corrections["batches"] > 1:
+    repeated = (summary["rows"]["rejected"] or 0) - corrections["rows_open"]
+    if corrections["batches"] == 1 and repeated > 0 and not (summary.get("status_code") or "").startswith("F_"):
+        need = "needs" if repeated == 1 else "need"
+        console.print(
+            f"                 {counted(repeated, 'rejected row')} {need} no correction: received before, or no order"
+        )
+    if not corrections["rows_open"] and corrections["batches"] > 1:
         console.print(f"  to correct     nothing: {corrections['batches']} files of this import complete each other")
 
 
@@ -259,10 +266,10 @@ def describe_code(code: str, detail: Mapping[str, str]) -> str:
     return code if sentence == code else f"{code}: {sentence}"
 
 
-def show_batches(console: Console, summaries: Sequence[Mapping[str, Any]]) -> None:
-    """Print recent batches as a table."""
+def show_batches(console: Console, summaries: Sequence[Mapping[str, Any]], *, try_demo: bool) -> None:
+    """Print recent batches as a table; where there is none, how to make one up, if that may be tried here."""
     if not summaries:
-        console.print("no batches yet; try `orders-pipeline demo`")
+        console.print("no batches yet" + ("; try `orders-pipeline demo`" if try_demo else ""))
         return
     table = Table(box=None, pad_edge=False)
     for heading in ("batch", "client", "file", "status"):
@@ -292,6 +299,14 @@ def show_preview(console: Console, found: Mapping[str, Any]) -> None:
     console.print(f"  yen            {found['amount_jpy']['accepted']:,}")
     console.print(f"  payments       {found['payments']['planned']:,}")
     console.print(f"  notifications  {told['planned']:,}, at least {told['seconds']:,.1f} seconds")
+    errors = found["errors"]
+    for each in errors[:SHOWN_ERRORS]:
+        where = [f"{name} {each[name]}" for name in ("row", "line") if each[name] is not None]
+        column = plain(each["header"] or each["column"] or "")
+        place = ", ".join([*where, column] if column else where) or "the file"
+        console.print(f"  {place}: {each['code']}: {each['message']}", markup=False, highlight=False)
+    if len(errors) > SHOWN_ERRORS:
+        console.print(f"  and {len(errors) - SHOWN_ERRORS:,} more: -o FILE and --json give all")
 
 
 def show_findings(console: Console, result: Mapping[str, Any]) -> None:

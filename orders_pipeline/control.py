@@ -75,9 +75,14 @@ def _only_one(name: str, find: Callable[[str], Found | None], names_beside: Call
     return found
 
 
+def position_of(profile: Profile, name: str) -> Position | None:
+    """Return the place that a client's file of this name has in its sequence, where it has one."""
+    return sequences.position_of(name, profile.sequence) if profile.sequence is not None else None
+
+
 def note(transaction: Transaction, batch_id: str, profile: Profile, name: str, manifest: Manifest | None) -> None:
     """Keep what the client says of a batch's file, which it called `name`."""
-    position = sequences.position_of(name, profile.sequence) if profile.sequence is not None else None
+    position = position_of(profile, name)
     transaction.execute(
         "set_control",
         batch_id=batch_id,
@@ -92,14 +97,11 @@ def manifest_of(batch: Row[Any]) -> Manifest | None:
     return None if batch.manifest is None else Manifest.model_validate(batch.manifest)
 
 
-def sequence_gap(transaction: Transaction, batch: Row[Any]) -> list[Rejection]:
-    """Return a warning when a file of the client's sequence seems to be missing before this one."""
-    if batch.sequence_number is None:
+def sequence_gap(transaction: Transaction, client_code: str, position: Position | None) -> list[Rejection]:
+    """Return a warning when a file of the client's sequence seems to be missing before the one at this position."""
+    if position is None:
         return []
-    position = Position(batch.sequence_series, batch.sequence_number)
-    latest = transaction.scalar(
-        "latest_before", client_code=batch.client_code, series=position.series, number=position.number
-    )
+    latest = transaction.scalar("latest_before", client_code=client_code, series=position.series, number=position.number)
     missing = sequences.missing_before(position, latest)
     detail = {"expected": str(missing), "found": str(position.number)}
     return [] if missing is None else [Rejection(None, None, None, "W_SEQUENCE_GAP", detail)]

@@ -14,6 +14,7 @@ from orders_pipeline.system import System
 
 CLIENT = "demo"
 BAD = 0.02
+SERIES = "DEMO"  # references that no sample has
 SANDBOX = {"latency_ms": 30, "faults": "decline=0.02,seed=7"}
 
 
@@ -29,5 +30,5 @@ def write_demo_file(system: System, rows: int) -> Path:
     folder = system.settings.home / "demo"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = folder / f"orders-{seed:03d}.csv"
-    write_sample(path, rows=rows, seed=seed, bad=BAD, encoding="cp932", japanese_headers=True)
+    write_sample(path, rows=rows, seed=seed, bad=BAD, encoding="cp932", japanese_headers=True, series=SERIES)
     return path

@@ -19,9 +19,10 @@ from typing import Any, Protocol
 
 from sqlalchemy import Row
 
-from orders_pipeline import batches, control, csv_file, errors, loading, personal, validation
+from orders_pipeline import batches, control, corrections, csv_file, errors, loading, personal, repeated_orders, validation
 from orders_pipeline.artifacts import (
     ACCEPTED,
+    ANSWERS,
     CONVERTED,
     MANIFEST,
     ORIGINAL,
@@ -65,17 +66,72 @@ def _stage(system: System, batch: Row[Any]) -> None:
             _archive(system, profile, batch, folder)
         with system.database.begin() as transaction:
             batch = batches.get(transaction, batch_id)  # with what archiving found out
-        manifest = control.manifest_of(batch)
         with system.storage.local(artifact(batch_id, ORIGINAL)) as source:
-            if manifest is not None:
-                manifest.check_bytes(batch.source_sha256)
-            staged = stage_file(system.limits, profile, source, batch.csv_source, folder)
-        if manifest is not None:
-            manifest.check_rows(staged.rows_total - staged.rows_blank)
-        text = CONVERTED if is_workbook(batch.csv_source) else ORIGINAL
-        for made in (CONVERTED, STAGED) if text == CONVERTED else (STAGED,):
+            staging = stage_checked(system, profile, batch, control.manifest_of(batch), source, folder)
+        for made in staging.made:
             system.storage.put(artifact(batch_id, made), folder / made)
-    corrects, group = _import_group(system, batch, staged.corrected_batches)
+    staged, position = staging.file, control.position_of(profile, batch.csv_source)
+    with system.database.begin() as transaction:
+        transaction.execute(
+            "set_staged",
+            batch_id=batch_id,
+            encoding=staged.encoding,
+            source_layout=json.dumps(staging.layout),
+            corrects=staging.corrects,
+            bulk_import_group=staging.import_group,
+            rows_total=staged.rows_total,
+            rows_blank=staged.rows_blank,
+        )
+        for warning in (*staged.warnings, *control.sequence_gap(transaction, batch.client_code, position)):
+            _insert_file_rejection(transaction, batch_id, warning)
+
+
+class ArrivedFile(Protocol):
+    """What staging needs to know of a file."""
+
+    @property
+    def batch_id(self) -> str:
+        """Return the id of its batch."""
+
+    @property
+    def client_code(self) -> str:
+        """Return the client it is of."""
+
+    @property
+    def csv_source(self) -> str:
+        """Return its name, as the client chose it."""
+
+    @property
+    def source_sha256(self) -> str:
+        """Return the SHA-256 of its bytes."""
+
+
+@dataclass(frozen=True)
+class Staging:
+    """A file that is staged: what was found out about it, where its text lies, the batch it corrects, its group."""
+
+    file: StagedFile
+    layout: Mapping[str, Any]
+    corrects: str | None
+    import_group: str
+
+    @property
+    def made(self) -> tuple[str, ...]:
+        """Return the names of the files that were made of it."""
+        return (CONVERTED, STAGED) if self.layout["text"] == CONVERTED else (STAGED,)
+
+
+def stage_checked(
+    system: System, profile: Profile, arrived: ArrivedFile, manifest: Manifest | None, source: Path, folder: Scratch
+) -> Staging:
+    """Stage a file that has arrived, held against its manifest and the batch that it names; raise FileRejected."""
+    if manifest is not None:
+        manifest.check_bytes(arrived.source_sha256)
+    staged = stage_file(system.limits, profile, source, arrived.csv_source, folder)
+    if manifest is not None:
+        manifest.check_rows(staged.rows_total - staged.rows_blank)
+    corrects, group = _import_group(system, arrived.batch_id, arrived.client_code, staged)
+    text = CONVERTED if is_workbook(arrived.csv_source) else ORIGINAL
     layout = {
         "text": text,
         "delimiter": "," if text == CONVERTED else profile.delimiter,
@@ -85,19 +141,7 @@ def _stage(system: System, batch: Row[Any]) -> None:
         "line_ending": staged.line_ending,
         "has_bom": staged.has_bom,
     }
-    with system.database.begin() as transaction:
-        transaction.execute(
-            "set_staged",
-            batch_id=batch_id,
-            encoding=staged.encoding,
-            source_layout=json.dumps(layout),
-            corrects=corrects,
-            bulk_import_group=group,
-            rows_total=staged.rows_total,
-            rows_blank=staged.rows_blank,
-        )
-        for warning in (*staged.warnings, *control.sequence_gap(transaction, batch)):
-            _insert_file_rejection(transaction, batch_id, warning)
+    return Staging(staged, layout, corrects, group)
 
 
 def limits_of(limits: Limits, profile: Profile) -> Limits:
@@ -168,15 +212,18 @@ def _read_landed(
     return landed, system.landing.fetch(landed, folder / ORIGINAL), manifest
 
 
-def _import_group(system: System, batch: Row[Any], corrected_batches: Sequence[str]) -> tuple[str | None, str]:
+def _import_group(system: System, batch_id: str, client_code: str, staged: StagedFile) -> tuple[str | None, str]:
     """Return the one batch that a file's `_batch` column names, if it does, and the group the file belongs to."""
-    if not corrected_batches:
-        return None, str(batch.batch_id)
+    if not staged.corrected_batches:
+        return None, batch_id
+    corrects = staged.corrected_batches[0]
     with system.database.begin() as transaction:
-        group = transaction.scalar("group_of_batch", batch_id=corrected_batches[0], client_code=batch.client_code)
-    if len(corrected_batches) > 1 or group is None:
-        raise FileRejected("F_BATCH_COLUMN")
-    return corrected_batches[0], str(group)
+        group = transaction.scalar("group_of_batch", batch_id=corrects, client_code=client_code)
+    if group is None:
+        raise FileRejected("F_BATCH_COLUMN", {**staged.corrected_from[0], "hint": "no_batch"})
+    if len(staged.corrected_batches) > 1:
+        raise FileRejected("F_BATCH_COLUMN", {**staged.corrected_from[1], "hint": "another_batch"})
+    return corrects, str(group)
 
 
 def validate_batch(system: System, batch_id: str) -> None:
@@ -192,15 +239,18 @@ def validate_batch(system: System, batch_id: str) -> None:
         ):
             accepted, rejections = folder / ACCEPTED, folder / REJECTIONS
             result = validate_file(system, profile, batch, staged, accepted, rejections)
+            loading.write_answers(folder / ANSWERS, result.answers)
             try:
                 control.check_validated(profile, control.manifest_of(batch), result)
             except FileRejected as refusal:
-                loading.load_rejections(system.database, batch, rejections, staged)
+                loading.load_rejections(system.database, batch, rejections, folder / ANSWERS)
                 _give_back(system, batch_id, refusal)
                 return
             sha256 = _sha256_of(accepted, rejections)
             system.storage.put(artifact(batch_id, ACCEPTED), accepted)
             system.storage.put(artifact(batch_id, REJECTIONS), rejections)
+            if batch.corrects is not None:
+                system.storage.put(artifact(batch_id, ANSWERS), folder / ANSWERS)
         with system.database.begin() as transaction:
             transaction.execute(
                 "set_validated",
@@ -236,6 +286,10 @@ class StagedBatch(Protocol):
     def encoding(self) -> str:
         """Return the encoding the file was read in."""
 
+    @property
+    def corrects(self) -> str | None:
+        """Return the batch whose rejected rows the file corrects."""
+
 
 def validate_file(
     system: System,
@@ -246,30 +300,49 @@ def validate_file(
     rejections: Path,
 ) -> Validated:
     """Judge staged rows and write what is accepted and what is given back."""
+    translate = {column: source.translate for column, source in profile.columns.items()}
+    context = RowContext(batches.today(), batch.encoding, profile.notify_channel, translate)
     return validation.validate(
         staged,
         accepted,
         rejections,
         record_type=ORDERS,
-        context=RowContext(
-            batches.today(),
-            batch.encoding,
-            profile.notify_channel,
-            {column: source.translate for column, source in profile.columns.items()},
-        ),
+        context=context,
         seal=personal.sealer(system.cipher, batch.batch_id),
-        existing=_existing(system, batch.batch_id, batch.client_code),
+        existing=_existing(system, batch),
+        differing=repeated_orders.differing(system, batch.batch_id, batch.client_code),
+        given_up=_given_up(system, batch),
+        corrections=None
+        if batch.corrects is None
+        else corrections.of_file(system, context, batch.client_code, batch.corrects, staged),
     )
 
 
-def _existing(system: System, batch_id: str, client_code: str) -> Callable[[Sequence[str]], Mapping[str, str]]:
+def _existing(system: System, batch: StagedBatch) -> Callable[[Sequence[str]], Mapping[str, str]]:
+    """Return a function that says which references other batches have, and which ones."""
+
     def existing(refs: Sequence[str]) -> Mapping[str, str]:
         with system.database.begin() as transaction:
-            refs_text = "\x1f".join(refs)  # an array of thousands is slow to hand over
-            rows = transaction.rows("existing_refs", refs=refs_text, client_code=client_code, batch_id=batch_id)
+            rows = transaction.rows("existing_refs", **_asked(batch, refs))
         return {row.ref: row.batch_id for row in rows}
 
     return existing
+
+
+def _given_up(system: System, batch: StagedBatch) -> Callable[[Sequence[str]], Mapping[str, str]]:
+    """Return a function that says which references were given up, and in which batches."""
+
+    def given_up(refs: Sequence[str]) -> Mapping[str, str]:
+        with system.database.begin() as transaction:
+            rows = transaction.rows("given_up_refs", **_asked(batch, refs))
+        return {row.ref: row.batch_id for row in rows}
+
+    return given_up
+
+
+def _asked(batch: StagedBatch, refs: Sequence[str]) -> dict[str, str]:
+    # an array of thousands is slow to hand over
+    return {"refs": "\x1f".join(refs), "client_code": batch.client_code, "batch_id": batch.batch_id}
 
 
 def load_batch(system: System, batch_id: str) -> None:
@@ -301,7 +374,7 @@ def _load_validated(system: System, batch: Row[Any]) -> None:
     with (
         system.storage.local(artifact(batch.batch_id, ACCEPTED)) as accepted,
         system.storage.local(artifact(batch.batch_id, REJECTIONS)) as rejections,
-        system.storage.local(artifact(batch.batch_id, STAGED)) as staged,
+        _answers(system, batch) as answers,
     ):
         with system.database.begin() as transaction:
             validated = transaction.scalar("validated_files", batch_id=batch.batch_id)
@@ -309,7 +382,7 @@ def _load_validated(system: System, batch: Row[Any]) -> None:
         # files of a process that lost the batch and wrote them nevertheless
         if not loaded.orders and _sha256_of(accepted, rejections) != validated:
             raise loading.NotAsValidated
-        loading.load(system.database, batch, accepted, rejections, staged, most_bad_rows)
+        loading.load(system.database, batch, accepted, rejections, answers, most_bad_rows)
 
 
 @dataclass(frozen=True)
@@ -327,10 +400,17 @@ def give_up_loading(system: System, batch_id: str) -> None:
     if batch.rows_rejected and system.storage.head(artifact(batch_id, REJECTIONS)) is not None:
         with (
             system.storage.local(artifact(batch_id, REJECTIONS)) as rejections,
-            system.storage.local(artifact(batch_id, STAGED)) as staged,
+            _answers(system, batch) as answers,
         ):
-            loading.load_rejections(system.database, batch, rejections, staged)
+            loading.load_rejections(system.database, batch, rejections, answers)
     system.storage.delete(artifact(batch_id, ACCEPTED))
+
+
+def _answers(system: System, batch: Row[Any]) -> contextlib.AbstractContextManager[Path | None]:
+    """Return what validation found the rows of a correcting file to answer."""
+    if batch.corrects is None:
+        return contextlib.nullcontext()
+    return system.storage.local(artifact(batch.batch_id, ANSWERS))
 
 
 @contextlib.contextmanager
@@ -355,12 +435,16 @@ def _step(system: System, batch_id: str, stage: str, *, only_when: str) -> Itera
             transaction.execute("add_stage_seconds", batch_id=batch_id, stage=stage, seconds=time.monotonic() - started)
 
 
-def _give_back(system: System, batch_id: str, refusal: FileRejected) -> None:
+def refusal_of_file(refusal: FileRejected) -> Rejection:
+    """Return a file's refusal as it is listed among its errors."""
     line = refusal.detail.get("line", "")
-    rejection = Rejection(None, int(line) if line.isdigit() else None, None, refusal.code, refusal.detail)
+    return Rejection(None, int(line) if line.isdigit() else None, None, refusal.code, refusal.detail)
+
+
+def _give_back(system: System, batch_id: str, refusal: FileRejected) -> None:
     with system.database.begin() as transaction:
         transaction.execute("set_refused", batch_id=batch_id)
-        _insert_file_rejection(transaction, batch_id, rejection)
+        _insert_file_rejection(transaction, batch_id, refusal_of_file(refusal))
         batches.set_status(transaction, batch_id, "rejected", refusal.code, refusal.detail)
 
 
@@ -375,6 +459,24 @@ def _insert_file_rejection(transaction: Transaction, batch_id: str, rejection: R
     )
 
 
+@dataclass(frozen=True)
+class Arrival:
+    """A local file as it was copied, with its client's profile and what the client says of it; `size` is in bytes."""
+
+    profile: Profile
+    manifest: Manifest | None
+    sha256: str
+    size: int
+
+
+def arrive(system: System, path: Path, client_code: str, copy: Path) -> Arrival:
+    """Copy a client's local file; raise FileRejected where nothing can be made of it."""
+    profile = system.clients.profile(client_code)
+    manifest = control.manifest_beside(path)
+    sha256, size = copy_unchanging(path, copy, limits_of(system.limits, profile).max_bytes)
+    return Arrival(profile, manifest, sha256, size)
+
+
 def import_file(
     system: System, path: Path, client_code: str, *, again: bool, note: Callable[[str], None] = lambda _: None
 ) -> str:
@@ -382,17 +484,14 @@ def import_file(
 
     `note` is told the id just before it is known to others.
     """
-    profile = system.clients.profile(client_code)
-    manifest = control.manifest_beside(path)
     with scratch_files() as folder:
-        copy = folder / ORIGINAL
-        sha256, size = copy_unchanging(path, copy, limits_of(system.limits, profile).max_bytes)
+        arrival = arrive(system, path, client_code, folder / ORIGINAL)
         with system.database.begin() as transaction:
-            source = batches.Source(composed(path.name), sha256=sha256, size=size)
-            again = again or profile.same_bytes == "take"
+            source = batches.Source(composed(path.name), sha256=arrival.sha256, size=arrival.size)
+            again = again or arrival.profile.same_bytes == "take"
             batch_id = batches.register_import(transaction, client_code, source, again=again)
-            control.note(transaction, batch_id, profile, path.name, manifest)
-            system.storage.put(artifact(batch_id, ORIGINAL), copy)
+            control.note(transaction, batch_id, arrival.profile, path.name, arrival.manifest)
+            system.storage.put(artifact(batch_id, ORIGINAL), folder / ORIGINAL)
             note(batch_id)
     return batch_id
 

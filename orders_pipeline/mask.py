@@ -7,6 +7,7 @@ it is worth in `records/`.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import secrets
 from collections.abc import Mapping, Sequence
@@ -88,7 +89,8 @@ def mask_file(source: Path, target: Path, *, profile: Profile, today: date | Non
         target.write_bytes(data[: span.start] + written + data[span.end :])
         if _reads_as(span, target, profile):
             return Masked(span.encoding, *masked)
-    target.unlink()
+    with contextlib.suppress(OSError):  # a file in memory has no name to remove
+        target.unlink()
     raise MaskFailed("no made-up text reads like the original's encoding")
 
 

@@ -21,6 +21,7 @@ from sqlalchemy import Row
 
 from orders_pipeline import batches, closings, notifications
 from orders_pipeline.database import Database, Transaction
+from orders_pipeline.errors import NotThere
 from orders_pipeline.payments.gateway import ListedPayment, ListFailed, PaymentGateway, PaymentPage
 from orders_pipeline.rejections import FileRejected
 from orders_pipeline.system import System
@@ -52,7 +53,7 @@ class NoList(Exception):
     code = "E_NO_PAYMENT_LIST"
 
 
-class UnknownFinding(Exception):
+class UnknownFinding(NotThere):
     """There is no such finding to accept."""
 
     code = "E_UNKNOWN_FINDING"

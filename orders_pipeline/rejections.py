@@ -100,6 +100,10 @@ HINTS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "tab": ("the file seems to use tabs", "タブ区切りのようです"),
         "full_width_comma": ("the file seems to use full-width commas", "全角カンマ区切りのようです"),
         "comma": ("the file seems to use commas", "カンマ区切りのようです"),
+        "another_batch": ("names another one than the rows before", "がそれより前の行と異なります"),
+        "no_batch": ("names none of this client's", "の値はこの取引先のバッチではありません"),
+        "no_such_row": ("no row with this number was rejected there", "その番号の行はエラーになっていません"),
+        "named_twice": ("several rows of this file name the same one", "同じ行を訂正する行が複数あります"),
         "excel_serial": (
             "it looks like a spreadsheet's serial number; format the cells as dates",
             "表計算ソフトのシリアル値のようです。セルの書式を日付にしてください",
@@ -203,8 +207,8 @@ _FILE_CODES = (
     ),
     Code(
         "F_BATCH_COLUMN",
-        "The column _batch must name one known batch and the same one in every row[: {batches}].",
-        "_batch列には、受付済みのバッチを1つだけ、全行に同じ値で指定してください[: {batches}]。",
+        "The column _batch must name one known batch and the same one in every row[: row {row}][, line {line}][ {hint}].",
+        "_batch列には、受付済みのバッチを1つだけ、全行に同じ値で指定してください[: {row}件目][、{line}行目][{hint}]。",
     ),
 )
 
@@ -226,6 +230,11 @@ _ROW_CODES = (
         "使用できない文字(制御文字、不可視文字、外字など)が含まれています[: {column}]。",
     ),
     Code(
+        "R_EXAMPLE_ROW",
+        "This is the template's example row and no order; remove it.",
+        "テンプレートの記入例の行です。注文ではないため、削除してください。",
+    ),
+    Code(
         "R_REF_FORMAT",
         "The order reference must be 1 to 64 of the characters A-Z a-z 0-9 - _ . /.",
         "注文番号は半角英数字と「-」「_」「.」「/」の64文字以内で入力してください。",
@@ -244,6 +253,36 @@ _ROW_CODES = (
         "R_REF_EXISTS",
         "An order with this reference was received before[ in batch {batch_id}].",
         "この注文番号は受付済みです[(バッチ: {batch_id})]。",
+    ),
+    Code(
+        "R_REF_EXISTS_DIFFERS",
+        "An order with this reference was received before[ in batch {batch_id}], and not the same[: {columns}].",
+        "この注文番号は受付済みですが、内容が異なります[(バッチ: {batch_id})][: {columns}]。",
+    ),
+    Code(
+        "R_REF_SPENT",
+        "This order was received before under another reference, as a correction[ in batch {batch_id}].",
+        "この注文は、訂正後の別の注文番号で受付済みです[(バッチ: {batch_id})]。",
+    ),
+    Code(
+        "R_REF_CHANGED",
+        "A corrected row keeps the order reference of the row it corrects; a spreadsheet may have changed it.",
+        "訂正する行の注文番号は変更できません。表計算ソフトで変わっていないかご確認ください。",
+    ),
+    Code(
+        "R_CORRECTED_ROW",
+        "The cells _batch and _row must be those of rejected.csv, or both empty for a new order[: {hint}].",
+        "_batch列と_row列はrejected.csvの値のままにしてください。新しい注文の場合は両方とも空にしてください[: {hint}]。",
+    ),
+    Code(
+        "R_CORRECTED_BEFORE",
+        "The row that this one corrects was received before[ in batch {batch_id}].",
+        "訂正対象の行は既に受付済みです[(バッチ: {batch_id})]。",
+    ),
+    Code(
+        "R_ENCODING_DAMAGE",
+        "The text was broken by a program that opened the file in the wrong encoding; correct the file as it was sent.",
+        "文字コードの誤りにより文字化けしています。お送りした元のファイルを訂正してください。",
     ),
     Code(
         "R_CUSTOMER_CODE",

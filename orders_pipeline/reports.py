@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -41,6 +41,41 @@ _BATCH_CELL = re.compile(r'\s*"?(?:[0-9]{8}-[0-9a-f]{12})?"?\s*')
 FORMULA_STARTS = tuple("=+-@|%\t\r\n＝＋－＠")
 
 
+class RejectionRow(Protocol):
+    """A rejection, as the database has it."""
+
+    @property
+    def import_row_number(self) -> int | None:
+        """Return the row, or None for the whole file."""
+
+    @property
+    def line(self) -> int | None:
+        """Return the first physical line."""
+
+    @property
+    def column_name(self) -> str | None:
+        """Return the column it is about."""
+
+    @property
+    def code(self) -> str:
+        """Return its code."""
+
+    @property
+    def detail(self) -> Mapping[str, str]:
+        """Return the safe parameters of its message."""
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A rejection that no database has."""
+
+    import_row_number: int | None
+    line: int | None
+    column_name: str | None
+    code: str
+    detail: Mapping[str, str]
+
+
 @dataclass(frozen=True)
 class RejectedRow:
     """A row that is given back: where its record lies, its cells as sent, and all its rejections."""
@@ -48,7 +83,7 @@ class RejectedRow:
     span: tuple[int, int]  # offset and length in bytes
     line: int
     cells: Mapping[str, str | None]
-    rejections: Sequence[Row[Any]]
+    rejections: Sequence[RejectionRow]
 
 
 def finish_batch(system: System, batch_id: str) -> dict[str, Any]:
@@ -247,14 +282,29 @@ def _write_reports(system: System, batch: Row[Any], folder: Scratch, *, rejects_
     return {REPORTS["errors"]: errors, REPORTS["rejected"]: rejected}
 
 
-def _rejected_rows(staged: Path, rejections: Iterator[Row[Any]]) -> Iterator[RejectedRow]:
+def write_errors(
+    target: Path, rejections: Sequence[RejectionRow], staged: Path | None, headers: Mapping[str, Sequence[str]]
+) -> None:
+    """Write the errors.csv of a file that is no batch; `staged` has its rows where they could be read."""
+    of_file = [each for each in rejections if each.import_row_number is None]
+    of_rows = (each for each in rejections if each.import_row_number is not None)
+    with target.open("w", encoding="utf-8-sig", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(ERROR_COLUMNS)
+        writer.writerows(_error(each, each.line, None, {}) for each in of_file)
+        if staged is not None:
+            for row in _rejected_rows(staged, of_rows):
+                writer.writerows(_error(each, row.line, row.cells, headers) for each in row.rejections)
+
+
+def _rejected_rows(staged: Path, rejections: Iterator[RejectionRow]) -> Iterator[RejectedRow]:
     """Find the rejected rows in the staged file; both are in the order of the rows, and little of either is in memory."""
-    by_row = groupby(rejections, key=lambda each: each.import_row_number)
+    by_row = groupby(rejections, key=lambda each: each.import_row_number or 0)
     ahead = next(by_row, None)
     with pq.ParquetFile(staged) as file:
         for chunk in file.iter_batches(STAGED_ROWS):
             last = chunk.column("import_row_number")[-1].as_py() if chunk.num_rows else 0
-            wanted: dict[int, list[Row[Any]]] = {}
+            wanted: dict[int, list[RejectionRow]] = {}
             while ahead is not None and ahead[0] <= last:
                 wanted[ahead[0]] = list(ahead[1])
                 ahead = next(by_row, None)
@@ -286,7 +336,7 @@ class _GiveBack:
             header = self._without_last(header, len(OUR_COLUMNS))
         else:  # our columns stand below their names
             header = header + self._encode(delimiter * surplus) if surplus >= 0 else self._without_last(header, -surplus)
-        if layout["has_bom"]:
+        if self._codec.startswith("utf"):  # without it, a spreadsheet takes it for another encoding
             target.write("\ufeff".encode(self._codec))
         target.write(self._with_ours(header, OUR_COLUMNS))
 
@@ -322,7 +372,7 @@ class _GiveBack:
 
 
 def _error(
-    rejection: Row[Any],
+    rejection: RejectionRow,
     line: int | None,
     cells: Mapping[str, str | None] | None,
     headers: Mapping[str, Sequence[str]],
@@ -332,7 +382,7 @@ def _error(
         rejection.import_row_number or "",
         line or "",
         rejection.column_name or "",
-        _safe(" + ".join(headers.get(rejection.column_name, ()))),
+        _safe(" + ".join(headers.get(rejection.column_name or "", ()))),
         rejection.code,
         message(rejection.code, "ja", detail),
         message(rejection.code, "en", detail),

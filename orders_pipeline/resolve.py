@@ -16,6 +16,7 @@ from sqlalchemy import Row
 
 from orders_pipeline import notifications
 from orders_pipeline.database import Database, Transaction
+from orders_pipeline.errors import NotThere
 from orders_pipeline.refunds.ledger import follow_refunds
 from orders_pipeline.workers import end_lost_workers
 
@@ -24,6 +25,10 @@ class NotResolvable(Exception):
     """This is nothing that a person can decide about; the text says why."""
 
     code = "E_NOT_RESOLVABLE"
+
+
+class NothingToResolve(NotResolvable, NotThere):
+    """There is no such payment or refund."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +79,7 @@ def _undecided(database: Database, what: Literal["payment", "refund"], given: st
     try:
         known = str(uuid.UUID(given))
     except ValueError:
-        raise NotResolvable(f"E_NOT_RESOLVABLE: this is not the id of a {what}") from None
+        raise NothingToResolve(f"E_NOT_RESOLVABLE: this is not the id of a {what}") from None
     with database.begin() as transaction:
         if what == "payment":
             row = transaction.row("payment_to_resolve", payment_id=known)
@@ -82,7 +87,7 @@ def _undecided(database: Database, what: Literal["payment", "refund"], given: st
             transaction.rows("lock_payments_of_refunds", refund_ids=[known])  # first, as who records refunds does
             row = transaction.row("refund_to_resolve", refund_id=known)
         if row is None:
-            raise NotResolvable(f"E_NOT_RESOLVABLE: there is no such {what}")
+            raise NothingToResolve(f"E_NOT_RESOLVABLE: there is no such {what}")
         end_lost_workers(transaction, row.batch_id)
         if row.status != "unknown":
             raise NotResolvable(

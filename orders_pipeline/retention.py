@@ -24,7 +24,7 @@ from orders_pipeline.audit.records import RECORDS_AT_ONCE, Block
 from orders_pipeline.audit.sealing import AUDIT
 from orders_pipeline.audit.verifying import AuditBroken, Broken, check_records, read_block
 from orders_pipeline.database import Database
-from orders_pipeline.errors import DETAILS
+from orders_pipeline.errors import DETAILS, NotThere
 from orders_pipeline.parquet_file import new_parquet
 from orders_pipeline.scratch import scratch_files
 from orders_pipeline.storage import ObjectDenied, Storage
@@ -146,8 +146,8 @@ def purge_error_details(database: Database, storage: Storage) -> int:
     return len(old)
 
 
-class HoldRefused(Exception):
-    """The hold is not there or not possible; the text says why."""
+class HoldRefused(NotThere):
+    """There is no such hold to release."""
 
     code = "E_LEGAL_HOLD"
 
@@ -176,6 +176,13 @@ def place_hold(database: Database, hold: Hold, who: str, why: str) -> int:
                 why=why,
             )
         )
+
+
+def covered(database: Database, hold_id: int) -> dict[str, int]:
+    """Return how many sealed blocks, with how many records, and how many records not sealed yet a hold is about."""
+    with database.begin() as transaction:
+        found = transaction.rows("hold_covers", hold_id=hold_id)[0]
+    return {"blocks": found.blocks, "records": int(found.records), "unsealed": found.unsealed}
 
 
 def release_hold(database: Database, hold_id: int, who: str, why: str) -> None:

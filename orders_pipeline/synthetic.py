@@ -27,7 +27,7 @@ from zoneinfo import ZoneInfo
 from faker import Faker
 
 from orders_pipeline.damage import CONFLICT, EXCEL, EXISTS, REPEAT, SHAPE, SPOILERS, Row, item
-from orders_pipeline.records.orders import ORDERS
+from orders_pipeline.records.orders import EXAMPLE, ORDERS
 
 CODES = (*SPOILERS, EXISTS)  # what `reject` may name
 
@@ -74,13 +74,14 @@ def write_sample(
     encoding: str = "utf-8",
     today: date | None = None,
     japanese_headers: bool = False,
+    series: str = "S",
 ) -> SampleSummary:
     """Write an order file of `rows` rows, the share `bad` of them wrong in known ways, and say what it holds.
 
-    `reject` adds shares by code, and `excel` the share that Excel spoilt; together more than 1 is a RatesError. Rows of
-    R_REF_EXISTS have references of the file of the seed before, which must have been taken. The same arguments give the
-    same bytes. Rows are spread over about a sixth as many customers; `encoding` is any of Python's that holds Japanese;
-    order dates lie in the ten months up to `today`, by default the day in Japan.
+    `reject` adds shares by code, and `excel` the share that Excel spoilt; together more than 1 is a RatesError. References
+    begin with `series`; rows of R_REF_EXISTS have those of the file of the seed before, which must have been taken. The same
+    arguments give the same bytes. Rows are spread over about a sixth as many customers; `encoding` is any of Python's that
+    holds Japanese; order dates lie in the ten months up to `today`, by default the day in Japan.
     """
     chance = random.Random(seed)  # noqa: S311 - repeatable, not secret
     damage = _damage(rows, bad, reject, excel)
@@ -88,7 +89,8 @@ def write_sample(
     with target.open("w", encoding=encoding, newline="") as file:
         writer = csv.writer(file, lineterminator="\r\n")
         writer.writerow(_header(japanese_headers))
-        for kind, code, amount, cells in _sample_rows(chance, _plan(chance, rows, damage), rows, seed, today or _today()):
+        plan = _plan(chance, rows, damage)
+        for kind, code, amount, cells in _sample_rows(chance, plan, rows, (series, seed), today or _today()):
             writer.writerow(cells)
             if kind in EXCEL:
                 summary.excel[kind] += 1
@@ -101,23 +103,8 @@ def write_sample(
 
 def write_template(target: Path, *, today: date | None = None) -> None:
     """Write a file for people to fill in: the header and one example row, in UTF-8 with the BOM spreadsheets want."""
-    example = dict.fromkeys(ORDERS.column_names, "") | {
-        "client_order_ref": "ORDER-0001",
-        "order_date": (today or _today()).isoformat(),
-        "customer_code": "C0001",
-        "customer_name": "株式会社見本",
-        "customer_name_kana": "カブシキガイシャミホン",
-        "email": "orders@example.com",
-        "postal_code": "100-0001",
-        "ship_to_address": "東京都千代田区千代田1-1",
-        "item_code": "SKU-1001",
-        "quantity": "2",
-        "unit_price": "1500",
-        "amount": "3000",
-        "currency": "JPY",
-        "payment_method": "invoice",
-        "notify_channel": "email",
-    }
+    example = dict.fromkeys(ORDERS.column_names, "") | dict(EXAMPLE)
+    example |= {"order_date": (today or _today()).isoformat(), "notify_channel": "email"}
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\r\n").writerows([_header(japanese=False), list(example.values())])
     target.write_bytes(text.getvalue().encode("utf-8-sig"))
@@ -177,15 +164,16 @@ def _plan(chance: random.Random, rows: int, damage: Counter[str]) -> Iterator[st
 
 
 def _sample_rows(
-    chance: random.Random, plan: Iterator[str], rows: int, seed: int, today: date
+    chance: random.Random, plan: Iterator[str], rows: int, named: tuple[str, int], today: date
 ) -> Iterator[tuple[str, str, int, list[str]]]:
     """Yield for each row what was done to it, the code it gets, the yen it had before, and its cells."""
+    series, seed = named
     customers = max(1, rows // 6)
     days = [(today - timedelta(days=days)).isoformat() for days in range(_DAYS)]
     last_good: Row = {}
     shared_reference = ""
     for number, kind in enumerate(plan, start=1):
-        row = _order(chance, _customer(seed, 1 + int(chance.random() * customers)), f"S{seed}-{number:08d}", days)
+        row = _order(chance, _customer(seed, 1 + int(chance.random() * customers)), f"{series}{seed}-{number:08d}", days)
         amount = int(row["amount"])
         code = kind
         if kind in EXCEL:
@@ -198,7 +186,7 @@ def _sample_rows(
                 ("", shared_reference) if shared_reference else (row["client_order_ref"], row["client_order_ref"])
             )
         elif kind == EXISTS:
-            row["client_order_ref"] = f"S{seed - 1}-{number:08d}"
+            row["client_order_ref"] = f"{series}{seed - 1}-{number:08d}"
         elif kind:
             row = SPOILERS[kind](row, today)
         if not code:

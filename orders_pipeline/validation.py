@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -19,14 +19,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from orders_pipeline.duplicates import Duplicates, find_duplicates
-from orders_pipeline.parquet_file import map_chunks, new_parquet
+from orders_pipeline.parquet_file import map_chunks, new_parquet, read_chunks
+from orders_pipeline.records.corrected import ROW_COLUMN, Answer, Corrections, named_differently
 from orders_pipeline.records.judgement import Finding, Findings, Judge, Rows, as_json
 from orders_pipeline.records.record_type import RecordType
 from orders_pipeline.records.rules import RowContext
+from orders_pipeline.records.verdicts import Mask
 from orders_pipeline.rejections import REJECTIONS_SCHEMA
 
 Seal: TypeAlias = Callable[[pd.DataFrame], list[bytes]]
 Existing: TypeAlias = Callable[[Sequence[str]], Mapping[str, str]]
+Differing: TypeAlias = Callable[[Rows, Sequence[str]], Sequence[Sequence[str]]]
 
 CHUNK_ROWS = 15_000  # a few chunks are in memory at once; more rows gain nothing, fewer cost more than their memory
 
@@ -38,7 +41,8 @@ _COMPACT: Mapping[str, Any] = {"compression": "none", "use_dictionary": False, "
 class Validated:
     """What a file came to: rows, yen of accepted rows, rows by code, cells changed by normalising by column.
 
-    `amount_sent` are the yen of all rows whose amount can be read, `amounts_unreadable` the number of the others.
+    `answers` is what rows of a correction answer; `amount_sent` are the yen of all rows whose amount can be read,
+    `amounts_unreadable` the number of the others.
     """
 
     rows_accepted: int = 0
@@ -48,6 +52,7 @@ class Validated:
     amounts_unreadable: int = 0
     rejections: Counter[str] = field(default_factory=Counter)
     normalised: Counter[str] = field(default_factory=Counter)
+    answers: list[Answer] = field(default_factory=list)
 
     def __add__(self, other: Validated) -> Validated:
         return Validated(*(getattr(self, each.name) + getattr(other, each.name) for each in fields(self)))
@@ -62,25 +67,40 @@ def validate(
     context: RowContext,
     seal: Seal,
     existing: Existing,
+    differing: Differing = lambda rows, _: [()] * len(rows.number),
+    given_up: Existing = lambda _: {},
+    corrections: Corrections | None = None,
     chunk_rows: int = CHUNK_ROWS,
 ) -> Validated:
     """Judge every staged row and write accepted rows and rejections as Parquet, each by ascending row number.
 
-    `existing` gets case-folded references and returns the batch of each that was received before. `seal` gets the
-    personal columns of accepted rows, indexed by row number, and returns a sealed byte string for each. Both are called
-    from several threads.
+    `existing` gets case-folded references and returns the batch of each that was received before, `differing` such rows
+    with their references and returns the columns of each that are not as received, and `given_up` the batch of each that
+    was received under another reference. `seal` gets the personal columns of accepted rows, indexed by row number, and
+    returns a sealed byte string for each. All are called from several threads. `corrections` is for a correcting file.
     """
     judge = Judge(record_type, context)
     duplicates = find_duplicates(staged, judge, chunk_rows)
+    if corrections is not None:
+        corrections = replace(corrections, ambiguous=_ambiguous(staged, duplicates, chunk_rows))
 
     def validated(_number: int, chunk: pa.RecordBatch) -> tuple[pa.Table, pa.Table, Validated]:
         shaped = chunk.filter(chunk.column("shape_ok"))
         raw = {name: shaped.column(name) for name in record_type.column_names}
         rows, findings, changed = judge.judge(shaped.column("import_row_number"), raw)
         _add_duplicates(rows, findings, duplicates, record_type)
-        _add_existing(rows, findings, existing, record_type)
+        _add_existing(rows, findings, existing, differing, record_type)
+        answers: dict[int, Answer] = {}
+        misshapen: list[Answer] = []
+        if corrections is not None:
+            answers = corrections.check(record_type, rows, raw, shaped.column("corrects_row").to_pylist(), findings)
+            others = chunk.filter(pc.invert(chunk.column("shape_ok")))
+            numbers, named = (others.column(name).to_pylist() for name in ("import_row_number", "corrects_row"))
+            misshapen = corrections.answered_by_misshapen(numbers, named)
+        _add_given_up(rows, findings, given_up, [at for at, each in answers.items() if each.keeps_reference], record_type)
         good = rows.where(findings.clean)
         counted = _counted(chunk.num_rows, rows, good, findings, changed, record_type.amount)
+        counted.answers.extend([*answers.values(), *misshapen])
         return _accepted_table(good, record_type, seal), _rejections_table(chunk, findings, record_type), counted
 
     total = Validated()
@@ -111,16 +131,52 @@ def _add_duplicates(rows: Rows, findings: Findings, duplicates: Duplicates, reco
             findings.add_each(record_type.identity, code, positions[chosen], details)
 
 
-def _add_existing(rows: Rows, findings: Findings, existing: Existing, record_type: RecordType) -> None:
-    good = ~findings.bad_in(record_type.identity)
-    references = record_type.folded(rows.text[record_type.identity]).filter(pa.array(good)).to_pylist()
-    known = existing(references) if references else {}
-    if not known:
+def _add_existing(rows: Rows, findings: Findings, existing: Existing, differing: Differing, record_type: RecordType) -> None:
+    taken = _found_among(rows, findings.bad_in(record_type.identity), existing, record_type)
+    if not taken:
         return
-    taken = [(at, known[name]) for at, name in zip(np.flatnonzero(good), references, strict=True) if name in known]
-    details = [as_json({"batch_id": batch_id}) for _, batch_id in taken]
-    if taken:
-        findings.add_each(record_type.identity, "R_REF_EXISTS", np.array([at for at, _ in taken]), details)
+    positions = np.array(list(taken))
+    chosen = np.zeros(findings.size, np.bool_)
+    chosen[positions] = True
+    references = record_type.folded(rows.text[record_type.identity]).filter(pa.array(chosen)).to_pylist()
+    columns = differing(rows.where(chosen), references)
+    for code, alike in (("R_REF_EXISTS", True), ("R_REF_EXISTS_DIFFERS", False)):
+        these = [(at, each) for at, each in zip(taken, columns, strict=True) if (not each) == alike]
+        if these:
+            details = [
+                as_json({"batch_id": taken[at]} | ({} if alike else {"columns": ", ".join(each)})) for at, each in these
+            ]
+            findings.add_each(record_type.identity, code, np.array([at for at, _ in these]), details)
+
+
+def _add_given_up(rows: Rows, findings: Findings, given_up: Existing, kept: Sequence[int], record_type: RecordType) -> None:
+    """Note references that a row gave up which was received under another one, but for rows that keep their own."""
+    passed = findings.bad_in(record_type.identity)
+    passed[kept] = True
+    if taken := _found_among(rows, passed, given_up, record_type):
+        details = [as_json({"batch_id": batch_id}) for batch_id in taken.values()]
+        findings.add_each(record_type.identity, "R_REF_SPENT", np.array(list(taken)), details)
+
+
+def _found_among(rows: Rows, passed: Mask, known_of: Existing, record_type: RecordType) -> dict[int, str]:
+    """Return the positions of the references, but for those passed over, that are known, each with its batch."""
+    references = record_type.folded(rows.text[record_type.identity]).filter(pa.array(~passed)).to_pylist()
+    known = known_of(references) if references else {}
+    if not known:
+        return {}
+    return {at: known[name] for at, name in zip(np.flatnonzero(~passed).tolist(), references, strict=True) if name in known}
+
+
+def _ambiguous(staged: Path, duplicates: Duplicates, chunk_rows: int) -> frozenset[int]:
+    """Return the rows that several rows of a correcting file name, but for repeats of one row."""
+    pairs: list[tuple[int, int]] = []
+    for chunk in read_chunks(staged, chunk_rows, ["import_row_number", "corrects_row"]):
+        named = chunk.filter(pc.is_valid(chunk.column("corrects_row")))
+        pairs += zip(*(named.column(name).to_pylist() for name in ("import_row_number", "corrects_row")), strict=True)
+    repeats = ~duplicates.conflict
+    return named_differently(
+        pairs, dict(zip(duplicates.row[repeats].tolist(), duplicates.first[repeats].tolist(), strict=True))
+    )
 
 
 def _accepted_table(rows: Rows, record_type: RecordType, seal: Seal) -> pa.Table:
@@ -141,7 +197,7 @@ def _rejections_table(chunk: pa.RecordBatch, findings: Findings, record_type: Re
     shaped, misshapen = np.flatnonzero(shape_ok), np.flatnonzero(~shape_ok)
     found = [Finding("", "R_COLUMNS", misshapen, ["{}"] * len(misshapen))]
     found += [Finding(one.column, one.code, shaped[one.positions], one.details) for one in findings.found]
-    names = ("", *record_type.column_names)
+    names = ("", *record_type.column_names, ROW_COLUMN)
     counts = [len(one.positions) for one in found]
     position = np.concatenate([one.positions for one in found])
     column = np.repeat([names.index(one.column) for one in found], counts)

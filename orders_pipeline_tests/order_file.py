@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,7 +63,9 @@ class OrderFile:
         """Return the bytes of the rejected.csv that must come of it."""
         lines = [f"{self.header},{OURS}"]
         lines += [f"{written},{batch_id},{row},{line},{codes}" for row, line, written, codes in self.rejected]
-        return self._encode("".join(line + self.line_ending for line in lines))
+        text = self._encode("".join(line + self.line_ending for line in lines))
+        mark = codecs.BOM_UTF8 if self.codec == "utf-8" else b""  # for spreadsheets
+        return mark + text
 
     def _encode(self, text: str) -> bytes:
         codec = BOM.get(self.codec, self.codec)

@@ -1,7 +1,7 @@
 """What all commands share: the group, answers in words or JSON, errors as codes and exit statuses, the opened system.
 
-Exit status: 0 completed, 1 stopped (can be resumed) or not possible now, 2 usage or settings, 3 completed with errors,
-4 file given back.
+Exit status: 0 completed, 1 stopped (can be resumed) or not possible now, 2 usage, settings or something that is not there,
+3 completed with errors, 4 file given back.
 """
 
 from __future__ import annotations
@@ -37,6 +37,20 @@ complaints = Console(stderr=True, highlight=False, soft_wrap=True)
 def main() -> None:
     """Takes clients' order files to a platform that knows one order at a time."""
     logging.basicConfig(level=logging.ERROR)
+
+
+class ClientCode(click.ParamType[str]):
+    """A client's code, as the clients file and folders of the landing have it."""
+
+    name = "code"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the code; what can be none is a usage error."""
+        from orders_pipeline.clients import CLIENT_CODE
+
+        if not CLIENT_CODE.fullmatch(value):
+            self.fail("a client code is 1 to 32 of the characters A-Z a-z 0-9 _ -", param, ctx)
+        return value
 
 
 def answers(command: Callable[P, None]) -> Callable[P, None]:
@@ -93,7 +107,7 @@ def _complain(error: Exception, *, as_json: bool) -> None:
         click.echo(json.dumps({"error": {"code": code, "message": sentence, "detail": detail}}, ensure_ascii=False))
     else:
         complaints.print(f"[red]{code}[/red]: {sentence}")
-    is_usage = isinstance(error, SettingsError | ClientsError | EncryptionKeysError | BatchEnded)
+    is_usage = isinstance(error, SettingsError | ClientsError | EncryptionKeysError | BatchEnded | errors.NotThere)
     sys.exit(GIVEN_BACK if isinstance(error, FileRejected) else USAGE if is_usage else STOPPED)
 
 

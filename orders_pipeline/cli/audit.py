@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import sys
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ import click
 from rich.console import Console
 
 from orders_pipeline.cli.answering import STOPPED, answer, answers, complaints, main, opened
+from orders_pipeline.cli.writing import FOR_OWNER, output, written
 
 CATEGORIES = ("authentication", "phi_access", "phi_modification", "administrative", "security")
 DAYS = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"])
@@ -69,10 +71,16 @@ def seal(*, as_json: bool) -> None:
 @click.option("--from", "since", type=DAYS, help="Only records from then on (UTC).")
 @click.option("--to", "until", type=DAYS, help="Only records before then (UTC).")
 @click.option("--category", "categories", multiple=True, type=click.Choice(CATEGORIES), help="May be repeated; else all.")
-@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write to this file.")
+@output("Write to this file instead of the terminal.")
 @answers
 def export(
-    since: datetime | None, until: datetime | None, categories: tuple[str, ...], output: Path | None, *, as_json: bool
+    since: datetime | None,
+    until: datetime | None,
+    categories: tuple[str, ...],
+    output: Path | None,
+    *,
+    force: bool,
+    as_json: bool,
 ) -> None:
     """Give out records as lines of JSON (Elastic Common Schema), one event for each row that was changed."""
     from orders_pipeline.audit.exporting import export as lines
@@ -81,12 +89,14 @@ def export(
 
     wanted = [each for each in ALL if each in categories or not categories]
     begin, end = (each and each.replace(tzinfo=UTC) for each in (since, until))
-    with opened() as system:
+    with contextlib.ExitStack() as stack:
+        path = None if output is None else stack.enter_context(written(output, force=force, mode=FOR_OWNER))
+        system = stack.enter_context(opened())
         with system.database.begin() as transaction:
             detail = {"categories": wanted, "from": begin and begin.isoformat(), "to": end and end.isoformat()}
             record(transaction, "administrative", "export", "audit", detail=detail)
         events = lines(system.database, system.storage, begin, end, wanted)
-        with click.open_file("-" if output is None else str(output), "w", encoding="utf-8") as target:
+        with click.open_file("-" if path is None else str(path), "w", encoding="utf-8") as target:
             count = 0
             for count, line in enumerate(events, 1):  # noqa: B007 - counted
                 target.write(line + "\n")
@@ -138,15 +148,28 @@ def hold(
     as_json: bool,
 ) -> None:
     """Keep audit records from moving or going, whatever their age, until the hold is released."""
-    from orders_pipeline.retention import Hold, place_hold
+    from orders_pipeline import batches
+    from orders_pipeline.retention import Hold, covered, place_hold
 
     _check(why, who)
     if from_day and to_day and to_day < from_day:
         raise click.UsageError("--to is before --from")
     about = Hold(batch_id, category, from_day and from_day.date(), to_day and to_day.date())
     with opened() as system:
-        result = {"hold_id": place_hold(system.database, about, who.strip(), why.strip())}
-    answer(result, lambda console, each: console.print(f"hold {each['hold_id']} is placed"), as_json=as_json)
+        if batch_id is not None:
+            with system.database.begin() as transaction:
+                batches.get(transaction, batch_id)  # a hold on nothing would seem to protect something
+        hold_id = place_hold(system.database, about, who.strip(), why.strip())
+        covers = covered(system.database, hold_id)
+    answer({"hold_id": hold_id, "covers": covers}, _show_hold, as_json=as_json)
+
+
+def _show_hold(console: Console, placed: Mapping[str, Any]) -> None:
+    covers = placed["covers"]
+    console.print(
+        f"hold {placed['hold_id']} is placed: it covers {covers['records']:,} records in {covers['blocks']:,} blocks, "
+        f"{covers['unsealed']:,} records that wait to be sealed, and what is recorded later"
+    )
 
 
 @audit.command()

@@ -11,7 +11,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -19,6 +19,7 @@ from orders_pipeline import interrupts
 from orders_pipeline.cli.answering import (
     EXIT_STATUS,
     STOPPED,
+    ClientCode,
     answer,
     answers,
     complaints,
@@ -27,6 +28,7 @@ from orders_pipeline.cli.answering import (
     stoppable,
     words,
 )
+from orders_pipeline.cli.writing import FOR_OWNER, output, written
 
 if TYPE_CHECKING:
     from sqlalchemy import Row
@@ -115,29 +117,52 @@ def finish(summary: dict[str, Any], *, as_json: bool) -> None:
 
 @main.command("import")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--client", "client_code", required=True, help="The client whose file it is.")
-@click.option("--dry-run", is_flag=True, help="Say what would happen and change nothing.")
+@click.option("--client", "client_code", required=True, type=ClientCode(), help="The client whose file it is.")
+@click.option("--dry-run", is_flag=True, help="Say what would happen and change nothing; the exit status is the same.")
 @click.option("--again", is_flag=True, help="Take the same bytes once more, as another batch.")
+@output("With --dry-run: write the errors.csv that importing would give, readable by you only.")
 @answers
 @stoppable
-def import_(file: Path, client_code: str, *, dry_run: bool, again: bool, as_json: bool, heard: Interrupts) -> None:
+def import_(
+    file: Path,
+    client_code: str,
+    output: Path | None,
+    *,
+    dry_run: bool,
+    again: bool,
+    force: bool,
+    as_json: bool,
+    heard: Interrupts,
+) -> None:
     """Import one file now: stage, validate, load, pay, notify, report.
 
     Ctrl-C stops the batch where it is until you resume or cancel it; a second one ends at once.
     """
-    from orders_pipeline import console, preview
-
+    if output is not None and not dry_run:
+        raise click.UsageError("-o is for --dry-run; of a batch, `errors BATCH -o FILE` gives it")
     made: list[str] = []
     try:
+        if dry_run:
+            _dry_run(file, client_code, output, again=again, force=force, as_json=as_json)
         with opened() as system:
-            if dry_run:
-                answer(preview.preview(system, file, client_code, again=again), console.show_preview, as_json=as_json)
-                return
             receive(system, file, client_code, heard, made, again=again)
             summary = run(system, made[0], heard, as_json=as_json)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"see orders-pipeline status {made[0]}" if made else "nothing was made") from None
     finish(summary, as_json=as_json)
+
+
+def _dry_run(file: Path, client_code: str, output: Path | None, *, again: bool, force: bool, as_json: bool) -> NoReturn:
+    from orders_pipeline import console, preview
+
+    with contextlib.ExitStack() as stack:
+        errors = None if output is None else stack.enter_context(written(output, force=force, mode=FOR_OWNER))
+        system = stack.enter_context(opened())
+        found = preview.preview(system, file, client_code, again=again, errors=errors)
+    answer(found, console.show_preview, as_json=as_json)
+    if "error" in found and not as_json:
+        complaints.print(f"[red]{found['error']['code']}[/red]: {found['error']['message']}")
+    sys.exit(EXIT_STATUS[found["status"]])
 
 
 @main.command()
@@ -220,13 +245,14 @@ def status(batch_id: str | None, limit: int, *, as_json: bool) -> None:
         with system.database.begin() as transaction:
             left = landing.left_alone(transaction)
         recent = {"batches": reports.recent(system, limit), "landing": {name: some.as_dict() for name, some in left.items()}}
-    answer(recent, lambda console_, found: console.show_batches(console_, found["batches"]), as_json=as_json)
+        try_demo = not system.settings.is_production
+    answer(recent, lambda words_, found: console.show_batches(words_, found["batches"], try_demo=try_demo), as_json=as_json)
     if not as_json:
         for line in landing.in_words(left):
             words.print(f"in the landing: {line}", markup=False)
 
 
-def _copy_report(batch_id: str, name: str, target: Path | None) -> None:
+def _copy_report(batch_id: str, name: str, target: Path | None, *, force: bool) -> None:
     from orders_pipeline import reports
     from orders_pipeline.audit import recording
 
@@ -239,26 +265,22 @@ def _copy_report(batch_id: str, name: str, target: Path | None) -> None:
             with path.open("rb") as source:
                 shutil.copyfileobj(source, sys.stdout.buffer)
         else:
-            shutil.copyfile(path, target)
+            with written(target, force=force, mode=FOR_OWNER) as copy:
+                shutil.copyfile(path, copy)
             complaints.print(f"written to {target}", markup=False)
 
 
-report_output = click.option(
-    "-o",
-    "--output",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Write to this file instead of the terminal.",
-)
+report_output = output("Write to this file instead of the terminal, readable by you only.")
 
 
 @main.command("errors")
 @click.argument("batch_id", metavar="BATCH")
 @report_output
 @answers
-def errors_(batch_id: str, output: Path | None, *, as_json: bool) -> None:
+def errors_(batch_id: str, output: Path | None, *, force: bool, as_json: bool) -> None:
     """Give the list of what is wrong with a batch's rows, for people (CSV, or JSON with --json)."""
     if not as_json:
-        _copy_report(batch_id, "errors", output)
+        _copy_report(batch_id, "errors", output, force=force)
         return
     from orders_pipeline import reports
 
@@ -270,6 +292,6 @@ def errors_(batch_id: str, output: Path | None, *, as_json: bool) -> None:
 @click.argument("batch_id", metavar="BATCH")
 @report_output
 @answers
-def rejected(batch_id: str, output: Path | None, *, as_json: bool) -> None:  # noqa: ARG001
+def rejected(batch_id: str, output: Path | None, *, force: bool, as_json: bool) -> None:  # noqa: ARG001
     """Give the rejected rows as they were sent, ready to be corrected and imported again."""
-    _copy_report(batch_id, "rejected", output)
+    _copy_report(batch_id, "rejected", output, force=force)

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orders_pipeline.cli.answering import EXIT_STATUS, STOPPED, answer, answers, main, opened, stoppable, words
+from orders_pipeline.cli.answering import EXIT_STATUS, STOPPED, ClientCode, answer, answers, main, opened, stoppable, words
 from orders_pipeline.cli.batches import receive, run
-from orders_pipeline.settings import load_settings
+from orders_pipeline.cli.writing import NewFile, output, written
+from orders_pipeline.settings import Settings, SettingsError, load_settings
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,7 +37,7 @@ def _rate(written: str) -> tuple[str, float]:
 @click.option("--reject", multiple=True, type=_rate, metavar="CODE=RATE", help="Share of rows that get this code.")
 @click.option("--excel", default=0.0, show_default=True, type=click.FloatRange(0, 1), help="Share of rows Excel spoilt.")
 @click.option("--encoding", default="utf-8", show_default=True, type=click.Choice(ENCODINGS))
-@click.option("-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path))
+@output("The file to write.", required=True)
 @answers
 def sample(
     rows: int,
@@ -47,14 +48,17 @@ def sample(
     encoding: str,
     output: Path,
     *,
+    force: bool,
     as_json: bool,
 ) -> None:
     """Write a made-up order file to try the system with."""
     from orders_pipeline.synthetic import RatesError, write_sample
 
     share = bad if bad is not None else 0.0 if reject else 0.01
+    damage: dict[str, Any] = {"bad": share, "reject": dict(reject), "excel": excel}
     try:
-        made = write_sample(output, rows=rows, seed=seed, bad=share, reject=dict(reject), excel=excel, encoding=encoding)
+        with written(output, force=force) as path:
+            made = write_sample(path, rows=rows, seed=seed, encoding=encoding, **damage)
     except RatesError as error:
         raise click.UsageError(str(error)) from None
     result = {"file": str(output), "rows": made.rows, "bad": dict(made.bad), "excel": dict(made.excel)}
@@ -72,22 +76,23 @@ def _show_sample(console: Console, made: dict[str, Any]) -> None:
 
 
 @main.command()
-@click.option("-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path))
+@output("The file to write.", required=True)
 @answers
-def template(output: Path, *, as_json: bool) -> None:
-    """Write an empty order file with every column and one example row."""
+def template(output: Path, *, force: bool, as_json: bool) -> None:
+    """Write an empty order file with every column and one example row, which is given back if it is sent as it is."""
     from orders_pipeline.synthetic import write_template
 
-    write_template(output)
+    with written(output, force=force) as path:
+        write_template(path)
     answer({"file": str(output)}, lambda console, _: console.print(f"{output} written", markup=False), as_json=as_json)
 
 
 @main.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path))
-@click.option("--client", "client_code", help="The client whose columns and words the file has.")
+@output("The file to write.", required=True)
+@click.option("--client", "client_code", type=ClientCode(), help="The client whose columns and words the file has.")
 @answers
-def mask(file: Path, output: Path, client_code: str | None, *, as_json: bool) -> None:
+def mask(file: Path, output: Path, client_code: str | None, *, force: bool, as_json: bool) -> None:
     """Turn a real file into one to share: same shape, duplicates and errors, no value kept."""
     from orders_pipeline.clients import Profile, read_clients
     from orders_pipeline.mask import mask_file
@@ -95,7 +100,8 @@ def mask(file: Path, output: Path, client_code: str | None, *, as_json: bool) ->
     if output.exists() and output.samefile(file):
         raise click.UsageError("the masked file cannot be the file itself")
     clients = read_clients(load_settings().clients_file)
-    masked = mask_file(file, output, profile=clients.profile(client_code) if client_code else Profile())
+    with written(output, force=force) as path:
+        masked = mask_file(file, path, profile=clients.profile(client_code) if client_code else Profile())
     result = {"file": str(output), "encoding": masked.encoding, "rows": masked.rows, "cells": masked.cells}
     answer(
         result,
@@ -170,9 +176,14 @@ def explain(reference: str, *, as_json: bool) -> None:
     )
 
 
+def _refuse_in_production(settings: Settings, what: str) -> None:
+    if settings.is_production:
+        raise SettingsError(f"ORDERS_ENV is production, where nothing is made up; {what} are")
+
+
 @main.command()
 @click.option("--port", default=8080, show_default=True, type=click.IntRange(0, 65535))
-@click.option("--ledger", type=click.Path(dir_okay=False, path_type=Path), help="Keep the ledger in this file.")
+@click.option("--ledger", type=NewFile(), help="Keep the ledger in this file.")
 @click.option("--token", help="Demand this bearer token.")
 @click.option("--latency-ms", default=0.0, show_default=True, type=click.FloatRange(min=0), help="How long each call takes.")
 @click.option("--bulk", is_flag=True, help="Take up to 100 notifications in one call.")
@@ -187,6 +198,7 @@ def sandbox(
     from orders_pipeline.sandbox import SandboxServer
     from orders_pipeline.sandbox.faults import Faults
 
+    _refuse_in_production(load_settings(), "the sandbox's services")
     try:
         server = SandboxServer(ledger, port=port, token=token, latency_ms=latency_ms, faults=faults, bulk=bulk)
     except ValidationError:
@@ -207,7 +219,9 @@ def demo(rows: int, *, as_json: bool, heard: Interrupts) -> None:
     from orders_pipeline import console
     from orders_pipeline.demo import CLIENT, demo_settings, write_demo_file
 
-    settings = demo_settings(load_settings())
+    settings = load_settings()
+    _refuse_in_production(settings, "the demonstration's orders")
+    settings = demo_settings(settings)
     with opened(settings) as system:
         path = write_demo_file(system, rows)
         if not as_json:

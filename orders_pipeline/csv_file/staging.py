@@ -43,6 +43,8 @@ _PLACES = (
     pa.field("corrects_row", pa.int32()),
 )
 _ROW_NUMBER = re.compile("[0-9]{1,9}")
+_BATCH_ID = re.compile("[0-9]{8}-[0-9a-f]{12}")
+NO_ROW = 0  # what a row corrects that says so, and names none
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class StagedFile:
     its offset and length in bytes, `line_ending` its terminator, `row_width` the cells of a row of the right shape;
     `columns` maps each known column to its places;
     `rows_total` counts every record after the header, the `rows_blank` among them; `corrected_batches` holds the first
-    three different values of the `_batch` column.
+    three different values of the `_batch` column, and `corrected_from` the `row` and `line` where each comes first.
     """
 
     encoding: str
@@ -77,6 +79,7 @@ class StagedFile:
     rows_total: int
     rows_blank: int
     corrected_batches: tuple[str, ...]
+    corrected_from: tuple[Mapping[str, str], ...]
     warnings: tuple[Rejection, ...]
 
 
@@ -101,7 +104,8 @@ def stage(
     """Check a file's encoding, header and shape and write its rows to `staged` as Parquet; raises FileRejected.
 
     The Parquet file holds a row for every record that is not blank: `import_row_number`, `line`, `offset` and `length`
-    in bytes, `shape_ok`, `corrects_row` (what `_row` says, or null), then each column of `header_names` as sent ("" where
+    in bytes, `shape_ok`, `corrects_row` (what `_row` says, 0 where it is no number but `_batch` or it says something, or
+    null), then each column of `header_names` as sent ("" where
     the file lacks it, null where the shape is wrong); the headers of a column of `joined` are joined by a space. It
     appears whole or not at all, readable by its owner only. An `encoding` that is given is the only one tried.
     """
@@ -168,6 +172,7 @@ def _write(source: Path, target: Path, span: TextSpan, reading: _Reading, *, all
         rows_total=staging.rows_total,
         rows_blank=staging.rows_total - staging.rows_filled,
         corrected_batches=tuple(staging.batches),
+        corrected_from=tuple(staging.batches.values()),
         warnings=(unknown,) if header.unknown else (),
     )
 
@@ -220,7 +225,7 @@ class _Staging:
         self._header_words = pa.array([*names.known, *(cell.strip().lower() for cell in header.cells)], pa.string())
         self.schema = pa.schema([*_PLACES, *(pa.field(column, pa.string()) for column in self._columns)])
         self.rows_total = self.rows_filled = 0
-        self.batches: dict[str, None] = {}
+        self.batches: dict[str, Mapping[str, str]] = {}
 
     def table(self, chunk: Chunk | EvenChunk) -> pa.Table:
         """Return the rows that are not blank as a table of `schema`."""
@@ -247,7 +252,10 @@ class _Staging:
         for place in self._header_suspects(table):
             self._check_not_header([column[place].as_py() for column in chunk.columns], chunk.places, place)
         if self._header.batch is not None:
-            self._collect_batches(pc.unique(chunk.columns[self._header.batch]).to_pylist())
+            cells = chunk.columns[self._header.batch]
+            self._collect_batches(
+                {cell: pc.index(cells, cell).as_py() for cell in pc.unique(cells).drop_null().to_pylist()}, chunk.places
+            )
         return table
 
     def _table_of_rows(self, chunk: Chunk) -> pa.Table:
@@ -258,12 +266,14 @@ class _Staging:
         self._check_field_lengths(filled)
         right = self._shape.check(filled.rows)
         rows = [row if ok else None for row, ok in zip(filled.rows, right.tolist(), strict=True)]
-        corrects = _row_numbers(self._corrected_row(row, ok) for row, ok in zip(filled.rows, right.tolist(), strict=True))
+        each = zip(filled.rows, right.tolist(), strict=True)
+        corrects = pa.array([self._corrected_row(row, ok) for row, ok in each], pa.int32())
         table = self._table(filled.places, right, corrects, lambda place: pa.array(_cells(rows, place), pa.string()))
         for place in (*np.flatnonzero(~right).tolist(), *self._header_suspects(table)):
             self._check_not_header(filled.rows[place], filled.places, place)
         if self._header.batch is not None:
-            self._collect_batches(_cells(rows, self._header.batch))
+            cells = _cells(rows, self._header.batch)
+            self._collect_batches({cell: cells.index(cell) for cell in dict.fromkeys(cells) if cell}, filled.places)
         return table
 
     def _count(self, rows: int, filled: int) -> None:
@@ -274,20 +284,25 @@ class _Staging:
 
     def _corrected_rows(self, chunk: EvenChunk) -> pa.Array:
         """Return which row each one corrects."""
-        if self._header.row is None:
+        batch, row = self._header.batch, self._header.row
+        if row is None and batch is None:
             return pa.nulls(len(chunk.columns[0]), pa.int32())
-        cells = chunk.columns[self._header.row].to_pylist()
-        for place, row in chunk.odd.items():
-            cells[place] = self._corrected_row(row, ok=False)
-        return _row_numbers(cells)
+        absent = pa.nulls(len(chunk.columns[0]), pa.string())
+        named = zip(*((absent if at is None else chunk.columns[at]).to_pylist() for at in (batch, row)), strict=True)
+        numbers = [_row_number(*cells) for cells in named]
+        for place, cells in chunk.odd.items():
+            numbers[place] = self._corrected_row(cells, ok=False)
+        return pa.array(numbers, pa.int32())
 
-    def _corrected_row(self, row: Sequence[str], ok: bool) -> str | None:
-        """Return the cell that says which row this one corrects; counted from the end where the shape is wrong."""
-        place = self._header.row
-        if place is None or ok:
-            return None if place is None else row[place]
-        from_end = len(self._header.cells) - place
-        return row[-from_end] if len(row) >= from_end else None
+    def _corrected_row(self, row: Sequence[str], ok: bool) -> int | None:
+        """Return which row this one corrects; where the shape is wrong, our own cells are known by what is in them."""
+        batch, number = self._header.batch, self._header.row
+        if ok:
+            return _row_number(*("" if place is None else row[place] for place in (batch, number)))
+        if batch is None or number is None:
+            return None
+        at = next((at for at in reversed(range(len(row) - 1)) if _BATCH_ID.fullmatch(row[at].strip())), None)
+        return None if at is None else _row_number(row[at], row[at + 1])
 
     def _table(self, places: Places, right: Flags, corrects: pa.Array, column_at: Callable[[int], pa.Array]) -> pa.Table:
         values = (places.numbers, places.lines, places.offsets, places.lengths, right, corrects)
@@ -316,15 +331,17 @@ class _Staging:
         if self._names.is_header(row):
             raise FileRejected("F_HEADER_REPEATED", places.name(place))
 
-    def _collect_batches(self, cells: Iterable[str | None]) -> None:
-        for cell in dict.fromkeys(cells):
-            if cell and cell.strip() and len(self.batches) < _BATCHES_KEPT:
-                self.batches[cell.strip()] = None
+    def _collect_batches(self, cells: Mapping[str, int], places: Places) -> None:
+        """Keep what cells say, given with the place where each stands first."""
+        for cell, place in cells.items():
+            if cell.strip() and len(self.batches) < _BATCHES_KEPT:
+                self.batches.setdefault(cell.strip(), places.name(place))
 
 
-def _row_numbers(cells: Iterable[str | None]) -> pa.Array:
-    numbers = (cell.strip() if cell is not None else "" for cell in cells)
-    return pa.array([int(cell) if _ROW_NUMBER.fullmatch(cell) else None for cell in numbers], pa.int32())
+def _row_number(batch: str | None, row: str | None) -> int | None:
+    """Return the row that two cells `_batch` and `_row` name, `NO_ROW` where they name none, None where they say nothing."""
+    batch, row = (batch or "").strip(), (row or "").strip()
+    return int(row) if _ROW_NUMBER.fullmatch(row) else NO_ROW if batch or row else None
 
 
 def _joined(parts: Sequence[pa.Array]) -> pa.Array:

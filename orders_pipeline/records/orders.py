@@ -6,9 +6,10 @@ messages in `rejections.py`. How rules work is said in `record_type.py`, what th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from orders_pipeline.records import normalise
@@ -33,6 +34,26 @@ Passed: TypeAlias = "pd.Series[bool]"
 HIGHEST_AMOUNT = 1_000_000  # yen, the most one transaction may take
 OLDEST_DAYS = 366
 ITEM_COLUMNS = ("item_code", "quantity", "unit_price")
+
+# what the template's example row says, beside a date and how the customer is told
+EXAMPLE: Mapping[str, str] = MappingProxyType(
+    {
+        "client_order_ref": "ORDER-0001",
+        "customer_code": "C0001",
+        "customer_name": "株式会社見本",
+        "customer_name_kana": "カブシキガイシャミホン",
+        "email": "orders@example.com",
+        "postal_code": "100-0001",
+        "ship_to_address": "東京都千代田区千代田1-1",
+        "item_code": "SKU-1001",
+        "quantity": "2",
+        "unit_price": "1500",
+        "amount": "3000",
+        "currency": "JPY",
+        "payment_method": "invoice",
+    }
+)
+_SAY_IT_IS_THE_EXAMPLE = ("client_order_ref", "customer_code", "customer_name", "amount")
 
 _DIGITS_OF_MOST = 9  # of quantity and unit price: their product fits 64 bits
 _EMAIL = (
@@ -61,6 +82,15 @@ def _given_with_the_others(rows: pd.DataFrame, _: RowContext, *, column: str) ->
 def _amount_is_product(rows: pd.DataFrame, _: RowContext) -> Passed:
     product = rows["quantity"] * rows["unit_price"]
     return (product == rows["amount"]).fillna(True).astype(bool)
+
+
+def _is_no_example(rows: pd.DataFrame, _: RowContext) -> Passed:
+    """Pass rows that are not the template's example; it is that too when columns it does not need were taken out."""
+    alike = rows["client_order_ref"].eq(EXAMPLE["client_order_ref"])
+    if alike.any():
+        for name, cell in EXAMPLE.items():
+            alike &= rows[name].eq(cell) if name in _SAY_IT_IS_THE_EXAMPLE else rows[name].isin(["", cell])
+    return (~alike).astype(bool)
 
 
 _COLUMNS = (
@@ -214,6 +244,7 @@ ORDERS = RecordType(
     columns=_COLUMNS,
     identity="client_order_ref",
     text_row_rules=(
+        RowRule("R_EXAMPLE_ROW", "client_order_ref", _is_no_example, ()),
         RowRule("R_REQUIRED", "email", _given_when("email", "notify_channel", "email"), ("email", "notify_channel")),
         RowRule("R_REQUIRED", "phone", _given_when("phone", "notify_channel", "sms"), ("phone", "notify_channel")),
         RowRule(

@@ -15,6 +15,7 @@ from typing import Any
 
 from orders_pipeline import batches
 from orders_pipeline.database import Database
+from orders_pipeline.errors import NotThere
 from orders_pipeline.workers import BatchBusy, end_lost_workers
 
 NOT_PAID = ("pending", "paying", "declined", "unknown")
@@ -23,7 +24,7 @@ SHOWN_REFS = 5
 REF = re.compile(r"[A-Za-z0-9_./-]{1,64}")
 
 
-class UnknownOrders(Exception):
+class UnknownOrders(NotThere):
     """Some of the named orders are not in the batch."""
 
     code = "E_UNKNOWN_ORDER"

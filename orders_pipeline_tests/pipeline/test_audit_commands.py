@@ -188,25 +188,31 @@ def test_s14_a_head_in_a_locked_bucket_stays_whoever_deletes_it(house):
         assert verify(house.system.database, storage).broken is None
 
 
-def test_s16_holds_are_placed_shown_and_released_by_command(house):
-    placed = json.loads(call("audit", "hold", "--batch", "b-1", "--from", "2026-01-01", "--why", "a claim", "--json"))
+def test_s16_holds_are_placed_shown_and_released_by_command(house, tmp_path):
+    batch_id = house.receive(order_file(tmp_path, order_row(client_order_ref="HOLD-1")), "held")
+    placed = json.loads(call("audit", "hold", "--batch", batch_id, "--from", "2026-01-01", "--why", "a claim", "--json"))
+    assert placed["covers"]["unsealed"] > 0
+    seal(house.system.database)
+    covers = json.loads(call("audit", "hold", "--batch", batch_id, "--why", "again", "--json"))["covers"]
+    assert (covers["blocks"] > 0, covers["records"] >= placed["covers"]["unsealed"]) == (True, True)
+    call("audit", "release", str(placed["hold_id"] + 1), "--why", "settled")
     shown = json.loads(call("audit", "retention", "--json"))
     (hold,) = shown["holds"]
     assert (hold["hold_id"], hold["batch_id"], hold["from_day"], hold["to_day"]) == (
         placed["hold_id"],
-        "b-1",
+        batch_id,
         "2026-01-01",
         None,
     )
     assert len(shown["limits"]) == 5
-    assert f"hold {placed['hold_id']}  batch_id b-1, from_day 2026-01-01" in call("audit", "retention")
+    assert f"hold {placed['hold_id']}  batch_id {batch_id}, from_day 2026-01-01" in call("audit", "retention")
     call("audit", "hold", "--why", " ", status=2)
     call("audit", "hold", "--from", "2026-01-02", "--to", "2026-01-01", "--why", "x", status=2)
     call("audit", "release", str(placed["hold_id"]), "--why", "settled")
     assert "E_LEGAL_HOLD" in CliRunner().invoke(main, ["audit", "release", "99", "--why", "x"]).stderr
     assert json.loads(call("audit", "retention", "--json"))["holds"] == []
     found = [each for each in records(house) if each["entity"] == "legal_holds"]
-    assert [each["action"] for each in found] == ["insert", "update"]
+    assert [each["action"] for each in found] == ["insert", "insert", "update", "update"]
     assert "a claim" not in json.dumps(found)
 
 

@@ -13,11 +13,13 @@ from pathlib import Path
 import psycopg
 import pytest
 from click.testing import CliRunner, Result
+from openpyxl import Workbook
 from sqlalchemy import make_url
 
 from orders_pipeline.cli import main
+from orders_pipeline.encryption import new_key
 from orders_pipeline.settings import REQUIRED_IN_PRODUCTION
-from orders_pipeline.synthetic import write_sample
+from orders_pipeline.synthetic import write_sample, write_template
 from orders_pipeline_tests.commands import call, end, start
 from orders_pipeline_tests.factories import order_row
 from orders_pipeline_tests.house import House, check_finished
@@ -134,11 +136,11 @@ def test_a_dry_run_changes_nothing_and_foretells_what_the_import_comes_to(house:
     path = sample(tmp_path, rows=60, seed=4, bad=0.3)
     before, sent = everything(house), house.sandbox.ledger()
     result = cli("import", path, "--client", "dry", "--dry-run", "--json")
-    assert result.exit_code == 0
+    assert result.exit_code == 3
     assert everything(house) == before
     assert house.sandbox.ledger() == sent
     foretold = json.loads(result.stdout)
-    assert cli("import", path, "--client", "dry", "--dry-run").exit_code == 0
+    assert cli("import", path, "--client", "dry", "--dry-run").exit_code == 3
     answer = json.loads(cli("import", path, "--client", "dry", "--json").stdout)
     for name in ("client_code", "csv_source", "encoding", "rows", "rejections"):
         assert foretold[name] == answer[name]
@@ -149,6 +151,19 @@ def test_a_dry_run_changes_nothing_and_foretells_what_the_import_comes_to(house:
     assert (repeated.exit_code, error_of(repeated)) == (4, "F_DUPLICATE_FILE")
     again = cli("import", path, "--client", "dry", "--dry-run", "--again", "--json")
     assert json.loads(again.stdout)["rows"]["accepted"] == 0
+
+
+def test_a_dry_run_in_words_shows_the_first_errors_and_how_many_more_there_are(cli: Cli, tmp_path: Path) -> None:
+    made = OrderFile("utf-8")
+    for number in range(25):
+        made.add(order_row(client_order_ref=f"W-{number}", email="bad"))
+    path = tmp_path / "orders.csv"
+    path.write_text(made.text.replace("email", "メールアドレス", 1), "utf-8")
+    result = cli("import", path, "--client", "words", "--dry-run")
+    assert (result.exit_code, result.stderr) == (4, "")
+    assert "  row 1, line 2, メールアドレス: R_EMAIL: The e-mail address is not valid.\n" in result.stdout
+    assert (result.stdout.count("R_EMAIL: "), "and 5 more" in result.stdout) == (21, True)
+    assert cli("import", path, "--client", "words", "-o", tmp_path / "errors.csv").exit_code == 2
 
 
 def test_a_dry_run_of_a_file_that_would_be_given_back_says_why(cli: Cli, tmp_path: Path) -> None:
@@ -201,7 +216,7 @@ def test_a_service_that_is_down_ends_with_1_and_says_how_to_go_on(
 @pytest.mark.parametrize("command", ["status", "resume", "errors", "rejected"])
 def test_an_unknown_batch_is_said_to_be_unknown(cli: Cli, command: str) -> None:
     result = cli(command, "20260401-000000000000")
-    assert (result.exit_code, error_of(result)) == (1, "E_UNKNOWN_BATCH")
+    assert (result.exit_code, error_of(result)) == (2, "E_UNKNOWN_BATCH")
 
 
 @pytest.mark.parametrize(
@@ -254,9 +269,13 @@ def test_a_file_name_that_is_no_text_is_given_back(house: House, tmp_path: Path)
     assert ended.stderr.startswith("F_NAME: ")
 
 
-def test_a_client_code_that_is_none_is_given_back(cli: Cli, tmp_path: Path) -> None:
-    result = cli("import", sample(tmp_path), "--client", "../etc")
-    assert (result.exit_code, error_of(result)) == (4, "F_UNKNOWN_CLIENT")
+@pytest.mark.parametrize("code", ["../etc", "bad name/../x", "", "x" * 33, "取引先"])
+def test_a_client_code_that_can_be_none_is_a_usage_error_that_says_how_one_is_written(
+    cli: Cli, code: str, tmp_path: Path
+) -> None:
+    for more in ((), ("--dry-run",)):
+        result = cli("import", sample(tmp_path), "--client", code, *more)
+        assert (result.exit_code, "1 to 32 of the characters A-Z a-z 0-9 _ -" in result.stderr) == (2, True)
 
 
 def test_rejected_and_errors_write_the_reports_to_a_file_or_the_terminal(house: House, cli: Cli, tmp_path: Path) -> None:
@@ -271,14 +290,104 @@ def test_rejected_and_errors_write_the_reports_to_a_file_or_the_terminal(house: 
         assert [each["code"] for each in listed] == [line["code"] for line in csv.DictReader(file)]
 
 
-def test_a_template_that_is_filled_in_can_be_imported(house: House, cli: Cli, tmp_path: Path) -> None:
+def test_a_template_that_is_filled_in_can_be_imported_without_its_example(house: House, cli: Cli, tmp_path: Path) -> None:
     target = tmp_path / "template.csv"
     assert cli("template", "-o", target).exit_code == 0
     with target.open("a", encoding="utf-8", newline="") as file:
         csv.writer(file).writerow(order_row(client_order_ref="MINE-1").values())
     answer = json.loads(cli("import", target, "--client", "template", "--json").stdout)
-    assert answer["rows"] == {"total": 2, "accepted": 2, "rejected": 0, "blank": 0}
-    check_finished(house, answer["batch_id"])
+    assert answer["rows"] == {"total": 2, "accepted": 1, "rejected": 1, "blank": 0}
+    assert answer["rejections"] == {"R_EXAMPLE_ROW": 1}
+    check_finished(house, answer["batch_id"], "completed_with_errors")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda rows: None,
+        lambda rows: rows[1].update(order_date="2026/1/5"),
+        lambda rows: [row.pop(name) for row in rows for name in ("customer_name_kana", "phone", "note", "notify_channel")],
+    ],
+)
+@pytest.mark.parametrize("kind", ["utf-8-sig", "cp932", "xlsx"])
+def test_a_templates_example_comes_back_however_a_spreadsheet_saves_it(
+    cli: Cli, change: Callable[[list[dict[str, str]]], object], kind: str, tmp_path: Path
+) -> None:
+    write_template(tmp_path / "template.csv")
+    with (tmp_path / "template.csv").open(encoding="utf-8-sig", newline="") as file:
+        (row,) = csv.DictReader(file)
+    rows = [{name: name for name in row}, row]
+    change(rows)
+    path = tmp_path / f"saved.{kind if kind == 'xlsx' else 'csv'}"
+    if kind == "xlsx":
+        book = Workbook()
+        for each in rows:
+            cells = [int(cell) if cell in ("2", "1500", "3000") else cell for cell in each.values()]
+            book.active.append(cells)
+        book.save(path)
+    else:
+        with path.open("w", encoding=kind, newline="") as file:
+            csv.writer(file, quoting=csv.QUOTE_ALL).writerows(each.values() for each in rows)
+    result = cli("import", path, "--client", "example", "--dry-run", "--json")
+    assert json.loads(result.stdout)["rejections"] == {"R_EXAMPLE_ROW": 1}
+
+
+@pytest.mark.parametrize("command", ["template", "sample", "mask", "rejected", "errors", "export"])
+def test_a_file_that_is_there_is_kept_unless_it_may_be_replaced(cli: Cli, command: str, tmp_path: Path) -> None:
+    path = sample(tmp_path, bad=0.3, seed=71)
+    batch_id = json.loads(cli("import", path, "--client", f"kept-{command}", "--json").stdout)["batch_id"]
+    arguments = {"mask": ("mask", path), "export": ("audit", "export")}.get(command, (command,))
+    if command in ("rejected", "errors"):
+        arguments = (command, batch_id)
+    target = tmp_path / "mine.csv"
+    target.write_text("mine")
+    kept = cli(*arguments, "-o", target)
+    assert (kept.exit_code, "--force" in kept.stderr, target.read_text()) == (2, True, "mine")
+    assert cli(*arguments, "-o", target, "--force").exit_code == 0
+    assert target.read_bytes() != b"mine"
+    assert cli(*arguments, "-o", tmp_path / "new.csv").exit_code == 0
+    if command in ("rejected", "errors", "export"):
+        assert {path.stat().st_mode & 0o777 for path in (target, tmp_path / "new.csv")} == {0o600}
+    assert cli(*arguments, "-o", "/dev/null").exit_code == 0
+    for missing in (tmp_path / "nowhere" / "x.csv", target / "x.csv", tmp_path):
+        refused = cli(*arguments, "-o", missing)
+        assert (refused.exit_code, "E_UNEXPECTED" in refused.output) == (2, False)
+    assert {each.name for each in tmp_path.iterdir()} == {path.name, "mine.csv", "new.csv"}
+
+
+def test_nothing_made_up_is_run_in_production(cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    complete = {
+        "STORAGE_URL": str(tmp_path / "storage"),
+        "PAYMENT_URL": "https://payments.example",
+        "PAYMENT_TOKEN": "x",
+        "NOTIFICATION_URL": "https://notifications.example",
+        "NOTIFICATION_TOKEN": "x",
+        "ENCRYPTION_KEYS": new_key(),
+    }
+    for name, value in complete.items():
+        monkeypatch.setenv(f"ORDERS_{name}", value)
+    monkeypatch.setenv("ORDERS_ENV", "production")
+    for arguments in (("demo",), ("sandbox", "--port", "0")):
+        result = cli(*arguments)
+        assert (result.exit_code, error_of(result)) == (2, "E_SETTINGS")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("refund", "20260401-000000000000", "--plan"), "E_UNKNOWN_BATCH"),
+        (("reconcile", "20260401-000000000000"), "E_UNKNOWN_BATCH"),
+        (("reconcile", "--accept", "999", "--why", "x"), "E_UNKNOWN_FINDING"),
+        (("resolve", "999", "--not-paid", "--why", "x"), "E_NOT_RESOLVABLE"),
+        (("resolve", "6f2c9e5e-0000-4000-8000-000000000000", "--not-refunded", "--why", "x"), "E_NOT_RESOLVABLE"),
+        (("explain", "000000000000"), "E_UNKNOWN_REFERENCE"),
+        (("audit", "hold", "--batch", "nosuch", "--why", "x"), "E_UNKNOWN_BATCH"),
+        (("audit", "release", "999", "--why", "x"), "E_LEGAL_HOLD"),
+    ],
+)
+def test_a_command_about_nothing_is_a_usage_error(cli: Cli, arguments: tuple[str, ...], code: str) -> None:
+    result = cli(*arguments)
+    assert (result.exit_code, error_of(result)) == (2, code)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "cp932", "utf-16"])

@@ -129,17 +129,16 @@ def test_characters_whose_codes_do_not_round_trip_come_back_as_the_bytes_that_we
     assert (second["status"], second["corrections"]["rows_open"]) == ("completed", 0)
 
 
-def test_one_row_may_be_answered_by_two_and_a_row_that_is_left_out_stays_open(house: House, tmp_path: Path) -> None:
+def test_a_row_that_is_left_out_of_a_correction_stays_open(house: House, tmp_path: Path) -> None:
     made = OrderFile("utf-8")
     made.add(order_row(client_order_ref="G-1", amount="1600000"), codes="R_AMOUNT_OVER_LIMIT")
     made.add(order_row(client_order_ref="G-2", amount="x"), codes="R_AMOUNT_FORMAT")
-    first = house.take(made.write(tmp_path / "first.csv"), "split")
+    first = house.take(made.write(tmp_path / "first.csv"), "left-out")
     header, over, _ = (house.report(first["batch_id"], "rejected") or b"").splitlines()
-    halves = [over.replace(b"1600000", b"800000").replace(b"G-1", ref) for ref in (b"G-1a", b"G-1b")]
     path = tmp_path / "second.csv"
-    path.write_bytes(b"\n".join([header, *halves, b""]))
-    second = house.take(path, "split")
-    assert second["rows"]["accepted"] == 2
+    path.write_bytes(b"\n".join([header, over.replace(b"1600000", b"800000"), b""]))
+    second = house.take(path, "left-out")
+    assert second["rows"]["accepted"] == 1
     assert second["corrections"] == {"batches": 2, "rows_open": 1, "open_in": [first["batch_id"]]}
 
 

@@ -137,7 +137,7 @@ def test_the_command_names_each_difference_and_ends_with_1_while_one_is_open(hou
 
 def test_the_command_says_by_code_why_it_could_not_compare(house):
     result = reconcile("20260701-nowhere", "--json")
-    assert (result.exit_code, json.loads(result.output)["error"]["code"]) == (1, "E_UNKNOWN_BATCH")
+    assert (result.exit_code, json.loads(result.output)["error"]["code"]) == (2, "E_UNKNOWN_BATCH")
     house.sandbox.change(lookups=False)
     result = reconcile("--json")
     assert (result.exit_code, json.loads(result.output)["error"]["code"]) == (1, "E_PAYMENT_LIST")

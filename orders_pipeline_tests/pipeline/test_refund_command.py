@@ -180,7 +180,7 @@ def test_without_a_reason_or_anybody_to_ask_nothing_is_begun(arguments: tuple[st
 def test_what_is_not_there_is_said_so(house: House, batch: Callable[..., str]) -> None:
     batch_id = batch(1)
     wrong = refund(batch_id, "--order", "R-0", "--order", "R-99", *SAID)
-    assert (wrong.exit_code, "E_UNKNOWN_ORDER: 1 of the named orders" in wrong.stderr) == (1, True)
+    assert (wrong.exit_code, "E_UNKNOWN_ORDER: 1 of the named orders" in wrong.stderr) == (2, True)
     assert "R-99" in wrong.stderr
     assert "E_UNKNOWN_BATCH" in refund("20260701-000000000000", *SAID).stderr
     assert refunds_at_service(house, batch_id) == 0
@@ -328,7 +328,7 @@ def test_a_decision_is_one_and_whole(said: tuple[str, ...]) -> None:
 @pytest.mark.parametrize("said", [("--paid", "pay-1"), ("--not-paid",), ("--refunded", "ref-1"), ("--not-refunded",)])
 def test_a_decision_is_about_what_there_is(said: tuple[str, ...]) -> None:
     result = resolve("00000000-0000-4000-8000-000000000000", *said)
-    assert (result.exit_code, "E_NOT_RESOLVABLE: there is no such" in result.output) == (1, True)
+    assert (result.exit_code, "E_NOT_RESOLVABLE: there is no such" in result.output) == (2, True)
 
 
 def test_two_commands_at_once_give_back_once(house: House, batch: Callable[..., str]) -> None:

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from orders_pipeline import errors
+from orders_pipeline.batches import UnknownBatch
 from orders_pipeline.database import ConstraintViolated, DatabaseUnavailable
 from orders_pipeline.encryption import Cipher
 from orders_pipeline.errors import UnknownReference, describe, read_details
@@ -64,8 +65,15 @@ def test_in_production_there_is_the_code_and_a_reference(production, parts):
     assert "orders_key" in read_details(parts, reference_in(said))
 
 
-@pytest.mark.parametrize("error", [FileRejected("F_EMPTY"), SettingsError("E_SETTINGS: please set ORDERS_HOME")])
-def test_a_refused_file_and_a_missing_setting_are_named_in_production_too(production, error):
+@pytest.mark.parametrize(
+    "error",
+    [
+        FileRejected("F_EMPTY"),
+        SettingsError("E_SETTINGS: please set ORDERS_HOME"),
+        UnknownBatch("E_UNKNOWN_BATCH: there is none"),
+    ],
+)
+def test_a_refused_file_a_missing_setting_and_what_is_not_there_are_named_in_production_too(production, error):
     assert describe(error, production) == str(error)
 
 

@@ -154,7 +154,7 @@ SELECT bulk_import_group FROM batches WHERE batch_id = :batch_id AND client_code
 
 -- name: import_group
 -- How many batches a file and its corrections are, how many of their rows still wait for a correction, and in which.
--- A row is answered when a loaded correction names it, or when its order is in the group already.
+-- A row is answered when a loaded correction names it; what repeats an order that was received, or is none, needs no answer.
 WITH members AS (
     SELECT batch_id, corrects FROM batches
     WHERE bulk_import_group = :bulk_import_group AND status NOT IN ('received', 'staged', 'validated', 'cancelled')
@@ -166,8 +166,8 @@ WITH members AS (
                       WHERE corrections.corrects = rejections.batch_id
                         AND corrections.corrects_row = rejections.import_row_number)
     GROUP BY batch_id, import_row_number
-    HAVING NOT bool_and(code = 'R_REF_DUP_IN_FILE'
-                        OR (code = 'R_REF_EXISTS' AND detail->>'batch_id' IN (SELECT batch_id FROM members)))
+    HAVING NOT bool_and(code IN ('R_REF_DUP_IN_FILE', 'R_REF_EXISTS'))
+       AND NOT bool_or(code IN ('R_REF_SPENT', 'R_CORRECTED_BEFORE', 'R_CORRECTED_ROW', 'R_EXAMPLE_ROW'))
 )
 SELECT (SELECT count(*) FROM members) AS batches, count(*) AS rows_open,
        coalesce(array_agg(DISTINCT batch_id ORDER BY batch_id), '{}') AS open_in

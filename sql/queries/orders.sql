@@ -30,21 +30,50 @@ ON CONFLICT (lower(client_order_ref), client_code) WHERE NOT is_cancelled DO NOT
 -- name: reject_contested_orders
 -- The others are given back, naming the batch that has the reference.
 WITH lost AS (
-    SELECT mine.batch_id, mine.import_row_number, mine.amount, theirs.batch_id AS other
+    SELECT mine.batch_id, mine.import_row_number, mine.amount, theirs.batch_id AS other, concat_ws(', ',
+               CASE WHEN mine.order_date IS DISTINCT FROM theirs.order_date THEN 'order_date' END,
+               CASE WHEN mine.customer_code <> theirs.customer_code THEN 'customer_code' END,
+               CASE WHEN mine.item_code IS DISTINCT FROM theirs.item_code THEN 'item_code' END,
+               CASE WHEN mine.quantity IS DISTINCT FROM theirs.quantity THEN 'quantity' END,
+               CASE WHEN mine.unit_price IS DISTINCT FROM theirs.unit_price THEN 'unit_price' END,
+               CASE WHEN mine.amount <> theirs.amount THEN 'amount' END,
+               CASE WHEN mine.payment_method <> theirs.payment_method THEN 'payment_method' END,
+               CASE WHEN mine.notify_channel <> theirs.notify_channel THEN 'notify_channel' END) AS columns
     FROM contested_orders AS mine
     JOIN orders AS theirs ON lower(theirs.client_order_ref) = lower(mine.client_order_ref)
                          AND theirs.client_code = mine.client_code AND theirs.batch_id <> mine.batch_id
                          AND NOT theirs.is_cancelled
 ), given_back AS (
     INSERT INTO rejections (batch_id, import_row_number, column_name, code, detail)
-    SELECT batch_id, import_row_number, 'client_order_ref', 'R_REF_EXISTS', jsonb_build_object('batch_id', other)
+    SELECT batch_id, import_row_number, 'client_order_ref',
+           CASE columns WHEN '' THEN 'R_REF_EXISTS' ELSE 'R_REF_EXISTS_DIFFERS' END,
+           jsonb_strip_nulls(jsonb_build_object('batch_id', other, 'columns', nullif(columns, '')))
     FROM lost
 )
 SELECT count(*) AS rows, coalesce(sum(amount), 0) AS amount FROM lost WHERE batch_id = :batch_id
 
+-- name: reject_received_since
+-- A row of them that has come to be an order elsewhere is given back, and no longer loaded.
+WITH lost AS (
+    DELETE FROM contested_orders WHERE import_row_number = :row_number RETURNING batch_id, import_row_number, amount
+), given_back AS (
+    INSERT INTO rejections (batch_id, import_row_number, column_name, code, detail)
+    SELECT batch_id, import_row_number, 'client_order_ref', :code, jsonb_build_object('batch_id', CAST(:other AS text))
+    FROM lost
+)
+SELECT amount FROM lost
+
 -- name: existing_refs
 -- Which references (in lower case, with unit separators between them) a client has used in other batches.
 SELECT lower(client_order_ref) AS ref, batch_id FROM orders
+WHERE lower(client_order_ref) = ANY(string_to_array(:refs, chr(31))) AND client_code = :client_code AND NOT is_cancelled
+  AND batch_id <> :batch_id
+
+-- name: existing_orders
+-- What was received under some references of a client.
+SELECT lower(client_order_ref) AS ref, batch_id, import_row_number, order_date, customer_code, item_code, quantity,
+       unit_price, amount, payment_method, notify_channel, personal
+FROM orders
 WHERE lower(client_order_ref) = ANY(string_to_array(:refs, chr(31))) AND client_code = :client_code AND NOT is_cancelled
   AND batch_id <> :batch_id
 
@@ -54,7 +83,12 @@ COPY rejections (import_row_number, line, column_name, code, detail, batch_id) F
 
 -- name: copy_corrections
 -- Which rows of which batch the rows of a correcting file answer.
-COPY corrections (import_row_number, corrects_row, batch_id, corrects) FROM STDIN WITH (FORMAT binary)
+COPY corrections (import_row_number, corrects_row, first_batch, first_row, batch_id, corrects)
+FROM STDIN WITH (FORMAT binary)
+
+-- name: copy_given_up_references
+-- Which references those rows had before.
+COPY given_up_references (import_row_number, reference, held_by, batch_id, client_code) FROM STDIN WITH (FORMAT binary)
 
 -- name: insert_file_rejection
 -- A whole file is given back, once.
@@ -114,3 +148,66 @@ SELECT count(*) AS orders, coalesce(sum(amount), 0) AS amount FROM orders WHERE 
 -- name: cancel_orders
 -- What was not sent is cancelled; its reference is free again.
 UPDATE orders SET status = 'cancelled', status_changed_at = now() WHERE batch_id = :batch_id AND status = 'pending'
+
+-- name: rejected_rows
+-- The codes of some rows of a batch (their numbers with unit separators between them), and the row each corrects itself.
+SELECT rejections.import_row_number, code, column_name, detail, corrections.corrects_row
+FROM rejections LEFT JOIN corrections USING (batch_id, import_row_number)
+WHERE batch_id = :batch_id AND code LIKE 'R\_%'
+  AND import_row_number = ANY(CAST(string_to_array(:numbers, chr(31)) AS integer[]))
+
+-- name: rows_received_corrected
+-- Rows (of those of a batch where they came first) that are orders of another batch, which corrected them.
+SELECT corrections.first_row, orders.batch_id
+FROM corrections JOIN orders USING (batch_id, import_row_number)
+WHERE corrections.first_batch = :batch_id AND NOT is_cancelled
+  AND corrections.first_row = ANY(CAST(string_to_array(:numbers, chr(31)) AS integer[]))
+
+-- name: holders_of_references
+-- Which batches have some references of a client, and whether in a row that corrects another.
+SELECT lower(client_order_ref) AS ref, orders.batch_id, corrections.batch_id IS NOT NULL AS is_correction
+FROM orders LEFT JOIN corrections USING (batch_id, import_row_number)
+WHERE lower(client_order_ref) = ANY(string_to_array(:refs, chr(31))) AND client_code = :client_code AND NOT is_cancelled
+
+-- name: given_up_refs
+-- Which references rows gave up that are orders under another one, and where they are that.
+SELECT given_up.reference AS ref, orders.batch_id
+FROM given_up_references AS given_up JOIN orders USING (batch_id, import_row_number)
+WHERE given_up.client_code = :client_code AND given_up.reference = ANY(string_to_array(:refs, chr(31)))
+  AND given_up.batch_id <> :batch_id AND NOT is_cancelled
+
+-- name: share_references
+-- Others may load orders of the client now, but none that corrects rows of its files.
+SELECT pg_advisory_xact_lock_shared(hashtextextended('references of ' || :client_code, 0))
+
+-- name: hold_references
+-- Nobody else may load orders of the client now.
+SELECT pg_advisory_xact_lock(hashtextextended('references of ' || :client_code, 0))
+
+-- name: rows_received_since
+-- Rows just loaded that have come to be orders elsewhere since they were validated.
+-- Under a reference that a correction gave up; as what they correct themselves; or maybe under the one they give up.
+SELECT mine.import_row_number, 'R_REF_SPENT' AS code, given_up.batch_id AS other
+FROM given_up_references AS given_up
+JOIN orders AS theirs USING (batch_id, import_row_number)
+JOIN orders AS mine ON lower(mine.client_order_ref) = given_up.reference AND mine.client_code = given_up.client_code
+WHERE given_up.client_code = :client_code AND given_up.batch_id <> :batch_id AND mine.batch_id = :batch_id
+  AND NOT theirs.is_cancelled
+  AND mine.import_row_number BETWEEN :first_row AND :last_row
+  AND NOT EXISTS (SELECT FROM corrections
+                  WHERE (batch_id, import_row_number) = (mine.batch_id, mine.import_row_number))
+UNION ALL
+SELECT mine.import_row_number, 'R_CORRECTED_BEFORE', theirs.batch_id
+FROM corrections AS mine JOIN orders AS loaded USING (batch_id, import_row_number)
+JOIN corrections AS theirs ON (theirs.first_batch, theirs.first_row) = (mine.first_batch, mine.first_row)
+                          AND theirs.batch_id <> mine.batch_id
+JOIN orders ON (orders.batch_id, orders.import_row_number) = (theirs.batch_id, theirs.import_row_number)
+           AND NOT orders.is_cancelled
+WHERE mine.batch_id = :batch_id AND mine.import_row_number BETWEEN :first_row AND :last_row
+UNION ALL
+SELECT mine.import_row_number, 'R_CORRECTED_BEFORE', theirs.batch_id
+FROM given_up_references AS mine JOIN orders AS loaded USING (batch_id, import_row_number)
+JOIN orders AS theirs ON lower(theirs.client_order_ref) = mine.reference AND theirs.client_code = mine.client_code
+                     AND NOT theirs.is_cancelled
+WHERE mine.batch_id = :batch_id AND mine.import_row_number BETWEEN :first_row AND :last_row
+  AND theirs.batch_id <> mine.batch_id AND theirs.batch_id IS DISTINCT FROM mine.held_by

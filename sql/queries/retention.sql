@@ -54,6 +54,28 @@ VALUES (:batch_id, :category, coalesce(CAST(:from_day AS date), '-infinity'), co
         :who, :why)
 RETURNING hold_id
 
+-- name: hold_covers
+-- How many blocks a hold keeps where they are, with how many records, and how many that are not sealed yet it is about.
+SELECT count(*) AS blocks, coalesce(sum(seal.records), 0) AS records, (
+    SELECT count(*) FROM audit_events, legal_holds AS hold
+    WHERE hold.hold_id = :hold_id AND event_id > (SELECT coalesce(max(through_id), 0) FROM audit_seals)
+      AND (at AT TIME ZONE 'UTC')::date BETWEEN hold.from_day AND hold.to_day
+      AND coalesce(hold.category, audit_events.category) = audit_events.category
+      AND (hold.batch_id IS NULL OR audit_events.batch_id = hold.batch_id)
+) AS unsealed
+FROM legal_holds AS hold
+JOIN audit_seals AS seal ON seal.day BETWEEN hold.from_day AND hold.to_day
+                        AND coalesce(hold.category, seal.category) = seal.category
+LEFT JOIN LATERAL (
+    SELECT place, batch_ids FROM audit_moves AS move WHERE move.block_no = seal.block_no
+    ORDER BY array_position('{warm,cold,gone}', place) DESC LIMIT 1
+) AS last ON true
+WHERE hold.hold_id = :hold_id AND last.place IS DISTINCT FROM 'gone'
+  AND (hold.batch_id IS NULL OR hold.batch_id = ANY (last.batch_ids) OR (last.place IS NULL AND EXISTS (
+      SELECT FROM audit_events WHERE audit_events.batch_id = hold.batch_id
+      AND audit_events.category = seal.category AND (at AT TIME ZONE 'UTC')::date = seal.day
+      AND event_id BETWEEN seal.first_id AND seal.last_id)))
+
 -- name: release_hold
 -- It may again.
 UPDATE legal_holds SET released_by = :who, release_reason = :why, released_at = now()

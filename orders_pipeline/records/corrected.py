@@ -1,0 +1,172 @@
+"""Corrected rows: which order a row may be that corrects a rejected one, and what is wrong with it beside its cells.
+
+A corrected row keeps the reference of the row it names, unless that was what was rejected; then it gives the reference up,
+for good. Cells must not be what a wrong encoding made of those that were sent. What was sent before is found out elsewhere.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal, InvalidOperation
+
+import numpy as np
+import pyarrow as pa
+
+from orders_pipeline.records.encoding_damage import is_damaged
+from orders_pipeline.records.judgement import Findings, Rows, as_json
+from orders_pipeline.records.record_type import RecordType
+
+ROW_COLUMN = "_row"
+_DIGITS_KEPT = 15  # of a number, by spreadsheets
+_LIKE_A_DATE = re.compile(r"[0-9]{1,4}[-/.][0-9]{1,2}(?:[-/.][0-9]{1,4})?|[a-z]{3,9}[-/.]?[0-9]{1,4}|[0-9]{1,2}-?[a-z]{3,9}")
+_SPREADSHEETS_DATE = re.compile(r"[0-9]{1,2}-[a-z]{3}|[a-z]{3}-[0-9]{2}|[0-9]{4}[-/][0-9]{1,2}[-/][0-9]{1,2}|[0-9]{5}")
+# rows with one of these name no row: what they were meant to correct is still open where it is
+NAMES_NO_ROW = "R_CORRECTED_ROW"
+
+
+@dataclass(frozen=True)
+class Original:
+    """A row as it was sent, and the encoding of its file; a cell is None where the row's shape was wrong."""
+
+    cells: Mapping[str, str | None]
+    encoding: str
+
+
+@dataclass(frozen=True)
+class NamedRow:
+    """A rejected row that a correction may name, with all that is known of it and of the rows it corrects itself.
+
+    `first` (batch and row) is where it came first; `references` are those it may have, None for any, and `had` those it
+    gives up by having another, each with the batch that held it already. `received` is the batch in which this row is an
+    order, and `taken` those in which a reference it had was received since, maybe as this very row.
+    """
+
+    first: tuple[str, int]
+    references: frozenset[str] | None
+    had: Mapping[str, str | None]
+    originals: Sequence[Original]
+    received: str | None = None
+    taken: Mapping[str, str] = field(default_factory=dict)
+
+    def may_have(self, reference: str) -> bool:
+        """Tell whether a correction may have this reference: never one that a spreadsheet made of what it was."""
+        if self.references is not None:
+            return reference in self.references
+        return not any(_is_spreadsheets_form(had, reference) for had in self.had)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a row of a correction answers, and the references it gives up, each with the batch that holds it already."""
+
+    import_row_number: int
+    corrects_row: int
+    first: tuple[str, int]
+    gives_up: Mapping[str, str | None]
+    keeps_reference: bool = False
+
+
+@dataclass(frozen=True)
+class Corrections:
+    """What the rows of a correcting file may name, and the rows that more than one of them names differently."""
+
+    rows: Mapping[int, NamedRow]
+    ambiguous: frozenset[int] = frozenset()
+
+    def check(
+        self,
+        kind: RecordType,
+        rows: Rows,
+        raw: Mapping[str, pa.Array],
+        corrects: Sequence[int | None],
+        findings: Findings,
+    ) -> dict[int, Answer]:
+        """Note what is wrong with rows as corrections, and return what each answers, by its position.
+
+        `corrects` says which row each one names.
+        """
+        found = _Notes(findings)
+        answers = {}
+        references = kind.folded(rows.text[kind.identity]).to_pylist()
+        bad_reference = findings.bad_in(kind.identity)
+        for at, number in enumerate(corrects):
+            if number is None:
+                continue
+            named = self.rows.get(number)
+            if named is None or number in self.ambiguous:
+                hint = "named_twice" if number in self.ambiguous else "no_such_row"
+                found.add(at, ROW_COLUMN, NAMES_NO_ROW, {"hint": hint})
+                continue
+            reference = references[at]
+            if not named.may_have(reference):
+                found.add(at, kind.identity, "R_REF_CHANGED", {})
+            elif not bad_reference[at]:
+                self._check_once(at, reference, named, kind, found)
+            for column in kind.column_names:
+                cell = raw[column][at].as_py()
+                if any(_is_damaged(original, column, cell) for original in named.originals):
+                    found.add(at, column, "R_ENCODING_DAMAGE", {})
+            gives_up = {had: held for had, held in named.had.items() if had != reference}
+            keeps = reference in (named.had if named.references is None else named.references)
+            answers[at] = Answer(rows.number[at].as_py(), number, named.first, gives_up, keeps)
+        found.note()
+        return answers
+
+    def _check_once(self, at: int, reference: str, named: NamedRow, kind: RecordType, found: _Notes) -> None:
+        """Note when the row is an order already, under another reference."""
+        since = [batch for had, batch in named.taken.items() if had != reference]
+        before = named.received or next(iter(since), None)
+        if before is not None:
+            found.add(at, kind.identity, "R_CORRECTED_BEFORE", {"batch_id": before})
+
+    def answered_by_misshapen(self, numbers: Sequence[int], corrects: Sequence[int | None]) -> list[Answer]:
+        """Return what rows of the wrong shape answer: they come back for that, and the rows they name do not."""
+        return [
+            Answer(number, named, self.rows[named].first, {})
+            for number, named in zip(numbers, corrects, strict=True)
+            if named is not None and named in self.rows and named not in self.ambiguous
+        ]
+
+
+class _Notes:
+    """Gathers findings row by row, and notes them code by code."""
+
+    def __init__(self, findings: Findings) -> None:
+        self._findings = findings
+        self._found: dict[tuple[str, str], dict[int, str]] = {}
+
+    def add(self, at: int, column: str, code: str, detail: Mapping[str, str]) -> None:
+        self._found.setdefault((column, code), {})[at] = as_json(detail)
+
+    def note(self) -> None:
+        for (column, code), details in self._found.items():
+            self._findings.add_each(column, code, np.array(list(details)), list(details.values()))
+
+
+def named_differently(corrects: Sequence[tuple[int, int]], repeats: Mapping[int, int]) -> frozenset[int]:
+    """Return the rows that several rows name, but for repeats of one row.
+
+    `corrects` has row and named row (0: none) of each, `repeats` the first row of each that repeats one.
+    """
+    counts = Counter(named for number, named in {(repeats.get(number, number), named) for number, named in corrects})
+    return frozenset(named for named, count in counts.items() if count > 1 and named)
+
+
+def _is_spreadsheets_form(had: str, has: str) -> bool:
+    """Tell whether a spreadsheet may have written `has` for `had`: the same number, or a date another way."""
+    if had == has:
+        return False
+    try:
+        number, other = Decimal(had), Decimal(has)
+    except InvalidOperation:
+        return bool(_LIKE_A_DATE.fullmatch(had) and _SPREADSHEETS_DATE.fullmatch(has))
+    rounded = had.isdigit() and len(had) > _DIGITS_KEPT and has == had[:_DIGITS_KEPT] + "0" * (len(had) - _DIGITS_KEPT)
+    return number == other or rounded
+
+
+def _is_damaged(original: Original, column: str, cell: str) -> bool:
+    sent = original.cells.get(column)
+    return bool(sent) and cell != sent and is_damaged(sent or "", cell, original.encoding)

@@ -1,0 +1,66 @@
+"""Encoding damage: whether a text is what another one becomes when a program reads or writes it in the wrong encoding.
+
+A spreadsheet opens UTF-8 as CP932 or a western encoding, or the other way round, and saves what it took it for; what the
+encoding cannot hold becomes a mark or a similar letter. Two texts in, a verdict out; where they come from is no matter here.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+READ_AS = ("cp932", "cp1252", "latin-1", "mac_roman", "euc_jp")
+SAVED_AS = ("cp932", "cp1252")
+_LOST = "\ufffd"
+_MARK = "・"  # what Japanese Windows puts where bytes are no character
+_LEAST = 0.5  # of the bytes that are no ASCII: the rest may be lost
+
+
+def is_damaged(original: str, found: str, written_in: str) -> bool:
+    """Tell whether `found` is what became of `original`, a cell of a file in the encoding `written_in`."""
+    if original.isascii() or found == original:
+        return False
+    if _LOST in found and _LOST not in original:
+        return True
+    return _is_misread(original, found, written_in) or any(_is_saved_lossily(original, found, codec) for codec in SAVED_AS)
+
+
+def _is_misread(original: str, found: str, written_in: str) -> bool:
+    """Tell whether the original's bytes, read in another encoding, are `found`; some bytes may be lost on the way."""
+    sent = _beyond_ascii(original.encode(written_in, "ignore"))
+    for codec in READ_AS:
+        taken = _beyond_ascii(_bytes_of(found, codec))
+        if codec != written_in and len(taken) >= _LEAST * len(sent) and taken and _is_part_of(taken, sent):
+            return True
+    return False
+
+
+def _bytes_of(text: str, codec: str) -> bytes:
+    """Encode what can be; Windows reads bytes that cp1252 has no character for as control characters."""
+    text = text.replace(_MARK, "")
+    if codec != "cp1252":
+        return text.encode(codec, "ignore")
+    return b"".join(each.encode(codec, "ignore") or each.encode("latin-1", "ignore") for each in text)
+
+
+def _beyond_ascii(data: bytes) -> bytes:
+    return bytes(byte for byte in data if byte > 0x7F)
+
+
+def _is_part_of(part: bytes, whole: bytes) -> bool:
+    """Tell whether all bytes of `part` stand in `whole`, in this order."""
+    rest = iter(whole)
+    return all(byte in rest for byte in part)
+
+
+def _is_saved_lossily(original: str, found: str, codec: str) -> bool:
+    """Tell whether `found` has a mark, or a letter without its accent, for every character the encoding has not."""
+    pattern, lossy = [], False
+    for each in original:
+        if each.encode(codec, "ignore"):
+            pattern.append(re.escape(each))
+            continue
+        lossy = True
+        letter = unicodedata.normalize("NFD", each)[0]
+        pattern.append(f"(?:[?{_MARK}_]{{1,2}}|{letter})" if letter.isascii() else f"[?{_MARK}_]{{1,2}}")
+    return lossy and re.fullmatch("".join(pattern), found) is not None
