@@ -27,6 +27,8 @@ def called_names() -> set[str]:
                     name = node.args[0]
                     assert isinstance(name, ast.Constant), f"{path.name}:{node.lineno} calls a name that is not written out"
                     found.add(str(name.value))
+                if isinstance(owner, ast.Name) and owner.id == "self" and path.name == "database.py":
+                    found |= {str(name.value) for name in node.args[:1] if isinstance(name, ast.Constant)}
             if (
                 isinstance(node, ast.Subscript)
                 and ast.unparse(node.value) == "queries()"
