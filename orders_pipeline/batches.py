@@ -25,7 +25,8 @@ FINISHED = frozenset({"completed", "completed_with_errors", "rejected", "cancell
 HALTED = frozenset({"stopped", "cancelling", "cancelled"})  # by a person: nothing is sent
 ORDER_STATES = ("pending", "paying", "paid", "declined", "unknown", "refunded", "cancelled")
 PAUSES: Mapping[str, str] = {
-    "E_LEDGERS_DIFFER": "The Payment service has charges that our ledger does not know; reconcile names them.",
+    "E_LEDGERS_DIFFER": "The Payment service has charges that our ledger does not know, or the database seems older than "
+    "the storage or the service says; run reconcile.",
     "E_PAYMENT_UNKNOWN": "It is not known yet whether some payments were charged.",
     "E_PAYMENT_UNAVAILABLE": "The Payment service cannot be used at the moment.",
     "E_PAYMENT_REFUSED": "The Payment service refuses this batch's payments with an answer that its contract does not name.",
@@ -57,6 +58,7 @@ class Source:
     csv_source: str
     landing_key: str | None = None
     landing_version: str | None = None
+    landed_at: datetime | None = None
     sha256: str | None = None
     size: int | None = None  # bytes
 
@@ -72,8 +74,12 @@ def today() -> date:
 
 
 def register_landed(transaction: Transaction, client_code: str, source: Source) -> str:
-    """Make a batch of a landed file version, once however often it is asked for, and return its id."""
-    batch_id = batch_id_for(client_code, f"{source.landing_key}|{source.landing_version}", today())
+    """Make a batch of a landed file version, once however often it is asked for, and return its id.
+
+    The id does not depend on the day: where a restored database sees the file again, services know its orders.
+    """
+    received = today() if source.landed_at is None else source.landed_at.astimezone(JAPAN).date()
+    batch_id = batch_id_for(client_code, f"{source.landing_key}|{source.landing_version}", received)
     if not _insert(transaction, batch_id, client_code, source, again_no=0):  # maybe on another day, under another id
         batch_id = transaction.scalar(
             "batch_of_landed_version", landing_key=source.landing_key, landing_version=source.landing_version

@@ -314,6 +314,11 @@ def _translate(error: BaseException | None) -> DatabaseError:
     return DatabaseError(sqlstate)
 
 
+def array_of(numbers: Iterable[int]) -> str:
+    """Return numbers as the text of a PostgreSQL array: arrays of different lengths go into a statement as texts only."""
+    return f"{{{','.join(map(str, numbers))}}}"
+
+
 def normalise_url(url: str) -> str:
     """Return `url` with our driver named, whichever PostgreSQL scheme it came with."""
     return make_url(url).set(drivername=DRIVER).render_as_string(hide_password=False)

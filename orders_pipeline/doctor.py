@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from orders_pipeline import errors, landing, migrations
+from orders_pipeline.continuity import SAYS, LedgersDiffer
 from orders_pipeline.http_client import NoAnswer, NotDelivered, ServiceClient
 from orders_pipeline.settings import load_settings
 from orders_pipeline.storage import Storage
@@ -86,6 +87,12 @@ def _landing(system: System) -> str:
     return "; ".join(["listed", *landing.in_words(landing.left_in(system.landing))])
 
 
+def _ledger(system: System) -> str:
+    if system.continuity.doubted() is not None:
+        raise LedgersDiffer(f"{LedgersDiffer.code}: {SAYS}")
+    return "whole, as far as is known"
+
+
 def _encryption(system: System) -> str:
     if system.cipher.open(system.cipher.seal(b"doctor", b"doctor"), b"doctor") != b"doctor":
         raise ValueError
@@ -126,4 +133,5 @@ CHECKS: dict[str, Callable[[System], str]] = {
     "encryption": _encryption,
     "payment service": _payment_service,
     "notification service": _notification_service,
+    "ledger": _ledger,
 }

@@ -318,7 +318,7 @@ def _is_whole(database: Database, landing: Storage, landed: Landed, clients: Cli
 
 def _register(transaction: Transaction, landed: Landed) -> str:
     name = composed(landed.key.rpartition("/")[2])
-    source = batches.Source(name, landed.key, landed.version, size=landed.stored.size)
+    source = batches.Source(name, landed.key, landed.version, landed.stored.modified, size=landed.stored.size)
     batch_id = batches.register_landed(transaction, _client(landed), source)
     _note_batch(transaction, landed, batch_id)
     return batch_id

@@ -39,7 +39,7 @@ class Message:
     customer_code: str
     address: str
     variables: Mapping[str, Any]
-    order_ids: Sequence[int]
+    order_refs: Sequence[str]  # what the orders are called at the services
 
     def __repr__(self) -> str:
         """Show no address."""
@@ -120,7 +120,7 @@ def _body(message: Message) -> dict[str, Any]:
         "recipient": {"customer_code": message.customer_code, "address": message.address},
         "locale": "ja-JP",
         "variables": message.variables,
-        "order_ids": [str(order_id) for order_id in message.order_ids],
+        "order_ids": list(message.order_refs),
         "dedupe_key": message.notification_id,
         "metadata": {"batch_id": message.batch_id},
     }

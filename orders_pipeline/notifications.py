@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import random
 import threading
-import uuid
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from orders_pipeline import personal
 from orders_pipeline.audit import recording
 from orders_pipeline.breaker import Breaker
 from orders_pipeline.clients import Profile
-from orders_pipeline.database import Database, Transaction
+from orders_pipeline.database import Database, Transaction, array_of
 from orders_pipeline.drain import drain, one_by_one
 from orders_pipeline.encryption import Cipher
 from orders_pipeline.notification_service import BULK, Message, NotificationService
@@ -70,14 +69,16 @@ def plan_batch(database: Database, cipher: Cipher, batch_id: str, profile: Profi
     with database.begin() as transaction:
         transaction.row("lock_batch", batch_id=batch_id)
         rows = transaction.rows("orders_to_notify", batch_id=batch_id)
-        groups: defaultdict[tuple[object, ...], list[int]] = defaultdict(list)
+        groups: defaultdict[tuple[object, ...], list[Row[Any]]] = defaultdict(list)
         for row in rows:
             opened = personal.reveal(cipher, batch_id, row.import_row_number, row.personal)
             address = opened[ADDRESS_COLUMN[row.notify_channel]]
             alone = row.order_id if profile.notifications == "per_order" or row.is_nobodys else None
-            groups[row.customer_code, row.notify_channel, address, alone].append(row.order_id)
+            groups[row.customer_code, row.notify_channel, address, alone].append(row)
         recording.read_personal(transaction, "to plan notifications", batch_id, len(rows))
-        planned = [(str(uuid.uuid4()), key, order_ids) for key, order_ids in groups.items()]
+        members = [array_of(row.import_row_number for row in group) for group in groups.values()]
+        ids = transaction.rows("next_notification_ids", batch_id=batch_id, members=members)
+        planned = [(str(row.notification_id), key, group) for row, (key, group) in zip(ids, groups.items(), strict=True)]
         if planned:
             transaction.execute(
                 "insert_notifications",
@@ -88,8 +89,8 @@ def plan_batch(database: Database, cipher: Cipher, batch_id: str, profile: Profi
             )
             transaction.execute(
                 "insert_notification_orders",
-                notification_ids=[notification_id for notification_id, _, order_ids in planned for _ in order_ids],
-                order_ids=[order_id for _, _, order_ids in planned for order_id in order_ids],
+                notification_ids=[notification_id for notification_id, _, group in planned for _ in group],
+                order_ids=[row.order_id for _, _, group in planned for row in group],
             )
     return len(planned)
 
@@ -218,7 +219,7 @@ class NotificationLedger:
             customer_code=row.customer_code,
             address=opened[ADDRESS_COLUMN[row.channel]],
             variables=_variables(opened.get("customer_name", ""), row),
-            order_ids=row.order_ids,
+            order_refs=row.order_refs,
         )
         return NotificationClaim(message, row.attempts, row.status == "unknown")
 

@@ -19,9 +19,10 @@ from typing import Any
 
 from sqlalchemy import Row
 
-from orders_pipeline import batches, closings, notifications
+from orders_pipeline import batches, closings, installation, notifications
 from orders_pipeline.database import Database, Transaction
 from orders_pipeline.errors import NotThere
+from orders_pipeline.installation import Installation
 from orders_pipeline.payments.gateway import ListedPayment, ListFailed, PaymentGateway, PaymentPage
 from orders_pipeline.rejections import FileRejected
 from orders_pipeline.system import System
@@ -67,6 +68,7 @@ class Scope:
     started_at: datetime
     covered_from: datetime
     covered_to: datetime
+    young_s: float  # what is younger may still be an answer under way
 
     def parameters(self) -> dict[str, object]:
         """Return what the statements of a comparison need."""
@@ -75,7 +77,7 @@ class Scope:
             "started_at": self.started_at,
             "covered_from": self.covered_from,
             "covered_to": self.covered_to,
-            "young_s": YOUNG_S,
+            "young_s": self.young_s,
         }
 
 
@@ -93,6 +95,7 @@ class Reconciled:
     gone: int
     healed: int
     closed: Sequence[str]  # batches that got a closing record
+    resumed: bool  # paying was stopped, and goes on but for what findings hold up
     open: Mapping[str, int]  # open findings by code, but for those that somebody answers for
     accepted: int  # these
     findings: Sequence[Mapping[str, Any]]  # the oldest of them
@@ -108,6 +111,7 @@ class Reconciled:
             "findings": {"open": dict(self.open), "accepted": self.accepted}
             | {"new": self.new, "gone": self.gone, "healed": self.healed},
             "batches_closed": list(self.closed),
+            "paying_resumed": self.resumed,
             "open_findings": [dict(finding) for finding in self.findings],
         }
 
@@ -118,23 +122,29 @@ def reconcile(
     """Compare the payments of a batch, or those settled in a time; raise NoList, ListFailed or UnknownBatch.
 
     More is listed where it takes more to judge: from the plan of the payments on. What older findings that are open are
-    about is looked up.
+    about is looked up. Where paying is stopped because our ledger may not be whole, all is compared that it may lack, and
+    then paying goes on.
     """
     if not system.payments.capabilities.can_list:
-        raise NoList(f"{NoList.code}: the Payment service offers no list to compare with")
+        stopped = "; paying is stopped until `reconcile --by-hand`" if system.continuity.doubted() is not None else ""
+        raise NoList(f"{NoList.code}: the Payment service offers no list to compare with{stopped}")
+    doubted = system.continuity.doubted() if batch_id is None else None
+    if doubted is not None:  # all is compared that may be missing, whatever was asked for
+        created_from, created_to = min(created_from or doubted[0], doubted[0]), max(created_to or doubted[1], doubted[1])
     with system.database.session() as session:
         if batch_id is not None:
             batches.get(session, batch_id)
-        scope = _scope(session, batch_id, created_from, created_to)
+        ours = installation.read(session)
+        scope = _scope(session, batch_id, created_from, created_to, is_stopped=doubted is not None)
         session.execute("create_listed_payments")
         session.execute("create_unreadable_payments")
         session.execute("create_payment_differences")
         unreadable = 0
         for page in _pages(system.payments, scope):
-            if not _insert_page(session, page) and not page.unreadable and page.following is not None:
+            if not _insert_page(session, ours, page) and not page.unreadable and page.following is not None:
                 raise ListFailed("page-without-end", may_pass=False)
-            unreadable += _insert_unreadable(session, page)
-        judged, looked_up = _look_up(session, system.payments, scope)
+            unreadable += _insert_unreadable(session, ours, page)
+        judged, looked_up = _look_up(session, ours, system.payments, scope)
         session.execute("match_listed_by_id")
         session.execute("orders_of_foreign_payments")
         foreign = session.execute("set_foreign_payments_aside")
@@ -145,11 +155,13 @@ def reconcile(
         new = session.scalar("write_findings", started_at=scope.started_at)
         gone = session.execute("close_gone_findings", **scope.parameters(), judged=judged)
         closed = closings.close_batches(session, scope.parameters())
+        if doubted is not None:  # from here on, findings hold up what they could repeat
+            system.continuity.lift(scope.started_at)
         return _result(
             session,
             scope,
             {"foreign": foreign + unreadable, "unreadable": unreadable, "new": new, "gone": gone}
-            | {"healed": healed, "closed": closed},
+            | {"healed": healed, "closed": closed, "resumed": doubted is not None},
         )
 
 
@@ -193,9 +205,18 @@ def _result(session: Transaction, scope: Scope, came_to: Mapping[str, Any]) -> R
     )
 
 
-def _scope(session: Transaction, batch_id: str | None, created_from: datetime | None, created_to: datetime | None) -> Scope:
+def _scope(
+    session: Transaction,
+    batch_id: str | None,
+    created_from: datetime | None,
+    created_to: datetime | None,
+    *,
+    is_stopped: bool,
+) -> Scope:
     window = session.rows("reconciliation_window", batch_id=batch_id, created_from=created_from, created_to=created_to)[0]
-    return Scope(batch_id, window.started_at, window.covered_from, window.covered_to)
+    # where paying is stopped, nothing of ours is under way
+    young_s = 0.0 if is_stopped else YOUNG_S
+    return Scope(batch_id, window.started_at, window.covered_from, window.covered_to, young_s)
 
 
 def _pages(gateway: PaymentGateway, scope: Scope) -> Iterator[PaymentPage]:
@@ -234,7 +255,7 @@ def _page(gateway: PaymentGateway, scope: Scope, cursor: str | None, limit: int)
     raise AssertionError("the last try returns or raises")
 
 
-def _look_up(session: Transaction, gateway: PaymentGateway, scope: Scope) -> tuple[list[int], list[str]]:
+def _look_up(session: Transaction, ours: Installation, gateway: PaymentGateway, scope: Scope) -> tuple[list[int], list[str]]:
     """List singly what open findings outside the window are about: they never make it longer.
 
     Returns the findings that can be judged anew, and their payments. What cannot be asked for now stays as it is.
@@ -251,14 +272,14 @@ def _look_up(session: Transaction, gateway: PaymentGateway, scope: Scope) -> tup
                 break
             continue
         for page in pages:
-            _insert_page(session, page)
-            _insert_unreadable(session, page)
+            _insert_page(session, ours, page)
+            _insert_unreadable(session, ours, page)
         judged.append(finding.finding_id)
         payment_ids += [] if finding.payment_id is None else [str(finding.payment_id)]
     return judged, payment_ids
 
 
-def _insert_page(session: Transaction, page: PaymentPage) -> int:
+def _insert_page(session: Transaction, ours: Installation, page: PaymentPage) -> int:
     """Write a page down and return how many of its payments no earlier page had."""
     items = page.items
     if not items:
@@ -267,7 +288,9 @@ def _insert_page(session: Transaction, page: PaymentPage) -> int:
         "insert_listed_payments",
         service_payment_ids=[item.service_payment_id for item in items],
         reference_marks=[hashlib.sha256(item.reference.encode("utf-8", "surrogatepass")).hexdigest() for item in items],
-        references=[_our_id(item.reference) for item in items],
+        # payments of before references named the installation have their bare id
+        references=[ours.payment_id_of(item.reference) or _our_id(item.reference) for item in items],
+        are_ours=[ours.is_ours(item.reference) for item in items],
         keys=[_our_id(item.idempotency_key) for item in items],
         amounts=[item.amount for item in items],
         statuses=[item.status for item in items],
@@ -279,7 +302,7 @@ def _insert_page(session: Transaction, page: PaymentPage) -> int:
     )
 
 
-def _insert_unreadable(session: Transaction, page: PaymentPage) -> int:
+def _insert_unreadable(session: Transaction, ours: Installation, page: PaymentPage) -> int:
     """Write down what of a page is ours and cannot be read, and return how many others there are."""
     items = page.unreadable
     if not items:
@@ -287,13 +310,16 @@ def _insert_unreadable(session: Transaction, page: PaymentPage) -> int:
     return len(items) - session.execute(
         "insert_unreadable_payments",
         service_payment_ids=[item.service_payment_id for item in items],
-        references=[_our_id(item.reference) for item in items],
+        references=[
+            None if item.reference is None else ours.payment_id_of(item.reference) or _our_id(item.reference)
+            for item in items
+        ],
         keys=[_our_id(item.idempotency_key) for item in items],
     )
 
 
 def _our_id(text: str | None) -> str | None:
-    """Return a reference or key if it is written as our payment ids are."""
+    """Return a text if it is written as our payment ids are."""
     try:
         return text if text is not None and str(uuid.UUID(text)) == text else None
     except ValueError:

@@ -70,6 +70,7 @@ def landing_sensor(context: dg.SensorEvaluationContext, system: dg.ResourceParam
 def stalled_sensor(context: dg.SensorEvaluationContext, system: dg.ResourceParam[System]) -> dg.SensorResult:
     """Request runs for unfinished batches that nobody works on and that could go on; end runs whose process is lost."""
     with safe_errors(system):
+        system.continuity.watch()
         # gone at two looks: a session that breaks, as when the database starts anew, comes back in between
         missed = set(json.loads(context.cursor or "[]"))
         gone = orphaned_runs(system, context.instance, {})

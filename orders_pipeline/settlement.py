@@ -40,6 +40,7 @@ def settling(system: System, batch_id: str, run_id: str | None) -> Iterator[Sett
         if is_halted:
             yield None
             return
+        system.continuity.is_behind()  # before ids follow from the installation
         settle.plan_batch(system.database, system.cipher, batch_id, profile)
         notifications.plan_batch(system.database, system.cipher, batch_id, profile)
         settlement = Settlement(system, worker, profile)
@@ -101,12 +102,10 @@ class Settlement:
     def pay(self) -> None:
         """Drain the payments; what became of each is in the ledger.
 
-        Nothing is paid while the service has charges that our ledger does not know.
+        Nothing is paid while our ledger is not whole, or the service has charges that it does not know.
         """
         system = self._system
-        with system.database.begin() as transaction:
-            differ = batches.get(transaction, self._worker.batch_id).ledgers_differ
-        if differ:
+        if not system.continuity.advance():
             self._paid.set()
             return
         ledger = PaymentLedger(
@@ -117,10 +116,12 @@ class Settlement:
             notifications.make_ready,
             concurrency=system.settings.payment_concurrency,
             retry_declined_orders=self._profile.declined_payments == "retry_orders",
+            look_again=system.continuity.advance,
         )
         try:
             with _timed(system.database, self._worker.batch_id, "pay"):
                 settle.settle_batch(ledger, system.payments, self._stop_paying)
+            system.continuity.advance()
         finally:
             self._paid.set()
 

@@ -17,6 +17,7 @@ from pydantic import SecretStr
 from orders_pipeline import embedded, migrations
 from orders_pipeline.audit.recording import os_user
 from orders_pipeline.clients import Clients, read_clients
+from orders_pipeline.continuity import Continuity
 from orders_pipeline.csv_file import Limits
 from orders_pipeline.database import Database, Introduction, private_url
 from orders_pipeline.encryption import Cipher, new_key
@@ -57,6 +58,11 @@ class System:
     payments: PaymentGateway
     notifications: NotificationService
     notification_limiter: RateLimiter
+
+    @property
+    def continuity(self) -> Continuity:
+        """Return what tells whether our ledger is whole."""
+        return Continuity(self.database, self.storage, self.payments)
 
 
 @contextlib.contextmanager

@@ -143,23 +143,25 @@ def check_finished(house: House, batch_id: str, status: str = "completed", *, to
     return summary
 
 
-def _our_charges(house: House, batch_id: str) -> list[tuple[int, str, int]]:
-    """Return (order, the service's payment, yen of the payment) of every order we say is paid."""
+def _our_charges(house: House, batch_id: str) -> list[tuple[str, str, int]]:
+    """Return (order's reference, the service's payment, yen of the payment) of every order we say is paid."""
     return house.rows(
-        "SELECT order_id, service_payment_id, payments.amount FROM orders "
+        'SELECT order_reference(orders.batch_id, import_row_number) COLLATE "C", service_payment_id, payments.amount '
+        "FROM orders "
         "JOIN payment_orders USING (order_id) JOIN payments USING (payment_id) "
-        "WHERE orders.batch_id = %s AND orders.status = 'paid' AND live ORDER BY order_id, service_payment_id",
+        "WHERE orders.batch_id = %s AND orders.status = 'paid' AND live ORDER BY 1, 2",
         batch_id,
     )
 
 
-def _their_charges(house: House, batch_id: str) -> list[tuple[int, str, int]]:
+def _their_charges(house: House, batch_id: str) -> list[tuple[str, str, int]]:
     """Return the same of every order of the batch that the service says is paid, once for each charge."""
-    order_ids = [order_id for (order_id,) in house.rows("SELECT order_id FROM orders WHERE batch_id = %s", batch_id)]
+    statement = "SELECT order_reference(batch_id, import_row_number) FROM orders WHERE batch_id = %s"
+    names = [name for (name,) in house.rows(statement, batch_id)]
     ledger = house.sandbox.service.ledger
     found = []
-    for order_id in sorted(order_ids):
-        parameters = page_parameters(limit=100) | {"value": str(order_id)}
+    for name in sorted(names):
+        parameters = page_parameters(limit=100) | {"value": name}
         charges = [each for _, each in ledger.payments("order_id", parameters) if each.status in CHARGED]
-        found += [(order_id, each.id, each.amount) for each in sorted(charges, key=lambda each: each.id)]
+        found += [(name, each.id, each.amount) for each in sorted(charges, key=lambda each: each.id)]
     return found

@@ -149,7 +149,7 @@ class Desk:
 
     def payment(self, order_ids: Sequence[int], amount: int, **changes: object) -> str:
         """Insert a payment over orders with its allocations, in one transaction, and return its id."""
-        payment_id = str(uuid.uuid4())
+        payment_id = str(changes.get("payment_id", uuid.uuid4()))
         row = {
             "payment_id": payment_id,
             "batch_id": self.batch_id,

@@ -47,6 +47,15 @@ class Books:
             self.finish(sum(amounts))
         return [str(row["payment_id"]) for row in self.desk.run("SELECT payment_id FROM payments ORDER BY customer_code")]
 
+    def reference(self, payment_id: str) -> str:
+        """Return a payment's reference at the service."""
+        return str(self.desk.value("SELECT reference_of(CAST(%s AS uuid), NULL)", payment_id))
+
+    def order_names(self) -> list[str]:
+        """Return what the orders are called at the service."""
+        rows = self.desk.run("SELECT order_reference(batch_id, import_row_number) AS name FROM orders ORDER BY order_id")
+        return [row["name"] for row in rows]
+
     def settle(self) -> None:
         with self.desk.working() as worker:
             settle_batch(self.desk.ledger(worker), self.system.payments, threading.Event())
@@ -77,7 +86,7 @@ class Books:
         with contextlib.closing(sqlite3.connect(self.path)) as books, books:
             assert books.execute(statement, parameters).rowcount == 1
 
-    def charge(self, reference: str, amount: int, *, orders: Sequence[int] = (900_001,), key: str | None = None) -> str:
+    def charge(self, reference: str, amount: int, *, orders: Sequence[str] = ("somebody-1",), key: str | None = None) -> str:
         """Pay at the service without our pipeline and return the charge's id there."""
         body = {
             "amount": amount,
@@ -85,7 +94,7 @@ class Books:
             "customer_code": "C-1",
             "reference": reference,
             "payment_method": {"type": "invoice"},
-            "allocations": [{"order_id": str(order_id), "amount": amount // len(orders)} for order_id in orders],
+            "allocations": [{"order_id": name, "amount": amount // len(orders)} for name in orders],
             "metadata": {"batch_id": "somebody"},
         }
         headers = {"Idempotency-Key": key or uuid.uuid4().hex}

@@ -105,7 +105,7 @@ def paused(system: System, batch_id: str) -> dg.Failure:
         refused = transaction.rows("held_refusals", batch_id=batch_id)
         needs_a_person = any(row.needs_a_person for row in (*payments, *refunds))
     if batch.ledgers_differ:
-        how = "goes on once the charges that our ledger does not know are gone or accepted: see reconcile"
+        how = "goes on once reconcile has compared the ledgers, and charges that ours does not know are gone or accepted"
     elif needs_a_person:
         how = "ends when a person has decided about what nobody else can find out about: status names it"
     elif refused:

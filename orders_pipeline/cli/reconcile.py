@@ -23,9 +23,17 @@ SHOWN_BATCHES = 3  # by name; --json has all
 @click.option("--accept", "finding_id", type=int, metavar="FINDING", help="Answer for a finding, so that paying goes on.")
 @click.option("--why", help="Why it is accepted; kept with the finding.")
 @click.option("--who", default=getpass.getuser, show_default="you", help="Who accepts it.")
+@click.option("--by-hand", is_flag=True, help="Somebody has compared the ledgers where the service has no list: pay again.")
 @answers
 def reconcile(
-    batch_id: str | None, days: int | None, finding_id: int | None, why: str | None, who: str, *, as_json: bool
+    batch_id: str | None,
+    days: int | None,
+    finding_id: int | None,
+    why: str | None,
+    who: str,
+    *,
+    by_hand: bool,
+    as_json: bool,
 ) -> None:
     """Compare the payments of a batch, or of the last days, with the Payment service's list.
 
@@ -43,6 +51,15 @@ def reconcile(
             accept(system.database, finding_id, accepted_by=who.strip(), why=why.strip())
         accepted = {"finding_id": finding_id, "accepted": {"by": who.strip(), "why": why.strip()}}
         answer(accepted, lambda console, _: console.print(f"finding {finding_id} is accepted"), as_json=as_json)
+        return
+
+    if by_hand:
+        if not (why and why.strip() and who.strip()):
+            raise click.UsageError("say how that was found out, with --why")
+        with opened() as system:
+            system.continuity.resume_by_hand(who.strip(), why.strip())
+        said = {"paying_resumed": {"by": who.strip(), "why": why.strip()}}
+        answer(said, lambda console, _: console.print("paying goes on"), as_json=as_json)
         return
 
     now = datetime.now(UTC)
@@ -77,6 +94,8 @@ def _show(console: Console, result: Mapping[str, Any]) -> None:
         console.print(
             f"  closed         {', '.join(closed) if len(closed) <= SHOWN_BATCHES else f'{len(closed):,} batches'}"
         )
+    if result["paying_resumed"]:
+        console.print("  resumed        paying was stopped and goes on, but for what open findings hold up")
     for finding in result["open_findings"]:
         _show_finding(console, finding)
     total = sum(findings["open"].values())

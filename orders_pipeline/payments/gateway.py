@@ -20,12 +20,13 @@ ListedStatus = Literal["succeeded", "processing", "refunded", "failed"]
 class PaymentRequest:
     """One payment as it is sent; the same `payment_id` is always the same payment."""
 
-    payment_id: str  # idempotency key and reference
+    payment_id: str  # idempotency key
+    reference: str  # the payment's name at the provider, among those of all its other callers
     batch_id: str
     customer_code: str
     payment_method: str
     amount: int  # yen
-    allocations: Sequence[tuple[int, int]]  # (order_id, yen), adding up to `amount`
+    allocations: Sequence[tuple[str, int]]  # (order's reference, yen), adding up to `amount`
     payment_token: str | None = None
 
     def __repr__(self) -> str:
@@ -60,7 +61,7 @@ class ListedPayment:
     refunded_amount: int | None = None  # yen given back of it
     failure_code: str | None = None
     batch_id: str | None = None
-    allocations: Mapping[str, int] | None = None  # yen by order_id
+    allocations: Mapping[str, int] | None = None  # yen by the order's reference
 
     def __repr__(self) -> str:
         """Show no text that others have chosen."""

@@ -21,7 +21,7 @@ Grouping = Literal["aggregated", "per_order"]
 class PayableOrder:
     """An order as the plan sees it; `card` is empty unless the method needs one."""
 
-    order_id: int
+    import_row_number: int  # which order of the batch it is: unlike its id, the same after a restore
     customer_code: str
     payment_method: str
     amount: int  # yen
@@ -30,7 +30,7 @@ class PayableOrder:
 
     def __repr__(self) -> str:
         """Show no card."""
-        return f"PayableOrder({self.order_id}, {self.amount})"
+        return f"PayableOrder({self.import_row_number}, {self.amount})"
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,11 @@ class PlannedPayment:
     customer_code: str
     payment_method: str
     orders: tuple[PayableOrder, ...]
+
+    @property
+    def row_numbers(self) -> list[int]:
+        """Return the rows that its orders were, in the order of the file."""
+        return sorted(order.import_row_number for order in self.orders)
 
     @property
     def amount(self) -> int:
@@ -52,8 +57,8 @@ def plan_payments(orders: Iterable[PayableOrder], grouping: Grouping = "aggregat
     groups: defaultdict[tuple[str, str, str, int | None], list[PayableOrder]] = defaultdict(list)
     for order in orders:
         if not 0 < order.amount <= CAP_JPY:
-            raise ValueError(f"order {order.order_id} cannot be paid in one transaction")
-        alone = order.order_id if order.is_nobodys else None
+            raise ValueError(f"order {order.import_row_number} cannot be paid in one transaction")
+        alone = order.import_row_number if order.is_nobodys else None
         groups[order.customer_code, order.payment_method, order.card, alone].append(order)
     planned = []
     for (customer_code, payment_method, *_), group in groups.items():
@@ -64,7 +69,7 @@ def plan_payments(orders: Iterable[PayableOrder], grouping: Grouping = "aggregat
 
 def pack(orders: Sequence[PayableOrder], cap: int = CAP_JPY) -> list[list[PayableOrder]]:
     """Spread orders over as few parts of at most `cap` yen as a bounded search finds."""
-    largest_first = sorted(orders, key=lambda order: (-order.amount, order.order_id))
+    largest_first = sorted(orders, key=lambda order: (-order.amount, order.import_row_number))
     best = _first_fit(largest_first, cap)
     if len(orders) > SEARCH_STEPS:  # not even one packing would be looked at to its end
         return best

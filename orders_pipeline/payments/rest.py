@@ -67,14 +67,14 @@ class RestPayments:
         if answer.status in (200, 201, 202):
             return self._fitting(_from_payment(answer.body, request, answer.retry_after_s))
         if answer.problem == "order-already-paid" and answer.is_refusal:
-            found = self._find({"reference": request.payment_id}, request)
+            found = self._find({"reference": request.reference}, request)
             # paid, but not by this payment: for a person to see, never to pay again
             return Outcome("unknown", answer.problem, refused=True) if found.kind == "absent" else found
         return _from_problem(answer, FINAL)
 
     def look_up(self, request: PaymentRequest) -> Outcome:
         """Ask by our reference, which a service that ignores keys keeps too, what became of the payment."""
-        return self._find({"reference": request.payment_id}, request)
+        return self._find({"reference": request.reference}, request)
 
     def refund(self, request: RefundRequest) -> Outcome:
         """Give yen of a payment back, once, and say what became of it; the service has no look-up for refunds."""
@@ -127,7 +127,7 @@ class RestPayments:
         items = answer.body.get("items")
         if answer.status != 200 or not isinstance(items, list):
             return replace(_from_problem(answer, frozenset()), kind="unknown")
-        ours = [item for item in items if isinstance(item, dict) and item.get("reference") == request.payment_id]
+        ours = [item for item in items if isinstance(item, dict) and item.get("reference") == request.reference]
         if not items:
             return Outcome("absent")
         if not ours:
@@ -169,9 +169,9 @@ def _body(request: PaymentRequest) -> dict[str, Any]:
         "amount": request.amount,
         "currency": "JPY",
         "customer_code": request.customer_code,
-        "reference": request.payment_id,
+        "reference": request.reference,
         "payment_method": method,
-        "allocations": [{"order_id": str(order_id), "amount": amount} for order_id, amount in request.allocations],
+        "allocations": [{"order_id": order, "amount": amount} for order, amount in request.allocations],
         "metadata": {"batch_id": request.batch_id},
     }
 
@@ -180,7 +180,7 @@ def _from_payment(body: Mapping[str, Any], request: PaymentRequest, retry_after_
     """Read a payment strictly: another reference, amount or currency is no answer to this request."""
     service_payment_id, status = body.get("id"), body.get("status")
     if (
-        body.get("reference") != request.payment_id
+        body.get("reference") != request.reference
         or type(body.get("amount")) is not int
         or body.get("amount") != request.amount
         or body.get("currency") != "JPY"

@@ -9,7 +9,6 @@ from __future__ import annotations
 import random
 import sys
 import threading
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,7 +19,7 @@ from orders_pipeline import personal
 from orders_pipeline.audit import recording
 from orders_pipeline.breaker import Breaker
 from orders_pipeline.clients import Profile
-from orders_pipeline.database import Database, Transaction
+from orders_pipeline.database import Database, Transaction, array_of
 from orders_pipeline.drain import drain, one_by_one
 from orders_pipeline.encryption import Cipher
 from orders_pipeline.outcomes import CALLED_OFF, FOR_EVER_S, Outcome, OutcomeKind, called_off
@@ -66,7 +65,7 @@ def plan_batch(database: Database, cipher: Cipher, batch_id: str, profile: Profi
         rows = transaction.rows("orders_to_plan", batch_id=batch_id)
         orders = [
             PayableOrder(
-                row.order_id,
+                row.import_row_number,
                 row.customer_code,
                 row.payment_method,
                 row.amount,
@@ -75,9 +74,13 @@ def plan_batch(database: Database, cipher: Cipher, batch_id: str, profile: Profi
             )
             for row in rows
         ]
+        order_ids = {row.import_row_number: row.order_id for row in rows}
         cards = sum(bool(order.card) for order in orders)
         recording.read_personal(transaction, "to plan payments", batch_id, cards)
-        planned = [(str(uuid.uuid4()), payment) for payment in plan_payments(orders, profile.payments)]
+        payments = plan_payments(orders, profile.payments)
+        members = [array_of(payment.row_numbers) for payment in payments]
+        ids = transaction.rows("next_payment_ids", batch_id=batch_id, members=members)
+        planned = [(str(row.payment_id), payment) for row, payment in zip(ids, payments, strict=True)]
         if planned:
             transaction.execute(
                 "insert_payments",
@@ -91,7 +94,7 @@ def plan_batch(database: Database, cipher: Cipher, batch_id: str, profile: Profi
             transaction.execute(
                 "insert_allocations",
                 payment_ids=[payment_id for payment_id, _ in shares],
-                order_ids=[order.order_id for _, order in shares],
+                order_ids=[order_ids[order.import_row_number] for _, order in shares],
                 amounts=[order.amount for _, order in shares],
             )
     return len(planned)
@@ -116,6 +119,7 @@ class PaymentLedger:
         *,
         concurrency: int,
         retry_declined_orders: bool = False,
+        look_again: Callable[[], bool] = lambda: False,
     ) -> None:
         self.concurrency = concurrency
         self._claimed = 0
@@ -124,6 +128,8 @@ class PaymentLedger:
         self._worker = worker
         self._honours_keys = capabilities.honours_keys
         self._on_settled = on_settled
+        self._look_again = look_again
+        self._is_whole = True  # as far as is known: nothing is claimed in a database that is not where the ledger was
         self._retry_declined_orders = retry_declined_orders
 
     def may_send(self) -> bool:
@@ -158,6 +164,12 @@ class PaymentLedger:
         """
         self._worker.require()
         with self._database.begin() as transaction:
+            standing = transaction.rows("standing", batch_id=self._worker.batch_id)[0]
+        if standing.is_other:
+            self._is_whole = self._look_again()
+        with self._database.begin() as transaction:
+            if self._is_held(transaction):
+                return []
             transaction.by_index()
             if self._worker.is_halted(transaction):
                 return []
@@ -177,6 +189,10 @@ class PaymentLedger:
             recording.read_personal(transaction, "to pay", self._worker.batch_id, cards)
         self._claimed += len(rows)
         return [self._read(row) for row in rows]
+
+    def _is_held(self, transaction: Transaction) -> bool:
+        standing = transaction.rows("standing", batch_id=self._worker.batch_id)[0]
+        return bool(not self._is_whole or standing.is_held or standing.is_other)
 
     def _share(self, transaction: Transaction) -> int:
         """Return how many more claims are ours to take: with others at work, the service's concurrency is shared."""
@@ -219,6 +235,8 @@ class PaymentLedger:
         if self._worker.halted.is_set():
             return None
         with self._database.begin() as transaction:
+            if self._is_held(transaction):
+                return None
             transaction.by_index()
             if REFUSALS.hold(transaction, self._worker.batch_id):
                 return None
@@ -236,7 +254,8 @@ class PaymentLedger:
             customer_code=row.customer_code,
             payment_method=row.payment_method,
             amount=row.amount,
-            allocations=list(zip(row.order_ids, row.order_amounts, strict=True)),
+            reference=row.reference,
+            allocations=list(zip(row.order_refs, row.order_amounts, strict=True)),
             payment_token=card,
         )
         return PaymentClaim(request, row.attempts, row.status == "unknown", row.outcome_code, row.is_old)

@@ -26,10 +26,11 @@ SETTLED = ("succeeded", "declined", "unknown")
 def carry_out(system: System, plan: RefundPlan, *, requested_by: str, reason: str) -> dict[str, Any]:
     """Give back what a plan says, tell the customers, and return what became of the chosen orders' refunds.
 
-    Raises BatchBusy while the batch is being paid.
+    Raises BatchBusy while the batch is being paid, and LedgersDiffer while our ledger is not whole.
     """
     profile = system.clients.profile(plan.client_code)
     with working_on(system.database, plan.batch_id, None) as worker:
+        system.continuity.require()
         refund_ids = write_plan(system.database, plan, requested_by=requested_by, reason=reason)
         settlement.hurry(system)  # somebody asks for it: a service that is left alone is tried at once
         give_back(system, worker)
@@ -50,7 +51,9 @@ def go_on(system: System, batch_id: str) -> None:
 
 
 def give_back(system: System, worker: Worker) -> None:
-    """Drain a batch's refunds; returns when none is left to try now."""
+    """Drain a batch's refunds; returns when none is left to try now, at once while our ledger is not whole."""
+    if not system.continuity.advance():
+        return
     ledger = RefundLedger(system.database, worker)
     ledger.begin()
     drain(
@@ -59,6 +62,7 @@ def give_back(system: System, worker: Worker) -> None:
         concurrency=system.settings.payment_concurrency,
         stop=threading.Event(),
     )
+    system.continuity.advance()
 
 
 def _correct(system: System, worker: Worker, profile: Profile) -> None:

@@ -58,6 +58,8 @@ class RefundLedger:
         """Take up to `limit` due refunds; their intent is committed when this returns. Raise LeaseLost."""
         self._worker.require()
         with self._database.begin() as transaction:
+            if self._is_held(transaction):
+                return []
             transaction.by_index()
             is_held = REFUSALS.hold(transaction, self._worker.batch_id)
             allowed = settle.BREAKER.allowance(transaction, 0 if is_held else limit)
@@ -115,6 +117,8 @@ class RefundLedger:
     def wait_s(self) -> float | None:
         """Return the seconds until a refund is due, or may be if others hold it; None when none is left to try."""
         with self._database.begin() as transaction:
+            if self._is_held(transaction):
+                return None
             transaction.by_index()
             self._take_over(transaction)
             if REFUSALS.hold(transaction, self._worker.batch_id):
@@ -123,6 +127,11 @@ class RefundLedger:
                 "seconds_to_next_refund", batch_id=self._worker.batch_id, max_attempts=settle.MAX_ATTEMPTS
             )
             return settle.BREAKER.wait_s(transaction, None if due_s is None else max(float(due_s), 0.0))
+
+    def _is_held(self, transaction: Transaction) -> bool:
+        """Tell whether nothing may be refunded, as our ledger may not be whole."""
+        standing = transaction.rows("standing", batch_id=self._worker.batch_id)[0]
+        return bool(standing.is_stopped or standing.is_other)
 
     def _take_over(self, transaction: Transaction) -> None:
         end_lost_workers(transaction, self._worker.batch_id, self._worker)

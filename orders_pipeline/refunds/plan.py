@@ -7,7 +7,6 @@ in `ledger.py`.
 from __future__ import annotations
 
 import re
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -138,21 +137,20 @@ def write_plan(database: Database, plan: RefundPlan, *, requested_by: str, reaso
         if any(worker.run_id is not None for worker in transaction.rows("live_workers", batch_id=plan.batch_id)):
             raise BatchBusy(f"{BatchBusy.code}: the batch is being paid at this moment; refund it when that is over")
         rows = transaction.rows("orders_to_refund", order_ids=[order.order_id for order in plan.refundable])
-        planned = [(str(uuid.uuid4()), row) for row in rows]
-        if planned:
+        if rows:
             transaction.execute(
                 "insert_refunds",
                 batch_id=plan.batch_id,
                 requested_by=requested_by,
                 reason=reason,
-                refund_ids=[refund_id for refund_id, _ in planned],
-                payment_ids=[str(row.payment_id) for _, row in planned],
-                amounts=[sum(row.amounts) for _, row in planned],
+                refund_ids=[str(row.refund_id) for row in rows],
+                payment_ids=[str(row.payment_id) for row in rows],
+                amounts=[sum(row.amounts) for row in rows],
             )
             transaction.execute(
                 "insert_refund_orders",
-                refund_ids=[refund_id for refund_id, row in planned for _ in row.order_ids],
-                order_ids=[order_id for _, row in planned for order_id in row.order_ids],
-                amounts=[amount for _, row in planned for amount in row.amounts],
+                refund_ids=[str(row.refund_id) for row in rows for _ in row.order_ids],
+                order_ids=[order_id for row in rows for order_id in row.order_ids],
+                amounts=[amount for row in rows for amount in row.amounts],
             )
         return [str(row.refund_id) for row in transaction.rows("open_refunds", order_ids=plan.order_ids)]

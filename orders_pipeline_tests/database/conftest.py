@@ -25,6 +25,7 @@ BEGIN
     LOOP
         EXECUTE 'DELETE FROM ' || name;
     END LOOP;
+    INSERT INTO installation DEFAULT VALUES;
 END $$
 """
 

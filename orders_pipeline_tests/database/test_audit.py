@@ -43,6 +43,7 @@ WATCHED = {
     "batch_closings",
     "known_profiles",
     "known_keys",
+    "installation",
     "retention_limits",
     "dagster_retention",
     "legal_holds",

@@ -15,26 +15,26 @@ class PickyGateway:
 
     capabilities = Capabilities()
 
-    def __init__(self, *bad: int) -> None:
+    def __init__(self, *bad: str) -> None:
         self._bad = set(bad)
-        self.sent: list[list[int]] = []
+        self.sent: list[list[str]] = []
 
     def pay(self, request: PaymentRequest) -> Outcome:
-        order_ids = [order_id for order_id, _ in request.allocations]
-        self.sent.append(order_ids)
-        return DECLINED if self._bad.intersection(order_ids) else Outcome("succeeded", None, "pay-2")
+        names = [name for name, _ in request.allocations]
+        self.sent.append(names)
+        return DECLINED if self._bad.intersection(names) else Outcome("succeeded", None, "pay-2")
 
     def look_up(self, _: PaymentRequest) -> Outcome:
         return Outcome("absent")
 
 
-def together(desk: Desk, count: int = 3) -> list[int]:
-    """Have a batch with one payment for so many orders of one customer, who is to be told."""
+def together(desk: Desk, count: int = 3) -> list[str]:
+    """Have a batch with one payment for so many orders of one customer, who is to be told; return the orders' references."""
     desk.batch()
-    order_ids = desk.orders(*(order(number, customer_code="C-1") for number in range(1, count + 1)))
+    desk.orders(*(order(number, customer_code="C-1") for number in range(1, count + 1)))
     desk.plan()
     assert desk.statuses("payments") == ["planned"]
-    return order_ids
+    return [f"{desk.batch_id}-{number}" for number in range(1, count + 1)]
 
 
 def settle_all(desk: Desk, gateway: PickyGateway, *, retry: bool = True) -> None:
@@ -45,12 +45,12 @@ def settle_all(desk: Desk, gateway: PickyGateway, *, retry: bool = True) -> None
 
 
 def test_only_the_bad_order_stays_declined_and_each_is_tried_alone_once(desk):
-    order_ids = together(desk)
-    gateway = PickyGateway(order_ids[1])
+    names = together(desk)
+    gateway = PickyGateway(names[1])
     settle_all(desk, gateway)
     assert desk.statuses("orders") == ["paid", "declined", "paid"]
-    assert gateway.sent[0] == order_ids
-    assert sorted(gateway.sent[1:]) == [[each] for each in order_ids]
+    assert gateway.sent[0] == names
+    assert sorted(gateway.sent[1:]) == [[each] for each in names]
     assert sorted(desk.statuses("payments")) == ["declined", "declined", "succeeded", "succeeded"]
     assert desk.value("SELECT sum(amount) FROM payment_orders WHERE live") == desk.value(
         "SELECT sum(amount) FROM orders WHERE status = 'paid'"
@@ -58,7 +58,7 @@ def test_only_the_bad_order_stays_declined_and_each_is_tried_alone_once(desk):
 
 
 def test_a_customer_is_told_when_the_last_of_the_orders_is_final(desk):
-    order_ids = together(desk)
+    names = together(desk)
     with desk.working() as worker:
         ledger = desk.ledger(worker, retry_declined_orders=True)
         (claim,) = ledger.claim(10)
@@ -69,7 +69,7 @@ def test_a_customer_is_told_when_the_last_of_the_orders_is_final(desk):
         ledger.record([(first, DECLINED)])
         assert desk.statuses("notifications") == ["waiting"]
         ledger.record([(claim, DECLINED) for claim in rest])
-    assert len(rest) == len(order_ids) - 1
+    assert len(rest) == len(names) - 1
     assert desk.statuses("notifications") == ["ready"]
 
 

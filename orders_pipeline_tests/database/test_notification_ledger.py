@@ -62,7 +62,7 @@ def test_nobody_is_told_of_orders_that_belong_to_another_address(desk):
     settle_all(desk)
     with desk.working() as worker:
         messages = [claim.message for claim in desk.notices(worker).claim(10)]
-    told = {(each.customer_code, each.channel, each.address, len(each.order_ids)) for each in messages}
+    told = {(each.customer_code, each.channel, each.address, len(each.order_refs)) for each in messages}
     assert told == {
         ("C-1", "email", "a@example.com", 2),
         ("C-1", "email", "b@example.com", 1),
@@ -203,7 +203,7 @@ def test_a_long_digest_names_a_hundred_orders_and_counts_all(desk):
     assert len(claim.message.variables["orders"]) == 100
     assert claim.message.variables["order_count"] == 150
     assert claim.message.variables["paid_amount"] == sum(range(1, 151))
-    assert len(claim.message.order_ids) == 150
+    assert len(claim.message.order_refs) == 150
 
 
 def ready(desk: Desk, count: int = 1) -> None:

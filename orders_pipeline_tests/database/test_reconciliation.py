@@ -16,7 +16,6 @@ from orders_pipeline import batches, reconciliation
 from orders_pipeline.batches import UnknownBatch
 from orders_pipeline.closings import FIGURES, sha256_of
 from orders_pipeline.database import Transaction
-from orders_pipeline.payments.gateway import PaymentPage
 from orders_pipeline.reconciliation import accept, reconcile
 from orders_pipeline.refunds.giving_back import give_back
 from orders_pipeline.refunds.plan import read_plan, write_plan
@@ -90,8 +89,8 @@ def test_what_is_refunded_while_the_list_is_read_is_too_young_to_say_anything(bo
     books.let_time_pass()
     insert_page = reconciliation._insert_page
 
-    def refunding(session: Transaction, page: PaymentPage) -> int:
-        inserted = insert_page(session, page)
+    def refunding(session: Transaction, *rest: Any) -> int:
+        inserted = insert_page(session, *rest)
         plan = read_plan(books.system.database, books.desk.batch_id)
         write_plan(books.system.database, plan, requested_by="operator", reason="returned")
         with books.desk.working() as worker:
@@ -120,7 +119,7 @@ def test_a_batch_gets_no_closing_record_while_a_difference_is_too_young_to_say_a
     first, second = books.pay(1000, 2000)
     books.let_time_pass()
     books.refund(books.charge_id(first), 1000)
-    books.charge(second, 2000)
+    books.charge(books.reference(second), 2000)
     result = books.compare(books.desk.batch_id)
     assert (result.open, result.young, result.closed) == ({"C_STATE_DIFFERS": 1}, 1, [])
     books.let_time_pass()
@@ -210,7 +209,7 @@ def test_c_state_differs_a_payment_that_failed_there_after_all(books):
 
 def test_p2_c_charged_twice_two_charges_under_one_reference(books):
     (payment_id,) = books.pay(1000)
-    second = books.charge(payment_id, 1000)
+    second = books.charge(books.reference(payment_id), 1000)
     books.let_time_pass()
     result = books.compare()
     assert found(result) == [("C_CHARGED_TWICE", payment_id, second, ("succeeded", 1000), ("succeeded", 1000))]
@@ -230,7 +229,7 @@ def test_p2_c_charged_twice_an_order_whose_first_payment_was_not_declined_after_
     (paid,) = [str(r["payment_id"]) for r in books.desk.run("SELECT payment_id FROM payments WHERE status = 'succeeded'")]
     books.let_time_pass()
     assert found(books.compare()) == []
-    books.at_service("UPDATE payments SET status = 'succeeded' WHERE reference = ?", declined)
+    books.at_service("UPDATE payments SET status = 'succeeded' WHERE idempotency_key = ?", declined)
     result = books.compare()
     assert {(code, ours) for code, ours, *_ in found(result)} == {
         ("C_MISSING_HERE", declined),
@@ -268,7 +267,7 @@ def test_a_difference_that_is_gone_is_closed_by_the_next_comparison_and_opens_an
 
 def test_a_finding_older_than_the_days_looked_at_is_still_compared_and_not_closed_by_looking_away(books):
     (payment_id,) = books.pay(1000)
-    second = books.charge(payment_id, 1000)
+    second = books.charge(books.reference(payment_id), 1000)
     books.let_time_pass()
     books.compare()
     books.let_time_pass(hours=10 * 24)

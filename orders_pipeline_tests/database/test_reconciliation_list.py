@@ -45,8 +45,7 @@ def unknown_payment(books: Books) -> str:
     books.desk.orders(order(1, customer_code="C-1"), order(2, customer_code="C-1"))
     books.desk.plan()
     payment_id = str(books.desk.value("SELECT payment_id FROM payments"))
-    order_ids = [row["order_id"] for row in books.desk.run("SELECT order_id FROM orders ORDER BY order_id")]
-    books.charge(payment_id, 2000, orders=order_ids, key=payment_id)
+    books.charge(books.reference(payment_id), 2000, orders=books.order_names(), key=payment_id)
     books.desk.run("UPDATE payments SET status = 'unknown', sent_at = now(), next_attempt_at = now() + interval '9 days'")
     books.desk.run("UPDATE orders SET status = 'unknown'")
     books.let_time_pass()
@@ -57,7 +56,8 @@ def test_an_unknown_payment_is_healed_by_what_the_service_says_and_orders_and_no
     payment_id = unknown_payment(books)
     result = books.compare()
     assert (result.healed, result.findings) == (1, [])
-    (theirs,) = requests.get(f"{books.sandbox.url}/v1/payments", {"reference": payment_id}, timeout=10).json()["items"]
+    query = {"reference": books.reference(payment_id)}
+    (theirs,) = requests.get(f"{books.sandbox.url}/v1/payments", query, timeout=10).json()["items"]
     (ours,) = books.desk.run("SELECT * FROM payments")
     assert (ours["status"], ours["service_payment_id"], ours["claimed_by"]) == ("succeeded", theirs["id"], None)
     assert (books.desk.statuses("orders"), books.desk.statuses("notifications")) == (["paid", "paid"], ["ready"])
@@ -69,7 +69,9 @@ def test_an_unknown_payment_is_healed_by_what_the_service_says_and_orders_and_no
 
 def test_an_unknown_payment_that_failed_there_is_declined_and_its_orders_are_planned_alone(books):
     payment_id = unknown_payment(books)
-    books.at_service("UPDATE payments SET status = 'failed', failure_code = 'card_expired' WHERE reference = ?", payment_id)
+    books.at_service(
+        "UPDATE payments SET status = 'failed', failure_code = 'card_expired' WHERE idempotency_key = ?", payment_id
+    )
     assert books.compare().healed == 1
     declined, *again = books.desk.run("SELECT * FROM payments ORDER BY created_at")
     assert (declined["status"], declined["outcome_code"]) == ("declined", "card_expired")
@@ -111,14 +113,14 @@ def test_an_unknown_payment_that_a_worker_claims_at_this_moment_is_not_healed(bo
 )
 def test_an_unknown_payment_is_not_healed_by_what_is_not_exactly_it(books, change):
     payment_id = unknown_payment(books)
-    books.at_service(f"UPDATE payments SET {change} WHERE reference = ?", payment_id)
+    books.at_service(f"UPDATE payments SET {change} WHERE idempotency_key = ?", payment_id)
     assert books.compare().healed == 0
     assert (books.desk.statuses("payments"), books.desk.statuses("orders")) == (["unknown"], ["unknown", "unknown"])
 
 
 def test_an_unknown_payment_with_two_charges_is_not_healed(books):
     payment_id = unknown_payment(books)
-    books.charge(payment_id, 2000)
+    books.charge(books.reference(payment_id), 2000)
     books.let_time_pass()
     result = books.compare()
     assert result.healed == 0
@@ -174,14 +176,14 @@ def listed(books: Books, payment_id: str, **changes: Any) -> ListedPayment:
 def test_shares_of_orders_are_compared_where_the_list_gives_them(books):
     (payment_id,) = books.pay(1000)
     books.let_time_pass()
-    order_id = str(books.desk.value("SELECT order_id FROM orders"))
-    for allocations, codes in [({order_id: 1000}, []), ({"7": 1000}, ["C_AMOUNT_DIFFERS"])]:
+    (name,) = books.order_names()
+    for allocations, codes in [({name: 1000}, []), ({"7": 1000}, ["C_AMOUNT_DIFFERS"])]:
         page = PaymentPage([listed(books, payment_id, allocations=allocations)], None)
         system = replace(books.system, payments=ListingGateway(page))
         assert [code for code, *_ in found(reconcile(system, books.desk.batch_id, None, None))] == codes
 
 
-def test_a_charge_of_somebody_elses_for_an_order_of_ours_is_one_that_our_ledger_does_not_know(books):
+def test_a_charge_of_somebody_elses_for_an_order_of_ours_is_a_second_one(books):
     (payment_id,) = books.pay(1000)
     books.let_time_pass()
     ours = listed(books, payment_id)
@@ -193,7 +195,7 @@ def test_a_charge_of_somebody_elses_for_an_order_of_ours_is_one_that_our_ledger_
     assert [
         (each["code"], each["payment_id"], each["service_payment_id"], each["batch_id"]) for each in result.findings
     ] == [
-        ("C_MISSING_HERE", None, "pay_other", books.desk.batch_id),
+        ("C_CHARGED_TWICE", None, "pay_other", books.desk.batch_id),
     ]
 
 

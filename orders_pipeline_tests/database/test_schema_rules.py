@@ -808,6 +808,27 @@ def test_the_name_of_a_broken_rule_is_all_that_our_error_says(desk):
     assert refusal.value.__suppress_context__
 
 
+@breaks("installation_pkey", "installation_one")
+def test_a_database_is_of_one_installation(desk):
+    for name, one in (("installation_pkey", True), ("installation_one", False)):
+        with refused_by(name):
+            desk.run("INSERT INTO installation (one) VALUES (%s)", one)
+
+
+@breaks("installation_stopped_by_known", "installation_stopped_by_something")
+def test_what_stopped_paying_is_known(desk):
+    with refused_by("installation_stopped_by_known"):
+        desk.run("UPDATE installation SET stopped_at = now(), stopped_by = 'somebody'")
+    with refused_by("installation_stopped_by_something"):
+        desk.run("UPDATE installation SET stopped_at = now()")
+
+
+@breaks("installation_is_written")
+def test_an_installation_is_written_by_the_transaction_that_says_so(desk):
+    desk.run("UPDATE installation SET written_by = '1'")
+    assert desk.value("SELECT CAST(xmin AS text) = CAST(CAST(written_by AS xid) AS text) FROM installation")
+
+
 @breaks("known_profiles_pkey", "known_keys_pkey")
 def test_a_profile_and_a_key_are_known_once(desk):
     for name, insert in (

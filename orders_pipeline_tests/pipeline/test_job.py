@@ -223,10 +223,11 @@ def test_one_order_that_is_declined_does_not_hold_the_others_of_its_customer(hou
     summary = house.take(sample(tmp_path, rows=60), "one-bad-order")
     check_finished(house, summary["batch_id"], "completed_with_errors")
     orders = house.rows(
-        "SELECT order_id, status, import_row_number, client_order_ref FROM orders WHERE batch_id = %s ORDER BY 3",
+        "SELECT order_reference(batch_id, import_row_number), status, import_row_number, client_order_ref"
+        " FROM orders WHERE batch_id = %s ORDER BY 3",
         summary["batch_id"],
     )
-    declined = [(row, ref) for order_id, _, row, ref in orders if bad.decline_code("", "", [str(order_id)])]
+    declined = [(row, ref) for name, _, row, ref in orders if bad.decline_code("", "", [name])]
     assert 0 < len(declined) < 20
     assert [(row, ref) for _, status, row, ref in orders if status == "declined"] == declined
     text = (house.report(summary["batch_id"], "errors") or b"").decode("utf-8-sig")

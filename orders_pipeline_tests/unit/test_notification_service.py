@@ -17,7 +17,9 @@ from orders_pipeline.rate_limit import Stopped
 from orders_pipeline_tests.stub_client import StubClient
 
 KEY = "6a1f7a3e-0000-4000-8000-000000000002"
-MESSAGE = Message(KEY, "b-1", "order-digest", "email", "C-1", "planted@example.com", {"order_count": 2}, [11, 12])
+MESSAGE = Message(
+    KEY, "b-1", "order-digest", "email", "C-1", "planted@example.com", {"order_count": 2}, ["b-1-11", "b-1-12"]
+)
 
 
 class CountingLimiter:
@@ -61,7 +63,7 @@ def test_a_notification_is_sent_as_the_contract_writes_it():
                 "recipient": {"customer_code": "C-1", "address": "planted@example.com"},
                 "locale": "ja-JP",
                 "variables": {"order_count": 2},
-                "order_ids": ["11", "12"],
+                "order_ids": ["b-1-11", "b-1-12"],
                 "dedupe_key": KEY,
                 "metadata": {"batch_id": "b-1"},
             },

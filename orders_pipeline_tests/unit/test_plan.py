@@ -30,7 +30,7 @@ def test_a_batch_without_orders_has_no_payments():
 def test_orders_of_one_customer_share_a_payment():
     (payment,) = plan_payments(orders_of(300, 200, 100))
     assert (payment.customer_code, payment.payment_method, payment.amount) == ("C-1", "invoice", 600)
-    assert {order.order_id for order in payment.orders} == {1, 2, 3}
+    assert {order.import_row_number for order in payment.orders} == {1, 2, 3}
 
 
 def test_orders_that_reach_the_cap_exactly_share_a_payment():
@@ -67,7 +67,7 @@ def test_customers_methods_and_cards_are_kept_apart():
 
 def test_per_order_makes_a_payment_of_each_order():
     payments = plan_payments(orders_of(1, 2, 3), "per_order")
-    assert [[order.order_id for order in payment.orders] for payment in payments] == [[1], [2], [3]]
+    assert [[order.import_row_number for order in payment.orders] for payment in payments] == [[1], [2], [3]]
 
 
 def test_fewer_payments_are_found_where_first_fit_is_not_optimal():
@@ -115,7 +115,7 @@ orders_at_random = st.lists(
 def test_every_order_is_paid_once_in_full_and_no_payment_is_above_the_cap(orders, grouping):
     payments = plan_payments(orders, grouping)
     planned = [order for payment in payments for order in payment.orders]
-    assert sorted(order.order_id for order in planned) == [order.order_id for order in orders]
+    assert sorted(order.import_row_number for order in planned) == [order.import_row_number for order in orders]
     assert sum(payment.amount for payment in payments) == sum(order.amount for order in orders)
     for payment in payments:
         assert payment.orders

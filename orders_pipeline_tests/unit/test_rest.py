@@ -14,8 +14,10 @@ from orders_pipeline.payments.rest import RestPayments
 from orders_pipeline_tests.stub_client import StubClient
 
 KEY = "6a1f7a3e-0000-4000-8000-000000000001"
+REFERENCE = f"0123456789ab-{KEY}"
+BATCH = "20260701-aaaaaaaaaaaa"
 REQUEST = PaymentRequest(
-    KEY, "20260701-aaaaaaaaaaaa", "C-1", "card_on_file", 300, [(11, 100), (12, 200)], "tok_planted_value"
+    KEY, REFERENCE, BATCH, "C-1", "card_on_file", 300, [(f"{BATCH}-1", 100), (f"{BATCH}-2", 200)], "tok_planted_value"
 )
 PROBLEMS = "https://problems.example.com/"
 
@@ -26,7 +28,7 @@ def payment(**changes: object) -> dict[str, Any]:
         "status": "succeeded",
         "amount": 300,
         "currency": "JPY",
-        "reference": KEY,
+        "reference": REFERENCE,
         "idempotency_key": KEY,
         "failure": None,
         "created_at": "2026-07-01T03:00:00Z",
@@ -69,10 +71,10 @@ def test_a_payment_is_sent_as_the_contract_writes_it():
                 "amount": 300,
                 "currency": "JPY",
                 "customer_code": "C-1",
-                "reference": KEY,
+                "reference": REFERENCE,
                 "payment_method": {"type": "card_on_file", "token": "tok_planted_value"},
-                "allocations": [{"order_id": "11", "amount": 100}, {"order_id": "12", "amount": 200}],
-                "metadata": {"batch_id": "20260701-aaaaaaaaaaaa"},
+                "allocations": [{"order_id": f"{BATCH}-1", "amount": 100}, {"order_id": f"{BATCH}-2", "amount": 200}],
+                "metadata": {"batch_id": BATCH},
             },
         }
     ]
@@ -80,7 +82,7 @@ def test_a_payment_is_sent_as_the_contract_writes_it():
 
 def test_a_payment_without_a_card_names_its_method_only():
     client = StubClient(Answer(201, payment()))
-    RestPayments(client).pay(PaymentRequest(KEY, "b", "C-1", "invoice", 300, [(11, 300)]))
+    RestPayments(client).pay(PaymentRequest(KEY, REFERENCE, "b", "C-1", "invoice", 300, [("b-11", 300)]))
     assert client.calls[0]["body"]["payment_method"] == {"type": "invoice"}
 
 
@@ -148,7 +150,7 @@ def test_y15_who_gets_the_answer_to_another_request_hangs_up(ask):
 
 
 def test_an_amount_of_one_is_not_the_same_as_true():
-    request = PaymentRequest(KEY, "b", "C-1", "invoice", 1, [(11, 1)])
+    request = PaymentRequest(KEY, REFERENCE, "b", "C-1", "invoice", 1, [("b-11", 1)])
     assert RestPayments(StubClient(Answer(201, payment(amount=True)))).pay(request).kind == "unknown"
 
 
@@ -230,7 +232,7 @@ def test_y07_a_request_in_progress_waits_with_the_same_key():
 def test_an_order_already_paid_by_this_payment_is_adopted():
     client = StubClient(problem(409, "order-already-paid"), page(payment()))
     assert RestPayments(client).pay(REQUEST) == Outcome("succeeded", None, "pay_1")
-    assert (client.calls[1]["method"], client.calls[1]["query"]) == ("GET", {"reference": KEY})
+    assert (client.calls[1]["method"], client.calls[1]["query"]) == ("GET", {"reference": REFERENCE})
 
 
 @pytest.mark.parametrize("found", [page(), page(payment(reference="another")), Answer(500, {}), NoAnswer()])
@@ -286,7 +288,7 @@ def test_a_look_up_asks_by_our_key():
     client = StubClient(page())
     RestPayments(client).look_up(REQUEST)
     assert client.calls == [
-        {"method": "GET", "path": "/v1/payments", "query": {"reference": KEY}, "most_bytes": MAX_LIST_BYTES}
+        {"method": "GET", "path": "/v1/payments", "query": {"reference": REFERENCE}, "most_bytes": MAX_LIST_BYTES}
     ]
 
 

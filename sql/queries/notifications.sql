@@ -5,6 +5,12 @@ WHERE batch_id = :batch_id AND notify_channel <> 'none'
   AND NOT EXISTS (SELECT FROM notification_orders AS member WHERE member.order_id = orders.order_id)
 ORDER BY import_row_number
 
+-- name: next_notification_ids
+-- The ids of the next notifications about some rows of a batch each, in order.
+WITH batch AS MATERIALIZED (SELECT batch_identity(:batch_id) AS identity)
+SELECT next_notification_id(batch.identity, 'result', CAST(members AS integer[])) AS notification_id
+FROM batch, unnest(CAST(:members AS text[])) WITH ORDINALITY AS planned (members, place) ORDER BY place
+
 -- name: insert_notifications
 -- The planned notifications; each waits for its orders to be final.
 INSERT INTO notifications (notification_id, batch_id, customer_code, channel)
@@ -95,19 +101,20 @@ WHERE batch_id = :batch_id AND kind = 'result' AND status IN ('waiting', 'ready'
 -- name: claimed_notifications
 -- What claimed notifications are to say, as their orders are now.
 SELECT claimed.notification_id, claimed.kind, claimed.customer_code, claimed.channel, claimed.status, claimed.attempts,
-       members.*, first.import_row_number, first.personal
+       members.order_refs, members.refs, members.amounts, members.order_statuses, first.import_row_number, first.personal
 FROM notifications AS claimed
 CROSS JOIN LATERAL (
-    SELECT array_agg(order_id ORDER BY order_id)         AS order_ids,
-           array_agg(client_order_ref ORDER BY order_id) AS refs,
-           array_agg(amount ORDER BY order_id)           AS amounts,
-           array_agg(status ORDER BY order_id)           AS order_statuses
+    SELECT array_agg(order_reference(batch_id, import_row_number) ORDER BY import_row_number) AS order_refs,
+           array_agg(client_order_ref ORDER BY import_row_number) AS refs,
+           array_agg(amount ORDER BY import_row_number)           AS amounts,
+           array_agg(status ORDER BY import_row_number)           AS order_statuses,
+           (array_agg(order_id ORDER BY import_row_number))[1]    AS first_id
     FROM orders WHERE order_id = ANY(ARRAY(
         SELECT order_id FROM notification_orders AS told WHERE told.notification_id = claimed.notification_id
         UNION ALL
         SELECT order_id FROM refund_orders AS given WHERE given.correction_id = claimed.notification_id))
 ) AS members
-JOIN orders AS first ON first.order_id = members.order_ids[1]
+JOIN orders AS first ON first.order_id = members.first_id
 WHERE claimed.notification_id = ANY(CAST(:notification_ids AS uuid[]))
 ORDER BY claimed.next_attempt_at
 

@@ -11,6 +11,12 @@ WHERE batch_id = :batch_id AND status = 'pending'
   AND NOT EXISTS (SELECT FROM payment_orders AS share WHERE share.order_id = orders.order_id AND share.live)
 ORDER BY import_row_number
 
+-- name: next_payment_ids
+-- The ids of the next payments for some rows of a batch each, in order.
+WITH batch AS MATERIALIZED (SELECT batch_identity(:batch_id) AS identity)
+SELECT next_payment_id(batch.identity, CAST(members AS integer[])) AS payment_id
+FROM batch, unnest(CAST(:members AS text[])) WITH ORDINALITY AS planned (members, place) ORDER BY place
+
 -- name: insert_payments
 -- The planned transactions.
 INSERT INTO payments (payment_id, batch_id, customer_code, payment_method, amount)
@@ -80,15 +86,18 @@ WITH again AS (
     WHERE orders.order_id = share.order_id AND claimed.status = 'sending'
 )
 SELECT claimed.payment_id, claimed.customer_code, claimed.payment_method, claimed.amount, claimed.status,
-       claimed.attempts, claimed.outcome_code, shares.order_ids, shares.order_amounts,
+       claimed.attempts, claimed.outcome_code, shares.order_refs, shares.order_amounts,
+       reference_of(claimed.payment_id, claimed.old_reference) AS reference,
        claimed.created_at < clock_timestamp() - make_interval(secs => :keys_kept_s) AS is_old,
        card.import_row_number, card.personal
 FROM claimed
 CROSS JOIN LATERAL (
-    SELECT array_agg(order_id ORDER BY order_id) AS order_ids, array_agg(amount ORDER BY order_id) AS order_amounts
-    FROM payment_orders WHERE payment_orders.payment_id = claimed.payment_id
+    SELECT array_agg(order_reference(orders.batch_id, import_row_number) ORDER BY import_row_number) AS order_refs,
+           array_agg(share.amount ORDER BY import_row_number) AS order_amounts,
+           (array_agg(order_id ORDER BY import_row_number))[1] AS first_id
+    FROM payment_orders AS share JOIN orders USING (order_id) WHERE share.payment_id = claimed.payment_id
 ) AS shares
-LEFT JOIN orders AS card ON card.order_id = shares.order_ids[1] AND claimed.payment_method = 'card_on_file'
+LEFT JOIN orders AS card ON card.order_id = shares.first_id AND claimed.payment_method = 'card_on_file'
 
 -- name: distrust_look_ups
 -- What a key would have kept from being charged twice may still be on its way: nothing found proves nothing until later.
@@ -186,8 +195,9 @@ WHERE payments.payment_id = payment_orders.payment_id AND payments.status = 'dec
 -- name: plan_declined_orders_alone
 -- Orders of a declined payment for several are planned again, each alone, so that one bad order does not hold the others.
 WITH parts AS (
-    SELECT gen_random_uuid() AS payment_id, batch_id, customer_code, payment_method, order_id, share.amount
-    FROM payments JOIN payment_orders AS share USING (payment_id)
+    SELECT next_payment_id(batch_identity(payments.batch_id), ARRAY[import_row_number]) AS payment_id, payments.batch_id,
+           payments.customer_code, payments.payment_method, order_id, share.amount
+    FROM payments JOIN payment_orders AS share USING (payment_id) JOIN orders USING (order_id)
     WHERE payments.payment_id = ANY(CAST(:payment_ids AS uuid[])) AND payments.status = 'declined'
       AND share.amount < payments.amount
 ), planned AS (

@@ -14,9 +14,9 @@ FROM (
 
 -- name: findings_outside
 -- Open findings that nobody answers for and that the window leaves out, the one that was seen longest ago first.
-SELECT finding_id, finding.payment_id, CAST(finding.payment_id AS text) AS reference,
+SELECT finding_id, finding.payment_id, reference_of(finding.payment_id, ours.old_reference) AS reference,
        array_remove(ARRAY[finding.service_payment_id, detail ->> 'besides'], NULL) AS service_payment_ids
-FROM reconciliation_findings AS finding
+FROM reconciliation_findings AS finding LEFT JOIN payments AS ours ON ours.payment_id = finding.payment_id
 WHERE closed_at IS NULL AND accepted_at IS NULL AND (compared_from < :covered_from OR compared_to >= :covered_to)
   AND (CAST(:batch_id AS text) IS NULL OR finding.batch_id = :batch_id)
 ORDER BY last_seen_at, finding_id LIMIT :limit
@@ -34,7 +34,7 @@ CREATE TEMPORARY TABLE listed_payments (
     refunded           bigint,                     -- yen given back, where the list gives them
     failure_code       text COLLATE "C",
     batch_id           text COLLATE "C",           -- as the service has it, if there is such a batch
-    lost_payment_id    uuid,                       -- written as we write reference and key, and we have no such payment
+    lost_payment_id    uuid,                       -- of our installation, and we have no such payment
     allocations        jsonb                       -- yen by order, where the list gives them
 )
 
@@ -63,13 +63,13 @@ INSERT INTO listed_payments (service_payment_id, reference_mark, payment_id, by_
 SELECT page.service_payment_id, page.reference_mark, coalesce(named.payment_id, keyed.payment_id),
        named.payment_id IS NOT NULL, page.amount, page.status, page.created_at, page.refunded,
        page.failure_code, batches.batch_id,
-       CASE WHEN named.payment_id IS NULL AND page.reference = page.key THEN page.reference END,
+       CASE WHEN named.payment_id IS NULL AND page.is_ours THEN page.reference END,
        CAST(page.allocations AS jsonb)
 FROM unnest(CAST(:service_payment_ids AS text[]), CAST(:reference_marks AS text[]), CAST(:references AS uuid[]),
-            CAST(:keys AS uuid[]), CAST(:amounts AS bigint[]), CAST(:statuses AS text[]),
+            CAST(:are_ours AS boolean[]), CAST(:keys AS uuid[]), CAST(:amounts AS bigint[]), CAST(:statuses AS text[]),
             CAST(:times AS timestamptz[]), CAST(:refunded AS bigint[]), CAST(:failure_codes AS text[]),
             CAST(:batch_ids AS text[]), CAST(:allocations AS text[]))
-     AS page (service_payment_id, reference_mark, reference, key, amount, status, created_at, refunded, failure_code,
+     AS page (service_payment_id, reference_mark, reference, is_ours, key, amount, status, created_at, refunded, failure_code,
               batch_id, allocations)
 LEFT JOIN payments AS named ON named.payment_id = page.reference
 LEFT JOIN payments AS keyed ON keyed.payment_id = page.key
@@ -98,16 +98,16 @@ DELETE FROM listed_payments WHERE payment_id IS NULL AND lost_payment_id IS NULL
 ANALYZE listed_payments
 
 -- name: payments_to_adopt
--- Ours is unknown and nobody's, and the service has exactly that payment, in a final state.
+-- Ours is unknown and nobody's, or not known to have been sent, and the service has exactly that payment, in a final state.
 SELECT ours.payment_id, ours.batch_id, batches.client_code, theirs.service_payment_id, theirs.status, theirs.failure_code
 FROM listed_payments AS theirs
 JOIN payments AS ours USING (payment_id)
 JOIN batches ON batches.batch_id = ours.batch_id
-WHERE ours.status = 'unknown' AND ours.claimed_by IS NULL AND theirs.by_reference
-  AND theirs.status IN ('succeeded', 'failed') AND theirs.amount = ours.amount
+WHERE ours.claimed_by IS NULL AND theirs.by_reference AND theirs.amount = ours.amount
+  AND (ours.status, theirs.status) IN (('unknown', 'succeeded'), ('unknown', 'failed'), ('planned', 'succeeded'), ('planned', 'refunded'))
   AND (theirs.allocations IS NULL OR theirs.allocations = (
-          SELECT jsonb_object_agg(CAST(order_id AS text), amount) FROM payment_orders
-          WHERE payment_orders.payment_id = ours.payment_id))
+          SELECT jsonb_object_agg(order_reference(orders.batch_id, import_row_number), share.amount)
+          FROM payment_orders AS share JOIN orders USING (order_id) WHERE share.payment_id = ours.payment_id))
   AND NOT EXISTS (SELECT FROM listed_payments AS other WHERE other.payment_id = theirs.payment_id
                   AND other.service_payment_id <> theirs.service_payment_id)
   AND greatest(theirs.created_at, ours.sent_at) < CAST(:started_at AS timestamptz) - make_interval(secs => :young_s)
@@ -120,7 +120,7 @@ UPDATE payments SET status = result.status, service_payment_id = result.service_
                     outcome_code = result.code, settled_at = clock_timestamp()
 FROM unnest(CAST(:payment_ids AS uuid[]), CAST(:statuses AS text[]), CAST(:service_payment_ids AS text[]),
             CAST(:codes AS text[])) AS result (payment_id, status, service_payment_id, code)
-WHERE payments.payment_id = result.payment_id AND payments.status = 'unknown' AND payments.claimed_by IS NULL
+WHERE payments.payment_id = result.payment_id AND payments.status IN ('unknown', 'planned') AND payments.claimed_by IS NULL
 RETURNING payments.payment_id
 
 -- name: note_adopted_payments
@@ -163,8 +163,9 @@ WITH pairs AS (  -- each payment of ours with what the service has for it: the o
            coalesce(theirs.refunded, CASE theirs.status WHEN 'refunded' THEN theirs.amount END) AS their_refunded,
            coalesce(given.made, 0) AS refunded, coalesce(given.in_doubt, 0) AS in_doubt,
            theirs.status <> 'failed' AND (theirs.amount <> ours.amount OR theirs.allocations <> (
-               SELECT jsonb_object_agg(CAST(order_id AS text), amount) FROM payment_orders
-               WHERE payment_orders.payment_id = ours.payment_id)) AS amount_differs,
+               SELECT jsonb_object_agg(order_reference(orders.batch_id, import_row_number), share.amount)
+               FROM payment_orders AS share JOIN orders USING (order_id) WHERE share.payment_id = ours.payment_id))
+           AS amount_differs,
            jsonb_build_object('ours', jsonb_build_object('amount', ours.amount, 'status', ours.status),
                               'theirs', jsonb_build_object('amount', theirs.amount, 'status', theirs.status)) AS detail,
            least(ours.created_at, theirs.created_at) AS compared_from,
@@ -191,7 +192,8 @@ WITH pairs AS (  -- each payment of ours with what the service has for it: the o
     FROM listed_payments AS theirs LEFT JOIN payments AS ours USING (payment_id)
     CROSS JOIN LATERAL (
         SELECT 'reference ' || theirs.reference_mark AS once
-        UNION SELECT 'order ' || order_id FROM payment_orders WHERE payment_orders.payment_id = theirs.payment_id
+        UNION SELECT 'order ' || order_reference(orders.batch_id, import_row_number)
+              FROM payment_orders AS share JOIN orders USING (order_id) WHERE share.payment_id = theirs.payment_id
         UNION SELECT 'order ' || key FROM jsonb_each(theirs.allocations)
     ) AS charged
     WHERE theirs.status IN ('succeeded', 'processing')

@@ -19,8 +19,9 @@ ORDER BY import_row_number
 
 -- name: orders_to_refund
 -- Those of some orders that are paid and have no refund, each with its payment.
-SELECT share.payment_id, array_agg(order_id ORDER BY order_id) AS order_ids,
-       array_agg(share.amount ORDER BY order_id) AS amounts
+SELECT share.payment_id, next_refund_id(share.payment_id, array_agg(import_row_number ORDER BY import_row_number)) AS refund_id,
+       array_agg(order_id ORDER BY import_row_number) AS order_ids,
+       array_agg(share.amount ORDER BY import_row_number) AS amounts
 FROM orders JOIN payment_orders AS share USING (order_id)
 WHERE order_id = ANY(CAST(:order_ids AS bigint[])) AND status = 'paid' AND live
   AND NOT EXISTS (SELECT FROM refund_orders AS given WHERE given.order_id = orders.order_id AND given.live)
@@ -227,8 +228,8 @@ SELECT extract(epoch FROM least(
 -- name: plan_corrections
 -- Who was told of refunded orders gets a correction; one that nobody has begun to send takes later ones along.
 WITH uncorrected AS (
-    SELECT refund_id, order_id, told.notification_id AS told_by
-    FROM refund_orders JOIN notification_orders AS told USING (order_id)
+    SELECT refund_id, order_id, import_row_number, told.notification_id AS told_by
+    FROM refund_orders JOIN notification_orders AS told USING (order_id) JOIN orders USING (order_id)
     WHERE refund_id = ANY(CAST(:refund_ids AS uuid[])) AND live AND was_told AND correction_id IS NULL
 ), begun AS (
     SELECT notification_id FROM notifications
@@ -242,7 +243,9 @@ WITH uncorrected AS (
         SELECT before.correction_id FROM notification_orders AS told
         JOIN refund_orders AS before ON before.order_id = told.order_id AND before.live
         JOIN begun ON begun.notification_id = before.correction_id
-        WHERE told.notification_id = told_by LIMIT 1), gen_random_uuid()) AS correction_id
+        WHERE told.notification_id = told_by LIMIT 1),
+        next_notification_id(CAST(told_by AS text), 'correction', array_agg(import_row_number ORDER BY import_row_number))
+        ) AS correction_id
     FROM uncorrected GROUP BY told_by
 ), written AS (
     INSERT INTO notifications (notification_id, batch_id, customer_code, channel, kind, status)

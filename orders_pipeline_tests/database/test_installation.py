@@ -1,0 +1,114 @@
+"""Ids follow from what they are for: a database that is put back to before them makes the same ones."""
+
+from __future__ import annotations
+
+import uuid
+
+from orders_pipeline import batches, installation
+from orders_pipeline.refunds.ledger import RefundLedger
+from orders_pipeline_tests.ledger_desk import Desk, order
+
+OTHER_DAY = "20260702-000000000001"
+
+
+def forget(desk: Desk) -> None:
+    """Put the ledger back to before anything was planned."""
+    desk.tamper(
+        *(f"DELETE FROM {table}" for table in ("payment_orders", "payments", "notification_orders", "notifications")),
+    )
+
+
+def ids(desk: Desk, table: str) -> set[uuid.UUID]:
+    return {row["id"] for row in desk.run(f"SELECT {table.removesuffix('s')}_id AS id FROM {table}")}
+
+
+def test_what_is_planned_again_after_a_restore_has_the_same_ids_whatever_the_batch_is_called(desk):
+    desk.batch()
+    desk.run("UPDATE batches SET source_sha256 = 'abc'")
+    desk.orders(*(order(number, customer_code=f"C-{number % 2}") for number in range(1, 6)))
+    desk.plan()
+    before = ids(desk, "payments"), ids(desk, "notifications")
+    forget(desk)
+    desk.tamper("DELETE FROM orders", f"UPDATE batches SET batch_id = '{OTHER_DAY}'")
+    desk.batch_id = OTHER_DAY
+    desk.orders(*(order(number, customer_code=f"C-{number % 2}") for number in range(1, 6)))
+    desk.plan()
+    assert (ids(desk, "payments"), ids(desk, "notifications")) == before
+    assert [len(each) for each in before] == [2, 2]
+
+
+def test_another_try_other_rows_other_bytes_and_another_installation_have_other_ids(desk):
+    desk.batch()
+    (order_id,) = desk.orders(order(1))
+    seen = {desk.value("SELECT next_payment_id(batch_identity(%s), '{1}')", desk.batch_id)}
+    (first,) = seen
+    desk.payment([order_id], 1000, payment_id=first, status="declined", settled_at="2026-07-01")
+    for change, rows in (
+        ("SELECT 'another try'", [1]),
+        ("SELECT 'other rows'", [1, 2]),
+        ("UPDATE batches SET source_sha256 = 'def'", [1]),
+        ("UPDATE batches SET again_no = 1", [1]),
+        ("UPDATE batches SET client_code = 'other'", [1]),
+        ("UPDATE installation SET installation_id = gen_random_uuid()", [1]),
+    ):
+        desk.run(change)
+        next_id = desk.value("SELECT next_payment_id(batch_identity(%s), %s)", desk.batch_id, rows)
+        assert next_id not in seen
+        seen.add(next_id)
+
+
+def test_only_references_of_this_installation_are_ours(desk):
+    desk.orders(order(1))
+    desk.plan()
+    (payment_id,) = map(str, ids(desk, "payments"))
+    with desk.database.begin() as transaction:
+        ours = installation.read(transaction)
+    reference = desk.value("SELECT reference_of(payment_id, old_reference) FROM payments")
+    assert reference == f"{ours.prefix}{payment_id}"
+    assert ours.payment_id_of(reference) == payment_id
+    for other in (payment_id, f"{'0' * 12}-{payment_id}", f"{reference}1", f"{ours.prefix}web-17", ours.prefix):
+        assert not ours.is_ours(other)
+
+
+def test_a_payment_sent_before_the_installation_had_an_id_keeps_its_reference(desk):
+    desk.orders(order(1))
+    desk.plan()
+    desk.run("UPDATE payments SET old_reference = payment_id::text")
+    with desk.working() as worker:
+        (claim,) = desk.ledger(worker).claim(1)
+    assert claim.request.reference == claim.request.payment_id
+
+
+def stop(desk: Desk) -> None:
+    desk.run("UPDATE installation SET stopped_at = now(), stopped_by = 'service'")
+
+
+def test_nothing_is_claimed_any_more_once_paying_is_stopped(desk):
+    desk.orders(order(1), order(2, customer_code="C-2"))
+    desk.plan()
+    with desk.working() as worker:
+        ledger, refunds = desk.ledger(worker), RefundLedger(desk.database, worker)
+        assert len(ledger.claim(1)) == 1
+        assert ledger.wait_s() is not None
+        stop(desk)
+        assert (ledger.claim(1), ledger.wait_s()) == ([], None)
+        assert (refunds.claim(1), refunds.wait_s()) == ([], None)
+    with desk.database.begin() as transaction:
+        assert batches.get(transaction, desk.batch_id).ledgers_differ
+
+
+def test_nothing_is_claimed_in_a_database_that_was_not_looked_at(desk):
+    desk.orders(order(1))
+    desk.plan()
+    with desk.working() as worker:
+        desk.run("UPDATE installation SET seen_as = running_database()")
+        assert len(desk.ledger(worker).claim(1)) == 1
+        for change in (
+            "UPDATE installation SET seen_as = 'another'",
+            "UPDATE installation SET seen_as = running_database()",
+        ):
+            desk.run(change)
+            desk.run("UPDATE payments SET status = 'planned', claimed_by = NULL, attempts = 0")
+            if "running" in change:  # as a dump that is read back has it: written by a transaction that is not the row's
+                desk.tamper("UPDATE installation SET written_by = '1'")
+            assert desk.ledger(worker).claim(1) == []

@@ -1,0 +1,305 @@
+"""D14: a database that is put back to an earlier time, by a real copy of it, pays and refunds nothing again.
+
+Whatever was restored with it, and whatever the service offers for a safe second try, the service's own ledger has every
+order once in the end, and nobody has to refund anything by hand.
+"""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from pydantic import SecretStr
+from sqlalchemy import make_url
+
+from orders_pipeline import batches, landing, notifications
+from orders_pipeline.continuity import LedgersDiffer
+from orders_pipeline.database import libpq_url
+from orders_pipeline.payments import settle
+from orders_pipeline.payments.settle import PaymentLedger, settle_one
+from orders_pipeline.reconciliation import NoList, Reconciled, reconcile
+from orders_pipeline.refunds.giving_back import carry_out
+from orders_pipeline.refunds.plan import read_plan
+from orders_pipeline.system import join_endpoints, open_system
+from orders_pipeline.workers import working_on
+from orders_pipeline_tests.commands import wait_for
+from orders_pipeline_tests.factories import order_row
+from orders_pipeline_tests.house import House, check_finished
+from orders_pipeline_tests.order_file import OrderFile
+from orders_pipeline_tests.works import Works
+
+CLIENT = "acme"
+ORDERS = 5
+# what the service offers, and how the sandbox behaves then
+MODES: dict[str, tuple[str, dict[str, bool]]] = {
+    "keys": ("keys,look-up,list", {"guard_orders": False}),
+    "look-up": ("look-up,list", {"honour_keys": False, "guard_orders": False}),
+    "no list": ("look-up", {"honour_keys": False, "guard_orders": False}),
+}
+
+
+@dataclass
+class Backup:
+    """A copy of a house's database, and of its storage."""
+
+    house: House
+    name: str
+    storage: Path
+
+    def restore(self, *, with_storage: bool) -> None:
+        """Put the database back as it was, and the storage if that was restored too."""
+        name = make_url(self.house.database_url).database
+        run(self.house, f"DROP DATABASE {name} WITH (FORCE)", f"CREATE DATABASE {name} TEMPLATE {self.name}")
+        if with_storage:
+            live = storage_of(self.house)
+            for folder in set(live.iterdir()) - {live / "landing"}:  # what clients sent is where it was
+                shutil.rmtree(folder)
+            shutil.copytree(self.storage, live, dirs_exist_ok=True)
+
+
+def storage_of(house: House) -> Path:
+    return Path(house.system.settings.storage_location)
+
+
+def run(house: House, *statements: str) -> None:
+    url = make_url(house.database_url).set(database="template1").render_as_string(hide_password=False)
+    with psycopg.connect(libpq_url(SecretStr(url)), autocommit=True) as connection:
+        for statement in statements:
+            connection.execute(statement.encode())
+
+
+@pytest.fixture
+def back_up(house: House, tmp_path: Path) -> Iterator[Callable[[], Backup]]:
+    """A function that copies the house's database and storage as they are now."""
+    names = []
+
+    storage_of(house).mkdir(parents=True, exist_ok=True)
+
+    def copy() -> Backup:
+        name, live = f"backup_{uuid.uuid4().hex}", make_url(house.database_url).database
+        run(
+            house,
+            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{live}'",
+            f"CREATE DATABASE {name} TEMPLATE {live}",
+        )
+        names.append(name)
+        kept = tmp_path / name
+        shutil.copytree(storage_of(house), kept, ignore=shutil.ignore_patterns("landing"))
+        return Backup(house, name, kept)
+
+    yield copy
+    for name in names:
+        run(house, f"DROP DATABASE {name}")
+
+
+@pytest.fixture(params=["keys", "look-up"])
+def works(request: pytest.FixtureRequest, house: House, monkeypatch: pytest.MonkeyPatch) -> Iterator[Works]:
+    """A client whose files are paid by a service that honours keys, or by one that can only be asked."""
+    monkeypatch.setattr(settle, "LOOK_UP_WAIT_S", 0.5)
+    capabilities, behaviour = MODES[request.param]
+    house.sandbox.change(**behaviour)
+    chosen = house.system.settings.model_copy(update={"payment_capabilities": capabilities})
+    with join_endpoints(chosen) as endpoints, open_system(chosen, endpoints) as system:
+        yield Works(house, system, CLIENT)
+
+
+def drop(works: Works, name: str = "orders.csv") -> None:
+    """Put a file into the landing."""
+    file = OrderFile("utf-8")
+    for number in range(ORDERS):
+        reference = f"{name}-{number}"
+        file.add(order_row(client_order_ref=reference, customer_code=f"C-{number}", notify_channel="email"))
+    folder = Path(works.system.settings.landing_location) / CLIENT
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes(file.text.encode())
+
+
+def see(works: Works) -> list[str]:
+    """Look at the landing until all its files are batches, and return those."""
+
+    def is_seen() -> bool:
+        landing.look(works.system.database, works.system.landing)
+        ((seen,),) = works.house.rows("SELECT count(*) FROM batches WHERE landing_key IS NOT NULL")
+        return bool(seen == len(list((Path(works.system.settings.landing_location) / CLIENT).iterdir())))
+
+    wait_for(is_seen, "the files to be batches")
+    return [batch_id for (batch_id,) in works.house.rows("SELECT batch_id FROM batches ORDER BY batch_id")]
+
+
+def charges(works: Works) -> int:
+    return int(works.house.sandbox.ledger()["payments"]["succeeded"])
+
+
+def check(works: Works, batch_id: str) -> None:
+    """Assert that a batch is finished, and that nobody was told twice but by a service that ignores keys."""
+    honours_keys = works.system.payments.capabilities.honours_keys
+    check_finished(works.house, batch_id, told_twice=0 if honours_keys else ORDERS)
+
+
+def compare(works: Works) -> Reconciled:
+    return reconcile(works.system, None, None, None)
+
+
+def state(works: Works, batch_id: str) -> tuple[str, str | None]:
+    summary = works.house.summary(batch_id)
+    return summary["status"], summary["status_code"]
+
+
+@pytest.mark.parametrize("with_storage", [False, True])
+def test_d14_a_file_that_is_seen_again_after_a_restore_is_paid_once(works, back_up, with_storage):
+    drop(works, "before.csv")
+    (first,) = see(works)
+    works.work_off(first)
+    backup = back_up()
+    drop(works)
+    (batch_id,) = set(see(works)) - {first}
+    works.work_off(batch_id)
+    paid = charges(works)
+    backup.restore(with_storage=with_storage)
+    assert set(see(works)) == {first, batch_id}
+    works.work_off(batch_id)
+    assert (charges(works), state(works, batch_id)) == (paid, ("paused", "E_LEDGERS_DIFFER"))
+    result = compare(works)
+    assert (result.resumed, result.open, result.healed) == (True, {}, ORDERS)
+    works.work_off(batch_id)
+    check(works, batch_id)
+    assert charges(works) == paid
+    check(works, first)
+
+
+def test_d14_a_new_database_beside_the_old_storage_pays_nothing_again(works, back_up):
+    backup = back_up()
+    drop(works)
+    (batch_id,) = see(works)
+    works.work_off(batch_id)
+    paid = charges(works)
+    backup.restore(with_storage=False)
+    works.house.rows("UPDATE installation SET installation_id = gen_random_uuid()")
+    see(works)
+    works.work_off(batch_id)
+    assert (charges(works), state(works, batch_id)) == (paid, ("paused", "E_LEDGERS_DIFFER"))
+    assert compare(works).open == {}
+    works.work_off(batch_id)
+    check(works, batch_id)
+    assert charges(works) == paid
+
+
+def test_d14_what_was_paid_after_a_backup_in_the_middle_of_a_batch_is_not_paid_again(works, back_up):
+    drop(works)
+    (batch_id,) = see(works)
+    works.prepare(batch_id)
+    system = works.system
+    settle.plan_batch(system.database, system.cipher, batch_id, system.clients.profile(CLIENT))
+    assert system.continuity.advance()
+    with working_on(system.database, batch_id, None) as worker:
+        ledger = PaymentLedger(
+            system.database, system.cipher, worker, system.payments.capabilities, notifications.make_ready, concurrency=1
+        )
+        claims = ledger.claim(2)
+        ledger.record([(claim, settle_one(system.payments, claim, worker.may_send)) for claim in claims])
+    backup = back_up()
+    works.work_off(batch_id)
+    paid = charges(works)
+    backup.restore(with_storage=True)
+    works.work_off(batch_id)
+    assert (charges(works), state(works, batch_id)) == (ORDERS, ("paused", "E_LEDGERS_DIFFER"))
+    assert compare(works).open == {}
+    works.work_off(batch_id)
+    check(works, batch_id)
+    assert charges(works) == paid
+
+
+def test_d14_a_batch_under_another_name_on_another_day_is_paid_once(works, back_up, monkeypatch):
+    backup = back_up()
+    before = works.receive(ORDERS)
+    works.work_off(before)
+    paid = charges(works)
+    backup.restore(with_storage=False)
+    monkeypatch.setattr(batches, "today", lambda: date(2030, 1, 1))
+    batch_id = works.receive(ORDERS)
+    assert batch_id != before
+    works.work_off(batch_id)
+    assert (charges(works), state(works, batch_id)) == (paid, ("paused", "E_LEDGERS_DIFFER"))
+    assert compare(works).open == {}
+    works.work_off(batch_id)
+    assert (charges(works), state(works, batch_id)) == (paid, ("completed", None))
+
+
+def test_d14_what_was_refunded_after_the_backup_is_not_refunded_again(works, back_up):
+    drop(works)
+    (batch_id,) = see(works)
+    works.work_off(batch_id)
+    backup = back_up()
+
+    def refund() -> dict[str, Any]:
+        plan = read_plan(works.system.database, batch_id, ["orders.csv-1"])
+        return carry_out(works.system, plan, requested_by="ops", reason="by mistake")
+
+    def refunded() -> int:
+        return int(works.house.sandbox.ledger(batch_id)["payments"]["refunded_jpy"])
+
+    assert refund()["refunds"]["succeeded"] == 1
+    once = refunded()
+    backup.restore(with_storage=False)
+    with pytest.raises(LedgersDiffer):
+        refund()
+    compare(works)
+    refund()
+    assert refunded() == once > 0
+
+
+def test_d14_several_processes_with_several_batches_pay_nothing_again(works, back_up):
+    backup = back_up()
+    names = [f"orders-{number}.csv" for number in range(3)]
+    for name in names:
+        drop(works, name)
+    batch_ids = see(works)
+    for batch_id in batch_ids:
+        works.work_off(batch_id)
+    paid = charges(works)
+    backup.restore(with_storage=True)
+    assert see(works) == batch_ids
+    for _ in range(2):
+        with ThreadPoolExecutor(3) as pool:
+            list(pool.map(works.work_off, batch_ids))
+        assert charges(works) == paid
+        compare(works)
+    for batch_id in batch_ids:
+        works.work_off(batch_id)
+        check(works, batch_id)
+    assert charges(works) == paid
+
+
+@pytest.mark.parametrize("works", ["no list"], indirect=True)
+def test_d14_without_a_list_what_is_planned_is_looked_up_first(works, back_up):
+    drop(works)
+    (batch_id,) = see(works)
+    backup = back_up()
+    works.work_off(batch_id)
+    backup.restore(with_storage=False)
+    works.work_off(batch_id)
+    assert (charges(works), state(works, batch_id)) == (ORDERS, ("paused", "E_LEDGERS_DIFFER"))
+    with pytest.raises(NoList):
+        compare(works)
+    works.system.continuity.resume_by_hand("ops", "compared in the service's own console")
+    wait_for(lambda: works.work_off(batch_id) is None and state(works, batch_id)[0] == "completed", "the batch")
+    assert charges(works) == ORDERS
+
+
+def test_d14_a_database_that_lost_nothing_goes_on_wherever_it_runs(works, back_up):
+    drop(works)
+    (batch_id,) = see(works)
+    works.work_off(batch_id)
+    back_up().restore(with_storage=False)
+    drop(works, "next.csv")
+    (following,) = set(see(works)) - {batch_id}
+    works.work_off(following)
+    check(works, following)
