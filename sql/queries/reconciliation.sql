@@ -303,7 +303,7 @@ WHERE closed_at IS NULL AND last_seen_at < :started_at
 -- name: reconciliation_counts
 -- How many payments were compared on either side, and how many differences are too young to say anything.
 SELECT (SELECT count(*) FROM payments
-        WHERE settled_at IS NOT NULL AND created_at >= :covered_from AND settled_at < :covered_to
+        WHERE settled_at IS NOT NULL AND status <> 'cancelled' AND created_at >= :covered_from AND settled_at < :covered_to
           AND (CAST(:batch_id AS text) IS NULL OR batch_id = :batch_id)) AS here,
        (SELECT count(*) FROM listed_payments LEFT JOIN payments USING (payment_id)
         WHERE CAST(:batch_id AS text) IS NULL

@@ -1,0 +1,93 @@
+"""Ctrl-C at any moment of an import stops it: nothing is paid afterwards, and the batch stands still until it is resumed."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from orders_pipeline.synthetic import write_sample
+from orders_pipeline_tests.commands import call, end, start, wait_for
+from orders_pipeline_tests.house import House, check_books, check_finished
+
+CLIENT = "acme"
+TRIALS = 300
+CALLS_S = 0.3
+NO_LONGER_THAN_S = 30.0  # on a busy machine; most take about a second
+
+
+def booked(house: House) -> int:
+    return house.sandbox.ledger()["payments"]["count"]
+
+
+def new_batches(house: House, name: str) -> list[tuple[str, str]]:
+    return house.rows("SELECT batch_id, status FROM batches WHERE csv_source = %s", name)
+
+
+def interrupted(house: House, path: Path, after_s: float) -> tuple[str, float]:
+    """Interrupt an import after some time, see that it did stop, and return how the batch stands and how long it took."""
+    process = start(house.environment(ORDERS_PAYMENT_CONCURRENCY="2"), "import", path, "--client", CLIENT)
+    time.sleep(after_s)  # the moment is what is tried
+    process.send_signal(signal.SIGINT)
+    sent = time.monotonic()
+    ended = end(process)
+    took_s = time.monotonic() - sent
+    at_its_end = booked(house)
+    time.sleep(2 * CALLS_S)  # what somebody went on with would be booked by now
+    assert booked(house) == at_its_end
+    found = new_batches(house, path.name)
+    status = found[0][1] if found else "not registered"
+    assert took_s < NO_LONGER_THAN_S, f"{status} after {took_s:.0f} s"
+    assert "Traceback" not in ended.stdout or status == "not registered"
+    if status == "not registered":
+        assert ended.returncode != 0
+    elif status == "stopped":
+        assert ended.returncode == 1, ended.stderr
+        assert f"resume with: orders-pipeline resume {found[0][0]}" in ended.stdout
+        if house.summary(found[0][0])["rows"]["accepted"] is not None:
+            check_books(house, found[0][0])
+    else:
+        assert status == "completed", status
+    return status, took_s
+
+
+@pytest.mark.soak
+def test_no_ctrl_c_is_lost_at_whatever_moment_of_an_import_it_comes(house: House, pytestconfig: pytest.Config) -> None:
+    kept_trials = Path(pytestconfig.cache.mkdir("ctrl-c") / "trials.jsonl")
+    house.sandbox.change(latency_ms=1000 * CALLS_S)
+    path = house.home / "undisturbed.csv"
+    write_sample(path, rows=60, seed=1, bad=0)
+    began = time.monotonic()
+    assert end(start(house.environment(ORDERS_PAYMENT_CONCURRENCY="2"), "import", path, "--client", CLIENT)).returncode == 0
+    whole_s = time.monotonic() - began
+    chance = random.Random(7)
+    for trial in range(TRIALS):
+        path = house.home / f"orders-{trial}.csv"
+        write_sample(path, rows=60, seed=1000 + trial, bad=0)
+        after_s = chance.uniform(0.0, whole_s)
+        status, took_s = interrupted(house, path, after_s)
+        with kept_trials.open("a") as kept:
+            kept.write(f'{{"ctrl_c_after": {after_s:.3f}, "status": "{status}", "took": {took_s:.2f}}}\n')
+
+
+def test_ctrl_c_while_paying_stops_the_batch_and_resume_pays_the_rest(house: House, tmp_path: Path) -> None:
+    house.sandbox.change(latency_ms=1000 * CALLS_S)
+    path = tmp_path / "orders.csv"
+    write_sample(path, rows=90, seed=5, bad=0)
+    process = start(house.environment(ORDERS_PAYMENT_CONCURRENCY="2"), "import", path, "--client", CLIENT)
+    wait_for(lambda: booked(house) >= 2 or process.poll() is not None, "two payments")
+    process.send_signal(signal.SIGINT)
+    ended = end(process)
+    assert ended.returncode == 1, ended.stderr
+    ((batch_id, status),) = new_batches(house, path.name)
+    assert status == "stopped"
+    summary = check_books(house, batch_id)
+    assert 0 < summary["orders"]["paid"] < 90
+    assert summary["orders"]["paying"] == summary["orders"]["unknown"] == 0
+    house.sandbox.change(latency_ms=0)
+    resumed = call(house.environment(), "resume", batch_id)
+    assert resumed.returncode == 0, resumed.stdout
+    check_finished(house, batch_id)
