@@ -7,7 +7,6 @@ processes may drain the same ledger at once, because claims are taken in the dat
 from __future__ import annotations
 
 import contextlib
-import queue
 import random
 import threading
 import time
@@ -18,7 +17,7 @@ from itertools import islice
 from typing import Generic, Protocol, TypeAlias, TypeVar
 
 from orders_pipeline import interrupts
-from orders_pipeline.database import DatabaseUnavailable
+from orders_pipeline.database import DatabaseError, DatabaseUnavailable
 from orders_pipeline.outcomes import Outcome, called_off
 
 IDLE_S = 0.05  # how long an empty queue is watched before the ledger is asked again
@@ -55,6 +54,16 @@ class Ledger(Protocol[Claim]):
         """Return the seconds until something is due, or None when nothing is left to try."""
 
 
+class Bound(Protocol):
+    """What several drains share: how many calls each may have under way."""
+
+    def allow(self, held: int, wanted: int) -> int:
+        """Return how many may be under way; `held` are, or could be before the answer is heeded."""
+
+    def leave(self) -> None:
+        """Nothing is under way any more."""
+
+
 def drain(
     ledger: Ledger[Claim],
     act: Callable[[Sequence[Claim]], Sequence[Outcome]],
@@ -62,14 +71,16 @@ def drain(
     concurrency: int,
     stop: threading.Event,
     bundle: int = 1,
+    bound: Bound | None = None,
     more_to_come: Callable[[], bool] = lambda: False,
 ) -> None:
     """Work until nothing is left (and no more is to come) or `stop` is set; what is in flight then is still recorded.
 
-    `act` gets up to `bundle` claims and returns an outcome for each. An outcome that says so sets `stop` itself. What was
-    claimed ahead and not begun is given back when the work stops or the ledger says so.
+    `act` gets up to `bundle` claims and returns an outcome for each; `bound` may keep less than `concurrency` under way. An
+    outcome that says so sets `stop` itself. What was claimed ahead and not begun is given back when the work stops or the
+    ledger says so.
     """
-    loop = _Loop(ledger, _Crew(act, concurrency), _Room(concurrency, bundle), stop)
+    loop = _Loop(ledger, _Crew(act, concurrency), _Room(concurrency, bundle), stop, bound)
     try:
         loop.run(more_to_come)
     except BaseException:
@@ -86,20 +97,24 @@ class _Room:
     concurrency: int
     bundle: int
 
-    def left(self, in_flight: int) -> int:
-        """Return how many claims to take while `in_flight` bundles are under way."""
+    def left(self, in_flight: int, limit: int) -> int:
+        """Return how many claims to take while `in_flight` bundles are claimed and `limit` may be under way."""
         if self.bundle > 1:
-            return (self.concurrency - in_flight) * self.bundle
-        room = PREFETCH * self.concurrency - in_flight
-        return room if room >= self.concurrency else 0
+            return (limit - in_flight) * self.bundle
+        room = PREFETCH * limit - in_flight
+        return room if room >= limit else 0
 
 
 class _Crew(Generic[Claim]):
-    """Threads that act on bundles of claims: a fraction of what futures cost, which is felt at hundreds a second."""
+    """Threads that act on bundles of claims, up to a limit that may change: a fraction of what futures cost."""
 
     def __init__(self, act: Callable[[Sequence[Claim]], Sequence[Outcome]], size: int) -> None:
         self._act = act
-        self._to_do: queue.SimpleQueue[Sequence[Claim] | None] = queue.SimpleQueue()
+        self._to_do: deque[Sequence[Claim]] = deque()
+        self._changed = threading.Condition()
+        self._limit = size
+        self._busy = 0
+        self._is_over = False
         self.done: deque[Results[Claim] | BaseException] = deque()
         self.some_done = threading.Event()
         # daemons: who interrupts twice does not wait for them, and the claims are found in doubt
@@ -107,38 +122,72 @@ class _Crew(Generic[Claim]):
         for thread in self._threads:
             thread.start()
 
+    @property
+    def held(self) -> int:
+        """How many are acting, or could begin to at this moment."""
+        with self._changed:
+            return max(self._busy, self._limit)
+
+    def keep_to(self, limit: int) -> None:
+        """Let no more begin while so many are acting."""
+        with self._changed:
+            self._limit = limit
+            self._changed.notify_all()
+
     def give(self, claims: Sequence[Claim]) -> None:
-        self._to_do.put(claims)
+        with self._changed:
+            self._to_do.append(claims)
+            self._changed.notify()
 
     def take_back(self) -> None:
         """Give back what nobody has begun."""
-        with contextlib.suppress(queue.Empty):
-            while (claims := self._to_do.get_nowait()) is not None:
-                self.done.append([(claim, called_off(in_doubt=claim.in_doubt)) for claim in claims])
+        with self._changed:
+            while self._to_do:
+                self.done.append([(claim, called_off(in_doubt=claim.in_doubt)) for claim in self._to_do.popleft()])
 
     def dismiss(self) -> None:
-        """Return when everything given is done and no thread is left."""
-        for _ in self._threads:
-            self._to_do.put(None)
+        """Return when everything that was begun is done and no thread is left."""
+        with self._changed:
+            self._is_over = True
+            self._changed.notify_all()
         for thread in self._threads:
             thread.join()
 
+    def _next(self) -> Sequence[Claim] | None:
+        with self._changed:
+            while not (self._to_do and self._busy < self._limit):
+                if self._is_over:
+                    return None
+                self._changed.wait()
+            self._busy += 1
+            return self._to_do.popleft()
+
     def _work(self) -> None:
-        while (claims := self._to_do.get()) is not None:
+        while (claims := self._next()) is not None:
             try:
                 self.done.append(list(zip(claims, self._act(claims), strict=True)))
             except BaseException as error:  # noqa: BLE001 - raised again where the loop is
                 self.done.append(error)
+            with self._changed:
+                self._busy -= 1
+                self._changed.notify()
             self.some_done.set()
 
 
 class _Loop(Generic[Claim]):
-    def __init__(self, ledger: Ledger[Claim], crew: _Crew[Claim], room: _Room, stop: threading.Event) -> None:
+    def __init__(
+        self, ledger: Ledger[Claim], crew: _Crew[Claim], room: _Room, stop: threading.Event, bound: Bound | None
+    ) -> None:
         self._ledger = ledger
         self._crew = crew
         self._room = room
         self._stop = stop
+        self._bound = bound
+        self._limit = room.concurrency
+        self._wants_more = True  # the last claim got all it asked for
         self._in_flight = 0
+        if bound is not None:
+            self._keep_to(0)
 
     def run(self, more_to_come: Callable[[], bool]) -> None:
         while True:
@@ -158,15 +207,31 @@ class _Loop(Generic[Claim]):
         self._crew.take_back()
         self._crew.dismiss()
         self._write_down(self._crew.done)
+        if self._bound is not None:
+            with contextlib.suppress(DatabaseError):  # who is gone holds nothing either
+                self._bound.leave()
 
     def _claim(self) -> None:
-        room = self._room.left(self._in_flight)
-        if self._stop.is_set() or not room:
+        if self._stop.is_set():
+            return
+        self._share(self._room.concurrency if self._wants_more else max(self._in_flight, 1))
+        room = self._room.left(self._in_flight, self._limit)
+        if not room:
             return
         claims = persist(lambda: self._ledger.claim(room))
+        self._wants_more = len(claims) == room
         for start in range(0, len(claims), self._room.bundle):
             self._crew.give(claims[start : start + self._room.bundle])
             self._in_flight += 1
+
+    def _share(self, wanted: int) -> None:
+        bound, held = self._bound, self._crew.held
+        if bound is not None:
+            self._keep_to(persist(lambda: bound.allow(held, min(wanted, self._room.concurrency))))
+
+    def _keep_to(self, limit: int) -> None:
+        self._limit = limit
+        self._crew.keep_to(limit)
 
     def _record(self) -> None:
         done = list(islice(self._crew.done, self._wait_for_some()))
@@ -197,10 +262,17 @@ class _Loop(Generic[Claim]):
 
     def _wait(self, expecting: bool) -> bool:
         """Sleep until something may be due; return False when nothing is left."""
+        if not self._limit:  # others have all there is, and know that we wait
+            self._stop.wait(IDLE_S)
+            return True
         due_s = persist(self._ledger.wait_s)
         if due_s is None and not expecting:
             return False
+        if self._bound is not None:
+            self._keep_to(0)
+            self._share(0)
         self._stop.wait(min(max(due_s or 0.0, IDLE_S), 1.0))
+        self._wants_more = True
         return True
 
 

@@ -7,7 +7,6 @@ and is looked up before anything is sent again. Meaning of answers belongs in th
 from __future__ import annotations
 
 import random
-import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,6 +25,7 @@ from orders_pipeline.outcomes import CALLED_OFF, FOR_EVER_S, Outcome, OutcomeKin
 from orders_pipeline.payments.gateway import Capabilities, PaymentGateway, PaymentRequest
 from orders_pipeline.payments.plan import PayableOrder, plan_payments
 from orders_pipeline.refusals import Refusals, Tried
+from orders_pipeline.shared_calls import SharedCalls
 from orders_pipeline.workers import Worker, end_lost_workers
 
 MAX_ATTEMPTS = 8  # in one drain; a later one starts anew
@@ -122,7 +122,6 @@ class PaymentLedger:
         look_again: Callable[[], bool] = lambda: False,
     ) -> None:
         self.concurrency = concurrency
-        self._claimed = 0
         self._database = database
         self._cipher = cipher
         self._worker = worker
@@ -135,6 +134,10 @@ class PaymentLedger:
     def may_send(self) -> bool:
         """Tell whether claims that were taken before are still ours to send."""
         return self._worker.may_send()
+
+    def shared_calls(self) -> SharedCalls:
+        """Return this worker's share of what the service is sent at once."""
+        return SharedCalls(self._database, BREAKER.service, self._worker, self.concurrency)
 
     def begin(self) -> None:
         """Take over what lost workers had claimed and give every open payment its attempts back."""
@@ -174,7 +177,7 @@ class PaymentLedger:
             if self._worker.is_halted(transaction):
                 return []
             is_held = REFUSALS.hold(transaction, self._worker.batch_id)
-            allowed = BREAKER.allowance(transaction, 0 if is_held else min(limit, self._share(transaction)))
+            allowed = BREAKER.allowance(transaction, 0 if is_held else limit)
             rows = transaction.rows(
                 "claim_payments",
                 batch_id=self._worker.batch_id,
@@ -187,17 +190,11 @@ class PaymentLedger:
             BREAKER.claimed(transaction, allowed, len(rows))
             cards = sum(row.payment_method == "card_on_file" for row in rows)
             recording.read_personal(transaction, "to pay", self._worker.batch_id, cards)
-        self._claimed += len(rows)
         return [self._read(row) for row in rows]
 
     def _is_held(self, transaction: Transaction) -> bool:
         standing = transaction.rows("standing", batch_id=self._worker.batch_id)[0]
         return bool(not self._is_whole or standing.is_held or standing.is_other)
-
-    def _share(self, transaction: Transaction) -> int:
-        """Return how many more claims are ours to take: with others at work, the service's concurrency is shared."""
-        others: int = transaction.scalar("count_others_paying", worker_id=self._worker.worker_id)
-        return max(self.concurrency // (others + 1), 1) - self._claimed if others else sys.maxsize
 
     def record(self, results: Sequence[tuple[PaymentClaim, Outcome]]) -> bool:
         """Commit what came of claims and return whether the service may be called on.
@@ -227,7 +224,6 @@ class PaymentLedger:
                     transaction.execute("plan_declined_orders_alone", payment_ids=payment_ids)
             self._on_settled(transaction, payment_ids)
             left_alone = BREAKER.observe(transaction, judged) or REFUSALS.hold(transaction, batch_id)
-        self._claimed -= len(results)
         return not left_alone
 
     def wait_s(self) -> float | None:
@@ -363,5 +359,6 @@ def settle_batch(ledger: PaymentLedger, gateway: PaymentGateway, stop: threading
         ledger,
         one_by_one(lambda claim: settle_one(gateway, claim, ledger.may_send)),
         concurrency=ledger.concurrency,
+        bound=ledger.shared_calls(),
         stop=stop,
     )

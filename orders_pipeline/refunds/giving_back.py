@@ -15,8 +15,10 @@ from orders_pipeline.clients import Profile
 from orders_pipeline.database import Database
 from orders_pipeline.drain import drain, one_by_one
 from orders_pipeline.notifications import NotificationLedger
+from orders_pipeline.payments import settle
 from orders_pipeline.refunds.ledger import RefundLedger, refund_one
 from orders_pipeline.refunds.plan import RefundPlan, write_plan
+from orders_pipeline.shared_calls import SharedCalls
 from orders_pipeline.system import System
 from orders_pipeline.workers import Worker, working_on
 
@@ -60,6 +62,7 @@ def give_back(system: System, worker: Worker) -> None:
         ledger,
         one_by_one(lambda claim: refund_one(system.payments, claim, worker.may_send)),
         concurrency=system.settings.payment_concurrency,
+        bound=SharedCalls(system.database, settle.BREAKER.service, worker, system.settings.payment_concurrency),
         stop=threading.Event(),
     )
     system.continuity.advance()

@@ -401,18 +401,6 @@ def test_a_charge_that_is_known_late_counts_while_nobody_else_finds_out(desk):
             assert sorted(desk.statuses("orders")) == ["paid", "unknown"]
 
 
-def test_a_worker_that_is_dead_takes_no_share_of_the_service(desk):
-    desk.batch("20260701-000000000002")
-    desk.orders(order(1, client_order_ref="Z-1", notify_channel="none"))
-    desk.plan()
-    with desk.working() as dead:
-        desk.ledger(dead).claim(1)
-        desk.give_up(dead)
-        planned(desk, 40)
-        with desk.working() as worker:
-            assert len(desk.ledger(worker).claim(40)) == 40
-
-
 def test_what_is_given_back_counts_as_no_try_and_is_due_again_soon(desk):
     planned(desk)
     with desk.working() as worker:
@@ -533,23 +521,6 @@ def test_a_batch_is_drained_by_several_workers_each_payment_sent_once(desk):
     sent = [request.payment_id for gateway in gateways for request in gateway.requests]
     assert len(sent) == len(set(sent)) == 40
     assert set(desk.statuses("orders")) == {"paid"}
-
-
-def test_workers_that_pay_at_once_share_the_service_and_one_alone_has_all_of_it(desk):
-    planned(desk, 60)
-    with desk.working() as first, desk.working() as second:
-        alone, joining = desk.ledger(first), desk.ledger(second)
-        under_way = alone.claim(20)
-        assert len(joining.claim(60)) == 16
-        assert joining.claim(60) == []
-        assert alone.claim(60) == []
-        alone.record([(claim, PAID) for claim in under_way[:10]])
-        assert len(alone.claim(60)) == 6
-        alone.record([(claim, PAID) for claim in under_way[10:]])
-        desk.give_up(first)
-    with desk.working() as last:
-        desk.run("UPDATE payments SET claimed_by = NULL, status = 'planned' WHERE settled_at IS NULL")
-        assert len(desk.ledger(last).claim(60)) == 40
 
 
 def test_another_batchs_payments_are_left_alone(desk):

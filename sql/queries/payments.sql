@@ -53,12 +53,6 @@ UPDATE payments SET attempts = 0,
 WHERE batch_id = :batch_id AND settled_at IS NULL AND claimed_by IS NULL
   AND (attempts > 0 OR (status = 'planned' AND next_attempt_at > now()))
 
--- name: count_others_paying
--- How many other workers, of whichever batches, have payments under way.
-SELECT count(*) FROM workers
-WHERE ended_at IS NULL AND lease_until > clock_timestamp() AND worker_id <> :worker_id
-  AND EXISTS (SELECT FROM payments WHERE claimed_by = workers.worker_id)
-
 -- name: claim_payments
 -- Take due payments for a worker, those first that were tried before; what was planned is being sent from here on.
 WITH again AS (

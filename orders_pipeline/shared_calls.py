@@ -1,0 +1,69 @@
+"""Shared calls: how many a service is sent at once, over all processes, refunds and payments of every batch together.
+
+Each worker that drains has a row with how many calls it wants and how many it holds; what all hold is never more than the
+service may be sent. Who has more than a fair share lowers its own limit first, and gives back what its calls have left.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from orders_pipeline.database import Database
+from orders_pipeline.workers import WORKER_LOCK_CLASS, Worker
+
+ASK_S = 0.05  # no more often is the database asked
+
+
+def fair_shares(most: int, wanted: Sequence[int], turn: int) -> list[int]:
+    """Return what each gets of `most`: all the same unless it wants less; whose the rest is goes round with `turn`."""
+    shares, left = [0] * len(wanted), most
+    order = [(at + turn) % len(wanted) for at in range(len(wanted))]
+    while left and (hungry := [at for at in order if shares[at] < wanted[at]]):
+        each = max(left // len(hungry), 1)
+        for at in hungry[:left]:
+            more = min(each, wanted[at] - shares[at])
+            shares[at] += more
+            left -= more
+    return shares
+
+
+class SharedCalls:
+    """A worker's share of the calls that a service may be sent at once, `most` of them in all."""
+
+    def __init__(self, database: Database, service: str, worker: Worker, most: int) -> None:
+        self._database = database
+        self._service = service
+        self._worker = worker
+        self._most = most
+        self._limit = 0
+        self._asked = 0.0
+
+    def allow(self, held: int, wanted: int) -> int:
+        """Return how many calls this worker may have under way; `held` are, or could be before this is heeded.
+
+        Raises LeaseLost.
+        """
+        self._worker.require()
+        if self._limit and wanted and time.monotonic() < self._asked + ASK_S:
+            return self._limit
+        mine = {"service": self._service, "worker_id": self._worker.worker_id}
+        with self._database.begin() as transaction:
+            transaction.rows("lock_shares", service=self._service)
+            transaction.execute("set_share", wanted=wanted, held=held, **mine)
+            rows = transaction.rows("shares", lock_class=WORKER_LOCK_CLASS, **mine)
+            ids = [row.worker_id for row in rows]
+            self._limit = 0
+            if self._worker.worker_id in ids:
+                shares = fair_shares(self._most, [row.wanted for row in rows], rows[0].turn)
+                free = self._most - sum(row.held for row in rows)
+                self._limit = min(shares[ids.index(self._worker.worker_id)], held + max(free, 0))
+            if self._limit > held:
+                transaction.execute("set_share", wanted=wanted, held=self._limit, **mine)
+        self._asked = time.monotonic()
+        return self._limit
+
+    def leave(self) -> None:
+        """Give the share back: nothing is under way any more."""
+        with self._database.begin() as transaction:
+            transaction.execute("drop_shares", service=self._service, worker_id=self._worker.worker_id)

@@ -1,0 +1,128 @@
+"""The calls that a service is sent at once: never more than its bound, over all that pay and refund, and fairly shared."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from orders_pipeline.clients import Profile
+from orders_pipeline.drain import drain, one_by_one
+from orders_pipeline.outcomes import Outcome
+from orders_pipeline.payments.gateway import Capabilities, PaymentRequest
+from orders_pipeline.payments.settle import BREAKER, settle_batch
+from orders_pipeline.refunds.ledger import RefundLedger
+from orders_pipeline.refunds.plan import read_plan, write_plan
+from orders_pipeline.shared_calls import SharedCalls
+from orders_pipeline_tests.ledger_desk import Desk, order
+
+MOST = 8
+
+
+class CountingGateway:
+    """A service that takes its time and notes how many calls it has at once."""
+
+    capabilities = Capabilities()
+
+    def __init__(self) -> None:
+        self.most = 0
+        self.ended: dict[str, float] = {}
+        self._now = 0
+        self._lock = threading.Lock()
+
+    @contextlib.contextmanager
+    def call(self) -> Iterator[None]:
+        with self._lock:
+            self._now += 1
+            self.most = max(self.most, self._now)
+        time.sleep(0.02)
+        yield
+        with self._lock:
+            self._now -= 1
+
+    def pay(self, request: PaymentRequest) -> Outcome:
+        with self.call():
+            self.ended[request.batch_id] = time.monotonic()
+        return Outcome("succeeded", None, f"pay-{request.payment_id}")
+
+
+def loaded(desk: Desk, batch_id: str, count: int) -> Desk:
+    own = Desk(desk.database)
+    own.batch(batch_id)
+    own.orders(*(order(n, client_order_ref=f"{batch_id}-{n}", notify_channel="none") for n in range(1, count + 1)))
+    own.plan(Profile(payments="per_order"))
+    return own
+
+
+def pay(desk: Desk, gateway: CountingGateway) -> None:
+    with desk.working() as worker:
+        ledger = desk.ledger(worker)
+        ledger.concurrency = MOST
+        settle_batch(ledger, gateway, threading.Event())  # type: ignore[arg-type]
+
+
+def refund(desk: Desk, gateway: CountingGateway) -> None:
+    write_plan(desk.database, read_plan(desk.database, desk.batch_id), requested_by="operator", reason="returned")
+
+    def give(claim: object) -> Outcome:
+        with gateway.call():
+            return Outcome("succeeded", None, "ref-1")
+
+    with desk.working() as worker:
+        ledger = RefundLedger(desk.database, worker)
+        ledger.begin()
+        bound = SharedCalls(desk.database, BREAKER.service, worker, MOST)
+        drain(ledger, one_by_one(give), concurrency=MOST, bound=bound, stop=threading.Event())
+
+
+def test_batches_and_refunds_together_never_send_more_than_the_bound_and_a_small_one_is_not_last(desk):
+    paid, *batches = [loaded(desk, f"20260701-00000000000{n}", count) for n, count in enumerate((40, 150, 150, 10))]
+    gateway = CountingGateway()
+    pay(paid, gateway)
+    assert gateway.most == MOST
+    with ThreadPoolExecutor(4) as pool:
+        for work in [pool.submit(pay, batch, gateway) for batch in batches] + [pool.submit(refund, paid, gateway)]:
+            work.result(120)
+    assert gateway.most == MOST
+    assert {state for batch in batches for state in batch.statuses("orders")} == {"paid"}
+    assert set(paid.statuses("orders")) == {"refunded"}
+    assert gateway.ended[batches[2].batch_id] < min(gateway.ended[batch.batch_id] for batch in batches[:2])
+    assert desk.value("SELECT count(*) FROM service_shares") == 0
+
+
+def test_a_worker_that_is_gone_leaves_its_share_to_the_others(desk):
+    desk.batch()
+    with desk.working() as worker:
+        with desk.working() as other:
+            assert SharedCalls(desk.database, "payment", other, MOST).allow(0, MOST) == MOST
+            waiting = SharedCalls(desk.database, "payment", worker, MOST)
+            assert waiting.allow(0, MOST) == 0
+        assert waiting.allow(0, MOST) == MOST
+
+
+def test_who_has_more_than_a_fair_share_gives_it_back_as_its_calls_end(desk):
+    desk.batch()
+    with desk.working() as first, desk.working() as second:
+        one, two = (SharedCalls(desk.database, "payment", worker, MOST) for worker in (first, second))
+        assert (one.allow(0, MOST), two.allow(0, MOST)) == (MOST, 0)
+        time.sleep(0.06)
+        assert one.allow(MOST, MOST) == MOST // 2  # it begins no more, but holds what is under way
+        assert two.allow(0, MOST) == 0
+        time.sleep(0.06)
+        assert one.allow(MOST // 2 + 1, MOST) == MOST // 2
+        assert two.allow(0, MOST) == MOST // 2 - 1
+
+
+@pytest.mark.parametrize("most", [1, 2])
+def test_batches_that_are_more_than_the_calls_there_may_be_take_turns(desk, most, monkeypatch):
+    monkeypatch.setattr("orders_pipeline_tests.database.test_shared_calls.MOST", most)
+    batches = [loaded(desk, f"20260701-00000000000{n}", 5) for n in range(3)]
+    gateway = CountingGateway()
+    with ThreadPoolExecutor(3) as pool:
+        for work in [pool.submit(pay, batch, gateway) for batch in batches]:
+            work.result(60)
+    assert gateway.most <= most
