@@ -310,10 +310,8 @@ def _insert_unreadable(session: Transaction, ours: Installation, page: PaymentPa
     return len(items) - session.execute(
         "insert_unreadable_payments",
         service_payment_ids=[item.service_payment_id for item in items],
-        references=[
-            None if item.reference is None else ours.payment_id_of(item.reference) or _our_id(item.reference)
-            for item in items
-        ],
+        references=[ours.payment_id_of(item.reference or "") or _our_id(item.reference) for item in items],
+        are_ours=[ours.is_ours(item.reference or "") for item in items],
         keys=[_our_id(item.idempotency_key) for item in items],
     )
 

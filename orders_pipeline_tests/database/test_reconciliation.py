@@ -153,11 +153,11 @@ def test_d14_c_missing_here_charges_whose_rows_a_restored_database_does_not_have
     assert found(books.compare()) == [("C_MISSING_HERE", payment_id, charge_id, None, ("succeeded", 1000))]
 
 
-@pytest.mark.parametrize("reference", ["web-order-17", f"0123456789ab-{SOME_ID}"])
+@pytest.mark.parametrize("reference", ["web-order-17", SOME_ID, f"0123456789ab-{SOME_ID}"])
 def test_payments_of_other_callers_are_counted_and_hold_nobody_up(books, reference):
     books.pay(1000)
     for number in range(3):
-        books.charge(reference, 500 + number, orders=[900_001 + number], key=reference if not number else None)
+        books.charge(reference, 500 + number, orders=[f"somebody-{number}"], key=reference if not number else None)
     books.let_time_pass()
     result = books.compare()
     assert (result.findings, result.here, result.there, result.foreign, result.unreadable) == ([], 1, 1, 3, 0)
@@ -165,20 +165,13 @@ def test_payments_of_other_callers_are_counted_and_hold_nobody_up(books, referen
         assert not batches.get(transaction, books.desk.batch_id).ledgers_differ
 
 
-@pytest.mark.parametrize(
-    ("status", "change"),
-    [
-        ("planned", "status = 'planned', settled_at = NULL, sent_at = NULL, service_payment_id = NULL"),
-        ("declined", "status = 'declined'"),
-    ],
-)
-def test_c_missing_here_a_charge_that_we_say_was_never_made(books, status, change):
+def test_c_missing_here_a_charge_that_we_say_was_never_made(books):
     (payment_id,) = books.pay(1000, finish=False)
     charge_id = books.charge_id(payment_id)
     books.let_time_pass()
-    books.desk.run(f"UPDATE payments SET {change}")
-    assert found(books.compare()) == [("C_MISSING_HERE", payment_id, charge_id, (status, 1000), ("succeeded", 1000))]
-    assert books.desk.statuses("payments") == [status]
+    books.desk.run("UPDATE payments SET status = 'declined'")
+    assert found(books.compare()) == [("C_MISSING_HERE", payment_id, charge_id, ("declined", 1000), ("succeeded", 1000))]
+    assert books.desk.statuses("payments") == ["declined"]
 
 
 def test_c_amount_differs_another_amount_at_the_service(books):
@@ -345,9 +338,11 @@ def test_c_unreadable_a_payment_of_ours_that_cannot_be_read_is_a_difference_of_i
     unreadable = ("C_UNREADABLE", first, charge_id if shown else None, ("succeeded", 1000), ("unreadable", None))
     result = books.compare()
     assert (found(result), result.foreign) == ([unreadable], 0)
-    books.lose(first)
     books.at_service("DELETE FROM payments WHERE id = ?", books.charge_id(second))
-    assert ("C_MISSING_THERE", second) in [each[:2] for each in found(books.compare())]
+    books.lose(first)
+    assert {each[:2] for each in found(books.compare())} == {("C_MISSING_HERE", first), ("C_MISSING_THERE", second)}
+    with books.system.database.begin() as transaction:
+        assert batches.get(transaction, books.desk.batch_id).ledgers_differ
 
 
 def test_q07_what_is_younger_than_two_minutes_is_ignored_on_both_sides(books):

@@ -17,7 +17,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 import requests
 
-from orders_pipeline import reconciliation
+from orders_pipeline import batches, reconciliation
 from orders_pipeline.http_client import ServiceClient
 from orders_pipeline.payments.gateway import Capabilities, ListedPayment, ListFailed, PaymentPage
 from orders_pipeline.payments.rest import RestPayments
@@ -183,20 +183,26 @@ def test_shares_of_orders_are_compared_where_the_list_gives_them(books):
         assert [code for code, *_ in found(reconcile(system, books.desk.batch_id, None, None))] == codes
 
 
-def test_a_charge_of_somebody_elses_for_an_order_of_ours_is_a_second_one(books):
-    (payment_id,) = books.pay(1000)
+@pytest.mark.parametrize(("is_listed", "code"), [(True, "C_CHARGED_TWICE"), (False, "C_MISSING_HERE")])
+def test_a_charge_of_somebody_elses_for_an_order_of_ours_is_a_difference_of_its_batch(books, is_listed, code):
+    (payment_id,) = books.pay(1000, finish=False)
     books.let_time_pass()
+    (name,) = books.order_names()
     ours = listed(books, payment_id)
-    other = replace(ours, service_payment_id="pay_other", reference="x", idempotency_key=None)
-    other = replace(other, allocations={f"{books.desk.batch_id}-1": 1000})
-    system = replace(books.system, payments=ListingGateway(PaymentPage([other, ours], None)))
+    other = replace(ours, service_payment_id="pay_other", reference="x", idempotency_key=None, allocations={name: 1000})
+    stranger = replace(other, service_payment_id="pay_stranger", allocations={"somebody-1": 1000})
+    if not is_listed:
+        books.desk.run("UPDATE payments SET status = 'planned', settled_at = NULL, service_payment_id = NULL")
+    items = [other, stranger, *([ours] if is_listed else [])]
+    system = replace(books.system, payments=ListingGateway(PaymentPage(items, None)))
     now = datetime.now(UTC)
     result = reconcile(system, None, now - DAY, now)
     assert [
         (each["code"], each["payment_id"], each["service_payment_id"], each["batch_id"]) for each in result.findings
-    ] == [
-        ("C_CHARGED_TWICE", None, "pay_other", books.desk.batch_id),
-    ]
+    ] == [(code, None, "pay_other", books.desk.batch_id)]
+    assert result.foreign == 1
+    with books.system.database.begin() as transaction:
+        assert batches.get(transaction, books.desk.batch_id).ledgers_differ
 
 
 def test_a_list_that_goes_round_in_circles_is_given_up(books):

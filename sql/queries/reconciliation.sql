@@ -48,12 +48,12 @@ CREATE TEMPORARY TABLE unreadable_payments (
 -- name: insert_unreadable_payments
 -- Those of a page that have a reference or key of ours.
 INSERT INTO unreadable_payments (payment_id, service_payment_id)
-SELECT coalesce(named.payment_id, keyed.payment_id), page.service_payment_id
-FROM unnest(CAST(:service_payment_ids AS text[]), CAST(:references AS uuid[]), CAST(:keys AS uuid[]))
-     AS page (service_payment_id, reference, key)
+SELECT coalesce(named.payment_id, keyed.payment_id, page.reference), page.service_payment_id
+FROM unnest(CAST(:service_payment_ids AS text[]), CAST(:references AS uuid[]), CAST(:are_ours AS boolean[]),
+            CAST(:keys AS uuid[])) AS page (service_payment_id, reference, is_ours, key)
 LEFT JOIN payments AS named ON named.payment_id = page.reference
 LEFT JOIN payments AS keyed ON keyed.payment_id = page.key
-WHERE num_nonnulls(named.payment_id, keyed.payment_id) > 0
+WHERE page.is_ours OR num_nonnulls(named.payment_id, keyed.payment_id) > 0
 ON CONFLICT DO NOTHING
 
 -- name: insert_listed_payments
@@ -238,13 +238,14 @@ WITH pairs AS (  -- each payment of ours with what the service has for it: the o
     WHERE payment_id IS NULL AND status IN ('succeeded', 'processing')
       AND (lost_payment_id IS NOT NULL OR service_payment_id NOT IN (SELECT service_payment_id FROM twice))
     UNION ALL
-    SELECT CASE WHEN ours.status IS NULL OR ours.status IN ('planned', 'declined')
+    SELECT CASE WHEN ours.status IS NULL OR ours.status IN ('planned', 'declined', 'cancelled')
                 THEN 'C_MISSING_HERE' ELSE 'C_UNREADABLE' END,
            ours.batch_id, theirs.payment_id, theirs.service_payment_id,
            jsonb_build_object('ours', CASE WHEN ours.status IS NOT NULL
                                       THEN jsonb_build_object('amount', ours.amount, 'status', ours.status) END,
                               'theirs', jsonb_build_object('amount', NULL, 'status', 'unreadable')),
-           coalesce(ours.created_at, :started_at), coalesce(ours.settled_at, ours.sent_at, :started_at), ours.sent_at
+           coalesce(ours.created_at, :started_at), coalesce(ours.settled_at, ours.sent_at, :started_at),
+           coalesce(ours.sent_at, '-infinity')
     FROM unreadable_payments AS theirs LEFT JOIN payments AS ours USING (payment_id)
     UNION ALL
     SELECT 'C_MISSING_THERE', batch_id, payment_id, service_payment_id,
