@@ -38,7 +38,8 @@ class Profile(BaseModel):
 
     name: str = Field(default="", max_length=100)
     delimiter: Literal[",", "\t", ";", "|"] = ","
-    encoding: Literal["utf-8", "cp932", "euc_jp", "utf-16"] | None = None
+    encoding: Literal["utf-8", "cp932", "cp1252", "euc_jp", "utf-16"] | None = None
+    sheet: Annotated[str, Field(min_length=1, max_length=31)] | None = None
     columns: Mapping[str, ColumnSource] = Field(default_factory=dict)
     max_rows: Annotated[int, Field(ge=1)] | None = None
     max_bytes: Annotated[int, Field(ge=1)] | None = None

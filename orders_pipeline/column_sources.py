@@ -6,12 +6,13 @@ cell is worth is decided in `records`.
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Mapping
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from orders_pipeline.records.normalise import plain_word
 
 SHORT_FORMS = (str, list)
 
@@ -62,14 +63,10 @@ class ColumnSource(BaseModel):
             parts = pc.split_pattern(pc.utf8_trim_whitespace(cells), self.until, max_splits=1)
             cells = pc.list_element(parts, 0)
         if self.values:
-            known = {_plain(theirs): ours for theirs, ours in self.values.items()}
+            known = {plain_word(theirs): ours for theirs, ours in self.values.items()}
             distinct = cells.dictionary_encode()
-            words = [known.get(_plain(word), word) for word in distinct.dictionary.to_pylist()]
+            words = [known.get(plain_word(word), word) for word in distinct.dictionary.to_pylist()]
             cells = pa.array(words, pa.string()).take(distinct.indices)
         if self.default:
             cells = pc.if_else(pc.equal(pc.utf8_trim_whitespace(cells), ""), self.default, cells)
         return cells
-
-
-def _plain(word: str) -> str:
-    return unicodedata.normalize("NFKC", word).strip()

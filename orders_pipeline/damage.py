@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from datetime import date, timedelta
 from types import MappingProxyType
 
+from orders_pipeline.records.rules import OTHER_NUMBER
+
 Row = dict[str, str]
 Spoiler = Callable[[Row, date], Row]
 
@@ -45,6 +47,8 @@ SPOILERS: Mapping[str, Spoiler] = MappingProxyType(
         "R_PAYMENT_TOKEN": lambda row, _: row | {"payment_token": "tok_1"},
         "R_NOTIFY_CHANNEL": lambda row, _: row | {"notify_channel": "fax"},
         "R_FORBIDDEN_DATA": lambda row, _: row | {"note": "カード 4111 1111 1111 1111"},
+        "R_CELL_ERROR": lambda row, _: row | {"customer_code": "#N/A"},
+        "R_CELL_FORMAT": lambda row, _: row | {"amount": f"{OTHER_NUMBER} 1,000 (-1000)"},
     }
 )
 

@@ -160,13 +160,16 @@ def stage_file(limits: Limits, profile: Profile, source: Path, name: str, folder
     A workbook's text is kept beside them.
     """
     limits, delimiter, encoding = limits_of(limits, profile), profile.delimiter, profile.encoding
+    hidden = 0
     if is_workbook(name):
         from orders_pipeline import excel_file  # noqa: PLC0415 - its library is slow to import, and CSV does without
 
+        names = csv_file.Names(profile.header_names(), profile.required_columns())
+        wanted = excel_file.OrderSheet(names, {column.name: column.kind for column in ORDERS.columns}, profile.sheet)
         workbook, source, delimiter, encoding = source, folder / CONVERTED, ",", None
-        excel_file.write_csv(workbook, source, max_bytes=limits.max_bytes, max_rows=limits.max_rows)
+        hidden = excel_file.write_csv(workbook, source, max_bytes=limits.max_bytes, max_rows=limits.max_rows, wanted=wanted)
         limits = replace(limits, max_bytes=source.stat().st_size)  # a workbook is smaller than its text
-    return csv_file.stage(
+    staged = csv_file.stage(
         source,
         folder / STAGED,
         header_names=profile.header_names(),
@@ -176,6 +179,10 @@ def stage_file(limits: Limits, profile: Profile, source: Path, name: str, folder
         delimiter=delimiter,
         encoding=encoding,
     )
+    if not hidden:
+        return staged
+    warning = Rejection(None, None, None, "W_HIDDEN_ROWS", {"count": str(hidden)})
+    return replace(staged, warnings=(*staged.warnings, warning))
 
 
 def _archive(system: System, profile: Profile, batch: Row[Any], folder: Scratch) -> None:

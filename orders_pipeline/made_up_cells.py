@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+from orders_pipeline.records.card_numbers import find_card_numbers
 from orders_pipeline.records.orders import HIGHEST_AMOUNT
 
 Draws = Iterator[int]
@@ -23,7 +24,6 @@ Judged = Sequence[tuple[frozenset[str], str]]
 _ATTEMPTS = 40
 _PATIENCE = 12  # so often a cell of another meaning than all others is tried first
 _COUNTRY_CODE = re.compile(r"\s*[+＋][8８][1１]")
-_LONG_DIGITS = re.compile(r"\d(?:[ \-\u3000\uff0d]?\d){13,}")
 _TOP_LEVEL = re.compile(r"[A-Za-z]+(?=\s*$)")
 _YEN = re.compile("円|[JjＪｊ][PpＰｐ][YyＹｙ]")
 _DATE_WORDS = re.compile(r"(?:明治|大正|昭和|平成|令和)元?(?=[\d年])|(?<=[\d元])[年月日]")
@@ -85,15 +85,12 @@ def made_up(cells: Sequence[str], meaning: Meaning, codec: str, key: bytes) -> d
     return second_best | found
 
 
-def text(cell: str, drawn: Draws, codec: str, attempt: int) -> str:
-    """Rewrite letters and digits; of what may be a card number the first four digits stay, which say whose it is.
-
-    Every other attempt gives it a right check digit.
-    """
-    runs = [_digits(cell, *found.span()) for found in _LONG_DIGITS.finditer(cell)]
-    made = list(_rewritten(cell, drawn, codec, {at for run in runs for at in run[:4]}))
-    for run in runs if attempt % 2 else ():
-        made[run[-1]] = _digit_like(made[run[-1]], _check_digit([unicodedata.decimal(made[at]) for at in run[:-1]]))
+def text(cell: str, drawn: Draws, codec: str, _attempt: int) -> str:
+    """Rewrite letters and digits; of a card number the first four digits, which say whose it is, stay, and the last fits."""
+    cards = [card for card in find_card_numbers(cell) if all(cell[at].isdecimal() for at in card)]
+    made = list(_rewritten(cell, drawn, codec, {at for card in cards for at in card[:4]}))
+    for card in cards[:1]:
+        made[card[-1]] = _digit_like(made[card[-1]], _check_digit([unicodedata.decimal(made[at]) for at in card[:-1]]))
     return "".join(made)
 
 

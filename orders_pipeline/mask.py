@@ -26,9 +26,10 @@ from orders_pipeline.csv_file.physical_lines import TextSpan
 from orders_pipeline.made_up_cells import Judged, Meaning, Rewrite
 from orders_pipeline.records.judgement import Judge
 from orders_pipeline.records.orders import ITEM_COLUMNS, ORDERS
-from orders_pipeline.records.rules import RowContext
+from orders_pipeline.records.rules import CELL_ERROR, OTHER_NUMBER, RowContext
 from orders_pipeline.rejections import FileRejected
 
+_CELL_ERROR = re.compile(CELL_ERROR)  # which says nothing of anybody either
 _OURS = ("_batch", "_row", "_line", "_codes")
 _CHOICES = ("currency", "payment_method", "notify_channel")  # words of the catalogue, which say nothing of anybody
 _MONEY = (*ITEM_COLUMNS[1:], ORDERS.amount)
@@ -180,7 +181,8 @@ class _Masking:
 
     def _meaning(self, column: str) -> Meaning:
         fresh = ORDERS.by_name[column].kind not in ("number", "date")
-        return Meaning(column, lambda cells: self._judged(column, cells), _REWRITES.get(column, made_up_cells.text), fresh)
+        rewrite = _behind_mark(_REWRITES.get(column, made_up_cells.text))
+        return Meaning(column, lambda cells: self._judged(column, cells), rewrite, fresh)
 
     def _judged(self, column: str, cells: Sequence[str]) -> Judged:
         """Return each cell's codes in its column, and its text as it is compared with others'."""
@@ -236,7 +238,7 @@ class _Masking:
         return found or sent
 
     def _replace(self, cells: Sequence[_Cell], meaning: Meaning) -> None:
-        distinct = list(dict.fromkeys(cell.value for cell in cells if cell.value))
+        distinct = list(dict.fromkeys(cell.value for cell in cells if cell.value and not _CELL_ERROR.match(cell.value)))
         if meaning.name in _CHOICES and distinct:
             distinct = [cell for cell, (codes, _) in zip(distinct, meaning.judge(distinct), strict=True) if codes]
         made = made_up_cells.made_up(distinct, meaning, self._codec, self._key) if distinct else {}
@@ -249,6 +251,16 @@ def _table(count: int, cells: Mapping[str, Sequence[str]]) -> tuple[pa.Array, di
     empty = [""] * count
     columns = {name: pa.array(cells.get(name, empty), pa.string()) for name in ORDERS.column_names}
     return pa.array(range(1, count + 1), pa.int32()), columns
+
+
+def _behind_mark(rewrite: Rewrite) -> Rewrite:
+    """Return a rewriting that keeps the mark of a number that is stored as another."""
+
+    def rewritten(cell: str, drawn: made_up_cells.Draws, codec: str, attempt: int) -> str:
+        mark = OTHER_NUMBER if cell.startswith(OTHER_NUMBER) else ""
+        return mark + rewrite(cell[len(mark) :], drawn, codec, attempt)
+
+    return rewritten
 
 
 def _worth_nothing(cells: Sequence[str]) -> Judged:

@@ -35,7 +35,8 @@ _PARAMETER = re.compile(r"\{(\w+)\}")
 class Code:
     """One public code with its two message templates.
 
-    Parts in square brackets hold `{name}` parameters, and are left out when a parameter of theirs is not given.
+    Parts in square brackets hold `{name}` parameters, and are left out when a parameter of theirs is not given; what stands
+    behind `|` in such a part is said instead.
     """
 
     code: str
@@ -81,9 +82,10 @@ def message(code: str, language: Language, detail: Mapping[str, str] = MappingPr
         values["hint"] = HINTS[values["hint"]][0 if language == "en" else 1]
 
     def part(found: re.Match[str]) -> str:
-        if not set(_PARAMETER.findall(found[1])) <= values.keys():
-            return ""
-        return _PARAMETER.sub(lambda parameter: values[parameter[1]], found[1])
+        said, _, instead = found[1].partition("|")
+        if not set(_PARAMETER.findall(said)) <= values.keys():
+            return instead
+        return _PARAMETER.sub(lambda parameter: values[parameter[1]], said)
 
     return _OPTIONAL_PART.sub(part, template)
 
@@ -108,6 +110,10 @@ HINTS: Mapping[str, tuple[str, str]] = MappingProxyType(
             "it looks like a spreadsheet's serial number; format the cells as dates",
             "表計算ソフトのシリアル値のようです。セルの書式を日付にしてください",
         ),
+        "dot_thousands": (
+            "a dot before three digits can be read in two ways",
+            "3桁の数字の前の「.」は、小数点とも桁区切りとも読めます",
+        ),
         "excel_old": ("or as a workbook named .xlsx", "または.xlsx形式のブックとして保存してください"),
         "excel_macros": ("or as a workbook without macros (.xlsx)", "またはマクロなしのブック(.xlsx)として保存してください"),
         "excel_protected": ("or remove the workbook's password", "またはブックのパスワードを解除してください"),
@@ -123,10 +129,23 @@ _FILE_CODES = (
     Code("F_NO_ROWS", "The file has a header but no orders.", "見出しだけで、注文の行がありません。"),
     Code(
         "F_ENCODING",
-        "The file is not valid UTF-8, UTF-16 or CP932 (Shift_JIS)[; the first bad byte is at offset {offset}]"
-        "[, row {row}][, line {line}].",
-        "文字コードがUTF-8、UTF-16、CP932(Shift_JIS)のいずれでもありません[。最初の不正なバイトの位置: {offset}]"
-        "[、{row}件目][、{line}行目]。",
+        "The file is not valid [{agreed}, which the client's profile says it is|UTF-8, UTF-16 or CP932 (Shift_JIS)]"
+        "[; the first bad byte is at offset {offset}][, row {row}][, line {line}].",
+        "文字コードが[取引先の設定にある{agreed}では|UTF-8、UTF-16、CP932(Shift_JIS)のいずれでも]ありません"
+        "[。最初の不正なバイトの位置: {offset}][、{row}件目][、{line}行目]。",
+    ),
+    Code(
+        "F_ENCODING_AMBIGUOUS",
+        "The file's encoding is not certain[: it can be read as {readings}][; the first doubtful byte is at offset {offset}]"
+        "[, row {row}][, line {line}]; send it as UTF-8 with BOM, or let the client's profile name its `encoding`.",
+        "文字コードを特定できません[({readings}のいずれとも読めます)][。最初の疑わしいバイトの位置: {offset}]"
+        "[、{row}件目][、{line}行目]。BOM付きUTF-8で送るか、取引先の設定(encoding)で指定してください。",
+    ),
+    Code(
+        "F_SHEETS",
+        "Which sheet holds the orders is not certain[: {sheets}][; there is no sheet {wanted}]; the setting `sheet` of the "
+        "client's profile names it.",
+        "注文のシートを特定できません[: {sheets}][。シート「{wanted}」がありません]。取引先の設定(sheet)で指定できます。",
     ),
     Code(
         "F_CONTROL_CHARS",
@@ -217,6 +236,21 @@ _ROW_CODES = (
         "R_COLUMNS",
         "The row does not have as many cells as the header.",
         "行の項目数が見出しの列数と一致しません。",
+    ),
+    Code(
+        "R_CELL_ERROR",
+        "The cell holds an error of the spreadsheet, like #N/A, instead of a value[: {column}].",
+        "表計算ソフトのエラー(#N/Aなど)が値の代わりに入っています[: {column}]。",
+    ),
+    Code(
+        "R_CELL_FORMAT",
+        "The cell's format shows something else than the number it holds; the number is in brackets[: {column}].",
+        "セルの表示形式により、実際の値(括弧内)と異なる内容が表示されています[: {column}]。",
+    ),
+    Code(
+        "R_TOTAL_ROW",
+        "The last row is the total of the rows above, not an order.",
+        "最終行は上の行の合計で、注文ではありません。",
     ),
     Code("R_REQUIRED", "A required value is missing[: {column}].", "必須項目が空です[: {column}]。"),
     Code(
@@ -317,18 +351,18 @@ _ROW_CODES = (
     ),
     Code(
         "R_QUANTITY",
-        "The quantity must be a whole number from 1, given together with item code and unit price.",
-        "数量は1以上の整数で、商品コード・単価とあわせて入力してください。",
+        "The quantity must be a whole number from 1, given together with item code and unit price[ ({hint})].",
+        "数量は1以上の整数で、商品コード・単価とあわせて入力してください[({hint})]。",
     ),
     Code(
         "R_UNIT_PRICE",
-        "The unit price must be a whole number of yen from 1, given together with item code and quantity.",
-        "単価は1以上の整数(円)で、商品コード・数量とあわせて入力してください。",
+        "The unit price must be a whole number of yen from 1, given together with item code and quantity[ ({hint})].",
+        "単価は1以上の整数(円)で、商品コード・数量とあわせて入力してください[({hint})]。",
     ),
     Code(
         "R_AMOUNT_FORMAT",
-        "The amount must be a whole number of yen, for example 1000 or 1,000.",
-        "金額は1000または1,000のように整数(円)で入力してください。",
+        "The amount must be a whole number of yen, for example 1000 or 1,000[ ({hint})].",
+        "金額は1000または1,000のように整数(円)で入力してください[({hint})]。",
     ),
     Code("R_AMOUNT_RANGE", "The amount must be at least 1 yen.", "金額は1円以上で入力してください。"),
     Code(
@@ -369,6 +403,11 @@ _WARNING_CODES = (
         "W_UNKNOWN_COLUMN",
         "Columns that are not known were ignored[ ({count})].",
         "未知の列は無視しました[({count}列)]。",
+    ),
+    Code(
+        "W_HIDDEN_ROWS",
+        "Rows that are hidden in the workbook were read like the others[ ({count})].",
+        "ブック内の非表示の行も、ほかの行と同じように読み込みました[({count}行)]。",
     ),
     Code(
         "W_SEQUENCE_GAP",

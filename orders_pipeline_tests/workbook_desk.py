@@ -11,13 +11,19 @@ from pathlib import Path
 import openpyxl
 import pytest
 
-from orders_pipeline.excel_file import write_csv
+from orders_pipeline.csv_file import Names, normalise_header
+from orders_pipeline.excel_file import OrderSheet, write_csv
+from orders_pipeline.records.orders import ORDERS
 from orders_pipeline.rejections import FileRejected, message
 
 SHEET = "xl/worksheets/sheet1.xml"
 TYPES = "[Content_Types].xml"
 MAIN = 'xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"'
 MAX_BYTES = 20 << 20
+ORDER_NAMES = Names(
+    {normalise_header(name): column for name, column in ORDERS.header_names().items()}, ORDERS.required_columns
+)
+KINDS = {column.name: column.kind for column in ORDERS.columns}
 
 
 class Desk:
@@ -28,9 +34,15 @@ class Desk:
         self.target = folder / "orders.csv"
         self.book = openpyxl.Workbook()
         self.sheet = self.book.active
+        self.wanted = OrderSheet()
+        self.hidden_rows = 0
+
+    def looks_for_orders(self, sheet: str | None = None) -> None:
+        """Read the sheet that holds the header of orders from now on, or the one of this name."""
+        self.wanted = OrderSheet(ORDER_NAMES, KINDS, sheet)
 
     def write(self, *, max_bytes: int = MAX_BYTES, max_rows: int = 10_000) -> None:
-        write_csv(self.source, self.target, max_bytes=max_bytes, max_rows=max_rows)
+        self.hidden_rows = write_csv(self.source, self.target, max_bytes=max_bytes, max_rows=max_rows, wanted=self.wanted)
 
     def rows(self) -> list[list[str]]:
         """Save the workbook and return its rows."""

@@ -1,7 +1,7 @@
 """Which encoding a file is in, by a strict ladder and never by a guess: BOM, UTF-16, UTF-8, CP932.
 
-Files that are no text, hold control characters, or can be read in two ways are refused here, by whole-file codes with
-the offset of the first bad byte. How the text is cut into lines and rows stands in `physical_lines` and `csv_file`.
+Files that are no text, hold control characters, or can be read in two ways (`doubt`) are refused here, by whole-file codes
+with the offset of the first bad byte. How the text is cut into lines and rows stands in `physical_lines` and `csv_file`.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ from pathlib import Path
 
 import numpy as np
 
+from orders_pipeline.csv_file.doubt import NOT_CP932, first_high_byte, other_reading, utf8_instead
 from orders_pipeline.csv_file.physical_lines import TextSpan, locate, read_raw, unit_of
 from orders_pipeline.rejections import FileRejected
 
 _HEAD_BYTES = 64 << 10
 _CTRL_Z = 0x1A
+_LF, _CR = 10, 13
 # tab, LF, VT, FF and CR are left to the row rules; every other C0 character is never part of an order file
 _CONTROLS = frozenset(range(0x20)) - frozenset(range(0x09, 0x0E))
 _ALL_BUT_CONTROLS = bytes(sorted(set(range(0x100)) - _CONTROLS))
@@ -33,9 +35,8 @@ _MAGIC = (
     (b"\xfd7zXZ", "xz"),
     (b"\x28\xb5\x2f\xfd", "Zstandard"),
 )
+_LEGACY = frozenset({"cp932", "euc_jp", "cp1252"})
 _BOMS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
-# single bytes no CP932 writer makes, which Python's codec lets through as these characters
-_NOT_CP932 = "\x80\xa0\uf8f0\uf8f1\uf8f2\uf8f3"
 # four Japanese characters of UTF-8 in a row, or a pair of surrogates: chance makes neither out of CP932
 _UTF8_RUN = re.compile(rb"[\xe3-\xe9][\x80-\xbf]{2}(?:[\xe3-\xe9][\x80-\xbf]{2}){3}")
 _SURROGATE_PAIR = re.compile(rb"\xed[\xa0-\xaf][\x80-\xbf]\xed[\xb0-\xbf][\x80-\xbf]")
@@ -46,7 +47,7 @@ def detect_text(source: Path, delimiter: str = ",", encoding: str | None = None)
     """Return the encoding of a file and where its text begins and ends, or raise FileRejected.
 
     The file is read in blocks, in constant memory, once for each step of the ladder; `delimiter` serves to count rows.
-    With an `encoding` (utf-8, cp932, euc_jp or utf-16) there is no ladder: the text is that, or the file is refused.
+    With an `encoding` (utf-8, cp932, cp1252, euc_jp or utf-16) there is no ladder: the text is that, or the file is refused.
     """
     size = source.stat().st_size
     with source.open("rb") as file:
@@ -60,14 +61,26 @@ def detect_text(source: Path, delimiter: str = ",", encoding: str | None = None)
     if (control := _first_control(source, span)) is not None:
         raise FileRejected("F_CONTROL_CHARS", locate(source, span, control, delimiter))
     invalid = _first_invalid(source, span, span.codec)
+    if encoding is None and span.encoding == "utf-8":
+        if invalid is not None:
+            span = replace(span, encoding="cp932")
+            invalid = _cp932_fault(source, span, invalid)
+        if invalid is None:
+            _check_doubt(source, span, delimiter)
+    elif encoding is not None and invalid is None and span.encoding in _LEGACY:
+        invalid = utf8_instead(source, span)
     if invalid is None:
         return span
-    if span.encoding == "utf-8" and encoding is None:
-        span = replace(span, encoding="cp932")
-        if (fault := _cp932_fault(source, span, invalid)) is None:
-            return span
-        invalid = fault
-    raise FileRejected("F_ENCODING", locate(source, span, invalid, delimiter))
+    agreed = {} if encoding is None else {"agreed": encoding}
+    raise FileRejected("F_ENCODING", locate(source, span, invalid, delimiter) | agreed)
+
+
+def _check_doubt(source: Path, span: TextSpan, delimiter: str) -> None:
+    """Refuse a text that may as well be in another encoding."""
+    if (other := other_reading(source, span)) is not None:
+        where = locate(source, span, first_high_byte(source, span) or 0, delimiter)
+        readings = {"readings": f"{span.encoding.upper()}, {other}"}
+        raise FileRejected("F_ENCODING_AMBIGUOUS", where | readings)
 
 
 def _assume(head: bytes, tail: bytes, size: int) -> TextSpan:
@@ -84,7 +97,7 @@ def _agreed(encoding: str, head: bytes, tail: bytes, size: int) -> TextSpan:
     assumed = _assume(head, tail, size)
     if encoding == "utf-16":
         if not assumed.encoding.startswith("utf-16"):
-            raise FileRejected("F_ENCODING")
+            raise FileRejected("F_ENCODING", {"agreed": encoding})
         return assumed
     if encoding == "utf-8" and assumed.encoding == "utf-8-sig":
         return assumed
@@ -100,15 +113,19 @@ def _without_ctrl_z(span: TextSpan, tail: bytes) -> TextSpan:
 
 
 def _utf16_by_pattern(head: bytes, size: int) -> str | None:
-    """Return the byte order in which a head with NULs reads as text: a tenth of ASCII characters, no U+0000."""
+    """Return the byte order in which a head with NULs reads as text: a tenth of ASCII characters, no U+0000.
+
+    Where it does so in both, spaces (U+3000) reading as zeros (U+0030), the one with line ends and more of ASCII counts.
+    """
     if size % 2 or b"\0" not in head:
         return None
+    found: dict[str, tuple[bool, int]] = {}
     for encoding in ("utf-16-le", "utf-16-be"):
         units = np.frombuffer(head, unit_of(encoding), count=len(head) // 2)
-        ascii_units = np.count_nonzero((units >= 0x09) & (units < 0x7F))
+        ascii_units = int(np.count_nonzero((units >= 0x09) & (units < 0x7F)))
         if ascii_units * 10 >= len(units) and not (units == 0).any():
-            return encoding
-    return None
+            found[encoding] = bool(np.isin(units, (_LF, _CR)).any()), ascii_units
+    return max(found, key=lambda encoding: found[encoding], default=None)
 
 
 def _first_control(source: Path, span: TextSpan) -> int | None:
@@ -133,7 +150,7 @@ def _first_invalid(source: Path, span: TextSpan, codec: str) -> int | None:
             text = decoder.decode(data, final=offset + len(data) >= span.end)
         except UnicodeDecodeError as error:
             return offset - pending + error.start
-        if codec == "cp932" and (places := [text.index(letter) for letter in _NOT_CP932 if letter in text]):
+        if codec == "cp932" and (places := [text.index(letter) for letter in NOT_CP932 if letter in text]):
             return offset - pending + len(text[: min(places)].encode(codec))
     return None
 

@@ -3,6 +3,6 @@
 What the CSV file is worth is decided in `csv_file` and behind it, as for any other.
 """
 
-from orders_pipeline.excel_file.reading import write_csv
+from orders_pipeline.excel_file.reading import OrderSheet, write_csv
 
-__all__ = ["write_csv"]
+__all__ = ["OrderSheet", "write_csv"]

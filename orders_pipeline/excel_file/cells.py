@@ -33,6 +33,14 @@ class Cell(NamedTuple):
     is_error: bool
 
 
+class SheetRow(NamedTuple):
+    """A row of a sheet: its number from 1, its cells that have a value, and whether it is hidden, by a filter or a hand."""
+
+    number: int
+    cells: list[Cell]
+    is_hidden: bool
+
+
 def column_number(letters: str) -> int:
     """Return the number of a column from 1: A is 1, XFD 16,384; raise ValueError for what is no column."""
     if not (letters.isascii() and letters.isalpha() and len(letters) <= 3):
@@ -51,8 +59,8 @@ def read_texts(stream: IO[bytes]) -> list[str]:
     return reader.texts
 
 
-def read_rows(stream: IO[bytes], texts: Sequence[str]) -> Iterator[tuple[int, list[Cell]]]:
-    """Read the rows a sheet holds, each with its number from 1 and its cells that have a value; `texts` are the shared."""
+def read_rows(stream: IO[bytes], texts: Sequence[str]) -> Iterator[SheetRow]:
+    """Read the rows a sheet holds; `texts` are those the cells of the workbook share."""
     reader = _RowReader(texts)
     for _ in _feed(stream, reader):
         yield from reader.rows
@@ -112,8 +120,9 @@ class _RowReader(_TextReader):
     def __init__(self, texts: Sequence[str]) -> None:
         super().__init__()
         self._shared = texts
-        self.rows: list[tuple[int, list[Cell]]] = []
+        self.rows: list[SheetRow] = []
         self._row = self._column = 0
+        self._is_hidden = False
         self._kind, self._style = "n", 0
         self._cells: list[Cell] = []
         self._columns: dict[str, int] = {}
@@ -131,6 +140,7 @@ class _RowReader(_TextReader):
         elif name == _ROW:
             self._row = int(attributes.get("r", self._row + 1))
             self._column, self._cells = 0, []
+            self._is_hidden = attributes.get("hidden") in {"1", "true"} or attributes.get("ht") in {"0", "0.0"}
         else:
             super().start(name, attributes)
 
@@ -142,7 +152,7 @@ class _RowReader(_TextReader):
             if stored := self._taken():
                 self._cells.append(Cell(self._column, self._style, self._value(stored), self._kind == "e"))
         elif name == _ROW:
-            self.rows.append((self._row, self._cells))
+            self.rows.append(SheetRow(self._row, self._cells, self._is_hidden))
         else:
             super().end(name)
 

@@ -18,6 +18,8 @@ from types import MappingProxyType
 
 from openpyxl.utils.datetime import MAC_EPOCH, WINDOWS_EPOCH, from_excel
 
+from orders_pipeline.records.record_type import Kind
+
 Value = str | int | float | bool | date | datetime | time | timedelta
 
 # the formats a Japanese Excel knows by number alone, which the library's table of an English Excel does not have
@@ -50,6 +52,10 @@ _ELAPSED = re.compile(r"h+|m+|s+", re.IGNORECASE)
 _COMPARISONS: Mapping[str, Callable[[Decimal, Decimal], bool]] = MappingProxyType(
     {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "=": operator.eq, "<>": operator.ne}
 )
+
+_DAY = re.compile("[0-9]{4}-[0-9]{2}-[0-9]{2}(?: [0-9:]{8})?")
+_SHOWN_NUMBER = re.compile(r"[^0-9.]*(?P<digits>[0-9]*\.?[0-9]+|[0-9]+\.)(?:E(?P<exponent>[+-]?[0-9]{1,3}))?[^0-9]*")
+_NEGATIVE = re.compile(r"[^\w]*[-\u2212▲△]|[^\w]*\([^()]*\)[^\w]*$")
 
 _Tokens = tuple[tuple[str, str], ...]
 
@@ -98,6 +104,44 @@ def show(value: Value, number_format: str, *, is_error: bool = False, epoch: dat
     return _day_and_time(value, next((section for section in sections if section.is_date), None), epoch)
 
 
+def shows_what_is_stored(value: Value, number_format: str, shown: str, kind: Kind) -> bool:
+    """Tell whether the text `show` returned is the very value that is stored, and not another number or a day.
+
+    Formats round, scale, drop signs and add digits. What is only written otherwise is the same: 1,000円 or 007; in a code or
+    a date also digits set apart, like 100-0001. In a text it is the sender's matter.
+    """
+    if kind == "text" or isinstance(value, bool):
+        return True
+    if isinstance(value, str):
+        return value == shown or _digits(value) == _digits(shown)
+    if kind == "date" and (_DAY.fullmatch(shown) or not isinstance(value, int | float)):
+        return True
+    return isinstance(value, int | float) and _is_number(value, number_format, shown, or_digits=kind != "number")
+
+
+def _is_number(value: float, number_format: str, shown: str, *, or_digits: bool) -> bool:
+    """Tell whether a text is read as this number, or at least has its digits."""
+    stored = Decimal(value) if isinstance(value, int) else _AS_STORED.create_decimal(repr(value))
+    if not _digits(shown):
+        return stored == 0
+    if bool(_NEGATIVE.match(shown)) != (stored < 0) or _is_fraction(stored, number_format):
+        return False
+    read = _SHOWN_NUMBER.fullmatch(shown.replace(",", ""))
+    if read and _EXACT.scaleb(Decimal(read["digits"]), int(read["exponent"] or 0)) == stored.copy_abs():
+        return True
+    return or_digits and _digits(shown).lstrip("0") == _digits(f"{stored:f}").lstrip("0")
+
+
+def _digits(text: str) -> str:
+    return "".join(re.findall("[0-9]", text))
+
+
+def _is_fraction(number: Decimal, number_format: str) -> bool:
+    """Tell whether Excel shows a number as a fraction, which `show` does not."""
+    chosen = _choose(number, _sections(number_format))
+    return number != number.to_integral_value() and chosen is not None and all(map(chosen[0].has, ("slash", "digit")))
+
+
 @lru_cache(maxsize=4096)
 def _sections(number_format: str) -> tuple[_Section, ...]:
     sections: list[_Section] = []
@@ -116,8 +160,8 @@ def _sections(number_format: str) -> tuple[_Section, ...]:
                 tokens.append(("literal", text[1:].partition("-")[0]))
             elif _ELAPSED.fullmatch(text):
                 tokens.append(("elapsed", text))
-        elif kind != "space":
-            tokens.append(("literal" if kind in {"quoted", "escaped"} else kind, text))
+        elif kind != "space" or (found[0][0] == "*" and text.isdecimal()):  # a digit that fills the cell
+            tokens.append(("literal" if kind in {"quoted", "escaped", "space"} else kind, text))
     return tuple(sections)
 
 
@@ -210,6 +254,7 @@ class _Layout:
         self._scale = 2 * sum(kind == "percent" for kind, _ in tokens)
         if places:
             self._scale -= 3 * sum(place > last for place in commas)
+        self._scale -= 3 * sum(kind == "comma" for kind, _ in self._fraction)
         self._whole = [token for token in whole if token[0] != "comma"]
         self._slots = len(places)
         self._decimals = sum(kind == "digit" for kind, _ in self._fraction)

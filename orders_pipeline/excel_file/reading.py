@@ -1,6 +1,7 @@
 """A client's workbook (.xlsx) as a CSV file: its order sheet, row for row, each cell as Excel shows it.
 
-Here the sheet is chosen and its rows are written. Whether the package may be opened at all is decided in `package`,
+Here the sheet is chosen and its rows are written; a cell that shows another number than it holds is marked as such.
+Whether the package may be opened at all is decided in `package`,
 what a value looks like in `formats`; what rows mean is decided after the CSV file is staged, as for any other.
 """
 
@@ -9,9 +10,12 @@ from __future__ import annotations
 import csv
 import errno
 import os
+import re
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 from typing import IO, Any, BinaryIO
@@ -21,27 +25,55 @@ from openpyxl.reader.excel import ExcelReader
 from openpyxl.reader.workbook import WorkbookParser
 from openpyxl.workbook import Workbook
 
-from orders_pipeline.excel_file.cells import Cell, read_rows, read_texts
-from orders_pipeline.excel_file.formats import JAPANESE_FORMATS, show
-from orders_pipeline.excel_file.package import Extent, check_package, damaged
+from orders_pipeline.csv_file import Names, normalise_header
+from orders_pipeline.excel_file.cells import Cell, SheetRow, read_rows, read_texts
+from orders_pipeline.excel_file.formats import JAPANESE_FORMATS, show, shows_what_is_stored
+from orders_pipeline.excel_file.package import Extent, Parts, check_package, damaged
+from orders_pipeline.records.record_type import Kind
+from orders_pipeline.records.rules import CELL_ERROR, OTHER_NUMBER
 from orders_pipeline.rejections import FileRejected
 from orders_pipeline.scratch import scratch_files
 
 _HEADER_MARGIN = 20  # rows above the orders: a header, and titles that staging will name
 _MAX_COLUMNS = 256
 _MAX_CELL = 32_767  # characters; Excel takes no more
+_NO_NAMES = Names({}, ())
+_SHEETS_NAMED = 10
+_LONGEST_NAME = 31  # characters; Excel takes no more
+_LONGEST_SHOWN = 100  # characters of a marked cell
+_ERROR = "#VALUE!"  # in place of one we do not know
+_ODD_ZEROS = re.compile(r"[^0-9]*0[0-9]*,|.*\.0{3,}")  # with which a number in a CSV file would be doubtful
 # twice what a CSV file may have, since the commas of rows and cells that are blank come on top of what was typed
 _TEXT_FACTOR = 2
 
 _Rows = Iterator[list[str]]
 
 
-def write_csv(source: Path, target: Path, *, max_bytes: int, max_rows: int) -> None:
+@dataclass(frozen=True)
+class OrderSheet:
+    """What is known of the sheet with the orders: the names its header may hold, and the kind of each column.
+
+    `name` is the sheet's own, where it was agreed on.
+    """
+
+    names: Names = _NO_NAMES
+    kinds: Mapping[str, Kind] = field(default_factory=dict)
+    name: str | None = None
+
+    def kinds_under(self, header: Sequence[str]) -> dict[int, Kind]:
+        """Return the kinds of a header's columns by their numbers from 1."""
+        columns = [self.names.known.get(normalise_header(cell), "") for cell in header]
+        return {number: self.kinds[column] for number, column in enumerate(columns, 1) if column in self.kinds}
+
+
+def write_csv(source: Path, target: Path, *, max_bytes: int, max_rows: int, wanted: OrderSheet = OrderSheet()) -> int:
     """Write the order sheet of a workbook as strict CSV (UTF-8 with BOM, CRLF, mode 0600), or raise FileRejected.
 
-    The order sheet is the first visible one with a value. Record N of the CSV file is row N of the sheet; all records have
-    the width of the widest, and blank rows and columns at the end are left out. Dates are written like 2026-04-01,
-    whatever their format; everything else as a Japanese Excel shows it. `max_rows` does not count blank rows.
+    The order sheet is the visible one that holds the header, or the one agreed on; without either the first with a value.
+    Record N of the CSV file is row N of the sheet; all records have the width of the widest, and blank rows and columns at
+    the end are left out. Dates are written like 2026-04-01, whatever their format; everything else as a Japanese Excel
+    shows it. Where that is another number than the stored one, the cell is marked, with both. `max_rows` does not count
+    blank rows. Returns how many rows under the header are hidden.
     """
     if source.stat().st_size > max_bytes:
         raise FileRejected("F_TOO_LARGE", {"limit": str(max_bytes)})
@@ -53,35 +85,53 @@ def write_csv(source: Path, target: Path, *, max_bytes: int, max_rows: int) -> N
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("ignore")  # of extensions that the library does not read
-        rows = _filled(_read(file, max_bytes, max_rows), max_rows)
+        reading = _Reading(wanted)
+        rows = _filled(reading.read(file, max_bytes, max_rows), max_rows)
         width = _write_uneven(rows, uneven, limit)
         if not width:
             raise FileRejected("F_EMPTY")
         uneven.seek(0)
         _write_even(csv.reader(uneven), target, width)
+        return reading.hidden_rows
 
 
-def _read(file: BinaryIO, max_bytes: int, max_rows: int) -> _Rows:
-    """Read the order sheet's rows as texts; whatever makes the libraries stumble is a damaged workbook."""
-    try:
-        parts = check_package(file, max_bytes=max_bytes, max_rows=max_rows)
-        file.seek(0)
-        structure = _Structure(file, read_only=True, data_only=True, keep_links=False)
-        structure.read()
-        path, extent = _order_sheet(structure.parser, parts.sheets)
-        with zipfile.ZipFile(file) as package:
-            texts: list[str] = []
-            if parts.texts is not None:
-                with package.open(parts.texts) as stream:
-                    texts = read_texts(stream)
-            with package.open(path) as stream:
-                yield from _shown_rows(read_rows(stream, texts), extent, structure.wb)
-    except (FileRejected, MemoryError):
-        raise
-    except Exception as error:
-        if isinstance(error, OSError) and error.errno not in {None, errno.EINVAL}:
-            raise  # the disk; a workbook only sends a library to places that are not there
-        raise damaged() from None
+class _Reading:
+    """Reads the order sheet of one workbook."""
+
+    def __init__(self, wanted: OrderSheet) -> None:
+        self._wanted = wanted
+        self.hidden_rows = 0
+
+    def read(self, file: BinaryIO, max_bytes: int, max_rows: int) -> _Rows:
+        """Read the order sheet's rows as texts; whatever makes the libraries stumble is a damaged workbook."""
+        try:
+            parts = check_package(file, max_bytes=max_bytes, max_rows=max_rows)
+            file.seek(0)
+            structure = _Structure(file, read_only=True, data_only=True, keep_links=False)
+            structure.read()
+            with zipfile.ZipFile(file) as package:
+                sheets = _Sheets(package, parts, structure)
+                sheet = sheets.choose(self._wanted)
+                yield from self._shown_rows(sheets, sheet)
+        except (FileRejected, MemoryError):
+            raise
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno not in {None, errno.EINVAL}:
+                raise  # the disk; a workbook only sends a library to places that are not there
+            raise damaged() from None
+
+    def _shown_rows(self, sheets: _Sheets, sheet: _Sheet) -> _Rows:
+        """Show each row up to the last with a value; rows that are not there are blank."""
+        header, kinds = sheets.header(sheet, self._wanted.names)
+        under = self._wanted.kinds_under(kinds)
+        expected = 1
+        for row in sheets.rows(sheet):
+            yield from ([] for _ in range(expected, row.number))
+            expected = row.number + 1
+            is_order = 0 < header < row.number
+            shown = sheets.shown(sheet, row, under if is_order else {})
+            self.hidden_rows += row.is_hidden and is_order and any(shown)
+            yield shown
 
 
 class _Structure(ExcelReader):
@@ -94,36 +144,87 @@ class _Structure(ExcelReader):
         """Leave the sheets to `cells`, and their charts and pictures alone."""
 
 
-def _order_sheet(workbook: WorkbookParser, extents: Mapping[str, Extent]) -> tuple[str, Extent]:
-    """Return the first visible sheet with a value, as its path in the package and its extent."""
-    for sheet, relation in workbook.find_sheets():
-        if sheet.state != "visible" or "chartsheet" in relation.Type:
-            continue
-        path = relation.target
-        if path not in extents:
-            raise damaged()
-        if extents[path].columns > _MAX_COLUMNS:
+@dataclass(frozen=True)
+class _Sheet:
+    name: str
+    path: str
+    extent: Extent
+    is_visible: bool
+
+
+class _Sheets:
+    """The sheets with values of one workbook."""
+
+    def __init__(self, package: zipfile.ZipFile, parts: Parts, structure: _Structure) -> None:
+        self._package = package
+        self._formats = _Formats(structure.wb)
+        self._texts: list[str] = []
+        if parts.texts is not None:
+            with package.open(parts.texts) as stream:
+                self._texts = read_texts(stream)
+        self._all = list(_with_values(structure.parser, parts.sheets))
+
+    def choose(self, wanted: OrderSheet) -> _Sheet:
+        """Return the sheet that was agreed on, or the visible one that holds the header, or else the first visible one."""
+        visible = [sheet for sheet in self._all if sheet.is_visible]
+        if wanted.name is not None:
+            chosen = [sheet for sheet in self._all if normalise_header(sheet.name) == normalise_header(wanted.name)]
+            if not chosen:
+                raise _uncertain(visible, wanted.name)
+        else:
+            holding = [sheet for sheet in visible if self.header(sheet, wanted.names)[0]]
+            if len(holding) > 1:
+                raise _uncertain(holding)
+            chosen = holding or visible
+        if not chosen:
+            raise FileRejected("F_EMPTY")
+        if chosen[0].extent.columns > _MAX_COLUMNS:
             raise FileRejected("F_COLUMNS")
-        if extents[path].rows:
-            return path, extents[path]
-    raise FileRejected("F_EMPTY")
+        return chosen[0]
 
+    def header(self, sheet: _Sheet, names: Names) -> tuple[int, list[str]]:
+        """Return the number and cells of the row that is the header, among the first with a value; 0 without one."""
+        if names.required:
+            shown = ((row.number, self.shown(sheet, row, {})) for row in self.rows(sheet) if row.cells)
+            for number, cells in islice(shown, _HEADER_MARGIN + 1):
+                if names.is_header(cells):
+                    return number, cells
+        return 0, []
 
-def _shown_rows(rows: Iterator[tuple[int, list[Cell]]], extent: Extent, workbook: Workbook) -> _Rows:
-    """Show each row up to the last with a value; rows that are not there are blank."""
-    formats = _Formats(workbook)
-    expected = 1
-    for number, cells in rows:
-        if number > extent.rows:
-            return
-        yield from ([] for _ in range(expected, number))
-        expected = number + 1
-        shown = [""] * extent.columns
-        for cell in cells:
-            shown[cell.column - 1] = text = formats.show(cell)
+    def rows(self, sheet: _Sheet) -> Iterator[SheetRow]:
+        """Read a sheet's rows up to the last with a value."""
+        with self._package.open(sheet.path) as stream:
+            for row in read_rows(stream, self._texts):
+                if row.number > sheet.extent.rows:
+                    return
+                yield row
+
+    def shown(self, sheet: _Sheet, row: SheetRow, kinds: Mapping[int, Kind]) -> list[str]:
+        """Return what a row's cells show; `kinds` are those of columns that hold something of an order."""
+        shown = [""] * sheet.extent.columns
+        for cell in row.cells:
+            shown[cell.column - 1] = text = self._formats.show(cell, kinds.get(cell.column))
             if len(text) > _MAX_CELL:
                 raise FileRejected("F_FIELD_TOO_LONG", {"limit": str(_MAX_CELL)})
-        yield shown
+        return shown
+
+
+def _with_values(workbook: WorkbookParser, extents: Mapping[str, Extent]) -> Iterator[_Sheet]:
+    for sheet, relation in workbook.find_sheets():
+        if "chartsheet" in relation.Type:
+            continue
+        is_visible = sheet.state == "visible"
+        if relation.target not in extents:
+            if is_visible:
+                raise damaged()
+            continue
+        if extents[relation.target].rows:
+            yield _Sheet(sheet.name, relation.target, extents[relation.target], is_visible)
+
+
+def _uncertain(sheets: Sequence[_Sheet], wanted: str = "") -> FileRejected:
+    names = [sheet.name[:_LONGEST_NAME] for sheet in sheets[:_SHEETS_NAMED] if sheet.name.isprintable()]
+    return FileRejected("F_SHEETS", {"sheets": ", ".join(names), "wanted": wanted})
 
 
 class _Formats:
@@ -134,11 +235,20 @@ class _Formats:
         self._epoch = workbook.epoch
         self._formats: dict[int, str] = {}
 
-    def show(self, cell: Cell) -> str:
-        """Return what a cell shows."""
+    def show(self, cell: Cell, kind: Kind | None) -> str:
+        """Return what a cell shows; in a column of a kind, marked where that is another number than the stored one."""
         if cell.style not in self._formats:
             self._formats[cell.style] = self._format(cell.style)
-        return show(cell.value, self._formats[cell.style], is_error=cell.is_error, epoch=self._epoch)
+        number_format = self._formats[cell.style]
+        shown = show(cell.value, number_format, is_error=cell.is_error, epoch=self._epoch)
+        if kind is None:
+            return shown
+        if cell.is_error:
+            return shown if re.match(CELL_ERROR, shown) else _ERROR
+        if not shows_what_is_stored(cell.value, number_format, shown, kind):
+            return f"{OTHER_NUMBER} {shown[:_LONGEST_SHOWN]} ({str(cell.value)[:_LONGEST_SHOWN]})"
+        is_odd = kind == "number" and not isinstance(cell.value, str) and _ODD_ZEROS.match(shown)
+        return f"{cell.value:.0f}" if is_odd else shown
 
     def _format(self, style: int) -> str:
         styled = ReadOnlyCell(self._sheet, 1, 1, None, style_id=style)

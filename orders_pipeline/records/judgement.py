@@ -62,6 +62,11 @@ class Finding:
     positions: Positions
     details: Sequence[str]
 
+    def without(self, position: int) -> Finding:
+        """Return the same finding but for one position."""
+        kept = np.flatnonzero(self.positions != position)
+        return Finding(self.column, self.code, self.positions[kept], [self.details[at] for at in kept.tolist()])
+
 
 @dataclass
 class Findings:
@@ -94,6 +99,13 @@ class Findings:
         """Note a code at each of the positions, with a detail (JSON) of its own."""
         self.found.append(Finding(column, code, positions, details))
         self._bad.setdefault(column, np.zeros(self.size, np.bool_))[positions] = True
+
+    def add_instead(self, code: str, position: int) -> None:
+        """Note a code for a whole row, in place of all that was found in its cells."""
+        self.found = [one.without(position) for one in self.found]
+        for bad in self._bad.values():
+            bad[position] = False
+        self.add_each("", code, np.array([position]), [as_json({})])
 
 
 @dataclass(frozen=True)

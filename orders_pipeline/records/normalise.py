@@ -1,8 +1,8 @@
 """Normalisation by kind of column: what may differ in writing without meaning anything else.
 
-Codes, numbers and dates lose their full-width forms (NFKC) and outer spaces; text only gets composed (NFC), for NFKC
-would turn ㈱ into (株). What cannot be read is left as it is, for the rules to refuse. Functions take an Arrow array of
-strings and return one of the same length.
+Codes, numbers and dates lose their full-width ASCII and outer spaces; text only gets composed. No other form is exchanged
+for another: NFKC would turn C① into C1, which may be another customer's code, and ㈱ into (株). What cannot be read is left
+as it is, for the rules to refuse. Functions take an Arrow array of strings and return one of the same length.
 """
 
 from __future__ import annotations
@@ -21,6 +21,10 @@ import pyarrow.compute as pc
 MOST_DIGITS = 15  # a number of more digits is above every limit
 
 _SPACES = " \t\r\n\u00a0\u3000"
+_FULL_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | {0x3000: " "}
+# Composing would exchange these ideographs for their standard form: 神 is the name of some who are not called 神.
+_COMPOSED = re.compile("[^\uf900-\ufaff\U0002f800-\U0002fa1f]+")
+_HALF_WIDTH_KANA = re.compile("[\uff61-\uff9f]+")
 # Number and date cells are only NFKC-normalised when made of these: NFKC would turn ① and ² into digits as well.
 _NUMBER_CHARACTERS = r"^[\t\r\n\x{20}-\x{7e}\x{a0}\x{a5}\x{3000}\x{ff01}-\x{ff5e}\x{ffe5}円▲△\x{2212}]*$"
 _DATE_CHARACTERS = re.compile("[\t\r\n\x20-\x7e\u00a0\u3000\uff01-\uff5e年月日元明治大正昭和平成令㋿㍻㍼㍽㍾]*")
@@ -63,7 +67,7 @@ def text(cells: pa.Array, *, encoding: str) -> pa.Array:  # noqa: ARG001 - same 
     """Compose characters (NFC) and change nothing else."""
     if unicodedata.is_normalized("NFC", utf8_content(cells).decode()):  # all at once: much faster than cell by cell
         return cells
-    return _where(cells, pc.string_is_ascii(cells), partial(pc.utf8_normalize, form="NFC"))
+    return _where(cells, pc.string_is_ascii(cells), partial(_each, _composed))
 
 
 def utf8_content(cells: pa.Array) -> bytes:
@@ -76,35 +80,47 @@ def utf8_content(cells: pa.Array) -> bytes:
 
 
 def code(cells: pa.Array, *, encoding: str) -> pa.Array:  # noqa: ARG001
-    """Replace compatibility forms (NFKC) and trim spaces."""
-    plain = _where(cells, pc.string_is_ascii(cells), partial(pc.utf8_normalize, form="NFKC"))
+    """Replace full-width ASCII and trim spaces."""
+    plain = _where(cells, pc.string_is_ascii(cells), partial(_each, half_width))
     return pc.utf8_trim(plain, characters=_SPACES)
 
 
 def lower_code(cells: pa.Array, *, encoding: str) -> pa.Array:
     """Normalise as a code and write it in small letters."""
-    return pc.utf8_lower(code(cells, encoding=encoding))
+    return pc.ascii_lower(code(cells, encoding=encoding))
 
 
 def upper_code(cells: pa.Array, *, encoding: str) -> pa.Array:
     """Normalise as a code and write it in capitals."""
-    return pc.utf8_upper(code(cells, encoding=encoding))
+    return pc.ascii_upper(code(cells, encoding=encoding))
 
 
 def phone(cells: pa.Array, *, encoding: str) -> pa.Array:
     """Normalise as a code, drop what separates groups of digits, and write +81 as the domestic 0."""
-    digits = pc.replace_substring_regex(code(cells, encoding=encoding), r"[ ().\-\x{2010}-\x{2015}\x{2212}\x{30fc}]", "")
-    digits = code(digits, encoding=encoding)  # what stood apart may combine now
+    between = r"[ ().\-\x{2010}-\x{2015}\x{2212}\x{30fc}\x{ff70}]"
+    digits = pc.replace_substring_regex(code(cells, encoding=encoding), between, "")
     return pc.replace_substring_regex(digits, r"^\+810?", "0")
 
 
 def number(cells: pa.Array, *, encoding: str) -> pa.Array:
-    """Write whole numbers with ASCII digits only: without yen sign, good grouping, `.00`, leading zeros.
+    """Write whole numbers with ASCII digits only: without yen sign, good grouping, `.0` or `.00`, leading zeros.
 
+    Other decimals stay and are refused: `1.000` is one thousand to half of the world, and so may `0,100` be a tenth.
     A backslash counts as a yen sign in a CP932 file, where they are the same byte. Numbers below zero get a minus.
     """
     clean = pc.match_substring_regex(cells, rf"^(?:0|[1-9][0-9]{{0,{MOST_DIGITS - 1}}})?$")
     return _where(cells, clean, partial(_number, yen=r"[\x{a5}\\]" if encoding == "cp932" else r"\x{a5}"))
+
+
+def half_width(written: str) -> str:
+    """Return a text with its full-width ASCII replaced, and nothing else."""
+    return written.translate(_FULL_WIDTH)
+
+
+def plain_word(written: str) -> str:
+    """Return a word as words are compared: in half-width ASCII, full-width kana, composed, without outer spaces."""
+    kana = _HALF_WIDTH_KANA.sub(lambda found: unicodedata.normalize("NFKC", found[0]), half_width(written))
+    return _composed(kana).strip()
 
 
 def shorten_digits(cells: pa.Array) -> pa.Array:
@@ -143,6 +159,14 @@ def _day(year: int, found: re.Match[str]) -> date | None:
         return None
 
 
+def _composed(written: str) -> str:
+    return _COMPOSED.sub(lambda found: unicodedata.normalize("NFC", found[0]), written)
+
+
+def _each(function: Callable[[str], str], cells: pa.Array) -> pa.Array:
+    return pa.array([function(cell) for cell in cells.to_pylist()], pa.string())
+
+
 def _where(cells: pa.Array, clean: pa.Array, function: Callable[[pa.Array], pa.Array]) -> pa.Array:
     """Apply `function` to the cells that are not clean."""
     dirty = pc.invert(clean)
@@ -155,7 +179,7 @@ def _number(cells: pa.Array, *, yen: str) -> pa.Array:
     plain = pc.match_substring_regex(cells, _NUMBER_CHARACTERS)
     tidy = pc.utf8_trim(pc.if_else(plain, pc.utf8_normalize(cells, form="NFKC"), cells), characters=_SPACES)
     sign = rf"(?:(?:{yen}|(?i:JPY)) ?)?"
-    amount = rf"{sign}([0-9]+|[0-9]{{1,3}}(?:,[0-9]{{3}})+)(?:\.0+)? ?円?"
+    amount = rf"{sign}([0-9]+|[1-9][0-9]{{0,2}}(?:,[0-9]{{3}})+)(?:\.0{{1,2}})? ?円?"
     below_zero = rf"^(?:{sign}[\-\x{{2212}}▲△] ?{amount}|\({amount}\))$"
     tidy = _rewritten(tidy, rf"^{amount}$", r"\1")
     tidy = _rewritten(tidy, below_zero, r"-\1\2")

@@ -60,6 +60,8 @@ _EMAIL = (
     r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~\-]{1,64}"
     r"@(?:[A-Za-z0-9](?:[A-Za-z0-9\-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z][A-Za-z0-9\-]{0,61}[A-Za-z0-9]"
 )
+_DOTTED = r"[^0-9]*[0-9]{1,3}(?:[.,][0-9]{3})*\.[0-9]{3}(?:,[0-9]{1,2})?[^0-9]*"
+_DOT = {"hint": "dot_thousands"}
 _PART = r"[0-9]{1,2}"
 _AMBIGUOUS_DATE = rf"{_PART}[-/.]{_PART}(?:[-/.][0-9]{{1,4}})?|{_PART}月{_PART}日|[0-9]{{6}}"
 
@@ -167,7 +169,10 @@ _COLUMNS = (
         32,
         aliases=("数量",),
         kind="number",
-        text_rules=(Rule("R_QUANTITY", matches(rf"[0-9]{{1,{_DIGITS_OF_MOST}}}")),),
+        text_rules=(
+            Rule("R_QUANTITY", never_matches(_DOTTED), _DOT),
+            Rule("R_QUANTITY", matches(rf"[0-9]{{1,{_DIGITS_OF_MOST}}}")),
+        ),
         typed_rules=(Rule("R_QUANTITY", between(1)),),
         stored_type="int32",
     ),
@@ -176,7 +181,10 @@ _COLUMNS = (
         32,
         aliases=("単価",),
         kind="number",
-        text_rules=(Rule("R_UNIT_PRICE", matches(rf"[0-9]{{1,{_DIGITS_OF_MOST}}}")),),
+        text_rules=(
+            Rule("R_UNIT_PRICE", never_matches(_DOTTED), _DOT),
+            Rule("R_UNIT_PRICE", matches(rf"[0-9]{{1,{_DIGITS_OF_MOST}}}")),
+        ),
         typed_rules=(Rule("R_UNIT_PRICE", between(1)),),
     ),
     Column(
@@ -188,6 +196,7 @@ _COLUMNS = (
         text_rules=(
             Rule("R_AMOUNT_RANGE", never_matches(r"-[0-9]+")),
             Rule("R_AMOUNT_OVER_LIMIT", never_matches(rf"[0-9]{{{normalise.MOST_DIGITS + 1},}}")),
+            Rule("R_AMOUNT_FORMAT", never_matches(_DOTTED), _DOT),
             Rule("R_AMOUNT_FORMAT", matches(r"[0-9]+")),
         ),
         typed_rules=(

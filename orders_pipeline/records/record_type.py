@@ -58,8 +58,9 @@ class Column:
     """One column of a record type: its names, how its cells are normalised, and the rules they must pass.
 
     Rules are tried in order, `text_rules` before `typed_rules`, and the first that fails gives the cell its one code;
-    length, required and (for kind `text`) character rules come first by themselves. `max_length` counts characters
-    after normalisation. Only `stored` columns leave validation; `personal` and `secret` ones leave it encrypted.
+    those on errors of a spreadsheet, length, required and (for kind `text`) characters come first by themselves.
+    `max_length` counts characters after normalisation. Only `stored` columns leave validation; `personal` and `secret`
+    ones leave it encrypted.
     """
 
     name: str
@@ -95,7 +96,10 @@ class Column:
     def all_text_rules(self) -> tuple[Rule, ...]:
         """Return the rules on normalised text, in the order they are tried."""
         limit = {"limit": str(self.max_length)}
-        first = [Rule("R_TOO_LONG", rules.at_most_characters(self.max_length), limit)]
+        first = [Rule("R_CELL_ERROR", rules.no_cell_error)]
+        if self.kind != "text":
+            first.append(Rule("R_CELL_FORMAT", rules.no_other_number))
+        first.append(Rule("R_TOO_LONG", rules.at_most_characters(self.max_length), limit))
         if self.required:
             first.append(Rule("R_REQUIRED", rules.filled))
         if self.kind == "text":

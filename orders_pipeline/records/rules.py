@@ -6,8 +6,6 @@ run in RE2, whose time is linear in any text. What a particular column allows is
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import date
@@ -15,6 +13,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from orders_pipeline.records.card_numbers import MAY_HOLD_ONE, find_card_numbers
+from orders_pipeline.records.normalise import utf8_content
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,12 +30,12 @@ _FORBIDDEN = (
     r"[\x{0}-\x{8}\x{b}\x{c}\x{e}-\x{1f}\x{7f}-\x{9f}\x{61c}\x{200e}\x{200f}\x{2028}-\x{202e}\x{2060}-\x{206f}"
     r"\x{e000}-\x{f8ff}\x{feff}\x{fff9}-\x{ffff}\x{f0000}-\x{10ffff}]"
 )
-_DIGIT = r"[0-9\x{ff10}-\x{ff19}]"
-_MANY_DIGITS = rf"{_DIGIT}(?:[ \-\x{{3000}}\x{{ff0d}}]?{_DIGIT}){{13}}"
-_CARD_CANDIDATE = re.compile(r"(?<![0-9])[0-9](?:[ -]?[0-9]){13,18}(?![0-9])")
-_CARD_BRANDS = re.compile(
-    r"4[0-9]{15}(?:[0-9]{3})?|(?:5[1-5]|2[2-7])[0-9]{14}|3[47][0-9]{13}|3(?:0[0-5]|[68][0-9])[0-9]{11}"
-    r"|35[0-9]{14}|6(?:011|2[0-9]{2}|4[4-9][0-9]|5[0-9]{2})[0-9]{12,15}"
+OTHER_NUMBER = "#FORMAT!"  # what a cell of a workbook begins with whose text is another number than the one stored
+_OTHER_NUMBER = rf"^(?i:{OTHER_NUMBER})"
+# errors of Excel and of LibreOffice, and what Excel saves of a cell too narrow for its value
+CELL_ERROR = (
+    r"^\s*(?:#(?i:N/A|REF!|VALUE!|NAME\?|DIV/0!|NUM!|NULL!|SPILL!|CALC!|FIELD!|BLOCKED!|CONNECT!|BUSY!|UNKNOWN!|PYTHON!"
+    r"|EXTERNAL!|GETTING_DATA)|#{4,}|(?i:Err):[0-9]{3})\s*$"
 )
 
 
@@ -59,6 +60,24 @@ def filled(cells: Cells, _: RowContext) -> Passed:
 def printable(cells: Cells, _: RowContext) -> Passed:
     """Pass cells without control, bidirectional, private-use or replacement characters; tabs and line ends pass."""
     return _answer(cells, pc.invert(pc.match_substring_regex(_arrow(cells), _FORBIDDEN)))
+
+
+def no_cell_error(cells: Cells, _: RowContext) -> Passed:
+    """Pass cells that are more than an error of a spreadsheet, like #N/A."""
+    return _answer(cells, pc.invert(is_cell_error(_arrow(cells))))
+
+
+def is_cell_error(cells: pa.Array) -> pa.Array:
+    """Return which cells are an error of a spreadsheet and nothing else."""
+    content = utf8_content(cells)
+    if not any(mark in content for mark in (b"#", b"rr:", b"RR:")):  # by far the most
+        return pa.repeat(False, len(cells))
+    return pc.match_substring_regex(cells, CELL_ERROR)
+
+
+def no_other_number(cells: Cells, _: RowContext) -> Passed:
+    """Pass cells that do not begin with the mark of a number that is stored as another."""
+    return _answer(cells, pc.invert(pc.match_substring_regex(_arrow(cells), _OTHER_NUMBER)))
 
 
 def at_most_characters(limit: int) -> Check:
@@ -110,8 +129,8 @@ def calendar_date(cells: Cells, _: RowContext) -> Passed:
 
 def no_card_number(cells: Cells, _: RowContext) -> Passed:
     """Pass cells without a number that has a card brand's beginning and length and a right check digit."""
-    suspects = _arrow(cells).filter(pc.match_substring_regex(_arrow(cells), _MANY_DIGITS)).unique()
-    cards = [text for text in suspects.to_pylist() if _holds_card_number(text)]
+    suspects = _arrow(cells).filter(pc.match_substring_regex(_arrow(cells), MAY_HOLD_ONE)).unique()
+    cards = [text for text in suspects.to_pylist() if any(find_card_numbers(text))]
     return _answer(cells, pc.invert(pc.is_in(_arrow(cells), value_set=pa.array(cards, pa.string()))))
 
 
@@ -120,19 +139,6 @@ def _is_day(text: str) -> bool:
         return date.fromisoformat(text).isoformat() == text
     except ValueError:
         return False
-
-
-def _holds_card_number(text: str) -> bool:
-    for found in _CARD_CANDIDATE.finditer(unicodedata.normalize("NFKC", text)):
-        digits = found[0].replace(" ", "").replace("-", "")
-        if _CARD_BRANDS.fullmatch(digits) and _luhn_sum(digits) % 10 == 0:
-            return True
-    return False
-
-
-def _luhn_sum(digits: str) -> int:
-    doubled = (sum(divmod(2 * int(digit), 10)) for digit in digits[-2::-2])
-    return sum(doubled) + sum(int(digit) for digit in digits[-1::-2])
 
 
 def _arrow(cells: Cells) -> pa.Array:

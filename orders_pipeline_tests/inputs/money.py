@@ -55,10 +55,15 @@ NO_NUMBERS = [
         (72, "TRUE", None),
         (72, "inf", None),
         (72, "nan", None),
-        (72, "#REF!", None),
-        (72, "#VALUE!", None),
     ]
 ]
+
+DOTS = [
+    gives_back(70, f"amount {written}", {"amount": written}, "R_AMOUNT_FORMAT", detail={"hint": "dot_thousands"})
+    for written in ("1.000", "25.000", "１．０００", "1.000.000", "1,000.000")
+]
+
+ERRORS = [no_amount(72, f"amount {written}", written, "R_CELL_ERROR") for written in ("#REF!", "#VALUE!", "#N/A")]
 
 OUT_OF_RANGE = [
     no_amount(73, "minus 1", "-1", "R_AMOUNT_RANGE", "'-1"),
@@ -86,4 +91,4 @@ ITEMS_AND_CURRENCY = [
     accepts(80, "no column of currency", {}),
 ]
 
-CASES = (*WRITTEN_OTHERWISE, *NO_NUMBERS, *OUT_OF_RANGE, *ITEMS_AND_CURRENCY)
+CASES = (*WRITTEN_OTHERWISE, *NO_NUMBERS, *DOTS, *ERRORS, *OUT_OF_RANGE, *ITEMS_AND_CURRENCY)

@@ -167,17 +167,23 @@ BLANKS = [
     .take()
     .give_back_record(
         "合計,,,,,2000,,",
-        Finding("client_order_ref", "R_REF_FORMAT", "合計"),
-        *missing("customer_code", "customer_name", "payment_method"),
+        Finding("", "R_TOTAL_ROW"),
         line=5,
     )
     .case(32, "a total row at the end"),
     Sheet()
     .take()
-    .give_back_record(
-        ",,,合計,,1000,,", *missing("client_order_ref", "customer_code", "payment_method"), cells={"customer_name": "合計"}
-    )
+    .give_back_record(",,,合計,,1000,,", Finding("", "R_TOTAL_ROW"), cells={"customer_name": "合計"})
     .case(32, "a total row without a reference"),
+    Sheet()
+    .take()
+    .take()
+    .give_back_record(
+        "合計,,,,,2001,,",
+        Finding("client_order_ref", "R_REF_FORMAT", "合計"),
+        *missing("customer_code", "customer_name", "payment_method"),
+    )
+    .case(32, "a last row of another amount than the sum"),
     Sheet().take().give_back(NO_NUMBER, cells=BAD).skip().skip().skip().case(33, "blank rows at the end"),
     Sheet().take().give_back(NO_NUMBER, cells=BAD).skip().skip(COMMAS).case(33, "commas at the end"),
     Sheet().skip(COMMAS).take().skip(COMMAS).skip(COMMAS).give_back(NO_NUMBER, cells=BAD).case(34, "rows of commas"),

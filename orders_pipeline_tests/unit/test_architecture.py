@@ -60,6 +60,7 @@ MEANING = {
     "sequences",
     "validation",
     "duplicates",
+    "totals",
     "parquet_file",
     "scratch",
     "rejections",

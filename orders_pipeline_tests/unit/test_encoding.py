@@ -6,6 +6,8 @@ import codecs
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from orders_pipeline.csv_file.encoding import detect_text
 from orders_pipeline.rejections import FileRejected
@@ -202,3 +204,126 @@ def test_the_refusal_names_no_value_of_the_file(source):
     refused = refusal(source, HEADER.encode() + b"A-1,SECRETNAME\xff,1\r\n")
     assert "SECRET" not in str(refused) + repr(refused) + repr(refused.__cause__) + str(refused.detail)
     assert refused.__suppress_context__ or refused.__context__ is None
+
+
+# What can be read in two ways
+
+
+def span_or_none(source, data):
+    try:
+        return detect(source, data)
+    except FileRejected as refused:
+        if refused.code not in {"F_ENCODING", "F_ENCODING_AMBIGUOUS"}:
+            raise
+        return None
+
+
+def named(name: str) -> str:
+    return HEADER + f"A-1,{name},1000\r\n"
+
+
+@pytest.mark.parametrize("name", ["ﾏｷ ﾘｴ", "ﾏｷ", "ﾃｨ", "ﾃア", "ﾔ機", "螟ァ"])
+def test_cp932_that_is_utf_8_by_chance_is_refused_by_name(source, name):
+    data = named(name).encode("cp932")
+    found = data.decode("utf-8", "replace")
+    if "\ufffd" in found:
+        assert detect(source, data).encoding == "cp932"
+        return
+    refused = refusal(source, data)
+    assert refused.code == "F_ENCODING_AMBIGUOUS"
+    assert refused.detail == {"readings": "UTF-8, CP932", "offset": str(len(HEADER) + 4), "row": "1", "line": "2"}
+    assert detect_text(source, encoding="cp932").encoding == "cp932"
+
+
+@pytest.mark.parametrize("name", ["佐藤", "Café 東京都", "Müller 株式会社", "😀", "𠮷野", "山田", "×印 5×3"])
+def test_utf_8_with_a_little_japanese_is_no_doubt(source, name):
+    assert detect(source, named(name).encode()).encoding == "utf-8"
+
+
+@pytest.mark.parametrize(
+    "name", ["Renée", "Mme Hélène", "Jörg", "MÜLLER", "Straße", "L’Oréal", "Škoda", "cœur", "À LA CARTE", "Jean–Pierre"]
+)
+def test_western_text_is_not_read_as_japanese(source, name):
+    refused = refusal(source, named(name).encode("cp1252"))
+    assert refused.code in {"F_ENCODING_AMBIGUOUS", "F_ENCODING"}
+    assert detect_text(source, encoding="cp1252").encoding == "cp1252"
+
+
+def test_western_text_that_cp932_can_read_is_refused_by_name(source):
+    refused = refusal(source, named("Renée Dupont").encode("cp1252"))
+    assert refused.code == "F_ENCODING_AMBIGUOUS"
+    assert refused.detail == {"readings": "CP932, cp1252", "offset": str(len(HEADER) + 7), "row": "1", "line": "2"}
+
+
+@pytest.mark.parametrize("name", ["Tｼｬﾂ", "山田", "山本", "ABC商店", "K's 髙島", "CD－ROM"])
+def test_japanese_beside_latin_letters_stays_japanese(source, name):
+    assert detect(source, named(name).encode("cp932")).encoding == "cp932"
+
+
+WESTERN = ["Renée", "Hélène", "Zoë", "Noël", "Jörg", "Müller", "MÜLLER", "Straße", "L’Oréal", "Škoda", "cœur", "à la", "là"]
+WESTERN += ["ça va", "où", "Ö", "Öl", "Éric", "ÉCOLE", "España", "José", "Peña", "Ñandú", "São", "Åse", "Bjørn", "Dupont"]
+JAPANESE = st.one_of(
+    st.text(st.characters(min_codepoint=0x3041, max_codepoint=0x3093), min_size=1, max_size=5),
+    st.text(st.characters(min_codepoint=0x30A1, max_codepoint=0x30F6), min_size=1, max_size=5),
+    st.text(st.characters(min_codepoint=0xFF66, max_codepoint=0xFF9F), min_size=1, max_size=6),
+    st.text(st.sampled_from("山田佐藤鈴木高橋株式会社見本商店東京都者市子社齋邊惠龍 ABCﾏｷア"), min_size=1, max_size=6),
+    st.text(st.characters(codec="euc_jp", min_codepoint=0x4E00, max_codepoint=0x9FFF), min_size=1, max_size=4),
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(JAPANESE, min_size=1, max_size=2), st.sampled_from(["utf-8", "cp932", "euc_jp", "utf-16-le", "utf-16-be"]))
+def test_a_short_japanese_file_is_read_as_what_it_is_or_not_at_all(source, names, encoding):
+    text = HEADER + "".join(f"A-{row},{name},1000\r\n" for row, name in enumerate(names))
+    try:
+        data = text.encode(encoding)
+    except UnicodeEncodeError:
+        return
+    span = span_or_none(source, data)
+    assert span is None or data[span.start : span.end].decode(span.codec) == text
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.sampled_from(WESTERN), min_size=1, max_size=4))
+def test_a_western_file_is_read_as_what_it_is_or_not_at_all(source, names):
+    text = HEADER + "".join(f"A-{row},{name},1000\r\n" for row, name in enumerate(names))
+    assert span_or_none(source, text.encode("cp1252")) is None or text.isascii()
+
+
+# What was agreed on
+
+
+@pytest.mark.parametrize("encoding", ["cp932", "cp1252", "euc_jp"])
+def test_utf_8_is_not_read_as_the_encoding_that_was_agreed_on(source, encoding):
+    data = TEXT.encode()
+    source.write_bytes(data)
+    with pytest.raises(FileRejected) as caught:
+        detect_text(source, encoding=encoding)
+    assert caught.value.code == "F_ENCODING"
+    assert caught.value.detail["agreed"] == encoding
+    assert (caught.value.detail["row"], caught.value.detail["line"]) == ("1", "2")
+    assert f"not valid {encoding}, which the client's profile says it is; the first bad byte is at offset" in str(
+        caught.value
+    )
+
+
+def test_utf_8_that_cp932_could_read_is_not_read_so_though_it_was_agreed_on(source):
+    data = named("佐藤").encode()
+    data.decode("cp932")
+    source.write_bytes(data)
+    with pytest.raises(FileRejected) as caught:
+        detect_text(source, encoding="cp932")
+    assert caught.value.detail == {"agreed": "cp932", "offset": str(len(HEADER) + 4), "row": "1", "line": "2"}
+
+
+def test_what_is_no_utf_16_says_what_was_agreed_on(source):
+    source.write_bytes(TEXT.encode())
+    with pytest.raises(FileRejected) as caught:
+        detect_text(source, encoding="utf-16")
+    assert (caught.value.code, caught.value.detail) == ("F_ENCODING", {"agreed": "utf-16"})
+
+
+def test_utf_16_of_many_ideographic_spaces_is_read_in_its_own_order(source):
+    text = HEADER + "A-1,見本" + "\u3000" * 300 + "一,1000\r\n"
+    assert detect(source, text.encode("utf-16-be")).encoding == "utf-16-be"
+    assert detect(source, text.encode("utf-16-le")).encoding == "utf-16-le"

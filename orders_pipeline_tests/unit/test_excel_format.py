@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from datetime import date, datetime, time, timedelta
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from openpyxl.utils.datetime import MAC_EPOCH
 
-from orders_pipeline.excel_file.formats import JAPANESE_FORMATS, show
+from orders_pipeline.excel_file.formats import JAPANESE_FORMATS, show, shows_what_is_stored
+from orders_pipeline.records import normalise
 
 ACCOUNTING = r'_ * #,##0_ ;_ * \-#,##0_ ;_ * "-"_ ;_ @_ '
 POSTAL = r"[<=999]000;[<=9999]000\-00;000\-0000"
@@ -59,6 +62,9 @@ def test_general_keeps_the_digits_of_a_code_as_far_as_excel_has_them(value, show
         (1.5, "#.##", "1.5"),
         (0.5, ".00", ".50"),
         (1234567, "#,##0,", "1,235"),
+        (1234567, "#,##0.0,", "1,234.6"),
+        (1234567, '0.00,,"M"', "1.23M"),
+        (7, "*90", "97"),
         (-1234, "#,##0", "-1,234"),
         (-1234, "#,##0_);(#,##0)", "(1,234)"),
         (1234, "#,##0_);[Red](#,##0)", "1,234"),
@@ -205,3 +211,130 @@ def test_decimals_are_those_of_the_number_rounded(value, decimals):
 )
 def test_no_format_is_too_odd_to_show_something(value, number_format):
     assert isinstance(show(value, number_format), str)
+
+
+# Whether what is shown is what is stored
+
+
+@pytest.mark.parametrize(
+    ("value", "number_format"),
+    [
+        (-1000, "#,##0;[Red]#,##0"),
+        (-1000, "0;0"),
+        (-1000, '0;"負"0'),
+        (1_234_000, "#,##0,"),
+        (1_234_000, '#,##0.0,"千"'),
+        (1500, '#,##0,"000"'),
+        (1000.4, "#,##0"),
+        (1000.04, "0.0"),
+        (1000, '"9"0'),
+        (1000, '0"00"'),
+        (1000, r"0\0"),
+        (1000, "*90"),
+        (12345, '0"."00'),
+        (0.5, "0%"),
+        (10, "0%"),
+        (1000.5, "# ?/?"),
+        (123456, "0.0E+0"),
+        (5, ";;;"),
+        (5, '"-"0'),
+        (5, "(0)"),
+        (46113, "yyyy/m/d"),
+        (46113, "h:mm"),
+        (1e15 + 5, "General"),
+        (1000.00000000012, "General"),
+        ("1000", '@"0"'),
+        ("1000", ";;;"),
+    ],
+)
+def test_a_number_that_shows_as_another_is_noticed(value, number_format):
+    assert not shows_what_is_stored(value, number_format, show(value, number_format), "number")
+
+
+@pytest.mark.parametrize(
+    ("value", "number_format"),
+    [
+        (1000, "General"),
+        (1000, "#,##0"),
+        (1000, '"¥"#,##0'),
+        (1000, "[$￥-411]#,##0.00"),
+        (1000, "#,##0円"),
+        (1000, ACCOUNTING),
+        (-1000, ACCOUNTING),
+        (0, ACCOUNTING),
+        (-1000, "#,##0_);(#,##0)"),
+        (-1000, '#,##0;"▲ "#,##0'),
+        (1000.5, "0.00"),
+        (1210.0000000000002, "#,##0"),
+        (150_000, "0.00E+00"),
+        ("1000", "#,##0"),
+        ("１０００", "@"),
+        (True, "0"),
+        (0, "#,##0;-#,##0;"),
+    ],
+)
+def test_a_number_that_is_only_written_otherwise_is_the_same(value, number_format):
+    assert shows_what_is_stored(value, number_format, show(value, number_format), "number")
+
+
+@pytest.mark.parametrize(
+    ("value", "number_format", "same"),
+    [
+        (12, "0000", True),
+        (12, '"A-"0000', True),
+        (1_234_567, POSTAL, True),
+        (312_345_678, PHONE, True),
+        (12.5, "0.00", True),
+        (12, '"2026-"0000', False),
+        (12.4, "0", False),
+        (-12, "0;0", False),
+        (1_234_567_890_123_456, "0", False),
+        (46113, "m-d", False),
+        (0.5, "# ?/?", False),
+        (date(2026, 4, 1), "General", False),
+    ],
+)
+def test_a_code_keeps_its_zeros_and_what_stands_between_its_digits(value, number_format, same):
+    assert shows_what_is_stored(value, number_format, show(value, number_format), "code") is same
+
+
+@pytest.mark.parametrize(
+    ("value", "number_format"),
+    [(46113, "m/d"), (46113, '[$-411]ggge"年"m"月"d"日"'), (20260401, "0000/00/00"), (date(2026, 4, 1), "General")],
+)
+def test_a_date_may_be_shown_as_a_date(value, number_format):
+    assert shows_what_is_stored(value, number_format, show(value, number_format), "date")
+
+
+@pytest.mark.parametrize(("value", "number_format"), [(-1000, "0;0"), (46113, "m-d"), (1234, "0,")])
+def test_in_a_text_what_is_shown_is_the_senders_matter(value, number_format):
+    assert shows_what_is_stored(value, number_format, show(value, number_format), "text")
+
+
+# what Excel's own dialog offers, and what people write there
+FORMATS = ["General", "0", "0.00", "#,##0", "#,##0.00", "#,##0_);(#,##0)", "#,##0_);[Red](#,##0)", "#,##0;[Red]#,##0"]
+FORMATS += ["#,##0;[Red]-#,##0", "$#,##0.00_);($#,##0.00)", "0%", "0.00%", "0.00E+00", "##0.0E+0", "# ?/?", "# ??/??"]
+FORMATS += ["mm-dd-yy", "d-mmm", "h:mm:ss", "[h]:mm:ss", "@", ACCOUNTING, POSTAL, PHONE, "#,##0,", "#,##0,,", "0.0,", "0;0"]
+FORMATS += [
+    '"¥"#,##0',
+    "#,##0円",
+    '0"00"',
+    '"9"0',
+    ";;;",
+    "#",
+    "0000",
+    '[<1000]0;#,##0,"K"',
+    "0;;",
+    '#,##0;"△ "#,##0',
+    "(0)",
+]
+
+
+@given(st.one_of(st.integers(-(10**9), 10**9), st.decimals(-(10**7), 10**7, places=3).map(float)), st.sampled_from(FORMATS))
+def test_an_amount_is_read_as_the_number_stored_or_refused(value, number_format):
+    """What the rules make of the text, read as a CSV file's amount, is the stored number wherever it is not marked."""
+    shown = show(value, number_format)
+    if shows_what_is_stored(value, number_format, shown, "number"):
+        read = normalise.number(pa.array([shown]), encoding="utf-8")[0].as_py()
+        if re.fullmatch("-?[0-9]+", read):
+            assert int(read) == value

@@ -104,7 +104,7 @@ def test_no_personal_cell_and_no_reference_is_kept(tmp_path):
     (header, *real), (_, *made) = cells(data, "utf-8"), cells(masked(tmp_path, data), "utf-8")
     for column in (*ORDERS.personal_columns, "client_order_ref", "customer_code"):
         at = header.index(column)
-        values = {row[at] for row in real if len(row[at]) >= 3}
+        values = {row[at] for row in real if len(row[at]) >= 3} - {"#N/A"}  # a spreadsheet's own word
         assert len(values) > 2
         assert values.isdisjoint(row[at] for row in made), column
 

@@ -2,12 +2,14 @@
 
 from datetime import date, timedelta
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from orders_pipeline.records import normalise
 from orders_pipeline.records.normalise import parse_date
 from orders_pipeline.records.orders import ORDERS
-from orders_pipeline_tests.factories import TODAY, accepted, judge_cells, refused, row_context
+from orders_pipeline_tests.factories import TODAY, accepted, judge_cells, judge_rows, refused, row_context
 
 # Amounts
 
@@ -45,6 +47,18 @@ def test_input_069_zero_decimals_are_accepted():
     assert accepted("amount", ["1000.0", "1000.00", "1,000.00"]) == ["1000"] * 3
 
 
+def test_more_decimals_are_refused_for_the_dot_may_stand_between_thousands():
+    refused(
+        "amount", ["1000.000", "1.000", "25.000", "¥1.000", "1.000円", "-1.000", "1.000.000", "0.000"], "R_AMOUNT_FORMAT"
+    )
+    refused("quantity", ["1.000"], "R_QUANTITY", item_code="A", unit_price="1000")
+    refused("unit_price", ["1.000"], "R_UNIT_PRICE", item_code="A", quantity="1000")
+
+
+def test_a_group_that_begins_with_zero_may_be_decimals_and_is_refused():
+    refused("amount", ["0,100", "001,000", "00,100"], "R_AMOUNT_FORMAT")
+
+
 def test_input_070_fractions_of_a_yen_are_refused():
     refused("amount", ["1000.5", "0.99", "1000."], "R_AMOUNT_FORMAT")
 
@@ -54,7 +68,7 @@ def test_input_071_scientific_notation_is_refused():
 
 
 def test_input_072_what_only_a_program_takes_for_a_number_is_refused():
-    cells = ["0x10", "1_000", "١٠٠", "①", "千", "TRUE", "inf", "nan", "#REF!", "#VALUE!", "1²", "Ⅷ", "१"]
+    cells = ["0x10", "1_000", "١٠٠", "①", "千", "TRUE", "inf", "nan", "1²", "Ⅷ", "१"]
     refused("amount", cells, "R_AMOUNT_FORMAT")
 
 
@@ -180,3 +194,63 @@ def test_input_088_a_date_with_a_time_is_refused():
 
 def test_digits_only_unicode_knows_make_no_date():
     refused("order_date", ["2026年④月1日", "٢٠٢٦-04-01"], "R_DATE_FORMAT")
+
+
+# Codes
+
+
+@pytest.mark.parametrize(
+    ("column", "code", "cells"),
+    [
+        ("customer_code", "R_CUSTOMER_CODE", ["C①", "C²", "Ⅳ", "C㎏", "ﬁ1", "C\u212a", "ｱ1", "Ｃ①"]),
+        ("client_order_ref", "R_REF_FORMAT", ["A①", "㍿1", "A⑴", "A𝟏", "A\u212a"]),
+        ("phone", "R_PHONE", ["090①2345678", "090-1234-567⑧", "090𝟏2345678"]),
+        ("email", "R_EMAIL", ["a①@example.com", "ﬁ@example.com", "a@example。com"]),
+        ("payment_method", "R_PAYMENT_METHOD", ["ⓘnvoice", "ban\u212a_transfer", "ｉｎvo\u2170ce"]),
+        ("currency", "R_CURRENCY", ["ⒿPY", "㏚"]),
+        ("order_date", "R_DATE_FORMAT", ["2026-06-①5", "²026-06-15"]),
+    ],
+)
+def test_no_other_character_turns_into_one_that_a_code_may_have(column, code, cells):
+    refused(column, cells, code)
+
+
+def test_full_width_ascii_is_what_it_looks_like():
+    assert accepted("customer_code", ["Ｃ－０_１", "\u3000C1 "]) == ["C-0_1", "C1"]
+    assert accepted("phone", ["０９０－１２３４－５６７８", "090ｰ1234ー5678"]) == ["09012345678"] * 2
+
+
+@given(st.characters(exclude_categories=["Cs"]))
+def test_a_code_is_never_another_one_than_was_sent(character):
+    plain = normalise.half_width(character)
+    assert (
+        plain == character or (0xFF01 <= ord(character) <= 0xFF5E and ord(plain) == ord(character) - 0xFEE0) or plain == " "
+    )
+
+
+def test_names_keep_the_ideographs_they_are_written_with():
+    names = ["神田", "福本", "羽\u30ab\u3099"]
+    assert accepted("customer_name", names) == ["神田", "福本", "羽\u30ac"]
+
+
+# What a spreadsheet leaves
+
+
+def test_an_error_of_a_spreadsheet_is_no_value_of_any_column():
+    errors = ["#N/A", "#REF!", "#VALUE!", "#NAME?", "#DIV/0!", "#NUM!", "#NULL!", " #n/a ", "Err:502", "####"]
+    judged = judge_rows([dict.fromkeys(ORDERS.column_names, error) for error in errors])
+    assert judged.found == [[(column, "R_CELL_ERROR") for column in ORDERS.column_names]] * len(errors)
+
+
+def test_a_text_that_only_mentions_an_error_is_a_text():
+    assert accepted("note", ["#N/A と表示されました", "#101", "###", "# 1"]) == [
+        "#N/A と表示されました",
+        "#101",
+        "###",
+        "# 1",
+    ]
+
+
+def test_a_marked_cell_is_refused_in_every_column_but_texts():
+    judged = judge_rows([dict.fromkeys(ORDERS.column_names, "#FORMAT! 1,000 (-1000)")])
+    assert judged.found == [[(column.name, "R_CELL_FORMAT") for column in ORDERS.columns if column.kind != "text"]]

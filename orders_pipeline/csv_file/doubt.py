@@ -1,0 +1,116 @@
+"""Texts whose bytes can be read in two ways: what else a file may be than the encoding its bytes are valid in.
+
+A longer Japanese text is valid in one encoding only; a short one, or a Western one, is so in two by chance. Nobody should
+guess names: where both readings are possible, there is doubt. Which encodings are tried, and in what order, stands in
+`encoding`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from orders_pipeline.csv_file.physical_lines import TextSpan, read_blocks, read_raw
+
+# single bytes no CP932 writer makes, which Python's codec lets through as these characters
+NOT_CP932 = "\x80\xa0\uf8f0\uf8f1\uf8f2\uf8f3"
+
+_NOT_ASCII = re.compile("[^\x00-\x7f]")
+_HIGH_BYTE = re.compile(rb"[\x80-\xff]")
+_NO_TEXT_IN_CP932 = re.compile(f"[\ue000-\uf8ff{NOT_CP932}]")  # an order with characters of a client's own is never taken
+# kanji of names that CP932 has beside JIS X 0208: far more common than what their bytes are in EUC-JP
+_KANJI_OF_NAMES = frozenset("髙﨑")
+_LATIN = frozenset("ŠŒŽšœžŸªº·‘’“”–—…" + "".join(map(chr, range(0xC0, 0x100)))) - frozenset("×÷")
+_APART = re.compile("(?<![A-Za-z])[^\x00-\x7f]{2,}(?![A-Za-z])")  # a word of Japanese, without Latin letters beside it
+_CHARACTERS_AHEAD = 2
+
+
+def other_reading(source: Path, span: TextSpan) -> str | None:
+    """Return the encoding that a valid UTF-8 or CP932 text may be in as well, None where there is no doubt."""
+    if span.encoding == "utf-8":
+        return None if _is_clearly_utf8(source, span, or_not_cp932=True) else "CP932"
+    if _may_be_euc_jp(source, span):
+        return "EUC-JP"
+    return "cp1252" if _may_be_western(source, span) else None
+
+
+def utf8_instead(source: Path, span: TextSpan) -> int | None:
+    """Return the offset of the first high byte of a text that is UTF-8, though it is valid in another encoding too.
+
+    Western texts are never UTF-8 by chance, but half-width kana may be.
+    """
+    first = first_high_byte(source, span)
+    if first is None or any(_read(data, "utf-8") is None for data in _high_lines(source, span)):
+        return None
+    return first if span.encoding == "cp1252" or _is_clearly_utf8(source, span, or_not_cp932=False) else None
+
+
+def first_high_byte(source: Path, span: TextSpan) -> int | None:
+    """Return the offset of the first byte that is not ASCII."""
+    for offset, data in read_raw(source, span.start, span.end):
+        if not data.isascii() and (found := _HIGH_BYTE.search(data)):
+            return offset + found.start()
+    return None
+
+
+def _high_lines(source: Path, span: TextSpan) -> Iterator[bytes]:
+    """Read the text in blocks of whole lines, without those that are ASCII only."""
+    return (block.data for block in read_blocks(source, span) if not block.data.isascii())
+
+
+def _read(data: bytes, codec: str) -> str | None:
+    try:
+        text = data.decode(codec)
+    except UnicodeDecodeError:
+        return None
+    return None if codec == "cp932" and _NO_TEXT_IN_CP932.search(text) else text
+
+
+def _is_clearly_utf8(source: Path, span: TextSpan, *, or_not_cp932: bool) -> bool:
+    """Tell whether a valid UTF-8 text holds more Japanese than chance makes of CP932, or else is not valid CP932.
+
+    What is UTF-8 by chance has mostly characters that no Japanese text has: of half-width kana come Greek and Arabic.
+    """
+    usual = unusual = 0
+    for data in _high_lines(source, span):
+        if or_not_cp932 and _read(data, "cp932") is None:
+            return True
+        for character in _NOT_ASCII.findall(data.decode()):
+            if "\u2000" <= character <= "\u206f":  # quotation marks and dashes of any language
+                usual += _CHARACTERS_AHEAD
+            elif character > "\u07ff" and _is_japanese(character):
+                usual += 1
+            else:
+                unusual += 1
+    return not usual + unusual or usual >= unusual + _CHARACTERS_AHEAD
+
+
+def _is_japanese(character: str) -> bool:
+    try:
+        character.encode("cp932")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _may_be_euc_jp(source: Path, span: TextSpan) -> bool:
+    """Tell whether a CP932 text is valid EUC-JP too: one of rare kanji and half-width kana only."""
+    found: set[str] = set()
+    for data in _high_lines(source, span):
+        if _read(data, "euc_jp") is None:
+            return False
+        found.update(_NOT_ASCII.findall(data.decode("cp932")))
+    return not found <= _KANJI_OF_NAMES
+
+
+def _may_be_western(source: Path, span: TextSpan) -> bool:
+    """Tell whether a CP932 text is Latin text in cp1252, and holds no word of Japanese that stands by itself: Ren馥."""
+    found: set[str] = set()
+    for data in _high_lines(source, span):
+        western = _read(data, "cp1252")
+        japanese = data.decode("cp932")
+        if western is None or not _LATIN.issuperset(_NOT_ASCII.findall(western)) or _APART.search(japanese):
+            return False
+        found.update(_NOT_ASCII.findall(japanese))
+    return not found <= _KANJI_OF_NAMES

@@ -1,0 +1,109 @@
+"""Card numbers are found however they are written, and few other numbers with them."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orders_pipeline.records.card_numbers import find_card_numbers
+from orders_pipeline_tests.factories import accepted, refused
+
+CARDS = {"4111111111111111": (4, 4, 4, 4), "5105105105105100": (4, 4, 4, 4), "378282246310005": (4, 6, 5)}
+CARDS |= {"30569309025904": (4, 6, 4), "3530111333300000": (4, 4, 4, 4), "6011000990139424": (4, 4, 4, 4)}
+
+
+def grouped(card: str, separators: list[str]) -> str:
+    written, at = "", 0
+    for size, separator in zip(CARDS[card], [*separators, ""], strict=False):
+        written += card[at : at + size] + separator
+        at += size
+    return written
+
+
+WRITTEN = [
+    "4111111111111111 123",
+    "5105105105105100 12/27 123",
+    "No.5 4111111111111111",
+    "注文12 4111-1111-1111-1111",
+    "tel 090 4111111111111111",
+    "exp 12-4111111111111111",
+    "4111.1111.1111.1111",
+    "4111  1111  1111  1111",
+    "4111 - 1111 - 1111 - 1111",
+    "4111/1111/1111/1111",
+    "4111_1111_1111_1111",
+    "4111\u22121111\u22121111\u22121111",
+    "4111\n1111\n1111\n1111",
+    "4 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1",
+    "411111 1111111111",
+    "4111 1111 1111 1111123",
+    "124111 1111 1111 1111",
+    "99411111111111111199",
+    "2026/04/01 4111-1111-1111-1111 12/27",
+    "４１１１\u3000１１１１\u3000１１１１\u3000１１１１",
+    "④①①①-1111-1111-1111",
+    "カード4111111111111111です",
+    "3782-822463-10005 09/27",
+]
+
+
+@pytest.mark.parametrize("written", WRITTEN)
+def test_a_card_number_is_found_however_it_is_written(written):
+    assert any(find_card_numbers(written))
+
+
+def test_a_row_with_a_card_number_goes_back():
+    refused("note", WRITTEN, "R_FORBIDDEN_DATA")
+
+
+@given(
+    st.sampled_from(sorted(CARDS)),
+    st.lists(st.sampled_from([" ", "-", ".", "/", "  ", " - ", "\u2010", "\u2015", "\u3000", "_"]), min_size=3, max_size=3),
+    st.sampled_from(["", "12 ", "No.3-", "x", "注文 8 "]),
+    st.sampled_from(["", " 123", "-12/27", "円", "\n5"]),
+)
+def test_whatever_separates_and_surrounds_it(card, separators, before, behind):
+    assert any(find_card_numbers(before + grouped(card, separators) + behind))
+
+
+@given(st.text(st.sampled_from("0123456789 -./０①カ"), max_size=60))
+def test_what_is_found_are_the_digits_of_a_card(text):
+    for places in find_card_numbers(text):
+        assert list(places) == sorted(places)
+        assert 14 <= len(places) <= 19
+
+
+@pytest.mark.parametrize(
+    ("kind", "percent"),
+    [
+        ("{3}-{4}-{4} 2026/04/01", 1),
+        ("2026-04-01 090-{4}-{4}", 1),
+        ("090-{4}-{4} / 080-{4}-{4}", 1),
+        ("{6}-20260401-{10}", 1),
+        ("{3}-{7}-{7}", 2),
+        ("〒{3}-{4} 090-{4}-{4}", 1),
+        ("注文{8} 090-{4}-{4}", 1),
+        ("{4}-{4}-{4}", 1),
+        ("T{13} 49{11} 12", 1),
+        ("{2},000, {2},000, {2},000, {2},000", 1),
+        ("{8} 20260401", 5),
+        ("{16}", 6),
+    ],
+)
+def test_few_other_numbers_are_taken_for_one(kind, percent):
+    chance = random.Random(7)
+    parts = kind.split("{")
+    texts = []
+    for _ in range(1_000):
+        digits = [part.partition("}") for part in parts[1:]]
+        made = ["".join(chance.choices("0123456789", k=int(count))) + rest for count, _, rest in digits]
+        texts.append(parts[0] + "".join(made))
+    assert sum(any(find_card_numbers(text)) for text in texts) <= 10 * percent
+
+
+def test_numbers_of_daily_life_pass():
+    notes = ["tel 090-1234-5678 2026/04/01", "注文 20261120-0001 JAN 4912345678904", "100-0001 東京都千代田区1-1-1"]
+    assert accepted("note", notes) == notes

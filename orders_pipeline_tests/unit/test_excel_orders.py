@@ -1,0 +1,125 @@
+"""A workbook of orders: which sheet is read, what its cells may show, and which of its rows are hidden."""
+
+from __future__ import annotations
+
+import pytest
+
+from orders_pipeline.records.orders import ORDERS
+from orders_pipeline_tests.factories import order_row
+from orders_pipeline_tests.workbook_desk import SHEET, Desk
+
+HEADER = list(ORDERS.column_names)
+
+
+@pytest.fixture
+def desk(tmp_path):
+    desk = Desk(tmp_path)
+    desk.looks_for_orders()
+    return desk
+
+
+def fill(sheet, *rows, header=HEADER):
+    sheet.append(header)
+    for row in rows:
+        sheet.append([row[name] or None for name in HEADER])
+
+
+def set_cell(sheet, row, column, value, number_format="General"):
+    cell = sheet.cell(row, HEADER.index(column) + 1)
+    cell.value, cell.number_format = value, number_format
+
+
+def column(rows, name):
+    return [row[HEADER.index(name)] for row in rows[1:]]
+
+
+def test_the_sheet_with_the_header_is_read_wherever_it_stands(desk):
+    desk.sheet.title = "表紙"
+    desk.sheet["A1"] = "ご注文一覧"
+    fill(desk.book.create_sheet("注文"), order_row(client_order_ref="A-1"))
+    hidden = desk.book.create_sheet("控え")
+    fill(hidden, order_row(client_order_ref="B-1"))
+    hidden.sheet_state = "hidden"
+    desk.book.create_sheet("マスタ")["A1"] = "other"
+    assert column(desk.rows(), "client_order_ref") == ["A-1"]
+
+
+def test_two_sheets_with_the_header_are_refused_with_their_names(desk):
+    desk.sheet.title = "東京"
+    fill(desk.sheet, order_row(client_order_ref="A-1"))
+    second = desk.book.create_sheet("大阪")
+    second.append(["ご注文一覧"])
+    fill(second, order_row(client_order_ref="B-1"))
+    desk.book.save(desk.source)
+    refused = desk.refusal()
+    assert (refused.code, refused.detail) == ("F_SHEETS", {"sheets": "東京, 大阪", "wanted": ""})
+
+
+def test_the_sheet_that_was_agreed_on_is_read(desk):
+    fill(desk.sheet, order_row(client_order_ref="A-1"))
+    desk.sheet.title = "控え"
+    fill(desk.book.create_sheet("Orders"), order_row(client_order_ref="B-1"))
+    desk.looks_for_orders("orders")
+    assert column(desk.rows(), "client_order_ref") == ["B-1"]
+
+
+def test_a_sheet_that_was_agreed_on_and_is_missing_is_named(desk):
+    desk.sheet.title = "Sheet1"
+    fill(desk.sheet, order_row())
+    desk.book.save(desk.source)
+    desk.looks_for_orders("注文")
+    refused = desk.refusal()
+    assert (refused.code, refused.detail) == ("F_SHEETS", {"sheets": "Sheet1", "wanted": "注文"})
+
+
+def test_without_a_header_anywhere_the_first_sheet_is_left_to_the_checks_of_headers(desk):
+    desk.sheet["A1"] = "first"
+    desk.book.create_sheet("second")["A1"] = "second"
+    assert desk.rows() == [["first"]]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "number_format", "written"),
+    [
+        ("amount", -1000, "#,##0;[Red]#,##0", "#FORMAT! 1,000 (-1000)"),
+        ("amount", 1_234_000, "#,##0,", "#FORMAT! 1,234 (1234000)"),
+        ("amount", 1000.4, "#,##0", "#FORMAT! 1,000 (1000.4)"),
+        ("amount", 1000, "#,##0", "1,000"),
+        ("amount", 1000, "0.000", "1000"),
+        ("amount", 1000, "000,000", "1000"),
+        ("amount", 1000, ";;;", "#FORMAT!  (1000)"),
+        ("client_order_ref", 12, "0000", "0012"),
+        ("client_order_ref", 46113, "m-d", "#FORMAT! 2026-04-01 (46113)"),
+        ("order_date", 46113, "m-d", "2026-04-01"),
+        ("note", -1000, "0;0", "1000"),
+    ],
+)
+def test_a_cell_that_shows_another_number_is_marked_with_both(desk, name, value, number_format, written):
+    fill(desk.sheet, order_row())
+    set_cell(desk.sheet, 2, name, value, number_format)
+    assert column(desk.rows(), name) == [written]
+
+
+def test_columns_of_the_clients_own_may_show_what_they_like(desk):
+    fill(desk.sheet, order_row(), header=[*HEADER, "税率"])
+    desk.sheet.cell(2, len(HEADER) + 1, 0.1).number_format = "0%"
+    assert desk.rows()[1][-1] == "10%"
+
+
+def test_errors_are_written_as_errors_that_are_known(desk):
+    fill(desk.sheet, order_row())
+    desk.repack({SHEET: lambda data: data.replace(b"</row></sheetData>", ERROR)})
+    assert desk.written()[1][-1] == "#VALUE!"
+
+
+ERROR = f'<c r="{chr(64 + len(HEADER))}2" t="e"><v>#NEW!</v></c></row></sheetData>'.encode()
+
+
+def test_hidden_rows_are_written_and_counted(desk):
+    desk.sheet.row_dimensions[1].hidden = True
+    fill(desk.sheet, *(order_row(client_order_ref=f"A-{row}") for row in range(1, 5)))
+    desk.sheet.row_dimensions[3].hidden = True
+    desk.sheet.row_dimensions[9].hidden = True
+    desk.repack({SHEET: lambda data: data.replace(b'<row r="4"', b'<row r="4" ht="0"')})
+    assert column(desk.written(), "client_order_ref") == ["A-1", "A-2", "A-3", "A-4"]
+    assert desk.hidden_rows == 2
