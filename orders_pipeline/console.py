@@ -202,10 +202,9 @@ def _show_corrections(console: Console, summary: Mapping[str, Any]) -> None:
         )
     repeated = (summary["rows"]["rejected"] or 0) - corrections["rows_open"]
     if corrections["batches"] == 1 and repeated > 0 and not (summary.get("status_code") or "").startswith("F_"):
-        need = "needs" if repeated == 1 else "need"
-        console.print(
-            f"                 {counted(repeated, 'rejected row')} {need} no correction: received before, or no order"
-        )
+        need = f"{counted(repeated, 'rejected row')} {'needs' if repeated == 1 else 'need'} no correction"
+        label = "" if corrections["rows_open"] else "to correct"
+        console.print(f"  {label:<14} {need}: received before, or no order")
     if not corrections["rows_open"] and corrections["batches"] > 1:
         console.print(f"  to correct     nothing: {corrections['batches']} files of this import complete each other")
 

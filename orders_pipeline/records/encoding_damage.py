@@ -22,7 +22,11 @@ def is_damaged(original: str, found: str, written_in: str) -> bool:
         return False
     if _LOST in found and _LOST not in original:
         return True
-    return _is_misread(original, found, written_in) or any(_is_saved_lossily(original, found, codec) for codec in SAVED_AS)
+    return (
+        _is_misread(original, found, written_in)
+        or _is_marked(original.encode(written_in, "ignore"), found.encode(written_in, "ignore"))
+        or any(_is_saved_lossily(original, found, codec) for codec in SAVED_AS)
+    )
 
 
 def _is_misread(original: str, found: str, written_in: str) -> bool:
@@ -33,6 +37,15 @@ def _is_misread(original: str, found: str, written_in: str) -> bool:
         if codec != written_in and len(taken) >= _LEAST * len(sent) and taken and _is_part_of(taken, sent):
             return True
     return False
+
+
+def _is_marked(sent: bytes, found: bytes) -> bool:
+    """Tell whether the bytes are those sent, taken for CP932 and saved as that again: a mark stands where some were none."""
+    mark = _MARK.encode("cp932")
+    if found.count(mark) <= sent.count(mark):
+        return False
+    kept, all_sent = _beyond_ascii(found.replace(mark, b"")), _beyond_ascii(sent)
+    return len(kept) >= _LEAST * len(all_sent) and _is_part_of(kept, all_sent)
 
 
 def _bytes_of(text: str, codec: str) -> bytes:

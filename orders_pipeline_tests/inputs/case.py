@@ -103,4 +103,5 @@ class Case:
             codes = " ".join(dict.fromkeys(finding.code for finding in back.findings))
             lines.append((back.record, (batch_id, str(back.row), str(back.line), codes)))
         tails = ["".join(layout.delimiter + each for each in ours) + layout.line_ending for _, ours in lines]
-        return layout.bom + b"".join(line + tail.encode(layout.codec) for (line, _), tail in zip(lines, tails, strict=True))
+        mark = "\ufeff".encode(layout.codec) if layout.codec.startswith("utf") else b""  # for spreadsheets
+        return mark + b"".join(line + tail.encode(layout.codec) for (line, _), tail in zip(lines, tails, strict=True))

@@ -81,9 +81,16 @@ TWICE = [
     two_orders({REF: "B-1"}, {REF: "B-1", "note": "急ぎ"}, "R_REF_CONFLICT", "R_REF_CONFLICT").case(54, "notes differ"),
     two_orders({REF: "B-1"}, {REF: "b-1"}, "R_REF_CONFLICT", "R_REF_CONFLICT").case(55, "references differ by case"),
     Sheet()
-    .give_back(Finding(REF, "R_REF_EXISTS", "a-1", {"batch_id": BEFORE}), cells={REF: "a-1", "amount": "2000"})
+    .give_back(Finding(REF, "R_REF_EXISTS", "a-1", {"batch_id": BEFORE}), cells={REF: "a-1"})
     .take()
     .case(56, "a reference of an earlier file", before=(Sheet().take({REF: "A-1"}).data,)),
+    Sheet()
+    .give_back(
+        Finding(REF, "R_REF_EXISTS_DIFFERS", "a-1", {"batch_id": BEFORE, "columns": "amount"}),
+        cells={REF: "a-1", "amount": "2000"},
+    )
+    .take()
+    .case(56, "a reference of an earlier file with another amount", before=(Sheet().take({REF: "A-1"}).data,)),
 ]
 
 TEXTS = [

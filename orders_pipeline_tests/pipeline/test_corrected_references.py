@@ -250,6 +250,7 @@ def test_utf_8_always_comes_back_with_a_mark_that_says_so(client: Client, encodi
         ("cp932", NAME.encode("cp932").decode("utf-8", "replace")),
         ("cp932", NAME.encode("cp932").decode("cp1252", "ignore")),
         ("utf-8", "????????"),
+        ("utf-8", "株式会社みどめE"),
     ],
 )
 def test_text_that_a_wrong_encoding_broke_is_not_taken_until_it_is_right_again(

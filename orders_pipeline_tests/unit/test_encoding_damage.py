@@ -26,6 +26,12 @@ def test_text_read_in_a_wrong_encoding_is_damaged(name, written, read):
         assert is_damaged(name, name.encode(written).decode(read, errors), written)
 
 
+def test_text_taken_for_cp932_and_saved_as_that_again_is_damaged_though_it_is_utf_8():
+    assert is_damaged("株式会社みどり", "株式会社みどめE", "utf-8")
+    assert is_damaged("田中商店", bytes.fromhex("e794b0e4b8ade5958145e5ba8145").decode(), "utf-8")
+    assert not is_damaged("めEA", "めE", "utf-8")
+
+
 def test_marks_of_what_was_lost_are_no_way_round():
     assert is_damaged("株式会社みどり", "譬ｪ蠑丈ｼ夂､ｾ縺ｿ縺ｩ繧・", "utf-8")
     assert is_damaged("田中商店", "逕ｰ荳ｭ蝠・蠎・", "utf-8")
