@@ -23,12 +23,11 @@ def called_names() -> set[str]:
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in METHODS:
                 owner = node.func.value
-                if isinstance(owner, ast.Name) and owner.id in {"transaction", "session", "self"} and node.args:
+                owners = {"transaction", "session", *(["self"] if path.name == "database.py" else [])}
+                if isinstance(owner, ast.Name) and owner.id in owners and node.args:
                     name = node.args[0]
                     assert isinstance(name, ast.Constant), f"{path.name}:{node.lineno} calls a name that is not written out"
                     found.add(str(name.value))
-                if isinstance(owner, ast.Name) and owner.id == "self" and path.name == "database.py":
-                    found |= {str(name.value) for name in node.args[:1] if isinstance(name, ast.Constant)}
             if (
                 isinstance(node, ast.Subscript)
                 and ast.unparse(node.value) == "queries()"
