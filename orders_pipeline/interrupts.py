@@ -15,9 +15,15 @@ from collections.abc import Callable, Iterator
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 GRACE_S = 1.0  # after a second signal
+LAG_S = 0.5
 STOPPED = 1  # exit status
 
 requested = threading.Event()  # somebody wants this process to end: begin nothing new
+
+
+def is_requested() -> bool:
+    """Tell whether somebody has interrupted; who was interrupted just now may be ahead of the thread that hears it."""
+    return requested.wait(LAG_S)
 
 
 class Interrupts:

@@ -40,7 +40,7 @@ def working_on(context: dg.AssetExecutionContext, system: System) -> Iterator[No
             yield
         except dg.DagsterExecutionInterruptedError:
             who = UI if is_terminated(context.instance, context.run.run_id) else os_user()
-            if who == UI or interrupts.requested.is_set():  # else the whole system ends
+            if who == UI or interrupts.is_requested():  # else the whole system ends
                 with system.database.begin() as transaction:
                     batches.stop(transaction, context.partition_key, who)
             _require_wanted(context, system, was)

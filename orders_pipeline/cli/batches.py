@@ -59,13 +59,16 @@ def run(system: System, batch_id: str, heard: Interrupts, *, as_json: bool, rest
 
     heard.then(stop_aloud)
     failure = None
-    with contextlib.suppress(KeyboardInterrupt):
+    is_interrupted = False
+    try:
         heard.check()
         if restart:
             with system.database.begin() as transaction:
                 batches.restart(transaction, batch_id)
         failure = _run(system, batch_id, heard, as_json=as_json)
-    if interrupts.requested.is_set():
+    except KeyboardInterrupt:  # maybe before it was heard
+        is_interrupted = True
+    if is_interrupted or interrupts.requested.is_set():
         stop()
     summary = reports.summarise(system, batch_id)
     if failure is not None and summary["status"] not in ("paused", *batches.HALTED, *EXIT_STATUS):
