@@ -69,15 +69,20 @@ def no_cell_error(cells: Cells, _: RowContext) -> Passed:
 
 def is_cell_error(cells: pa.Array) -> pa.Array:
     """Return which cells are an error of a spreadsheet and nothing else."""
-    content = utf8_content(cells)
-    if not any(mark in content for mark in (b"#", b"rr:", b"RR:")):  # by far the most
-        return pa.repeat(False, len(cells))
-    return pc.match_substring_regex(cells, CELL_ERROR)
+    return _match(cells, CELL_ERROR, b"#", b"rr:", b"RR:")
 
 
 def no_other_number(cells: Cells, _: RowContext) -> Passed:
     """Pass cells that do not begin with the mark of a number that is stored as another."""
-    return _answer(cells, pc.invert(pc.match_substring_regex(_arrow(cells), _OTHER_NUMBER)))
+    return _answer(cells, pc.invert(_match(_arrow(cells), _OTHER_NUMBER, b"#")))
+
+
+def _match(cells: pa.Array, pattern: str, *marks: bytes) -> pa.Array:
+    """Return which cells match a pattern that only cells with one of the marks can match, by far the least."""
+    content = utf8_content(cells)
+    if not any(mark in content for mark in marks):
+        return pa.repeat(False, len(cells))
+    return pc.match_substring_regex(cells, pattern)
 
 
 def at_most_characters(limit: int) -> Check:

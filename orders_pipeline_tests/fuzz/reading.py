@@ -31,6 +31,7 @@ CHANNEL = "none"  # the default of a profile
 LIMITS = Limits(max_bytes=1 << 20, max_rows=300)
 NUMBERS = {"limit", "row", "line", "offset", "expected", "found", "count", "first_row"}
 KINDS = {"ZIP or Excel (.xlsx)", "ZIP", "gzip", "PDF", "Excel (.xls)", "7z", "RAR", "xz", "Zstandard", "HTML or XML"}
+READINGS = {"UTF-8, CP932", "CP932, EUC-JP", "CP932, cp1252"}
 
 
 @dataclass(frozen=True)
@@ -186,7 +187,7 @@ def _is_safe(name: str, value: str) -> bool:
         return set(value.split(", ")) <= set(ORDERS.column_names)
     if name == "nearest":
         return _is_like_a_name(value) or all(map(_is_like_a_name, value.split(", ")))
-    return value in {"kind": KINDS, "hint": set(HINTS)}.get(name, ())
+    return value in {"kind": KINDS, "hint": set(HINTS), "readings": READINGS}.get(name, ())
 
 
 def _is_like_a_name(cell: str) -> bool:

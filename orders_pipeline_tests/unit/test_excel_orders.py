@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from orders_pipeline.clients import Profile
+from orders_pipeline.csv_file import Limits
+from orders_pipeline.intake import stage_file
 from orders_pipeline.records.orders import ORDERS
 from orders_pipeline_tests.factories import order_row
 from orders_pipeline_tests.workbook_desk import SHEET, Desk
@@ -123,3 +126,15 @@ def test_hidden_rows_are_written_and_counted(desk):
     desk.repack({SHEET: lambda data: data.replace(b'<row r="4"', b'<row r="4" ht="0"')})
     assert column(desk.written(), "client_order_ref") == ["A-1", "A-2", "A-3", "A-4"]
     assert desk.hidden_rows == 2
+
+
+def test_hidden_rows_are_a_warning_of_the_file_and_a_profile_names_its_sheet(desk, tmp_path):
+    desk.sheet["A1"] = "表紙"
+    for name in ("控え", "注文"):
+        fill(desk.book.create_sheet(name), order_row(client_order_ref=f"{name}-1"), order_row(client_order_ref="A-2"))
+    desk.book["注文"].row_dimensions[2].hidden = True
+    desk.book.save(desk.source)
+    (tmp_path / "staged").mkdir()
+    staged = stage_file(Limits(), Profile(sheet="注文"), desk.source, "orders.xlsx", tmp_path / "staged")
+    assert [(warning.code, warning.detail) for warning in staged.warnings] == [("W_HIDDEN_ROWS", {"count": "1"})]
+    assert staged.rows_total == 2
