@@ -294,6 +294,7 @@ class DoubtLedger(PaymentLedger):
         """Take up to `limit` payments to look up, each once at once and then when that proves something."""
         self._worker.require()
         with self._database.begin() as transaction:
+            transaction.by_index()
             allowed = BREAKER.allowance(transaction, limit)
             rows = transaction.rows(
                 "claim_doubtful_payments",
@@ -309,6 +310,7 @@ class DoubtLedger(PaymentLedger):
     def wait_s(self) -> float | None:
         """Return the seconds until a look-up is due, or None when none is left."""
         with self._database.begin() as transaction:
+            transaction.by_index()
             due_s = transaction.scalar("seconds_to_next_look_up", batch_id=self._worker.batch_id, max_attempts=MAX_ATTEMPTS)
             return BREAKER.wait_s(transaction, None if due_s is None else max(float(due_s), 0.0))
 

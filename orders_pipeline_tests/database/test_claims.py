@@ -15,6 +15,8 @@ from orders_pipeline.database import Database, Transaction
 from orders_pipeline.encryption import Cipher
 from orders_pipeline.notifications import NotificationLedger
 from orders_pipeline.outcomes import Outcome
+from orders_pipeline.payments.gateway import Capabilities
+from orders_pipeline.payments.settle import ABSENT_ONCE, DoubtLedger
 from orders_pipeline.refunds.ledger import RefundLedger
 from orders_pipeline_tests.database.conftest import run_on
 from orders_pipeline_tests.ledger_desk import Desk, order
@@ -24,6 +26,7 @@ TABLES = ("orders", "payments", "payment_orders", "notifications", "notification
 KINDS = ("payments", "notifications", "refunds")
 MODES = ("auto", "force_generic_plan", "force_custom_plan")
 DONE = {kind: Outcome("succeeded", None, f"{kind}-1") for kind in KINDS}
+ABLE = Capabilities(honours_keys=True, can_look_up=True)
 FAILED = Outcome("not_sent", "E_SERVICE_UNREACHABLE")
 READ = f"""
 SELECT coalesce(sum(seq_tup_read + coalesce(idx_tup_fetch, 0)), 0)::integer FROM pg_stat_xact_user_tables
@@ -94,6 +97,7 @@ class Claims:
                 "payments": lambda: desk.ledger(worker),
                 "notifications": lambda: NotificationLedger(desk.database, ANY_ROW, worker, Profile()),
                 "refunds": lambda: RefundLedger(desk.database, worker),
+                "doubts": lambda: DoubtLedger(desk.database, ANY_ROW, worker, ABLE, lambda *_: None, concurrency=4),
             }
             yield ledgers[kind]()
 
@@ -134,7 +138,7 @@ def small_batches(desk: Desk) -> dict[str, str]:
         connection.execute(
             b"INSERT INTO refund_orders (refund_id, order_id, amount) VALUES (%s, %s, 1000)", [payment_id, order_id]
         )
-    return {"payments": due, "notifications": due, "refunds": refunding}
+    return {"payments": due, "notifications": due, "refunds": refunding, "doubts": due}
 
 
 @pytest.fixture(scope="module")
@@ -177,3 +181,13 @@ def test_a_claim_of_first_tries_reads_none_of_those_that_failed(every_mode):
     )
     claims.desk.run("UPDATE service_breakers SET retries_left = -100, retries_at = now()")
     assert claims.most_read("payments", DONE["payments"], 1) < 1000
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_claim_of_what_may_have_been_charged_reads_none_of_what_was_not_sent_or_waits(every_mode, mode):
+    claims = every_mode[mode]
+    claims.desk.run(
+        "UPDATE payments SET status = 'unknown', sent_at = now(), attempts = 0, next_attempt_at = now()"
+        " WHERE payment_id IN (SELECT payment_id FROM payments WHERE claimed_by IS NULL AND status = 'planned' LIMIT 5000)"
+    )
+    assert claims.most_read("doubts", Outcome("unknown", ABSENT_ONCE, retry_after_s=60.0), 12) < 1000

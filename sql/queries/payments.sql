@@ -107,33 +107,48 @@ WHERE batch_id = :batch_id AND status = 'unknown' AND claimed_by IS NULL AND att
 
 -- name: claim_doubtful_payments
 -- Take what may have been charged for a worker that looks it up and sends nothing: when it was sent stays.
-WITH due AS (
+WITH again AS (
     SELECT payment_id FROM payments
-    WHERE batch_id = :batch_id AND status = 'unknown' AND claimed_by IS NULL AND attempts < :max_attempts
-      AND (next_attempt_at <= clock_timestamp() OR (attempts = 0 AND next_attempt_at < now() + interval '1 day'))
-    ORDER BY next_attempt_at LIMIT :limit
+    WHERE batch_id = :batch_id AND claimed_by IS NULL AND attempts > 0 AND status = 'unknown'
+      AND next_attempt_at <= statement_timestamp() AND attempts < :max_attempts
+    ORDER BY next_attempt_at LIMIT CAST(:limit AS integer)
     FOR UPDATE SKIP LOCKED
+), first AS (
+    SELECT payment_id FROM payments
+    WHERE batch_id = :batch_id AND claimed_by IS NULL AND attempts = 0 AND status = 'unknown'
+      AND next_attempt_at < statement_timestamp() + interval '1 day'
+    ORDER BY next_attempt_at LIMIT CAST(:limit AS integer) - (SELECT count(*) FROM again)
+    FOR UPDATE SKIP LOCKED
+), due AS (
+    SELECT * FROM again UNION ALL SELECT * FROM first
 ), claimed AS (
     UPDATE payments SET claimed_by = :worker_id, attempts = attempts + 1
     FROM due WHERE payments.payment_id = due.payment_id
     RETURNING payments.*
 )
 SELECT claimed.payment_id, claimed.customer_code, claimed.payment_method, claimed.amount, claimed.status,
-       claimed.attempts, claimed.outcome_code, shares.order_ids, shares.order_amounts,
+       claimed.attempts, claimed.outcome_code, shares.order_refs, shares.order_amounts,
+       reference_of(claimed.payment_id, claimed.old_reference) AS reference,
        claimed.created_at < clock_timestamp() - make_interval(secs => :keys_kept_s) AS is_old,
        extract(epoch FROM claimed.next_attempt_at - clock_timestamp()) AS young_s,
        NULL AS import_row_number, NULL AS personal
 FROM claimed
 CROSS JOIN LATERAL (
-    SELECT array_agg(order_id ORDER BY order_id) AS order_ids, array_agg(amount ORDER BY order_id) AS order_amounts
-    FROM payment_orders WHERE payment_orders.payment_id = claimed.payment_id
+    SELECT array_agg(order_reference(orders.batch_id, import_row_number) ORDER BY import_row_number) AS order_refs,
+           array_agg(share.amount ORDER BY import_row_number) AS order_amounts
+    FROM payment_orders AS share JOIN orders USING (order_id) WHERE share.payment_id = claimed.payment_id
 ) AS shares
 
 -- name: seconds_to_next_look_up
 -- How long until what may have been charged may be looked up.
-SELECT extract(epoch FROM min(next_attempt_at) - clock_timestamp()) FROM payments
-WHERE batch_id = :batch_id AND status = 'unknown' AND claimed_by IS NULL AND attempts < :max_attempts
-  AND next_attempt_at < now() + interval '1 day'
+SELECT extract(epoch FROM least(
+    (SELECT min(next_attempt_at) FROM payments
+     WHERE batch_id = :batch_id AND claimed_by IS NULL AND attempts = 0 AND status = 'unknown'
+       AND next_attempt_at < now() + interval '1 day'),
+    (SELECT min(next_attempt_at) FROM payments
+     WHERE batch_id = :batch_id AND claimed_by IS NULL AND attempts > 0 AND status = 'unknown' AND attempts < :max_attempts
+       AND next_attempt_at < now() + interval '1 day')
+) - clock_timestamp())
 
 -- name: is_in_doubt
 -- Whether anything of a batch may have been charged that we do not know of.
