@@ -16,6 +16,7 @@ from orders_pipeline_tests.house import House, check_books, check_finished
 CLIENT = "acme"
 TRIALS = 300
 CALLS_S = 0.3
+IN_FLIGHT = 2
 NO_LONGER_THAN_S = 30.0  # on a busy machine; most take about a second
 
 
@@ -29,13 +30,15 @@ def new_batches(house: House, name: str) -> list[tuple[str, str]]:
 
 def interrupted(house: House, path: Path, after_s: float) -> tuple[str, float]:
     """Interrupt an import after some time, see that it did stop, and return how the batch stands and how long it took."""
-    process = start(house.environment(ORDERS_PAYMENT_CONCURRENCY="2"), "import", path, "--client", CLIENT)
+    process = start(house.environment(ORDERS_PAYMENT_CONCURRENCY=str(IN_FLIGHT)), "import", path, "--client", CLIENT)
     time.sleep(after_s)  # the moment is what is tried
+    before = booked(house)
     process.send_signal(signal.SIGINT)
     sent = time.monotonic()
     ended = end(process)
     took_s = time.monotonic() - sent
     at_its_end = booked(house)
+    assert at_its_end <= before + 2 * IN_FLIGHT, "paid on and on"
     time.sleep(2 * CALLS_S)  # what somebody went on with would be booked by now
     assert booked(house) == at_its_end
     found = new_batches(house, path.name)
@@ -61,7 +64,12 @@ def test_no_ctrl_c_is_lost_at_whatever_moment_of_an_import_it_comes(house: House
     path = house.home / "undisturbed.csv"
     write_sample(path, rows=60, seed=1, bad=0)
     began = time.monotonic()
-    assert end(start(house.environment(ORDERS_PAYMENT_CONCURRENCY="2"), "import", path, "--client", CLIENT)).returncode == 0
+    assert (
+        end(
+            start(house.environment(ORDERS_PAYMENT_CONCURRENCY=str(IN_FLIGHT)), "import", path, "--client", CLIENT)
+        ).returncode
+        == 0
+    )
     whole_s = time.monotonic() - began
     chance = random.Random(7)
     for trial in range(TRIALS):
@@ -77,7 +85,7 @@ def test_ctrl_c_while_paying_stops_the_batch_and_resume_pays_the_rest(house: Hou
     house.sandbox.change(latency_ms=1000 * CALLS_S)
     path = tmp_path / "orders.csv"
     write_sample(path, rows=90, seed=5, bad=0)
-    process = start(house.environment(ORDERS_PAYMENT_CONCURRENCY="2"), "import", path, "--client", CLIENT)
+    process = start(house.environment(ORDERS_PAYMENT_CONCURRENCY=str(IN_FLIGHT)), "import", path, "--client", CLIENT)
     wait_for(lambda: booked(house) >= 2 or process.poll() is not None, "two payments")
     process.send_signal(signal.SIGINT)
     ended = end(process)
