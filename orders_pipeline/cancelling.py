@@ -47,18 +47,20 @@ def finish(system: System, batch_id: str, waiting: Callable[[], None] = lambda: 
     """Bring a batch that is being cancelled to its end, and write its reports; does nothing when it is there.
 
     Waits for those who are at work on it, calling `waiting` once, and for look-ups. Where only a person can find out about
-    a payment the batch stays `cancelling`.
+    a payment, or the service has charges that our ledger does not know, the batch stays `cancelling`.
     """
     with system.database.begin() as transaction:
         if batches.get(transaction, batch_id).status != "cancelling":
             return
     with _nobody_else(system, batch_id, waiting) as worker:
         _look_up(system, worker)
+        is_whole = system.continuity.is_whole()
         with system.database.begin() as transaction:
             transaction.row("lock_batch", batch_id=batch_id)
-            if batches.get(transaction, batch_id).status != "cancelling" or transaction.scalar(
-                "is_in_doubt", batch_id=batch_id
-            ):
+            batch = batches.get(transaction, batch_id)
+            if batch.status != "cancelling" or not is_whole or batch.ledgers_differ:
+                return
+            if transaction.scalar("is_in_doubt", batch_id=batch_id):
                 return
             transaction.execute("cancel_payments", batch_id=batch_id)
             transaction.execute("retire_cancelled", batch_id=batch_id)

@@ -151,7 +151,7 @@ def _status_words(summary: Mapping[str, Any]) -> str:
     if summary["cancelled"]:
         words += f", at {_time(summary['cancelled']['at'])} by {plain(summary['cancelled']['by'])}"
     if status == "cancelling" and not summary["at_work"]:
-        return f"{words}; end it with: orders-pipeline cancel {batch_id}"
+        return f"{words}; end it, after `orders-pipeline reconcile` if paying is stopped: orders-pipeline cancel {batch_id}"
     if stands_still(summary):
         words += f"; nobody is at work on it: goes on while `up` runs, or with: orders-pipeline resume {batch_id}"
     return words

@@ -96,6 +96,7 @@ class Reconciled:
     healed: int
     closed: Sequence[str]  # batches that got a closing record
     resumed: bool  # paying was stopped, and goes on but for what findings hold up
+    stopped: bool  # paying is stopped: not all was compared, or some of it is too young to judge
     open: Mapping[str, int]  # open findings by code, but for those that somebody answers for
     accepted: int  # these
     findings: Sequence[Mapping[str, Any]]  # the oldest of them
@@ -112,6 +113,7 @@ class Reconciled:
             | {"new": self.new, "gone": self.gone, "healed": self.healed},
             "batches_closed": list(self.closed),
             "paying_resumed": self.resumed,
+            "paying_stopped": self.stopped,
             "open_findings": [dict(finding) for finding in self.findings],
         }
 
@@ -123,7 +125,7 @@ def reconcile(
 
     More is listed where it takes more to judge: from the plan of the payments on. What older findings that are open are
     about is looked up. Where paying is stopped because our ledger may not be whole, all is compared that it may lack, and
-    then paying goes on.
+    then paying resumes, unless a difference is too young to judge.
     """
     if not system.payments.capabilities.can_list:
         stopped = "; paying is stopped until `reconcile --by-hand`" if system.continuity.doubted() is not None else ""
@@ -155,13 +157,15 @@ def reconcile(
         new = session.scalar("write_findings", started_at=scope.started_at)
         gone = session.execute("close_gone_findings", **scope.parameters(), judged=judged)
         closed = closings.close_batches(session, scope.parameters())
-        if doubted is not None:  # from here on, findings hold up what they could repeat
+        young = session.rows("reconciliation_counts", **scope.parameters())[0].young
+        if doubted is not None and not young:  # from here on, findings hold up what they could repeat
             system.continuity.lift(scope.started_at)
+        is_stopped = system.continuity.doubted() is not None
         return _result(
             session,
             scope,
             {"foreign": foreign + unreadable, "unreadable": unreadable, "new": new, "gone": gone}
-            | {"healed": healed, "closed": closed, "resumed": doubted is not None},
+            | {"healed": healed, "closed": closed, "resumed": doubted is not None and not is_stopped, "stopped": is_stopped},
         )
 
 

@@ -68,12 +68,11 @@ def reconcile(
     with opened() as system:
         result = compare(system, batch_id, created_from, None if days is None else now).as_dict()
     answer(result, _show, as_json=as_json)
-    sys.exit(STOPPED if result["findings"]["open"] else 0)
+    sys.exit(STOPPED if result["findings"]["open"] or result["paying_stopped"] else 0)
 
 
 def _show(console: Console, result: Mapping[str, Any]) -> None:
     from orders_pipeline.console import counted
-    from orders_pipeline.reconciliation import FINDINGS
 
     payments, findings = result["payments"], result["findings"]
     console.print(
@@ -98,14 +97,30 @@ def _show(console: Console, result: Mapping[str, Any]) -> None:
         console.print("  resumed        paying was stopped and goes on, but for what open findings hold up")
     for finding in result["open_findings"]:
         _show_finding(console, finding)
+    _show_verdict(console, result)
+
+
+def _show_verdict(console: Console, result: Mapping[str, Any]) -> None:
+    from orders_pipeline.console import counted
+    from orders_pipeline.reconciliation import FINDINGS
+
+    findings = result["findings"]
     total = sum(findings["open"].values())
-    if not total:
-        accepted = f"; {counted(findings['accepted'], 'difference')} accepted" if findings["accepted"] else ""
-        console.print(f"the ledgers agree: nothing is open{accepted}")
-        return
     for code, count in findings["open"].items():
         console.print(f"  {count:>7,} x {code}: {FINDINGS[code]}")
-    console.print(f"[red]the ledgers do not agree[/red]: {total:,} {'finding is' if total == 1 else 'findings are'} open")
+    if total:
+        console.print(
+            f"[red]the ledgers do not agree[/red]: {total:,} {'finding is' if total == 1 else 'findings are'} open"
+        )
+    elif result["payments"]["too_young"] or result["paying_stopped"]:
+        console.print("nothing is open so far")
+    else:
+        accepted = f"; {counted(findings['accepted'], 'difference')} accepted" if findings["accepted"] else ""
+        console.print(f"the ledgers agree: nothing is open{accepted}")
+    if result["paying_stopped"]:
+        console.print(
+            "[red]paying is stopped[/red]: run `orders-pipeline reconcile` without a batch, in two minutes or later"
+        )
 
 
 def _show_finding(console: Console, finding: Mapping[str, Any]) -> None:

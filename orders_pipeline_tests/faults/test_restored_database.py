@@ -20,7 +20,7 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import make_url
 
-from orders_pipeline import batches, landing, notifications
+from orders_pipeline import batches, cancelling, landing, notifications
 from orders_pipeline.continuity import LedgersDiffer
 from orders_pipeline.database import libpq_url
 from orders_pipeline.payments import settle
@@ -231,6 +231,27 @@ def test_d14_a_batch_under_another_name_on_another_day_is_paid_once(works, back_
     assert compare(works).open == {}
     works.work_off(batch_id)
     assert (charges(works), state(works, batch_id)) == (paid, ("completed", None))
+
+
+def test_d14_a_batch_that_the_service_has_charged_is_not_cancelled_as_unpaid_after_a_restore(works, back_up):
+    drop(works)
+    (batch_id,) = see(works)
+    works.prepare(batch_id)
+    system = works.system
+    settle.plan_batch(system.database, system.cipher, batch_id, system.clients.profile(CLIENT))
+    backup = back_up()
+    works.work_off(batch_id)
+    backup.restore(with_storage=False)
+    with system.database.begin() as transaction:
+        cancelling.begin(transaction, batch_id, cancelled_by="ops", why="the wrong file")
+    cancelling.finish(system, batch_id)
+    assert state(works, batch_id)[0] == "cancelling"
+    assert works.house.summary(batch_id)["orders"]["cancelled"] == 0
+    assert compare(works).healed == ORDERS
+    cancelling.finish(system, batch_id)
+    summary = works.house.summary(batch_id)
+    assert (summary["status"], summary["orders"]["paid"], summary["orders"]["cancelled"]) == ("cancelled", ORDERS, 0)
+    assert charges(works) == ORDERS
 
 
 def test_d14_what_was_refunded_after_the_backup_is_not_refunded_again(works, back_up):
