@@ -13,7 +13,6 @@ import pytest
 from openpyxl import Workbook
 
 from orders_pipeline import intake, reports
-from orders_pipeline.rejections import FileRejected
 from orders_pipeline_tests.client_desk import NAME, STEPS, Client, Rows, order
 from orders_pipeline_tests.house import House
 
@@ -343,5 +342,3 @@ def test_a_file_of_another_clients_batch_is_refused(client: Client) -> None:
     (back,) = client.back(client.send(order("A-1", email="bad")))
     client.code += "-other"
     assert client.send(back)["status_code"] == "F_BATCH_COLUMN"
-    with pytest.raises(FileRejected):
-        client.receive(client.folder / f"orders-{client.files}.csv")
