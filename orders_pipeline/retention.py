@@ -44,23 +44,28 @@ class Retained:
 
 
 def retain(database: Database, storage: Storage) -> Retained:
-    """Move every block that is due, one place at a time, until none is."""
+    """Move every block that is due, one place at a time in each pass over them all, until none is."""
     done = Retained()
     with database.session() as session:
         session.execute("hold_audit_places")
         _clear(database, storage, done)
-        while _move_some(database, storage, done):
-            _clear(database, storage, done)
+        while _move_due(database, storage, done):
+            pass
         done.held = session.scalar("count_held_blocks")
     return done
 
 
-def _move_some(database: Database, storage: Storage, done: Retained) -> bool:
-    with database.begin() as transaction:
-        due = transaction.rows("blocks_due", limit=BLOCKS_AT_ONCE)
-    for place in due:
-        done.moved[place.next_place] += _move(database, storage, place)
-    return bool(due)
+def _move_due(database: Database, storage: Storage, done: Retained) -> bool:
+    after = 0
+    while True:
+        with database.begin() as transaction:  # those before stay where they are, and are not looked at again and again
+            due = transaction.rows("blocks_due", after=after, limit=BLOCKS_AT_ONCE)
+        if not due:
+            return after > 0
+        for place in due:
+            done.moved[place.next_place] += _move(database, storage, place)
+        after = due[-1].block_no
+        _clear(database, storage, done)
 
 
 def _move(database: Database, storage: Storage, place: Row[Any]) -> int:

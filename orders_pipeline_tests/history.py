@@ -31,8 +31,8 @@ INSERT INTO orders (batch_id, import_row_number, csv_source, bulk_import_group, 
                     customer_code, amount, payment_method, notify_channel, personal, status, created_at, status_changed_at)
 SELECT batch_id, r, csv_source, batch_id, client_code, 'R-' || right(batch_id, 6) || '-' || r,
        'C' || (r - 1) / {per_payment}, 1000, 'invoice', 'email', decode(repeat(md5(r::text), 8), 'hex'),
-       CASE (r - 1) / {per_payment} % 50 WHEN 7 THEN 'declined' WHEN 9 THEN 'refunded' ELSE 'paid' END,
-       received_at, received_at
+       CASE ((r - 1) / {per_payment} + hashtext(batch_id)) % 50 WHEN 7 THEN 'declined' WHEN 9 THEN 'refunded'
+            ELSE 'paid' END, received_at, received_at
 FROM sizes, batches, generate_series(1, orders) AS r;
 INSERT INTO rejections (batch_id, import_row_number, line, column_name, code, detail)
 SELECT batch_id, orders + r, orders + r, 'amount', 'R_AMOUNT_FORMAT', '{{}}'
@@ -69,6 +69,14 @@ SELECT id, 'paid', 'somebody', 'looked' FROM made WHERE n % 200 = 0;
 INSERT INTO reconciliation_findings (code, batch_id, payment_id, detail, compared_from, compared_to, first_seen_at,
                                      last_seen_at, closed_at, closed_how)
 SELECT 'C_STATE_DIFFERS', batch_id, id, '{{}}', at, at, at, at, at, 'gone' FROM made WHERE n % 10 = 0;
+INSERT INTO given_up_references (batch_id, client_code, import_row_number, reference)
+SELECT batch_id, client_code, import_row_number, 'old-' || order_id FROM orders WHERE import_row_number <= 3;
+INSERT INTO refusals (item_id, batch_id, service, kind, customer_code, code, is_settled)
+SELECT id, batch_id, 'payment', 'invoice', customer_code, 'bad-customer', true FROM made WHERE n % 5 = 0;
+INSERT INTO acceptances (kind, batch_id, accepted_at) SELECT 'invoice', batch_id, finished_at FROM batches;
+INSERT INTO batch_locks (batch_id, lock_no) SELECT batch_id, 1 FROM batches;
+INSERT INTO batch_summaries (batch_id, schema_rank, summary) SELECT batch_id, 0, '{{}}' FROM batches;
+INSERT INTO landing_left_alone (key) SELECT 'client1/notes-' || n FROM generate_series(1, 1000) AS n;
 INSERT INTO batch_closings (batch_id, orders_paid, orders_declined, amount_paid, amount_declined, amount_at_service,
                             differences, figures_sha256)
 SELECT batch_id, 1, 1, 1000, 1000, 1000, '{{}}', md5(batch_id) FROM batches, generate_series(1, 3);
@@ -78,6 +86,8 @@ INSERT INTO audit_seals (block_no, category, day, first_id, last_id, records, th
 SELECT n, (ARRAY['phi_access', 'phi_modification', 'administrative', 'security', 'authentication'])[n % 5 + 1],
        current_date - n / 300, n, n, 1, n, sha256(n::text::bytea), sha256(n::text::bytea)
 FROM generate_series(1, {blocks}) AS n;
+INSERT INTO audit_moves (block_no, place, key, batch_ids)
+SELECT block_no, 'warm', 'audit/' || block_no, '{{}}' FROM audit_seals WHERE block_no < {blocks} / 2;
 """
 
 

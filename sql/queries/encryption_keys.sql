@@ -6,7 +6,7 @@ FROM orders GROUP BY key_id ORDER BY key_id
 -- name: orders_to_reseal
 -- Orders in their order whose envelope does not begin as those of the current key do.
 SELECT order_id, batch_id, import_row_number, personal FROM orders
-WHERE order_id > :after AND substring(personal FROM 1 FOR length(:prefix)) <> :prefix
+WHERE order_id > :after AND substring(personal FROM 1 FOR length(CAST(:prefix AS bytea))) <> CAST(:prefix AS bytea)
 ORDER BY order_id LIMIT :limit
 
 -- name: reseal_orders

@@ -265,9 +265,9 @@ CROSS JOIN LATERAL (
     SELECT array_agg(client_order_ref ORDER BY import_row_number) AS refs
     FROM refund_orders AS given JOIN orders USING (order_id) WHERE given.refund_id = refunds.refund_id
 ) AS members
-WHERE refund_id = ANY(CAST(:refund_ids AS uuid[])) OR refund_id IN (
+WHERE refund_id = ANY(CAST(:refund_ids AS uuid[]) || ARRAY(
     SELECT given.refund_id FROM refund_orders AS given
-    WHERE given.order_id = ANY(CAST(:order_ids AS bigint[])) AND given.live)
+    WHERE given.order_id = ANY(CAST(:order_ids AS bigint[])) AND given.live))
 ORDER BY created_at, refund_id
 
 -- name: corrections_of_orders

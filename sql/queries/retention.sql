@@ -1,7 +1,7 @@
 -- name: blocks_due
--- Blocks of the audit that go on to the next place, oldest first.
+-- Blocks of the audit behind one that go on to the next place, oldest first.
 SELECT block_no, category, day, place, key, next_place, cold_from, kept_until FROM audit_places
-WHERE next_place IS NOT NULL ORDER BY block_no LIMIT :limit
+WHERE next_place IS NOT NULL AND block_no > :after ORDER BY block_no LIMIT :limit
 
 -- name: count_held_blocks
 -- Blocks that a legal hold keeps where they are.
@@ -58,7 +58,7 @@ RETURNING hold_id
 -- How many blocks a hold keeps where they are, with how many records, and how many that are not sealed yet it is about.
 SELECT count(*) AS blocks, coalesce(sum(seal.records), 0) AS records, (
     SELECT count(*) FROM audit_events, legal_holds AS hold
-    WHERE hold.hold_id = :hold_id AND event_id > (SELECT coalesce(max(through_id), 0) FROM audit_seals)
+    WHERE hold.hold_id = :hold_id AND event_id > coalesce((SELECT through_id FROM audit_seals ORDER BY block_no DESC LIMIT 1), 0)
       AND (at AT TIME ZONE 'UTC')::date BETWEEN hold.from_day AND hold.to_day
       AND coalesce(hold.category, audit_events.category) = audit_events.category
       AND (hold.batch_id IS NULL OR audit_events.batch_id = hold.batch_id)

@@ -35,7 +35,7 @@ UPDATE service_breakers SET failures = failures + :failures, reason = :reason,
        opened_at = CASE WHEN failures + :failures >= :threshold THEN coalesce(opened_at, clock_timestamp()) END,
        probe_at = CASE WHEN failures + :failures >= :threshold
                        THEN coalesce(probe_at, clock_timestamp() + make_interval(secs => :first_probe_s)) END,
-       retries_at = clock_timestamp(), retries_left = greatest(-:most, CAST(:change AS double precision)
+       retries_at = clock_timestamp(), retries_left = greatest(-CAST(:most AS double precision), :change
        + least(:most, retries_left + :refill_per_s * extract(epoch FROM clock_timestamp() - retries_at)))
 WHERE service = :service RETURNING opened_at IS NOT NULL
 

@@ -1,0 +1,143 @@
+"""Every statement that is planned, behind a long history: none reads a whole table that grows, once or in a loop."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import psycopg
+import pytest
+from dagster._core.storage.event_log.schema import SqlEventLogStorageMetadata
+from pydantic import SecretStr
+from sqlalchemy import TextClause, create_engine, make_url, text
+from sqlalchemy.dialects.postgresql import asyncpg
+
+from orders_pipeline.database import dagster_url, libpq_url, queries
+from orders_pipeline_tests import history
+from orders_pipeline_tests.database.conftest import run_on
+
+PLANNED = ("SELECT", "WITH", "INSERT", "UPDATE", "DELETE")
+# what grows with neither the orders nor the days
+SMALL = {
+    "audit_hash_key",
+    "dagster_retention",
+    "flyway_schema_history",
+    "installation",
+    "known_keys",
+    "known_profiles",
+    "landing_position",
+    "legal_holds",
+    "rate_tokens",
+    "retention_limits",
+    "service_breakers",
+    "service_shares",
+}
+# statements that read all there is of something, and why they may
+WHOLE = {
+    "batches_to_close": "the nightly reconciliation compares what a whole window of time has",
+    "compare_payments": "the nightly reconciliation",
+    "count_audit_records": "verifying the audit reads all of it",
+    "count_batches_of_client": "the demonstration, which has a few batches",
+    "count_held_blocks": "the nightly retention looks at each block once",
+    "left_alone_names": "counts what lies in the landing, all of which each look lists",
+    "match_listed_by_id": "the nightly reconciliation",
+    "orders_by_key": "how far a rotation of keys is",
+    "payments_to_adopt": "the nightly reconciliation",
+    "purge_dagster_events": "the nightly retention, over a table of Dagster's without an index by time",
+    "put_planned_in_doubt": "once, after a restored database",
+    "reconciliation_counts": "the nightly reconciliation",
+    "reconciliation_window": "the nightly reconciliation",
+    "reject_contested_orders": "joins a chunk of ten thousand rows; by index once there are many more orders than that",
+    "retention_places": "a report of the whole audit",
+    "take_installation": "once, where nothing was ever paid",
+}
+BY_INDEX = {
+    *("claim_payments", "claim_doubtful_payments", "claim_notifications", "claimed_notifications", "claim_refunds"),
+    *("record_payments", "record_notifications", "record_refunds", "lock_payments_of_refunds"),
+    *("seconds_to_next_payment", "seconds_to_next_look_up", "seconds_to_next_notification", "seconds_to_next_refund"),
+}
+LARGE = 200  # pages: of less, reading all may really be the cheapest
+STREAMED = ("LockRows", "Nested Loop", "Result", "Subquery Scan")
+COLUMNS = """batch_id, import_row_number, client_code, client_order_ref, customer_code, amount, order_date, item_code,
+quantity, unit_price, payment_method, notify_channel"""
+
+
+@pytest.fixture(scope="module")
+def plans_url(server_url: str, template: str) -> Iterator[SecretStr]:
+    """The URL of a database with a thousand batches behind it, and with Dagster's events."""
+    server, name = SecretStr(server_url), "plans"
+    run_on(server, f"CREATE DATABASE {name} TEMPLATE {template}")
+    url = SecretStr(make_url(server_url).set(database=name).render_as_string(hide_password=False))
+    run_on(url, "CREATE SCHEMA dagster")
+    engine = create_engine(dagster_url(url, "dagster").get_secret_value())
+    SqlEventLogStorageMetadata.create_all(engine)
+    engine.dispose()
+    history.fill(url, batches=400, orders=60)
+    yield url
+    run_on(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(scope="module")
+def connection(plans_url: SecretStr) -> Iterator[psycopg.Connection[Any]]:
+    """A connection of which each test's transaction is rolled back, with the temporary tables that statements use."""
+    with psycopg.connect(libpq_url(plans_url)) as connection:
+        for statement in queries().values():
+            if re.search(r"^CREATE TEMPORARY TABLE", statement.text, re.MULTILINE):
+                connection.execute(body(statement).replace("ON COMMIT DROP ", "").encode())
+        connection.commit()
+        yield connection
+
+
+def body(statement: TextClause) -> str:
+    """Return a statement as the server is given it, with numbers for its parameters."""
+    asked = text(statement.text.replace("{columns}", COLUMNS))
+    return str(asked.compile(dialect=asyncpg.dialect())).partition("\n")[2]
+
+
+def kind(statement: TextClause) -> str:
+    return re.sub("--.*", "", statement.text).split(maxsplit=1)[0]
+
+
+def scans(plan: Mapping[str, Any], *, some: bool = False) -> Iterator[str]:
+    """Yield each table, or index, that a plan reads from one end to the other; not where `some` first rows are wanted."""
+    node = plan["Node Type"]
+    if node == "Seq Scan":
+        yield plan["Relation Name"]
+    if node in ("Index Scan", "Index Only Scan") and "Index Cond" not in plan and not some:
+        yield plan["Index Name"]
+    for part in plan.get("Plans", ()):
+        first = node == "Limit" or (some and node in STREAMED and part["Parent Relationship"] == "Outer")
+        yield from scans(part, some=first)
+
+
+@pytest.mark.parametrize("name", [name for name, statement in queries().items() if kind(statement) in PLANNED])
+def test_a_statement_reads_no_whole_table_that_grows(connection, name):
+    explain = f"EXPLAIN (GENERIC_PLAN, FORMAT JSON) {body(queries()[name])}".encode()
+    chosen = planned(connection, explain, by_index=name in BY_INDEX)
+    possible = planned(connection, explain, by_index=True)
+    found = sorted(chosen & growing(connection, LARGE) | possible & growing(connection, 0))
+    assert name in WHOLE or not found
+
+
+def planned(connection: psycopg.Connection[Any], explain: bytes, *, by_index: bool) -> set[str]:
+    """Return what is read from one end to the other."""
+    with connection.transaction(force_rollback=True):
+        if by_index:
+            for way in ("seqscan", "hashjoin", "mergejoin"):
+                connection.execute(f"SET LOCAL enable_{way} = off".encode())
+        ((plan,),) = connection.execute(explain).fetchall()[0]
+    return set(scans(plan["Plan"]))
+
+
+def growing(connection: psycopg.Connection[Any], pages: int) -> set[str]:
+    """Return the tables that grow and have so many pages, and, of large ones, the indexes that have all of their rows."""
+    found = connection.execute(
+        b"SELECT t.relname FROM pg_class AS t WHERE t.relkind = 'r' AND t.relpages >= %(pages)s"
+        b" AND t.relnamespace::regnamespace::text IN ('public', 'dagster') AND t.relname <> ALL (%(small)s)"
+        b" UNION ALL SELECT i.relname FROM pg_index JOIN pg_class AS i ON i.oid = indexrelid"
+        b" JOIN pg_class AS t ON t.oid = indrelid WHERE indpred IS NULL AND t.relpages >= %(large)s"
+        b" AND t.relnamespace::regnamespace::text IN ('public', 'dagster')",
+        {"pages": pages, "small": sorted(SMALL), "large": LARGE},
+    )
+    return {name for (name,) in found}
