@@ -59,7 +59,13 @@ NO_NUMBERS = [
 ]
 
 DOTS = [
-    gives_back(70, f"amount {written}", {"amount": written}, "R_AMOUNT_FORMAT", detail={"hint": "dot_thousands"})
+    gives_back(
+        70,
+        f"amount {written.replace('.', ' dot ')}",
+        {"amount": written},
+        "R_AMOUNT_FORMAT",
+        detail={"hint": "dot_thousands"},
+    )
     for written in ("1.000", "25.000", "１．０００", "1.000.000", "1,000.000")
 ]
 

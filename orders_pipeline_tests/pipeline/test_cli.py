@@ -105,6 +105,7 @@ def test_import_answers_with_the_documented_object_and_status_and_the_report_agr
         "duplicate_of",
         "corrects",
         "corrections",
+        "next_try",
         "services_left_alone",
         "refused",
         "unknown_payments",
