@@ -66,6 +66,7 @@ def test_a_sample_file_comes_to_what_it_was_made_of_and_to_what_the_services_boo
         "declined": 0,
         "unknown": 0,
         "refunded": 0,
+        "cancelled": 0,
     }
     assert house.sandbox.ledger(summary["batch_id"])["payments"]["amount_jpy"] == made.amount
 

@@ -102,6 +102,7 @@ def test_a_payment_is_booked_and_shown_as_the_contract_says(sandbox):
         "reference": "ref-1",
         "idempotency_key": "k-1",
         "failure": None,
+        "refunded_amount": 0,
     }
     assert get(sandbox, response.headers["Location"]).json() == body | {"created_at": created_at}
 
