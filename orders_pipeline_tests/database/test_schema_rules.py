@@ -221,6 +221,82 @@ def test_a_worker_works_on_a_batch_that_exists_under_a_number_never_used_again(d
         )
 
 
+@breaks("service_shares_pkey", "service_shares_worker_id_fkey", "service_shares_held_positive")
+def test_a_worker_that_exists_has_one_share_of_the_calls(desk):
+    insert = "INSERT INTO service_shares (worker_id, service, wanted, held) VALUES (%s, 'payment', 1, %s)"
+    desk.batch("b")
+    worker_id = desk.value("INSERT INTO workers (batch_id, lease_until) VALUES ('b', now()) RETURNING worker_id")
+    with refused_by("service_shares_held_positive"):
+        desk.run(insert, worker_id, -1)
+    desk.run(insert, worker_id, 1)
+    with refused_by("service_shares_pkey"):
+        desk.run(insert, worker_id, 1)
+    with refused_by("service_shares_worker_id_fkey"):
+        desk.run(insert, worker_id + 1, 1)
+
+
+@breaks("batches_stopped_by_somebody", "batches_cancelled_by_somebody")
+def test_a_batch_is_stopped_and_cancelled_by_somebody_at_some_time(desk):
+    desk.batch("b")
+    for change, name in [
+        ("status = 'stopped'", "batches_stopped_by_somebody"),
+        ("stopped_at = now(), stopped_from = 'paying', stopped_by = ''", "batches_stopped_by_somebody"),
+        ("cancelled_at = now(), cancelled_by = 'operator', cancelled_why = ''", "batches_cancelled_by_somebody"),
+        ("cancelled_at = now(), cancelled_why = 'sent twice', cancelled_by = ''", "batches_cancelled_by_somebody"),
+    ]:
+        with refused_by(name):
+            desk.run(f"UPDATE batches SET {change}")
+    desk.run("UPDATE batches SET status = 'stopped', stopped_at = now(), stopped_from = 'paying', stopped_by = 'operator'")
+    desk.run("UPDATE batches SET cancelled_at = now(), cancelled_by = 'operator', cancelled_why = 'sent twice'")
+
+
+@breaks("batch_locks_pkey", "landing_left_alone_pkey")
+@pytest.mark.parametrize(
+    ("insert", "name"),
+    [
+        ("INSERT INTO batch_locks (batch_id, lock_no) VALUES ('b', 1)", "batch_locks_pkey"),
+        ("INSERT INTO landing_left_alone (key) VALUES ('acme/notes.txt')", "landing_left_alone_pkey"),
+    ],
+)
+def test_a_batch_has_one_lock_and_a_file_is_left_alone_once(desk, insert, name):
+    desk.run(insert)
+    with refused_by(name):
+        desk.run(insert)
+
+
+@breaks("batch_summaries_pkey", "batch_summaries_batch_id_fkey")
+def test_a_batch_that_exists_has_one_summary(desk):
+    insert = "INSERT INTO batch_summaries (batch_id, schema_rank, summary) VALUES (%s, 1, '{}')"
+    with refused_by("batch_summaries_batch_id_fkey"):
+        desk.run(insert, "nowhere")
+    desk.batch("b")
+    desk.run(insert, "b")
+    with refused_by("batch_summaries_pkey"):
+        desk.run(insert, "b")
+
+
+@breaks("forget_summaries_insert", "forget_summaries_update")
+def test_a_summary_is_forgotten_once_anything_of_its_batch_changes(desk):
+    desk.batch("b")
+    for change in ("INSERT INTO batch_stages VALUES ('b', 'pay', 1.0)", "UPDATE batch_stages SET seconds = 2.0"):
+        desk.run("INSERT INTO batch_summaries (batch_id, schema_rank, summary) VALUES ('b', 1, '{}')")
+        desk.run(change)
+        assert desk.value("SELECT count(*) FROM batch_summaries") == 0
+
+
+@breaks("given_up_references_pkey", "given_up_references_batch_id_fkey")
+def test_a_row_of_a_batch_that_exists_gives_up_a_reference_once(desk):
+    insert = (
+        "INSERT INTO given_up_references (batch_id, import_row_number, client_code, reference) VALUES (%s, 1, 'acme', 'r-1')"
+    )
+    with refused_by("given_up_references_batch_id_fkey"):
+        desk.run(insert, "nowhere")
+    desk.batch("b")
+    desk.run(insert, "b")
+    with refused_by("given_up_references_pkey"):
+        desk.run(insert, "b")
+
+
 ORDERS_THAT_BREAK_A_RULE = [
     ("orders_import_row_number_positive", {"import_row_number": 0}),
     ("orders_client_order_ref_format", {"client_order_ref": ""}),
@@ -851,4 +927,4 @@ def test_every_rule_of_the_schema_has_a_test_that_breaks_it(desk):
     triggers = desk.run("SELECT tgname AS name FROM pg_trigger WHERE NOT tgisinternal")
     names = {row["name"] for row in (*constraints, *indexes, *triggers)}
     elsewhere = ("audit_", "retention_", "legal_holds_", "dagster_retention_")  # test_audit.py and test_retention.py
-    assert {name for name in names if not name.startswith(elsewhere)} == RULES_WITH_A_TEST
+    assert sorted({name for name in names if not name.startswith(elsewhere)} ^ RULES_WITH_A_TEST) == []

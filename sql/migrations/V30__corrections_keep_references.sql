@@ -16,6 +16,7 @@ FROM (SELECT DISTINCT ON (batch_id, import_row_number) * FROM traced
       ORDER BY batch_id, import_row_number, depth DESC) AS first
 WHERE (corrections.batch_id, corrections.import_row_number) = (first.batch_id, first.import_row_number);
 CREATE INDEX corrections_first ON corrections (first_batch, first_row);
+SELECT audit_watch('corrections', 'phi_modification');
 
 -- References that rows had before they were corrected into orders with others: nobody else may come by them.
 CREATE TABLE given_up_references (
