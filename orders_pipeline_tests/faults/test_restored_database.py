@@ -37,6 +37,7 @@ from orders_pipeline_tests.order_file import OrderFile
 from orders_pipeline_tests.works import Works
 
 CLIENT = "acme"
+pytestmark = pytest.mark.usefixtures("hasty_landing")
 ORDERS = 5
 # what the service offers, and how the sandbox behaves then
 MODES: dict[str, tuple[str, dict[str, bool]]] = {
@@ -100,7 +101,7 @@ def back_up(house: House, tmp_path: Path) -> Iterator[Callable[[], Backup]]:
         run(house, f"DROP DATABASE {name}")
 
 
-@pytest.fixture(params=["keys", "look-up"])
+@pytest.fixture(params=["keys", pytest.param("look-up", marks=pytest.mark.soak)])
 def works(request: pytest.FixtureRequest, house: House, monkeypatch: pytest.MonkeyPatch) -> Iterator[Works]:
     """A client whose files are paid by a service that honours keys, or by one that can only be asked."""
     monkeypatch.setattr(settle, "LOOK_UP_WAIT_S", 0.5)
