@@ -5,7 +5,6 @@ from __future__ import annotations
 BATCHES = "batches/"
 ORIGINAL = "original"
 CONVERTED = "converted.csv"  # the text of an original that is none: a workbook
-WORKBOOK = ".xlsx"
 MANIFEST = "manifest.json"
 STAGED = "staged.parquet"
 ACCEPTED = "accepted.parquet"

@@ -18,10 +18,12 @@ from sqlalchemy import Row
 
 from orders_pipeline.database import ConstraintViolated, Transaction
 from orders_pipeline.errors import NotThere
+from orders_pipeline.file_names import encoding_shown
 from orders_pipeline.rejections import FileRejected
 
 JAPAN = ZoneInfo("Asia/Tokyo")
 FINISHED = frozenset({"completed", "completed_with_errors", "rejected", "cancelled"})
+UNDER_WAY = frozenset({"received", "staged", "validated", "loaded", "paying"})
 HALTED = frozenset({"stopped", "cancelling", "cancelled"})  # by a person: nothing is sent
 ORDER_STATES = ("pending", "paying", "paid", "declined", "unknown", "refunded", "cancelled")
 PAUSES: Mapping[str, str] = {
@@ -255,7 +257,7 @@ def summary(
         "bulk_import_group": row.bulk_import_group,
         "duplicate_of": row.duplicate_of,
         "corrects": row.corrects,
-        "encoding": row.encoding,
+        "encoding": encoding_shown(row.csv_source, row.encoding),
         "rows": {
             "total": row.rows_total,
             "accepted": row.rows_accepted,

@@ -17,7 +17,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from orders_pipeline.batches import PAUSES
+from orders_pipeline.batches import PAUSES, UNDER_WAY
 from orders_pipeline.rejections import message
 
 REFRESH_S = 0.25
@@ -37,7 +37,6 @@ STATUS_WORDS = {
     "rejected": "given back to the client",
     "cancelled": "cancelled",
 }
-UNDER_WAY = frozenset({"received", "staged", "validated", "loaded", "paying"})
 STAGE_WORDS = {
     "stage": "staged",
     "validate": "validated",
@@ -153,7 +152,8 @@ def _status_words(summary: Mapping[str, Any]) -> str:
     if status == "cancelling" and not summary["at_work"]:
         return f"{words}; end it, after `orders-pipeline reconcile` if paying is stopped: orders-pipeline cancel {batch_id}"
     if stands_still(summary):
-        words += f"; nobody is at work on it: goes on while `up` runs, or with: orders-pipeline resume {batch_id}"
+        why = "its run waits for its turn" if summary["queued"] else "nobody is at work on it"
+        words += f"; {why}: goes on while `up` runs, or with: orders-pipeline resume {batch_id}"
     return words
 
 
@@ -281,7 +281,9 @@ def show_batches(console: Console, summaries: Sequence[Mapping[str, Any]], *, tr
             each["batch_id"],
             each["client_code"],
             plain(each["csv_source"]),
-            f"{each['status']}, nobody at work" if stands_still(each) else each["status"],
+            f"{each['status']}, {'queued' if each['queued'] else 'nobody at work'}"
+            if stands_still(each)
+            else each["status"],
             _number(rows["total"]),
             _number(rows["rejected"]),
             _number(each["amount_jpy"]["paid"]),

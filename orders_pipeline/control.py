@@ -22,7 +22,7 @@ from orders_pipeline.manifest import MOST_BYTES, Manifest, manifest_names, read_
 from orders_pipeline.rejections import FileRejected, Rejection
 from orders_pipeline.sequences import Position
 from orders_pipeline.storage import KeyRefused, Storage, StoredObject
-from orders_pipeline.validation import Validated
+from orders_pipeline.validation import TOTAL_ROW, Validated
 
 Found = TypeVar("Found")
 
@@ -108,9 +108,15 @@ def sequence_gap(transaction: Transaction, client_code: str, position: Position 
 
 
 def check_validated(profile: Profile, manifest: Manifest | None, result: Validated) -> None:
-    """Refuse a file whose yen are not those of its manifest, or of which more rows are bad than the profile allows."""
+    """Refuse a file with other totals than its manifest's, or of which more rows are bad than the profile allows."""
+    rows, total_rows = result.rows_accepted + result.rows_rejected, result.rejections[TOTAL_ROW]
     if manifest is not None:
-        manifest.check_amount(result.amount_sent, result.amounts_unreadable)
-    limit = profile.most_bad_rows(result.rows_accepted + result.rows_rejected)
+        manifest.check_totals(
+            rows - total_rows,
+            result.amount_sent,
+            unreadable=result.amounts_unreadable,
+            has_total_row=total_rows > 0,
+        )
+    limit = profile.most_bad_rows(rows)
     if result.rows_rejected > limit:
         raise FileRejected("F_TOO_MANY_ERRORS", {"rejected": str(result.rows_rejected), "limit": str(limit)})

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import unicodedata
 
-ENDINGS = (".csv", ".tsv", ".txt", ".xlsx")
+WORKBOOK = ".xlsx"
+ENDINGS = (".csv", ".tsv", ".txt", WORKBOOK)
 NOT_A_DOCUMENT = (".", "~$")  # hidden, and what Excel puts beside a workbook that is open
 SHOWN_CHARS = 100
 
@@ -16,6 +17,16 @@ def is_order_name(key: str) -> bool:
     """Say whether a name (or the last part of a key) is that of an order file and not of an upload under way."""
     name = key.rpartition("/")[2]
     return name.lower().endswith(ENDINGS) and not name.startswith(NOT_A_DOCUMENT)
+
+
+def is_workbook(name: str) -> bool:
+    """Say whether a file of this name is read as a workbook."""
+    return name.lower().endswith(WORKBOOK)
+
+
+def encoding_shown(name: str, encoding: str | None) -> str | None:
+    """Return what is said of a file's encoding: a workbook has none, but the text that is made of it has."""
+    return "workbook" if encoding and is_workbook(name) else encoding
 
 
 def composed(name: str) -> str:

@@ -28,13 +28,12 @@ from orders_pipeline.artifacts import (
     ORIGINAL,
     REJECTIONS,
     STAGED,
-    WORKBOOK,
     artifact,
 )
 from orders_pipeline.clients import Profile
 from orders_pipeline.csv_file import Limits, StagedFile
 from orders_pipeline.database import DatabaseError, Transaction
-from orders_pipeline.file_names import composed
+from orders_pipeline.file_names import composed, is_workbook
 from orders_pipeline.landing import is_version, patiently
 from orders_pipeline.manifest import Manifest
 from orders_pipeline.records.orders import ORDERS
@@ -124,12 +123,10 @@ class Staging:
 def stage_checked(
     system: System, profile: Profile, arrived: ArrivedFile, manifest: Manifest | None, source: Path, folder: Scratch
 ) -> Staging:
-    """Stage a file that has arrived, held against its manifest and the batch that it names; raise FileRejected."""
+    """Stage a file that has arrived, held against its manifest's hash and the batch that it names; raise FileRejected."""
     if manifest is not None:
         manifest.check_bytes(arrived.source_sha256)
     staged = stage_file(system.limits, profile, source, arrived.csv_source, folder)
-    if manifest is not None:
-        manifest.check_rows(staged.rows_total - staged.rows_blank)
     corrects, group = _import_group(system, arrived.batch_id, arrived.client_code, staged)
     text = CONVERTED if is_workbook(arrived.csv_source) else ORIGINAL
     layout = {
@@ -147,11 +144,6 @@ def stage_checked(
 def limits_of(limits: Limits, profile: Profile) -> Limits:
     """Return how large a client's files may be."""
     return replace(limits, max_rows=profile.max_rows or limits.max_rows, max_bytes=profile.max_bytes or limits.max_bytes)
-
-
-def is_workbook(name: str) -> bool:
-    """Say whether a file of this name is read as a workbook."""
-    return name.lower().endswith(WORKBOOK)
 
 
 def stage_file(limits: Limits, profile: Profile, source: Path, name: str, folder: Path | Scratch) -> StagedFile:

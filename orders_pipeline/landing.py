@@ -17,14 +17,15 @@ from typing import Any, TypeVar
 from orders_pipeline import batches
 from orders_pipeline.clients import CLIENT_CODE, Clients, Profile
 from orders_pipeline.database import Database, Transaction
-from orders_pipeline.file_names import composed, is_order_name, shown
-from orders_pipeline.manifest import SUFFIX, manifest_names
+from orders_pipeline.file_names import composed, forms_of, is_order_name, is_workbook, shown
+from orders_pipeline.manifest import SUFFIX, manifest_names, order_names
 from orders_pipeline.rejections import FileRejected
 from orders_pipeline.scratch import scratch_files
 from orders_pipeline.storage import ObjectChanged, ObjectDenied, ObjectGone, Page, Storage, StoredObject
 from orders_pipeline.storage.port import METADATA, is_key
 
 Version = tuple[str, str]  # key, version
+Find = Callable[[str], StoredObject | None]
 MAX_NEW = 100  # batches registered in one look
 PAGES_AT_LEAST = 5  # a look at a landing of usual size sees all of it, however slow the store
 LOOK_S = 2.0  # beyond that, for so long: to begin costs as much as a folder has files, so that few looks shall make a round
@@ -123,14 +124,14 @@ def is_manifest(key: str) -> bool:
     return bool(CLIENT_CODE.fullmatch(client_code)) and "/" not in name and name.endswith(SUFFIX) and name != SUFFIX
 
 
-def with_manifests(page: Page, after: str, find: Callable[[str], StoredObject | None]) -> list[Landed]:
+def with_manifests(page: Page, after: str, find: Find) -> list[Landed]:
     """Return the order files of a page with the manifests beside them; `find` looks for those just outside of it."""
     manifests = {composed(stored.key): stored for stored in page.objects if is_manifest(stored.key)}
 
     def manifest_of(key: str) -> str:
         for name in manifest_names(key):
             found = manifests.get(composed(name))
-            if found is None and is_key(name) and not (after < name and (page.upto is None or name <= page.upto)):
+            if found is None and is_key(name) and not _is_within(name, page, after):
                 found = find(name)
             if found is not None:
                 return found.version
@@ -181,7 +182,7 @@ def new_files(
 
 def is_complete(name: str, size: int, first: bytes, last: bytes) -> bool:
     """Say whether a file ends as one does that was written to its end: with a line end, or as a zip file."""
-    if name.lower().endswith(".xlsx"):
+    if is_workbook(name):
         if len(last) < EDGE_BYTES or not last.startswith(_END_OF_ZIP):
             return False
         directory = int.from_bytes(last[12:16], "little") + int.from_bytes(last[16:20], "little")
@@ -243,6 +244,7 @@ def look(
 def _note(database: Database, landing: Storage, after: str, page: Page) -> Decision:
     """Bring the ledger up to date with a page of the listing, and decide which of its files are ready."""
     listing = with_manifests(page, after, landing.head)
+    not_orders = _not_orders(page, after, landing.head)
     with database.begin() as transaction:
         rows = transaction.rows(
             "known_landing_files", keys=[each.key for each in listing], contents=[each.content for each in listing]
@@ -264,15 +266,32 @@ def _note(database: Database, landing: Storage, after: str, page: Page) -> Decis
             transaction.execute(
                 "forget_landing_files", keys=[key for key, _ in decision.forget], versions=[v for _, v in decision.forget]
             )
-        names = [name[:MOST_OF_A_NAME] for name in (*_not_orders(page), *page.others)]
+        names = [name[:MOST_OF_A_NAME] for name in (*not_orders, *page.others)]
         transaction.execute("forget_left_alone", after_key=after, upto_key=page.upto, keys=names)
         if names:
             transaction.execute("see_left_alone", keys=names)
     return decision
 
 
-def _not_orders(page: Page) -> list[str]:
-    return [stored.key for stored in page.objects if not is_order_file(stored.key) and not is_manifest(stored.key)]
+def _not_orders(page: Page, after: str, find: Find) -> list[str]:
+    """Return what is no order file of a page and, as far as `find` finds, no manifest of one."""
+    listed = {name for stored in page.objects if is_order_file(stored.key) for name in manifest_names(composed(stored.key))}
+
+    def has_order_file(manifest: str) -> bool:
+        names = (form for name in order_names(manifest) for form in forms_of(name) if is_key(form))
+        return composed(manifest) in listed or any(
+            find(name) is not None for name in names if not _is_within(name, page, after)
+        )
+
+    return [
+        stored.key
+        for stored in page.objects
+        if not (has_order_file(stored.key) if is_manifest(stored.key) else is_order_file(stored.key))
+    ]
+
+
+def _is_within(key: str, page: Page, after: str) -> bool:
+    return after < key and (page.upto is None or key <= page.upto)
 
 
 def _with_other_bytes(database: Database, landing: Storage, compare: Sequence[tuple[Landed, Seen]]) -> list[Landed]:
@@ -331,7 +350,7 @@ def _note_batch(transaction: Transaction, landed: Landed, batch_id: str) -> None
 
 
 def left_alone(transaction: Transaction) -> dict[str, LeftAlone]:
-    """Return what the last two looks have left where it is: as no order file, or waiting to be whole."""
+    """Return what the last two looks have left where it is: no order file or a manifest without one, or not whole yet."""
     found = {
         "left_alone": transaction.rows("left_alone_names", limit=NAMES_SHOWN),
         "waiting": transaction.rows("waiting_names", limit=NAMES_SHOWN),
@@ -345,8 +364,10 @@ def left_in(landing: Storage, look_s: float = LEFT_S) -> dict[str, LeftAlone]:
     """Return what is no order file, as far as a listing from the start comes in that time."""
     names: list[str] = []
     deadline = time.monotonic() + look_s
+    after = ""
     for page in landing.pages():
-        names += (*_not_orders(page), *page.others)
+        names += (*_not_orders(page, after, landing.head), *page.others)
+        after = page.upto or ""
         if time.monotonic() >= deadline:
             break
     return {"left_alone": LeftAlone(len(names), tuple(map(shown, sorted(names)[:NAMES_SHOWN])))}

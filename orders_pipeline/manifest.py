@@ -1,18 +1,20 @@
 """Manifests: what a client says a file holds, in a JSON object beside it, binding when it is there.
 
 `orders.csv` has `orders.csv.manifest.json`, or `orders.manifest.json` where no other order file shares that, with any of
-`sha256` (hex, of the file's bytes), `row_count` (rows that are not blank) and `amount_total` (yen, of all rows). Where
-manifests are found and kept belongs in `intake.py`.
+`sha256` (hex, of the file's bytes), `row_count` (rows that are not blank) and `amount_total` (yen, of all rows). It counts
+orders: a total row at the file's end is none. Where manifests are found and kept belongs in `control.py`.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from orders_pipeline.file_names import ENDINGS, is_order_name
 from orders_pipeline.rejections import FileRejected
 
 SUFFIX = ".manifest.json"
@@ -39,20 +41,28 @@ class Manifest(BaseModel):
         if self.sha256 is not None and self.sha256.lower() != sha256:
             raise FileRejected("F_CONTROL_TOTAL", {"field": "sha256"})
 
-    def check_rows(self, rows: int) -> None:
-        """Refuse a file with more or fewer rows, blank ones not counted."""
-        if self.row_count is not None and self.row_count != rows:
-            raise _differs("row_count", self.row_count, rows)
+    def check_totals(self, rows: int, amount: int, *, unreadable: int, has_total_row: bool) -> None:
+        """Refuse a file with more or fewer rows, or with another sum in yen; blank rows and a total row are not counted.
 
-    def check_amount(self, amount: int, unreadable: int) -> None:
-        """Refuse a file with another sum in yen, or one that cannot be known because amounts are `unreadable`."""
+        The sum cannot be known where amounts are `unreadable`.
+        """
+        hint = {"hint": "total_row"} if has_total_row else {}
+        if self.row_count is not None and self.row_count != rows:
+            raise _differs("row_count", self.row_count, rows, hint)
         if self.amount_total is not None and (unreadable or self.amount_total != amount):
-            raise _differs("amount_total", self.amount_total, amount)
+            raise _differs("amount_total", self.amount_total, amount, hint)
 
 
 def manifest_names(name: str) -> tuple[str, str]:
     """Return the names (or keys) of the manifests of a file: its own one first, then one that others may share."""
     return name + SUFFIX, str(PurePosixPath(name).with_suffix(SUFFIX))
+
+
+def order_names(manifest: str) -> tuple[str, ...]:
+    """Return the names (or keys) that the order file of a manifest may have, as they are usually written."""
+    stem = manifest.removesuffix(SUFFIX)
+    own = (stem,) if is_order_name(stem) else ()
+    return (*own, *(stem + form for ending in ENDINGS for form in (ending, ending.upper())))
 
 
 def read_manifest(content: bytes) -> Manifest:
@@ -67,5 +77,5 @@ def read_manifest(content: bytes) -> Manifest:
         raise FileRejected("F_MANIFEST") from None
 
 
-def _differs(field: str, expected: int, found: int) -> FileRejected:
-    return FileRejected("F_CONTROL_TOTAL", {"field": field, "expected": str(expected), "found": str(found)})
+def _differs(field: str, expected: int, found: int, hint: Mapping[str, str]) -> FileRejected:
+    return FileRejected("F_CONTROL_TOTAL", {"field": field, "expected": str(expected), "found": str(found), **hint})

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from orders_pipeline import batches, control, intake, personal, reports
 from orders_pipeline.artifacts import ACCEPTED, ORIGINAL, REJECTIONS, STAGED
 from orders_pipeline.clients import Profile
-from orders_pipeline.file_names import composed
+from orders_pipeline.file_names import composed, encoding_shown
 from orders_pipeline.notifications import ADDRESS_COLUMN
 from orders_pipeline.payments.plan import PayableOrder, plan_payments
 from orders_pipeline.rejections import FileRejected, Rejection, message
@@ -120,7 +120,7 @@ def _answer(
         "status_code": None if refusal is None else refusal.code,
         "client_code": client_code,
         "csv_source": composed(name),
-        "encoding": None if staged is None else staged.encoding,
+        "encoding": None if staged is None else encoding_shown(name, staged.encoding),
         "rows": {
             "total": None if read is None or staged is None else staged.rows_total,
             "accepted": None if read is None else accepted,

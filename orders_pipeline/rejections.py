@@ -110,6 +110,7 @@ HINTS: Mapping[str, tuple[str, str]] = MappingProxyType(
             "it looks like a spreadsheet's serial number; format the cells as dates",
             "表計算ソフトのシリアル値のようです。セルの書式を日付にしてください",
         ),
+        "total_row": ("the total row at its end is not counted", "最終行の合計行は数えません"),
         "dot_thousands": (
             "a dot before three digits can be read in two ways",
             "3桁の数字の前の「.」は、小数点とも桁区切りとも読めます",
@@ -180,8 +181,9 @@ _FILE_CODES = (
     Code("F_DELIMITER", "The columns are not separated as expected[; {hint}].", "列の区切り文字が異なります[。{hint}]。"),
     Code(
         "F_CONTROL_TOTAL",
-        "The totals sent with the file do not agree with its rows[ ({field})][: expected {expected}][, found {found}].",
-        "ファイルに添えられた合計が内容と一致しません[({field})][: 指定 {expected}][、実際 {found}]。",
+        "The totals sent with the file do not agree with its rows[ ({field})][: expected {expected}][, found {found}]"
+        "[; {hint}].",
+        "ファイルに添えられた合計が内容と一致しません[({field})][: 指定 {expected}][、実際 {found}][({hint})]。",
     ),
     Code(
         "F_TOO_MANY_ERRORS",
@@ -241,6 +243,11 @@ _ROW_CODES = (
         "R_CELL_ERROR",
         "The cell holds an error of the spreadsheet, like #N/A, instead of a value[: {column}].",
         "表計算ソフトのエラー(#N/Aなど)が値の代わりに入っています[: {column}]。",
+    ),
+    Code(
+        "R_CELL_FORMULA",
+        "The cell holds a formula that was never computed[: {column}]; open and save the workbook in Excel, or send values.",
+        "計算されていない数式が入っています[: {column}]。Excelで開いて保存し直すか、数式を値にしてください。",
     ),
     Code(
         "R_CELL_FORMAT",
@@ -401,8 +408,8 @@ _ROW_CODES = (
 _WARNING_CODES = (
     Code(
         "W_UNKNOWN_COLUMN",
-        "Columns that are not known were ignored[ ({count})].",
-        "未知の列は無視しました[({count}列)]。",
+        "Columns that are not known were ignored[ ({count})][: {columns}].",
+        "未知の列は無視しました[({count}列)][: {columns}]。",
     ),
     Code(
         "W_HIDDEN_ROWS",

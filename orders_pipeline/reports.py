@@ -24,7 +24,7 @@ from sqlalchemy import Row
 
 from orders_pipeline import batches, sweep
 from orders_pipeline.artifacts import STAGED, artifact
-from orders_pipeline.database import Transaction
+from orders_pipeline.database import Database, Transaction
 from orders_pipeline.records.orders import ORDERS
 from orders_pipeline.rejections import message
 from orders_pipeline.scratch import Scratch, scratch_files
@@ -125,7 +125,8 @@ def summarise(system: System, batch_id: str) -> dict[str, Any]:
     """Return what `status --json` shows of a batch, and what is open in its import group; raise UnknownBatch."""
     artifacts = _artifacts(system, batch_id)
     with system.database.begin() as transaction:
-        return _whole_summary(transaction, batch_id, artifacts)
+        summary = _whole_summary(transaction, batch_id, artifacts)
+    return _with_turns(system, [summary])[0]
 
 
 def _whole_summary(transaction: Transaction, batch_id: str, artifacts: Mapping[str, str]) -> dict[str, Any]:
@@ -174,7 +175,23 @@ def recent(system: System, limit: int) -> list[dict[str, Any]]:
     """Return the summaries of the newest batches; those that are finished are counted once."""
     with system.database.begin() as transaction:
         newest = transaction.rows("recent_batches", limit=limit)
-    return [_counted(system, row.batch_id) if row.summary is None else _located(system, row.summary) for row in newest]
+    summaries = [_counted(system, row.batch_id) if row.summary is None else _located(system, row.summary) for row in newest]
+    return _with_turns(system, summaries)
+
+
+def _with_turns(system: System, summaries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return summaries that say of which batches a run waits for its turn."""
+    idle = [each["batch_id"] for each in summaries if each["status"] in batches.UNDER_WAY and not each["at_work"]]
+    if not idle:
+        return summaries
+    # as whoever logs in: Dagster's tables are none of the application's
+    with (
+        contextlib.closing(Database(system.endpoints.database_url, pool_size=1)) as login,
+        login.begin() as transaction,
+    ):
+        found = transaction.rows("queued_batches", batch_ids=idle) if transaction.scalar("dagster_runs_exist") else ()
+    queued = {row.batch_id for row in found}
+    return [each | {"queued": each["batch_id"] in queued} for each in summaries]
 
 
 def _counted(system: System, batch_id: str) -> dict[str, Any]:
@@ -244,7 +261,7 @@ def _summary(transaction: Transaction, row: Row[Any], artifacts: Mapping[str, st
     seconds = {each.stage: each.seconds for each in transaction.rows("stage_seconds", batch_id=row.batch_id)}
     codes = {each.code: each.rejected for each in transaction.rows("rejections_by_code", batch_id=row.batch_id)}
     is_in_hand = row.finished_at is None and bool(in_hand(transaction, [row.batch_id]))
-    return batches.summary(row, codes, seconds, artifacts) | {"at_work": is_in_hand}
+    return batches.summary(row, codes, seconds, artifacts) | {"at_work": is_in_hand, "queued": False}
 
 
 def _refunds(transaction: Transaction, batch_id: str) -> dict[str, Any]:

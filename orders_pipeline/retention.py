@@ -141,6 +141,12 @@ def purge_dagster_history(url: SecretStr) -> int:
                 return removed
 
 
+def purge_refusals(database: Database) -> int:
+    """Remove what services refused and took of batches that ended before Dagster's events begin; return how much."""
+    with database.begin() as transaction:
+        return transaction.execute("purge_refusals") + transaction.execute("purge_acceptances")
+
+
 def purge_error_details(database: Database, storage: Storage) -> int:
     """Remove what is kept of errors that are older than Dagster's events may be; return of how many."""
     with database.begin() as transaction:

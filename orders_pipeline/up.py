@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -42,6 +42,7 @@ class Places:
     """Where a person finds the parts of the running system."""
 
     browser: str
+    reports: str
     landing: str
     services: str
     log: str
@@ -49,7 +50,7 @@ class Places:
 
     def as_dict(self) -> dict[str, str]:
         """Return the places by name."""
-        return {"browser": self.browser, "landing": self.landing, "services": self.services, "log": self.log}
+        return {name: getattr(self, name) for name in ("browser", "reports", "landing", "services", "log")}
 
     def wait(self) -> None:
         """Return when the user stops the system; raise DagsterDidNotStart if Dagster ends by itself."""
@@ -59,13 +60,18 @@ class Places:
 
 
 @contextlib.contextmanager
-def running(settings: Settings, port: int) -> Iterator[Places]:
-    """Run everything, reports at the port after the UI's, and say where it is; all of it is stopped at the end."""
+def running(settings: Settings, port: int, say: Callable[[str], None] = lambda _: None) -> Iterator[Places]:
+    """Run everything, reports at the port after the UI's, and say where it is; all of it is stopped at the end.
+
+    `say` is told what is started.
+    """
     for each_port in (port, port + 1):
         _require_free(each_port)
     for each in (signal.SIGINT, signal.SIGTERM):  # also where a shell started us with SIGINT ignored
         signal.signal(each, signal.default_int_handler)
     with contextlib.ExitStack() as stack:
+        for line in _parts(settings):
+            say(line)
         endpoints = stack.enter_context(join_endpoints(settings))
         system = stack.enter_context(open_system(settings, endpoints, "orders-pipeline up"))
         sign_in(system.database, system.clients, system.cipher)
@@ -75,16 +81,28 @@ def running(settings: Settings, port: int) -> Iterator[Places]:
         if "://" not in settings.landing_location:
             Path(settings.landing_location).mkdir(parents=True, exist_ok=True)
         log = settings.dagster_home / "dagster.log"
+        say("starting Dagster's web server and daemon")
         process = stack.enter_context(_dagster(port, log))
         _wait_until_it_answers(process, port)
         yield Places(
             browser=f"http://{HOST}:{port}",
+            reports=settings.reports_url or reports_url,
             landing=f"{settings.landing_location}/<client>/<name>.csv",
             services=endpoints.payment_url,
             log=str(log),
             process=process,
         )
     embedded.wait_until_gone(settings.home)
+
+
+def _parts(settings: Settings) -> Iterator[str]:
+    """Yield a line about each part that is there before Dagster is."""
+    if settings.database_url is None:
+        yield "starting PostgreSQL in ORDERS_HOME and bringing its schema up to date"
+    else:
+        yield "opening the database that ORDERS_DATABASE_URL names"
+    if settings.payment_url is None or settings.notification_url is None:
+        yield "starting the sandbox's services"
 
 
 def _require_free(port: int) -> None:

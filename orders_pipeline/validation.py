@@ -34,6 +34,8 @@ Differing: TypeAlias = Callable[[Rows, Sequence[str]], Sequence[Sequence[str]]]
 
 CHUNK_ROWS = 15_000  # a few chunks are in memory at once; more rows gain nothing, fewer cost more than their memory
 
+TOTAL_ROW = "R_TOTAL_ROW"
+
 # hardly an accepted cell is the same twice, and sealed ones are random: to look for repetition only costs time
 _COMPACT: Mapping[str, Any] = {"compression": "none", "use_dictionary": False, "write_statistics": False}
 
@@ -42,8 +44,8 @@ _COMPACT: Mapping[str, Any] = {"compression": "none", "use_dictionary": False, "
 class Validated:
     """What a file came to: rows, yen of accepted rows, rows by code, cells changed by normalising by column.
 
-    `answers` is what rows of a correction answer; `amount_sent` are the yen of all rows whose amount can be read,
-    `amounts_unreadable` the number of the others.
+    `answers` is what rows of a correction answer; `amount_sent` are the yen of all rows whose amount can be read, but for a
+    total row, `amounts_unreadable` the number of the others.
     """
 
     rows_accepted: int = 0
@@ -101,7 +103,7 @@ def validate(
             misshapen = corrections.answered_by_misshapen(numbers, named)
         _add_given_up(rows, findings, given_up, [at for at, each in answers.items() if each.keeps_reference], record_type)
         for position in np.flatnonzero(rows.number.to_numpy() == total_row):
-            findings.add_instead("R_TOTAL_ROW", int(position))
+            findings.add_instead(TOTAL_ROW, int(position))
         good = rows.where(findings.clean)
         counted = _counted(chunk.num_rows, rows, good, findings, changed, record_type.amount)
         counted.answers.extend([*answers.values(), *misshapen])
@@ -225,11 +227,14 @@ def _counted(
     for code in {one.code for one in findings.found}:
         codes[code] = len(np.unique(np.concatenate([one.positions for one in findings.found if one.code == code])))
     sent = rows.values[amount]
+    is_total = np.zeros(findings.size, np.bool_)
+    for one in findings.found:
+        is_total[one.positions] |= one.code == TOTAL_ROW
     return Validated(
         rows_accepted=len(good.number),
         rows_rejected=rows_read - len(good.number),
         amount_accepted=pc.sum(good.values[amount]).as_py() or 0,
-        amount_sent=pc.sum(sent).as_py() or 0,
+        amount_sent=pc.sum(sent.filter(pa.array(~is_total))).as_py() or 0,
         amounts_unreadable=rows_read - len(sent) + sent.null_count,
         rejections=codes,
         normalised=Counter(changed),

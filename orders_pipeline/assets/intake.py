@@ -4,6 +4,7 @@ import dagster as dg
 
 from orders_pipeline import checks, intake
 from orders_pipeline.assets.boundary import GROUP, read_batch, seconds_of, working_on
+from orders_pipeline.file_names import encoding_shown
 from orders_pipeline.partitions import batch_partitions
 from orders_pipeline.system import System
 
@@ -37,7 +38,7 @@ def staged_orders(context: dg.AssetExecutionContext, system: dg.ResourceParam[Sy
             metadata={
                 "client": batch.client_code,
                 "batch status": batch.status,
-                "encoding": batch.encoding or "",
+                "encoding": encoding_shown(batch.csv_source, batch.encoding) or "",
                 "sha256": batch.source_sha256 or "",
                 "bytes": batch.source_bytes or 0,
                 "dagster/row_count": batch.rows_total or 0,

@@ -6,7 +6,7 @@ from orders_pipeline.assets.boundary import GROUP, safe_errors
 from orders_pipeline.audit import recording, sealing
 from orders_pipeline.audit.verifying import AuditBroken, verify
 from orders_pipeline.partitions import retire
-from orders_pipeline.retention import Retained, purge_dagster_history, purge_error_details, retain
+from orders_pipeline.retention import Retained, purge_dagster_history, purge_error_details, purge_refusals, retain
 from orders_pipeline.system import System
 
 AUDIT_INTACT = dg.AssetCheckSpec(
@@ -37,6 +37,7 @@ def retention(context: dg.AssetExecutionContext, system: dg.ResourceParam[System
                 "blocks held": done.held,
                 "objects still locked": done.locked,
                 "error details removed": purge_error_details(system.database, system.storage),
+                "refusals of old batches removed": purge_refusals(system.database),
                 "Dagster events removed": purge_dagster_history(system.endpoints.database_url),
                 "partitions of old batches removed": retire(system, context.instance),
                 "records in the database verified": found.hot,

@@ -106,13 +106,14 @@ def _run(system: System, batch_id: str, heard: Interrupts, *, as_json: bool) -> 
             return runs.run_batch(system, instance, batch_id)
 
 
-def finish(summary: dict[str, Any], *, as_json: bool) -> None:
-    """Show what a batch came to, and exit as it went."""
+def finish(summary: dict[str, Any], *, as_json: bool, was_cancelled: bool = False) -> None:
+    """Show what a batch came to, and exit as it went; of one that was cancelled before, only refunds could be open."""
     from orders_pipeline import console, reports
     from orders_pipeline.batches import HALTED
 
     answer(summary, console.show_summary, as_json=as_json)
-    status = STOPPED if reports.is_giving_back(summary) else EXIT_STATUS.get(summary["status"], STOPPED)
+    status = EXIT_STATUS["completed"] if was_cancelled else EXIT_STATUS.get(summary["status"], STOPPED)
+    status = STOPPED if reports.is_giving_back(summary) else status
     if status == STOPPED and summary["status"] not in HALTED and not as_json:
         words.print(f"go on with: orders-pipeline resume {summary['batch_id']}")
     sys.exit(status)
@@ -173,22 +174,24 @@ def _dry_run(file: Path, client_code: str, output: Path | None, *, again: bool, 
 @answers
 @stoppable
 def resume(batch_id: str, *, as_json: bool, heard: Interrupts) -> None:
-    """Go on with a batch where it stopped; nothing is sent twice. Not with one that was cancelled."""
+    """Go on with a batch where it stopped; nothing is sent twice. Of one that was cancelled only refunds go on."""
     from orders_pipeline import batches, reports, settlement
 
     with opened() as system:
-        with system.database.begin() as transaction:
-            batches.require_not_cancelled(batches.get(transaction, batch_id))
         summary = reports.summarise(system, batch_id)
+        refunds_only = summary["status"] == "cancelled" and reports.is_giving_back(summary)
+        if not refunds_only:
+            with system.database.begin() as transaction:
+                batches.require_not_cancelled(batches.get(transaction, batch_id))
         if summary["status"] not in EXIT_STATUS or reports.is_giving_back(summary):
             settlement.hurry(system)
             summary = run(system, batch_id, heard, as_json=as_json, restart=True)
-    finish(summary, as_json=as_json)
+    finish(summary, as_json=as_json, was_cancelled=refunds_only)
 
 
 @main.command()
 @click.argument("batch_id", metavar="BATCH")
-@click.option("--why", required=True, help="The reason: kept with the batch.")
+@click.option("--why", default="", help="The reason: kept with the batch. Needed unless it is being cancelled already.")
 @click.option("--who", default=getpass.getuser, show_default="you", help="Who cancels it.")
 @click.option("--yes", is_flag=True, help="Do not ask; needed without a terminal.")
 @answers
@@ -204,15 +207,11 @@ def cancel(batch_id: str, why: str, who: str, *, yes: bool, as_json: bool, heard
     from orders_pipeline import batches, cancelling, console, reports, settlement
 
     why, who = why.strip(), who.strip()
-    if not (why and who) or len(why) > MAX_REASON_CHARS:
-        raise click.UsageError(f"say --why in 1 to {MAX_REASON_CHARS} characters")
-    if not (yes or sys.stdin.isatty()):
-        raise click.UsageError("there is no terminal to ask at: say --yes")
     with opened() as system:
         with system.database.begin() as transaction:
             batch = batches.get(transaction, batch_id)
             cancelling.require_unfinished(batch)
-        if not (yes or batch.cancelled_at or _agreed(batch)):
+        if batch.cancelled_at is None and not _agreed(batch, why, who, yes=yes):
             complaints.print("nothing was changed")
             sys.exit(STOPPED)
         settlement.hurry(system)  # a service that is left alone is asked at once
@@ -225,7 +224,14 @@ def cancel(batch_id: str, why: str, who: str, *, yes: bool, as_json: bool, heard
     sys.exit(0 if summary["status"] == "cancelled" else STOPPED)
 
 
-def _agreed(batch: Row[Any]) -> bool:
+def _agreed(batch: Row[Any], why: str, who: str, *, yes: bool) -> bool:
+    """Ask whether a batch is to be cancelled, unless that was said; raise UsageError without a reason or a terminal."""
+    if not (why and who) or len(why) > MAX_REASON_CHARS:
+        raise click.UsageError(f"say --why in 1 to {MAX_REASON_CHARS} characters")
+    if yes:
+        return True
+    if not sys.stdin.isatty():
+        raise click.UsageError("there is no terminal to ask at: say --yes")
     words.print(f"{batch.batch_id}: {batch.orders_paid:,} orders are paid and stay paid; the others are never sent")
     try:
         return click.confirm("cancel it?", err=True)

@@ -45,8 +45,6 @@ def refund(
     declined or a customer could not be told.
     """
     why, who = why.strip(), who.strip()
-    if not plan_only:
-        _check(why, who, asks=not yes)
     from orders_pipeline.refunds.giving_back import carry_out
     from orders_pipeline.refunds.plan import read_plan
 
@@ -56,6 +54,7 @@ def refund(
         if plan_only:
             answer(shown, _show_plan, as_json=as_json)
             return
+        _check(why, who, asks=not yes)
         _show_plan(complaints if as_json else words, shown)
         if not (yes or plan.is_empty or _agreed()):
             complaints.print("nothing was changed")

@@ -30,6 +30,7 @@ def resolve(
     as_json: bool,
 ) -> None:
     """Decide about a payment or refund whose result nobody else can find out; `status` of its batch lists those."""
+    from orders_pipeline import batches
     from orders_pipeline.resolve import Decision, resolve_payment, resolve_refund
 
     said = {"paid": paid is not None, "not_paid": not_paid, "refunded": refunded is not None, "not_refunded": not_refunded}
@@ -42,8 +43,12 @@ def resolve(
             kind, batch_id = "payment_id", resolve_payment(system.database, resolved_id, decision)
         else:
             kind, batch_id = "refund_id", resolve_refund(system.database, resolved_id, decision)
+        with system.database.begin() as transaction:
+            status = batches.get(transaction, batch_id).status
+    # a batch that is being cancelled is never resumed; refunds are resumed of a cancelled one as well
+    command = "cancel" if status == "cancelling" else "resume"
     answer(
         {kind: resolved_id, "batch_id": batch_id, "decision": words[0]},
-        lambda console, _: console.print(f"written down; go on with: orders-pipeline resume {batch_id}", soft_wrap=True),
+        lambda console, _: console.print(f"written down; go on with: orders-pipeline {command} {batch_id}", soft_wrap=True),
         as_json=as_json,
     )

@@ -250,7 +250,11 @@ def up(port: int, *, as_json: bool) -> None:
     """Run the whole system for the browser; Ctrl-C stops all of it."""
     from orders_pipeline.up import running
 
-    with running(load_settings(), port) as places:
+    def say(line: str) -> None:
+        if not as_json:
+            words.print(line)
+
+    with running(load_settings(), port, say) as places:
         answer(
             places.as_dict(),
             lambda console, each: console.print(
@@ -259,6 +263,8 @@ def up(port: int, *, as_json: bool) -> None:
             as_json=as_json,
         )
         places.wait()
+        say("\nstopping everything, which takes some seconds")
+    say("stopped; batches that are under way go on at the next start")
 
 
 def _wait_for_the_end() -> None:

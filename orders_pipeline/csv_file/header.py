@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import difflib
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,8 @@ _INVISIBLE = "\u200b\u200c\u200d\u2060" + _BYTE_ORDER_MARK
 _DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "，": "full_width_comma"}
 _NEAREST_CUTOFF = 0.7
 _LONGEST_SHOWN = 64
+_NAMES_SHOWN = 10
+_LIKE_A_VALUE = re.compile(r"@|[0-9](?:[^0-9]{0,3}[0-9]){6}")  # of a line that is no header, though it has the names of one
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class Header:
     """A usable header: its cells as sent and the places of each known column, several where they are to be joined.
 
     `width` counts the cells up to the last one with a name; `batch` and `row` are the places of our own columns `_batch`
-    and `_row`.
+    and `_row`; `unknown` are the cells that name no column.
     """
 
     cells: tuple[str, ...]
@@ -57,7 +60,14 @@ class Header:
     width: int
     batch: int | None
     row: int | None
-    unknown: int
+    unknown: tuple[str, ...]
+
+    @property
+    def unknown_shown(self) -> str:
+        """Return the first names that are not known, but for those that may be a value."""
+        names = dict.fromkeys(cell.strip() for cell in self.unknown)
+        shown = [name for name in names if _is_showable(name) and not _LIKE_A_VALUE.search(name)]
+        return ", ".join(shown[:_NAMES_SHOWN])
 
 
 def normalise_header(cell: str) -> str:
@@ -84,8 +94,12 @@ def read_header(cells: Sequence[str], names: Names, following: Iterable[Sequence
     width = max(place for place, name in enumerate(normalised) if name) + 1
     # a file given back twice has our columns twice; the later ones are of the later batch
     ours = {name: place for place, name in enumerate(normalised) if name in (BATCH_COLUMN, ROW_COLUMN)}
-    unknown = sum(bool(name) and name not in names.known and not name.startswith("_") for name in normalised)
-    return Header(tuple(cells), columns, width, ours.get(BATCH_COLUMN), ours.get(ROW_COLUMN), unknown)
+    unknown = (
+        cell
+        for cell, name in zip(cells, normalised, strict=True)
+        if name and name not in names.known and not name.startswith("_")
+    )
+    return Header(tuple(cells), columns, width, ours.get(BATCH_COLUMN), ours.get(ROW_COLUMN), tuple(unknown))
 
 
 def _places(normalised: Sequence[str], names: Names) -> tuple[dict[str, tuple[int, ...]], list[str]]:
@@ -150,9 +164,7 @@ def _missing_detail(
 def _nearest(missing: Sequence[str], cells: Sequence[str], names: Names) -> list[str]:
     """Return the unknown header cells which are most like a missing column's name or alias."""
     unknown = {
-        name: cell.strip()
-        for cell in cells
-        if (name := normalise_header(cell)) not in names.known and cell.isprintable() and len(cell) <= _LONGEST_SHOWN
+        name: cell.strip() for cell in cells if (name := normalise_header(cell)) not in names.known and _is_showable(cell)
     }
     found: dict[str, None] = {}
     for column in missing:
@@ -162,6 +174,10 @@ def _nearest(missing: Sequence[str], cells: Sequence[str], names: Names) -> list
         if best >= _NEAREST_CUTOFF:
             found[unknown[name]] = None
     return list(found)
+
+
+def _is_showable(cell: str) -> bool:
+    return cell.isprintable() and len(cell) <= _LONGEST_SHOWN
 
 
 def _likeness(one: str, other: str) -> float:

@@ -159,7 +159,8 @@ def _write(source: Path, target: Path, span: TextSpan, reading: _Reading, *, all
         if not staging.rows_filled:
             raise FileRejected("F_NO_ROWS")
         shape.check_all()
-    unknown = Rejection(None, int(first.places.lines[place]), None, "W_UNKNOWN_COLUMN", {"count": str(header.unknown)})
+    detail = {"count": str(len(header.unknown)), "columns": header.unknown_shown}
+    unknown = Rejection(None, int(first.places.lines[place]), None, "W_UNKNOWN_COLUMN", detail)
     offset, length = int(first.places.offsets[place]), int(first.places.lengths[place])
     return StagedFile(
         encoding=span.encoding,
@@ -169,7 +170,7 @@ def _write(source: Path, target: Path, span: TextSpan, reading: _Reading, *, all
         header_span=(offset, length),
         row_width=shape.width,
         columns=header.columns,
-        unknown_columns=header.unknown,
+        unknown_columns=len(header.unknown),
         rows_total=staging.rows_total,
         rows_blank=staging.rows_total - staging.rows_filled,
         corrected_batches=tuple(staging.batches),

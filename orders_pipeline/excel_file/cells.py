@@ -13,19 +13,23 @@ from typing import IO, NamedTuple
 from xml.parsers import expat
 
 from orders_pipeline.excel_file.formats import Value
+from orders_pipeline.records.rules import UNCOMPUTED
 
 MAIN_NAMESPACE = "http://schemas.openxmlformats.org/spreadsheetml/2006/main "
 
 _BLOCK = 64 << 10
-_ROW, _CELL, _VALUE, _STRING, _INLINE, _RUN_TEXT, _PHONETIC = (
-    MAIN_NAMESPACE + name for name in ("row", "c", "v", "si", "is", "t", "rPh")
+_ROW, _CELL, _VALUE, _FORMULA, _STRING, _INLINE, _RUN_TEXT, _PHONETIC = (
+    MAIN_NAMESPACE + name for name in ("row", "c", "v", "f", "si", "is", "t", "rPh")
 )
 _WHOLE_NUMBER = re.compile("-?[0-9]+")
 _ESCAPED = re.compile("_x([0-9A-Fa-f]{4})_")
 
 
 class Cell(NamedTuple):
-    """A cell with a value: its column from 1, the number of its style, and whether the value is an error like #REF!."""
+    """A cell with a value: its column from 1, the number of its style, and whether the value is an error like #REF!.
+
+    The value is `UNCOMPUTED`, and an error, where there is a formula that no program has computed.
+    """
 
     column: int
     style: int
@@ -123,7 +127,7 @@ class _RowReader(_TextReader):
         self.rows: list[SheetRow] = []
         self._row = self._column = 0
         self._is_hidden = False
-        self._kind, self._style = "n", 0
+        self._kind, self._style, self._has_formula = "n", 0, False
         self._cells: list[Cell] = []
         self._columns: dict[str, int] = {}
 
@@ -137,6 +141,9 @@ class _RowReader(_TextReader):
                 self._columns[letters] = column_number(letters)
             self._column = self._columns[letters] if letters else self._column + 1
             self._kind, self._style = attributes.get("t", "n"), int(attributes.get("s", 0))
+            self._has_formula = False
+        elif name == _FORMULA:
+            self._has_formula = True
         elif name == _ROW:
             self._row = int(attributes.get("r", self._row + 1))
             self._column, self._cells = 0, []
@@ -151,6 +158,8 @@ class _RowReader(_TextReader):
         elif name == _CELL:
             if stored := self._taken():
                 self._cells.append(Cell(self._column, self._style, self._value(stored), self._kind == "e"))
+            elif self._has_formula and self._kind != "str":  # else its result is an empty text
+                self._cells.append(Cell(self._column, self._style, UNCOMPUTED, is_error=True))
         elif name == _ROW:
             self.rows.append(SheetRow(self._row, self._cells, self._is_hidden))
         else:

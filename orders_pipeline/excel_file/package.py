@@ -13,6 +13,7 @@ from typing import IO, BinaryIO
 from xml.parsers import expat
 
 from orders_pipeline.excel_file.cells import MAIN_NAMESPACE, column_number
+from orders_pipeline.excel_file.conditions import Condition
 from orders_pipeline.rejections import FileRejected
 
 _MAX_ENTRIES = 1000
@@ -40,16 +41,23 @@ _MAX_ROW = 1_048_576
 _STRICT = "http://purl.oclc.org/ooxml/"
 _WORKSHEET, _STRINGS = MAIN_NAMESPACE + "worksheet", MAIN_NAMESPACE + "sst"
 _SHEET_DATA, _ROW, _CELL = MAIN_NAMESPACE + "sheetData", MAIN_NAMESPACE + "row", MAIN_NAMESPACE + "c"
-_VALUES = frozenset({MAIN_NAMESPACE + "v", MAIN_NAMESPACE + "is"})
+_VALUES = frozenset(MAIN_NAMESPACE + name for name in ("v", "is", "f"))
 _STYLES = "xl/styles.xml"
+# of a sheet itself, and in the extension that newer programs write beside it
+_CONDITION, _CONDITIONAL = MAIN_NAMESPACE + "cfRule", MAIN_NAMESPACE + "conditionalFormatting"
+_EXTENSION = "http://schemas.microsoft.com/office/spreadsheetml/2009/9/main "
+_EXTENDED, _EXTENDED_FORMAT = _EXTENSION + "conditionalFormatting", _EXTENSION + "numFmt"
+_EXTENDED_CELLS = "http://schemas.microsoft.com/office/excel/2006/main sqref"
+_MAX_CONDITION_CHARS = 1 << 20  # of all ranges of a sheet's conditional formats
 
 
 @dataclass(frozen=True)
 class Extent:
-    """The last row and the last column of a sheet, from 1, that hold a value; 0 without any."""
+    """The last row and the last column of a sheet, from 1, that hold a value; 0 without any. And its conditional formats."""
 
     rows: int
     columns: int
+    conditions: tuple[Condition, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -181,7 +189,7 @@ class _Scan:
         self._elsewhere += reader.elsewhere
         self.declares_workbook |= reader.declares_workbook
         if reader.root == _WORKSHEET:
-            self.sheets[entry.filename] = Extent(reader.last_row, reader.last_column)
+            self.sheets[entry.filename] = Extent(reader.last_row, reader.last_column, tuple(reader.conditions))
         elif reader.root == _STRINGS:
             self.texts = entry.filename
 
@@ -207,6 +215,10 @@ class _PartReader:
         self.depth = self.in_groups = self.in_group = self.elsewhere = 0
         self.last_row = self.last_column = 0
         self.declares_workbook = False
+        self.conditions: list[Condition] = []
+        self._condition_cells = ""
+        self._condition_chars = 0
+        self._extended: list[str] = []  # number formats of one extended conditional format
         self._group_depth = 0  # at which groups begin, 0 outside of them
         self._row = self._column = 0
         self._columns: dict[str, int] = {}
@@ -255,10 +267,35 @@ class _PartReader:
             self._group_depth = 2 if name == _STRINGS else 0
         elif self.depth == 2 and name == _SHEET_DATA and self.root == _WORKSHEET:
             self._group_depth = 3
+        self._start_condition(name, attributes)
         content_type = attributes.get("ContentType", "")
         if "macroEnabled" in content_type:
             raise refused("Excel with macros", "excel_macros")
         self.declares_workbook |= "spreadsheetml" in content_type
+
+    def _start_condition(self, name: str, attributes: dict[str, str]) -> None:
+        """Note the rules of conditional formats."""
+        if name == _CONDITIONAL:
+            self._condition_cells = attributes.get("sqref", "")
+        elif name == _CONDITION and "dxfId" in attributes:
+            self._add_condition(Condition(self._condition_cells, int(attributes["dxfId"]), None))
+        elif name == _EXTENDED:
+            self._extended = []
+        elif name in (_EXTENDED_FORMAT, MAIN_NAMESPACE + "numFmt") and self.root == _WORKSHEET:
+            self._extended.append(attributes.get("formatCode", ""))
+        elif name == _EXTENDED_CELLS:
+            self._condition_cells = ""
+            self._parser.CharacterDataHandler = self._more_cells
+
+    def _more_cells(self, text: str) -> None:
+        self._condition_cells += text
+        self._condition_chars += len(text)
+
+    def _add_condition(self, condition: Condition) -> None:
+        self._condition_chars += len(condition.cells)
+        if self._condition_chars > _MAX_CONDITION_CHARS:
+            raise FileRejected("F_TOO_LARGE")
+        self.conditions.append(condition)
 
     def _start_row(self, attributes: dict[str, str]) -> None:
         """Note a row's number; a library leaves out rows that are not in order, and would fill gaps without end."""
@@ -275,6 +312,10 @@ class _PartReader:
 
     def _end(self, name: str) -> None:
         self.depth -= 1
+        if name == _EXTENDED_CELLS:
+            self._parser.CharacterDataHandler = None
+            for number_format in self._extended:
+                self._add_condition(Condition(self._condition_cells, None, number_format))
         if self.depth == 1 and name == _SHEET_DATA:
             self._group_depth = 0
 

@@ -13,7 +13,7 @@ import os
 import re
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -22,15 +22,15 @@ from typing import IO, Any, BinaryIO
 
 from openpyxl.cell.read_only import ReadOnlyCell
 from openpyxl.reader.excel import ExcelReader
-from openpyxl.reader.workbook import WorkbookParser
 from openpyxl.workbook import Workbook
 
 from orders_pipeline.csv_file import Names, normalise_header
 from orders_pipeline.excel_file.cells import Cell, SheetRow, read_rows, read_texts
+from orders_pipeline.excel_file.conditions import ConditionalFormats
 from orders_pipeline.excel_file.formats import JAPANESE_FORMATS, show, shows_what_is_stored
 from orders_pipeline.excel_file.package import Extent, Parts, check_package, damaged
 from orders_pipeline.records.record_type import Kind
-from orders_pipeline.records.rules import CELL_ERROR, OTHER_NUMBER
+from orders_pipeline.records.rules import CELL_ERROR, OTHER_NUMBER, UNCOMPUTED
 from orders_pipeline.rejections import FileRejected
 from orders_pipeline.scratch import scratch_files
 
@@ -150,6 +150,7 @@ class _Sheet:
     path: str
     extent: Extent
     is_visible: bool
+    conditional: ConditionalFormats
 
 
 class _Sheets:
@@ -162,7 +163,7 @@ class _Sheets:
         if parts.texts is not None:
             with package.open(parts.texts) as stream:
                 self._texts = read_texts(stream)
-        self._all = list(_with_values(structure.parser, parts.sheets))
+        self._all = list(_with_values(structure, parts.sheets))
 
     def choose(self, wanted: OrderSheet) -> _Sheet:
         """Return the sheet that was agreed on, or the visible one that holds the header, or else the first visible one."""
@@ -203,14 +204,21 @@ class _Sheets:
         """Return what a row's cells show; `kinds` are those of columns that hold something of an order."""
         shown = [""] * sheet.extent.columns
         for cell in row.cells:
-            shown[cell.column - 1] = text = self._formats.show(cell, kinds.get(cell.column))
+            others = sheet.conditional.of(cell.column, row.number) if cell.column in kinds else ()
+            shown[cell.column - 1] = text = self._formats.show(cell, kinds.get(cell.column), others)
             if len(text) > _MAX_CELL:
                 raise FileRejected("F_FIELD_TOO_LONG", {"limit": str(_MAX_CELL)})
         return shown
 
 
-def _with_values(workbook: WorkbookParser, extents: Mapping[str, Extent]) -> Iterator[_Sheet]:
-    for sheet, relation in workbook.find_sheets():
+def _with_values(structure: _Structure, extents: Mapping[str, Extent]) -> Iterator[_Sheet]:
+    workbook: Any = structure.wb
+    formats = {
+        number: style.numFmt.formatCode
+        for number, style in enumerate(workbook._differential_styles.styles)
+        if style.numFmt is not None
+    }
+    for sheet, relation in structure.parser.find_sheets():
         if "chartsheet" in relation.Type:
             continue
         is_visible = sheet.state == "visible"
@@ -218,8 +226,10 @@ def _with_values(workbook: WorkbookParser, extents: Mapping[str, Extent]) -> Ite
             if is_visible:
                 raise damaged()
             continue
-        if extents[relation.target].rows:
-            yield _Sheet(sheet.name, relation.target, extents[relation.target], is_visible)
+        extent = extents[relation.target]
+        if extent.rows:
+            conditional = ConditionalFormats(extent.conditions, formats)
+            yield _Sheet(sheet.name, relation.target, extent, is_visible, conditional)
 
 
 def _uncertain(sheets: Sequence[_Sheet], wanted: str = "") -> FileRejected:
@@ -235,20 +245,27 @@ class _Formats:
         self._epoch = workbook.epoch
         self._formats: dict[int, str] = {}
 
-    def show(self, cell: Cell, kind: Kind | None) -> str:
-        """Return what a cell shows; in a column of a kind, marked where that is another number than the stored one."""
+    def show(self, cell: Cell, kind: Kind | None, others: Iterable[str] = ()) -> str:
+        """Return what a cell shows; in a column of a kind, marked where that is another number than the stored one.
+
+        So it is where one of the `others` shows another number, the formats that a condition may give the cell.
+        """
         if cell.style not in self._formats:
             self._formats[cell.style] = self._format(cell.style)
         number_format = self._formats[cell.style]
-        shown = show(cell.value, number_format, is_error=cell.is_error, epoch=self._epoch)
+        shown = self._shown(cell, number_format)
         if kind is None:
-            return shown
+            return "" if shown == UNCOMPUTED and cell.is_error else shown
         if cell.is_error:
             return shown if re.match(CELL_ERROR, shown) else _ERROR
-        if not shows_what_is_stored(cell.value, number_format, shown, kind):
-            return f"{OTHER_NUMBER} {shown[:_LONGEST_SHOWN]} ({str(cell.value)[:_LONGEST_SHOWN]})"
+        for each, text in ((number_format, shown), *((other, self._shown(cell, other)) for other in others)):
+            if not shows_what_is_stored(cell.value, each, text, kind):
+                return f"{OTHER_NUMBER} {text[:_LONGEST_SHOWN]} ({str(cell.value)[:_LONGEST_SHOWN]})"
         is_odd = kind == "number" and not isinstance(cell.value, str) and _ODD_ZEROS.match(shown)
         return f"{cell.value:.0f}" if is_odd else shown
+
+    def _shown(self, cell: Cell, number_format: str) -> str:
+        return show(cell.value, number_format, is_error=cell.is_error, epoch=self._epoch)
 
     def _format(self, style: int) -> str:
         styled = ReadOnlyCell(self._sheet, 1, 1, None, style_id=style)

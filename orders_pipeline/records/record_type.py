@@ -96,7 +96,7 @@ class Column:
     def all_text_rules(self) -> tuple[Rule, ...]:
         """Return the rules on normalised text, in the order they are tried."""
         limit = {"limit": str(self.max_length)}
-        first = [Rule("R_CELL_ERROR", rules.no_cell_error)]
+        first = [Rule("R_CELL_FORMULA", rules.computed), Rule("R_CELL_ERROR", rules.no_cell_error)]
         if self.kind != "text":
             first.append(Rule("R_CELL_FORMAT", rules.no_other_number))
         first.append(Rule("R_TOO_LONG", rules.at_most_characters(self.max_length), limit))

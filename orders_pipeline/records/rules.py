@@ -32,9 +32,11 @@ _FORBIDDEN = (
 )
 OTHER_NUMBER = "#FORMAT!"  # what a cell of a workbook begins with whose text is another number than the one stored
 _OTHER_NUMBER = rf"^(?i:{OTHER_NUMBER})"
-# errors of Excel and of LibreOffice, and what Excel saves of a cell too narrow for its value
+UNCOMPUTED = "#FORMULA!"  # what is read of a cell of a workbook with a formula and no result
+_UNCOMPUTED = rf"^\s*(?i:{UNCOMPUTED})\s*$"
+# errors of Excel and of LibreOffice, what Excel saves of a cell too narrow for its value, and where there is no result
 CELL_ERROR = (
-    r"^\s*(?:#(?i:N/A|REF!|VALUE!|NAME\?|DIV/0!|NUM!|NULL!|SPILL!|CALC!|FIELD!|BLOCKED!|CONNECT!|BUSY!|UNKNOWN!|PYTHON!"
+    r"^\s*(?:#(?i:FORMULA!|N/A|REF!|VALUE!|NAME\?|DIV/0!|NUM!|NULL!|SPILL!|CALC!|FIELD!|BLOCKED!|CONNECT!|BUSY!|UNKNOWN!|PYTHON!"
     r"|EXTERNAL!|GETTING_DATA)|#{4,}|(?i:Err):[0-9]{3})\s*$"
 )
 
@@ -60,6 +62,11 @@ def filled(cells: Cells, _: RowContext) -> Passed:
 def printable(cells: Cells, _: RowContext) -> Passed:
     """Pass cells without control, bidirectional, private-use or replacement characters; tabs and line ends pass."""
     return _answer(cells, pc.invert(pc.match_substring_regex(_arrow(cells), _FORBIDDEN)))
+
+
+def computed(cells: Cells, _: RowContext) -> Passed:
+    """Pass cells that are more than the mark of a formula without a result."""
+    return _answer(cells, pc.invert(_match(_arrow(cells), _UNCOMPUTED, b"#")))
 
 
 def no_cell_error(cells: Cells, _: RowContext) -> Passed:

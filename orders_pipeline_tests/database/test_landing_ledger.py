@@ -126,7 +126,8 @@ def test_manifests_hidden_files_uploads_under_way_and_strays_become_no_batch(des
     Path(os.fsdecode(os.fsencode(folder) + b"/acme/\x81\xff.csv")).write_text("x\n")
     assert [look(desk.database, landing) for _ in range(3)] == [[], [], []]
     assert desk.value("SELECT count(*) FROM landing_files") == 0
-    assert left_alone(desk) == {*strays, "acme/.cache/", "acme/link.csv", r"acme/\x81\xff.csv"}
+    others = {"acme/orders.manifest.json", "acme/.cache/", "acme/link.csv", r"acme/\x81\xff.csv"}
+    assert left_alone(desk) == {*strays, *others}
 
 
 def test_a_name_is_kept_as_the_client_chose_it(desk, folder, landing):
@@ -281,6 +282,26 @@ def test_what_is_left_alone_is_named_from_the_second_look_on_and_until_it_is_gon
     (folder / "acme/orders.csv.filepart").rename(folder / "acme/orders.csv")
     assert len(twice(desk, landing)) == 1
     assert left_alone(desk) == set()
+
+
+@pytest.mark.parametrize("objects", [1, 100])
+def test_a_manifest_is_named_as_long_as_there_is_no_order_file_to_it(desk, folder, landing, objects, monkeypatch):
+    monkeypatch.setattr("orders_pipeline.storage.folder.PAGE_OBJECTS", objects)
+    composed, apart = "acme/ガ.csv", unicodedata.normalize("NFD", "acme/ガ.csv")
+    manifests = ("orders.manifest.json", "orders.csv.manifest.json", "ORDERS.XLSX.manifest.json", "a.manifest.json")
+    for name in (*manifests, "notes.manifest.json"):
+        put(folder, f"acme/{name}", "{}")
+    put(folder, f"{composed}.manifest.json", "{}")
+    put(folder, "acme/notes.pdf")
+    twice(desk, landing)
+    alone = {f"acme/{name}" for name in manifests} | {f"{composed}.manifest.json"}
+    assert left_alone(desk) == {*alone, "acme/notes.manifest.json", "acme/notes.pdf"}
+    for name in ("acme/orders.csv", "acme/ORDERS.XLSX", "acme/a.TSV", apart):
+        put(folder, name)
+    twice(desk, landing)
+    assert left_alone(desk) == {"acme/notes.manifest.json", "acme/notes.pdf"}
+    found = landing_module.left_in(landing)["left_alone"]
+    assert found.names == ("acme/notes.manifest.json", "acme/notes.pdf")
 
 
 def test_many_names_are_counted_and_some_shown_so_that_they_do_no_harm(desk, folder, landing):

@@ -9,6 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 from dagster._core.storage.event_log.schema import SqlEventLogStorageMetadata
+from dagster._core.storage.runs.schema import RunStorageSqlMetadata
 from pydantic import SecretStr
 from sqlalchemy import TextClause, create_engine, make_url, text
 from sqlalchemy.dialects.postgresql import asyncpg
@@ -44,6 +45,8 @@ WHOLE = {
     "match_listed_by_id": "the nightly reconciliation",
     "orders_by_key": "how far a rotation of keys is",
     "payments_to_adopt": "the nightly reconciliation",
+    "purge_acceptances": "the nightly retention",
+    "purge_refusals": "the nightly retention",
     "purge_dagster_events": "the nightly retention, over a table of Dagster's without an index by time",
     "put_planned_in_doubt": "once, after a restored database",
     "reconciliation_counts": "the nightly reconciliation",
@@ -72,6 +75,7 @@ def plans_url(server_url: str, template: str) -> Iterator[SecretStr]:
     run_on(url, "CREATE SCHEMA dagster")
     engine = create_engine(dagster_url(url, "dagster").get_secret_value())
     SqlEventLogStorageMetadata.create_all(engine)
+    RunStorageSqlMetadata.create_all(engine)
     engine.dispose()
     history.fill(url, batches=400, orders=60)
     yield url

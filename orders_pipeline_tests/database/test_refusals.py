@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 import pytest
 
+from orders_pipeline import retention
 from orders_pipeline.database import Database
 from orders_pipeline.outcomes import FOR_EVER_S, Outcome
 from orders_pipeline.payments import settle
@@ -61,6 +62,23 @@ def counter(database: Database, desk: Desk) -> Counter:
 
 def kinds(outcomes: Iterable[Outcome]) -> list[str]:
     return [outcome.kind for outcome in outcomes]
+
+
+def test_what_was_refused_and_taken_of_batches_that_ended_long_ago_is_removed(
+    counter: Counter, desk: Desk, database: Database
+) -> None:
+    for batch_id in ("mine", "other"):
+        counter.takes(batch_id)
+        counter.judged((item(), REFUSED), batch_id=batch_id)
+    counter.takes("other", kind="refund")
+    assert retention.purge_refusals(database) == 0
+    desk.run("UPDATE batches SET status = 'cancelled', finished_at = now() - interval '91 days' WHERE batch_id = 'mine'")
+    assert retention.purge_refusals(database) == 0
+    counter.pass_time(91 * 86_400)
+    counter.takes("other")
+    assert retention.purge_refusals(database) == 2
+    for table in ("refusals", "acceptances"):
+        assert {row["batch_id"] for row in desk.run(f"SELECT batch_id FROM {table}")} == {"other"}
 
 
 def test_an_item_is_declined_when_it_was_refused_three_times_while_others_of_its_batch_were_taken(counter: Counter) -> None:

@@ -88,5 +88,62 @@ def test_a_batch_that_has_ended_is_not_cancelled_and_a_reason_and_a_yes_are_need
     refused = run(house, monkeypatch, "cancel", batch_id, "--why", "late", "--yes")
     assert refused.exit_code == 2
     assert f"orders-pipeline refund {batch_id}" in refused.stderr
+    open_id = house.receive(path, "open")
     for arguments in (["--yes"], ["--why", " ", "--yes"], ["--why", "late"]):
-        assert run(house, monkeypatch, "cancel", batch_id, *arguments).exit_code == 2
+        refused = run(house, monkeypatch, "cancel", open_id, *arguments)
+        assert (refused.exit_code, "Error: " in refused.stderr) == (2, True)
+    assert house.summary(open_id)["status"] == "received"
+
+
+def test_what_is_not_there_or_has_ended_is_said_before_anything_is_asked(
+    house: House, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for command in (["cancel", "nope"], ["refund", "nope"], ["refund", "nope", "--why", "returned"]):
+        refused = run(house, monkeypatch, *command)
+        assert (refused.exit_code, refused.stderr.partition(":")[0]) == (2, "E_UNKNOWN_BATCH")
+    path = tmp_path / "orders.csv"
+    path.write_text("no,orders\n1,2\n")
+    batch_id = house.take(path, "never-paid")["batch_id"]
+    refused = run(house, monkeypatch, "cancel", batch_id)
+    assert (refused.exit_code, refused.stderr) == (2, "E_BATCH_ENDED: the batch has ended (rejected)\n")
+
+
+def test_a_batch_that_waits_for_a_decision_is_cancelled_to_its_end_without_saying_why_again(
+    house: House, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = tmp_path / "orders.csv"
+    write_sample(path, rows=3, seed=4, bad=0)
+    monkeypatch.setenv("ORDERS_PAYMENT_CAPABILITIES", "none")
+    monkeypatch.setenv("ORDERS_PAYMENT_TIMEOUT_S", "0.2")
+    house.sandbox.change(faults="timeout_before=1,hang_s=0.5")
+    batch_id = json.loads(run(house, monkeypatch, "import", str(path), "--client", "in-doubt", "--json").stdout)["batch_id"]
+    cancelled = run(house, monkeypatch, "cancel", batch_id, "--why", "the wrong file", "--yes")
+    assert (cancelled.exit_code, "end it" in cancelled.stdout) == (1, True)
+    for payment in house.summary(batch_id)["unknown_payments"]:
+        decided = run(house, monkeypatch, "resolve", payment["payment_id"], "--not-paid", "--why", "seen at the service")
+        assert decided.stdout == f"written down; go on with: orders-pipeline cancel {batch_id}\n"
+    ended = run(house, monkeypatch, "cancel", batch_id)
+    assert ended.exit_code == 0, ended.output
+    assert house.summary(batch_id)["cancelled"]["why"] == "the wrong file"
+
+
+@pytest.mark.usefixtures("impatient")
+def test_refunds_of_a_cancelled_batch_are_resumed_and_nothing_else_of_it(
+    house: House, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = tmp_path / "orders.csv"
+    write_sample(path, rows=3, seed=5, bad=0)
+    house.sandbox.change(notification_faults="unavailable=1,retry_after=0")
+    paid = json.loads(run(house, monkeypatch, "import", str(path), "--client", "then-cancelled", "--json").stdout)
+    batch_id = paid["batch_id"]
+    assert (paid["status"], paid["orders"]["paid"]) == ("paused", 3)
+    assert run(house, monkeypatch, "cancel", batch_id, "--why", "the wrong file", "--yes").exit_code == 0
+    house.sandbox.change(faults="unavailable=1,retry_after=0", notification_faults={})
+    assert run(house, monkeypatch, "refund", batch_id, "--why", "the wrong file", "--yes").exit_code == 1
+    assert f"orders-pipeline resume {batch_id}" in run(house, monkeypatch, "status", batch_id).stdout
+    house.sandbox.change(faults={})
+    resumed = run(house, monkeypatch, "resume", batch_id)
+    assert resumed.exit_code == 0, resumed.output
+    summary = house.summary(batch_id)
+    assert (summary["status"], summary["orders"]["refunded"], summary["notifications"]["sent"]) == ("cancelled", 3, 0)
+    assert run(house, monkeypatch, "resume", batch_id).exit_code == 2

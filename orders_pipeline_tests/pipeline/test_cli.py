@@ -114,6 +114,7 @@ def test_import_answers_with_the_documented_object_and_status_and_the_report_agr
         "stopped",
         "cancelled",
         "at_work",
+        "queued",
     }
     check_finished(house, answer["batch_id"], "completed_with_errors")
     assert json.loads(cli("status", answer["batch_id"], "--json").stdout) == answer
@@ -135,6 +136,7 @@ def test_a_file_without_errors_ends_with_0_and_says_so_in_words(cli: Cli, tmp_pa
 
 def test_a_dry_run_changes_nothing_and_foretells_what_the_import_comes_to(house: House, cli: Cli, tmp_path: Path) -> None:
     path = sample(tmp_path, rows=60, seed=4, bad=0.3)
+    assert cli("status").exit_code == 0  # who comes first notes keys and profiles
     before, sent = everything(house), house.sandbox.ledger()
     result = cli("import", path, "--client", "dry", "--dry-run", "--json")
     assert result.exit_code == 3

@@ -314,6 +314,32 @@ def test_input_040_a_manifest_is_binding_when_it_is_there(
     assert counter.rows("SELECT count(*) FROM orders") == [(0,)]
 
 
+@pytest.mark.parametrize(
+    ("manifest", "outcome"),
+    [
+        ({"row_count": 3, "amount_total": 3000}, None),
+        ({"row_count": 4}, {"field": "row_count", "expected": "4", "found": "3", "hint": "total_row"}),
+        ({"amount_total": 6000}, {"field": "amount_total", "expected": "6000", "found": "3000", "hint": "total_row"}),
+    ],
+)
+def test_a_manifest_counts_orders_and_a_total_row_is_none(
+    counter: Counter, manifest: dict[str, object], outcome: dict[str, str] | None
+) -> None:
+    total = OrderFile("utf-8")
+    total.add(dict.fromkeys(order_row(), "") | {"client_order_ref": "合計", "amount": "3000"})
+    path = counter.file(orders(3) + total.text.partition("\r\n")[2])
+    counter.file(json.dumps(manifest), "orders.manifest.json")
+    said = preview.preview(counter.system, path, "plain", again=False)
+    summary = counter.take(path, "plain")
+    assert said["rejections"] == summary["rejections"]
+    assert summary["rejections"]["R_TOTAL_ROW"] == 1
+    if outcome is None:
+        assert (said["status_code"], summary["rows"]["accepted"]) == (None, 3)
+        return
+    assert said["status_code"] == summary["status_code"] == "F_CONTROL_TOTAL"
+    assert counter.rows("SELECT status_detail FROM batches") == [(outcome,)]
+
+
 def test_a_landed_file_is_held_against_the_manifest_beside_it(counter: Counter) -> None:
     (good,) = counter.land("plain", {"good.csv": orders(2), "good.manifest.json": '{"row_count": 2, "amount_total": 2000}'})
     assert (good["status"], good["rows"]["accepted"]) == ("loaded", 2)

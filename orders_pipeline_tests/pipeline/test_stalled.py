@@ -9,10 +9,12 @@ from pathlib import Path
 import dagster as dg
 import pytest
 from dagster import DagsterEventType, DagsterRunStatus, RunsFilter
+from rich.console import Console
 
-from orders_pipeline import batches, breaker, intake, orphaned_runs, sweep
+from orders_pipeline import batches, breaker, intake, orphaned_runs, reports, sweep
 from orders_pipeline.assets.boundary import paused
 from orders_pipeline.clients import Profile
+from orders_pipeline.console import show_batches, show_summary
 from orders_pipeline.payments import settle
 from orders_pipeline.sensors import stalled_sensor
 from orders_pipeline.synthetic import write_sample
@@ -55,6 +57,29 @@ def test_a_batch_whose_process_was_lost_before_it_began_is_offered_and_finished(
     assert house.run(batch_id) is None
     check_finished(house, batch_id)
     assert look(house) == []
+
+
+def test_a_batch_whose_run_waits_for_its_turn_is_said_to_wait(house: House, tmp_path: Path) -> None:
+    batch_id = receive(house, tmp_path, "queued")
+    command = f"orders-pipeline resume {batch_id}"
+
+    def said() -> tuple[str, str]:
+        """Return how the batch stands by itself and in the list of batches."""
+        shown, listed = Console(record=True, width=200), Console(record=True, width=200)
+        show_summary(shown, house.summary(batch_id))
+        show_batches(listed, reports.recent(house.system, 1), try_demo=False)
+        return shown.export_text().split("\n")[0], listed.export_text()
+
+    nobody = f"nobody is at work on it: goes on while `up` runs, or with: {command}"
+    assert nobody in said()[0]
+    assert "received, nobody at work" in said()[1]
+    house.instance.add_dynamic_partitions("batches", [batch_id])
+    job = dg.GraphDefinition("process_batch").to_job()
+    run = house.instance.create_run_for_job(job_def=job, tags={"dagster/partition": batch_id})
+    assert f"received, not started; its run waits for its turn: goes on while `up` runs, or with: {command}" in said()[0]
+    assert "received, queued" in said()[1]
+    house.instance.report_run_failed(run)
+    assert nobody in said()[0]
 
 
 def test_a_batch_that_waits_for_a_service_goes_on_when_it_is_back(

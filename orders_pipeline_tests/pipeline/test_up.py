@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import socket
 import tempfile
@@ -27,16 +26,22 @@ def test_s09_what_is_started_listens_to_this_machine_alone_completes_a_file_and_
     with tempfile.TemporaryDirectory(prefix="orders-pipeline-up-") as folder:
         home = Path(folder) / "home"
         settings = {"ORDERS_HOME": str(home)}
-        process = start(settings, "up", "--port", str(free_port()), "--json")
+        process = start(settings, "up", "--port", str(free_port()))
         try:
             assert process.stdout is not None
-            said = process.stdout.readline()
-            assert said, end(process).stderr
-            places = json.loads(said)
-            assert "error" not in places, places
+            said: list[str] = []
+            while "Ctrl-C stops everything.\n" not in said:
+                said.append(process.stdout.readline())
+                assert said[-1], end(process).stderr
+            assert said[:3] == [
+                "starting PostgreSQL in ORDERS_HOME and bringing its schema up to date\n",
+                "starting the sandbox's services\n",
+                "starting Dagster's web server and daemon\n",
+            ]
+            places = dict(line.split() for line in said[3:-1])
             with urllib.request.urlopen(f"{places['browser']}/server_info") as page:  # our own, on loopback
                 assert page.status == 200
-            for url in (places["browser"], places["services"]):
+            for url in (places["browser"], places["reports"], places["services"]):
                 with socket.socket() as probe:
                     assert probe.connect_ex(("127.0.0.2", urlsplit(url).port or 0)) != 0
             landing = Path(places["landing"]).parent.parent / "acme"
@@ -54,8 +59,13 @@ def test_s09_what_is_started_listens_to_this_machine_alone_completes_a_file_and_
             process.send_signal(signal.SIGINT)
             ended = end(process)
             assert (ended.returncode, ended.stderr) == (0, "")
+            assert ended.stdout.split("\n")[1:] == [
+                "stopping everything, which takes some seconds",
+                "stopped; batches that are under way go on at the next start",
+                "",
+            ]
             wait_for(lambda: not processes_of(str(home)), "everything that was started to be gone")
-            for url in (places["browser"], places["services"]):
+            for url in (places["browser"], places["reports"], places["services"]):
                 with socket.socket() as probe:
                     assert probe.connect_ex(("127.0.0.1", urlsplit(url).port or 0)) != 0
         finally:

@@ -232,9 +232,24 @@ def test_input_029_unknown_columns_are_counted_warned_about_and_not_stored(desk)
     found = desk.stage("client_order_ref,shoe size,customer_name,amount,shoe size\nA-1,UNKNOWNVALUE,山田,1,2\n")
     assert found.unknown_columns == 2
     assert [(warning.code, warning.line, dict(warning.detail)) for warning in found.warnings] == [
-        ("W_UNKNOWN_COLUMN", 1, {"count": "2"})
+        ("W_UNKNOWN_COLUMN", 1, {"count": "2", "columns": "shoe size"})
     ]
     assert b"UNKNOWNVALUE" not in desk.staged.read_bytes()
+
+
+def test_what_may_be_a_value_is_not_said_to_be_an_unknown_column(desk):
+    unknown = [
+        "備考2",
+        "a@b.jp",
+        "090-1234-5678",
+        "4111 1111 1111 1111",
+        "x" * 65,
+        "a\u202eb",
+        *(f"c{n}" for n in range(12)),
+    ]
+    found = desk.stage(f"client_order_ref,customer_name,amount,{','.join(unknown)}\nA-1,山田,1{',' * len(unknown)}\n")
+    shown = ", ".join(["備考2", *(f"c{n}" for n in range(9))])
+    assert [dict(each.detail) for each in found.warnings] == [{"count": str(len(unknown)), "columns": shown}]
 
 
 @pytest.mark.parametrize("again", [HEADER, HEADER.upper(), "金額,得意先名,注文番号\r\n", HEADER.strip() + ",memo\r\n"])

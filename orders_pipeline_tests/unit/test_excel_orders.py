@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
+from openpyxl.formatting.rule import Rule
+from openpyxl.styles.differential import DifferentialStyle
+from openpyxl.styles.numbers import NumberFormat
 
 from orders_pipeline.clients import Profile
 from orders_pipeline.csv_file import Limits
@@ -101,6 +106,84 @@ def test_a_cell_that_shows_another_number_is_marked_with_both(desk, name, value,
     fill(desk.sheet, order_row())
     set_cell(desk.sheet, 2, name, value, number_format)
     assert column(desk.rows(), name) == [written]
+
+
+@pytest.mark.parametrize(
+    ("cells", "number_format", "written"),
+    [
+        ("{0}2", "#,##0,", "#FORMAT! 1 (1000)"),
+        ("A1:A9 {0}3 {0}2:{0}9", "0;0", "-1000"),
+        ("{0}1:{0}1048576", ";;;", "#FORMAT!  (1000)"),
+        ("A2:XFD2", '"0"0', "1000"),
+        ("{0}3:{0}9 A2", "#,##0,", "1000"),
+        ("{0}2", "#,##0", "1000"),
+        ("{0}2", '0"円"', "1000"),
+    ],
+)
+@pytest.mark.parametrize("is_extended", [False, True])
+def test_a_format_that_a_condition_may_give_a_cell_shows_the_same_number_or_the_cell_is_marked(
+    desk, cells, number_format, written, is_extended
+):
+    amount = "-1000" if number_format == "0;0" else "1000"
+    fill(desk.sheet, order_row())
+    set_cell(desk.sheet, 2, "amount", int(amount))
+    marked = f"#FORMAT! 1000 ({amount})" if number_format == "0;0" else written
+    cells = cells.format(chr(64 + 1 + HEADER.index("amount")))
+    if is_extended:
+        desk.repack({SHEET: lambda data: data.replace(b"</worksheet>", extended(cells, number_format) + b"</worksheet>")})
+        assert column(desk.written(), "amount") == [marked]
+    else:
+        style = DifferentialStyle(numFmt=NumberFormat(numFmtId=170, formatCode=number_format))
+        desk.sheet.conditional_formatting.add(cells, Rule("expression", dxf=style, formula=["FALSE"]))
+        assert column(desk.rows(), "amount") == [marked]
+
+
+def extended(cells, number_format):
+    """Return conditional formatting as newer programs write it beside the usual one."""
+    code = number_format.replace('"', "&quot;")
+    return (
+        '<extLst><ext uri="{78C0D931-6437-407d-A8EE-F0AAD7539E65}"'
+        ' xmlns:x14="http://schemas.microsoft.com/office/spreadsheetml/2009/9/main">'
+        '<x14:conditionalFormattings><x14:conditionalFormatting xmlns:xm="http://schemas.microsoft.com/office/excel/2006/main">'
+        '<x14:cfRule type="expression"><xm:f>FALSE</xm:f>'
+        f'<x14:dxf><x14:numFmt numFmtId="170" formatCode="{code}"/></x14:dxf></x14:cfRule>'
+        f"<xm:sqref>{cells}</xm:sqref></x14:conditionalFormatting></x14:conditionalFormattings></ext></extLst>"
+    ).encode()
+
+
+@pytest.mark.parametrize("value", ["", "<v></v>", "<v/>"])
+@pytest.mark.parametrize("name", ["amount", "customer_name", "note"])
+def test_a_formula_that_was_never_computed_is_written_as_one(desk, name, value):
+    fill(desk.sheet, order_row())
+    place = f"{chr(64 + 1 + HEADER.index(name))}2"
+    cell = f'<c r="{place}"><f>SUM(A1)</f>{value}</c>'.encode()
+    desk.sheet[place] = 4711
+    desk.repack({SHEET: lambda data: re.sub(rb'<c r="%s".*?</c>' % place.encode(), cell, data)})
+    assert column(desk.written(), name) == ["#FORMULA!"]
+
+
+def test_a_formula_whose_result_is_an_empty_text_is_empty_and_one_in_another_column_too(desk):
+    fill(desk.sheet, order_row(), header=[*HEADER, "計"])
+    last = chr(64 + len(HEADER) + 1)
+    desk.sheet["A2"] = 4711
+    desk.sheet[f"{last}2"] = 4712
+    cells = {"A2": b'<c r="A2" t="str"><f>B2</f><v></v></c>', f"{last}2": f'<c r="{last}2"><f>B2</f></c>'.encode()}
+
+    def changed(data):
+        for place, cell in cells.items():
+            data = re.sub(rb'<c r="%s".*?</c>' % place.encode(), cell, data)
+        return data
+
+    desk.repack({SHEET: changed})
+    written = desk.written()[1]
+    assert (written[0], written[-1]) == ("", "")
+
+
+def test_rows_of_nothing_but_formulas_that_were_never_computed_are_not_lost(desk):
+    fill(desk.sheet, order_row())
+    row = b'<row r="5"><c r="A5"><f>B2</f></c></row></sheetData>'
+    desk.repack({SHEET: lambda data: data.replace(b"</sheetData>", row)})
+    assert desk.written()[4][0] == "#FORMULA!"
 
 
 def test_columns_of_the_clients_own_may_show_what_they_like(desk):

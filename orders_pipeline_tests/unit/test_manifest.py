@@ -35,8 +35,7 @@ def test_a_manifest_holds_all_that_fits_and_nothing_else():
     content = {"sha256": SHA256.upper(), "row_count": 3, "amount_total": 4500, "made_by": "shop 4.1"}
     found = read_manifest(b"\xef\xbb\xbf" + json.dumps(content).encode())
     found.check_bytes(SHA256)
-    found.check_rows(3)
-    found.check_amount(4500, 0)
+    found.check_totals(3, 4500, unreadable=0, has_total_row=False)
     assert "shop" not in found.model_dump_json()
 
 
@@ -63,20 +62,27 @@ def test_what_is_no_manifest_is_refused_by_field_without_its_value(content, fiel
     assert detail == ({} if field is None else {"field": field})
 
 
+def totals_refused(manifest, rows, amount, *, unreadable=0, has_total_row=False):
+    return refusal(
+        lambda: manifest.check_totals(rows, amount, unreadable=unreadable, has_total_row=has_total_row),
+    )
+
+
 def test_each_control_total_is_binding():
     manifest = Manifest(sha256=SHA256, row_count=3, amount_total=4500)
     assert refusal(manifest.check_bytes, "cd" * 32) == ("F_CONTROL_TOTAL", {"field": "sha256"})
     expected = {"field": "row_count", "expected": "3", "found": "2"}
-    assert refusal(manifest.check_rows, 2) == ("F_CONTROL_TOTAL", expected)
+    assert totals_refused(manifest, 2, 4500) == ("F_CONTROL_TOTAL", expected)
+    assert totals_refused(manifest, 2, 4500, has_total_row=True) == ("F_CONTROL_TOTAL", expected | {"hint": "total_row"})
     expected = {"field": "amount_total", "expected": "4500", "found": "4499"}
-    assert refusal(manifest.check_amount, 4499, 0) == ("F_CONTROL_TOTAL", expected)
+    assert totals_refused(manifest, 3, 4499) == ("F_CONTROL_TOTAL", expected)
 
 
 def test_a_sum_that_cannot_be_known_is_not_the_manifests():
-    assert refusal(Manifest(amount_total=4500).check_amount, 4500, 1)[0] == "F_CONTROL_TOTAL"
+    assert totals_refused(Manifest(amount_total=4500), 3, 4500, unreadable=1)[0] == "F_CONTROL_TOTAL"
 
 
 def test_what_a_manifest_does_not_say_is_not_checked():
     manifest = Manifest(row_count=3)
     manifest.check_bytes("cd" * 32)
-    manifest.check_amount(1, 7)
+    manifest.check_totals(3, 1, unreadable=7, has_total_row=False)

@@ -50,6 +50,7 @@ BROKEN_BY = {
     "R_FORBIDDEN_DATA": {"note": "4111111111111111"},
     "R_EXAMPLE_ROW": EXAMPLE,
     "R_CELL_ERROR": {"customer_name": "#N/A"},
+    "R_CELL_FORMULA": {"customer_name": "#FORMULA!"},
     "R_CELL_FORMAT": {"amount": "#FORMAT! 1,000 (-1000)"},
 }
 BY_OTHER_ROWS = {"R_COLUMNS", "R_REF_DUP_IN_FILE", "R_REF_CONFLICT", "R_REF_EXISTS", "R_REF_EXISTS_DIFFERS", "R_REF_SPENT"}

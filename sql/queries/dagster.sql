@@ -7,3 +7,13 @@ ORDER BY batch_id LIMIT :limit
 -- name: create_dagster_schema
 -- Dagster's own records live beside ours, in a schema of their own.
 CREATE SCHEMA IF NOT EXISTS dagster
+
+-- name: dagster_runs_exist
+-- Whether Dagster has its tables of runs here.
+SELECT to_regclass('dagster.runs') IS NOT NULL
+
+-- name: queued_batches
+-- Which of these batches have a run that has not begun.
+SELECT DISTINCT tags.value AS batch_id FROM dagster.run_tags AS tags JOIN dagster.runs ON runs.run_id = tags.run_id
+WHERE tags.key = 'dagster/partition' AND tags.value = ANY (CAST(:batch_ids AS text[]))
+  AND runs.status IN ('QUEUED', 'NOT_STARTED', 'STARTING')

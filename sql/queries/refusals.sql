@@ -64,3 +64,15 @@ SELECT service, code, count(*) AS items, min(first_at) AS since, max(last_at) AS
 FROM refusals
 WHERE batch_id = :batch_id AND NOT is_settled AND is_held(:batch_id, service)
 GROUP BY service, code ORDER BY service, code
+
+-- name: purge_refusals
+-- What was refused of batches that ended long ago, but for what is not decided yet.
+DELETE FROM refusals USING batches, dagster_retention
+WHERE batches.batch_id = refusals.batch_id AND finished_at < now() - events AND last_at < now() - events
+  AND (held_until IS NULL OR held_until < now())
+
+-- name: purge_acceptances
+-- When something was taken from batches that ended long ago, but for the last time of each kind.
+DELETE FROM acceptances USING batches, dagster_retention
+WHERE batches.batch_id = acceptances.batch_id AND finished_at < now() - events AND accepted_at < now() - events
+  AND accepted_at < (SELECT max(accepted_at) FROM acceptances AS others WHERE others.kind = acceptances.kind)
