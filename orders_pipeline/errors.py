@@ -26,7 +26,15 @@ DETAILS = "errors/"
 UNEXPECTED = "E_UNEXPECTED"
 # said in production too: a file's refusal is for the client, a name that is not there for whoever gave it, and without
 # good settings there is no place for details
-SAID_ALWAYS = ("F_", "E_SETTINGS", "E_CLIENTS_FILE", "E_ENCRYPTION_KEYS", "E_UNKNOWN_", "E_BATCH_ENDED")
+SAID_ALWAYS = (
+    "F_",
+    "E_SETTINGS",
+    "E_CLIENTS_FILE",
+    "E_ENCRYPTION_KEYS",
+    "E_UNKNOWN_",
+    "E_BATCH_ENDED",
+    "E_DATABASE_SESSIONS",
+)
 LOG_BYTES = 1 << 20  # errors.log is begun anew then, and the one before is kept
 _REFERENCE = re.compile(r"[0-9a-f]{12}")
 

@@ -16,6 +16,7 @@ import dagster as dg
 from orders_pipeline import batches, errors
 from orders_pipeline.audit.recording import sign_in
 from orders_pipeline.partitions import PARTITION_TAG
+from orders_pipeline.sessions import RUN_POOL_SIZE, TICK_POOL_SIZE
 from orders_pipeline.settings import load_settings
 from orders_pipeline.system import Endpoints, System, join_endpoints, open_system
 from orders_pipeline.terminated_runs import is_asked_for, stopping_when_terminated
@@ -41,7 +42,8 @@ class SystemResource(dg.ConfigurableResource[System]):
             settings = None
             try:
                 settings = load_settings()
-                system = stack.enter_context(open_system(settings, process_endpoints(), origin))
+                pool_size = RUN_POOL_SIZE if context.run_id else TICK_POOL_SIZE
+                system = stack.enter_context(open_system(settings, process_endpoints(), origin, pool_size=pool_size))
                 if context.run_id:
                     batch_id = None if context.run is None else context.run.tags.get(PARTITION_TAG)
                     stack.enter_context(behind_run(system.database, context.run_id, batch_id))

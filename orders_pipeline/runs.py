@@ -16,6 +16,7 @@ import dagster as dg
 
 from orders_pipeline.database import Database, dagster_url
 from orders_pipeline.partitions import LARGE, SIZE_TAG, batch_partitions
+from orders_pipeline.sessions import DAGSTER_POOL_SIZE
 from orders_pipeline.settings import Settings, export_environment
 from orders_pipeline.system import System
 from orders_pipeline.terminated_runs import stopping_when_terminated
@@ -93,7 +94,7 @@ def keep_connections(instance: dg.DagsterInstance) -> None:
 
     Opening one for each of a run's hundreds of statements is half of the run's time.
     """
-    instance.optimize_for_webserver(statement_timeout=60_000, pool_recycle=3_600, max_overflow=20)
+    instance.optimize_for_webserver(statement_timeout=60_000, pool_recycle=3_600, max_overflow=DAGSTER_POOL_SIZE - 1)
 
 
 def run_batch(system: System, instance: dg.DagsterInstance, batch_id: str) -> str | None:

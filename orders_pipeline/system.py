@@ -14,12 +14,12 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from orders_pipeline import embedded, migrations
+from orders_pipeline import embedded, migrations, sessions
 from orders_pipeline.audit.recording import os_user
 from orders_pipeline.clients import Clients, read_clients
 from orders_pipeline.continuity import Continuity
 from orders_pipeline.csv_file import Limits
-from orders_pipeline.database import Database, Introduction, private_url
+from orders_pipeline.database import POOL_SIZE, Database, Introduction, private_url
 from orders_pipeline.encryption import Cipher, new_key
 from orders_pipeline.http_client import ServiceClient
 from orders_pipeline.kms import KeyService
@@ -30,8 +30,6 @@ from orders_pipeline.payments.gateway import Capabilities, PaymentGateway
 from orders_pipeline.rate_limit import RateLimiter
 from orders_pipeline.settings import PREFIX, Settings, SettingsError
 from orders_pipeline.storage import Storage, open_storage
-
-SPARE_CONNECTIONS = 6  # drains, heartbeat and progress, beside one for each call that waits for a token
 
 
 @dataclass(frozen=True)
@@ -97,16 +95,19 @@ def _embedded(stack: contextlib.ExitStack, settings: Settings, part: embedded.Pa
 
 
 @contextlib.contextmanager
-def open_system(settings: Settings, endpoints: Endpoints, origin: str = "orders-pipeline") -> Iterator[System]:
+def open_system(
+    settings: Settings, endpoints: Endpoints, origin: str = "orders-pipeline", *, pool_size: int = POOL_SIZE
+) -> Iterator[System]:
     """Open everything for one run, tick or command, and close it again; an embedded database gets its schema.
 
-    `origin` says in the audit what is at work.
+    `origin` says in the audit what is at work. Raises TooFewSessions where the server lets in fewer than may be needed.
     """
     with contextlib.closing(Database(endpoints.database_url)) as database:
         if settings.database_url is None:
             migrations.migrate(database)
         else:
             migrations.require_current(database)
+        sessions.require(database, settings.max_concurrent_runs)
     kms = key_service(settings)
     cipher = Cipher.from_setting(
         settings.encryption_keys or development_key(settings.home), None if kms is None else kms.open_data_key
@@ -114,7 +115,7 @@ def open_system(settings: Settings, endpoints: Endpoints, origin: str = "orders-
     with contextlib.closing(
         Database(
             endpoints.database_url,
-            pool_size=settings.notification_rate_per_s + SPARE_CONNECTIONS,
+            pool_size=pool_size,
             introduction=Introduction(os_user(), origin),
         )
     ) as database:

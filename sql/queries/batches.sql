@@ -235,3 +235,12 @@ SELECT set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan'
 -- name: server_version
 -- Which PostgreSQL answers.
 SELECT current_setting('server_version')
+
+-- name: session_limit
+-- How many sessions this login may have in this database at most: by the server, the database and the login itself.
+SELECT least(
+    current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
+        - current_setting('reserved_connections')::int,
+    (SELECT NULLIF(datconnlimit, -1) FROM pg_database WHERE datname = current_database()),
+    (SELECT NULLIF(rolconnlimit, -1) FROM pg_roles WHERE rolname = session_user)
+)

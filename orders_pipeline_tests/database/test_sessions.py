@@ -1,0 +1,88 @@
+"""Sessions: a process keeps to its pool however many threads it has, and starts only where the server lets in enough."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+
+import psycopg
+import pytest
+from sqlalchemy import make_url
+
+from orders_pipeline import database as database_module
+from orders_pipeline import sessions
+from orders_pipeline.database import POOL_SIZE, Database, DatabaseUnavailable, libpq_url
+from orders_pipeline.rate_limit import RateLimiter
+from orders_pipeline.sessions import TooFewSessions
+
+RATE = 150
+STOCK_SERVER = 97  # what PostgreSQL lets in by default
+
+
+def test_a_server_as_it_is_installed_lets_in_what_the_default_settings_need():
+    assert sessions.needed(3) <= STOCK_SERVER
+
+
+def test_the_embedded_server_lets_in_what_the_largest_setting_needs(database):
+    assert sessions.require(database, 64).startswith(f"{sessions.needed(64)} needed at most")
+
+
+@pytest.mark.parametrize("what", ["database", "login"])
+def test_a_limit_that_is_too_small_is_told_with_the_figures(server_url, database, what):
+    name = make_url(database.url.get_secret_value()).database
+    limited = {"database": f"DATABASE {name}", "login": f"ROLE {make_url(server_url).username}"}[what]
+    with psycopg.connect(server_url.replace("+psycopg", ""), autocommit=True) as admin:
+        admin.execute(f"ALTER {limited} CONNECTION LIMIT 50".encode())
+        try:
+            with pytest.raises(TooFewSessions, match="may need 92 sessions, and the database lets in 50"):
+                sessions.require(database, 3)
+        finally:
+            admin.execute(f"ALTER {limited} CONNECTION LIMIT -1".encode())
+
+
+def test_threads_beyond_the_pool_wait_and_are_told_that_the_database_is_unavailable(database, monkeypatch):
+    monkeypatch.setattr(database_module, "POOL_WAIT_S", 0.2)
+    with contextlib.ExitStack() as stack:
+        small = stack.enter_context(contextlib.closing(Database(database.url, pool_size=1)))
+        stack.enter_context(small.begin())
+        with pytest.raises(DatabaseUnavailable), small.begin():
+            pass
+
+
+def test_a_session_is_beside_the_pool(database):
+    with (
+        contextlib.closing(Database(database.url, pool_size=1)) as small,
+        small.session() as session,
+        small.begin() as one,
+    ):
+        assert session.scalar("server_version") == one.scalar("server_version")
+
+
+def test_threads_that_wait_for_tokens_and_call_hold_no_sessions(database):
+    limiter = RateLimiter(database, "service", RATE, lease_s=30.0)
+    limiter.prepare()
+    stop, calling, called = threading.Event(), threading.Barrier(RATE + 1), threading.Barrier(RATE + 1)
+
+    def call() -> None:
+        with limiter.token(stop):
+            calling.wait(60.0)  # all at once are under way
+            called.wait(60.0)
+
+    threads = [threading.Thread(target=call, daemon=True) for _ in range(RATE)]
+    most = 0
+    with psycopg.connect(libpq_url(database.url), autocommit=True) as watcher:
+
+        def look() -> int:
+            query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            return watcher.execute(query).fetchone()[0]
+
+        for thread in threads:
+            thread.start()
+        calling.wait(60.0)
+        most = look()
+        called.wait(60.0)  # and all at once give their tokens back
+        while any(thread.is_alive() for thread in threads):
+            most = max(most, look())
+            time.sleep(0.01)
+    assert 1 <= most <= POOL_SIZE
