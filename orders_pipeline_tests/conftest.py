@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import tempfile
+import threading
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,10 +15,11 @@ from pathlib import Path
 import psycopg
 import pytest
 from pydantic import SecretStr
-from sqlalchemy import make_url
+from sqlalchemy import event, make_url
+from sqlalchemy.pool import ConnectionPoolEntry, Pool
 
 from orders_pipeline import embedded, landing, migrations
-from orders_pipeline.database import Database, libpq_url
+from orders_pipeline.database import Database, _Connection, libpq_url
 from orders_pipeline.sandbox import SandboxServer
 from orders_pipeline.settings import Settings
 from orders_pipeline.system import System, join_endpoints, open_system
@@ -41,6 +43,38 @@ def _nothing_from_outside() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for name in [name for name in os.environ if name.startswith(("ORDERS_", "DAGSTER_"))]:
         del os.environ[name]
+
+
+@pytest.fixture(scope="session")
+def _nested() -> Iterator[list[str]]:
+    """Names of threads that took a second connection of a pool: enough of them wait for each other for ever."""
+    held: dict[ConnectionPoolEntry, tuple[int, int]] = {}
+    found: list[str] = []
+
+    def taken(connection: object, entry: ConnectionPoolEntry, _proxy: object) -> None:
+        whose = threading.get_ident(), id(entry._ConnectionRecord__pool)  # type: ignore[attr-defined]
+        if isinstance(connection, _Connection):  # not Dagster's own
+            if whose in held.values():
+                found.append(threading.current_thread().name)
+            held[entry] = whose
+
+    def given_back(_connection: object, entry: ConnectionPoolEntry) -> None:
+        held.pop(entry, None)
+
+    listeners = [("checkout", taken), ("checkin", given_back), ("detach", given_back)]
+    for name, listener in listeners:
+        event.listen(Pool, name, listener)
+    yield found
+    for name, listener in listeners:
+        event.remove(Pool, name, listener)
+
+
+@pytest.fixture(autouse=True)
+def _no_thread_waits_for_a_second_connection(_nested: list[str]) -> Iterator[None]:
+    yield
+    found = sorted(set(_nested))
+    _nested.clear()
+    assert not found
 
 
 @pytest.fixture(scope="session")
