@@ -2,6 +2,7 @@
 
 Each worker that drains has a row with how many calls it wants and how many it holds; what all hold is never more than the
 service may be sent. Who has more than a fair share lowers its own limit first, and gives back what its calls have left.
+A process whose session broke may have calls under way: what it holds is nobody else's until it had time to come back.
 """
 
 from __future__ import annotations
@@ -9,10 +10,12 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+from orders_pipeline import workers
 from orders_pipeline.database import Database
 from orders_pipeline.workers import WORKER_LOCK_CLASS, Worker
 
 ASK_S = 0.05  # no more often is the database asked
+RECONNECT_S = 1.0  # one heartbeat fails, and the next opens another session
 
 
 def fair_shares(most: int, wanted: Sequence[int], turn: int) -> list[int]:
@@ -51,7 +54,9 @@ class SharedCalls:
         with self._database.begin() as transaction:
             transaction.rows("lock_shares", service=self._service)
             transaction.execute("set_share", wanted=wanted, held=held, **mine)
-            rows = transaction.rows("shares", lock_class=WORKER_LOCK_CLASS, **mine)
+            transaction.execute("note_unseen", lock_class=WORKER_LOCK_CLASS, **mine)
+            transaction.execute("drop_unseen_shares", service=self._service, unseen_s=_unseen_s())
+            rows = transaction.rows("shares", service=self._service)
             ids = [row.worker_id for row in rows]
             self._limit = 0
             if self._worker.worker_id in ids:
@@ -66,4 +71,8 @@ class SharedCalls:
     def leave(self) -> None:
         """Give the share back: nothing is under way any more."""
         with self._database.begin() as transaction:
-            transaction.execute("drop_shares", service=self._service, worker_id=self._worker.worker_id)
+            transaction.execute("drop_share", worker_id=self._worker.worker_id)
+
+
+def _unseen_s() -> float:
+    return 2 * workers.HEARTBEAT_S + RECONNECT_S

@@ -83,17 +83,18 @@ def working_on(database: Database, batch_id: str, run_id: str | None) -> Iterato
 
         def renew(session: Transaction) -> bool:
             asked = now()
-            if not session.execute("renew_lease", worker_id=worker_id, lease_s=LEASE_S):
+            if session.scalar("renew_lease", worker_id=worker_id, lease_s=LEASE_S):
+                worker.leased_at = asked
+            else:
                 worker.given_up.set()
-                return False
-            worker.leased_at = asked
-            return True
+            return True  # also who was given up is seen while its last calls are under way
 
         with _kept_alive(database, sessions, session, lock, renew):
             try:
                 yield worker
             finally:
                 with database.begin() as transaction:
+                    transaction.execute("drop_share", worker_id=worker_id)
                     transaction.execute("end_worker", worker_id=worker_id)
 
 

@@ -10,7 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from orders_pipeline import workers
 from orders_pipeline.clients import Profile
+from orders_pipeline.database import Database
 from orders_pipeline.drain import drain, one_by_one
 from orders_pipeline.outcomes import Outcome
 from orders_pipeline.payments.gateway import Capabilities, PaymentRequest
@@ -28,8 +30,9 @@ class CountingGateway:
 
     capabilities = Capabilities()
 
-    def __init__(self) -> None:
+    def __init__(self, call_s: float = 0.02) -> None:
         self.most = 0
+        self.call_s = call_s
         self.ended: dict[str, float] = {}
         self._now = 0
         self._lock = threading.Lock()
@@ -39,7 +42,7 @@ class CountingGateway:
         with self._lock:
             self._now += 1
             self.most = max(self.most, self._now)
-        time.sleep(0.02)
+        time.sleep(self.call_s)
         yield
         with self._lock:
             self._now -= 1
@@ -101,6 +104,60 @@ def test_a_worker_that_is_gone_leaves_its_share_to_the_others(desk):
             assert SharedCalls(desk.database, "payment", other, MOST).allow(0, MOST) == MOST
             waiting = SharedCalls(desk.database, "payment", worker, MOST)
             assert waiting.allow(0, MOST) == 0
+        assert waiting.allow(0, MOST) == MOST
+
+
+def break_sessions(desk: Desk) -> None:
+    desk.run(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+
+
+def test_what_is_under_way_when_all_sessions_break_is_still_counted(desk, monkeypatch):
+    monkeypatch.setattr(workers, "HEARTBEAT_S", 0.2)
+    paid, *batches = [loaded(desk, f"20260701-00000000000{n}", count) for n, count in enumerate((30, 60, 60))]
+    pay(paid, CountingGateway())
+    gateway = CountingGateway(0.3)
+    with contextlib.ExitStack() as stack:
+        for each in (paid, *batches):  # each a process of its own
+            each.database = stack.enter_context(contextlib.closing(Database(desk.database.url)))
+        pool = stack.enter_context(ThreadPoolExecutor(3))
+        works = [pool.submit(pay, batch, gateway) for batch in batches] + [pool.submit(refund, paid, gateway)]
+        while not all(work.done() for work in works):
+            if gateway.most:
+                break_sessions(desk)
+            time.sleep(1.0)  # while calls are under way, and before others may take them for gone
+        for work in works:
+            work.result()
+    assert gateway.most <= MOST
+    assert desk.value("SELECT count(*) FROM service_shares") == 0
+
+
+def test_what_a_worker_holds_that_does_not_come_back_goes_to_the_others_after_a_while(desk, monkeypatch):
+    monkeypatch.setattr(workers, "HEARTBEAT_S", 3600.0)
+    desk.batch()
+    with desk.working() as gone, desk.working() as worker:
+        assert SharedCalls(desk.database, "payment", gone, MOST).allow(0, MOST) == MOST
+        waiting = SharedCalls(desk.database, "payment", worker, MOST)
+        break_sessions(desk)
+        assert waiting.allow(0, MOST) == 0
+        monkeypatch.setattr(workers, "HEARTBEAT_S", 0.0)
+        monkeypatch.setattr("orders_pipeline.shared_calls.RECONNECT_S", 0.0)
+        assert waiting.allow(0, MOST) == MOST
+
+
+def test_what_a_worker_holds_that_was_given_up_is_counted_until_it_leaves(desk, monkeypatch):
+    monkeypatch.setattr(workers, "HEARTBEAT_S", 0.05)
+    desk.batch()
+    with desk.working() as worker:
+        waiting = SharedCalls(desk.database, "payment", worker, MOST)
+        with desk.working() as slow:
+            assert SharedCalls(desk.database, "payment", slow, MOST).allow(0, MOST) == MOST
+            desk.run("UPDATE workers SET ended_at = now() WHERE worker_id = %s", slow.worker_id)
+            assert slow.given_up.wait(10)
+            monkeypatch.setattr("orders_pipeline.shared_calls.RECONNECT_S", -1.0)
+            assert [waiting.allow(0, MOST) for _ in range(2)] == [0, 0]
         assert waiting.allow(0, MOST) == MOST
 
 

@@ -12,9 +12,9 @@ WITH begun AS (
 SELECT worker_id FROM begun WHERE pg_try_advisory_lock(:lock_class, CAST(worker_id AS integer))
 
 -- name: renew_lease
--- A worker is still there; touches nothing once it was given up.
+-- A worker is still there; whether it was not given up.
 UPDATE workers SET lease_until = clock_timestamp() + make_interval(secs => :lease_s)
-WHERE worker_id = :worker_id AND ended_at IS NULL
+WHERE worker_id = :worker_id RETURNING ended_at IS NULL
 
 -- name: end_worker
 -- A worker leaves in good order.
