@@ -14,7 +14,9 @@ DAGSTER_POOL_SIZE = 2  # of each of the two stores that a run writes to
 RUN_SESSIONS = RUN_POOL_SIZE + LOCK_SESSIONS + 2 * DAGSTER_POOL_SIZE
 TICK_POOL_SIZE = 3
 TICKS = 2  # sensors at once
-DAGSTER_SESSIONS = 16  # its daemon's and its web server's own
+WEB_POOL_SIZE = 4  # of each of the three stores that Dagster's web server reads
+DAEMON_SESSIONS = 8  # its threads and its code server open one when they need it
+DAGSTER_SESSIONS = 3 * WEB_POOL_SIZE + DAEMON_SESSIONS
 # a command, which may run a batch itself; what serves the reports; the sensors, with a lock each
 OTHER_SESSIONS = RUN_SESSIONS + POOL_SIZE + TICKS * (TICK_POOL_SIZE + 1) + DAGSTER_SESSIONS
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from orders_pipeline import embedded, report_server, runs
 from orders_pipeline.audit.recording import sign_in
 from orders_pipeline.http_client import NoAnswer, NotDelivered, ServiceClient
+from orders_pipeline.sessions import WEB_POOL_SIZE
 from orders_pipeline.settings import Settings, export_environment
 from orders_pipeline.system import join_endpoints, open_system
 
@@ -77,7 +78,10 @@ def running(settings: Settings, port: int, say: Callable[[str], None] = lambda _
         sign_in(system.database, system.clients, system.cipher)
         runs.prepare_dagster_home(system)
         reports_url = stack.enter_context(report_server.serving(system, port + 1))
-        export_environment(ORDERS_REPORTS_URL=settings.reports_url or reports_url)
+        export_environment(
+            ORDERS_REPORTS_URL=settings.reports_url or reports_url,
+            DAGSTER_WEBSERVER_DB_POOL_MAX_OVERFLOW=str(WEB_POOL_SIZE - 1),
+        )
         if "://" not in settings.landing_location:
             Path(settings.landing_location).mkdir(parents=True, exist_ok=True)
         log = settings.dagster_home / "dagster.log"

@@ -8,10 +8,12 @@ import time
 
 import psycopg
 import pytest
+from click.testing import CliRunner
 from sqlalchemy import make_url
 
 from orders_pipeline import database as database_module
 from orders_pipeline import sessions
+from orders_pipeline.cli import main
 from orders_pipeline.database import POOL_SIZE, Database, DatabaseUnavailable, libpq_url
 from orders_pipeline.rate_limit import RateLimiter
 from orders_pipeline.sessions import TooFewSessions
@@ -35,10 +37,26 @@ def test_a_limit_that_is_too_small_is_told_with_the_figures(server_url, database
     with psycopg.connect(server_url.replace("+psycopg", ""), autocommit=True) as admin:
         admin.execute(f"ALTER {limited} CONNECTION LIMIT 50".encode())
         try:
-            with pytest.raises(TooFewSessions, match="may need 92 sessions, and the database lets in 50"):
+            with pytest.raises(TooFewSessions, match="may need 96 sessions, and the database lets in 50"):
                 sessions.require(database, 3)
         finally:
             admin.execute(f"ALTER {limited} CONNECTION LIMIT -1".encode())
+
+
+def test_commands_and_the_system_do_not_start_where_too_few_are_let_in_and_doctor_says_so(
+    server_url, database, tmp_path, monkeypatch
+):
+    name = make_url(database.url.get_secret_value()).database
+    monkeypatch.setenv("ORDERS_HOME", str(tmp_path))
+    monkeypatch.setenv("ORDERS_DATABASE_URL", database.url.get_secret_value())
+    with psycopg.connect(server_url.replace("+psycopg", ""), autocommit=True) as admin:
+        admin.execute(f"ALTER DATABASE {name} CONNECTION LIMIT 50".encode())
+    for arguments, status in ((["status"], 2), (["up"], 2), (["doctor"], 1)):
+        ended = CliRunner().invoke(main, arguments)
+        said = " ".join(ended.output.split())
+        assert ended.exit_code == status
+        assert "E_DATABASE_SESSIONS" in said
+        assert "may need 96 sessions, and the database lets in 50; lower the setting, or raise max_connections" in said
 
 
 def test_threads_beyond_the_pool_wait_and_are_told_that_the_database_is_unavailable(database, monkeypatch):
