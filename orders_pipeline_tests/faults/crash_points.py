@@ -80,8 +80,18 @@ POINTS = {
     "C19": Point("orders_pipeline.rate_limit:RateLimiter._take", dies_after=True),
     "C20": Point("orders_pipeline.batches:set_status", chosen=lambda _transaction, _batch, status, *_: status != "paying"),
 }
+# passed by `cancel`, each once: the first before it is committed that nothing more is sent, the last when all is called off
+CANCEL_POINTS = {
+    "K1": Point("orders_pipeline.cancelling:begin", dies_after=True),
+    "K2": Point("orders_pipeline.cancelling:_look_up"),
+    "K3": Point("orders_pipeline.cancelling:_look_up", dies_after=True),
+    "K4": Point(f"{_TRANSACTION}.execute", chosen=_statement("cancel_orders")),
+    "K5": Point("orders_pipeline.intake:give_up_loading"),
+    "K6": Point("orders_pipeline.reports:finish_batch"),
+    "K7": Point("orders_pipeline.reports:finish_batch", dies_after=True),
+}
 # not on the way of a file: passed by `refund`, `audit seal`, `keys rotate` and `db migrate`
-OTHER_POINTS = {
+OTHER_POINTS = CANCEL_POINTS | {
     "C11r": Point("orders_pipeline.settlement:hurry"),
     "C12r": Point(_CALL, chosen=_post("/refunds")),
     "C13r": Point("orders_pipeline.http_client:_Watched.request", dies_after=True, chosen=_post("/refunds")),

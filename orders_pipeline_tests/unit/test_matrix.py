@@ -15,7 +15,7 @@ ROW = re.compile(r"^\| ([CDYNQS])(\d\d)(?:-[CDYNQS](\d\d))? \| (.*) \| (.*) \|$"
 NUMBERS = [f"{letter}{number:02}" for letter, last in LAST.items() for number in range(1, last + 1)]
 
 # the same as another number, another subject, or not there
-ELSEWHERE = {"C07", "C16", "C21", "C22", "C23", "D17", "Q06", "S04", "S07", "S12", "S17", "S18"}
+ELSEWHERE = {"C07", "C16", "C21", "C22", "C23", "D17", "S04", "S07", "S12", "S17", "S18"}
 
 
 @functools.cache
