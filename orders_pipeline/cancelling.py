@@ -15,6 +15,7 @@ from typing import Any
 from sqlalchemy import Row
 
 from orders_pipeline import batches, intake, interrupts, notifications, reports
+from orders_pipeline.clients import Profile
 from orders_pipeline.database import Transaction
 from orders_pipeline.drain import drain, one_by_one
 from orders_pipeline.notifications import NotificationLedger
@@ -103,8 +104,6 @@ def _others(system: System, worker: Worker) -> list[int]:
 
 def _look_up(system: System, worker: Worker) -> None:
     """Find out about payments that may have been charged, and who was told; nothing is sent."""
-    with system.database.begin() as transaction:
-        profile = system.clients.profile(batches.get(transaction, worker.batch_id).client_code)
     ledger = DoubtLedger(
         system.database,
         system.cipher,
@@ -120,5 +119,5 @@ def _look_up(system: System, worker: Worker) -> None:
         concurrency=ledger.concurrency,
         stop=threading.Event(),
     )
-    notices = NotificationLedger(system.database, system.cipher, worker, profile)
+    notices = NotificationLedger(system.database, system.cipher, worker, Profile())  # the client may have none any more
     notifications.find_out(notices, system.notifications, system.notification_limiter, interrupts.requested)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from click.testing import CliRunner
 
 from orders_pipeline import batches, cancelling, intake
 from orders_pipeline.cli import main
+from orders_pipeline.clients import Clients, Profile
 from orders_pipeline.synthetic import write_sample
 from orders_pipeline_tests.house import House, check_books
 
@@ -77,6 +79,21 @@ def test_a_cancellation_that_was_broken_off_is_ended_by_the_next_run(house: Hous
     assert "was cancelled" in (house.run(batch_id) or "")
     assert house.summary(batch_id)["orders"]["cancelled"] == 20
     assert house.sandbox.ledger(batch_id)["payments"]["count"] == 0
+
+
+def test_a_batch_of_a_client_that_is_not_known_any_more_is_cancelled(house: House, tmp_path: Path) -> None:
+    path = tmp_path / "orders.csv"
+    write_sample(path, rows=20, seed=3, bad=0.2)
+    batch_id = house.receive(path, "gone")
+    for step in STEPS["loaded"]:
+        step(house.system, batch_id)
+    system = replace(house.system, clients=Clients({"other": Profile()}))
+    with system.database.begin() as transaction:
+        cancelling.begin(transaction, batch_id, cancelled_by="somebody", why="no client of ours")
+    cancelling.finish(system, batch_id)
+    summary = check_books(house, batch_id)
+    assert (summary["status"], summary["orders"]["cancelled"]) == ("cancelled", summary["rows"]["accepted"])
+    assert house.report(batch_id, "errors")
 
 
 def test_a_batch_that_has_ended_is_not_cancelled_and_a_reason_and_a_yes_are_needed(
