@@ -22,6 +22,7 @@ from orders_pipeline_tests.commands import COMMAND, PATIENCE_S, end, start, wait
 from orders_pipeline_tests.factories import order_row
 from orders_pipeline_tests.house import CALLS_A_SECOND, House
 from orders_pipeline_tests.order_file import OrderFile
+from orders_pipeline_tests.works import Works
 
 CUSTOMERS, EACH = 4, 3  # customers, each with so many orders of 1,000 yen and more
 SAID = ("--why", "the goods came back", "--who", "operator", "--yes")
@@ -50,7 +51,9 @@ def batch(house: House, tmp_path: Path, request: pytest.FixtureRequest) -> Calla
                     amount=str(1000 + number),
                 )
             )
-        return str(house.take(made.write(tmp_path / "orders.csv"), client)["batch_id"])
+        batch_id = house.receive(made.write(tmp_path / "orders.csv"), client)
+        Works(house, house.system, client).work_off(batch_id)
+        return batch_id
 
     return taken
 
