@@ -1,8 +1,9 @@
 """C02 to C20 and C25: killed at any point, in each way a payment service may be able to help, and started again by commands.
 
-Whatever the point, the service's own ledger has every order once in the end. The short set is in the default run; every
-point at its first, middle and last hit, and 300 random ones while services misbehave, are in the long run:
-`pytest -m soak -n 10 --dist load orders_pipeline_tests/faults/test_crash_points.py`, which ends with its figures.
+Whatever the point, the service's own ledger has every order once in the end: also where a person stops the batch and resumes
+it, or cancels it by commands that die in turn, and where the database is put back to an earlier time. The short set is in
+the default run; every point at its first, middle and last hit, and 300 random ones while services misbehave, are in the long
+one: `pytest -m soak -n 10 --dist load orders_pipeline_tests/faults/test_crash_points.py`, which ends with its figures.
 """
 
 from __future__ import annotations
@@ -17,13 +18,15 @@ from typing import Any
 
 import pytest
 
-from orders_pipeline import migrations, sweep, workers
+from orders_pipeline import batches, migrations, sweep, workers
 from orders_pipeline.database import Database
 from orders_pipeline.reports import is_giving_back
 from orders_pipeline.synthetic import write_sample
 from orders_pipeline_tests import commands
-from orders_pipeline_tests.faults.crash_points import COUNT, POINTS, VARIABLE
-from orders_pipeline_tests.house import House, check_finished, cloned_database, open_house
+from orders_pipeline_tests.faults.crash_points import CANCEL_POINTS, COUNT, POINTS, VARIABLE
+from orders_pipeline_tests.faults.test_restored_database import Backup, back_up  # noqa: F401 - a fixture
+from orders_pipeline_tests.house import House, check_books, check_finished, cloned_database, open_house
+from orders_pipeline_tests.soak import SOAK
 
 CLIENT = "acme"
 ROWS = 30
@@ -35,6 +38,7 @@ MODES: Mapping[str, tuple[str, dict[str, bool]]] = {
     "look-up": ("look-up", {"honour_keys": False, "guard_orders": False}),
     "neither": ("none", {"honour_keys": False, "guard_orders": False, "lookups": False}),
 }
+LISTED = ",list"  # what a service must offer besides, for a database that was put back to go on
 IN_DOUBT = {"C12", "C13", "C14", "C15"}  # killed there, nobody can say whether the service has charged
 SHORT = [
     ("C13", 2, "keys"),
@@ -43,16 +47,22 @@ SHORT = [
 SEEDS = 300
 MISBEHAVIOUR = ("error_before", "error_after", "timeout_after", "reset_before", "reset_after", "malformed", "wrong_body")
 Strike = tuple[str, int]  # a point and its hit
+SCENARIOS = ("resumed", "stopped", "cancelled", "restored")
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One import and how it is disturbed: a command is killed at each strike, one command after the other."""
+    """One import and how it is disturbed: a command is killed at each strike, one command after the other.
+
+    In the scenario `cancelled` a command after the first is a cancellation; in `stopped` a person stops the batch after each
+    strike; in `restored` the database is copied after the first strike and put back in the end.
+    """
 
     strikes: Sequence[Strike]
     mode: str
     seed: int = 1
     faults: str = ""
+    scenario: str = "resumed"
 
 
 Note = Callable[[Mapping[str, Any]], None]
@@ -64,7 +74,7 @@ def batches_of(house: House) -> list[str]:
 
 def settings(house: House, mode: str, **more: str) -> dict[str, str]:
     return house.environment(
-        ORDERS_PAYMENT_CAPABILITIES=MODES[mode][0],
+        ORDERS_PAYMENT_CAPABILITIES=MODES[mode][0] + (LISTED if mode != "neither" else ""),
         ORDERS_PAYMENT_CONCURRENCY="4",
         ORDERS_PAYMENT_TIMEOUT_S="1",
         ORDERS_NOTIFICATION_TIMEOUT_S="2",  # what a killed process held of the rate is free after this
@@ -79,12 +89,20 @@ def go_on(house: House, path: Path) -> list[str | Path]:
     return ["resume", known[0]] if known else ["import", path, "--client", CLIENT]
 
 
-def is_killed(house: House, mode: str, path: Path, strike: Strike) -> bool:
+def cancel(house: House) -> list[str | Path]:
+    return ["cancel", batches_of(house)[0], "--why", "the wrong file", "--yes"]
+
+
+def is_killed(house: House, mode: str, command: Sequence[str | Path], strike: Strike) -> bool:
     """Give a command that dies at a point, and say whether it came so far."""
-    armed = settings(house, mode, **{VARIABLE: ":".join(map(str, strike))})
-    ended = commands.call(armed, *go_on(house, path))
+    ended = commands.call(settings(house, mode, **{VARIABLE: ":".join(map(str, strike))}), *command)
     assert ended.returncode in (KILLED, 0, 1, 3), ended.stderr
     return ended.returncode == KILLED
+
+
+def is_open(house: House) -> bool:
+    """Tell whether there is a batch that has not ended."""
+    return house.rows("SELECT finished_at IS NULL FROM batches") == [(True,)]
 
 
 def start_again(house: House, mode: str, path: Path) -> dict[str, Any]:
@@ -98,21 +116,68 @@ def start_again(house: House, mode: str, path: Path) -> dict[str, Any]:
     return summary
 
 
-def carry_out(house: House, trial: Trial) -> dict[str, Any]:
+def stop(house: House) -> None:
+    """Let a person stop the batch: nobody offers it any more."""
+    with house.system.database.begin() as transaction:
+        assert batches.stop(transaction, batches_of(house)[0], "somebody")
+    assert offered(house) == []
+
+
+def end_cancelling(house: House, mode: str) -> dict[str, Any]:
+    """Cancel until the batch is cancelled or only a person knows more, and return its summary; nothing is sent meanwhile."""
+    sent = house.sandbox.ledger()
+    for _ in range(RESUMES):
+        summary = commands.answer(settings(house, mode), *cancel(house))
+        waits_for_a_person = any(each["needs_a_person"] for each in summary.get("unknown_payments", []))
+        if summary["status"] == "cancelled" or waits_for_a_person:
+            break
+    assert commands.call(settings(house, mode), *go_on(house, house.home)).returncode == 2
+    assert house.sandbox.ledger() == sent
+    return summary
+
+
+def put_back(house: House, backup: Backup, mode: str, path: Path) -> None:
+    """Put the database back; nothing more is paid until the ledgers are compared."""
+    backup.restore(with_storage=False)
+    charged = house.sandbox.ledger()["payments"]["succeeded"]
+    for _ in range(RESUMES):
+        commands.answer(settings(house, mode), *go_on(house, path))
+        assert house.sandbox.ledger()["payments"]["succeeded"] == charged
+        if not commands.answer(settings(house, mode), "reconcile")["paying_stopped"]:
+            break
+
+
+def carry_out(house: House, trial: Trial, copy: Callable[[], Backup] | None = None) -> dict[str, Any]:
     """Import a file, die at each strike, start again, compare with the service's ledger, and return the trial's figures."""
     house.sandbox.change(latency_ms=20, faults=trial.faults, notification_faults={}, **MODES[trial.mode][1])
     path = house.home / f"orders-{trial.seed}.csv"
     write_sample(path, rows=ROWS, seed=trial.seed, bad=0.1)
-    kills = sum(is_killed(house, trial.mode, path, strike) for strike in trial.strikes)
-    summary = start_again(house, trial.mode, path)
+    kills, is_cancelled, backup = 0, False, None
+    for strike in trial.strikes:
+        is_cancelled = strike[0] in CANCEL_POINTS and is_open(house)
+        if strike[0] in POINTS or is_cancelled:
+            kills += is_killed(house, trial.mode, cancel(house) if is_cancelled else go_on(house, path), strike)
+        if trial.scenario == "stopped" and is_open(house):
+            stop(house)
+        if copy is not None and backup is None:
+            backup = copy()
+    if backup is not None:
+        start_again(house, trial.mode, path)
+        put_back(house, backup, trial.mode, path)
+    summary = end_cancelling(house, trial.mode) if is_cancelled else start_again(house, trial.mode, path)
     (batch_id,) = batches_of(house)
+    # each command has ten notifications under way at most, and a service with neither keys nor look-ups takes all
+    may_repeat = 10 * len(trial.strikes) if trial.mode == "neither" else 0
+    if backup is not None and trial.mode == "look-up":
+        may_repeat = ROWS  # nor can one be asked that ignores keys, for what a database never knew
     if trial.mode == "neither" and house.summary(batch_id)["orders"]["unknown"]:
         _check_that_doubt_is_said(house, batch_id, summary)
+    elif is_cancelled:
+        _check_cancelled(house, batch_id, told_twice=may_repeat)
     else:
-        # each command has ten notifications under way at most, and a service with neither keys nor look-ups takes all
-        may_repeat = 10 * len(trial.strikes) if trial.mode == "neither" else 0
         check_finished(house, batch_id, "completed_with_errors", told_twice=may_repeat)
     ours, theirs = house.summary(batch_id), house.sandbox.ledger(batch_id)
+    assert theirs["payments"]["refunded_jpy"] == 0
     return {
         "killed": kills,
         "orders": ours["rows"]["accepted"],
@@ -125,17 +190,35 @@ def carry_out(house: House, trial: Trial) -> dict[str, Any]:
     }
 
 
+def _check_cancelled(house: House, batch_id: str, *, told_twice: int) -> None:
+    """What was paid is paid, all else is called off, and it adds up."""
+    summary = house.summary(batch_id)
+    orders, yen = summary["orders"], summary["amount_jpy"]
+    assert summary["status"] == "cancelled"
+    if summary["rows"]["accepted"] is None:
+        assert house.sandbox.ledger(batch_id)["payments"]["count"] == sum(orders.values()) == 0
+        return
+    check_books(house, batch_id, told_twice=told_twice)
+    assert orders["pending"] == orders["paying"] == orders["unknown"] == 0
+    assert yen["accepted"] == yen["paid"] + yen["declined"] + yen["cancelled"]
+
+
 def _check_that_doubt_is_said(house: House, batch_id: str, summary: Mapping[str, Any]) -> None:
     """Nothing is charged twice, and what nobody can know is unknown, with its age, and waits for a person."""
     theirs = house.sandbox.ledger(batch_id)
     assert theirs["orders"]["paid_more_than_once"] == 0
-    assert (summary["status"], summary["status_code"]) == ("paused", "E_PAYMENT_UNKNOWN")
+    assert (summary["status"], summary["status_code"]) in (("paused", "E_PAYMENT_UNKNOWN"), ("cancelling", None))
     unknown = house.summary(batch_id)["unknown_payments"]
     assert unknown
     assert all(each["needs_a_person"] and each["since"] for each in unknown)
     orders = house.summary(batch_id)["orders"]
     assert orders["paid"] <= theirs["orders"]["paid"] <= orders["paid"] + orders["unknown"]
-    assert orders["pending"] == orders["paying"] == 0
+    assert orders["paying"] == 0
+    assert orders["pending"] == 0 or summary["status"] == "cancelling"
+
+
+def back_up_of(request: pytest.FixtureRequest, trial: Trial) -> Callable[[], Backup] | None:
+    return request.getfixturevalue("back_up") if trial.scenario == "restored" else None
 
 
 @pytest.fixture
@@ -175,6 +258,22 @@ def test_c02_to_c20_a_command_that_dies_at_a_point_is_gone_on_with(
     noted(asdict(trial) | figures)
     assert figures["killed"] == 1
     assert (figures["unknown"] > 0) == (mode == "neither" and point in IN_DOUBT)
+
+
+@pytest.mark.parametrize(
+    ("scenario", "point", "mode"),
+    [
+        ("cancelled", "K4", "keys"),
+        *(pytest.param("cancelled", point, mode, marks=SOAK) for point in CANCEL_POINTS for mode in MODES),
+        *(pytest.param("stopped", point, mode, marks=SOAK) for point in POINTS for mode in MODES),
+        *(pytest.param("restored", point, mode, marks=SOAK) for point in POINTS for mode in MODES if mode != "neither"),
+    ],
+)
+def test_c02_to_c20_a_command_that_dies_while_a_batch_is_paid_is_followed_by_others_that_die(
+    house: House, noted: Note, request: pytest.FixtureRequest, scenario: str, point: str, mode: str
+) -> None:
+    trial = Trial([("C14", 3), (point, 1)], mode, scenario=scenario)
+    noted(asdict(trial) | carry_out(house, trial, back_up_of(request, trial)))
 
 
 KILLED_REFUNDS = [("C13r", 3), ("C16r", 1)]
@@ -252,12 +351,16 @@ def test_c02_to_c20_every_point_at_each_of_its_hits_in_every_mode(
 @pytest.mark.soak
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_c25_random_points_while_services_misbehave(
-    house: House, noted: Note, hits: Mapping[str, Mapping[str, int]], seed: int
+    house: House, noted: Note, request: pytest.FixtureRequest, hits: Mapping[str, Mapping[str, int]], seed: int
 ) -> None:
     chance = random.Random(seed)
     mode, rate = chance.choice(list(MODES)), chance.choice((0.0, 0.0, 0.02, 0.06))
     points = [chance.choice(list(POINTS)) for _ in range(chance.choice((1, 1, 1, 2)))]
     strikes = [(point, chance.randint(1, hits[mode][point])) for point in points]
     faults = ",".join(f"{kind}={rate}" for kind in MISBEHAVIOUR)
-    trial = Trial(strikes, mode, seed, f"{faults},seed={seed},hang_s=3,max_per_key=3" if rate else "")
-    noted(asdict(trial) | carry_out(house, trial))
+    scenario = chance.choice(SCENARIOS[: 3 if mode == "neither" else 4])
+    if scenario == "cancelled":
+        strikes = [strikes[0], (chance.choice(list(CANCEL_POINTS)), 1)]
+    faults = f"{faults},seed={seed},hang_s=3,max_per_key=3" if rate else ""
+    trial = Trial(strikes, mode, seed, faults, scenario)
+    noted(asdict(trial) | carry_out(house, trial, back_up_of(request, trial)))
