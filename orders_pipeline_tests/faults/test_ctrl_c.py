@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from orders_pipeline.synthetic import write_sample
-from orders_pipeline_tests.commands import call, end, start, wait_for
+from orders_pipeline_tests.commands import call, end, free_port, start, wait_for
 from orders_pipeline_tests.house import House, check_books, check_finished
 
 CLIENT = "acme"
@@ -98,4 +98,33 @@ def test_ctrl_c_while_paying_stops_the_batch_and_resume_pays_the_rest(house: Hou
     house.sandbox.change(latency_ms=0)
     resumed = call(house.environment(), "resume", batch_id)
     assert resumed.returncode == 0, resumed.stdout
+    check_finished(house, batch_id)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
+def test_c26_a_system_that_is_ended_stops_no_batch_and_goes_on_with_it_at_its_next_start(
+    house: House, signal_number: signal.Signals
+) -> None:
+    house.sandbox.change(latency_ms=1000 * CALLS_S)
+    settings = house.environment(ORDERS_PAYMENT_CONCURRENCY=str(IN_FLIGHT))
+    path = Path(house.system.settings.landing_location) / CLIENT / "orders.csv"
+    path.parent.mkdir(parents=True)
+    write_sample(path, rows=200, seed=6, bad=0)
+    process = start(settings, "up", "--port", str(free_port()), "--json")
+    wait_for(lambda: booked(house) >= 2 or process.poll() is not None, "two payments", timeout_s=120)
+    process.send_signal(signal_number)
+    assert end(process).returncode == 0
+    ((batch_id, status),) = new_batches(house, path.name)
+    assert status == "paying"
+    at_its_end = booked(house)
+    assert at_its_end < house.summary(batch_id)["payments"]["planned"]
+    assert house.summary(batch_id)["orders"]["unknown"] == 0
+    house.sandbox.change(latency_ms=0)
+    again = start(settings, "up", "--port", str(free_port()), "--json")
+    try:
+        wait_for(lambda: house.summary(batch_id)["status"] == "completed", "the batch to be completed", timeout_s=180)
+    finally:
+        again.send_signal(signal_number)
+        end(again)
     check_finished(house, batch_id)

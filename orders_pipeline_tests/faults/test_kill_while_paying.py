@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from orders_pipeline import sweep
 from orders_pipeline.synthetic import write_sample
 from orders_pipeline_tests.commands import PATIENCE_S, answer, call, end, start, wait_for
 from orders_pipeline_tests.house import House, check_books, check_finished
@@ -114,22 +115,33 @@ def test_c18_a_batch_killed_while_customers_are_told_of_declines_tells_nobody_tw
     assert house.sandbox.ledger(batch_id) == theirs
 
 
-@pytest.mark.parametrize("signal_number", [pytest.param(signal.SIGINT, marks=pytest.mark.soak), signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("command", "signal_number"),
+    [
+        pytest.param("import", signal.SIGINT, marks=pytest.mark.soak),
+        ("import", signal.SIGTERM),
+        pytest.param("resume", signal.SIGINT, marks=pytest.mark.soak),
+        ("resume", signal.SIGTERM),
+    ],
+)
 def test_c26_a_stop_in_the_middle_says_how_to_go_on_and_leaves_nothing_in_doubt(
-    house: House, signal_number: signal.Signals
+    house: House, command: str, signal_number: signal.Signals
 ) -> None:
     house.sandbox.change(latency_ms=200)
-    path = sample(house, 90)
-    with at_work(house, "import", path, "--client", CLIENT, ORDERS_PAYMENT_CONCURRENCY="2") as process:
+    path = sample(house, 40)
+    given = ["import", path, "--client", CLIENT] if command == "import" else ["resume", house.receive(path, CLIENT)]
+    with at_work(house, *given, ORDERS_PAYMENT_CONCURRENCY="2") as process:
         wait_for(lambda: booked(house) >= 2 or process.poll() is not None, "two payments")
         process.send_signal(signal_number)
         ended = end(process)
     (batch_id,) = batches_of(house)
+    assert house.summary(batch_id)["status"] == "stopped"  # by whoever sent the signal: nobody else goes on with it
+    assert sweep.stalled_batches(house.system.database) == []
     assert ended.returncode == 1, ended.stderr
     assert "resume" in ended.stdout + ended.stderr
     assert "Traceback" not in ended.stdout + ended.stderr
     summary = check_books(house, batch_id)  # what was in flight was waited for and written down
-    assert summary["orders"]["paid"] < 90
+    assert summary["orders"]["paid"] < 40
     assert summary["orders"]["unknown"] == summary["orders"]["paying"] == 0
     assert call(house.environment(), "resume", batch_id).returncode == 0
     check_finished(house, batch_id)
