@@ -21,9 +21,11 @@ _HIGH_BYTE = re.compile(rb"[\x80-\xff]")
 _NO_TEXT_IN_CP932 = re.compile(f"[\ue000-\uf8ff{NOT_CP932}]")  # an order with characters of a client's own is never taken
 # kanji of names that CP932 has beside JIS X 0208: far more common than what their bytes are in EUC-JP
 _KANJI_OF_NAMES = frozenset("髙﨑")
-_LATIN = frozenset("ŠŒŽšœžŸªº·‘’“”–—…" + "".join(map(chr, range(0xC0, 0x100)))) - frozenset("×÷")
+_LATIN = frozenset("ŠŒŽšœžŸªº·‘’“”–—…¢£§©®" + "".join(map(chr, range(0xC0, 0x100)))) - frozenset("×÷")
 _APART = re.compile("(?<![A-Za-z])[^\x00-\x7f]{2,}(?![A-Za-z])")  # a word of Japanese, without Latin letters beside it
 _CHARACTERS_AHEAD = 2
+# also with characters that one program or another has added to EUC-JP, and in EUC-KR and GB2312
+_SHAPED_LIKE_EUC = re.compile(rb"(?:[\x00-\x7f]|[\xa1-\xfe]{2}|\x8e[\xa1-\xdf]|\x8f[\xa1-\xfe]{2})*+")
 
 
 def other_reading(source: Path, span: TextSpan) -> str | None:
@@ -44,6 +46,11 @@ def utf8_instead(source: Path, span: TextSpan) -> int | None:
     if first is None or any(_read(data, "utf-8") is None for data in _high_lines(source, span)):
         return None
     return first if span.encoding == "cp1252" or _is_clearly_utf8(source, span, or_not_cp932=False) else None
+
+
+def is_shaped_like_euc(source: Path, span: TextSpan) -> bool:
+    """Tell whether all high bytes come in the pairs of EUC-JP, whatever they mean there."""
+    return all(_SHAPED_LIKE_EUC.fullmatch(data) for data in _high_lines(source, span))
 
 
 def first_high_byte(source: Path, span: TextSpan) -> int | None:

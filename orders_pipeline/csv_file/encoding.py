@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from orders_pipeline.csv_file.doubt import NOT_CP932, first_high_byte, other_reading, utf8_instead
+from orders_pipeline.csv_file.doubt import NOT_CP932, first_high_byte, is_shaped_like_euc, other_reading, utf8_instead
 from orders_pipeline.csv_file.physical_lines import TextSpan, locate, read_raw, unit_of
 from orders_pipeline.rejections import FileRejected
 
@@ -158,14 +158,14 @@ def _first_invalid(source: Path, span: TextSpan, codec: str) -> int | None:
 def _cp932_fault(source: Path, span: TextSpan, bad_utf8: int) -> int | None:
     """Return the offset of the byte that makes CP932 wrong or doubtful, None when the text is CP932.
 
-    A text that is mostly UTF-8 was UTF-8 and got damaged, though CP932 may take its bytes; a text that is valid EUC-JP
+    A text that is mostly UTF-8 was UTF-8 and got damaged, though CP932 may take its bytes; a text that may be EUC-JP
     as well, and in CP932 mostly half-width kana, could be either, and nobody should guess names.
     """
     if _looks_like_utf8(source, span):
         return bad_utf8
     if (invalid := _first_invalid(source, span, "cp932")) is not None:
         return invalid
-    if _first_invalid(source, span, "euc_jp") is None and _is_half_width(source, span):
+    if is_shaped_like_euc(source, span) and _is_half_width(source, span):
         return bad_utf8
     return None
 

@@ -325,7 +325,8 @@ class _Staging:
         """Return the rows whose first required cell could be a header's."""
         if not self._names.required:
             return []
-        words = pc.utf8_lower(pc.utf8_trim_whitespace(table[self._names.required[0]]))
+        cells = pc.utf8_ltrim(table[self._names.required[0]], characters="\ufeff")  # of a second file behind the first
+        words = pc.utf8_lower(pc.utf8_trim_whitespace(cells))
         found: list[int] = np.flatnonzero(pc.is_in(words, value_set=self._header_words).to_numpy()).tolist()
         return found
 

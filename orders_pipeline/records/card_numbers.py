@@ -23,9 +23,15 @@ _LENGTHS = {
 _BRANDS = tuple((re.compile(f"(?={beginning})"), lengths) for beginning, lengths in _LENGTHS.items())
 _GROUPS = ({4, 8, 12}, {4, 8, 12, 16}, {4, 10})  # where most cards have their spaces
 _DIGIT = r"[0-9\x{ff10}-\x{ff19}\x{2460}-\x{2468}\x{24ea}]"
+_RARE = "".join(  # digits that hardly a text has
+    rf"\x{{{code:x}}}"
+    for code in range(0x80, 0x20000)
+    if unicodedata.digit(chr(code), None) is not None and not re.match("[０-９①-⑨⓪]", chr(code))
+)
 # texts that may hold one, in RE2's writing: more than do, for its classes of all letters are a hundred times as slow
-MAY_HOLD_ONE = rf"{_DIGIT}(?:[^0-9A-Za-z]{{0,3}}{_DIGIT}){{{SHORTEST - 1}}}"
-_RUN = re.compile(rf"[0-9](?:[\W_]{{0,3}}[0-9]){{{SHORTEST - 1},}}")
+MAY_HOLD_ONE = rf"{_DIGIT}(?:[^0-9A-Za-z]{{0,3}}{_DIGIT}){{{SHORTEST - 1}}}|[{_RARE}]"
+# ー and 一 are typed for a dash
+_RUN = re.compile(rf"[0-9](?:[\W_ーｰ一]{{0,3}}[0-9]){{{SHORTEST - 1},}}")
 
 
 def find_card_numbers(text: str) -> Iterator[Sequence[int]]:

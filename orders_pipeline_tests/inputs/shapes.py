@@ -137,7 +137,7 @@ HEADERS = [
     Sheet(names=(*ORDER, "favourite_colour"))
     .take({"favourite_colour": "浅葱色"})
     .give_back(NO_NUMBER, cells=BAD | {"favourite_colour": "萌黄色"})
-    .case(29, "an unknown column", warnings=("W_UNKNOWN_COLUMN",), personal=("浅葱色", "萌黄色", "favourite_colour")),
+    .case(29, "an unknown column", warnings=("W_UNKNOWN_COLUMN",), personal=("浅葱色", "萌黄色")),
     refused(
         30, "the header again", with_cells(line(2, note="一\r\n二"), HEADER, line(3)), "F_HEADER_REPEATED", row="3", line="5"
     ),

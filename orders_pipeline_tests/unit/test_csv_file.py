@@ -252,7 +252,9 @@ def test_what_may_be_a_value_is_not_said_to_be_an_unknown_column(desk):
     assert [dict(each.detail) for each in found.warnings] == [{"count": str(len(unknown)), "columns": shown}]
 
 
-@pytest.mark.parametrize("again", [HEADER, HEADER.upper(), "金額,得意先名,注文番号\r\n", HEADER.strip() + ",memo\r\n"])
+@pytest.mark.parametrize(
+    "again", ["\ufeff" + HEADER, HEADER, HEADER.upper(), "金額,得意先名,注文番号\r\n", HEADER.strip() + ",memo\r\n"]
+)
 def test_input_030_a_header_in_the_middle_refuses_the_file(desk, again):
     refused = desk.refusal(HEADER + ROWS + again + ROWS)
     assert (refused.code, refused.detail) == ("F_HEADER_REPEATED", {"row": "3", "line": "4"})

@@ -67,6 +67,19 @@ def test_input_004_euc_jp_is_refused(source, text):
     assert refusal(source, text.encode("euc_jp")).code == "F_ENCODING"
 
 
+@pytest.mark.parametrize("name", [b"\xad\xea\xa5\xdf\xa5\xc9\xa5\xea", b"\xad\xa1", "山田".encode("euc_jp") + b"\xad\xb5"])
+def test_euc_jp_with_characters_of_a_vendor_is_refused(source, name):
+    data = named("NAME").encode().replace(b"NAME", name)  # ㈱ミドリ, ① and 山田Ⅰ
+    with pytest.raises(UnicodeDecodeError):
+        data.decode("euc_jp")
+    assert refusal(source, data).code == "F_ENCODING"
+
+
+@pytest.mark.parametrize("text", ["£100", "100 ©", "§5"])
+def test_a_sign_of_western_text_alone_is_not_read_as_japanese(source, text):
+    assert refusal(source, named(text).encode("cp1252")).code == "F_ENCODING_AMBIGUOUS"
+
+
 def test_half_width_kana_in_cp932_is_not_taken_for_euc_jp(source):
     data = (HEADER + "A-1,ﾔﾏﾀﾞ ﾀﾛｳ,1000\r\nA-2,ｽｽﾞｷ ｼﾞﾛｳ,10\r\n").encode("cp932")
     assert detect(source, data).encoding == "cp932"
