@@ -180,7 +180,7 @@ def carry_out(house: House, trial: Trial, copy: Callable[[], Backup] | None = No
     assert theirs["payments"]["refunded_jpy"] == 0
     return {
         "killed": kills,
-        "orders": ours["rows"]["accepted"],
+        "orders": ours["rows"]["accepted"] or 0,  # nobody knows where it was cancelled before
         "paid": ours["orders"]["paid"],
         "unknown": ours["orders"]["unknown"],
         "our_yen": ours["amount_jpy"]["paid"],
