@@ -28,7 +28,7 @@ HALTED = frozenset({"stopped", "cancelling", "cancelled"})  # by a person: nothi
 ORDER_STATES = ("pending", "paying", "paid", "declined", "unknown", "refunded", "cancelled")
 PAUSES: Mapping[str, str] = {
     "E_LEDGERS_DIFFER": "The Payment service has charges that our ledger does not know, or the database seems older than "
-    "the storage or the service says; run reconcile.",
+    "the storage or the service says, or that could not be found out: status says which. Run reconcile.",
     "E_PAYMENT_UNKNOWN": "It is not known yet whether some payments were charged.",
     "E_PAYMENT_UNAVAILABLE": "The Payment service cannot be used at the moment.",
     "E_PAYMENT_REFUSED": "The Payment service refuses this batch's payments with an answer that its contract does not name.",

@@ -52,6 +52,7 @@ def finish(system: System, batch_id: str, waiting: Callable[[], None] = lambda: 
         if batches.get(transaction, batch_id).status != "cancelling":
             return
     with _nobody_else(system, batch_id, waiting) as worker:
+        system.continuity.watch()  # what another database may have sent is looked up as well
         _look_up(system, worker)
         is_whole = system.continuity.is_whole()
         with system.database.begin() as transaction:

@@ -111,6 +111,7 @@ def show_summary(console: Console, summary: Mapping[str, Any]) -> None:
     if summary.get("status_code"):
         why = describe_code(summary["status_code"], summary.get("status_detail") or {})
         console.print(f"  why            {why}", highlight=False, soft_wrap=True)
+    show_rest(console, summary["paying_rests"])
     if summary["next_try"]:
         console.print(f"  next try       {summary['next_try']}; see orders-pipeline doctor", highlight=False)
     show_counts(console, summary)
@@ -138,6 +139,13 @@ def show_summary(console: Console, summary: Mapping[str, Any]) -> None:
     for name in summary["artifacts"]:
         command = {"result": "status --json"}.get(name, name)
         console.print(f"  {name:<14} orders-pipeline {command} {summary['batch_id']}", soft_wrap=True, highlight=False)
+
+
+def show_rest(console: Console, rests: Mapping[str, str] | None) -> None:
+    """Print why nothing at all is paid or refunded now, if that is so."""
+    if rests is not None:
+        since = _time(rests["since"])
+        console.print(f"[red]paying rests[/red] since {since}: {rests['code']}: {rests['message']}", soft_wrap=True)
 
 
 def _status_words(summary: Mapping[str, Any]) -> str:

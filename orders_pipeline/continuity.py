@@ -1,8 +1,9 @@
 """Continuity: whether our ledger is whole, or a database that was put back to an earlier time.
 
 How far the ledger was is kept in the storage too, as an object whose name says it: a mark that is committed first, then
-kept. Where another database runs than at the last look, as after any restore, the service's list is asked for charges of
-ours that it does not know. What is not whole stops all paying and refunding, until it is reconciled.
+kept, and renewed while its database is at work, so that no other takes its place by mistake. Where another database runs
+than at the last look, as after any restore, the service's list is asked for charges of ours that it does not know. What is
+not whole stops all paying and refunding, until it is reconciled.
 """
 
 from __future__ import annotations
@@ -12,37 +13,109 @@ import json
 import re
 import uuid
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 from sqlalchemy import Row
 
 from orders_pipeline import installation
-from orders_pipeline.database import Database
+from orders_pipeline.database import Database, Transaction
+from orders_pipeline.encryption import DecryptionError, EncryptionKeysError
+from orders_pipeline.payments import listing
 from orders_pipeline.payments.gateway import ListFailed, PaymentGateway, PaymentPage
 from orders_pipeline.storage import Storage, StorageError
 
 ANCHORS = "installation/"
 ANCHOR = re.compile(ANCHORS + r"(?P<installation>[0-9a-f]{32})-(?P<generation>[0-9]{6})-(?P<mark>[0-9]{18})[.]json")
-SKEW = timedelta(minutes=5)  # the service's clock may be so far from the database's
 LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
-PAGE = 100
 CHARGED = ("succeeded", "processing", "refunded")
-SAYS = (
-    "the database seems older than the storage or the Payment service says; nothing is paid or refunded before `reconcile`"
+RENEWED_AFTER = timedelta(minutes=1)  # a database that is at work says so as often
+FRESH = timedelta(minutes=3)  # for so long nobody else takes what it has kept
+OLDER = (
+    "the database seems older than the storage or the Payment service says; nothing is paid or refunded before "
+    "`orders-pipeline reconcile`"
+)
+IN_USE = (
+    "another database uses this storage, or did until a few minutes ago, and nothing is paid or refunded: give this one a "
+    "storage of its own; if it replaces the other, which is gone for good, run `orders-pipeline reconcile` "
+    f"{FRESH.seconds // 60} minutes after that, or at once with --by-hand --why TEXT"
+)
+UNREAD = (
+    "the database was started anew or replaced, and the Payment service's list, which tells whether it lacks anything, "
+    "could not be read; nothing is paid or refunded before it can: `up` and `orders-pipeline reconcile` read it again; if "
+    "it never comes, compare the ledgers otherwise and say so: orders-pipeline reconcile --by-hand --why TEXT"
 )
 
 
 class LedgersDiffer(Exception):
-    """Our ledger is not whole, so nothing is paid or refunded."""
+    """Our ledger is not known to be whole, so nothing is paid or refunded; the text and code say why."""
 
     code = "E_LEDGERS_DIFFER"
+
+    def __init__(self, found: Rest) -> None:
+        super().__init__(f"{found.code}: {found.says}; since {found.since.isoformat(timespec='seconds')}")
+        self.code = found.code
+
+
+class StorageInUse(Exception):
+    """Another database is at work over our storage."""
+
+    code = "E_STORAGE_IN_USE"
 
 
 class NotStopped(Exception):
     """There is nothing for a person to answer for."""
 
     code = "E_NOT_STOPPED"
+
+
+# why paying rests, with a code and what to do
+RESTS = {
+    "storage": (LedgersDiffer.code, OLDER),
+    "service": (LedgersDiffer.code, OLDER),
+    "another": (StorageInUse.code, IN_USE),
+    "unread": (ListFailed.code, UNREAD),
+}
+
+
+@dataclass(frozen=True)
+class Rest:
+    """Why paying and refunding rest, and since when."""
+
+    why: str
+    since: datetime
+    detail: str | None = None  # why the list could not be read
+
+    @property
+    def code(self) -> str:
+        """Return the stable code of the reason."""
+        return RESTS[self.why][0]
+
+    @property
+    def says(self) -> str:
+        """Return the reason and what to do, in words."""
+        return RESTS[self.why][1] + (f" ({self.detail})" if self.detail else "")
+
+    def as_dict(self) -> dict[str, str]:
+        """Return the object that `status --json` shows."""
+        return {"code": self.code, "since": self.since.isoformat(timespec="seconds"), "message": self.says}
+
+
+def rest(transaction: Transaction) -> Rest | None:
+    """Return why all paying and refunding rests, as far as it is known; None where it does not."""
+    state = transaction.rows("installation")[0]
+    if state.stopped_at is not None:
+        return Rest(state.stopped_by, state.stopped_at)
+    return None if state.unread_since is None else Rest("unread", state.unread_since, state.unread_why)
+
+
+class Doubt(NamedTuple):
+    """The times between which a comparison must look, as our ledger may not be whole."""
+
+    since: datetime
+    until: datetime
+    is_stopped: bool  # nothing of ours is under way
 
 
 class Anchor(NamedTuple):
@@ -56,6 +129,13 @@ class Anchor(NamedTuple):
     def key(self) -> str:
         """Return the key under which it is kept; no two say something else under one key."""
         return f"{ANCHORS}{self.installation_id.hex}-{self.generation:06d}-{self.mark:018d}.json"
+
+
+class Kept(NamedTuple):
+    """An anchor that the storage has, and when it was last kept or renewed."""
+
+    anchor: Anchor
+    at: datetime
 
 
 class Continuity:
@@ -77,20 +157,36 @@ class Continuity:
         return state.is_same or self._is_whole_at_service(state)
 
     def is_behind(self) -> bool:
-        """Look at the storage alone; a new database becomes the installation whose storage it has."""
-        anchors = list(self._anchors())  # before the database is read: its mark is committed before it is kept
+        """Look at the storage alone; a new database becomes the installation whose storage it has, if that is at rest."""
+        kept = list(self._kept())  # before the database is read: its mark is committed before it is kept
         state = self._state()
-        return state.stopped_at is not None or self._is_behind(state, anchors)
+        return state.stopped_by in ("storage", "service") or self._is_behind(state, kept)
+
+    def is_another_at_work(self) -> bool:
+        """Look at the storage; tell whether it is another database's, so that not even ids can be given."""
+        return self.is_behind() and self._state().stopped_by == "another"
 
     def watch(self) -> None:
-        """Stop all paying if the database was restored under a running system; a storage that is away is asked next time."""
+        """Stop all paying if the database was restored under a running system, and say in the storage that it is at work.
+
+        A storage that is away is asked next time.
+        """
         with contextlib.suppress(StorageError):
-            self.is_whole()
+            if self.is_whole():
+                state = self._state()
+                ours = Anchor(state.generation, state.mark, state.installation_id)
+                if state.mark and not any(
+                    each.anchor >= ours and each.at > state.asked_at - RENEWED_AFTER for each in self._kept()
+                ):
+                    self._keep()
 
     def require(self) -> None:
-        """Raise LedgersDiffer where the ledger is not whole."""
-        if not self.is_whole():
-            raise LedgersDiffer(f"{LedgersDiffer.code}: {SAYS}")
+        """Raise LedgersDiffer where the ledger is not known to be whole."""
+        if self.is_whole():
+            return
+        with self._database.begin() as transaction:
+            found = rest(transaction)
+        raise LedgersDiffer(found or Rest("service", self._state().asked_at))  # lifted just now: to be tried again
 
     def advance(self) -> bool:
         """Look whether the ledger is whole and keep how far it is now; return False where it is not."""
@@ -103,24 +199,62 @@ class Continuity:
         self._keep()
         return True
 
-    def doubted(self) -> tuple[datetime, datetime] | None:
-        """Return the times between which a comparison must look where paying is stopped; None where it is not."""
+    def doubted(self) -> Doubt | None:
+        """Return what a comparison must look at where our ledger is not known to be whole; None where it is."""
         state = self._state()
-        return None if state.stopped_at is None else (state.whole_at, state.asked_at)
+        is_stopped = state.stopped_at is not None
+        if not is_stopped and (state.is_same or state.seen_as is None):
+            return None
+        return Doubt(state.whole_at, state.asked_at, is_stopped)
+
+    def begin_comparing(self, *, is_other_gone: bool) -> Doubt | None:
+        """Return what is in doubt; raise StorageInUse where it is another database's, unless a person says that is gone."""
+        try:
+            kept = list(self._kept())
+        except StorageError:
+            if self.doubted() is None:
+                return None
+            raise
+        state = self._state()
+        if state.stopped_by in (None, "another"):
+            self._is_behind(state, kept, is_other_gone=is_other_gone)
+            state = self._state()
+        if not is_other_gone and state.stopped_at is not None and self._is_in_use(state, kept):
+            raise StorageInUse(f"{StorageInUse.code}: {IN_USE}")
+        return self.doubted()
+
+    def note_unread(self, failure: ListFailed) -> None:
+        """Keep why the list that was to be compared did not come: paying rests until it does."""
+        with self._database.begin() as transaction:
+            transaction.execute("note_unread", why=failure.reason)
 
     def lift(self, compared_at: datetime, who: str | None = None, why: str | None = None) -> None:
-        """Let paying go on, as another generation, now that the ledger was compared up to a moment."""
-        anchors = list(self._anchors())
+        """Let paying go on, as another generation if it was stopped, now that the ledger was compared up to a moment."""
+        kept = list(self._kept())
         with self._database.begin() as transaction:
-            highest = max((anchor.generation for anchor in anchors), default=0)
+            highest = max((each.anchor.generation for each in kept), default=0)
             lifted = transaction.execute("lift_stop", generation=highest, whole_at=compared_at, who=who, why=why)
+            if not lifted:
+                transaction.execute("see_whole", whole_at=compared_at)
         if lifted:
             self._keep()
 
+    def can_compare(self) -> bool:
+        """Tell whether the service's list can be read, as far as is known."""
+        return self._payments.capabilities.can_list and self._state().unread_since is None
+
+    def require_in_use(self) -> None:
+        """Raise NotStopped where no other database has kept anything lately that a person could answer for."""
+        if not self.is_behind() or not self._is_in_use(self._state(), list(self._kept())):
+            raise NotStopped(f"{NotStopped.code}: paying is not stopped, or `reconcile` can compare the ledgers")
+
     def resume_by_hand(self, who: str, why: str) -> None:
         """Let paying go on where no list can be compared and a person answers for that; what is planned is in doubt."""
+        kept = list(self._kept())
         state = self._state()
-        if self._payments.capabilities.can_list or state.stopped_at is None:
+        if state.stopped_by == "another":
+            self._is_behind(state, kept, is_other_gone=True)
+        if self.can_compare() or (state.stopped_at is None and state.unread_since is None):
             raise NotStopped(f"{NotStopped.code}: paying is not stopped, or `reconcile` can compare the ledgers")
         if self._payments.capabilities.can_look_up:
             with self._database.begin() as transaction:
@@ -131,24 +265,33 @@ class Continuity:
         """Keep the mark that is committed, and remove those that it is beyond."""
         state = self._state()
         now = Anchor(state.generation, state.mark, state.installation_id)
-        content = {"since": state.created_at.isoformat(), "at": state.asked_at.isoformat()}
-        self._storage.put(now.key, json.dumps(content).encode())
-        for anchor in self._anchors():
+        content = {"since": state.created_at, "at": state.asked_at, "database": state.running}
+        self._storage.put(now.key, json.dumps(content, default=datetime.isoformat).encode())
+        for anchor, _ in self._kept():
             if anchor.installation_id != now.installation_id or anchor < now:
                 self._storage.delete(anchor.key)
 
-    def _anchors(self) -> Iterator[Anchor]:
-        for match in (ANCHOR.fullmatch(stored.key) for stored in self._storage.list(ANCHORS)):
+    def _kept(self) -> Iterator[Kept]:
+        for stored in self._storage.list(ANCHORS):
+            match = ANCHOR.fullmatch(stored.key)
             if match is not None:
-                yield Anchor(int(match["generation"]), int(match["mark"]), uuid.UUID(match["installation"]))
+                anchor = Anchor(int(match["generation"]), int(match["mark"]), uuid.UUID(match["installation"]))
+                yield Kept(anchor, stored.modified)
 
-    def _is_behind(self, state: Row[Any], anchors: Sequence[Anchor]) -> bool:
+    def _is_behind(self, state: Row[Any], kept: Sequence[Kept], *, is_other_gone: bool = False) -> bool:
         """Stop paying where the storage knows of a later mark, or of another installation."""
-        others = [anchor for anchor in anchors if anchor.installation_id != state.installation_id]
-        highest = max((anchor[:2] for anchor in anchors if anchor not in others), default=(0, 0))
+        others = [each for each in kept if each.anchor.installation_id != state.installation_id]
+        highest = max((each.anchor[:2] for each in kept if each not in others), default=(0, 0))
         if not others and highest <= (state.generation, state.mark):
+            if state.stopped_by == "another":
+                with self._database.begin() as transaction:
+                    transaction.execute("storage_is_its_own")
             return False
-        newest = max(others) if others and highest == (0, 0) else None
+        if not is_other_gone and any(self._is_at_work(each, state) for each in others):
+            with self._database.begin() as transaction:
+                transaction.execute("stop_paying", stopped_by="another")
+            return True
+        newest = max(others).anchor if others and highest == (0, 0) else None
         since = None if newest is None else self._since(newest)
         with self._database.begin() as transaction:
             if newest is not None:
@@ -161,6 +304,27 @@ class Continuity:
             transaction.execute("stop_paying", stopped_by="storage")
         return True
 
+    def _is_in_use(self, state: Row[Any], kept: Sequence[Kept]) -> bool:
+        """Tell whether what our ledger is behind of was kept by another database that is at work."""
+        ours = (state.generation, state.mark)
+        return any(
+            self._is_at_work(each, state)
+            for each in kept
+            if each.anchor.installation_id != state.installation_id or each.anchor[:2] > ours
+        )
+
+    def _is_at_work(self, kept: Kept, state: Row[Any]) -> bool:
+        """Tell whether another database has lately kept an anchor, and is still there as far as can be said."""
+        if kept.at <= state.asked_at - FRESH:
+            return False
+        wrote = self._read(kept.anchor).get("database")
+        if not isinstance(wrote, str):  # by nobody who can be told: our own of before, or another's
+            return bool(kept.anchor.installation_id != state.installation_id)
+        if wrote == state.running:
+            return False
+        with self._database.begin() as transaction:
+            return not transaction.scalar("is_database_gone", database=wrote)
+
     def _state(self) -> Row[Any]:
         with self._database.begin() as transaction:
             return transaction.rows("installation")[0]
@@ -168,10 +332,18 @@ class Continuity:
     def _since(self, anchor: Anchor) -> datetime:
         """Return when an installation began; long ago, where that cannot be read."""
         try:
-            with self._storage.local(anchor.key) as path:
-                return datetime.fromisoformat(json.loads(path.read_bytes())["since"])
-        except (StorageError, ValueError, KeyError, TypeError):
+            return datetime.fromisoformat(self._read(anchor)["since"])
+        except (ValueError, KeyError, TypeError):
             return LONG_AGO
+
+    def _read(self, anchor: Anchor) -> dict[str, Any]:
+        """Return what an anchor says; nothing, where that cannot be read: gone, damaged, or under a key we do not have."""
+        try:
+            with self._storage.local(anchor.key) as path:
+                content = json.loads(path.read_bytes())
+        except (StorageError, DecryptionError, EncryptionKeysError, OSError, ValueError):
+            return {}
+        return content if isinstance(content, dict) else {}
 
     def _is_whole_at_service(self, state: Row[Any]) -> bool:
         able = self._payments.capabilities
@@ -184,9 +356,12 @@ class Continuity:
                 transaction.execute("see_whole", whole_at=state.asked_at)
             return True
         try:
-            unknown = any(map(self._count_unknown, self._pages(state)))
-        except ListFailed:
-            return state.seen_as is None  # nothing was ever paid, as far as the storage knows
+            unknown = any(map(self._count_unknown, listing.pages(self._payments, state.whole_at, state.asked_at)))
+        except ListFailed as failure:
+            if state.seen_as is None:  # nothing was ever paid, as far as the storage knows
+                return True
+            self.note_unread(failure)
+            return False
         with self._database.begin() as transaction:
             if unknown:
                 transaction.execute("stop_paying", stopped_by="service")
@@ -194,18 +369,17 @@ class Continuity:
                 transaction.execute("see_whole", whole_at=state.asked_at)
         return not unknown
 
-    def _pages(self, state: Row[Any]) -> Iterator[PaymentPage]:
-        since, until = state.whole_at - SKEW, state.asked_at + SKEW
-        page = self._payments.list_payments(since, until, limit=PAGE)
-        yield page
-        while page.following is not None:
-            page = self._payments.list_payments(since, until, limit=PAGE, cursor=page.following)
-            yield page
-
     def _count_unknown(self, page: PaymentPage) -> int:
-        """Return how many charges of ours on a page our ledger does not know."""
+        """Return how many payments of ours on a page were charged, or given back, without our ledger knowing of it."""
         with self._database.begin() as transaction:
             ours = installation.read(transaction)
-            charged = [ours.payment_id_of(item.reference) for item in page.items if item.status in CHARGED]
-            payment_ids = [payment_id for payment_id in charged if payment_id is not None]
-            return int(transaction.scalar("count_unknown_charges", payment_ids=payment_ids))
+            found = [(ours.payment_id_of(item.reference), item.given_back) for item in page.items if item.status in CHARGED]
+            found += [(ours.payment_id_of(item.reference or ""), -1) for item in page.unreadable]
+            known = [(payment_id, yen) for payment_id, yen in found if payment_id is not None]
+            return int(
+                transaction.scalar(
+                    "count_unknown_charges",
+                    payment_ids=[payment_id for payment_id, _ in known],
+                    refunded=[yen for _, yen in known],
+                )
+            )

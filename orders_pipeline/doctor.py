@@ -11,8 +11,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from orders_pipeline import errors, landing, migrations, sessions
-from orders_pipeline.continuity import SAYS, LedgersDiffer
+from orders_pipeline import continuity, errors, landing, migrations, sessions
 from orders_pipeline.http_client import NoAnswer, NotDelivered, ServiceClient
 from orders_pipeline.settings import load_settings
 from orders_pipeline.storage import Storage
@@ -92,8 +91,10 @@ def _landing(system: System) -> str:
 
 
 def _ledger(system: System) -> str:
-    if system.continuity.doubted() is not None:
-        raise LedgersDiffer(f"{LedgersDiffer.code}: {SAYS}")
+    with system.database.begin() as transaction:
+        found = continuity.rest(transaction)
+    if found is not None:
+        raise continuity.LedgersDiffer(found)
     return "whole, as far as is known"
 
 

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from itertools import groupby
 from typing import Any
 
@@ -23,6 +22,7 @@ from orders_pipeline import batches, closings, installation, notifications
 from orders_pipeline.database import Database, Transaction
 from orders_pipeline.errors import NotThere
 from orders_pipeline.installation import Installation
+from orders_pipeline.payments import listing
 from orders_pipeline.payments.gateway import ListedPayment, ListFailed, PaymentGateway, PaymentPage
 from orders_pipeline.rejections import FileRejected
 from orders_pipeline.system import System
@@ -38,13 +38,7 @@ FINDINGS: Mapping[str, str] = {
     "C_UNREADABLE": "listed by the service in a form that cannot be read",
 }
 YOUNG_S = 120.0  # longer than a request can live: until then the answer may be under way
-SKEW = timedelta(minutes=5)  # the service's clock may be so far from the database's
-PAGE = 100  # a tenth of it, and a tenth of that, after pages that did not come: they may have been too long
-LONGER_AFTER = 10  # short pages that came
-TRIES = 4
 MOST_LOOKED_UP = 200  # findings that the window leaves out, in one comparison
-PAUSE_S = 0.5
-MAX_PAUSE_S = 20.0
 SHOWN_FINDINGS = 1000
 
 
@@ -119,33 +113,41 @@ class Reconciled:
 
 
 def reconcile(
-    system: System, batch_id: str | None, created_from: datetime | None, created_to: datetime | None
+    system: System,
+    batch_id: str | None,
+    created_from: datetime | None,
+    created_to: datetime | None,
+    *,
+    by_hand: tuple[str, str] | None = None,
 ) -> Reconciled:
-    """Compare the payments of a batch, or those settled in a time; raise NoList, ListFailed or UnknownBatch.
+    """Compare the payments of a batch, or those settled in a time; raise NoList, ListFailed, UnknownBatch or StorageInUse.
 
     More is listed where it takes more to judge: from the plan of the payments on. What older findings that are open are
     about is looked up. Where paying is stopped because our ledger may not be whole, all is compared that it may lack, and
-    then paying resumes, unless a difference is too young to judge.
+    then paying resumes, unless a difference is too young to judge. `by_hand` is who says, and why, that the other database
+    that has used the storage lately is gone.
     """
     if not system.payments.capabilities.can_list:
         stopped = "; paying is stopped until `reconcile --by-hand`" if system.continuity.doubted() is not None else ""
         raise NoList(f"{NoList.code}: the Payment service offers no list to compare with{stopped}")
-    doubted = system.continuity.doubted() if batch_id is None else None
+    doubted = None if batch_id is not None else system.continuity.begin_comparing(is_other_gone=by_hand is not None)
     if doubted is not None:  # all is compared that may be missing, whatever was asked for
-        created_from, created_to = min(created_from or doubted[0], doubted[0]), max(created_to or doubted[1], doubted[1])
+        created_from = min(created_from or doubted.since, doubted.since)
+        created_to = max(created_to or doubted.until, doubted.until)
     with system.database.session() as session:
         if batch_id is not None:
             batches.get(session, batch_id)
         ours = installation.read(session)
-        scope = _scope(session, batch_id, created_from, created_to, is_stopped=doubted is not None)
+        scope = _scope(session, batch_id, created_from, created_to, is_stopped=doubted is not None and doubted.is_stopped)
         session.execute("create_listed_payments")
         session.execute("create_unreadable_payments")
         session.execute("create_payment_differences")
-        unreadable = 0
-        for page in _pages(system.payments, scope):
-            if not _insert_page(session, ours, page) and not page.unreadable and page.following is not None:
-                raise ListFailed("page-without-end", may_pass=False)
-            unreadable += _insert_unreadable(session, ours, page)
+        try:
+            unreadable = _list(session, ours, system.payments, scope)
+        except ListFailed as failure:
+            if doubted is not None:
+                system.continuity.note_unread(failure)
+            raise
         judged, looked_up = _look_up(session, ours, system.payments, scope)
         session.execute("match_listed_by_id")
         session.execute("orders_of_foreign_payments")
@@ -159,7 +161,7 @@ def reconcile(
         closed = closings.close_batches(session, scope.parameters())
         young = session.rows("reconciliation_counts", **scope.parameters())[0].young
         if doubted is not None and not young:  # from here on, findings hold up what they could repeat
-            system.continuity.lift(scope.started_at)
+            system.continuity.lift(scope.started_at, *(by_hand or ()))
         is_stopped = system.continuity.doubted() is not None
         return _result(
             session,
@@ -223,40 +225,14 @@ def _scope(
     return Scope(batch_id, window.started_at, window.covered_from, window.covered_to, young_s)
 
 
-def _pages(gateway: PaymentGateway, scope: Scope) -> Iterator[PaymentPage]:
-    """Give the list's pages: shorter ones after one that did not come, and longer ones again once some have come."""
-    limit, came = PAGE, 0
-    cursor: str | None = None
-    cursors = {cursor}
-    while True:
-        page, fitting = _page(gateway, scope, cursor, limit)
-        came = came + 1 if fitting == limit else 0
-        limit = fitting
-        if came == LONGER_AFTER:
-            limit, came = min(10 * limit, PAGE), 0
-        yield page
-        cursor = page.following
-        if cursor is None:
-            return
-        if cursor in cursors:
+def _list(session: Transaction, ours: Installation, gateway: PaymentGateway, scope: Scope) -> int:
+    """Write the whole list down and return how many of others cannot be read."""
+    unreadable = 0
+    for page in listing.pages(gateway, scope.covered_from, scope.covered_to):
+        if not _insert_page(session, ours, page) and not page.unreadable and page.following is not None:
             raise ListFailed("page-without-end", may_pass=False)
-        cursors.add(cursor)
-
-
-def _page(gateway: PaymentGateway, scope: Scope, cursor: str | None, limit: int) -> tuple[PaymentPage, int]:
-    """Ask for a page, and again where that may help, and return it with the limit that it came with."""
-    for tried in range(TRIES):
-        try:
-            page = gateway.list_payments(scope.covered_from - SKEW, scope.covered_to + SKEW, limit=limit, cursor=cursor)
-        except ListFailed as failure:
-            if tried == TRIES - 1 or not failure.may_pass:
-                raise
-            if not failure.is_too_long:
-                time.sleep(min(failure.retry_after_s or PAUSE_S * 2**tried, MAX_PAUSE_S))
-            limit = max(limit // 10, 1)
-        else:
-            return page, limit
-    raise AssertionError("the last try returns or raises")
+        unreadable += _insert_unreadable(session, ours, page)
+    return unreadable
 
 
 def _look_up(session: Transaction, ours: Installation, gateway: PaymentGateway, scope: Scope) -> tuple[list[int], list[str]]:

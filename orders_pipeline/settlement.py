@@ -18,6 +18,7 @@ from orders_pipeline.database import Database, DatabaseError
 from orders_pipeline.notifications import NotificationLedger
 from orders_pipeline.payments import settle
 from orders_pipeline.payments.settle import PaymentLedger
+from orders_pipeline.storage import StorageError
 from orders_pipeline.system import System
 from orders_pipeline.workers import Worker, working_on
 
@@ -34,13 +35,15 @@ def settling(system: System, batch_id: str, run_id: str | None) -> Iterator[Sett
         yield None
         return
     profile = system.clients.profile(batch.client_code)
+    if system.continuity.is_another_at_work():  # before ids follow from the installation
+        yield None
+        return
     with working_on(system.database, batch_id, run_id) as worker:
         with system.database.begin() as transaction:
             is_halted = not batches.set_status(transaction, batch_id, "paying")  # by a person, meanwhile
         if is_halted:
             yield None
             return
-        system.continuity.is_behind()  # before ids follow from the installation
         settle.plan_batch(system.database, system.cipher, batch_id, profile)
         notifications.plan_batch(system.database, system.cipher, batch_id, profile)
         settlement = Settlement(system, worker, profile)
@@ -121,7 +124,8 @@ class Settlement:
         try:
             with _timed(system.database, self._worker.batch_id, "pay"):
                 settle.settle_batch(ledger, system.payments, self._stop_paying)
-            system.continuity.advance()
+            with contextlib.suppress(StorageError):  # what was paid is recorded: the mark is kept the next time
+                system.continuity.advance()
         finally:
             self._paid.set()
 

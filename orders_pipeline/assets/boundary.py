@@ -9,7 +9,7 @@ from typing import Any
 import dagster as dg
 from sqlalchemy import Row
 
-from orders_pipeline import batches, cancelling, errors, interrupts
+from orders_pipeline import batches, cancelling, continuity, errors, interrupts
 from orders_pipeline.audit import recording
 from orders_pipeline.audit.recording import os_user
 from orders_pipeline.system import System
@@ -104,7 +104,10 @@ def paused(system: System, batch_id: str) -> dg.Failure:
         refunds = transaction.rows("unsettled_refunds", batch_id=batch_id)
         refused = transaction.rows("held_refusals", batch_id=batch_id)
         needs_a_person = any(row.needs_a_person for row in (*payments, *refunds))
-    if batch.ledgers_differ:
+        rests = continuity.rest(transaction)
+    if rests is not None:
+        how = f"paying rests since {rests.since.isoformat(timespec='seconds')}: {rests.code}: {rests.says}"
+    elif batch.ledgers_differ:
         how = "goes on once reconcile has compared the ledgers, and charges that ours does not know are gone or accepted"
     elif needs_a_person:
         how = "ends when a person has decided about what nobody else can find out about: status names it"

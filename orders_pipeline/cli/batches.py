@@ -245,18 +245,23 @@ def _agreed(batch: Row[Any], why: str, who: str, *, yes: bool) -> bool:
 @answers
 def status(batch_id: str | None, limit: int, *, as_json: bool) -> None:
     """Show one batch, or the newest ones."""
-    from orders_pipeline import console, landing, reports
+    from orders_pipeline import console, continuity, landing, reports
 
     with opened() as system:
         if batch_id is not None:
             answer(reports.summarise(system, batch_id), console.show_summary, as_json=as_json)
             return
         with system.database.begin() as transaction:
-            left = landing.left_alone(transaction)
-        recent = {"batches": reports.recent(system, limit), "landing": {name: some.as_dict() for name, some in left.items()}}
+            left, rests = landing.left_alone(transaction), continuity.rest(transaction)
+        recent: dict[str, Any] = {
+            "batches": reports.recent(system, limit),
+            "landing": {name: some.as_dict() for name, some in left.items()},
+            "paying_rests": None if rests is None else rests.as_dict(),
+        }
         try_demo = not system.settings.is_production
     answer(recent, lambda words_, found: console.show_batches(words_, found["batches"], try_demo=try_demo), as_json=as_json)
     if not as_json:
+        console.show_rest(words, recent["paying_rests"])
         for line in landing.in_words(left):
             words.print(f"in the landing: {line}", markup=False)
 

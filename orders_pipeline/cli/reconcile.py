@@ -6,7 +6,7 @@ import getpass
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 from rich.console import Console
@@ -23,7 +23,11 @@ SHOWN_BATCHES = 3  # by name; --json has all
 @click.option("--accept", "finding_id", type=int, metavar="FINDING", help="Answer for a finding, so that paying goes on.")
 @click.option("--why", help="Why it is accepted; kept with the finding.")
 @click.option("--who", default=getpass.getuser, show_default="you", help="Who accepts it.")
-@click.option("--by-hand", is_flag=True, help="Somebody has compared the ledgers where the service has no list: pay again.")
+@click.option(
+    "--by-hand",
+    is_flag=True,
+    help="Pay again: somebody has compared what no list can, or the other database that had this storage is gone.",
+)
 @answers
 def reconcile(
     batch_id: str | None,
@@ -56,9 +60,17 @@ def reconcile(
     if by_hand:
         if not (why and why.strip() and who.strip()):
             raise click.UsageError("say how that was found out, with --why")
+        answered_for = (who.strip(), why.strip())
         with opened() as system:
-            system.continuity.resume_by_hand(who.strip(), why.strip())
-        said = {"paying_resumed": {"by": who.strip(), "why": why.strip()}}
+            if system.continuity.can_compare():
+                system.continuity.require_in_use()
+                compared = compare(system, None, None, None, by_hand=answered_for).as_dict()
+            else:
+                compared = None
+                system.continuity.resume_by_hand(*answered_for)
+        if compared is not None:
+            _finish(compared, as_json=as_json)
+        said = {"paying_resumed": {"by": answered_for[0], "why": answered_for[1]}}
         answer(said, lambda console, _: console.print("paying goes on"), as_json=as_json)
         return
 
@@ -67,6 +79,10 @@ def reconcile(
     created_from = None if days is None else now - timedelta(days=days)
     with opened() as system:
         result = compare(system, batch_id, created_from, None if days is None else now).as_dict()
+    _finish(result, as_json=as_json)
+
+
+def _finish(result: dict[str, Any], *, as_json: bool) -> NoReturn:
     answer(result, _show, as_json=as_json)
     sys.exit(STOPPED if result["findings"]["open"] or result["paying_stopped"] else 0)
 

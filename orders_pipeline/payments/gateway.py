@@ -63,6 +63,13 @@ class ListedPayment:
     batch_id: str | None = None
     allocations: Mapping[str, int] | None = None  # yen by the order's reference
 
+    @property
+    def given_back(self) -> int:
+        """Return the yen given back of it, as far as the list says."""
+        if self.refunded_amount is not None:
+            return self.refunded_amount
+        return self.amount if self.status == "refunded" else 0
+
     def __repr__(self) -> str:
         """Show no text that others have chosen."""
         return f"ListedPayment({self.service_payment_id}, {self.amount}, {self.status})"
@@ -99,6 +106,7 @@ class ListFailed(Exception):
         self, reason: str, retry_after_s: float | None = None, *, may_pass: bool = True, is_too_long: bool = False
     ) -> None:
         super().__init__(f"{self.code}: the Payment service's list could not be read ({reason})")
+        self.reason = reason
         self.retry_after_s = retry_after_s
         self.may_pass = may_pass
         self.is_too_long = is_too_long  # fewer payments in one page may come

@@ -66,7 +66,8 @@ class RestPayments:
             return Outcome("unknown", failure.code, service_failed=True)
         if answer.status in (200, 201, 202):
             return self._fitting(_from_payment(answer.body, request, answer.retry_after_s))
-        if answer.problem == "order-already-paid" and answer.is_refusal:
+        if answer.problem in ("order-already-paid", KEY_REUSED) and answer.is_refusal:
+            # under the same key in other words: the same file, imported on another day by a database that was put back
             found = self._find({"reference": request.reference}, request)
             # paid, but not by this payment: for a person to see, never to pay again
             return Outcome("unknown", answer.problem, refused=True) if found.kind == "absent" else found

@@ -6,6 +6,7 @@ nothing twice.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -16,9 +17,10 @@ from orders_pipeline.database import Database
 from orders_pipeline.drain import drain, one_by_one
 from orders_pipeline.notifications import NotificationLedger
 from orders_pipeline.payments import settle
-from orders_pipeline.refunds.ledger import RefundLedger, refund_one
+from orders_pipeline.refunds.ledger import RefundLedger, look_up_and_refund
 from orders_pipeline.refunds.plan import RefundPlan, write_plan
 from orders_pipeline.shared_calls import SharedCalls
+from orders_pipeline.storage import StorageError
 from orders_pipeline.system import System
 from orders_pipeline.workers import Worker, working_on
 
@@ -60,12 +62,13 @@ def give_back(system: System, worker: Worker) -> None:
     ledger.begin()
     drain(
         ledger,
-        one_by_one(lambda claim: refund_one(system.payments, claim, worker.may_send)),
+        one_by_one(lambda claim: look_up_and_refund(system.payments, claim, worker.may_send, ledger.beside)),
         concurrency=system.settings.payment_concurrency,
         bound=SharedCalls(system.database, settle.BREAKER.service, worker, system.settings.payment_concurrency),
         stop=threading.Event(),
     )
-    system.continuity.advance()
+    with contextlib.suppress(StorageError):  # what was given back is recorded: the mark is kept the next time
+        system.continuity.advance()
 
 
 def _correct(system: System, worker: Worker, profile: Profile) -> None:

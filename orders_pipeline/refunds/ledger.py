@@ -1,7 +1,8 @@
 """The ledger of refunds: claimed, sent and recorded like payments, each under one key for ever.
 
 The intent is committed before a request leaves and the result after it came. There is no look-up for refunds: what is in
-doubt is sent again with the same key, or waits for a person where the provider honours it no more. Loop: `drain.py`.
+doubt is sent again with the same key, or waits for a person where the provider honours it no more. What was given back of a
+payment in all can be looked up. Loop: `drain.py`.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ from dataclasses import dataclass, replace
 from orders_pipeline.database import Database, Transaction
 from orders_pipeline.outcomes import CALLED_OFF, FOR_EVER_S, Outcome, OutcomeKind, called_off
 from orders_pipeline.payments import settle
-from orders_pipeline.payments.gateway import PaymentGateway, RefundRequest
+from orders_pipeline.payments.gateway import ListFailed, PaymentGateway, RefundRequest
 from orders_pipeline.refusals import Refusals, Tried
 from orders_pipeline.workers import Worker, end_lost_workers
 
 ALREADY_MADE = "made-already"  # as it seems, before our ledger was restored from a backup: a person decides
+NOT_LOOKED_UP = "not-looked-up"  # what the service has given back could not be found out: nothing was sent
 REFUSALS = Refusals("refund", a_person_decides=True)
 REFUND_STATUS: Mapping[OutcomeKind, str] = {
     "succeeded": "succeeded",
@@ -36,6 +38,8 @@ class RefundClaim:
     in_doubt: bool  # it may have been sent before
     is_old: bool = False  # its key may be forgotten
     may_be_made: bool = False  # the service has given back yen of the payment that our ledger does not know
+    may_be_forgotten: bool = False  # the database may have been put back since the payment
+    is_decided: bool = False  # a person has found out that it was not made
     last_code: str | None = None
 
 
@@ -80,6 +84,8 @@ class RefundLedger:
                 row.status == "unknown",
                 row.is_old,
                 row.may_be_made,
+                row.may_be_forgotten,
+                row.is_decided,
                 row.outcome_code,
             )
             for row in rows
@@ -113,6 +119,11 @@ class RefundLedger:
                 transaction.execute("retire_declined_refunds", refund_ids=refund_ids)
             left_alone = settle.BREAKER.observe(transaction, judged)
             return not (left_alone or REFUSALS.hold(transaction, batch_id))
+
+    def beside(self, claim: RefundClaim) -> int:
+        """Return the yen that our ledger has given back, or may have, of a claim's payment, but for the claim's own."""
+        with self._database.begin() as transaction:
+            return int(transaction.scalar("refunded_beside", refund_id=claim.request.refund_id))
 
     def wait_s(self) -> float | None:
         """Return the seconds until a refund is due, or may be if others hold it; None when none is left to try."""
@@ -174,3 +185,34 @@ def refund_one(gateway: PaymentGateway, claim: RefundClaim, may_send: Callable[[
         # certain of this try only: what became of the one before is still not known
         return replace(sent, kind="unknown")
     return sent
+
+
+def look_up_and_refund(
+    gateway: PaymentGateway, claim: RefundClaim, may_send: Callable[[], bool], beside: Callable[[RefundClaim], int]
+) -> Outcome:
+    """Bring one claimed refund to an outcome; where it may be forgotten, ask first what was given back of its payment.
+
+    If that is more than our ledger has (`beside`), a database that was put back may have forgotten this very refund, and the
+    service its key.
+    """
+    is_certain = claim.in_doubt or claim.may_be_made or claim.is_decided  # what is to be done, whatever the service says
+    if claim.may_be_forgotten and not is_certain and gateway.capabilities.can_look_up:
+        held = _made_already(gateway, claim, beside)
+        if held is not None:
+            return held
+    return refund_one(gateway, claim, may_send)
+
+
+def _made_already(gateway: PaymentGateway, claim: RefundClaim, beside: Callable[[RefundClaim], int]) -> Outcome | None:
+    """Look up what was given back of a claim's payment; return why nothing may be sent, or None."""
+    try:
+        page = gateway.list_by_id(claim.request.service_payment_id)
+    except ListFailed as failure:
+        if not failure.may_pass:  # no other try finds out
+            return Outcome("unknown", settle.UNDECIDABLE)
+        return Outcome("not_sent", NOT_LOOKED_UP, retry_after_s=failure.retry_after_s, service_failed=True)
+    if page.unreadable:
+        return Outcome("unknown", settle.UNDECIDABLE)
+    # our side is read last: whatever the service has of it was written down before it was sent
+    is_more = any(each.given_back > beside(claim) for each in page.items if each.given_back)
+    return Outcome("unknown", ALREADY_MADE) if is_more else None

@@ -17,8 +17,9 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 import requests
 
-from orders_pipeline import batches, reconciliation
+from orders_pipeline import batches
 from orders_pipeline.http_client import ServiceClient
+from orders_pipeline.payments import listing
 from orders_pipeline.payments.gateway import Capabilities, ListedPayment, ListFailed, PaymentPage
 from orders_pipeline.payments.rest import RestPayments
 from orders_pipeline.reconciliation import NoList, reconcile
@@ -128,7 +129,7 @@ def test_an_unknown_payment_with_two_charges_is_not_healed(books):
 
 
 def test_more_payments_than_a_page_holds_are_all_compared(books, monkeypatch):
-    monkeypatch.setattr(reconciliation, "PAGE", 3)
+    monkeypatch.setattr(listing, "PAGE", 3)
     books.pay(*range(1001, 1011))
     books.let_time_pass()
     result = books.compare()
@@ -143,7 +144,7 @@ def test_more_payments_than_a_page_holds_are_all_compared(books, monkeypatch):
     ],
 )
 def test_a_list_that_fails_at_first_is_asked_for_again(books, monkeypatch, fault):
-    monkeypatch.setattr(reconciliation, "PAUSE_S", 0.01)
+    monkeypatch.setattr(listing, "PAUSE_S", 0.01)
     books.pay(1000)
     books.let_time_pass()
     books.sandbox.change(lookup_faults=f"{fault}=1,max_per_key=2,retry_after=")
@@ -213,7 +214,7 @@ def test_a_list_that_goes_round_in_circles_is_given_up(books):
 
 
 def test_a_page_that_does_not_come_is_asked_for_in_smaller_pieces_and_then_given_up(books, monkeypatch):
-    monkeypatch.setattr(reconciliation, "PAUSE_S", 0.0)
+    monkeypatch.setattr(listing, "PAUSE_S", 0.0)
     books.pay(1000)
     gateway = ListingGateway(ListFailed("E_SERVICE_NO_ANSWER"))
     with pytest.raises(ListFailed):
@@ -226,7 +227,7 @@ def test_a_page_that_does_not_come_is_asked_for_in_smaller_pieces_and_then_given
 
 
 def test_pages_that_are_too_long_come_in_pieces_and_longer_again_after_some_that_came(books, monkeypatch):
-    monkeypatch.setattr(reconciliation, "PAUSE_S", 20.0)  # nothing is waited for
+    monkeypatch.setattr(listing, "PAUSE_S", 20.0)  # nothing is waited for
     (payment_id,) = books.pay(1000)
     item = listed(books, payment_id)
     too_long = ListFailed("E_SERVICE_ANSWER_TOO_LONG", is_too_long=True)

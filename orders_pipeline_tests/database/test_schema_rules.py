@@ -891,12 +891,14 @@ def test_a_database_is_of_one_installation(desk):
             desk.run("INSERT INTO installation (one) VALUES (%s)", one)
 
 
-@breaks("installation_stopped_by_known", "installation_stopped_by_something")
+@breaks("installation_stopped_by_known", "installation_stopped_by_something", "installation_unread_for_a_reason")
 def test_what_stopped_paying_is_known(desk):
     with refused_by("installation_stopped_by_known"):
         desk.run("UPDATE installation SET stopped_at = now(), stopped_by = 'somebody'")
     with refused_by("installation_stopped_by_something"):
         desk.run("UPDATE installation SET stopped_at = now()")
+    with refused_by("installation_unread_for_a_reason"):
+        desk.run("UPDATE installation SET unread_since = now()")
 
 
 @breaks("installation_is_written")

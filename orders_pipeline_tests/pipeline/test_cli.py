@@ -106,6 +106,7 @@ def test_import_answers_with_the_documented_object_and_status_and_the_report_agr
         "corrects",
         "corrections",
         "next_try",
+        "paying_rests",
         "services_left_alone",
         "refused",
         "unknown_payments",

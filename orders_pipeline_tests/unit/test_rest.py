@@ -215,8 +215,13 @@ def test_a_refusal_of_the_moment_is_a_failure_of_the_service(status):
 
 def test_y08_a_key_that_was_used_for_another_body_stays_in_doubt():
     # something was sent under this key before: that nothing was charged is not proven
-    answer = problem(422, "idempotency-key-reused")
-    assert paying(answer) == Outcome("unknown", "idempotency-key-reused", refused=True)
+    client = StubClient(problem(422, "idempotency-key-reused"), page())
+    assert RestPayments(client).pay(REQUEST) == Outcome("unknown", "idempotency-key-reused", refused=True)
+
+
+def test_a_key_that_was_used_for_this_payment_in_other_words_has_paid_it():
+    client = StubClient(problem(422, "idempotency-key-reused"), page(payment()))
+    assert RestPayments(client).pay(REQUEST) == Outcome("succeeded", None, "pay_1")
 
 
 def test_a_conflict_that_the_contract_does_not_name_stays_in_doubt_and_is_no_wait():

@@ -1,9 +1,14 @@
 -- name: installation
 -- Which installation this is, how far its ledger is, and whether it is whole as far as is known.
-SELECT installation_id, generation, mark, whole_at, created_at, seen_as, stopped_at, stopped_by,
-       clock_timestamp() AS asked_at,
+SELECT installation_id, generation, mark, whole_at, created_at, seen_as, stopped_at, stopped_by, unread_since, unread_why,
+       clock_timestamp() AS asked_at, running_database() AS running,
        (seen_as = running_database() AND CAST(xmin AS text) = CAST(CAST(written_by AS xid) AS text)) IS TRUE AS is_same
 FROM installation
+
+-- name: is_database_gone
+-- Whether a running database is none of this server any more, as far as this server can tell.
+SELECT split_part(:database, '|', 2) = split_part(running_database(), '|', 2)
+   AND NOT EXISTS (SELECT FROM pg_database WHERE CAST(oid AS text) = split_part(:database, '|', 1))
 
 -- name: standing
 -- Whether nothing may be paid for a batch, and whether another database runs than the one that was found whole.
@@ -14,8 +19,17 @@ FROM installation
 
 -- name: see_whole
 -- The ledger is whole up to a moment, as this running database has it.
-UPDATE installation SET whole_at = greatest(whole_at, CAST(:whole_at AS timestamptz)), seen_as = running_database()
+UPDATE installation SET whole_at = greatest(whole_at, CAST(:whole_at AS timestamptz)), seen_as = running_database(),
+                        seen_since = CASE WHEN seen_as = running_database()
+                                           AND CAST(xmin AS text) = CAST(CAST(written_by AS xid) AS text)
+                                     THEN seen_since ELSE clock_timestamp() END,
+                        unread_since = NULL, unread_why = NULL
 WHERE stopped_at IS NULL
+
+-- name: note_unread
+-- The list that was to be compared could not be read, so this running database was not found whole.
+UPDATE installation SET unread_since = coalesce(unread_since, clock_timestamp()), unread_why = :why, seen_as = 'not compared'
+WHERE unread_why IS DISTINCT FROM :why
 
 -- name: raise_mark
 -- The same, and it goes on.
@@ -24,7 +38,12 @@ WHERE stopped_at IS NULL RETURNING mark
 
 -- name: stop_paying
 -- Nothing is paid or refunded any more.
-UPDATE installation SET stopped_at = clock_timestamp(), stopped_by = :stopped_by WHERE stopped_at IS NULL
+UPDATE installation SET stopped_at = coalesce(stopped_at, clock_timestamp()), stopped_by = :stopped_by
+WHERE stopped_at IS NULL OR (stopped_by = 'another' AND :stopped_by <> 'another')
+
+-- name: storage_is_its_own
+-- No other database is at work over the storage any more.
+UPDATE installation SET stopped_at = NULL, stopped_by = NULL WHERE stopped_by = 'another'
 
 -- name: take_installation
 -- A database in which nothing was ever paid takes over the installation whose storage it has.
@@ -33,15 +52,28 @@ UPDATE installation SET installation_id = :installation_id, generation = :genera
 WHERE mark = 0
 
 -- name: count_unknown_charges
--- How many of some payments that the service has charged are not charged in our ledger.
-SELECT count(*) FROM unnest(CAST(:payment_ids AS uuid[])) AS charged (payment_id) LEFT JOIN payments USING (payment_id)
-WHERE payments.payment_id IS NULL OR status IN ('planned', 'declined', 'cancelled')
+-- How many of some payments have charges, or yen given back (-1: unreadable), that neither our ledger nor a finding has.
+SELECT count(*)
+FROM unnest(CAST(:payment_ids AS uuid[]), CAST(:refunded AS bigint[])) AS charged (payment_id, refunded)
+LEFT JOIN payments USING (payment_id)
+CROSS JOIN LATERAL (
+    SELECT coalesce(sum(amount), 0) AS yen FROM refunds
+    WHERE refunds.payment_id = charged.payment_id AND refunds.status IN ('sending', 'unknown', 'succeeded')
+) AS given
+WHERE (payments.payment_id IS NULL OR payments.status IN ('planned', 'declined', 'cancelled') OR refunded > given.yen)
+  AND NOT EXISTS (
+      SELECT FROM reconciliation_findings AS finding
+      WHERE closed_at IS NULL AND finding.payment_id = charged.payment_id
+        AND code IN ('C_MISSING_HERE', 'C_STATE_DIFFERS', 'C_REFUND_MISSING_HERE', 'C_UNREADABLE')
+        AND coalesce(CAST(detail -> 'theirs' ->> 'refunded' AS bigint), refunded) >= refunded)
 
 -- name: lift_stop
 -- The ledger was compared from its last whole moment on.
-UPDATE installation SET stopped_at = NULL, stopped_by = NULL, resumed_by = :who, resumed_why = :why, generation = greatest(generation, :generation) + 1,
-                        mark = mark + 1, whole_at = CAST(:whole_at AS timestamptz), seen_as = running_database()
-WHERE stopped_at IS NOT NULL
+UPDATE installation SET stopped_at = NULL, stopped_by = NULL, unread_since = NULL, unread_why = NULL,
+                        resumed_by = :who, resumed_why = :why, generation = greatest(generation, :generation) + 1,
+                        mark = mark + 1, whole_at = CAST(:whole_at AS timestamptz), seen_as = running_database(),
+                        seen_since = clock_timestamp()
+WHERE num_nonnulls(stopped_at, unread_since) > 0
 
 -- name: put_planned_in_doubt
 -- What is planned and not settled may have been sent by the database that this one was put back from.

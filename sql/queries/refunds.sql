@@ -82,12 +82,23 @@ WITH again AS (
 )
 SELECT claimed.refund_id, claimed.amount, claimed.reason, claimed.status, claimed.attempts, claimed.outcome_code,
        payments.service_payment_id,
-       EXISTS (SELECT FROM reconciliation_findings AS finding
+       NOT decided.is_so AND EXISTS (
+               SELECT FROM reconciliation_findings AS finding
                WHERE finding.payment_id = claimed.payment_id AND closed_at IS NULL AND accepted_at IS NULL
                  AND (code = 'C_REFUND_MISSING_HERE'
                       OR (code = 'C_STATE_DIFFERS' AND detail -> 'theirs' ->> 'status' = 'refunded'))) AS may_be_made,
+       decided.is_so AS is_decided,
+       installation.generation > 1 OR payments.settled_at < installation.seen_since AS may_be_forgotten,
        claimed.created_at < clock_timestamp() - make_interval(secs => :keys_kept_s) AS is_old
-FROM claimed JOIN payments USING (payment_id)
+FROM claimed JOIN payments USING (payment_id) CROSS JOIN installation
+CROSS JOIN LATERAL (
+    SELECT EXISTS (SELECT FROM resolutions WHERE resolutions.refund_id = claimed.refund_id) AS is_so) AS decided
+
+-- name: refunded_beside
+-- What our ledger has given back, or may have, of a refund's payment without this refund.
+SELECT coalesce(sum(amount), 0) FROM refunds
+WHERE payment_id = (SELECT payment_id FROM refunds WHERE refund_id = CAST(:refund_id AS uuid))
+  AND refund_id <> CAST(:refund_id AS uuid) AND status IN ('sending', 'unknown', 'succeeded')
 
 -- name: lock_payments_of_refunds
 -- The payments refunds are of, so that of two workers the second sees that the first has given back the rest.

@@ -1,0 +1,322 @@
+"""Whether our ledger is whole: asked of storage and list, said while paying rests, and ended by one command."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import threading
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+from sqlalchemy import make_url
+
+from orders_pipeline import continuity, reports
+from orders_pipeline.continuity import Anchor, LedgersDiffer, NotStopped, StorageInUse
+from orders_pipeline.database import Database
+from orders_pipeline.encryption import DecryptionError
+from orders_pipeline.payments import listing
+from orders_pipeline.payments.gateway import ListFailed
+from orders_pipeline.payments.rest import RestPayments
+from orders_pipeline.reconciliation import accept, reconcile
+from orders_pipeline.refunds.giving_back import carry_out
+from orders_pipeline.refunds.plan import read_plan
+from orders_pipeline.resolve import Decision, resolve_refund
+from orders_pipeline.sandbox import SandboxServer
+from orders_pipeline.settlement import settling
+from orders_pipeline.storage import StorageUnavailable
+from orders_pipeline.system import System
+from orders_pipeline_tests.database.conftest import run_on
+from orders_pipeline_tests.ledger_desk import Desk, order
+from orders_pipeline_tests.two_ledgers import Books
+
+
+@pytest.fixture
+def sandbox(tmp_path: Path) -> Iterator[SandboxServer]:
+    with SandboxServer(tmp_path / "services.sqlite") as server:
+        yield server
+
+
+@pytest.fixture
+def books(system: System, sandbox: SandboxServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Books:
+    monkeypatch.setattr(listing, "PAUSE_S", 0.0)
+    return Books(Desk(system.database), system, sandbox, tmp_path / "services.sqlite")
+
+
+@pytest.fixture
+def other(system: System, server_url: str, template: str) -> Iterator[System]:
+    """The same system over a database of its own, where nothing was ever paid."""
+    server, name = SecretStr(server_url), f"test_{uuid.uuid4().hex}"
+    run_on(server, f"CREATE DATABASE {name} TEMPLATE {template}")
+    url = make_url(server_url).set(database=name).render_as_string(hide_password=False)
+    with contextlib.closing(Database(SecretStr(url))) as database:
+        yield dataclasses.replace(system, database=database)
+    run_on(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def start_anew(books: Books) -> None:
+    """Have another running database than the one that was found whole."""
+    books.desk.run("UPDATE installation SET seen_as = 'the server before it was restarted'")
+
+
+def put_back(books: Books) -> None:
+    """Have the storage know of a later mark, as after any restore."""
+    state = books.desk.run("SELECT * FROM installation")[0]
+    later = Anchor(state["generation"], state["mark"] + 2, state["installation_id"])
+    books.system.storage.put(later.key, b"{}")
+
+
+def rests(system: System) -> str | None:
+    with system.database.begin() as transaction:
+        found = continuity.rest(transaction)
+    return None if found is None else found.code
+
+
+def refund(books: Books) -> list[str | None]:
+    """Give one order back and return what the refunds that did not succeed say."""
+    plan = read_plan(books.desk.database, books.desk.batch_id, ["ORD-0001"])
+    return [each["code"] for each in carry_out(books.system, plan, requested_by="ops", reason="r")["not_refunded"]]
+
+
+def given_back(books: Books) -> int:
+    return int(books.sandbox.ledger(books.desk.batch_id)["payments"]["refunded_jpy"])
+
+
+def old_refund_that_we_lost(books: Books) -> str:
+    """Have a payment of long ago that the service has given half of back under a key that it forgot; return its id."""
+    books.desk.batch()
+    books.desk.orders(*(order(number, notify_channel="none") for number in (1, 2)))
+    books.desk.plan()
+    books.settle()
+    books.finish(2000)
+    (payment_id,) = [str(row["payment_id"]) for row in books.desk.run("SELECT payment_id FROM payments")]
+    books.let_time_pass(24 * 60)
+    start_anew(books)
+    assert books.system.continuity.advance()  # whole, as far as the list of the time since tells
+    books.refund(books.charge_id(payment_id), 1000)
+    books.sandbox.change(honour_keys=False)
+    return payment_id
+
+
+@pytest.mark.parametrize("is_noticed", [True, False])
+def test_a_lost_refund_of_an_old_payment_is_not_made_again(books, is_noticed):
+    old_refund_that_we_lost(books)
+    if is_noticed:
+        put_back(books)
+        assert not books.system.continuity.is_whole()
+        assert reconcile(books.system, None, None, None).resumed
+    assert refund(books) == ["made-already"]
+    assert given_back(books) == 1000
+
+
+def test_a_refund_that_a_person_found_not_made_is_made_whatever_else_was_given_back(books):
+    old_refund_that_we_lost(books)
+    assert refund(books) == ["made-already"]
+    refund_id = books.desk.value("SELECT refund_id FROM refunds")
+    resolve_refund(books.desk.database, str(refund_id), Decision(None, "ops", "the other half was"))
+    assert refund(books) == []
+    assert given_back(books) == 2000
+
+
+def test_a_refund_whose_payment_cannot_be_looked_up_now_is_not_sent(books, monkeypatch):
+    old_refund_that_we_lost(books)
+
+    def failing(*_: object) -> None:
+        raise ListFailed("E_SERVICE_NO_ANSWER")
+
+    monkeypatch.setattr(RestPayments, "list_by_id", failing)
+    monkeypatch.setattr("orders_pipeline.payments.settle.MAX_ATTEMPTS", 1)
+    assert refund(books) == ["not-looked-up"]
+    assert given_back(books) == 1000
+
+
+def test_two_refunds_of_one_payment_do_not_hold_each_other_up(books):
+    books.desk.batch()
+    books.desk.orders(*(order(number, notify_channel="none") for number in (1, 2)))
+    books.desk.plan()
+    books.settle()
+    books.finish(2000)
+    assert refund(books) == []
+    plan = read_plan(books.desk.database, books.desk.batch_id, ["ORD-0002"])
+    assert carry_out(books.system, plan, requested_by="ops", reason="r")["refunds"]["succeeded"] == 1
+    assert given_back(books) == 2000
+
+
+def test_a_refund_that_our_ledger_does_not_know_stops_paying_until_it_is_a_finding(books):
+    (payment_id,) = books.pay(1000)
+    assert books.system.continuity.advance()
+    books.refund(books.charge_id(payment_id), 400)
+    start_anew(books)
+    assert not books.system.continuity.is_whole()
+    assert rests(books.system) == "E_LEDGERS_DIFFER"
+    assert set(reconcile(books.system, None, None, None).open) == {"C_REFUND_MISSING_HERE"}
+    for _ in range(2):
+        start_anew(books)
+        assert books.system.continuity.advance()
+    books.refund(books.charge_id(payment_id), 100)  # more than the finding says
+    start_anew(books)
+    assert not books.system.continuity.is_whole()
+
+
+def test_what_a_person_answered_for_stops_nothing_again_when_the_database_is_started_anew(books):
+    assert books.system.continuity.advance()
+    payment_id = books.pay(1000)[0]
+    books.lose(payment_id)
+    start_anew(books)
+    assert not books.system.continuity.is_whole()
+    (finding,) = reconcile(books.system, None, None, None).findings
+    accept(books.desk.database, finding["finding_id"], accepted_by="ops", why="given back by hand")
+    start_anew(books)
+    assert books.system.continuity.is_whole()
+
+
+def test_pages_that_are_too_long_come_in_pieces_for_the_look_after_a_restart_too(books, monkeypatch):
+    assert books.system.continuity.advance()
+    books.pay(1000)
+    list_payments = RestPayments.list_payments
+
+    def only_short(self, since, until, *, limit, cursor=None):
+        if limit > 1:
+            raise ListFailed("answer-too-long", is_too_long=True)
+        return list_payments(self, since, until, limit=limit, cursor=cursor)
+
+    monkeypatch.setattr(RestPayments, "list_payments", only_short)
+    start_anew(books)
+    assert books.system.continuity.is_whole()
+
+
+def test_a_list_that_never_comes_is_said_and_ended_by_its_coming_or_by_a_person(books, monkeypatch):
+    assert books.system.continuity.advance()
+    books.desk.batch()
+    books.desk.orders(order(1, notify_channel="none"))
+
+    def failing(*_: object, **__: object) -> None:
+        raise ListFailed("http-400", may_pass=False)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(RestPayments, "list_payments", failing)
+        start_anew(books)
+        with settling(books.system, books.desk.batch_id, None) as settlement:
+            settlement.pay()
+        assert books.desk.statuses("payments") == ["planned"]
+        assert rests(books.system) == "E_PAYMENT_LIST"
+        summary = reports.summarise(books.system, books.desk.batch_id)
+        assert "http-400" in summary["paying_rests"]["message"]
+        with pytest.raises(LedgersDiffer) as caught:
+            books.system.continuity.require()
+        assert caught.value.code == "E_PAYMENT_LIST"
+        with pytest.raises(ListFailed):
+            reconcile(books.system, None, None, None)
+        books.system.continuity.resume_by_hand("ops", "compared in the service's own console")
+        assert rests(books.system) is None
+        start_anew(books)
+        assert not books.system.continuity.is_whole()
+    assert reconcile(books.system, None, None, None).resumed
+    assert rests(books.system) is None
+    start_anew(books)
+    assert books.system.continuity.is_whole()
+
+
+def test_a_comparison_finds_a_database_whole_that_was_started_anew(books):
+    assert books.system.continuity.advance()
+    start_anew(books)
+    assert books.system.continuity.doubted() is not None
+    assert reconcile(books.system, None, None, None).resumed
+    assert books.system.continuity.doubted() is None
+
+
+def test_a_new_database_does_not_take_a_storage_that_another_works_with(books, other):
+    assert books.system.continuity.advance()
+    before = books.desk.run("SELECT * FROM installation")
+    with settling(other, in_its_own(other), None) as settlement:
+        assert settlement is None  # what it planned would have ids that are not the other's
+    assert rests(other) == "E_STORAGE_IN_USE"
+    for _ in range(2):
+        with pytest.raises(StorageInUse):
+            reconcile(other, None, None, None)
+    assert books.system.continuity.is_whole()
+    assert books.desk.run("SELECT * FROM installation") == before
+
+
+def in_its_own(system: System) -> str:
+    """Have a loaded batch in a system's database and return its id."""
+    desk = Desk(system.database)
+    desk.batch()
+    desk.orders(order(1, notify_channel="none"))
+    return desk.batch_id
+
+
+def test_a_new_database_with_a_storage_of_its_own_goes_on(books, other):
+    assert books.system.continuity.advance()
+    assert not other.continuity.advance()
+    for stored in list(other.storage.list(continuity.ANCHORS)):
+        other.storage.delete(stored.key)
+    assert other.continuity.advance()
+    assert rests(other) is None
+
+
+@pytest.mark.parametrize("by_hand", [True, False])
+def test_a_new_database_takes_the_place_of_one_that_is_gone(books, other, monkeypatch, by_hand):
+    (payment_id,) = books.pay(1000)
+    assert books.system.continuity.advance()
+    assert not other.continuity.is_whole()
+    if not by_hand:
+        monkeypatch.setattr(continuity, "FRESH", continuity.FRESH * 0)  # it is long ago
+    answer = ("ops", "its disk is lost") if by_hand else None
+    result = reconcile(other, None, None, None, by_hand=answer)
+    assert (result.resumed, set(result.open)) == (True, {"C_MISSING_HERE"})
+    assert [each["payment_id"] for each in result.findings] == [payment_id]
+    state = Desk(other.database).run("SELECT * FROM installation")[0]
+    assert state["installation_id"] == books.desk.value("SELECT installation_id FROM installation")
+    assert (state["resumed_by"], state["resumed_why"]) == (answer or (None, None))
+    assert not books.system.continuity.is_whole()
+
+
+def test_a_database_that_is_at_work_says_so_in_the_storage(books, other, monkeypatch):
+    assert books.system.continuity.advance()
+    (before,) = books.system.storage.list(continuity.ANCHORS)
+    books.system.continuity.watch()
+    assert list(books.system.storage.list(continuity.ANCHORS)) == [before]
+    monkeypatch.setattr(continuity, "RENEWED_AFTER", continuity.RENEWED_AFTER * 0)
+    books.system.continuity.watch()
+    (after,) = books.system.storage.list(continuity.ANCHORS)
+    assert (after.key, after.modified > before.modified) == (before.key, True)
+    with pytest.raises(NotStopped):
+        books.system.continuity.require_in_use()
+    other.continuity.require_in_use()
+
+
+def test_an_anchor_that_cannot_be_decrypted_says_nothing(books, other, monkeypatch):
+    assert books.system.continuity.advance()
+    monkeypatch.setattr(continuity, "FRESH", continuity.FRESH * 0)
+
+    def damaged(*_: object) -> None:
+        raise DecryptionError
+
+    monkeypatch.setattr(type(other.storage), "local", damaged)
+    assert not other.continuity.is_whole()
+    assert Desk(other.database).value("SELECT stopped_by FROM installation") == "storage"
+
+
+def test_a_storage_that_is_away_after_the_last_payment_fails_nothing(books, monkeypatch):
+    books.desk.batch()
+    books.desk.orders(order(1, notify_channel="none"))
+    put = type(books.system.storage).put
+    is_paid = threading.Event()
+
+    def away(self, key, source):
+        if key.startswith(continuity.ANCHORS) and is_paid.is_set():
+            raise StorageUnavailable
+        is_paid.set()
+        return put(self, key, source)
+
+    monkeypatch.setattr(type(books.system.storage), "put", away)
+    with settling(books.system, books.desk.batch_id, None) as settlement:
+        settlement.pay()
+    assert books.desk.statuses("payments") == ["succeeded"]
+    monkeypatch.undo()
+    marks = books.desk.value("SELECT mark FROM installation")
+    books.system.continuity.watch()  # what could not be kept then
+    assert [stored.key for stored in books.system.storage.list(continuity.ANCHORS)][-1].endswith(f"{marks:018d}.json")
