@@ -11,11 +11,12 @@ import contextlib
 import re
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from orders_pipeline import batches, made_up_cells
 from orders_pipeline.clients import Profile
@@ -28,6 +29,7 @@ from orders_pipeline.records.judgement import Judge
 from orders_pipeline.records.orders import ITEM_COLUMNS, ORDERS
 from orders_pipeline.records.rules import CELL_ERROR, OTHER_NUMBER, RowContext
 from orders_pipeline.rejections import FileRejected
+from orders_pipeline.totals import readable_amounts, says_only_a_sum
 
 _CELL_ERROR = re.compile(CELL_ERROR)  # which says nothing of anybody either
 _OURS = ("_batch", "_row", "_line", "_codes")
@@ -98,7 +100,7 @@ def mask_file(source: Path, target: Path, *, profile: Profile, today: date | Non
 def _reads_as(span: TextSpan, target: Path, profile: Profile) -> bool:
     """Tell whether a file is found to be the same text by its bytes: a few characters of CP932 may be EUC-JP by chance."""
     try:
-        return detect_text(target, profile.delimiter, profile.encoding) == span
+        return replace(detect_text(target, profile.delimiter, profile.encoding), end=span.end) == span
     except FileRejected:
         return False
 
@@ -163,6 +165,8 @@ class _Masking:
                         if column
                     }
                 )
+        orders = self._without_examples(orders)
+        total = orders.pop() if self._ends_in_a_total(orders) else None
         for row, done in zip(orders, self._mask_money(orders), strict=True):
             for place, cell in row.items():
                 column = place.partition(" ")[0]
@@ -171,7 +175,31 @@ class _Masking:
         for column, cells in by_column.items():
             self._replace(cells, self._meaning(column))
         self._replace(loose, Meaning("", _worth_nothing, made_up_cells.text, fresh=True))
+        if total is not None:
+            cell, yen = _cells_by_column(total)[ORDERS.amount], self._sum(orders) or 0
+            is_as_long = len(str(yen)) == len(str(self._sum([total])))
+            cell.value = made_up_cells.with_number(cell.value, yen) if is_as_long else str(yen)
         return len(rows), sum(bool(cell.value) for record in rows for cell in record)
+
+    def _without_examples(self, orders: Sequence[Mapping[str, _Cell]]) -> list[Mapping[str, _Cell]]:
+        """Return the orders but for those that are the template's example, which says nothing of anybody."""
+        if not orders:
+            return []
+        _, findings, _ = self._judge.judge(*_table_of(orders))
+        examples = {at for one in findings.found if one.code == "R_EXAMPLE_ROW" for at in one.positions.tolist()}
+        return [order for at, order in enumerate(orders) if at not in examples]
+
+    def _ends_in_a_total(self, orders: Sequence[Mapping[str, _Cell]]) -> bool:
+        """Tell whether the last order is the sum of those above, and says nothing else."""
+        if len(orders) < 2 or ORDERS.amount not in _cells_by_column(orders[-1]):
+            return False
+        last = pa.table(_table_of(orders[-1:])[1])
+        return says_only_a_sum(last, self._judge) and self._sum(orders[:-1]) == self._sum(orders[-1:])
+
+    def _sum(self, orders: Sequence[Mapping[str, _Cell]]) -> int | None:
+        """Return the yen of the orders whose amount can be read, None where none can."""
+        yen: int | None = pc.sum(readable_amounts(pa.table(_table_of(orders)[1]), self._judge)).as_py()
+        return yen
 
     def _not_names(self, header: Sequence[_Cell], names: Names) -> list[_Cell]:
         """Return what of a header is no name: nothing where it is one, what we do not know where it may be an order."""
@@ -200,7 +228,7 @@ class _Masking:
         """Mask quantity, unit price and amount together where each can be read, and say in which orders that was done."""
         if not orders:
             return []
-        places = [{place.partition(" ")[0]: cell for place, cell in order.items()} for order in orders]
+        places = [_cells_by_column(order) for order in orders]
         sent = {
             column: [order[column].value if column in order else "" for order in places]
             for column in (ITEM_COLUMNS[0], *_MONEY)
@@ -244,6 +272,17 @@ class _Masking:
         made = made_up_cells.made_up(distinct, meaning, self._codec, self._key) if distinct else {}
         for cell in cells:
             cell.value = made.get(cell.value, cell.value)
+
+
+def _cells_by_column(order: Mapping[str, _Cell]) -> dict[str, _Cell]:
+    return {place.partition(" ")[0]: cell for place, cell in order.items()}
+
+
+def _table_of(orders: Sequence[Mapping[str, _Cell]]) -> tuple[pa.Array, dict[str, pa.Array]]:
+    """Return row numbers and columns of orders to judge."""
+    rows = [_cells_by_column(order) for order in orders]
+    names = ORDERS.column_names
+    return _table(len(rows), {name: [row[name].value if name in row else "" for row in rows] for name in names})
 
 
 def _table(count: int, cells: Mapping[str, Sequence[str]]) -> tuple[pa.Array, dict[str, pa.Array]]:

@@ -33,10 +33,10 @@ def find_total_row(staged: Path, judge: Judge, chunk_rows: int) -> int | None:
     if last is None or not (_is_blank_or_word(last, judge.record_type.identity)):
         return None
     last = _last_row(staged, ["import_row_number", "shape_ok", *judge.record_type.column_names])
-    if last is None or not last.column("shape_ok")[0].as_py() or not _says_only_a_sum(last, judge):
+    if last is None or not last.column("shape_ok")[0].as_py() or not says_only_a_sum(last, judge):
         return None
     number = last.column("import_row_number")[0].as_py()
-    amount = _readable(last, judge)
+    amount = readable_amounts(last, judge)
     above = [sums for sums in _sums(staged, judge, chunk_rows, before=number) if sums is not None]
     return int(number) if above and sum(above) == pc.sum(amount).as_py() else None
 
@@ -55,8 +55,8 @@ def _is_blank_or_word(row: pa.Table, column: str) -> bool:
     return not cell.strip() or _WORD.fullmatch(letters) is not None
 
 
-def _says_only_a_sum(row: pa.Table, judge: Judge) -> bool:
-    """Tell whether no cell but the amount says more than a blank one would, or that it is a total."""
+def says_only_a_sum(row: pa.Table, judge: Judge) -> bool:
+    """Tell whether no cell of a row but the amount says more than a blank one would, or that it is a total."""
     kind = judge.record_type
     text, _ = kind.normalised({name: row.column(name).combine_chunks() for name in kind.column_names}, judge.context)
     blank, _ = kind.normalised(dict.fromkeys(kind.column_names, pa.array([""])), judge.context)
@@ -67,7 +67,7 @@ def _says_only_a_sum(row: pa.Table, judge: Judge) -> bool:
 def _sums(staged: Path, judge: Judge, chunk_rows: int, *, before: int) -> list[int | None]:
     def summed(_number: int, chunk: pa.RecordBatch) -> int | None:
         above = chunk.filter(pc.and_(chunk.column("shape_ok"), pc.less(chunk.column("import_row_number"), before)))
-        total: int | None = pc.sum(_readable(above, judge)).as_py()
+        total: int | None = pc.sum(readable_amounts(above, judge)).as_py()
         return total
 
     columns = ["import_row_number", "shape_ok", judge.record_type.amount]
@@ -75,7 +75,7 @@ def _sums(staged: Path, judge: Judge, chunk_rows: int, *, before: int) -> list[i
         return list(chunks)
 
 
-def _readable(rows: pa.Table | pa.RecordBatch, judge: Judge) -> pa.Array:
+def readable_amounts(rows: pa.Table | pa.RecordBatch, judge: Judge) -> pa.Array:
     """Return the amounts that can be read."""
     column = judge.record_type.by_name[judge.record_type.amount]
     cells = rows.column(column.name)

@@ -26,9 +26,7 @@ from orders_pipeline.settings import Settings
 from orders_pipeline.system import System, join_endpoints, open_system
 
 TEMPLATE = "orders_template"
-hypothesis.settings.register_profile(
-    "busy_machine", deadline=None
-)  # where others are at work, one example may take a second
+hypothesis.settings.register_profile("busy_machine", deadline=None)  # one example may take a second
 hypothesis.settings.load_profile("busy_machine")
 OUTSIDE_WORLD = {"server_url", "template", "database_url", "database", "sandbox", "settings", "system"}
 

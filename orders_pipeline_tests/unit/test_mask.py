@@ -17,7 +17,7 @@ from orders_pipeline.cli import main
 from orders_pipeline.clients import Profile
 from orders_pipeline.csv_file import Limits, stage
 from orders_pipeline.mask import mask_file
-from orders_pipeline.records.orders import ORDERS
+from orders_pipeline.records.orders import EXAMPLE, ORDERS
 from orders_pipeline.records.rules import RowContext
 from orders_pipeline.rejections import FileRejected
 from orders_pipeline.synthetic import write_sample
@@ -25,6 +25,33 @@ from orders_pipeline.validation import validate
 from orders_pipeline_tests.factories import TODAY, order_row
 from orders_pipeline_tests.order_file import record
 from orders_pipeline_tests.soak import first_of
+
+
+def lines(*rows):
+    """Return a file with these orders."""
+    made = io.StringIO(newline="")
+    writer = csv.DictWriter(made, list(order_row()))
+    writer.writeheader()
+    writer.writerows(rows)
+    return made.getvalue().encode()
+
+
+@pytest.mark.parametrize(
+    ("amounts", "total"),
+    [(("1000", "2500"), "3500"), (("1,200", "900", "x"), "2,100"), (("999", "1"), "1000円")],
+)
+def test_rows_that_are_no_order_are_none_when_masked(tmp_path, amounts, total):
+    orders = [order_row(client_order_ref=f"A-{at}", amount=amount, note="秘密") for at, amount in enumerate(amounts)]
+    example = dict.fromkeys(order_row(), "") | dict(EXAMPLE)
+    last = dict.fromkeys(order_row(), "") | {"client_order_ref": "合計", "amount": total}
+    for rows in ([*orders, last], [*orders, example]):
+        data = lines(*rows)
+        found = masked(tmp_path, data)
+        assert "秘密" not in found.decode()
+        codes = verdict(tmp_path, data)
+        assert verdict(tmp_path, found) == codes
+        assert codes[2][-1][2] == ("R_TOTAL_ROW" if rows[-1] is last else "R_EXAMPLE_ROW")
+
 
 cell_texts = st.one_of(
     st.text(st.sampled_from('aZ09-_ ａ９山ア゙ｱﾞ。,"円¥=@\n'), max_size=8),
