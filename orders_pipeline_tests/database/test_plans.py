@@ -115,6 +115,25 @@ def scans(plan: Mapping[str, Any], *, some: bool = False) -> Iterator[str]:
         yield from scans(part, some=first)
 
 
+def in_loops(plan: Mapping[str, Any], *, looped: bool = False) -> Iterator[str]:
+    """Yield each table that a plan reads from one end to the other, again and again: for each row of another."""
+    if looped and plan["Node Type"] == "Seq Scan":
+        yield plan["Relation Name"]
+    is_kept = plan["Node Type"] in ("Materialize", "Memoize", "Hash")  # what is read once serves all rows
+    for part in plan.get("Plans", ()):
+        again = (plan["Node Type"] == "Nested Loop" and part["Parent Relationship"] == "Inner") or (
+            part["Parent Relationship"] == "SubPlan" and not part.get("Subplan Name", "").startswith("CTE")
+        )
+        yield from in_loops(part, looped=(looped and not is_kept) or again)
+
+
+@pytest.mark.parametrize("name", sorted(WHOLE))
+def test_what_reads_all_there_is_reads_it_once(connection, name):
+    explain = f"EXPLAIN (GENERIC_PLAN, FORMAT JSON) {body(queries()[name])}".encode()
+    ((plan,),) = connection.execute(explain).fetchall()[0]
+    assert not set(in_loops(plan["Plan"])) & growing(connection, LARGE)
+
+
 @pytest.mark.parametrize("name", [name for name, statement in queries().items() if kind(statement) in PLANNED])
 def test_a_statement_reads_no_whole_table_that_grows(connection, name):
     explain = f"EXPLAIN (GENERIC_PLAN, FORMAT JSON) {body(queries()[name])}".encode()
