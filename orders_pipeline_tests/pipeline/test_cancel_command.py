@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from orders_pipeline import batches, cancelling, intake
 from orders_pipeline.cli import main
 from orders_pipeline.clients import Clients, Profile
+from orders_pipeline.payments import settle
 from orders_pipeline.synthetic import write_sample
 from orders_pipeline_tests.house import House, check_books
 
@@ -30,8 +31,7 @@ def run(house: House, monkeypatch: pytest.MonkeyPatch, *arguments: str):
     return CliRunner().invoke(main, list(arguments))
 
 
-@pytest.mark.parametrize("status", STEPS)
-@pytest.mark.parametrize("is_stopped", [False, True])
+@pytest.mark.parametrize(("status", "is_stopped"), [*((status, False) for status in STEPS), ("loaded", True)])
 def test_a_batch_that_nothing_was_sent_of_is_cancelled_and_its_file_may_come_again(
     house: House, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, status: str, is_stopped: bool
 ) -> None:
@@ -132,6 +132,7 @@ def test_a_batch_that_waits_for_a_decision_is_cancelled_to_its_end_without_sayin
     write_sample(path, rows=3, seed=4, bad=0)
     monkeypatch.setenv("ORDERS_PAYMENT_CAPABILITIES", "none")
     monkeypatch.setenv("ORDERS_PAYMENT_TIMEOUT_S", "0.2")
+    monkeypatch.setattr(settle, "LOOK_UP_WAIT_S", 0.5)
     house.sandbox.change(faults="timeout_before=1,hang_s=0.5")
     batch_id = json.loads(run(house, monkeypatch, "import", str(path), "--client", "in-doubt", "--json").stdout)["batch_id"]
     cancelled = run(house, monkeypatch, "cancel", batch_id, "--why", "the wrong file", "--yes")
