@@ -197,6 +197,8 @@ def _show_refunds(console: Console, summary: Mapping[str, Any]) -> None:
 
 def refund_words(refund: Mapping[str, Any]) -> str:
     """Return why a refund is not settled: its code, or what its state says; one that was sent may have been made."""
+    if refund["code"] == "made-already":
+        return "made-already: the service has given back more of its payment than our ledger knows, under an ID of its books"
     return refund["code"] or ("not tried yet" if refund["status"] == "planned" else "sent, not answered yet")
 
 

@@ -34,7 +34,8 @@ RENEWED_AFTER = timedelta(minutes=1)  # a database that is at work says so as of
 FRESH = timedelta(minutes=3)  # for so long nobody else takes what it has kept
 OLDER = (
     "the database seems older than the storage or the Payment service says; nothing is paid or refunded before "
-    "`orders-pipeline reconcile`"
+    f"`orders-pipeline reconcile`, which wants the other database gone for {FRESH.seconds // 60} minutes; at once with "
+    "--by-hand --why TEXT"
 )
 IN_USE = (
     "another database uses this storage, or did until a few minutes ago, and nothing is paid or refunded: give this one a "

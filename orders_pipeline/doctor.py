@@ -91,6 +91,7 @@ def _landing(system: System) -> str:
 
 
 def _ledger(system: System) -> str:
+    system.continuity.is_behind()
     with system.database.begin() as transaction:
         found = continuity.rest(transaction)
     if found is not None:

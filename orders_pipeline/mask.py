@@ -26,7 +26,7 @@ from orders_pipeline.csv_file.header import Names
 from orders_pipeline.csv_file.physical_lines import TextSpan
 from orders_pipeline.made_up_cells import Judged, Meaning, Rewrite
 from orders_pipeline.records.judgement import Judge
-from orders_pipeline.records.orders import ITEM_COLUMNS, ORDERS
+from orders_pipeline.records.orders import EXAMPLE, ITEM_COLUMNS, ORDERS
 from orders_pipeline.records.rules import CELL_ERROR, OTHER_NUMBER, RowContext
 from orders_pipeline.rejections import FileRejected
 from orders_pipeline.totals import readable_amounts, says_only_a_sum
@@ -182,16 +182,26 @@ class _Masking:
         return len(rows), sum(bool(cell.value) for record in rows for cell in record)
 
     def _without_examples(self, orders: Sequence[Mapping[str, _Cell]]) -> list[Mapping[str, _Cell]]:
-        """Return the orders but for those that are the template's example, which says nothing of anybody."""
+        """Return the orders, first those that are the template's example without its cells, which say nothing of anybody."""
         if not orders:
             return []
         _, findings, _ = self._judge.judge(*_table_of(orders))
-        examples = {at for one in findings.found if one.code == "R_EXAMPLE_ROW" for at in one.positions.tolist()}
-        return [order for at, order in enumerate(orders) if at not in examples]
+        examples = {
+            at
+            for one in findings.found
+            if one.code == "R_EXAMPLE_ROW"
+            for at in one.positions.tolist()
+            if _has_no_column_twice(orders[at])
+        }
+        typed_over = [
+            {place: cell for place, cell in orders[at].items() if place.partition(" ")[0] not in EXAMPLE}
+            for at in sorted(examples)
+        ]
+        return typed_over + [order for at, order in enumerate(orders) if at not in examples]
 
     def _ends_in_a_total(self, orders: Sequence[Mapping[str, _Cell]]) -> bool:
         """Tell whether the last order is the sum of those above, and says nothing else."""
-        if len(orders) < 2 or ORDERS.amount not in _cells_by_column(orders[-1]):
+        if len(orders) < 2 or ORDERS.amount not in _cells_by_column(orders[-1]) or not _has_no_column_twice(orders[-1]):
             return False
         last = pa.table(_table_of(orders[-1:])[1])
         return says_only_a_sum(last, self._judge) and self._sum(orders[:-1]) == self._sum(orders[-1:])
@@ -272,6 +282,10 @@ class _Masking:
         made = made_up_cells.made_up(distinct, meaning, self._codec, self._key) if distinct else {}
         for cell in cells:
             cell.value = made.get(cell.value, cell.value)
+
+
+def _has_no_column_twice(order: Mapping[str, _Cell]) -> bool:
+    return len(_cells_by_column(order)) == len(order)
 
 
 def _cells_by_column(order: Mapping[str, _Cell]) -> dict[str, _Cell]:

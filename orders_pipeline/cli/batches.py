@@ -246,8 +246,11 @@ def _agreed(batch: Row[Any], why: str, who: str, *, yes: bool) -> bool:
 def status(batch_id: str | None, limit: int, *, as_json: bool) -> None:
     """Show one batch, or the newest ones."""
     from orders_pipeline import console, continuity, landing, reports
+    from orders_pipeline.storage import StorageError
 
     with opened() as system:
+        with contextlib.suppress(StorageError):  # else said as far as it is known
+            system.continuity.is_behind()
         if batch_id is not None:
             answer(reports.summarise(system, batch_id), console.show_summary, as_json=as_json)
             return

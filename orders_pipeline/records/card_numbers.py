@@ -22,6 +22,7 @@ _LENGTHS = {
 }
 _BRANDS = tuple((re.compile(f"(?={beginning})"), lengths) for beginning, lengths in _LENGTHS.items())
 _GROUPS = ({4, 8, 12}, {4, 8, 12, 16}, {4, 10})  # where most cards have their spaces
+_WIDEST = 12  # characters between two groups; beyond three it is one again and again
 _DIGIT = r"[0-9\x{ff10}-\x{ff19}\x{2460}-\x{2468}\x{24ea}]"
 _RARE = "".join(  # digits that hardly a text has
     rf"\x{{{code:x}}}"
@@ -29,9 +30,10 @@ _RARE = "".join(  # digits that hardly a text has
     if unicodedata.digit(chr(code), None) is not None and not re.match("[０-９①-⑨⓪]", chr(code))
 )
 # texts that may hold one, in RE2's writing: more than do, for its classes of all letters are a hundred times as slow
-MAY_HOLD_ONE = rf"{_DIGIT}(?:[^0-9A-Za-z]{{0,3}}{_DIGIT}){{{SHORTEST - 1}}}|[{_RARE}]"
+MAY_HOLD_ONE = rf"{_DIGIT}(?:[^0-9A-Za-z]{{0,{_WIDEST}}}{_DIGIT}){{{SHORTEST - 1}}}|[{_RARE}]"
 # ー and 一 are typed for a dash
-_RUN = re.compile(rf"[0-9](?:[\W_ーｰ一]{{0,3}}[0-9]){{{SHORTEST - 1},}}")
+_BETWEEN = r"[\W_ーｰ一]"
+_RUN = re.compile(rf"[0-9](?:(?:{_BETWEEN}{{0,3}}|({_BETWEEN})\1{{3,{_WIDEST - 1}}})[0-9]){{{SHORTEST - 1},}}")
 
 
 def find_card_numbers(text: str) -> Iterator[Sequence[int]]:

@@ -118,6 +118,16 @@ def test_a_refund_that_a_person_found_not_made_is_made_whatever_else_was_given_b
     resolve_refund(books.desk.database, str(refund_id), Decision(None, "ops", "the other half was"))
     assert refund(books) == []
     assert given_back(books) == 2000
+    books.desk.tamper(  # back to before that
+        "UPDATE refunds SET status = 'planned', settled_at = NULL, service_refund_id = NULL, attempts = 0",
+        "UPDATE orders SET status = 'paid'",
+        "UPDATE payments SET status = 'succeeded'",
+    )
+    put_back(books)
+    assert not books.system.continuity.is_whole()
+    assert reconcile(books.system, None, None, None).resumed
+    assert refund(books) == ["made-already"]
+    assert given_back(books) == 2000
 
 
 def test_a_refund_whose_payment_cannot_be_looked_up_now_is_not_sent(books, monkeypatch):

@@ -30,7 +30,7 @@ from orders_pipeline.refunds.giving_back import carry_out
 from orders_pipeline.refunds.plan import read_plan
 from orders_pipeline.system import join_endpoints, open_system
 from orders_pipeline.workers import working_on
-from orders_pipeline_tests.commands import wait_for
+from orders_pipeline_tests.commands import answer, wait_for
 from orders_pipeline_tests.factories import order_row
 from orders_pipeline_tests.house import House, check_finished
 from orders_pipeline_tests.order_file import OrderFile
@@ -165,6 +165,8 @@ def test_d14_a_file_that_is_seen_again_after_a_restore_is_paid_once(works, back_
     works.work_off(batch_id)
     paid = charges(works)
     backup.restore(with_storage=with_storage)
+    if not with_storage:  # it is said before anything is to be paid
+        assert answer(works.house.environment(), "status")["paying_rests"]["code"] == "E_LEDGERS_DIFFER"
     assert set(see(works)) == {first, batch_id}
     works.work_off(batch_id)
     assert (charges(works), state(works, batch_id)) == (paid, ("paused", "E_LEDGERS_DIFFER"))

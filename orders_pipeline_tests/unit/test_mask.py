@@ -53,6 +53,24 @@ def test_rows_that_are_no_order_are_none_when_masked(tmp_path, amounts, total):
         assert codes[2][-1][2] == ("R_TOTAL_ROW" if rows[-1] is last else "R_EXAMPLE_ROW")
 
 
+def test_what_was_typed_into_an_example_or_beside_a_total_is_masked(tmp_path):
+    orders = [order_row(client_order_ref="A-1", amount="5000")]
+    blank = dict.fromkeys(orders[0], "")
+    secrets_ = ("090-8765-4321", "鈴木花子", "tok_real_8812345")
+    typed = dict(zip(("phone", "note", "payment_token"), secrets_, strict=True))
+    found = masked(tmp_path, lines(*orders, blank | dict(EXAMPLE) | typed)).decode()
+    assert not [secret for secret in secrets_ if secret in found]
+    assert EXAMPLE["customer_name"] in found
+    for header in ("電話番号", "備考"):  # once more, and blank there
+        names = [*orders[0], header]
+        last = blank | {"client_order_ref": "合計", "amount": "5000"} | typed
+        rows = [[*orders[0].values(), ""], [*last.values(), ""]]
+        text = io.StringIO()
+        csv.writer(text).writerows([names, *rows])
+        found = masked(tmp_path, text.getvalue().encode()).decode()
+        assert not [secret for secret in secrets_ if secret in found]
+
+
 cell_texts = st.one_of(
     st.text(st.sampled_from('aZ09-_ ａ９山ア゙ｱﾞ。,"円¥=@\n'), max_size=8),
     st.sampled_from(["1000", "1,000", "R-1", "r-1", "Ｒ-1", "invoice", "INVOICE", "card_on_file", "0", "山田 太郎", ""]),

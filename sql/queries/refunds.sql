@@ -92,7 +92,9 @@ SELECT claimed.refund_id, claimed.amount, claimed.reason, claimed.status, claime
        claimed.created_at < clock_timestamp() - make_interval(secs => :keys_kept_s) AS is_old
 FROM claimed JOIN payments USING (payment_id) CROSS JOIN installation
 CROSS JOIN LATERAL (
-    SELECT EXISTS (SELECT FROM resolutions WHERE resolutions.refund_id = claimed.refund_id) AS is_so) AS decided
+    -- a database that was put back since may have carried it out
+    SELECT EXISTS (SELECT FROM resolutions WHERE resolutions.refund_id = claimed.refund_id
+                                             AND decided_at >= installation.seen_since) AS is_so) AS decided
 
 -- name: refunded_beside
 -- What our ledger has given back, or may have, of a refund's payment without this refund.
