@@ -10,6 +10,7 @@ import contextlib
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -116,8 +117,13 @@ def test_y09_what_waits_alone_is_declined_once_somebody_else_was_served(open_wor
         assert check_finished(house, batch_id, "completed_with_errors")["orders"]["declined"] == 1
 
 
-def test_y09_a_service_that_begins_to_refuse_in_the_middle_declines_nobody(open_works: Open) -> None:
+def test_y09_a_service_that_begins_to_refuse_in_the_middle_declines_nobody(
+    open_works: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settle, "BACKOFF_S", 0.5)  # others are tried before any is for the third time
     with open_works(latency_ms=10.0) as works:
+        few = works.system.settings.model_copy(update={"payment_concurrency": 4})
+        works.system = replace(works.system, settings=few)
         house, batch_id = works.house, works.receive(80, notify_channel="none")
         payments = house.sandbox.service.ledger
         booked, calls = payments.book_payment, iter(range(1000))
