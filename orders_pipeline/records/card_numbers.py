@@ -7,6 +7,7 @@ the same between all of them or grouped as on a card.
 
 from __future__ import annotations
 
+import functools
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,16 +25,26 @@ _BRANDS = tuple((re.compile(f"(?={beginning})"), lengths) for beginning, lengths
 _GROUPS = ({4, 8, 12}, {4, 8, 12, 16}, {4, 10})  # where most cards have their spaces
 _WIDEST = 12  # characters between two groups; beyond three it is one again and again
 _DIGIT = r"[0-9\x{ff10}-\x{ff19}\x{2460}-\x{2468}\x{24ea}]"
-_RARE = "".join(  # digits that hardly a text has
-    rf"\x{{{code:x}}}"
-    for code in range(0x80, 0x20000)
-    if unicodedata.digit(chr(code), None) is not None and not re.match("[０-９①-⑨⓪]", chr(code))
-)
-# texts that may hold one, in RE2's writing: more than do, for its classes of all letters are a hundred times as slow
-MAY_HOLD_ONE = rf"{_DIGIT}(?:[^0-9A-Za-z]{{0,{_WIDEST}}}{_DIGIT}){{{SHORTEST - 1}}}|[{_RARE}]"
+_KANA_AND_KANJI = r"\x{3041}-\x{3096}\x{30a1}-\x{30fa}\x{4e01}-\x{9fff}"
+# between two groups, in RE2's writing: any few, or more that are no words, which a text has between its numbers
+_ANY_BETWEEN = rf"(?:[^0-9A-Za-z]{{0,3}}|[^0-9A-Za-z{_KANA_AND_KANJI}]{{4,{_WIDEST}}})"
 # ー and 一 are typed for a dash
 _BETWEEN = r"[\W_ーｰ一]"
 _RUN = re.compile(rf"[0-9](?:(?:{_BETWEEN}{{0,3}}|({_BETWEEN})\1{{3,{_WIDEST - 1}}})[0-9]){{{SHORTEST - 1},}}")
+
+
+@functools.cache
+def may_hold_one() -> str:
+    """Return a pattern, in RE2's writing, of texts that may hold one: more than do.
+
+    Its classes of all letters are a hundred times as slow. To find the digits that hardly a text has takes a moment.
+    """
+    rare = "".join(
+        rf"\x{{{code:x}}}"
+        for code in range(0x80, 0x20000)
+        if unicodedata.digit(chr(code), None) is not None and not re.match("[０-９①-⑨⓪]", chr(code))
+    )
+    return rf"{_DIGIT}(?:{_ANY_BETWEEN}{_DIGIT}){{{SHORTEST - 1}}}|[{rare}]"
 
 
 def find_card_numbers(text: str) -> Iterator[Sequence[int]]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from orders_pipeline.records.card_numbers import MAY_HOLD_ONE, find_card_numbers
+from orders_pipeline.records.card_numbers import find_card_numbers, may_hold_one
 from orders_pipeline.records.normalise import utf8_content
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ def calendar_date(cells: Cells, _: RowContext) -> Passed:
 
 def no_card_number(cells: Cells, _: RowContext) -> Passed:
     """Pass cells without a number that has a card brand's beginning and length and a right check digit."""
-    suspects = _arrow(cells).filter(pc.match_substring_regex(_arrow(cells), MAY_HOLD_ONE)).unique()
+    suspects = _arrow(cells).filter(pc.match_substring_regex(_arrow(cells), may_hold_one())).unique()
     cards = [text for text in suspects.to_pylist() if any(find_card_numbers(text))]
     return _answer(cells, pc.invert(pc.is_in(_arrow(cells), value_set=pa.array(cards, pa.string()))))
 
