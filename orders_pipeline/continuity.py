@@ -70,6 +70,9 @@ class NotStopped(Exception):
 
     code = "E_NOT_STOPPED"
 
+    def __init__(self) -> None:
+        super().__init__(f"{self.code}: paying is not stopped, or `reconcile` can compare the ledgers")
+
 
 # why paying rests, with a code and what to do
 RESTS = {
@@ -109,6 +112,12 @@ def rest(transaction: Transaction) -> Rest | None:
     if state.stopped_at is not None:
         return Rest(state.stopped_by, state.stopped_at)
     return None if state.unread_since is None else Rest("unread", state.unread_since, state.unread_why)
+
+
+def rest_shown(transaction: Transaction) -> dict[str, str] | None:
+    """Return the same as the object that `status --json` shows."""
+    found = rest(transaction)
+    return None if found is None else found.as_dict()
 
 
 class Doubt(NamedTuple):
@@ -200,6 +209,11 @@ class Continuity:
         self._keep()
         return True
 
+    def note_settled(self) -> None:
+        """Keep how far the ledger is once payments or refunds are recorded; a storage that is away gets it the next time."""
+        with contextlib.suppress(StorageError):
+            self.advance()
+
     def doubted(self) -> Doubt | None:
         """Return what a comparison must look at where our ledger is not known to be whole; None where it is."""
         state = self._state()
@@ -247,7 +261,7 @@ class Continuity:
     def require_in_use(self) -> None:
         """Raise NotStopped where no other database has kept anything lately that a person could answer for."""
         if not self.is_behind() or not self._is_in_use(self._state(), list(self._kept())):
-            raise NotStopped(f"{NotStopped.code}: paying is not stopped, or `reconcile` can compare the ledgers")
+            raise NotStopped
 
     def resume_by_hand(self, who: str, why: str) -> None:
         """Let paying go on where no list can be compared and a person answers for that; what is planned is in doubt."""
@@ -256,7 +270,7 @@ class Continuity:
         if state.stopped_by == "another":
             self._is_behind(state, kept, is_other_gone=True)
         if self.can_compare() or (state.stopped_at is None and state.unread_since is None):
-            raise NotStopped(f"{NotStopped.code}: paying is not stopped, or `reconcile` can compare the ledgers")
+            raise NotStopped
         if self._payments.capabilities.can_look_up:
             with self._database.begin() as transaction:
                 transaction.execute("put_planned_in_doubt")

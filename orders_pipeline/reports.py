@@ -133,10 +133,9 @@ def _whole_summary(transaction: Transaction, batch_id: str, artifacts: Mapping[s
     batch = batches.get(transaction, batch_id)
     group = transaction.rows("import_group", bulk_import_group=batch.bulk_import_group)[0]
     next_try = transaction.scalar("next_try", batch_id=batch_id, patience_s=sweep.PATIENCE_S, longest_s=sweep.LONGEST_S)
-    rests = continuity.rest(transaction)
     return _summary(transaction, batch, artifacts) | {
         "next_try": None if next_try is None else next_try.isoformat(timespec="seconds"),
-        "paying_rests": None if rests is None else rests.as_dict(),
+        "paying_rests": continuity.rest_shown(transaction),
         "corrections": {"batches": group.batches, "rows_open": group.rows_open, "open_in": list(group.open_in)},
         "services_left_alone": [
             {"service": each.service, "code": each.reason, "next_try": each.probe_at.isoformat(timespec="seconds")}

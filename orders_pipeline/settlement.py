@@ -18,7 +18,6 @@ from orders_pipeline.database import Database, DatabaseError
 from orders_pipeline.notifications import NotificationLedger
 from orders_pipeline.payments import settle
 from orders_pipeline.payments.settle import PaymentLedger
-from orders_pipeline.storage import StorageError
 from orders_pipeline.system import System
 from orders_pipeline.workers import Worker, working_on
 
@@ -124,8 +123,7 @@ class Settlement:
         try:
             with _timed(system.database, self._worker.batch_id, "pay"):
                 settle.settle_batch(ledger, system.payments, self._stop_paying)
-            with contextlib.suppress(StorageError):  # what was paid is recorded: the mark is kept the next time
-                system.continuity.advance()
+            system.continuity.note_settled()
         finally:
             self._paid.set()
 

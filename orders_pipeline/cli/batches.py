@@ -255,11 +255,11 @@ def status(batch_id: str | None, limit: int, *, as_json: bool) -> None:
             answer(reports.summarise(system, batch_id), console.show_summary, as_json=as_json)
             return
         with system.database.begin() as transaction:
-            left, rests = landing.left_alone(transaction), continuity.rest(transaction)
+            left, rests = landing.left_alone(transaction), continuity.rest_shown(transaction)
         recent: dict[str, Any] = {
             "batches": reports.recent(system, limit),
             "landing": {name: some.as_dict() for name, some in left.items()},
-            "paying_rests": None if rests is None else rests.as_dict(),
+            "paying_rests": rests,
         }
         try_demo = not system.settings.is_production
     answer(recent, lambda words_, found: console.show_batches(words_, found["batches"], try_demo=try_demo), as_json=as_json)

@@ -6,7 +6,6 @@ nothing twice.
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -20,7 +19,6 @@ from orders_pipeline.payments import settle
 from orders_pipeline.refunds.ledger import RefundLedger, look_up_and_refund
 from orders_pipeline.refunds.plan import RefundPlan, write_plan
 from orders_pipeline.shared_calls import SharedCalls
-from orders_pipeline.storage import StorageError
 from orders_pipeline.system import System
 from orders_pipeline.workers import Worker, working_on
 
@@ -67,8 +65,7 @@ def give_back(system: System, worker: Worker) -> None:
         bound=SharedCalls(system.database, settle.BREAKER.service, worker, system.settings.payment_concurrency),
         stop=threading.Event(),
     )
-    with contextlib.suppress(StorageError):  # what was given back is recorded: the mark is kept the next time
-        system.continuity.advance()
+    system.continuity.note_settled()
 
 
 def _correct(system: System, worker: Worker, profile: Profile) -> None:

@@ -31,16 +31,22 @@ def run(house: House, monkeypatch: pytest.MonkeyPatch, *arguments: str):
     return CliRunner().invoke(main, list(arguments))
 
 
+def brought_to(house: House, path: Path, client: str, *, seed: int, bad: float, status: str = "loaded") -> str:
+    """Write a file, do the steps of its batch up to a status and return the batch."""
+    write_sample(path, rows=20, seed=seed, bad=bad)
+    batch_id = house.receive(path, client)
+    for step in STEPS[status]:
+        step(house.system, batch_id)
+    return batch_id
+
+
 @pytest.mark.parametrize(("status", "is_stopped"), [*((status, False) for status in STEPS), ("loaded", True)])
 def test_a_batch_that_nothing_was_sent_of_is_cancelled_and_its_file_may_come_again(
     house: House, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, status: str, is_stopped: bool
 ) -> None:
     path = tmp_path / "orders.csv"
     client = f"{status}-{is_stopped}".lower()
-    write_sample(path, rows=20, seed=1, bad=0.2)
-    batch_id = house.receive(path, client)
-    for step in STEPS[status]:
-        step(house.system, batch_id)
+    batch_id = brought_to(house, path, client, seed=1, bad=0.2, status=status)
     if is_stopped:
         with house.system.database.begin() as transaction:
             assert batches.stop(transaction, batch_id, "somebody")
@@ -69,11 +75,7 @@ def test_a_batch_that_nothing_was_sent_of_is_cancelled_and_its_file_may_come_aga
 
 
 def test_a_cancellation_that_was_broken_off_is_ended_by_the_next_run(house: House, tmp_path: Path) -> None:
-    path = tmp_path / "orders.csv"
-    write_sample(path, rows=20, seed=2, bad=0)
-    batch_id = house.receive(path, "broken-off")
-    for step in STEPS["loaded"]:
-        step(house.system, batch_id)
+    batch_id = brought_to(house, tmp_path / "orders.csv", "broken-off", seed=2, bad=0)
     with house.system.database.begin() as transaction:
         cancelling.begin(transaction, batch_id, cancelled_by="somebody", why="the wrong file")
     assert "was cancelled" in (house.run(batch_id) or "")
@@ -82,11 +84,7 @@ def test_a_cancellation_that_was_broken_off_is_ended_by_the_next_run(house: Hous
 
 
 def test_a_batch_of_a_client_that_is_not_known_any_more_is_cancelled(house: House, tmp_path: Path) -> None:
-    path = tmp_path / "orders.csv"
-    write_sample(path, rows=20, seed=3, bad=0.2)
-    batch_id = house.receive(path, "gone")
-    for step in STEPS["loaded"]:
-        step(house.system, batch_id)
+    batch_id = brought_to(house, tmp_path / "orders.csv", "gone", seed=3, bad=0.2)
     system = replace(house.system, clients=Clients({"other": Profile()}))
     with system.database.begin() as transaction:
         cancelling.begin(transaction, batch_id, cancelled_by="somebody", why="no client of ours")
