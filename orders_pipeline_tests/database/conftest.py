@@ -26,6 +26,9 @@ BEGIN
         EXECUTE 'DELETE FROM ' || name;
     END LOOP;
     INSERT INTO installation DEFAULT VALUES;
+    IF EXISTS (SELECT FROM pg_trigger WHERE tgenabled = 'D') THEN
+        RAISE 'this test leaves the rules of the next one switched off';
+    END IF;
 END $$
 """
 
