@@ -12,11 +12,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Generic, Protocol, TypeAlias, TypeVar
 
-from orders_pipeline import interrupts
+from orders_pipeline import interrupts, workers
 from orders_pipeline.database import DatabaseError, DatabaseUnavailable
 from orders_pipeline.outcomes import Outcome, called_off
 
@@ -164,8 +164,10 @@ class _Crew(Generic[Claim]):
 
     def _work(self) -> None:
         while (claims := self._next()) is not None:
+            asked_at = workers.now()
             try:
-                self.done.append(list(zip(claims, self._act(claims), strict=True)))
+                outcomes = [replace(outcome, asked_at=asked_at) for outcome in self._act(claims)]
+                self.done.append(list(zip(claims, outcomes, strict=True)))
             except BaseException as error:  # noqa: BLE001 - raised again where the loop is
                 self.done.append(error)
             with self._changed:

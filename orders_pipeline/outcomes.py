@@ -5,7 +5,7 @@ A provider's module turns its own words into these; ledgers and loops know nothi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 FOR_EVER_S = 100 * 365 * 86_400.0  # until a person has decided
@@ -30,6 +30,7 @@ class Outcome:
     stop: bool = False  # a person must change something first: send nothing more
     refused: bool = False  # not taken, for a reason that the contract does not name: this item, or all of them
     service_failed: bool = False  # the service did not do its part: no answer, an error of its own, or nonsense
+    asked_at: float | None = field(default=None, compare=False)  # when the call began, by `workers.now`
 
     @property
     def answered(self) -> bool:

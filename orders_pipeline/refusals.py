@@ -7,6 +7,7 @@ Nothing was done for such an item. Whether the answer is about it or about all i
 - else it is the service's, or ours: the batch is held. Nothing more of it is sent until something of the kind is taken, of
   whichever batch, or as long again has passed as it has gone on. Nothing is decided about its items; other batches go on.
 
+What was taken counts from the moment it was asked for: a service that begins to refuse may have taken what was under way.
 An earlier try that may have been carried out is waited out before an item is declined. An answer that says that something
 was done otherwise is a person's. All that is known is in the database. What is final or the service's for certain is said by
 the services' modules; their failures are counted in `breaker.py`.
@@ -20,6 +21,7 @@ from typing import Any
 
 from sqlalchemy import Row
 
+from orders_pipeline import workers
 from orders_pipeline.database import Transaction
 from orders_pipeline.outcomes import FOR_EVER_S, Outcome
 
@@ -66,9 +68,13 @@ class Refusals:
         It takes `doubt_s` until an earlier try can be under way no more. To be called first in a transaction: all that
         write down what came of a batch then wait for each other here, holding nothing.
         """
-        taken = {tried.kind for tried, outcome in results if outcome.kind == "succeeded" and not tried.in_doubt}
+        taken: dict[str, float] = {}
+        for tried, outcome in results:
+            if outcome.kind == "succeeded" and outcome.asked_at is not None and not tried.in_doubt:
+                taken[tried.kind] = max(outcome.asked_at, taken.get(tried.kind, outcome.asked_at))
         if taken:
-            transaction.execute("note_acceptances", batch_id=batch_id, kinds=sorted(taken))
+            ages_s = [workers.now() - asked_at for asked_at in taken.values()]
+            transaction.execute("note_acceptances", batch_id=batch_id, kinds=list(taken), ages_s=ages_s)
         refused = [(tried, outcome) for tried, outcome in results if outcome.refused]
         if not refused:
             return [outcome for _, outcome in results]

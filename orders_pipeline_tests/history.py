@@ -73,7 +73,7 @@ INSERT INTO given_up_references (batch_id, client_code, import_row_number, refer
 SELECT batch_id, client_code, import_row_number, 'old-' || order_id FROM orders WHERE import_row_number <= 3;
 INSERT INTO refusals (item_id, batch_id, service, kind, customer_code, code, is_settled)
 SELECT id, batch_id, 'payment', 'invoice', customer_code, 'bad-customer', true FROM made WHERE n % 5 = 0;
-INSERT INTO acceptances (kind, batch_id, accepted_at) SELECT 'invoice', batch_id, finished_at FROM batches;
+INSERT INTO acceptances (kind, batch_id, asked_at) SELECT 'invoice', batch_id, finished_at FROM batches;
 INSERT INTO batch_locks (batch_id, lock_no) SELECT batch_id, 1 FROM batches;
 INSERT INTO batch_summaries (batch_id, schema_rank, summary) SELECT batch_id, 0, '{{}}' FROM batches;
 INSERT INTO landing_left_alone (key) SELECT 'client1/notes-' || n FROM generate_series(1, 1000) AS n;

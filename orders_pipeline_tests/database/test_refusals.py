@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Iterable
 
 import pytest
 
-from orders_pipeline import retention
+from orders_pipeline import retention, workers
 from orders_pipeline.database import Database
 from orders_pipeline.outcomes import FOR_EVER_S, Outcome
 from orders_pipeline.payments import settle
@@ -15,7 +16,6 @@ from orders_pipeline.refusals import FIRST_HOLD_S, LATELY_S, LONGEST_HOLD_S, MAN
 from orders_pipeline_tests.ledger_desk import Desk, order
 
 DOUBT_S = 120.0
-TAKEN = Outcome("succeeded", None, "pay-1")
 REFUSED = Outcome("not_sent", "malformed", refused=True)
 PAID_OTHERWISE = Outcome("unknown", "order-already-paid", refused=True)
 
@@ -39,14 +39,14 @@ class Counter:
         return judged
 
     def takes(self, batch_id: str = "mine", kind: str = "payment") -> None:
-        self.judged((item(kind=kind), TAKEN), batch_id=batch_id)
+        self.judged((item(kind=kind), taken()), batch_id=batch_id)
 
     def is_held(self, batch_id: str = "mine") -> bool:
         with self._database.begin() as transaction:
             return self.refusals.hold(transaction, batch_id)
 
     def pass_time(self, seconds: float) -> None:
-        for table, columns in ("refusals", "first_at before_at last_at held_until"), ("acceptances", "accepted_at"):
+        for table, columns in ("refusals", "first_at before_at last_at held_until"), ("acceptances", "asked_at"):
             changes = ", ".join(f"{name} = {name} - make_interval(secs => {seconds})" for name in columns.split())
             self._desk.run(f"UPDATE {table} SET {changes}")
 
@@ -58,6 +58,12 @@ def item(customer: str = "C-1", kind: str = "payment", *, in_doubt: bool = False
 @pytest.fixture
 def counter(database: Database, desk: Desk) -> Counter:
     return Counter(database, desk)
+
+
+def taken(age_s: float = 0.0) -> Outcome:
+    """Return that something was taken that was sent so long ago."""
+    time.sleep(0.001)  # later than the transaction before, on a clock that a database may keep less exactly
+    return Outcome("succeeded", None, "pay-1", asked_at=workers.now() - age_s)
 
 
 def kinds(outcomes: Iterable[Outcome]) -> list[str]:
@@ -123,7 +129,7 @@ def test_what_is_taken_of_another_kind_tells_nothing(counter: Counter) -> None:
 def test_what_a_look_up_finds_tells_nothing(counter: Counter) -> None:
     bad = item()
     for _ in range(TRIES):
-        counter.judged((item(in_doubt=True), TAKEN))
+        counter.judged((item(in_doubt=True), taken()))
         assert counter.one(bad).kind == "not_sent"
 
 
@@ -162,10 +168,27 @@ def test_what_was_taken_of_the_batch_long_ago_tells_nothing(counter: Counter) ->
     assert counter.is_held()
 
 
-def test_refusals_and_what_is_taken_in_one_group_count_as_if_what_is_taken_came_last(counter: Counter) -> None:
-    items = [item(f"C-{number}") for number in range(2 * SEVERAL)]
-    counter.judged(*((each, REFUSED) for each in items), (item(), TAKEN))
-    assert not counter.is_held()
+@pytest.mark.parametrize(("sent_after", "is_held"), [(True, False), (False, True)])
+def test_what_was_sent_before_others_were_refused_does_not_speak_for_the_service(
+    counter: Counter, sent_after: bool, is_held: bool
+) -> None:
+    began_at = workers.now()
+    items = [item(f"C-{number}") for number in range(SEVERAL)]
+    for each in items:
+        counter.one(each)
+    counter.judged((item(), taken(0.0 if sent_after else workers.now() - began_at)))
+    assert counter.is_held() == is_held
+    for _ in range(TRIES - 1):
+        judged = counter.judged(*((each, REFUSED) for each in items))
+    assert set(kinds(judged)) == {"not_sent" if is_held else "declined"}
+
+
+def test_what_was_taken_without_a_word_of_when_it_was_sent_tells_nothing(counter: Counter) -> None:
+    bad = item()
+    for _ in range(TRIES):
+        counter.judged((item(), Outcome("succeeded", None, "pay-1")))
+        assert counter.one(bad).kind == "not_sent"
+    assert counter.is_held()
 
 
 def test_a_hold_lasts_as_long_again_as_it_has_gone_on(counter: Counter, desk: Desk) -> None:

@@ -6,6 +6,7 @@ import uuid
 
 import pytest
 
+from orders_pipeline import workers
 from orders_pipeline.breaker import THRESHOLD
 from orders_pipeline.database import Database
 from orders_pipeline.outcomes import Outcome
@@ -165,7 +166,8 @@ def test_y09_a_batch_of_which_everything_is_refused_is_offered_again_after_a_whi
     desk.run("UPDATE refusals SET held_until = now() + interval '1 hour'")
     assert offered(desk) == ["b2"]
     with desk.database.begin() as transaction:
-        settle.REFUSALS.judged(transaction, "b2", [(tried[0], Outcome("succeeded", None, "pay-1"))])
+        taken = Outcome("succeeded", None, "pay-1", asked_at=workers.now())
+        settle.REFUSALS.judged(transaction, "b2", [(tried[0], taken)])
     assert offered(desk) == ["b1", "b2"]
 
 

@@ -75,6 +75,9 @@ def test_y09_one_payment_that_is_refused_among_fifty_is_declined_and_the_batch_e
 
 def test_y09_payments_that_are_refused_hold_up_no_other_client(open_works: Open) -> None:
     with open_works(latency_ms=20.0) as bad, open_works("b", latency_ms=20.0) as good:
+        for works in bad, good:  # with as many under way as a batch has, none is sent after another was refused
+            few = works.system.settings.model_copy(update={"payment_concurrency": 4})
+            works.system = replace(works.system, settings=few)
         bad.house.sandbox.change(faults={"refuse": 0.3, "seed": 4})
         refused, taken = bad.receive(60, notify_channel="none"), good.receive(60, notify_channel="none")
         good.house.sandbox.change(faults={"refuse": 0.3, "seed": 4})
@@ -84,6 +87,20 @@ def test_y09_payments_that_are_refused_hold_up_no_other_client(open_works: Open)
             summary = check_finished(bad.house, batch_id, "completed_with_errors")
             assert summary["orders"]["declined"] + summary["orders"]["paid"] == 60
             assert summary["orders"]["declined"]
+
+
+def test_y09_payments_that_are_refused_all_at_once_wait_for_another_that_is_taken(open_works: Open) -> None:
+    with open_works(latency_ms=100.0) as works, open_works("b") as other:
+        house, batch_id = works.house, works.receive(30, notify_channel="none")
+        house.sandbox.change(faults={"refuse": 0.6, "seed": 4})
+        works.work_off(batch_id)
+        summary = check_books(house, batch_id)
+        assert (summary["status_code"], summary["orders"]["declined"]) == ("E_PAYMENT_REFUSED", 0)
+        house.sandbox.change(faults={"refuse_customer": f"{works.client}-0000"})
+        other.finish(other.receive(1, notify_channel="none"))
+        house.sandbox.change(faults={"refuse": 0.6, "seed": 4})
+        works.work_off(batch_id)
+        assert check_finished(house, batch_id, "completed_with_errors")["orders"]["paid"] == summary["orders"]["paid"]
 
 
 @pytest.mark.parametrize("orders", [1, 3, 40])
@@ -117,13 +134,8 @@ def test_y09_what_waits_alone_is_declined_once_somebody_else_was_served(open_wor
         assert check_finished(house, batch_id, "completed_with_errors")["orders"]["declined"] == 1
 
 
-def test_y09_a_service_that_begins_to_refuse_in_the_middle_declines_nobody(
-    open_works: Open, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(settle, "BACKOFF_S", 0.5)  # others are tried before any is for the third time
+def test_y09_a_service_that_begins_to_refuse_in_the_middle_declines_nobody(open_works: Open) -> None:
     with open_works(latency_ms=10.0) as works:
-        few = works.system.settings.model_copy(update={"payment_concurrency": 4})
-        works.system = replace(works.system, settings=few)
         house, batch_id = works.house, works.receive(80, notify_channel="none")
         payments = house.sandbox.service.ledger
         booked, calls = payments.book_payment, iter(range(1000))

@@ -18,18 +18,18 @@ CREATE TABLE refusals (
 CREATE INDEX refusals_of_batch ON refusals (batch_id, kind, first_at);
 CREATE INDEX refusals_of_kind ON refusals (kind, last_at);
 
--- When the service last took something of a kind from a batch; kept to the moment only while there are refusals.
+-- When that was sent which the service last took of a kind from a batch; kept to the moment only while there are refusals.
 CREATE TABLE acceptances (
-    kind        text COLLATE "C" NOT NULL,
-    batch_id    text COLLATE "C" NOT NULL CONSTRAINT acceptances_batch_id_fkey REFERENCES batches,
-    accepted_at timestamptz NOT NULL,
+    kind     text COLLATE "C" NOT NULL,
+    batch_id text COLLATE "C" NOT NULL CONSTRAINT acceptances_batch_id_fkey REFERENCES batches,
+    asked_at timestamptz NOT NULL,
     CONSTRAINT acceptances_pkey PRIMARY KEY (kind, batch_id)
 );
-CREATE INDEX acceptances_lately ON acceptances (kind, accepted_at);
+CREATE INDEX acceptances_lately ON acceptances (kind, asked_at);
 
 CREATE FUNCTION is_held(which_batch text, which_service text) RETURNS boolean STABLE LANGUAGE sql AS $$
     SELECT EXISTS (SELECT FROM refusals
                    WHERE batch_id = which_batch AND service = which_service AND held_until > now() AND last_at >
-                         coalesce((SELECT max(accepted_at) FROM acceptances WHERE acceptances.kind = refusals.kind),
+                         coalesce((SELECT max(asked_at) FROM acceptances WHERE acceptances.kind = refusals.kind),
                                   '-infinity'))
 $$;

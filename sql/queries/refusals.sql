@@ -1,14 +1,15 @@
 -- name: note_acceptances
--- The service takes requests of these kinds; that is written down when there were refusals since, or else once a minute.
-INSERT INTO acceptances (kind, batch_id, accepted_at)
-SELECT kind, :batch_id, now() FROM unnest(CAST(:kinds AS text[])) AS taken (kind)
+-- Requests of these kinds were taken, sent so long ago; written down when there were refusals since, or else once a minute.
+INSERT INTO acceptances (kind, batch_id, asked_at)
+SELECT kind, :batch_id, now() - make_interval(secs => age_s)
+FROM unnest(CAST(:kinds AS text[]), CAST(:ages_s AS double precision[])) AS taken (kind, age_s)
 WHERE NOT EXISTS (SELECT FROM acceptances AS known
                   WHERE known.kind = taken.kind AND known.batch_id = :batch_id
-                    AND known.accepted_at > now() - interval '1 minute'
+                    AND known.asked_at > now() - interval '1 minute'
                     AND NOT EXISTS (SELECT FROM refusals
-                                    WHERE refusals.kind = taken.kind AND last_at >= known.accepted_at))
+                                    WHERE refusals.kind = taken.kind AND last_at >= known.asked_at))
 ORDER BY kind
-ON CONFLICT (kind, batch_id) DO UPDATE SET accepted_at = excluded.accepted_at
+ON CONFLICT (kind, batch_id) DO UPDATE SET asked_at = greatest(acceptances.asked_at, excluded.asked_at)
 
 -- name: count_refusals
 -- Items were refused once more.
@@ -25,20 +26,20 @@ ON CONFLICT (item_id) DO UPDATE SET code = excluded.code, times = refusals.times
 WITH counted AS (
     SELECT * FROM refusals WHERE item_id = ANY(CAST(:item_ids AS uuid[]))
 ), others AS (
-    SELECT kind, accepted_at,
+    SELECT kind, asked_at,
            EXISTS (SELECT FROM acceptances WHERE acceptances.kind = kinds.kind AND batch_id = :batch_id
-                   AND acceptances.accepted_at > now() - make_interval(secs => :lately_s)) AS taken_lately
+                   AND acceptances.asked_at > now() - make_interval(secs => :lately_s)) AS taken_lately
     FROM (SELECT DISTINCT kind FROM counted) AS kinds
-    CROSS JOIN LATERAL (SELECT max(accepted_at) AS accepted_at FROM acceptances WHERE acceptances.kind = kinds.kind) AS last
+    CROSS JOIN LATERAL (SELECT max(asked_at) AS asked_at FROM acceptances WHERE acceptances.kind = kinds.kind) AS last
 ), alike AS (
     SELECT kind, count(*) AS items, count(DISTINCT customer_code) AS customers,
            extract(epoch FROM now() - min(first_at)) AS for_s
     FROM others JOIN refusals USING (kind)
-    WHERE batch_id = :batch_id AND first_at > coalesce(accepted_at, '-infinity')
+    WHERE batch_id = :batch_id AND first_at > coalesce(asked_at, '-infinity')
     GROUP BY kind
 )
 SELECT item_id, times, coalesce(extract(epoch FROM last_at - before_at), 0) AS waited_s,
-       coalesce(accepted_at > before_at, false) AS taken_since, taken_lately,
+       coalesce(asked_at > before_at, false) AS taken_since, taken_lately,
        coalesce(items, 0) AS items_alike, coalesce(customers, 0) AS customers_alike, coalesce(for_s, 0) AS for_s
 FROM counted JOIN others USING (kind) LEFT JOIN alike USING (kind)
 
@@ -74,5 +75,5 @@ WHERE batches.batch_id = refusals.batch_id AND finished_at < now() - events AND 
 -- name: purge_acceptances
 -- When something was taken from batches that ended long ago, but for the last time of each kind.
 DELETE FROM acceptances USING batches, dagster_retention
-WHERE batches.batch_id = acceptances.batch_id AND finished_at < now() - events AND accepted_at < now() - events
-  AND accepted_at < (SELECT max(accepted_at) FROM acceptances AS others WHERE others.kind = acceptances.kind)
+WHERE batches.batch_id = acceptances.batch_id AND finished_at < now() - events AND asked_at < now() - events
+  AND asked_at < (SELECT max(asked_at) FROM acceptances AS others WHERE others.kind = acceptances.kind)
