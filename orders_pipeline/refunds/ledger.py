@@ -193,10 +193,10 @@ def look_up_and_refund(
     """Bring one claimed refund to an outcome; where it may be forgotten, ask first what was given back of its payment.
 
     If that is more than our ledger has (`beside`), a database that was put back may have forgotten this very refund, and the
-    service its key.
+    service its key. Where it cannot be asked, a person finds out.
     """
     is_certain = claim.in_doubt or claim.may_be_made or claim.is_decided  # what is to be done, whatever the service says
-    if claim.may_be_forgotten and not is_certain and gateway.capabilities.can_look_up:
+    if claim.may_be_forgotten and not is_certain:
         held = _made_already(gateway, claim, beside)
         if held is not None:
             return held
@@ -205,6 +205,8 @@ def look_up_and_refund(
 
 def _made_already(gateway: PaymentGateway, claim: RefundClaim, beside: Callable[[RefundClaim], int]) -> Outcome | None:
     """Look up what was given back of a claim's payment; return why nothing may be sent, or None."""
+    if not gateway.capabilities.can_look_up:
+        return Outcome("unknown", settle.UNDECIDABLE)
     try:
         page = gateway.list_by_id(claim.request.service_payment_id)
     except ListFailed as failure:

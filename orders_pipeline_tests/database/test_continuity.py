@@ -142,6 +142,18 @@ def test_a_refund_whose_payment_cannot_be_looked_up_now_is_not_sent(books, monke
     assert given_back(books) == 1000
 
 
+def test_where_no_payment_can_be_looked_up_a_person_decides_on_a_refund_that_may_be_made(books):
+    old_refund_that_we_lost(books)
+    payments = books.system.payments
+    payments.capabilities = dataclasses.replace(payments.capabilities, can_look_up=False)
+    assert refund(books) == ["undecidable"]
+    assert given_back(books) == 1000
+    refund_id = books.desk.value("SELECT refund_id FROM refunds")
+    resolve_refund(books.desk.database, str(refund_id), Decision(None, "ops", "the other half was"))
+    assert refund(books) == []
+    assert given_back(books) == 2000
+
+
 def test_two_refunds_of_one_payment_do_not_hold_each_other_up(books):
     books.desk.batch()
     books.desk.orders(*(order(number, notify_channel="none") for number in (1, 2)))
