@@ -102,11 +102,13 @@ def _complain(error: Exception, *, as_json: bool) -> None:
         settings = load_settings()
     text = errors.describe(error, settings, click.get_current_context().obj)
     code, _, sentence = text.partition(": ")
+    detail = error.detail if isinstance(error, FileRejected) else {}
     if as_json:
-        detail = error.detail if isinstance(error, FileRejected) else {}
         click.echo(json.dumps({"error": {"code": code, "message": sentence, "detail": detail}}, ensure_ascii=False))
     else:
         complaints.print(f"[red]{code}[/red]: {sentence}")
+        if "batch_id" in detail:
+            complaints.print(f"how that stands: orders-pipeline status {detail['batch_id']}")
     is_usage = isinstance(error, SettingsError | ClientsError | EncryptionKeysError | BatchEnded | errors.NotThere)
     sys.exit(GIVEN_BACK if isinstance(error, FileRejected) else USAGE if is_usage else STOPPED)
 

@@ -198,7 +198,7 @@ def test_the_same_file_twice_ends_with_4_and_names_its_batch(cli: Cli, tmp_path:
     second = cli("import", path, "--client", "twice", "--json")
     assert second.exit_code == 4
     assert json.loads(second.stdout)["error"]["detail"] == {"batch_id": first}
-    assert first in cli("import", path, "--client", "twice").stderr
+    assert f"status {first}" in cli("import", path, "--client", "twice").stderr
     third = json.loads(cli("import", path, "--client", "twice", "--again", "--json").stdout)
     assert third["batch_id"] != first
 
