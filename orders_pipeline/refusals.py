@@ -8,6 +8,7 @@ Nothing was done for such an item. Whether the answer is about it or about all i
   whichever batch, or as long again has passed as it has gone on. Nothing is decided about its items; other batches go on.
 
 What was taken counts from the moment it was asked for: a service that begins to refuse may have taken what was under way.
+One answer that takes some and refuses others is about the items.
 An earlier try that may have been carried out is waited out before an item is declined. An answer that says that something
 was done otherwise is a person's. All that is known is in the database. What is final or the service's for certain is said by
 the services' modules; their failures are counted in `breaker.py`.
@@ -68,13 +69,9 @@ class Refusals:
         It takes `doubt_s` until an earlier try can be under way no more. To be called first in a transaction: all that
         write down what came of a batch then wait for each other here, holding nothing.
         """
-        taken: dict[str, float] = {}
-        for tried, outcome in results:
-            if outcome.kind == "succeeded" and outcome.asked_at is not None and not tried.in_doubt:
-                taken[tried.kind] = max(outcome.asked_at, taken.get(tried.kind, outcome.asked_at))
-        if taken:
-            ages_s = [workers.now() - asked_at for asked_at in taken.values()]
-            transaction.execute("note_acceptances", batch_id=batch_id, kinds=list(taken), ages_s=ages_s)
+        ages_s = _ages_of_acceptances(results)
+        if ages_s:
+            transaction.execute("note_acceptances", batch_id=batch_id, kinds=list(ages_s), ages_s=list(ages_s.values()))
         refused = [(tried, outcome) for tried, outcome in results if outcome.refused]
         if not refused:
             return [outcome for _, outcome in results]
@@ -122,3 +119,15 @@ class Refusals:
         if is_tried_enough or not few or (found.items_alike >= MANY and not found.taken_lately):
             return Verdict(outcome, hold_s=min(max(float(found.for_s), FIRST_HOLD_S), LONGEST_HOLD_S))
         return Verdict(outcome)
+
+
+def _ages_of_acceptances(results: Sequence[tuple[Tried, Outcome]]) -> dict[str, float]:
+    """Return by kind for how long what was taken tells that the service takes such items, in seconds."""
+    now = workers.now()
+    refusing_calls = {outcome.asked_at for _, outcome in results if outcome.refused}
+    ages_s: dict[str, float] = {}
+    for tried, outcome in results:
+        if outcome.kind == "succeeded" and outcome.asked_at is not None and not tried.in_doubt:
+            age_s = 0.0 if outcome.asked_at in refusing_calls else now - outcome.asked_at
+            ages_s[tried.kind] = min(age_s, ages_s.get(tried.kind, age_s))
+    return ages_s

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Iterable
+from dataclasses import replace
 
 import pytest
 
@@ -181,6 +182,16 @@ def test_what_was_sent_before_others_were_refused_does_not_speak_for_the_service
     for _ in range(TRIES - 1):
         judged = counter.judged(*((each, REFUSED) for each in items))
     assert set(kinds(judged)) == {"not_sent" if is_held else "declined"}
+
+
+def test_one_answer_that_takes_some_and_refuses_many_is_about_those(counter: Counter) -> None:
+    began_at = workers.now()
+    items = [item(f"C-{number}") for number in range(SEVERAL)]
+    refused = replace(REFUSED, asked_at=began_at)
+    for _ in range(TRIES):
+        judged = counter.judged(*((each, refused) for each in items), (item(), replace(taken(), asked_at=began_at)))
+    assert set(kinds(judged[:-1])) == {"declined"}
+    assert not counter.is_held()
 
 
 def test_what_was_taken_without_a_word_of_when_it_was_sent_tells_nothing(counter: Counter) -> None:

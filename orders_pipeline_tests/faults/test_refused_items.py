@@ -239,6 +239,17 @@ def test_n05_one_customer_who_cannot_be_told_is_one_failed_notification(
         assert (summary["notifications"]["sent"], summary["notifications"]["failed"]) == (11, 1)
 
 
+def test_n05_many_customers_who_cannot_be_told_in_one_call_are_so_many_failed_notifications(open_works: Open) -> None:
+    with open_works(bulk=True) as works:
+        house = works.house
+        house.sandbox.change(notification_faults={"refuse": 0.5, "refuse_as": "422:unsubscribed", "seed": 4})
+        batch_id = works.receive(40)
+        works.work_off(batch_id)
+        told = check_finished(house, batch_id, "completed_with_errors")["notifications"]
+        assert told["failed"] >= 12
+        assert told["sent"] == 40 - told["failed"]
+
+
 def test_n05_a_template_that_nobody_knows_fails_no_notification_and_all_are_sent_once_it_is_there(open_works: Open) -> None:
     with open_works(templates=("another",)) as works:
         house, batch_id = works.house, works.receive(3)
