@@ -85,7 +85,9 @@ def pack(orders: Sequence[PayableOrder], cap: int = CAP_JPY) -> list[list[Payabl
 def _first_fit(orders: Sequence[PayableOrder], cap: int) -> list[list[PayableOrder]]:
     """Put each order into the first part that has room for it, found in a tree of the most room below each node."""
     parts: defaultdict[int, list[PayableOrder]] = defaultdict(list)
-    leaves = 1 << max(len(orders) - 1, 0).bit_length()
+    # all parts but one are more than half full
+    parts_at_most = min(len(orders), 2 * sum(order.amount for order in orders) // cap + 1)
+    leaves = 1 << max(parts_at_most - 1, 0).bit_length()
     most = [cap] * (2 * leaves)
     for order in orders:
         node = 1
