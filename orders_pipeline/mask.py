@@ -220,11 +220,15 @@ class _Masking:
     def _meaning(self, column: str) -> Meaning:
         fresh = ORDERS.by_name[column].kind not in ("number", "date")
         rewrite = _behind_mark(_REWRITES.get(column, made_up_cells.text))
-        return Meaning(column, lambda cells: self._judged(column, cells), rewrite, fresh)
+        # by its column's own rules: those across columns say the same of all cells whose row is empty otherwise
+        needed = tuple(each for each in ORDERS.columns if each.name in (column, ORDERS.payer))
+        alone = replace(ORDERS, columns=needed, text_row_rules=(), typed_row_rules=())
+        judge = Judge(alone, self._judge.context)
+        return Meaning(column, lambda cells: self._judged(judge, column, cells), rewrite, fresh)
 
-    def _judged(self, column: str, cells: Sequence[str]) -> Judged:
+    def _judged(self, judge: Judge, column: str, cells: Sequence[str]) -> Judged:
         """Return each cell's codes in its column, and its text as it is compared with others'."""
-        rows, findings, _ = self._judge.judge(*_table(len(cells), {column: cells}))
+        rows, findings, _ = judge.judge(*_table(len(cells), {column: cells}))
         codes: list[set[str]] = [set() for _ in cells]
         for finding in findings.found:
             if finding.column == column:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import pandas as pd
 import pandera.pandas as pandera
 import pyarrow as pa
+from pandera.config import ValidationDepth, config_context
 
 from orders_pipeline.records.record_type import RecordType, RowRule, Rule
 from orders_pipeline.records.rules import RowContext
@@ -152,7 +153,8 @@ class Judge:
     ) -> None:
         kinds = (id(schema), *frame.dtypes.items())
         if kinds not in self._known_frames:
-            schema.validate(frame.iloc[:0])  # that columns and types are right; the verdicts on values are taken as masks
+            with config_context(validation_depth=ValidationDepth.SCHEMA_ONLY):  # the verdicts on values are taken as masks
+                schema.validate(frame.iloc[:0])
             self._known_frames.add(kinds)
         for name, rules in column_rules.items():
             for rule, failed in zip(rules, column_failures(schema.columns[name], frame[name]), strict=True):
