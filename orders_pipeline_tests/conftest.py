@@ -20,7 +20,7 @@ from sqlalchemy import event, make_url
 from sqlalchemy.pool import ConnectionPoolEntry, Pool
 
 from orders_pipeline import embedded, landing, migrations
-from orders_pipeline.database import Database, _Connection, libpq_url
+from orders_pipeline.database import Database, _Connection, dagster_url, libpq_url
 from orders_pipeline.sandbox import SandboxServer
 from orders_pipeline.settings import Settings
 from orders_pipeline.system import System, join_endpoints, open_system
@@ -104,10 +104,18 @@ def _named(url: str, name: str) -> str:
 
 @pytest.fixture(scope="session")
 def template(server_url: str) -> str:
-    """The name of a migrated database that tests clone."""
+    """The name of a database that tests clone: migrated, and with Dagster's tables, which take longer than a clone."""
+    from dagster_postgres import DagsterPostgresStorage
+
+    from orders_pipeline.runs import SCHEMA
+
     _run_on(server_url, f"CREATE DATABASE {TEMPLATE}")
-    with contextlib.closing(Database(SecretStr(_named(server_url, TEMPLATE)))) as database:
+    url = SecretStr(_named(server_url, TEMPLATE))
+    with contextlib.closing(Database(url)) as database:
         migrations.migrate(database)
+        with database.begin() as transaction:
+            transaction.execute("create_dagster_schema")
+    DagsterPostgresStorage(dagster_url(url, SCHEMA).get_secret_value(), should_autocreate_tables=True)
     return TEMPLATE
 
 

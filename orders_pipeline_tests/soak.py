@@ -1,4 +1,4 @@
-"""Variants of a test: one for every run of the tests, the others for the long one."""
+"""Variants of a test: a few for every run of the tests, the others for the long one."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ import pytest
 SOAK = pytest.mark.soak
 
 
-def first_of(variants: Iterable[object]) -> list[object]:
-    """Return the parameters of a test of which only the first is in the default run."""
-    return [pytest.param(each, marks=[SOAK] if place else []) for place, each in enumerate(variants)]
+def first_of(variants: Iterable[object], count: int = 1) -> list[object]:
+    """Return the parameters of a test of which only the first `count` are in the default run; a tuple is several values."""
+    return [
+        pytest.param(*(each if isinstance(each, tuple) else (each,)), marks=[SOAK] if place >= count else [])
+        for place, each in enumerate(variants)
+    ]

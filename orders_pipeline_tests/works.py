@@ -8,13 +8,11 @@ from typing import Any
 
 import psycopg
 
-from orders_pipeline import intake, reports
 from orders_pipeline.database import DatabaseUnavailable
-from orders_pipeline.settlement import settling
 from orders_pipeline.system import System
 from orders_pipeline_tests.commands import wait_for
 from orders_pipeline_tests.factories import order_row
-from orders_pipeline_tests.house import House, check_finished
+from orders_pipeline_tests.house import House, check_finished, prepare, work_off
 from orders_pipeline_tests.order_file import OrderFile
 
 
@@ -45,19 +43,12 @@ class Works:
         return self.house.receive(path, self.client)
 
     def prepare(self, batch_id: str) -> None:
-        for step in (intake.stage_batch, intake.validate_batch, intake.load_batch):
-            step(self.system, batch_id)
+        prepare(self.system, batch_id)
 
     def work_off(self, batch_id: str) -> None:
         """Do all steps of a batch once, as its run does."""
         self.tries += 1
-        self.prepare(batch_id)
-        with settling(self.system, batch_id, None) as settlement:
-            if settlement is not None:
-                settlement.start_notifying()
-                settlement.pay()
-                settlement.finish_notifying()
-        reports.finish_batch(self.system, batch_id)
+        work_off(self.system, batch_id)
 
     def finish(self, batch_id: str) -> dict[str, Any]:
         """Work off a batch, again while it breaks off, and return what it came to, the books being equal."""

@@ -8,13 +8,11 @@ from typing import Any
 
 import psycopg
 import pytest
-from dagster._core.storage.event_log.schema import SqlEventLogStorageMetadata
-from dagster._core.storage.runs.schema import RunStorageSqlMetadata
 from pydantic import SecretStr
-from sqlalchemy import TextClause, create_engine, make_url, text
+from sqlalchemy import TextClause, make_url, text
 from sqlalchemy.dialects.postgresql import asyncpg
 
-from orders_pipeline.database import dagster_url, libpq_url, queries
+from orders_pipeline.database import libpq_url, queries
 from orders_pipeline_tests import history
 from orders_pipeline_tests.database.conftest import run_on
 
@@ -72,11 +70,6 @@ def plans_url(server_url: str, template: str) -> Iterator[SecretStr]:
     server, name = SecretStr(server_url), "plans"
     run_on(server, f"CREATE DATABASE {name} TEMPLATE {template}")
     url = SecretStr(make_url(server_url).set(database=name).render_as_string(hide_password=False))
-    run_on(url, "CREATE SCHEMA dagster")
-    engine = create_engine(dagster_url(url, "dagster").get_secret_value())
-    SqlEventLogStorageMetadata.create_all(engine)
-    RunStorageSqlMetadata.create_all(engine)
-    engine.dispose()
     history.fill(url, batches=400, orders=60)
     yield url
     run_on(server, f"DROP DATABASE {name} WITH (FORCE)")

@@ -369,6 +369,7 @@ def test_s16_in_a_locked_bucket_blocks_are_kept_to_their_time_and_nothing_of_the
 
 
 def test_dagsters_old_events_go_and_what_says_what_became_of_runs_stays(desk, database):
+    desk.run("DROP SCHEMA dagster CASCADE")
     desk.run("CREATE SCHEMA dagster")
     desk.run("CREATE TABLE dagster.event_logs (id bigserial, timestamp timestamp, dagster_event_type text)")
     kinds = [None, "STEP_OUTPUT", "ASSET_MATERIALIZATION", "ASSET_CHECK_EVALUATION", "PIPELINE_SUCCESS", "ENGINE_EVENT"]

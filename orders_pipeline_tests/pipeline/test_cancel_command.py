@@ -16,6 +16,7 @@ from orders_pipeline.clients import Clients, Profile
 from orders_pipeline.payments import settle
 from orders_pipeline.synthetic import write_sample
 from orders_pipeline_tests.house import House, check_books
+from orders_pipeline_tests.soak import first_of
 
 STEPS = {
     "received": [],
@@ -40,7 +41,10 @@ def brought_to(house: House, path: Path, client: str, *, seed: int, bad: float, 
     return batch_id
 
 
-@pytest.mark.parametrize(("status", "is_stopped"), [*((status, False) for status in STEPS), ("loaded", True)])
+@pytest.mark.parametrize(
+    ("status", "is_stopped"),
+    first_of([("loaded", True), ("received", False), ("loaded", False), ("validated", False), ("staged", False)], 2),
+)
 def test_a_batch_that_nothing_was_sent_of_is_cancelled_and_its_file_may_come_again(
     house: House, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, status: str, is_stopped: bool
 ) -> None:

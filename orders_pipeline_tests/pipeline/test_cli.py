@@ -337,9 +337,11 @@ def test_a_templates_example_comes_back_however_a_spreadsheet_saves_it(
 
 
 @pytest.mark.parametrize("command", ["template", "sample", "mask", "rejected", "errors", "export"])
-def test_a_file_that_is_there_is_kept_unless_it_may_be_replaced(cli: Cli, command: str, tmp_path: Path) -> None:
-    path = sample(tmp_path, bad=0.3, seed=71)
-    batch_id = json.loads(cli("import", path, "--client", f"kept-{command}", "--json").stdout)["batch_id"]
+def test_a_file_that_is_there_is_kept_unless_it_may_be_replaced(
+    house: House, cli: Cli, command: str, tmp_path: Path
+) -> None:
+    path = sample(tmp_path, rows=5, bad=0.4, seed=71)
+    batch_id = house.take(path, f"kept-{command}")["batch_id"]
     arguments = {"mask": ("mask", path), "export": ("audit", "export")}.get(command, (command,))
     if command in ("rejected", "errors"):
         arguments = (command, batch_id)

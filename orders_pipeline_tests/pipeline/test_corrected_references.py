@@ -15,6 +15,7 @@ from openpyxl import Workbook
 from orders_pipeline import intake, reports
 from orders_pipeline_tests.client_desk import NAME, STEPS, Client, Rows, order
 from orders_pipeline_tests.house import House
+from orders_pipeline_tests.soak import first_of
 
 NUMBERS = itertools.count()
 
@@ -43,7 +44,7 @@ def test_a_reference_that_a_spreadsheet_shortened_is_no_correction_and_the_mende
     assert client.references() == ["0007001", "0007002", "0007003"]
 
 
-@pytest.mark.parametrize("written", ["7003", "7.003E+03", "", "注文7003", "0007001", "0007004"])
+@pytest.mark.parametrize("written", first_of(["7003", "0007001", "", "7.003E+03", "注文7003", "0007004"], 3))
 def test_a_reference_stays_whatever_became_of_it_and_through_all_corrections(client: Client, written: str) -> None:
     first = client.send(order("0007001"), order("0007003", email="bad"))
     (back,) = client.back(first)
@@ -57,13 +58,16 @@ def test_a_reference_stays_whatever_became_of_it_and_through_all_corrections(cli
 
 @pytest.mark.parametrize(
     ("rows", "code"),
-    [
-        ((order("A 3"),), "R_REF_FORMAT"),
-        ((order(""),), "R_REQUIRED"),
-        ((order("x" * 65),), "R_TOO_LONG"),
-        ((order("A-3"), order("A-3")), "R_REF_DUP_IN_FILE"),
-        ((order("A-3"), order("A-3", amount="2000")), "R_REF_CONFLICT"),
-    ],
+    first_of(
+        [
+            ((order(""),), "R_REQUIRED"),
+            ((order("A-3"), order("A-3", amount="2000")), "R_REF_CONFLICT"),
+            ((order("A-3"), order("A-3")), "R_REF_DUP_IN_FILE"),
+            ((order("A 3"),), "R_REF_FORMAT"),
+            ((order("x" * 65),), "R_TOO_LONG"),
+        ],
+        3,
+    ),
 )
 def test_a_reference_that_was_rejected_itself_is_replaced_and_given_up(
     client: Client, rows: tuple[dict[str, str], ...], code: str
@@ -105,7 +109,7 @@ def test_a_row_is_not_received_under_another_reference_once_its_own_came_with_th
     assert client.references() == ["A-3", "A-3x"]
 
 
-@pytest.mark.parametrize(("reference", "written"), [("0007001", "7001"), ("0007001", "A-9")])
+@pytest.mark.parametrize(("reference", "written"), first_of([("0007001", "A-9"), ("0007001", "7001")]))
 def test_an_order_that_came_again_is_no_new_one_under_another_reference(
     client: Client, reference: str, written: str
 ) -> None:
@@ -118,14 +122,17 @@ def test_an_order_that_came_again_is_no_new_one_under_another_reference(
 
 @pytest.mark.parametrize(
     ("reference", "written", "code"),
-    [
-        ("0007001", "7001", "R_REF_CHANGED"),
-        ("12345678901234567", "12345678901234500", "R_REF_CHANGED"),
-        ("1-2", "2-Jan", "R_REF_CHANGED"),
-        ("MAR1", "1-Mar", "R_REF_CHANGED"),
-        ("2026-1-2", "2026/1/2", "R_REF_CHANGED"),
-        ("0007001", "0007009", None),
-    ],
+    first_of(
+        [
+            ("0007001", "7001", "R_REF_CHANGED"),
+            ("1-2", "2-Jan", "R_REF_CHANGED"),
+            ("0007001", "0007009", None),
+            ("12345678901234567", "12345678901234500", "R_REF_CHANGED"),
+            ("MAR1", "1-Mar", "R_REF_CHANGED"),
+            ("2026-1-2", "2026/1/2", "R_REF_CHANGED"),
+        ],
+        3,
+    ),
 )
 def test_a_rejected_reference_is_not_replaced_by_what_a_spreadsheet_made_of_it(
     client: Client, reference: str, written: str, code: str | None
@@ -145,7 +152,7 @@ def test_a_row_of_the_wrong_shape_keeps_the_reference_it_seems_to_have(client: C
     assert client.references() == ["0007001", "0007003"]
 
 
-@pytest.mark.parametrize("number", ["1", "3", "99", "", "x", "0"])
+@pytest.mark.parametrize("number", first_of(["1", "99", "", "3", "x", "0"], 3))
 def test_a_row_that_names_none_that_was_rejected_says_so(client: Client, number: str) -> None:
     first = client.send(order("A-1"), order("A-2", email="bad"), order("A-3"))
     (back,) = client.back(first)
@@ -231,7 +238,7 @@ def _with_extra_cells(client: Client, rows: Rows) -> Path:
 # Text that a wrong encoding broke
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "cp932"])
+@pytest.mark.parametrize("encoding", first_of(["utf-8", "cp932", "utf-8-sig"], 2))
 def test_utf_8_always_comes_back_with_a_mark_that_says_so(client: Client, encoding: str) -> None:
     first = client.send(order("A-1", email="bad"), encoding=encoding)
     with reports.report(client.system, first["batch_id"], "rejected") as path:
@@ -241,16 +248,19 @@ def test_utf_8_always_comes_back_with_a_mark_that_says_so(client: Client, encodi
 
 @pytest.mark.parametrize(
     ("sent_as", "broken"),
-    [
-        ("utf-8", "譬ｪ蠑丈ｼ夂､ｾ縺ｿ縺ｩ繧・"),
-        ("utf-8", NAME.encode().decode("cp932", "ignore")),
-        ("utf-8", NAME.encode().decode("latin-1").translate(dict.fromkeys(range(128, 160)))),
-        ("utf-8", NAME.encode().decode("mac_roman")),
-        ("cp932", NAME.encode("cp932").decode("utf-8", "replace")),
-        ("cp932", NAME.encode("cp932").decode("cp1252", "ignore")),
-        ("utf-8", "????????"),
-        ("utf-8", "株式会社みどめE"),
-    ],
+    first_of(
+        [
+            ("utf-8", NAME.encode().decode("cp932", "ignore")),
+            ("cp932", NAME.encode("cp932").decode("utf-8", "replace")),
+            ("utf-8", "????????"),
+            ("utf-8", "譬ｪ蠑丈ｼ夂､ｾ縺ｿ縺ｩ繧・"),
+            ("utf-8", NAME.encode().decode("latin-1").translate(dict.fromkeys(range(128, 160)))),
+            ("utf-8", NAME.encode().decode("mac_roman")),
+            ("cp932", NAME.encode("cp932").decode("cp1252", "ignore")),
+            ("utf-8", "株式会社みどめE"),
+        ],
+        3,
+    ),
 )
 def test_text_that_a_wrong_encoding_broke_is_not_taken_until_it_is_right_again(
     client: Client, sent_as: str, broken: str
@@ -266,7 +276,7 @@ def test_text_that_a_wrong_encoding_broke_is_not_taken_until_it_is_right_again(
     assert codes(client.send(again | {"customer_name": "株式会社あおば"})) == {}
 
 
-@pytest.mark.parametrize("name", ["株式会社みどり商店", "㈱みどり", "みどり", "Midori", "カブシキガイシャミドリ"])
+@pytest.mark.parametrize("name", first_of(["㈱みどり", "株式会社みどり商店", "みどり", "Midori", "カブシキガイシャミドリ"]))
 def test_another_text_is_a_correction(client: Client, name: str) -> None:
     (back,) = client.back(client.send(order("A-1", email="bad")))
     assert codes(client.send(back | {"email": "a@example.com", "customer_name": name})) == {}

@@ -109,7 +109,7 @@ def test_files_of_before_are_read_and_a_rotation_seals_them_anew(house: House, t
     original = kept(house, batch_id, ORIGINAL)
     assert original.read_bytes().startswith(FILE_MARK)
     original.write_bytes(path.read_bytes())  # as it was archived before files were sealed
-    assert house.run(batch_id) is None
+    house.work_off(batch_id)
     reference = describe(ValueError("no such " + CANARIES["email"]), house.system.settings, house.system).split()[-1]
     seal(house.system.database)
     anchor(house.system.database, house.system.storage)

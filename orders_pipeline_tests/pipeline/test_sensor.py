@@ -85,7 +85,7 @@ def test_a_file_is_asked_for_once_it_was_seen_unchanged_twice_and_its_batch_runs
     (request,) = look(house)
     assert request.tags["orders/client"] == client
     assert look(house) == []
-    assert house.run(str(request.partition_key)) is None
+    house.work_off(str(request.partition_key))
     summary = check_finished(house, str(request.partition_key))
     assert (summary["client_code"], summary["csv_source"]) == (client, "orders.csv")
     assert look(house) == []
@@ -135,12 +135,12 @@ def test_o05_another_version_of_a_file_is_another_batch(house: House, client: st
     drop(house, client, seed=1)
     look(house)
     (first,) = look(house)
-    assert house.run(str(first.partition_key)) is None
+    house.work_off(str(first.partition_key))
     drop(house, client, seed=2)
     look(house)
     (second,) = look(house)
     assert second.partition_key != first.partition_key
-    assert house.run(str(second.partition_key)) is None
+    house.work_off(str(second.partition_key))
     assert look(house) == []
 
 
@@ -149,11 +149,11 @@ def test_o02_a_file_replaced_before_its_run_is_given_back_and_the_new_one_is_tak
     look(house)
     (first,) = look(house)
     drop(house, client, seed=2, rows=7)
-    assert house.run(str(first.partition_key)) is None
+    house.work_off(str(first.partition_key))
     assert house.summary(str(first.partition_key))["status_code"] == "F_CHANGED"
     look(house)
     (second,) = look(house)
-    assert house.run(str(second.partition_key)) is None
+    house.work_off(str(second.partition_key))
     assert check_finished(house, str(second.partition_key))["rows"]["total"] == 7
 
 
@@ -162,7 +162,7 @@ def test_o03_a_file_removed_before_its_run_is_said_to_be_gone(house: House, clie
     look(house)
     (request,) = look(house)
     path.unlink()
-    assert house.run(str(request.partition_key)) is None
+    house.work_off(str(request.partition_key))
     summary = house.summary(str(request.partition_key))
     assert (summary["status"], summary["status_code"]) == ("rejected", "F_GONE")
     assert "F_GONE" in (house.report(summary["batch_id"], "errors") or b"").decode("utf-8-sig")
@@ -172,12 +172,12 @@ def test_o04_the_same_content_under_another_name_is_the_same_order_file(house: H
     drop(house, client, "one.csv")
     look(house)
     (first,) = look(house)
-    assert house.run(str(first.partition_key)) is None
+    house.work_off(str(first.partition_key))
     sent = house.sandbox.ledger()
     drop(house, client, "two.csv")
     look(house)
     (second,) = look(house)
-    assert house.run(str(second.partition_key)) is None
+    house.work_off(str(second.partition_key))
     summary = house.summary(str(second.partition_key))
     assert (summary["status"], summary["status_code"]) == ("rejected", "F_DUPLICATE_FILE")
     assert summary["duplicate_of"] == first.partition_key
@@ -213,7 +213,7 @@ def test_a_batch_that_cannot_be_staged_says_why_and_when_it_is_tried_again(house
     later(house, batch_id)
     assert look(house) == []  # now it is longer
     in_the_way.unlink()
-    assert house.run(batch_id) is None
+    house.work_off(batch_id)
     summary = check_finished(house, batch_id)
     assert (summary["status_code"], summary["next_try"]) == (None, None)
 

@@ -38,7 +38,7 @@ def lines(*rows):
 
 @pytest.mark.parametrize(
     ("amounts", "total"),
-    [(("1000", "2500"), "3500"), (("1,200", "900", "x"), "2,100"), (("999", "1"), "1000円")],
+    first_of([(("1,200", "900", "x"), "2,100"), (("1000", "2500"), "3500"), (("999", "1"), "1000円")]),
 )
 def test_rows_that_are_no_order_are_none_when_masked(tmp_path, amounts, total):
     orders = [order_row(client_order_ref=f"A-{at}", amount=amount, note="秘密") for at, amount in enumerate(amounts)]
@@ -129,9 +129,8 @@ def kinds(text):
     return "".join("x" if each.isalpha() or each.isdecimal() else each for each in text)
 
 
-@pytest.mark.parametrize("codec_and_seed", first_of([("cp932", 2), ("utf-8", 1), ("utf-8-sig", 2), ("utf-16", 3)]))
-def test_a_masked_file_gets_the_same_codes_row_by_row(tmp_path, codec_and_seed):
-    codec, seed = codec_and_seed
+@pytest.mark.parametrize(("codec", "seed"), first_of([("cp932", 2), ("utf-8", 1), ("utf-8-sig", 2), ("utf-16", 3)]))
+def test_a_masked_file_gets_the_same_codes_row_by_row(tmp_path, codec, seed):
     write_sample(
         tmp_path / "s.csv", rows=150, seed=seed, bad=0.4, excel=0.2, encoding=codec, today=TODAY, japanese_headers=seed == 2
     )
@@ -238,7 +237,7 @@ def test_references_that_mean_the_same_still_conflict_and_repeat(tmp_path):
     ],
     ids=["quote", "header", "no header", "semicolons", "twice", "columns", "CR", "blank", "no rows"],
 )
-@pytest.mark.parametrize("codec", ["utf-8", "cp932"])
+@pytest.mark.parametrize("codec", first_of(["cp932", "utf-8"]))
 def test_a_file_that_is_given_back_whole_or_is_odd_stays_so(tmp_path, change, codec):
     data = change(file(*(order_row(client_order_ref=f"R-{number}") for number in range(5))).decode()).encode(codec)
     made = masked(tmp_path, data)
