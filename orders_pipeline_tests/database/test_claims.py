@@ -20,6 +20,7 @@ from orders_pipeline.payments.settle import ABSENT_ONCE, DoubtLedger
 from orders_pipeline.refunds.ledger import RefundLedger
 from orders_pipeline_tests.database.conftest import run_on
 from orders_pipeline_tests.ledger_desk import Desk, order
+from orders_pipeline_tests.soak import first_of
 
 MANY = 30_000
 TABLES = ("orders", "payments", "payment_orders", "notifications", "notification_orders", "refunds", "refund_orders")
@@ -166,7 +167,7 @@ def every_mode(server_url: str, template: str) -> Iterator[dict[str, Claims]]:
 
 @pytest.mark.parametrize("statistics", ["of an empty batch", "of today"])
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", first_of(MODES, 2))
 def test_a_claim_reads_what_it_takes(every_mode, mode, kind, statistics):
     claims = every_mode[mode]
     if statistics == "of today":
@@ -183,7 +184,7 @@ def test_a_claim_of_first_tries_reads_none_of_those_that_failed(every_mode):
     assert claims.most_read("payments", DONE["payments"], 1) < 1000
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", first_of(MODES, 2))
 def test_a_claim_of_what_may_have_been_charged_reads_none_of_what_was_not_sent_or_waits(every_mode, mode):
     claims = every_mode[mode]
     claims.desk.run(

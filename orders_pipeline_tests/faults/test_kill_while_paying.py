@@ -121,7 +121,7 @@ def test_c18_a_batch_killed_while_customers_are_told_of_declines_tells_nobody_tw
         pytest.param("import", signal.SIGINT, marks=pytest.mark.soak),
         ("import", signal.SIGTERM),
         pytest.param("resume", signal.SIGINT, marks=pytest.mark.soak),
-        ("resume", signal.SIGTERM),
+        pytest.param("resume", signal.SIGTERM, marks=pytest.mark.soak),
     ],
 )
 def test_c26_a_stop_in_the_middle_says_how_to_go_on_and_leaves_nothing_in_doubt(

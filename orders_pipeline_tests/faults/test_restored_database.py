@@ -34,6 +34,7 @@ from orders_pipeline_tests.commands import answer, wait_for
 from orders_pipeline_tests.factories import order_row
 from orders_pipeline_tests.house import House, check_finished
 from orders_pipeline_tests.order_file import OrderFile
+from orders_pipeline_tests.soak import first_of
 from orders_pipeline_tests.works import Works
 
 CLIENT = "acme"
@@ -154,7 +155,7 @@ def state(works: Works, batch_id: str) -> tuple[str, str | None]:
     return summary["status"], summary["status_code"]
 
 
-@pytest.mark.parametrize("with_storage", [False, True])
+@pytest.mark.parametrize("with_storage", first_of([False, True]))
 def test_d14_a_file_that_is_seen_again_after_a_restore_is_paid_once(works, back_up, with_storage):
     drop(works, "before.csv")
     (first,) = see(works)

@@ -47,13 +47,13 @@ def read_every_way(folder, data: bytes, block_bytes: int, chunk_rows: int | None
 
 
 @pytest.mark.parametrize("codec", first_of(CODECS))
-@examples(15)
+@examples(8)
 @given(data=st.data(), way=ways)
 def test_a_damaged_sample_is_refused_with_a_code_or_its_rows_add_up(tmp_path, codec, data, way):
     read_every_way(tmp_path, data.draw(damaged(codec)).data, *way)
 
 
-@examples(80)
+@examples(40)
 @given(data=senseless, way=ways)
 def test_any_bytes_are_refused_with_a_code_or_their_rows_add_up(tmp_path, data, way):
     read_every_way(tmp_path, data, *way)

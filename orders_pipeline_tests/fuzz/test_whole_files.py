@@ -68,7 +68,7 @@ def check_verdict(known: list[Known], verdict: Judged) -> None:
             assert verdict.sealed[name].tolist() == meanings, name
 
 
-@examples(40)
+@examples(20)
 @given(sheet=sheets(), way=ways)
 def test_every_record_keeps_number_line_and_bytes_and_gets_what_its_cells_deserve(tmp_path, sheet, way):
     read(tmp_path, sheet, *way)
