@@ -37,6 +37,14 @@ POOL_WAIT_S = 30.0
 PRIVATE = {"sslmode": "verify-full", "ssl_min_protocol_version": "TLSv1.3", "gssencmode": "disable"}
 # a failure to connect has no SQLSTATE; these are the words of libpq, OpenSSL and the server for what does not pass by itself
 _NOT_PRIVATE = re.compile(r"certificate|does not support SSL|protocol version|unsupported protocol|no protocols available")
+_NOT_REACHED = re.compile(
+    r"connection refused|timeout expired|timed out|no route to host|network is unreachable|reset by peer"
+    r"|could not translate host name|(name or service|host) not known|failed to resolve host|no such file or directory",
+    re.IGNORECASE,
+)
+_SERVER = re.compile(
+    r'server at "([^"]+)"(?: \([^)]*\))?, port (\d+)|(?:translate host name|resolve host) ["\']([^"\']+)["\']'
+)
 _NO_LOGIN = re.compile(
     r"authentication failed|no password supplied|no pg_hba.conf entry|(role|database) \".*\" does not exist"
 )
@@ -51,8 +59,9 @@ class DatabaseError(Exception):
     text = ""
     is_transient = False
 
-    def __init__(self, sqlstate: str | None) -> None:
-        super().__init__(f"{self.code}: {self.text or 'the database answered ' + (sqlstate or 'nothing')}")
+    def __init__(self, sqlstate: str | None, found: str = "") -> None:
+        text = self.text or found or f"the database answered {sqlstate or 'nothing'}"
+        super().__init__(f"{self.code}: {text}{f' ({found})' if found and self.text else ''}")
         self.sqlstate = sqlstate
 
 
@@ -315,12 +324,25 @@ def _translate(error: BaseException | None) -> DatabaseError:
     if isinstance(error, psycopg.Error) and sqlstate and sqlstate.startswith("23"):
         return ConstraintViolated(sqlstate, error.diag.constraint_name or "unnamed")
     if isinstance(error, psycopg.OperationalError) and sqlstate is None:
+        said = str(error)
         for words, kind in ((_NOT_PRIVATE, DatabaseNotPrivate), (_NO_LOGIN, DatabaseLoginRefused)):
-            if words.search(str(error)):
-                return kind(None)
+            if words.search(said):
+                return kind(None, _server(said))
+        why = _NOT_REACHED.search(said)
+        if why is not None:
+            return DatabaseUnavailable(None, f"no connection: {why[0].lower()}; {_server(said)}".removesuffix("; "))
     if sqlstate is None or sqlstate.startswith(TRANSIENT_CLASSES) or sqlstate in TRANSIENT:
         return DatabaseUnavailable(sqlstate)
     return DatabaseError(sqlstate)
+
+
+def _server(said: str) -> str:
+    """Return which server libpq's words are about, as the setting has it."""
+    found = _SERVER.search(said)
+    if found is None:
+        return ""
+    host, port, name = found.groups()
+    return f"host {host}, port {port}" if host else f"host {name}"
 
 
 def array_of(numbers: Iterable[int]) -> str:

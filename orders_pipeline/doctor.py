@@ -6,16 +6,29 @@ A finding says what was tried and what to do; it shows no secret, and what fails
 from __future__ import annotations
 
 import contextlib
+import functools
 import uuid
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from orders_pipeline import continuity, errors, landing, migrations, sessions
+from orders_pipeline import continuity, errors, landing, migrations, rotation, sessions
+from orders_pipeline.database import Database
+from orders_pipeline.encryption import Cipher, EncryptionKeysError
 from orders_pipeline.http_client import NoAnswer, NotDelivered, ServiceClient
-from orders_pipeline.settings import load_settings
+from orders_pipeline.settings import Settings, load_settings, unknown
 from orders_pipeline.storage import Storage
-from orders_pipeline.system import System, join_endpoints, notification_client, open_system, payment_client
+from orders_pipeline.system import (
+    Endpoints,
+    System,
+    join_endpoints,
+    notification_client,
+    open_batches,
+    open_cipher,
+    open_landing,
+    open_system,
+    payment_client,
+)
 
 
 @dataclass(frozen=True)
@@ -31,47 +44,81 @@ class Finding:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class Patient:
+    """The parts of a system, each opened by itself when a check needs it."""
+
+    settings: Settings
+    endpoints: Endpoints
+    open_parts: contextlib.ExitStack
+
+    @functools.cached_property
+    def login(self) -> Database:
+        """Return the database as whoever logs in, whichever schema it has."""
+        return self.open_parts.enter_context(contextlib.closing(Database(self.endpoints.database_url, pool_size=1)))
+
+    @functools.cached_property
+    def cipher(self) -> Cipher:
+        """Return the cipher with the keys that are set."""
+        return open_cipher(self.settings)
+
+    @functools.cached_property
+    def system(self) -> System:
+        """Return the whole."""
+        return self.open_parts.enter_context(open_system(self.settings, self.endpoints))
+
+
 def examine() -> list[Finding]:
-    """Try everything in the order it is needed; what depends on something broken is left out."""
+    """Try everything in the order it is needed; only what depends on something broken is left out."""
     try:
         settings = load_settings()
     except Exception as error:  # noqa: BLE001 - a finding, whatever it is
         return [Finding("settings", ok=False, says=errors.describe(error))]
-    findings = [Finding("settings", ok=True, says=f"ORDERS_ENV is {settings.env}")]
+    findings = [Finding("settings", ok=True, says="; ".join([f"ORDERS_ENV is {settings.env}", *unknown()]))]
     with contextlib.ExitStack() as stack:
         try:
-            endpoints = stack.enter_context(join_endpoints(settings))
-            system = stack.enter_context(open_system(settings, endpoints))
+            patient = Patient(settings, stack.enter_context(join_endpoints(settings)), stack)
         except Exception as error:  # noqa: BLE001 - a finding, whatever it is
             return [*findings, Finding("start", ok=False, says=errors.describe(error, settings))]
-        findings += [_try(name, check, system) for name, check in CHECKS.items()]
+        for name, check in CHECKS.items():
+            failed = {each.name for each in findings if not each.ok}
+            if not failed & NEEDS.get(name, set()):
+                findings.append(_try(name, check, patient))
     return findings
 
 
-def _try(name: str, check: Callable[[System], str], system: System) -> Finding:
+def _try(name: str, check: Callable[[Patient], str], patient: Patient) -> Finding:
     try:
-        return Finding(name, ok=True, says=check(system))
+        return Finding(name, ok=True, says=check(patient))
     except Exception as error:  # noqa: BLE001 - a finding, whatever it is
-        return Finding(name, ok=False, says=errors.describe(error, system.settings, system))
+        return Finding(name, ok=False, says=errors.describe(error, patient.settings))
 
 
-def _database(system: System) -> str:
-    with system.database.begin() as transaction:
+def _database(patient: Patient) -> str:
+    with patient.login.begin() as transaction:
         version = transaction.scalar("server_version")
     return f"PostgreSQL {version}"
 
 
-def _sessions(system: System) -> str:
-    return sessions.require(system.database, system.settings.max_concurrent_runs)
+def _sessions(patient: Patient) -> str:
+    return sessions.require(patient.login, patient.settings.max_concurrent_runs)
 
 
-def _schema(system: System) -> str:
-    migrations.require_current(system.database)
+def _schema(patient: Patient) -> str:
+    if patient.settings.database_url is None:
+        migrations.migrate(patient.login)
+    migrations.require_current(patient.login)
     return "up to date"
 
 
-def _storage(system: System) -> str:
-    return _write_and_read(system.storage)
+def _encryption(patient: Patient) -> str:
+    if patient.cipher.open(patient.cipher.seal(b"doctor", b"doctor"), b"doctor") != b"doctor":
+        raise ValueError
+    return "sealed and opened"
+
+
+def _storage(patient: Patient) -> str:
+    return _write_and_read(open_batches(patient.settings, patient.cipher))
 
 
 def _write_and_read(storage: Storage) -> str:
@@ -86,31 +133,34 @@ def _write_and_read(storage: Storage) -> str:
     return "written, read and deleted"
 
 
-def _landing(system: System) -> str:
-    return "; ".join(["listed", *landing.in_words(landing.left_in(system.landing))])
+def _landing(patient: Patient) -> str:
+    return "; ".join(["listed", *landing.in_words(landing.left_in(open_landing(patient.settings)))])
 
 
-def _ledger(system: System) -> str:
-    system.continuity.is_behind()
-    with system.database.begin() as transaction:
+def _keys(patient: Patient) -> str:
+    in_use = rotation.keys_in_use(patient.system)
+    missing = {key_id: orders for key_id, orders in in_use.items() if key_id not in patient.cipher.key_ids}
+    if missing:
+        sealed = ", ".join(f"{orders:,} orders with {key_id}" for key_id, orders in sorted(missing.items()))
+        raise EncryptionKeysError(f"ORDERS_ENCRYPTION_KEYS lacks what is in use: {sealed}")
+    return f"{len(in_use)} in use, all set"
+
+
+def _ledger(patient: Patient) -> str:
+    patient.system.continuity.is_behind()
+    with patient.system.database.begin() as transaction:
         found = continuity.rest(transaction)
     if found is not None:
         raise continuity.LedgersDiffer(found)
     return "whole, as far as is known"
 
 
-def _encryption(system: System) -> str:
-    if system.cipher.open(system.cipher.seal(b"doctor", b"doctor"), b"doctor") != b"doctor":
-        raise ValueError
-    return "sealed and opened"
+def _payment_service(patient: Patient) -> str:
+    return _ask(payment_client(patient.settings, patient.endpoints), "/v1/payments", {"reference": "doctor"})
 
 
-def _payment_service(system: System) -> str:
-    return _ask(payment_client(system.settings, system.endpoints), "/v1/payments", {"reference": "doctor"})
-
-
-def _notification_service(system: System) -> str:
-    return _ask(notification_client(system.settings, system.endpoints), "/v1/notifications", {"dedupe_key": "doctor"})
+def _notification_service(patient: Patient) -> str:
+    return _ask(notification_client(patient.settings, patient.endpoints), "/v1/notifications", {"dedupe_key": "doctor"})
 
 
 class ServiceRefused(Exception):
@@ -131,14 +181,22 @@ def _ask(client: ServiceClient, path: str, query: dict[str, str]) -> str:
     return "answers a look-up"
 
 
-CHECKS: dict[str, Callable[[System], str]] = {
+CHECKS: dict[str, Callable[[Patient], str]] = {
     "database": _database,
     "sessions": _sessions,
     "schema": _schema,
+    "encryption": _encryption,
     "storage": _storage,
     "landing": _landing,
-    "encryption": _encryption,
     "payment service": _payment_service,
     "notification service": _notification_service,
+    "keys": _keys,
     "ledger": _ledger,
+}
+NEEDS = {
+    "sessions": {"database"},
+    "schema": {"database"},
+    "storage": {"encryption"},
+    "keys": {"database", "schema", "encryption", "sessions"},
+    "ledger": {"database", "schema", "encryption", "sessions", "storage"},
 }

@@ -15,7 +15,7 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import IO, Self, TypeAlias
+from typing import IO, ClassVar, Self, TypeAlias
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -40,14 +40,16 @@ class EncryptionKeysError(Exception):
 
 
 class DecryptionError(Exception):
-    """A sealed value cannot be opened; there is a code and nothing else.
+    """A sealed value cannot be opened: it is no envelope, its key is not among ours, or it is not what was sealed there."""
 
-    `E_SEALED_FORMAT`: not an envelope. `E_SEALED_KEY`: its key is not among ours. `E_SEALED_TAMPERED`: changed, or
-    sealed for another place.
-    """
+    TEXTS: ClassVar = {
+        "E_SEALED_FORMAT": "what is read is not sealed as it should be",
+        "E_SEALED_KEY": "what is read is sealed with the key {key_id}, which is not among those set",
+        "E_SEALED_TAMPERED": "what is read was changed, or was sealed for another place",
+    }
 
-    def __init__(self, code: str) -> None:
-        super().__init__(code)
+    def __init__(self, code: str, key_id: str = "") -> None:
+        super().__init__(f"{code}: {self.TEXTS[code].format(key_id=key_id)}")
         self.code = code
 
 
@@ -128,7 +130,8 @@ class Cipher:
             raise DecryptionError("E_SEALED_FORMAT")
         key = self._keys.get(sealed[2:start])
         if key is None:
-            raise DecryptionError("E_SEALED_KEY")
+            key_id = sealed[2:start].decode("ascii", "replace")
+            raise DecryptionError("E_SEALED_KEY", key_id if _KEY_ID.fullmatch(key_id) else "without an id")
         try:
             return key.decrypt(sealed[start:end], sealed[end:], sealed[:end] + aad)
         except InvalidTag:

@@ -1,9 +1,10 @@
 """The boundary of errors: what leaves a use case is a code and a sentence of ours, never another library's words.
 
-In production it is the code and a reference. What is known of the error, values too, is kept encrypted in the storage
-under that reference, for `orders-pipeline explain`; `errors.log` in HOME lists the references, and where nothing could be
-kept also the places in the code, never what values it happened to. An error that comes again and again, as with every tick
-of a sensor, is kept and listed once an hour.
+What we did not foresee is a code and a reference, and so is in production what would show our insides; a sentence of ours
+that had another library's error behind it ends with a reference there. What is known of the error, values too, is kept
+encrypted in the storage under that reference, for `orders-pipeline explain`; `errors.log` in HOME lists the references, and
+where nothing could be kept also the places in the code, never what values it happened to. An error that comes again and
+again, as with every tick of a sensor, is kept and listed once an hour.
 """
 
 from __future__ import annotations
@@ -24,17 +25,9 @@ if TYPE_CHECKING:
 
 DETAILS = "errors/"
 UNEXPECTED = "E_UNEXPECTED"
-# said in production too: a file's refusal is for the client, a name that is not there for whoever gave it, and without
-# good settings there is no place for details
-SAID_ALWAYS = (
-    "F_",
-    "E_SETTINGS",
-    "E_CLIENTS_FILE",
-    "E_ENCRYPTION_KEYS",
-    "E_UNKNOWN_",
-    "E_BATCH_ENDED",
-    "E_DATABASE_SESSIONS",
-)
+INSIDES = ("E_CONSTRAINT", "E_DATABASE")  # a rule of the schema, a state of the server: nothing for who is answered
+# nothing of use is behind these: a refusal is for the client, and without good settings there is no place for details
+SAY_ALL = ("F_", "E_SETTINGS", "E_CLIENTS_FILE", "E_ENCRYPTION_KEYS", "E_UNKNOWN_")
 LOG_BYTES = 1 << 20  # errors.log is begun anew then, and the one before is kept
 _REFERENCE = re.compile(r"[0-9a-f]{12}")
 
@@ -53,14 +46,16 @@ def describe(error: BaseException, settings: Settings | None = None, system: Sys
     """Return what may be shown of an error, and keep the rest of it in the opened system; no settings are the defaults."""
     settings = settings or Settings.model_construct()
     code = _own_code(error)
-    if code is not None and (not settings.is_production or code.startswith(SAID_ALWAYS)):
-        text = str(error)
-        return text if text.startswith(code) else f"{code}: {text}"
+    text = None if code is None or (settings.is_production and code in INSIDES) else _sentence(code, error)
+    if text is not None and not (settings.is_production and _has_more(error)):
+        return text
     reference = _reference(error)
     is_kept = system is not None and _keep(system, reference, error)
     with contextlib.suppress(OSError):  # where nothing can be written, the reference alone must do
         _note(settings.home / "errors.log", reference, error, [] if is_kept else _places(error))
-    says = "" if settings.is_production else "something unforeseen happened; "
+    if text is not None:
+        return f"{text}; reference {reference}"
+    says = "something unforeseen happened; " if code is None else ""
     return f"{code or UNEXPECTED}: {says}reference {reference}"
 
 
@@ -75,6 +70,16 @@ def read_details(system: System, reference: str) -> str:
 def code_of(error: BaseException) -> str:
     """Return the code that is shown of an error."""
     return _own_code(error) or UNEXPECTED
+
+
+def _sentence(code: str, error: BaseException) -> str:
+    text = str(error)
+    return text if text.startswith(code) else f"{code}: {text}"
+
+
+def _has_more(error: BaseException) -> bool:
+    """Tell whether what is kept of an error of ours says more than its sentence does."""
+    return not code_of(error).startswith(SAY_ALL) and (error.__cause__ or error.__context__) is not None
 
 
 def _own_code(error: BaseException) -> str | None:

@@ -6,6 +6,7 @@ for the parts it configures belongs in those parts; opening them from settings b
 
 from __future__ import annotations
 
+import difflib
 import os
 from pathlib import Path
 from typing import Annotated, Literal
@@ -93,27 +94,39 @@ HTTPS_IN_PRODUCTION = ("payment_url", "notification_url", "s3_endpoint_url", "km
 
 def load_settings() -> Settings:
     """Read the settings from the environment; raise SettingsError naming all that is wrong or missing."""
+    settings = read_settings()
+    missing = [name for name in REQUIRED_IN_PRODUCTION if getattr(settings, name) is None]
+    if settings.storage_location.startswith("s3:") and settings.s3_kms_key_id is None:
+        missing.append("s3_kms_key_id")
+    if settings.is_production and missing:
+        raise SettingsError(f"{PREFIX}ENV is production, where nothing is made up; please set {_names(missing)}")
+    return settings
+
+
+def read_settings() -> Settings:
+    """Read what is set, be it all that is needed or not; raise SettingsError naming all that is wrong."""
     try:
         settings = Settings()
     except ValidationError as error:
         wrong = sorted({f"{PREFIX}{str(problem['loc'][0]).upper()} ({problem['msg']})" for problem in error.errors()})
         raise SettingsError("these settings are not usable: " + "; ".join(wrong)) from None
-    if settings.is_production:
-        _check_production(settings)
+    plain = [name for name in HTTPS_IN_PRODUCTION if not (getattr(settings, name) or "https:").lower().startswith("https:")]
+    if settings.is_production and plain:
+        raise SettingsError(f"{PREFIX}ENV is production, where these begin with https://: {_names(plain)}")
     if settings.ca_file is not None and not settings.ca_file.is_file():
         raise SettingsError(f"{PREFIX}CA_FILE is not a file with certificates")
     return settings
 
 
-def _check_production(settings: Settings) -> None:
-    missing = [name for name in REQUIRED_IN_PRODUCTION if getattr(settings, name) is None]
-    if settings.storage_location.startswith("s3:") and settings.s3_kms_key_id is None:
-        missing.append("s3_kms_key_id")
-    if missing:
-        raise SettingsError(f"{PREFIX}ENV is production, where nothing is made up; please set {_names(missing)}")
-    plain = [name for name in HTTPS_IN_PRODUCTION if not (getattr(settings, name) or "https:").lower().startswith("https:")]
-    if plain:
-        raise SettingsError(f"{PREFIX}ENV is production, where these begin with https://: {_names(plain)}")
+def unknown() -> list[str]:
+    """Return a sentence for each variable that looks like a setting and is none: one of them may be misspelt."""
+    known = [PREFIX + name.upper() for name in Settings.model_fields]
+    sentences = []
+    for name in sorted(os.environ):
+        if name.startswith(PREFIX) and name not in known:
+            meant = difflib.get_close_matches(name, known, n=1)
+            sentences.append(f"{name} is set and is no setting" + (f"; is {meant[0]} meant?" if meant else ""))
+    return sentences
 
 
 def _names(names: list[str]) -> str:

@@ -108,10 +108,7 @@ def open_system(
         else:
             migrations.require_current(database)
         sessions.require(database, settings.max_concurrent_runs)
-    kms = key_service(settings)
-    cipher = Cipher.from_setting(
-        settings.encryption_keys or development_key(settings.home), None if kms is None else kms.open_data_key
-    )
+    cipher = open_cipher(settings)
     with contextlib.closing(
         Database(
             endpoints.database_url,
@@ -123,8 +120,8 @@ def open_system(
             settings=settings,
             endpoints=endpoints,
             database=database,
-            storage=_open_storage(settings, settings.storage_location, cipher),
-            landing=_open_storage(settings, settings.landing_location, None),  # what clients put there is not ours to seal
+            storage=open_batches(settings, cipher),
+            landing=open_landing(settings),
             cipher=cipher,
             clients=read_clients(settings.clients_file),
             limits=Limits(max_bytes=settings.max_bytes, max_rows=settings.max_rows),
@@ -137,6 +134,24 @@ def open_system(
                 lease_s=settings.notification_timeout_s + 1.0,
             ),
         )
+
+
+def open_cipher(settings: Settings) -> Cipher:
+    """Return the cipher with the keys that are set, or in development with one of its own."""
+    kms = key_service(settings)
+    return Cipher.from_setting(
+        settings.encryption_keys or development_key(settings.home), None if kms is None else kms.open_data_key
+    )
+
+
+def open_batches(settings: Settings, cipher: Cipher) -> Storage:
+    """Return where batches are kept, encrypted."""
+    return _open_storage(settings, settings.storage_location, cipher)
+
+
+def open_landing(settings: Settings) -> Storage:
+    """Return where clients' files arrive; what they put there is not ours to encrypt."""
+    return _open_storage(settings, settings.landing_location, None)
 
 
 def key_service(settings: Settings) -> KeyService | None:

@@ -18,7 +18,7 @@ import click
 from rich.console import Console
 
 from orders_pipeline import errors, interrupts
-from orders_pipeline.settings import Settings, SettingsError, load_settings
+from orders_pipeline.settings import Settings, SettingsError, load_settings, unknown
 
 if TYPE_CHECKING:
     from orders_pipeline.system import System
@@ -37,6 +37,8 @@ complaints = Console(stderr=True, highlight=False, soft_wrap=True)
 def main() -> None:
     """Takes clients' order files to a platform that knows one order at a time."""
     logging.basicConfig(level=logging.ERROR)
+    for sentence in unknown():
+        complaints.print(sentence, markup=False)
 
 
 class ClientCode(click.ParamType[str]):

@@ -10,7 +10,7 @@ import click
 from rich.console import Console
 
 from orders_pipeline.cli.answering import STOPPED, answer, answers, main, opened, words
-from orders_pipeline.settings import load_settings
+from orders_pipeline.settings import read_settings
 
 
 @main.group()
@@ -25,7 +25,7 @@ def new(*, as_json: bool) -> None:
     from orders_pipeline.encryption import new_key
     from orders_pipeline.system import key_service
 
-    kms = key_service(load_settings())
+    kms = key_service(read_settings())
     answer(
         {"key": new_key(None if kms is None else kms.new_data_key)}, lambda _, made: click.echo(made["key"]), as_json=as_json
     )

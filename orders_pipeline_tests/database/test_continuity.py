@@ -315,7 +315,7 @@ def test_an_anchor_that_cannot_be_decrypted_says_nothing(books, other, monkeypat
     monkeypatch.setattr(continuity, "FRESH", continuity.FRESH * 0)
 
     def damaged(*_: object) -> None:
-        raise DecryptionError
+        raise DecryptionError("E_SEALED_TAMPERED")
 
     monkeypatch.setattr(type(other.storage), "local", damaged)
     assert not other.continuity.is_whole()

@@ -422,10 +422,38 @@ def test_the_doctor_finds_everything_well_and_names_what_is_not(
     assert [each["name"] for each in json.loads(ill.stdout)["checks"] if not each["ok"]] == ["payment service"]
     assert "FAIL" in cli("doctor").stdout
     monkeypatch.setenv("ORDERS_DATABASE_URL", "postgresql://nobody:geheim@127.0.0.1:9/none")
-    gone = cli("doctor")
-    assert gone.exit_code == 1
-    assert "E_DATABASE" in gone.stdout
-    assert "geheim" not in gone.output
+    gone = cli("doctor", "--json")
+    assert (gone.exit_code, "geheim" in gone.output) == (1, False)
+    checks = {each["name"]: each for each in json.loads(gone.stdout)["checks"]}
+    assert [name for name, each in checks.items() if not each["ok"]] == ["database", "payment service"]
+    assert "connection refused; host 127.0.0.1, port 9" in checks["database"]["says"]
+    assert {"storage", "landing", "encryption", "notification service"} <= checks.keys()  # whatever can be, is looked at
+
+
+def test_the_doctor_misses_a_key_that_something_is_encrypted_with(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert cli("import", sample(tmp_path), "--client", "keyless").exit_code in (0, 3)
+    in_use = json.loads(cli("keys", "list", "--json").stdout)["current"]
+    monkeypatch.setenv("ORDERS_ENCRYPTION_KEYS", cli("keys", "new").stdout.strip())
+    (missing,) = [each for each in json.loads(cli("doctor", "--json").stdout)["checks"] if not each["ok"]]
+    assert (missing["name"], in_use in missing["says"]) == ("keys", True)
+
+
+def test_a_misspelt_setting_is_named_at_every_start(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ORDERS_MAX_ROW", "geheim")
+    for arguments in (("status",), ("doctor",), ("keys", "new")):
+        said = cli(*arguments)
+        assert said.exit_code == 0
+        assert "ORDERS_MAX_ROW is set and is no setting; is ORDERS_MAX_ROWS meant?" in said.stderr
+        assert "geheim" not in said.output
+
+
+def test_a_key_can_be_made_before_anything_else_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ORDERS_ENV", "production")
+    made = run("keys", "new")
+    assert made.exit_code == 0
+    assert made.stdout.count(":") == 1
 
 
 def test_a_database_that_is_not_there_is_said_so_without_its_url(

@@ -39,7 +39,7 @@ def test_equal_values_are_sealed_differently(cipher):
 
 
 def test_a_value_does_not_open_in_another_place(cipher):
-    with pytest.raises(DecryptionError, match=r"^E_SEALED_TAMPERED$"):
+    with pytest.raises(DecryptionError, match=r"^E_SEALED_TAMPERED: "):
         cipher.open(cipher.seal(b"x", PLACE), b"orders.personal/b-1/8")
 
 
@@ -60,14 +60,14 @@ def test_every_cut_is_found(cipher):
 
 def test_a_key_id_cannot_be_swapped_for_another_of_the_same_key():
     cipher = Cipher({"aa": NEW, "bb": NEW}, "aa")
-    with pytest.raises(DecryptionError, match=r"^E_SEALED_TAMPERED$"):
+    with pytest.raises(DecryptionError, match=r"^E_SEALED_TAMPERED: "):
         cipher.open(cipher.seal(b"x", PLACE).replace(b"aa", b"bb", 1), PLACE)
 
 
 def test_after_a_rotation_old_values_open_and_new_ones_use_the_new_key(cipher):
     before = Cipher({"old": OLD}, "old")
     assert cipher.open(before.seal(b"x", PLACE), PLACE) == b"x"
-    with pytest.raises(DecryptionError, match=r"^E_SEALED_KEY$"):
+    with pytest.raises(DecryptionError, match=r"^E_SEALED_KEY: .* the key new, which"):
         before.open(cipher.seal(b"x", PLACE), PLACE)
 
 
@@ -198,7 +198,9 @@ def test_s03_no_nonce_is_used_twice_in_a_million():
     assert len(nonces) == 1_000_000
 
 
-def test_a_decryption_error_tells_its_code_alone(cipher):
+def test_a_decryption_error_tells_nothing_of_what_was_read(cipher):
     with pytest.raises(DecryptionError) as caught:
         cipher.open(b"planted", b"planted place")
-    assert (caught.value.code, str(caught.value)) == ("E_SEALED_FORMAT", "E_SEALED_FORMAT")
+    assert (caught.value.code, "planted" in str(caught.value)) == ("E_SEALED_FORMAT", False)
+    with pytest.raises(DecryptionError, match=r"the key without an id, which"):
+        cipher.open(bytes((1, 20)) + b"\nplanted" + bytes(60), PLACE)

@@ -1,15 +1,19 @@
 """The boundary of errors: what is shown of one, and where the rest of it stays."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 
+import psycopg
 import pytest
 
 from orders_pipeline import errors
 from orders_pipeline.batches import UnknownBatch
-from orders_pipeline.database import ConstraintViolated, DatabaseUnavailable
+from orders_pipeline.continuity import LedgersDiffer, Rest
+from orders_pipeline.database import ConstraintViolated, DatabaseUnavailable, _translate
 from orders_pipeline.encryption import Cipher
 from orders_pipeline.errors import UnknownReference, describe, read_details
+from orders_pipeline.migrations import MigrationError
 from orders_pipeline.rejections import FileRejected
 from orders_pipeline.settings import Settings, SettingsError
 from orders_pipeline.storage import StorageUnavailable, open_storage
@@ -71,10 +75,25 @@ def test_in_production_there_is_the_code_and_a_reference(production, parts):
         FileRejected("F_EMPTY"),
         SettingsError("E_SETTINGS: please set ORDERS_HOME"),
         UnknownBatch("E_UNKNOWN_BATCH: there is none"),
+        LedgersDiffer(Rest("storage", datetime(2026, 7, 1, tzinfo=UTC))),
+        MigrationError("E_MIGRATION: run `orders-pipeline db migrate`"),
     ],
 )
-def test_a_refused_file_a_missing_setting_and_what_is_not_there_are_named_in_production_too(production, error):
+def test_what_somebody_can_do_something_about_is_said_in_production_too(production, error):
     assert describe(error, production) == str(error)
+    assert not production.home.exists()
+
+
+def test_what_was_behind_our_sentence_is_kept_in_production(production, parts):
+    try:
+        try:
+            raise OSError(SECRET)
+        except OSError:
+            raise StorageUnavailable from None
+    except StorageUnavailable as error:
+        said = describe(error, production, parts)
+    assert said == f"{StorageUnavailable()}; reference {reference_in(said)}"
+    assert SECRET in read_details(parts, reference_in(said))
 
 
 @pytest.mark.parametrize("env", ["development", "production"])
@@ -157,3 +176,31 @@ def test_a_home_that_cannot_be_written_takes_nothing_from_the_answer(tmp_path):
     (tmp_path / "home").write_text("a file")
     said = describe(unforeseen(), Settings.model_construct(home=tmp_path / "home"))
     assert said.startswith(errors.UNEXPECTED)
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (
+            'connection failed: connection to server at "db.example.com" (192.0.2.7), port 5432 failed: Connection refused',
+            "no connection: connection refused; host db.example.com, port 5432",
+        ),
+        (
+            "failed to resolve host 'db.example.com': [Errno -2] Name",
+            "no connection: failed to resolve host; host db.example.com",
+        ),
+        (
+            'connection to server on socket "/geheim/.s.PGSQL.5432" failed: No such file or directory',
+            "no connection: no such file",
+        ),
+        (
+            'connection to server at "db", port 5 failed: FATAL: password authentication failed for user "geheim"',
+            "the server refuses the user, the password or the database's name (host db, port 5)",
+        ),
+        ("the connection is lost", "the database answered nothing"),
+    ],
+)
+def test_a_server_that_cannot_be_reached_is_named_with_the_cause(said, told):
+    text = str(_translate(psycopg.OperationalError(said)))
+    assert told in text
+    assert "geheim" not in text
