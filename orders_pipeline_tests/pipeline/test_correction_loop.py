@@ -6,9 +6,11 @@ import csv
 import io
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from orders_pipeline import batches
+from orders_pipeline.database import libpq_url
 from orders_pipeline_tests.factories import order_row
 from orders_pipeline_tests.house import House, check_finished
 from orders_pipeline_tests.order_file import OrderFile
@@ -168,6 +170,54 @@ def test_a_correction_that_comes_twice_leaves_nothing_open(house: House, tmp_pat
     third = house.take(tmp_path / "third.csv", "twice")
     assert third["rejections"]["R_REF_EXISTS"] == 2
     assert third["corrections"]["rows_open"] == 0
+
+
+def test_a_row_is_counted_once_however_often_its_correction_was_rejected(house: House, tmp_path: Path) -> None:
+    made = OrderFile("utf-8")
+    made.add(order_row(client_order_ref="K-1", amount="WRONG", note="N"), codes="R_AMOUNT_FORMAT")
+    made.add(order_row(client_order_ref="K-2", amount="OTHER"), codes="R_AMOUNT_FORMAT")
+    first = house.take(made.write(tmp_path / "first.csv"), "tried")
+    tries = [
+        house.take(corrected(house, first["batch_id"], tmp_path / f"{word}.csv", "utf-8", WRONG=word), "tried")
+        for word in ("BAD", "WORSE")
+    ]
+    newest = tries[-1]["batch_id"]
+    assert tries[-1]["corrections"] == {"batches": 3, "rows_open": 2, "open_in": [newest]}
+    good = corrected(house, first["batch_id"], tmp_path / "good.csv", "utf-8", WRONG="10")
+    assert house.take(good, "tried")["corrections"]["rows_open"] == 1
+    last = corrected(house, tries[0]["batch_id"], tmp_path / "last.csv", "utf-8", OTHER="20")
+    assert house.take(last, "tried")["corrections"] == {"batches": 5, "rows_open": 0, "open_in": []}
+
+
+def test_a_correction_that_was_cancelled_leaves_open_what_was_not_paid(house: House, tmp_path: Path) -> None:
+    made = OrderFile("utf-8")
+    made.add(order_row(client_order_ref="L-1", amount="WRONG"), codes="R_AMOUNT_FORMAT")
+    made.add(order_row(client_order_ref="L-2", amount="OTHER"), codes="R_AMOUNT_FORMAT")
+    first = house.take(made.write(tmp_path / "first.csv"), "halfway")
+    good = corrected(house, first["batch_id"], tmp_path / "good.csv", "utf-8", WRONG="10", OTHER="20")
+    second = house.take(good, "halfway")
+    assert second["corrections"]["rows_open"] == 0
+    with psycopg.connect(libpq_url(house.system.database.url)) as connection:
+        connection.execute("SET session_replication_role = replica")
+        for table, more in (("batches", ""), ("orders", "AND client_order_ref = 'L-2'")):
+            change = f"UPDATE {table} SET status = 'cancelled' WHERE batch_id = %s {more}"
+            connection.execute(change.encode(), [second["batch_id"]])
+    open_now = house.summary(first["batch_id"])["corrections"]
+    assert open_now == {"batches": 1, "rows_open": 1, "open_in": [first["batch_id"]]}
+
+
+def test_a_total_row_waits_for_no_correction(house: House, tmp_path: Path) -> None:
+    path = tmp_path / "orders.csv"
+    made = OrderFile("utf-8")
+    made.add(order_row(client_order_ref="M-1"))
+    total = made.text + ",".join(
+        "合計" if name == "customer_name" else "1000" if name == "amount" else "" for name in order_row()
+    )
+    path.write_bytes((total + "\r\n").encode())
+    first = house.take(path, "totals")
+    assert (first["rejections"], first["corrections"]["rows_open"]) == ({"R_TOTAL_ROW": 1}, 0)
+    path.write_bytes(house.report(first["batch_id"], "rejected") or b"")
+    assert house.take(path, "totals")["corrections"]["rows_open"] == 0
 
 
 def test_rows_that_were_accepted_and_come_again_are_given_back(house: House, tmp_path: Path) -> None:
