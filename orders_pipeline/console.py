@@ -235,6 +235,8 @@ def show_counts(console: Console, summary: Mapping[str, Any]) -> None:
         console.print(f"  rows           {rows['total']:,}{accepted}")
     for code, count in summary["rejections"].items():
         console.print(f"    {count:>7,} x {describe_code(code, {})}", highlight=False)
+    for code in summary.get("warnings", ()):
+        console.print(f"  warning        {describe_code(code, {})}", highlight=False)
 
 
 def _show_settlement(console: Console, summary: Mapping[str, Any]) -> None:
@@ -248,6 +250,9 @@ def _show_settlement(console: Console, summary: Mapping[str, Any]) -> None:
     console.print(f"  yen            {yen['accepted']:,} accepted: {yen['paid']:,} paid{rest}")
     rest = "".join(f", {payments[state]:,} {state}" for state in more if payments[state])
     console.print(f"  payments       {payments['planned']:,} planned: {payments['succeeded']:,} succeeded{rest}")
+    if summary["orders"]["paying"] and not summary["at_work"]:
+        sent = counted(summary["orders"]["paying"], "order")
+        console.print(f"  not answered   {sent} may be paid: that is found out when the batch is resumed or cancelled")
     rest = "".join(f", {told[state]:,} {state}" for state in ("failed", "cancelled") if told[state])
     console.print(f"  notifications  {told['planned']:,} planned: {told['sent']:,} sent{rest}")
     if summary["status"] == "cancelled" and summary["orders"]["paid"]:

@@ -130,10 +130,10 @@ _FILE_CODES = (
     Code("F_NO_ROWS", "The file has a header but no orders.", "見出しだけで、注文の行がありません。"),
     Code(
         "F_ENCODING",
-        "The file is not valid [{agreed}, which the client's profile says it is|UTF-8, UTF-16 or CP932 (Shift_JIS)]"
-        "[; the first bad byte is at offset {offset}][, row {row}][, line {line}].",
-        "文字コードが[取引先の設定にある{agreed}では|UTF-8、UTF-16、CP932(Shift_JIS)のいずれでも]ありません"
-        "[。最初の不正なバイトの位置: {offset}][、{row}件目][、{line}行目]。",
+        "The file is not throughout [{agreed}, which the client's profile says it is|UTF-8, UTF-16 or CP932 (Shift_JIS)]"
+        "[; the first byte that does not fit is at offset {offset}][, row {row}][, line {line}].",
+        "文字コードが[取引先の設定にある{agreed}|UTF-8、UTF-16、CP932(Shift_JIS)のいずれか]に統一されていません"
+        "[。最初に合わないバイトの位置: {offset}][、{row}件目][、{line}行目]。",
     ),
     Code(
         "F_ENCODING_AMBIGUOUS",

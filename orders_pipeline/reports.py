@@ -260,9 +260,15 @@ def errors_of(system: System, batch_id: str) -> list[dict[str, Any]]:
 
 def _summary(transaction: Transaction, row: Row[Any], artifacts: Mapping[str, str]) -> dict[str, Any]:
     seconds = {each.stage: each.seconds for each in transaction.rows("stage_seconds", batch_id=row.batch_id)}
-    codes = {each.code: each.rejected for each in transaction.rows("rejections_by_code", batch_id=row.batch_id)}
+    found = transaction.rows("rejections_by_code", batch_id=row.batch_id)
+    codes = {each.code: each.rows for each in found if not each.is_warning}
+    warnings = [each.code for each in found if each.is_warning]
     is_in_hand = row.finished_at is None and bool(in_hand(transaction, [row.batch_id]))
-    return batches.summary(row, codes, seconds, artifacts) | {"at_work": is_in_hand, "queued": False}
+    return batches.summary(row, codes, seconds, artifacts) | {
+        "warnings": warnings,
+        "at_work": is_in_hand,
+        "queued": False,
+    }
 
 
 def _refunds(transaction: Transaction, batch_id: str) -> dict[str, Any]:

@@ -200,9 +200,9 @@ def cancel(batch_id: str, why: str, who: str, *, yes: bool, as_json: bool, heard
     """Cancel a batch that has not ended: nothing more is sent, neither payments nor notifications.
 
     What is in flight is finished and recorded, and what may have been charged is looked up; that takes minutes after a
-    crash. Orders that were not sent are cancelled, and their references and the file may be used again. What is paid
-    stays paid: see `refund`. Exit status 0: it is cancelled, or was before; 1: something is not known yet, run it again;
-    2: it has ended otherwise.
+    crash. Orders that were not sent are cancelled, and their references may be used again, as may the file (by `import
+    --again` where some of it was paid). What is paid stays paid: see `refund`. Exit status 0: it is cancelled, or was
+    before; 1: something is not known yet, run it again; 2: it has ended otherwise.
     """
     from orders_pipeline import batches, cancelling, console, reports, settlement
 

@@ -20,6 +20,7 @@ from orders_pipeline.clients import Clients, Profile
 from orders_pipeline.rejections import FileRejected
 from orders_pipeline.synthetic import write_sample
 from orders_pipeline_tests.factories import order_row
+from orders_pipeline_tests.commands import wait_for
 from orders_pipeline_tests.house import House, check_books, check_finished, open_house
 from orders_pipeline_tests.order_file import OrderFile
 from orders_pipeline_tests.s3_desk import S3Desk, Trouble, open_s3
@@ -321,3 +322,12 @@ def test_o13_a_folder_of_no_known_client_is_given_back(clients_landing: Landing)
     batch_id = clients_landing.arrive("stranger/o13.csv", orders("O13-2"))
     intake.stage_batch(system, batch_id)
     assert clients_landing.house.summary(batch_id)["status_code"] == "F_UNKNOWN_CLIENT"
+    taken: list[str] = []
+
+    def is_taken() -> bool:
+        clients_landing.put("stranger/o13.csv", orders("O13-2"))  # the same once more: S3 tells by the second
+        taken.extend(clients_landing.look())
+        return bool(taken)
+
+    wait_for(is_taken, "the file to be taken again")
+    assert clients_landing.stage(taken[0])["status"] == "staged"

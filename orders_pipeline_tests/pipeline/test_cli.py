@@ -204,6 +204,17 @@ def test_the_same_file_twice_ends_with_4_and_names_its_batch(cli: Cli, tmp_path:
     assert third["batch_id"] != first
 
 
+def test_a_column_that_nobody_knows_is_said_at_once_and_in_status(cli: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "orders.csv"
+    row = order_row(client_order_ref="UC-1") | {"対応状況": "注文取消し"}
+    path.write_text("\r\n".join([",".join(row), ",".join(row.values()), ""]), "utf-8")
+    imported = cli("import", path, "--client", "more")
+    batch_id = imported.stdout.split()[0]
+    for said in imported, cli("status", batch_id):
+        assert "warning        W_UNKNOWN_COLUMN: Columns that are not known were ignored." in said.stdout
+    assert json.loads(cli("status", batch_id, "--json").stdout)["warnings"] == ["W_UNKNOWN_COLUMN"]
+
+
 def test_a_service_that_is_down_ends_with_1_and_says_how_to_go_on(
     house: House, cli: Cli, impatient: None, tmp_path: Path
 ) -> None:

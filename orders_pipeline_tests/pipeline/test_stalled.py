@@ -59,6 +59,22 @@ def test_a_batch_whose_process_was_lost_before_it_began_is_offered_and_finished(
     assert look(house) == []
 
 
+def test_what_was_sent_when_a_batch_was_stopped_is_said_to_be_unanswered(house: House, tmp_path: Path) -> None:
+    batch_id = receive(house, tmp_path, "unanswered", rows=3)
+    for step in (intake.stage_batch, intake.validate_batch, intake.load_batch):
+        step(house.system, batch_id)
+    house.rows("UPDATE orders SET status = 'paying' WHERE batch_id = %s", batch_id)
+    with house.system.database.begin() as transaction:
+        batches.stop(transaction, batch_id, "somebody")
+    shown = Console(record=True, width=200)
+    show_summary(shown, house.summary(batch_id))
+    assert (
+        "not answered   3 orders may be paid: that is found out when the batch is resumed or cancelled"
+        in shown.export_text()
+    )
+    house.rows("UPDATE batches SET status = 'cancelled', finished_at = now() WHERE finished_at IS NULL")
+
+
 def test_a_batch_whose_run_waits_for_its_turn_is_said_to_wait(house: House, tmp_path: Path) -> None:
     batch_id = receive(house, tmp_path, "queued")
     command = f"orders-pipeline resume {batch_id}"

@@ -315,8 +315,9 @@ def test_utf_8_is_not_read_as_the_encoding_that_was_agreed_on(source, encoding):
     assert caught.value.code == "F_ENCODING"
     assert caught.value.detail["agreed"] == encoding
     assert (caught.value.detail["row"], caught.value.detail["line"]) == ("1", "2")
-    assert f"not valid {encoding}, which the client's profile says it is; the first bad byte is at offset" in str(
-        caught.value
+    assert (
+        f"not throughout {encoding}, which the client's profile says it is; the first byte that does not fit is at offset"
+        in str(caught.value)
     )
 
 

@@ -136,10 +136,10 @@ WHERE notifications.batch_id = :batch_id AND notifications.status = 'failed'
 ORDER BY import_row_number, code
 
 -- name: rejections_by_code
--- How many rows (or files) each code gave back.
-SELECT code, count(*) AS rejected FROM (
-    SELECT DISTINCT code, import_row_number FROM rejections WHERE batch_id = :batch_id AND code NOT LIKE 'W%'
-) AS each GROUP BY code ORDER BY rejected DESC, code
+-- How many rows (or files) each code gave back, or is a warning about.
+SELECT code, count(*) AS rows, code LIKE 'W%' AS is_warning FROM (
+    SELECT DISTINCT code, import_row_number FROM rejections WHERE batch_id = :batch_id
+) AS each GROUP BY code ORDER BY rows DESC, code
 
 -- name: loaded_totals
 -- What the orders of a batch amount to.
