@@ -19,8 +19,8 @@ from orders_pipeline.artifacts import ORIGINAL, STAGED, artifact
 from orders_pipeline.clients import Clients, Profile
 from orders_pipeline.rejections import FileRejected
 from orders_pipeline.synthetic import write_sample
-from orders_pipeline_tests.factories import order_row
 from orders_pipeline_tests.commands import wait_for
+from orders_pipeline_tests.factories import order_row
 from orders_pipeline_tests.house import House, check_books, check_finished, open_house
 from orders_pipeline_tests.order_file import OrderFile
 from orders_pipeline_tests.s3_desk import S3Desk, Trouble, open_s3
