@@ -106,9 +106,8 @@ def _show(console: Console, result: Mapping[str, Any]) -> None:
         console.print(f"  gone           {counted(findings['gone'], 'difference')} of before")
     if result["batches_closed"]:
         closed = result["batches_closed"]
-        console.print(
-            f"  closed         {', '.join(closed) if len(closed) <= SHOWN_BATCHES else f'{len(closed):,} batches'}"
-        )
+        which = ", ".join(closed) if len(closed) <= SHOWN_BATCHES else f"{len(closed):,} batches"
+        console.print(f"  closed         {which}: what they came to in both ledgers is recorded")
     if result["paying_resumed"]:
         console.print("  resumed        paying was stopped and goes on, but for what open findings hold up")
     for finding in result["open_findings"]:
