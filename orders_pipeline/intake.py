@@ -356,7 +356,7 @@ def _load(system: System, batch_id: str) -> bool:
             return True
         try:
             _load_validated(step.system, step.batch)
-        except loading.NotAsValidated:
+        except (loading.NotAsValidated, ObjectGone):  # gone where the database was put back to before they were loaded
             with step.system.database.begin() as transaction:
                 transaction.execute("validate_again", batch_id=batch_id)
             return False

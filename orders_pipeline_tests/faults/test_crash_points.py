@@ -198,7 +198,7 @@ def _check_cancelled(house: House, batch_id: str, *, told_twice: int) -> None:
     if summary["rows"]["accepted"] is None:
         assert house.sandbox.ledger(batch_id)["payments"]["count"] == sum(orders.values()) == 0
         return
-    check_books(house, batch_id, told_twice=told_twice)
+    check_books(house, batch_id, told_twice=told_twice, told_unseen=told_twice)
     assert orders["pending"] == orders["paying"] == orders["unknown"] == 0
     assert yen["accepted"] == yen["paid"] + yen["declined"] + yen["cancelled"]
 

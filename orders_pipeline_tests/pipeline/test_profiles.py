@@ -436,6 +436,21 @@ def test_what_another_process_put_in_place_of_validated_rows_is_validated_again(
     assert counter.rows("SELECT client_order_ref FROM orders ORDER BY 1") == [("A-1",), ("A-2",)]
 
 
+def test_rows_whose_files_were_removed_once_they_were_loaded_are_validated_again_after_a_restore(counter: Counter) -> None:
+    content = references("A-1", "A-2") + references("A-3").partition("\n")[2].replace("1000", "WRONG")
+    batch_id = intake.import_file(counter.system, counter.file(content), "plain", again=False)
+    for step in (intake.stage_batch, intake.validate_batch, intake.load_batch):
+        step(counter.system, batch_id)
+    before = counter.rows("SELECT import_row_number, code FROM rejections")
+    assert len(before) == 1
+    counter.rows("UPDATE batches SET status = 'validated' RETURNING 1")  # the database is as it was in the middle of loading
+    counter.rows("DELETE FROM orders WHERE client_order_ref = 'A-2' RETURNING 1")
+    intake.load_batch(counter.system, batch_id)
+    assert counter.rows("SELECT client_order_ref FROM orders ORDER BY 1") == [("A-1",), ("A-2",)]
+    assert counter.rows("SELECT import_row_number, code FROM rejections") == before
+    assert counter.rows("SELECT status FROM batches") == [("loaded",)]
+
+
 def test_a_file_refused_for_its_manifest_is_taken_with_the_right_one(counter: Counter) -> None:
     path = counter.file(orders(2))
     counter.file('{"row_count": 3}', "orders.manifest.json")

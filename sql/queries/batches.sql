@@ -88,8 +88,19 @@ UPDATE batch_locks SET validated_sha256 = :sha256 WHERE batch_id = :batch_id
 SELECT validated_sha256 FROM batch_locks WHERE batch_id = :batch_id
 
 -- name: validate_again
--- What was validated does not hold any more.
-UPDATE batches SET status = 'staged' WHERE batch_id = :batch_id AND status = 'validated'
+-- What was validated does not hold any more; what is loaded of it is taken back, for nothing of it is planned yet.
+WITH again AS (
+    UPDATE batches SET status = 'staged' WHERE batch_id = :batch_id AND status = 'validated' RETURNING batch_id
+), of_orders AS (
+    DELETE FROM orders USING again WHERE orders.batch_id = again.batch_id
+), of_rejections AS (
+    DELETE FROM rejections USING again WHERE rejections.batch_id = again.batch_id AND import_row_number IS NOT NULL
+), of_corrections AS (
+    DELETE FROM corrections USING again WHERE corrections.batch_id = again.batch_id
+), of_references AS (
+    DELETE FROM given_up_references USING again WHERE given_up_references.batch_id = again.batch_id
+)
+DELETE FROM loaded_chunks USING again WHERE loaded_chunks.batch_id = again.batch_id
 
 -- name: set_refused
 -- A validated file is given back as a whole: none of its rows is accepted.
