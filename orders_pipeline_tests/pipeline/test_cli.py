@@ -116,6 +116,7 @@ def test_import_answers_with_the_documented_object_and_status_and_the_report_agr
         "stopped",
         "cancelled",
         "at_work",
+        "warnings",
         "queued",
     }
     check_finished(house, answer["batch_id"], "completed_with_errors")
