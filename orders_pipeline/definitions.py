@@ -5,16 +5,18 @@ import logging
 import dagster as dg
 
 from orders_pipeline.assets import ASSETS
+from orders_pipeline.dagster_errors import ListMasked
 from orders_pipeline.jobs import process_batch, rotate_keys
 from orders_pipeline.resources import SystemResource
 from orders_pipeline.schedules import daily_reconciliation, daily_retention, reconcile, retain
 from orders_pipeline.sensors import audit_sensor, landing_sensor, stalled_sensor
 from orders_pipeline.settings import export_environment
 
-# What an asset fails with was made safe at its boundary; Dagster's own copy of the exception would name files and more.
+# What an asset fails with was made safe at its boundary; Dagster's own copy of the exception would name files and more:
+# it shows an id instead.
 export_environment(DAGSTER_REDACT_USER_CODE_ERRORS="1")
 _redacted = logging.getLogger("dagster.redacted_errors")
-_redacted.addHandler(logging.NullHandler())  # without any handler Python prints it to stderr itself
+_redacted.addHandler(ListMasked())
 _redacted.propagate = False
 
 defs = dg.Definitions(

@@ -2,9 +2,9 @@
 
 What we did not foresee is a code and a reference, and so is in production what would show our insides; a sentence of ours
 that had another library's error behind it ends with a reference there. What is known of the error, values too, is kept
-encrypted in the storage under that reference, for `orders-pipeline explain`; `errors.log` in HOME lists the references, and
-where nothing could be kept also the places in the code, never what values it happened to. An error that comes again and
-again, as with every tick of a sensor, is kept and listed once an hour.
+encrypted in the storage under that reference, for `orders-pipeline explain`; `errors.log` in HOME lists the references with
+what was said, and where nothing could be kept also the places in the code, never what values it happened to. An error that
+comes again and again, as with every tick of a sensor, is kept and listed once an hour.
 """
 
 from __future__ import annotations
@@ -13,23 +13,25 @@ import contextlib
 import hashlib
 import re
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orders_pipeline.settings import Settings
 
 if TYPE_CHECKING:
-    from orders_pipeline.system import System
+    from orders_pipeline.storage import Storage
 
 DETAILS = "errors/"
 UNEXPECTED = "E_UNEXPECTED"
 INSIDES = ("E_CONSTRAINT", "E_DATABASE")  # a rule of the schema, a state of the server: nothing for who is answered
 # nothing of use is behind these: a refusal is for the client, and without good settings there is no place for details
 SAY_ALL = ("F_", "E_SETTINGS", "E_CLIENTS_FILE", "E_ENCRYPTION_KEYS", "E_UNKNOWN_")
+LOG = "errors.log"
 LOG_BYTES = 1 << 20  # errors.log is begun anew then, and the one before is kept
 _REFERENCE = re.compile(r"[0-9a-f]{12}")
+_NAMED = re.compile(rf"reference ({_REFERENCE.pattern})\b")
 
 
 class NotThere(Exception):
@@ -42,28 +44,72 @@ class UnknownReference(NotThere):
     code = "E_UNKNOWN_REFERENCE"
 
 
-def describe(error: BaseException, settings: Settings | None = None, system: System | None = None) -> str:
-    """Return what may be shown of an error, and keep the rest of it in the opened system; no settings are the defaults."""
+@dataclass(frozen=True)
+class Told:
+    """What may be shown of an error, and the reference under which it is listed and kept."""
+
+    text: str
+    reference: str
+
+
+@dataclass(frozen=True)
+class Explained:
+    """What is known of a reference: lines of errors.log, which name no values, and what was kept, which may."""
+
+    listed: list[str]
+    details: str | None
+
+
+def describe(error: BaseException, settings: Settings | None = None, storage: Storage | None = None) -> str:
+    """Return what may be shown of an error, and keep the rest of it; no settings are the defaults."""
+    return tell(error, settings, storage).text
+
+
+def tell(
+    error: BaseException, settings: Settings | None = None, storage: Storage | None = None, *, listed: bool = False
+) -> Told:
+    """Return what may be shown of an error; keep and list it where that does not say all, or if it is to be `listed`."""
     settings = settings or Settings.model_construct()
-    code = _own_code(error)
+    code, reference = _own_code(error), _reference(error)
     text = None if code is None or (settings.is_production and code in INSIDES) else _sentence(code, error)
-    if text is not None and not (settings.is_production and _has_more(error)):
-        return text
-    reference = _reference(error)
-    is_kept = system is not None and _keep(system, reference, error)
-    with contextlib.suppress(OSError):  # where nothing can be written, the reference alone must do
-        _note(settings.home / "errors.log", reference, error, [] if is_kept else _places(error))
-    if text is not None:
-        return f"{text}; reference {reference}"
-    says = "something unforeseen happened; " if code is None else ""
-    return f"{code or UNEXPECTED}: {says}reference {reference}"
+    says_all = text is not None and not (settings.is_production and _has_more(error))
+    if says_all and not listed:
+        return Told(text or "", reference)
+    is_kept = storage is not None and _keep(storage, reference, error)
+    says = text or f"{code or UNEXPECTED}: " + ("something unforeseen happened" if code is None else "")
+    kind = f"{type(error).__module__}.{type(error).__qualname__}"
+    note(settings, reference, f"{kind} {says}", [] if is_kept else _places(error))
+    if says_all:
+        return Told(says, reference)
+    return Told(says + ("reference " if says.endswith(": ") else "; reference ") + reference, reference)
 
 
-def read_details(system: System, reference: str) -> str:
-    """Return what is kept of an error: its words and causes, which may hold personal values; raise UnknownReference."""
-    if not _REFERENCE.fullmatch(reference) or system.storage.head(DETAILS + reference) is None:
+def explain(reference: str, settings: Settings, storage: Callable[[], Storage]) -> Explained:
+    """Return what is known of a reference, ours or an id of Dagster's, without the database; raise UnknownReference.
+
+    A storage that cannot be opened or read is said so, if errors.log has something to say.
+    """
+    listed = list(_listed(settings, reference))
+    named = [reference, *(found for line in listed for found in _NAMED.findall(line))]
+    details = []
+    try:
+        for each in dict.fromkeys(named):
+            with contextlib.suppress(UnknownReference):
+                details.append(read_details(storage(), each))
+    except Exception as error:  # whatever keeps us from it
+        if not listed:
+            raise
+        listed.append(f"what was kept of it cannot be read now: {describe(error, settings)}")
+    if not listed and not details:
         raise UnknownReference(f"{UnknownReference.code}: nothing is kept under this reference; is it in errors.log?")
-    with system.storage.local(DETAILS + reference) as path:
+    return Explained(listed, "\n".join(details) or None)
+
+
+def read_details(storage: Storage, reference: str) -> str:
+    """Return what is kept of an error: its words and causes, which may hold personal values; raise UnknownReference."""
+    if not _REFERENCE.fullmatch(reference) or storage.head(DETAILS + reference) is None:
+        raise UnknownReference(f"{UnknownReference.code}: nothing is kept under this reference; is it in errors.log?")
+    with storage.local(DETAILS + reference) as path:
         return path.read_text("utf-8", "surrogatepass")
 
 
@@ -97,14 +143,14 @@ def _hour() -> str:
     return f"{datetime.now(UTC):%Y-%m-%dT%H}"
 
 
-def _keep(system: System, reference: str, error: BaseException) -> bool:
+def _keep(storage: Storage, reference: str, error: BaseException) -> bool:
     """Keep the details and say whether that worked: the storage may be what failed."""
     if getattr(error, "is_transient", False):  # comes again with every try, and its code says it all
         return False
     details = "".join(_told(error)).encode("utf-8", "surrogatepass")
     with contextlib.suppress(Exception):
-        if system.storage.head(DETAILS + reference) is None:
-            system.storage.put(DETAILS + reference, details)
+        if storage.head(DETAILS + reference) is None:
+            storage.put(DETAILS + reference, details)
         return True
     return False
 
@@ -121,15 +167,29 @@ def _places(error: BaseException) -> list[str]:
     return [f"  {frame.filename}:{frame.lineno} {frame.name}\n" for frame in frames]
 
 
-def _note(log: Path, reference: str, error: BaseException, places: list[str]) -> None:
-    log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    log.touch(mode=0o600)
-    if log.stat().st_size > LOG_BYTES:
-        log.replace(log.with_suffix(".log.1"))
+def note(settings: Settings, reference: str, says: str, places: list[str] | None = None) -> None:
+    """Write into errors.log what was said of an error, once under each reference."""
+    with contextlib.suppress(OSError):  # where nothing can be written, the reference alone must do
+        log = settings.home / LOG
+        log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         log.touch(mode=0o600)
-    if reference in log.read_text("utf-8"):
-        return
-    moment = datetime.now(UTC).isoformat(timespec="seconds")
-    kind = f"{type(error).__module__}.{type(error).__qualname__}"
-    with log.open("a", encoding="utf-8") as file:
-        file.write(f"{moment} {reference} {code_of(error)} {kind}\n" + "".join(places))
+        if log.stat().st_size > LOG_BYTES:
+            log.replace(log.with_suffix(".log.1"))
+            log.touch(mode=0o600)
+        if reference in log.read_text("utf-8"):
+            return
+        moment = datetime.now(UTC).isoformat(timespec="seconds")
+        with log.open("a", encoding="utf-8") as file:
+            file.write(f"{moment} {reference} {says.replace(chr(10), ' ')}\n" + "".join(places or []))
+
+
+def _listed(settings: Settings, reference: str) -> Iterator[str]:
+    """Yield the lines of errors.log, and of the one before, that are about a reference."""
+    log = settings.home / LOG
+    for path in (log.with_suffix(".log.1"), log):
+        is_about = False
+        with contextlib.suppress(OSError), path.open(encoding="utf-8") as lines:
+            for line in lines:
+                is_about = is_about if line.startswith(" ") else line.split(" ", 2)[1:2] == [reference]
+                if is_about:
+                    yield line.rstrip("\n")

@@ -46,7 +46,7 @@ def build_app(system: System) -> Starlette:
         try:
             content = await run_in_threadpool(read, batch_id, file)
         except Exception as error:  # noqa: BLE001 - the boundary
-            return PlainTextResponse(errors.describe(error, system.settings, system), status_code=500)
+            return PlainTextResponse(errors.describe(error, system.settings, system.storage), status_code=500)
         if content is None:
             return PlainTextResponse("There is no such report.", status_code=404)
         headers = {
@@ -56,10 +56,12 @@ def build_app(system: System) -> Starlette:
         }
         return Response(content, media_type=MEDIA_TYPES[file.rpartition(".")[2]], headers=headers)
 
-    return Starlette(
+    app = Starlette(
         routes=[Route("/batches/{batch_id:str}/{file:str}", download, methods=["GET"])],
         middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])],
     )
+    app.router.redirect_slashes = False
+    return app
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ import dagster as dg
 
 from orders_pipeline import batches, errors
 from orders_pipeline.audit.recording import sign_in
+from orders_pipeline.dagster_errors import ToldFailure
 from orders_pipeline.partitions import PARTITION_TAG
 from orders_pipeline.sessions import RUN_POOL_SIZE, TICK_POOL_SIZE
 from orders_pipeline.settings import load_settings
@@ -51,7 +52,7 @@ class SystemResource(dg.ConfigurableResource[System]):
                     if batch_id is not None:
                         stack.enter_context(_obeying(context, system, batch_id))
             except Exception as error:  # noqa: BLE001 - the boundary
-                raise dg.Failure(errors.describe(error, settings)) from None
+                raise ToldFailure(errors.tell(error, settings, listed=True)) from None
             yield system
 
 

@@ -12,6 +12,7 @@ from sqlalchemy import Row
 from orders_pipeline import batches, cancelling, continuity, errors, interrupts
 from orders_pipeline.audit import recording
 from orders_pipeline.audit.recording import os_user
+from orders_pipeline.dagster_errors import ToldFailure
 from orders_pipeline.system import System
 from orders_pipeline.terminated_runs import UI, is_terminated
 
@@ -26,9 +27,9 @@ def safe_errors(system: System) -> Iterator[None]:
     except (dg.Failure, dg.DagsterExecutionInterruptedError):
         raise
     except Exception as error:  # noqa: BLE001 - the boundary
-        description = errors.describe(error, system.settings, system)
+        told = errors.tell(error, system.settings, system.storage, listed=True)
         recording.failed(system.database, error)
-        raise dg.Failure(description=description) from None
+        raise ToldFailure(told) from None
 
 
 @contextlib.contextmanager

@@ -6,16 +6,20 @@ Changes of rows are not among it: the database's own triggers record those. Noth
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import pwd
 from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
 
 from orders_pipeline.audit.records import Category
 from orders_pipeline.clients import Clients
 from orders_pipeline.database import Database, DatabaseError, Transaction
 from orders_pipeline.encryption import Cipher
 
+MEANWHILE = "explained.log"  # in HOME: readings that are not in the audit yet
 SECURITY_CODES = {
     "E_AUDIT_BROKEN",
     "E_SEALED_FORMAT",
@@ -73,7 +77,38 @@ def read_report(database: Database, batch_id: str, name: str, by: str) -> None:
 def read_error(database: Database, reference: str) -> None:
     """Record that what is kept of an error, which may hold personal values, was given out."""
     with database.begin() as transaction:
-        record(transaction, "phi_access", "read", "error", detail={"reference": reference})
+        _read_error(transaction, reference)
+
+
+def _read_error(transaction: Transaction, reference: str, **more: str) -> None:
+    record(transaction, "phi_access", "read", "error", detail={"reference": reference, **more})
+
+
+def read_error_meanwhile(home: Path, reference: str) -> None:
+    """Write down in HOME what `read_error` would, for `catch_up`: the database is what failed."""
+    moment = datetime.now(UTC).isoformat(timespec="seconds")
+    path = home / MEANWHILE
+    path.touch(mode=0o600)
+    with path.open("a", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.write(f"{moment} {reference} {os_user()}\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def catch_up(database: Database, home: Path) -> None:
+    """Record what was read while the database was away."""
+    path = home / MEANWHILE
+    if not path.exists():
+        return
+    with path.open("r+", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with database.begin() as transaction:
+            for line in file:
+                moment, _, rest = line.strip().partition(" ")
+                reference, _, who = rest.partition(" ")
+                _read_error(transaction, reference, at=moment, by=who)
+        file.truncate(0)
 
 
 def sign_in(database: Database, clients: Clients, cipher: Cipher) -> None:

@@ -102,7 +102,8 @@ def _complain(error: Exception, *, as_json: bool) -> None:
     settings = None
     with contextlib.suppress(SettingsError):
         settings = load_settings()
-    text = errors.describe(error, settings, click.get_current_context().obj)
+    system = click.get_current_context().obj
+    text = errors.describe(error, settings, system and system.storage)
     code, _, sentence = text.partition(": ")
     detail = error.detail if isinstance(error, FileRejected) else {}
     if as_json:
@@ -126,6 +127,7 @@ def opened(settings: Settings | None = None) -> Iterator[System]:
     with join_endpoints(settings) as endpoints, open_system(settings, endpoints, origin) as system:
         click.get_current_context().obj = system  # what goes wrong from here on can be kept there
         recording.sign_in(system.database, system.clients, system.cipher)
+        recording.catch_up(system.database, settings.home)
         try:
             yield system
         except Exception as error:

@@ -9,10 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orders_pipeline.cli.answering import EXIT_STATUS, STOPPED, ClientCode, answer, answers, main, opened, stoppable, words
+from orders_pipeline.cli.answering import (
+    EXIT_STATUS,
+    STOPPED,
+    ClientCode,
+    answer,
+    answers,
+    complaints,
+    main,
+    opened,
+    stoppable,
+    words,
+)
 from orders_pipeline.cli.batches import receive, run
 from orders_pipeline.cli.writing import NewFile, output, written
-from orders_pipeline.settings import Settings, SettingsError, load_settings
+from orders_pipeline.settings import Settings, SettingsError, load_settings, read_settings
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -162,18 +173,41 @@ def doctor(*, as_json: bool) -> None:
 @click.argument("reference", metavar="REFERENCE")
 @answers
 def explain(reference: str, *, as_json: bool) -> None:
-    """Show what is kept of an error that was answered with a reference; it may hold personal values."""
+    """Show what is known of an error by its reference, or by an error id of Dagster's; it may hold personal values.
+
+    Without the database too: then the reading is recorded in the audit by the next command that reaches it.
+    """
+    from orders_pipeline import errors
+    from orders_pipeline.system import open_batches, open_cipher
+
+    settings = read_settings()
+    known = errors.explain(reference, settings, lambda: open_batches(settings, open_cipher(settings)))
+    is_audited = known.details is None or _audited(settings, reference)
+    found = {"reference": reference, "listed": known.listed, "details": known.details, "audited": is_audited}
+    answer(found, _show_explained, as_json=as_json)
+
+
+def _audited(settings: Settings, reference: str) -> bool:
+    """Record that details are given out: now, or in HOME until the database is back. Raises OSError if neither can be."""
     from orders_pipeline import errors
     from orders_pipeline.audit import recording
 
-    with opened() as system:
-        details = errors.read_details(system, reference)
-        recording.read_error(system.database, reference)
-    answer(
-        {"reference": reference, "details": details},
-        lambda console, each: console.print(each["details"], markup=False),
-        as_json=as_json,
-    )
+    try:
+        with opened() as system:
+            recording.read_error(system.database, reference)
+    except Exception as error:  # noqa: BLE001 - whatever is wrong with the database may be what is to be explained
+        recording.read_error_meanwhile(settings.home, reference)
+        says = errors.describe(error, settings)
+        complaints.print(f"{says}\nthat this is read goes into the audit with the next command that can", markup=False)
+        return False
+    return True
+
+
+def _show_explained(console: Console, found: dict[str, Any]) -> None:
+    for line in found["listed"]:
+        console.print(line, markup=False)
+    if found["details"]:
+        console.print(found["details"], markup=False)
 
 
 def _refuse_in_production(settings: Settings, what: str) -> None:

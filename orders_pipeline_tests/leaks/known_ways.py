@@ -135,7 +135,7 @@ def _settings_and_profile(bench: Bench, value: str) -> None:
         clients.read_clients(file)
     except clients.ClientsError as error:
         file.unlink()
-        bench.say(describe(error, bench.system.settings, bench.system))
+        bench.say(describe(error, bench.system.settings, bench.system.storage))
     _settings(bench, value)
 
 

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import csv
 import http.client
+import json
+import re
+import sys
 from collections.abc import Iterator
 from urllib.parse import quote, urlsplit
 
 import pytest
+from dagster._core.errors import SensorExecutionError, user_code_error_boundary
+from dagster._utils.error import serializable_error_info_from_exc_info
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orders_pipeline import personal, report_server
+from orders_pipeline import definitions, personal, report_server
+from orders_pipeline.assets.boundary import safe_errors
 from orders_pipeline.records.orders import ORDERS
+from orders_pipeline.storage import ObjectDenied
 from orders_pipeline_tests import commands
 from orders_pipeline_tests.factories import order_row
 from orders_pipeline_tests.house import House
@@ -129,3 +136,42 @@ def test_s02_a_report_that_cannot_be_read_is_a_reference_and_nothing_else(
     explained = commands.run(house.environment(), "explain", reference)
     assert word in explained.stdout
     assert house.rows("SELECT category FROM audit_events WHERE detail->>'reference' = %s", reference) == [("phi_access",)]
+    # without the database it is explained all the same, and the audit has it as soon as it can
+    away = house.environment() | {"ORDERS_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/nothing"}
+    found = json.loads(commands.run(away, "explain", reference, "--json").stdout)
+    assert (word in found["details"], found["audited"]) == (True, False)
+    assert commands.run(house.environment(), "status").returncode == 0
+    readings = "SELECT detail->>'at' IS NOT NULL FROM audit_events WHERE detail->>'reference' = %s ORDER BY event_id"
+    assert house.rows(readings, reference) == [(False,), (True,)]
+
+
+def shown_by_dagster(house: House, error: Exception, *, at_boundary: bool) -> str:
+    """Return what a failed tick shows of an error."""
+    try:
+        with user_code_error_boundary(SensorExecutionError, lambda: "a tick"):
+            if at_boundary:
+                with safe_errors(house.system):
+                    raise error
+            raise error
+    except Exception:  # noqa: BLE001 - as Dagster does
+        return serializable_error_info_from_exc_info(sys.exc_info()).to_string()
+
+
+@pytest.mark.parametrize("at_boundary", [True, False])
+def test_an_error_id_that_dagster_shows_leads_to_the_reason(
+    house: House, monkeypatch: pytest.MonkeyPatch, *, at_boundary: bool
+) -> None:
+    assert definitions.defs  # it is what listens to what Dagster masks
+    for name, value in house.environment().items():
+        monkeypatch.setenv(name, value)
+    canaries = Canaries()
+    word = canaries.plant("word")
+    shown = shown_by_dagster(house, ValueError(word), at_boundary=at_boundary)
+    assert canaries.found_in(shown) == set()
+    masked = re.search(r"(?i)error ID ([0-9a-f-]+)", shown)
+    assert masked is not None
+    assert word in commands.run(house.environment(), "explain", masked[1]).stdout
+    shown = [shown_by_dagster(house, ObjectDenied(), at_boundary=True) for _ in range(5)]
+    assert f"{ObjectDenied.code}: " in shown[0]
+    assert len(set(shown)) == 1
+    assert (house.home / "errors.log").read_text("utf-8").count(ObjectDenied.code) == 1

@@ -110,7 +110,7 @@ def test_files_of_before_are_read_and_a_rotation_seals_them_anew(house: House, t
     assert original.read_bytes().startswith(FILE_MARK)
     original.write_bytes(path.read_bytes())  # as it was archived before files were sealed
     house.work_off(batch_id)
-    reference = describe(ValueError("no such " + CANARIES["email"]), house.system.settings, house.system).split()[-1]
+    reference = describe(ValueError("no such " + CANARIES["email"]), house.system.settings, house.system.storage).split()[-1]
     seal(house.system.database)
     anchor(house.system.database, house.system.storage)
     (head,) = house.system.storage.kept(HEADS)
@@ -123,7 +123,7 @@ def test_files_of_before_are_read_and_a_rotation_seals_them_anew(house: House, t
     with opened(house, system.settings.encryption_keys.get_secret_value().partition(",")[0]) as system:
         with system.storage.local(artifact(batch_id, ORIGINAL)) as again:
             assert again.read_bytes() == path.read_bytes()
-        assert CANARIES["email"] in read_details(system, reference)
+        assert CANARIES["email"] in read_details(system.storage, reference)
         with system.storage.local(head) as kept_head:
             assert kept_head.read_bytes()
         assert Path(system.storage.location(head)).stat().st_mode & 0o777 == 0o400

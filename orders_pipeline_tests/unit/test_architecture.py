@@ -28,6 +28,7 @@ EDGE = {
     "run_launcher",
     "orphaned_runs",
     "terminated_runs",
+    "dagster_errors",
     "assets",
 }
 LIBRARIES = {
@@ -139,6 +140,7 @@ def test_the_edge_reaches_the_outside_world_through_the_opened_system_only():
     allowed = {
         "runs": {"database.Database", "database.dagster_url", "settings.Settings", "settings.export_environment"},
         "definitions": {"settings.export_environment"},
+        "dagster_errors": {"settings.read_settings"},
         "resources": {"settings.Settings", "settings.load_settings"},
         "assets.settlement": {"database.DatabaseError"},  # an error is a value
     }
@@ -153,6 +155,7 @@ def test_the_edge_is_imported_in_one_direction():
     layers = {
         "partitions": 0,
         "terminated_runs": 0,
+        "dagster_errors": 0,
         "resources": 1,
         "checks": 1,
         "orphaned_runs": 1,

@@ -2,7 +2,6 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
-from types import SimpleNamespace
 
 import psycopg
 import pytest
@@ -32,12 +31,9 @@ def production(tmp_path):
 
 
 @pytest.fixture
-def parts(tmp_path):
-    """What the boundary needs of an opened system."""
+def storage(tmp_path):
     cipher = Cipher({"k1": bytes(32)}, "k1")
-    return SimpleNamespace(
-        storage=open_storage(str(tmp_path / "storage"), s3_endpoint_url=None, s3_kms_key_id=None, cipher=cipher)
-    )
+    return open_storage(str(tmp_path / "storage"), s3_endpoint_url=None, s3_kms_key_id=None, cipher=cipher)
 
 
 def unforeseen():
@@ -63,10 +59,10 @@ def test_in_development_our_own_sentence_is_said(development):
     assert not development.home.exists()
 
 
-def test_in_production_there_is_the_code_and_a_reference(production, parts):
-    said = describe(ConstraintViolated("23505", "orders_key"), production, parts)
+def test_in_production_there_is_the_code_and_a_reference(production, storage):
+    said = describe(ConstraintViolated("23505", "orders_key"), production, storage)
     assert said == f"E_CONSTRAINT: reference {reference_in(said)}"
-    assert "orders_key" in read_details(parts, reference_in(said))
+    assert "orders_key" in read_details(storage, reference_in(said))
 
 
 @pytest.mark.parametrize(
@@ -84,92 +80,126 @@ def test_what_somebody_can_do_something_about_is_said_in_production_too(producti
     assert not production.home.exists()
 
 
-def test_what_was_behind_our_sentence_is_kept_in_production(production, parts):
+def test_what_was_behind_our_sentence_is_kept_in_production(production, storage):
     try:
         try:
             raise OSError(SECRET)
         except OSError:
             raise StorageUnavailable from None
     except StorageUnavailable as error:
-        said = describe(error, production, parts)
+        said = describe(error, production, storage)
     assert said == f"{StorageUnavailable()}; reference {reference_in(said)}"
-    assert SECRET in read_details(parts, reference_in(said))
+    assert SECRET in read_details(storage, reference_in(said))
 
 
 @pytest.mark.parametrize("env", ["development", "production"])
-def test_the_unforeseen_is_a_reference_and_its_words_and_causes_are_sealed(tmp_path, env, parts):
+def test_the_unforeseen_is_a_reference_and_its_words_and_causes_are_sealed(tmp_path, env, storage):
     settings = Settings.model_construct(home=tmp_path / "home", env=env)
-    said = describe(unforeseen(), settings, parts)
+    said = describe(unforeseen(), settings, storage)
     assert said.startswith("E_UNEXPECTED: ")
     assert SECRET not in said
     assert SECRET.encode() not in everything_in(tmp_path)
-    details = read_details(parts, reference_in(said))
+    details = read_details(storage, reference_in(said))
     assert details.index("ValueError") < details.index("KeyError")
     assert details.count(SECRET) >= 2
 
 
-def test_errors_log_lists_the_reference_and_the_code_and_is_its_owners_alone(development, parts):
-    said = describe(unforeseen(), development, parts)
+def test_errors_log_lists_the_reference_and_the_code_and_is_its_owners_alone(development, storage):
+    said = describe(unforeseen(), development, storage)
     log = development.home / "errors.log"
     assert log.stat().st_mode & 0o777 == 0o600
     (line,) = log.read_text("utf-8").splitlines()
-    assert line.split()[1:] == [reference_in(said), "E_UNEXPECTED", "builtins.ValueError"]
+    words = ["E_UNEXPECTED:", "something", "unforeseen", "happened"]
+    assert line.split()[1:] == [reference_in(said), "builtins.ValueError", *words]
 
 
 class Away:
+    def head(self, key):
+        raise StorageUnavailable
+
     def put(self, key, source):
         raise StorageUnavailable
 
 
 @pytest.mark.parametrize("opened", [True, False])
 def test_where_nothing_can_be_kept_the_log_says_where_it_happened_and_no_value(development, opened):
-    parts = SimpleNamespace(storage=Away()) if opened else None
-    describe(unforeseen(), development, parts)
+    describe(unforeseen(), development, Away() if opened else None)
     log = (development.home / "errors.log").read_text("utf-8")
     assert f"{Path(__file__).name}:" in log
     assert SECRET not in log
 
 
-def test_what_passes_by_itself_is_not_kept_at_every_try(production, parts, tmp_path):
-    describe(DatabaseUnavailable(None), production, parts)
+def test_what_passes_by_itself_is_not_kept_at_every_try(production, storage, tmp_path):
+    describe(DatabaseUnavailable(None), production, storage)
     assert not list(tmp_path.glob("storage/errors/*"))
 
 
-def test_an_error_of_every_tick_is_kept_and_listed_once_an_hour(production, parts, tmp_path, monkeypatch):
+def test_an_error_of_every_tick_is_kept_and_listed_once_an_hour(production, storage, tmp_path, monkeypatch):
     monkeypatch.setattr(errors, "_hour", lambda: "2026-07-01T12")
-    said = {describe(unforeseen(), production, parts) for _ in range(20)}
-    describe(ConstraintViolated("23505", "orders_key"), production, parts)
+    said = {describe(unforeseen(), production, storage) for _ in range(20)}
+    describe(ConstraintViolated("23505", "orders_key"), production, storage)
     assert len(said) == 1
     assert len(list(tmp_path.glob("storage/errors/*"))) == 2
     monkeypatch.setattr(errors, "_hour", lambda: "2026-07-01T13")
-    describe(unforeseen(), production, parts)
+    describe(unforeseen(), production, storage)
     assert len((production.home / "errors.log").read_text("utf-8").splitlines()) == 3
 
 
-def test_a_long_errors_log_is_begun_anew_and_the_one_before_kept(development, parts):
+def test_a_long_errors_log_is_begun_anew_and_the_one_before_kept(development, storage):
     log = development.home / "errors.log"
     log.parent.mkdir(parents=True)
     log.write_text("x" * errors.LOG_BYTES + "\n")
-    describe(unforeseen(), development, parts)
+    describe(unforeseen(), development, storage)
     assert len(log.read_text("utf-8").splitlines()) == 1
     assert log.stat().st_mode & 0o777 == 0o600
     assert log.with_suffix(".log.1").stat().st_size == errors.LOG_BYTES + 1
 
 
+def test_what_errors_log_lists_is_explained_whether_or_not_anything_was_kept(development, storage):
+    reference = reference_in(describe(unforeseen(), development))
+    for opened in (lambda: storage, Away):
+        known = errors.explain(reference, development, opened)
+        assert known.details is None
+        assert "builtins.ValueError E_UNEXPECTED" in known.listed[0]
+        assert f"{Path(__file__).name}:" in known.listed[1]
+    assert "E_STORAGE_UNAVAILABLE" in known.listed[-1]
+    log = development.home / "errors.log"
+    log.rename(log.with_suffix(".log.1"))
+    assert errors.explain(reference, development, Away).listed[:2] == known.listed[:2]
+    with pytest.raises(StorageUnavailable):
+        errors.explain("0123456789ab", development, Away)
+
+
+def test_an_id_of_dagsters_leads_to_what_was_kept(development, storage):
+    masked = "97cb909e-0000-4000-8000-000000000000"
+    errors.note(development, masked, describe(unforeseen(), development, storage))
+    known = errors.explain(masked, development, lambda: storage)
+    assert "E_UNEXPECTED" in known.listed[0]
+    assert SECRET in known.details
+
+
+def test_what_is_to_be_listed_says_in_words_what_it_was_and_is_listed_once(development, storage):
+    error = ConstraintViolated("23505", "orders_key")
+    (told,) = {errors.tell(error, development, storage, listed=True) for _ in range(3)}
+    assert told.text == "E_CONSTRAINT: orders_key"
+    (line,) = errors.explain(told.reference, development, lambda: storage).listed
+    assert line.endswith("ConstraintViolated E_CONSTRAINT: orders_key")
+
+
 @pytest.mark.parametrize("reference", ["0123456789ab", "../../home/x", "", "0123456789AB"])
-def test_an_unknown_reference_is_refused(parts, reference):
+def test_an_unknown_reference_is_refused(storage, reference):
     with pytest.raises(UnknownReference):
-        read_details(parts, reference)
+        read_details(storage, reference)
 
 
-def test_details_that_were_put_under_another_reference_do_not_open(production, parts, tmp_path):
+def test_details_that_were_put_under_another_reference_do_not_open(production, storage, tmp_path):
     first, second = (
-        reference_in(describe(error, production, parts)) for error in (unforeseen(), ConstraintViolated("23505", "key"))
+        reference_in(describe(error, production, storage)) for error in (unforeseen(), ConstraintViolated("23505", "key"))
     )
     folder = tmp_path / "storage" / "errors"
     (folder / first).write_bytes((folder / second).read_bytes())
     with pytest.raises(Exception, match="E_SEALED_TAMPERED"):
-        read_details(parts, first)
+        read_details(storage, first)
 
 
 def test_a_home_that_cannot_be_written_takes_nothing_from_the_answer(tmp_path):
