@@ -21,10 +21,9 @@ import pyarrow.compute as pc
 from orders_pipeline.duplicates import Duplicates, find_duplicates
 from orders_pipeline.parquet_file import map_chunks, new_parquet, read_chunks
 from orders_pipeline.records.corrected import ROW_COLUMN, Answer, Corrections, named_differently
-from orders_pipeline.records.judgement import Finding, Findings, Judge, Rows, as_json
+from orders_pipeline.records.judgement import Finding, Findings, Judge, Mask, Rows, as_json
 from orders_pipeline.records.record_type import RecordType
 from orders_pipeline.records.rules import RowContext
-from orders_pipeline.records.verdicts import Mask
 from orders_pipeline.rejections import REJECTIONS_SCHEMA
 from orders_pipeline.totals import find_total_row
 
@@ -77,6 +76,8 @@ def validate(
 ) -> Validated:
     """Judge every staged row and write accepted rows and rejections as Parquet, each by ascending row number.
 
+    Raises RulesBroken where a row passes that Pandera does not accept: a defect of the rules, not of the file.
+
     `existing` gets case-folded references and returns the batch of each that was received before, `differing` such rows
     with their references and returns the columns of each that are not as received, and `given_up` the batch of each that
     was received under another reference. `seal` gets the personal columns of accepted rows, indexed by row number, and
@@ -105,6 +106,7 @@ def validate(
         for position in np.flatnonzero(rows.number.to_numpy() == total_row):
             findings.add_instead(TOTAL_ROW, int(position))
         good = rows.where(findings.clean)
+        judge.confirm(good)
         counted = _counted(chunk.num_rows, rows, good, findings, changed, record_type.amount)
         counted.answers.extend([*answers.values(), *misshapen])
         return _accepted_table(good, record_type, seal), _rejections_table(chunk, findings, record_type), counted

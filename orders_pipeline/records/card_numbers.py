@@ -37,14 +37,26 @@ _RUN = re.compile(rf"[0-9](?:(?:{_BETWEEN}{{0,3}}|({_BETWEEN})\1{{3,{_WIDEST - 1
 def may_hold_one() -> str:
     """Return a pattern, in RE2's writing, of texts that may hold one: more than do.
 
-    Its classes of all letters are a hundred times as slow. To find the digits that hardly a text has takes a moment.
+    Its classes of all letters are a hundred times as slow.
     """
-    rare = "".join(
+    return rf"{_DIGIT}(?:{_ANY_BETWEEN}{_DIGIT}){{{SHORTEST - 1}}}|[{_rare_digits()}]"
+
+
+@functools.cache
+def enough_digits() -> str:
+    """Return a pattern, in RE2's writing, of all texts that have as many digits of any writing as a card number."""
+    digit = rf"(?:{_DIGIT}|[{_rare_digits()}])"
+    return rf"(?s:{digit}(?:.*{digit}){{{SHORTEST - 1}}})"
+
+
+@functools.cache
+def _rare_digits() -> str:
+    """Return the digits that hardly a text has; to find them takes a moment."""
+    return "".join(
         rf"\x{{{code:x}}}"
         for code in range(0x80, 0x20000)
         if unicodedata.digit(chr(code), None) is not None and not re.match("[０-９①-⑨⓪]", chr(code))
     )
-    return rf"{_DIGIT}(?:{_ANY_BETWEEN}{_DIGIT}){{{SHORTEST - 1}}}|[{rare}]"
 
 
 def find_card_numbers(text: str) -> Iterator[Sequence[int]]:

@@ -1,7 +1,8 @@
 """The verdict on rows: normalised, read as text and as values, and every finding of a row at once.
 
-What is right is said by the record type's Pandera schemas; here their verdicts are put together, so that a cell gets
-one code for one cause. What other rows and earlier files say about a row comes in `validation.py`.
+Here the record type's rules are asked in the quick way, and what they say is put together so that a cell gets one code for
+one cause; what is accepted then has its Pandera schemas' word too. What other rows and earlier files say about a row comes
+in `validation.py`.
 """
 
 from __future__ import annotations
@@ -9,21 +10,19 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import pandera.pandas as pandera
 import pyarrow as pa
-from pandera.config import ValidationDepth, config_context
+import pyarrow.compute as pc
 
 from orders_pipeline.records.record_type import RecordType, RowRule, Rule
 from orders_pipeline.records.rules import RowContext
-from orders_pipeline.records.schemas import text_schema, typed_schema
-from orders_pipeline.records.verdicts import Mask, column_failures, row_failures
+from orders_pipeline.records.schemas import NUMBER, confirm
 
+Mask: TypeAlias = "npt.NDArray[np.bool_]"
 Positions: TypeAlias = "npt.NDArray[np.intp]"
 
 
@@ -116,58 +115,53 @@ class Judge:
     record_type: RecordType
     context: RowContext
 
-    @cached_property
-    def text_schema(self) -> pandera.DataFrameSchema:
-        """The schema of normalised text."""
-        return text_schema(self.record_type, self.context)
-
-    @cached_property
-    def typed_schema(self) -> pandera.DataFrameSchema:
-        """The schema of numbers and dates."""
-        return typed_schema(self.record_type, self.context)
-
-    @cached_property
-    def _known_frames(self) -> set[tuple[object, ...]]:
-        return set()
-
     def judge(self, number: pa.Array, raw: Mapping[str, pa.Array]) -> tuple[Rows, Findings, dict[str, int]]:
         """Return the rows normalised and typed, what is wrong with them, and how many cells of each column changed."""
         kind = self.record_type
         text, changed = kind.normalised(raw, self.context)
         findings = Findings(len(number))
         text_rules = {column.name: column.all_text_rules for column in kind.columns}
-        self._judge(self.text_schema, _frame(number, text), text_rules, kind.text_row_rules, findings)
+        self._judge(number, text, text_rules, kind.text_row_rules, findings)
         usable = {column.name: pa.array(~findings.bad_in(column.name)) for column in kind.typed_columns}
         values = kind.typed(text, usable)
         typed_rules = {column.name: column.typed_rules for column in kind.typed_columns}
-        self._judge(self.typed_schema, _frame(number, values), typed_rules, kind.typed_row_rules, findings)
+        self._judge(number, values, typed_rules, kind.typed_row_rules, findings)
         return Rows(number, text, values, kind.nobody(text, self.context)), findings, changed
 
     def _judge(
         self,
-        schema: pandera.DataFrameSchema,
-        frame: pd.DataFrame,
+        number: pa.Array,
+        cells: Mapping[str, pa.Array],
         column_rules: Mapping[str, Sequence[Rule]],
         row_rules: Sequence[RowRule],
         findings: Findings,
     ) -> None:
-        kinds = (id(schema), *frame.dtypes.items())
-        if kinds not in self._known_frames:
-            with config_context(validation_depth=ValidationDepth.SCHEMA_ONLY):  # the verdicts on values are taken as masks
-                schema.validate(frame.iloc[:0])
-            self._known_frames.add(kinds)
         for name, rules in column_rules.items():
-            for rule, failed in zip(rules, column_failures(schema.columns[name], frame[name]), strict=True):
-                findings.add(name, rule.code, failed, rule.detail)
-        for row_rule, failed in zip(row_rules, row_failures(schema, frame), strict=True):
+            for rule in rules:
+                findings.add(name, rule.code, self._fail(rule, cells[name]), rule.detail)
+        frame = _frame(number, cells)
+        for row_rule in row_rules:
+            failed = ~row_rule.check(frame).to_numpy(dtype=bool)
             findings.add(row_rule.column, row_rule.code, failed & ~findings.bad_in(*row_rule.suppressed_by), {})
+
+    def confirm(self, rows: Rows) -> None:
+        """Hold rows in which nothing was found against the Pandera schemas, which have the last word; raise RulesBroken."""
+        if len(rows.number):
+            text, values = (_frame(rows.number, cells) for cells in (rows.text, rows.values))
+            confirm(self.record_type, self.context.today, text, values)
 
     def valid_identities(self, cells: pa.Array) -> tuple[pa.Array, Mask]:
         """Return the cells of the identity column normalised and case-folded, and which of them keep its rules."""
         column = self.record_type.by_name[self.record_type.identity]
         normal = column.normalised(cells, self.context)
-        failures = column_failures(self.text_schema.columns[column.name], _series(normal))
+        failures = [self._fail(rule, normal) for rule in column.all_text_rules]
         return self.record_type.folded(normal), ~np.logical_or.reduce(failures)
+
+    def _fail(self, rule: Rule, cells: pa.Array) -> Mask:
+        """Return which cells do not keep a rule; nulls keep all."""
+        kept = rule.condition(cells, self.context.today)
+        failed: Mask = ~pc.fill_null(kept, True).to_numpy(zero_copy_only=False)
+        return failed
 
 
 def as_json(detail: Mapping[str, str]) -> str:
@@ -177,9 +171,5 @@ def as_json(detail: Mapping[str, str]) -> str:
 
 def _frame(number: pa.Array, cells: Mapping[str, pa.Array]) -> pd.DataFrame:
     frame: pd.DataFrame = pa.table(dict(cells)).to_pandas(types_mapper=pd.ArrowDtype)
-    frame.index = pd.Index(number.to_numpy(), name="import_row_number")
+    frame.index = pd.Index(number.to_numpy(), name=NUMBER)
     return frame
-
-
-def _series(cells: pa.Array) -> pd.Series[Any]:
-    return pd.Series(cells, dtype=pd.ArrowDtype(cells.type))

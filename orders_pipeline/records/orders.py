@@ -7,23 +7,22 @@ messages in `rejections.py`. How rules work is said in `record_type.py`, what th
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import timedelta
 from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from orders_pipeline.records import normalise
 from orders_pipeline.records.record_type import Column, RecordType, RowRule, Rule
 from orders_pipeline.records.rules import (
-    RowContext,
-    at_most_characters,
-    between,
-    calendar_date,
-    matches,
+    PRINTABLE,
+    AtMost,
+    Between,
+    CalendarDate,
+    DaysBack,
+    Matches,
+    NoCardNumber,
+    OneOf,
     never_matches,
-    no_card_number,
-    one_of,
-    printable,
 )
 
 if TYPE_CHECKING:
@@ -66,27 +65,22 @@ _PART = r"[0-9]{1,2}"
 _AMBIGUOUS_DATE = rf"{_PART}[-/.]{_PART}(?:[-/.][0-9]{{1,4}})?|{_PART}月{_PART}日|[0-9]{{6}}"
 
 
-def _day_in_range(days: pd.Series[Any], context: RowContext) -> Passed:
-    oldest = context.today - timedelta(days=OLDEST_DAYS)
-    return between(oldest, context.today)(days, context)
-
-
-def _given_when(column: str, other: str, value: str) -> Callable[[pd.DataFrame, RowContext], Passed]:
+def _given_when(column: str, other: str, value: str) -> Callable[[pd.DataFrame], Passed]:
     """Return a check that `column` is filled in where `other` has `value`."""
-    return lambda rows, _: ((rows[other] != value) | (rows[column] != "")).astype(bool)
+    return lambda rows: ((rows[other] != value) | (rows[column] != "")).astype(bool)
 
 
-def _given_with_the_others(rows: pd.DataFrame, _: RowContext, *, column: str) -> Passed:
+def _given_with_the_others(rows: pd.DataFrame, *, column: str) -> Passed:
     any_given = rows["item_code"].ne("") | rows["quantity"].ne("") | rows["unit_price"].ne("")
     return (~any_given | rows[column].ne("")).astype(bool)
 
 
-def _amount_is_product(rows: pd.DataFrame, _: RowContext) -> Passed:
+def _amount_is_product(rows: pd.DataFrame) -> Passed:
     product = rows["quantity"] * rows["unit_price"]
     return (product == rows["amount"]).fillna(True).astype(bool)
 
 
-def _is_no_example(rows: pd.DataFrame, _: RowContext) -> Passed:
+def _is_no_example(rows: pd.DataFrame) -> Passed:
     """Pass rows that are not the template's example; it is that too when columns it does not need were taken out."""
     alike = rows["client_order_ref"].eq(EXAMPLE["client_order_ref"])
     if alike.any():
@@ -101,7 +95,7 @@ _COLUMNS = (
         64,
         aliases=("注文番号", "店舗伝票番号"),
         required=True,
-        text_rules=(Rule("R_REF_FORMAT", matches(r"[A-Za-z0-9\-_./]{1,64}")),),
+        text_rules=(Rule("R_REF_FORMAT", Matches(r"[A-Za-z0-9\-_./]{1,64}")),),
     ),
     Column(
         "order_date",
@@ -111,16 +105,16 @@ _COLUMNS = (
         text_rules=(
             Rule("R_DATE_AMBIGUOUS", never_matches(_AMBIGUOUS_DATE)),
             Rule("R_DATE_FORMAT", never_matches(r"[0-9]{5}"), {"hint": "excel_serial"}),
-            Rule("R_DATE_FORMAT", calendar_date),
+            Rule("R_DATE_FORMAT", CalendarDate()),
         ),
-        typed_rules=(Rule("R_DATE_RANGE", _day_in_range),),
+        typed_rules=(Rule("R_DATE_RANGE", DaysBack(OLDEST_DAYS)),),
     ),
     Column(
         "customer_code",
         32,
         aliases=("得意先コード",),
         required=True,
-        text_rules=(Rule("R_CUSTOMER_CODE", matches(r"[A-Za-z0-9_\-]{1,32}")),),
+        text_rules=(Rule("R_CUSTOMER_CODE", Matches(r"[A-Za-z0-9_\-]{1,32}")),),
     ),
     Column(
         "customer_name",
@@ -129,7 +123,7 @@ _COLUMNS = (
         kind="text",
         required=True,
         personal=True,
-        text_rules=(Rule("R_FORBIDDEN_DATA", no_card_number),),
+        text_rules=(Rule("R_FORBIDDEN_DATA", NoCardNumber()),),
     ),
     Column(
         "customer_name_kana",
@@ -137,14 +131,14 @@ _COLUMNS = (
         aliases=("得意先名カナ",),
         kind="text",
         personal=True,
-        text_rules=(Rule("R_FORBIDDEN_DATA", no_card_number),),
+        text_rules=(Rule("R_FORBIDDEN_DATA", NoCardNumber()),),
     ),
     Column(
         "email",
         320,
         aliases=("メールアドレス",),
         personal=True,
-        text_rules=(Rule("R_EMAIL", at_most_characters(254)), Rule("R_EMAIL", matches(_EMAIL))),
+        text_rules=(Rule("R_EMAIL", AtMost(254)), Rule("R_EMAIL", Matches(_EMAIL))),
     ),
     Column(
         "phone",
@@ -152,18 +146,18 @@ _COLUMNS = (
         aliases=("電話番号",),
         personal=True,
         normalise=normalise.phone,
-        text_rules=(Rule("R_PHONE", matches(r"0[0-9]{9,10}")),),
+        text_rules=(Rule("R_PHONE", Matches(r"0[0-9]{9,10}")),),
     ),
-    Column("postal_code", 16, aliases=("郵便番号",), personal=True, text_rules=(Rule("R_CHARS", printable),)),
+    Column("postal_code", 16, aliases=("郵便番号",), personal=True, text_rules=(Rule("R_CHARS", PRINTABLE),)),
     Column(
         "ship_to_address",
         300,
         aliases=("届け先住所",),
         kind="text",
         personal=True,
-        text_rules=(Rule("R_FORBIDDEN_DATA", no_card_number),),
+        text_rules=(Rule("R_FORBIDDEN_DATA", NoCardNumber()),),
     ),
-    Column("item_code", 64, aliases=("商品コード",), text_rules=(Rule("R_CHARS", printable),)),
+    Column("item_code", 64, aliases=("商品コード",), text_rules=(Rule("R_CHARS", PRINTABLE),)),
     Column(
         "quantity",
         32,
@@ -171,9 +165,9 @@ _COLUMNS = (
         kind="number",
         text_rules=(
             Rule("R_QUANTITY", never_matches(_DOTTED), _DOT),
-            Rule("R_QUANTITY", matches(rf"[0-9]{{1,{_DIGITS_OF_MOST}}}")),
+            Rule("R_QUANTITY", Matches(rf"[0-9]{{1,{_DIGITS_OF_MOST}}}")),
         ),
-        typed_rules=(Rule("R_QUANTITY", between(1)),),
+        typed_rules=(Rule("R_QUANTITY", Between(1)),),
         stored_type="int32",
     ),
     Column(
@@ -183,9 +177,9 @@ _COLUMNS = (
         kind="number",
         text_rules=(
             Rule("R_UNIT_PRICE", never_matches(_DOTTED), _DOT),
-            Rule("R_UNIT_PRICE", matches(rf"[0-9]{{1,{_DIGITS_OF_MOST}}}")),
+            Rule("R_UNIT_PRICE", Matches(rf"[0-9]{{1,{_DIGITS_OF_MOST}}}")),
         ),
-        typed_rules=(Rule("R_UNIT_PRICE", between(1)),),
+        typed_rules=(Rule("R_UNIT_PRICE", Between(1)),),
     ),
     Column(
         "amount",
@@ -197,11 +191,11 @@ _COLUMNS = (
             Rule("R_AMOUNT_RANGE", never_matches(r"-[0-9]+")),
             Rule("R_AMOUNT_OVER_LIMIT", never_matches(rf"[0-9]{{{normalise.MOST_DIGITS + 1},}}")),
             Rule("R_AMOUNT_FORMAT", never_matches(_DOTTED), _DOT),
-            Rule("R_AMOUNT_FORMAT", matches(r"[0-9]+")),
+            Rule("R_AMOUNT_FORMAT", Matches(r"[0-9]+")),
         ),
         typed_rules=(
-            Rule("R_AMOUNT_RANGE", between(1)),
-            Rule("R_AMOUNT_OVER_LIMIT", between(0, HIGHEST_AMOUNT)),
+            Rule("R_AMOUNT_RANGE", Between(1)),
+            Rule("R_AMOUNT_OVER_LIMIT", Between(0, HIGHEST_AMOUNT)),
         ),
     ),
     Column(
@@ -210,7 +204,7 @@ _COLUMNS = (
         aliases=("通貨",),
         stored=False,
         normalise=normalise.upper_code,
-        text_rules=(Rule("R_CURRENCY", one_of("JPY")),),
+        text_rules=(Rule("R_CURRENCY", OneOf(("JPY",))),),
     ),
     Column(
         "payment_method",
@@ -218,7 +212,7 @@ _COLUMNS = (
         aliases=("支払方法",),
         required=True,
         normalise=normalise.lower_code,
-        text_rules=(Rule("R_PAYMENT_METHOD", one_of("invoice", "card_on_file", "bank_transfer")),),
+        text_rules=(Rule("R_PAYMENT_METHOD", OneOf(("invoice", "card_on_file", "bank_transfer"))),),
     ),
     Column(
         "payment_token",
@@ -226,8 +220,8 @@ _COLUMNS = (
         aliases=("決済トークン",),
         secret=True,
         text_rules=(
-            Rule("R_FORBIDDEN_DATA", no_card_number),
-            Rule("R_PAYMENT_TOKEN", matches(r"[\x21-\x7e]{8,128}")),
+            Rule("R_FORBIDDEN_DATA", NoCardNumber()),
+            Rule("R_PAYMENT_TOKEN", Matches(r"[\x21-\x7e]{8,128}")),
         ),
     ),
     Column(
@@ -236,7 +230,7 @@ _COLUMNS = (
         aliases=("通知方法",),
         normalise=normalise.lower_code,
         default=lambda context: context.default_notify_channel,
-        text_rules=(Rule("R_NOTIFY_CHANNEL", one_of("email", "sms", "none")),),
+        text_rules=(Rule("R_NOTIFY_CHANNEL", OneOf(("email", "sms", "none"))),),
     ),
     Column(
         "note",
@@ -244,7 +238,7 @@ _COLUMNS = (
         aliases=("備考",),
         kind="text",
         personal=True,
-        text_rules=(Rule("R_FORBIDDEN_DATA", no_card_number),),
+        text_rules=(Rule("R_FORBIDDEN_DATA", NoCardNumber()),),
     ),
 )
 

@@ -1,7 +1,7 @@
 """What a catalogue is made of: columns and rules. The Pandera schemas made of them are in `schemas.py`.
 
-A cell is judged twice. The text schema looks at normalised text, so that one unreadable cell hides nothing else; the
-typed schema looks at numbers and dates, with nulls where the text was bad. No particular record's rule belongs here.
+A cell is judged twice: as normalised text, so that one unreadable cell hides nothing else, and as a number or date, with
+nulls where the text was bad. No particular record's rule belongs here.
 """
 
 from __future__ import annotations
@@ -11,19 +11,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from orders_pipeline.records import normalise, rules
-from orders_pipeline.records.rules import RowContext
+from orders_pipeline.records.rules import Condition, RowContext
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Kind = Literal["code", "number", "date", "text"]
-Cells: TypeAlias = "pd.Series[Any]"
 Passed: TypeAlias = "pd.Series[bool]"
 
 _NORMALISERS: Mapping[Kind, normalise.Normaliser] = MappingProxyType(
@@ -36,10 +35,10 @@ _TYPES: Mapping[Kind, pa.DataType] = MappingProxyType(
 
 @dataclass(frozen=True)
 class Rule:
-    """A code and the check every cell of a column must pass; `detail` is the same for every failure."""
+    """A code and the condition every cell of a column must keep; `detail` is the same for every failure."""
 
     code: str
-    check: Callable[[Cells, RowContext], Passed]
+    condition: Condition
     detail: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -49,7 +48,7 @@ class RowRule:
 
     code: str
     column: str
-    check: Callable[[pd.DataFrame, RowContext], Passed]
+    check: Callable[[pd.DataFrame], Passed]
     suppressed_by: tuple[str, ...]
 
 
@@ -96,14 +95,14 @@ class Column:
     def all_text_rules(self) -> tuple[Rule, ...]:
         """Return the rules on normalised text, in the order they are tried."""
         limit = {"limit": str(self.max_length)}
-        first = [Rule("R_CELL_FORMULA", rules.computed), Rule("R_CELL_ERROR", rules.no_cell_error)]
+        first = [Rule("R_CELL_FORMULA", rules.COMPUTED), Rule("R_CELL_ERROR", rules.NO_CELL_ERROR)]
         if self.kind != "text":
-            first.append(Rule("R_CELL_FORMAT", rules.no_other_number))
-        first.append(Rule("R_TOO_LONG", rules.at_most_characters(self.max_length), limit))
+            first.append(Rule("R_CELL_FORMAT", rules.NO_OTHER_NUMBER))
+        first.append(Rule("R_TOO_LONG", rules.AtMost(self.max_length), limit))
         if self.required:
-            first.append(Rule("R_REQUIRED", rules.filled))
+            first.append(Rule("R_REQUIRED", rules.Filled()))
         if self.kind == "text":
-            first.append(Rule("R_CHARS", rules.printable))
+            first.append(Rule("R_CHARS", rules.PRINTABLE))
         return (*first, *self.text_rules)
 
     def normalised(self, raw: pa.Array, context: RowContext) -> pa.Array:
@@ -115,7 +114,7 @@ class Column:
         return normalise.shorten_digits(cells) if self.kind == "number" else cells
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RecordType:
     """A kind of record: its columns in order, the rules across columns, its reference, its yen, who pays."""
 

@@ -1,15 +1,16 @@
-"""The building blocks rules are written with: each takes a column and answers, cell by cell, whether it passes.
+"""The conditions rules are made of, and the quick way to say of each cell of an Arrow array whether it keeps one.
 
-Empty cells and nulls pass everything but `filled`: whether a value must be there is a question of its own. Expressions
-run in RE2, whose time is linear in any text. What a particular column allows is said in its catalogue.
+Empty cells and nulls keep all but `Filled`: whether a value must be there is a question of its own. Expressions run in
+RE2, whose time is linear in any text. What a particular column asks for is said in its catalogue, and what Pandera makes
+of a condition in `schemas.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import date
-from typing import TYPE_CHECKING, Any, TypeAlias
+from datetime import date, timedelta
+from typing import Protocol, TypeAlias
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,12 +18,6 @@ import pyarrow.compute as pc
 from orders_pipeline.records.card_numbers import find_card_numbers, may_hold_one
 from orders_pipeline.records.normalise import utf8_content
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-Cells: TypeAlias = "pd.Series[Any]"
-Passed: TypeAlias = "pd.Series[bool]"
-Check: TypeAlias = "Callable[[Cells, RowContext], Passed]"
 Translate: TypeAlias = "Callable[[pa.Array], pa.Array]"
 
 # Control (but tab and line ends), bidirectional and other invisible controls, private use, the marks of damaged text.
@@ -54,96 +49,135 @@ class RowContext:
     translate: Mapping[str, Translate] = field(default_factory=dict)
 
 
-def filled(cells: Cells, _: RowContext) -> Passed:
-    """Pass cells that hold more than white space."""
-    return _answer(cells, pc.not_equal(pc.utf8_trim_whitespace(_arrow(cells)), ""))
+class Condition(Protocol):
+    """What the cells of a column are held against."""
+
+    def __call__(self, cells: pa.Array, today: date, /) -> pa.Array:
+        """Return which cells keep it; null where a cell is null."""
 
 
-def printable(cells: Cells, _: RowContext) -> Passed:
-    """Pass cells without control, bidirectional, private-use or replacement characters; tabs and line ends pass."""
-    return _answer(cells, pc.invert(pc.match_substring_regex(_arrow(cells), _FORBIDDEN)))
+@dataclass(frozen=True)
+class Filled:
+    """Cells hold more than white space."""
+
+    def __call__(self, cells: pa.Array, _: date) -> pa.Array:
+        """Return which cells keep it."""
+        return pc.not_equal(pc.utf8_trim_whitespace(cells), "")
 
 
-def computed(cells: Cells, _: RowContext) -> Passed:
-    """Pass cells that are more than the mark of a formula without a result."""
-    return _answer(cells, pc.invert(_match(_arrow(cells), _UNCOMPUTED, b"#")))
+@dataclass(frozen=True)
+class AtMost:
+    """Cells have at most so many characters."""
+
+    characters: int
+
+    def __call__(self, cells: pa.Array, _: date) -> pa.Array:
+        """Return which cells keep it."""
+        lengths = pc.binary_length(cells)  # bytes are counted faster, and are never fewer
+        if (pc.max(lengths).as_py() or 0) > self.characters:
+            lengths = pc.utf8_length(cells)
+        return pc.less_equal(lengths, self.characters)
 
 
-def no_cell_error(cells: Cells, _: RowContext) -> Passed:
-    """Pass cells that are more than an error of a spreadsheet, like #N/A."""
-    return _answer(cells, pc.invert(is_cell_error(_arrow(cells))))
+@dataclass(frozen=True)
+class Matches:
+    """Whole cells match an RE2 pattern, or are empty."""
+
+    pattern: str
+
+    def __call__(self, cells: pa.Array, _: date) -> pa.Array:
+        """Return which cells keep it."""
+        return pc.match_substring_regex(cells, f"^(?:{self.pattern})?$")
+
+
+@dataclass(frozen=True)
+class Lacks:
+    """Nothing in a cell matches an RE2 pattern; where there are marks, only cells with one of them can match it."""
+
+    pattern: str
+    marks: tuple[bytes, ...] = ()
+
+    def __call__(self, cells: pa.Array, _: date) -> pa.Array:
+        """Return which cells keep it."""
+        if self.marks:
+            content = utf8_content(cells)
+            if not any(mark in content for mark in self.marks):  # by far the most columns
+                return pa.repeat(True, len(cells))
+        return pc.invert(pc.match_substring_regex(cells, self.pattern))
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """Cells are one of the choices, or empty."""
+
+    choices: tuple[str, ...]
+
+    def __call__(self, cells: pa.Array, _: date) -> pa.Array:
+        """Return which cells keep it."""
+        return pc.is_in(cells, value_set=pa.array(["", *self.choices]))
+
+
+@dataclass(frozen=True)
+class Between:
+    """Numbers are from `low` up to `high`."""
+
+    low: int
+    high: int = 2**63 - 1
+
+    def __call__(self, cells: pa.Array, _: date) -> pa.Array:
+        """Return which cells keep it."""
+        return pc.and_(pc.greater_equal(cells, self.low), pc.less_equal(cells, self.high))
+
+
+@dataclass(frozen=True)
+class DaysBack:
+    """Dates are at most so many days before today, and none is after it."""
+
+    most: int
+
+    def __call__(self, cells: pa.Array, today: date) -> pa.Array:
+        """Return which cells keep it."""
+        oldest = today - timedelta(days=self.most)
+        return pc.and_(pc.greater_equal(cells, oldest), pc.less_equal(cells, today))
+
+
+@dataclass(frozen=True)
+class CalendarDate:
+    """Cells are a day of the calendar written like 2026-04-01, or empty."""
+
+    def __call__(self, cells: pa.Array, _: date) -> pa.Array:
+        """Return which cells keep it."""
+        distinct = cells.dictionary_encode()
+        known = pa.array([text == "" or _is_day(text) for text in distinct.dictionary.to_pylist()], pa.bool_())
+        return known.take(distinct.indices)
+
+
+@dataclass(frozen=True)
+class NoCardNumber:
+    """Cells have no number with a card brand's beginning and length and a right check digit."""
+
+    def __call__(self, cells: pa.Array, _: date) -> pa.Array:
+        """Return which cells keep it."""
+        suspects = cells.filter(pc.match_substring_regex(cells, may_hold_one())).unique()
+        cards = [text for text in suspects.to_pylist() if any(find_card_numbers(text))]
+        return pc.invert(pc.is_in(cells, value_set=pa.array(cards, pa.string())))
+
+
+def never_matches(pattern: str) -> Lacks:
+    """Return the condition that no whole cell matches an RE2 pattern."""
+    return Lacks(f"^(?:{pattern})$")
+
+
+# no control, bidirectional, private-use or replacement characters; tabs and line ends may be there
+PRINTABLE = Lacks(_FORBIDDEN)
+COMPUTED = Lacks(_UNCOMPUTED, (b"#",))
+NO_CELL_ERROR = Lacks(CELL_ERROR, (b"#", b"rr:", b"RR:"))
+NO_OTHER_NUMBER = Lacks(_OTHER_NUMBER, (b"#",))
 
 
 def is_cell_error(cells: pa.Array) -> pa.Array:
-    """Return which cells are an error of a spreadsheet and nothing else."""
-    return _match(cells, CELL_ERROR, b"#", b"rr:", b"RR:")
-
-
-def no_other_number(cells: Cells, _: RowContext) -> Passed:
-    """Pass cells that do not begin with the mark of a number that is stored as another."""
-    return _answer(cells, pc.invert(_match(_arrow(cells), _OTHER_NUMBER, b"#")))
-
-
-def _match(cells: pa.Array, pattern: str, *marks: bytes) -> pa.Array:
-    """Return which cells match a pattern that only cells with one of the marks can match, by far the least."""
-    content = utf8_content(cells)
-    if not any(mark in content for mark in marks):
-        return pa.repeat(False, len(cells))
-    return pc.match_substring_regex(cells, pattern)
-
-
-def at_most_characters(limit: int) -> Check:
-    """Return a check for at most `limit` characters."""
-
-    def check(cells: Cells, _: RowContext) -> Passed:
-        lengths = pc.binary_length(_arrow(cells))  # bytes are counted faster, and are never fewer
-        if (pc.max(lengths).as_py() or 0) > limit:
-            lengths = pc.utf8_length(_arrow(cells))
-        return _answer(cells, pc.less_equal(lengths, limit))
-
-    return check
-
-
-def matches(pattern: str) -> Check:
-    """Return a check that the whole cell matches an RE2 `pattern`, or is empty."""
-    whole = f"^(?:{pattern})?$"
-    return lambda cells, _: _answer(cells, pc.match_substring_regex(_arrow(cells), whole))
-
-
-def never_matches(pattern: str) -> Check:
-    """Return a check that the whole cell does not match an RE2 `pattern`."""
-    whole = f"^(?:{pattern})$"
-    return lambda cells, _: _answer(cells, pc.invert(pc.match_substring_regex(_arrow(cells), whole)))
-
-
-def one_of(*choices: str) -> Check:
-    """Return a check that the cell is one of `choices`, or empty."""
-    return lambda cells, _: _answer(cells, pc.is_in(_arrow(cells), value_set=pa.array(["", *choices])))
-
-
-def between(low: int | date, high: int | date | None = None) -> Check:
-    """Return a check for numbers or dates from `low`, up to `high` where one is given; nulls pass."""
-
-    def check(cells: Cells, _: RowContext) -> Passed:
-        values = _arrow(cells)
-        inside = pc.greater_equal(values, low)
-        return _answer(cells, inside if high is None else pc.and_(inside, pc.less_equal(values, high)))
-
-    return check
-
-
-def calendar_date(cells: Cells, _: RowContext) -> Passed:
-    """Pass cells that are a day of the calendar written like 2026-04-01, or empty."""
-    distinct = _arrow(cells).dictionary_encode()
-    known = pa.array([text == "" or _is_day(text) for text in distinct.dictionary.to_pylist()], pa.bool_())
-    return _answer(cells, known.take(distinct.indices))
-
-
-def no_card_number(cells: Cells, _: RowContext) -> Passed:
-    """Pass cells without a number that has a card brand's beginning and length and a right check digit."""
-    suspects = _arrow(cells).filter(pc.match_substring_regex(_arrow(cells), may_hold_one())).unique()
-    cards = [text for text in suspects.to_pylist() if any(find_card_numbers(text))]
-    return _answer(cells, pc.invert(pc.is_in(_arrow(cells), value_set=pa.array(cards, pa.string()))))
+    """Return which cells are an error of a spreadsheet, like #N/A, and nothing else."""
+    return pc.invert(NO_CELL_ERROR(cells, date.min))
 
 
 def _is_day(text: str) -> bool:
@@ -151,15 +185,3 @@ def _is_day(text: str) -> bool:
         return date.fromisoformat(text).isoformat() == text
     except ValueError:
         return False
-
-
-def _arrow(cells: Cells) -> pa.Array:
-    values = pa.array(cells.array)
-    return values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
-
-
-def _answer(cells: Cells, passed: pa.Array) -> Passed:
-    known = pc.fill_null(passed, True) if passed.null_count else passed
-    import pandas as pd  # noqa: PLC0415 - slow to import, and most commands judge nothing
-
-    return pd.Series(known.to_numpy(zero_copy_only=False), index=cells.index, dtype=bool)

@@ -1,47 +1,160 @@
-"""The two Pandera schemas of a record type, made of its columns and rules: the authority on which cells are right."""
+"""The Pandera schemas of a record type: what accepted rows are, as text and as numbers and dates. They have the last word.
+
+They are made of the same columns and rules as the quick verdicts in `judgement.py`, but look at the rows in Pandera's
+way, not in Arrow's, and at what no rule says: types, nulls, order of columns, rows that come twice.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from datetime import date, timedelta
 from typing import Any
 
 import pandas as pd
 import pandera.pandas as pandera
 import pyarrow as pa
+import pyarrow.compute as pc
+from pandera.config import ValidationDepth, config_context
+from pandera.errors import SchemaError, SchemaErrors
 
-from orders_pipeline.records.record_type import Passed, RecordType, RowRule, Rule
-from orders_pipeline.records.rules import RowContext
+from orders_pipeline.records.card_numbers import enough_digits, find_card_numbers
+from orders_pipeline.records.record_type import RecordType, RowRule, Rule
+from orders_pipeline.records.rules import (
+    AtMost,
+    Between,
+    CalendarDate,
+    Condition,
+    DaysBack,
+    Filled,
+    Lacks,
+    Matches,
+    NoCardNumber,
+    OneOf,
+)
+
+NUMBER = "import_row_number"
+_MOST_SAID = 5  # rows for each rule
+_FEW: Mapping[str, Any] = {"n_failure_cases": _MOST_SAID}
 
 
-def text_schema(record_type: RecordType, context: RowContext) -> pandera.DataFrameSchema:
-    """Build the schema of the normalised text: every column a string, checks in the order of the rules."""
-    columns = {column.name: _schema_column(pa.string(), column.all_text_rules, context) for column in record_type.columns}
-    return pandera.DataFrameSchema(columns, checks=_row_checks(record_type.text_row_rules, context), strict=True)
+class RulesBroken(Exception):
+    """Rows that were accepted do not keep the rules; says which rules and rows, and nothing of the cells."""
+
+    code = "E_VALIDATION"
+
+    def __init__(self, broken: Mapping[str, Sequence[int]]) -> None:
+        self.broken = broken
+        said = "; ".join(f"{rule} (rows {', '.join(map(str, rows))}...)" for rule, rows in broken.items())
+        super().__init__(f"{self.code}: rows passed that break rules, so nothing of the file is loaded: {said}")
 
 
-def typed_schema(record_type: RecordType, context: RowContext) -> pandera.DataFrameSchema:
-    """Build the schema of the numbers and dates: nulls are cells that were empty or failed as text."""
-    columns = {
-        column.name: _schema_column(column.arrow_type, column.typed_rules, context, nullable=True)
+def confirm(record_type: RecordType, today: date, text: pd.DataFrame, values: pd.DataFrame) -> None:
+    """Hold accepted rows against the schemas, whatever Pandera's settings in the environment; raise RulesBroken."""
+    with config_context(validation_enabled=True, validation_depth=ValidationDepth.SCHEMA_AND_DATA):
+        schemas = zip(schemas_of(record_type, today), (text, values), strict=True)
+        broken = dict(each for schema, rows in schemas for each in _broken(schema, rows))
+    if broken:
+        raise RulesBroken(broken)
+
+
+def _broken(schema: pandera.DataFrameSchema, rows: pd.DataFrame) -> list[tuple[str, Sequence[int]]]:
+    """Return what is broken, each with the numbers of the first rows that break it."""
+    try:
+        schema.validate(rows, lazy=True, inplace=True)
+    except SchemaErrors as errors:  # its words and tables have cells in them
+        return [(_name(each), _numbers(each)) for each in errors.schema_errors]
+    return []
+
+
+def _name(error: SchemaError) -> str:
+    name = getattr(error.check, "name", None) or str(error.check)
+    return f"{name} in {error.schema.name}" if error.schema.name else name
+
+
+def _numbers(error: SchemaError) -> Sequence[int]:
+    cases = error.failure_cases
+    return [] if not isinstance(cases, pd.DataFrame) else cases["index"].drop_duplicates().head(_MOST_SAID).tolist()
+
+
+@functools.lru_cache(maxsize=4)
+def schemas_of(record_type: RecordType, today: date) -> tuple[pandera.DataFrameSchema, pandera.DataFrameSchema]:
+    """Return the schemas of text and of values, which are made once a day."""
+    text = {
+        column.name: pandera.Column(
+            pd.ArrowDtype(pa.string()),
+            _checks(column.all_text_rules, today),
+            unique=column.name == record_type.identity,
+        )
+        for column in record_type.columns
+    }
+    values = {
+        column.name: pandera.Column(
+            pd.ArrowDtype(column.arrow_type),
+            _checks(column.typed_rules, today),
+            nullable=not column.required,
+        )
         for column in record_type.typed_columns
     }
-    return pandera.DataFrameSchema(columns, checks=_row_checks(record_type.typed_row_rules, context), strict=True)
+    return _schema(text, record_type.text_row_rules), _schema(values, record_type.typed_row_rules)
 
 
-def _schema_column(
-    arrow_type: pa.DataType, column_rules: tuple[Rule, ...], context: RowContext, *, nullable: bool = False
-) -> pandera.Column:
-    return pandera.Column(
-        pd.ArrowDtype(arrow_type),
-        checks=[_check(rule.check, rule.code, context) for rule in column_rules],
-        nullable=nullable,
-    )
+def _schema(columns: dict[str, pandera.Column], row_rules: Sequence[RowRule]) -> pandera.DataFrameSchema:
+    checks = [
+        # Pandera would look for rows that are null as a whole
+        pandera.Check(rule.check, name=f"{rule.code} in {rule.column}", ignore_na=False, **_FEW)
+        for rule in row_rules
+    ]
+    index = pandera.Index("int32", pandera.Check.ge(1), unique=True, name=NUMBER)
+    return pandera.DataFrameSchema(columns, checks, index=index, strict=True, ordered=True)
 
 
-def _row_checks(row_rules: tuple[RowRule, ...], context: RowContext) -> list[pandera.Check]:
-    return [_check(rule.check, rule.code, context) for rule in row_rules]
+def _checks(rules: Sequence[Rule], today: date) -> list[pandera.Check]:
+    checks = [_check(rule, today) for rule in rules if not isinstance(rule.condition, Lacks)]
+    lacked = [(rule.code, rule.condition.pattern) for rule in rules if isinstance(rule.condition, Lacks)]
+    if lacked:  # looked for all at once
+        name = " or ".join(dict.fromkeys(code for code, _ in lacked))
+        pattern = "|".join(f"(?:{each})" for _, each in lacked)
+        checks.append(pandera.Check(lambda cells: ~_contain(cells, pattern), name=name, **_FEW))
+    return checks
 
 
-def _check(function: Callable[[Any, RowContext], Passed], code: str, context: RowContext) -> pandera.Check:
-    # Rules answer for nulls themselves: Pandera would copy the column without them, and look through whole rows.
-    return pandera.Check(lambda checked: function(checked, context), name=code, error=code, ignore_na=False)
+def _check(rule: Rule, today: date) -> pandera.Check:
+    match rule.condition:
+        case Matches(pattern):
+            check = pandera.Check.str_matches(f"(?:{pattern})?$", name=rule.code, **_FEW)
+        case OneOf(choices):
+            check = pandera.Check.isin(["", *choices], name=rule.code, **_FEW)
+        case AtMost(characters):
+            check = pandera.Check.str_length(max_value=characters, name=rule.code, **_FEW)
+        case Between(low, high):
+            check = pandera.Check.in_range(low, high, name=rule.code, **_FEW)
+        case DaysBack(most):
+            check = pandera.Check.in_range(today - timedelta(days=most), today, name=rule.code, **_FEW)
+        case other:
+            check = pandera.Check(_OTHERS[type(other)], name=rule.code, **_FEW)
+    return check
+
+
+def _are_days(cells: pd.Series[str]) -> pd.Series[bool]:
+    distinct = cells.drop_duplicates()
+    days = (distinct.str.len() == 10) & pd.to_datetime(distinct, format="%Y-%m-%d", errors="coerce").notna()
+    return cells.isin(["", *distinct[days]])
+
+
+def _hold_cards(cells: pd.Series[str]) -> pd.Series[bool]:
+    suspects = cells[_contain(cells, enough_digits())].drop_duplicates()
+    return cells.isin([text for text in suspects if any(find_card_numbers(text))])
+
+
+def _contain(cells: pd.Series[str], pattern: str) -> pd.Series[bool]:
+    # pandas' own function asks Python's re about the pattern, which is RE2's
+    found = pc.match_substring_regex(pa.array(cells.array), pattern)
+    return pd.Series(found.to_numpy(zero_copy_only=False), index=cells.index)
+
+
+_OTHERS: Mapping[type[Condition], Callable[[pd.Series[str]], pd.Series[bool]]] = {
+    Filled: lambda cells: cells.str.strip() != "",
+    CalendarDate: _are_days,
+    NoCardNumber: lambda cells: ~_hold_cards(cells),
+}

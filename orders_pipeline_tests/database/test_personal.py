@@ -7,11 +7,15 @@ import json
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 from psycopg import sql
 
-from orders_pipeline import intake, personal, settlement
+from orders_pipeline import errors, intake, personal, settlement
+from orders_pipeline.artifacts import ACCEPTED, artifact
 from orders_pipeline.encryption import Cipher, DecryptionError
+from orders_pipeline.records.rules import Matches
+from orders_pipeline.records.schemas import RulesBroken
 from orders_pipeline.rejections import FileRejected
 from orders_pipeline.system import System
 from orders_pipeline_tests.ledger_desk import CIPHER, Desk
@@ -101,6 +105,32 @@ def test_after_a_load_no_column_of_any_table_shows_a_personal_value(loaded, data
     assert desk.value("SELECT count(*) FROM orders") > 0
     assert desk.value("SELECT count(DISTINCT code) FROM rejections") > 3
     assert_nothing_readable(desk)
+
+
+def test_rows_that_a_broken_rule_lets_through_are_not_loaded_and_not_shown(system, database, tmp_path, monkeypatch):
+    path = tmp_path / "orders.csv"
+    rows = [["ORD-1", "C-1", "100", "card_on_file", "email", *PLANTED.values()]] * 2
+    rows[1] = ["ORD-2", *rows[0][1:7], "埋込.planted@example", *rows[0][8:]]
+    path.write_text("\r\n".join(",".join(row) for row in [HEADER, *rows]) + "\r\n", "utf-8")
+    batch_id = intake.import_file(system, path, "acme", again=False)
+    intake.stage_batch(system, batch_id)
+    with monkeypatch.context() as broken:
+        broken.setattr(Matches, "__call__", lambda _, cells, __: pa.repeat(True, len(cells)))
+        with pytest.raises(RulesBroken) as raised:
+            intake.validate_batch(system, batch_id)
+    desk = Desk(database)
+    assert desk.run("SELECT status, status_code FROM batches") == [{"status": "staged", "status_code": "E_VALIDATION"}]
+    assert system.storage.head(artifact(batch_id, ACCEPTED)) is None
+    said = errors.describe(raised.value, system.settings.model_copy(update={"env": "production"}), system)
+    assert said.startswith("E_VALIDATION: ")
+    assert said.endswith("R_EMAIL in email (rows 2...)")
+    intake.load_batch(system, batch_id)
+    assert desk.value("SELECT count(*) FROM orders") == 0
+    intake.validate_batch(system, batch_id)
+    intake.load_batch(system, batch_id)
+    assert desk.value("SELECT status_code FROM batches") is None
+    assert desk.value("SELECT code FROM rejections") == "R_EMAIL"
+    assert desk.value("SELECT client_order_ref FROM orders") == "ORD-1"
 
 
 def test_after_paying_and_telling_no_column_of_any_table_shows_a_personal_value(loaded, system, database):

@@ -2,22 +2,24 @@
 
 import json
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pandera.errors
+import pandera.pandas as pandera
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pandera.config import config_context
 
-from orders_pipeline.records.judgement import Judge
+from orders_pipeline.records import rules
+from orders_pipeline.records.judgement import Findings, Judge
 from orders_pipeline.records.orders import EXAMPLE, ORDERS
-from orders_pipeline.records.verdicts import column_failures, row_failures
+from orders_pipeline.records.schemas import RulesBroken, schemas_of
 from orders_pipeline.rejections import CODES, REJECTIONS_SCHEMA
 from orders_pipeline.validation import Validated, accepted_schema, validate
 from orders_pipeline_tests.factories import judge_rows, order_row, order_rows, raw_cells, row_context, write_staged
@@ -357,35 +359,96 @@ def test_duplicates_are_those_a_slow_count_finds(tmp_path_factory, orders, chunk
     assert list(zip(found.row.tolist(), found.conflict.tolist(), found.first.tolist(), strict=True)) == expected
 
 
-# Pandera is the authority
+# Pandera has the last word
 
 
-def test_masks_say_what_panderas_failure_cases_say():
-    rows = [order_row(), *(order_row(**cells) for cells in BROKEN_BY.values())]
-    rows += [order_row(notify_channel="sms"), order_row(payment_method="card_on_file", amount="-1", email="")]
-    judge = Judge(ORDERS, row_context())
-    numbers = pa.array(range(101, 101 + len(rows)), pa.int32())
-    judged, _, _ = judge.judge(numbers, raw_cells(rows))
-    values = pa.table(dict(judged.values)).to_pandas(types_mapper=pd.ArrowDtype).set_index(numbers.to_numpy())
-    for schema, frame in ((judge.text_schema, judged.text_frame(ORDERS.column_names)), (judge.typed_schema, values)):
-        assert masked(schema, frame) == failure_cases(schema, frame) != set()
+def judged_all(rows):
+    """Return rows judged, their verdicts apart."""
+    numbers = pa.array(range(1, len(rows) + 1), pa.int32())
+    judged, findings, _ = Judge(ORDERS, row_context()).judge(numbers, raw_cells(rows))
+    return judged, findings
 
 
-def masked(schema, frame):
-    found = set()
-    for name, column in schema.columns.items():
-        for check, failed in zip(column.checks, column_failures(column, frame[name]), strict=True):
-            found |= {(name, check.name, number) for number in frame.index[np.flatnonzero(failed)]}
-    for check, failed in zip(schema.checks, row_failures(schema, frame), strict=True):
-        found |= {("", check.name, number) for number in frame.index[np.flatnonzero(failed)]}
-    return found
+def test_pandera_finds_what_the_quick_verdicts_find():
+    broken = [cells for cells in BROKEN_BY.values() if "client_order_ref" in cells or "amount" in cells]
+    others = [cells for cells in BROKEN_BY.values() if cells not in broken]
+    for rows in ([order_row(**cells)] for cells in [*broken, {"notify_channel": "sms"}, {"payment_method": "card_on_file"}]):
+        assert_found_by_pandera(rows)
+    assert_found_by_pandera([order_row(**cells, client_order_ref=f"ORD-{at}") for at, cells in enumerate(others)])
 
 
-def failure_cases(schema, frame):
-    try:
-        schema.validate(frame, lazy=True)
-    except pandera.errors.SchemaErrors as errors:
-        cases = errors.failure_cases
-        columns = cases["column"].where(cases["schema_context"] == "Column", "")
-        return set(zip(columns, cases["check"], cases["index"], strict=True))
-    return set()
+def assert_found_by_pandera(rows):
+    judged, findings = judged_all(rows)
+    with pytest.raises(RulesBroken) as raised:
+        Judge(ORDERS, row_context()).confirm(judged)
+    said = [(rule, number) for rule, numbers in raised.value.broken.items() for number in numbers]
+    for one in findings.found:
+        for position in one.positions:
+            assert any(one.code in rule and rule.endswith(f"in {one.column}") and at == position + 1 for rule, at in said)
+
+
+def test_pandera_finds_nothing_in_rows_that_keep_the_rules():
+    judged, findings = judged_all([*order_rows(3), order_row(client_order_ref="B", **ITEM, order_date="2026-06-30")])
+    assert not findings.found
+    Judge(ORDERS, row_context()).confirm(judged)
+
+
+@pytest.mark.parametrize(
+    ("condition", "column", "cell", "code"),
+    [
+        (rules.Matches, "email", "geheim", "R_EMAIL"),
+        (rules.OneOf, "payment_method", "geheim", "R_PAYMENT_METHOD"),
+        (rules.Lacks, "note", "geheim\u202e", "R_CHARS"),
+        (rules.AtMost, "note", "geheim" * 100, "R_TOO_LONG"),
+        (rules.Filled, "customer_name", "", "R_REQUIRED"),
+        (rules.NoCardNumber, "note", "geheim 4111111111111111", "R_FORBIDDEN_DATA"),
+        (rules.Between, "amount", "1000001", "R_AMOUNT_OVER_LIMIT"),
+        (rules.DaysBack, "order_date", "2020-01-01", "R_DATE_RANGE"),
+    ],
+)
+def test_a_row_that_a_broken_rule_lets_through_is_stopped_by_pandera(run, monkeypatch, condition, column, cell, code):
+    monkeypatch.setattr(condition, "__call__", lambda _, cells, __: pa.repeat(True, len(cells)))
+    with pytest.raises(RulesBroken, match=f"E_VALIDATION: .*{code}.* in {column} .rows 2") as raised:
+        run([order_row(), order_row(client_order_ref="B", **{column: cell}), order_row(client_order_ref="C")], chunk_rows=2)
+    assert "geheim" not in str(raised.value)
+    assert raised.value.__context__ is None
+
+
+def test_a_row_that_a_mistake_in_putting_verdicts_together_lets_through_is_stopped_by_pandera(run, monkeypatch):
+    monkeypatch.setattr(Findings, "clean", property(lambda findings: np.ones(findings.size, np.bool_)))
+    with pytest.raises(RulesBroken, match="R_REQUIRED in phone"):
+        run([order_row(), order_row(client_order_ref="B", notify_channel="sms")])
+
+
+@pytest.mark.parametrize(
+    ("change", "broken"),
+    [
+        (lambda rows: replace(rows, text={**rows.text, "note": pa.nulls(2, pa.string())}), "not_nullable in note"),
+        (lambda rows: replace(rows, values={**rows.values, "amount": pa.nulls(2, pa.int64())}), "not_nullable in amount"),
+        (lambda rows: replace(rows, text=dict(reversed(rows.text.items()))), "column_ordered"),
+        (lambda rows: replace(rows, text={**rows.text, "more": rows.text["note"]}), "column_in_schema"),
+        (lambda rows: replace(rows, values={**rows.values, "amount": pa.array(["1", "2"])}), "in amount"),
+        (lambda rows: replace(rows, number=pa.array([1, 1], pa.int32())), "field_uniqueness in import_row_number"),
+        (lambda rows: replace(rows, text={**rows.text, "client_order_ref": pa.array(["A", "A"])}), "in client_order_ref"),
+    ],
+)
+def test_pandera_also_looks_at_what_no_rule_says(change, broken):
+    judged, _ = judged_all(order_rows(2))
+    with pytest.raises(RulesBroken, match=broken), config_context(validation_enabled=False):
+        Judge(ORDERS, row_context()).confirm(change(judged))
+
+
+def test_pandera_sees_every_accepted_row_and_its_schemas_are_made_once(run, monkeypatch):
+    seen = Counter()
+    text, _ = schemas_of(ORDERS, row_context().today)
+    validate_rows = pandera.DataFrameSchema.validate
+
+    def counted(schema, rows, **how):
+        seen["text" if schema is text else "values"] += len(rows)
+        assert how["lazy"]
+        return validate_rows(schema, rows, **how)
+
+    monkeypatch.setattr(pandera.DataFrameSchema, "validate", counted)
+    outcome = run([*order_rows(7), None, order_row(client_order_ref="B", amount="0")], chunk_rows=2)
+    assert outcome.summary.rows_accepted == 7
+    assert seen == {"text": 7, "values": 7}
