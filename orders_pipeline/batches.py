@@ -32,7 +32,11 @@ PAUSES: Mapping[str, str] = {
     "E_PAYMENT_UNKNOWN": "It is not known yet whether some payments were charged.",
     "E_PAYMENT_UNAVAILABLE": "The Payment service cannot be used at the moment.",
     "E_PAYMENT_REFUSED": "The Payment service refuses this batch's payments with an answer that its contract does not name.",
+    "E_SEALED_FORMAT": "A file of the batch is not encrypted as it was: something else is in its place.",
+    "E_SEALED_KEY": "A file of the batch is encrypted with a key that is not set.",
+    "E_SEALED_TAMPERED": "A file of the batch was changed, or is that of another place.",
     "E_STORAGE_DENIED": "The storage refuses access.",
+    "E_STORAGE_REPLACED": "A file of the batch is not the one that was left in the storage; nothing is made of it.",
     "E_STORAGE_UNAVAILABLE": "The storage does not answer properly.",
     "E_NOTIFICATION_UNAVAILABLE": "The Notification service cannot be used at the moment.",
     "E_NOTIFICATION_REFUSED": "The Notification service refuses this batch's notifications as its contract does not name.",
@@ -223,7 +227,7 @@ def final_status(row: Row[Any], held_by: Collection[str] = ()) -> tuple[str, str
     if row.status == "cancelling":
         return "cancelled", None
     if row.status == "rejected" or not row.rows_accepted:
-        return "rejected", row.status_code
+        return "rejected", row.status_code if (row.status_code or "").startswith("F_") else None
     for is_open, code in (
         (row.ledgers_differ and open_orders(row), "E_LEDGERS_DIFFER"),
         (row.orders_unknown, "E_PAYMENT_UNKNOWN"),

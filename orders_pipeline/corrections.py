@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from sqlalchemy import Row
 
 from orders_pipeline import batches, csv_file
-from orders_pipeline.artifacts import STAGED, artifact
+from orders_pipeline.artifacts import STAGED, lent
 from orders_pipeline.database import Transaction
 from orders_pipeline.parquet_file import read_chunks
 from orders_pipeline.records.corrected import NAMES_NO_ROW, Corrections, NamedRow, Original
@@ -107,7 +107,7 @@ def _read_cells(system: System, judge: Judge, batch: Row[Any], sent: Mapping[int
     columns = judge.record_type.column_names
     identity = judge.record_type.identity
     misshapen = []
-    with system.storage.local(artifact(batch.batch_id, STAGED)) as staged:
+    with lent(system, batch.batch_id, STAGED) as staged:
         for row in _rows_of(staged, sent, ["offset", "length", *columns]):
             each = sent[row["import_row_number"]]
             each.original = Original({name: row[name] for name in columns if row[name] != ""}, batch.encoding)
@@ -123,7 +123,7 @@ def _read_misshapen(system: System, judge: Judge, batch: Row[Any], rows: Sequenc
     """Add the references that rows with cells too many or too few may have: those where it can stand."""
     layout = batch.source_layout
     codec = {"utf-8-sig": "utf-8"}.get(batch.encoding, batch.encoding)
-    with system.storage.local(artifact(batch.batch_id, layout["text"])) as text:
+    with lent(system, batch.batch_id, layout["text"]) as text:
         header, *records = csv_file.read_records(text, [tuple(layout["header_span"]), *(span for _, span in rows)])
         names = _cells(header, codec, layout["delimiter"])
         place = names.index(layout["headers"][judge.record_type.identity][0])

@@ -147,15 +147,9 @@ class Cipher:
             yield encrypt(position.to_bytes(NONCE_BYTES), piece, _piece_place(position, is_last=is_last))
 
     def open_file(self, file: IO[bytes], aad: bytes) -> Iterator[bytes]:
-        """Yield what `seal_file` sealed; raise DecryptionError in place of the first piece that is not as it was.
-
-        A file without the mark was written before files were sealed and is yielded as it is.
-        """
-        mark = file.read(len(FILE_MARK))
-        if mark != FILE_MARK:
-            yield mark
-            yield from iter(lambda: file.read(PIECE_BYTES), b"")
-            return
+        """Yield what `seal_file` sealed; raise DecryptionError in place of the first piece that is not as it was."""
+        if file.read(len(FILE_MARK)) != FILE_MARK:
+            raise DecryptionError("E_SEALED_FORMAT")
         envelope = file.read(int.from_bytes(file.read(2)))
         decrypt = AESGCM(self.open(envelope, FILE_MARK + aad)).decrypt
         for position, piece, is_last in _pieces(file, PIECE_BYTES + _TAG_BYTES):

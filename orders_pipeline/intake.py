@@ -29,6 +29,8 @@ from orders_pipeline.artifacts import (
     REJECTIONS,
     STAGED,
     artifact,
+    keep,
+    lent,
 )
 from orders_pipeline.clients import Profile
 from orders_pipeline.csv_file import Limits, StagedFile
@@ -40,7 +42,7 @@ from orders_pipeline.records.orders import ORDERS
 from orders_pipeline.records.rules import RowContext
 from orders_pipeline.rejections import FileRejected, Rejection
 from orders_pipeline.scratch import Scratch, scratch_files
-from orders_pipeline.storage import ObjectChanged, ObjectDenied, ObjectGone, StoredObject
+from orders_pipeline.storage import ObjectChanged, ObjectDenied, ObjectGone, ObjectReplaced, StoredObject
 from orders_pipeline.system import System
 from orders_pipeline.validation import Validated
 from orders_pipeline.workers import BatchBusy, alone_on
@@ -65,10 +67,9 @@ def _stage(system: System, batch: Row[Any]) -> None:
             _archive(system, profile, batch, folder)
         with system.database.begin() as transaction:
             batch = batches.get(transaction, batch_id)  # with what archiving found out
-        with system.storage.local(artifact(batch_id, ORIGINAL)) as source:
+        with lent(system, batch_id, ORIGINAL) as source:
             staging = stage_checked(system, profile, batch, control.manifest_of(batch), source, folder)
-        for made in staging.made:
-            system.storage.put(artifact(batch_id, made), folder / made)
+        digests = keep(system.storage, batch_id, {made: folder / made for made in staging.made})
     staged, position = staging.file, control.position_of(profile, batch.csv_source)
     with system.database.begin() as transaction:
         transaction.execute(
@@ -80,6 +81,7 @@ def _stage(system: System, batch: Row[Any]) -> None:
             bulk_import_group=staging.import_group,
             rows_total=staged.rows_total,
             rows_blank=staged.rows_blank,
+            file_sha256=json.dumps(digests),
         )
         for warning in (*staged.warnings, *control.sequence_gap(transaction, batch.client_code, position)):
             _insert_file_rejection(transaction, batch_id, warning)
@@ -234,22 +236,20 @@ def validate_batch(system: System, batch_id: str) -> None:
         profile = system.clients.profile(batch.client_code)
         with (
             scratch_files() as folder,
-            system.storage.local(artifact(batch_id, STAGED)) as staged,
+            lent(system, batch_id, STAGED) as staged,
         ):
-            accepted, rejections = folder / ACCEPTED, folder / REJECTIONS
-            result = validate_file(system, profile, batch, staged, accepted, rejections)
-            loading.write_answers(folder / ANSWERS, result.answers)
+            files = {name: folder / name for name in (ACCEPTED, REJECTIONS, ANSWERS)}
+            result = validate_file(system, profile, batch, staged, files[ACCEPTED], files[REJECTIONS])
+            loading.write_answers(files[ANSWERS], result.answers)
             try:
                 control.check_validated(profile, control.manifest_of(batch), result)
             except FileRejected as refusal:
-                loading.load_rejections(system.database, batch, rejections, folder / ANSWERS)
+                loading.load_rejections(system.database, batch, files[REJECTIONS], files[ANSWERS])
                 _give_back(system, batch_id, refusal)
                 return
-            sha256 = _sha256_of(accepted, rejections)
-            system.storage.put(artifact(batch_id, ACCEPTED), accepted)
-            system.storage.put(artifact(batch_id, REJECTIONS), rejections)
-            if batch.corrects is not None:
-                system.storage.put(artifact(batch_id, ANSWERS), folder / ANSWERS)
+            if batch.corrects is None:
+                del files[ANSWERS]
+            digests = keep(system.storage, batch_id, files)
         with system.database.begin() as transaction:
             transaction.execute(
                 "set_validated",
@@ -258,16 +258,8 @@ def validate_batch(system: System, batch_id: str) -> None:
                 rows_rejected=result.rows_rejected,
                 amount_accepted=result.amount_accepted,
                 cells_normalised=json.dumps(result.normalised),
+                file_sha256=json.dumps(digests),
             )
-            transaction.execute("set_validated_files", batch_id=batch_id, sha256=sha256)
-
-
-def _sha256_of(*paths: Path) -> str:
-    digest = hashlib.sha256()
-    for path in paths:
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
 
 
 class StagedBatch(Protocol):
@@ -353,13 +345,16 @@ def load_batch(system: System, batch_id: str) -> None:
 def _load(system: System, batch_id: str) -> bool:
     with _step(system, batch_id, "load", only_when="validated") as step:
         if step is None:
-            return True
+            with system.database.begin() as transaction:  # what was validated may not have held at the last try
+                return bool(batches.get(transaction, batch_id).status != "staged")
         try:
             _load_validated(step.system, step.batch)
-        except (loading.NotAsValidated, ObjectGone):  # gone where the database was put back to before they were loaded
+        except (loading.NotAsValidated, ObjectGone, ObjectReplaced) as why:
             with step.system.database.begin() as transaction:
                 transaction.execute("validate_again", batch_id=batch_id)
-            return False
+            if isinstance(why, ObjectReplaced):  # somebody must hear of it; the next try does without these files
+                raise
+            return False  # they are gone where keys were rotated, or a database was put back to before they were loaded
         system.storage.delete(artifact(batch_id, ACCEPTED))  # from here on the orders themselves
         return True
 
@@ -371,16 +366,10 @@ def _load_validated(system: System, batch: Row[Any]) -> None:
     except FileRejected:  # the client is not configured any more: what was validated is loaded
         most_bad_rows = rows
     with (
-        system.storage.local(artifact(batch.batch_id, ACCEPTED)) as accepted,
-        system.storage.local(artifact(batch.batch_id, REJECTIONS)) as rejections,
+        lent(system, batch.batch_id, ACCEPTED) as accepted,
+        lent(system, batch.batch_id, REJECTIONS) as rejections,
         _answers(system, batch) as answers,
     ):
-        with system.database.begin() as transaction:
-            validated = transaction.scalar("validated_files", batch_id=batch.batch_id)
-            loaded = transaction.rows("loaded_totals", batch_id=batch.batch_id)[0]
-        # files of a process that lost the batch and wrote them nevertheless
-        if not loaded.orders and _sha256_of(accepted, rejections) != validated:
-            raise loading.NotAsValidated
         loading.load(system.database, batch, accepted, rejections, answers, most_bad_rows)
 
 
@@ -396,9 +385,10 @@ def give_up_loading(system: System, batch_id: str) -> None:
     """Keep what validation gave back of a batch whose rows are not all orders, and never will be."""
     with system.database.begin() as transaction:
         batch = batches.get(transaction, batch_id)
-    if batch.rows_rejected and system.storage.head(artifact(batch_id, REJECTIONS)) is not None:
+    if batch.rows_rejected:
         with (
-            system.storage.local(artifact(batch_id, REJECTIONS)) as rejections,
+            contextlib.suppress(ObjectGone, ObjectReplaced),
+            lent(system, batch_id, REJECTIONS) as rejections,
             _answers(system, batch) as answers,
         ):
             loading.load_rejections(system.database, batch, rejections, answers)
@@ -409,7 +399,7 @@ def _answers(system: System, batch: Row[Any]) -> contextlib.AbstractContextManag
     """Return what validation found the rows of a correcting file to answer."""
     if batch.corrects is None:
         return contextlib.nullcontext()
-    return system.storage.local(artifact(batch.batch_id, ANSWERS))
+    return lent(system, batch.batch_id, ANSWERS)
 
 
 @contextlib.contextmanager

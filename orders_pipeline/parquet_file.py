@@ -44,14 +44,6 @@ def read_chunks(source: Path, chunk_rows: int, columns: Sequence[str] | None = N
         yield from file.iter_batches(chunk_rows, columns=columns)
 
 
-def map_row_groups(source: Path, target: Path, change: Callable[[pa.Table], pa.Table]) -> None:
-    """Write a file's rows, changed, as another file that is read in the very same chunks."""
-    with pq.ParquetFile(source, pre_buffer=False) as file, new_parquet(target, file.schema_arrow) as writer:
-        for number in range(file.num_row_groups):
-            rows = change(file.read_row_group(number))
-            writer.write_table(rows, row_group_size=max(rows.num_rows, 1))
-
-
 def map_chunks(
     source: Path,
     work: Callable[[int, pa.RecordBatch], Result],

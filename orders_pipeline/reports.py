@@ -23,11 +23,14 @@ import pyarrow.parquet as pq
 from sqlalchemy import Row
 
 from orders_pipeline import batches, continuity, sweep
-from orders_pipeline.artifacts import STAGED, artifact
+from orders_pipeline.artifacts import STAGED, artifact, lent
 from orders_pipeline.database import Database, Transaction
+from orders_pipeline.encryption import DecryptionError
+from orders_pipeline.errors import code_of
 from orders_pipeline.records.orders import ORDERS
 from orders_pipeline.rejections import message
 from orders_pipeline.scratch import Scratch, scratch_files
+from orders_pipeline.storage import StorageError
 from orders_pipeline.system import System
 from orders_pipeline.workers import in_hand
 
@@ -90,7 +93,7 @@ def finish_batch(system: System, batch_id: str) -> dict[str, Any]:
     """Write a batch's reports, put it into the state its counts amount to, and return its summary."""
     started = time.monotonic()
     for tries_left in reversed(range(FINISH_TRIES)):
-        batch = _write_all_reports(system, batch_id)
+        batch = _noted(system, batch_id)
         artifacts = _artifacts(system, batch_id)
         with system.database.begin() as transaction:
             now = batches.get(transaction, batch_id)
@@ -108,6 +111,16 @@ def finish_batch(system: System, batch_id: str) -> dict[str, Any]:
         break
     _counted(system, batch_id)
     return result
+
+
+def _noted(system: System, batch_id: str) -> Row[Any]:
+    """Write all reports of a batch; it shows why that cannot be done."""
+    try:
+        return _write_all_reports(system, batch_id)
+    except (StorageError, DecryptionError) as error:
+        with system.database.begin() as transaction:
+            transaction.execute("note_trouble", batch_id=batch_id, code=code_of(error))
+        raise
 
 
 def _write_all_reports(system: System, batch_id: str) -> Row[Any]:
@@ -285,9 +298,9 @@ def _write_reports(system: System, batch: Row[Any], folder: Scratch, *, rejects_
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(errors.open("w", encoding="utf-8-sig", newline=""))
         if rejects_rows:  # the storage is asked before the transaction begins
-            text_path = stack.enter_context(system.storage.local(artifact(batch.batch_id, layout["text"])))
+            text_path = stack.enter_context(lent(system, batch.batch_id, layout["text"]))
             text = stack.enter_context(text_path.open("rb"))
-            staged = stack.enter_context(system.storage.local(artifact(batch.batch_id, STAGED)))
+            staged = stack.enter_context(lent(system, batch.batch_id, STAGED))
             target = stack.enter_context(rejected.open("wb"))
         transaction = stack.enter_context(system.database.begin())
         writer = csv.writer(file)

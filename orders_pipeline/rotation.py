@@ -13,17 +13,14 @@ from functools import partial
 from itertools import chain
 from typing import Any
 
-import pyarrow as pa
 from sqlalchemy import Row
 
-from orders_pipeline import batches, personal
+from orders_pipeline import personal
 from orders_pipeline.artifacts import ACCEPTED, BATCHES, artifact
 from orders_pipeline.audit.sealing import AUDIT
 from orders_pipeline.drain import persist
-from orders_pipeline.encryption import Cipher, DecryptionError, EncryptionKeysError
+from orders_pipeline.encryption import DecryptionError, EncryptionKeysError
 from orders_pipeline.errors import DETAILS
-from orders_pipeline.parquet_file import map_row_groups
-from orders_pipeline.scratch import scratch_files
 from orders_pipeline.storage import ObjectGone
 from orders_pipeline.system import System
 from orders_pipeline.workers import BatchBusy, alone_on
@@ -110,40 +107,18 @@ def _reseal_orders(system: System, rows: Sequence[Row[Any]], result: Rotated) ->
 
 
 def _reseal_files(system: System, result: Rotated) -> None:
-    """Seal every file anew, and the accepted rows in those of batches that are not loaded; remove those that are loaded."""
+    """Seal every file anew, but for accepted rows that are not loaded: they are removed, and validated again."""
     for stored in chain.from_iterable(map(system.storage.list, SEALED_FILES)):
         batch_id = stored.key.removeprefix(BATCHES).partition("/")[0]
         if stored.key == artifact(batch_id, ACCEPTED):
             try:
-                with alone_on(system.database, batch_id), contextlib.suppress(ObjectGone, batches.UnknownBatch):
-                    _reseal_accepted(system, batch_id)
+                with alone_on(system.database, batch_id):
+                    system.storage.delete(stored.key)
             except BatchBusy:
                 result.busy.append(batch_id)
+            continue
         with contextlib.suppress(ObjectGone):
             try:
                 result.files += system.storage.reseal(stored.key)
             except DecryptionError:
                 result.damaged_files.append(stored.key)
-
-
-def _reseal_accepted(system: System, batch_id: str) -> None:
-    key = artifact(batch_id, ACCEPTED)
-    with system.database.begin() as transaction:
-        status = batches.get(transaction, batch_id).status
-    if status != "validated":  # loaded already, or validated once more before it is
-        system.storage.delete(key)
-        return
-    with scratch_files() as folder:
-        target = folder / ACCEPTED
-        with system.storage.local(key) as accepted:
-            map_row_groups(accepted, target, partial(_resealed, system.cipher, batch_id))
-        system.storage.put(key, target)
-
-
-def _resealed(cipher: Cipher, batch_id: str, rows: pa.Table) -> pa.Table:
-    numbers, sealed = rows.column("import_row_number").to_pylist(), rows.column("personal").to_pylist()
-    resealed = personal.reseal(cipher, ((batch_id, number, cell) for number, cell in zip(numbers, sealed, strict=True)))
-    # a damaged envelope stays as it is, to be found in the database
-    kept = [old if new is None else new for old, new in zip(sealed, resealed, strict=True)]
-    at = rows.schema.get_field_index("personal")
-    return rows.set_column(at, rows.schema.field(at), pa.array(kept, pa.binary()))

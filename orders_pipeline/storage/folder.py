@@ -1,7 +1,8 @@
 """A folder as a store, on a local disk or a mount.
 
 No symbolic link below the folder is followed, since clients may write there. Nothing else would encrypt what is kept
-here, so with a cipher every file is sealed, bound to its key. What every store does is said in `port.py`.
+here, so with a cipher every file is sealed, bound to its key, and none is read that is not. What every store does is said
+in `port.py`.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from orders_pipeline.storage.port import (
     is_key,
     is_listed,
     private_file,
+    require_same,
 )
 
 logger = logging.getLogger(__name__)
@@ -175,16 +177,19 @@ class FolderStorage:
         return (stored.key for stored in self.list(prefix))
 
     @contextlib.contextmanager
-    def local(self, key: str) -> Iterator[Path]:
-        """Lend the file itself, or what it holds in memory where it is sealed."""
-        with self._opened(key) as source, scratch_files() as scratch:
-            path = self._path(key)
-            if self._cipher is not None:
-                path = scratch / "clear"
-                with _folder_errors(), path.open("wb") as target:
-                    target.writelines(self._in_clear(key, source))
-            source.close()
-            yield path
+    def local(self, key: str, sha256: str | None = None) -> Iterator[Path]:
+        """Lend what the file holds."""
+        with scratch_files() as scratch:
+            with self._opened(key) as source:
+                require_same(self._copied(key, source, scratch / "clear"), sha256)
+            yield scratch / "clear"
+
+    def _copied(self, key: str, source: IO[bytes], target: Path) -> str:
+        """Write what an open file of ours holds to `target` and return its SHA-256."""
+        with _folder_errors(), private_file(target) as (write, digest):
+            for chunk in self._in_clear(key, source):
+                write(chunk)
+            return digest()
 
     def reseal(self, key: str) -> bool:
         """Seal a file with the current key if it is not, and is still the same when that is done."""

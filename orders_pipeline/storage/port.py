@@ -47,6 +47,13 @@ class ObjectChanged(StorageError):
     text = "the object was replaced or is still being written"
 
 
+class ObjectReplaced(StorageError):
+    """The object is not the one that we put there."""
+
+    code = "E_STORAGE_REPLACED"
+    text = "a file of ours was changed, or another one was put in its place"
+
+
 class ObjectDenied(StorageError):
     """The store does not let us at the object."""
 
@@ -125,8 +132,8 @@ class Storage(Protocol):
     def kept(self, prefix: str) -> Iterator[str]:
         """Return the keys beginning with `prefix` of all that was ever kept, also where somebody has hidden it since."""
 
-    def local(self, key: str) -> AbstractContextManager[Path]:
-        """Lend a readable local file with the object's bytes; raise ObjectGone."""
+    def local(self, key: str, sha256: str | None = None) -> AbstractContextManager[Path]:
+        """Lend the object's bytes as a file in memory; raise ObjectGone, or ObjectReplaced where their SHA-256 differs."""
 
     def reseal(self, key: str) -> bool:
         """Encrypt an object of ours anew if it is not under the current key; say whether that was done."""
@@ -170,6 +177,12 @@ def private_file(target: Path) -> Iterator[tuple[Callable[[bytes], object], Call
         with contextlib.suppress(OSError):
             target.unlink()
         raise
+
+
+def require_same(found: str, sha256: str | None) -> None:
+    """Raise ObjectReplaced where a SHA-256 is wanted and what was found is another one."""
+    if sha256 is not None and found != sha256:
+        raise ObjectReplaced
 
 
 def chunks(file: IO[bytes]) -> Iterator[bytes]:

@@ -28,6 +28,7 @@ from orders_pipeline.storage.port import (
     is_key,
     is_listed,
     private_file,
+    require_same,
 )
 
 logger = logging.getLogger(__name__)
@@ -208,13 +209,13 @@ class S3Storage:
                         yield seen.removeprefix(self._prefix)
 
     @contextlib.contextmanager
-    def local(self, key: str) -> Iterator[Path]:
-        """Lend a download, in memory."""
+    def local(self, key: str, sha256: str | None = None) -> Iterator[Path]:
+        """Lend a download."""
         stored = self.head(key)
         if stored is None:
             raise ObjectGone
         with scratch_files() as scratch:
-            self.fetch(stored, scratch / "object")
+            require_same(self.fetch(stored, scratch / "object"), sha256)
             yield scratch / "object"
 
     def reseal(self, key: str) -> bool:  # noqa: ARG002

@@ -102,7 +102,7 @@ OTHER_POINTS = CANCEL_POINTS | {
     "C21s": Point(f"{_TRANSACTION}.scalar", dies_after=True, chosen=_statement("audit_seal")),
     "C22": Point(f"{_TRANSACTION}.execute", dies_after=True, chosen=_statement("reseal_orders")),
     "C22c": Point("orders_pipeline.rotation:_reseal_orders", dies_after=True),
-    "C22f": Point(_PUT, chosen=_artifact("accepted.parquet")),
+    "C22f": Point("orders_pipeline.storage.folder:FolderStorage.delete", chosen=_artifact("accepted.parquet")),
     "C24": Point(f"{_TRANSACTION}.script", dies_after=True),
 }
 

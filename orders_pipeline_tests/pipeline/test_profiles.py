@@ -18,7 +18,6 @@ import psycopg
 import pytest
 
 from orders_pipeline import batches, intake, landing, notifications, personal, preview, reports
-from orders_pipeline.artifacts import ACCEPTED, artifact
 from orders_pipeline.database import libpq_url
 from orders_pipeline.payments import settle
 from orders_pipeline.rejections import FileRejected
@@ -420,20 +419,6 @@ def test_the_end_of_a_batch_is_decided_on_what_it_is_after_its_reports_and_these
     result = reports.finish_batch(dataclasses.replace(counter.system, storage=storage), batch_id)  # type: ignore[arg-type]
     assert result["status"] == "completed_with_errors"
     assert [each["code"] for each in counter.errors(batch_id)] == ["P_DECLINED"]
-
-
-def test_what_another_process_put_in_place_of_validated_rows_is_validated_again(counter: Counter) -> None:
-    ids = [
-        intake.import_file(counter.system, counter.file(references(*refs), f"{refs[0]}.csv"), "plain", again=False)
-        for refs in (["A-1", "A-2"], ["B-1"])
-    ]
-    for batch_id in ids:
-        intake.stage_batch(counter.system, batch_id)
-        intake.validate_batch(counter.system, batch_id)
-    with counter.system.storage.local(artifact(ids[1], ACCEPTED)) as other:
-        counter.system.storage.put(artifact(ids[0], ACCEPTED), other)
-    intake.load_batch(counter.system, ids[0])
-    assert counter.rows("SELECT client_order_ref FROM orders ORDER BY 1") == [("A-1",), ("A-2",)]
 
 
 def test_rows_whose_files_were_removed_once_they_were_loaded_are_validated_again_after_a_restore(counter: Counter) -> None:

@@ -149,10 +149,10 @@ def test_a_sealed_file_opens_in_its_place_and_hides_what_it_holds(cipher, sealed
 
 def test_every_cut_and_every_changed_byte_of_a_sealed_file_is_found(cipher, sealed_file):
     _, sealed = sealed_file(bytes(range(100)))
-    for length in range(len(encryption.FILE_MARK), len(sealed)):
+    for length in range(len(sealed)):
         with pytest.raises(DecryptionError):
             opened_file(cipher, sealed[:length])
-    for at in range(len(encryption.FILE_MARK), len(sealed)):
+    for at in range(len(sealed)):
         with pytest.raises(DecryptionError):
             opened_file(cipher, sealed[:at] + bytes([sealed[at] ^ 1]) + sealed[at + 1 :])
 
@@ -176,9 +176,10 @@ def test_pieces_of_a_sealed_file_cannot_be_moved_left_out_repeated_or_added(ciph
             opened_file(cipher, header + b"".join(wrong))
 
 
-def test_a_file_written_before_files_were_sealed_opens_as_it_is(cipher):
+def test_a_plain_file_is_not_taken_for_a_sealed_one(cipher):
     for content in (b"", b"x", b"client_order_ref\r\n" * 10):
-        assert opened_file(cipher, content) == content
+        with pytest.raises(DecryptionError, match="E_SEALED_FORMAT"):
+            opened_file(cipher, content)
         assert not cipher.has_sealed_file(io.BytesIO(content))
 
 

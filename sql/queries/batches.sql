@@ -70,22 +70,19 @@ WHERE batch_id = :batch_id
 UPDATE batches SET status = 'staged', status_code = NULL, encoding = :encoding,
                    source_layout = CAST(:source_layout AS jsonb), corrects = :corrects,
                    bulk_import_group = :bulk_import_group,
-                   rows_total = :rows_total, rows_blank = :rows_blank
+                   rows_total = :rows_total, rows_blank = :rows_blank, file_sha256 = CAST(:file_sha256 AS jsonb)
 WHERE batch_id = :batch_id AND status = 'received'
 
 -- name: set_validated
 -- What validation decided, before the rows are loaded.
 UPDATE batches SET status = 'validated', status_code = NULL, rows_accepted = :rows_accepted, rows_rejected = :rows_rejected,
-                   amount_accepted = :amount_accepted, cells_normalised = CAST(:cells_normalised AS jsonb)
+                   amount_accepted = :amount_accepted, cells_normalised = CAST(:cells_normalised AS jsonb),
+                   file_sha256 = file_sha256 || CAST(:file_sha256 AS jsonb)
 WHERE batch_id = :batch_id AND status = 'staged'
 
--- name: set_validated_files
--- What loading will find in the storage, unless somebody else has put other files there.
-UPDATE batch_locks SET validated_sha256 = :sha256 WHERE batch_id = :batch_id
-
--- name: validated_files
--- What validation has left for loading.
-SELECT validated_sha256 FROM batch_locks WHERE batch_id = :batch_id
+-- name: file_sha256
+-- What one of a batch's files was when it was left in the storage.
+SELECT CASE :file WHEN 'original' THEN source_sha256 ELSE file_sha256 ->> :file END FROM batches WHERE batch_id = :batch_id
 
 -- name: validate_again
 -- What was validated does not hold any more; what is loaded of it is taken back, for nothing of it is planned yet.
