@@ -28,6 +28,7 @@ from sqlalchemy.exc import TimeoutError as NoneFree
 SQL = resources.files("orders_pipeline.sql")
 DRIVER = "postgresql+psycopg"
 TRANSIENT_CLASSES = ("08", "40", "53", "57")  # connection, conflict, resources, intervention
+DENIED = "42501"
 READ_ONLY = "25006"  # what was our server takes no more writes: another one may
 TRANSIENT = ("55P03", READ_ONLY)  # not of those classes, and may pass
 CONNECT_TIMEOUT_S = 10
@@ -297,7 +298,7 @@ class Database:
             try:
                 transaction.execute("introduce", actor=self._introduction.actor, origin=self._introduction.origin)
             except DatabaseError as error:
-                if error.sqlstate == "42501":
+                if error.sqlstate == DENIED:
                     raise RoleMissing(error.sqlstate) from None
                 raise
         return transaction

@@ -173,11 +173,11 @@ def _ask(client: ServiceClient, path: str, query: dict[str, str]) -> str:
     try:
         answer = client.call("GET", path, query=query)
     except (NotDelivered, NoAnswer) as failure:
-        raise ServiceRefused(f"no usable answer ({failure.code}); is its URL right?") from None
+        raise ServiceRefused(f"{client.server}: {failure.why} ({failure.code}); is its URL right?") from None
     if answer.status in (401, 403):
-        raise ServiceRefused("the token is refused")
+        raise ServiceRefused(f"{client.server} refuses the token")
     if answer.status != 200:
-        raise ServiceRefused(f"a look-up is answered {answer.problem}")
+        raise ServiceRefused(f"{client.server} answers a look-up with {answer.problem}; is its URL right?")
     return "answers a look-up"
 
 

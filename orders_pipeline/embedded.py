@@ -77,7 +77,7 @@ def _start_keeper(folder: Path, part: Part, options: str) -> str | None:
     """Start a keeper and return its part's URL, or None when it does not come up."""
     with (folder / "keeper.log").open("ab") as log:
         keeper = subprocess.Popen(  # noqa: S603 - our own module
-            [sys.executable, "-m", "orders_pipeline.embedded", str(folder), part, options],
+            [sys.executable, "-P", "-m", "orders_pipeline.embedded", str(folder), part, options],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

@@ -16,17 +16,19 @@ import ssl
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import UTC
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import requests
 from pydantic import SecretStr
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import ConnectionPool
-from urllib3.exceptions import HTTPError, NewConnectionError
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, NameResolutionError, NewConnectionError
 from urllib3.poolmanager import PoolManager
 from urllib3.response import HTTPResponse
 
@@ -37,21 +39,34 @@ MAX_RETRY_AFTER_S = 60.0
 WATCH_EVERY_S = 0.05
 OF_THE_MOMENT = frozenset({408, 425})  # what a 4xx says of the exchange, not of the request
 OF_THE_CALLER = frozenset({401, 403, 407})
+IN_THE_WAY: dict[type[BaseException], str] = {
+    ssl.SSLCertVerificationError: "its certificate is not one for this host that we trust",
+    ssl.SSLError: "no TLS 1.3",
+    ConnectionRefusedError: "connection refused",
+    socket.gaierror: "the name is not known",
+    TimeoutError: "no answer to the attempt to connect",
+    ConnectionError: "the connection was closed",
+}
 HEADERS = {"Accept": "application/json, application/problem+json", "User-Agent": "orders-pipeline"}
 
 Method = Literal["GET", "POST"]
 
 
 class NotDelivered(Exception):
-    """The request never reached the service: nothing happened there."""
+    """The request never reached the service: nothing happened there. `why` says in words of ours what was in the way."""
 
     code = "E_SERVICE_UNREACHABLE"
+
+    def __init__(self, *told: str, why: str = "no connection") -> None:
+        super().__init__(*told)
+        self.why = why
 
 
 class NoAnswer(Exception):
     """The request may have reached the service, but no usable answer came back in time."""
 
     code = "E_SERVICE_NO_ANSWER"
+    why = "no usable answer"
 
 
 class TooLong(NoAnswer):
@@ -120,6 +135,12 @@ class _Watch:
             with self._lock:
                 del self._exchanges[me]
 
+    def left(self) -> float:
+        """Return the seconds that this thread's exchange may still take."""
+        with self._lock:
+            exchange = self._exchanges.get(threading.get_ident())
+        return MAX_CONNECT_S if exchange is None else exchange.deadline - time.monotonic()
+
     def using(self, connection: HTTPConnection) -> None:
         me = threading.get_ident()
         with self._lock:
@@ -140,13 +161,64 @@ class _Watch:
                             sock.shutdown(socket.SHUT_RDWR)
 
 
+class _Names:
+    """Looks names up for callers who do not wait for ever; a name that is asked for is not asked for again meanwhile."""
+
+    def __init__(self) -> None:
+        self._pending: dict[str, Future[list[str]]] = {}
+        self._lock = threading.Lock()
+
+    def addresses(self, name: str, timeout_s: float) -> list[str]:
+        """Return the addresses of a host; raise socket.gaierror where there are none, TimeoutError when it takes longer."""
+        with self._lock:
+            pending = self._pending.get(name)
+            if pending is None:
+                pending = self._pending[name] = Future()
+                threading.Thread(target=self._look_up, args=(name, pending), name="names", daemon=True).start()
+        return pending.result(timeout_s)
+
+    def _look_up(self, name: str, pending: Future[list[str]]) -> None:
+        found, failure = [], None
+        try:
+            found = [str(each[4][0]) for each in socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)]
+        except (OSError, UnicodeError) as error:
+            failure = error if isinstance(error, socket.gaierror) else socket.gaierror()
+        with self._lock:
+            del self._pending[name]
+        if failure is None:
+            pending.set_result(found)
+        else:
+            pending.set_exception(failure)
+
+
 _watch = _Watch()
+_names = _Names()
 
 
 class _Watched(HTTPConnection):
     """Connections whose exchanges have a deadline, and whose requests leave in one piece, not head and body apart."""
 
     _pieces: list[bytes] | None = None
+
+    def _new_conn(self) -> socket.socket:
+        """Connect to the first address of the host that answers, the look-up within the deadline too."""
+        name, longest = self._dns_host, self.timeout
+        try:
+            addresses = _names.addresses(name.strip("[]"), max(min(MAX_CONNECT_S, _watch.left()), 0.0))
+            for address in addresses[:-1]:
+                with contextlib.suppress(ConnectTimeoutError):
+                    return self._connected(address)
+            return self._connected(addresses[-1])
+        except socket.gaierror as error:
+            raise NameResolutionError(name, self, error) from None
+        except TimeoutError:
+            raise NewConnectionError(self, NotDelivered.code) from None
+        finally:
+            self._dns_host, self.timeout = name, longest
+
+    def _connected(self, address: str) -> socket.socket:
+        self._dns_host, self.timeout = address, max(min(MAX_CONNECT_S, _watch.left()), 0.001)
+        return super()._new_conn()
 
     def request(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - urllib3's own signature
         _watch.using(self)  # while it connects and sends
@@ -249,12 +321,19 @@ class ServiceClient:
                     raise NoAnswer(NoAnswer.code)
                 return answer
         except requests.exceptions.ConnectTimeout:
-            raise NotDelivered(NotDelivered.code) from None
+            raise NotDelivered(NotDelivered.code, why="no answer to the attempt to connect") from None
         except requests.exceptions.ConnectionError as error:
-            failure: type[Exception] = NotDelivered if _failed_to_connect(error) else NoAnswer
-            raise failure(getattr(failure, "code", "")) from None
+            if _failed_to_connect(error):
+                raise NotDelivered(NotDelivered.code, why=_why(error)) from None
+            raise NoAnswer(NoAnswer.code) from None
         except (requests.exceptions.RequestException, HTTPError, OSError, ValueError):
             raise NoAnswer(NoAnswer.code) from None
+
+    @property
+    def server(self) -> str:
+        """Return which server is called, as the setting has it."""
+        parts = urlsplit(self._base_url)
+        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
     def hang_up(self) -> None:
         """Close this thread's connection: what comes over it next may be the answer to another request."""
@@ -305,6 +384,17 @@ def _failed_to_connect(error: requests.exceptions.ConnectionError) -> bool:
     cause = error.args[0] if error.args else None
     reason = getattr(cause, "reason", cause)  # urllib3 wraps it in MaxRetryError
     return type(reason).__name__ in ("NewConnectionError", "ConnectTimeoutError", "NameResolutionError")
+
+
+def _why(error: BaseException | None) -> str:
+    """Return what was in the way of a connection, from an error or what is behind it."""
+    while error is not None:
+        for kind, words in IN_THE_WAY.items():
+            if isinstance(error, kind):
+                return words
+        inner = [each for each in (*error.args, getattr(error, "reason", None)) if isinstance(each, BaseException)]
+        error = inner[0] if inner else error.__cause__ or error.__context__
+    return "no connection"
 
 
 def _read(response: requests.Response, most_bytes: int) -> Answer:

@@ -11,7 +11,7 @@ import time
 import zlib
 from dataclasses import dataclass
 
-from orders_pipeline.database import SQL, Database, Transaction
+from orders_pipeline.database import DENIED, SQL, Database, DatabaseError, Transaction
 
 FILE_NAME = re.compile(r"V(?P<version>\d+(?:[._]\d+)*)__(?P<description>\w+)\.sql")
 
@@ -59,7 +59,22 @@ def all_migrations() -> list[Migration]:
 
 
 def migrate(database: Database) -> list[str]:
-    """Apply what the database lacks, all or nothing, and return the names of the files; raise MigrationError on a misfit."""
+    """Apply what the database lacks, all or nothing, and return the names of the files.
+
+    Raises MigrationError on a misfit, or where this login may not do so.
+    """
+    try:
+        return _migrate(database)
+    except DatabaseError as error:
+        if error.sqlstate == DENIED:
+            raise MigrationError(
+                "this login may not migrate: it must own the database, and have CREATEROLE or, where other databases of the "
+                "server have them already, be granted orders_audit and orders_app WITH ADMIN OPTION"
+            ) from None
+        raise
+
+
+def _migrate(database: Database) -> list[str]:
     with database.begin(patient=True) as transaction:
         transaction.execute("lock_migrations")
         transaction.execute("create_schema_history")

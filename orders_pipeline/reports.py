@@ -26,7 +26,7 @@ from orders_pipeline import batches, continuity, sweep
 from orders_pipeline.artifacts import STAGED, artifact, lent
 from orders_pipeline.database import Database, Transaction
 from orders_pipeline.encryption import DecryptionError
-from orders_pipeline.errors import code_of
+from orders_pipeline.errors import NotThere, code_of
 from orders_pipeline.records.orders import ORDERS
 from orders_pipeline.rejections import message
 from orders_pipeline.scratch import Scratch, scratch_files
@@ -42,6 +42,12 @@ FINISH_TRIES = 3  # reports are written anew when the batch has changed while th
 SHOWN_CHARS = 100  # of a value in errors.csv
 _BATCH_CELL = re.compile(r'\s*"?(?:[0-9]{8}-[0-9a-f]{12})?"?\s*')
 FORMULA_STARTS = tuple("=+-@|%\t\r\n＝＋－＠")
+
+
+class NoReport(NotThere):
+    """A batch has no such report."""
+
+    code = "E_NO_REPORT"
 
 
 class RejectionRow(Protocol):

@@ -81,6 +81,7 @@ def running(settings: Settings, port: int, say: Callable[[str], None] = lambda _
         export_environment(
             ORDERS_REPORTS_URL=settings.reports_url or reports_url,
             DAGSTER_WEBSERVER_DB_POOL_MAX_OVERFLOW=str(WEB_POOL_SIZE - 1),
+            PYTHONSAFEPATH="1",  # no module is taken from the folder that we were started in
         )
         if "://" not in settings.landing_location:
             Path(settings.landing_location).mkdir(parents=True, exist_ok=True)
@@ -118,7 +119,8 @@ def _require_free(port: int) -> None:
 
 @contextlib.contextmanager
 def _dagster(port: int, log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    command = [sys.executable, "-m", "dagster", "dev", "-m", "orders_pipeline.definitions", "-h", HOST, "-p", str(port)]
+    command = [sys.executable, "-m", "dagster", "dev", "-h", HOST, "-p", str(port), "-m", "orders_pipeline.definitions"]
+    command += ["--working-directory", str(log.parent)]  # from there Dagster would import, else from where we were started
     with log.open("ab") as output:
         process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True

@@ -16,14 +16,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+import click
 
 PATIENCE_S = 60.0
 POLL_S = 0.02
 PROGRAM = "orders-pipeline"
-COMMAND = [sys.executable, "-c", f"from orders_pipeline.cli import main; main(prog_name={PROGRAM!r})"]
+COMMAND = [sys.executable, "-P", "-c", f"from orders_pipeline.cli import main; main(prog_name={PROGRAM!r})"]
 OURS = ("ORDERS_", "DAGSTER_")
 IMPORTED = ["orders_pipeline.definitions", "orders_pipeline.cli", "orders_pipeline_tests.faults.crash_points"]
 
@@ -31,7 +33,7 @@ _processes = multiprocessing.get_context("forkserver")
 _processes.set_forkserver_preload([*IMPORTED, __name__])
 
 
-def start(settings: Mapping[str, str], *arguments: str | Path) -> subprocess.Popen[str]:
+def start(settings: Mapping[str, str], *arguments: str | Path, cwd: Path | None = None) -> subprocess.Popen[str]:
     """Start a command in a process group of its own, with no settings but these."""
     return subprocess.Popen(
         [*COMMAND, *map(str, arguments)],
@@ -41,6 +43,7 @@ def start(settings: Mapping[str, str], *arguments: str | Path) -> subprocess.Pop
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        cwd=cwd,
     )
 
 
@@ -102,6 +105,20 @@ def answer(settings: Mapping[str, str], *arguments: str | Path) -> dict[str, Any
     """Run a command with `--json` and return its answer."""
     found: dict[str, Any] = json.loads(call(settings, *arguments, "--json").stdout)
     return found
+
+
+def every() -> list[str]:
+    """Return every command that the parser knows, groups and their commands in words."""
+    from orders_pipeline.cli import main
+
+    def leaves(group: click.Group, *path: str) -> Iterator[str]:
+        for name, command in group.commands.items():
+            if isinstance(command, click.Group):
+                yield from leaves(command, *path, name)
+            else:
+                yield " ".join((*path, name))
+
+    return sorted(leaves(main))
 
 
 def processes_of(marker: str) -> list[int]:

@@ -1,7 +1,7 @@
 """What all commands share: the group, answers in words or JSON, errors as codes and exit statuses, the opened system.
 
 Exit status: 0 completed, 1 stopped (can be resumed) or not possible now, 2 usage, settings or something that is not there,
-3 completed with errors, 4 file given back.
+3 completed with errors, 4 file given back. With `--json` there is one JSON object on stdout, whatever happens.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import functools
 import json
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec
 
 import click
@@ -25,6 +25,23 @@ if TYPE_CHECKING:
 
 EXIT_STATUS = {"completed": 0, "completed_with_errors": 3, "rejected": 4}
 STOPPED, USAGE, GIVEN_BACK = interrupts.STOPPED, 2, 4
+# what trying again does not help: somebody has to set, make or name something else; as everything that is not there
+WRONG = {
+    "E_BATCH_ENDED",
+    "E_CLIENTS_FILE",
+    "E_DATABASE_LOGIN",
+    "E_DATABASE_ROLE",
+    "E_DATABASE_SESSIONS",
+    "E_DATABASE_TLS",
+    "E_ENCRYPTION_KEYS",
+    "E_MIGRATION",
+    "E_NO_PAYMENT_LIST",
+    "E_NOT_STOPPED",
+    "E_PORT",
+    "E_SANDBOX",
+    "E_SETTINGS",
+}
+ANSWERED = "orders_pipeline.answered"  # in click's context
 PIPED_WIDTH = 160
 
 P = ParamSpec("P")
@@ -32,7 +49,26 @@ words = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty
 complaints = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class Commands(click.Group):
+    """The group of all commands: with `--json` what is wrong with how they are called is a JSON object too."""
+
+    def main(self, *given: Any, **named: Any) -> Any:  # noqa: ANN401 - click's own signature
+        """Parse, run and exit."""
+        arguments = (given[0] if given else named.get("args")) or sys.argv[1:]
+        if "--json" not in arguments:
+            return super().main(*given, **named)
+        try:
+            status = super().main(*given, **named | {"standalone_mode": False})
+        except click.ClickException as error:
+            _answer_error("E_USAGE", error.format_message())
+            status = error.exit_code
+        except click.Abort:
+            _answer_error("E_STOPPED", "stopped")
+            status = STOPPED
+        sys.exit(status if isinstance(status, int) else 0)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="orders-pipeline")
 def main() -> None:
     """Takes clients' order files to a platform that knows one order at a time."""
@@ -85,18 +121,23 @@ def stoppable(command: Callable[P, None]) -> Callable[P, None]:
     return listening
 
 
-def _stopped(how: str, *, as_json: bool) -> NoReturn:
+def decline(*, as_json: bool) -> NoReturn:
+    """End a command whose question was answered with no."""
     if as_json:
-        click.echo(json.dumps({"error": {"code": "E_STOPPED", "message": f"stopped; {how}", "detail": {}}}))
+        _answer_error("E_STOPPED", "nothing was changed")
     else:
+        complaints.print("nothing was changed")
+    sys.exit(STOPPED)
+
+
+def _stopped(how: str, *, as_json: bool) -> NoReturn:
+    if not (as_json and _answer_error("E_STOPPED", f"stopped; {how}")):
         complaints.print(f"\nstopped; {how}")
     sys.exit(STOPPED)
 
 
-def _complain(error: Exception, *, as_json: bool) -> None:
-    from orders_pipeline.batches import BatchEnded
-    from orders_pipeline.clients import ClientsError
-    from orders_pipeline.encryption import EncryptionKeysError
+def _complain(error: Exception, *, as_json: bool) -> NoReturn:
+    from orders_pipeline.mask import MaskFailed
     from orders_pipeline.rejections import FileRejected
 
     settings = None
@@ -106,14 +147,22 @@ def _complain(error: Exception, *, as_json: bool) -> None:
     text = errors.describe(error, settings, system and system.storage)
     code, _, sentence = text.partition(": ")
     detail = error.detail if isinstance(error, FileRejected) else {}
-    if as_json:
-        click.echo(json.dumps({"error": {"code": code, "message": sentence, "detail": detail}}, ensure_ascii=False))
-    else:
+    if not (as_json and _answer_error(code, sentence, detail)):
         complaints.print(f"[red]{code}[/red]: {sentence}")
         if "batch_id" in detail:
             complaints.print(f"how that stands: orders-pipeline status {detail['batch_id']}")
-    is_usage = isinstance(error, SettingsError | ClientsError | EncryptionKeysError | BatchEnded | errors.NotThere)
-    sys.exit(GIVEN_BACK if isinstance(error, FileRejected) else USAGE if is_usage else STOPPED)
+    if isinstance(error, FileRejected | MaskFailed):
+        sys.exit(GIVEN_BACK)
+    sys.exit(USAGE if isinstance(error, errors.NotThere) or code in WRONG else STOPPED)
+
+
+def _answer_error(code: str, message: str, detail: Mapping[str, str] | None = None) -> bool:
+    """Print what is wrong as the one JSON object, and say whether that could be: a command may have answered before."""
+    context = click.get_current_context(silent=True)
+    if context is not None and context.meta.get(ANSWERED):
+        return False
+    click.echo(json.dumps({"error": {"code": code, "message": message, "detail": detail or {}}}, ensure_ascii=False))
+    return True
 
 
 @contextlib.contextmanager
@@ -139,5 +188,6 @@ def answer(result: dict[str, Any], show: Callable[[Console, dict[str, Any]], Non
     """Print a result as one JSON object, or in words."""
     if as_json:
         click.echo(json.dumps(result, ensure_ascii=False, default=str))
+        click.get_current_context().meta[ANSWERED] = True
     else:
         show(words, result)

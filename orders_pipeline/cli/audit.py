@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import getpass
+import json
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -82,7 +83,10 @@ def export(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Give out records as lines of JSON (Elastic Common Schema), one event for each row that was changed."""
+    """Give out records as lines of JSON (Elastic Common Schema), one event for each row that was changed.
+
+    With --json and without -o they are the list `records` of one object.
+    """
     from orders_pipeline.audit.exporting import export as lines
     from orders_pipeline.audit.recording import record
     from orders_pipeline.audit.records import CATEGORIES as ALL
@@ -96,6 +100,10 @@ def export(
             detail = {"categories": wanted, "from": begin and begin.isoformat(), "to": end and end.isoformat()}
             record(transaction, "administrative", "export", "audit", detail=detail)
         events = lines(system.database, system.storage, begin, end, wanted)
+        if path is None and as_json:
+            records = [json.loads(line) for line in events]
+            answer({"events": len(records), "records": records}, lambda *_: None, as_json=True)
+            return
         with click.open_file("-" if path is None else str(path), "w", encoding="utf-8") as target:
             count = 0
             for count, line in enumerate(events, 1):  # noqa: B007 - counted

