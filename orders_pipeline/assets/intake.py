@@ -80,6 +80,7 @@ def orders(context: dg.AssetExecutionContext, system: dg.ResourceParam[System]) 
         batch = read_batch(system, context.partition_key)
         with system.database.begin() as transaction:
             loaded = transaction.rows("loaded_totals", batch_id=batch.batch_id)[0]
+            results = checks.order_checks(transaction, batch.batch_id)
         return dg.MaterializeResult(
             metadata={
                 "dagster/table_name": "orders",
@@ -88,5 +89,5 @@ def orders(context: dg.AssetExecutionContext, system: dg.ResourceParam[System]) 
                 "import group": batch.bulk_import_group,
                 "seconds": seconds_of(system, batch.batch_id, "load"),
             },
-            check_results=checks.order_checks(batch, loaded),
+            check_results=results,
         )

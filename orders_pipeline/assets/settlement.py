@@ -113,6 +113,8 @@ def _progress_in_log(context: dg.AssetExecutionContext, system: System, batch_id
 
 def _payments(system: System, batch_id: str) -> dg.MaterializeResult:
     batch = read_batch(system, batch_id)
+    with system.database.begin() as transaction:
+        results = checks.payment_checks(transaction, batch_id)
     return dg.MaterializeResult(
         asset_key=PAYMENTS,
         metadata={
@@ -124,7 +126,7 @@ def _payments(system: System, batch_id: str) -> dg.MaterializeResult:
             "declined (yen)": int(batch.amount_declined),
             "seconds": seconds_of(system, batch_id, "pay"),
         },
-        check_results=checks.payment_checks(system, batch_id),
+        check_results=results,
     )
 
 

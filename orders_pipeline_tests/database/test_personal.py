@@ -121,7 +121,7 @@ def test_rows_that_a_broken_rule_lets_through_are_not_loaded_and_not_shown(syste
     desk = Desk(database)
     assert desk.run("SELECT status, status_code FROM batches") == [{"status": "staged", "status_code": "E_VALIDATION"}]
     assert system.storage.head(artifact(batch_id, ACCEPTED)) is None
-    said = errors.describe(raised.value, system.settings.model_copy(update={"env": "production"}), system)
+    said = errors.describe(raised.value, system.settings.model_copy(update={"env": "production"}), system.storage)
     assert said.startswith("E_VALIDATION: ")
     assert said.endswith("R_EMAIL in email (rows 2...)")
     intake.load_batch(system, batch_id)

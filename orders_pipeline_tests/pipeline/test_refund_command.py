@@ -101,7 +101,8 @@ def check_refunds(house: House, batch_id: str) -> dict[str, Any]:
     assert theirs["notifications"]["sent"] == summary["notifications"]["sent"]
     assert theirs["notifications"]["duplicates"] == 0
     assert house.sandbox.ledger()["notifications"]["worst_window"] <= CALLS_A_SECOND
-    assert all(each.passed for each in checks.payment_checks(house.system, batch_id))
+    with house.system.database.begin() as transaction:
+        assert all(each.passed for each in checks.payment_checks(transaction, batch_id))
     assert summary["status"] in ("completed", "completed_with_errors")
     return summary
 

@@ -145,6 +145,10 @@ SELECT code, count(*) AS rows, code LIKE 'W%' AS is_warning FROM (
 -- What the orders of a batch amount to.
 SELECT count(*) AS orders, coalesce(sum(amount), 0) AS amount FROM orders WHERE batch_id = :batch_id
 
+-- name: rows_given_back
+-- How many rows of a batch have a rejection.
+SELECT count(DISTINCT import_row_number) FROM rejections WHERE batch_id = :batch_id
+
 -- name: cancel_orders
 -- What was not sent is cancelled; its reference is free again.
 UPDATE orders SET status = 'cancelled', status_changed_at = now() WHERE batch_id = :batch_id AND status = 'pending'
