@@ -124,14 +124,11 @@ class Cipher:
 
     def open(self, sealed: bytes, aad: bytes) -> bytes:
         """Return the plaintext of an envelope; raise DecryptionError if it is not ours, not whole or not for `aad`."""
-        start = 2 + (sealed[1] if len(sealed) > 1 else 0)
+        start = _header_bytes(sealed)
         end = start + NONCE_BYTES
-        if len(sealed) < end + _TAG_BYTES or sealed[0] != VERSION:
-            raise DecryptionError("E_SEALED_FORMAT")
         key = self._keys.get(sealed[2:start])
         if key is None:
-            key_id = sealed[2:start].decode("ascii", "replace")
-            raise DecryptionError("E_SEALED_KEY", key_id if _KEY_ID.fullmatch(key_id) else "without an id")
+            raise DecryptionError("E_SEALED_KEY", _key_id(sealed))
         try:
             return key.decrypt(sealed[start:end], sealed[end:], sealed[:end] + aad)
         except InvalidTag:
@@ -148,9 +145,7 @@ class Cipher:
 
     def open_file(self, file: IO[bytes], aad: bytes) -> Iterator[bytes]:
         """Yield what `seal_file` sealed; raise DecryptionError in place of the first piece that is not as it was."""
-        if file.read(len(FILE_MARK)) != FILE_MARK:
-            raise DecryptionError("E_SEALED_FORMAT")
-        envelope = file.read(int.from_bytes(file.read(2)))
+        envelope = _envelope_of(file)
         decrypt = AESGCM(self.open(envelope, FILE_MARK + aad)).decrypt
         for position, piece, is_last in _pieces(file, PIECE_BYTES + _TAG_BYTES):
             try:
@@ -158,10 +153,28 @@ class Cipher:
             except (InvalidTag, ValueError):  # ValueError: too short to have a tag
                 raise DecryptionError("E_SEALED_TAMPERED") from None
 
-    def has_sealed_file(self, file: IO[bytes]) -> bool:
-        """Say whether a file is sealed with the current key, by its beginning."""
-        begins = file.read(len(FILE_MARK) + 2 + len(self.prefix))
-        return begins.startswith(FILE_MARK) and begins.endswith(self.prefix)
+
+def key_id_of_file(file: IO[bytes]) -> str:
+    """Return the id of the key that a sealed file needs, by its beginning; raise DecryptionError where it is not sealed."""
+    return _key_id(_envelope_of(file))
+
+
+def _envelope_of(file: IO[bytes]) -> bytes:
+    if file.read(len(FILE_MARK)) != FILE_MARK:
+        raise DecryptionError("E_SEALED_FORMAT")
+    return file.read(int.from_bytes(file.read(2)))
+
+
+def _header_bytes(sealed: bytes) -> int:
+    start = 2 + (sealed[1] if len(sealed) > 1 else 0)
+    if len(sealed) < start + NONCE_BYTES + _TAG_BYTES or sealed[0] != VERSION:
+        raise DecryptionError("E_SEALED_FORMAT")
+    return start
+
+
+def _key_id(sealed: bytes) -> str:
+    key_id = sealed[2 : _header_bytes(sealed)].decode("ascii", "replace")
+    return key_id if _KEY_ID.fullmatch(key_id) else "without an id"
 
 
 def _pieces(file: IO[bytes], size: int) -> Iterator[tuple[int, bytes, bool]]:

@@ -34,7 +34,7 @@ def encryption_keys(context: dg.AssetExecutionContext, system: dg.ResourceParam[
                 "orders sealed anew": result.resealed,
                 "files sealed anew": result.files,
                 "orders damaged": len(result.damaged),
-                "files damaged": len(result.damaged_files),
+                "files left": len(result.left),
                 "batches at work": len(result.busy),
                 "keys that may be removed": ", ".join(result.removable) or "none",
                 "orders by key": dg.MetadataValue.md(

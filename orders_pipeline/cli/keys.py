@@ -10,6 +10,7 @@ import click
 from rich.console import Console
 
 from orders_pipeline.cli.answering import STOPPED, answer, answers, main, opened, words
+from orders_pipeline.console import plain
 from orders_pipeline.settings import read_settings
 
 
@@ -85,8 +86,10 @@ def _show(console: Console, result: Mapping[str, Any]) -> None:
     if result["damaged"]["orders"]:
         first = ", ".join(map(str, result["damaged"]["first"]))
         console.print(f"  {result['damaged']['orders']:,} of them cannot be opened with it: order {first}")
-    for key in result["damaged"]["files"]:
-        console.print(f"  a file cannot be opened: {key}", markup=False)
+    for key, code in result["left"].items():
+        console.print(f"  {code}: {plain(key)}")
+    if result["left"]:
+        console.print("  could not be looked at or sealed anew: no key may be removed")
     if result["busy_batches"]:
         console.print(f"  at work: {', '.join(result['busy_batches'])}")
     console.print("once every process runs with this setting, go on with: orders-pipeline keys rotate")

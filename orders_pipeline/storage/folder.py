@@ -9,19 +9,20 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import io
 import logging
 import os
 import secrets
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 from typing import IO
 
-from orders_pipeline.encryption import Cipher
+from orders_pipeline.encryption import Cipher, key_id_of_file
 from orders_pipeline.scratch import scratch_files
 from orders_pipeline.storage.port import (
     LEFT_OUT,
@@ -75,40 +76,77 @@ class FolderStorage:
         self._root = root.resolve()
         self._cipher = cipher
 
-    def list(self, prefix: str = "") -> Iterator[StoredObject]:
-        """Walk the folder; what we may not read or cannot name is left out, with a warning."""
+    def list(self, prefix: str = "", left_out: dict[str, str] | None = None) -> Iterator[StoredObject]:
+        """Walk the folder."""
         folder, slash, _ = prefix.rpartition("/")
-        start = self._path(folder) if slash else self._root
-        walked = self._walked(start, folder + slash, "")
+        walked = self._walked(folder + slash, "")
         while names := list(islice(walked, PAGE_OBJECTS)):
-            objects, others = _found(names)
-            if others:
+            objects, others = self._found(names)
+            if left_out is not None:
+                left_out |= {key: code for key, code in others.items() if key.startswith(prefix)}
+            elif others:
                 logger.warning(LEFT_OUT)
             yield from (found for found in objects if found.key.startswith(prefix) and is_listed(found.key))
 
     def pages(self, after: str = "") -> Iterator[Page]:
         """Walk the folder in the order of keys, looking only at the files that are asked for."""
-        walked = self._walked(self._root, "", after)
+        walked = self._walked("", after)
         upto: str | None = after
         while upto is not None:
             names = list(islice(walked, PAGE_OBJECTS))
             upto = names[-1].key if len(names) == PAGE_OBJECTS else None
-            objects, others = _found(names)
+            objects, others = self._found(names)
             yield Page(tuple(objects), upto, tuple(others))
 
-    def _walked(self, start: Path, key: str, after: str) -> Iterator[_Name]:
-        if start.exists():
-            with _folder_errors():
+    def _walked(self, key: str, after: str) -> Iterator[_Name]:
+        """Return all names below a folder's key and behind `after`, in their order; raise if the folder cannot be read."""
+        folders = key.split("/")[:-1]
+        try:
+            with _folder_errors(), self._folder(folders) as start:
                 os.scandir(start).close()
-            yield from _files(_Name(key, os.fsencode(start), is_folder=True), after)
+        except ObjectGone:
+            return
+        ahead = [_Name(key, tuple(folders), is_folder=True)]  # what is still to be walked, the next one last
+        while ahead:
+            name = ahead.pop()
+            if not name.is_folder or name.left_out is not None:
+                yield name
+                continue
+            try:
+                with self._folder(name.path) as folder:
+                    entries = sorted(_entries(folder, name, after), key=lambda each: each.key, reverse=True)
+                ahead.extend(entries)
+            except FileNotFoundError:
+                continue  # it went while we were listing
+            except OSError as error:
+                if name.key > after:
+                    yield replace(name, left_out=_folder_error(error).code)
+
+    def _found(self, names: Iterable[_Name]) -> tuple[Sequence[StoredObject], dict[str, str]]:
+        """Return the files among names, and the names of what is none or cannot be looked at, each with a code."""
+        objects, others = [], {}
+        for folders, inside in groupby(names, key=lambda each: each.path[:-1]):
+            try:
+                with self._folder(folders) as folder:
+                    for name in inside:
+                        found = _looked_at(name, folder)
+                        if isinstance(found, StoredObject):
+                            objects.append(found)
+                        elif found is not None:
+                            others[name.key] = found
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                others |= {name.key: _folder_error(error).code for name in inside}
+        return objects, others
 
     def head(self, key: str) -> StoredObject | None:
         """Return the object under `key`, or None."""
-        with _folder_errors():
-            try:
-                return _described(key, self._path(key).lstat())
-            except (FileNotFoundError, NotADirectoryError, ObjectGone):
-                return None
+        try:
+            with _folder_errors(), self._place(key) as path:
+                return _described(key, path.lstat())
+        except ObjectGone:
+            return None
 
     def edges(self, stored: StoredObject, length: int) -> tuple[bytes, bytes]:
         """Read both ends of the file."""
@@ -134,26 +172,52 @@ class FolderStorage:
 
     def put(self, key: str, source: Path | bytes) -> StoredObject:
         """Write beside the place, sync, then rename into it."""
+        return self._written(key, source)
+
+    def _written(self, key: str, source: Path | bytes, instead_of: os.stat_result | None = None) -> StoredObject:
+        """Put a file, with the rights and time of the one it comes `instead_of`; raise ObjectChanged if that is gone."""
         with _folder_errors():
             self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
-            target = self._path(key, create=True)
-            temporary = target.with_name(f".{secrets.token_hex(8)}.part")
-            with (
-                private_file(temporary) as (write, _),
-                io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file,
-            ):
-                for chunk in chunks(file) if self._cipher is None else self._cipher.seal_file(file, _bound_to(key)):
-                    write(chunk)
-            try:
-                temporary.replace(target)
-            except OSError:
-                temporary.unlink(missing_ok=True)
-                raise
-            _sync_folder(target.parent)
-            found = _described(key, target.lstat())
+            with self._place(key, create=True) as target:
+                temporary = target.with_name(f".{secrets.token_hex(8)}.part")
+                self._write(key, source, temporary)
+                try:
+                    if instead_of is not None:
+                        temporary.chmod(stat.S_IMODE(instead_of.st_mode))
+                        os.utime(temporary, ns=(instead_of.st_atime_ns, instead_of.st_mtime_ns))
+                    with self._replacing(alone=instead_of is not None):
+                        if instead_of is not None and _version(target.lstat()) != _version(instead_of):
+                            raise ObjectChanged
+                        temporary.replace(target)
+                except BaseException:
+                    temporary.unlink(missing_ok=True)
+                    raise
+                _sync_folder(target.parent)
+                found = _described(key, target.lstat())
         if found is None:
             raise ObjectChanged
         return found
+
+    def _write(self, key: str, source: Path | bytes, target: Path) -> None:
+        with (
+            private_file(target) as (write, _),
+            io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file,
+        ):
+            for chunk in chunks(file) if self._cipher is None else self._cipher.seal_file(file, _bound_to(key)):
+                write(chunk)
+
+    @contextlib.contextmanager
+    def _replacing(self, *, alone: bool) -> Iterator[None]:
+        """Put or remove a file, but not while somebody is alone who must be sure what he replaces."""
+        if self._cipher is None:  # nor is anything sealed anew
+            yield
+            return
+        lock = os.open(self._root / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+            yield
+        finally:
+            os.close(lock)
 
     def keep(
         self,
@@ -165,8 +229,8 @@ class FolderStorage:
     ) -> None:
         """Put it and take our own right to write it away; whoever owns the folder can still remove it."""
         self.put(key, source)
-        with _folder_errors():
-            self._path(key).chmod(0o400)
+        with _folder_errors(), self._place(key) as path:
+            path.chmod(0o400)
 
     def forget(self, key: str) -> None:
         """Remove the file if it is there."""
@@ -191,53 +255,77 @@ class FolderStorage:
                 write(chunk)
             return digest()
 
-    def reseal(self, key: str) -> bool:
-        """Seal a file with the current key if it is not, and is still the same when that is done."""
-        with self._opened(key) as file:
-            if self._cipher is None or self._cipher.has_sealed_file(file):
-                return False
+    def sealed_with(self, key: str) -> str | None:
+        """Read the beginning of the file."""
+        with self._opened(key) as file, _folder_errors():
+            return None if self._cipher is None else key_id_of_file(file)
+
+    def reseal(self, key: str, sha256: str | None = None) -> None:
+        """Seal the file with the current key, unless another one has come into its place when that is done."""
+        with self._opened(key) as file, scratch_files() as scratch:
             status = os.fstat(file.fileno())
-        with self.local(key) as clear:
-            found = self.head(key)
-            if found is None or found.version != _version(status):
-                return False
-            self.put(key, clear)
-            self._path(key).chmod(stat.S_IMODE(status.st_mode))  # what is kept stays protected from being written away
-        return True
+            require_same(self._copied(key, file, scratch / "clear"), sha256)
+            self._written(key, scratch / "clear", instead_of=status)
 
     def _in_clear(self, key: str, file: IO[bytes]) -> Iterator[bytes]:
         return chunks(file) if self._cipher is None else self._cipher.open_file(file, _bound_to(key))
 
     def delete(self, key: str) -> None:
         """Remove the file if it is there."""
-        with contextlib.suppress(ObjectGone), _folder_errors():
-            self._path(key).unlink(missing_ok=True)
+        with (
+            contextlib.suppress(ObjectGone),
+            _folder_errors(),
+            self._place(key) as path,
+            self._replacing(alone=False),
+        ):
+            path.unlink(missing_ok=True)
 
     def location(self, key: str) -> str:
         """Return the file's absolute path."""
         return str(self._root.joinpath(*_checked_parts(key)))
 
-    def _path(self, key: str, *, create: bool = False) -> Path:
-        """Return the file of a key; raise ObjectDenied where a folder on the way is a link."""
+    @contextlib.contextmanager
+    def _place(self, key: str, *, create: bool = False) -> Iterator[Path]:
+        """Lend the path of a key's file in its opened folder; raise ObjectDenied where a folder on the way is a link."""
         *folders, name = _checked_parts(key)
-        path = self._root
-        for part in folders:
-            path = _entry(path, part)
-            if path.is_symlink():
-                raise ObjectDenied
-            if create:
-                path.mkdir(mode=0o700, exist_ok=True)
-        return _entry(path, name)
+        with self._folder(folders, create=create) as folder:
+            yield Path(f"/proc/self/fd/{folder}", _entry(folder, name))
+
+    @contextlib.contextmanager
+    def _folder(self, folders: Iterable[str], *, create: bool = False) -> Iterator[int]:
+        """Open a folder below the root from part to part: none is a link, nor can become one on the way."""
+        folder = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            for part in folders:
+                name = _entry(folder, part)
+                if create:
+                    with contextlib.suppress(FileExistsError):
+                        os.mkdir(name, 0o700, dir_fd=folder)
+                inner = _open_folder(name, folder)
+                os.close(folder)
+                folder = inner
+            yield folder
+        finally:
+            os.close(folder)
 
     @contextlib.contextmanager
     def _opened(self, key: str) -> Iterator[IO[bytes]]:
-        with _folder_errors():
+        with _folder_errors(), self._place(key) as path:
             # A link is refused; a pipe does not make us wait
-            file = os.fdopen(os.open(self._path(key), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb")
+            file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb")
         with file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise ObjectGone
             yield file
+
+
+def _open_folder(name: str, inside: int) -> int:
+    try:
+        return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=inside)
+    except NotADirectoryError:
+        if stat.S_ISLNK(os.stat(name, dir_fd=inside, follow_symlinks=False).st_mode):
+            raise OSError(errno.ELOOP, "a link") from None
+        raise
 
 
 def _bound_to(key: str) -> bytes:
@@ -251,24 +339,32 @@ def _checked_parts(key: str) -> tuple[str, ...]:
     return parts
 
 
-def _entry(folder: Path, name: str) -> Path:
-    path = folder / name
-    if name.isascii() or os.path.lexists(path):
-        return path
+def _entry(folder: int, name: str) -> str:
+    """Return the name in an opened folder that a part of a key has there."""
+    if name.isascii() or _is_there(folder, name):
+        return name
     with contextlib.suppress(UnicodeEncodeError):
-        other = folder / os.fsdecode(name.encode("cp932"))
-        if os.path.lexists(other):
+        other = os.fsdecode(name.encode("cp932"))
+        if _is_there(folder, other):
             return other
-    return path
+    return name
+
+
+def _is_there(folder: int, name: str) -> bool:
+    with contextlib.suppress(OSError, ValueError):
+        os.stat(name, dir_fd=folder, follow_symlinks=False)
+        return True
+    return False
 
 
 @dataclass(frozen=True)
 class _Name:
-    """What a folder lists: the key it would have, and its path; without one it cannot be read or is nobody's to use."""
+    """What a folder lists: the key it would have, and the names that lead to it; `left_out` is why it is not one."""
 
     key: str  # of a folder it ends in a slash
-    path: bytes | None
+    path: tuple[str, ...]
     is_folder: bool
+    left_out: str | None = None
 
 
 def _decoded(name: bytes) -> str | None:
@@ -280,47 +376,29 @@ def _decoded(name: bytes) -> str | None:
     return None
 
 
-def _files(start: _Name, after: str) -> Iterator[_Name]:
-    """Return all names behind `after`, in the order of their keys; hidden folders are named and not entered."""
-    ahead = [start]  # what is still to be walked, the next one last
-    while ahead:
-        name = ahead.pop()
-        if not name.is_folder or name.path is None:
-            yield name
-            continue
-        try:
-            ahead.extend(sorted(_entries(name.path, name.key, after), key=lambda each: each.key, reverse=True))
-        except OSError:
-            if name.key > after:
-                yield replace(name, path=None)
-
-
-def _entries(folder: bytes, inside: str, after: str) -> Iterator[_Name]:
+def _entries(folder: int, inside: _Name, after: str) -> Iterator[_Name]:
     with os.scandir(folder) as entries:
         for entry in entries:
             is_folder = entry.is_dir(follow_symlinks=False)
-            name = _decoded(entry.name)
-            key = f"{inside}{entry.name.decode('utf-8', 'backslashreplace') if name is None else name}"
+            given = os.fsencode(entry.name)
+            name = _decoded(given)
+            key = f"{inside.key}{given.decode('utf-8', 'backslashreplace') if name is None else name}"
             key += "/" if is_folder else ""
             is_usable = name is not None and is_key(key) and not (is_folder and name.startswith("."))
             if key > after or (is_folder and after.startswith(key)):
-                yield _Name(key, entry.path if is_usable else None, is_folder)
+                yield _Name(key, (*inside.path, entry.name), is_folder, None if is_usable else KeyRefused.code)
 
 
-def _found(names: Iterable[_Name]) -> tuple[list[StoredObject], list[str]]:
-    """Return the files among names, and the names of what is none."""
-    objects, others = [], []
-    for name in names:
-        if name.path is None:
-            others.append(name.key)
-            continue
-        with contextlib.suppress(OSError):  # it went while we were listing
-            found = _described(name.key, os.lstat(name.path))
-            if found is None:
-                others.append(name.key)
-            else:
-                objects.append(found)
-    return objects, others
+def _looked_at(name: _Name, folder: int) -> StoredObject | str | None:
+    """Return the file in its folder, or the code of why it is none, or None where it went while we were listing."""
+    if name.left_out is not None:
+        return name.left_out
+    try:
+        return _described(name.key, os.stat(name.path[-1], dir_fd=folder, follow_symlinks=False)) or KeyRefused.code
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        return _folder_error(error).code
 
 
 def _version(status: os.stat_result) -> str:

@@ -101,8 +101,11 @@ class Page:
 class Storage(Protocol):
     """What every store can do; all of it may raise StorageUnavailable or ObjectDenied."""
 
-    def list(self, prefix: str = "") -> Iterator[StoredObject]:
-        """Return all objects whose key begins with `prefix`, but for hidden and `.part` ones."""
+    def list(self, prefix: str = "", left_out: dict[str, str] | None = None) -> Iterator[StoredObject]:
+        """Return all objects whose key begins with `prefix`, but for hidden and `.part` ones.
+
+        What is no object, or cannot be looked at or into, is left out with a warning, or with a code in `left_out`.
+        """
 
     def pages(self, after: str = "") -> Iterator[Page]:
         """List what comes behind the key `after`, in the order of keys, no further than it is asked for.
@@ -135,8 +138,14 @@ class Storage(Protocol):
     def local(self, key: str, sha256: str | None = None) -> AbstractContextManager[Path]:
         """Lend the object's bytes as a file in memory; raise ObjectGone, or ObjectReplaced where their SHA-256 differs."""
 
-    def reseal(self, key: str) -> bool:
-        """Encrypt an object of ours anew if it is not under the current key; say whether that was done."""
+    def sealed_with(self, key: str) -> str | None:
+        """Return the id of the key of ours that an object needs, or None where it needs none; raise DecryptionError."""
+
+    def reseal(self, key: str, sha256: str | None = None) -> None:
+        """Encrypt an object of ours anew; raise ObjectChanged and leave it where another one came into its place meanwhile.
+
+        Raises ObjectReplaced where it has another SHA-256.
+        """
 
     def delete(self, key: str) -> None:
         """Remove the object if it is there."""

@@ -75,10 +75,12 @@ class S3Storage:
             verify=None if self._ca_file is None else str(self._ca_file),
         )
 
-    def list(self, prefix: str = "") -> Iterator[StoredObject]:
+    def list(self, prefix: str = "", left_out: dict[str, str] | None = None) -> Iterator[StoredObject]:
         """List page by page."""
         for page in self._pages(prefix, ""):
-            if page.others:
+            if left_out is not None:
+                left_out |= dict.fromkeys(page.others, KeyRefused.code)
+            elif page.others:
                 logger.warning(LEFT_OUT)
             yield from (found for found in page.objects if is_listed(found.key))
 
@@ -218,9 +220,12 @@ class S3Storage:
             require_same(self.fetch(stored, scratch / "object"), sha256)
             yield scratch / "object"
 
-    def reseal(self, key: str) -> bool:  # noqa: ARG002
+    def sealed_with(self, key: str) -> str | None:  # noqa: ARG002
         """Leave the object to KMS, which keeps what a key of it encrypted readable by itself."""
-        return False
+        return None
+
+    def reseal(self, key: str, sha256: str | None = None) -> None:
+        """Leave the object to KMS."""
 
     def delete(self, key: str) -> None:
         """Remove the object if it is there."""

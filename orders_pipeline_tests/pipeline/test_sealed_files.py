@@ -13,9 +13,10 @@ from pydantic import SecretStr
 from orders_pipeline import intake, rotation
 from orders_pipeline.artifacts import ORIGINAL, artifact
 from orders_pipeline.audit.sealing import HEADS, anchor, seal
-from orders_pipeline.encryption import FILE_MARK, DecryptionError, new_key
+from orders_pipeline.encryption import FILE_MARK, DecryptionError, key_id_of_file, new_key
 from orders_pipeline.errors import describe, read_details
-from orders_pipeline.storage import open_storage
+from orders_pipeline.storage import FolderStorage, open_storage
+from orders_pipeline.storage import folder as folder_module
 from orders_pipeline.system import System, join_endpoints, open_system
 from orders_pipeline_tests.database.test_personal import HEADER, PLANTED
 from orders_pipeline_tests.house import House
@@ -117,7 +118,8 @@ def test_a_rotation_seals_all_files_anew(house: House, tmp_path: Path) -> None:
     with opened(house, f"{new_key()},{old}") as system:
         result = rotation.rotate(system, lambda _done, _to_do: None)
         assert result.is_done
-        assert result.files >= 5
+        assert result.files_by_key == {system.cipher.current: result.files}
+        assert sealed_with(system) == {system.cipher.current}
     assert original.read_bytes().startswith(FILE_MARK)
     with opened(house, system.settings.encryption_keys.get_secret_value().partition(",")[0]) as system:
         with system.storage.local(artifact(batch_id, ORIGINAL)) as again:
@@ -135,6 +137,64 @@ def test_a_folder_without_a_cipher_and_the_landing_hold_files_as_they_came(house
     for store in (plain, house.system.landing):
         store.put("x/a.csv", b"as it came")
         assert Path(store.location("x/a.csv")).read_bytes() == b"as it came"
+
+
+def sealed_with(system: System) -> set[str]:
+    """Return the keys that all files in a storage need."""
+    found = set()
+    for path in Path(system.storage.location("x")).parent.rglob("[!.]*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                found.add(key_id_of_file(file))
+    return found
+
+
+def test_a_rotation_names_what_it_could_not_look_at_or_would_launder_and_lets_no_key_be_removed(
+    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch_id = house.receive(canary_file(tmp_path, "LEFT"), CLIENT)
+    house.work_off(batch_id)
+    original = kept(house, batch_id, ORIGINAL)
+    was = original.read_bytes()
+    (plain := kept(house, batch_id, "planted")).write_bytes(b"plain")
+    house.system.storage.put(artifact(batch_id, ORIGINAL), b"another, under our own key")
+    write = FolderStorage._write
+
+    def be_late(store: FolderStorage, key: str, source: Path | bytes, target: Path) -> None:
+        write(store, key, source, target)
+        if key == artifact(batch_id, "result.json") and store is not house.system.storage:
+            house.system.storage.put(key, b"newer")
+
+    entries = folder_module._entries
+
+    def fail(descriptor: int, inside: folder_module._Name, after: str) -> Iterator[folder_module._Name]:
+        if inside.key == "audit/":
+            raise OSError(5, "planted")
+        return entries(descriptor, inside, after)
+
+    old = (house.home / "encryption_keys").read_text()
+    seal(house.system.database)
+    anchor(house.system.database, house.system.storage)
+    with opened(house, f"{new_key()},{old}") as system:
+        with monkeypatch.context() as patch:
+            patch.setattr(FolderStorage, "_write", be_late)
+            patch.setattr(folder_module, "_entries", fail)
+            result = rotation.rotate(system, lambda _done, _to_do: None)
+        assert (result.is_done, result.removable) == (False, [])
+        assert result.left == {
+            "audit/": "E_STORAGE_UNAVAILABLE",
+            artifact(batch_id, ORIGINAL): "E_STORAGE_REPLACED",
+            artifact(batch_id, "planted"): "E_SEALED_FORMAT",
+            artifact(batch_id, "result.json"): "E_STORAGE_CHANGED",
+        }
+        with system.storage.local(artifact(batch_id, "result.json")) as newest:
+            assert newest.read_bytes() == b"newer"
+        original.write_bytes(was)
+        plain.unlink()
+        result = rotation.rotate(system, lambda _done, _to_do: None)
+        assert (result.is_done, len(result.removable), result.left) == (True, 1, {})
+        with opened(house, f"{old},{system.settings.encryption_keys.get_secret_value()}") as before:
+            assert rotation.rotate(before, lambda _done, _to_do: None).is_done  # as the module's house had it
 
 
 @contextlib.contextmanager

@@ -180,14 +180,16 @@ def test_a_plain_file_is_not_taken_for_a_sealed_one(cipher):
     for content in (b"", b"x", b"client_order_ref\r\n" * 10):
         with pytest.raises(DecryptionError, match="E_SEALED_FORMAT"):
             opened_file(cipher, content)
-        assert not cipher.has_sealed_file(io.BytesIO(content))
+        with pytest.raises(DecryptionError, match="E_SEALED_FORMAT"):
+            encryption.key_id_of_file(io.BytesIO(content))
 
 
-def test_a_sealed_file_tells_whether_its_key_is_the_current_one(cipher):
+def test_a_sealed_file_tells_which_key_it_needs(cipher):
     sealed = b"".join(cipher.seal_file(io.BytesIO(b"x"), PLACE))
-    assert cipher.has_sealed_file(io.BytesIO(sealed))
-    after = Cipher({cipher.current: b"k" * 32, "later": b"l" * 32}, "later")
-    assert not after.has_sealed_file(io.BytesIO(sealed))
+    assert encryption.key_id_of_file(io.BytesIO(sealed)) == cipher.current
+    for cut in range(len(encryption.FILE_MARK) + 2 + len(cipher.prefix)):
+        with pytest.raises(DecryptionError, match="E_SEALED_FORMAT"):
+            encryption.key_id_of_file(io.BytesIO(sealed[:cut]))
 
 
 def test_s03_no_nonce_is_used_twice_in_a_million():

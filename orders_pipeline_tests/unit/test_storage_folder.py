@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from pathlib import Path
 
 import pytest
 
+from orders_pipeline.encryption import Cipher
 from orders_pipeline.storage import (
     KeyRefused,
     ObjectChanged,
     ObjectDenied,
     ObjectGone,
+    ObjectReplaced,
     StorageUnavailable,
     open_storage,
 )
+from orders_pipeline.storage import folder as folder_module
 from orders_pipeline.storage.folder import FolderStorage
 
 ESCAPES = ["../x", "a/../../x", "/etc/passwd", "a//x", "a/./x", "..", "", "a/", "a\0x", "a/\ud800"]
@@ -255,3 +259,100 @@ def test_a_file_that_goes_while_the_folder_is_listed_is_not_listed(store, root, 
     next(pages)
     store.delete("a/2")
     assert [stored.key for page in pages for stored in page.objects] == ["a/3"]
+
+
+@pytest.mark.parametrize("use", ["local", "put", "delete", "list"])
+def test_a_folder_that_becomes_a_link_on_the_way_is_not_followed(store, root, tmp_path, monkeypatch, use):
+    outside = tmp_path / "outside"
+    (outside / "inner").mkdir(parents=True)
+    (outside / "inner" / "x").write_bytes(b"outside")
+    store.put("client/inner/x", b"inside")
+    entry = folder_module._entry
+
+    def swap_then_look(folder, name):
+        if name == "inner" and not (root / "client").is_symlink():
+            (root / "client").rename(tmp_path / "moved")
+            (root / "client").symlink_to(outside)
+        return entry(folder, name)
+
+    monkeypatch.setattr(folder_module, "_entry", swap_then_look)
+    if use == "local":
+        with store.local("client/inner/x") as path:
+            assert path.read_bytes() == b"inside"
+    elif use == "list":
+        assert [stored.size for stored in store.list("client/inner/")] == []  # nor what lies outside
+    else:
+        store.put("client/inner/x", b"new") if use == "put" else store.delete("client/inner/x")
+    assert (outside / "inner" / "x").read_bytes() == b"outside"
+
+
+def sealing_stores(root: Path) -> tuple[FolderStorage, FolderStorage]:
+    """Return a store under an old key, and the same one under a new key that knows the old one."""
+    old, new = {"old": b"o" * 32}, {"new": b"n" * 32}
+    return FolderStorage(root, Cipher(old, "old")), FolderStorage(root, Cipher(old | new, "new"))
+
+
+def test_a_file_is_sealed_anew_as_it_was(root):
+    before, after = sealing_stores(root)
+    stored = before.put("a/x", b"content")
+    (root / "a/x").chmod(0o400)
+    after.reseal("a/x")
+    assert after.sealed_with("a/x") == "new"
+    assert after.head("a/x").modified == stored.modified
+    assert (root / "a/x").stat().st_mode & 0o777 == 0o400
+    with after.local("a/x") as path:
+        assert path.read_bytes() == b"content"
+
+
+@pytest.mark.parametrize("meanwhile", ["put", "delete"])
+def test_a_file_that_was_put_or_removed_meanwhile_stays_so(root, monkeypatch, meanwhile):
+    before, after = sealing_stores(root)
+    before.put("a/x", b"old content")
+    write = after._write
+
+    def write_and_be_late(*arguments):
+        write(*arguments)
+        before.put("a/x", b"new content") if meanwhile == "put" else before.delete("a/x")
+
+    monkeypatch.setattr(after, "_write", write_and_be_late)
+    with pytest.raises(ObjectChanged if meanwhile == "put" else ObjectGone):
+        after.reseal("a/x")
+    if meanwhile == "put":
+        with after.local("a/x") as path:
+            assert path.read_bytes() == b"new content"
+    assert [path.name for path in (root / "a").iterdir()] == (["x"] if meanwhile == "put" else [])
+
+
+def test_a_file_that_is_another_one_is_not_sealed_anew(root):
+    before, after = sealing_stores(root)
+    before.put("a/x", b"another")
+    with pytest.raises(ObjectReplaced):
+        after.reseal("a/x", "0" * 64)
+    assert after.sealed_with("a/x") == "old"
+
+
+def test_a_strict_listing_names_what_cannot_be_looked_at(store, root, monkeypatch):
+    for key in ("batches/a/x", "batches/b/x", "batches/c/x", "other/x"):
+        store.put(key, b"1")
+    (root / "batches/a/link").symlink_to(root / "other/x")
+    entries, looked_at = folder_module._entries, os.stat
+
+    def failing_entries(folder, inside, after):
+        if inside.key == "batches/b/":
+            raise OSError(errno.EIO, "planted")
+        return entries(folder, inside, after)
+
+    def failing_stat(path, **named):
+        if path == "x" and os.path.samestat(looked_at(root / "batches/c"), os.fstat(named["dir_fd"])):
+            raise PermissionError(errno.EACCES, "planted")
+        return looked_at(path, **named)
+
+    monkeypatch.setattr(folder_module, "_entries", failing_entries)
+    monkeypatch.setattr(folder_module.os, "stat", failing_stat)
+    left_out: dict[str, str] = {}
+    assert [stored.key for stored in store.list("batches/", left_out)] == ["batches/a/x"]
+    assert left_out == {
+        "batches/a/link": "E_STORAGE_KEY",
+        "batches/b/": "E_STORAGE_UNAVAILABLE",
+        "batches/c/x": "E_STORAGE_DENIED",
+    }
