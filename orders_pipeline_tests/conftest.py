@@ -5,6 +5,7 @@ Unit tests use none of these; a test that asks for them in `unit/` is refused.
 
 import contextlib
 import os
+import shutil
 import signal
 import tempfile
 import threading
@@ -28,6 +29,7 @@ from orders_pipeline.system import System, join_endpoints, open_system
 TEMPLATE = "orders_template"
 hypothesis.settings.register_profile("busy_machine", deadline=None)  # one example may take a second
 hypothesis.settings.load_profile("busy_machine")
+MEMORY_BYTES = 8 << 30  # free in /dev/shm, for the servers of all processes: 10 MB a database and 128 MB of log each
 OUTSIDE_WORLD = {"server_url", "template", "database_url", "database", "sandbox", "settings", "system"}
 
 
@@ -84,13 +86,21 @@ def _no_thread_waits_for_a_second_connection(_nested: list[str]) -> Iterator[Non
 def server_url() -> Iterator[str]:
     """The URL of a PostgreSQL server for this test run."""
     # not below pytest's own folder: the next pytest run of root closes that to the user PostgreSQL runs as
-    with tempfile.TemporaryDirectory(prefix="orders-pipeline-tests-") as home:
+    with tempfile.TemporaryDirectory(prefix="orders-pipeline-tests-", dir=_memory()) as home:
         with contextlib.closing(embedded.join(Path(home), "postgres")) as membership:
-            for setting in ("fsync", "full_page_writes"):  # it outlives processes, and that is what is tried here
-                _run_on(membership.url, f"ALTER SYSTEM SET {setting} = off")
+            # the server outlives processes, and that is what is tried here
+            for setting in ("fsync = off", "full_page_writes = off", "max_wal_size = '128MB'"):
+                _run_on(membership.url, f"ALTER SYSTEM SET {setting}")
             _run_on(membership.url, "SELECT pg_reload_conf()")
             yield membership.url
         embedded.wait_until_gone(Path(home))
+
+
+def _memory() -> str | None:
+    """Return a folder in memory, where the files of a clone cost a fifth; None where there is no room."""
+    memory = Path("/dev/shm")
+    roomy = memory.is_dir() and shutil.disk_usage(memory).free >= MEMORY_BYTES
+    return str(memory) if roomy and os.access(memory, os.W_OK) else None
 
 
 def _run_on(url: str, statement: str) -> None:
