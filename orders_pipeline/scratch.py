@@ -1,19 +1,30 @@
 """Scratch files: in memory only, so that nothing personal lies on a disk in clear while a batch is worked on.
 
 What is to be kept is put into a storage, which seals it. A file being worked on takes as much memory as it has bytes.
+Where the system has no files in memory (all but Linux) they lie in a folder that is its owner's alone and is emptied.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
+import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
 
-class Scratch:
-    """A folder of files in memory, empty at first: `scratch / name` is a path that opens in this process only."""
+class Scratch(Protocol):
+    """A folder of files, empty at first: `scratch / name` is a path that opens in this process only."""
 
+    def __truediv__(self, name: str) -> Path:
+        """Return the path of a file."""
+
+
+class _Memory:
     def __init__(self) -> None:
         self._descriptors: dict[str, int] = {}
 
@@ -23,15 +34,42 @@ class Scratch:
         return Path(f"/proc/self/fd/{self._descriptors[name]}")
 
     def close(self) -> None:
-        """Forget the files."""
         while self._descriptors:
             os.close(self._descriptors.popitem()[1])
 
 
+class _Folder:
+    def __init__(self) -> None:
+        base = Path(tempfile.gettempdir()) / f"orders-scratch-{os.getuid()}"
+        base.mkdir(mode=0o700, exist_ok=True)
+        if base.is_symlink() or base.stat().st_uid != os.getuid() or base.stat().st_mode & 0o077:
+            raise PermissionError("the folder for scratch files is not ours alone")
+        for left in base.iterdir():
+            if not _lives(int(left.name.partition("-")[0])):
+                shutil.rmtree(left, ignore_errors=True)
+        self._folder = base / f"{os.getpid()}-{uuid.uuid4().hex}"
+        self._folder.mkdir(mode=0o700)
+
+    def __truediv__(self, name: str) -> Path:
+        return self._folder / name
+
+    def close(self) -> None:
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _lives(pid: int) -> bool:
+    with contextlib.suppress(PermissionError):
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return False
+    return True
+
+
 @contextmanager
 def scratch_files() -> Iterator[Scratch]:
-    """Give a folder in memory that is gone at the end of the block, and with the process."""
-    scratch = Scratch()
+    """Give a folder that is gone at the end of the block; in memory, also with the process."""
+    scratch = _Memory() if hasattr(os, "memfd_create") else _Folder()
     try:
         yield scratch
     finally:

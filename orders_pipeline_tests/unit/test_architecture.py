@@ -47,7 +47,7 @@ LIBRARIES = {
     "uvicorn": {"sandbox", "report_server"},
     "click": {"cli"},
     "subprocess": {"embedded", "up"},
-    "tempfile": set(),  # what is worked on is in memory
+    "tempfile": {"scratch"},  # what is worked on is in memory
 }
 
 # what things mean: values in, values out; nothing of the outside world, of use cases or of the edge
