@@ -93,20 +93,31 @@ def register_landed(transaction: Transaction, client_code: str, source: Source) 
     return batch_id
 
 
-def register_import(transaction: Transaction, client_code: str, source: Source, *, again: bool) -> str:
-    """Make a batch of a file imported by hand and return its id; raise FileRejected(F_DUPLICATE_FILE) for known bytes.
+def plan_import(transaction: Transaction, client_code: str, sha256: str, *, again: bool) -> tuple[str, int]:
+    """Return the id that a file imported by hand gets as a batch, and which repeat of the same bytes it is.
 
-    With `again` the same bytes become another batch, as they do where nothing was loaded of them.
+    Raises FileRejected(F_DUPLICATE_FILE) for known bytes. With `again` they become another batch, as they do where nothing
+    was loaded of them.
     """
-    again_no = next_repeat(transaction, client_code, source.sha256, again=again)
+    again_no = next_repeat(transaction, client_code, sha256, again=again)
     while True:
-        batch_id = batch_id_for(client_code, f"{source.sha256}|{again_no}", today())
-        if _insert(transaction, batch_id, client_code, source, again_no=again_no):
-            return batch_id
-        theirs = transaction.row("batch_with_same_bytes", client_code=client_code, source_sha256=source.sha256)
-        if theirs is not None and theirs.again_no >= again_no:  # somebody else registers the same bytes at this moment
-            raise FileRejected("F_DUPLICATE_FILE", {"batch_id": theirs.batch_id})
+        batch_id = batch_id_for(client_code, f"{sha256}|{again_no}", today())
+        if not transaction.scalar("is_batch", batch_id=batch_id):
+            return batch_id, again_no
         again_no += 1  # the id is that of a batch that was refused
+
+
+def register_import(transaction: Transaction, batch_id: str, client_code: str, source: Source, *, again_no: int) -> bool:
+    """Make a batch of a file as it was planned, and say whether its id was still free.
+
+    Raises FileRejected(F_DUPLICATE_FILE) where somebody else has registered the same bytes meanwhile.
+    """
+    if _insert(transaction, batch_id, client_code, source, again_no=again_no):
+        return True
+    theirs = transaction.row("batch_with_same_bytes", client_code=client_code, source_sha256=source.sha256)
+    if theirs is not None and theirs.again_no >= again_no:
+        raise FileRejected("F_DUPLICATE_FILE", {"batch_id": theirs.batch_id})
+    return False
 
 
 def next_repeat(transaction: Transaction, client_code: str, sha256: str | None, *, again: bool) -> int:

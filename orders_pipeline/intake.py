@@ -475,14 +475,17 @@ def import_file(
     """
     with scratch_files() as folder:
         arrival = arrive(system, path, client_code, folder / ORIGINAL)
-        with system.database.begin() as transaction:
-            source = batches.Source(composed(path.name), sha256=arrival.sha256, size=arrival.size)
-            again = again or arrival.profile.same_bytes == "take"
-            batch_id = batches.register_import(transaction, client_code, source, again=again)
-            control.note(transaction, batch_id, arrival.profile, path.name, arrival.manifest)
-            system.storage.put(artifact(batch_id, ORIGINAL), folder / ORIGINAL)
-            note(batch_id)
-    return batch_id
+        source = batches.Source(composed(path.name), sha256=arrival.sha256, size=arrival.size)
+        again = again or arrival.profile.same_bytes == "take"
+        while True:
+            with system.database.begin() as transaction:
+                batch_id, again_no = batches.plan_import(transaction, client_code, arrival.sha256, again=again)
+            system.storage.put(artifact(batch_id, ORIGINAL), folder / ORIGINAL)  # a batch without its bytes cannot go on
+            with system.database.begin() as transaction:
+                if batches.register_import(transaction, batch_id, client_code, source, again_no=again_no):
+                    control.note(transaction, batch_id, arrival.profile, path.name, arrival.manifest)
+                    note(batch_id)
+                    return batch_id
 
 
 def copy_unchanging(path: Path, target: Path, max_bytes: int) -> tuple[str, int]:

@@ -100,23 +100,56 @@ def finish_batch(system: System, batch_id: str) -> dict[str, Any]:
     started = time.monotonic()
     for tries_left in reversed(range(FINISH_TRIES)):
         batch = _noted(system, batch_id)
-        artifacts = _artifacts(system, batch_id)
+        end = _End(batch_id, batches.counts(batch) if tries_left else None, started, _artifacts(system, batch_id))
+        tried = end.try_out(system.database)
+        if tried is None:
+            continue
+        result = tried
+        text = json.dumps(result, ensure_ascii=False, indent=2)
+        # before the batch has ended: nothing would make up for a result that is missing then
+        system.storage.put(artifact(batch_id, REPORTS["result"]), text.encode())
         with system.database.begin() as transaction:
-            now = batches.get(transaction, batch_id)
-            if tries_left and batches.counts(now) != batches.counts(batch):
-                continue  # others have worked on it meanwhile: the reports would say what was before
-            held_by = {row.service for row in transaction.rows("held_refusals", batch_id=batch_id)}
-            status, code = batches.final_status(now, held_by)
-            batches.set_status(transaction, batch_id, status, code)
-            spent = time.monotonic() - started
-            transaction.execute("add_stage_seconds", batch_id=batch_id, stage="report", seconds=spent)
-            result = _whole_summary(transaction, batch_id, artifacts)
-            text = json.dumps(result, ensure_ascii=False, indent=2)
-            # before it is committed that the batch has ended: nothing would make up for a result that is missing then
-            system.storage.put(artifact(batch_id, REPORTS["result"]), text.encode())
-        break
+            if end.come(transaction) is not None:
+                break
     _counted(system, batch_id)
     return result
+
+
+class _Undone(Exception):
+    """Takes back what a transaction did to find out what it would come to."""
+
+
+@dataclass(frozen=True)
+class _End:
+    """The end of a batch whose reports are written; `counts` are those they say, or None if it comes in any case."""
+
+    batch_id: str
+    counts: tuple[object, ...] | None
+    started: float
+    artifacts: Mapping[str, str]
+
+    def try_out(self, database: Database) -> dict[str, Any] | None:
+        """Return the batch's summary as it will be at its end."""
+        result = None
+        with contextlib.suppress(_Undone), database.begin() as transaction:
+            result = self.come(transaction)
+            raise _Undone
+        return result
+
+    def come(self, transaction: Transaction) -> dict[str, Any] | None:
+        """Put the batch into the state its counts amount to and return its summary.
+
+        Does nothing and returns None where others have worked on it meanwhile: the reports say what was before.
+        """
+        now = batches.get(transaction, self.batch_id)
+        if self.counts not in (None, batches.counts(now)):
+            return None
+        held_by = {row.service for row in transaction.rows("held_refusals", batch_id=self.batch_id)}
+        status, code = batches.final_status(now, held_by)
+        batches.set_status(transaction, self.batch_id, status, code)
+        spent = time.monotonic() - self.started
+        transaction.execute("add_stage_seconds", batch_id=self.batch_id, stage="report", seconds=spent)
+        return _whole_summary(transaction, self.batch_id, self.artifacts)
 
 
 def _noted(system: System, batch_id: str) -> Row[Any]:

@@ -19,8 +19,12 @@ SAME = Source("orders.csv", sha256="a" * 64, size=10)
 
 
 def imported(desk: Desk, source: Source = SAME, *, client: str = "acme", again: bool = False) -> str:
-    with desk.database.begin() as transaction:
-        return batches.register_import(transaction, client, source, again=again)
+    while True:
+        with desk.database.begin() as transaction:
+            batch_id, again_no = batches.plan_import(transaction, client, source.sha256 or "", again=again)
+        with desk.database.begin() as transaction:
+            if batches.register_import(transaction, batch_id, client, source, again_no=again_no):
+                return batch_id
 
 
 def landed(desk: Desk, key: str = "acme/orders.csv", version: str = "v1") -> str:

@@ -28,7 +28,7 @@ from requests.adapters import HTTPAdapter
 
 from orders_pipeline import clients, personal
 from orders_pipeline.assets.boundary import paused
-from orders_pipeline.batches import Source, register_import
+from orders_pipeline.batches import Source, plan_import, register_import
 from orders_pipeline.database import Database
 from orders_pipeline.errors import describe
 from orders_pipeline.http_client import NoAnswer, NotDelivered, ServiceClient
@@ -187,7 +187,9 @@ def _failure_metadata(_: Bench, value: str) -> None:
 
 def _paused(bench: Bench, value: str) -> None:
     with bench.system.database.begin() as transaction:
-        batch_id = register_import(transaction, "shop", Source(f"{value}.csv", sha256="0" * 64, size=1), again=False)
+        batch_id, again_no = plan_import(transaction, "shop", "0" * 64, again=False)
+        source = Source(f"{value}.csv", sha256="0" * 64, size=1)
+        assert register_import(transaction, batch_id, "shop", source, again_no=again_no)
     raise paused(bench.system, batch_id)
 
 

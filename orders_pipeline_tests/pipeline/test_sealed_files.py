@@ -193,7 +193,8 @@ def test_a_rotation_names_what_it_could_not_look_at_or_would_launder_and_lets_no
         plain.unlink()
         result = rotation.rotate(system, lambda _done, _to_do: None)
         assert (result.is_done, len(result.removable), result.left) == (True, 1, {})
-        with opened(house, f"{old},{system.settings.encryption_keys.get_secret_value()}") as before:
+        keys = system.settings.encryption_keys.get_secret_value().partition(",")
+        with opened(house, f"{old},{keys[0]}") as before:
             assert rotation.rotate(before, lambda _done, _to_do: None).is_done  # as the module's house had it
 
 

@@ -6,6 +6,10 @@ VALUES (:batch_id, :client_code, :csv_source, :landing_key, :landing_version, :s
         :again_no, :batch_id)
 ON CONFLICT DO NOTHING
 
+-- name: is_batch
+-- Whether there is a batch with this id.
+SELECT EXISTS (SELECT FROM batches WHERE batch_id = :batch_id)
+
 -- name: batch_progress
 -- One batch with its counts.
 SELECT * FROM batch_progress WHERE batch_id = :batch_id

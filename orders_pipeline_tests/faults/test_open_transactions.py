@@ -1,0 +1,117 @@
+"""D07: nothing outside the database is waited for while one of our transactions is open."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from orders_pipeline import doctor, errors, intake, landing, reconciliation, reports, retention, rotation, settings, sweep
+from orders_pipeline.audit.exporting import export
+from orders_pipeline.audit.records import CATEGORIES
+from orders_pipeline.audit.sealing import anchor, seal
+from orders_pipeline.audit.verifying import verify
+from orders_pipeline.cancelling import begin, finish
+from orders_pipeline.database import Database, Transaction
+from orders_pipeline.encryption import new_key
+from orders_pipeline.http_client import ServiceClient
+from orders_pipeline.kms import KeyService
+from orders_pipeline.refunds.giving_back import carry_out
+from orders_pipeline.refunds.plan import read_plan
+from orders_pipeline.storage import FolderStorage
+from orders_pipeline.synthetic import write_sample
+from orders_pipeline.system import join_endpoints, open_system
+from orders_pipeline_tests.house import House, prepare
+
+CLIENT = "acme"
+OUTSIDE: dict[type, tuple[str, ...]] = {
+    FolderStorage: (
+        *("put", "head", "edges", "fetch", "local", "keep", "forget", "delete", "reseal", "sealed_with"),
+        *("_walked", "_found"),  # listings, each time something is read for them
+    ),
+    ServiceClient: ("call",),
+    KeyService: ("new_data_key", "open_data_key"),
+}
+
+
+@pytest.fixture
+def found(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is called outside by a thread that has a transaction open, and by whom."""
+    opened, found = threading.local(), []
+    begin_transaction = Database.begin
+
+    @contextlib.contextmanager
+    def begin_and_know(self: Database, **named: Any) -> Iterator[Transaction]:
+        with begin_transaction(self, **named) as transaction:
+            opened.count = getattr(opened, "count", 0) + 1
+            try:
+                yield transaction
+            finally:
+                opened.count -= 1
+
+    def watched(function: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(function)
+        def call(*arguments: Any, **named: Any) -> Any:
+            if getattr(opened, "count", 0):
+                places = [f"{Path(each.filename).name}:{each.name}" for each in traceback.extract_stack()[-8:-1]]
+                found.append(f"{function.__qualname__} from {' '.join(places)}")
+            return function(*arguments, **named)
+
+        return call
+
+    monkeypatch.setattr(Database, "begin", begin_and_know)
+    for kind, names in OUTSIDE.items():
+        for name in names:
+            monkeypatch.setattr(kind, name, watched(getattr(kind, name)))
+    return found
+
+
+def test_d07_no_transaction_is_open_while_the_storage_or_a_service_is_called(
+    house: House, found: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    system = house.system
+
+    def file(name: str, seed: int) -> Path:
+        write_sample(tmp_path / name, rows=8, seed=seed, bad=0.3)
+        return tmp_path / name
+
+    (tmp_path / "home" / "storage" / "landing" / CLIENT).mkdir(parents=True)
+    batch_id = intake.import_file(system, file("orders.csv", 1), CLIENT, again=False)
+    assert house.run(batch_id) is None  # with all that Dagster's assets and checks do
+    for _ in range(2):
+        landing.look(system.database, system.landing)
+    sweep.stalled_batches(system.database)
+    cancelled = intake.import_file(system, file("cancelled.csv", 2), CLIENT, again=False)
+    prepare(system, cancelled)
+    with system.database.begin() as transaction:
+        begin(transaction, cancelled, cancelled_by="somebody", why="a test")
+    finish(system, cancelled)
+    carry_out(system, read_plan(system.database, batch_id), requested_by="somebody", reason="a test")
+    reports.finish_batch(system, batch_id)
+    reports.recent(system, 10)
+    reports.errors_of(system, batch_id)
+    house.report(batch_id, "rejected")
+    reconciliation.reconcile(system, None, None, None)
+    seal(system.database)
+    anchor(system.database, system.storage)
+    retention.retain(system.database, system.storage)
+    retention.purge_error_details(system.database, system.storage)
+    assert verify(system.database, system.storage).broken is None
+    assert list(export(system.database, system.storage, None, None, CATEGORIES))
+    errors.describe(ValueError("planted"), system.settings, system)
+    for name, value in house.environment().items():
+        monkeypatch.setenv(name, value)
+    settings.load_settings()
+    doctor.examine()
+    both = f"{new_key()},{(house.home / 'encryption_keys').read_text()}"
+    changed = system.settings.model_copy(update={"encryption_keys": SecretStr(both)})
+    with join_endpoints(changed) as endpoints, open_system(changed, endpoints) as again:
+        assert rotation.rotate(again, lambda _done, _to_do: None).is_done
+    assert sorted(set(found)) == []
