@@ -17,8 +17,8 @@ import pyarrow.compute as pc
 
 Encoder: TypeAlias = Callable[[pa.Array], pa.Array]
 
-_START = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
-_END = b"\xff\xff"
+START = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
+END = b"\xff\xff"
 _JSONB_VERSION = b"\x01"
 _NULL = b"\xff\xff\xff\xff"
 _FIRST_DAY = (date(2000, 1, 1) - date(1970, 1, 1)).days  # PostgreSQL's, counted from Arrow's
@@ -29,17 +29,18 @@ def binary_copy(chunks: Iterable[pa.RecordBatch], same: Mapping[str, str], types
 
     `types` holds every column's type as PostgreSQL calls it; raises KeyError for one that cannot be written.
     """
-    behind = b"".join(_in_full(text.encode()) for text in same.values())
-    yield _START
+    behind = b"".join(in_full(text.encode()) for text in same.values())
+    yield START
     for rows in chunks:
         columns = [_ENCODERS[types[name]](rows.column(name)) for name in rows.schema.names]
         count = (rows.num_columns + len(same)).to_bytes(2, "big")
         written = pc.binary_join_element_wise(count, *columns, behind, b"")
         yield pc.binary_join(pa.ListArray.from_arrays([0, len(written)], written), b"")[0].as_py()
-    yield _END
+    yield END
 
 
-def _in_full(value: bytes) -> bytes:
+def in_full(value: bytes) -> bytes:
+    """Return a field of a row: its length and its bytes."""
     return len(value).to_bytes(4, "big") + value
 
 

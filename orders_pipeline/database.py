@@ -213,7 +213,7 @@ class Transaction:
 
 
 def _driver(connection: Connection) -> _Connection:
-    driver_connection = connection.connection.driver_connection
+    driver_connection: Any = connection.connection.dbapi_connection  # also of one that was detached
     if not isinstance(driver_connection, _Connection):
         raise TypeError("the database URL must name the psycopg driver")
     return driver_connection
@@ -284,10 +284,10 @@ class Database:
         return database
 
     @contextlib.contextmanager
-    def session(self) -> Iterator[Transaction]:
-        """Open a connection of its own, each statement committed at once, for what ends with it: advisory locks."""
+    def session(self, *, patient: bool = False) -> Iterator[Transaction]:
+        """Open a connection of its own, each statement committed at once, for what ends with it: locks, temporary tables."""
         with _translated(), self._engine.connect() as connection:
-            _driver(connection).patient = False
+            _driver(connection).patient = patient
             connection.execution_options(isolation_level="AUTOCOMMIT")
             connection.detach()  # closed at the end instead of going back to the pool with its locks
             yield self._introduced(connection)

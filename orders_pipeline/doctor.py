@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from orders_pipeline import continuity, errors, landing, migrations, rotation, sessions
+from orders_pipeline.audit import sealing
 from orders_pipeline.database import Database
 from orders_pipeline.encryption import Cipher, EncryptionKeysError
 from orders_pipeline.http_client import NoAnswer, NotDelivered, ServiceClient
@@ -155,6 +156,13 @@ def _ledger(patient: Patient) -> str:
     return "whole, as far as is known"
 
 
+def _audit(patient: Patient) -> str:
+    waiting = sealing.unsealed(patient.system.database)
+    if waiting.is_held_up:
+        raise sealing.SealingHeldUp(str(waiting))
+    return str(waiting)
+
+
 def _payment_service(patient: Patient) -> str:
     return _ask(payment_client(patient.settings, patient.endpoints), "/v1/payments", {"reference": "doctor"})
 
@@ -192,6 +200,7 @@ CHECKS: dict[str, Callable[[Patient], str]] = {
     "notification service": _notification_service,
     "keys": _keys,
     "ledger": _ledger,
+    "audit": _audit,
 }
 NEEDS = {
     "sessions": {"database"},
@@ -199,4 +208,5 @@ NEEDS = {
     "storage": {"encryption"},
     "keys": {"database", "schema", "encryption", "sessions"},
     "ledger": {"database", "schema", "encryption", "sessions", "storage"},
+    "audit": {"database", "schema", "encryption", "sessions", "storage"},
 }

@@ -99,7 +99,8 @@ def audit_sensor(context: dg.SensorEvaluationContext, system: dg.ResourceParam[S
         if context.cursor != hour:
             sealing.anchor(system.database, system.storage)
             context.update_cursor(hour)
-    return dg.SkipReason(f"{blocks} new blocks of audit records")
+        waiting = sealing.unsealed(system.database)
+    return dg.SkipReason(f"{blocks} new blocks of audit records; {waiting}")
 
 
 def _resumptions(instance: dg.DagsterInstance, system: System, retried: Collection[str | None]) -> list[dg.RunRequest]:

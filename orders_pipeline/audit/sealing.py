@@ -1,7 +1,7 @@
 """Sealing: records become blocks whose heads are one chain; the newest head is kept where the database's owner has no say.
 
 A block is made of what can change no more: a record's transaction may end after one with a higher number, so sealing
-waits for all that were under way. What cannot be sealed now is sealed next time.
+waits for all that were under way; how far that is, is the database's word. What cannot be sealed now is sealed next time.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from orders_pipeline.database import Database
@@ -20,24 +21,57 @@ HEAD_KEY = re.compile(HEADS + r"(?P<block_no>[0-9]{12,18})-(?P<head>[0-9a-f]{64}
 KEEP_HEADS = timedelta(days=8 * 366)  # as long as the longest-lived records
 PATIENCE_S = 10.0
 POLL_S = 0.05
+MOST_HELD = timedelta(minutes=10)
 
 
 def seal(database: Database, patience_s: float = PATIENCE_S) -> int:
-    """Seal the records there are and return the number of blocks made; 0 where transactions under way go on too long."""
+    """Seal the records there are and return the number of blocks made.
+
+    Where transactions under way go on for longer than `patience_s`, what was recorded since is left for next time.
+    """
+    if not unsealed(database).records:
+        return 0
     with database.begin() as transaction:
-        through = transaction.scalar("audit_last_id")
-        newest = transaction.row("last_seal")
-        if newest is not None and newest.through_id >= through:
-            return 0
-        # drawn after the number was read: whoever has drawn a lower number has a lower transaction too
-        own = transaction.scalar("own_transaction")
+        mark = transaction.scalar("audit_mark")
     deadline = time.monotonic() + patience_s
-    while not _are_over(database, own):
-        if time.monotonic() > deadline:
-            return 0
+    while not _are_over(database, mark) and time.monotonic() < deadline:
         time.sleep(POLL_S)
     with database.begin() as transaction:
-        return int(transaction.scalar("audit_seal", through=through))
+        return int(transaction.scalar("audit_seal"))
+
+
+@dataclass(frozen=True)
+class Unsealed:
+    """What waits to be sealed: how many records, since when the oldest does, and since when open transactions hold it up."""
+
+    records: int
+    since: datetime | None
+    held_since: datetime | None
+
+    @property
+    def is_held_up(self) -> bool:
+        """Say whether sealing stands still for so long that somebody should look at what is open."""
+        return self.held_since is not None and datetime.now(UTC) - self.held_since > MOST_HELD
+
+    def __str__(self) -> str:
+        """Return it in words."""
+        if self.since is None:
+            return "all audit records are sealed"
+        waiting = f"{self.records:,} audit records wait to be sealed, since {self.since:%Y-%m-%d %H:%M:%S %Z}"
+        return f"{waiting}: a transaction that is open in the database holds them up" if self.is_held_up else waiting
+
+
+class SealingHeldUp(Exception):
+    """A transaction has been open for so long that what was recorded since cannot be sealed."""
+
+    code = "E_AUDIT_HELD_UP"
+
+
+def unsealed(database: Database) -> Unsealed:
+    """Return how far sealing lags."""
+    with database.begin() as transaction:
+        (row,) = transaction.rows("unsealed")
+    return Unsealed(**row._asdict())
 
 
 def _are_over(database: Database, own: str) -> bool:

@@ -1,23 +1,29 @@
 """Verifying: every record is as its block has sealed it, and blocks are one chain up to every head that was kept.
 
-Rows that were inserted in bulk are as their records say, too. What is wrong first is named.
+And every row of the audited tables is as the records have it, none is missing and none was never recorded: what they say
+of rows is gathered in a temporary table, and compared with the rows by the database. What is wrong first is named.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+from sqlalchemy import Row
 
-from orders_pipeline.audit.records import CATEGORIES, RECORDS_AT_ONCE, Block, Record, read_parquet, read_record
+from orders_pipeline.audit.records import RECORDS_AT_ONCE, Block, Record, read_parquet, read_record
 from orders_pipeline.audit.sealing import anchored_heads
-from orders_pipeline.database import Database
+from orders_pipeline.binary_copy import END, START, in_full
+from orders_pipeline.database import Database, Transaction
 from orders_pipeline.storage import ObjectGone, Storage
 
 BLOCKS_AT_ONCE = 100
+BYTES_AT_ONCE = 8 * 2**20
+DIGEST_BYTES = 16  # of a row's image, behind its key
 
 
 @dataclass(frozen=True)
@@ -38,7 +44,10 @@ class Verified:
     records: int = 0
     hot: int = 0
     unsealed: int = 0
+    unsealed_since: str | None = None
     heads: int = 0
+    rows: int = 0  # of the audited tables
+    altered: dict[str, int] = field(default_factory=dict)  # rows of each table that are not as they were written last
     broken: Broken | None = None
 
     def as_dict(self) -> dict[str, Any]:
@@ -56,85 +65,131 @@ class AuditBroken(Exception):
         self.broken = broken
 
 
-@dataclass
-class _Rows:
-    """Rows that are not as their insert was recorded, until a later record says why."""
+class _Told:
+    """What verified records tell of rows: the image of each as it was written, in a temporary table of a session."""
 
-    suspects: dict[tuple[str, int], tuple[Broken, str | None]] = field(default_factory=dict)
+    def __init__(self, session: Transaction) -> None:
+        self._session = session
+        self._waiting: list[bytes] = []
+        self._bytes = 0
+        self.widths = {row.entity: {row.width} for row in session.rows("audited_tables")}
+        self.emptied: dict[str, int] = {}
+        session.execute("create_audit_told")
 
-    def look(self, database: Database, block: Block, record: Record) -> None:
-        """Compare the rows that a record is about, or take its word for those that did not compare."""
-        if record.digests is None:
-            self.clear(record)
+    def add(self, record: Record) -> None:
+        """Note what a record tells; one from before there were images tells nothing."""
+        if record.action == "truncate":
+            self.emptied[str(record.entity)] = record.event_id
+        width = record.detail.get("columns")
+        if record.digests is None or record.rows is None or not isinstance(width, int):
             return
-        with database.begin() as transaction:
-            altered = transaction.rows(
-                "audit_altered",
-                entity=record.entity,
-                key_name=record.detail["key"],
-                columns=record.detail["columns"],
-                digests=bytes.fromhex(record.digests),
-            )
-        for row in altered:
-            broken = Broken("row altered", block.block_no, record.event_id, f"{record.entity} {row.key}")
-            self.suspects[str(record.entity), row.key] = broken, None if row.digest is None else row.digest.hex()
+        self.widths.setdefault(str(record.entity), set()).add(width)
+        self._waiting.append(_images(record, width))
+        self._bytes += len(self._waiting[-1])
+        if self._bytes > BYTES_AT_ONCE:
+            self.flush()
 
-    def clear(self, record: Record) -> None:
-        """Take back what a record says was changed or deleted before everybody's eyes."""
-        for change in (record.changes or ()) if self.suspects else ():
-            row = (str(record.entity), next(iter(change["key"].values())))
-            _, digest = self.suspects.get(row, (None, ""))
-            if digest == change.get("digest") and (digest is not None or record.action == "delete"):
-                del self.suspects[row]
+    def flush(self) -> None:
+        """Put what was noted into the table: in a statement of its own, as sealing waits for each to end."""
+        self._session.copy("copy_audit_told", (START, *self._waiting, END))
+        self._waiting.clear()
+        self._bytes = 0
+
+
+def _images(record: Record, width: int) -> bytes:
+    """Return a record's images as rows of a binary COPY, all of one length: entity, key, record, columns, digest."""
+    images = np.frombuffer(bytes.fromhex(record.digests or ""), np.uint8).reshape(record.rows or 0, -1)
+    keys = images.shape[1] - DIGEST_BYTES
+    before = b"\0\5" + in_full(str(record.entity).encode()) + keys.to_bytes(4, "big")
+    behind = (
+        in_full(record.event_id.to_bytes(8, "big")) + in_full(width.to_bytes(4, "big")) + DIGEST_BYTES.to_bytes(4, "big")
+    )
+    same = [np.broadcast_to(np.frombuffer(each, np.uint8), (len(images), len(each))) for each in (before, behind)]
+    return np.hstack([same[0], images[:, :keys], same[1], images[:, keys:]]).tobytes()
 
 
 def verify(database: Database, storage: Storage, *, moved: bool = True) -> Verified:
-    """Look at everything that is sealed; without `moved`, at the records in the database only, and at the whole chain."""
+    """Look at everything that is sealed, and at the rows that it tells of.
+
+    Without `moved`, at the whole chain but at the records in the database only, and at the rows that these tell of.
+    """
     found = Verified()
-    with database.session() as session:
+    with database.session(patient=True) as session:
         session.execute("share_audit_places")  # or a block would be on its way while it is looked for
         try:
-            _verify(database, storage, found, moved=moved)
+            _verify(database, storage, session, found, moved=moved)
         except AuditBroken as stop:
             found.broken = stop.broken
     return found
 
 
-def _verify(database: Database, storage: Storage, found: Verified, *, moved: bool) -> None:
-    rows = _Rows()
+def _verify(database: Database, storage: Storage, session: Transaction, found: Verified, *, moved: bool) -> None:
+    told = _Told(session)
     heads = anchored_heads(storage)
     found.heads = len(heads)
     last: Block | None = None
+    # what the newest record that is not looked at may tell: what older ones tell is not the last word
+    unseen: dict[str, int] = {}
     for block in _blocks(database):
         _check_head(block, last, heads.pop(block.block_no, set()))
         if block.place == "hot" or (moved and block.place != "gone"):
             for _, text in check_records(block, read_block(database, storage, block)):
-                rows.look(database, block, read_record(text))
+                told.add(read_record(text))
                 found.records += 1
                 found.hot += block.place == "hot"
+        else:
+            unseen[block.category] = block.last_id
         found.blocks += 1
         last = block
     if heads:
         raise AuditBroken(Broken("blocks missing at the end", min(heads)))
     through = 0 if last is None else last.through_id
     _check_strangers(database, found, through)
-    _check_rows(database, rows, through)
+    told.flush()
+    _check_rows(database, session, found, told, through, unseen)
 
 
-def _check_rows(database: Database, rows: _Rows, through: int) -> None:
-    after = through
-    while rows.suspects:  # a record that is not sealed yet may say why a row is not what it was
-        with database.begin() as transaction:
-            unsealed = transaction.rows(
-                "audit_records", after=after, since=None, until=None, categories=list(CATEGORIES), limit=RECORDS_AT_ONCE
-            )
-        for row in unsealed:
-            rows.clear(read_record(row.record))
-        if len(unsealed) < RECORDS_AT_ONCE:
-            break
-        after = unsealed[-1].event_id
-    if rows.suspects:
-        raise AuditBroken(min((broken for broken, _ in rows.suspects.values()), key=lambda each: each.event_id or 0))
+def _check_rows(
+    database: Database, session: Transaction, found: Verified, told: _Told, through: int, unseen: Mapping[str, int]
+) -> None:
+    watched = {row.entity: row.category for row in session.rows("audited_tables")}
+    for entity in sorted(told.widths.keys() - watched.keys()):
+        raise AuditBroken(Broken("table not audited any more", row=entity))
+    broken = []
+    for entity, category in watched.items():
+        compared = session.row(
+            "compare_audited",
+            entity=entity,
+            widths=sorted(told.widths[entity]),
+            through=through,
+            after=max(told.emptied.get(entity, 0), unseen.get(category, 0)),
+            all_told=category not in unseen,
+        )
+        if compared is None:
+            raise AssertionError("an aggregate always has a row")
+        found.rows += compared.rows
+        if compared.altered:
+            found.altered[entity] = compared.altered
+            broken.append(_named(database, entity, compared))
+    if broken:
+        raise AuditBroken(min(broken, key=lambda each: each.event_id or through))
+
+
+def _named(database: Database, entity: str, compared: Row[Any]) -> Broken:
+    """Say which row is not as it was written last: one that is missing is named by what recorded it, if that is at hand."""
+    if compared.event_id is None:
+        return Broken("row inserted", row=f"{entity} {compared.name}")
+    if compared.name is not None:
+        return Broken("row altered", None, compared.event_id, f"{entity} {compared.name}")
+    name = str(int.from_bytes(compared.key, "big")) if len(compared.key) == 8 else compared.key.hex()
+    with database.begin() as transaction:
+        text = transaction.scalar("audit_record_of", event_id=compared.event_id)
+    record = None if text is None else read_record(text)
+    if record is not None and record.changes and record.digests:
+        width = len(record.digests) // len(record.changes)
+        place = record.digests.index(compared.key.hex()) // width
+        name = " ".join(map(str, record.changes[place]["key"].values()))
+    return Broken("row missing", None, compared.event_id, f"{entity} {name}")
 
 
 def _blocks(database: Database) -> Iterator[Block]:
@@ -202,7 +257,7 @@ def check_records(block: Block, records: Iterable[tuple[int, str]]) -> Iterator[
 def _check_strangers(database: Database, found: Verified, through: int) -> None:
     with database.begin() as transaction:
         counted = transaction.rows("count_audit_records", through_id=through)[0]
-        found.unsealed = counted.unsealed
+        found.unsealed, found.unsealed_since = counted.unsealed, counted.unsealed_since
         if counted.sealed == found.hot:
             return
         numbers = {row.event_id for row in transaction.rows("audit_numbers", through_id=through)}

@@ -29,7 +29,7 @@ def audit() -> None:
 @audit.command()
 @answers
 def verify(*, as_json: bool) -> None:
-    """Look whether every record is as it was sealed; exit status 1, and the first one that is not, otherwise."""
+    """Look whether records are as they were sealed, and rows as they were recorded; exit status 1 otherwise."""
     from orders_pipeline.audit.recording import record
     from orders_pipeline.audit.verifying import verify as look
 
@@ -47,7 +47,8 @@ def verify(*, as_json: bool) -> None:
 def _show(console: Console, found: Mapping[str, Any]) -> None:
     console.print(
         f"looked at  {found['records']:,} records in {found['blocks']:,} blocks, with {found['heads']:,} heads kept in the "
-        f"storage; {found['unsealed']:,} records wait to be sealed"
+        f"storage, and at {found['rows']:,} rows; {found['unsealed']:,} records wait to be sealed"
+        + (f", since {found['unsealed_since']}" if found["unsealed_since"] else "")
     )
     broken = found["broken"]
     if broken is None:
@@ -55,6 +56,8 @@ def _show(console: Console, found: Mapping[str, Any]) -> None:
         return
     where = [f"{name} {broken[key]}" for name, key in (("record", "event_id"), ("block", "block_no")) if broken[key]]
     console.print(f"[red]{broken['what']}[/red]: {', '.join([*where, broken['row'] or '']).removesuffix(', ')}")
+    for table, rows in found["altered"].items():
+        console.print(f"[red]{table}[/red]: {rows:,} rows are not as they were written last")
 
 
 @audit.command()

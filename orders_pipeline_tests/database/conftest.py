@@ -26,6 +26,9 @@ BEGIN
         EXECUTE 'DELETE FROM ' || name;
     END LOOP;
     INSERT INTO installation DEFAULT VALUES;
+    FOREACH name IN ARRAY '{installation,retention_limits,dagster_retention}'::regclass[] LOOP
+        PERFORM audit_take_images(name);
+    END LOOP;
     IF EXISTS (SELECT FROM pg_trigger WHERE tgenabled = 'D') THEN
         RAISE 'this test leaves the rules of the next one switched off';
     END IF;

@@ -6,6 +6,7 @@ import contextlib
 import json
 import random
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -28,31 +29,32 @@ from orders_pipeline.migrations import MigrationError
 from orders_pipeline.retention import retain
 from orders_pipeline_tests.ledger_desk import Desk, order
 
-WATCHED = {
-    "batches",
-    "orders",
-    "rejections",
-    "corrections",
-    "payments",
-    "payment_orders",
-    "notifications",
-    "notification_orders",
-    "refunds",
-    "refund_orders",
-    "resolutions",
-    "reconciliation_findings",
-    "batch_closings",
-    "known_profiles",
-    "known_keys",
-    "installation",
-    "retention_limits",
-    "dagster_retention",
-    "legal_holds",
+# tables whose changes are in no record, and why: none of them says what was paid, told, decided or given back
+NOT_AUDITED = {
+    "flyway_schema_history": "who migrates writes it, and nobody else may",
+    "audit_events": "the audit itself",
+    "audit_seals": "the audit itself",
+    "audit_moves": "the audit itself: each move is a record",
+    "audit_marks": "how far sealing may go: goes by itself",
+    "audit_hash_key": "is never written again",
+    "acceptances": "what a service took lately: goes by itself",
+    "refusals": "what a service refused lately: goes by itself",
+    "batch_locks": "who is at work",
+    "batch_stages": "how long things took",
+    "batch_summaries": "what the tables say, made again from them",
+    "landing_files": "what the landing has shown; batches say what became of it",
+    "landing_left_alone": "what the landing has shown",
+    "landing_position": "what the landing has shown",
+    "loaded_chunks": "how far loading is; orders say what was loaded",
+    "rate_tokens": "when the next call may be made",
+    "service_breakers": "how a service is",
+    "service_shares": "who may make how many calls",
+    "workers": "who is at work",
 }
 
 
 def records(desk: Desk, **having: object) -> list[dict[str, Any]]:
-    rows = desk.run("SELECT * FROM audit_events ORDER BY event_id")
+    rows = desk.run("SELECT * FROM audit_events WHERE action <> 'image' ORDER BY event_id")
     return [row for row in rows if all(row[name] == value for name, value in having.items())]
 
 
@@ -82,13 +84,44 @@ def present(desk: Desk, table: str, key: str, hashed: tuple[str, ...] = ()) -> d
     return {json.dumps({key: row[key]}): {name: value for name, value in row.items() if value is not None} for row in rows}
 
 
-def test_s13_every_table_of_the_business_is_watched_with_all_its_columns(desk):
-    for table in WATCHED:
-        source = desk.value("SELECT prosrc FROM pg_proc WHERE proname = %s", f"audit_{table}")
-        columns = desk.run("SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0", table)
-        assert not [each["attname"] for each in columns if f'"{each["attname"]}":' not in source], table
-    triggers = desk.run("SELECT tgrelid::regclass::text AS name FROM pg_trigger WHERE tgname = 'audit_update'")
-    assert {row["name"] for row in triggers} == WATCHED
+def test_s13_every_table_is_watched_or_there_is_a_reason(desk):
+    tables = {
+        row["relname"]
+        for row in desk.run("SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace")
+    }
+    triggers = desk.run(
+        "SELECT tgrelid::regclass::text AS name FROM pg_trigger WHERE tgfoid::regproc::text = 'audit_' || tgrelid::regclass"
+    )
+    counted = Counter(row["name"] for row in triggers)
+    assert counted == dict.fromkeys(tables - NOT_AUDITED.keys(), 4)  # insert, update, delete, truncate
+    assert tables >= NOT_AUDITED.keys()
+
+
+def test_s13_a_new_column_is_recorded_without_further_ado(desk, database, storage):
+    desk.run("INSERT INTO known_profiles VALUES ('old', '{}')")
+    desk.run("ALTER TABLE known_profiles ADD note text, ADD is_new boolean NOT NULL DEFAULT true")
+    try:
+        assert verify(database, storage).broken is None  # what was written before is held against the columns of then
+        desk.run("INSERT INTO known_profiles VALUES ('new', '{}', 'x')")
+        assert records(desk)[-1]["changes"][0]["fields"]["note"] == [None, "x"]
+        desk.run("UPDATE known_profiles SET note = 'y'")
+        assert [change["fields"]["note"] for change in records(desk)[-1]["changes"]] == [[None, "y"], ["x", "y"]]
+        assert verify(database, storage).broken is None
+        desk.tamper("UPDATE known_profiles SET note = 'z' WHERE client_code = 'old'")
+        assert verify(database, storage).broken.row == "known_profiles old"
+    finally:
+        desk.run("ALTER TABLE known_profiles DROP note, DROP is_new")
+
+
+def test_s13_nobody_makes_the_recording_of_changes_the_trigger_of_a_table_of_their_own(desk):
+    with desk.connect() as connection:
+        connection.execute("SET ROLE orders_app")
+        connection.execute("CREATE TEMPORARY TABLE orders (order_id bigint PRIMARY KEY)")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            connection.execute(
+                "CREATE TRIGGER forged AFTER INSERT ON orders REFERENCING NEW TABLE AS after FOR EACH STATEMENT "
+                "EXECUTE FUNCTION audit_orders('phi_modification', '{}', 'true', 'NULL::text')"
+            )
 
 
 def test_s13_a_random_run_is_told_by_the_audit_alone(desk):
@@ -201,7 +234,7 @@ def test_s13_personal_values_are_not_in_the_audit(desk, database, storage):
     desk.run("UPDATE orders SET personal = 'planted', csv_source = 'planted'")
     desk.run("DELETE FROM orders")
     seal(database)
-    lines = list(export(database, storage, None, None, CATEGORIES))
+    lines = [line for line in export(database, storage, None, None, CATEGORIES) if '.image"' not in line]
     assert len(lines) == 4
     assert not [line for line in lines if "planted" in line or b"planted".hex() in line]
     assert '"keyed:' in lines[0]
@@ -230,7 +263,7 @@ def test_s15_the_application_may_read_the_audit_and_nothing_else(desk, database_
     desk.batch()
     with desk.connect() as connection:
         connection.execute("SET ROLE orders_app")
-        assert connection.execute("SELECT count(*) AS n FROM audit_events").fetchall() == [{"n": 1}]
+        assert connection.execute("SELECT FROM audit_events").fetchall()
     for statement in (
         "INSERT INTO audit_events (category, action) VALUES ('security', 'forged')",
         "UPDATE audit_events SET actor = 'other'",

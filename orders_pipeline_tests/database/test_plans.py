@@ -35,6 +35,7 @@ SMALL = {
 # statements that read all there is of something, and why they may
 WHOLE = {
     "batches_to_close": "the nightly reconciliation compares what a whole window of time has",
+    "compare_audited": "verifying the audit holds all rows against it",
     "compare_payments": "the nightly reconciliation",
     "count_audit_records": "verifying the audit reads all of it",
     "count_batches_of_client": "the demonstration, which has a few batches",
@@ -80,7 +81,7 @@ def connection(plans_url: SecretStr) -> Iterator[psycopg.Connection[Any]]:
     """A connection of which each test's transaction is rolled back, with the temporary tables that statements use."""
     with psycopg.connect(libpq_url(plans_url)) as connection:
         for statement in queries().values():
-            if re.search(r"^CREATE TEMPORARY TABLE", statement.text, re.MULTILINE):
+            if re.search(r"^ *CREATE TEMPORARY TABLE", statement.text, re.MULTILINE):
                 connection.execute(body(statement).replace("ON COMMIT DROP ", "").encode())
         connection.commit()
         yield connection

@@ -49,7 +49,9 @@ def call(*arguments: str, status: int = 0) -> str:
 
 
 def records(house: House, after: int = 0) -> list[dict[str, Any]]:
-    rows = house.rows("SELECT to_json(e) FROM audit_events AS e WHERE event_id > %s ORDER BY event_id", after)
+    rows = house.rows(
+        "SELECT to_json(e) FROM audit_events AS e WHERE event_id > %s AND action <> 'image' ORDER BY event_id", after
+    )
     return [row for (row,) in rows]
 
 

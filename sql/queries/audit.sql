@@ -36,21 +36,23 @@ WHERE (known_keys.fingerprint, known_keys.is_current) <> (excluded.fingerprint, 
 -- Those that are no more.
 DELETE FROM known_keys WHERE key_id <> ALL (CAST(:key_ids AS text[]))
 
--- name: audit_last_id
--- The highest number that a record was given.
-SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM audit_events_event_id_seq
+-- name: unsealed
+-- How many records wait to be sealed, since when the oldest does, and since when sealing tries to and is held up.
+SELECT count(*) AS records, min(at) AS since, (
+    SELECT min(made_at) FROM audit_marks WHERE mark >= pg_snapshot_xmin(pg_current_snapshot())) AS held_since
+FROM audit_events WHERE event_id > coalesce((SELECT through_id FROM audit_seals ORDER BY block_no DESC LIMIT 1), 0)
 
--- name: own_transaction
--- A number above those of all transactions that have written anything.
-SELECT pg_current_xact_id()::text
+-- name: audit_mark
+-- Remember up to where records have been written or are being written, and by which transactions.
+SELECT CAST(audit_mark() AS text)
 
 -- name: transactions_before_are_over
 -- Whether all transactions up to one have ended.
 SELECT pg_snapshot_xmin(pg_current_snapshot()) > CAST(:transaction AS xid8)
 
 -- name: audit_seal
--- Seal what is not sealed yet.
-SELECT audit_seal(:through)
+-- Seal what is not sealed yet, as far as it is certain.
+SELECT audit_seal()
 
 -- name: last_seal
 -- The newest block.
@@ -77,8 +79,9 @@ WHERE category = :category AND at >= CAST(:day AS timestamp) AT TIME ZONE 'UTC'
 ORDER BY event_id LIMIT :limit
 
 -- name: count_audit_records
--- How many records there are up to the last sealed one, and how many after it.
-SELECT count(*) FILTER (WHERE event_id <= :through_id) AS sealed, count(*) FILTER (WHERE event_id > :through_id) AS unsealed
+-- How many records there are up to the last sealed one, how many after it, and since when.
+SELECT count(*) FILTER (WHERE event_id <= :through_id) AS sealed, count(*) FILTER (WHERE event_id > :through_id) AS unsealed,
+       to_char(min(at) FILTER (WHERE event_id > :through_id) AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') AS unsealed_since
 FROM audit_events
 
 -- name: hold_audit_places
@@ -100,6 +103,65 @@ WHERE event_id > :after AND category = ANY (CAST(:categories AS text[]))
   AND at >= coalesce(CAST(:since AS timestamptz), '-infinity') AND at < coalesce(CAST(:until AS timestamptz), 'infinity')
 ORDER BY event_id LIMIT :limit
 
--- name: audit_altered
--- The rows that are not as their insert was recorded.
-SELECT key, digest FROM audit_altered(:entity, :key_name, CAST(:columns AS text[]), :digests)
+-- name: audited_tables
+-- The tables whose changes are recorded, as what, and the number of columns that each has had so far.
+SELECT relname AS entity, split_part(encode(tgargs, 'escape'), '\000', 1) AS category, CAST(relnatts AS integer) AS width
+FROM pg_trigger JOIN pg_class ON pg_class.oid = tgrelid
+WHERE tgname = 'audit_insert' ORDER BY relname
+
+-- name: create_audit_told
+-- A place for the images that records tell, each table's apart, and room to sort them.
+DO $$
+DECLARE
+    watched text;
+BEGIN
+    PERFORM set_config('work_mem', '64MB', false);
+    CREATE TEMPORARY TABLE audit_told (entity text COLLATE "C", key bytea, event_id bigint, columns integer, digest bytea)
+        PARTITION BY LIST (entity);
+    FOR watched IN SELECT relname FROM pg_trigger JOIN pg_class ON pg_class.oid = tgrelid WHERE tgname = 'audit_insert' LOOP
+        EXECUTE format('CREATE TEMPORARY TABLE %I PARTITION OF audit_told FOR VALUES IN (%L)', 'audit_told_' || watched, watched);
+    END LOOP;
+    CREATE TEMPORARY TABLE audit_told_others PARTITION OF audit_told DEFAULT;
+END $$
+
+-- name: copy_audit_told
+-- Images that verified records tell.
+COPY audit_told FROM STDIN WITH (FORMAT binary)
+
+-- name: compare_audited
+-- Whether the rows of a table are as they were written last, by what was verified up to a record and all records after it.
+WITH tail AS MATERIALIZED (
+    SELECT event_id, action, CAST(detail ->> 'columns' AS integer) AS columns, rows, digests || '' AS digests
+    FROM audit_events
+    WHERE event_id > :through AND entity = :entity
+      AND (action = 'truncate' OR (digests IS NOT NULL AND json_typeof(detail -> 'columns') = 'number'))
+), told AS (
+    SELECT key, event_id, columns, digest FROM audit_told WHERE entity = :entity
+    UNION ALL
+    SELECT substring(digests FROM width * n + 1 FOR width - 16), event_id, columns,
+           substring(digests FROM width * n + width - 15 FOR 16)
+    FROM tail CROSS JOIN LATERAL (SELECT length(digests) / rows AS width) AS measured
+    CROSS JOIN LATERAL generate_series(0, rows - 1) AS n
+), last AS (
+    SELECT DISTINCT ON (key) key, event_id, columns, digest FROM told
+    WHERE event_id > greatest(CAST(:after AS bigint), (SELECT max(event_id) FROM tail WHERE action = 'truncate'))
+    ORDER BY key, event_id DESC
+), widths AS MATERIALIZED (
+    SELECT array_agg(width) AS widths
+    FROM (SELECT unnest(CAST(:widths AS integer[])) AS width UNION SELECT columns FROM tail WHERE columns IS NOT NULL) AS each
+), compared AS (
+    SELECT key, event_id, row.name,
+           CASE WHEN event_id IS NULL THEN CAST(:all_told AS boolean)
+                WHEN row.name IS NULL THEN digest <> decode(repeat('00', 16), 'hex')
+                ELSE digest IS DISTINCT FROM row.digests[array_position((SELECT widths FROM widths), columns)] END AS is_altered
+    FROM last FULL JOIN (SELECT * FROM audit_rows(:entity, (SELECT widths FROM widths))) AS row USING (key)
+)
+SELECT count(name) AS rows, count(*) FILTER (WHERE is_altered) AS altered,
+       (array_agg(event_id ORDER BY event_id) FILTER (WHERE is_altered))[1] AS event_id,
+       (array_agg(key ORDER BY event_id) FILTER (WHERE is_altered))[1] AS key,
+       (array_agg(name ORDER BY event_id) FILTER (WHERE is_altered))[1] AS name
+FROM compared
+
+-- name: audit_record_of
+-- A record as text.
+SELECT audit_text(audit_events) FROM audit_events WHERE event_id = :event_id
