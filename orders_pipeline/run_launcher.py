@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import multiprocessing.process
 import os
 import signal
 import threading
@@ -27,6 +28,7 @@ from dagster._utils.hosted_user_process import recon_job_from_origin
 from dagster._utils.interrupts import capture_interrupts, setup_interrupt_handlers
 
 from orders_pipeline.runs import keep_connections
+from orders_pipeline.settings import ends_with_up
 from orders_pipeline.terminated_runs import is_terminated
 
 # libraries only: a module of ours would be as old as the daemon
@@ -35,7 +37,10 @@ CANCEL_POLL_S = 1.0
 
 
 class ForkingRunLauncher(RunLauncher[dg.DagsterInstance], ConfigurableClass):
-    """Starts runs as processes of the daemon's host, which go on without the daemon and end when they are canceled."""
+    """Starts runs as processes of the daemon's host, which go on without the daemon and end when they are canceled.
+
+    Under `up` they end with it.
+    """
 
     def __init__(self, inst_data: ConfigurableClassData | None = None) -> None:
         self._inst_data = inst_data
@@ -60,7 +65,9 @@ class ForkingRunLauncher(RunLauncher[dg.DagsterInstance], ConfigurableClass):
 
     def launch_run(self, context: LaunchRunContext) -> None:
         """Start a run's process; the first of a daemon waits for the libraries. Raise OSError if there can be none."""
-        self._processes.Process(target=_execute, args=(self._instance.get_ref(), context.dagster_run.run_id)).start()
+        process = self._processes.Process(target=_execute, args=(self._instance.get_ref(), context.dagster_run.run_id))
+        process.start()
+        multiprocessing.process._children.discard(process)  # type: ignore[attr-defined]  # whose end we would wait for at ours
 
     def terminate(self, run_id: str) -> bool:
         """Ask a run to end, wherever its process is; return whether it had not ended yet."""
@@ -72,6 +79,8 @@ class ForkingRunLauncher(RunLauncher[dg.DagsterInstance], ConfigurableClass):
 
 
 def _execute(instance_ref: InstanceRef, run_id: str) -> None:
+    if not ends_with_up():
+        os.setsid()  # no signal to the daemon's group or terminal is meant for a run
     setup_interrupt_handlers()
     with dg.DagsterInstance.from_ref(instance_ref) as instance, capture_interrupts():
         keep_connections(instance)

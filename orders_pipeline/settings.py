@@ -16,6 +16,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "ORDERS_"
 MIB = 1024 * 1024
+UNDER_UP = "_ORDERS_UP"  # no setting: `up` tells those it starts
 CAPABILITIES = r"^(none|(keys|look-up|list)(,(keys|look-up|list))*)$"
 
 
@@ -136,3 +137,8 @@ def _names(names: list[str]) -> str:
 def export_environment(**values: str) -> None:
     """Set variables for this process and the programs it starts."""
     os.environ.update(values)
+
+
+def ends_with_up() -> bool:
+    """Tell whether this process was started by `up`, which ends all that it started."""
+    return UNDER_UP in os.environ

@@ -17,7 +17,7 @@ from orders_pipeline import embedded, report_server, runs
 from orders_pipeline.audit.recording import sign_in
 from orders_pipeline.http_client import NoAnswer, NotDelivered, ServiceClient
 from orders_pipeline.sessions import WEB_POOL_SIZE
-from orders_pipeline.settings import Settings, export_environment
+from orders_pipeline.settings import UNDER_UP, Settings, export_environment
 from orders_pipeline.system import join_endpoints, open_system
 
 HOST = "127.0.0.1"
@@ -81,6 +81,7 @@ def running(settings: Settings, port: int, say: Callable[[str], None] = lambda _
         export_environment(
             ORDERS_REPORTS_URL=settings.reports_url or reports_url,
             DAGSTER_WEBSERVER_DB_POOL_MAX_OVERFLOW=str(WEB_POOL_SIZE - 1),
+            **{UNDER_UP: "1"},
             PYTHONSAFEPATH="1",  # no module is taken from the folder that we were started in
         )
         if "://" not in settings.landing_location:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import uuid
@@ -20,13 +21,16 @@ from orders_pipeline_tests.house import House
 SMALL_DAEMON = "orders_pipeline_tests.pipeline.small_daemon"
 
 
-def test_runs_end_by_themselves_outlive_the_daemon_and_are_canceled_from_elsewhere(house: House) -> None:
+@pytest.mark.parametrize("in_order", [True, False])
+def test_runs_end_by_themselves_outlive_the_daemon_and_are_canceled_from_elsewhere(house: House, *, in_order: bool) -> None:
     launcher = house.instance.run_launcher
     assert isinstance(launcher, ForkingRunLauncher)
     command = [sys.executable, "-m", SMALL_DAEMON, "short_job", "endless_job", "endless_job"]
     mark = str(uuid.uuid4())
     environment = os.environ | {"STARTED_BY": mark}
-    daemon = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+    daemon = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, start_new_session=True
+    )
     assert daemon.stdin is not None
     assert daemon.stdout is not None
     short, endless, forced = (daemon.stdout.readline().strip() for _ in range(3))
@@ -42,8 +46,12 @@ def test_runs_end_by_themselves_outlive_the_daemon_and_are_canceled_from_elsewhe
 
     started = DagsterRunStatus.STARTED
     wait_for(lambda: status(endless) is started and status(forced) is started, "the endless runs' start")
-    daemon.kill()
-    daemon.wait()
+    if in_order:
+        daemon.stdin.close()
+    else:  # as a supervisor does who ends all that is in its group
+        os.killpg(daemon.pid, signal.SIGKILL)
+    daemon.wait(20)
+    assert status(endless) is status(forced) is started
     assert launcher.terminate(endless)
     assert status(endless) is DagsterRunStatus.CANCELING
     wait_for(lambda: status(endless) is DagsterRunStatus.CANCELED, "the endless run's end")

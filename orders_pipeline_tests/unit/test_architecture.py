@@ -141,6 +141,7 @@ def test_the_edge_reaches_the_outside_world_through_the_opened_system_only():
         "runs": {"database.Database", "database.dagster_url", "settings.Settings", "settings.export_environment"},
         "definitions": {"settings.export_environment"},
         "dagster_errors": {"settings.read_settings"},
+        "run_launcher": {"settings.ends_with_up"},
         "resources": {"settings.Settings", "settings.load_settings"},
         "checks": {"database.Transaction"},  # one that is open
         "assets.settlement": {"database.DatabaseError"},  # an error is a value
