@@ -1,7 +1,7 @@
 """The partition of every asset, one batch, added when its file arrives; and the tags of a batch's run.
 
 Nothing else is a partition, a row never is. Dagster's pages become slow with a hundred thousand of them, so those of batches
-that are long finished go; the batches stay.
+that are long finished go, as do runs that failed long ago; the batches stay.
 """
 
 import dagster as dg
@@ -10,7 +10,7 @@ from orders_pipeline.system import System
 
 PARTITION_TAG = "dagster/partition"  # Dagster's own, on every run of a partition
 SIZE_TAG, LARGE = "orders/size", "large"
-MOST_RETIRED = 5_000  # partitions in one night
+MOST_RETIRED = 5_000  # partitions, or runs, in one night
 LARGE_BYTES = 512 * 1024  # some 3,000 orders
 
 batch_partitions = dg.DynamicPartitionsDefinition(name="batch_id")
@@ -21,9 +21,20 @@ def retire(system: System, instance: dg.DagsterInstance, limit: int = MOST_RETIR
     name = str(batch_partitions.name)
     with system.database.begin() as transaction:
         known = list(instance.get_dynamic_partitions(name))
-        old = transaction.rows("long_finished_batches", batch_ids=known, limit=limit)
+        old = transaction.rows("partitions_to_retire", batch_ids=known, limit=limit)
     for row in old:
         instance.delete_dynamic_partition(name, row.batch_id)
+    return len(old)
+
+
+def forget_failed_runs(system: System, instance: dg.DagsterInstance, limit: int = MOST_RETIRED) -> int:
+    """Remove the runs that failed or were canceled before Dagster's history begins, and return how many those were."""
+    with system.database.begin() as transaction:
+        since = transaction.scalar("dagster_events_since")
+    ended = [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
+    old = instance.get_run_ids(dg.RunsFilter(statuses=ended, updated_before=since), limit=limit)
+    for run_id in old:
+        instance.delete_run(run_id)
     return len(old)
 
 

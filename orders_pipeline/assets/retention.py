@@ -5,7 +5,7 @@ import dagster as dg
 from orders_pipeline.assets.boundary import GROUP, safe_errors
 from orders_pipeline.audit import recording, sealing
 from orders_pipeline.audit.verifying import AuditBroken, verify
-from orders_pipeline.partitions import retire
+from orders_pipeline.partitions import forget_failed_runs, retire
 from orders_pipeline.retention import Retained, purge_dagster_history, purge_error_details, purge_refusals, retain
 from orders_pipeline.system import System
 
@@ -40,6 +40,7 @@ def retention(context: dg.AssetExecutionContext, system: dg.ResourceParam[System
                 "refusals of old batches removed": purge_refusals(system.database),
                 "Dagster events removed": purge_dagster_history(system.endpoints.database_url),
                 "partitions of old batches removed": retire(system, context.instance),
+                "failed runs removed": forget_failed_runs(system, context.instance),
                 "records in the database verified": found.hot,
             },
             check_results=[

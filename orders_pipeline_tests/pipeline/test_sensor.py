@@ -10,7 +10,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from orders_pipeline.partitions import LARGE_BYTES, retire, tags_of
+from orders_pipeline.partitions import LARGE_BYTES, forget_failed_runs, retire, tags_of
 from orders_pipeline.sensors import PATIENCE_S, landing_sensor
 from orders_pipeline.synthetic import write_sample
 from orders_pipeline_tests.house import House, check_finished, open_house
@@ -229,11 +229,27 @@ def test_partitions_of_batches_that_are_long_finished_are_retired_and_the_batche
             days,
             batch_id,
         )
-    assert retire(house.system, house.instance) == 1
+    house.instance.add_dynamic_partitions("batch_id", ["typed-by-hand"])
+    assert retire(house.system, house.instance) == 2
     left = house.instance.get_dynamic_partitions("batch_id")
-    assert (old in left, young in left) == (False, True)
+    assert (old in left, young in left, "typed-by-hand" in left) == (False, True, False)
     assert house.summary(old)["status"] == "cancelled"
     assert retire(house.system, house.instance) == 0
+
+
+def test_runs_that_failed_long_ago_go_with_all_that_is_kept_of_them(house: House) -> None:
+    failed, succeeded, canceled = dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.CANCELED
+    ended = [(failed, 91), (canceled, 91), (failed, 89), (succeeded, 91)]
+    runs = [add_run(house, "some-batch", status).run_id for status, _ in ended]
+    house.instance.report_engine_event("something", run_id=runs[0], job_name="process_batch")
+    for run_id, (_, days) in zip(runs, ended, strict=True):
+        at = f"(now() - interval '{days} days') AT TIME ZONE 'UTC'"
+        house.rows(f"UPDATE dagster.runs SET update_timestamp = {at} WHERE run_id = %s", run_id)
+    assert forget_failed_runs(house.system, house.instance) == 2
+    assert [house.instance.has_run(run_id) for run_id in runs] == [False, False, True, True]
+    for table in ("event_logs", "run_tags"):
+        assert house.rows(f"SELECT count(*) FROM dagster.{table} WHERE run_id = %s", runs[0]) == [(0,)]
+    assert forget_failed_runs(house.system, house.instance) == 0
 
 
 def test_what_is_no_order_file_is_named_in_the_tick(house: House, client: str) -> None:

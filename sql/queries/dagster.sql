@@ -1,7 +1,7 @@
--- name: long_finished_batches
--- Those of some batches that were finished before Dagster's history begins.
-SELECT batch_id FROM batches
-WHERE batch_id = ANY (CAST(:batch_ids AS text[])) AND finished_at < now() - (SELECT events FROM dagster_retention)
+-- name: partitions_to_retire
+-- Those of some partitions whose batches were finished before Dagster's history begins, or that were typed and are no batch.
+SELECT batch_id FROM unnest(CAST(:batch_ids AS text[])) AS known (batch_id) LEFT JOIN batches USING (batch_id)
+WHERE batches.received_at IS NULL OR finished_at < now() - (SELECT events FROM dagster_retention)
 ORDER BY batch_id LIMIT :limit
 
 -- name: create_dagster_schema
