@@ -37,6 +37,7 @@ STATUS_WORDS = {
     "rejected": "given back to the client",
     "cancelled": "cancelled",
 }
+FIRST_STEPS = {"received": "reading the file", "staged": "checking rows", "validated": "loading rows"}
 STAGE_WORDS = {
     "stage": "staged",
     "validate": "validated",
@@ -49,14 +50,20 @@ STAGE_WORDS = {
 
 @contextlib.contextmanager
 def progress(console: Console, read: Callable[[], dict[str, Any]]) -> Iterator[None]:
-    """Show bars for a batch while the block runs; `read` gives the batch's summary. Shows nothing without a terminal."""
+    """Show bars for a batch while the block runs; `read` gives the batch's summary. Shows nothing without a terminal.
+
+    The first bar says which step is under way before rows are loaded; the others come when it is known how much there is.
+    """
     if not console.is_terminal:
         yield
         return
     bars = Progress(
-        TextColumn("{task.description:<15}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console
+        TextColumn("{task.description:<16}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console
     )
-    tasks = {name: bars.add_task(name, total=None) for name in ("rows loaded", "orders paid", "customers told")}
+    tasks = {
+        name: bars.add_task(name, total=None, visible=False) for name in ("rows loaded", "orders paid", "customers told")
+    }
+    bars.update(tasks["rows loaded"], description=FIRST_STEPS["received"], visible=True)
     done = threading.Event()
     watcher = threading.Thread(target=_watch, args=(bars, tasks, read, done), name="progress", daemon=True)
     with bars:
@@ -92,15 +99,17 @@ def _watch(bars: Progress, tasks: Mapping[str, TaskID], read: Callable[[], dict[
 def _show(bars: Progress, tasks: Mapping[str, TaskID], summary: Mapping[str, Any]) -> None:
     rows, orders, told = summary["rows"], summary["orders"], summary["notifications"]
     loaded = sum(orders.values())
+    bars.update(tasks["rows loaded"], description=FIRST_STEPS.get(str(summary["status"]), "rows loaded"))
     if rows["accepted"] is not None:
         bars.update(tasks["rows loaded"], total=rows["accepted"], completed=loaded)
     elif rows["total"] is not None:
         bars.update(tasks["rows loaded"], total=rows["total"])
     if loaded:
         final = orders["paid"] + orders["declined"] + orders["refunded"] + orders["cancelled"]
-        bars.update(tasks["orders paid"], total=loaded, completed=final)
+        bars.update(tasks["orders paid"], total=loaded, completed=final, visible=True)
     if told["planned"]:
-        bars.update(tasks["customers told"], total=told["planned"], completed=told["sent"] + told["failed"])
+        done = told["sent"] + told["failed"]
+        bars.update(tasks["customers told"], total=told["planned"], completed=done, visible=True)
 
 
 def show_summary(console: Console, summary: Mapping[str, Any]) -> None:

@@ -167,13 +167,16 @@ def _answer_error(code: str, message: str, detail: Mapping[str, str] | None = No
 
 @contextlib.contextmanager
 def opened(settings: Settings | None = None) -> Iterator[System]:
-    """Open the system for one command."""
-    from orders_pipeline.audit import recording
-    from orders_pipeline.system import join_endpoints, open_system
-
+    """Open the system for one command; a terminal shows that this is under way, as what is embedded may have to start."""
     settings = settings or load_settings()
     origin = click.get_current_context().command_path
-    with join_endpoints(settings) as endpoints, open_system(settings, endpoints, origin) as system:
+    with contextlib.ExitStack() as stack:
+        with complaints.status("opening the system") if complaints.is_terminal else contextlib.nullcontext():
+            from orders_pipeline.audit import recording
+            from orders_pipeline.system import join_endpoints, open_system
+
+            endpoints = stack.enter_context(join_endpoints(settings))
+            system = stack.enter_context(open_system(settings, endpoints, origin))
         click.get_current_context().obj = system  # what goes wrong from here on can be kept there
         recording.sign_in(system.database, system.clients, system.cipher)
         recording.catch_up(system.database, settings.home)
