@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from sqlalchemy import Row
 
 from orders_pipeline.audit.records import RECORDS_AT_ONCE, Block
 from orders_pipeline.audit.sealing import AUDIT
-from orders_pipeline.audit.verifying import AuditBroken, Broken, check_records, read_block
+from orders_pipeline.audit.verifying import AuditBroken, Broken, check_records, read_hot, read_object
 from orders_pipeline.database import Database
 from orders_pipeline.errors import DETAILS, NotThere
 from orders_pipeline.parquet_file import new_parquet
@@ -30,6 +30,7 @@ from orders_pipeline.scratch import scratch_files
 from orders_pipeline.storage import ObjectDenied, Storage
 
 BLOCKS_AT_ONCE = 100
+RECORDS_OF_OBJECT = 10_000  # as many as a block has at most
 EVENTS_AT_ONCE = 5_000
 SCHEMA = pa.schema([pa.field("event_id", pa.int64()), pa.field("record", pa.string())])
 
@@ -56,46 +57,63 @@ def retain(database: Database, storage: Storage) -> Retained:
 
 
 def _move_due(database: Database, storage: Storage, done: Retained) -> bool:
-    after = 0
+    with database.begin() as transaction:
+        objects = transaction.rows("objects_due")
+    for due in objects:
+        for blocks in _blocks_due(database, due):
+            done.moved[due.next_place] += _move(database, storage, due, blocks)
+    _clear(database, storage, done)
+    return bool(objects)
+
+
+def _blocks_due(database: Database, due: Row[Any]) -> Iterator[list[Block]]:
+    """Yield the blocks, some at a time: as many as have no more records than one may have, which are an object then."""
+    of = {"category": due.category, "day": due.day, "place": due.place, "key": due.key}
+    after, waiting = 0, list[Block]()
     while True:
-        with database.begin() as transaction:  # those before stay where they are, and are not looked at again and again
-            due = transaction.rows("blocks_due", after=after, limit=BLOCKS_AT_ONCE)
-        if not due:
-            return after > 0
-        for place in due:
-            done.moved[place.next_place] += _move(database, storage, place)
-        after = due[-1].block_no
-        _clear(database, storage, done)
+        with database.begin() as transaction:
+            rows = transaction.rows("blocks_due", after=after, limit=BLOCKS_AT_ONCE, **of)
+        for row in rows:
+            block = Block(**row._asdict())
+            if waiting and sum(each.records for each in waiting) + block.records > RECORDS_OF_OBJECT:
+                yield waiting
+                waiting = []
+            waiting.append(block)
+        if len(rows) < BLOCKS_AT_ONCE:
+            break
+        after = rows[-1].block_no
+    if waiting:
+        yield waiting
 
 
-def _move(database: Database, storage: Storage, place: Row[Any]) -> int:
+def _move(database: Database, storage: Storage, due: Row[Any], blocks: Sequence[Block]) -> int:
     key = None
-    if place.next_place != "gone":
-        key = f"{AUDIT}{place.next_place}/{place.category}/{place.day}/{place.block_no:012d}.parquet"
-        until = place.cold_from if place.next_place == "warm" else place.kept_until
-        with _source(database, storage, place) as source:
-            storage.keep(key, source, _midnight(until), seldom_read=place.next_place == "cold")
+    if due.next_place != "gone":
+        key = f"{AUDIT}{due.next_place}/{due.category}/{due.day}/{blocks[0].block_no:012d}.parquet"
+        until = due.cold_from if due.next_place == "warm" else due.kept_until
+        with _as_file(database, storage, due, blocks) as source:
+            storage.keep(key, source, _midnight(until), seldom_read=due.next_place == "cold")
             with storage.local(key) as kept:  # before the original goes
                 if _sha256(kept) != _sha256(source):
-                    raise AuditBroken(Broken("block not the same in the storage", place.block_no))
+                    raise AuditBroken(Broken("block not the same in the storage", blocks[0].block_no))
     with database.begin() as transaction:
-        return int(transaction.scalar("audit_move", block_no=place.block_no, place=place.next_place, key=key))
+        numbers = [block.block_no for block in blocks]
+        return int(transaction.scalar("audit_move", block_nos=numbers, place=due.next_place, key=key))
 
 
 @contextmanager
-def _source(database: Database, storage: Storage, place: Row[Any]) -> Iterator[Path]:
-    """Lend the block as a file: made of its records, each held against the block's seal, or as it was kept before."""
-    if place.place != "hot":
-        with storage.local(place.key) as path:
-            yield path
-        return
+def _as_file(database: Database, storage: Storage, due: Row[Any], blocks: Sequence[Block]) -> Iterator[Path]:
+    """Lend the blocks as one file of their records, each held against its block's seal wherever it was before.
+
+    What was altered is not moved: it stays where it is looked into.
+    """
+    records: Iterator[tuple[int, str]]
+    if due.place == "hot":
+        records = chain.from_iterable(check_records([block], read_hot(database, block)) for block in blocks)
+    else:
+        records = check_records(blocks, read_object(storage, due.key, blocks[0].block_no))
     with scratch_files() as folder:
-        path = folder / "block.parquet"
-        with database.begin() as transaction:
-            (row,) = transaction.rows("audit_blocks", after=place.block_no - 1, limit=1)
-        block = Block(**row._asdict())
-        # what was altered is not moved: it stays where it is looked into
-        records = check_records(block, read_block(database, storage, block))
+        path = folder / "blocks.parquet"
         with new_parquet(path, SCHEMA, compression="zstd") as file:
             while some := list(islice(records, RECORDS_AT_ONCE)):
                 file.write_table(pa.table(list(zip(*some, strict=True)), schema=SCHEMA))
@@ -103,18 +121,18 @@ def _source(database: Database, storage: Storage, place: Row[Any]) -> Iterator[P
 
 
 def _clear(database: Database, storage: Storage, done: Retained) -> None:
-    """Remove the objects that blocks have left; one that a lock still keeps is tried again next time."""
+    """Remove the objects that all blocks have left; one that a lock still keeps is tried again next time."""
     with database.begin() as transaction:
         leftovers = transaction.rows("audit_leftovers")
     done.locked = 0
     for each in leftovers:
         try:
-            storage.forget(each.leftover)
+            storage.forget(each.key)
         except ObjectDenied:
             done.locked += 1
             continue
         with database.begin() as transaction:
-            transaction.execute("audit_cleared", block_no=each.block_no, key=each.leftover)
+            transaction.scalar("audit_cleared", key=each.key)
 
 
 def _sha256(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""What happens by the clock: every night the ledgers are compared, and then what is past its time moves on.
+"""What happens by the clock: ledgers compared, what is past its time moved on, every night; the audit verified once a week.
 
 What a schedule starts belongs in `assets/`; batches are started by what arrives, in `sensors.py`.
 """
@@ -35,4 +35,20 @@ daily_retention = dg.ScheduleDefinition(
     execution_timezone="Asia/Tokyo",
     default_status=dg.DefaultScheduleStatus.RUNNING,
     description="Every night at four in Japan, audit records move on by their limits.",
+)
+
+verify_audit = dg.define_asset_job(
+    "verify_audit",
+    selection=dg.AssetSelection.assets("verification"),
+    executor_def=dg.in_process_executor,
+    tags={"dagster/max_retries": "2"},
+    description="Verifies the whole audit, also what is in the storage, and holds every row against it.",
+)
+weekly_verification = dg.ScheduleDefinition(
+    name="weekly_verification",
+    job=verify_audit,
+    cron_schedule="0 5 * * 0",
+    execution_timezone="Asia/Tokyo",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="On Sundays at five in Japan, the whole audit is verified.",
 )

@@ -89,16 +89,15 @@ def stalled_sensor(context: dg.SensorEvaluationContext, system: dg.ResourceParam
 @dg.sensor(
     minimum_interval_seconds=SEAL_INTERVAL_S,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Seals new audit records in blocks every minute; keeps the newest block's hash in the storage every hour.",
+    description="Seals new audit records in blocks every minute, and keeps the newest block's hash in the storage.",
 )
 def audit_sensor(context: dg.SensorEvaluationContext, system: dg.ResourceParam[System]) -> dg.SkipReason:
-    """Seal what is new; the cursor is the hour in which a head was last kept."""
+    """Seal what is new and keep the newest head; the cursor is the hour in which one was last kept for long."""
     with safe_errors(system):
         blocks = sealing.seal(system.database)
         hour = f"{datetime.now(UTC):%Y-%m-%dT%H}"
-        if context.cursor != hour:
-            sealing.anchor(system.database, system.storage)
-            context.update_cursor(hour)
+        sealing.anchor(system.database, system.storage, briefly=context.cursor == hour)
+        context.update_cursor(hour)
         waiting = sealing.unsealed(system.database)
     return dg.SkipReason(f"{blocks} new blocks of audit records; {waiting}")
 

@@ -86,8 +86,9 @@ INSERT INTO audit_seals (block_no, category, day, first_id, last_id, records, th
 SELECT n, (ARRAY['phi_access', 'phi_modification', 'administrative', 'security', 'authentication'])[n % 5 + 1],
        current_date - n / 300, n, n, 1, n, sha256(n::text::bytea), sha256(n::text::bytea)
 FROM generate_series(1, {blocks}) AS n;
-INSERT INTO audit_moves (block_no, place, key, batch_ids)
-SELECT block_no, 'warm', 'audit/' || block_no, '{{}}' FROM audit_seals WHERE block_no < {blocks} / 2;
+INSERT INTO audit_blocks (block_no, category, day, place, key, batch_ids)
+SELECT block_no, category, day, CASE WHEN block_no < {blocks} / 2 THEN 'warm' ELSE 'hot' END,
+       CASE WHEN block_no < {blocks} / 2 THEN 'audit/' || block_no / 10 END, '{{}}' FROM audit_seals;
 """
 
 

@@ -4,7 +4,7 @@ from orders_pipeline.assets.encryption_keys import encryption_keys
 from orders_pipeline.assets.intake import orders, staged_orders, uploaded_csv, validated_orders
 from orders_pipeline.assets.reconciliation import reconciliation
 from orders_pipeline.assets.report import batch_report
-from orders_pipeline.assets.retention import retention
+from orders_pipeline.assets.retention import retention, verification
 from orders_pipeline.assets.settlement import settlement
 
 ASSETS = (
@@ -16,5 +16,6 @@ ASSETS = (
     batch_report,
     reconciliation,
     retention,
+    verification,
     encryption_keys,
 )

@@ -13,7 +13,14 @@ AUDIT_INTACT = dg.AssetCheckSpec(
     "audit_intact",
     asset="retention",
     blocking=False,
-    description="Every audit record in the database is as it was sealed, and the chain leads to every head that was kept.",
+    description="Every audit record in the database is as it was sealed, the chain leads to every head that was kept, and "
+    "the rows that these records tell of are as they were written last.",
+)
+ALL_INTACT = dg.AssetCheckSpec(
+    "all_intact",
+    asset="verification",
+    blocking=False,
+    description="Every audit record is as it was sealed, also in the storage, and every row as it was recorded last.",
 )
 
 
@@ -39,13 +46,36 @@ def retention(context: dg.AssetExecutionContext, system: dg.ResourceParam[System
                 "error details removed": purge_error_details(system.database, system.storage),
                 "refusals of old batches removed": purge_refusals(system.database),
                 "Dagster events removed": purge_dagster_history(system.endpoints.database_url),
+                "brief heads of the audit removed": sealing.forget_brief_heads(system.storage),
                 "partitions of old batches removed": retire(system, context.instance),
                 "failed runs removed": forget_failed_runs(system, context.instance),
                 "records in the database verified": found.hot,
+                "rows verified": found.rows,
+                "audit": str(sealing.unsealed(system.database)),
             },
             check_results=[
                 dg.AssetCheckResult(
                     check_name=AUDIT_INTACT.name,
+                    passed=found.broken is None,
+                    metadata={"found": dg.MetadataValue.json(found.as_dict())},
+                )
+            ],
+        )
+
+
+@dg.asset(group_name=GROUP, kinds={"postgres", "parquet"}, check_specs=[ALL_INTACT])
+def verification(system: dg.ResourceParam[System]) -> dg.MaterializeResult:
+    """The whole audit verified, wherever its records are, and every row of the audited tables held against it."""
+    with safe_errors(system):
+        sealing.seal(system.database)
+        found = verify(system.database, system.storage)
+        if found.broken is not None:
+            recording.failed(system.database, AuditBroken(found.broken))
+        return dg.MaterializeResult(
+            metadata={"records verified": found.records, "rows verified": found.rows},
+            check_results=[
+                dg.AssetCheckResult(
+                    check_name=ALL_INTACT.name,
                     passed=found.broken is None,
                     metadata={"found": dg.MetadataValue.json(found.as_dict())},
                 )

@@ -8,11 +8,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from itertools import chain
 from types import MappingProxyType
 from typing import Any
 
-from orders_pipeline.audit.records import RECORDS_AT_ONCE, Category, Record, read_parquet, read_record
+from sqlalchemy import Row
+
+from orders_pipeline.audit.records import RECORDS_AT_ONCE, Block, Category, Record, read_record
+from orders_pipeline.audit.verifying import BLOCKS_AT_ONCE, check_head, check_records, read_hot, read_object
 from orders_pipeline.database import Database
 from orders_pipeline.storage import Storage
 
@@ -35,43 +37,52 @@ ECS_TYPE = MappingProxyType(
 def export(
     database: Database, storage: Storage, since: datetime | None, until: datetime | None, categories: Sequence[Category]
 ) -> Iterator[str]:
-    """Yield a line of JSON for each event from `since` to before `until`: first those that have left the database."""
-    for record in chain(_moved(database, storage, since, until, categories), _hot(database, since, until, categories)):
-        yield from (json.dumps(event, ensure_ascii=False) for event in events(record))
+    """Yield a line of JSON for each event from `since` to before `until`: first those that have left the database.
+
+    Raises AuditBroken, which names the block, before anything of it that is not as it was sealed is given out.
+    """
+    with database.session() as session:
+        session.execute("share_audit_places")  # or a block would be on its way while it is looked for
+        for text in _texts(database, storage, {"since": since, "until": until, "categories": list(categories)}):
+            record = read_record(text)
+            at = datetime.fromisoformat(record.at)
+            if (since is None or since <= at) and (until is None or at < until):
+                yield from (json.dumps(event, ensure_ascii=False) for event in events(record))
 
 
-def _moved(
-    database: Database, storage: Storage, since: datetime | None, until: datetime | None, categories: Sequence[Category]
-) -> Iterator[Record]:
+def _texts(database: Database, storage: Storage, asked: Mapping[str, object]) -> Iterator[str]:
     with database.begin() as transaction:
-        blocks = transaction.rows("audit_moved_blocks", since=since, until=until, categories=list(categories))
-    for block in blocks:
-        with storage.local(block.key) as path:
-            for _, text in read_parquet(path):
-                record = read_record(text)
-                at = datetime.fromisoformat(record.at)
-                if (since is None or since <= at) and (until is None or at < until):
-                    yield record
-
-
-def _hot(
-    database: Database, since: datetime | None, until: datetime | None, categories: Sequence[Category]
-) -> Iterator[Record]:
-    after = 0
+        last = transaction.row("last_seal")
+        objects = transaction.rows("audit_objects_between", **asked)
+    for key in (row.key for row in objects):
+        with database.begin() as transaction:
+            blocks = _intact(transaction.rows("audit_blocks_of_object", key=key))
+        for _, text in check_records(blocks, read_object(storage, key, blocks[0].block_no)):
+            yield text
+    block_no, through, most = (0, 0, 0) if last is None else (0, last.through_id, last.block_no)
+    while block_no < most:  # what is sealed meanwhile is read as what is not
+        with database.begin() as transaction:
+            blocks = _intact(
+                transaction.rows("audit_hot_blocks_between", after=block_no, last=most, limit=BLOCKS_AT_ONCE, **asked)
+            )
+        for block in blocks:
+            for _, text in check_records([block], read_hot(database, block)):
+                yield text
+        block_no = blocks[-1].block_no if blocks else most
     while True:
         with database.begin() as transaction:
-            rows = transaction.rows(
-                "audit_records",
-                after=after,
-                since=since,
-                until=until,
-                categories=list(categories),
-                limit=RECORDS_AT_ONCE,
-            )
-        yield from (read_record(row.record) for row in rows)
+            rows = transaction.rows("audit_records", after=through, limit=RECORDS_AT_ONCE, **asked)
+        yield from (row.record for row in rows)
         if len(rows) < RECORDS_AT_ONCE:
             return
-        after = rows[-1].event_id
+        through = rows[-1].event_id
+
+
+def _intact(rows: Sequence[Row[Any]]) -> list[Block]:
+    blocks = [Block(**row._asdict()) for row in rows]
+    for block in blocks:
+        check_head(block, block.head_before)
+    return blocks
 
 
 def events(record: Record) -> Iterator[dict[str, Any]]:

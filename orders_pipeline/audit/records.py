@@ -65,6 +65,7 @@ class Block:
     place: str  # hot, warm, cold or gone
     key: str | None  # of the object in the storage
     gone_too_early: bool
+    head_before: bytes = b""  # where it is asked for
 
     @property
     def listed(self) -> dict[int, bytes]:

@@ -6,19 +6,23 @@ waits for all that were under way; how far that is, is the database's word. What
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 
 from orders_pipeline.database import Database
-from orders_pipeline.storage import Storage
+from orders_pipeline.storage import ObjectDenied, Storage
 
 AUDIT = "audit/"
 HEADS = f"{AUDIT}heads/"
-HEAD_KEY = re.compile(HEADS + r"(?P<block_no>[0-9]{12,18})-(?P<head>[0-9a-f]{64})[.]json")
+NEWEST = f"{AUDIT}newest/"
+HEAD_KEY = re.compile(f"(?:{HEADS}|{NEWEST})" + r"(?P<block_no>[0-9]{12,18})-(?P<head>[0-9a-f]{64})[.]json")
 KEEP_HEADS = timedelta(days=8 * 366)  # as long as the longest-lived records
+KEEP_NEWEST = timedelta(days=7)  # in which all is verified several times
 PATIENCE_S = 10.0
 POLL_S = 0.05
 MOST_HELD = timedelta(minutes=10)
@@ -79,32 +83,43 @@ def _are_over(database: Database, own: str) -> bool:
         return bool(transaction.scalar("transactions_before_are_over", transaction=own))
 
 
-def anchor(database: Database, storage: Storage) -> bool:
+def anchor(database: Database, storage: Storage, *, briefly: bool = False) -> bool:
     """Keep the newest head in the storage, locked where it can be, and say whether it was not there yet.
 
-    Number and head are the object's name, so that no other content and no later version of it can say anything else.
+    Number and head are the object's name, so that no other content and no later version of it can say anything else. One
+    that is kept `briefly` serves until another is kept for long and all is verified.
     """
     with database.begin() as transaction:
         newest = transaction.row("last_seal")
     if newest is None:
         return False
-    key = head_key(newest.block_no, newest.head)
+    key = head_key(newest.block_no, newest.head, NEWEST if briefly else HEADS)
     if key in storage.kept(key):
         return False
     content = {"block_no": newest.block_no, "head": newest.head, "sealed_at": newest.sealed_at.isoformat()}
-    storage.keep(key, json.dumps(content).encode(), datetime.now(UTC) + KEEP_HEADS)
+    until = datetime.now(UTC) + (KEEP_NEWEST if briefly else KEEP_HEADS)
+    storage.keep(key, json.dumps(content).encode(), until)
     return True
 
 
-def head_key(block_no: int, head: str) -> str:
+def head_key(block_no: int, head: str, prefix: str = HEADS) -> str:
     """Return the key under which a block's head is kept."""
-    return f"{HEADS}{block_no:012d}-{head}.json"
+    return f"{prefix}{block_no:012d}-{head}.json"
+
+
+def forget_brief_heads(storage: Storage) -> int:
+    """Remove those that were kept briefly and have served; return how many."""
+    old = [stored.key for stored in storage.list(NEWEST) if stored.modified < datetime.now(UTC) - KEEP_NEWEST]
+    for key in old:
+        with contextlib.suppress(ObjectDenied):  # the lock is a little younger than the object
+            storage.forget(key)
+    return len(old)
 
 
 def anchored_heads(storage: Storage) -> dict[int, set[str]]:
     """Return all heads that were ever kept, by their blocks; a block with two was made twice."""
     heads: dict[int, set[str]] = {}
-    for match in map(HEAD_KEY.fullmatch, storage.kept(HEADS)):
+    for match in map(HEAD_KEY.fullmatch, chain(storage.kept(HEADS), storage.kept(NEWEST))):
         if match is not None:
             heads.setdefault(int(match["block_no"]), set()).add(match["head"])
     return heads

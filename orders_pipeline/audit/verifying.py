@@ -7,7 +7,7 @@ of rows is gathered in a temporary table, and compared with the rows by the data
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -19,6 +19,7 @@ from orders_pipeline.audit.records import RECORDS_AT_ONCE, Block, Record, read_p
 from orders_pipeline.audit.sealing import anchored_heads
 from orders_pipeline.binary_copy import END, START, in_full
 from orders_pipeline.database import Database, Transaction
+from orders_pipeline.encryption import DecryptionError
 from orders_pipeline.storage import ObjectGone, Storage
 
 BLOCKS_AT_ONCE = 100
@@ -128,21 +129,30 @@ def _verify(database: Database, storage: Storage, session: Transaction, found: V
     heads = anchored_heads(storage)
     found.heads = len(heads)
     last: Block | None = None
+    objects: dict[str, int] = {}
     # what the newest record that is not looked at may tell: what older ones tell is not the last word
     unseen: dict[str, int] = {}
     for block in _blocks(database):
-        _check_head(block, last, heads.pop(block.block_no, set()))
-        if block.place == "hot" or (moved and block.place != "gone"):
-            for _, text in check_records(block, read_block(database, storage, block)):
+        _check_place_in_chain(block, last, heads.pop(block.block_no, set()))
+        if block.key is not None and moved:
+            objects.setdefault(block.key, block.block_no)
+        elif block.place == "hot":
+            for _, text in check_records([block], read_hot(database, block)):
                 told.add(read_record(text))
-                found.records += 1
-                found.hot += block.place == "hot"
+                found.hot += 1
         else:
             unseen[block.category] = block.last_id
         found.blocks += 1
         last = block
     if heads:
         raise AuditBroken(Broken("blocks missing at the end", min(heads)))
+    found.records = found.hot
+    for key, first in objects.items():
+        with database.begin() as transaction:
+            blocks = [Block(**row._asdict()) for row in transaction.rows("audit_blocks_of_object", key=key)]
+        for _, text in check_records(blocks, read_object(storage, key, first)):
+            told.add(read_record(text))
+            found.records += 1
     through = 0 if last is None else last.through_id
     _check_strangers(database, found, through)
     told.flush()
@@ -203,26 +213,35 @@ def _blocks(database: Database) -> Iterator[Block]:
         after = rows[-1].block_no
 
 
-def _check_head(block: Block, last: Block | None, anchored: set[str]) -> None:
+def _check_place_in_chain(block: Block, last: Block | None, anchored: set[str]) -> None:
     number, head, through = (0, b"", 0) if last is None else (last.block_no, last.head, last.through_id)
     if block.block_no != number + 1:
         raise AuditBroken(Broken("block missing", number + 1))
-    expected = hashlib.sha256(head + hashlib.sha256(block.digests).digest() + block.heading.encode()).digest()
-    if expected != block.head or anchored - {block.head.hex()} or block.through_id < through:
+    check_head(block, head)
+    if anchored - {block.head.hex()} or block.through_id < through:
         raise AuditBroken(Broken("block altered", block.block_no))
     if block.gone_too_early:
         raise AuditBroken(Broken("block gone too early", block.block_no))
 
 
-def read_block(database: Database, storage: Storage, block: Block) -> Iterator[tuple[int, str]]:
-    """Yield number and text of the records in the block's place, a few of other blocks among them."""
-    if block.key is not None:
-        try:
-            with storage.local(block.key) as path:
-                yield from read_parquet(path)
-        except (ObjectGone, pa.ArrowException):
-            raise AuditBroken(Broken("block unreadable", block.block_no)) from None
-        return
+def check_head(block: Block, head_before: bytes) -> None:
+    """Raise AuditBroken unless the block's head is over what it says, and over the head before."""
+    expected = hashlib.sha256(head_before + hashlib.sha256(block.digests).digest() + block.heading.encode()).digest()
+    if expected != block.head:
+        raise AuditBroken(Broken("block altered", block.block_no))
+
+
+def read_object(storage: Storage, key: str, block_no: int) -> Iterator[tuple[int, str]]:
+    """Yield number and text of all records in an object; raise AuditBroken, with the first of its blocks, if it is none."""
+    try:
+        with storage.local(key) as path:
+            yield from read_parquet(path)
+    except (ObjectGone, DecryptionError, pa.ArrowException):
+        raise AuditBroken(Broken("block unreadable", block_no)) from None
+
+
+def read_hot(database: Database, block: Block) -> Iterator[tuple[int, str]]:
+    """Yield number and text of the block's records in the database, and of others that somebody slipped in among them."""
     after = block.first_id - 1
     while True:
         with database.begin() as transaction:
@@ -240,18 +259,19 @@ def read_block(database: Database, storage: Storage, block: Block) -> Iterator[t
         after = rows[-1].event_id
 
 
-def check_records(block: Block, records: Iterable[tuple[int, str]]) -> Iterator[tuple[int, str]]:
-    """Yield those records that are in the block; raise AuditBroken at the first that is not as it was sealed."""
-    listed = block.listed
+def check_records(blocks: Sequence[Block], records: Iterable[tuple[int, str]]) -> Iterator[tuple[int, str]]:
+    """Yield those records that are in the blocks; raise AuditBroken at the first that is not as it was sealed."""
+    listed = {event_id: (digest, block) for block in blocks for event_id, digest in block.listed.items()}
     for event_id, text in records:
-        digest = listed.pop(event_id, None)
-        if digest is None:
+        digest, block = listed.pop(event_id, (None, None))
+        if block is None:
             continue  # of another block, or of none: that is looked at in the end
         if hashlib.sha256(text.encode()).digest() != digest:
             raise AuditBroken(Broken("record altered", block.block_no, event_id))
         yield event_id, text
     if listed:
-        raise AuditBroken(Broken("record missing", block.block_no, min(listed)))
+        event_id = min(listed)
+        raise AuditBroken(Broken("record missing", listed[event_id][1].block_no, event_id))
 
 
 def _check_strangers(database: Database, found: Verified, through: int) -> None:

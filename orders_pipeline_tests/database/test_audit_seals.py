@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
@@ -107,7 +108,7 @@ def test_s14_cutting_the_end_off_with_its_blocks_is_found_by_the_head_in_the_sto
 
 
 def test_s14_a_chain_made_anew_is_found_by_the_head_in_the_storage(sealed, desk, database):
-    desk.tamper("UPDATE audit_events SET actor = 'nobody'", "DELETE FROM audit_seals")
+    desk.tamper("UPDATE audit_events SET actor = 'nobody'", "DELETE FROM audit_seals", "DELETE FROM audit_blocks")
     seal(database)
     assert sealed().broken is not None
 
@@ -311,6 +312,30 @@ def test_a_day_and_a_category_are_never_in_one_block_with_another(desk, database
     found = desk.run("SELECT category, day::text, records FROM audit_seals WHERE category = 'security' ORDER BY day LIMIT 2")
     assert [(row["day"], row["records"]) for row in found] == [("2026-02-28", 2), ("2026-03-01", 1)]
     assert desk.value("SELECT count(*) FROM audit_seals") == 5  # with what is recorded of every installation
+
+
+def test_s14_cutting_off_what_was_sealed_since_the_hour_is_found_by_a_head_that_is_kept_briefly(
+    sealed, desk, database, storage
+):
+    assert anchor(database, storage, briefly=True)
+    assert not anchor(database, storage, briefly=True)
+    last = desk.value("SELECT max(block_no) FROM audit_seals")
+    desk.tamper(
+        f"DELETE FROM audit_events WHERE event_id >= (SELECT first_id FROM audit_seals WHERE block_no = {last})",
+        f"DELETE FROM audit_seals WHERE block_no = {last}",
+        f"DELETE FROM audit_blocks WHERE block_no = {last}",
+    )
+    broken = verify(database, storage).broken
+    assert (broken.what, broken.block_no) == ("blocks missing at the end", last)
+    desk.run("UPDATE batches SET status_code = 'later'")
+    seal(database)
+    assert verify(database, storage).broken is not None  # whatever has been sealed since
+    assert sealing.forget_brief_heads(storage) == 0
+    for key in storage.kept(sealing.NEWEST):
+        then = (datetime.now(UTC) - sealing.KEEP_NEWEST - timedelta(hours=1)).timestamp()
+        os.utime(storage.location(key), (then, then))
+    assert sealing.forget_brief_heads(storage) == 1
+    assert not list(storage.kept(sealing.NEWEST))
 
 
 def test_a_head_is_kept_once(desk, database, storage):

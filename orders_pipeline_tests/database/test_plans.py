@@ -51,6 +51,7 @@ WHOLE = {
     "reconciliation_counts": "the nightly reconciliation",
     "reconciliation_window": "the nightly reconciliation",
     "reject_contested_orders": "joins a chunk of ten thousand rows; by index once there are many more orders than that",
+    "audit_leftovers": "objects that are removed the same night",
     "retention_places": "a report of the whole audit",
     "take_installation": "once, where nothing was ever paid",
 }

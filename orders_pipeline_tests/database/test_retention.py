@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import psycopg
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from orders_pipeline import retention
@@ -20,7 +24,7 @@ from orders_pipeline.audit.verifying import AuditBroken, verify
 from orders_pipeline.database import ConstraintViolated, Database
 from orders_pipeline.retention import Hold, HoldRefused, place_hold, release_hold, retain
 from orders_pipeline.storage import FolderStorage, S3Storage, Storage
-from orders_pipeline_tests.ledger_desk import Desk
+from orders_pipeline_tests.ledger_desk import Desk, order
 from orders_pipeline_tests.s3_desk import open_s3
 
 LIMITS = {
@@ -57,10 +61,7 @@ def day_before(desk: Desk, limit: str, days: int = 0) -> date:
 
 
 def places(desk: Desk) -> dict[tuple[str, date], str]:
-    rows = desk.run(
-        "SELECT category, day, coalesce((SELECT place FROM audit_moves WHERE audit_moves.block_no = audit_seals.block_no "
-        "ORDER BY array_position('{warm,cold,gone}', place) DESC LIMIT 1), 'hot') AS place FROM audit_seals"
-    )
+    rows = desk.run("SELECT category, day, place FROM audit_blocks")
     return {(row["category"], row["day"]): row["place"] for row in rows}
 
 
@@ -138,7 +139,7 @@ def test_s16_days_are_those_of_utc_wherever_the_session_is(desk, database, stora
     seal(database)
     with desk.connect() as connection:
         connection.execute(f"SET timezone = '{zone}'".encode())
-        due = connection.execute("SELECT category, day FROM audit_places WHERE next_place IS NOT NULL").fetchall()
+        due = connection.execute("SELECT category, day FROM audit_due").fetchall()
     assert due == [{"category": "phi_access", "day": limit - timedelta(days=1)}]
     assert retain(database, storage).moved == {"warm": 2}
 
@@ -195,9 +196,10 @@ def test_s16_what_a_hold_is_about_stays_wherever_it_is(desk, database, storage, 
     }
     aged(*(("phi_access", day, batch) for (_, batch), day in days.items()))
     hold_id = place_hold(database, hold, "counsel", "a claim")
-    assert retain(database, storage).held == desk.value("SELECT count(*) FROM audit_places WHERE held")
+    assert retain(database, storage).held == desk.value("SELECT count(*) FROM audit_held")
     today = day_before(desk, "0 days")
-    assert desk.value("SELECT count(*) FROM audit_places WHERE held AND day < %s", today) == 3 * len(held)
+    old = "SELECT count(*) FROM audit_held JOIN audit_blocks USING (block_no) WHERE day < %s"
+    assert desk.value(old, today) == 3 * len(held)
     found = places(desk)
     for (name, batch), day in days.items():
         assert found["phi_access", day] == ("hot" if batch in held else name)
@@ -231,16 +233,17 @@ def test_s16_the_application_cannot_move_early_or_change_limits(desk, database, 
     not_due = {1: ("warm", "cold", "gone"), 2: ("cold", "gone", "hot"), 99: ("warm",)}
     for block_no, place in ((block_no, place) for block_no, places_ in not_due.items() for place in places_):
         with pytest.raises(ConstraintViolated) as refused, database.begin() as transaction:
-            transaction.scalar("audit_move", block_no=block_no, place=place, key=None if place == "gone" else "k")
+            transaction.scalar("audit_move", block_nos=[block_no], place=place, key=None if place == "gone" else "k")
         assert refused.value.constraint == "audit_move_is_due"
     for statement in (
         "UPDATE retention_limits SET gone_after = '2 years'",
         "DELETE FROM retention_limits",
         "UPDATE dagster_retention SET events = '1 day'",
         "DELETE FROM legal_holds",
-        "INSERT INTO audit_moves (block_no, place, key, batch_ids) VALUES (1, 'warm', 'k', '{}')",
-        "UPDATE audit_moves SET key = 'k'",
-        "DELETE FROM audit_moves",
+        "INSERT INTO audit_blocks (block_no, category, day) VALUES (7, 'security', now())",
+        "UPDATE audit_blocks SET place = 'gone'",
+        "DELETE FROM audit_blocks",
+        "INSERT INTO audit_leftovers VALUES ('k')",
     ):
         with desk.connect() as connection:
             connection.execute("SET ROLE orders_app")
@@ -257,6 +260,103 @@ def test_s16_an_altered_block_is_not_moved_but_named(desk, database, storage, ag
     assert set(planted(desk, day_before(desk, "1 day")).values()) == {"hot"}
 
 
+def replaced(storage: FolderStorage, key: str, old: str, new: str) -> None:
+    """Put another object in the place of one, with all records but for a word the same."""
+    with storage.local(key) as path:
+        table = pq.read_table(path)
+    texts = [text.replace(old, new) for text in table.column("record").to_pylist()]
+    changed = pa.BufferOutputStream()
+    pq.write_table(pa.table({"event_id": table.column("event_id"), "record": texts}), changed)
+    storage.put(key, changed.getvalue().to_pybytes())
+
+
+def test_s14_what_was_altered_in_the_storage_is_not_moved_on_or_given_out_but_named(desk, database, storage, aged):
+    aged(("phi_access", day_before(desk, "100 days"), None), ("phi_access", day_before(desk, "99 days"), None))
+    retain(database, storage)
+    _, second = (stored.key for stored in storage.list("audit/warm"))
+    replaced(storage, second, '"test"', '"forged"')
+    block_no = desk.value("SELECT block_no FROM audit_blocks WHERE key = %s", second)
+    assert verify(database, storage).broken.what == "record altered"
+    lines = []
+    with pytest.raises(AuditBroken, match=f"E?record altered, block {block_no}, record"):
+        lines.extend(export(database, storage, None, None, ["phi_access"]))
+    assert len(lines) == 2
+    assert "forged" not in "".join(lines)
+    desk.run("UPDATE retention_limits SET warm_until = '95 days' WHERE category = 'phi_access'")
+    try:
+        with pytest.raises(AuditBroken, match="record altered"):
+            retain(database, storage)
+    finally:
+        desk.run("UPDATE retention_limits SET warm_until = '1 year' WHERE category = 'phi_access'")
+    assert [stored.key for stored in storage.list("audit/warm")][-1:] == [second]
+    assert len(list(storage.list("audit/cold"))) == 1
+
+
+def test_s16_blocks_of_a_day_and_category_move_into_one_object_and_leave_it_one_by_one(
+    desk, database, storage, aged, monkeypatch
+):
+    monkeypatch.setattr(retention, "RECORDS_OF_OBJECT", 6)
+    day = day_before(desk, "100 days")
+    for number in range(4):
+        aged(("phi_access", day, f"b{number}"))
+    retain(database, storage)
+    assert len(list(storage.list("audit/warm"))) == 2  # of six records and of two
+    assert desk.value("SELECT count(*) FROM audit_events WHERE action = 'move'") == 2
+    hold_id = place_hold(database, Hold("b1", None, None, None), "counsel", "a claim")
+    desk.run("UPDATE retention_limits SET warm_until = '95 days', gone_after = '99 days' WHERE category = 'phi_access'")
+    try:
+        retain(database, storage)
+        assert [
+            row["place"]
+            for row in desk.run("SELECT place FROM audit_blocks WHERE category = 'phi_access' ORDER BY block_no")
+        ] == [
+            "gone",
+            "warm",
+            "gone",
+            "gone",
+        ]
+        assert len(list(storage.list("audit/"))) == 1  # the object in which the held one is
+        assert verify(database, storage).broken is None
+        assert len(list(export(database, storage, None, None, ["phi_access"]))) == 2
+        release_hold(database, hold_id, "counsel", "settled")
+        retain(database, storage)
+        assert not list(storage.list("audit/"))
+    finally:
+        desk.run("UPDATE retention_limits SET warm_until = '1 year', gone_after = '7 years' WHERE category = 'phi_access'")
+
+
+def test_s16_an_export_beside_retention_loses_and_doubles_nothing(desk, database, storage, aged):
+    aged(*(("phi_access", day_before(desk, f"{age} days"), None) for age in (101, 100, 1)))
+    lines = export(database, storage, None, None, ["phi_access"])
+    found = [next(lines)]
+    moving = threading.Thread(target=retain, args=(database, storage))
+    moving.start()
+    try:
+        time.sleep(0.2)
+        assert not list(storage.list("audit/warm"))
+        found.extend(lines)
+    finally:
+        lines.close()
+        moving.join()
+    assert len(list(storage.list("audit/warm"))) == 2
+    assert found == sorted(found) == list(export(database, storage, None, None, ["phi_access"]))
+    assert len(set(found)) == len(found) == 6
+
+
+def test_s14_a_row_of_which_the_last_word_has_moved_is_held_against_it(desk, database, storage):
+    desk.orders(order(1), order(2))
+    desk.run("UPDATE orders SET status = 'paying' WHERE import_row_number = 2")
+    desk.tamper("UPDATE audit_events SET at = at - interval '100 days' WHERE category = 'phi_modification'")
+    seal(database)
+    retain(database, storage)
+    desk.run("UPDATE orders SET status = 'paid' WHERE import_row_number = 2")
+    for moved in (True, False):
+        assert verify(database, storage, moved=moved).broken is None
+    desk.tamper("UPDATE orders SET amount = 1")
+    assert verify(database, storage).altered == {"orders": 2}
+    assert verify(database, storage, moved=False).altered == {"orders": 1}  # which the records in the database tell of
+
+
 @pytest.mark.parametrize("damage", ["altered", "removed"])
 def test_s14_a_block_in_the_storage_that_was_altered_or_removed_is_found(desk, database, storage, aged, damage):
     aged(("phi_access", day_before(desk, "100 days"), None))
@@ -267,15 +367,17 @@ def test_s14_a_block_in_the_storage_that_was_altered_or_removed_is_found(desk, d
     else:
         storage.put(stored.key, b"something else")
     broken = verify(database, storage).broken
-    block_no = desk.value("SELECT block_no FROM audit_moves")
+    block_no = desk.value("SELECT block_no FROM audit_blocks WHERE key IS NOT NULL")
     assert (broken.what, broken.block_no) == ("block unreadable", block_no)
+    with pytest.raises(AuditBroken, match=f"block unreadable, block {block_no}"):
+        list(export(database, storage, None, None, CATEGORIES))
 
 
 def test_s14_a_block_that_somebody_says_is_gone_before_its_time_is_found(desk, database, storage, aged):
     aged(("phi_access", day_before(desk, "100 days"), None))
     desk.tamper(
-        "DELETE FROM audit_events",
-        "INSERT INTO audit_moves (block_no, place, batch_ids) VALUES (1, 'gone', '{}')",
+        "DELETE FROM audit_events WHERE category = 'phi_access'",
+        "UPDATE audit_blocks SET place = 'gone', moved_at = now() WHERE category = 'phi_access'",
     )
     assert verify(database, storage).broken.what == "block gone too early"
 
@@ -341,7 +443,7 @@ def test_c23_whatever_step_is_the_last_the_next_run_goes_on_and_takes_nothing_yo
         "hot",
     ]
     assert len(list(storage.list("audit/warm"))) == len(list(storage.list("audit/cold"))) == 1
-    assert desk.value("SELECT count(*) FROM audit_moves WHERE leftover IS NOT NULL") == 0
+    assert desk.value("SELECT count(*) FROM audit_leftovers") == 0
     moves = desk.run("SELECT detail->>'block_no' AS block, detail->>'to' AS place FROM audit_events WHERE action = 'move'")
     assert len({(row["block"], row["place"]) for row in moves}) == len(moves) == 6
     seal(database)

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 from orders_pipeline import report_server, runs
 from orders_pipeline.audit.recording import os_user
-from orders_pipeline.audit.sealing import HEADS, anchor, seal
+from orders_pipeline.audit.sealing import HEADS, NEWEST, anchor, seal
 from orders_pipeline.audit.verifying import verify
 from orders_pipeline.cli import main
 from orders_pipeline.definitions import defs
@@ -167,6 +167,7 @@ def test_the_sensor_seals_each_time_and_keeps_a_head_once_an_hour(house):
     audit_sensor(context)
     assert verify(house.system.database, house.system.storage).unsealed == 0
     assert list(house.system.storage.kept(HEADS)) == kept
+    assert list(house.system.storage.kept(NEWEST))  # every minute, for a while
     assert context.cursor
 
 
@@ -246,5 +247,11 @@ def test_s16_the_nightly_run_moves_what_is_due_and_says_so(house):
     assert [each.passed for each in result.get_asset_check_evaluations()] == [False]
     assert house.rows("SELECT count(*) FROM audit_events WHERE action = 'old'") == [(1,)]
     assert [each["detail"] for each in records(house) if each["category"] == "security"][-1] == {"code": "E_AUDIT_BROKEN"}
+    result = defs.resolve_job_def("verify_audit").execute_in_process(
+        instance=house.instance, resources={"system": house.system}, run_config=runs.QUIET
+    )
+    assert [each.passed for each in result.get_asset_check_evaluations()] == [False]
+    schedule = defs.resolve_schedule_def("weekly_verification")
+    assert (schedule.cron_schedule, schedule.job_name) == ("0 5 * * 0", "verify_audit")
     schedule = defs.resolve_schedule_def("daily_retention")
     assert (schedule.cron_schedule, schedule.job_name) == ("0 4 * * *", "retain")

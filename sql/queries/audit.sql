@@ -60,16 +60,40 @@ SELECT block_no, encode(head, 'hex') AS head, through_id, records, sealed_at FRO
 
 -- name: audit_blocks
 -- Blocks in the order of their chain, and where each is.
-SELECT seal.block_no, seal.category, day, first_id, last_id, records, through_id, digests, head,
-       coalesce(last.place, 'hot') AS place, last.key,
-       coalesce(last.place = 'gone' AND last.moved_at > changed_at
-                AND (last.moved_at AT TIME ZONE 'UTC')::date <= day + gone_after, false) AS gone_too_early
-FROM audit_seals AS seal JOIN retention_limits USING (category)
-LEFT JOIN LATERAL (
-    SELECT place, key, moved_at FROM audit_moves WHERE audit_moves.block_no = seal.block_no
-    ORDER BY array_position('{warm,cold,gone}', place) DESC LIMIT 1
-) AS last ON true
+SELECT seal.block_no, seal.category, seal.day, first_id, last_id, records, through_id, digests, head,
+       coalesce(place, 'hot') AS place, key,
+       coalesce(place = 'gone' AND moved_at > changed_at
+                AND (moved_at AT TIME ZONE 'UTC')::date <= seal.day + gone_after, false) AS gone_too_early
+FROM audit_seals AS seal JOIN retention_limits USING (category) LEFT JOIN audit_blocks AS block USING (block_no)
 WHERE seal.block_no > :after ORDER BY seal.block_no LIMIT :limit
+
+-- name: audit_blocks_of_object
+-- The blocks that are in an object of the storage.
+SELECT seal.block_no, seal.category, seal.day, seal.first_id, seal.last_id, seal.records, seal.through_id, seal.digests,
+       seal.head, place, key, false AS gone_too_early, coalesce(before.head, '') AS head_before
+FROM audit_blocks AS block JOIN audit_seals AS seal USING (block_no)
+LEFT JOIN audit_seals AS before ON before.block_no = seal.block_no - 1
+WHERE block.key = :key ORDER BY seal.block_no
+
+-- name: audit_objects_between
+-- The objects that may have records of some categories and a stretch of time.
+SELECT key FROM audit_blocks
+WHERE category = ANY (CAST(:categories AS text[])) AND place IN ('warm', 'cold')
+  AND day >= coalesce((CAST(:since AS timestamptz) AT TIME ZONE 'UTC')::date, '-infinity')
+  AND day <= coalesce((CAST(:until AS timestamptz) AT TIME ZONE 'UTC')::date, 'infinity')
+GROUP BY key ORDER BY min(block_no)
+
+-- name: audit_hot_blocks_between
+-- The next blocks in the database that may have some, up to one.
+SELECT seal.block_no, seal.category, seal.day, seal.first_id, seal.last_id, seal.records, seal.through_id, seal.digests,
+       seal.head, place, key, false AS gone_too_early, coalesce(before.head, '') AS head_before
+FROM audit_blocks AS block JOIN audit_seals AS seal USING (block_no)
+LEFT JOIN audit_seals AS before ON before.block_no = seal.block_no - 1
+WHERE block.category = ANY (CAST(:categories AS text[])) AND place = 'hot'
+  AND block.day >= coalesce((CAST(:since AS timestamptz) AT TIME ZONE 'UTC')::date, '-infinity')
+  AND block.day <= coalesce((CAST(:until AS timestamptz) AT TIME ZONE 'UTC')::date, 'infinity')
+  AND block.block_no > :after AND block.block_no <= :last
+ORDER BY block.block_no LIMIT :limit
 
 -- name: audit_records_of_block
 -- The next records of a category and day, up to a number, as text.
@@ -115,7 +139,8 @@ DO $$
 DECLARE
     watched text;
 BEGIN
-    PERFORM set_config('work_mem', '64MB', false);
+    PERFORM set_config('work_mem', '64MB', false), set_config('jit', 'off', false),
+            set_config('enable_presorted_aggregate', 'off', false);
     CREATE TEMPORARY TABLE audit_told (entity text COLLATE "C", key bytea, event_id bigint, columns integer, digest bytea)
         PARTITION BY LIST (entity);
     FOR watched IN SELECT relname FROM pg_trigger JOIN pg_class ON pg_class.oid = tgrelid WHERE tgname = 'audit_insert' LOOP

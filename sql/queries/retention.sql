@@ -1,35 +1,33 @@
+-- name: objects_due
+-- What goes on to the next place: blocks of a category and day that are in the database, or in one object.
+SELECT category, day, place, key, next_place, min(cold_from) AS cold_from, min(kept_until) AS kept_until
+FROM audit_due GROUP BY category, day, place, key, next_place ORDER BY day, category, key
+
 -- name: blocks_due
--- Blocks of the audit behind one that go on to the next place, oldest first.
-SELECT block_no, category, day, place, key, next_place, cold_from, kept_until FROM audit_places
-WHERE next_place IS NOT NULL AND block_no > :after ORDER BY block_no LIMIT :limit
+-- The next blocks among those.
+SELECT seal.block_no, seal.category, seal.day, first_id, last_id, records, through_id, digests, head, due.place, due.key,
+       false AS gone_too_early
+FROM audit_due AS due JOIN audit_seals AS seal USING (block_no)
+WHERE due.category = :category AND due.day = :day AND due.place = :place AND due.key IS NOT DISTINCT FROM :key
+  AND block_no > :after
+ORDER BY block_no LIMIT :limit
 
 -- name: count_held_blocks
 -- Blocks that a legal hold keeps where they are.
-SELECT count(*) FROM audit_places WHERE held
+SELECT count(DISTINCT block_no) FROM audit_held
 
 -- name: audit_move
--- A block is in the next place.
-SELECT audit_move(:block_no, :place, :key)
+-- Blocks are in the next place.
+SELECT audit_move(CAST(:block_nos AS bigint[]), :place, :key)
 
 -- name: audit_leftovers
--- Objects that blocks were in before they moved.
-SELECT block_no, leftover FROM audit_moves WHERE leftover IS NOT NULL ORDER BY block_no
+-- Objects that no block is in any more.
+SELECT key FROM audit_leftovers WHERE NOT EXISTS (SELECT FROM audit_blocks WHERE audit_blocks.key = audit_leftovers.key)
+ORDER BY key
 
 -- name: audit_cleared
 -- Such an object was removed.
-SELECT audit_cleared(:block_no, :key)
-
--- name: audit_moved_blocks
--- Blocks in the storage that may have records of some categories and a stretch of time.
-SELECT seal.block_no, last.key FROM audit_seals AS seal
-CROSS JOIN LATERAL (
-    SELECT place, key FROM audit_moves WHERE audit_moves.block_no = seal.block_no
-    ORDER BY array_position('{warm,cold,gone}', place) DESC LIMIT 1
-) AS last
-WHERE last.place <> 'gone' AND seal.category = ANY (CAST(:categories AS text[]))
-  AND seal.day >= coalesce((CAST(:since AS timestamptz) AT TIME ZONE 'UTC')::date, '-infinity')
-  AND seal.day <= coalesce((CAST(:until AS timestamptz) AT TIME ZONE 'UTC')::date, 'infinity')
-ORDER BY seal.block_no
+SELECT audit_cleared(:key)
 
 -- name: dagster_events_exist
 -- Whether Dagster has its tables here.
@@ -63,18 +61,7 @@ SELECT count(*) AS blocks, coalesce(sum(seal.records), 0) AS records, (
       AND coalesce(hold.category, audit_events.category) = audit_events.category
       AND (hold.batch_id IS NULL OR audit_events.batch_id = hold.batch_id)
 ) AS unsealed
-FROM legal_holds AS hold
-JOIN audit_seals AS seal ON seal.day BETWEEN hold.from_day AND hold.to_day
-                        AND coalesce(hold.category, seal.category) = seal.category
-LEFT JOIN LATERAL (
-    SELECT place, batch_ids FROM audit_moves AS move WHERE move.block_no = seal.block_no
-    ORDER BY array_position('{warm,cold,gone}', place) DESC LIMIT 1
-) AS last ON true
-WHERE hold.hold_id = :hold_id AND last.place IS DISTINCT FROM 'gone'
-  AND (hold.batch_id IS NULL OR hold.batch_id = ANY (last.batch_ids) OR (last.place IS NULL AND EXISTS (
-      SELECT FROM audit_events WHERE audit_events.batch_id = hold.batch_id
-      AND audit_events.category = seal.category AND (at AT TIME ZONE 'UTC')::date = seal.day
-      AND event_id BETWEEN seal.first_id AND seal.last_id)))
+FROM audit_held JOIN audit_seals AS seal USING (block_no) WHERE hold_id = :hold_id
 
 -- name: release_hold
 -- It may again.
@@ -87,12 +74,8 @@ SELECT category, hot_until::text, warm_until::text, gone_after::text FROM retent
 
 -- name: retention_places
 -- How much is where.
-SELECT seal.category, coalesce(last.place, 'hot') AS place, count(*) AS blocks, sum(seal.records) AS records
-FROM audit_seals AS seal LEFT JOIN LATERAL (
-    SELECT place FROM audit_moves WHERE audit_moves.block_no = seal.block_no
-    ORDER BY array_position('{warm,cold,gone}', place) DESC LIMIT 1
-) AS last ON true
-GROUP BY 1, 2 ORDER BY 1, array_position('{hot,warm,cold,gone}', coalesce(last.place, 'hot'))
+SELECT block.category, place, count(*) AS blocks, sum(records) AS records FROM audit_blocks AS block
+JOIN audit_seals USING (block_no) GROUP BY 1, 2 ORDER BY 1, array_position('{hot,warm,cold,gone}', place)
 
 -- name: legal_holds
 -- The holds that are not released.
