@@ -137,10 +137,13 @@ def show_summary(console: Console, summary: Mapping[str, Any]) -> None:
             highlight=False,
         )
     for each in summary["unknown_payments"]:
-        how = "decide with: orders-pipeline resolve" if each["needs_a_person"] else "is looked up"
-        console.print(
-            f"  unknown        {each['amount_jpy']:,} yen since {each['since']} ({each['code']}); {how} {each['payment_id']}"
+        how = (
+            f"decide with: orders-pipeline resolve {each['payment_id']} (--paid ID | --not-paid) --why TEXT"
+            if each["needs_a_person"]
+            else f"is looked up {each['payment_id']}"
         )
+        what = f"  unknown        {each['amount_jpy']:,} yen since {each['since']} ({each['code']})"
+        console.print(f"{what}; {how}", soft_wrap=True, highlight=False)
     _show_refunds(console, summary)
     seconds = summary["seconds"]
     spent = ", ".join(f"{STAGE_WORDS[stage]} {seconds[stage]:.1f}" for stage in STAGE_WORDS if seconds.get(stage))
@@ -197,7 +200,7 @@ def _show_refunds(console: Console, summary: Mapping[str, Any]) -> None:
     for each in summary["open_refunds"]:
         what = f"  refund open    {each['amount_jpy']:,} yen since {each['since']} ({refund_words(each)})"
         how = (
-            f"decide with: orders-pipeline resolve {each['refund_id']}"
+            f"decide with: orders-pipeline resolve {each['refund_id']} (--refunded ID | --not-refunded) --why TEXT"
             if each["needs_a_person"]
             else f"goes on by itself; at once with: orders-pipeline resume {summary['batch_id']}"
         )

@@ -129,7 +129,8 @@ def _show(console: Console, result: Mapping[str, Any]) -> None:
     console.print(f"  corrections    {told['planned']:,} planned: {told['sent']:,} sent{failed}")
     for each in result["not_refunded"][:LISTED]:
         which = counted(len(each["orders"]), "order") if len(each["orders"]) > 3 else ", ".join(each["orders"])
-        how = f"; decide with: orders-pipeline resolve {each['refund_id']}" if each["needs_a_person"] else ""
+        decision = f"orders-pipeline resolve {each['refund_id']} (--refunded ID | --not-refunded) --why TEXT"
+        how = f"; decide with: {decision}" if each["needs_a_person"] else ""
         console.print(
             f"  {each['status']:<14} {each['amount_jpy']:,} yen of {which} ({refund_words(each)}){how}",
             soft_wrap=True,
