@@ -174,13 +174,14 @@ def set_status(
     status: str,
     code: str | None = None,
     detail: Mapping[str, str] | None = None,
+    at: datetime | None = None,
 ) -> bool:
-    """Move an unfinished batch to `status`, with a code and safe parameters saying why; not one that a person has halted."""
-    return bool(
-        transaction.execute(
-            "set_status", batch_id=batch_id, status=status, status_code=code, status_detail=json.dumps(dict(detail or {}))
-        )
-    )
+    """Move an unfinished batch to `status`, with a code and safe parameters saying why; not one that a person has halted.
+
+    An end is `at` some moment, or now.
+    """
+    says = {"status_code": code, "status_detail": json.dumps(dict(detail or {}))}
+    return bool(transaction.execute("set_status", batch_id=batch_id, status=status, at=at, **says))
 
 
 def stop(transaction: Transaction, batch_id: str, stopped_by: str) -> bool:

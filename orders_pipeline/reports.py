@@ -6,14 +6,16 @@ what is wrong; `result.json` sums up. Made from the archive and the database alo
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import csv
 import json
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from datetime import datetime
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -29,7 +31,7 @@ from orders_pipeline.encryption import DecryptionError
 from orders_pipeline.errors import NotThere, code_of
 from orders_pipeline.records.orders import ORDERS
 from orders_pipeline.rejections import message
-from orders_pipeline.scratch import Scratch, scratch_files
+from orders_pipeline.scratch import Packed
 from orders_pipeline.storage import StorageError
 from orders_pipeline.system import System
 from orders_pipeline.workers import in_hand
@@ -37,7 +39,7 @@ from orders_pipeline.workers import in_hand
 REPORTS = {"rejected": "rejected.csv", "errors": "errors.csv", "result": "result.json"}
 OUR_COLUMNS = ("_batch", "_row", "_line", "_codes")
 ERROR_COLUMNS = ("row", "line", "column", "header", "code", "message_ja", "message", "value")
-STAGED_ROWS = 10_000  # looked through at a time
+STAGED_ROWS = 2_000  # looked through at a time: they and their errors are objects
 FINISH_TRIES = 3  # reports are written anew when the batch has changed while they were written
 SHOWN_CHARS = 100  # of a value in errors.csv
 _BATCH_CELL = re.compile(r'\s*"?(?:[0-9]{8}-[0-9a-f]{12})?"?\s*')
@@ -100,7 +102,10 @@ def finish_batch(system: System, batch_id: str) -> dict[str, Any]:
     started = time.monotonic()
     for tries_left in reversed(range(FINISH_TRIES)):
         batch = _noted(system, batch_id)
-        end = _End(batch_id, batches.counts(batch) if tries_left else None, started, _artifacts(system, batch_id))
+        artifacts = _artifacts(system, batch_id)
+        with system.database.begin() as transaction:
+            at = transaction.scalar("moment")
+        end = _End(batch_id, batches.counts(batch) if tries_left else None, at, time.monotonic() - started, artifacts)
         tried = end.try_out(system.database)
         if tried is None:
             continue
@@ -125,7 +130,8 @@ class _End:
 
     batch_id: str
     counts: tuple[object, ...] | None
-    started: float
+    at: datetime
+    seconds: float
     artifacts: Mapping[str, str]
 
     def try_out(self, database: Database) -> dict[str, Any] | None:
@@ -146,9 +152,8 @@ class _End:
             return None
         held_by = {row.service for row in transaction.rows("held_refusals", batch_id=self.batch_id)}
         status, code = batches.final_status(now, held_by)
-        batches.set_status(transaction, self.batch_id, status, code)
-        spent = time.monotonic() - self.started
-        transaction.execute("add_stage_seconds", batch_id=self.batch_id, stage="report", seconds=spent)
+        batches.set_status(transaction, self.batch_id, status, code, at=self.at)
+        transaction.execute("add_stage_seconds", batch_id=self.batch_id, stage="report", seconds=self.seconds)
         return _whole_summary(transaction, self.batch_id, self.artifacts)
 
 
@@ -167,9 +172,8 @@ def _write_all_reports(system: System, batch_id: str) -> Row[Any]:
     with system.database.begin() as transaction:
         batch = batches.get(transaction, batch_id)
         rejects_rows = transaction.scalar("has_row_rejections", batch_id=batch_id)
-    with scratch_files() as folder:
-        for name, path in _write_reports(system, batch, folder, rejects_rows=rejects_rows).items():
-            system.storage.put(artifact(batch_id, name), path)
+    for name, report in _made_reports(system, batch, rejects_rows=rejects_rows).items():
+        system.storage.put(artifact(batch_id, name), report.read())
     return batch
 
 
@@ -292,22 +296,21 @@ def report_path(batch_id: str, name: str) -> str:
     return f"/batches/{batch_id}/{REPORTS[name]}"
 
 
-def errors_of(system: System, batch_id: str) -> list[dict[str, Any]]:
-    """Return a batch's rejections with their messages, without any value; raise UnknownBatch."""
+def errors_of(system: System, batch_id: str) -> Iterator[dict[str, Any]]:
+    """Yield a batch's rejections with their messages, without any value; raise UnknownBatch."""
     with system.database.begin() as transaction:
         batches.get(transaction, batch_id)
-        rows = (*transaction.rows("rejections", batch_id=batch_id), *transaction.rows("troubled_orders", batch_id=batch_id))
-    return [
-        {
-            "row": row.import_row_number,
-            "line": row.line,
-            "column": row.column_name,
-            "code": row.code,
-            "message": message(row.code, "en", row.detail),
-            "message_ja": message(row.code, "ja", row.detail),
-        }
-        for row in rows
-    ]
+        for row in chain(
+            transaction.stream("rejections", batch_id=batch_id), transaction.stream("troubled_orders", batch_id=batch_id)
+        ):
+            yield {
+                "row": row.import_row_number,
+                "line": row.line,
+                "column": row.column_name,
+                "code": row.code,
+                "message": message(row.code, "en", row.detail),
+                "message_ja": message(row.code, "ja", row.detail),
+            }
 
 
 def _summary(transaction: Transaction, row: Row[Any], artifacts: Mapping[str, str]) -> dict[str, Any]:
@@ -330,47 +333,58 @@ def _refunds(transaction: Transaction, batch_id: str) -> dict[str, Any]:
     }
 
 
-def _write_reports(system: System, batch: Row[Any], folder: Scratch, *, rejects_rows: bool) -> dict[str, Path]:
-    """Write errors.csv, and rejected.csv where rows are given back and not the whole file; return the files by name."""
-    errors, rejected = folder / REPORTS["errors"], folder / REPORTS["rejected"]
+def _made_reports(system: System, batch: Row[Any], *, rejects_rows: bool) -> dict[str, Packed]:
+    """Make errors.csv, and rejected.csv where rows are given back and not the whole file; return the files by name."""
+    errors, rejected = _Errors(), Packed()
     layout = batch.source_layout
     with contextlib.ExitStack() as stack:
-        file = stack.enter_context(errors.open("w", encoding="utf-8-sig", newline=""))
         if rejects_rows:  # the storage is asked before the transaction begins
             text_path = stack.enter_context(lent(system, batch.batch_id, layout["text"]))
             text = stack.enter_context(text_path.open("rb"))
             staged = stack.enter_context(lent(system, batch.batch_id, STAGED))
-            target = stack.enter_context(rejected.open("wb"))
         transaction = stack.enter_context(system.database.begin())
-        writer = csv.writer(file)
-        writer.writerow(ERROR_COLUMNS)
         of_file = transaction.rows("file_rejections", batch_id=batch.batch_id)
-        writer.writerows(_error(each, each.line, None, {}) for each in of_file)
-        writer.writerows(_trouble(each) for each in transaction.stream("troubled_orders", batch_id=batch.batch_id))
+        errors.add(_error(each, each.line, None, {}) for each in of_file)
+        errors.add(_trouble(each) for each in transaction.stream("troubled_orders", batch_id=batch.batch_id))
         if not rejects_rows:
-            return {REPORTS["errors"]: errors}
-        give_back = _GiveBack(batch, text, target)
+            return {REPORTS["errors"]: errors.packed}
+        give_back = _GiveBack(batch, text, rejected)
         for row in _rejected_rows(staged, transaction.stream("row_rejections", batch_id=batch.batch_id)):
             give_back.write(row)
-            writer.writerows(_error(each, row.line, row.cells, layout["headers"]) for each in row.rejections)
+            errors.add(_error(each, row.line, row.cells, layout["headers"]) for each in row.rejections)
     if (batch.status_code or "").startswith("F_"):  # all rows must come again, not only the bad ones
-        return {REPORTS["errors"]: errors}
-    return {REPORTS["errors"]: errors, REPORTS["rejected"]: rejected}
+        return {REPORTS["errors"]: errors.packed}
+    return {REPORTS["errors"]: errors.packed, REPORTS["rejected"]: rejected}
+
+
+class _Errors:
+    """Writes errors.csv; the mark at its beginning says to spreadsheets that it is UTF-8."""
+
+    def __init__(self) -> None:
+        self.packed = Packed()
+        self.packed.write(codecs.BOM_UTF8)
+        self._writer = csv.writer(self)
+        self._writer.writerow(ERROR_COLUMNS)
+
+    def add(self, rows: Iterable[Sequence[object]]) -> None:
+        self._writer.writerows(rows)
+
+    def write(self, text: str) -> None:
+        self.packed.write(text.encode())
 
 
 def write_errors(
     target: Path, rejections: Sequence[RejectionRow], staged: Path | None, headers: Mapping[str, Sequence[str]]
 ) -> None:
     """Write the errors.csv of a file that is no batch; `staged` has its rows where they could be read."""
-    of_file = [each for each in rejections if each.import_row_number is None]
-    of_rows = (each for each in rejections if each.import_row_number is not None)
-    with target.open("w", encoding="utf-8-sig", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(ERROR_COLUMNS)
-        writer.writerows(_error(each, each.line, None, {}) for each in of_file)
-        if staged is not None:
-            for row in _rejected_rows(staged, of_rows):
-                writer.writerows(_error(each, row.line, row.cells, headers) for each in row.rejections)
+    errors = _Errors()
+    errors.add(_error(each, each.line, None, {}) for each in rejections if each.import_row_number is None)
+    if staged is not None:
+        of_rows = (each for each in rejections if each.import_row_number is not None)
+        for row in _rejected_rows(staged, of_rows):
+            errors.add(_error(each, row.line, row.cells, headers) for each in row.rejections)
+    with target.open("wb") as file:
+        file.writelines(errors.packed.read())
 
 
 def _rejected_rows(staged: Path, rejections: Iterator[RejectionRow]) -> Iterator[RejectedRow]:
@@ -393,7 +407,7 @@ def _rejected_rows(staged: Path, rejections: Iterator[RejectionRow]) -> Iterator
 class _GiveBack:
     """Writes rejected.csv: the header and records as they were sent, with our columns at their end."""
 
-    def __init__(self, batch: Row[Any], text: BinaryIO, target: BinaryIO) -> None:
+    def __init__(self, batch: Row[Any], text: BinaryIO, target: Packed) -> None:
         layout = batch.source_layout
         delimiter = layout["delimiter"]
         self._batch_id = batch.batch_id

@@ -11,7 +11,7 @@ import functools
 import json
 import logging
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec
 
 import click
@@ -185,6 +185,13 @@ def opened(settings: Settings | None = None) -> Iterator[System]:
         except Exception as error:
             recording.failed(system.database, error)
             raise
+
+
+def answer_in_pieces(pieces: Iterable[bytes]) -> None:
+    """Print one JSON object that is too large to be one piece."""
+    sys.stdout.buffer.writelines(pieces)
+    sys.stdout.buffer.flush()
+    click.get_current_context().meta[ANSWERED] = True
 
 
 def answer(result: dict[str, Any], show: Callable[[Console, dict[str, Any]], None], *, as_json: bool) -> None:

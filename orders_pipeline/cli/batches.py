@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import getpass
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -21,6 +22,7 @@ from orders_pipeline.cli.answering import (
     STOPPED,
     ClientCode,
     answer,
+    answer_in_pieces,
     answers,
     complaints,
     decline,
@@ -30,6 +32,7 @@ from orders_pipeline.cli.answering import (
     words,
 )
 from orders_pipeline.cli.writing import FOR_OWNER, output, written
+from orders_pipeline.scratch import Packed
 
 if TYPE_CHECKING:
     from sqlalchemy import Row
@@ -304,9 +307,13 @@ def errors_(batch_id: str, output: Path | None, *, force: bool, as_json: bool) -
         return
     from orders_pipeline import reports
 
+    packed = Packed()  # there may be several of each row
+    packed.write(f'{{"batch_id": {json.dumps(batch_id)}, "errors": ['.encode())
     with opened() as system:
-        found = {"batch_id": batch_id, "errors": reports.errors_of(system, batch_id)}
-    answer(found, lambda *_: None, as_json=True)
+        for number, each in enumerate(reports.errors_of(system, batch_id)):
+            packed.write(f"{', ' if number else ''}{json.dumps(each, ensure_ascii=False)}".encode())
+    packed.write(b"]}\n")
+    answer_in_pieces(packed.read())
 
 
 @main.command()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -65,9 +66,9 @@ def written(target: Path, *, force: bool, mode: int = FOR_ALL) -> Iterator[Path]
     target = Path(os.path.realpath(target))  # where a link leads to
     if target.exists() and not force:
         _refuse_existing(target)
-    part = target.with_name(f".orders-{os.getpid()}.part")
+    part = target.with_name(f".orders-{secrets.token_hex(8)}.part")  # nobody else's, who could read it
     try:
-        os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode))
+        os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode))
     except OSError as error:
         raise click.UsageError(f"{str(target)!r} cannot be written: {os.strerror(error.errno or 0)}") from None
     try:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import io
 import logging
 import os
 import secrets
@@ -40,6 +39,7 @@ from orders_pipeline.storage.port import (
     is_key,
     is_listed,
     private_file,
+    readable,
     require_same,
 )
 
@@ -143,8 +143,8 @@ class FolderStorage:
     def head(self, key: str) -> StoredObject | None:
         """Return the object under `key`, or None."""
         try:
-            with _folder_errors(), self._place(key) as path:
-                return _described(key, path.lstat())
+            with _folder_errors(), self._place(key) as (folder, name):
+                return _described(key, _status(folder, name))
         except ObjectGone:
             return None
 
@@ -170,39 +170,39 @@ class FolderStorage:
                     raise ObjectChanged
                 return digest()
 
-    def put(self, key: str, source: Path | bytes) -> StoredObject:
+    def put(self, key: str, source: Path | bytes | Iterator[bytes]) -> StoredObject:
         """Write beside the place, sync, then rename into it."""
         return self._written(key, source)
 
-    def _written(self, key: str, source: Path | bytes, instead_of: os.stat_result | None = None) -> StoredObject:
+    def _written(
+        self, key: str, source: Path | bytes | Iterator[bytes], instead_of: os.stat_result | None = None
+    ) -> StoredObject:
         """Put a file, with the rights and time of the one it comes `instead_of`; raise ObjectChanged if that is gone."""
         with _folder_errors():
             self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with self._place(key, create=True) as target:
-                temporary = target.with_name(f".{secrets.token_hex(8)}.part")
-                self._write(key, source, temporary)
+            with self._place(key, create=True) as (folder, name):
+                temporary = f".{secrets.token_hex(8)}.part"
+                self._write(key, source, temporary, folder)
                 try:
                     if instead_of is not None:
-                        temporary.chmod(stat.S_IMODE(instead_of.st_mode))
-                        os.utime(temporary, ns=(instead_of.st_atime_ns, instead_of.st_mtime_ns))
+                        os.chmod(temporary, stat.S_IMODE(instead_of.st_mode), dir_fd=folder)
+                        os.utime(temporary, ns=(instead_of.st_atime_ns, instead_of.st_mtime_ns), dir_fd=folder)
                     with self._replacing(alone=instead_of is not None):
-                        if instead_of is not None and _version(target.lstat()) != _version(instead_of):
+                        if instead_of is not None and _version(_status(folder, name)) != _version(instead_of):
                             raise ObjectChanged
-                        temporary.replace(target)
+                        os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
                 except BaseException:
-                    temporary.unlink(missing_ok=True)
+                    with contextlib.suppress(FileNotFoundError):
+                        os.unlink(temporary, dir_fd=folder)
                     raise
-                _sync_folder(target.parent)
-                found = _described(key, target.lstat())
+                os.fsync(folder)
+                found = _described(key, _status(folder, name))
         if found is None:
             raise ObjectChanged
         return found
 
-    def _write(self, key: str, source: Path | bytes, target: Path) -> None:
-        with (
-            private_file(target) as (write, _),
-            io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file,
-        ):
+    def _write(self, key: str, source: Path | bytes | Iterator[bytes], name: str, folder: int) -> None:
+        with private_file(name, folder) as (write, _), readable(source) as file:
             for chunk in chunks(file) if self._cipher is None else self._cipher.seal_file(file, _bound_to(key)):
                 write(chunk)
 
@@ -229,8 +229,8 @@ class FolderStorage:
     ) -> None:
         """Put it and take our own right to write it away; whoever owns the folder can still remove it."""
         self.put(key, source)
-        with _folder_errors(), self._place(key) as path:
-            path.chmod(0o400)
+        with _folder_errors(), self._place(key) as (folder, name):
+            os.chmod(name, 0o400, dir_fd=folder)
 
     def forget(self, key: str) -> None:
         """Remove the file if it is there."""
@@ -275,21 +275,21 @@ class FolderStorage:
         with (
             contextlib.suppress(ObjectGone),
             _folder_errors(),
-            self._place(key) as path,
+            self._place(key) as (folder, name),
             self._replacing(alone=False),
         ):
-            path.unlink(missing_ok=True)
+            os.unlink(name, dir_fd=folder)
 
     def location(self, key: str) -> str:
         """Return the file's absolute path."""
         return str(self._root.joinpath(*_checked_parts(key)))
 
     @contextlib.contextmanager
-    def _place(self, key: str, *, create: bool = False) -> Iterator[Path]:
-        """Lend the path of a key's file in its opened folder; raise ObjectDenied where a folder on the way is a link."""
+    def _place(self, key: str, *, create: bool = False) -> Iterator[tuple[int, str]]:
+        """Give the opened folder of a key's file and its name there."""
         *folders, name = _checked_parts(key)
         with self._folder(folders, create=create) as folder:
-            yield Path(f"/proc/self/fd/{folder}", _entry(folder, name))
+            yield folder, _entry(folder, name)
 
     @contextlib.contextmanager
     def _folder(self, folders: Iterable[str], *, create: bool = False) -> Iterator[int]:
@@ -310,20 +310,24 @@ class FolderStorage:
 
     @contextlib.contextmanager
     def _opened(self, key: str) -> Iterator[IO[bytes]]:
-        with _folder_errors(), self._place(key) as path:
+        with _folder_errors(), self._place(key) as (folder, name):
             # A link is refused; a pipe does not make us wait
-            file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb")
+            file = os.fdopen(os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder), "rb")
         with file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise ObjectGone
             yield file
 
 
+def _status(folder: int, name: str) -> os.stat_result:
+    return os.stat(name, dir_fd=folder, follow_symlinks=False)
+
+
 def _open_folder(name: str, inside: int) -> int:
     try:
         return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=inside)
     except NotADirectoryError:
-        if stat.S_ISLNK(os.stat(name, dir_fd=inside, follow_symlinks=False).st_mode):
+        if stat.S_ISLNK(_status(inside, name).st_mode):
             raise OSError(errno.ELOOP, "a link") from None
         raise
 
@@ -352,7 +356,7 @@ def _entry(folder: int, name: str) -> str:
 
 def _is_there(folder: int, name: str) -> bool:
     with contextlib.suppress(OSError, ValueError):
-        os.stat(name, dir_fd=folder, follow_symlinks=False)
+        _status(folder, name)
         return True
     return False
 
@@ -394,7 +398,7 @@ def _looked_at(name: _Name, folder: int) -> StoredObject | str | None:
     if name.left_out is not None:
         return name.left_out
     try:
-        return _described(name.key, os.stat(name.path[-1], dir_fd=folder, follow_symlinks=False)) or KeyRefused.code
+        return _described(name.key, _status(folder, name.path[-1])) or KeyRefused.code
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -411,11 +415,3 @@ def _described(key: str, status: os.stat_result) -> StoredObject | None:
         return None
     modified = datetime.fromtimestamp(status.st_mtime, UTC)
     return StoredObject(key, _version(status), status.st_size, modified, settled=False)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

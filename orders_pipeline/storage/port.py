@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -123,8 +124,8 @@ class Storage(Protocol):
     def fetch(self, stored: StoredObject, target: Path) -> str:
         """Copy exactly this version to `target` and return its SHA-256 in hex; raise ObjectChanged or ObjectGone."""
 
-    def put(self, key: str, source: Path | bytes) -> StoredObject:
-        """Keep a file or bytes under `key`, whole or not at all, in place of what was there."""
+    def put(self, key: str, source: Path | bytes | Iterator[bytes]) -> StoredObject:
+        """Keep a file, bytes or pieces of them under `key`, whole or not at all, in place of what was there."""
 
     def keep(self, key: str, source: Path | bytes, until: datetime, *, seldom_read: bool = False) -> None:
         """Put a file or bytes that nobody may replace or remove before `until`, as far as the store can see to that."""
@@ -168,8 +169,13 @@ def is_listed(key: str) -> bool:
 
 
 @contextlib.contextmanager
-def private_file(target: Path) -> Iterator[tuple[Callable[[bytes], object], Callable[[], str]]]:
-    """Write `target`, readable by us alone and synced at the end: (write, digest); remove it if that fails."""
+def private_file(
+    target: Path | str, folder: int | None = None
+) -> Iterator[tuple[Callable[[bytes], object], Callable[[], str]]]:
+    """Write `target`, readable by us alone and synced at the end: (write, digest); remove it if that fails.
+
+    It is a path, or a name in an opened folder.
+    """
     digest = hashlib.sha256()
 
     def write(chunk: bytes) -> None:
@@ -177,14 +183,14 @@ def private_file(target: Path) -> Iterator[tuple[Callable[[bytes], object], Call
         file.write(chunk)
 
     try:
-        with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600, dir_fd=folder), "wb") as file:
             os.fchmod(file.fileno(), 0o600)
             yield write, digest.hexdigest
             file.flush()
             os.fsync(file.fileno())
     except BaseException:
         with contextlib.suppress(OSError):
-            target.unlink()
+            os.unlink(target, dir_fd=folder)
         raise
 
 
@@ -192,6 +198,32 @@ def require_same(found: str, sha256: str | None) -> None:
     """Raise ObjectReplaced where a SHA-256 is wanted and what was found is another one."""
     if sha256 is not None and found != sha256:
         raise ObjectReplaced
+
+
+@contextlib.contextmanager
+def readable(source: Path | bytes | Iterator[bytes]) -> Iterator[IO[bytes]]:
+    """Open what is to be put."""
+    if isinstance(source, Path):
+        with source.open("rb") as file:
+            yield file
+    else:
+        yield io.BytesIO(source) if isinstance(source, bytes) else io.BufferedReader(_Pieces(source))
+
+
+class _Pieces(io.RawIOBase):
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces = pieces
+        self._rest = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override] # BufferedReader hands in nothing else
+        if not self._rest:
+            self._rest = memoryview(next(filter(None, self._pieces), b""))
+        size = min(len(buffer), len(self._rest))
+        buffer[:size], self._rest = self._rest[:size], self._rest[size:]
+        return size
 
 
 def chunks(file: IO[bytes]) -> Iterator[bytes]:

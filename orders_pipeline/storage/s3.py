@@ -28,6 +28,7 @@ from orders_pipeline.storage.port import (
     is_key,
     is_listed,
     private_file,
+    readable,
     require_same,
 )
 
@@ -150,22 +151,24 @@ class S3Storage:
                 break
         return position
 
-    def put(self, key: str, source: Path | bytes) -> StoredObject:
+    def put(self, key: str, source: Path | bytes | Iterator[bytes]) -> StoredObject:
         """Upload in one request, or in parts where it is large; readers see the old or the new object."""
         full = self._full(key)
-        with _s3_errors():
-            if isinstance(source, bytes):
-                self._client.put_object(Bucket=self._bucket, Key=full, Body=source, **self._encryption)
-            elif source.stat().st_size < MULTIPART_BYTES:
-                with source.open("rb") as file:
-                    self._client.put_object(Bucket=self._bucket, Key=full, Body=file, **self._encryption)
+        with _s3_errors(), readable(source) as file:
+            if isinstance(source, bytes) or (isinstance(source, Path) and source.stat().st_size < MULTIPART_BYTES):
+                self._client.put_object(Bucket=self._bucket, Key=full, Body=file, **self._encryption)
             else:
-                with source.open("rb") as file:
-                    self._client.upload_fileobj(file, self._bucket, full, ExtraArgs=self._encryption)
+                self._client.upload_fileobj(file, self._bucket, full, ExtraArgs=self._encryption, Config=self._in_turn)
         found = self.head(key)
         if found is None:
             raise ObjectChanged
         return found
+
+    @functools.cached_property
+    def _in_turn(self) -> Any:  # noqa: ANN401 - boto3's
+        from boto3.s3.transfer import TransferConfig  # noqa: PLC0415
+
+        return TransferConfig(use_threads=False)  # a part at a time is in memory
 
     def keep(self, key: str, source: Path | bytes, until: datetime, *, seldom_read: bool = False) -> None:
         """Upload in one request, locked until then where the bucket has Object Lock."""

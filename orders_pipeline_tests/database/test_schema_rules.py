@@ -250,6 +250,13 @@ def test_a_batch_is_stopped_and_cancelled_by_somebody_at_some_time(desk):
     desk.run("UPDATE batches SET cancelled_at = now(), cancelled_by = 'operator', cancelled_why = 'sent twice'")
 
 
+@breaks("batches_file_sha256_by_name")
+def test_the_digests_of_a_batchs_files_are_listed_by_their_names(desk):
+    desk.batch("b")
+    with refused_by("batches_file_sha256_by_name"):
+        desk.run("UPDATE batches SET file_sha256 = '[]'")
+
+
 @breaks("batch_locks_pkey", "landing_left_alone_pkey")
 @pytest.mark.parametrize(
     ("insert", "name"),

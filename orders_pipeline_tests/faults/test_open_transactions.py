@@ -96,7 +96,7 @@ def test_d07_no_transaction_is_open_while_the_storage_or_a_service_is_called(
     carry_out(system, read_plan(system.database, batch_id), requested_by="somebody", reason="a test")
     reports.finish_batch(system, batch_id)
     reports.recent(system, 10)
-    reports.errors_of(system, batch_id)
+    assert list(reports.errors_of(system, batch_id))
     house.report(batch_id, "rejected")
     reconciliation.reconcile(system, None, None, None)
     seal(system.database)

@@ -104,7 +104,7 @@ def check_errors(system: System, summary: dict[str, Any]) -> None:
     text = (report(system, summary["batch_id"], "errors") or b"").decode("utf-8-sig")
     header, *lines = csv.reader(io.StringIO(text, newline=""), strict=True)
     assert tuple(header) == reports.ERROR_COLUMNS
-    said = reports.errors_of(system, summary["batch_id"])
+    said = list(reports.errors_of(system, summary["batch_id"]))
     assert [line[4] for line in lines] == [one["code"] for one in said]
     assert not any(cell.startswith(reports.FORMULA_STARTS) for line in lines for cell in line)
     assert set(summary["rejections"]) == {one["code"] for one in said if not one["code"].startswith("W_")}

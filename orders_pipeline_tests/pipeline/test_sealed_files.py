@@ -160,8 +160,8 @@ def test_a_rotation_names_what_it_could_not_look_at_or_would_launder_and_lets_no
     house.system.storage.put(artifact(batch_id, ORIGINAL), b"another, under our own key")
     write = FolderStorage._write
 
-    def be_late(store: FolderStorage, key: str, source: Path | bytes, target: Path) -> None:
-        write(store, key, source, target)
+    def be_late(store: FolderStorage, key: str, source: Path | bytes, name: str, descriptor: int) -> None:
+        write(store, key, source, name, descriptor)
         if key == artifact(batch_id, "result.json") and store is not house.system.storage:
             house.system.storage.put(key, b"newer")
 

@@ -53,11 +53,12 @@ def fill(store: Storage, request: pytest.FixtureRequest):
 
 
 @pytest.mark.parametrize("size", [0, 1, 3 * 1024 * 1024 + 1])
-@pytest.mark.parametrize("as_file", [False, True])
-def test_what_was_put_is_fetched_byte_for_byte(store, tmp_path, size, as_file):
+@pytest.mark.parametrize("kind", ["bytes", "file", "pieces"])
+def test_what_was_put_is_fetched_byte_for_byte(store, tmp_path, size, kind):
     content = (b"0123456789abcdef" * (size // 16 + 1))[:size]
     (tmp_path / "source").write_bytes(content)
-    stored = store.put("client/orders.csv", tmp_path / "source" if as_file else content)
+    pieces = (content[at : at + 65537] for at in range(0, size, 65537))
+    stored = store.put("client/orders.csv", {"bytes": content, "file": tmp_path / "source", "pieces": pieces}[kind])
     target = tmp_path / "copy"
     assert store.fetch(stored, target) == hashlib.sha256(content).hexdigest()
     assert target.read_bytes() == content

@@ -335,20 +335,20 @@ def test_a_strict_listing_names_what_cannot_be_looked_at(store, root, monkeypatc
     for key in ("batches/a/x", "batches/b/x", "batches/c/x", "other/x"):
         store.put(key, b"1")
     (root / "batches/a/link").symlink_to(root / "other/x")
-    entries, looked_at = folder_module._entries, os.stat
+    entries, status = folder_module._entries, folder_module._status
 
     def failing_entries(folder, inside, after):
         if inside.key == "batches/b/":
             raise OSError(errno.EIO, "planted")
         return entries(folder, inside, after)
 
-    def failing_stat(path, **named):
-        if path == "x" and os.path.samestat(looked_at(root / "batches/c"), os.fstat(named["dir_fd"])):
+    def failing_status(folder, name):
+        if name == "x" and os.path.samestat((root / "batches/c").stat(), os.fstat(folder)):
             raise PermissionError(errno.EACCES, "planted")
-        return looked_at(path, **named)
+        return status(folder, name)
 
     monkeypatch.setattr(folder_module, "_entries", failing_entries)
-    monkeypatch.setattr(folder_module.os, "stat", failing_stat)
+    monkeypatch.setattr(folder_module, "_status", failing_status)
     left_out: dict[str, str] = {}
     assert [stored.key for stored in store.list("batches/", left_out)] == ["batches/a/x"]
     assert left_out == {

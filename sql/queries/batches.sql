@@ -6,6 +6,10 @@ VALUES (:batch_id, :client_code, :csv_source, :landing_key, :landing_version, :s
         :again_no, :batch_id)
 ON CONFLICT DO NOTHING
 
+-- name: moment
+-- When this transaction began.
+SELECT now()
+
 -- name: is_batch
 -- Whether there is a batch with this id.
 SELECT EXISTS (SELECT FROM batches WHERE batch_id = :batch_id)
@@ -122,7 +126,7 @@ WHERE batch_id = :batch_id
 -- Move a batch that is not finished to another state, with the reason if there is one; what a person has decided stays.
 UPDATE batches SET status = :status, status_code = :status_code, status_detail = CAST(:status_detail AS jsonb),
                    finished_at = CASE WHEN :status IN ('completed', 'completed_with_errors', 'rejected', 'cancelled')
-                                      THEN now() END
+                                      THEN coalesce(CAST(:at AS timestamptz), now()) END
 WHERE batch_id = :batch_id AND finished_at IS NULL
   AND (status NOT IN ('stopped', 'cancelling') OR (status, :status) = ('cancelling', 'cancelled'))
 
