@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import re
 import traceback
 from collections.abc import Callable, Iterator
@@ -77,8 +78,7 @@ def tell(
         return Told(text or "", reference)
     is_kept = storage is not None and _keep(storage, reference, error)
     says = text or f"{code or UNEXPECTED}: " + ("something unforeseen happened" if code is None else "")
-    kind = f"{type(error).__module__}.{type(error).__qualname__}"
-    note(settings, reference, f"{kind} {says}", [] if is_kept else _places(error))
+    note(settings, reference, f"{_kind(error)} {says}", [] if is_kept else _places(error))
     if says_all:
         return Told(says, reference)
     return Told(says + ("reference " if says.endswith(": ") else "; reference ") + reference, reference)
@@ -160,6 +160,12 @@ def _told(error: BaseException | None) -> Iterator[str]:
     while error is not None:
         yield from traceback.format_exception(error, chain=False)
         error = error.__cause__ or error.__context__
+
+
+def _kind(error: BaseException) -> str:
+    """Return what kind of error it is, and the system's own word for it, which names nothing."""
+    kind = f"{type(error).__module__}.{type(error).__qualname__}"
+    return f"{kind} ({os.strerror(error.errno)})" if isinstance(error, OSError) and error.errno else kind
 
 
 def _places(error: BaseException) -> list[str]:

@@ -170,6 +170,13 @@ def test_what_errors_log_lists_is_explained_whether_or_not_anything_was_kept(dev
         errors.explain("0123456789ab", development, Away)
 
 
+def test_of_what_the_system_refused_errors_log_has_its_word_and_no_name(development):
+    describe(OSError(28, SECRET, SECRET), development)
+    log = (development.home / "errors.log").read_text("utf-8")
+    assert "builtins.OSError (No space left on device) E_UNEXPECTED" in log
+    assert SECRET not in log
+
+
 def test_an_id_of_dagsters_leads_to_what_was_kept(development, storage):
     masked = "97cb909e-0000-4000-8000-000000000000"
     errors.note(development, masked, describe(unforeseen(), development, storage))
