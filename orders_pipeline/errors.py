@@ -47,10 +47,11 @@ class UnknownReference(NotThere):
 
 @dataclass(frozen=True)
 class Told:
-    """What may be shown of an error, and the reference under which it is listed and kept."""
+    """What may be shown of an error, the reference under which it is listed and kept, and whether it was not before."""
 
     text: str
     reference: str
+    is_new: bool = True
 
 
 @dataclass(frozen=True)
@@ -78,10 +79,10 @@ def tell(
         return Told(text or "", reference)
     is_kept = storage is not None and _keep(storage, reference, error)
     says = text or f"{code or UNEXPECTED}: " + ("something unforeseen happened" if code is None else "")
-    note(settings, reference, f"{_kind(error)} {says}", [] if is_kept else _places(error))
-    if says_all:
-        return Told(says, reference)
-    return Told(says + ("reference " if says.endswith(": ") else "; reference ") + reference, reference)
+    is_new = note(settings, reference, f"{_kind(error)} {says}", [] if is_kept else _places(error))
+    if not says_all:
+        says += ("reference " if says.endswith(": ") else "; reference ") + reference
+    return Told(says, reference, is_new)
 
 
 def explain(reference: str, settings: Settings, storage: Callable[[], Storage]) -> Explained:
@@ -173,8 +174,8 @@ def _places(error: BaseException) -> list[str]:
     return [f"  {frame.filename}:{frame.lineno} {frame.name}\n" for frame in frames]
 
 
-def note(settings: Settings, reference: str, says: str, places: list[str] | None = None) -> None:
-    """Write into errors.log what was said of an error, once under each reference."""
+def note(settings: Settings, reference: str, says: str, places: list[str] | None = None) -> bool:
+    """Write into errors.log what was said of an error, once under each reference; return whether it was not there."""
     with contextlib.suppress(OSError):  # where nothing can be written, the reference alone must do
         log = settings.home / LOG
         log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -183,10 +184,11 @@ def note(settings: Settings, reference: str, says: str, places: list[str] | None
             log.replace(log.with_suffix(".log.1"))
             log.touch(mode=0o600)
         if reference in log.read_text("utf-8"):
-            return
+            return False
         moment = datetime.now(UTC).isoformat(timespec="seconds")
         with log.open("a", encoding="utf-8") as file:
             file.write(f"{moment} {reference} {says.replace(chr(10), ' ')}\n" + "".join(places or []))
+    return True
 
 
 def _listed(settings: Settings, reference: str) -> Iterator[str]:

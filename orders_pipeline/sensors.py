@@ -47,7 +47,7 @@ UNFINISHED = [
 )
 def landing_sensor(context: dg.SensorEvaluationContext, system: dg.ResourceParam[System]) -> dg.SensorResult:
     """Register what has arrived and request the runs that are missing."""
-    with safe_errors(system):
+    with safe_errors(system, of_tick=True):
         landing.look(system.database, system.landing, system.clients)
         requests = _requests(context.instance, system)
         with system.database.begin() as transaction:
@@ -69,7 +69,7 @@ def landing_sensor(context: dg.SensorEvaluationContext, system: dg.ResourceParam
 )
 def stalled_sensor(context: dg.SensorEvaluationContext, system: dg.ResourceParam[System]) -> dg.SensorResult:
     """Request runs for unfinished batches that nobody works on and that could go on; end runs whose process is lost."""
-    with safe_errors(system):
+    with safe_errors(system, of_tick=True):
         system.continuity.watch()
         # gone at two looks: a session that breaks, as when the database starts anew, comes back in between
         missed = set(json.loads(context.cursor or "[]"))
@@ -93,7 +93,7 @@ def stalled_sensor(context: dg.SensorEvaluationContext, system: dg.ResourceParam
 )
 def audit_sensor(context: dg.SensorEvaluationContext, system: dg.ResourceParam[System]) -> dg.SkipReason:
     """Seal what is new and keep the newest head; the cursor is the hour in which one was last kept for long."""
-    with safe_errors(system):
+    with safe_errors(system, of_tick=True):
         blocks = sealing.seal(system.database)
         hour = f"{datetime.now(UTC):%Y-%m-%dT%H}"
         sealing.anchor(system.database, system.storage, briefly=context.cursor == hour)

@@ -20,15 +20,19 @@ GROUP = "batch"  # one group: the lineage page then shows every asset
 
 
 @contextlib.contextmanager
-def safe_errors(system: System) -> Iterator[None]:
-    """Let only a code and our own sentence into Dagster's event log."""
+def safe_errors(system: System, *, of_tick: bool = False) -> Iterator[None]:
+    """Let only a code and our own sentence into Dagster's event log.
+
+    What the audit has to know of an error that comes with every tick of a sensor, it is told once an hour.
+    """
     try:
         yield
     except (dg.Failure, dg.DagsterExecutionInterruptedError):
         raise
     except Exception as error:  # noqa: BLE001 - the boundary
         told = errors.tell(error, system.settings, system.storage, listed=True)
-        recording.failed(system.database, error)
+        if told.is_new or not of_tick:
+            recording.failed(system.database, error)
         raise ToldFailure(told) from None
 
 

@@ -150,7 +150,7 @@ def shown_by_dagster(house: House, error: Exception, *, at_boundary: bool) -> st
     try:
         with user_code_error_boundary(SensorExecutionError, lambda: "a tick"):
             if at_boundary:
-                with safe_errors(house.system):
+                with safe_errors(house.system, of_tick=True):
                     raise error
             raise error
     except Exception:  # noqa: BLE001 - as Dagster does
@@ -175,3 +175,5 @@ def test_an_error_id_that_dagster_shows_leads_to_the_reason(
     assert f"{ObjectDenied.code}: " in shown[0]
     assert len(set(shown)) == 1
     assert (house.home / "errors.log").read_text("utf-8").count(ObjectDenied.code) == 1
+    failures = "SELECT count(*) FROM audit_events WHERE category = 'security' AND detail->>'code' = %s"
+    assert house.rows(failures, ObjectDenied.code) == [(1,)]

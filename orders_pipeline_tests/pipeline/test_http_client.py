@@ -281,7 +281,7 @@ for _ in range(2):
 @pytest.mark.skipif(
     bool(subprocess.call(["unshare", "--mount", "true"], stderr=subprocess.DEVNULL)), reason="needs a mount namespace"
 )
-def test_y04_a_name_server_that_never_answers_is_waited_for_no_longer_than_the_deadline(tmp_path):
+def test_y01_a_name_server_that_never_answers_is_waited_for_no_longer_than_the_deadline(tmp_path):
     command = ["unshare", "--mount", sys.executable, "-P", "-c", SILENT_NAME_SERVER, str(tmp_path / "resolv.conf")]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     took = [float(line) for line in ended.stdout.split()]
