@@ -14,7 +14,7 @@ from typing import Any
 
 from orders_pipeline import continuity, errors, landing, migrations, rotation, sessions
 from orders_pipeline.audit import sealing
-from orders_pipeline.database import Database
+from orders_pipeline.database import Database, DatabaseError
 from orders_pipeline.encryption import Cipher, EncryptionKeysError
 from orders_pipeline.http_client import NoAnswer, NotDelivered, ServiceClient
 from orders_pipeline.settings import Settings, load_settings, unknown
@@ -135,7 +135,10 @@ def _write_and_read(storage: Storage) -> str:
 
 
 def _landing(patient: Patient) -> str:
-    return "; ".join(["listed", *landing.in_words(landing.left_in(open_landing(patient.settings)))])
+    left = landing.left_in(open_landing(patient.settings))
+    with contextlib.suppress(DatabaseError), patient.login.begin() as transaction:  # else the listing alone
+        left["refused"] = landing.left_alone(transaction)["refused"]
+    return "; ".join(["listed", *landing.in_words(left)])
 
 
 def _keys(patient: Patient) -> str:

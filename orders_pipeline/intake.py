@@ -42,7 +42,7 @@ from orders_pipeline.records.orders import ORDERS
 from orders_pipeline.records.rules import RowContext
 from orders_pipeline.rejections import FileRejected, Rejection
 from orders_pipeline.scratch import Scratch, scratch_files
-from orders_pipeline.storage import ObjectChanged, ObjectDenied, ObjectGone, ObjectReplaced, StoredObject
+from orders_pipeline.storage import ObjectChanged, ObjectGone, ObjectReplaced, StoredObject
 from orders_pipeline.system import System
 from orders_pipeline.validation import Validated
 from orders_pipeline.workers import BatchBusy, alone_on
@@ -180,15 +180,16 @@ def stage_file(limits: Limits, profile: Profile, source: Path, name: str, folder
 
 
 def _archive(system: System, profile: Profile, batch: Row[Any], folder: Scratch) -> None:
-    """Copy exactly the version that was registered; bytes the client sent before are given back."""
+    """Copy exactly the version that was registered; bytes the client sent before are given back.
+
+    ObjectDenied is no verdict on the file: rights, roles and clocks are ours or get mended, and the batch waits for that.
+    """
     try:
         landed, sha256, manifest = patiently(lambda: _read_landed(system, profile, batch, folder))
     except ObjectGone:
         raise FileRejected("F_GONE") from None
     except ObjectChanged:
         raise FileRejected("F_CHANGED") from None
-    except ObjectDenied:
-        raise FileRejected("F_DENIED") from None
     with system.database.begin() as transaction:
         again = profile.same_bytes == "take"
         duplicate_of = batches.record_source(transaction, batch, sha256, landed.size, again=again)

@@ -1,7 +1,8 @@
 """The landing: which of the files that clients put there are new, and what is left alone there.
 
 `new_files` decides over a stretch of a listing and the landing ledger, without a clock: every version of every file is one
-batch, however listings are ordered, repeated or late. One look goes through the landing for a moment and the next goes on
+batch, however listings are ordered, repeated or late; and another one where the first was refused for what was no fault of
+the file and is over. One look goes through the landing for a moment and the next goes on
 there, so that a look is short whatever lies in it. Listing belongs in `storage/`, asking for runs in `sensors.py`.
 """
 
@@ -9,8 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any, TypeVar
 
@@ -34,10 +36,14 @@ COMPARE_S = 5.0  # of a look, at most so long is spent on files of which only th
 LEFT_S = 10.0  # for so long the doctor looks
 NAMES_SHOWN = 20
 MOST_OF_A_NAME = 600  # characters that the ledger keeps of what is left alone
+NOT_THERE = {"F_GONE", "F_CHANGED", "F_DENIED"}  # refusals of what the landing did not show, and is over once it does
+AGAIN_S = 60.0  # a version is taken for the second time at once, later not before this has passed, then twice as long ...
+AGAIN_LONGEST_S = 3600.0
 READ_TRIES = 3
 READ_PAUSE_S = 1.0
 EDGE_BYTES = 22  # the end of a workbook, which is a zip file, has so many
 _END_OF_ZIP = b"PK\x05\x06"
+_AGAIN = " #"  # in the version of a batch, before how often the same version was one already
 _BEHIND_A_LINE = b"\0\x1a"  # half of a line end in UTF-16, and the end of a text in DOS
 
 Read = TypeVar("Read")
@@ -45,10 +51,12 @@ Read = TypeVar("Read")
 
 @dataclass(frozen=True)
 class Landed:
-    """An order file in the landing, with the version of its manifest if it has one."""
+    """An order file in the landing, with the version of its manifest if it has one, which may be another file's too."""
 
     stored: StoredObject
     manifest: str = ""
+    shares_manifest: bool = False
+    again: int = 0  # how many batches this version was already
 
     @property
     def key(self) -> str:
@@ -59,6 +67,11 @@ class Landed:
     def version(self) -> str:
         """Return what makes the file another one: its own version, and behind a blank that of its manifest."""
         return f"{self.stored.version} {self.manifest}".rstrip()
+
+    @property
+    def batch_version(self) -> str:
+        """Return the version of the batch that it becomes: no other one has the same."""
+        return f"{self.version}{_AGAIN}{self.again}" if self.again else self.version
 
     @property
     def content(self) -> str:
@@ -77,12 +90,17 @@ def is_version(stored: StoredObject, version: str) -> bool:
 
 @dataclass(frozen=True)
 class Seen:
-    """A version in the ledger: for how many seconds it has been seen, and what became of its batch if it has one."""
+    """A version in the ledger: for how many seconds it has been seen, and what became of its batch if it has one.
+
+    The batch is void where nothing came of it: it was refused, for the `code`, or cancelled before anything was paid.
+    """
 
     seconds: float
     batch_id: str | None = None
-    is_refused: bool = False  # nothing was loaded of it
+    is_void: bool = False
     sha256: str | None = None
+    code: str | None = None
+    has_void_twin: bool = False  # so is the batch that had the same bytes before
 
 
 @dataclass(frozen=True)
@@ -93,11 +111,12 @@ class Decision:
     remember: tuple[Landed, ...]  # seen for the first time, maybe still growing: decided at a later look
     forget: tuple[Version, ...]  # replaced or removed before they became a batch
     compare: tuple[tuple[Landed, Seen], ...] = ()  # ready, but maybe the bytes of this batch with other metadata
+    refused: tuple[str, ...] = ()  # keys of files that were a batch, of which nothing came, and lie there still
 
 
 @dataclass(frozen=True)
 class LeftAlone:
-    """Names in the landing, some of many: what is no order file, and order files that wait."""
+    """Names in the landing, some of many: what is no order file, and order files that were refused or wait."""
 
     count: int
     names: tuple[str, ...]
@@ -126,18 +145,26 @@ def is_manifest(key: str) -> bool:
 
 def with_manifests(page: Page, after: str, find: Find) -> list[Landed]:
     """Return the order files of a page with the manifests beside them; `find` looks for those just outside of it."""
+    orders = [stored for stored in page.objects if is_order_file(stored.key)]
     manifests = {composed(stored.key): stored for stored in page.objects if is_manifest(stored.key)}
+    sharing = Counter(manifest_names(composed(stored.key))[1] for stored in orders)
 
-    def manifest_of(key: str) -> str:
-        for name in manifest_names(key):
-            found = manifests.get(composed(name))
-            if found is None and is_key(name) and not _is_within(name, page, after):
-                found = find(name)
-            if found is not None:
-                return found.version
-        return ""
+    def elsewhere(name: str) -> StoredObject | None:
+        return find(name) if is_key(name) and not _is_within(name, page, after) else None
 
-    return [Landed(stored, manifest_of(stored.key)) for stored in page.objects if is_order_file(stored.key)]
+    def is_shared(name: str) -> bool:
+        others = (each for each in order_names(name) if manifest_names(each)[1] == name)
+        return sharing[composed(name)] > 1 or any(elsewhere(each) is not None for each in others)
+
+    def landed(stored: StoredObject) -> Landed:
+        own, shared = manifest_names(stored.key)
+        if (found := manifests.get(composed(own)) or elsewhere(own)) is not None:
+            return Landed(stored, found.version)
+        if (found := manifests.get(composed(shared)) or elsewhere(shared)) is not None:
+            return Landed(stored, found.version, shares_manifest=is_shared(shared))
+        return Landed(stored)
+
+    return [landed(stored) for stored in orders]
 
 
 def new_files(
@@ -148,28 +175,36 @@ def new_files(
 ) -> Decision:
     """Decide which files of a stretch of the listing may become batches now.
 
-    `known` is what the ledger has of the files, the same content with other metadata or manifests too; `waiting` are the
-    versions of the same stretch without a batch. A file that may still grow is ready when two looks have shown the
-    same version, so long apart. Another manifest makes another batch only where nothing was loaded of the one before.
+    `known` is what the ledger has of the files, the same content with other metadata or manifests too, oldest first;
+    `waiting` are the versions of the same stretch without a batch. A file that may still grow is ready when two looks have
+    shown the same version, so long apart. Where nothing came of the batch before, what is put there again is another one,
+    and so is another manifest, or the same version once what it was refused for is over.
     """
     ready: list[Landed] = []
     remember: list[Landed] = []
     compare: list[tuple[Landed, Seen]] = []
+    refused: list[str] = []
     listed: set[Version] = set()
     by_key: dict[str, list[tuple[str, Seen]]] = {}
     for (key, version), seen in known.items():
         by_key.setdefault(key, []).append((version, seen))
     for landed in listing:
         listed.add((landed.key, landed.version))
-        now = known.get((landed.key, landed.version))
+        same = [seen for version, seen in by_key.get(landed.key, ()) if version.partition(_AGAIN)[0] == landed.version]
+        now = same[-1] if same else None
         before = [
             (version, seen)
             for version, seen in by_key.get(landed.key, ())
-            if seen.batch_id and not seen.is_refused and _content(version) == landed.content
+            if seen.batch_id and not seen.is_void and _content(version) == landed.content
         ]
-        if (now is not None and now.batch_id) or any(is_version(landed.stored, version) for version, _ in before):
+        if any(is_version(landed.stored, version) for version, _ in before):
             continue
-        if not landed.stored.settled and (now is None or now.seconds < least_age_s):
+        if now is not None and now.batch_id:
+            if _is_over(now, landed, len(same)):
+                ready.append(replace(landed, again=len(same)))
+            else:
+                refused.append(landed.key)
+        elif not landed.stored.settled and (now is None or now.seconds < least_age_s):
             if now is None:
                 remember.append(landed)
         elif not before:
@@ -177,7 +212,17 @@ def new_files(
         elif all(seen.sha256 for _, seen in before):  # else its bytes are not known yet
             compare.append((landed, before[-1][1]))
     gone = tuple(sorted(version for version in waiting if version not in listed))
-    return Decision(tuple(ready), tuple(remember), gone, tuple(compare))
+    return Decision(tuple(ready), tuple(remember), gone, tuple(compare), tuple(refused))
+
+
+def _is_over(seen: Seen, landed: Landed, batches_so_far: int) -> bool:
+    """Say whether what a version was refused for was no fault of the file and is over; not again and again."""
+    again_s = min(AGAIN_S * 2 ** min(batches_so_far - 2, 10), AGAIN_LONGEST_S) if batches_so_far > 1 else 0.0
+    if seen.seconds < again_s:
+        return False
+    if seen.code == "F_MANIFEST_SHARED":
+        return not landed.shares_manifest
+    return seen.code in NOT_THERE or (seen.code == "F_DUPLICATE_FILE" and seen.has_void_twin)
 
 
 def is_complete(name: str, size: int, first: bytes, last: bytes) -> bool:
@@ -250,7 +295,14 @@ def _note(database: Database, landing: Storage, after: str, page: Page) -> Decis
             "known_landing_files", keys=[each.key for each in listing], contents=[each.content for each in listing]
         )
         known = {
-            (row.key, row.version): Seen(float(row.seconds), row.batch_id, bool(row.is_refused), row.source_sha256)
+            (row.key, row.version): Seen(
+                float(row.seconds),
+                row.batch_id,
+                bool(row.is_void),
+                row.source_sha256,
+                row.refused_for,
+                bool(row.has_void_twin),
+            )
             for row in rows
         }
         rows = transaction.rows("waiting_landing_files", after_key=after, upto_key=page.upto)
@@ -266,10 +318,12 @@ def _note(database: Database, landing: Storage, after: str, page: Page) -> Decis
             transaction.execute(
                 "forget_landing_files", keys=[key for key, _ in decision.forget], versions=[v for _, v in decision.forget]
             )
-        names = [name[:MOST_OF_A_NAME] for name in (*not_orders, *page.others)]
-        transaction.execute("forget_left_alone", after_key=after, upto_key=page.upto, keys=names)
+        left = dict.fromkeys((*not_orders, *page.others), False) | dict.fromkeys(decision.refused, True)
+        names = [name[:MOST_OF_A_NAME] for name in left]
+        lying = {"keys": names, "are_refused": list(left.values())}
+        transaction.execute("forget_left_alone", after_key=after, upto_key=page.upto, **lying)
         if names:
-            transaction.execute("see_left_alone", keys=names)
+            transaction.execute("see_left_alone", **lying)
     return decision
 
 
@@ -337,7 +391,7 @@ def _is_whole(database: Database, landing: Storage, landed: Landed, clients: Cli
 
 def _register(transaction: Transaction, landed: Landed) -> str:
     name = composed(landed.key.rpartition("/")[2])
-    source = batches.Source(name, landed.key, landed.version, landed.stored.modified, size=landed.stored.size)
+    source = batches.Source(name, landed.key, landed.batch_version, landed.stored.modified, size=landed.stored.size)
     batch_id = batches.register_landed(transaction, _client(landed), source)
     _note_batch(transaction, landed, batch_id)
     return batch_id
@@ -345,14 +399,18 @@ def _register(transaction: Transaction, landed: Landed) -> str:
 
 def _note_batch(transaction: Transaction, landed: Landed, batch_id: str) -> None:
     transaction.execute(
-        "register_landing_file", key=landed.key, version=landed.version, size=landed.stored.size, batch_id=batch_id
+        "register_landing_file", key=landed.key, version=landed.batch_version, size=landed.stored.size, batch_id=batch_id
     )
 
 
 def left_alone(transaction: Transaction) -> dict[str, LeftAlone]:
-    """Return what the last two looks have left where it is: no order file or a manifest without one, or not whole yet."""
+    """Return what the last two looks have left where it is.
+
+    What is no order file or a manifest without one, files of which nothing came as a batch, and those not whole yet.
+    """
     found = {
-        "left_alone": transaction.rows("left_alone_names", limit=NAMES_SHOWN),
+        "left_alone": transaction.rows("left_alone_names", are_refused=False, limit=NAMES_SHOWN),
+        "refused": transaction.rows("left_alone_names", are_refused=True, limit=NAMES_SHOWN),
         "waiting": transaction.rows("waiting_names", limit=NAMES_SHOWN),
     }
     return {
@@ -375,7 +433,11 @@ def left_in(landing: Storage, look_s: float = LEFT_S) -> dict[str, LeftAlone]:
 
 def in_words(left: Mapping[str, LeftAlone]) -> list[str]:
     """Return a line for each kind of what is left where it is."""
-    says = {"left_alone": "no order files, left alone", "waiting": "not complete yet, waited for"}
+    says = {
+        "left_alone": "no order files, left alone",
+        "refused": "refused or cancelled, and still there",
+        "waiting": "not complete yet, waited for",
+    }
     return [f"{says[name]}: {some}" for name, some in left.items() if some.count]
 
 

@@ -19,7 +19,7 @@ from orders_pipeline.clients import Clients, Profile
 from orders_pipeline.landing import look
 from orders_pipeline.storage import Page, Storage, StoredObject, open_storage
 from orders_pipeline.storage.port import PAGE_OBJECTS
-from orders_pipeline_tests.ledger_desk import Desk
+from orders_pipeline_tests.ledger_desk import Desk, order
 
 pytestmark = pytest.mark.usefixtures("hasty_landing")
 
@@ -45,9 +45,9 @@ def batches(desk: Desk) -> list[tuple[str, str, str]]:
     return [(row["client_code"], row["csv_source"], row["landing_key"]) for row in rows]
 
 
-def left_alone(desk: Desk) -> set[str]:
+def left_alone(desk: Desk, why: str = "left_alone") -> set[str]:
     with desk.database.begin() as transaction:
-        return set(landing_module.left_alone(transaction)["left_alone"].names)
+        return set(landing_module.left_alone(transaction)[why].names)
 
 
 def later(desk: Desk, seconds: float) -> None:
@@ -155,8 +155,23 @@ def rewrite(path: Path, text: str) -> None:
     assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
 
 
-def refuse(desk: Desk, batch_id: str) -> None:
-    desk.run("UPDATE batches SET status = 'rejected', finished_at = now() WHERE batch_id = %s", batch_id)
+def refuse(desk: Desk, batch_id: str, code: str | None = None, twin: str | None = None) -> None:
+    desk.run(
+        """UPDATE batches SET status = 'rejected', status_code = %s, duplicate_of = %s, finished_at = now()
+           WHERE batch_id = %s""",
+        code,
+        twin,
+        batch_id,
+    )
+
+
+def cancel(desk: Desk, batch_id: str) -> None:
+    """Note that a batch was cancelled."""
+    desk.run(
+        """UPDATE batches SET status = 'cancelled', cancelled_by = 'ops', cancelled_why = 'wrong', cancelled_at = now(),
+                              finished_at = now() WHERE batch_id = %s""",
+        batch_id,
+    )
 
 
 def read(desk: Desk, batch_id: str, path: Path) -> None:
@@ -222,6 +237,70 @@ def test_a_refused_file_that_is_put_again_is_taken_again_however_alike_it_is(des
     shutil.copy2(path, folder / "acme/copy.tmp")
     (folder / "acme/copy.tmp").replace(path)
     assert len(twice(desk, landing)) == 1
+
+
+def test_a_file_that_was_away_is_another_batch_when_it_is_back_unchanged(desk, folder, landing):
+    put(folder, "acme/orders.csv", "head\n1,10")  # as it lies there it has settled
+    twice(desk, landing)
+    later(desk, 60.0)
+    (first,) = look(desk.database, landing)
+    folder.rename(folder.with_name("away"))
+    folder.mkdir()
+    refuse(desk, first, "F_GONE")
+    assert twice(desk, landing) == []
+    folder.rmdir()
+    folder.with_name("away").rename(folder)
+    (second,) = twice(desk, landing)
+    assert second != first
+    read(desk, second, folder / "acme/orders.csv")
+    assert twice(desk, landing) == []
+    desk.run("UPDATE batches SET status = 'loaded' WHERE batch_id = %s", second)
+    assert twice(desk, landing) == []
+    assert len(batches(desk)) == 2
+
+
+def test_a_file_whose_twin_came_to_nothing_is_another_batch_and_named_until_then(desk, folder, landing):
+    put(folder, "acme/one.csv")
+    (one,) = twice(desk, landing)
+    put(folder, "acme/two.csv")
+    (two,) = twice(desk, landing)
+    refuse(desk, two, "F_DUPLICATE_FILE", twin=one)
+    assert twice(desk, landing) == []
+    assert left_alone(desk, "refused") == {"acme/two.csv"}
+    cancel(desk, one)
+    assert len(twice(desk, landing)) == 1
+    twice(desk, landing)
+    assert left_alone(desk, "refused") == {"acme/one.csv"}
+    (folder / "acme/one.csv").unlink()
+    look(desk.database, landing)
+    assert left_alone(desk, "refused") == set()
+
+
+@pytest.mark.parametrize("was_read", [True, False])
+def test_what_is_put_there_after_a_cancellation_unpaid_is_taken_however_alike_it_is(desk, folder, landing, was_read):
+    path = folder / "acme/orders.csv"
+    put(folder, "acme/orders.csv", "first\n")
+    (batch_id,) = twice(desk, landing)
+    if was_read:
+        read(desk, batch_id, path)
+    cancel(desk, batch_id)
+    assert twice(desk, landing) == []  # by itself it does not come again
+    put(folder, "acme/new.tmp", "first\n" if was_read else "other\n")
+    (folder / "acme/new.tmp").replace(path)
+    assert len(twice(desk, landing)) == 1
+
+
+def test_bytes_of_a_batch_cancelled_when_some_was_paid_do_not_come_again(desk, folder, landing):
+    path = folder / "acme/orders.csv"
+    put(folder, "acme/orders.csv")
+    (batch_id,) = twice(desk, landing)
+    read(desk, batch_id, path)
+    cancel(desk, batch_id)
+    desk.orders(order(1), batch_id=batch_id)
+    desk.tamper("UPDATE orders SET status = 'paid' WHERE import_row_number = 1")
+    shutil.copy2(path, folder / "acme/copy.tmp")
+    (folder / "acme/copy.tmp").replace(path)
+    assert twice(desk, landing) == []
 
 
 def test_a_file_without_a_line_end_waits_until_it_has_settled(desk, folder, landing):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import zipfile
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import permutations
 
@@ -31,7 +32,8 @@ NOON = datetime(2026, 7, 1, 12, 0, tzinfo=UTC)
 WAITS = Seen(LEAST_AGE_S)  # seen for long enough
 TAKEN = Seen(60.0, "b-1", sha256="abc")
 UNDER_WAY = Seen(60.0, "b-1")  # its bytes were not read yet
-REFUSED = Seen(60.0, "b-1", is_refused=True, sha256="abc")
+REFUSED = Seen(60.0, "b-1", is_void=True, sha256="abc", code="F_ENCODING")
+CANCELLED = Seen(60.0, "b-1", is_void=True)  # before anything was read
 
 
 def stored(
@@ -241,6 +243,51 @@ def test_a_refused_file_put_again_with_the_same_size_and_time_is_taken():
     assert keys(new_files([growing(version="t-100~2-2")], seen, [])) == ["acme/orders.csv"]
 
 
+def test_another_file_is_taken_where_the_one_before_was_cancelled_unread():
+    seen = {("acme/orders.csv", "t-100~1-1"): CANCELLED, ("acme/orders.csv", "t-100~2-2"): WAITS}
+    assert keys(new_files([growing(version="t-100~2-2")], seen, [])) == ["acme/orders.csv"]
+
+
+def refused(code: str, seconds: float = 60.0, *, has_void_twin: bool = False) -> Seen:
+    return Seen(seconds, "b-1", is_void=True, sha256=None, code=code, has_void_twin=has_void_twin)
+
+
+@pytest.mark.parametrize(
+    ("landed", "before", "is_over"),
+    [
+        (stored(), refused("F_GONE"), True),  # it is there
+        (stored(), refused("F_CHANGED"), True),
+        (stored(), refused("F_DENIED"), True),
+        (stored(), refused("F_DUPLICATE_FILE"), False),
+        (stored(), refused("F_DUPLICATE_FILE", has_void_twin=True), True),
+        (stored(), refused("F_MANIFEST_SHARED"), True),
+        (replace(stored(), shares_manifest=True), refused("F_MANIFEST_SHARED"), False),
+        (stored(), REFUSED, False),
+        (stored(), CANCELLED, False),
+    ],
+)
+def test_what_lies_there_after_a_refusal_is_taken_again_once_its_reason_is_over_and_named_until_then(
+    landed, before, is_over
+):
+    decision = new_files([landed], {("acme/orders.csv", "v1"): before}, [])
+    assert [each.batch_version for each in decision.ready] == (["v1 #1"] if is_over else [])
+    assert decision.refused == (() if is_over else ("acme/orders.csv",))
+
+
+def test_what_is_refused_again_and_again_is_taken_less_and_less_often():
+    seen = {("acme/orders.csv", "v1"): refused("F_GONE", 9e9)}
+    for again in range(1, 12):
+        assert [each.again for each in new_files([stored()], seen, []).ready] == [again]
+        seen["acme/orders.csv", f"v1 #{again}"] = refused("F_GONE", min(60 * 2 ** (again - 1), 3600) - 1)
+        assert new_files([stored()], seen, []).ready == ()
+        seen["acme/orders.csv", f"v1 #{again}"] = refused("F_GONE", min(60 * 2 ** (again - 1), 3600))
+
+
+def test_what_came_again_and_was_loaded_stays_one_batch():
+    seen = {("acme/orders.csv", "v1"): refused("F_GONE"), ("acme/orders.csv", "v1 #1"): TAKEN}
+    assert new_files([stored()], seen, []) == Decision((), (), ())
+
+
 @pytest.mark.parametrize(("before", "ready"), [(REFUSED, True), (TAKEN, False), (UNDER_WAY, False)])
 def test_a_mended_manifest_makes_another_batch_only_where_nothing_was_loaded(before, ready):
     for earlier in ("v1", "v1 m1"):
@@ -280,7 +327,20 @@ def test_a_manifest_just_outside_of_a_page_is_looked_for():
 
     listing = page("acme/a.csv", "acme/b.csv", upto="acme/b.csv")
     assert manifests(with_manifests(listing, "", find)) == {"acme/a.csv": "", "acme/b.csv": "m1"}
-    assert asked == ["acme/b.csv.manifest.json", "acme/b.manifest.json"]
+    assert asked[:2] == ["acme/b.csv.manifest.json", "acme/b.manifest.json"]
+    assert set(asked[2:]) == {f"acme/b.{ending}" for ending in ("tsv", "txt", "xlsx")}
+
+
+@pytest.mark.parametrize("elsewhere", [None, "acme/a.tsv"])
+def test_a_manifest_of_two_files_is_known_to_be_shared(elsewhere: str | None):
+    names = ["acme/a.csv", "acme/a.manifest.json", "acme/b.csv"] + ([] if elsewhere else ["acme/a.tsv"])
+    listing = page(*names, upto="acme/a.manifest.json" if elsewhere else None)
+    found = with_manifests(listing, "", lambda key: stored(key).stored if key == elsewhere else None)
+    assert {each.key: each.shares_manifest for each in found} == {
+        "acme/a.csv": True,
+        "acme/b.csv": False,
+        **({} if elsewhere else {"acme/a.tsv": True}),
+    }
 
 
 def zipped(names: int = 1) -> bytes:

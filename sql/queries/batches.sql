@@ -42,8 +42,7 @@ SELECT batch_id FROM batches WHERE landing_key = :landing_key AND landing_versio
 
 -- name: batch_with_same_bytes
 -- The newest batch of a client made from the same bytes that was not refused; does it count, or was it cancelled unpaid.
-SELECT batch_id, again_no, status <> 'cancelled' OR EXISTS (
-    SELECT FROM orders WHERE orders.batch_id = batches.batch_id AND orders.status IN ('paid', 'refunded')) AS counts
+SELECT batch_id, again_no, status <> 'cancelled' OR is_paid_in_part(batch_id) AS counts
 FROM batches
 WHERE client_code = :client_code AND source_sha256 = :source_sha256 AND duplicate_of IS NULL AND status <> 'rejected'
 ORDER BY again_no DESC LIMIT 1

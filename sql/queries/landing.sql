@@ -7,13 +7,17 @@ SELECT after_key FROM landing_position
 INSERT INTO landing_position (after_key) VALUES (:after_key) ON CONFLICT (one) DO UPDATE SET after_key = EXCLUDED.after_key
 
 -- name: known_landing_files
--- What the ledger has of these files with the same content, whatever their metadata and manifests were.
-SELECT files.key, files.version, files.batch_id, batches.source_sha256, batches.status = 'rejected' AS is_refused,
-       extract(epoch FROM now() - files.first_seen_at) AS seconds
+-- What the ledger has of these files with the same content, whatever their metadata and manifests were, oldest first.
+SELECT files.key, files.version, files.batch_id, batches.source_sha256,
+       extract(epoch FROM now() - files.first_seen_at) AS seconds,
+       batches.status = 'rejected' OR batches.status = 'cancelled' AND NOT is_paid_in_part(batches.batch_id) AS is_void,
+       CASE WHEN batches.status = 'rejected' THEN batches.status_code END AS refused_for,
+       twins.status = 'rejected' OR twins.status = 'cancelled' AND NOT is_paid_in_part(twins.batch_id) AS has_void_twin
 FROM unnest(CAST(:keys AS text[]), CAST(:contents AS text[])) AS asked (key, content)
 JOIN landing_files AS files ON files.key = asked.key
                            AND files.version >= asked.content AND files.version <= asked.content || chr(127)
 LEFT JOIN batches ON batches.batch_id = files.batch_id
+LEFT JOIN batches AS twins ON twins.batch_id = batches.duplicate_of
 ORDER BY files.key, files.first_seen_at
 
 -- name: waiting_landing_files
@@ -42,21 +46,26 @@ DELETE FROM landing_files WHERE batch_id IS NULL
 SELECT extract(epoch FROM now() - first_seen_at) FROM landing_files WHERE key = :key AND version = :version
 
 -- name: see_left_alone
--- What lies in the landing and is no order file; in one order, so that two hosts do not wait for each other in a circle.
+-- What lies in the landing and is no order file, or was refused; in one order, so that two hosts do not wait for each other
+-- in a circle.
 WITH seen_first AS (
-    INSERT INTO landing_left_alone (key) SELECT DISTINCT * FROM unnest(CAST(:keys AS text[])) AS key ORDER BY 1
+    INSERT INTO landing_left_alone (key, is_refused)
+    SELECT key, bool_or(is_refused) FROM unnest(CAST(:keys AS text[]), CAST(:are_refused AS boolean[])) AS left_so (key, is_refused)
+    GROUP BY key ORDER BY key
     ON CONFLICT DO NOTHING
 )
 UPDATE landing_left_alone SET seen_again = true WHERE NOT seen_again AND key = ANY (CAST(:keys AS text[]))
 
 -- name: forget_left_alone
--- What lay behind one key, up to another or to the end, and does not any more.
+-- What lay behind one key, up to another or to the end, and does not any more, or as something else.
 DELETE FROM landing_left_alone
-WHERE key > :after_key AND (CAST(:upto_key AS text) IS NULL OR key <= :upto_key) AND key <> ALL (CAST(:keys AS text[]))
+WHERE key > :after_key AND (CAST(:upto_key AS text) IS NULL OR key <= :upto_key)
+  AND (key, is_refused) NOT IN (SELECT * FROM unnest(CAST(:keys AS text[]), CAST(:are_refused AS boolean[])))
 
 -- name: left_alone_names
--- What two looks have shown there, and how much there is.
-SELECT key, count(*) OVER () AS names FROM landing_left_alone WHERE seen_again ORDER BY key LIMIT :limit
+-- What two looks have shown there of one kind, and how much there is.
+SELECT key, count(*) OVER () AS names FROM landing_left_alone
+WHERE seen_again AND is_refused = :are_refused ORDER BY key LIMIT :limit
 
 -- name: waiting_names
 -- Order files that wait for longer than two looks take: for the end of their last line, or for who writes them.
