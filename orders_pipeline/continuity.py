@@ -24,7 +24,7 @@ from orders_pipeline.database import Database, Transaction
 from orders_pipeline.encryption import DecryptionError, EncryptionKeysError
 from orders_pipeline.payments import listing
 from orders_pipeline.payments.gateway import ListFailed, PaymentGateway, PaymentPage
-from orders_pipeline.storage import Storage, StorageError
+from orders_pipeline.storage import KeyRefused, Storage, StorageError, StorageUnavailable
 
 ANCHORS = "installation/"
 ANCHOR = re.compile(ANCHORS + r"(?P<installation>[0-9a-f]{32})-(?P<generation>[0-9]{6})-(?P<mark>[0-9]{18})[.]json")
@@ -287,11 +287,14 @@ class Continuity:
                 self._storage.delete(anchor.key)
 
     def _kept(self) -> Iterator[Kept]:
-        for stored in self._storage.list(ANCHORS):
+        left_out: dict[str, str] = {}
+        for stored in self._storage.list(ANCHORS, left_out):
             match = ANCHOR.fullmatch(stored.key)
             if match is not None:
                 anchor = Anchor(int(match["generation"]), int(match["mark"]), uuid.UUID(match["installation"]))
                 yield Kept(anchor, stored.modified)
+        if {*left_out.values()} - {KeyRefused.code}:  # a later mark may be among what could not be looked at
+            raise StorageUnavailable
 
     def _is_behind(self, state: Row[Any], kept: Sequence[Kept], *, is_other_gone: bool = False) -> bool:
         """Stop paying where the storage knows of a later mark, or of another installation."""

@@ -100,6 +100,19 @@ def old_refund_that_we_lost(books: Books) -> str:
     return payment_id
 
 
+def test_a_mark_that_cannot_be_looked_at_is_not_taken_for_none(books, monkeypatch):
+    put_back(books)
+
+    def fail(_folder: int, _name: str) -> None:
+        raise OSError(5, "planted")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("orders_pipeline.storage.folder._status", fail)
+        with pytest.raises(StorageUnavailable):
+            books.system.continuity.is_behind()
+    assert books.system.continuity.is_behind()
+
+
 @pytest.mark.parametrize("is_noticed", [True, False])
 def test_a_lost_refund_of_an_old_payment_is_not_made_again(books, is_noticed):
     old_refund_that_we_lost(books)

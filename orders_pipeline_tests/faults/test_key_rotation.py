@@ -134,8 +134,16 @@ def test_s05_a_rotation_without_the_old_key_is_refused_and_names_it(house: House
     assert "E_ENCRYPTION_KEYS" in refused.stderr
     assert "old" in refused.stderr
     assert by_key(house) == {"old": 5}
-    with _opened(house, NEW) as system, pytest.raises(EncryptionKeysError):
-        rotation.rotate(system, lambda _done, _to_do: None)
+    waiting = received(house, 5, 2)
+    with _opened(house, NEW) as system:
+        with pytest.raises(EncryptionKeysError):
+            rotation.rotate(system, lambda _done, _to_do: None)
+        with pytest.raises(DecryptionError, match=r"E_SEALED_KEY: .* the key old, which"):
+            intake.stage_batch(system, waiting)
+    assert house.summary(waiting)["status_code"] == "E_SEALED_KEY"
+    found = commands.call(with_keys(house, NEW), "doctor", "--json")
+    assert found.returncode != 0
+    assert "5 orders with old" in found.stdout
 
 
 def test_s05_a_damaged_envelope_stops_nothing_but_the_removal_of_its_key(house: House) -> None:
