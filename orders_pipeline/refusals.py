@@ -2,8 +2,11 @@
 
 Nothing was done for such an item. Whether the answer is about it or about all is told by the others of its kind:
 
-- it is the item's when it was refused three times while another was taken in between, or when others of its batch were taken
-  lately and fewer than ten customers were refused since. It ends there, declined with the service's code;
+- it is the item's when it was refused three times while another was taken in between. It ends there, declined with the
+  service's code. So it does where others were taken only since it was first refused, and fewer than ten were refused after;
+- the last one of a batch, after which nothing could be taken, is declined when others of its batch were taken before and
+  nothing else was refused since. So are several, if no more than were declined of the batch with the same code. Else the
+  last ones, fewer than ten, are declined after ten minutes of tries;
 - else it is the service's, or ours: the batch is held. Nothing more of it is sent until something of the kind is taken, of
   whichever batch, or as long again has passed as it has gone on. Nothing is decided about its items; other batches go on.
 
@@ -27,9 +30,10 @@ from orders_pipeline.database import Transaction
 from orders_pipeline.outcomes import FOR_EVER_S, Outcome
 
 TRIES = 3
-SEVERAL = 10  # customers refused while nobody was served: it is not they
-MANY = 100  # items refused, be they of one customer, where nothing of the batch was taken
+SEVERAL = 10  # items, of whichever batches, or customers of one that are refused while nobody is served: it is not they
+MANY = 100  # items of one batch refused, be they of one customer, while nothing was taken
 LATELY_S = 600.0
+PATIENCE_S = 600.0  # a service that refuses everything is seen to by then, or has refused more than a few
 FIRST_HOLD_S = 60.0
 LONGEST_HOLD_S = 4 * 3_600.0
 
@@ -69,23 +73,26 @@ class Refusals:
         It takes `doubt_s` until an earlier try can be under way no more. To be called first in a transaction: all that
         write down what came of a batch then wait for each other here, holding nothing.
         """
+        refused = [(tried, outcome) for tried, outcome in results if outcome.refused]
+        item_ids = [tried.item_id for tried, _ in refused]
+        if refused:
+            transaction.execute(
+                "count_refusals",
+                batch_id=batch_id,
+                service=self.service,
+                item_ids=item_ids,
+                kinds=[tried.kind for tried, _ in refused],
+                customer_codes=[tried.customer_code for tried, _ in refused],
+                codes=[outcome.code for _, outcome in refused],
+            )
         ages_s = _ages_of_acceptances(results)
         if ages_s:
             transaction.execute("note_acceptances", batch_id=batch_id, kinds=list(ages_s), ages_s=list(ages_s.values()))
-        refused = [(tried, outcome) for tried, outcome in results if outcome.refused]
         if not refused:
             return [outcome for _, outcome in results]
-        item_ids = [tried.item_id for tried, _ in refused]
-        transaction.execute(
-            "count_refusals",
-            batch_id=batch_id,
-            service=self.service,
-            item_ids=item_ids,
-            kinds=[tried.kind for tried, _ in refused],
-            customer_codes=[tried.customer_code for tried, _ in refused],
-            codes=[outcome.code for _, outcome in refused],
+        rows = transaction.rows(
+            "refusals_and_others", batch_id=batch_id, item_ids=item_ids, lately_s=LATELY_S, several=SEVERAL
         )
-        rows = transaction.rows("refusals_and_others", batch_id=batch_id, item_ids=item_ids, lately_s=LATELY_S)
         found = {str(row.item_id): row for row in rows}
         verdicts = {
             tried.item_id: self._verdict(tried, outcome, found[tried.item_id], doubt_s) for tried, outcome in refused
@@ -113,12 +120,23 @@ class Refusals:
             is_tried_enough = tried.last_code == outcome.code and found.waited_s >= doubt_s
         elif self._a_person_decides and outcome.kind == "unknown" and is_tried_enough:
             return Verdict(replace(outcome, retry_after_s=FOR_EVER_S), is_settled=True)
-        few = found.customers_alike < SEVERAL
-        if is_tried_enough and (found.taken_since or (found.taken_lately and few)):
+        if is_tried_enough and _is_the_items(found):
             return Verdict(replace(outcome, kind="declined", retry_after_s=None), is_settled=True)
-        if is_tried_enough or not few or (found.items_alike >= MANY and not found.taken_lately):
+        if is_tried_enough or found.customers_alike >= SEVERAL or found.items_alike >= MANY:
             return Verdict(outcome, hold_s=min(max(float(found.for_s), FIRST_HOLD_S), LONGEST_HOLD_S))
         return Verdict(outcome)
+
+
+def _is_the_items(found: Row[Any]) -> bool:
+    """Tell whether others fared so that it is about this item that it is refused."""
+    if found.taken_since_last:
+        return True
+    if found.refused_since >= SEVERAL:
+        return False
+    if found.taken_since_first:
+        return True
+    are_few = found.refused_since <= max(found.settled_alike, 1)
+    return bool(found.taken_before and (are_few or found.refused_for_s >= PATIENCE_S))
 
 
 def _ages_of_acceptances(results: Sequence[tuple[Tried, Outcome]]) -> dict[str, float]:

@@ -13,7 +13,17 @@ from orders_pipeline import retention, workers
 from orders_pipeline.database import Database
 from orders_pipeline.outcomes import FOR_EVER_S, Outcome
 from orders_pipeline.payments import settle
-from orders_pipeline.refusals import FIRST_HOLD_S, LATELY_S, LONGEST_HOLD_S, MANY, SEVERAL, TRIES, Refusals, Tried
+from orders_pipeline.refusals import (
+    FIRST_HOLD_S,
+    LATELY_S,
+    LONGEST_HOLD_S,
+    MANY,
+    PATIENCE_S,
+    SEVERAL,
+    TRIES,
+    Refusals,
+    Tried,
+)
 from orders_pipeline_tests.ledger_desk import Desk, order
 
 DOUBT_S = 120.0
@@ -134,24 +144,83 @@ def test_what_a_look_up_finds_tells_nothing(counter: Counter) -> None:
         assert counter.one(bad).kind == "not_sent"
 
 
-@pytest.mark.parametrize(("customers", "is_held"), [(SEVERAL - 1, False), (SEVERAL, True)])
-def test_ten_customers_who_are_refused_in_a_row_are_not_to_blame(counter: Counter, customers: int, is_held: bool) -> None:
-    counter.takes()
-    items = [item(f"C-{number}") for number in range(customers)]
-    for each in items:
-        counter.one(each)
-    assert counter.is_held() == is_held
-    counter.judged(*((each, REFUSED) for each in items))
-    expected = "not_sent" if is_held else "declined"
-    assert set(kinds(counter.judged(*((each, REFUSED) for each in items)))) == {expected}
+def refused(counter: Counter, items: list[Tried], times: int = TRIES) -> set[str]:
+    """Have items refused so often, one by one, and return what they came to at last."""
+    for _ in range(times):
+        judged = [counter.one(each) for each in items]
+    return set(kinds(judged))
 
 
-def test_many_orders_of_one_customer_are_one_customer(counter: Counter) -> None:
+@pytest.mark.parametrize("customers", [1, 2, SEVERAL - 1])
+def test_a_service_that_begins_to_refuse_everything_declines_nobody(counter: Counter, customers: int) -> None:
+    """Be they few customers, with many orders each: nothing shows that it is they."""
     counter.takes()
-    items = [item() for _ in range(5 * SEVERAL)]
-    for _ in range(TRIES - 1):
-        counter.judged(*((each, REFUSED) for each in items))
-    assert set(kinds(counter.judged(*((each, REFUSED) for each in items)))) == {"declined"}
+    items = [item(f"C-{number % customers}") for number in range(2 * SEVERAL)]
+    assert refused(counter, items) == {"not_sent"}
+    for _ in range(8):
+        assert counter.is_held()
+        counter.pass_time(PATIENCE_S)
+        assert refused(counter, items, 1) == {"not_sent"}
+
+
+@pytest.mark.parametrize(("others", "kind"), [(0, "declined"), (1, "not_sent")])
+def test_the_last_item_of_a_batch_is_declined_unless_another_was_refused_too(
+    counter: Counter, others: int, kind: str
+) -> None:
+    """Though nothing can be taken after it: or its batch would never end."""
+    counter.takes()
+    for _ in range(others):
+        counter.judged((item("C-2"), REFUSED), batch_id="other")
+    assert refused(counter, [item()]) == {kind}
+    assert counter.is_held() == bool(others)
+
+
+@pytest.mark.parametrize(
+    ("others", "code", "kind"), [(2, "malformed", "declined"), (1, "malformed", "not_sent"), (2, "odd", "not_sent")]
+)
+def test_the_last_few_of_a_batch_are_declined_like_as_many_before(
+    counter: Counter, others: int, code: str, kind: str
+) -> None:
+    for number in range(others):
+        before = item(f"B-{number}")
+        for _ in range(TRIES):
+            counter.takes()
+            counter.one(before, replace(REFUSED, code=code))
+    counter.takes()
+    assert refused(counter, [item(), item("C-2")]) == {kind}
+
+
+@pytest.mark.parametrize(("items", "kind"), [(SEVERAL - 1, "declined"), (SEVERAL, "not_sent")])
+def test_the_last_few_of_a_batch_are_declined_after_ten_minutes(counter: Counter, items: int, kind: str) -> None:
+    counter.takes()
+    last = [item(f"C-{number}") for number in range(items)]
+    assert refused(counter, last) == {"not_sent"}
+    counter.pass_time(FIRST_HOLD_S)
+    assert refused(counter, last) == {"not_sent"}
+    assert counter.is_held()
+    counter.pass_time(PATIENCE_S)
+    assert refused(counter, last, 1) == {kind}
+
+
+def test_an_item_after_which_others_were_taken_is_held_with_many_that_were_refused_since(counter: Counter) -> None:
+    first, second = item(), item("C-2")
+    counter.one(first)
+    counter.takes()
+    counter.one(first)
+    assert counter.one(first).kind == "declined"
+    counter.one(second)
+    counter.takes()
+    refused(counter, [item(f"D-{number}") for number in range(SEVERAL)], 1)
+    assert refused(counter, [second], TRIES - 1) == {"not_sent"}
+
+
+def test_ten_customers_who_are_refused_in_a_row_are_not_tried_with_everything(counter: Counter) -> None:
+    counter.takes()
+    items = [item(f"C-{number}") for number in range(SEVERAL)]
+    refused(counter, items[:-1], 1)
+    assert not counter.is_held()
+    counter.one(items[-1])
+    assert counter.is_held()
 
 
 def test_a_customer_of_whom_all_is_refused_is_not_tried_with_everything(counter: Counter) -> None:

@@ -22,26 +22,38 @@ ON CONFLICT (item_id) DO UPDATE SET code = excluded.code, times = refusals.times
                                     before_at = refusals.last_at, last_at = excluded.last_at
 
 -- name: refusals_and_others
--- How often items were refused, and how others of their kind fared meanwhile.
+-- How often items were refused, and how others of their kind fared meanwhile; no more than `several` are counted of all.
 WITH counted AS (
     SELECT * FROM refusals WHERE item_id = ANY(CAST(:item_ids AS uuid[]))
 ), others AS (
-    SELECT kind, asked_at,
-           EXISTS (SELECT FROM acceptances WHERE acceptances.kind = kinds.kind AND batch_id = :batch_id
-                   AND acceptances.asked_at > now() - make_interval(secs => :lately_s)) AS taken_lately
+    SELECT kinds.kind, last.asked_at, of_batch.asked_at AS asked_of_batch_at, since.items AS refused_since
     FROM (SELECT DISTINCT kind FROM counted) AS kinds
-    CROSS JOIN LATERAL (SELECT max(asked_at) AS asked_at FROM acceptances WHERE acceptances.kind = kinds.kind) AS last
+    CROSS JOIN LATERAL (SELECT coalesce(max(asked_at), '-infinity') AS asked_at FROM acceptances
+                        WHERE acceptances.kind = kinds.kind) AS last
+    LEFT JOIN acceptances AS of_batch ON of_batch.kind = kinds.kind AND of_batch.batch_id = :batch_id
+    CROSS JOIN LATERAL (SELECT count(*) AS items
+                        FROM (SELECT FROM refusals WHERE refusals.kind = kinds.kind AND last_at > last.asked_at
+                              AND first_at > last.asked_at LIMIT :several) AS capped) AS since
 ), alike AS (
     SELECT kind, count(*) AS items, count(DISTINCT customer_code) AS customers,
            extract(epoch FROM now() - min(first_at)) AS for_s
     FROM others JOIN refusals USING (kind)
-    WHERE batch_id = :batch_id AND first_at > coalesce(asked_at, '-infinity')
+    WHERE batch_id = :batch_id AND first_at > asked_at
     GROUP BY kind
+), settled AS (
+    SELECT codes.*, alike.items
+    FROM (SELECT DISTINCT kind, code FROM counted) AS codes
+    CROSS JOIN LATERAL (SELECT count(*) AS items
+                        FROM (SELECT FROM refusals WHERE batch_id = :batch_id AND refusals.kind = codes.kind
+                              AND refusals.code = codes.code AND is_settled LIMIT :several) AS capped) AS alike
 )
 SELECT item_id, times, coalesce(extract(epoch FROM last_at - before_at), 0) AS waited_s,
-       coalesce(asked_at > before_at, false) AS taken_since, taken_lately,
-       coalesce(items, 0) AS items_alike, coalesce(customers, 0) AS customers_alike, coalesce(for_s, 0) AS for_s
-FROM counted JOIN others USING (kind) LEFT JOIN alike USING (kind)
+       coalesce(asked_at > before_at, false) AS taken_since_last, asked_at >= first_at AS taken_since_first,
+       coalesce(asked_of_batch_at > first_at - make_interval(secs => :lately_s), false) AS taken_before,
+       extract(epoch FROM now() - first_at) AS refused_for_s, refused_since,
+       settled.items AS settled_alike, coalesce(alike.items, 0) AS items_alike,
+       coalesce(customers, 0) AS customers_alike, coalesce(for_s, 0) AS for_s
+FROM counted JOIN others USING (kind) JOIN settled USING (kind, code) LEFT JOIN alike USING (kind)
 
 -- name: settle_refusals
 -- What is decided about refused items: those that were dealt with, and those whose batch waits.
