@@ -30,7 +30,6 @@ PATH = "/v1/payments"
 PROCESSING_POLL_S = 1.0
 KEY_REUSED = "idempotency-key-reused"  # something was sent under our key before, and may have been charged
 IN_PROGRESS = "request-in-progress"
-DECLINED = 402  # whatever it says
 STATUS_MEANS: Mapping[str, OutcomeKind] = {
     "succeeded": "succeeded",
     "refunded": "succeeded",
@@ -154,7 +153,7 @@ def _from_problem(answer: Answer, final: frozenset[str]) -> Outcome:
         return Outcome("unknown", problem, retry_after_s=answer.retry_after_s, service_failed=True)
     if answer.status == 409 and (problem == IN_PROGRESS or answer.retry_after_s is not None):
         return Outcome("unknown", problem, retry_after_s=answer.retry_after_s)
-    if problem in final or answer.status == DECLINED:
+    if problem in final:
         return Outcome("declined", answer.code or problem)
     if answer.refuses_the_caller:
         return Outcome("not_sent", problem, stop=True, service_failed=True)

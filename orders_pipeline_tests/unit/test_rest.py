@@ -177,10 +177,6 @@ def test_y09_a_refusal_that_the_contract_calls_final_is_declined(status, word):
     assert paying(problem(status, word, code="insufficient_funds")) == Outcome("declined", "insufficient_funds")
 
 
-def test_y11_a_402_is_a_decline_whatever_it_says():
-    assert paying(Answer(402, {})) == Outcome("declined", "http-402")
-
-
 @pytest.mark.parametrize(("status", "word"), [(401, "unauthorized"), (403, "forbidden"), (407, "http-407")])
 def test_y10_a_refusal_of_the_caller_stops_everything_and_leaves_the_payment_unsent(status, word):
     for answer in problem(status, word), Answer(status, {}):
@@ -192,6 +188,7 @@ def test_y10_a_refusal_of_the_caller_stops_everything_and_leaves_the_payment_uns
     [
         (400, "malformed"),
         (400, "idempotency-key-missing"),
+        (402, "quota-exceeded"),
         (404, "not-found"),
         (404, "payment-method-not-found"),
         (413, "too-large"),
@@ -203,7 +200,7 @@ def test_y09_a_refusal_that_the_contract_does_not_name_is_not_sent_and_stops_not
     assert paying(problem(status, word, code="card_is_old")) == Outcome("not_sent", "card_is_old", refused=True)
 
 
-@pytest.mark.parametrize("status", [400, 404, 405, 410, 413, 414, 415, 418, 422, 431, 451])
+@pytest.mark.parametrize("status", [400, 402, 404, 405, 410, 413, 414, 415, 418, 422, 431, 451])
 def test_y09_a_refusal_without_a_problem_is_not_sent_and_stops_nothing(status):
     assert paying(Answer(status, {})) == Outcome("not_sent", f"http-{status}", refused=True)
 
