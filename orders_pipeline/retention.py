@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,9 @@ import pyarrow as pa
 from pydantic import SecretStr
 from sqlalchemy import Row
 
-from orders_pipeline.audit.records import RECORDS_AT_ONCE, Block
+from orders_pipeline.audit.records import RECORDS_AT_ONCE, Block, read_record
 from orders_pipeline.audit.sealing import AUDIT
-from orders_pipeline.audit.verifying import AuditBroken, Broken, check_records, read_hot, read_object
+from orders_pipeline.audit.verifying import AuditBroken, Broken, Told, check_records, in_groups, read_hot, read_object
 from orders_pipeline.database import Database
 from orders_pipeline.errors import DETAILS, NotThere
 from orders_pipeline.parquet_file import new_parquet
@@ -30,7 +30,6 @@ from orders_pipeline.scratch import scratch_files
 from orders_pipeline.storage import ObjectDenied, Storage
 
 BLOCKS_AT_ONCE = 100
-RECORDS_OF_OBJECT = 10_000  # as many as a block has at most
 EVENTS_AT_ONCE = 5_000
 SCHEMA = pa.schema([pa.field("event_id", pa.int64()), pa.field("record", pa.string())])
 
@@ -58,32 +57,43 @@ def retain(database: Database, storage: Storage) -> Retained:
 
 def _move_due(database: Database, storage: Storage, done: Retained) -> bool:
     with database.begin() as transaction:
+        transaction.by_index()
         objects = transaction.rows("objects_due")
+    going = [due for due in objects if due.next_place == "gone"]
+    if going:
+        _carry(database, storage, going)
     for due in objects:
-        for blocks in _blocks_due(database, due):
+        for blocks in in_groups(_blocks_due(database, due)):
             done.moved[due.next_place] += _move(database, storage, due, blocks)
     _clear(database, storage, done)
     return bool(objects)
 
 
-def _blocks_due(database: Database, due: Row[Any]) -> Iterator[list[Block]]:
-    """Yield the blocks, some at a time: as many as have no more records than one may have, which are an object then."""
+def _carry(database: Database, storage: Storage, going: Sequence[Row[Any]]) -> None:
+    """Record anew what rows were when they were written last, where the record of that goes."""
+    with database.session(patient=True) as session:
+        told = Told(session)
+        for due in going:
+            for blocks in in_groups(_blocks_due(database, due)):
+                for _, text in check_records(blocks, read_object(storage, due.key, blocks[0].block_no)):
+                    told.add(read_record(text))
+        told.flush()
+        for entity, widths in told.told.items():
+            for width in widths:
+                session.scalar("audit_carry", entity=entity, width=width)
+
+
+def _blocks_due(database: Database, due: Row[Any]) -> Iterator[Block]:
     of = {"category": due.category, "day": due.day, "place": due.place, "key": due.key}
-    after, waiting = 0, list[Block]()
+    after = 0
     while True:
         with database.begin() as transaction:
+            transaction.by_index()
             rows = transaction.rows("blocks_due", after=after, limit=BLOCKS_AT_ONCE, **of)
-        for row in rows:
-            block = Block(**row._asdict())
-            if waiting and sum(each.records for each in waiting) + block.records > RECORDS_OF_OBJECT:
-                yield waiting
-                waiting = []
-            waiting.append(block)
+        yield from (Block(**row._asdict()) for row in rows)
         if len(rows) < BLOCKS_AT_ONCE:
-            break
+            return
         after = rows[-1].block_no
-    if waiting:
-        yield waiting
 
 
 def _move(database: Database, storage: Storage, due: Row[Any], blocks: Sequence[Block]) -> int:
@@ -107,15 +117,12 @@ def _as_file(database: Database, storage: Storage, due: Row[Any], blocks: Sequen
 
     What was altered is not moved: it stays where it is looked into.
     """
-    records: Iterator[tuple[int, str]]
-    if due.place == "hot":
-        records = chain.from_iterable(check_records([block], read_hot(database, block)) for block in blocks)
-    else:
-        records = check_records(blocks, read_object(storage, due.key, blocks[0].block_no))
+    records = read_hot(database, blocks) if due.place == "hot" else read_object(storage, due.key, blocks[0].block_no)
     with scratch_files() as folder:
         path = folder / "blocks.parquet"
         with new_parquet(path, SCHEMA, compression="zstd") as file:
-            while some := list(islice(records, RECORDS_AT_ONCE)):
+            checked = check_records(blocks, records)
+            while some := list(islice(checked, RECORDS_AT_ONCE)):
                 file.write_table(pa.table(list(zip(*some, strict=True)), schema=SCHEMA))
         yield path
 

@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import Row
 
 from orders_pipeline.audit.records import RECORDS_AT_ONCE, Block, Category, Record, read_record
-from orders_pipeline.audit.verifying import BLOCKS_AT_ONCE, check_head, check_records, read_hot, read_object
+from orders_pipeline.audit.verifying import BLOCKS_AT_ONCE, check_head, check_records, in_groups, read_hot, read_object
 from orders_pipeline.database import Database
 from orders_pipeline.storage import Storage
 
@@ -59,16 +59,11 @@ def _texts(database: Database, storage: Storage, asked: Mapping[str, object]) ->
             blocks = _intact(transaction.rows("audit_blocks_of_object", key=key))
         for _, text in check_records(blocks, read_object(storage, key, blocks[0].block_no)):
             yield text
-    block_no, through, most = (0, 0, 0) if last is None else (0, last.through_id, last.block_no)
-    while block_no < most:  # what is sealed meanwhile is read as what is not
-        with database.begin() as transaction:
-            blocks = _intact(
-                transaction.rows("audit_hot_blocks_between", after=block_no, last=most, limit=BLOCKS_AT_ONCE, **asked)
-            )
-        for block in blocks:
-            for _, text in check_records([block], read_hot(database, block)):
+    if last is not None:  # what is sealed meanwhile is read as what is not
+        for blocks in in_groups(_hot_blocks(database, last.block_no, asked)):
+            for _, text in check_records(blocks, read_hot(database, blocks)):
                 yield text
-        block_no = blocks[-1].block_no if blocks else most
+    through = 0 if last is None else last.through_id
     while True:
         with database.begin() as transaction:
             rows = transaction.rows("audit_records", after=through, limit=RECORDS_AT_ONCE, **asked)
@@ -76,6 +71,17 @@ def _texts(database: Database, storage: Storage, asked: Mapping[str, object]) ->
         if len(rows) < RECORDS_AT_ONCE:
             return
         through = rows[-1].event_id
+
+
+def _hot_blocks(database: Database, last: int, asked: Mapping[str, object]) -> Iterator[Block]:
+    after = 0
+    while True:
+        with database.begin() as transaction:
+            rows = transaction.rows("audit_hot_blocks_between", after=after, last=last, limit=BLOCKS_AT_ONCE, **asked)
+        yield from _intact(rows)
+        if len(rows) < BLOCKS_AT_ONCE:
+            return
+        after = rows[-1].block_no
 
 
 def _intact(rows: Sequence[Row[Any]]) -> list[Block]:

@@ -7,7 +7,7 @@ of rows is gathered in a temporary table, and compared with the rows by the data
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -23,6 +23,7 @@ from orders_pipeline.encryption import DecryptionError
 from orders_pipeline.storage import ObjectGone, Storage
 
 BLOCKS_AT_ONCE = 100
+RECORDS_OF_BLOCK = 10_000  # at most
 BYTES_AT_ONCE = 8 * 2**20
 DIGEST_BYTES = 16  # of a row's image, behind its key
 
@@ -66,14 +67,14 @@ class AuditBroken(Exception):
         self.broken = broken
 
 
-class _Told:
+class Told:
     """What verified records tell of rows: the image of each as it was written, in a temporary table of a session."""
 
     def __init__(self, session: Transaction) -> None:
         self._session = session
         self._waiting: list[bytes] = []
         self._bytes = 0
-        self.widths = {row.entity: {row.width} for row in session.rows("audited_tables")}
+        self.told: dict[str, set[int]] = {}  # of each table, images of how many columns
         self.emptied: dict[str, int] = {}
         session.execute("create_audit_told")
 
@@ -84,7 +85,7 @@ class _Told:
         width = record.detail.get("columns")
         if record.digests is None or record.rows is None or not isinstance(width, int):
             return
-        self.widths.setdefault(str(record.entity), set()).add(width)
+        self.told.setdefault(str(record.entity), set()).add(width)
         self._waiting.append(_images(record, width))
         self._bytes += len(self._waiting[-1])
         if self._bytes > BYTES_AT_ONCE:
@@ -92,7 +93,8 @@ class _Told:
 
     def flush(self) -> None:
         """Put what was noted into the table: in a statement of its own, as sealing waits for each to end."""
-        self._session.copy("copy_audit_told", (START, *self._waiting, END))
+        session = self._session
+        session.copy("copy_audit_told", (START, *self._waiting, END))
         self._waiting.clear()
         self._bytes = 0
 
@@ -125,55 +127,69 @@ def verify(database: Database, storage: Storage, *, moved: bool = True) -> Verif
 
 
 def _verify(database: Database, storage: Storage, session: Transaction, found: Verified, *, moved: bool) -> None:
-    told = _Told(session)
-    heads = anchored_heads(storage)
-    found.heads = len(heads)
-    last: Block | None = None
-    objects: dict[str, int] = {}
-    # what the newest record that is not looked at may tell: what older ones tell is not the last word
-    unseen: dict[str, int] = {}
-    for block in _blocks(database):
-        _check_place_in_chain(block, last, heads.pop(block.block_no, set()))
-        if block.key is not None and moved:
-            objects.setdefault(block.key, block.block_no)
-        elif block.place == "hot":
-            for _, text in check_records([block], read_hot(database, block)):
-                told.add(read_record(text))
-                found.hot += 1
-        else:
-            unseen[block.category] = block.last_id
-        found.blocks += 1
-        last = block
-    if heads:
-        raise AuditBroken(Broken("blocks missing at the end", min(heads)))
+    told = Told(session)
+    chain = _Chain(database, storage, found, moved=moved)
+    for blocks in in_groups(chain.hot_blocks()):
+        for _, text in check_records(blocks, read_hot(database, blocks)):
+            told.add(read_record(text))
+            found.hot += 1
     found.records = found.hot
-    for key, first in objects.items():
+    for key, first in chain.objects.items():
         with database.begin() as transaction:
             blocks = [Block(**row._asdict()) for row in transaction.rows("audit_blocks_of_object", key=key)]
         for _, text in check_records(blocks, read_object(storage, key, first)):
             told.add(read_record(text))
             found.records += 1
-    through = 0 if last is None else last.through_id
-    _check_strangers(database, found, through)
+    _check_strangers(database, found, chain.through)
     told.flush()
-    _check_rows(database, session, found, told, through, unseen)
+    _check_rows(database, session, found, told, chain)
 
 
-def _check_rows(
-    database: Database, session: Transaction, found: Verified, told: _Told, through: int, unseen: Mapping[str, int]
-) -> None:
+class _Chain:
+    """The blocks, each in its place behind the one before, up to every head that was kept."""
+
+    def __init__(self, database: Database, storage: Storage, found: Verified, *, moved: bool) -> None:
+        self.through = 0
+        self.objects: dict[str, int] = {}  # each that is to be looked at, and the first block in it
+        # what the newest record that is not looked at may tell: what older ones tell is not the last word
+        self.unseen: dict[str, int] = {}
+        self._database = database
+        self._heads = anchored_heads(storage)
+        self._found = found
+        self._moved = moved
+        found.heads = len(self._heads)
+
+    def hot_blocks(self) -> Iterator[Block]:
+        """Yield the blocks in the database, and note where the others are."""
+        last: Block | None = None
+        for block in _blocks(self._database):
+            _check_place_in_chain(block, last, self._heads.pop(block.block_no, set()))
+            if block.place == "hot":
+                yield block
+            elif not self._moved:
+                self.unseen[block.category] = block.last_id
+            elif block.key is not None:  # of one that is gone, what it told last was recorded anew
+                self.objects.setdefault(block.key, block.block_no)
+            self._found.blocks += 1
+            self.through = block.through_id
+            last = block
+        if self._heads:
+            raise AuditBroken(Broken("blocks missing at the end", min(self._heads)))
+
+
+def _check_rows(database: Database, session: Transaction, found: Verified, told: Told, chain: _Chain) -> None:
     watched = {row.entity: row.category for row in session.rows("audited_tables")}
-    for entity in sorted(told.widths.keys() - watched.keys()):
+    for entity in sorted(told.told.keys() - watched.keys()):
         raise AuditBroken(Broken("table not audited any more", row=entity))
     broken = []
     for entity, category in watched.items():
         compared = session.row(
             "compare_audited",
             entity=entity,
-            widths=sorted(told.widths[entity]),
-            through=through,
-            after=max(told.emptied.get(entity, 0), unseen.get(category, 0)),
-            all_told=category not in unseen,
+            widths=sorted(told.told.get(entity, {0})),
+            through=chain.through,
+            after=max(told.emptied.get(entity, 0), chain.unseen.get(category, 0)),
+            all_told=category not in chain.unseen,
         )
         if compared is None:
             raise AssertionError("an aggregate always has a row")
@@ -182,7 +198,7 @@ def _check_rows(
             found.altered[entity] = compared.altered
             broken.append(_named(database, entity, compared))
     if broken:
-        raise AuditBroken(min(broken, key=lambda each: each.event_id or through))
+        raise AuditBroken(min(broken, key=lambda each: each.event_id or chain.through))
 
 
 def _named(database: Database, entity: str, compared: Row[Any]) -> Broken:
@@ -240,18 +256,28 @@ def read_object(storage: Storage, key: str, block_no: int) -> Iterator[tuple[int
         raise AuditBroken(Broken("block unreadable", block_no)) from None
 
 
-def read_hot(database: Database, block: Block) -> Iterator[tuple[int, str]]:
-    """Yield number and text of the block's records in the database, and of others that somebody slipped in among them."""
-    after = block.first_id - 1
+def in_groups(blocks: Iterable[Block]) -> Iterator[list[Block]]:
+    """Yield blocks some at a time: as many as have no more records together than one may have."""
+    group: list[Block] = []
+    records = 0
+    for block in blocks:
+        if group and records + block.records > RECORDS_OF_BLOCK:
+            yield group
+            group, records = [], 0
+        group.append(block)
+        records += block.records
+    if group:
+        yield group
+
+
+def read_hot(database: Database, blocks: Sequence[Block]) -> Iterator[tuple[int, str]]:
+    """Yield number and text of the blocks' records in the database, and of others between them."""
+    after, last = min(block.first_id for block in blocks) - 1, max(block.last_id for block in blocks)
+    categories = list({block.category for block in blocks})
     while True:
         with database.begin() as transaction:
             rows = transaction.rows(
-                "audit_records_of_block",
-                category=block.category,
-                day=block.day,
-                after=after,
-                last_id=block.last_id,
-                limit=RECORDS_AT_ONCE,
+                "audit_records_of_blocks", categories=categories, after=after, last_id=last, limit=RECORDS_AT_ONCE
             )
         yield from ((row.event_id, row.record) for row in rows)
         if len(rows) < RECORDS_AT_ONCE:

@@ -50,8 +50,8 @@ def test_s14_an_audit_that_nobody_altered_is_intact(sealed, desk):
         ("UPDATE audit_events SET actor = 'nobody' WHERE event_id = {id}", "record altered"),
         ("UPDATE audit_events SET at = at + interval '1 microsecond' WHERE event_id = {id}", "record altered"),
         ("UPDATE audit_events SET changes = '[]' WHERE event_id = {id}", "record altered"),
-        ("UPDATE audit_events SET at = at - interval '3 days' WHERE event_id = {id}", "record missing"),
-        ("UPDATE audit_events SET category = 'security' WHERE event_id = {id}", "record missing"),
+        ("UPDATE audit_events SET at = at - interval '3 days' WHERE event_id = {id}", "record altered"),
+        ("UPDATE audit_events SET category = 'phi_access' WHERE event_id = {id}", "record missing"),
         ("DELETE FROM audit_events WHERE event_id = {id}", "record missing"),
     ],
 )

@@ -56,6 +56,7 @@ WHOLE = {
     "take_installation": "once, where nothing was ever paid",
 }
 BY_INDEX = {
+    *("objects_due", "blocks_due"),
     *("claim_payments", "claim_doubtful_payments", "claim_notifications", "claimed_notifications", "claim_refunds"),
     *("record_payments", "record_notifications", "record_refunds", "lock_payments_of_refunds"),
     *("seconds_to_next_payment", "seconds_to_next_look_up", "seconds_to_next_notification", "seconds_to_next_refund"),

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from orders_pipeline import retention
+from orders_pipeline.audit import verifying
 from orders_pipeline.audit.exporting import export
 from orders_pipeline.audit.records import CATEGORIES
 from orders_pipeline.audit.sealing import anchor, seal
@@ -295,7 +296,7 @@ def test_s14_what_was_altered_in_the_storage_is_not_moved_on_or_given_out_but_na
 def test_s16_blocks_of_a_day_and_category_move_into_one_object_and_leave_it_one_by_one(
     desk, database, storage, aged, monkeypatch
 ):
-    monkeypatch.setattr(retention, "RECORDS_OF_OBJECT", 6)
+    monkeypatch.setattr(verifying, "RECORDS_OF_BLOCK", 6)
     day = day_before(desk, "100 days")
     for number in range(4):
         aged(("phi_access", day, f"b{number}"))
@@ -355,6 +356,22 @@ def test_s14_a_row_of_which_the_last_word_has_moved_is_held_against_it(desk, dat
     desk.tamper("UPDATE orders SET amount = 1")
     assert verify(database, storage).altered == {"orders": 2}
     assert verify(database, storage, moved=False).altered == {"orders": 1}  # which the records in the database tell of
+
+
+def test_s14_a_row_is_compared_for_longer_than_the_record_of_its_last_change_is_kept(desk, database, storage):
+    desk.orders(order(1), order(2), order(3))
+    desk.run("DELETE FROM orders WHERE import_row_number = 3")
+    desk.tamper(
+        "UPDATE audit_events SET at = at - interval '9 years' WHERE entity IN ('orders', 'batches')",
+        "UPDATE orders SET amount = 1 WHERE import_row_number = 2",
+    )
+    seal(database)
+    assert retain(database, storage).moved["gone"] == 5
+    found = verify(database, storage)
+    assert (found.broken.what, found.altered) == ("row inserted", {"orders": 1})  # which is not as it was then
+    seal(database)
+    desk.tamper("UPDATE orders SET amount = 1000 WHERE import_row_number = 2", "UPDATE batches SET client_code = 'other'")
+    assert verify(database, storage).altered == {"batches": 1, "orders": 1}
 
 
 @pytest.mark.parametrize("damage", ["altered", "removed"])

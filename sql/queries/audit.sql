@@ -95,11 +95,10 @@ WHERE block.category = ANY (CAST(:categories AS text[])) AND place = 'hot'
   AND block.block_no > :after AND block.block_no <= :last
 ORDER BY block.block_no LIMIT :limit
 
--- name: audit_records_of_block
--- The next records of a category and day, up to a number, as text.
+-- name: audit_records_of_blocks
+-- The next records of some categories, up to a number, as text.
 SELECT event_id, audit_text(audit_events) AS record FROM audit_events
-WHERE category = :category AND at >= CAST(:day AS timestamp) AT TIME ZONE 'UTC'
-  AND at < (CAST(:day AS timestamp) + interval '1 day') AT TIME ZONE 'UTC' AND event_id > :after AND event_id <= :last_id
+WHERE category = ANY (CAST(:categories AS text[])) AND event_id > :after AND event_id <= :last_id
 ORDER BY event_id LIMIT :limit
 
 -- name: count_audit_records
@@ -147,6 +146,7 @@ BEGIN
         EXECUTE format('CREATE TEMPORARY TABLE %I PARTITION OF audit_told FOR VALUES IN (%L)', 'audit_told_' || watched, watched);
     END LOOP;
     CREATE TEMPORARY TABLE audit_told_others PARTITION OF audit_told DEFAULT;
+    GRANT SELECT ON audit_told TO orders_audit;
 END $$
 
 -- name: copy_audit_told
@@ -186,6 +186,10 @@ SELECT count(name) AS rows, count(*) FILTER (WHERE is_altered) AS altered,
        (array_agg(key ORDER BY event_id) FILTER (WHERE is_altered))[1] AS key,
        (array_agg(name ORDER BY event_id) FILTER (WHERE is_altered))[1] AS name
 FROM compared
+
+-- name: audit_carry
+-- Record the images of a table anew that are told and that its rows still have.
+SELECT audit_carry(:entity, :width)
 
 -- name: audit_record_of
 -- A record as text.
