@@ -57,6 +57,11 @@ class ColumnSource(BaseModel):
         """Return every header that is spoken for."""
         return (*self.headers, *self.join)
 
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Return what cells may be in the catalogue's words that say something else in the client's, or nothing."""
+        return (*self.values.values(), self.default) if self.default else tuple(self.values.values())
+
     def translate(self, cells: pa.Array) -> pa.Array:
         """Return raw cells in the catalogue's words; a word that `values` does not know stays as it is."""
         if self.until:

@@ -293,7 +293,8 @@ def validate_file(
 ) -> Validated:
     """Judge staged rows and write what is accepted and what is given back."""
     translate = {column: source.translate for column, source in profile.columns.items()}
-    context = RowContext(batches.today(), batch.encoding, profile.notify_channel, translate)
+    payers = profile.columns[ORDERS.payer].words if ORDERS.payer in profile.columns else ()
+    context = RowContext(batches.today(), batch.encoding, profile.notify_channel, translate, payers)
     return validation.validate(
         staged,
         accepted,

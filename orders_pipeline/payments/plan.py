@@ -26,7 +26,7 @@ class PayableOrder:
     payment_method: str
     amount: int  # yen
     card: str = ""
-    is_nobodys: bool = False  # the customer is the profile's default: nobody knows whether two of them are one person's
+    is_nobodys: bool = False  # nobody knows whether two orders of this customer are one person's
 
     def __repr__(self) -> str:
         """Show no card."""

@@ -30,7 +30,7 @@ Positions: TypeAlias = "npt.NDArray[np.intp]"
 class Rows:
     """Rows of the right shape: their numbers, normalised text, the values of number and date columns, and whose they are.
 
-    `nobodys` are those with the profile's default for the payer: two of them may be two people's.
+    `nobodys` are those whose payer no cell of theirs names: two of them may be two people's.
     """
 
     number: pa.Array
@@ -126,7 +126,7 @@ class Judge:
         values = kind.typed(text, usable)
         typed_rules = {column.name: column.typed_rules for column in kind.typed_columns}
         self._judge(number, values, typed_rules, kind.typed_row_rules, findings)
-        return Rows(number, text, values, kind.nobody(text, self.context)), findings, changed
+        return Rows(number, text, values, kind.nobody(raw, text, self.context)), findings, changed
 
     def _judge(
         self,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -31,6 +31,8 @@ _NORMALISERS: Mapping[Kind, normalise.Normaliser] = MappingProxyType(
 _TYPES: Mapping[Kind, pa.DataType] = MappingProxyType(
     {"code": pa.string(), "number": pa.int64(), "date": pa.date32(), "text": pa.string()}
 )
+# what is written for a payer where there is none, or none that is known
+_NO_PAYER = r"^(?i:[-_0]+|x+|none|null|nil|n-?a|nan|guest|unknown|anonymous|dummy)$"
 
 
 @dataclass(frozen=True)
@@ -178,10 +180,15 @@ class RecordType:
             cells[column.name] = normal
         return cells, changed
 
-    def nobody(self, text: Mapping[str, pa.Array], context: RowContext) -> pa.Array:
-        """Return which rows of normalised text have the payer that the client's profile gives to an empty cell."""
-        stand_in = self.by_name[self.payer].normalised(pa.array([""], pa.string()), context)[0]
-        return pc.and_(pc.equal(text[self.payer], stand_in), pc.not_equal(stand_in, ""))
+    def nobody(self, raw: Mapping[str, pa.Array], text: Mapping[str, pa.Array], context: RowContext) -> pa.Array:
+        """Return which rows have a payer that no cell of theirs names, or one that stands for none: it may be anybody."""
+        payer, cells = self.by_name[self.payer], text[self.payer]
+        nobody = pc.match_substring_regex(cells, _NO_PAYER)
+        if self.payer in context.translate:
+            sent = payer.normalised(raw[self.payer], replace(context, translate={}))
+            known = pc.is_in(self.folded(cells), value_set=self.folded(pa.array(context.payers_given, pa.string())))
+            nobody = pc.or_(nobody, pc.or_(pc.not_equal(sent, cells), known))
+        return nobody
 
     def folded(self, identities: pa.Array) -> pa.Array:
         """Return normalised cells of the identity column in the form in which they are unique."""

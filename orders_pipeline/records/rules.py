@@ -40,13 +40,15 @@ CELL_ERROR = (
 class RowContext:
     """What rules may look at beside the row: the day in Japan, the file's encoding, the profile's default channel.
 
-    `translate` puts raw cells of a column into the catalogue's words, where the client uses others.
+    `translate` puts raw cells of a column into the catalogue's words, where the client uses others; `payers_given` are those
+    of the payer's.
     """
 
     today: date
     encoding: str
     default_notify_channel: str
     translate: Mapping[str, Translate] = field(default_factory=dict)
+    payers_given: tuple[str, ...] = ()
 
 
 class Condition(Protocol):

@@ -71,7 +71,7 @@ sequence = "ガ-{number}.csv"
 payments = "aggregated"
 columns.customer_code = { header = "会員ID", values = { "0" = "GUEST" }, default = "GUEST" }
 [words]
-columns.customer_code = { header = "会員ID", values = { "" = "GUEST" } }
+columns.customer_code = { header = "会員ID", values = { "" = "GUEST", "非会員" = "GUEST" } }
 """
 
 EXPORT = """\
@@ -506,7 +506,7 @@ G-5,M1,見本 三郎,k@example.com,700,invoice,email
 """
 
 
-@pytest.mark.parametrize(("client", "third"), [("guests", "0"), ("guests", "ＧＵＥＳＴ"), ("words", "")])
+@pytest.mark.parametrize(("client", "third"), [("guests", "0"), ("guests", "ＧＵＥＳＴ"), ("words", "非会員")])
 def test_whoever_has_the_profiles_own_customer_code_pays_and_is_told_alone(counter, client, third):
     path = counter.file(GUESTS.format(third=third))
     planned = preview.preview(counter.system, path, client, again=False)

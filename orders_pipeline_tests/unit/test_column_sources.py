@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pyarrow as pa
 import pytest
 from pydantic import ValidationError
@@ -9,8 +11,11 @@ from pydantic import ValidationError
 from orders_pipeline.clients import ClientsError, Profile, read_clients
 from orders_pipeline.column_sources import ColumnSource
 from orders_pipeline.csv_file import stage
+from orders_pipeline.records.judgement import Judge
+from orders_pipeline.records.orders import ORDERS
 from orders_pipeline.rejections import FileRejected
 from orders_pipeline_tests.csv_desk import LIMITS
+from orders_pipeline_tests.factories import order_row, raw_cells, row_context
 
 
 def translated(given: object, *cells: str) -> list[str]:
@@ -44,6 +49,32 @@ def test_a_cell_ends_before_a_text():
 
 def test_a_default_stands_for_what_is_empty():
     assert translated({"default": "invoice"}, "", "  ", "card_on_file") == ["invoice", "invoice", "card_on_file"]
+
+
+@pytest.mark.parametrize(
+    ("given", "cell", "is_nobodys"),
+    [
+        ({"header": "会員ID", "default": "X9"}, "", True),
+        ({"header": "会員ID", "default": "X9"}, "x9", True),  # typed by hand
+        ({"header": "会員ID", "default": "X9"}, " Ｃ１ ", False),
+        ({"header": "会員ID", "values": {"非会員": "X9", "": "X9"}}, "非会員", True),
+        ({"header": "会員ID", "values": {"非会員": "X9", "": "X9"}}, "", True),
+        ({"header": "会員ID", "values": {"非会員": "X9", "": "X9"}}, "X9", True),
+        ({"header": "会員ID", "values": {"非会員": "X9", "": "X9"}}, "C1", False),
+        ({"header": "会員ID", "until": "-"}, "C1-3", True),  # who says that what is cut off is nothing of the person's?
+        ({"header": "会員ID", "until": "-"}, "C1", False),
+        ("会員ID", "C1", False),
+        *(("会員ID", cell, True) for cell in ("-", "---", "0", "0000", "＿", "Guest", "n-a", "NULL", "xxx")),
+        *(("会員ID", cell, False) for cell in ("C-0", "100", "guest1", "NA1", "X1")),
+    ],
+)
+def test_a_payer_that_no_cell_of_the_row_names_is_nobody(given, cell, is_nobodys):
+    columns = profile(customer_code=given).columns
+    translate = {name: source.translate for name, source in columns.items()}
+    context = replace(row_context(), translate=translate, payers_given=columns["customer_code"].words)
+    rows, findings, _ = Judge(ORDERS, context).judge(pa.array([1], pa.int32()), raw_cells([order_row(customer_code=cell)]))
+    assert findings.found == []
+    assert rows.nobodys.to_pylist() == [is_nobodys]
 
 
 def test_a_column_that_is_placed_has_no_other_name_and_takes_its_headers_from_the_others():
