@@ -145,9 +145,10 @@ def _requests(instance: dg.DagsterInstance, system: System) -> list[dg.RunReques
 
 
 def _left_alone(instance: dg.DagsterInstance, system: System, batch_ids: Collection[str]) -> set[str]:
-    """Return which of the batches have a run that is queued or under way, or whose newest run a person has terminated.
+    """Return which of the batches have a run that is queued or under way, or are stopped here.
 
-    The latter are stopped, as when the run never began or its process was lost.
+    These are the ones whose newest run a person has terminated, as when it never began or its process was lost. What has
+    ended or is being cancelled cannot be stopped: refunds that were asked for go on.
     """
     if not batch_ids:
         return set()
@@ -155,11 +156,9 @@ def _left_alone(instance: dg.DagsterInstance, system: System, batch_ids: Collect
     found = [(run.tags[PARTITION_TAG], run.is_finished) for run in instance.get_runs(filters)]  # of all of them at once
     unfinished = {batch_id for batch_id, is_finished in found if not is_finished}
     terminated = {batch_id for batch_id, _ in found} - unfinished
-    stopped = {batch_id for batch_id in terminated if _newest_is_terminated(instance, batch_id)}
+    terminated = {batch_id for batch_id in terminated if _newest_is_terminated(instance, batch_id)}
     with system.database.begin() as transaction:
-        for batch_id in stopped:
-            batches.stop(transaction, batch_id, UI)
-    return unfinished | stopped
+        return unfinished | {batch_id for batch_id in terminated if batches.stop(transaction, batch_id, UI)}
 
 
 def _newest_is_terminated(instance: dg.DagsterInstance, batch_id: str) -> bool:

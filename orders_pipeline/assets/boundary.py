@@ -13,6 +13,7 @@ from orders_pipeline import batches, cancelling, continuity, errors, interrupts
 from orders_pipeline.audit import recording
 from orders_pipeline.audit.recording import os_user
 from orders_pipeline.dagster_errors import ToldFailure
+from orders_pipeline.refunds import giving_back
 from orders_pipeline.system import System
 from orders_pipeline.terminated_runs import UI, is_terminated
 
@@ -54,13 +55,15 @@ def working_on(context: dg.AssetExecutionContext, system: System) -> Iterator[No
 
 
 def _require_wanted(context: dg.AssetExecutionContext, system: System, was: str = "") -> str:
-    """Return the batch's state, or raise the failure that shows that a person has halted it; a cancellation is ended.
+    """Return the batch's state, or raise the failure that shows that a person has halted it.
 
-    A cancelled batch of which something was paid may have refunds to finish, and nothing else is done for it.
-    """
+    A cancellation is ended; while that waits for a person, refunds that were asked for go on. A cancelled batch of which
+    something was paid may have refunds to finish, and nothing else is done for it.
+
     batch = read_batch(system, context.partition_key)
     if batch.status == "cancelling":
         cancelling.finish(system, batch.batch_id)
+        giving_back.go_on(system, batch.batch_id)
         batch = read_batch(system, batch.batch_id)
     before = batch.status == was or (not was and batch.status == "cancelled" and batch.orders_paid + batch.orders_refunded)
     if batch.status in batches.HALTED and not before:

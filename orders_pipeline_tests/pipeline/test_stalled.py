@@ -11,15 +11,17 @@ import pytest
 from dagster import DagsterEventType, DagsterRunStatus, RunsFilter
 from rich.console import Console
 
-from orders_pipeline import batches, breaker, intake, orphaned_runs, reports, sweep
+from orders_pipeline import batches, breaker, cancelling, intake, orphaned_runs, reports, sweep
 from orders_pipeline.assets.boundary import paused
 from orders_pipeline.clients import Profile
 from orders_pipeline.console import show_batches, show_summary
 from orders_pipeline.payments import settle
+from orders_pipeline.refunds.plan import read_plan, write_plan
 from orders_pipeline.sensors import stalled_sensor
+from orders_pipeline.settlement import settling
 from orders_pipeline.synthetic import write_sample
 from orders_pipeline.workers import behind_run
-from orders_pipeline_tests.house import House, check_finished
+from orders_pipeline_tests.house import House, check_finished, prepare
 
 
 @pytest.fixture(autouse=True)
@@ -223,6 +225,24 @@ def test_a_batch_whose_run_a_person_has_terminated_is_stopped_until_a_person_res
     later = orphan(house, batch_id)  # as `resume` and re-execution leave one when it fails
     house.instance.report_run_failed(later)
     assert [request.partition_key for request in look(house)] == [batch_id]
+
+
+def test_refunds_go_on_by_themselves_of_a_batch_whose_run_was_terminated_and_whose_cancellation_waits(
+    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch_id = receive(house, tmp_path, "cancelled-and-refunded", rows=3)
+    prepare(house.system, batch_id)
+    with settling(house.system, batch_id, None) as work:
+        assert work is not None
+        work.pay()
+    house.instance.report_run_canceled(orphan(house, batch_id))
+    with house.system.database.begin() as transaction:
+        cancelling.begin(transaction, batch_id, cancelled_by="operator", why="the wrong file")
+    monkeypatch.setattr(cancelling, "finish", lambda *_: None)  # as when a payment is in doubt until a person decides
+    write_plan(house.system.database, read_plan(house.system.database, batch_id), requested_by="operator", reason="wrong")
+    assert [request.partition_key for request in look(house)] == [batch_id]
+    assert "is being cancelled" in (house.run(batch_id) or "")
+    assert house.summary(batch_id)["orders"]["refunded"] == 3
 
 
 def test_c28_a_run_that_nobody_is_behind_and_dagster_does_not_retry_is_followed_by_another_at_once(

@@ -192,7 +192,7 @@ SELECT EXISTS (SELECT FROM refunds WHERE refunds.batch_id = CAST(:batch_id AS te
                AND status NOT IN ('sent', 'failed'))
 
 -- name: batches_giving_back
--- Batches that are finished or paused and have refunds or corrections that were begun, with nobody at work on them.
+-- Batches that ended, are paused or being cancelled and have refunds or corrections that were begun, with nobody at work.
 WITH due AS (
     SELECT batch_id, true AS is_refund FROM refunds
     WHERE settled_at IS NULL AND next_attempt_at <= now() AND NOT is_held(batch_id, 'refund')
@@ -204,7 +204,7 @@ WITH due AS (
 SELECT batches.batch_id, client_code, source_bytes, run_requests,
        bool_or(is_refund) AS payments_due, bool_or(NOT is_refund) AS notifications_due
 FROM due JOIN batches USING (batch_id)
-WHERE (finished_at IS NOT NULL OR status = 'paused')
+WHERE (finished_at IS NOT NULL OR status IN ('paused', 'cancelling'))
   AND NOT EXISTS (SELECT FROM workers WHERE workers.batch_id = batches.batch_id AND ended_at IS NULL)
   AND (run_requested_at IS NULL OR run_requested_at
        < now() - make_interval(secs => least(:patience_s * 2 ^ least(run_requests, 10), :longest_s)))
