@@ -59,7 +59,7 @@ def _require_wanted(context: dg.AssetExecutionContext, system: System, was: str 
 
     A cancellation is ended; while that waits for a person, refunds that were asked for go on. A cancelled batch of which
     something was paid may have refunds to finish, and nothing else is done for it.
-
+    """
     batch = read_batch(system, context.partition_key)
     if batch.status == "cancelling":
         cancelling.finish(system, batch.batch_id)
