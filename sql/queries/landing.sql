@@ -46,8 +46,8 @@ DELETE FROM landing_files WHERE batch_id IS NULL
 SELECT extract(epoch FROM now() - first_seen_at) FROM landing_files WHERE key = :key AND version = :version
 
 -- name: see_left_alone
--- What lies in the landing and is no order file, or was refused; in one order, so that two hosts do not wait for each other
--- in a circle.
+-- What lies in the landing and is no order file, or was refused.
+-- In one order, so that two hosts do not wait for each other in a circle.
 WITH seen_first AS (
     INSERT INTO landing_left_alone (key, is_refused)
     SELECT key, bool_or(is_refused) FROM unnest(CAST(:keys AS text[]), CAST(:are_refused AS boolean[])) AS left_so (key, is_refused)
