@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from datetime import date, timedelta
 from types import MappingProxyType
 
-from orders_pipeline.records.rules import OTHER_NUMBER, UNCOMPUTED
+from orders_pipeline.records.rules import NOT_AS_SHOWN, UNCOMPUTED
 
 Row = dict[str, str]
 Spoiler = Callable[[Row, date], Row]
@@ -49,7 +49,7 @@ SPOILERS: Mapping[str, Spoiler] = MappingProxyType(
         "R_FORBIDDEN_DATA": lambda row, _: row | {"note": "カード 4111 1111 1111 1111"},
         "R_CELL_ERROR": lambda row, _: row | {"customer_code": "#N/A"},
         "R_CELL_FORMULA": lambda row, _: row | {"amount": UNCOMPUTED},
-        "R_CELL_FORMAT": lambda row, _: row | {"amount": f"{OTHER_NUMBER} 1,000 (-1000)"},
+        "R_CELL_FORMAT": lambda row, _: row | {"amount": f"{NOT_AS_SHOWN} 1,000 (-1000)"},
     }
 )
 

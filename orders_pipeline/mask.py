@@ -27,7 +27,7 @@ from orders_pipeline.csv_file.physical_lines import TextSpan
 from orders_pipeline.made_up_cells import Judged, Meaning, Rewrite
 from orders_pipeline.records.judgement import Judge
 from orders_pipeline.records.orders import EXAMPLE, ITEM_COLUMNS, ORDERS
-from orders_pipeline.records.rules import CELL_ERROR, OTHER_NUMBER, RowContext
+from orders_pipeline.records.rules import CELL_ERROR, NOT_AS_SHOWN, RowContext
 from orders_pipeline.rejections import FileRejected
 from orders_pipeline.totals import readable_amounts, says_only_a_sum
 
@@ -314,7 +314,7 @@ def _behind_mark(rewrite: Rewrite) -> Rewrite:
     """Return a rewriting that keeps the mark of a number that is stored as another."""
 
     def rewritten(cell: str, drawn: made_up_cells.Draws, codec: str, attempt: int) -> str:
-        mark = OTHER_NUMBER if cell.startswith(OTHER_NUMBER) else ""
+        mark = NOT_AS_SHOWN if cell.startswith(NOT_AS_SHOWN) else ""
         return mark + rewrite(cell[len(mark) :], drawn, codec, attempt)
 
     return rewritten

@@ -251,8 +251,8 @@ _ROW_CODES = (
     ),
     Code(
         "R_CELL_FORMAT",
-        "The cell's format shows something else than the number it holds; the number is in brackets[: {column}].",
-        "セルの表示形式により、実際の値(括弧内)と異なる内容が表示されています[: {column}]。",
+        "The cell shows something else than it holds (in brackets): by its format, or as it is merged[: {column}].",
+        "セルの表示形式または結合により、実際の値(括弧内)と異なる内容が表示されています[: {column}]。",
     ),
     Code(
         "R_TOTAL_ROW",

@@ -41,6 +41,7 @@ _MAX_ROW = 1_048_576
 _STRICT = "http://purl.oclc.org/ooxml/"
 _WORKSHEET, _STRINGS = MAIN_NAMESPACE + "worksheet", MAIN_NAMESPACE + "sst"
 _SHEET_DATA, _ROW, _CELL = MAIN_NAMESPACE + "sheetData", MAIN_NAMESPACE + "row", MAIN_NAMESPACE + "c"
+_MERGED = MAIN_NAMESPACE + "mergeCell"
 _VALUES = frozenset(MAIN_NAMESPACE + name for name in ("v", "is", "f"))
 _STYLES = "xl/styles.xml"
 # of a sheet itself, and in the extension that newer programs write beside it
@@ -53,11 +54,15 @@ _MAX_CONDITION_CHARS = 1 << 20  # of all ranges of a sheet's conditional formats
 
 @dataclass(frozen=True)
 class Extent:
-    """The last row and the last column of a sheet, from 1, that hold a value; 0 without any. And its conditional formats."""
+    """The last row and the last column of a sheet, from 1, that hold a value; 0 without any.
+
+    And its conditional formats and the ranges of cells that are merged.
+    """
 
     rows: int
     columns: int
     conditions: tuple[Condition, ...] = ()
+    merged: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -189,7 +194,8 @@ class _Scan:
         self._elsewhere += reader.elsewhere
         self.declares_workbook |= reader.declares_workbook
         if reader.root == _WORKSHEET:
-            self.sheets[entry.filename] = Extent(reader.last_row, reader.last_column, tuple(reader.conditions))
+            found = Extent(reader.last_row, reader.last_column, tuple(reader.conditions), tuple(reader.merged))
+            self.sheets[entry.filename] = found
         elif reader.root == _STRINGS:
             self.texts = entry.filename
 
@@ -216,6 +222,7 @@ class _PartReader:
         self.last_row = self.last_column = 0
         self.declares_workbook = False
         self.conditions: list[Condition] = []
+        self.merged: list[str] = []
         self._condition_cells = ""
         self._condition_chars = 0
         self._extended: list[str] = []  # number formats of one extended conditional format
@@ -267,6 +274,8 @@ class _PartReader:
             self._group_depth = 2 if name == _STRINGS else 0
         elif self.depth == 2 and name == _SHEET_DATA and self.root == _WORKSHEET:
             self._group_depth = 3
+        if name == _MERGED:
+            self.merged.append(attributes.get("ref", ""))
         self._start_condition(name, attributes)
         content_type = attributes.get("ContentType", "")
         if "macroEnabled" in content_type:

@@ -29,8 +29,9 @@ from orders_pipeline.excel_file.cells import Cell, SheetRow, read_rows, read_tex
 from orders_pipeline.excel_file.conditions import ConditionalFormats
 from orders_pipeline.excel_file.formats import JAPANESE_FORMATS, show, shows_what_is_stored
 from orders_pipeline.excel_file.package import Extent, Parts, check_package, damaged
+from orders_pipeline.excel_file.ranges import MergedCells
 from orders_pipeline.records.record_type import Kind
-from orders_pipeline.records.rules import CELL_ERROR, OTHER_NUMBER, UNCOMPUTED
+from orders_pipeline.records.rules import CELL_ERROR, NOT_AS_SHOWN, UNCOMPUTED
 from orders_pipeline.rejections import FileRejected
 from orders_pipeline.scratch import scratch_files
 
@@ -72,8 +73,8 @@ def write_csv(source: Path, target: Path, *, max_bytes: int, max_rows: int, want
     The order sheet is the visible one that holds the header, or the one agreed on; without either the first with a value.
     Record N of the CSV file is row N of the sheet; all records have the width of the widest, and blank rows and columns at
     the end are left out. Dates are written like 2026-04-01, whatever their format; everything else as a Japanese Excel
-    shows it. Where that is another number than the stored one, the cell is marked, with both. `max_rows` does not count
-    blank rows. Returns how many rows under the header are hidden.
+    shows it. Where that is another number than the stored one, or nothing since the cell is merged into another, it is
+    marked, with both. `max_rows` does not count blank rows. Returns how many rows under the header are hidden.
     """
     if source.stat().st_size > max_bytes:
         raise FileRejected("F_TOO_LARGE", {"limit": str(max_bytes)})
@@ -151,6 +152,7 @@ class _Sheet:
     extent: Extent
     is_visible: bool
     conditional: ConditionalFormats
+    merged: MergedCells
 
 
 class _Sheets:
@@ -201,11 +203,18 @@ class _Sheets:
                 yield row
 
     def shown(self, sheet: _Sheet, row: SheetRow, kinds: Mapping[int, Kind]) -> list[str]:
-        """Return what a row's cells show; `kinds` are those of columns that hold something of an order."""
+        """Return what a row's cells show; `kinds` are those of columns that hold something of an order.
+
+        What a merge hides is nothing there, and marked in those columns.
+        """
         shown = [""] * sheet.extent.columns
         for cell in row.cells:
             others = sheet.conditional.of(cell.column, row.number) if cell.column in kinds else ()
-            shown[cell.column - 1] = text = self._formats.show(cell, kinds.get(cell.column), others)
+            if sheet.merged.hide(cell.column, row.number):
+                text = _marked("", cell) if cell.column in kinds else ""
+            else:
+                text = self._formats.show(cell, kinds.get(cell.column), others)
+            shown[cell.column - 1] = text
             if len(text) > _MAX_CELL:
                 raise FileRejected("F_FIELD_TOO_LONG", {"limit": str(_MAX_CELL)})
         return shown
@@ -229,7 +238,7 @@ def _with_values(structure: _Structure, extents: Mapping[str, Extent]) -> Iterat
         extent = extents[relation.target]
         if extent.rows:
             conditional = ConditionalFormats(extent.conditions, formats)
-            yield _Sheet(sheet.name, relation.target, extent, is_visible, conditional)
+            yield _Sheet(sheet.name, relation.target, extent, is_visible, conditional, MergedCells(extent.merged))
 
 
 def _uncertain(sheets: Sequence[_Sheet], wanted: str = "") -> FileRejected:
@@ -260,7 +269,7 @@ class _Formats:
             return shown if re.match(CELL_ERROR, shown) else _ERROR
         for each, text in ((number_format, shown), *((other, self._shown(cell, other)) for other in others)):
             if not shows_what_is_stored(cell.value, each, text, kind):
-                return f"{OTHER_NUMBER} {text[:_LONGEST_SHOWN]} ({str(cell.value)[:_LONGEST_SHOWN]})"
+                return _marked(text, cell)
         is_odd = kind == "number" and not isinstance(cell.value, str) and _ODD_ZEROS.match(shown)
         return f"{cell.value:.0f}" if is_odd else shown
 
@@ -270,6 +279,10 @@ class _Formats:
     def _format(self, style: int) -> str:
         styled = ReadOnlyCell(self._sheet, 1, 1, None, style_id=style)
         return JAPANESE_FORMATS.get(styled.style_array.numFmtId) or styled.number_format
+
+
+def _marked(text: str, cell: Cell) -> str:
+    return f"{NOT_AS_SHOWN} {text[:_LONGEST_SHOWN]} ({str(cell.value)[:_LONGEST_SHOWN]})"
 
 
 def _filled(rows: _Rows, max_rows: int) -> _Rows:

@@ -97,10 +97,12 @@ class Column:
     def all_text_rules(self) -> tuple[Rule, ...]:
         """Return the rules on normalised text, in the order they are tried."""
         limit = {"limit": str(self.max_length)}
-        first = [Rule("R_CELL_FORMULA", rules.COMPUTED), Rule("R_CELL_ERROR", rules.NO_CELL_ERROR)]
-        if self.kind != "text":
-            first.append(Rule("R_CELL_FORMAT", rules.NO_OTHER_NUMBER))
-        first.append(Rule("R_TOO_LONG", rules.AtMost(self.max_length), limit))
+        first = [
+            Rule("R_CELL_FORMULA", rules.COMPUTED),
+            Rule("R_CELL_ERROR", rules.NO_CELL_ERROR),
+            Rule("R_CELL_FORMAT", rules.SHOWN),
+            Rule("R_TOO_LONG", rules.AtMost(self.max_length), limit),
+        ]
         if self.required:
             first.append(Rule("R_REQUIRED", rules.Filled()))
         if self.kind == "text":

@@ -25,8 +25,8 @@ _FORBIDDEN = (
     r"[\x{0}-\x{8}\x{b}\x{c}\x{e}-\x{1f}\x{7f}-\x{9f}\x{61c}\x{200e}\x{200f}\x{2028}-\x{202e}\x{2060}-\x{206f}"
     r"\x{e000}-\x{f8ff}\x{feff}\x{fff9}-\x{ffff}\x{f0000}-\x{10ffff}]"
 )
-OTHER_NUMBER = "#FORMAT!"  # what a cell of a workbook begins with whose text is another number than the one stored
-_OTHER_NUMBER = rf"^(?i:{OTHER_NUMBER})"
+NOT_AS_SHOWN = "#FORMAT!"  # what a cell of a workbook begins with that shows another number than the one stored, or nothing
+_NOT_AS_SHOWN = rf"^(?i:{NOT_AS_SHOWN})"
 UNCOMPUTED = "#FORMULA!"  # what is read of a cell of a workbook with a formula and no result
 _UNCOMPUTED = rf"^\s*(?i:{UNCOMPUTED})\s*$"
 # errors of Excel and of LibreOffice, what Excel saves of a cell too narrow for its value, and where there is no result
@@ -174,7 +174,7 @@ def never_matches(pattern: str) -> Lacks:
 PRINTABLE = Lacks(_FORBIDDEN)
 COMPUTED = Lacks(_UNCOMPUTED, (b"#",))
 NO_CELL_ERROR = Lacks(CELL_ERROR, (b"#", b"rr:", b"RR:"))
-NO_OTHER_NUMBER = Lacks(_OTHER_NUMBER, (b"#",))
+SHOWN = Lacks(_NOT_AS_SHOWN, (b"#",))
 
 
 def is_cell_error(cells: pa.Array) -> pa.Array:

@@ -41,6 +41,30 @@ def column(rows, name):
     return [row[HEADER.index(name)] for row in rows[1:]]
 
 
+def test_what_a_merge_hides_is_marked_and_what_it_shows_is_there_once(desk):
+    fill(desk.sheet, *(order_row(client_order_ref=f"A-{n}", customer_name=f"n{n}", note="") for n in range(4)))
+    letters = dict(zip(HEADER, "ABCDEFGHIJKLMNOPQRST", strict=False))
+    for row in range(2, 6):
+        set_cell(desk.sheet, row, "amount", row * 1000, "#,##0")
+    amount, name = letters["amount"], letters["customer_name"]
+    desk.sheet.merged_cells.add(f"{amount}2:{amount}4")  # as a format painter does: what is below stays
+    desk.sheet.merged_cells.add(f"{name}4:{chr(ord(name) + 1)}5")
+    desk.sheet["Z2"] = "seen"
+    desk.sheet["Z3"] = "not seen"  # of no order
+    desk.sheet.merged_cells.add("Z2:Z3")
+    rows = desk.rows()
+    assert column(rows, "amount") == ["2,000", "#FORMAT!  (3000)", "#FORMAT!  (4000)", "5,000"]
+    assert column(rows, "customer_name") == ["n0", "n1", "n2", "#FORMAT!  (n3)"]
+    assert column(rows, "customer_name_kana") == [""] * 4
+    assert [row[25] for row in rows] == ["", "seen", "", "", ""]
+
+
+def test_a_header_that_a_merge_hides_is_none(desk):
+    fill(desk.sheet, order_row())
+    desk.sheet.merged_cells.add("A1:B1")
+    assert desk.rows()[0][:3] == [HEADER[0], "", HEADER[2]]
+
+
 def test_the_sheet_with_the_header_is_read_wherever_it_stands(desk):
     desk.sheet.title = "表紙"
     desk.sheet["A1"] = "ご注文一覧"
