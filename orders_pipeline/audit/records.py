@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 Category = Literal["authentication", "phi_access", "phi_modification", "administrative", "security"]
 CATEGORIES: tuple[Category, ...] = get_args(Category)
-RECORDS_AT_ONCE = 1_000
+RECORDS_AT_ONCE = 200  # of which one may have half a megabyte
 ENTRY_BYTES = 40  # of a block's digests: 8 of the record's number, 32 of its SHA-256
 
 
