@@ -123,6 +123,13 @@ class Clients:
             raise FileRejected("F_UNKNOWN_CLIENT", {})
         return self._profiles[client_code]
 
+    def profile_of_batch(self, client_code: str) -> Profile:
+        """Return the profile with which a batch that is loaded goes on: the default one once the client has none."""
+        try:
+            return self.profile(client_code)
+        except FileRejected:
+            return Profile()
+
 
 def read_clients(path: Path | None) -> Clients:
     """Read the clients file; raise ClientsError naming the client and setting that is wrong."""

@@ -233,34 +233,39 @@ def validate_batch(system: System, batch_id: str) -> None:
     with _step(system, batch_id, "validate", only_when="staged") as step:
         if step is None:
             return
-        system, batch = step.system, step.batch
-        profile = system.clients.profile(batch.client_code)
-        with (
-            scratch_files() as folder,
-            lent(system, batch_id, STAGED) as staged,
-        ):
-            files = {name: folder / name for name in (ACCEPTED, REJECTIONS, ANSWERS)}
-            result = validate_file(system, profile, batch, staged, files[ACCEPTED], files[REJECTIONS])
-            loading.write_answers(files[ANSWERS], result.answers)
-            try:
-                control.check_validated(profile, control.manifest_of(batch), result)
-            except FileRejected as refusal:
-                loading.load_rejections(system.database, batch, files[REJECTIONS], files[ANSWERS])
-                _give_back(system, batch_id, refusal)
-                return
-            if batch.corrects is None:
-                del files[ANSWERS]
-            digests = keep(system.storage, batch_id, files)
-        with system.database.begin() as transaction:
-            transaction.execute(
-                "set_validated",
-                batch_id=batch_id,
-                rows_accepted=result.rows_accepted,
-                rows_rejected=result.rows_rejected,
-                amount_accepted=result.amount_accepted,
-                cells_normalised=json.dumps(result.normalised),
-                file_sha256=json.dumps(digests),
-            )
+        try:
+            _validate(step.system, step.batch)
+        except FileRejected as refusal:
+            _give_back(step.system, batch_id, refusal)
+
+
+def _validate(system: System, batch: Row[Any]) -> None:
+    profile = system.clients.profile(batch.client_code)
+    with (
+        scratch_files() as folder,
+        lent(system, batch.batch_id, STAGED) as staged,
+    ):
+        files = {name: folder / name for name in (ACCEPTED, REJECTIONS, ANSWERS)}
+        result = validate_file(system, profile, batch, staged, files[ACCEPTED], files[REJECTIONS])
+        loading.write_answers(files[ANSWERS], result.answers)
+        try:
+            control.check_validated(profile, control.manifest_of(batch), result)
+        except FileRejected:
+            loading.load_rejections(system.database, batch, files[REJECTIONS], files[ANSWERS])
+            raise
+        if batch.corrects is None:
+            del files[ANSWERS]
+        digests = keep(system.storage, batch.batch_id, files)
+    with system.database.begin() as transaction:
+        transaction.execute(
+            "set_validated",
+            batch_id=batch.batch_id,
+            rows_accepted=result.rows_accepted,
+            rows_rejected=result.rows_rejected,
+            amount_accepted=result.amount_accepted,
+            cells_normalised=json.dumps(result.normalised),
+            file_sha256=json.dumps(digests),
+        )
 
 
 class StagedBatch(Protocol):
@@ -363,10 +368,7 @@ def _load(system: System, batch_id: str) -> bool:
 
 def _load_validated(system: System, batch: Row[Any]) -> None:
     rows = batch.rows_accepted + batch.rows_rejected
-    try:
-        most_bad_rows = system.clients.profile(batch.client_code).most_bad_rows(rows)
-    except FileRejected:  # the client is not configured any more: what was validated is loaded
-        most_bad_rows = rows
+    most_bad_rows = system.clients.profile_of_batch(batch.client_code).most_bad_rows(rows)
     with (
         lent(system, batch.batch_id, ACCEPTED) as accepted,
         lent(system, batch.batch_id, REJECTIONS) as rejections,

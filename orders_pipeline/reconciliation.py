@@ -24,7 +24,6 @@ from orders_pipeline.errors import NotThere
 from orders_pipeline.installation import Installation
 from orders_pipeline.payments import listing
 from orders_pipeline.payments.gateway import ListedPayment, ListFailed, PaymentGateway, PaymentPage
-from orders_pipeline.rejections import FileRejected
 from orders_pipeline.system import System
 
 FINDINGS: Mapping[str, str] = {
@@ -315,10 +314,7 @@ def _adopt_all(system: System, session: Transaction, scope: Scope) -> int:
     found = session.rows("payments_to_adopt", **parameters)
     adopted = 0
     for (_, client_code), rows in groupby(found, key=lambda row: (row.batch_id, row.client_code)):
-        try:
-            profile = system.clients.profile(client_code)
-        except FileRejected:  # a client without a profile any more: how to go on with its orders is not known
-            continue
+        profile = system.clients.profile_of_batch(client_code)
         adopted += _adopt(system, list(rows), retry_orders=profile.declined_payments == "retry_orders")
     return adopted
 

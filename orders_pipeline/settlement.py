@@ -33,7 +33,7 @@ def settling(system: System, batch_id: str, run_id: str | None) -> Iterator[Sett
     if batch.status not in SETTLED_FROM:
         yield None
         return
-    profile = system.clients.profile(batch.client_code)
+    profile = system.clients.profile_of_batch(batch.client_code)
     if system.continuity.is_another_at_work():  # before ids follow from the installation
         yield None
         return

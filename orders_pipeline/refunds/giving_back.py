@@ -10,7 +10,7 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
-from orders_pipeline import batches, notifications, settlement
+from orders_pipeline import notifications, settlement
 from orders_pipeline.clients import Profile
 from orders_pipeline.database import Database
 from orders_pipeline.drain import drain, one_by_one
@@ -30,13 +30,12 @@ def carry_out(system: System, plan: RefundPlan, *, requested_by: str, reason: st
 
     Raises BatchBusy while the batch is being paid, and LedgersDiffer while our ledger is not whole.
     """
-    profile = system.clients.profile(plan.client_code)
     with working_on(system.database, plan.batch_id, None) as worker:
         system.continuity.require()
         refund_ids = write_plan(system.database, plan, requested_by=requested_by, reason=reason)
         settlement.hurry(system)  # somebody asks for it: a service that is left alone is tried at once
         give_back(system, worker)
-        _correct(system, worker, profile)
+        _correct(system, worker)
     return _result(system.database, plan, refund_ids)
 
 
@@ -45,11 +44,9 @@ def go_on(system: System, batch_id: str) -> None:
     with system.database.begin() as transaction:
         if not transaction.scalar("is_giving_back", batch_id=batch_id):
             return
-        client_code = batches.get(transaction, batch_id).client_code
-    profile = system.clients.profile(client_code)
     with working_on(system.database, batch_id, None) as worker:
         give_back(system, worker)
-        _correct(system, worker, profile)
+        _correct(system, worker)
 
 
 def give_back(system: System, worker: Worker) -> None:
@@ -68,9 +65,9 @@ def give_back(system: System, worker: Worker) -> None:
     system.continuity.note_settled()
 
 
-def _correct(system: System, worker: Worker, profile: Profile) -> None:
+def _correct(system: System, worker: Worker) -> None:
     notifications.notify_batch(
-        NotificationLedger(system.database, system.cipher, worker, profile, kinds=("correction",)),
+        NotificationLedger(system.database, system.cipher, worker, Profile(), kinds=("correction",)),
         system.notifications,
         system.notification_limiter,
         concurrency=system.settings.notification_rate_per_s,

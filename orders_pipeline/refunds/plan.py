@@ -46,7 +46,6 @@ class RefundPlan:
     """What a refund of a batch, or of some of its orders, comes to."""
 
     batch_id: str
-    client_code: str
     orders: Sequence[ChosenOrder]
 
     @cached_property
@@ -100,7 +99,7 @@ def read_plan(database: Database, batch_id: str, refs: Sequence[str] = ()) -> Re
     """
     named = {ref.lower(): ref for ref in refs}
     with database.begin() as transaction:
-        batch = batches.get(transaction, batch_id)
+        batches.get(transaction, batch_id)
         rows = transaction.rows("orders_to_choose", batch_id=batch_id, refs=list(named) or None)
     _require(named, {row.ref for row in rows})
     orders = [
@@ -114,7 +113,7 @@ def read_plan(database: Database, batch_id: str, refs: Sequence[str] = ()) -> Re
         )
         for row in rows
     ]
-    return RefundPlan(batch_id, batch.client_code, orders)
+    return RefundPlan(batch_id, orders)
 
 
 def _require(named: Mapping[str, str], found: set[str]) -> None:

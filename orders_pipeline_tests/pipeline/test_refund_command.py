@@ -8,6 +8,7 @@ import pty
 import signal
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,15 @@ import pytest
 import requests
 from click.testing import CliRunner, Result
 
-from orders_pipeline import checks
+from orders_pipeline import checks, intake
 from orders_pipeline.cli import main
+from orders_pipeline.clients import Clients, Profile
+from orders_pipeline.refunds import giving_back
+from orders_pipeline.refunds.plan import read_plan, write_plan
 from orders_pipeline.sandbox.ledger import page_parameters
 from orders_pipeline_tests.commands import COMMAND, PATIENCE_S, end, start, wait_for
 from orders_pipeline_tests.factories import order_row
-from orders_pipeline_tests.house import CALLS_A_SECOND, House
+from orders_pipeline_tests.house import CALLS_A_SECOND, House, prepare, work_off
 from orders_pipeline_tests.order_file import OrderFile
 from orders_pipeline_tests.works import Works
 
@@ -359,3 +363,27 @@ def test_the_comparison_with_the_service_finds_nothing_after_a_part_and_after_al
         found = json.loads(compared.stdout)
         assert (found["payments"]["too_young"], found["findings"]["open"]) == (0, {})
         assert found["batches_closed"] == [batch_id]
+
+
+def test_a_client_that_is_configured_no_more_is_paid_for_what_is_loaded_and_given_back_what_was_paid(
+    house: House, tmp_path: Path
+) -> None:
+    """What is not loaded yet is given back, whichever step it came to."""
+    without = replace(house.system, clients=Clients({"another": Profile()}))
+    batches = {}
+    for steps, step in enumerate((intake.stage_batch, prepare), 1):
+        made = OrderFile("utf-8")
+        for number in range(2):
+            made.add(order_row(client_order_ref=f"R-{steps}-{number}", customer_code=f"C-{number}", notify_channel="email"))
+        batches[step] = house.receive(made.write(tmp_path / f"{steps}.csv"), "leaves")
+        step(house.system, batches[step])
+        work_off(without, batches[step])
+    given_back = house.summary(batches[intake.stage_batch])
+    assert (given_back["status"], given_back["status_code"]) == ("rejected", "F_UNKNOWN_CLIENT")
+    assert house.summary(batches[prepare])["status"] == "completed"
+    said = {"requested_by": "operator", "reason": "the contract ended"}
+    write_plan(house.system.database, read_plan(house.system.database, batches[prepare], ["R-2-0"]), **said)
+    giving_back.go_on(without, batches[prepare])
+    giving_back.carry_out(without, read_plan(house.system.database, batches[prepare]), **said)
+    refunds = house.summary(batches[prepare])["refunds"]
+    assert (refunds["succeeded"], refunds["corrections"]["sent"]) == (2, 2)
