@@ -25,6 +25,7 @@ from orders_pipeline.database import Database, _Connection, dagster_url, libpq_u
 from orders_pipeline.sandbox import SandboxServer
 from orders_pipeline.settings import Settings
 from orders_pipeline.system import System, join_endpoints, open_system
+from orders_pipeline_tests.mutants.mutant import SERVER
 
 TEMPLATE = "orders_template"
 hypothesis.settings.register_profile("busy_machine", deadline=None)  # one example may take a second
@@ -84,7 +85,10 @@ def _no_thread_waits_for_a_second_connection(_nested: list[str]) -> Iterator[Non
 
 @pytest.fixture(scope="session")
 def server_url() -> Iterator[str]:
-    """The URL of a PostgreSQL server for this test run."""
+    """The URL of a PostgreSQL server for this test run, or of the one that whoever started it has."""
+    if given := os.environ.get(SERVER):
+        yield given
+        return
     # not below pytest's own folder: the next pytest run of root closes that to the user PostgreSQL runs as
     with tempfile.TemporaryDirectory(prefix="orders-pipeline-tests-", dir=_memory()) as home:
         with contextlib.closing(embedded.join(Path(home), "postgres")) as membership:
@@ -119,6 +123,8 @@ def template(server_url: str) -> str:
 
     from orders_pipeline.runs import SCHEMA
 
+    if os.environ.get(SERVER):
+        return TEMPLATE
     _run_on(server_url, f"CREATE DATABASE {TEMPLATE}")
     url = SecretStr(_named(server_url, TEMPLATE))
     with contextlib.closing(Database(url)) as database:

@@ -160,6 +160,17 @@ def test_claimers_at_the_same_moment_never_share_a_payment(desk):
     assert len(taken) == len(set(taken)) == 60
 
 
+def test_nothing_is_claimed_while_our_ledger_is_not_known_to_be_whole(desk):
+    planned(desk)
+    with desk.working() as worker:
+        ledger = desk.ledger(worker)
+        desk.run("UPDATE installation SET stopped_at = now(), stopped_by = 'service'")
+        assert ledger.claim(10) == []
+        assert ledger.wait_s() is None
+        desk.run("UPDATE installation SET stopped_at = NULL, stopped_by = NULL")
+        assert len(ledger.claim(10)) == 1
+
+
 def test_a_claimer_does_not_wait_for_rows_another_holds(desk):
     planned(desk, 2)
     with desk.working() as worker, desk.connect() as other:
@@ -251,6 +262,18 @@ def test_with_keys_alone_what_is_unknown_is_sent_again_under_the_same_key(desk):
         one_try(desk, worker, gateway)
     assert gateway.asked == ["pay", "pay"]
     assert gateway.requests[0] == gateway.requests[1]
+
+
+@pytest.mark.parametrize(("able", "asked"), [(KEYED, ["pay", "look up"]), (KEYS_ONLY, ["pay"])])
+def test_what_may_have_been_charged_a_day_ago_is_not_sent_again_under_its_key(desk, able, asked):
+    planned(desk)
+    with desk.working() as worker:
+        gateway = ScriptedGateway(able, pay=[LOST, PAID])
+        one_try(desk, worker, gateway)
+        desk.run("UPDATE payments SET created_at = created_at - interval '2 days'")
+        one_try(desk, worker, gateway)
+    assert gateway.asked == asked
+    assert desk.statuses("orders") == ["unknown"]
 
 
 def test_y25_with_look_up_alone_absent_counts_after_two_minutes_and_twice(desk):

@@ -120,6 +120,13 @@ def test_an_unknown_payment_is_not_healed_by_what_is_not_exactly_it(books, chang
     assert (books.desk.statuses("payments"), books.desk.statuses("orders")) == (["unknown"], ["unknown", "unknown"])
 
 
+def test_an_unknown_payment_is_not_healed_by_a_charge_for_other_orders(books):
+    payment_id = unknown_payment(books)
+    page = PaymentPage([listed(books, payment_id, service_payment_id="pay_x", allocations={"7": 2000})], None)
+    now = datetime.now(UTC)
+    assert reconcile(replace(books.system, payments=ListingGateway(page)), None, now - DAY, now).healed == 0
+
+
 def test_an_unknown_payment_with_two_charges_is_not_healed(books):
     payment_id = unknown_payment(books)
     books.charge(books.reference(payment_id), 2000)

@@ -22,6 +22,7 @@ from orders_pipeline.payments.settle import UNDECIDABLE
 from orders_pipeline.refunds.ledger import RefundClaim, RefundLedger, refund_one
 from orders_pipeline.refunds.plan import RefundPlan, UnknownOrders, read_plan, write_plan
 from orders_pipeline.workers import BatchBusy, LeaseLost, Worker, working_on
+from orders_pipeline_tests.commands import wait_for
 from orders_pipeline_tests.ledger_desk import CIPHER, Desk, order, wait_for_a_blocked_session
 
 PAID = Outcome("succeeded", None, "pay_1")
@@ -210,6 +211,41 @@ def test_two_parts_recorded_at_once_end_the_payment(desk):
             for each in recorded:
                 each.result(timeout=30)
     assert desk.statuses("payments") == ["refunded"]
+
+
+def test_parts_of_several_payments_recorded_at_once_in_any_order_end_them(desk):
+    """Payments are locked in one order: else each of two workers waits for the other."""
+    paid(desk, *(order(number, customer_code=f"C-{number % 2}") for number in (1, 2, 3, 4)))
+    members = (
+        "SELECT payment_id, array_agg(client_order_ref) AS refs FROM payment_orders JOIN orders USING (order_id)"
+        " GROUP BY payment_id ORDER BY payment_id"
+    )
+    payments = desk.run(members)
+    (first, second), (third, fourth) = (each["refs"] for each in payments)
+    with desk.working() as one, desk.working() as other:
+        recorders = []
+        for worker, refs in ((one, (first, third)), (other, (fourth, second))):
+            ids = [refund_id for ref in refs for refund_id in written(desk, ref)]
+            ledger, claims = claimed(desk, worker)
+            claims.sort(key=lambda claim: ids.index(claim.request.refund_id))
+            recorders.append((ledger, [(claim, GIVEN) for claim in claims]))
+        with desk.connect() as holding, desk.connect() as holding_too, ThreadPoolExecutor(2) as pool:
+            for connection, payment in zip((holding, holding_too), payments, strict=True):
+                connection.execute("SELECT FROM payments WHERE payment_id = %s FOR UPDATE", [payment["payment_id"]])
+            recorded = [pool.submit(ledger.record, results) for ledger, results in recorders]
+            wait_for(lambda: waiting_beside(desk) == 2, "both to wait")
+            holding.commit()
+            wait_for(lambda: waiting_beside(desk, holding.info.backend_pid) == 2, "both to wait for the other payment")
+            holding_too.commit()
+            for each in recorded:
+                each.result(timeout=30)
+    assert desk.statuses("payments") == ["refunded", "refunded"]
+
+
+def waiting_beside(desk: Desk, pid: int = 0) -> int:
+    """Return how many sessions wait for a lock, but not for that session's."""
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND %s <> ALL(pg_blocking_pids(pid))"
+    return int(desk.value(waiting, pid))
 
 
 def test_the_intent_is_committed_before_anything_is_sent(aggregated):

@@ -172,6 +172,28 @@ def test_an_outcome_that_says_stop_stops_the_drain_and_is_recorded():
     assert ledger.open == []
 
 
+def test_nothing_claimed_ahead_is_begun_while_an_outcome_that_says_stop_is_written_down():
+    ledger = ScriptedLedger(4)
+    begun: list[int] = []
+    begun_by: list[int] = []
+    record = ledger.record
+
+    def slowly(results: Sequence[tuple[int, Outcome]]) -> bool:
+        begun_by.append(len(begun))
+        time.sleep(0.1)
+        begun_by.append(len(begun))
+        return record(results)
+
+    def act(claim: int) -> Outcome:
+        begun.append(claim)
+        time.sleep(0.03)
+        return Outcome("not_sent", "unauthorized", stop=True)
+
+    ledger.record = slowly  # type: ignore[method-assign]
+    run(ledger, act, concurrency=1)
+    assert begun_by[::2] == begun_by[1::2]
+
+
 def test_a_stop_set_before_the_start_claims_nothing():
     ledger, stop = ScriptedLedger(5), threading.Event()
     stop.set()

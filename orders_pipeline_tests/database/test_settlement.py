@@ -1,0 +1,222 @@
+"""A batch's settlement and its cancellation, without Dagster: what is planned, sent and called off, and when nothing is."""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+
+import pytest
+from pydantic import SecretStr
+
+from orders_pipeline import batches, cancelling
+from orders_pipeline.clients import Profile
+from orders_pipeline.continuity import ANCHORS, Anchor, Continuity
+from orders_pipeline.notifications import NotificationLedger
+from orders_pipeline.outcomes import Outcome
+from orders_pipeline.payments import settle
+from orders_pipeline.payments.gateway import PaymentRequest
+from orders_pipeline.payments.rest import RestPayments
+from orders_pipeline.payments.settle import PaymentLedger
+from orders_pipeline.sandbox import SandboxServer
+from orders_pipeline.settlement import Settlement, settling
+from orders_pipeline.system import System
+from orders_pipeline.workers import working_on
+from orders_pipeline_tests.ledger_desk import Desk, order
+
+KEYS = SecretStr(f"test:{base64.b64encode(b'k' * 32).decode()}")  # the desk's
+DOUBTFUL = Outcome("unknown", "E_SERVICE_NO_ANSWER", service_failed=True)
+
+
+@pytest.fixture
+def system(open_test_system: Callable[..., AbstractContextManager[System]]) -> Iterator[System]:
+    with open_test_system(encryption_keys=KEYS, notification_rate_per_s=100) as opened:
+        yield opened
+
+
+@pytest.fixture
+def desk(system: System) -> Desk:
+    """A desk with a batch of two customers."""
+    desk = Desk(system.database)
+    desk.orders(order(1), order(2, customer_code="C-2"))
+    return desk
+
+
+def later_mark(system: System) -> None:
+    """Have the storage know of a later mark, as after a restore of the database."""
+    assert system.continuity.advance()
+    state = Desk(system.database).run("SELECT * FROM installation")[0]
+    later = Anchor(state["generation"], state["mark"] + 2, state["installation_id"])
+    system.storage.put(later.key, b"{}")
+
+
+def charged(sandbox: SandboxServer, desk: Desk) -> int:
+    return int(sandbox.ledger(desk.batch_id)["payments"]["count"])
+
+
+def test_who_is_paid_while_others_are_told_is_told_too(system, desk, monkeypatch):
+    found_nothing = threading.Event()
+    wait_s = NotificationLedger.wait_s
+    monkeypatch.setattr(NotificationLedger, "wait_s", lambda ledger: (wait_s(ledger), found_nothing.set())[0])
+    with settling(system, desk.batch_id, None) as work:
+        work.start_notifying()
+        assert found_nothing.wait(30)
+        work.pay()
+        work.finish_notifying()
+    assert desk.statuses("orders") == ["paid", "paid"]
+    assert desk.statuses("notifications") == ["sent", "sent"]
+
+
+@pytest.mark.parametrize("status", ["validated", "completed"])
+def test_a_batch_with_nothing_to_settle_is_left_alone(system, desk, status):
+    finished = "now()" if status == "completed" else "NULL"
+    desk.tamper(f"UPDATE batches SET status = '{status}', finished_at = {finished}")
+    with settling(system, desk.batch_id, None) as work:
+        assert work is None
+    assert desk.value("SELECT status FROM batches") == status
+    assert desk.statuses("payments") == []
+
+
+def test_a_batch_that_a_person_stops_at_this_moment_is_not_planned(system, desk, monkeypatch):
+    def stop_meanwhile(_: Continuity) -> bool:
+        with desk.database.begin() as transaction:
+            assert batches.stop(transaction, desk.batch_id, "somebody")
+        return False
+
+    monkeypatch.setattr(Continuity, "is_another_at_work", stop_meanwhile)
+    with settling(system, desk.batch_id, None) as work:
+        assert work is None
+    assert desk.statuses("payments") == []
+
+
+def test_nothing_is_planned_over_a_storage_that_another_database_works_with(system, desk):
+    content = {"since": "2026-01-01T00:00:00+00:00", "at": "2026-01-01T00:00:00+00:00", "database": "1|somewhere"}
+    system.storage.put(Anchor(1, 5, uuid.uuid4()).key, json.dumps(content).encode())
+    with settling(system, desk.batch_id, None) as work:
+        assert work is None
+    assert desk.statuses("payments") == []
+
+
+def test_a_database_that_is_older_than_the_storage_pays_nothing(system, desk, sandbox):
+    later_mark(system)
+    with settling(system, desk.batch_id, None) as work:
+        work.pay()
+    assert desk.statuses("payments") == ["planned", "planned"]
+    assert charged(sandbox, desk) == 0
+
+
+def test_how_far_the_ledger_is_is_kept_before_anything_is_paid(system, desk, monkeypatch):
+    kept: list[list[str]] = []
+    pay = RestPayments.pay
+
+    def watched(gateway: RestPayments, request: PaymentRequest) -> Outcome:
+        kept.append([stored.key for stored in system.storage.list(ANCHORS)])
+        return pay(gateway, request)
+
+    monkeypatch.setattr(RestPayments, "pay", watched)
+    with settling(system, desk.batch_id, None) as work:
+        work.pay()
+    assert len(kept) == 2
+    assert all(kept)
+
+
+def test_a_database_that_is_started_anew_while_it_pays_goes_on(system, desk, monkeypatch):
+    begin = PaymentLedger.begin
+
+    def started_anew(ledger: PaymentLedger) -> None:
+        desk.run("UPDATE installation SET seen_as = 'the server before it was restarted'")
+        begin(ledger)
+
+    monkeypatch.setattr(PaymentLedger, "begin", started_anew)
+    with settling(system, desk.batch_id, None) as work:
+        work.pay()
+    assert desk.statuses("payments") == ["succeeded", "succeeded"]
+
+
+@pytest.mark.parametrize(("declined", "payments"), [("final", 1), ("retry_orders", 3)])
+def test_the_profile_says_whether_declined_orders_are_tried_alone(system, desk, sandbox, declined, payments):
+    desk.run("UPDATE orders SET customer_code = 'C-1'")
+    desk.plan()
+    sandbox.change(faults={"decline": 1.0})
+    with working_on(system.database, desk.batch_id, None) as worker:
+        settlement = Settlement(system, worker, Profile(declined_payments=declined))
+        settlement.pay()
+        settlement.close()
+    assert desk.statuses("payments") == ["declined"] * payments
+
+
+# Cancelling
+
+
+def begin_cancelling(desk: Desk) -> None:
+    desk.run(
+        "UPDATE batches SET rows_total = 2, rows_accepted = 2, rows_rejected = 0, rows_blank = 0, amount_accepted = 2000"
+    )
+    with desk.database.begin() as transaction:
+        cancelling.begin(transaction, desk.batch_id, cancelled_by="somebody", why="the wrong file")
+
+
+def in_doubt(desk: Desk) -> list[settle.PaymentClaim]:
+    """Send a payment, as far as we know."""
+    with desk.working() as worker:
+        ledger = desk.ledger(worker)
+        claims = ledger.claim(1)
+        ledger.record([(claim, DOUBTFUL) for claim in claims])
+    return claims
+
+
+def test_a_cancelled_batch_covers_nothing_and_tells_nobody(system, desk):
+    desk.plan()
+    begin_cancelling(desk)
+    cancelling.finish(system, desk.batch_id)
+    assert [desk.statuses(table) for table in ("orders", "payments", "notifications")] == [["cancelled"] * 2] * 3
+    assert desk.value("SELECT count(*) FROM payment_orders WHERE live") == 0
+    assert desk.value("SELECT status FROM batches") == "cancelled"
+
+
+def test_what_was_charged_without_our_knowing_is_found_out_before_a_batch_is_cancelled(system, desk):
+    desk.plan()
+    (claim,) = in_doubt(desk)
+    assert system.payments.pay(claim.request).kind == "succeeded"
+    begin_cancelling(desk)
+    cancelling.finish(system, desk.batch_id)
+    assert sorted(desk.statuses("orders")) == ["cancelled", "paid"]
+    assert sorted(desk.statuses("payments")) == ["cancelled", "succeeded"]
+
+
+def test_what_only_a_person_can_find_out_keeps_a_batch_from_being_cancelled(system, desk):
+    desk.plan()
+    in_doubt(desk)
+    desk.run("UPDATE payments SET next_attempt_at = now() + interval '1 year' WHERE status = 'unknown'")
+    begin_cancelling(desk)
+    cancelling.finish(system, desk.batch_id)
+    assert sorted(desk.statuses("payments")) == ["planned", "unknown"]
+    assert desk.value("SELECT status FROM batches") == "cancelling"
+
+
+def test_a_database_that_is_older_than_the_storage_cancels_nothing(system, desk):
+    desk.plan()
+    later_mark(system)
+    begin_cancelling(desk)
+    cancelling.finish(system, desk.batch_id)
+    assert desk.statuses("payments") == ["planned", "planned"]
+    assert desk.value("SELECT status FROM batches") == "cancelling"
+
+
+def test_who_is_at_work_on_a_batch_is_waited_for_before_it_is_cancelled(system, desk):
+    desk.plan()
+    begin_cancelling(desk)
+    other = working_on(system.database, desk.batch_id, None)
+    other.__enter__()
+    waited = []
+
+    def leave() -> None:
+        waited.append(desk.statuses("payments"))
+        other.__exit__(None, None, None)
+
+    cancelling.finish(system, desk.batch_id, leave)
+    assert waited == [["planned", "planned"]]
+    assert desk.statuses("payments") == ["cancelled", "cancelled"]

@@ -1,0 +1,117 @@
+"""Mutants of how a batch is settled, stopped and cancelled, and of the total row that is no order."""
+
+from orders_pipeline_tests.mutants.mutant import Mutant, mutants
+
+MUTANTS: list[Mutant] = [
+    *mutants(
+        "orders_pipeline/cancelling.py",
+        ["database/test_settlement.py"],
+        (
+            '            if batch.status != "cancelling" or not is_whole or batch.ledgers_differ:\n',
+            '            if batch.status != "cancelling":\n',
+            "cancelled though the service may have charges that we do not know",
+        ),
+        (
+            '            if transaction.scalar("is_in_doubt", batch_id=batch_id):\n                return\n',
+            "",
+            "cancelled though some of it may have been charged",
+        ),
+        (
+            '            transaction.execute("cancel_orders", batch_id=batch_id)\n',
+            "",
+            "the references of cancelled orders are never free",
+        ),
+        (
+            '            transaction.execute("retire_cancelled", batch_id=batch_id)\n',
+            "",
+            "cancelled payments still cover their orders",
+        ),
+        (
+            '            transaction.execute("cancel_notifications", batch_id=batch_id)\n',
+            "",
+            "customers are told of what was cancelled",
+        ),
+        (
+            "        while _others(system, worker):\n            wait()\n",
+            "",
+            "cancelled while another process is paying",
+        ),
+        (
+            "        _look_up(system, worker)\n",
+            "",
+            "what is in doubt is never found out",
+        ),
+    ),
+    *mutants(
+        "orders_pipeline/cancelling.py",
+        ["database/test_halted_batches.py"],
+        (
+            'if batch.finished_at is not None and batch.status != "cancelled":',
+            "if False:",
+            "a batch that has ended is said to be cancelled",
+        ),
+    ),
+    *mutants(
+        "orders_pipeline/settlement.py",
+        ["database/test_settlement.py"],
+        (
+            "    if batch.status not in SETTLED_FROM:\n        yield None\n        return\n",
+            "",
+            "a batch that was stopped or has ended is paid",
+        ),
+        (
+            "        if is_halted:\n            yield None\n            return\n",
+            "",
+            "a batch is paid that a person stopped at this moment",
+        ),
+        (
+            "    if system.continuity.is_another_at_work():  # before ids follow from the installation\n        yield None\n        return\n",
+            "",
+            "payments get the ids of another database's installation",
+        ),
+        (
+            "        if not system.continuity.advance():\n            self._paid.set()\n            return\n",
+            "",
+            "a database that was put back pays again",
+        ),
+        (
+            'retry_declined_orders=self._profile.declined_payments == "retry_orders"',
+            "retry_declined_orders=True",
+            "a profile is not followed",
+        ),
+        (
+            "            look_again=system.continuity.advance,\n",
+            "",
+            "a database that was restarted pays nothing any more",
+        ),
+        (
+            "more_to_come=lambda: not self._paid.is_set(),",
+            "more_to_come=lambda: False,",
+            "who is paid late is told by the next run only",
+        ),
+    ),
+    *mutants(
+        "orders_pipeline/totals.py",
+        ["unit/test_totals.py"],
+        (
+            "above and sum(above) == pc.sum(amount).as_py()",
+            "above",
+            "an order is taken for a total row",
+        ),
+        (
+            'pc.less(chunk.column("import_row_number"), before)',
+            'pc.less_equal(chunk.column("import_row_number"), before)',
+            "a total row is loaded and paid",
+        ),
+        (
+            "text[name] == blank[name] or _is_blank_or_word(row, name)",
+            "True",
+            "an order is taken for a total row",
+        ),
+        (
+            '_READABLE = "^-?[0-9]{1,12}$"',
+            '_READABLE = "^[0-9]{1,12}$"',
+            "a total row over a deduction is loaded and paid",
+        ),
+    ),
+]

@@ -1,0 +1,47 @@
+"""Mutants that nobody can see, and why: what they leave out is said or looked at a second time."""
+
+from orders_pipeline_tests.mutants.mutant import Mutant, mutants
+
+MUTANTS: list[Mutant] = [
+    *mutants(
+        "orders_pipeline/totals.py",
+        [],
+        (
+            "    if last is None or not (_is_blank_or_word(last, judge.record_type.identity)):\n        return None\n",
+            "",
+            "says_only_a_sum looks at the reference too; this spares reading the other columns of nearly every file",
+        ),
+    ),
+    *mutants(
+        "orders_pipeline/settlement.py",
+        [],
+        (
+            "            if worker.halted.is_set():\n                settlement.stop()\n                return\n",
+            "",
+            "a halted worker claims nothing and may send nothing; the stop only ends its waiting sooner",
+        ),
+        (
+            "        finally:\n            self._paid.set()\n",
+            "        finally:\n            pass\n",
+            "finish_notifying and close say so again; until then telling goes on looking",
+        ),
+    ),
+    *mutants(
+        "sql/queries/payments.sql",
+        [],
+        (
+            "WHERE batch_id = :batch_id AND status = 'planned'\n\n-- name: retire_cancelled",
+            "WHERE batch_id = :batch_id AND status IN ('planned', 'unknown')\n\n-- name: retire_cancelled",
+            "is_in_doubt has found none that is unknown, in the same transaction",
+        ),
+    ),
+    *mutants(
+        "sql/queries/reconciliation.sql",
+        [],
+        (
+            "WHERE ours.claimed_by IS NULL AND theirs.by_reference AND",
+            "WHERE theirs.by_reference AND",
+            "adopt_payments looks again whether a payment is claimed, where it takes it over",
+        ),
+    ),
+]

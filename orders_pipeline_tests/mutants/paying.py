@@ -1,0 +1,425 @@
+"""Mutants of what is paid: the plan, the ledger of payments, the provider's answers, the loop, and refusals."""
+
+from orders_pipeline_tests.mutants.mutant import Mutant, mutants
+
+MUTANTS: list[Mutant] = [
+    *mutants(
+        "orders_pipeline/payments/plan.py",
+        ["unit/test_plan.py"],
+        (
+            "if not 0 < order.amount <= CAP_JPY:",
+            "if not 0 < order.amount < CAP_JPY:",
+            "an order of the limit is not paid",
+        ),
+        (
+            "if not 0 < order.amount <= CAP_JPY:",
+            "if not 0 < order.amount:",
+            "a payment is above the limit",
+        ),
+        (
+            "groups[order.customer_code, order.payment_method, order.card, alone]",
+            'groups[order.customer_code, order.payment_method, "", alone]',
+            "orders are paid with another card of the customer's",
+        ),
+        (
+            "groups[order.customer_code, order.payment_method, order.card, alone]",
+            'groups["", order.payment_method, order.card, alone]',
+            "customers pay for each other",
+        ),
+        (
+            "alone = order.import_row_number if order.is_nobodys else None",
+            "alone = None",
+            "two people who may be one share a payment",
+        ),
+        (
+            'if grouping == "per_order" else pack(group)',
+            "if False else pack(group)",
+            "a profile is not followed",
+        ),
+        (
+            "node = 2 * node if most[2 * node] >= order.amount",
+            "node = 2 * node if most[2 * node] > order.amount",
+            "orders that fill a payment exactly are paid apart",
+        ),
+        (
+            "        most[node] -= order.amount\n",
+            "        most[node] -= 1\n",
+            "a payment is above the limit",
+        ),
+        (
+            "if room[p] >= amount and room[p]",
+            "if room[p] >= amount - 1 and room[p]",
+            "a payment is a yen above the limit",
+        ),
+    ),
+    *mutants(
+        "orders_pipeline/payments/settle.py",
+        ["database/test_payment_ledger.py"],
+        (
+            "    if claim.is_old:\n        able = replace(able, honours_keys=False)\n",
+            "",
+            "charged again under a key that is forgotten",
+        ),
+        (
+            '    if claim.in_doubt and not (able.can_look_up or able.honours_keys):\n        return Outcome("unknown", UNDECIDABLE)\n',
+            "",
+            "charged again where nothing says what became of the first try",
+        ),
+        (
+            '        if found.kind != "absent":\n            return found\n        # without',
+            '        if found.kind == "succeeded":\n            return found\n        # without',
+            "charged again after a look-up that said nothing",
+        ),
+        (
+            "if not able.honours_keys and claim.last_code != ABSENT_ONCE:",
+            "if False:",
+            "charged again as a look-up was behind the booking",
+        ),
+        (
+            "sent = gateway.pay(claim.request) if may_send() else called_off(in_doubt=False)",
+            "sent = gateway.pay(claim.request)",
+            "charged by two workers",
+        ),
+        (
+            'if sent.kind == "not_sent" and not sent.refused and claim.in_doubt and able.honours_keys:',
+            "if False:",
+            "an order is pending that may have been charged",
+        ),
+        (
+            'row.status == "unknown", row.outcome_code, row.is_old',
+            "False, row.outcome_code, row.is_old",
+            "doubt is forgotten",
+        ),
+        (
+            'transaction.execute("retire_allocations", payment_ids=payment_ids)\n                if self',
+            "pass\n                if self",
+            "declined orders are never planned again",
+        ),
+        (
+            "        if outcome.code == UNDECIDABLE:\n            return FOR_EVER_S\n",
+            "",
+            "what waits for a person is tried again and again",
+        ),
+        (
+            "            backoff_s = max(backoff_s, LOOK_UP_WAIT_S)  # a second",
+            "            pass  # a second",
+            "looked up while the request may still be on its way",
+        ),
+        (
+            "return max(backoff_s, outcome.retry_after_s or 0.0)\n\n\ndef _tried",
+            "return backoff_s\n\n\ndef _tried",
+            "a service that asks for a pause does not get it",
+        ),
+        (
+            'transaction.execute("renew_payment_attempts", batch_id=batch_id)',
+            "pass",
+            "what was tried eight times is never tried again",
+        ),
+        (
+            'transaction.execute("orders_of_released_payments", batch_id=batch_id)',
+            "pass",
+            "orders of a lost worker stay paying for ever",
+        ),
+        (
+            "self._release(transaction, keys_kept_s=KEYS_KEPT_S if self._honours_keys else 0.0)",
+            "self._release(transaction, keys_kept_s=KEYS_KEPT_S)",
+            "looked up while the lost worker's request may still be on its way",
+        ),
+        (
+            '        transaction.row("lock_batch", batch_id=batch_id)\n',
+            "",
+            "two planners plan an order twice, or fail each other",
+        ),
+    ),
+    *mutants(
+        "orders_pipeline/payments/settle.py",
+        ["database/test_declined_orders.py"],
+        (
+            "if self._retry_declined_orders:",
+            "if True:",
+            "a profile is not followed",
+        ),
+        (
+            "            self._on_settled(transaction, payment_ids)\n",
+            "",
+            "customers are never told",
+        ),
+    ),
+    *mutants(
+        "orders_pipeline/payments/settle.py",
+        ["database/test_halted_batches.py"],
+        (
+            "            if self._worker.is_halted(transaction):\n                return []\n",
+            "",
+            "paid after a person has stopped or cancelled it",
+        ),
+        (
+            '    if claim.young_s > 0:\n        return Outcome("unknown", ABSENT_EARLY, retry_after_s=claim.young_s)\n',
+            "",
+            "cancelled while a request may still charge it",
+        ),
+        (
+            'return Outcome("not_sent") if claim.last_code == ABSENT_ONCE else Outcome("unknown", ABSENT_ONCE)',
+            'return Outcome("not_sent")',
+            "cancelled as a look-up was behind the booking",
+        ),
+        (
+            '                transaction.execute("distrust_look_ups", batch_id=batch_id, **wait)\n',
+            "                pass\n",
+            "cancelled while a request may still charge it, where keys are honoured",
+        ),
+        (
+            "    if self._worker.halted.is_set():\n            return None\n",
+            "    pass\n",
+            "a stop waits for the next try",
+        ),
+    ),
+    *mutants(
+        "orders_pipeline/payments/settle.py",
+        ["database/test_payment_ledger.py"],
+        (
+            "        return bool(not self._is_whole or standing.is_held or standing.is_other)\n",
+            "        return False\n",
+            "paid by a database that was put back, or with differences that could be charged twice",
+        ),
+    ),
+    *mutants(
+        "sql/queries/payments.sql",
+        ["database/test_payment_ledger.py"],
+        (
+            "  AND NOT EXISTS (SELECT FROM payment_orders AS share WHERE share.order_id = orders.order_id AND share.live)\n",
+            "",
+            "orders are planned twice",
+        ),
+        (
+            "      AND next_attempt_at <= statement_timestamp()\n    ORDER BY next_attempt_at LIMIT :limit - (SELECT count(*) FROM again)\n    FOR UPDATE SKIP LOCKED\n",
+            "      AND next_attempt_at <= statement_timestamp()\n    ORDER BY next_attempt_at LIMIT :limit - (SELECT count(*) FROM again)\n    FOR UPDATE\n",
+            "workers wait for each other",
+        ),
+        (
+            "SET status = CASE due.was WHEN 'planned' THEN 'sending' ELSE 'unknown' END,\n                        claimed_by",
+            "SET status = 'sending',\n                        claimed_by",
+            "a second try does not know of the first",
+        ),
+        (
+            "AND next_attempt_at <= statement_timestamp() AND attempts < :max_attempts\n    ORDER BY next_attempt_at LIMIT CASE WHEN :retries",
+            "AND attempts < :max_attempts\n    ORDER BY next_attempt_at LIMIT CASE WHEN :retries",
+            "tried again at once, and looked up too early",
+        ),
+        (
+            "      AND (payments.claimed_by IS NOT DISTINCT FROM :worker_id\n           OR (payments.status = 'unknown' AND payments.claimed_by IS NULL AND result.status = 'succeeded'))\n",
+            "",
+            "who lost a claim writes over what its new owner found",
+        ),
+        (
+            "\n           OR (payments.status = 'unknown' AND payments.claimed_by IS NULL AND result.status = 'succeeded'))",
+            ")",
+            "a charge that is known late is looked up instead of taken",
+        ),
+        (
+            "UPDATE payments SET status = 'unknown', claimed_by = NULL, outcome_code = 'worker-lost'",
+            "UPDATE payments SET status = 'planned', claimed_by = NULL, outcome_code = 'worker-lost'",
+            "what a lost worker sent counts as not sent",
+        ),
+        (
+            "    ELSE greatest(sent_at, lease_until) + make_interval",
+            "    ELSE sent_at + make_interval",
+            "looked up while the lost worker could still send",
+        ),
+        (
+            "    WHERE share.live AND orders.order_id = share.order_id\n)\nSELECT payment_id FROM recorded",
+            "    WHERE orders.order_id = share.order_id\n)\nSELECT payment_id FROM recorded",
+            "an order follows a payment that covers it no more",
+        ),
+        (
+            "WHEN 'planned' THEN 'pending' WHEN 'succeeded' THEN 'paid' ELSE recorded.status END",
+            "WHEN 'planned' THEN 'pending' WHEN 'unknown' THEN 'pending' WHEN 'succeeded' THEN 'paid' ELSE recorded.status END",
+            "an order is pending that may have been charged",
+        ),
+        (
+            "attempts = attempts - CASE WHEN result.code = :called_off THEN 1 ELSE 0 END,\n                        service_payment_id",
+            "service_payment_id",
+            "what was never sent counts as a try",
+        ),
+        (
+            "WHERE payments.payment_id = payment_orders.payment_id AND payments.status = 'declined' AND live\n",
+            "WHERE payments.payment_id = payment_orders.payment_id AND live\n",
+            "orders that are paid are free to be planned again",
+        ),
+        (
+            "claimed.created_at < clock_timestamp() - make_interval(secs => :keys_kept_s) AS is_old,\n       card.",
+            "false AS is_old,\n       card.",
+            "charged again under a key that is forgotten",
+        ),
+    ),
+    *mutants(
+        "orders_pipeline/payments/rest.py",
+        ["unit/test_rest.py"],
+        (
+            '            return Outcome("unknown", failure.code, service_failed=True)\n        if answer.status in (200, 201, 202):\n            return self._fitting(_from_payment',
+            '            return Outcome("not_sent", failure.code, service_failed=True)\n        if answer.status in (200, 201, 202):\n            return self._fitting(_from_payment',
+            "a request without an answer counts as not sent",
+        ),
+        (
+            '        or body.get("amount") != request.amount\n        or body.get("currency")',
+            '        or body.get("currency")',
+            "an answer about another amount is believed",
+        ),
+        (
+            '        body.get("reference") != request.reference\n        or ',
+            "        ",
+            "an answer to another request is believed",
+        ),
+        (
+            '        or body.get("currency") != "JPY"\n',
+            "",
+            "an answer in another currency is believed",
+        ),
+        (
+            "unavailable = answer.status == 503 and problem == UNAVAILABLE",
+            "unavailable = answer.status == 503",
+            "a 503 from something on the way counts as not sent",
+        ),
+        (
+            '        return Outcome("unknown", problem, retry_after_s=answer.retry_after_s, service_failed=True)\n    if answer.status == 409',
+            '        return Outcome("not_sent", problem, retry_after_s=answer.retry_after_s, service_failed=True)\n    if answer.status == 409',
+            "a failure of the service counts as not sent",
+        ),
+        (
+            '("succeeded", "unknown", "declined").index(each.kind)',
+            '("declined", "unknown", "succeeded").index(each.kind)',
+            "charged again beside a charge",
+        ),
+        (
+            '"unknown" if answer.status == 409 or problem == KEY_REUSED else "not_sent"',
+            '"not_sent"',
+            "what may have been charged under our key counts as not sent",
+        ),
+        (
+            'return Outcome("unknown", answer.problem, refused=True) if found.kind == "absent" else found',
+            'return Outcome("not_sent", answer.problem, refused=True) if found.kind == "absent" else found',
+            "an order that something else has paid is paid again",
+        ),
+        (
+            '    "processing": "unknown",\n}\n# problems',
+            '    "processing": "declined",\n}\n# problems',
+            "what is processing counts as declined",
+        ),
+        (
+            '        if not ours:\n            return self._fitting(Outcome("unknown", OTHER_REFERENCE))\n',
+            '        if not ours:\n            return Outcome("absent")\n',
+            "charged again after a look-up that was answered with another payment",
+        ),
+        (
+            'return replace(_from_problem(answer, frozenset()), kind="unknown")',
+            "return _from_problem(answer, frozenset())",
+            "a look-up that is refused counts as not charged",
+        ),
+        (
+            "body=_body(request), idempotency_key=request.payment_id",
+            "body=_body(request), idempotency_key=request.reference",
+            "the key is another one than the look-up's",
+        ),
+    ),
+    *mutants(
+        "orders_pipeline/payments/rest.py",
+        ["unit/test_rest_refund.py"],
+        (
+            '        or body.get("amount") != request.amount\n        or not isinstance(service_refund_id, str)',
+            "        or not isinstance(service_refund_id, str)",
+            "a refund of another amount is believed",
+        ),
+        (
+            '        body.get("payment_id") != request.service_payment_id\n        or ',
+            "        ",
+            "a refund of another payment is believed",
+        ),
+        (
+            '            return Outcome("unknown", failure.code, service_failed=True)\n        if answer.status in (200, 201, 202):\n            return self._fitting(_from_refund',
+            '            return Outcome("not_sent", failure.code, service_failed=True)\n        if answer.status in (200, 201, 202):\n            return self._fitting(_from_refund',
+            "a refund without an answer counts as not sent",
+        ),
+        (
+            'REFUND_FINAL = FINAL | {"not-found"}',
+            "REFUND_FINAL = FINAL",
+            "a refund of no payment is tried for ever",
+        ),
+    ),
+    *mutants(
+        "orders_pipeline/drain.py",
+        ["unit/test_drain.py"],
+        (
+            "            self._stop.set()\n            self._crew.take_back()\n        if results",
+            "            self._stop.set()\n        if results",
+            "what was claimed ahead is sent after a service said stop",
+        ),
+        (
+            "persist(lambda: self._ledger.record(results)):\n            self._crew.take_back()\n",
+            "persist(lambda: self._ledger.record(results)):\n            pass\n",
+            "what was claimed ahead is sent to a service that is left alone",
+        ),
+        (
+            "        self._crew.dismiss()\n        self._write_down(self._crew.done)\n",
+            "        self._crew.dismiss()\n",
+            "what was in flight when it broke off is in doubt",
+        ),
+        (
+            "                raise each  # what",
+            "                pass  # what",
+            "a defect is not seen",
+        ),
+        (
+            "        except DatabaseUnavailable:\n            if time",
+            "        except ZeroDivisionError:\n            if time",
+            "a short absence of the database ends the work",
+        ),
+    ),
+    *mutants(
+        "orders_pipeline/drain.py",
+        ["database/test_shared_calls.py"],
+        (
+            "while not (self._to_do and self._busy < self._limit):",
+            "while not self._to_do:",
+            "more is in flight than is allowed",
+        ),
+    ),
+    *mutants(
+        "orders_pipeline/refusals.py",
+        ["database/test_refusals.py"],
+        (
+            "TRIES = 3\n",
+            "TRIES = 2\n",
+            "declined after two tries",
+        ),
+        (
+            "            is_tried_enough = tried.last_code == outcome.code and found.waited_s >= doubt_s\n",
+            "",
+            "declined though an earlier try may have charged it",
+        ),
+        (
+            '            outcome = replace(outcome, kind="unknown", retry_after_s=doubt_s)\n',
+            "            pass\n",
+            "an order is pending that may have been charged",
+        ),
+        (
+            "return Verdict(replace(outcome, retry_after_s=FOR_EVER_S), is_settled=True)",
+            "return Verdict(outcome, is_settled=True)",
+            "what waits for a person is tried again and again",
+        ),
+        (
+            "and outcome.asked_at is not None and not tried.in_doubt:",
+            "and outcome.asked_at is not None:",
+            "what a look-up finds speaks for a service that refuses everybody",
+        ),
+        (
+            "age_s = 0.0 if outcome.asked_at in refusing_calls else now - outcome.asked_at",
+            "age_s = 0.0",
+            "what was sent before others were refused speaks for the service",
+        ),
+        (
+            "min(max(float(found.for_s), FIRST_HOLD_S), LONGEST_HOLD_S)",
+            "FIRST_HOLD_S",
+            "a service that refuses for hours is tried every minute",
+        ),
+    ),
+]

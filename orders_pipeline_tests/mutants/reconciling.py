@@ -1,0 +1,103 @@
+"""Mutants of whether our ledger is whole and agrees with the service's."""
+
+from orders_pipeline_tests.mutants.mutant import Mutant, mutants
+
+MUTANTS: list[Mutant] = [
+    *mutants(
+        "sql/queries/reconciliation.sql",
+        ["database/test_reconciliation_list.py"],
+        (
+            "  AND greatest(theirs.created_at, ours.sent_at) < CAST(:started_at AS timestamptz) - make_interval(secs => :young_s)\n  AND (CAST(:batch_id AS text) IS NULL OR ours.batch_id = :batch_id)\nORDER",
+            "  AND (CAST(:batch_id AS text) IS NULL OR ours.batch_id = :batch_id)\nORDER",
+            "a payment is settled while its answer is under way",
+            "test_an_unknown_payment_is_not_healed_by_what_is_not_exactly_it",
+        ),
+        (
+            " AND theirs.amount = ours.amount\n",
+            "\n",
+            "another amount settles a payment",
+            "test_an_unknown_payment_is_not_healed_by_what_is_not_exactly_it",
+        ),
+        (
+            "theirs.by_reference AND theirs.amount",
+            "theirs.amount",
+            "a charge under our key in other words settles a payment",
+            "test_an_unknown_payment_is_not_healed_by_what_is_not_exactly_it",
+        ),
+        (
+            "  AND NOT EXISTS (SELECT FROM listed_payments AS other WHERE other.payment_id = theirs.payment_id\n                  AND other.service_payment_id <> theirs.service_payment_id)\n",
+            "",
+            "a payment that was charged twice is settled as if it were not",
+            "test_an_unknown_payment_with_two_charges_is_not_healed",
+        ),
+        (
+            "  AND (theirs.allocations IS NULL OR theirs.allocations = (\n          SELECT",
+            "  AND (true OR theirs.allocations = (\n          SELECT",
+            "a charge for other orders settles a payment",
+            "test_an_unknown_payment_is_not_healed_by_a_charge_for_other_orders",
+        ),
+        (
+            "AND payments.status IN ('unknown', 'planned') AND payments.claimed_by IS NULL\nRETURNING",
+            "AND payments.status IN ('unknown', 'planned')\nRETURNING",
+            "a payment is taken from who claims it at this moment",
+            "test_an_unknown_payment_that_a_worker_claims_at_this_moment_is_not_healed",
+        ),
+    ),
+    *mutants(
+        "sql/queries/reconciliation.sql",
+        ["database/test_reconciliation.py"],
+        (
+            "theirs.status <> 'failed' AND (theirs.amount <> ours.amount OR",
+            "theirs.status <> 'failed' AND (false OR",
+            "another amount at the service is not seen",
+            "test_c_amount_differs_another_amount_at_the_service",
+        ),
+        (
+            "    FROM ranked WHERE nth > 1 OR known_id IS NOT NULL\n",
+            "    FROM ranked WHERE known_id IS NOT NULL\n",
+            "what was charged twice is not seen",
+            "test_p2_c_charged_twice_two_charges_under_one_reference",
+        ),
+        (
+            "        ('succeeded', 'succeeded'), ('refunded', 'refunded'),",
+            "        ('succeeded', 'succeeded'), ('succeeded', 'refunded'), ('refunded', 'refunded'),",
+            "what was given back at the service is not seen",
+            "test_y24_c_state_differs_a_refund_at_the_service_is_found_and_does_not_overwrite_ours",
+        ),
+        (
+            "      AND (their_refunded < refunded OR their_refunded > refunded + in_doubt)\n",
+            "      AND their_refunded < refunded\n",
+            "yen given back at the service are not seen",
+            "test_yen_given_back_only_at_the_service_are_found_and_are_not_ours_to_say",
+        ),
+        (
+            "      AND (their_refunded < refunded OR their_refunded > refunded + in_doubt)\n",
+            "      AND their_refunded > refunded + in_doubt\n",
+            "yen that only we gave back are not seen",
+            "test_yen_given_back_only_in_our_ledger_are_found",
+        ),
+        (
+            "FROM payment_differences WHERE NOT is_young\n",
+            "FROM payment_differences\n",
+            "what is under way is a finding, and stops paying",
+        ),
+        (
+            "WHERE closed_at IS NULL AND accepted_at IS NOT NULL AND NOT difference.is_young AND finding.code",
+            "WHERE false AND finding.code",
+            "what a person answered for hides what it becomes",
+            "test_what_was_accepted_and_is_another_difference_now_is_open_again",
+        ),
+        (
+            "  AND NOT EXISTS (SELECT FROM payment_differences WHERE payment_differences.batch_id = batch.batch_id AND is_young)\n",
+            "",
+            "a batch is closed while a difference is too young to say anything",
+            "test_a_batch_gets_no_closing_record_while_a_difference_is_too_young_to_say_anything",
+        ),
+        (
+            "DELETE FROM listed_payments WHERE payment_id IS NULL AND lost_payment_id IS NULL AND batch_id IS NULL",
+            "DELETE FROM listed_payments WHERE false",
+            "payments of other callers hold everybody up",
+            "test_payments_of_other_callers_are_counted_and_hold_nobody_up",
+        ),
+    ),
+]

@@ -1,0 +1,119 @@
+"""Mutants of what gives money back."""
+
+from orders_pipeline_tests.mutants.mutant import Mutant, mutants
+
+MUTANTS: list[Mutant] = [
+    *mutants(
+        "orders_pipeline/refunds/ledger.py",
+        ["database/test_refunds.py"],
+        (
+            '            transaction.rows("lock_payments_of_refunds", refund_ids=[claim.request.refund_id for claim, _ in results])\n',
+            "",
+            "two workers that give back parts of several payments wait for each other",
+            "test_parts_of_several_payments_recorded_at_once_in_any_order_end_them",
+        ),
+        (
+            '    transaction.rows("lock_notifications_of_refunds", refund_ids=refund_ids)\n',
+            "",
+            "who is being told at this moment is not corrected",
+            "test_a_customer_who_is_being_told_while_the_order_is_refunded_gets_a_correction",
+        ),
+        (
+            '    transaction.execute("note_who_was_told", refund_ids=refund_ids)\n',
+            "",
+            "nobody is corrected",
+        ),
+        (
+            '    transaction.execute("orders_follow_refunds", refund_ids=refund_ids)\n',
+            "",
+            "orders stay paid",
+            "test_a_part_leaves_the_payment_standing_and_the_rest_ends_it",
+        ),
+        (
+            '    transaction.execute("payments_follow_refunds", refund_ids=refund_ids)\n',
+            "",
+            "payments stay paid",
+            "test_a_part_leaves_the_payment_standing_and_the_rest_ends_it",
+        ),
+        (
+            '                transaction.execute("retire_declined_refunds", refund_ids=refund_ids)\n',
+            "                pass\n",
+            "what was declined once is never given back",
+            "test_a_declined_refund_leaves_its_orders_paid_and_may_be_tried_under_another_key",
+        ),
+        (
+            "if claim.in_doubt and (claim.is_old or not gateway.capabilities.honours_keys):",
+            "if claim.in_doubt and not gateway.capabilities.honours_keys:",
+            "a refund is made twice when its key is forgotten",
+            "test_y20_what_may_have_been_given_back_a_day_ago_is_not_sent_again",
+        ),
+        (
+            "if claim.in_doubt and (claim.is_old or not gateway.capabilities.honours_keys):",
+            "if claim.in_doubt and claim.is_old:",
+            "a refund is made twice where keys are ignored",
+            "test_without_keys_an_unclear_answer_waits_for_a_person_and_is_never_sent_again",
+        ),
+        (
+            'if sent.kind == "not_sent" and not sent.refused and claim.in_doubt:',
+            "if False:",
+            "a refund that may have been made is said not to be",
+            "test_an_unclear_answer_is_asked_again_under_the_same_key_until_it_is_clear",
+        ),
+        (
+            '                row.status == "unknown",\n',
+            "                False,\n",
+            "doubt is forgotten",
+            "test_without_keys_an_unclear_answer_waits_for_a_person_and_is_never_sent_again",
+        ),
+    ),
+    *mutants(
+        "orders_pipeline/refunds/ledger.py",
+        ["database/test_continuity.py"],
+        (
+            "if claim.may_be_forgotten and not is_certain:",
+            "if False:",
+            "what a restored database has forgotten is given back twice",
+            "test_a_lost_refund_of_an_old_payment_is_not_made_again",
+        ),
+        (
+            '    if not gateway.capabilities.can_look_up:\n        return Outcome("unknown", settle.UNDECIDABLE)\n',
+            "    if not gateway.capabilities.can_look_up:\n        return None\n",
+            "where nothing can be looked up, it is sent all the same",
+            "test_where_no_payment_can_be_looked_up_a_person_decides_on_a_refund_that_may_be_made",
+        ),
+        (
+            "each.given_back > beside(claim)",
+            "each.given_back >= beside(claim)",
+            "two refunds of one payment hold each other up",
+            "test_two_refunds_of_one_payment_do_not_hold_each_other_up",
+        ),
+        (
+            "each.given_back > beside(claim)",
+            "False",
+            "what the service gave back already is not seen",
+            "test_a_lost_refund_of_an_old_payment_is_not_made_again",
+        ),
+        (
+            '        return Outcome("not_sent", NOT_LOOKED_UP, retry_after_s=failure.retry_after_s, service_failed=True)\n',
+            "        return None\n",
+            "what cannot be looked up now is sent",
+            "test_a_refund_whose_payment_cannot_be_looked_up_now_is_not_sent",
+        ),
+    ),
+    *mutants(
+        "orders_pipeline/refunds/plan.py",
+        ["database/test_refunds.py"],
+        (
+            "        if any(worker.run_id is not None for worker in",
+            "        if False and any(worker.run_id is not None for worker in",
+            "refunded while it is being paid and told",
+            "test_a_batch_that_is_being_paid_is_not_refunded_at_the_same_time",
+        ),
+        (
+            '        transaction.row("lock_batch", batch_id=plan.batch_id)\n        end_lost',
+            "        end_lost",
+            "two plans at once fail each other",
+            "test_two_plans_at_once_give_nothing_back_twice",
+        ),
+    ),
+]
