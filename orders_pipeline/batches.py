@@ -7,6 +7,7 @@ the landing are new is decided in `landing.py`.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -100,11 +101,11 @@ def plan_import(transaction: Transaction, client_code: str, sha256: str, *, agai
     was loaded of them.
     """
     again_no = next_repeat(transaction, client_code, sha256, again=again)
-    while True:
-        batch_id = batch_id_for(client_code, f"{sha256}|{again_no}", today())
+    for taken in itertools.count():  # by batches that were refused: the repeat is the same, as its payments are
+        batch_id = batch_id_for(client_code, f"{sha256}|{again_no}" + f"|{taken}" * bool(taken), today())
         if not transaction.scalar("is_batch", batch_id=batch_id):
-            return batch_id, again_no
-        again_no += 1  # the id is that of a batch that was refused
+            break
+    return batch_id, again_no
 
 
 def register_import(transaction: Transaction, batch_id: str, client_code: str, source: Source, *, again_no: int) -> bool:

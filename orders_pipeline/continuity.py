@@ -243,14 +243,16 @@ class Continuity:
         with self._database.begin() as transaction:
             transaction.execute("note_unread", why=failure.reason)
 
-    def lift(self, compared_at: datetime, who: str | None = None, why: str | None = None) -> None:
+    def lift(self, compared_at: datetime, who: str | None = None, why: str | None = None, *, is_listed: bool = True) -> None:
         """Let paying go on, as another generation if it was stopped, now that the ledger was compared up to a moment."""
         kept = list(self._kept())
         with self._database.begin() as transaction:
             highest = max((each.anchor.generation for each in kept), default=0)
-            lifted = transaction.execute("lift_stop", generation=highest, whole_at=compared_at, who=who, why=why)
+            lifted = transaction.execute(
+                "lift_stop", generation=highest, whole_at=compared_at, who=who, why=why, is_listed=is_listed
+            )
             if not lifted:
-                transaction.execute("see_whole", whole_at=compared_at)
+                transaction.execute("see_whole", whole_at=compared_at, is_listed=is_listed)
         if lifted:
             self._keep()
 
@@ -264,17 +266,14 @@ class Continuity:
             raise NotStopped
 
     def resume_by_hand(self, who: str, why: str) -> None:
-        """Let paying go on where no list can be compared and a person answers for that; what is planned is in doubt."""
+        """Let paying go on where no list can be compared and a person answers for that; what is sent first is in doubt."""
         kept = list(self._kept())
         state = self._state()
         if state.stopped_by == "another":
             self._is_behind(state, kept, is_other_gone=True)
         if self.can_compare() or (state.stopped_at is None and state.unread_since is None):
             raise NotStopped
-        if self._payments.capabilities.can_look_up:
-            with self._database.begin() as transaction:
-                transaction.execute("put_planned_in_doubt")
-        self.lift(state.asked_at, who, why)
+        self.lift(state.asked_at, who, why, is_listed=False)
 
     def _keep(self) -> None:
         """Keep the mark that is committed, and remove those that it is beyond."""
@@ -364,27 +363,20 @@ class Continuity:
         return content if isinstance(content, dict) else {}
 
     def _is_whole_at_service(self, state: Row[Any]) -> bool:
-        able = self._payments.capabilities
-        if not able.can_list:
-            with self._database.begin() as transaction:
-                if (
-                    state.seen_as is not None and able.can_look_up
-                ):  # it may have been sent since: it is looked up before it is
-                    transaction.execute("put_planned_in_doubt")
-                transaction.execute("see_whole", whole_at=state.asked_at)
+        if not self._payments.capabilities.can_list:
+            with self._database.begin() as transaction:  # the first one replaces none
+                transaction.execute("see_whole", whole_at=state.asked_at, is_listed=state.seen_as is None)
             return True
         try:
             unknown = any(map(self._count_unknown, listing.pages(self._payments, state.whole_at, state.asked_at)))
         except ListFailed as failure:
-            if state.seen_as is None:  # nothing was ever paid, as far as the storage knows
-                return True
             self.note_unread(failure)
             return False
         with self._database.begin() as transaction:
             if unknown:
                 transaction.execute("stop_paying", stopped_by="service")
             else:
-                transaction.execute("see_whole", whole_at=state.asked_at)
+                transaction.execute("see_whole", whole_at=state.asked_at, is_listed=True)
         return not unknown
 
     def _count_unknown(self, page: PaymentPage) -> int:

@@ -34,7 +34,8 @@ def settling(system: System, batch_id: str, run_id: str | None) -> Iterator[Sett
         yield None
         return
     profile = system.clients.profile_of_batch(batch.client_code)
-    if system.continuity.is_another_at_work():  # before ids follow from the installation
+    is_whole = system.continuity.is_whole()  # ids follow from the installation, and from what a lost database has charged
+    if not is_whole and system.continuity.is_another_at_work():
         yield None
         return
     with working_on(system.database, batch_id, run_id) as worker:
@@ -43,7 +44,8 @@ def settling(system: System, batch_id: str, run_id: str | None) -> Iterator[Sett
         if is_halted:
             yield None
             return
-        settle.plan_batch(system.database, system.cipher, batch_id, profile)
+        if is_whole:
+            settle.plan_batch(system.database, system.cipher, batch_id, profile)
         notifications.plan_batch(system.database, system.cipher, batch_id, profile)
         settlement = Settlement(system, worker, profile)
         with _halting(system.database, worker, settlement):

@@ -126,6 +126,7 @@ class PaymentLedger:
         self._cipher = cipher
         self._worker = worker
         self._honours_keys = capabilities.honours_keys
+        self._can_look_up = capabilities.can_look_up
         self._on_settled = on_settled
         self._look_again = look_again
         self._is_whole = True  # as far as is known: nothing is claimed in a database that is not where the ledger was
@@ -146,7 +147,12 @@ class PaymentLedger:
         with self._database.begin() as transaction:
             self._release(transaction, keys_kept_s=KEYS_KEPT_S if self._honours_keys else 0.0)
             transaction.execute("renew_payment_attempts", batch_id=batch_id)
+            self._doubt(transaction)
             REFUSALS.end_hold(transaction, batch_id)
+
+    def _doubt(self, transaction: Transaction) -> None:
+        if self._can_look_up:
+            transaction.execute("doubt_what_may_be_charged", batch_id=self._worker.batch_id)
 
     def _release(self, transaction: Transaction, *, keys_kept_s: float) -> None:
         batch_id = self._worker.batch_id
@@ -222,6 +228,7 @@ class PaymentLedger:
                 transaction.execute("retire_allocations", payment_ids=payment_ids)
                 if self._retry_declined_orders:
                     transaction.execute("plan_declined_orders_alone", payment_ids=payment_ids)
+                    self._doubt(transaction)
             self._on_settled(transaction, payment_ids)
             left_alone = BREAKER.observe(transaction, judged) or REFUSALS.hold(transaction, batch_id)
         return not left_alone

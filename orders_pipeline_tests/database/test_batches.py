@@ -111,6 +111,8 @@ def test_bytes_that_were_refused_are_another_batch_when_they_come_again_however_
     with pytest.raises(FileRejected) as refused:
         imported(desk)
     assert refused.value.detail == {"batch_id": taken}
+    # a database that was put back to before them would give its payments the same ids
+    assert desk.value("SELECT again_no FROM batches WHERE batch_id = %s", taken) == 0
 
 
 def test_eight_that_register_refused_bytes_at_once_make_one_batch(desk):

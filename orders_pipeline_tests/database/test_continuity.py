@@ -222,6 +222,18 @@ def test_pages_that_are_too_long_come_in_pieces_for_the_look_after_a_restart_too
     assert books.system.continuity.is_whole()
 
 
+def test_a_list_that_cannot_be_read_at_the_first_start_stops_paying_until_it_is(books, monkeypatch):
+    def failing(*_: object, **__: object) -> None:
+        raise ListFailed("http-503")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(RestPayments, "list_payments", failing)
+        assert not books.system.continuity.is_whole()
+        assert rests(books.system) == "E_PAYMENT_LIST"
+    assert books.system.continuity.is_whole()
+    assert rests(books.system) is None
+
+
 def test_a_list_that_never_comes_is_said_and_ended_by_its_coming_or_by_a_person(books, monkeypatch):
     assert books.system.continuity.advance()
     books.desk.batch()
@@ -235,7 +247,7 @@ def test_a_list_that_never_comes_is_said_and_ended_by_its_coming_or_by_a_person(
         start_anew(books)
         with settling(books.system, books.desk.batch_id, None) as settlement:
             settlement.pay()
-        assert books.desk.statuses("payments") == ["planned"]
+        assert books.desk.statuses("payments") == []
         assert rests(books.system) == "E_PAYMENT_LIST"
         summary = reports.summarise(books.system, books.desk.batch_id)
         assert "http-400" in summary["paying_rests"]["message"]

@@ -25,7 +25,7 @@ from orders_pipeline.continuity import LedgersDiffer
 from orders_pipeline.database import libpq_url
 from orders_pipeline.payments import settle
 from orders_pipeline.payments.settle import PaymentLedger, settle_one
-from orders_pipeline.reconciliation import NoList, Reconciled, reconcile
+from orders_pipeline.reconciliation import NoList, Reconciled, accept, reconcile
 from orders_pipeline.refunds.giving_back import carry_out
 from orders_pipeline.refunds.plan import read_plan
 from orders_pipeline.system import join_endpoints, open_system
@@ -62,8 +62,8 @@ class Backup:
         run(self.house, f"DROP DATABASE {name} WITH (FORCE)", f"CREATE DATABASE {name} TEMPLATE {self.name}")
         if with_storage:
             live = storage_of(self.house)
-            for folder in set(live.iterdir()) - {live / "landing"}:  # what clients sent is where it was
-                shutil.rmtree(folder)
+            for kept in set(live.iterdir()) - {live / "landing"}:  # what clients sent is where it was
+                shutil.rmtree(kept) if kept.is_dir() else kept.unlink()
             shutil.copytree(self.storage, live, dirs_exist_ok=True)
 
 
@@ -113,12 +113,12 @@ def works(request: pytest.FixtureRequest, house: House, monkeypatch: pytest.Monk
         yield Works(house, system, CLIENT)
 
 
-def drop(works: Works, name: str = "orders.csv") -> None:
+def drop(works: Works, name: str = "orders.csv", *, customers: int = ORDERS) -> None:
     """Put a file into the landing."""
     file = OrderFile("utf-8")
     for number in range(ORDERS):
         reference = f"{name}-{number}"
-        file.add(order_row(client_order_ref=reference, customer_code=f"C-{number}", notify_channel="email"))
+        file.add(order_row(client_order_ref=reference, customer_code=f"C-{number % customers}", notify_channel="email"))
     folder = Path(works.system.settings.landing_location) / CLIENT
     folder.mkdir(parents=True, exist_ok=True)
     (folder / name).write_bytes(file.text.encode())
@@ -237,6 +237,60 @@ def test_d14_a_batch_under_another_name_on_another_day_is_paid_once(works, back_
     assert (charges(works), state(works, batch_id)) == (paid, ("completed", None))
 
 
+def test_d14_what_was_cancelled_and_came_again_before_the_restore_is_paid_once(works, back_up):
+    backup = back_up()
+    first = works.receive(ORDERS)
+    works.prepare(first)
+    system = works.system
+    settle.plan_batch(system.database, system.cipher, first, system.clients.profile(CLIENT))
+    with system.database.begin() as transaction:
+        cancelling.begin(transaction, first, cancelled_by="ops", why="the wrong price")
+    cancelling.finish(system, first)
+    works.work_off(works.receive(ORDERS))
+    paid = charges(works)
+    backup.restore(with_storage=False)
+    batch_id = works.receive(ORDERS)
+    works.work_off(batch_id)
+    result = compare(works)
+    assert (result.open, result.healed, result.new) == ({}, ORDERS, 0)
+    works.work_off(batch_id)
+    assert (charges(works), state(works, batch_id)) == (paid, ("completed", None))
+
+
+def test_d14_what_somebody_answered_for_is_looked_up_before_it_is_sent(works, back_up):
+    backup = back_up()
+    works.work_off(works.receive(ORDERS))
+    paid = charges(works)
+    backup.restore(with_storage=False)
+    system = works.system
+    assert system.continuity.is_behind()
+    for finding in compare(works).findings:
+        accept(system.database, finding["finding_id"], accepted_by="ops", why="the file will come again")
+    works.house.sandbox.change(honour_keys=False)  # a day later it has forgotten them
+    batch_id = works.receive(ORDERS)
+    wait_for(lambda: works.work_off(batch_id) is None and state(works, batch_id)[0] == "completed", "the batch")
+    assert charges(works) == paid
+
+
+def test_d14_orders_that_were_paid_alone_after_a_declined_payment_are_not_paid_again(works, back_up):
+    drop(works, customers=1)
+    (batch_id,) = see(works)
+    works.prepare(batch_id)
+    system = works.system
+    settle.plan_batch(system.database, system.cipher, batch_id, system.clients.profile(CLIENT))
+    backup = back_up()
+    works.house.sandbox.change(faults={"decline_order": 0.5, "seed": 3})
+    works.work_off(batch_id)
+    paid = charges(works)
+    assert 0 < paid < ORDERS
+    works.house.sandbox.change(faults={})  # what declined them is over
+    backup.restore(with_storage=False)
+    works.work_off(batch_id)
+    assert compare(works).open == {}
+    works.work_off(batch_id)
+    assert (charges(works), state(works, batch_id)) == (paid, ("completed_with_errors", None))
+
+
 def test_d14_a_batch_that_the_service_has_charged_is_not_cancelled_as_unpaid_after_a_restore(works, back_up):
     drop(works)
     (batch_id,) = see(works)
@@ -304,17 +358,22 @@ def test_d14_several_processes_with_several_batches_pay_nothing_again(works, bac
 
 
 @pytest.mark.parametrize("works", ["no list"], indirect=True)
-def test_d14_without_a_list_what_is_planned_is_looked_up_first(works, back_up):
+@pytest.mark.parametrize("is_seen_first", first_of([False, True]))
+def test_d14_without_a_list_what_is_planned_is_looked_up_first(works, back_up, is_seen_first):
+    backup = back_up()
     drop(works)
     (batch_id,) = see(works)
-    backup = back_up()
     works.work_off(batch_id)
     backup.restore(with_storage=False)
-    works.work_off(batch_id)
-    assert (charges(works), state(works, batch_id)) == (ORDERS, ("paused", "E_LEDGERS_DIFFER"))
+    if is_seen_first:
+        see(works)
+        works.work_off(batch_id)
+        assert (charges(works), state(works, batch_id)) == (ORDERS, ("paused", "E_LEDGERS_DIFFER"))
+    assert not works.system.continuity.is_whole()
     with pytest.raises(NoList):
         compare(works)
     works.system.continuity.resume_by_hand("ops", "compared in the service's own console")
+    see(works)
     wait_for(lambda: works.work_off(batch_id) is None and state(works, batch_id)[0] == "completed", "the batch")
     assert charges(works) == ORDERS
 

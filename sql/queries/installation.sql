@@ -20,6 +20,7 @@ FROM installation
 -- name: see_whole
 -- The ledger is whole up to a moment, as this running database has it.
 UPDATE installation SET whole_at = greatest(whole_at, CAST(:whole_at AS timestamptz)), seen_as = running_database(),
+                        unlisted_since = CASE WHEN NOT CAST(:is_listed AS boolean) THEN clock_timestamp() END,
                         seen_since = CASE WHEN seen_as = running_database()
                                            AND CAST(xmin AS text) = CAST(CAST(written_by AS xid) AS text)
                                      THEN seen_since ELSE clock_timestamp() END,
@@ -70,18 +71,8 @@ WHERE (payments.payment_id IS NULL OR payments.status IN ('planned', 'declined',
 -- name: lift_stop
 -- The ledger was compared from its last whole moment on.
 UPDATE installation SET stopped_at = NULL, stopped_by = NULL, unread_since = NULL, unread_why = NULL,
+                        unlisted_since = CASE WHEN NOT CAST(:is_listed AS boolean) THEN clock_timestamp() END,
                         resumed_by = :who, resumed_why = :why, generation = greatest(generation, :generation) + 1,
                         mark = mark + 1, whole_at = CAST(:whole_at AS timestamptz), seen_as = running_database(),
                         seen_since = clock_timestamp()
 WHERE num_nonnulls(stopped_at, unread_since) > 0
-
--- name: put_planned_in_doubt
--- What is planned and not settled may have been sent by the database that this one was put back from.
-WITH doubted AS (
-    UPDATE payments SET status = 'unknown', outcome_code = 'database-replaced', sent_at = clock_timestamp()
-    WHERE status = 'planned' AND claimed_by IS NULL
-    RETURNING payment_id
-)
-UPDATE orders SET status = 'unknown', status_changed_at = now()
-FROM doubted JOIN payment_orders AS share USING (payment_id)
-WHERE share.live AND orders.order_id = share.order_id

@@ -53,6 +53,23 @@ UPDATE payments SET attempts = 0,
 WHERE batch_id = :batch_id AND settled_at IS NULL AND claimed_by IS NULL
   AND (attempts > 0 OR (status = 'planned' AND next_attempt_at > now()))
 
+-- name: doubt_what_may_be_charged
+-- What is planned may have been charged by a database that is lost, and is looked up before it is sent.
+-- That it was has been found in the list, and somebody answers for it; or no list was compared since.
+WITH doubted AS (
+    UPDATE payments SET status = 'unknown', outcome_code = 'database-replaced', sent_at = clock_timestamp()
+    FROM installation
+    WHERE batch_id = :batch_id AND status = 'planned' AND claimed_by IS NULL
+      AND (coalesce(sent_at, '-infinity') < unlisted_since
+           OR sent_at IS NULL AND EXISTS (
+               SELECT FROM reconciliation_findings AS finding
+               WHERE closed_at IS NULL AND code = 'C_MISSING_HERE' AND finding.payment_id = payments.payment_id))
+    RETURNING payment_id
+)
+UPDATE orders SET status = 'unknown', status_changed_at = now()
+FROM doubted JOIN payment_orders AS share USING (payment_id)
+WHERE share.live AND orders.order_id = share.order_id
+
 -- name: claim_payments
 -- Take due payments for a worker, those first that were tried before; what was planned is being sent from here on.
 WITH again AS (

@@ -76,6 +76,19 @@ LEFT JOIN payments AS keyed ON keyed.payment_id = page.key
 LEFT JOIN batches ON batches.batch_id = page.batch_id
 ON CONFLICT DO NOTHING
 
+-- name: batches_to_plan
+-- Batches with orders that may be paid and that no payment is planned for.
+SELECT batch_id, client_code FROM batches
+WHERE status IN ('loaded', 'paying', 'paused') AND finished_at IS NULL AND EXISTS (
+    SELECT FROM orders WHERE orders.batch_id = batches.batch_id AND orders.status = 'pending'
+    AND NOT EXISTS (SELECT FROM payment_orders AS share WHERE share.order_id = orders.order_id AND share.live))
+ORDER BY batch_id
+
+-- name: match_planned_since
+-- What was lost may have been planned again since it was listed.
+UPDATE listed_payments SET payment_id = lost_payment_id, lost_payment_id = NULL, by_reference = true
+WHERE lost_payment_id IN (SELECT payment_id FROM payments)
+
 -- name: match_listed_by_id
 -- What has neither a reference nor a key of ours may have the id that a person found out.
 UPDATE listed_payments SET payment_id = payments.payment_id FROM payments
@@ -99,14 +112,16 @@ ANALYZE listed_payments
 
 -- name: payments_to_adopt
 -- Ours is unknown and nobody's, or not known to have been sent, and the service has exactly that payment, in a final state.
+-- One that failed there is as it should be where we have sent it: it may be sent once more.
 SELECT ours.payment_id, ours.batch_id, batches.client_code, theirs.service_payment_id, theirs.status, theirs.failure_code
 FROM listed_payments AS theirs
 JOIN payments AS ours USING (payment_id)
 JOIN batches ON batches.batch_id = ours.batch_id
 WHERE ours.claimed_by IS NULL AND theirs.by_reference AND theirs.amount = ours.amount
-  AND (ours.status, theirs.status) IN (('unknown', 'succeeded'), ('unknown', 'failed'), ('planned', 'succeeded'), ('planned', 'refunded'))
-  AND (theirs.allocations IS NULL OR theirs.allocations = (
-          SELECT jsonb_object_agg(order_reference(orders.batch_id, import_row_number), share.amount)
+  AND ((ours.status, theirs.status) IN (('unknown', 'succeeded'), ('unknown', 'failed'), ('planned', 'succeeded'), ('planned', 'refunded'))
+       OR (ours.status, theirs.status) = ('planned', 'failed') AND ours.sent_at IS NULL)
+  AND (theirs.allocations IS NULL OR shares_by_row(theirs.allocations) = (
+          SELECT jsonb_object_agg(import_row_number, share.amount)
           FROM payment_orders AS share JOIN orders USING (order_id) WHERE share.payment_id = ours.payment_id))
   AND NOT EXISTS (SELECT FROM listed_payments AS other WHERE other.payment_id = theirs.payment_id
                   AND other.service_payment_id <> theirs.service_payment_id)
@@ -154,6 +169,10 @@ CREATE TEMPORARY TABLE payment_differences (
     is_young           boolean NOT NULL            -- an answer may be under way: no finding yet
 )
 
+-- name: empty_payment_differences
+-- What an earlier look of the same comparison has found is found again.
+DELETE FROM payment_differences
+
 -- name: compare_payments
 -- Compare the list with our payments, both ways.
 WITH pairs AS (  -- each payment of ours with what the service has for it: the one we know of, else the first charge
@@ -162,8 +181,8 @@ WITH pairs AS (  -- each payment of ours with what the service has for it: the o
            ours.status AS our_status, theirs.status AS their_status,
            coalesce(theirs.refunded, CASE theirs.status WHEN 'refunded' THEN theirs.amount END) AS their_refunded,
            coalesce(given.made, 0) AS refunded, coalesce(given.in_doubt, 0) AS in_doubt,
-           theirs.status <> 'failed' AND (theirs.amount <> ours.amount OR theirs.allocations <> (
-               SELECT jsonb_object_agg(order_reference(orders.batch_id, import_row_number), share.amount)
+           theirs.status <> 'failed' AND (theirs.amount <> ours.amount OR shares_by_row(theirs.allocations) <> (
+               SELECT jsonb_object_agg(import_row_number, share.amount)
                FROM payment_orders AS share JOIN orders USING (order_id) WHERE share.payment_id = ours.payment_id))
            AS amount_differs,
            jsonb_build_object('ours', jsonb_build_object('amount', ours.amount, 'status', ours.status),
@@ -294,7 +313,7 @@ SELECT count(*) FROM written WHERE is_new
 -- name: close_gone_findings
 -- Close the open findings that were compared again as a whole and are no difference any more.
 UPDATE reconciliation_findings AS finding SET closed_at = clock_timestamp(), closed_how = 'gone'
-WHERE closed_at IS NULL AND last_seen_at < :started_at
+WHERE closed_at IS NULL AND last_seen_at <= :started_at
   AND ((compared_from >= :covered_from AND compared_to < :covered_to) OR finding_id = ANY(CAST(:judged AS bigint[])))
   AND (CAST(:batch_id AS text) IS NULL OR batch_id = :batch_id)
   AND NOT EXISTS (SELECT FROM payment_differences AS still
