@@ -19,7 +19,18 @@ from typing import Any, Protocol
 
 from sqlalchemy import Row
 
-from orders_pipeline import batches, control, corrections, csv_file, errors, loading, personal, repeated_orders, validation
+from orders_pipeline import (
+    batches,
+    control,
+    corrections,
+    csv_file,
+    errors,
+    interrupts,
+    loading,
+    personal,
+    repeated_orders,
+    validation,
+)
 from orders_pipeline.artifacts import (
     ACCEPTED,
     ANSWERS,
@@ -475,7 +486,7 @@ def import_file(
 ) -> str:
     """Register a local file as a client's batch, its bytes archived, and return the batch's id; raise FileRejected.
 
-    `note` is told the id just before it is known to others.
+    `note` is told the id once it is known to others, and before an interruption can come between.
     """
     with scratch_files() as folder:
         arrival = arrive(system, path, client_code, folder / ORIGINAL)
@@ -485,9 +496,12 @@ def import_file(
             with system.database.begin() as transaction:
                 batch_id, again_no = batches.plan_import(transaction, client_code, arrival.sha256, again=again)
             system.storage.put(artifact(batch_id, ORIGINAL), folder / ORIGINAL)  # a batch without its bytes cannot go on
-            with system.database.begin() as transaction:
-                if batches.register_import(transaction, batch_id, client_code, source, again_no=again_no):
-                    control.note(transaction, batch_id, arrival.profile, path.name, arrival.manifest)
+            with interrupts.deferred():
+                with system.database.begin() as transaction:
+                    is_registered = batches.register_import(transaction, batch_id, client_code, source, again_no=again_no)
+                    if is_registered:
+                        control.note(transaction, batch_id, arrival.profile, path.name, arrival.manifest)
+                if is_registered:
                     note(batch_id)
                     return batch_id
 

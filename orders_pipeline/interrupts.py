@@ -70,6 +70,25 @@ class Interrupts:
 
 
 @contextlib.contextmanager
+def deferred() -> Iterator[None]:
+    """Let no signal break off the block, which is short: it is heard at once, and raised where the block ends."""
+    if threading.current_thread() is not threading.main_thread():  # signals never reach others
+        yield
+        return
+    came: list[int] = []
+    before = {each: signal.signal(each, lambda number, _: came.append(number)) for each in SIGNALS}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+    for number in came[:1]:
+        handle = before[signal.Signals(number)]
+        if callable(handle):
+            handle(number, None)
+
+
+@contextlib.contextmanager
 def listening() -> Iterator[Interrupts]:
     """Hear every interruption while the block runs, also where a shell started us with SIGINT ignored."""
     interrupts = Interrupts()

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from orders_pipeline import control, interrupts
+from orders_pipeline.cli.batches import receive
 from orders_pipeline.synthetic import write_sample
 from orders_pipeline_tests.commands import call, end, free_port, start, wait_for
 from orders_pipeline_tests.house import House, check_books, check_finished
@@ -79,6 +83,22 @@ def test_no_ctrl_c_is_lost_at_whatever_moment_of_an_import_it_comes(house: House
         status, took_s = interrupted(house, path, after_s)
         with kept_trials.open("a") as kept:
             kept.write(f'{{"ctrl_c_after": {after_s:.3f}, "status": "{status}", "took": {took_s:.2f}}}\n')
+
+
+def test_ctrl_c_while_a_file_becomes_a_batch_stops_it(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = house.home / "orders.csv"
+    write_sample(path, rows=1, seed=1, bad=0)
+    note = control.note
+
+    def interrupted_note(*arguments: Any) -> None:
+        note(*arguments)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(control, "note", interrupted_note)
+    made: list[str] = []
+    with interrupts.listening() as heard:
+        receive(house.system, path, CLIENT, heard, made, again=False)
+    assert new_batches(house, path.name) == [(made[0], "stopped")]
 
 
 def test_ctrl_c_while_paying_stops_the_batch_and_resume_pays_the_rest(house: House, tmp_path: Path) -> None:

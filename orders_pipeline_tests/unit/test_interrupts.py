@@ -50,6 +50,18 @@ def test_what_is_to_be_done_is_done_at_once_where_somebody_has_interrupted_befor
     assert done == [True]
 
 
+def test_an_interruption_of_what_must_not_be_broken_off_is_raised_at_its_end():
+    done = []
+    with interrupts.listening():
+        with pytest.raises(KeyboardInterrupt), interrupts.deferred():
+            interrupt()
+            assert interrupts.requested.wait(PATIENCE_S)
+            done.append(True)
+        with interrupts.deferred():
+            done.append(True)
+    assert done == [True, True]
+
+
 def test_handlers_are_as_they_were_afterwards_and_nothing_is_asked_for():
     before = [signal.getsignal(each) for each in interrupts.SIGNALS]
     with interrupts.listening():
