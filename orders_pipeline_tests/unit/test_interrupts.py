@@ -52,11 +52,16 @@ def test_what_is_to_be_done_is_done_at_once_where_somebody_has_interrupted_befor
 
 def test_an_interruption_of_what_must_not_be_broken_off_is_raised_at_its_end():
     done = []
+
+    @interrupts.deferred()
+    def important() -> None:
+        interrupt()
+        assert interrupts.requested.wait(PATIENCE_S)
+        done.append(True)
+
     with interrupts.listening():
-        with pytest.raises(KeyboardInterrupt), interrupts.deferred():
-            interrupt()
-            assert interrupts.requested.wait(PATIENCE_S)
-            done.append(True)
+        with pytest.raises(KeyboardInterrupt):
+            important()
         with interrupts.deferred():
             done.append(True)
     assert done == [True, True]
