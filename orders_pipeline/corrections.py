@@ -24,6 +24,8 @@ from orders_pipeline.records.corrected import NAMES_NO_ROW, Corrections, NamedRo
 from orders_pipeline.records.judgement import Judge
 from orders_pipeline.records.orders import ORDERS
 from orders_pipeline.records.rules import RowContext
+from orders_pipeline.rejections import FileRejected
+from orders_pipeline.storage import ObjectGone
 from orders_pipeline.system import System
 
 CHUNK_ROWS = 10_000
@@ -58,7 +60,10 @@ class _Sent:
 
 
 def of_file(system: System, context: RowContext, client_code: str, batch_id: str, staged: Path) -> Corrections:
-    """Return what the rows of a staged file may correct in the batch that it names."""
+    """Return what the rows of a staged file may correct in the batch that it names.
+
+    Raises FileRejected where the files of that batch, or of one that it corrects, are not in the storage any more.
+    """
     numbers: set[int] = set()
     for chunk in read_chunks(staged, CHUNK_ROWS, ["corrects_row"]):
         numbers.update(pc.unique(chunk.column("corrects_row").drop_null()).to_pylist())
@@ -74,7 +79,10 @@ def rows_named(system: System, judge: Judge, client_code: str, batch_id: str, nu
         with system.database.begin() as transaction:
             batch = batches.get(transaction, corrected)
             sent = _rejected(transaction, corrected, wanted)
-        _read_cells(system, judge, batch, sent)
+        try:
+            _read_cells(system, judge, batch, sent)
+        except ObjectGone:
+            raise FileRejected("F_BATCH_COLUMN", {"hint": "rows_gone"}) from None
         following: dict[int, list[int]] = {}
         for number, each in sent.items():
             for named in wanted[number]:

@@ -103,6 +103,10 @@ HINTS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "full_width_comma": ("the file seems to use full-width commas", "全角カンマ区切りのようです"),
         "comma": ("the file seems to use commas", "カンマ区切りのようです"),
         "another_batch": ("names another one than the rows before", "がそれより前の行と異なります"),
+        "rows_gone": (
+            "the rows of that one are not kept any more; send them as a new file, without the column",
+            "のバッチの行はもう保存されていません。_batch列のない新しいファイルで送ってください",
+        ),
         "no_batch": ("names none of this client's", "の値はこの取引先のバッチではありません"),
         "no_such_row": ("no row with this number was rejected there", "その番号の行はエラーになっていません"),
         "named_twice": ("several rows of this file name the same one", "同じ行を訂正する行が複数あります"),
@@ -415,6 +419,11 @@ _WARNING_CODES = (
         "W_HIDDEN_ROWS",
         "Rows that are hidden in the workbook were read like the others[ ({count})].",
         "ブック内の非表示の行も、ほかの行と同じように読み込みました[({count}行)]。",
+    ),
+    Code(
+        "W_ROWS_GONE",
+        "The rejected rows cannot be given back as they were sent: the file as it was kept is not in the storage any more.",
+        "保存していたファイルがなくなったため、エラーの行を受け取ったままの形でお返しできません。",
     ),
     Code(
         "W_SEQUENCE_GAP",

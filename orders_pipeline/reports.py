@@ -32,7 +32,7 @@ from orders_pipeline.errors import NotThere, code_of
 from orders_pipeline.records.orders import ORDERS
 from orders_pipeline.rejections import message
 from orders_pipeline.scratch import Packed
-from orders_pipeline.storage import StorageError
+from orders_pipeline.storage import ObjectGone, StorageError
 from orders_pipeline.system import System
 from orders_pipeline.workers import in_hand
 
@@ -40,6 +40,7 @@ REPORTS = {"rejected": "rejected.csv", "errors": "errors.csv", "result": "result
 OUR_COLUMNS = ("_batch", "_row", "_line", "_codes")
 ERROR_COLUMNS = ("row", "line", "column", "header", "code", "message_ja", "message", "value")
 STAGED_ROWS = 2_000  # looked through at a time: they and their errors are objects
+ROWS_GONE = "W_ROWS_GONE"
 FINISH_TRIES = 3  # reports are written anew when the batch has changed while they were written
 SHOWN_CHARS = 100  # of a value in errors.csv
 _BATCH_CELL = re.compile(r'\s*"?(?:[0-9]{8}-[0-9a-f]{12})?"?\s*')
@@ -168,11 +169,21 @@ def _noted(system: System, batch_id: str) -> Row[Any]:
 
 
 def _write_all_reports(system: System, batch_id: str) -> Row[Any]:
-    """Keep the reports of a batch as it is now, and return what it is."""
+    """Keep the reports of a batch as it is now, and return what it is.
+
+    Where its file is gone, as from a storage that was put back, the reports are without its rows, and it is warned of that.
+    """
     with system.database.begin() as transaction:
         batch = batches.get(transaction, batch_id)
         rejects_rows = transaction.scalar("has_row_rejections", batch_id=batch_id)
-    for name, report in _made_reports(system, batch, rejects_rows=rejects_rows).items():
+    try:
+        made = _made_reports(system, batch, with_rows=rejects_rows)
+    except ObjectGone:
+        with system.database.begin() as transaction:
+            warning = {"line": None, "column_name": None, "code": ROWS_GONE, "detail": "{}"}
+            transaction.execute("insert_file_rejection", batch_id=batch_id, **warning)
+        made = _made_reports(system, batch, with_rows=False)
+    for name, report in made.items():
         system.storage.put(artifact(batch_id, name), report.read())
     return batch
 
@@ -333,12 +344,15 @@ def _refunds(transaction: Transaction, batch_id: str) -> dict[str, Any]:
     }
 
 
-def _made_reports(system: System, batch: Row[Any], *, rejects_rows: bool) -> dict[str, Packed]:
-    """Make errors.csv, and rejected.csv where rows are given back and not the whole file; return the files by name."""
+def _made_reports(system: System, batch: Row[Any], *, with_rows: bool) -> dict[str, Packed]:
+    """Make errors.csv, and rejected.csv where rows are given back and not the whole file; return the files by name.
+
+    Without the rows, errors.csv says of each what is wrong, and there is no rejected.csv.
+    """
     errors, rejected = _Errors(), Packed()
     layout = batch.source_layout
     with contextlib.ExitStack() as stack:
-        if rejects_rows:  # the storage is asked before the transaction begins
+        if with_rows:  # the storage is asked before the transaction begins
             text_path = stack.enter_context(lent(system, batch.batch_id, layout["text"]))
             text = stack.enter_context(text_path.open("rb"))
             staged = stack.enter_context(lent(system, batch.batch_id, STAGED))
@@ -346,7 +360,9 @@ def _made_reports(system: System, batch: Row[Any], *, rejects_rows: bool) -> dic
         of_file = transaction.rows("file_rejections", batch_id=batch.batch_id)
         errors.add(_error(each, each.line, None, {}) for each in of_file)
         errors.add(_trouble(each) for each in transaction.stream("troubled_orders", batch_id=batch.batch_id))
-        if not rejects_rows:
+        if not with_rows:
+            of_rows = transaction.stream("row_rejections", batch_id=batch.batch_id)
+            errors.add(_error(each, each.line, {}, layout["headers"]) for each in of_rows)
             return {REPORTS["errors"]: errors.packed}
         give_back = _GiveBack(batch, text, rejected)
         for row in _rejected_rows(staged, transaction.stream("row_rejections", batch_id=batch.batch_id)):

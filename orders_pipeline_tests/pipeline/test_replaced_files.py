@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from orders_pipeline import intake, reports
+from orders_pipeline import cancelling, intake, reports
 from orders_pipeline.artifacts import ACCEPTED, ORIGINAL, REJECTIONS, STAGED, artifact
 from orders_pipeline.encryption import DecryptionError
 from orders_pipeline.storage import ObjectReplaced
@@ -89,6 +89,35 @@ def test_a_file_that_was_replaced_is_found_by_who_reads_it(
     assert house.rows("SELECT amount FROM orders WHERE batch_id = %s", ours) == [(10,)]
     assert not is_shown(house, ours, "E_STORAGE_REPLACED")
     assert b"-bad" in (house.report(ours, "rejected") or b"")
+
+
+@pytest.mark.parametrize("name", [ORIGINAL, STAGED])
+def test_a_batch_whose_file_is_gone_ends_without_its_rejected_rows_which_nothing_corrects(
+    house: House, two: tuple[str, str], name: str, tmp_path: Path
+) -> None:
+    """As from a storage that was put back to before the file came, and the database was not."""
+    ours, theirs = two
+    for batch_id in two:
+        for step in STEPS[:3]:
+            step(house.system, batch_id)
+    reports.finish_batch(house.system, theirs)
+    house.system.storage.delete(artifact(ours, name))
+    with house.system.database.begin() as transaction:
+        cancelling.begin(transaction, ours, cancelled_by="operator", why="the storage was put back")
+    cancelling.finish(house.system, ours)
+    summary = house.summary(ours)
+    assert (summary["status"], summary["status_code"], summary["warnings"]) == ("cancelled", None, ["W_ROWS_GONE"])
+    assert sorted(summary["artifacts"]) == ["errors", "result"]
+    assert all(code in (house.report(ours, "errors") or b"") for code in (b"W_ROWS_GONE", b"R_AMOUNT_FORMAT"))
+
+    house.system.storage.delete(artifact(ours, STAGED))
+    corrected = tmp_path / "corrected.csv"
+    rejected = house.report(theirs, "rejected") or b""
+    corrected.write_bytes(rejected.replace(theirs.encode(), ours.encode()).replace(b",,", b",5,", 1))
+    late = house.receive(corrected, CLIENT)
+    for step in STEPS[:2]:
+        step(house.system, late)
+    assert (house.summary(late)["status"], house.summary(late)["status_code"]) == ("rejected", "F_BATCH_COLUMN")
 
 
 def test_a_plain_file_in_place_of_an_encrypted_one_is_not_read(house: House, two: tuple[str, str]) -> None:
