@@ -29,6 +29,7 @@ from orders_pipeline.artifacts import STAGED, artifact, lent
 from orders_pipeline.database import Database, Transaction
 from orders_pipeline.encryption import DecryptionError
 from orders_pipeline.errors import NotThere, code_of
+from orders_pipeline.records.card_numbers import has_card_number
 from orders_pipeline.records.orders import ORDERS
 from orders_pipeline.rejections import message
 from orders_pipeline.scratch import Packed
@@ -503,10 +504,12 @@ def _trouble(order: Row[Any]) -> list[object]:
 
 
 def _shown(column: str | None, cells: Mapping[str, str | None] | None) -> str:
-    """Return the cell a rejection is about, safe for a spreadsheet; nothing of a personal column."""
+    """Return the cell a rejection is about, safe for a spreadsheet; nothing of a personal column, and no card number."""
     if cells is None or column is None or column in ORDERS.personal_columns:
         return ""
     value = cells.get(column) or ""
+    if has_card_number(value):
+        return ""
     return _safe(value if len(value) <= SHOWN_CHARS else value[:SHOWN_CHARS] + "…")
 
 

@@ -2,7 +2,8 @@
 
 A card number has its brand's beginning and length and a right check digit, and so has every hundredth number or so that is
 none. So it is looked for where people write one: as digits in a row, also with others at their ends, or in groups, with
-the same between all of them or grouped as on a card.
+the same between all of them or grouped as on a card, whatever stands between. In a column of codes, which are often long
+numbers, it stands alone.
 """
 
 from __future__ import annotations
@@ -17,12 +18,15 @@ _LENGTHS = {
     "4": (16, 19),
     "5[1-5]|2[2-7]": (16,),
     "3[47]": (15,),
-    "30[0-5]|3[68]": (14,),
+    "30[0-5]|3[689]": (14,),
     "35": (16,),
     "6011|62|64[4-9]|65": (16, 17, 18, 19),
+    "5018|5020|5038|5893|6304|6759|676[1-3]": (14, 15, 16, 17, 18, 19),
 }
-_BRANDS = tuple((re.compile(f"(?={beginning})"), lengths) for beginning, lengths in _LENGTHS.items())
+_BRANDS = re.compile("|".join(f"(?=({beginning}))" for beginning in _LENGTHS))  # no two of them begin alike
+_LENGTHS_OF = tuple(_LENGTHS.values())
 _GROUPS = ({4, 8, 12}, {4, 8, 12, 16}, {4, 10})  # where most cards have their spaces
+_MANY = 3  # gaps that are the same by no accident
 _WIDEST = 12  # characters between two groups; beyond three it is one again and again
 _DIGIT = r"[0-9\x{ff10}-\x{ff19}\x{2460}-\x{2468}\x{24ea}]"
 _KANA_AND_KANJI = r"\x{3041}-\x{3096}\x{30a1}-\x{30fa}\x{4e01}-\x{9fff}"
@@ -30,7 +34,13 @@ _KANA_AND_KANJI = r"\x{3041}-\x{3096}\x{30a1}-\x{30fa}\x{4e01}-\x{9fff}"
 _ANY_BETWEEN = rf"(?:[^0-9A-Za-z]{{0,3}}|[^0-9A-Za-z{_KANA_AND_KANJI}]{{4,{_WIDEST}}})"
 # ー and 一 are typed for a dash
 _BETWEEN = r"[\W_ーｰ一]"
-_RUN = re.compile(rf"[0-9](?:(?:{_BETWEEN}{{0,3}}|({_BETWEEN})\1{{3,{_WIDEST - 1}}})[0-9]){{{SHORTEST - 1},}}")
+_RUN = re.compile(rf"[0-9](?:(?:[^0-9]{{0,3}}|({_BETWEEN})\1{{3,{_WIDEST - 1}}})[0-9]){{{SHORTEST - 1},}}")
+_PLAIN = re.compile(rf"{_BETWEEN}*")
+# as grouped on a card, with the same longer text between all groups
+_SPREAD = re.compile(
+    rf"(?<![0-9])[0-9]{{4}}([^0-9]{{4,{_WIDEST}}})(?:[0-9]{{4}}\1[0-9]{{4}}\1[0-9]{{4}}|[0-9]{{6}}\1[0-9]{{4,5}})(?![0-9])"
+)
+_DAY = re.compile(r"2[2-7](?:0[1-9]|1[0-2])(?:0[1-9]|[12][0-9]|3[01])")  # year, month and day, as references begin
 
 
 @functools.cache
@@ -39,7 +49,19 @@ def may_hold_one() -> str:
 
     Its classes of all letters are a hundred times as slow.
     """
-    return rf"{_DIGIT}(?:{_ANY_BETWEEN}{_DIGIT}){{{SHORTEST - 1}}}|[{_rare_digits()}]"
+    gap = rf"[^0-9]{{1,{_WIDEST}}}"
+    grouped = rf"{_DIGIT}{{4}}{gap}(?:{_DIGIT}{{4}}{gap}{_DIGIT}{{4}}{gap}|{_DIGIT}{{6}}{gap}){_DIGIT}{{4}}"
+    one_by_one = rf"{_DIGIT}(?:[^0-9]{{1,3}}{_DIGIT}){{{SHORTEST - 1}}}"
+    return rf"{_DIGIT}(?:{_ANY_BETWEEN}{_DIGIT}){{{SHORTEST - 1}}}|{grouped}|{one_by_one}|[{_rare_digits()}]"
+
+
+@functools.cache
+def may_be_one() -> str:
+    """Return a pattern, in RE2's writing, of codes that may hold one that stands alone; few long numbers do."""
+    in_a_row = rf"(?:^|[^0-9])(?:[3-6]|2[2-7])[0-9]{{{SHORTEST - 2},18}}(?:[^0-9]|$)"
+    gap = "[^0-9]{1,3}"
+    grouped = rf"[0-9]{{4}}{gap}(?:[0-9]{{4}}{gap}[0-9]{{4}}|[0-9]{{6}}){gap}[0-9]{{4}}"
+    return rf"{in_a_row}|{grouped}|[\x{{ff10}}-\x{{ff19}}\x{{2460}}-\x{{2468}}\x{{24ea}}{_rare_digits()}]"
 
 
 @functools.cache
@@ -59,35 +81,68 @@ def _rare_digits() -> str:
     )
 
 
+def has_card_number(text: str, *, is_code: bool = False) -> bool:
+    """Say whether a text holds a card number; in a code, which may be a long number itself, it stands alone."""
+    found = find_card_numbers(text)
+    return any(_stands_alone(text, places) for places in found) if is_code else any(found)
+
+
 def find_card_numbers(text: str) -> Iterator[Sequence[int]]:
     """Yield the places of each card number's digits."""
-    plain = "".join(_digit(character) for character in text)
+    plain = _with_digits(text)
     for run in _RUN.finditer(plain):
         places = [at for at in range(*run.span()) if plain[at] in "0123456789"]
         digits = "".join(plain[at] for at in places)
+        fitting = [(first, end) for first, end in _candidates(digits) if _check_sum(digits[first:end]) % 10 == 0]
+        if not fitting:
+            continue
         gaps = {
             at: plain[places[at - 1] + 1 : places[at]] for at in range(1, len(places)) if places[at] > places[at - 1] + 1
         }
-        for first, end in _candidates(digits):
-            if _is_written_so(first, end, gaps, len(digits)) and _check_sum(digits[first:end]) % 10 == 0:
-                yield places[first:end]
+        yield from (places[first:end] for first, end in fitting if _is_written_so(first, end, gaps, len(digits)))
+    for spread in _SPREAD.finditer(plain):
+        places = [at for at in range(*spread.span()) if plain[at] in "0123456789"]
+        digits = "".join(plain[at] for at in places)
+        if (0, len(digits)) in _candidates(digits) and _check_sum(digits) % 10 == 0:
+            yield places
+
+
+def _stands_alone(text: str, places: Sequence[int]) -> bool:
+    """Tell whether a card number is no part of a longer number, in a row or grouped as on a card, and begins with no day."""
+    plain = _with_digits(text)
+    around = plain[max(places[0] - 1, 0) : places[0]] + plain[places[-1] + 1 : places[-1] + 2]
+    gaps = {at for at in range(1, len(places)) if places[at] > places[at - 1] + 1}
+    begins = "".join(plain[at] for at in places[:6])
+    return not re.search("[0-9]", around) and (not gaps or gaps in _GROUPS) and not _DAY.match(begins)
 
 
 def _candidates(digits: str) -> Iterator[tuple[int, int]]:
-    for beginning, lengths in _BRANDS:
-        for found in beginning.finditer(digits):
-            yield from (
-                (found.start(), found.start() + length) for length in lengths if found.start() + length <= len(digits)
-            )
+    for found in _BRANDS.finditer(digits):
+        first = found.start()
+        for length in _LENGTHS_OF[(found.lastindex or 0) - 1]:
+            if first + length <= len(digits):
+                yield first, first + length
 
 
 def _is_written_so(first: int, end: int, gaps: Mapping[int, str], count: int) -> bool:
     """Tell whether the digits from `first` to `end` of so many stand as one number; `gaps` is what stands before a digit."""
     inside = {at - first: gap for at, gap in gaps.items() if first < at < end}
-    ends_at_gaps = [at in gaps or at in (0, count) for at in (first, end)]
-    if inside.keys() in _GROUPS:
-        return any(ends_at_gaps)
-    return not inside or (all(ends_at_gaps) and len(set(inside.values())) == 1)
+    stands_free = [at in gaps or at in (0, count) for at in (first, end)]
+    if not inside:
+        return True
+    is_plain = all(_PLAIN.fullmatch(gap) for gap in inside.values())
+    is_grouped = inside.keys() in _GROUPS
+    if is_grouped and is_plain:
+        return any(stands_free)
+    if len(set(inside.values())) == 1:
+        is_written_so = is_plain or is_grouped or len(inside) >= _MANY
+    else:
+        is_written_so = is_plain and any(inside.keys() <= groups for groups in _GROUPS)
+    return is_written_so and all(stands_free)
+
+
+def _with_digits(text: str) -> str:
+    return text if text.isascii() else "".join(_digit(character) for character in text)
 
 
 def _digit(character: str) -> str:

@@ -62,6 +62,8 @@ _EMAIL = (
 _DOTTED = r"[^0-9]*[0-9]{1,3}(?:[.,][0-9]{3})*\.[0-9]{3}(?:,[0-9]{1,2})?[^0-9]*"
 _DOT = {"hint": "dot_thousands"}
 _PART = r"[0-9]{1,2}"
+_NO_CARD = Rule("R_FORBIDDEN_DATA", NoCardNumber())
+_NO_CARD_AS_CODE = Rule("R_FORBIDDEN_DATA", NoCardNumber(in_codes=True))
 _AMBIGUOUS_DATE = rf"{_PART}[-/.]{_PART}(?:[-/.][0-9]{{1,4}})?|{_PART}月{_PART}日|[0-9]{{6}}"
 
 
@@ -95,7 +97,7 @@ _COLUMNS = (
         64,
         aliases=("注文番号", "店舗伝票番号"),
         required=True,
-        text_rules=(Rule("R_REF_FORMAT", Matches(r"[A-Za-z0-9\-_./]{1,64}")),),
+        text_rules=(_NO_CARD_AS_CODE, Rule("R_REF_FORMAT", Matches(r"[A-Za-z0-9\-_./]{1,64}"))),
     ),
     Column(
         "order_date",
@@ -114,7 +116,7 @@ _COLUMNS = (
         32,
         aliases=("得意先コード",),
         required=True,
-        text_rules=(Rule("R_CUSTOMER_CODE", Matches(r"[A-Za-z0-9_\-]{1,32}")),),
+        text_rules=(_NO_CARD_AS_CODE, Rule("R_CUSTOMER_CODE", Matches(r"[A-Za-z0-9_\-]{1,32}"))),
     ),
     Column(
         "customer_name",
@@ -123,7 +125,7 @@ _COLUMNS = (
         kind="text",
         required=True,
         personal=True,
-        text_rules=(Rule("R_FORBIDDEN_DATA", NoCardNumber()),),
+        text_rules=(_NO_CARD,),
     ),
     Column(
         "customer_name_kana",
@@ -131,14 +133,14 @@ _COLUMNS = (
         aliases=("得意先名カナ",),
         kind="text",
         personal=True,
-        text_rules=(Rule("R_FORBIDDEN_DATA", NoCardNumber()),),
+        text_rules=(_NO_CARD,),
     ),
     Column(
         "email",
         320,
         aliases=("メールアドレス",),
         personal=True,
-        text_rules=(Rule("R_EMAIL", AtMost(254)), Rule("R_EMAIL", Matches(_EMAIL))),
+        text_rules=(_NO_CARD_AS_CODE, Rule("R_EMAIL", AtMost(254)), Rule("R_EMAIL", Matches(_EMAIL))),
     ),
     Column(
         "phone",
@@ -148,16 +150,18 @@ _COLUMNS = (
         normalise=normalise.phone,
         text_rules=(Rule("R_PHONE", Matches(r"0[0-9]{9,10}")),),
     ),
-    Column("postal_code", 16, aliases=("郵便番号",), personal=True, text_rules=(Rule("R_CHARS", PRINTABLE),)),
+    Column(
+        "postal_code", 16, aliases=("郵便番号",), personal=True, text_rules=(_NO_CARD_AS_CODE, Rule("R_CHARS", PRINTABLE))
+    ),
     Column(
         "ship_to_address",
         300,
         aliases=("届け先住所",),
         kind="text",
         personal=True,
-        text_rules=(Rule("R_FORBIDDEN_DATA", NoCardNumber()),),
+        text_rules=(_NO_CARD,),
     ),
-    Column("item_code", 64, aliases=("商品コード",), text_rules=(Rule("R_CHARS", PRINTABLE),)),
+    Column("item_code", 64, aliases=("商品コード",), text_rules=(_NO_CARD_AS_CODE, Rule("R_CHARS", PRINTABLE))),
     Column(
         "quantity",
         32,
@@ -220,7 +224,7 @@ _COLUMNS = (
         aliases=("決済トークン",),
         secret=True,
         text_rules=(
-            Rule("R_FORBIDDEN_DATA", NoCardNumber()),
+            _NO_CARD,
             Rule("R_PAYMENT_TOKEN", Matches(r"[\x21-\x7e]{8,128}")),
         ),
     ),
@@ -238,7 +242,7 @@ _COLUMNS = (
         aliases=("備考",),
         kind="text",
         personal=True,
-        text_rules=(Rule("R_FORBIDDEN_DATA", NoCardNumber()),),
+        text_rules=(_NO_CARD,),
     ),
 )
 

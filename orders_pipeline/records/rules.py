@@ -15,7 +15,7 @@ from typing import Protocol, TypeAlias
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from orders_pipeline.records.card_numbers import find_card_numbers, may_hold_one
+from orders_pipeline.records.card_numbers import has_card_number, may_be_one, may_hold_one
 from orders_pipeline.records.normalise import utf8_content
 
 Translate: TypeAlias = "Callable[[pa.Array], pa.Array]"
@@ -156,12 +156,18 @@ class CalendarDate:
 
 @dataclass(frozen=True)
 class NoCardNumber:
-    """Cells have no number with a card brand's beginning and length and a right check digit."""
+    """Cells have no number with a card brand's beginning and length and a right check digit.
+
+    In codes, which may be long numbers themselves, none that stands alone.
+    """
+
+    in_codes: bool = False
 
     def __call__(self, cells: pa.Array, _: date) -> pa.Array:
         """Return which cells keep it."""
-        suspects = cells.filter(pc.match_substring_regex(cells, may_hold_one())).unique()
-        cards = [text for text in suspects.to_pylist() if any(find_card_numbers(text))]
+        pattern = may_be_one() if self.in_codes else may_hold_one()
+        suspects = cells.filter(pc.match_substring_regex(cells, pattern)).unique()
+        cards = [text for text in suspects.to_pylist() if has_card_number(text, is_code=self.in_codes)]
         return pc.invert(pc.is_in(cells, value_set=pa.array(cards, pa.string())))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date, timedelta
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -18,7 +19,7 @@ import pyarrow.compute as pc
 from pandera.config import ValidationDepth, config_context
 from pandera.errors import SchemaError, SchemaErrors
 
-from orders_pipeline.records.card_numbers import enough_digits, find_card_numbers
+from orders_pipeline.records.card_numbers import enough_digits, has_card_number, may_be_one
 from orders_pipeline.records.record_type import RecordType, RowRule, Rule
 from orders_pipeline.records.rules import (
     AtMost,
@@ -131,6 +132,8 @@ def _check(rule: Rule, today: date) -> pandera.Check:
             check = pandera.Check.in_range(low, high, name=rule.code, **_FEW)
         case DaysBack(most):
             check = pandera.Check.in_range(today - timedelta(days=most), today, name=rule.code, **_FEW)
+        case NoCardNumber(in_codes):
+            check = pandera.Check(partial(_lack_cards, is_code=in_codes), name=rule.code, **_FEW)
         case other:
             check = pandera.Check(_OTHERS[type(other)], name=rule.code, **_FEW)
     return check
@@ -142,9 +145,9 @@ def _are_days(cells: pd.Series[str]) -> pd.Series[bool]:
     return cells.isin(["", *distinct[days]])
 
 
-def _hold_cards(cells: pd.Series[str]) -> pd.Series[bool]:
-    suspects = cells[_contain(cells, enough_digits())].drop_duplicates()
-    return cells.isin([text for text in suspects if any(find_card_numbers(text))])
+def _lack_cards(cells: pd.Series[str], *, is_code: bool) -> pd.Series[bool]:
+    suspects = cells[_contain(cells, may_be_one() if is_code else enough_digits())].drop_duplicates()
+    return ~cells.isin([text for text in suspects if has_card_number(text, is_code=is_code)])
 
 
 def _contain(cells: pd.Series[str], pattern: str) -> pd.Series[bool]:
@@ -156,5 +159,4 @@ def _contain(cells: pd.Series[str], pattern: str) -> pd.Series[bool]:
 _OTHERS: Mapping[type[Condition], Callable[[pd.Series[str]], pd.Series[bool]]] = {
     Filled: lambda cells: cells.str.strip() != "",
     CalendarDate: _are_days,
-    NoCardNumber: lambda cells: ~_hold_cards(cells),
 }

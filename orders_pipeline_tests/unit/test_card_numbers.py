@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orders_pipeline.records.card_numbers import find_card_numbers
+from orders_pipeline.records.card_numbers import find_card_numbers, has_card_number
 from orders_pipeline_tests.factories import accepted, refused
 
 CARDS = {"4111111111111111": (4, 4, 4, 4), "5105105105105100": (4, 4, 4, 4), "378282246310005": (4, 6, 5)}
@@ -21,6 +21,17 @@ def grouped(card: str, separators: list[str]) -> str:
         written += card[at : at + size] + separator
         at += size
     return written
+
+
+def made(kind: str) -> list[str]:
+    """Return a thousand texts of a kind, with so many digits at random in place of each number in brackets."""
+    chance = random.Random(7)
+    first, *parts = kind.split("{")
+    digits = [part.partition("}") for part in parts]
+    return [
+        first + "".join("".join(chance.choices("0123456789", k=int(count))) + rest for count, _, rest in digits)
+        for _ in range(1_000)
+    ]
 
 
 WRITTEN = [
@@ -57,6 +68,25 @@ WRITTEN = [
     "④①①①-1111-1111-1111",
     "カード4111111111111111です",
     "3782-822463-10005 09/27",
+    "4111x1111x1111x1111",
+    "カード4111の1111の1111の1111の",
+    "<b>4111</b><b>1111</b><b>1111</b><b>1111</b>",
+    "3782<br>\n822463<br>\n10005",
+    "3782と822463と10005",
+    "4a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1",
+    "4111-11111111 1111",
+    "411111111111-1111",
+    "6759649826438453",
+    "6304 0000 0000 0000",
+    "39000000000005",
+]
+CODES = [
+    "4111111111111111",
+    "X-4111111111111111",
+    "4111-1111-1111-1111",
+    "3782_822463_10005",
+    "6759649826438453",
+    "39000000000005",
 ]
 
 
@@ -67,6 +97,17 @@ def test_a_card_number_is_found_however_it_is_written(written):
 
 def test_a_row_with_a_card_number_goes_back():
     refused("note", WRITTEN, "R_FORBIDDEN_DATA")
+
+
+@pytest.mark.parametrize("column", ["client_order_ref", "customer_code", "item_code"])
+def test_a_row_with_a_card_number_for_a_code_goes_back(column):
+    others = {"quantity": "1", "unit_price": "1000"} if column == "item_code" else {}
+    refused(column, CODES, "R_FORBIDDEN_DATA", **others)
+
+
+def test_a_row_with_a_card_number_for_a_postal_code_or_in_an_address_goes_back():
+    refused("postal_code", ["4111111111111111"], "R_FORBIDDEN_DATA")
+    refused("email", ["4111111111111111@example.com", "t.4111-1111-1111-1111@example.com"], "R_FORBIDDEN_DATA")
 
 
 @given(
@@ -99,19 +140,41 @@ def test_what_is_found_are_the_digits_of_a_card(text):
         ("{4}-{4}-{4}", 1),
         ("T{13} 49{11} 12", 1),
         ("{2},000, {2},000, {2},000, {2},000", 1),
+        ("{4}番{4}号{4}室{4}", 0),
+        ("4/12 10:00-12:00 03-{4}-{4}", 1),
+        ("{1}丁目{2}番{2}号 090-{4}-{4}", 1),
+        ("{2}個{2}個{2}個{2}個 {8}", 1),
+        ("{4}赤、{4}青、{4}白、{4}黒", 0),
         ("{8} 20260401", 5),
         ("{16}", 6),
     ],
 )
 def test_few_other_numbers_are_taken_for_one(kind, percent):
-    chance = random.Random(7)
-    parts = kind.split("{")
-    texts = []
-    for _ in range(1_000):
-        digits = [part.partition("}") for part in parts[1:]]
-        made = ["".join(chance.choices("0123456789", k=int(count))) + rest for count, _, rest in digits]
-        texts.append(parts[0] + "".join(made))
-    assert sum(any(find_card_numbers(text)) for text in texts) <= 10 * percent
+    assert sum(any(find_card_numbers(text)) for text in made(kind)) <= 10 * percent
+
+
+@pytest.mark.parametrize(
+    ("kind", "percent"),
+    [
+        ("{3}-{7}-{7}", 0),
+        ("{6}-20260401-{10}", 0),
+        ("20260401{6}", 0),  # a day and a time ...
+        ("20260401{8}", 0),
+        ("20260401{10}", 0),
+        ("260401{10}", 0),
+        ("49{11}", 0),
+        ("1{13}", 0),
+        ("0{10}", 0),
+        ("{10}", 0),
+        ("{12}", 0),
+        ("8{15}", 0),
+        ("{19}", 1),
+        ("{16}", 4),
+    ],
+)
+def test_codes_of_usual_forms_are_taken_for_none_and_few_others(kind, percent):
+    texts = made(kind)
+    assert sum(has_card_number(text, is_code=True) for text in texts) <= 10 * percent
 
 
 def test_numbers_of_daily_life_pass():
