@@ -100,4 +100,92 @@ MUTANTS: list[Mutant] = [
             "test_payments_of_other_callers_are_counted_and_hold_nobody_up",
         ),
     ),
+    *mutants(
+        "orders_pipeline/reconciliation.py",
+        ["database/test_reconciliation_list.py"],
+        (
+            "    young_s = 0.0 if is_stopped else YOUNG_S\n",
+            "    young_s = 0.0\n",
+            "what is under way is a finding, and stops paying",
+        ),
+        (
+            '        transaction.execute("orders_follow_payments", payment_ids=payment_ids)\n',
+            "",
+            "orders of a healed payment stay unknown",
+            "test_an_unknown_payment_is_healed_by_what_the_service_says_and_orders_and_notifications_follow",
+        ),
+        (
+            "        notifications.make_ready(transaction, payment_ids)\n",
+            "",
+            "customers of a healed payment are not told",
+            "test_an_unknown_payment_is_healed_by_what_the_service_says_and_orders_and_notifications_follow",
+        ),
+        (
+            "        if retry_orders:\n",
+            "        if False:\n",
+            "declined orders of a healed payment are not tried alone",
+            "test_an_unknown_payment_that_failed_there_is_declined_and_its_orders_are_planned_alone",
+        ),
+        (
+            "references=[ours.payment_id_of(item.reference) or _our_id(item.reference) for item in items],\n        are_ours",
+            "references=[None for item in items],\n        are_ours",
+            "no charge is known by its reference",
+        ),
+    ),
+    *mutants(
+        "orders_pipeline/reconciliation.py",
+        ["database/test_continuity.py"],
+        (
+            "        if doubted is not None and not young:  # from",
+            "        if False:  # from",
+            "paying stays stopped although all was compared",
+        ),
+    ),
+    *mutants(
+        "orders_pipeline/continuity.py",
+        ["database/test_continuity.py", "database/test_installation.py"],
+        (
+            "        if self.is_behind():\n            return False\n",
+            "",
+            "a database that is older than the storage pays again",
+        ),
+        (
+            "        return state.is_same or self._is_whole_at_service(state)\n",
+            "        return True\n",
+            "a database that was put back pays again what the service has",
+        ),
+        (
+            "if not others and highest <= (state.generation, state.mark):",
+            "if not others:",
+            "a database that is older than the storage pays again",
+        ),
+    ),
+    *mutants(
+        "orders_pipeline/continuity.py",
+        ["database/test_continuity.py"],
+        (
+            "        if kept.at <= state.asked_at - FRESH:\n            return False\n",
+            "",
+            "nobody takes the place of a database that is gone",
+            "test_a_new_database_takes_the_place_of_one_that_is_gone",
+        ),
+        (
+            '                transaction.execute("stop_paying", stopped_by="service")\n',
+            "                pass\n",
+            "charges that our ledger does not know stop nothing",
+            "test_a_refund_that_our_ledger_does_not_know_stops_paying_until_it_is_a_finding",
+        ),
+        (
+            "            if state.seen_as is None:  # nothing was ever paid, as far as the storage knows\n                return True\n",
+            "            return True\n",
+            "paid although the list could not be read",
+            "test_a_list_that_never_comes_is_said_and_ended_by_its_coming_or_by_a_person",
+        ),
+        (
+            "                if state.mark and not any(",
+            "                if False and not any(",
+            "a database at work does not say so, and another takes its place",
+            "test_a_database_that_is_at_work_says_so_in_the_storage",
+        ),
+    ),
 ]

@@ -116,4 +116,72 @@ MUTANTS: list[Mutant] = [
             "test_two_plans_at_once_give_nothing_back_twice",
         ),
     ),
+    *mutants(
+        "sql/queries/refunds.sql",
+        ["database/test_refunds.py"],
+        (
+            "  AND NOT EXISTS (SELECT FROM refund_orders AS given WHERE given.order_id = orders.order_id AND given.live)\n",
+            "",
+            "two plans fail each other",
+            "test_two_plans_at_once_give_nothing_back_twice",
+        ),
+        (
+            "CASE due.was WHEN 'planned' THEN 'sending' ELSE 'unknown' END,\n                       claimed_by",
+            "'sending',\n                       claimed_by",
+            "a second try does not know of the first",
+            "test_without_keys_an_unclear_answer_waits_for_a_person_and_is_never_sent_again",
+        ),
+        (
+            "UPDATE refunds SET status = 'unknown', claimed_by = NULL, outcome_code = 'worker-lost'",
+            "UPDATE refunds SET status = 'planned', claimed_by = NULL, outcome_code = 'worker-lost'",
+            "what a lost worker sent counts as not sent",
+            "test_c13_what_a_lost_worker_was_sending_is_sent_again_under_the_same_key",
+        ),
+        (
+            "WHERE refunds.refund_id = ANY(CAST(:refund_ids AS uuid[])) AND refunds.status = 'succeeded'\n  AND orders.order_id = given.order_id",
+            "WHERE refunds.refund_id = ANY(CAST(:refund_ids AS uuid[]))\n  AND orders.order_id = given.order_id",
+            "orders are refunded by a refund that was declined",
+            "test_a_declined_refund_leaves_its_orders_paid_and_may_be_tried_under_another_key",
+        ),
+        (
+            "      WHERE share.payment_id = payments.payment_id AND orders.status <> 'refunded')",
+            "      WHERE share.payment_id = payments.payment_id AND orders.status = 'none')",
+            "a part that is given back ends the whole payment",
+            "test_a_part_leaves_the_payment_standing_and_the_rest_ends_it",
+        ),
+        (
+            "AND member.order_id = refund_orders.order_id AND result.status IN ('sending', 'unknown', 'sent')",
+            "AND member.order_id = refund_orders.order_id AND result.status IN ('sending', 'sent')",
+            "who may have been told is not corrected",
+            "test_who_may_have_been_told_is_corrected",
+        ),
+        (
+            "AND member.order_id = refund_orders.order_id AND result.status IN ('sending', 'unknown', 'sent')",
+            "AND member.order_id = refund_orders.order_id AND result.status IN ('unknown', 'sent')",
+            "who is being told is not corrected",
+            "test_a_customer_who_is_being_told_while_the_order_is_refunded_gets_a_correction",
+        ),
+        (
+            "    WHERE refund_id = ANY(CAST(:refund_ids AS uuid[])) AND live AND was_told AND correction_id IS NULL\n",
+            "    WHERE refund_id = ANY(CAST(:refund_ids AS uuid[])) AND live AND correction_id IS NULL\n",
+            "who was never told is corrected",
+            "test_who_was_not_told_needs_no_correction_and_is_told_of_the_refund_at_once",
+        ),
+        (
+            "WHERE kind = 'correction' AND status = 'ready' AND attempts = 0 AND claimed_by IS NULL AND",
+            "WHERE kind = 'correction' AND",
+            "a correction that was sent takes later refunds along, which nobody is told of",
+            "test_refunds_recorded_one_after_the_other_are_one_correction_until_it_is_begun",
+        ),
+    ),
+    *mutants(
+        "sql/queries/refunds.sql",
+        ["database/test_continuity.py"],
+        (
+            "  AND refund_id <> CAST(:refund_id AS uuid) AND status IN ('sending', 'unknown', 'succeeded')\n",
+            "  AND refund_id <> CAST(:refund_id AS uuid) AND status IN ('sending', 'unknown')\n",
+            "the other parts of a payment hold a refund up",
+            "test_two_refunds_of_one_payment_do_not_hold_each_other_up",
+        ),
+    ),
 ]
