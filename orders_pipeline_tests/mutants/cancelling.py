@@ -65,11 +65,6 @@ MUTANTS: list[Mutant] = [
             "a batch is paid that a person stopped at this moment",
         ),
         (
-            "    if system.continuity.is_another_at_work():  # before ids follow from the installation\n        yield None\n        return\n",
-            "",
-            "payments get the ids of another database's installation",
-        ),
-        (
             "        if not system.continuity.advance():\n            self._paid.set()\n            return\n",
             "",
             "a database that was put back pays again",
