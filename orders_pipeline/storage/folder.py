@@ -301,7 +301,12 @@ class FolderStorage:
                 if create:
                     with contextlib.suppress(FileExistsError):
                         os.mkdir(name, 0o700, dir_fd=folder)
-                inner = _open_folder(name, folder)
+                try:
+                    inner = _open_folder(name, folder)
+                except NotADirectoryError:
+                    if create:  # a file in the way, and nothing that is gone
+                        raise StorageUnavailable from None
+                    raise
                 os.close(folder)
                 folder = inner
             yield folder

@@ -426,10 +426,16 @@ def test_a_sample_is_what_it_says_it_is(cli: Cli, encoding: str, tmp_path: Path)
 def test_the_doctor_finds_everything_well_and_names_what_is_not(
     house: House, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    lies_there = (
+        "INSERT INTO landing_left_alone (key, seen_again, is_refused) VALUES ('acme/bad.csv', true, true) RETURNING key"
+    )
+    assert house.rows(lies_there) == [("acme/bad.csv",)]
     well = cli("doctor", "--json")
     assert well.exit_code == 0
     answer = json.loads(well.stdout)
     assert answer["ok"] is True
+    (found,) = [each["says"] for each in answer["checks"] if each["name"] == "landing"]
+    assert "refused or cancelled, and still there: 1 (acme/bad.csv)" in found
     assert {each["name"] for each in answer["checks"]} >= {"settings", "database", "schema", "storage", "landing"}
     monkeypatch.setenv("ORDERS_PAYMENT_URL", "http://127.0.0.1:9")
     ill = cli("doctor", "--json")

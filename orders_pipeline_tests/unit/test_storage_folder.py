@@ -64,6 +64,12 @@ def test_a_link_out_of_the_folder_is_neither_listed_nor_followed(store, root, tm
     assert not (tmp_path / "copy").exists()
 
 
+def test_a_file_in_the_way_of_a_folder_is_no_object_that_is_gone(store):
+    store.put("folder", b"1")
+    with pytest.raises(StorageUnavailable):
+        store.put("folder/x", b"2")
+
+
 def test_writing_through_a_linked_folder_is_refused_and_over_a_link_replaces_the_link(store, root, tmp_path):
     outside = tmp_path / "outside"
     outside.mkdir()
