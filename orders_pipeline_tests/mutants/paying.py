@@ -421,5 +421,25 @@ MUTANTS: list[Mutant] = [
             "FIRST_HOLD_S",
             "a service that refuses for hours is tried every minute",
         ),
+        (
+            "    if found.refused_since >= SEVERAL:\n        return False\n",
+            "",
+            "a service that begins to refuse everything declines orders that were refused once before",
+        ),
+        (
+            "are_few = found.refused_since <= max(found.settled_alike, 1)",
+            "are_few = True",
+            "a service that begins to refuse everything declines the last few of a batch",
+        ),
+        (
+            "return bool(found.taken_before and (",
+            "return bool((",
+            "a service that refuses everything declines the only order of a batch",
+        ),
+        (
+            "or found.items_alike >= MANY",
+            "",
+            "a service that refuses everything is sent all orders of one customer",
+        ),
     ),
 ]
