@@ -218,10 +218,10 @@ def _show_corrections(console: Console, summary: Mapping[str, Any]) -> None:
     """Print what still waits for a correction, where anything ever did."""
     corrections = summary["corrections"]
     if corrections["rows_open"]:
-        where = ", ".join(corrections["open_in"])
-        console.print(
-            f"  to correct     {counted(corrections['rows_open'], 'row')}, in rejected.csv of {where}", highlight=False
-        )
+        where = "in rejected.csv of " + ", ".join(corrections["open_in"])
+        if "W_ROWS_GONE" in summary["warnings"]:
+            where = "to be sent as a new file: errors.csv has their numbers"
+        console.print(f"  to correct     {counted(corrections['rows_open'], 'row')}, {where}", highlight=False)
     repeated = (summary["rows"]["rejected"] or 0) - corrections["rows_open"]
     if corrections["batches"] == 1 and repeated > 0 and not (summary.get("status_code") or "").startswith("F_"):
         need = f"{counted(repeated, 'rejected row')} {'needs' if repeated == 1 else 'need'} no correction"

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from orders_pipeline import cancelling, intake, reports
 from orders_pipeline.artifacts import ACCEPTED, ORIGINAL, REJECTIONS, STAGED, artifact
+from orders_pipeline.console import show_summary
 from orders_pipeline.encryption import DecryptionError
 from orders_pipeline.storage import ObjectReplaced
 from orders_pipeline_tests.factories import order_row
@@ -109,6 +112,9 @@ def test_a_batch_whose_file_is_gone_ends_without_its_rejected_rows_which_nothing
     assert (summary["status"], summary["status_code"], summary["warnings"]) == ("cancelled", None, ["W_ROWS_GONE"])
     assert sorted(summary["artifacts"]) == ["errors", "result"]
     assert all(code in (house.report(ours, "errors") or b"") for code in (b"W_ROWS_GONE", b"R_AMOUNT_FORMAT"))
+    console = Console(file=io.StringIO(), width=200)
+    show_summary(console, summary | {"corrections": {"batches": 1, "rows_open": 1, "open_in": [ours]}})
+    assert "1 row, to be sent as a new file" in console.file.getvalue()  # type: ignore[attr-defined]
 
     house.system.storage.delete(artifact(ours, STAGED))
     corrected = tmp_path / "corrected.csv"
