@@ -51,12 +51,17 @@ def test_commands_and_the_system_do_not_start_where_too_few_are_let_in_and_docto
     monkeypatch.setenv("ORDERS_DATABASE_URL", database.url.get_secret_value())
     with psycopg.connect(server_url.replace("+psycopg", ""), autocommit=True) as admin:
         admin.execute(f"ALTER DATABASE {name} CONNECTION LIMIT 50".encode())
-    for arguments, status in ((["status"], 2), (["up"], 2), (["doctor"], 1)):
-        ended = CliRunner().invoke(main, arguments)
-        said = " ".join(ended.output.split())
-        assert ended.exit_code == status
-        assert "E_DATABASE_SESSIONS" in said
-        assert "may need 96 sessions, and the database lets in 50; lower the setting, or raise max_connections" in said
+        try:
+            for arguments, status in ((["status"], 2), (["up"], 2), (["doctor"], 1)):
+                ended = CliRunner().invoke(main, arguments)
+                said = " ".join(ended.output.split())
+                assert ended.exit_code == status
+                assert "E_DATABASE_SESSIONS" in said
+                assert (
+                    "may need 96 sessions, and the database lets in 50; lower the setting, or raise max_connections" in said
+                )
+        finally:  # other tests use this database
+            admin.execute(f"ALTER DATABASE {name} CONNECTION LIMIT -1".encode())
 
 
 def test_threads_beyond_the_pool_wait_and_are_told_that_the_database_is_unavailable(database, monkeypatch):

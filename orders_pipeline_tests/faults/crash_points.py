@@ -42,6 +42,10 @@ def _artifact(*names: str) -> Chosen:
     return lambda _store, key, *_rest, **_named: key.rpartition("/")[2] in names
 
 
+def _is_at_rest(_transaction: object, _batch_id: str, status: str, *_rest: object, **_named: object) -> bool:
+    return status != "paying"
+
+
 def _post(path: str) -> Chosen:
     return lambda _client, method, called, *_rest, **_named: method == "POST" and called.endswith(path)
 
@@ -78,7 +82,7 @@ POINTS = {
     "C17": Point(_CALL, chosen=_post("/v1/notifications")),
     "C18": Point(_CALL, dies_after=True, chosen=_post("/v1/notifications")),
     "C19": Point("orders_pipeline.rate_limit:RateLimiter._take", dies_after=True),
-    "C20": Point("orders_pipeline.batches:set_status", chosen=lambda _transaction, _batch, status, *_: status != "paying"),
+    "C20": Point("orders_pipeline.batches:set_status", chosen=_is_at_rest),
 }
 # passed by `cancel`, each once: the first before it is committed that nothing more is sent, the last when all is called off
 CANCEL_POINTS = {
