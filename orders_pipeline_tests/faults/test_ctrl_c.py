@@ -98,6 +98,7 @@ def test_ctrl_c_while_a_file_becomes_a_batch_stops_it(house: House, monkeypatch:
     made: list[str] = []
     with interrupts.listening() as heard:
         receive(house.system, path, CLIENT, heard, made, again=False)
+    interrupts.requested.clear()  # else nothing more is begun in this process
     assert new_batches(house, path.name) == [(made[0], "stopped")]
 
 
