@@ -56,7 +56,9 @@ class Works:
         def is_done() -> bool:
             with contextlib.suppress(DatabaseUnavailable):
                 self.work_off(batch_id)
-            return is_up(self.house) and bool(self.house.summary(batch_id)["status"] == "completed")
+            with contextlib.suppress(DatabaseUnavailable):  # connections of before it went and came
+                return is_up(self.house) and bool(self.house.summary(batch_id)["status"] == "completed")
+            return False
 
         wait_for(is_done, "the batch to be completed")
         return check_finished(self.house, batch_id)
