@@ -8,14 +8,7 @@ from orders_pipeline.assets import ASSETS
 from orders_pipeline.dagster_errors import ListMasked
 from orders_pipeline.jobs import process_batch, rotate_keys
 from orders_pipeline.resources import SystemResource
-from orders_pipeline.schedules import (
-    daily_reconciliation,
-    daily_retention,
-    reconcile,
-    retain,
-    verify_audit,
-    weekly_verification,
-)
+from orders_pipeline.schedules import daily_reconciliation, daily_retention, weekly_verification
 from orders_pipeline.sensors import audit_sensor, landing_sensor, stalled_sensor
 from orders_pipeline.settings import export_environment
 
@@ -28,8 +21,8 @@ _redacted.propagate = False
 
 defs = dg.Definitions(
     assets=ASSETS,
-    jobs=[process_batch, reconcile, retain, verify_audit, rotate_keys],
-    schedules=[daily_reconciliation, daily_retention, weekly_verification],
+    jobs=[process_batch, rotate_keys],
+    schedules=[daily_reconciliation, daily_retention, weekly_verification],  # with their jobs
     sensors=[landing_sensor, stalled_sensor, audit_sensor],
     resources={"system": SystemResource()},
     executor=dg.in_process_executor,

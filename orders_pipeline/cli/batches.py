@@ -81,19 +81,17 @@ def run(system: System, batch_id: str, heard: Interrupts, *, as_json: bool, rest
 
 
 def receive(system: System, file: Path, client_code: str, heard: Interrupts, made: list[str], *, again: bool) -> None:
-    """Make a batch of a file and add its id to those `made`, also where an interruption comes just then."""
+    """Make a batch of a file and add its id to those `made`; an interruption that comes just then stops it."""
     from orders_pipeline import batches, intake
     from orders_pipeline.audit.recording import os_user
 
-    noted: list[str] = []
     try:
         heard.check()
-        made.append(intake.import_file(system, file, client_code, again=again, note=noted.append))
+        intake.import_file(system, file, client_code, again=again, note=made.append)
     except KeyboardInterrupt:
         with system.database.begin() as transaction:
-            if not noted or not batches.stop(transaction, noted[0], os_user()):
+            if not made or not batches.stop(transaction, made[0], os_user()):
                 raise
-        made[:] = noted
 
 
 def _run(system: System, batch_id: str, heard: Interrupts, *, as_json: bool) -> str | None:
