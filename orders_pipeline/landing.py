@@ -100,7 +100,7 @@ class Seen:
     is_void: bool = False
     sha256: str | None = None
     code: str | None = None
-    has_void_twin: bool = False  # so is the batch that had the same bytes before
+    has_refused_twin: bool = False  # so was the batch that had the same bytes before
 
 
 @dataclass(frozen=True)
@@ -222,7 +222,7 @@ def _is_over(seen: Seen, landed: Landed, batches_so_far: int) -> bool:
         return False
     if seen.code == "F_MANIFEST_SHARED":
         return not landed.shares_manifest
-    return seen.code in NOT_THERE or (seen.code == "F_DUPLICATE_FILE" and seen.has_void_twin)
+    return seen.code in NOT_THERE or (seen.code == "F_DUPLICATE_FILE" and seen.has_refused_twin)
 
 
 def is_complete(name: str, size: int, first: bytes, last: bytes) -> bool:
@@ -301,7 +301,7 @@ def _note(database: Database, landing: Storage, after: str, page: Page) -> Decis
                 bool(row.is_void),
                 row.source_sha256,
                 row.refused_for,
-                bool(row.has_void_twin),
+                bool(row.has_refused_twin),
             )
             for row in rows
         }

@@ -259,7 +259,7 @@ def test_a_file_that_was_away_is_another_batch_when_it_is_back_unchanged(desk, f
     assert len(batches(desk)) == 2
 
 
-def test_a_file_whose_twin_came_to_nothing_is_another_batch_and_named_until_then(desk, folder, landing):
+def test_a_file_whose_twin_was_refused_is_another_batch_and_named_until_then(desk, folder, landing):
     put(folder, "acme/one.csv")
     (one,) = twice(desk, landing)
     put(folder, "acme/two.csv")
@@ -268,6 +268,9 @@ def test_a_file_whose_twin_came_to_nothing_is_another_batch_and_named_until_then
     assert twice(desk, landing) == []
     assert left_alone(desk, "refused") == {"acme/two.csv"}
     cancel(desk, one)
+    assert twice(desk, landing) == []  # nobody asked for the same orders from under another name
+    assert left_alone(desk, "refused") == {"acme/one.csv", "acme/two.csv"}
+    desk.run("UPDATE batches SET status = 'rejected' WHERE batch_id = %s", one)
     assert len(twice(desk, landing)) == 1
     twice(desk, landing)
     assert left_alone(desk, "refused") == {"acme/one.csv"}

@@ -248,8 +248,8 @@ def test_another_file_is_taken_where_the_one_before_was_cancelled_unread():
     assert keys(new_files([growing(version="t-100~2-2")], seen, [])) == ["acme/orders.csv"]
 
 
-def refused(code: str, seconds: float = 60.0, *, has_void_twin: bool = False) -> Seen:
-    return Seen(seconds, "b-1", is_void=True, sha256=None, code=code, has_void_twin=has_void_twin)
+def refused(code: str, seconds: float = 60.0, *, has_refused_twin: bool = False) -> Seen:
+    return Seen(seconds, "b-1", is_void=True, sha256=None, code=code, has_refused_twin=has_refused_twin)
 
 
 @pytest.mark.parametrize(
@@ -259,7 +259,7 @@ def refused(code: str, seconds: float = 60.0, *, has_void_twin: bool = False) ->
         (stored(), refused("F_CHANGED"), True),
         (stored(), refused("F_DENIED"), True),
         (stored(), refused("F_DUPLICATE_FILE"), False),
-        (stored(), refused("F_DUPLICATE_FILE", has_void_twin=True), True),
+        (stored(), refused("F_DUPLICATE_FILE", has_refused_twin=True), True),
         (stored(), refused("F_MANIFEST_SHARED"), True),
         (replace(stored(), shares_manifest=True), refused("F_MANIFEST_SHARED"), False),
         (stored(), REFUSED, False),

@@ -8,11 +8,12 @@ INSERT INTO landing_position (after_key) VALUES (:after_key) ON CONFLICT (one) D
 
 -- name: known_landing_files
 -- What the ledger has of these files with the same content, whatever their metadata and manifests were, oldest first.
+-- A person who cancels a batch does not ask for its bytes from under another name: only a refused twin is over.
 SELECT files.key, files.version, files.batch_id, batches.source_sha256,
        extract(epoch FROM now() - files.first_seen_at) AS seconds,
        batches.status = 'rejected' OR batches.status = 'cancelled' AND NOT is_paid_in_part(batches.batch_id) AS is_void,
        CASE WHEN batches.status = 'rejected' THEN batches.status_code END AS refused_for,
-       twins.status = 'rejected' OR twins.status = 'cancelled' AND NOT is_paid_in_part(twins.batch_id) AS has_void_twin
+       twins.status = 'rejected' AS has_refused_twin
 FROM unnest(CAST(:keys AS text[]), CAST(:contents AS text[])) AS asked (key, content)
 JOIN landing_files AS files ON files.key = asked.key
                            AND files.version >= asked.content AND files.version <= asked.content || chr(127)
