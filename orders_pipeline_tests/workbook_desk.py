@@ -33,6 +33,7 @@ class Desk:
         self.source = folder / "orders.xlsx"
         self.target = folder / "orders.csv"
         self.book = openpyxl.Workbook()
+        self.book.calculation.fullCalcOnLoad = False  # as Excel saves one
         self.sheet = self.book.active
         self.wanted = OrderSheet()
         self.hidden_rows = 0

@@ -28,7 +28,7 @@ _ESCAPED = re.compile("_x([0-9A-Fa-f]{4})_")
 class Cell(NamedTuple):
     """A cell with a value: its column from 1, the number of its style, and whether the value is an error like #REF!.
 
-    The value is `UNCOMPUTED`, and an error, where there is a formula that no program has computed.
+    The value is `UNCOMPUTED`, and an error, where there is a formula that no program has computed, or Excel will anew.
     """
 
     column: int
@@ -63,9 +63,12 @@ def read_texts(stream: IO[bytes]) -> list[str]:
     return reader.texts
 
 
-def read_rows(stream: IO[bytes], texts: Sequence[str]) -> Iterator[SheetRow]:
-    """Read the rows a sheet holds; `texts` are those the cells of the workbook share."""
-    reader = _RowReader(texts)
+def read_rows(stream: IO[bytes], texts: Sequence[str], *, recomputes: bool = False) -> Iterator[SheetRow]:
+    """Read the rows a sheet holds; `texts` are those the cells of the workbook share.
+
+    Where Excel `recomputes` formulas as it opens the workbook, the results in it may be of other values, or 0.
+    """
+    reader = _RowReader(texts, recomputes=recomputes)
     for _ in _feed(stream, reader):
         yield from reader.rows
         reader.rows = []
@@ -121,9 +124,10 @@ class _TextReader:
 class _RowReader(_TextReader):
     """Collects rows of cells; `rows` holds those that are complete."""
 
-    def __init__(self, texts: Sequence[str]) -> None:
+    def __init__(self, texts: Sequence[str], *, recomputes: bool) -> None:
         super().__init__()
         self._shared = texts
+        self._recomputes = recomputes
         self.rows: list[SheetRow] = []
         self._row = self._column = 0
         self._is_hidden = False
@@ -156,10 +160,12 @@ class _RowReader(_TextReader):
         if name == _VALUE:
             self._collects = False
         elif name == _CELL:
-            if stored := self._taken():
-                self._cells.append(Cell(self._column, self._style, self._value(stored), self._kind == "e"))
-            elif self._has_formula and self._kind != "str":  # else its result is an empty text
+            stored = self._taken()
+            is_empty_text = not stored and self._kind == "str"
+            if self._has_formula and not is_empty_text and (self._recomputes or not stored):
                 self._cells.append(Cell(self._column, self._style, UNCOMPUTED, is_error=True))
+            elif stored:
+                self._cells.append(Cell(self._column, self._style, self._value(stored), self._kind == "e"))
         elif name == _ROW:
             self.rows.append(SheetRow(self._row, self._cells, self._is_hidden))
         else:

@@ -41,7 +41,7 @@ _MAX_ROW = 1_048_576
 _STRICT = "http://purl.oclc.org/ooxml/"
 _WORKSHEET, _STRINGS = MAIN_NAMESPACE + "worksheet", MAIN_NAMESPACE + "sst"
 _SHEET_DATA, _ROW, _CELL = MAIN_NAMESPACE + "sheetData", MAIN_NAMESPACE + "row", MAIN_NAMESPACE + "c"
-_MERGED = MAIN_NAMESPACE + "mergeCell"
+_MERGED, _CALCULATION = MAIN_NAMESPACE + "mergeCell", MAIN_NAMESPACE + "calcPr"
 _VALUES = frozenset(MAIN_NAMESPACE + name for name in ("v", "is", "f"))
 _STYLES = "xl/styles.xml"
 # of a sheet itself, and in the extension that newer programs write beside it
@@ -67,10 +67,14 @@ class Extent:
 
 @dataclass(frozen=True)
 class Parts:
-    """What was found in a package: the extent of each sheet by its path, and the path of the shared texts, if any."""
+    """What was found in a package: the extent of each sheet by its path, and the path of the shared texts, if any.
+
+    Excel computes its formulas anew as it opens the workbook where `recomputes`: what they say in it is not what is seen.
+    """
 
     sheets: Mapping[str, Extent]
     texts: str | None
+    recomputes: bool = False
 
 
 def refused(kind: str, hint: str) -> FileRejected:
@@ -98,7 +102,7 @@ def check_package(file: BinaryIO, *, max_bytes: int, max_rows: int) -> Parts:
             scan.read(package, entry)
     if not scan.declares_workbook:
         raise refused("ZIP", "excel_old")
-    return Parts(scan.sheets, scan.texts)
+    return Parts(scan.sheets, scan.texts, scan.recomputes)
 
 
 def _check_container(file: BinaryIO) -> None:
@@ -165,7 +169,7 @@ class _Scan:
     def __init__(self, max_marks: int) -> None:
         self._max_marks = max_marks
         self._marks = self._elsewhere = 0
-        self.declares_workbook = False
+        self.declares_workbook = self.recomputes = False
         self.sheets: dict[str, Extent] = {}
         self.texts: str | None = None
 
@@ -193,6 +197,7 @@ class _Scan:
         self._marks += reader.in_groups
         self._elsewhere += reader.elsewhere
         self.declares_workbook |= reader.declares_workbook
+        self.recomputes |= reader.recomputes
         if reader.root == _WORKSHEET:
             found = Extent(reader.last_row, reader.last_column, tuple(reader.conditions), tuple(reader.merged))
             self.sheets[entry.filename] = found
@@ -220,7 +225,7 @@ class _PartReader:
         self.root = ""
         self.depth = self.in_groups = self.in_group = self.elsewhere = 0
         self.last_row = self.last_column = 0
-        self.declares_workbook = False
+        self.declares_workbook = self.recomputes = False
         self.conditions: list[Condition] = []
         self.merged: list[str] = []
         self._condition_cells = ""
@@ -276,6 +281,8 @@ class _PartReader:
             self._group_depth = 3
         if name == _MERGED:
             self.merged.append(attributes.get("ref", ""))
+        elif name == _CALCULATION:
+            self.recomputes |= attributes.get("fullCalcOnLoad") in {"1", "true"}
         self._start_condition(name, attributes)
         content_type = attributes.get("ContentType", "")
         if "macroEnabled" in content_type:

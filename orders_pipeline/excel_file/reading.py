@@ -160,6 +160,7 @@ class _Sheets:
 
     def __init__(self, package: zipfile.ZipFile, parts: Parts, structure: _Structure) -> None:
         self._package = package
+        self._recomputes = parts.recomputes
         self._formats = _Formats(structure.wb)
         self._texts: list[str] = []
         if parts.texts is not None:
@@ -197,7 +198,7 @@ class _Sheets:
     def rows(self, sheet: _Sheet) -> Iterator[SheetRow]:
         """Read a sheet's rows up to the last with a value."""
         with self._package.open(sheet.path) as stream:
-            for row in read_rows(stream, self._texts):
+            for row in read_rows(stream, self._texts, recomputes=self._recomputes):
                 if row.number > sheet.extent.rows:
                     return
                 yield row

@@ -186,6 +186,27 @@ def test_a_formula_that_was_never_computed_is_written_as_one(desk, name, value):
     assert column(desk.written(), name) == ["#FORMULA!"]
 
 
+def test_results_that_excel_computes_anew_as_it_opens_the_workbook_are_none(desk):
+    fill(desk.sheet, order_row(customer_code="C-1"))  # as libraries write that compute nothing: 0, or a template's results
+    desk.book.calculation.fullCalcOnLoad = True
+    cells = {name: f"{chr(65 + HEADER.index(name))}2" for name in ("customer_name", "amount", "note")}
+    for place in cells.values():
+        desk.sheet[place] = 4711
+    results = dict(zip(cells.values(), (b"<v>0</v>", b"<v>120</v>", b"<v></v>"), strict=True))
+
+    def changed(data):
+        for place, result in results.items():
+            kind = b' t="str"' if result == b"<v></v>" else b""
+            cell = b'<c r="%s"%s><f>B9</f>%s</c>' % (place.encode(), kind, result)
+            data = re.sub(rb'<c r="%s".*?</c>' % place.encode(), cell, data)
+        return data
+
+    desk.repack({SHEET: changed})
+    rows = desk.written()
+    assert column(rows, "customer_code") == ["C-1"]
+    assert [column(rows, name) for name in cells] == [["#FORMULA!"], ["#FORMULA!"], [""]]
+
+
 def test_a_formula_whose_result_is_an_empty_text_is_empty_and_one_in_another_column_too(desk):
     fill(desk.sheet, order_row(), header=[*HEADER, "計"])
     last = chr(64 + len(HEADER) + 1)
