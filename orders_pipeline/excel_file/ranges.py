@@ -6,7 +6,7 @@ What a range is for is said by those who ask.
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -63,6 +63,23 @@ class MergedCells:
     def __init__(self, merges: Iterable[str]) -> None:
         self._ranges = [each for cells in merges for each in ranges_in(cells)]
         self._hidden: dict[int, Spans] = {}
+        self._upright: dict[int, list[tuple[int, int]]] = {}
+        for each in self._ranges:
+            if each.first_row < each.last_row:
+                self._upright.setdefault(each.first_column, []).append((each.first_row, each.last_row))
+        for spans in self._upright.values():
+            spans.sort()
+
+    @property
+    def joins_rows(self) -> bool:
+        """Say whether any cell is merged into one above."""
+        return bool(self._upright)
+
+    def top_of(self, column: int, row: int) -> int | None:
+        """Return the row above in the same column whose cell is seen in the place of this one, if one is."""
+        spans = self._upright.get(column, ())
+        at = bisect_left(spans, (row, 0)) - 1
+        return spans[at][0] if at >= 0 and row <= spans[at][1] else None
 
     def hide(self, column: int, row: int) -> bool:
         """Say whether a cell is not seen."""

@@ -27,7 +27,7 @@ from openpyxl.workbook import Workbook
 from orders_pipeline.csv_file import Names, normalise_header
 from orders_pipeline.excel_file.cells import Cell, SheetRow, read_rows, read_texts
 from orders_pipeline.excel_file.conditions import ConditionalFormats
-from orders_pipeline.excel_file.formats import JAPANESE_FORMATS, show, shows_what_is_stored
+from orders_pipeline.excel_file.formats import JAPANESE_FORMATS, Value, show, shows_what_is_stored
 from orders_pipeline.excel_file.package import Extent, Parts, check_package, damaged
 from orders_pipeline.excel_file.ranges import MergedCells
 from orders_pipeline.records.record_type import Kind
@@ -73,8 +73,8 @@ def write_csv(source: Path, target: Path, *, max_bytes: int, max_rows: int, want
     The order sheet is the visible one that holds the header, or the one agreed on; without either the first with a value.
     Record N of the CSV file is row N of the sheet; all records have the width of the widest, and blank rows and columns at
     the end are left out. Dates are written like 2026-04-01, whatever their format; everything else as a Japanese Excel
-    shows it. Where that is another number than the stored one, or nothing since the cell is merged into another, it is
-    marked, with both. `max_rows` does not count blank rows. Returns how many rows under the header are hidden.
+    shows it. Where that is another number than the stored one, or another cell's value or nothing as the cell is merged, it
+    is marked, with both. `max_rows` does not count blank rows. Returns how many rows under the header are hidden.
     """
     if source.stat().st_size > max_bytes:
         raise FileRejected("F_TOO_LARGE", {"limit": str(max_bytes)})
@@ -125,14 +125,31 @@ class _Reading:
         """Show each row up to the last with a value; rows that are not there are blank."""
         header, kinds = sheets.header(sheet, self._wanted.names)
         under = self._wanted.kinds_under(kinds)
+        tops: dict[int, tuple[int, str]] = {}  # by column, the last row with a text of its own, and the text
         expected = 1
         for row in sheets.rows(sheet):
             yield from ([] for _ in range(expected, row.number))
             expected = row.number + 1
             is_order = 0 < header < row.number
             shown = sheets.shown(sheet, row, under if is_order else {})
+            if is_order and sheet.merged.joins_rows:
+                _mark_blank_merged(shown, row.number, under, sheet.merged, tops)
             self.hidden_rows += row.is_hidden and is_order and any(shown)
             yield shown
+
+
+def _mark_blank_merged(
+    shown: list[str], row: int, columns: Iterable[int], merged: MergedCells, tops: dict[int, tuple[int, str]]
+) -> None:
+    """Mark cells of an order that are blank and show the one above, which they are merged into; not of a row of nothing."""
+    has_text = any(shown[column - 1] for column in columns)
+    for column in columns:
+        text = shown[column - 1]
+        top = merged.top_of(column, row)
+        if top is None and text:
+            tops[column] = row, text
+        elif top is not None and has_text and not text and tops.get(column, (0, ""))[0] == top:
+            shown[column - 1] = _marked(tops[column][1], "")
 
 
 class _Structure(ExcelReader):
@@ -212,7 +229,7 @@ class _Sheets:
         for cell in row.cells:
             others = sheet.conditional.of(cell.column, row.number) if cell.column in kinds else ()
             if sheet.merged.hide(cell.column, row.number):
-                text = _marked("", cell) if cell.column in kinds else ""
+                text = _marked("", cell.value) if cell.column in kinds else ""
             else:
                 text = self._formats.show(cell, kinds.get(cell.column), others)
             shown[cell.column - 1] = text
@@ -270,7 +287,7 @@ class _Formats:
             return shown if re.match(CELL_ERROR, shown) else _ERROR
         for each, text in ((number_format, shown), *((other, self._shown(cell, other)) for other in others)):
             if not shows_what_is_stored(cell.value, each, text, kind):
-                return _marked(text, cell)
+                return _marked(text, cell.value)
         is_odd = kind == "number" and not isinstance(cell.value, str) and _ODD_ZEROS.match(shown)
         return f"{cell.value:.0f}" if is_odd else shown
 
@@ -282,8 +299,8 @@ class _Formats:
         return JAPANESE_FORMATS.get(styled.style_array.numFmtId) or styled.number_format
 
 
-def _marked(text: str, cell: Cell) -> str:
-    return f"{NOT_AS_SHOWN} {text[:_LONGEST_SHOWN]} ({str(cell.value)[:_LONGEST_SHOWN]})"
+def _marked(text: str, value: Value) -> str:
+    return f"{NOT_AS_SHOWN} {text[:_LONGEST_SHOWN]} ({str(value)[:_LONGEST_SHOWN]})"
 
 
 def _filled(rows: _Rows, max_rows: int) -> _Rows:

@@ -59,6 +59,25 @@ def test_what_a_merge_hides_is_marked_and_what_it_shows_is_there_once(desk):
     assert [row[25] for row in rows] == ["", "seen", "", "", ""]
 
 
+def test_a_blank_cell_that_shows_the_one_above_is_marked_but_not_in_a_row_of_nothing(desk):
+    fill(desk.sheet, *(order_row(client_order_ref=f"A-{n}", payment_method="") for n in range(6)))
+    letter = {name: chr(65 + at) for at, name in enumerate(HEADER)}
+    method, note = letter["payment_method"], letter["note"]
+    desk.sheet[f"{method}3"], desk.sheet[f"{method}6"] = "bank_transfer", "invoice"
+    for row in range(1, 8):
+        desk.sheet[f"{note}{row}"] = None
+    desk.sheet[f"{note}1"] = "note"
+    desk.sheet.merged_cells.add(f"{note}1:{note}2")  # of the header
+    desk.sheet.merged_cells.add(f"{note}3:{note}5")  # of nothing
+    desk.sheet.merged_cells.add(f"{method}3:{method}5")
+    for name in HEADER:
+        desk.sheet[f"{letter[name]}7"] = None
+        desk.sheet.merged_cells.add(f"{letter[name]}6:{letter[name]}7")  # an order two lines high
+    rows = desk.rows()
+    assert column(rows, "payment_method") == ["", "bank_transfer", *["#FORMAT! bank_transfer ()"] * 2, "invoice"]
+    assert column(rows, "note") == [""] * 5
+
+
 def test_a_header_that_a_merge_hides_is_none(desk):
     fill(desk.sheet, order_row())
     desk.sheet.merged_cells.add("A1:B1")
