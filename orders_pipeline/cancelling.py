@@ -18,7 +18,9 @@ from orders_pipeline import batches, intake, interrupts, notifications, reports
 from orders_pipeline.clients import Profile
 from orders_pipeline.database import Transaction
 from orders_pipeline.drain import drain, one_by_one
+from orders_pipeline.encryption import DecryptionError
 from orders_pipeline.notifications import NotificationLedger
+from orders_pipeline.payments import settle
 from orders_pipeline.payments.settle import DoubtLedger, find_out
 from orders_pipeline.system import System
 from orders_pipeline.workers import BatchBusy, Worker, alone_on, end_lost_workers, working_on
@@ -52,7 +54,8 @@ def finish(system: System, batch_id: str, waiting: Callable[[], None] = lambda: 
         if batches.get(transaction, batch_id).status != "cancelling":
             return
     with _nobody_else(system, batch_id, waiting) as worker:
-        system.continuity.watch()  # what another database may have sent is looked up as well
+        system.continuity.watch()
+        _plan_what_may_be_charged(system, batch_id)
         _look_up(system, worker)
         is_whole = system.continuity.is_whole()
         with system.database.begin() as transaction:
@@ -101,6 +104,17 @@ def _others(system: System, worker: Worker) -> list[int]:
         end_lost_workers(transaction, worker.batch_id, worker)
         live = transaction.rows("live_workers", batch_id=worker.batch_id)
     return [each.worker_id for each in live if each.worker_id != worker.worker_id]
+
+
+def _plan_what_may_be_charged(system: System, batch_id: str) -> None:
+    """Plan what no payment covers, where another database may have paid it: that can be looked up by the payment alone."""
+    with system.database.begin() as transaction:
+        batch = batches.get(transaction, batch_id)
+        is_unlisted = transaction.rows("standing", batch_id=batch_id)[0].unlisted_since is not None
+    if is_unlisted and system.payments.capabilities.can_look_up:
+        profile = system.clients.profile_of_batch(batch.client_code)
+        with contextlib.suppress(DecryptionError):  # the other could not read it either
+            settle.plan_batch(system.database, system.cipher, batch_id, profile)
 
 
 def _look_up(system: System, worker: Worker) -> None:

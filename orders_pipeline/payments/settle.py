@@ -10,6 +10,7 @@ import random
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Row
@@ -130,6 +131,7 @@ class PaymentLedger:
         self._on_settled = on_settled
         self._look_again = look_again
         self._is_whole = True  # as far as is known: nothing is claimed in a database that is not where the ledger was
+        self._unlisted_since: datetime | None = None  # what is planned was put in doubt for that
         self._retry_declined_orders = retry_declined_orders
 
     def may_send(self) -> bool:
@@ -152,7 +154,12 @@ class PaymentLedger:
 
     def _doubt(self, transaction: Transaction) -> None:
         if self._can_look_up:
-            transaction.execute("doubt_what_may_be_charged", batch_id=self._worker.batch_id)
+            transaction.execute(
+                "doubt_what_may_be_charged",
+                batch_id=self._worker.batch_id,
+                keys_kept_s=KEYS_KEPT_S if self._honours_keys else 0.0,
+                look_up_wait_s=LOOK_UP_WAIT_S,
+            )
 
     def _release(self, transaction: Transaction, *, keys_kept_s: float) -> None:
         batch_id = self._worker.batch_id
@@ -173,11 +180,19 @@ class PaymentLedger:
         """
         self._worker.require()
         with self._database.begin() as transaction:
-            standing = transaction.rows("standing", batch_id=self._worker.batch_id)[0]
+            standing = self._standing(transaction)
         if standing.is_other:
             self._is_whole = self._look_again()
+            with self._database.begin() as transaction:
+                standing = self._standing(transaction)
+        unlisted_since = standing.unlisted_since
+        if unlisted_since != self._unlisted_since:  # whoever looked: another database runs than when this began
+            with self._database.begin() as transaction:
+                self._doubt(transaction)
+            self._unlisted_since = unlisted_since
         with self._database.begin() as transaction:
-            if self._is_held(transaction):
+            standing = self._standing(transaction)
+            if self._is_held(standing) or standing.unlisted_since != unlisted_since:
                 return []
             transaction.by_index()
             if self._worker.is_halted(transaction):
@@ -198,8 +213,10 @@ class PaymentLedger:
             recording.read_personal(transaction, "to pay", self._worker.batch_id, cards)
         return [self._read(row) for row in rows]
 
-    def _is_held(self, transaction: Transaction) -> bool:
-        standing = transaction.rows("standing", batch_id=self._worker.batch_id)[0]
+    def _standing(self, transaction: Transaction) -> Row[Any]:
+        return transaction.rows("standing", batch_id=self._worker.batch_id)[0]
+
+    def _is_held(self, standing: Row[Any]) -> bool:
         return bool(not self._is_whole or standing.is_held or standing.is_other)
 
     def record(self, results: Sequence[tuple[PaymentClaim, Outcome]]) -> bool:
@@ -238,7 +255,7 @@ class PaymentLedger:
         if self._worker.halted.is_set():
             return None
         with self._database.begin() as transaction:
-            if self._is_held(transaction):
+            if self._is_held(self._standing(transaction)):
                 return None
             transaction.by_index()
             if REFUSALS.hold(transaction, self._worker.batch_id):
@@ -286,10 +303,14 @@ class DoubtLedger(PaymentLedger):
     """Those of a batch's payments that may have been charged, as whoever cancels the batch sees them."""
 
     def begin(self) -> None:
-        """Take over what lost workers had claimed, and say from when on a look-up that finds nothing is believed."""
+        """Take over what lost workers had claimed, and say from when on a look-up that finds nothing is believed.
+
+        What a database that is lost may have sent is among what is looked up.
+        """
         batch_id = self._worker.batch_id
         BREAKER.prepare(self._database)
         with self._database.begin() as transaction:
+            self._doubt(transaction)
             if self._honours_keys:
                 early = (ABSENT_ONCE, ABSENT_EARLY)
                 wait = {"look_up_wait_s": LOOK_UP_WAIT_S, "waiting": list(early)}

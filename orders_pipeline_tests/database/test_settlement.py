@@ -136,6 +136,60 @@ def test_a_database_that_is_started_anew_while_it_pays_goes_on(system, desk, mon
     assert desk.statuses("payments") == ["succeeded", "succeeded"]
 
 
+@pytest.fixture
+def asked(open_test_system: Callable[..., AbstractContextManager[System]]) -> Iterator[System]:
+    """A system whose Payment service can be asked for a payment only: it has no list and ignores keys."""
+    with open_test_system(encryption_keys=KEYS, payment_capabilities="look-up") as opened:
+        yield opened
+
+
+def put_back(system: System, desk: Desk, *, is_planned: bool = True) -> None:
+    """Have a payment charged, and put the database back to before it was sent."""
+    with desk.working() as worker:
+        (claim,) = desk.ledger(worker).claim(1)
+        assert system.payments.pay(claim.request).kind == "succeeded"
+    desk.tamper(
+        "UPDATE payments SET status = 'planned', claimed_by = NULL, sent_at = NULL, attempts = 0",
+        "UPDATE orders SET status = 'pending'",
+        *(() if is_planned else ("DELETE FROM payment_orders", "DELETE FROM payments")),
+    )
+    desk.run("UPDATE installation SET seen_as = 'another'")
+
+
+def test_what_a_database_sent_that_was_replaced_while_it_pays_is_looked_up(asked, monkeypatch):
+    monkeypatch.setattr(settle, "LOOK_UP_WAIT_S", 0.0)
+    desk = Desk(asked.database)
+    desk.orders(order(1), order(2, customer_code="C-2"))
+    desk.plan()
+    able, look_again = asked.payments.capabilities, asked.continuity.advance
+    with desk.working() as worker:
+        ledger = PaymentLedger(
+            asked.database, asked.cipher, worker, able, lambda *_: None, concurrency=2, look_again=look_again
+        )
+        ledger.begin()
+        put_back(asked, desk)
+        claims = ledger.claim(2)
+        assert [claim.in_doubt for claim in claims] == [True, True]
+        found = [settle.settle_one(asked.payments, claim, lambda: True) for claim in claims]
+        assert sorted((outcome.kind, outcome.code) for outcome in found) == [
+            ("succeeded", None),
+            ("unknown", settle.ABSENT_ONCE),
+        ]
+
+
+def test_what_a_replaced_database_sent_last_may_still_be_under_way(asked):
+    desk = Desk(asked.database)
+    desk.orders(order(1), order(2, customer_code="C-2"))
+    desk.plan()
+    put_back(asked, desk)
+    assert asked.continuity.is_whole()
+    with desk.working() as worker:
+        ledger = desk.ledger(worker, asked.payments.capabilities)
+        ledger.begin()
+        assert ledger.claim(2) == []
+        assert 100 < (ledger.wait_s() or 0) <= 120
+
+
 @pytest.mark.parametrize(("declined", "payments"), [("final", 1), ("retry_orders", 3)])
 def test_the_profile_says_whether_declined_orders_are_tried_alone(system, desk, sandbox, declined, payments):
     desk.run("UPDATE orders SET customer_code = 'C-1'")
@@ -185,6 +239,19 @@ def test_what_was_charged_without_our_knowing_is_found_out_before_a_batch_is_can
     cancelling.finish(system, desk.batch_id)
     assert sorted(desk.statuses("orders")) == ["cancelled", "paid"]
     assert sorted(desk.statuses("payments")) == ["cancelled", "succeeded"]
+
+
+@pytest.mark.parametrize("is_planned", [True, False])
+def test_what_another_database_may_have_paid_is_looked_up_before_a_batch_is_cancelled(asked, monkeypatch, is_planned):
+    monkeypatch.setattr(settle, "LOOK_UP_WAIT_S", 0.0)
+    desk = Desk(asked.database)
+    desk.orders(order(1), order(2, customer_code="C-2"))
+    desk.plan()
+    put_back(asked, desk, is_planned=is_planned)
+    begin_cancelling(desk)
+    cancelling.finish(asked, desk.batch_id)
+    assert sorted(desk.statuses("orders")) == ["cancelled", "paid"]
+    assert desk.value("SELECT status FROM batches") == "cancelled"
 
 
 def test_what_only_a_person_can_find_out_keeps_a_batch_from_being_cancelled(system, desk):

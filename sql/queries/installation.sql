@@ -12,7 +12,7 @@ SELECT split_part(:database, '|', 2) = split_part(running_database(), '|', 2)
 
 -- name: standing
 -- Whether nothing may be paid for a batch, and whether another database runs than the one that was found whole.
-SELECT ledgers_differ(:batch_id) AS is_held, stopped_at IS NOT NULL AS is_stopped,
+SELECT ledgers_differ(:batch_id) AS is_held, stopped_at IS NOT NULL AS is_stopped, unlisted_since,
        seen_as IS NOT NULL AND (seen_as = running_database() AND CAST(xmin AS text) = CAST(CAST(written_by AS xid) AS text))
        IS NOT TRUE AS is_other
 FROM installation
