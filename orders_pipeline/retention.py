@@ -22,7 +22,16 @@ from sqlalchemy import Row
 
 from orders_pipeline.audit.records import RECORDS_AT_ONCE, Block, read_record
 from orders_pipeline.audit.sealing import AUDIT
-from orders_pipeline.audit.verifying import AuditBroken, Broken, Told, check_records, in_groups, read_hot, read_object
+from orders_pipeline.audit.verifying import (
+    AuditBroken,
+    Broken,
+    Told,
+    check_place,
+    check_records,
+    in_groups,
+    read_hot,
+    read_object,
+)
 from orders_pipeline.database import Database
 from orders_pipeline.errors import DETAILS, NotThere
 from orders_pipeline.parquet_file import new_parquet
@@ -90,7 +99,9 @@ def _blocks_due(database: Database, due: Row[Any]) -> Iterator[Block]:
         with database.begin() as transaction:
             transaction.by_index()
             rows = transaction.rows("blocks_due", after=after, limit=BLOCKS_AT_ONCE, **of)
-        yield from (Block(**row._asdict()) for row in rows)
+        for block in (Block(**row._asdict()) for row in rows):
+            check_place(block)
+            yield block
         if len(rows) < BLOCKS_AT_ONCE:
             return
         after = rows[-1].block_no

@@ -64,7 +64,7 @@ class Block:
     head: bytes
     place: str  # hot, warm, cold or gone
     key: str | None  # of the object in the storage
-    gone_too_early: bool
+    wrong: str | None  # with the place it is said to be in, where that is looked at
     head_before: bytes = b""  # where it is asked for
 
     @property

@@ -236,8 +236,13 @@ def _check_place_in_chain(block: Block, last: Block | None, anchored: set[str]) 
     check_head(block, head)
     if anchored - {block.head.hex()} or block.through_id < through:
         raise AuditBroken(Broken("block altered", block.block_no))
-    if block.gone_too_early:
-        raise AuditBroken(Broken("block gone too early", block.block_no))
+    check_place(block)
+
+
+def check_place(block: Block) -> None:
+    """Raise AuditBroken where a block is said to be in a place that is none of its, or gone before its time."""
+    if block.wrong is not None:
+        raise AuditBroken(Broken(block.wrong, block.block_no))
 
 
 def check_head(block: Block, head_before: bytes) -> None:

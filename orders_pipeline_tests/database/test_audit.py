@@ -125,6 +125,17 @@ def test_s13_nobody_makes_the_recording_of_changes_the_trigger_of_a_table_of_the
             )
 
 
+def test_s13_the_application_does_not_say_that_rows_were_changed(desk, database, storage):
+    desk.orders(order())
+    seal(database)
+    for action, detail in (("truncate", "{}"), ("update", '{"columns": 7}'), ("read", "[]")):
+        with desk.connect() as connection:
+            connection.execute("SET ROLE orders_app")
+            with pytest.raises(psycopg.errors.CheckViolation):
+                connection.execute("SELECT audit_record('security', %s, 'orders', NULL, 1, %s)", [action, detail])
+    assert verify(database, storage).broken is None
+
+
 def test_s13_a_random_run_is_told_by_the_audit_alone(desk):
     chance = random.Random(13)
     batch = desk.batch()

@@ -390,13 +390,24 @@ def test_s14_a_block_in_the_storage_that_was_altered_or_removed_is_found(desk, d
         list(export(database, storage, None, None, CATEGORIES))
 
 
-def test_s14_a_block_that_somebody_says_is_gone_before_its_time_is_found(desk, database, storage, aged):
+@pytest.mark.parametrize("moved_at", ["now()", "NULL", "'2000-01-01'", "now() + interval '99 years'", "'infinity'"])
+def test_s14_a_block_that_somebody_says_is_gone_before_its_time_is_found(desk, database, storage, aged, moved_at):
     aged(("phi_access", day_before(desk, "100 days"), None))
     desk.tamper(
         "DELETE FROM audit_events WHERE category = 'phi_access'",
-        "UPDATE audit_blocks SET place = 'gone', moved_at = now() WHERE category = 'phi_access'",
+        f"UPDATE audit_blocks SET place = 'gone', moved_at = {moved_at} WHERE category = 'phi_access'",
     )
     assert verify(database, storage).broken.what == "block gone too early"
+
+
+@pytest.mark.parametrize("change", ["day = '1990-01-01'", "category = 'administrative'"])
+def test_s14_a_block_that_is_said_to_be_of_another_day_or_category_is_named_and_stays(desk, database, storage, aged, change):
+    aged(("phi_access", day_before(desk, "100 days"), None))
+    desk.tamper(f"UPDATE audit_blocks SET {change} WHERE category = 'phi_access'")
+    assert verify(database, storage).broken.what == "block altered"
+    with pytest.raises(AuditBroken, match="block altered"):
+        retain(database, storage)
+    assert desk.value("SELECT count(*) FROM audit_events WHERE category = 'phi_access'") == 2
 
 
 class Dies(BaseException):

@@ -62,15 +62,17 @@ SELECT block_no, encode(head, 'hex') AS head, through_id, records, sealed_at FRO
 -- Blocks in the order of their chain, and where each is.
 SELECT seal.block_no, seal.category, seal.day, first_id, last_id, records, through_id, digests, head,
        coalesce(place, 'hot') AS place, key,
-       coalesce(place = 'gone' AND moved_at > changed_at
-                AND (moved_at AT TIME ZONE 'UTC')::date <= seal.day + gone_after, false) AS gone_too_early
+       CASE WHEN (block.category, block.day) <> (seal.category, seal.day) THEN 'block altered'
+            WHEN place = 'gone' AND (moved_at <= now() AND (moved_at AT TIME ZONE 'UTC')::date >
+                     seal.day + CASE WHEN moved_at > changed_at THEN gone_after ELSE shortest END) IS NOT TRUE
+            THEN 'block gone too early' END AS wrong
 FROM audit_seals AS seal JOIN retention_limits USING (category) LEFT JOIN audit_blocks AS block USING (block_no)
 WHERE seal.block_no > :after ORDER BY seal.block_no LIMIT :limit
 
 -- name: audit_blocks_of_object
 -- The blocks that are in an object of the storage.
 SELECT seal.block_no, seal.category, seal.day, seal.first_id, seal.last_id, seal.records, seal.through_id, seal.digests,
-       seal.head, place, key, false AS gone_too_early, coalesce(before.head, '') AS head_before
+       seal.head, place, key, NULL AS wrong, coalesce(before.head, '') AS head_before
 FROM audit_blocks AS block JOIN audit_seals AS seal USING (block_no)
 LEFT JOIN audit_seals AS before ON before.block_no = seal.block_no - 1
 WHERE block.key = :key ORDER BY seal.block_no
@@ -86,7 +88,7 @@ GROUP BY key ORDER BY min(block_no)
 -- name: audit_hot_blocks_between
 -- The next blocks in the database that may have some, up to one.
 SELECT seal.block_no, seal.category, seal.day, seal.first_id, seal.last_id, seal.records, seal.through_id, seal.digests,
-       seal.head, place, key, false AS gone_too_early, coalesce(before.head, '') AS head_before
+       seal.head, place, key, NULL AS wrong, coalesce(before.head, '') AS head_before
 FROM audit_blocks AS block JOIN audit_seals AS seal USING (block_no)
 LEFT JOIN audit_seals AS before ON before.block_no = seal.block_no - 1
 WHERE block.category = ANY (CAST(:categories AS text[])) AND place = 'hot'

@@ -6,7 +6,7 @@ FROM audit_due GROUP BY category, day, place, key, next_place ORDER BY day, cate
 -- name: blocks_due
 -- The next blocks among those.
 SELECT seal.block_no, seal.category, seal.day, first_id, last_id, records, through_id, digests, head, due.place, due.key,
-       false AS gone_too_early
+       CASE WHEN (due.category, due.day) <> (seal.category, seal.day) THEN 'block altered' END AS wrong
 FROM audit_due AS due JOIN audit_seals AS seal USING (block_no)
 WHERE due.category = :category AND due.day = :day AND due.place = :place AND due.key IS NOT DISTINCT FROM :key
   AND block_no > :after
