@@ -32,7 +32,10 @@ _TYPES: Mapping[Kind, pa.DataType] = MappingProxyType(
     {"code": pa.string(), "number": pa.int64(), "date": pa.date32(), "text": pa.string()}
 )
 # what is written for a payer where there is none, or none that is known
-_NO_PAYER = r"^(?i:[-_0]+|x+|none|null|nil|n-?a|nan|guest|unknown|anonymous|dummy)$"
+_NO_PAYER = (
+    r"^(?i:[-_0]+|-1|9{3,}|x+|none|null|nil|undefined|false|blank|empty|n[-_]?a|nan|tbd|test|dummy|others?|misc|spot"
+    r"|guest|unknown|anonymous|walk[-_]?in|non?[-_]?(?:member|id|code))$"
+)
 
 
 @dataclass(frozen=True)

@@ -64,8 +64,25 @@ def test_a_default_stands_for_what_is_empty():
         ({"header": "会員ID", "until": "-"}, "C1-3", True),  # who says that what is cut off is nothing of the person's?
         ({"header": "会員ID", "until": "-"}, "C1", False),
         ("会員ID", "C1", False),
-        *(("会員ID", cell, True) for cell in ("-", "---", "0", "0000", "＿", "Guest", "n-a", "NULL", "xxx")),
-        *(("会員ID", cell, False) for cell in ("C-0", "100", "guest1", "NA1", "X1")),
+        *(
+            ("会員ID", cell, True)
+            for cell in (
+                "-",
+                "---",
+                "0",
+                "0000",
+                "＿",
+                "Guest",
+                "n-a",
+                "NULL",
+                "xxx",
+                "-1",
+                "9999",
+                "undefined",
+                "NON-MEMBER",
+            )
+        ),
+        *(("会員ID", cell, False) for cell in ("C-0", "100", "guest1", "NA1", "X1", "-12", "99", "1999", "NO-1")),
     ],
 )
 def test_a_payer_that_no_cell_of_the_row_names_is_nobody(given, cell, is_nobodys):
