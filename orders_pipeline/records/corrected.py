@@ -160,11 +160,11 @@ def _is_spreadsheets_form(had: str, has: str) -> bool:
     if had == has:
         return False
     try:
-        number, other = Decimal(had), Decimal(has)
-    except InvalidOperation:
+        is_same_number = Decimal(had) == Decimal(has)
+    except InvalidOperation:  # one is no number
         return bool(_LIKE_A_DATE.fullmatch(had) and _SPREADSHEETS_DATE.fullmatch(has))
     rounded = had.isdigit() and len(had) > _DIGITS_KEPT and has == had[:_DIGITS_KEPT] + "0" * (len(had) - _DIGITS_KEPT)
-    return number == other or rounded
+    return is_same_number or rounded
 
 
 def _is_damaged(original: Original, column: str, cell: str) -> bool:
