@@ -19,7 +19,7 @@ from orders_pipeline.parquet_file import map_chunks
 from orders_pipeline.records.judgement import Judge
 
 _WORD = re.compile(
-    r"(?:税込|税抜)?(?:総|合|小|累|総合)?計(?:金額|額|行)?(?:税込|税抜)?(?:[0-9]+件)?|総額|(?:grand|sub)?totals?(?:amount)?|sum"
+    r"(?:税込|税抜)?(?:総|合|小|累|集|総合)?計(?:金額|額|行)?(?:税込|税抜)?(?:[0-9]+件)?|総額|(?:grand|sub)?totals?(?:amount)?|sum"
 )
 _READABLE = "^-?[0-9]{1,12}$"  # what is larger is no amount, and many of it would not fit 64 bits
 

@@ -47,6 +47,7 @@ def total(tmp_path):
         {"client_order_ref": "Grand Total"},
         {"customer_name": "総計"},
         {"note": "小計"},
+        {"client_order_ref": "集計"},
         {"note": "合計3件"},
         {},
         {"client_order_ref": "SUM", "payment_method": "invoice", "customer_code": "C-9", "notify_channel": "none"},
