@@ -22,6 +22,8 @@ _NO_TEXT_IN_CP932 = re.compile(f"[\ue000-\uf8ff{NOT_CP932}]")  # an order with c
 # kanji of names that CP932 has beside JIS X 0208: far more common than what their bytes are in EUC-JP
 _KANJI_OF_NAMES = frozenset("髙﨑")
 _LATIN = frozenset("ŠŒŽšœžŸªº·‘’“”–—…¢£§©®" + "".join(map(chr, range(0xC0, 0x100)))) - frozenset("×÷")
+_CENTRAL = frozenset(filter(str.isalpha, bytes(range(0x80, 0x100)).decode("cp1250", "ignore"))) | set("’“”–—…")
+_WESTERN = {"cp1252": _LATIN, "cp1250": _CENTRAL}
 _APART = re.compile("(?<![A-Za-z])[^\x00-\x7f]{2,}(?![A-Za-z])")  # a word of Japanese, without Latin letters beside it
 _CHARACTERS_AHEAD = 2
 # also with characters that one program or another has added to EUC-JP, and in EUC-KR and GB2312
@@ -34,7 +36,7 @@ def other_reading(source: Path, span: TextSpan) -> str | None:
         return None if _is_clearly_utf8(source, span, or_not_cp932=True) else "CP932"
     if _may_be_euc_jp(source, span):
         return "EUC-JP"
-    return "cp1252" if _may_be_western(source, span) else None
+    return _western_reading(source, span)
 
 
 def utf8_instead(source: Path, span: TextSpan) -> int | None:
@@ -111,13 +113,17 @@ def _may_be_euc_jp(source: Path, span: TextSpan) -> bool:
     return not found <= _KANJI_OF_NAMES
 
 
-def _may_be_western(source: Path, span: TextSpan) -> bool:
-    """Tell whether a CP932 text is Latin text in cp1252, and holds no word of Japanese that stands by itself: Ren馥."""
+def _western_reading(source: Path, span: TextSpan) -> str | None:
+    """Return in which encoding a CP932 text is Latin text, if it holds no word of Japanese that stands by itself: Ren馥."""
     found: set[str] = set()
+    possible = dict(_WESTERN)
     for data in _high_lines(source, span):
-        western = _read(data, "cp1252")
         japanese = data.decode("cp932")
-        if western is None or not _LATIN.issuperset(_NOT_ASCII.findall(western)) or _APART.search(japanese):
-            return False
+        for codec, letters in _WESTERN.items():
+            western = _read(data, codec)
+            if western is None or not letters.issuperset(_NOT_ASCII.findall(western)):
+                possible.pop(codec, None)
+        if not possible or _APART.search(japanese):
+            return None
         found.update(_NOT_ASCII.findall(japanese))
-    return not found <= _KANJI_OF_NAMES
+    return None if found <= _KANJI_OF_NAMES else next(iter(possible))

@@ -268,6 +268,12 @@ def test_western_text_that_cp932_can_read_is_refused_by_name(source):
     assert refused.detail == {"readings": "CP932, cp1252", "offset": str(len(HEADER) + 7), "row": "1", "line": "2"}
 
 
+@pytest.mark.parametrize("name", ["Paweł Szmagaj", "Kołaczek", "Łukasz", "Jiří", "Dvořák", "Szőke"])
+def test_central_european_text_is_not_read_as_japanese(source, name):
+    refused = refusal(source, named(name).encode("cp1250"))
+    assert refused.code == "F_ENCODING" or refused.detail["readings"] in {"CP932, cp1250", "CP932, cp1252"}
+
+
 @pytest.mark.parametrize("name", ["Tｼｬﾂ", "山田", "山本", "ABC商店", "K's 髙島", "CD－ROM"])
 def test_japanese_beside_latin_letters_stays_japanese(source, name):
     assert detect(source, named(name).encode("cp932")).encoding == "cp932"
