@@ -31,7 +31,7 @@ _WIDEST = 12  # characters between two groups; beyond three it is one again and 
 _DIGIT = r"[0-9\x{ff10}-\x{ff19}\x{2460}-\x{2468}\x{24ea}]"
 _KANA_AND_KANJI = r"\x{3041}-\x{3096}\x{30a1}-\x{30fa}\x{4e01}-\x{9fff}"
 # between two groups, in RE2's writing: any few, or more that are no words, which a text has between its numbers
-_ANY_BETWEEN = rf"(?:[^0-9A-Za-z]{{0,3}}|[^0-9A-Za-z{_KANA_AND_KANJI}]{{4,{_WIDEST}}})"
+_ANY_BETWEEN = rf"(?:[^0-9]{{0,3}}|[^0-9A-Za-z{_KANA_AND_KANJI}]{{4,{_WIDEST}}})"
 # ー and 一 are typed for a dash
 _BETWEEN = r"[\W_ーｰ一]"
 _RUN = re.compile(rf"[0-9](?:(?:[^0-9]{{0,3}}|({_BETWEEN})\1{{3,{_WIDEST - 1}}})[0-9]){{{SHORTEST - 1},}}")
@@ -51,16 +51,15 @@ def may_hold_one() -> str:
     """
     gap = rf"[^0-9]{{1,{_WIDEST}}}"
     grouped = rf"{_DIGIT}{{4}}{gap}(?:{_DIGIT}{{4}}{gap}{_DIGIT}{{4}}{gap}|{_DIGIT}{{6}}{gap}){_DIGIT}{{4}}"
-    one_by_one = rf"{_DIGIT}(?:[^0-9]{{1,3}}{_DIGIT}){{{SHORTEST - 1}}}"
-    return rf"{_DIGIT}(?:{_ANY_BETWEEN}{_DIGIT}){{{SHORTEST - 1}}}|{grouped}|{one_by_one}|[{_rare_digits()}]"
+    return rf"{_DIGIT}(?:{_ANY_BETWEEN}{_DIGIT}){{{SHORTEST - 1}}}|{grouped}|[{_rare_digits()}]"
 
 
 @functools.cache
 def may_be_one() -> str:
     """Return a pattern, in RE2's writing, of codes that may hold one that stands alone; few long numbers do."""
     in_a_row = rf"(?:^|[^0-9])(?:[3-6]|2[2-7])[0-9]{{{SHORTEST - 2},18}}(?:[^0-9]|$)"
-    gap = "[^0-9]{1,3}"
-    grouped = rf"[0-9]{{4}}{gap}(?:[0-9]{{4}}{gap}[0-9]{{4}}|[0-9]{{6}}){gap}[0-9]{{4}}"
+    gap = rf"[^0-9]{{1,{_WIDEST}}}"
+    grouped = rf"[0-9]{{4}}{gap}(?:[0-9]{{4}}{gap}[0-9]{{4}}|[0-9]{{6}}){gap}[0-9]{{2}}"
     return rf"{in_a_row}|{grouped}|[\x{{ff10}}-\x{{ff19}}\x{{2460}}-\x{{2468}}\x{{24ea}}{_rare_digits()}]"
 
 

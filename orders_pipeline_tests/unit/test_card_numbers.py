@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import random
+from datetime import date
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from orders_pipeline.records.card_numbers import find_card_numbers, has_card_number
+from orders_pipeline.records.rules import NoCardNumber
 from orders_pipeline_tests.factories import accepted, refused
 
 CARDS = {"4111111111111111": (4, 4, 4, 4), "5105105105105100": (4, 4, 4, 4), "378282246310005": (4, 6, 5)}
@@ -75,6 +78,7 @@ WRITTEN = [
     "3782と822463と10005",
     "4a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1",
     "4111-11111111 1111",
+    "41x11x11x11x11x11x11x11",
     "411111111111-1111",
     "6759649826438453",
     "6304 0000 0000 0000",
@@ -87,6 +91,8 @@ CODES = [
     "3782_822463_10005",
     "6759649826438453",
     "39000000000005",
+    "4111____1111____1111____1111",
+    "3900-0000-0000-05",
 ]
 
 
@@ -118,6 +124,19 @@ def test_a_row_with_a_card_number_for_a_postal_code_or_in_an_address_goes_back()
 )
 def test_whatever_separates_and_surrounds_it(card, separators, before, behind):
     assert any(find_card_numbers(before + grouped(card, separators) + behind))
+
+
+@given(
+    st.sampled_from(sorted(CARDS)),
+    st.sampled_from(["", "-", "x", "cm", "カード", "A-9", "一", "----", "abcd"]),
+    st.integers(1, 6),
+)
+def test_whatever_is_found_is_looked_at_in_the_quick_way_too(card, between, size):
+    """Or Pandera alone finds it, and nothing of the file is loaded."""
+    text = between.join(card[at : at + size] for at in range(0, len(card), size))
+    for in_codes in (False, True):
+        is_kept = NoCardNumber(in_codes=in_codes)(pa.array([text]), date.min)[0].as_py()
+        assert is_kept != has_card_number(text, is_code=in_codes)
 
 
 @given(st.text(st.sampled_from("0123456789 -./０①カ"), max_size=60))
