@@ -7,6 +7,7 @@ import dataclasses
 import threading
 import uuid
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -266,12 +267,36 @@ def test_a_list_that_never_comes_is_said_and_ended_by_its_coming_or_by_a_person(
     assert books.system.continuity.is_whole()
 
 
-def test_a_comparison_finds_a_database_whole_that_was_started_anew(books):
+def test_a_comparison_finds_a_database_whole_that_was_started_anew(books, monkeypatch):
     assert books.system.continuity.advance()
     start_anew(books)
     assert books.system.continuity.doubted() is not None
+
+    def failing(*_: object, **__: object) -> None:
+        raise ListFailed("http-503")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(RestPayments, "list_payments", failing)
+        with pytest.raises(ListFailed):
+            reconcile(books.system, None, None, None)
+    assert rests(books.system) == "E_PAYMENT_LIST"  # so that a person may answer for it
     assert reconcile(books.system, None, None, None).resumed
     assert books.system.continuity.doubted() is None
+
+
+@pytest.mark.parametrize(("hours", "until"), [(0, 0), (4, 3)])
+def test_a_comparison_that_lets_paying_go_on_is_of_all_that_may_be_missing(books, hours, until):
+    """Whatever days are asked for: what was charged an hour ago is in none of these."""
+    assert books.system.continuity.advance()
+    payment_id = books.pay(1000)[0]
+    books.desk.run("UPDATE installation SET whole_at = whole_at - interval '2 hours'")
+    books.let_time_pass()
+    books.lose(payment_id)
+    start_anew(books)
+    assert not books.system.continuity.is_whole()
+    now = datetime.now(UTC)
+    result = reconcile(books.system, None, now - timedelta(hours=hours), now - timedelta(hours=until))
+    assert (result.resumed, result.open) == (True, {"C_MISSING_HERE": 1})
 
 
 def test_a_new_database_does_not_take_a_storage_that_another_works_with(books, other):

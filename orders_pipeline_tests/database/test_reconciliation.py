@@ -16,6 +16,8 @@ from orders_pipeline import batches, reconciliation
 from orders_pipeline.batches import UnknownBatch
 from orders_pipeline.closings import FIGURES, sha256_of
 from orders_pipeline.database import Transaction
+from orders_pipeline.payments.gateway import ListFailed
+from orders_pipeline.payments.rest import RestPayments
 from orders_pipeline.reconciliation import accept, reconcile
 from orders_pipeline.refunds.giving_back import give_back
 from orders_pipeline.refunds.plan import read_plan, write_plan
@@ -23,7 +25,7 @@ from orders_pipeline.resolve import Decision, resolve_refund
 from orders_pipeline.sandbox import SandboxServer
 from orders_pipeline.system import System
 from orders_pipeline_tests.ledger_desk import Desk, order
-from orders_pipeline_tests.two_ledgers import Books, found
+from orders_pipeline_tests.two_ledgers import DAY, Books, found
 
 SOME_ID = "6a1f7a3e-0000-4000-8000-000000000001"
 
@@ -74,8 +76,9 @@ def test_a_batch_gets_no_closing_record_while_nobody_knows_whether_some_of_it_wa
     books.let_time_pass()
     plan = read_plan(books.system.database, books.desk.batch_id, ["ORD-0001"])
     write_plan(books.system.database, plan, requested_by="operator", reason="returned")
-    books.refund(books.charge_id(str(books.desk.value("SELECT payment_id FROM payments"))), 1000)  # its answer was lost
     books.desk.run("UPDATE refunds SET status = 'unknown', sent_at = now() - interval '1 hour', attempts = 1")
+    assert books.compare(books.desk.batch_id).closed == []
+    books.refund(books.charge_id(str(books.desk.value("SELECT payment_id FROM payments"))), 1000)  # its answer was lost
     assert books.compare(books.desk.batch_id).closed == []
     books.desk.run("UPDATE refunds SET status = 'succeeded', service_refund_id = 'ref_1', settled_at = now()")
     books.desk.run("UPDATE orders SET status = 'refunded' WHERE client_order_ref = 'ORD-0001'")
@@ -212,6 +215,16 @@ def test_p2_c_charged_twice_two_charges_under_one_reference(books):
     assert (found(result), result.gone) == ([], 1)
 
 
+def test_p2_c_charged_twice_a_charge_beside_the_one_we_know_which_is_not_listed_any_more(books):
+    (payment_id,) = books.pay(1000)
+    second = books.charge(books.reference(payment_id), 1000)
+    books.let_time_pass()
+    books.at_service("UPDATE payments SET created_us = 0 WHERE id = ?", books.charge_id(payment_id))
+    (finding,) = books.compare().findings
+    assert (finding["code"], finding["service_payment_id"]) == ("C_CHARGED_TWICE", second)
+    assert finding["besides"] == books.charge_id(payment_id)
+
+
 def test_p2_c_charged_twice_an_order_whose_first_payment_was_not_declined_after_all(books):
     books.sandbox.change(faults="decline_payment=1")
     (declined,) = books.pay(1000, finish=False)
@@ -313,8 +326,30 @@ def test_an_old_finding_that_cannot_be_looked_up_now_stays_open(books):
     last_seen = books.findings()[0]["last_seen_at"]
     capabilities = replace(books.system.payments.capabilities, can_look_up=False)
     books.system.payments.capabilities = capabilities
-    result = books.compare()
-    assert (result.open, result.gone, books.findings()[0]["last_seen_at"]) == ({"C_MISSING_THERE": 1}, 0, last_seen)
+    now = datetime.now(UTC)
+    for result in (books.compare(), reconcile(books.system, None, now - 400 * DAY, now - 390 * DAY)):
+        assert (result.open, result.gone, books.findings()[0]["last_seen_at"]) == ({"C_MISSING_THERE": 1}, 0, last_seen)
+
+
+def test_old_findings_are_looked_up_until_one_does_not_come(books, monkeypatch):
+    payment_ids = books.pay(1000, 2000)
+    books.let_time_pass()
+    for payment_id in payment_ids:
+        books.at_service("UPDATE payments SET amount = 999 WHERE id = ?", books.charge_id(payment_id))
+    assert books.compare().open == {"C_AMOUNT_DIFFERS": 2}
+    books.let_time_pass(hours=300 * 24)
+    books.at_service("UPDATE payments SET status = 'cancelled' WHERE id = ?", books.charge_id(payment_ids[1]))
+    for may_pass, asked_for in ((True, 1), (False, 2)):
+        asked = []
+
+        def failing(_self: Any, charge_id: str, asked: list[str] = asked, may_pass: bool = may_pass) -> None:
+            asked.append(charge_id)
+            raise ListFailed("planted", may_pass=may_pass)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(RestPayments, "list_by_id", failing)
+            assert (books.compare().open, len(asked)) == ({"C_AMOUNT_DIFFERS": 2}, asked_for)
+    assert books.compare().open == {"C_AMOUNT_DIFFERS": 1, "C_UNREADABLE": 1}
 
 
 @pytest.mark.parametrize("change", ["status = 'cancelled'", "amount = 0", "id = '決済1'"])

@@ -149,11 +149,12 @@ def test_two_plans_at_once_give_nothing_back_twice(aggregated):
     assert aggregated.value("SELECT count(*) FROM refunds") == 1
 
 
-def test_no_more_is_written_down_than_was_shown(desk):
-    first, _ = paid(desk, order(1), order(2), profile=PAY_BY_ORDER)
+def test_no_more_is_written_down_than_was_shown_and_is_paid_still(desk):
+    first, _, third = paid(desk, *three(), profile=PAY_BY_ORDER)
     desk.run("UPDATE orders SET status = 'unknown' WHERE order_id = %s", first)
     plan = read_plan(desk.database, desk.batch_id)
     desk.run("UPDATE orders SET status = 'paid' WHERE order_id = %s", first)
+    desk.run("UPDATE orders SET status = 'unknown' WHERE order_id = %s", third)
     written(desk, plan=plan)
     assert desk.value("SELECT count(*) FROM refunds") == 1
 

@@ -71,6 +71,36 @@ MUTANTS: list[Mutant] = [
             "test_yen_given_back_only_in_our_ledger_are_found",
         ),
         (
+            "    FROM ranked WHERE nth > 1 OR known_id IS NOT NULL\n",
+            "    FROM ranked WHERE nth > 1\n",
+            "a charge beside the one that we know is not seen where that is not listed",
+            "test_p2_c_charged_twice_a_charge_beside_the_one_we_know_which_is_not_listed_any_more",
+        ),
+        (
+            "CASE WHEN nth > 1 THEN first_id ELSE known_id END",
+            "known_id",
+            "nobody is told beside which charge another was made",
+            "test_p2_c_charged_twice_an_order_whose_first_payment_was_not_declined_after_all",
+        ),
+        (
+            "  AND ((compared_from >= :covered_from AND compared_to < :covered_to) OR finding_id = ANY(CAST(:judged AS bigint[])))\n",
+            "",
+            "a finding is gone because nobody looks at its days any more",
+            "test_no_finding_makes_the_days_that_are_listed_more",
+        ),
+        (
+            "  AND ((compared_from >= :covered_from AND compared_to < :covered_to) OR finding_id",
+            "  AND (compared_from >= :covered_from OR finding_id",
+            "a finding is gone because only days before it are looked at",
+            "test_an_old_finding_that_cannot_be_looked_up_now_stays_open",
+        ),
+        (
+            "  AND NOT EXISTS (SELECT FROM refunds WHERE refunds.batch_id = batch.batch_id AND status IN ('sending', 'unknown'))\n",
+            "",
+            "a batch is closed while nobody knows what was given back",
+            "test_a_batch_gets_no_closing_record_while_nobody_knows_whether_some_of_it_was_given_back",
+        ),
+        (
             "FROM payment_differences WHERE NOT is_young\n",
             "FROM payment_differences\n",
             "what is under way is a finding, and stops paying",
@@ -128,7 +158,53 @@ MUTANTS: list[Mutant] = [
     ),
     *mutants(
         "orders_pipeline/reconciliation.py",
+        ["database/test_reconciliation.py"],
+        (
+            "        judged.append(finding.finding_id)\n",
+            "",
+            "an old finding is open for ever",
+            "test_a_finding_older_than_the_days_looked_at_is_still_compared_and_not_closed_by_looking_away",
+        ),
+        (
+            "            if failure.may_pass:\n                break\n            continue\n",
+            "            continue\n",
+            "a service that is away is asked for every old finding",
+            "test_old_findings_are_looked_up_until_one_does_not_come",
+        ),
+        (
+            "            if failure.may_pass:\n                break\n            continue\n",
+            "            break\n",
+            "an old finding that the service does not answer for hides the others",
+            "test_old_findings_are_looked_up_until_one_does_not_come",
+        ),
+        (
+            "            _insert_page(session, ours, page)\n            _insert_unreadable(session, ours, page)\n",
+            "            _insert_page(session, ours, page)\n",
+            "what cannot be read any more counts as not there",
+            "test_old_findings_are_looked_up_until_one_does_not_come",
+        ),
+    ),
+    *mutants(
+        "orders_pipeline/reconciliation.py",
         ["database/test_continuity.py"],
+        (
+            "        created_from = min(created_from or doubted.since, doubted.since)\n",
+            "        created_from = created_from or doubted.since\n",
+            "paying goes on though what may be missing was not compared",
+            "test_a_comparison_that_lets_paying_go_on_is_of_all_that_may_be_missing",
+        ),
+        (
+            "        created_to = max(created_to or doubted.until, doubted.until)\n",
+            "        created_to = created_to or doubted.until\n",
+            "paying goes on though what may be missing was not compared",
+            "test_a_comparison_that_lets_paying_go_on_is_of_all_that_may_be_missing",
+        ),
+        (
+            "                system.continuity.note_unread(failure)\n",
+            "                pass\n",
+            "nobody may answer for a list that never comes",
+            "test_a_comparison_finds_a_database_whole_that_was_started_anew",
+        ),
         (
             "        if doubted is not None and not young:  # from",
             "        if False:  # from",

@@ -126,6 +126,12 @@ MUTANTS: list[Mutant] = [
             "test_two_plans_at_once_give_nothing_back_twice",
         ),
         (
+            "AND status = 'paid' AND live\n",
+            "AND live\n",
+            "what is not paid any more is given back",
+            "test_no_more_is_written_down_than_was_shown_and_is_paid_still",
+        ),
+        (
             "CASE due.was WHEN 'planned' THEN 'sending' ELSE 'unknown' END,\n                       claimed_by",
             "'sending',\n                       claimed_by",
             "a second try does not know of the first",
