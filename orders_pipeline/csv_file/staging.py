@@ -28,7 +28,7 @@ from orders_pipeline.csv_file.physical_lines import TextSpan, read_blocks, split
 from orders_pipeline.csv_file.records import Chunk, EvenChunk, Flags, Places, Records
 from orders_pipeline.csv_file.shape import Shape, UnevenRowsError
 from orders_pipeline.parquet_file import new_parquet
-from orders_pipeline.records.rules import is_cell_error
+from orders_pipeline.records.rules import is_no_text
 from orders_pipeline.rejections import FileRejected, Rejection
 
 _TITLE_ROWS = 20
@@ -350,14 +350,14 @@ def _row_number(batch: str | None, row: str | None) -> int | None:
 def _joined(parts: Sequence[pa.Array]) -> pa.Array:
     """Return the parts' cells with a space between those that are not empty; null where the parts are null.
 
-    A part that is an error of a spreadsheet is all there is.
+    A part that is an error of a spreadsheet, or marked, is all there is.
     """
     joined, *rest = parts
     for part in rest:
         separator = pc.if_else(pc.or_(pc.equal(joined, ""), pc.equal(part, "")), "", " ")
         joined = pc.binary_join_element_wise(joined, separator, part, "")
     for part in parts:
-        joined = pc.if_else(is_cell_error(part), part, joined)
+        joined = pc.if_else(is_no_text(part), part, joined)
     return joined
 
 

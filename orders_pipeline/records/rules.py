@@ -183,9 +183,9 @@ NO_CELL_ERROR = Lacks(CELL_ERROR, (b"#", b"rr:", b"RR:"))
 SHOWN = Lacks(_NOT_AS_SHOWN, (b"#",))
 
 
-def is_cell_error(cells: pa.Array) -> pa.Array:
-    """Return which cells are an error of a spreadsheet, like #N/A, and nothing else."""
-    return pc.invert(NO_CELL_ERROR(cells, date.min))
+def is_no_text(cells: pa.Array) -> pa.Array:
+    """Return which cells are an error of a spreadsheet, like #N/A, and nothing else, or marked as not what they show."""
+    return pc.invert(pc.and_(NO_CELL_ERROR(cells, date.min), SHOWN(cells, date.min)))
 
 
 def _is_day(text: str) -> bool:

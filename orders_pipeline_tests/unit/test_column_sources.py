@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
@@ -144,6 +145,13 @@ def staged(tmp_path, text: str, chosen: Profile) -> dict[str, tuple[int, ...]]:
 def test_joined_columns_stand_in_the_order_of_the_profile_wherever_they_are(tmp_path):
     chosen = profile(customer_name={"join": ["姓", "名"]})
     assert staged(tmp_path, "名,注文番号,姓\n太郎,A-1,山田\n", chosen)["customer_name"] == (2, 0)
+
+
+@pytest.mark.parametrize("cell", ["#N/A", "#FORMAT!  (太郎)"])
+@pytest.mark.parametrize("line", ["A-1,{},山田\n", "A-1,山田,{}\n"])
+def test_a_joined_cell_is_none_where_a_part_is_none(tmp_path, cell, line):
+    staged(tmp_path, "注文番号,姓,名\n" + line.format(cell), profile(customer_name={"join": ["姓", "名"]}))
+    assert pq.read_table(tmp_path / "staged.parquet").column("customer_name").to_pylist() == [cell]
 
 
 def test_a_joined_column_is_missing_when_one_part_is(tmp_path):
