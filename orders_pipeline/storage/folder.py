@@ -391,6 +391,8 @@ def _entries(folder: int, inside: _Name, after: str) -> Iterator[_Name]:
             is_folder = entry.is_dir(follow_symlinks=False)
             given = os.fsencode(entry.name)
             name = _decoded(given)
+            if name is not None and os.fsencode(name) != given and _is_there(folder, name):
+                name = None  # its key is that of another file
             key = f"{inside.key}{given.decode('utf-8', 'backslashreplace') if name is None else name}"
             key += "/" if is_folder else ""
             is_usable = name is not None and is_key(key) and not (is_folder and name.startswith("."))

@@ -113,6 +113,14 @@ def test_japanese_names_are_read_in_either_encoding(store, root, tmp_path, name)
     assert (tmp_path / "copy").read_bytes() == b"rows"
 
 
+def test_two_names_that_read_alike_are_not_one_file(store, root):
+    store.put("c/注文.csv", b"read")
+    Path(os.fsdecode(os.fsencode(root) + b"/c/" + "注文.csv".encode("cp932"))).write_bytes(b"another's")
+    assert [(stored.key, stored.size) for stored in store.list()] == [("c/注文.csv", 4)]
+    (page,) = store.pages()
+    assert page.others == (r"c/\x92\x8d\x95\xb6.csv",)  # named, as are all that are left alone
+
+
 def test_a_line_break_in_a_name_is_part_of_it(store, tmp_path):
     stored = store.put("c/line\nbreak.csv", b"1")
     assert list(store.list()) == [stored]
