@@ -41,7 +41,8 @@ _MAX_ROW = 1_048_576
 _STRICT = "http://purl.oclc.org/ooxml/"
 _WORKSHEET, _STRINGS = MAIN_NAMESPACE + "worksheet", MAIN_NAMESPACE + "sst"
 _SHEET_DATA, _ROW, _CELL = MAIN_NAMESPACE + "sheetData", MAIN_NAMESPACE + "row", MAIN_NAMESPACE + "c"
-_MERGED, _CALCULATION = MAIN_NAMESPACE + "mergeCell", MAIN_NAMESPACE + "calcPr"
+_MERGED = MAIN_NAMESPACE + "mergeCell"
+_CALCULATION = frozenset(MAIN_NAMESPACE + name for name in ("calcPr", "sheetCalcPr"))
 _VALUES = frozenset(MAIN_NAMESPACE + name for name in ("v", "is", "f"))
 _STYLES = "xl/styles.xml"
 # of a sheet itself, and in the extension that newer programs write beside it
@@ -281,8 +282,8 @@ class _PartReader:
             self._group_depth = 3
         if name == _MERGED:
             self.merged.append(attributes.get("ref", ""))
-        elif name == _CALCULATION:
-            self.recomputes |= attributes.get("fullCalcOnLoad") in {"1", "true"}
+        elif name in _CALCULATION:
+            self.recomputes |= attributes.get("fullCalcOnLoad") in {"1", "true"} or attributes.get("calcId") == "0"
         self._start_condition(name, attributes)
         content_type = attributes.get("ContentType", "")
         if "macroEnabled" in content_type:

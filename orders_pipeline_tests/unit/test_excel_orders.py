@@ -205,9 +205,11 @@ def test_a_formula_that_was_never_computed_is_written_as_one(desk, name, value):
     assert column(desk.written(), name) == ["#FORMULA!"]
 
 
-def test_results_that_excel_computes_anew_as_it_opens_the_workbook_are_none(desk):
+@pytest.mark.parametrize("says_so", ["book", "sheet", "version"])
+def test_results_that_excel_computes_anew_as_it_opens_the_workbook_are_none(desk, says_so):
     fill(desk.sheet, order_row(customer_code="C-1"))  # as libraries write that compute nothing: 0, or a template's results
-    desk.book.calculation.fullCalcOnLoad = True
+    desk.book.calculation.fullCalcOnLoad = says_so == "book"
+    desk.book.calculation.calcId = 0 if says_so == "version" else 191029
     cells = {name: f"{chr(65 + HEADER.index(name))}2" for name in ("customer_name", "amount", "note")}
     for place in cells.values():
         desk.sheet[place] = 4711
@@ -218,7 +220,8 @@ def test_results_that_excel_computes_anew_as_it_opens_the_workbook_are_none(desk
             kind = b' t="str"' if result == b"<v></v>" else b""
             cell = b'<c r="%s"%s><f>B9</f>%s</c>' % (place.encode(), kind, result)
             data = re.sub(rb'<c r="%s".*?</c>' % place.encode(), cell, data)
-        return data
+        recomputes = b'<sheetCalcPr fullCalcOnLoad="1"/>' if says_so == "sheet" else b""
+        return data.replace(b"</sheetData>", b"</sheetData>" + recomputes)
 
     desk.repack({SHEET: changed})
     rows = desk.written()
