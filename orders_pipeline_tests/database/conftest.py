@@ -46,7 +46,9 @@ def shared_url(server_url: str, template: str) -> Iterator[SecretStr]:
     """The URL of a migrated database that the tests of this folder use one after the other."""
     name = f"shared_{uuid.uuid4().hex}"
     run_on(SecretStr(server_url), f"CREATE DATABASE {name} TEMPLATE {template}")
-    yield SecretStr(make_url(server_url).set(database=name).render_as_string(hide_password=False))
+    url = SecretStr(make_url(server_url).set(database=name).render_as_string(hide_password=False))
+    run_on(url, EMPTY_EVERY_TABLE)  # an installation of its own for the first test, too
+    yield url
     run_on(SecretStr(server_url), f"DROP DATABASE {name} WITH (FORCE)")
 
 
