@@ -75,9 +75,9 @@ def _suspects(
     names = judge.record_type.column_names
 
     def suspects(_number: int, chunk: pa.RecordBatch) -> tuple[Numbers, Numbers, Numbers, Numbers]:
-        rows, references = _usable(chunk, judge)
+        positions, references = _usable(chunk, judge)
         suspect = np.isin(_hash(references, _KEYS[0]), repeated)
-        rows, references = rows.filter(pa.array(suspect)), references.filter(pa.array(suspect))
+        rows, references = chunk.take(pa.array(positions[suspect])), references.filter(pa.array(suspect))
         text, _ = judge.record_type.normalised({name: rows.column(name) for name in names}, judge.context)
         content = pc.binary_join_element_wise(*text.values(), "\x1f")
         row = rows.column("import_row_number").to_numpy()
@@ -86,11 +86,12 @@ def _suspects(
     return map_chunks(staged, suspects, chunk_rows)
 
 
-def _usable(chunk: pa.RecordBatch, judge: Judge) -> tuple[pa.RecordBatch, pa.Array]:
-    """Return the rows whose shape is right and whose reference keeps its own rules, and those references, folded."""
-    shaped = chunk.filter(chunk.column("shape_ok"))
-    references, valid = judge.valid_identities(shaped.column(judge.record_type.identity))
-    return shaped.filter(pa.array(valid)), references.filter(pa.array(valid))
+def _usable(chunk: pa.RecordBatch, judge: Judge) -> tuple[Numbers, pa.Array]:
+    """Return where rows are of the right shape and their reference keeps its own rules, and those references, folded."""
+    shape_ok = chunk.column("shape_ok")
+    references, valid = judge.valid_identities(chunk.column(judge.record_type.identity).filter(shape_ok))
+    positions = np.flatnonzero(shape_ok.to_numpy(zero_copy_only=False))
+    return positions[valid], references.filter(pa.array(valid))
 
 
 def _hash(cells: pa.Array, key: str) -> Numbers:

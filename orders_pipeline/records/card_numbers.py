@@ -13,6 +13,13 @@ import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from orders_pipeline.records.normalise import utf8_content
+
 SHORTEST = 14
 _LENGTHS = {
     "4": (16, 19),
@@ -44,7 +51,7 @@ _DAY = re.compile(r"2[2-7](?:0[1-9]|1[0-2])(?:0[1-9]|[12][0-9]|3[01])")  # year,
 
 
 @functools.cache
-def may_hold_one() -> str:
+def _may_hold_one() -> str:
     """Return a pattern, in RE2's writing, of texts that may hold one: more than do.
 
     Its classes of all letters are a hundred times as slow.
@@ -55,7 +62,7 @@ def may_hold_one() -> str:
 
 
 @functools.cache
-def may_be_one() -> str:
+def _may_be_one() -> str:
     """Return a pattern, in RE2's writing, of codes that may hold one that stands alone; few long numbers do."""
     in_a_row = rf"(?:^|[^0-9])(?:[3-6]|2[2-7])[0-9]{{{SHORTEST - 2},18}}(?:[^0-9]|$)"
     gap = rf"[^0-9]{{1,{_WIDEST}}}"
@@ -64,20 +71,37 @@ def may_be_one() -> str:
 
 
 @functools.cache
-def enough_digits() -> str:
-    """Return a pattern, in RE2's writing, of all texts that have as many digits of any writing as a card number."""
-    digit = rf"(?:{_DIGIT}|[{_rare_digits()}])"
-    return rf"(?s:{digit}(?:.*{digit}){{{SHORTEST - 1}}})"
+def _rare_digits() -> str:
+    """Return the digits that hardly a text has; to find them takes a moment."""
+    return "".join(rf"\x{{{ord(digit):x}}}" for digit in _digits() if not re.match("[0-9０-９①-⑨⓪]", digit))
 
 
 @functools.cache
-def _rare_digits() -> str:
-    """Return the digits that hardly a text has; to find them takes a moment."""
-    return "".join(
-        rf"\x{{{code:x}}}"
-        for code in range(0x80, 0x20000)
-        if unicodedata.digit(chr(code), None) is not None and not re.match("[０-９①-⑨⓪]", chr(code))
-    )
+def _begins_digit() -> npt.NDArray[np.bool_]:
+    """Return of each byte whether a digit of any writing begins with it in UTF-8."""
+    return np.isin(np.arange(256), [digit.encode()[0] for digit in _digits()])
+
+
+def _digits() -> Iterator[str]:
+    return (each for each in map(chr, range(0x20000)) if unicodedata.digit(each, None) is not None)
+
+
+def card_numbers_among(cells: pa.Array, *, in_codes: bool) -> pa.Array:
+    """Return the distinct texts among cells (strings, nulls too) that hold a card number."""
+    may_have = cells.filter(pa.array(_enough_digits(cells)))
+    suspects = may_have.filter(pc.match_substring_regex(may_have, _may_be_one() if in_codes else _may_hold_one())).unique()
+    return pa.array([text for text in suspects.to_pylist() if has_card_number(text, is_code=in_codes)], pa.string())
+
+
+def _enough_digits(cells: pa.Array) -> npt.NDArray[np.bool_]:
+    """Return which cells may have as many digits as a card number: more than do, for their first bytes are counted."""
+    if (pc.max(pc.binary_length(cells)).as_py() or 0) < SHORTEST:
+        return np.zeros(len(cells), np.bool_)
+    offsets = np.frombuffer(cells.buffers()[1], np.int32, len(cells) + 1, offset=4 * cells.offset)
+    before = np.zeros(offsets[-1] - offsets[0] + 1, np.int32)
+    np.cumsum(_begins_digit()[np.frombuffer(utf8_content(cells), np.uint8)], out=before[1:])
+    enough: npt.NDArray[np.bool_] = np.diff(before[offsets - offsets[0]]) >= SHORTEST
+    return enough
 
 
 def has_card_number(text: str, *, is_code: bool = False) -> bool:

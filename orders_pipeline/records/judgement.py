@@ -40,6 +40,8 @@ class Rows:
 
     def where(self, keep: Mask) -> Rows:
         """Return the rows for which `keep` is true."""
+        if keep.all():
+            return self
         chosen = pa.array(keep)
         return Rows(
             self.number.filter(chosen),

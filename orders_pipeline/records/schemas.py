@@ -19,7 +19,8 @@ import pyarrow.compute as pc
 from pandera.config import ValidationDepth, config_context
 from pandera.errors import SchemaError, SchemaErrors
 
-from orders_pipeline.records.card_numbers import enough_digits, has_card_number, may_be_one
+from orders_pipeline.records.card_numbers import card_numbers_among
+from orders_pipeline.records.normalise import utf8_content
 from orders_pipeline.records.record_type import RecordType, RowRule, Rule
 from orders_pipeline.records.rules import (
     AtMost,
@@ -112,11 +113,10 @@ def _schema(columns: dict[str, pandera.Column], row_rules: Sequence[RowRule]) ->
 
 def _checks(rules: Sequence[Rule], today: date) -> list[pandera.Check]:
     checks = [_check(rule, today) for rule in rules if not isinstance(rule.condition, Lacks)]
-    lacked = [(rule.code, rule.condition.pattern) for rule in rules if isinstance(rule.condition, Lacks)]
+    lacked = {rule.condition: rule.code for rule in rules if isinstance(rule.condition, Lacks)}
     if lacked:  # looked for all at once
-        name = " or ".join(dict.fromkeys(code for code, _ in lacked))
-        pattern = "|".join(f"(?:{each})" for _, each in lacked)
-        checks.append(pandera.Check(lambda cells: ~_contain(cells, pattern), name=name, **_FEW))
+        name = " or ".join(dict.fromkeys(lacked.values()))
+        checks.append(pandera.Check(partial(_lack, conditions=[*lacked]), name=name, **_FEW))
     return checks
 
 
@@ -133,7 +133,7 @@ def _check(rule: Rule, today: date) -> pandera.Check:
         case DaysBack(most):
             check = pandera.Check.in_range(today - timedelta(days=most), today, name=rule.code, **_FEW)
         case NoCardNumber(in_codes):
-            check = pandera.Check(partial(_lack_cards, is_code=in_codes), name=rule.code, **_FEW)
+            check = pandera.Check(partial(_lack_cards, in_codes=in_codes), name=rule.code, **_FEW)
         case other:
             check = pandera.Check(_OTHERS[type(other)], name=rule.code, **_FEW)
     return check
@@ -145,15 +145,23 @@ def _are_days(cells: pd.Series[str]) -> pd.Series[bool]:
     return cells.isin(["", *distinct[days]])
 
 
-def _lack_cards(cells: pd.Series[str], *, is_code: bool) -> pd.Series[bool]:
-    suspects = cells[_contain(cells, may_be_one() if is_code else enough_digits())].drop_duplicates()
-    return ~cells.isin([text for text in suspects if has_card_number(text, is_code=is_code)])
+def _lack(cells: pd.Series[str], *, conditions: Sequence[Lacks]) -> pd.Series[bool]:
+    texts = _texts(cells)
+    content = utf8_content(texts)
+    may_match = [each for each in conditions if not each.marks or any(mark in content for mark in each.marks)]
+    if not may_match:
+        return pd.Series(data=True, index=cells.index)
+    found = pc.match_substring_regex(texts, "|".join(f"(?:{each.pattern})" for each in may_match))
+    return pd.Series(~found.to_numpy(zero_copy_only=False), index=cells.index)
 
 
-def _contain(cells: pd.Series[str], pattern: str) -> pd.Series[bool]:
-    # pandas' own function asks Python's re about the pattern, which is RE2's
-    found = pc.match_substring_regex(pa.array(cells.array), pattern)
-    return pd.Series(found.to_numpy(zero_copy_only=False), index=cells.index)
+def _lack_cards(cells: pd.Series[str], *, in_codes: bool) -> pd.Series[bool]:
+    return ~cells.isin(card_numbers_among(_texts(cells), in_codes=in_codes).to_pylist())
+
+
+def _texts(cells: pd.Series[str]) -> pa.Array:
+    texts = pa.array(cells.array)
+    return texts.combine_chunks() if isinstance(texts, pa.ChunkedArray) else texts
 
 
 _OTHERS: Mapping[type[Condition], Callable[[pd.Series[str]], pd.Series[bool]]] = {

@@ -36,6 +36,7 @@ from orders_pipeline.storage.port import (
     StorageUnavailable,
     StoredObject,
     chunks,
+    fetched_file,
     is_key,
     is_listed,
     private_file,
@@ -162,7 +163,7 @@ class FolderStorage:
         with self._opened(stored.key) as source:
             if _version(os.fstat(source.fileno())) != stored.version:
                 raise ObjectChanged
-            with _folder_errors(), private_file(target) as (write, digest):
+            with _folder_errors(), fetched_file(target) as (write, digest):
                 for chunk in self._in_clear(stored.key, source):
                     write(chunk)
                 after = os.fstat(source.fileno())
@@ -202,9 +203,9 @@ class FolderStorage:
         return found
 
     def _write(self, key: str, source: Path | bytes | Iterator[bytes], name: str, folder: int) -> None:
-        with private_file(name, folder) as (write, _), readable(source) as file:
+        with private_file(name, folder) as target, readable(source) as file:
             for chunk in chunks(file) if self._cipher is None else self._cipher.seal_file(file, _bound_to(key)):
-                write(chunk)
+                target.write(chunk)
 
     @contextlib.contextmanager
     def _replacing(self, *, alone: bool) -> Iterator[None]:
@@ -250,7 +251,7 @@ class FolderStorage:
 
     def _copied(self, key: str, source: IO[bytes], target: Path) -> str:
         """Write what an open file of ours holds to `target` and return its SHA-256."""
-        with _folder_errors(), private_file(target) as (write, digest):
+        with _folder_errors(), fetched_file(target) as (write, digest):
             for chunk in self._in_clear(key, source):
                 write(chunk)
             return digest()

@@ -169,29 +169,34 @@ def is_listed(key: str) -> bool:
 
 
 @contextlib.contextmanager
-def private_file(
-    target: Path | str, folder: int | None = None
-) -> Iterator[tuple[Callable[[bytes], object], Callable[[], str]]]:
-    """Write `target`, readable by us alone and synced at the end: (write, digest); remove it if that fails.
+def private_file(target: Path | str, folder: int | None = None) -> Iterator[IO[bytes]]:
+    """Write `target`, readable by us alone and synced at the end; remove it if that fails.
 
     It is a path, or a name in an opened folder.
     """
-    digest = hashlib.sha256()
-
-    def write(chunk: bytes) -> None:
-        digest.update(chunk)
-        file.write(chunk)
-
     try:
         with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600, dir_fd=folder), "wb") as file:
             os.fchmod(file.fileno(), 0o600)
-            yield write, digest.hexdigest
+            yield file
             file.flush()
             os.fsync(file.fileno())
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(target, dir_fd=folder)
         raise
+
+
+@contextlib.contextmanager
+def fetched_file(target: Path) -> Iterator[tuple[Callable[[bytes], object], Callable[[], str]]]:
+    """Write a private file and hash it: (write, SHA-256 in hex of what was written)."""
+    digest = hashlib.sha256()
+    with private_file(target) as file:
+
+        def write(chunk: bytes) -> None:
+            digest.update(chunk)
+            file.write(chunk)
+
+        yield write, digest.hexdigest
 
 
 def require_same(found: str, sha256: str | None) -> None:

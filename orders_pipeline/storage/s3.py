@@ -25,9 +25,9 @@ from orders_pipeline.storage.port import (
     StorageError,
     StorageUnavailable,
     StoredObject,
+    fetched_file,
     is_key,
     is_listed,
-    private_file,
     readable,
     require_same,
 )
@@ -126,7 +126,7 @@ class S3Storage:
 
     def fetch(self, stored: StoredObject, target: Path) -> str:
         """Download this version, going on where a broken download stopped."""
-        with _s3_errors(), private_file(target) as (write, digest):
+        with _s3_errors(), fetched_file(target) as (write, digest):
             if self._download(stored, write) != stored.size:
                 raise ObjectChanged
             return digest()

@@ -3,10 +3,12 @@
 import time
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from orders_pipeline.records import rules
 from orders_pipeline.records.orders import ORDERS
 from orders_pipeline_tests.factories import accepted, judge_cells, judge_rows, order_row, refused, row_context
 
@@ -94,6 +96,13 @@ def test_input_014_line_breaks_and_tabs_are_text():
 @pytest.mark.parametrize("character", ["\u202e", "\u2066", "\u200f", "\ue000", "\U000f0000", "\uf8ff"])
 def test_input_061_bidirectional_and_private_use_characters_are_refused(character):
     refused("note", [f"見本{character}"], "R_CHARS")
+
+
+def test_characters_that_are_looked_for_by_their_first_byte_are_all_found():
+    characters = pa.array([chr(code) for code in range(0x110000) if not 0xD800 <= code < 0xE000])
+    forbidden = characters.filter(pc.match_substring_regex(characters, rules.PRINTABLE.pattern)).to_pylist()
+    assert len(forbidden) > 137_000
+    assert {each.encode()[:1] for each in forbidden} <= set(rules.PRINTABLE.marks)
 
 
 def test_input_062_text_that_looks_like_a_formula_is_stored_as_it_is():
