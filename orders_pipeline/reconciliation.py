@@ -18,8 +18,9 @@ from typing import Any
 
 from sqlalchemy import Row
 
-from orders_pipeline import batches, closings, installation, notifications
-from orders_pipeline.database import Database, Transaction
+from orders_pipeline import batches, closings, errors, installation, notifications
+from orders_pipeline.audit import recording
+from orders_pipeline.database import Database, DatabaseUnavailable, Transaction
 from orders_pipeline.errors import NotThere
 from orders_pipeline.installation import Installation
 from orders_pipeline.payments import listing, settle
@@ -321,10 +322,19 @@ def _compare(
 
 
 def _plan_lost(system: System, session: Transaction) -> bool:
-    """Plan what could not be while paying was stopped, and say whether some of it is what the service has already."""
+    """Plan what could not be while paying was stopped, and say whether some of it is what the service has already.
+
+    A batch that cannot be planned keeps nobody else from going on: its code is noted, and what it lost stays a finding.
+    """
     for batch in session.rows("batches_to_plan"):
         profile = system.clients.profile_of_batch(batch.client_code)
-        settle.plan_batch(system.database, system.cipher, batch.batch_id, profile)
+        try:
+            settle.plan_batch(system.database, system.cipher, batch.batch_id, profile)
+        except DatabaseUnavailable:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with one batch
+            recording.failed(system.database, error)
+            session.execute("note_trouble", batch_id=batch.batch_id, code=errors.code_of(error))
     return session.execute("match_planned_since") > 0
 
 

@@ -14,7 +14,7 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import make_url
 
-from orders_pipeline import continuity, reports
+from orders_pipeline import batches, cancelling, continuity, reports
 from orders_pipeline.continuity import Anchor, LedgersDiffer, NotStopped, StorageInUse
 from orders_pipeline.database import Database
 from orders_pipeline.encryption import DecryptionError
@@ -297,6 +297,40 @@ def test_a_comparison_that_lets_paying_go_on_is_of_all_that_may_be_missing(books
     now = datetime.now(UTC)
     result = reconcile(books.system, None, now - timedelta(hours=hours), now - timedelta(hours=until))
     assert (result.resumed, result.open) == (True, {"C_MISSING_HERE": 1})
+
+
+def lose_what_was_paid(books: Books, payment_id: str) -> None:
+    """Put the ledger back to before a payment was planned, and have that seen."""
+    books.lose(payment_id)
+    books.desk.run("UPDATE orders SET status = 'pending'")
+    books.desk.run("UPDATE installation SET stopped_at = now(), stopped_by = 'service'")
+
+
+@pytest.mark.parametrize("halt", ["stop", "cancel"])
+def test_what_was_paid_of_a_batch_that_a_person_has_halted_since_holds_nobody_up(books, halt):
+    (payment_id,) = books.pay(1000, finish=False)
+    lose_what_was_paid(books, payment_id)
+    with books.system.database.begin() as transaction:
+        if halt == "stop":
+            assert batches.stop(transaction, books.desk.batch_id, "ops")
+        else:
+            cancelling.begin(transaction, books.desk.batch_id, cancelled_by="ops", why="the wrong file")
+    result = reconcile(books.system, None, None, None)
+    assert (result.resumed, result.open, result.healed) == (True, {}, 1)
+    assert books.desk.statuses("orders") == ["paid"]
+
+
+def test_a_batch_that_cannot_be_planned_keeps_nobody_from_being_compared(books):
+    (payment_id,) = books.pay(1000, finish=False)
+    paid = books.desk.batch_id
+    books.desk.batch("20260701-000000000000")
+    books.desk.orders(order(1, client_order_ref="ORD-1000", payment_method="card_on_file"))
+    books.desk.run("UPDATE orders SET personal = 'damaged' WHERE batch_id = %s", books.desk.batch_id)
+    lose_what_was_paid(books, payment_id)
+    result = reconcile(books.system, None, None, None)
+    assert (result.resumed, result.open, result.healed) == (True, {}, 1)
+    codes = {row["batch_id"]: row["status_code"] for row in books.desk.run("SELECT batch_id, status_code FROM batches")}
+    assert codes == {books.desk.batch_id: "E_SEALED_FORMAT", paid: None}
 
 
 def test_a_new_database_does_not_take_a_storage_that_another_works_with(books, other):

@@ -77,9 +77,10 @@ LEFT JOIN batches ON batches.batch_id = page.batch_id
 ON CONFLICT DO NOTHING
 
 -- name: batches_to_plan
--- Batches with orders that may be paid and that no payment is planned for.
+-- Batches with orders that may be paid, or were, and that no payment is planned for; also those that a person has halted.
 SELECT batch_id, client_code FROM batches
-WHERE status IN ('loaded', 'paying', 'paused') AND finished_at IS NULL AND EXISTS (
+WHERE CASE status WHEN 'stopped' THEN stopped_from ELSE status END IN ('loaded', 'paying', 'paused', 'cancelling')
+  AND finished_at IS NULL AND EXISTS (
     SELECT FROM orders WHERE orders.batch_id = batches.batch_id AND orders.status = 'pending'
     AND NOT EXISTS (SELECT FROM payment_orders AS share WHERE share.order_id = orders.order_id AND share.live))
 ORDER BY batch_id
