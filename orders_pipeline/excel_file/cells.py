@@ -13,6 +13,7 @@ from typing import IO, NamedTuple
 from xml.parsers import expat
 
 from orders_pipeline.excel_file.formats import Value
+from orders_pipeline.excel_file.ranges import Range, column_number, ranges_in
 from orders_pipeline.records.rules import UNCOMPUTED
 
 MAIN_NAMESPACE = "http://schemas.openxmlformats.org/spreadsheetml/2006/main "
@@ -21,6 +22,7 @@ _BLOCK = 64 << 10
 _ROW, _CELL, _VALUE, _FORMULA, _STRING, _INLINE, _RUN_TEXT, _PHONETIC = (
     MAIN_NAMESPACE + name for name in ("row", "c", "v", "f", "si", "is", "t", "rPh")
 )
+_MOST_ARRAYS = 256  # results of one formula in many cells, beside each other
 _WHOLE_NUMBER = re.compile("-?[0-9]+")
 _ESCAPED = re.compile("_x([0-9A-Fa-f]{4})_")
 
@@ -43,16 +45,6 @@ class SheetRow(NamedTuple):
     number: int
     cells: list[Cell]
     is_hidden: bool
-
-
-def column_number(letters: str) -> int:
-    """Return the number of a column from 1: A is 1, XFD 16,384; raise ValueError for what is no column."""
-    if not (letters.isascii() and letters.isalpha() and len(letters) <= 3):
-        raise ValueError("no column")
-    number = 0
-    for letter in letters.upper():
-        number = number * 26 + ord(letter) - ord("A") + 1
-    return number
 
 
 def read_texts(stream: IO[bytes]) -> list[str]:
@@ -128,6 +120,7 @@ class _RowReader(_TextReader):
         super().__init__()
         self._shared = texts
         self._recomputes = recomputes
+        self._arrays: list[Range] = []  # which the formula of another cell fills
         self.rows: list[SheetRow] = []
         self._row = self._column = 0
         self._is_hidden = False
@@ -148,9 +141,14 @@ class _RowReader(_TextReader):
             self._has_formula = False
         elif name == _FORMULA:
             self._has_formula = True
+            if self._recomputes and attributes.get("t") in {"array", "dataTable"}:
+                self._arrays += ranges_in(attributes.get("ref", ""))
+                if len(self._arrays) > _MOST_ARRAYS:
+                    raise ValueError("arrays upon each other")
         elif name == _ROW:
             self._row = int(attributes.get("r", self._row + 1))
             self._column, self._cells = 0, []
+            self._arrays = [each for each in self._arrays if self._row <= each.last_row]
             self._is_hidden = attributes.get("hidden") in {"1", "true"} or attributes.get("ht") in {"0", "0.0"}
         else:
             super().start(name, attributes)
@@ -162,7 +160,8 @@ class _RowReader(_TextReader):
         elif name == _CELL:
             stored = self._taken()
             is_empty_text = not stored and self._kind == "str"
-            if self._has_formula and not is_empty_text and (self._recomputes or not stored):
+            is_recomputed = self._recomputes and (self._has_formula or self._is_in_array())
+            if not is_empty_text and (is_recomputed or (self._has_formula and not stored)):
                 self._cells.append(Cell(self._column, self._style, UNCOMPUTED, is_error=True))
             elif stored:
                 self._cells.append(Cell(self._column, self._style, self._value(stored), self._kind == "e"))
@@ -170,6 +169,9 @@ class _RowReader(_TextReader):
             self.rows.append(SheetRow(self._row, self._cells, self._is_hidden))
         else:
             super().end(name)
+
+    def _is_in_array(self) -> bool:
+        return any(each.first_column <= self._column <= each.last_column for each in self._arrays)
 
     def _value(self, stored: str) -> Value:
         match self._kind:

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import IO, BinaryIO
 from xml.parsers import expat
 
-from orders_pipeline.excel_file.cells import MAIN_NAMESPACE, column_number
+from orders_pipeline.excel_file.cells import MAIN_NAMESPACE
 from orders_pipeline.excel_file.conditions import Condition
+from orders_pipeline.excel_file.ranges import column_number
 from orders_pipeline.rejections import FileRejected
 
 _MAX_ENTRIES = 1000

@@ -1,4 +1,4 @@
-"""Ranges of a sheet, like "E2:E10 G2", and which rows of a column lie in them; also which cells a merge hides.
+"""Columns and ranges of a sheet, like "E2:E10 G2", and which rows of a column lie in them; also which cells a merge hides.
 
 What a range is for is said by those who ask.
 """
@@ -9,8 +9,6 @@ import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
-
-from orders_pipeline.excel_file.cells import column_number
 
 _RANGE = re.compile(r"\$?([A-Za-z]{1,3})?\$?([0-9]{1,7})?(?::\$?([A-Za-z]{1,3})?\$?([0-9]{1,7})?)?")
 _LAST_ROW = 1_048_576
@@ -23,6 +21,16 @@ class Range(NamedTuple):
     last_column: int
     first_row: int
     last_row: int
+
+
+def column_number(letters: str) -> int:
+    """Return the number of a column from 1: A is 1, XFD 16,384; raise ValueError for what is no column."""
+    if not (letters.isascii() and letters.isalpha() and len(letters) <= 3):
+        raise ValueError("no column")
+    number = 0
+    for letter in letters.upper():
+        number = number * 26 + ord(letter) - ord("A") + 1
+    return number
 
 
 def ranges_in(cells: str) -> Iterator[Range]:

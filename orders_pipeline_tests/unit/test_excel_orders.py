@@ -229,6 +229,17 @@ def test_results_that_excel_computes_anew_as_it_opens_the_workbook_are_none(desk
     assert [column(rows, name) for name in cells] == [["#FORMULA!"], ["#FORMULA!"], [""]]
 
 
+def test_nor_are_those_of_one_formula_in_many_cells(desk):
+    fill(desk.sheet, *(order_row(client_order_ref=f"A-{n}", customer_name="0") for n in range(4)))
+    desk.book.calculation.fullCalcOnLoad = True
+    letter = chr(65 + HEADER.index("customer_name"))
+    cell = b'<c r="%s2"><f t="array" ref="%s2:%s4">B9</f><v>0</v></c>' % ((letter.encode(),) * 3)
+    desk.repack({SHEET: lambda data: re.sub(rb'<c r="%s2".*?</c>' % letter.encode(), cell, data)})
+    rows = desk.written()
+    assert column(rows, "customer_name") == [*["#FORMULA!"] * 3, "0"]
+    assert column(rows, "client_order_ref") == ["A-0", "A-1", "A-2", "A-3"]
+
+
 def test_a_formula_whose_result_is_an_empty_text_is_empty_and_one_in_another_column_too(desk):
     fill(desk.sheet, order_row(), header=[*HEADER, "計"])
     last = chr(64 + len(HEADER) + 1)
