@@ -109,7 +109,7 @@ def _answer(
     staged = None if found.staging is None else found.staging.file
     result, refusal = found.result, found.refusal
     given_back = refusal is not None
-    read = None if staged is None or result is None else staged.rows_total - staged.rows_blank
+    read = None if staged is None else staged.rows_total - staged.rows_blank
     accepted = 0 if given_back or result is None else result.rows_accepted
     rejected = read if given_back or result is None else result.rows_rejected
     codes = {} if result is None else dict(result.rejections)
@@ -122,10 +122,10 @@ def _answer(
         "csv_source": composed(name),
         "encoding": None if staged is None else encoding_shown(name, staged.encoding),
         "rows": {
-            "total": None if read is None or staged is None else staged.rows_total,
+            "total": None if staged is None else staged.rows_total,
             "accepted": None if read is None else accepted,
             "rejected": rejected,
-            "blank": None if read is None or staged is None else staged.rows_blank,
+            "blank": None if staged is None else staged.rows_blank,
         },
         "amount_jpy": {"accepted": 0 if given_back or result is None else result.amount_accepted},
         "payments": {"planned": payments},

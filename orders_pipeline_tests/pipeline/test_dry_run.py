@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from orders_pipeline import preview, reports
+from orders_pipeline.artifacts import STAGED, artifact
 from orders_pipeline.rejections import FileRejected
 from orders_pipeline_tests.client_desk import Client
 from orders_pipeline_tests.factories import order_row
@@ -30,6 +31,7 @@ SAME_SAID = {
     .replace("\r\n", ",_batch\r\n", 1)
     .replace("invoice,,,", "invoice,,,,20260401-000000000000"),
     "a correction": "",
+    "a correction of what is gone": "",
     "not even orders": "a,b\r\n1,2\r\n",
     "unknown columns": of_orders(order_row(client_order_ref="P-6"))
     .replace("\r\n", ",見知らぬ列\r\n", 1)
@@ -44,16 +46,18 @@ MANIFESTS = {"other totals": '{"amount_total": 5}', "other bytes": '{"sha256": "
 
 @pytest.mark.parametrize("kind", SAME_SAID)
 def test_a_dry_run_says_what_importing_says(house: House, kind: str, tmp_path: Path) -> None:
-    client = Client(house.system, tmp_path, f"same-{kind.replace(' ', '-')}")
+    client = Client(house.system, tmp_path, f"same-{[*SAME_SAID].index(kind)}")
     before = tmp_path / "before.csv"
     bad = (order_row(client_order_ref=f"BEFORE-{n}", email="bad") for n in (3, 4))
     before.write_text(of_orders(*(order_row(client_order_ref=f"BEFORE-{n}") for n in (1, 2)), *bad), "utf-8", newline="")
     earlier = client.load(client.receive(before))
     path = tmp_path / "orders.csv"
     path.write_text(SAME_SAID[kind], "utf-8", newline="")
-    if kind == "a correction":
+    if kind.startswith("a correction"):
         lines = (house.report(earlier["batch_id"], "rejected") or b"").replace(b",bad,", b",a@example.com,")
         path.write_bytes(lines.replace(b"BEFORE-3", b"BEFORE-9"))
+    if kind == "a correction of what is gone":
+        house.system.storage.delete(artifact(earlier["batch_id"], STAGED))
     if kind == "same bytes":
         path.write_bytes(before.read_bytes())
     if kind in MANIFESTS:
