@@ -114,13 +114,25 @@ def _read_url(folder: Path) -> str | None:
         return None
 
 
-def _wait_until_gone(folder: Path, timeout_s: float = 15.0) -> None:
+def _wait_until_gone(folder: Path, timeout_s: float = 60.0) -> None:
     noticed = time.monotonic() + 2 * LEAVE_AFTER_S
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline and _is_locked(folder / "keeper.lock"):
-        if time.monotonic() > noticed and _read_url(folder) is not None:
-            return  # it stays because others use it
+        if time.monotonic() > noticed and _is_used(folder / "users.lock"):
+            return
         time.sleep(POLL_S)
+
+
+def _is_used(path: Path) -> bool:
+    """Tell whether users hold a part; a keeper that is leaving lets nobody share the lock."""
+    with path.open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                return True
+    return False
 
 
 def _is_locked(path: Path) -> bool:
