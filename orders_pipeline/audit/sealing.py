@@ -61,7 +61,7 @@ class Unsealed:
         """Return it in words."""
         if self.since is None:
             return "all audit records are sealed"
-        waiting = f"{self.records:,} audit records wait to be sealed, since {self.since:%Y-%m-%d %H:%M:%S %Z}"
+        waiting = f"{self.records:,} audit records wait to be sealed, since {self.since.isoformat(timespec='seconds')}"
         return f"{waiting}: a transaction that is open in the database holds them up" if self.is_held_up else waiting
 
 

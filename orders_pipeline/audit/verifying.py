@@ -308,7 +308,8 @@ def check_records(blocks: Sequence[Block], records: Iterable[tuple[int, str]]) -
 def _check_strangers(database: Database, found: Verified, through: int) -> None:
     with database.begin() as transaction:
         counted = transaction.rows("count_audit_records", through_id=through)[0]
-        found.unsealed, found.unsealed_since = counted.unsealed, counted.unsealed_since
+        found.unsealed = counted.unsealed
+        found.unsealed_since = counted.unsealed_since and counted.unsealed_since.isoformat(timespec="seconds")
         if counted.sealed == found.hot:
             return
         numbers = {row.event_id for row in transaction.rows("audit_numbers", through_id=through)}

@@ -106,7 +106,7 @@ ORDER BY event_id LIMIT :limit
 -- name: count_audit_records
 -- How many records there are up to the last sealed one, how many after it, and since when.
 SELECT count(*) FILTER (WHERE event_id <= :through_id) AS sealed, count(*) FILTER (WHERE event_id > :through_id) AS unsealed,
-       to_char(min(at) FILTER (WHERE event_id > :through_id) AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') AS unsealed_since
+       min(at) FILTER (WHERE event_id > :through_id) AS unsealed_since
 FROM audit_events
 
 -- name: hold_audit_places
