@@ -20,8 +20,9 @@ from urllib.parse import unquote
 
 import psycopg
 from psycopg.abc import RV, PQGen
+from psycopg.conninfo import conninfo_to_dict
 from pydantic import SecretStr
-from sqlalchemy import Connection, CursorResult, Engine, Row, TextClause, create_engine, event, make_url, text
+from sqlalchemy import URL, Connection, CursorResult, Engine, Row, TextClause, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.exc import TimeoutError as NoneFree
 
@@ -46,6 +47,7 @@ _NOT_REACHED = re.compile(
 _SERVER = re.compile(
     r'server at "([^"]+)"(?: \([^)]*\))?, port (\d+)|(?:translate host name|resolve host) ["\']([^"\']+)["\']'
 )
+_NOT_NAMED = re.compile(r"invalid (\w+ value|port|integer|connection option|URI)")
 _NO_LOGIN = re.compile(
     r"authentication failed|no password supplied|no pg_hba.conf entry|(role|database) \".*\" does not exist"
 )
@@ -64,6 +66,13 @@ class DatabaseError(Exception):
         text = self.text or found or f"the database answered {sqlstate or 'nothing'}"
         super().__init__(f"{self.code}: {text}{f' ({found})' if found and self.text else ''}")
         self.sqlstate = sqlstate
+
+
+class DatabaseNotNamed(DatabaseError):
+    """The URL names no database, or asks for what there is not."""
+
+    code = "E_DATABASE_URL"
+    text = "ORDERS_DATABASE_URL is not the URL of a PostgreSQL database, or has an option or value that libpq does not know"
 
 
 class DatabaseUnavailable(DatabaseError):
@@ -326,7 +335,11 @@ def _translate(error: BaseException | None) -> DatabaseError:
         return ConstraintViolated(sqlstate, error.diag.constraint_name or "unnamed")
     if isinstance(error, psycopg.OperationalError) and sqlstate is None:
         said = str(error)
-        for words, kind in ((_NOT_PRIVATE, DatabaseNotPrivate), (_NO_LOGIN, DatabaseLoginRefused)):
+        for words, kind in (
+            (_NOT_PRIVATE, DatabaseNotPrivate),
+            (_NO_LOGIN, DatabaseLoginRefused),
+            (_NOT_NAMED, DatabaseNotNamed),
+        ):
             if words.search(said):
                 return kind(None, _server(said))
         why = _NOT_REACHED.search(said)
@@ -351,9 +364,25 @@ def array_of(numbers: Iterable[int]) -> str:
     return f"{{{','.join(map(str, numbers))}}}"
 
 
+def _parsed(url: str) -> URL:
+    """Return a URL of PostgreSQL, whichever of its schemes it came with; raise DatabaseNotNamed where it is none."""
+    try:
+        parsed = make_url(url)
+        if parsed.get_backend_name() in ("postgresql", "postgres"):
+            conninfo_to_dict(_libpq(parsed))
+            return parsed
+    except (ArgumentError, ValueError, psycopg.ProgrammingError):
+        pass
+    raise DatabaseNotNamed(None)
+
+
+def _libpq(parsed: URL) -> str:
+    return parsed.set(drivername="postgresql").render_as_string(hide_password=False)
+
+
 def normalise_url(url: str) -> str:
-    """Return `url` with our driver named, whichever PostgreSQL scheme it came with."""
-    return make_url(url).set(drivername=DRIVER).render_as_string(hide_password=False)
+    """Return `url` with our driver named; raise DatabaseNotNamed."""
+    return _parsed(url).set(drivername=DRIVER).render_as_string(hide_password=False)
 
 
 def private_url(url: SecretStr, ca_file: Path | None) -> SecretStr:
@@ -377,8 +406,8 @@ def private_url(url: SecretStr, ca_file: Path | None) -> SecretStr:
 
 
 def libpq_url(url: SecretStr) -> str:
-    """Return the connection URL as libpq and psql read it."""
-    return make_url(url.get_secret_value()).set(drivername="postgresql").render_as_string(hide_password=False)
+    """Return the connection URL as libpq and psql read it; raise DatabaseNotNamed."""
+    return _libpq(_parsed(url.get_secret_value()))
 
 
 def dagster_url(url: SecretStr, schema: str) -> SecretStr:

@@ -18,7 +18,7 @@ from typing import Any
 
 from sqlalchemy import Row
 
-from orders_pipeline import batches, closings, errors, installation, notifications
+from orders_pipeline import batches, closings, continuity, errors, installation, notifications
 from orders_pipeline.audit import recording
 from orders_pipeline.database import Database, DatabaseUnavailable, Transaction
 from orders_pipeline.errors import NotThere
@@ -128,7 +128,8 @@ def reconcile(
     that has used the storage lately is gone.
     """
     if not system.payments.capabilities.can_list:
-        stopped = "; paying is stopped until `reconcile --by-hand`" if system.continuity.doubted() is not None else ""
+        with system.database.begin() as transaction:
+            stopped = "; paying is stopped until `reconcile --by-hand`" if continuity.rest(transaction) is not None else ""
         raise NoList(f"{NoList.code}: the Payment service offers no list to compare with{stopped}")
     doubted = None if batch_id is not None else system.continuity.begin_comparing(is_other_gone=by_hand is not None)
     if doubted is not None:  # all is compared that may be missing, whatever was asked for
@@ -137,6 +138,7 @@ def reconcile(
     with system.database.session() as session:
         if batch_id is not None:
             batches.get(session, batch_id)
+        was_stopped = continuity.rest(session) is not None
         ours = installation.read(session)
         scope = _scope(session, batch_id, created_from, created_to, is_stopped=doubted is not None and doubted.is_stopped)
         session.execute("create_listed_payments")
@@ -161,12 +163,13 @@ def reconcile(
         young = session.rows("reconciliation_counts", **scope.parameters())[0].young
         if doubted is not None and not young:  # from here on, findings hold up what they could repeat
             system.continuity.lift(scope.started_at, *(by_hand or ()))
-        is_stopped = system.continuity.doubted() is not None
+        # after a mere restart whoever pays looks for itself whether the ledger is whole
+        is_stopped = (continuity.rest(session) if doubted is None else system.continuity.doubted()) is not None
         return _result(
             session,
             scope,
             {"foreign": foreign + unreadable, "unreadable": unreadable, "new": new, "gone": gone}
-            | {"healed": healed, "closed": closed, "resumed": doubted is not None and not is_stopped, "stopped": is_stopped},
+            | {"healed": healed, "closed": closed, "resumed": was_stopped and not is_stopped, "stopped": is_stopped},
         )
 
 

@@ -10,9 +10,10 @@ import contextlib
 import functools
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec
+from typing import IO, TYPE_CHECKING, Any, NoReturn, ParamSpec
 
 import click
 from rich.console import Console
@@ -33,6 +34,7 @@ WRONG = {
     "E_DATABASE_ROLE",
     "E_DATABASE_SESSIONS",
     "E_DATABASE_TLS",
+    "E_DATABASE_URL",
     "E_ENCRYPTION_KEYS",
     "E_MIGRATION",
     "E_NO_PAYMENT_LIST",
@@ -45,8 +47,17 @@ ANSWERED = "orders_pipeline.answered"  # in click's context
 PIPED_WIDTH = 160
 
 P = ParamSpec("P")
+for name in ("stdout", "stderr"):
+    if getattr(sys, name) is None:  # closed by who calls us
+        setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123
 words = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else PIPED_WIDTH)
 complaints = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+class CannotAnswer(Exception):
+    """What the answer goes to does not take it."""
+
+    code = "E_OUTPUT"
 
 
 class Commands(click.Group):
@@ -140,6 +151,9 @@ def _complain(error: Exception, *, as_json: bool) -> NoReturn:
     from orders_pipeline.mask import MaskFailed
     from orders_pipeline.rejections import FileRejected
 
+    if isinstance(error, CannotAnswer):
+        complaints.print(str(error), markup=False)
+        sys.exit(STOPPED)
     settings = None
     with contextlib.suppress(SettingsError):
         settings = load_settings()
@@ -187,17 +201,33 @@ def opened(settings: Settings | None = None) -> Iterator[System]:
             raise
 
 
+@contextlib.contextmanager
+def answering_to() -> Iterator[IO[bytes]]:
+    """Give what an answer is written to as bytes; raise CannotAnswer where it does not take them all.
+
+    Who reads a pipe no longer, as `head`, is told nothing.
+    """
+    try:
+        yield sys.stdout.buffer
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is written at the end of the process
+        if isinstance(error, BrokenPipeError):
+            sys.exit(STOPPED)
+        raise CannotAnswer(f"{CannotAnswer.code}: the answer cannot be written: {os.strerror(error.errno or 0)}") from None
+    click.get_current_context().meta[ANSWERED] = True
+
+
 def answer_in_pieces(pieces: Iterable[bytes]) -> None:
     """Print one JSON object that is too large to be one piece."""
-    sys.stdout.buffer.writelines(pieces)
-    sys.stdout.buffer.flush()
-    click.get_current_context().meta[ANSWERED] = True
+    with answering_to() as output:
+        output.writelines(pieces)
 
 
 def answer(result: dict[str, Any], show: Callable[[Console, dict[str, Any]], None], *, as_json: bool) -> None:
     """Print a result as one JSON object, or in words."""
-    if as_json:
-        click.echo(json.dumps(result, ensure_ascii=False, default=str))
-        click.get_current_context().meta[ANSWERED] = True
-    else:
-        show(words, result)
+    with answering_to():
+        if as_json:
+            click.echo(json.dumps(result, ensure_ascii=False, default=str))
+        else:
+            show(words, result)

@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import getpass
-import json
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
 
-from orders_pipeline.cli.answering import STOPPED, answer, answers, complaints, main, opened
+from orders_pipeline.cli.answering import (
+    STOPPED,
+    answer,
+    answer_in_pieces,
+    answering_to,
+    answers,
+    complaints,
+    main,
+    opened,
+)
 from orders_pipeline.cli.writing import FOR_OWNER, output, written
+from orders_pipeline.scratch import Packed
 
 CATEGORIES = ("authentication", "phi_access", "phi_modification", "administrative", "security")
 DAYS = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"])
@@ -103,14 +113,16 @@ def export(
             detail = {"categories": wanted, "from": begin and begin.isoformat(), "to": end and end.isoformat()}
             record(transaction, "administrative", "export", "audit", detail=detail)
         events = lines(system.database, system.storage, begin, end, wanted)
+        count = 0
         if path is None and as_json:
-            records = [json.loads(line) for line in events]
-            answer({"events": len(records), "records": records}, lambda *_: None, as_json=True)
+            packed = Packed()
+            for count, line in enumerate(events, 1):
+                packed.write(f"{', ' if count > 1 else ''}{line}".encode())
+            answer_in_pieces(chain([b'{"records": ['], packed.read(), [f'], "events": {count}}}\n'.encode()]))
             return
-        with click.open_file("-" if path is None else str(path), "w", encoding="utf-8") as target:
-            count = 0
+        with answering_to() if path is None else path.open("wb") as target:
             for count, line in enumerate(events, 1):  # noqa: B007 - counted
-                target.write(line + "\n")
+                target.write(f"{line}\n".encode())
     if output is not None:
         result = {"events": count, "output": str(output)}
         answer(result, lambda _, each: complaints.print(f"{each['events']:,} events written", markup=False), as_json=as_json)

@@ -23,6 +23,7 @@ from orders_pipeline.cli.answering import (
     ClientCode,
     answer,
     answer_in_pieces,
+    answering_to,
     answers,
     complaints,
     decline,
@@ -287,8 +288,8 @@ def _give_report(batch_id: str, name: str, target: Path | None, *, force: bool, 
             content = base64.b64encode(path.read_bytes()).decode()  # the client's own bytes, which need not be text
             answer({"batch_id": batch_id, "content_base64": content}, lambda *_: None, as_json=True)
         else:
-            with path.open("rb") as source:
-                shutil.copyfileobj(source, sys.stdout.buffer)
+            with path.open("rb") as source, answering_to() as terminal:
+                shutil.copyfileobj(source, terminal)
 
 
 report_output = output("Write to this file instead of the terminal, readable by you only.")

@@ -271,6 +271,10 @@ def test_a_comparison_finds_a_database_whole_that_was_started_anew(books, monkey
     assert books.system.continuity.advance()
     start_anew(books)
     assert books.system.continuity.doubted() is not None
+    for batch_id in (books.desk.batch(), None):  # nothing was stopped: whoever pays would have looked
+        found = reconcile(books.system, batch_id, None, None)
+        assert (found.stopped, found.resumed) == (False, False)
+    start_anew(books)
 
     def failing(*_: object, **__: object) -> None:
         raise ListFailed("http-503")

@@ -7,8 +7,10 @@ import csv
 import json
 import os
 import re
+import shlex
 import signal
 import socket
+import subprocess
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +25,7 @@ from orders_pipeline.cli import main
 from orders_pipeline.encryption import new_key
 from orders_pipeline.settings import REQUIRED_IN_PRODUCTION
 from orders_pipeline.synthetic import write_sample, write_template
-from orders_pipeline_tests.commands import call, end, every, start
+from orders_pipeline_tests.commands import COMMAND, call, end, every, start
 from orders_pipeline_tests.factories import order_row
 from orders_pipeline_tests.house import House, check_finished
 from orders_pipeline_tests.order_file import OrderFile
@@ -477,6 +479,17 @@ def test_a_key_can_be_made_before_anything_else_is_set(monkeypatch: pytest.Monke
     assert made.stdout.count(":") == 1
 
 
+@pytest.mark.parametrize(
+    ("redirected", "says"),
+    [(">/dev/full", "E_OUTPUT: the answer cannot be written: No space left on device\n"), (">&-", ""), ("| true", "")],
+)
+def test_an_answer_that_nobody_takes_is_no_traceback(redirected: str, says: str) -> None:
+    command = shlex.join([*COMMAND, "keys", "new"])
+    for form in ("", "--json"):
+        ended = subprocess.run(["sh", "-c", f"{command} {form} {redirected}"], capture_output=True, text=True, check=False)
+        assert ended.stderr == says
+
+
 def test_a_database_that_is_not_there_is_said_so_without_its_url(
     cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -546,6 +559,7 @@ def test_a_setting_that_cannot_be_used_is_named_without_its_value(
         ("ORDERS_LANDING_URL", "s3://", "E_SETTINGS"),
         ("ORDERS_PAYMENT_PROVIDER", "geheim", "E_SETTINGS"),
         ("ORDERS_HOME", "/proc/geheim", "E_SETTINGS"),
+        ("ORDERS_DATABASE_URL", "postgresql://geheim@127.0.0.1:9/d?sslmode=geheim", "E_DATABASE_URL"),
     ],
 )
 def test_a_setting_that_turns_out_wrong_later_is_told_by_a_code(

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 import orders_pipeline
 from orders_pipeline import database
@@ -98,3 +99,13 @@ def test_transactions_take_statements_by_name_only():
 )
 def test_whatever_scheme_a_url_comes_with_our_driver_is_used(url):
     assert database.normalise_url(url) == "postgresql+psycopg://u:planted@h/d"
+
+
+@pytest.mark.parametrize(
+    "url", ["planted", "mysql://u:planted@h/d", "postgresql://u:planted@h:x/d", "postgresql://u:planted@h/d?nonsense=1"]
+)
+def test_what_names_no_database_is_said_so_without_a_word_of_it(url):
+    for read in (database.normalise_url, lambda url: database.libpq_url(SecretStr(url))):
+        with pytest.raises(database.DatabaseNotNamed) as refused:
+            read(url)
+        assert "planted" not in f"{refused.value}{refused.value.__context__}"
