@@ -43,7 +43,8 @@ _SHEETS_NAMED = 10
 _LONGEST_NAME = 31  # characters; Excel takes no more
 _LONGEST_SHOWN = 100  # characters of a marked cell
 _ERROR = "#VALUE!"  # in place of one we do not know
-_ODD_ZEROS = re.compile(r"[^0-9]*0[0-9]*,|.*\.0{3,}")  # with which a number in a CSV file would be doubtful
+_ODD_ZEROS = re.compile(r"[^0-9]*0[0-9]*,|.*\.(?:0{3,})?[^0-9]*$")  # with which a number in a CSV file would be doubtful
+_NO_DECIMALS = re.compile(r"\.0*(?=[^0-9]*$)|,")
 # twice what a CSV file may have, since the commas of rows and cells that are blank come on top of what was typed
 _TEXT_FACTOR = 2
 
@@ -289,7 +290,7 @@ class _Formats:
             if not shows_what_is_stored(cell.value, each, text, kind):
                 return _marked(text, cell.value)
         is_odd = kind == "number" and not isinstance(cell.value, str) and _ODD_ZEROS.match(shown)
-        return f"{cell.value:.0f}" if is_odd else shown
+        return _NO_DECIMALS.sub("", shown) if is_odd else shown  # what stands around the number, like a $, stays
 
     def _shown(self, cell: Cell, number_format: str) -> str:
         return show(cell.value, number_format, is_error=cell.is_error, epoch=self._epoch)
