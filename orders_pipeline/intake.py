@@ -308,9 +308,7 @@ def validate_file(
     rejections: Path,
 ) -> Validated:
     """Judge staged rows and write what is accepted and what is given back."""
-    translate = {column: source.translate for column, source in profile.columns.items()}
-    payers = profile.columns[ORDERS.payer].words if ORDERS.payer in profile.columns else ()
-    context = RowContext(batches.today(), batch.encoding, profile.notify_channel, translate, payers)
+    context = context_of(profile, batch.encoding)
     return validation.validate(
         staged,
         accepted,
@@ -324,6 +322,19 @@ def validate_file(
         corrections=None
         if batch.corrects is None
         else corrections.of_file(system, context, batch.client_code, batch.corrects, staged),
+    )
+
+
+def context_of(profile: Profile, encoding: str) -> RowContext:
+    """Return what the rules of today are told of a client's file in this encoding."""
+    payer = profile.columns.get(ORDERS.payer)
+    return RowContext(
+        batches.today(),
+        encoding,
+        profile.notify_channel,
+        {column: source.translate for column, source in profile.columns.items()},
+        payers_given=() if payer is None else payer.words,
+        has_joined_payers=payer is not None and bool(payer.join),
     )
 
 

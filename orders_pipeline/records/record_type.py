@@ -188,6 +188,8 @@ class RecordType:
     def nobody(self, raw: Mapping[str, pa.Array], text: Mapping[str, pa.Array], context: RowContext) -> pa.Array:
         """Return which rows have a payer that no cell of theirs names, or one that stands for none: it may be anybody."""
         payer, cells = self.by_name[self.payer], text[self.payer]
+        if context.has_joined_payers:  # 1 of one numbering and 1 of another
+            return pa.repeat(True, len(cells))
         nobody = pc.match_substring_regex(cells, _NO_PAYER)
         if self.payer in context.translate:
             sent = payer.normalised(raw[self.payer], replace(context, translate={}))

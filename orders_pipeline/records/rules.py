@@ -41,7 +41,7 @@ class RowContext:
     """What rules may look at beside the row: the day in Japan, the file's encoding, the profile's default channel.
 
     `translate` puts raw cells of a column into the catalogue's words, where the client uses others; `payers_given` are those
-    of the payer's.
+    of the payer's, which `has_joined_payers` where it is put together of several cells.
     """
 
     today: date
@@ -49,6 +49,7 @@ class RowContext:
     default_notify_channel: str
     translate: Mapping[str, Translate] = field(default_factory=dict)
     payers_given: tuple[str, ...] = ()
+    has_joined_payers: bool = False
 
 
 class Condition(Protocol):

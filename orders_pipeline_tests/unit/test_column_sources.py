@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -12,11 +10,12 @@ from pydantic import ValidationError
 from orders_pipeline.clients import ClientsError, Profile, read_clients
 from orders_pipeline.column_sources import ColumnSource
 from orders_pipeline.csv_file import stage
+from orders_pipeline.intake import context_of
 from orders_pipeline.records.judgement import Judge
 from orders_pipeline.records.orders import ORDERS
 from orders_pipeline.rejections import FileRejected
 from orders_pipeline_tests.csv_desk import LIMITS
-from orders_pipeline_tests.factories import order_row, raw_cells, row_context
+from orders_pipeline_tests.factories import order_row, raw_cells
 
 
 def translated(given: object, *cells: str) -> list[str]:
@@ -64,6 +63,7 @@ def test_a_default_stands_for_what_is_empty():
         ({"header": "会員ID", "values": {"非会員": "X9", "": "X9"}}, "C1", False),
         ({"header": "会員ID", "until": "-"}, "C1-3", True),  # who says that what is cut off is nothing of the person's?
         ({"header": "会員ID", "until": "-"}, "C1", False),
+        ({"join": ["法人番号", "会員番号"]}, "1", True),  # each numbers its own
         ("会員ID", "C1", False),
         *(
             ("会員ID", cell, True)
@@ -87,9 +87,7 @@ def test_a_default_stands_for_what_is_empty():
     ],
 )
 def test_a_payer_that_no_cell_of_the_row_names_is_nobody(given, cell, is_nobodys):
-    columns = profile(customer_code=given).columns
-    translate = {name: source.translate for name, source in columns.items()}
-    context = replace(row_context(), translate=translate, payers_given=columns["customer_code"].words)
+    context = context_of(profile(customer_code=given), "utf-8")
     rows, findings, _ = Judge(ORDERS, context).judge(pa.array([1], pa.int32()), raw_cells([order_row(customer_code=cell)]))
     assert findings.found == []
     assert rows.nobodys.to_pylist() == [is_nobodys]
