@@ -80,7 +80,8 @@ def plan_batch(database: Database, cipher: Cipher, batch_id: str, profile: Profi
         recording.read_personal(transaction, "to plan payments", batch_id, cards)
         payments = plan_payments(orders, profile.payments)
         members = [array_of(payment.row_numbers) for payment in payments]
-        ids = transaction.rows("next_payment_ids", batch_id=batch_id, members=members)
+        amounts = [payment.amount for payment in payments]
+        ids = transaction.rows("next_payment_ids", batch_id=batch_id, members=members, amounts=amounts)
         planned = [(str(row.payment_id), payment) for row, payment in zip(ids, payments, strict=True)]
         if planned:
             transaction.execute(
@@ -89,7 +90,7 @@ def plan_batch(database: Database, cipher: Cipher, batch_id: str, profile: Profi
                 payment_ids=[payment_id for payment_id, _ in planned],
                 customer_codes=[payment.customer_code for _, payment in planned],
                 payment_methods=[payment.payment_method for _, payment in planned],
-                amounts=[payment.amount for _, payment in planned],
+                amounts=amounts,
             )
             shares = [(payment_id, order) for payment_id, payment in planned for order in payment.orders]
             transaction.execute(

@@ -40,7 +40,7 @@ def test_what_is_planned_again_after_a_restore_has_the_same_ids_whatever_the_bat
 def test_another_try_other_rows_other_bytes_and_another_installation_have_other_ids(desk):
     desk.batch()
     (order_id,) = desk.orders(order(1))
-    seen = {desk.value("SELECT next_payment_id(batch_identity(%s), '{1}')", desk.batch_id)}
+    seen = {desk.value("SELECT next_payment_id(batch_identity(%s), '{1}', 1000)", desk.batch_id)}
     (first,) = seen
     desk.payment([order_id], 1000, payment_id=first, status="declined", settled_at="2026-07-01")
     for change, rows in (
@@ -52,9 +52,31 @@ def test_another_try_other_rows_other_bytes_and_another_installation_have_other_
         ("UPDATE installation SET installation_id = gen_random_uuid()", [1]),
     ):
         desk.run(change)
-        next_id = desk.value("SELECT next_payment_id(batch_identity(%s), %s)", desk.batch_id, rows)
+        next_id = desk.value("SELECT next_payment_id(batch_identity(%s), %s, 1000)", desk.batch_id, rows)
         assert next_id not in seen
         seen.add(next_id)
+
+
+def test_a_lost_charge_is_taken_over_by_rows_that_come_to_the_same_yen_and_its_id_by_no_others(desk):
+    desk.batch()
+
+    def next_id(yen: int) -> uuid.UUID:
+        found: uuid.UUID = desk.value("SELECT next_payment_id(batch_identity(%s), '{1}', %s)", desk.batch_id, yen)
+        return found
+
+    lost = next_id(1000)
+    assert next_id(1100) == lost
+    desk.run(
+        "INSERT INTO reconciliation_findings (code, payment_id, detail, compared_from, compared_to, first_seen_at,"
+        " last_seen_at) SELECT 'C_MISSING_HERE', %s, jsonb_build_object('ours', NULL, 'theirs', jsonb_build_object('amount',"
+        " 1000)), now, now, now, now FROM now() AS now",
+        lost,
+    )
+    assert next_id(1000) == lost
+    assert next_id(1100) != lost
+    desk.run("UPDATE batches SET again_no = 1")  # an earlier repeat was cancelled before, or was not
+    assert next_id(1000) == lost
+    assert next_id(1100) != lost
 
 
 def test_only_references_of_this_installation_are_ours(desk):

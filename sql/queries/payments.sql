@@ -14,8 +14,9 @@ ORDER BY import_row_number
 -- name: next_payment_ids
 -- The ids of the next payments for some rows of a batch each, in order.
 WITH batch AS MATERIALIZED (SELECT batch_identity(:batch_id) AS identity)
-SELECT next_payment_id(batch.identity, CAST(members AS integer[])) AS payment_id
-FROM batch, unnest(CAST(:members AS text[])) WITH ORDINALITY AS planned (members, place) ORDER BY place
+SELECT next_payment_id(batch.identity, CAST(members AS integer[]), yen) AS payment_id
+FROM batch, unnest(CAST(:members AS text[]), CAST(:amounts AS integer[])) WITH ORDINALITY AS planned (members, yen, place)
+ORDER BY place
 
 -- name: insert_payments
 -- The planned transactions.
@@ -225,8 +226,8 @@ WHERE payments.payment_id = payment_orders.payment_id AND payments.status = 'dec
 -- name: plan_declined_orders_alone
 -- Orders of a declined payment for several are planned again, each alone, so that one bad order does not hold the others.
 WITH parts AS (
-    SELECT next_payment_id(batch_identity(payments.batch_id), ARRAY[import_row_number]) AS payment_id, payments.batch_id,
-           payments.customer_code, payments.payment_method, order_id, share.amount
+    SELECT next_payment_id(batch_identity(payments.batch_id), ARRAY[import_row_number], share.amount) AS payment_id,
+           payments.batch_id, payments.customer_code, payments.payment_method, order_id, share.amount
     FROM payments JOIN payment_orders AS share USING (payment_id) JOIN orders USING (order_id)
     WHERE payments.payment_id = ANY(CAST(:payment_ids AS uuid[])) AND payments.status = 'declined'
       AND share.amount < payments.amount
