@@ -20,6 +20,11 @@ from orders_pipeline.rejections import message
 FILE_ACCEPTED = dg.AssetCheckSpec(
     "file_accepted", asset="staged_orders", description="The file as a whole is usable; if not, it is given back."
 )
+TOTALS_ACCEPTED = dg.AssetCheckSpec(
+    "file_accepted",
+    asset="validated_orders",
+    description="The file comes to its control totals, and few enough of its rows are bad; if not, it is given back.",
+)
 ROWS_ADD_UP = dg.AssetCheckSpec(
     "rows_add_up",
     asset="orders",
@@ -40,8 +45,8 @@ PAYMENT_CHECKS: Sequence[dg.AssetCheckSpec] = (WITHIN_CAP, PAID_ONCE, PAID_YEN_A
 
 
 def file_accepted(batch: Row[Any]) -> dg.AssetCheckResult:
-    """Say whether staging took the file, and why not."""
-    if batch.status != "rejected":
+    """Say whether the file is taken as a whole, and why not."""
+    if batch.status != "rejected" or batch.status_code is None:  # without a code all of its rows are bad
         return dg.AssetCheckResult(check_name=FILE_ACCEPTED.name, passed=True, metadata={"batch": batch.batch_id})
     return dg.AssetCheckResult(
         check_name=FILE_ACCEPTED.name,
@@ -55,7 +60,7 @@ def order_checks(transaction: Transaction, batch_id: str) -> list[dg.AssetCheckR
     """Compare what was loaded with what was read and accepted; a file given back as a whole has nothing to compare."""
     batch = batches.get(transaction, batch_id)
     loaded = transaction.rows("loaded_totals", batch_id=batch_id)[0]
-    if batch.rows_accepted is None:
+    if batch.rows_accepted is None or batch.status == "rejected":
         return [dg.AssetCheckResult(check_name=spec.name, passed=loaded.orders == 0) for spec in (ROWS_ADD_UP, YEN_ADD_UP)]
     accounted = loaded.orders + transaction.scalar("rows_given_back", batch_id=batch_id) + batch.rows_blank
     return [

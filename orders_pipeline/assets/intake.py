@@ -49,7 +49,13 @@ def staged_orders(context: dg.AssetExecutionContext, system: dg.ResourceParam[Sy
         )
 
 
-@dg.asset(deps=[staged_orders], partitions_def=batch_partitions, group_name=GROUP, kinds={"pandera", "parquet"})
+@dg.asset(
+    deps=[staged_orders],
+    partitions_def=batch_partitions,
+    group_name=GROUP,
+    kinds={"pandera", "parquet"},
+    check_specs=[checks.TOTALS_ACCEPTED],
+)
 def validated_orders(context: dg.AssetExecutionContext, system: dg.ResourceParam[System]) -> dg.MaterializeResult:
     """Every row judged: accepted, or given back with all its errors."""
     with working_on(context, system):
@@ -62,7 +68,8 @@ def validated_orders(context: dg.AssetExecutionContext, system: dg.ResourceParam
                 "accepted (yen)": batch.amount_accepted or 0,
                 "cells put into normal form": dg.MetadataValue.json(batch.cells_normalised),
                 "seconds": seconds_of(system, batch.batch_id, "validate"),
-            }
+            },
+            check_results=[checks.file_accepted(batch)],
         )
 
 

@@ -55,6 +55,9 @@ def events(house: House, batch_id: str) -> list[dg.EventLogEntry]:
     return [entry for run in runs for entry in house.instance.all_logs(run.run_id)]
 
 
+HEADER = "client_order_ref,customer_code,customer_name,amount,payment_method\r\n"
+
+
 def failed_checks(house: House, batch_id: str) -> set[str]:
     found = [entry.dagster_event for entry in events(house, batch_id) if entry.dagster_event]
     evaluations = [
@@ -90,7 +93,7 @@ def test_no_check_of_a_good_batch_fails_and_all_of_them_ran(house: House, sample
     names = {
         each.asset_check_evaluation_data.check_name for each in ran if each.event_type_value == "ASSET_CHECK_EVALUATION"
     }
-    specs = (checks.FILE_ACCEPTED, checks.ROWS_ADD_UP, checks.YEN_ADD_UP, *checks.PAYMENT_CHECKS)
+    specs = (checks.FILE_ACCEPTED, checks.TOTALS_ACCEPTED, checks.ROWS_ADD_UP, checks.YEN_ADD_UP, *checks.PAYMENT_CHECKS)
     assert names == {spec.name for spec in specs}
     assert failed_checks(house, batch_id) == set()
 
@@ -190,10 +193,14 @@ def test_errors_csv_shows_no_formula_no_secret_and_no_card_number(house: House, 
     ("code", "content"),
     first_of(
         [
+            (
+                "F_CONTROL_TOTAL",
+                b"client_order_ref,customer_code,customer_name,amount,payment_method\r\nA-1,C-1,A,1000,invoice\r\n",
+            ),
             ("F_HEADER_MISSING", b"client_order_ref,amount\r\nA-1,1000\r\n"),
             ("F_ENCODING", "注文番号,金額\r\nA-1,1000\r\n".encode("euc_jp")),
             ("F_EMPTY", b""),
-            ("F_NO_ROWS", b"client_order_ref,customer_code,customer_name,amount,payment_method\r\n"),
+            ("F_NO_ROWS", HEADER.encode()),
         ]
     ),
     ids=lambda value: value if isinstance(value, str) else "",
@@ -203,6 +210,8 @@ def test_a_file_given_back_as_a_whole_has_a_report_and_its_run_is_no_failure(
 ) -> None:
     path = tmp_path / "orders.csv"
     path.write_bytes(content)
+    if code == "F_CONTROL_TOTAL":
+        (tmp_path / "orders.manifest.json").write_text('{"row_count": 2}')
     before = house.sandbox.ledger()
     summary = taken_by_run(house, path, f"refused-{code}"[:32])
     assert (summary["status"], summary["status_code"]) == ("rejected", code)

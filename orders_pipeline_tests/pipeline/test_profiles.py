@@ -17,7 +17,7 @@ import openpyxl
 import psycopg
 import pytest
 
-from orders_pipeline import batches, intake, landing, notifications, personal, preview, reports
+from orders_pipeline import batches, checks, intake, landing, notifications, personal, preview, reports
 from orders_pipeline.database import libpq_url
 from orders_pipeline.payments import settle
 from orders_pipeline.rejections import FileRejected
@@ -103,6 +103,8 @@ class Counter:
         batch_id = intake.import_file(self.system, path, client, again=False)
         for step in (intake.stage_batch, intake.validate_batch, intake.load_batch):
             step(self.system, batch_id)
+        with self.system.database.begin() as transaction:
+            assert all(check.passed for check in checks.order_checks(transaction, batch_id))
         reports.finish_batch(self.system, batch_id)
         return reports.summarise(self.system, batch_id)
 
