@@ -19,6 +19,7 @@ from typing import Any, Self
 from urllib.parse import unquote
 
 import psycopg
+from psycopg import sql
 from psycopg.abc import RV, PQGen
 from psycopg.conninfo import conninfo_to_dict
 from pydantic import SecretStr
@@ -30,6 +31,7 @@ SQL = resources.files("orders_pipeline.sql")
 DRIVER = "postgresql+psycopg"
 TRANSIENT_CLASSES = ("08", "40", "53", "57")  # connection, conflict, resources, intervention
 DENIED = "42501"
+OLDEST = 16  # version of PostgreSQL
 READ_ONLY = "25006"  # what was our server takes no more writes: another one may
 TRANSIENT = ("55P03", READ_ONLY)  # not of those classes, and may pass
 CONNECT_TIMEOUT_S = 10
@@ -63,9 +65,10 @@ class DatabaseError(Exception):
     is_transient = False
 
     def __init__(self, sqlstate: str | None, found: str = "") -> None:
-        text = self.text or found or f"the database answered {sqlstate or 'nothing'}"
-        super().__init__(f"{self.code}: {text}{f' ({found})' if found and self.text else ''}")
         self.sqlstate = sqlstate
+        self.condition = _condition(sqlstate) if sqlstate else ""
+        text = self.text or found or f"the database answered {self.condition or 'nothing'}"
+        super().__init__(f"{self.code}: {text}{f' ({found})' if found and self.text else ''}")
 
 
 class DatabaseNotNamed(DatabaseError):
@@ -100,7 +103,19 @@ class RoleMissing(DatabaseError):
     """The login may not take on the application's role."""
 
     code = "E_DATABASE_ROLE"
-    text = "this login cannot work as orders_app; GRANT orders_app to it"
+
+    def __init__(self, login: str) -> None:
+        granted = sql.Identifier(login).as_string()
+        super().__init__(DENIED, f"the login {login} lacks the role orders_app: GRANT orders_app TO {granted}")
+
+
+class DatabaseTooOld(DatabaseError):
+    """The server's version lacks what our statements use."""
+
+    code = "E_DATABASE_VERSION"
+
+    def __init__(self, version: str) -> None:
+        super().__init__(None, f"orders-pipeline needs PostgreSQL {OLDEST} or later, and this server is {version}")
 
 
 class ConstraintViolated(DatabaseError):
@@ -140,8 +155,15 @@ class _Connection(psycopg.Connection[Any]):
 
     @classmethod
     def open(cls, *arguments: Any, **named: Any) -> Self:  # noqa: ANN401 - psycopg's own signature
-        """Connect to a server that takes writes, and let it notice when we vanish: it holds our locks until then."""
+        """Connect to a server that takes writes, and let it notice when we vanish: it holds our locks until then.
+
+        Raises DatabaseTooOld.
+        """
         connection = cls.connect(*arguments, **named)
+        if connection.info.server_version < OLDEST * 10_000:
+            version = connection.info.parameter_status("server_version") or "older"
+            connection.close()
+            raise DatabaseTooOld(version)
         connection.autocommit = True
         connection.execute(queries()["watch_client"].text.encode())
         connection.autocommit = False
@@ -165,6 +187,11 @@ class Transaction:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+
+    @property
+    def login(self) -> str:
+        """Return who has logged in, whichever role the statements run as."""
+        return _driver(self._connection).info.user
 
     def execute(self, name: str, **parameters: object) -> int:
         """Run a statement and return the number of rows it touched."""
@@ -308,7 +335,7 @@ class Database:
                 transaction.execute("introduce", actor=self._introduction.actor, origin=self._introduction.origin)
             except DatabaseError as error:
                 if error.sqlstate == DENIED:
-                    raise RoleMissing(error.sqlstate) from None
+                    raise RoleMissing(transaction.login) from None
                 raise
         return transaction
 
@@ -348,6 +375,15 @@ def _translate(error: BaseException | None) -> DatabaseError:
     if sqlstate is None or sqlstate.startswith(TRANSIENT_CLASSES) or sqlstate in TRANSIENT:
         return DatabaseUnavailable(sqlstate)
     return DatabaseError(sqlstate)
+
+
+def _condition(sqlstate: str) -> str:
+    """Return an SQLSTATE and PostgreSQL's name for it: `42501 insufficient_privilege`."""
+    try:
+        name = psycopg.errors.lookup(sqlstate).__name__
+    except KeyError:
+        return sqlstate
+    return f"{sqlstate} {re.sub('(?<=[a-z])(?=[A-Z])', '_', name).lower()}"
 
 
 def _server(said: str) -> str:

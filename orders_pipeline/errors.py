@@ -164,9 +164,10 @@ def _told(error: BaseException | None) -> Iterator[str]:
 
 
 def _kind(error: BaseException) -> str:
-    """Return what kind of error it is, and the system's own word for it, which names nothing."""
+    """Return what kind of error it is, and the system's or the database's own word for it, which names nothing."""
     kind = f"{type(error).__module__}.{type(error).__qualname__}"
-    return f"{kind} ({os.strerror(error.errno)})" if isinstance(error, OSError) and error.errno else kind
+    word = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else getattr(error, "condition", "")
+    return f"{kind} ({word})" if word and (isinstance(error, OSError) or _own_code(error)) else kind
 
 
 def _places(error: BaseException) -> list[str]:

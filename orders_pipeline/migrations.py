@@ -11,7 +11,7 @@ import time
 import zlib
 from dataclasses import dataclass
 
-from orders_pipeline.database import DENIED, SQL, Database, DatabaseError, Transaction
+from orders_pipeline.database import DENIED, SQL, Database, DatabaseError, RoleMissing, Transaction
 
 FILE_NAME = re.compile(r"V(?P<version>\d+(?:[._]\d+)*)__(?P<description>\w+)\.sql")
 
@@ -94,10 +94,15 @@ def _migrate(database: Database) -> list[str]:
 
 
 def pending(database: Database) -> list[str]:
-    """Return the names of the files that the database lacks; raise MigrationError on a misfit."""
+    """Return the names of the files that the database lacks; raise MigrationError on a misfit, or RoleMissing."""
     with database.begin() as transaction:
         known = transaction.scalar("schema_history_exists")
-        lacking = _lacking(transaction) if known else all_migrations()
+        try:
+            lacking = _lacking(transaction) if known else all_migrations()
+        except DatabaseError as error:
+            if error.sqlstate == DENIED:
+                raise RoleMissing(transaction.login) from None
+            raise
     return [migration.script for migration in lacking]
 
 

@@ -17,6 +17,7 @@ from typing import IO, TYPE_CHECKING, Any, NoReturn, ParamSpec
 
 import click
 from rich.console import Console
+from rich.markup import escape
 
 from orders_pipeline import errors, interrupts
 from orders_pipeline.settings import Settings, SettingsError, load_settings, unknown
@@ -35,6 +36,7 @@ WRONG = {
     "E_DATABASE_SESSIONS",
     "E_DATABASE_TLS",
     "E_DATABASE_URL",
+    "E_DATABASE_VERSION",
     "E_ENCRYPTION_KEYS",
     "E_MIGRATION",
     "E_NO_PAYMENT_LIST",
@@ -162,7 +164,7 @@ def _complain(error: Exception, *, as_json: bool) -> NoReturn:
     code, _, sentence = text.partition(": ")
     detail = error.detail if isinstance(error, FileRejected) else {}
     if not (as_json and _answer_error(code, sentence, detail)):
-        complaints.print(f"[red]{code}[/red]: {sentence}")
+        complaints.print(f"[red]{code}[/red]: {escape(sentence)}")
         if "batch_id" in detail:
             complaints.print(f"how that stands: orders-pipeline status {detail['batch_id']}")
     if isinstance(error, FileRejected | MaskFailed):

@@ -356,12 +356,21 @@ def test_s15_with_two_logins_nobody_the_application_can_become_may_touch_the_aud
         migrations.migrate(owner)
     with (
         contextlib.closing(Database(application_url, introduction=Introduction("alice", "run 7"))) as application,
-        pytest.raises(RoleMissing, match="GRANT orders_app"),
+        pytest.raises(RoleMissing) as refused,
         application.begin(),
     ):
         pass
+    login = make_url(application_url.get_secret_value()).username
+    said = f'E_DATABASE_ROLE: the login {login} lacks the role orders_app: GRANT orders_app TO "{login}"'
+    assert str(refused.value) == said
+    with (
+        contextlib.closing(Database(application_url)) as application,
+        pytest.raises(RoleMissing) as refused,
+    ):
+        migrations.require_current(application)  # before anybody is introduced, at the start of each command
+    assert str(refused.value) == said
     with psycopg.connect(libpq_url(owner_url)) as connection:
-        connection.execute(f"GRANT orders_app TO {make_url(application_url.get_secret_value()).username}".encode())
+        connection.execute(f"GRANT orders_app TO {login}".encode())
     with contextlib.closing(Database(application_url, introduction=Introduction("alice", "run 7"))) as application:
         migrations.require_current(application)
         desk = Desk(application)

@@ -64,6 +64,17 @@ def test_commands_and_the_system_do_not_start_where_too_few_are_let_in_and_docto
             admin.execute(f"ALTER DATABASE {name} CONNECTION LIMIT -1".encode())
 
 
+def test_nothing_begins_on_an_older_server_and_everything_says_which_is_needed(database, tmp_path, monkeypatch):
+    monkeypatch.setattr(database_module, "OLDEST", 99)
+    monkeypatch.setenv("ORDERS_ENV", "development")
+    monkeypatch.setenv("ORDERS_HOME", str(tmp_path))
+    monkeypatch.setenv("ORDERS_DATABASE_URL", database.url.get_secret_value())
+    for arguments, status in ((["status"], 2), (["db", "migrate"], 2), (["doctor"], 1)):
+        ended = CliRunner().invoke(main, arguments)
+        assert ended.exit_code == status
+        assert "E_DATABASE_VERSION: orders-pipeline needs PostgreSQL 99 or later, and this server is 16." in ended.output
+
+
 def test_threads_beyond_the_pool_wait_and_are_told_that_the_database_is_unavailable(database, monkeypatch):
     monkeypatch.setattr(database_module, "POOL_WAIT_S", 0.2)
     with contextlib.ExitStack() as stack:

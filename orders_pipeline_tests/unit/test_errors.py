@@ -9,7 +9,14 @@ import pytest
 from orders_pipeline import errors
 from orders_pipeline.batches import UnknownBatch
 from orders_pipeline.continuity import LedgersDiffer, Rest
-from orders_pipeline.database import ConstraintViolated, DatabaseUnavailable, _translate
+from orders_pipeline.database import (
+    ConstraintViolated,
+    DatabaseError,
+    DatabaseTooOld,
+    DatabaseUnavailable,
+    RoleMissing,
+    _translate,
+)
 from orders_pipeline.encryption import Cipher
 from orders_pipeline.errors import UnknownReference, describe, read_details
 from orders_pipeline.migrations import MigrationError
@@ -65,6 +72,13 @@ def test_in_production_there_is_the_code_and_a_reference(production, storage):
     assert "orders_key" in read_details(storage, reference_in(said))
 
 
+def test_in_production_the_log_says_what_the_database_calls_its_error(production, storage):
+    for sqlstate, condition in (("42501", "42501 insufficient_privilege"), ("99Z99", "99Z99")):
+        said = describe(DatabaseError(sqlstate), production, storage)
+        (line,) = errors.explain(reference_in(said), production, lambda: storage).listed
+        assert f"DatabaseError ({condition}) E_DATABASE: " in line
+
+
 @pytest.mark.parametrize(
     "error",
     [
@@ -73,6 +87,8 @@ def test_in_production_there_is_the_code_and_a_reference(production, storage):
         UnknownBatch("E_UNKNOWN_BATCH: there is none"),
         LedgersDiffer(Rest("storage", datetime(2026, 7, 1, tzinfo=UTC))),
         MigrationError("E_MIGRATION: run `orders-pipeline db migrate`"),
+        DatabaseTooOld("15.18"),
+        RoleMissing('The "app"'),
     ],
 )
 def test_what_somebody_can_do_something_about_is_said_in_production_too(production, error):
@@ -191,7 +207,7 @@ def test_what_is_to_be_listed_says_in_words_what_it_was_and_is_listed_once(devel
     assert (told.is_new, [each.is_new for each in again]) == (True, [False, False])
     assert told.text == "E_CONSTRAINT: orders_key"
     (line,) = errors.explain(told.reference, development, lambda: storage).listed
-    assert line.endswith("ConstraintViolated E_CONSTRAINT: orders_key")
+    assert line.endswith("ConstraintViolated (23505 unique_violation) E_CONSTRAINT: orders_key")
 
 
 @pytest.mark.parametrize("reference", ["0123456789ab", "../../home/x", "", "0123456789AB"])
