@@ -529,6 +529,8 @@ def test_a_group_of_results_is_recorded_each_as_its_own(desk):
         claims = sorted(ledger.claim(10), key=lambda claim: claim.request.customer_code)
         ledger.record(list(zip(claims, outcomes, strict=True)))
     assert desk.statuses("orders") == ["paid", "declined", "unknown", "pending"]
+    covered = desk.run("SELECT status FROM orders JOIN payment_orders USING (order_id) WHERE live ORDER BY order_id")
+    assert [row["status"] for row in covered] == ["paid", "unknown", "pending"]
 
 
 def test_a_batch_is_drained_by_several_workers_each_payment_sent_once(desk):

@@ -254,6 +254,22 @@ def test_what_another_database_may_have_paid_is_looked_up_before_a_batch_is_canc
     assert desk.value("SELECT status FROM batches") == "cancelled"
 
 
+def test_who_may_have_been_told_is_found_out_before_a_batch_is_cancelled_and_nobody_is_told_then(system, desk):
+    desk.plan()
+    with desk.working() as worker:
+        ledger, notices = desk.ledger(worker), desk.notices(worker)
+        ledger.record([(claim, Outcome("succeeded", None, "pay-1")) for claim in ledger.claim(2)])
+        claims = notices.claim(2)
+        told = claims[0].message
+        assert system.notifications.send(told).kind == "succeeded"
+        notices.record([(claim, DOUBTFUL) for claim in claims])
+    begin_cancelling(desk)
+    cancelling.finish(system, desk.batch_id)
+    states = {row["customer_code"]: row["status"] for row in desk.run("SELECT customer_code, status FROM notifications")}
+    assert states.pop(told.customer_code) == "sent"
+    assert list(states.values()) == ["cancelled"]
+
+
 def test_what_only_a_person_can_find_out_keeps_a_batch_from_being_cancelled(system, desk):
     desk.plan()
     in_doubt(desk)

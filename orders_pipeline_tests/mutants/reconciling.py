@@ -50,7 +50,7 @@ MUTANTS: list[Mutant] = [
             "    FROM ranked WHERE nth > 1 OR known_id IS NOT NULL\n",
             "    FROM ranked WHERE known_id IS NOT NULL\n",
             "what was charged twice is not seen",
-            "test_p2_c_charged_twice_two_charges_under_one_reference",
+            "test_p2_c_charged_twice_an_order_whose_first_payment_was_not_declined_after_all",
         ),
         (
             "        ('succeeded', 'succeeded'), ('refunded', 'refunded'),",
@@ -250,6 +250,48 @@ MUTANTS: list[Mutant] = [
             "                if False and not any(",
             "a database at work does not say so, and another takes its place",
             "test_a_database_that_is_at_work_says_so_in_the_storage",
+        ),
+    ),
+    *mutants(
+        "sql/migrations/V43__charges_of_a_lost_database.sql",
+        ["faults/test_restored_database.py"],
+        (
+            "FOR again_no IN SELECT each FROM generate_series(0, own_no + 4) AS each ORDER BY each <> own_no, each LOOP",
+            "FOR again_no IN SELECT own_no LOOP",
+            "what was cancelled and came again before a restore is paid again",
+            "test_d14_what_was_cancelled_and_came_again_before_the_restore_is_paid_once",
+        ),
+        (
+            "            FOR try IN 0..4 LOOP",
+            "            FOR try IN 0..0 LOOP",
+            "orders that were paid alone before a restore are paid again",
+            "test_d14_orders_that_were_paid_alone_after_a_declined_payment_are_not_paid_again",
+        ),
+    ),
+    *mutants(
+        "sql/migrations/V43__charges_of_a_lost_database.sql",
+        ["database/test_installation.py"],
+        (
+            "    FOR try IN 0..2147483646 LOOP\n        next_id := stable_id(concat_ws('|', 'payment', identity, row_numbers, try));\n        EXIT WHEN NOT EXISTS (SELECT FROM payments WHERE payment_id = next_id);",
+            "    FOR try IN 0..2147483646 LOOP\n        next_id := stable_id(concat_ws('|', 'payment', identity, row_numbers, try));\n        EXIT;",
+            "what was declined is never planned again",
+            "test_another_try_other_rows_other_bytes_and_another_installation_have_other_ids",
+        ),
+    ),
+    *mutants(
+        "sql/queries/payments.sql",
+        ["faults/test_restored_database.py"],
+        (
+            "      AND (coalesce(sent_at, '-infinity') < unlisted_since\n           OR sent_at IS NULL AND EXISTS (",
+            "      AND (coalesce(sent_at, '-infinity') < unlisted_since\n           OR false AND EXISTS (",
+            "what a person answered for is paid again after a restore",
+            "test_d14_what_somebody_answered_for_is_looked_up_before_it_is_sent",
+        ),
+        (
+            "      AND (coalesce(sent_at, '-infinity') < unlisted_since\n           OR sent_at IS NULL AND EXISTS (",
+            "      AND (sent_at IS NULL AND EXISTS (",
+            "what no list tells of is paid again after a restore",
+            "test_d14_without_a_list_what_is_planned_is_looked_up_first",
         ),
     ),
 ]
