@@ -215,10 +215,14 @@ class Continuity:
             self.advance()
 
     def doubted(self) -> Doubt | None:
-        """Return what a comparison must look at where our ledger is not known to be whole; None where it is."""
+        """Return what a comparison must look at where our ledger is not known to be whole; None where it is.
+
+        What a person answered for while there was no list is known once one was compared.
+        """
         state = self._state()
         is_stopped = state.stopped_at is not None
-        if not is_stopped and (state.is_same or state.seen_as is None):
+        is_unlisted = state.unlisted_since is not None and self._payments.capabilities.can_list
+        if not (is_stopped or is_unlisted) and (state.is_same or state.seen_as is None):
             return None
         return Doubt(state.whole_at, state.asked_at, is_stopped)
 

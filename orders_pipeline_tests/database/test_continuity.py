@@ -310,6 +310,26 @@ def lose_what_was_paid(books: Books, payment_id: str) -> None:
     books.desk.run("UPDATE installation SET stopped_at = now(), stopped_by = 'service'")
 
 
+def test_what_was_lost_before_a_person_answered_for_it_is_found_once_there_is_a_list(books, monkeypatch):
+    (payment_id,) = books.pay(1000, finish=False)
+    books.let_time_pass(4 * 24)
+    books.desk.run("UPDATE installation SET whole_at = now() - interval '5 days'")
+    lose_what_was_paid(books, payment_id)
+
+    def failing(*_: object, **__: object) -> None:
+        raise ListFailed("http-400", may_pass=False)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(RestPayments, "list_payments", failing)
+        with pytest.raises(ListFailed):
+            reconcile(books.system, None, None, None)
+        books.system.continuity.resume_by_hand("ops", "nothing was paid, as far as I know")
+        assert books.system.continuity.advance()
+    result = books.compare()  # of a day, as each night
+    assert (result.open, result.healed) == ({}, 1)
+    assert books.desk.value("SELECT unlisted_since FROM installation") is None
+
+
 @pytest.mark.parametrize("halt", ["stop", "cancel"])
 def test_what_was_paid_of_a_batch_that_a_person_has_halted_since_holds_nobody_up(books, halt):
     (payment_id,) = books.pay(1000, finish=False)

@@ -1,6 +1,7 @@
 -- name: installation
 -- Which installation this is, how far its ledger is, and whether it is whole as far as is known.
 SELECT installation_id, generation, mark, whole_at, created_at, seen_as, stopped_at, stopped_by, unread_since, unread_why,
+       unlisted_since,
        clock_timestamp() AS asked_at, running_database() AS running,
        (seen_as = running_database() AND CAST(xmin AS text) = CAST(CAST(written_by AS xid) AS text)) IS TRUE AS is_same
 FROM installation
@@ -18,8 +19,10 @@ SELECT ledgers_differ(:batch_id) AS is_held, stopped_at IS NOT NULL AS is_stoppe
 FROM installation
 
 -- name: see_whole
--- The ledger is whole up to a moment, as this running database has it.
-UPDATE installation SET whole_at = greatest(whole_at, CAST(:whole_at AS timestamptz)), seen_as = running_database(),
+-- The ledger is whole up to a moment, as this running database has it; without a list, nobody knows up to when.
+UPDATE installation SET whole_at = CASE WHEN CAST(:is_listed AS boolean)
+                                   THEN greatest(whole_at, CAST(:whole_at AS timestamptz)) ELSE whole_at END,
+                        seen_as = running_database(),
                         unlisted_since = CASE WHEN NOT CAST(:is_listed AS boolean) THEN clock_timestamp() END,
                         seen_since = CASE WHEN seen_as = running_database()
                                            AND CAST(xmin AS text) = CAST(CAST(written_by AS xid) AS text)
@@ -34,7 +37,9 @@ WHERE unread_why IS DISTINCT FROM :why
 
 -- name: raise_mark
 -- The same, and it goes on.
-UPDATE installation SET mark = mark + 1, whole_at = greatest(whole_at, CAST(:whole_at AS timestamptz)), seen_as = running_database()
+UPDATE installation SET mark = mark + 1, seen_as = running_database(),
+                        whole_at = CASE WHEN unlisted_since IS NULL
+                                   THEN greatest(whole_at, CAST(:whole_at AS timestamptz)) ELSE whole_at END
 WHERE stopped_at IS NULL RETURNING mark
 
 -- name: stop_paying
@@ -73,6 +78,6 @@ WHERE (payments.payment_id IS NULL OR payments.status IN ('planned', 'declined',
 UPDATE installation SET stopped_at = NULL, stopped_by = NULL, unread_since = NULL, unread_why = NULL,
                         unlisted_since = CASE WHEN NOT CAST(:is_listed AS boolean) THEN clock_timestamp() END,
                         resumed_by = :who, resumed_why = :why, generation = greatest(generation, :generation) + 1,
-                        mark = mark + 1, whole_at = CAST(:whole_at AS timestamptz), seen_as = running_database(),
-                        seen_since = clock_timestamp()
+                        mark = mark + 1, seen_as = running_database(), seen_since = clock_timestamp(),
+                        whole_at = CASE WHEN CAST(:is_listed AS boolean) THEN CAST(:whole_at AS timestamptz) ELSE whole_at END
 WHERE num_nonnulls(stopped_at, unread_since) > 0
