@@ -128,8 +128,7 @@ class NotificationLedger:
         batch_id = self._worker.batch_id
         BREAKER.prepare(self._database)
         with self._database.begin() as transaction:
-            end_lost_workers(transaction, batch_id, self._worker)
-            transaction.execute("release_notifications_of_lost_workers", batch_id=batch_id)
+            self._take_over(transaction)
             transaction.execute("ready_notifications_of_batch", batch_id=batch_id)
             transaction.execute("renew_notification_attempts", batch_id=batch_id, kinds=self._kinds)
             REFUSALS.end_hold(transaction, batch_id)
@@ -194,11 +193,12 @@ class NotificationLedger:
             return not (left_alone or REFUSALS.hold(transaction, batch_id))
 
     def wait_s(self) -> float | None:
-        """Return the seconds until a notification is due, or None when none is left to try."""
+        """Return the seconds until a notification is due, or may be if others hold it; None when none is left to try."""
         if self._worker.halted.is_set():
             return None
         with self._database.begin() as transaction:
             transaction.by_index()
+            self._take_over(transaction)
             if REFUSALS.hold(transaction, self._worker.batch_id):
                 return None
             due_s = transaction.scalar(
@@ -208,6 +208,10 @@ class NotificationLedger:
                 max_attempts=MAX_ATTEMPTS,
             )
             return BREAKER.wait_s(transaction, None if due_s is None else max(float(due_s), 0.0))
+
+    def _take_over(self, transaction: Transaction) -> None:
+        end_lost_workers(transaction, self._worker.batch_id, self._worker)
+        transaction.execute("release_notifications_of_lost_workers", batch_id=self._worker.batch_id)
 
     def _read(self, row: Row[Any]) -> NotificationClaim:
         opened = personal.reveal(self._cipher, self._worker.batch_id, row.import_row_number, row.personal)

@@ -148,7 +148,7 @@ class PaymentLedger:
         batch_id = self._worker.batch_id
         BREAKER.prepare(self._database)
         with self._database.begin() as transaction:
-            self._release(transaction, keys_kept_s=KEYS_KEPT_S if self._honours_keys else 0.0)
+            self._take_over(transaction)
             transaction.execute("renew_payment_attempts", batch_id=batch_id)
             self._doubt(transaction)
             REFUSALS.end_hold(transaction, batch_id)
@@ -162,17 +162,21 @@ class PaymentLedger:
                 look_up_wait_s=LOOK_UP_WAIT_S,
             )
 
+    def _take_over(self, transaction: Transaction) -> None:
+        self._release(transaction, keys_kept_s=KEYS_KEPT_S if self._honours_keys else 0.0)
+
     def _release(self, transaction: Transaction, *, keys_kept_s: float) -> None:
         batch_id = self._worker.batch_id
         end_lost_workers(transaction, batch_id, self._worker)
-        transaction.execute(
+        released = transaction.execute(
             "release_payments_of_lost_workers",
             batch_id=batch_id,
             keys_kept_s=keys_kept_s,
             backoff_s=BACKOFF_S,
             look_up_wait_s=LOOK_UP_WAIT_S,
         )
-        transaction.execute("orders_of_released_payments", batch_id=batch_id)
+        if released:
+            transaction.execute("orders_of_released_payments", batch_id=batch_id)
 
     def claim(self, limit: int) -> list[PaymentClaim]:
         """Take up to `limit` due payments; their intent is committed when this returns. Raise LeaseLost.
@@ -252,13 +256,14 @@ class PaymentLedger:
         return not left_alone
 
     def wait_s(self) -> float | None:
-        """Return the seconds until a payment is due, or None when none is left to try."""
+        """Return the seconds until a payment is due, or may be if others hold it; None when none is left to try."""
         if self._worker.halted.is_set():
             return None
         with self._database.begin() as transaction:
             if self._is_held(self._standing(transaction)):
                 return None
             transaction.by_index()
+            self._take_over(transaction)
             if REFUSALS.hold(transaction, self._worker.batch_id):
                 return None
             due_s = transaction.scalar("seconds_to_next_payment", batch_id=self._worker.batch_id, max_attempts=MAX_ATTEMPTS)

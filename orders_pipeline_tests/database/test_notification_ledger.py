@@ -226,6 +226,20 @@ def test_a_waiting_notification_is_not_claimed(desk):
         assert desk.notices(worker).wait_s() is None
 
 
+def test_what_another_worker_holds_is_waited_for_and_taken_over_when_that_is_lost(desk):
+    ready(desk)
+    with desk.working() as slow, desk.working() as other:
+        desk.notices(slow).claim(10)
+        waiting = desk.notices(other)
+        assert waiting.claim(10) == []
+        assert waiting.wait_s() == pytest.approx(1, abs=0.1)
+        desk.give_up(slow)
+        assert waiting.wait_s() <= 0.5
+        (claim,) = waiting.claim(10)
+        waiting.record([(claim, SENT)])
+        assert waiting.wait_s() is None
+
+
 def test_claimers_at_the_same_moment_never_share_a_notification(desk):
     ready(desk, 40)
     start = threading.Barrier(4)

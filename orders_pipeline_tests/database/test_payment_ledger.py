@@ -424,6 +424,26 @@ def test_a_charge_that_is_known_late_counts_while_nobody_else_finds_out(desk):
             assert sorted(desk.statuses("orders")) == ["paid", "unknown"]
 
 
+def test_what_another_worker_holds_is_waited_for_and_taken_over_when_that_is_lost(desk):
+    planned(desk)
+    with desk.working() as slow, desk.working() as other:
+        held = desk.ledger(slow)
+        (claim,) = held.claim(10)
+        waiting = desk.ledger(other)
+        assert waiting.claim(10) == []
+        assert waiting.wait_s() == pytest.approx(1, abs=0.1)
+        held.record([(claim, PAID)])
+        assert waiting.wait_s() is None
+    desk.orders(order(2))
+    desk.plan()
+    with desk.working() as slow, desk.working() as other:
+        desk.ledger(slow).claim(10)
+        desk.give_up(slow)
+        assert desk.ledger(other).wait_s() is not None
+        assert sorted(desk.statuses("payments")) == ["succeeded", "unknown"]
+        assert sorted(desk.statuses("orders")) == ["paid", "unknown"]
+
+
 def test_what_is_given_back_counts_as_no_try_and_is_due_again_soon(desk):
     planned(desk)
     with desk.working() as worker:

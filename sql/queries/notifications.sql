@@ -132,7 +132,11 @@ FROM unnest(CAST(:notification_ids AS uuid[]), CAST(:statuses AS text[]), CAST(:
 WHERE notifications.notification_id = result.notification_id AND notifications.claimed_by = :worker_id
 
 -- name: seconds_to_next_notification
--- How long until a notification of this batch may be tried.
-SELECT extract(epoch FROM min(next_attempt_at) - clock_timestamp()) FROM notifications
-WHERE batch_id = :batch_id AND kind = ANY(CAST(:kinds AS text[])) AND status IN ('ready', 'unknown')
-  AND claimed_by IS NULL AND attempts < :max_attempts
+-- How long until a notification of this batch may be tried, or what others hold of them is looked at again.
+SELECT extract(epoch FROM least(
+    (SELECT min(next_attempt_at) FROM notifications
+     WHERE batch_id = :batch_id AND kind = ANY(CAST(:kinds AS text[])) AND status IN ('ready', 'unknown')
+       AND claimed_by IS NULL AND attempts < :max_attempts),
+    (SELECT clock_timestamp() + interval '1 second' FROM notifications
+     WHERE batch_id = :batch_id AND kind = ANY(CAST(:kinds AS text[])) AND claimed_by IS NOT NULL LIMIT 1)
+) - clock_timestamp())

@@ -268,10 +268,14 @@ SELECT payment_id, customer_code, payment_method, amount, outcome_code, sent_at,
 FROM payments WHERE batch_id = :batch_id AND status = 'unknown' ORDER BY sent_at, payment_id
 
 -- name: seconds_to_next_payment
--- How long until a payment of this batch may be tried.
-SELECT extract(epoch FROM min(next_attempt_at) - clock_timestamp()) FROM payments
-WHERE batch_id = :batch_id AND settled_at IS NULL AND claimed_by IS NULL AND attempts < :max_attempts
-  AND next_attempt_at < now() + interval '1 day'
+-- How long until a payment of this batch may be tried, or what others hold of them is looked at again.
+SELECT extract(epoch FROM least(
+    (SELECT min(next_attempt_at) FROM payments
+     WHERE batch_id = :batch_id AND settled_at IS NULL AND claimed_by IS NULL AND attempts < :max_attempts
+       AND next_attempt_at < now() + interval '1 day'),
+    (SELECT clock_timestamp() + interval '1 second' FROM payments
+     WHERE batch_id = :batch_id AND claimed_by IS NOT NULL LIMIT 1)
+) - clock_timestamp())
 
 -- name: payment_totals
 -- What the checks compare: live payments, less what was given back of them, and the orders under them.
