@@ -71,7 +71,8 @@ class OrderSheet:
 def write_csv(source: Path, target: Path, *, max_bytes: int, max_rows: int, wanted: OrderSheet = OrderSheet()) -> int:
     """Write the order sheet of a workbook as strict CSV (UTF-8 with BOM, CRLF, mode 0600), or raise FileRejected.
 
-    The order sheet is the visible one that holds the header, or the one agreed on; without either the first with a value.
+    The order sheet is the visible one that holds the header and rows, or the one agreed on; without either the first with
+    a value.
     Record N of the CSV file is row N of the sheet; all records have the width of the widest, and blank rows and columns at
     the end are left out. Dates are written like 2026-04-01, whatever their format; everything else as a Japanese Excel
     shows it. Where that is another number than the stored one, or another cell's value or nothing as the cell is merged, it
@@ -187,17 +188,22 @@ class _Sheets:
         self._all = list(_with_values(structure, parts.sheets))
 
     def choose(self, wanted: OrderSheet) -> _Sheet:
-        """Return the sheet that was agreed on, or the visible one that holds the header, or else the first visible one."""
+        """Return the sheet that was agreed on, or the visible one that holds the header, or else the first visible one.
+
+        Of several with the header the one with rows under it counts: forms for another month have none.
+        """
         visible = [sheet for sheet in self._all if sheet.is_visible]
         if wanted.name is not None:
             chosen = [sheet for sheet in self._all if normalise_header(sheet.name) == normalise_header(wanted.name)]
             if not chosen:
                 raise _uncertain(visible, wanted.name)
         else:
-            holding = [sheet for sheet in visible if self.header(sheet, wanted.names)[0]]
-            if len(holding) > 1:
-                raise _uncertain(holding)
-            chosen = holding or visible
+            headers = [(sheet, self.header(sheet, wanted.names)[0]) for sheet in visible]
+            holding = [sheet for sheet, header in headers if header]
+            filled = [sheet for sheet, header in headers if 0 < header < sheet.extent.rows]
+            if len(filled) > 1:
+                raise _uncertain(filled)
+            chosen = filled or holding or visible
         if not chosen:
             raise FileRejected("F_EMPTY")
         if chosen[0].extent.columns > _MAX_COLUMNS:

@@ -106,6 +106,15 @@ def test_two_sheets_with_the_header_are_refused_with_their_names(desk):
     assert (refused.code, refused.detail) == ("F_SHEETS", {"sheets": "東京, 大阪", "wanted": ""})
 
 
+def test_a_sheet_with_nothing_but_the_header_is_no_other_one(desk):
+    fill(desk.sheet)
+    fill(desk.book.create_sheet("11月"), order_row(client_order_ref="A-1"))
+    fill(desk.book.create_sheet("12月"))
+    assert column(desk.rows(), "client_order_ref") == ["A-1"]
+    desk.book["11月"].delete_rows(2)
+    assert desk.rows() == [HEADER]
+
+
 def test_the_sheet_that_was_agreed_on_is_read(desk):
     fill(desk.sheet, order_row(client_order_ref="A-1"))
     desk.sheet.title = "控え"
