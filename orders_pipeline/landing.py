@@ -83,6 +83,12 @@ def _content(version: str) -> str:
     return version.partition(" ")[0].partition(METADATA)[0]
 
 
+def _is_same_file(version: str, other: str) -> bool:
+    """Say whether two versions are one file, of which at most rights, links or the bytes changed."""
+    one, another = (each.partition(" ")[0].rpartition("-")[0] for each in (version, other))
+    return METADATA in one and one == another
+
+
 def is_version(stored: StoredObject, version: str) -> bool:
     """Say whether a stored file is this version of it, whatever its manifest is now."""
     return stored.version == version.partition(" ")[0]
@@ -100,6 +106,7 @@ class Seen:
     is_void: bool = False
     sha256: str | None = None
     code: str | None = None
+    is_cancelled: bool = False
     has_refused_twin: bool = False  # so was the batch that had the same bytes before
 
 
@@ -178,7 +185,8 @@ def new_files(
     `known` is what the ledger has of the files, the same content with other metadata or manifests too, oldest first;
     `waiting` are the versions of the same stretch without a batch. A file that may still grow is ready when two looks have
     shown the same version, so long apart. Where nothing came of the batch before, what is put there again is another one,
-    and so is another manifest, or the same version once what it was refused for is over.
+    and so is another manifest, or the same version once what it was refused for is over. A person who cancels a batch does
+    not ask for it again by changing the file's rights.
     """
     ready: list[Landed] = []
     remember: list[Landed] = []
@@ -199,6 +207,15 @@ def new_files(
         ]
         if any(is_version(landed.stored, version) for version, _ in before):
             continue
+        before += [
+            (version, seen)
+            for version, seen in by_key.get(landed.key, ())
+            if seen.is_cancelled
+            and seen.is_void
+            and seen.sha256
+            and not is_version(landed.stored, version)
+            and _is_same_file(version, landed.stored.version)
+        ]
         if now is not None and now.batch_id:
             if _is_over(now, landed, len(same)):
                 ready.append(replace(landed, again=len(same)))
@@ -301,6 +318,7 @@ def _note(database: Database, landing: Storage, after: str, page: Page) -> Decis
                 bool(row.is_void),
                 row.source_sha256,
                 row.refused_for,
+                bool(row.is_cancelled),
                 bool(row.has_refused_twin),
             )
             for row in rows

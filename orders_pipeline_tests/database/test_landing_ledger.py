@@ -293,6 +293,21 @@ def test_what_is_put_there_after_a_cancellation_unpaid_is_taken_however_alike_it
     assert len(twice(desk, landing)) == 1
 
 
+def test_a_cancelled_file_does_not_come_again_for_other_rights_or_links(desk, folder, landing):
+    path = folder / "acme/orders.csv"
+    put(folder, "acme/orders.csv", "first\n")
+    (batch_id,) = twice(desk, landing)
+    read(desk, batch_id, path)
+    cancel(desk, batch_id)
+    path.chmod(0o600)
+    assert twice(desk, landing) == []
+    (folder / "acme/link.tmp").hardlink_to(path)
+    assert twice(desk, landing) + twice(desk, landing) == []
+    assert left_alone(desk, "refused") == {"acme/orders.csv"}
+    rewrite(path, "other\n")
+    assert len(twice(desk, landing)) == 1
+
+
 def test_bytes_of_a_batch_cancelled_when_some_was_paid_do_not_come_again(desk, folder, landing):
     path = folder / "acme/orders.csv"
     put(folder, "acme/orders.csv")

@@ -13,6 +13,7 @@ SELECT files.key, files.version, files.batch_id, batches.source_sha256,
        extract(epoch FROM now() - files.first_seen_at) AS seconds,
        batches.status = 'rejected' OR batches.status = 'cancelled' AND NOT is_paid_in_part(batches.batch_id) AS is_void,
        CASE WHEN batches.status = 'rejected' THEN batches.status_code END AS refused_for,
+       batches.status = 'cancelled' AS is_cancelled,
        twins.status = 'rejected' AS has_refused_twin
 FROM unnest(CAST(:keys AS text[]), CAST(:contents AS text[])) AS asked (key, content)
 JOIN landing_files AS files ON files.key = asked.key
