@@ -84,9 +84,12 @@ def _content(version: str) -> str:
 
 
 def _is_same_file(version: str, other: str) -> bool:
-    """Say whether two versions are one file, of which at most rights, links or the bytes changed."""
-    one, another = (each.partition(" ")[0].rpartition("-")[0] for each in (version, other))
-    return METADATA in one and one == another
+    """Say whether two versions are one file with a like manifest, of which rights, links or bytes may have changed."""
+    (one, its_manifest), (another, the_others) = (
+        (stored.rpartition("-")[0], _content(manifest))
+        for stored, _, manifest in (each.partition(_AGAIN)[0].partition(" ") for each in (version, other))
+    )
+    return METADATA in one and (one, its_manifest) == (another, the_others)
 
 
 def is_version(stored: StoredObject, version: str) -> bool:
@@ -186,7 +189,7 @@ def new_files(
     `waiting` are the versions of the same stretch without a batch. A file that may still grow is ready when two looks have
     shown the same version, so long apart. Where nothing came of the batch before, what is put there again is another one,
     and so is another manifest, or the same version once what it was refused for is over. A person who cancels a batch does
-    not ask for it again by changing the file's rights.
+    not ask for it again by changing the rights of the file or its manifest.
     """
     ready: list[Landed] = []
     remember: list[Landed] = []
@@ -198,38 +201,49 @@ def new_files(
         by_key.setdefault(key, []).append((version, seen))
     for landed in listing:
         listed.add((landed.key, landed.version))
-        same = [seen for version, seen in by_key.get(landed.key, ()) if version.partition(_AGAIN)[0] == landed.version]
+        same = _same(by_key.get(landed.key, ()), landed)
         now = same[-1] if same else None
-        before = [
-            (version, seen)
-            for version, seen in by_key.get(landed.key, ())
-            if seen.batch_id and not seen.is_void and _content(version) == landed.content
-        ]
+        before = _taken(by_key.get(landed.key, ()), landed)
         if any(is_version(landed.stored, version) for version, _ in before):
             continue
-        before += [
-            (version, seen)
-            for version, seen in by_key.get(landed.key, ())
-            if seen.is_cancelled
-            and seen.is_void
-            and seen.sha256
-            and not is_version(landed.stored, version)
-            and _is_same_file(version, landed.stored.version)
-        ]
-        if now is not None and now.batch_id:
-            if _is_over(now, landed, len(same)):
-                ready.append(replace(landed, again=len(same)))
-            else:
-                refused.append(landed.key)
+        cancelled = _cancelled(by_key.get(landed.key, ()), landed)
+        was_batch = now is not None and now.batch_id is not None
+        if now is not None and was_batch and _is_over(now, landed, len(same)):
+            ready.append(replace(landed, again=len(same)))
+        elif was_batch or any(is_version(landed.stored, version) for version, _ in cancelled):
+            refused.append(landed.key)
         elif not landed.stored.settled and (now is None or now.seconds < least_age_s):
             if now is None:
                 remember.append(landed)
-        elif not before:
+        elif not (before := before + [each for each in cancelled if each[1].sha256]):
             ready.append(landed)
         elif all(seen.sha256 for _, seen in before):  # else its bytes are not known yet
             compare.append((landed, before[-1][1]))
     gone = tuple(sorted(version for version in waiting if version not in listed))
     return Decision(tuple(ready), tuple(remember), gone, tuple(compare), tuple(refused))
+
+
+def _same(known: Iterable[tuple[str, Seen]], landed: Landed) -> list[Seen]:
+    """Return what the ledger has of the very version."""
+    return [seen for version, seen in known if version.partition(_AGAIN)[0] == landed.version]
+
+
+def _taken(known: Iterable[tuple[str, Seen]], landed: Landed) -> list[tuple[str, Seen]]:
+    """Return which of the batches that something came of, or comes, had the content of this file."""
+    return [
+        (version, seen)
+        for version, seen in known
+        if seen.batch_id and not seen.is_void and _content(version) == landed.content
+    ]
+
+
+def _cancelled(known: Iterable[tuple[str, Seen]], landed: Landed) -> list[tuple[str, Seen]]:
+    """Return which of the batches that were cancelled unpaid this very file was."""
+    return [
+        (version, seen)
+        for version, seen in known
+        if seen.is_cancelled and seen.is_void and _is_same_file(version, landed.version)
+    ]
 
 
 def _is_over(seen: Seen, landed: Landed, batches_so_far: int) -> bool:

@@ -296,14 +296,29 @@ def test_what_is_put_there_after_a_cancellation_unpaid_is_taken_however_alike_it
 def test_a_cancelled_file_does_not_come_again_for_other_rights_or_links(desk, folder, landing):
     path = folder / "acme/orders.csv"
     put(folder, "acme/orders.csv", "first\n")
+    put(folder, "acme/orders.manifest.json")
     (batch_id,) = twice(desk, landing)
     read(desk, batch_id, path)
     cancel(desk, batch_id)
+    (folder / "acme/orders.manifest.json").chmod(0o600)
+    assert twice(desk, landing) == []
     path.chmod(0o600)
     assert twice(desk, landing) == []
     (folder / "acme/link.tmp").hardlink_to(path)
     assert twice(desk, landing) + twice(desk, landing) == []
     assert left_alone(desk, "refused") == {"acme/orders.csv"}
+    put(folder, "acme/orders.manifest.json", "another\n")
+    assert len(twice(desk, landing)) == 1
+
+
+@pytest.mark.parametrize("was_read", [True, False])
+def test_a_cancelled_file_that_is_written_to_comes_again(desk, folder, landing, was_read):
+    path = folder / "acme/orders.csv"
+    put(folder, "acme/orders.csv", "first\n")
+    (batch_id,) = twice(desk, landing)
+    if was_read:
+        read(desk, batch_id, path)
+    cancel(desk, batch_id)
     rewrite(path, "other\n")
     assert len(twice(desk, landing)) == 1
 
