@@ -29,7 +29,7 @@ HALTED = frozenset({"stopped", "cancelling", "cancelled"})  # by a person: nothi
 ORDER_STATES = ("pending", "paying", "paid", "declined", "unknown", "refunded", "cancelled")
 PAUSES: Mapping[str, str] = {
     "E_LEDGERS_DIFFER": "The Payment service has charges that our ledger does not know, or the database seems older than "
-    "the storage or the service says, or that could not be found out: status says which. Run reconcile.",
+    "the storage or the service says, or that could not be found out: status says which. Run: orders-pipeline reconcile",
     "E_PAYMENT_UNKNOWN": "It is not known yet whether some payments were charged.",
     "E_PAYMENT_UNAVAILABLE": "The Payment service cannot be used at the moment.",
     "E_PAYMENT_REFUSED": "The Payment service refuses this batch's payments with an answer that its contract does not name.",
@@ -262,6 +262,14 @@ def summary(
     if row.status == "cancelled" and row.rows_accepted is not None:  # maybe before all of its rows were orders
         orders["cancelled"] += row.rows_accepted - sum(orders.values())
         not_loaded_yen = int(row.amount_accepted - row.amount_loaded)
+    yen = {
+        "paid": int(row.amount_paid),
+        "declined": int(row.amount_declined),
+        "unknown": int(row.amount_unknown),
+        "refunded": int(row.amount_refunded),
+        "cancelled": int(row.amount_cancelled) + not_loaded_yen,
+    }
+    is_open = row.finished_at is None and row.amount_accepted is not None
     return {
         "batch_id": row.batch_id,
         "status": row.status,
@@ -282,14 +290,9 @@ def summary(
             "blank": row.rows_blank,
         },
         "orders": orders,
-        "amount_jpy": {
-            "accepted": row.amount_accepted,
-            "paid": int(row.amount_paid),
-            "declined": int(row.amount_declined),
-            "unknown": int(row.amount_unknown),
-            "refunded": int(row.amount_refunded),
-            "cancelled": int(row.amount_cancelled) + not_loaded_yen,
-        },
+        "amount_jpy": {"accepted": row.amount_accepted}
+        | yen
+        | {"open": int(row.amount_accepted) - sum(yen.values()) if is_open else 0},
         "payments": {
             "planned": row.payments_planned,
             "succeeded": row.payments_succeeded,

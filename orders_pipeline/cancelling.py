@@ -31,8 +31,9 @@ POLL_S = 0.2
 def require_unfinished(batch: Row[Any]) -> None:
     """Raise BatchEnded for a batch that has ended, but for one that was cancelled."""
     if batch.finished_at is not None and batch.status != "cancelled":
-        refund = f"; what was paid can be refunded: orders-pipeline refund {batch.batch_id}" if batch.orders_paid else ""
-        raise batches.BatchEnded(f"{batches.BatchEnded.code}: the batch has ended ({batch.status}){refund}")
+        refund = f"; what was paid can be refunded: orders-pipeline refund {batch.batch_id} --why TEXT"
+        how = f"the batch has ended ({batch.status}){refund if batch.orders_paid else ''}"
+        raise batches.BatchEnded(f"{batches.BatchEnded.code}: {how}")
 
 
 def begin(transaction: Transaction, batch_id: str, *, cancelled_by: str, why: str) -> None:

@@ -17,7 +17,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from orders_pipeline.batches import PAUSES, UNDER_WAY
+from orders_pipeline.batches import FINISHED, HALTED, PAUSES, UNDER_WAY
 from orders_pipeline.rejections import message
 
 REFRESH_S = 0.25
@@ -132,7 +132,7 @@ def show_summary(console: Console, summary: Mapping[str, Any]) -> None:
         console.print(
             f"  refused        {counted(each['count'], each['service'])} ({each['code']}) since {each['since']}; no other "
             f"is taken; next try {each['next_try']}, or now with: orders-pipeline resume {summary['batch_id']}; "
-            f"give it up with: orders-pipeline cancel {summary['batch_id']}",
+            + _way_out(summary, each["service"]),
             soft_wrap=True,
             highlight=False,
         )
@@ -148,9 +148,19 @@ def show_summary(console: Console, summary: Mapping[str, Any]) -> None:
     seconds = summary["seconds"]
     spent = ", ".join(f"{STAGE_WORDS[stage]} {seconds[stage]:.1f}" for stage in STAGE_WORDS if seconds.get(stage))
     console.print(f"  seconds        {spent or 'none yet'}; {seconds['total']:.1f} in all")
+    is_clean = summary["status"] == "completed" and not summary["warnings"]
     for name in summary["artifacts"]:
+        if name == "errors" and is_clean:  # nothing but its header
+            continue
         command = {"result": "status --json"}.get(name, name)
         console.print(f"  {name:<14} orders-pipeline {command} {summary['batch_id']}", soft_wrap=True, highlight=False)
+
+
+def _way_out(summary: Mapping[str, Any], service: str) -> str:
+    """Return what ends it that a batch's items are refused: nothing of ours gives up a refund, or what has ended."""
+    if service == "refund" or summary["status"] in FINISHED | HALTED:
+        return "it ends when the service takes them: ask those who run it why it does not"
+    return f"give it up with: orders-pipeline cancel {summary['batch_id']} --why TEXT"
 
 
 def show_rest(console: Console, rests: Mapping[str, str] | None) -> None:
@@ -183,9 +193,8 @@ def stands_still(summary: Mapping[str, Any]) -> bool:
 
 
 def _time(moment: str) -> str:
-    """Return a time as people here say it: without its date where that is today's."""
-    local = datetime.fromisoformat(moment).astimezone()
-    return f"{local:%H:%M:%S}" if local.date() == datetime.now().astimezone().date() else f"{local:%Y-%m-%d %H:%M:%S}"
+    """Return a time as the clock here shows it, with its date and zone."""
+    return datetime.fromisoformat(moment).astimezone().isoformat(" ", "seconds")
 
 
 def _show_refunds(console: Console, summary: Mapping[str, Any]) -> None:
@@ -224,9 +233,7 @@ def _show_corrections(console: Console, summary: Mapping[str, Any]) -> None:
         console.print(f"  to correct     {counted(corrections['rows_open'], 'row')}, {where}", highlight=False)
     repeated = (summary["rows"]["rejected"] or 0) - corrections["rows_open"]
     if corrections["batches"] == 1 and repeated > 0 and not (summary.get("status_code") or "").startswith("F_"):
-        need = f"{counted(repeated, 'rejected row')} {'needs' if repeated == 1 else 'need'} no correction"
-        label = "" if corrections["rows_open"] else "to correct"
-        console.print(f"  {label:<14} {need}: received before, or no order")
+        console.print(f"  no correction  {counted(repeated, 'rejected row')}: received before, or no order")
     if not corrections["rows_open"] and corrections["batches"] > 1:
         console.print(f"  to correct     nothing: {corrections['batches']} files of this import complete each other")
 
@@ -256,7 +263,7 @@ def _show_settlement(console: Console, summary: Mapping[str, Any]) -> None:
     if yen["accepted"] is None:
         return
     more = ("declined", "unknown", "refunded", "cancelled")
-    rest = "".join(f", {yen[state]:,} {state}" for state in more if yen[state])
+    rest = "".join(f", {yen[state]:,} {state}" for state in (*more, "open") if yen[state])
     refunded = summary["orders"]["refunded"]
     rest += f"; {counted(refunded, 'order')} refunded" if refunded else ""
     console.print(f"  yen            {yen['accepted']:,} accepted: {yen['paid']:,} paid{rest}")
@@ -267,10 +274,12 @@ def _show_settlement(console: Console, summary: Mapping[str, Any]) -> None:
         console.print(f"  not answered   {sent} may be paid: that is found out when the batch is resumed or cancelled")
     rest = "".join(f", {told[state]:,} {state}" for state in ("failed", "cancelled") if told[state])
     console.print(f"  notifications  {told['planned']:,} planned: {told['sent']:,} sent{rest}")
-    if summary["status"] == "cancelled" and summary["orders"]["paid"]:
-        paid = counted(summary["orders"]["paid"], "order")
+    going_back = summary["open_refunds"]
+    paid = summary["orders"]["paid"] - sum(len(each["orders"]) for each in going_back)
+    if summary["status"] == "cancelled" and paid:
+        stays = f"{counted(paid, 'order')}, {yen['paid'] - sum(each['amount_jpy'] for each in going_back):,} yen"
         console.print(
-            f"  stays paid     {paid}, {yen['paid']:,} yen; give it back with: orders-pipeline refund {summary['batch_id']}",
+            f"  stays paid     {stays}; give it back with: orders-pipeline refund {summary['batch_id']} --why TEXT",
             soft_wrap=True,
             highlight=False,
         )

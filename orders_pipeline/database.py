@@ -115,7 +115,7 @@ class DatabaseTooOld(DatabaseError):
     code = "E_DATABASE_VERSION"
 
     def __init__(self, version: str) -> None:
-        super().__init__(None, f"orders-pipeline needs PostgreSQL {OLDEST} or later, and this server is {version}")
+        super().__init__(None, f"PostgreSQL {OLDEST} or later is needed, and this server is {version}")
 
 
 class ConstraintViolated(DatabaseError):

@@ -155,6 +155,8 @@ def check_books(house: House, batch_id: str, *, told_twice: int = 0, told_unseen
     rows = summary["rows"]
     assert rows["total"] == rows["accepted"] + rows["rejected"] + rows["blank"]
     assert sum(summary["orders"].values()) == rows["accepted"]
+    yen = dict(summary["amount_jpy"])
+    assert yen.pop("accepted") == sum(yen.values())
     return summary
 
 

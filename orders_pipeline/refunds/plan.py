@@ -121,7 +121,8 @@ def _require(named: Mapping[str, str], found: set[str]) -> None:
     if missing:
         shown = [ref for ref in missing if REF.fullmatch(ref)][:SHOWN_REFS]
         which = f": {', '.join(shown)}{', ...' if len(shown) < len(missing) else ''}" if shown else ""
-        raise UnknownOrders(f"{UnknownOrders.code}: {len(missing)} of the named orders are not in this batch{which}")
+        verb = "is" if len(missing) == 1 else "are"
+        raise UnknownOrders(f"{UnknownOrders.code}: {len(missing)} of the named orders {verb} not in this batch{which}")
 
 
 def write_plan(database: Database, plan: RefundPlan, *, requested_by: str, reason: str) -> list[str]:

@@ -289,8 +289,12 @@ def test_a_summary_counts_rows_and_yen_from_the_tables(desk):
         shown = batches.summary(batches.get(transaction, batch_id), {"R_AMOUNT": 1}, {"pay": 1.23456}, {})
     closed = {"refunded": 0, "cancelled": 0}
     assert shown["orders"] == {"pending": 0, "paying": 0, "paid": 1, "declined": 1, "unknown": 1} | closed
-    assert shown["amount_jpy"] == {"accepted": None, "paid": 5, "declined": 7, "unknown": 9} | closed
+    assert shown["amount_jpy"] == {"accepted": None, "paid": 5, "declined": 7, "unknown": 9, "open": 0} | closed
     assert shown["seconds"]["pay"] == shown["seconds"]["total"] == 1.235
+    desk.run("UPDATE batches SET amount_accepted = 121")  # of which some are pending, and some not loaded yet
+    with desk.database.begin() as transaction:
+        shown = batches.summary(batches.get(transaction, batch_id), {}, {}, {})
+    assert shown["amount_jpy"]["open"] == 100
 
 
 def test_the_seconds_worked_so_far_count_once_what_is_done_at_the_same_time():

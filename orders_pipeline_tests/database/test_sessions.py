@@ -72,7 +72,7 @@ def test_nothing_begins_on_an_older_server_and_everything_says_which_is_needed(d
     for arguments, status in ((["status"], 2), (["db", "migrate"], 2), (["doctor"], 1)):
         ended = CliRunner().invoke(main, arguments)
         assert ended.exit_code == status
-        assert "E_DATABASE_VERSION: orders-pipeline needs PostgreSQL 99 or later, and this server is 16." in ended.output
+        assert "E_DATABASE_VERSION: PostgreSQL 99 or later is needed, and this server is 16." in ended.output
 
 
 def test_threads_beyond_the_pool_wait_and_are_told_that_the_database_is_unavailable(database, monkeypatch):

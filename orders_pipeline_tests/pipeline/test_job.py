@@ -78,6 +78,7 @@ def test_a_sample_file_comes_to_what_it_was_made_of_and_to_what_the_services_boo
         "unknown": 0,
         "refunded": 0,
         "cancelled": 0,
+        "open": 0,
     }
     assert house.sandbox.ledger(summary["batch_id"])["payments"]["amount_jpy"] == made.amount
 

@@ -2,6 +2,7 @@
 
 import io
 import time
+from datetime import datetime
 
 import pytest
 from rich.console import Console
@@ -44,3 +45,79 @@ def test_nothing_is_shown_without_a_terminal():
     with console.progress(Console(file=screen), lambda: summary("received")):
         pass
     assert screen.getvalue() == ""
+
+
+def batch(status, **changes):
+    """A batch's summary with nothing in it but what is changed."""
+    counts = dict.fromkeys(
+        ("planned", "succeeded", "sent", "failed", "declined", "unknown", "refunded", "cancelled", "open"), 0
+    )
+    return (
+        {
+            "batch_id": "B",
+            "status": status,
+            "status_code": None,
+            "cancelled": {"by": "me", "at": "2026-03-01T10:42:06+09:00", "why": "wrong"} if status == "cancelled" else None,
+            "paying_rests": None,
+            "next_try": None,
+            "csv_source": "orders.csv",
+            "client_code": "acme",
+            "encoding": "utf-8",
+            "rows": dict.fromkeys(("total", "accepted", "rejected", "blank"), 20),
+            "rejections": {},
+            "warnings": [],
+            "corrections": {"batches": 1, "rows_open": 0, "open_in": []},
+            "orders": ORDERS,
+            "amount_jpy": {"accepted": 0, "paid": 0} | counts,
+            "payments": counts,
+            "notifications": counts,
+            "refunds": counts | {"corrections": counts},
+            "at_work": True,
+            "queued": False,
+            "seconds": {"total": 1.0},
+            "artifacts": {"errors": "", "result": ""},
+        }
+        | {name: [] for name in ("services_left_alone", "refused", "unknown_payments", "open_refunds")}
+        | changes
+    )
+
+
+def shown(summary):
+    screen = io.StringIO()
+    console.show_summary(Console(file=screen, width=200), summary)
+    return {line.strip().partition("  ")[0]: line for line in screen.getvalue().splitlines()}
+
+
+def refusal(service):
+    return [{"service": service, "count": 3, "code": "card-expired", "since": "then", "next_try": "soon"}]
+
+
+def test_only_what_can_be_given_up_is_said_to_be():
+    said = {name: shown(batch("paused", refused=refusal(name)))["refused"] for name in ("payment", "refund")}
+    assert said["payment"].endswith("give it up with: orders-pipeline cancel B --why TEXT")
+    assert said["refund"].endswith("it ends when the service takes them: ask those who run it why it does not")
+    assert "cancel" not in shown(batch("completed", refused=refusal("notification")))["refused"]  # its corrections
+
+
+def test_of_a_cancelled_batch_only_what_no_refund_is_planned_for_stays_paid():
+    paid = {"orders": ORDERS | {"paid": 3}, "amount_jpy": batch("x")["amount_jpy"] | {"paid": 600}}
+    refund = {"refund_id": "R", "status": "planned", "amount_jpy": 400, "code": None, "orders": ["A", "B"]}
+    refund |= {"needs_a_person": False, "since": "then"}
+    assert "1 order, 200 yen; give it back" in shown(batch("cancelled", open_refunds=[refund], **paid))["stays paid"]
+    assert "stays paid" not in shown(batch("cancelled", open_refunds=[refund | {"orders": ["A", "B", "C"]}], **paid))
+
+
+def test_the_yen_of_a_batch_add_up():
+    yen = batch("x")["amount_jpy"] | {"accepted": 600, "paid": 400, "open": 200}
+    assert "600 accepted: 400 paid, 200 open" in shown(batch("paying", amount_jpy=yen))["yen"]
+
+
+def test_when_a_batch_was_halted_is_said_with_its_date_and_zone():
+    said = datetime.fromisoformat("2026-03-01T10:42:06+09:00").astimezone().isoformat(" ")
+    assert f"cancelled, at {said} by me" in shown(batch("cancelled"))["B"]
+
+
+def test_errors_are_offered_where_there_are_any():
+    assert "errors" not in shown(batch("completed"))
+    assert "errors" in shown(batch("completed", warnings=["W_UNKNOWN_COLUMN"]))
+    assert "errors" in shown(batch("completed_with_errors"))
