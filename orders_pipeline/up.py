@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import signal
 import socket
@@ -24,6 +25,14 @@ HOST = "127.0.0.1"
 START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 20.0
 POLL_S = 0.25
+# Dagster, interrupted by the kernel when we are gone without a word
+DAGSTER = "import ctypes, runpy; ctypes.CDLL(None).prctl(1, 2); runpy.run_module('dagster', run_name='__main__')"
+
+
+class AlreadyUp(Exception):
+    """The system of this HOME runs already: a second daemon would look at the same landing."""
+
+    code = "E_ALREADY_UP"
 
 
 class DagsterDidNotStart(Exception):
@@ -66,11 +75,12 @@ def running(settings: Settings, port: int, say: Callable[[str], None] = lambda _
 
     `say` is told what is started.
     """
-    for each_port in (port, port + 1):
-        _require_free(each_port)
     for each in (signal.SIGINT, signal.SIGTERM):  # also where a shell started us with SIGINT ignored
         signal.signal(each, signal.default_int_handler)
     with contextlib.ExitStack() as stack:
+        alone = stack.enter_context(_alone(settings.home))
+        for each_port in (port, port + 1):
+            _require_free(each_port)
         for line in _parts(settings):
             say(line)
         endpoints = stack.enter_context(join_endpoints(settings))
@@ -88,7 +98,7 @@ def running(settings: Settings, port: int, say: Callable[[str], None] = lambda _
             Path(settings.landing_location).mkdir(parents=True, exist_ok=True)
         log = settings.dagster_home / "dagster.log"
         say("starting Dagster's web server and daemon")
-        process = stack.enter_context(_dagster(port, log))
+        process = stack.enter_context(_dagster(port, log, alone))
         _wait_until_it_answers(process, port)
         yield Places(
             browser=f"http://{HOST}:{port}",
@@ -111,6 +121,26 @@ def _parts(settings: Settings) -> Iterator[str]:
         yield "starting the sandbox's services"
 
 
+@contextlib.contextmanager
+def _alone(home: Path) -> Iterator[int]:
+    """Be the only one to run the system of a HOME; give the descriptor that says so while somebody has it open."""
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = os.open(home / ".up", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pid = os.pread(lock, 20, 0).decode()
+            raise AlreadyUp(
+                f"the system of this ORDERS_HOME runs already, started by process {pid}, or what that has started still ends"
+            ) from None
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, str(os.getpid()).encode(), 0)
+        yield lock
+    finally:
+        os.close(lock)
+
+
 def _require_free(port: int) -> None:
     try:
         socket.create_server((HOST, port)).close()
@@ -119,12 +149,12 @@ def _require_free(port: int) -> None:
 
 
 @contextlib.contextmanager
-def _dagster(port: int, log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    command = [sys.executable, "-m", "dagster", "dev", "-h", HOST, "-p", str(port), "-m", "orders_pipeline.definitions"]
+def _dagster(port: int, log: Path, alone: int) -> Iterator[subprocess.Popen[bytes]]:
+    command = [sys.executable, "-c", DAGSTER, "dev", "-h", HOST, "-p", str(port), "-m", "orders_pipeline.definitions"]
     command += ["--working-directory", str(log.parent)]  # from there Dagster would import, else from where we were started
     with log.open("ab") as output:
         process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, pass_fds=(alone,)
         )
     try:
         yield process

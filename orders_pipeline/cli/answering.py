@@ -29,6 +29,7 @@ EXIT_STATUS = {"completed": 0, "completed_with_errors": 3, "rejected": 4}
 STOPPED, USAGE, GIVEN_BACK = interrupts.STOPPED, 2, 4
 # what trying again does not help: somebody has to set, make or name something else; as everything that is not there
 WRONG = {
+    "E_ALREADY_UP",
     "E_BATCH_ENDED",
     "E_CLIENTS_FILE",
     "E_DATABASE_LOGIN",

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from orders_pipeline import up
 from orders_pipeline.synthetic import write_sample
 from orders_pipeline_tests.commands import answer, call, end, free_port, processes_of, start, wait_for
+from orders_pipeline_tests.soak import SOAK
 
 
 def status(settings: Mapping[str, str]) -> dict[str, Any]:
@@ -50,6 +51,10 @@ def test_s09_what_is_started_listens_to_this_machine_alone_completes_a_file_and_
             for url in (places["browser"], places["reports"], places["services"]):
                 with socket.socket() as probe:
                     assert probe.connect_ex(("127.0.0.2", urlsplit(url).port or 0)) != 0
+            second = call(settings, "up", "--port", str(free_port()))
+            assert second.returncode == 2
+            assert second.stderr.startswith("E_ALREADY_UP: the system of this ORDERS_HOME runs already, started by process")
+            assert f" {process.pid}," in second.stderr
             landing = Path(places["landing"]).parent.parent / "acme"
             landing.mkdir(parents=True)
             write_sample(landing / "orders.csv", rows=30, seed=1, bad=0.1)
@@ -81,7 +86,7 @@ def test_s09_what_is_started_listens_to_this_machine_alone_completes_a_file_and_
 
 
 def test_a_dagster_that_has_ended_by_itself_is_not_missed_when_all_is_stopped(tmp_path: Path) -> None:
-    with up._dagster(free_port(), tmp_path / "dagster.log") as process:
+    with up._alone(tmp_path) as alone, up._dagster(free_port(), tmp_path / "dagster.log", alone) as process:
         process.kill()
         process.wait()
 
@@ -93,4 +98,19 @@ def test_a_port_that_is_in_use_is_named_before_anything_is_started(tmp_path: Pat
             ended = call({"ORDERS_HOME": str(tmp_path / "home")}, "up", "--port", str(port))
         assert ended.returncode == 2
         assert ended.stderr.startswith(f"E_PORT: port {taken} ")
-    assert not (tmp_path / "home").exists()
+    assert [each.name for each in (tmp_path / "home").iterdir()] == [".up"]
+
+
+@SOAK
+def test_an_up_that_is_killed_takes_with_it_what_it_started() -> None:
+    with tempfile.TemporaryDirectory(prefix="orders-pipeline-up-") as folder:
+        settings = {"ORDERS_HOME": f"{folder}/home"}
+        process = start(settings, "up", "--port", str(free_port()))
+        try:
+            assert process.stdout is not None
+            while (line := process.stdout.readline()) != "Ctrl-C stops everything.\n":
+                assert line, end(process).stderr
+        finally:
+            process.kill()
+            process.communicate()
+        wait_for(lambda: not processes_of(folder), "everything that was started to be gone")
