@@ -112,14 +112,17 @@ def finish_batch(system: System, batch_id: str) -> dict[str, Any]:
         if tried is None:
             continue
         result = tried
-        text = json.dumps(result, ensure_ascii=False, indent=2)
         # before the batch has ended: nothing would make up for a result that is missing then
-        system.storage.put(artifact(batch_id, REPORTS["result"]), text.encode())
+        system.storage.put(artifact(batch_id, REPORTS["result"]), _as_result(result))
         with system.database.begin() as transaction:
             if end.come(transaction) is not None:
                 break
     _counted(system, batch_id)
     return result
+
+
+def _as_result(summary: Mapping[str, Any]) -> bytes:
+    return json.dumps(summary, ensure_ascii=False, indent=2).encode()
 
 
 class _Undone(Exception):
@@ -301,6 +304,14 @@ def report(system: System, batch_id: str, name: str) -> Iterator[Path | None]:
         return
     with system.storage.local(key) as path:
         yield path
+
+
+def renew_result(system: System, batch_id: str) -> None:
+    """Write result.json of a batch that has one as its summary is now; a storage that is away keeps what it has."""
+    key = artifact(batch_id, REPORTS["result"])
+    with contextlib.suppress(StorageError):
+        if system.storage.head(key) is not None:
+            system.storage.put(key, _as_result(summarise(system, batch_id)))
 
 
 def report_path(batch_id: str, name: str) -> str:

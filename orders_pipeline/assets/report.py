@@ -65,7 +65,8 @@ def _summary(result: Mapping[str, Any]) -> str:
         (
             "yen",
             yen["accepted"],
-            f"{_n(yen['paid'])} paid, {_n(yen['declined'])} declined, {_n(yen['unknown'])} unknown",
+            f"{_n(yen['paid'])} paid, {_n(yen['declined'])} declined, {_n(yen['unknown'])} unknown"
+            + (f", {_n(yen['refunded'])} refunded" if yen["refunded"] else ""),
         ),
         ("to correct", result["corrections"]["rows_open"], "rows of this import and its corrections"),
         ("payments", paid["planned"], f"{_n(paid['succeeded'])} succeeded, {_n(paid['declined'])} declined"),

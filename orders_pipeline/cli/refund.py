@@ -56,6 +56,7 @@ def refund(
     declined or a customer could not be told.
     """
     why, who = why.strip(), who.strip()
+    from orders_pipeline import reports
     from orders_pipeline.refunds.giving_back import carry_out
     from orders_pipeline.refunds.plan import read_plan
 
@@ -70,6 +71,7 @@ def refund(
         if not (yes or plan.is_empty or _agreed()):
             decline(as_json=as_json)
         result = carry_out(system, plan, requested_by=who, reason=why)
+        reports.renew_result(system, batch_id)
     answer(result, _show, as_json=as_json)
     sys.exit(_exit_status(result, plan.not_final))
 

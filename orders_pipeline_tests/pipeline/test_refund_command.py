@@ -133,6 +133,7 @@ def test_a_whole_batch_is_given_back_and_a_second_run_sends_nothing(house: House
     assert result["not_refunded"] == []
     summary = check_refunds(house, batch_id)
     assert (summary["status"], summary["orders"]["refunded"]) == ("completed", CUSTOMERS * EACH)
+    assert json.loads(house.report(batch_id, "result") or b"")["amount_jpy"]["refunded"] == yen
     templates = [each["template_id"] for each in house.sandbox.received_notifications()[-CUSTOMERS:]]
     assert templates == ["order-refund"] * CUSTOMERS
     theirs = house.sandbox.ledger(batch_id)
