@@ -362,6 +362,7 @@ def _adopt(system: System, rows: Sequence[Row[Any]], *, retry_orders: bool) -> i
             statuses=["declined" if row.status == "failed" else "succeeded" for row in rows],
             service_payment_ids=[row.service_payment_id for row in rows],
             codes=[row.failure_code for row in rows],
+            times=[row.created_at for row in rows],
         )
         payment_ids = [str(row.payment_id) for row in written]
         transaction.execute("orders_follow_payments", payment_ids=payment_ids)

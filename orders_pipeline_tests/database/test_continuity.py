@@ -328,6 +328,8 @@ def test_what_was_lost_before_a_person_answered_for_it_is_found_once_there_is_a_
     result = books.compare()  # of a day, as each night
     assert (result.open, result.healed) == ({}, 1)
     assert books.desk.value("SELECT unlisted_since FROM installation") is None
+    books.let_time_pass()
+    assert books.compare().open == {}  # it is looked for where it is: four days ago
 
 
 @pytest.mark.parametrize("halt", ["stop", "cancel"])

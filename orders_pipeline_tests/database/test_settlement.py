@@ -177,6 +177,23 @@ def test_what_a_database_sent_that_was_replaced_while_it_pays_is_looked_up(asked
         ]
 
 
+def test_the_key_of_a_lost_charge_that_somebody_answers_for_is_as_old_as_the_charge(system, desk):
+    desk.plan()
+    desk.run(
+        "INSERT INTO reconciliation_findings (code, payment_id, detail, compared_from, compared_to, first_seen_at,"
+        " last_seen_at) SELECT 'C_MISSING_HERE', payment_id, '{}', created_at - interval '2 days', now(), now(), now()"
+        " FROM payments WHERE customer_code = 'C-2'"
+    )
+    with desk.working() as worker:
+        ledger = desk.ledger(worker)
+        ledger.begin()
+        claims = {claim.request.customer_code: claim for claim in ledger.claim(2)}
+    assert {code: (claim.in_doubt, claim.is_old) for code, claim in claims.items()} == {
+        "C-1": (False, False),
+        "C-2": (True, True),
+    }
+
+
 def test_what_a_replaced_database_sent_last_may_still_be_under_way(asked):
     desk = Desk(asked.database)
     desk.orders(order(1), order(2, customer_code="C-2"))

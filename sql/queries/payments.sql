@@ -56,10 +56,13 @@ WHERE batch_id = :batch_id AND settled_at IS NULL AND claimed_by IS NULL
 
 -- name: doubt_what_may_be_charged
 -- What is planned may have been charged by a database that is lost, and is looked up before it is sent.
--- That it was has been found in the list, and somebody answers for it; or no list was compared since. Without a key, what that
--- database sent last may still be under way.
+-- That it was has been found in the list, with a key of then, and somebody answers for it; or no list was compared since. Without
+-- a key, what that database sent last may still be under way.
 WITH doubted AS (
     UPDATE payments SET status = 'unknown', outcome_code = 'database-replaced', sent_at = clock_timestamp(),
+                        created_at = least(payments.created_at, (
+                            SELECT min(compared_from) FROM reconciliation_findings AS finding
+                            WHERE closed_at IS NULL AND code = 'C_MISSING_HERE' AND finding.payment_id = payments.payment_id)),
                         next_attempt_at = CASE WHEN payments.created_at > clock_timestamp() - make_interval(secs => :keys_kept_s)
                                           THEN next_attempt_at
                                           ELSE greatest(next_attempt_at, unlisted_since + make_interval(secs => :look_up_wait_s)) END

@@ -114,7 +114,8 @@ ANALYZE listed_payments
 -- name: payments_to_adopt
 -- Ours is unknown and nobody's, or not known to have been sent, and the service has exactly that payment, in a final state.
 -- One that failed there is as it should be where we have sent it: it may be sent once more.
-SELECT ours.payment_id, ours.batch_id, batches.client_code, theirs.service_payment_id, theirs.status, theirs.failure_code
+SELECT ours.payment_id, ours.batch_id, batches.client_code, theirs.service_payment_id, theirs.status, theirs.failure_code,
+       theirs.created_at
 FROM listed_payments AS theirs
 JOIN payments AS ours USING (payment_id)
 JOIN batches ON batches.batch_id = ours.batch_id
@@ -131,11 +132,13 @@ WHERE ours.claimed_by IS NULL AND theirs.by_reference AND theirs.amount = ours.a
 ORDER BY ours.batch_id, ours.payment_id
 
 -- name: adopt_payments
--- Take over what the service says of them, if they are still unknown and nobody's.
+-- Take over what the service says of them, if they are still unknown and nobody's; from when they are there they are compared.
 UPDATE payments SET status = result.status, service_payment_id = result.service_payment_id,
-                    outcome_code = result.code, settled_at = clock_timestamp()
+                    outcome_code = result.code, settled_at = clock_timestamp(),
+                    created_at = least(payments.created_at, result.created_at)
 FROM unnest(CAST(:payment_ids AS uuid[]), CAST(:statuses AS text[]), CAST(:service_payment_ids AS text[]),
-            CAST(:codes AS text[])) AS result (payment_id, status, service_payment_id, code)
+            CAST(:codes AS text[]), CAST(:times AS timestamptz[]))
+     AS result (payment_id, status, service_payment_id, code, created_at)
 WHERE payments.payment_id = result.payment_id AND payments.status IN ('unknown', 'planned') AND payments.claimed_by IS NULL
 RETURNING payments.payment_id
 
