@@ -295,6 +295,8 @@ class PaymentLedger:
             and outcome.code not in (ABSENT_ONCE, ABSENT_EARLY, CALLED_OFF)  # nothing was sent
             and (claim.is_old or not self._honours_keys)
         ):
+            if not self._can_look_up:  # nobody finds out: a person is asked at once
+                return FOR_EVER_S
             backoff_s = max(backoff_s, LOOK_UP_WAIT_S)  # a second try may be under way like a first
         return max(backoff_s, outcome.retry_after_s or 0.0)
 

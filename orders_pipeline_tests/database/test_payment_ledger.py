@@ -308,6 +308,7 @@ def test_with_neither_what_is_unknown_stays_for_a_person(desk):
     with desk.working() as worker:
         gateway = ScriptedGateway(NEITHER, pay=[LOST])
         one_try(desk, worker, gateway)
+        assert desk.ledger(worker, NEITHER).wait_s() is None  # there is nothing to wait for
         one_try(desk, worker, gateway)
         assert desk.ledger(worker, NEITHER).wait_s() is None
         assert desk.value("SELECT outcome_code FROM payments") == UNDECIDABLE
