@@ -24,7 +24,7 @@ from psycopg.abc import RV, PQGen
 from psycopg.conninfo import conninfo_to_dict
 from pydantic import SecretStr
 from sqlalchemy import URL, Connection, CursorResult, Engine, Row, TextClause, create_engine, event, make_url, text
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as NoneFree
 
 SQL = resources.files("orders_pipeline.sql")
@@ -353,6 +353,15 @@ def _translated() -> Iterator[None]:
     except psycopg.Error as error:
         raise _translate(error) from None
     except NoneFree:
+        raise DatabaseUnavailable(None) from None
+
+
+@contextlib.contextmanager
+def told_by_code() -> Iterator[None]:
+    """Raise DatabaseUnavailable for what fails of statements that are not ours."""
+    try:
+        yield
+    except SQLAlchemyError:
         raise DatabaseUnavailable(None) from None
 
 

@@ -13,8 +13,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import dagster as dg
+from dagster_postgres.utils import DagsterPostgresException
 
-from orders_pipeline.database import Database, dagster_url
+from orders_pipeline.database import Database, DatabaseUnavailable, dagster_url, told_by_code
 from orders_pipeline.partitions import LARGE, SIZE_TAG, batch_partitions
 from orders_pipeline.sessions import DAGSTER_POOL_SIZE
 from orders_pipeline.settings import Settings, export_environment
@@ -83,8 +84,8 @@ def _is_ours(config: str) -> bool:
 
 @contextmanager
 def dagster_instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
-    """Open Dagster's records; `prepare_dagster_home` was called before."""
-    with dg.DagsterInstance.from_config(str(settings.dagster_home)) as instance:
+    """Open Dagster's records, after `prepare_dagster_home`; raise DatabaseUnavailable where they do not answer any more."""
+    with _no_words_of_others(), dg.DagsterInstance.from_config(str(settings.dagster_home)) as instance:
         keep_connections(instance)
         yield instance
 
@@ -95,6 +96,17 @@ def keep_connections(instance: dg.DagsterInstance) -> None:
     Opening one for each of a run's hundreds of statements is half of the run's time.
     """
     instance.optimize_for_webserver(statement_timeout=60_000, pool_recycle=3_600, max_overflow=DAGSTER_POOL_SIZE - 1)
+    instance.handle_new_event = _no_words_of_others()(instance.handle_new_event)  # type: ignore[method-assign]
+
+
+@contextmanager
+def _no_words_of_others() -> Iterator[None]:
+    """Say by our code that Dagster's records do not answer: it would print the statement and what it was to write."""
+    try:
+        with told_by_code():
+            yield
+    except DagsterPostgresException:
+        raise DatabaseUnavailable(None, "Dagster's records do not answer") from None
 
 
 def run_batch(system: System, instance: dg.DagsterInstance, batch_id: str) -> str | None:

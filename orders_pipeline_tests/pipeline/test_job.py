@@ -13,6 +13,7 @@ import dagster as dg
 import pytest
 
 from orders_pipeline import batches, checks, intake
+from orders_pipeline.database import DatabaseUnavailable
 from orders_pipeline.rejections import FileRejected
 from orders_pipeline.sandbox.faults import Faults
 from orders_pipeline.synthetic import write_sample
@@ -431,6 +432,25 @@ def test_what_fails_leaves_nothing_personal_in_dagsters_records_or_the_log(
     monkeypatch.undo()
     house.work_off(batch_id)
     check_finished(house, batch_id)
+
+
+def test_dagsters_records_that_do_not_answer_are_told_by_our_code_alone(
+    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        house.rows("ALTER TABLE dagster.event_logs RENAME TO away")
+        raise ValueError
+
+    monkeypatch.setattr(intake, "stage_batch", fail)
+    batch_id = house.receive(sample(tmp_path, rows=10, seed=78), "unrecorded")
+    try:
+        with pytest.raises(DatabaseUnavailable):
+            house.run(batch_id)
+    finally:
+        house.rows("ALTER TABLE dagster.away RENAME TO event_logs")
+    said = "".join(capfd.readouterr())
+    assert "E_DATABASE_UNAVAILABLE" in said
+    assert "INSERT" not in said
 
 
 def test_a_service_that_takes_many_notifications_in_one_call_gets_few_calls(
