@@ -130,15 +130,24 @@ class LeftAlone:
 
     count: int
     names: tuple[str, ...]
+    why: tuple[str, ...] = ()  # of each name, where that is not the same for all
 
     def __str__(self) -> str:
-        """Return how many there are and their names, or as many as are known."""
+        """Return how many there are and their names, or as many as are known, those with the same reason together."""
         more = self.count - len(self.names)
-        return f"{self.count:,} ({', '.join(self.names)}{f' and {more:,} more' if more else ''})"
+        said = "; ".join(f"{why}: {', '.join(names)}" for why, names in self.by_reason().items()) or ", ".join(self.names)
+        return f"{self.count:,} ({said}{f' and {more:,} more' if more else ''})"
+
+    def by_reason(self) -> dict[str, list[str]]:
+        """Return the names under the reasons they have."""
+        reasons: dict[str, list[str]] = {}
+        for name, why in zip(self.names, self.why, strict=False):
+            reasons.setdefault(why, []).append(name)
+        return reasons
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as it goes into JSON."""
-        return {"count": self.count, "names": list(self.names)}
+        return {"count": self.count, "names": list(self.names)} | ({"reasons": self.by_reason()} if self.why else {})
 
 
 def is_order_file(key: str) -> bool:
@@ -151,6 +160,21 @@ def is_manifest(key: str) -> bool:
     """Say whether a key is that of a manifest in a client's folder."""
     client_code, _, name = key.partition("/")
     return bool(CLIENT_CODE.fullmatch(client_code)) and "/" not in name and name.endswith(SUFFIX) and name != SUFFIX
+
+
+def why_left_alone(key: str) -> str:
+    """Return why what lies in the landing under a key, or would, is no order file."""
+    client_code, is_inside, name = key.partition("/")
+    reasons = {
+        "a folder that is hidden or cannot be looked into": key.endswith("/"),
+        "not in a client's folder": not is_inside,
+        "its folder is no client code": not CLIENT_CODE.fullmatch(client_code),
+        "deeper than in a client's folder": "/" in name,
+        "a manifest without its order file": is_manifest(key),
+        "not named as an order file": not is_order_name(name),
+        "a link, or nothing that can be read or named": True,
+    }
+    return next(reason for reason, is_so in reasons.items() if is_so)
 
 
 def with_manifests(page: Page, after: str, find: Find) -> list[Landed]:
@@ -445,9 +469,11 @@ def left_alone(transaction: Transaction) -> dict[str, LeftAlone]:
         "refused": transaction.rows("left_alone_names", are_refused=True, limit=NAMES_SHOWN),
         "waiting": transaction.rows("waiting_names", limit=NAMES_SHOWN),
     }
-    return {
+    left = {
         name: LeftAlone(rows[0].names if rows else 0, tuple(shown(row.key) for row in rows)) for name, rows in found.items()
     }
+    why = tuple(why_left_alone(row.key) for row in found["left_alone"])
+    return left | {"left_alone": replace(left["left_alone"], why=why)}
 
 
 def left_in(landing: Storage, look_s: float = LEFT_S) -> dict[str, LeftAlone]:
@@ -460,7 +486,8 @@ def left_in(landing: Storage, look_s: float = LEFT_S) -> dict[str, LeftAlone]:
         after = page.upto or ""
         if time.monotonic() >= deadline:
             break
-    return {"left_alone": LeftAlone(len(names), tuple(map(shown, sorted(names)[:NAMES_SHOWN])))}
+    some = sorted(names)[:NAMES_SHOWN]
+    return {"left_alone": LeftAlone(len(names), tuple(map(shown, some)), tuple(map(why_left_alone, some)))}
 
 
 def in_words(left: Mapping[str, LeftAlone]) -> list[str]:

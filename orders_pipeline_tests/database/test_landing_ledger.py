@@ -128,6 +128,21 @@ def test_manifests_hidden_files_uploads_under_way_and_strays_become_no_batch(des
     assert desk.value("SELECT count(*) FROM landing_files") == 0
     others = {"acme/orders.manifest.json", "acme/.cache/", "acme/link.csv", r"acme/\x81\xff.csv"}
     assert left_alone(desk) == {*strays, *others}
+    with desk.database.begin() as transaction:
+        for found in (landing_module.left_alone(transaction), landing_module.left_in(landing)):  # status and tick, doctor
+            reasons = found["left_alone"].as_dict()["reasons"]
+            assert {why: sorted(names) for why, names in reasons.items()} == {
+                "not named as an order file": ["acme/.hidden.csv", "acme/orders.csv.part"],
+                "a folder that is hidden or cannot be looked into": ["acme/.cache/"],
+                "a link, or nothing that can be read or named": [r"acme/\x81\xff.csv", "acme/link.csv"],
+                "a manifest without its order file": ["acme/orders.manifest.json"],
+                "deeper than in a client's folder": ["acme/sub/orders.csv"],
+                "its folder is no client code": ["no client/orders.csv"],
+                "not in a client's folder": ["stray.csv"],
+            }
+            (said,) = landing_module.in_words({"left_alone": found["left_alone"]})
+            assert "left alone: 9 (" in said
+            assert "; deeper than in a client's folder: acme/sub/orders.csv; " in said
 
 
 def test_a_name_is_kept_as_the_client_chose_it(desk, folder, landing):
