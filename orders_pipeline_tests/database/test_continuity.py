@@ -359,6 +359,38 @@ def test_a_batch_that_cannot_be_planned_keeps_nobody_from_being_compared(books):
     assert codes == {books.desk.batch_id: "E_SEALED_FORMAT", paid: None}
 
 
+def test_a_database_from_before_earlier_restores_is_beyond_all_that_the_storage_has_once_it_is_compared(books):
+    assert books.system.continuity.advance()
+    state = books.desk.run("SELECT * FROM installation")[0]
+    later = Anchor(state["generation"] + 2, state["mark"], state["installation_id"])
+    books.system.storage.put(later.key, b"{}")
+    assert not books.system.continuity.is_whole()
+    assert reconcile(books.system, None, None, None).resumed
+    assert books.system.continuity.is_whole()
+
+
+def test_a_copy_of_a_database_does_not_take_the_storage_from_the_one_at_work(books):
+    assert books.system.continuity.advance()
+    state = books.desk.run("SELECT * FROM installation")[0]
+    later = Anchor(state["generation"], state["mark"] + 2, state["installation_id"])
+    books.system.storage.put(later.key, b'{"database": "1|somewhere"}')
+    with pytest.raises(StorageInUse):
+        reconcile(books.system, None, None, None)
+    assert not books.system.continuity.is_whole()
+
+
+def test_a_charge_that_we_lost_and_that_cannot_be_read_stops_paying_until_it_is_a_finding(books):
+    (payment_id,) = books.pay(1000)
+    assert books.system.continuity.advance()
+    books.at_service("UPDATE payments SET status = 'cancelled' WHERE id = ?", books.charge_id(payment_id))
+    books.lose(payment_id)
+    start_anew(books)
+    assert not books.system.continuity.is_whole()
+    assert reconcile(books.system, None, None, None).open == {"C_MISSING_HERE": 1}
+    start_anew(books)
+    assert books.system.continuity.is_whole()
+
+
 def test_a_new_database_does_not_take_a_storage_that_another_works_with(books, other):
     assert books.system.continuity.advance()
     before = books.desk.run("SELECT * FROM installation")
@@ -407,6 +439,8 @@ def test_a_new_database_takes_the_place_of_one_that_is_gone(books, other, monkey
 
 
 def test_a_database_that_is_at_work_says_so_in_the_storage(books, other, monkeypatch):
+    books.system.continuity.watch()
+    assert list(books.system.storage.list(continuity.ANCHORS)) == []  # nothing was paid in it
     assert books.system.continuity.advance()
     (before,) = books.system.storage.list(continuity.ANCHORS)
     books.system.continuity.watch()

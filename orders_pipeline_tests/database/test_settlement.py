@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 import pytest
 from pydantic import SecretStr
 
-from orders_pipeline import batches, cancelling
+from orders_pipeline import batches, cancelling, interrupts
 from orders_pipeline.clients import Profile
 from orders_pipeline.continuity import ANCHORS, Anchor, Continuity
 from orders_pipeline.notifications import NotificationLedger
@@ -320,3 +320,31 @@ def test_who_is_at_work_on_a_batch_is_waited_for_before_it_is_cancelled(system, 
     cancelling.finish(system, desk.batch_id, leave)
     assert waited == [["planned", "planned"]]
     assert desk.statuses("payments") == ["cancelled", "cancelled"]
+
+
+def test_who_is_lost_is_not_waited_for_before_a_batch_is_cancelled(system, desk):
+    desk.plan()
+    begin_cancelling(desk)
+
+    def wait() -> None:
+        raise AssertionError
+
+    with desk.working() as lost:
+        desk.give_up(lost)
+        cancelling.finish(system, desk.batch_id, wait)
+    assert desk.statuses("payments") == ["cancelled", "cancelled"]
+
+
+def test_a_cancellation_that_waits_for_others_can_be_interrupted(system, desk, monkeypatch):
+    desk.plan()
+    begin_cancelling(desk)
+    monkeypatch.setattr(interrupts, "requested", threading.Event())
+    with desk.working() as other:
+
+        def interrupt() -> None:
+            interrupts.requested.set()
+            threading.Timer(1.0, desk.give_up, [other]).start()  # so that a wait that goes on ends
+
+        with pytest.raises(KeyboardInterrupt):
+            cancelling.finish(system, desk.batch_id, interrupt)
+    assert desk.statuses("payments") == ["planned", "planned"]

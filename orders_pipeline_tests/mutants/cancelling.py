@@ -37,6 +37,24 @@ MUTANTS: list[Mutant] = [
             "cancelled while another process is paying",
         ),
         (
+            "        end_lost_workers(transaction, worker.batch_id, worker)\n",
+            "",
+            "a batch of a lost worker is never cancelled",
+            "test_who_is_lost_is_not_waited_for_before_a_batch_is_cancelled",
+        ),
+        (
+            "        if interrupts.requested.is_set():\n            raise KeyboardInterrupt\n",
+            "",
+            "a cancellation that waits goes on after Ctrl-C",
+            "test_a_cancellation_that_waits_for_others_can_be_interrupted",
+        ),
+        (
+            "        system.continuity.watch()\n",
+            "",
+            "cancelled though another database may have paid it",
+            "test_what_another_database_may_have_paid_is_looked_up_before_a_batch_is_cancelled",
+        ),
+        (
             "        _look_up(system, worker)\n",
             "",
             "what is in doubt is never found out",

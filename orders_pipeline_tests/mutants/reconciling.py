@@ -246,6 +246,42 @@ MUTANTS: list[Mutant] = [
             "test_a_refund_that_our_ledger_does_not_know_stops_paying_until_it_is_a_finding",
         ),
         (
+            "each.anchor.installation_id != state.installation_id or each.anchor[:2] > ours",
+            "each.anchor.installation_id != state.installation_id",
+            "a copy of a database takes the place of the one at work",
+            "test_a_copy_of_a_database_does_not_take_the_storage_from_the_one_at_work",
+        ),
+        (
+            '            found += [(ours.payment_id_of(item.reference or ""), -1) for item in page.unreadable]\n',
+            "",
+            "what was charged and cannot be read is paid again by a database that was put back",
+            "test_a_charge_that_we_lost_and_that_cannot_be_read_stops_paying_until_it_is_a_finding",
+        ),
+        (
+            "                if state.mark and not any(",
+            "                if not any(",
+            "a database that never paid keeps others from the storage",
+            "test_a_database_that_is_at_work_says_so_in_the_storage",
+        ),
+        (
+            "highest = max((each.anchor.generation for each in kept), default=0)",
+            "highest = 0",
+            "a database from before earlier restores never pays again",
+            "test_a_database_from_before_earlier_restores_is_beyond_all_that_the_storage_has_once_it_is_compared",
+        ),
+        (
+            "        if {*left_out.values()} - {KeyRefused.code}:",
+            "        if False:",
+            "what the storage does not show counts as not there, and is paid again",
+            "test_a_mark_that_cannot_be_looked_at_is_not_taken_for_none",
+        ),
+        (
+            "        if not is_other_gone and state.stopped_at is not None and self._is_in_use(state, kept):",
+            "        if False:",
+            "a database takes the place of one that is at work",
+            "test_a_new_database_does_not_take_a_storage_that_another_works_with",
+        ),
+        (
             "                if state.mark and not any(",
             "                if False and not any(",
             "a database at work does not say so, and another takes its place",
