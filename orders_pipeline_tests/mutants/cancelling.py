@@ -55,6 +55,12 @@ MUTANTS: list[Mutant] = [
             "test_what_another_database_may_have_paid_is_looked_up_before_a_batch_is_cancelled",
         ),
         (
+            "        _plan_what_may_be_charged(system, batch_id)\n",
+            "",
+            "cancelled as unpaid though another database has paid it",
+            "test_what_another_database_may_have_paid_is_looked_up_before_a_batch_is_cancelled",
+        ),
+        (
             "        _look_up(system, worker)\n",
             "",
             "what is in doubt is never found out",

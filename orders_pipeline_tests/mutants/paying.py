@@ -133,6 +133,22 @@ MUTANTS: list[Mutant] = [
     ),
     *mutants(
         "orders_pipeline/payments/settle.py",
+        ["database/test_settlement.py"],
+        (
+            "        if unlisted_since != self._unlisted_since:  # whoever",
+            "        if False:  # whoever",
+            "charged again where the database was replaced by an earlier one meanwhile",
+            "test_what_a_database_sent_that_was_replaced_while_it_pays_is_looked_up",
+        ),
+        (
+            "            self._doubt(transaction)\n            if self._honours_keys:\n",
+            "            if self._honours_keys:\n",
+            "cancelled as unpaid though another database has paid it",
+            "test_what_another_database_may_have_paid_is_looked_up_before_a_batch_is_cancelled",
+        ),
+    ),
+    *mutants(
+        "orders_pipeline/payments/settle.py",
         ["database/test_declined_orders.py"],
         (
             "if self._retry_declined_orders:",

@@ -212,6 +212,32 @@ MUTANTS: list[Mutant] = [
         ),
     ),
     *mutants(
+        "orders_pipeline/reconciliation.py",
+        ["database/test_continuity.py"],
+        (
+            "        except Exception as error:  # noqa: BLE001 - whatever is wrong with one batch\n",
+            "        except ZeroDivisionError as error:\n",
+            "one batch that cannot be planned keeps paying stopped for everybody",
+            "test_a_batch_that_cannot_be_planned_keeps_nobody_from_being_compared",
+        ),
+    ),
+    *mutants(
+        "sql/queries/reconciliation.sql",
+        ["database/test_continuity.py"],
+        (
+            "('loaded', 'paying', 'paused', 'cancelling')",
+            "('loaded', 'paying', 'paused')",
+            "what was paid of a batch that is being cancelled holds everybody up",
+            "test_what_was_paid_of_a_batch_that_a_person_has_halted_since_holds_nobody_up",
+        ),
+        (
+            "created_at = least(payments.created_at, result.created_at)",
+            "created_at = payments.created_at",
+            "a charge that was taken over is looked for where it is not",
+            "test_what_was_lost_before_a_person_answered_for_it_is_found_once_there_is_a_list",
+        ),
+    ),
+    *mutants(
         "orders_pipeline/continuity.py",
         ["database/test_continuity.py", "database/test_installation.py"],
         (
