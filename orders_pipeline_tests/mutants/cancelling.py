@@ -76,6 +76,16 @@ MUTANTS: list[Mutant] = [
         ),
     ),
     *mutants(
+        "orders_pipeline/cancelling.py",
+        ["pipeline/test_cancel_command.py"],
+        (
+            "        intake.give_up_loading(system, batch_id)\n",
+            "",
+            "accepted rows of what is cancelled lie in the storage, and the rejected ones are not given back",
+            "test_a_batch_that_nothing_was_sent_of_is_cancelled_and_its_file_may_come_again",
+        ),
+    ),
+    *mutants(
         "orders_pipeline/settlement.py",
         ["database/test_settlement.py"],
         (

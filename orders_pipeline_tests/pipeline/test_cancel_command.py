@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from orders_pipeline import batches, cancelling, intake
+from orders_pipeline.artifacts import ACCEPTED, artifact
 from orders_pipeline.cli import main
 from orders_pipeline.clients import Clients, Profile
 from orders_pipeline.payments import settle
@@ -43,7 +44,7 @@ def brought_to(house: House, path: Path, client: str, *, seed: int, bad: float, 
 
 @pytest.mark.parametrize(
     ("status", "is_stopped"),
-    first_of([("loaded", True), ("received", False), ("loaded", False), ("validated", False), ("staged", False)], 2),
+    first_of([("loaded", True), ("validated", False), ("received", False), ("loaded", False), ("staged", False)], 2),
 )
 def test_a_batch_that_nothing_was_sent_of_is_cancelled_and_its_file_may_come_again(
     house: House, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, status: str, is_stopped: bool
@@ -66,6 +67,7 @@ def test_a_batch_that_nothing_was_sent_of_is_cancelled_and_its_file_may_come_aga
         codes = [line["code"] for line in csv.DictReader((house.report(batch_id, "errors") or b"").decode().splitlines())]
         assert codes.count("P_CANCELLED") == (rows["accepted"] if status == "loaded" else 0)
         assert house.report(batch_id, "rejected")
+    assert list(house.system.storage.list(artifact(batch_id, ACCEPTED))) == []
     assert "never resumed" in run(house, monkeypatch, "resume", batch_id).stderr
     assert run(house, monkeypatch, "resume", batch_id).exit_code == 2
     assert run(house, monkeypatch, "cancel", batch_id, "--why", "again", "--yes").exit_code == 0
