@@ -126,8 +126,8 @@ MUTANTS: list[Mutant] = [
             "test_a_worker_that_was_given_up_writes_nothing_and_its_claim_is_in_doubt_for_the_next",
         ),
         (
-            "  AND claimed_by IS NULL AND attempts < :max_attempts\n",
-            "  AND claimed_by IS NULL\n",
+            "       AND claimed_by IS NULL AND attempts < :max_attempts),\n",
+            "       AND claimed_by IS NULL),\n",
             "a drain waits for what it never tries again",
             "test_n01_a_notification_is_tried_a_limited_number_of_times_in_one_drain_and_anew_in_the_next",
         ),
@@ -170,7 +170,7 @@ MUTANTS: list[Mutant] = [
             "test_nobody_is_told_of_orders_that_belong_to_another_address",
         ),
         (
-            '            transaction.execute("release_notifications_of_lost_workers", batch_id=batch_id)\n',
+            '        transaction.execute("release_notifications_of_lost_workers", batch_id=self._worker.batch_id)\n',
             "",
             "what a lost worker was sending is never tried again",
             "test_a_worker_that_was_given_up_writes_nothing_and_its_claim_is_in_doubt_for_the_next",
