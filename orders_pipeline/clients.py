@@ -6,10 +6,11 @@ default profile. What a setting does belongs in the module that does it.
 
 from __future__ import annotations
 
+import difflib
 import re
 import tomllib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Literal
@@ -31,6 +32,19 @@ class ClientsError(Exception):
     code = "E_CLIENTS_FILE"
 
 
+def _checked_columns(columns: Mapping[str, ColumnSource]) -> Mapping[str, ColumnSource]:
+    if unknown := sorted(set(columns) - set(ORDERS.column_names)):
+        raise ValueError(f"there is no column {', '.join(unknown)}, only {', '.join(ORDERS.column_names)}")
+    headers = Counter(normalise_header(name) for source in columns.values() for name in source.names)
+    if any(uses > 1 for uses in headers.values()):
+        raise ValueError("a header is used for two columns, or twice")
+    for name, column in ORDERS.header_names().items():
+        others = [each for each, target in ORDERS.header_names().items() if target == column]
+        if name in headers and column not in columns and all(each in headers for each in others):
+            raise ValueError(f"no header is left to {column}: say where it is")
+    return columns
+
+
 class Profile(BaseModel):
     """One client's settings; a limit that is None is that of the whole system."""
 
@@ -40,7 +54,7 @@ class Profile(BaseModel):
     delimiter: Literal[",", "\t", ";", "|"] = ","
     encoding: Literal["utf-8", "cp932", "cp1252", "euc_jp", "utf-16"] | None = None
     sheet: Annotated[str, Field(min_length=1, max_length=31)] | None = None
-    columns: Mapping[str, ColumnSource] = Field(default_factory=dict)
+    columns: Annotated[Mapping[str, ColumnSource], AfterValidator(_checked_columns)] = Field(default_factory=dict)
     max_rows: Annotated[int, Field(ge=1)] | None = None
     max_bytes: Annotated[int, Field(ge=1)] | None = None
     bad_rows: Literal["give_back", "refuse_file"] = "give_back"
@@ -58,7 +72,6 @@ class Profile(BaseModel):
     def _makes_sense(self) -> Profile:
         if self.bad_rows == "refuse_file" and (self.refuse_above_rows, self.refuse_above_percent) != (None, None):
             raise ValueError("bad_rows = refuse_file leaves nothing to refuse_above_rows and refuse_above_percent")
-        _check_columns(self.columns)
         return self
 
     def header_names(self) -> Mapping[str, str]:
@@ -88,18 +101,6 @@ class Profile(BaseModel):
         if self.refuse_above_percent is not None:
             limits.append(int(rows * self.refuse_above_percent / 100))
         return min(limits)
-
-
-def _check_columns(columns: Mapping[str, ColumnSource]) -> None:
-    if unknown := sorted(set(columns) - set(ORDERS.column_names)):
-        raise ValueError(f"columns has {', '.join(unknown)}, and there are only {', '.join(ORDERS.column_names)}")
-    headers = Counter(normalise_header(name) for source in columns.values() for name in source.names)
-    if any(uses > 1 for uses in headers.values()):
-        raise ValueError("columns uses a header for two columns, or twice")
-    for name, column in ORDERS.header_names().items():
-        others = [each for each, target in ORDERS.header_names().items() if target == column]
-        if name in headers and column not in columns and all(each in headers for each in others):
-            raise ValueError(f"columns leaves no header to {column}: say where it is")
 
 
 class Clients:
@@ -132,7 +133,7 @@ class Clients:
 
 
 def read_clients(path: Path | None) -> Clients:
-    """Read the clients file; raise ClientsError naming the client and setting that is wrong."""
+    """Read the clients file; raise ClientsError naming each client and setting that is wrong."""
     if path is None:
         return Clients()
     try:
@@ -141,15 +142,30 @@ def read_clients(path: Path | None) -> Clients:
         raise ClientsError("ORDERS_CLIENTS_FILE cannot be read") from None
     except tomllib.TOMLDecodeError as error:
         raise ClientsError(f"ORDERS_CLIENTS_FILE is not TOML: {error}") from None
-    return Clients({code: _profile(code, table) for code, table in tables.items()})
+    profiles: dict[str, Profile] = {}
+    wrong: list[str] = []
+    for code, table in tables.items():
+        try:
+            profiles[code] = Profile.model_validate(table)
+        except ValidationError as error:
+            wrong += _in_words(code, error)
+        if not CLIENT_CODE.fullmatch(code):
+            wrong.append(f"[{code}] is not a client code (1-32 of A-Z a-z 0-9 _ -)")
+    if wrong:
+        raise ClientsError(f"ORDERS_CLIENTS_FILE: {'; '.join(wrong)}")
+    return Clients(profiles)
 
 
-def _profile(code: str, table: object) -> Profile:
-    if not CLIENT_CODE.fullmatch(code):
-        raise ClientsError(f"ORDERS_CLIENTS_FILE: [{code}] is not a client code (1-32 of A-Z a-z 0-9 _ -)")
-    try:
-        return Profile.model_validate(table)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        where = ".".join([code, *(str(part) for part in problem["loc"])])
-        raise ClientsError(f"ORDERS_CLIENTS_FILE: {where}: {problem['msg'].removeprefix('Value error, ')}") from None
+def _in_words(code: str, error: ValidationError) -> Iterator[str]:
+    """Say of each wrong setting of a client where it is and what may be there, without its value."""
+    for problem in error.errors():
+        says = problem["msg"].removeprefix("Value error, ").replace("Input should be", "this must be")
+        if problem["type"] == "extra_forbidden":
+            of_column = len(problem["loc"]) > 1
+            known = [field.alias or name for name, field in (ColumnSource if of_column else Profile).model_fields.items()]
+            meant = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
+            says = f"this is no setting of {'a column' if of_column else 'a profile'}; "
+            says += f"is {meant[0]} meant?" if meant else f"there are {', '.join(known)}"
+        elif problem["type"] == "model_type":
+            says = "this must be a table"
+        yield f"{'.'.join([code, *map(str, problem['loc'])])}: {says}"

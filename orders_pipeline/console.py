@@ -118,7 +118,7 @@ def show_summary(console: Console, summary: Mapping[str, Any]) -> None:
     if summary["cancelled"]:
         console.print(f"  why            {plain(summary['cancelled']['why'])}", highlight=False, soft_wrap=True)
     if summary.get("status_code"):
-        why = describe_code(summary["status_code"], summary.get("status_detail") or {})
+        why = describe_code(summary["status_code"], summary["details"].get(summary["status_code"], {}))
         console.print(f"  why            {why}", highlight=False, soft_wrap=True)
     show_rest(console, summary["paying_rests"])
     if summary["next_try"]:
@@ -252,10 +252,11 @@ def show_counts(console: Console, summary: Mapping[str, Any]) -> None:
             else f": {rows['accepted']:,} accepted, {rows['rejected']:,} rejected, {rows['blank']:,} blank"
         )
         console.print(f"  rows           {rows['total']:,}{accepted}")
+    details = summary.get("details", {})
     for code, count in summary["rejections"].items():
-        console.print(f"    {count:>7,} x {describe_code(code, {})}", highlight=False)
+        console.print(f"    {count:>7,} x {describe_code(code, details.get(code, {}))}", highlight=False)
     for code in summary.get("warnings", ()):
-        console.print(f"  warning        {describe_code(code, {})}", highlight=False)
+        console.print(f"  warning        {describe_code(code, details.get(code, {}))}", highlight=False)
 
 
 def _show_settlement(console: Console, summary: Mapping[str, Any]) -> None:
@@ -298,7 +299,7 @@ def plain(text: str) -> str:
 def describe_code(code: str, detail: Mapping[str, str]) -> str:
     """Return a code with its sentence."""
     sentence = PAUSES.get(code) or message(code, "en", detail)
-    return code if sentence == code else f"{code}: {sentence}"
+    return code if sentence == code else f"{code}: {plain(sentence)}"
 
 
 def show_batches(console: Console, summaries: Sequence[Mapping[str, Any]], *, try_demo: bool) -> None:
@@ -349,7 +350,7 @@ def show_preview(console: Console, found: Mapping[str, Any]) -> None:
 def show_findings(console: Console, result: Mapping[str, Any]) -> None:
     """Print what the doctor found."""
     for each in result["checks"]:
-        mark = "[green]ok[/green]  " if each["ok"] else "[red]FAIL[/red]"
+        mark = {True: "[green]ok[/green]  ", False: "[red]FAIL[/red]", None: "-   "}[each["ok"]]
         console.print(f"{mark}  {each['name']:<21} {escape(each['says'])}")
 
 

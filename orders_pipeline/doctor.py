@@ -14,6 +14,7 @@ from typing import Any
 
 from orders_pipeline import continuity, errors, landing, migrations, rotation, sessions
 from orders_pipeline.audit import sealing
+from orders_pipeline.clients import read_clients
 from orders_pipeline.database import Database, DatabaseError
 from orders_pipeline.encryption import Cipher, EncryptionKeysError
 from orders_pipeline.http_client import NoAnswer, NotDelivered, ServiceClient
@@ -31,14 +32,21 @@ from orders_pipeline.system import (
     payment_client,
 )
 
+SETTINGS = ("E_SETTINGS", "E_CLIENTS_FILE", "E_ENCRYPTION_KEYS")  # codes of what somebody has set wrongly
+
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was tried."""
+    """One thing that was tried, or that could not be: then `ok` is None."""
 
     name: str
-    ok: bool
+    ok: bool | None
     says: str
+
+    @property
+    def is_settings(self) -> bool:
+        """Say whether something is wrong that somebody has set."""
+        return self.ok is False and self.says.startswith(SETTINGS)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the finding as it goes into JSON."""
@@ -70,22 +78,36 @@ class Patient:
 
 
 def examine() -> list[Finding]:
-    """Try everything in the order it is needed; only what depends on something broken is left out."""
+    """Try everything in the order it is needed, and say of what depends on something broken that it was not looked at."""
     try:
         settings = load_settings()
     except Exception as error:  # noqa: BLE001 - a finding, whatever it is
-        return [Finding("settings", ok=False, says=errors.describe(error))]
-    findings = [Finding("settings", ok=True, says="; ".join([f"ORDERS_ENV is {settings.env}", *unknown()]))]
+        return _nothing_else([Finding("settings", ok=False, says=errors.describe(error))])
+    try:
+        read_clients(settings.clients_file)
+        findings = [Finding("settings", ok=True, says="; ".join([f"ORDERS_ENV is {settings.env}", *unknown()]))]
+    except Exception as error:  # noqa: BLE001 - a finding, whatever it is
+        findings = [Finding("settings", ok=False, says=errors.describe(error, settings))]
     with contextlib.ExitStack() as stack:
         try:
             patient = Patient(settings, stack.enter_context(join_endpoints(settings)), stack)
         except Exception as error:  # noqa: BLE001 - a finding, whatever it is
-            return [*findings, Finding("start", ok=False, says=errors.describe(error, settings))]
+            return _nothing_else([*findings, Finding("start", ok=False, says=errors.describe(error, settings))])
         for name, check in CHECKS.items():
-            failed = {each.name for each in findings if not each.ok}
-            if not failed & NEEDS.get(name, set()):
-                findings.append(_try(name, check, patient))
+            lacking = [each.name for each in findings if not each.ok and each.name in NEEDS.get(name, set())]
+            found = _not_looked_at(name, lacking) if lacking else _try(name, check, patient)
+            same = [each.name for each in findings if each.says == found.says and each.ok is found.ok is False]
+            findings.append(_not_looked_at(name, same) if same else found)
     return findings
+
+
+def _nothing_else(findings: list[Finding]) -> list[Finding]:
+    """Return findings after which nothing can be tried."""
+    return [*findings, *(_not_looked_at(name, [findings[-1].name]) for name in CHECKS)]
+
+
+def _not_looked_at(name: str, lacking: list[str]) -> Finding:
+    return Finding(name, ok=None, says=f"not looked at, as that needs what is above: {', '.join(lacking)}")
 
 
 def _try(name: str, check: Callable[[Patient], str], patient: Patient) -> Finding:

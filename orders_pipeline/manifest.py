@@ -72,9 +72,9 @@ def read_manifest(content: bytes) -> Manifest:
         return Manifest.model_validate(given)
     except ValidationError as error:
         where = error.errors()[0]["loc"]
-        raise FileRejected("F_MANIFEST", {"field": str(where[0])} if where else {}) from None
+        raise FileRejected("F_MANIFEST", {"field": str(where[0])} if where else {"hint": "says_nothing"}) from None
     except (ValueError, RecursionError):
-        raise FileRejected("F_MANIFEST") from None
+        raise FileRejected("F_MANIFEST", {"hint": "not_json"}) from None
 
 
 def _differs(field: str, expected: int, found: int, hint: Mapping[str, str]) -> FileRejected:

@@ -96,6 +96,11 @@ HINTS: Mapping[str, tuple[str, str]] = MappingProxyType(
             "the first line must be the header, without titles or comments above it",
             "1行目は見出しにしてください(表題やコメントの行は入れないでください)",
         ),
+        "not_json": ("it is not JSON in UTF-8", "UTF-8のJSONとして読めません"),
+        "says_nothing": (
+            "it is one JSON object with sha256, row_count, amount_total or several of them",
+            "sha256・row_count・amount_totalのいずれかを持つJSONオブジェクトにしてください",
+        ),
         "sep_line": ("remove the line beginning with sep=", "「sep=」で始まる行を削除してください"),
         "no_header": ("the first line looks like an order", "1行目が注文データのように見えます"),
         "semicolon": ("the file seems to use semicolons", "セミコロン区切りのようです"),
@@ -182,7 +187,12 @@ _FILE_CODES = (
         "The header appears again inside the file[: row {row}][, line {line}]; were two files joined?",
         "ファイルの途中に見出しが再び現れます[: {row}件目][、{line}行目]。複数のファイルを結合していませんか。",
     ),
-    Code("F_DELIMITER", "The columns are not separated as expected[; {hint}].", "列の区切り文字が異なります[。{hint}]。"),
+    Code(
+        "F_DELIMITER",
+        "The columns are not separated as expected[; {hint}]; the setting `delimiter` of the client's profile names what "
+        "separates them.",
+        "列の区切り文字が異なります[。{hint}]。取引先の設定(delimiter)で指定できます。",
+    ),
     Code(
         "F_CONTROL_TOTAL",
         "The totals sent with the file do not agree with its rows[ ({field})][: expected {expected}][, found {found}]"
@@ -222,8 +232,8 @@ _FILE_CODES = (
     Code("F_UNKNOWN_CLIENT", "The file's client is not known here.", "登録されていない取引先のファイルです。"),
     Code(
         "F_MANIFEST",
-        "The manifest beside the file cannot be used[: {field}].",
-        "ファイルに添えられたマニフェストが正しくありません[: {field}]。",
+        "The manifest beside the file cannot be used[: {field}][: {hint}].",
+        "ファイルに添えられたマニフェストが正しくありません[: {field}][: {hint}]。",
     ),
     Code(
         "F_MANIFEST_SHARED",

@@ -341,9 +341,13 @@ def _summary(transaction: Transaction, row: Row[Any], artifacts: Mapping[str, st
     found = transaction.rows("rejections_by_code", batch_id=row.batch_id)
     codes = {each.code: each.rows for each in found if not each.is_warning}
     warnings = [each.code for each in found if each.is_warning]
+    details = {each.code: each.detail for each in transaction.rows("file_rejections", batch_id=row.batch_id)}
+    if row.status_code and row.status_detail:
+        details[row.status_code] = row.status_detail
     is_in_hand = row.finished_at is None and bool(in_hand(transaction, [row.batch_id]))
     return batches.summary(row, codes, seconds, artifacts) | {
         "warnings": warnings,
+        "details": details,
         "at_work": is_in_hand,
         "queued": False,
     }

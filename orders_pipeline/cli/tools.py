@@ -167,7 +167,7 @@ def doctor(*, as_json: bool) -> None:
     findings = examine()
     result = {"ok": all(each.ok for each in findings), "checks": [each.as_dict() for each in findings]}
     answer(result, console.show_findings, as_json=as_json)
-    sys.exit(0 if result["ok"] else USAGE if not findings[0].ok else STOPPED)  # the first is about the settings
+    sys.exit(0 if result["ok"] else USAGE if any(each.is_settings for each in findings) else STOPPED)
 
 
 @main.command()

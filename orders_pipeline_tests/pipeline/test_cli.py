@@ -106,7 +106,7 @@ def test_import_answers_with_the_documented_object_and_status_and_the_report_agr
             assert isinstance(answer[name], inside), name
     assert set(answer) - set(SHAPE) <= {
         "status_code",
-        "status_detail",
+        "details",
         "source_sha256",
         "duplicate_of",
         "corrects",
@@ -217,8 +217,21 @@ def test_a_column_that_nobody_knows_is_said_at_once_and_in_status(cli: Cli, tmp_
     imported = cli("import", path, "--client", "more")
     batch_id = imported.stdout.split()[0]
     for said in imported, cli("status", batch_id):
-        assert "warning        W_UNKNOWN_COLUMN: Columns that are not known were ignored." in said.stdout
-    assert json.loads(cli("status", batch_id, "--json").stdout)["warnings"] == ["W_UNKNOWN_COLUMN"]
+        assert "warning        W_UNKNOWN_COLUMN: Columns that are not known were ignored (1): 対応状況." in said.stdout
+    answer = json.loads(cli("status", batch_id, "--json").stdout)
+    assert answer["warnings"] == ["W_UNKNOWN_COLUMN"]
+    assert answer["details"] == {"W_UNKNOWN_COLUMN": {"columns": "対応状況", "count": "1"}}
+
+
+def test_status_says_why_a_file_was_given_back_as_much_as_a_dry_run_does(cli: Cli, tmp_path: Path) -> None:
+    row = order_row(client_order_ref="HM-1")
+    del row["amount"], row["payment_method"]
+    path = tmp_path / "orders.csv"
+    path.write_text("\r\n".join([",".join(row), ",".join(row.values()), ""]), "utf-8")
+    foretold = json.loads(cli("import", path, "--client", "why", "--dry-run", "--json").stdout)["errors"][0]["message"]
+    said = cli("import", path, "--client", "why").stdout
+    assert "amount, payment_method" in foretold
+    assert f"why            F_HEADER_MISSING: {foretold}" in said
 
 
 def test_a_service_that_is_down_ends_with_1_and_says_how_to_go_on(
@@ -448,9 +461,42 @@ def test_the_doctor_finds_everything_well_and_names_what_is_not(
     gone = cli("doctor", "--json")
     assert (gone.exit_code, "geheim" in gone.output) == (1, False)
     checks = {each["name"]: each for each in json.loads(gone.stdout)["checks"]}
-    assert [name for name, each in checks.items() if not each["ok"]] == ["database", "payment service"]
+    assert [name for name, each in checks.items() if each["ok"] is False] == ["database", "payment service"]
+    lacking = {name: each["says"].rpartition(": ")[2] for name, each in checks.items() if each["ok"] is None}
+    assert lacking == {
+        "sessions": "database",
+        "schema": "database",
+        "keys": "database, sessions, schema",
+        "ledger": "database, sessions, schema",
+        "audit": "database, sessions, schema",
+    }
     assert "connection refused; host 127.0.0.1, port 9" in checks["database"]["says"]
     assert {"storage", "landing", "encryption", "notification service"} <= checks.keys()  # whatever can be, is looked at
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "where", "unseen"),
+    [
+        ("ORDERS_CLIENTS_FILE", "nowhere.toml", "settings", {"keys", "ledger", "audit"}),
+        ("ORDERS_ENCRYPTION_KEYS", "abc", "encryption", {"storage", "keys", "ledger", "audit"}),
+        ("ORDERS_STORAGE_URL", "ftp://x/", "storage", {"keys", "ledger", "audit"}),
+    ],
+)
+def test_the_doctor_names_a_wrong_setting_once_and_says_of_the_rest_that_it_was_not_looked_at(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, name: str, value: str, where: str, unseen: set[str]
+) -> None:
+    everything = {each["name"] for each in json.loads(cli("doctor", "--json").stdout)["checks"]}
+    monkeypatch.setenv(name, value)
+    monkeypatch.setenv("ORDERS_LANDING_URL", ".")
+    ill = cli("doctor", "--json")
+    checks = json.loads(ill.stdout)["checks"]
+    assert ill.exit_code == 2
+    assert {each["name"] for each in checks} == everything
+    assert [each["name"] for each in checks if each["ok"] is False] == [where]
+    assert {each["name"]: each["says"].rpartition(": ")[2].split(", ")[0] for each in checks if each["ok"] is None} == (
+        dict.fromkeys(unseen, where)
+    )
+    assert "-     audit" in cli("doctor").stdout
 
 
 def test_the_doctor_misses_a_key_that_something_is_encrypted_with(

@@ -94,6 +94,34 @@ def test_a_wrong_setting_is_named_with_its_client_and_without_its_value(write, t
     assert "planted" not in str(refused.value)
 
 
+def test_all_that_is_wrong_is_said_at_once_and_what_may_be_meant(write):
+    text = """
+    [shop]
+    encodng = "cp932"
+    delimiter = "planted"
+    [shop.columns]
+    amount = { headr = "planted" }
+    [mart]
+    delimiter = "planted"
+    [mart.columns]
+    nosuch = "planted"
+    [mart.columns.amount]
+    header = "x"
+    zzz = "planted"
+    """
+    with pytest.raises(ClientsError) as refused:
+        read_clients(write(text))
+    said = str(refused.value)
+    assert "shop.encodng: this is no setting of a profile; is encoding meant?" in said
+    assert "shop.columns.amount.headr: this is no setting of a column; is header meant?" in said
+    assert "mart.columns.amount.zzz: this is no setting of a column; there are header, join, until, values, default" in said
+    assert said.count(".delimiter: this must be ',', ") == 2
+    with pytest.raises(ClientsError) as refused:
+        read_clients(write('[mart]\ndelimiter = "planted"\n[mart.columns]\nnosuch = "x"\n'))
+    assert "mart.delimiter: " in str(refused.value)
+    assert "mart.columns: there is no column nosuch, only client_order_ref, " in str(refused.value)
+
+
 def test_a_table_that_is_no_client_code_is_named(write):
     with pytest.raises(ClientsError, match="is not a client code"):
         read_clients(write('["a b"]'))

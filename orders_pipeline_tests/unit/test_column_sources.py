@@ -120,7 +120,7 @@ def test_columns_that_cannot_be_told_apart_are_refused(columns, tmp_path):
         profile(**columns)
     path = tmp_path / "clients.toml"
     path.write_text('[acme.columns]\nsurprise = "planted"\n', "utf-8")
-    with pytest.raises(ClientsError, match=r"ORDERS_CLIENTS_FILE: acme: columns has surprise") as refused:
+    with pytest.raises(ClientsError, match=r"ORDERS_CLIENTS_FILE: acme.columns: there is no column surprise") as refused:
         read_clients(path)
     assert "planted" not in str(refused.value)
 

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from orders_pipeline.manifest import Manifest, manifest_names, read_manifest
-from orders_pipeline.rejections import FileRejected
+from orders_pipeline.rejections import HINTS, FileRejected
 
 SHA256 = "ab" * 32
 
@@ -40,14 +40,14 @@ def test_a_manifest_holds_all_that_fits_and_nothing_else():
 
 
 @pytest.mark.parametrize(
-    ("content", "field"),
+    ("content", "wrong"),
     [
-        (b"", None),
-        (b"[1]", None),
-        (b"{}", None),
-        (b'{"made_by": "planted"}', None),
-        (b"\xff\xfe", None),
-        (b"[" * 100_000, None),
+        (b"", "not_json"),
+        (b"[1]", "says_nothing"),
+        (b"{}", "says_nothing"),
+        (b'{"made_by": "planted"}', "says_nothing"),
+        (b"\xff\xfe", "not_json"),
+        (b"[" * 100_000, "not_json"),
         (b'{"sha256": "planted"}', "sha256"),
         (b'{"row_count": "3"}', "row_count"),
         (b'{"row_count": 3.0}', "row_count"),
@@ -56,10 +56,10 @@ def test_a_manifest_holds_all_that_fits_and_nothing_else():
         (b'{"amount_total": 1e3}', "amount_total"),
     ],
 )
-def test_what_is_no_manifest_is_refused_by_field_without_its_value(content, field):
+def test_what_is_no_manifest_is_refused_by_field_without_its_value(content, wrong):
     code, detail = refusal(read_manifest, content)
     assert code == "F_MANIFEST"
-    assert detail == ({} if field is None else {"field": field})
+    assert detail == {"hint" if wrong in HINTS else "field": wrong}
 
 
 def totals_refused(manifest, rows, amount, *, unreadable=0, has_total_row=False):
