@@ -25,6 +25,10 @@ from orders_pipeline.audit import recording
 from orders_pipeline.system import System
 
 HOST = "127.0.0.1"
+ROOT = f"""\
+These are the reports of orders-pipeline, each at /batches/BATCH/ and one of: {", ".join(reports.REPORTS.values())}
+Dagster's UI has the links to them; nothing is listed here.
+"""
 MEDIA_TYPES = {"csv": "text/csv", "json": "application/json"}
 
 
@@ -56,8 +60,14 @@ def build_app(system: System) -> Starlette:
         }
         return Response(content, media_type=MEDIA_TYPES[file.rpartition(".")[2]], headers=headers)
 
+    async def root(_request: Request) -> Response:
+        return PlainTextResponse(ROOT)
+
     app = Starlette(
-        routes=[Route("/batches/{batch_id:str}/{file:str}", download, methods=["GET"])],
+        routes=[
+            Route("/", root, methods=["GET"]),
+            Route("/batches/{batch_id:str}/{file:str}", download, methods=["GET"]),
+        ],
         middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])],
     )
     app.router.redirect_slashes = False

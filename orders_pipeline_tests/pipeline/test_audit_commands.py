@@ -76,6 +76,8 @@ def test_s13_a_batch_and_all_its_commands_are_told_by_the_audit(house, tmp_path)
     with report_server.serving(house.system, port) as url:
         assert requests.get(f"{url}/batches/{batch_id}/rejected.csv", timeout=10).status_code == 200
         assert requests.get(f"{url}/batches/{batch_id}/other.csv", timeout=10).status_code == 404
+        root = requests.get(url, timeout=10)
+        assert (root.status_code, "rejected.csv" in root.text, batch_id in root.text) == (200, True, False)
     found = [each for each in records(house) if each["entity"] != "retention_limits"]  # which a migration has changed
     assert {each["actor"] for each in found} == {os_user()}
     assert {each["origin"] for each in found} >= {"main import", "main rejected", "main errors"}

@@ -350,6 +350,7 @@ def test_a_landed_file_is_held_against_the_manifest_beside_it(counter: Counter) 
     assert (cut["status"], cut["status_code"]) == ("rejected", "F_CONTROL_TOTAL")
     (broken,) = counter.land("plain", {"broken.csv": orders(4), "broken.manifest.json": "{"})
     assert (broken["status"], broken["status_code"]) == ("rejected", "F_MANIFEST")
+    assert broken["details"] == {"F_MANIFEST": {"hint": "not_json"}}
 
 
 def references(*names: str) -> str:

@@ -181,6 +181,7 @@ def test_o04_the_same_content_under_another_name_is_the_same_order_file(house: H
     summary = house.summary(str(second.partition_key))
     assert (summary["status"], summary["status_code"]) == ("rejected", "F_DUPLICATE_FILE")
     assert summary["duplicate_of"] == first.partition_key
+    assert summary["details"] == {"F_DUPLICATE_FILE": {"batch_id": first.partition_key}}
     assert house.sandbox.ledger() == sent
 
 
