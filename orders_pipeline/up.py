@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -25,6 +26,8 @@ HOST = "127.0.0.1"
 START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 20.0
 POLL_S = 0.25
+LOG_BYTES = 10 << 20
+LOG_POLL_S = 60.0
 # Dagster, interrupted by the kernel when we are gone without a word
 DAGSTER = "import ctypes, runpy; ctypes.CDLL(None).prctl(1, 2); runpy.run_module('dagster', run_name='__main__')"
 
@@ -65,8 +68,20 @@ class Places:
     def wait(self) -> None:
         """Return when the user stops the system; raise DagsterDidNotStart if Dagster ends by itself."""
         with contextlib.suppress(KeyboardInterrupt):
-            if self.process.wait():
+            while self.process.poll() is None:
+                _begin_anew(Path(self.log))
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self.process.wait(LOG_POLL_S)
+            if self.process.returncode:
                 raise DagsterDidNotStart("Dagster has ended; its log says why")
+
+
+def _begin_anew(log: Path) -> None:
+    """Keep a log that has become long as the one before, and empty it for who only adds to it."""
+    with contextlib.suppress(OSError):  # it is nobody's to stop the system for
+        if log.stat().st_size > LOG_BYTES:
+            shutil.copyfile(log, f"{log}.1")
+            os.truncate(log, 0)
 
 
 @contextlib.contextmanager

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import pytest
+
 from orders_pipeline import up
 from orders_pipeline.synthetic import write_sample
 from orders_pipeline_tests.commands import answer, call, end, free_port, processes_of, start, wait_for
@@ -89,6 +91,17 @@ def test_a_dagster_that_has_ended_by_itself_is_not_missed_when_all_is_stopped(tm
     with up._alone(tmp_path) as alone, up._dagster(free_port(), tmp_path / "dagster.log", alone) as process:
         process.kill()
         process.wait()
+
+
+def test_dagsters_log_is_begun_anew_when_it_is_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(up, "LOG_BYTES", 10)
+    log = tmp_path / "dagster.log"
+    with log.open("ab", buffering=0) as output:
+        for line in (b"one line\n", b"another\n", b"last\n"):
+            output.write(line)
+            up._begin_anew(log)
+    assert log.read_bytes() == b"last\n"
+    assert Path(f"{log}.1").read_bytes() == b"one line\nanother\n"
 
 
 def test_a_port_that_is_in_use_is_named_before_anything_is_started(tmp_path: Path) -> None:
