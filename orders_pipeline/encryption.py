@@ -84,7 +84,9 @@ class Cipher:
             try:
                 key = base64.b64decode(encoded.removeprefix(_SEALED), validate=True)
             except (binascii.Error, ValueError):
-                raise EncryptionKeysError("an encryption key is written id:base64 or id:kms:base64") from None
+                key = b""
+            if not key:
+                raise EncryptionKeysError("an encryption key is written id:base64 or id:kms:base64")
             keys[key_id] = open_data_key(key_id, key) if open_data_key is not None and is_sealed else key
         return cls(keys, next(iter(keys)))
 

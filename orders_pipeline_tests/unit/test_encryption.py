@@ -86,6 +86,12 @@ def test_a_new_key_has_256_bits_and_is_never_the_same():
     assert {len(base64.b64decode(each.partition(":")[2])) for each in made} == {32}
 
 
+def test_what_is_no_key_at_all_is_told_how_one_is_written():
+    for text in ("abc", "k1:", "k1:not-base64!"):
+        with pytest.raises(EncryptionKeysError, match="is written id:base64 or id:kms:base64"):
+            Cipher.from_setting(SecretStr(text))
+
+
 @pytest.mark.parametrize(
     "text",
     [
