@@ -24,7 +24,7 @@ from psycopg.abc import RV, PQGen
 from psycopg.conninfo import conninfo_to_dict
 from pydantic import SecretStr
 from sqlalchemy import URL, Connection, CursorResult, Engine, Row, TextClause, create_engine, event, make_url, text
-from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DBAPIError, PendingRollbackError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as NoneFree
 
 SQL = resources.files("orders_pipeline.sql")
@@ -352,7 +352,7 @@ def _translated() -> Iterator[None]:
         raise _translate(error.orig) from None
     except psycopg.Error as error:
         raise _translate(error) from None
-    except NoneFree:
+    except (NoneFree, PendingRollbackError):  # the latter of a connection that was found lost before
         raise DatabaseUnavailable(None) from None
 
 

@@ -93,6 +93,16 @@ def test_a_session_is_beside_the_pool(database):
         assert session.scalar("server_version") == one.scalar("server_version")
 
 
+def test_whatever_is_asked_of_a_session_that_is_lost_says_that_the_database_is_unavailable(database):
+    with database.session() as session:
+        pid = session._connection.exec_driver_sql("SELECT pg_backend_pid()").scalar_one()
+        with psycopg.connect(libpq_url(database.url), autocommit=True) as admin:
+            admin.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])
+        for _ in range(2):
+            with pytest.raises(DatabaseUnavailable):
+                session.scalar("server_version")
+
+
 def test_threads_that_wait_for_tokens_and_call_hold_no_sessions(database):
     limiter = RateLimiter(database, "service", RATE, lease_s=30.0)
     limiter.prepare()
