@@ -1,13 +1,13 @@
 """What a terminal is shown while a batch is worked on."""
 
 import io
-import time
 from datetime import datetime
 
 import pytest
 from rich.console import Console
 
 from orders_pipeline import console
+from orders_pipeline_tests.commands import wait_for
 
 ORDERS = dict.fromkeys(("pending", "paying", "paid", "declined", "unknown", "refunded", "cancelled"), 0)
 
@@ -34,7 +34,7 @@ def summary(status, loaded=0, told=0):
 def test_the_bars_say_which_step_is_under_way_and_show_none_that_has_not_begun(read, shown):
     screen = io.StringIO()
     with console.progress(Console(file=screen, force_terminal=True, width=100), lambda: read):
-        time.sleep(2 * console.REFRESH_S)
+        wait_for(lambda: all(word in screen.getvalue() for word in shown), "what is under way to be shown")
     last = screen.getvalue().rsplit("\x1b[2K", len(shown))[1:]
     words = ("reading the file", "checking rows", "loading rows", "rows loaded", "orders paid", "customers told")
     assert [word for word in words if any(word in line for line in last)] == shown
