@@ -42,6 +42,7 @@ _ANY_BETWEEN = rf"(?:[^0-9]{{0,3}}|[^0-9A-Za-z{_KANA_AND_KANJI}]{{4,{_WIDEST}}})
 # ー and 一 are typed for a dash
 _BETWEEN = r"[\W_ーｰ一]"
 _RUN = re.compile(rf"[0-9](?:(?:[^0-9]{{0,3}}|({_BETWEEN})\1{{3,{_WIDEST - 1}}})[0-9]){{{SHORTEST - 1},}}")
+_BETWEEN_DIGITS = re.compile("[^0-9]+")
 _PLAIN = re.compile(rf"{_BETWEEN}*")
 # as grouped on a card, with the same longer text between all groups
 _SPREAD = re.compile(
@@ -114,20 +115,19 @@ def find_card_numbers(text: str) -> Iterator[Sequence[int]]:
     """Yield the places of each card number's digits."""
     plain = _with_digits(text)
     for run in _RUN.finditer(plain):
-        places = [at for at in range(*run.span()) if plain[at] in "0123456789"]
-        digits = "".join(plain[at] for at in places)
+        digits = _BETWEEN_DIGITS.sub("", run[0])
         fitting = [(first, end) for first, end in _candidates(digits) if _check_sum(digits[first:end]) % 10 == 0]
         if not fitting:
             continue
+        places = [at for at in range(*run.span()) if plain[at] in "0123456789"]
         gaps = {
             at: plain[places[at - 1] + 1 : places[at]] for at in range(1, len(places)) if places[at] > places[at - 1] + 1
         }
         yield from (places[first:end] for first, end in fitting if _is_written_so(first, end, gaps, len(digits)))
     for spread in _SPREAD.finditer(plain):
-        places = [at for at in range(*spread.span()) if plain[at] in "0123456789"]
-        digits = "".join(plain[at] for at in places)
+        digits = _BETWEEN_DIGITS.sub("", spread[0])
         if (0, len(digits)) in _candidates(digits) and _check_sum(digits) % 10 == 0:
-            yield places
+            yield [at for at in range(*spread.span()) if plain[at] in "0123456789"]
 
 
 def _stands_alone(text: str, places: Sequence[int]) -> bool:
@@ -142,6 +142,8 @@ def _stands_alone(text: str, places: Sequence[int]) -> bool:
 def _candidates(digits: str) -> Iterator[tuple[int, int]]:
     for found in _BRANDS.finditer(digits):
         first = found.start()
+        if first + SHORTEST > len(digits):
+            return
         for length in _LENGTHS_OF[(found.lastindex or 0) - 1]:
             if first + length <= len(digits):
                 yield first, first + length
