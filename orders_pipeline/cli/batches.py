@@ -49,57 +49,68 @@ def run(system: System, batch_id: str, heard: Interrupts, *, as_json: bool, rest
 
     With `restart` it goes on if a person has stopped it.
     """
-    from orders_pipeline import batches, reports
+    failure = None
+    try:
+        failure = _run(system, batch_id, heard, as_json=as_json, restart=restart)
+    except KeyboardInterrupt:  # maybe before it was heard
+        return _stopped(system, batch_id)
+    return _stopped(system, batch_id) if interrupts.requested.is_set() else _summarised(system, batch_id, failure)
+
+
+def import_and_run(
+    system: System, file: Path, client_code: str, heard: Interrupts, made: list[str], *, again: bool, as_json: bool
+) -> dict[str, Any]:
+    """Make a batch of a file, add its id to those `made`, and run it; from then on Ctrl-C stops it, whenever it comes."""
+    from orders_pipeline import intake
+
+    try:
+        heard.check()
+        intake.import_file(system, file, client_code, again=again, note=made.append)
+        return run(system, made[0], heard, as_json=as_json)
+    except KeyboardInterrupt:
+        if not made:
+            raise
+        return _stopped(system, made[0])
+
+
+def _stop(system: System, batch_id: str) -> None:
+    """Let the batch stand still, whichever process is at work on it."""
+    from orders_pipeline import batches
     from orders_pipeline.audit.recording import os_user
     from orders_pipeline.database import DatabaseError
 
-    def stop() -> None:
-        """Let the batch stand still, whichever process is at work on it."""
-        with contextlib.suppress(DatabaseError), system.database.begin() as transaction:
-            batches.stop(transaction, batch_id, os_user())
+    with contextlib.suppress(DatabaseError), system.database.begin() as transaction:
+        batches.stop(transaction, batch_id, os_user())
 
-    def stop_aloud() -> None:
-        stop()
-        complaints.print("\nstopping, once what is in flight is recorded; Ctrl-C again ends at once")
 
-    heard.then(stop_aloud)
-    failure = None
-    is_interrupted = False
-    try:
-        heard.check()
-        if restart:
-            with system.database.begin() as transaction:
-                batches.restart(transaction, batch_id)
-        failure = _run(system, batch_id, heard, as_json=as_json)
-    except KeyboardInterrupt:  # maybe before it was heard
-        is_interrupted = True
-    if is_interrupted or interrupts.requested.is_set():
-        stop()
+def _stopped(system: System, batch_id: str) -> dict[str, Any]:
+    _stop(system, batch_id)
+    return _summarised(system, batch_id, None)
+
+
+def _summarised(system: System, batch_id: str, failure: str | None) -> dict[str, Any]:
+    from orders_pipeline import batches, reports
+
     summary = reports.summarise(system, batch_id)
     if failure is not None and summary["status"] not in ("paused", *batches.HALTED, *EXIT_STATUS):
         complaints.print(f"[red]stopped[/red]: {failure}")
     return summary
 
 
-def receive(system: System, file: Path, client_code: str, heard: Interrupts, made: list[str], *, again: bool) -> None:
-    """Make a batch of a file and add its id to those `made`; an interruption that comes just then stops it."""
-    from orders_pipeline import batches, intake
-    from orders_pipeline.audit.recording import os_user
-
-    try:
-        heard.check()
-        intake.import_file(system, file, client_code, again=again, note=made.append)
-    except KeyboardInterrupt:
-        with system.database.begin() as transaction:
-            if not made or not batches.stop(transaction, made[0], os_user()):
-                raise
-
-
-def _run(system: System, batch_id: str, heard: Interrupts, *, as_json: bool) -> str | None:
-    from orders_pipeline import console, reports, runs
+def _run(system: System, batch_id: str, heard: Interrupts, *, as_json: bool, restart: bool) -> str | None:
+    from orders_pipeline import batches, console, reports, runs
     from orders_pipeline.orphaned_runs import end_runs, orphaned_runs
     from orders_pipeline.partitions import PARTITION_TAG
 
+    def stop_aloud() -> None:
+        _stop(system, batch_id)
+        complaints.print("\nstopping, once what is in flight is recorded; Ctrl-C again ends at once")
+
+    heard.then(stop_aloud)
+    heard.check()
+    if restart:
+        with system.database.begin() as transaction:
+            batches.restart(transaction, batch_id)
     runs.prepare_dagster_home(system)
     with runs.dagster_instance(system.settings) as instance:
         end_runs(instance, orphaned_runs(system, instance, {PARTITION_TAG: batch_id}))
@@ -152,8 +163,7 @@ def import_(
         if dry_run:
             _dry_run(file, client_code, output, again=again, force=force, as_json=as_json)
         with opened() as system:
-            receive(system, file, client_code, heard, made, again=again)
-            summary = run(system, made[0], heard, as_json=as_json)
+            summary = import_and_run(system, file, client_code, heard, made, again=again, as_json=as_json)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"see orders-pipeline status {made[0]}" if made else "nothing was made") from None
     finish(summary, as_json=as_json)

@@ -22,7 +22,7 @@ from orders_pipeline.cli.answering import (
     stoppable,
     words,
 )
-from orders_pipeline.cli.batches import receive, run
+from orders_pipeline.cli.batches import import_and_run
 from orders_pipeline.cli.writing import NewFile, output, written
 from orders_pipeline.settings import Settings, SettingsError, load_settings, read_settings
 
@@ -261,10 +261,8 @@ def demo(rows: int, *, as_json: bool, heard: Interrupts) -> None:
         path = write_demo_file(system, rows)
         if not as_json:
             words.print(f"{rows:,} made-up orders in {path.name} (CP932, some rows bad on purpose)")
-        made: list[str] = []
-        receive(system, path, CLIENT, heard, made, again=False)
-        (batch_id,) = made
-        summary = run(system, batch_id, heard, as_json=as_json)
+        summary = import_and_run(system, path, CLIENT, heard, [], again=False, as_json=as_json)
+    batch_id = summary["batch_id"]
     answer(summary, console.show_summary, as_json=as_json)
     if not as_json:
         words.print(f"\nnext: orders-pipeline errors {batch_id}    what is wrong with the rejected rows")

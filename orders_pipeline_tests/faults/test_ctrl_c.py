@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import random
 import signal
+import sys
 import time
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
 
-from orders_pipeline import control, interrupts
-from orders_pipeline.cli.batches import receive
+from orders_pipeline import control, interrupts, orphaned_runs, runs
+from orders_pipeline.cli import batches as cli_batches
 from orders_pipeline.synthetic import write_sample
 from orders_pipeline_tests.commands import call, end, free_port, start, wait_for
 from orders_pipeline_tests.house import House, check_books, check_finished
@@ -97,9 +101,49 @@ def test_ctrl_c_while_a_file_becomes_a_batch_stops_it(house: House, monkeypatch:
     monkeypatch.setattr(control, "note", interrupted_note)
     made: list[str] = []
     with interrupts.listening() as heard:
-        receive(house.system, path, CLIENT, heard, made, again=False)
+        cli_batches.import_and_run(house.system, path, CLIENT, heard, made, again=False, as_json=True)
     interrupts.requested.clear()  # else nothing more is begun in this process
     assert new_batches(house, path.name) == [(made[0], "stopped")]
+
+
+def test_ctrl_c_at_any_line_of_the_command_stops_the_batch_that_was_made(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, replaced in {
+        "prepare_dagster_home": None,
+        "dagster_instance": contextlib.nullcontext(),
+        "run_batch": None,
+    }.items():
+        monkeypatch.setattr(runs, name, lambda *_, replaced=replaced: replaced)
+    monkeypatch.setattr(orphaned_runs, "orphaned_runs", lambda *_: [])
+    path = house.home / "orders.csv"
+    lines_left = stopped = 0
+
+    def interrupting(frame: FrameType, event: str, _: object) -> Any:
+        nonlocal lines_left
+        if frame.f_code.co_filename != cli_batches.__file__:
+            return None
+        lines_left -= event == "line"
+        if lines_left == 0 and event == "line":
+            raise KeyboardInterrupt
+        return interrupting
+
+    for lines in itertools.count(1):
+        write_sample(path, rows=1, seed=lines, bad=0)
+        made: list[str] = []
+        lines_left = lines
+        with interrupts.listening() as heard, contextlib.suppress(KeyboardInterrupt):
+            sys.settrace(interrupting)
+            try:
+                cli_batches.import_and_run(house.system, path, CLIENT, heard, made, again=False, as_json=True)
+            finally:
+                sys.settrace(None)
+        if lines_left > 0:
+            break
+        if made:
+            assert house.summary(made[0])["status"] == "stopped", lines
+            stopped += 1
+    assert stopped > 20
 
 
 def test_ctrl_c_while_paying_stops_the_batch_and_resume_pays_the_rest(house: House, tmp_path: Path) -> None:
