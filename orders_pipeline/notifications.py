@@ -128,7 +128,7 @@ class NotificationLedger:
         batch_id = self._worker.batch_id
         BREAKER.prepare(self._database)
         with self._database.begin() as transaction:
-            self._take_over(transaction)
+            self._take_over(transaction, only_by_lease=False)
             transaction.execute("ready_notifications_of_batch", batch_id=batch_id)
             transaction.execute("renew_notification_attempts", batch_id=batch_id, kinds=self._kinds)
             REFUSALS.end_hold(transaction, batch_id)
@@ -198,7 +198,7 @@ class NotificationLedger:
             return None
         with self._database.begin() as transaction:
             transaction.by_index()
-            self._take_over(transaction)
+            self._take_over(transaction, only_by_lease=True)
             if REFUSALS.hold(transaction, self._worker.batch_id):
                 return None
             due_s = transaction.scalar(
@@ -209,9 +209,12 @@ class NotificationLedger:
             )
             return BREAKER.wait_s(transaction, None if due_s is None else max(float(due_s), 0.0))
 
-    def _take_over(self, transaction: Transaction) -> None:
-        end_lost_workers(transaction, self._worker.batch_id, self._worker)
-        transaction.execute("release_notifications_of_lost_workers", batch_id=self._worker.batch_id)
+    def _take_over(self, transaction: Transaction, *, only_by_lease: bool) -> None:
+        """Release what lost workers hold, and we ourselves: nothing of ours is under way when this is called."""
+        batch_id, caller_id = self._worker.batch_id, self._worker.worker_id
+        end_lost_workers(transaction, batch_id, self._worker, only_by_lease=only_by_lease)
+        ours = {"caller_id": caller_id, "kinds": self._kinds}
+        transaction.execute("release_notifications_of_lost_workers", batch_id=batch_id, **ours)
 
     def _read(self, row: Row[Any]) -> NotificationClaim:
         opened = personal.reveal(self._cipher, self._worker.batch_id, row.import_row_number, row.personal)

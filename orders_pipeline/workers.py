@@ -200,12 +200,18 @@ def alone_on(database: Database, batch_id: str) -> Iterator[Database]:
                 session.scalar("unlock_batch", lock_class=BATCH_LOCK_CLASS, batch_id=batch_id)
 
 
-def end_lost_workers(transaction: Transaction, batch_id: str, caller: Worker | None = None) -> list[int]:
-    """Give up the batch's workers that are gone and return their numbers; whoever calls takes over what they claimed."""
+def end_lost_workers(
+    transaction: Transaction, batch_id: str, caller: Worker | None = None, *, only_by_lease: bool = False
+) -> list[int]:
+    """Give up the batch's workers that are gone and return their numbers; whoever calls takes over what they claimed.
+
+    Who asks again and again asks `only_by_lease`: a session that broke is there again after a moment.
+    """
     lost = transaction.rows(
         "end_lost_workers",
         batch_id=batch_id,
         lock_class=WORKER_LOCK_CLASS,
         caller_id=None if caller is None else caller.worker_id,
+        only_by_lease=only_by_lease,
     )
     return [row.worker_id for row in lost]

@@ -138,6 +138,11 @@ class Desk:
         """Let the worker's lease run out."""
         self.run("UPDATE workers SET lease_until = now() - interval '1 second' WHERE worker_id = %s", worker.worker_id)
 
+    def break_session(self, worker: Worker) -> None:
+        """End the session that holds the worker's lock, as a firewall may."""
+        held = "locktype = 'advisory' AND classid = %s AND objid = %s"
+        self.run(f"SELECT pg_terminate_backend(pid, 5000) FROM pg_locks WHERE {held}", WORKER_LOCK_CLASS, worker.worker_id)
+
     def locks(self, worker_id: int) -> int:
         return int(
             self.value(

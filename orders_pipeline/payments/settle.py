@@ -148,7 +148,7 @@ class PaymentLedger:
         batch_id = self._worker.batch_id
         BREAKER.prepare(self._database)
         with self._database.begin() as transaction:
-            self._take_over(transaction)
+            self._take_over(transaction, only_by_lease=False)
             transaction.execute("renew_payment_attempts", batch_id=batch_id)
             self._doubt(transaction)
             REFUSALS.end_hold(transaction, batch_id)
@@ -162,15 +162,17 @@ class PaymentLedger:
                 look_up_wait_s=LOOK_UP_WAIT_S,
             )
 
-    def _take_over(self, transaction: Transaction) -> None:
-        self._release(transaction, keys_kept_s=KEYS_KEPT_S if self._honours_keys else 0.0)
+    def _take_over(self, transaction: Transaction, *, only_by_lease: bool) -> None:
+        """Release what lost workers hold, and we ourselves: nothing of ours is under way when this is called."""
+        self._release(transaction, keys_kept_s=KEYS_KEPT_S if self._honours_keys else 0.0, only_by_lease=only_by_lease)
 
-    def _release(self, transaction: Transaction, *, keys_kept_s: float) -> None:
+    def _release(self, transaction: Transaction, *, keys_kept_s: float, only_by_lease: bool = False) -> None:
         batch_id = self._worker.batch_id
-        end_lost_workers(transaction, batch_id, self._worker)
+        end_lost_workers(transaction, batch_id, self._worker, only_by_lease=only_by_lease)
         released = transaction.execute(
             "release_payments_of_lost_workers",
             batch_id=batch_id,
+            caller_id=self._worker.worker_id,
             keys_kept_s=keys_kept_s,
             backoff_s=BACKOFF_S,
             look_up_wait_s=LOOK_UP_WAIT_S,
@@ -263,7 +265,7 @@ class PaymentLedger:
             if self._is_held(self._standing(transaction)):
                 return None
             transaction.by_index()
-            self._take_over(transaction)
+            self._take_over(transaction, only_by_lease=True)
             if REFUSALS.hold(transaction, self._worker.batch_id):
                 return None
             due_s = transaction.scalar("seconds_to_next_payment", batch_id=self._worker.batch_id, max_attempts=MAX_ATTEMPTS)

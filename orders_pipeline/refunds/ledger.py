@@ -54,7 +54,7 @@ class RefundLedger:
         """Take over what lost workers had claimed and give every open refund its attempts back."""
         settle.BREAKER.prepare(self._database)
         with self._database.begin() as transaction:
-            self._take_over(transaction)
+            self._take_over(transaction, only_by_lease=False)
             transaction.execute("renew_refund_attempts", batch_id=self._worker.batch_id)
             REFUSALS.end_hold(transaction, self._worker.batch_id)
 
@@ -131,7 +131,7 @@ class RefundLedger:
             if self._is_held(transaction):
                 return None
             transaction.by_index()
-            self._take_over(transaction)
+            self._take_over(transaction, only_by_lease=True)
             if REFUSALS.hold(transaction, self._worker.batch_id):
                 return None
             due_s = transaction.scalar(
@@ -144,9 +144,11 @@ class RefundLedger:
         standing = transaction.rows("standing", batch_id=self._worker.batch_id)[0]
         return bool(standing.is_stopped or standing.is_other)
 
-    def _take_over(self, transaction: Transaction) -> None:
-        end_lost_workers(transaction, self._worker.batch_id, self._worker)
-        transaction.execute("release_refunds_of_lost_workers", batch_id=self._worker.batch_id)
+    def _take_over(self, transaction: Transaction, *, only_by_lease: bool) -> None:
+        """Release what lost workers hold, and we ourselves: nothing of ours is under way when this is called."""
+        batch_id, caller_id = self._worker.batch_id, self._worker.worker_id
+        end_lost_workers(transaction, batch_id, self._worker, only_by_lease=only_by_lease)
+        transaction.execute("release_refunds_of_lost_workers", batch_id=batch_id, caller_id=caller_id)
 
 
 def follow_refunds(transaction: Transaction, refund_ids: Sequence[str]) -> None:

@@ -240,6 +240,27 @@ def test_what_another_worker_holds_is_waited_for_and_taken_over_when_that_is_los
         assert waiting.wait_s() is None
 
 
+def test_what_a_worker_holds_without_knowing_of_it_is_released_once_it_has_nothing_under_way(desk):
+    ready(desk)
+    with desk.working() as worker:
+        ledger = desk.notices(worker)
+        ledger.claim(10)  # as when the answer to the commit was lost
+        assert ledger.wait_s() is not None
+        assert desk.statuses("notifications") == ["unknown"]
+
+
+def test_who_waits_gives_nobody_up_whose_session_broke_for_a_moment(desk):
+    ready(desk)
+    with desk.working() as slow, desk.working() as other:
+        held = desk.notices(slow)
+        (claim,) = held.claim(10)
+        desk.break_session(slow)
+        assert desk.notices(other).wait_s() == pytest.approx(1, abs=0.1)
+        assert desk.statuses("notifications") == ["sending"]
+        held.record([(claim, SENT)])
+        assert desk.statuses("notifications") == ["sent"]
+
+
 def test_claimers_at_the_same_moment_never_share_a_notification(desk):
     ready(desk, 40)
     start = threading.Barrier(4)

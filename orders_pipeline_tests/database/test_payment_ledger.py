@@ -445,6 +445,27 @@ def test_what_another_worker_holds_is_waited_for_and_taken_over_when_that_is_los
         assert sorted(desk.statuses("orders")) == ["paid", "unknown"]
 
 
+def test_what_a_worker_holds_without_knowing_of_it_is_released_once_it_has_nothing_under_way(desk):
+    planned(desk)
+    with desk.working() as worker:
+        ledger = desk.ledger(worker)
+        ledger.claim(10)  # as when the answer to the commit was lost
+        assert ledger.wait_s() is not None
+        assert desk.statuses("payments") == ["unknown"]
+
+
+def test_who_waits_gives_nobody_up_whose_session_broke_for_a_moment(desk):
+    planned(desk)
+    with desk.working() as slow, desk.working() as other:
+        held = desk.ledger(slow)
+        (claim,) = held.claim(10)
+        desk.break_session(slow)
+        assert desk.ledger(other).wait_s() == pytest.approx(1, abs=0.1)
+        assert desk.statuses("payments") == ["sending"]
+        held.record([(claim, PAID)])
+        assert desk.statuses("payments") == ["succeeded"]
+
+
 def test_what_is_given_back_counts_as_no_try_and_is_due_again_soon(desk):
     planned(desk)
     with desk.working() as worker:

@@ -121,9 +121,14 @@ MUTANTS: list[Mutant] = [
             "orders of a lost worker stay paying for ever",
         ),
         (
-            "self._release(transaction, keys_kept_s=KEYS_KEPT_S if self._honours_keys else 0.0)",
-            "self._release(transaction, keys_kept_s=KEYS_KEPT_S)",
+            "self._release(transaction, keys_kept_s=KEYS_KEPT_S if self._honours_keys else 0.0,",
+            "self._release(transaction, keys_kept_s=KEYS_KEPT_S,",
             "looked up while the lost worker's request may still be on its way",
+        ),
+        (
+            "end_lost_workers(transaction, batch_id, self._worker, only_by_lease=only_by_lease)",
+            "end_lost_workers(transaction, batch_id, self._worker)",
+            "who waits gives up whose session broke for a moment",
         ),
         (
             '        transaction.row("lock_batch", batch_id=batch_id)\n',

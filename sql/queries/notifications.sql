@@ -49,11 +49,11 @@ WHERE batch_id = :batch_id AND status = 'waiting' AND NOT EXISTS (
       AND orders.status IN ('pending', 'paying', 'unknown'))
 
 -- name: release_notifications_of_lost_workers
--- What a lost worker was sending may or may not have arrived.
+-- What a lost worker was sending may or may not have arrived, nor what the caller itself holds and knows nothing of.
 UPDATE notifications SET status = 'unknown', claimed_by = NULL, outcome_code = 'worker-lost', next_attempt_at = now()
 FROM workers
-WHERE notifications.batch_id = :batch_id AND status IN ('sending', 'unknown')
-  AND workers.worker_id = claimed_by AND workers.ended_at IS NOT NULL
+WHERE notifications.batch_id = :batch_id AND status IN ('sending', 'unknown') AND workers.worker_id = claimed_by
+  AND (workers.ended_at IS NOT NULL OR (claimed_by = :caller_id AND kind = ANY(CAST(:kinds AS text[]))))
 
 -- name: renew_notification_attempts
 -- A new drain tries everything again.

@@ -32,13 +32,14 @@ SELECT * FROM unnest(CAST(:payment_ids AS uuid[]), CAST(:order_ids AS bigint[]),
 
 -- name: release_payments_of_lost_workers
 -- What a lost worker was sending may have arrived; without a key, it may have been sent until the worker's lease was over.
+-- So it is with what the caller itself holds and knows nothing of: the answer to its claim was lost.
 UPDATE payments SET status = 'unknown', claimed_by = NULL, outcome_code = 'worker-lost', next_attempt_at = CASE
     WHEN created_at > clock_timestamp() - make_interval(secs => :keys_kept_s)
     THEN sent_at + make_interval(secs => :backoff_s)
     ELSE greatest(sent_at, lease_until) + make_interval(secs => :look_up_wait_s) END
 FROM workers
 WHERE payments.batch_id = :batch_id AND settled_at IS NULL
-  AND workers.worker_id = claimed_by AND workers.ended_at IS NOT NULL
+  AND workers.worker_id = claimed_by AND (workers.ended_at IS NOT NULL OR claimed_by = :caller_id)
 
 -- name: orders_of_released_payments
 -- Their orders are as unknown as they are.

@@ -45,11 +45,11 @@ SELECT DISTINCT refund_id FROM refunds JOIN refund_orders AS given USING (refund
 WHERE order_id = ANY(CAST(:order_ids AS bigint[])) AND live AND settled_at IS NULL
 
 -- name: release_refunds_of_lost_workers
--- What a lost worker was sending may or may not have arrived.
+-- What a lost worker was sending may or may not have arrived, nor what the caller itself holds and knows nothing of.
 UPDATE refunds SET status = 'unknown', claimed_by = NULL, outcome_code = 'worker-lost', next_attempt_at = now()
 FROM workers
 WHERE refunds.batch_id = :batch_id AND settled_at IS NULL
-  AND workers.worker_id = claimed_by AND workers.ended_at IS NOT NULL
+  AND workers.worker_id = claimed_by AND (workers.ended_at IS NOT NULL OR claimed_by = :caller_id)
 
 -- name: renew_refund_attempts
 -- A new drain tries everything again; what waits for a person keeps waiting.

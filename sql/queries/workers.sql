@@ -25,7 +25,7 @@ UPDATE workers SET ended_at = now() WHERE worker_id = :worker_id AND ended_at IS
 UPDATE workers SET ended_at = now()
 WHERE batch_id = :batch_id AND ended_at IS NULL AND worker_id IS DISTINCT FROM :caller_id
   AND (lease_until < clock_timestamp()
-       OR NOT EXISTS (
+       OR NOT CAST(:only_by_lease AS boolean) AND NOT EXISTS (
            SELECT FROM pg_locks JOIN pg_database ON pg_database.oid = pg_locks.database
            WHERE locktype = 'advisory' AND granted AND datname = current_database()
              AND classid = :lock_class AND objid = worker_id))
