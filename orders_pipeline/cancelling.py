@@ -56,8 +56,7 @@ def finish(system: System, batch_id: str, waiting: Callable[[], None] = lambda: 
             return
     with _nobody_else(system, batch_id, waiting) as worker:
         system.continuity.watch()
-        _plan_what_may_be_charged(system, batch_id)
-        _look_up(system, worker)
+        _look_up(system, worker, declined_are_planned_alone=_plan_what_may_be_charged(system, batch_id))
         is_whole = system.continuity.is_whole()
         with system.database.begin() as transaction:
             transaction.row("lock_batch", batch_id=batch_id)
@@ -107,18 +106,23 @@ def _others(system: System, worker: Worker) -> list[int]:
     return [each.worker_id for each in live if each.worker_id != worker.worker_id]
 
 
-def _plan_what_may_be_charged(system: System, batch_id: str) -> None:
-    """Plan what no payment covers, where another database may have paid it: that can be looked up by the payment alone."""
+def _plan_what_may_be_charged(system: System, batch_id: str) -> bool:
+    """Plan what no payment covers, where another database may have paid it: that can be looked up by the payment alone.
+
+    Return whether it would have planned the orders of a declined payment one by one.
+    """
     with system.database.begin() as transaction:
         batch = batches.get(transaction, batch_id)
         is_unlisted = transaction.rows("standing", batch_id=batch_id)[0].unlisted_since is not None
-    if is_unlisted and system.payments.capabilities.can_look_up:
-        profile = system.clients.profile_of_batch(batch.client_code)
-        with contextlib.suppress(DecryptionError):  # the other could not read it either
-            settle.plan_batch(system.database, system.cipher, batch_id, profile)
+    if not is_unlisted or not system.payments.capabilities.can_look_up:
+        return False
+    profile = system.clients.profile_of_batch(batch.client_code)
+    with contextlib.suppress(DecryptionError):  # the other could not read it either
+        settle.plan_batch(system.database, system.cipher, batch_id, profile)
+    return profile.declined_payments == "retry_orders"
 
 
-def _look_up(system: System, worker: Worker) -> None:
+def _look_up(system: System, worker: Worker, *, declined_are_planned_alone: bool) -> None:
     """Find out about payments that may have been charged, and who was told; nothing is sent."""
     ledger = DoubtLedger(
         system.database,
@@ -127,6 +131,7 @@ def _look_up(system: System, worker: Worker) -> None:
         system.payments.capabilities,
         notifications.make_ready,
         concurrency=system.settings.payment_concurrency,
+        retry_declined_orders=declined_are_planned_alone,
     )
     ledger.begin()
     drain(

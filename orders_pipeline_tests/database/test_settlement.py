@@ -271,6 +271,31 @@ def test_what_another_database_may_have_paid_is_looked_up_before_a_batch_is_canc
     assert desk.value("SELECT status FROM batches") == "cancelled"
 
 
+def test_orders_that_another_database_paid_alone_are_found_before_a_batch_is_cancelled(asked, sandbox, monkeypatch):
+    monkeypatch.setattr(settle, "LOOK_UP_WAIT_S", 0.0)
+    desk = Desk(asked.database)
+    desk.orders(order(1), order(2))
+    desk.plan()
+    sandbox.change(faults={"decline": 1.0})
+    with desk.working() as worker:
+        ledger = desk.ledger(worker, asked.payments.capabilities, retry_declined_orders=True)
+        ledger.record([(claim, asked.payments.pay(claim.request)) for claim in ledger.claim(1)])
+        sandbox.change(faults={})
+        ledger.record([(claim, asked.payments.pay(claim.request)) for claim in ledger.claim(2)])
+    assert desk.statuses("orders") == ["paid", "paid"]
+    desk.tamper(
+        "DELETE FROM payment_orders",
+        "DELETE FROM payments",
+        "UPDATE orders SET status = 'pending'",
+        "UPDATE notifications SET status = 'waiting'",
+    )
+    desk.run("UPDATE installation SET seen_as = 'another'")
+    begin_cancelling(desk)
+    cancelling.finish(asked, desk.batch_id)
+    assert desk.statuses("orders") == ["paid", "paid"]
+    assert desk.value("SELECT status FROM batches") == "cancelled"
+
+
 def test_who_may_have_been_told_is_found_out_before_a_batch_is_cancelled_and_nobody_is_told_then(system, desk):
     desk.plan()
     with desk.working() as worker:
