@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import getpass
+import importlib
 import json
 import shutil
 import sys
@@ -51,6 +52,7 @@ def run(system: System, batch_id: str, heard: Interrupts, *, as_json: bool, rest
     """
     failure = None
     try:
+        _import_undisturbed()
         failure = _run(system, batch_id, heard, as_json=as_json, restart=restart)
     except KeyboardInterrupt:  # maybe before it was heard
         return _stopped(system, batch_id)
@@ -61,9 +63,10 @@ def import_and_run(
     system: System, file: Path, client_code: str, heard: Interrupts, made: list[str], *, again: bool, as_json: bool
 ) -> dict[str, Any]:
     """Make a batch of a file, add its id to those `made`, and run it; from then on Ctrl-C stops it, whenever it comes."""
-    from orders_pipeline import intake
-
     try:
+        _import_undisturbed()
+        from orders_pipeline import intake
+
         heard.check()
         intake.import_file(system, file, client_code, again=again, note=made.append)
         return run(system, made[0], heard, as_json=as_json)
@@ -71,6 +74,13 @@ def import_and_run(
         if not made:
             raise
         return _stopped(system, made[0])
+
+
+def _import_undisturbed() -> None:
+    """Import what a run and its end need: a library that was broken off half imported may never be imported again."""
+    with interrupts.deferred():
+        for name in ("audit.recording", "batches", "console", "intake", "orphaned_runs", "partitions", "reports", "runs"):
+            importlib.import_module(f"orders_pipeline.{name}")
 
 
 def _stop(system: System, batch_id: str) -> None:
