@@ -55,15 +55,21 @@ MUTANTS: list[Mutant] = [
             "test_what_another_database_may_have_paid_is_looked_up_before_a_batch_is_cancelled",
         ),
         (
-            "        _plan_what_may_be_charged(system, batch_id)\n",
-            "",
+            "declined_are_planned_alone=_plan_what_may_be_charged(system, batch_id)",
+            "declined_are_planned_alone=False",
             "cancelled as unpaid though another database has paid it",
             "test_what_another_database_may_have_paid_is_looked_up_before_a_batch_is_cancelled",
         ),
         (
-            "        _look_up(system, worker)\n",
+            "        _look_up(system, worker, declined_are_planned_alone=_plan_what_may_be_charged(system, batch_id))\n",
             "",
             "what is in doubt is never found out",
+        ),
+        (
+            'return profile.declined_payments == "retry_orders"',
+            "return False",
+            "what another database paid alone is never found out",
+            "test_orders_that_another_database_paid_alone_are_found_before_a_batch_is_cancelled",
         ),
     ),
     *mutants(
