@@ -98,7 +98,8 @@ def upper_code(cells: pa.Array, *, encoding: str) -> pa.Array:
 def phone(cells: pa.Array, *, encoding: str) -> pa.Array:
     """Normalise as a code, drop what separates groups of digits, and write +81 as the domestic 0."""
     between = r"[ ().\-\x{2010}-\x{2015}\x{2212}\x{30fc}\x{ff70}]"
-    digits = pc.replace_substring_regex(code(cells, encoding=encoding), between, "")
+    joined = pc.replace_substring_regex(code(cells, encoding=encoding), between, "")
+    digits = pc.utf8_trim(joined, characters=_SPACES)  # what stood behind a separator
     return pc.replace_substring_regex(digits, r"^\+810?", "0")
 
 
