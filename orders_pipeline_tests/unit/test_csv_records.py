@@ -8,7 +8,7 @@ import random
 from functools import partial
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from orders_pipeline.csv_file import Limits, records, staging
@@ -114,6 +114,7 @@ def strictly(text: str) -> list[list[str]] | None:
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example(text="\r\ufeffa,\ra,", encoding="utf-8")
 @given(
     text=st.text(st.sampled_from('ab,"\r\nあ\ufeff\u2028 '), max_size=25),
     encoding=st.sampled_from(["utf-8", "utf-16-le"]),
