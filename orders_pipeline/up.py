@@ -28,7 +28,7 @@ STOP_TIMEOUT_S = 20.0
 POLL_S = 0.25
 LOG_BYTES = 10 << 20
 LOG_POLL_S = 60.0
-# Dagster, interrupted by the kernel when we are gone without a word
+# Dagster, which asks the kernel for a SIGINT (2) when its parent is gone without a word: PR_SET_PDEATHSIG (1)
 DAGSTER = "import ctypes, runpy; ctypes.CDLL(None).prctl(1, 2); runpy.run_module('dagster', run_name='__main__')"
 
 
