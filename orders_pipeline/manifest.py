@@ -2,7 +2,7 @@
 
 `orders.csv` has `orders.csv.manifest.json`, or `orders.manifest.json` where no other order file shares that, with any of
 `sha256` (hex, of the file's bytes), `row_count` (rows that are not blank) and `amount_total` (yen, of all rows). It counts
-orders: a total row at the file's end is none. Where manifests are found and kept belongs in `control.py`.
+orders: a total row is none. Where manifests are found and kept belongs in `control.py`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Manifest(BaseModel):
             raise FileRejected("F_CONTROL_TOTAL", {"field": "sha256"})
 
     def check_totals(self, rows: int, amount: int, *, unreadable: int, has_total_row: bool) -> None:
-        """Refuse a file with more or fewer rows, or with another sum in yen; blank rows and a total row are not counted.
+        """Refuse a file with more or fewer rows, or with another sum in yen; blank and total rows are not counted.
 
         The sum cannot be known where amounts are `unreadable`.
         """

@@ -14,9 +14,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
+from typing import Literal
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from orders_pipeline import batches, made_up_cells
 from orders_pipeline.clients import Profile
@@ -29,7 +29,7 @@ from orders_pipeline.records.judgement import Judge
 from orders_pipeline.records.orders import EXAMPLE, ITEM_COLUMNS, ORDERS
 from orders_pipeline.records.rules import CELL_ERROR, NOT_AS_SHOWN, RowContext
 from orders_pipeline.rejections import FileRejected
-from orders_pipeline.totals import readable_amounts, says_only_a_sum
+from orders_pipeline.totals import Sums, amounts, say_only_a_sum
 
 _CELL_ERROR = re.compile(CELL_ERROR)  # which says nothing of anybody either
 _OURS = ("_batch", "_row", "_line", "_codes")
@@ -166,7 +166,9 @@ class _Masking:
                     }
                 )
         orders = self._without_examples(orders)
-        total = orders.pop() if self._ends_in_a_total(orders) else None
+        yen = self._yen(orders)
+        totals = self._totals(orders, yen)
+        all_rows, orders = orders, [order for at, order in enumerate(orders) if at not in totals]
         for row, done in zip(orders, self._mask_money(orders), strict=True):
             for place, cell in row.items():
                 column = place.partition(" ")[0]
@@ -175,10 +177,7 @@ class _Masking:
         for column, cells in by_column.items():
             self._replace(cells, self._meaning(column))
         self._replace(loose, Meaning("", _worth_nothing, made_up_cells.text, fresh=True))
-        if total is not None:
-            cell, yen = _cells_by_column(total)[ORDERS.amount], self._sum(orders) or 0
-            is_as_long = len(str(yen)) == len(str(self._sum([total])))
-            cell.value = made_up_cells.with_number(cell.value, yen) if is_as_long else str(yen)
+        self._add_up(all_rows, totals, yen)
         return len(rows), sum(bool(cell.value) for record in rows for cell in record)
 
     def _without_examples(self, orders: Sequence[Mapping[str, _Cell]]) -> list[Mapping[str, _Cell]]:
@@ -199,17 +198,44 @@ class _Masking:
         ]
         return typed_over + [order for at, order in enumerate(orders) if at not in examples]
 
-    def _ends_in_a_total(self, orders: Sequence[Mapping[str, _Cell]]) -> bool:
-        """Tell whether the last order is the sum of those above, and says nothing else."""
-        if len(orders) < 2 or ORDERS.amount not in _cells_by_column(orders[-1]) or not _has_no_column_twice(orders[-1]):
-            return False
-        last = pa.table(_table_of(orders[-1:])[1])
-        return says_only_a_sum(last, self._judge) and self._sum(orders[:-1]) == self._sum(orders[-1:])
-
-    def _sum(self, orders: Sequence[Mapping[str, _Cell]]) -> int | None:
-        """Return the yen of the orders whose amount can be read, None where none can."""
-        yen: int | None = pc.sum(readable_amounts(pa.table(_table_of(orders)[1]), self._judge)).as_py()
+    def _yen(self, orders: Sequence[Mapping[str, _Cell]]) -> list[int | None]:
+        """Return the yen of each order, None where the amount cannot be read."""
+        yen: list[int | None] = amounts(pa.table(_table_of(orders)[1]), self._judge).to_pylist()
         return yen
+
+    def _totals(
+        self, orders: Sequence[Mapping[str, _Cell]], yen: Sequence[int | None]
+    ) -> dict[int, Literal["group", "all"]]:
+        """Return which of the orders are sums of those above, and say nothing else, each with what it sums up."""
+        may_be_one = say_only_a_sum(pa.table(_table_of(orders)[1]), self._judge)
+        totals: dict[int, Literal["group", "all"]] = {}
+        sums = Sums()
+        for at, order in enumerate(orders):
+            may_be = may_be_one[at] and ORDERS.amount in _cells_by_column(order) and _has_no_column_twice(order)
+            which = sums.found(yen[at]) if may_be else None
+            if which is not None:
+                totals[at] = which
+            elif (amount := yen[at]) is not None:
+                sums.add(amount)
+        return totals
+
+    def _add_up(
+        self,
+        orders: Sequence[Mapping[str, _Cell]],
+        totals: Mapping[int, Literal["group", "all"]],
+        sent: Sequence[int | None],
+    ) -> None:
+        """Let total rows be the sums of what the orders above have become."""
+        sums = Sums()
+        for at, yen in enumerate(self._yen(orders) if totals else ()):
+            if at in totals:
+                cell = _cells_by_column(orders[at])[ORDERS.amount]
+                new = (sums.group if totals[at] == "group" else sums.all) or 0
+                is_as_long = len(str(new)) == len(str(sent[at]))
+                cell.value = made_up_cells.with_number(cell.value, new) if is_as_long else str(new)
+                sums.group = None
+            elif yen is not None:
+                sums.add(yen)
 
     def _not_names(self, header: Sequence[_Cell], names: Names) -> list[_Cell]:
         """Return what of a header is no name: nothing where it is one, what we do not know where it may be an order."""

@@ -119,7 +119,7 @@ HINTS: Mapping[str, tuple[str, str]] = MappingProxyType(
             "it looks like a spreadsheet's serial number; format the cells as dates",
             "表計算ソフトのシリアル値のようです。セルの書式を日付にしてください",
         ),
-        "total_row": ("the total row at its end is not counted", "最終行の合計行は数えません"),
+        "total_row": ("total rows are not counted", "合計行は数えません"),
         "dot_thousands": (
             "a dot before three digits can be read in two ways",
             "3桁の数字の前の「.」は、小数点とも桁区切りとも読めます",
@@ -270,8 +270,8 @@ _ROW_CODES = (
     ),
     Code(
         "R_TOTAL_ROW",
-        "The last row is the total of the rows above, not an order.",
-        "最終行は上の行の合計で、注文ではありません。",
+        "This row is a total of rows above, not an order.",
+        "上の行の合計を示す行で、注文ではありません。",
     ),
     Code("R_REQUIRED", "A required value is missing[: {column}].", "必須項目が空です[: {column}]。"),
     Code(

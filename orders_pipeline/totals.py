@@ -1,7 +1,7 @@
-"""The total row that people leave under their orders: no order, though defaults may fill its cells until it looks like one.
+"""Total rows that people leave among orders or under them: none, though defaults may fill their cells until they look so.
 
-Only the last row of a file can be it, and only one that says nothing but a sum; the amounts above it are added up then,
-and not for any other file.
+Only a row can be one that says nothing but a sum, of the orders above or of those since the last total row; amounts are
+added up where there is such a row, and not for any other file.
 """
 
 from __future__ import annotations
@@ -9,75 +9,115 @@ from __future__ import annotations
 import re
 import unicodedata
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from orders_pipeline.parquet_file import map_chunks
+from orders_pipeline.parquet_file import map_chunks, read_chunks
 from orders_pipeline.records.judgement import Judge
 
 _WORD = re.compile(
     r"(?:税込|税抜)?(?:総|合|小|累|集|総合)?計(?:金額|額|行)?(?:税込|税抜)?(?:[0-9]+件)?|総額|(?:grand|sub)?totals?(?:amount)?|sum"
 )
+_MAY_BE_BLANK_OR_WORD = r"^[\s\x{3000}]*$|[計総]|(?i:total|sum)|[ｔｓＴＳ]"  # in RE2's writing: more than are
 _READABLE = "^-?[0-9]{1,12}$"  # what is larger is no amount, and many of it would not fit 64 bits
 
 
-def find_total_row(staged: Path, judge: Judge, chunk_rows: int) -> int | None:
-    """Return the number of the last row when its amount is the sum of those above, and nothing else is in it.
+@dataclass
+class Sums:
+    """The yen of the orders above a row: of all, and of those since the last total row; None where there are none."""
 
-    Its other cells are blank, say what a blank one would be filled with, or are words for a total.
+    all: int | None = None
+    group: int | None = None
+
+    def add(self, yen: int) -> None:
+        """Go on below an order."""
+        self.all, self.group = (self.all or 0) + yen, (self.group or 0) + yen
+
+    def found(self, yen: int | None) -> Literal["group", "all"] | None:
+        """Say which of the sums an amount is, and go on below the total row if it is one."""
+        if yen is None or yen not in (self.group, self.all):
+            return None
+        which: Literal["group", "all"] = "group" if yen == self.group else "all"
+        self.group = None
+        return which
+
+
+def find_total_rows(staged: Path, judge: Judge, chunk_rows: int) -> frozenset[int]:
+    """Return the numbers of the rows whose amount is such a sum, and in which nothing else is.
+
+    Their other cells are blank, say what a blank one would be filled with, or are words for a total.
     """
-    last = _last_row(staged, [judge.record_type.identity])
-    if last is None or not (_is_blank_or_word(last, judge.record_type.identity)):
-        return None
-    last = _last_row(staged, ["import_row_number", "shape_ok", *judge.record_type.column_names])
-    if last is None or not last.column("shape_ok")[0].as_py() or not says_only_a_sum(last, judge):
-        return None
-    number = last.column("import_row_number")[0].as_py()
-    amount = readable_amounts(last, judge)
-    above = [sums for sums in _sums(staged, judge, chunk_rows, before=number) if sums is not None]
-    return int(number) if above and sum(above) == pc.sum(amount).as_py() else None
+    suspects = _suspects(staged, judge, chunk_rows)
+    if not suspects:
+        return frozenset()
+    totals, sums = set(), Sums()
+    for chunk in read_chunks(staged, chunk_rows, ["import_row_number", "shape_ok", judge.record_type.amount]):
+        shaped = chunk.filter(chunk.column("shape_ok"))
+        numbers = shaped.column("import_row_number").to_pylist()
+        for number, yen in zip(numbers, amounts(shaped, judge).to_pylist(), strict=True):
+            if number in suspects and sums.found(yen) is not None:
+                totals.add(number)
+            elif yen is not None:
+                sums.add(yen)
+    return frozenset(totals)
 
 
-def _last_row(staged: Path, columns: list[str]) -> pa.Table | None:
-    with pq.ParquetFile(staged, pre_buffer=False) as file:
-        for group in reversed(range(file.num_row_groups)):
-            if rows := file.metadata.row_group(group).num_rows:
-                return file.read_row_group(group, columns).slice(rows - 1).combine_chunks()
-    return None
+def _suspects(staged: Path, judge: Judge, chunk_rows: int) -> set[int]:
+    """Return the numbers of rows that say only a sum, whichever it is."""
+    identity = judge.record_type.identity
+    numbers: set[int] = set()
+
+    def candidates(_number: int, chunk: pa.RecordBatch) -> list[int]:
+        cells = chunk.column(identity)
+        chosen = chunk.filter(pc.and_(chunk.column("shape_ok"), pc.match_substring_regex(cells, _MAY_BE_BLANK_OR_WORD)))
+        found = zip(chosen.column("import_row_number").to_pylist(), chosen.column(identity).to_pylist(), strict=True)
+        return [number for number, cell in found if _is_blank_or_word(cell)]
+
+    with closing(map_chunks(staged, candidates, chunk_rows, ["import_row_number", "shape_ok", identity])) as chunks:
+        for found in chunks:
+            numbers.update(found)
+    if not numbers:
+        return numbers
+    wanted = pa.array(numbers, pa.int32())
+    suspects: set[int] = set()
+    for chunk in read_chunks(staged, chunk_rows, ["import_row_number", *judge.record_type.column_names]):
+        rows = chunk.filter(pc.is_in(chunk.column("import_row_number"), value_set=wanted))
+        suspects.update(rows.filter(pa.array(say_only_a_sum(rows, judge))).column("import_row_number").to_pylist())
+    return suspects
 
 
-def _is_blank_or_word(row: pa.Table, column: str) -> bool:
-    cell = row.column(column)[0].as_py() or ""
+def _is_blank_or_word(cell: str) -> bool:
     letters = "".join(filter(str.isalnum, unicodedata.normalize("NFKC", cell))).lower()
     return not cell.strip() or _WORD.fullmatch(letters) is not None
 
 
-def says_only_a_sum(row: pa.Table, judge: Judge) -> bool:
-    """Tell whether no cell of a row but the amount says more than a blank one would, or that it is a total."""
+def say_only_a_sum(rows: pa.Table | pa.RecordBatch, judge: Judge) -> npt.NDArray[np.bool_]:
+    """Return in which rows no cell but the amount says more than a blank one would, or that it is a total."""
     kind = judge.record_type
-    text, _ = kind.normalised({name: row.column(name).combine_chunks() for name in kind.column_names}, judge.context)
+    text, _ = kind.normalised({name: _cells(rows, name) for name in kind.column_names}, judge.context)
     blank, _ = kind.normalised(dict.fromkeys(kind.column_names, pa.array([""])), judge.context)
-    others = (name for name in kind.column_names if name != kind.amount)
-    return all(text[name] == blank[name] or _is_blank_or_word(row, name) for name in others)
+    only = np.ones(rows.num_rows, np.bool_)
+    for name in kind.column_names:
+        if name != kind.amount:
+            says_more = only & pc.not_equal(text[name], blank[name][0]).to_numpy(zero_copy_only=False)
+            for at in np.flatnonzero(says_more).tolist():
+                only[at] = _is_blank_or_word(rows.column(name)[at].as_py())
+    return only
 
 
-def _sums(staged: Path, judge: Judge, chunk_rows: int, *, before: int) -> list[int | None]:
-    def summed(_number: int, chunk: pa.RecordBatch) -> int | None:
-        above = chunk.filter(pc.and_(chunk.column("shape_ok"), pc.less(chunk.column("import_row_number"), before)))
-        total: int | None = pc.sum(readable_amounts(above, judge)).as_py()
-        return total
-
-    columns = ["import_row_number", "shape_ok", judge.record_type.amount]
-    with closing(map_chunks(staged, summed, chunk_rows, columns)) as chunks:
-        return list(chunks)
-
-
-def readable_amounts(rows: pa.Table | pa.RecordBatch, judge: Judge) -> pa.Array:
-    """Return the amounts that can be read."""
+def amounts(rows: pa.Table | pa.RecordBatch, judge: Judge) -> pa.Array:
+    """Return the amounts, null where they cannot be read."""
     column = judge.record_type.by_name[judge.record_type.amount]
-    cells = rows.column(column.name)
-    text = column.normalised(cells.combine_chunks() if isinstance(cells, pa.ChunkedArray) else cells, judge.context)
-    return text.filter(pc.match_substring_regex(text, _READABLE)).cast(pa.int64())
+    text = column.normalised(_cells(rows, column.name), judge.context)
+    return pc.if_else(pc.match_substring_regex(text, _READABLE), text, None).cast(pa.int64())
+
+
+def _cells(rows: pa.Table | pa.RecordBatch, name: str) -> pa.Array:
+    cells = rows.column(name)
+    return cells.combine_chunks() if isinstance(cells, pa.ChunkedArray) else cells

@@ -25,7 +25,7 @@ from orders_pipeline.records.judgement import Finding, Findings, Judge, Mask, Ro
 from orders_pipeline.records.record_type import RecordType
 from orders_pipeline.records.rules import RowContext
 from orders_pipeline.rejections import REJECTIONS_SCHEMA
-from orders_pipeline.totals import find_total_row
+from orders_pipeline.totals import find_total_rows
 
 Seal: TypeAlias = Callable[[pd.DataFrame], list[bytes]]
 Existing: TypeAlias = Callable[[Sequence[str]], Mapping[str, str]]
@@ -87,7 +87,7 @@ def validate(
     duplicates = find_duplicates(staged, judge, chunk_rows)
     if corrections is not None:
         corrections = replace(corrections, ambiguous=_ambiguous(staged, duplicates, chunk_rows))
-    total_row = find_total_row(staged, judge, chunk_rows)
+    total_rows = pa.array(sorted(find_total_rows(staged, judge, chunk_rows)), pa.int32())
 
     def validated(_number: int, chunk: pa.RecordBatch) -> tuple[pa.Table, pa.Table, Validated]:
         shaped = chunk.filter(chunk.column("shape_ok"))
@@ -103,7 +103,7 @@ def validate(
             numbers, named = (others.column(name).to_pylist() for name in ("import_row_number", "corrects_row"))
             misshapen = corrections.answered_by_misshapen(numbers, named)
         _add_given_up(rows, findings, given_up, [at for at, each in answers.items() if each.keeps_reference], record_type)
-        for position in np.flatnonzero(rows.number.to_numpy() == total_row):
+        for position in np.flatnonzero(pc.is_in(rows.number, value_set=total_rows)):
             findings.add_instead(TOTAL_ROW, int(position))
         good = rows.where(findings.clean)
         judge.confirm(good)

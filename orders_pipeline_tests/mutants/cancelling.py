@@ -129,18 +129,23 @@ MUTANTS: list[Mutant] = [
         "orders_pipeline/totals.py",
         ["unit/test_totals.py"],
         (
-            "above and sum(above) == pc.sum(amount).as_py()",
-            "above",
+            "if yen is None or yen not in (self.group, self.all):",
+            "if yen is None or self.all is None:",
             "an order is taken for a total row",
         ),
         (
-            'pc.less(chunk.column("import_row_number"), before)',
-            'pc.less_equal(chunk.column("import_row_number"), before)',
-            "a total row is loaded and paid",
+            "if number in suspects and sums.found(yen) is not None:",
+            "if number in suspects and sums.all == yen:",
+            "a subtotal is loaded and paid",
         ),
         (
-            "text[name] == blank[name] or _is_blank_or_word(row, name)",
-            "True",
+            "        self.group = None\n        return which\n",
+            "        return which\n",
+            "the second subtotal is loaded and paid",
+        ),
+        (
+            "only[at] = _is_blank_or_word(rows.column(name)[at].as_py())",
+            "only[at] = True",
             "an order is taken for a total row",
         ),
         (

@@ -4,15 +4,6 @@ from orders_pipeline_tests.mutants.mutant import Mutant, mutants
 
 MUTANTS: list[Mutant] = [
     *mutants(
-        "orders_pipeline/totals.py",
-        [],
-        (
-            "    if last is None or not (_is_blank_or_word(last, judge.record_type.identity)):\n        return None\n",
-            "",
-            "says_only_a_sum looks at the reference too; this spares reading the other columns of nearly every file",
-        ),
-    ),
-    *mutants(
         "orders_pipeline/settlement.py",
         [],
         (

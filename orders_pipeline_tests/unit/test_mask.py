@@ -53,6 +53,17 @@ def test_rows_that_are_no_order_are_none_when_masked(tmp_path, amounts, total):
         assert codes[2][-1][2] == ("R_TOTAL_ROW" if rows[-1] is last else "R_EXAMPLE_ROW")
 
 
+def test_subtotals_are_those_of_the_masked_orders(tmp_path):
+    orders = [order_row(client_order_ref=f"A-{at}", amount=str(yen)) for at, yen in enumerate((800, 700, 12_000))]
+    sums = [
+        dict.fromkeys(orders[0], "") | {"client_order_ref": "合計", "amount": yen} for yen in ("1500", "12,000円", "13500")
+    ]
+    data = lines(*orders[:2], sums[0], orders[2], *sums[1:])
+    codes = verdict(tmp_path, data)
+    assert verdict(tmp_path, masked(tmp_path, data)) == codes
+    assert [code for *_, code in codes[2]] == ["R_TOTAL_ROW"] * 3
+
+
 def test_what_was_typed_into_an_example_or_beside_a_total_is_masked(tmp_path):
     orders = [order_row(client_order_ref="A-1", amount="5000")]
     blank = dict.fromkeys(orders[0], "")

@@ -9,7 +9,7 @@ import pytest
 from orders_pipeline.records.judgement import Judge
 from orders_pipeline.records.orders import ORDERS
 from orders_pipeline.records.rules import RowContext
-from orders_pipeline.totals import find_total_row
+from orders_pipeline.totals import find_total_rows
 from orders_pipeline.validation import validate
 from orders_pipeline_tests.factories import TODAY, order_row, order_rows, write_staged
 
@@ -33,7 +33,7 @@ CONTEXT = RowContext(TODAY, "utf-8", "none", DEFAULTS)
 def total(tmp_path):
     def find(rows, chunk_rows=2):
         staged = write_staged(tmp_path / "staged.parquet", rows)
-        return find_total_row(staged, Judge(ORDERS, CONTEXT), chunk_rows)
+        return sorted(find_total_rows(staged, Judge(ORDERS, CONTEXT), chunk_rows))
 
     return find
 
@@ -55,7 +55,7 @@ def total(tmp_path):
 )
 def test_a_last_row_of_a_sum_and_nothing_else_is_a_total(total, cells):
     rows = [*order_rows(4), BLANK | {"amount": "￥4,000"} | cells]
-    assert total(rows) == 5
+    assert total(rows) == [5]
 
 
 @pytest.mark.parametrize(
@@ -70,19 +70,26 @@ def test_a_last_row_of_a_sum_and_nothing_else_is_a_total(total, cells):
     ],
 )
 def test_a_row_that_says_more_or_another_amount_is_none(total, cells):
-    assert total([*order_rows(4), BLANK | {"amount": "4000"} | cells]) is None
+    assert total([*order_rows(4), BLANK | {"amount": "4000"} | cells]) == []
 
 
-def test_only_the_last_row_can_be_one(total):
-    rows = [*order_rows(2), BLANK | {"client_order_ref": "TOTAL", "amount": "2000"}, order_row(client_order_ref="B-1")]
-    assert total(rows) is None
-    assert total([BLANK | {"client_order_ref": "TOTAL", "amount": "1000"}]) is None
+def sum_row(yen, word="TOTAL"):
+    return BLANK | {"client_order_ref": word, "amount": str(yen)}
+
+
+def test_a_subtotal_is_none_either_nor_is_a_total_behind_which_something_stands(total):
+    first, second = order_rows(2), [order_row(client_order_ref=f"B-{number}", amount="500") for number in range(3)]
+    assert total([*first, sum_row(2000, "Subtotal"), *second, sum_row(1500, "小計"), sum_row(3500)]) == [3, 7, 8]
+    tax = order_row(client_order_ref="Tax", amount="200")
+    assert total([*first, sum_row(2000, "Subtotal"), tax, sum_row(2200), BLANK | {"note": "以上"}]) == [3, 5]
+    assert total([*first, sum_row(2000), *second, sum_row(2000)]) == [3]  # neither what is above nor what came since
+    assert total([sum_row(1000)]) == []
 
 
 def test_amounts_that_cannot_be_read_and_rows_of_another_shape_are_not_summed(total):
     rows = [*order_rows(2), order_row(amount="abc"), order_row(amount="-500"), None]
-    assert total([*rows, BLANK | {"client_order_ref": "TOTAL", "amount": "1500"}]) == 6
-    assert total([*rows, None]) is None
+    assert total([*rows, BLANK | {"client_order_ref": "TOTAL", "amount": "1500"}]) == [6]
+    assert total([*rows, None]) == []
 
 
 def test_a_total_row_is_given_back_with_that_code_alone(tmp_path):
