@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import stat
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -133,6 +134,29 @@ def test_s3_a_bucket_that_keeps_versions_shows_the_newest_and_nothing_that_was_d
     assert s3.head("a/y") is None
     with pytest.raises(ObjectChanged):
         s3.fetch(old, tmp_path / "copy")
+
+
+def test_s3_what_is_deleted_in_a_bucket_that_keeps_versions_is_gone_unless_a_lock_keeps_it(desk, raw, bucket):
+    def left(bucket: str) -> tuple[int, int]:
+        answer = raw.list_object_versions(Bucket=bucket)
+        return len(answer.get("Versions", ())), len(answer.get("DeleteMarkers", ()))
+
+    def delete(bucket: str, **lock: object) -> None:
+        s3 = open_storage(f"s3://{bucket}/store", s3_endpoint_url=desk.server_url, s3_kms_key_id=None)
+        for body in (b"first", b"second"):
+            raw.put_object(Bucket=bucket, Key="store/a/x", Body=body, **lock)
+        s3.put("a/xy", b"another")
+        s3.delete("a/x")
+        assert [stored.key for stored in s3.list()] == ["a/xy"]
+
+    raw.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    delete(bucket)
+    assert left(bucket) == (1, 0)
+    locked = f"{bucket}-locked"
+    raw.create_bucket(Bucket=locked, ObjectLockEnabledForBucket=True)
+    until = datetime.now(UTC) + timedelta(hours=1)
+    delete(locked, ObjectLockMode="COMPLIANCE", ObjectLockRetainUntilDate=until)
+    assert left(locked) == (3, 1)
 
 
 def test_o01_s3_an_upload_in_parts_is_not_there_before_it_is_complete(s3, raw, bucket):
