@@ -265,8 +265,9 @@ _ROW_CODES = (
     ),
     Code(
         "R_CELL_FORMAT",
-        "The cell shows something else than it holds (in brackets): by its format, or as it is merged[: {column}].",
-        "セルの表示形式または結合により、実際の値(括弧内)と異なる内容が表示されています[: {column}]。",
+        "The cell shows something else than it holds (in brackets), by its format or as it is merged; or a code is a number "
+        "of more than 15 digits, of which a spreadsheet keeps no more[: {column}].",
+        "セルの表示形式や結合により実際の値(括弧内)と異なる内容が表示されているか、コードが16桁以上の数値です[: {column}]。",
     ),
     Code(
         "R_TOTAL_ROW",

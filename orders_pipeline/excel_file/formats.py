@@ -108,7 +108,7 @@ def shows_what_is_stored(value: Value, number_format: str, shown: str, kind: Kin
     """Tell whether the text `show` returned is the very value that is stored, and not another number or a day.
 
     Formats round, scale, drop signs and add digits. What is only written otherwise is the same: 1,000円 or 007; in a code or
-    a date also digits set apart, like 100-0001. In a text it is the sender's matter.
+    a date also digits set apart, like 100-0001, but none longer than Excel keeps. In a text it is the sender's matter.
     """
     if kind == "text" or isinstance(value, bool):
         return True
@@ -124,6 +124,8 @@ def _is_number(value: float, number_format: str, shown: str, *, or_digits: bool)
     stored = Decimal(value) if isinstance(value, int) else _AS_STORED.create_decimal(repr(value))
     if not _digits(shown):
         return stored == 0
+    if or_digits and abs(stored) >= 10**_FULL_DIGITS:  # Excel has made zeros of the last digits: the code of how many?
+        return False
     if bool(_NEGATIVE.match(shown)) != (stored < 0) or _is_fraction(stored, number_format):
         return False
     read = _SHOWN_NUMBER.fullmatch(shown.replace(",", ""))

@@ -281,6 +281,9 @@ def test_a_number_that_is_only_written_otherwise_is_the_same(value, number_forma
     ("value", "number_format", "same"),
     [
         (12, "0000", True),
+        (123_456_789_012_345, "0", True),
+        (1_234_567_890_123_450, "0", False),  # of ten codes of 16 digits, all of which a spreadsheet keeps as this one
+        (1_234_567_890_123_450, "0000-0000-0000-0000", False),
         (12, '"A-"0000', True),
         (1_234_567, POSTAL, True),
         (312_345_678, PHONE, True),
