@@ -44,6 +44,7 @@ _LONGEST_NAME = 31  # characters; Excel takes no more
 _LONGEST_SHOWN = 100  # characters of a marked cell
 _ERROR = "#VALUE!"  # in place of one we do not know
 _ODD_ZEROS = re.compile(r"[^0-9]*0[0-9]*,|.*\.(?:0{3,})?[^0-9]*$")  # with which a number in a CSV file would be doubtful
+_DIGITS_ONLY = re.compile(r"[^\w]*[0-9][0-9,.]*円?")
 _NO_DECIMALS = re.compile(r"\.0*(?=[^0-9]*$)|,")
 # twice what a CSV file may have, since the commas of rows and cells that are blank come on top of what was typed
 _TEXT_FACTOR = 2
@@ -190,7 +191,8 @@ class _Sheets:
     def choose(self, wanted: OrderSheet) -> _Sheet:
         """Return the sheet that was agreed on, or the visible one that holds the header, or else the first visible one.
 
-        Of several with the header the one with rows under it counts: forms for another month have none.
+        Of several with the header the one with rows under it counts: forms for another month have none. So do those on which
+        its rows go on without a header.
         """
         visible = [sheet for sheet in self._all if sheet.is_visible]
         if wanted.name is not None:
@@ -203,6 +205,10 @@ class _Sheets:
             filled = [sheet for sheet, header in headers if 0 < header < sheet.extent.rows]
             if len(filled) > 1:
                 raise _uncertain(filled)
+            if filled:
+                chosen = [sheet for sheet in visible if sheet in filled or self._goes_on(sheet, filled[0], wanted)]
+                if len(chosen) > 1:
+                    raise _uncertain(chosen)
             chosen = filled or holding or visible
         if not chosen:
             raise FileRejected("F_EMPTY")
@@ -218,6 +224,22 @@ class _Sheets:
                 if names.is_header(cells):
                     return number, cells
         return 0, []
+
+    def _goes_on(self, sheet: _Sheet, first: _Sheet, wanted: OrderSheet) -> bool:
+        """Tell whether a sheet without the header has rows like the one under it on the `first`: filled in as that is."""
+        header, names = self.header(first, wanted.names)
+        columns = [wanted.names.known.get(normalise_header(cell)) for cell in names]
+        orders = (self.shown(first, row, {}) for row in self.rows(first) if row.number > header and row.cells)
+        order = next(orders, [""] * len(columns))
+        kinds = {at: wanted.kinds.get(column) for at, column in enumerate(columns) if column and order[at]}
+        reference = columns.index(wanted.names.required[0])
+        rows = (self.shown(sheet, row, {}) for row in self.rows(sheet) if row.cells)
+        return reference in kinds and any(
+            sheet.extent.columns > max(kinds)
+            and row[reference].isascii()
+            and all(row[at] and (kind != "number" or _DIGITS_ONLY.fullmatch(row[at])) for at, kind in kinds.items())
+            for row in islice(rows, _HEADER_MARGIN + 1)
+        )
 
     def rows(self, sheet: _Sheet) -> Iterator[SheetRow]:
         """Read a sheet's rows up to the last with a value."""

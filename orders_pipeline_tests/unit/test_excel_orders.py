@@ -106,6 +106,29 @@ def test_two_sheets_with_the_header_are_refused_with_their_names(desk):
     assert (refused.code, refused.detail) == ("F_SHEETS", {"sheets": "東京, 大阪", "wanted": ""})
 
 
+def test_a_sheet_on_which_the_orders_go_on_without_the_header_is_refused_too(desk):
+    desk.sheet.title = "1"
+    fill(desk.sheet, order_row(client_order_ref="A-1", amount="1,000円"))
+    more = desk.book.create_sheet("2")
+    for code, amount in (("コード", "金額"), ("A-2", "1000"), ("A-3", "￥2,000")):
+        more.append([order_row(client_order_ref=code, amount=amount)[name] or None for name in HEADER])
+    desk.book.save(desk.source)
+    refused = desk.refusal()
+    assert (refused.code, refused.detail) == ("F_SHEETS", {"sheets": "1, 2", "wanted": ""})
+    more.sheet_state = "hidden"
+    assert column(desk.rows(), "client_order_ref") == ["A-1"]
+
+
+@pytest.mark.parametrize("change", [{"client_order_ref": "合計"}, {"amount": "未定"}, {"customer_name": ""}])
+def test_a_sheet_with_something_else_is_left_alone(desk, change):
+    fill(desk.sheet, order_row(client_order_ref="A-1"))
+    other = desk.book.create_sheet("マスタ")
+    row = order_row(client_order_ref="SKU-1") | change
+    other.append([row[name] or None for name in HEADER])
+    other.append(["SKU-1", "1000"])
+    assert column(desk.rows(), "client_order_ref") == ["A-1"]
+
+
 def test_a_sheet_with_nothing_but_the_header_is_no_other_one(desk):
     fill(desk.sheet)
     fill(desk.book.create_sheet("11月"), order_row(client_order_ref="A-1"))
