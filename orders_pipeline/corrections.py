@@ -116,15 +116,28 @@ def _read_cells(system: System, judge: Judge, batch: Row[Any], sent: Mapping[int
     identity = judge.record_type.identity
     misshapen = []
     with lent(system, batch.batch_id, STAGED) as staged:
-        for row in _rows_of(staged, sent, ["offset", "length", *columns]):
+        rows = list(_rows_of(staged, sent, ["offset", "length", *columns]))
+        for row, good_codes in zip(rows, _good_codes(judge, rows), strict=True):
             each = sent[row["import_row_number"]]
-            each.original = Original({name: row[name] for name in columns if row[name] != ""}, batch.encoding)
+            cells = {name: row[name] for name in columns if row[name] != ""}
+            each.original = Original(cells, batch.encoding, good_codes)
             if row[identity] is None:
                 misshapen.append((each, (row["offset"], row["length"])))
             else:
                 each.references = _valid(judge, [row[identity]])
     if misshapen:
         _read_misshapen(system, judge, batch, misshapen)
+
+
+def _good_codes(judge: Judge, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Return of each row its codes that keep the rules of their columns, in the form in which they are compared."""
+    good: list[dict[str, str]] = [{} for _ in rows]
+    for name in judge.record_type.code_columns if rows else ():
+        normal, valid = judge.valid_cells(name, pa.array([row[name] or "" for row in rows], pa.string()))
+        for codes, code, is_valid in zip(good, pc.utf8_lower(normal).to_pylist(), valid.tolist(), strict=True):
+            if is_valid and code:
+                codes[name] = code
+    return good
 
 
 def _read_misshapen(system: System, judge: Judge, batch: Row[Any], rows: Sequence[tuple[_Sent, tuple[int, int]]]) -> None:

@@ -326,6 +326,11 @@ _ROW_CODES = (
         "訂正する行の注文番号は変更できません。表計算ソフトで変わっていないかご確認ください。",
     ),
     Code(
+        "R_CODE_CHANGED",
+        "The row that is corrected had another code, of which a spreadsheet seems to have made this one[: {column}].",
+        "訂正前の行のコードが、表計算ソフトで別の値(先頭の0の欠落や日付など)に変わっているようです[: {column}]。",
+    ),
+    Code(
         "R_CORRECTED_ROW",
         "The cells _batch and _row must be those of rejected.csv, or both empty for a new order[: {hint}].",
         "_batch列と_row列はrejected.csvの値のままにしてください。新しい注文の場合は両方とも空にしてください[: {hint}]。",

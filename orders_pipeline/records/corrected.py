@@ -1,7 +1,8 @@
 """Corrected rows: which order a row may be that corrects a rejected one, and what is wrong with it beside its cells.
 
 A corrected row keeps the reference of the row it names, unless that was what was rejected; then it gives the reference up,
-for good. Cells must not be what a wrong encoding made of those that were sent. What was sent before is found out elsewhere.
+for good. Cells must not be what a wrong encoding made of those that were sent, nor codes what a spreadsheet did. What was
+sent before is found out elsewhere.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from decimal import Decimal, InvalidOperation
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from orders_pipeline.records.encoding_damage import is_damaged
 from orders_pipeline.records.judgement import Findings, Rows, as_json
@@ -22,17 +24,23 @@ from orders_pipeline.records.record_type import RecordType
 ROW_COLUMN = "_row"
 _DIGITS_KEPT = 15  # of a number, by spreadsheets
 _LIKE_A_DATE = re.compile(r"[0-9]{1,4}[-/.][0-9]{1,2}(?:[-/.][0-9]{1,4})?|[a-z]{3,9}[-/.]?[0-9]{1,4}|[0-9]{1,2}-?[a-z]{3,9}")
-_SPREADSHEETS_DATE = re.compile(r"[0-9]{1,2}-[a-z]{3}|[a-z]{3}-[0-9]{2}|[0-9]{4}[-/][0-9]{1,2}[-/][0-9]{1,2}|[0-9]{5}")
+_SPREADSHEETS_DATE = re.compile(
+    r"[0-9]{1,2}-[a-z]{3}|[a-z]{3}-[0-9]{2}|[0-9]{4}[-/][0-9]{1,2}[-/][0-9]{1,2}|[0-9]{1,2}月[0-9]{1,2}日|[0-9]{5}"
+)
 # rows with one of these name no row: what they were meant to correct is still open where it is
 NAMES_NO_ROW = "R_CORRECTED_ROW"
 
 
 @dataclass(frozen=True)
 class Original:
-    """A row as it was sent, and the encoding of its file; a cell is None where the row's shape was wrong."""
+    """A row as it was sent, and the encoding of its file; a cell is None where the row's shape was wrong.
+
+    `good_codes` are its codes, normalised and in small letters, that keep the rules of their columns.
+    """
 
     cells: Mapping[str, str | None]
     encoding: str
+    good_codes: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -56,6 +64,15 @@ class NamedRow:
         if self.references is not None:
             return reference in self.references
         return not any(_is_spreadsheets_form(had, reference) for had in self.had)
+
+    def may_have_code(self, column: str, code: str) -> bool:
+        """Tell whether a correction may have this code in a column: any but what a spreadsheet made of the row's own."""
+        own: str | None = None
+        for original in reversed(self.originals):  # what a spreadsheet made of it at an earlier try is not it
+            sent = original.good_codes.get(column)
+            if sent is not None and (own is None or not _is_shortened(own, sent)):
+                own = sent
+        return own is None or not _is_shortened(own, code)
 
 
 @dataclass(frozen=True)
@@ -92,6 +109,7 @@ class Corrections:
         answers = {}
         references = kind.folded(rows.text[kind.identity]).to_pylist()
         bad_reference = findings.bad_in(kind.identity)
+        codes = {name: (pc.utf8_lower(rows.text[name]).to_pylist(), findings.bad_in(name)) for name in kind.code_columns}
         for at, number in enumerate(corrects):
             if number is None:
                 continue
@@ -109,6 +127,9 @@ class Corrections:
                 cell = raw[column][at].as_py()
                 if any(_is_damaged(original, column, cell) for original in named.originals):
                     found.add(at, column, "R_ENCODING_DAMAGE", {})
+            for column, (cells, bad) in codes.items():
+                if not bad[at] and not named.may_have_code(column, cells[at]):
+                    found.add(at, column, "R_CODE_CHANGED", {})
             gives_up = {had: held for had, held in named.had.items() if had != reference}
             keeps = reference in (named.had if named.references is None else named.references)
             answers[at] = Answer(rows.number[at].as_py(), number, named.first, gives_up, keeps)
@@ -165,6 +186,11 @@ def _is_spreadsheets_form(had: str, has: str) -> bool:
         return bool(_LIKE_A_DATE.fullmatch(had) and _SPREADSHEETS_DATE.fullmatch(has))
     rounded = had.isdigit() and len(had) > _DIGITS_KEPT and has == had[:_DIGITS_KEPT] + "0" * (len(had) - _DIGITS_KEPT)
     return is_same_number or rounded
+
+
+def _is_shortened(had: str, has: str) -> bool:
+    """Tell whether a spreadsheet has taken a code for a number or a date; to put back zeros that it took is a correction."""
+    return _is_spreadsheets_form(had, has) and not re.match("0[0-9]", has)
 
 
 def _is_damaged(original: Original, column: str, cell: str) -> bool:

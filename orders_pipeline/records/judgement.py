@@ -154,10 +154,15 @@ class Judge:
 
     def valid_identities(self, cells: pa.Array) -> tuple[pa.Array, Mask]:
         """Return the cells of the identity column normalised and case-folded, and which of them keep its rules."""
-        column = self.record_type.by_name[self.record_type.identity]
+        normal, valid = self.valid_cells(self.record_type.identity, cells)
+        return self.record_type.folded(normal), valid
+
+    def valid_cells(self, name: str, cells: pa.Array) -> tuple[pa.Array, Mask]:
+        """Return cells of a column normalised, and which of them keep its rules."""
+        column = self.record_type.by_name[name]
         normal = column.normalised(cells, self.context)
         failures = [self._fail(rule, normal) for rule in column.all_text_rules]
-        return self.record_type.folded(normal), ~np.logical_or.reduce(failures)
+        return normal, ~np.logical_or.reduce(failures)
 
     def _fail(self, rule: Rule, cells: pa.Array) -> Mask:
         """Return which cells do not keep a rule; nulls keep all."""

@@ -154,6 +154,11 @@ class RecordType:
         return tuple(column.name for column in self.columns)
 
     @property
+    def code_columns(self) -> tuple[str, ...]:
+        """Return the columns of codes, but for the identity."""
+        return tuple(column.name for column in self.columns if column.kind == "code" and column.name != self.identity)
+
+    @property
     def required_columns(self) -> tuple[str, ...]:
         """Return the columns every file must have."""
         return tuple(column.name for column in self.columns if column.required)

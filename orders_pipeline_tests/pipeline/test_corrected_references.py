@@ -44,6 +44,16 @@ def test_a_reference_that_a_spreadsheet_shortened_is_no_correction_and_the_mende
     assert client.references() == ["0007001", "0007002", "0007003"]
 
 
+def test_a_code_that_a_spreadsheet_shortened_is_no_correction_either(client: Client) -> None:
+    item = {"item_code": "0012", "quantity": "1", "unit_price": "1000"}
+    first = client.send(order("A-1", customer_code="0012", email="bad"), order("A-2", customer_code="00.12", **item))
+    one, other = client.back(first)
+    one, other = one | {"customer_code": "12", "email": "a@example.com"}, other | {"customer_code": "0.12"}
+    assert codes(client.send(one, other | {"item_code": "12"})) == {"R_CODE_CHANGED": 2, "R_CUSTOMER_CODE": 1}
+    second = client.send(one | {"customer_code": "0012"}, other | {"customer_code": "12"})
+    assert (codes(second), client.references()) == ({}, ["A-1", "A-2"])
+
+
 @pytest.mark.parametrize("written", first_of(["7003", "0007001", "", "7.003E+03", "注文7003", "0007004"], 3))
 def test_a_reference_stays_whatever_became_of_it_and_through_all_corrections(client: Client, written: str) -> None:
     first = client.send(order("0007001"), order("0007003", email="bad"))

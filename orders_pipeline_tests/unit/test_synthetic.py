@@ -56,6 +56,7 @@ def test_bad_rows_are_spread_over_all_codes_a_file_alone_can_get(tmp_path):
 # codes that only rows get which are no sample's: the template's, corrections, totals, and orders that came before
 NEVER_MADE = {
     "R_TOTAL_ROW",
+    "R_CODE_CHANGED",
     "R_EXAMPLE_ROW",
     "R_REF_EXISTS_DIFFERS",
     "R_REF_SPENT",
