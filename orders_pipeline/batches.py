@@ -38,6 +38,7 @@ PAUSES: Mapping[str, str] = {
     "E_SEALED_TAMPERED": "A file of the batch was changed, or is that of another place.",
     "E_STORAGE_DENIED": "The storage refuses access.",
     "E_STORAGE_REPLACED": "A file of the batch is not the one that was left in the storage; nothing is made of it.",
+    "E_STORAGE_TLS": "The storage's certificate is not one for this host that we trust.",
     "E_STORAGE_UNAVAILABLE": "The storage does not answer properly.",
     "E_NOTIFICATION_UNAVAILABLE": "The Notification service cannot be used at the moment.",
     "E_NOTIFICATION_REFUSED": "The Notification service refuses this batch's notifications as its contract does not name.",

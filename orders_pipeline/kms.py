@@ -54,7 +54,7 @@ class KeyService:
             answer = self._client.generate_data_key_without_plaintext(
                 KeyId=self.kms_key_id, KeySpec="AES_256", EncryptionContext=_context(key_id)
             )
-        sealed: bytes = answer["CiphertextBlob"]
+            sealed: bytes = answer["CiphertextBlob"]
         return sealed
 
     def open_data_key(self, key_id: str, sealed: bytes) -> bytes:
@@ -81,7 +81,7 @@ class KeyService:
 def _opened(service: KeyService, key_id: str, sealed: bytes) -> bytes:
     with _errors():
         answer = service._client.decrypt(KeyId=service.kms_key_id, CiphertextBlob=sealed, EncryptionContext=_context(key_id))
-    key: bytes = answer["Plaintext"]
+        key: bytes = answer["Plaintext"]
     return key
 
 
@@ -92,7 +92,7 @@ def _context(key_id: str) -> dict[str, str]:
 @contextlib.contextmanager
 def _errors() -> Iterator[None]:
     """Turn boto3's errors, whose texts name keys and accounts, into ours."""
-    from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError  # noqa: PLC0415
+    from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError, SSLError  # noqa: PLC0415
 
     try:
         yield
@@ -102,5 +102,9 @@ def _errors() -> Iterator[None]:
         raise KeyServiceUnavailable("KMS does not answer properly") from None
     except (NoCredentialsError, NoRegionError):
         raise KeyServiceRefused("no AWS credentials or region are set") from None
-    except BotoCoreError:
+    except SSLError:
+        raise KeyServiceUnavailable(
+            "KMS offers no TLS that is asked for, or its certificate is not one for this host that we trust"
+        ) from None
+    except (BotoCoreError, KeyError, ValueError):  # the latter two where an answer was cut
         raise KeyServiceUnavailable("KMS does not answer") from None

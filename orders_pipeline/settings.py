@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import difflib
 import os
+import ssl
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -90,7 +92,7 @@ REQUIRED_IN_PRODUCTION = (
     "encryption_keys",
 )
 
-HTTPS_IN_PRODUCTION = ("payment_url", "notification_url", "s3_endpoint_url", "kms_endpoint_url")
+URLS = ("payment_url", "notification_url", "s3_endpoint_url", "kms_endpoint_url")  # in production of https
 
 
 def load_settings() -> Settings:
@@ -111,12 +113,30 @@ def read_settings() -> Settings:
     except ValidationError as error:
         wrong = sorted({f"{PREFIX}{str(problem['loc'][0]).upper()} ({problem['msg']})" for problem in error.errors()})
         raise SettingsError("these settings are not usable: " + "; ".join(wrong)) from None
-    plain = [name for name in HTTPS_IN_PRODUCTION if not (getattr(settings, name) or "https:").lower().startswith("https:")]
+    plain = [name for name in URLS if not (getattr(settings, name) or "https:").lower().startswith("https:")]
     if settings.is_production and plain:
         raise SettingsError(f"{PREFIX}ENV is production, where these begin with https://: {_names(plain)}")
-    if settings.ca_file is not None and not settings.ca_file.is_file():
+    none = [name for name in URLS if not _is_url(getattr(settings, name) or "https://host")]
+    if none:
+        raise SettingsError(f"these are no URLs of a server: {_names(none)}")
+    if settings.ca_file is not None and not _has_certificates(settings.ca_file):
         raise SettingsError(f"{PREFIX}CA_FILE is not a file with certificates")
     return settings
+
+
+def _is_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # of a port or an address
+        return False
+
+
+def _has_certificates(path: Path) -> bool:
+    try:
+        return ssl.create_default_context(cafile=path).cert_store_stats()["x509"] > 0
+    except OSError:  # SSLError is one
+        return False
 
 
 def unknown() -> list[str]:

@@ -91,7 +91,7 @@ def https_service(shown: Path, secret: Path, newest: ssl.TLSVersion | None = Non
             self.end_headers()
             self.wfile.write(b"{}")
 
-        do_DELETE = do_GET  # noqa: N815 - the name the base class calls
+        do_DELETE = do_POST = do_GET  # noqa: N815 - the names the base class calls
 
         def log_message(self, *args: object) -> None:
             pass

@@ -76,6 +76,13 @@ class StorageUnavailable(StorageError):
     text = "the storage does not answer properly"
 
 
+class StorageNotPrivate(StorageUnavailable):
+    """The connection would not be private, or not with the storage."""
+
+    code = "E_STORAGE_TLS"
+    text = "the storage offers no TLS that is asked for, or its certificate is not one for this host that we trust"
+
+
 @dataclass(frozen=True)
 class StoredObject:
     """One version of one object; `size` in bytes, `modified` in UTC; not `settled` means it may still be growing."""

@@ -23,6 +23,7 @@ from orders_pipeline.storage.port import (
     ObjectGone,
     Page,
     StorageError,
+    StorageNotPrivate,
     StorageUnavailable,
     StoredObject,
     fetched_file,
@@ -265,6 +266,7 @@ _DENIED_CODES = {"ExpiredToken", "InvalidToken", "NoCredentialsError", "PartialC
 _CHANGED_CODES = {"412", "PreconditionFailed", "ConditionalRequestConflict"}
 _GONE_CODES = {"404", "NoSuchKey"}
 _REFUSED_CODES = {"KeyTooLongError", "InvalidURI"}
+_NOT_PRIVATE = {"SSLError"}
 
 
 def _s3_error(error: Exception) -> StorageError:
@@ -278,6 +280,7 @@ def _s3_error(error: Exception) -> StorageError:
         (_CHANGED_CODES, ObjectChanged),
         (_DENIED_CODES, ObjectDenied),
         (_REFUSED_CODES, KeyRefused),
+        (_NOT_PRIVATE, StorageNotPrivate),
     )
     for codes, kind in kinds:
         if code in codes or type(error).__name__ in codes:

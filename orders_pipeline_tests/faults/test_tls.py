@@ -23,6 +23,7 @@ from orders_pipeline.database import (
     private_url,
 )
 from orders_pipeline.http_client import NoAnswer, NotDelivered, ServiceClient
+from orders_pipeline.kms import KeyService, KeyServiceUnavailable
 from orders_pipeline.settings import SettingsError, load_settings
 from orders_pipeline.storage import StorageUnavailable, open_storage
 from orders_pipeline.system import join_endpoints
@@ -185,20 +186,25 @@ def test_y01_a_service_that_talks_no_tls_was_asked_nothing(sandbox) -> None:
         client("127.0.0.1", port, None).call("GET", "/x")
 
 
-def test_s10_a_bucket_behind_an_unknown_certificate_is_not_written_to(
+def test_s10_a_bucket_or_kms_behind_an_unknown_certificate_is_told_nothing(
     ours: Authority, theirs: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "ap-northeast-1")
     monkeypatch.setattr("orders_pipeline.storage.s3.SERVICE_TRIES", 1)
+    monkeypatch.setattr("orders_pipeline.kms.TRIES", 1)
     with https_service(*ours.issue("bucket", "localhost")) as (port, asked):
         for authority, believed in ((theirs, False), (ours, True)):
             url = f"https://localhost:{port}"
             store = open_storage("s3://bucket/x", s3_endpoint_url=url, s3_kms_key_id=None, ca_file=authority.ca_file)
-            with contextlib.suppress(StorageUnavailable):
+            with pytest.raises(StorageUnavailable) as refused:
                 store.delete("a/b")
-            assert bool(asked) == believed
+            assert (bool(asked), refused.value.code == "E_STORAGE_TLS") == (believed, not believed)
+            kms = KeyService("planted", url, authority.ca_file)
+            with pytest.raises(KeyServiceUnavailable) as unanswered:
+                kms.new_data_key("k")  # what answers is no KMS
+            assert ("certificate" in str(unanswered.value)) != believed
 
 
 def test_an_exchange_that_breaks_after_the_handshake_is_still_in_doubt(ours: Authority, monkeypatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +22,7 @@ from orders_pipeline.synthetic import write_sample
 from orders_pipeline.system import join_endpoints, open_system
 from orders_pipeline_tests import commands
 from orders_pipeline_tests.house import House
-from orders_pipeline_tests.s3_desk import open_s3
+from orders_pipeline_tests.s3_desk import Line, Trouble, open_s3
 
 PLACE = b"here"
 
@@ -82,13 +83,17 @@ def test_a_kms_key_that_is_not_there_makes_no_data_key(service: KeyService) -> N
 
 
 def test_a_kms_that_does_not_answer_is_told_apart_from_one_that_refuses(
-    monkeypatch: pytest.MonkeyPatch, aws: object
+    monkeypatch: pytest.MonkeyPatch, service: KeyService
 ) -> None:
     monkeypatch.setattr(kms, "TRIES", 1)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     with pytest.raises(KeyServiceUnavailable):
         KeyService("planted", f"http://127.0.0.1:{port}").new_data_key("k")
+    with contextlib.closing(Line(str(service.endpoint_url))) as line:
+        line.troubles.append(Trouble("POST", "/"))  # half an answer
+        with pytest.raises(KeyServiceUnavailable):
+            KeyService(service.kms_key_id, line.url).new_data_key("k")
 
 
 def test_a_sealed_key_without_a_kms_key_is_refused_at_the_start(service: KeyService) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import certifi
 import pytest
 from pydantic import ValidationError
 
@@ -86,6 +87,28 @@ def test_in_production_a_bucket_has_a_key_of_its_own(environment):
 def test_a_file_of_authorities_that_is_not_there_is_said_at_once(environment):
     environment(ORDERS_CA_FILE="/nonexistent/planted.pem")
     with pytest.raises(SettingsError, match="ORDERS_CA_FILE") as refused:
+        load_settings()
+    assert "planted" not in str(refused.value)
+
+
+@pytest.mark.parametrize("content", ["", "planted", "-----BEGIN PRIVATE KEY-----\nplanted\n-----END PRIVATE KEY-----\n"])
+def test_a_file_of_authorities_without_one_is_said_at_once(environment, tmp_path, content):
+    path = tmp_path / "planted.pem"
+    path.write_text(content)
+    environment(ORDERS_CA_FILE=str(path))
+    with pytest.raises(SettingsError, match="ORDERS_CA_FILE is not a file with certificates"):
+        load_settings()
+    environment(ORDERS_CA_FILE=certifi.where())
+    assert load_settings().ca_file
+
+
+@pytest.mark.parametrize(
+    "value", ["planted", "planted:8080", "ftp://planted", "https://", "https://planted:99999", "http://["]
+)
+@pytest.mark.parametrize("name", ["PAYMENT_URL", "NOTIFICATION_URL", "S3_ENDPOINT_URL", "KMS_ENDPOINT_URL"])
+def test_what_is_no_url_of_a_server_is_said_at_once(environment, name, value):
+    environment(**{f"ORDERS_{name}": value})
+    with pytest.raises(SettingsError, match=f"no URLs of a server: ORDERS_{name}") as refused:
         load_settings()
     assert "planted" not in str(refused.value)
 
