@@ -307,13 +307,14 @@ _ROW_CODES = (
     ),
     Code(
         "R_REF_EXISTS",
-        "An order with this reference was received before[ in batch {batch_id}].",
-        "この注文番号は受付済みです[(バッチ: {batch_id})]。",
+        "An order with this reference was received before[ as {reference}][ in batch {batch_id}].",
+        "この注文番号は受付済みです[(注文番号: {reference})][(バッチ: {batch_id})]。",
     ),
     Code(
         "R_REF_EXISTS_DIFFERS",
-        "An order with this reference was received before[ in batch {batch_id}], and not the same[: {columns}].",
-        "この注文番号は受付済みですが、内容が異なります[(バッチ: {batch_id})][: {columns}]。",
+        "An order with this reference was received before[ as {reference}][ in batch {batch_id}], and not the same"
+        "[: {columns}].",
+        "この注文番号は受付済みですが、内容が異なります[(注文番号: {reference})][(バッチ: {batch_id})][: {columns}]。",
     ),
     Code(
         "R_REF_SPENT",

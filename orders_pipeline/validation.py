@@ -22,7 +22,7 @@ from orders_pipeline.duplicates import Duplicates, find_duplicates
 from orders_pipeline.parquet_file import map_chunks, new_parquet, read_chunks
 from orders_pipeline.records.corrected import ROW_COLUMN, Answer, Corrections, named_differently
 from orders_pipeline.records.judgement import Finding, Findings, Judge, Mask, Rows, as_json
-from orders_pipeline.records.record_type import RecordType
+from orders_pipeline.records.record_type import Column, RecordType
 from orders_pipeline.records.rules import RowContext
 from orders_pipeline.rejections import REJECTIONS_SCHEMA
 from orders_pipeline.totals import find_total_rows
@@ -34,6 +34,8 @@ Differing: TypeAlias = Callable[[Rows, Sequence[str]], Sequence[Sequence[str]]]
 CHUNK_ROWS = 15_000  # a few are in memory at once: twice as many rows gain a tenth of the time, for 90 MB
 
 TOTAL_ROW = "R_TOTAL_ROW"
+_DIGITS_KEPT = 15  # of a number, by spreadsheets
+_SHORTENED_LOOKED_AT = 100  # references of a chunk
 
 # hardly an accepted cell is the same twice, and sealed ones are random: to look for repetition only costs time
 _COMPACT: Mapping[str, Any] = {"compression": "none", "use_dictionary": False, "write_statistics": False}
@@ -102,6 +104,7 @@ def validate(
             others = chunk.filter(pc.invert(chunk.column("shape_ok")))
             numbers, named = (others.column(name).to_pylist() for name in ("import_row_number", "corrects_row"))
             misshapen = corrections.answered_by_misshapen(numbers, named)
+        _add_shortened(rows, findings, existing, differing, list(answers), record_type)
         _add_given_up(rows, findings, given_up, [at for at, each in answers.items() if each.keeps_reference], record_type)
         for position in np.flatnonzero(pc.is_in(rows.number, value_set=total_rows)):
             findings.add_instead(TOTAL_ROW, int(position))
@@ -148,13 +151,68 @@ def _add_existing(rows: Rows, findings: Findings, existing: Existing, differing:
     chosen[positions] = True
     references = record_type.folded(rows.text[record_type.identity]).filter(pa.array(chosen)).to_pylist()
     columns = differing(rows.where(chosen), references)
+    _note_existing(
+        findings, record_type, {at: {"batch_id": batch} for at, batch in taken.items()}, columns, lambda each: not each
+    )
+
+
+def _note_existing(
+    findings: Findings,
+    record_type: RecordType,
+    taken: Mapping[int, Mapping[str, str]],
+    columns: Sequence[Sequence[str]],
+    is_alike: Callable[[Sequence[str]], bool],
+) -> None:
+    """Note that rows were received before, with a detail of each, and in which columns those that are not alike differ."""
     for code, alike in (("R_REF_EXISTS", True), ("R_REF_EXISTS_DIFFERS", False)):
-        these = [(at, each) for at, each in zip(taken, columns, strict=True) if (not each) == alike]
+        these = [(at, each) for at, each in zip(taken, columns, strict=True) if is_alike(each) == alike]
         if these:
-            details = [
-                as_json({"batch_id": taken[at]} | ({} if alike else {"columns": ", ".join(each)})) for at, each in these
-            ]
+            details = [as_json({**taken[at]} | ({} if alike else {"columns": ", ".join(each)})) for at, each in these]
             findings.add_each(record_type.identity, code, np.array([at for at, _ in these]), details)
+
+
+def _add_shortened(
+    rows: Rows,
+    findings: Findings,
+    existing: Existing,
+    differing: Differing,
+    corrected: Sequence[int],
+    record_type: RecordType,
+) -> None:
+    """Note references that a spreadsheet has taken the zeros of, where a file that was received comes again that way.
+
+    A few show how long the references were. Some rows must be what was received, but for what a spreadsheet changes; then
+    the others with such a reference are not, but the same orders.
+    """
+    folded = record_type.folded(rows.text[record_type.identity])
+    is_number = pc.match_substring_regex(folded, f"^[1-9][0-9]{{0,{_DIGITS_KEPT - 2}}}$").to_numpy(zero_copy_only=False)
+    passed = findings.bad_in(record_type.identity)
+    passed[corrected] = True  # what reference these may have is settled
+    numbers = np.flatnonzero(is_number & ~passed)
+    if not len(numbers):
+        return
+    references = folded.take(pa.array(numbers)).to_pylist()
+    some = references[:: -(-len(references) // _SHORTENED_LOOKED_AT)]
+    lengths = {len(each) for each in existing([ref.zfill(n) for ref in some for n in range(len(ref) + 1, _DIGITS_KEPT + 1)])}
+    known = existing([ref.zfill(n) for ref in references for n in lengths if n > len(ref)]) if lengths else {}
+    taken = {
+        at: next(ref.zfill(n) for n in lengths if ref.zfill(n) in known)
+        for at, ref in zip(numbers.tolist(), references, strict=True)
+        if any(ref.zfill(n) in known for n in lengths)
+    }
+    if not taken:
+        return
+    chosen = np.zeros(findings.size, np.bool_)
+    chosen[list(taken)] = True
+    columns = differing(rows.where(chosen), list(taken.values()))
+    kept = {record_type.amount, *(each.name for each in record_type.columns if each.kind == "date" or _is_name(each))}
+    if any(map(kept.isdisjoint, columns)):
+        details = {at: {"batch_id": known[reference], "reference": reference} for at, reference in taken.items()}
+        _note_existing(findings, record_type, details, columns, kept.isdisjoint)
+
+
+def _is_name(column: Column) -> bool:
+    return column.kind == "text" and column.required
 
 
 def _add_given_up(rows: Rows, findings: Findings, given_up: Existing, kept: Sequence[int], record_type: RecordType) -> None:

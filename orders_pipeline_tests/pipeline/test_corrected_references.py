@@ -44,6 +44,23 @@ def test_a_reference_that_a_spreadsheet_shortened_is_no_correction_and_the_mende
     assert client.references() == ["0007001", "0007002", "0007003"]
 
 
+def test_a_whole_file_that_a_spreadsheet_took_the_zeros_of_loads_nothing_twice(client: Client) -> None:
+    sent = [order(f"00070{n:02}", customer_code=f"00{n}", amount=f"{n + 1}000") for n in range(30)]
+    first = client.send(*sent, order("0007099", email="bad"))
+    again = [
+        row | {name: row[name].lstrip("0") or "0" for name in ("client_order_ref", "customer_code")}
+        for row in (*sent, order("0007099"), order("7098"))
+    ]
+    second = client.send(*again[:3], again[3] | {"amount": "1"}, *again[4:])
+    assert codes(second) == {"R_REF_EXISTS": 29, "R_REF_EXISTS_DIFFERS": 1}
+    assert second["rows"]["accepted"] == 2
+    with reports.report(client.system, second["batch_id"], "errors") as errors:
+        assert errors is not None
+        assert f"received before as 0007000 in batch {first['batch_id']}" in errors.read_text("utf-8")
+    # others of the same numbers, without zeros in front, are orders of their own
+    assert codes(client.send(*(row | {"amount": "99"} for row in again[:3]))) == {}
+
+
 def test_a_code_that_a_spreadsheet_shortened_is_no_correction_either(client: Client) -> None:
     item = {"item_code": "0012", "quantity": "1", "unit_price": "1000"}
     first = client.send(order("A-1", customer_code="0012", email="bad"), order("A-2", customer_code="00.12", **item))
