@@ -8,6 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -25,6 +26,7 @@ from orders_pipeline.audit.verifying import AuditBroken, verify
 from orders_pipeline.database import ConstraintViolated, Database
 from orders_pipeline.retention import Hold, HoldRefused, place_hold, release_hold, retain
 from orders_pipeline.storage import FolderStorage, S3Storage, Storage
+from orders_pipeline_tests.commands import wait_for
 from orders_pipeline_tests.ledger_desk import Desk, order
 from orders_pipeline_tests.s3_desk import open_s3
 
@@ -324,6 +326,26 @@ def test_s16_blocks_of_a_day_and_category_move_into_one_object_and_leave_it_one_
         assert not list(storage.list("audit/"))
     finally:
         desk.run("UPDATE retention_limits SET warm_until = '1 year', gone_after = '7 years' WHERE category = 'phi_access'")
+
+
+def test_s16_sealing_and_retention_wait_for_each_other_and_neither_fails(desk, database, storage, aged):
+    aged(("phi_access", day_before(desk, "100 days"), None))
+    desk.run("INSERT INTO audit_events (category, action) VALUES ('phi_access', 'test')")
+    with ThreadPoolExecutor() as pool, desk.connect() as connection:
+        connection.execute(b"LOCK TABLE legal_holds IN ROW EXCLUSIVE MODE")  # somebody places one just then
+        moving = pool.submit(retain, database, storage)
+        wait_for(lambda: waiting(desk, "audit_move") == 1, "a block on its way")
+        sealing = pool.submit(seal, database)
+        wait_for(lambda: waiting(desk, "xact_lock(4711009)") + waiting(desk, "audit_seal") == 1, "sealing to begin")
+        connection.commit()
+        assert (moving.result().moved, sealing.result()) == ({"warm": 2}, 1)
+
+
+def waiting(desk: Desk, statement: str) -> int:
+    """Return how many wait for a lock in a statement."""
+    return desk.value(
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE %s", f"%{statement}%"
+    )
 
 
 def test_s16_an_export_beside_retention_loses_and_doubles_nothing(desk, database, storage, aged):

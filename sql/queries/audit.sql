@@ -50,6 +50,10 @@ SELECT CAST(audit_mark() AS text)
 -- Whether all transactions up to one have ended.
 SELECT pg_snapshot_xmin(pg_current_snapshot()) > CAST(:transaction AS xid8)
 
+-- name: one_at_a_time_on_blocks
+-- Nobody else makes or moves blocks until this transaction ends: each would wait for a table that the other has.
+SELECT pg_advisory_xact_lock(4711009)
+
 -- name: audit_seal
 -- Seal what is not sealed yet, as far as it is certain.
 SELECT audit_seal()
