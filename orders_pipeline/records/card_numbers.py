@@ -30,8 +30,8 @@ _LENGTHS = {
     "6011|62|64[4-9]|65": (16, 17, 18, 19),
     "5018|5020|5038|5893|6304|6759|676[1-3]": (14, 15, 16, 17, 18, 19),
 }
-_BRANDS = re.compile("|".join(f"(?=({beginning}))" for beginning in _LENGTHS))  # no two of them begin alike
-_LENGTHS_OF = tuple(_LENGTHS.values())
+_VALUES = bytes.maketrans(b"0123456789", bytes(range(10)))
+_DOUBLED = bytes.maketrans(b"0123456789", bytes(sum(divmod(2 * value, 10)) for value in range(10)))
 _GROUPS = ({4, 8, 12}, {4, 8, 12, 16}, {4, 10})  # where most cards have their spaces
 _MANY = 3  # gaps that are the same by no accident
 _WIDEST = 12  # characters between two groups; beyond three it is one again and again
@@ -42,7 +42,7 @@ _ANY_BETWEEN = rf"(?:[^0-9]{{0,3}}|[^0-9A-Za-z{_KANA_AND_KANJI}]{{4,{_WIDEST}}})
 # ー and 一 are typed for a dash
 _BETWEEN = r"[\W_ーｰ一]"
 _RUN = re.compile(rf"[0-9](?:(?:[^0-9]{{0,3}}|({_BETWEEN})\1{{3,{_WIDEST - 1}}})[0-9]){{{SHORTEST - 1},}}")
-_BETWEEN_DIGITS = re.compile("[^0-9]+")
+_NO_DIGITS = bytes(set(range(128)) - set(b"0123456789"))
 _PLAIN = re.compile(rf"{_BETWEEN}*")
 # as grouped on a card, with the same longer text between all groups
 _SPREAD = re.compile(
@@ -83,6 +83,14 @@ def _begins_digit() -> npt.NDArray[np.bool_]:
     return np.isin(np.arange(256), [digit.encode()[0] for digit in _digits()])
 
 
+@functools.cache
+def _lengths_by_beginning() -> Mapping[bytes, Sequence[int]]:
+    """Return the lengths of card numbers by their first four digits; no two brands begin alike."""
+    brands = [(re.compile(beginning), lengths) for beginning, lengths in _LENGTHS.items()]
+    beginnings = map("{:04}".format, range(10_000))
+    return {each.encode(): lengths for each in beginnings for brand, lengths in brands if brand.match(each)}
+
+
 def _digits() -> Iterator[str]:
     return (each for each in map(chr, range(0x20000)) if unicodedata.digit(each, None) is not None)
 
@@ -115,7 +123,7 @@ def find_card_numbers(text: str) -> Iterator[Sequence[int]]:
     """Yield the places of each card number's digits."""
     plain = _with_digits(text)
     for run in _RUN.finditer(plain):
-        digits = _BETWEEN_DIGITS.sub("", run[0])
+        digits = _only_digits(run[0])
         fitting = [(first, end) for first, end in _candidates(digits) if _check_sum(digits[first:end]) % 10 == 0]
         if not fitting:
             continue
@@ -125,7 +133,7 @@ def find_card_numbers(text: str) -> Iterator[Sequence[int]]:
         }
         yield from (places[first:end] for first, end in fitting if _is_written_so(first, end, gaps, len(digits)))
     for spread in _SPREAD.finditer(plain):
-        digits = _BETWEEN_DIGITS.sub("", spread[0])
+        digits = _only_digits(spread[0])
         if (0, len(digits)) in _candidates(digits) and _check_sum(digits) % 10 == 0:
             yield [at for at in range(*spread.span()) if plain[at] in "0123456789"]
 
@@ -139,12 +147,14 @@ def _stands_alone(text: str, places: Sequence[int]) -> bool:
     return not re.search("[0-9]", around) and (not gaps or gaps in _GROUPS) and not _DAY.match(begins)
 
 
-def _candidates(digits: str) -> Iterator[tuple[int, int]]:
-    for found in _BRANDS.finditer(digits):
-        first = found.start()
-        if first + SHORTEST > len(digits):
-            return
-        for length in _LENGTHS_OF[(found.lastindex or 0) - 1]:
+def _only_digits(text: str) -> bytes:
+    return text.encode("ascii", "ignore").translate(None, _NO_DIGITS)
+
+
+def _candidates(digits: bytes) -> Iterator[tuple[int, int]]:
+    lengths_of = _lengths_by_beginning()
+    for first in range(len(digits) - SHORTEST + 1):
+        for length in lengths_of.get(digits[first : first + 4], ()):
             if first + length <= len(digits):
                 yield first, first + length
 
@@ -175,7 +185,6 @@ def _digit(character: str) -> str:
     return character if value is None else str(value)
 
 
-def _check_sum(digits: str) -> int:
+def _check_sum(digits: bytes) -> int:
     """Return the sum of Luhn's rule."""
-    doubled = (sum(divmod(2 * int(digit), 10)) for digit in digits[-2::-2])
-    return sum(doubled) + sum(int(digit) for digit in digits[-1::-2])
+    return sum(digits[-1::-2].translate(_VALUES)) + sum(digits[-2::-2].translate(_DOUBLED))
