@@ -321,6 +321,7 @@ def test_what_became_of_a_refund_is_said_by_a_person_where_nobody_else_can_know(
         f"written down; go on with: orders-pipeline resume {batch_id}\n",
     )
     assert house.summary(batch_id)["refunds"]["corrections"] == {"planned": 1, "sent": 0, "failed": 0, "open": 1}
+    assert json.loads(house.report(batch_id, "result") or b"")["open_refunds"] == []
     resumed = CliRunner().invoke(main, ["resume", batch_id])
     assert (resumed.exit_code, "corrections  1 planned: 1 sent\n" in resumed.output) == (0, True)
     assert check_refunds(house, batch_id)["open_refunds"] == []
