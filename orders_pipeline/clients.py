@@ -18,7 +18,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from orders_pipeline.column_sources import ColumnSource
-from orders_pipeline.csv_file import normalise_header
+from orders_pipeline.records.header_names import normalise_header
 from orders_pipeline.records.orders import ORDERS
 from orders_pipeline.rejections import FileRejected
 from orders_pipeline.sequences import check_template

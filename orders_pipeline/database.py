@@ -9,13 +9,14 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
+import random
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 from urllib.parse import unquote
 
 import psycopg
@@ -54,7 +55,10 @@ _NO_LOGIN = re.compile(
     r"authentication failed|no password supplied|no pg_hba.conf entry|(role|database) \".*\" does not exist"
 )
 STREAMED_ROWS = 2_000
+PATIENCE_S = 60.0
 SILENCE_S = 120.0  # an answer that takes longer will not come: a line can swallow everything and stay open
+
+Value = TypeVar("Value")
 
 
 class DatabaseError(Exception):
@@ -402,6 +406,20 @@ def _server(said: str) -> str:
         return ""
     host, port, name = found.groups()
     return f"host {host}, port {port}" if host else f"host {name}"
+
+
+def persist(work: Callable[[], Value]) -> Value:
+    """Do a piece of database work, again while the database is away, for up to a minute."""
+    deadline = time.monotonic() + PATIENCE_S
+    pause_s = 0.1
+    while True:
+        try:
+            return work()
+        except DatabaseUnavailable:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(pause_s * random.uniform(0.5, 1.5))  # noqa: S311 - spreads out, hides nothing
+            pause_s = min(2 * pause_s, 5.0)
 
 
 def array_of(numbers: Iterable[int]) -> str:

@@ -7,7 +7,6 @@ processes may drain the same ledger at once, because claims are taken in the dat
 from __future__ import annotations
 
 import contextlib
-import random
 import threading
 import time
 from collections import deque
@@ -17,16 +16,13 @@ from itertools import islice
 from typing import Generic, Protocol, TypeAlias, TypeVar
 
 from orders_pipeline import interrupts, workers
-from orders_pipeline.database import DatabaseError, DatabaseUnavailable
+from orders_pipeline.database import DatabaseError, persist
 from orders_pipeline.outcomes import Outcome, called_off
 
 IDLE_S = 0.05  # how long an empty queue is watched before the ledger is asked again
 LINGER_S = 0.02  # results that come within this time are written in one transaction
 GROUP = 100
 PREFETCH = 4  # pieces of work claimed for each thread, so that none waits while claims and results are committed
-DATABASE_PATIENCE_S = 60.0
-
-Value = TypeVar("Value")
 
 
 class Claimed(Protocol):
@@ -281,17 +277,3 @@ class _Loop(Generic[Claim]):
 def one_by_one(act: Callable[[Claim], Outcome]) -> Callable[[Sequence[Claim]], Sequence[Outcome]]:
     """Return the act on several claims that is `act` on each."""
     return lambda claims: [act(claim) for claim in claims]
-
-
-def persist(work: Callable[[], Value]) -> Value:
-    """Do a piece of database work, again while the database is away, for up to a minute."""
-    deadline = time.monotonic() + DATABASE_PATIENCE_S
-    pause_s = 0.1
-    while True:
-        try:
-            return work()
-        except DatabaseUnavailable:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(pause_s * random.uniform(0.5, 1.5))  # noqa: S311 - spreads out, hides nothing
-            pause_s = min(2 * pause_s, 5.0)

@@ -53,6 +53,7 @@ from orders_pipeline.records.orders import ORDERS
 from orders_pipeline.records.rules import RowContext
 from orders_pipeline.rejections import FileRejected, Rejection
 from orders_pipeline.scratch import Scratch, scratch_files
+from orders_pipeline.settings import Settings
 from orders_pipeline.storage import ObjectChanged, ObjectGone, ObjectReplaced, StoredObject
 from orders_pipeline.system import System
 from orders_pipeline.validation import Validated
@@ -139,7 +140,7 @@ def stage_checked(
     """Stage a file that has arrived, held against its manifest's hash and the batch that it names; raise FileRejected."""
     if manifest is not None:
         manifest.check_bytes(arrived.source_sha256)
-    staged = stage_file(system.limits, profile, source, arrived.csv_source, folder)
+    staged = stage_file(limits_of(system.settings, profile), profile, source, arrived.csv_source, folder)
     corrects, group = _import_group(system, arrived.batch_id, arrived.client_code, staged)
     text = CONVERTED if is_workbook(arrived.csv_source) else ORIGINAL
     layout = {
@@ -154,9 +155,9 @@ def stage_checked(
     return Staging(staged, layout, corrects, group)
 
 
-def limits_of(limits: Limits, profile: Profile) -> Limits:
+def limits_of(settings: Settings, profile: Profile) -> Limits:
     """Return how large a client's files may be."""
-    return replace(limits, max_rows=profile.max_rows or limits.max_rows, max_bytes=profile.max_bytes or limits.max_bytes)
+    return Limits(max_bytes=profile.max_bytes or settings.max_bytes, max_rows=profile.max_rows or settings.max_rows)
 
 
 def stage_file(limits: Limits, profile: Profile, source: Path, name: str, folder: Path | Scratch) -> StagedFile:
@@ -164,7 +165,7 @@ def stage_file(limits: Limits, profile: Profile, source: Path, name: str, folder
 
     A workbook's text is kept beside them.
     """
-    limits, delimiter, encoding = limits_of(limits, profile), profile.delimiter, profile.encoding
+    delimiter, encoding = profile.delimiter, profile.encoding
     hidden = 0
     if is_workbook(name):
         from orders_pipeline import excel_file  # noqa: PLC0415 - its library is slow to import, and CSV does without
@@ -218,7 +219,7 @@ def _read_landed(
         raise ObjectGone
     if not is_version(landed, batch.landing_version):
         raise ObjectChanged
-    max_bytes = limits_of(system.limits, profile).max_bytes
+    max_bytes = limits_of(system.settings, profile).max_bytes
     if landed.size > max_bytes:
         raise FileRejected("F_TOO_LARGE", {"limit": str(max_bytes)})
     manifest = control.landed_manifest(system.landing, batch.landing_key, folder / MANIFEST)
@@ -488,7 +489,7 @@ def arrive(system: System, path: Path, client_code: str, copy: Path) -> Arrival:
     """Copy a client's local file; raise FileRejected where nothing can be made of it."""
     profile = system.clients.profile(client_code)
     manifest = control.manifest_beside(path)
-    sha256, size = copy_unchanging(path, copy, limits_of(system.limits, profile).max_bytes)
+    sha256, size = copy_unchanging(path, copy, limits_of(system.settings, profile).max_bytes)
     return Arrival(profile, manifest, sha256, size)
 
 

@@ -22,8 +22,7 @@ import pyarrow.parquet as pq
 from sqlalchemy import Row
 
 from orders_pipeline.binary_copy import binary_copy
-from orders_pipeline.database import ConstraintViolated, Database, Transaction
-from orders_pipeline.drain import persist
+from orders_pipeline.database import ConstraintViolated, Database, Transaction, persist
 from orders_pipeline.parquet_file import map_chunks, read_chunks
 from orders_pipeline.records.corrected import Answer
 

@@ -20,11 +20,11 @@ import pyarrow as pa
 
 from orders_pipeline import batches, made_up_cells
 from orders_pipeline.clients import Profile
-from orders_pipeline.csv_file import normalise_header
 from orders_pipeline.csv_file.encoding import detect_text
 from orders_pipeline.csv_file.header import Names
 from orders_pipeline.csv_file.physical_lines import TextSpan
 from orders_pipeline.made_up_cells import Judged, Meaning, Rewrite
+from orders_pipeline.records.header_names import normalise_header
 from orders_pipeline.records.judgement import Judge
 from orders_pipeline.records.orders import EXAMPLE, ITEM_COLUMNS, ORDERS
 from orders_pipeline.records.rules import CELL_ERROR, NOT_AS_SHOWN, RowContext

@@ -13,6 +13,8 @@ from typing import Any
 from orders_pipeline.http_client import Answer, NoAnswer, NotDelivered, ServiceClient, safe_code
 from orders_pipeline.outcomes import Outcome, OutcomeKind
 
+SERVICE = "notification"  # its name in our ledgers
+
 PATH = "/v1/notifications"
 BULK_PATH = f"{PATH}/batches"
 FINAL = frozenset({"invalid-recipient", "validation"})

@@ -25,7 +25,7 @@ from orders_pipeline.clients import Profile
 from orders_pipeline.database import Database, Transaction, array_of
 from orders_pipeline.drain import drain, one_by_one
 from orders_pipeline.encryption import Cipher
-from orders_pipeline.notification_service import BULK, Message, NotificationService
+from orders_pipeline.notification_service import BULK, SERVICE, Message, NotificationService
 from orders_pipeline.outcomes import CALLED_OFF, Outcome, OutcomeKind, called_off
 from orders_pipeline.rate_limit import RateLimiter, Stopped
 from orders_pipeline.refusals import Refusals, Tried
@@ -35,7 +35,6 @@ Kind = Literal["result", "correction"]
 
 BULK_CALLS = 2  # at a time: one is answered while the next one is on its way
 FEW = 8  # so many are sent one by one where all in one call are refused; more are halved
-SERVICE = "notification"
 MAX_ATTEMPTS = 8  # in one drain; a later one starts anew
 BACKOFF_S = 0.5
 MAX_BACKOFF_S = 20.0

@@ -14,8 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from orders_pipeline.database import Database
-from orders_pipeline.drain import persist
+from orders_pipeline.database import Database, persist
 
 APART_S = 1.0  # from the reply to one call to the next call with the same token
 POLL_S = 0.5  # a token that was given back is seen before it may be used

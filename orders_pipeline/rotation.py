@@ -20,7 +20,7 @@ from orders_pipeline import personal
 from orders_pipeline.artifacts import ACCEPTED, BATCHES, artifact, digest
 from orders_pipeline.audit.sealing import AUDIT
 from orders_pipeline.continuity import ANCHORS
-from orders_pipeline.drain import persist
+from orders_pipeline.database import persist
 from orders_pipeline.encryption import DecryptionError, EncryptionKeysError
 from orders_pipeline.errors import DETAILS
 from orders_pipeline.storage import ObjectChanged, ObjectGone, StorageError

@@ -109,10 +109,9 @@ def _no_words_of_others() -> Iterator[None]:
         raise DatabaseUnavailable(None, "Dagster's records do not answer") from None
 
 
-def run_batch(system: System, instance: dg.DagsterInstance, batch_id: str) -> str | None:
+def run_batch(system: System, instance: dg.DagsterInstance, defs: dg.Definitions, batch_id: str) -> str | None:
     """Run the job for a batch in this process, seen in Dagster like any other run; return why it failed, if it did."""
     from orders_pipeline.assets.intake import uploaded  # noqa: PLC0415 - takes seconds; only runs need it
-    from orders_pipeline.definitions import defs  # noqa: PLC0415
 
     if not instance.has_dynamic_partition(str(batch_partitions.name), batch_id):
         instance.add_dynamic_partitions(str(batch_partitions.name), [batch_id])

@@ -18,13 +18,11 @@ from orders_pipeline import embedded, migrations, sessions
 from orders_pipeline.audit.recording import os_user
 from orders_pipeline.clients import Clients, read_clients
 from orders_pipeline.continuity import Continuity
-from orders_pipeline.csv_file import Limits
 from orders_pipeline.database import POOL_SIZE, Database, Introduction, private_url
 from orders_pipeline.encryption import Cipher, new_key
 from orders_pipeline.http_client import ServiceClient
 from orders_pipeline.kms import KeyService
-from orders_pipeline.notification_service import NotificationService
-from orders_pipeline.notifications import SERVICE
+from orders_pipeline.notification_service import SERVICE, NotificationService
 from orders_pipeline.payments import PROVIDERS
 from orders_pipeline.payments.gateway import Capabilities, PaymentGateway
 from orders_pipeline.rate_limit import RateLimiter
@@ -52,7 +50,6 @@ class System:
     landing: Storage
     cipher: Cipher
     clients: Clients
-    limits: Limits
     payments: PaymentGateway
     notifications: NotificationService
     notification_limiter: RateLimiter
@@ -129,7 +126,6 @@ def open_system(
             landing=open_landing(settings),
             cipher=cipher,
             clients=read_clients(settings.clients_file),
-            limits=Limits(max_bytes=settings.max_bytes, max_rows=settings.max_rows),
             payments=_provider(settings, payment_client(settings, endpoints)),
             notifications=NotificationService(notification_client(settings, endpoints)),
             notification_limiter=RateLimiter(

@@ -20,6 +20,7 @@ from sqlalchemy import make_url
 
 from orders_pipeline import intake, reports, runs
 from orders_pipeline.database import libpq_url
+from orders_pipeline.definitions import defs
 from orders_pipeline.sandbox import SandboxServer
 from orders_pipeline.sandbox.ledger import page_parameters
 from orders_pipeline.settings import Settings
@@ -52,7 +53,7 @@ class House:
 
     def run(self, batch_id: str) -> str | None:
         """Run the job for a batch and return why it failed; to work it off without Dagster takes half the time."""
-        return runs.run_batch(self.system, self.instance, batch_id)
+        return runs.run_batch(self.system, self.instance, defs, batch_id)
 
     def work_off(self, batch_id: str) -> None:
         work_off(self.system, batch_id)

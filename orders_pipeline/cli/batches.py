@@ -127,7 +127,9 @@ def _run(system: System, batch_id: str, heard: Interrupts, *, as_json: bool, res
         bars = contextlib.nullcontext() if as_json else console.progress(words, lambda: reports.progress(system, batch_id))
         with bars:
             heard.check()
-            return runs.run_batch(system, instance, batch_id)
+            from orders_pipeline.definitions import defs  # takes seconds
+
+            return runs.run_batch(system, instance, defs, batch_id)
 
 
 def finish(summary: dict[str, Any], *, as_json: bool, was_cancelled: bool = False) -> None:

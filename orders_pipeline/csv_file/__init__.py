@@ -3,7 +3,7 @@
 Cells stay as sent: what a value means, and which rows are good, is decided in `validation`.
 """
 
-from orders_pipeline.csv_file.header import Names, normalise_header
+from orders_pipeline.csv_file.header import Names
 from orders_pipeline.csv_file.staging import Limits, StagedFile, read_records, stage
 
-__all__ = ["Limits", "Names", "StagedFile", "normalise_header", "read_records", "stage"]
+__all__ = ["Limits", "Names", "StagedFile", "read_records", "stage"]

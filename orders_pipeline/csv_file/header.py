@@ -9,17 +9,16 @@ from __future__ import annotations
 import csv
 import difflib
 import re
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from orders_pipeline.records.header_names import normalise_header
 from orders_pipeline.rejections import FileRejected
 
 BATCH_COLUMN = "_batch"
 ROW_COLUMN = "_row"
 
 _BYTE_ORDER_MARK = "\ufeff"
-_INVISIBLE = "\u200b\u200c\u200d\u2060" + _BYTE_ORDER_MARK
 _DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "，": "full_width_comma"}
 _NEAREST_CUTOFF = 0.7
 _LONGEST_SHOWN = 64
@@ -68,11 +67,6 @@ class Header:
         names = dict.fromkeys(cell.strip() for cell in self.unknown)
         shown = [name for name in names if _is_showable(name) and not _LIKE_A_VALUE.search(name)]
         return ", ".join(shown[:_NAMES_SHOWN])
-
-
-def normalise_header(cell: str) -> str:
-    """Return a header cell as names are compared: NFKC, without outer spaces and invisible characters, case folded."""
-    return unicodedata.normalize("NFKC", cell).strip().strip(_INVISIBLE).strip().casefold()
 
 
 def read_header(cells: Sequence[str], names: Names, following: Iterable[Sequence[str]], limit: int) -> Header:

@@ -23,11 +23,12 @@ import pyarrow.compute as pc
 from pyarrow.parquet import ParquetWriter
 
 from orders_pipeline.csv_file.encoding import detect_text
-from orders_pipeline.csv_file.header import Header, Names, check_delimiter, normalise_header, read_header
+from orders_pipeline.csv_file.header import Header, Names, check_delimiter, read_header
 from orders_pipeline.csv_file.physical_lines import TextSpan, read_blocks, split_lines
 from orders_pipeline.csv_file.records import Chunk, EvenChunk, Flags, Places, Records
 from orders_pipeline.csv_file.shape import Shape, UnevenRowsError
 from orders_pipeline.parquet_file import new_parquet
+from orders_pipeline.records.header_names import normalise_header
 from orders_pipeline.records.rules import is_no_text
 from orders_pipeline.rejections import FileRejected, Rejection
 

@@ -24,12 +24,13 @@ from openpyxl.cell.read_only import ReadOnlyCell
 from openpyxl.reader.excel import ExcelReader
 from openpyxl.workbook import Workbook
 
-from orders_pipeline.csv_file import Names, normalise_header
+from orders_pipeline.csv_file import Names
 from orders_pipeline.excel_file.cells import Cell, SheetRow, read_rows, read_texts
 from orders_pipeline.excel_file.conditions import ConditionalFormats
 from orders_pipeline.excel_file.formats import JAPANESE_FORMATS, Value, show, shows_what_is_stored
 from orders_pipeline.excel_file.package import Extent, Parts, check_package, damaged
 from orders_pipeline.excel_file.ranges import MergedCells
+from orders_pipeline.records.header_names import normalise_header
 from orders_pipeline.records.record_type import Kind
 from orders_pipeline.records.rules import CELL_ERROR, NOT_AS_SHOWN, UNCOMPUTED
 from orders_pipeline.rejections import FileRejected

@@ -18,6 +18,7 @@ import pytest
 
 from orders_pipeline import intake, landing, notifications, reports, runs, workers
 from orders_pipeline.clients import Profile
+from orders_pipeline.definitions import defs
 from orders_pipeline.payments import settle
 from orders_pipeline.payments.settle import PaymentLedger
 from orders_pipeline.rejections import FileRejected
@@ -204,7 +205,7 @@ def test_q04_a_finished_partition_that_is_run_again_sends_nothing(house: House, 
     nobody = "http://127.0.0.1:9"  # whoever calls a service now fails
     endpoints = replace(house.system.endpoints, payment_url=nobody, notification_url=nobody)
     with open_system(house.system.settings, endpoints) as system:
-        assert runs.run_batch(system, house.instance, batch_id) is None
+        assert runs.run_batch(system, house.instance, defs, batch_id) is None
     assert books(house, batch_id) == before
     after = house.summary(batch_id)
     assert {**after, "seconds": None} == {**summary, "seconds": None}

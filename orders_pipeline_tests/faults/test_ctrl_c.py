@@ -58,8 +58,10 @@ def interrupted(house: House, path: Path, after_s: float) -> tuple[str, float]:
     elif status == "stopped":
         assert ended.returncode == 1, ended.stderr
         assert f"resume with: orders-pipeline resume {found[0][0]}" in ended.stdout
-        if house.summary(found[0][0])["rows"]["accepted"] is not None:
+        if sum(house.summary(found[0][0])["orders"].values()):  # it was loaded
             check_books(house, found[0][0])
+        else:
+            assert house.sandbox.ledger(found[0][0])["payments"]["count"] == 0
     else:
         assert status == "completed", status
     return status, took_s

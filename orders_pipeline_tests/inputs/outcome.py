@@ -20,7 +20,6 @@ import psycopg
 from orders_pipeline import personal
 from orders_pipeline.artifacts import ORIGINAL, STAGED, artifact
 from orders_pipeline.clients import read_clients
-from orders_pipeline.csv_file import Limits
 from orders_pipeline.database import libpq_url
 from orders_pipeline.records.orders import ORDERS
 from orders_pipeline.rejections import message
@@ -71,8 +70,7 @@ def clients_file(case: Case, folder: Path) -> Path | None:
 def system_for(case: Case, system: System, folder: Path) -> System:
     """Return the system as the case has it set up."""
     settings = system.settings.model_copy(update=case.settings)
-    limits = Limits(max_bytes=settings.max_bytes, max_rows=settings.max_rows)
-    return dataclasses.replace(system, limits=limits, clients=read_clients(clients_file(case, folder)))
+    return dataclasses.replace(system, settings=settings, clients=read_clients(clients_file(case, folder)))
 
 
 def observe(house: House, batch_id: str) -> Outcome:

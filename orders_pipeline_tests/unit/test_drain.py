@@ -11,8 +11,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from orders_pipeline import drain as module
-from orders_pipeline.database import DatabaseError, DatabaseUnavailable
-from orders_pipeline.drain import PREFETCH, drain, one_by_one, persist
+from orders_pipeline.drain import PREFETCH, drain, one_by_one
 from orders_pipeline.outcomes import Outcome, called_off
 
 DONE = Outcome("succeeded")
@@ -312,43 +311,6 @@ def test_an_interruption_while_results_are_written_writes_them_again():
     with pytest.raises(KeyboardInterrupt):
         run(ledger, lambda _: DONE)
     assert ledger.open == []
-
-
-def test_the_database_is_waited_for_while_it_is_away(monkeypatch):
-    monkeypatch.setattr(module.time, "sleep", lambda _: None)
-    failures = [DatabaseUnavailable("57P01"), DatabaseUnavailable(None)]
-
-    def work() -> str:
-        if failures:
-            raise failures.pop()
-        return "done"
-
-    assert persist(work) == "done"
-
-
-def test_the_wait_for_the_database_ends_after_a_minute(monkeypatch):
-    clock = [0.0]
-    monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
-    monkeypatch.setattr(module.time, "sleep", lambda seconds: clock.__setitem__(0, clock[0] + seconds))
-
-    def away() -> None:
-        raise DatabaseUnavailable("57P03")
-
-    with pytest.raises(DatabaseUnavailable):
-        persist(away)
-    assert 60 < clock[0] < 70
-
-
-def test_an_error_that_does_not_pass_is_not_tried_again():
-    tries = []
-
-    def wrong() -> None:
-        tries.append(1)
-        raise DatabaseError("42601")
-
-    with pytest.raises(DatabaseError):
-        persist(wrong)
-    assert len(tries) == 1
 
 
 def test_bundles_are_as_full_as_the_ledger_allows_and_no_more_are_taken_than_can_leave():
