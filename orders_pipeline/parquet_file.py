@@ -58,7 +58,7 @@ def map_chunks(
     begun: deque[Future[Result]] = deque()
     try:
         for number, chunk in enumerate(read_chunks(source, chunk_rows, columns), start=1):
-            if len(begun) == THREADS:
+            if len(begun) > THREADS:  # one more waits, so that none is idle while results are written
                 yield begun.popleft().result()
             begun.append(pool.submit(work, number, chunk))
         while begun:
