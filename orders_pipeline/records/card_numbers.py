@@ -113,6 +113,7 @@ def _enough_digits(cells: pa.Array) -> npt.NDArray[np.bool_]:
     return enough
 
 
+@functools.lru_cache(maxsize=1 << 16)  # rows are judged twice, the second time by Pandera
 def has_card_number(text: str, *, is_code: bool = False) -> bool:
     """Say whether a text holds a card number; in a code, which may be a long number itself, it stands alone."""
     found = find_card_numbers(text)
