@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from unicodedata import name
 
 from orders_pipeline.csv_file.physical_lines import TextSpan, read_blocks, read_raw
 
@@ -21,9 +22,17 @@ _HIGH_BYTE = re.compile(rb"[\x80-\xff]")
 _NO_TEXT_IN_CP932 = re.compile(f"[\ue000-\uf8ff{NOT_CP932}]")  # an order with characters of a client's own is never taken
 # kanji of names that CP932 has beside JIS X 0208: far more common than what their bytes are in EUC-JP
 _KANJI_OF_NAMES = frozenset("髙﨑")
+_BESIDE_LATIN = frozenset("’・－")  # Y’s
 _LATIN = frozenset("ŠŒŽšœžŸªº·‘’“”–—…¢£§©®" + "".join(map(chr, range(0xC0, 0x100)))) - frozenset("×÷")
 _CENTRAL = frozenset(filter(str.isalpha, bytes(range(0x80, 0x100)).decode("cp1250", "ignore"))) | set("’“”–—…")
-_WESTERN = {"cp1252": _LATIN, "cp1250": _CENTRAL}
+# of DOS ("CSV (MS-DOS)" in a spreadsheet), the Macintosh and Unix: single letters in words that are written as words are
+_OTHERS = {
+    codec: frozenset(each for each in bytes(range(0x80, 0x100)).decode(codec, "ignore") if "LATIN" in name(each, ""))
+    for codec in ("cp850", "cp852", "mac_roman", "iso8859_15", "iso8859_2")
+}
+_WESTERN = {"cp1252": _LATIN, "cp1250": _CENTRAL, **_OTHERS}
+_WORD = re.compile("[A-Za-z\u00aa-\u024f]*[\u00aa-\u024f][A-Za-z\u00aa-\u024f]*")
+_NO_WORD = re.compile(r"[^\x00-\x7f](?:[^\x00-\x7f]|[@\[\\\]^_`{|}~])")  # as kanji and signs beside Latin letters would be
 _APART = re.compile("(?<![A-Za-z])[^\x00-\x7f]{2,}(?![A-Za-z])")  # a word of Japanese, without Latin letters beside it
 _CHARACTERS_AHEAD = 2
 # also with characters that one program or another has added to EUC-JP, and in EUC-KR and GB2312
@@ -121,9 +130,16 @@ def _western_reading(source: Path, span: TextSpan) -> str | None:
         japanese = data.decode("cp932")
         for codec, letters in _WESTERN.items():
             western = _read(data, codec)
-            if western is None or not letters.issuperset(_NOT_ASCII.findall(western)):
+            if western is None or not letters.issuperset(_NOT_ASCII.findall(western)) or not _is_worded(codec, western):
                 possible.pop(codec, None)
         if not possible or _APART.search(japanese):
             return None
         found.update(_NOT_ASCII.findall(japanese))
-    return None if found <= _KANJI_OF_NAMES else next(iter(possible))
+    return None if found <= _KANJI_OF_NAMES | _BESIDE_LATIN else next(iter(possible))
+
+
+def _is_worded(codec: str, text: str) -> bool:
+    """Tell whether words have single accents in them, and capitals at their beginning or all over only."""
+    if codec not in _OTHERS:
+        return True
+    return not _NO_WORD.search(text) and all(word[1:].islower() or word.isupper() for word in _WORD.findall(text))

@@ -274,7 +274,17 @@ def test_central_european_text_is_not_read_as_japanese(source, name):
     assert refused.code == "F_ENCODING" or refused.detail["readings"] in {"CP932, cp1250", "CP932, cp1252"}
 
 
-@pytest.mark.parametrize("name", ["Tｼｬﾂ", "山田", "山本", "ABC商店", "K's 髙島", "CD－ROM"])
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [("Renée", "cp850"), ("Jürgen Müller", "cp852"), ("Peña", "cp437"), ("São Paulo", "mac_roman"), ("Žižek", "iso8859_15")],
+)
+def test_text_of_dos_the_macintosh_or_unix_is_not_read_as_japanese(source, name, codec):
+    assert refusal(source, named(name).encode(codec)).code == "F_ENCODING_AMBIGUOUS"
+
+
+@pytest.mark.parametrize(
+    "name", ["Tｼｬﾂ", "Y’s", "M&Aの", "ＡBC", "㈱ABC", "①A", "山田", "山本", "ABC商店", "K's 髙島", "CD－ROM"]
+)
 def test_japanese_beside_latin_letters_stays_japanese(source, name):
     assert detect(source, named(name).encode("cp932")).encoding == "cp932"
 
