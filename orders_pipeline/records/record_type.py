@@ -34,7 +34,8 @@ _TYPES: Mapping[Kind, pa.DataType] = MappingProxyType(
 # what is written for a payer where there is none, or none that is known
 _NO_PAYER = (
     r"^(?i:[-_0]+|-1|9{3,}|x+|none|null|nil|undefined|false|blank|empty|n[-_]?a|nan|tbd|test|dummy|others?|misc|spot"
-    r"|guest|unknown|anonymous|walk[-_]?in|non?[-_]?(?:member|id|code))$"
+    r"|guest(?:[-_]?(?:user|order|customer))?|unknown|unregistered|anonymous|walk[-_]?in|non?[-_]?(?:member|login|id|code)"
+    r"|not[-_]?(?:set|available|found|registered)|default|true|general|public|te?mp|sample|nashi|ippan|hi[-_]?kaiin|sonota)$"
 )
 
 

@@ -81,6 +81,12 @@ def test_a_default_stands_for_what_is_empty():
                 "9999",
                 "undefined",
                 "NON-MEMBER",
+                "guest_user",
+                "not-set",
+                "unregistered",
+                "no_login",
+                "TRUE",
+                "hikaiin",
             )
         ),
         *(("会員ID", cell, False) for cell in ("C-0", "100", "guest1", "NA1", "X1", "-12", "99", "1999", "NO-1")),
