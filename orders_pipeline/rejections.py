@@ -265,9 +265,10 @@ _ROW_CODES = (
     ),
     Code(
         "R_CELL_FORMAT",
-        "The cell shows something else than it holds (in brackets), by its format or as it is merged; or a code is a number "
-        "of more than 15 digits, of which a spreadsheet keeps no more[: {column}].",
-        "セルの表示形式や結合により実際の値(括弧内)と異なる内容が表示されているか、コードが16桁以上の数値です[: {column}]。",
+        "The cell shows something else than it holds (in brackets), by its format or as it is merged; or it is struck "
+        "through; or a code is a number of more than 15 digits, of which a spreadsheet keeps no more[: {column}].",
+        "セルの表示形式や結合により実際の値(括弧内)と異なる内容が表示されているか、取り消し線が引かれているか、"
+        "コードが16桁以上の数値です[: {column}]。",
     ),
     Code(
         "R_TOTAL_ROW",

@@ -22,9 +22,22 @@ _BLOCK = 64 << 10
 _ROW, _CELL, _VALUE, _FORMULA, _STRING, _INLINE, _RUN_TEXT, _PHONETIC = (
     MAIN_NAMESPACE + name for name in ("row", "c", "v", "f", "si", "is", "t", "rPh")
 )
+_RUN, _STRIKE, _RAISED = (MAIN_NAMESPACE + name for name in ("r", "strike", "vertAlign"))
 _MOST_ARRAYS = 256  # results of one formula in many cells, beside each other
 _WHOLE_NUMBER = re.compile("-?[0-9]+")
 _ESCAPED = re.compile("_x([0-9A-Fa-f]{4})_")
+
+
+class Struck(str):
+    """A text of which a part is struck through."""
+
+    __slots__ = ()
+
+
+class Raised(str):
+    """A text of which some digits are raised or lowered, as those of a footnote are."""
+
+    __slots__ = ()
 
 
 class Cell(NamedTuple):
@@ -85,13 +98,21 @@ class _TextReader:
         self.texts: list[str] = []
         self._parts: list[str] = []
         self._collects = self._is_reading = False
+        self._is_struck = self._is_raised = False  # the run that is read
+        self._text_type: type[str] = str
 
-    def start(self, name: str, _attributes: dict[str, str]) -> None:
+    def start(self, name: str, attributes: dict[str, str]) -> None:
         """Take the beginning of an element."""
         if name == _RUN_TEXT:
             self._collects = not self._is_reading
         elif name == _PHONETIC:
             self._is_reading = True
+        elif name == _RUN:
+            self._is_struck = self._is_raised = False
+        elif name == _STRIKE:
+            self._is_struck = attributes.get("val", "1") not in {"0", "false"}
+        elif name == _RAISED:
+            self._is_raised = attributes.get("val") != "baseline"
 
     def end(self, name: str) -> None:
         """Take the end of an element."""
@@ -99,17 +120,29 @@ class _TextReader:
             self._collects = False
         elif name == _PHONETIC:
             self._is_reading = False
+        elif name == _RUN:
+            self._is_struck = self._is_raised = False
         elif name == _STRING:
-            self.texts.append(_unescaped(self._taken()))
+            self.texts.append(self._text(self._taken()))
 
     def characters(self, text: str) -> None:
         """Take text between elements."""
         if self._collects:
             self._parts.append(text)
+            if self._is_struck and text.strip():
+                self._text_type = Struck
+            elif self._is_raised and self._text_type is str and re.search(r"\d", text):
+                self._text_type = Raised
 
     def _taken(self) -> str:
         text = "".join(self._parts)
         self._parts.clear()
+        return text
+
+    def _text(self, taken: str) -> str:
+        text = _unescaped(taken)
+        if self._text_type is not str:
+            text, self._text_type = self._text_type(text), str
         return text
 
 
@@ -184,7 +217,7 @@ class _RowReader(_TextReader):
             case "d":
                 return datetime.fromisoformat(stored).replace(tzinfo=None)
             case _:
-                return _unescaped(stored)
+                return self._text(stored)
 
 
 def _unescaped(text: str) -> str:

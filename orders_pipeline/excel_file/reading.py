@@ -25,7 +25,7 @@ from openpyxl.reader.excel import ExcelReader
 from openpyxl.workbook import Workbook
 
 from orders_pipeline.csv_file import Names
-from orders_pipeline.excel_file.cells import Cell, SheetRow, read_rows, read_texts
+from orders_pipeline.excel_file.cells import Cell, Raised, SheetRow, Struck, read_rows, read_texts
 from orders_pipeline.excel_file.conditions import ConditionalFormats
 from orders_pipeline.excel_file.formats import JAPANESE_FORMATS, Value, show, shows_what_is_stored
 from orders_pipeline.excel_file.package import Extent, Parts, check_package, damaged
@@ -234,12 +234,15 @@ class _Sheets:
         order = next(orders, [""] * len(columns))
         kinds = {at: wanted.kinds.get(column) for at, column in enumerate(columns) if column and order[at]}
         reference = columns.index(wanted.names.required[0])
-        rows = (self.shown(sheet, row, {}) for row in self.rows(sheet) if row.cells)
+        rows = [self.shown(sheet, row, {}) for row in islice(filter(_has_cells, self.rows(sheet)), _HEADER_MARGIN + 1)]
+        named = max((wanted.names.found_in(row) for row in rows), key=len)
+        if len(named) > 1 and len({*wanted.names.required} - named) > 1:  # its header is that of something else
+            return False
         return reference in kinds and any(
             sheet.extent.columns > max(kinds)
             and row[reference].isascii()
             and all(row[at] and (kind != "number" or _DIGITS_ONLY.fullmatch(row[at])) for at, kind in kinds.items())
-            for row in islice(rows, _HEADER_MARGIN + 1)
+            for row in rows
         )
 
     def rows(self, sheet: _Sheet) -> Iterator[SheetRow]:
@@ -300,21 +303,24 @@ class _Formats:
     def __init__(self, workbook: Workbook) -> None:
         self._sheet: Any = SimpleNamespace(parent=workbook)  # all that a cell needs of its sheet to know its style
         self._epoch = workbook.epoch
-        self._formats: dict[int, str] = {}
+        self._formats: dict[int, tuple[str, bool]] = {}
 
     def show(self, cell: Cell, kind: Kind | None, others: Iterable[str] = ()) -> str:
         """Return what a cell shows; in a column of a kind, marked where that is another number than the stored one.
 
-        So it is where one of the `others` shows another number, the formats that a condition may give the cell.
+        So it is where one of the `others` shows another number, the formats that a condition may give the cell, and where it
+        is struck through, or a code or number has digits of a footnote.
         """
         if cell.style not in self._formats:
             self._formats[cell.style] = self._format(cell.style)
-        number_format = self._formats[cell.style]
+        number_format, is_struck = self._formats[cell.style]
         shown = self._shown(cell, number_format)
         if kind is None:
             return "" if shown == UNCOMPUTED and cell.is_error else shown
         if cell.is_error:
             return shown if re.match(CELL_ERROR, shown) else _ERROR
+        if is_struck or isinstance(cell.value, Struck) or (isinstance(cell.value, Raised) and kind != "text"):
+            return _marked(shown, cell.value)
         for each, text in ((number_format, shown), *((other, self._shown(cell, other)) for other in others)):
             if not shows_what_is_stored(cell.value, each, text, kind):
                 return _marked(text, cell.value)
@@ -324,9 +330,14 @@ class _Formats:
     def _shown(self, cell: Cell, number_format: str) -> str:
         return show(cell.value, number_format, is_error=cell.is_error, epoch=self._epoch)
 
-    def _format(self, style: int) -> str:
+    def _format(self, style: int) -> tuple[str, bool]:
+        """Return a style's number format, and whether it strikes text through."""
         styled = ReadOnlyCell(self._sheet, 1, 1, None, style_id=style)
-        return JAPANESE_FORMATS.get(styled.style_array.numFmtId) or styled.number_format
+        return JAPANESE_FORMATS.get(styled.style_array.numFmtId) or styled.number_format, bool(styled.font.strike)
+
+
+def _has_cells(row: SheetRow) -> bool:
+    return bool(row.cells)
 
 
 def _marked(text: str, value: Value) -> str:

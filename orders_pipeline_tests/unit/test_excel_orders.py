@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 
 import pytest
+from openpyxl.cell.rich_text import CellRichText, TextBlock
+from openpyxl.cell.text import InlineFont
 from openpyxl.formatting.rule import Rule
+from openpyxl.styles import Font
 from openpyxl.styles.differential import DifferentialStyle
 from openpyxl.styles.numbers import NumberFormat
 
@@ -119,6 +122,25 @@ def test_a_sheet_on_which_the_orders_go_on_without_the_header_is_refused_too(des
     assert column(desk.rows(), "client_order_ref") == ["A-1"]
 
 
+def test_what_is_struck_through_is_marked_as_are_codes_and_numbers_with_digits_of_a_footnote(desk):
+    fill(desk.sheet, *(order_row(client_order_ref=f"A-{n}", customer_name="n", note="") for n in range(6)))
+    set_cell(desk.sheet, 2, "amount", 1000)
+    for row, name in ((2, "amount"), (3, "note"), (3, "customer_name")):  # the note is blank
+        desk.sheet.cell(row, HEADER.index(name) + 1).font = Font(strike=True)
+    struck, raised = InlineFont(strike=True), InlineFont(vertAlign="superscript")
+    set_cell(desk.sheet, 4, "amount", CellRichText("1", TextBlock(struck, "0"), "000"))
+    set_cell(desk.sheet, 5, "amount", CellRichText("1000", TextBlock(raised, "2")))
+    set_cell(desk.sheet, 5, "customer_name", CellRichText("CO", TextBlock(raised, "2")))
+    set_cell(desk.sheet, 6, "amount", CellRichText("1", TextBlock(InlineFont(b=True, strike=False), "000")))
+    set_cell(desk.sheet, 7, "amount", CellRichText("1000", TextBlock(raised, "円")))
+    rows = desk.rows()
+    assert column(rows, "amount") == [
+        "#FORMAT! 1000 (1000)", "1000", "#FORMAT! 10000 (10000)", "#FORMAT! 10002 (10002)", "1000", "1000円",
+    ]  # fmt: skip
+    assert column(rows, "customer_name") == ["n", "#FORMAT! n (n)", "n", "CO2", "n", "n"]
+    assert set(column(rows, "note")) == {""}
+
+
 @pytest.mark.parametrize("change", [{"client_order_ref": "合計"}, {"amount": "未定"}, {"customer_name": ""}])
 def test_a_sheet_with_something_else_is_left_alone(desk, change):
     fill(desk.sheet, order_row(client_order_ref="A-1"))
@@ -126,6 +148,12 @@ def test_a_sheet_with_something_else_is_left_alone(desk, change):
     row = order_row(client_order_ref="SKU-1") | change
     other.append([row[name] or None for name in HEADER])
     other.append(["SKU-1", "1000"])
+    master = desk.book.create_sheet("得意先")
+    fill(
+        master,
+        order_row(client_order_ref="C-1"),
+        header=[{"amount": "与信", "client_order_ref": "No"}.get(n, n) for n in HEADER],
+    )
     assert column(desk.rows(), "client_order_ref") == ["A-1"]
 
 
