@@ -157,7 +157,7 @@ class _RowReader(_TextReader):
         self.rows: list[SheetRow] = []
         self._row = self._column = 0
         self._is_hidden = False
-        self._kind, self._style, self._has_formula = "n", 0, False
+        self._kind, self._style, self._has_formula, self._has_value = "n", 0, False, False
         self._cells: list[Cell] = []
         self._columns: dict[str, int] = {}
 
@@ -165,13 +165,18 @@ class _RowReader(_TextReader):
         """Take the beginning of an element."""
         if name == _VALUE:
             self._collects = True
+            self._begin_value()
         elif name == _CELL:
             letters = attributes.get("r", "").rstrip("0123456789")
             if letters and letters not in self._columns:
                 self._columns[letters] = column_number(letters)
             self._column = self._columns[letters] if letters else self._column + 1
             self._kind, self._style = attributes.get("t", "n"), int(attributes.get("s", 0))
-            self._has_formula = False
+            self._has_formula = self._has_value = False
+            if self._cells and self._column <= self._cells[-1].column and self._is_there(self._column):
+                raise ValueError("a cell twice")
+        elif name == _INLINE:
+            self._begin_value()
         elif name == _FORMULA:
             self._has_formula = True
             if self._recomputes and attributes.get("t") in {"array", "dataTable"}:
@@ -202,6 +207,15 @@ class _RowReader(_TextReader):
             self.rows.append(SheetRow(self._row, self._cells, self._is_hidden))
         else:
             super().end(name)
+
+    def _begin_value(self) -> None:
+        """Let no cell have two values, which would be read as one."""
+        if self._has_value:
+            raise ValueError("two values")
+        self._has_value = True
+
+    def _is_there(self, column: int) -> bool:
+        return any(cell.column == column for cell in self._cells)
 
     def _is_in_array(self) -> bool:
         return any(each.first_column <= self._column <= each.last_column for each in self._arrays)

@@ -108,6 +108,19 @@ def test_cells_and_rows_without_a_place_follow_each_other(desk):
     assert desk.written() == [["1", "2", ""], ["", "", ""], ["", "3", "4"]]
 
 
+@pytest.mark.parametrize(
+    "cells",
+    [
+        '<c r="A1"><v>1000</v><v>5</v></c>',
+        '<c r="A1" t="inlineStr"><is><t>1000</t></is><v>5</v></c>',
+        '<c r="A1"><v>1000</v></c><c r="B1"><v>1</v></c><c r="A1"><v>9</v></c>',
+    ],
+)
+def test_a_cell_with_two_values_is_damage_and_no_other_value(desk, cells):
+    desk.sheet_of(f'<row r="1">{cells}</row>')
+    assert desk.refusal().detail["hint"] == "excel_damaged"
+
+
 def test_a_merged_cell_has_its_value_once(desk):
     desk.sheet.append(["a", "b", "c"])
     desk.sheet["A2"] = "merged"
