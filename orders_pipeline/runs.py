@@ -55,8 +55,11 @@ nux: {{enabled: false}}
 """
 
 
-def prepare_dagster_home(system: System) -> None:
-    """Write dagster.yaml unless it is somebody's, make Dagster's schema, and put what both need into the environment."""
+def prepare_dagster_home(system: System) -> dict[str, str]:
+    """Write dagster.yaml unless it is somebody's, make Dagster's schema, and put what both need into the environment.
+
+    Returns these variables, of which one has the database's password.
+    """
     settings = system.settings
     home = settings.dagster_home
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -66,11 +69,13 @@ def prepare_dagster_home(system: System) -> None:
     # as whoever logs in: Dagster's tables are none of the application's
     with contextlib.closing(Database(system.endpoints.database_url)) as database, database.begin() as transaction:
         transaction.execute("create_dagster_schema")
-    export_environment(
-        DAGSTER_HOME=str(home),
-        DAGSTER_PG_URL=dagster_url(system.endpoints.database_url, SCHEMA).get_secret_value(),
-        DAGSTER_REDACT_USER_CODE_ERRORS="1",
-    )
+    variables = {
+        "DAGSTER_HOME": str(home),
+        "DAGSTER_PG_URL": dagster_url(system.endpoints.database_url, SCHEMA).get_secret_value(),
+        "DAGSTER_REDACT_USER_CODE_ERRORS": "1",
+    }
+    export_environment(**variables)
+    return variables
 
 
 def _config(places: int) -> str:

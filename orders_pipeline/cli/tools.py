@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -155,6 +157,22 @@ def url(*, as_json: bool) -> None:
     with join_endpoints(load_settings()) as endpoints:
         found = {"url": libpq_url(endpoints.database_url)}
     answer(found, lambda _, each: click.echo(each["url"]), as_json=as_json)
+
+
+@db.command()
+@answers
+def dagster(*, as_json: bool) -> None:
+    """Make Dagster's folder and schema ready, and print the variables that its own programs need, for a supervisor."""
+    from orders_pipeline.runs import prepare_dagster_home
+
+    with opened() as system:
+        variables = prepare_dagster_home(system)
+    answer(variables, _show_variables, as_json=as_json)
+
+
+def _show_variables(_: Console, variables: Mapping[str, str]) -> None:
+    for name, value in variables.items():
+        click.echo(f"{name}={shlex.quote(value)}")
 
 
 @main.command()

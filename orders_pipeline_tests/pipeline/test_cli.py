@@ -15,14 +15,17 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
+import dagster as dg
 import psycopg
 import pytest
 from click.testing import CliRunner, Result
+from dagster_postgres.run_storage import PostgresRunStorage
 from openpyxl import Workbook
 from sqlalchemy import make_url
 
 from orders_pipeline.cli import main
 from orders_pipeline.encryption import new_key
+from orders_pipeline.run_launcher import ForkingRunLauncher
 from orders_pipeline.settings import REQUIRED_IN_PRODUCTION
 from orders_pipeline.synthetic import write_sample, write_template
 from orders_pipeline_tests.commands import COMMAND, call, end, every, start
@@ -568,6 +571,20 @@ def test_the_url_of_the_database_is_one_that_psql_reads(cli: Cli) -> None:
     assert json.loads(cli("db", "url", "--json").stdout) == {"url": result.stdout.strip()}
 
 
+def test_dagsters_own_programs_find_our_records_by_the_variables_that_are_printed(
+    house: House, cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "never there"))
+    printed = dict(line.split("=", 1) for line in shlex.split(cli("db", "dagster").stdout))
+    assert json.loads(cli("db", "dagster", "--json").stdout) == printed
+    for name, value in printed.items():
+        monkeypatch.setenv(name, value)
+    with dg.DagsterInstance.get() as instance:
+        assert isinstance(instance.run_launcher, ForkingRunLauncher)
+        assert isinstance(instance.run_storage, PostgresRunStorage)
+        assert instance.get_runs_count() == house.instance.get_runs_count()
+
+
 def test_in_production_everything_that_is_missing_is_named_and_nothing_is_started(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -666,6 +683,7 @@ EACH: dict[str, tuple[tuple[str, ...], int, int]] = {
     "audit seal": ((), 0, 1),
     "audit verify": ((), 0, 1),
     "cancel": (("{batch}", "--why", "x", "--yes"), 2, 1),
+    "db dagster": ((), 0, 1),
     "db migrate": ((), 0, 1),
     "db url": ((), 0, 0),
     "demo": (("--rows", "50"), 3, 1),
