@@ -50,7 +50,12 @@ def resolve_payment(database: Database, payment_id: str, decision: Decision) -> 
         if decision.service_id is None:
             transaction.execute("resolve_as_not_paid", payment_id=payment_id)
         else:
-            transaction.execute("resolve_as_paid", payment_id=payment_id, service_payment_id=decision.service_id)
+            charge = {"payment_id": payment_id, "service_payment_id": decision.service_id}
+            if transaction.scalar("is_charge_of_another", **charge):
+                raise NotResolvable(
+                    "E_NOT_RESOLVABLE: another payment of the batch has this charge, and one charge pays one"
+                )
+            transaction.execute("resolve_as_paid", **charge)
         transaction.execute("orders_follow_payments", payment_ids=[payment_id])
         notifications.make_ready(transaction, [payment_id])
         _note(transaction, decision, "not_paid" if decision.service_id is None else "paid", payment_id=payment_id)

@@ -51,6 +51,16 @@ def stuck(desk: Desk) -> str:
     return str(desk.value("SELECT payment_id FROM payments"))
 
 
+def test_one_charge_does_not_pay_two_payments(desk):
+    payment_id = stuck(desk)
+    (other,) = desk.orders(order(3, customer_code="C-2"))
+    times = dict.fromkeys(("sent_at", "settled_at"), desk.value("SELECT now()"))
+    desk.payment([other], 1000, status="succeeded", service_payment_id="pay_123", **times)
+    with pytest.raises(NotResolvable, match="another payment"):
+        resolve_payment(desk.database, payment_id, FOUND)
+    assert desk.statuses("payments").count("unknown") == 1
+
+
 def test_a_charge_that_was_found_pays_the_orders_and_lets_the_customer_be_told(desk):
     payment_id = stuck(desk)
     assert resolve_payment(desk.database, payment_id, FOUND) == desk.batch_id

@@ -248,6 +248,13 @@ UPDATE orders SET status = 'pending', status_changed_at = now() FROM parts WHERE
 SELECT payment_id, batch_id, status, claimed_by FROM payments
 WHERE payment_id = CAST(:payment_id AS uuid) FOR UPDATE
 
+-- name: is_charge_of_another
+-- Whether another payment of the same batch has a charge already.
+SELECT EXISTS (
+    SELECT FROM payments AS mine JOIN payments AS other USING (batch_id)
+    WHERE mine.payment_id = CAST(:payment_id AS uuid) AND other.payment_id <> mine.payment_id
+      AND other.service_payment_id = :service_payment_id)
+
 -- name: resolve_as_paid
 -- A person has found the charge at the service.
 UPDATE payments SET status = 'succeeded', settled_at = clock_timestamp(), service_payment_id = :service_payment_id,
