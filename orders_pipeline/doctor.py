@@ -10,6 +10,7 @@ import functools
 import uuid
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from orders_pipeline import continuity, errors, landing, migrations, rotation, sessions
@@ -148,8 +149,9 @@ def _write_and_read(storage: Storage) -> str:
     key, content = f"doctor/{uuid.uuid4().hex}", b"doctor"
     storage.put(key, content)
     try:
+        storage.keep(key, content, datetime.now(UTC))  # as heads and blocks of the audit are, but not locked
         with storage.local(key) as path:
-            if path.read_bytes() != content:
+            if path.read_bytes() != content or key not in storage.kept(key):
                 raise OSError
     finally:
         storage.delete(key)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from orders_pipeline import doctor
 from orders_pipeline.storage import (
     ObjectChanged,
     ObjectDenied,
@@ -248,6 +249,13 @@ def test_s3_a_size_that_was_listed_wrongly_is_a_change(s3, tmp_path):
     shorter = StoredObject(stored.key, stored.version, 3, stored.modified, settled=True)
     with pytest.raises(ObjectChanged):
         s3.fetch(shorter, tmp_path / "copy")
+
+
+def test_s3_the_doctor_finds_a_bucket_that_does_not_let_the_audit_be_kept(s3, distant, line, bucket):
+    assert doctor._write_and_read(s3) == "written, read and deleted"
+    line.troubles.append(Trouble("GET", bucket, 403))  # for its versions and its lock, which only the audit asks
+    with pytest.raises(ObjectDenied):
+        doctor._write_and_read(distant)
 
 
 def test_s3_without_credentials_is_denied(desk, bucket, monkeypatch, tmp_path):
