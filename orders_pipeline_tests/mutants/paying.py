@@ -385,6 +385,10 @@ MUTANTS: list[Mutant] = [
             "                pass  # what",
             "a defect is not seen",
         ),
+    ),
+    *mutants(
+        "orders_pipeline/database.py",
+        ["unit/test_persist.py"],
         (
             "        except DatabaseUnavailable:\n            if time",
             "        except ZeroDivisionError:\n            if time",
