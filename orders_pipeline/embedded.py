@@ -146,7 +146,9 @@ def _is_locked(path: Path) -> bool:
 
 def keep(folder: Path, part: Part, options: str) -> None:
     """Run `part` for its users and return when the last one has gone (or at once when another keeper has it)."""
-    with (folder / "keeper.lock").open("a+") as keeper_lock, (folder / "users.lock").open("a+") as users:
+    # held until this process has gone: the library of PostgreSQL still writes into the folder when it ends
+    keeper_lock = os.open(folder / "keeper.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    with (folder / "users.lock").open("a+") as users:
         try:
             fcntl.flock(keeper_lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
