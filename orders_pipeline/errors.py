@@ -10,6 +10,7 @@ comes again and again, as with every tick of a sensor, is kept and listed once a
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
 import re
@@ -187,7 +188,8 @@ def note(settings: Settings, reference: str, says: str, places: list[str] | None
         if reference in log.read_text("utf-8"):
             return False
         moment = datetime.now(UTC).isoformat(timespec="seconds")
-        with log.open("a", encoding="utf-8") as file:
+        # made anew where another process has just put it aside: then too for its owner alone
+        with open(log, "a", encoding="utf-8", opener=functools.partial(os.open, mode=0o600)) as file:
             file.write(f"{moment} {reference} {says.replace(chr(10), ' ')}\n" + "".join(places or []))
     return True
 

@@ -171,6 +171,14 @@ def test_a_long_errors_log_is_begun_anew_and_the_one_before_kept(development, st
     assert log.with_suffix(".log.1").stat().st_size == errors.LOG_BYTES + 1
 
 
+def test_an_errors_log_that_another_process_puts_aside_just_then_is_its_owners_alone_too(development, monkeypatch):
+    log = development.home / "errors.log"
+    log.parent.mkdir(exist_ok=True)
+    monkeypatch.setattr(Path, "read_text", lambda path, *_: str(path.unlink()))
+    assert errors.note(development, "0" * 12, "E_TEST: text")
+    assert log.stat().st_mode & 0o777 == 0o600
+
+
 def test_what_errors_log_lists_is_explained_whether_or_not_anything_was_kept(development, storage):
     reference = reference_in(describe(unforeseen(), development))
     for opened in (lambda: storage, Away):
