@@ -33,8 +33,11 @@ def retention(context: dg.AssetExecutionContext, system: dg.ResourceParam[System
         found = verify(system.database, system.storage, moved=False)
         done = Retained()
         if found.broken is None:
-            done = retain(system.database, system.storage)
-        else:  # nothing is moved that is not what it was
+            try:
+                done = retain(system.database, system.storage)
+            except AuditBroken as stop:
+                found.broken = stop.broken
+        if found.broken is not None:  # nothing is moved that is not what it was; what is not the audit's goes all the same
             recording.failed(system.database, AuditBroken(found.broken))
         return dg.MaterializeResult(
             metadata={

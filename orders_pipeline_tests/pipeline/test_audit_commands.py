@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -241,6 +242,23 @@ def test_s16_the_nightly_run_moves_what_is_due_and_says_so(house):
     assert made.metadata["records gone"].value == 0
     assert [each.passed for each in result.get_asset_check_evaluations()] == [True]
     call("audit", "verify")
+    storage = house.system.storage
+    (warm,) = (stored.key for stored in storage.list("audit/warm"))
+    with storage.local(warm) as path:
+        content = path.read_bytes()
+    storage.put(warm, b"replaced")
+    storage.put("errors/0123456789ab", b"words")
+    old = (datetime.now(UTC) - timedelta(days=91)).timestamp()
+    os.utime(Path(storage.location("errors/0123456789ab")), (old, old))
+    house.rows("UPDATE retention_limits SET warm_until = '95 days' WHERE category = 'phi_access'")
+    result = defs.resolve_job_def("retain").execute_in_process(
+        instance=house.instance, resources={"system": house.system}, run_config=runs.QUIET
+    )
+    house.rows("UPDATE retention_limits SET warm_until = '1 year' WHERE category = 'phi_access'")
+    storage.put(warm, content)
+    (made,) = result.asset_materializations_for_node("retention")
+    assert made.metadata["error details removed"].value == 1
+    assert [each.passed for each in result.get_asset_check_evaluations()] == [False]
     tamper(house, "UPDATE audit_events SET actor = 'nobody' WHERE event_id = (SELECT min(event_id) FROM audit_events)")
     house.rows("INSERT INTO audit_events (at, category, action) VALUES (now() - interval '100 days', 'phi_access', 'old')")
     result = defs.resolve_job_def("retain").execute_in_process(
