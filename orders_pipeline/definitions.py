@@ -4,13 +4,13 @@ import logging
 
 import dagster as dg
 
-from orders_pipeline.assets import ASSETS
-from orders_pipeline.dagster_errors import ListMasked
-from orders_pipeline.jobs import process_batch, rotate_keys
-from orders_pipeline.resources import SystemResource
-from orders_pipeline.schedules import daily_reconciliation, daily_retention, weekly_verification
-from orders_pipeline.sensors import audit_sensor, landing_sensor, stalled_sensor
-from orders_pipeline.settings import export_environment
+from orders_pipeline.orchestration.assets import ASSETS
+from orders_pipeline.orchestration.dagster_errors import ListMasked
+from orders_pipeline.orchestration.jobs import process_batch, rotate_keys
+from orders_pipeline.orchestration.resources import SystemResource
+from orders_pipeline.orchestration.schedules import daily_reconciliation, daily_retention, weekly_verification
+from orders_pipeline.orchestration.sensors import audit_sensor, landing_sensor, stalled_sensor
+from orders_pipeline.system.settings import export_environment
 
 # What an asset fails with was made safe at its boundary; Dagster's own copy of the exception would name files and more:
 # it shows an id instead.

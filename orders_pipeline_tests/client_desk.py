@@ -11,14 +11,15 @@ from typing import Any
 
 import psycopg
 
-from orders_pipeline import intake, reports
-from orders_pipeline.database import libpq_url
-from orders_pipeline.system import System
+from orders_pipeline.infrastructure.database import libpq_url
+from orders_pipeline.intake import steps
+from orders_pipeline.reports import reports
+from orders_pipeline.system.opening import System
 from orders_pipeline_tests.factories import order_row
 
 Rows = list[dict[str, str]]
 NAME = "株式会社みどり"
-STEPS = (intake.stage_batch, intake.validate_batch, intake.load_batch)
+STEPS = (steps.stage_batch, steps.validate_batch, steps.load_batch)
 
 
 @dataclass
@@ -42,7 +43,7 @@ class Client:
         return path
 
     def receive(self, path: Path) -> str:
-        return intake.import_file(self.system, path, self.code, again=False)
+        return steps.import_file(self.system, path, self.code, again=False)
 
     def load(self, batch_id: str) -> dict[str, Any]:
         for step in STEPS:

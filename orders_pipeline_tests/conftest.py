@@ -20,11 +20,13 @@ from pydantic import SecretStr
 from sqlalchemy import event, make_url
 from sqlalchemy.pool import ConnectionPoolEntry, Pool
 
-from orders_pipeline import embedded, landing, migrations
-from orders_pipeline.database import Database, _Connection, dagster_url, libpq_url
+from orders_pipeline.infrastructure import migrations
+from orders_pipeline.infrastructure.database import Database, _Connection, dagster_url, libpq_url
+from orders_pipeline.intake import landing
 from orders_pipeline.sandbox import SandboxServer
-from orders_pipeline.settings import Settings
-from orders_pipeline.system import System, join_endpoints, open_system
+from orders_pipeline.system import embedded
+from orders_pipeline.system.opening import System, join_endpoints, open_system
+from orders_pipeline.system.settings import Settings
 from orders_pipeline_tests.mutants.mutant import SERVER
 
 TEMPLATE = "orders_template"
@@ -121,7 +123,7 @@ def template(server_url: str) -> str:
     """The name of a database that tests clone: migrated, and with Dagster's tables, which take longer than a clone."""
     from dagster_postgres import DagsterPostgresStorage
 
-    from orders_pipeline.runs import SCHEMA
+    from orders_pipeline.orchestration.runs import SCHEMA
 
     if os.environ.get(SERVER):
         return TEMPLATE

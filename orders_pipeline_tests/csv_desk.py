@@ -7,8 +7,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from orders_pipeline.csv_file import Limits, StagedFile, read_records, stage
-from orders_pipeline.rejections import FileRejected
+from orders_pipeline.intake.csv_file import Limits, StagedFile, read_records, stage
+from orders_pipeline.records.rejections import FileRejected
 
 NAMES = {
     "client_order_ref": "client_order_ref",

@@ -18,14 +18,16 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import make_url
 
-from orders_pipeline import intake, reports, runs
-from orders_pipeline.database import libpq_url
 from orders_pipeline.definitions import defs
+from orders_pipeline.infrastructure.database import libpq_url
+from orders_pipeline.intake import steps
+from orders_pipeline.orchestration import runs
+from orders_pipeline.reports import reports
 from orders_pipeline.sandbox import SandboxServer
 from orders_pipeline.sandbox.ledger import page_parameters
-from orders_pipeline.settings import Settings
-from orders_pipeline.settlement import settling
-from orders_pipeline.system import System, join_endpoints, open_system
+from orders_pipeline.settlement.batch_settlement import settling
+from orders_pipeline.system.opening import System, join_endpoints, open_system
+from orders_pipeline.system.settings import Settings
 
 CALLS_A_SECOND = 10
 ENDED = ("completed", "completed_with_errors", "rejected")
@@ -49,7 +51,7 @@ class House:
         return self.system.settings.home
 
     def receive(self, path: Path, client_code: str, *, again: bool = False) -> str:
-        return intake.import_file(self.system, path, client_code, again=again)
+        return steps.import_file(self.system, path, client_code, again=again)
 
     def run(self, batch_id: str) -> str | None:
         """Run the job for a batch and return why it failed; to work it off without Dagster takes half the time."""
@@ -90,7 +92,7 @@ class House:
 
 def prepare(system: System, batch_id: str) -> None:
     """Do the steps of a batch up to its orders."""
-    for step in (intake.stage_batch, intake.validate_batch, intake.load_batch):
+    for step in (steps.stage_batch, steps.validate_batch, steps.load_batch):
         step(system, batch_id)
 
 

@@ -12,15 +12,16 @@ import pandas as pd
 import psycopg
 from psycopg.rows import dict_row
 
-from orders_pipeline import notifications, personal
-from orders_pipeline.clients import Profile
-from orders_pipeline.database import Database, libpq_url
-from orders_pipeline.encryption import Cipher
-from orders_pipeline.notifications import NotificationLedger
-from orders_pipeline.payments import settle
-from orders_pipeline.payments.gateway import Capabilities
-from orders_pipeline.payments.settle import PaymentLedger
-from orders_pipeline.workers import WORKER_LOCK_CLASS, Worker, working_on
+from orders_pipeline.batches.workers import WORKER_LOCK_CLASS, Worker, working_on
+from orders_pipeline.clients.profiles import Profile
+from orders_pipeline.infrastructure.database import Database, libpq_url
+from orders_pipeline.security import personal
+from orders_pipeline.security.encryption import Cipher
+from orders_pipeline.services.gateway import Capabilities
+from orders_pipeline.settlement import notifications
+from orders_pipeline.settlement.notifications import NotificationLedger
+from orders_pipeline.settlement.payments import settle
+from orders_pipeline.settlement.payments.settle import PaymentLedger
 
 CIPHER = Cipher({"test": b"k" * 32}, "test")
 ABLE = Capabilities(honours_keys=True, can_look_up=True)

@@ -14,10 +14,10 @@ from typing import Any
 
 import requests
 
-from orders_pipeline.payments.settle import settle_batch
-from orders_pipeline.reconciliation import Reconciled, reconcile
 from orders_pipeline.sandbox import SandboxServer
-from orders_pipeline.system import System
+from orders_pipeline.settlement.payments.settle import settle_batch
+from orders_pipeline.settlement.reconciliation import Reconciled, reconcile
+from orders_pipeline.system.opening import System
 from orders_pipeline_tests.ledger_desk import Desk, order
 
 HOUR_US = 3_600_000_000

@@ -11,11 +11,11 @@ from pathlib import Path
 import openpyxl
 import pytest
 
-from orders_pipeline.csv_file import Names
-from orders_pipeline.excel_file import OrderSheet, write_csv
+from orders_pipeline.intake.csv_file import Names
+from orders_pipeline.intake.excel_file import OrderSheet, write_csv
 from orders_pipeline.records.header_names import normalise_header
 from orders_pipeline.records.orders import ORDERS
-from orders_pipeline.rejections import FileRejected, message
+from orders_pipeline.records.rejections import FileRejected, message
 
 SHEET = "xl/worksheets/sheet1.xml"
 TYPES = "[Content_Types].xml"

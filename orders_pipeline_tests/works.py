@@ -8,8 +8,8 @@ from typing import Any
 
 import psycopg
 
-from orders_pipeline.database import DatabaseUnavailable
-from orders_pipeline.system import System
+from orders_pipeline.infrastructure.database import DatabaseUnavailable
+from orders_pipeline.system.opening import System
 from orders_pipeline_tests.commands import wait_for
 from orders_pipeline_tests.factories import order_row
 from orders_pipeline_tests.house import House, check_finished, prepare, work_off

@@ -15,8 +15,8 @@ from sqlalchemy import Row
 
 from orders_pipeline.audit.records import RECORDS_AT_ONCE, Block, Category, Record, read_record
 from orders_pipeline.audit.verifying import BLOCKS_AT_ONCE, check_head, check_records, in_groups, read_hot, read_object
-from orders_pipeline.database import Database
-from orders_pipeline.storage import Storage
+from orders_pipeline.infrastructure.database import Database
+from orders_pipeline.infrastructure.storage import Storage
 
 ECS_VERSION = "8.11.0"
 ECS_CATEGORY: Mapping[Category, str] = MappingProxyType(

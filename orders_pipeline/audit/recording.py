@@ -15,9 +15,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from orders_pipeline.audit.records import Category
-from orders_pipeline.clients import Clients
-from orders_pipeline.database import Database, DatabaseError, Transaction
-from orders_pipeline.encryption import Cipher
+from orders_pipeline.clients.profiles import Clients
+from orders_pipeline.infrastructure.database import Database, DatabaseError, Transaction
+from orders_pipeline.security.encryption import Cipher
 
 MEANWHILE = "explained.log"  # in HOME: readings that are not in the audit yet
 SECURITY_CODES = {

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import chain
 
-from orders_pipeline.database import Database
-from orders_pipeline.storage import ObjectDenied, Storage
+from orders_pipeline.infrastructure.database import Database
+from orders_pipeline.infrastructure.storage import ObjectDenied, Storage
 
 AUDIT = "audit/"
 HEADS = f"{AUDIT}heads/"

@@ -17,10 +17,10 @@ from sqlalchemy import Row
 
 from orders_pipeline.audit.records import RECORDS_AT_ONCE, Block, Record, read_parquet, read_record
 from orders_pipeline.audit.sealing import anchored_heads
-from orders_pipeline.binary_copy import END, START, in_full
-from orders_pipeline.database import Database, Transaction
-from orders_pipeline.encryption import DecryptionError
-from orders_pipeline.storage import ObjectGone, Storage
+from orders_pipeline.infrastructure.binary_copy import END, START, in_full
+from orders_pipeline.infrastructure.database import Database, Transaction
+from orders_pipeline.infrastructure.storage import ObjectGone, Storage
+from orders_pipeline.security.encryption import DecryptionError
 
 BLOCKS_AT_ONCE = 100
 RECORDS_OF_BLOCK = 10_000  # at most

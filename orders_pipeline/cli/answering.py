@@ -19,11 +19,12 @@ import click
 from rich.console import Console
 from rich.markup import escape
 
-from orders_pipeline import errors, interrupts
-from orders_pipeline.settings import Settings, SettingsError, load_settings, unknown
+from orders_pipeline.infrastructure import interrupts
+from orders_pipeline.system import errors
+from orders_pipeline.system.settings import Settings, SettingsError, load_settings, unknown
 
 if TYPE_CHECKING:
-    from orders_pipeline.system import System
+    from orders_pipeline.system.opening import System
 
 EXIT_STATUS = {"completed": 0, "completed_with_errors": 3, "rejected": 4}
 STOPPED, USAGE, GIVEN_BACK = interrupts.STOPPED, 2, 4
@@ -99,7 +100,7 @@ class ClientCode(click.ParamType[str]):
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Return the code; what can be none is a usage error."""
-        from orders_pipeline.clients import CLIENT_CODE
+        from orders_pipeline.clients.profiles import CLIENT_CODE
 
         if not CLIENT_CODE.fullmatch(value):
             self.fail("a client code is 1 to 32 of the characters A-Z a-z 0-9 _ -", param, ctx)
@@ -152,8 +153,8 @@ def _stopped(how: str, *, as_json: bool) -> NoReturn:
 
 
 def _complain(error: Exception, *, as_json: bool) -> NoReturn:
-    from orders_pipeline.mask import MaskFailed
-    from orders_pipeline.rejections import FileRejected
+    from orders_pipeline.records.rejections import FileRejected
+    from orders_pipeline.samples.mask import MaskFailed
 
     if isinstance(error, CannotAnswer):
         complaints.print(str(error), markup=False)
@@ -191,7 +192,7 @@ def opened(settings: Settings | None = None) -> Iterator[System]:
     with contextlib.ExitStack() as stack:
         with complaints.status("opening the system") if complaints.is_terminal else contextlib.nullcontext():
             from orders_pipeline.audit import recording
-            from orders_pipeline.system import join_endpoints, open_system
+            from orders_pipeline.system.opening import join_endpoints, open_system
 
             endpoints = stack.enter_context(join_endpoints(settings))
             system = stack.enter_context(open_system(settings, endpoints, origin))

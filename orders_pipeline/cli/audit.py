@@ -14,18 +14,9 @@ from typing import Any
 import click
 from rich.console import Console
 
-from orders_pipeline.cli.answering import (
-    STOPPED,
-    answer,
-    answer_in_pieces,
-    answering_to,
-    answers,
-    complaints,
-    main,
-    opened,
-)
+from orders_pipeline.cli.answering import STOPPED, answer, answer_in_pieces, answering_to, answers, complaints, main, opened
 from orders_pipeline.cli.writing import FOR_OWNER, output, written
-from orders_pipeline.scratch import Packed
+from orders_pipeline.infrastructure.scratch import Packed
 
 CATEGORIES = ("authentication", "phi_access", "phi_modification", "administrative", "security")
 DAYS = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"])
@@ -132,7 +123,7 @@ def export(
 @answers
 def retention(*, as_json: bool) -> None:
     """Show how long records stay where, how many are where, and what is held."""
-    from orders_pipeline.retention import state
+    from orders_pipeline.upkeep.retention import state
 
     with opened() as system:
         answer(state(system.database), _show_retention, as_json=as_json)
@@ -171,8 +162,8 @@ def hold(
     as_json: bool,
 ) -> None:
     """Keep audit records from moving or going, whatever their age, until the hold is released."""
-    from orders_pipeline import batches
-    from orders_pipeline.retention import Hold, covered, place_hold
+    from orders_pipeline.batches import batches
+    from orders_pipeline.upkeep.retention import Hold, covered, place_hold
 
     _check(why, who)
     if from_day and to_day and to_day < from_day:
@@ -202,7 +193,7 @@ def _show_hold(console: Console, placed: Mapping[str, Any]) -> None:
 @answers
 def release(hold_id: int, why: str, who: str, *, as_json: bool) -> None:
     """Release a hold: what is past its time moves or goes with the next retention run."""
-    from orders_pipeline.retention import release_hold
+    from orders_pipeline.upkeep.retention import release_hold
 
     _check(why, who)
     with opened() as system:

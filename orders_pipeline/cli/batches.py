@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from orders_pipeline import interrupts
 from orders_pipeline.cli.answering import (
     EXIT_STATUS,
     STOPPED,
@@ -34,13 +33,14 @@ from orders_pipeline.cli.answering import (
     words,
 )
 from orders_pipeline.cli.writing import FOR_OWNER, output, written
-from orders_pipeline.scratch import Packed
+from orders_pipeline.infrastructure import interrupts
+from orders_pipeline.infrastructure.scratch import Packed
 
 if TYPE_CHECKING:
     from sqlalchemy import Row
 
-    from orders_pipeline.interrupts import Interrupts
-    from orders_pipeline.system import System
+    from orders_pipeline.infrastructure.interrupts import Interrupts
+    from orders_pipeline.system.opening import System
 
 MAX_REASON_CHARS = 500
 
@@ -65,10 +65,10 @@ def import_and_run(
     """Make a batch of a file, add its id to those `made`, and run it; from then on Ctrl-C stops it, whenever it comes."""
     try:
         _import_undisturbed()
-        from orders_pipeline import intake
+        from orders_pipeline.intake import steps
 
         heard.check()
-        intake.import_file(system, file, client_code, again=again, note=made.append)
+        steps.import_file(system, file, client_code, again=again, note=made.append)
         return run(system, made[0], heard, as_json=as_json)
     except KeyboardInterrupt:
         if not made:
@@ -79,15 +79,24 @@ def import_and_run(
 def _import_undisturbed() -> None:
     """Import what a run and its end need: a library that was broken off half imported may never be imported again."""
     with interrupts.deferred():
-        for name in ("audit.recording", "batches", "console", "intake", "orphaned_runs", "partitions", "reports", "runs"):
+        for name in (
+            "audit.recording",
+            "batches.batches",
+            "cli.console",
+            "intake.steps",
+            "orchestration.orphaned_runs",
+            "orchestration.partitions",
+            "orchestration.runs",
+            "reports.reports",
+        ):
             importlib.import_module(f"orders_pipeline.{name}")
 
 
 def _stop(system: System, batch_id: str) -> None:
     """Let the batch stand still, whichever process is at work on it."""
-    from orders_pipeline import batches
     from orders_pipeline.audit.recording import os_user
-    from orders_pipeline.database import DatabaseError
+    from orders_pipeline.batches import batches
+    from orders_pipeline.infrastructure.database import DatabaseError
 
     with contextlib.suppress(DatabaseError), system.database.begin() as transaction:
         batches.stop(transaction, batch_id, os_user())
@@ -99,7 +108,8 @@ def _stopped(system: System, batch_id: str) -> dict[str, Any]:
 
 
 def _summarised(system: System, batch_id: str, failure: str | None) -> dict[str, Any]:
-    from orders_pipeline import batches, reports
+    from orders_pipeline.batches import batches
+    from orders_pipeline.reports import reports
 
     summary = reports.summarise(system, batch_id)
     if failure is not None and summary["status"] not in ("paused", *batches.HALTED, *EXIT_STATUS):
@@ -108,9 +118,12 @@ def _summarised(system: System, batch_id: str, failure: str | None) -> dict[str,
 
 
 def _run(system: System, batch_id: str, heard: Interrupts, *, as_json: bool, restart: bool) -> str | None:
-    from orders_pipeline import batches, console, reports, runs
-    from orders_pipeline.orphaned_runs import end_runs, orphaned_runs
-    from orders_pipeline.partitions import PARTITION_TAG
+    from orders_pipeline.batches import batches
+    from orders_pipeline.cli import console
+    from orders_pipeline.orchestration import runs
+    from orders_pipeline.orchestration.orphaned_runs import end_runs, orphaned_runs
+    from orders_pipeline.orchestration.partitions import PARTITION_TAG
+    from orders_pipeline.reports import reports
 
     def stop_aloud() -> None:
         _stop(system, batch_id)
@@ -134,8 +147,9 @@ def _run(system: System, batch_id: str, heard: Interrupts, *, as_json: bool, res
 
 def finish(summary: dict[str, Any], *, as_json: bool, was_cancelled: bool = False) -> None:
     """Show what a batch came to, and exit as it went; of one that was cancelled before, only refunds could be open."""
-    from orders_pipeline import console, reports
-    from orders_pipeline.batches import HALTED
+    from orders_pipeline.batches.batches import HALTED
+    from orders_pipeline.cli import console
+    from orders_pipeline.reports import reports
 
     answer(summary, console.show_summary, as_json=as_json)
     status = EXIT_STATUS["completed"] if was_cancelled else EXIT_STATUS.get(summary["status"], STOPPED)
@@ -182,7 +196,8 @@ def import_(
 
 
 def _dry_run(file: Path, client_code: str, output: Path | None, *, again: bool, force: bool, as_json: bool) -> NoReturn:
-    from orders_pipeline import console, preview
+    from orders_pipeline.cli import console
+    from orders_pipeline.reports import preview
 
     with contextlib.ExitStack() as stack:
         errors = None if output is None else stack.enter_context(written(output, force=force, mode=FOR_OWNER))
@@ -200,7 +215,9 @@ def _dry_run(file: Path, client_code: str, output: Path | None, *, again: bool, 
 @stoppable
 def resume(batch_id: str, *, as_json: bool, heard: Interrupts) -> None:
     """Go on with a batch where it stopped; nothing is sent twice. Of one that was cancelled only refunds go on."""
-    from orders_pipeline import batches, reports, settlement
+    from orders_pipeline.batches import batches
+    from orders_pipeline.reports import reports
+    from orders_pipeline.settlement import batch_settlement
 
     with opened() as system:
         summary = reports.summarise(system, batch_id)
@@ -209,7 +226,7 @@ def resume(batch_id: str, *, as_json: bool, heard: Interrupts) -> None:
             with system.database.begin() as transaction:
                 batches.require_not_cancelled(batches.get(transaction, batch_id))
         if summary["status"] not in EXIT_STATUS or reports.is_giving_back(summary):
-            settlement.hurry(system)
+            batch_settlement.hurry(system)
             summary = run(system, batch_id, heard, as_json=as_json, restart=True)
     finish(summary, as_json=as_json, was_cancelled=refunds_only)
 
@@ -229,7 +246,11 @@ def cancel(batch_id: str, why: str, who: str, *, yes: bool, as_json: bool, heard
     --again` where some of it was paid). What is paid stays paid: see `refund`. Exit status 0: it is cancelled, or was
     before; 1: something is not known yet, run it again; 2: it has ended otherwise.
     """
-    from orders_pipeline import batches, cancelling, console, reports, settlement
+    from orders_pipeline.batches import batches
+    from orders_pipeline.cli import console
+    from orders_pipeline.reports import reports
+    from orders_pipeline.settlement import batch_settlement
+    from orders_pipeline.upkeep import cancelling
 
     why, who = why.strip(), who.strip()
     with opened() as system:
@@ -238,7 +259,7 @@ def cancel(batch_id: str, why: str, who: str, *, yes: bool, as_json: bool, heard
             cancelling.require_unfinished(batch)
         if batch.cancelled_at is None and not _agreed(batch, why, who, yes=yes):
             decline(as_json=as_json)
-        settlement.hurry(system)  # a service that is left alone is asked at once
+        batch_settlement.hurry(system)  # a service that is left alone is asked at once
         with system.database.begin() as transaction:
             cancelling.begin(transaction, batch_id, cancelled_by=who, why=why)
         heard.then(lambda: complaints.print(f"\nnothing more is sent; to end it: orders-pipeline cancel {batch_id}"))
@@ -269,8 +290,11 @@ def _agreed(batch: Row[Any], why: str, who: str, *, yes: bool) -> bool:
 @answers
 def status(batch_id: str | None, limit: int, *, as_json: bool) -> None:
     """Show one batch, or the newest ones."""
-    from orders_pipeline import console, continuity, landing, reports
-    from orders_pipeline.storage import StorageError
+    from orders_pipeline.cli import console
+    from orders_pipeline.infrastructure.storage import StorageError
+    from orders_pipeline.intake import landing
+    from orders_pipeline.reports import reports
+    from orders_pipeline.system import continuity
 
     with opened() as system:
         with contextlib.suppress(StorageError):  # else said as far as it is known
@@ -294,8 +318,8 @@ def status(batch_id: str | None, limit: int, *, as_json: bool) -> None:
 
 
 def _give_report(batch_id: str, name: str, target: Path | None, *, force: bool, as_json: bool) -> None:
-    from orders_pipeline import reports
     from orders_pipeline.audit import recording
+    from orders_pipeline.reports import reports
 
     with opened() as system, reports.report(system, batch_id, name) as path:
         if path is None:
@@ -326,7 +350,7 @@ def errors_(batch_id: str, output: Path | None, *, force: bool, as_json: bool) -
     if not as_json or output is not None:
         _give_report(batch_id, "errors", output, force=force, as_json=as_json)
         return
-    from orders_pipeline import reports
+    from orders_pipeline.reports import reports
 
     packed = Packed()  # there may be several of each row
     packed.write(f'{{"batch_id": {json.dumps(batch_id)}, "errors": ['.encode())

@@ -10,8 +10,8 @@ import click
 from rich.console import Console
 
 from orders_pipeline.cli.answering import STOPPED, answer, answers, main, opened, words
-from orders_pipeline.console import plain
-from orders_pipeline.settings import read_settings
+from orders_pipeline.cli.console import plain
+from orders_pipeline.system.settings import read_settings
 
 
 @main.group()
@@ -23,8 +23,8 @@ def keys() -> None:
 @answers
 def new(*, as_json: bool) -> None:
     """Make a key for ORDERS_ENCRYPTION_KEYS, kept nowhere else; AWS KMS seals it if ORDERS_KMS_KEY_ID is set."""
-    from orders_pipeline.encryption import new_key
-    from orders_pipeline.system import key_service
+    from orders_pipeline.security.encryption import new_key
+    from orders_pipeline.system.opening import key_service
 
     kms = key_service(read_settings())
     answer(
@@ -36,7 +36,7 @@ def new(*, as_json: bool) -> None:
 @answers
 def list_(*, as_json: bool) -> None:
     """Say how many orders are sealed with each key."""
-    from orders_pipeline.rotation import keys_in_use
+    from orders_pipeline.upkeep.rotation import keys_in_use
 
     with opened() as system:
         in_use = keys_in_use(system)
@@ -64,8 +64,8 @@ def rotate(*, as_json: bool) -> None:
 
     Put the new key behind the old one and restart everything, then put it first and restart everything, then rotate.
     """
-    from orders_pipeline import console
-    from orders_pipeline.rotation import rotate as rotate_keys
+    from orders_pipeline.cli import console
+    from orders_pipeline.upkeep.rotation import rotate as rotate_keys
 
     with opened() as system, console.counting(words, "orders sealed anew", shown=not as_json) as progress:
         result = rotate_keys(system, progress)

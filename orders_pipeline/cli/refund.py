@@ -24,7 +24,7 @@ from orders_pipeline.cli.answering import (
 )
 
 if TYPE_CHECKING:
-    from orders_pipeline.interrupts import Interrupts
+    from orders_pipeline.infrastructure.interrupts import Interrupts
 
 MAX_REASON_CHARS = 500  # the Payment service takes no more
 LISTED = 20  # refunds that did not go through; --json has all
@@ -56,9 +56,9 @@ def refund(
     declined or a customer could not be told.
     """
     why, who = why.strip(), who.strip()
-    from orders_pipeline import reports
-    from orders_pipeline.refunds.giving_back import carry_out
-    from orders_pipeline.refunds.plan import read_plan
+    from orders_pipeline.reports import reports
+    from orders_pipeline.settlement.refunds.giving_back import carry_out
+    from orders_pipeline.settlement.refunds.plan import read_plan
 
     with opened() as system:
         plan = read_plan(system.database, batch_id, refs)
@@ -100,7 +100,7 @@ def _exit_status(result: Mapping[str, Any], not_final: int) -> int:
 
 
 def _show_plan(console: Console, shown: Mapping[str, Any]) -> None:
-    from orders_pipeline.console import counted
+    from orders_pipeline.cli.console import counted
 
     plan = shown["plan"]
     orders, yen = plan["orders"], plan["amount_jpy"]
@@ -119,7 +119,7 @@ def _show_plan(console: Console, shown: Mapping[str, Any]) -> None:
 
 
 def _show(console: Console, result: Mapping[str, Any]) -> None:
-    from orders_pipeline.console import counted, refund_words
+    from orders_pipeline.cli.console import counted, refund_words
 
     refunds, yen, told = result["refunds"], result["amount_jpy"], result["corrections"]
     rest = "".join(f", {refunds[state]:,} {state}" for state in ("declined", "unknown") if refunds[state])

@@ -30,8 +30,9 @@ def resolve(
     as_json: bool,
 ) -> None:
     """Decide about a payment or refund whose result nobody else can find out; `status` of its batch lists those."""
-    from orders_pipeline import batches, reports
-    from orders_pipeline.resolve import Decision, resolve_payment, resolve_refund
+    from orders_pipeline.batches import batches
+    from orders_pipeline.reports import reports
+    from orders_pipeline.settlement.resolve import Decision, resolve_payment, resolve_refund
 
     said = {"paid": paid is not None, "not_paid": not_paid, "refunded": refunded is not None, "not_refunded": not_refunded}
     words = [word for word, is_said in said.items() if is_said]

@@ -26,12 +26,12 @@ from orders_pipeline.cli.answering import (
 )
 from orders_pipeline.cli.batches import import_and_run
 from orders_pipeline.cli.writing import NewFile, output, written
-from orders_pipeline.settings import Settings, SettingsError, load_settings, read_settings
+from orders_pipeline.system.settings import Settings, SettingsError, load_settings, read_settings
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from orders_pipeline.interrupts import Interrupts
+    from orders_pipeline.infrastructure.interrupts import Interrupts
 
 ENCODINGS = ["utf-8", "utf-8-sig", "cp932", "utf-16", "euc_jp"]
 
@@ -66,7 +66,7 @@ def sample(
     as_json: bool,
 ) -> None:
     """Write a made-up order file to try the system with."""
-    from orders_pipeline.synthetic import RatesError, write_sample
+    from orders_pipeline.samples.synthetic import RatesError, write_sample
 
     share = bad if bad is not None else 0.0 if reject else 0.01
     damage: dict[str, Any] = {"bad": share, "reject": dict(reject), "excel": excel}
@@ -94,7 +94,7 @@ def _show_sample(console: Console, made: dict[str, Any]) -> None:
 @answers
 def template(output: Path, *, force: bool, as_json: bool) -> None:
     """Write an empty order file with every column and one example row, which is given back if it is sent as it is."""
-    from orders_pipeline.synthetic import write_template
+    from orders_pipeline.samples.synthetic import write_template
 
     with written(output, force=force) as path:
         write_template(path)
@@ -108,8 +108,8 @@ def template(output: Path, *, force: bool, as_json: bool) -> None:
 @answers
 def mask(file: Path, output: Path, client_code: str | None, *, force: bool, as_json: bool) -> None:
     """Turn a real file into one to share: same shape, duplicates and errors, no value kept."""
-    from orders_pipeline.clients import Profile, read_clients
-    from orders_pipeline.mask import mask_file
+    from orders_pipeline.clients.profiles import Profile, read_clients
+    from orders_pipeline.samples.mask import mask_file
 
     if output.exists() and output.samefile(file):
         raise click.UsageError("the masked file cannot be the file itself")
@@ -133,10 +133,10 @@ def db() -> None:
 @answers
 def migrate(*, as_json: bool) -> None:
     """Bring the schema up to date; does nothing when it is."""
-    from orders_pipeline import migrations
     from orders_pipeline.audit.recording import os_user, record
-    from orders_pipeline.database import Database
-    from orders_pipeline.system import join_endpoints
+    from orders_pipeline.infrastructure import migrations
+    from orders_pipeline.infrastructure.database import Database
+    from orders_pipeline.system.opening import join_endpoints
 
     with join_endpoints(load_settings()) as endpoints, contextlib.closing(Database(endpoints.database_url)) as database:
         applied = migrations.migrate(database)
@@ -151,8 +151,8 @@ def migrate(*, as_json: bool) -> None:
 @answers
 def url(*, as_json: bool) -> None:
     """Print the database's URL as psql reads it; an embedded one lives while something uses it."""
-    from orders_pipeline.database import libpq_url
-    from orders_pipeline.system import join_endpoints
+    from orders_pipeline.infrastructure.database import libpq_url
+    from orders_pipeline.system.opening import join_endpoints
 
     with join_endpoints(load_settings()) as endpoints:
         found = {"url": libpq_url(endpoints.database_url)}
@@ -163,7 +163,7 @@ def url(*, as_json: bool) -> None:
 @answers
 def dagster(*, as_json: bool) -> None:
     """Make Dagster's folder and schema ready, and print the variables that its own programs need, for a supervisor."""
-    from orders_pipeline.runs import prepare_dagster_home
+    from orders_pipeline.orchestration.runs import prepare_dagster_home
 
     with opened() as system:
         variables = prepare_dagster_home(system)
@@ -179,8 +179,8 @@ def _show_variables(_: Console, variables: Mapping[str, str]) -> None:
 @answers
 def doctor(*, as_json: bool) -> None:
     """Check everything the system needs, and say what to do about what is missing."""
-    from orders_pipeline import console
-    from orders_pipeline.doctor import examine
+    from orders_pipeline.cli import console
+    from orders_pipeline.cli.doctor import examine
 
     findings = examine()
     result = {"ok": all(each.ok for each in findings), "checks": [each.as_dict() for each in findings]}
@@ -196,8 +196,8 @@ def explain(reference: str, *, as_json: bool) -> None:
 
     Without the database too: then the reading is recorded in the audit by the next command that reaches it.
     """
-    from orders_pipeline import errors
-    from orders_pipeline.system import open_batches, open_cipher
+    from orders_pipeline.system import errors
+    from orders_pipeline.system.opening import open_batches, open_cipher
 
     settings = read_settings()
     known = errors.explain(reference, settings, lambda: open_batches(settings, open_cipher(settings)))
@@ -208,8 +208,8 @@ def explain(reference: str, *, as_json: bool) -> None:
 
 def _audited(settings: Settings, reference: str) -> bool:
     """Record that details are given out: now, or in HOME until the database is back. Raises OSError if neither can be."""
-    from orders_pipeline import errors
     from orders_pipeline.audit import recording
+    from orders_pipeline.system import errors
 
     try:
         with opened() as system:
@@ -269,8 +269,8 @@ def sandbox(
 @stoppable
 def demo(rows: int, *, as_json: bool, heard: Interrupts) -> None:
     """Try everything at once: a sample file is imported, paid, notified and reported, all on this machine."""
-    from orders_pipeline import console
-    from orders_pipeline.demo import CLIENT, demo_settings, write_demo_file
+    from orders_pipeline.cli import console
+    from orders_pipeline.cli.demo import CLIENT, demo_settings, write_demo_file
 
     settings = load_settings()
     _refuse_in_production(settings, "the demonstration's orders")
@@ -299,7 +299,7 @@ def demo(rows: int, *, as_json: bool, heard: Interrupts) -> None:
 @answers
 def up(port: int, *, as_json: bool) -> None:
     """Run the whole system for the browser; Ctrl-C stops all of it."""
-    from orders_pipeline.up import running
+    from orders_pipeline.cli.up import running
 
     def say(line: str) -> None:
         if not as_json:

@@ -15,7 +15,7 @@ from typing import Any, NoReturn, TypeVar
 
 import click
 
-from orders_pipeline.scratch import scratch_files
+from orders_pipeline.infrastructure.scratch import scratch_files
 
 FOR_OWNER, FOR_ALL = 0o600, 0o666
 

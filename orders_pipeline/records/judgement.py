@@ -2,7 +2,7 @@
 
 Here the record type's rules are asked in the quick way, and what they say is put together so that a cell gets one code for
 one cause; what is accepted then has its Pandera schemas' word too. What other rows and earlier files say about a row comes
-in `validation.py`.
+in `intake/validation.py`.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from pydantic import SecretStr
 
 from orders_pipeline.audit.sealing import seal
 from orders_pipeline.audit.verifying import verify
-from orders_pipeline.database import Database
+from orders_pipeline.infrastructure.database import Database
 from orders_pipeline_tests.benchmarks.contestants import STEPS, Contest, opened_batch
 from orders_pipeline_tests.benchmarks.intake import Server, started_server, write_file
 

@@ -20,11 +20,13 @@ from statistics import median
 
 from pydantic import SecretStr
 
-from orders_pipeline import intake, notifications, reports
-from orders_pipeline.clients import Profile
-from orders_pipeline.payments import settle
-from orders_pipeline.settings import Settings
-from orders_pipeline.system import Endpoints, System, open_system
+from orders_pipeline.clients.profiles import Profile
+from orders_pipeline.intake import steps
+from orders_pipeline.reports import reports
+from orders_pipeline.settlement import notifications
+from orders_pipeline.settlement.payments import settle
+from orders_pipeline.system.opening import Endpoints, System, open_system
+from orders_pipeline.system.settings import Settings
 from orders_pipeline_tests import history
 from orders_pipeline_tests.benchmarks.intake import Server, started_server
 from orders_pipeline_tests.factories import order_row
@@ -67,8 +69,8 @@ def load(system: System, folder: Path, orders: int, customers: int) -> str:
     ]
     path = folder / "orders.csv"
     path.write_text("\r\n".join([record(list(rows[0])), *(record(list(row.values())) for row in rows), ""]))
-    batch_id = intake.import_file(system, path, CLIENT, again=False)
-    for step in (intake.stage_batch, intake.validate_batch, intake.load_batch):
+    batch_id = steps.import_file(system, path, CLIENT, again=False)
+    for step in (steps.stage_batch, steps.validate_batch, steps.load_batch):
         step(system, batch_id)
     return batch_id
 

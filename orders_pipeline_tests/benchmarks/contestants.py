@@ -1,7 +1,7 @@
 """The contestants of the intake benchmark: each takes a file's rows into PostgreSQL, in a process of its own.
 
 Ours begins with the client's file. The others are given the rows that ours accepted, already typed and sealed, and begin
-with these. What is compared with what, and how often, is said in `intake.py`.
+with these. What is compared with what, and how often, is said in `steps.py`.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from psycopg import sql
 from pydantic import SecretStr
 from sqlalchemy import Date, LargeBinary, create_engine, make_url
 
-from orders_pipeline import intake
-from orders_pipeline.artifacts import ACCEPTED, artifact
-from orders_pipeline.database import libpq_url
-from orders_pipeline.parquet_file import read_chunks
-from orders_pipeline.settings import Settings
-from orders_pipeline.system import Endpoints, System, open_system
+from orders_pipeline.batches.artifacts import ACCEPTED, artifact
+from orders_pipeline.infrastructure.database import libpq_url
+from orders_pipeline.infrastructure.parquet_file import read_chunks
+from orders_pipeline.intake import steps
+from orders_pipeline.system.opening import Endpoints, System, open_system
+from orders_pipeline.system.settings import Settings
 
 NO_SERVICE = "http://127.0.0.1:1"  # nothing is paid or told here
-STEPS = {"stage": intake.stage_batch, "validate": intake.validate_batch, "load": intake.load_batch}
+STEPS = {"stage": steps.stage_batch, "validate": steps.validate_batch, "load": steps.load_batch}
 BLOCK_BYTES = 1 << 20
 CHUNK_ROWS = 50_000
 
@@ -81,7 +81,7 @@ def opened_batch(contest: Contest) -> Iterator[tuple[System, str]]:
         url = SecretStr(contest.database_url)
         settings = Settings(home=Path(home), database_url=url, max_rows=10**9, max_bytes=10**12)
         with open_system(settings, Endpoints(url, NO_SERVICE, NO_SERVICE)) as system:
-            yield system, intake.import_file(system, Path(contest.source), "acme", again=False)
+            yield system, steps.import_file(system, Path(contest.source), "acme", again=False)
 
 
 def limit(contest: Contest) -> tuple[str, dict[str, float]]:

@@ -26,10 +26,10 @@ from typing import TypeAlias
 import dagster as dg
 from pydantic import SecretStr
 
-from orders_pipeline.database import dagster_url
-from orders_pipeline.runs import SCHEMA, dagster_instance
-from orders_pipeline.settings import Settings
-from orders_pipeline.synthetic import write_sample
+from orders_pipeline.infrastructure.database import dagster_url
+from orders_pipeline.orchestration.runs import SCHEMA, dagster_instance
+from orders_pipeline.samples.synthetic import write_sample
+from orders_pipeline.system.settings import Settings
 from orders_pipeline_tests.benchmarks.intake import machine, started_server
 from orders_pipeline_tests.benchmarks.settlement import CLIENT, started_services
 from orders_pipeline_tests.commands import end, free_port, start, wait_for

@@ -31,9 +31,10 @@ import pyarrow.csv
 from pydantic import SecretStr
 from sqlalchemy import make_url
 
-from orders_pipeline import embedded, migrations
-from orders_pipeline.database import Database, libpq_url
-from orders_pipeline.synthetic import write_sample
+from orders_pipeline.infrastructure import migrations
+from orders_pipeline.infrastructure.database import Database, libpq_url
+from orders_pipeline.samples.synthetic import write_sample
+from orders_pipeline.system import embedded
 from orders_pipeline_tests.benchmarks.contestants import CONTESTANTS, Contest, Result
 
 TEMPLATE = "benchmark_template"

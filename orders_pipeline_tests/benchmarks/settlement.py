@@ -33,15 +33,16 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from orders_pipeline import intake, notifications
-from orders_pipeline.clients import Profile
-from orders_pipeline.payments import settle
-from orders_pipeline.payments.settle import PaymentLedger
-from orders_pipeline.settings import Settings
-from orders_pipeline.settlement import Settlement, settling
-from orders_pipeline.synthetic import write_sample
-from orders_pipeline.system import Endpoints, System, open_system
-from orders_pipeline.workers import working_on
+from orders_pipeline.batches.workers import working_on
+from orders_pipeline.clients.profiles import Profile
+from orders_pipeline.intake import steps
+from orders_pipeline.samples.synthetic import write_sample
+from orders_pipeline.settlement import notifications
+from orders_pipeline.settlement.batch_settlement import Settlement, settling
+from orders_pipeline.settlement.payments import settle
+from orders_pipeline.settlement.payments.settle import PaymentLedger
+from orders_pipeline.system.opening import Endpoints, System, open_system
+from orders_pipeline.system.settings import Settings
 from orders_pipeline_tests.benchmarks.intake import Server, machine, started_server
 
 COMMAND = [sys.executable, "-c", "from orders_pipeline.cli import main; main()"]
@@ -91,8 +92,8 @@ def loaded_batch(system: System, folder: Path, rows: int) -> str:
     """Take a file in and return its batch."""
     path = folder / f"{uuid.uuid4().hex}.csv"
     write_sample(path, rows=rows, bad=0.0, seed=1)
-    batch_id = intake.import_file(system, path, CLIENT, again=False)
-    for step in (intake.stage_batch, intake.validate_batch, intake.load_batch):
+    batch_id = steps.import_file(system, path, CLIENT, again=False)
+    for step in (steps.stage_batch, steps.validate_batch, steps.load_batch):
         step(system, batch_id)
     return batch_id
 

@@ -11,8 +11,8 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import make_url
 
-from orders_pipeline.database import Database, libpq_url
-from orders_pipeline.storage import FolderStorage
+from orders_pipeline.infrastructure.database import Database, libpq_url
+from orders_pipeline.infrastructure.storage import FolderStorage
 from orders_pipeline_tests.ledger_desk import Desk
 
 EMPTY_EVERY_TABLE = """

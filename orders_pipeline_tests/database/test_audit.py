@@ -16,17 +16,17 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import make_url
 
-from orders_pipeline import migrations
 from orders_pipeline.audit import recording
 from orders_pipeline.audit.exporting import export
 from orders_pipeline.audit.records import CATEGORIES
 from orders_pipeline.audit.sealing import seal
 from orders_pipeline.audit.verifying import verify
-from orders_pipeline.clients import Clients, Profile
-from orders_pipeline.database import Database, DatabaseError, Introduction, RoleMissing, libpq_url
-from orders_pipeline.encryption import Cipher
-from orders_pipeline.migrations import MigrationError
-from orders_pipeline.retention import retain
+from orders_pipeline.clients.profiles import Clients, Profile
+from orders_pipeline.infrastructure import migrations
+from orders_pipeline.infrastructure.database import Database, DatabaseError, Introduction, RoleMissing, libpq_url
+from orders_pipeline.infrastructure.migrations import MigrationError
+from orders_pipeline.security.encryption import Cipher
+from orders_pipeline.upkeep.retention import retain
 from orders_pipeline_tests.ledger_desk import Desk, order
 
 # tables whose changes are in no record, and why: none of them says what was paid, told, decided or given back

@@ -18,8 +18,8 @@ from orders_pipeline.audit.exporting import export
 from orders_pipeline.audit.records import CATEGORIES
 from orders_pipeline.audit.sealing import anchor, seal
 from orders_pipeline.audit.verifying import Verified, verify
-from orders_pipeline.database import Database
-from orders_pipeline.storage import FolderStorage
+from orders_pipeline.infrastructure.database import Database
+from orders_pipeline.infrastructure.storage import FolderStorage
 from orders_pipeline_tests import history
 from orders_pipeline_tests.ledger_desk import Desk, order
 

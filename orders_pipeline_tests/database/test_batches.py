@@ -10,9 +10,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from orders_pipeline import batches
-from orders_pipeline.batches import Source, UnknownBatch, batch_id_for
-from orders_pipeline.rejections import FileRejected
+from orders_pipeline.batches import batches
+from orders_pipeline.batches.batches import Source, UnknownBatch, batch_id_for
+from orders_pipeline.records.rejections import FileRejected
 from orders_pipeline_tests.ledger_desk import Desk, order
 
 SAME = Source("orders.csv", sha256="a" * 64, size=10)

@@ -6,8 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from orders_pipeline import breaker
-from orders_pipeline.breaker import (
+from orders_pipeline.batches.workers import working_on
+from orders_pipeline.infrastructure.database import Database
+from orders_pipeline.services import breaker
+from orders_pipeline.services.breaker import (
     FIRST_PROBE_S,
     MOST_RETRIES,
     PATIENCE_S,
@@ -17,9 +19,7 @@ from orders_pipeline.breaker import (
     Allowance,
     Breaker,
 )
-from orders_pipeline.database import Database
-from orders_pipeline.outcomes import Outcome
-from orders_pipeline.workers import working_on
+from orders_pipeline.services.outcomes import Outcome
 from orders_pipeline_tests.ledger_desk import Desk, order
 
 WELL = Outcome("succeeded", None, "pay-1")

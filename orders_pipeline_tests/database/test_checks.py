@@ -10,13 +10,14 @@ import dagster as dg
 import pytest
 from pydantic import SecretStr
 
-from orders_pipeline import batches, checks
-from orders_pipeline.assets.encryption_keys import encryption_keys
-from orders_pipeline.assets.reconciliation import ReconciliationConfig, reconciliation
-from orders_pipeline.assets.retention import retention
-from orders_pipeline.database import Transaction
-from orders_pipeline.encryption import new_key
-from orders_pipeline.outcomes import Outcome
+from orders_pipeline.batches import batches
+from orders_pipeline.infrastructure.database import Transaction
+from orders_pipeline.orchestration import checks
+from orders_pipeline.orchestration.assets.encryption_keys import encryption_keys
+from orders_pipeline.orchestration.assets.reconciliation import ReconciliationConfig, reconciliation
+from orders_pipeline.orchestration.assets.retention import retention
+from orders_pipeline.security.encryption import new_key
+from orders_pipeline.services.outcomes import Outcome
 from orders_pipeline_tests.ledger_desk import Desk, order
 
 

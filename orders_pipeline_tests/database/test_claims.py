@@ -10,14 +10,14 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import make_url
 
-from orders_pipeline.clients import Profile
-from orders_pipeline.database import Database, Transaction
-from orders_pipeline.encryption import Cipher
-from orders_pipeline.notifications import NotificationLedger
-from orders_pipeline.outcomes import Outcome
-from orders_pipeline.payments.gateway import Capabilities
-from orders_pipeline.payments.settle import ABSENT_ONCE, DoubtLedger
-from orders_pipeline.refunds.ledger import RefundLedger
+from orders_pipeline.clients.profiles import Profile
+from orders_pipeline.infrastructure.database import Database, Transaction
+from orders_pipeline.security.encryption import Cipher
+from orders_pipeline.services.gateway import Capabilities
+from orders_pipeline.services.outcomes import Outcome
+from orders_pipeline.settlement.notifications import NotificationLedger
+from orders_pipeline.settlement.payments.settle import ABSENT_ONCE, DoubtLedger
+from orders_pipeline.settlement.refunds.ledger import RefundLedger
 from orders_pipeline_tests.database.conftest import run_on
 from orders_pipeline_tests.ledger_desk import Desk, order
 from orders_pipeline_tests.soak import first_of

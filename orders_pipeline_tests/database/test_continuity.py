@@ -14,21 +14,24 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import make_url
 
-from orders_pipeline import batches, cancelling, continuity, reports
-from orders_pipeline.continuity import Anchor, LedgersDiffer, NotStopped, StorageInUse
-from orders_pipeline.database import Database
-from orders_pipeline.encryption import DecryptionError
-from orders_pipeline.payments import listing
-from orders_pipeline.payments.gateway import ListFailed
-from orders_pipeline.payments.rest import RestPayments
-from orders_pipeline.reconciliation import accept, reconcile
-from orders_pipeline.refunds.giving_back import carry_out
-from orders_pipeline.refunds.plan import read_plan
-from orders_pipeline.resolve import Decision, resolve_refund
+from orders_pipeline.batches import batches
+from orders_pipeline.infrastructure.database import Database
+from orders_pipeline.infrastructure.storage import StorageUnavailable
+from orders_pipeline.reports import reports
 from orders_pipeline.sandbox import SandboxServer
-from orders_pipeline.settlement import settling
-from orders_pipeline.storage import StorageUnavailable
-from orders_pipeline.system import System
+from orders_pipeline.security.encryption import DecryptionError
+from orders_pipeline.services import listing
+from orders_pipeline.services.gateway import ListFailed
+from orders_pipeline.services.rest import RestPayments
+from orders_pipeline.settlement.batch_settlement import settling
+from orders_pipeline.settlement.reconciliation import accept, reconcile
+from orders_pipeline.settlement.refunds.giving_back import carry_out
+from orders_pipeline.settlement.refunds.plan import read_plan
+from orders_pipeline.settlement.resolve import Decision, resolve_refund
+from orders_pipeline.system import continuity
+from orders_pipeline.system.continuity import Anchor, LedgersDiffer, NotStopped, StorageInUse
+from orders_pipeline.system.opening import System
+from orders_pipeline.upkeep import cancelling
 from orders_pipeline_tests.database.conftest import run_on
 from orders_pipeline_tests.ledger_desk import Desk, order
 from orders_pipeline_tests.two_ledgers import Books
@@ -108,7 +111,7 @@ def test_a_mark_that_cannot_be_looked_at_is_not_taken_for_none(books, monkeypatc
         raise OSError(5, "planted")
 
     with monkeypatch.context() as patch:
-        patch.setattr("orders_pipeline.storage.folder._status", fail)
+        patch.setattr("orders_pipeline.infrastructure.storage.folder._status", fail)
         with pytest.raises(StorageUnavailable):
             books.system.continuity.is_behind()
     assert books.system.continuity.is_behind()
@@ -151,7 +154,7 @@ def test_a_refund_whose_payment_cannot_be_looked_up_now_is_not_sent(books, monke
         raise ListFailed("E_SERVICE_NO_ANSWER")
 
     monkeypatch.setattr(RestPayments, "list_by_id", failing)
-    monkeypatch.setattr("orders_pipeline.payments.settle.MAX_ATTEMPTS", 1)
+    monkeypatch.setattr("orders_pipeline.settlement.payments.settle.MAX_ATTEMPTS", 1)
     assert refund(books) == ["not-looked-up"]
     assert given_back(books) == 1000
 

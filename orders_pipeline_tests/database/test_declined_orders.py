@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from orders_pipeline.outcomes import Outcome
-from orders_pipeline.payments.gateway import Capabilities, PaymentRequest
-from orders_pipeline.payments.settle import settle_one
+from orders_pipeline.services.gateway import Capabilities, PaymentRequest
+from orders_pipeline.services.outcomes import Outcome
+from orders_pipeline.settlement.payments.settle import settle_one
 from orders_pipeline_tests.ledger_desk import Desk, order
 
 DECLINED = Outcome("declined", "card_declined", "pay-1")

@@ -7,10 +7,11 @@ import threading
 import psycopg
 import pytest
 
-from orders_pipeline import batches, cancelling
-from orders_pipeline.drain import drain
-from orders_pipeline.payments.gateway import Capabilities
-from orders_pipeline.payments.settle import ABSENT_EARLY, ABSENT_ONCE, DoubtLedger, PaymentClaim, find_out
+from orders_pipeline.batches import batches
+from orders_pipeline.services.gateway import Capabilities
+from orders_pipeline.settlement.drain import drain
+from orders_pipeline.settlement.payments.settle import ABSENT_EARLY, ABSENT_ONCE, DoubtLedger, PaymentClaim, find_out
+from orders_pipeline.upkeep import cancelling
 from orders_pipeline_tests.ledger_desk import ABLE, CIPHER, Desk, order, wait_for_a_blocked_session
 
 UNFINISHED = ("received", "staged", "validated", "loaded", "paying", "paused")
@@ -143,7 +144,7 @@ class Asked:
         self._kinds = list(kinds)
 
     def look_up(self, _request: object) -> object:
-        from orders_pipeline.outcomes import Outcome
+        from orders_pipeline.services.outcomes import Outcome
 
         return Outcome(self._kinds.pop(0))  # type: ignore[arg-type]
 

@@ -12,10 +12,10 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import make_url
 
-from orders_pipeline import reports
-from orders_pipeline.database import Database
-from orders_pipeline.settings import Settings
-from orders_pipeline.system import Endpoints, System, open_system
+from orders_pipeline.infrastructure.database import Database
+from orders_pipeline.reports import reports
+from orders_pipeline.system.opening import Endpoints, System, open_system
+from orders_pipeline.system.settings import Settings
 from orders_pipeline_tests import history
 from orders_pipeline_tests.database.conftest import run_on
 from orders_pipeline_tests.ledger_desk import Desk

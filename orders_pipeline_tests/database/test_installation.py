@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import uuid
 
-from orders_pipeline import batches, installation
-from orders_pipeline.refunds.ledger import RefundLedger
+from orders_pipeline.batches import batches
+from orders_pipeline.settlement.refunds.ledger import RefundLedger
+from orders_pipeline.system import installation
 from orders_pipeline_tests.ledger_desk import Desk, order
 
 OTHER_DAY = "20260702-000000000001"

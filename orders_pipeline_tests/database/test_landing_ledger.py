@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from orders_pipeline import landing as landing_module
-from orders_pipeline.clients import Clients, Profile
-from orders_pipeline.landing import look
-from orders_pipeline.storage import Page, Storage, StoredObject, open_storage
-from orders_pipeline.storage.port import PAGE_OBJECTS
+from orders_pipeline.clients.profiles import Clients, Profile
+from orders_pipeline.infrastructure.storage import Page, Storage, StoredObject, open_storage
+from orders_pipeline.infrastructure.storage.port import PAGE_OBJECTS
+from orders_pipeline.intake import landing as landing_module
+from orders_pipeline.intake.landing import look
 from orders_pipeline_tests.ledger_desk import Desk, order
 
 pytestmark = pytest.mark.usefixtures("hasty_landing")
@@ -413,7 +413,7 @@ def test_what_is_left_alone_is_named_from_the_second_look_on_and_until_it_is_gon
 
 @pytest.mark.parametrize("objects", [1, 100])
 def test_a_manifest_is_named_as_long_as_there_is_no_order_file_to_it(desk, folder, landing, objects, monkeypatch):
-    monkeypatch.setattr("orders_pipeline.storage.folder.PAGE_OBJECTS", objects)
+    monkeypatch.setattr("orders_pipeline.infrastructure.storage.folder.PAGE_OBJECTS", objects)
     composed, apart = "acme/ガ.csv", unicodedata.normalize("NFD", "acme/ガ.csv")
     manifests = ("orders.manifest.json", "orders.csv.manifest.json", "ORDERS.XLSX.manifest.json", "a.manifest.json")
     for name in (*manifests, "notes.manifest.json"):
@@ -448,7 +448,7 @@ def test_many_names_are_counted_and_some_shown_so_that_they_do_no_harm(desk, fol
 @pytest.fixture
 def short_look(desk: Desk, landing: Storage, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
     """A look that ends after one page of two objects."""
-    monkeypatch.setattr("orders_pipeline.storage.folder.PAGE_OBJECTS", 2)
+    monkeypatch.setattr("orders_pipeline.infrastructure.storage.folder.PAGE_OBJECTS", 2)
     monkeypatch.setattr(landing_module, "PAGES_AT_LEAST", 1)
     return lambda: look(desk.database, landing, look_s=0.0)
 

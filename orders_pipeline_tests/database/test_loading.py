@@ -14,10 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from orders_pipeline import batches, loading
-from orders_pipeline.loading import Loaded
-from orders_pipeline.parquet_file import THREADS
-from orders_pipeline.rejections import REJECTIONS_SCHEMA
+from orders_pipeline.batches import batches
+from orders_pipeline.infrastructure.parquet_file import THREADS
+from orders_pipeline.intake import loading
+from orders_pipeline.intake.loading import Loaded
+from orders_pipeline.records.rejections import REJECTIONS_SCHEMA
 from orders_pipeline_tests.ledger_desk import Desk, wait_for_a_blocked_session
 
 ACCEPTED_SCHEMA = pa.schema(

@@ -15,10 +15,10 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import make_url
 
-from orders_pipeline import database as database_module
-from orders_pipeline import migrations
-from orders_pipeline.database import Database, DatabaseError, libpq_url
-from orders_pipeline.migrations import Migration, MigrationError, all_migrations, migrate, pending
+from orders_pipeline.infrastructure import database as database_module
+from orders_pipeline.infrastructure import migrations
+from orders_pipeline.infrastructure.database import Database, DatabaseError, libpq_url
+from orders_pipeline.infrastructure.migrations import Migration, MigrationError, all_migrations, migrate, pending
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from orders_pipeline import notifications
-from orders_pipeline.clients import Profile
-from orders_pipeline.outcomes import Outcome
-from orders_pipeline.workers import LeaseLost
+from orders_pipeline.batches.workers import LeaseLost
+from orders_pipeline.clients.profiles import Profile
+from orders_pipeline.services.outcomes import Outcome
+from orders_pipeline.settlement import notifications
 from orders_pipeline_tests.ledger_desk import Desk, order, wait_for_a_blocked_session
 
 PAID = Outcome("succeeded", None, "pay-1")

@@ -9,12 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from orders_pipeline.clients import Profile
-from orders_pipeline.outcomes import Outcome, called_off
-from orders_pipeline.payments import settle
-from orders_pipeline.payments.gateway import Capabilities, PaymentRequest
-from orders_pipeline.payments.settle import ABSENT_ONCE, UNDECIDABLE, settle_batch, settle_one
-from orders_pipeline.workers import LEASE_S, LeaseLost
+from orders_pipeline.batches.workers import LEASE_S, LeaseLost
+from orders_pipeline.clients.profiles import Profile
+from orders_pipeline.services.gateway import Capabilities, PaymentRequest
+from orders_pipeline.services.outcomes import Outcome, called_off
+from orders_pipeline.settlement.payments import settle
+from orders_pipeline.settlement.payments.settle import ABSENT_ONCE, UNDECIDABLE, settle_batch, settle_one
 from orders_pipeline_tests.ledger_desk import CIPHER, Desk, order
 
 PAID = Outcome("succeeded", None, "pay-1")

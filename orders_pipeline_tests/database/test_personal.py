@@ -11,13 +11,16 @@ import pyarrow as pa
 import pytest
 from psycopg import sql
 
-from orders_pipeline import errors, intake, personal, settlement
-from orders_pipeline.artifacts import ACCEPTED, artifact
-from orders_pipeline.encryption import Cipher, DecryptionError
+from orders_pipeline.batches.artifacts import ACCEPTED, artifact
+from orders_pipeline.intake import steps
+from orders_pipeline.records.rejections import FileRejected
 from orders_pipeline.records.rules import Matches
 from orders_pipeline.records.schemas import RulesBroken
-from orders_pipeline.rejections import FileRejected
-from orders_pipeline.system import System
+from orders_pipeline.security import personal
+from orders_pipeline.security.encryption import Cipher, DecryptionError
+from orders_pipeline.settlement import batch_settlement
+from orders_pipeline.system import errors
+from orders_pipeline.system.opening import System
 from orders_pipeline_tests.ledger_desk import CIPHER, Desk
 
 PLANTED = {
@@ -77,8 +80,8 @@ def readable_forms(value: str) -> set[bytes]:
 @pytest.fixture
 def loaded(system: System, tmp_path: Path) -> str:
     """The id of a batch loaded from the planted file."""
-    batch_id = intake.import_file(system, planted_file(tmp_path), "acme", again=False)
-    for step in (intake.stage_batch, intake.validate_batch, intake.load_batch):
+    batch_id = steps.import_file(system, planted_file(tmp_path), "acme", again=False)
+    for step in (steps.stage_batch, steps.validate_batch, steps.load_batch):
         step(system, batch_id)
     return batch_id
 
@@ -112,14 +115,14 @@ def test_rows_that_a_broken_rule_lets_through_are_not_loaded_and_not_shown(syste
     rows = [["ORD-1", "C-1", "100", "card_on_file", "email", *PLANTED.values()]] * 2
     rows[1] = ["ORD-2", *rows[0][1:7], "埋込.planted@example", *rows[0][8:]]
     path.write_text("\r\n".join(",".join(row) for row in [HEADER, *rows]) + "\r\n", "utf-8")
-    batch_id = intake.import_file(system, path, "acme", again=False)
-    intake.stage_batch(system, batch_id)
+    batch_id = steps.import_file(system, path, "acme", again=False)
+    steps.stage_batch(system, batch_id)
     with monkeypatch.context() as broken:
         broken.setattr(Matches, "__call__", lambda _, cells, __: pa.repeat(True, len(cells)))
         with pytest.raises(RulesBroken) as raised:
-            intake.validate_batch(system, batch_id)
+            steps.validate_batch(system, batch_id)
         with pytest.raises(RulesBroken):  # nor when it is to be loaded, for which it is validated first
-            intake.load_batch(system, batch_id)
+            steps.load_batch(system, batch_id)
     desk = Desk(database)
     assert desk.run("SELECT status, status_code FROM batches") == [{"status": "staged", "status_code": "E_VALIDATION"}]
     assert system.storage.head(artifact(batch_id, ACCEPTED)) is None
@@ -127,15 +130,15 @@ def test_rows_that_a_broken_rule_lets_through_are_not_loaded_and_not_shown(syste
     assert said.startswith("E_VALIDATION: ")
     assert said.endswith("R_EMAIL in email (rows 2...)")
     assert desk.value("SELECT count(*) FROM orders") == 0
-    intake.validate_batch(system, batch_id)
-    intake.load_batch(system, batch_id)
+    steps.validate_batch(system, batch_id)
+    steps.load_batch(system, batch_id)
     assert desk.value("SELECT status_code FROM batches") is None
     assert desk.value("SELECT code FROM rejections") == "R_EMAIL"
     assert desk.value("SELECT client_order_ref FROM orders") == "ORD-1"
 
 
 def test_after_paying_and_telling_no_column_of_any_table_shows_a_personal_value(loaded, system, database):
-    with settlement.settling(system, loaded, None) as work:
+    with batch_settlement.settling(system, loaded, None) as work:
         work.start_notifying()
         work.pay()
         work.finish_notifying()
@@ -147,11 +150,11 @@ def test_after_paying_and_telling_no_column_of_any_table_shows_a_personal_value(
 def test_a_file_given_back_as_a_whole_shows_nothing_of_it(system, database, tmp_path):
     path = tmp_path / "orders.csv"
     path.write_text(",".join(PLANTED.values()) + "\r\n" + ",".join(PLANTED.values()) + "\r\n", "utf-8")
-    batch_id = intake.import_file(system, path, "acme", again=False)
+    batch_id = steps.import_file(system, path, "acme", again=False)
     with pytest.raises(FileRejected) as again:
-        intake.import_file(system, path, "acme", again=False)
+        steps.import_file(system, path, "acme", again=False)
     assert "planted" not in str(again.value)
-    intake.stage_batch(system, batch_id)
+    steps.stage_batch(system, batch_id)
     desk = Desk(database)
     assert desk.value("SELECT status FROM batches") == "rejected"
     assert_nothing_readable(desk)

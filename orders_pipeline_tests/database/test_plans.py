@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from sqlalchemy import TextClause, make_url, text
 from sqlalchemy.dialects.postgresql import asyncpg
 
-from orders_pipeline.database import libpq_url, queries
+from orders_pipeline.infrastructure.database import libpq_url, queries
 from orders_pipeline_tests import history
 from orders_pipeline_tests.database.conftest import run_on
 

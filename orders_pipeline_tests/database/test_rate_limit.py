@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from orders_pipeline.database import Database
-from orders_pipeline.rate_limit import RateLimiter, Stopped
+from orders_pipeline.infrastructure.database import Database
+from orders_pipeline.services.rate_limit import RateLimiter, Stopped
 from orders_pipeline_tests.ledger_desk import Desk
 
 RATE = 10
@@ -18,8 +18,9 @@ SECONDS = 3.0
 CALL_MANY_TIMES = """
 import sys, threading, time
 from pydantic import SecretStr
-from orders_pipeline.database import Database
-from orders_pipeline.rate_limit import RateLimiter, Stopped
+from orders_pipeline.infrastructure.database import Database
+from orders_pipeline.services.rate_limit import RateLimiter
+from orders_pipeline.services.rate_limit import Stopped
 url, seconds, calls = sys.argv[1], float(sys.argv[2]), []
 limiter = RateLimiter(Database(SecretStr(url)), "service", 10, lease_s=5.0)
 stop = threading.Event()

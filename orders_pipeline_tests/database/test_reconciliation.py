@@ -12,18 +12,19 @@ from typing import Any
 
 import pytest
 
-from orders_pipeline import batches, reconciliation
-from orders_pipeline.batches import UnknownBatch
-from orders_pipeline.closings import FIGURES, sha256_of
-from orders_pipeline.database import Transaction
-from orders_pipeline.payments.gateway import ListFailed
-from orders_pipeline.payments.rest import RestPayments
-from orders_pipeline.reconciliation import accept, reconcile
-from orders_pipeline.refunds.giving_back import give_back
-from orders_pipeline.refunds.plan import read_plan, write_plan
-from orders_pipeline.resolve import Decision, resolve_refund
+from orders_pipeline.batches import batches
+from orders_pipeline.batches.batches import UnknownBatch
+from orders_pipeline.infrastructure.database import Transaction
 from orders_pipeline.sandbox import SandboxServer
-from orders_pipeline.system import System
+from orders_pipeline.services.gateway import ListFailed
+from orders_pipeline.services.rest import RestPayments
+from orders_pipeline.settlement import reconciliation
+from orders_pipeline.settlement.closings import FIGURES, sha256_of
+from orders_pipeline.settlement.reconciliation import accept, reconcile
+from orders_pipeline.settlement.refunds.giving_back import give_back
+from orders_pipeline.settlement.refunds.plan import read_plan, write_plan
+from orders_pipeline.settlement.resolve import Decision, resolve_refund
+from orders_pipeline.system.opening import System
 from orders_pipeline_tests.ledger_desk import Desk, order
 from orders_pipeline_tests.two_ledgers import DAY, Books, found
 

@@ -17,14 +17,14 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 import requests
 
-from orders_pipeline import batches
-from orders_pipeline.http_client import ServiceClient
-from orders_pipeline.payments import listing
-from orders_pipeline.payments.gateway import Capabilities, ListedPayment, ListFailed, PaymentPage
-from orders_pipeline.payments.rest import RestPayments
-from orders_pipeline.reconciliation import NoList, reconcile
+from orders_pipeline.batches import batches
 from orders_pipeline.sandbox import SandboxServer
-from orders_pipeline.system import System
+from orders_pipeline.services import listing
+from orders_pipeline.services.gateway import Capabilities, ListedPayment, ListFailed, PaymentPage
+from orders_pipeline.services.http_client import ServiceClient
+from orders_pipeline.services.rest import RestPayments
+from orders_pipeline.settlement.reconciliation import NoList, reconcile
+from orders_pipeline.system.opening import System
 from orders_pipeline_tests.ledger_desk import Desk, order, wait_for_a_blocked_session
 from orders_pipeline_tests.soak import first_of
 from orders_pipeline_tests.two_ledgers import DAY, Books, found

@@ -12,16 +12,16 @@ from typing import Any
 
 import pytest
 
-from orders_pipeline import notifications
-from orders_pipeline.clients import Profile
-from orders_pipeline.drain import drain, one_by_one
-from orders_pipeline.notification_service import Message
-from orders_pipeline.outcomes import Outcome
-from orders_pipeline.payments.gateway import Capabilities, RefundRequest
-from orders_pipeline.payments.settle import UNDECIDABLE
-from orders_pipeline.refunds.ledger import RefundClaim, RefundLedger, refund_one
-from orders_pipeline.refunds.plan import RefundPlan, UnknownOrders, read_plan, write_plan
-from orders_pipeline.workers import BatchBusy, LeaseLost, Worker, working_on
+from orders_pipeline.batches.workers import BatchBusy, LeaseLost, Worker, working_on
+from orders_pipeline.clients.profiles import Profile
+from orders_pipeline.services.gateway import Capabilities, RefundRequest
+from orders_pipeline.services.notification_service import Message
+from orders_pipeline.services.outcomes import Outcome
+from orders_pipeline.settlement import notifications
+from orders_pipeline.settlement.drain import drain, one_by_one
+from orders_pipeline.settlement.payments.settle import UNDECIDABLE
+from orders_pipeline.settlement.refunds.ledger import RefundClaim, RefundLedger, refund_one
+from orders_pipeline.settlement.refunds.plan import RefundPlan, UnknownOrders, read_plan, write_plan
 from orders_pipeline_tests.commands import wait_for
 from orders_pipeline_tests.ledger_desk import CIPHER, Desk, order, wait_for_a_blocked_session
 

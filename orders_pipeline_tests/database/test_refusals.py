@@ -9,11 +9,11 @@ from dataclasses import replace
 
 import pytest
 
-from orders_pipeline import retention, workers
-from orders_pipeline.database import Database
-from orders_pipeline.outcomes import FOR_EVER_S, Outcome
-from orders_pipeline.payments import settle
-from orders_pipeline.refusals import (
+from orders_pipeline.batches import workers
+from orders_pipeline.infrastructure.database import Database
+from orders_pipeline.services.outcomes import FOR_EVER_S, Outcome
+from orders_pipeline.settlement.payments import settle
+from orders_pipeline.settlement.refusals import (
     FIRST_HOLD_S,
     LATELY_S,
     LONGEST_HOLD_S,
@@ -24,6 +24,7 @@ from orders_pipeline.refusals import (
     Refusals,
     Tried,
 )
+from orders_pipeline.upkeep import retention
 from orders_pipeline_tests.ledger_desk import Desk, order
 
 DOUBT_S = 120.0

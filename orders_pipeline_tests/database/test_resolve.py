@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from orders_pipeline.outcomes import Outcome
-from orders_pipeline.payments.gateway import Capabilities
-from orders_pipeline.payments.settle import UNDECIDABLE, settle_one
-from orders_pipeline.refunds.ledger import RefundLedger
-from orders_pipeline.refunds.plan import read_plan, write_plan
-from orders_pipeline.resolve import Decision, NotResolvable, resolve_payment, resolve_refund
+from orders_pipeline.services.gateway import Capabilities
+from orders_pipeline.services.outcomes import Outcome
+from orders_pipeline.settlement.payments.settle import UNDECIDABLE, settle_one
+from orders_pipeline.settlement.refunds.ledger import RefundLedger
+from orders_pipeline.settlement.refunds.plan import read_plan, write_plan
+from orders_pipeline.settlement.resolve import Decision, NotResolvable, resolve_payment, resolve_refund
 from orders_pipeline_tests.ledger_desk import Desk, order
 
 NEITHER = Capabilities(honours_keys=False, can_look_up=False)

@@ -17,15 +17,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from orders_pipeline import retention
 from orders_pipeline.audit import verifying
 from orders_pipeline.audit.exporting import export
 from orders_pipeline.audit.records import CATEGORIES
 from orders_pipeline.audit.sealing import anchor, seal
 from orders_pipeline.audit.verifying import AuditBroken, verify
-from orders_pipeline.database import ConstraintViolated, Database
-from orders_pipeline.retention import Hold, HoldRefused, place_hold, release_hold, retain
-from orders_pipeline.storage import FolderStorage, S3Storage, Storage
+from orders_pipeline.infrastructure.database import ConstraintViolated, Database
+from orders_pipeline.infrastructure.storage import FolderStorage, S3Storage, Storage
+from orders_pipeline.upkeep import retention
+from orders_pipeline.upkeep.retention import Hold, HoldRefused, place_hold, release_hold, retain
 from orders_pipeline_tests.commands import wait_for
 from orders_pipeline_tests.ledger_desk import Desk, order
 from orders_pipeline_tests.s3_desk import open_s3
@@ -476,7 +476,7 @@ def test_c23_whatever_step_is_the_last_the_next_run_goes_on_and_takes_nothing_yo
         if owner is not None:
             patch.setattr(type(storage), step, dying(getattr(type(storage), step)))
         else:
-            from orders_pipeline.database import Transaction
+            from orders_pipeline.infrastructure.database import Transaction
 
             for method in ("scalar", "execute"):
                 patch.setattr(Transaction, method, dying(getattr(Transaction, method)))

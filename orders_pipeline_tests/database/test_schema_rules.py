@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from psycopg import errors
 
-from orders_pipeline.database import ConstraintViolated
+from orders_pipeline.infrastructure.database import ConstraintViolated
 from orders_pipeline_tests.ledger_desk import Desk, order
 
 BATCH = (

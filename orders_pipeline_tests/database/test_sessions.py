@@ -11,12 +11,12 @@ import pytest
 from click.testing import CliRunner
 from sqlalchemy import make_url
 
-from orders_pipeline import database as database_module
-from orders_pipeline import sessions
 from orders_pipeline.cli import main
-from orders_pipeline.database import POOL_SIZE, Database, DatabaseUnavailable, libpq_url
-from orders_pipeline.rate_limit import RateLimiter
-from orders_pipeline.sessions import TooFewSessions
+from orders_pipeline.infrastructure import database as database_module
+from orders_pipeline.infrastructure.database import POOL_SIZE, Database, DatabaseUnavailable, libpq_url
+from orders_pipeline.services.rate_limit import RateLimiter
+from orders_pipeline.system import sessions
+from orders_pipeline.system.sessions import TooFewSessions
 
 RATE = 150
 STOCK_SERVER = 97  # what PostgreSQL lets in by default

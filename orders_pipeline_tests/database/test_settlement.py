@@ -12,19 +12,21 @@ from contextlib import AbstractContextManager
 import pytest
 from pydantic import SecretStr
 
-from orders_pipeline import batches, cancelling, interrupts
-from orders_pipeline.clients import Profile
-from orders_pipeline.continuity import ANCHORS, Anchor, Continuity
-from orders_pipeline.notifications import NotificationLedger
-from orders_pipeline.outcomes import Outcome
-from orders_pipeline.payments import settle
-from orders_pipeline.payments.gateway import PaymentRequest
-from orders_pipeline.payments.rest import RestPayments
-from orders_pipeline.payments.settle import PaymentLedger
+from orders_pipeline.batches import batches
+from orders_pipeline.batches.workers import working_on
+from orders_pipeline.clients.profiles import Profile
+from orders_pipeline.infrastructure import interrupts
 from orders_pipeline.sandbox import SandboxServer
-from orders_pipeline.settlement import Settlement, settling
-from orders_pipeline.system import System
-from orders_pipeline.workers import working_on
+from orders_pipeline.services.gateway import PaymentRequest
+from orders_pipeline.services.outcomes import Outcome
+from orders_pipeline.services.rest import RestPayments
+from orders_pipeline.settlement.batch_settlement import Settlement, settling
+from orders_pipeline.settlement.notifications import NotificationLedger
+from orders_pipeline.settlement.payments import settle
+from orders_pipeline.settlement.payments.settle import PaymentLedger
+from orders_pipeline.system.continuity import ANCHORS, Anchor, Continuity
+from orders_pipeline.system.opening import System
+from orders_pipeline.upkeep import cancelling
 from orders_pipeline_tests.ledger_desk import Desk, order
 
 KEYS = SecretStr(f"test:{base64.b64encode(b'k' * 32).decode()}")  # the desk's

@@ -10,16 +10,16 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from orders_pipeline import workers
-from orders_pipeline.clients import Profile
-from orders_pipeline.database import Database
-from orders_pipeline.drain import drain, one_by_one
-from orders_pipeline.outcomes import Outcome
-from orders_pipeline.payments.gateway import Capabilities, PaymentRequest
-from orders_pipeline.payments.settle import BREAKER, settle_batch
-from orders_pipeline.refunds.ledger import RefundLedger
-from orders_pipeline.refunds.plan import read_plan, write_plan
-from orders_pipeline.shared_calls import SharedCalls
+from orders_pipeline.batches import workers
+from orders_pipeline.batches.shared_calls import SharedCalls
+from orders_pipeline.clients.profiles import Profile
+from orders_pipeline.infrastructure.database import Database
+from orders_pipeline.services.gateway import Capabilities, PaymentRequest
+from orders_pipeline.services.outcomes import Outcome
+from orders_pipeline.settlement.drain import drain, one_by_one
+from orders_pipeline.settlement.payments.settle import BREAKER, settle_batch
+from orders_pipeline.settlement.refunds.ledger import RefundLedger
+from orders_pipeline.settlement.refunds.plan import read_plan, write_plan
 from orders_pipeline_tests.ledger_desk import Desk, order
 
 MOST = 8
@@ -143,7 +143,7 @@ def test_what_a_worker_holds_that_does_not_come_back_goes_to_the_others_after_a_
         break_sessions(desk)
         assert waiting.allow(0, MOST) == 0
         monkeypatch.setattr(workers, "HEARTBEAT_S", 0.0)
-        monkeypatch.setattr("orders_pipeline.shared_calls.RECONNECT_S", 0.0)
+        monkeypatch.setattr("orders_pipeline.batches.shared_calls.RECONNECT_S", 0.0)
         assert waiting.allow(0, MOST) == MOST
 
 
@@ -156,7 +156,7 @@ def test_what_a_worker_holds_that_was_given_up_is_counted_until_it_leaves(desk, 
             assert SharedCalls(desk.database, "payment", slow, MOST).allow(0, MOST) == MOST
             desk.run("UPDATE workers SET ended_at = now() WHERE worker_id = %s", slow.worker_id)
             assert slow.given_up.wait(10)
-            monkeypatch.setattr("orders_pipeline.shared_calls.RECONNECT_S", -1.0)
+            monkeypatch.setattr("orders_pipeline.batches.shared_calls.RECONNECT_S", -1.0)
             assert [waiting.allow(0, MOST) for _ in range(2)] == [0, 0]
         assert waiting.allow(0, MOST) == MOST
 

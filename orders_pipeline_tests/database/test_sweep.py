@@ -6,16 +6,16 @@ import uuid
 
 import pytest
 
-from orders_pipeline import workers
-from orders_pipeline.breaker import THRESHOLD
-from orders_pipeline.database import Database
-from orders_pipeline.outcomes import Outcome
-from orders_pipeline.payments import settle
-from orders_pipeline.refunds.ledger import RefundLedger
-from orders_pipeline.refunds.plan import read_plan, write_plan
-from orders_pipeline.refusals import SEVERAL, Tried
-from orders_pipeline.sweep import LONGEST_S, PATIENCE_S, stalled_batches
-from orders_pipeline.workers import alone_on
+from orders_pipeline.batches import workers
+from orders_pipeline.batches.workers import alone_on
+from orders_pipeline.infrastructure.database import Database
+from orders_pipeline.services.breaker import THRESHOLD
+from orders_pipeline.services.outcomes import Outcome
+from orders_pipeline.settlement.payments import settle
+from orders_pipeline.settlement.refunds.ledger import RefundLedger
+from orders_pipeline.settlement.refunds.plan import read_plan, write_plan
+from orders_pipeline.settlement.refusals import SEVERAL, Tried
+from orders_pipeline.settlement.sweep import LONGEST_S, PATIENCE_S, stalled_batches
 from orders_pipeline_tests.ledger_desk import Desk, order
 
 REFUSED = Outcome("not_sent", "E_SERVICE_UNREACHABLE", service_failed=True)

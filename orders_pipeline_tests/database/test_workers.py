@@ -13,8 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from orders_pipeline import workers
-from orders_pipeline.workers import (
+from orders_pipeline.batches import workers
+from orders_pipeline.batches.workers import (
     WORKER_LOCK_CLASS,
     BatchBusy,
     LeaseLost,
@@ -29,8 +29,8 @@ from orders_pipeline_tests.ledger_desk import Desk
 BE_A_WORKER = """
 import sys, time
 from pydantic import SecretStr
-from orders_pipeline.database import Database
-from orders_pipeline.workers import working_on
+from orders_pipeline.infrastructure.database import Database
+from orders_pipeline.batches.workers import working_on
 with working_on(Database(SecretStr(sys.argv[1])), sys.argv[2], None) as worker:
     print(worker.worker_id, flush=True)
     time.sleep(60)

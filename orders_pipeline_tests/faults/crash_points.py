@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orders_pipeline import workers
-from orders_pipeline.payments import settle
+from orders_pipeline.batches import workers
+from orders_pipeline.settlement.payments import settle
 
 VARIABLE = "CRASH"
 COUNT = "CRASH_COUNT"
@@ -59,54 +59,55 @@ class Point:
     chosen: Chosen = _always
 
 
-_TRANSACTION = "orders_pipeline.database:Transaction"
-_PUT = "orders_pipeline.storage.folder:FolderStorage.put"
-_CALL = "orders_pipeline.http_client:ServiceClient.call"
+_TRANSACTION = "orders_pipeline.infrastructure.database:Transaction"
+_FOLDER = "orders_pipeline.infrastructure.storage.folder:FolderStorage"
+_PUT = f"{_FOLDER}.put"
+_CALL = "orders_pipeline.services.http_client:ServiceClient.call"
 POINTS = {
     "C02": Point(_PUT, chosen=_artifact("original")),
     "C03": Point(_PUT, dies_after=True, chosen=_artifact("original")),
-    "C04": Point("orders_pipeline.intake:import_file", dies_after=True),
+    "C04": Point("orders_pipeline.intake.steps:import_file", dies_after=True),
     "C04s": Point(f"{_TRANSACTION}.execute", chosen=_statement("set_staged")),
     "C05": Point(f"{_TRANSACTION}.copy", chosen=_statement("copy_orders")),
     "C06": Point(f"{_TRANSACTION}.copy", dies_after=True, chosen=_statement("copy_orders")),
-    "C07": Point("orders_pipeline.loading:load", dies_after=True),
+    "C07": Point("orders_pipeline.intake.loading:load", dies_after=True),
     "C08": Point(f"{_TRANSACTION}.execute", chosen=_statement("set_validated")),
     "C09": Point(_PUT, chosen=_artifact("rejected.csv", "errors.csv", "result.json")),
     "C10": Point(_PUT, dies_after=True, chosen=_artifact("rejected.csv", "errors.csv", "result.json")),
     "C11": Point(f"{_TRANSACTION}.execute", chosen=_statement("insert_payments", "insert_notifications")),
     "C12": Point(_CALL, chosen=_post("/v1/payments")),
-    "C13": Point("orders_pipeline.http_client:_Watched.request", dies_after=True, chosen=_post("/v1/payments")),
+    "C13": Point("orders_pipeline.services.http_client:_Watched.request", dies_after=True, chosen=_post("/v1/payments")),
     "C14": Point(_CALL, dies_after=True, chosen=_post("/v1/payments")),
     "C15": Point(f"{_TRANSACTION}.rows", chosen=_statement("record_payments")),
-    "C16": Point("orders_pipeline.payments.settle:PaymentLedger.record", dies_after=True),
+    "C16": Point("orders_pipeline.settlement.payments.settle:PaymentLedger.record", dies_after=True),
     "C17": Point(_CALL, chosen=_post("/v1/notifications")),
     "C18": Point(_CALL, dies_after=True, chosen=_post("/v1/notifications")),
-    "C19": Point("orders_pipeline.rate_limit:RateLimiter._take", dies_after=True),
-    "C20": Point("orders_pipeline.batches:set_status", chosen=_is_at_rest),
+    "C19": Point("orders_pipeline.services.rate_limit:RateLimiter._take", dies_after=True),
+    "C20": Point("orders_pipeline.batches.batches:set_status", chosen=_is_at_rest),
 }
 # passed by `cancel`, each once: the first before it is committed that nothing more is sent, the last when all is called off
 CANCEL_POINTS = {
-    "K1": Point("orders_pipeline.cancelling:begin", dies_after=True),
-    "K2": Point("orders_pipeline.cancelling:_look_up"),
-    "K3": Point("orders_pipeline.cancelling:_look_up", dies_after=True),
+    "K1": Point("orders_pipeline.upkeep.cancelling:begin", dies_after=True),
+    "K2": Point("orders_pipeline.upkeep.cancelling:_look_up"),
+    "K3": Point("orders_pipeline.upkeep.cancelling:_look_up", dies_after=True),
     "K4": Point(f"{_TRANSACTION}.execute", chosen=_statement("cancel_orders")),
-    "K5": Point("orders_pipeline.intake:give_up_loading"),
-    "K6": Point("orders_pipeline.reports:finish_batch"),
-    "K7": Point("orders_pipeline.reports:finish_batch", dies_after=True),
+    "K5": Point("orders_pipeline.intake.steps:give_up_loading"),
+    "K6": Point("orders_pipeline.reports.reports:finish_batch"),
+    "K7": Point("orders_pipeline.reports.reports:finish_batch", dies_after=True),
 }
 # not on the way of a file: passed by `refund`, `audit seal`, `keys rotate` and `db migrate`
 OTHER_POINTS = CANCEL_POINTS | {
-    "C11r": Point("orders_pipeline.settlement:hurry"),
+    "C11r": Point("orders_pipeline.settlement.batch_settlement:hurry"),
     "C12r": Point(_CALL, chosen=_post("/refunds")),
-    "C13r": Point("orders_pipeline.http_client:_Watched.request", dies_after=True, chosen=_post("/refunds")),
+    "C13r": Point("orders_pipeline.services.http_client:_Watched.request", dies_after=True, chosen=_post("/refunds")),
     "C14r": Point(_CALL, dies_after=True, chosen=_post("/refunds")),
     "C15r": Point(f"{_TRANSACTION}.execute", chosen=_statement("plan_corrections")),
-    "C16r": Point("orders_pipeline.refunds.ledger:RefundLedger.record", dies_after=True),
+    "C16r": Point("orders_pipeline.settlement.refunds.ledger:RefundLedger.record", dies_after=True),
     "C21": Point(f"{_TRANSACTION}.scalar", chosen=_statement("audit_seal")),
     "C21s": Point(f"{_TRANSACTION}.scalar", dies_after=True, chosen=_statement("audit_seal")),
     "C22": Point(f"{_TRANSACTION}.execute", dies_after=True, chosen=_statement("reseal_orders")),
-    "C22c": Point("orders_pipeline.rotation:_reseal_orders", dies_after=True),
-    "C22f": Point("orders_pipeline.storage.folder:FolderStorage.delete", chosen=_artifact("accepted.parquet")),
+    "C22c": Point("orders_pipeline.upkeep.rotation:_reseal_orders", dies_after=True),
+    "C22f": Point(f"{_FOLDER}.delete", chosen=_artifact("accepted.parquet")),
     "C24": Point(f"{_TRANSACTION}.script", dies_after=True),
 }
 

@@ -16,16 +16,20 @@ from typing import Any, TypeVar
 
 import pytest
 
-from orders_pipeline import intake, landing, notifications, reports, runs, workers
-from orders_pipeline.clients import Profile
+from orders_pipeline.batches import workers
+from orders_pipeline.batches.workers import BatchBusy, working_on
+from orders_pipeline.clients.profiles import Profile
 from orders_pipeline.definitions import defs
-from orders_pipeline.payments import settle
-from orders_pipeline.payments.settle import PaymentLedger
-from orders_pipeline.rejections import FileRejected
-from orders_pipeline.settlement import settling
-from orders_pipeline.synthetic import write_sample
-from orders_pipeline.system import System, open_system
-from orders_pipeline.workers import BatchBusy, working_on
+from orders_pipeline.intake import landing, steps
+from orders_pipeline.orchestration import runs
+from orders_pipeline.records.rejections import FileRejected
+from orders_pipeline.reports import reports
+from orders_pipeline.samples.synthetic import write_sample
+from orders_pipeline.settlement import notifications
+from orders_pipeline.settlement.batch_settlement import settling
+from orders_pipeline.settlement.payments import settle
+from orders_pipeline.settlement.payments.settle import PaymentLedger
+from orders_pipeline.system.opening import System, open_system
 from orders_pipeline_tests.commands import end, free_port, start, wait_for
 from orders_pipeline_tests.factories import order_row
 from orders_pipeline_tests.house import House, check_finished, open_house
@@ -99,7 +103,7 @@ def test_q01_one_file_imported_by_eight_at_once_is_one_batch_and_seven_are_told_
 
     def receive(system: System) -> tuple[str, str]:
         try:
-            return "taken", intake.import_file(system, path, client, again=False)
+            return "taken", steps.import_file(system, path, client, again=False)
         except FileRejected as refusal:
             return refusal.code, refusal.detail["batch_id"]
 
@@ -117,7 +121,7 @@ def test_q01_one_file_landed_under_eight_names_and_read_at_once_is_one_batch_and
     batch_ids = arrived(house)
 
     def stage(batch_id: str) -> Callable[[System], None]:
-        return lambda system: intake.stage_batch(system, batch_id)
+        return lambda system: steps.stage_batch(system, batch_id)
 
     at_once(house, [stage(batch_id) for batch_id in batch_ids])
     found = house.rows("SELECT batch_id, status, duplicate_of FROM batches WHERE client_code = 'q01names'")
@@ -153,7 +157,7 @@ def test_q02_what_a_worker_that_was_given_up_still_writes_changes_nothing(
     system, path = house.system, tmp_path / "orders.csv"
     write_sample(path, rows=20, seed=2, bad=0)
     batch_id = house.receive(path, client)
-    for step in (intake.stage_batch, intake.validate_batch, intake.load_batch):
+    for step in (steps.stage_batch, steps.validate_batch, steps.load_batch):
         step(system, batch_id)
     settle.plan_batch(system.database, system.cipher, batch_id, Profile())
     notifications.plan_batch(system.database, system.cipher, batch_id, Profile())
@@ -180,11 +184,11 @@ def test_q03_an_order_in_two_files_at_once_is_taken_from_one_and_given_back_from
         path = tmp_path / f"{number}.csv"
         path.write_bytes(orders("Q03-both", f"Q03-{number}"))
         batch_ids.append(house.receive(path, client))
-        intake.stage_batch(house.system, batch_ids[-1])
-        intake.validate_batch(house.system, batch_ids[-1])  # neither has orders yet
+        steps.stage_batch(house.system, batch_ids[-1])
+        steps.validate_batch(house.system, batch_ids[-1])  # neither has orders yet
 
     def load(batch_id: str) -> Callable[[System], None]:
-        return lambda system: intake.load_batch(system, batch_id)
+        return lambda system: steps.load_batch(system, batch_id)
 
     at_once(house, [load(batch_id) for batch_id in batch_ids])
     for batch_id in batch_ids:
@@ -213,7 +217,7 @@ def test_q04_a_finished_partition_that_is_run_again_sends_nothing(house: House, 
 
 def work_off(system: System, batch_id: str) -> None:
     """Do all steps of a batch, but those somebody else is at."""
-    for step in (intake.stage_batch, intake.validate_batch, intake.load_batch):
+    for step in (steps.stage_batch, steps.validate_batch, steps.load_batch):
         with contextlib.suppress(BatchBusy):
             step(system, batch_id)
     with settling(system, batch_id, None) as settlement:

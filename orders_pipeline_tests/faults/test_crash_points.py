@@ -18,10 +18,12 @@ from typing import Any
 
 import pytest
 
-from orders_pipeline import batches, migrations, sweep, workers
-from orders_pipeline.database import Database
-from orders_pipeline.reports import is_giving_back
-from orders_pipeline.synthetic import write_sample
+from orders_pipeline.batches import batches, workers
+from orders_pipeline.infrastructure import migrations
+from orders_pipeline.infrastructure.database import Database
+from orders_pipeline.reports.reports import is_giving_back
+from orders_pipeline.samples.synthetic import write_sample
+from orders_pipeline.settlement import sweep
 from orders_pipeline_tests import commands
 from orders_pipeline_tests.faults.crash_points import CANCEL_POINTS, COUNT, POINTS, VARIABLE
 from orders_pipeline_tests.faults.test_restored_database import Backup, back_up  # noqa: F401 - a fixture

@@ -15,9 +15,11 @@ from typing import Any
 
 import pytest
 
-from orders_pipeline import control, interrupts, orphaned_runs, runs
 from orders_pipeline.cli import batches as cli_batches
-from orders_pipeline.synthetic import write_sample
+from orders_pipeline.infrastructure import interrupts
+from orders_pipeline.intake import control
+from orders_pipeline.orchestration import orphaned_runs, runs
+from orders_pipeline.samples.synthetic import write_sample
 from orders_pipeline_tests.commands import call, end, free_port, start, wait_for
 from orders_pipeline_tests.house import House, check_books, check_finished
 

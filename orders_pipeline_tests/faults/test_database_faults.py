@@ -26,10 +26,13 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy.util.queue import Empty
 
-from orders_pipeline import database as database_module
-from orders_pipeline import drain, embedded, migrations, workers
-from orders_pipeline.database import Database, DatabaseUnavailable, Transaction, libpq_url
-from orders_pipeline.system import open_system
+from orders_pipeline.batches import workers
+from orders_pipeline.infrastructure import database as database_module
+from orders_pipeline.infrastructure import migrations
+from orders_pipeline.infrastructure.database import Database, DatabaseUnavailable, Transaction, libpq_url
+from orders_pipeline.settlement import drain
+from orders_pipeline.system import embedded
+from orders_pipeline.system.opening import open_system
 from orders_pipeline_tests.commands import wait_for
 from orders_pipeline_tests.database_line import DatabaseLine
 from orders_pipeline_tests.house import House, open_house

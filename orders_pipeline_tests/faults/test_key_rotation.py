@@ -10,12 +10,14 @@ import pyarrow as pa
 import pytest
 from pydantic import SecretStr
 
-from orders_pipeline import intake, personal, rotation
-from orders_pipeline.binary_copy import binary_copy
 from orders_pipeline.definitions import defs
-from orders_pipeline.encryption import Cipher, DecryptionError, EncryptionKeysError, new_key
-from orders_pipeline.synthetic import write_sample
-from orders_pipeline.system import System, join_endpoints, open_system
+from orders_pipeline.infrastructure.binary_copy import binary_copy
+from orders_pipeline.intake import steps
+from orders_pipeline.samples.synthetic import write_sample
+from orders_pipeline.security import personal
+from orders_pipeline.security.encryption import Cipher, DecryptionError, EncryptionKeysError, new_key
+from orders_pipeline.system.opening import System, join_endpoints, open_system
+from orders_pipeline.upkeep import rotation
 from orders_pipeline_tests import commands
 from orders_pipeline_tests.house import House, check_finished, open_house
 
@@ -43,7 +45,7 @@ def received(house: House, rows: int, seed: int = 1, *steps: object) -> str:
 
 
 def loaded(house: House, rows: int, seed: int = 1) -> str:
-    return received(house, rows, seed, intake.stage_batch, intake.validate_batch, intake.load_batch)
+    return received(house, rows, seed, steps.stage_batch, steps.validate_batch, steps.load_batch)
 
 
 def opened(house: House, keys: str) -> list[dict[str, str]]:
@@ -63,7 +65,7 @@ def with_keys(house: House, keys: str, **more: str) -> dict[str, str]:
 @pytest.mark.parametrize("point", ["C22", *(pytest.param(name, marks=pytest.mark.soak) for name in ("C22c", "C22f"))])
 def test_c22_a_rotation_killed_half_way_is_readable_and_goes_on(house: House, point: str) -> None:
     loaded(house, ROWS)
-    waiting = received(house, 20, 2, intake.stage_batch, intake.validate_batch)
+    waiting = received(house, 20, 2, steps.stage_batch, steps.validate_batch)
     before = opened(house, OLD)
     hit = "1" if point == "C22f" else "2"
     killed = commands.call(with_keys(house, BOTH, CRASH=f"{point}:{hit}", LOOK_UP_WAIT_S="1"), "keys", "rotate")
@@ -77,21 +79,21 @@ def test_c22_a_rotation_killed_half_way_is_readable_and_goes_on(house: House, po
     assert by_key(house) == {"new": ROWS}
     assert opened(house, NEW) == before
     with _opened(house, NEW) as system:
-        intake.load_batch(system, waiting)
+        steps.load_batch(system, waiting)
     assert by_key(house) == {"new": ROWS + 20}
 
 
 def test_s05_a_batch_whose_loading_stopped_half_way_goes_on_after_a_rotation(house: House, monkeypatch) -> None:
-    monkeypatch.setattr("orders_pipeline.loading.CHUNK_ROWS", 300)
-    batch_id = received(house, 1000, 1, intake.stage_batch, intake.validate_batch)
+    monkeypatch.setattr("orders_pipeline.intake.loading.CHUNK_ROWS", 300)
+    batch_id = received(house, 1000, 1, steps.stage_batch, steps.validate_batch)
     with monkeypatch.context() as patch:
-        patch.setattr("orders_pipeline.loading.binary_copy", _failing_from(3))
+        patch.setattr("orders_pipeline.intake.loading.binary_copy", _failing_from(3))
         with pytest.raises(ConnectionError):
-            intake.load_batch(house.system, batch_id)
+            steps.load_batch(house.system, batch_id)
     assert by_key(house)["old"] in (300, 600)
     with _opened(house, BOTH) as system:
         assert rotation.rotate(system, lambda _done, _to_do: None).is_done
-        intake.load_batch(system, batch_id)
+        steps.load_batch(system, batch_id)
     assert by_key(house) == {"new": 1000}
     assert len(opened(house, NEW)) == 1000
     assert house.summary(batch_id)["rows"]["accepted"] == 1000
@@ -139,7 +141,7 @@ def test_s05_a_rotation_without_the_old_key_is_refused_and_names_it(house: House
         with pytest.raises(EncryptionKeysError):
             rotation.rotate(system, lambda _done, _to_do: None)
         with pytest.raises(DecryptionError, match=r"E_SEALED_KEY: .* the key old, which"):
-            intake.stage_batch(system, waiting)
+            steps.stage_batch(system, waiting)
     assert house.summary(waiting)["status_code"] == "E_SEALED_KEY"
     found = commands.call(with_keys(house, NEW), "doctor", "--json")
     assert found.returncode != 0

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from orders_pipeline import sweep
-from orders_pipeline.synthetic import write_sample
+from orders_pipeline.samples.synthetic import write_sample
+from orders_pipeline.settlement import sweep
 from orders_pipeline_tests.commands import PATIENCE_S, answer, call, end, start, wait_for
 from orders_pipeline_tests.house import House, check_books, check_finished
 

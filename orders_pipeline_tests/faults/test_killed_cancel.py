@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from orders_pipeline import notifications
-from orders_pipeline.payments import settle
-from orders_pipeline.payments.settle import PaymentLedger
-from orders_pipeline.workers import working_on
+from orders_pipeline.batches.workers import working_on
+from orders_pipeline.settlement import notifications
+from orders_pipeline.settlement.payments import settle
+from orders_pipeline.settlement.payments.settle import PaymentLedger
 from orders_pipeline_tests import commands
 from orders_pipeline_tests.faults.crash_points import CANCEL_POINTS, VARIABLE, WAIT
 from orders_pipeline_tests.house import House, check_books

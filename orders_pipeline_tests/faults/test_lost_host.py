@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from orders_pipeline.encryption import new_key
-from orders_pipeline.synthetic import write_sample
+from orders_pipeline.samples.synthetic import write_sample
+from orders_pipeline.security.encryption import new_key
 from orders_pipeline_tests.commands import end, start, wait_for
 from orders_pipeline_tests.faults.test_concurrency import free_port
 from orders_pipeline_tests.house import House, check_finished

@@ -13,21 +13,26 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from orders_pipeline import doctor, errors, intake, landing, reconciliation, reports, retention, rotation, settings, sweep
 from orders_pipeline.audit.exporting import export
 from orders_pipeline.audit.records import CATEGORIES
 from orders_pipeline.audit.sealing import anchor, seal
 from orders_pipeline.audit.verifying import verify
-from orders_pipeline.cancelling import begin, finish
-from orders_pipeline.database import Database, Transaction
-from orders_pipeline.encryption import new_key
-from orders_pipeline.http_client import ServiceClient
-from orders_pipeline.kms import KeyService
-from orders_pipeline.refunds.giving_back import carry_out
-from orders_pipeline.refunds.plan import read_plan
-from orders_pipeline.storage import FolderStorage
-from orders_pipeline.synthetic import write_sample
-from orders_pipeline.system import join_endpoints, open_system
+from orders_pipeline.cli import doctor
+from orders_pipeline.infrastructure.database import Database, Transaction
+from orders_pipeline.infrastructure.storage import FolderStorage
+from orders_pipeline.intake import landing, steps
+from orders_pipeline.reports import reports
+from orders_pipeline.samples.synthetic import write_sample
+from orders_pipeline.security.encryption import new_key
+from orders_pipeline.security.kms import KeyService
+from orders_pipeline.services.http_client import ServiceClient
+from orders_pipeline.settlement import reconciliation, sweep
+from orders_pipeline.settlement.refunds.giving_back import carry_out
+from orders_pipeline.settlement.refunds.plan import read_plan
+from orders_pipeline.system import errors, settings
+from orders_pipeline.system.opening import join_endpoints, open_system
+from orders_pipeline.upkeep import retention, rotation
+from orders_pipeline.upkeep.cancelling import begin, finish
 from orders_pipeline_tests.house import House, prepare
 
 CLIENT = "acme"
@@ -83,12 +88,12 @@ def test_d07_no_transaction_is_open_while_the_storage_or_a_service_is_called(
         return tmp_path / name
 
     (tmp_path / "home" / "storage" / "landing" / CLIENT).mkdir(parents=True)
-    batch_id = intake.import_file(system, file("orders.csv", 1), CLIENT, again=False)
+    batch_id = steps.import_file(system, file("orders.csv", 1), CLIENT, again=False)
     assert house.run(batch_id) is None  # with all that Dagster's assets and checks do
     for _ in range(2):
         landing.look(system.database, system.landing)
     sweep.stalled_batches(system.database)
-    cancelled = intake.import_file(system, file("cancelled.csv", 2), CLIENT, again=False)
+    cancelled = steps.import_file(system, file("cancelled.csv", 2), CLIENT, again=False)
     prepare(system, cancelled)
     with system.database.begin() as transaction:
         begin(transaction, cancelled, cancelled_by="somebody", why="a test")

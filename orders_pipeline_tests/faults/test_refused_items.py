@@ -15,12 +15,13 @@ from typing import Any
 
 import pytest
 
-from orders_pipeline import notifications, reports
-from orders_pipeline.payments import settle
-from orders_pipeline.refunds.giving_back import carry_out
-from orders_pipeline.refunds.plan import read_plan
+from orders_pipeline.reports import reports
 from orders_pipeline.sandbox.options import Options
-from orders_pipeline.system import open_system
+from orders_pipeline.settlement import notifications
+from orders_pipeline.settlement.payments import settle
+from orders_pipeline.settlement.refunds.giving_back import carry_out
+from orders_pipeline.settlement.refunds.plan import read_plan
+from orders_pipeline.system.opening import open_system
 from orders_pipeline_tests.commands import wait_for
 from orders_pipeline_tests.house import House, check_books, check_finished, open_house
 from orders_pipeline_tests.soak import first_of

@@ -20,16 +20,19 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import make_url
 
-from orders_pipeline import batches, cancelling, landing, notifications
-from orders_pipeline.continuity import LedgersDiffer
-from orders_pipeline.database import libpq_url
-from orders_pipeline.payments import settle
-from orders_pipeline.payments.settle import PaymentLedger, settle_one
-from orders_pipeline.reconciliation import NoList, Reconciled, accept, reconcile
-from orders_pipeline.refunds.giving_back import carry_out
-from orders_pipeline.refunds.plan import read_plan
-from orders_pipeline.system import join_endpoints, open_system
-from orders_pipeline.workers import working_on
+from orders_pipeline.batches import batches
+from orders_pipeline.batches.workers import working_on
+from orders_pipeline.infrastructure.database import libpq_url
+from orders_pipeline.intake import landing
+from orders_pipeline.settlement import notifications
+from orders_pipeline.settlement.payments import settle
+from orders_pipeline.settlement.payments.settle import PaymentLedger, settle_one
+from orders_pipeline.settlement.reconciliation import NoList, Reconciled, accept, reconcile
+from orders_pipeline.settlement.refunds.giving_back import carry_out
+from orders_pipeline.settlement.refunds.plan import read_plan
+from orders_pipeline.system.continuity import LedgersDiffer
+from orders_pipeline.system.opening import join_endpoints, open_system
+from orders_pipeline.upkeep import cancelling
 from orders_pipeline_tests.commands import answer, wait_for
 from orders_pipeline_tests.factories import order_row
 from orders_pipeline_tests.house import House, check_finished

@@ -15,13 +15,15 @@ from typing import Any
 
 import pytest
 
-from orders_pipeline import breaker, notifications, workers
-from orders_pipeline.clients import Profile
-from orders_pipeline.payments import settle
-from orders_pipeline.payments.settle import PaymentLedger
+from orders_pipeline.batches import workers
+from orders_pipeline.batches.workers import working_on
+from orders_pipeline.clients.profiles import Profile
 from orders_pipeline.sandbox.options import Options
-from orders_pipeline.system import open_system
-from orders_pipeline.workers import working_on
+from orders_pipeline.services import breaker
+from orders_pipeline.settlement import notifications
+from orders_pipeline.settlement.payments import settle
+from orders_pipeline.settlement.payments.settle import PaymentLedger
+from orders_pipeline.system.opening import open_system
 from orders_pipeline_tests.house import House, check_books, check_finished, open_house
 from orders_pipeline_tests.soak import SOAK, first_of
 from orders_pipeline_tests.works import Works

@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 
-from orders_pipeline import intake, landing
-from orders_pipeline.artifacts import ORIGINAL, STAGED, artifact
-from orders_pipeline.clients import Clients, Profile
-from orders_pipeline.rejections import FileRejected
-from orders_pipeline.storage import ObjectDenied
-from orders_pipeline.synthetic import write_sample
+from orders_pipeline.batches.artifacts import ORIGINAL, STAGED, artifact
+from orders_pipeline.clients.profiles import Clients, Profile
+from orders_pipeline.infrastructure.storage import ObjectDenied
+from orders_pipeline.intake import landing, steps
+from orders_pipeline.records.rejections import FileRejected
+from orders_pipeline.samples.synthetic import write_sample
 from orders_pipeline_tests.commands import wait_for
 from orders_pipeline_tests.factories import order_row
 from orders_pipeline_tests.house import House, check_books, check_finished, open_house
@@ -72,7 +72,7 @@ class Landing:
         return batch_id
 
     def stage(self, batch_id: str) -> dict[str, Any]:
-        intake.stage_batch(self.house.system, batch_id)
+        steps.stage_batch(self.house.system, batch_id)
         return self.house.summary(batch_id)
 
     def archived(self, batch_id: str) -> bytes:
@@ -329,7 +329,7 @@ def test_o13_whose_file_it_is_says_its_folder_and_never_its_content(clients_land
 def test_o13_a_folder_of_no_known_client_is_given_back(clients_landing: Landing) -> None:
     system = replace(clients_landing.house.system, clients=Clients({CLIENT: Profile()}))
     batch_id = clients_landing.arrive("stranger/o13.csv", orders("O13-2"))
-    intake.stage_batch(system, batch_id)
+    steps.stage_batch(system, batch_id)
     assert clients_landing.house.summary(batch_id)["status_code"] == "F_UNKNOWN_CLIENT"
     taken: list[str] = []
 

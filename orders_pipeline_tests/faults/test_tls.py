@@ -12,8 +12,8 @@ import psycopg2
 import pytest
 from pydantic import SecretStr
 
-from orders_pipeline import database as database_module
-from orders_pipeline.database import (
+from orders_pipeline.infrastructure import database as database_module
+from orders_pipeline.infrastructure.database import (
     Database,
     DatabaseError,
     DatabaseLoginRefused,
@@ -22,11 +22,11 @@ from orders_pipeline.database import (
     libpq_url,
     private_url,
 )
-from orders_pipeline.http_client import NoAnswer, NotDelivered, ServiceClient
-from orders_pipeline.kms import KeyService, KeyServiceUnavailable
-from orders_pipeline.settings import SettingsError, load_settings
-from orders_pipeline.storage import StorageUnavailable, open_storage
-from orders_pipeline.system import join_endpoints
+from orders_pipeline.infrastructure.storage import StorageUnavailable, open_storage
+from orders_pipeline.security.kms import KeyService, KeyServiceUnavailable
+from orders_pipeline.services.http_client import NoAnswer, NotDelivered, ServiceClient
+from orders_pipeline.system.opening import join_endpoints
+from orders_pipeline.system.settings import SettingsError, load_settings
 from orders_pipeline_tests import commands
 from orders_pipeline_tests.tls_desk import Authority, TlsPostgres, https_service, tls_postgres
 
@@ -192,8 +192,8 @@ def test_s10_a_bucket_or_kms_behind_an_unknown_certificate_is_told_nothing(
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "ap-northeast-1")
-    monkeypatch.setattr("orders_pipeline.storage.s3.SERVICE_TRIES", 1)
-    monkeypatch.setattr("orders_pipeline.kms.TRIES", 1)
+    monkeypatch.setattr("orders_pipeline.infrastructure.storage.s3.SERVICE_TRIES", 1)
+    monkeypatch.setattr("orders_pipeline.security.kms.TRIES", 1)
     with https_service(*ours.issue("bucket", "localhost")) as (port, asked):
         for authority, believed in ((theirs, False), (ours, True)):
             url = f"https://localhost:{port}"

@@ -18,7 +18,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from orders_pipeline.synthetic import write_sample
+from orders_pipeline.samples.synthetic import write_sample
 from orders_pipeline_tests.factories import TODAY
 
 CODECS = ("utf-8", "utf-8-sig", "cp932", "utf-16-le", "utf-16-be", "utf-16")

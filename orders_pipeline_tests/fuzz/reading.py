@@ -18,14 +18,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from orders_pipeline.clients import Profile
-from orders_pipeline.csv_file import Limits, StagedFile, read_records, records
-from orders_pipeline.csv_file.physical_lines import read_blocks
-from orders_pipeline.intake import stage_file
+from orders_pipeline.clients.profiles import Profile
+from orders_pipeline.intake.csv_file import Limits, StagedFile, read_records, records
+from orders_pipeline.intake.csv_file.physical_lines import read_blocks
+from orders_pipeline.intake.steps import stage_file
+from orders_pipeline.intake.validation import Validated, accepted_schema, validate
 from orders_pipeline.records.header_names import normalise_header
 from orders_pipeline.records.orders import ORDERS
-from orders_pipeline.rejections import CODES, HINTS, REJECTIONS_SCHEMA, FileRejected, message
-from orders_pipeline.validation import Validated, accepted_schema, validate
+from orders_pipeline.records.rejections import CODES, HINTS, REJECTIONS_SCHEMA, FileRejected, message
 from orders_pipeline_tests.factories import row_context
 
 CHANNEL = "none"  # the default of a profile

@@ -14,11 +14,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orders_pipeline import batches, intake, reports
-from orders_pipeline.csv_file import read_records
-from orders_pipeline.database import libpq_url
+from orders_pipeline.batches import batches
+from orders_pipeline.infrastructure.database import libpq_url
+from orders_pipeline.intake import steps
+from orders_pipeline.intake.csv_file import read_records
 from orders_pipeline.records.orders import ORDERS
-from orders_pipeline.system import System
+from orders_pipeline.reports import reports
+from orders_pipeline.system.opening import System
 from orders_pipeline_tests.factories import TODAY
 from orders_pipeline_tests.fuzz.examples import examples
 from orders_pipeline_tests.fuzz.mutations import CODECS, damaged
@@ -26,7 +28,7 @@ from orders_pipeline_tests.fuzz.reading import LIMITS, Refused, Staged, staged
 from orders_pipeline_tests.fuzz.sheets import sheets
 
 OURS = ["_batch", "_row", "_line", "_codes"]
-STEPS = (intake.stage_batch, intake.validate_batch, intake.load_batch)
+STEPS = (steps.stage_batch, steps.validate_batch, steps.load_batch)
 
 
 @pytest.fixture
@@ -49,7 +51,7 @@ def load(system: System, folder: Path, data: bytes) -> str:
     """Import a file as a new client's, up to its reports, and return its batch."""
     path = folder.parent / f"{uuid.uuid4().hex}.csv"
     path.write_bytes(data)
-    batch_id = intake.import_file(system, path, path.stem, again=False)
+    batch_id = steps.import_file(system, path, path.stem, again=False)
     path.unlink()
     for step in STEPS:
         step(system, batch_id)

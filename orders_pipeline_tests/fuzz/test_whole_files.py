@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orders_pipeline.csv_file import read_records
+from orders_pipeline.intake.csv_file import read_records
 from orders_pipeline.records.orders import ORDERS
 from orders_pipeline_tests.fuzz.examples import examples
 from orders_pipeline_tests.fuzz.reading import Judged, Staged, check_judged, check_staged, judged, staged

@@ -17,13 +17,13 @@ from typing import Any
 
 import psycopg
 
-from orders_pipeline import personal
-from orders_pipeline.artifacts import ORIGINAL, STAGED, artifact
-from orders_pipeline.clients import read_clients
-from orders_pipeline.database import libpq_url
+from orders_pipeline.batches.artifacts import ORIGINAL, STAGED, artifact
+from orders_pipeline.clients.profiles import read_clients
+from orders_pipeline.infrastructure.database import libpq_url
 from orders_pipeline.records.orders import ORDERS
-from orders_pipeline.rejections import message
-from orders_pipeline.system import System
+from orders_pipeline.records.rejections import message
+from orders_pipeline.security import personal
+from orders_pipeline.system.opening import System
 from orders_pipeline_tests.house import House
 from orders_pipeline_tests.inputs.case import BEFORE, Case
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from orders_pipeline import batches
+from orders_pipeline.batches import batches
 from orders_pipeline.cli import main
 from orders_pipeline_tests.house import House
 from orders_pipeline_tests.inputs.case import Case

@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orders_pipeline import batches, landing
-from orders_pipeline.rejections import FileRejected
+from orders_pipeline.batches import batches
+from orders_pipeline.intake import landing
+from orders_pipeline.records.rejections import FileRejected
 from orders_pipeline_tests.factories import TODAY
 from orders_pipeline_tests.house import House
 from orders_pipeline_tests.inputs.case import Finding

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from orders_pipeline import batches
+from orders_pipeline.batches import batches
 from orders_pipeline_tests.house import House
 from orders_pipeline_tests.inputs.case import Case
 from orders_pipeline_tests.inputs.catalogue import OF_FILES, as_parameters

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from orders_pipeline import intake, reports
-from orders_pipeline.rejections import FileRejected
-from orders_pipeline.system import System
+from orders_pipeline.intake import steps
+from orders_pipeline.records.rejections import FileRejected
+from orders_pipeline.reports import reports
+from orders_pipeline.system.opening import System
 from orders_pipeline_tests.house import House
 from orders_pipeline_tests.inputs.case import Case
 from orders_pipeline_tests.inputs.outcome import check, system_for, write
@@ -18,7 +19,7 @@ UNPAID = "paused"  # what a batch with accepted rows is until they are paid
 
 def finish(system: System, batch_id: str) -> str:
     """Take a received batch as far as it goes without paying, and return its id."""
-    for step in (intake.stage_batch, intake.validate_batch, intake.load_batch):
+    for step in (steps.stage_batch, steps.validate_batch, steps.load_batch):
         step(system, batch_id)
     reports.finish_batch(system, batch_id)
     return batch_id
@@ -26,7 +27,7 @@ def finish(system: System, batch_id: str) -> str:
 
 def take(system: System, path: Path, client: str) -> str:
     """Take a file as far as it goes without paying, and return its batch."""
-    return finish(system, intake.import_file(system, path, client, again=False))
+    return finish(system, steps.import_file(system, path, client, again=False))
 
 
 def run_case(case: Case, house: House, folder: Path) -> None:

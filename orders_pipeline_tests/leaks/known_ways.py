@@ -26,18 +26,19 @@ import sqlalchemy as sa
 from pydantic import BaseModel, SecretStr, ValidationError
 from requests.adapters import HTTPAdapter
 
-from orders_pipeline import clients, personal
-from orders_pipeline.assets.boundary import paused
-from orders_pipeline.batches import Source, plan_import, register_import
-from orders_pipeline.database import Database
-from orders_pipeline.errors import describe
-from orders_pipeline.http_client import NoAnswer, NotDelivered, ServiceClient
+from orders_pipeline.batches.batches import Source, plan_import, register_import
+from orders_pipeline.clients import profiles
+from orders_pipeline.infrastructure.database import Database
+from orders_pipeline.orchestration.assets.boundary import paused
+from orders_pipeline.orchestration.resources import SystemResource
 from orders_pipeline.records.judgement import Judge
 from orders_pipeline.records.orders import ORDERS
-from orders_pipeline.rejections import message
-from orders_pipeline.resources import SystemResource
+from orders_pipeline.records.rejections import message
 from orders_pipeline.sandbox import SandboxServer
-from orders_pipeline.settings import load_settings
+from orders_pipeline.security import personal
+from orders_pipeline.services.http_client import NoAnswer, NotDelivered, ServiceClient
+from orders_pipeline.system.errors import describe
+from orders_pipeline.system.settings import load_settings
 from orders_pipeline_tests.factories import judge_rows, order_row, raw_cells, row_context
 from orders_pipeline_tests.leaks.bench import Bench
 
@@ -141,8 +142,8 @@ def _settings_and_profile(bench: Bench, value: str) -> None:
     file = bench.system.settings.home / "clients.toml"
     file.write_text(f'[shop]\nmax_rows = "{value}"\n', "utf-8")
     try:
-        clients.read_clients(file)
-    except clients.ClientsError as error:
+        profiles.read_clients(file)
+    except profiles.ClientsError as error:
         file.unlink()
         bench.say(describe(error, bench.system.settings, bench.system.storage))
     _settings(bench, value)

@@ -16,10 +16,12 @@ from dagster._utils.error import serializable_error_info_from_exc_info
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orders_pipeline import definitions, personal, report_server
-from orders_pipeline.assets.boundary import safe_errors
+from orders_pipeline import definitions
+from orders_pipeline.infrastructure.storage import ObjectDenied
+from orders_pipeline.orchestration.assets.boundary import safe_errors
 from orders_pipeline.records.orders import ORDERS
-from orders_pipeline.storage import ObjectDenied
+from orders_pipeline.reports import server
+from orders_pipeline.security import personal
 from orders_pipeline_tests import commands
 from orders_pipeline_tests.factories import order_row
 from orders_pipeline_tests.house import House
@@ -55,7 +57,7 @@ def finished(house: House, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def reports_url(house: House) -> Iterator[str]:
-    with report_server.serving(house.system, 0) as url:
+    with server.serving(house.system, 0) as url:
         yield url
 
 
@@ -98,7 +100,7 @@ def test_s02_s08_whatever_is_asked_of_the_reports_nothing_is_given_or_told(
 ) -> None:
     path = "/".join(["/batches", finished, *(quote(part, safe="") for part in parts)] if known else ["", *map(quote, parts)])
     status, headers, body = ask(reports_url, method, path)
-    assert status in {404, 405, 400} or (path in {"", "/"} and body in {report_server.ROOT, ""})
+    assert status in {404, 405, 400} or (path in {"", "/"} and body in {server.ROOT, ""})
     assert traces(headers, body) == {}
     assert "server:" not in headers.lower()
 
@@ -126,7 +128,7 @@ def test_s02_a_report_that_cannot_be_read_is_a_reference_and_nothing_else(
     def fail(*_: object) -> None:
         raise OSError(5, word, f"/home/{word}")
 
-    monkeypatch.setattr(report_server.reports, "report", fail)
+    monkeypatch.setattr(server.reports, "report", fail)
     status, headers, body = ask(reports_url, "GET", f"/batches/{finished}/rejected.csv")
     assert status == 500
     assert body.startswith("E_UNEXPECTED: ")

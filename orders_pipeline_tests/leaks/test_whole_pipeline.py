@@ -12,12 +12,17 @@ from pathlib import Path
 
 import pytest
 
-from orders_pipeline import batches, breaker, intake, loading, notifications, reports, settlement, validation
-from orders_pipeline.notifications import NotificationService
-from orders_pipeline.payments import PROVIDERS, settle
+from orders_pipeline.batches import batches
+from orders_pipeline.infrastructure.storage import StorageUnavailable
+from orders_pipeline.intake import loading, steps, validation
+from orders_pipeline.reports import reports
 from orders_pipeline.sandbox.faults import KINDS
 from orders_pipeline.sandbox.options import Options
-from orders_pipeline.storage import StorageUnavailable
+from orders_pipeline.services import breaker
+from orders_pipeline.services.providers import PROVIDERS
+from orders_pipeline.settlement import batch_settlement, notifications
+from orders_pipeline.settlement.notifications import NotificationService
+from orders_pipeline.settlement.payments import settle
 from orders_pipeline_tests import commands
 from orders_pipeline_tests.leaks.detector import files_below, traces
 from orders_pipeline_tests.leaks.planted import IN_CLEAR, SECRETS, WRONG, PlantedHouse, open_planted_house, planted_file
@@ -26,7 +31,7 @@ pytestmark = pytest.mark.soak
 
 # one for each step of the job, deep inside it
 UNFORESEEN = (
-    (intake, "stage_file"),
+    (steps, "stage_file"),
     (validation, "validate"),
     (loading, "load"),
     (settle, "plan_batch"),
@@ -109,7 +114,7 @@ def _with_bad_service(opened: PlantedHouse, folder: Path, service: str, kinds: S
         opened.said.append(str(house.run(batch_id)))
         waiting.append(batch_id)
     house.sandbox.service.options = Options()
-    settlement.hurry(house.system)
+    batch_settlement.hurry(house.system)
     for batch_id in waiting:
         opened.said.append(str(house.run(batch_id)))
 

@@ -4,7 +4,7 @@ from orders_pipeline_tests.mutants.mutant import Mutant, mutants
 
 MUTANTS: list[Mutant] = [
     *mutants(
-        "orders_pipeline/cancelling.py",
+        "orders_pipeline/upkeep/cancelling.py",
         ["database/test_settlement.py"],
         (
             '            if batch.status != "cancelling" or not is_whole or batch.ledgers_differ:\n',
@@ -73,7 +73,7 @@ MUTANTS: list[Mutant] = [
         ),
     ),
     *mutants(
-        "orders_pipeline/cancelling.py",
+        "orders_pipeline/upkeep/cancelling.py",
         ["database/test_halted_batches.py"],
         (
             'if batch.finished_at is not None and batch.status != "cancelled":',
@@ -82,17 +82,17 @@ MUTANTS: list[Mutant] = [
         ),
     ),
     *mutants(
-        "orders_pipeline/cancelling.py",
+        "orders_pipeline/upkeep/cancelling.py",
         ["pipeline/test_cancel_command.py"],
         (
-            "        intake.give_up_loading(system, batch_id)\n",
+            "        steps.give_up_loading(system, batch_id)\n",
             "",
             "accepted rows of what is cancelled lie in the storage, and the rejected ones are not given back",
             "test_a_batch_that_nothing_was_sent_of_is_cancelled_and_its_file_may_come_again",
         ),
     ),
     *mutants(
-        "orders_pipeline/settlement.py",
+        "orders_pipeline/settlement/batch_settlement.py",
         ["database/test_settlement.py"],
         (
             "    if batch.status not in SETTLED_FROM:\n        yield None\n        return\n",
@@ -126,7 +126,7 @@ MUTANTS: list[Mutant] = [
         ),
     ),
     *mutants(
-        "orders_pipeline/totals.py",
+        "orders_pipeline/intake/totals.py",
         ["unit/test_totals.py"],
         (
             "if yen is None or yen not in (self.group, self.all):",

@@ -4,7 +4,7 @@ from orders_pipeline_tests.mutants.mutant import Mutant, mutants
 
 MUTANTS: list[Mutant] = [
     *mutants(
-        "orders_pipeline/settlement.py",
+        "orders_pipeline/settlement/batch_settlement.py",
         [],
         (
             "            if worker.halted.is_set():\n                settlement.stop()\n                return\n",

@@ -4,7 +4,7 @@ from orders_pipeline_tests.mutants.mutant import Mutant, mutants
 
 MUTANTS: list[Mutant] = [
     *mutants(
-        "orders_pipeline/payments/plan.py",
+        "orders_pipeline/settlement/payments/plan.py",
         ["unit/test_plan.py"],
         (
             "if not 0 < order.amount <= CAP_JPY:",
@@ -53,7 +53,7 @@ MUTANTS: list[Mutant] = [
         ),
     ),
     *mutants(
-        "orders_pipeline/payments/settle.py",
+        "orders_pipeline/settlement/payments/settle.py",
         ["database/test_payment_ledger.py"],
         (
             "    if claim.is_old:\n        able = replace(able, honours_keys=False)\n",
@@ -137,7 +137,7 @@ MUTANTS: list[Mutant] = [
         ),
     ),
     *mutants(
-        "orders_pipeline/payments/settle.py",
+        "orders_pipeline/settlement/payments/settle.py",
         ["database/test_settlement.py"],
         (
             "        if unlisted_since != self._unlisted_since:  # whoever",
@@ -153,7 +153,7 @@ MUTANTS: list[Mutant] = [
         ),
     ),
     *mutants(
-        "orders_pipeline/payments/settle.py",
+        "orders_pipeline/settlement/payments/settle.py",
         ["database/test_declined_orders.py"],
         (
             "if self._retry_declined_orders:",
@@ -167,7 +167,7 @@ MUTANTS: list[Mutant] = [
         ),
     ),
     *mutants(
-        "orders_pipeline/payments/settle.py",
+        "orders_pipeline/settlement/payments/settle.py",
         ["database/test_halted_batches.py"],
         (
             "            if self._worker.is_halted(transaction):\n                return []\n",
@@ -196,7 +196,7 @@ MUTANTS: list[Mutant] = [
         ),
     ),
     *mutants(
-        "orders_pipeline/payments/settle.py",
+        "orders_pipeline/settlement/payments/settle.py",
         ["database/test_payment_ledger.py"],
         (
             "        return bool(not self._is_whole or standing.is_held or standing.is_other)\n",
@@ -270,7 +270,7 @@ MUTANTS: list[Mutant] = [
         ),
     ),
     *mutants(
-        "orders_pipeline/payments/rest.py",
+        "orders_pipeline/services/rest.py",
         ["unit/test_rest.py"],
         (
             '            return Outcome("unknown", failure.code, service_failed=True)\n        if answer.status in (200, 201, 202):\n            return self._fitting(_from_payment',
@@ -339,7 +339,7 @@ MUTANTS: list[Mutant] = [
         ),
     ),
     *mutants(
-        "orders_pipeline/payments/rest.py",
+        "orders_pipeline/services/rest.py",
         ["unit/test_rest_refund.py"],
         (
             '        or body.get("amount") != request.amount\n        or not isinstance(service_refund_id, str)',
@@ -363,7 +363,7 @@ MUTANTS: list[Mutant] = [
         ),
     ),
     *mutants(
-        "orders_pipeline/drain.py",
+        "orders_pipeline/settlement/drain.py",
         ["unit/test_drain.py"],
         (
             "            self._stop.set()\n            self._crew.take_back()\n        if results",
@@ -387,7 +387,7 @@ MUTANTS: list[Mutant] = [
         ),
     ),
     *mutants(
-        "orders_pipeline/database.py",
+        "orders_pipeline/infrastructure/database.py",
         ["unit/test_persist.py"],
         (
             "        except DatabaseUnavailable:\n            if time",
@@ -396,7 +396,7 @@ MUTANTS: list[Mutant] = [
         ),
     ),
     *mutants(
-        "orders_pipeline/drain.py",
+        "orders_pipeline/settlement/drain.py",
         ["database/test_shared_calls.py"],
         (
             "while not (self._to_do and self._busy < self._limit):",
@@ -405,7 +405,7 @@ MUTANTS: list[Mutant] = [
         ),
     ),
     *mutants(
-        "orders_pipeline/refusals.py",
+        "orders_pipeline/settlement/refusals.py",
         ["database/test_refusals.py"],
         (
             "TRIES = 3\n",

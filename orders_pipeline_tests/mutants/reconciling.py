@@ -125,7 +125,7 @@ MUTANTS: list[Mutant] = [
         ),
     ),
     *mutants(
-        "orders_pipeline/reconciliation.py",
+        "orders_pipeline/settlement/reconciliation.py",
         ["database/test_reconciliation_list.py"],
         (
             "    young_s = 0.0 if is_stopped else YOUNG_S\n",
@@ -157,7 +157,7 @@ MUTANTS: list[Mutant] = [
         ),
     ),
     *mutants(
-        "orders_pipeline/reconciliation.py",
+        "orders_pipeline/settlement/reconciliation.py",
         ["database/test_reconciliation.py"],
         (
             "        judged.append(finding.finding_id)\n",
@@ -185,7 +185,7 @@ MUTANTS: list[Mutant] = [
         ),
     ),
     *mutants(
-        "orders_pipeline/reconciliation.py",
+        "orders_pipeline/settlement/reconciliation.py",
         ["database/test_continuity.py"],
         (
             "        created_from = min(created_from or doubted.since, doubted.since)\n",
@@ -212,7 +212,7 @@ MUTANTS: list[Mutant] = [
         ),
     ),
     *mutants(
-        "orders_pipeline/reconciliation.py",
+        "orders_pipeline/settlement/reconciliation.py",
         ["database/test_continuity.py"],
         (
             "        except Exception as error:  # noqa: BLE001 - whatever is wrong with one batch\n",
@@ -238,7 +238,7 @@ MUTANTS: list[Mutant] = [
         ),
     ),
     *mutants(
-        "orders_pipeline/continuity.py",
+        "orders_pipeline/system/continuity.py",
         ["database/test_continuity.py", "database/test_installation.py"],
         (
             "        if self.is_behind():\n            return False\n",
@@ -257,7 +257,7 @@ MUTANTS: list[Mutant] = [
         ),
     ),
     *mutants(
-        "orders_pipeline/continuity.py",
+        "orders_pipeline/system/continuity.py",
         ["database/test_continuity.py"],
         (
             "        if kept.at <= state.asked_at - FRESH:\n            return False\n",

@@ -4,7 +4,7 @@ from orders_pipeline_tests.mutants.mutant import Mutant, mutants
 
 MUTANTS: list[Mutant] = [
     *mutants(
-        "orders_pipeline/refunds/ledger.py",
+        "orders_pipeline/settlement/refunds/ledger.py",
         ["database/test_refunds.py"],
         (
             '            transaction.rows("lock_payments_of_refunds", refund_ids=[claim.request.refund_id for claim, _ in results])\n',
@@ -67,7 +67,7 @@ MUTANTS: list[Mutant] = [
         ),
     ),
     *mutants(
-        "orders_pipeline/refunds/ledger.py",
+        "orders_pipeline/settlement/refunds/ledger.py",
         ["database/test_continuity.py"],
         (
             "if claim.may_be_forgotten and not is_certain:",
@@ -101,7 +101,7 @@ MUTANTS: list[Mutant] = [
         ),
     ),
     *mutants(
-        "orders_pipeline/refunds/plan.py",
+        "orders_pipeline/settlement/refunds/plan.py",
         ["database/test_refunds.py"],
         (
             "        if any(worker.run_id is not None for worker in",

@@ -4,7 +4,7 @@ from orders_pipeline_tests.mutants.mutant import Mutant, mutants
 
 MUTANTS: list[Mutant] = [
     *mutants(
-        "orders_pipeline/notifications.py",
+        "orders_pipeline/settlement/notifications.py",
         ["unit/test_notification_service.py"],
         (
             '            if found.kind != "absent":\n                return found\n        with',
@@ -155,7 +155,7 @@ MUTANTS: list[Mutant] = [
         ),
     ),
     *mutants(
-        "orders_pipeline/notifications.py",
+        "orders_pipeline/settlement/notifications.py",
         ["database/test_notification_ledger.py"],
         (
             ' if profile.notifications == "per_order" or row.is_nobodys else None',
@@ -207,7 +207,7 @@ MUTANTS: list[Mutant] = [
         ),
     ),
     *mutants(
-        "orders_pipeline/notifications.py",
+        "orders_pipeline/settlement/notifications.py",
         ["database/test_settlement.py"],
         (
             'Outcome("not_sent") if found.kind == "absent" else found)',
@@ -223,7 +223,7 @@ MUTANTS: list[Mutant] = [
         ),
     ),
     *mutants(
-        "orders_pipeline/notifications.py",
+        "orders_pipeline/settlement/notifications.py",
         ["database/test_halted_batches.py"],
         (
             '            if "result" in self._kinds and self._worker.is_halted(transaction):\n                return []\n',
@@ -233,7 +233,7 @@ MUTANTS: list[Mutant] = [
         ),
     ),
     *mutants(
-        "orders_pipeline/notifications.py",
+        "orders_pipeline/settlement/notifications.py",
         ["database/test_refunds.py"],
         (
             "template_id=CORRECTION_TEMPLATE if row.kind ==",
@@ -243,7 +243,7 @@ MUTANTS: list[Mutant] = [
         ),
     ),
     *mutants(
-        "orders_pipeline/notifications.py",
+        "orders_pipeline/settlement/notifications.py",
         ["unit/test_notification_service.py"],
         (
             "        with limiter.token(stop):\n            return service.send(claim.message)",

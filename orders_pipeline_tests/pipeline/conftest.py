@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from orders_pipeline import breaker, notifications
-from orders_pipeline.payments import settle
 from orders_pipeline.sandbox.options import Options
+from orders_pipeline.services import breaker
+from orders_pipeline.settlement import notifications
+from orders_pipeline.settlement.payments import settle
 
 pytest.register_assert_rewrite("orders_pipeline_tests.house", "orders_pipeline_tests.commands")
 

@@ -14,15 +14,16 @@ import pytest
 import requests
 from click.testing import CliRunner
 
-from orders_pipeline import report_server, runs
 from orders_pipeline.audit.recording import os_user
 from orders_pipeline.audit.sealing import HEADS, NEWEST, anchor, seal
 from orders_pipeline.audit.verifying import verify
 from orders_pipeline.cli import main
 from orders_pipeline.definitions import defs
-from orders_pipeline.encryption import Cipher
-from orders_pipeline.sensors import audit_sensor
-from orders_pipeline.storage import S3Storage
+from orders_pipeline.infrastructure.storage import S3Storage
+from orders_pipeline.orchestration import runs
+from orders_pipeline.orchestration.sensors import audit_sensor
+from orders_pipeline.reports import server
+from orders_pipeline.security.encryption import Cipher
 from orders_pipeline_tests import commands
 from orders_pipeline_tests.factories import order_row
 from orders_pipeline_tests.house import House
@@ -72,9 +73,9 @@ def test_s13_a_batch_and_all_its_commands_are_told_by_the_audit(house, tmp_path)
     batch_id = json.loads(output)["batch_id"]
     call("rejected", batch_id)
     call("errors", batch_id, "-o", str(tmp_path / "errors.csv"))
-    with socket.create_server((report_server.HOST, 0)) as free:
+    with socket.create_server((server.HOST, 0)) as free:
         port = free.getsockname()[1]
-    with report_server.serving(house.system, port) as url:
+    with server.serving(house.system, port) as url:
         assert requests.get(f"{url}/batches/{batch_id}/rejected.csv", timeout=10).status_code == 200
         assert requests.get(f"{url}/batches/{batch_id}/other.csv", timeout=10).status_code == 404
         root = requests.get(url, timeout=10)

@@ -10,20 +10,22 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from orders_pipeline import batches, cancelling, intake
-from orders_pipeline.artifacts import ACCEPTED, artifact
+from orders_pipeline.batches import batches
+from orders_pipeline.batches.artifacts import ACCEPTED, artifact
 from orders_pipeline.cli import main
-from orders_pipeline.clients import Clients, Profile
-from orders_pipeline.payments import settle
-from orders_pipeline.synthetic import write_sample
+from orders_pipeline.clients.profiles import Clients, Profile
+from orders_pipeline.intake import steps
+from orders_pipeline.samples.synthetic import write_sample
+from orders_pipeline.settlement.payments import settle
+from orders_pipeline.upkeep import cancelling
 from orders_pipeline_tests.house import House, check_books
 from orders_pipeline_tests.soak import first_of
 
 STEPS = {
     "received": [],
-    "staged": [intake.stage_batch],
-    "validated": [intake.stage_batch, intake.validate_batch],
-    "loaded": [intake.stage_batch, intake.validate_batch, intake.load_batch],
+    "staged": [steps.stage_batch],
+    "validated": [steps.stage_batch, steps.validate_batch],
+    "loaded": [steps.stage_batch, steps.validate_batch, steps.load_batch],
 }
 
 

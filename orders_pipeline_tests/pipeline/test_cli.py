@@ -24,10 +24,10 @@ from openpyxl import Workbook
 from sqlalchemy import make_url
 
 from orders_pipeline.cli import main
-from orders_pipeline.encryption import new_key
-from orders_pipeline.run_launcher import ForkingRunLauncher
-from orders_pipeline.settings import REQUIRED_IN_PRODUCTION
-from orders_pipeline.synthetic import write_sample, write_template
+from orders_pipeline.orchestration.run_launcher import ForkingRunLauncher
+from orders_pipeline.samples.synthetic import write_sample, write_template
+from orders_pipeline.security.encryption import new_key
+from orders_pipeline.system.settings import REQUIRED_IN_PRODUCTION
 from orders_pipeline_tests.commands import COMMAND, call, end, every, start
 from orders_pipeline_tests.factories import order_row
 from orders_pipeline_tests.house import House, check_finished

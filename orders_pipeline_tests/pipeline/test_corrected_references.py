@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from openpyxl import Workbook
 
-from orders_pipeline import intake, reports
+from orders_pipeline.intake import steps
+from orders_pipeline.reports import reports
 from orders_pipeline_tests.client_desk import NAME, STEPS, Client, Rows, order
 from orders_pipeline_tests.house import House
 from orders_pipeline_tests.soak import first_of
@@ -356,10 +357,10 @@ def test_a_correction_and_the_whole_file_at_the_same_time_are_one_order(client: 
                 step(client.system, batch_id)
         if turn is None:
             with ThreadPoolExecutor(2) as pool:
-                list(pool.map(lambda batch_id: intake.load_batch(client.system, batch_id), both))
+                list(pool.map(lambda batch_id: steps.load_batch(client.system, batch_id), both))
         else:
             for at in turn:
-                intake.load_batch(client.system, both[at])
+                steps.load_batch(client.system, both[at])
         loaded = [ref for ref in client.references() if ref.startswith(reference)]
         assert len(loaded) == 1, turn
         rejected = client.query(f"SELECT code FROM rejections WHERE batch_id IN ('{both[0]}', '{both[1]}')")

@@ -9,8 +9,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from orders_pipeline import batches
-from orders_pipeline.database import libpq_url
+from orders_pipeline.batches import batches
+from orders_pipeline.infrastructure.database import libpq_url
 from orders_pipeline_tests.factories import order_row
 from orders_pipeline_tests.house import House, check_finished
 from orders_pipeline_tests.order_file import OrderFile

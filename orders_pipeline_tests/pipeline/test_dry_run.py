@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from orders_pipeline import preview, reports
-from orders_pipeline.artifacts import STAGED, artifact
-from orders_pipeline.rejections import FileRejected
+from orders_pipeline.batches.artifacts import STAGED, artifact
+from orders_pipeline.records.rejections import FileRejected
+from orders_pipeline.reports import preview, reports
 from orders_pipeline_tests.client_desk import Client
 from orders_pipeline_tests.factories import order_row
 from orders_pipeline_tests.house import House

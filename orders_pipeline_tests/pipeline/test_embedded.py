@@ -20,14 +20,14 @@ import psycopg
 import pytest
 from pydantic import SecretStr
 
-from orders_pipeline import embedded
-from orders_pipeline.database import libpq_url
+from orders_pipeline.infrastructure.database import libpq_url
+from orders_pipeline.system import embedded
 from orders_pipeline_tests.commands import wait_for
 
 USER = """
 import sys, time
 from pathlib import Path
-from orders_pipeline import embedded
+from orders_pipeline.system import embedded
 print(embedded.join(Path(sys.argv[1]), sys.argv[2]).url, flush=True)
 time.sleep(600)
 """

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from pydantic import SecretStr
 
-from orders_pipeline.http_client import MAX_BODY_BYTES, NoAnswer, NotDelivered, ServiceClient
+from orders_pipeline.services.http_client import MAX_BODY_BYTES, NoAnswer, NotDelivered, ServiceClient
 
 TIMEOUT_S = 0.6
 PROMPTLY_S = TIMEOUT_S + 1.0
@@ -262,7 +262,8 @@ def test_y01_a_name_that_does_not_resolve_was_not_delivered():
 
 SILENT_NAME_SERVER = """
 import socket, subprocess, sys, time
-from orders_pipeline.http_client import NotDelivered, ServiceClient
+from orders_pipeline.services.http_client import NotDelivered
+from orders_pipeline.services.http_client import ServiceClient
 
 silent = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 silent.bind(("127.0.0.253", 53))

@@ -12,11 +12,13 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from orders_pipeline import batches, checks, intake
-from orders_pipeline.database import DatabaseUnavailable
-from orders_pipeline.rejections import FileRejected
+from orders_pipeline.batches import batches
+from orders_pipeline.infrastructure.database import DatabaseUnavailable
+from orders_pipeline.intake import steps
+from orders_pipeline.orchestration import checks
+from orders_pipeline.records.rejections import FileRejected
+from orders_pipeline.samples.synthetic import write_sample
 from orders_pipeline.sandbox.faults import Faults
-from orders_pipeline.synthetic import write_sample
 from orders_pipeline_tests.factories import order_row
 from orders_pipeline_tests.house import House, check_books, check_finished, open_house
 from orders_pipeline_tests.order_file import OrderFile
@@ -335,7 +337,7 @@ def test_what_does_not_add_up_stops_the_batch_before_anything_is_paid(
 ) -> None:
     before = house.sandbox.ledger()
     batch_id = house.receive(sample(tmp_path, rows=20), check.name)
-    for step in (intake.stage_batch, intake.validate_batch, intake.load_batch):
+    for step in (steps.stage_batch, steps.validate_batch, steps.load_batch):
         step(house.system, batch_id)
     house.rows(f"UPDATE batches SET {change.format('+')} WHERE batch_id = %s", batch_id)
     assert house.run(batch_id) is not None
@@ -441,7 +443,7 @@ def test_dagsters_records_that_do_not_answer_are_told_by_our_code_alone(
         house.rows("ALTER TABLE dagster.event_logs RENAME TO away")
         raise ValueError
 
-    monkeypatch.setattr(intake, "stage_batch", fail)
+    monkeypatch.setattr(steps, "stage_batch", fail)
     batch_id = house.receive(sample(tmp_path, rows=10, seed=78), "unrecorded")
     try:
         with pytest.raises(DatabaseUnavailable):

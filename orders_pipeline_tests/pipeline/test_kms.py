@@ -14,12 +14,14 @@ import pytest
 from botocore.config import Config
 from pydantic import SecretStr
 
-from orders_pipeline import intake, kms, rotation
-from orders_pipeline.artifacts import ORIGINAL, artifact
-from orders_pipeline.encryption import Cipher, EncryptionKeysError, new_key
-from orders_pipeline.kms import KeyService, KeyServiceRefused, KeyServiceUnavailable
-from orders_pipeline.synthetic import write_sample
-from orders_pipeline.system import join_endpoints, open_system
+from orders_pipeline.batches.artifacts import ORIGINAL, artifact
+from orders_pipeline.intake import steps
+from orders_pipeline.samples.synthetic import write_sample
+from orders_pipeline.security import kms
+from orders_pipeline.security.encryption import Cipher, EncryptionKeysError, new_key
+from orders_pipeline.security.kms import KeyService, KeyServiceRefused, KeyServiceUnavailable
+from orders_pipeline.system.opening import join_endpoints, open_system
+from orders_pipeline.upkeep import rotation
 from orders_pipeline_tests import commands
 from orders_pipeline_tests.house import House
 from orders_pipeline_tests.s3_desk import Line, Trouble, open_s3
@@ -109,7 +111,7 @@ def test_a_key_of_the_setting_is_replaced_by_one_of_kms(house: House, service: K
     path = tmp_path / "orders.csv"
     write_sample(path, rows=20, bad=0.0)
     batch_id = house.receive(path, "acme")
-    for step in (intake.stage_batch, intake.validate_batch, intake.load_batch):
+    for step in (steps.stage_batch, steps.validate_batch, steps.load_batch):
         step(house.system, batch_id)
     under_kms = {"ORDERS_KMS_KEY_ID": service.kms_key_id, "ORDERS_KMS_ENDPOINT_URL": str(service.endpoint_url)}
     key = commands.answer(house.environment(**under_kms), "keys", "new")["key"]

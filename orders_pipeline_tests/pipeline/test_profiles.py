@@ -17,12 +17,17 @@ import openpyxl
 import psycopg
 import pytest
 
-from orders_pipeline import batches, checks, intake, landing, notifications, personal, preview, reports
-from orders_pipeline.database import libpq_url
-from orders_pipeline.payments import settle
-from orders_pipeline.rejections import FileRejected
-from orders_pipeline.storage import Storage, StoredObject
-from orders_pipeline.system import System
+from orders_pipeline.batches import batches
+from orders_pipeline.infrastructure.database import libpq_url
+from orders_pipeline.infrastructure.storage import Storage, StoredObject
+from orders_pipeline.intake import landing, steps
+from orders_pipeline.orchestration import checks
+from orders_pipeline.records.rejections import FileRejected
+from orders_pipeline.reports import preview, reports
+from orders_pipeline.security import personal
+from orders_pipeline.settlement import notifications
+from orders_pipeline.settlement.payments import settle
+from orders_pipeline.system.opening import System
 from orders_pipeline_tests.factories import order_row
 from orders_pipeline_tests.order_file import OrderFile
 
@@ -100,8 +105,8 @@ class Counter:
 
     def take(self, path: Path, client: str) -> dict[str, Any]:
         """Import a file as far as its orders and reports, and return the batch's summary."""
-        batch_id = intake.import_file(self.system, path, client, again=False)
-        for step in (intake.stage_batch, intake.validate_batch, intake.load_batch):
+        batch_id = steps.import_file(self.system, path, client, again=False)
+        for step in (steps.stage_batch, steps.validate_batch, steps.load_batch):
             step(self.system, batch_id)
         with self.system.database.begin() as transaction:
             assert all(check.passed for check in checks.order_checks(transaction, batch_id))
@@ -116,7 +121,7 @@ class Counter:
             (folder / name).write_text(content, "utf-8")
         batch_ids = [batch_id for _ in range(2) for batch_id in landing.look(self.system.database, self.system.landing)]
         for batch_id in batch_ids:
-            for step in (intake.stage_batch, intake.validate_batch, intake.load_batch):
+            for step in (steps.stage_batch, steps.validate_batch, steps.load_batch):
                 step(self.system, batch_id)
         return [reports.summarise(self.system, batch_id) for batch_id in batch_ids]
 
@@ -366,14 +371,14 @@ def test_a_file_with_more_bad_rows_than_allowed_is_refused_also_when_another_too
 ) -> None:
     names = ["X-1", "X-2", "X-3"]
     first, second = (
-        intake.import_file(counter.system, counter.file(references(*refs), f"{refs[-1]}.csv"), client, again=False)
+        steps.import_file(counter.system, counter.file(references(*refs), f"{refs[-1]}.csv"), client, again=False)
         for refs in (names, [*names, "Y-1"])
     )
     for batch_id in (first, second):
-        intake.stage_batch(counter.system, batch_id)
-        intake.validate_batch(counter.system, batch_id)
+        steps.stage_batch(counter.system, batch_id)
+        steps.validate_batch(counter.system, batch_id)
     for batch_id in (first, second):
-        intake.load_batch(counter.system, batch_id)
+        steps.load_batch(counter.system, batch_id)
         reports.finish_batch(counter.system, batch_id)
     summary = reports.summarise(counter.system, second)
     assert (summary["status_code"] == "F_TOO_MANY_ERRORS") is refused
@@ -385,10 +390,10 @@ def test_a_file_with_more_bad_rows_than_allowed_is_refused_also_when_another_too
 
 def test_a_file_with_as_few_bad_rows_as_allowed_is_loaded_when_another_took_a_reference_meanwhile(counter: Counter) -> None:
     first, second = (
-        intake.import_file(counter.system, counter.file(references(*refs), f"{refs[-1]}.csv"), "two", again=False)
+        steps.import_file(counter.system, counter.file(references(*refs), f"{refs[-1]}.csv"), "two", again=False)
         for refs in (["X-1"], ["X-1", "Y-1"])
     )
-    for step in (intake.stage_batch, intake.validate_batch, intake.load_batch):
+    for step in (steps.stage_batch, steps.validate_batch, steps.load_batch):
         for batch_id in (first, second):
             step(counter.system, batch_id)
     summary = reports.summarise(counter.system, second)
@@ -426,14 +431,14 @@ def test_the_end_of_a_batch_is_decided_on_what_it_is_after_its_reports_and_these
 
 def test_rows_whose_files_were_removed_once_they_were_loaded_are_validated_again_after_a_restore(counter: Counter) -> None:
     content = references("A-1", "A-2") + references("A-3").partition("\n")[2].replace("1000", "WRONG")
-    batch_id = intake.import_file(counter.system, counter.file(content), "plain", again=False)
-    for step in (intake.stage_batch, intake.validate_batch, intake.load_batch):
+    batch_id = steps.import_file(counter.system, counter.file(content), "plain", again=False)
+    for step in (steps.stage_batch, steps.validate_batch, steps.load_batch):
         step(counter.system, batch_id)
     before = counter.rows("SELECT import_row_number, code FROM rejections")
     assert len(before) == 1
     counter.rows("UPDATE batches SET status = 'validated' RETURNING 1")  # the database is as it was in the middle of loading
     counter.rows("DELETE FROM orders WHERE client_order_ref = 'A-2' RETURNING 1")
-    intake.load_batch(counter.system, batch_id)
+    steps.load_batch(counter.system, batch_id)
     assert counter.rows("SELECT client_order_ref FROM orders ORDER BY 1") == [("A-1",), ("A-2",)]
     assert counter.rows("SELECT import_row_number, code FROM rejections") == before
     assert counter.rows("SELECT status FROM batches") == [("loaded",)]

@@ -16,12 +16,12 @@ import pytest
 import requests
 from click.testing import CliRunner, Result
 
-from orders_pipeline.assets.reconciliation import LEDGERS_AGREE, reconciliation
 from orders_pipeline.cli import main
-from orders_pipeline.database import libpq_url
 from orders_pipeline.definitions import defs
-from orders_pipeline.schedules import daily_reconciliation
-from orders_pipeline.synthetic import write_sample
+from orders_pipeline.infrastructure.database import libpq_url
+from orders_pipeline.orchestration.assets.reconciliation import LEDGERS_AGREE, reconciliation
+from orders_pipeline.orchestration.schedules import daily_reconciliation
+from orders_pipeline.samples.synthetic import write_sample
 from orders_pipeline_tests.house import House, check_finished
 
 HOUR_US = 3_600_000_000

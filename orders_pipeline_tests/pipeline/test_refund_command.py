@@ -16,12 +16,13 @@ import pytest
 import requests
 from click.testing import CliRunner, Result
 
-from orders_pipeline import checks, intake
 from orders_pipeline.cli import main
-from orders_pipeline.clients import Clients, Profile
-from orders_pipeline.refunds import giving_back
-from orders_pipeline.refunds.plan import read_plan, write_plan
+from orders_pipeline.clients.profiles import Clients, Profile
+from orders_pipeline.intake import steps
+from orders_pipeline.orchestration import checks
 from orders_pipeline.sandbox.ledger import page_parameters
+from orders_pipeline.settlement.refunds import giving_back
+from orders_pipeline.settlement.refunds.plan import read_plan, write_plan
 from orders_pipeline_tests.commands import COMMAND, PATIENCE_S, end, start, wait_for
 from orders_pipeline_tests.factories import order_row
 from orders_pipeline_tests.house import CALLS_A_SECOND, House, prepare, work_off
@@ -373,14 +374,14 @@ def test_a_client_that_is_configured_no_more_is_paid_for_what_is_loaded_and_give
     """What is not loaded yet is given back, whichever step it came to."""
     without = replace(house.system, clients=Clients({"another": Profile()}))
     batches = {}
-    for steps, step in enumerate((intake.stage_batch, prepare), 1):
+    for done, step in enumerate((steps.stage_batch, prepare), 1):
         made = OrderFile("utf-8")
         for number in range(2):
-            made.add(order_row(client_order_ref=f"R-{steps}-{number}", customer_code=f"C-{number}", notify_channel="email"))
-        batches[step] = house.receive(made.write(tmp_path / f"{steps}.csv"), "leaves")
+            made.add(order_row(client_order_ref=f"R-{done}-{number}", customer_code=f"C-{number}", notify_channel="email"))
+        batches[step] = house.receive(made.write(tmp_path / f"{done}.csv"), "leaves")
         step(house.system, batches[step])
         work_off(without, batches[step])
-    given_back = house.summary(batches[intake.stage_batch])
+    given_back = house.summary(batches[steps.stage_batch])
     assert (given_back["status"], given_back["status_code"]) == ("rejected", "F_UNKNOWN_CLIENT")
     assert house.summary(batches[prepare])["status"] == "completed"
     said = {"requested_by": "operator", "reason": "the contract ended"}

@@ -10,18 +10,20 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from orders_pipeline import cancelling, intake, reports
-from orders_pipeline.artifacts import ACCEPTED, ORIGINAL, REJECTIONS, STAGED, artifact
-from orders_pipeline.console import show_summary
-from orders_pipeline.encryption import DecryptionError
-from orders_pipeline.storage import ObjectReplaced
+from orders_pipeline.batches.artifacts import ACCEPTED, ORIGINAL, REJECTIONS, STAGED, artifact
+from orders_pipeline.cli.console import show_summary
+from orders_pipeline.infrastructure.storage import ObjectReplaced
+from orders_pipeline.intake import steps
+from orders_pipeline.reports import reports
+from orders_pipeline.security.encryption import DecryptionError
+from orders_pipeline.upkeep import cancelling
 from orders_pipeline_tests.factories import order_row
 from orders_pipeline_tests.house import House, open_house
 from orders_pipeline_tests.order_file import OrderFile
 from orders_pipeline_tests.s3_desk import open_s3
 
 CLIENT = "acme"
-STEPS = (intake.stage_batch, intake.validate_batch, intake.load_batch, reports.finish_batch)
+STEPS = (steps.stage_batch, steps.validate_batch, steps.load_batch, reports.finish_batch)
 
 
 @pytest.fixture(scope="module", params=["folder", "s3"])
@@ -83,7 +85,7 @@ def test_a_file_that_was_replaced_is_found_by_who_reads_it(
     assert is_shown(house, ours, "E_STORAGE_REPLACED")
     assert house.rows("SELECT sum(amount) FROM orders WHERE batch_id = %s", ours) == [(10 if loaded else None,)]
     if name in (ACCEPTED, REJECTIONS):  # what another made of the staged rows is not needed
-        intake.load_batch(house.system, ours)
+        steps.load_batch(house.system, ours)
     else:
         house.system.storage.put(artifact(ours, name), own)
         for step in STEPS[before:3]:
@@ -134,6 +136,6 @@ def test_a_plain_file_in_place_of_an_encrypted_one_is_not_read(house: House, two
     plain = bytes_of(house, batch_id, ORIGINAL)
     Path(location).write_bytes(plain)
     with pytest.raises(DecryptionError, match="E_SEALED_FORMAT"):
-        intake.stage_batch(house.system, batch_id)
+        steps.stage_batch(house.system, batch_id)
     assert is_shown(house, batch_id, "E_SEALED_FORMAT")
     Path(location).unlink()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from orders_pipeline import intake
+from orders_pipeline.intake import steps
 from orders_pipeline_tests.house import open_house
 
 ROWS = 300_000  # with three errors each: an errors.csv of 155 MiB from a file of 4
@@ -18,10 +18,11 @@ MOST_MIB = {"finish": 100, "errors": 32}  # beyond what the process takes before
 MEASURE = """
 import json, os, sys, threading
 import pyarrow.parquet
-from orders_pipeline import reports
-from orders_pipeline.scratch import Packed
-from orders_pipeline.settings import load_settings
-from orders_pipeline.system import join_endpoints, open_system
+from orders_pipeline.reports import reports
+from orders_pipeline.infrastructure.scratch import Packed
+from orders_pipeline.system.settings import load_settings
+from orders_pipeline.system.opening import join_endpoints
+from orders_pipeline.system.opening import open_system
 
 def taken():
     "Return the bytes of the process's own memory and of its files in memory."
@@ -69,7 +70,7 @@ def test_reports_of_many_errors_take_little_memory(server_url: str, template: st
     path.write_text(header + "".join(f"R{number},C,,x,y\n" for number in range(ROWS)))
     with open_house(server_url, template, tmp_path, max_rows=ROWS, max_bytes=1 << 30) as house:
         batch_id = house.receive(path, "acme")
-        for step in (intake.stage_batch, intake.validate_batch, intake.load_batch):
+        for step in (steps.stage_batch, steps.validate_batch, steps.load_batch):
             step(house.system, batch_id)
         environment = os.environ | house.environment()
         for what, most in MOST_MIB.items():

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from dagster import DagsterRunStatus
 
-from orders_pipeline.run_launcher import LIBRARIES, ForkingRunLauncher
-from orders_pipeline.runs import prepare_dagster_home
+from orders_pipeline.orchestration.run_launcher import LIBRARIES, ForkingRunLauncher
+from orders_pipeline.orchestration.runs import prepare_dagster_home
 from orders_pipeline_tests.commands import processes_of, wait_for
 from orders_pipeline_tests.house import House
 

@@ -10,14 +10,15 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from orders_pipeline import intake, rotation
-from orders_pipeline.artifacts import ORIGINAL, artifact
 from orders_pipeline.audit.sealing import HEADS, anchor, seal
-from orders_pipeline.encryption import FILE_MARK, DecryptionError, key_id_of_file, new_key
-from orders_pipeline.errors import describe, read_details
-from orders_pipeline.storage import FolderStorage, open_storage
-from orders_pipeline.storage import folder as folder_module
-from orders_pipeline.system import System, join_endpoints, open_system
+from orders_pipeline.batches.artifacts import ORIGINAL, artifact
+from orders_pipeline.infrastructure.storage import FolderStorage, open_storage
+from orders_pipeline.infrastructure.storage import folder as folder_module
+from orders_pipeline.intake import steps
+from orders_pipeline.security.encryption import FILE_MARK, DecryptionError, key_id_of_file, new_key
+from orders_pipeline.system.errors import describe, read_details
+from orders_pipeline.system.opening import System, join_endpoints, open_system
+from orders_pipeline.upkeep import rotation
 from orders_pipeline_tests.database.test_personal import HEADER, PLANTED
 from orders_pipeline_tests.house import House
 
@@ -83,7 +84,7 @@ def test_a_batch_leaves_nothing_personal_in_clear_on_any_disk(house: House, tmp_
 
 @pytest.mark.usefixtures("no_temporary_files")
 def test_a_dry_run_writes_no_temporary_file(house: House, tmp_path: Path) -> None:
-    from orders_pipeline import preview
+    from orders_pipeline.reports import preview
 
     assert preview.preview(house.system, canary_file(tmp_path, "DRY"), CLIENT, again=False)["rows"]["accepted"] == 1
 
@@ -99,7 +100,7 @@ def test_an_archived_file_that_was_cut_or_changed_for_another_is_not_read(house:
     assert "E_SEALED_TAMPERED" in (house.run(batches[0]) or "")
     other.write_bytes(other.read_bytes()[:-1])
     with pytest.raises(DecryptionError, match="E_SEALED_TAMPERED"):
-        intake.stage_batch(house.system, batches[1])
+        steps.stage_batch(house.system, batches[1])
     for each in (cut, other):
         each.unlink()
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from orders_pipeline.partitions import LARGE_BYTES, forget_failed_runs, retire, tags_of
-from orders_pipeline.sensors import PATIENCE_S, landing_sensor
-from orders_pipeline.synthetic import write_sample
+from orders_pipeline.orchestration.partitions import LARGE_BYTES, forget_failed_runs, retire, tags_of
+from orders_pipeline.orchestration.sensors import PATIENCE_S, landing_sensor
+from orders_pipeline.samples.synthetic import write_sample
 from orders_pipeline_tests.house import House, check_finished, open_house
 from orders_pipeline_tests.s3_desk import open_s3
 
@@ -300,7 +300,7 @@ def test_a_database_that_is_away_fails_the_tick_with_a_code_only(house: House, m
     def gone(*_: object) -> None:
         raise OSError("/secret/path")
 
-    monkeypatch.setattr("orders_pipeline.landing.look", gone)
+    monkeypatch.setattr("orders_pipeline.intake.landing.look", gone)
     with pytest.raises(dg.Failure) as failed:
         look(house)
     assert (failed.value.description or "").startswith("E_UNEXPECTED: ")

@@ -11,16 +11,22 @@ import pytest
 from dagster import DagsterEventType, DagsterRunStatus, RunsFilter
 from rich.console import Console
 
-from orders_pipeline import batches, breaker, cancelling, intake, orphaned_runs, reports, sweep
-from orders_pipeline.assets.boundary import paused
-from orders_pipeline.clients import Profile
-from orders_pipeline.console import show_batches, show_summary
-from orders_pipeline.payments import settle
-from orders_pipeline.refunds.plan import read_plan, write_plan
-from orders_pipeline.sensors import stalled_sensor
-from orders_pipeline.settlement import settling
-from orders_pipeline.synthetic import write_sample
-from orders_pipeline.workers import behind_run
+from orders_pipeline.batches import batches
+from orders_pipeline.batches.workers import behind_run
+from orders_pipeline.cli.console import show_batches, show_summary
+from orders_pipeline.clients.profiles import Profile
+from orders_pipeline.intake import steps
+from orders_pipeline.orchestration import orphaned_runs
+from orders_pipeline.orchestration.assets.boundary import paused
+from orders_pipeline.orchestration.sensors import stalled_sensor
+from orders_pipeline.reports import reports
+from orders_pipeline.samples.synthetic import write_sample
+from orders_pipeline.services import breaker
+from orders_pipeline.settlement import sweep
+from orders_pipeline.settlement.batch_settlement import settling
+from orders_pipeline.settlement.payments import settle
+from orders_pipeline.settlement.refunds.plan import read_plan, write_plan
+from orders_pipeline.upkeep import cancelling
 from orders_pipeline_tests.house import House, check_finished, prepare
 
 
@@ -63,7 +69,7 @@ def test_a_batch_whose_process_was_lost_before_it_began_is_offered_and_finished(
 
 def test_what_was_sent_when_a_batch_was_stopped_is_said_to_be_unanswered(house: House, tmp_path: Path) -> None:
     batch_id = receive(house, tmp_path, "unanswered", rows=3)
-    for step in (intake.stage_batch, intake.validate_batch, intake.load_batch):
+    for step in (steps.stage_batch, steps.validate_batch, steps.load_batch):
         step(house.system, batch_id)
     house.rows("UPDATE orders SET status = 'paying' WHERE batch_id = %s", batch_id)
     with house.system.database.begin() as transaction:
@@ -131,7 +137,7 @@ def test_a_batch_that_waits_for_a_service_goes_on_when_it_is_back(
 
 def test_a_batch_that_waits_for_a_person_says_so(house: House, tmp_path: Path) -> None:
     batch_id = receive(house, tmp_path, "person")
-    for step in (intake.stage_batch, intake.validate_batch, intake.load_batch):
+    for step in (steps.stage_batch, steps.validate_batch, steps.load_batch):
         step(house.system, batch_id)
     settle.plan_batch(house.system.database, house.system.cipher, batch_id, Profile())
     assert "goes on by itself" in (paused(house.system, batch_id).description or "")

@@ -12,8 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from orders_pipeline.storage import KeyRefused, ObjectChanged, ObjectGone, S3Storage, Storage, StoredObject, open_storage
-from orders_pipeline.storage.port import PAGE_OBJECTS
+from orders_pipeline.infrastructure.storage import (
+    KeyRefused,
+    ObjectChanged,
+    ObjectGone,
+    S3Storage,
+    Storage,
+    StoredObject,
+    open_storage,
+)
+from orders_pipeline.infrastructure.storage.port import PAGE_OBJECTS
 from orders_pipeline_tests.s3_desk import S3Desk, open_s3
 
 

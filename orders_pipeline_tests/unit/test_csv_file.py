@@ -8,9 +8,9 @@ import stat
 
 import pytest
 
-from orders_pipeline.csv_file import Limits
+from orders_pipeline.intake.csv_file import Limits
 from orders_pipeline.records.header_names import normalise_header
-from orders_pipeline.rejections import FileRejected, message
+from orders_pipeline.records.rejections import FileRejected, message
 from orders_pipeline_tests.csv_desk import HEADER, ROWS, Desk
 
 

@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from orders_pipeline import drain as module
-from orders_pipeline.drain import PREFETCH, drain, one_by_one
-from orders_pipeline.outcomes import Outcome, called_off
+from orders_pipeline.services.outcomes import Outcome, called_off
+from orders_pipeline.settlement import drain as module
+from orders_pipeline.settlement.drain import PREFETCH, drain, one_by_one
 
 DONE = Outcome("succeeded")
 

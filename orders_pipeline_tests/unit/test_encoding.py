@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orders_pipeline.csv_file.encoding import detect_text
-from orders_pipeline.rejections import FileRejected
+from orders_pipeline.intake.csv_file.encoding import detect_text
+from orders_pipeline.records.rejections import FileRejected
 
 HEADER = "client_order_ref,customer_name,amount\r\n"
 ROWS = "A-1,山田 太郎,1000\r\nA-2,髙橋㈱,2000\r\n"

@@ -9,8 +9,8 @@ import pickle
 import pytest
 from pydantic import SecretStr
 
-from orders_pipeline import encryption
-from orders_pipeline.encryption import Cipher, DecryptionError, EncryptionKeysError, new_key
+from orders_pipeline.security import encryption
+from orders_pipeline.security.encryption import Cipher, DecryptionError, EncryptionKeysError, new_key
 
 OLD, NEW = b"o" * 32, b"n" * 32
 PLACE = b"orders.personal/b-1/7"

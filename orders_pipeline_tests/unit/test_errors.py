@@ -6,10 +6,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from orders_pipeline import errors
-from orders_pipeline.batches import UnknownBatch
-from orders_pipeline.continuity import LedgersDiffer, Rest
-from orders_pipeline.database import (
+from orders_pipeline.batches.batches import UnknownBatch
+from orders_pipeline.infrastructure.database import (
     ConstraintViolated,
     DatabaseError,
     DatabaseTooOld,
@@ -17,12 +15,14 @@ from orders_pipeline.database import (
     RoleMissing,
     _translate,
 )
-from orders_pipeline.encryption import Cipher
-from orders_pipeline.errors import UnknownReference, describe, read_details
-from orders_pipeline.migrations import MigrationError
-from orders_pipeline.rejections import FileRejected
-from orders_pipeline.settings import Settings, SettingsError
-from orders_pipeline.storage import StorageUnavailable, open_storage
+from orders_pipeline.infrastructure.migrations import MigrationError
+from orders_pipeline.infrastructure.storage import StorageUnavailable, open_storage
+from orders_pipeline.records.rejections import FileRejected
+from orders_pipeline.security.encryption import Cipher
+from orders_pipeline.system import errors
+from orders_pipeline.system.continuity import LedgersDiffer, Rest
+from orders_pipeline.system.errors import UnknownReference, describe, read_details
+from orders_pipeline.system.settings import Settings, SettingsError
 
 SECRET = "geheim-4711"
 

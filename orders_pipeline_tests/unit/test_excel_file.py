@@ -13,7 +13,7 @@ import pytest
 from openpyxl.chart import BarChart
 from openpyxl.utils.datetime import CALENDAR_MAC_1904
 
-from orders_pipeline.csv_file import Limits, stage
+from orders_pipeline.intake.csv_file import Limits, stage
 from orders_pipeline_tests.csv_desk import NAMES, REQUIRED
 from orders_pipeline_tests.workbook_desk import MAIN, SHEET, Desk
 

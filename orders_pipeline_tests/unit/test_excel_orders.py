@@ -12,9 +12,9 @@ from openpyxl.styles import Font
 from openpyxl.styles.differential import DifferentialStyle
 from openpyxl.styles.numbers import NumberFormat
 
-from orders_pipeline.clients import Profile
-from orders_pipeline.csv_file import Limits
-from orders_pipeline.intake import stage_file
+from orders_pipeline.clients.profiles import Profile
+from orders_pipeline.intake.csv_file import Limits
+from orders_pipeline.intake.steps import stage_file
 from orders_pipeline.records.orders import ORDERS
 from orders_pipeline_tests.factories import order_row
 from orders_pipeline_tests.workbook_desk import SHEET, Desk

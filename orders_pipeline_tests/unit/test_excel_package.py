@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from orders_pipeline.rejections import FileRejected
+from orders_pipeline.records.rejections import FileRejected
 from orders_pipeline_tests.workbook_desk import MAIN, SHEET, TYPES, Desk
 
 

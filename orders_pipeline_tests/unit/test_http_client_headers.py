@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from pydantic import SecretStr
 
-from orders_pipeline.http_client import Answer, ServiceClient, parse_retry_after, safe_code
+from orders_pipeline.services.http_client import Answer, ServiceClient, parse_retry_after, safe_code
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import threading
 
 import pytest
 
-from orders_pipeline import interrupts
+from orders_pipeline.infrastructure import interrupts
 
 PATIENCE_S = 20.0
 
@@ -78,7 +78,7 @@ def test_handlers_are_as_they_were_afterwards_and_nothing_is_asked_for():
 
 CLINGS = """
 import os, signal, sys, threading, time
-from orders_pipeline import interrupts
+from orders_pipeline.infrastructure import interrupts
 if "ignored" in sys.argv:  # as a shell starts what it runs in the background
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 with interrupts.listening():

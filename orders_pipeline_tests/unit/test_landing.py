@@ -11,8 +11,9 @@ from itertools import permutations
 
 import pytest
 
-from orders_pipeline import landing
-from orders_pipeline.landing import (
+from orders_pipeline.infrastructure.storage import ObjectChanged, ObjectDenied, ObjectGone, Page, StorageError, StoredObject
+from orders_pipeline.intake import landing
+from orders_pipeline.intake.landing import (
     LEAST_AGE_S,
     READ_TRIES,
     Decision,
@@ -26,7 +27,6 @@ from orders_pipeline.landing import (
     patiently,
     with_manifests,
 )
-from orders_pipeline.storage import ObjectChanged, ObjectDenied, ObjectGone, Page, StorageError, StoredObject
 
 NOON = datetime(2026, 7, 1, 12, 0, tzinfo=UTC)
 WAITS = Seen(LEAST_AGE_S)  # seen for long enough

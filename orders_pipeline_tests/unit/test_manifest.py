@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from orders_pipeline.manifest import Manifest, manifest_names, read_manifest
-from orders_pipeline.rejections import HINTS, FileRejected
+from orders_pipeline.intake.manifest import Manifest, manifest_names, read_manifest
+from orders_pipeline.records.rejections import HINTS, FileRejected
 
 SHA256 = "ab" * 32
 

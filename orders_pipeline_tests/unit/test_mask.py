@@ -14,14 +14,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from orders_pipeline.cli import main
-from orders_pipeline.clients import Profile
-from orders_pipeline.csv_file import Limits, stage
-from orders_pipeline.mask import mask_file
+from orders_pipeline.clients.profiles import Profile
+from orders_pipeline.intake.csv_file import Limits, stage
+from orders_pipeline.intake.validation import validate
 from orders_pipeline.records.orders import EXAMPLE, ORDERS
+from orders_pipeline.records.rejections import FileRejected
 from orders_pipeline.records.rules import RowContext
-from orders_pipeline.rejections import FileRejected
-from orders_pipeline.synthetic import write_sample
-from orders_pipeline.validation import validate
+from orders_pipeline.samples.mask import mask_file
+from orders_pipeline.samples.synthetic import write_sample
 from orders_pipeline_tests.factories import TODAY, order_row
 from orders_pipeline_tests.order_file import record
 from orders_pipeline_tests.soak import first_of

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from orders_pipeline.http_client import Answer, NoAnswer, NotDelivered
-from orders_pipeline.notification_service import Message, NotificationService
-from orders_pipeline.notifications import NotificationClaim, send_many, send_one
-from orders_pipeline.outcomes import Outcome
-from orders_pipeline.rate_limit import Stopped
+from orders_pipeline.services.http_client import Answer, NoAnswer, NotDelivered
+from orders_pipeline.services.notification_service import Message, NotificationService
+from orders_pipeline.services.outcomes import Outcome
+from orders_pipeline.services.rate_limit import Stopped
+from orders_pipeline.settlement.notifications import NotificationClaim, send_many, send_one
 from orders_pipeline_tests.stub_client import StubClient
 
 KEY = "6a1f7a3e-0000-4000-8000-000000000002"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 
-from orders_pipeline.scratch import Packed
+from orders_pipeline.infrastructure.scratch import Packed
 
 
 def test_what_is_packed_comes_out_as_it_went_in():

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from orders_pipeline.parquet_file import THREADS, map_chunks, new_parquet, read_chunks
+from orders_pipeline.infrastructure.parquet_file import THREADS, map_chunks, new_parquet, read_chunks
 
 SCHEMA = pa.schema([("number", pa.int32()), ("name", pa.string())])
 

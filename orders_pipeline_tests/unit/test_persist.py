@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from orders_pipeline.database import DatabaseError, DatabaseUnavailable, persist
+from orders_pipeline.infrastructure.database import DatabaseError, DatabaseUnavailable, persist
 
 
 def test_the_database_is_waited_for_while_it_is_away(monkeypatch):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orders_pipeline.payments.plan import CAP_JPY, PayableOrder, PlannedPayment, _first_fit, pack, plan_payments
+from orders_pipeline.settlement.payments.plan import CAP_JPY, PayableOrder, PlannedPayment, _first_fit, pack, plan_payments
 from orders_pipeline_tests.soak import first_of
 
 

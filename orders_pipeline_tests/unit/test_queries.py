@@ -10,8 +10,8 @@ import pytest
 from pydantic import SecretStr
 
 import orders_pipeline
-from orders_pipeline import database
-from orders_pipeline.database import Transaction, parse_queries, queries
+from orders_pipeline.infrastructure import database
+from orders_pipeline.infrastructure.database import Transaction, parse_queries, queries
 
 PACKAGE = Path(orders_pipeline.__file__).parent
 METHODS = {"execute", "rows", "row", "scalar", "stream", "copy", "execute_with_columns"}

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 import orders_pipeline
-from orders_pipeline.rejections import CODES, HINTS, REJECTIONS_SCHEMA, FileRejected, message
+from orders_pipeline.records.rejections import CODES, HINTS, REJECTIONS_SCHEMA, FileRejected, message
 
 PARAMETER = re.compile(r"\{(\w+)\}")
 

@@ -7,7 +7,7 @@ import tempfile
 
 import pytest
 
-from orders_pipeline.scratch import scratch_files
+from orders_pipeline.infrastructure.scratch import scratch_files
 
 
 @pytest.mark.parametrize("in_memory", [True, False])

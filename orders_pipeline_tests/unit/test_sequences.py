@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orders_pipeline.sequences import Position, check_template, missing_before, position_of
+from orders_pipeline.clients.sequences import Position, check_template, missing_before, position_of
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import certifi
 import pytest
 from pydantic import ValidationError
 
-from orders_pipeline.settings import REQUIRED_IN_PRODUCTION, SettingsError, load_settings
+from orders_pipeline.system.settings import REQUIRED_IN_PRODUCTION, SettingsError, load_settings
 
 COMPLETE = {
     "ORDERS_ENV": "production",

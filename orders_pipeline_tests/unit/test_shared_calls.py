@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orders_pipeline.shared_calls import fair_shares
+from orders_pipeline.batches.shared_calls import fair_shares
 
 
 @given(st.integers(0, 64), st.lists(st.integers(0, 64), max_size=12), st.integers(0, 10**10))

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from orders_pipeline.encryption import Cipher
-from orders_pipeline.storage import (
+from orders_pipeline.infrastructure.storage import (
     KeyRefused,
     ObjectChanged,
     ObjectDenied,
@@ -19,8 +18,9 @@ from orders_pipeline.storage import (
     StorageUnavailable,
     open_storage,
 )
-from orders_pipeline.storage import folder as folder_module
-from orders_pipeline.storage.folder import FolderStorage
+from orders_pipeline.infrastructure.storage import folder as folder_module
+from orders_pipeline.infrastructure.storage.folder import FolderStorage
+from orders_pipeline.security.encryption import Cipher
 
 ESCAPES = ["../x", "a/../../x", "/etc/passwd", "a//x", "a/./x", "..", "", "a/", "a\0x", "a/\ud800"]
 
@@ -154,7 +154,7 @@ def test_a_file_that_grows_while_it_is_read_is_not_taken(store, root, tmp_path, 
             other.write(b"2")
         yield file.read()
 
-    monkeypatch.setattr("orders_pipeline.storage.folder.chunks", grow_then_read)
+    monkeypatch.setattr("orders_pipeline.infrastructure.storage.folder.chunks", grow_then_read)
     with pytest.raises(ObjectChanged):
         store.fetch(stored, tmp_path / "copy")
     assert not (tmp_path / "copy").exists()
@@ -239,7 +239,7 @@ def test_another_url_is_refused_without_showing_it(url):
 def test_a_folder_does_without_boto3(store):
     import subprocess
 
-    code = "import sys, orders_pipeline.storage; sys.exit('boto3' in sys.modules)"
+    code = "import sys, orders_pipeline.infrastructure.storage; sys.exit('boto3' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -257,7 +257,7 @@ def test_folders_nested_without_end_are_listed_as_far_as_a_key_can_say_and_no_fu
 def test_a_page_looks_only_at_the_files_it_is_asked_for(store, root, monkeypatch):
     for number in range(5):
         store.put(f"a/{number}", b"1")
-    monkeypatch.setattr("orders_pipeline.storage.folder.PAGE_OBJECTS", 2)
+    monkeypatch.setattr("orders_pipeline.infrastructure.storage.folder.PAGE_OBJECTS", 2)
     pages = store.pages()
     first = next(pages)
     store.put("a/3", b"changed meanwhile")
@@ -268,7 +268,7 @@ def test_a_page_looks_only_at_the_files_it_is_asked_for(store, root, monkeypatch
 def test_a_file_that_goes_while_the_folder_is_listed_is_not_listed(store, root, monkeypatch):
     for number in range(4):
         store.put(f"a/{number}", b"1")
-    monkeypatch.setattr("orders_pipeline.storage.folder.PAGE_OBJECTS", 2)
+    monkeypatch.setattr("orders_pipeline.infrastructure.storage.folder.PAGE_OBJECTS", 2)
     pages = store.pages()
     next(pages)
     store.delete("a/2")

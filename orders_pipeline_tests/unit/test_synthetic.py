@@ -8,12 +8,12 @@ from datetime import timedelta
 
 import pytest
 
-from orders_pipeline.damage import EXCEL, SPOILERS
+from orders_pipeline.intake.validation import validate
 from orders_pipeline.records.orders import ORDERS
-from orders_pipeline.rejections import CODES
-from orders_pipeline.synthetic import CODES as MADE
-from orders_pipeline.synthetic import RatesError, write_sample, write_template
-from orders_pipeline.validation import validate
+from orders_pipeline.records.rejections import CODES
+from orders_pipeline.samples.damage import EXCEL, SPOILERS
+from orders_pipeline.samples.synthetic import CODES as MADE
+from orders_pipeline.samples.synthetic import RatesError, write_sample, write_template
 from orders_pipeline_tests.factories import TODAY, judge_rows, row_context, write_staged
 
 

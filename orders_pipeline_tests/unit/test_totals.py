@@ -6,11 +6,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from orders_pipeline.intake.totals import find_total_rows
+from orders_pipeline.intake.validation import validate
 from orders_pipeline.records.judgement import Judge
 from orders_pipeline.records.orders import ORDERS
 from orders_pipeline.records.rules import RowContext
-from orders_pipeline.totals import find_total_rows
-from orders_pipeline.validation import validate
 from orders_pipeline_tests.factories import TODAY, order_row, order_rows, write_staged
 
 BLANK = dict.fromkeys(ORDERS.column_names, "")

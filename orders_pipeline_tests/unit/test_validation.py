@@ -16,12 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pandera.config import config_context
 
+from orders_pipeline.intake.validation import Validated, accepted_schema, validate
 from orders_pipeline.records import rules
 from orders_pipeline.records.judgement import Findings, Judge
 from orders_pipeline.records.orders import EXAMPLE, ORDERS
+from orders_pipeline.records.rejections import CODES, REJECTIONS_SCHEMA
 from orders_pipeline.records.schemas import RulesBroken, schemas_of
-from orders_pipeline.rejections import CODES, REJECTIONS_SCHEMA
-from orders_pipeline.validation import Validated, accepted_schema, validate
 from orders_pipeline_tests.factories import judge_rows, order_row, order_rows, raw_cells, row_context, write_staged
 
 ITEM = {"item_code": "A", "quantity": "2", "unit_price": "500", "amount": "1000"}
@@ -345,7 +345,7 @@ def test_a_repeated_row_shows_its_other_errors_too(run):
 @given(st.lists(st.tuples(st.sampled_from("AaB"), st.sampled_from(["1", "2"])), max_size=8), st.integers(1, 4))
 @settings(max_examples=15, deadline=None)
 def test_duplicates_are_those_a_slow_count_finds(tmp_path_factory, orders, chunk_rows):
-    from orders_pipeline.duplicates import find_duplicates
+    from orders_pipeline.intake.duplicates import find_duplicates
 
     rows = [order_row(client_order_ref=name, amount=amount) for name, amount in orders]
     staged = write_staged(tmp_path_factory.mktemp("staged") / "staged.parquet", rows)

@@ -1,0 +1,358 @@
+"""What commands show: progress bars on a terminal, summaries in words, tables. Values in, text out.
+
+What happened is found out elsewhere; nothing here reads a database or a setting.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from orders_pipeline.batches.batches import FINISHED, HALTED, PAUSES, UNDER_WAY
+from orders_pipeline.records.rejections import message
+
+REFRESH_S = 0.25
+REST = 20  # times as long as the counting took, it is left alone: a large batch is counted less often
+SHOWN_ERRORS = 20  # of a dry run
+STATUS_WORDS = {
+    "received": "received, not started",
+    "staged": "staged, not validated yet",
+    "validated": "validated, not loaded yet",
+    "loaded": "loaded, not paid yet",
+    "paying": "being paid and notified",
+    "paused": "paused: some orders are open",
+    "stopped": "stopped",
+    "cancelling": "being cancelled: nothing more is sent",
+    "completed": "completed",
+    "completed_with_errors": "completed; some rows or payments did not go through",
+    "rejected": "given back to the client",
+    "cancelled": "cancelled",
+}
+FIRST_STEPS = {"received": "reading the file", "staged": "checking rows", "validated": "loading rows"}
+STAGE_WORDS = {
+    "stage": "staged",
+    "validate": "validated",
+    "load": "loaded",
+    "pay": "paid",
+    "notify": "notified",
+    "report": "reported",
+}
+
+
+@contextlib.contextmanager
+def progress(console: Console, read: Callable[[], dict[str, Any]]) -> Iterator[None]:
+    """Show bars for a batch while the block runs; `read` gives the batch's summary. Shows nothing without a terminal.
+
+    The first bar says which step is under way before rows are loaded; the others come when it is known how much there is.
+    """
+    if not console.is_terminal:
+        yield
+        return
+    bars = Progress(
+        TextColumn("{task.description:<16}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console
+    )
+    tasks = {
+        name: bars.add_task(name, total=None, visible=False) for name in ("rows loaded", "orders paid", "customers told")
+    }
+    bars.update(tasks["rows loaded"], description=FIRST_STEPS["received"], visible=True)
+    done = threading.Event()
+    watcher = threading.Thread(target=_watch, args=(bars, tasks, read, done), name="progress", daemon=True)
+    with bars:
+        watcher.start()
+        try:
+            yield
+        finally:
+            done.set()
+            watcher.join()
+
+
+@contextlib.contextmanager
+def counting(console: Console, what: str, *, shown: bool) -> Iterator[Callable[[int, int], None]]:
+    """Give a function that is told how much is done and to do, and show it as a bar on a terminal if `shown`."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, disable=not shown or not console.is_terminal) as bars:
+        task = bars.add_task(what, total=None)
+        yield lambda done, to_do: bars.update(task, completed=done, total=to_do)
+
+
+def _watch(bars: Progress, tasks: Mapping[str, TaskID], read: Callable[[], dict[str, Any]], done: threading.Event) -> None:
+    took_s = 0.0
+    while True:
+        last = done.wait(max(REFRESH_S, REST * took_s))
+        with contextlib.suppress(Exception):  # a bar is no reason to stop anything
+            started = time.monotonic()
+            _show(bars, tasks, read())
+            took_s = time.monotonic() - started
+        if last:
+            return
+
+
+def _show(bars: Progress, tasks: Mapping[str, TaskID], summary: Mapping[str, Any]) -> None:
+    rows, orders, told = summary["rows"], summary["orders"], summary["notifications"]
+    loaded = sum(orders.values())
+    bars.update(tasks["rows loaded"], description=FIRST_STEPS.get(str(summary["status"]), "rows loaded"))
+    if rows["accepted"] is not None:
+        bars.update(tasks["rows loaded"], total=rows["accepted"], completed=loaded)
+    elif rows["total"] is not None:
+        bars.update(tasks["rows loaded"], total=rows["total"])
+    if loaded:
+        final = orders["paid"] + orders["declined"] + orders["refunded"] + orders["cancelled"]
+        bars.update(tasks["orders paid"], total=loaded, completed=final, visible=True)
+    if told["planned"]:
+        done = told["sent"] + told["failed"]
+        bars.update(tasks["customers told"], total=told["planned"], completed=done, visible=True)
+
+
+def show_summary(console: Console, summary: Mapping[str, Any]) -> None:
+    """Print what a batch came to, in words."""
+    console.print(f"[bold]{summary['batch_id']}[/bold]  {_status_words(summary)}", soft_wrap=True)
+    if summary["cancelled"]:
+        console.print(f"  why            {plain(summary['cancelled']['why'])}", highlight=False, soft_wrap=True)
+    if summary.get("status_code"):
+        why = describe_code(summary["status_code"], summary["details"].get(summary["status_code"], {}))
+        console.print(f"  why            {why}", highlight=False, soft_wrap=True)
+    show_rest(console, summary["paying_rests"])
+    if summary["next_try"]:
+        console.print(f"  next try       {summary['next_try']}; see orders-pipeline doctor", highlight=False)
+    show_counts(console, summary)
+    _show_corrections(console, summary)
+    _show_settlement(console, summary)
+    for each in summary["services_left_alone"]:
+        console.print(f"  left alone     the {each['service']} service ({each['code']}), next try {each['next_try']}")
+    for each in summary["refused"]:
+        console.print(
+            f"  refused        {counted(each['count'], each['service'])} ({each['code']}) since {each['since']}; no other "
+            f"is taken; next try {each['next_try']}, or now with: orders-pipeline resume {summary['batch_id']}; "
+            + _way_out(summary, each["service"]),
+            soft_wrap=True,
+            highlight=False,
+        )
+    for each in summary["unknown_payments"]:
+        how = (
+            f"decide with: orders-pipeline resolve {each['payment_id']} (--paid ID | --not-paid) --why TEXT"
+            if each["needs_a_person"]
+            else f"is looked up {each['payment_id']}"
+        )
+        what = f"  unknown        {each['amount_jpy']:,} yen since {each['since']} ({each['code']})"
+        console.print(f"{what}; {how}", soft_wrap=True, highlight=False)
+    _show_refunds(console, summary)
+    seconds = summary["seconds"]
+    spent = ", ".join(f"{STAGE_WORDS[stage]} {seconds[stage]:.1f}" for stage in STAGE_WORDS if seconds.get(stage))
+    console.print(f"  seconds        {spent or 'none yet'}; {seconds['total']:.1f} in all")
+    is_clean = summary["status"] == "completed" and not summary["warnings"]
+    for name in summary["artifacts"]:
+        if name == "errors" and is_clean:  # nothing but its header
+            continue
+        command = {"result": "status --json"}.get(name, name)
+        console.print(f"  {name:<14} orders-pipeline {command} {summary['batch_id']}", soft_wrap=True, highlight=False)
+
+
+def _way_out(summary: Mapping[str, Any], service: str) -> str:
+    """Return what ends it that a batch's items are refused: nothing of ours gives up a refund, or what has ended."""
+    if service == "refund" or summary["status"] in FINISHED | HALTED:
+        return "it ends when the service takes them: ask those who run it why it does not"
+    return f"give it up with: orders-pipeline cancel {summary['batch_id']} --why TEXT"
+
+
+def show_rest(console: Console, rests: Mapping[str, str] | None) -> None:
+    """Print why nothing at all is paid or refunded now, if that is so."""
+    if rests is not None:
+        since = _time(rests["since"])
+        console.print(f"[red]paying rests[/red] since {since}: {rests['code']}: {rests['message']}", soft_wrap=True)
+
+
+def _status_words(summary: Mapping[str, Any]) -> str:
+    """Return how a batch stands, who made it stand so, and how it goes on where it does not by itself."""
+    status, batch_id = str(summary["status"]), summary["batch_id"]
+    if status == "stopped":
+        stopped = summary["stopped"]
+        return f"stopped at {_time(stopped['at'])} by {plain(stopped['by'])}; resume with: orders-pipeline resume {batch_id}"
+    words = STATUS_WORDS.get(status, status)
+    if summary["cancelled"]:
+        words += f", at {_time(summary['cancelled']['at'])} by {plain(summary['cancelled']['by'])}"
+    if status == "cancelling" and not summary["at_work"]:
+        return f"{words}; end it, after `orders-pipeline reconcile` if paying is stopped: orders-pipeline cancel {batch_id}"
+    if stands_still(summary):
+        why = "its run waits for its turn" if summary["queued"] else "nobody is at work on it"
+        words += f"; {why}: goes on while `up` runs, or with: orders-pipeline resume {batch_id}"
+    return words
+
+
+def stands_still(summary: Mapping[str, Any]) -> bool:
+    """Tell whether a batch is neither at its end nor waits for anything, and nobody is at work on it."""
+    return summary["status"] in UNDER_WAY and not summary["at_work"]
+
+
+def _time(moment: str) -> str:
+    """Return a time as the clock here shows it, with its date and zone."""
+    return datetime.fromisoformat(moment).astimezone().isoformat(" ", "seconds")
+
+
+def _show_refunds(console: Console, summary: Mapping[str, Any]) -> None:
+    """Print what was given back, what of it is open, and how to go on with that."""
+    refunds, told = summary["refunds"], summary["refunds"]["corrections"]
+    if refunds["planned"]:
+        rest = "".join(f", {refunds[state]:,} {state}" for state in ("declined", "open") if refunds[state])
+        console.print(f"  refunds        {refunds['planned']:,} planned: {refunds['succeeded']:,} succeeded{rest}")
+    if told["planned"]:
+        rest = "".join(f", {told[state]:,} {state}" for state in ("failed", "open") if told[state])
+        console.print(f"    corrections  {told['planned']:,} planned: {told['sent']:,} sent{rest}")
+    for each in summary["open_refunds"]:
+        what = f"  refund open    {each['amount_jpy']:,} yen since {each['since']} ({refund_words(each)})"
+        how = (
+            f"decide with: orders-pipeline resolve {each['refund_id']} (--refunded ID | --not-refunded) --why TEXT"
+            if each["needs_a_person"]
+            else f"goes on by itself; at once with: orders-pipeline resume {summary['batch_id']}"
+        )
+        console.print(f"{what}; {how}", soft_wrap=True, highlight=False)
+
+
+def refund_words(refund: Mapping[str, Any]) -> str:
+    """Return why a refund is not settled: its code, or what its state says; one that was sent may have been made."""
+    if refund["code"] == "made-already":
+        return "made-already: the service has given back more of its payment than our ledger knows, under an ID of its books"
+    return refund["code"] or ("not tried yet" if refund["status"] == "planned" else "sent, not answered yet")
+
+
+def _show_corrections(console: Console, summary: Mapping[str, Any]) -> None:
+    """Print what still waits for a correction, where anything ever did."""
+    corrections = summary["corrections"]
+    if corrections["rows_open"]:
+        where = "in rejected.csv of " + ", ".join(corrections["open_in"])
+        if "W_ROWS_GONE" in summary["warnings"]:
+            where = "to be sent as a new file: errors.csv has their numbers"
+        console.print(f"  to correct     {counted(corrections['rows_open'], 'row')}, {where}", highlight=False)
+    repeated = (summary["rows"]["rejected"] or 0) - corrections["rows_open"]
+    if corrections["batches"] == 1 and repeated > 0 and not (summary.get("status_code") or "").startswith("F_"):
+        console.print(f"  no correction  {counted(repeated, 'rejected row')}: received before, or no order")
+    if not corrections["rows_open"] and corrections["batches"] > 1:
+        console.print(f"  to correct     nothing: {corrections['batches']} files of this import complete each other")
+
+
+def show_counts(console: Console, summary: Mapping[str, Any]) -> None:
+    """Print the rows of a file and why rows were given back."""
+    source = plain(summary["csv_source"])
+    console.print(
+        f"  file           {source} from {summary['client_code']}, {summary['encoding'] or 'not read'}", highlight=False
+    )
+    rows = summary["rows"]
+    if rows["total"] is not None:
+        accepted = (
+            ""
+            if rows["accepted"] is None
+            else f": {rows['accepted']:,} accepted, {rows['rejected']:,} rejected, {rows['blank']:,} blank"
+        )
+        console.print(f"  rows           {rows['total']:,}{accepted}")
+    details = summary.get("details", {})
+    for code, count in summary["rejections"].items():
+        console.print(f"    {count:>7,} x {describe_code(code, details.get(code, {}))}", highlight=False)
+    for code in summary.get("warnings", ()):
+        console.print(f"  warning        {describe_code(code, details.get(code, {}))}", highlight=False)
+
+
+def _show_settlement(console: Console, summary: Mapping[str, Any]) -> None:
+    yen, payments, told = summary["amount_jpy"], summary["payments"], summary["notifications"]
+    if yen["accepted"] is None:
+        return
+    more = ("declined", "unknown", "refunded", "cancelled")
+    rest = "".join(f", {yen[state]:,} {state}" for state in (*more, "open") if yen[state])
+    refunded = summary["orders"]["refunded"]
+    rest += f"; {counted(refunded, 'order')} refunded" if refunded else ""
+    console.print(f"  yen            {yen['accepted']:,} accepted: {yen['paid']:,} paid{rest}")
+    rest = "".join(f", {payments[state]:,} {state}" for state in more if payments[state])
+    console.print(f"  payments       {payments['planned']:,} planned: {payments['succeeded']:,} succeeded{rest}")
+    if summary["orders"]["paying"] and not summary["at_work"]:
+        sent = counted(summary["orders"]["paying"], "order")
+        console.print(f"  not answered   {sent} may be paid: that is found out when the batch is resumed or cancelled")
+    rest = "".join(f", {told[state]:,} {state}" for state in ("failed", "cancelled") if told[state])
+    console.print(f"  notifications  {told['planned']:,} planned: {told['sent']:,} sent{rest}")
+    going_back = summary["open_refunds"]
+    paid = summary["orders"]["paid"] - sum(len(each["orders"]) for each in going_back)
+    if summary["status"] == "cancelled" and paid:
+        stays = f"{counted(paid, 'order')}, {yen['paid'] - sum(each['amount_jpy'] for each in going_back):,} yen"
+        console.print(
+            f"  stays paid     {stays}; give it back with: orders-pipeline refund {summary['batch_id']} --why TEXT",
+            soft_wrap=True,
+            highlight=False,
+        )
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a number and what it counts: `1 order`, `1,200 orders`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def plain(text: str) -> str:
+    """Return text that came from outside as a terminal may show it: no markup in it, and nothing that moves the cursor."""
+    return escape("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text))
+
+
+def describe_code(code: str, detail: Mapping[str, str]) -> str:
+    """Return a code with its sentence."""
+    sentence = PAUSES.get(code) or message(code, "en", detail)
+    return code if sentence == code else f"{code}: {plain(sentence)}"
+
+
+def show_batches(console: Console, summaries: Sequence[Mapping[str, Any]], *, try_demo: bool) -> None:
+    """Print recent batches as a table; where there is none, how to make one up, if that may be tried here."""
+    if not summaries:
+        console.print("no batches yet" + ("; try `orders-pipeline demo`" if try_demo else ""))
+        return
+    table = Table(box=None, pad_edge=False)
+    for heading in ("batch", "client", "file", "status"):
+        table.add_column(heading, no_wrap=heading != "file")
+    for heading in ("rows", "rejected", "paid (yen)", "told"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for each in summaries:
+        rows, told = each["rows"], each["notifications"]
+        table.add_row(
+            each["batch_id"],
+            each["client_code"],
+            plain(each["csv_source"]),
+            f"{each['status']}, {'queued' if each['queued'] else 'nobody at work'}"
+            if stands_still(each)
+            else each["status"],
+            _number(rows["total"]),
+            _number(rows["rejected"]),
+            _number(each["amount_jpy"]["paid"]),
+            f"{told['sent']:,}/{told['planned']:,}",
+        )
+    console.print(table)
+
+
+def show_preview(console: Console, found: Mapping[str, Any]) -> None:
+    """Print what importing a file would do."""
+    console.print("[bold]dry run[/bold]  nothing was changed")
+    show_counts(console, found)
+    told = found["notifications"]
+    console.print(f"  yen            {found['amount_jpy']['accepted']:,}")
+    console.print(f"  payments       {found['payments']['planned']:,}")
+    console.print(f"  notifications  {told['planned']:,}, at least {told['seconds']:,.1f} seconds")
+    errors = found["errors"]
+    for each in errors[:SHOWN_ERRORS]:
+        where = [f"{name} {each[name]}" for name in ("row", "line") if each[name] is not None]
+        column = plain(each["header"] or each["column"] or "")
+        place = ", ".join([*where, column] if column else where) or "the file"
+        console.print(f"  {place}: {each['code']}: {each['message']}", markup=False, highlight=False)
+    if len(errors) > SHOWN_ERRORS:
+        console.print(f"  and {len(errors) - SHOWN_ERRORS:,} more: -o FILE and --json give all")
+
+
+def show_findings(console: Console, result: Mapping[str, Any]) -> None:
+    """Print what the doctor found."""
+    for each in result["checks"]:
+        mark = {True: "[green]ok[/green]  ", False: "[red]FAIL[/red]", None: "-   "}[each["ok"]]
+        console.print(f"{mark}  {each['name']:<21} {escape(each['says'])}")
+
+
+def _number(value: int | None) -> str:
+    return "" if value is None else f"{value:,}"

@@ -1,0 +1,242 @@
+"""The doctor: whether everything the system needs is there and works, each thing tried for real.
+
+A finding says what was tried and what to do; it shows no secret, and what fails is told by its code.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import uuid
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from orders_pipeline.audit import sealing
+from orders_pipeline.clients.profiles import read_clients
+from orders_pipeline.infrastructure import migrations
+from orders_pipeline.infrastructure.database import Database, DatabaseError
+from orders_pipeline.infrastructure.storage import Storage
+from orders_pipeline.intake import landing
+from orders_pipeline.security.encryption import Cipher, EncryptionKeysError
+from orders_pipeline.services.http_client import NoAnswer, NotDelivered, ServiceClient
+from orders_pipeline.system import continuity, errors, sessions
+from orders_pipeline.system.opening import (
+    Endpoints,
+    System,
+    join_endpoints,
+    notification_client,
+    open_batches,
+    open_cipher,
+    open_landing,
+    open_system,
+    payment_client,
+)
+from orders_pipeline.system.settings import Settings, load_settings, unknown
+from orders_pipeline.upkeep import rotation
+
+SETTINGS = ("E_SETTINGS", "E_CLIENTS_FILE", "E_ENCRYPTION_KEYS")  # codes of what somebody has set wrongly
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was tried, or that could not be: then `ok` is None."""
+
+    name: str
+    ok: bool | None
+    says: str
+
+    @property
+    def is_settings(self) -> bool:
+        """Say whether something is wrong that somebody has set."""
+        return self.ok is False and self.says.startswith(SETTINGS)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the finding as it goes into JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Patient:
+    """The parts of a system, each opened by itself when a check needs it."""
+
+    settings: Settings
+    endpoints: Endpoints
+    open_parts: contextlib.ExitStack
+
+    @functools.cached_property
+    def login(self) -> Database:
+        """Return the database as whoever logs in, whichever schema it has."""
+        return self.open_parts.enter_context(contextlib.closing(Database(self.endpoints.database_url, pool_size=1)))
+
+    @functools.cached_property
+    def cipher(self) -> Cipher:
+        """Return the cipher with the keys that are set."""
+        return open_cipher(self.settings)
+
+    @functools.cached_property
+    def system(self) -> System:
+        """Return the whole."""
+        return self.open_parts.enter_context(open_system(self.settings, self.endpoints))
+
+
+def examine() -> list[Finding]:
+    """Try everything in the order it is needed, and say of what depends on something broken that it was not looked at."""
+    try:
+        settings = load_settings()
+    except Exception as error:  # noqa: BLE001 - a finding, whatever it is
+        return _nothing_else([Finding("settings", ok=False, says=errors.describe(error))])
+    try:
+        read_clients(settings.clients_file)
+        findings = [Finding("settings", ok=True, says="; ".join([f"ORDERS_ENV is {settings.env}", *unknown()]))]
+    except Exception as error:  # noqa: BLE001 - a finding, whatever it is
+        findings = [Finding("settings", ok=False, says=errors.describe(error, settings))]
+    with contextlib.ExitStack() as stack:
+        try:
+            patient = Patient(settings, stack.enter_context(join_endpoints(settings)), stack)
+        except Exception as error:  # noqa: BLE001 - a finding, whatever it is
+            return _nothing_else([*findings, Finding("start", ok=False, says=errors.describe(error, settings))])
+        for name, check in CHECKS.items():
+            lacking = [each.name for each in findings if not each.ok and each.name in NEEDS.get(name, set())]
+            found = _not_looked_at(name, lacking) if lacking else _try(name, check, patient)
+            same = [each.name for each in findings if each.says == found.says and each.ok is found.ok is False]
+            findings.append(_not_looked_at(name, same) if same else found)
+    return findings
+
+
+def _nothing_else(findings: list[Finding]) -> list[Finding]:
+    """Return findings after which nothing can be tried."""
+    return [*findings, *(_not_looked_at(name, [findings[-1].name]) for name in CHECKS)]
+
+
+def _not_looked_at(name: str, lacking: list[str]) -> Finding:
+    return Finding(name, ok=None, says=f"not looked at, as that needs what is above: {', '.join(lacking)}")
+
+
+def _try(name: str, check: Callable[[Patient], str], patient: Patient) -> Finding:
+    try:
+        return Finding(name, ok=True, says=check(patient))
+    except Exception as error:  # noqa: BLE001 - a finding, whatever it is
+        return Finding(name, ok=False, says=errors.describe(error, patient.settings))
+
+
+def _database(patient: Patient) -> str:
+    with patient.login.begin() as transaction:
+        version = transaction.scalar("server_version")
+    return f"PostgreSQL {version}"
+
+
+def _sessions(patient: Patient) -> str:
+    return sessions.require(patient.login, patient.settings.max_concurrent_runs)
+
+
+def _schema(patient: Patient) -> str:
+    if patient.settings.database_url is None:
+        migrations.migrate(patient.login)
+    migrations.require_current(patient.login)
+    return "up to date"
+
+
+def _encryption(patient: Patient) -> str:
+    if patient.cipher.open(patient.cipher.seal(b"doctor", b"doctor"), b"doctor") != b"doctor":
+        raise ValueError
+    return "sealed and opened"
+
+
+def _storage(patient: Patient) -> str:
+    return _write_and_read(open_batches(patient.settings, patient.cipher))
+
+
+def _write_and_read(storage: Storage) -> str:
+    key, content = f"doctor/{uuid.uuid4().hex}", b"doctor"
+    storage.put(key, content)
+    try:
+        storage.keep(key, content, datetime.now(UTC))  # as heads and blocks of the audit are, but not locked
+        with storage.local(key) as path:
+            if path.read_bytes() != content or key not in storage.kept(key):
+                raise OSError
+    finally:
+        storage.delete(key)
+    return "written, read and deleted"
+
+
+def _landing(patient: Patient) -> str:
+    left = landing.left_in(open_landing(patient.settings))
+    with contextlib.suppress(DatabaseError), patient.login.begin() as transaction:  # else the listing alone
+        left["refused"] = landing.left_alone(transaction)["refused"]
+    return "; ".join(["listed", *landing.in_words(left)])
+
+
+def _keys(patient: Patient) -> str:
+    in_use = rotation.keys_in_use(patient.system)
+    missing = {key_id: orders for key_id, orders in in_use.items() if key_id not in patient.cipher.key_ids}
+    if missing:
+        sealed = ", ".join(f"{orders:,} orders with {key_id}" for key_id, orders in sorted(missing.items()))
+        raise EncryptionKeysError(f"ORDERS_ENCRYPTION_KEYS lacks what is in use: {sealed}")
+    return f"{len(in_use)} in use, all set"
+
+
+def _ledger(patient: Patient) -> str:
+    patient.system.continuity.is_behind()
+    with patient.system.database.begin() as transaction:
+        found = continuity.rest(transaction)
+    if found is not None:
+        raise continuity.LedgersDiffer(found)
+    return "whole, as far as is known"
+
+
+def _audit(patient: Patient) -> str:
+    waiting = sealing.unsealed(patient.system.database)
+    if waiting.is_held_up:
+        raise sealing.SealingHeldUp(str(waiting))
+    return str(waiting)
+
+
+def _payment_service(patient: Patient) -> str:
+    return _ask(payment_client(patient.settings, patient.endpoints), "/v1/payments", {"reference": "doctor"})
+
+
+def _notification_service(patient: Patient) -> str:
+    return _ask(notification_client(patient.settings, patient.endpoints), "/v1/notifications", {"dedupe_key": "doctor"})
+
+
+class ServiceRefused(Exception):
+    """A service answered, but not as it should."""
+
+    code = "E_SERVICE"
+
+
+def _ask(client: ServiceClient, path: str, query: dict[str, str]) -> str:
+    try:
+        answer = client.call("GET", path, query=query)
+    except (NotDelivered, NoAnswer) as failure:
+        raise ServiceRefused(f"{client.server}: {failure.why} ({failure.code}); is its URL right?") from None
+    if answer.status in (401, 403):
+        raise ServiceRefused(f"{client.server} refuses the token")
+    if answer.status != 200:
+        raise ServiceRefused(f"{client.server} answers a look-up with {answer.problem}; is its URL right?")
+    return "answers a look-up"
+
+
+CHECKS: dict[str, Callable[[Patient], str]] = {
+    "database": _database,
+    "sessions": _sessions,
+    "schema": _schema,
+    "encryption": _encryption,
+    "storage": _storage,
+    "landing": _landing,
+    "payment service": _payment_service,
+    "notification service": _notification_service,
+    "keys": _keys,
+    "ledger": _ledger,
+    "audit": _audit,
+}
+NEEDS = {
+    "sessions": {"database"},
+    "schema": {"database"},
+    "storage": {"encryption"},
+    "keys": {"database", "schema", "encryption", "sessions"},
+    "ledger": {"database", "schema", "encryption", "sessions", "storage"},
+    "audit": {"database", "schema", "encryption", "sessions", "storage"},
+}

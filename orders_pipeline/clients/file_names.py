@@ -1,0 +1,45 @@
+"""Names of files: which are those of order files, the one form they are kept in, and how they are shown.
+
+Where such files lie is said in `intake/landing.py`; numbers in names are read in `sequences.py`.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+
+WORKBOOK = ".xlsx"
+ENDINGS = (".csv", ".tsv", ".txt", WORKBOOK)
+NOT_A_DOCUMENT = (".", "~$")  # hidden, and what Excel puts beside a workbook that is open
+SHOWN_CHARS = 100
+
+
+def is_order_name(key: str) -> bool:
+    """Say whether a name (or the last part of a key) is that of an order file and not of an upload under way."""
+    name = key.rpartition("/")[2]
+    return name.lower().endswith(ENDINGS) and not name.startswith(NOT_A_DOCUMENT)
+
+
+def is_workbook(name: str) -> bool:
+    """Say whether a file of this name is read as a workbook."""
+    return name.lower().endswith(WORKBOOK)
+
+
+def encoding_shown(name: str, encoding: str | None) -> str | None:
+    """Return what is said of a file's encoding: a workbook has none, but the text that is made of it has."""
+    return "workbook" if encoding and is_workbook(name) else encoding
+
+
+def composed(name: str) -> str:
+    """Return a name in the form it is kept and compared in: macOS sends marks and letters apart."""
+    return unicodedata.normalize("NFC", name)
+
+
+def forms_of(name: str) -> tuple[str, ...]:
+    """Return the ways to write a name: as it is, composed, and with marks and letters apart."""
+    return tuple(dict.fromkeys((name, composed(name), unicodedata.normalize("NFD", name))))
+
+
+def shown(name: str) -> str:
+    """Return a name from outside on one short line, with nothing in it that moves a cursor or cannot be seen."""
+    plain = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
+    return plain if len(plain) <= SHOWN_CHARS else plain[:SHOWN_CHARS] + "…"

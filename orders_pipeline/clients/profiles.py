@@ -1,0 +1,171 @@
+"""Clients: the companies that upload, and the profile of settings each has.
+
+Profiles come from a TOML file (`ORDERS_CLIENTS_FILE`), one table a client code; without the file every client has the
+default profile. What a setting does belongs in the module that does it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from orders_pipeline.clients.column_sources import ColumnSource
+from orders_pipeline.clients.sequences import check_template
+from orders_pipeline.records.header_names import normalise_header
+from orders_pipeline.records.orders import ORDERS
+from orders_pipeline.records.rejections import FileRejected
+
+CLIENT_CODE = re.compile(r"[A-Za-z0-9_-]{1,32}")
+
+
+class ClientsError(Exception):
+    """The clients file is not usable; the text says where."""
+
+    code = "E_CLIENTS_FILE"
+
+
+def _checked_columns(columns: Mapping[str, ColumnSource]) -> Mapping[str, ColumnSource]:
+    if unknown := sorted(set(columns) - set(ORDERS.column_names)):
+        raise ValueError(f"there is no column {', '.join(unknown)}, only {', '.join(ORDERS.column_names)}")
+    headers = Counter(normalise_header(name) for source in columns.values() for name in source.names)
+    if any(uses > 1 for uses in headers.values()):
+        raise ValueError("a header is used for two columns, or twice")
+    for name, column in ORDERS.header_names().items():
+        others = [each for each, target in ORDERS.header_names().items() if target == column]
+        if name in headers and column not in columns and all(each in headers for each in others):
+            raise ValueError(f"no header is left to {column}: say where it is")
+    return columns
+
+
+class Profile(BaseModel):
+    """One client's settings; a limit that is None is that of the whole system."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(default="", max_length=100)
+    delimiter: Literal[",", "\t", ";", "|"] = ","
+    encoding: Literal["utf-8", "cp932", "cp1252", "euc_jp", "utf-16"] | None = None
+    sheet: Annotated[str, Field(min_length=1, max_length=31)] | None = None
+    columns: Annotated[Mapping[str, ColumnSource], AfterValidator(_checked_columns)] = Field(default_factory=dict)
+    max_rows: Annotated[int, Field(ge=1)] | None = None
+    max_bytes: Annotated[int, Field(ge=1)] | None = None
+    bad_rows: Literal["give_back", "refuse_file"] = "give_back"
+    refuse_above_rows: Annotated[int, Field(ge=0)] | None = None
+    refuse_above_percent: Annotated[float, Field(ge=0, le=100)] | None = None
+    same_bytes: Literal["refuse", "take"] = "refuse"
+    settle_s: Annotated[int, Field(ge=0, le=86_400)] = 60
+    sequence: Annotated[str, AfterValidator(check_template)] | None = None
+    notify_channel: Literal["email", "sms", "none"] = "none"
+    payments: Literal["aggregated", "per_order"] = "aggregated"
+    declined_payments: Literal["retry_orders", "final"] = "retry_orders"
+    notifications: Literal["digest", "per_order"] = "digest"
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Profile:
+        if self.bad_rows == "refuse_file" and (self.refuse_above_rows, self.refuse_above_percent) != (None, None):
+            raise ValueError("bad_rows = refuse_file leaves nothing to refuse_above_rows and refuse_above_percent")
+        return self
+
+    def header_names(self) -> Mapping[str, str]:
+        """Return every header the client's files may use, in normal form, with the column it means.
+
+        A column that the profile places has only the names given there, and no other column has these.
+        """
+        placed = {column: source.names for column, source in self.columns.items() if source.names}
+        given = {normalise_header(name): column for column, names in placed.items() for name in names}
+        known = {name: column for name, column in ORDERS.header_names().items() if column not in placed}
+        return MappingProxyType(known | given)
+
+    def joined_headers(self) -> Mapping[str, tuple[str, ...]]:
+        """Return the columns whose cells are joined of several of the client's, with their headers."""
+        return {column: source.join for column, source in self.columns.items() if source.join}
+
+    def required_columns(self) -> tuple[str, ...]:
+        """Return the columns that every file of the client must have."""
+        defaults = {column for column, source in self.columns.items() if source.default}
+        return tuple(column for column in ORDERS.required_columns if column not in defaults)
+
+    def most_bad_rows(self, rows: int) -> int:
+        """Return how many of so many rows may be bad before the whole file is refused."""
+        limits = [rows, 0 if self.bad_rows == "refuse_file" else rows]
+        if self.refuse_above_rows is not None:
+            limits.append(self.refuse_above_rows)
+        if self.refuse_above_percent is not None:
+            limits.append(int(rows * self.refuse_above_percent / 100))
+        return min(limits)
+
+
+class Clients:
+    """The profiles by client code; with none configured, every client has the default one."""
+
+    def __init__(self, profiles: Mapping[str, Profile] | None = None) -> None:
+        self._profiles = profiles
+
+    @property
+    def profiles(self) -> Mapping[str, Profile]:
+        """Return the profiles that are configured."""
+        return self._profiles or {}
+
+    def profile(self, client_code: str) -> Profile:
+        """Return the client's profile; raise FileRejected(F_UNKNOWN_CLIENT) for a client that is not configured."""
+        if not CLIENT_CODE.fullmatch(client_code):
+            raise FileRejected("F_UNKNOWN_CLIENT", {})
+        if self._profiles is None:
+            return Profile()
+        if client_code not in self._profiles:
+            raise FileRejected("F_UNKNOWN_CLIENT", {})
+        return self._profiles[client_code]
+
+    def profile_of_batch(self, client_code: str) -> Profile:
+        """Return the profile with which a batch that is loaded goes on: the default one once the client has none."""
+        try:
+            return self.profile(client_code)
+        except FileRejected:
+            return Profile()
+
+
+def read_clients(path: Path | None) -> Clients:
+    """Read the clients file; raise ClientsError naming each client and setting that is wrong."""
+    if path is None:
+        return Clients()
+    try:
+        tables = tomllib.loads(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError):
+        raise ClientsError("ORDERS_CLIENTS_FILE cannot be read") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ClientsError(f"ORDERS_CLIENTS_FILE is not TOML: {error}") from None
+    profiles: dict[str, Profile] = {}
+    wrong: list[str] = []
+    for code, table in tables.items():
+        try:
+            profiles[code] = Profile.model_validate(table)
+        except ValidationError as error:
+            wrong += _in_words(code, error)
+        if not CLIENT_CODE.fullmatch(code):
+            wrong.append(f"[{code}] is not a client code (1-32 of A-Z a-z 0-9 _ -)")
+    if wrong:
+        raise ClientsError(f"ORDERS_CLIENTS_FILE: {'; '.join(wrong)}")
+    return Clients(profiles)
+
+
+def _in_words(code: str, error: ValidationError) -> Iterator[str]:
+    """Say of each wrong setting of a client where it is and what may be there, without its value."""
+    for problem in error.errors():
+        says = problem["msg"].removeprefix("Value error, ").replace("Input should be", "this must be")
+        if problem["type"] == "extra_forbidden":
+            of_column = len(problem["loc"]) > 1
+            known = [field.alias or name for name, field in (ColumnSource if of_column else Profile).model_fields.items()]
+            meant = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
+            says = f"this is no setting of {'a column' if of_column else 'a profile'}; "
+            says += f"is {meant[0]} meant?" if meant else f"there are {', '.join(known)}"
+        elif problem["type"] == "model_type":
+            says = "this must be a table"
+        yield f"{'.'.join([code, *map(str, problem['loc'])])}: {says}"

@@ -1,9 +1,0 @@
-"""A client's CSV file: encoding (`encoding`), lines, records, header and shape checked, rows numbered (`staging`).
-
-Cells stay as sent: what a value means, and which rows are good, is decided in `validation`.
-"""
-
-from orders_pipeline.csv_file.header import Names
-from orders_pipeline.csv_file.staging import Limits, StagedFile, read_records, stage
-
-__all__ = ["Limits", "Names", "StagedFile", "read_records", "stage"]

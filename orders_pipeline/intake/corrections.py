@@ -1,0 +1,224 @@
+"""Corrections: what is known of the rows that a correcting file names, back to where each came first.
+
+Read from the database and from the files those batches were staged as. What a corrected row may be is said in
+`records/corrected.py`.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from sqlalchemy import Row
+
+from orders_pipeline.batches import batches
+from orders_pipeline.batches.artifacts import STAGED, lent
+from orders_pipeline.infrastructure.database import Transaction
+from orders_pipeline.infrastructure.parquet_file import read_chunks
+from orders_pipeline.infrastructure.storage import ObjectGone
+from orders_pipeline.intake import csv_file
+from orders_pipeline.records.corrected import NAMES_NO_ROW, Corrections, NamedRow, Original
+from orders_pipeline.records.judgement import Judge
+from orders_pipeline.records.orders import ORDERS
+from orders_pipeline.records.rejections import FileRejected
+from orders_pipeline.records.rules import RowContext
+from orders_pipeline.system.opening import System
+
+CHUNK_ROWS = 10_000
+IS_THAT_ORDER = {"R_REF_EXISTS", "R_REF_SPENT", "R_CORRECTED_BEFORE"}  # no reason to have another reference
+NEVER_HAD = {"R_COLUMNS", "R_REF_CHANGED", "R_EXAMPLE_ROW"}  # what was read as the reference was none, or is nobody's
+
+
+@dataclass
+class _Sent:
+    """A rejected row as it was sent: its cells, its codes, the references it had or may have had."""
+
+    batch_id: str
+    number: int
+    codes: set[str] = field(default_factory=set)
+    reference_codes: set[str] = field(default_factory=set)
+    held: set[str] = field(default_factory=set)  # batches that had its reference already
+    original: Original = field(default_factory=lambda: Original({}, "utf-8"))
+    references: frozenset[str] = frozenset()  # in the form in which they are unique
+    corrects: int | None = None  # the row of the batch that this one's batch corrects
+
+    @property
+    def allows(self) -> frozenset[str] | None:
+        """Return the references that a correction of this row alone may have; None for any."""
+        if not self.references or (self.reference_codes and not self.reference_codes & IS_THAT_ORDER):
+            return None
+        return self.references
+
+    @property
+    def gives_up(self) -> frozenset[str]:
+        """Return the references that nobody else may have once this row is an order under another one."""
+        return frozenset() if self.codes & NEVER_HAD else self.references
+
+
+def of_file(system: System, context: RowContext, client_code: str, batch_id: str, staged: Path) -> Corrections:
+    """Return what the rows of a staged file may correct in the batch that it names.
+
+    Raises FileRejected where the files of that batch, or of one that it corrects, are not in the storage any more.
+    """
+    numbers: set[int] = set()
+    for chunk in read_chunks(staged, CHUNK_ROWS, ["corrects_row"]):
+        numbers.update(pc.unique(chunk.column("corrects_row").drop_null()).to_pylist())
+    return Corrections(rows_named(system, Judge(ORDERS, context), client_code, batch_id, numbers))
+
+
+def rows_named(system: System, judge: Judge, client_code: str, batch_id: str, numbers: Iterable[int]) -> dict[int, NamedRow]:
+    """Return what is known of those rows of a client's batch that were rejected there and may be corrected."""
+    lineages: dict[int, list[_Sent]] = {number: [] for number in numbers}
+    wanted = {number: [number] for number in lineages}
+    corrected: str | None = batch_id
+    while wanted and corrected is not None:
+        with system.database.begin() as transaction:
+            batch = batches.get(transaction, corrected)
+            sent = _rejected(transaction, corrected, wanted)
+        try:
+            _read_cells(system, judge, batch, sent)
+        except ObjectGone:
+            raise FileRejected("F_BATCH_COLUMN", {"hint": "rows_gone"}) from None
+        following: dict[int, list[int]] = {}
+        for number, each in sent.items():
+            for named in wanted[number]:
+                lineages[named].append(each)
+                if each.corrects is not None:
+                    following.setdefault(each.corrects, []).append(named)
+        wanted, corrected = following, batch.corrects
+    known = {number: lineage for number, lineage in lineages.items() if lineage}
+    with system.database.begin() as transaction:
+        received = _received(transaction, known)
+        holders = _holders(transaction, client_code, known)
+    return {number: _named(lineage, received, holders) for number, lineage in known.items()}
+
+
+def _rejected(transaction: Transaction, batch_id: str, numbers: Iterable[int]) -> dict[int, _Sent]:
+    """Return the rows that were rejected in a batch, but for those that named no row themselves."""
+    sent: dict[int, _Sent] = {}
+    for row in transaction.rows("rejected_rows", batch_id=batch_id, numbers=_listed(numbers)):
+        each = sent.setdefault(row.import_row_number, _Sent(batch_id, row.import_row_number))
+        each.codes.add(row.code)
+        if row.column_name == ORDERS.identity:
+            each.reference_codes.add(row.code)
+            each.held |= {row.detail["batch_id"]} if "batch_id" in row.detail else set()
+        each.corrects = row.corrects_row
+    return {number: each for number, each in sent.items() if NAMES_NO_ROW not in each.codes}
+
+
+def _read_cells(system: System, judge: Judge, batch: Row[Any], sent: Mapping[int, _Sent]) -> None:
+    """Add what rows of a batch said."""
+    columns = judge.record_type.column_names
+    identity = judge.record_type.identity
+    misshapen = []
+    with lent(system, batch.batch_id, STAGED) as staged:
+        rows = list(_rows_of(staged, sent, ["offset", "length", *columns]))
+        for row, good_codes in zip(rows, _good_codes(judge, rows), strict=True):
+            each = sent[row["import_row_number"]]
+            cells = {name: row[name] for name in columns if row[name] != ""}
+            each.original = Original(cells, batch.encoding, good_codes)
+            if row[identity] is None:
+                misshapen.append((each, (row["offset"], row["length"])))
+            else:
+                each.references = _valid(judge, [row[identity]])
+    if misshapen:
+        _read_misshapen(system, judge, batch, misshapen)
+
+
+def _good_codes(judge: Judge, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Return of each row its codes that keep the rules of their columns, in the form in which they are compared."""
+    good: list[dict[str, str]] = [{} for _ in rows]
+    for name in judge.record_type.code_columns if rows else ():
+        normal, valid = judge.valid_cells(name, pa.array([row[name] or "" for row in rows], pa.string()))
+        for codes, code, is_valid in zip(good, pc.utf8_lower(normal).to_pylist(), valid.tolist(), strict=True):
+            if is_valid and code:
+                codes[name] = code
+    return good
+
+
+def _read_misshapen(system: System, judge: Judge, batch: Row[Any], rows: Sequence[tuple[_Sent, tuple[int, int]]]) -> None:
+    """Add the references that rows with cells too many or too few may have: those where it can stand."""
+    layout = batch.source_layout
+    codec = {"utf-8-sig": "utf-8"}.get(batch.encoding, batch.encoding)
+    with lent(system, batch.batch_id, layout["text"]) as text:
+        header, *records = csv_file.read_records(text, [tuple(layout["header_span"]), *(span for _, span in rows)])
+        names = _cells(header, codec, layout["delimiter"])
+        place = names.index(layout["headers"][judge.record_type.identity][0])
+        for (each, _), record in zip(rows, records, strict=True):
+            cells = _cells(record, codec, layout["delimiter"])
+            surplus = len(cells) - len(names)
+            first, last = sorted((place, place + surplus))
+            each.references = _valid(judge, cells[max(first, 0) : last + 1])
+
+
+def _cells(record: bytes, codec: str, delimiter: str) -> list[str]:
+    return next(csv.reader([record.decode(codec, "replace")], delimiter=delimiter), [])
+
+
+def _valid(judge: Judge, cells: Sequence[str]) -> frozenset[str]:
+    """Return those cells that can be references, in the form in which they are unique."""
+    if not cells:
+        return frozenset()
+    references, valid = judge.valid_identities(pa.array(cells, pa.string()))
+    return frozenset(reference for reference in references.filter(pa.array(valid)).to_pylist() if reference)
+
+
+def _rows_of(staged: Path, numbers: Iterable[int], columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+    wanted = pa.array(numbers, pa.int32())
+    for chunk in read_chunks(staged, CHUNK_ROWS, ["import_row_number", *columns]):
+        yield from chunk.filter(pc.is_in(chunk.column("import_row_number"), value_set=wanted)).to_pylist()
+
+
+def _received(transaction: Transaction, known: Mapping[int, Sequence[_Sent]]) -> dict[tuple[str, int], str]:
+    """Return the batch in which each first row is an order, by way of a correction of it."""
+    found = {}
+    by_batch: dict[str, list[int]] = {}
+    for lineage in known.values():
+        by_batch.setdefault(lineage[-1].batch_id, []).append(lineage[-1].number)
+    for batch_id, numbers in by_batch.items():
+        for row in transaction.rows("rows_received_corrected", batch_id=batch_id, numbers=_listed(numbers)):
+            found[batch_id, row.first_row] = row.batch_id
+    return found
+
+
+def _holders(
+    transaction: Transaction, client_code: str, known: Mapping[int, Sequence[_Sent]]
+) -> dict[str, tuple[str, bool]]:
+    """Return the batch that holds each reference which may be given up, and whether as a correction of some row."""
+    references = {each for lineage in known.values() for sent in lineage for each in sent.gives_up}
+    rows = transaction.rows("holders_of_references", refs="\x1f".join(references), client_code=client_code)
+    return {row.ref: (row.batch_id, row.is_correction) for row in rows}
+
+
+def _named(
+    lineage: Sequence[_Sent], received: Mapping[tuple[str, int], str], holders: Mapping[str, tuple[str, bool]]
+) -> NamedRow:
+    first = lineage[-1]
+    references = None
+    for each in reversed(lineage):  # once a reference is settled it stays
+        references = references if references is not None else each.allows
+    own = {each.batch_id for each in lineage} | {batch for each in lineage for batch in each.held}
+    had = {reference for each in lineage for reference in each.gives_up}
+    held = {reference: holders[reference][0] for reference in had if reference in holders}
+    since = {
+        reference: holder
+        for reference, (holder, is_correction) in holders.items()
+        if reference in had and holder not in own and not is_correction
+    }
+    return NamedRow(
+        first=(first.batch_id, first.number),
+        references=references,
+        had={reference: held.get(reference) for reference in had},
+        originals=[each.original for each in lineage],
+        received=received.get((first.batch_id, first.number)),
+        taken=since,
+    )
+
+
+def _listed(numbers: Iterable[int]) -> str:
+    return "\x1f".join(map(str, numbers))  # an array of thousands is slow to hand over

@@ -1,0 +1,180 @@
+"""The records of a CSV text, strictly by RFC 4180, in chunks, each record with its number, line and bytes.
+
+Python's strict `csv.reader` decides where records and cells end; this module feeds it physical lines and keeps count.
+Blocks that `even` proves harmless go the faster way. What the records mean, the header among them, is decided in
+`csv_file`.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, compress
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from orders_pipeline.intake.csv_file.even import read_even
+from orders_pipeline.intake.csv_file.physical_lines import Block, Integers, split_lines
+from orders_pipeline.records.rejections import FileRejected
+
+Flags = npt.NDArray[np.bool_]
+
+_CHUNK_RECORDS = 100_000
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where records stand: their numbers, first physical lines (from 1) and bytes in the file.
+
+    `lengths` leave the terminators out; `terminators` are their lengths in bytes.
+    """
+
+    numbers: Integers
+    lines: Integers
+    offsets: Integers
+    lengths: Integers
+    terminators: Integers
+
+    def select(self, wanted: Flags) -> Places:
+        """Return the places where `wanted` is true."""
+        numbers, lines, offsets = self.numbers[wanted], self.lines[wanted], self.offsets[wanted]
+        return Places(numbers, lines, offsets, self.lengths[wanted], self.terminators[wanted])
+
+    def name(self, place: int) -> dict[str, str]:
+        """Return `row` and `line` of one record, as messages name them."""
+        return {"row": str(self.numbers[place]), "line": str(self.lines[place])}
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Consecutive records, row by row."""
+
+    places: Places
+    rows: Sequence[list[str]]
+
+    def select(self, wanted: Flags) -> Chunk:
+        """Return the records where `wanted` is true."""
+        return Chunk(self.places.select(wanted), list(compress(self.rows, wanted.tolist())))
+
+    def after(self, place: int) -> Chunk:
+        """Return the records behind the one at `place`, numbered from 1."""
+        rest = self.select(np.arange(len(self.rows)) > place)
+        return replace(rest, places=replace(rest.places, numbers=np.arange(1, len(rest.rows) + 1)))
+
+
+@dataclass(frozen=True)
+class EvenChunk:
+    """Consecutive records, column by column: most have the same width and are not blank.
+
+    `odd` holds the cells of the others by their place; they are null in the columns.
+    """
+
+    places: Places
+    columns: tuple[pa.Array, ...]
+    odd: Mapping[int, list[str]]
+
+    def select(self, wanted: Flags) -> EvenChunk:
+        """Return the records where `wanted` is true."""
+        chosen = pa.array(wanted)
+        new_places = (np.cumsum(wanted) - 1).tolist()
+        odd = {new_places[place]: row for place, row in self.odd.items() if wanted[place]}
+        return EvenChunk(self.places.select(wanted), tuple(column.filter(chosen) for column in self.columns), odd)
+
+    def row_by_row(self) -> Chunk:
+        """Return the same records as rows."""
+        rows = [list(row) for row in zip(*(each.to_pylist() for each in self.columns), strict=True)]
+        return Chunk(self.places, [self.odd.get(place, row) for place, row in enumerate(rows)])
+
+
+class Records:
+    """Reads records from blocks of lines that begin at byte `start`."""
+
+    def __init__(self, blocks: Iterable[Block], start: int, delimiter: str) -> None:
+        self._blocks = iter(blocks)
+        self._delimiter = delimiter
+        self._header_record: int | None = None
+        self._records_read = 0
+        self._lines_read = 0
+        self._lines_loaded = 0
+        # the ends of the lines behind _lines_read; in front of them, where the first of them starts
+        self._ends = np.array([start], np.int64)
+        self._terminators = np.zeros(1, np.int64)
+
+    def begin_after(self, number: int) -> None:
+        """Number the records from 1 after the header, which so far has `number`."""
+        self._header_record = number
+
+    def chunks(self) -> Iterator[Chunk | EvenChunk]:
+        """Read the records, row by row until the header is known.
+
+        Raises FileRejected with F_QUOTE or F_FIELD_TOO_LONG where there is no next record.
+        """
+        for block in self._blocks:
+            even = None if self._header_record is None else read_even(block, self._delimiter)
+            if even is None:
+                yield from self._read_strictly(block)
+            else:
+                self._load(block)
+                yield EvenChunk(self._place(even.last_lines + self._lines_read), even.columns, even.odd)
+
+    def _load(self, block: Block) -> None:
+        self._ends = np.concatenate((self._ends, block.ends))
+        self._terminators = np.concatenate((self._terminators, block.terminators))
+        self._lines_loaded += len(block.ends)
+
+    def _lines(self, first: Block) -> Iterator[Iterator[str]]:
+        for block in chain([first], self._blocks):
+            self._load(block)
+            yield split_lines(block.text)
+
+    def _read_strictly(self, first: Block) -> Iterator[Chunk]:
+        """Read the records of a block, and of the next blocks as long as a record reaches into them."""
+        lines_before = self._lines_loaded
+        reader = csv.reader(chain.from_iterable(self._lines(first)), delimiter=self._delimiter, strict=True)
+        while True:
+            rows: list[list[str]] = []
+            last_lines: list[int] = []
+            failure = None
+            try:
+                for row in reader:
+                    rows.append(row)
+                    last_lines.append(lines_before + reader.line_num)
+                    if last_lines[-1] == self._lines_loaded or len(rows) == _CHUNK_RECORDS:
+                        break
+            except csv.Error as error:
+                failure = error
+            if rows:
+                yield Chunk(self._place(np.array(last_lines, np.int64)), rows)
+            if failure is not None:  # only now: the header, from which rows are numbered, may be in this chunk
+                raise self._rejected(failure) from None
+            if self._lines_read == self._lines_loaded:
+                return
+
+    def _place(self, last_lines: Integers) -> Places:
+        """Return the places of the next records, whose last lines are given by their numbers in the file."""
+        lasts = last_lines - self._lines_read
+        firsts = np.concatenate((np.zeros(1, np.int64), lasts[:-1]))
+        offsets = self._ends[firsts]
+        terminators = self._terminators[lasts]
+        places = Places(
+            numbers=self._records_read - (self._header_record or 0) + np.arange(1, len(lasts) + 1),
+            lines=self._lines_read + firsts + 1,
+            offsets=offsets,
+            lengths=self._ends[lasts] - terminators - offsets,
+            terminators=terminators,
+        )
+        self._records_read += len(lasts)
+        self._lines_read = int(last_lines[-1])
+        self._ends = self._ends[lasts[-1] :]
+        self._terminators = self._terminators[lasts[-1] :]
+        return places
+
+    def _rejected(self, error: csv.Error) -> FileRejected:
+        """Return the verdict on the next record, which cannot be read; the error's own words never hold a value."""
+        detail = {"line": str(self._lines_read + 1)}
+        if self._header_record is not None:
+            detail["row"] = str(self._records_read + 1 - self._header_record)
+        return FileRejected("F_FIELD_TOO_LONG" if "field limit" in str(error) else "F_QUOTE", detail)

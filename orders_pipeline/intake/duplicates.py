@@ -1,0 +1,112 @@
+"""Rows of one file that name the same order, found over the whole file before any row of it is accepted.
+
+Two passes, so that memory stays small: the first keeps eight bytes a row, the second only looks at rows whose reference
+came twice. References another file brought are a question for the database, asked in `validation.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from orders_pipeline.infrastructure.parquet_file import map_chunks
+from orders_pipeline.records.judgement import Judge
+
+Numbers: TypeAlias = "npt.NDArray[Any]"
+
+_KEYS = ("orders-pipeline1", "orders-pipeline2")  # two independent hashes of 64 bits together are as good as the text
+
+
+@dataclass(frozen=True)
+class Duplicates:
+    """The rows to give back, by ascending row number; `first` is the row in which the reference appears first."""
+
+    row: Numbers
+    conflict: Numbers
+    first: Numbers
+
+    def among(self, rows: Numbers) -> tuple[Numbers, Numbers, Numbers]:
+        """Return, for those of the ascending row numbers `rows` that are duplicates: position, conflict, first row."""
+        _, position, found = np.intersect1d(rows, self.row, assume_unique=True, return_indices=True)
+        return position, self.conflict[found], self.first[found]
+
+
+def find_duplicates(staged: Path, judge: Judge, chunk_rows: int) -> Duplicates:
+    """Find the rows of a staged file whose case-folded reference comes more than once.
+
+    Rows that are equal once normalised repeat their first one, which stays; where any differ, all of them conflict.
+    """
+    repeated = _repeated_hashes(staged, judge, chunk_rows)
+    if not len(repeated):
+        return Duplicates(np.empty(0, np.int32), np.empty(0, np.bool_), np.empty(0, np.int32))
+    parts = _suspects(staged, judge, chunk_rows, repeated)
+    return _grouped(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+def _repeated_hashes(staged: Path, judge: Judge, chunk_rows: int) -> Numbers:
+    def hashed(_number: int, chunk: pa.RecordBatch) -> Numbers:
+        return _hash(_usable(chunk, judge)[1], _KEYS[0])
+
+    hashes = np.empty(pq.read_metadata(staged).num_rows, np.uint64)
+    filled = 0
+    with closing(map_chunks(staged, hashed, chunk_rows, ["shape_ok", judge.record_type.identity])) as chunks:
+        for part in chunks:
+            hashes[filled : filled + len(part)] = part
+            filled += len(part)
+    hashes = hashes[:filled]
+    hashes.sort()
+    return np.unique(hashes[1:][hashes[1:] == hashes[:-1]])
+
+
+def _suspects(
+    staged: Path, judge: Judge, chunk_rows: int, repeated: Numbers
+) -> Iterator[tuple[Numbers, Numbers, Numbers, Numbers]]:
+    """Yield two hashes of the reference, one of the whole row, and the row number, of rows that may be duplicates."""
+    names = judge.record_type.column_names
+
+    def suspects(_number: int, chunk: pa.RecordBatch) -> tuple[Numbers, Numbers, Numbers, Numbers]:
+        positions, references = _usable(chunk, judge)
+        suspect = np.isin(_hash(references, _KEYS[0]), repeated)
+        rows, references = chunk.take(pa.array(positions[suspect])), references.filter(pa.array(suspect))
+        text, _ = judge.record_type.normalised({name: rows.column(name) for name in names}, judge.context)
+        content = pc.binary_join_element_wise(*text.values(), "\x1f")
+        row = rows.column("import_row_number").to_numpy()
+        return _hash(references, _KEYS[0]), _hash(references, _KEYS[1]), _hash(content, _KEYS[0]), row
+
+    return map_chunks(staged, suspects, chunk_rows)
+
+
+def _usable(chunk: pa.RecordBatch, judge: Judge) -> tuple[Numbers, pa.Array]:
+    """Return where rows are of the right shape and their reference keeps its own rules, and those references, folded."""
+    shape_ok = chunk.column("shape_ok")
+    references, valid = judge.valid_identities(chunk.column(judge.record_type.identity).filter(shape_ok))
+    positions = np.flatnonzero(shape_ok.to_numpy(zero_copy_only=False))
+    return positions[valid], references.filter(pa.array(valid))
+
+
+def _hash(cells: pa.Array, key: str) -> Numbers:
+    return pd.util.hash_array(cells.to_numpy(zero_copy_only=False), hash_key=key, categorize=False)
+
+
+def _grouped(first_hash: Numbers, second_hash: Numbers, content: Numbers, row: Numbers) -> Duplicates:
+    """Group suspects by reference and say of each group of two or more which rows go back, and why."""
+    order = np.lexsort((row, second_hash, first_hash))
+    first_hash, second_hash, content, row = first_hash[order], second_hash[order], content[order], row[order]
+    starts = np.ones(len(row), np.bool_)
+    starts[1:] = (first_hash[1:] != first_hash[:-1]) | (second_hash[1:] != second_hash[:-1])
+    group = np.cumsum(starts) - 1
+    conflicts = np.bincount(group, weights=content != content[starts][group]) > 0
+    conflict = conflicts[group]
+    back = np.flatnonzero(conflict | ~starts)
+    back = back[np.argsort(row[back])]
+    return Duplicates(row[back], conflict[back], row[starts][group][back])

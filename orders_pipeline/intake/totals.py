@@ -1,0 +1,123 @@
+"""Total rows that people leave among orders or under them: none, though defaults may fill their cells until they look so.
+
+Only a row can be one that says nothing but a sum, of the orders above or of those since the last total row; amounts are
+added up where there is such a row, and not for any other file.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from orders_pipeline.infrastructure.parquet_file import map_chunks, read_chunks
+from orders_pipeline.records.judgement import Judge
+
+_WORD = re.compile(
+    r"(?:税込|税抜)?(?:総|合|小|累|集|総合)?計(?:金額|額|行)?(?:税込|税抜)?(?:[0-9]+件)?|総額|(?:grand|sub)?totals?(?:amount)?|sum"
+)
+_MAY_BE_BLANK_OR_WORD = r"^[\s\x{3000}]*$|[計総]|(?i:total|sum)|[ｔｓＴＳ]"  # in RE2's writing: more than are
+_READABLE = "^-?[0-9]{1,12}$"  # what is larger is no amount, and many of it would not fit 64 bits
+
+
+@dataclass
+class Sums:
+    """The yen of the orders above a row: of all, and of those since the last total row; None where there are none."""
+
+    all: int | None = None
+    group: int | None = None
+
+    def add(self, yen: int) -> None:
+        """Go on below an order."""
+        self.all, self.group = (self.all or 0) + yen, (self.group or 0) + yen
+
+    def found(self, yen: int | None) -> Literal["group", "all"] | None:
+        """Say which of the sums an amount is, and go on below the total row if it is one."""
+        if yen is None or yen not in (self.group, self.all):
+            return None
+        which: Literal["group", "all"] = "group" if yen == self.group else "all"
+        self.group = None
+        return which
+
+
+def find_total_rows(staged: Path, judge: Judge, chunk_rows: int) -> frozenset[int]:
+    """Return the numbers of the rows whose amount is such a sum, and in which nothing else is.
+
+    Their other cells are blank, say what a blank one would be filled with, or are words for a total.
+    """
+    suspects = _suspects(staged, judge, chunk_rows)
+    if not suspects:
+        return frozenset()
+    totals, sums = set(), Sums()
+    for chunk in read_chunks(staged, chunk_rows, ["import_row_number", "shape_ok", judge.record_type.amount]):
+        shaped = chunk.filter(chunk.column("shape_ok"))
+        numbers = shaped.column("import_row_number").to_pylist()
+        for number, yen in zip(numbers, amounts(shaped, judge).to_pylist(), strict=True):
+            if number in suspects and sums.found(yen) is not None:
+                totals.add(number)
+            elif yen is not None:
+                sums.add(yen)
+    return frozenset(totals)
+
+
+def _suspects(staged: Path, judge: Judge, chunk_rows: int) -> set[int]:
+    """Return the numbers of rows that say only a sum, whichever it is."""
+    identity = judge.record_type.identity
+    numbers: set[int] = set()
+
+    def candidates(_number: int, chunk: pa.RecordBatch) -> list[int]:
+        cells = chunk.column(identity)
+        chosen = chunk.filter(pc.and_(chunk.column("shape_ok"), pc.match_substring_regex(cells, _MAY_BE_BLANK_OR_WORD)))
+        found = zip(chosen.column("import_row_number").to_pylist(), chosen.column(identity).to_pylist(), strict=True)
+        return [number for number, cell in found if _is_blank_or_word(cell)]
+
+    with closing(map_chunks(staged, candidates, chunk_rows, ["import_row_number", "shape_ok", identity])) as chunks:
+        for found in chunks:
+            numbers.update(found)
+    if not numbers:
+        return numbers
+    wanted = pa.array(numbers, pa.int32())
+    suspects: set[int] = set()
+    for chunk in read_chunks(staged, chunk_rows, ["import_row_number", *judge.record_type.column_names]):
+        rows = chunk.filter(pc.is_in(chunk.column("import_row_number"), value_set=wanted))
+        suspects.update(rows.filter(pa.array(say_only_a_sum(rows, judge))).column("import_row_number").to_pylist())
+    return suspects
+
+
+def _is_blank_or_word(cell: str) -> bool:
+    letters = "".join(filter(str.isalnum, unicodedata.normalize("NFKC", cell))).lower()
+    return not cell.strip() or _WORD.fullmatch(letters) is not None
+
+
+def say_only_a_sum(rows: pa.Table | pa.RecordBatch, judge: Judge) -> npt.NDArray[np.bool_]:
+    """Return in which rows no cell but the amount says more than a blank one would, or that it is a total."""
+    kind = judge.record_type
+    text, _ = kind.normalised({name: _cells(rows, name) for name in kind.column_names}, judge.context)
+    blank, _ = kind.normalised(dict.fromkeys(kind.column_names, pa.array([""])), judge.context)
+    only = np.ones(rows.num_rows, np.bool_)
+    for name in kind.column_names:
+        if name != kind.amount:
+            says_more = only & pc.not_equal(text[name], blank[name][0]).to_numpy(zero_copy_only=False)
+            for at in np.flatnonzero(says_more).tolist():
+                only[at] = _is_blank_or_word(rows.column(name)[at].as_py())
+    return only
+
+
+def amounts(rows: pa.Table | pa.RecordBatch, judge: Judge) -> pa.Array:
+    """Return the amounts, null where they cannot be read."""
+    column = judge.record_type.by_name[judge.record_type.amount]
+    text = column.normalised(_cells(rows, column.name), judge.context)
+    return pc.if_else(pc.match_substring_regex(text, _READABLE), text, None).cast(pa.int64())
+
+
+def _cells(rows: pa.Table | pa.RecordBatch, name: str) -> pa.Array:
+    cells = rows.column(name)
+    return cells.combine_chunks() if isinstance(cells, pa.ChunkedArray) else cells

@@ -1,0 +1,47 @@
+"""The keys that personal values are sealed with: the job that replaces an old key, and what still needs one."""
+
+import dagster as dg
+
+from orders_pipeline.orchestration.assets.boundary import GROUP, safe_errors
+from orders_pipeline.system.opening import System
+from orders_pipeline.upkeep.rotation import rotate
+
+ONE_KEY_IN_USE = dg.AssetCheckSpec(
+    "one_key_in_use",
+    asset="encryption_keys",
+    blocking=False,
+    description="Nothing is sealed with another key than the current one: the others may be removed.",
+)
+
+
+@dg.asset(group_name=GROUP, kinds={"postgres"}, check_specs=[ONE_KEY_IN_USE])
+def encryption_keys(context: dg.AssetExecutionContext, system: dg.ResourceParam[System]) -> dg.MaterializeResult:
+    """Everything sealed with an older key is sealed anew with the current one; goes on where it stopped."""
+    shown = -1
+
+    def progress(done: int, to_do: int) -> None:
+        nonlocal shown
+        tenth = 10 * done // max(to_do, 1)
+        if tenth > shown:
+            shown = tenth
+            context.log.info(f"{done:,} of {to_do:,} orders sealed anew")
+
+    with safe_errors(system):
+        result = rotate(system, progress)
+        return dg.MaterializeResult(
+            metadata={
+                "current key": result.current,
+                "orders sealed anew": result.resealed,
+                "files sealed anew": result.files,
+                "orders damaged": len(result.damaged),
+                "files left": len(result.left),
+                "batches at work": len(result.busy),
+                "keys that may be removed": ", ".join(result.removable) or "none",
+                "orders by key": dg.MetadataValue.md(
+                    "\n".join(
+                        ["| key | orders |", "|---|---:|", *(f"| {key} | {n:,} |" for key, n in result.orders.items())]
+                    )
+                ),
+            },
+            check_results=[dg.AssetCheckResult(check_name=ONE_KEY_IN_USE.name, passed=result.is_done)],
+        )

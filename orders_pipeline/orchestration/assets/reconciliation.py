@@ -1,0 +1,54 @@
+"""The comparison of our payments with the Payment service's own list, and the closing records that follow from it."""
+
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+
+from orders_pipeline.orchestration.assets.boundary import GROUP, safe_errors
+from orders_pipeline.settlement.reconciliation import FINDINGS, Reconciled, reconcile
+from orders_pipeline.system.opening import System
+
+LEDGERS_AGREE = dg.AssetCheckSpec(
+    "ledgers_agree",
+    asset="reconciliation",
+    blocking=False,
+    description="No difference between our payments and the Payment service's is open.",
+)
+
+
+class ReconciliationConfig(dg.Config):
+    """How far back to look."""
+
+    days: int = 2  # more than the one between two runs: a run that is missed leaves no gap
+
+
+@dg.asset(group_name=GROUP, kinds={"postgres", "rest"}, check_specs=[LEDGERS_AGREE])
+def reconciliation(config: ReconciliationConfig, system: dg.ResourceParam[System]) -> dg.MaterializeResult:
+    """Our payments compared with the Payment service's list, both ways; what differs is in `reconciliation_findings`."""
+    with safe_errors(system):
+        now = datetime.now(UTC)
+        result = reconcile(system, None, now - timedelta(days=config.days), now)
+        return dg.MaterializeResult(
+            metadata={
+                "payments here": result.here,
+                "payments at the service": result.there,
+                "payments of other callers": result.foreign,
+                "differences too young to say": result.young,
+                "open findings": sum(result.open.values()),
+                "new findings": result.new,
+                "findings gone": result.gone,
+                "payments healed": result.healed,
+                "batches closed": len(result.closed),
+                "findings": dg.MetadataValue.md(_table(result)),
+            },
+            check_results=[
+                dg.AssetCheckResult(check_name=LEDGERS_AGREE.name, passed=not result.open, metadata=dict(result.open))
+            ],
+        )
+
+
+def _table(result: Reconciled) -> str:
+    if not result.open:
+        return "none"
+    lines = [f"| {count:,} | {code} | {FINDINGS[code]} |" for code, count in result.open.items()]
+    return "\n".join(["| open | code | |", "|---:|---|---|", *lines, "", "`orders-pipeline reconcile` names each"])

@@ -1,0 +1,139 @@
+"""Payments and notifications: one step that drains both ledgers side by side, so that telling need not wait for paying.
+
+A step that is run again, after a failure or a crash, goes on with what is open in the ledgers and sends nothing twice.
+"""
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+
+import dagster as dg
+
+from orders_pipeline.batches import batches
+from orders_pipeline.infrastructure.database import DatabaseError
+from orders_pipeline.orchestration import checks
+from orders_pipeline.orchestration.assets.boundary import GROUP, pause, read_batch, seconds_of, working_on
+from orders_pipeline.orchestration.partitions import batch_partitions
+from orders_pipeline.reports import reports
+from orders_pipeline.settlement.batch_settlement import settling
+from orders_pipeline.settlement.refunds import giving_back
+from orders_pipeline.system.opening import System
+
+PAYMENTS = dg.AssetKey("payments")
+NOTIFICATIONS = dg.AssetKey("notifications")
+PROGRESS_S = 10.0
+REST = 50  # times as long as the counting took, a large batch is left alone
+
+
+@dg.multi_asset(
+    specs=[
+        dg.AssetSpec(
+            PAYMENTS,
+            deps=["orders"],
+            skippable=True,
+            group_name=GROUP,
+            kinds={"rest"},
+            description="Orders paid: one transaction per customer and method, at most 1,000,000 yen each.",
+        ),
+        dg.AssetSpec(
+            NOTIFICATIONS,
+            deps=[PAYMENTS],
+            skippable=True,
+            group_name=GROUP,
+            kinds={"rest"},
+            description="Customers told, once their payments are final, within the service's rate.",
+        ),
+    ],
+    can_subset=True,
+    partitions_def=batch_partitions,
+    check_specs=checks.PAYMENT_CHECKS,
+)
+def settlement(context: dg.AssetExecutionContext, system: dg.ResourceParam[System]) -> Iterator[dg.MaterializeResult]:
+    """Drain the payment and the notification ledger of a batch."""
+    batch_id, selected = context.partition_key, context.selected_asset_keys
+    with working_on(context, system):
+        giving_back.go_on(system, batch_id)
+    with (
+        working_on(context, system),
+        settling(system, batch_id, context.run.run_id) as work,
+        _progress_in_log(context, system, batch_id),
+    ):
+        if work is not None and NOTIFICATIONS in selected:
+            work.start_notifying()
+        if PAYMENTS in selected:
+            if work is not None:
+                work.pay()
+            # an asset is there only when nothing of it is open: a retry picks up what is not there
+            if not batches.open_orders(read_batch(system, batch_id)):
+                yield _payments(system, batch_id)
+        if NOTIFICATIONS in selected:
+            if work is not None:
+                work.finish_notifying()
+            if not batches.open_notifications(read_batch(system, batch_id)):
+                yield _notifications(system, batch_id)
+    with working_on(context, system):
+        batch = read_batch(system, batch_id)
+        if batches.open_orders(batch) or (batches.open_notifications(batch) and NOTIFICATIONS in selected):
+            reports.finish_batch(system, batch_id)
+            raise pause(context, system)
+
+
+@contextlib.contextmanager
+def _progress_in_log(context: dg.AssetExecutionContext, system: System, batch_id: str) -> Iterator[None]:
+    """Say every few seconds how far the batch is, for who watches the run."""
+    done = threading.Event()
+
+    def watch() -> None:
+        took_s = 0.0
+        while not done.wait(max(PROGRESS_S, REST * took_s)):
+            started = time.monotonic()
+            with contextlib.suppress(DatabaseError):
+                batch = read_batch(system, batch_id)
+                final = batch.orders_paid + batch.orders_declined
+                told = batch.notifications_sent + batch.notifications_failed
+                context.log.info(
+                    f"{final:,} of {batch.rows_accepted:,} orders final, "
+                    f"{told:,} of {batch.notifications_planned:,} notifications done"
+                )
+            took_s = time.monotonic() - started
+
+    watcher = threading.Thread(target=watch, name="progress", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watcher.join()
+
+
+def _payments(system: System, batch_id: str) -> dg.MaterializeResult:
+    batch = read_batch(system, batch_id)
+    with system.database.begin() as transaction:
+        results = checks.payment_checks(transaction, batch_id)
+    return dg.MaterializeResult(
+        asset_key=PAYMENTS,
+        metadata={
+            "payments": batch.payments_planned,
+            "succeeded": batch.payments_succeeded,
+            "declined": batch.payments_declined,
+            "unknown": batch.payments_unknown,
+            "paid (yen)": int(batch.amount_paid),
+            "declined (yen)": int(batch.amount_declined),
+            "seconds": seconds_of(system, batch_id, "pay"),
+        },
+        check_results=results,
+    )
+
+
+def _notifications(system: System, batch_id: str) -> dg.MaterializeResult:
+    batch = read_batch(system, batch_id)
+    return dg.MaterializeResult(
+        asset_key=NOTIFICATIONS,
+        metadata={
+            "notifications": batch.notifications_planned,
+            "sent": batch.notifications_sent,
+            "failed": batch.notifications_failed,
+            "seconds": seconds_of(system, batch_id, "notify"),
+        },
+    )

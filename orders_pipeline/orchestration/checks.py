@@ -1,0 +1,100 @@
+"""Asset checks: what must add up before a batch goes on, counted from rows and held against what the file said.
+
+A failed blocking check stops the batch there. The schema enforces most of this too; a check makes it visible, and sees
+what a schema that was changed let through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import dagster as dg
+from sqlalchemy import Row
+
+from orders_pipeline.batches import batches
+from orders_pipeline.infrastructure.database import Transaction
+from orders_pipeline.records.rejections import message
+from orders_pipeline.settlement.payments.plan import CAP_JPY
+
+FILE_ACCEPTED = dg.AssetCheckSpec(
+    "file_accepted", asset="staged_orders", description="The file as a whole is usable; if not, it is given back."
+)
+TOTALS_ACCEPTED = dg.AssetCheckSpec(
+    "file_accepted",
+    asset="validated_orders",
+    description="The file comes to its control totals, and few enough of its rows are bad; if not, it is given back.",
+)
+ROWS_ADD_UP = dg.AssetCheckSpec(
+    "rows_add_up",
+    asset="orders",
+    blocking=True,
+    description="Rows of the file = orders + rejected rows + blank rows.",
+)
+YEN_ADD_UP = dg.AssetCheckSpec(
+    "yen_add_up", asset="orders", blocking=True, description="Yen of the accepted rows = yen of the orders."
+)
+WITHIN_CAP = dg.AssetCheckSpec(
+    "within_cap", asset="payments", blocking=True, description="No payment is above 1,000,000 yen."
+)
+PAID_ONCE = dg.AssetCheckSpec("paid_once", asset="payments", blocking=True, description="No order is in two live payments.")
+PAID_YEN_ADD_UP = dg.AssetCheckSpec(
+    "paid_yen_add_up", asset="payments", blocking=True, description="Yen of succeeded payments = yen of paid orders."
+)
+PAYMENT_CHECKS: Sequence[dg.AssetCheckSpec] = (WITHIN_CAP, PAID_ONCE, PAID_YEN_ADD_UP)
+
+
+def file_accepted(batch: Row[Any]) -> dg.AssetCheckResult:
+    """Say whether the file is taken as a whole, and why not."""
+    if batch.status != "rejected" or batch.status_code is None:  # without a code all of its rows are bad
+        return dg.AssetCheckResult(check_name=FILE_ACCEPTED.name, passed=True, metadata={"batch": batch.batch_id})
+    return dg.AssetCheckResult(
+        check_name=FILE_ACCEPTED.name,
+        passed=False,
+        description=message(batch.status_code, "en", batch.status_detail),
+        metadata={"batch": batch.batch_id, "code": batch.status_code},
+    )
+
+
+def order_checks(transaction: Transaction, batch_id: str) -> list[dg.AssetCheckResult]:
+    """Compare what was loaded with what was read and accepted; a file given back as a whole has nothing to compare."""
+    batch = batches.get(transaction, batch_id)
+    loaded = transaction.rows("loaded_totals", batch_id=batch_id)[0]
+    if batch.rows_accepted is None or batch.status == "rejected":
+        return [dg.AssetCheckResult(check_name=spec.name, passed=loaded.orders == 0) for spec in (ROWS_ADD_UP, YEN_ADD_UP)]
+    accounted = loaded.orders + transaction.scalar("rows_given_back", batch_id=batch_id) + batch.rows_blank
+    return [
+        _equal(batch_id, ROWS_ADD_UP, "rows of the file", batch.rows_total, "rows accounted for", accounted),
+        _equal(batch_id, YEN_ADD_UP, "accepted yen", batch.amount_accepted, "loaded yen", int(loaded.amount)),
+    ]
+
+
+def payment_checks(transaction: Transaction, batch_id: str) -> list[dg.AssetCheckResult]:
+    """Look over a batch's payments in the ledger."""
+    batch = batches.get(transaction, batch_id)
+    totals = transaction.rows("payment_totals", batch_id=batch_id)[0]
+    twice = transaction.scalar("orders_paid_twice", batch_id=batch_id)
+    return [
+        dg.AssetCheckResult(
+            check_name=WITHIN_CAP.name,
+            passed=totals.largest <= CAP_JPY,
+            metadata={"batch": batch_id, "largest payment (yen)": totals.largest, "cap (yen)": CAP_JPY},
+        ),
+        _equal(batch_id, PAID_ONCE, "allowed", 0, "orders in two live payments", twice),
+        _equal(
+            batch_id,
+            PAID_YEN_ADD_UP,
+            "yen of succeeded payments",
+            int(totals.succeeded),
+            "yen of paid orders",
+            int(batch.amount_paid),
+        ),
+    ]
+
+
+def _equal(
+    batch_id: str, spec: dg.AssetCheckSpec, left_name: str, left: int, right_name: str, right: int
+) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(
+        check_name=spec.name, passed=left == right, metadata={"batch": batch_id, left_name: left, right_name: right}
+    )

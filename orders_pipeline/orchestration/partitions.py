@@ -1,0 +1,45 @@
+"""The partition of every asset, one batch, added when its file arrives; and the tags of a batch's run.
+
+Nothing else is a partition, a row never is. Dagster's pages become slow with a hundred thousand of them, so those of batches
+that are long finished go, as do runs that failed long ago; the batches stay.
+"""
+
+import dagster as dg
+
+from orders_pipeline.system.opening import System
+
+PARTITION_TAG = "dagster/partition"  # Dagster's own, on every run of a partition
+SIZE_TAG, LARGE = "orders/size", "large"
+MOST_RETIRED = 5_000  # partitions, or runs, in one night
+LARGE_BYTES = 512 * 1024  # some 3,000 orders
+
+batch_partitions = dg.DynamicPartitionsDefinition(name="batch_id")
+
+
+def retire(system: System, instance: dg.DagsterInstance, limit: int = MOST_RETIRED) -> int:
+    """Take the partitions of batches that are long finished out of Dagster's lists, and return how many those were."""
+    name = str(batch_partitions.name)
+    with system.database.begin() as transaction:
+        known = list(instance.get_dynamic_partitions(name))
+        old = transaction.rows("partitions_to_retire", batch_ids=known, limit=limit)
+    for row in old:
+        instance.delete_dynamic_partition(name, row.batch_id)
+    return len(old)
+
+
+def forget_failed_runs(system: System, instance: dg.DagsterInstance, limit: int = MOST_RETIRED) -> int:
+    """Remove the runs that failed or were canceled before Dagster's history begins, and return how many those were."""
+    with system.database.begin() as transaction:
+        since = transaction.scalar("dagster_events_since")
+    ended = [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
+    old = instance.get_run_ids(dg.RunsFilter(statuses=ended, updated_before=since), limit=limit)
+    for run_id in old:
+        instance.delete_run(run_id)
+    return len(old)
+
+
+def tags_of(client_code: str, source_bytes: int | None) -> dict[str, str]:
+    """Return the tags of a batch's run: whose file it is, and whether it is kept to the places of large ones."""
+    tags = {"orders/client": client_code}
+    large = (source_bytes or 0) > LARGE_BYTES
+    return tags | ({SIZE_TAG: LARGE} if large else {"dagster/priority": "1"})

@@ -1,0 +1,70 @@
+"""Dagster resources: the opened `System`, handed to assets and sensors as a plain object.
+
+Only opening and closing belongs here; what is opened is made in `system/opening.py`. Commands and tests that run a job in
+their own process hand in the system they have opened instead.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+from collections.abc import Iterator
+
+import dagster as dg
+
+from orders_pipeline.audit.recording import sign_in
+from orders_pipeline.batches import batches
+from orders_pipeline.batches.workers import behind_run
+from orders_pipeline.orchestration.dagster_errors import ToldFailure
+from orders_pipeline.orchestration.partitions import PARTITION_TAG
+from orders_pipeline.orchestration.terminated_runs import is_asked_for, stopping_when_terminated
+from orders_pipeline.system import errors
+from orders_pipeline.system.opening import Endpoints, System, join_endpoints, open_system
+from orders_pipeline.system.sessions import RUN_POOL_SIZE, TICK_POOL_SIZE
+from orders_pipeline.system.settings import load_settings
+
+
+@functools.cache
+def process_endpoints() -> Endpoints:
+    """Return where everything is, and keep what is embedded alive as long as this process."""
+    stack = contextlib.ExitStack()
+    atexit.register(stack.close)
+    return stack.enter_context(join_endpoints(load_settings()))
+
+
+class SystemResource(dg.ConfigurableResource[System]):
+    """Opens the system of the environment's settings for one run or tick."""
+
+    @contextlib.contextmanager
+    def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[System]:
+        """Give the opened system and close it at the end."""
+        origin = f"run {context.run_id}" if context.run_id else "daemon"
+        with contextlib.ExitStack() as stack:
+            settings = None
+            try:
+                settings = load_settings()
+                pool_size = RUN_POOL_SIZE if context.run_id else TICK_POOL_SIZE
+                system = stack.enter_context(open_system(settings, process_endpoints(), origin, pool_size=pool_size))
+                if context.run_id:
+                    batch_id = None if context.run is None else context.run.tags.get(PARTITION_TAG)
+                    stack.enter_context(behind_run(system.database, context.run_id, batch_id))
+                    sign_in(system.database, system.clients, system.cipher)
+                    if batch_id is not None:
+                        stack.enter_context(_obeying(context, system, batch_id))
+            except Exception as error:  # noqa: BLE001 - the boundary
+                raise ToldFailure(errors.tell(error, settings, listed=True)) from None
+            yield system
+
+
+@contextlib.contextmanager
+def _obeying(context: dg.InitResourceContext, system: System, batch_id: str) -> Iterator[None]:
+    """Resume a stopped batch if a person has asked for this run, and stop it when one terminates the run."""
+    run, instance = context.run, context.instance
+    if run is None or instance is None:
+        raise AssertionError("a run has its records")
+    if is_asked_for(run):
+        with system.database.begin() as transaction:
+            batches.restart(transaction, batch_id)
+    with stopping_when_terminated(system, instance, run.run_id, batch_id):
+        yield

@@ -1,0 +1,169 @@
+"""The sensors: files that have arrived become batches, batches without a run get one, stalled ones another.
+
+Which files are new is decided in `intake/landing.py`, which batches stand still in `settlement/sweep.py`; here a batch
+becomes a partition and a run request. A batch is offered until somebody works on it, so a lost tick or a run that never
+started loses nothing.
+"""
+
+import json
+from collections.abc import Collection, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import dagster as dg
+from dagster import DagsterRunStatus, RunsFilter
+from sqlalchemy import Row
+
+from orders_pipeline.audit import sealing
+from orders_pipeline.batches import batches
+from orders_pipeline.intake import landing
+from orders_pipeline.orchestration.assets.boundary import safe_errors
+from orders_pipeline.orchestration.assets.intake import uploaded
+from orders_pipeline.orchestration.jobs import process_batch
+from orders_pipeline.orchestration.orphaned_runs import end_runs, orphaned_runs
+from orders_pipeline.orchestration.partitions import PARTITION_TAG, batch_partitions, tags_of
+from orders_pipeline.orchestration.terminated_runs import UI
+from orders_pipeline.settlement import sweep
+from orders_pipeline.system.opening import System
+
+# Dagster looks for due sensors every 5 seconds: one that is due just then would miss every other look
+INTERVAL_S = 4
+SWEEP_INTERVAL_S = 9
+SEAL_INTERVAL_S = 59
+PATIENCE_S = 60.0  # the first run that is requested may take this long to begin before another is; later ones longer
+# the sensors come again by themselves: automatic retries on top of that would only fill the list of runs
+NO_RETRIES = {"dagster/max_retries": "0"}
+UNFINISHED = [
+    DagsterRunStatus.QUEUED,
+    DagsterRunStatus.NOT_STARTED,
+    DagsterRunStatus.STARTING,
+    DagsterRunStatus.STARTED,
+    DagsterRunStatus.CANCELING,
+]
+
+
+@dg.sensor(
+    job=process_batch,
+    minimum_interval_seconds=INTERVAL_S,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Looks for new order files in the landing (folder or S3) and starts a run for each.",
+)
+def landing_sensor(context: dg.SensorEvaluationContext, system: dg.ResourceParam[System]) -> dg.SensorResult:
+    """Register what has arrived and request the runs that are missing."""
+    with safe_errors(system, of_tick=True):
+        landing.look(system.database, system.landing, system.clients)
+        requests = _requests(context.instance, system)
+        with system.database.begin() as transaction:
+            left = landing.left_alone(transaction)
+    if not requests:
+        return dg.SensorResult(skip_reason="; ".join(["no new order file in the landing", *landing.in_words(left)]))
+    return dg.SensorResult(
+        run_requests=requests,
+        dynamic_partitions_requests=[batch_partitions.build_add_request(_batch_ids(requests))],
+        asset_events=[uploaded(batch_id) for batch_id in _batch_ids(requests)],
+    )
+
+
+@dg.sensor(
+    job=process_batch,
+    minimum_interval_seconds=SWEEP_INTERVAL_S,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Resumes batches that a lost process left behind, or that were paused while a service was away.",
+)
+def stalled_sensor(context: dg.SensorEvaluationContext, system: dg.ResourceParam[System]) -> dg.SensorResult:
+    """Request runs for unfinished batches that nobody works on and that could go on; end runs whose process is lost."""
+    with safe_errors(system, of_tick=True):
+        system.continuity.watch()
+        # gone at two looks: a session that breaks, as when the database starts anew, comes back in between
+        missed = set(json.loads(context.cursor or "[]"))
+        gone = orphaned_runs(system, context.instance, {})
+        retried = end_runs(context.instance, [run for run in gone if run.run_id in missed])
+        cursor = json.dumps([run.run_id for run in gone if run.run_id not in missed])
+        requests = _resumptions(context.instance, system, {run.tags.get(PARTITION_TAG) for run in retried})
+    if not requests:
+        return dg.SensorResult(skip_reason="no batch stands still that could go on", cursor=cursor)
+    return dg.SensorResult(
+        run_requests=requests,
+        dynamic_partitions_requests=[batch_partitions.build_add_request(_batch_ids(requests))],
+        cursor=cursor,
+    )
+
+
+@dg.sensor(
+    minimum_interval_seconds=SEAL_INTERVAL_S,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Seals new audit records in blocks every minute, and keeps the newest block's hash in the storage.",
+)
+def audit_sensor(context: dg.SensorEvaluationContext, system: dg.ResourceParam[System]) -> dg.SkipReason:
+    """Seal what is new and keep the newest head; the cursor is the hour in which one was last kept for long."""
+    with safe_errors(system, of_tick=True):
+        blocks = sealing.seal(system.database)
+        hour = f"{datetime.now(UTC):%Y-%m-%dT%H}"
+        sealing.anchor(system.database, system.storage, briefly=context.cursor == hour)
+        context.update_cursor(hour)
+        waiting = sealing.unsealed(system.database)
+    return dg.SkipReason(f"{blocks} new blocks of audit records; {waiting}")
+
+
+def _resumptions(instance: dg.DagsterInstance, system: System, retried: Collection[str | None]) -> list[dg.RunRequest]:
+    """Return the runs to ask for; a run of a `retried` batch that was ended is tried again by Dagster itself."""
+    stalled = sweep.stalled_batches(system.database)
+    left_alone = _left_alone(instance, system, [row.batch_id for row in stalled])
+    requests = []
+    with system.database.begin() as transaction:
+        for row in stalled:
+            if row.batch_id in left_alone:
+                continue
+            number = transaction.scalar("count_run_request", batch_id=row.batch_id)
+            if row.batch_id not in retried:
+                requests.append(_resumption(row, number))
+    return requests
+
+
+def _resumption(row: Row[Any], number: int) -> dg.RunRequest:
+    tags = tags_of(row.client_code, row.source_bytes) | NO_RETRIES
+    return dg.RunRequest(run_key=f"{row.batch_id}#{number}", partition_key=row.batch_id, tags=tags)
+
+
+def _batch_ids(requests: Sequence[dg.RunRequest]) -> list[str]:
+    return [request.partition_key for request in requests if request.partition_key]
+
+
+def _requests(instance: dg.DagsterInstance, system: System) -> list[dg.RunRequest]:
+    with system.database.begin() as transaction:
+        waiting = transaction.rows(
+            "batches_without_run", patience_s=PATIENCE_S / 2, longest_s=sweep.LONGEST_S, limit=landing.MAX_NEW
+        )
+    left_alone = _left_alone(instance, system, [row.batch_id for row in waiting if row.run_requests])
+    with system.database.begin() as transaction:
+        return [
+            dg.RunRequest(
+                run_key=f"{row.batch_id}#{transaction.scalar('count_run_request', batch_id=row.batch_id)}",
+                partition_key=row.batch_id,
+                tags=tags_of(row.client_code, row.source_bytes) | (NO_RETRIES if row.run_requests else {}),
+            )
+            for row in waiting
+            if row.batch_id not in left_alone
+        ]
+
+
+def _left_alone(instance: dg.DagsterInstance, system: System, batch_ids: Collection[str]) -> set[str]:
+    """Return which of the batches have a run that is queued or under way, or are stopped here.
+
+    These are the ones whose newest run a person has terminated, as when it never began or its process was lost. What has
+    ended or is being cancelled cannot be stopped: refunds that were asked for go on.
+    """
+    if not batch_ids:
+        return set()
+    filters = RunsFilter(tags={PARTITION_TAG: list(batch_ids)}, statuses=[*UNFINISHED, DagsterRunStatus.CANCELED])
+    found = [(run.tags[PARTITION_TAG], run.is_finished) for run in instance.get_runs(filters)]  # of all of them at once
+    unfinished = {batch_id for batch_id, is_finished in found if not is_finished}
+    terminated = {batch_id for batch_id, _ in found} - unfinished
+    terminated = {batch_id for batch_id in terminated if _newest_is_terminated(instance, batch_id)}
+    with system.database.begin() as transaction:
+        return unfinished | {batch_id for batch_id in terminated if batches.stop(transaction, batch_id, UI)}
+
+
+def _newest_is_terminated(instance: dg.DagsterInstance, batch_id: str) -> bool:
+    (newest,) = instance.get_runs(RunsFilter(tags={PARTITION_TAG: batch_id}), limit=1)
+    return newest.status is DagsterRunStatus.CANCELED

@@ -1,0 +1,64 @@
+"""Runs that a person has terminated in Dagster's UI, and runs that a person has asked for: they stop and resume a batch.
+
+A run that ends with the whole system was terminated by nobody, and one that a sensor or Dagster itself asks for resumes
+nothing that a person has stopped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+
+import dagster as dg
+from dagster import DagsterRunStatus
+
+from orders_pipeline.batches import batches
+from orders_pipeline.system.opening import System
+
+TERMINATED = (DagsterRunStatus.CANCELING, DagsterRunStatus.CANCELED)  # the second at once when forced
+UI = "Dagster UI"
+POLL_S = 1.0
+# who asks for these runs; a backfill is of many batches, and no word about one of them
+BY_ITSELF = {"dagster/sensor_name", "dagster/schedule_name", "dagster/backfill"}
+
+
+def is_terminated(instance: dg.DagsterInstance, run_id: str) -> bool:
+    """Tell whether a person has terminated a run."""
+    run = instance.get_run_by_id(run_id)
+    return run is not None and run.status in TERMINATED
+
+
+def is_asked_for(run: dg.DagsterRun) -> bool:
+    """Tell whether a person has asked for this very run: by executing it again, or by materializing one batch."""
+    if "dagster/retry_number" in run.tags:  # Dagster's own second try
+        return False
+    return run.parent_run_id is not None or not BY_ITSELF & run.tags.keys()
+
+
+@contextlib.contextmanager
+def stopping_when_terminated(system: System, instance: dg.DagsterInstance, run_id: str, batch_id: str) -> Iterator[None]:
+    """Stop the batch of a run as soon as a person terminates the run, whether or not its process is interrupted."""
+    over = threading.Event()
+
+    def stop_if_terminated() -> bool:
+        with contextlib.suppress(Exception):  # records that cannot be reached now are asked again
+            if is_terminated(instance, run_id):
+                with system.database.begin() as transaction:
+                    batches.stop(transaction, batch_id, UI)
+                return True
+        return False
+
+    def watch() -> None:
+        while not over.wait(POLL_S):
+            if stop_if_terminated():
+                return
+
+    watcher = threading.Thread(target=watch, name="terminated", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
+        stop_if_terminated()

@@ -1,0 +1,110 @@
+"""AWS KMS: data keys that are set in sealed form and opened by KMS alone; boto3 is imported when KMS is used.
+
+What is sealed with a data key, and when keys change, belongs in `encryption.py` and `upkeep/rotation.py`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+CONNECT_TIMEOUT_S = 5
+READ_TIMEOUT_S = 10
+TRIES = 4
+_NEVER = {  # KMS's answers that another try does not change
+    "AccessDeniedException",
+    "DisabledException",
+    "IncorrectKeyException",
+    "InvalidCiphertextException",
+    "InvalidKeyUsageException",
+    "KMSInvalidStateException",
+    "NotFoundException",
+    "UnrecognizedClientException",
+    "ValidationException",
+}
+
+
+class KeyServiceUnavailable(Exception):
+    """KMS gave no answer; later it may."""
+
+    code = "E_KMS_UNAVAILABLE"
+
+
+class KeyServiceRefused(Exception):
+    """KMS does not make or open this data key."""
+
+    code = "E_KMS_REFUSED"
+
+
+@dataclass(frozen=True)
+class KeyService:
+    """Data keys under one KMS key, each bound to its id by the encryption context, which CloudTrail shows too."""
+
+    kms_key_id: str
+    endpoint_url: str | None = None
+    ca_file: Path | None = None
+
+    def new_data_key(self, key_id: str) -> bytes:
+        """Return a new data key as KMS seals it; nobody has seen it in clear."""
+        with _errors():
+            answer = self._client.generate_data_key_without_plaintext(
+                KeyId=self.kms_key_id, KeySpec="AES_256", EncryptionContext=_context(key_id)
+            )
+            sealed: bytes = answer["CiphertextBlob"]
+        return sealed
+
+    def open_data_key(self, key_id: str, sealed: bytes) -> bytes:
+        """Return a data key in clear, asking KMS once in a process; raise KeyServiceRefused or KeyServiceUnavailable."""
+        return _opened(self, key_id, sealed)
+
+    @property
+    def _client(self) -> Any:  # noqa: ANN401 - boto3 makes its classes at run time
+        import boto3  # noqa: PLC0415 - slow, and keys in the setting do without
+        from botocore.config import Config  # noqa: PLC0415
+
+        config = Config(
+            connect_timeout=CONNECT_TIMEOUT_S,
+            read_timeout=READ_TIMEOUT_S,
+            retries={"mode": "standard", "total_max_attempts": TRIES},
+            proxies={},  # not those of the environment: the endpoint comes from the settings alone
+            ignore_configured_endpoint_urls=True,
+        )
+        verify = None if self.ca_file is None else str(self.ca_file)
+        return boto3.session.Session().client("kms", endpoint_url=self.endpoint_url, config=config, verify=verify)
+
+
+@functools.cache
+def _opened(service: KeyService, key_id: str, sealed: bytes) -> bytes:
+    with _errors():
+        answer = service._client.decrypt(KeyId=service.kms_key_id, CiphertextBlob=sealed, EncryptionContext=_context(key_id))
+        key: bytes = answer["Plaintext"]
+    return key
+
+
+def _context(key_id: str) -> dict[str, str]:
+    return {"application": "orders-pipeline", "key": key_id}
+
+
+@contextlib.contextmanager
+def _errors() -> Iterator[None]:
+    """Turn boto3's errors, whose texts name keys and accounts, into ours."""
+    from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError, SSLError  # noqa: PLC0415
+
+    try:
+        yield
+    except ClientError as error:
+        if error.response.get("Error", {}).get("Code") in _NEVER:
+            raise KeyServiceRefused("KMS refuses; are the key's id, its policy and the credentials right?") from None
+        raise KeyServiceUnavailable("KMS does not answer properly") from None
+    except (NoCredentialsError, NoRegionError):
+        raise KeyServiceRefused("no AWS credentials or region are set") from None
+    except SSLError:
+        raise KeyServiceUnavailable(
+            "KMS offers no TLS that is asked for, or its certificate is not one for this host that we trust"
+        ) from None
+    except (BotoCoreError, KeyError, ValueError):  # the latter two where an answer was cut
+        raise KeyServiceUnavailable("KMS does not answer") from None

@@ -1,0 +1,12 @@
+"""Payments: planned (`plan`), sent through a seam (`gateway`) to a provider (`rest`), settled in the ledger (`settle`).
+
+`PROVIDERS` is the registry of payment providers by the name users set; the gateway's conformance tests run over it.
+"""
+
+from collections.abc import Callable, Mapping
+
+from orders_pipeline.services.gateway import Capabilities, PaymentGateway
+from orders_pipeline.services.http_client import ServiceClient
+from orders_pipeline.services.rest import RestPayments
+
+PROVIDERS: Mapping[str, Callable[[ServiceClient, Capabilities], PaymentGateway]] = {"rest": RestPayments}

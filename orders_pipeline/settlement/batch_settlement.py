@@ -1,0 +1,170 @@
+"""Settlement: a loaded batch is paid and its customers are told, side by side.
+
+Two drains over two ledgers, so that one customer is notified while others are still being paid. Each ledger's rules are
+in `payments/settle.py` and `notifications.py`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from orders_pipeline.batches import batches
+from orders_pipeline.batches.workers import Worker, working_on
+from orders_pipeline.clients.profiles import Profile
+from orders_pipeline.infrastructure.database import Database, DatabaseError
+from orders_pipeline.settlement import notifications
+from orders_pipeline.settlement.notifications import NotificationLedger
+from orders_pipeline.settlement.payments import settle
+from orders_pipeline.settlement.payments.settle import PaymentLedger
+from orders_pipeline.system.opening import System
+
+SETTLED_FROM = ("loaded", "paying", "paused")  # the states of a batch in which there may be something to settle
+HALT_POLL_S = 0.2  # for so long may be sent what was claimed before a person stopped or cancelled the batch
+
+
+@contextlib.contextmanager
+def settling(system: System, batch_id: str, run_id: str | None) -> Iterator[Settlement | None]:
+    """Plan a batch's payments and notifications and give their settlement, or None when the batch is past it."""
+    with system.database.begin() as transaction:
+        batch = batches.get(transaction, batch_id)
+    if batch.status not in SETTLED_FROM:
+        yield None
+        return
+    profile = system.clients.profile_of_batch(batch.client_code)
+    is_whole = system.continuity.is_whole()  # ids follow from the installation, and from what a lost database has charged
+    if not is_whole and system.continuity.is_another_at_work():
+        yield None
+        return
+    with working_on(system.database, batch_id, run_id) as worker:
+        with system.database.begin() as transaction:
+            is_halted = not batches.set_status(transaction, batch_id, "paying")  # by a person, meanwhile
+        if is_halted:
+            yield None
+            return
+        if is_whole:
+            settle.plan_batch(system.database, system.cipher, batch_id, profile)
+        notifications.plan_batch(system.database, system.cipher, batch_id, profile)
+        settlement = Settlement(system, worker, profile)
+        with _halting(system.database, worker, settlement):
+            try:
+                yield settlement
+            finally:
+                settlement.close()
+
+
+@contextlib.contextmanager
+def _halting(database: Database, worker: Worker, settlement: Settlement) -> Iterator[None]:
+    """Notice when a person stops or cancels the batch: nothing is sent then of what is claimed already."""
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(HALT_POLL_S):
+            with contextlib.suppress(DatabaseError), database.begin() as transaction:
+                if transaction.scalar("is_halted", batch_id=worker.batch_id):
+                    worker.halted.set()
+            if worker.halted.is_set():
+                settlement.stop()
+                return
+
+    watcher = threading.Thread(target=watch, name="halt", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watcher.join()
+
+
+def hurry(system: System) -> None:
+    """Let services that are left alone be tried at once: somebody asks for it."""
+    with system.database.begin() as transaction:
+        for service in (settle.BREAKER, notifications.BREAKER):
+            service.hurry(transaction)
+
+
+class Settlement:
+    """One process's share in settling a batch; others may work on the same ledgers at the same time."""
+
+    def __init__(self, system: System, worker: Worker, profile: Profile) -> None:
+        self._system = system
+        self._worker = worker
+        self._profile = profile
+        self._stop_paying = threading.Event()
+        self._stop_notifying = threading.Event()
+        self._paid = threading.Event()
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="notify")
+        self._notifying: Future[None] | None = None
+
+    def start_notifying(self) -> Future[None]:
+        """Begin to send what is final, beside the payments."""
+        self._notifying = self._pool.submit(self._notify)
+        return self._notifying
+
+    def pay(self) -> None:
+        """Drain the payments; what became of each is in the ledger.
+
+        Nothing is paid while our ledger is not whole, or the service has charges that it does not know.
+        """
+        system = self._system
+        if not system.continuity.advance():
+            self._paid.set()
+            return
+        ledger = PaymentLedger(
+            system.database,
+            system.cipher,
+            self._worker,
+            system.payments.capabilities,
+            notifications.make_ready,
+            concurrency=system.settings.payment_concurrency,
+            retry_declined_orders=self._profile.declined_payments == "retry_orders",
+            look_again=system.continuity.advance,
+        )
+        try:
+            with _timed(system.database, self._worker.batch_id, "pay"):
+                settle.settle_batch(ledger, system.payments, self._stop_paying)
+            system.continuity.note_settled()
+        finally:
+            self._paid.set()
+
+    def finish_notifying(self) -> None:
+        """Wait until no notification is left to try now and none is to come; raise what went wrong there."""
+        self._paid.set()
+        (self._notifying or self.start_notifying()).result()
+
+    def stop(self) -> None:
+        """Begin nothing more."""
+        self._stop_paying.set()
+        self._stop_notifying.set()
+
+    def close(self) -> None:
+        """Stop what is still going on; what is in flight is recorded first."""
+        self.stop()
+        self._paid.set()
+        self._pool.shutdown(wait=True)
+
+    def _notify(self) -> None:
+        system = self._system
+        ledger = NotificationLedger(system.database, system.cipher, self._worker, self._profile)
+        with _timed(system.database, self._worker.batch_id, "notify"):
+            notifications.notify_batch(
+                ledger,
+                system.notifications,
+                system.notification_limiter,
+                concurrency=system.settings.notification_rate_per_s,
+                stop=self._stop_notifying,
+                more_to_come=lambda: not self._paid.is_set(),
+            )
+
+
+@contextlib.contextmanager
+def _timed(database: Database, batch_id: str, stage: str) -> Iterator[None]:
+    started = time.monotonic()
+    try:
+        yield
+    finally:
+        with database.begin() as transaction:
+            transaction.execute("add_stage_seconds", batch_id=batch_id, stage=stage, seconds=time.monotonic() - started)

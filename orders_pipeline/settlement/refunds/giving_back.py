@@ -1,0 +1,103 @@
+"""Giving back: a plan is carried out, customers who were told otherwise are corrected, and it is said what came of it.
+
+A plan that is written down was asked for: whoever works on the batch next goes on with what is open of it, and sends
+nothing twice.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from orders_pipeline.batches.shared_calls import SharedCalls
+from orders_pipeline.batches.workers import Worker, working_on
+from orders_pipeline.clients.profiles import Profile
+from orders_pipeline.infrastructure.database import Database
+from orders_pipeline.settlement import batch_settlement, notifications
+from orders_pipeline.settlement.drain import drain, one_by_one
+from orders_pipeline.settlement.notifications import NotificationLedger
+from orders_pipeline.settlement.payments import settle
+from orders_pipeline.settlement.refunds.ledger import RefundLedger, look_up_and_refund
+from orders_pipeline.settlement.refunds.plan import RefundPlan, write_plan
+from orders_pipeline.system.opening import System
+
+SETTLED = ("succeeded", "declined", "unknown")
+
+
+def carry_out(system: System, plan: RefundPlan, *, requested_by: str, reason: str) -> dict[str, Any]:
+    """Give back what a plan says, tell the customers, and return what became of the chosen orders' refunds.
+
+    Raises BatchBusy while the batch is being paid, and LedgersDiffer while our ledger is not whole.
+    """
+    with working_on(system.database, plan.batch_id, None) as worker:
+        system.continuity.require()
+        refund_ids = write_plan(system.database, plan, requested_by=requested_by, reason=reason)
+        batch_settlement.hurry(system)  # somebody asks for it: a service that is left alone is tried at once
+        give_back(system, worker)
+        _correct(system, worker)
+    return _result(system.database, plan, refund_ids)
+
+
+def go_on(system: System, batch_id: str) -> None:
+    """Go on with a batch's refunds that were asked for, and with corrections that were not sent, where some are open."""
+    with system.database.begin() as transaction:
+        if not transaction.scalar("is_giving_back", batch_id=batch_id):
+            return
+    with working_on(system.database, batch_id, None) as worker:
+        give_back(system, worker)
+        _correct(system, worker)
+
+
+def give_back(system: System, worker: Worker) -> None:
+    """Drain a batch's refunds; returns when none is left to try now, at once while our ledger is not whole."""
+    if not system.continuity.advance():
+        return
+    ledger = RefundLedger(system.database, worker)
+    ledger.begin()
+    drain(
+        ledger,
+        one_by_one(lambda claim: look_up_and_refund(system.payments, claim, worker.may_send, ledger.beside)),
+        concurrency=system.settings.payment_concurrency,
+        bound=SharedCalls(system.database, settle.BREAKER.service, worker, system.settings.payment_concurrency),
+        stop=threading.Event(),
+    )
+    system.continuity.note_settled()
+
+
+def _correct(system: System, worker: Worker) -> None:
+    notifications.notify_batch(
+        NotificationLedger(system.database, system.cipher, worker, Profile(), kinds=("correction",)),
+        system.notifications,
+        system.notification_limiter,
+        concurrency=system.settings.notification_rate_per_s,
+        stop=threading.Event(),
+        more_to_come=lambda: False,
+    )
+
+
+def _result(database: Database, plan: RefundPlan, refund_ids: Sequence[str]) -> dict[str, Any]:
+    with database.begin() as transaction:
+        refunds = transaction.rows("refunds_of_orders", order_ids=plan.order_ids, refund_ids=list(refund_ids))
+        told = transaction.rows("corrections_of_orders", order_ids=plan.order_ids)[0]
+    states = {state: [each.amount for each in refunds if each.status == state] for state in SETTLED}
+    return {
+        "batch_id": plan.batch_id,
+        "plan": plan.as_dict(),
+        "refunds": {"planned": len(refunds)} | {state: len(amounts) for state, amounts in states.items()},
+        "amount_jpy": {"planned": sum(each.amount for each in refunds)}
+        | {state: sum(amounts) for state, amounts in states.items()},
+        "corrections": {"planned": told.planned, "sent": told.sent, "failed": told.failed},
+        "not_refunded": [
+            {
+                "refund_id": str(each.refund_id),
+                "status": each.status,
+                "amount_jpy": each.amount,
+                "code": each.outcome_code,
+                "orders": list(each.refs),
+                "needs_a_person": each.needs_a_person,
+            }
+            for each in refunds
+            if each.status != "succeeded"
+        ],
+    }

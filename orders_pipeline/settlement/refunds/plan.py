@@ -1,0 +1,156 @@
+"""The plan of a refund: which orders were chosen, what can be given back of each, and the refunds written down for it.
+
+A plan is read and shown before anything happens; what is written down later is at most what was shown. Sending belongs
+in `ledger.py`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from orders_pipeline.batches import batches
+from orders_pipeline.batches.workers import BatchBusy, end_lost_workers
+from orders_pipeline.infrastructure.database import Database
+from orders_pipeline.system.errors import NotThere
+
+NOT_PAID = ("pending", "paying", "declined", "unknown")
+NOT_FINAL = frozenset({"pending", "paying", "unknown"})
+SHOWN_REFS = 5
+REF = re.compile(r"[A-Za-z0-9_./-]{1,64}")
+
+
+class UnknownOrders(NotThere):
+    """Some of the named orders are not in the batch."""
+
+    code = "E_UNKNOWN_ORDER"
+
+
+@dataclass(frozen=True)
+class ChosenOrder:
+    """An order as a refund sees it."""
+
+    order_id: int
+    amount: int  # yen
+    status: str
+    payment_id: str | None = None
+    is_under_way: bool = False  # a refund of it was begun and is not settled
+    was_told: bool = False  # its customer was or may have been told of it
+
+
+@dataclass(frozen=True)
+class RefundPlan:
+    """What a refund of a batch, or of some of its orders, comes to."""
+
+    batch_id: str
+    orders: Sequence[ChosenOrder]
+
+    @cached_property
+    def refundable(self) -> list[ChosenOrder]:
+        """Return the orders that are paid and of which nothing is being given back."""
+        return [order for order in self.orders if order.status == "paid" and not order.is_under_way]
+
+    @cached_property
+    def under_way(self) -> list[ChosenOrder]:
+        """Return the orders with a refund that was begun and is gone on with."""
+        return [order for order in self.orders if order.is_under_way]
+
+    @property
+    def order_ids(self) -> list[int]:
+        """Return the ids of all chosen orders."""
+        return [order.order_id for order in self.orders]
+
+    @property
+    def is_empty(self) -> bool:
+        """Tell whether nothing is left to give back."""
+        return not (self.refundable or self.under_way)
+
+    @property
+    def not_final(self) -> int:
+        """Return how many of the orders may still come to be paid."""
+        return sum(order.status in NOT_FINAL for order in self.orders)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the counts and yen of each class, as shown before anything happens."""
+        classes = {
+            "refundable": self.refundable,
+            "under_way": self.under_way,
+            "refunded": [order for order in self.orders if order.status == "refunded"],
+            "not_paid": [order for order in self.orders if order.status in NOT_PAID],
+        }
+        to_correct = [order for order in (*self.refundable, *self.under_way) if order.was_told]
+        return {
+            "orders": {"chosen": len(self.orders)}
+            | {name: len(orders) for name, orders in classes.items()}
+            | {"notified": len(to_correct)},
+            "not_paid": {state: sum(order.status == state for order in self.orders) for state in NOT_PAID},
+            "refunds": len({order.payment_id for order in self.refundable}),
+            "amount_jpy": {name: sum(order.amount for order in orders) for name, orders in classes.items()},
+        }
+
+
+def read_plan(database: Database, batch_id: str, refs: Sequence[str] = ()) -> RefundPlan:
+    """Look what can be given back of a batch, or of the orders with these references (in any case), and change nothing.
+
+    An unsettled refund that covers a named order takes its other orders along. Raises UnknownBatch and UnknownOrders.
+    """
+    named = {ref.lower(): ref for ref in refs}
+    with database.begin() as transaction:
+        batches.get(transaction, batch_id)
+        rows = transaction.rows("orders_to_choose", batch_id=batch_id, refs=list(named) or None)
+    _require(named, {row.ref for row in rows})
+    orders = [
+        ChosenOrder(
+            order_id=row.order_id,
+            amount=row.amount,
+            status=row.status,
+            payment_id=None if row.payment_id is None else str(row.payment_id),
+            is_under_way=row.is_under_way,
+            was_told=row.was_told,
+        )
+        for row in rows
+    ]
+    return RefundPlan(batch_id, orders)
+
+
+def _require(named: Mapping[str, str], found: set[str]) -> None:
+    missing = [ref for name, ref in named.items() if name not in found]
+    if missing:
+        shown = [ref for ref in missing if REF.fullmatch(ref)][:SHOWN_REFS]
+        which = f": {', '.join(shown)}{', ...' if len(shown) < len(missing) else ''}" if shown else ""
+        verb = "is" if len(missing) == 1 else "are"
+        raise UnknownOrders(f"{UnknownOrders.code}: {len(missing)} of the named orders {verb} not in this batch{which}")
+
+
+def write_plan(database: Database, plan: RefundPlan, *, requested_by: str, reason: str) -> list[str]:
+    """Write down the refunds a plan needs and return all of its orders' refunds that are not settled.
+
+    What another command has begun meanwhile is not planned twice. Raises BatchBusy while the batch is being paid.
+    """
+    with database.begin() as transaction:
+        transaction.row("lock_batch", batch_id=plan.batch_id)
+        end_lost_workers(transaction, plan.batch_id)
+        # customers are being told at this moment of what is given back at this moment
+        if any(worker.run_id is not None for worker in transaction.rows("live_workers", batch_id=plan.batch_id)):
+            raise BatchBusy(f"{BatchBusy.code}: the batch is being paid at this moment; refund it when that is over")
+        rows = transaction.rows("orders_to_refund", order_ids=[order.order_id for order in plan.refundable])
+        if rows:
+            transaction.execute(
+                "insert_refunds",
+                batch_id=plan.batch_id,
+                requested_by=requested_by,
+                reason=reason,
+                refund_ids=[str(row.refund_id) for row in rows],
+                payment_ids=[str(row.payment_id) for row in rows],
+                amounts=[sum(row.amounts) for row in rows],
+            )
+            transaction.execute(
+                "insert_refund_orders",
+                refund_ids=[str(row.refund_id) for row in rows for _ in row.order_ids],
+                order_ids=[order_id for row in rows for order_id in row.order_ids],
+                amounts=[amount for row in rows for amount in row.amounts],
+            )
+        return [str(row.refund_id) for row in transaction.rows("open_refunds", order_ids=plan.order_ids)]

@@ -1,0 +1,59 @@
+"""The sweep: batches that nobody works on and that could go on now: unfinished ones, and what was begun to be given back.
+
+What a process or host that vanished left behind, and what was paused while a service was away. Asking for runs, and putting
+Dagster's own records right, belongs in `orchestration/sensors.py`; taking over claims is done by whoever works on the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Row
+
+from orders_pipeline.batches.workers import BATCH_LOCK_CLASS, WORKER_LOCK_CLASS
+from orders_pipeline.infrastructure.database import Database, Transaction
+from orders_pipeline.settlement import notifications
+from orders_pipeline.settlement.payments import settle
+
+PATIENCE_S = 30.0  # nobody may be seen at work on a batch for so long, as between two steps of its run
+LONGEST_S = 600.0  # between two tries of one batch
+MOST = 100  # batches in one sweep
+
+
+def stalled_batches(database: Database) -> list[Row[Any]]:
+    """Return the batches (`batch_id`, `client_code`, `run_requests`) that a run would bring on, oldest first.
+
+    Batches that wait for a service which is left alone now are not among them, but for one that may try it again.
+    """
+    with database.begin() as transaction:
+        transaction.execute("end_all_lost_workers", lock_class=WORKER_LOCK_CLASS)
+        transaction.execute("note_idle_batches", lock_class=BATCH_LOCK_CLASS)
+        bounds = {"patience_s": PATIENCE_S, "longest_s": LONGEST_S, "limit": MOST}
+        found = transaction.rows("stalled_batches", **bounds)
+        known = {row.batch_id for row in found}
+        giving_back = [row for row in transaction.rows("batches_giving_back", **bounds) if row.batch_id not in known]
+        return _with_open_doors(transaction, [*found, *giving_back])
+
+
+def _with_open_doors(transaction: Transaction, found: Sequence[Row[Any]]) -> list[Row[Any]]:
+    """Leave out batches that only have to do with services whose breakers are open; one at a time goes to probe."""
+    waits = {each.service: each.wait_for_probe_s(transaction) for each in (settle.BREAKER, notifications.BREAKER)}
+    chosen = []
+    for row in found:
+        due = [
+            service
+            for service, is_due in (
+                (settle.BREAKER.service, row.payments_due),
+                (notifications.BREAKER.service, row.notifications_due),
+            )
+            if is_due
+        ]
+        closed = [service for service in due if waits[service] is None]
+        probes = [service for service in due if (wait := waits[service]) is not None and wait <= 0]
+        if due and not closed and not probes:
+            continue
+        chosen.append(row)
+        for service in probes:  # the next batch that needs it waits for what this one finds
+            waits[service] = LONGEST_S
+    return chosen

@@ -1,0 +1,45 @@
+"""Sessions: how many the processes that may run at once need of the database, and whether it lets in so many.
+
+A process has a pool that does not grow, and few sessions of its own beside it: those hold the locks of `batches/workers.py`.
+"""
+
+from __future__ import annotations
+
+from orders_pipeline.infrastructure.database import POOL_SIZE, Database
+from orders_pipeline.system.settings import PREFIX, SettingsError
+
+RUN_POOL_SIZE = POOL_SIZE
+LOCK_SESSIONS = 3  # of a run's process, of its batch's worker or its job, and of whoever drops old records
+DAGSTER_POOL_SIZE = 2  # of each of the two stores that a run writes to
+RUN_SESSIONS = RUN_POOL_SIZE + LOCK_SESSIONS + 2 * DAGSTER_POOL_SIZE
+TICK_POOL_SIZE = 3
+TICKS = 2  # sensors at once
+WEB_POOL_SIZE = 4  # of each of the three stores that Dagster's web server reads
+DAEMON_SESSIONS = 8  # its threads and its code server open one when they need it
+DAGSTER_SESSIONS = 3 * WEB_POOL_SIZE + DAEMON_SESSIONS
+# a command, which may run a batch itself; what serves the reports; the sensors, with a lock each
+OTHER_SESSIONS = RUN_SESSIONS + POOL_SIZE + TICKS * (TICK_POOL_SIZE + 1) + DAGSTER_SESSIONS
+
+
+class TooFewSessions(SettingsError):
+    """The database lets in fewer sessions than the processes that may run at once need."""
+
+    code = "E_DATABASE_SESSIONS"
+
+
+def needed(max_concurrent_runs: int) -> int:
+    """Return how many sessions there may be at once."""
+    return max_concurrent_runs * RUN_SESSIONS + OTHER_SESSIONS
+
+
+def require(database: Database, max_concurrent_runs: int) -> str:
+    """Say how many sessions are needed and let in; raise TooFewSessions."""
+    with database.begin() as transaction:
+        limit = transaction.scalar("session_limit")
+    need = needed(max_concurrent_runs)
+    if need > limit:
+        raise TooFewSessions(
+            f"{PREFIX}MAX_CONCURRENT_RUNS {max_concurrent_runs} may need {need} sessions, and the database lets in {limit}; "
+            "lower the setting, or raise max_connections or the CONNECTION LIMIT of the login or the database"
+        )
+    return f"{need} needed at most, {limit} let in"

@@ -1,0 +1,164 @@
+"""What a user may set, and the only place that reads the environment.
+
+Every setting is an `ORDERS_` variable. Secrets are `SecretStr`, so no repr, log or error shows them. What a setting means
+for the parts it configures belongs in those parts; opening them from settings belongs in `opening.py`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import ssl
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PREFIX = "ORDERS_"
+MIB = 1024 * 1024
+UNDER_UP = "_ORDERS_UP"  # no setting: `up` tells those it starts
+CAPABILITIES = r"^(none|(keys|look-up|list)(,(keys|look-up|list))*)$"
+
+
+class SettingsError(Exception):
+    """A setting is missing or wrong; the text names settings, never their values."""
+
+    code = "E_SETTINGS"
+
+
+class Settings(BaseSettings):
+    """The settings of one process, read from the environment."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, frozen=True, hide_input_in_errors=True)
+
+    env: Literal["development", "production"] = "development"
+    home: Path = Path(".orders-pipeline")
+    database_url: SecretStr | None = None
+    storage_url: str | None = None
+    landing_url: str | None = None
+    s3_endpoint_url: str | None = None
+    s3_kms_key_id: str | None = None
+    payment_provider: str = "rest"
+    payment_url: str | None = None
+    payment_token: SecretStr | None = None
+    payment_capabilities: Annotated[str, Field(pattern=CAPABILITIES)] = "keys,look-up,list"
+    payment_timeout_s: Annotated[float, Field(gt=0, le=90)] = 30.0  # less than settle.LOOK_UP_WAIT_S, by far
+    payment_concurrency: Annotated[int, Field(ge=1, le=256)] = 32
+    notification_url: str | None = None
+    notification_token: SecretStr | None = None
+    notification_timeout_s: Annotated[float, Field(gt=0, le=300)] = 10.0
+    notification_rate_per_s: Annotated[int, Field(ge=1, le=1000)] = 10
+    reports_url: str | None = None
+    ca_file: Path | None = None
+    encryption_keys: SecretStr | None = None
+    kms_key_id: str | None = None
+    kms_endpoint_url: str | None = None
+    clients_file: Path | None = None
+    max_rows: Annotated[int, Field(ge=1)] = 10_000
+    max_bytes: Annotated[int, Field(ge=1)] = 20 * MIB
+    max_concurrent_runs: Annotated[int, Field(ge=1, le=64)] = 3
+    sandbox_options: str = ""
+
+    @property
+    def is_production(self) -> bool:
+        """Say whether nothing may be embedded or made up."""
+        return self.env == "production"
+
+    @property
+    def storage_location(self) -> str:
+        """Return where batches are kept: a folder path or `s3://` URL."""
+        return self.storage_url or str(self.home.resolve() / "storage")
+
+    @property
+    def landing_location(self) -> str:
+        """Return where clients' files arrive: a folder path or `s3://` URL."""
+        return self.landing_url or f"{self.storage_location.rstrip('/')}/landing"
+
+    @property
+    def dagster_home(self) -> Path:
+        """Return the folder of Dagster's own configuration; its records are in PostgreSQL."""
+        return Path(os.environ.get("DAGSTER_HOME") or self.home.resolve() / "dagster")
+
+
+REQUIRED_IN_PRODUCTION = (
+    "database_url",
+    "storage_url",
+    "payment_url",
+    "payment_token",
+    "notification_url",
+    "notification_token",
+    "encryption_keys",
+)
+
+URLS = ("payment_url", "notification_url", "s3_endpoint_url", "kms_endpoint_url")  # in production of https
+
+
+def load_settings() -> Settings:
+    """Read the settings from the environment; raise SettingsError naming all that is wrong or missing."""
+    settings = read_settings()
+    missing = [name for name in REQUIRED_IN_PRODUCTION if getattr(settings, name) is None]
+    if settings.storage_location.startswith("s3:") and settings.s3_kms_key_id is None:
+        missing.append("s3_kms_key_id")
+    if settings.is_production and missing:
+        raise SettingsError(f"{PREFIX}ENV is production, where nothing is made up; please set {_names(missing)}")
+    return settings
+
+
+def read_settings() -> Settings:
+    """Read what is set, be it all that is needed or not; raise SettingsError naming all that is wrong."""
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        wrong = sorted({f"{PREFIX}{str(problem['loc'][0]).upper()} ({problem['msg']})" for problem in error.errors()})
+        raise SettingsError("these settings are not usable: " + "; ".join(wrong)) from None
+    plain = [name for name in URLS if not (getattr(settings, name) or "https:").lower().startswith("https:")]
+    if settings.is_production and plain:
+        raise SettingsError(f"{PREFIX}ENV is production, where these begin with https://: {_names(plain)}")
+    none = [name for name in URLS if not _is_url(getattr(settings, name) or "https://host")]
+    if none:
+        raise SettingsError(f"these are no URLs of a server: {_names(none)}")
+    if settings.ca_file is not None and not _has_certificates(settings.ca_file):
+        raise SettingsError(f"{PREFIX}CA_FILE is not a file with certificates")
+    return settings
+
+
+def _is_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # of a port or an address
+        return False
+
+
+def _has_certificates(path: Path) -> bool:
+    try:
+        return ssl.create_default_context(cafile=path).cert_store_stats()["x509"] > 0
+    except OSError:  # SSLError is one
+        return False
+
+
+def unknown() -> list[str]:
+    """Return a sentence for each variable that looks like a setting and is none: one of them may be misspelt."""
+    known = [PREFIX + name.upper() for name in Settings.model_fields]
+    sentences = []
+    for name in sorted(os.environ):
+        if name.startswith(PREFIX) and name not in known:
+            meant = difflib.get_close_matches(name, known, n=1)
+            sentences.append(f"{name} is set and is no setting" + (f"; is {meant[0]} meant?" if meant else ""))
+    return sentences
+
+
+def _names(names: list[str]) -> str:
+    return ", ".join(PREFIX + name.upper() for name in names)
+
+
+def export_environment(**values: str) -> None:
+    """Set variables for this process and the programs it starts."""
+    os.environ.update(values)
+
+
+def ends_with_up() -> bool:
+    """Tell whether this process was started by `up`, which ends all that it started."""
+    return UNDER_UP in os.environ

@@ -1,0 +1,148 @@
+"""Cancelling a batch for good: nothing more is sent, what is in flight is recorded, and the rest is called off.
+
+It is begun in one statement, which whoever claims sees; it is ended by whoever comes first, the command or a run, once
+nobody is at work on the batch and nothing is in doubt. What may have been charged is looked up and never sent again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from sqlalchemy import Row
+
+from orders_pipeline.batches import batches
+from orders_pipeline.batches.workers import BatchBusy, Worker, alone_on, end_lost_workers, working_on
+from orders_pipeline.clients.profiles import Profile
+from orders_pipeline.infrastructure import interrupts
+from orders_pipeline.infrastructure.database import Transaction
+from orders_pipeline.intake import steps
+from orders_pipeline.reports import reports
+from orders_pipeline.security.encryption import DecryptionError
+from orders_pipeline.settlement import notifications
+from orders_pipeline.settlement.drain import drain, one_by_one
+from orders_pipeline.settlement.notifications import NotificationLedger
+from orders_pipeline.settlement.payments import settle
+from orders_pipeline.settlement.payments.settle import DoubtLedger, find_out
+from orders_pipeline.system.opening import System
+
+POLL_S = 0.2
+
+
+def require_unfinished(batch: Row[Any]) -> None:
+    """Raise BatchEnded for a batch that has ended, but for one that was cancelled."""
+    if batch.finished_at is not None and batch.status != "cancelled":
+        refund = f"; what was paid can be refunded: orders-pipeline refund {batch.batch_id} --why TEXT"
+        how = f"the batch has ended ({batch.status}){refund if batch.orders_paid else ''}"
+        raise batches.BatchEnded(f"{batches.BatchEnded.code}: {how}")
+
+
+def begin(transaction: Transaction, batch_id: str, *, cancelled_by: str, why: str) -> None:
+    """Let nothing of a batch be sent any more; raise UnknownBatch, or BatchEnded where it has ended.
+
+    A batch that is being cancelled, or was, stays as it is.
+    """
+    transaction.execute("begin_cancelling", batch_id=batch_id, cancelled_by=cancelled_by, cancelled_why=why)
+    require_unfinished(batches.get(transaction, batch_id))
+
+
+def finish(system: System, batch_id: str, waiting: Callable[[], None] = lambda: None) -> None:
+    """Bring a batch that is being cancelled to its end, and write its reports; does nothing when it is there.
+
+    Waits for those who are at work on it, calling `waiting` once, and for look-ups. Where only a person can find out about
+    a payment, or the service has charges that our ledger does not know, the batch stays `cancelling`.
+    """
+    with system.database.begin() as transaction:
+        if batches.get(transaction, batch_id).status != "cancelling":
+            return
+    with _nobody_else(system, batch_id, waiting) as worker:
+        system.continuity.watch()
+        _look_up(system, worker, declined_are_planned_alone=_plan_what_may_be_charged(system, batch_id))
+        is_whole = system.continuity.is_whole()
+        with system.database.begin() as transaction:
+            transaction.row("lock_batch", batch_id=batch_id)
+            batch = batches.get(transaction, batch_id)
+            if batch.status != "cancelling" or not is_whole or batch.ledgers_differ:
+                return
+            if transaction.scalar("is_in_doubt", batch_id=batch_id):
+                return
+            transaction.execute("cancel_payments", batch_id=batch_id)
+            transaction.execute("retire_cancelled", batch_id=batch_id)
+            transaction.execute("cancel_orders", batch_id=batch_id)
+            transaction.execute("cancel_notifications", batch_id=batch_id)
+        steps.give_up_loading(system, batch_id)
+    reports.finish_batch(system, batch_id)
+
+
+@contextlib.contextmanager
+def _nobody_else(system: System, batch_id: str, waiting: Callable[[], None]) -> Iterator[Worker]:
+    """Be the only one at work on a batch: those who are there leave soon, and those who are lost are given up."""
+    said = False
+
+    def wait() -> None:
+        nonlocal said
+        if not said:
+            said = True
+            waiting()
+        if interrupts.requested.is_set():
+            raise KeyboardInterrupt
+        time.sleep(POLL_S)
+
+    with contextlib.ExitStack() as stack:
+        while True:
+            with contextlib.suppress(BatchBusy):
+                stack.enter_context(alone_on(system.database, batch_id))
+                break
+            wait()
+        worker = stack.enter_context(working_on(system.database, batch_id, None))
+        while _others(system, worker):
+            wait()
+        yield worker
+
+
+def _others(system: System, worker: Worker) -> list[int]:
+    with system.database.begin() as transaction:
+        end_lost_workers(transaction, worker.batch_id, worker)
+        live = transaction.rows("live_workers", batch_id=worker.batch_id)
+    return [each.worker_id for each in live if each.worker_id != worker.worker_id]
+
+
+def _plan_what_may_be_charged(system: System, batch_id: str) -> bool:
+    """Plan what no payment covers, where another database may have paid it: that can be looked up by the payment alone.
+
+    Return whether it would have planned the orders of a declined payment one by one.
+    """
+    with system.database.begin() as transaction:
+        batch = batches.get(transaction, batch_id)
+        is_unlisted = transaction.rows("standing", batch_id=batch_id)[0].unlisted_since is not None
+    if not is_unlisted or not system.payments.capabilities.can_look_up:
+        return False
+    profile = system.clients.profile_of_batch(batch.client_code)
+    with contextlib.suppress(DecryptionError):  # the other could not read it either
+        settle.plan_batch(system.database, system.cipher, batch_id, profile)
+    return profile.declined_payments == "retry_orders"
+
+
+def _look_up(system: System, worker: Worker, *, declined_are_planned_alone: bool) -> None:
+    """Find out about payments that may have been charged, and who was told; nothing is sent."""
+    ledger = DoubtLedger(
+        system.database,
+        system.cipher,
+        worker,
+        system.payments.capabilities,
+        notifications.make_ready,
+        concurrency=system.settings.payment_concurrency,
+        retry_declined_orders=declined_are_planned_alone,
+    )
+    ledger.begin()
+    drain(
+        ledger,
+        one_by_one(lambda claim: find_out(system.payments, claim)),
+        concurrency=ledger.concurrency,
+        stop=threading.Event(),
+    )
+    notices = NotificationLedger(system.database, system.cipher, worker, Profile())  # the client may have none any more
+    notifications.find_out(notices, system.notifications, system.notification_limiter, interrupts.requested)

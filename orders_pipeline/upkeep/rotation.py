@@ -1,0 +1,172 @@
+"""Rotation: everything that is sealed is sealed anew with the current key, until no other key is needed.
+
+Runs beside everything else, for whatever is read is opened with any key. It may be stopped or killed at any moment and
+is gone on with by running it again: what is left to do is told by the key ids in the envelopes themselves. A key may be
+removed once everything was listed and looked at, and nothing needs it; what could not be looked at is named.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from sqlalchemy import Row
+
+from orders_pipeline.audit.sealing import AUDIT
+from orders_pipeline.batches.artifacts import ACCEPTED, BATCHES, artifact, digest
+from orders_pipeline.batches.workers import BatchBusy, alone_on
+from orders_pipeline.infrastructure.database import persist
+from orders_pipeline.infrastructure.storage import ObjectChanged, ObjectGone, StorageError
+from orders_pipeline.security import personal
+from orders_pipeline.security.encryption import DecryptionError, EncryptionKeysError
+from orders_pipeline.system.continuity import ANCHORS
+from orders_pipeline.system.errors import DETAILS
+from orders_pipeline.system.opening import System
+
+SEALED_FILES = (BATCHES, AUDIT, DETAILS, ANCHORS)
+CHUNK_ROWS = 2_000
+FILE_TRIES = 3  # of a file into whose place another one comes meanwhile
+SHOWN_DAMAGED = 10
+
+Progress = Callable[[int, int], None]  # orders done, and orders there are to do
+
+
+@dataclass
+class Rotated:
+    """What a rotation came to; `orders` and `files_by_key` are those sealed with each key now.
+
+    `busy` are the batches that could not be had, `left` what else could not be sealed anew or even looked at, each with why.
+    """
+
+    current: str
+    resealed: int = 0
+    files: int = 0  # sealed anew
+    damaged: list[int] = field(default_factory=list)  # order ids
+    left: dict[str, str] = field(default_factory=dict)  # file or folder: code
+    busy: list[str] = field(default_factory=list)
+    orders: dict[str, int] = field(default_factory=dict)
+    files_by_key: Counter[str] = field(default_factory=Counter)
+    removable: list[str] = field(default_factory=list)
+
+    @property
+    def is_done(self) -> bool:
+        """Say whether nothing is sealed with another key than the current one any more."""
+        return not self.busy and not self.left and {*self.orders, *self.files_by_key} <= {self.current}
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the result as it goes into JSON."""
+        return {
+            "current": self.current,
+            "resealed": self.resealed,
+            "files": self.files,
+            "orders": self.orders,
+            "files_by_key": dict(self.files_by_key),
+            "busy_batches": self.busy,
+            "damaged": {"orders": len(self.damaged), "first": self.damaged[:SHOWN_DAMAGED]},
+            "left": self.left,
+            "removable": self.removable,
+            "done": self.is_done,
+        }
+
+
+def keys_in_use(system: System) -> dict[str, int]:
+    """Return how many orders are sealed with each key."""
+    with system.database.begin() as transaction:
+        return {row.key_id: row.orders for row in transaction.rows("orders_by_key")}
+
+
+def rotate(system: System, progress: Progress) -> Rotated:
+    """Seal everything with the current key; raise EncryptionKeysError when the setting lacks a key that is in use."""
+    before = keys_in_use(system)
+    result = Rotated(system.cipher.current)
+    missing = sorted(set(before) - set(system.cipher.key_ids))
+    if missing:
+        raise EncryptionKeysError(f"orders are sealed with keys that are not among those set: {', '.join(missing)}")
+    _reseal_files(system, result)
+    to_do = sum(before.values()) - before.get(result.current, 0)
+    progress(0, to_do)
+    after = 0
+    while rows := persist(partial(_orders_to_reseal, system, after)):
+        after = rows[-1].order_id
+        result.resealed += persist(partial(_reseal_orders, system, rows, result))
+        progress(result.resealed, max(to_do, result.resealed))
+    _count_files(system, result)
+    result.orders = keys_in_use(system)
+    if result.is_done:
+        result.removable = [key_id for key_id in system.cipher.key_ids if key_id != result.current]
+    return result
+
+
+def _orders_to_reseal(system: System, after: int) -> Sequence[Row[Any]]:
+    with system.database.begin() as transaction:
+        return transaction.rows("orders_to_reseal", after=after, prefix=system.cipher.prefix, limit=CHUNK_ROWS)
+
+
+def _reseal_orders(system: System, rows: Sequence[Row[Any]], result: Rotated) -> int:
+    resealed = personal.reseal(system.cipher, ((row.batch_id, row.import_row_number, row.personal) for row in rows))
+    whole = [(row.order_id, bytes(row.personal), new) for row, new in zip(rows, resealed, strict=True) if new is not None]
+    with system.database.begin() as transaction:
+        order_ids, old, new = (list(each) for each in zip(*whole, strict=True)) if whole else ([], [], [])
+        done = transaction.execute("reseal_orders", order_ids=order_ids, old=old, new=new)
+    result.damaged += [row.order_id for row, new in zip(rows, resealed, strict=True) if new is None]
+    return done
+
+
+def _reseal_files(system: System, result: Rotated) -> None:
+    """Seal every file anew, but for accepted rows that are not loaded: they are removed, and validated again."""
+    for key in _listed(system, result):
+        batch_id, _, name = key.removeprefix(BATCHES).partition("/")
+        if key == artifact(batch_id, ACCEPTED):
+            try:
+                with alone_on(system.database, batch_id):
+                    system.storage.delete(key)
+            except BatchBusy:
+                result.busy.append(batch_id)
+            continue
+        with _noting(result, key):
+            if system.storage.sealed_with(key) not in (None, result.current):
+                _reseal_file(system, key, digest(system, batch_id, name) if key == artifact(batch_id, name) else None)
+                result.files += 1
+
+
+def _reseal_file(system: System, key: str, sha256: str | None) -> None:
+    for tries_left in reversed(range(FILE_TRIES)):
+        try:
+            system.storage.reseal(key, sha256)
+        except ObjectChanged:
+            if not tries_left:
+                raise
+        else:
+            return
+
+
+def _count_files(system: System, result: Rotated) -> None:
+    for key in _listed(system, result):
+        with _noting(result, key):
+            key_id = system.storage.sealed_with(key)
+            if key_id is not None:
+                result.files_by_key[key_id] += 1
+
+
+def _listed(system: System, result: Rotated) -> Iterator[str]:
+    """Return the keys of all files that may be sealed, and note what does not let itself be listed."""
+    for prefix in SEALED_FILES:
+        try:
+            yield from (stored.key for stored in system.storage.list(prefix, result.left))
+        except StorageError as error:
+            result.left[prefix] = error.code
+
+
+@contextlib.contextmanager
+def _noting(result: Rotated, key: str) -> Iterator[None]:
+    """Note why a file or folder could not be seen to, unless it is gone."""
+    try:
+        yield
+    except ObjectGone:
+        return
+    except (StorageError, DecryptionError) as error:
+        result.left[key] = error.code
