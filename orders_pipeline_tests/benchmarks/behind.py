@@ -27,10 +27,10 @@ from orders_pipeline.settlement import notifications
 from orders_pipeline.settlement.payments import settle
 from orders_pipeline.system.opening import Endpoints, System, open_system
 from orders_pipeline.system.settings import Settings
-from orders_pipeline_tests import history
 from orders_pipeline_tests.benchmarks.intake import Server, started_server
-from orders_pipeline_tests.factories import order_row
-from orders_pipeline_tests.order_file import record
+from orders_pipeline_tests.support import history
+from orders_pipeline_tests.support.factories import order_row
+from orders_pipeline_tests.support.order_file import record
 
 CLIENT = "behind"
 NO_SERVICE = "http://127.0.0.1:9"

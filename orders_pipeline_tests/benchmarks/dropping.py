@@ -32,7 +32,7 @@ from orders_pipeline.samples.synthetic import write_sample
 from orders_pipeline.system.settings import Settings
 from orders_pipeline_tests.benchmarks.intake import machine, started_server
 from orders_pipeline_tests.benchmarks.settlement import CLIENT, started_services
-from orders_pipeline_tests.commands import end, free_port, start, wait_for
+from orders_pipeline_tests.support.commands import end, free_port, start, wait_for
 
 LOADED = "orders"  # the step after which the rows are in the database
 PATIENCE_S = 900.0

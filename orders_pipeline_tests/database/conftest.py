@@ -1,4 +1,4 @@
-"""The desk that database tests work at, and one database for all of them, emptied after each: much faster than a clone."""
+"""The harness of the database tests, and one database for all of them, emptied after each: much faster than a clone."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sqlalchemy import make_url
 
 from orders_pipeline.infrastructure.database import Database, libpq_url
 from orders_pipeline.infrastructure.storage import FolderStorage
-from orders_pipeline_tests.ledger_desk import Desk
+from orders_pipeline_tests.support.ledgers import Harness
 
 EMPTY_EVERY_TABLE = """
 DO $$
@@ -66,6 +66,6 @@ def storage(tmp_path: Path) -> FolderStorage:
 
 
 @pytest.fixture
-def desk(database: Database) -> Desk:
-    """A desk over an empty, migrated database."""
-    return Desk(database)
+def harness(database: Database) -> Harness:
+    """A harness over an empty, migrated database."""
+    return Harness(database)

@@ -27,7 +27,7 @@ from orders_pipeline.infrastructure.database import Database, DatabaseError, Int
 from orders_pipeline.infrastructure.migrations import MigrationError
 from orders_pipeline.security.encryption import Cipher
 from orders_pipeline.upkeep.retention import retain
-from orders_pipeline_tests.ledger_desk import Desk, order
+from orders_pipeline_tests.support.ledgers import Harness, order
 
 # tables whose changes are in no record, and why: none of them says what was paid, told, decided or given back
 NOT_AUDITED = {
@@ -54,15 +54,15 @@ NOT_AUDITED = {
 }
 
 
-def records(desk: Desk, **having: object) -> list[dict[str, Any]]:
-    rows = desk.run("SELECT * FROM audit_events WHERE action <> 'image' ORDER BY event_id")
+def records(harness: Harness, **having: object) -> list[dict[str, Any]]:
+    rows = harness.run("SELECT * FROM audit_events WHERE action <> 'image' ORDER BY event_id")
     return [row for row in rows if all(row[name] == value for name, value in having.items())]
 
 
-def replayed(desk: Desk, table: str) -> dict[str, dict[str, Any]]:
+def replayed(harness: Harness, table: str) -> dict[str, dict[str, Any]]:
     """Return a table's rows by their keys as the audit alone tells them."""
     rows: dict[str, dict[str, Any]] = {}
-    for record in records(desk, entity=table):
+    for record in records(harness, entity=table):
         for change in record["changes"]:
             row = rows.setdefault(json.dumps(change["key"]), {})
             for name, (before, after) in change["fields"].items():
@@ -73,8 +73,8 @@ def replayed(desk: Desk, table: str) -> dict[str, dict[str, Any]]:
     return {key: {name: value for name, value in row.items() if value is not None} for key, row in rows.items()}
 
 
-def present(desk: Desk, table: str, key: str, hashed: tuple[str, ...] = ()) -> dict[str, dict[str, Any]]:
-    with desk.connect() as connection:
+def present(harness: Harness, table: str, key: str, hashed: tuple[str, ...] = ()) -> dict[str, dict[str, Any]]:
+    with harness.connect() as connection:
         connection.execute("SET timezone = 'UTC'")
         rows = [row["row"] for row in connection.execute(f"SELECT to_json(t) AS row FROM {table} AS t".encode()).fetchall()]
         for row in rows:
@@ -85,12 +85,12 @@ def present(desk: Desk, table: str, key: str, hashed: tuple[str, ...] = ()) -> d
     return {json.dumps({key: row[key]}): {name: value for name, value in row.items() if value is not None} for row in rows}
 
 
-def test_s13_every_table_is_watched_or_there_is_a_reason(desk):
+def test_s13_every_table_is_watched_or_there_is_a_reason(harness):
     tables = {
         row["relname"]
-        for row in desk.run("SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace")
+        for row in harness.run("SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace")
     }
-    triggers = desk.run(
+    triggers = harness.run(
         "SELECT tgrelid::regclass::text AS name FROM pg_trigger WHERE tgfoid::regproc::text = 'audit_' || tgrelid::regclass"
     )
     counted = Counter(row["name"] for row in triggers)
@@ -98,24 +98,24 @@ def test_s13_every_table_is_watched_or_there_is_a_reason(desk):
     assert tables >= NOT_AUDITED.keys()
 
 
-def test_s13_a_new_column_is_recorded_without_further_ado(desk, database, storage):
-    desk.run("INSERT INTO known_profiles VALUES ('old', '{}')")
-    desk.run("ALTER TABLE known_profiles ADD note text, ADD is_new boolean NOT NULL DEFAULT true")
+def test_s13_a_new_column_is_recorded_without_further_ado(harness, database, storage):
+    harness.run("INSERT INTO known_profiles VALUES ('old', '{}')")
+    harness.run("ALTER TABLE known_profiles ADD note text, ADD is_new boolean NOT NULL DEFAULT true")
     try:
         assert verify(database, storage).broken is None  # what was written before is held against the columns of then
-        desk.run("INSERT INTO known_profiles VALUES ('new', '{}', 'x')")
-        assert records(desk)[-1]["changes"][0]["fields"]["note"] == [None, "x"]
-        desk.run("UPDATE known_profiles SET note = 'y'")
-        assert [change["fields"]["note"] for change in records(desk)[-1]["changes"]] == [[None, "y"], ["x", "y"]]
+        harness.run("INSERT INTO known_profiles VALUES ('new', '{}', 'x')")
+        assert records(harness)[-1]["changes"][0]["fields"]["note"] == [None, "x"]
+        harness.run("UPDATE known_profiles SET note = 'y'")
+        assert [change["fields"]["note"] for change in records(harness)[-1]["changes"]] == [[None, "y"], ["x", "y"]]
         assert verify(database, storage).broken is None
-        desk.tamper("UPDATE known_profiles SET note = 'z' WHERE client_code = 'old'")
+        harness.tamper("UPDATE known_profiles SET note = 'z' WHERE client_code = 'old'")
         assert verify(database, storage).broken.row == "known_profiles old"
     finally:
-        desk.run("ALTER TABLE known_profiles DROP note, DROP is_new")
+        harness.run("ALTER TABLE known_profiles DROP note, DROP is_new")
 
 
-def test_s13_nobody_makes_the_recording_of_changes_the_trigger_of_a_table_of_their_own(desk):
-    with desk.connect() as connection:
+def test_s13_nobody_makes_the_recording_of_changes_the_trigger_of_a_table_of_their_own(harness):
+    with harness.connect() as connection:
         connection.execute("SET ROLE orders_app")
         connection.execute("CREATE TEMPORARY TABLE orders (order_id bigint PRIMARY KEY)")
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
@@ -125,94 +125,97 @@ def test_s13_nobody_makes_the_recording_of_changes_the_trigger_of_a_table_of_the
             )
 
 
-def test_s13_the_application_does_not_say_that_rows_were_changed(desk, database, storage):
-    desk.orders(order())
+def test_s13_the_application_does_not_say_that_rows_were_changed(harness, database, storage):
+    harness.orders(order())
     seal(database)
     for action, detail in (("truncate", "{}"), ("update", '{"columns": 7}'), ("read", "[]")):
-        with desk.connect() as connection:
+        with harness.connect() as connection:
             connection.execute("SET ROLE orders_app")
             with pytest.raises(psycopg.errors.CheckViolation):
                 connection.execute("SELECT audit_record('security', %s, 'orders', NULL, 1, %s)", [action, detail])
     assert verify(database, storage).broken is None
 
 
-def test_s13_a_random_run_is_told_by_the_audit_alone(desk):
+def test_s13_a_random_run_is_told_by_the_audit_alone(harness):
     chance = random.Random(13)
-    batch = desk.batch()
-    ids = desk.orders(*(order(number, customer_code=f"C-{number % 7}") for number in range(1, 30)))
-    desk.plan()
+    batch = harness.batch()
+    ids = harness.orders(*(order(number, customer_code=f"C-{number % 7}") for number in range(1, 30)))
+    harness.plan()
     changes = {
         "orders": ("status", ["pending", "paying", "paid", "declined", "unknown"]),
         "payments": ("outcome_code", ["a", "b", None]),
         "notifications": ("attempts", [0, 1, 2]),
         "batches": ("status_code", ["P_A", "P_B", None]),
     }
-    before = {table: desk.value(f"SELECT count(*) FROM {table}") for table in changes}
+    before = {table: harness.value(f"SELECT count(*) FROM {table}") for table in changes}
     assert all(before.values())
     for _ in range(40):
         table = chance.choice(list(changes))
         column, values = changes[table]
-        desk.run(f"UPDATE {table} SET {column} = %s WHERE random() < 0.4", chance.choice(values))
-    desk.run("UPDATE orders SET status_changed_at = now() WHERE order_id = ANY (%s)", ids[:5])
+        harness.run(f"UPDATE {table} SET {column} = %s WHERE random() < 0.4", chance.choice(values))
+    harness.run("UPDATE orders SET status_changed_at = now() WHERE order_id = ANY (%s)", ids[:5])
     for table, key, hashed in (
         ("payments", "payment_id", ()),
         ("notifications", "notification_id", ()),
         ("batches", "batch_id", ("csv_source", "landing_key")),
     ):
-        assert replayed(desk, table) == present(desk, table, key, hashed)
-    last = {row["order_id"]: row["status"] for row in desk.run("SELECT order_id, status FROM orders")}
+        assert replayed(harness, table) == present(harness, table, key, hashed)
+    last = {row["order_id"]: row["status"] for row in harness.run("SELECT order_id, status FROM orders")}
     told = dict.fromkeys(ids, "pending")
-    for record in records(desk, entity="orders", action="update"):
+    for record in records(harness, entity="orders", action="update"):
         for change in record["changes"]:
             was, now = change["fields"].get("status", (None, None))
             if now is not None:
                 assert told[change["key"]["order_id"]] == was
                 told[change["key"]["order_id"]] = now
     assert told == last
-    assert {record["batch_id"] for record in records(desk, category="phi_modification")} == {batch}
+    assert {record["batch_id"] for record in records(harness, category="phi_modification")} == {batch}
 
 
-def test_s13_a_deletion_is_recorded_with_what_was_there(desk):
-    (order_id,) = desk.orders(order())
-    desk.run("DELETE FROM orders")
-    (record,) = records(desk, entity="orders", action="delete")
+def test_s13_a_deletion_is_recorded_with_what_was_there(harness):
+    (order_id,) = harness.orders(order())
+    harness.run("DELETE FROM orders")
+    (record,) = records(harness, entity="orders", action="delete")
     (change,) = record["changes"]
     assert change["key"] == {"order_id": order_id}
     assert change["fields"]["amount"] == [1000, None]
 
 
-def test_s13_a_changed_key_shows_on_both_sides(desk):
-    desk.batch()
-    desk.run("UPDATE batches SET batch_id = 'other'")
-    changes = [change for record in records(desk, action="update") for change in record["changes"]]
-    assert sorted((change["fields"]["batch_id"] for change in changes), key=str) == [[desk.batch_id, None], [None, "other"]]
+def test_s13_a_changed_key_shows_on_both_sides(harness):
+    harness.batch()
+    harness.run("UPDATE batches SET batch_id = 'other'")
+    changes = [change for record in records(harness, action="update") for change in record["changes"]]
+    assert sorted((change["fields"]["batch_id"] for change in changes), key=str) == [
+        [harness.batch_id, None],
+        [None, "other"],
+    ]
 
 
-def test_s13_an_emptied_table_is_recorded(desk):
-    desk.run("TRUNCATE corrections")
-    assert len(records(desk, entity="corrections", action="truncate")) == 1
+def test_s13_an_emptied_table_is_recorded(harness):
+    harness.run("TRUNCATE corrections")
+    assert len(records(harness, entity="corrections", action="truncate")) == 1
 
 
-def test_s13_one_statement_is_one_record_of_a_thousand_rows(desk):
-    desk.batch()
-    desk.run(
+def test_s13_one_statement_is_one_record_of_a_thousand_rows(harness):
+    harness.batch()
+    harness.run(
         "INSERT INTO orders (batch_id, import_row_number, csv_source, bulk_import_group, client_code, client_order_ref, "
         "customer_code, amount, payment_method, notify_channel, personal) "
         "SELECT %s, n, 'f', 'g', 'acme', 'R' || n, 'C', 1, 'invoice', 'none', '' FROM generate_series(1, 2500) AS n",
-        desk.batch_id,
+        harness.batch_id,
     )
-    desk.run("UPDATE orders SET status = 'paying'")
-    assert [each["rows"] for each in records(desk, entity="orders")] == [2500, 1000, 1000, 500]
+    harness.run("UPDATE orders SET status = 'paying'")
+    assert [each["rows"] for each in records(harness, entity="orders")] == [2500, 1000, 1000, 500]
 
 
-def test_s13_a_statement_that_changes_nothing_is_none(desk):
-    desk.batch()
-    desk.run("UPDATE batches SET status = status")
-    desk.run("UPDATE batches SET status = 'paying' WHERE false")
-    assert not records(desk, action="update")
+def test_s13_a_statement_that_changes_nothing_is_none(harness):
+    harness.batch()
+    harness.run("UPDATE batches SET status = status")
+    harness.run("UPDATE batches SET status = 'paying' WHERE false")
+    assert not records(harness, action="update")
 
 
-def test_s13_a_record_says_who_and_from_where(desk, database_url):
+def test_s13_a_record_says_who_and_from_where(harness, database_url):
     with contextlib.closing(Database(database_url, introduction=Introduction("alice", "run 7"))) as introduced:
         for _ in range(2):
             with contextlib.suppress(ZeroDivisionError), introduced.begin() as transaction:
@@ -224,27 +227,27 @@ def test_s13_a_record_says_who_and_from_where(desk, database_url):
             recording.record(transaction, "administrative", "second")
         with introduced.session() as session:
             recording.record(session, "administrative", "third")
-    found = records(desk)
+    found = records(harness)
     assert [each["action"] for each in found] == ["first", "second", "third"]
     assert {(each["actor"], each["origin"], each["login"]) for each in found} == {("alice", "run 7", "postgres")}
     assert all(abs(each["at"] - datetime.now(UTC)) < timedelta(minutes=1) for each in found)
 
 
-def test_s13_who_does_not_introduce_itself_is_known_by_its_login(desk):
-    desk.batch()
-    (record,) = records(desk)
+def test_s13_who_does_not_introduce_itself_is_known_by_its_login(harness):
+    harness.batch()
+    (record,) = records(harness)
     assert (record["actor"], record["origin"], record["login"]) == ("postgres", "unknown", "postgres")
 
 
-def test_s13_personal_values_are_not_in_the_audit(desk, database, storage):
-    desk.run(
+def test_s13_personal_values_are_not_in_the_audit(harness, database, storage):
+    harness.run(
         "INSERT INTO batches (batch_id, client_code, csv_source, landing_key, bulk_import_group) "
         "VALUES ('b', 'acme', 'planted.csv', 'acme/planted.csv', 'b')"
     )
-    desk.batch_id = "b"
-    desk.orders(order())
-    desk.run("UPDATE orders SET personal = 'planted', csv_source = 'planted'")
-    desk.run("DELETE FROM orders")
+    harness.batch_id = "b"
+    harness.orders(order())
+    harness.run("UPDATE orders SET personal = 'planted', csv_source = 'planted'")
+    harness.run("DELETE FROM orders")
     seal(database)
     lines = [line for line in export(database, storage, None, None, CATEGORIES) if '.image"' not in line]
     assert len(lines) == 4
@@ -252,13 +255,13 @@ def test_s13_personal_values_are_not_in_the_audit(desk, database, storage):
     assert '"keyed:' in lines[0]
 
 
-def test_s13_changed_profiles_and_keys_are_recorded_with_what_they_were(desk, database):
+def test_s13_changed_profiles_and_keys_are_recorded_with_what_they_were(harness, database):
     one, two = Cipher({"k1": b"1" * 32}, "k1"), Cipher({"k1": b"1" * 32, "k2": b"2" * 32}, "k2")
     recording.sign_in(database, Clients({"acme": Profile(), "gone": Profile()}), one)
     recording.sign_in(database, Clients({"acme": Profile(), "gone": Profile()}), one)
-    first = records(desk)
+    first = records(harness)
     recording.sign_in(database, Clients({"acme": Profile(max_rows=5)}), two)
-    later = [each for each in records(desk) if each["event_id"] > first[-1]["event_id"]]
+    later = [each for each in records(harness) if each["event_id"] > first[-1]["event_id"]]
     assert [(each["entity"], each["action"], each["rows"]) for each in first if each["category"] != "authentication"] == [
         ("known_profiles", "insert", 2),
         ("known_keys", "insert", 1),
@@ -268,12 +271,12 @@ def test_s13_changed_profiles_and_keys_are_recorded_with_what_they_were(desk, da
     assert (was["max_rows"], now["max_rows"]) == (other_was, other_now)
     assert {(each["entity"], each["action"]) for each in later} >= {("known_profiles", "delete"), ("known_keys", "update")}
     assert b"1" * 32 not in json.dumps([each["changes"] for each in later]).encode()
-    assert [each["action"] for each in records(desk, category="authentication")] == ["sign_in"] * 3
+    assert [each["action"] for each in records(harness, category="authentication")] == ["sign_in"] * 3
 
 
-def test_s15_the_application_may_read_the_audit_and_nothing_else(desk, database_url):
-    desk.batch()
-    with desk.connect() as connection:
+def test_s15_the_application_may_read_the_audit_and_nothing_else(harness, database_url):
+    harness.batch()
+    with harness.connect() as connection:
         connection.execute("SET ROLE orders_app")
         assert connection.execute("SELECT FROM audit_events").fetchall()
     for statement in (
@@ -292,7 +295,7 @@ def test_s15_the_application_may_read_the_audit_and_nothing_else(desk, database_
         "SELECT setval('audit_events_event_id_seq', 1)",
         "UPDATE flyway_schema_history SET checksum = 1",
     ):
-        with desk.connect() as connection:
+        with harness.connect() as connection:
             connection.execute("SET ROLE orders_app")
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 connection.execute(statement.encode())
@@ -300,9 +303,9 @@ def test_s15_the_application_may_read_the_audit_and_nothing_else(desk, database_
 
 
 @pytest.mark.parametrize(("table", "column"), [("batch_closings", "differences"), ("resolutions", "reason")])
-def test_s15_what_a_batch_came_to_and_what_a_person_decided_is_only_added_to(desk, table, column):
+def test_s15_what_a_batch_came_to_and_what_a_person_decided_is_only_added_to(harness, table, column):
     for statement in (f"UPDATE {table} SET {column} = {column}", f"DELETE FROM {table}", f"TRUNCATE {table}"):
-        with desk.connect() as connection:
+        with harness.connect() as connection:
             connection.execute("SET ROLE orders_app")
             connection.execute(f"SELECT FROM {table}".encode())
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
@@ -311,11 +314,11 @@ def test_s15_what_a_batch_came_to_and_what_a_person_decided_is_only_added_to(des
 
 @pytest.mark.parametrize("table", ["audit_events", "audit_seals"])
 @pytest.mark.parametrize("statement", ["UPDATE {} SET category = 'security'", "DELETE FROM {}", "TRUNCATE {} CASCADE"])
-def test_s15_even_the_owner_of_the_server_is_refused_at_first(desk, database, table, statement):
-    desk.batch()
+def test_s15_even_the_owner_of_the_server_is_refused_at_first(harness, database, table, statement):
+    harness.batch()
     seal(database)
     with pytest.raises(psycopg.errors.InsufficientPrivilege, match="only added to"):
-        desk.run(statement.format(table))
+        harness.run(statement.format(table))
 
 
 def test_s15_the_application_works_with_its_own_rights_whoever_logs_in(database_url):
@@ -328,7 +331,7 @@ def test_s15_the_application_works_with_its_own_rights_whoever_logs_in(database_
 @pytest.fixture
 def two_logins(server_url: str) -> Iterator[tuple[SecretStr, SecretStr]]:
     """The URLs of a database for the login that owns and migrates it, and for the application's own."""
-    names = [f"{name}_{uuid.uuid4().hex[:12]}" for name in ("owner", "app", "house")]
+    names = [f"{name}_{uuid.uuid4().hex[:12]}" for name in ("owner", "app", "installation")]
     owner, application, name = names
     with psycopg.connect(libpq_url(SecretStr(server_url)), autocommit=True) as admin:
         for statement in (
@@ -373,10 +376,10 @@ def test_s15_with_two_logins_nobody_the_application_can_become_may_touch_the_aud
         connection.execute(f"GRANT orders_app TO {login}".encode())
     with contextlib.closing(Database(application_url, introduction=Introduction("alice", "run 7"))) as application:
         migrations.require_current(application)
-        desk = Desk(application)
-        desk.batch()
-        desk.orders(order(1), order(2))
-        desk.plan()
+        harness = Harness(application)
+        harness.batch()
+        harness.orders(order(1), order(2))
+        harness.plan()
         assert seal(application)
         assert verify(application, storage).broken is None
         retain(application, storage)
@@ -394,13 +397,13 @@ def test_s15_with_two_logins_nobody_the_application_can_become_may_touch_the_aud
             connection.rollback()
 
 
-def test_s13_opening_personal_columns_to_pay_and_to_notify_is_recorded(desk):
+def test_s13_opening_personal_columns_to_pay_and_to_notify_is_recorded(harness):
     card = {"customer_name": "x", "email": "planted@example.com", "payment_token": "tok_12345678"}
-    desk.orders(order(1), order(2, payment_method="card_on_file", personal=card))
-    desk.plan()
-    with desk.working() as worker:
-        ledger = desk.ledger(worker)
+    harness.orders(order(1), order(2, payment_method="card_on_file", personal=card))
+    harness.plan()
+    with harness.working() as worker:
+        ledger = harness.ledger(worker)
         ledger.begin()
         assert ledger.claim(10)
-    found = [(each["detail"]["purpose"], each["rows"]) for each in records(desk, category="phi_access")]
+    found = [(each["detail"]["purpose"], each["rows"]) for each in records(harness, category="phi_access")]
     assert found == [("to plan payments", 1), ("to plan notifications", 2), ("to pay", 1)]

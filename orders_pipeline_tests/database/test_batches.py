@@ -13,32 +13,32 @@ import pytest
 from orders_pipeline.batches import batches
 from orders_pipeline.batches.batches import Source, UnknownBatch, batch_id_for
 from orders_pipeline.records.rejections import FileRejected
-from orders_pipeline_tests.ledger_desk import Desk, order
+from orders_pipeline_tests.support.ledgers import Harness, order
 
 SAME = Source("orders.csv", sha256="a" * 64, size=10)
 
 
-def imported(desk: Desk, source: Source = SAME, *, client: str = "acme", again: bool = False) -> str:
+def imported(harness: Harness, source: Source = SAME, *, client: str = "acme", again: bool = False) -> str:
     while True:
-        with desk.database.begin() as transaction:
+        with harness.database.begin() as transaction:
             batch_id, again_no = batches.plan_import(transaction, client, source.sha256 or "", again=again)
-        with desk.database.begin() as transaction:
+        with harness.database.begin() as transaction:
             if batches.register_import(transaction, batch_id, client, source, again_no=again_no):
                 return batch_id
 
 
-def landed(desk: Desk, key: str = "acme/orders.csv", version: str = "v1") -> str:
-    with desk.database.begin() as transaction:
+def landed(harness: Harness, key: str = "acme/orders.csv", version: str = "v1") -> str:
+    with harness.database.begin() as transaction:
         return batches.register_landed(transaction, "acme", Source("orders.csv", key, version, size=10))
 
 
-def record(desk: Desk, batch_id: str, sha256: str) -> str | None:
-    with desk.database.begin() as transaction:
+def record(harness: Harness, batch_id: str, sha256: str) -> str | None:
+    with harness.database.begin() as transaction:
         return batches.record_source(transaction, batches.get(transaction, batch_id), sha256, 10, again=False)
 
 
-def count(desk: Desk) -> int:
-    return int(desk.value("SELECT count(*) FROM batches"))
+def count(harness: Harness) -> int:
+    return int(harness.value("SELECT count(*) FROM batches"))
 
 
 def all_at_once(workers: int, work: Callable[[], str]) -> list[str | FileRejected]:
@@ -55,146 +55,146 @@ def all_at_once(workers: int, work: Callable[[], str]) -> list[str | FileRejecte
         return list(pool.map(one, range(workers)))
 
 
-def test_the_same_bytes_are_refused_the_second_time_with_the_batch_they_are(desk):
-    batch_id = imported(desk)
+def test_the_same_bytes_are_refused_the_second_time_with_the_batch_they_are(harness):
+    batch_id = imported(harness)
     with pytest.raises(FileRejected) as refused:
-        imported(desk, Source("renamed.csv", sha256=SAME.sha256, size=10))
+        imported(harness, Source("renamed.csv", sha256=SAME.sha256, size=10))
     assert (refused.value.code, refused.value.detail) == ("F_DUPLICATE_FILE", {"batch_id": batch_id})
-    assert count(desk) == 1
+    assert count(harness) == 1
 
 
-def test_the_same_bytes_of_another_client_are_another_batch(desk):
-    assert imported(desk) != imported(desk, client="other")
+def test_the_same_bytes_of_another_client_are_another_batch(harness):
+    assert imported(harness) != imported(harness, client="other")
 
 
-def test_the_same_bytes_again_on_purpose_are_another_batch_each_time(desk):
-    ids = [imported(desk), imported(desk, again=True), imported(desk, again=True)]
+def test_the_same_bytes_again_on_purpose_are_another_batch_each_time(harness):
+    ids = [imported(harness), imported(harness, again=True), imported(harness, again=True)]
     assert len(set(ids)) == 3
-    assert [row["again_no"] for row in desk.run("SELECT again_no FROM batches ORDER BY again_no")] == [0, 1, 2]
+    assert [row["again_no"] for row in harness.run("SELECT again_no FROM batches ORDER BY again_no")] == [0, 1, 2]
 
 
-def test_on_purpose_is_no_different_for_bytes_that_never_came(desk):
-    assert imported(desk, again=True)
+def test_on_purpose_is_no_different_for_bytes_that_never_came(harness):
+    assert imported(harness, again=True)
     with pytest.raises(FileRejected):
-        imported(desk)
+        imported(harness)
 
 
-def test_the_same_bytes_on_another_day_are_still_one_batch(desk, monkeypatch):
-    imported(desk)
+def test_the_same_bytes_on_another_day_are_still_one_batch(harness, monkeypatch):
+    imported(harness)
     monkeypatch.setattr(batches, "today", lambda: date(2031, 1, 1))
     with pytest.raises(FileRejected):
-        imported(desk)
+        imported(harness)
 
 
-def test_eight_that_register_the_same_bytes_at_once_make_one_batch_and_one_of_them_has_it(desk):
-    results = all_at_once(8, lambda: imported(desk))
+def test_eight_that_register_the_same_bytes_at_once_make_one_batch_and_one_of_them_has_it(harness):
+    results = all_at_once(8, lambda: imported(harness))
     registered = [result for result in results if isinstance(result, str)]
     refused = [result for result in results if isinstance(result, FileRejected)]
-    assert (len(registered), len(refused), count(desk)) == (1, 7, 1)
+    assert (len(registered), len(refused), count(harness)) == (1, 7, 1)
     assert {each.code for each in refused} == {"F_DUPLICATE_FILE"}
     assert {each.detail.get("batch_id", registered[0]) for each in refused} == set(registered)
 
 
-def refuse(desk: Desk, batch_id: str) -> None:
-    with desk.database.begin() as transaction:
+def refuse(harness: Harness, batch_id: str) -> None:
+    with harness.database.begin() as transaction:
         batches.set_status(transaction, batch_id, "rejected", "F_CONTROL_TOTAL")
 
 
 @pytest.mark.parametrize("again", [False, True])
-def test_bytes_that_were_refused_are_another_batch_when_they_come_again_however_often(desk, again):
+def test_bytes_that_were_refused_are_another_batch_when_they_come_again_however_often(harness, again):
     ids = []
     for _ in range(3):
-        ids.append(imported(desk, again=again))
-        refuse(desk, ids[-1])
+        ids.append(imported(harness, again=again))
+        refuse(harness, ids[-1])
     assert len(set(ids)) == 3
-    taken = imported(desk)
+    taken = imported(harness)
     with pytest.raises(FileRejected) as refused:
-        imported(desk)
+        imported(harness)
     assert refused.value.detail == {"batch_id": taken}
     # a database that was put back to before them would give its payments the same ids
-    assert desk.value("SELECT again_no FROM batches WHERE batch_id = %s", taken) == 0
+    assert harness.value("SELECT again_no FROM batches WHERE batch_id = %s", taken) == 0
 
 
-def test_eight_that_register_refused_bytes_at_once_make_one_batch(desk):
-    refuse(desk, imported(desk))
-    results = all_at_once(8, lambda: imported(desk))
+def test_eight_that_register_refused_bytes_at_once_make_one_batch(harness):
+    refuse(harness, imported(harness))
+    results = all_at_once(8, lambda: imported(harness))
     registered = [result for result in results if isinstance(result, str)]
-    assert (len(registered), count(desk)) == (1, 2)
+    assert (len(registered), count(harness)) == (1, 2)
     assert {each.detail["batch_id"] for each in results if isinstance(each, FileRejected)} == set(registered)
 
 
-def test_a_batch_that_was_refused_between_two_repeats_on_purpose_is_in_nobodys_way(desk):
-    first, second = imported(desk), imported(desk, again=True)
-    refuse(desk, second)
-    third = imported(desk, again=True)
+def test_a_batch_that_was_refused_between_two_repeats_on_purpose_is_in_nobodys_way(harness):
+    first, second = imported(harness), imported(harness, again=True)
+    refuse(harness, second)
+    third = imported(harness, again=True)
     assert len({first, second, third}) == 3
 
 
-def test_a_landed_file_with_bytes_that_were_refused_is_no_duplicate(desk):
-    refuse(desk, imported(desk))
-    assert record(desk, landed(desk), str(SAME.sha256)) is None
+def test_a_landed_file_with_bytes_that_were_refused_is_no_duplicate(harness):
+    refuse(harness, imported(harness))
+    assert record(harness, landed(harness), str(SAME.sha256)) is None
 
 
 @pytest.mark.parametrize("status", ["received", "paying", "completed", "stopped", "cancelling"])
-def test_only_a_batch_of_which_nothing_was_loaded_leaves_its_bytes_free(desk, status):
-    batch_id = imported(desk)
-    desk.tamper(f"UPDATE batches SET stopped_from = status, stopped_by = 'x', stopped_at = now(), status = '{status}'")
+def test_only_a_batch_of_which_nothing_was_loaded_leaves_its_bytes_free(harness, status):
+    batch_id = imported(harness)
+    harness.tamper(f"UPDATE batches SET stopped_from = status, stopped_by = 'x', stopped_at = now(), status = '{status}'")
     with pytest.raises(FileRejected) as refused:
-        imported(desk)
+        imported(harness)
     assert refused.value.detail == {"batch_id": batch_id}
 
 
-def test_a_batch_that_was_cancelled_before_anything_was_paid_leaves_its_bytes_free(desk):
-    imported(desk)
-    desk.run("UPDATE batches SET status = 'cancelled', finished_at = now()")
-    imported(desk)
-    desk.run("UPDATE batches SET status = 'cancelled', finished_at = now()")
-    assert record(desk, landed(desk), str(SAME.sha256)) is None
-    assert count(desk) == 3
-    assert desk.value("SELECT count(DISTINCT again_no) FROM batches WHERE source_sha256 = %s", SAME.sha256) == 3
+def test_a_batch_that_was_cancelled_before_anything_was_paid_leaves_its_bytes_free(harness):
+    imported(harness)
+    harness.run("UPDATE batches SET status = 'cancelled', finished_at = now()")
+    imported(harness)
+    harness.run("UPDATE batches SET status = 'cancelled', finished_at = now()")
+    assert record(harness, landed(harness), str(SAME.sha256)) is None
+    assert count(harness) == 3
+    assert harness.value("SELECT count(DISTINCT again_no) FROM batches WHERE source_sha256 = %s", SAME.sha256) == 3
 
 
-def test_eight_that_see_the_same_landed_file_at_once_make_one_batch(desk):
-    results = all_at_once(8, lambda: landed(desk))
-    assert len(set(map(str, results))) == count(desk) == 1
+def test_eight_that_see_the_same_landed_file_at_once_make_one_batch(harness):
+    results = all_at_once(8, lambda: landed(harness))
+    assert len(set(map(str, results))) == count(harness) == 1
 
 
-def test_a_landed_version_is_one_batch_and_another_version_another(desk):
-    assert landed(desk) == landed(desk)
-    assert landed(desk) != landed(desk, version="v2")
-    assert landed(desk) != landed(desk, key="acme/other.csv")
+def test_a_landed_version_is_one_batch_and_another_version_another(harness):
+    assert landed(harness) == landed(harness)
+    assert landed(harness) != landed(harness, version="v2")
+    assert landed(harness) != landed(harness, key="acme/other.csv")
 
 
-def test_a_landed_version_seen_again_on_another_day_is_the_batch_it_was(desk, monkeypatch):
-    first = landed(desk)
+def test_a_landed_version_seen_again_on_another_day_is_the_batch_it_was(harness, monkeypatch):
+    first = landed(harness)
     monkeypatch.setattr(batches, "today", lambda: date(2031, 1, 1))
-    assert landed(desk) == first
-    assert count(desk) == 1
+    assert landed(harness) == first
+    assert count(harness) == 1
 
 
-def test_two_landed_files_with_the_same_bytes_are_one_batch_and_a_duplicate_of_it(desk):
-    first, second = landed(desk), landed(desk, key="acme/copy.csv")
-    assert record(desk, first, "same") is None
-    assert record(desk, second, "same") == first
-    assert desk.value("SELECT duplicate_of FROM batches WHERE batch_id = %s", second) == first
+def test_two_landed_files_with_the_same_bytes_are_one_batch_and_a_duplicate_of_it(harness):
+    first, second = landed(harness), landed(harness, key="acme/copy.csv")
+    assert record(harness, first, "same") is None
+    assert record(harness, second, "same") == first
+    assert harness.value("SELECT duplicate_of FROM batches WHERE batch_id = %s", second) == first
 
 
-def test_a_landed_file_with_the_bytes_of_an_import_is_its_duplicate(desk):
-    first = imported(desk)
-    assert record(desk, landed(desk), str(SAME.sha256)) == first
+def test_a_landed_file_with_the_bytes_of_an_import_is_its_duplicate(harness):
+    first = imported(harness)
+    assert record(harness, landed(harness), str(SAME.sha256)) == first
 
 
-def test_noting_the_bytes_again_after_a_crash_says_the_same(desk):
-    first, second = landed(desk), landed(desk, key="acme/copy.csv")
-    assert [record(desk, first, "same") for _ in range(2)] == [None, None]
-    assert [record(desk, second, "same") for _ in range(3)] == [first, first, first]
+def test_noting_the_bytes_again_after_a_crash_says_the_same(harness):
+    first, second = landed(harness), landed(harness, key="acme/copy.csv")
+    assert [record(harness, first, "same") for _ in range(2)] == [None, None]
+    assert [record(harness, second, "same") for _ in range(3)] == [first, first, first]
 
 
-def test_of_many_landed_files_with_the_same_bytes_noted_at_once_one_is_the_batch(desk):
-    ids = [landed(desk, key=f"acme/{number}.csv") for number in range(6)]
+def test_of_many_landed_files_with_the_same_bytes_noted_at_once_one_is_the_batch(harness):
+    ids = [landed(harness, key=f"acme/{number}.csv") for number in range(6)]
     waiting = iter(ids)
-    all_at_once(6, lambda: str(record(desk, next(waiting), "same")))
-    rows = desk.run("SELECT batch_id, duplicate_of FROM batches")
+    all_at_once(6, lambda: str(record(harness, next(waiting), "same")))
+    rows = harness.run("SELECT batch_id, duplicate_of FROM batches")
     (original,) = [row["batch_id"] for row in rows if row["duplicate_of"] is None]
     assert {row["duplicate_of"] for row in rows} == {None, original}
 
@@ -212,27 +212,27 @@ def test_the_business_day_is_japans(monkeypatch):
     assert str(batches.JAPAN) == "Asia/Tokyo"
 
 
-def test_a_batch_that_does_not_exist_has_a_code_of_its_own(desk):
-    with pytest.raises(UnknownBatch, match="E_UNKNOWN_BATCH"), desk.database.begin() as transaction:
+def test_a_batch_that_does_not_exist_has_a_code_of_its_own(harness):
+    with pytest.raises(UnknownBatch, match="E_UNKNOWN_BATCH"), harness.database.begin() as transaction:
         batches.get(transaction, "nowhere")
 
 
 @pytest.mark.parametrize("status", sorted(batches.FINISHED - {"completed", "completed_with_errors"}))
-def test_a_finished_batch_stays_finished(desk, status):
-    batch_id = desk.batch()
-    with desk.database.begin() as transaction:
+def test_a_finished_batch_stays_finished(harness, status):
+    batch_id = harness.batch()
+    with harness.database.begin() as transaction:
         batches.set_status(transaction, batch_id, status, "F_EMPTY", {"limit": "1"})
         batches.set_status(transaction, batch_id, "paying")
-    row = desk.run("SELECT status, status_code, status_detail, finished_at IS NOT NULL AS ended FROM batches")[0]
+    row = harness.run("SELECT status, status_code, status_detail, finished_at IS NOT NULL AS ended FROM batches")[0]
     assert row == {"status": status, "status_code": "F_EMPTY", "status_detail": {"limit": "1"}, "ended": True}
 
 
-def test_a_paused_batch_goes_on_and_forgets_why_it_paused(desk):
-    batch_id = desk.batch()
-    with desk.database.begin() as transaction:
+def test_a_paused_batch_goes_on_and_forgets_why_it_paused(harness):
+    batch_id = harness.batch()
+    with harness.database.begin() as transaction:
         batches.set_status(transaction, batch_id, "paused", "E_PAYMENT_UNKNOWN")
         batches.set_status(transaction, batch_id, "paying")
-    assert desk.run("SELECT status, status_code, finished_at FROM batches") == [
+    assert harness.run("SELECT status, status_code, finished_at FROM batches") == [
         {"status": "paying", "status_code": None, "finished_at": None}
     ]
 
@@ -249,16 +249,16 @@ def test_a_paused_batch_goes_on_and_forgets_why_it_paused(desk):
         ([], 2, ("rejected", None)),
     ],
 )
-def test_the_end_of_a_batch_is_what_its_rows_amount_to(desk, orders, rejected, expected):
-    batch_id = desk.batch(status="paying")
-    desk.orders(*(order(n, status=status) for n, status in enumerate(orders, start=1)))
-    desk.run(
+def test_the_end_of_a_batch_is_what_its_rows_amount_to(harness, orders, rejected, expected):
+    batch_id = harness.batch(status="paying")
+    harness.orders(*(order(n, status=status) for n, status in enumerate(orders, start=1)))
+    harness.run(
         "UPDATE batches SET rows_total = %s, rows_accepted = %s, rows_rejected = %s, rows_blank = 0",
         len(orders) + rejected,
         len(orders),
         rejected,
     )
-    with desk.database.begin() as transaction:
+    with harness.database.begin() as transaction:
         assert batches.final_status(batches.get(transaction, batch_id)) == expected
 
 
@@ -270,29 +270,29 @@ def test_the_end_of_a_batch_is_what_its_rows_amount_to(desk, orders, rejected, e
         ("failed", ("completed_with_errors", None)),
     ],
 )
-def test_a_batch_waits_for_its_notifications_and_shows_those_that_failed(desk, status, expected):
-    batch_id = desk.batch(status="paying")
-    desk.orders(order(status="paid"))
-    desk.plan()
-    desk.run("UPDATE notifications SET status = %s", status)
-    desk.run("UPDATE batches SET rows_total = 1, rows_accepted = 1, rows_rejected = 0, rows_blank = 0")
-    with desk.database.begin() as transaction:
+def test_a_batch_waits_for_its_notifications_and_shows_those_that_failed(harness, status, expected):
+    batch_id = harness.batch(status="paying")
+    harness.orders(order(status="paid"))
+    harness.plan()
+    harness.run("UPDATE notifications SET status = %s", status)
+    harness.run("UPDATE batches SET rows_total = 1, rows_accepted = 1, rows_rejected = 0, rows_blank = 0")
+    with harness.database.begin() as transaction:
         assert batches.final_status(batches.get(transaction, batch_id)) == expected
 
 
-def test_a_summary_counts_rows_and_yen_from_the_tables(desk):
-    batch_id = desk.batch()
-    desk.orders(
+def test_a_summary_counts_rows_and_yen_from_the_tables(harness):
+    batch_id = harness.batch()
+    harness.orders(
         order(1, status="paid", amount=5), order(2, status="declined", amount=7), order(3, status="unknown", amount=9)
     )
-    with desk.database.begin() as transaction:
+    with harness.database.begin() as transaction:
         shown = batches.summary(batches.get(transaction, batch_id), {"R_AMOUNT": 1}, {"pay": 1.23456}, {})
     closed = {"refunded": 0, "cancelled": 0}
     assert shown["orders"] == {"pending": 0, "paying": 0, "paid": 1, "declined": 1, "unknown": 1} | closed
     assert shown["amount_jpy"] == {"accepted": None, "paid": 5, "declined": 7, "unknown": 9, "open": 0} | closed
     assert shown["seconds"]["pay"] == shown["seconds"]["total"] == 1.235
-    desk.run("UPDATE batches SET amount_accepted = 121")  # of which some are pending, and some not loaded yet
-    with desk.database.begin() as transaction:
+    harness.run("UPDATE batches SET amount_accepted = 121")  # of which some are pending, and some not loaded yet
+    with harness.database.begin() as transaction:
         shown = batches.summary(batches.get(transaction, batch_id), {}, {}, {})
     assert shown["amount_jpy"]["open"] == 100
 

@@ -20,7 +20,7 @@ from orders_pipeline.services.breaker import (
     Breaker,
 )
 from orders_pipeline.services.outcomes import Outcome
-from orders_pipeline_tests.ledger_desk import Desk, order
+from orders_pipeline_tests.support.ledgers import Harness, order
 
 WELL = Outcome("succeeded", None, "pay-1")
 REFUSED = Outcome("not_sent", "E_SERVICE_UNREACHABLE", service_failed=True)
@@ -32,9 +32,9 @@ FORBIDDEN = Outcome("not_sent", "forbidden", stop=True, service_failed=True)
 class Line:
     """A service's line: what calls come to, and how many may be made."""
 
-    def __init__(self, database: Database, desk: Desk) -> None:
+    def __init__(self, database: Database, harness: Harness) -> None:
         self._database = database
-        self._desk = desk
+        self._desk = harness
         self._breaker = Breaker("payment")
         self._breaker.prepare(database)
 
@@ -72,8 +72,8 @@ class Line:
 
 
 @pytest.fixture
-def line(database: Database, desk: Desk) -> Line:
-    return Line(database, desk)
+def line(database: Database, harness: Harness) -> Line:
+    return Line(database, harness)
 
 
 def test_a_service_that_was_never_called_may_be_called(database):
@@ -181,21 +181,21 @@ def test_y21_one_process_at_a_time_probes_and_not_again_for_a_while(line):
     assert line.allows() == 1
 
 
-def test_y21_a_batch_with_nothing_to_send_leaves_the_probe_to_another(desk):
-    nothing_due, other = desk.batch("20260701-000000000002"), "20260701-000000000001"
-    desk.orders(order(1, client_order_ref="Z-1", notify_channel="none"))
-    desk.plan()
-    with working_on(desk.database, nothing_due, None) as idle:
-        first = desk.ledger(idle)
+def test_y21_a_batch_with_nothing_to_send_leaves_the_probe_to_another(harness):
+    nothing_due, other = harness.batch("20260701-000000000002"), "20260701-000000000001"
+    harness.orders(order(1, client_order_ref="Z-1", notify_channel="none"))
+    harness.plan()
+    with working_on(harness.database, nothing_due, None) as idle:
+        first = harness.ledger(idle)
         first.begin()
-        desk.run("UPDATE payments SET next_attempt_at = now() + interval '2 minutes'")
-        desk.batch(other)
-        desk.orders(order(1, notify_channel="none"))
-        desk.plan()
-        desk.run("UPDATE service_breakers SET failures = 10, opened_at = now(), probe_at = now()")
-        with desk.working() as worker:
+        harness.run("UPDATE payments SET next_attempt_at = now() + interval '2 minutes'")
+        harness.batch(other)
+        harness.orders(order(1, notify_channel="none"))
+        harness.plan()
+        harness.run("UPDATE service_breakers SET failures = 10, opened_at = now(), probe_at = now()")
+        with harness.working() as worker:
             assert first.claim(100) == []
-            assert len(desk.ledger(worker).claim(100)) == 1
+            assert len(harness.ledger(worker).claim(100)) == 1
 
 
 def test_nobody_who_wants_nothing_takes_the_probe(line):
@@ -220,35 +220,35 @@ def test_work_waits_for_a_short_outage_and_gives_up_for_now_in_a_long_one(line):
     assert line.waits_s() is None
 
 
-def test_an_open_breaker_leaves_payments_where_they_are(desk, monkeypatch):
+def test_an_open_breaker_leaves_payments_where_they_are(harness, monkeypatch):
     monkeypatch.setattr(breaker, "FIRST_PROBE_S", PROBE_S - 1)
-    desk.batch()
-    desk.orders(*(order(number, customer_code=f"C-{number}", notify_channel="none") for number in range(1, 40)))
-    desk.plan()
-    with desk.working() as worker:
-        ledger = desk.ledger(worker)
+    harness.batch()
+    harness.orders(*(order(number, customer_code=f"C-{number}", notify_channel="none") for number in range(1, 40)))
+    harness.plan()
+    with harness.working() as worker:
+        ledger = harness.ledger(worker)
         ledger.begin()
         claims = ledger.claim(THRESHOLD)
         assert len(claims) == THRESHOLD
         ledger.record([(claim, REFUSED) for claim in claims])
-        desk.due_now("payments")
+        harness.due_now("payments")
         assert ledger.claim(100) == []
-        assert desk.value("SELECT max(attempts) FROM payments") == 1
-    assert set(desk.statuses("orders")) == {"pending"}
+        assert harness.value("SELECT max(attempts) FROM payments") == 1
+    assert set(harness.statuses("orders")) == {"pending"}
 
 
-def test_a_service_that_rests_gets_no_payment_before_that_is_over(desk, database):
-    desk.orders(*(order(number, customer_code=f"C-{number}", notify_channel="none") for number in range(1, 4)))
-    desk.plan()
-    with desk.working() as worker:
-        ledger = desk.ledger(worker)
+def test_a_service_that_rests_gets_no_payment_before_that_is_over(harness, database):
+    harness.orders(*(order(number, customer_code=f"C-{number}", notify_channel="none") for number in range(1, 4)))
+    harness.plan()
+    with harness.working() as worker:
+        ledger = harness.ledger(worker)
         ledger.begin()
         (claim,) = ledger.claim(1)
         ledger.record([(claim, HELD)])
-        desk.due_now("payments")
+        harness.due_now("payments")
         assert ledger.claim(100) == []
         assert 0 < ledger.wait_s() <= 1.0
-        Line(database, desk).pass_time(1.0)
+        Line(database, harness).pass_time(1.0)
         assert len(ledger.claim(100)) == 3
 
 
@@ -299,18 +299,18 @@ def test_what_a_service_does_by_its_contract_costs_no_retries(line, outcome):
     assert line.allows_retries()
 
 
-def test_while_the_budget_is_used_up_only_first_tries_are_claimed(desk):
-    desk.orders(order(1), order(2, customer_code="C-2"))
-    desk.plan()
-    with desk.working() as worker:
-        ledger = desk.ledger(worker)
+def test_while_the_budget_is_used_up_only_first_tries_are_claimed(harness):
+    harness.orders(order(1), order(2, customer_code="C-2"))
+    harness.plan()
+    with harness.working() as worker:
+        ledger = harness.ledger(worker)
         ledger.begin()
         (first,) = ledger.claim(1)
         ledger.record([(first, REFUSED)])
-        desk.due_now("payments")
-        desk.run("UPDATE service_breakers SET retries_left = -1000")
+        harness.due_now("payments")
+        harness.run("UPDATE service_breakers SET retries_left = -1000")
         (second,) = ledger.claim(10)
         assert second.request.payment_id != first.request.payment_id
-        desk.run("UPDATE service_breakers SET retries_left = 1")
+        harness.run("UPDATE service_breakers SET retries_left = 1")
         (again,) = ledger.claim(10)
         assert again.request.payment_id == first.request.payment_id

@@ -18,7 +18,7 @@ from orders_pipeline.orchestration.assets.reconciliation import ReconciliationCo
 from orders_pipeline.orchestration.assets.retention import retention
 from orders_pipeline.security.encryption import new_key
 from orders_pipeline.services.outcomes import Outcome
-from orders_pipeline_tests.ledger_desk import Desk, order
+from orders_pipeline_tests.support.ledgers import Harness, order
 
 
 class PutBack(Exception):
@@ -26,20 +26,20 @@ class PutBack(Exception):
 
 
 @pytest.fixture
-def broken(desk: Desk) -> Iterator[Transaction]:
+def broken(harness: Harness) -> Iterator[Transaction]:
     """A transaction that is not committed, over a batch of four rows: two orders, one paid, a rejected and a blank one."""
-    desk.batch()
-    desk.orders(order(1, amount=1000, customer_code="C-1"), order(2, amount=500, customer_code="C-2"))
-    desk.run(
+    harness.batch()
+    harness.orders(order(1, amount=1000, customer_code="C-1"), order(2, amount=500, customer_code="C-2"))
+    harness.run(
         "UPDATE batches SET rows_total = 4, rows_accepted = 2, rows_rejected = 1, rows_blank = 1, amount_accepted = 1500"
     )
     for code in ("R_EMAIL", "R_PHONE"):
-        desk.run("INSERT INTO rejections (batch_id, import_row_number, code) VALUES (%s, 3, %s)", desk.batch_id, code)
-    desk.plan()
-    with desk.working() as worker:
-        ledger = desk.ledger(worker)
+        harness.run("INSERT INTO rejections (batch_id, import_row_number, code) VALUES (%s, 3, %s)", harness.batch_id, code)
+    harness.plan()
+    with harness.working() as worker:
+        ledger = harness.ledger(worker)
         ledger.record([(claim, Outcome("succeeded", None, "pay_1")) for claim in ledger.claim(1)])
-    with pytest.raises(PutBack), desk.database.begin() as transaction:  # noqa: PT012
+    with pytest.raises(PutBack), harness.database.begin() as transaction:  # noqa: PT012
         yield transaction
         raise PutBack
 
@@ -62,14 +62,14 @@ def failed(results: list[dg.AssetCheckResult]) -> set[str]:
         ("UPDATE orders SET amount = 501 WHERE import_row_number = 2", checks.YEN_ADD_UP),
     ],
 )
-def test_rows_and_yen_that_do_not_add_up_are_seen(broken, desk, breaking, check):
+def test_rows_and_yen_that_do_not_add_up_are_seen(broken, harness, breaking, check):
     broken.script(f"SET LOCAL session_replication_role = replica; {breaking}")
-    assert failed(checks.order_checks(broken, desk.batch_id)) == ({check.name} if check else set())
+    assert failed(checks.order_checks(broken, harness.batch_id)) == ({check.name} if check else set())
 
 
-def test_a_file_given_back_as_a_whole_must_have_no_orders(broken, desk):
+def test_a_file_given_back_as_a_whole_must_have_no_orders(broken, harness):
     broken.script("UPDATE batches SET rows_accepted = NULL, rows_rejected = NULL, amount_accepted = NULL")
-    assert failed(checks.order_checks(broken, desk.batch_id)) == {checks.ROWS_ADD_UP.name, checks.YEN_ADD_UP.name}
+    assert failed(checks.order_checks(broken, harness.batch_id)) == {checks.ROWS_ADD_UP.name, checks.YEN_ADD_UP.name}
 
 
 @pytest.mark.parametrize(
@@ -93,15 +93,15 @@ def test_a_file_given_back_as_a_whole_must_have_no_orders(broken, desk):
         ("UPDATE payments SET amount = 999 WHERE status = 'succeeded'", checks.PAID_YEN_ADD_UP),
     ],
 )
-def test_payments_that_cannot_be_right_are_seen(broken, desk, breaking, check):
+def test_payments_that_cannot_be_right_are_seen(broken, harness, breaking, check):
     broken.script(f"SET LOCAL session_replication_role = replica; {breaking}")
-    assert failed(checks.payment_checks(broken, desk.batch_id)) == ({check.name} if check else set())
+    assert failed(checks.payment_checks(broken, harness.batch_id)) == ({check.name} if check else set())
 
 
-def test_a_file_that_is_given_back_is_not_accepted(broken, desk):
-    assert checks.file_accepted(batches.get(broken, desk.batch_id)).passed
+def test_a_file_that_is_given_back_is_not_accepted(broken, harness):
+    assert checks.file_accepted(batches.get(broken, harness.batch_id)).passed
     broken.script("UPDATE batches SET status = 'rejected', status_code = 'F_EMPTY'")
-    result = checks.file_accepted(batches.get(broken, desk.batch_id))
+    result = checks.file_accepted(batches.get(broken, harness.batch_id))
     assert not result.passed
     assert result.metadata["code"].value == "F_EMPTY"
 
@@ -112,19 +112,19 @@ def passed(made: dg.MaterializeResult) -> bool:
 
 
 def test_ledgers_that_differ_an_audit_that_is_altered_and_an_old_key_are_seen(open_test_system, database):
-    desk = Desk(database)
+    harness = Harness(database)
     keys = SecretStr(f"{new_key()},test:{base64.b64encode(b'k' * 32).decode()}")
     with open_test_system(encryption_keys=keys) as system, dg.build_asset_context() as context:
         assert passed(reconciliation(ReconciliationConfig(), system=system))
-        desk.batch()
-        (order_id,) = desk.orders(order(1))
-        desk.run("UPDATE orders SET personal = personal || '\\x00'::bytea")  # which cannot be opened now
+        harness.batch()
+        (order_id,) = harness.orders(order(1))
+        harness.run("UPDATE orders SET personal = personal || '\\x00'::bytea")  # which cannot be opened now
         assert not passed(encryption_keys(context, system=system))
-        desk.run("UPDATE orders SET personal = substring(personal FOR length(personal) - 1)")
+        harness.run("UPDATE orders SET personal = substring(personal FOR length(personal) - 1)")
         assert passed(encryption_keys(context, system=system))
         times = dict.fromkeys(("created_at", "sent_at", "settled_at"), datetime.now(UTC) - timedelta(hours=3))
-        desk.payment([order_id], 1000, status="succeeded", service_payment_id="pay_nobodys", **times)
+        harness.payment([order_id], 1000, status="succeeded", service_payment_id="pay_nobodys", **times)
         assert not passed(reconciliation(ReconciliationConfig(), system=system))
         assert passed(retention(context, system=system))  # which seals first
-        desk.tamper("UPDATE audit_events SET actor = 'nobody'")
+        harness.tamper("UPDATE audit_events SET actor = 'nobody'")
         assert not passed(retention(context, system=system))

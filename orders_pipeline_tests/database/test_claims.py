@@ -19,8 +19,8 @@ from orders_pipeline.settlement.notifications import NotificationLedger
 from orders_pipeline.settlement.payments.settle import ABSENT_ONCE, DoubtLedger
 from orders_pipeline.settlement.refunds.ledger import RefundLedger
 from orders_pipeline_tests.database.conftest import run_on
-from orders_pipeline_tests.ledger_desk import Desk, order
-from orders_pipeline_tests.soak import first_of
+from orders_pipeline_tests.support.ledgers import Harness, order
+from orders_pipeline_tests.support.soak import first_of
 
 MANY = 30_000
 TABLES = ("orders", "payments", "payment_orders", "notifications", "notification_orders", "refunds", "refund_orders")
@@ -71,7 +71,7 @@ class Claims:
     """Claims of each kind over one connection, and how many rows each transaction reads."""
 
     def __init__(self, database: Database, batch_ids: dict[str, str]) -> None:
-        self.desk = Desk(database)
+        self.harness = Harness(database)
         self._batch_ids = batch_ids
 
     def settle_in(self) -> None:
@@ -79,11 +79,11 @@ class Claims:
         for kind in KINDS:
             for _ in range(12):
                 self.most_read(kind, FAILED, 1)
-                self.desk.run(f"UPDATE {kind} SET attempts = 0, next_attempt_at = now() WHERE claimed_by IS NULL")
+                self.harness.run(f"UPDATE {kind} SET attempts = 0, next_attempt_at = now() WHERE claimed_by IS NULL")
 
     def most_read(self, kind: str, outcome: Outcome, times: int) -> int:
         """Claim and record thirty a few times and return how many rows the hungriest of the transactions read."""
-        with self._ledger(kind) as ledger, read_by(self.desk.database) as read:
+        with self._ledger(kind) as ledger, read_by(self.harness.database) as read:
             for _ in range(times):
                 claims = ledger.claim(30)
                 ledger.record([(claim, outcome) for claim in claims])
@@ -91,14 +91,14 @@ class Claims:
 
     @contextlib.contextmanager
     def _ledger(self, kind: str) -> Iterator[Any]:
-        desk = self.desk
-        desk.batch_id = self._batch_ids[kind]
-        with desk.working() as worker:
+        harness = self.harness
+        harness.batch_id = self._batch_ids[kind]
+        with harness.working() as worker:
             ledgers = {
-                "payments": lambda: desk.ledger(worker),
-                "notifications": lambda: NotificationLedger(desk.database, ANY_ROW, worker, Profile()),
-                "refunds": lambda: RefundLedger(desk.database, worker),
-                "doubts": lambda: DoubtLedger(desk.database, ANY_ROW, worker, ABLE, lambda *_: None, concurrency=4),
+                "payments": lambda: harness.ledger(worker),
+                "notifications": lambda: NotificationLedger(harness.database, ANY_ROW, worker, Profile()),
+                "refunds": lambda: RefundLedger(harness.database, worker),
+                "doubts": lambda: DoubtLedger(harness.database, ANY_ROW, worker, ABLE, lambda *_: None, concurrency=4),
             }
             yield ledgers[kind]()
 
@@ -121,16 +121,16 @@ def read_by(database: Database) -> Iterator[list[int]]:
         yield read
 
 
-def small_batches(desk: Desk) -> dict[str, str]:
+def small_batches(harness: Harness) -> dict[str, str]:
     """Have a batch with one payment and notification that are due, and one with a refund, each of one order."""
-    due = desk.batch("20260701-000000000001")
-    desk.orders(order(1))
-    desk.plan()
-    desk.run("UPDATE notifications SET status = 'ready'")
-    refunding = desk.batch("20260701-000000000002")
-    (order_id,) = desk.orders(order(1, client_order_ref="REF", notify_channel="none", status="paid"))
-    payment_id = desk.payment([order_id], 1000, status="succeeded", settled_at="now", service_payment_id="pay-0")
-    with desk.connect() as connection:
+    due = harness.batch("20260701-000000000001")
+    harness.orders(order(1))
+    harness.plan()
+    harness.run("UPDATE notifications SET status = 'ready'")
+    refunding = harness.batch("20260701-000000000002")
+    (order_id,) = harness.orders(order(1, client_order_ref="REF", notify_channel="none", status="paid"))
+    payment_id = harness.payment([order_id], 1000, status="succeeded", settled_at="now", service_payment_id="pay-0")
+    with harness.connect() as connection:
         connection.execute(
             b"INSERT INTO refunds (refund_id, payment_id, batch_id, amount, requested_by, reason)"
             b" VALUES (%(id)s, %(id)s, %(batch)s, 1000, 'operator', 'returned')",
@@ -151,7 +151,7 @@ def every_mode(server_url: str, template: str) -> Iterator[dict[str, Claims]]:
         stack.callback(run_on, server, f"DROP DATABASE {name} WITH (FORCE)")
         url = make_url(server_url).set(database=name)
         whole = SecretStr(url.render_as_string(hide_password=False))
-        batch_ids = small_batches(Desk(stack.enter_context(contextlib.closing(Database(whole)))))
+        batch_ids = small_batches(Harness(stack.enter_context(contextlib.closing(Database(whole)))))
         for table in TABLES:
             run_on(whole, f"ALTER TABLE {table} SET (autovacuum_enabled = false)")
         run_on(whole, "ANALYZE")
@@ -171,23 +171,23 @@ def every_mode(server_url: str, template: str) -> Iterator[dict[str, Claims]]:
 def test_a_claim_reads_what_it_takes(every_mode, mode, kind, statistics):
     claims = every_mode[mode]
     if statistics == "of today":
-        run_on(claims.desk.database.url, "ANALYZE")
+        run_on(claims.harness.database.url, "ANALYZE")
     assert claims.most_read(kind, DONE[kind], 8) < 1000
 
 
 def test_a_claim_of_first_tries_reads_none_of_those_that_failed(every_mode):
     claims = every_mode["force_generic_plan"]
-    claims.desk.run(
+    claims.harness.run(
         "UPDATE payments SET attempts = 1, next_attempt_at = now() WHERE claimed_by IS NULL AND status = 'planned'"
     )
-    claims.desk.run("UPDATE service_breakers SET retries_left = -100, retries_at = now()")
+    claims.harness.run("UPDATE service_breakers SET retries_left = -100, retries_at = now()")
     assert claims.most_read("payments", DONE["payments"], 1) < 1000
 
 
 @pytest.mark.parametrize("mode", first_of(MODES, 2))
 def test_a_claim_of_what_may_have_been_charged_reads_none_of_what_was_not_sent_or_waits(every_mode, mode):
     claims = every_mode[mode]
-    claims.desk.run(
+    claims.harness.run(
         "UPDATE payments SET status = 'unknown', sent_at = now(), attempts = 0, next_attempt_at = now()"
         " WHERE payment_id IN (SELECT payment_id FROM payments WHERE claimed_by IS NULL AND status = 'planned' LIMIT 5000)"
     )

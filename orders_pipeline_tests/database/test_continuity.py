@@ -33,8 +33,8 @@ from orders_pipeline.system.continuity import Anchor, LedgersDiffer, NotStopped,
 from orders_pipeline.system.opening import System
 from orders_pipeline.upkeep import cancelling
 from orders_pipeline_tests.database.conftest import run_on
-from orders_pipeline_tests.ledger_desk import Desk, order
-from orders_pipeline_tests.two_ledgers import Books
+from orders_pipeline_tests.support.ledgers import Harness, order
+from orders_pipeline_tests.support.two_ledgers import Books
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def sandbox(tmp_path: Path) -> Iterator[SandboxServer]:
 @pytest.fixture
 def books(system: System, sandbox: SandboxServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Books:
     monkeypatch.setattr(listing, "PAUSE_S", 0.0)
-    return Books(Desk(system.database), system, sandbox, tmp_path / "services.sqlite")
+    return Books(Harness(system.database), system, sandbox, tmp_path / "services.sqlite")
 
 
 @pytest.fixture
@@ -62,12 +62,12 @@ def other(system: System, server_url: str, template: str) -> Iterator[System]:
 
 def start_anew(books: Books) -> None:
     """Have another running database than the one that was found whole."""
-    books.desk.run("UPDATE installation SET seen_as = 'the server before it was restarted'")
+    books.harness.run("UPDATE installation SET seen_as = 'the server before it was restarted'")
 
 
 def put_back(books: Books) -> None:
     """Have the storage know of a later mark, as after any restore."""
-    state = books.desk.run("SELECT * FROM installation")[0]
+    state = books.harness.run("SELECT * FROM installation")[0]
     later = Anchor(state["generation"], state["mark"] + 2, state["installation_id"])
     books.system.storage.put(later.key, b"{}")
 
@@ -80,22 +80,22 @@ def rests(system: System) -> str | None:
 
 def refund(books: Books) -> list[str | None]:
     """Give one order back and return what the refunds that did not succeed say."""
-    plan = read_plan(books.desk.database, books.desk.batch_id, ["ORD-0001"])
+    plan = read_plan(books.harness.database, books.harness.batch_id, ["ORD-0001"])
     return [each["code"] for each in carry_out(books.system, plan, requested_by="ops", reason="r")["not_refunded"]]
 
 
 def given_back(books: Books) -> int:
-    return int(books.sandbox.ledger(books.desk.batch_id)["payments"]["refunded_jpy"])
+    return int(books.sandbox.ledger(books.harness.batch_id)["payments"]["refunded_jpy"])
 
 
 def old_refund_that_we_lost(books: Books) -> str:
     """Have a payment of long ago that the service has given half of back under a key that it forgot; return its id."""
-    books.desk.batch()
-    books.desk.orders(*(order(number, notify_channel="none") for number in (1, 2)))
-    books.desk.plan()
+    books.harness.batch()
+    books.harness.orders(*(order(number, notify_channel="none") for number in (1, 2)))
+    books.harness.plan()
     books.settle()
     books.finish(2000)
-    (payment_id,) = [str(row["payment_id"]) for row in books.desk.run("SELECT payment_id FROM payments")]
+    (payment_id,) = [str(row["payment_id"]) for row in books.harness.run("SELECT payment_id FROM payments")]
     books.let_time_pass(24 * 60)
     start_anew(books)
     assert books.system.continuity.advance()  # whole, as far as the list of the time since tells
@@ -131,11 +131,11 @@ def test_a_lost_refund_of_an_old_payment_is_not_made_again(books, is_noticed):
 def test_a_refund_that_a_person_found_not_made_is_made_whatever_else_was_given_back(books):
     old_refund_that_we_lost(books)
     assert refund(books) == ["made-already"]
-    refund_id = books.desk.value("SELECT refund_id FROM refunds")
-    resolve_refund(books.desk.database, str(refund_id), Decision(None, "ops", "the other half was"))
+    refund_id = books.harness.value("SELECT refund_id FROM refunds")
+    resolve_refund(books.harness.database, str(refund_id), Decision(None, "ops", "the other half was"))
     assert refund(books) == []
     assert given_back(books) == 2000
-    books.desk.tamper(  # back to before that
+    books.harness.tamper(  # back to before that
         "UPDATE refunds SET status = 'planned', settled_at = NULL, service_refund_id = NULL, attempts = 0",
         "UPDATE orders SET status = 'paid'",
         "UPDATE payments SET status = 'succeeded'",
@@ -165,20 +165,20 @@ def test_where_no_payment_can_be_looked_up_a_person_decides_on_a_refund_that_may
     payments.capabilities = dataclasses.replace(payments.capabilities, can_look_up=False)
     assert refund(books) == ["undecidable"]
     assert given_back(books) == 1000
-    refund_id = books.desk.value("SELECT refund_id FROM refunds")
-    resolve_refund(books.desk.database, str(refund_id), Decision(None, "ops", "the other half was"))
+    refund_id = books.harness.value("SELECT refund_id FROM refunds")
+    resolve_refund(books.harness.database, str(refund_id), Decision(None, "ops", "the other half was"))
     assert refund(books) == []
     assert given_back(books) == 2000
 
 
 def test_two_refunds_of_one_payment_do_not_hold_each_other_up(books):
-    books.desk.batch()
-    books.desk.orders(*(order(number, notify_channel="none") for number in (1, 2)))
-    books.desk.plan()
+    books.harness.batch()
+    books.harness.orders(*(order(number, notify_channel="none") for number in (1, 2)))
+    books.harness.plan()
     books.settle()
     books.finish(2000)
     assert refund(books) == []
-    plan = read_plan(books.desk.database, books.desk.batch_id, ["ORD-0002"])
+    plan = read_plan(books.harness.database, books.harness.batch_id, ["ORD-0002"])
     assert carry_out(books.system, plan, requested_by="ops", reason="r")["refunds"]["succeeded"] == 1
     assert given_back(books) == 2000
 
@@ -206,7 +206,7 @@ def test_what_a_person_answered_for_stops_nothing_again_when_the_database_is_sta
     start_anew(books)
     assert not books.system.continuity.is_whole()
     (finding,) = reconcile(books.system, None, None, None).findings
-    accept(books.desk.database, finding["finding_id"], accepted_by="ops", why="given back by hand")
+    accept(books.harness.database, finding["finding_id"], accepted_by="ops", why="given back by hand")
     start_anew(books)
     assert books.system.continuity.is_whole()
 
@@ -240,8 +240,8 @@ def test_a_list_that_cannot_be_read_at_the_first_start_stops_paying_until_it_is(
 
 def test_a_list_that_never_comes_is_said_and_ended_by_its_coming_or_by_a_person(books, monkeypatch):
     assert books.system.continuity.advance()
-    books.desk.batch()
-    books.desk.orders(order(1, notify_channel="none"))
+    books.harness.batch()
+    books.harness.orders(order(1, notify_channel="none"))
 
     def failing(*_: object, **__: object) -> None:
         raise ListFailed("http-400", may_pass=False)
@@ -249,11 +249,11 @@ def test_a_list_that_never_comes_is_said_and_ended_by_its_coming_or_by_a_person(
     with monkeypatch.context() as patched:
         patched.setattr(RestPayments, "list_payments", failing)
         start_anew(books)
-        with settling(books.system, books.desk.batch_id, None) as settlement:
+        with settling(books.system, books.harness.batch_id, None) as settlement:
             settlement.pay()
-        assert books.desk.statuses("payments") == []
+        assert books.harness.statuses("payments") == []
         assert rests(books.system) == "E_PAYMENT_LIST"
-        summary = reports.summarise(books.system, books.desk.batch_id)
+        summary = reports.summarise(books.system, books.harness.batch_id)
         assert "http-400" in summary["paying_rests"]["message"]
         with pytest.raises(LedgersDiffer) as caught:
             books.system.continuity.require()
@@ -274,7 +274,7 @@ def test_a_comparison_finds_a_database_whole_that_was_started_anew(books, monkey
     assert books.system.continuity.advance()
     start_anew(books)
     assert books.system.continuity.doubted() is not None
-    for batch_id in (books.desk.batch(), None):  # nothing was stopped: whoever pays would have looked
+    for batch_id in (books.harness.batch(), None):  # nothing was stopped: whoever pays would have looked
         found = reconcile(books.system, batch_id, None, None)
         assert (found.stopped, found.resumed) == (False, False)
     start_anew(books)
@@ -296,7 +296,7 @@ def test_a_comparison_that_lets_paying_go_on_is_of_all_that_may_be_missing(books
     """Whatever days are asked for: what was charged an hour ago is in none of these."""
     assert books.system.continuity.advance()
     payment_id = books.pay(1000)[0]
-    books.desk.run("UPDATE installation SET whole_at = whole_at - interval '2 hours'")
+    books.harness.run("UPDATE installation SET whole_at = whole_at - interval '2 hours'")
     books.let_time_pass()
     books.lose(payment_id)
     start_anew(books)
@@ -309,14 +309,14 @@ def test_a_comparison_that_lets_paying_go_on_is_of_all_that_may_be_missing(books
 def lose_what_was_paid(books: Books, payment_id: str) -> None:
     """Put the ledger back to before a payment was planned, and have that seen."""
     books.lose(payment_id)
-    books.desk.run("UPDATE orders SET status = 'pending'")
-    books.desk.run("UPDATE installation SET stopped_at = now(), stopped_by = 'service'")
+    books.harness.run("UPDATE orders SET status = 'pending'")
+    books.harness.run("UPDATE installation SET stopped_at = now(), stopped_by = 'service'")
 
 
 def test_what_was_lost_before_a_person_answered_for_it_is_found_once_there_is_a_list(books, monkeypatch):
     (payment_id,) = books.pay(1000, finish=False)
     books.let_time_pass(4 * 24)
-    books.desk.run("UPDATE installation SET whole_at = now() - interval '5 days'")
+    books.harness.run("UPDATE installation SET whole_at = now() - interval '5 days'")
     lose_what_was_paid(books, payment_id)
 
     def failing(*_: object, **__: object) -> None:
@@ -330,7 +330,7 @@ def test_what_was_lost_before_a_person_answered_for_it_is_found_once_there_is_a_
         assert books.system.continuity.advance()
     result = books.compare()  # of a day, as each night
     assert (result.open, result.healed) == ({}, 1)
-    assert books.desk.value("SELECT unlisted_since FROM installation") is None
+    assert books.harness.value("SELECT unlisted_since FROM installation") is None
     books.let_time_pass()
     assert books.compare().open == {}  # it is looked for where it is: four days ago
 
@@ -341,30 +341,30 @@ def test_what_was_paid_of_a_batch_that_a_person_has_halted_since_holds_nobody_up
     lose_what_was_paid(books, payment_id)
     with books.system.database.begin() as transaction:
         if halt == "stop":
-            assert batches.stop(transaction, books.desk.batch_id, "ops")
+            assert batches.stop(transaction, books.harness.batch_id, "ops")
         else:
-            cancelling.begin(transaction, books.desk.batch_id, cancelled_by="ops", why="the wrong file")
+            cancelling.begin(transaction, books.harness.batch_id, cancelled_by="ops", why="the wrong file")
     result = reconcile(books.system, None, None, None)
     assert (result.resumed, result.open, result.healed) == (True, {}, 1)
-    assert books.desk.statuses("orders") == ["paid"]
+    assert books.harness.statuses("orders") == ["paid"]
 
 
 def test_a_batch_that_cannot_be_planned_keeps_nobody_from_being_compared(books):
     (payment_id,) = books.pay(1000, finish=False)
-    paid = books.desk.batch_id
-    books.desk.batch("20260701-000000000000")
-    books.desk.orders(order(1, client_order_ref="ORD-1000", payment_method="card_on_file"))
-    books.desk.run("UPDATE orders SET personal = 'damaged' WHERE batch_id = %s", books.desk.batch_id)
+    paid = books.harness.batch_id
+    books.harness.batch("20260701-000000000000")
+    books.harness.orders(order(1, client_order_ref="ORD-1000", payment_method="card_on_file"))
+    books.harness.run("UPDATE orders SET personal = 'damaged' WHERE batch_id = %s", books.harness.batch_id)
     lose_what_was_paid(books, payment_id)
     result = reconcile(books.system, None, None, None)
     assert (result.resumed, result.open, result.healed) == (True, {}, 1)
-    codes = {row["batch_id"]: row["status_code"] for row in books.desk.run("SELECT batch_id, status_code FROM batches")}
-    assert codes == {books.desk.batch_id: "E_SEALED_FORMAT", paid: None}
+    codes = {row["batch_id"]: row["status_code"] for row in books.harness.run("SELECT batch_id, status_code FROM batches")}
+    assert codes == {books.harness.batch_id: "E_SEALED_FORMAT", paid: None}
 
 
 def test_a_database_from_before_earlier_restores_is_beyond_all_that_the_storage_has_once_it_is_compared(books):
     assert books.system.continuity.advance()
-    state = books.desk.run("SELECT * FROM installation")[0]
+    state = books.harness.run("SELECT * FROM installation")[0]
     later = Anchor(state["generation"] + 2, state["mark"], state["installation_id"])
     books.system.storage.put(later.key, b"{}")
     assert not books.system.continuity.is_whole()
@@ -374,7 +374,7 @@ def test_a_database_from_before_earlier_restores_is_beyond_all_that_the_storage_
 
 def test_a_copy_of_a_database_does_not_take_the_storage_from_the_one_at_work(books):
     assert books.system.continuity.advance()
-    state = books.desk.run("SELECT * FROM installation")[0]
+    state = books.harness.run("SELECT * FROM installation")[0]
     later = Anchor(state["generation"], state["mark"] + 2, state["installation_id"])
     books.system.storage.put(later.key, b'{"database": "1|somewhere"}')
     with pytest.raises(StorageInUse):
@@ -396,7 +396,7 @@ def test_a_charge_that_we_lost_and_that_cannot_be_read_stops_paying_until_it_is_
 
 def test_a_new_database_does_not_take_a_storage_that_another_works_with(books, other):
     assert books.system.continuity.advance()
-    before = books.desk.run("SELECT * FROM installation")
+    before = books.harness.run("SELECT * FROM installation")
     with settling(other, in_its_own(other), None) as settlement:
         assert settlement is None  # what it planned would have ids that are not the other's
     assert rests(other) == "E_STORAGE_IN_USE"
@@ -404,15 +404,15 @@ def test_a_new_database_does_not_take_a_storage_that_another_works_with(books, o
         with pytest.raises(StorageInUse):
             reconcile(other, None, None, None)
     assert books.system.continuity.is_whole()
-    assert books.desk.run("SELECT * FROM installation") == before
+    assert books.harness.run("SELECT * FROM installation") == before
 
 
 def in_its_own(system: System) -> str:
     """Have a loaded batch in a system's database and return its id."""
-    desk = Desk(system.database)
-    desk.batch()
-    desk.orders(order(1, notify_channel="none"))
-    return desk.batch_id
+    harness = Harness(system.database)
+    harness.batch()
+    harness.orders(order(1, notify_channel="none"))
+    return harness.batch_id
 
 
 def test_a_new_database_with_a_storage_of_its_own_goes_on(books, other):
@@ -435,8 +435,8 @@ def test_a_new_database_takes_the_place_of_one_that_is_gone(books, other, monkey
     result = reconcile(other, None, None, None, by_hand=answer)
     assert (result.resumed, set(result.open)) == (True, {"C_MISSING_HERE"})
     assert [each["payment_id"] for each in result.findings] == [payment_id]
-    state = Desk(other.database).run("SELECT * FROM installation")[0]
-    assert state["installation_id"] == books.desk.value("SELECT installation_id FROM installation")
+    state = Harness(other.database).run("SELECT * FROM installation")[0]
+    assert state["installation_id"] == books.harness.value("SELECT installation_id FROM installation")
     assert (state["resumed_by"], state["resumed_why"]) == (answer or (None, None))
     assert not books.system.continuity.is_whole()
 
@@ -466,12 +466,12 @@ def test_an_anchor_that_cannot_be_decrypted_says_nothing(books, other, monkeypat
 
     monkeypatch.setattr(type(other.storage), "local", damaged)
     assert not other.continuity.is_whole()
-    assert Desk(other.database).value("SELECT stopped_by FROM installation") == "storage"
+    assert Harness(other.database).value("SELECT stopped_by FROM installation") == "storage"
 
 
 def test_a_storage_that_is_away_after_the_last_payment_fails_nothing(books, monkeypatch):
-    books.desk.batch()
-    books.desk.orders(order(1, notify_channel="none"))
+    books.harness.batch()
+    books.harness.orders(order(1, notify_channel="none"))
     put = type(books.system.storage).put
     is_paid = threading.Event()
 
@@ -482,10 +482,10 @@ def test_a_storage_that_is_away_after_the_last_payment_fails_nothing(books, monk
         return put(self, key, source)
 
     monkeypatch.setattr(type(books.system.storage), "put", away)
-    with settling(books.system, books.desk.batch_id, None) as settlement:
+    with settling(books.system, books.harness.batch_id, None) as settlement:
         settlement.pay()
-    assert books.desk.statuses("payments") == ["succeeded"]
+    assert books.harness.statuses("payments") == ["succeeded"]
     monkeypatch.undo()
-    marks = books.desk.value("SELECT mark FROM installation")
+    marks = books.harness.value("SELECT mark FROM installation")
     books.system.continuity.watch()  # what could not be kept then
     assert [stored.key for stored in books.system.storage.list(continuity.ANCHORS)][-1].endswith(f"{marks:018d}.json")

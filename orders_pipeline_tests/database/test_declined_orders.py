@@ -5,7 +5,7 @@ from __future__ import annotations
 from orders_pipeline.services.gateway import Capabilities, PaymentRequest
 from orders_pipeline.services.outcomes import Outcome
 from orders_pipeline.settlement.payments.settle import settle_one
-from orders_pipeline_tests.ledger_desk import Desk, order
+from orders_pipeline_tests.support.ledgers import Harness, order
 
 DECLINED = Outcome("declined", "card_declined", "pay-1")
 
@@ -28,63 +28,63 @@ class PickyGateway:
         return Outcome("absent")
 
 
-def together(desk: Desk, count: int = 3) -> list[str]:
+def together(harness: Harness, count: int = 3) -> list[str]:
     """Have a batch with one payment for so many orders of one customer, who is to be told; return the orders' references."""
-    desk.batch()
-    desk.orders(*(order(number, customer_code="C-1") for number in range(1, count + 1)))
-    desk.plan()
-    assert desk.statuses("payments") == ["planned"]
-    return [f"{desk.batch_id}-{number}" for number in range(1, count + 1)]
+    harness.batch()
+    harness.orders(*(order(number, customer_code="C-1") for number in range(1, count + 1)))
+    harness.plan()
+    assert harness.statuses("payments") == ["planned"]
+    return [f"{harness.batch_id}-{number}" for number in range(1, count + 1)]
 
 
-def settle_all(desk: Desk, gateway: PickyGateway, *, retry: bool = True) -> None:
-    with desk.working() as worker:
-        ledger = desk.ledger(worker, retry_declined_orders=retry)
+def settle_all(harness: Harness, gateway: PickyGateway, *, retry: bool = True) -> None:
+    with harness.working() as worker:
+        ledger = harness.ledger(worker, retry_declined_orders=retry)
         while claims := ledger.claim(10):
             ledger.record([(claim, settle_one(gateway, claim, worker.may_send)) for claim in claims])
 
 
-def test_only_the_bad_order_stays_declined_and_each_is_tried_alone_once(desk):
-    names = together(desk)
+def test_only_the_bad_order_stays_declined_and_each_is_tried_alone_once(harness):
+    names = together(harness)
     gateway = PickyGateway(names[1])
-    settle_all(desk, gateway)
-    assert desk.statuses("orders") == ["paid", "declined", "paid"]
+    settle_all(harness, gateway)
+    assert harness.statuses("orders") == ["paid", "declined", "paid"]
     assert gateway.sent[0] == names
     assert sorted(gateway.sent[1:]) == [[each] for each in names]
-    assert sorted(desk.statuses("payments")) == ["declined", "declined", "succeeded", "succeeded"]
-    assert desk.value("SELECT sum(amount) FROM payment_orders WHERE live") == desk.value(
+    assert sorted(harness.statuses("payments")) == ["declined", "declined", "succeeded", "succeeded"]
+    assert harness.value("SELECT sum(amount) FROM payment_orders WHERE live") == harness.value(
         "SELECT sum(amount) FROM orders WHERE status = 'paid'"
     )
 
 
-def test_a_customer_is_told_when_the_last_of_the_orders_is_final(desk):
-    names = together(desk)
-    with desk.working() as worker:
-        ledger = desk.ledger(worker, retry_declined_orders=True)
+def test_a_customer_is_told_when_the_last_of_the_orders_is_final(harness):
+    names = together(harness)
+    with harness.working() as worker:
+        ledger = harness.ledger(worker, retry_declined_orders=True)
         (claim,) = ledger.claim(10)
         ledger.record([(claim, DECLINED)])
-        assert desk.statuses("orders") == ["pending"] * 3
-        assert desk.statuses("notifications") == ["waiting"]
+        assert harness.statuses("orders") == ["pending"] * 3
+        assert harness.statuses("notifications") == ["waiting"]
         first, *rest = ledger.claim(10)
         ledger.record([(first, DECLINED)])
-        assert desk.statuses("notifications") == ["waiting"]
+        assert harness.statuses("notifications") == ["waiting"]
         ledger.record([(claim, DECLINED) for claim in rest])
     assert len(rest) == len(names) - 1
-    assert desk.statuses("notifications") == ["ready"]
+    assert harness.statuses("notifications") == ["ready"]
 
 
-def test_where_the_profile_says_final_nothing_is_tried_again(desk):
-    gateway = PickyGateway(*together(desk))
-    settle_all(desk, gateway, retry=False)
-    assert desk.statuses("orders") == ["declined"] * 3
+def test_where_the_profile_says_final_nothing_is_tried_again(harness):
+    gateway = PickyGateway(*together(harness))
+    settle_all(harness, gateway, retry=False)
+    assert harness.statuses("orders") == ["declined"] * 3
     assert len(gateway.sent) == 1
 
 
-def test_a_result_that_others_have_taken_over_plans_nothing(desk):
-    together(desk)
-    with desk.working() as worker:
-        ledger = desk.ledger(worker, retry_declined_orders=True)
+def test_a_result_that_others_have_taken_over_plans_nothing(harness):
+    together(harness)
+    with harness.working() as worker:
+        ledger = harness.ledger(worker, retry_declined_orders=True)
         (claim,) = ledger.claim(10)
-        desk.run("UPDATE payments SET claimed_by = NULL, status = 'unknown'")
+        harness.run("UPDATE payments SET claimed_by = NULL, status = 'unknown'")
         ledger.record([(claim, DECLINED)])
-    assert desk.statuses("payments") == ["unknown"]
+    assert harness.statuses("payments") == ["unknown"]

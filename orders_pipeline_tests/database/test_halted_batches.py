@@ -12,125 +12,125 @@ from orders_pipeline.services.gateway import Capabilities
 from orders_pipeline.settlement.drain import drain
 from orders_pipeline.settlement.payments.settle import ABSENT_EARLY, ABSENT_ONCE, DoubtLedger, PaymentClaim, find_out
 from orders_pipeline.upkeep import cancelling
-from orders_pipeline_tests.ledger_desk import ABLE, CIPHER, Desk, order, wait_for_a_blocked_session
+from orders_pipeline_tests.support.ledgers import ABLE, CIPHER, Harness, order, wait_for_a_blocked_session
 
 UNFINISHED = ("received", "staged", "validated", "loaded", "paying", "paused")
 
 
 @pytest.fixture
-def desk(database):
-    return Desk(database)
+def harness(database):
+    return Harness(database)
 
 
-def stop(desk: Desk) -> bool:
-    with desk.database.begin() as transaction:
-        return batches.stop(transaction, desk.batch_id, "somebody")
+def stop(harness: Harness) -> bool:
+    with harness.database.begin() as transaction:
+        return batches.stop(transaction, harness.batch_id, "somebody")
 
 
-def begin_cancelling(desk: Desk) -> None:
-    with desk.database.begin() as transaction:
-        cancelling.begin(transaction, desk.batch_id, cancelled_by="somebody", why="the wrong file")
+def begin_cancelling(harness: Harness) -> None:
+    with harness.database.begin() as transaction:
+        cancelling.begin(transaction, harness.batch_id, cancelled_by="somebody", why="the wrong file")
 
 
-def state(desk: Desk) -> str:
-    return str(desk.value("SELECT status FROM batches WHERE batch_id = %s", desk.batch_id))
+def state(harness: Harness) -> str:
+    return str(harness.value("SELECT status FROM batches WHERE batch_id = %s", harness.batch_id))
 
 
 @pytest.mark.parametrize("status", UNFINISHED)
-def test_a_stopped_batch_says_who_and_when_and_goes_on_from_where_it_was(desk, status):
-    desk.batch(status=status)
-    assert stop(desk)
-    assert not stop(desk)
-    with desk.database.begin() as transaction:
-        shown = batches.summary(batches.get(transaction, desk.batch_id), {}, {}, {})
+def test_a_stopped_batch_says_who_and_when_and_goes_on_from_where_it_was(harness, status):
+    harness.batch(status=status)
+    assert stop(harness)
+    assert not stop(harness)
+    with harness.database.begin() as transaction:
+        shown = batches.summary(batches.get(transaction, harness.batch_id), {}, {}, {})
         assert shown["status"] == "stopped"
         assert shown["stopped"]["by"] == "somebody"
         assert shown["stopped"]["at"]
-        batches.restart(transaction, desk.batch_id)
-        row = batches.get(transaction, desk.batch_id)
+        batches.restart(transaction, harness.batch_id)
+        row = batches.get(transaction, harness.batch_id)
     assert (row.status, row.stopped_by, row.stopped_at, row.stopped_from) == (status, None, None, None)
 
 
 @pytest.mark.parametrize("status", ["paying", "paused", "completed_with_errors", "rejected", "cancelled"])
-def test_what_a_process_comes_to_does_not_change_what_a_person_said(desk, status):
-    desk.batch(status="paying")
-    stop(desk)
-    with desk.database.begin() as transaction:
-        assert not batches.set_status(transaction, desk.batch_id, status)
-    assert state(desk) == "stopped"
-    begin_cancelling(desk)
-    with desk.database.begin() as transaction:
-        assert batches.set_status(transaction, desk.batch_id, status) == (status == "cancelled")
+def test_what_a_process_comes_to_does_not_change_what_a_person_said(harness, status):
+    harness.batch(status="paying")
+    stop(harness)
+    with harness.database.begin() as transaction:
+        assert not batches.set_status(transaction, harness.batch_id, status)
+    assert state(harness) == "stopped"
+    begin_cancelling(harness)
+    with harness.database.begin() as transaction:
+        assert batches.set_status(transaction, harness.batch_id, status) == (status == "cancelled")
 
 
 @pytest.mark.parametrize("status", ["completed_with_errors", "rejected"])
-def test_a_batch_that_has_ended_is_neither_stopped_nor_cancelled(desk, status):
-    desk.batch()
-    desk.run("UPDATE batches SET status = %s, finished_at = now(), rows_total = 0, rows_accepted = 0", status)
-    assert not stop(desk)
+def test_a_batch_that_has_ended_is_neither_stopped_nor_cancelled(harness, status):
+    harness.batch()
+    harness.run("UPDATE batches SET status = %s, finished_at = now(), rows_total = 0, rows_accepted = 0", status)
+    assert not stop(harness)
     with pytest.raises(batches.BatchEnded, match=rf"ended \({status}\)$"):
-        begin_cancelling(desk)
-    assert state(desk) == status
+        begin_cancelling(harness)
+    assert state(harness) == status
 
 
 @pytest.mark.parametrize("halt", [stop, begin_cancelling])
-def test_nothing_is_claimed_of_a_batch_that_was_halted_and_what_was_claimed_is_not_sent(desk, halt):
-    desk.orders(order(1, customer_code="C-1"), order(2, customer_code="C-2"), order(3, customer_code="C-3"))
-    desk.plan()
-    desk.run("UPDATE notifications SET status = 'ready' WHERE customer_code = 'C-3'")
-    with desk.working() as worker:
-        payments, notices = desk.ledger(worker), desk.notices(worker)
+def test_nothing_is_claimed_of_a_batch_that_was_halted_and_what_was_claimed_is_not_sent(harness, halt):
+    harness.orders(order(1, customer_code="C-1"), order(2, customer_code="C-2"), order(3, customer_code="C-3"))
+    harness.plan()
+    harness.run("UPDATE notifications SET status = 'ready' WHERE customer_code = 'C-3'")
+    with harness.working() as worker:
+        payments, notices = harness.ledger(worker), harness.notices(worker)
         assert len(payments.claim(1)) == 1
-        halt(desk)
+        halt(harness)
         assert payments.may_send()
         assert payments.claim(10) == []
         assert not payments.may_send()
         assert (payments.wait_s(), notices.wait_s()) == (None, None)
         assert notices.claim(10) == []
-    assert sorted(desk.statuses("payments")) == ["planned", "planned", "sending"]
+    assert sorted(harness.statuses("payments")) == ["planned", "planned", "sending"]
 
 
-def test_q06_a_claim_under_way_is_waited_for_and_none_follows_the_cancellation(desk):
-    desk.orders(order(1, customer_code="C-1"))
-    desk.plan()
-    with desk.working() as worker, desk.database.begin() as claiming:
+def test_q06_a_claim_under_way_is_waited_for_and_none_follows_the_cancellation(harness):
+    harness.orders(order(1, customer_code="C-1"))
+    harness.plan()
+    with harness.working() as worker, harness.database.begin() as claiming:
         assert not worker.is_halted(claiming)
-        beside = threading.Thread(target=begin_cancelling, args=(desk,))
+        beside = threading.Thread(target=begin_cancelling, args=(harness,))
         beside.start()
-        wait_for_a_blocked_session(desk)
-        assert state(desk) == "loaded"
+        wait_for_a_blocked_session(harness)
+        assert state(harness) == "loaded"
     beside.join()
-    assert state(desk) == "cancelling"
+    assert state(harness) == "cancelling"
 
 
-def test_a_halted_batch_is_drained_of_nothing_and_the_drain_ends(desk):
-    desk.orders(order(1, customer_code="C-1"))
-    desk.plan()
-    stop(desk)
-    with desk.working() as worker:
-        drain(desk.ledger(worker), lambda _: pytest.fail("sent"), concurrency=2, stop=threading.Event())
-    assert desk.statuses("payments") == ["planned"]
+def test_a_halted_batch_is_drained_of_nothing_and_the_drain_ends(harness):
+    harness.orders(order(1, customer_code="C-1"))
+    harness.plan()
+    stop(harness)
+    with harness.working() as worker:
+        drain(harness.ledger(worker), lambda _: pytest.fail("sent"), concurrency=2, stop=threading.Event())
+    assert harness.statuses("payments") == ["planned"]
 
 
-def test_the_reference_of_a_cancelled_order_is_free_again_and_no_other_is(desk):
-    desk.orders(order(1), order(2))
-    desk.run("UPDATE orders SET status = 'cancelled' WHERE import_row_number = 1")
-    other = desk.batch("20260701-000000000002")
-    assert desk.orders(order(1), batch_id=other)
+def test_the_reference_of_a_cancelled_order_is_free_again_and_no_other_is(harness):
+    harness.orders(order(1), order(2))
+    harness.run("UPDATE orders SET status = 'cancelled' WHERE import_row_number = 1")
+    other = harness.batch("20260701-000000000002")
+    assert harness.orders(order(1), batch_id=other)
     with pytest.raises(psycopg.errors.UniqueViolation):
-        desk.orders(order(2), batch_id=other)
+        harness.orders(order(2), batch_id=other)
     refs = "\x1f".join(["ord-0001", "ord-0002"])
-    with desk.database.begin() as transaction:
+    with harness.database.begin() as transaction:
         found = transaction.rows("existing_refs", refs=refs, client_code="acme", batch_id="another")
     assert {row.ref: row.batch_id for row in found} == {"ord-0001": other, "ord-0002": "20260701-000000000001"}
 
 
 @pytest.mark.parametrize(("paid", "counts"), [("cancelled", False), ("paid", True), ("refunded", True)])
-def test_the_same_bytes_may_come_again_after_a_cancellation_unless_something_was_paid(desk, paid, counts):
-    desk.orders(order(1))
-    desk.run("UPDATE batches SET status = 'cancelled', finished_at = now(), source_sha256 = 'abc'")
-    desk.run("UPDATE orders SET status = %s", paid)
-    with desk.database.begin() as transaction:
+def test_the_same_bytes_may_come_again_after_a_cancellation_unless_something_was_paid(harness, paid, counts):
+    harness.orders(order(1))
+    harness.run("UPDATE batches SET status = 'cancelled', finished_at = now(), source_sha256 = 'abc'")
+    harness.run("UPDATE orders SET status = %s", paid)
+    with harness.database.begin() as transaction:
         row = transaction.row("batch_with_same_bytes", client_code="acme", source_sha256="abc")
     assert row is not None
     assert row.counts is counts
@@ -168,16 +168,16 @@ def test_what_nobody_can_look_up_waits_for_a_person():
     assert find_out(blind, claim()).code == "undecidable"  # type: ignore[arg-type]
 
 
-def test_what_is_in_doubt_is_looked_up_at_once_and_believed_later_and_nothing_planned_is_claimed(desk):
-    desk.orders(order(1, customer_code="C-1"), order(2, customer_code="C-2"))
-    desk.plan()
-    desk.run(
+def test_what_is_in_doubt_is_looked_up_at_once_and_believed_later_and_nothing_planned_is_claimed(harness):
+    harness.orders(order(1, customer_code="C-1"), order(2, customer_code="C-2"))
+    harness.plan()
+    harness.run(
         "UPDATE payments SET status = 'unknown', sent_at = now(), next_attempt_at = now(), attempts = 3"
         " WHERE customer_code = 'C-1'"
     )
-    begin_cancelling(desk)
-    with desk.working() as worker:
-        ledger = DoubtLedger(desk.database, CIPHER, worker, ABLE, lambda *_: None, concurrency=4)
+    begin_cancelling(harness)
+    with harness.working() as worker:
+        ledger = DoubtLedger(harness.database, CIPHER, worker, ABLE, lambda *_: None, concurrency=4)
         ledger.begin()
         (found,) = ledger.claim(10)
         assert 100 < found.young_s <= 120
@@ -186,4 +186,4 @@ def test_what_is_in_doubt_is_looked_up_at_once_and_believed_later_and_nothing_pl
         assert 100 < (ledger.wait_s() or 0) <= 120
         ledger.begin()  # by whoever comes after a crash: nothing is waited for anew
         assert 100 < (ledger.wait_s() or 0) <= 120
-    assert sorted(desk.statuses("payments")) == ["planned", "unknown"]
+    assert sorted(harness.statuses("payments")) == ["planned", "unknown"]

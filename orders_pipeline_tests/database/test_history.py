@@ -16,9 +16,9 @@ from orders_pipeline.infrastructure.database import Database
 from orders_pipeline.reports import reports
 from orders_pipeline.system.opening import Endpoints, System, open_system
 from orders_pipeline.system.settings import Settings
-from orders_pipeline_tests import history
 from orders_pipeline_tests.database.conftest import run_on
-from orders_pipeline_tests.ledger_desk import Desk
+from orders_pipeline_tests.support import history
+from orders_pipeline_tests.support.ledgers import Harness
 
 BATCHES = 20
 ORDERS = 2_500
@@ -36,9 +36,9 @@ def long_url(server_url: str, template: str) -> Iterator[SecretStr]:
 
 
 @pytest.fixture
-def desk(long_url: SecretStr) -> Iterator[Desk]:
+def harness(long_url: SecretStr) -> Iterator[Harness]:
     with contextlib.closing(Database(long_url)) as database:
-        yield Desk(database)
+        yield Harness(database)
 
 
 @pytest.fixture
@@ -48,23 +48,23 @@ def system(long_url: SecretStr, tmp_path: Path) -> Iterator[System]:
         yield system
 
 
-def newest(desk: Desk) -> str:
-    return str(desk.value("SELECT batch_id FROM batches ORDER BY received_at DESC LIMIT 1"))
+def newest(harness: Harness) -> str:
+    return str(harness.value("SELECT batch_id FROM batches ORDER BY received_at DESC LIMIT 1"))
 
 
-def counted(desk: Desk, summary: dict[str, dict[str, int]]) -> bool:
-    batch = desk.run("SELECT * FROM batch_progress WHERE batch_id = %s", summary["batch_id"])[0]
+def counted(harness: Harness, summary: dict[str, dict[str, int]]) -> bool:
+    batch = harness.run("SELECT * FROM batch_progress WHERE batch_id = %s", summary["batch_id"])[0]
     return all(batch[f"orders_{state}"] == number for state, number in summary["orders"].items())
 
 
-def test_a_list_of_batches_counts_finished_ones_once(desk, system):
+def test_a_list_of_batches_counts_finished_ones_once(harness, system):
     before = reports.recent(system, 20)
     started = time.process_time()
     again = reports.recent(system, 20)
     assert time.process_time() - started < 0.1
     assert again == before
     assert len(again) == 20
-    assert counted(desk, again[0])
+    assert counted(harness, again[0])
     with system.database.begin() as transaction:
         kept = transaction.rows("recent_batches", limit=20)
     assert all(row.summary is not None for row in kept)
@@ -80,29 +80,29 @@ def test_a_list_of_batches_counts_finished_ones_once(desk, system):
         "UPDATE batch_stages SET seconds = 2 WHERE batch_id = %s",
     ],
 )
-def test_a_finished_batch_is_counted_again_once_anything_of_it_has_changed(desk, system, change):
+def test_a_finished_batch_is_counted_again_once_anything_of_it_has_changed(harness, system, change):
     reports.recent(system, 1)
-    desk.run(change, newest(desk))
+    harness.run(change, newest(harness))
     with system.database.begin() as transaction:
         (row,) = transaction.rows("recent_batches", limit=1)
     assert row.summary is None
     (summary,) = reports.recent(system, 1)
-    assert counted(desk, summary)
+    assert counted(harness, summary)
 
 
-def test_what_is_changing_while_it_is_counted_is_not_kept(desk, system):
-    desk.run("UPDATE batches SET amount_accepted = 2 WHERE batch_id = %s", newest(desk))
-    with desk.connect() as changing:
+def test_what_is_changing_while_it_is_counted_is_not_kept(harness, system):
+    harness.run("UPDATE batches SET amount_accepted = 2 WHERE batch_id = %s", newest(harness))
+    with harness.connect() as changing:
         change = b"UPDATE orders SET status = 'unknown' WHERE batch_id = %s AND import_row_number = 2"
-        changing.execute(change, [newest(desk)])
+        changing.execute(change, [newest(harness)])
         reports.recent(system, 1)
     (summary,) = reports.recent(system, 1)
     assert summary["orders"]["unknown"] == 1
 
 
-def test_thousands_of_declined_orders_are_reported_in_seconds(desk, system):
-    batch_id = str(desk.value("SELECT batch_id FROM batches ORDER BY received_at LIMIT 1"))
-    desk.tamper(
+def test_thousands_of_declined_orders_are_reported_in_seconds(harness, system):
+    batch_id = str(harness.value("SELECT batch_id FROM batches ORDER BY received_at LIMIT 1"))
+    harness.tamper(
         f"UPDATE orders SET status = 'declined' WHERE batch_id = '{batch_id}'",
         f"UPDATE payments SET status = 'declined', outcome_code = 'expired' WHERE batch_id = '{batch_id}'",
         "UPDATE payment_orders SET live = false FROM payments WHERE payments.payment_id = payment_orders.payment_id"
@@ -115,13 +115,13 @@ def test_thousands_of_declined_orders_are_reported_in_seconds(desk, system):
     assert len([each for each in reports.errors_of(system, batch_id) if each["code"] == "P_DECLINED"]) == ORDERS
 
 
-def test_rejections_are_read_a_few_at_a_time(desk, system):
+def test_rejections_are_read_a_few_at_a_time(harness, system):
     rows = "SELECT %s, n, 'R_AMOUNT' FROM generate_series(1, 50000) AS n"
-    desk.run(f"INSERT INTO rejections (batch_id, import_row_number, code) {rows}", newest(desk))
+    harness.run(f"INSERT INTO rejections (batch_id, import_row_number, code) {rows}", newest(harness))
     tracemalloc.start()
     try:
         with system.database.begin() as transaction:
-            read = sum(1 for _ in transaction.stream("row_rejections", batch_id=newest(desk)))
+            read = sum(1 for _ in transaction.stream("row_rejections", batch_id=newest(harness)))
         _, most = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

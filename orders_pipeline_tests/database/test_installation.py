@@ -7,43 +7,43 @@ import uuid
 from orders_pipeline.batches import batches
 from orders_pipeline.settlement.refunds.ledger import RefundLedger
 from orders_pipeline.system import installation
-from orders_pipeline_tests.ledger_desk import Desk, order
+from orders_pipeline_tests.support.ledgers import Harness, order
 
 OTHER_DAY = "20260702-000000000001"
 
 
-def forget(desk: Desk) -> None:
+def forget(harness: Harness) -> None:
     """Put the ledger back to before anything was planned."""
-    desk.tamper(
+    harness.tamper(
         *(f"DELETE FROM {table}" for table in ("payment_orders", "payments", "notification_orders", "notifications")),
     )
 
 
-def ids(desk: Desk, table: str) -> set[uuid.UUID]:
-    return {row["id"] for row in desk.run(f"SELECT {table.removesuffix('s')}_id AS id FROM {table}")}
+def ids(harness: Harness, table: str) -> set[uuid.UUID]:
+    return {row["id"] for row in harness.run(f"SELECT {table.removesuffix('s')}_id AS id FROM {table}")}
 
 
-def test_what_is_planned_again_after_a_restore_has_the_same_ids_whatever_the_batch_is_called(desk):
-    desk.batch()
-    desk.run("UPDATE batches SET source_sha256 = 'abc'")
-    desk.orders(*(order(number, customer_code=f"C-{number % 2}") for number in range(1, 6)))
-    desk.plan()
-    before = ids(desk, "payments"), ids(desk, "notifications")
-    forget(desk)
-    desk.tamper("DELETE FROM orders", f"UPDATE batches SET batch_id = '{OTHER_DAY}'")
-    desk.batch_id = OTHER_DAY
-    desk.orders(*(order(number, customer_code=f"C-{number % 2}") for number in range(1, 6)))
-    desk.plan()
-    assert (ids(desk, "payments"), ids(desk, "notifications")) == before
+def test_what_is_planned_again_after_a_restore_has_the_same_ids_whatever_the_batch_is_called(harness):
+    harness.batch()
+    harness.run("UPDATE batches SET source_sha256 = 'abc'")
+    harness.orders(*(order(number, customer_code=f"C-{number % 2}") for number in range(1, 6)))
+    harness.plan()
+    before = ids(harness, "payments"), ids(harness, "notifications")
+    forget(harness)
+    harness.tamper("DELETE FROM orders", f"UPDATE batches SET batch_id = '{OTHER_DAY}'")
+    harness.batch_id = OTHER_DAY
+    harness.orders(*(order(number, customer_code=f"C-{number % 2}") for number in range(1, 6)))
+    harness.plan()
+    assert (ids(harness, "payments"), ids(harness, "notifications")) == before
     assert [len(each) for each in before] == [2, 2]
 
 
-def test_another_try_other_rows_other_bytes_and_another_installation_have_other_ids(desk):
-    desk.batch()
-    (order_id,) = desk.orders(order(1))
-    seen = {desk.value("SELECT next_payment_id(batch_identity(%s), '{1}', 1000)", desk.batch_id)}
+def test_another_try_other_rows_other_bytes_and_another_installation_have_other_ids(harness):
+    harness.batch()
+    (order_id,) = harness.orders(order(1))
+    seen = {harness.value("SELECT next_payment_id(batch_identity(%s), '{1}', 1000)", harness.batch_id)}
     (first,) = seen
-    desk.payment([order_id], 1000, payment_id=first, status="declined", settled_at="2026-07-01")
+    harness.payment([order_id], 1000, payment_id=first, status="declined", settled_at="2026-07-01")
     for change, rows in (
         ("SELECT 'another try'", [1]),
         ("SELECT 'other rows'", [1, 2]),
@@ -52,22 +52,22 @@ def test_another_try_other_rows_other_bytes_and_another_installation_have_other_
         ("UPDATE batches SET client_code = 'other'", [1]),
         ("UPDATE installation SET installation_id = gen_random_uuid()", [1]),
     ):
-        desk.run(change)
-        next_id = desk.value("SELECT next_payment_id(batch_identity(%s), %s, 1000)", desk.batch_id, rows)
+        harness.run(change)
+        next_id = harness.value("SELECT next_payment_id(batch_identity(%s), %s, 1000)", harness.batch_id, rows)
         assert next_id not in seen
         seen.add(next_id)
 
 
-def test_a_lost_charge_is_taken_over_by_rows_that_come_to_the_same_yen_and_its_id_by_no_others(desk):
-    desk.batch()
+def test_a_lost_charge_is_taken_over_by_rows_that_come_to_the_same_yen_and_its_id_by_no_others(harness):
+    harness.batch()
 
     def next_id(yen: int) -> uuid.UUID:
-        found: uuid.UUID = desk.value("SELECT next_payment_id(batch_identity(%s), '{1}', %s)", desk.batch_id, yen)
+        found: uuid.UUID = harness.value("SELECT next_payment_id(batch_identity(%s), '{1}', %s)", harness.batch_id, yen)
         return found
 
     lost = next_id(1000)
     assert next_id(1100) == lost
-    desk.run(
+    harness.run(
         "INSERT INTO reconciliation_findings (code, payment_id, detail, compared_from, compared_to, first_seen_at,"
         " last_seen_at) SELECT 'C_MISSING_HERE', %s, jsonb_build_object('ours', NULL, 'theirs', jsonb_build_object('amount',"
         " 1000)), now, now, now, now FROM now() AS now",
@@ -75,63 +75,63 @@ def test_a_lost_charge_is_taken_over_by_rows_that_come_to_the_same_yen_and_its_i
     )
     assert next_id(1000) == lost
     assert next_id(1100) != lost
-    desk.run("UPDATE batches SET again_no = 1")  # an earlier repeat was cancelled before, or was not
+    harness.run("UPDATE batches SET again_no = 1")  # an earlier repeat was cancelled before, or was not
     assert next_id(1000) == lost
     assert next_id(1100) != lost
 
 
-def test_only_references_of_this_installation_are_ours(desk):
-    desk.orders(order(1))
-    desk.plan()
-    (payment_id,) = map(str, ids(desk, "payments"))
-    with desk.database.begin() as transaction:
+def test_only_references_of_this_installation_are_ours(harness):
+    harness.orders(order(1))
+    harness.plan()
+    (payment_id,) = map(str, ids(harness, "payments"))
+    with harness.database.begin() as transaction:
         ours = installation.read(transaction)
-    reference = desk.value("SELECT reference_of(payment_id, old_reference) FROM payments")
+    reference = harness.value("SELECT reference_of(payment_id, old_reference) FROM payments")
     assert reference == f"{ours.prefix}{payment_id}"
     assert ours.payment_id_of(reference) == payment_id
     for other in (payment_id, f"{'0' * 12}-{payment_id}", f"{reference}1", f"{ours.prefix}web-17", ours.prefix):
         assert not ours.is_ours(other)
 
 
-def test_a_payment_sent_before_the_installation_had_an_id_keeps_its_reference(desk):
-    desk.orders(order(1))
-    desk.plan()
-    desk.run("UPDATE payments SET old_reference = payment_id::text")
-    with desk.working() as worker:
-        (claim,) = desk.ledger(worker).claim(1)
+def test_a_payment_sent_before_the_installation_had_an_id_keeps_its_reference(harness):
+    harness.orders(order(1))
+    harness.plan()
+    harness.run("UPDATE payments SET old_reference = payment_id::text")
+    with harness.working() as worker:
+        (claim,) = harness.ledger(worker).claim(1)
     assert claim.request.reference == claim.request.payment_id
 
 
-def stop(desk: Desk) -> None:
-    desk.run("UPDATE installation SET stopped_at = now(), stopped_by = 'service'")
+def stop(harness: Harness) -> None:
+    harness.run("UPDATE installation SET stopped_at = now(), stopped_by = 'service'")
 
 
-def test_nothing_is_claimed_any_more_once_paying_is_stopped(desk):
-    desk.orders(order(1), order(2, customer_code="C-2"))
-    desk.plan()
-    with desk.working() as worker:
-        ledger, refunds = desk.ledger(worker), RefundLedger(desk.database, worker)
+def test_nothing_is_claimed_any_more_once_paying_is_stopped(harness):
+    harness.orders(order(1), order(2, customer_code="C-2"))
+    harness.plan()
+    with harness.working() as worker:
+        ledger, refunds = harness.ledger(worker), RefundLedger(harness.database, worker)
         assert len(ledger.claim(1)) == 1
         assert ledger.wait_s() is not None
-        stop(desk)
+        stop(harness)
         assert (ledger.claim(1), ledger.wait_s()) == ([], None)
         assert (refunds.claim(1), refunds.wait_s()) == ([], None)
-    with desk.database.begin() as transaction:
-        assert batches.get(transaction, desk.batch_id).ledgers_differ
+    with harness.database.begin() as transaction:
+        assert batches.get(transaction, harness.batch_id).ledgers_differ
 
 
-def test_nothing_is_claimed_in_a_database_that_was_not_looked_at(desk):
-    desk.orders(order(1))
-    desk.plan()
-    with desk.working() as worker:
-        desk.run("UPDATE installation SET seen_as = running_database()")
-        assert len(desk.ledger(worker).claim(1)) == 1
+def test_nothing_is_claimed_in_a_database_that_was_not_looked_at(harness):
+    harness.orders(order(1))
+    harness.plan()
+    with harness.working() as worker:
+        harness.run("UPDATE installation SET seen_as = running_database()")
+        assert len(harness.ledger(worker).claim(1)) == 1
         for change in (
             "UPDATE installation SET seen_as = 'another'",
             "UPDATE installation SET seen_as = running_database()",
         ):
-            desk.run(change)
-            desk.run("UPDATE payments SET status = 'planned', claimed_by = NULL, attempts = 0")
+            harness.run(change)
+            harness.run("UPDATE payments SET status = 'planned', claimed_by = NULL, attempts = 0")
             if "running" in change:  # as a dump that is read back has it: written by a transaction that is not the row's
-                desk.tamper("UPDATE installation SET written_by = '1'")
-            assert desk.ledger(worker).claim(1) == []
+                harness.tamper("UPDATE installation SET written_by = '1'")
+            assert harness.ledger(worker).claim(1) == []

@@ -19,7 +19,7 @@ from orders_pipeline.infrastructure.parquet_file import THREADS
 from orders_pipeline.intake import loading
 from orders_pipeline.intake.loading import Loaded
 from orders_pipeline.records.rejections import REJECTIONS_SCHEMA
-from orders_pipeline_tests.ledger_desk import Desk, wait_for_a_blocked_session
+from orders_pipeline_tests.support.ledgers import Harness, wait_for_a_blocked_session
 
 ACCEPTED_SCHEMA = pa.schema(
     [
@@ -62,17 +62,17 @@ def rejection(number: int | None, code: str = "R_AMOUNT", **detail: str) -> dict
 class Bay:
     """Where validated batches are loaded from."""
 
-    desk: Desk
+    harness: Harness
     folder: Path
 
     def batch(self, batch_id: str, rows: list[dict], rejections: list[dict] | None = None, blank: int = 0) -> str:
         """Have a validated batch with these rows."""
         rejections = rejections or []
-        self.desk.batch(batch_id, status="validated")
+        self.harness.batch(batch_id, status="validated")
         pq.write_table(pa.Table.from_pylist(rows, ACCEPTED_SCHEMA), self.folder / f"{batch_id}.accepted")
         pq.write_table(pa.Table.from_pylist(rejections, REJECTIONS_SCHEMA), self.folder / f"{batch_id}.rejections")
         rejected = len({each["import_row_number"] for each in rejections})
-        self.desk.run(
+        self.harness.run(
             "UPDATE batches SET rows_total = %s, rows_accepted = %s, rows_rejected = %s, rows_blank = %s,"
             " amount_accepted = %s WHERE batch_id = %s",
             len(rows) + rejected + blank,
@@ -85,17 +85,19 @@ class Bay:
         return batch_id
 
     def load(self, batch_id: str) -> Loaded:
-        with self.desk.database.begin() as transaction:
+        with self.harness.database.begin() as transaction:
             batch = batches.get(transaction, batch_id)
         files = (self.folder / f"{batch_id}.{kind}" for kind in ("accepted", "rejections", "staged"))
-        return loading.load(self.desk.database, batch, *files)
+        return loading.load(self.harness.database, batch, *files)
 
     def adds_up(self, batch_id: str) -> bool:
         """Say whether the batch's own counts and yen are those of its orders and rejections."""
-        with self.desk.database.begin() as transaction:
+        with self.harness.database.begin() as transaction:
             batch = batches.get(transaction, batch_id)
             loaded = transaction.row("loaded_totals", batch_id=batch_id)
-        rejected = self.desk.value("SELECT count(DISTINCT import_row_number) FROM rejections WHERE batch_id = %s", batch_id)
+        rejected = self.harness.value(
+            "SELECT count(DISTINCT import_row_number) FROM rejections WHERE batch_id = %s", batch_id
+        )
         return (batch.rows_accepted, batch.rows_rejected, batch.amount_accepted, batch.rows_total) == (
             loaded.orders,
             rejected,
@@ -105,8 +107,8 @@ class Bay:
 
 
 @pytest.fixture
-def bay(desk: Desk, tmp_path: Path) -> Bay:
-    return Bay(desk, tmp_path)
+def bay(harness: Harness, tmp_path: Path) -> Bay:
+    return Bay(harness, tmp_path)
 
 
 @pytest.fixture
@@ -118,30 +120,30 @@ def test_accepted_rows_become_orders_with_where_they_came_from(bay):
     full = row(7, "A/1", item_code='I,"1', quantity=2, unit_price=50, order_date=None)
     batch_id = bay.batch("b1", [row(3), full])
     assert bay.load(batch_id) == Loaded(2, 0)
-    first, second = bay.desk.run("SELECT * FROM orders ORDER BY import_row_number")
+    first, second = bay.harness.run("SELECT * FROM orders ORDER BY import_row_number")
     assert (second["item_code"], second["quantity"], second["unit_price"]) == ('I,"1', 2, 50)
     assert (first["item_code"], first["order_date"]) == (None, None)
     assert {(each["batch_id"], each["csv_source"], each["client_code"], each["status"]) for each in (first, second)} == {
         ("b1", "orders.csv", "acme", "pending")
     }
     assert bytes(first["personal"]) == row(3)["personal"]
-    assert bay.desk.value("SELECT status FROM batches") == "loaded"
+    assert bay.harness.value("SELECT status FROM batches") == "loaded"
     assert bay.adds_up(batch_id)
 
 
 def test_a_file_name_with_anything_in_it_is_kept_as_it_is(bay):
     batch_id = bay.batch("b1", [row(1)])
     name = "注文 \"7月\", 'a'\\n\t\n.csv"
-    bay.desk.run("UPDATE batches SET csv_source = %s", name)
+    bay.harness.run("UPDATE batches SET csv_source = %s", name)
     bay.load(batch_id)
-    assert bay.desk.value("SELECT csv_source FROM orders") == name
+    assert bay.harness.value("SELECT csv_source FROM orders") == name
 
 
 def test_rejections_are_kept_with_their_place_and_detail(bay):
     whole_file = rejection(None, "W_UNKNOWN_COLUMN", count="2") | {"line": None, "column": None}
     without_detail = rejection(5) | {"detail": None}
     bay.load(bay.batch("b1", [], [rejection(4, limit='1,000"000'), without_detail, whole_file]))
-    rows = bay.desk.run("SELECT import_row_number, line, column_name, code, detail FROM rejections ORDER BY rejection_id")
+    rows = bay.harness.run("SELECT import_row_number, line, column_name, code, detail FROM rejections ORDER BY rejection_id")
     assert [tuple(each.values()) for each in rows] == [
         (4, 5, "amount", "R_AMOUNT", {"limit": '1,000"000'}),
         (5, 5, "amount", "R_AMOUNT", {}),
@@ -160,7 +162,7 @@ def test_a_load_that_is_run_again_loads_nothing_twice(bay):
     batch_id = bay.batch("b1", [row(n) for n in range(1, 26)], [rejection(26)])
     assert bay.load(batch_id) == Loaded(25, 0)
     assert bay.load(batch_id) == Loaded(0, 0)
-    assert bay.desk.value("SELECT count(*) FROM rejections") == 1
+    assert bay.harness.value("SELECT count(*) FROM rejections") == 1
     assert bay.adds_up(batch_id)
 
 
@@ -191,10 +193,10 @@ def test_c05_c06_a_load_that_crashed_in_a_chunk_goes_on_with_the_chunks_that_are
         interrupt(crashing, crash_at, Crash())
         with pytest.raises(Crash):
             bay.load(batch_id)
-    chunks = bay.desk.run("SELECT (import_row_number + 9) / 10 AS no, count(*) AS rows FROM orders GROUP BY 1")
+    chunks = bay.harness.run("SELECT (import_row_number + 9) / 10 AS no, count(*) AS rows FROM orders GROUP BY 1")
     assert crash_at not in {each["no"] for each in chunks}
     assert all(each["rows"] == (5 if each["no"] == 3 else 10) for each in chunks)
-    assert bay.desk.value("SELECT status FROM batches") == "validated"
+    assert bay.harness.value("SELECT status FROM batches") == "validated"
     assert bay.load(batch_id) == Loaded(25 - sum(each["rows"] for each in chunks), 0)
     assert bay.adds_up(batch_id)
 
@@ -206,9 +208,9 @@ def test_a_load_whose_rejections_could_not_be_kept_is_not_loaded_until_they_are(
         crashing.setattr(loading, "_rejection_rows", lambda *_: (_ for _ in ()).throw(Crash))
         with pytest.raises(Crash):
             bay.load(batch_id)
-    assert bay.desk.value("SELECT status FROM batches") == "validated"
+    assert bay.harness.value("SELECT status FROM batches") == "validated"
     bay.load(batch_id)
-    assert bay.desk.value("SELECT status FROM batches") == "loaded"
+    assert bay.harness.value("SELECT status FROM batches") == "loaded"
     assert bay.adds_up(batch_id)
 
 
@@ -219,7 +221,7 @@ def test_a_chunk_that_fails_keeps_the_chunks_behind_it_from_being_loaded(bay, mo
         interrupt(failing, 1, Crash())
         with pytest.raises(Crash):
             bay.load(batch_id)
-    assert bay.desk.value("SELECT count(*) FROM orders") <= 10 * THREADS
+    assert bay.harness.value("SELECT count(*) FROM orders") <= 10 * THREADS
     assert bay.load(batch_id).taken == 0
     assert bay.adds_up(batch_id)
 
@@ -237,7 +239,7 @@ def test_chunks_that_are_written_at_the_same_time_make_the_same_table(bay, monke
     monkeypatch.setattr(loading, "binary_copy", written)
     assert bay.load(bay.batch("b1", rows)) == Loaded(len(rows), 0)
     names = ", ".join(ACCEPTED_SCHEMA.names)
-    assert bay.desk.run(f"SELECT {names} FROM orders ORDER BY import_row_number") == rows
+    assert bay.harness.run(f"SELECT {names} FROM orders ORDER BY import_row_number") == rows
 
 
 def test_values_of_every_type_arrive_as_they_are(bay):
@@ -253,7 +255,7 @@ def test_values_of_every_type_arrive_as_they_are(bay):
     )
     bay.load(bay.batch("b1", [least, most]))
     names = ", ".join(ACCEPTED_SCHEMA.names)
-    assert bay.desk.run(f"SELECT {names} FROM orders ORDER BY import_row_number") == [least, most]
+    assert bay.harness.run(f"SELECT {names} FROM orders ORDER BY import_row_number") == [least, most]
 
 
 def test_a_number_that_its_column_cannot_hold_stops_the_load(bay):
@@ -261,7 +263,7 @@ def test_a_number_that_its_column_cannot_hold_stops_the_load(bay):
     pq.write_table(pa.Table.from_pylist([row(1, amount=2**32 + 100)], ACCEPTED_SCHEMA), bay.folder / "b1.accepted")
     with pytest.raises(pa.ArrowInvalid):
         bay.load(batch_id)
-    assert bay.desk.value("SELECT count(*) FROM orders") == 0
+    assert bay.harness.value("SELECT count(*) FROM orders") == 0
 
 
 def test_a_reference_another_batch_loaded_first_is_given_back_and_rows_still_add_up(bay):
@@ -269,11 +271,11 @@ def test_a_reference_another_batch_loaded_first_is_given_back_and_rows_still_add
     second = bay.batch("b2", [row(1, "ref-b", amount=300), row(2, "REF-C", amount=40)], [rejection(3)], blank=2)
     assert bay.load(first) == Loaded(2, 0)
     assert bay.load(second) == Loaded(1, 1)
-    given_back = bay.desk.run("SELECT * FROM rejections WHERE code = 'R_REF_EXISTS_DIFFERS'")
+    given_back = bay.harness.run("SELECT * FROM rejections WHERE code = 'R_REF_EXISTS_DIFFERS'")
     assert [(each["batch_id"], each["import_row_number"], each["detail"]) for each in given_back] == [
         ("b2", 1, {"batch_id": "b1", "columns": "amount"})
     ]
-    assert bay.desk.value("SELECT amount_accepted FROM batches WHERE batch_id = 'b2'") == 40
+    assert bay.harness.value("SELECT amount_accepted FROM batches WHERE batch_id = 'b2'") == 40
     assert bay.adds_up(first)
     assert bay.adds_up(second)
     assert bay.load(second) == Loaded(0, 0)
@@ -282,7 +284,7 @@ def test_a_reference_another_batch_loaded_first_is_given_back_and_rows_still_add
 
 def test_the_same_reference_of_another_client_is_no_conflict(bay):
     first, second = bay.batch("b1", [row(1)]), bay.batch("b2", [row(1)])
-    bay.desk.run("UPDATE batches SET client_code = 'other' WHERE batch_id = 'b2'")
+    bay.harness.run("UPDATE batches SET client_code = 'other' WHERE batch_id = 'b2'")
     assert (bay.load(first), bay.load(second)) == (Loaded(1, 0), Loaded(1, 0))
 
 
@@ -311,24 +313,24 @@ def test_of_two_batches_that_race_for_the_same_references_each_is_loaded_once_an
 
     with ThreadPoolExecutor(2) as pool:
         loaded = list(pool.map(load, ids))
-    assert sum(each.orders for each in loaded) == bay.desk.value("SELECT count(*) FROM orders") == 32
+    assert sum(each.orders for each in loaded) == bay.harness.value("SELECT count(*) FROM orders") == 32
     assert sum(each.taken for each in loaded) == 30
-    assert bay.desk.value("SELECT count(*) FROM rejections WHERE code = 'R_REF_EXISTS'") == 30
+    assert bay.harness.value("SELECT count(*) FROM rejections WHERE code = 'R_REF_EXISTS'") == 30
     assert all(bay.adds_up(batch_id) for batch_id in ids)
 
 
 def test_d05_a_load_that_loses_a_deadlock_with_another_batch_is_tried_again(bay):
     batch_id = bay.batch("b1", [row(1, "REF-A"), row(2, "REF-B")])
-    bay.desk.batch("b2")
+    bay.harness.batch("b2")
     insert = (
         b"INSERT INTO orders (batch_id, import_row_number, csv_source, bulk_import_group, client_code, client_order_ref,"
         b" customer_code, amount, payment_method, notify_channel, personal)"
         b" VALUES ('b2', %s, 'x', 'b2', 'acme', %s, 'C-1', 1, 'invoice', 'none', '')"
     )
-    with bay.desk.connect() as other, ThreadPoolExecutor(1) as pool:
+    with bay.harness.connect() as other, ThreadPoolExecutor(1) as pool:
         other.execute(insert, [1, "REF-B"])
         loading_it = pool.submit(bay.load, batch_id)
-        wait_for_a_blocked_session(bay.desk)
+        wait_for_a_blocked_session(bay.harness)
         other.execute(insert, [2, "REF-A"])  # comes through once the load, which waited first, has been ended
         other.rollback()
         assert loading_it.result(20) == Loaded(2, 0)
@@ -340,4 +342,4 @@ def test_a_row_that_the_schema_refuses_stops_the_load_with_the_rules_name_only(b
     with pytest.raises(Exception, match="orders_client_order_ref_format") as refused:
         bay.load(batch_id)
     assert "planted" not in str(refused.value)
-    assert bay.desk.value("SELECT count(*) FROM orders") == 0
+    assert bay.harness.value("SELECT count(*) FROM orders") == 0

@@ -21,7 +21,7 @@ from orders_pipeline.security.encryption import Cipher, DecryptionError
 from orders_pipeline.settlement import batch_settlement
 from orders_pipeline.system import errors
 from orders_pipeline.system.opening import System
-from orders_pipeline_tests.ledger_desk import CIPHER, Desk
+from orders_pipeline_tests.support.ledgers import CIPHER, Harness
 
 PLANTED = {
     "customer_name": "埋込太郎商店",
@@ -52,14 +52,14 @@ def planted_file(folder: Path) -> Path:
     return path
 
 
-def everything_stored(desk: Desk) -> dict[str, bytes]:
+def everything_stored(harness: Harness) -> dict[str, bytes]:
     """Return every column of every table as the bytes a reader of the database would see."""
-    columns = desk.run(
+    columns = harness.run(
         "SELECT table_name, column_name, data_type FROM information_schema.columns JOIN information_schema.tables"
         " USING (table_schema, table_name) WHERE table_schema = 'public' AND table_type = 'BASE TABLE'"
     )
     stored = {}
-    with desk.connect() as connection:
+    with harness.connect() as connection:
         for column in columns:
             as_text = "encode({}, 'escape')" if column["data_type"] == "bytea" else "{}::text"
             query = sql.SQL("SELECT coalesce(string_agg(" + as_text + ", E'\\n'), '') AS all FROM {}").format(
@@ -86,8 +86,8 @@ def loaded(system: System, tmp_path: Path) -> str:
     return batch_id
 
 
-def assert_nothing_readable(desk: Desk) -> None:
-    stored = everything_stored(desk)
+def assert_nothing_readable(harness: Harness) -> None:
+    stored = everything_stored(harness)
     assert len(stored) > 80
     for place, content in stored.items():
         for value in [*PLANTED.values(), "埋込"]:
@@ -95,19 +95,19 @@ def assert_nothing_readable(desk: Desk) -> None:
 
 
 def test_the_search_finds_what_is_stored_in_clear(loaded, database):
-    desk = Desk(database)
-    desk.run("UPDATE batches SET csv_source = %s", PLANTED["email"])
-    desk.run("UPDATE orders SET personal = %s", PLANTED["customer_name"].encode())
-    stored = everything_stored(desk)
+    harness = Harness(database)
+    harness.run("UPDATE batches SET csv_source = %s", PLANTED["email"])
+    harness.run("UPDATE orders SET personal = %s", PLANTED["customer_name"].encode())
+    stored = everything_stored(harness)
     assert readable_forms(PLANTED["email"]) & {stored["batches.csv_source"]}
     assert any(form in stored["orders.personal"] for form in readable_forms(PLANTED["customer_name"]))
 
 
 def test_after_a_load_no_column_of_any_table_shows_a_personal_value(loaded, database):
-    desk = Desk(database)
-    assert desk.value("SELECT count(*) FROM orders") > 0
-    assert desk.value("SELECT count(DISTINCT code) FROM rejections") > 3
-    assert_nothing_readable(desk)
+    harness = Harness(database)
+    assert harness.value("SELECT count(*) FROM orders") > 0
+    assert harness.value("SELECT count(DISTINCT code) FROM rejections") > 3
+    assert_nothing_readable(harness)
 
 
 def test_rows_that_a_broken_rule_lets_through_are_not_loaded_and_not_shown(system, database, tmp_path, monkeypatch):
@@ -123,18 +123,18 @@ def test_rows_that_a_broken_rule_lets_through_are_not_loaded_and_not_shown(syste
             steps.validate_batch(system, batch_id)
         with pytest.raises(RulesBroken):  # nor when it is to be loaded, for which it is validated first
             steps.load_batch(system, batch_id)
-    desk = Desk(database)
-    assert desk.run("SELECT status, status_code FROM batches") == [{"status": "staged", "status_code": "E_VALIDATION"}]
+    harness = Harness(database)
+    assert harness.run("SELECT status, status_code FROM batches") == [{"status": "staged", "status_code": "E_VALIDATION"}]
     assert system.storage.head(artifact(batch_id, ACCEPTED)) is None
     said = errors.describe(raised.value, system.settings.model_copy(update={"env": "production"}), system.storage)
     assert said.startswith("E_VALIDATION: ")
     assert said.endswith("R_EMAIL in email (rows 2...)")
-    assert desk.value("SELECT count(*) FROM orders") == 0
+    assert harness.value("SELECT count(*) FROM orders") == 0
     steps.validate_batch(system, batch_id)
     steps.load_batch(system, batch_id)
-    assert desk.value("SELECT status_code FROM batches") is None
-    assert desk.value("SELECT code FROM rejections") == "R_EMAIL"
-    assert desk.value("SELECT client_order_ref FROM orders") == "ORD-1"
+    assert harness.value("SELECT status_code FROM batches") is None
+    assert harness.value("SELECT code FROM rejections") == "R_EMAIL"
+    assert harness.value("SELECT client_order_ref FROM orders") == "ORD-1"
 
 
 def test_after_paying_and_telling_no_column_of_any_table_shows_a_personal_value(loaded, system, database):
@@ -142,9 +142,9 @@ def test_after_paying_and_telling_no_column_of_any_table_shows_a_personal_value(
         work.start_notifying()
         work.pay()
         work.finish_notifying()
-    desk = Desk(database)
-    assert desk.value("SELECT count(*) FROM notifications WHERE status = 'sent'") > 0
-    assert_nothing_readable(desk)
+    harness = Harness(database)
+    assert harness.value("SELECT count(*) FROM notifications WHERE status = 'sent'") > 0
+    assert_nothing_readable(harness)
 
 
 def test_a_file_given_back_as_a_whole_shows_nothing_of_it(system, database, tmp_path):
@@ -155,13 +155,13 @@ def test_a_file_given_back_as_a_whole_shows_nothing_of_it(system, database, tmp_
         steps.import_file(system, path, "acme", again=False)
     assert "planted" not in str(again.value)
     steps.stage_batch(system, batch_id)
-    desk = Desk(database)
-    assert desk.value("SELECT status FROM batches") == "rejected"
-    assert_nothing_readable(desk)
+    harness = Harness(database)
+    assert harness.value("SELECT status FROM batches") == "rejected"
+    assert_nothing_readable(harness)
 
 
 def test_what_was_loaded_opens_again_for_its_own_row_only(loaded, system, database):
-    first, second = Desk(database).run("SELECT import_row_number, personal FROM orders ORDER BY 1 LIMIT 2")
+    first, second = Harness(database).run("SELECT import_row_number, personal FROM orders ORDER BY 1 LIMIT 2")
     opened = personal.reveal(system.cipher, loaded, first["import_row_number"], first["personal"])
     assert opened["email"] == PLANTED["email"]
     assert opened["customer_name"] == PLANTED["customer_name"]

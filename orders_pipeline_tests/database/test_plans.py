@@ -13,8 +13,8 @@ from sqlalchemy import TextClause, make_url, text
 from sqlalchemy.dialects.postgresql import asyncpg
 
 from orders_pipeline.infrastructure.database import libpq_url, queries
-from orders_pipeline_tests import history
 from orders_pipeline_tests.database.conftest import run_on
+from orders_pipeline_tests.support import history
 
 PLANNED = ("SELECT", "WITH", "INSERT", "UPDATE", "DELETE")
 # what grows with neither the orders nor the days

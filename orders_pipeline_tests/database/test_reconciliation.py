@@ -25,8 +25,8 @@ from orders_pipeline.settlement.refunds.giving_back import give_back
 from orders_pipeline.settlement.refunds.plan import read_plan, write_plan
 from orders_pipeline.settlement.resolve import Decision, resolve_refund
 from orders_pipeline.system.opening import System
-from orders_pipeline_tests.ledger_desk import Desk, order
-from orders_pipeline_tests.two_ledgers import DAY, Books, found
+from orders_pipeline_tests.support.ledgers import Harness, order
+from orders_pipeline_tests.support.two_ledgers import DAY, Books, found
 
 SOME_ID = "6a1f7a3e-0000-4000-8000-000000000001"
 
@@ -39,16 +39,16 @@ def sandbox(tmp_path: Path) -> Iterator[SandboxServer]:
 
 @pytest.fixture
 def books(system: System, sandbox: SandboxServer, tmp_path: Path) -> Books:
-    return Books(Desk(system.database), system, sandbox, tmp_path / "services.sqlite")
+    return Books(Harness(system.database), system, sandbox, tmp_path / "services.sqlite")
 
 
 def test_a_clean_batch_has_no_finding_and_gets_a_closing_record_by_equality(books):
     books.pay(1000, 2000, 3000)
-    result = books.compare(books.desk.batch_id)
+    result = books.compare(books.harness.batch_id)
     assert (result.here, result.there, result.young, result.findings) == (3, 3, 0, [])
-    assert result.closed == [books.desk.batch_id]
+    assert result.closed == [books.harness.batch_id]
     (closing,) = books.closings()
-    theirs = books.sandbox.ledger(books.desk.batch_id)["payments"]
+    theirs = books.sandbox.ledger(books.harness.batch_id)["payments"]
     assert closing["amount_at_service"] == theirs["amount_jpy"] == closing["amount_paid"] == 6000
     assert (closing["rows_total"], closing["rows_accepted"], closing["orders_paid"]) == (3, 3, 3)
     assert (closing["orders_declined"], closing["differences"], closing["source_sha256"]) == (0, [], "abc")
@@ -58,32 +58,32 @@ def test_a_clean_batch_has_no_finding_and_gets_a_closing_record_by_equality(book
 
 def test_a_closing_record_is_written_once_and_again_when_something_else_is_found(books):
     (payment_id,) = books.pay(1000)
-    assert [books.compare(books.desk.batch_id).closed for _ in range(2)] == [[books.desk.batch_id], []]
+    assert [books.compare(books.harness.batch_id).closed for _ in range(2)] == [[books.harness.batch_id], []]
     books.let_time_pass()
     books.refund(books.charge_id(payment_id), 1000)
-    assert books.compare().closed == [books.desk.batch_id]
-    assert books.compare(books.desk.batch_id).closed == []
+    assert books.compare().closed == [books.harness.batch_id]
+    assert books.compare(books.harness.batch_id).closed == []
     first, second = books.closings()
     assert (first["differences"], second["differences"]) == ([], ["C_STATE_DIFFERS"])
     assert (first["amount_at_service"], second["amount_at_service"]) == (1000, 0)
 
 
 def test_a_batch_gets_no_closing_record_while_nobody_knows_whether_some_of_it_was_given_back(books):
-    books.desk.batch()
-    books.desk.orders(*(order(n, customer_code="C-1", notify_channel="none") for n in (1, 2, 3)))
-    books.desk.plan()
+    books.harness.batch()
+    books.harness.orders(*(order(n, customer_code="C-1", notify_channel="none") for n in (1, 2, 3)))
+    books.harness.plan()
     books.settle()
     books.finish(3000)
     books.let_time_pass()
-    plan = read_plan(books.system.database, books.desk.batch_id, ["ORD-0001"])
+    plan = read_plan(books.system.database, books.harness.batch_id, ["ORD-0001"])
     write_plan(books.system.database, plan, requested_by="operator", reason="returned")
-    books.desk.run("UPDATE refunds SET status = 'unknown', sent_at = now() - interval '1 hour', attempts = 1")
-    assert books.compare(books.desk.batch_id).closed == []
-    books.refund(books.charge_id(str(books.desk.value("SELECT payment_id FROM payments"))), 1000)  # its answer was lost
-    assert books.compare(books.desk.batch_id).closed == []
-    books.desk.run("UPDATE refunds SET status = 'succeeded', service_refund_id = 'ref_1', settled_at = now()")
-    books.desk.run("UPDATE orders SET status = 'refunded' WHERE client_order_ref = 'ORD-0001'")
-    assert books.compare(books.desk.batch_id).closed == [books.desk.batch_id]
+    books.harness.run("UPDATE refunds SET status = 'unknown', sent_at = now() - interval '1 hour', attempts = 1")
+    assert books.compare(books.harness.batch_id).closed == []
+    books.refund(books.charge_id(str(books.harness.value("SELECT payment_id FROM payments"))), 1000)  # its answer was lost
+    assert books.compare(books.harness.batch_id).closed == []
+    books.harness.run("UPDATE refunds SET status = 'succeeded', service_refund_id = 'ref_1', settled_at = now()")
+    books.harness.run("UPDATE orders SET status = 'refunded' WHERE client_order_ref = 'ORD-0001'")
+    assert books.compare(books.harness.batch_id).closed == [books.harness.batch_id]
     (closing,) = books.closings()
     assert (closing["amount_at_service"], closing["amount_paid"], closing["differences"]) == (2000, 2000, [])
 
@@ -95,27 +95,27 @@ def test_what_is_refunded_while_the_list_is_read_is_too_young_to_say_anything(bo
 
     def refunding(session: Transaction, *rest: Any) -> int:
         inserted = insert_page(session, *rest)
-        plan = read_plan(books.system.database, books.desk.batch_id)
+        plan = read_plan(books.system.database, books.harness.batch_id)
         write_plan(books.system.database, plan, requested_by="operator", reason="returned")
-        with books.desk.working() as worker:
+        with books.harness.working() as worker:
             give_back(books.system, worker)
         return inserted
 
     monkeypatch.setattr(reconciliation, "_insert_page", refunding)
-    result = books.compare(books.desk.batch_id)
+    result = books.compare(books.harness.batch_id)
     assert (result.open, result.young, result.closed) == ({}, 2, [])
 
 
 def test_the_daily_comparison_closes_what_has_finished_since(books):
     books.pay(1000, 2000)
     books.let_time_pass()
-    assert books.compare().closed == [books.desk.batch_id]
+    assert books.compare().closed == [books.harness.batch_id]
     assert books.compare().closed == []
 
 
 def test_a_batch_that_is_not_finished_gets_no_closing_record(books):
     books.pay(1000, 2000, finish=False)
-    assert books.compare(books.desk.batch_id).closed == []
+    assert books.compare(books.harness.batch_id).closed == []
     assert books.closings() == []
 
 
@@ -124,10 +124,10 @@ def test_a_batch_gets_no_closing_record_while_a_difference_is_too_young_to_say_a
     books.let_time_pass()
     books.refund(books.charge_id(first), 1000)
     books.charge(books.reference(second), 2000)
-    result = books.compare(books.desk.batch_id)
+    result = books.compare(books.harness.batch_id)
     assert (result.open, result.young, result.closed) == ({"C_STATE_DIFFERS": 1}, 1, [])
     books.let_time_pass()
-    books.compare(books.desk.batch_id)
+    books.compare(books.harness.batch_id)
     assert [closing["differences"] for closing in books.closings()] == [["C_CHARGED_TWICE", "C_STATE_DIFFERS"]]
 
 
@@ -137,13 +137,13 @@ def test_c_missing_there_a_payment_of_ours_that_the_service_does_not_have(books)
     charge_id = books.charge_id(payment_id)
     books.at_service("DELETE FROM payments WHERE id = ?", charge_id)
     assert found(books.compare()) == [("C_MISSING_THERE", payment_id, charge_id, ("succeeded", 1000), None)]
-    assert books.findings()[0]["batch_id"] == books.desk.batch_id
+    assert books.findings()[0]["batch_id"] == books.harness.batch_id
 
 
 def test_c_missing_there_a_payment_planned_long_before_it_was_charged_is_not_missed(books):
     books.pay(1000)
     books.let_time_pass()
-    books.desk.run("UPDATE payments SET settled_at = settled_at + interval '40 minutes'")
+    books.harness.run("UPDATE payments SET settled_at = settled_at + interval '40 minutes'")
     now = datetime.now(UTC)
     result = reconcile(books.system, None, now - timedelta(minutes=30), now)
     assert (result.here, result.there, result.findings) == (1, 1, [])
@@ -166,16 +166,16 @@ def test_payments_of_other_callers_are_counted_and_hold_nobody_up(books, referen
     result = books.compare()
     assert (result.findings, result.here, result.there, result.foreign, result.unreadable) == ([], 1, 1, 3, 0)
     with books.system.database.begin() as transaction:
-        assert not batches.get(transaction, books.desk.batch_id).ledgers_differ
+        assert not batches.get(transaction, books.harness.batch_id).ledgers_differ
 
 
 def test_c_missing_here_a_charge_that_we_say_was_never_made(books):
     (payment_id,) = books.pay(1000, finish=False)
     charge_id = books.charge_id(payment_id)
     books.let_time_pass()
-    books.desk.run("UPDATE payments SET status = 'declined'")
+    books.harness.run("UPDATE payments SET status = 'declined'")
     assert found(books.compare()) == [("C_MISSING_HERE", payment_id, charge_id, ("declined", 1000), ("succeeded", 1000))]
-    assert books.desk.statuses("payments") == ["declined"]
+    assert books.harness.statuses("payments") == ["declined"]
 
 
 def test_c_amount_differs_another_amount_at_the_service(books):
@@ -192,8 +192,8 @@ def test_y24_c_state_differs_a_refund_at_the_service_is_found_and_does_not_overw
     books.let_time_pass()
     books.refund(charge_id, 1000)
     assert found(books.compare()) == [("C_STATE_DIFFERS", payment_id, charge_id, ("succeeded", 1000), ("refunded", 1000))]
-    assert books.desk.statuses("payments") == ["succeeded", "succeeded"]
-    assert books.desk.statuses("orders") == ["paid", "paid"]
+    assert books.harness.statuses("payments") == ["succeeded", "succeeded"]
+    assert books.harness.statuses("orders") == ["paid", "paid"]
 
 
 def test_c_state_differs_a_payment_that_failed_there_after_all(books):
@@ -230,10 +230,10 @@ def test_p2_c_charged_twice_an_order_whose_first_payment_was_not_declined_after_
     books.sandbox.change(faults="decline_payment=1")
     (declined,) = books.pay(1000, finish=False)
     books.sandbox.change(faults="")
-    books.desk.run("UPDATE orders SET status = 'pending'")
-    books.desk.plan()
+    books.harness.run("UPDATE orders SET status = 'pending'")
+    books.harness.plan()
     books.settle()
-    (paid,) = [str(r["payment_id"]) for r in books.desk.run("SELECT payment_id FROM payments WHERE status = 'succeeded'")]
+    (paid,) = [str(r["payment_id"]) for r in books.harness.run("SELECT payment_id FROM payments WHERE status = 'succeeded'")]
     books.let_time_pass()
     assert found(books.compare()) == []
     books.at_service("UPDATE payments SET status = 'succeeded' WHERE idempotency_key = ?", declined)
@@ -378,7 +378,7 @@ def test_c_unreadable_a_payment_of_ours_that_cannot_be_read_is_a_difference_of_i
     books.lose(first)
     assert {each[:2] for each in found(books.compare())} == {("C_MISSING_HERE", first), ("C_MISSING_THERE", second)}
     with books.system.database.begin() as transaction:
-        assert batches.get(transaction, books.desk.batch_id).ledgers_differ
+        assert batches.get(transaction, books.harness.batch_id).ledgers_differ
 
 
 def test_q07_what_is_younger_than_two_minutes_is_ignored_on_both_sides(books):
@@ -387,7 +387,7 @@ def test_q07_what_is_younger_than_two_minutes_is_ignored_on_both_sides(books):
     books.at_service("DELETE FROM payments WHERE id = ?", books.charge_id(payment_id))
     result = books.compare()
     assert (result.findings, result.young) == ([], 2)
-    assert books.compare(books.desk.batch_id).closed == []
+    assert books.compare(books.harness.batch_id).closed == []
     books.let_time_pass()
     assert [code for code, *_ in found(books.compare())] == ["C_MISSING_HERE", "C_MISSING_THERE"]
 
@@ -396,7 +396,7 @@ def test_a_batchs_comparison_says_nothing_of_others(books):
     books.pay(1000)
     books.charge("not one of ours", 500)
     books.let_time_pass()
-    result = books.compare(books.desk.batch_id)
+    result = books.compare(books.harness.batch_id)
     assert (result.here, result.there, result.findings) == (1, 1, [])
 
 
@@ -415,7 +415,7 @@ def test_q07_a_comparison_while_payments_are_being_made_finds_nothing(books):
     paying.join()
     assert len(compared) > 1
     assert [(result.findings, result.healed) for result in compared] == [([], 0)] * len(compared)
-    assert books.desk.statuses("payments") == ["succeeded"] * 60
+    assert books.harness.statuses("payments") == ["succeeded"] * 60
 
 
 def test_a_finding_holds_amounts_states_and_ids_only(books):
@@ -434,18 +434,18 @@ def test_a_finding_holds_amounts_states_and_ids_only(books):
 
 def paid_for(books: Books, *numbers: int) -> None:
     """Have one payment of 1,000 yen for each of some orders of a customer, an hour ago."""
-    books.desk.batch()
-    books.desk.orders(*(order(number, notify_channel="none") for number in numbers))
-    books.desk.plan()
+    books.harness.batch()
+    books.harness.orders(*(order(number, notify_channel="none") for number in numbers))
+    books.harness.plan()
     books.settle()
     books.finish(1000 * len(numbers))
     books.let_time_pass()
 
 
 def give_back_order(books: Books, ref: str) -> None:
-    plan = read_plan(books.system.database, books.desk.batch_id, [ref])
+    plan = read_plan(books.system.database, books.harness.batch_id, [ref])
     write_plan(books.system.database, plan, requested_by="operator", reason="returned")
-    with books.desk.working() as worker:
+    with books.harness.working() as worker:
         give_back(books.system, worker)
 
 
@@ -465,13 +465,13 @@ def test_yen_given_back_only_at_the_service_are_found_and_are_not_ours_to_say(bo
     books.refund(books.charge_id(payment_id), 100)
     assert refunded(books) == [("C_REFUND_MISSING_HERE", 0, 500)]
     with books.system.database.begin() as transaction:
-        assert not batches.get(transaction, books.desk.batch_id).ledgers_differ
+        assert not batches.get(transaction, books.harness.batch_id).ledgers_differ
 
 
 def test_yen_given_back_only_in_our_ledger_are_found(books):
     paid_for(books, 1, 2)
     give_back_order(books, "ORD-0001")
-    books.desk.run("UPDATE refunds SET sent_at = now() - interval '1 hour', settled_at = now() - interval '1 hour'")
+    books.harness.run("UPDATE refunds SET sent_at = now() - interval '1 hour', settled_at = now() - interval '1 hour'")
     assert refunded(books) == []
     (closing,) = books.closings()
     assert (closing["amount_at_service"], closing["amount_paid"], closing["differences"]) == (1000, 1000, [])
@@ -484,18 +484,18 @@ def test_yen_given_back_only_in_our_ledger_are_found(books):
 
 def test_a_refund_on_its_way_explains_what_the_service_has_given_back_and_no_more(books):
     paid_for(books, 1, 2)
-    plan = read_plan(books.system.database, books.desk.batch_id, ["ORD-0001"])
+    plan = read_plan(books.system.database, books.harness.batch_id, ["ORD-0001"])
     write_plan(books.system.database, plan, requested_by="operator", reason="returned")
-    books.desk.run("UPDATE refunds SET status = 'unknown', sent_at = now() - interval '1 hour', attempts = 1")
-    books.refund(str(books.desk.value("SELECT service_payment_id FROM payments")), 1000)
+    books.harness.run("UPDATE refunds SET status = 'unknown', sent_at = now() - interval '1 hour', attempts = 1")
+    books.refund(str(books.harness.value("SELECT service_payment_id FROM payments")), 1000)
     assert refunded(books) == []
-    books.refund(str(books.desk.value("SELECT service_payment_id FROM payments")), 1)
+    books.refund(str(books.harness.value("SELECT service_payment_id FROM payments")), 1)
     assert refunded(books) == [("C_REFUND_MISSING_HERE", 0, 1001)]
 
 
 def test_a_provider_whose_list_leaves_refunds_out_is_compared_by_state_alone(books, monkeypatch):
     paid_for(books, 1, 2)
-    books.refund(str(books.desk.value("SELECT service_payment_id FROM payments")), 500)
+    books.refund(str(books.harness.value("SELECT service_payment_id FROM payments")), 500)
     insert_page = reconciliation._insert_page
 
     def without_refunds(*arguments: Any) -> int:
@@ -505,7 +505,7 @@ def test_a_provider_whose_list_leaves_refunds_out_is_compared_by_state_alone(boo
 
     monkeypatch.setattr(reconciliation, "_insert_page", without_refunds)
     assert books.compare().findings == []
-    books.refund(str(books.desk.value("SELECT service_payment_id FROM payments")), 1500)
+    books.refund(str(books.harness.value("SELECT service_payment_id FROM payments")), 1500)
     assert [each["code"] for each in books.compare().findings] == ["C_STATE_DIFFERS"]
     assert books.closings()[-1]["amount_at_service"] == 0
 
@@ -516,7 +516,7 @@ def test_a_refund_that_a_restored_database_has_lost_is_found_and_not_made_again(
     paid_for(books, 1, 2)
     for ref in refs:
         give_back_order(books, ref)
-    books.desk.tamper(
+    books.harness.tamper(
         "DELETE FROM refund_orders",
         "DELETE FROM refunds",
         "UPDATE orders SET status = 'paid'",
@@ -524,15 +524,15 @@ def test_a_refund_that_a_restored_database_has_lost_is_found_and_not_made_again(
     )
     code = "C_REFUND_MISSING_HERE" if len(refs) == 1 else "C_STATE_DIFFERS"
     assert [each["code"] for each in books.compare().findings] == [code]
-    books.desk.run("UPDATE orders SET notify_channel = 'none'")
-    given_back = books.sandbox.ledger(books.desk.batch_id)["payments"]["refunded_jpy"]
+    books.harness.run("UPDATE orders SET notify_channel = 'none'")
+    given_back = books.sandbox.ledger(books.harness.batch_id)["payments"]["refunded_jpy"]
     for ref in refs:
         give_back_order(books, ref)
-    assert books.sandbox.ledger(books.desk.batch_id)["payments"]["refunded_jpy"] == given_back
-    held = books.desk.run("SELECT refund_id, status, outcome_code FROM refunds")
+    assert books.sandbox.ledger(books.harness.batch_id)["payments"]["refunded_jpy"] == given_back
+    held = books.harness.run("SELECT refund_id, status, outcome_code FROM refunds")
     assert {(each["status"], each["outcome_code"]) for each in held} == {("unknown", "made-already")}
     for number, each in enumerate(held):
         resolve_refund(books.system.database, str(each["refund_id"]), Decision(f"ref-{number}", "ops", "seen there"))
-    books.desk.run("UPDATE refunds SET settled_at = now() - interval '1 hour', sent_at = now() - interval '1 hour'")
+    books.harness.run("UPDATE refunds SET settled_at = now() - interval '1 hour', sent_at = now() - interval '1 hour'")
     result = books.compare()
     assert (result.findings, result.gone) == ([], 1)

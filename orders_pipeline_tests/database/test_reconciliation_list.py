@@ -25,9 +25,9 @@ from orders_pipeline.services.http_client import ServiceClient
 from orders_pipeline.services.rest import RestPayments
 from orders_pipeline.settlement.reconciliation import NoList, reconcile
 from orders_pipeline.system.opening import System
-from orders_pipeline_tests.ledger_desk import Desk, order, wait_for_a_blocked_session
-from orders_pipeline_tests.soak import first_of
-from orders_pipeline_tests.two_ledgers import DAY, Books, found
+from orders_pipeline_tests.support.ledgers import Harness, order, wait_for_a_blocked_session
+from orders_pipeline_tests.support.soak import first_of
+from orders_pipeline_tests.support.two_ledgers import DAY, Books, found
 
 
 @pytest.fixture
@@ -38,18 +38,18 @@ def sandbox(tmp_path: Path) -> Iterator[SandboxServer]:
 
 @pytest.fixture
 def books(system: System, sandbox: SandboxServer, tmp_path: Path) -> Books:
-    return Books(Desk(system.database), system, sandbox, tmp_path / "services.sqlite")
+    return Books(Harness(system.database), system, sandbox, tmp_path / "services.sqlite")
 
 
 def unknown_payment(books: Books) -> str:
     """Have a payment whose result never came back, though it was booked, long ago."""
-    books.desk.batch()
-    books.desk.orders(order(1, customer_code="C-1"), order(2, customer_code="C-1"))
-    books.desk.plan()
-    payment_id = str(books.desk.value("SELECT payment_id FROM payments"))
+    books.harness.batch()
+    books.harness.orders(order(1, customer_code="C-1"), order(2, customer_code="C-1"))
+    books.harness.plan()
+    payment_id = str(books.harness.value("SELECT payment_id FROM payments"))
     books.charge(books.reference(payment_id), 2000, orders=books.order_names(), key=payment_id)
-    books.desk.run("UPDATE payments SET status = 'unknown', sent_at = now(), next_attempt_at = now() + interval '9 days'")
-    books.desk.run("UPDATE orders SET status = 'unknown'")
+    books.harness.run("UPDATE payments SET status = 'unknown', sent_at = now(), next_attempt_at = now() + interval '9 days'")
+    books.harness.run("UPDATE orders SET status = 'unknown'")
     books.let_time_pass()
     return payment_id
 
@@ -60,9 +60,9 @@ def test_an_unknown_payment_is_healed_by_what_the_service_says_and_orders_and_no
     assert (result.healed, result.findings) == (1, [])
     query = {"reference": books.reference(payment_id)}
     (theirs,) = requests.get(f"{books.sandbox.url}/v1/payments", query, timeout=10).json()["items"]
-    (ours,) = books.desk.run("SELECT * FROM payments")
+    (ours,) = books.harness.run("SELECT * FROM payments")
     assert (ours["status"], ours["service_payment_id"], ours["claimed_by"]) == ("succeeded", theirs["id"], None)
-    assert (books.desk.statuses("orders"), books.desk.statuses("notifications")) == (["paid", "paid"], ["ready"])
+    assert (books.harness.statuses("orders"), books.harness.statuses("notifications")) == (["paid", "paid"], ["ready"])
     (finding,) = books.findings()
     assert (finding["code"], finding["closed_how"], str(finding["payment_id"])) == ("C_STATE_DIFFERS", "healed", payment_id)
     assert finding["detail"]["ours"] == {"amount": 2000, "status": "unknown"}
@@ -75,21 +75,21 @@ def test_an_unknown_payment_that_failed_there_is_declined_and_its_orders_are_pla
         "UPDATE payments SET status = 'failed', failure_code = 'card_expired' WHERE idempotency_key = ?", payment_id
     )
     assert books.compare().healed == 1
-    declined, *again = books.desk.run("SELECT * FROM payments ORDER BY created_at")
+    declined, *again = books.harness.run("SELECT * FROM payments ORDER BY created_at")
     assert (declined["status"], declined["outcome_code"]) == ("declined", "card_expired")
     assert [(each["status"], each["amount"]) for each in again] == [("planned", 1000), ("planned", 1000)]
-    assert books.desk.statuses("orders") == ["pending", "pending"]
-    assert books.desk.statuses("notifications") == ["waiting"]
+    assert books.harness.statuses("orders") == ["pending", "pending"]
+    assert books.harness.statuses("notifications") == ["waiting"]
 
 
 def test_an_unknown_payment_that_a_live_worker_has_claimed_is_left_alone_until_it_lets_go(books):
     payment_id = unknown_payment(books)
-    with books.desk.working() as worker:
-        books.desk.run("UPDATE payments SET claimed_by = %s", worker.worker_id)
+    with books.harness.working() as worker:
+        books.harness.run("UPDATE payments SET claimed_by = %s", worker.worker_id)
         result = books.compare()
         assert (result.healed, [code for code, *_ in found(result)]) == (0, ["C_STATE_DIFFERS"])
-        assert books.desk.statuses("payments") == ["unknown"]
-        books.desk.run("UPDATE payments SET claimed_by = NULL")
+        assert books.harness.statuses("payments") == ["unknown"]
+        books.harness.run("UPDATE payments SET claimed_by = NULL")
     assert books.compare().healed == 1
     (finding,) = books.findings()
     assert (finding["closed_how"], str(finding["payment_id"])) == ("healed", payment_id)
@@ -97,15 +97,15 @@ def test_an_unknown_payment_that_a_live_worker_has_claimed_is_left_alone_until_i
 
 def test_an_unknown_payment_that_a_worker_claims_at_this_moment_is_not_healed(books):
     payment_id = unknown_payment(books)
-    with books.desk.working() as worker, ThreadPoolExecutor(1) as pool:
-        with books.desk.connect() as connection:
+    with books.harness.working() as worker, ThreadPoolExecutor(1) as pool:
+        with books.harness.connect() as connection:
             connection.execute("UPDATE payments SET claimed_by = %s", [worker.worker_id])
             comparing = pool.submit(books.compare)
-            wait_for_a_blocked_session(books.desk)
+            wait_for_a_blocked_session(books.harness)
         assert comparing.result().healed == 0
-    (ours,) = books.desk.run("SELECT payment_id, status, claimed_by FROM payments")
+    (ours,) = books.harness.run("SELECT payment_id, status, claimed_by FROM payments")
     assert (str(ours["payment_id"]), ours["status"], ours["claimed_by"]) == (payment_id, "unknown", worker.worker_id)
-    assert books.desk.statuses("orders") == ["unknown", "unknown"]
+    assert books.harness.statuses("orders") == ["unknown", "unknown"]
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_an_unknown_payment_is_not_healed_by_what_is_not_exactly_it(books, chang
     payment_id = unknown_payment(books)
     books.at_service(f"UPDATE payments SET {change} WHERE idempotency_key = ?", payment_id)
     assert books.compare().healed == 0
-    assert (books.desk.statuses("payments"), books.desk.statuses("orders")) == (["unknown"], ["unknown", "unknown"])
+    assert (books.harness.statuses("payments"), books.harness.statuses("orders")) == (["unknown"], ["unknown", "unknown"])
 
 
 def test_an_unknown_payment_is_not_healed_by_a_charge_for_other_orders(books):
@@ -177,7 +177,7 @@ class ListingGateway:
 
 
 def listed(books: Books, payment_id: str, **changes: Any) -> ListedPayment:
-    row = books.desk.run("SELECT * FROM payments WHERE payment_id = %s", payment_id)[0]
+    row = books.harness.run("SELECT * FROM payments WHERE payment_id = %s", payment_id)[0]
     listed = ListedPayment(row["service_payment_id"], payment_id, payment_id, row["amount"], "succeeded", row["created_at"])
     return replace(listed, **changes)
 
@@ -189,7 +189,7 @@ def test_shares_of_orders_are_compared_where_the_list_gives_them(books):
     for allocations, codes in [({name: 1000}, []), ({"7": 1000}, ["C_AMOUNT_DIFFERS"])]:
         page = PaymentPage([listed(books, payment_id, allocations=allocations)], None)
         system = replace(books.system, payments=ListingGateway(page))
-        assert [code for code, *_ in found(reconcile(system, books.desk.batch_id, None, None))] == codes
+        assert [code for code, *_ in found(reconcile(system, books.harness.batch_id, None, None))] == codes
 
 
 @pytest.mark.parametrize(("is_listed", "code"), [(True, "C_CHARGED_TWICE"), (False, "C_MISSING_HERE")])
@@ -201,24 +201,24 @@ def test_a_charge_of_somebody_elses_for_an_order_of_ours_is_a_difference_of_its_
     other = replace(ours, service_payment_id="pay_other", reference="x", idempotency_key=None, allocations={name: 1000})
     stranger = replace(other, service_payment_id="pay_stranger", allocations={"somebody-1": 1000})
     if not is_listed:
-        books.desk.run("UPDATE payments SET status = 'planned', settled_at = NULL, service_payment_id = NULL")
+        books.harness.run("UPDATE payments SET status = 'planned', settled_at = NULL, service_payment_id = NULL")
     items = [other, stranger, *([ours] if is_listed else [])]
     system = replace(books.system, payments=ListingGateway(PaymentPage(items, None)))
     now = datetime.now(UTC)
     result = reconcile(system, None, now - DAY, now)
     assert [
         (each["code"], each["payment_id"], each["service_payment_id"], each["batch_id"]) for each in result.findings
-    ] == [(code, None, "pay_other", books.desk.batch_id)]
+    ] == [(code, None, "pay_other", books.harness.batch_id)]
     assert result.foreign == 1
     with books.system.database.begin() as transaction:
-        assert batches.get(transaction, books.desk.batch_id).ledgers_differ
+        assert batches.get(transaction, books.harness.batch_id).ledgers_differ
 
 
 def test_a_list_that_goes_round_in_circles_is_given_up(books):
     (payment_id,) = books.pay(1000)
     page = PaymentPage([listed(books, payment_id)], "again")
     with pytest.raises(ListFailed, match="page-without-end"):
-        reconcile(replace(books.system, payments=ListingGateway(page)), books.desk.batch_id, None, None)
+        reconcile(replace(books.system, payments=ListingGateway(page)), books.harness.batch_id, None, None)
 
 
 def test_a_page_that_does_not_come_is_asked_for_in_smaller_pieces_and_then_given_up(books, monkeypatch):
@@ -226,11 +226,11 @@ def test_a_page_that_does_not_come_is_asked_for_in_smaller_pieces_and_then_given
     books.pay(1000)
     gateway = ListingGateway(ListFailed("E_SERVICE_NO_ANSWER"))
     with pytest.raises(ListFailed):
-        reconcile(replace(books.system, payments=gateway), books.desk.batch_id, None, None)
+        reconcile(replace(books.system, payments=gateway), books.harness.batch_id, None, None)
     assert gateway.limits == [100, 10, 1, 1]
     refused = ListingGateway(ListFailed("unauthorized", may_pass=False))
     with pytest.raises(ListFailed):
-        reconcile(replace(books.system, payments=refused), books.desk.batch_id, None, None)
+        reconcile(replace(books.system, payments=refused), books.harness.batch_id, None, None)
     assert refused.limits == [100]
 
 
@@ -241,7 +241,7 @@ def test_pages_that_are_too_long_come_in_pieces_and_longer_again_after_some_that
     too_long = ListFailed("E_SERVICE_ANSWER_TOO_LONG", is_too_long=True)
     pages = [PaymentPage([replace(item, service_payment_id=f"pay_{n}")], f"behind {n}") for n in range(12)]
     gateway = ListingGateway(too_long, too_long, *pages, too_long, PaymentPage([item], None))
-    reconcile(replace(books.system, payments=gateway), books.desk.batch_id, None, None)
+    reconcile(replace(books.system, payments=gateway), books.harness.batch_id, None, None)
     assert gateway.limits == [100, 10, *[1] * 11, 10, 10, 1]
 
 
@@ -274,7 +274,7 @@ def test_payments_that_name_thousands_of_orders_are_all_read(books, payments, or
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         client = ServiceClient(f"http://127.0.0.1:{server.server_port}", None, 30.0)
-        result = reconcile(replace(books.system, payments=RestPayments(client)), books.desk.batch_id, None, None)
+        result = reconcile(replace(books.system, payments=RestPayments(client)), books.harness.batch_id, None, None)
         server.shutdown()
     assert result.foreign == payments
 
@@ -284,7 +284,7 @@ def test_a_comparison_that_breaks_off_closes_and_finds_nothing(books):
     books.let_time_pass()
     pages = (PaymentPage([listed(books, payment_id)], "more"), ListFailed("unauthorized", may_pass=False))
     with pytest.raises(ListFailed):
-        reconcile(replace(books.system, payments=ListingGateway(*pages)), books.desk.batch_id, None, None)
+        reconcile(replace(books.system, payments=ListingGateway(*pages)), books.harness.batch_id, None, None)
     assert (books.findings(), books.closings()) == ([], [])
 
 

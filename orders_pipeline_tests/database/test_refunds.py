@@ -22,8 +22,8 @@ from orders_pipeline.settlement.drain import drain, one_by_one
 from orders_pipeline.settlement.payments.settle import UNDECIDABLE
 from orders_pipeline.settlement.refunds.ledger import RefundClaim, RefundLedger, refund_one
 from orders_pipeline.settlement.refunds.plan import RefundPlan, UnknownOrders, read_plan, write_plan
-from orders_pipeline_tests.commands import wait_for
-from orders_pipeline_tests.ledger_desk import CIPHER, Desk, order, wait_for_a_blocked_session
+from orders_pipeline_tests.support.commands import wait_for
+from orders_pipeline_tests.support.ledgers import CIPHER, Harness, order, wait_for_a_blocked_session
 
 PAID = Outcome("succeeded", None, "pay_1")
 GIVEN = Outcome("succeeded", None, "ref_1")
@@ -45,16 +45,16 @@ class Provider:
         return self.script.pop(0)
 
 
-def paid(desk: Desk, *orders: dict[str, Any], told: bool = False, profile: Profile | None = None) -> list[int]:
+def paid(harness: Harness, *orders: dict[str, Any], told: bool = False, profile: Profile | None = None) -> list[int]:
     """Have a batch whose orders are paid and, on demand, whose customers are told; return the orders' ids."""
-    desk.batch()
-    order_ids = desk.orders(*orders)
-    desk.plan(profile)
-    with desk.working() as worker:
-        ledger = desk.ledger(worker)
+    harness.batch()
+    order_ids = harness.orders(*orders)
+    harness.plan(profile)
+    with harness.working() as worker:
+        ledger = harness.ledger(worker)
         ledger.record([(claim, PAID) for claim in ledger.claim(100)])
         if told:
-            notices = desk.notices(worker, profile)
+            notices = harness.notices(worker, profile)
             notices.record([(claim, SENT) for claim in notices.claim(100)])
     return order_ids
 
@@ -63,47 +63,47 @@ def three(**changes: object) -> list[dict[str, Any]]:
     return [order(number, **changes) for number in (1, 2, 3)]
 
 
-def written(desk: Desk, *refs: str, plan: RefundPlan | None = None) -> list[str]:
-    plan = plan or read_plan(desk.database, desk.batch_id, refs)
-    return write_plan(desk.database, plan, requested_by="operator", reason="returned")
+def written(harness: Harness, *refs: str, plan: RefundPlan | None = None) -> list[str]:
+    plan = plan or read_plan(harness.database, harness.batch_id, refs)
+    return write_plan(harness.database, plan, requested_by="operator", reason="returned")
 
 
-def claimed(desk: Desk, worker: Worker) -> tuple[RefundLedger, list[RefundClaim]]:
-    ledger = RefundLedger(desk.database, worker)
+def claimed(harness: Harness, worker: Worker) -> tuple[RefundLedger, list[RefundClaim]]:
+    ledger = RefundLedger(harness.database, worker)
     ledger.begin()
     return ledger, ledger.claim(100)
 
 
-def give_back(desk: Desk, *refs: str, outcome: Outcome = GIVEN) -> None:
-    written(desk, *refs)
-    with desk.working() as worker:
-        ledger, claims = claimed(desk, worker)
+def give_back(harness: Harness, *refs: str, outcome: Outcome = GIVEN) -> None:
+    written(harness, *refs)
+    with harness.working() as worker:
+        ledger, claims = claimed(harness, worker)
         ledger.record([(claim, outcome) for claim in claims])
 
 
-def due_now(desk: Desk) -> None:
+def due_now(harness: Harness) -> None:
     """Let time pass for what waits for its next try, but not the years for which a person is waited for."""
-    desk.run("UPDATE refunds SET next_attempt_at = next_attempt_at - interval '1 hour'")
+    harness.run("UPDATE refunds SET next_attempt_at = next_attempt_at - interval '1 hour'")
 
 
-def states(desk: Desk) -> list[str]:
-    return [row["status"] for row in desk.run("SELECT status FROM refunds ORDER BY created_at, amount")]
+def states(harness: Harness) -> list[str]:
+    return [row["status"] for row in harness.run("SELECT status FROM refunds ORDER BY created_at, amount")]
 
 
 @pytest.fixture
-def aggregated(desk: Desk) -> Desk:
-    """A desk with three orders in one payment of 6,000 yen."""
-    paid(desk, order(1, amount=1000), order(2, amount=2000), order(3, amount=3000))
-    assert desk.value("SELECT count(*) FROM payments") == 1
-    return desk
+def aggregated(harness: Harness) -> Harness:
+    """A harness with three orders in one payment of 6,000 yen."""
+    paid(harness, order(1, amount=1000), order(2, amount=2000), order(3, amount=3000))
+    assert harness.value("SELECT count(*) FROM payments") == 1
+    return harness
 
 
-def test_a_plan_tells_what_can_be_given_back_from_what_cannot(desk):
-    ids = paid(desk, *(order(number, amount=1000 * number) for number in range(1, 6)), told=True, profile=PAY_BY_ORDER)
+def test_a_plan_tells_what_can_be_given_back_from_what_cannot(harness):
+    ids = paid(harness, *(order(number, amount=1000 * number) for number in range(1, 6)), told=True, profile=PAY_BY_ORDER)
     for order_id, status in zip(ids[2:], ("pending", "declined", "unknown"), strict=True):
-        desk.run("UPDATE orders SET status = %s WHERE order_id = %s", status, order_id)
-    give_back(desk, "ORD-0001")
-    plan = read_plan(desk.database, desk.batch_id).as_dict()
+        harness.run("UPDATE orders SET status = %s WHERE order_id = %s", status, order_id)
+    give_back(harness, "ORD-0001")
+    plan = read_plan(harness.database, harness.batch_id).as_dict()
     assert plan == {
         "orders": {"chosen": 5, "refundable": 1, "under_way": 0, "refunded": 1, "not_paid": 3, "notified": 1},
         "not_paid": {"pending": 1, "paying": 0, "declined": 1, "unknown": 1},
@@ -149,14 +149,14 @@ def test_two_plans_at_once_give_nothing_back_twice(aggregated):
     assert aggregated.value("SELECT count(*) FROM refunds") == 1
 
 
-def test_no_more_is_written_down_than_was_shown_and_is_paid_still(desk):
-    first, _, third = paid(desk, *three(), profile=PAY_BY_ORDER)
-    desk.run("UPDATE orders SET status = 'unknown' WHERE order_id = %s", first)
-    plan = read_plan(desk.database, desk.batch_id)
-    desk.run("UPDATE orders SET status = 'paid' WHERE order_id = %s", first)
-    desk.run("UPDATE orders SET status = 'unknown' WHERE order_id = %s", third)
-    written(desk, plan=plan)
-    assert desk.value("SELECT count(*) FROM refunds") == 1
+def test_no_more_is_written_down_than_was_shown_and_is_paid_still(harness):
+    first, _, third = paid(harness, *three(), profile=PAY_BY_ORDER)
+    harness.run("UPDATE orders SET status = 'unknown' WHERE order_id = %s", first)
+    plan = read_plan(harness.database, harness.batch_id)
+    harness.run("UPDATE orders SET status = 'paid' WHERE order_id = %s", first)
+    harness.run("UPDATE orders SET status = 'unknown' WHERE order_id = %s", third)
+    written(harness, plan=plan)
+    assert harness.value("SELECT count(*) FROM refunds") == 1
 
 
 def test_a_refund_that_was_begun_for_two_orders_is_gone_on_with_as_a_whole(aggregated):
@@ -182,71 +182,71 @@ def test_a_part_leaves_the_payment_standing_and_the_rest_ends_it(aggregated):
     assert [row["amount"] for row in aggregated.run("SELECT amount FROM refunds ORDER BY amount")] == [1000, 5000]
 
 
-def test_the_yen_of_payments_and_of_paid_orders_stay_the_same(desk):
-    paid(desk, order(1, amount=600_000), order(2, amount=400_000), order(3, amount=500_000))
+def test_the_yen_of_payments_and_of_paid_orders_stay_the_same(harness):
+    paid(harness, order(1, amount=600_000), order(2, amount=400_000), order(3, amount=500_000))
     for refs in (("ORD-0002",), ("ORD-0003",), ()):
-        give_back(desk, *refs)
-        with desk.database.begin() as transaction:
-            totals = transaction.row("payment_totals", batch_id=desk.batch_id)
-            progress = transaction.row("batch_progress", batch_id=desk.batch_id)
+        give_back(harness, *refs)
+        with harness.database.begin() as transaction:
+            totals = transaction.row("payment_totals", batch_id=harness.batch_id)
+            progress = transaction.row("batch_progress", batch_id=harness.batch_id)
         assert totals.succeeded == progress.amount_paid
     assert progress.amount_paid == 0
     assert progress.orders_refunded == 3
 
 
-def test_two_parts_recorded_at_once_end_the_payment(desk):
-    paid(desk, order(1), order(2))
-    with desk.working() as one, desk.working() as other:
-        written(desk, "ORD-0001")
-        mine, claims = claimed(desk, one)
-        written(desk, "ORD-0002")
-        theirs, their_claims = claimed(desk, other)
-        with desk.connect() as blocking, ThreadPoolExecutor(2) as pool:
+def test_two_parts_recorded_at_once_end_the_payment(harness):
+    paid(harness, order(1), order(2))
+    with harness.working() as one, harness.working() as other:
+        written(harness, "ORD-0001")
+        mine, claims = claimed(harness, one)
+        written(harness, "ORD-0002")
+        theirs, their_claims = claimed(harness, other)
+        with harness.connect() as blocking, ThreadPoolExecutor(2) as pool:
             blocking.execute("SELECT FROM payments FOR UPDATE")
             recorded = [
                 pool.submit(ledger.record, [(claim, GIVEN) for claim in each])
                 for ledger, each in ((mine, claims), (theirs, their_claims))
             ]
-            wait_for_a_blocked_session(desk)
+            wait_for_a_blocked_session(harness)
             blocking.commit()
             for each in recorded:
                 each.result(timeout=30)
-    assert desk.statuses("payments") == ["refunded"]
+    assert harness.statuses("payments") == ["refunded"]
 
 
-def test_parts_of_several_payments_recorded_at_once_in_any_order_end_them(desk):
+def test_parts_of_several_payments_recorded_at_once_in_any_order_end_them(harness):
     """Payments are locked in one order: else each of two workers waits for the other."""
-    paid(desk, *(order(number, customer_code=f"C-{number % 2}") for number in (1, 2, 3, 4)))
+    paid(harness, *(order(number, customer_code=f"C-{number % 2}") for number in (1, 2, 3, 4)))
     members = (
         "SELECT payment_id, array_agg(client_order_ref) AS refs FROM payment_orders JOIN orders USING (order_id)"
         " GROUP BY payment_id ORDER BY payment_id"
     )
-    payments = desk.run(members)
+    payments = harness.run(members)
     (first, second), (third, fourth) = (each["refs"] for each in payments)
-    with desk.working() as one, desk.working() as other:
+    with harness.working() as one, harness.working() as other:
         recorders = []
         for worker, refs in ((one, (first, third)), (other, (fourth, second))):
-            ids = [refund_id for ref in refs for refund_id in written(desk, ref)]
-            ledger, claims = claimed(desk, worker)
+            ids = [refund_id for ref in refs for refund_id in written(harness, ref)]
+            ledger, claims = claimed(harness, worker)
             claims.sort(key=lambda claim: ids.index(claim.request.refund_id))
             recorders.append((ledger, [(claim, GIVEN) for claim in claims]))
-        with desk.connect() as holding, desk.connect() as holding_too, ThreadPoolExecutor(2) as pool:
+        with harness.connect() as holding, harness.connect() as holding_too, ThreadPoolExecutor(2) as pool:
             for connection, payment in zip((holding, holding_too), payments, strict=True):
                 connection.execute("SELECT FROM payments WHERE payment_id = %s FOR UPDATE", [payment["payment_id"]])
             recorded = [pool.submit(ledger.record, results) for ledger, results in recorders]
-            wait_for(lambda: waiting_beside(desk) == 2, "both to wait")
+            wait_for(lambda: waiting_beside(harness) == 2, "both to wait")
             holding.commit()
-            wait_for(lambda: waiting_beside(desk, holding.info.backend_pid) == 2, "both to wait for the other payment")
+            wait_for(lambda: waiting_beside(harness, holding.info.backend_pid) == 2, "both to wait for the other payment")
             holding_too.commit()
             for each in recorded:
                 each.result(timeout=30)
-    assert desk.statuses("payments") == ["refunded", "refunded"]
+    assert harness.statuses("payments") == ["refunded", "refunded"]
 
 
-def waiting_beside(desk: Desk, pid: int = 0) -> int:
+def waiting_beside(harness: Harness, pid: int = 0) -> int:
     """Return how many sessions wait for a lock, but not for that session's."""
     waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND %s <> ALL(pg_blocking_pids(pid))"
-    return int(desk.value(waiting, pid))
+    return int(harness.value(waiting, pid))
 
 
 def test_the_intent_is_committed_before_anything_is_sent(aggregated):
@@ -353,84 +353,86 @@ def rows_of(message: Message) -> list[int]:
     return [int(name.rpartition("-")[2]) for name in message.order_refs]
 
 
-def corrections(desk: Desk, profile: Profile | None = None) -> list[Message]:
-    with desk.working() as worker:
-        ledger = notifications.NotificationLedger(desk.database, CIPHER, worker, profile or Profile(), kinds=("correction",))
+def corrections(harness: Harness, profile: Profile | None = None) -> list[Message]:
+    with harness.working() as worker:
+        ledger = notifications.NotificationLedger(
+            harness.database, CIPHER, worker, profile or Profile(), kinds=("correction",)
+        )
         ledger.begin()
         claims = ledger.claim(100)
         ledger.record([(claim, SENT) for claim in claims])
     return [claim.message for claim in claims]
 
 
-def test_a_customer_who_was_told_is_corrected_once_in_a_digest(desk):
-    paid(desk, *three(), told=True)
-    give_back(desk, "ORD-0001", "ORD-0002")
-    (message,) = corrections(desk)
+def test_a_customer_who_was_told_is_corrected_once_in_a_digest(harness):
+    paid(harness, *three(), told=True)
+    give_back(harness, "ORD-0001", "ORD-0002")
+    (message,) = corrections(harness)
     assert (message.template_id, rows_of(message)) == ("order-refund", [1, 2])
     assert message.address == "planted@example.com"
     assert {line["outcome"] for line in message.variables["orders"]} == {"refunded"}
     assert (message.variables["refunded_count"], message.variables["refunded_amount"]) == (2, 2000)
-    assert corrections(desk) == []
-    give_back(desk)
-    assert [rows_of(each) for each in corrections(desk)] == [[3]]
+    assert corrections(harness) == []
+    give_back(harness)
+    assert [rows_of(each) for each in corrections(harness)] == [[3]]
 
 
-def test_a_refund_is_never_recorded_without_the_correction_of_its_customer(desk):
+def test_a_refund_is_never_recorded_without_the_correction_of_its_customer(harness):
     """Whatever is killed from here on, the correction is planned, shown and found by the sweep."""
-    paid(desk, *three(), told=True)
-    give_back(desk, "ORD-0001")
-    assert desk.run("SELECT kind, status FROM notifications WHERE kind = 'correction'") == [
+    paid(harness, *three(), told=True)
+    give_back(harness, "ORD-0001")
+    assert harness.run("SELECT kind, status FROM notifications WHERE kind = 'correction'") == [
         {"kind": "correction", "status": "ready"}
     ]
-    with desk.database.begin() as transaction:
-        assert transaction.scalar("is_giving_back", batch_id=desk.batch_id)
-        totals = transaction.rows("refund_totals", batch_id=desk.batch_id)[0]
+    with harness.database.begin() as transaction:
+        assert transaction.scalar("is_giving_back", batch_id=harness.batch_id)
+        totals = transaction.rows("refund_totals", batch_id=harness.batch_id)[0]
     assert (totals.succeeded, totals.open, totals.corrections_planned, totals.corrections_open) == (1, 0, 1, 1)
 
 
-def test_refunds_recorded_one_after_the_other_are_one_correction_until_it_is_begun(desk):
+def test_refunds_recorded_one_after_the_other_are_one_correction_until_it_is_begun(harness):
     paid(
-        desk,
+        harness,
         *three(),
         order(4, customer_code="C-2"),
         order(5, personal={"customer_name": "見本商店", "email": "other@example.com"}),
         told=True,
         profile=PAY_BY_ORDER,
     )
-    give_back(desk, "ORD-0002")
-    give_back(desk, "ORD-0001", "ORD-0004", "ORD-0005")
-    told = {tuple(rows_of(message)): message.address for message in corrections(desk)}
+    give_back(harness, "ORD-0002")
+    give_back(harness, "ORD-0001", "ORD-0004", "ORD-0005")
+    told = {tuple(rows_of(message)): message.address for message in corrections(harness)}
     assert told == {(1, 2): "planted@example.com", (4,): "planted@example.com", (5,): "other@example.com"}
-    give_back(desk, "ORD-0003")
-    assert [rows_of(message) for message in corrections(desk)] == [[3]]
+    give_back(harness, "ORD-0003")
+    assert [rows_of(message) for message in corrections(harness)] == [[3]]
 
 
-def test_per_order_each_is_corrected(desk):
+def test_per_order_each_is_corrected(harness):
     profile = Profile(notifications="per_order")
-    paid(desk, *three(), told=True, profile=profile)
-    give_back(desk)
-    assert [len(each.order_refs) for each in corrections(desk, profile)] == [1, 1, 1]
+    paid(harness, *three(), told=True, profile=profile)
+    give_back(harness)
+    assert [len(each.order_refs) for each in corrections(harness, profile)] == [1, 1, 1]
 
 
-def test_who_was_not_told_needs_no_correction_and_is_told_of_the_refund_at_once(desk):
-    paid(desk, *three(), order(4, customer_code="C-2", notify_channel="none"))
-    give_back(desk)
-    assert corrections(desk) == []
-    with desk.working() as worker:
-        (claim,) = desk.notices(worker).claim(10)
-        desk.notices(worker).record([(claim, SENT)])
+def test_who_was_not_told_needs_no_correction_and_is_told_of_the_refund_at_once(harness):
+    paid(harness, *three(), order(4, customer_code="C-2", notify_channel="none"))
+    give_back(harness)
+    assert corrections(harness) == []
+    with harness.working() as worker:
+        (claim,) = harness.notices(worker).claim(10)
+        harness.notices(worker).record([(claim, SENT)])
     assert claim.message.template_id == "order-digest"
     assert {line["outcome"] for line in claim.message.variables["orders"]} == {"refunded"}
-    assert corrections(desk) == []
+    assert corrections(harness) == []
 
 
-def test_who_may_have_been_told_is_corrected(desk):
-    paid(desk, *three())
-    with desk.working() as worker:
-        notices = desk.notices(worker)
+def test_who_may_have_been_told_is_corrected(harness):
+    paid(harness, *three())
+    with harness.working() as worker:
+        notices = harness.notices(worker)
         notices.record([(claim, Outcome("unknown", "x")) for claim in notices.claim(10)])
-    give_back(desk)
-    assert len(corrections(desk)) == 1
+    give_back(harness)
+    assert len(corrections(harness)) == 1
 
 
 def test_a_drain_whose_worker_was_given_up_ends_and_says_so(aggregated):
@@ -444,17 +446,17 @@ def test_a_drain_whose_worker_was_given_up_ends_and_says_so(aggregated):
     assert states(aggregated) == ["planned"]
 
 
-def test_a_customer_who_is_being_told_while_the_order_is_refunded_gets_a_correction(desk):
+def test_a_customer_who_is_being_told_while_the_order_is_refunded_gets_a_correction(harness):
     """The refund waits for who has claimed the notification, and sees then that it is on its way."""
-    paid(desk, order(1))
-    with desk.working() as worker:
-        written(desk)
-        ledger, claims = claimed(desk, worker)
-        notices = desk.notices(worker)
-        with desk.database.begin() as telling, ThreadPoolExecutor(1) as pool:
+    paid(harness, order(1))
+    with harness.working() as worker:
+        written(harness)
+        ledger, claims = claimed(harness, worker)
+        notices = harness.notices(worker)
+        with harness.database.begin() as telling, ThreadPoolExecutor(1) as pool:
             telling.rows(
                 "claim_notifications",
-                batch_id=desk.batch_id,
+                batch_id=harness.batch_id,
                 kinds=["result"],
                 worker_id=worker.worker_id,
                 max_attempts=8,
@@ -462,7 +464,7 @@ def test_a_customer_who_is_being_told_while_the_order_is_refunded_gets_a_correct
                 retries=True,
             )
             recording = pool.submit(ledger.record, [(claim, GIVEN) for claim in claims])
-            wait_for_a_blocked_session(desk)
+            wait_for_a_blocked_session(harness)
             telling.execute("end_worker", worker_id=0)  # anything: it goes on, and commits
             telling._connection.commit()
             recording.result(10)
@@ -470,10 +472,10 @@ def test_a_customer_who_is_being_told_while_the_order_is_refunded_gets_a_correct
     assert correction.message.template_id == "order-refund"
 
 
-def test_a_declined_refund_corrects_nobody(desk):
-    paid(desk, *three(), told=True)
-    give_back(desk, outcome=Outcome("declined", "validation"))
-    assert corrections(desk) == []
+def test_a_declined_refund_corrects_nobody(harness):
+    paid(harness, *three(), told=True)
+    give_back(harness, outcome=Outcome("declined", "validation"))
+    assert corrections(harness) == []
 
 
 def test_a_drain_stops_at_what_is_left_of_it(aggregated):

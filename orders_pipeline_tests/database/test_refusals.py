@@ -25,7 +25,7 @@ from orders_pipeline.settlement.refusals import (
     Tried,
 )
 from orders_pipeline.upkeep import retention
-from orders_pipeline_tests.ledger_desk import Desk, order
+from orders_pipeline_tests.support.ledgers import Harness, order
 
 DOUBT_S = 120.0
 REFUSED = Outcome("not_sent", "malformed", refused=True)
@@ -35,12 +35,12 @@ PAID_OTHERWISE = Outcome("unknown", "order-already-paid", refused=True)
 class Counter:
     """A service's counter, at which items of batches are taken or not."""
 
-    def __init__(self, database: Database, desk: Desk, *, a_person_decides: bool = True) -> None:
+    def __init__(self, database: Database, harness: Harness, *, a_person_decides: bool = True) -> None:
         self.refusals = Refusals("payment", a_person_decides=a_person_decides)
         self._database = database
-        self._desk = desk
+        self._desk = harness
         for batch_id in ("mine", "other"):
-            desk.batch(batch_id)
+            harness.batch(batch_id)
 
     def judged(self, *results: tuple[Tried, Outcome], batch_id: str = "mine") -> list[Outcome]:
         with self._database.begin() as transaction:
@@ -68,8 +68,8 @@ def item(customer: str = "C-1", kind: str = "payment", *, in_doubt: bool = False
 
 
 @pytest.fixture
-def counter(database: Database, desk: Desk) -> Counter:
-    return Counter(database, desk)
+def counter(database: Database, harness: Harness) -> Counter:
+    return Counter(database, harness)
 
 
 def taken(age_s: float = 0.0) -> Outcome:
@@ -83,20 +83,20 @@ def kinds(outcomes: Iterable[Outcome]) -> list[str]:
 
 
 def test_what_was_refused_and_taken_of_batches_that_ended_long_ago_is_removed(
-    counter: Counter, desk: Desk, database: Database
+    counter: Counter, harness: Harness, database: Database
 ) -> None:
     for batch_id in ("mine", "other"):
         counter.takes(batch_id)
         counter.judged((item(), REFUSED), batch_id=batch_id)
     counter.takes("other", kind="refund")
     assert retention.purge_refusals(database) == 0
-    desk.run("UPDATE batches SET status = 'cancelled', finished_at = now() - interval '91 days' WHERE batch_id = 'mine'")
+    harness.run("UPDATE batches SET status = 'cancelled', finished_at = now() - interval '91 days' WHERE batch_id = 'mine'")
     assert retention.purge_refusals(database) == 0
     counter.pass_time(91 * 86_400)
     counter.takes("other")
     assert retention.purge_refusals(database) == 2
     for table in ("refusals", "acceptances"):
-        assert {row["batch_id"] for row in desk.run(f"SELECT batch_id FROM {table}")} == {"other"}
+        assert {row["batch_id"] for row in harness.run(f"SELECT batch_id FROM {table}")} == {"other"}
 
 
 def test_an_item_is_declined_when_it_was_refused_three_times_while_others_of_its_batch_were_taken(counter: Counter) -> None:
@@ -272,14 +272,14 @@ def test_what_was_taken_without_a_word_of_when_it_was_sent_tells_nothing(counter
     assert counter.is_held()
 
 
-def test_a_hold_lasts_as_long_again_as_it_has_gone_on(counter: Counter, desk: Desk) -> None:
+def test_a_hold_lasts_as_long_again_as_it_has_gone_on(counter: Counter, harness: Harness) -> None:
     bad = item()
     for _ in range(TRIES):
         counter.one(bad)
     for passed_s, held_s in (FIRST_HOLD_S, FIRST_HOLD_S), (3_600.0, 3_660.0), (86_400.0, LONGEST_HOLD_S):
         counter.pass_time(passed_s)
         counter.one(bad)
-        left_s = desk.value("SELECT extract(epoch FROM held_until - last_at) FROM refusals")
+        left_s = harness.value("SELECT extract(epoch FROM held_until - last_at) FROM refusals")
         assert float(left_s) == pytest.approx(held_s, abs=5.0)
 
 
@@ -312,54 +312,54 @@ def test_what_was_done_otherwise_is_a_persons_after_three_tries(counter: Counter
     assert not counter.is_held()
 
 
-def test_where_no_person_decides_what_is_in_doubt_ends_like_all_else(database: Database, desk: Desk) -> None:
-    counter = Counter(database, desk, a_person_decides=False)
+def test_where_no_person_decides_what_is_in_doubt_ends_like_all_else(database: Database, harness: Harness) -> None:
+    counter = Counter(database, harness, a_person_decides=False)
     counter.takes()
     reused = Outcome("unknown", "idempotency-key-reused", refused=True)
     bad = item(in_doubt=True)
     assert [counter.one(bad, reused).kind for _ in range(TRIES)] == ["unknown", "unknown", "declined"]
 
 
-def test_a_held_batch_claims_nothing_and_waits_for_nothing_and_another_goes_on(desk: Desk) -> None:
+def test_a_held_batch_claims_nothing_and_waits_for_nothing_and_another_goes_on(harness: Harness) -> None:
     for batch_id in ("held", "other"):
-        desk.batch(batch_id)
+        harness.batch(batch_id)
         numbers = range(1, 2 * SEVERAL)
         refs = [f"{batch_id}-{number}" for number in numbers]
-        desk.orders(
+        harness.orders(
             *(order(n, client_order_ref=ref, customer_code=ref, notify_channel="none") for n, ref in enumerate(refs, 1)),
             batch_id=batch_id,
         )
-        desk.plan()
-    desk.batch_id = "held"
-    with desk.working() as worker:
-        ledger = desk.ledger(worker)
+        harness.plan()
+    harness.batch_id = "held"
+    with harness.working() as worker:
+        ledger = harness.ledger(worker)
         ledger.begin()
         assert not ledger.record([(claim, REFUSED) for claim in ledger.claim(SEVERAL)])
-        desk.due_now("payments")
+        harness.due_now("payments")
         assert (ledger.claim(100), ledger.wait_s()) == ([], None)
-    assert set(desk.statuses("orders")) == {"pending"}
-    desk.batch_id = "other"
-    with desk.working() as worker:
-        ledger = desk.ledger(worker)
+    assert set(harness.statuses("orders")) == {"pending"}
+    harness.batch_id = "other"
+    with harness.working() as worker:
+        ledger = harness.ledger(worker)
         ledger.begin()
         assert len(ledger.claim(100)) == 2 * SEVERAL - 1
-    desk.batch_id = "held"
-    with desk.working() as worker:
-        ledger = desk.ledger(worker)
+    harness.batch_id = "held"
+    with harness.working() as worker:
+        ledger = harness.ledger(worker)
         ledger.begin()
         assert len(ledger.claim(100)) == 2 * SEVERAL - 1
 
 
-def test_a_refusal_is_an_answer_and_closes_the_breaker(desk: Desk) -> None:
-    desk.orders(order(1, notify_channel="none"))
-    desk.plan()
-    with desk.working() as worker:
-        ledger = desk.ledger(worker)
+def test_a_refusal_is_an_answer_and_closes_the_breaker(harness: Harness) -> None:
+    harness.orders(order(1, notify_channel="none"))
+    harness.plan()
+    with harness.working() as worker:
+        ledger = harness.ledger(worker)
         ledger.begin()
-        desk.run("UPDATE service_breakers SET failures = 10, opened_at = now(), probe_at = now()")
+        harness.run("UPDATE service_breakers SET failures = 10, opened_at = now(), probe_at = now()")
         (claim,) = ledger.claim(1)
         ledger.record([(claim, REFUSED)])
-        assert desk.run("SELECT 1 FROM service_breakers WHERE opened_at IS NOT NULL") == []
+        assert harness.run("SELECT 1 FROM service_breakers WHERE opened_at IS NOT NULL") == []
     assert settle.BREAKER.service == "payment"
 
 

@@ -11,7 +11,7 @@ import pytest
 from psycopg import errors
 
 from orders_pipeline.infrastructure.database import ConstraintViolated
-from orders_pipeline_tests.ledger_desk import Desk, order
+from orders_pipeline_tests.support.ledgers import Harness, order
 
 BATCH = (
     "INSERT INTO batches (batch_id, client_code, csv_source, bulk_import_group{columns})"
@@ -37,76 +37,76 @@ def breaks(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     return lambda test: test
 
 
-def insert_batch(desk: Desk, **columns: object) -> None:
+def insert_batch(harness: Harness, **columns: object) -> None:
     names = "".join(f", {name}" for name in columns)
-    desk.run(BATCH.format(columns=names, values=", %s" * len(columns)), *columns.values())
+    harness.run(BATCH.format(columns=names, values=", %s" * len(columns)), *columns.values())
 
 
-def insert_notification(desk: Desk, **columns: object) -> None:
+def insert_notification(harness: Harness, **columns: object) -> None:
     names = "".join(f", {name}" for name in columns)
-    desk.run(NOTIFICATION.format(columns=names, values=", %s" * len(columns)), desk.batch_id, *columns.values())
+    harness.run(NOTIFICATION.format(columns=names, values=", %s" * len(columns)), harness.batch_id, *columns.values())
 
 
 @breaks("batches_pkey")
-def test_a_batch_id_is_used_once(desk):
-    desk.batch("b")
+def test_a_batch_id_is_used_once(harness):
+    harness.batch("b")
     with refused_by("batches_pkey"):
-        insert_batch(desk)
+        insert_batch(harness)
 
 
 @breaks("batches_status_known")
-def test_a_batch_has_no_state_of_its_own_invention(desk):
+def test_a_batch_has_no_state_of_its_own_invention(harness):
     with refused_by("batches_status_known"):
-        insert_batch(desk, status="done")
+        insert_batch(harness, status="done")
 
 
 @breaks("batches_rows_add_up")
 @pytest.mark.parametrize("total", [5, 7])
-def test_the_rows_of_a_batch_add_up(desk, total):
+def test_the_rows_of_a_batch_add_up(harness, total):
     with refused_by("batches_rows_add_up"):
-        insert_batch(desk, rows_total=total, rows_accepted=3, rows_rejected=2, rows_blank=1)
+        insert_batch(harness, rows_total=total, rows_accepted=3, rows_rejected=2, rows_blank=1)
 
 
 @breaks("batches_landing_key")
-def test_a_version_of_a_landed_file_is_one_batch(desk):
-    insert_batch(desk, landing_key="acme/x", landing_version="v1")
+def test_a_version_of_a_landed_file_is_one_batch(harness):
+    insert_batch(harness, landing_key="acme/x", landing_version="v1")
     with refused_by("batches_landing_key"):
-        desk.run(
+        harness.run(
             "INSERT INTO batches (batch_id, client_code, csv_source, bulk_import_group, landing_key, landing_version)"
             " VALUES ('b2', 'acme', 'x', 'b2', 'acme/x', 'v1')"
         )
 
 
 @breaks("batches_same_bytes")
-def test_the_same_bytes_of_a_client_are_one_batch(desk):
-    desk.batch("b1")
-    desk.batch("b2")
-    desk.run("UPDATE batches SET source_sha256 = 'same' WHERE batch_id = 'b1'")
+def test_the_same_bytes_of_a_client_are_one_batch(harness):
+    harness.batch("b1")
+    harness.batch("b2")
+    harness.run("UPDATE batches SET source_sha256 = 'same' WHERE batch_id = 'b1'")
     with refused_by("batches_same_bytes"):
-        desk.run("UPDATE batches SET source_sha256 = 'same' WHERE batch_id = 'b2'")
-    desk.run("UPDATE batches SET source_sha256 = 'same', duplicate_of = 'b1' WHERE batch_id = 'b2'")
+        harness.run("UPDATE batches SET source_sha256 = 'same' WHERE batch_id = 'b2'")
+    harness.run("UPDATE batches SET source_sha256 = 'same', duplicate_of = 'b1' WHERE batch_id = 'b2'")
 
 
 @breaks("batches_duplicate_of_fkey")
-def test_a_duplicate_is_of_a_batch_that_exists(desk):
+def test_a_duplicate_is_of_a_batch_that_exists(harness):
     with refused_by("batches_duplicate_of_fkey"):
-        insert_batch(desk, duplicate_of="nowhere")
+        insert_batch(harness, duplicate_of="nowhere")
 
 
 @breaks("batches_corrects_fkey", "batches_sequence_complete")
-def test_a_batch_corrects_one_that_exists_and_has_a_whole_place_in_a_sequence(desk):
+def test_a_batch_corrects_one_that_exists_and_has_a_whole_place_in_a_sequence(harness):
     with refused_by("batches_corrects_fkey"):
-        insert_batch(desk, corrects="nowhere")
+        insert_batch(harness, corrects="nowhere")
     with refused_by("batches_sequence_complete"):
-        insert_batch(desk, sequence_number=1)
+        insert_batch(harness, sequence_number=1)
 
 
 @breaks("corrections_pkey", "corrections_batch_id_fkey", "corrections_corrects_fkey", "corrections_of_another_batch")
-def test_a_row_corrects_one_row_of_another_batch(desk):
-    desk.batch("b1")
-    desk.batch("b2")
+def test_a_row_corrects_one_row_of_another_batch(harness):
+    harness.batch("b1")
+    harness.batch("b2")
     insert = "INSERT INTO corrections VALUES (%s, 1, %s, 1)"
-    desk.run(insert, "b2", "b1")
+    harness.run(insert, "b2", "b1")
     for batch_id, corrects, name in [
         ("b2", "b1", "corrections_pkey"),
         ("nowhere", "b1", "corrections_batch_id_fkey"),
@@ -114,21 +114,21 @@ def test_a_row_corrects_one_row_of_another_batch(desk):
         ("b1", "b1", "corrections_of_another_batch"),
     ]:
         with refused_by(name):
-            desk.run(insert, batch_id, corrects)
+            harness.run(insert, batch_id, corrects)
 
 
 @breaks("service_breakers_pkey", "service_breakers_open_has_probe")
-def test_a_service_has_one_breaker_and_an_open_one_its_next_probe(desk):
-    desk.run("INSERT INTO service_breakers (service) VALUES ('payment')")
+def test_a_service_has_one_breaker_and_an_open_one_its_next_probe(harness):
+    harness.run("INSERT INTO service_breakers (service) VALUES ('payment')")
     with refused_by("service_breakers_pkey"):
-        desk.run("INSERT INTO service_breakers (service) VALUES ('payment')")
+        harness.run("INSERT INTO service_breakers (service) VALUES ('payment')")
     with refused_by("service_breakers_open_has_probe"):
-        desk.run("UPDATE service_breakers SET opened_at = now()")
+        harness.run("UPDATE service_breakers SET opened_at = now()")
 
 
 @breaks("refusals_pkey", "refusals_batch_id_fkey", "acceptances_pkey", "acceptances_batch_id_fkey")
-def test_an_item_is_counted_once_among_the_refused_and_a_kind_once_among_what_was_taken_of_a_batch(desk):
-    desk.batch("b")
+def test_an_item_is_counted_once_among_the_refused_and_a_kind_once_among_what_was_taken_of_a_batch(harness):
+    harness.batch("b")
     refuse = (
         "INSERT INTO refusals (item_id, batch_id, service, kind, customer_code, code)"
         " VALUES ('6a1f7a3e-0000-4000-8000-000000000001', %s, 'payment', 'payment', 'C-1', 'malformed')"
@@ -136,17 +136,17 @@ def test_an_item_is_counted_once_among_the_refused_and_a_kind_once_among_what_wa
     take = "INSERT INTO acceptances VALUES ('payment', %s, now())"
     for insert, name in (refuse, "refusals"), (take, "acceptances"):
         with refused_by(f"{name}_batch_id_fkey"):
-            desk.run(insert, "nowhere")
-        desk.run(insert, "b")
+            harness.run(insert, "nowhere")
+        harness.run(insert, "b")
         with refused_by(f"{name}_pkey"):
-            desk.run(insert, "b")
+            harness.run(insert, "b")
 
 
 @breaks("landing_position_pkey")
-def test_there_is_one_position_in_the_landing(desk):
-    desk.run("INSERT INTO landing_position (after_key) VALUES ('a')")
+def test_there_is_one_position_in_the_landing(harness):
+    harness.run("INSERT INTO landing_position (after_key) VALUES ('a')")
     with refused_by("landing_position_pkey"):
-        desk.run("INSERT INTO landing_position (after_key) VALUES ('b')")
+        harness.run("INSERT INTO landing_position (after_key) VALUES ('b')")
 
 
 @breaks(
@@ -158,12 +158,12 @@ def test_there_is_one_position_in_the_landing(desk):
     "resolutions_decided_by_given",
     "resolutions_reason_given",
 )
-def test_a_resolution_is_of_a_payment_or_refund_that_exists_by_somebody_and_for_a_reason(desk):
-    (order_id,) = desk.orders(order(1))
-    amount = desk.value("SELECT amount FROM orders")
-    payment_id = desk.payment([order_id], amount)
+def test_a_resolution_is_of_a_payment_or_refund_that_exists_by_somebody_and_for_a_reason(harness):
+    (order_id,) = harness.orders(order(1))
+    amount = harness.value("SELECT amount FROM orders")
+    payment_id = harness.payment([order_id], amount)
     insert = "INSERT INTO resolutions (payment_id, refund_id, decision, decided_by, reason) VALUES (%s, %s, %s, %s, %s)"
-    desk.run(insert, payment_id, None, "paid", "operator", "found")
+    harness.run(insert, payment_id, None, "paid", "operator", "found")
     for values, name in [
         ((str(uuid.uuid4()), None, "paid", "operator", "found"), "resolutions_payment_id_fkey"),
         ((None, str(uuid.uuid4()), "refunded", "operator", "found"), "resolutions_refund_id_fkey"),
@@ -174,70 +174,70 @@ def test_a_resolution_is_of_a_payment_or_refund_that_exists_by_somebody_and_for_
         ((payment_id, None, "paid", "operator", ""), "resolutions_reason_given"),
     ]:
         with refused_by(name):
-            desk.run(insert, *values)
+            harness.run(insert, *values)
     with refused_by("resolutions_pkey"):
-        desk.run("INSERT INTO resolutions OVERRIDING SYSTEM VALUE SELECT * FROM resolutions")
+        harness.run("INSERT INTO resolutions OVERRIDING SYSTEM VALUE SELECT * FROM resolutions")
 
 
 @breaks("batch_stages_stage_known", "batch_stages_pkey", "batch_stages_batch_id_fkey")
-def test_a_stage_is_known_and_counted_once_for_a_batch_that_exists(desk):
-    desk.batch("b")
+def test_a_stage_is_known_and_counted_once_for_a_batch_that_exists(harness):
+    harness.batch("b")
     insert = "INSERT INTO batch_stages VALUES (%s, %s, 1.0)"
-    desk.run(insert, "b", "pay")
+    harness.run(insert, "b", "pay")
     for values, name in [
         (("b", "pay"), "batch_stages_pkey"),
         (("b", "dance"), "batch_stages_stage_known"),
         (("nowhere", "pay"), "batch_stages_batch_id_fkey"),
     ]:
         with refused_by(name):
-            desk.run(insert, *values)
+            harness.run(insert, *values)
 
 
 @breaks("landing_files_pkey", "landing_files_batch_id_fkey")
-def test_the_landing_ledger_holds_a_version_once_and_batches_that_exist(desk):
+def test_the_landing_ledger_holds_a_version_once_and_batches_that_exist(harness):
     insert = "INSERT INTO landing_files (key, version, size, batch_id) VALUES ('k', 'v', 1, %s)"
     with refused_by("landing_files_batch_id_fkey"):
-        desk.run(insert, "nowhere")
-    desk.run(insert, None)
+        harness.run(insert, "nowhere")
+    harness.run(insert, None)
     with refused_by("landing_files_pkey"):
-        desk.run(insert, None)
+        harness.run(insert, None)
 
 
 @breaks("workers_batch_id_fkey", "workers_pkey")
-def test_a_worker_works_on_a_batch_that_exists_under_a_number_never_used_again(desk):
+def test_a_worker_works_on_a_batch_that_exists_under_a_number_never_used_again(harness):
     insert = "INSERT INTO workers (batch_id, lease_until) VALUES (%s, now()) RETURNING worker_id"
     with refused_by("workers_batch_id_fkey"):
-        desk.run(insert, "nowhere")
-    desk.batch("b")
-    first = desk.value(insert, "b")
-    desk.run("DELETE FROM workers")
-    assert desk.value(insert, "b") > first
+        harness.run(insert, "nowhere")
+    harness.batch("b")
+    first = harness.value(insert, "b")
+    harness.run("DELETE FROM workers")
+    assert harness.value(insert, "b") > first
     with pytest.raises(errors.GeneratedAlways):
-        desk.run("INSERT INTO workers (worker_id, batch_id, lease_until) VALUES (1, 'b', now())")
+        harness.run("INSERT INTO workers (worker_id, batch_id, lease_until) VALUES (1, 'b', now())")
     with refused_by("workers_pkey"):
-        desk.run(
+        harness.run(
             "INSERT INTO workers (worker_id, batch_id, lease_until) OVERRIDING SYSTEM VALUE"
             " SELECT worker_id, batch_id, lease_until FROM workers"
         )
 
 
 @breaks("service_shares_pkey", "service_shares_worker_id_fkey", "service_shares_held_positive")
-def test_a_worker_that_exists_has_one_share_of_the_calls(desk):
+def test_a_worker_that_exists_has_one_share_of_the_calls(harness):
     insert = "INSERT INTO service_shares (worker_id, service, wanted, held) VALUES (%s, 'payment', 1, %s)"
-    desk.batch("b")
-    worker_id = desk.value("INSERT INTO workers (batch_id, lease_until) VALUES ('b', now()) RETURNING worker_id")
+    harness.batch("b")
+    worker_id = harness.value("INSERT INTO workers (batch_id, lease_until) VALUES ('b', now()) RETURNING worker_id")
     with refused_by("service_shares_held_positive"):
-        desk.run(insert, worker_id, -1)
-    desk.run(insert, worker_id, 1)
+        harness.run(insert, worker_id, -1)
+    harness.run(insert, worker_id, 1)
     with refused_by("service_shares_pkey"):
-        desk.run(insert, worker_id, 1)
+        harness.run(insert, worker_id, 1)
     with refused_by("service_shares_worker_id_fkey"):
-        desk.run(insert, worker_id + 1, 1)
+        harness.run(insert, worker_id + 1, 1)
 
 
 @breaks("batches_stopped_by_somebody", "batches_cancelled_by_somebody")
-def test_a_batch_is_stopped_and_cancelled_by_somebody_at_some_time(desk):
-    desk.batch("b")
+def test_a_batch_is_stopped_and_cancelled_by_somebody_at_some_time(harness):
+    harness.batch("b")
     for change, name in [
         ("status = 'stopped'", "batches_stopped_by_somebody"),
         ("stopped_at = now(), stopped_from = 'paying', stopped_by = ''", "batches_stopped_by_somebody"),
@@ -245,16 +245,18 @@ def test_a_batch_is_stopped_and_cancelled_by_somebody_at_some_time(desk):
         ("cancelled_at = now(), cancelled_why = 'sent twice', cancelled_by = ''", "batches_cancelled_by_somebody"),
     ]:
         with refused_by(name):
-            desk.run(f"UPDATE batches SET {change}")
-    desk.run("UPDATE batches SET status = 'stopped', stopped_at = now(), stopped_from = 'paying', stopped_by = 'operator'")
-    desk.run("UPDATE batches SET cancelled_at = now(), cancelled_by = 'operator', cancelled_why = 'sent twice'")
+            harness.run(f"UPDATE batches SET {change}")
+    harness.run(
+        "UPDATE batches SET status = 'stopped', stopped_at = now(), stopped_from = 'paying', stopped_by = 'operator'"
+    )
+    harness.run("UPDATE batches SET cancelled_at = now(), cancelled_by = 'operator', cancelled_why = 'sent twice'")
 
 
 @breaks("batches_file_sha256_by_name")
-def test_the_digests_of_a_batchs_files_are_listed_by_their_names(desk):
-    desk.batch("b")
+def test_the_digests_of_a_batchs_files_are_listed_by_their_names(harness):
+    harness.batch("b")
     with refused_by("batches_file_sha256_by_name"):
-        desk.run("UPDATE batches SET file_sha256 = '[]'")
+        harness.run("UPDATE batches SET file_sha256 = '[]'")
 
 
 @breaks("batch_locks_pkey", "landing_left_alone_pkey")
@@ -265,43 +267,43 @@ def test_the_digests_of_a_batchs_files_are_listed_by_their_names(desk):
         ("INSERT INTO landing_left_alone (key) VALUES ('acme/notes.txt')", "landing_left_alone_pkey"),
     ],
 )
-def test_a_batch_has_one_lock_and_a_file_is_left_alone_once(desk, insert, name):
-    desk.run(insert)
+def test_a_batch_has_one_lock_and_a_file_is_left_alone_once(harness, insert, name):
+    harness.run(insert)
     with refused_by(name):
-        desk.run(insert)
+        harness.run(insert)
 
 
 @breaks("batch_summaries_pkey", "batch_summaries_batch_id_fkey")
-def test_a_batch_that_exists_has_one_summary(desk):
+def test_a_batch_that_exists_has_one_summary(harness):
     insert = "INSERT INTO batch_summaries (batch_id, schema_rank, summary) VALUES (%s, 1, '{}')"
     with refused_by("batch_summaries_batch_id_fkey"):
-        desk.run(insert, "nowhere")
-    desk.batch("b")
-    desk.run(insert, "b")
+        harness.run(insert, "nowhere")
+    harness.batch("b")
+    harness.run(insert, "b")
     with refused_by("batch_summaries_pkey"):
-        desk.run(insert, "b")
+        harness.run(insert, "b")
 
 
 @breaks("forget_summaries_insert", "forget_summaries_update")
-def test_a_summary_is_forgotten_once_anything_of_its_batch_changes(desk):
-    desk.batch("b")
+def test_a_summary_is_forgotten_once_anything_of_its_batch_changes(harness):
+    harness.batch("b")
     for change in ("INSERT INTO batch_stages VALUES ('b', 'pay', 1.0)", "UPDATE batch_stages SET seconds = 2.0"):
-        desk.run("INSERT INTO batch_summaries (batch_id, schema_rank, summary) VALUES ('b', 1, '{}')")
-        desk.run(change)
-        assert desk.value("SELECT count(*) FROM batch_summaries") == 0
+        harness.run("INSERT INTO batch_summaries (batch_id, schema_rank, summary) VALUES ('b', 1, '{}')")
+        harness.run(change)
+        assert harness.value("SELECT count(*) FROM batch_summaries") == 0
 
 
 @breaks("given_up_references_pkey", "given_up_references_batch_id_fkey")
-def test_a_row_of_a_batch_that_exists_gives_up_a_reference_once(desk):
+def test_a_row_of_a_batch_that_exists_gives_up_a_reference_once(harness):
     insert = (
         "INSERT INTO given_up_references (batch_id, import_row_number, client_code, reference) VALUES (%s, 1, 'acme', 'r-1')"
     )
     with refused_by("given_up_references_batch_id_fkey"):
-        desk.run(insert, "nowhere")
-    desk.batch("b")
-    desk.run(insert, "b")
+        harness.run(insert, "nowhere")
+    harness.batch("b")
+    harness.run(insert, "b")
     with refused_by("given_up_references_pkey"):
-        desk.run(insert, "b")
+        harness.run(insert, "b")
 
 
 ORDERS_THAT_BREAK_A_RULE = [
@@ -325,86 +327,86 @@ RULES_WITH_A_TEST.update(name for name, _ in ORDERS_THAT_BREAK_A_RULE)
 
 
 @pytest.mark.parametrize(("name", "changes"), ORDERS_THAT_BREAK_A_RULE)
-def test_an_order_that_breaks_a_rule_is_refused_by_its_name(desk, name, changes):
+def test_an_order_that_breaks_a_rule_is_refused_by_its_name(harness, name, changes):
     with refused_by(name):
-        desk.orders(order(**changes))
-    assert desk.value("SELECT count(*) FROM orders") == 0
+        harness.orders(order(**changes))
+    assert harness.value("SELECT count(*) FROM orders") == 0
 
 
 @pytest.mark.parametrize("column", ["customer_code", "amount", "payment_method", "notify_channel", "client_order_ref"])
-def test_an_order_lacks_nothing_that_is_required(desk, column):
+def test_an_order_lacks_nothing_that_is_required(harness, column):
     with pytest.raises(errors.NotNullViolation):
-        desk.orders(order(**{column: None}))
+        harness.orders(order(**{column: None}))
 
 
 @breaks("orders_batch_row_key", "orders_pkey", "orders_batch_id_fkey")
-def test_a_row_of_a_batch_is_one_order(desk):
-    (order_id,) = desk.orders(order(1))
+def test_a_row_of_a_batch_is_one_order(harness):
+    (order_id,) = harness.orders(order(1))
     with refused_by("orders_batch_row_key"):
-        desk.orders(order(1, client_order_ref="other"))
+        harness.orders(order(1, client_order_ref="other"))
     copied = (
         "batch_id, csv_source, bulk_import_group, client_code,"
         " customer_code, amount, payment_method, notify_channel, personal"
     )
     with refused_by("orders_pkey"):
-        desk.run(
+        harness.run(
             f"INSERT INTO orders (order_id, import_row_number, client_order_ref, {copied}) OVERRIDING SYSTEM VALUE"
             f" SELECT order_id, 2, 'other', {copied} FROM orders WHERE order_id = %s",
             order_id,
         )
     with refused_by("orders_batch_id_fkey"):
-        desk.run("UPDATE orders SET batch_id = 'nowhere'")
+        harness.run("UPDATE orders SET batch_id = 'nowhere'")
 
 
 @breaks("orders_client_order_ref_key")
-def test_a_reference_is_used_once_per_client_for_ever_whatever_its_case(desk):
-    desk.batch("b1")
-    desk.orders(order(client_order_ref="Ref-a"))
-    desk.batch("b2")
+def test_a_reference_is_used_once_per_client_for_ever_whatever_its_case(harness):
+    harness.batch("b1")
+    harness.orders(order(client_order_ref="Ref-a"))
+    harness.batch("b2")
     with refused_by("orders_client_order_ref_key"):
-        desk.orders(order(client_order_ref="REF-A"))
-    desk.batch("b3", client="other")
-    desk.orders(order(client_order_ref="REF-A"))
+        harness.orders(order(client_order_ref="REF-A"))
+    harness.batch("b3", client="other")
+    harness.orders(order(client_order_ref="REF-A"))
 
 
 @breaks("rejections_code_format", "rejections_have_batches_insert", "rejections_have_batches_update", "rejections_pkey")
-def test_a_rejection_has_a_code_and_a_batch_that_exists(desk):
-    desk.batch("b")
+def test_a_rejection_has_a_code_and_a_batch_that_exists(harness):
+    harness.batch("b")
     insert = "INSERT INTO rejections (batch_id, code) VALUES (%s, %s)"
     for code in ("amount wrong", "X_AMOUNT", "R_", "R_amount", ""):
         with refused_by("rejections_code_format"):
-            desk.run(insert, "b", code)
+            harness.run(insert, "b", code)
     with refused_by("rejections_have_batches_insert"):
-        desk.run(insert, "nowhere", "R_AMOUNT")
-    desk.run(insert, "b", "R_AMOUNT")
+        harness.run(insert, "nowhere", "R_AMOUNT")
+    harness.run(insert, "b", "R_AMOUNT")
     with refused_by("rejections_have_batches_update"):
-        desk.run("UPDATE rejections SET batch_id = 'nowhere'")
+        harness.run("UPDATE rejections SET batch_id = 'nowhere'")
     with refused_by("rejections_pkey"):
-        desk.run(
+        harness.run(
             "INSERT INTO rejections (rejection_id, batch_id, code) OVERRIDING SYSTEM VALUE"
             " SELECT rejection_id, batch_id, code FROM rejections"
         )
 
 
 @breaks("loaded_chunks_pkey", "loaded_chunks_batch_id_fkey")
-def test_a_chunk_is_loaded_once_into_a_batch_that_exists(desk):
-    desk.batch("b")
-    desk.run("INSERT INTO loaded_chunks VALUES ('b', 1, 10)")
+def test_a_chunk_is_loaded_once_into_a_batch_that_exists(harness):
+    harness.batch("b")
+    harness.run("INSERT INTO loaded_chunks VALUES ('b', 1, 10)")
     with refused_by("loaded_chunks_pkey"):
-        desk.run("INSERT INTO loaded_chunks VALUES ('b', 1, 10)")
+        harness.run("INSERT INTO loaded_chunks VALUES ('b', 1, 10)")
     with refused_by("loaded_chunks_batch_id_fkey"):
-        desk.run("INSERT INTO loaded_chunks VALUES ('nowhere', 1, 10)")
+        harness.run("INSERT INTO loaded_chunks VALUES ('nowhere', 1, 10)")
 
 
 @breaks("payments_amount_within_cap")
-def test_no_payment_is_above_the_cap(desk):
-    orders = desk.orders(order(1, amount=600_000), order(2, amount=400_001))
+def test_no_payment_is_above_the_cap(harness):
+    orders = harness.orders(order(1, amount=600_000), order(2, amount=400_001))
     with refused_by("payments_amount_within_cap"):
-        desk.payment(orders, 1_000_001)
+        harness.payment(orders, 1_000_001)
     with refused_by("payments_amount_within_cap"):
-        desk.payment([], 0)
+        harness.payment([], 0)
     with refused_by("payments_amount_within_cap"):
-        desk.run("UPDATE payments SET amount = 1000001 WHERE payment_id = %s", desk.payment(orders[:1], 600_000))
+        harness.run("UPDATE payments SET amount = 1000001 WHERE payment_id = %s", harness.payment(orders[:1], 600_000))
 
 
 PAYMENTS_THAT_BREAK_A_RULE = [
@@ -421,52 +423,52 @@ RULES_WITH_A_TEST.update(name for name, _ in PAYMENTS_THAT_BREAK_A_RULE)
 
 
 @pytest.mark.parametrize(("name", "changes"), PAYMENTS_THAT_BREAK_A_RULE)
-def test_a_payment_that_breaks_a_rule_is_refused_by_its_name(desk, name, changes):
-    orders = desk.orders(order())
+def test_a_payment_that_breaks_a_rule_is_refused_by_its_name(harness, name, changes):
+    orders = harness.orders(order())
     with refused_by(name):
-        desk.payment(orders, 1000, **changes)
-    assert desk.value("SELECT count(*) FROM payments") == 0
+        harness.payment(orders, 1000, **changes)
+    assert harness.value("SELECT count(*) FROM payments") == 0
 
 
 @breaks("payments_settled_is_unclaimed")
-def test_a_settled_payment_belongs_to_no_worker(desk):
-    orders = desk.orders(order())
-    with desk.working() as worker, refused_by("payments_settled_is_unclaimed"):
-        desk.payment(orders, 1000, status="declined", settled_at="2026-07-01", claimed_by=worker.worker_id)
+def test_a_settled_payment_belongs_to_no_worker(harness):
+    orders = harness.orders(order())
+    with harness.working() as worker, refused_by("payments_settled_is_unclaimed"):
+        harness.payment(orders, 1000, status="declined", settled_at="2026-07-01", claimed_by=worker.worker_id)
 
 
 @breaks("payments_pkey")
-def test_a_payment_id_is_used_once(desk):
-    orders = desk.orders(order(1), order(2))
-    payment_id = desk.payment(orders[:1], 1000)
+def test_a_payment_id_is_used_once(harness):
+    orders = harness.orders(order(1), order(2))
+    payment_id = harness.payment(orders[:1], 1000)
     with refused_by("payments_pkey"):
-        desk.payment(orders[1:], 1000, payment_id=payment_id)
+        harness.payment(orders[1:], 1000, payment_id=payment_id)
 
 
 @breaks("payments_are_allocated")
-def test_a_payment_without_allocations_does_not_reach_its_commit(desk):
-    desk.batch()
+def test_a_payment_without_allocations_does_not_reach_its_commit(harness):
+    harness.batch()
     with refused_by("payments_are_allocated"):
-        desk.payment([], 1000)
-    assert desk.value("SELECT count(*) FROM payments") == 0
+        harness.payment([], 1000)
+    assert harness.value("SELECT count(*) FROM payments") == 0
 
 
 @breaks("payment_orders_add_up")
 @pytest.mark.parametrize("amount", [999, 1001, 3000])
-def test_allocations_that_do_not_add_up_to_their_payment_are_refused(desk, amount):
-    orders = desk.orders(order(1), order(2))
+def test_allocations_that_do_not_add_up_to_their_payment_are_refused(harness, amount):
+    orders = harness.orders(order(1), order(2))
     with refused_by("payment_orders_add_up"):
-        desk.payment(orders, amount)
-    assert desk.value("SELECT count(*) FROM payments") == 0
+        harness.payment(orders, amount)
+    assert harness.value("SELECT count(*) FROM payments") == 0
 
 
-def test_an_allocation_is_of_the_whole_order(desk):
-    first, second = desk.orders(order(1), order(2))
-    with desk.connect() as connection, refused_by("payment_orders_add_up"):
+def test_an_allocation_is_of_the_whole_order(harness):
+    first, second = harness.orders(order(1), order(2))
+    with harness.connect() as connection, refused_by("payment_orders_add_up"):
         connection.execute(
             "INSERT INTO payments (payment_id, batch_id, customer_code, payment_method, amount)"
             " VALUES ('00000000-0000-4000-8000-000000000001', %s, 'C-1', 'invoice', 2000)",
-            [desk.batch_id],
+            [harness.batch_id],
         )
         connection.execute(
             "INSERT INTO payment_orders (payment_id, order_id, amount)"
@@ -475,18 +477,18 @@ def test_an_allocation_is_of_the_whole_order(desk):
         )
 
 
-def test_an_allocation_is_not_added_to_a_payment_later(desk):
-    first, second = desk.orders(order(1), order(2))
-    payment_id = desk.payment([first], 1000)
+def test_an_allocation_is_not_added_to_a_payment_later(harness):
+    first, second = harness.orders(order(1), order(2))
+    payment_id = harness.payment([first], 1000)
     with refused_by("payment_orders_add_up"):
-        desk.run("INSERT INTO payment_orders VALUES (%s, %s, 1000)", payment_id, second)
+        harness.run("INSERT INTO payment_orders VALUES (%s, %s, 1000)", payment_id, second)
 
 
 @breaks("payments_are_allocated")
-def test_the_amount_of_a_payment_does_not_leave_its_allocations(desk):
-    desk.payment(desk.orders(order()), 1000)
+def test_the_amount_of_a_payment_does_not_leave_its_allocations(harness):
+    harness.payment(harness.orders(order()), 1000)
     with refused_by("payments_are_allocated"):
-        desk.run("UPDATE payments SET amount = 999")
+        harness.run("UPDATE payments SET amount = 999")
 
 
 @breaks("payment_orders_stay")
@@ -500,37 +502,37 @@ def test_the_amount_of_a_payment_does_not_leave_its_allocations(desk):
         "TRUNCATE payment_orders",
     ],
 )
-def test_an_allocation_never_changes(desk, change):
-    desk.payment(desk.orders(order()), 1000)
+def test_an_allocation_never_changes(harness, change):
+    harness.payment(harness.orders(order()), 1000)
     with refused_by("payment_orders_stay"):
-        desk.run(change)
-    assert desk.value("SELECT count(*) FROM payment_orders") == 1
+        harness.run(change)
+    assert harness.value("SELECT count(*) FROM payment_orders") == 1
 
 
 @breaks("payment_orders_one_live_payment")
-def test_an_order_is_in_one_live_payment_only(desk):
-    orders = desk.orders(order())
-    desk.payment(orders, 1000)
+def test_an_order_is_in_one_live_payment_only(harness):
+    orders = harness.orders(order())
+    harness.payment(orders, 1000)
     with refused_by("payment_orders_one_live_payment"):
-        desk.payment(orders, 1000)
-    assert desk.value("SELECT count(*) FROM payments") == 1
+        harness.payment(orders, 1000)
+    assert harness.value("SELECT count(*) FROM payments") == 1
 
 
-def test_an_order_of_a_declined_payment_may_be_in_another(desk):
-    orders = desk.orders(order())
-    declined = desk.payment(orders, 1000, status="declined", settled_at="2026-07-01")
-    desk.run("UPDATE payment_orders SET live = false WHERE payment_id = %s", declined)
-    desk.payment(orders, 1000)
+def test_an_order_of_a_declined_payment_may_be_in_another(harness):
+    orders = harness.orders(order())
+    declined = harness.payment(orders, 1000, status="declined", settled_at="2026-07-01")
+    harness.run("UPDATE payment_orders SET live = false WHERE payment_id = %s", declined)
+    harness.payment(orders, 1000)
     with refused_by("payment_orders_one_live_payment"):
-        desk.run("UPDATE payment_orders SET live = true WHERE payment_id = %s", declined)
+        harness.run("UPDATE payment_orders SET live = true WHERE payment_id = %s", declined)
 
 
 @breaks(
     "payment_orders_amount_positive", "payment_orders_payment_id_fkey", "payment_orders_order_id_fkey", "payment_orders_pkey"
 )
-def test_an_allocation_is_positive_and_between_what_exists(desk):
-    (order_id,) = desk.orders(order())
-    payment_id = desk.payment([order_id], 1000)
+def test_an_allocation_is_positive_and_between_what_exists(harness):
+    (order_id,) = harness.orders(order())
+    payment_id = harness.payment([order_id], 1000)
     insert = "INSERT INTO payment_orders (payment_id, order_id, amount, live) VALUES (%s, %s, %s, false)"
     for values, name in [
         ((payment_id, order_id, 0), "payment_orders_amount_positive"),
@@ -538,9 +540,9 @@ def test_an_allocation_is_positive_and_between_what_exists(desk):
         (("00000000-0000-4000-8000-000000000009", order_id, 1000), "payment_orders_payment_id_fkey"),
     ]:
         with refused_by(name):
-            desk.run(insert, *values)
+            harness.run(insert, *values)
     with refused_by("payment_orders_order_id_fkey"):
-        desk.run("DELETE FROM orders")
+        harness.run("DELETE FROM orders")
 
 
 NOTIFICATIONS_THAT_BREAK_A_RULE = [
@@ -552,22 +554,22 @@ RULES_WITH_A_TEST.update(name for name, _ in NOTIFICATIONS_THAT_BREAK_A_RULE)
 
 
 @pytest.mark.parametrize(("name", "changes"), NOTIFICATIONS_THAT_BREAK_A_RULE)
-def test_a_notification_that_breaks_a_rule_is_refused_by_its_name(desk, name, changes):
-    desk.batch()
+def test_a_notification_that_breaks_a_rule_is_refused_by_its_name(harness, name, changes):
+    harness.batch()
     with refused_by(name):
-        insert_notification(desk, **changes)
+        insert_notification(harness, **changes)
 
 
 @breaks("notifications_channel_known", "notifications_batch_id_fkey", "notifications_pkey")
-def test_a_notification_goes_over_a_channel_that_exists_for_a_batch_that_exists(desk):
-    desk.batch()
-    insert_notification(desk)
+def test_a_notification_goes_over_a_channel_that_exists_for_a_batch_that_exists(harness):
+    harness.batch()
+    insert_notification(harness)
     with refused_by("notifications_channel_known"):
-        desk.run("UPDATE notifications SET channel = 'none'")
+        harness.run("UPDATE notifications SET channel = 'none'")
     with refused_by("notifications_batch_id_fkey"):
-        desk.run("UPDATE notifications SET batch_id = 'nowhere'")
+        harness.run("UPDATE notifications SET batch_id = 'nowhere'")
     with refused_by("notifications_pkey"):
-        desk.run("INSERT INTO notifications SELECT * FROM notifications")
+        harness.run("INSERT INTO notifications SELECT * FROM notifications")
 
 
 @breaks(
@@ -576,77 +578,77 @@ def test_a_notification_goes_over_a_channel_that_exists_for_a_batch_that_exists(
     "notification_orders_notification_id_fkey",
     "notification_orders_order_id_fkey",
 )
-def test_an_order_is_in_one_notification_only(desk):
-    (order_id,) = desk.orders(order())
-    insert_notification(desk)
-    insert_notification(desk, status="ready")
-    first, second = [str(row["notification_id"]) for row in desk.run("SELECT notification_id FROM notifications")]
+def test_an_order_is_in_one_notification_only(harness):
+    (order_id,) = harness.orders(order())
+    insert_notification(harness)
+    insert_notification(harness, status="ready")
+    first, second = [str(row["notification_id"]) for row in harness.run("SELECT notification_id FROM notifications")]
     insert = "INSERT INTO notification_orders VALUES (%s, %s)"
-    desk.run(insert, first, order_id)
+    harness.run(insert, first, order_id)
     for values, name in [
         ((second, order_id), "notification_orders_one_notification"),
         ((first, order_id), "notification_orders_pkey"),
         ((second, 999_999), "notification_orders_order_id_fkey"),
     ]:
         with refused_by(name):
-            desk.run(insert, *values)
+            harness.run(insert, *values)
     with refused_by("notification_orders_notification_id_fkey"):
-        desk.run("UPDATE notification_orders SET notification_id = gen_random_uuid()")
+        harness.run("UPDATE notification_orders SET notification_id = gen_random_uuid()")
 
 
 @breaks("rate_tokens_pkey")
-def test_a_token_exists_once(desk):
-    desk.run("INSERT INTO rate_tokens VALUES ('s', 1, now())")
+def test_a_token_exists_once(harness):
+    harness.run("INSERT INTO rate_tokens VALUES ('s', 1, now())")
     with refused_by("rate_tokens_pkey"):
-        desk.run("INSERT INTO rate_tokens VALUES ('s', 1, now())")
+        harness.run("INSERT INTO rate_tokens VALUES ('s', 1, now())")
 
 
-def closable_batch(desk: Desk, status: str = "paid") -> str:
-    batch_id = desk.batch(status="paying")
-    desk.orders(order(status=status))
-    desk.run("UPDATE batches SET rows_total = 1, rows_accepted = 1, rows_rejected = 0, rows_blank = 0")
+def closable_batch(harness: Harness, status: str = "paid") -> str:
+    batch_id = harness.batch(status="paying")
+    harness.orders(order(status=status))
+    harness.run("UPDATE batches SET rows_total = 1, rows_accepted = 1, rows_rejected = 0, rows_blank = 0")
     return batch_id
 
 
 @breaks("batches_completed_are_closed")
 @pytest.mark.parametrize("ending", ["completed", "completed_with_errors"])
 @pytest.mark.parametrize("status", ["pending", "paying", "unknown"])
-def test_a_batch_with_an_open_order_is_not_completed(desk, ending, status):
-    closable_batch(desk, status)
+def test_a_batch_with_an_open_order_is_not_completed(harness, ending, status):
+    closable_batch(harness, status)
     with refused_by("batches_completed_are_closed"):
-        desk.run("UPDATE batches SET status = %s", ending)
+        harness.run("UPDATE batches SET status = %s", ending)
 
 
 @pytest.mark.parametrize("status", ["paid", "declined", "refunded"])
-def test_a_batch_whose_orders_are_all_final_is_completed(desk, status):
-    closable_batch(desk, status)
-    desk.run("UPDATE batches SET status = 'completed'")
+def test_a_batch_whose_orders_are_all_final_is_completed(harness, status):
+    closable_batch(harness, status)
+    harness.run("UPDATE batches SET status = 'completed'")
 
 
 @pytest.mark.parametrize("status", ["waiting", "ready", "sending", "unknown"])
-def test_a_batch_with_an_open_notification_is_not_completed(desk, status):
-    closable_batch(desk)
-    insert_notification(desk, status=status)
+def test_a_batch_with_an_open_notification_is_not_completed(harness, status):
+    closable_batch(harness)
+    insert_notification(harness, status=status)
     with refused_by("batches_completed_are_closed"):
-        desk.run("UPDATE batches SET status = 'completed'")
+        harness.run("UPDATE batches SET status = 'completed'")
 
 
 @pytest.mark.parametrize(("accepted", "rejected"), [(2, 0), (0, 1)])
-def test_a_batch_with_another_number_of_orders_than_accepted_rows_is_not_completed(desk, accepted, rejected):
-    closable_batch(desk)
-    desk.run(
+def test_a_batch_with_another_number_of_orders_than_accepted_rows_is_not_completed(harness, accepted, rejected):
+    closable_batch(harness)
+    harness.run(
         "UPDATE batches SET rows_total = %s, rows_accepted = %s, rows_rejected = %s", accepted + rejected, accepted, rejected
     )
     with refused_by("batches_completed_are_closed"):
-        desk.run("UPDATE batches SET status = 'completed'")
+        harness.run("UPDATE batches SET status = 'completed'")
 
 
-def test_a_batch_that_was_never_counted_is_not_completed(desk):
-    desk.batch(status="paying")
+def test_a_batch_that_was_never_counted_is_not_completed(harness):
+    harness.batch(status="paying")
     with refused_by("batches_completed_are_closed"):
-        desk.run("UPDATE batches SET status = 'completed'")
+        harness.run("UPDATE batches SET status = 'completed'")
     with refused_by("batches_completed_are_closed"):
-        insert_batch(desk, status="completed")
+        insert_batch(harness, status="completed")
 
 
 FINDING = (
@@ -666,65 +668,65 @@ RULES_WITH_A_TEST.update(name for name, _ in FINDINGS_THAT_BREAK_A_RULE)
 
 
 @pytest.mark.parametrize(("name", "values"), FINDINGS_THAT_BREAK_A_RULE)
-def test_a_finding_that_breaks_a_rule_is_refused_by_its_name(desk, name, values):
+def test_a_finding_that_breaks_a_rule_is_refused_by_its_name(harness, name, values):
     with refused_by(name):
-        desk.run(FINDING, *values)
+        harness.run(FINDING, *values)
 
 
 @breaks("reconciliation_findings_one_open", "reconciliation_findings_pkey")
-def test_a_difference_is_one_open_finding(desk):
-    desk.run(FINDING, "C_MISSING_HERE", "p", None, "2026-07-01", "gone")
-    desk.run(FINDING, "C_MISSING_HERE", "p", None, None, None)
+def test_a_difference_is_one_open_finding(harness):
+    harness.run(FINDING, "C_MISSING_HERE", "p", None, "2026-07-01", "gone")
+    harness.run(FINDING, "C_MISSING_HERE", "p", None, None, None)
     with refused_by("reconciliation_findings_one_open"):
-        desk.run(FINDING, "C_MISSING_HERE", "p", None, None, None)
-    desk.run(FINDING, "C_CHARGED_TWICE", "p", None, None, None)
+        harness.run(FINDING, "C_MISSING_HERE", "p", None, None, None)
+    harness.run(FINDING, "C_CHARGED_TWICE", "p", None, None, None)
     with refused_by("reconciliation_findings_pkey"):
-        desk.run("INSERT INTO reconciliation_findings OVERRIDING SYSTEM VALUE SELECT * FROM reconciliation_findings")
+        harness.run("INSERT INTO reconciliation_findings OVERRIDING SYSTEM VALUE SELECT * FROM reconciliation_findings")
 
 
 @breaks("reconciliation_findings_accepted_by_somebody")
 @pytest.mark.parametrize("accepted", ["accepted_at = now()", "accepted_by = 'ops', accepted_why = 'so'"])
-def test_a_finding_is_accepted_at_a_time_by_somebody_for_a_reason(desk, accepted):
-    desk.run(FINDING, "C_MISSING_HERE", "p", None, None, None)
+def test_a_finding_is_accepted_at_a_time_by_somebody_for_a_reason(harness, accepted):
+    harness.run(FINDING, "C_MISSING_HERE", "p", None, None, None)
     with refused_by("reconciliation_findings_accepted_by_somebody"):
-        desk.run(f"UPDATE reconciliation_findings SET {accepted}")
+        harness.run(f"UPDATE reconciliation_findings SET {accepted}")
 
 
 @breaks("batch_closings_pkey", "batch_closings_batch_id_fkey", "batch_closings_agree")
-def test_a_closing_record_is_of_a_batch_that_exists_and_agrees_or_says_what_differs(desk):
-    desk.batch("b")
+def test_a_closing_record_is_of_a_batch_that_exists_and_agrees_or_says_what_differs(harness):
+    harness.batch("b")
     insert = (
         "INSERT INTO batch_closings (batch_id, orders_paid, orders_declined, amount_paid, amount_declined,"
         " amount_at_service, differences, figures_sha256) VALUES (%s, 1, 0, 1000, 0, %s, %s, 'x')"
     )
-    desk.run(insert, "b", 1000, [])
-    desk.run(insert, "b", 999, ["C_AMOUNT_DIFFERS"])
+    harness.run(insert, "b", 1000, [])
+    harness.run(insert, "b", 999, ["C_AMOUNT_DIFFERS"])
     with refused_by("batch_closings_agree"):
-        desk.run(insert, "b", 999, [])
+        harness.run(insert, "b", 999, [])
     with refused_by("batch_closings_batch_id_fkey"):
-        desk.run(insert, "nowhere", 1000, [])
+        harness.run(insert, "nowhere", 1000, [])
     with refused_by("batch_closings_pkey"):
-        desk.run("INSERT INTO batch_closings OVERRIDING SYSTEM VALUE SELECT * FROM batch_closings")
+        harness.run("INSERT INTO batch_closings OVERRIDING SYSTEM VALUE SELECT * FROM batch_closings")
 
 
-def paid_order(desk: Desk, number: int = 1, amount: int = 1000) -> tuple[str, int]:
+def paid_order(harness: Harness, number: int = 1, amount: int = 1000) -> tuple[str, int]:
     """Have a paid order and return its payment and its id."""
-    (order_id,) = desk.orders(order(number, amount=amount, status="paid"))
+    (order_id,) = harness.orders(order(number, amount=amount, status="paid"))
     paid = {"status": "succeeded", "settled_at": "2026-07-01", "service_payment_id": "pay_1"}
-    return desk.payment([order_id], amount, **paid), order_id
+    return harness.payment([order_id], amount, **paid), order_id
 
 
-def insert_refund(desk: Desk, payment_id: str, shares: dict[int, int], **columns: object) -> str:
+def insert_refund(harness: Harness, payment_id: str, shares: dict[int, int], **columns: object) -> str:
     """Insert a refund with what it gives back for which orders, in one transaction, and return its id."""
     row = {
         "refund_id": str(uuid.uuid4()),
         "payment_id": payment_id,
-        "batch_id": desk.batch_id,
+        "batch_id": harness.batch_id,
         "amount": sum(shares.values()),
         "requested_by": "operator",
         "reason": "returned",
     } | columns
-    with desk.connect() as connection:
+    with harness.connect() as connection:
         places = ", ".join(["%s"] * len(row))
         connection.execute(f"INSERT INTO refunds ({', '.join(row)}) VALUES ({places})".encode(), list(row.values()))
         for order_id, amount in shares.items():
@@ -754,58 +756,58 @@ RULES_WITH_A_TEST.update(name for name, _ in REFUNDS_THAT_BREAK_A_RULE)
 
 
 @pytest.mark.parametrize(("name", "changes"), REFUNDS_THAT_BREAK_A_RULE)
-def test_a_refund_that_breaks_a_rule_is_refused_by_its_name(desk, name, changes):
-    payment_id, order_id = paid_order(desk)
+def test_a_refund_that_breaks_a_rule_is_refused_by_its_name(harness, name, changes):
+    payment_id, order_id = paid_order(harness)
     with refused_by(name):
-        insert_refund(desk, **{"payment_id": payment_id, "shares": {order_id: 1000}} | changes)
-    assert desk.value("SELECT count(*) FROM refunds") == 0
+        insert_refund(harness, **{"payment_id": payment_id, "shares": {order_id: 1000}} | changes)
+    assert harness.value("SELECT count(*) FROM refunds") == 0
 
 
 @breaks("refunds_pkey", "refunds_settled_is_unclaimed")
-def test_a_refund_id_is_used_once_and_a_settled_refund_belongs_to_no_worker(desk):
-    payment_id, order_id = paid_order(desk)
-    with desk.working() as worker, refused_by("refunds_settled_is_unclaimed"):
+def test_a_refund_id_is_used_once_and_a_settled_refund_belongs_to_no_worker(harness):
+    payment_id, order_id = paid_order(harness)
+    with harness.working() as worker, refused_by("refunds_settled_is_unclaimed"):
         changes = {"status": "declined", "settled_at": "2026-07-01", "claimed_by": worker.worker_id}
-        insert_refund(desk, payment_id, {order_id: 1000}, **changes)
-    refund_id = insert_refund(desk, payment_id, {order_id: 1000})
+        insert_refund(harness, payment_id, {order_id: 1000}, **changes)
+    refund_id = insert_refund(harness, payment_id, {order_id: 1000})
     with refused_by("refunds_pkey"):
-        insert_refund(desk, payment_id, {order_id: 1000}, refund_id=refund_id)
+        insert_refund(harness, payment_id, {order_id: 1000}, refund_id=refund_id)
 
 
 @breaks("refunds_within_payment")
-def test_no_more_is_given_back_than_was_paid_and_only_what_was_charged_in_the_batch(desk):
-    payment_id, order_id = paid_order(desk)
-    refund_id = insert_refund(desk, payment_id, {order_id: 1000}, status="declined", settled_at="2026-07-01")
-    desk.run("UPDATE refund_orders SET live = false")
-    insert_refund(desk, payment_id, {order_id: 1000})
-    desk.run("UPDATE refund_orders SET live = false")
+def test_no_more_is_given_back_than_was_paid_and_only_what_was_charged_in_the_batch(harness):
+    payment_id, order_id = paid_order(harness)
+    refund_id = insert_refund(harness, payment_id, {order_id: 1000}, status="declined", settled_at="2026-07-01")
+    harness.run("UPDATE refund_orders SET live = false")
+    insert_refund(harness, payment_id, {order_id: 1000})
+    harness.run("UPDATE refund_orders SET live = false")
     with refused_by("refunds_within_payment"):
-        insert_refund(desk, payment_id, {order_id: 1000})
+        insert_refund(harness, payment_id, {order_id: 1000})
     with refused_by("refunds_within_payment"):
-        desk.run("UPDATE refunds SET status = 'planned', settled_at = NULL WHERE refund_id = %s", refund_id)
-    (unpaid,) = desk.orders(order(2))
+        harness.run("UPDATE refunds SET status = 'planned', settled_at = NULL WHERE refund_id = %s", refund_id)
+    (unpaid,) = harness.orders(order(2))
     with refused_by("refunds_within_payment"):
-        insert_refund(desk, desk.payment([unpaid], 1000), {unpaid: 1000})
-    paid_there, there = paid_order(desk, 3)
-    desk.batch("another")
+        insert_refund(harness, harness.payment([unpaid], 1000), {unpaid: 1000})
+    paid_there, there = paid_order(harness, 3)
+    harness.batch("another")
     with refused_by("refunds_within_payment"):
-        insert_refund(desk, paid_there, {there: 1000})
+        insert_refund(harness, paid_there, {there: 1000})
 
 
 @breaks("refunds_are_allocated", "refund_orders_add_up")
-def test_what_a_refund_gives_back_for_its_orders_adds_up_and_was_paid_for_them(desk):
-    payment_id, order_id = paid_order(desk)
-    _, other = paid_order(desk, 2)
+def test_what_a_refund_gives_back_for_its_orders_adds_up_and_was_paid_for_them(harness):
+    payment_id, order_id = paid_order(harness)
+    _, other = paid_order(harness, 2)
     with refused_by("refunds_are_allocated"):
-        insert_refund(desk, payment_id, {}, amount=1000)
+        insert_refund(harness, payment_id, {}, amount=1000)
     for shares, amount in [({order_id: 1000}, 999), ({order_id: 500}, 500), ({other: 1000}, 1000)]:
         with refused_by("refund_orders_add_up"):
-            insert_refund(desk, payment_id, shares, amount=amount)
-    refund_id = insert_refund(desk, payment_id, {order_id: 1000})
+            insert_refund(harness, payment_id, shares, amount=amount)
+    refund_id = insert_refund(harness, payment_id, {order_id: 1000})
     with refused_by("refund_orders_add_up"):
-        desk.run("INSERT INTO refund_orders (refund_id, order_id, amount) VALUES (%s, %s, 1000)", refund_id, other)
+        harness.run("INSERT INTO refund_orders (refund_id, order_id, amount) VALUES (%s, %s, 1000)", refund_id, other)
     with refused_by("refunds_are_allocated"):
-        desk.run("UPDATE refunds SET amount = 999")
+        harness.run("UPDATE refunds SET amount = 999")
 
 
 @breaks("refund_orders_stay")
@@ -819,11 +821,11 @@ def test_what_a_refund_gives_back_for_its_orders_adds_up_and_was_paid_for_them(d
         "TRUNCATE refund_orders",
     ],
 )
-def test_which_orders_a_refund_is_for_never_changes(desk, change):
-    payment_id, order_id = paid_order(desk)
-    insert_refund(desk, payment_id, {order_id: 1000})
+def test_which_orders_a_refund_is_for_never_changes(harness, change):
+    payment_id, order_id = paid_order(harness)
+    insert_refund(harness, payment_id, {order_id: 1000})
     with refused_by("refund_orders_stay"):
-        desk.run(change)
+        harness.run(change)
 
 
 @breaks(
@@ -833,43 +835,43 @@ def test_which_orders_a_refund_is_for_never_changes(desk, change):
     "refund_orders_order_id_fkey",
     "refund_orders_correction_id_fkey",
 )
-def test_an_order_has_one_live_refund_between_what_exists(desk):
-    payment_id, order_id = paid_order(desk)
-    insert_refund(desk, payment_id, {order_id: 1000}, status="declined", settled_at="2026-07-01")
+def test_an_order_has_one_live_refund_between_what_exists(harness):
+    payment_id, order_id = paid_order(harness)
+    insert_refund(harness, payment_id, {order_id: 1000}, status="declined", settled_at="2026-07-01")
     with refused_by("refund_orders_one_live_refund"):
-        insert_refund(desk, payment_id, {order_id: 1000})
+        insert_refund(harness, payment_id, {order_id: 1000})
     with refused_by("refund_orders_correction_id_fkey"):
-        desk.run("UPDATE refund_orders SET correction_id = gen_random_uuid()")
+        harness.run("UPDATE refund_orders SET correction_id = gen_random_uuid()")
     insert = "INSERT INTO refund_orders (refund_id, order_id, amount, live) VALUES (%s, %s, 1000, false)"
-    refund_id = str(desk.value("SELECT refund_id FROM refunds"))
+    refund_id = str(harness.value("SELECT refund_id FROM refunds"))
     for values, name in [
         ((refund_id, order_id), "refund_orders_pkey"),
         (("00000000-0000-4000-8000-000000000009", order_id), "refund_orders_refund_id_fkey"),
     ]:
         with refused_by(name):
-            desk.run(insert, *values)
-    with desk.connect() as connection, refused_by("refund_orders_order_id_fkey"):
+            harness.run(insert, *values)
+    with harness.connect() as connection, refused_by("refund_orders_order_id_fkey"):
         connection.execute("DROP TRIGGER refund_orders_add_up ON refund_orders")  # an unknown order does not add up either
         connection.execute(insert.encode(), [refund_id, 999_999])
 
 
 @breaks("notifications_kind_known")
-def test_a_notification_tells_a_result_or_a_correction(desk):
-    desk.batch()
-    insert_notification(desk, kind="correction")
+def test_a_notification_tells_a_result_or_a_correction(harness):
+    harness.batch()
+    insert_notification(harness, kind="correction")
     with refused_by("notifications_kind_known"):
-        insert_notification(desk, kind="advertisement")
+        insert_notification(harness, kind="advertisement")
 
 
 @breaks("flyway_schema_history_pk")
-def test_a_migration_has_a_rank_of_its_own(desk):
+def test_a_migration_has_a_rank_of_its_own(harness):
     with refused_by("flyway_schema_history_pk"):
-        desk.run("INSERT INTO flyway_schema_history SELECT * FROM flyway_schema_history")
+        harness.run("INSERT INTO flyway_schema_history SELECT * FROM flyway_schema_history")
 
 
-def test_the_name_of_a_broken_rule_is_all_that_our_error_says(desk):
-    desk.orders(order(client_order_ref="planted-ref"))
-    with pytest.raises(ConstraintViolated) as refusal, desk.database.begin() as transaction:
+def test_the_name_of_a_broken_rule_is_all_that_our_error_says(harness):
+    harness.orders(order(client_order_ref="planted-ref"))
+    with pytest.raises(ConstraintViolated) as refusal, harness.database.begin() as transaction:
         transaction.execute(
             "insert_batch",
             batch_id="other",
@@ -882,8 +884,8 @@ def test_the_name_of_a_broken_rule_is_all_that_our_error_says(desk):
             again_no=0,
         )
     assert refusal.value.sqlstate == "23502"
-    desk.batch("third")
-    with pytest.raises(ConstraintViolated) as refusal, desk.database.begin() as transaction:
+    harness.batch("third")
+    with pytest.raises(ConstraintViolated) as refusal, harness.database.begin() as transaction:
         transaction.execute("start_worker", batch_id="planted", run_id=None, lease_s=1, lock_class=1)
     assert refusal.value.constraint == "workers_batch_id_fkey"
     assert str(refusal.value) == "E_CONSTRAINT: workers_batch_id_fkey"
@@ -892,48 +894,48 @@ def test_the_name_of_a_broken_rule_is_all_that_our_error_says(desk):
 
 
 @breaks("installation_pkey", "installation_one")
-def test_a_database_is_of_one_installation(desk):
+def test_a_database_is_of_one_installation(harness):
     for name, one in (("installation_pkey", True), ("installation_one", False)):
         with refused_by(name):
-            desk.run("INSERT INTO installation (one) VALUES (%s)", one)
+            harness.run("INSERT INTO installation (one) VALUES (%s)", one)
 
 
 @breaks("installation_stopped_by_known", "installation_stopped_by_something", "installation_unread_for_a_reason")
-def test_what_stopped_paying_is_known(desk):
+def test_what_stopped_paying_is_known(harness):
     with refused_by("installation_stopped_by_known"):
-        desk.run("UPDATE installation SET stopped_at = now(), stopped_by = 'somebody'")
+        harness.run("UPDATE installation SET stopped_at = now(), stopped_by = 'somebody'")
     with refused_by("installation_stopped_by_something"):
-        desk.run("UPDATE installation SET stopped_at = now()")
+        harness.run("UPDATE installation SET stopped_at = now()")
     with refused_by("installation_unread_for_a_reason"):
-        desk.run("UPDATE installation SET unread_since = now()")
+        harness.run("UPDATE installation SET unread_since = now()")
 
 
 @breaks("installation_is_written")
-def test_an_installation_is_written_by_the_transaction_that_says_so(desk):
-    desk.run("UPDATE installation SET written_by = '1'")
-    assert desk.value("SELECT CAST(xmin AS text) = CAST(CAST(written_by AS xid) AS text) FROM installation")
+def test_an_installation_is_written_by_the_transaction_that_says_so(harness):
+    harness.run("UPDATE installation SET written_by = '1'")
+    assert harness.value("SELECT CAST(xmin AS text) = CAST(CAST(written_by AS xid) AS text) FROM installation")
 
 
 @breaks("known_profiles_pkey", "known_keys_pkey")
-def test_a_profile_and_a_key_are_known_once(desk):
+def test_a_profile_and_a_key_are_known_once(harness):
     for name, insert in (
         ("known_profiles_pkey", "INSERT INTO known_profiles VALUES ('acme', '{}')"),
         ("known_keys_pkey", "INSERT INTO known_keys VALUES ('k1', 'print', false)"),
     ):
-        desk.run(insert)
+        harness.run(insert)
         with refused_by(name):
-            desk.run(insert)
+            harness.run(insert)
 
 
-def test_every_rule_of_the_schema_has_a_test_that_breaks_it(desk):
-    constraints = desk.run(
+def test_every_rule_of_the_schema_has_a_test_that_breaks_it(harness):
+    constraints = harness.run(
         "SELECT conname AS name FROM pg_constraint WHERE connamespace = 'public'::regnamespace AND contype <> 'n'"
     )
-    indexes = desk.run(
+    indexes = harness.run(
         "SELECT relname AS name FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid"
         " WHERE indisunique AND relnamespace = 'public'::regnamespace"
     )
-    triggers = desk.run("SELECT tgname AS name FROM pg_trigger WHERE NOT tgisinternal")
+    triggers = harness.run("SELECT tgname AS name FROM pg_trigger WHERE NOT tgisinternal")
     names = {row["name"] for row in (*constraints, *indexes, *triggers)}
     elsewhere = ("audit_", "retention_", "legal_holds_", "dagster_retention_")  # test_audit.py and test_retention.py
     assert sorted({name for name in names if not name.startswith(elsewhere)} ^ RULES_WITH_A_TEST) == []

@@ -27,9 +27,9 @@ from orders_pipeline.settlement.payments.settle import PaymentLedger
 from orders_pipeline.system.continuity import ANCHORS, Anchor, Continuity
 from orders_pipeline.system.opening import System
 from orders_pipeline.upkeep import cancelling
-from orders_pipeline_tests.ledger_desk import Desk, order
+from orders_pipeline_tests.support.ledgers import Harness, order
 
-KEYS = SecretStr(f"test:{base64.b64encode(b'k' * 32).decode()}")  # the desk's
+KEYS = SecretStr(f"test:{base64.b64encode(b'k' * 32).decode()}")  # the harness's
 DOUBTFUL = Outcome("unknown", "E_SERVICE_NO_ANSWER", service_failed=True)
 
 
@@ -40,77 +40,77 @@ def system(open_test_system: Callable[..., AbstractContextManager[System]]) -> I
 
 
 @pytest.fixture
-def desk(system: System) -> Desk:
-    """A desk with a batch of two customers."""
-    desk = Desk(system.database)
-    desk.orders(order(1), order(2, customer_code="C-2"))
-    return desk
+def harness(system: System) -> Harness:
+    """A harness with a batch of two customers."""
+    harness = Harness(system.database)
+    harness.orders(order(1), order(2, customer_code="C-2"))
+    return harness
 
 
 def later_mark(system: System) -> None:
     """Have the storage know of a later mark, as after a restore of the database."""
     assert system.continuity.advance()
-    state = Desk(system.database).run("SELECT * FROM installation")[0]
+    state = Harness(system.database).run("SELECT * FROM installation")[0]
     later = Anchor(state["generation"], state["mark"] + 2, state["installation_id"])
     system.storage.put(later.key, b"{}")
 
 
-def charged(sandbox: SandboxServer, desk: Desk) -> int:
-    return int(sandbox.ledger(desk.batch_id)["payments"]["count"])
+def charged(sandbox: SandboxServer, harness: Harness) -> int:
+    return int(sandbox.ledger(harness.batch_id)["payments"]["count"])
 
 
-def test_who_is_paid_while_others_are_told_is_told_too(system, desk, monkeypatch):
+def test_who_is_paid_while_others_are_told_is_told_too(system, harness, monkeypatch):
     found_nothing = threading.Event()
     wait_s = NotificationLedger.wait_s
     monkeypatch.setattr(NotificationLedger, "wait_s", lambda ledger: (wait_s(ledger), found_nothing.set())[0])
-    with settling(system, desk.batch_id, None) as work:
+    with settling(system, harness.batch_id, None) as work:
         work.start_notifying()
         assert found_nothing.wait(30)
         work.pay()
         work.finish_notifying()
-    assert desk.statuses("orders") == ["paid", "paid"]
-    assert desk.statuses("notifications") == ["sent", "sent"]
+    assert harness.statuses("orders") == ["paid", "paid"]
+    assert harness.statuses("notifications") == ["sent", "sent"]
 
 
 @pytest.mark.parametrize("status", ["validated", "completed"])
-def test_a_batch_with_nothing_to_settle_is_left_alone(system, desk, status):
+def test_a_batch_with_nothing_to_settle_is_left_alone(system, harness, status):
     finished = "now()" if status == "completed" else "NULL"
-    desk.tamper(f"UPDATE batches SET status = '{status}', finished_at = {finished}")
-    with settling(system, desk.batch_id, None) as work:
+    harness.tamper(f"UPDATE batches SET status = '{status}', finished_at = {finished}")
+    with settling(system, harness.batch_id, None) as work:
         assert work is None
-    assert desk.value("SELECT status FROM batches") == status
-    assert desk.statuses("payments") == []
+    assert harness.value("SELECT status FROM batches") == status
+    assert harness.statuses("payments") == []
 
 
-def test_a_batch_that_a_person_stops_at_this_moment_is_not_planned(system, desk, monkeypatch):
+def test_a_batch_that_a_person_stops_at_this_moment_is_not_planned(system, harness, monkeypatch):
     def stop_meanwhile(_: Continuity) -> bool:
-        with desk.database.begin() as transaction:
-            assert batches.stop(transaction, desk.batch_id, "somebody")
+        with harness.database.begin() as transaction:
+            assert batches.stop(transaction, harness.batch_id, "somebody")
         return True
 
     monkeypatch.setattr(Continuity, "is_whole", stop_meanwhile)
-    with settling(system, desk.batch_id, None) as work:
+    with settling(system, harness.batch_id, None) as work:
         assert work is None
-    assert desk.statuses("payments") == []
+    assert harness.statuses("payments") == []
 
 
-def test_nothing_is_planned_over_a_storage_that_another_database_works_with(system, desk):
+def test_nothing_is_planned_over_a_storage_that_another_database_works_with(system, harness):
     content = {"since": "2026-01-01T00:00:00+00:00", "at": "2026-01-01T00:00:00+00:00", "database": "1|somewhere"}
     system.storage.put(Anchor(1, 5, uuid.uuid4()).key, json.dumps(content).encode())
-    with settling(system, desk.batch_id, None) as work:
+    with settling(system, harness.batch_id, None) as work:
         assert work is None
-    assert desk.statuses("payments") == []
+    assert harness.statuses("payments") == []
 
 
-def test_a_database_that_is_older_than_the_storage_pays_nothing(system, desk, sandbox):
+def test_a_database_that_is_older_than_the_storage_pays_nothing(system, harness, sandbox):
     later_mark(system)
-    with settling(system, desk.batch_id, None) as work:
+    with settling(system, harness.batch_id, None) as work:
         work.pay()
-    assert desk.statuses("payments") == []  # what the service has of them is not known yet
-    assert charged(sandbox, desk) == 0
+    assert harness.statuses("payments") == []  # what the service has of them is not known yet
+    assert charged(sandbox, harness) == 0
 
 
-def test_how_far_the_ledger_is_is_kept_before_anything_is_paid(system, desk, monkeypatch):
+def test_how_far_the_ledger_is_is_kept_before_anything_is_paid(system, harness, monkeypatch):
     kept: list[list[str]] = []
     pay = RestPayments.pay
 
@@ -119,23 +119,23 @@ def test_how_far_the_ledger_is_is_kept_before_anything_is_paid(system, desk, mon
         return pay(gateway, request)
 
     monkeypatch.setattr(RestPayments, "pay", watched)
-    with settling(system, desk.batch_id, None) as work:
+    with settling(system, harness.batch_id, None) as work:
         work.pay()
     assert len(kept) == 2
     assert all(kept)
 
 
-def test_a_database_that_is_started_anew_while_it_pays_goes_on(system, desk, monkeypatch):
+def test_a_database_that_is_started_anew_while_it_pays_goes_on(system, harness, monkeypatch):
     begin = PaymentLedger.begin
 
     def started_anew(ledger: PaymentLedger) -> None:
-        desk.run("UPDATE installation SET seen_as = 'the server before it was restarted'")
+        harness.run("UPDATE installation SET seen_as = 'the server before it was restarted'")
         begin(ledger)
 
     monkeypatch.setattr(PaymentLedger, "begin", started_anew)
-    with settling(system, desk.batch_id, None) as work:
+    with settling(system, harness.batch_id, None) as work:
         work.pay()
-    assert desk.statuses("payments") == ["succeeded", "succeeded"]
+    assert harness.statuses("payments") == ["succeeded", "succeeded"]
 
 
 @pytest.fixture
@@ -145,31 +145,31 @@ def asked(open_test_system: Callable[..., AbstractContextManager[System]]) -> It
         yield opened
 
 
-def put_back(system: System, desk: Desk, *, is_planned: bool = True) -> None:
+def put_back(system: System, harness: Harness, *, is_planned: bool = True) -> None:
     """Have a payment charged, and put the database back to before it was sent."""
-    with desk.working() as worker:
-        (claim,) = desk.ledger(worker).claim(1)
+    with harness.working() as worker:
+        (claim,) = harness.ledger(worker).claim(1)
         assert system.payments.pay(claim.request).kind == "succeeded"
-    desk.tamper(
+    harness.tamper(
         "UPDATE payments SET status = 'planned', claimed_by = NULL, sent_at = NULL, attempts = 0",
         "UPDATE orders SET status = 'pending'",
         *(() if is_planned else ("DELETE FROM payment_orders", "DELETE FROM payments")),
     )
-    desk.run("UPDATE installation SET seen_as = 'another'")
+    harness.run("UPDATE installation SET seen_as = 'another'")
 
 
 def test_what_a_database_sent_that_was_replaced_while_it_pays_is_looked_up(asked, monkeypatch):
     monkeypatch.setattr(settle, "LOOK_UP_WAIT_S", 0.0)
-    desk = Desk(asked.database)
-    desk.orders(order(1), order(2, customer_code="C-2"))
-    desk.plan()
+    harness = Harness(asked.database)
+    harness.orders(order(1), order(2, customer_code="C-2"))
+    harness.plan()
     able, look_again = asked.payments.capabilities, asked.continuity.advance
-    with desk.working() as worker:
+    with harness.working() as worker:
         ledger = PaymentLedger(
             asked.database, asked.cipher, worker, able, lambda *_: None, concurrency=2, look_again=look_again
         )
         ledger.begin()
-        put_back(asked, desk)
+        put_back(asked, harness)
         claims = ledger.claim(2)
         assert [claim.in_doubt for claim in claims] == [True, True]
         found = [settle.settle_one(asked.payments, claim, lambda: True) for claim in claims]
@@ -179,15 +179,15 @@ def test_what_a_database_sent_that_was_replaced_while_it_pays_is_looked_up(asked
         ]
 
 
-def test_the_key_of_a_lost_charge_that_somebody_answers_for_is_as_old_as_the_charge(system, desk):
-    desk.plan()
-    desk.run(
+def test_the_key_of_a_lost_charge_that_somebody_answers_for_is_as_old_as_the_charge(system, harness):
+    harness.plan()
+    harness.run(
         "INSERT INTO reconciliation_findings (code, payment_id, detail, compared_from, compared_to, first_seen_at,"
         " last_seen_at) SELECT 'C_MISSING_HERE', payment_id, '{}', created_at - interval '2 days', now(), now(), now()"
         " FROM payments WHERE customer_code = 'C-2'"
     )
-    with desk.working() as worker:
-        ledger = desk.ledger(worker)
+    with harness.working() as worker:
+        ledger = harness.ledger(worker)
         ledger.begin()
         claims = {claim.request.customer_code: claim for claim in ledger.claim(2)}
     assert {code: (claim.in_doubt, claim.is_old) for code, claim in claims.items()} == {
@@ -197,181 +197,181 @@ def test_the_key_of_a_lost_charge_that_somebody_answers_for_is_as_old_as_the_cha
 
 
 def test_what_a_replaced_database_sent_last_may_still_be_under_way(asked):
-    desk = Desk(asked.database)
-    desk.orders(order(1), order(2, customer_code="C-2"))
-    desk.plan()
-    put_back(asked, desk)
+    harness = Harness(asked.database)
+    harness.orders(order(1), order(2, customer_code="C-2"))
+    harness.plan()
+    put_back(asked, harness)
     assert asked.continuity.is_whole()
-    with desk.working() as worker:
-        ledger = desk.ledger(worker, asked.payments.capabilities)
+    with harness.working() as worker:
+        ledger = harness.ledger(worker, asked.payments.capabilities)
         ledger.begin()
         assert ledger.claim(2) == []
         assert 100 < (ledger.wait_s() or 0) <= 120
 
 
 @pytest.mark.parametrize(("declined", "payments"), [("final", 1), ("retry_orders", 3)])
-def test_the_profile_says_whether_declined_orders_are_tried_alone(system, desk, sandbox, declined, payments):
-    desk.run("UPDATE orders SET customer_code = 'C-1'")
-    desk.plan()
+def test_the_profile_says_whether_declined_orders_are_tried_alone(system, harness, sandbox, declined, payments):
+    harness.run("UPDATE orders SET customer_code = 'C-1'")
+    harness.plan()
     sandbox.change(faults={"decline": 1.0})
-    with working_on(system.database, desk.batch_id, None) as worker:
+    with working_on(system.database, harness.batch_id, None) as worker:
         settlement = Settlement(system, worker, Profile(declined_payments=declined))
         settlement.pay()
         settlement.close()
-    assert desk.statuses("payments") == ["declined"] * payments
+    assert harness.statuses("payments") == ["declined"] * payments
 
 
 # Cancelling
 
 
-def begin_cancelling(desk: Desk) -> None:
-    desk.run(
+def begin_cancelling(harness: Harness) -> None:
+    harness.run(
         "UPDATE batches SET rows_total = 2, rows_accepted = 2, rows_rejected = 0, rows_blank = 0, amount_accepted = 2000"
     )
-    with desk.database.begin() as transaction:
-        cancelling.begin(transaction, desk.batch_id, cancelled_by="somebody", why="the wrong file")
+    with harness.database.begin() as transaction:
+        cancelling.begin(transaction, harness.batch_id, cancelled_by="somebody", why="the wrong file")
 
 
-def in_doubt(desk: Desk) -> list[settle.PaymentClaim]:
+def in_doubt(harness: Harness) -> list[settle.PaymentClaim]:
     """Send a payment, as far as we know."""
-    with desk.working() as worker:
-        ledger = desk.ledger(worker)
+    with harness.working() as worker:
+        ledger = harness.ledger(worker)
         claims = ledger.claim(1)
         ledger.record([(claim, DOUBTFUL) for claim in claims])
     return claims
 
 
-def test_a_cancelled_batch_covers_nothing_and_tells_nobody(system, desk):
-    desk.plan()
-    begin_cancelling(desk)
-    cancelling.finish(system, desk.batch_id)
-    assert [desk.statuses(table) for table in ("orders", "payments", "notifications")] == [["cancelled"] * 2] * 3
-    assert desk.value("SELECT count(*) FROM payment_orders WHERE live") == 0
-    assert desk.value("SELECT status FROM batches") == "cancelled"
+def test_a_cancelled_batch_covers_nothing_and_tells_nobody(system, harness):
+    harness.plan()
+    begin_cancelling(harness)
+    cancelling.finish(system, harness.batch_id)
+    assert [harness.statuses(table) for table in ("orders", "payments", "notifications")] == [["cancelled"] * 2] * 3
+    assert harness.value("SELECT count(*) FROM payment_orders WHERE live") == 0
+    assert harness.value("SELECT status FROM batches") == "cancelled"
 
 
-def test_what_was_charged_without_our_knowing_is_found_out_before_a_batch_is_cancelled(system, desk):
-    desk.plan()
-    (claim,) = in_doubt(desk)
+def test_what_was_charged_without_our_knowing_is_found_out_before_a_batch_is_cancelled(system, harness):
+    harness.plan()
+    (claim,) = in_doubt(harness)
     assert system.payments.pay(claim.request).kind == "succeeded"
-    begin_cancelling(desk)
-    cancelling.finish(system, desk.batch_id)
-    assert sorted(desk.statuses("orders")) == ["cancelled", "paid"]
-    assert sorted(desk.statuses("payments")) == ["cancelled", "succeeded"]
+    begin_cancelling(harness)
+    cancelling.finish(system, harness.batch_id)
+    assert sorted(harness.statuses("orders")) == ["cancelled", "paid"]
+    assert sorted(harness.statuses("payments")) == ["cancelled", "succeeded"]
 
 
 @pytest.mark.parametrize("is_planned", [True, False])
 def test_what_another_database_may_have_paid_is_looked_up_before_a_batch_is_cancelled(asked, monkeypatch, is_planned):
     monkeypatch.setattr(settle, "LOOK_UP_WAIT_S", 0.0)
-    desk = Desk(asked.database)
-    desk.orders(order(1), order(2, customer_code="C-2"))
-    desk.plan()
-    put_back(asked, desk, is_planned=is_planned)
-    begin_cancelling(desk)
-    cancelling.finish(asked, desk.batch_id)
-    assert sorted(desk.statuses("orders")) == ["cancelled", "paid"]
-    assert desk.value("SELECT status FROM batches") == "cancelled"
+    harness = Harness(asked.database)
+    harness.orders(order(1), order(2, customer_code="C-2"))
+    harness.plan()
+    put_back(asked, harness, is_planned=is_planned)
+    begin_cancelling(harness)
+    cancelling.finish(asked, harness.batch_id)
+    assert sorted(harness.statuses("orders")) == ["cancelled", "paid"]
+    assert harness.value("SELECT status FROM batches") == "cancelled"
 
 
 def test_orders_that_another_database_paid_alone_are_found_before_a_batch_is_cancelled(asked, sandbox, monkeypatch):
     monkeypatch.setattr(settle, "LOOK_UP_WAIT_S", 0.0)
-    desk = Desk(asked.database)
-    desk.orders(order(1), order(2))
-    desk.plan()
+    harness = Harness(asked.database)
+    harness.orders(order(1), order(2))
+    harness.plan()
     sandbox.change(faults={"decline": 1.0})
-    with desk.working() as worker:
-        ledger = desk.ledger(worker, asked.payments.capabilities, retry_declined_orders=True)
+    with harness.working() as worker:
+        ledger = harness.ledger(worker, asked.payments.capabilities, retry_declined_orders=True)
         ledger.record([(claim, asked.payments.pay(claim.request)) for claim in ledger.claim(1)])
         sandbox.change(faults={})
         ledger.record([(claim, asked.payments.pay(claim.request)) for claim in ledger.claim(2)])
-    assert desk.statuses("orders") == ["paid", "paid"]
-    desk.tamper(
+    assert harness.statuses("orders") == ["paid", "paid"]
+    harness.tamper(
         "DELETE FROM payment_orders",
         "DELETE FROM payments",
         "UPDATE orders SET status = 'pending'",
         "UPDATE notifications SET status = 'waiting'",
     )
-    desk.run("UPDATE installation SET seen_as = 'another'")
-    begin_cancelling(desk)
-    cancelling.finish(asked, desk.batch_id)
-    assert desk.statuses("orders") == ["paid", "paid"]
-    assert desk.value("SELECT status FROM batches") == "cancelled"
+    harness.run("UPDATE installation SET seen_as = 'another'")
+    begin_cancelling(harness)
+    cancelling.finish(asked, harness.batch_id)
+    assert harness.statuses("orders") == ["paid", "paid"]
+    assert harness.value("SELECT status FROM batches") == "cancelled"
 
 
-def test_who_may_have_been_told_is_found_out_before_a_batch_is_cancelled_and_nobody_is_told_then(system, desk):
-    desk.plan()
-    with desk.working() as worker:
-        ledger, notices = desk.ledger(worker), desk.notices(worker)
+def test_who_may_have_been_told_is_found_out_before_a_batch_is_cancelled_and_nobody_is_told_then(system, harness):
+    harness.plan()
+    with harness.working() as worker:
+        ledger, notices = harness.ledger(worker), harness.notices(worker)
         ledger.record([(claim, Outcome("succeeded", None, "pay-1")) for claim in ledger.claim(2)])
         claims = notices.claim(2)
         told = claims[0].message
         assert system.notifications.send(told).kind == "succeeded"
         notices.record([(claim, DOUBTFUL) for claim in claims])
-    begin_cancelling(desk)
-    cancelling.finish(system, desk.batch_id)
-    states = {row["customer_code"]: row["status"] for row in desk.run("SELECT customer_code, status FROM notifications")}
+    begin_cancelling(harness)
+    cancelling.finish(system, harness.batch_id)
+    states = {row["customer_code"]: row["status"] for row in harness.run("SELECT customer_code, status FROM notifications")}
     assert states.pop(told.customer_code) == "sent"
     assert list(states.values()) == ["cancelled"]
 
 
-def test_what_only_a_person_can_find_out_keeps_a_batch_from_being_cancelled(system, desk):
-    desk.plan()
-    in_doubt(desk)
-    desk.run("UPDATE payments SET next_attempt_at = now() + interval '1 year' WHERE status = 'unknown'")
-    begin_cancelling(desk)
-    cancelling.finish(system, desk.batch_id)
-    assert sorted(desk.statuses("payments")) == ["planned", "unknown"]
-    assert desk.value("SELECT status FROM batches") == "cancelling"
+def test_what_only_a_person_can_find_out_keeps_a_batch_from_being_cancelled(system, harness):
+    harness.plan()
+    in_doubt(harness)
+    harness.run("UPDATE payments SET next_attempt_at = now() + interval '1 year' WHERE status = 'unknown'")
+    begin_cancelling(harness)
+    cancelling.finish(system, harness.batch_id)
+    assert sorted(harness.statuses("payments")) == ["planned", "unknown"]
+    assert harness.value("SELECT status FROM batches") == "cancelling"
 
 
-def test_a_database_that_is_older_than_the_storage_cancels_nothing(system, desk):
-    desk.plan()
+def test_a_database_that_is_older_than_the_storage_cancels_nothing(system, harness):
+    harness.plan()
     later_mark(system)
-    begin_cancelling(desk)
-    cancelling.finish(system, desk.batch_id)
-    assert desk.statuses("payments") == ["planned", "planned"]
-    assert desk.value("SELECT status FROM batches") == "cancelling"
+    begin_cancelling(harness)
+    cancelling.finish(system, harness.batch_id)
+    assert harness.statuses("payments") == ["planned", "planned"]
+    assert harness.value("SELECT status FROM batches") == "cancelling"
 
 
-def test_who_is_at_work_on_a_batch_is_waited_for_before_it_is_cancelled(system, desk):
-    desk.plan()
-    begin_cancelling(desk)
-    other = working_on(system.database, desk.batch_id, None)
+def test_who_is_at_work_on_a_batch_is_waited_for_before_it_is_cancelled(system, harness):
+    harness.plan()
+    begin_cancelling(harness)
+    other = working_on(system.database, harness.batch_id, None)
     other.__enter__()
     waited = []
 
     def leave() -> None:
-        waited.append(desk.statuses("payments"))
+        waited.append(harness.statuses("payments"))
         other.__exit__(None, None, None)
 
-    cancelling.finish(system, desk.batch_id, leave)
+    cancelling.finish(system, harness.batch_id, leave)
     assert waited == [["planned", "planned"]]
-    assert desk.statuses("payments") == ["cancelled", "cancelled"]
+    assert harness.statuses("payments") == ["cancelled", "cancelled"]
 
 
-def test_who_is_lost_is_not_waited_for_before_a_batch_is_cancelled(system, desk):
-    desk.plan()
-    begin_cancelling(desk)
+def test_who_is_lost_is_not_waited_for_before_a_batch_is_cancelled(system, harness):
+    harness.plan()
+    begin_cancelling(harness)
 
     def wait() -> None:
         raise AssertionError
 
-    with desk.working() as lost:
-        desk.give_up(lost)
-        cancelling.finish(system, desk.batch_id, wait)
-    assert desk.statuses("payments") == ["cancelled", "cancelled"]
+    with harness.working() as lost:
+        harness.give_up(lost)
+        cancelling.finish(system, harness.batch_id, wait)
+    assert harness.statuses("payments") == ["cancelled", "cancelled"]
 
 
-def test_a_cancellation_that_waits_for_others_can_be_interrupted(system, desk, monkeypatch):
-    desk.plan()
-    begin_cancelling(desk)
+def test_a_cancellation_that_waits_for_others_can_be_interrupted(system, harness, monkeypatch):
+    harness.plan()
+    begin_cancelling(harness)
     monkeypatch.setattr(interrupts, "requested", threading.Event())
-    with desk.working() as other:
+    with harness.working() as other:
 
         def interrupt() -> None:
             interrupts.requested.set()
-            threading.Timer(1.0, desk.give_up, [other]).start()  # so that a wait that goes on ends
+            threading.Timer(1.0, harness.give_up, [other]).start()  # so that a wait that goes on ends
 
         with pytest.raises(KeyboardInterrupt):
-            cancelling.finish(system, desk.batch_id, interrupt)
-    assert desk.statuses("payments") == ["planned", "planned"]
+            cancelling.finish(system, harness.batch_id, interrupt)
+    assert harness.statuses("payments") == ["planned", "planned"]

@@ -1,4 +1,4 @@
-"""A house of each test's own: what its services received is what the test sent. And the figures of crash trials."""
+"""An installation of each test's own: what its services received is what the test sent. And the figures of crash trials."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ from pathlib import Path
 import pytest
 
 pytest.register_assert_rewrite(
-    "orders_pipeline_tests.house", "orders_pipeline_tests.commands", "orders_pipeline_tests.works"
+    "orders_pipeline_tests.support.installation",
+    "orders_pipeline_tests.support.commands",
+    "orders_pipeline_tests.support.scenario",
 )
 
-from orders_pipeline_tests.house import House, open_house  # noqa: E402
+from orders_pipeline_tests.support.installation import Installation, open_installation  # noqa: E402
 
 
 @pytest.fixture
-def house(server_url: str, template: str, tmp_path: Path) -> Iterator[House]:
-    with open_house(server_url, template, tmp_path) as opened:
+def installation(server_url: str, template: str, tmp_path: Path) -> Iterator[Installation]:
+    with open_installation(server_url, template, tmp_path) as opened:
         yield opened
 
 

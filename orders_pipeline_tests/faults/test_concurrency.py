@@ -30,11 +30,11 @@ from orders_pipeline.settlement.batch_settlement import settling
 from orders_pipeline.settlement.payments import settle
 from orders_pipeline.settlement.payments.settle import PaymentLedger
 from orders_pipeline.system.opening import System, open_system
-from orders_pipeline_tests.commands import end, free_port, start, wait_for
-from orders_pipeline_tests.factories import order_row
-from orders_pipeline_tests.house import House, check_finished, open_house
-from orders_pipeline_tests.order_file import OrderFile
-from orders_pipeline_tests.works import Works
+from orders_pipeline_tests.support.commands import end, free_port, start, wait_for
+from orders_pipeline_tests.support.factories import order_row
+from orders_pipeline_tests.support.installation import Installation, check_finished, open_installation
+from orders_pipeline_tests.support.order_file import OrderFile
+from orders_pipeline_tests.support.scenario import Scenario
 
 pytestmark = pytest.mark.usefixtures("hasty_landing")
 
@@ -44,8 +44,8 @@ Done = TypeVar("Done")
 
 
 @pytest.fixture(scope="module")
-def house(server_url: str, template: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    with open_house(server_url, template, tmp_path_factory.mktemp("house")) as opened:
+def installation(server_url: str, template: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    with open_installation(server_url, template, tmp_path_factory.mktemp("installation")) as opened:
         yield opened
 
 
@@ -55,12 +55,12 @@ def client(request: pytest.FixtureRequest) -> str:
     return str(request.node.name).removeprefix("test_")[:32]
 
 
-def at_once(house: House, tasks: Sequence[Callable[[System], Done]]) -> list[Done]:
+def at_once(installation: Installation, tasks: Sequence[Callable[[System], Done]]) -> list[Done]:
     """Do all tasks at the same moment, each with a system of its own, as processes would."""
     together = Barrier(len(tasks))
 
     def do(task: Callable[[System], Done]) -> Done:
-        with open_system(house.system.settings, house.system.endpoints) as system:
+        with open_system(installation.system.settings, installation.system.endpoints) as system:
             together.wait(timeout=60)
             return task(system)
 
@@ -68,16 +68,16 @@ def at_once(house: House, tasks: Sequence[Callable[[System], Done]]) -> list[Don
         return list(pool.map(do, tasks))
 
 
-def drop(house: House, client: str, name: str, content: bytes) -> None:
-    path = Path(house.system.settings.landing_location) / client / name
+def drop(installation: Installation, client: str, name: str, content: bytes) -> None:
+    path = Path(installation.system.settings.landing_location) / client / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
 
 
-def arrived(house: House) -> list[str]:
+def arrived(installation: Installation) -> list[str]:
     """Return the batches that the landing's files become."""
-    landing.look(house.system.database, house.system.landing)
-    return landing.look(house.system.database, house.system.landing)
+    landing.look(installation.system.database, installation.system.landing)
+    return landing.look(installation.system.database, installation.system.landing)
 
 
 def orders(*references: str) -> bytes:
@@ -87,16 +87,16 @@ def orders(*references: str) -> bytes:
     return file.text.encode()
 
 
-def books(house: House, batch_id: str) -> list[list[tuple[Any, ...]]]:
+def books(installation: Installation, batch_id: str) -> list[list[tuple[Any, ...]]]:
     """Return all that our tables say of a batch's orders, payments and notifications."""
     return [
-        house.rows(f"SELECT * FROM {table} WHERE batch_id = %s ORDER BY {key}", batch_id)
+        installation.rows(f"SELECT * FROM {table} WHERE batch_id = %s ORDER BY {key}", batch_id)
         for table, key in (("orders", "order_id"), ("payments", "payment_id"), ("notifications", "notification_id"))
     ]
 
 
 def test_q01_one_file_imported_by_eight_at_once_is_one_batch_and_seven_are_told_which(
-    house: House, client: str, tmp_path: Path
+    installation: Installation, client: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "orders.csv"
     path.write_bytes(orders("Q01-1", "Q01-2"))
@@ -107,56 +107,60 @@ def test_q01_one_file_imported_by_eight_at_once_is_one_batch_and_seven_are_told_
         except FileRejected as refusal:
             return refusal.code, refusal.detail["batch_id"]
 
-    said = at_once(house, [receive] * EVERYBODY)
+    said = at_once(installation, [receive] * EVERYBODY)
     assert sorted(word for word, _ in said) == ["F_DUPLICATE_FILE"] * (EVERYBODY - 1) + ["taken"]
     assert len({batch_id for _, batch_id in said}) == 1
-    assert house.rows("SELECT count(*) FROM batches WHERE client_code = %s", client) == [(1,)]
+    assert installation.rows("SELECT count(*) FROM batches WHERE client_code = %s", client) == [(1,)]
 
 
 def test_q01_one_file_landed_under_eight_names_and_read_at_once_is_one_batch_and_seven_name_it(
-    house: House,
+    installation: Installation,
 ) -> None:
     for number in range(EVERYBODY):
-        drop(house, "q01names", f"{number}.csv", orders("Q01-names"))
-    batch_ids = arrived(house)
+        drop(installation, "q01names", f"{number}.csv", orders("Q01-names"))
+    batch_ids = arrived(installation)
 
     def stage(batch_id: str) -> Callable[[System], None]:
         return lambda system: steps.stage_batch(system, batch_id)
 
-    at_once(house, [stage(batch_id) for batch_id in batch_ids])
-    found = house.rows("SELECT batch_id, status, duplicate_of FROM batches WHERE client_code = 'q01names'")
+    at_once(installation, [stage(batch_id) for batch_id in batch_ids])
+    found = installation.rows("SELECT batch_id, status, duplicate_of FROM batches WHERE client_code = 'q01names'")
     (taken,) = [batch_id for batch_id, status, _ in found if status == "staged"]
     others = [(status, duplicate_of) for batch_id, status, duplicate_of in found if batch_id != taken]
     assert others == [("rejected", taken)] * (EVERYBODY - 1)
 
 
-def test_q01_eight_hosts_that_look_at_the_landing_at_once_make_one_batch_of_a_file(house: House, client: str) -> None:
+def test_q01_eight_hosts_that_look_at_the_landing_at_once_make_one_batch_of_a_file(
+    installation: Installation, client: str
+) -> None:
     for number in range(5):
-        drop(house, client, f"{number}.csv", orders(f"Q01-{number}"))
-    landing.look(house.system.database, house.system.landing)
-    at_once(house, [lambda system: landing.look(system.database, system.landing)] * EVERYBODY)
-    assert house.rows("SELECT count(*) FROM batches WHERE client_code = %s", client) == [(5,)]
+        drop(installation, client, f"{number}.csv", orders(f"Q01-{number}"))
+    landing.look(installation.system.database, installation.system.landing)
+    at_once(installation, [lambda system: landing.look(system.database, system.landing)] * EVERYBODY)
+    assert installation.rows("SELECT count(*) FROM batches WHERE client_code = %s", client) == [(5,)]
 
 
 @pytest.mark.soak
-def test_q01_one_file_imported_by_eight_processes_at_once_is_paid_once(house: House, tmp_path: Path) -> None:
+def test_q01_one_file_imported_by_eight_processes_at_once_is_paid_once(installation: Installation, tmp_path: Path) -> None:
     path = tmp_path / "orders.csv"
     write_sample(path, rows=20, seed=1, bad=0)
-    processes = [start(house.environment(), "import", path, "--client", "q01soak", "--json") for _ in range(EVERYBODY)]
+    processes = [
+        start(installation.environment(), "import", path, "--client", "q01soak", "--json") for _ in range(EVERYBODY)
+    ]
     ended = [end(process) for process in processes]
     assert sorted(each.returncode for each in ended) == [0] + [4] * (EVERYBODY - 1)
-    ((batch_id,),) = house.rows("SELECT batch_id FROM batches WHERE client_code = 'q01soak'")
+    ((batch_id,),) = installation.rows("SELECT batch_id FROM batches WHERE client_code = 'q01soak'")
     assert all(batch_id in each.stdout + each.stderr for each in ended)
-    assert check_finished(house, batch_id)["orders"]["paid"] == 20
+    assert check_finished(installation, batch_id)["orders"]["paid"] == 20
 
 
 def test_q02_what_a_worker_that_was_given_up_still_writes_changes_nothing(
-    house: House, client: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    installation: Installation, client: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(workers, "HEARTBEAT_S", 3600.0)  # it was stopped, and so was its heartbeat
-    system, path = house.system, tmp_path / "orders.csv"
+    system, path = installation.system, tmp_path / "orders.csv"
     write_sample(path, rows=20, seed=2, bad=0)
-    batch_id = house.receive(path, client)
+    batch_id = installation.receive(path, client)
     for step in (steps.stage_batch, steps.validate_batch, steps.load_batch):
         step(system, batch_id)
     settle.plan_batch(system.database, system.cipher, batch_id, Profile())
@@ -167,51 +171,53 @@ def test_q02_what_a_worker_that_was_given_up_still_writes_changes_nothing(
         claims = ledger.claim(3)
         assert len(claims) == 3
         outcomes = [settle.settle_one(system.payments, claim, slow.may_send) for claim in claims]  # sent, and booked there
-        house.rows("UPDATE workers SET lease_until = now() - interval '1 s' WHERE worker_id = %s", slow.worker_id)
-        house.work_off(batch_id)
-        before = books(house, batch_id)
+        installation.rows("UPDATE workers SET lease_until = now() - interval '1 s' WHERE worker_id = %s", slow.worker_id)
+        installation.work_off(batch_id)
+        before = books(installation, batch_id)
         ledger.record(list(zip(claims, outcomes, strict=True)))
-        assert books(house, batch_id) == before
+        assert books(installation, batch_id) == before
         assert ledger.claim(10) == []
-    assert check_finished(house, batch_id)["orders"]["paid"] == 20
+    assert check_finished(installation, batch_id)["orders"]["paid"] == 20
 
 
 def test_q03_an_order_in_two_files_at_once_is_taken_from_one_and_given_back_from_the_other(
-    house: House, client: str, tmp_path: Path
+    installation: Installation, client: str, tmp_path: Path
 ) -> None:
     batch_ids = []
     for number in range(2):
         path = tmp_path / f"{number}.csv"
         path.write_bytes(orders("Q03-both", f"Q03-{number}"))
-        batch_ids.append(house.receive(path, client))
-        steps.stage_batch(house.system, batch_ids[-1])
-        steps.validate_batch(house.system, batch_ids[-1])  # neither has orders yet
+        batch_ids.append(installation.receive(path, client))
+        steps.stage_batch(installation.system, batch_ids[-1])
+        steps.validate_batch(installation.system, batch_ids[-1])  # neither has orders yet
 
     def load(batch_id: str) -> Callable[[System], None]:
         return lambda system: steps.load_batch(system, batch_id)
 
-    at_once(house, [load(batch_id) for batch_id in batch_ids])
+    at_once(installation, [load(batch_id) for batch_id in batch_ids])
     for batch_id in batch_ids:
-        house.work_off(batch_id)
-    summaries = sorted((house.summary(batch_id) for batch_id in batch_ids), key=lambda each: each["rows"]["rejected"])
+        installation.work_off(batch_id)
+    summaries = sorted((installation.summary(batch_id) for batch_id in batch_ids), key=lambda each: each["rows"]["rejected"])
     assert [each["rejections"] for each in summaries] == [{}, {"R_REF_EXISTS": 1}]
-    check_finished(house, summaries[0]["batch_id"])
-    check_finished(house, summaries[1]["batch_id"], "completed_with_errors")
-    references = house.rows("SELECT client_order_ref FROM orders WHERE client_code = %s ORDER BY 1", client)
+    check_finished(installation, summaries[0]["batch_id"])
+    check_finished(installation, summaries[1]["batch_id"], "completed_with_errors")
+    references = installation.rows("SELECT client_order_ref FROM orders WHERE client_code = %s ORDER BY 1", client)
     assert references == [("Q03-0",), ("Q03-1",), ("Q03-both",)]
 
 
-def test_q04_a_finished_partition_that_is_run_again_sends_nothing(house: House, client: str, tmp_path: Path) -> None:
+def test_q04_a_finished_partition_that_is_run_again_sends_nothing(
+    installation: Installation, client: str, tmp_path: Path
+) -> None:
     path = tmp_path / "orders.csv"
     write_sample(path, rows=15, seed=4, bad=0.2)
-    batch_id = house.take(path, client)["batch_id"]
-    before, summary = books(house, batch_id), house.summary(batch_id)
+    batch_id = installation.take(path, client)["batch_id"]
+    before, summary = books(installation, batch_id), installation.summary(batch_id)
     nobody = "http://127.0.0.1:9"  # whoever calls a service now fails
-    endpoints = replace(house.system.endpoints, payment_url=nobody, notification_url=nobody)
-    with open_system(house.system.settings, endpoints) as system:
-        assert runs.run_batch(system, house.instance, defs, batch_id) is None
-    assert books(house, batch_id) == before
-    after = house.summary(batch_id)
+    endpoints = replace(installation.system.endpoints, payment_url=nobody, notification_url=nobody)
+    with open_system(installation.system.settings, endpoints) as system:
+        assert runs.run_batch(system, installation.instance, defs, batch_id) is None
+    assert books(installation, batch_id) == before
+    after = installation.summary(batch_id)
     assert {**after, "seconds": None} == {**summary, "seconds": None}
 
 
@@ -228,10 +234,10 @@ def work_off(system: System, batch_id: str) -> None:
 
 
 @pytest.mark.soak
-def test_q05_batches_worked_off_by_several_at_once_in_any_order_are_each_paid_once(house: House) -> None:
+def test_q05_batches_worked_off_by_several_at_once_in_any_order_are_each_paid_once(installation: Installation) -> None:
     for number in range(12):
-        drop(house, "q05", f"{number}.csv", orders(*(f"Q05-{number}-{each}" for each in range(4))))
-    batch_ids = arrived(house)
+        drop(installation, "q05", f"{number}.csv", orders(*(f"Q05-{number}-{each}" for each in range(4))))
+    batch_ids = arrived(installation)
 
     def all_of(which: Sequence[str]) -> Callable[[System], None]:
         def do(system: System) -> None:
@@ -240,29 +246,29 @@ def test_q05_batches_worked_off_by_several_at_once_in_any_order_are_each_paid_on
 
         return do
 
-    at_once(house, [all_of(batch_ids), all_of(batch_ids[::-1]), all_of(batch_ids)])
-    assert arrived(house) == []
+    at_once(installation, [all_of(batch_ids), all_of(batch_ids[::-1]), all_of(batch_ids)])
+    assert arrived(installation) == []
     for batch_id in batch_ids:
-        reports.finish_batch(house.system, batch_id)
-        assert check_finished(house, batch_id)["orders"]["paid"] == 4
+        reports.finish_batch(installation.system, batch_id)
+        assert check_finished(installation, batch_id)["orders"]["paid"] == 4
 
 
-def test_q09_a_small_batch_that_comes_after_a_big_one_is_finished_before_it(house: House) -> None:
-    house.sandbox.change(latency_ms=300)
+def test_q09_a_small_batch_that_comes_after_a_big_one_is_finished_before_it(installation: Installation) -> None:
+    installation.sandbox.change(latency_ms=300)
 
     def received(client: str, orders: int) -> str:
-        return Works(house, house.system, client).receive(orders, notify_channel="none")
+        return Scenario(installation, installation.system, client).receive(orders, notify_channel="none")
 
     big, small = received("q09big", 200), received("q09small", 3)
     try:
-        at_once(house, [lambda system: work_off(system, big), lambda system: work_off(system, small)])
+        at_once(installation, [lambda system: work_off(system, big), lambda system: work_off(system, small)])
     finally:
-        house.sandbox.change(latency_ms=0)
+        installation.sandbox.change(latency_ms=0)
     last = "SELECT max(settled_at) FROM payments WHERE batch_id = %s"
-    assert house.rows(last, small) < house.rows(last, big)
+    assert installation.rows(last, small) < installation.rows(last, big)
     for batch_id in (big, small):
-        reports.finish_batch(house.system, batch_id)
-        check_finished(house, batch_id)
+        reports.finish_batch(installation.system, batch_id)
+        check_finished(installation, batch_id)
 
 
 def most_at_once(spans: Sequence[tuple[float, float]]) -> int:
@@ -271,34 +277,38 @@ def most_at_once(spans: Sequence[tuple[float, float]]) -> int:
 
 
 @pytest.mark.soak
-def test_q05_a_backfill_of_all_batches_beside_the_sensor_keeps_to_the_configured_runs(house: House) -> None:
+def test_q05_a_backfill_of_all_batches_beside_the_sensor_keeps_to_the_configured_runs(installation: Installation) -> None:
     for number in range(5):
-        drop(house, "q05soak", f"{number}.csv", orders(*(f"Q05-soak-{number}-{each}" for each in range(4))))
-    settings = house.environment(ORDERS_MAX_CONCURRENT_RUNS="2")
+        drop(installation, "q05soak", f"{number}.csv", orders(*(f"Q05-soak-{number}-{each}" for each in range(4))))
+    settings = installation.environment(ORDERS_MAX_CONCURRENT_RUNS="2")
     counted = "SELECT count(*) FROM batches WHERE client_code = 'q05soak' AND {}"
     system = start(settings, "up", "--port", str(free_port()), "--json")
     try:
         assert system.stdout is not None
         assert "browser" in system.stdout.readline()
         requested = "run_requests > 0 AND batch_id IN (SELECT partition FROM dagster.dynamic_partitions)"
-        wait_for(lambda: house.rows(counted.format(requested)) == [(5,)], "all batches to be partitions")
-        batch_ids = [batch_id for (batch_id,) in house.rows("SELECT batch_id FROM batches WHERE client_code = 'q05soak'")]
+        wait_for(lambda: installation.rows(counted.format(requested)) == [(5,)], "all batches to be partitions")
+        batch_ids = [
+            batch_id for (batch_id,) in installation.rows("SELECT batch_id FROM batches WHERE client_code = 'q05soak'")
+        ]
         command = ["-m", "dagster", "job", "backfill", "-m", "orders_pipeline.definitions", "-j", "process_batch"]
         subprocess.run(
             [sys.executable, *command, "--partitions", ",".join(batch_ids), "--noprompt"],
-            env=os.environ | settings | {"DAGSTER_HOME": str(house.system.settings.dagster_home)},
+            env=os.environ | settings | {"DAGSTER_HOME": str(installation.system.settings.dagster_home)},
             check=True,
             capture_output=True,
             timeout=120,
         )
         unended = "SELECT count(*) FROM dagster.runs WHERE status NOT IN ('SUCCESS', 'FAILURE', 'CANCELED')"
         open_batches = counted.format("finished_at IS NULL")
-        wait_for(lambda: house.rows(open_batches) == house.rows(unended) == [(0,)], "all runs to end", timeout_s=900)
+        wait_for(
+            lambda: installation.rows(open_batches) == installation.rows(unended) == [(0,)], "all runs to end", timeout_s=900
+        )
     finally:
         system.send_signal(signal.SIGINT)
         end(system)
-    runs_made = house.rows("SELECT start_time, end_time FROM dagster.runs WHERE start_time IS NOT NULL")
+    runs_made = installation.rows("SELECT start_time, end_time FROM dagster.runs WHERE start_time IS NOT NULL")
     assert len(runs_made) >= 10
     assert most_at_once(runs_made) <= 2
     for batch_id in batch_ids:
-        assert check_finished(house, batch_id)["orders"]["paid"] == 4
+        assert check_finished(installation, batch_id)["orders"]["paid"] == 4

@@ -24,11 +24,17 @@ from orders_pipeline.infrastructure.database import Database
 from orders_pipeline.reports.reports import is_giving_back
 from orders_pipeline.samples.synthetic import write_sample
 from orders_pipeline.settlement import sweep
-from orders_pipeline_tests import commands
 from orders_pipeline_tests.faults.crash_points import CANCEL_POINTS, COUNT, POINTS, VARIABLE
 from orders_pipeline_tests.faults.test_restored_database import Backup, back_up  # noqa: F401 - a fixture
-from orders_pipeline_tests.house import House, check_books, check_finished, cloned_database, open_house
-from orders_pipeline_tests.soak import SOAK
+from orders_pipeline_tests.support import commands
+from orders_pipeline_tests.support.installation import (
+    Installation,
+    check_books,
+    check_finished,
+    cloned_database,
+    open_installation,
+)
+from orders_pipeline_tests.support.soak import SOAK
 
 CLIENT = "acme"
 ROWS = 30
@@ -70,12 +76,12 @@ class Trial:
 Note = Callable[[Mapping[str, Any]], None]
 
 
-def batches_of(house: House) -> list[str]:
-    return [batch_id for (batch_id,) in house.rows("SELECT batch_id FROM batches")]
+def batches_of(installation: Installation) -> list[str]:
+    return [batch_id for (batch_id,) in installation.rows("SELECT batch_id FROM batches")]
 
 
-def settings(house: House, mode: str, **more: str) -> dict[str, str]:
-    return house.environment(
+def settings(installation: Installation, mode: str, **more: str) -> dict[str, str]:
+    return installation.environment(
         ORDERS_PAYMENT_CAPABILITIES=MODES[mode][0] + (LISTED if mode != "neither" else ""),
         ORDERS_PAYMENT_CONCURRENCY="4",
         ORDERS_PAYMENT_TIMEOUT_S="1",
@@ -85,100 +91,102 @@ def settings(house: House, mode: str, **more: str) -> dict[str, str]:
     )
 
 
-def go_on(house: House, path: Path) -> list[str | Path]:
+def go_on(installation: Installation, path: Path) -> list[str | Path]:
     """Return the command that a person gives after a crash."""
-    known = batches_of(house)
+    known = batches_of(installation)
     return ["resume", known[0]] if known else ["import", path, "--client", CLIENT]
 
 
-def cancel(house: House) -> list[str | Path]:
-    return ["cancel", batches_of(house)[0], "--why", "the wrong file", "--yes"]
+def cancel(installation: Installation) -> list[str | Path]:
+    return ["cancel", batches_of(installation)[0], "--why", "the wrong file", "--yes"]
 
 
-def is_killed(house: House, mode: str, command: Sequence[str | Path], strike: Strike) -> bool:
+def is_killed(installation: Installation, mode: str, command: Sequence[str | Path], strike: Strike) -> bool:
     """Give a command that dies at a point, and say whether it came so far."""
-    ended = commands.call(settings(house, mode, **{VARIABLE: ":".join(map(str, strike))}), *command)
+    ended = commands.call(settings(installation, mode, **{VARIABLE: ":".join(map(str, strike))}), *command)
     assert ended.returncode in (KILLED, 0, 1, 3), ended.stderr
     return ended.returncode == KILLED
 
 
-def is_open(house: House) -> bool:
+def is_open(installation: Installation) -> bool:
     """Tell whether there is a batch that has not ended."""
-    return house.rows("SELECT finished_at IS NULL FROM batches") == [(True,)]
+    return installation.rows("SELECT finished_at IS NULL FROM batches") == [(True,)]
 
 
-def start_again(house: House, mode: str, path: Path) -> dict[str, Any]:
+def start_again(installation: Installation, mode: str, path: Path) -> dict[str, Any]:
     """Do what a person does after a crash, until the batch has nothing left that a command could do."""
     summary: dict[str, Any] = {}
     for _ in range(RESUMES):
-        summary = commands.answer(settings(house, mode), *go_on(house, path))
+        summary = commands.answer(settings(installation, mode), *go_on(installation, path))
         waits_for_a_person = any(each["needs_a_person"] for each in summary.get("unknown_payments", []))
         if summary["status"] != "paused" or (waits_for_a_person and not summary["orders"]["pending"]):
             break
     return summary
 
 
-def stop(house: House) -> None:
+def stop(installation: Installation) -> None:
     """Let a person stop the batch: nobody offers it any more."""
-    with house.system.database.begin() as transaction:
-        assert batches.stop(transaction, batches_of(house)[0], "somebody")
-    assert offered(house) == []
+    with installation.system.database.begin() as transaction:
+        assert batches.stop(transaction, batches_of(installation)[0], "somebody")
+    assert offered(installation) == []
 
 
-def end_cancelling(house: House, mode: str) -> dict[str, Any]:
+def end_cancelling(installation: Installation, mode: str) -> dict[str, Any]:
     """Cancel until the batch is cancelled or only a person knows more, and return its summary; nothing is sent meanwhile."""
-    sent = house.sandbox.ledger()
+    sent = installation.sandbox.ledger()
     for _ in range(RESUMES):
-        summary = commands.answer(settings(house, mode), *cancel(house))
+        summary = commands.answer(settings(installation, mode), *cancel(installation))
         waits_for_a_person = any(each["needs_a_person"] for each in summary.get("unknown_payments", []))
         if summary["status"] == "cancelled" or waits_for_a_person:
             break
-    assert commands.call(settings(house, mode), *go_on(house, house.home)).returncode == 2
-    assert house.sandbox.ledger() == sent
+    assert commands.call(settings(installation, mode), *go_on(installation, installation.home)).returncode == 2
+    assert installation.sandbox.ledger() == sent
     return summary
 
 
-def put_back(house: House, backup: Backup, mode: str, path: Path) -> None:
+def put_back(installation: Installation, backup: Backup, mode: str, path: Path) -> None:
     """Put the database back; nothing more is paid until the ledgers are compared."""
     backup.restore(with_storage=False)
-    charged = house.sandbox.ledger()["payments"]["succeeded"]
+    charged = installation.sandbox.ledger()["payments"]["succeeded"]
     for _ in range(RESUMES):
-        commands.answer(settings(house, mode), *go_on(house, path))
-        assert house.sandbox.ledger()["payments"]["succeeded"] == charged
-        if not commands.answer(settings(house, mode), "reconcile")["paying_stopped"]:
+        commands.answer(settings(installation, mode), *go_on(installation, path))
+        assert installation.sandbox.ledger()["payments"]["succeeded"] == charged
+        if not commands.answer(settings(installation, mode), "reconcile")["paying_stopped"]:
             break
 
 
-def carry_out(house: House, trial: Trial, copy: Callable[[], Backup] | None = None) -> dict[str, Any]:
+def carry_out(installation: Installation, trial: Trial, copy: Callable[[], Backup] | None = None) -> dict[str, Any]:
     """Import a file, die at each strike, start again, compare with the service's ledger, and return the trial's figures."""
-    house.sandbox.change(latency_ms=20, faults=trial.faults, notification_faults={}, **MODES[trial.mode][1])
-    path = house.home / f"orders-{trial.seed}.csv"
+    installation.sandbox.change(latency_ms=20, faults=trial.faults, notification_faults={}, **MODES[trial.mode][1])
+    path = installation.home / f"orders-{trial.seed}.csv"
     write_sample(path, rows=ROWS, seed=trial.seed, bad=0.1)
     kills, is_cancelled, backup = 0, False, None
     for strike in trial.strikes:
-        is_cancelled = strike[0] in CANCEL_POINTS and is_open(house)
+        is_cancelled = strike[0] in CANCEL_POINTS and is_open(installation)
         if strike[0] in POINTS or is_cancelled:
-            kills += is_killed(house, trial.mode, cancel(house) if is_cancelled else go_on(house, path), strike)
-        if trial.scenario == "stopped" and is_open(house):
-            stop(house)
+            kills += is_killed(
+                installation, trial.mode, cancel(installation) if is_cancelled else go_on(installation, path), strike
+            )
+        if trial.scenario == "stopped" and is_open(installation):
+            stop(installation)
         if copy is not None and backup is None:
             backup = copy()
     if backup is not None:
-        start_again(house, trial.mode, path)
-        put_back(house, backup, trial.mode, path)
-    summary = end_cancelling(house, trial.mode) if is_cancelled else start_again(house, trial.mode, path)
-    (batch_id,) = batches_of(house)
+        start_again(installation, trial.mode, path)
+        put_back(installation, backup, trial.mode, path)
+    summary = end_cancelling(installation, trial.mode) if is_cancelled else start_again(installation, trial.mode, path)
+    (batch_id,) = batches_of(installation)
     # each command has ten notifications under way at most, and a service with neither keys nor look-ups takes all
     may_repeat = 10 * len(trial.strikes) if trial.mode == "neither" else 0
     if backup is not None and trial.mode == "look-up":
         may_repeat = ROWS  # nor can one be asked that ignores keys, for what a database never knew
-    if trial.mode == "neither" and house.summary(batch_id)["orders"]["unknown"]:
-        _check_that_doubt_is_said(house, batch_id, summary)
+    if trial.mode == "neither" and installation.summary(batch_id)["orders"]["unknown"]:
+        _check_that_doubt_is_said(installation, batch_id, summary)
     elif is_cancelled:
-        _check_cancelled(house, batch_id, told_twice=may_repeat)
+        _check_cancelled(installation, batch_id, told_twice=may_repeat)
     else:
-        check_finished(house, batch_id, "completed_with_errors", told_twice=may_repeat)
-    ours, theirs = house.summary(batch_id), house.sandbox.ledger(batch_id)
+        check_finished(installation, batch_id, "completed_with_errors", told_twice=may_repeat)
+    ours, theirs = installation.summary(batch_id), installation.sandbox.ledger(batch_id)
     assert theirs["payments"]["refunded_jpy"] == 0
     return {
         "killed": kills,
@@ -192,28 +200,28 @@ def carry_out(house: House, trial: Trial, copy: Callable[[], Backup] | None = No
     }
 
 
-def _check_cancelled(house: House, batch_id: str, *, told_twice: int) -> None:
+def _check_cancelled(installation: Installation, batch_id: str, *, told_twice: int) -> None:
     """What was paid is paid, all else is called off, and it adds up."""
-    summary = house.summary(batch_id)
+    summary = installation.summary(batch_id)
     orders, yen = summary["orders"], summary["amount_jpy"]
     assert summary["status"] == "cancelled"
     if summary["rows"]["accepted"] is None:
-        assert house.sandbox.ledger(batch_id)["payments"]["count"] == sum(orders.values()) == 0
+        assert installation.sandbox.ledger(batch_id)["payments"]["count"] == sum(orders.values()) == 0
         return
-    check_books(house, batch_id, told_twice=told_twice, told_unseen=told_twice)
+    check_books(installation, batch_id, told_twice=told_twice, told_unseen=told_twice)
     assert orders["pending"] == orders["paying"] == orders["unknown"] == 0
     assert yen["accepted"] == yen["paid"] + yen["declined"] + yen["cancelled"]
 
 
-def _check_that_doubt_is_said(house: House, batch_id: str, summary: Mapping[str, Any]) -> None:
+def _check_that_doubt_is_said(installation: Installation, batch_id: str, summary: Mapping[str, Any]) -> None:
     """Nothing is charged twice, and what nobody can know is unknown, with its age, and waits for a person."""
-    theirs = house.sandbox.ledger(batch_id)
+    theirs = installation.sandbox.ledger(batch_id)
     assert theirs["orders"]["paid_more_than_once"] == 0
     assert (summary["status"], summary["status_code"]) in (("paused", "E_PAYMENT_UNKNOWN"), ("cancelling", None))
-    unknown = house.summary(batch_id)["unknown_payments"]
+    unknown = installation.summary(batch_id)["unknown_payments"]
     assert unknown
     assert all(each["needs_a_person"] and each["since"] for each in unknown)
-    orders = house.summary(batch_id)["orders"]
+    orders = installation.summary(batch_id)["orders"]
     assert orders["paid"] <= theirs["orders"]["paid"] <= orders["paid"] + orders["unknown"]
     assert orders["paying"] == 0
     assert orders["pending"] == 0 or summary["status"] == "cancelling"
@@ -242,10 +250,10 @@ def hits(server_url: str, template: str, tmp_path_factory: pytest.TempPathFactor
     counted = {}
     for mode in MODES:
         folder = tmp_path_factory.mktemp("count")
-        with open_house(server_url, template, folder) as house:
-            house.sandbox.change(latency_ms=20, **MODES[mode][1])
+        with open_installation(server_url, template, folder) as installation:
+            installation.sandbox.change(latency_ms=20, **MODES[mode][1])
             write_sample(folder / "orders.csv", rows=ROWS, seed=1, bad=0.1)
-            counting = settings(house, mode, **{COUNT: str(folder / "hits")})
+            counting = settings(installation, mode, **{COUNT: str(folder / "hits")})
             assert commands.call(counting, "import", folder / "orders.csv", "--client", CLIENT).returncode == 3
         counted[mode] = json.loads((folder / "hits").read_text())
     return counted
@@ -253,10 +261,10 @@ def hits(server_url: str, template: str, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.mark.parametrize(("point", "hit", "mode"), SHORT)
 def test_c02_to_c20_a_command_that_dies_at_a_point_is_gone_on_with(
-    house: House, noted: Note, point: str, hit: int, mode: str
+    installation: Installation, noted: Note, point: str, hit: int, mode: str
 ) -> None:
     trial = Trial([(point, hit)], mode)
-    figures = carry_out(house, trial)
+    figures = carry_out(installation, trial)
     noted(asdict(trial) | figures)
     assert figures["killed"] == 1
     assert (figures["unknown"] > 0) == (mode == "neither" and point in IN_DOUBT)
@@ -272,10 +280,10 @@ def test_c02_to_c20_a_command_that_dies_at_a_point_is_gone_on_with(
     ],
 )
 def test_c02_to_c20_a_command_that_dies_while_a_batch_is_paid_is_followed_by_others_that_die(
-    house: House, noted: Note, request: pytest.FixtureRequest, scenario: str, point: str, mode: str
+    installation: Installation, noted: Note, request: pytest.FixtureRequest, scenario: str, point: str, mode: str
 ) -> None:
     trial = Trial([("C14", 3), (point, 1)], mode, scenario=scenario)
-    noted(asdict(trial) | carry_out(house, trial, back_up_of(request, trial)))
+    noted(asdict(trial) | carry_out(installation, trial, back_up_of(request, trial)))
 
 
 KILLED_REFUNDS = [("C13r", 3), ("C16r", 1)]
@@ -295,24 +303,24 @@ OTHER_KILLED_REFUNDS = [("C11r", 1), ("C12r", 2), ("C14r", 1), ("C14r", 5), ("C1
     ],
 )
 def test_c12_to_c18_a_refund_that_dies_at_a_point_is_finished_without_being_asked_for_again(
-    house: House, monkeypatch: pytest.MonkeyPatch, point: str, hit: int, goes_on: str
+    installation: Installation, monkeypatch: pytest.MonkeyPatch, point: str, hit: int, goes_on: str
 ) -> None:
     """Every yen is given back once and every customer corrected once, by the sweep's run or by `resume`."""
     monkeypatch.setattr(workers, "LEASE_S", 4.0)
-    path = house.home / "orders.csv"
+    path = installation.home / "orders.csv"
     write_sample(path, rows=ROWS, seed=1, bad=0)
-    batch_id = str(house.take(path, CLIENT)["batch_id"])
-    told = house.sandbox.ledger(batch_id)["notifications"]["sent"]
-    armed = settings(house, "keys", **{VARIABLE: f"{point}:{hit}"})
+    batch_id = str(installation.take(path, CLIENT)["batch_id"])
+    told = installation.sandbox.ledger(batch_id)["notifications"]["sent"]
+    armed = settings(installation, "keys", **{VARIABLE: f"{point}:{hit}"})
     assert commands.call(armed, "refund", batch_id, "--why", "returned", "--yes").returncode == KILLED
-    assert is_giving_back(house.summary(batch_id))
+    assert is_giving_back(installation.summary(batch_id))
     if goes_on == "resume":
-        assert commands.call(settings(house, "keys"), "resume", batch_id).returncode == 0
+        assert commands.call(settings(installation, "keys"), "resume", batch_id).returncode == 0
     else:
-        commands.wait_for(lambda: offered(house) == [batch_id], "the sweep to see the refund")
-        assert house.run(batch_id) is None
-        assert offered(house) == []
-    summary, theirs = house.summary(batch_id), house.sandbox.ledger(batch_id)
+        commands.wait_for(lambda: offered(installation) == [batch_id], "the sweep to see the refund")
+        assert installation.run(batch_id) is None
+        assert offered(installation) == []
+    summary, theirs = installation.summary(batch_id), installation.sandbox.ledger(batch_id)
     assert (summary["orders"]["refunded"], summary["orders"]["paid"]) == (ROWS, 0)
     assert theirs["payments"]["refunded_jpy"] == theirs["payments"]["amount_jpy"] == summary["amount_jpy"]["refunded"]
     assert theirs["notifications"]["duplicates"] == 0
@@ -321,8 +329,8 @@ def test_c12_to_c18_a_refund_that_dies_at_a_point_is_finished_without_being_aske
     assert theirs["notifications"]["sent"] == 2 * told
 
 
-def offered(house: House) -> list[str]:
-    return [row.batch_id for row in sweep.stalled_batches(house.system.database)]
+def offered(installation: Installation) -> list[str]:
+    return [row.batch_id for row in sweep.stalled_batches(installation.system.database)]
 
 
 @pytest.mark.parametrize("hit", [pytest.param(1, marks=pytest.mark.soak), 7])
@@ -341,11 +349,11 @@ def test_c24_a_migration_that_is_killed_half_way_leaves_nothing_and_is_made_agai
 @pytest.mark.parametrize("which", ["first", "middle", "last"])
 @pytest.mark.parametrize("point", POINTS)
 def test_c02_to_c20_every_point_at_each_of_its_hits_in_every_mode(
-    house: House, noted: Note, hits: Mapping[str, Mapping[str, int]], point: str, which: str, mode: str
+    installation: Installation, noted: Note, hits: Mapping[str, Mapping[str, int]], point: str, which: str, mode: str
 ) -> None:
     last = hits[mode][point]
     trial = Trial([(point, {"first": 1, "middle": (last + 1) // 2, "last": last}[which])], mode)
-    figures = carry_out(house, trial)
+    figures = carry_out(installation, trial)
     noted(asdict(trial) | figures)
     assert figures["killed"] == 1 or which == "last"  # results are written in groups, so the last hit comes and goes
 
@@ -353,7 +361,7 @@ def test_c02_to_c20_every_point_at_each_of_its_hits_in_every_mode(
 @pytest.mark.soak
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_c25_random_points_while_services_misbehave(
-    house: House, noted: Note, request: pytest.FixtureRequest, hits: Mapping[str, Mapping[str, int]], seed: int
+    installation: Installation, noted: Note, request: pytest.FixtureRequest, hits: Mapping[str, Mapping[str, int]], seed: int
 ) -> None:
     chance = random.Random(seed)
     mode, rate = chance.choice(list(MODES)), chance.choice((0.0, 0.0, 0.02, 0.06))
@@ -365,4 +373,4 @@ def test_c25_random_points_while_services_misbehave(
         strikes = [strikes[0], (chance.choice(list(CANCEL_POINTS)), 1)]
     faults = f"{faults},seed={seed},hang_s=3,max_per_key=3" if rate else ""
     trial = Trial(strikes, mode, seed, faults, scenario)
-    noted(asdict(trial) | carry_out(house, trial, back_up_of(request, trial)))
+    noted(asdict(trial) | carry_out(installation, trial, back_up_of(request, trial)))

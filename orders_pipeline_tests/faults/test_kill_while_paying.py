@@ -16,23 +16,23 @@ import pytest
 
 from orders_pipeline.samples.synthetic import write_sample
 from orders_pipeline.settlement import sweep
-from orders_pipeline_tests.commands import PATIENCE_S, answer, call, end, start, wait_for
-from orders_pipeline_tests.house import House, check_books, check_finished
+from orders_pipeline_tests.support.commands import PATIENCE_S, answer, call, end, start, wait_for
+from orders_pipeline_tests.support.installation import Installation, check_books, check_finished
 
 CLIENT = "acme"
 
 
-def sample(house: House, rows: int, seed: int = 1, bad: float = 0.0) -> Path:
-    path = house.home / f"orders-{seed}.csv"
+def sample(installation: Installation, rows: int, seed: int = 1, bad: float = 0.0) -> Path:
+    path = installation.home / f"orders-{seed}.csv"
     write_sample(path, rows=rows, seed=seed, bad=bad)
     return path
 
 
 @contextlib.contextmanager
-def at_work(house: House, *arguments: str | Path, **settings: str) -> Iterator[subprocess.Popen[str]]:
+def at_work(installation: Installation, *arguments: str | Path, **settings: str) -> Iterator[subprocess.Popen[str]]:
     """Run a command and be sure that it and all its threads are gone afterwards."""
     # what a killed process held of the rate is free after this time-out
-    process = start(house.environment(ORDERS_NOTIFICATION_TIMEOUT_S="2", **settings), *arguments)
+    process = start(installation.environment(ORDERS_NOTIFICATION_TIMEOUT_S="2", **settings), *arguments)
     try:
         yield process
     finally:
@@ -41,78 +41,80 @@ def at_work(house: House, *arguments: str | Path, **settings: str) -> Iterator[s
         process.communicate(timeout=PATIENCE_S)
 
 
-def booked(house: House) -> int:
-    return house.sandbox.ledger()["payments"]["count"]
+def booked(installation: Installation) -> int:
+    return installation.sandbox.ledger()["payments"]["count"]
 
 
-def told(house: House) -> int:
-    return house.sandbox.ledger()["notifications"]["sent"]
+def told(installation: Installation) -> int:
+    return installation.sandbox.ledger()["notifications"]["sent"]
 
 
-def batches_of(house: House) -> list[str]:
-    return [batch_id for (batch_id,) in house.rows("SELECT batch_id FROM batches ORDER BY received_at")]
+def batches_of(installation: Installation) -> list[str]:
+    return [batch_id for (batch_id,) in installation.rows("SELECT batch_id FROM batches ORDER BY received_at")]
 
 
-def kill_when(house: House, process: subprocess.Popen[str], payments: int) -> None:
+def kill_when(installation: Installation, process: subprocess.Popen[str], payments: int) -> None:
     """Kill the command as soon as the service has booked so many payments."""
-    wait_for(lambda: booked(house) >= payments or process.poll() is not None, f"{payments} payments")
+    wait_for(lambda: booked(installation) >= payments or process.poll() is not None, f"{payments} payments")
     process.kill()
 
 
-def payments_planned(house: House) -> int:
-    return house.rows("SELECT count(*) FROM payments")[0][0]
+def payments_planned(installation: Installation) -> int:
+    return installation.rows("SELECT count(*) FROM payments")[0][0]
 
 
 @pytest.mark.soak
-def test_c14_a_batch_killed_five_times_while_paying_charges_and_tells_everybody_once(house: House) -> None:
-    path = sample(house, 200)
+def test_c14_a_batch_killed_five_times_while_paying_charges_and_tells_everybody_once(installation: Installation) -> None:
+    path = sample(installation, 200)
     # a service that charges an order again when it is asked with another key
-    house.sandbox.change(latency_ms=120, notification_latency_ms=20, guard_orders=False)
-    with at_work(house, "import", path, "--client", CLIENT, ORDERS_PAYMENT_CONCURRENCY="4") as process:
-        kill_when(house, process, 1)
-    (batch_id,) = batches_of(house)
-    planned = payments_planned(house)
-    assert 0 < booked(house) < planned
+    installation.sandbox.change(latency_ms=120, notification_latency_ms=20, guard_orders=False)
+    with at_work(installation, "import", path, "--client", CLIENT, ORDERS_PAYMENT_CONCURRENCY="4") as process:
+        kill_when(installation, process, 1)
+    (batch_id,) = batches_of(installation)
+    planned = payments_planned(installation)
+    assert 0 < booked(installation) < planned
     for share in (0.2, 0.4, 0.6, 0.8):
-        with at_work(house, "resume", batch_id, ORDERS_PAYMENT_CONCURRENCY="4") as process:
-            kill_when(house, process, round(share * planned))
-        assert booked(house) < planned
-    ended = call(house.environment(), "resume", batch_id)
+        with at_work(installation, "resume", batch_id, ORDERS_PAYMENT_CONCURRENCY="4") as process:
+            kill_when(installation, process, round(share * planned))
+        assert booked(installation) < planned
+    ended = call(installation.environment(), "resume", batch_id)
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    summary = check_finished(house, batch_id)
+    summary = check_finished(installation, batch_id)
     assert summary["orders"]["paid"] == 200
-    assert payments_planned(house) == planned
+    assert payments_planned(installation) == planned
 
 
 @pytest.mark.soak
-def test_c14_five_files_in_a_row_each_killed_once_are_all_paid_and_told_once(house: House) -> None:
-    house.sandbox.change(latency_ms=40, notification_latency_ms=20)
+def test_c14_five_files_in_a_row_each_killed_once_are_all_paid_and_told_once(installation: Installation) -> None:
+    installation.sandbox.change(latency_ms=40, notification_latency_ms=20)
     for seed in range(1, 6):
-        known = booked(house)
-        with at_work(house, "import", sample(house, 120, seed), "--client", CLIENT) as process:
-            kill_when(house, process, known + 2 * seed)
-        batch_id = batches_of(house)[-1]
-        assert call(house.environment(), "resume", batch_id).returncode == 0
-        check_finished(house, batch_id)
-    assert len(batches_of(house)) == 5
+        known = booked(installation)
+        with at_work(installation, "import", sample(installation, 120, seed), "--client", CLIENT) as process:
+            kill_when(installation, process, known + 2 * seed)
+        batch_id = batches_of(installation)[-1]
+        assert call(installation.environment(), "resume", batch_id).returncode == 0
+        check_finished(installation, batch_id)
+    assert len(batches_of(installation)) == 5
 
 
 @pytest.mark.soak
-def test_c18_a_batch_killed_while_customers_are_told_of_declines_tells_nobody_twice(house: House) -> None:
-    house.sandbox.change(notification_latency_ms=100, honour_keys=False, faults="decline=0.2,seed=3", notification_faults={})
-    with at_work(house, "import", sample(house, 120), "--client", CLIENT) as process:
-        wait_for(lambda: told(house) >= 8 or process.poll() is not None, "some notifications")
+def test_c18_a_batch_killed_while_customers_are_told_of_declines_tells_nobody_twice(installation: Installation) -> None:
+    installation.sandbox.change(
+        notification_latency_ms=100, honour_keys=False, faults="decline=0.2,seed=3", notification_faults={}
+    )
+    with at_work(installation, "import", sample(installation, 120), "--client", CLIENT) as process:
+        wait_for(lambda: told(installation) >= 8 or process.poll() is not None, "some notifications")
         process.kill()
-    (batch_id,) = batches_of(house)
-    before = house.summary(batch_id)
-    assert 0 < told(house) < before["notifications"]["planned"]
-    assert call(house.environment(), "resume", batch_id).returncode == 3
-    after = check_finished(house, batch_id, "completed_with_errors")
-    theirs = house.sandbox.ledger(batch_id)
+    (batch_id,) = batches_of(installation)
+    before = installation.summary(batch_id)
+    assert 0 < told(installation) < before["notifications"]["planned"]
+    assert call(installation.environment(), "resume", batch_id).returncode == 3
+    after = check_finished(installation, batch_id, "completed_with_errors")
+    theirs = installation.sandbox.ledger(batch_id)
     assert 0 < after["payments"]["declined"] == theirs["payments"]["declined"]
     assert after["payments"]["planned"] == before["payments"]["planned"]
-    assert house.run(batch_id) is None
-    assert house.sandbox.ledger(batch_id) == theirs
+    assert installation.run(batch_id) is None
+    assert installation.sandbox.ledger(batch_id) == theirs
 
 
 @pytest.mark.parametrize(
@@ -125,61 +127,63 @@ def test_c18_a_batch_killed_while_customers_are_told_of_declines_tells_nobody_tw
     ],
 )
 def test_c26_a_stop_in_the_middle_says_how_to_go_on_and_leaves_nothing_in_doubt(
-    house: House, command: str, signal_number: signal.Signals
+    installation: Installation, command: str, signal_number: signal.Signals
 ) -> None:
-    house.sandbox.change(latency_ms=200)
-    path = sample(house, 40)
-    given = ["import", path, "--client", CLIENT] if command == "import" else ["resume", house.receive(path, CLIENT)]
-    with at_work(house, *given, ORDERS_PAYMENT_CONCURRENCY="2") as process:
-        wait_for(lambda: booked(house) >= 2 or process.poll() is not None, "two payments")
+    installation.sandbox.change(latency_ms=200)
+    path = sample(installation, 40)
+    given = ["import", path, "--client", CLIENT] if command == "import" else ["resume", installation.receive(path, CLIENT)]
+    with at_work(installation, *given, ORDERS_PAYMENT_CONCURRENCY="2") as process:
+        wait_for(lambda: booked(installation) >= 2 or process.poll() is not None, "two payments")
         process.send_signal(signal_number)
         ended = end(process)
-    (batch_id,) = batches_of(house)
-    assert house.summary(batch_id)["status"] == "stopped"  # by whoever sent the signal: nobody else goes on with it
-    assert sweep.stalled_batches(house.system.database) == []
+    (batch_id,) = batches_of(installation)
+    assert installation.summary(batch_id)["status"] == "stopped"  # by whoever sent the signal: nobody else goes on with it
+    assert sweep.stalled_batches(installation.system.database) == []
     assert ended.returncode == 1, ended.stderr
     assert "resume" in ended.stdout + ended.stderr
     assert "Traceback" not in ended.stdout + ended.stderr
-    summary = check_books(house, batch_id)  # what was in flight was waited for and written down
+    summary = check_books(installation, batch_id)  # what was in flight was waited for and written down
     assert summary["orders"]["paid"] < 40
     assert summary["orders"]["unknown"] == summary["orders"]["paying"] == 0
-    assert call(house.environment(), "resume", batch_id).returncode == 0
-    check_finished(house, batch_id)
+    assert call(installation.environment(), "resume", batch_id).returncode == 0
+    check_finished(installation, batch_id)
 
 
-def everything(house: House) -> list[tuple[str, list[tuple[object, ...]]]]:
+def everything(installation: Installation) -> list[tuple[str, list[tuple[object, ...]]]]:
     """Return what our tables say of orders, payments and notifications."""
     return [
-        (table, house.rows(f"SELECT * FROM {table} ORDER BY {key}"))
+        (table, installation.rows(f"SELECT * FROM {table} ORDER BY {key}"))
         for table, key in (("orders", "order_id"), ("payments", "payment_id"), ("notifications", "notification_id"))
     ]
 
 
 @pytest.mark.soak
-def test_c27_a_worker_that_sleeps_for_longer_than_its_lease_wakes_up_and_writes_nothing(house: House) -> None:
-    house.sandbox.change(latency_ms=300)
-    with at_work(house, "import", sample(house, 90), "--client", CLIENT, ORDERS_PAYMENT_CONCURRENCY="2") as process:
-        wait_for(lambda: booked(house) >= 2 or process.poll() is not None, "two payments")
+def test_c27_a_worker_that_sleeps_for_longer_than_its_lease_wakes_up_and_writes_nothing(installation: Installation) -> None:
+    installation.sandbox.change(latency_ms=300)
+    with at_work(
+        installation, "import", sample(installation, 90), "--client", CLIENT, ORDERS_PAYMENT_CONCURRENCY="2"
+    ) as process:
+        wait_for(lambda: booked(installation) >= 2 or process.poll() is not None, "two payments")
         process.send_signal(signal.SIGSTOP)
-        (batch_id,) = batches_of(house)
-        house.rows("UPDATE workers SET lease_until = now() - interval '1 second'")
-        assert call(house.environment(), "resume", batch_id).returncode == 0
-        before = everything(house)
+        (batch_id,) = batches_of(installation)
+        installation.rows("UPDATE workers SET lease_until = now() - interval '1 second'")
+        assert call(installation.environment(), "resume", batch_id).returncode == 0
+        before = everything(installation)
         process.send_signal(signal.SIGCONT)
         ended = end(process)
     assert "Traceback" not in ended.stdout + ended.stderr
-    assert everything(house) == before
-    assert check_finished(house, batch_id)["orders"]["paid"] == 90
+    assert everything(installation) == before
+    assert check_finished(installation, batch_id)["orders"]["paid"] == 90
 
 
 @pytest.mark.soak
-def test_y22_a_service_that_fails_in_every_way_still_charges_every_order_once(house: House) -> None:
+def test_y22_a_service_that_fails_in_every_way_still_charges_every_order_once(installation: Installation) -> None:
     kinds = ("error_before", "error_after", "timeout_after", "reset_before", "reset_after", "malformed", "rate_limited")
     faults = ",".join(f"{kind}=0.06" for kind in kinds)
-    house.sandbox.change(faults=f"{faults},seed=11,hang_s=3,retry_after=0,max_per_key=3", guard_orders=False)
-    environment = house.environment(ORDERS_PAYMENT_TIMEOUT_S="1", ORDERS_NOTIFICATION_TIMEOUT_S="1")
-    summary = answer(environment, "import", sample(house, 200), "--client", CLIENT)
+    installation.sandbox.change(faults=f"{faults},seed=11,hang_s=3,retry_after=0,max_per_key=3", guard_orders=False)
+    environment = installation.environment(ORDERS_PAYMENT_TIMEOUT_S="1", ORDERS_NOTIFICATION_TIMEOUT_S="1")
+    summary = answer(environment, "import", sample(installation, 200), "--client", CLIENT)
     while summary["status"] == "paused":  # a drain gives up after some tries; a later one goes on
         summary = answer(environment, "resume", summary["batch_id"])
-    check_finished(house, summary["batch_id"])
+    check_finished(installation, summary["batch_id"])
     assert summary["orders"]["paid"] == 200

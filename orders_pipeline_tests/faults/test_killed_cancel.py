@@ -8,11 +8,11 @@ from orders_pipeline.batches.workers import working_on
 from orders_pipeline.settlement import notifications
 from orders_pipeline.settlement.payments import settle
 from orders_pipeline.settlement.payments.settle import PaymentLedger
-from orders_pipeline_tests import commands
 from orders_pipeline_tests.faults.crash_points import CANCEL_POINTS, VARIABLE, WAIT
-from orders_pipeline_tests.house import House, check_books
-from orders_pipeline_tests.soak import SOAK
-from orders_pipeline_tests.works import Works
+from orders_pipeline_tests.support import commands
+from orders_pipeline_tests.support.installation import Installation, check_books
+from orders_pipeline_tests.support.scenario import Scenario
+from orders_pipeline_tests.support.soak import SOAK
 
 ORDERS = 6
 SENT = 3  # by a process that wrote down only the first
@@ -20,12 +20,12 @@ KILLED = -9
 QUICK = ["K2", "K4"]  # nothing is called off yet; half of it is
 
 
-def half_paid(house: House) -> str:
+def half_paid(installation: Installation) -> str:
     """Return a batch of which one payment is recorded, some more were charged, and the others are planned."""
-    works = Works(house, house.system, "acme")
-    batch_id = works.receive(ORDERS)
-    works.prepare(batch_id)
-    system = house.system
+    scenario = Scenario(installation, installation.system, "acme")
+    batch_id = scenario.receive(ORDERS)
+    scenario.prepare(batch_id)
+    system = installation.system
     profile = system.clients.profile("acme")
     settle.plan_batch(system.database, system.cipher, batch_id, profile)
     notifications.plan_batch(system.database, system.cipher, batch_id, profile)
@@ -39,21 +39,23 @@ def half_paid(house: House) -> str:
 
 
 @pytest.mark.parametrize("point", [*QUICK, *(pytest.param(each, marks=SOAK) for each in CANCEL_POINTS if each not in QUICK)])
-def test_q06_a_cancellation_that_is_killed_is_given_again_and_nothing_is_sent_after_it(house: House, point: str) -> None:
-    batch_id = half_paid(house)
-    charged = house.sandbox.ledger(batch_id)
-    settings = house.environment(**{WAIT: "0.5"})
+def test_q06_a_cancellation_that_is_killed_is_given_again_and_nothing_is_sent_after_it(
+    installation: Installation, point: str
+) -> None:
+    batch_id = half_paid(installation)
+    charged = installation.sandbox.ledger(batch_id)
+    settings = installation.environment(**{WAIT: "0.5"})
     cancel = ["cancel", batch_id, "--why", "the wrong file", "--yes"]
     assert commands.call(settings | {VARIABLE: f"{point}:1"}, *cancel).returncode == KILLED
     if point != "K1":  # else nobody knows yet that it was asked for
         assert commands.call(settings, "resume", batch_id).returncode in (1, 2)
-        assert house.sandbox.ledger(batch_id) == charged
+        assert installation.sandbox.ledger(batch_id) == charged
     assert commands.call(settings, *cancel).returncode == 0
-    summary = check_books(house, batch_id)
+    summary = check_books(installation, batch_id)
     assert (summary["status"], summary["cancelled"]["why"]) == ("cancelled", "the wrong file")
     assert (summary["orders"]["paid"], summary["orders"]["cancelled"]) == (SENT, ORDERS - SENT)
     assert summary["amount_jpy"]["accepted"] == summary["amount_jpy"]["paid"] + summary["amount_jpy"]["cancelled"]
-    assert house.sandbox.ledger(batch_id) == charged
-    assert house.report(batch_id, "errors")
+    assert installation.sandbox.ledger(batch_id) == charged
+    assert installation.report(batch_id, "errors")
     assert commands.call(settings, *cancel).returncode == 0
-    assert house.sandbox.ledger(batch_id) == charged
+    assert installation.sandbox.ledger(batch_id) == charged

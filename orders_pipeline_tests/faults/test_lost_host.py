@@ -12,9 +12,9 @@ import pytest
 
 from orders_pipeline.samples.synthetic import write_sample
 from orders_pipeline.security.encryption import new_key
-from orders_pipeline_tests.commands import end, start, wait_for
 from orders_pipeline_tests.faults.test_concurrency import free_port
-from orders_pipeline_tests.house import House, check_finished
+from orders_pipeline_tests.support.commands import end, start, wait_for
+from orders_pipeline_tests.support.installation import Installation, check_finished
 
 TAKEN_OVER_WITHIN_S = 60.0
 
@@ -28,19 +28,21 @@ def kill_all_of(marker: str) -> None:
 
 
 @pytest.mark.soak
-def test_c28_another_host_takes_over_the_batch_of_a_host_that_is_gone_within_a_minute(house: House, tmp_path: Path) -> None:
-    house.sandbox.change(latency_ms=1500)
+def test_c28_another_host_takes_over_the_batch_of_a_host_that_is_gone_within_a_minute(
+    installation: Installation, tmp_path: Path
+) -> None:
+    installation.sandbox.change(latency_ms=1500)
     shared = {"ORDERS_STORAGE_URL": str(tmp_path / "shared"), "ORDERS_ENCRYPTION_KEYS": new_key()}
     hosts = []
     for name in ("first", "second"):
         home = {"ORDERS_HOME": str(tmp_path / name), "DAGSTER_HOME": str(tmp_path / name / "dagster")}
-        hosts.append(house.environment(**home, **shared, ORDERS_PAYMENT_CONCURRENCY="1"))
+        hosts.append(installation.environment(**home, **shared, ORDERS_PAYMENT_CONCURRENCY="1"))
     landing = tmp_path / "shared" / "landing" / "acme"
     landing.mkdir(parents=True)
     write_sample(landing / "orders.csv", rows=300, seed=28, bad=0)
 
     def booked() -> int:
-        return house.sandbox.ledger()["payments"]["count"]
+        return installation.sandbox.ledger()["payments"]["count"]
 
     first = start(hosts[0], "up", "--port", str(free_port()), "--json")
     wait_for(lambda: booked() >= 3 or first.poll() is not None, "payments of the first host", timeout_s=120)
@@ -55,13 +57,15 @@ def test_c28_another_host_takes_over_the_batch_of_a_host_that_is_gone_within_a_m
         wait_for(lambda: booked() > known, "payments of the second host", timeout_s=180)
         taken_over_after_s = time.monotonic() - up_at
         print(f"taken over after {taken_over_after_s:.0f} s")  # noqa: T201 - a figure to keep
-        house.sandbox.change(latency_ms=0)
-        wait_for(lambda: house.rows("SELECT finished_at IS NULL FROM batches") == [(False,)], "the end", timeout_s=180)
+        installation.sandbox.change(latency_ms=0)
+        wait_for(
+            lambda: installation.rows("SELECT finished_at IS NULL FROM batches") == [(False,)], "the end", timeout_s=180
+        )
     finally:
         second.send_signal(signal.SIGINT)
         end(second)
-    ((batch_id,),) = house.rows("SELECT batch_id FROM batches")
-    assert check_finished(house, batch_id)["orders"]["paid"] == 300
+    ((batch_id,),) = installation.rows("SELECT batch_id FROM batches")
+    assert check_finished(installation, batch_id)["orders"]["paid"] == 300
     assert taken_over_after_s < TAKEN_OVER_WITHIN_S
-    started = house.rows("SELECT count(*) FROM dagster.runs WHERE status NOT IN ('SUCCESS', 'FAILURE', 'CANCELED')")
+    started = installation.rows("SELECT count(*) FROM dagster.runs WHERE status NOT IN ('SUCCESS', 'FAILURE', 'CANCELED')")
     assert started == [(0,)]

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from orders_pipeline_tests.commands import call, end, start, wait_for
-from orders_pipeline_tests.house import CALLS_A_SECOND, House, check_finished
-from orders_pipeline_tests.works import Works
+from orders_pipeline_tests.support.commands import call, end, start, wait_for
+from orders_pipeline_tests.support.installation import CALLS_A_SECOND, Installation, check_finished
+from orders_pipeline_tests.support.scenario import Scenario
 
 PROCESSES = 8
 LATENCY_MS = 5
@@ -31,15 +31,17 @@ def hogs(count: int) -> Iterator[None]:
 
 
 @pytest.mark.soak
-def test_n03_no_second_sees_an_eleventh_call_from_eight_processes_of_which_some_are_stopped_and_killed(house: House) -> None:
-    works = Works(house, house.system, "n03")
-    house.sandbox.change(notification_latency_ms=LATENCY_MS)
-    batch_id = works.receive(300)
-    works.prepare(batch_id)
-    environment = house.environment(ORDERS_NOTIFICATION_TIMEOUT_S="2")
+def test_n03_no_second_sees_an_eleventh_call_from_eight_processes_of_which_some_are_stopped_and_killed(
+    installation: Installation,
+) -> None:
+    scenario = Scenario(installation, installation.system, "n03")
+    installation.sandbox.change(notification_latency_ms=LATENCY_MS)
+    batch_id = scenario.receive(300)
+    scenario.prepare(batch_id)
+    environment = installation.environment(ORDERS_NOTIFICATION_TIMEOUT_S="2")
 
     def told() -> int:
-        return house.sandbox.ledger()["notifications"]["sent"]
+        return installation.sandbox.ledger()["notifications"]["sent"]
 
     with hogs(2):
         processes = [start(environment, "resume", batch_id) for _ in range(PROCESSES)]
@@ -52,14 +54,14 @@ def test_n03_no_second_sees_an_eleventh_call_from_eight_processes_of_which_some_
         for each in processes:
             end(each)
     call(environment, "resume", batch_id)
-    assert check_finished(house, batch_id)["notifications"]["sent"] == 300
-    assert house.sandbox.ledger()["notifications"]["worst_window"] <= CALLS_A_SECOND
+    assert check_finished(installation, batch_id)["notifications"]["sent"] == 300
+    assert installation.sandbox.ledger()["notifications"]["worst_window"] <= CALLS_A_SECOND
 
 
 @pytest.mark.soak
-def test_n04_notifications_take_hardly_longer_than_the_service_lets_them(house: House) -> None:
+def test_n04_notifications_take_hardly_longer_than_the_service_lets_them(installation: Installation) -> None:
     count = 500  # of 10,000, which may take 1,050 s
-    works = Works(house, house.system, "n04")
-    house.sandbox.change(notification_latency_ms=LATENCY_MS)
-    summary = works.finish(works.receive(count))
+    scenario = Scenario(installation, installation.system, "n04")
+    installation.sandbox.change(notification_latency_ms=LATENCY_MS)
+    summary = scenario.finish(scenario.receive(count))
     assert summary["seconds"]["notify"] <= 1050 * count / 10_000 + 3

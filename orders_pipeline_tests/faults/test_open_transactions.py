@@ -33,7 +33,7 @@ from orders_pipeline.system import errors, settings
 from orders_pipeline.system.opening import join_endpoints, open_system
 from orders_pipeline.upkeep import retention, rotation
 from orders_pipeline.upkeep.cancelling import begin, finish
-from orders_pipeline_tests.house import House, prepare
+from orders_pipeline_tests.support.installation import Installation, prepare
 
 CLIENT = "acme"
 OUTSIDE: dict[type, tuple[str, ...]] = {
@@ -79,9 +79,9 @@ def found(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_d07_no_transaction_is_open_while_the_storage_or_a_service_is_called(
-    house: House, found: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    installation: Installation, found: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    system = house.system
+    system = installation.system
 
     def file(name: str, seed: int) -> Path:
         write_sample(tmp_path / name, rows=8, seed=seed, bad=0.3)
@@ -89,7 +89,7 @@ def test_d07_no_transaction_is_open_while_the_storage_or_a_service_is_called(
 
     (tmp_path / "home" / "storage" / "landing" / CLIENT).mkdir(parents=True)
     batch_id = steps.import_file(system, file("orders.csv", 1), CLIENT, again=False)
-    assert house.run(batch_id) is None  # with all that Dagster's assets and checks do
+    assert installation.run(batch_id) is None  # with all that Dagster's assets and checks do
     for _ in range(2):
         landing.look(system.database, system.landing)
     sweep.stalled_batches(system.database)
@@ -102,7 +102,7 @@ def test_d07_no_transaction_is_open_while_the_storage_or_a_service_is_called(
     reports.finish_batch(system, batch_id)
     reports.recent(system, 10)
     assert list(reports.errors_of(system, batch_id))
-    house.report(batch_id, "rejected")
+    installation.report(batch_id, "rejected")
     reconciliation.reconcile(system, None, None, None)
     seal(system.database)
     anchor(system.database, system.storage)
@@ -111,11 +111,11 @@ def test_d07_no_transaction_is_open_while_the_storage_or_a_service_is_called(
     assert verify(system.database, system.storage).broken is None
     assert list(export(system.database, system.storage, None, None, CATEGORIES))
     errors.describe(ValueError("planted"), system.settings, system)
-    for name, value in house.environment().items():
+    for name, value in installation.environment().items():
         monkeypatch.setenv(name, value)
     settings.load_settings()
     doctor.examine()
-    both = f"{new_key()},{(house.home / 'encryption_keys').read_text()}"
+    both = f"{new_key()},{(installation.home / 'encryption_keys').read_text()}"
     changed = system.settings.model_copy(update={"encryption_keys": SecretStr(both)})
     with join_endpoints(changed) as endpoints, open_system(changed, endpoints) as again:
         assert rotation.rotate(again, lambda _done, _to_do: None).is_done

@@ -33,12 +33,12 @@ from orders_pipeline.settlement.refunds.plan import read_plan
 from orders_pipeline.system.continuity import LedgersDiffer
 from orders_pipeline.system.opening import join_endpoints, open_system
 from orders_pipeline.upkeep import cancelling
-from orders_pipeline_tests.commands import answer, wait_for
-from orders_pipeline_tests.factories import order_row
-from orders_pipeline_tests.house import House, check_finished
-from orders_pipeline_tests.order_file import OrderFile
-from orders_pipeline_tests.soak import first_of
-from orders_pipeline_tests.works import Works
+from orders_pipeline_tests.support.commands import answer, wait_for
+from orders_pipeline_tests.support.factories import order_row
+from orders_pipeline_tests.support.installation import Installation, check_finished
+from orders_pipeline_tests.support.order_file import OrderFile
+from orders_pipeline_tests.support.scenario import Scenario
+from orders_pipeline_tests.support.soak import first_of
 
 CLIENT = "acme"
 pytestmark = pytest.mark.usefixtures("hasty_landing")
@@ -53,157 +53,159 @@ MODES: dict[str, tuple[str, dict[str, bool]]] = {
 
 @dataclass
 class Backup:
-    """A copy of a house's database, and of its storage."""
+    """A copy of an installation's database, and of its storage."""
 
-    house: House
+    installation: Installation
     name: str
     storage: Path
 
     def restore(self, *, with_storage: bool) -> None:
         """Put the database back as it was, and the storage if that was restored too."""
-        name = make_url(self.house.database_url).database
-        run(self.house, f"DROP DATABASE {name} WITH (FORCE)", f"CREATE DATABASE {name} TEMPLATE {self.name}")
+        name = make_url(self.installation.database_url).database
+        run(self.installation, f"DROP DATABASE {name} WITH (FORCE)", f"CREATE DATABASE {name} TEMPLATE {self.name}")
         if with_storage:
-            live = storage_of(self.house)
+            live = storage_of(self.installation)
             for kept in set(live.iterdir()) - {live / "landing"}:  # what clients sent is where it was
                 shutil.rmtree(kept) if kept.is_dir() else kept.unlink()
             shutil.copytree(self.storage, live, dirs_exist_ok=True)
 
 
-def storage_of(house: House) -> Path:
-    return Path(house.system.settings.storage_location)
+def storage_of(installation: Installation) -> Path:
+    return Path(installation.system.settings.storage_location)
 
 
-def run(house: House, *statements: str) -> None:
-    url = make_url(house.database_url).set(database="template1").render_as_string(hide_password=False)
+def run(installation: Installation, *statements: str) -> None:
+    url = make_url(installation.database_url).set(database="template1").render_as_string(hide_password=False)
     with psycopg.connect(libpq_url(SecretStr(url)), autocommit=True) as connection:
         for statement in statements:
             connection.execute(statement.encode())
 
 
 @pytest.fixture
-def back_up(house: House, tmp_path: Path) -> Iterator[Callable[[], Backup]]:
-    """A function that copies the house's database and storage as they are now."""
+def back_up(installation: Installation, tmp_path: Path) -> Iterator[Callable[[], Backup]]:
+    """A function that copies the installation's database and storage as they are now."""
     names = []
 
-    storage_of(house).mkdir(parents=True, exist_ok=True)
+    storage_of(installation).mkdir(parents=True, exist_ok=True)
 
     def copy() -> Backup:
-        name, live = f"backup_{uuid.uuid4().hex}", make_url(house.database_url).database
+        name, live = f"backup_{uuid.uuid4().hex}", make_url(installation.database_url).database
         run(
-            house,
+            installation,
             f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{live}'",
             f"CREATE DATABASE {name} TEMPLATE {live}",
         )
         names.append(name)
         kept = tmp_path / name
-        shutil.copytree(storage_of(house), kept, ignore=shutil.ignore_patterns("landing"))
-        return Backup(house, name, kept)
+        shutil.copytree(storage_of(installation), kept, ignore=shutil.ignore_patterns("landing"))
+        return Backup(installation, name, kept)
 
     yield copy
     for name in names:
-        run(house, f"DROP DATABASE {name}")
+        run(installation, f"DROP DATABASE {name}")
 
 
 @pytest.fixture(params=["keys", pytest.param("look-up", marks=pytest.mark.soak)])
-def works(request: pytest.FixtureRequest, house: House, monkeypatch: pytest.MonkeyPatch) -> Iterator[Works]:
+def scenario(
+    request: pytest.FixtureRequest, installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Scenario]:
     """A client whose files are paid by a service that honours keys, or by one that can only be asked."""
     monkeypatch.setattr(settle, "LOOK_UP_WAIT_S", 0.5)
     capabilities, behaviour = MODES[request.param]
-    house.sandbox.change(**behaviour)
-    chosen = house.system.settings.model_copy(update={"payment_capabilities": capabilities})
+    installation.sandbox.change(**behaviour)
+    chosen = installation.system.settings.model_copy(update={"payment_capabilities": capabilities})
     with join_endpoints(chosen) as endpoints, open_system(chosen, endpoints) as system:
-        yield Works(house, system, CLIENT)
+        yield Scenario(installation, system, CLIENT)
 
 
-def drop(works: Works, name: str = "orders.csv", *, customers: int = ORDERS) -> None:
+def drop(scenario: Scenario, name: str = "orders.csv", *, customers: int = ORDERS) -> None:
     """Put a file into the landing."""
     file = OrderFile("utf-8")
     for number in range(ORDERS):
         reference = f"{name}-{number}"
         file.add(order_row(client_order_ref=reference, customer_code=f"C-{number % customers}", notify_channel="email"))
-    folder = Path(works.system.settings.landing_location) / CLIENT
+    folder = Path(scenario.system.settings.landing_location) / CLIENT
     folder.mkdir(parents=True, exist_ok=True)
     (folder / name).write_bytes(file.text.encode())
 
 
-def see(works: Works) -> list[str]:
+def see(scenario: Scenario) -> list[str]:
     """Look at the landing until all its files are batches, and return those."""
 
     def is_seen() -> bool:
-        landing.look(works.system.database, works.system.landing)
-        ((seen,),) = works.house.rows("SELECT count(*) FROM batches WHERE landing_key IS NOT NULL")
-        return bool(seen == len(list((Path(works.system.settings.landing_location) / CLIENT).iterdir())))
+        landing.look(scenario.system.database, scenario.system.landing)
+        ((seen,),) = scenario.installation.rows("SELECT count(*) FROM batches WHERE landing_key IS NOT NULL")
+        return bool(seen == len(list((Path(scenario.system.settings.landing_location) / CLIENT).iterdir())))
 
     wait_for(is_seen, "the files to be batches")
-    return [batch_id for (batch_id,) in works.house.rows("SELECT batch_id FROM batches ORDER BY batch_id")]
+    return [batch_id for (batch_id,) in scenario.installation.rows("SELECT batch_id FROM batches ORDER BY batch_id")]
 
 
-def charges(works: Works) -> int:
-    return int(works.house.sandbox.ledger()["payments"]["succeeded"])
+def charges(scenario: Scenario) -> int:
+    return int(scenario.installation.sandbox.ledger()["payments"]["succeeded"])
 
 
-def check(works: Works, batch_id: str) -> None:
+def check(scenario: Scenario, batch_id: str) -> None:
     """Assert that a batch is finished, and that nobody was told twice but by a service that ignores keys."""
-    honours_keys = works.system.payments.capabilities.honours_keys
-    check_finished(works.house, batch_id, told_twice=0 if honours_keys else ORDERS)
+    honours_keys = scenario.system.payments.capabilities.honours_keys
+    check_finished(scenario.installation, batch_id, told_twice=0 if honours_keys else ORDERS)
 
 
-def compare(works: Works) -> Reconciled:
-    return reconcile(works.system, None, None, None)
+def compare(scenario: Scenario) -> Reconciled:
+    return reconcile(scenario.system, None, None, None)
 
 
-def state(works: Works, batch_id: str) -> tuple[str, str | None]:
-    summary = works.house.summary(batch_id)
+def state(scenario: Scenario, batch_id: str) -> tuple[str, str | None]:
+    summary = scenario.installation.summary(batch_id)
     return summary["status"], summary["status_code"]
 
 
 @pytest.mark.parametrize("with_storage", first_of([False, True]))
-def test_d14_a_file_that_is_seen_again_after_a_restore_is_paid_once(works, back_up, with_storage):
-    drop(works, "before.csv")
-    (first,) = see(works)
-    works.work_off(first)
+def test_d14_a_file_that_is_seen_again_after_a_restore_is_paid_once(scenario, back_up, with_storage):
+    drop(scenario, "before.csv")
+    (first,) = see(scenario)
+    scenario.work_off(first)
     backup = back_up()
-    drop(works)
-    (batch_id,) = set(see(works)) - {first}
-    works.work_off(batch_id)
-    paid = charges(works)
+    drop(scenario)
+    (batch_id,) = set(see(scenario)) - {first}
+    scenario.work_off(batch_id)
+    paid = charges(scenario)
     backup.restore(with_storage=with_storage)
     if not with_storage:  # it is said before anything is to be paid
-        assert answer(works.house.environment(), "status")["paying_rests"]["code"] == "E_LEDGERS_DIFFER"
-    assert set(see(works)) == {first, batch_id}
-    works.work_off(batch_id)
-    assert (charges(works), state(works, batch_id)) == (paid, ("paused", "E_LEDGERS_DIFFER"))
-    result = compare(works)
+        assert answer(scenario.installation.environment(), "status")["paying_rests"]["code"] == "E_LEDGERS_DIFFER"
+    assert set(see(scenario)) == {first, batch_id}
+    scenario.work_off(batch_id)
+    assert (charges(scenario), state(scenario, batch_id)) == (paid, ("paused", "E_LEDGERS_DIFFER"))
+    result = compare(scenario)
     assert (result.resumed, result.open, result.healed) == (True, {}, ORDERS)
-    works.work_off(batch_id)
-    check(works, batch_id)
-    assert charges(works) == paid
-    check(works, first)
+    scenario.work_off(batch_id)
+    check(scenario, batch_id)
+    assert charges(scenario) == paid
+    check(scenario, first)
 
 
-def test_d14_a_new_database_beside_the_old_storage_pays_nothing_again(works, back_up):
+def test_d14_a_new_database_beside_the_old_storage_pays_nothing_again(scenario, back_up):
     backup = back_up()
-    drop(works)
-    (batch_id,) = see(works)
-    works.work_off(batch_id)
-    paid = charges(works)
+    drop(scenario)
+    (batch_id,) = see(scenario)
+    scenario.work_off(batch_id)
+    paid = charges(scenario)
     backup.restore(with_storage=False)
-    works.house.rows("UPDATE installation SET installation_id = gen_random_uuid()")
-    see(works)
-    works.work_off(batch_id)
-    assert (charges(works), state(works, batch_id)) == (paid, ("paused", "E_LEDGERS_DIFFER"))
-    assert compare(works).open == {}
-    works.work_off(batch_id)
-    check(works, batch_id)
-    assert charges(works) == paid
+    scenario.installation.rows("UPDATE installation SET installation_id = gen_random_uuid()")
+    see(scenario)
+    scenario.work_off(batch_id)
+    assert (charges(scenario), state(scenario, batch_id)) == (paid, ("paused", "E_LEDGERS_DIFFER"))
+    assert compare(scenario).open == {}
+    scenario.work_off(batch_id)
+    check(scenario, batch_id)
+    assert charges(scenario) == paid
 
 
-def test_d14_what_was_paid_after_a_backup_in_the_middle_of_a_batch_is_not_paid_again(works, back_up):
-    drop(works)
-    (batch_id,) = see(works)
-    works.prepare(batch_id)
-    system = works.system
+def test_d14_what_was_paid_after_a_backup_in_the_middle_of_a_batch_is_not_paid_again(scenario, back_up):
+    drop(scenario)
+    (batch_id,) = see(scenario)
+    scenario.prepare(batch_id)
+    system = scenario.system
     settle.plan_batch(system.database, system.cipher, batch_id, system.clients.profile(CLIENT))
     assert system.continuity.advance()
     with working_on(system.database, batch_id, None) as worker:
@@ -213,180 +215,180 @@ def test_d14_what_was_paid_after_a_backup_in_the_middle_of_a_batch_is_not_paid_a
         claims = ledger.claim(2)
         ledger.record([(claim, settle_one(system.payments, claim, worker.may_send)) for claim in claims])
     backup = back_up()
-    works.work_off(batch_id)
-    paid = charges(works)
+    scenario.work_off(batch_id)
+    paid = charges(scenario)
     backup.restore(with_storage=True)
-    works.work_off(batch_id)
-    assert (charges(works), state(works, batch_id)) == (ORDERS, ("paused", "E_LEDGERS_DIFFER"))
-    assert compare(works).open == {}
-    works.work_off(batch_id)
-    check(works, batch_id)
-    assert charges(works) == paid
+    scenario.work_off(batch_id)
+    assert (charges(scenario), state(scenario, batch_id)) == (ORDERS, ("paused", "E_LEDGERS_DIFFER"))
+    assert compare(scenario).open == {}
+    scenario.work_off(batch_id)
+    check(scenario, batch_id)
+    assert charges(scenario) == paid
 
 
-def test_d14_a_batch_under_another_name_on_another_day_is_paid_once(works, back_up, monkeypatch):
+def test_d14_a_batch_under_another_name_on_another_day_is_paid_once(scenario, back_up, monkeypatch):
     backup = back_up()
-    before = works.receive(ORDERS)
-    works.work_off(before)
-    paid = charges(works)
+    before = scenario.receive(ORDERS)
+    scenario.work_off(before)
+    paid = charges(scenario)
     backup.restore(with_storage=False)
     monkeypatch.setattr(batches, "today", lambda: date(2030, 1, 1))
-    batch_id = works.receive(ORDERS)
+    batch_id = scenario.receive(ORDERS)
     assert batch_id != before
-    works.work_off(batch_id)
-    assert (charges(works), state(works, batch_id)) == (paid, ("paused", "E_LEDGERS_DIFFER"))
-    assert compare(works).open == {}
-    works.work_off(batch_id)
-    assert (charges(works), state(works, batch_id)) == (paid, ("completed", None))
+    scenario.work_off(batch_id)
+    assert (charges(scenario), state(scenario, batch_id)) == (paid, ("paused", "E_LEDGERS_DIFFER"))
+    assert compare(scenario).open == {}
+    scenario.work_off(batch_id)
+    assert (charges(scenario), state(scenario, batch_id)) == (paid, ("completed", None))
 
 
-def test_d14_what_was_cancelled_and_came_again_before_the_restore_is_paid_once(works, back_up):
+def test_d14_what_was_cancelled_and_came_again_before_the_restore_is_paid_once(scenario, back_up):
     backup = back_up()
-    first = works.receive(ORDERS)
-    works.prepare(first)
-    system = works.system
+    first = scenario.receive(ORDERS)
+    scenario.prepare(first)
+    system = scenario.system
     settle.plan_batch(system.database, system.cipher, first, system.clients.profile(CLIENT))
     with system.database.begin() as transaction:
         cancelling.begin(transaction, first, cancelled_by="ops", why="the wrong price")
     cancelling.finish(system, first)
-    works.work_off(works.receive(ORDERS))
-    paid = charges(works)
+    scenario.work_off(scenario.receive(ORDERS))
+    paid = charges(scenario)
     backup.restore(with_storage=False)
-    batch_id = works.receive(ORDERS)
-    works.work_off(batch_id)
-    result = compare(works)
+    batch_id = scenario.receive(ORDERS)
+    scenario.work_off(batch_id)
+    result = compare(scenario)
     assert (result.open, result.healed, result.new) == ({}, ORDERS, 0)
-    works.work_off(batch_id)
-    assert (charges(works), state(works, batch_id)) == (paid, ("completed", None))
+    scenario.work_off(batch_id)
+    assert (charges(scenario), state(scenario, batch_id)) == (paid, ("completed", None))
 
 
-def test_d14_what_somebody_answered_for_is_looked_up_before_it_is_sent(works, back_up):
+def test_d14_what_somebody_answered_for_is_looked_up_before_it_is_sent(scenario, back_up):
     backup = back_up()
-    works.work_off(works.receive(ORDERS))
-    paid = charges(works)
+    scenario.work_off(scenario.receive(ORDERS))
+    paid = charges(scenario)
     backup.restore(with_storage=False)
-    system = works.system
+    system = scenario.system
     assert system.continuity.is_behind()
-    for finding in compare(works).findings:
+    for finding in compare(scenario).findings:
         accept(system.database, finding["finding_id"], accepted_by="ops", why="the file will come again")
-    works.house.sandbox.change(honour_keys=False)  # a day later it has forgotten them
-    batch_id = works.receive(ORDERS)
-    wait_for(lambda: works.work_off(batch_id) is None and state(works, batch_id)[0] == "completed", "the batch")
-    assert charges(works) == paid
+    scenario.installation.sandbox.change(honour_keys=False)  # a day later it has forgotten them
+    batch_id = scenario.receive(ORDERS)
+    wait_for(lambda: scenario.work_off(batch_id) is None and state(scenario, batch_id)[0] == "completed", "the batch")
+    assert charges(scenario) == paid
 
 
-def test_d14_orders_that_were_paid_alone_after_a_declined_payment_are_not_paid_again(works, back_up):
-    drop(works, customers=1)
-    (batch_id,) = see(works)
-    works.prepare(batch_id)
-    system = works.system
+def test_d14_orders_that_were_paid_alone_after_a_declined_payment_are_not_paid_again(scenario, back_up):
+    drop(scenario, customers=1)
+    (batch_id,) = see(scenario)
+    scenario.prepare(batch_id)
+    system = scenario.system
     settle.plan_batch(system.database, system.cipher, batch_id, system.clients.profile(CLIENT))
     backup = back_up()
-    works.house.sandbox.change(faults={"decline_order": 0.5, "seed": 3})
-    works.work_off(batch_id)
-    paid = charges(works)
+    scenario.installation.sandbox.change(faults={"decline_order": 0.5, "seed": 3})
+    scenario.work_off(batch_id)
+    paid = charges(scenario)
     assert 0 < paid < ORDERS
-    works.house.sandbox.change(faults={})  # what declined them is over
+    scenario.installation.sandbox.change(faults={})  # what declined them is over
     backup.restore(with_storage=False)
-    works.work_off(batch_id)
-    assert compare(works).open == {}
-    works.work_off(batch_id)
-    assert (charges(works), state(works, batch_id)) == (paid, ("completed_with_errors", None))
+    scenario.work_off(batch_id)
+    assert compare(scenario).open == {}
+    scenario.work_off(batch_id)
+    assert (charges(scenario), state(scenario, batch_id)) == (paid, ("completed_with_errors", None))
 
 
-def test_d14_a_batch_that_the_service_has_charged_is_not_cancelled_as_unpaid_after_a_restore(works, back_up):
-    drop(works)
-    (batch_id,) = see(works)
-    works.prepare(batch_id)
-    system = works.system
+def test_d14_a_batch_that_the_service_has_charged_is_not_cancelled_as_unpaid_after_a_restore(scenario, back_up):
+    drop(scenario)
+    (batch_id,) = see(scenario)
+    scenario.prepare(batch_id)
+    system = scenario.system
     settle.plan_batch(system.database, system.cipher, batch_id, system.clients.profile(CLIENT))
     backup = back_up()
-    works.work_off(batch_id)
+    scenario.work_off(batch_id)
     backup.restore(with_storage=False)
     with system.database.begin() as transaction:
         cancelling.begin(transaction, batch_id, cancelled_by="ops", why="the wrong file")
     cancelling.finish(system, batch_id)
-    assert state(works, batch_id)[0] == "cancelling"
-    assert works.house.summary(batch_id)["orders"]["cancelled"] == 0
-    assert compare(works).healed == ORDERS
+    assert state(scenario, batch_id)[0] == "cancelling"
+    assert scenario.installation.summary(batch_id)["orders"]["cancelled"] == 0
+    assert compare(scenario).healed == ORDERS
     cancelling.finish(system, batch_id)
-    summary = works.house.summary(batch_id)
+    summary = scenario.installation.summary(batch_id)
     assert (summary["status"], summary["orders"]["paid"], summary["orders"]["cancelled"]) == ("cancelled", ORDERS, 0)
-    assert charges(works) == ORDERS
+    assert charges(scenario) == ORDERS
 
 
-def test_d14_what_was_refunded_after_the_backup_is_not_refunded_again(works, back_up):
-    drop(works)
-    (batch_id,) = see(works)
-    works.work_off(batch_id)
+def test_d14_what_was_refunded_after_the_backup_is_not_refunded_again(scenario, back_up):
+    drop(scenario)
+    (batch_id,) = see(scenario)
+    scenario.work_off(batch_id)
     backup = back_up()
 
     def refund() -> dict[str, Any]:
-        plan = read_plan(works.system.database, batch_id, ["orders.csv-1"])
-        return carry_out(works.system, plan, requested_by="ops", reason="by mistake")
+        plan = read_plan(scenario.system.database, batch_id, ["orders.csv-1"])
+        return carry_out(scenario.system, plan, requested_by="ops", reason="by mistake")
 
     def refunded() -> int:
-        return int(works.house.sandbox.ledger(batch_id)["payments"]["refunded_jpy"])
+        return int(scenario.installation.sandbox.ledger(batch_id)["payments"]["refunded_jpy"])
 
     assert refund()["refunds"]["succeeded"] == 1
     once = refunded()
     backup.restore(with_storage=False)
     with pytest.raises(LedgersDiffer):
         refund()
-    compare(works)
+    compare(scenario)
     refund()
     assert refunded() == once > 0
 
 
-def test_d14_several_processes_with_several_batches_pay_nothing_again(works, back_up):
+def test_d14_several_processes_with_several_batches_pay_nothing_again(scenario, back_up):
     backup = back_up()
     names = [f"orders-{number}.csv" for number in range(3)]
     for name in names:
-        drop(works, name)
-    batch_ids = see(works)
+        drop(scenario, name)
+    batch_ids = see(scenario)
     for batch_id in batch_ids:
-        works.work_off(batch_id)
-    paid = charges(works)
+        scenario.work_off(batch_id)
+    paid = charges(scenario)
     backup.restore(with_storage=True)
-    assert see(works) == batch_ids
+    assert see(scenario) == batch_ids
     for _ in range(2):
         with ThreadPoolExecutor(3) as pool:
-            list(pool.map(works.work_off, batch_ids))
-        assert charges(works) == paid
-        compare(works)
+            list(pool.map(scenario.work_off, batch_ids))
+        assert charges(scenario) == paid
+        compare(scenario)
     for batch_id in batch_ids:
-        works.work_off(batch_id)
-        check(works, batch_id)
-    assert charges(works) == paid
+        scenario.work_off(batch_id)
+        check(scenario, batch_id)
+    assert charges(scenario) == paid
 
 
-@pytest.mark.parametrize("works", ["no list"], indirect=True)
+@pytest.mark.parametrize("scenario", ["no list"], indirect=True)
 @pytest.mark.parametrize("is_seen_first", first_of([False, True]))
-def test_d14_without_a_list_what_is_planned_is_looked_up_first(works, back_up, is_seen_first):
+def test_d14_without_a_list_what_is_planned_is_looked_up_first(scenario, back_up, is_seen_first):
     backup = back_up()
-    drop(works)
-    (batch_id,) = see(works)
-    works.work_off(batch_id)
+    drop(scenario)
+    (batch_id,) = see(scenario)
+    scenario.work_off(batch_id)
     backup.restore(with_storage=False)
     if is_seen_first:
-        see(works)
-        works.work_off(batch_id)
-        assert (charges(works), state(works, batch_id)) == (ORDERS, ("paused", "E_LEDGERS_DIFFER"))
-    assert not works.system.continuity.is_whole()
+        see(scenario)
+        scenario.work_off(batch_id)
+        assert (charges(scenario), state(scenario, batch_id)) == (ORDERS, ("paused", "E_LEDGERS_DIFFER"))
+    assert not scenario.system.continuity.is_whole()
     with pytest.raises(NoList):
-        compare(works)
-    works.system.continuity.resume_by_hand("ops", "compared in the service's own console")
-    see(works)
-    wait_for(lambda: works.work_off(batch_id) is None and state(works, batch_id)[0] == "completed", "the batch")
-    assert charges(works) == ORDERS
+        compare(scenario)
+    scenario.system.continuity.resume_by_hand("ops", "compared in the service's own console")
+    see(scenario)
+    wait_for(lambda: scenario.work_off(batch_id) is None and state(scenario, batch_id)[0] == "completed", "the batch")
+    assert charges(scenario) == ORDERS
 
 
-def test_d14_a_database_that_lost_nothing_goes_on_wherever_it_runs(works, back_up):
-    drop(works)
-    (batch_id,) = see(works)
-    works.work_off(batch_id)
+def test_d14_a_database_that_lost_nothing_goes_on_wherever_it_runs(scenario, back_up):
+    drop(scenario)
+    (batch_id,) = see(scenario)
+    scenario.work_off(batch_id)
     back_up().restore(with_storage=False)
-    drop(works, "next.csv")
-    (following,) = set(see(works)) - {batch_id}
-    works.work_off(following)
-    check(works, following)
+    drop(scenario, "next.csv")
+    (following,) = set(see(scenario)) - {batch_id}
+    scenario.work_off(following)
+    check(scenario, following)

@@ -21,49 +21,51 @@ from orders_pipeline.infrastructure.storage import ObjectDenied
 from orders_pipeline.intake import landing, steps
 from orders_pipeline.records.rejections import FileRejected
 from orders_pipeline.samples.synthetic import write_sample
-from orders_pipeline_tests.commands import wait_for
-from orders_pipeline_tests.factories import order_row
-from orders_pipeline_tests.house import House, check_books, check_finished, open_house
-from orders_pipeline_tests.order_file import OrderFile
-from orders_pipeline_tests.s3_desk import S3Desk, Trouble, open_s3
-from orders_pipeline_tests.soak import first_of
+from orders_pipeline_tests.support.commands import wait_for
+from orders_pipeline_tests.support.factories import order_row
+from orders_pipeline_tests.support.installation import Installation, check_books, check_finished, open_installation
+from orders_pipeline_tests.support.order_file import OrderFile
+from orders_pipeline_tests.support.s3_server import S3Harness, Trouble, open_s3
+from orders_pipeline_tests.support.soak import first_of
 
 CLIENT = "acme"
 
 
 @pytest.fixture(scope="module")
-def desk() -> Iterator[S3Desk]:
+def harness() -> Iterator[S3Harness]:
     with open_s3() as opened:
         yield opened
 
 
 @pytest.fixture(scope="module")
-def _module_house(server_url: str, template: str, tmp_path_factory: pytest.TempPathFactory, desk: S3Desk) -> Iterator[House]:
-    folder = tmp_path_factory.mktemp("house")
-    storage = f"s3://{desk.bucket()}/kept"
-    with open_house(server_url, template, folder, storage_url=storage, s3_endpoint_url=desk.line.url) as opened:
+def _module_installation(
+    server_url: str, template: str, tmp_path_factory: pytest.TempPathFactory, harness: S3Harness
+) -> Iterator[Installation]:
+    folder = tmp_path_factory.mktemp("installation")
+    storage = f"s3://{harness.bucket()}/kept"
+    with open_installation(server_url, template, folder, storage_url=storage, s3_endpoint_url=harness.line.url) as opened:
         yield opened
 
 
 @dataclass(frozen=True)
 class Landing:
-    """A house whose landing is in S3, and a client's side of it."""
+    """An installation whose landing is in S3, and a client's side of it."""
 
-    house: House
-    desk: S3Desk
+    installation: Installation
+    harness: S3Harness
 
     @property
     def bucket(self) -> str:
-        return str(self.house.system.settings.storage_url).split("/")[2]
+        return str(self.installation.system.settings.storage_url).split("/")[2]
 
     def put(self, key: str, content: bytes) -> None:
-        self.desk.raw.put_object(Bucket=self.bucket, Key=f"kept/landing/{key}", Body=content)
+        self.harness.raw.put_object(Bucket=self.bucket, Key=f"kept/landing/{key}", Body=content)
 
     def delete(self, key: str) -> None:
-        self.desk.raw.delete_object(Bucket=self.bucket, Key=f"kept/landing/{key}")
+        self.harness.raw.delete_object(Bucket=self.bucket, Key=f"kept/landing/{key}")
 
     def look(self) -> list[str]:
-        return landing.look(self.house.system.database, self.house.system.landing)
+        return landing.look(self.installation.system.database, self.installation.system.landing)
 
     def arrive(self, key: str, content: bytes) -> str:
         """Put a file and return the batch it becomes."""
@@ -72,26 +74,28 @@ class Landing:
         return batch_id
 
     def stage(self, batch_id: str) -> dict[str, Any]:
-        steps.stage_batch(self.house.system, batch_id)
-        return self.house.summary(batch_id)
+        steps.stage_batch(self.installation.system, batch_id)
+        return self.installation.summary(batch_id)
 
     def archived(self, batch_id: str) -> bytes:
-        with self.house.system.storage.local(artifact(batch_id, ORIGINAL)) as path:
+        with self.installation.system.storage.local(artifact(batch_id, ORIGINAL)) as path:
             return path.read_bytes()
 
     def trouble(self, method: str, ending: str, status: int = 0, **more: Any) -> None:
-        self.desk.line.troubles.append(Trouble(method, ending, status, **more))
+        self.harness.line.troubles.append(Trouble(method, ending, status, **more))
 
 
 @pytest.fixture
-def clients_landing(_module_house: House, desk: S3Desk, monkeypatch: pytest.MonkeyPatch) -> Iterator[Landing]:
+def clients_landing(
+    _module_installation: Installation, harness: S3Harness, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Landing]:
     """An empty landing and a line without troubles."""
     monkeypatch.setattr(landing, "READ_PAUSE_S", 0.01)
-    desk.line.asked.clear()
-    opened = Landing(_module_house, desk)
+    harness.line.asked.clear()
+    opened = Landing(_module_installation, harness)
     yield opened
-    desk.line.troubles.clear()
-    desk.empty(opened.bucket, "kept/landing/")
+    harness.line.troubles.clear()
+    harness.empty(opened.bucket, "kept/landing/")
 
 
 def orders(*references: str, amount: int = 1000) -> bytes:
@@ -103,7 +107,7 @@ def orders(*references: str, amount: int = 1000) -> bytes:
 
 
 def test_o01_an_upload_in_parts_is_no_batch_before_it_is_complete(clients_landing: Landing) -> None:
-    raw, place = clients_landing.desk.raw, {"Bucket": clients_landing.bucket, "Key": f"kept/landing/{CLIENT}/o01.csv"}
+    raw, place = clients_landing.harness.raw, {"Bucket": clients_landing.bucket, "Key": f"kept/landing/{CLIENT}/o01.csv"}
     content = orders("O01-1", "O01-2")
     upload = raw.create_multipart_upload(**place)["UploadId"]
     part = raw.upload_part(**place, UploadId=upload, PartNumber=1, Body=content)
@@ -122,7 +126,7 @@ def test_o02_a_file_replaced_while_it_is_read_is_given_back_and_the_new_one_is_t
     clients_landing.trouble("GET", "o02.csv", times=1, then=lambda: clients_landing.put(f"{CLIENT}/o02.csv", new))
     summary = clients_landing.stage(first)
     assert (summary["status"], summary["status_code"], summary["source_sha256"]) == ("rejected", "F_CHANGED", None)
-    assert clients_landing.house.system.storage.head(artifact(first, ORIGINAL)) is None
+    assert clients_landing.installation.system.storage.head(artifact(first, ORIGINAL)) is None
     (second,) = clients_landing.look()
     assert clients_landing.stage(second)["rows"]["total"] == 2
     assert clients_landing.archived(second) == new
@@ -167,15 +171,15 @@ def test_o04_the_same_content_under_two_names_is_one_batch_and_the_second_says_o
 def test_o05_the_same_name_with_new_content_is_a_new_batch_and_known_orders_in_it_come_back(
     clients_landing: Landing,
 ) -> None:
-    house = clients_landing.house
+    installation = clients_landing.installation
     first = clients_landing.arrive(f"{CLIENT}/o05.csv", orders("O05-1", "O05-2"))
-    house.work_off(first)
+    installation.work_off(first)
     second = clients_landing.arrive(f"{CLIENT}/o05.csv", orders("O05-2", "O05-3"))
-    house.work_off(second)
-    assert check_finished(house, first)["orders"]["paid"] == 2
-    summary = check_finished(house, second, "completed_with_errors")
+    installation.work_off(second)
+    assert check_finished(installation, first)["orders"]["paid"] == 2
+    summary = check_finished(installation, second, "completed_with_errors")
     assert (summary["orders"]["paid"], summary["rejections"]) == (1, {"R_REF_EXISTS": 1})
-    assert b"O05-2" in (house.report(second, "rejected") or b"")
+    assert b"O05-2" in (installation.report(second, "rejected") or b"")
 
 
 def test_o06_the_same_content_again_is_a_new_batch_only_where_it_is_asked_for(
@@ -186,22 +190,24 @@ def test_o06_the_same_content_again_is_a_new_batch_only_where_it_is_asked_for(
     first = clients_landing.arrive(f"{CLIENT}/o06.csv", path.read_bytes())
     clients_landing.stage(first)
     with pytest.raises(FileRejected) as refusal:
-        clients_landing.house.receive(path, CLIENT)
+        clients_landing.installation.receive(path, CLIENT)
     assert (refusal.value.code, refusal.value.detail) == ("F_DUPLICATE_FILE", {"batch_id": first})
-    again = clients_landing.house.receive(path, CLIENT, again=True)
+    again = clients_landing.installation.receive(path, CLIENT, again=True)
     assert again != first
     assert clients_landing.stage(again)["status"] == "staged"
 
 
 def test_o07_files_of_one_second_on_several_pages_are_all_taken_once(clients_landing: Landing) -> None:
     names = {f"{number:04}.csv" for number in range(1100)}
-    clients_landing.desk.fill(clients_landing.bucket, [f"kept/landing/o07/{name}" for name in names])
-    system = clients_landing.house.system
+    clients_landing.harness.fill(clients_landing.bucket, [f"kept/landing/o07/{name}" for name in names])
+    system = clients_landing.installation.system
     assert len(landing.look(system.database, system.landing, limit=2000)) == len(names)
     assert clients_landing.look() == []
-    found = clients_landing.house.rows("SELECT csv_source FROM batches WHERE client_code = 'o07'")
+    found = clients_landing.installation.rows("SELECT csv_source FROM batches WHERE client_code = 'o07'")
     assert sorted(name for (name,) in found) == sorted(names)
-    clients_landing.house.rows("UPDATE batches SET status = 'cancelled', finished_at = now() WHERE client_code = 'o07'")
+    clients_landing.installation.rows(
+        "UPDATE batches SET status = 'cancelled', finished_at = now() WHERE client_code = 'o07'"
+    )
 
 
 @pytest.mark.parametrize("method", ["HEAD", "GET"])
@@ -217,13 +223,13 @@ def test_o08_a_listed_file_that_cannot_be_read_is_tried_three_times_and_taken_la
     for batch_id in batch_ids:
         with contextlib.suppress(ObjectDenied):
             clients_landing.stage(batch_id)
-    summaries = {each["csv_source"]: each for each in map(clients_landing.house.summary, batch_ids)}
+    summaries = {each["csv_source"]: each for each in map(clients_landing.installation.summary, batch_ids)}
     assert {name: each["status_code"] or each["status"] for name, each in summaries.items()} == {
         f"{name}-0.csv": code,
         f"{name}-1.csv": "staged",
     }
-    assert len(clients_landing.desk.line.ranges(method, f"{name}-0.csv")) == 3
-    clients_landing.desk.line.troubles.clear()
+    assert len(clients_landing.harness.line.ranges(method, f"{name}-0.csv")) == 3
+    clients_landing.harness.line.troubles.clear()
     later = clients_landing.look() or [summaries[f"{name}-0.csv"]["batch_id"]]  # denied it still waits, gone it is another
     assert [clients_landing.stage(batch_id)["status"] for batch_id in later] == ["staged"]
 
@@ -242,7 +248,7 @@ def test_o09_a_file_whose_reading_breaks_off_half_way_is_archived_whole(clients_
     clients_landing.trouble("GET", "o09.csv", times=2)
     assert clients_landing.stage(batch_id)["rows"]["total"] == 2000
     assert clients_landing.archived(batch_id) == content
-    first, *others = clients_landing.desk.line.ranges("GET", "o09.csv")
+    first, *others = clients_landing.harness.line.ranges("GET", "o09.csv")
     assert first is None
     assert len(others) == 2
     assert None not in others
@@ -260,23 +266,23 @@ ODD_NAMES = [
 @pytest.mark.parametrize("name", ODD_NAMES)
 def test_o10_a_file_of_any_name_is_archived_under_its_batch_alone(clients_landing: Landing, name: str) -> None:
     batch_id = clients_landing.arrive(f"{CLIENT}/{name}", orders(f"O10-{sum(map(ord, name))}"))
-    before = set(clients_landing.desk.keys(clients_landing.bucket))
+    before = set(clients_landing.harness.keys(clients_landing.bucket))
     summary = clients_landing.stage(batch_id)
     assert (summary["status"], summary["csv_source"]) == ("staged", unicodedata.normalize("NFC", name))
-    made = set(clients_landing.desk.keys(clients_landing.bucket)) - before
+    made = set(clients_landing.harness.keys(clients_landing.bucket)) - before
     assert made == {f"kept/batches/{batch_id}/{file}" for file in (ORIGINAL, STAGED)}
 
 
 @pytest.mark.parametrize("name", ["a\0b.csv", "あ" * 340 + ".csv", "../../o10.csv"])
 def test_o10_a_name_that_cannot_be_kept_is_left_out_and_holds_up_nobody(clients_landing: Landing, name: str) -> None:
-    clients_landing.desk.fill(clients_landing.bucket, [f"kept/landing/{CLIENT}/{name}"])
+    clients_landing.harness.fill(clients_landing.bucket, [f"kept/landing/{CLIENT}/{name}"])
     assert len(clients_landing.arrive(f"{CLIENT}/o10.csv", orders(f"O10-{len(name)}"))) > 0
 
 
 @pytest.mark.soak
 def test_o11_in_a_bucket_of_a_hundred_thousand_a_new_file_is_found_in_one_round(clients_landing: Landing) -> None:
     keys = [f"kept/landing/c{number % 20:02}/{number:06}.part" for number in range(100_000)]
-    clients_landing.desk.fill(clients_landing.bucket, keys)
+    clients_landing.harness.fill(clients_landing.bucket, keys)
     clients_landing.put("c10/new.csv", orders("O11-1"))
     clients_landing.put("c19/zzz.csv", orders("O11-2"))
     found: list[str] = []
@@ -290,23 +296,25 @@ def test_o11_in_a_bucket_of_a_hundred_thousand_a_new_file_is_found_in_one_round(
 def test_o12_a_report_that_cannot_be_written_leaves_what_is_paid_and_is_written_later(
     clients_landing: Landing, name: str
 ) -> None:
-    house, prefix = clients_landing.house, name.partition(".")[0]
+    installation, prefix = clients_landing.installation, name.partition(".")[0]
     file = OrderFile("utf-8")
     file.add(order_row(client_order_ref=f"O12-{prefix}"))
     file.add(order_row(client_order_ref=f"O12-{prefix}-bad", amount="-1"))
     batch_id = clients_landing.arrive(f"{CLIENT}/o12-{name}.csv", file.text.encode())
     clients_landing.trouble("PUT", f"{batch_id}/{name}", 403)
-    said = house.run(batch_id)
+    said = installation.run(batch_id)
     assert (said or "").startswith("E_STORAGE_DENIED")
-    assert check_books(house, batch_id)["orders"]["paid"] == 1
-    assert house.rows("SELECT finished_at FROM batches WHERE batch_id = %s", batch_id) == [(None,)]  # the sweep resumes it
-    theirs = house.sandbox.ledger(batch_id)
-    clients_landing.desk.line.troubles.clear()
-    assert house.run(batch_id) is None
-    check_finished(house, batch_id, "completed_with_errors")
-    assert house.sandbox.ledger(batch_id) == theirs
-    assert b"O12" in (house.report(batch_id, "rejected") or b"")
-    assert json.loads(house.report(batch_id, "result") or b"{}")["status"] == "completed_with_errors"
+    assert check_books(installation, batch_id)["orders"]["paid"] == 1
+    assert installation.rows("SELECT finished_at FROM batches WHERE batch_id = %s", batch_id) == [
+        (None,)
+    ]  # the sweep resumes it
+    theirs = installation.sandbox.ledger(batch_id)
+    clients_landing.harness.line.troubles.clear()
+    assert installation.run(batch_id) is None
+    check_finished(installation, batch_id, "completed_with_errors")
+    assert installation.sandbox.ledger(batch_id) == theirs
+    assert b"O12" in (installation.report(batch_id, "rejected") or b"")
+    assert json.loads(installation.report(batch_id, "result") or b"{}")["status"] == "completed_with_errors"
 
 
 def test_o13_whose_file_it_is_says_its_folder_and_never_its_content(clients_landing: Landing) -> None:
@@ -323,14 +331,14 @@ def test_o13_whose_file_it_is_says_its_folder_and_never_its_content(clients_land
     assert clients_landing.look() == []
     batch_id = clients_landing.arrive("gamma/o13.csv", content)
     assert clients_landing.stage(batch_id)["client_code"] == "gamma"
-    assert clients_landing.house.rows("SELECT batch_id FROM batches WHERE client_code = 'beta'") != [(batch_id,)]
+    assert clients_landing.installation.rows("SELECT batch_id FROM batches WHERE client_code = 'beta'") != [(batch_id,)]
 
 
 def test_o13_a_folder_of_no_known_client_is_given_back(clients_landing: Landing) -> None:
-    system = replace(clients_landing.house.system, clients=Clients({CLIENT: Profile()}))
+    system = replace(clients_landing.installation.system, clients=Clients({CLIENT: Profile()}))
     batch_id = clients_landing.arrive("stranger/o13.csv", orders("O13-2"))
     steps.stage_batch(system, batch_id)
-    assert clients_landing.house.summary(batch_id)["status_code"] == "F_UNKNOWN_CLIENT"
+    assert clients_landing.installation.summary(batch_id)["status_code"] == "F_UNKNOWN_CLIENT"
     taken: list[str] = []
 
     def is_taken() -> bool:

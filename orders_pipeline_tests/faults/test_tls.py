@@ -27,8 +27,8 @@ from orders_pipeline.security.kms import KeyService, KeyServiceUnavailable
 from orders_pipeline.services.http_client import NoAnswer, NotDelivered, ServiceClient
 from orders_pipeline.system.opening import join_endpoints
 from orders_pipeline.system.settings import SettingsError, load_settings
-from orders_pipeline_tests import commands
-from orders_pipeline_tests.tls_desk import Authority, TlsPostgres, https_service, tls_postgres
+from orders_pipeline_tests.support import commands
+from orders_pipeline_tests.support.tls_server import Authority, TlsPostgres, https_service, tls_postgres
 
 EXPIRED = timedelta(days=-1)
 

@@ -19,7 +19,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from orders_pipeline.samples.synthetic import write_sample
-from orders_pipeline_tests.factories import TODAY
+from orders_pipeline_tests.support.factories import TODAY
 
 CODECS = ("utf-8", "utf-8-sig", "cp932", "utf-16-le", "utf-16-be", "utf-16")
 SCALE = 1000  # places are drawn as thousandths of what they lie in

@@ -26,7 +26,7 @@ from orders_pipeline.intake.validation import Validated, accepted_schema, valida
 from orders_pipeline.records.header_names import normalise_header
 from orders_pipeline.records.orders import ORDERS
 from orders_pipeline.records.rejections import CODES, HINTS, REJECTIONS_SCHEMA, FileRejected, message
-from orders_pipeline_tests.factories import row_context
+from orders_pipeline_tests.support.factories import row_context
 
 CHANNEL = "none"  # the default of a profile
 LIMITS = Limits(max_bytes=1 << 20, max_rows=300)

@@ -21,18 +21,18 @@ from orders_pipeline.intake.csv_file import read_records
 from orders_pipeline.records.orders import ORDERS
 from orders_pipeline.reports import reports
 from orders_pipeline.system.opening import System
-from orders_pipeline_tests.factories import TODAY
 from orders_pipeline_tests.fuzz.examples import examples
 from orders_pipeline_tests.fuzz.mutations import CODECS, damaged
 from orders_pipeline_tests.fuzz.reading import LIMITS, Refused, Staged, staged
 from orders_pipeline_tests.fuzz.sheets import sheets
+from orders_pipeline_tests.support.factories import TODAY
 
 OURS = ["_batch", "_row", "_line", "_codes"]
 STEPS = (steps.stage_batch, steps.validate_batch, steps.load_batch)
 
 
 @pytest.fixture
-def desk(system: System, monkeypatch: pytest.MonkeyPatch) -> System:
+def harness(system: System, monkeypatch: pytest.MonkeyPatch) -> System:
     """A system on the day the samples were made for."""
     monkeypatch.setattr(batches, "today", lambda: TODAY)
     settings = system.settings.model_copy(update=dataclasses.asdict(LIMITS))
@@ -137,14 +137,14 @@ BAD_ROW = "A-1,C-1,見本商店,千円,invoice"
 
 @pytest.mark.parametrize(("header", "row"), [("", ","), (",", ""), (",,", ",")])
 def test_input_021_a_row_that_ends_in_other_empty_cells_than_the_header_comes_back_below_its_headings(
-    desk: System, folder: Path, header: str, row: str
+    harness: System, folder: Path, header: str, row: str
 ) -> None:
     data = f"{HEADER}{header}\r\n{BAD_ROW}{row}\r\n".encode()
     found = staged(folder, data)
     assert isinstance(found, Staged)
     sent = found.table.to_pylist()
     assert [each["shape_ok"] for each in sent] == [True]
-    back = report(desk, load(desk, folder, data), "rejected")
+    back = report(harness, load(harness, folder, data), "rejected")
     assert back is not None
     check_given_back(folder, sent, [(BAD_ROW + row).encode()], back)
 
@@ -153,12 +153,12 @@ def test_input_021_a_row_that_ends_in_other_empty_cells_than_the_header_comes_ba
 @pytest.mark.parametrize("codec", CODECS)
 @examples(100, shrink=False)
 @given(data=st.data())
-def test_a_damaged_sample_is_loaded_and_given_back_row_by_row(desk, folder, codec, data):
-    take(desk, folder, data.draw(damaged(codec)).data)
+def test_a_damaged_sample_is_loaded_and_given_back_row_by_row(harness, folder, codec, data):
+    take(harness, folder, data.draw(damaged(codec)).data)
 
 
 @pytest.mark.soak
 @examples(200, shrink=False)
 @given(sheet=sheets())
-def test_a_well_built_file_is_loaded_and_given_back_row_by_row(desk, folder, sheet):
-    take(desk, folder, sheet.data)
+def test_a_well_built_file_is_loaded_and_given_back_row_by_row(harness, folder, sheet):
+    take(harness, folder, sheet.data)

@@ -17,7 +17,7 @@ from orders_pipeline_tests.fuzz.reading import (
     judged,
     staged,
 )
-from orders_pipeline_tests.soak import first_of
+from orders_pipeline_tests.support.soak import first_of
 
 ways = st.tuples(st.sampled_from([512, 2048, 8192]), st.sampled_from([None, None, None, None, 16]))
 

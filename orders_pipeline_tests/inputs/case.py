@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import date
 
-from orders_pipeline_tests.factories import TODAY
+from orders_pipeline_tests.support.factories import TODAY
 
 OURS = ("_batch", "_row", "_line", "_codes")
 BEFORE = "{before}"  # in a finding's detail: the id of the batch that the file sent before has become

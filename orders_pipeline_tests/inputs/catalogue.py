@@ -8,7 +8,7 @@ import pytest
 
 from orders_pipeline_tests.inputs import dates, encodings, files, money, references, rest, shapes
 from orders_pipeline_tests.inputs.case import Case
-from orders_pipeline_tests.soak import SOAK
+from orders_pipeline_tests.support.soak import SOAK
 
 OF_FILES = (*encodings.CASES, *shapes.CASES, *files.CASES)
 OF_VALUES = (*references.CASES, *money.CASES, *dates.CASES, *rest.CASES)

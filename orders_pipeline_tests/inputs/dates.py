@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from datetime import date, timedelta
 
-from orders_pipeline_tests.factories import TODAY
 from orders_pipeline_tests.inputs.case import Case
 from orders_pipeline_tests.inputs.sheet import accepts, gives_back
+from orders_pipeline_tests.support.factories import TODAY
 
 FIRST_OF_APRIL = date(2026, 4, 1)
 

@@ -24,8 +24,8 @@ from orders_pipeline.records.orders import ORDERS
 from orders_pipeline.records.rejections import message
 from orders_pipeline.security import personal
 from orders_pipeline.system.opening import System
-from orders_pipeline_tests.house import House
 from orders_pipeline_tests.inputs.case import BEFORE, Case
+from orders_pipeline_tests.support.installation import Installation
 
 ERROR_COLUMNS = ["row", "line", "column", "header", "code", "message_ja", "message", "value"]
 IN_CLEAR = [column.name for column in ORDERS.stored_columns]
@@ -73,46 +73,48 @@ def system_for(case: Case, system: System, folder: Path) -> System:
     return dataclasses.replace(system, settings=settings, clients=read_clients(clients_file(case, folder)))
 
 
-def observe(house: House, batch_id: str) -> Outcome:
+def observe(installation: Installation, batch_id: str) -> Outcome:
     """Read what has become of a batch."""
-    with psycopg.connect(libpq_url(house.system.database.url)) as connection:
+    with psycopg.connect(libpq_url(installation.system.database.url)) as connection:
         detail, normalised = connection.execute(BATCH, [batch_id]).fetchone() or ({}, {})
         found = connection.execute(FOUND, [batch_id]).fetchall()
         orders = connection.execute(ORDERS_OF_BATCH, [batch_id]).fetchall()
-    errors = (house.report(batch_id, "errors") or b"").decode("utf-8-sig")
+    errors = (installation.report(batch_id, "errors") or b"").decode("utf-8-sig")
     return Outcome(
-        summary=house.summary(batch_id),
+        summary=installation.summary(batch_id),
         detail=detail,
         normalised=normalised,
-        orders={number: _stored(house, batch_id, number, sealed, values) for number, sealed, *values in orders},
+        orders={number: _stored(installation, batch_id, number, sealed, values) for number, sealed, *values in orders},
         found=[(row, line, column, code, parameters) for row, line, column, code, parameters in found],
         errors=list(csv.reader(io.StringIO(errors, newline=""), strict=True)),
-        rejected=house.report(batch_id, "rejected"),
+        rejected=installation.report(batch_id, "rejected"),
     )
 
 
-def check(case: Case, house: House, sent: Path, batch_id: str, status: str, before: str = "") -> Outcome:
+def check(case: Case, installation: Installation, sent: Path, batch_id: str, status: str, before: str = "") -> Outcome:
     """Assert that the batch of a case's file has come to what it must.
 
     `status` is that of a batch with accepted rows, `before` the batch of the file sent before.
     """
-    seen = observe(house, batch_id)
+    seen = observe(installation, batch_id)
     if case.file_code:
         _check_file_given_back(case, seen)
     else:
         _check_rows(case, seen, status, before)
     _check_reports(case, seen, batch_id)
     _check_nothing_personal(case, seen)
-    with house.system.storage.local(artifact(batch_id, ORIGINAL)) as original:
+    with installation.system.storage.local(artifact(batch_id, ORIGINAL)) as original:
         assert filecmp.cmp(original, sent, shallow=False)
     if case.file_code == "F_NOT_CSV":
-        assert house.system.storage.head(artifact(batch_id, STAGED)) is None
+        assert installation.system.storage.head(artifact(batch_id, STAGED)) is None
     return seen
 
 
-def _stored(house: House, batch_id: str, number: int, sealed: bytes, values: Sequence[object]) -> dict[str, object]:
+def _stored(
+    installation: Installation, batch_id: str, number: int, sealed: bytes, values: Sequence[object]
+) -> dict[str, object]:
     clear = {name: value for name, value in zip(IN_CLEAR, values, strict=True) if value is not None}
-    return clear | personal.reveal(house.system.cipher, batch_id, number, sealed)
+    return clear | personal.reveal(installation.system.cipher, batch_id, number, sealed)
 
 
 def _check_file_given_back(case: Case, seen: Outcome) -> None:

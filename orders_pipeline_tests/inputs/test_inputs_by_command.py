@@ -10,10 +10,10 @@ from click.testing import CliRunner, Result
 
 from orders_pipeline.batches import batches
 from orders_pipeline.cli import main
-from orders_pipeline_tests.house import House
 from orders_pipeline_tests.inputs.case import Case
 from orders_pipeline_tests.inputs.catalogue import CASES, as_parameter
 from orders_pipeline_tests.inputs.outcome import check, clients_file, write
+from orders_pipeline_tests.support.installation import Installation
 
 EXIT_STATUS = {"completed": 0, "completed_with_errors": 3, "rejected": 4}
 ALWAYS = {
@@ -44,12 +44,14 @@ def call(case: Case, path: Path) -> Result:
 
 
 @pytest.mark.parametrize("case", parameters())
-def test_what_the_command_says_of(house: House, case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_command_says_of(
+    installation: Installation, case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(batches, "today", lambda: case.today)
     settings = {f"ORDERS_{name.upper()}": str(value) for name, value in case.settings.items()}
     if profiles := clients_file(case, tmp_path):
         settings["ORDERS_CLIENTS_FILE"] = str(profiles)
-    for name, value in house.environment(**settings).items():
+    for name, value in installation.environment(**settings).items():
         monkeypatch.setenv(name, value)
     earlier = ""
     for number, data in enumerate(case.before):
@@ -62,9 +64,14 @@ def test_what_the_command_says_of(house: House, case: Case, tmp_path: Path, monk
     if case.at_the_door:
         assert (result.exit_code, answer["error"]["code"]) == (4, case.file_code)
         return
-    seen = check(case, house, path, answer["batch_id"], "completed_with_errors" if case.back else "completed", earlier)
+    seen = check(
+        case, installation, path, answer["batch_id"], "completed_with_errors" if case.back else "completed", earlier
+    )
     assert answer == seen.summary
     assert result.exit_code == EXIT_STATUS[answer["status"]]
     assert answer["orders"]["paid"] == len(case.accepted)
     assert answer["amount_jpy"]["paid"] == sum(int(str(each["amount"])) for each in case.accepted.values())
-    assert house.sandbox.ledger(answer["batch_id"])["orders"] == {"paid": len(case.accepted), "paid_more_than_once": 0}
+    assert installation.sandbox.ledger(answer["batch_id"])["orders"] == {
+        "paid": len(case.accepted),
+        "paid_more_than_once": 0,
+    }

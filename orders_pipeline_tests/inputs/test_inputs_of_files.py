@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from orders_pipeline.batches import batches
-from orders_pipeline_tests.house import House
 from orders_pipeline_tests.inputs.case import Case
 from orders_pipeline_tests.inputs.catalogue import OF_FILES, as_parameters
 from orders_pipeline_tests.inputs.use_cases import run_case
+from orders_pipeline_tests.support.installation import Installation
 
 
 @pytest.mark.parametrize("case", as_parameters(OF_FILES))
-def test_what_becomes_of(house: House, case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_becomes_of(installation: Installation, case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batches, "today", lambda: case.today)
-    run_case(case, house, tmp_path)
+    run_case(case, installation, tmp_path)

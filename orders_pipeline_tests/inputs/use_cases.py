@@ -10,9 +10,9 @@ from orders_pipeline.intake import steps
 from orders_pipeline.records.rejections import FileRejected
 from orders_pipeline.reports import reports
 from orders_pipeline.system.opening import System
-from orders_pipeline_tests.house import House
 from orders_pipeline_tests.inputs.case import Case
 from orders_pipeline_tests.inputs.outcome import check, system_for, write
+from orders_pipeline_tests.support.installation import Installation
 
 UNPAID = "paused"  # what a batch with accepted rows is until they are paid
 
@@ -30,18 +30,18 @@ def take(system: System, path: Path, client: str) -> str:
     return finish(system, steps.import_file(system, path, client, again=False))
 
 
-def run_case(case: Case, house: House, folder: Path) -> None:
+def run_case(case: Case, installation: Installation, folder: Path) -> None:
     """Assert that a case's file comes to what it must."""
-    system, earlier = system_for(case, house.system, folder), ""
+    system, earlier = system_for(case, installation.system, folder), ""
     for number, data in enumerate(case.before):
         path = folder / f"before-{number}.csv"
         path.write_bytes(data)
         earlier = take(system, path, case.client)
     path = write(case, folder)
     if not case.at_the_door:
-        check(case, house, path, take(system, path, case.client), UNPAID, earlier)
+        check(case, installation, path, take(system, path, case.client), UNPAID, earlier)
         return
     with pytest.raises(FileRejected) as caught:
         take(system, path, case.client)
     assert caught.value.code == case.file_code
-    assert house.rows("SELECT batch_id FROM batches WHERE client_code = %s", case.client) == []
+    assert installation.rows("SELECT batch_id FROM batches WHERE client_code = %s", case.client) == []

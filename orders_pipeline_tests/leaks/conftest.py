@@ -6,27 +6,27 @@ from collections.abc import Iterator
 
 import pytest
 
-pytest.register_assert_rewrite("orders_pipeline_tests.house", "orders_pipeline_tests.commands")
+pytest.register_assert_rewrite("orders_pipeline_tests.support.installation", "orders_pipeline_tests.support.commands")
 
-from orders_pipeline_tests.house import House, open_house  # noqa: E402
 from orders_pipeline_tests.leaks.bench import Bench, open_bench  # noqa: E402
+from orders_pipeline_tests.support.installation import Installation, open_installation  # noqa: E402
 
 
 @pytest.fixture(scope="module")
-def house(server_url: str, template: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    with open_house(server_url, template, tmp_path_factory.mktemp("house")) as opened:
+def installation(server_url: str, template: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    with open_installation(server_url, template, tmp_path_factory.mktemp("installation")) as opened:
         yield opened
 
 
 @pytest.fixture(scope="module")
-def bare(house: House, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+def bare(installation: Installation, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     """A bench as Dagster comes, with nothing switched on."""
-    with open_bench(house.system, tmp_path_factory.mktemp("bench") / "bare", protected=False) as bench:
+    with open_bench(installation.system, tmp_path_factory.mktemp("bench") / "bare", protected=False) as bench:
         yield bench
 
 
 @pytest.fixture(scope="module")
-def guarded(house: House, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+def guarded(installation: Installation, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     """A bench with the product's boundary and settings around everything."""
-    with open_bench(house.system, tmp_path_factory.mktemp("bench") / "guarded", protected=True) as bench:
+    with open_bench(installation.system, tmp_path_factory.mktemp("bench") / "guarded", protected=True) as bench:
         yield bench

@@ -39,8 +39,8 @@ from orders_pipeline.security import personal
 from orders_pipeline.services.http_client import NoAnswer, NotDelivered, ServiceClient
 from orders_pipeline.system.errors import describe
 from orders_pipeline.system.settings import load_settings
-from orders_pipeline_tests.factories import judge_rows, order_row, raw_cells, row_context
 from orders_pipeline_tests.leaks.bench import Bench
+from orders_pipeline_tests.support.factories import judge_rows, order_row, raw_cells, row_context
 
 Way = Callable[[Bench, str], object]
 TABLE = "CREATE TABLE IF NOT EXISTS leak_bench (ref text UNIQUE, yen int CHECK (yen > 0))"

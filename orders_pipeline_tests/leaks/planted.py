@@ -1,4 +1,4 @@
-"""An order file with a planted value in every cell, header and name, and a house whose secrets and paths are planted too."""
+"""An order file with a planted value in every cell, header and name, and an installation with planted secrets and paths."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from pydantic import SecretStr
 from sqlalchemy import make_url
 
 from orders_pipeline.records.orders import ORDERS
-from orders_pipeline_tests.factories import order_row
-from orders_pipeline_tests.house import House, open_house
 from orders_pipeline_tests.leaks.detector import KANJI, KATAKANA, Canaries
+from orders_pipeline_tests.support.factories import order_row
+from orders_pipeline_tests.support.installation import Installation, open_installation
 
 SECRETS = ("payment service token", "notification service token", "database password", "encryption key", "home")
 PATTERNS = {
@@ -67,18 +67,18 @@ def _word(canaries: Canaries, place: str, column: str) -> str:
 
 @dataclass(frozen=True)
 class PlantedHouse:
-    """A house, the values planted in and around it, and everything that was ever said there."""
+    """An installation, the values planted in and around it, and everything that was ever said there."""
 
-    house: House
+    installation: Installation
     canaries: Canaries
     said: list[str]
     log: list[str]
     reported: list[str]  # in reports made for the client
 
     def settings(self) -> dict[str, str]:
-        """Return the house's settings as variables for commands."""
+        """Return the installation's settings as variables for commands."""
         values = self.canaries.values
-        return self.house.environment(
+        return self.installation.environment(
             ORDERS_PAYMENT_TOKEN=values["payment service token"],
             ORDERS_NOTIFICATION_TOKEN=values["notification service token"],
             ORDERS_ENCRYPTION_KEYS=values["encryption key"],
@@ -90,14 +90,14 @@ class PlantedHouse:
 
 
 @contextlib.contextmanager
-def open_planted_house(server_url: str, template: str, folder: Path) -> Iterator[PlantedHouse]:
-    """Open a house whose tokens, password, key and folder are planted."""
+def open_planted_installation(server_url: str, template: str, folder: Path) -> Iterator[PlantedHouse]:
+    """Open an installation whose tokens, password, key and folder are planted."""
     canaries = Canaries()
     home = folder / canaries.plant("home")
     home.mkdir()
     url = make_url(server_url).set(password=canaries.plant("database password"))
     key = canaries.plant("encryption key", "k1:{}=", alphabet=string.ascii_letters + string.digits, length=43)
-    with open_house(
+    with open_installation(
         url.render_as_string(hide_password=False),
         template,
         home,
@@ -106,5 +106,5 @@ def open_planted_house(server_url: str, template: str, folder: Path) -> Iterator
         encryption_keys=SecretStr(key),
         payment_timeout_s=1.0,
         notification_timeout_s=1.0,
-    ) as house:
-        yield PlantedHouse(house, canaries, [], [], [])
+    ) as installation:
+        yield PlantedHouse(installation, canaries, [], [], [])

@@ -22,10 +22,10 @@ from orders_pipeline.orchestration.assets.boundary import safe_errors
 from orders_pipeline.records.orders import ORDERS
 from orders_pipeline.reports import server
 from orders_pipeline.security import personal
-from orders_pipeline_tests import commands
-from orders_pipeline_tests.factories import order_row
-from orders_pipeline_tests.house import House
 from orders_pipeline_tests.leaks.detector import Canaries, traces
+from orders_pipeline_tests.support import commands
+from orders_pipeline_tests.support.factories import order_row
+from orders_pipeline_tests.support.installation import Installation
 
 HOSTILE = (
     "'; DROP TABLE orders; --",
@@ -41,7 +41,7 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PATCH")
 
 
 @pytest.fixture(scope="module")
-def finished(house: House, tmp_path_factory: pytest.TempPathFactory) -> str:
+def finished(installation: Installation, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A batch with hostile text wherever text may stand, and a row to give back."""
     path = tmp_path_factory.mktemp("hostile") / "orders.csv"
     rows = [
@@ -52,12 +52,12 @@ def finished(house: House, tmp_path_factory: pytest.TempPathFactory) -> str:
         writer = csv.DictWriter(file, [*ORDERS.column_names, HOSTILE[0], HOSTILE[2]])
         writer.writeheader()
         writer.writerows(rows)
-    return str(house.take(path, "acme")["batch_id"])
+    return str(installation.take(path, "acme")["batch_id"])
 
 
 @pytest.fixture(scope="module")
-def reports_url(house: House) -> Iterator[str]:
-    with server.serving(house.system, 0) as url:
+def reports_url(installation: Installation) -> Iterator[str]:
+    with server.serving(installation.system, 0) as url:
         yield url
 
 
@@ -72,11 +72,13 @@ def ask(url: str, method: str, path: str, host: str | None = None) -> tuple[int,
         connection.close()
 
 
-def test_s06_hostile_text_in_a_cell_is_kept_as_it_was_sent(house: House, finished: str) -> None:
-    rows = house.rows("SELECT batch_id, import_row_number, personal FROM orders WHERE batch_id = %s ORDER BY 2", finished)
-    kept = [personal.reveal(house.system.cipher, *row) for row in rows]
+def test_s06_hostile_text_in_a_cell_is_kept_as_it_was_sent(installation: Installation, finished: str) -> None:
+    rows = installation.rows(
+        "SELECT batch_id, import_row_number, personal FROM orders WHERE batch_id = %s ORDER BY 2", finished
+    )
+    kept = [personal.reveal(installation.system.cipher, *row) for row in rows]
     assert [[each[column] for column in FREE_TEXT] for each in kept] == [[text] * 3 for text in HOSTILE]
-    assert house.summary(finished)["rows"] | {"blank": 0} == {
+    assert installation.summary(finished)["rows"] | {"blank": 0} == {
         "total": len(HOSTILE) + 1,
         "accepted": len(HOSTILE),
         "rejected": 1,
@@ -84,13 +86,13 @@ def test_s06_hostile_text_in_a_cell_is_kept_as_it_was_sent(house: House, finishe
     }
 
 
-def test_s06_hostile_arguments_name_nothing_that_exists(house: House, finished: str) -> None:
-    before = house.rows("SELECT count(*) FROM orders")
+def test_s06_hostile_arguments_name_nothing_that_exists(installation: Installation, finished: str) -> None:
+    before = installation.rows("SELECT count(*) FROM orders")
     for arguments in (("status", HOSTILE[0]), ("refund", finished, "--order", HOSTILE[2], "--plan")):
-        ended = commands.call(house.environment(), *arguments)
+        ended = commands.call(installation.environment(), *arguments)
         assert ended.returncode not in {0, -9}
         assert traces(ended.stdout + ended.stderr) == {}
-    assert house.rows("SELECT count(*) FROM orders") == before
+    assert installation.rows("SELECT count(*) FROM orders") == before
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -120,7 +122,7 @@ def test_s08_a_page_that_calls_itself_this_machine_gets_nothing(finished: str, r
 
 
 def test_s02_a_report_that_cannot_be_read_is_a_reference_and_nothing_else(
-    house: House, finished: str, reports_url: str, monkeypatch: pytest.MonkeyPatch
+    installation: Installation, finished: str, reports_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     canaries = Canaries()
     word = canaries.plant("word")
@@ -135,24 +137,26 @@ def test_s02_a_report_that_cannot_be_read_is_a_reference_and_nothing_else(
     assert canaries.found_in(headers, body) == set()
     assert traces(headers, body) == {}
     reference = body.split()[-1]
-    explained = commands.run(house.environment(), "explain", reference)
+    explained = commands.run(installation.environment(), "explain", reference)
     assert word in explained.stdout
-    assert house.rows("SELECT category FROM audit_events WHERE detail->>'reference' = %s", reference) == [("phi_access",)]
+    assert installation.rows("SELECT category FROM audit_events WHERE detail->>'reference' = %s", reference) == [
+        ("phi_access",)
+    ]
     # without the database it is explained all the same, and the audit has it as soon as it can
-    away = house.environment() | {"ORDERS_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/nothing"}
+    away = installation.environment() | {"ORDERS_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/nothing"}
     found = json.loads(commands.run(away, "explain", reference, "--json").stdout)
     assert (word in found["details"], found["audited"]) == (True, False)
-    assert commands.run(house.environment(), "status").returncode == 0
+    assert commands.run(installation.environment(), "status").returncode == 0
     readings = "SELECT detail->>'at' IS NOT NULL FROM audit_events WHERE detail->>'reference' = %s ORDER BY event_id"
-    assert house.rows(readings, reference) == [(False,), (True,)]
+    assert installation.rows(readings, reference) == [(False,), (True,)]
 
 
-def shown_by_dagster(house: House, error: Exception, *, at_boundary: bool) -> str:
+def shown_by_dagster(installation: Installation, error: Exception, *, at_boundary: bool) -> str:
     """Return what a failed tick shows of an error."""
     try:
         with user_code_error_boundary(SensorExecutionError, lambda: "a tick"):
             if at_boundary:
-                with safe_errors(house.system, of_tick=True):
+                with safe_errors(installation.system, of_tick=True):
                     raise error
             raise error
     except Exception:  # noqa: BLE001 - as Dagster does
@@ -161,21 +165,21 @@ def shown_by_dagster(house: House, error: Exception, *, at_boundary: bool) -> st
 
 @pytest.mark.parametrize("at_boundary", [True, False])
 def test_an_error_id_that_dagster_shows_leads_to_the_reason(
-    house: House, monkeypatch: pytest.MonkeyPatch, *, at_boundary: bool
+    installation: Installation, monkeypatch: pytest.MonkeyPatch, *, at_boundary: bool
 ) -> None:
     assert definitions.defs  # it is what listens to what Dagster masks
-    for name, value in house.environment().items():
+    for name, value in installation.environment().items():
         monkeypatch.setenv(name, value)
     canaries = Canaries()
     word = canaries.plant("word")
-    shown = shown_by_dagster(house, ValueError(word), at_boundary=at_boundary)
+    shown = shown_by_dagster(installation, ValueError(word), at_boundary=at_boundary)
     assert canaries.found_in(shown) == set()
     masked = re.search(r"(?i)error ID ([0-9a-f-]+)", shown)
     assert masked is not None
-    assert word in commands.run(house.environment(), "explain", masked[1]).stdout
-    shown = [shown_by_dagster(house, ObjectDenied(), at_boundary=True) for _ in range(5)]
+    assert word in commands.run(installation.environment(), "explain", masked[1]).stdout
+    shown = [shown_by_dagster(installation, ObjectDenied(), at_boundary=True) for _ in range(5)]
     assert f"{ObjectDenied.code}: " in shown[0]
     assert len(set(shown)) == 1
-    assert (house.home / "errors.log").read_text("utf-8").count(ObjectDenied.code) == 1
+    assert (installation.home / "errors.log").read_text("utf-8").count(ObjectDenied.code) == 1
     failures = "SELECT count(*) FROM audit_events WHERE category = 'security' AND detail->>'code' = %s"
-    assert house.rows(failures, ObjectDenied.code) == [(1,)]
+    assert installation.rows(failures, ObjectDenied.code) == [(1,)]

@@ -4,7 +4,7 @@ import pytest
 
 from orders_pipeline_tests.leaks.detector import Canaries, traces
 from orders_pipeline_tests.leaks.known_ways import KNOWN_WAYS
-from orders_pipeline_tests.soak import first_of
+from orders_pipeline_tests.support.soak import first_of
 
 CONFIGURED = {"config of a run"}
 

@@ -1,4 +1,4 @@
-"""S01, S11, S22: a house full of planted values in which everything goes wrong; then every place it writes to is read."""
+"""S01, S11, S22: an installation full of planted values where everything goes wrong; then all it wrote is read."""
 
 from __future__ import annotations
 
@@ -23,9 +23,16 @@ from orders_pipeline.services.providers import PROVIDERS
 from orders_pipeline.settlement import batch_settlement, notifications
 from orders_pipeline.settlement.notifications import NotificationService
 from orders_pipeline.settlement.payments import settle
-from orders_pipeline_tests import commands
 from orders_pipeline_tests.leaks.detector import files_below, traces
-from orders_pipeline_tests.leaks.planted import IN_CLEAR, SECRETS, WRONG, PlantedHouse, open_planted_house, planted_file
+from orders_pipeline_tests.leaks.planted import (
+    IN_CLEAR,
+    SECRETS,
+    WRONG,
+    PlantedHouse,
+    open_planted_installation,
+    planted_file,
+)
+from orders_pipeline_tests.support import commands
 
 pytestmark = pytest.mark.soak
 
@@ -53,7 +60,7 @@ def names(found: set[str]) -> set[str]:
 
 @pytest.fixture(scope="module")
 def planted(server_url: str, template: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PlantedHouse]:
-    """The house after everything has happened in it."""
+    """The installation after everything has happened in it."""
     folder = tmp_path_factory.mktemp("planted")
     log = StringIO()
     handler = logging.StreamHandler(log)
@@ -62,7 +69,7 @@ def planted(server_url: str, template: str, tmp_path_factory: pytest.TempPathFac
     root.addHandler(handler)
     root.setLevel(logging.DEBUG)
     try:
-        with open_planted_house(server_url, template, folder) as opened, pytest.MonkeyPatch.context() as patch:
+        with open_planted_installation(server_url, template, folder) as opened, pytest.MonkeyPatch.context() as patch:
             for module in (settle, notifications):
                 patch.setattr(module, "BACKOFF_S", 0.01)
                 patch.setattr(module, "MAX_BACKOFF_S", 0.02)
@@ -80,12 +87,12 @@ def planted(server_url: str, template: str, tmp_path_factory: pytest.TempPathFac
 
 
 def _everything_goes_wrong(opened: PlantedHouse, folder: Path, kinds: Sequence[str]) -> None:
-    house = opened.house
+    installation = opened.installation
     for number, (module, function) in enumerate(UNFORESEEN):
-        batch_id = house.receive(planted_file(opened.canaries, folder, f"unforeseen{number}"), "shop")
+        batch_id = installation.receive(planted_file(opened.canaries, folder, f"unforeseen{number}"), "shop")
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(module, function, _failing(opened.everything_planted()))
-            failure = house.run(batch_id)
+            failure = installation.run(batch_id)
         assert failure is not None, function
         opened.said.append(failure)
     for service in ("faults", "notification_faults"):
@@ -106,45 +113,45 @@ def _failing(text: str):
 
 def _with_bad_service(opened: PlantedHouse, folder: Path, service: str, kinds: Sequence[str]) -> None:
     """Have every kind of fault, one batch each after the other; what stays open is gone on with at the end."""
-    house, waiting = opened.house, []
+    installation, waiting = opened.installation, []
     for kind in kinds:
-        house.sandbox.service.options = Options()
-        house.sandbox.change(**{service: f"{kind}=1,max_per_key=1,retry_after=0,late_s=0,hang_s=1.2"})
-        batch_id = house.receive(planted_file(opened.canaries, folder, f"{service}-{kind}"), "shop")
-        opened.said.append(str(house.run(batch_id)))
+        installation.sandbox.service.options = Options()
+        installation.sandbox.change(**{service: f"{kind}=1,max_per_key=1,retry_after=0,late_s=0,hang_s=1.2"})
+        batch_id = installation.receive(planted_file(opened.canaries, folder, f"{service}-{kind}"), "shop")
+        opened.said.append(str(installation.run(batch_id)))
         waiting.append(batch_id)
-    house.sandbox.service.options = Options()
-    batch_settlement.hurry(house.system)
+    installation.sandbox.service.options = Options()
+    batch_settlement.hurry(installation.system)
     for batch_id in waiting:
-        opened.said.append(str(house.run(batch_id)))
+        opened.said.append(str(installation.run(batch_id)))
 
 
 def _without_database(opened: PlantedHouse, folder: Path) -> None:
-    house = opened.house
-    batch_id = house.receive(planted_file(opened.canaries, folder, "database"), "shop")
+    installation = opened.installation
+    batch_id = installation.receive(planted_file(opened.canaries, folder, "database"), "shop")
     whole = loading.load
 
     def cut(*arguments, **named):
-        house.rows(DATABASE_GONE)
+        installation.rows(DATABASE_GONE)
         return whole(*arguments, **named)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loading, "load", cut)
-        opened.said.append(str(house.run(batch_id)))
-    house.rows("ALTER TABLE orders RENAME TO orders_elsewhere")
-    opened.said.append(str(house.run(batch_id)))
-    house.rows("ALTER TABLE orders_elsewhere RENAME TO orders")
-    opened.said.append(str(house.run(batch_id)))
+        opened.said.append(str(installation.run(batch_id)))
+    installation.rows("ALTER TABLE orders RENAME TO orders_elsewhere")
+    opened.said.append(str(installation.run(batch_id)))
+    installation.rows("ALTER TABLE orders_elsewhere RENAME TO orders")
+    opened.said.append(str(installation.run(batch_id)))
 
 
 def _without_storage(opened: PlantedHouse, folder: Path) -> None:
-    house = opened.house
-    batch_id = house.receive(planted_file(opened.canaries, folder, "storage"), "shop")
+    installation = opened.installation
+    batch_id = installation.receive(planted_file(opened.canaries, folder, "storage"), "shop")
     with pytest.MonkeyPatch.context() as patch:
         for failure in (StorageUnavailable(), OSError(28, opened.everything_planted(), opened.everything_planted())):
-            patch.setattr(type(house.system.storage), "put", _raising(failure))
-            opened.said.append(str(house.run(batch_id)))
-    opened.said.append(str(house.run(batch_id)))
+            patch.setattr(type(installation.system.storage), "put", _raising(failure))
+            opened.said.append(str(installation.run(batch_id)))
+    opened.said.append(str(installation.run(batch_id)))
 
 
 def _raising(error: Exception):
@@ -155,7 +162,7 @@ def _raising(error: Exception):
 
 
 def _by_command(opened: PlantedHouse, folder: Path) -> None:
-    """Use the commands on the same house, also with a database that is not there; keep the process list meanwhile."""
+    """Use the commands on the same installation, also with a database that is not there; keep the process list meanwhile."""
     settings = opened.settings()
     path = planted_file(opened.canaries, folder, "command")
     importing = commands.start(settings, "import", path, "--client", "shop", "--json")
@@ -191,15 +198,15 @@ def _output(ended: subprocess.CompletedProcess[str]) -> list[str]:
 
 def dump(opened: PlantedHouse, schema: str) -> dict[str, str]:
     """Return every table of a schema as text."""
-    tables = opened.house.rows("SELECT tablename FROM pg_tables WHERE schemaname = %s", schema)
+    tables = opened.installation.rows("SELECT tablename FROM pg_tables WHERE schemaname = %s", schema)
     return {
-        table: "\n".join(row for (row,) in opened.house.rows(f'SELECT t::text FROM "{schema}"."{table}" AS t'))
+        table: "\n".join(row for (row,) in opened.installation.rows(f'SELECT t::text FROM "{schema}"."{table}" AS t'))
         for (table,) in tables
     }
 
 
 def test_s01_everything_happened(planted: PlantedHouse) -> None:
-    done = planted.house.rows("SELECT status, count(*) FROM batches GROUP BY 1")
+    done = planted.installation.rows("SELECT status, count(*) FROM batches GROUP BY 1")
     assert sum(count for _, count in done) >= len(UNFORESEEN) + 2 * len(KINDS) + 3
     assert dict(done)["completed_with_errors"] >= len(KINDS)
     assert any("E_UNEXPECTED" in said for said in planted.said)
@@ -238,7 +245,7 @@ def test_s01_the_database_holds_in_clear_only_what_names_nobody(planted: Planted
 
 
 def test_s01_files_hold_no_planted_value_but_the_batches_own(planted: PlantedHouse) -> None:
-    for name, data in files_below(planted.house.home):
+    for name, data in files_below(planted.installation.home):
         if Path(name).name in OF_THE_CLIENT:
             continue
         found = names(planted.canaries.found_in(data, name))
@@ -247,5 +254,5 @@ def test_s01_files_hold_no_planted_value_but_the_batches_own(planted: PlantedHou
 
 def test_s11_no_secret_is_said_or_written_anywhere(planted: PlantedHouse) -> None:
     places = [*planted.said, *planted.log, *dump(planted, "dagster").values(), *dump(planted, "public").values()]
-    places += [data for _, data in files_below(planted.house.home)]
+    places += [data for _, data in files_below(planted.installation.home)]
     assert planted.canaries.found_in(*places) & (set(SECRETS) - {"home"}) == set()

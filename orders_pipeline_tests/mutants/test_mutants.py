@@ -9,7 +9,7 @@ import pytest
 
 from orders_pipeline_tests.mutants import cancelling, equivalent, paying, reconciling, refunding, telling
 from orders_pipeline_tests.mutants.mutant import ROOT, TESTS, Mutant, copy_tree
-from orders_pipeline_tests.soak import SOAK
+from orders_pipeline_tests.support.soak import SOAK
 
 MUTANTS: list[Mutant] = [each for module in (paying, refunding, reconciling, telling, cancelling) for each in module.MUTANTS]
 

@@ -1,4 +1,4 @@
-"""A house for the batches of one module; each test brings files or clients of its own."""
+"""An installation for the batches of one module; each test brings files or clients of its own."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from orders_pipeline.services import breaker
 from orders_pipeline.settlement import notifications
 from orders_pipeline.settlement.payments import settle
 
-pytest.register_assert_rewrite("orders_pipeline_tests.house", "orders_pipeline_tests.commands")
+pytest.register_assert_rewrite("orders_pipeline_tests.support.installation", "orders_pipeline_tests.support.commands")
 
-from orders_pipeline_tests.house import House, open_house  # noqa: E402
+from orders_pipeline_tests.support.installation import Installation, open_installation  # noqa: E402
 
 
 @pytest.fixture(scope="module")
-def _module_house(server_url: str, template: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    with open_house(server_url, template, tmp_path_factory.mktemp("house")) as opened:
+def _module_installation(server_url: str, template: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    with open_installation(server_url, template, tmp_path_factory.mktemp("installation")) as opened:
         yield opened
 
 
 @pytest.fixture
-def house(_module_house: House) -> Iterator[House]:
-    """The module's house, with services that do nothing wrong."""
-    yield _module_house
-    _module_house.sandbox.service.options = Options()
+def installation(_module_installation: Installation) -> Iterator[Installation]:
+    """The module's installation, with services that do nothing wrong."""
+    yield _module_installation
+    _module_installation.sandbox.service.options = Options()
 
 
 @pytest.fixture

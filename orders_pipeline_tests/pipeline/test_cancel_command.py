@@ -18,8 +18,8 @@ from orders_pipeline.intake import steps
 from orders_pipeline.samples.synthetic import write_sample
 from orders_pipeline.settlement.payments import settle
 from orders_pipeline.upkeep import cancelling
-from orders_pipeline_tests.house import House, check_books
-from orders_pipeline_tests.soak import first_of
+from orders_pipeline_tests.support.installation import Installation, check_books
+from orders_pipeline_tests.support.soak import first_of
 
 STEPS = {
     "received": [],
@@ -29,18 +29,18 @@ STEPS = {
 }
 
 
-def run(house: House, monkeypatch: pytest.MonkeyPatch, *arguments: str):
-    for name, value in house.environment().items():
+def run(installation: Installation, monkeypatch: pytest.MonkeyPatch, *arguments: str):
+    for name, value in installation.environment().items():
         monkeypatch.setenv(name, value)
     return CliRunner().invoke(main, list(arguments))
 
 
-def brought_to(house: House, path: Path, client: str, *, seed: int, bad: float, status: str = "loaded") -> str:
+def brought_to(installation: Installation, path: Path, client: str, *, seed: int, bad: float, status: str = "loaded") -> str:
     """Write a file, do the steps of its batch up to a status and return the batch."""
     write_sample(path, rows=20, seed=seed, bad=bad)
-    batch_id = house.receive(path, client)
+    batch_id = installation.receive(path, client)
     for step in STEPS[status]:
-        step(house.system, batch_id)
+        step(installation.system, batch_id)
     return batch_id
 
 
@@ -49,15 +49,15 @@ def brought_to(house: House, path: Path, client: str, *, seed: int, bad: float, 
     first_of([("loaded", True), ("validated", False), ("received", False), ("loaded", False), ("staged", False)], 2),
 )
 def test_a_batch_that_nothing_was_sent_of_is_cancelled_and_its_file_may_come_again(
-    house: House, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, status: str, is_stopped: bool
+    installation: Installation, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, status: str, is_stopped: bool
 ) -> None:
     path = tmp_path / "orders.csv"
     client = f"{status}-{is_stopped}".lower()
-    batch_id = brought_to(house, path, client, seed=1, bad=0.2, status=status)
+    batch_id = brought_to(installation, path, client, seed=1, bad=0.2, status=status)
     if is_stopped:
-        with house.system.database.begin() as transaction:
+        with installation.system.database.begin() as transaction:
             assert batches.stop(transaction, batch_id, "somebody")
-    result = run(house, monkeypatch, "cancel", batch_id, "--why", "the wrong file", "--yes", "--json")
+    result = run(installation, monkeypatch, "cancel", batch_id, "--why", "the wrong file", "--yes", "--json")
     assert result.exit_code == 0, result.output
     summary = json.loads(result.stdout)
     assert (summary["status"], summary["cancelled"]["why"]) == ("cancelled", "the wrong file")
@@ -65,109 +65,115 @@ def test_a_batch_that_nothing_was_sent_of_is_cancelled_and_its_file_may_come_aga
     assert sum(orders.values()) == orders["cancelled"] == (rows["accepted"] or 0)
     assert (yen["accepted"] or 0) == yen["cancelled"]
     if status in ("validated", "loaded"):
-        check_books(house, batch_id)
-        codes = [line["code"] for line in csv.DictReader((house.report(batch_id, "errors") or b"").decode().splitlines())]
+        check_books(installation, batch_id)
+        codes = [
+            line["code"] for line in csv.DictReader((installation.report(batch_id, "errors") or b"").decode().splitlines())
+        ]
         assert codes.count("P_CANCELLED") == (rows["accepted"] if status == "loaded" else 0)
-        assert house.report(batch_id, "rejected")
-    assert list(house.system.storage.list(artifact(batch_id, ACCEPTED))) == []
-    assert "never resumed" in run(house, monkeypatch, "resume", batch_id).stderr
-    assert run(house, monkeypatch, "resume", batch_id).exit_code == 2
-    assert run(house, monkeypatch, "cancel", batch_id, "--why", "again", "--yes").exit_code == 0
-    assert house.summary(batch_id)["cancelled"]["why"] == "the wrong file"
-    assert "was cancelled" in (house.run(batch_id) or "")
-    again = house.take(path, client)
+        assert installation.report(batch_id, "rejected")
+    assert list(installation.system.storage.list(artifact(batch_id, ACCEPTED))) == []
+    assert "never resumed" in run(installation, monkeypatch, "resume", batch_id).stderr
+    assert run(installation, monkeypatch, "resume", batch_id).exit_code == 2
+    assert run(installation, monkeypatch, "cancel", batch_id, "--why", "again", "--yes").exit_code == 0
+    assert installation.summary(batch_id)["cancelled"]["why"] == "the wrong file"
+    assert "was cancelled" in (installation.run(batch_id) or "")
+    again = installation.take(path, client)
     assert again["status"] == "completed_with_errors"
-    assert again["rejections"] == house.summary(again["batch_id"])["rejections"]
+    assert again["rejections"] == installation.summary(again["batch_id"])["rejections"]
     assert "R_REF_EXISTS" not in again["rejections"]
-    check_books(house, again["batch_id"])
+    check_books(installation, again["batch_id"])
 
 
-def test_a_cancellation_that_was_broken_off_is_ended_by_the_next_run(house: House, tmp_path: Path) -> None:
-    batch_id = brought_to(house, tmp_path / "orders.csv", "broken-off", seed=2, bad=0)
-    with house.system.database.begin() as transaction:
+def test_a_cancellation_that_was_broken_off_is_ended_by_the_next_run(installation: Installation, tmp_path: Path) -> None:
+    batch_id = brought_to(installation, tmp_path / "orders.csv", "broken-off", seed=2, bad=0)
+    with installation.system.database.begin() as transaction:
         cancelling.begin(transaction, batch_id, cancelled_by="somebody", why="the wrong file")
-    assert "was cancelled" in (house.run(batch_id) or "")
-    assert house.summary(batch_id)["orders"]["cancelled"] == 20
-    assert house.sandbox.ledger(batch_id)["payments"]["count"] == 0
+    assert "was cancelled" in (installation.run(batch_id) or "")
+    assert installation.summary(batch_id)["orders"]["cancelled"] == 20
+    assert installation.sandbox.ledger(batch_id)["payments"]["count"] == 0
 
 
-def test_a_batch_of_a_client_that_is_not_known_any_more_is_cancelled(house: House, tmp_path: Path) -> None:
-    batch_id = brought_to(house, tmp_path / "orders.csv", "gone", seed=3, bad=0.2)
-    system = replace(house.system, clients=Clients({"other": Profile()}))
+def test_a_batch_of_a_client_that_is_not_known_any_more_is_cancelled(installation: Installation, tmp_path: Path) -> None:
+    batch_id = brought_to(installation, tmp_path / "orders.csv", "gone", seed=3, bad=0.2)
+    system = replace(installation.system, clients=Clients({"other": Profile()}))
     with system.database.begin() as transaction:
         cancelling.begin(transaction, batch_id, cancelled_by="somebody", why="no client of ours")
     cancelling.finish(system, batch_id)
-    summary = check_books(house, batch_id)
+    summary = check_books(installation, batch_id)
     assert (summary["status"], summary["orders"]["cancelled"]) == ("cancelled", summary["rows"]["accepted"])
-    assert house.report(batch_id, "errors")
+    assert installation.report(batch_id, "errors")
 
 
 def test_a_batch_that_has_ended_is_not_cancelled_and_a_reason_and_a_yes_are_needed(
-    house: House, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    installation: Installation, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     path = tmp_path / "orders.csv"
     write_sample(path, rows=5, seed=3, bad=0)
-    batch_id = house.take(path, "ended")["batch_id"]
-    refused = run(house, monkeypatch, "cancel", batch_id, "--why", "late", "--yes")
+    batch_id = installation.take(path, "ended")["batch_id"]
+    refused = run(installation, monkeypatch, "cancel", batch_id, "--why", "late", "--yes")
     assert refused.exit_code == 2
     assert f"orders-pipeline refund {batch_id}" in refused.stderr
-    open_id = house.receive(path, "open")
+    open_id = installation.receive(path, "open")
     for arguments in (["--yes"], ["--why", " ", "--yes"], ["--why", "late"]):
-        refused = run(house, monkeypatch, "cancel", open_id, *arguments)
+        refused = run(installation, monkeypatch, "cancel", open_id, *arguments)
         assert (refused.exit_code, "Error: " in refused.stderr) == (2, True)
-    assert house.summary(open_id)["status"] == "received"
+    assert installation.summary(open_id)["status"] == "received"
 
 
 def test_what_is_not_there_or_has_ended_is_said_before_anything_is_asked(
-    house: House, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    installation: Installation, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     for command in (["cancel", "nope"], ["refund", "nope"], ["refund", "nope", "--why", "returned"]):
-        refused = run(house, monkeypatch, *command)
+        refused = run(installation, monkeypatch, *command)
         assert (refused.exit_code, refused.stderr.partition(":")[0]) == (2, "E_UNKNOWN_BATCH")
     path = tmp_path / "orders.csv"
     path.write_text("no,orders\n1,2\n")
-    batch_id = house.take(path, "never-paid")["batch_id"]
-    refused = run(house, monkeypatch, "cancel", batch_id)
+    batch_id = installation.take(path, "never-paid")["batch_id"]
+    refused = run(installation, monkeypatch, "cancel", batch_id)
     assert (refused.exit_code, refused.stderr) == (2, "E_BATCH_ENDED: the batch has ended (rejected)\n")
 
 
 def test_a_batch_that_waits_for_a_decision_is_cancelled_to_its_end_without_saying_why_again(
-    house: House, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    installation: Installation, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     path = tmp_path / "orders.csv"
     write_sample(path, rows=3, seed=4, bad=0)
     monkeypatch.setenv("ORDERS_PAYMENT_CAPABILITIES", "none")
     monkeypatch.setenv("ORDERS_PAYMENT_TIMEOUT_S", "0.2")
     monkeypatch.setattr(settle, "LOOK_UP_WAIT_S", 0.5)
-    house.sandbox.change(faults="timeout_before=1,hang_s=0.5")
-    batch_id = json.loads(run(house, monkeypatch, "import", str(path), "--client", "in-doubt", "--json").stdout)["batch_id"]
-    cancelled = run(house, monkeypatch, "cancel", batch_id, "--why", "the wrong file", "--yes")
+    installation.sandbox.change(faults="timeout_before=1,hang_s=0.5")
+    batch_id = json.loads(run(installation, monkeypatch, "import", str(path), "--client", "in-doubt", "--json").stdout)[
+        "batch_id"
+    ]
+    cancelled = run(installation, monkeypatch, "cancel", batch_id, "--why", "the wrong file", "--yes")
     assert (cancelled.exit_code, "end it" in cancelled.stdout) == (1, True)
-    for payment in house.summary(batch_id)["unknown_payments"]:
-        decided = run(house, monkeypatch, "resolve", payment["payment_id"], "--not-paid", "--why", "seen at the service")
+    for payment in installation.summary(batch_id)["unknown_payments"]:
+        decided = run(
+            installation, monkeypatch, "resolve", payment["payment_id"], "--not-paid", "--why", "seen at the service"
+        )
         assert decided.stdout == f"written down; go on with: orders-pipeline cancel {batch_id}\n"
-    ended = run(house, monkeypatch, "cancel", batch_id)
+    ended = run(installation, monkeypatch, "cancel", batch_id)
     assert ended.exit_code == 0, ended.output
-    assert house.summary(batch_id)["cancelled"]["why"] == "the wrong file"
+    assert installation.summary(batch_id)["cancelled"]["why"] == "the wrong file"
 
 
 @pytest.mark.usefixtures("impatient")
 def test_refunds_of_a_cancelled_batch_are_resumed_and_nothing_else_of_it(
-    house: House, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    installation: Installation, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     path = tmp_path / "orders.csv"
     write_sample(path, rows=3, seed=5, bad=0)
-    house.sandbox.change(notification_faults="unavailable=1,retry_after=0")
-    paid = json.loads(run(house, monkeypatch, "import", str(path), "--client", "then-cancelled", "--json").stdout)
+    installation.sandbox.change(notification_faults="unavailable=1,retry_after=0")
+    paid = json.loads(run(installation, monkeypatch, "import", str(path), "--client", "then-cancelled", "--json").stdout)
     batch_id = paid["batch_id"]
     assert (paid["status"], paid["orders"]["paid"]) == ("paused", 3)
-    assert run(house, monkeypatch, "cancel", batch_id, "--why", "the wrong file", "--yes").exit_code == 0
-    house.sandbox.change(faults="unavailable=1,retry_after=0", notification_faults={})
-    assert run(house, monkeypatch, "refund", batch_id, "--why", "the wrong file", "--yes").exit_code == 1
-    assert f"orders-pipeline resume {batch_id}" in run(house, monkeypatch, "status", batch_id).stdout
-    house.sandbox.change(faults={})
-    resumed = run(house, monkeypatch, "resume", batch_id)
+    assert run(installation, monkeypatch, "cancel", batch_id, "--why", "the wrong file", "--yes").exit_code == 0
+    installation.sandbox.change(faults="unavailable=1,retry_after=0", notification_faults={})
+    assert run(installation, monkeypatch, "refund", batch_id, "--why", "the wrong file", "--yes").exit_code == 1
+    assert f"orders-pipeline resume {batch_id}" in run(installation, monkeypatch, "status", batch_id).stdout
+    installation.sandbox.change(faults={})
+    resumed = run(installation, monkeypatch, "resume", batch_id)
     assert resumed.exit_code == 0, resumed.output
-    summary = house.summary(batch_id)
+    summary = installation.summary(batch_id)
     assert (summary["status"], summary["orders"]["refunded"], summary["notifications"]["sent"]) == ("cancelled", 3, 0)
-    assert run(house, monkeypatch, "resume", batch_id).exit_code == 2
+    assert run(installation, monkeypatch, "resume", batch_id).exit_code == 2

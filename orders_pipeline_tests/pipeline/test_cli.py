@@ -28,11 +28,11 @@ from orders_pipeline.orchestration.run_launcher import ForkingRunLauncher
 from orders_pipeline.samples.synthetic import write_sample, write_template
 from orders_pipeline.security.encryption import new_key
 from orders_pipeline.system.settings import REQUIRED_IN_PRODUCTION
-from orders_pipeline_tests.commands import COMMAND, call, end, every, start
-from orders_pipeline_tests.factories import order_row
-from orders_pipeline_tests.house import House, check_finished
-from orders_pipeline_tests.order_file import OrderFile
-from orders_pipeline_tests.soak import first_of
+from orders_pipeline_tests.support.commands import COMMAND, call, end, every, start
+from orders_pipeline_tests.support.factories import order_row
+from orders_pipeline_tests.support.installation import Installation, check_finished
+from orders_pipeline_tests.support.order_file import OrderFile
+from orders_pipeline_tests.support.soak import first_of
 
 Cli = Callable[..., Result]
 
@@ -55,9 +55,9 @@ SHAPE: dict[str, object] = {
 
 
 @pytest.fixture
-def cli(house: House, monkeypatch: pytest.MonkeyPatch) -> Cli:
-    """Run a command in this process, with the house's settings as its environment."""
-    for name, value in house.environment().items():
+def cli(installation: Installation, monkeypatch: pytest.MonkeyPatch) -> Cli:
+    """Run a command in this process, with the installation's settings as its environment."""
+    for name, value in installation.environment().items():
         monkeypatch.setenv(name, value)
     return run
 
@@ -83,20 +83,21 @@ def error_of(result: Result) -> str:
     return found[1]
 
 
-def everything(house: House) -> dict[str, object]:
+def everything(installation: Installation) -> dict[str, object]:
     """Return the rows of every table but the audit's, and every file of the system, to be compared."""
-    tables = house.rows(
+    tables = installation.rows(
         "SELECT schemaname, tablename FROM pg_tables"
         " WHERE schemaname IN ('public', 'dagster') AND tablename <> 'audit_events'"
     )
     contents: dict[str, object] = {
-        f"{schema}.{table}": sorted(map(str, house.rows(f'SELECT * FROM {schema}."{table}"'))) for schema, table in tables
+        f"{schema}.{table}": sorted(map(str, installation.rows(f'SELECT * FROM {schema}."{table}"')))
+        for schema, table in tables
     }
-    return contents | {str(path): path.stat().st_mtime_ns for path in house.home.rglob("*") if path.is_file()}
+    return contents | {str(path): path.stat().st_mtime_ns for path in installation.home.rglob("*") if path.is_file()}
 
 
 def test_import_answers_with_the_documented_object_and_status_and_the_report_agree(
-    house: House, cli: Cli, tmp_path: Path
+    installation: Installation, cli: Cli, tmp_path: Path
 ) -> None:
     result = cli("import", sample(tmp_path, bad=0.2), "--client", "shape", "--json")
     assert result.exit_code == 3
@@ -127,9 +128,9 @@ def test_import_answers_with_the_documented_object_and_status_and_the_report_agr
         "warnings",
         "queued",
     }
-    check_finished(house, answer["batch_id"], "completed_with_errors")
+    check_finished(installation, answer["batch_id"], "completed_with_errors")
     assert json.loads(cli("status", answer["batch_id"], "--json").stdout) == answer
-    assert json.loads(house.report(answer["batch_id"], "result") or b"") == answer
+    assert json.loads(installation.report(answer["batch_id"], "result") or b"") == answer
     assert all(Path(location).is_file() for location in answer["artifacts"].values())
 
 
@@ -145,14 +146,16 @@ def test_a_file_without_errors_ends_with_0_and_says_so_in_words(cli: Cli, tmp_pa
     assert batch_id in cli("status").stdout
 
 
-def test_a_dry_run_changes_nothing_and_foretells_what_the_import_comes_to(house: House, cli: Cli, tmp_path: Path) -> None:
+def test_a_dry_run_changes_nothing_and_foretells_what_the_import_comes_to(
+    installation: Installation, cli: Cli, tmp_path: Path
+) -> None:
     path = sample(tmp_path, rows=60, seed=4, bad=0.3)
     assert cli("status").exit_code == 0  # who comes first notes keys and profiles
-    before, sent = everything(house), house.sandbox.ledger()
+    before, sent = everything(installation), installation.sandbox.ledger()
     result = cli("import", path, "--client", "dry", "--dry-run", "--json")
     assert result.exit_code == 3
-    assert everything(house) == before
-    assert house.sandbox.ledger() == sent
+    assert everything(installation) == before
+    assert installation.sandbox.ledger() == sent
     foretold = json.loads(result.stdout)
     assert cli("import", path, "--client", "dry", "--dry-run").exit_code == 3
     answer = json.loads(cli("import", path, "--client", "dry", "--json").stdout)
@@ -238,17 +241,17 @@ def test_status_says_why_a_file_was_given_back_as_much_as_a_dry_run_does(cli: Cl
 
 
 def test_a_service_that_is_down_ends_with_1_and_says_how_to_go_on(
-    house: House, cli: Cli, impatient: None, tmp_path: Path
+    installation: Installation, cli: Cli, impatient: None, tmp_path: Path
 ) -> None:
-    house.sandbox.change(faults={"unavailable": 1, "retry_after": "0"})
+    installation.sandbox.change(faults={"unavailable": 1, "retry_after": "0"})
     result = cli("import", sample(tmp_path), "--client", "down")
     assert result.exit_code == 1
     assert "paused" in result.stdout
     batch_id = result.stdout.split()[0]
     assert f"orders-pipeline resume {batch_id}" in result.stdout
-    house.sandbox.change(faults={})
+    installation.sandbox.change(faults={})
     assert cli("resume", batch_id).exit_code == 0
-    check_finished(house, batch_id)
+    check_finished(installation, batch_id)
 
 
 @pytest.mark.parametrize("command", ["status", "resume", "errors", "rejected"])
@@ -299,11 +302,11 @@ def test_a_file_name_is_data_and_nothing_else(cli: Cli, tmp_path: Path, name: st
     assert shown in cli("status", answer["batch_id"]).stdout
 
 
-def test_a_file_name_that_is_no_text_is_given_back(house: House, tmp_path: Path) -> None:
+def test_a_file_name_that_is_no_text_is_given_back(installation: Installation, tmp_path: Path) -> None:
     path = os.fsencode(tmp_path) + b"/\xff.csv"
     with open(path, "w") as file:  # noqa: PTH123 - the name is not text
         file.write("a,b\r\n3,4\r\n")
-    ended = call(house.environment(), "import", os.fsdecode(path), "--client", "names")
+    ended = call(installation.environment(), "import", os.fsdecode(path), "--client", "names")
     assert ended.returncode == 4, ended.stderr
     assert ended.stderr.startswith("F_NAME: ")
 
@@ -317,10 +320,12 @@ def test_a_client_code_that_can_be_none_is_a_usage_error_that_says_how_one_is_wr
         assert (result.exit_code, "1 to 32 of the characters A-Z a-z 0-9 _ -" in result.stderr) == (2, True)
 
 
-def test_rejected_and_errors_write_the_reports_to_a_file_or_the_terminal(house: House, cli: Cli, tmp_path: Path) -> None:
-    answer = house.take(sample(tmp_path, bad=0.3), "reports")
+def test_rejected_and_errors_write_the_reports_to_a_file_or_the_terminal(
+    installation: Installation, cli: Cli, tmp_path: Path
+) -> None:
+    answer = installation.take(sample(tmp_path, bad=0.3), "reports")
     for name in ("rejected", "errors"):
-        target, report = tmp_path / f"{name}.csv", house.report(answer["batch_id"], name)
+        target, report = tmp_path / f"{name}.csv", installation.report(answer["batch_id"], name)
         written = cli(name, answer["batch_id"], "-o", target)
         assert (written.exit_code, written.stdout, target.read_bytes()) == (0, "", report)
         assert cli(name, answer["batch_id"]).stdout_bytes == report
@@ -329,7 +334,9 @@ def test_rejected_and_errors_write_the_reports_to_a_file_or_the_terminal(house: 
         assert [each["code"] for each in listed] == [line["code"] for line in csv.DictReader(file)]
 
 
-def test_a_template_that_is_filled_in_can_be_imported_without_its_example(house: House, cli: Cli, tmp_path: Path) -> None:
+def test_a_template_that_is_filled_in_can_be_imported_without_its_example(
+    installation: Installation, cli: Cli, tmp_path: Path
+) -> None:
     target = tmp_path / "template.csv"
     assert cli("template", "-o", target).exit_code == 0
     with target.open("a", encoding="utf-8", newline="") as file:
@@ -337,7 +344,7 @@ def test_a_template_that_is_filled_in_can_be_imported_without_its_example(house:
     answer = json.loads(cli("import", target, "--client", "template", "--json").stdout)
     assert answer["rows"] == {"total": 2, "accepted": 1, "rejected": 1, "blank": 0}
     assert answer["rejections"] == {"R_EXAMPLE_ROW": 1}
-    check_finished(house, answer["batch_id"], "completed_with_errors")
+    check_finished(installation, answer["batch_id"], "completed_with_errors")
 
 
 @pytest.mark.parametrize(
@@ -373,10 +380,10 @@ def test_a_templates_example_comes_back_however_a_spreadsheet_saves_it(
 
 @pytest.mark.parametrize("command", ["template", "sample", "mask", "rejected", "errors", "export"])
 def test_a_file_that_is_there_is_kept_unless_it_may_be_replaced(
-    house: House, cli: Cli, command: str, tmp_path: Path
+    installation: Installation, cli: Cli, command: str, tmp_path: Path
 ) -> None:
     path = sample(tmp_path, rows=5, bad=0.4, seed=71)
-    batch_id = house.take(path, f"kept-{command}")["batch_id"]
+    batch_id = installation.take(path, f"kept-{command}")["batch_id"]
     arguments = {"mask": ("mask", path), "export": ("audit", "export")}.get(command, (command,))
     if command in ("rejected", "errors"):
         arguments = (command, batch_id)
@@ -442,12 +449,12 @@ def test_a_sample_is_what_it_says_it_is(cli: Cli, encoding: str, tmp_path: Path)
 
 
 def test_the_doctor_finds_everything_well_and_names_what_is_not(
-    house: House, cli: Cli, monkeypatch: pytest.MonkeyPatch
+    installation: Installation, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lies_there = (
         "INSERT INTO landing_left_alone (key, seen_again, is_refused) VALUES ('acme/bad.csv', true, true) RETURNING key"
     )
-    assert house.rows(lies_there) == [("acme/bad.csv",)]
+    assert installation.rows(lies_there) == [("acme/bad.csv",)]
     well = cli("doctor", "--json")
     assert well.exit_code == 0
     answer = json.loads(well.stdout)
@@ -549,10 +556,12 @@ def test_a_database_that_is_not_there_is_said_so_without_its_url(
         assert "geheim" not in result.output
 
 
-def test_migrating_brings_an_empty_database_up_to_date_once(house: House, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    house.rows("CREATE DATABASE empty_for_migrating")
+def test_migrating_brings_an_empty_database_up_to_date_once(
+    installation: Installation, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installation.rows("CREATE DATABASE empty_for_migrating")
     try:
-        empty = make_url(house.database_url).set(database="empty_for_migrating")
+        empty = make_url(installation.database_url).set(database="empty_for_migrating")
         monkeypatch.setenv("ORDERS_DATABASE_URL", empty.render_as_string(hide_password=False))
         assert (cli("status").exit_code, error_of(cli("status"))) == (2, "E_MIGRATION")
         first, second = cli("db", "migrate", "--json"), cli("db", "migrate", "--json")
@@ -560,7 +569,7 @@ def test_migrating_brings_an_empty_database_up_to_date_once(house: House, cli: C
         assert "up to date" in cli("db", "migrate").stdout
         assert cli("status").exit_code == 0
     finally:
-        house.rows("DROP DATABASE empty_for_migrating WITH (FORCE)")
+        installation.rows("DROP DATABASE empty_for_migrating WITH (FORCE)")
 
 
 def test_the_url_of_the_database_is_one_that_psql_reads(cli: Cli) -> None:
@@ -572,7 +581,7 @@ def test_the_url_of_the_database_is_one_that_psql_reads(cli: Cli) -> None:
 
 
 def test_dagsters_own_programs_find_our_records_by_the_variables_that_are_printed(
-    house: House, cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    installation: Installation, cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "never there"))
     printed = dict(line.split("=", 1) for line in shlex.split(cli("db", "dagster").stdout))
@@ -582,7 +591,7 @@ def test_dagsters_own_programs_find_our_records_by_the_variables_that_are_printe
     with dg.DagsterInstance.get() as instance:
         assert isinstance(instance.run_launcher, ForkingRunLauncher)
         assert isinstance(instance.run_storage, PostgresRunStorage)
-        assert instance.get_runs_count() == house.instance.get_runs_count()
+        assert instance.get_runs_count() == installation.instance.get_runs_count()
 
 
 def test_in_production_everything_that_is_missing_is_named_and_nothing_is_started(
@@ -653,12 +662,12 @@ def test_the_sandbox_command_answers_until_it_is_stopped() -> None:
         process.kill()
 
 
-def test_everything_of_a_bad_day_is_told_in_words(house: House, tmp_path: Path) -> None:
+def test_everything_of_a_bad_day_is_told_in_words(installation: Installation, tmp_path: Path) -> None:
     made = OrderFile("utf-8")
     made.add(order_row(client_order_ref="W-1"))
     made.add(order_row(client_order_ref="W-2", amount="x"), codes="R_AMOUNT_FORMAT")
     path = made.write(tmp_path / "orders.csv")
-    ended = call(house.environment(), "import", path, "--client", "words-too")
+    ended = call(installation.environment(), "import", path, "--client", "words-too")
     assert ended.returncode == 3
     assert ended.stderr == ""
     assert "R_AMOUNT_FORMAT" in ended.stdout
@@ -717,11 +726,11 @@ def one_object(result: Result) -> dict[str, object]:
 
 
 def test_each_command_answers_with_one_json_object_and_its_exit_status_whatever_happens(
-    house: House, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    installation: Installation, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert sorted(EACH) == every()
     path = sample(tmp_path, rows=10, bad=0.4, seed=91)
-    batch_id = house.take(path, "each")["batch_id"]
+    batch_id = installation.take(path, "each")["batch_id"]
     with socket.create_server(("127.0.0.1", 0)) as taken:
         given = {"batch": batch_id, "file": str(path), "port": str(taken.getsockname()[1])}
 
@@ -736,7 +745,9 @@ def test_each_command_answers_with_one_json_object_and_its_exit_status_whatever_
             target = tmp_path / name.replace(" ", ".")
             assert one_object(call(name, "-o", str(target)))["output"] == str(target)
             assert target.stat().st_size
-        assert base64.b64decode(str(one_object(call("rejected"))["content_base64"])) == house.report(batch_id, "rejected")
+        assert base64.b64decode(str(one_object(call("rejected"))["content_base64"])) == installation.report(
+            batch_id, "rejected"
+        )
         monkeypatch.setenv("ORDERS_DATABASE_URL", "postgresql://nobody@127.0.0.1:1/nothing")
         for name, (_, _, status) in EACH.items():
             result = call(name)

@@ -14,16 +14,16 @@ from openpyxl import Workbook
 
 from orders_pipeline.intake import steps
 from orders_pipeline.reports import reports
-from orders_pipeline_tests.client_desk import NAME, STEPS, Client, Rows, order
-from orders_pipeline_tests.house import House
-from orders_pipeline_tests.soak import first_of
+from orders_pipeline_tests.support.client import NAME, STEPS, Client, Rows, order
+from orders_pipeline_tests.support.installation import Installation
+from orders_pipeline_tests.support.soak import first_of
 
 NUMBERS = itertools.count()
 
 
 @pytest.fixture
-def client(house: House, tmp_path: Path) -> Client:
-    return Client(house.system, tmp_path, f"client-{next(NUMBERS)}")
+def client(installation: Installation, tmp_path: Path) -> Client:
+    return Client(installation.system, tmp_path, f"client-{next(NUMBERS)}")
 
 
 def codes(summary: dict[str, Any]) -> dict[str, int]:

@@ -9,10 +9,10 @@ import pytest
 from orders_pipeline.batches.artifacts import STAGED, artifact
 from orders_pipeline.records.rejections import FileRejected
 from orders_pipeline.reports import preview, reports
-from orders_pipeline_tests.client_desk import Client
-from orders_pipeline_tests.factories import order_row
-from orders_pipeline_tests.house import House
-from orders_pipeline_tests.order_file import OrderFile
+from orders_pipeline_tests.support.client import Client
+from orders_pipeline_tests.support.factories import order_row
+from orders_pipeline_tests.support.installation import Installation
+from orders_pipeline_tests.support.order_file import OrderFile
 
 
 def of_orders(*rows: dict[str, str]) -> str:
@@ -45,8 +45,8 @@ MANIFESTS = {"other totals": '{"amount_total": 5}', "other bytes": '{"sha256": "
 
 
 @pytest.mark.parametrize("kind", SAME_SAID)
-def test_a_dry_run_says_what_importing_says(house: House, kind: str, tmp_path: Path) -> None:
-    client = Client(house.system, tmp_path, f"same-{[*SAME_SAID].index(kind)}")
+def test_a_dry_run_says_what_importing_says(installation: Installation, kind: str, tmp_path: Path) -> None:
+    client = Client(installation.system, tmp_path, f"same-{[*SAME_SAID].index(kind)}")
     before = tmp_path / "before.csv"
     bad = (order_row(client_order_ref=f"BEFORE-{n}", email="bad") for n in (3, 4))
     before.write_text(of_orders(*(order_row(client_order_ref=f"BEFORE-{n}") for n in (1, 2)), *bad), "utf-8", newline="")
@@ -54,10 +54,10 @@ def test_a_dry_run_says_what_importing_says(house: House, kind: str, tmp_path: P
     path = tmp_path / "orders.csv"
     path.write_text(SAME_SAID[kind], "utf-8", newline="")
     if kind.startswith("a correction"):
-        lines = (house.report(earlier["batch_id"], "rejected") or b"").replace(b",bad,", b",a@example.com,")
+        lines = (installation.report(earlier["batch_id"], "rejected") or b"").replace(b",bad,", b",a@example.com,")
         path.write_bytes(lines.replace(b"BEFORE-3", b"BEFORE-9"))
     if kind == "a correction of what is gone":
-        house.system.storage.delete(artifact(earlier["batch_id"], STAGED))
+        installation.system.storage.delete(artifact(earlier["batch_id"], STAGED))
     if kind == "same bytes":
         path.write_bytes(before.read_bytes())
     if kind in MANIFESTS:
@@ -67,10 +67,10 @@ def test_a_dry_run_says_what_importing_says(house: House, kind: str, tmp_path: P
         with pytest.raises(FileRejected) as refused:
             client.receive(path)
         with pytest.raises(FileRejected) as foretold:
-            preview.preview(house.system, path, client.code, again=False, errors=errors)
+            preview.preview(installation.system, path, client.code, again=False, errors=errors)
         assert str(foretold.value) == str(refused.value)
         return
-    found = preview.preview(house.system, path, client.code, again=False, errors=errors)
+    found = preview.preview(installation.system, path, client.code, again=False, errors=errors)
     batch_id = client.receive(path)
     loaded = client.load(batch_id)
     for name in ("client_code", "csv_source", "encoding", "rows", "rejections"):
@@ -80,6 +80,6 @@ def test_a_dry_run_says_what_importing_says(house: House, kind: str, tmp_path: P
     else:
         assert found["status"] == ("completed_with_errors" if loaded["rows"]["rejected"] else "completed")
     assert found["amount_jpy"]["accepted"] == (loaded["amount_jpy"]["accepted"] or 0)
-    assert errors.read_bytes() == house.report(batch_id, "errors")
-    for mine, theirs in zip(found["errors"], reports.errors_of(house.system, batch_id), strict=True):
+    assert errors.read_bytes() == installation.report(batch_id, "errors")
+    for mine, theirs in zip(found["errors"], reports.errors_of(installation.system, batch_id), strict=True):
         assert mine.items() >= theirs.items()

@@ -22,7 +22,7 @@ from pydantic import SecretStr
 
 from orders_pipeline.infrastructure.database import libpq_url
 from orders_pipeline.system import embedded
-from orders_pipeline_tests.commands import wait_for
+from orders_pipeline_tests.support.commands import wait_for
 
 USER = """
 import sys, time

@@ -19,27 +19,27 @@ from orders_pipeline.orchestration import checks
 from orders_pipeline.records.rejections import FileRejected
 from orders_pipeline.samples.synthetic import write_sample
 from orders_pipeline.sandbox.faults import Faults
-from orders_pipeline_tests.factories import order_row
-from orders_pipeline_tests.house import House, check_books, check_finished, open_house
-from orders_pipeline_tests.order_file import OrderFile
-from orders_pipeline_tests.soak import first_of
+from orders_pipeline_tests.support.factories import order_row
+from orders_pipeline_tests.support.installation import Installation, check_books, check_finished, open_installation
+from orders_pipeline_tests.support.order_file import OrderFile
+from orders_pipeline_tests.support.soak import first_of
 
 CODECS = {"utf-8": "utf-8", "utf-8-sig": "utf-8-sig", "cp932": "cp932", "utf-16-le": "utf-16"}
 NAMES = {"utf-8": "髙橋 𠮷之介", "utf-8-sig": "髙橋①商店", "cp932": "髙橋①商店", "utf-16-le": "髙橋 𠮷之介"}
 
 
 @pytest.fixture(scope="module")
-def sampled(_module_house: House, tmp_path_factory: pytest.TempPathFactory):
+def sampled(_module_installation: Installation, tmp_path_factory: pytest.TempPathFactory):
     """A sample file with bad rows, taken all the way: many tests look at it."""
     path = tmp_path_factory.mktemp("files") / "orders.csv"
     made = write_sample(path, rows=100, seed=5, bad=0.27)
-    return path, made, taken_by_run(_module_house, path, "sampled")
+    return path, made, taken_by_run(_module_installation, path, "sampled")
 
 
-def taken_by_run(house: House, path: Path, client: str) -> dict[str, Any]:
-    batch_id = house.receive(path, client)
-    assert house.run(batch_id) is None
-    return house.summary(batch_id)
+def taken_by_run(installation: Installation, path: Path, client: str) -> dict[str, Any]:
+    batch_id = installation.receive(path, client)
+    assert installation.run(batch_id) is None
+    return installation.summary(batch_id)
 
 
 def file_of(path: Path, *lines: str) -> Path:
@@ -53,25 +53,27 @@ def sample(tmp_path: Path, rows: int = 40, seed: int = 1, bad: float = 0.0) -> P
     return path
 
 
-def events(house: House, batch_id: str) -> list[dg.EventLogEntry]:
-    runs = house.instance.get_runs(dg.RunsFilter(tags={"dagster/partition": batch_id}))
-    return [entry for run in runs for entry in house.instance.all_logs(run.run_id)]
+def events(installation: Installation, batch_id: str) -> list[dg.EventLogEntry]:
+    runs = installation.instance.get_runs(dg.RunsFilter(tags={"dagster/partition": batch_id}))
+    return [entry for run in runs for entry in installation.instance.all_logs(run.run_id)]
 
 
 HEADER = "client_order_ref,customer_code,customer_name,amount,payment_method\r\n"
 
 
-def failed_checks(house: House, batch_id: str) -> set[str]:
-    found = [entry.dagster_event for entry in events(house, batch_id) if entry.dagster_event]
+def failed_checks(installation: Installation, batch_id: str) -> set[str]:
+    found = [entry.dagster_event for entry in events(installation, batch_id) if entry.dagster_event]
     evaluations = [
         event.asset_check_evaluation_data for event in found if event.event_type_value == "ASSET_CHECK_EVALUATION"
     ]
     return {each.check_name for each in evaluations if not each.passed}
 
 
-def test_a_sample_file_comes_to_what_it_was_made_of_and_to_what_the_services_booked(house: House, sampled) -> None:
+def test_a_sample_file_comes_to_what_it_was_made_of_and_to_what_the_services_booked(
+    installation: Installation, sampled
+) -> None:
     _, made, summary = sampled
-    check_finished(house, summary["batch_id"], "completed_with_errors")
+    check_finished(installation, summary["batch_id"], "completed_with_errors")
     assert summary["rows"] == {"total": 100, "accepted": 100 - made.rows_bad, "rejected": made.rows_bad, "blank": 0}
     assert summary["rejections"] == dict(made.bad)
     assert summary["amount_jpy"] == {
@@ -83,33 +85,33 @@ def test_a_sample_file_comes_to_what_it_was_made_of_and_to_what_the_services_boo
         "cancelled": 0,
         "open": 0,
     }
-    assert house.sandbox.ledger(summary["batch_id"])["payments"]["amount_jpy"] == made.amount
+    assert installation.sandbox.ledger(summary["batch_id"])["payments"]["amount_jpy"] == made.amount
 
 
-def payment_checks(house: House, batch_id: str) -> dict[str, bool]:
-    with house.system.database.begin() as transaction:
+def payment_checks(installation: Installation, batch_id: str) -> dict[str, bool]:
+    with installation.system.database.begin() as transaction:
         return {result.check_name: result.passed for result in checks.payment_checks(transaction, batch_id)}
 
 
-def test_no_check_of_a_good_batch_fails_and_all_of_them_ran(house: House, sampled) -> None:
+def test_no_check_of_a_good_batch_fails_and_all_of_them_ran(installation: Installation, sampled) -> None:
     batch_id = sampled[2]["batch_id"]
-    ran = [entry.dagster_event for entry in events(house, batch_id) if entry.dagster_event]
+    ran = [entry.dagster_event for entry in events(installation, batch_id) if entry.dagster_event]
     names = {
         each.asset_check_evaluation_data.check_name for each in ran if each.event_type_value == "ASSET_CHECK_EVALUATION"
     }
     specs = (checks.FILE_ACCEPTED, checks.TOTALS_ACCEPTED, checks.ROWS_ADD_UP, checks.YEN_ADD_UP, *checks.PAYMENT_CHECKS)
     assert names == {spec.name for spec in specs}
-    assert failed_checks(house, batch_id) == set()
+    assert failed_checks(installation, batch_id) == set()
 
 
-def test_result_json_is_what_status_shows(house: House, sampled) -> None:
+def test_result_json_is_what_status_shows(installation: Installation, sampled) -> None:
     summary = sampled[2]
-    assert json.loads(house.report(summary["batch_id"], "result") or b"") == json.loads(json.dumps(summary))
+    assert json.loads(installation.report(summary["batch_id"], "result") or b"") == json.loads(json.dumps(summary))
 
 
-def test_errors_csv_has_a_line_for_every_rejection_and_no_personal_value(house: House, sampled) -> None:
+def test_errors_csv_has_a_line_for_every_rejection_and_no_personal_value(installation: Installation, sampled) -> None:
     path, made, summary = sampled
-    text = (house.report(summary["batch_id"], "errors") or b"").decode("utf-8-sig")
+    text = (installation.report(summary["batch_id"], "errors") or b"").decode("utf-8-sig")
     lines = list(csv.DictReader(io.StringIO(text)))
     codes = [code for _, code in sorted({(int(line["row"]), line["code"]) for line in lines})]
     assert sorted(codes) == sorted(made.bad.elements())
@@ -118,40 +120,42 @@ def test_errors_csv_has_a_line_for_every_rejection_and_no_personal_value(house: 
         assert value not in text
 
 
-def test_running_a_finished_batch_again_sends_nothing_and_changes_nothing(house: House, sampled) -> None:
+def test_running_a_finished_batch_again_sends_nothing_and_changes_nothing(installation: Installation, sampled) -> None:
     summary = sampled[2]
     batch_id = summary["batch_id"]
-    before, reports = house.sandbox.ledger(), [house.report(batch_id, name) for name in ("rejected", "errors")]
-    assert house.run(batch_id) is None
-    assert house.sandbox.ledger() == before
-    after = house.summary(batch_id)
+    before, reports = installation.sandbox.ledger(), [installation.report(batch_id, name) for name in ("rejected", "errors")]
+    assert installation.run(batch_id) is None
+    assert installation.sandbox.ledger() == before
+    after = installation.summary(batch_id)
     assert {**after, "seconds": None} == {**summary, "seconds": None}
-    assert [house.report(batch_id, name) for name in ("rejected", "errors")] == reports
-    assert json.loads(house.report(batch_id, "result") or b"") == json.loads(json.dumps(after))
+    assert [installation.report(batch_id, name) for name in ("rejected", "errors")] == reports
+    assert json.loads(installation.report(batch_id, "result") or b"") == json.loads(json.dumps(after))
 
 
-def test_the_same_file_again_is_refused_and_names_its_batch(house: House, sampled) -> None:
+def test_the_same_file_again_is_refused_and_names_its_batch(installation: Installation, sampled) -> None:
     path, _, summary = sampled
     with pytest.raises(FileRejected) as refused:
-        house.receive(path, "sampled")
+        installation.receive(path, "sampled")
     assert (refused.value.code, refused.value.detail) == ("F_DUPLICATE_FILE", {"batch_id": summary["batch_id"]})
 
 
-def test_the_same_file_again_on_purpose_is_a_batch_whose_orders_all_exist(house: House, sampled) -> None:
+def test_the_same_file_again_on_purpose_is_a_batch_whose_orders_all_exist(installation: Installation, sampled) -> None:
     path, _, summary = sampled
-    before = house.sandbox.ledger()
-    batch_id = house.receive(path, "sampled", again=True)
-    assert house.run(batch_id) is None
-    again = house.summary(batch_id)
+    before = installation.sandbox.ledger()
+    batch_id = installation.receive(path, "sampled", again=True)
+    assert installation.run(batch_id) is None
+    again = installation.summary(batch_id)
     assert batch_id != summary["batch_id"]
     assert again["status"] == "rejected"
     assert again["rows"]["accepted"] == 0
     assert again["rejections"]["R_REF_EXISTS"] >= summary["rows"]["accepted"]
-    assert house.sandbox.ledger() == before
+    assert installation.sandbox.ledger() == before
 
 
 @pytest.mark.parametrize("encoding", CODECS)
-def test_rejected_csv_holds_the_records_byte_for_byte_with_our_columns(house: House, encoding: str, tmp_path: Path) -> None:
+def test_rejected_csv_holds_the_records_byte_for_byte_with_our_columns(
+    installation: Installation, encoding: str, tmp_path: Path
+) -> None:
     client = f"given-back-{encoding}"
     made = OrderFile(CODECS[encoding], line_ending="\n" if encoding == "utf-8" else "\r\n")
     name = NAMES[encoding]
@@ -167,14 +171,14 @@ def test_rejected_csv_holds_the_records_byte_for_byte_with_our_columns(house: Ho
     )
     made.add(order_row(client_order_ref="A-5", customer_name=name), codes="R_COLUMNS", extra=("余分",))
     made.add(order_row(client_order_ref="A-6", customer_name=""), codes="R_REQUIRED", ended=False)
-    summary = house.take(made.write(tmp_path / "orders.csv"), client)
+    summary = installation.take(made.write(tmp_path / "orders.csv"), client)
     assert summary["encoding"] == encoding
     assert summary["rows"] == {"total": 7, "accepted": 2, "rejected": 4, "blank": 1}
-    given_back = house.report(summary["batch_id"], "rejected") or b""
+    given_back = installation.report(summary["batch_id"], "rejected") or b""
     assert given_back == made.given_back(summary["batch_id"])
 
 
-def test_errors_csv_shows_no_formula_no_secret_and_no_card_number(house: House, tmp_path: Path) -> None:
+def test_errors_csv_shows_no_formula_no_secret_and_no_card_number(installation: Installation, tmp_path: Path) -> None:
     made = OrderFile("utf-8")
     for number, formula in enumerate(("=1+1", "+1", "-1", "@SUM(A1)", "＝1+1", " =1+1", "\t=1", "|calc", "%0A")):
         made.add(order_row(client_order_ref=f"B-{number}", payment_method=formula), codes="R_PAYMENT_METHOD")
@@ -182,8 +186,8 @@ def test_errors_csv_shows_no_formula_no_secret_and_no_card_number(house: House, 
     made.add(order_row(client_order_ref="B-91", item_code="4111111111111111"), codes="R_FORBIDDEN_DATA")
     made.add(order_row(client_order_ref="4111-1111-1111-1111"), codes="R_FORBIDDEN_DATA")
     made.add(order_row(client_order_ref="B-92", email="=niemand"), codes="R_EMAIL")
-    summary = house.take(made.write(tmp_path / "orders.csv"), "formulas")
-    text = (house.report(summary["batch_id"], "errors") or b"").decode("utf-8-sig")
+    summary = installation.take(made.write(tmp_path / "orders.csv"), "formulas")
+    text = (installation.report(summary["batch_id"], "errors") or b"").decode("utf-8-sig")
     lines = list(csv.DictReader(io.StringIO(text, newline="")))
     assert len([line for line in lines if line["column"] == "payment_method"]) == 9
     for line in lines:
@@ -210,48 +214,52 @@ def test_errors_csv_shows_no_formula_no_secret_and_no_card_number(house: House, 
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_a_file_given_back_as_a_whole_has_a_report_and_its_run_is_no_failure(
-    house: House, code: str, content: bytes, tmp_path: Path
+    installation: Installation, code: str, content: bytes, tmp_path: Path
 ) -> None:
     path = tmp_path / "orders.csv"
     path.write_bytes(content)
     if code == "F_CONTROL_TOTAL":
         (tmp_path / "orders.manifest.json").write_text('{"row_count": 2}')
-    before = house.sandbox.ledger()
-    summary = taken_by_run(house, path, f"refused-{code}"[:32])
+    before = installation.sandbox.ledger()
+    summary = taken_by_run(installation, path, f"refused-{code}"[:32])
     assert (summary["status"], summary["status_code"]) == ("rejected", code)
     assert summary["rejections"] == {code: 1}
     assert set(summary["artifacts"]) == {"errors", "result"}
-    text = (house.report(summary["batch_id"], "errors") or b"").decode("utf-8-sig")
+    text = (installation.report(summary["batch_id"], "errors") or b"").decode("utf-8-sig")
     assert [line["code"] for line in csv.DictReader(io.StringIO(text))] == [code]
-    assert house.report(summary["batch_id"], "rejected") is None
-    assert failed_checks(house, summary["batch_id"]) == {checks.FILE_ACCEPTED.name}
-    assert house.sandbox.ledger() == before
+    assert installation.report(summary["batch_id"], "rejected") is None
+    assert failed_checks(installation, summary["batch_id"]) == {checks.FILE_ACCEPTED.name}
+    assert installation.sandbox.ledger() == before
 
 
-def test_a_file_of_bad_rows_only_is_given_back_and_nothing_is_sent(house: House, tmp_path: Path) -> None:
-    before = house.sandbox.ledger()
-    summary = house.take(sample(tmp_path, rows=20, bad=1.0), "all-bad")
+def test_a_file_of_bad_rows_only_is_given_back_and_nothing_is_sent(installation: Installation, tmp_path: Path) -> None:
+    before = installation.sandbox.ledger()
+    summary = installation.take(sample(tmp_path, rows=20, bad=1.0), "all-bad")
     assert summary["status"] == "rejected"
     assert summary["rows"] == {"total": 20, "accepted": 0, "rejected": 20, "blank": 0}
     assert set(summary["artifacts"]) == {"rejected", "errors", "result"}
-    assert house.sandbox.ledger() == before
+    assert installation.sandbox.ledger() == before
 
 
-def test_y11_declined_payments_end_their_orders_and_their_customers_are_told(house: House, tmp_path: Path) -> None:
-    house.sandbox.change(faults="decline=0.4,seed=2")
-    summary = house.take(sample(tmp_path, rows=60), "declined")
-    check_finished(house, summary["batch_id"], "completed_with_errors")
+def test_y11_declined_payments_end_their_orders_and_their_customers_are_told(
+    installation: Installation, tmp_path: Path
+) -> None:
+    installation.sandbox.change(faults="decline=0.4,seed=2")
+    summary = installation.take(sample(tmp_path, rows=60), "declined")
+    check_finished(installation, summary["batch_id"], "completed_with_errors")
     assert 0 < summary["orders"]["declined"] < 60
     assert summary["notifications"]["sent"] == summary["notifications"]["planned"]
-    assert house.sandbox.ledger(summary["batch_id"])["payments"]["declined"] == summary["payments"]["declined"]
+    assert installation.sandbox.ledger(summary["batch_id"])["payments"]["declined"] == summary["payments"]["declined"]
 
 
-def test_one_order_that_is_declined_does_not_hold_the_others_of_its_customer(house: House, tmp_path: Path) -> None:
+def test_one_order_that_is_declined_does_not_hold_the_others_of_its_customer(
+    installation: Installation, tmp_path: Path
+) -> None:
     bad = Faults(decline_order=0.1, seed=5)
-    house.sandbox.change(faults="decline_order=0.1,seed=5")
-    summary = house.take(sample(tmp_path, rows=60), "one-bad-order")
-    check_finished(house, summary["batch_id"], "completed_with_errors")
-    orders = house.rows(
+    installation.sandbox.change(faults="decline_order=0.1,seed=5")
+    summary = installation.take(sample(tmp_path, rows=60), "one-bad-order")
+    check_finished(installation, summary["batch_id"], "completed_with_errors")
+    orders = installation.rows(
         "SELECT order_reference(batch_id, import_row_number), status, import_row_number, client_order_ref"
         " FROM orders WHERE batch_id = %s ORDER BY 3",
         summary["batch_id"],
@@ -259,69 +267,73 @@ def test_one_order_that_is_declined_does_not_hold_the_others_of_its_customer(hou
     declined = [(row, ref) for name, _, row, ref in orders if bad.decline_code("", "", [name])]
     assert 0 < len(declined) < 20
     assert [(row, ref) for _, status, row, ref in orders if status == "declined"] == declined
-    text = (house.report(summary["batch_id"], "errors") or b"").decode("utf-8-sig")
+    text = (installation.report(summary["batch_id"], "errors") or b"").decode("utf-8-sig")
     told = [line for line in csv.DictReader(io.StringIO(text)) if line["code"] == "P_DECLINED"]
     assert [(int(line["row"]), line["value"]) for line in told] == declined
     assert summary["notifications"]["sent"] == summary["notifications"]["planned"]
 
 
-def test_payments_whose_result_comes_later_are_waited_for(house: House, tmp_path: Path) -> None:
-    house.sandbox.change(faults="processing=0.5,processing_s=0.3,retry_after=0")
-    summary = house.take(sample(tmp_path, rows=30), "processing")
-    check_finished(house, summary["batch_id"])
+def test_payments_whose_result_comes_later_are_waited_for(installation: Installation, tmp_path: Path) -> None:
+    installation.sandbox.change(faults="processing=0.5,processing_s=0.3,retry_after=0")
+    summary = installation.take(sample(tmp_path, rows=30), "processing")
+    check_finished(installation, summary["batch_id"])
 
 
-def test_an_answer_lost_after_booking_is_looked_up_and_charged_once(house: House, impatient: None, tmp_path: Path) -> None:
-    house.sandbox.change(faults="reset_after=1,max_per_key=1", notification_faults="")
-    summary = house.take(sample(tmp_path, rows=30), "lost-answers")
-    check_finished(house, summary["batch_id"])
-    assert house.sandbox.ledger(summary["batch_id"])["payments"]["count"] == summary["payments"]["planned"]
+def test_an_answer_lost_after_booking_is_looked_up_and_charged_once(
+    installation: Installation, impatient: None, tmp_path: Path
+) -> None:
+    installation.sandbox.change(faults="reset_after=1,max_per_key=1", notification_faults="")
+    summary = installation.take(sample(tmp_path, rows=30), "lost-answers")
+    check_finished(installation, summary["batch_id"])
+    assert installation.sandbox.ledger(summary["batch_id"])["payments"]["count"] == summary["payments"]["planned"]
 
 
 @pytest.mark.parametrize("service", ["payment", "notification"])
 def test_a_service_that_is_down_pauses_the_batch_and_a_later_run_finishes_it(
-    house: House, impatient: None, service: str, tmp_path: Path
+    installation: Installation, impatient: None, service: str, tmp_path: Path
 ) -> None:
     broken = {"unavailable": 1, "retry_after": "0"}
     options = {"faults": broken, "notification_faults": {}} if service == "payment" else {"notification_faults": broken}
-    house.sandbox.change(**options)
-    batch_id = house.receive(sample(tmp_path, rows=20), f"down-{service}")
-    failure = house.run(batch_id)
+    installation.sandbox.change(**options)
+    batch_id = installation.receive(sample(tmp_path, rows=20), f"down-{service}")
+    failure = installation.run(batch_id)
     code = f"E_{service.upper()}_UNAVAILABLE"
     assert failure is not None
     assert failure.startswith(code)
-    paused = check_books(house, batch_id)
+    paused = check_books(installation, batch_id)
     assert (paused["status"], paused["status_code"]) == ("paused", code)
     assert paused["orders"]["paid"] == (0 if service == "payment" else 20)
-    assert json.loads(house.report(batch_id, "result") or b"")["status"] == "paused"
-    house.sandbox.change(faults={}, notification_faults=None)
-    assert house.run(batch_id) is None
-    finished = check_finished(house, batch_id)
+    assert json.loads(installation.report(batch_id, "result") or b"")["status"] == "paused"
+    installation.sandbox.change(faults={}, notification_faults=None)
+    assert installation.run(batch_id) is None
+    finished = check_finished(installation, batch_id)
     assert finished["status_code"] is None
 
 
 def test_y21_a_service_that_is_not_there_pauses_the_batch_and_a_later_run_finishes_it(
-    house: House, impatient: None, tmp_path: Path
+    installation: Installation, impatient: None, tmp_path: Path
 ) -> None:
-    batch_id = house.receive(sample(tmp_path, rows=20), "gone")
-    house.sandbox.stop()
+    batch_id = installation.receive(sample(tmp_path, rows=20), "gone")
+    installation.sandbox.stop()
     try:
-        assert (house.run(batch_id) or "").startswith("E_PAYMENT_UNAVAILABLE")
-        assert house.summary(batch_id)["orders"]["pending"] == 20
+        assert (installation.run(batch_id) or "").startswith("E_PAYMENT_UNAVAILABLE")
+        assert installation.summary(batch_id)["orders"]["pending"] == 20
     finally:
-        house.sandbox.start()
-    house.work_off(batch_id)
-    check_finished(house, batch_id)
+        installation.sandbox.start()
+    installation.work_off(batch_id)
+    check_finished(installation, batch_id)
 
 
-def test_y10_a_refused_token_stops_at_once_and_leaves_the_orders_as_they_were(house: House, tmp_path: Path) -> None:
-    house.sandbox.change(faults="forbidden=1", notification_faults={})
-    batch_id = house.receive(sample(tmp_path, rows=60), "forbidden")
-    assert house.run(batch_id) is not None
-    assert check_books(house, batch_id)["orders"]["pending"] == 60
-    house.sandbox.change(faults={})
-    house.work_off(batch_id)
-    check_finished(house, batch_id)
+def test_y10_a_refused_token_stops_at_once_and_leaves_the_orders_as_they_were(
+    installation: Installation, tmp_path: Path
+) -> None:
+    installation.sandbox.change(faults="forbidden=1", notification_faults={})
+    batch_id = installation.receive(sample(tmp_path, rows=60), "forbidden")
+    assert installation.run(batch_id) is not None
+    assert check_books(installation, batch_id)["orders"]["pending"] == 60
+    installation.sandbox.change(faults={})
+    installation.work_off(batch_id)
+    check_finished(installation, batch_id)
 
 
 @pytest.mark.parametrize(
@@ -333,44 +345,48 @@ def test_y10_a_refused_token_stops_at_once_and_leaves_the_orders_as_they_were(ho
     ids=("rows", "yen"),
 )
 def test_what_does_not_add_up_stops_the_batch_before_anything_is_paid(
-    house: House, change: str, check: dg.AssetCheckSpec, tmp_path: Path
+    installation: Installation, change: str, check: dg.AssetCheckSpec, tmp_path: Path
 ) -> None:
-    before = house.sandbox.ledger()
-    batch_id = house.receive(sample(tmp_path, rows=20), check.name)
+    before = installation.sandbox.ledger()
+    batch_id = installation.receive(sample(tmp_path, rows=20), check.name)
     for step in (steps.stage_batch, steps.validate_batch, steps.load_batch):
-        step(house.system, batch_id)
-    house.rows(f"UPDATE batches SET {change.format('+')} WHERE batch_id = %s", batch_id)
-    assert house.run(batch_id) is not None
-    assert failed_checks(house, batch_id) == {check.name}
-    assert house.summary(batch_id)["status"] == "loaded"
-    assert house.sandbox.ledger() == before
-    house.rows(f"UPDATE batches SET {change.format('-')} WHERE batch_id = %s", batch_id)
-    house.work_off(batch_id)
-    check_finished(house, batch_id)
+        step(installation.system, batch_id)
+    installation.rows(f"UPDATE batches SET {change.format('+')} WHERE batch_id = %s", batch_id)
+    assert installation.run(batch_id) is not None
+    assert failed_checks(installation, batch_id) == {check.name}
+    assert installation.summary(batch_id)["status"] == "loaded"
+    assert installation.sandbox.ledger() == before
+    installation.rows(f"UPDATE batches SET {change.format('-')} WHERE batch_id = %s", batch_id)
+    installation.work_off(batch_id)
+    check_finished(installation, batch_id)
 
 
-def test_an_order_that_is_paid_without_a_payment_is_seen(house: House, tmp_path: Path) -> None:
-    summary = house.take(sample(tmp_path, rows=20), "tampered")
-    assert all(payment_checks(house, summary["batch_id"]).values())
-    house.rows("UPDATE orders SET status = 'declined' WHERE batch_id = %s AND import_row_number = 7", summary["batch_id"])
-    assert payment_checks(house, summary["batch_id"]) == {
+def test_an_order_that_is_paid_without_a_payment_is_seen(installation: Installation, tmp_path: Path) -> None:
+    summary = installation.take(sample(tmp_path, rows=20), "tampered")
+    assert all(payment_checks(installation, summary["batch_id"]).values())
+    installation.rows(
+        "UPDATE orders SET status = 'declined' WHERE batch_id = %s AND import_row_number = 7", summary["batch_id"]
+    )
+    assert payment_checks(installation, summary["batch_id"]) == {
         checks.WITHIN_CAP.name: True,
         checks.PAID_ONCE.name: True,
         checks.PAID_YEN_ADD_UP.name: False,
     }
-    assert house.run(summary["batch_id"]) is not None
+    assert installation.run(summary["batch_id"]) is not None
 
 
-def test_y23_an_order_of_exactly_the_limit_is_paid_and_no_payment_is_above_it(house: House, tmp_path: Path) -> None:
+def test_y23_an_order_of_exactly_the_limit_is_paid_and_no_payment_is_above_it(
+    installation: Installation, tmp_path: Path
+) -> None:
     made = OrderFile("utf-8")
     for number, amount in enumerate((1_000_000, 999_999, 1, 1, 600_000, 400_000)):
         made.add(order_row(client_order_ref=f"L-{number}", amount=str(amount)))
     made.add(order_row(client_order_ref="L-9", amount="1000001"), codes="R_AMOUNT_OVER_LIMIT")
-    summary = house.take(made.write(tmp_path / "orders.csv"), "limits")
+    summary = installation.take(made.write(tmp_path / "orders.csv"), "limits")
     assert summary["amount_jpy"]["paid"] == 3_000_001
     never = ("declined", "cancelled", "unknown", "refunded")
     assert summary["payments"] == {"planned": 4, "succeeded": 4} | dict.fromkeys(never, 0)
-    check_finished(house, summary["batch_id"], "completed_with_errors")
+    check_finished(installation, summary["batch_id"], "completed_with_errors")
 
 
 PERSONAL = ("customer_name", "customer_name_kana", "email", "phone", "postal_code", "ship_to_address", "payment_token")
@@ -383,12 +399,14 @@ def personal_values(path: Path) -> set[str]:
     return {row[name] for row in rows for name in PERSONAL if row[name] and len(row[name]) > 3}
 
 
-def leaks(house: House, schema: str, values: set[str], *, sealed: tuple[str, ...] = ()) -> set[tuple[str, str]]:
+def leaks(
+    installation: Installation, schema: str, values: set[str], *, sealed: tuple[str, ...] = ()
+) -> set[tuple[str, str]]:
     """Return (table, value) for each value found in clear anywhere in a schema's tables, packed or escaped."""
     needles = {value: {value.encode(), json.dumps(value)[1:-1].encode()} for value in values}
     found = set()
-    for (table,) in house.rows("SELECT tablename FROM pg_tables WHERE schemaname = %s", schema):
-        for row in house.rows(f'SELECT * FROM {schema}."{table}"'):
+    for (table,) in installation.rows("SELECT tablename FROM pg_tables WHERE schemaname = %s", schema):
+        for row in installation.rows(f'SELECT * FROM {schema}."{table}"'):
             text = b"\n".join(cell_bytes(cell) for cell in row)
             found |= {(table, value) for value, forms in needles.items() if any(form in text for form in forms)}
     return found
@@ -403,18 +421,18 @@ def cell_bytes(cell: object) -> bytes:
         return bytes(cell)
 
 
-def test_nothing_personal_is_in_dagsters_records_or_in_clear_in_ours(house: House, sampled) -> None:
+def test_nothing_personal_is_in_dagsters_records_or_in_clear_in_ours(installation: Installation, sampled) -> None:
     path, _, summary = sampled
     values = personal_values(path)
     assert len(values) > 50
-    assert leaks(house, "dagster", {summary["batch_id"]}), "the search finds what is there"
-    assert leaks(house, "public", {"S5-00000001"}), "the search finds what is there"
-    assert leaks(house, "dagster", values) == set()
-    assert leaks(house, "public", values) == set()
+    assert leaks(installation, "dagster", {summary["batch_id"]}), "the search finds what is there"
+    assert leaks(installation, "public", {"S5-00000001"}), "the search finds what is there"
+    assert leaks(installation, "dagster", values) == set()
+    assert leaks(installation, "public", values) == set()
 
 
 def test_what_fails_leaves_nothing_personal_in_dagsters_records_or_the_log(
-    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    installation: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     path = sample(tmp_path, rows=10, seed=77)
     values = personal_values(path)
@@ -423,33 +441,33 @@ def test_what_fails_leaves_nothing_personal_in_dagsters_records_or_the_log(
         raise ValueError("secret " + " ".join(sorted(values)))
 
     monkeypatch.setattr(batches, "final_status", fail)
-    batch_id = house.receive(path, "failing")
-    assert (house.run(batch_id) or "").startswith("E_UNEXPECTED")
+    batch_id = installation.receive(path, "failing")
+    assert (installation.run(batch_id) or "").startswith("E_UNEXPECTED")
     said = "".join(capfd.readouterr())
-    log = (house.home / "errors.log").read_text("utf-8")
+    log = (installation.home / "errors.log").read_text("utf-8")
     assert "Traceback" not in said
     assert "ValueError" in log
     assert not [value for value in values if value in said + log]
-    assert leaks(house, "dagster", values) == set()
+    assert leaks(installation, "dagster", values) == set()
     monkeypatch.undo()
-    house.work_off(batch_id)
-    check_finished(house, batch_id)
+    installation.work_off(batch_id)
+    check_finished(installation, batch_id)
 
 
 def test_dagsters_records_that_do_not_answer_are_told_by_our_code_alone(
-    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    installation: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     def fail(*_: object, **__: object) -> None:
-        house.rows("ALTER TABLE dagster.event_logs RENAME TO away")
+        installation.rows("ALTER TABLE dagster.event_logs RENAME TO away")
         raise ValueError
 
     monkeypatch.setattr(steps, "stage_batch", fail)
-    batch_id = house.receive(sample(tmp_path, rows=10, seed=78), "unrecorded")
+    batch_id = installation.receive(sample(tmp_path, rows=10, seed=78), "unrecorded")
     try:
         with pytest.raises(DatabaseUnavailable):
-            house.run(batch_id)
+            installation.run(batch_id)
     finally:
-        house.rows("ALTER TABLE dagster.away RENAME TO event_logs")
+        installation.rows("ALTER TABLE dagster.away RENAME TO event_logs")
     said = "".join(capfd.readouterr())
     assert "E_DATABASE_UNAVAILABLE" in said
     assert "INSERT" not in said
@@ -458,11 +476,11 @@ def test_dagsters_records_that_do_not_answer_are_told_by_our_code_alone(
 def test_a_service_that_takes_many_notifications_in_one_call_gets_few_calls(
     server_url: str, template: str, tmp_path: Path
 ) -> None:
-    with open_house(server_url, template, tmp_path) as house:
-        house.sandbox.change(bulk=True)
-        summary = house.take(sample(tmp_path, rows=300, seed=9), "many")
-        check_finished(house, summary["batch_id"])
-        told = house.sandbox.ledger(summary["batch_id"])["notifications"]
+    with open_installation(server_url, template, tmp_path) as installation:
+        installation.sandbox.change(bulk=True)
+        summary = installation.take(sample(tmp_path, rows=300, seed=9), "many")
+        check_finished(installation, summary["batch_id"])
+        told = installation.sandbox.ledger(summary["batch_id"])["notifications"]
         assert told["sent"] == summary["notifications"]["sent"] > 40
         assert told["duplicates"] == 0
         assert told["calls"] < told["sent"] / 2

@@ -22,9 +22,9 @@ from orders_pipeline.security.encryption import Cipher, EncryptionKeysError, new
 from orders_pipeline.security.kms import KeyService, KeyServiceRefused, KeyServiceUnavailable
 from orders_pipeline.system.opening import join_endpoints, open_system
 from orders_pipeline.upkeep import rotation
-from orders_pipeline_tests import commands
-from orders_pipeline_tests.house import House
-from orders_pipeline_tests.s3_desk import Line, Trouble, open_s3
+from orders_pipeline_tests.support import commands
+from orders_pipeline_tests.support.installation import Installation
+from orders_pipeline_tests.support.s3_server import Line, Trouble, open_s3
 
 PLACE = b"here"
 
@@ -32,8 +32,8 @@ PLACE = b"here"
 @pytest.fixture(scope="module")
 def aws() -> Iterator[tuple[str, Any]]:
     """The server's URL and a raw client of its KMS."""
-    with open_s3() as desk:
-        yield desk.server_url, boto3.client("kms", endpoint_url=desk.server_url, config=Config(proxies={}))
+    with open_s3() as harness:
+        yield harness.server_url, boto3.client("kms", endpoint_url=harness.server_url, config=Config(proxies={}))
 
 
 @pytest.fixture
@@ -107,19 +107,21 @@ def test_a_sealed_key_without_a_kms_key_is_refused_at_the_start(service: KeyServ
         cipher_of(service, "k:kms:planted!")
 
 
-def test_a_key_of_the_setting_is_replaced_by_one_of_kms(house: House, service: KeyService, tmp_path: Path) -> None:
+def test_a_key_of_the_setting_is_replaced_by_one_of_kms(
+    installation: Installation, service: KeyService, tmp_path: Path
+) -> None:
     path = tmp_path / "orders.csv"
     write_sample(path, rows=20, bad=0.0)
-    batch_id = house.receive(path, "acme")
+    batch_id = installation.receive(path, "acme")
     for step in (steps.stage_batch, steps.validate_batch, steps.load_batch):
-        step(house.system, batch_id)
+        step(installation.system, batch_id)
     under_kms = {"ORDERS_KMS_KEY_ID": service.kms_key_id, "ORDERS_KMS_ENDPOINT_URL": str(service.endpoint_url)}
-    key = commands.answer(house.environment(**under_kms), "keys", "new")["key"]
+    key = commands.answer(installation.environment(**under_kms), "keys", "new")["key"]
     assert key.split(":")[1] == "kms"
-    old = (house.home / "encryption_keys").read_text()
-    result = commands.answer(house.environment(ORDERS_ENCRYPTION_KEYS=f"{key},{old}", **under_kms), "keys", "rotate")
+    old = (installation.home / "encryption_keys").read_text()
+    result = commands.answer(installation.environment(ORDERS_ENCRYPTION_KEYS=f"{key},{old}", **under_kms), "keys", "rotate")
     assert (result["done"], result["resealed"]) == (True, 20)
-    settings = house.system.settings.model_copy(
+    settings = installation.system.settings.model_copy(
         update={
             "encryption_keys": SecretStr(key),
             "kms_key_id": service.kms_key_id,

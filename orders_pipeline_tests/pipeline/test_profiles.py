@@ -28,8 +28,8 @@ from orders_pipeline.security import personal
 from orders_pipeline.settlement import notifications
 from orders_pipeline.settlement.payments import settle
 from orders_pipeline.system.opening import System
-from orders_pipeline_tests.factories import order_row
-from orders_pipeline_tests.order_file import OrderFile
+from orders_pipeline_tests.support.factories import order_row
+from orders_pipeline_tests.support.order_file import OrderFile
 
 pytestmark = pytest.mark.usefixtures("hasty_landing")
 

@@ -23,24 +23,24 @@ from orders_pipeline.orchestration import checks
 from orders_pipeline.sandbox.ledger import page_parameters
 from orders_pipeline.settlement.refunds import giving_back
 from orders_pipeline.settlement.refunds.plan import read_plan, write_plan
-from orders_pipeline_tests.commands import COMMAND, PATIENCE_S, end, start, wait_for
-from orders_pipeline_tests.factories import order_row
-from orders_pipeline_tests.house import CALLS_A_SECOND, House, prepare, work_off
-from orders_pipeline_tests.order_file import OrderFile
-from orders_pipeline_tests.works import Works
+from orders_pipeline_tests.support.commands import COMMAND, PATIENCE_S, end, start, wait_for
+from orders_pipeline_tests.support.factories import order_row
+from orders_pipeline_tests.support.installation import CALLS_A_SECOND, Installation, prepare, work_off
+from orders_pipeline_tests.support.order_file import OrderFile
+from orders_pipeline_tests.support.scenario import Scenario
 
 CUSTOMERS, EACH = 4, 3  # customers, each with so many orders of 1,000 yen and more
 SAID = ("--why", "the goods came back", "--who", "operator", "--yes")
 
 
 @pytest.fixture(autouse=True)
-def _house_settings(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in house.environment().items():
+def _house_settings(installation: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in installation.environment().items():
         monkeypatch.setenv(name, value)
 
 
 @pytest.fixture
-def batch(house: House, tmp_path: Path, request: pytest.FixtureRequest) -> Callable[..., str]:
+def batch(installation: Installation, tmp_path: Path, request: pytest.FixtureRequest) -> Callable[..., str]:
     """A function that has a file of a client of the test's own paid and told, and returns its batch."""
     client = f"c{abs(hash(request.node.nodeid)) % 10**12}"
 
@@ -56,8 +56,8 @@ def batch(house: House, tmp_path: Path, request: pytest.FixtureRequest) -> Calla
                     amount=str(1000 + number),
                 )
             )
-        batch_id = house.receive(made.write(tmp_path / "orders.csv"), client)
-        Works(house, house.system, client).work_off(batch_id)
+        batch_id = installation.receive(made.write(tmp_path / "orders.csv"), client)
+        Scenario(installation, installation.system, client).work_off(batch_id)
         return batch_id
 
     return taken
@@ -81,44 +81,46 @@ def answer(*arguments: str, status: int = 0) -> dict[str, Any]:
     return found
 
 
-def their_payments(house: House, batch_id: str) -> dict[str, tuple[int, str]]:
+def their_payments(installation: Installation, batch_id: str) -> dict[str, tuple[int, str]]:
     """Return what the service has given back of each payment of a batch, and the payment's state there."""
     parameters = page_parameters(limit=10_000) | {"from_us": 0, "to_us": 2**62}
-    found = [each for _, each in house.sandbox.service.ledger.payments("created", parameters)]
+    found = [each for _, each in installation.sandbox.service.ledger.payments("created", parameters)]
     return {each.id: (each.refunded, each.status) for each in found if each.batch_id == batch_id and each.status != "failed"}
 
 
-def check_refunds(house: House, batch_id: str) -> dict[str, Any]:
+def check_refunds(installation: Installation, batch_id: str) -> dict[str, Any]:
     """Assert that our books and the service's agree on every yen given back; return the batch's summary."""
-    ours = house.rows(
+    ours = installation.rows(
         "SELECT service_payment_id, (SELECT coalesce(sum(refunds.amount), 0) FROM refunds "
         "WHERE refunds.payment_id = payments.payment_id AND refunds.status = 'succeeded')::int, status "
         "FROM payments WHERE batch_id = %s AND status <> 'declined'",
         batch_id,
     )
-    assert {charge: (yen, status) for charge, yen, status in ours} == their_payments(house, batch_id)
-    summary, theirs = house.summary(batch_id), house.sandbox.ledger(batch_id)
-    ((refunded,),) = house.rows(
+    assert {charge: (yen, status) for charge, yen, status in ours} == their_payments(installation, batch_id)
+    summary, theirs = installation.summary(batch_id), installation.sandbox.ledger(batch_id)
+    ((refunded,),) = installation.rows(
         "SELECT coalesce(sum(amount), 0) FROM orders WHERE batch_id = %s AND status = 'refunded'", batch_id
     )
     assert theirs["payments"]["refunded_jpy"] == refunded
     assert theirs["payments"]["amount_jpy"] == summary["amount_jpy"]["paid"] + refunded
     assert theirs["notifications"]["sent"] == summary["notifications"]["sent"]
     assert theirs["notifications"]["duplicates"] == 0
-    assert house.sandbox.ledger()["notifications"]["worst_window"] <= CALLS_A_SECOND
-    with house.system.database.begin() as transaction:
+    assert installation.sandbox.ledger()["notifications"]["worst_window"] <= CALLS_A_SECOND
+    with installation.system.database.begin() as transaction:
         assert all(each.passed for each in checks.payment_checks(transaction, batch_id))
     assert summary["status"] in ("completed", "completed_with_errors")
     return summary
 
 
-def refunds_at_service(house: House, batch_id: str) -> int:
-    return sum(yen > 0 for yen, _ in their_payments(house, batch_id).values())
+def refunds_at_service(installation: Installation, batch_id: str) -> int:
+    return sum(yen > 0 for yen, _ in their_payments(installation, batch_id).values())
 
 
-def test_a_whole_batch_is_given_back_and_a_second_run_sends_nothing(house: House, batch: Callable[..., str]) -> None:
+def test_a_whole_batch_is_given_back_and_a_second_run_sends_nothing(
+    installation: Installation, batch: Callable[..., str]
+) -> None:
     batch_id = batch()
-    yen = house.summary(batch_id)["amount_jpy"]["paid"]
+    yen = installation.summary(batch_id)["amount_jpy"]["paid"]
     result = answer(batch_id, *SAID)
     assert result["plan"]["orders"] == {
         "chosen": CUSTOMERS * EACH,
@@ -132,45 +134,49 @@ def test_a_whole_batch_is_given_back_and_a_second_run_sends_nothing(house: House
     assert result["amount_jpy"] == {"planned": yen, "succeeded": yen, "declined": 0, "unknown": 0}
     assert result["corrections"] == {"planned": CUSTOMERS, "sent": CUSTOMERS, "failed": 0}
     assert result["not_refunded"] == []
-    summary = check_refunds(house, batch_id)
+    summary = check_refunds(installation, batch_id)
     assert (summary["status"], summary["orders"]["refunded"]) == ("completed", CUSTOMERS * EACH)
-    assert json.loads(house.report(batch_id, "result") or b"")["amount_jpy"]["refunded"] == yen
-    templates = [each["template_id"] for each in house.sandbox.received_notifications()[-CUSTOMERS:]]
+    assert json.loads(installation.report(batch_id, "result") or b"")["amount_jpy"]["refunded"] == yen
+    templates = [each["template_id"] for each in installation.sandbox.received_notifications()[-CUSTOMERS:]]
     assert templates == ["order-refund"] * CUSTOMERS
-    theirs = house.sandbox.ledger(batch_id)
+    theirs = installation.sandbox.ledger(batch_id)
     again = answer(batch_id, *SAID)
     assert again["plan"]["orders"]["refunded"] == CUSTOMERS * EACH
     assert (again["refunds"], again["corrections"]) == (result["refunds"], result["corrections"])
-    assert house.sandbox.ledger(batch_id) == theirs
+    assert installation.sandbox.ledger(batch_id) == theirs
 
 
-def test_who_asked_for_it_why_and_when_is_kept(house: House, batch: Callable[..., str]) -> None:
+def test_who_asked_for_it_why_and_when_is_kept(installation: Installation, batch: Callable[..., str]) -> None:
     batch_id = batch(1)
     answer(batch_id, *SAID)
-    ((who, why, when),) = house.rows("SELECT requested_by, reason, created_at FROM refunds WHERE batch_id = %s", batch_id)
+    ((who, why, when),) = installation.rows(
+        "SELECT requested_by, reason, created_at FROM refunds WHERE batch_id = %s", batch_id
+    )
     assert (who, why) == ("operator", "the goods came back")
     assert when is not None
 
 
-def test_one_order_of_a_payment_for_several_is_given_back_alone(house: House, batch: Callable[..., str]) -> None:
+def test_one_order_of_a_payment_for_several_is_given_back_alone(
+    installation: Installation, batch: Callable[..., str]
+) -> None:
     batch_id = batch()
     result = answer(batch_id, "--order", "r-1", *SAID)
     assert result["amount_jpy"]["succeeded"] == 1001
-    summary = check_refunds(house, batch_id)
+    summary = check_refunds(installation, batch_id)
     assert (summary["orders"]["refunded"], summary["payments"]["succeeded"]) == (1, CUSTOMERS)
     assert answer(batch_id, "--order", "R-1", "--order", "R-5", *SAID)["plan"]["orders"]["refunded"] == 1
     answer(batch_id, *SAID)
-    assert check_refunds(house, batch_id)["amount_jpy"]["paid"] == 0
+    assert check_refunds(installation, batch_id)["amount_jpy"]["paid"] == 0
 
 
-def test_a_plan_is_shown_and_nothing_happens(house: House, batch: Callable[..., str]) -> None:
+def test_a_plan_is_shown_and_nothing_happens(installation: Installation, batch: Callable[..., str]) -> None:
     batch_id = batch()
-    theirs = house.sandbox.ledger(batch_id)
+    theirs = installation.sandbox.ledger(batch_id)
     plan = answer(batch_id, "--order", "R-0", "--plan")
     assert plan["plan"]["amount_jpy"]["refundable"] == 1000
     assert "1 order, 1,000 yen, in 1 refund" in refund(batch_id, "--order", "R-0", "--plan").stdout
-    assert house.sandbox.ledger(batch_id) == theirs
-    assert house.rows("SELECT count(*) FROM refunds WHERE batch_id = %s", batch_id) == [(0,)]
+    assert installation.sandbox.ledger(batch_id) == theirs
+    assert installation.rows("SELECT count(*) FROM refunds WHERE batch_id = %s", batch_id) == [(0,)]
 
 
 @pytest.mark.parametrize(
@@ -187,22 +193,24 @@ def test_without_a_reason_or_anybody_to_ask_nothing_is_begun(arguments: tuple[st
     assert refund("20260701-000000000000", *arguments).exit_code == 2
 
 
-def test_what_is_not_there_is_said_so(house: House, batch: Callable[..., str]) -> None:
+def test_what_is_not_there_is_said_so(installation: Installation, batch: Callable[..., str]) -> None:
     batch_id = batch(1)
     wrong = refund(batch_id, "--order", "R-0", "--order", "R-99", *SAID)
     assert (wrong.exit_code, "E_UNKNOWN_ORDER: 1 of the named orders" in wrong.stderr) == (2, True)
     assert "R-99" in wrong.stderr
     assert "E_UNKNOWN_BATCH" in refund("20260701-000000000000", *SAID).stderr
-    assert refunds_at_service(house, batch_id) == 0
+    assert refunds_at_service(installation, batch_id) == 0
 
 
 @pytest.mark.parametrize(("said", "status"), [("n", 1), ("y", 0)])
-def test_at_a_terminal_it_is_asked_for(house: House, batch: Callable[..., str], said: str, status: int) -> None:
+def test_at_a_terminal_it_is_asked_for(
+    installation: Installation, batch: Callable[..., str], said: str, status: int
+) -> None:
     batch_id = batch(1)
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
         [*COMMAND, "refund", batch_id, "--why", "x"],
-        env=dict(os.environ) | house.environment(),
+        env=dict(os.environ) | installation.environment(),
         stdin=theirs,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -214,16 +222,16 @@ def test_at_a_terminal_it_is_asked_for(house: House, batch: Callable[..., str], 
         os.close(each)
     assert ended.returncode == status, ended.stderr
     assert "to give back   3 orders, 3,003 yen, in 1 refund" in ended.stdout
-    assert refunds_at_service(house, batch_id) == (1 if said == "y" else 0)
+    assert refunds_at_service(installation, batch_id) == (1 if said == "y" else 0)
 
 
 def test_a_refund_that_the_service_declines_leaves_its_orders_paid_and_is_listed(
-    house: House, batch: Callable[..., str]
+    installation: Installation, batch: Callable[..., str]
 ) -> None:
     batch_id = batch()
-    charge = next(iter(their_payments(house, batch_id)))
+    charge = next(iter(their_payments(installation, batch_id)))
     given_back = requests.post(
-        f"{house.sandbox.url}/v1/payments/{charge}/refunds",
+        f"{installation.sandbox.url}/v1/payments/{charge}/refunds",
         json={"amount": 1, "reason": "behind our back"},
         headers={"Idempotency-Key": f"behind-{batch_id}"},
         timeout=10,
@@ -233,87 +241,89 @@ def test_a_refund_that_the_service_declines_leaves_its_orders_paid_and_is_listed
     assert (result["refunds"]["succeeded"], result["refunds"]["declined"]) == (CUSTOMERS - 1, 1)
     (left,) = result["not_refunded"]
     assert (left["status"], left["code"], len(left["orders"])) == ("declined", "validation", EACH)
-    assert house.summary(batch_id)["orders"]["paid"] == EACH
+    assert installation.summary(batch_id)["orders"]["paid"] == EACH
     assert result["corrections"]["sent"] == CUSTOMERS - 1
     assert "declined" in refund(batch_id, *SAID).stdout  # tried again, under another key
 
 
-def test_of_orders_that_were_not_paid_nothing_is_given_back(house: House, batch: Callable[..., str]) -> None:
-    house.sandbox.change(faults="decline=0.5,seed=3")
+def test_of_orders_that_were_not_paid_nothing_is_given_back(installation: Installation, batch: Callable[..., str]) -> None:
+    installation.sandbox.change(faults="decline=0.5,seed=3")
     batch_id = batch(8)
-    declined = house.summary(batch_id)["orders"]["declined"]
+    declined = installation.summary(batch_id)["orders"]["declined"]
     assert 0 < declined < 8 * EACH
     result = answer(batch_id, *SAID)
     assert result["plan"]["orders"]["not_paid"] == result["plan"]["not_paid"]["declined"] == declined
-    summary = check_refunds(house, batch_id)
+    summary = check_refunds(installation, batch_id)
     assert (summary["orders"]["paid"], summary["orders"]["declined"]) == (0, declined)
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_service_that_answers_unclearly_gives_every_yen_back_once(house: House, batch: Callable[..., str]) -> None:
+def test_a_service_that_answers_unclearly_gives_every_yen_back_once(
+    installation: Installation, batch: Callable[..., str]
+) -> None:
     batch_id = batch(12)
     kinds = ("reset_after", "reset_before", "error_after", "error_before", "malformed", "wrong_body", "rate_limited")
     faults = ",".join(f"{kind}=0.1" for kind in kinds)
-    house.sandbox.change(faults=f"{faults},booked_late=0.1,late_s=0.3,seed=5,retry_after=0,max_per_key=3")
+    installation.sandbox.change(faults=f"{faults},booked_late=0.1,late_s=0.3,seed=5,retry_after=0,max_per_key=3")
     while refund(batch_id, *SAID).exit_code == 1:  # a drain gives up after some tries; a later one goes on
         continue
-    summary = check_refunds(house, batch_id)
+    summary = check_refunds(installation, batch_id)
     assert summary["orders"]["refunded"] == 12 * EACH
-    assert house.rows("SELECT count(*) FROM refunds WHERE batch_id = %s", batch_id) == [(12,)]
+    assert installation.rows("SELECT count(*) FROM refunds WHERE batch_id = %s", batch_id) == [(12,)]
 
 
 @pytest.mark.usefixtures("impatient")
 def test_while_the_service_takes_nothing_the_refund_stays_open_and_can_be_gone_on_with(
-    house: House, batch: Callable[..., str]
+    installation: Installation, batch: Callable[..., str]
 ) -> None:
     batch_id = batch(2)
-    house.sandbox.change(faults="unavailable=1,retry_after=0", notification_faults={})
+    installation.sandbox.change(faults="unavailable=1,retry_after=0", notification_faults={})
     result = answer(batch_id, *SAID, status=1)
     assert (result["refunds"]["planned"], result["refunds"]["succeeded"]) == (2, 0)
-    assert house.summary(batch_id)["orders"]["paid"] == 2 * EACH
-    house.sandbox.change(faults={})
+    assert installation.summary(batch_id)["orders"]["paid"] == 2 * EACH
+    installation.sandbox.change(faults={})
     result = answer(batch_id, *SAID)
     assert result["plan"]["orders"]["under_way"] == 2 * EACH
-    assert check_refunds(house, batch_id)["orders"]["refunded"] == 2 * EACH
+    assert check_refunds(installation, batch_id)["orders"]["refunded"] == 2 * EACH
 
 
 def test_c12_to_c16_a_refund_that_is_killed_is_gone_on_with_and_gives_back_once(
-    house: House, batch: Callable[..., str]
+    installation: Installation, batch: Callable[..., str]
 ) -> None:
     batch_id = batch(12)
-    house.sandbox.change(latency_ms=300, notification_latency_ms=0)
-    environment = house.environment(ORDERS_PAYMENT_CONCURRENCY="2")
+    installation.sandbox.change(latency_ms=300, notification_latency_ms=0)
+    environment = installation.environment(ORDERS_PAYMENT_CONCURRENCY="2")
     process = start(environment, "refund", batch_id, *SAID)
-    wait_for(lambda: refunds_at_service(house, batch_id) >= 3 or process.poll() is not None, "three refunds")
+    wait_for(lambda: refunds_at_service(installation, batch_id) >= 3 or process.poll() is not None, "three refunds")
     os.killpg(process.pid, signal.SIGKILL)
     end(process)
-    assert 3 <= refunds_at_service(house, batch_id) < 12
+    assert 3 <= refunds_at_service(installation, batch_id) < 12
     assert (
         "(sent, not answered yet); goes on by itself; at once with: orders-pipeline resume"
         in CliRunner().invoke(main, ["status", batch_id]).output
     )
-    planned = house.rows("SELECT refund_id FROM refunds WHERE batch_id = %s ORDER BY 1", batch_id)
-    house.sandbox.change(latency_ms=0)
+    planned = installation.rows("SELECT refund_id FROM refunds WHERE batch_id = %s ORDER BY 1", batch_id)
+    installation.sandbox.change(latency_ms=0)
     result = answer(batch_id, *SAID)
     assert result["refunds"]["succeeded"] == len(planned) == 12
-    assert house.rows("SELECT refund_id FROM refunds WHERE batch_id = %s ORDER BY 1", batch_id) == planned
-    assert check_refunds(house, batch_id)["orders"]["refunded"] == 12 * EACH
+    assert installation.rows("SELECT refund_id FROM refunds WHERE batch_id = %s ORDER BY 1", batch_id) == planned
+    assert check_refunds(installation, batch_id)["orders"]["refunded"] == 12 * EACH
     assert result["corrections"] == {"planned": 12, "sent": 12, "failed": 0}
 
 
 def test_what_became_of_a_refund_is_said_by_a_person_where_nobody_else_can_know(
-    house: House, batch: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+    installation: Installation, batch: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batch_id = batch(1)
     monkeypatch.setenv("ORDERS_PAYMENT_CAPABILITIES", "none")
     monkeypatch.setenv("ORDERS_PAYMENT_TIMEOUT_S", "0.5")
-    house.sandbox.change(faults="timeout_after=1,max_per_key=1,hang_s=1", notification_faults={})
+    installation.sandbox.change(faults="timeout_after=1,max_per_key=1,hang_s=1", notification_faults={})
     (left,) = answer(batch_id, "--order", "R-1", *SAID, status=1)["not_refunded"]
     assert (left["status"], left["needs_a_person"], left["orders"]) == ("unknown", True, ["R-1"])
     how = f"decide with: orders-pipeline resolve {left['refund_id']}"
     assert how in refund(batch_id, "--order", "R-1", *SAID).output
     assert how in CliRunner().invoke(main, ["status", batch_id]).output
-    assert refunds_at_service(house, batch_id) == 1
+    assert refunds_at_service(installation, batch_id) == 1
     for wrong in ((), ("--refunded", "ref-1", "--not-refunded"), ("--refunded", ""), ("--paid", "ref-1")):
         assert resolve(left["refund_id"], *wrong).exit_code in (1, 2)
     said = resolve(left["refund_id"], "--refunded", "ref-1")
@@ -321,11 +331,11 @@ def test_what_became_of_a_refund_is_said_by_a_person_where_nobody_else_can_know(
         0,
         f"written down; go on with: orders-pipeline resume {batch_id}\n",
     )
-    assert house.summary(batch_id)["refunds"]["corrections"] == {"planned": 1, "sent": 0, "failed": 0, "open": 1}
-    assert json.loads(house.report(batch_id, "result") or b"")["open_refunds"] == []
+    assert installation.summary(batch_id)["refunds"]["corrections"] == {"planned": 1, "sent": 0, "failed": 0, "open": 1}
+    assert json.loads(installation.report(batch_id, "result") or b"")["open_refunds"] == []
     resumed = CliRunner().invoke(main, ["resume", batch_id])
     assert (resumed.exit_code, "corrections  1 planned: 1 sent\n" in resumed.output) == (0, True)
-    assert check_refunds(house, batch_id)["open_refunds"] == []
+    assert check_refunds(installation, batch_id)["open_refunds"] == []
 
 
 @pytest.mark.parametrize(
@@ -342,21 +352,21 @@ def test_a_decision_is_about_what_there_is(said: tuple[str, ...]) -> None:
     assert (result.exit_code, "E_NOT_RESOLVABLE: there is no such" in result.output) == (2, True)
 
 
-def test_two_commands_at_once_give_back_once(house: House, batch: Callable[..., str]) -> None:
+def test_two_commands_at_once_give_back_once(installation: Installation, batch: Callable[..., str]) -> None:
     batch_id = batch(12)
-    house.sandbox.change(latency_ms=100, notification_latency_ms=0)
-    environment = house.environment(ORDERS_PAYMENT_CONCURRENCY="2")
+    installation.sandbox.change(latency_ms=100, notification_latency_ms=0)
+    environment = installation.environment(ORDERS_PAYMENT_CONCURRENCY="2")
     commands = [start(environment, "refund", batch_id, *SAID) for _ in range(2)]
     ended = [process.communicate(timeout=PATIENCE_S) and process.returncode for process in commands]
     # who ends first may find what the other has in its hands
     assert set(ended) <= {0, 1}
     assert 0 in ended
     assert answer(batch_id, *SAID)["refunds"]["succeeded"] == 12
-    assert check_refunds(house, batch_id)["orders"]["refunded"] == 12 * EACH
+    assert check_refunds(installation, batch_id)["orders"]["refunded"] == 12 * EACH
 
 
 def test_the_comparison_with_the_service_finds_nothing_after_a_part_and_after_all(
-    house: House, batch: Callable[..., str]
+    installation: Installation, batch: Callable[..., str]
 ) -> None:
     batch_id = batch(2)
     for orders in (("--order", "R-1"), ()):
@@ -369,24 +379,24 @@ def test_the_comparison_with_the_service_finds_nothing_after_a_part_and_after_al
 
 
 def test_a_client_that_is_configured_no_more_is_paid_for_what_is_loaded_and_given_back_what_was_paid(
-    house: House, tmp_path: Path
+    installation: Installation, tmp_path: Path
 ) -> None:
     """What is not loaded yet is given back, whichever step it came to."""
-    without = replace(house.system, clients=Clients({"another": Profile()}))
+    without = replace(installation.system, clients=Clients({"another": Profile()}))
     batches = {}
     for done, step in enumerate((steps.stage_batch, prepare), 1):
         made = OrderFile("utf-8")
         for number in range(2):
             made.add(order_row(client_order_ref=f"R-{done}-{number}", customer_code=f"C-{number}", notify_channel="email"))
-        batches[step] = house.receive(made.write(tmp_path / f"{done}.csv"), "leaves")
-        step(house.system, batches[step])
+        batches[step] = installation.receive(made.write(tmp_path / f"{done}.csv"), "leaves")
+        step(installation.system, batches[step])
         work_off(without, batches[step])
-    given_back = house.summary(batches[steps.stage_batch])
+    given_back = installation.summary(batches[steps.stage_batch])
     assert (given_back["status"], given_back["status_code"]) == ("rejected", "F_UNKNOWN_CLIENT")
-    assert house.summary(batches[prepare])["status"] == "completed"
+    assert installation.summary(batches[prepare])["status"] == "completed"
     said = {"requested_by": "operator", "reason": "the contract ended"}
-    write_plan(house.system.database, read_plan(house.system.database, batches[prepare], ["R-2-0"]), **said)
+    write_plan(installation.system.database, read_plan(installation.system.database, batches[prepare], ["R-2-0"]), **said)
     giving_back.go_on(without, batches[prepare])
-    giving_back.carry_out(without, read_plan(house.system.database, batches[prepare]), **said)
-    refunds = house.summary(batches[prepare])["refunds"]
+    giving_back.carry_out(without, read_plan(installation.system.database, batches[prepare]), **said)
+    refunds = installation.summary(batches[prepare])["refunds"]
     assert (refunds["succeeded"], refunds["corrections"]["sent"]) == (2, 2)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from orders_pipeline.intake import steps
-from orders_pipeline_tests.house import open_house
+from orders_pipeline_tests.support.installation import open_installation
 
 ROWS = 300_000  # with three errors each: an errors.csv of 155 MiB from a file of 4
 MOST_MIB = {"finish": 100, "errors": 32}  # beyond what the process takes before
@@ -68,11 +68,11 @@ def test_reports_of_many_errors_take_little_memory(server_url: str, template: st
     path = tmp_path / "orders.csv"
     header = "client_order_ref,customer_code,customer_name,amount,payment_method\n"
     path.write_text(header + "".join(f"R{number},C,,x,y\n" for number in range(ROWS)))
-    with open_house(server_url, template, tmp_path, max_rows=ROWS, max_bytes=1 << 30) as house:
-        batch_id = house.receive(path, "acme")
+    with open_installation(server_url, template, tmp_path, max_rows=ROWS, max_bytes=1 << 30) as installation:
+        batch_id = installation.receive(path, "acme")
         for step in (steps.stage_batch, steps.validate_batch, steps.load_batch):
-            step(house.system, batch_id)
-        environment = os.environ | house.environment()
+            step(installation.system, batch_id)
+        environment = os.environ | installation.environment()
         for what, most in MOST_MIB.items():
             command = [sys.executable, "-c", MEASURE, batch_id, what]
             ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)

@@ -15,15 +15,17 @@ from dagster import DagsterRunStatus
 
 from orders_pipeline.orchestration.run_launcher import LIBRARIES, ForkingRunLauncher
 from orders_pipeline.orchestration.runs import prepare_dagster_home
-from orders_pipeline_tests.commands import processes_of, wait_for
-from orders_pipeline_tests.house import House
+from orders_pipeline_tests.support.commands import processes_of, wait_for
+from orders_pipeline_tests.support.installation import Installation
 
 SMALL_DAEMON = "orders_pipeline_tests.pipeline.small_daemon"
 
 
 @pytest.mark.parametrize("in_order", [True, False])
-def test_runs_end_by_themselves_outlive_the_daemon_and_are_canceled_from_elsewhere(house: House, *, in_order: bool) -> None:
-    launcher = house.instance.run_launcher
+def test_runs_end_by_themselves_outlive_the_daemon_and_are_canceled_from_elsewhere(
+    installation: Installation, *, in_order: bool
+) -> None:
+    launcher = installation.instance.run_launcher
     assert isinstance(launcher, ForkingRunLauncher)
     command = [sys.executable, "-m", SMALL_DAEMON, "short_job", "endless_job", "endless_job"]
     mark = str(uuid.uuid4())
@@ -36,7 +38,7 @@ def test_runs_end_by_themselves_outlive_the_daemon_and_are_canceled_from_elsewhe
     short, endless, forced = (daemon.stdout.readline().strip() for _ in range(3))
 
     def status(run_id: str) -> DagsterRunStatus:
-        run = house.instance.get_run_by_id(run_id)
+        run = installation.instance.get_run_by_id(run_id)
         assert run is not None
         return run.status
 
@@ -55,16 +57,18 @@ def test_runs_end_by_themselves_outlive_the_daemon_and_are_canceled_from_elsewhe
     assert launcher.terminate(endless)
     assert status(endless) is DagsterRunStatus.CANCELING
     wait_for(lambda: status(endless) is DagsterRunStatus.CANCELED, "the endless run's end")
-    run = house.instance.get_run_by_id(forced)
+    run = installation.instance.get_run_by_id(forced)
     assert run is not None
-    house.instance.report_run_canceled(run)
+    installation.instance.report_run_canceled(run)
     wait_for(lambda: not processes_of(mark), "every process that was started to be gone")
 
 
-def test_dagsters_configuration_follows_the_settings_until_somebody_changes_it(house: House, tmp_path: Path) -> None:
+def test_dagsters_configuration_follows_the_settings_until_somebody_changes_it(
+    installation: Installation, tmp_path: Path
+) -> None:
     def written(places: int) -> str:
         changes = {"home": tmp_path, "max_concurrent_runs": places}
-        prepare_dagster_home(replace(house.system, settings=house.system.settings.model_copy(update=changes)))
+        prepare_dagster_home(replace(installation.system, settings=installation.system.settings.model_copy(update=changes)))
         return config.read_text()
 
     with pytest.MonkeyPatch.context() as environment:

@@ -20,7 +20,7 @@ from orders_pipeline.system.errors import describe, read_details
 from orders_pipeline.system.opening import System, join_endpoints, open_system
 from orders_pipeline.upkeep import rotation
 from orders_pipeline_tests.database.test_personal import HEADER, PLANTED
-from orders_pipeline_tests.house import House
+from orders_pipeline_tests.support.installation import Installation
 
 CLIENT = "acme"
 CANARIES = {
@@ -64,78 +64,84 @@ def no_temporary_files(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("no_temporary_files")
-def test_a_batch_leaves_nothing_personal_in_clear_on_any_disk(house: House, tmp_path: Path) -> None:
+def test_a_batch_leaves_nothing_personal_in_clear_on_any_disk(installation: Installation, tmp_path: Path) -> None:
     path = canary_file(tmp_path, "CLEAR")
-    summary = house.take(path, CLIENT)
+    summary = installation.take(path, CLIENT)
     batch_id = summary["batch_id"]
     assert (summary["rows"]["accepted"], summary["rows"]["rejected"]) == (1, 1)
-    house.rows("CHECKPOINT")
-    ((data,),) = house.rows("SHOW data_directory")
+    installation.rows("CHECKPOINT")
+    ((data,),) = installation.rows("SHOW data_directory")
     assert files_with_canaries(tmp_path) == [str(path)]  # they are found where they are
     assert any(Path(data, "pg_wal").iterdir())
-    assert files_with_canaries(house.home, Path(data)) == []
+    assert files_with_canaries(installation.home, Path(data)) == []
 
     # and who may have them gets them
-    rejected = house.report(batch_id, "rejected") or b""
+    rejected = installation.report(batch_id, "rejected") or b""
     assert all(value.encode("cp932") in rejected for value in CANARIES.values())
-    with house.system.storage.local(artifact(batch_id, ORIGINAL)) as original:
+    with installation.system.storage.local(artifact(batch_id, ORIGINAL)) as original:
         assert original.read_bytes() == path.read_bytes()
 
 
 @pytest.mark.usefixtures("no_temporary_files")
-def test_a_dry_run_writes_no_temporary_file(house: House, tmp_path: Path) -> None:
+def test_a_dry_run_writes_no_temporary_file(installation: Installation, tmp_path: Path) -> None:
     from orders_pipeline.reports import preview
 
-    assert preview.preview(house.system, canary_file(tmp_path, "DRY"), CLIENT, again=False)["rows"]["accepted"] == 1
+    assert preview.preview(installation.system, canary_file(tmp_path, "DRY"), CLIENT, again=False)["rows"]["accepted"] == 1
 
 
-def kept(house: House, batch_id: str, name: str) -> Path:
-    return Path(house.system.storage.location(artifact(batch_id, name)))
+def kept(installation: Installation, batch_id: str, name: str) -> Path:
+    return Path(installation.system.storage.location(artifact(batch_id, name)))
 
 
-def test_an_archived_file_that_was_cut_or_changed_for_another_is_not_read(house: House, tmp_path: Path) -> None:
-    batches = [house.receive(canary_file(tmp_path, name), CLIENT) for name in ("CUT", "OTHER")]
-    cut, other = (kept(house, batch_id, ORIGINAL) for batch_id in batches)
+def test_an_archived_file_that_was_cut_or_changed_for_another_is_not_read(
+    installation: Installation, tmp_path: Path
+) -> None:
+    batches = [installation.receive(canary_file(tmp_path, name), CLIENT) for name in ("CUT", "OTHER")]
+    cut, other = (kept(installation, batch_id, ORIGINAL) for batch_id in batches)
     cut.write_bytes(other.read_bytes())
-    assert "E_SEALED_TAMPERED" in (house.run(batches[0]) or "")
+    assert "E_SEALED_TAMPERED" in (installation.run(batches[0]) or "")
     other.write_bytes(other.read_bytes()[:-1])
     with pytest.raises(DecryptionError, match="E_SEALED_TAMPERED"):
-        steps.stage_batch(house.system, batches[1])
+        steps.stage_batch(installation.system, batches[1])
     for each in (cut, other):
         each.unlink()
 
 
-def test_a_rotation_seals_all_files_anew(house: House, tmp_path: Path) -> None:
+def test_a_rotation_seals_all_files_anew(installation: Installation, tmp_path: Path) -> None:
     path = canary_file(tmp_path, "BEFORE")
-    batch_id = house.receive(path, CLIENT)
-    original = kept(house, batch_id, ORIGINAL)
+    batch_id = installation.receive(path, CLIENT)
+    original = kept(installation, batch_id, ORIGINAL)
     assert original.read_bytes().startswith(FILE_MARK)
-    house.work_off(batch_id)
-    reference = describe(ValueError("no such " + CANARIES["email"]), house.system.settings, house.system.storage).split()[-1]
-    seal(house.system.database)
-    anchor(house.system.database, house.system.storage)
-    (head,) = house.system.storage.kept(HEADS)
-    old = (house.home / "encryption_keys").read_text()
-    with opened(house, f"{new_key()},{old}") as system:
+    installation.work_off(batch_id)
+    reference = describe(
+        ValueError("no such " + CANARIES["email"]), installation.system.settings, installation.system.storage
+    ).split()[-1]
+    seal(installation.system.database)
+    anchor(installation.system.database, installation.system.storage)
+    (head,) = installation.system.storage.kept(HEADS)
+    old = (installation.home / "encryption_keys").read_text()
+    with opened(installation, f"{new_key()},{old}") as system:
         result = rotation.rotate(system, lambda _done, _to_do: None)
         assert result.is_done
         assert result.files_by_key == {system.cipher.current: result.files}
         assert sealed_with(system) == {system.cipher.current}
     assert original.read_bytes().startswith(FILE_MARK)
-    with opened(house, system.settings.encryption_keys.get_secret_value().partition(",")[0]) as system:
+    with opened(installation, system.settings.encryption_keys.get_secret_value().partition(",")[0]) as system:
         with system.storage.local(artifact(batch_id, ORIGINAL)) as again:
             assert again.read_bytes() == path.read_bytes()
         assert CANARIES["email"] in read_details(system.storage, reference)
         with system.storage.local(head) as kept_head:
             assert kept_head.read_bytes()
         assert Path(system.storage.location(head)).stat().st_mode & 0o777 == 0o400
-        with opened(house, f"{old},{system.settings.encryption_keys.get_secret_value()}") as before:
-            assert rotation.rotate(before, lambda _done, _to_do: None).is_done  # as the module's house had it
+        with opened(installation, f"{old},{system.settings.encryption_keys.get_secret_value()}") as before:
+            assert rotation.rotate(before, lambda _done, _to_do: None).is_done  # as the module's installation had it
 
 
-def test_a_folder_without_a_cipher_and_the_landing_hold_files_as_they_came(house: House, tmp_path: Path) -> None:
+def test_a_folder_without_a_cipher_and_the_landing_hold_files_as_they_came(
+    installation: Installation, tmp_path: Path
+) -> None:
     plain = open_storage(str(tmp_path / "plain"), s3_endpoint_url=None, s3_kms_key_id=None)
-    for store in (plain, house.system.landing):
+    for store in (plain, installation.system.landing):
         store.put("x/a.csv", b"as it came")
         assert Path(store.location("x/a.csv")).read_bytes() == b"as it came"
 
@@ -151,20 +157,20 @@ def sealed_with(system: System) -> set[str]:
 
 
 def test_a_rotation_names_what_it_could_not_look_at_or_would_launder_and_lets_no_key_be_removed(
-    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    installation: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    batch_id = house.receive(canary_file(tmp_path, "LEFT"), CLIENT)
-    house.work_off(batch_id)
-    original = kept(house, batch_id, ORIGINAL)
+    batch_id = installation.receive(canary_file(tmp_path, "LEFT"), CLIENT)
+    installation.work_off(batch_id)
+    original = kept(installation, batch_id, ORIGINAL)
     was = original.read_bytes()
-    (plain := kept(house, batch_id, "planted")).write_bytes(b"plain")
-    house.system.storage.put(artifact(batch_id, ORIGINAL), b"another, under our own key")
+    (plain := kept(installation, batch_id, "planted")).write_bytes(b"plain")
+    installation.system.storage.put(artifact(batch_id, ORIGINAL), b"another, under our own key")
     write = FolderStorage._write
 
     def be_late(store: FolderStorage, key: str, source: Path | bytes, name: str, descriptor: int) -> None:
         write(store, key, source, name, descriptor)
-        if key == artifact(batch_id, "result.json") and store is not house.system.storage:
-            house.system.storage.put(key, b"newer")
+        if key == artifact(batch_id, "result.json") and store is not installation.system.storage:
+            installation.system.storage.put(key, b"newer")
 
     entries = folder_module._entries
 
@@ -173,10 +179,10 @@ def test_a_rotation_names_what_it_could_not_look_at_or_would_launder_and_lets_no
             raise OSError(5, "planted")
         return entries(descriptor, inside, after)
 
-    old = (house.home / "encryption_keys").read_text()
-    seal(house.system.database)
-    anchor(house.system.database, house.system.storage)
-    with opened(house, f"{new_key()},{old}") as system:
+    old = (installation.home / "encryption_keys").read_text()
+    seal(installation.system.database)
+    anchor(installation.system.database, installation.system.storage)
+    with opened(installation, f"{new_key()},{old}") as system:
         with monkeypatch.context() as patch:
             patch.setattr(FolderStorage, "_write", be_late)
             patch.setattr(folder_module, "_entries", fail)
@@ -195,12 +201,12 @@ def test_a_rotation_names_what_it_could_not_look_at_or_would_launder_and_lets_no
         result = rotation.rotate(system, lambda _done, _to_do: None)
         assert (result.is_done, len(result.removable), result.left) == (True, 1, {})
         keys = system.settings.encryption_keys.get_secret_value().partition(",")
-        with opened(house, f"{old},{keys[0]}") as before:
-            assert rotation.rotate(before, lambda _done, _to_do: None).is_done  # as the module's house had it
+        with opened(installation, f"{old},{keys[0]}") as before:
+            assert rotation.rotate(before, lambda _done, _to_do: None).is_done  # as the module's installation had it
 
 
 @contextlib.contextmanager
-def opened(house: House, keys: str) -> Iterator[System]:
-    changed = house.system.settings.model_copy(update={"encryption_keys": SecretStr(keys)})
+def opened(installation: Installation, keys: str) -> Iterator[System]:
+    changed = installation.system.settings.model_copy(update={"encryption_keys": SecretStr(keys)})
     with join_endpoints(changed) as endpoints, open_system(changed, endpoints) as again:
         yield again

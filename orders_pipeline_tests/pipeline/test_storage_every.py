@@ -22,26 +22,26 @@ from orders_pipeline.infrastructure.storage import (
     open_storage,
 )
 from orders_pipeline.infrastructure.storage.port import PAGE_OBJECTS
-from orders_pipeline_tests.s3_desk import S3Desk, open_s3
+from orders_pipeline_tests.support.s3_server import S3Harness, open_s3
 
 
 @pytest.fixture(scope="module")
-def desk() -> Iterator[S3Desk]:
+def harness() -> Iterator[S3Harness]:
     with open_s3() as opened:
         yield opened
 
 
 @pytest.fixture
-def bucket(desk: S3Desk) -> str:
-    return desk.bucket()
+def bucket(harness: S3Harness) -> str:
+    return harness.bucket()
 
 
 @pytest.fixture(params=["folder", "s3"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
     if request.param == "folder":
         return open_storage(str(tmp_path / "store"), s3_endpoint_url=None, s3_kms_key_id=None)
-    desk, bucket = request.getfixturevalue("desk"), request.getfixturevalue("bucket")
-    return open_storage(f"s3://{bucket}/store", s3_endpoint_url=desk.server_url, s3_kms_key_id=None)
+    harness, bucket = request.getfixturevalue("harness"), request.getfixturevalue("bucket")
+    return open_storage(f"s3://{bucket}/store", s3_endpoint_url=harness.server_url, s3_kms_key_id=None)
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def fill(store: Storage, request: pytest.FixtureRequest):
 
     def put(keys: set[str]) -> None:
         if isinstance(store, S3Storage):
-            request.getfixturevalue("desk").fill(request.getfixturevalue("bucket"), [f"store/{key}" for key in keys])
+            request.getfixturevalue("harness").fill(request.getfixturevalue("bucket"), [f"store/{key}" for key in keys])
             return
         for key in keys:
             path = Path(store.location(key))

@@ -24,40 +24,40 @@ from orders_pipeline.infrastructure.storage import (
     open_storage,
 )
 from orders_pipeline.infrastructure.storage.s3 import DOWNLOAD_TRIES
-from orders_pipeline_tests.s3_desk import Line, S3Desk, Trouble, open_s3
+from orders_pipeline_tests.support.s3_server import Line, S3Harness, Trouble, open_s3
 
 KMS_KEY = "arn:aws:kms:us-east-1:123456789012:key/orders"
 CONTENT = bytes(range(256)) * 10_000
 
 
 @pytest.fixture(scope="module")
-def desk() -> Iterator[S3Desk]:
+def harness() -> Iterator[S3Harness]:
     with open_s3() as opened:
         yield opened
 
 
 @pytest.fixture
-def raw(desk: S3Desk):
+def raw(harness: S3Harness):
     """A client beside ours, to look at and change what is there."""
-    return desk.raw
+    return harness.raw
 
 
 @pytest.fixture
-def bucket(desk: S3Desk) -> str:
-    return desk.bucket()
+def bucket(harness: S3Harness) -> str:
+    return harness.bucket()
 
 
 @pytest.fixture
-def s3(desk: S3Desk, bucket: str) -> Storage:
-    return open_storage(f"s3://{bucket}/store", s3_endpoint_url=desk.server_url, s3_kms_key_id=None)
+def s3(harness: S3Harness, bucket: str) -> Storage:
+    return open_storage(f"s3://{bucket}/store", s3_endpoint_url=harness.server_url, s3_kms_key_id=None)
 
 
 @pytest.fixture
-def line(desk: S3Desk) -> Iterator[Line]:
+def line(harness: S3Harness) -> Iterator[Line]:
     """The line that `distant` reaches the server over."""
-    desk.line.asked.clear()
-    yield desk.line
-    desk.line.troubles.clear()
+    harness.line.asked.clear()
+    yield harness.line
+    harness.line.troubles.clear()
 
 
 @pytest.fixture
@@ -93,8 +93,8 @@ def test_s3_a_local_download_is_private_in_memory_and_gone_afterwards(s3):
 
 
 @pytest.mark.parametrize("form", ["bytes", "file", "parts"])
-def test_s3_every_write_asks_for_the_kms_key(desk, raw, bucket, tmp_path, monkeypatch, form):
-    store = open_storage(f"s3://{bucket}/store", s3_endpoint_url=desk.server_url, s3_kms_key_id=KMS_KEY)
+def test_s3_every_write_asks_for_the_kms_key(harness, raw, bucket, tmp_path, monkeypatch, form):
+    store = open_storage(f"s3://{bucket}/store", s3_endpoint_url=harness.server_url, s3_kms_key_id=KMS_KEY)
     source = tmp_path / "source"
     source.write_bytes(b"x" * (9 * 1024 * 1024 if form == "parts" else 10))
     if form == "parts":
@@ -107,8 +107,8 @@ def test_s3_every_write_asks_for_the_kms_key(desk, raw, bucket, tmp_path, monkey
     assert (tmp_path / "copy").read_bytes() == source.read_bytes()
 
 
-def test_s3_without_a_bucket_is_unavailable_and_says_no_name(desk):
-    store = open_storage("s3://planted-name/x", s3_endpoint_url=desk.server_url, s3_kms_key_id=None)
+def test_s3_without_a_bucket_is_unavailable_and_says_no_name(harness):
+    store = open_storage("s3://planted-name/x", s3_endpoint_url=harness.server_url, s3_kms_key_id=None)
     for use in (lambda: list(store.list()), lambda: store.put("k", b"1")):
         with pytest.raises(StorageUnavailable) as caught:
             use()
@@ -137,13 +137,13 @@ def test_s3_a_bucket_that_keeps_versions_shows_the_newest_and_nothing_that_was_d
         s3.fetch(old, tmp_path / "copy")
 
 
-def test_s3_what_is_deleted_in_a_bucket_that_keeps_versions_is_gone_unless_a_lock_keeps_it(desk, raw, bucket):
+def test_s3_what_is_deleted_in_a_bucket_that_keeps_versions_is_gone_unless_a_lock_keeps_it(harness, raw, bucket):
     def left(bucket: str) -> tuple[int, int]:
         answer = raw.list_object_versions(Bucket=bucket)
         return len(answer.get("Versions", ())), len(answer.get("DeleteMarkers", ()))
 
     def delete(bucket: str, **lock: object) -> None:
-        s3 = open_storage(f"s3://{bucket}/store", s3_endpoint_url=desk.server_url, s3_kms_key_id=None)
+        s3 = open_storage(f"s3://{bucket}/store", s3_endpoint_url=harness.server_url, s3_kms_key_id=None)
         for body in (b"first", b"second"):
             raw.put_object(Bucket=bucket, Key="store/a/x", Body=body, **lock)
         s3.put("a/xy", b"another")
@@ -171,8 +171,8 @@ def test_o01_s3_an_upload_in_parts_is_not_there_before_it_is_complete(s3, raw, b
 
 
 @pytest.mark.parametrize("key", ["a/\0b", "a/" + "あ" * 341])
-def test_s3_a_name_that_cannot_be_used_is_left_out_with_a_warning_and_the_rest_is_listed(s3, desk, bucket, caplog, key):
-    desk.fill(bucket, [f"store/{key}", "store/a/orders.csv"])
+def test_s3_a_name_that_cannot_be_used_is_left_out_with_a_warning_and_the_rest_is_listed(s3, harness, bucket, caplog, key):
+    harness.fill(bucket, [f"store/{key}", "store/a/orders.csv"])
     assert [stored.key for stored in s3.list()] == ["a/orders.csv"]
     assert "left out" in caplog.text
     assert "a/" not in caplog.text
@@ -228,8 +228,8 @@ def test_s3_a_store_that_is_busy_for_a_moment_is_asked_again(line, distant):
     assert len(line.ranges("PUT", "a/x")) == 3
 
 
-def test_s3_a_listing_that_breaks_half_way_says_so_instead_of_looking_complete(line, distant, desk, bucket):
-    desk.fill(bucket, [f"store/a/{number:04}" for number in range(1001)])
+def test_s3_a_listing_that_breaks_half_way_says_so_instead_of_looking_complete(line, distant, harness, bucket):
+    harness.fill(bucket, [f"store/a/{number:04}" for number in range(1001)])
     pages = distant.pages()
     assert len(next(pages).objects) == 1000
     line.troubles.append(Trouble("GET", bucket, 400))
@@ -258,11 +258,11 @@ def test_s3_the_doctor_finds_a_bucket_that_does_not_let_the_audit_be_kept(s3, di
         doctor._write_and_read(distant)
 
 
-def test_s3_without_credentials_is_denied(desk, bucket, monkeypatch, tmp_path):
+def test_s3_without_credentials_is_denied(harness, bucket, monkeypatch, tmp_path):
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
-    store = open_storage(f"s3://{bucket}/store", s3_endpoint_url=desk.server_url, s3_kms_key_id=None)
+    store = open_storage(f"s3://{bucket}/store", s3_endpoint_url=harness.server_url, s3_kms_key_id=None)
     with pytest.raises(ObjectDenied):
         store.head("a/x")

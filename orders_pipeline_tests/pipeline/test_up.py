@@ -15,8 +15,8 @@ import pytest
 
 from orders_pipeline.cli import up
 from orders_pipeline.samples.synthetic import write_sample
-from orders_pipeline_tests.commands import answer, call, end, free_port, processes_of, start, wait_for
-from orders_pipeline_tests.soak import SOAK
+from orders_pipeline_tests.support.commands import answer, call, end, free_port, processes_of, start, wait_for
+from orders_pipeline_tests.support.soak import SOAK
 
 
 def status(settings: Mapping[str, str]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from orders_pipeline.records.card_numbers import find_card_numbers, has_card_number
 from orders_pipeline.records.rules import NoCardNumber
-from orders_pipeline_tests.factories import accepted, refused
+from orders_pipeline_tests.support.factories import accepted, refused
 
 CARDS = {"4111111111111111": (4, 4, 4, 4), "5105105105105100": (4, 4, 4, 4), "378282246310005": (4, 6, 5)}
 CARDS |= {"30569309025904": (4, 6, 4), "3530111333300000": (4, 4, 4, 4), "6011000990139424": (4, 4, 4, 4)}

@@ -14,8 +14,8 @@ from orders_pipeline.intake.steps import context_of
 from orders_pipeline.records.judgement import Judge
 from orders_pipeline.records.orders import ORDERS
 from orders_pipeline.records.rejections import FileRejected
-from orders_pipeline_tests.csv_desk import LIMITS
-from orders_pipeline_tests.factories import order_row, raw_cells
+from orders_pipeline_tests.support.csv_staging import LIMITS
+from orders_pipeline_tests.support.factories import order_row, raw_cells
 
 
 def translated(given: object, *cells: str) -> list[str]:

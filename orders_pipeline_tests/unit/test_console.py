@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from orders_pipeline.cli import console
-from orders_pipeline_tests.commands import wait_for
+from orders_pipeline_tests.support.commands import wait_for
 
 ORDERS = dict.fromkeys(("pending", "paying", "paid", "declined", "unknown", "refunded", "cancelled"), 0)
 

@@ -16,43 +16,43 @@ from orders_pipeline.intake.csv_file.even import read_even
 from orders_pipeline.intake.csv_file.physical_lines import TextSpan, read_blocks, split_lines
 from orders_pipeline.intake.csv_file.records import Chunk, EvenChunk, Records
 from orders_pipeline.records.rejections import FileRejected
-from orders_pipeline_tests.csv_desk import HEADER, Desk
+from orders_pipeline_tests.support.csv_staging import HEADER, Harness
 
 
 @pytest.fixture
-def desk(tmp_path):
-    return Desk(tmp_path)
+def harness(tmp_path):
+    return Harness(tmp_path)
 
 
-def test_a_large_file_is_numbered_across_its_blocks(desk):
+def test_a_large_file_is_numbered_across_its_blocks(harness):
     rows = [f'A-{i:040d},"山田, {i}","{i}"' if i % 3 else f"A-{i:040d},山田,{i}" for i in range(60_000)]
     rows[20_000] = '"A-20000","two\r\nlines",1'
     rows[40_000] = "A-40000,short"
     rows[50_000] = ",,"
     limits = Limits(max_rows=1_000_000)
-    found = desk.stage(HEADER + "\r\n".join(rows), limits)
+    found = harness.stage(HEADER + "\r\n".join(rows), limits)
     assert (found.rows_total, found.rows_blank) == (60_000, 1)
-    assert desk.column("import_row_number") == [i + 1 for i in range(60_000) if i != 50_000]
-    assert desk.column("line") == [i + 2 + (i > 20_000) for i in range(60_000) if i != 50_000]
-    assert desk.records() == [row.encode() for row in rows if row != ",,"]
-    assert [row["import_row_number"] for row in desk.rows() if not row["shape_ok"]] == [40_001]
+    assert harness.column("import_row_number") == [i + 1 for i in range(60_000) if i != 50_000]
+    assert harness.column("line") == [i + 2 + (i > 20_000) for i in range(60_000) if i != 50_000]
+    assert harness.records() == [row.encode() for row in rows if row != ",,"]
+    assert [row["import_row_number"] for row in harness.rows() if not row["shape_ok"]] == [40_001]
 
 
-def test_a_header_in_the_middle_of_a_large_file_is_found(desk):
+def test_a_header_in_the_middle_of_a_large_file_is_found(harness):
     rows = "".join(f"A-{i:040d},山田,{i}\r\n" for i in range(60_000))
-    refused = desk.refusal(HEADER + rows + HEADER + "A-x,b,1\r\n", Limits(max_rows=1_000_000))
+    refused = harness.refusal(HEADER + rows + HEADER + "A-x,b,1\r\n", Limits(max_rows=1_000_000))
     assert (refused.code, refused.detail) == ("F_HEADER_REPEATED", {"row": "60001", "line": "60002"})
 
 
-def test_batches_are_collected_from_all_blocks_of_a_large_file(desk):
+def test_batches_are_collected_from_all_blocks_of_a_large_file(harness):
     rows = "".join(f"A-{i:040d},山田,{i},b-{i // 50_000}\r\n" for i in range(60_000))
-    found = desk.stage(HEADER.strip() + ",_batch\r\n" + rows, Limits(max_rows=1_000_000))
+    found = harness.stage(HEADER.strip() + ",_batch\r\n" + rows, Limits(max_rows=1_000_000))
     assert found.corrected_batches == ("b-0", "b-1")
 
 
-def test_a_long_field_in_a_later_block_is_found(desk):
+def test_a_long_field_in_a_later_block_is_found(harness):
     rows = "".join(f"A-{i:040d},山田,{i}\r\n" for i in range(60_000))
-    refused = desk.refusal(HEADER + rows + "A-x," + "b" * 70_000 + ",1\r\n" + rows, Limits(max_rows=1_000_000))
+    refused = harness.refusal(HEADER + rows + "A-x," + "b" * 70_000 + ",1\r\n" + rows, Limits(max_rows=1_000_000))
     assert (refused.code, refused.detail["row"]) == ("F_FIELD_TOO_LONG", "60001")
 
 
@@ -76,7 +76,7 @@ def written(row: list[str], quote_all: bool) -> str:
     seed=st.randoms(use_true_random=False),
     is_ended=st.booleans(),
 )
-def test_numbers_lines_bytes_and_counts_are_right_for_any_rows(desk, rows, encoding, seed: random.Random, is_ended):
+def test_numbers_lines_bytes_and_counts_are_right_for_any_rows(harness, rows, encoding, seed: random.Random, is_ended):
     inner = {"utf-8-sig": "utf-8", "utf-16": "utf-16-le"}.get(encoding, encoding)
     rows = [*rows, ["A-9", "髙橋", "1"]]  # tells the encodings apart
     pieces = [(HEADER.strip(), seed.choice(TERMINATORS))]
@@ -88,7 +88,7 @@ def test_numbers_lines_bytes_and_counts_are_right_for_any_rows(desk, rows, encod
     if not is_ended:
         pieces[-1] = (pieces[-1][0], "")
     bom = {"utf-8-sig": b"\xef\xbb\xbf", "utf-16": b"\xff\xfe"}.get(encoding, b"")
-    found = desk.stage(bom + "".join(text + end for text, end in pieces).encode(inner))
+    found = harness.stage(bom + "".join(text + end for text, end in pieces).encode(inner))
 
     expected, line, offset = [], 1, len(bom)
     for number, (text, end) in enumerate(pieces):
@@ -98,12 +98,12 @@ def test_numbers_lines_bytes_and_counts_are_right_for_any_rows(desk, rows, encod
         line += sum(1 for _ in io.StringIO(text + end, newline="")) if text + end else 0
         offset += len(data) + len(end.encode(inner))
     names = ("import_row_number", "line", "offset", "length", "client_order_ref", "customer_name")
-    staged = desk.rows()
+    staged = harness.rows()
     assert [tuple(row[name] for name in names) for row in staged] == expected
     assert all(row["shape_ok"] for row in staged)
     assert (found.encoding, found.rows_total) == ({"utf-16": "utf-16-le"}.get(encoding, encoding), len(rows))
     assert found.rows_total == len(staged) + found.rows_blank
-    assert desk.records() == [pieces[row["import_row_number"]][0].encode(inner) for row in staged]
+    assert harness.records() == [pieces[row["import_row_number"]][0].encode(inner) for row in staged]
 
 
 def strictly(text: str) -> list[list[str]] | None:
@@ -119,10 +119,10 @@ def strictly(text: str) -> list[list[str]] | None:
     text=st.text(st.sampled_from('ab,"\r\nあ\ufeff\u2028 '), max_size=25),
     encoding=st.sampled_from(["utf-8", "utf-16-le"]),
 )
-def test_the_faster_reader_reads_what_the_strict_reader_reads_or_nothing(desk, text, encoding):
+def test_the_faster_reader_reads_what_the_strict_reader_reads_or_nothing(harness, text, encoding):
     data = text.encode(encoding)
-    desk.source.write_bytes(data)
-    for block in read_blocks(desk.source, TextSpan(encoding, has_bom=False, start=0, end=len(data))):
+    harness.source.write_bytes(data)
+    for block in read_blocks(harness.source, TextSpan(encoding, has_bom=False, start=0, end=len(data))):
         even = read_even(block, ",")
         if even is not None:
             rows = enumerate(zip(*(each.to_pylist() for each in even.columns), strict=True))
@@ -132,10 +132,10 @@ def test_the_faster_reader_reads_what_the_strict_reader_reads_or_nothing(desk, t
             assert even.last_lines.tolist() == [reader.line_num for _ in reader]
 
 
-def test_the_faster_reader_takes_quotes_line_breaks_and_delimiters_inside(desk):
+def test_the_faster_reader_takes_quotes_line_breaks_and_delimiters_inside(harness):
     data = b'A-1,"a ""b"", c",1\r\n"A-2","two\r\nlines",""\r\nA-3,,\r\n"""A""","",x'
-    desk.source.write_bytes(data)
-    [block] = read_blocks(desk.source, TextSpan("utf-8", has_bom=False, start=0, end=len(data)))
+    harness.source.write_bytes(data)
+    [block] = read_blocks(harness.source, TextSpan("utf-8", has_bom=False, start=0, end=len(data)))
     even = read_even(block, ",")
     assert even is not None
     assert [each.to_pylist() for each in even.columns] == [
@@ -146,9 +146,9 @@ def test_the_faster_reader_takes_quotes_line_breaks_and_delimiters_inside(desk):
     assert even.last_lines.tolist() == [1, 3, 4, 5]
 
 
-def test_the_faster_reader_sets_records_of_another_width_aside(desk):
-    desk.source.write_bytes(b'A-1\r\nA-2,"a,b"\r\n\r\nA-3,x,"y\nz"\r\nA-4,\r\nA-5,c')
-    [block] = read_blocks(desk.source, TextSpan("utf-8", has_bom=False, start=0, end=desk.source.stat().st_size))
+def test_the_faster_reader_sets_records_of_another_width_aside(harness):
+    harness.source.write_bytes(b'A-1\r\nA-2,"a,b"\r\n\r\nA-3,x,"y\nz"\r\nA-4,\r\nA-5,c')
+    [block] = read_blocks(harness.source, TextSpan("utf-8", has_bom=False, start=0, end=harness.source.stat().st_size))
     even = read_even(block, ",")
     assert even is not None
     assert even.odd == {0: ["A-1"], 2: [], 3: ["A-3", "x", "y\nz"]}
@@ -159,9 +159,9 @@ def test_the_faster_reader_sets_records_of_another_width_aside(desk):
     assert even.last_lines.tolist() == [1, 2, 3, 5, 6, 7]
 
 
-def test_a_block_of_which_every_record_has_another_width_is_left_to_the_strict_reader(desk):
-    desk.source.write_bytes(b"A\r\nB,1\r\nC,1,2\r\n")
-    [block] = read_blocks(desk.source, TextSpan("utf-8", has_bom=False, start=0, end=desk.source.stat().st_size))
+def test_a_block_of_which_every_record_has_another_width_is_left_to_the_strict_reader(harness):
+    harness.source.write_bytes(b"A\r\nB,1\r\nC,1,2\r\n")
+    [block] = read_blocks(harness.source, TextSpan("utf-8", has_bom=False, start=0, end=harness.source.stat().st_size))
     assert read_even(block, ",") is None
 
 
@@ -179,13 +179,13 @@ odd = st.one_of(
     last_column=st.sampled_from(["_row", "_batch", "email"]),
     block_bytes=st.integers(60, 400),
 )
-def test_either_reader_stages_the_same_rows_whatever_widths_they_have(desk, rows, last_column, block_bytes):
+def test_either_reader_stages_the_same_rows_whatever_widths_they_have(harness, rows, last_column, block_bytes):
     header = ["client_order_ref", "customer_name", "amount", last_column]
     text = "".join(written(row, quote_all=False) + "\r\n" for row in [header, ["A-0", "x", "1", "7"], *rows])
 
     def staged() -> object:
         try:
-            return desk.stage(text), desk.rows()
+            return harness.stage(text), harness.rows()
         except FileRejected as refusal:
             return refusal.code
 
@@ -203,14 +203,14 @@ def test_either_reader_stages_the_same_rows_whatever_widths_they_have(desk, rows
     encoding=st.sampled_from(["utf-8", "cp932", "utf-16-le"]),
     block_bytes=st.integers(1, 40).map(lambda number: number * 2),
 )
-def test_blocks_of_any_size_give_the_same_records_and_places(desk, rows, terminator, encoding, block_bytes):
+def test_blocks_of_any_size_give_the_same_records_and_places(harness, rows, terminator, encoding, block_bytes):
     text = "".join(written(row, quote_all=False) + terminator for row in [["x", "y"], *rows])
     data = text.encode(encoding)
-    desk.source.write_bytes(data)
+    harness.source.write_bytes(data)
     span = TextSpan(encoding, has_bom=False, start=0, end=len(data))
 
     def read(size: int, *, may_be_even: bool) -> list[tuple[object, ...]]:
-        records = Records(read_blocks(desk.source, span, size), 0, ",")
+        records = Records(read_blocks(harness.source, span, size), 0, ",")
         found: list[tuple[object, ...]] = []
         for chunk in records.chunks():
             if may_be_even:

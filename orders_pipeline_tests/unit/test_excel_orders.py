@@ -16,17 +16,17 @@ from orders_pipeline.clients.profiles import Profile
 from orders_pipeline.intake.csv_file import Limits
 from orders_pipeline.intake.steps import stage_file
 from orders_pipeline.records.orders import ORDERS
-from orders_pipeline_tests.factories import order_row
-from orders_pipeline_tests.workbook_desk import SHEET, Desk
+from orders_pipeline_tests.support.factories import order_row
+from orders_pipeline_tests.support.workbooks import SHEET, Harness
 
 HEADER = list(ORDERS.column_names)
 
 
 @pytest.fixture
-def desk(tmp_path):
-    desk = Desk(tmp_path)
-    desk.looks_for_orders()
-    return desk
+def harness(tmp_path):
+    harness = Harness(tmp_path)
+    harness.looks_for_orders()
+    return harness
 
 
 def fill(sheet, *rows, header=HEADER):
@@ -44,96 +44,96 @@ def column(rows, name):
     return [row[HEADER.index(name)] for row in rows[1:]]
 
 
-def test_what_a_merge_hides_is_marked_and_what_it_shows_is_there_once(desk):
-    fill(desk.sheet, *(order_row(client_order_ref=f"A-{n}", customer_name=f"n{n}", note="") for n in range(4)))
+def test_what_a_merge_hides_is_marked_and_what_it_shows_is_there_once(harness):
+    fill(harness.sheet, *(order_row(client_order_ref=f"A-{n}", customer_name=f"n{n}", note="") for n in range(4)))
     letters = dict(zip(HEADER, "ABCDEFGHIJKLMNOPQRST", strict=False))
     for row in range(2, 6):
-        set_cell(desk.sheet, row, "amount", row * 1000, "#,##0")
+        set_cell(harness.sheet, row, "amount", row * 1000, "#,##0")
     amount, name = letters["amount"], letters["customer_name"]
-    desk.sheet.merged_cells.add(f"{amount}2:{amount}4")  # as a format painter does: what is below stays
-    desk.sheet.merged_cells.add(f"{name}4:{chr(ord(name) + 1)}5")
-    desk.sheet["Z2"] = "seen"
-    desk.sheet["Z3"] = "not seen"  # of no order
-    desk.sheet.merged_cells.add("Z2:Z3")
-    rows = desk.rows()
+    harness.sheet.merged_cells.add(f"{amount}2:{amount}4")  # as a format painter does: what is below stays
+    harness.sheet.merged_cells.add(f"{name}4:{chr(ord(name) + 1)}5")
+    harness.sheet["Z2"] = "seen"
+    harness.sheet["Z3"] = "not seen"  # of no order
+    harness.sheet.merged_cells.add("Z2:Z3")
+    rows = harness.rows()
     assert column(rows, "amount") == ["2,000", "#FORMAT!  (3000)", "#FORMAT!  (4000)", "5,000"]
     assert column(rows, "customer_name") == ["n0", "n1", "n2", "#FORMAT!  (n3)"]
     assert column(rows, "customer_name_kana") == [""] * 4
     assert [row[25] for row in rows] == ["", "seen", "", "", ""]
 
 
-def test_a_blank_cell_that_shows_the_one_above_is_marked_but_not_in_a_row_of_nothing(desk):
-    fill(desk.sheet, *(order_row(client_order_ref=f"A-{n}", payment_method="") for n in range(6)))
+def test_a_blank_cell_that_shows_the_one_above_is_marked_but_not_in_a_row_of_nothing(harness):
+    fill(harness.sheet, *(order_row(client_order_ref=f"A-{n}", payment_method="") for n in range(6)))
     letter = {name: chr(65 + at) for at, name in enumerate(HEADER)}
     method, note = letter["payment_method"], letter["note"]
-    desk.sheet[f"{method}3"], desk.sheet[f"{method}6"] = "bank_transfer", "invoice"
+    harness.sheet[f"{method}3"], harness.sheet[f"{method}6"] = "bank_transfer", "invoice"
     for row in range(1, 8):
-        desk.sheet[f"{note}{row}"] = None
-    desk.sheet[f"{note}1"] = "note"
-    desk.sheet.merged_cells.add(f"{note}1:{note}2")  # of the header
-    desk.sheet.merged_cells.add(f"{note}3:{note}5")  # of nothing
-    desk.sheet.merged_cells.add(f"{method}3:{method}5")
+        harness.sheet[f"{note}{row}"] = None
+    harness.sheet[f"{note}1"] = "note"
+    harness.sheet.merged_cells.add(f"{note}1:{note}2")  # of the header
+    harness.sheet.merged_cells.add(f"{note}3:{note}5")  # of nothing
+    harness.sheet.merged_cells.add(f"{method}3:{method}5")
     for name in HEADER:
-        desk.sheet[f"{letter[name]}7"] = None
-        desk.sheet.merged_cells.add(f"{letter[name]}6:{letter[name]}7")  # an order two lines high
-    rows = desk.rows()
+        harness.sheet[f"{letter[name]}7"] = None
+        harness.sheet.merged_cells.add(f"{letter[name]}6:{letter[name]}7")  # an order two lines high
+    rows = harness.rows()
     assert column(rows, "payment_method") == ["", "bank_transfer", *["#FORMAT! bank_transfer ()"] * 2, "invoice"]
     assert column(rows, "note") == [""] * 5
 
 
-def test_a_header_that_a_merge_hides_is_none(desk):
-    fill(desk.sheet, order_row())
-    desk.sheet.merged_cells.add("A1:B1")
-    assert desk.rows()[0][:3] == [HEADER[0], "", HEADER[2]]
+def test_a_header_that_a_merge_hides_is_none(harness):
+    fill(harness.sheet, order_row())
+    harness.sheet.merged_cells.add("A1:B1")
+    assert harness.rows()[0][:3] == [HEADER[0], "", HEADER[2]]
 
 
-def test_the_sheet_with_the_header_is_read_wherever_it_stands(desk):
-    desk.sheet.title = "表紙"
-    desk.sheet["A1"] = "ご注文一覧"
-    fill(desk.book.create_sheet("注文"), order_row(client_order_ref="A-1"))
-    hidden = desk.book.create_sheet("控え")
+def test_the_sheet_with_the_header_is_read_wherever_it_stands(harness):
+    harness.sheet.title = "表紙"
+    harness.sheet["A1"] = "ご注文一覧"
+    fill(harness.book.create_sheet("注文"), order_row(client_order_ref="A-1"))
+    hidden = harness.book.create_sheet("控え")
     fill(hidden, order_row(client_order_ref="B-1"))
     hidden.sheet_state = "hidden"
-    desk.book.create_sheet("マスタ")["A1"] = "other"
-    assert column(desk.rows(), "client_order_ref") == ["A-1"]
+    harness.book.create_sheet("マスタ")["A1"] = "other"
+    assert column(harness.rows(), "client_order_ref") == ["A-1"]
 
 
-def test_two_sheets_with_the_header_are_refused_with_their_names(desk):
-    desk.sheet.title = "東京"
-    fill(desk.sheet, order_row(client_order_ref="A-1"))
-    second = desk.book.create_sheet("大阪")
+def test_two_sheets_with_the_header_are_refused_with_their_names(harness):
+    harness.sheet.title = "東京"
+    fill(harness.sheet, order_row(client_order_ref="A-1"))
+    second = harness.book.create_sheet("大阪")
     second.append(["ご注文一覧"])
     fill(second, order_row(client_order_ref="B-1"))
-    desk.book.save(desk.source)
-    refused = desk.refusal()
+    harness.book.save(harness.source)
+    refused = harness.refusal()
     assert (refused.code, refused.detail) == ("F_SHEETS", {"sheets": "東京, 大阪", "wanted": ""})
 
 
-def test_a_sheet_on_which_the_orders_go_on_without_the_header_is_refused_too(desk):
-    desk.sheet.title = "1"
-    fill(desk.sheet, order_row(client_order_ref="A-1", amount="1,000円"))
-    more = desk.book.create_sheet("2")
+def test_a_sheet_on_which_the_orders_go_on_without_the_header_is_refused_too(harness):
+    harness.sheet.title = "1"
+    fill(harness.sheet, order_row(client_order_ref="A-1", amount="1,000円"))
+    more = harness.book.create_sheet("2")
     for code, amount in (("コード", "金額"), ("A-2", "1000"), ("A-3", "￥2,000")):
         more.append([order_row(client_order_ref=code, amount=amount)[name] or None for name in HEADER])
-    desk.book.save(desk.source)
-    refused = desk.refusal()
+    harness.book.save(harness.source)
+    refused = harness.refusal()
     assert (refused.code, refused.detail) == ("F_SHEETS", {"sheets": "1, 2", "wanted": ""})
     more.sheet_state = "hidden"
-    assert column(desk.rows(), "client_order_ref") == ["A-1"]
+    assert column(harness.rows(), "client_order_ref") == ["A-1"]
 
 
-def test_what_is_struck_through_is_marked_as_are_codes_and_numbers_with_digits_of_a_footnote(desk):
-    fill(desk.sheet, *(order_row(client_order_ref=f"A-{n}", customer_name="n", note="") for n in range(6)))
-    set_cell(desk.sheet, 2, "amount", 1000)
+def test_what_is_struck_through_is_marked_as_are_codes_and_numbers_with_digits_of_a_footnote(harness):
+    fill(harness.sheet, *(order_row(client_order_ref=f"A-{n}", customer_name="n", note="") for n in range(6)))
+    set_cell(harness.sheet, 2, "amount", 1000)
     for row, name in ((2, "amount"), (3, "note"), (3, "customer_name")):  # the note is blank
-        desk.sheet.cell(row, HEADER.index(name) + 1).font = Font(strike=True)
+        harness.sheet.cell(row, HEADER.index(name) + 1).font = Font(strike=True)
     struck, raised = InlineFont(strike=True), InlineFont(vertAlign="superscript")
-    set_cell(desk.sheet, 4, "amount", CellRichText("1", TextBlock(struck, "0"), "000"))
-    set_cell(desk.sheet, 5, "amount", CellRichText("1000", TextBlock(raised, "2")))
-    set_cell(desk.sheet, 5, "customer_name", CellRichText("CO", TextBlock(raised, "2")))
-    set_cell(desk.sheet, 6, "amount", CellRichText("1", TextBlock(InlineFont(b=True, strike=False), "000")))
-    set_cell(desk.sheet, 7, "amount", CellRichText("1000", TextBlock(raised, "円")))
-    rows = desk.rows()
+    set_cell(harness.sheet, 4, "amount", CellRichText("1", TextBlock(struck, "0"), "000"))
+    set_cell(harness.sheet, 5, "amount", CellRichText("1000", TextBlock(raised, "2")))
+    set_cell(harness.sheet, 5, "customer_name", CellRichText("CO", TextBlock(raised, "2")))
+    set_cell(harness.sheet, 6, "amount", CellRichText("1", TextBlock(InlineFont(b=True, strike=False), "000")))
+    set_cell(harness.sheet, 7, "amount", CellRichText("1000", TextBlock(raised, "円")))
+    rows = harness.rows()
     assert column(rows, "amount") == [
         "#FORMAT! 1000 (1000)", "1000", "#FORMAT! 10000 (10000)", "#FORMAT! 10002 (10002)", "1000", "1000円",
     ]  # fmt: skip
@@ -142,51 +142,51 @@ def test_what_is_struck_through_is_marked_as_are_codes_and_numbers_with_digits_o
 
 
 @pytest.mark.parametrize("change", [{"client_order_ref": "合計"}, {"amount": "未定"}, {"customer_name": ""}])
-def test_a_sheet_with_something_else_is_left_alone(desk, change):
-    fill(desk.sheet, order_row(client_order_ref="A-1"))
-    other = desk.book.create_sheet("マスタ")
+def test_a_sheet_with_something_else_is_left_alone(harness, change):
+    fill(harness.sheet, order_row(client_order_ref="A-1"))
+    other = harness.book.create_sheet("マスタ")
     row = order_row(client_order_ref="SKU-1") | change
     other.append([row[name] or None for name in HEADER])
     other.append(["SKU-1", "1000"])
-    master = desk.book.create_sheet("得意先")
+    master = harness.book.create_sheet("得意先")
     fill(
         master,
         order_row(client_order_ref="C-1"),
         header=[{"amount": "与信", "client_order_ref": "No"}.get(n, n) for n in HEADER],
     )
-    assert column(desk.rows(), "client_order_ref") == ["A-1"]
+    assert column(harness.rows(), "client_order_ref") == ["A-1"]
 
 
-def test_a_sheet_with_nothing_but_the_header_is_no_other_one(desk):
-    fill(desk.sheet)
-    fill(desk.book.create_sheet("11月"), order_row(client_order_ref="A-1"))
-    fill(desk.book.create_sheet("12月"))
-    assert column(desk.rows(), "client_order_ref") == ["A-1"]
-    desk.book["11月"].delete_rows(2)
-    assert desk.rows() == [HEADER]
+def test_a_sheet_with_nothing_but_the_header_is_no_other_one(harness):
+    fill(harness.sheet)
+    fill(harness.book.create_sheet("11月"), order_row(client_order_ref="A-1"))
+    fill(harness.book.create_sheet("12月"))
+    assert column(harness.rows(), "client_order_ref") == ["A-1"]
+    harness.book["11月"].delete_rows(2)
+    assert harness.rows() == [HEADER]
 
 
-def test_the_sheet_that_was_agreed_on_is_read(desk):
-    fill(desk.sheet, order_row(client_order_ref="A-1"))
-    desk.sheet.title = "控え"
-    fill(desk.book.create_sheet("Orders"), order_row(client_order_ref="B-1"))
-    desk.looks_for_orders("orders")
-    assert column(desk.rows(), "client_order_ref") == ["B-1"]
+def test_the_sheet_that_was_agreed_on_is_read(harness):
+    fill(harness.sheet, order_row(client_order_ref="A-1"))
+    harness.sheet.title = "控え"
+    fill(harness.book.create_sheet("Orders"), order_row(client_order_ref="B-1"))
+    harness.looks_for_orders("orders")
+    assert column(harness.rows(), "client_order_ref") == ["B-1"]
 
 
-def test_a_sheet_that_was_agreed_on_and_is_missing_is_named(desk):
-    desk.sheet.title = "Sheet1"
-    fill(desk.sheet, order_row())
-    desk.book.save(desk.source)
-    desk.looks_for_orders("注文")
-    refused = desk.refusal()
+def test_a_sheet_that_was_agreed_on_and_is_missing_is_named(harness):
+    harness.sheet.title = "Sheet1"
+    fill(harness.sheet, order_row())
+    harness.book.save(harness.source)
+    harness.looks_for_orders("注文")
+    refused = harness.refusal()
     assert (refused.code, refused.detail) == ("F_SHEETS", {"sheets": "Sheet1", "wanted": "注文"})
 
 
-def test_without_a_header_anywhere_the_first_sheet_is_left_to_the_checks_of_headers(desk):
-    desk.sheet["A1"] = "first"
-    desk.book.create_sheet("second")["A1"] = "second"
-    assert desk.rows() == [["first"]]
+def test_without_a_header_anywhere_the_first_sheet_is_left_to_the_checks_of_headers(harness):
+    harness.sheet["A1"] = "first"
+    harness.book.create_sheet("second")["A1"] = "second"
+    assert harness.rows() == [["first"]]
 
 
 @pytest.mark.parametrize(
@@ -207,10 +207,10 @@ def test_without_a_header_anywhere_the_first_sheet_is_left_to_the_checks_of_head
         ("note", -1000, "0;0", "1000"),
     ],
 )
-def test_a_cell_that_shows_another_number_is_marked_with_both(desk, name, value, number_format, written):
-    fill(desk.sheet, order_row())
-    set_cell(desk.sheet, 2, name, value, number_format)
-    assert column(desk.rows(), name) == [written]
+def test_a_cell_that_shows_another_number_is_marked_with_both(harness, name, value, number_format, written):
+    fill(harness.sheet, order_row())
+    set_cell(harness.sheet, 2, name, value, number_format)
+    assert column(harness.rows(), name) == [written]
 
 
 @pytest.mark.parametrize(
@@ -227,20 +227,20 @@ def test_a_cell_that_shows_another_number_is_marked_with_both(desk, name, value,
 )
 @pytest.mark.parametrize("is_extended", [False, True])
 def test_a_format_that_a_condition_may_give_a_cell_shows_the_same_number_or_the_cell_is_marked(
-    desk, cells, number_format, written, is_extended
+    harness, cells, number_format, written, is_extended
 ):
     amount = "-1000" if number_format == "0;0" else "1000"
-    fill(desk.sheet, order_row())
-    set_cell(desk.sheet, 2, "amount", int(amount))
+    fill(harness.sheet, order_row())
+    set_cell(harness.sheet, 2, "amount", int(amount))
     marked = f"#FORMAT! 1000 ({amount})" if number_format == "0;0" else written
     cells = cells.format(chr(64 + 1 + HEADER.index("amount")))
     if is_extended:
-        desk.repack({SHEET: lambda data: data.replace(b"</worksheet>", extended(cells, number_format) + b"</worksheet>")})
-        assert column(desk.written(), "amount") == [marked]
+        harness.repack({SHEET: lambda data: data.replace(b"</worksheet>", extended(cells, number_format) + b"</worksheet>")})
+        assert column(harness.written(), "amount") == [marked]
     else:
         style = DifferentialStyle(numFmt=NumberFormat(numFmtId=170, formatCode=number_format))
-        desk.sheet.conditional_formatting.add(cells, Rule("expression", dxf=style, formula=["FALSE"]))
-        assert column(desk.rows(), "amount") == [marked]
+        harness.sheet.conditional_formatting.add(cells, Rule("expression", dxf=style, formula=["FALSE"]))
+        assert column(harness.rows(), "amount") == [marked]
 
 
 def extended(cells, number_format):
@@ -258,23 +258,25 @@ def extended(cells, number_format):
 
 @pytest.mark.parametrize("value", ["", "<v></v>", "<v/>"])
 @pytest.mark.parametrize("name", ["amount", "customer_name", "note"])
-def test_a_formula_that_was_never_computed_is_written_as_one(desk, name, value):
-    fill(desk.sheet, order_row())
+def test_a_formula_that_was_never_computed_is_written_as_one(harness, name, value):
+    fill(harness.sheet, order_row())
     place = f"{chr(64 + 1 + HEADER.index(name))}2"
     cell = f'<c r="{place}"><f>SUM(A1)</f>{value}</c>'.encode()
-    desk.sheet[place] = 4711
-    desk.repack({SHEET: lambda data: re.sub(rb'<c r="%s".*?</c>' % place.encode(), cell, data)})
-    assert column(desk.written(), name) == ["#FORMULA!"]
+    harness.sheet[place] = 4711
+    harness.repack({SHEET: lambda data: re.sub(rb'<c r="%s".*?</c>' % place.encode(), cell, data)})
+    assert column(harness.written(), name) == ["#FORMULA!"]
 
 
 @pytest.mark.parametrize("says_so", ["book", "sheet", "version"])
-def test_results_that_excel_computes_anew_as_it_opens_the_workbook_are_none(desk, says_so):
-    fill(desk.sheet, order_row(customer_code="C-1"))  # as libraries write that compute nothing: 0, or a template's results
-    desk.book.calculation.fullCalcOnLoad = says_so == "book"
-    desk.book.calculation.calcId = 0 if says_so == "version" else 191029
+def test_results_that_excel_computes_anew_as_it_opens_the_workbook_are_none(harness, says_so):
+    fill(
+        harness.sheet, order_row(customer_code="C-1")
+    )  # as libraries write that compute nothing: 0, or a template's results
+    harness.book.calculation.fullCalcOnLoad = says_so == "book"
+    harness.book.calculation.calcId = 0 if says_so == "version" else 191029
     cells = {name: f"{chr(65 + HEADER.index(name))}2" for name in ("customer_name", "amount", "note")}
     for place in cells.values():
-        desk.sheet[place] = 4711
+        harness.sheet[place] = 4711
     results = dict(zip(cells.values(), (b"<v>0</v>", b"<v>120</v>", b"<v></v>"), strict=True))
 
     def changed(data):
@@ -285,28 +287,28 @@ def test_results_that_excel_computes_anew_as_it_opens_the_workbook_are_none(desk
         recomputes = b'<sheetCalcPr fullCalcOnLoad="1"/>' if says_so == "sheet" else b""
         return data.replace(b"</sheetData>", b"</sheetData>" + recomputes)
 
-    desk.repack({SHEET: changed})
-    rows = desk.written()
+    harness.repack({SHEET: changed})
+    rows = harness.written()
     assert column(rows, "customer_code") == ["C-1"]
     assert [column(rows, name) for name in cells] == [["#FORMULA!"], ["#FORMULA!"], [""]]
 
 
-def test_nor_are_those_of_one_formula_in_many_cells(desk):
-    fill(desk.sheet, *(order_row(client_order_ref=f"A-{n}", customer_name="0") for n in range(4)))
-    desk.book.calculation.fullCalcOnLoad = True
+def test_nor_are_those_of_one_formula_in_many_cells(harness):
+    fill(harness.sheet, *(order_row(client_order_ref=f"A-{n}", customer_name="0") for n in range(4)))
+    harness.book.calculation.fullCalcOnLoad = True
     letter = chr(65 + HEADER.index("customer_name"))
     cell = b'<c r="%s2"><f t="array" ref="%s2:%s4">B9</f><v>0</v></c>' % ((letter.encode(),) * 3)
-    desk.repack({SHEET: lambda data: re.sub(rb'<c r="%s2".*?</c>' % letter.encode(), cell, data)})
-    rows = desk.written()
+    harness.repack({SHEET: lambda data: re.sub(rb'<c r="%s2".*?</c>' % letter.encode(), cell, data)})
+    rows = harness.written()
     assert column(rows, "customer_name") == [*["#FORMULA!"] * 3, "0"]
     assert column(rows, "client_order_ref") == ["A-0", "A-1", "A-2", "A-3"]
 
 
-def test_a_formula_whose_result_is_an_empty_text_is_empty_and_one_in_another_column_too(desk):
-    fill(desk.sheet, order_row(), header=[*HEADER, "計"])
+def test_a_formula_whose_result_is_an_empty_text_is_empty_and_one_in_another_column_too(harness):
+    fill(harness.sheet, order_row(), header=[*HEADER, "計"])
     last = chr(64 + len(HEADER) + 1)
-    desk.sheet["A2"] = 4711
-    desk.sheet[f"{last}2"] = 4712
+    harness.sheet["A2"] = 4711
+    harness.sheet[f"{last}2"] = 4712
     cells = {"A2": b'<c r="A2" t="str"><f>B2</f><v></v></c>', f"{last}2": f'<c r="{last}2"><f>B2</f></c>'.encode()}
 
     def changed(data):
@@ -314,50 +316,50 @@ def test_a_formula_whose_result_is_an_empty_text_is_empty_and_one_in_another_col
             data = re.sub(rb'<c r="%s".*?</c>' % place.encode(), cell, data)
         return data
 
-    desk.repack({SHEET: changed})
-    written = desk.written()[1]
+    harness.repack({SHEET: changed})
+    written = harness.written()[1]
     assert (written[0], written[-1]) == ("", "")
 
 
-def test_rows_of_nothing_but_formulas_that_were_never_computed_are_not_lost(desk):
-    fill(desk.sheet, order_row())
+def test_rows_of_nothing_but_formulas_that_were_never_computed_are_not_lost(harness):
+    fill(harness.sheet, order_row())
     row = b'<row r="5"><c r="A5"><f>B2</f></c></row></sheetData>'
-    desk.repack({SHEET: lambda data: data.replace(b"</sheetData>", row)})
-    assert desk.written()[4][0] == "#FORMULA!"
+    harness.repack({SHEET: lambda data: data.replace(b"</sheetData>", row)})
+    assert harness.written()[4][0] == "#FORMULA!"
 
 
-def test_columns_of_the_clients_own_may_show_what_they_like(desk):
-    fill(desk.sheet, order_row(), header=[*HEADER, "税率"])
-    desk.sheet.cell(2, len(HEADER) + 1, 0.1).number_format = "0%"
-    assert desk.rows()[1][-1] == "10%"
+def test_columns_of_the_clients_own_may_show_what_they_like(harness):
+    fill(harness.sheet, order_row(), header=[*HEADER, "税率"])
+    harness.sheet.cell(2, len(HEADER) + 1, 0.1).number_format = "0%"
+    assert harness.rows()[1][-1] == "10%"
 
 
-def test_errors_are_written_as_errors_that_are_known(desk):
-    fill(desk.sheet, order_row())
-    desk.repack({SHEET: lambda data: data.replace(b"</row></sheetData>", ERROR)})
-    assert desk.written()[1][-1] == "#VALUE!"
+def test_errors_are_written_as_errors_that_are_known(harness):
+    fill(harness.sheet, order_row())
+    harness.repack({SHEET: lambda data: data.replace(b"</row></sheetData>", ERROR)})
+    assert harness.written()[1][-1] == "#VALUE!"
 
 
 ERROR = f'<c r="{chr(64 + len(HEADER))}2" t="e"><v>#NEW!</v></c></row></sheetData>'.encode()
 
 
-def test_hidden_rows_are_written_and_counted(desk):
-    desk.sheet.row_dimensions[1].hidden = True
-    fill(desk.sheet, *(order_row(client_order_ref=f"A-{row}") for row in range(1, 5)))
-    desk.sheet.row_dimensions[3].hidden = True
-    desk.sheet.row_dimensions[9].hidden = True
-    desk.repack({SHEET: lambda data: data.replace(b'<row r="4"', b'<row r="4" ht="0"')})
-    assert column(desk.written(), "client_order_ref") == ["A-1", "A-2", "A-3", "A-4"]
-    assert desk.hidden_rows == 2
+def test_hidden_rows_are_written_and_counted(harness):
+    harness.sheet.row_dimensions[1].hidden = True
+    fill(harness.sheet, *(order_row(client_order_ref=f"A-{row}") for row in range(1, 5)))
+    harness.sheet.row_dimensions[3].hidden = True
+    harness.sheet.row_dimensions[9].hidden = True
+    harness.repack({SHEET: lambda data: data.replace(b'<row r="4"', b'<row r="4" ht="0"')})
+    assert column(harness.written(), "client_order_ref") == ["A-1", "A-2", "A-3", "A-4"]
+    assert harness.hidden_rows == 2
 
 
-def test_hidden_rows_are_a_warning_of_the_file_and_a_profile_names_its_sheet(desk, tmp_path):
-    desk.sheet["A1"] = "表紙"
+def test_hidden_rows_are_a_warning_of_the_file_and_a_profile_names_its_sheet(harness, tmp_path):
+    harness.sheet["A1"] = "表紙"
     for name in ("控え", "注文"):
-        fill(desk.book.create_sheet(name), order_row(client_order_ref=f"{name}-1"), order_row(client_order_ref="A-2"))
-    desk.book["注文"].row_dimensions[2].hidden = True
-    desk.book.save(desk.source)
+        fill(harness.book.create_sheet(name), order_row(client_order_ref=f"{name}-1"), order_row(client_order_ref="A-2"))
+    harness.book["注文"].row_dimensions[2].hidden = True
+    harness.book.save(harness.source)
     (tmp_path / "staged").mkdir()
-    staged = stage_file(Limits(), Profile(sheet="注文"), desk.source, "orders.xlsx", tmp_path / "staged")
+    staged = stage_file(Limits(), Profile(sheet="注文"), harness.source, "orders.xlsx", tmp_path / "staged")
     assert [(warning.code, warning.detail) for warning in staged.warnings] == [("W_HIDDEN_ROWS", {"count": "1"})]
     assert staged.rows_total == 2

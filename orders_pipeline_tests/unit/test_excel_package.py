@@ -9,12 +9,12 @@ from collections.abc import Callable
 import pytest
 
 from orders_pipeline.records.rejections import FileRejected
-from orders_pipeline_tests.workbook_desk import MAIN, SHEET, TYPES, Desk
+from orders_pipeline_tests.support.workbooks import MAIN, SHEET, TYPES, Harness
 
 
 @pytest.fixture
-def desk(tmp_path):
-    return Desk(tmp_path)
+def harness(tmp_path):
+    return Harness(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -29,9 +29,9 @@ def desk(tmp_path):
         (b"PK", "damaged Excel", "excel_damaged"),
     ],
 )
-def test_input_041_what_is_no_package_is_refused_by_what_it_is(desk, data, kind, hint):
-    desk.source.write_bytes(data)
-    found = desk.refusal()
+def test_input_041_what_is_no_package_is_refused_by_what_it_is(harness, data, kind, hint):
+    harness.source.write_bytes(data)
+    found = harness.refusal()
     assert (found.code, found.detail) == ("F_NOT_CSV", {"kind": kind, "hint": hint})
 
 
@@ -56,10 +56,10 @@ def test_input_041_what_is_no_package_is_refused_by_what_it_is(desk, data, kind,
         ),
     ],
 )
-def test_input_041_a_package_that_is_no_plain_workbook_is_refused_by_what_it_is(desk, parts, kind, hint):
-    desk.sheet["A1"] = "x"
-    desk.repack(parts)
-    found = desk.refusal()
+def test_input_041_a_package_that_is_no_plain_workbook_is_refused_by_what_it_is(harness, parts, kind, hint):
+    harness.sheet["A1"] = "x"
+    harness.repack(parts)
+    found = harness.refusal()
     assert (found.code, found.detail) == ("F_NOT_CSV", {"kind": kind, "hint": hint})
 
 
@@ -100,29 +100,29 @@ BAD_ROWS = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_a_damaged_part_gives_the_workbook_back(desk, damage):
-    desk.sheet["A1"] = "x"
-    desk.repack(DAMAGE[damage])
-    assert desk.refusal().detail == {"kind": "damaged Excel", "hint": "excel_damaged"}
+def test_a_damaged_part_gives_the_workbook_back(harness, damage):
+    harness.sheet["A1"] = "x"
+    harness.repack(DAMAGE[damage])
+    assert harness.refusal().detail == {"kind": "damaged Excel", "hint": "excel_damaged"}
 
 
 @pytest.mark.parametrize("damage", BAD_ROWS)
-def test_a_damaged_sheet_gives_the_workbook_back(desk, damage):
-    desk.sheet_of(BAD_ROWS[damage])
-    assert desk.refusal().detail == {"kind": "damaged Excel", "hint": "excel_damaged"}
+def test_a_damaged_sheet_gives_the_workbook_back(harness, damage):
+    harness.sheet_of(BAD_ROWS[damage])
+    assert harness.refusal().detail == {"kind": "damaged Excel", "hint": "excel_damaged"}
 
 
-def test_a_workbook_damaged_anywhere_is_read_or_refused_and_nothing_else(desk):
-    desk.sheet.append(["client_order_ref", "customer_name", "amount"])
-    desk.sheet.append(["A-1", "山田", 1000])
-    desk.book.save(desk.source)
-    whole = desk.source.read_bytes()
+def test_a_workbook_damaged_anywhere_is_read_or_refused_and_nothing_else(harness):
+    harness.sheet.append(["client_order_ref", "customer_name", "amount"])
+    harness.sheet.append(["A-1", "山田", 1000])
+    harness.book.save(harness.source)
+    whole = harness.source.read_bytes()
     codes = set()
     for place in range(0, len(whole), len(whole) // 150):
         for damaged in (whole[:place], whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :]):
-            desk.source.write_bytes(damaged)
+            harness.source.write_bytes(damaged)
             try:
-                desk.write()
+                harness.write()
             except FileRejected as refusal:
                 codes.add(refusal.code)
     assert {"F_NOT_CSV"} <= codes <= {"F_NOT_CSV", "F_EMPTY", "F_TOO_LARGE"}
@@ -137,61 +137,61 @@ def patched(data: bytes, offset: int, layout: str, value: int) -> bytes:
     return data[:offset] + struct.pack(layout, value) + data[offset + struct.calcsize(layout) :]
 
 
-def test_encrypted_entries_are_refused(desk):
-    desk.sheet["A1"] = "x"
-    desk.repack({})
-    data = desk.source.read_bytes()
-    desk.source.write_bytes(patched(data, directory_entry(data, SHEET) + 8, "<H", 1))
-    assert desk.refusal().detail == {"kind": "encrypted Excel", "hint": "excel_protected"}
+def test_encrypted_entries_are_refused(harness):
+    harness.sheet["A1"] = "x"
+    harness.repack({})
+    data = harness.source.read_bytes()
+    harness.source.write_bytes(patched(data, directory_entry(data, SHEET) + 8, "<H", 1))
+    assert harness.refusal().detail == {"kind": "encrypted Excel", "hint": "excel_protected"}
 
 
 @pytest.mark.parametrize("size", [0, 10, 1_000_000])
-def test_a_part_that_lies_about_its_size_is_refused(desk, size):
-    desk.sheet["A1"] = "x"
-    desk.repack({})
-    data = desk.source.read_bytes()
-    desk.source.write_bytes(patched(data, directory_entry(data, SHEET) + 24, "<I", size))
-    assert desk.refusal().detail["kind"] == "damaged Excel"
+def test_a_part_that_lies_about_its_size_is_refused(harness, size):
+    harness.sheet["A1"] = "x"
+    harness.repack({})
+    data = harness.source.read_bytes()
+    harness.source.write_bytes(patched(data, directory_entry(data, SHEET) + 24, "<I", size))
+    assert harness.refusal().detail["kind"] == "damaged Excel"
 
 
-def test_parts_that_lie_in_each_other_are_refused(desk):
-    desk.sheet["A1"] = "x"
-    desk.repack({"xl/a.xml": b"<a/>", "xl/b.xml": b"<a/>"})
-    data = desk.source.read_bytes()
+def test_parts_that_lie_in_each_other_are_refused(harness):
+    harness.sheet["A1"] = "x"
+    harness.repack({"xl/a.xml": b"<a/>", "xl/b.xml": b"<a/>"})
+    data = harness.source.read_bytes()
     one, other = directory_entry(data, "xl/a.xml"), directory_entry(data, "xl/b.xml")
     (offset,) = struct.unpack_from("<I", data, one + 42)
-    desk.source.write_bytes(patched(data, other + 42, "<I", offset))
-    assert desk.refusal().detail["kind"] == "damaged Excel"
+    harness.source.write_bytes(patched(data, other + 42, "<I", offset))
+    assert harness.refusal().detail["kind"] == "damaged Excel"
 
 
-def test_more_entries_than_a_workbook_has_are_refused(desk):
-    desk.sheet["A1"] = "x"
-    desk.repack({f"xl/media/{number}": b"" for number in range(1001)})
-    assert desk.refusal().detail["kind"] == "damaged Excel"
+def test_more_entries_than_a_workbook_has_are_refused(harness):
+    harness.sheet["A1"] = "x"
+    harness.repack({f"xl/media/{number}": b"" for number in range(1001)})
+    assert harness.refusal().detail["kind"] == "damaged Excel"
 
 
-def bomb(declared: int | None) -> Callable[[Desk], None]:
+def bomb(declared: int | None) -> Callable[[Harness], None]:
     """Return what packs 200 MB of zeros as a sheet, with another size declared if wanted."""
 
-    def pack(desk: Desk) -> None:
-        desk.repack({SHEET: bytes(200_000_000)})
-        data = desk.source.read_bytes()
+    def pack(harness: Harness) -> None:
+        harness.repack({SHEET: bytes(200_000_000)})
+        data = harness.source.read_bytes()
         if declared is not None:
-            desk.source.write_bytes(patched(data, directory_entry(data, SHEET) + 24, "<I", declared))
+            harness.source.write_bytes(patched(data, directory_entry(data, SHEET) + 24, "<I", declared))
 
     return pack
 
 
-def blow_up_row(desk: Desk) -> None:
-    desk.sheet_of('<row r="1">' + "<c/>" * 1_000_000 + "</row>")
+def blow_up_row(harness: Harness) -> None:
+    harness.sheet_of('<row r="1">' + "<c/>" * 1_000_000 + "</row>")
 
 
-def blow_up_styles(desk: Desk) -> None:
-    desk.repack({"xl/styles.xml": f"<styleSheet {MAIN}><cellXfs>{'<xf/>' * 600_000}</cellXfs></styleSheet>".encode()})
+def blow_up_styles(harness: Harness) -> None:
+    harness.repack({"xl/styles.xml": f"<styleSheet {MAIN}><cellXfs>{'<xf/>' * 600_000}</cellXfs></styleSheet>".encode()})
 
 
-def blow_up_workbook(desk: Desk) -> None:
-    desk.repack({"xl/workbook.xml": f"<workbook {MAIN}><sheets>{'<sheet/>' * 1_600_000}</sheets></workbook>".encode()})
+def blow_up_workbook(harness: Harness) -> None:
+    harness.repack({"xl/workbook.xml": f"<workbook {MAIN}><sheets>{'<sheet/>' * 1_600_000}</sheets></workbook>".encode()})
 
 
 @pytest.mark.parametrize(
@@ -204,25 +204,25 @@ def blow_up_workbook(desk: Desk) -> None:
         (blow_up_workbook, "F_TOO_LARGE"),
     ],
 )
-def test_a_bomb_is_refused_before_it_grows(desk, make, code):
-    make(desk)
+def test_a_bomb_is_refused_before_it_grows(harness, make, code):
+    make(harness)
     tracemalloc.start()
     try:
-        assert desk.refusal().code == code
+        assert harness.refusal().code == code
         assert tracemalloc.get_traced_memory()[1] < 16 << 20
     finally:
         tracemalloc.stop()
 
 
-def test_all_parts_together_have_one_bound(desk):
-    desk.sheet["A1"] = "x"
+def test_all_parts_together_have_one_bound(harness):
+    harness.sheet["A1"] = "x"
     noise = "".join(f"<a>{number * 7919 % 10_007}</a>" for number in range(150_000))
-    desk.repack({f"xl/p{part}.xml": f"<p>{noise}</p>".encode() for part in range(15)})
-    assert desk.refusal().code == "F_TOO_LARGE"
+    harness.repack({f"xl/p{part}.xml": f"<p>{noise}</p>".encode() for part in range(15)})
+    assert harness.refusal().code == "F_TOO_LARGE"
 
 
-def test_what_the_parts_inflate_to_is_bounded_by_what_a_file_may_have(desk):
-    desk.sheet["A1"] = "x"
-    desk.repack({"xl/media/1.bin": bytes(range(256)) * 8_000})
-    found = desk.refusal(max_bytes=100_000)
+def test_what_the_parts_inflate_to_is_bounded_by_what_a_file_may_have(harness):
+    harness.sheet["A1"] = "x"
+    harness.repack({"xl/media/1.bin": bytes(range(256)) * 8_000})
+    found = harness.refusal(max_bytes=100_000)
     assert (found.code, found.detail) == ("F_TOO_LARGE", {"limit": str(800_000 + (1 << 20))})

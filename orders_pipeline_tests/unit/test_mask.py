@@ -22,9 +22,9 @@ from orders_pipeline.records.rejections import FileRejected
 from orders_pipeline.records.rules import RowContext
 from orders_pipeline.samples.mask import mask_file
 from orders_pipeline.samples.synthetic import write_sample
-from orders_pipeline_tests.factories import TODAY, order_row
-from orders_pipeline_tests.order_file import record
-from orders_pipeline_tests.soak import first_of
+from orders_pipeline_tests.support.factories import TODAY, order_row
+from orders_pipeline_tests.support.order_file import record
+from orders_pipeline_tests.support.soak import first_of
 
 
 def lines(*rows):

@@ -14,7 +14,7 @@ from orders_pipeline.services.notification_service import Message, NotificationS
 from orders_pipeline.services.outcomes import Outcome
 from orders_pipeline.services.rate_limit import Stopped
 from orders_pipeline.settlement.notifications import NotificationClaim, send_many, send_one
-from orders_pipeline_tests.stub_client import StubClient
+from orders_pipeline_tests.support.service_stub import StubClient
 
 KEY = "6a1f7a3e-0000-4000-8000-000000000002"
 MESSAGE = Message(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from orders_pipeline.records import rules
 from orders_pipeline.records.orders import ORDERS
-from orders_pipeline_tests.factories import accepted, judge_cells, judge_rows, order_row, refused, row_context
+from orders_pipeline_tests.support.factories import accepted, judge_cells, judge_rows, order_row, refused, row_context
 
 CARD = "4111111111111111"
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from orders_pipeline.records import normalise
 from orders_pipeline.records.normalise import parse_date
 from orders_pipeline.records.orders import ORDERS
-from orders_pipeline_tests.factories import TODAY, accepted, judge_cells, judge_rows, refused, row_context
+from orders_pipeline_tests.support.factories import TODAY, accepted, judge_cells, judge_rows, refused, row_context
 
 # Amounts
 

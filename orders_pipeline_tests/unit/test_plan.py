@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orders_pipeline.settlement.payments.plan import CAP_JPY, PayableOrder, PlannedPayment, _first_fit, pack, plan_payments
-from orders_pipeline_tests.soak import first_of
+from orders_pipeline_tests.support.soak import first_of
 
 
 def orders_of(*amounts: int, customer: str = "C-1", method: str = "invoice", card: str = "") -> list[PayableOrder]:

@@ -11,7 +11,7 @@ from orders_pipeline.services.gateway import PaymentRequest
 from orders_pipeline.services.http_client import MAX_LIST_BYTES, Answer, NoAnswer, NotDelivered
 from orders_pipeline.services.outcomes import Outcome
 from orders_pipeline.services.rest import RestPayments
-from orders_pipeline_tests.stub_client import StubClient
+from orders_pipeline_tests.support.service_stub import StubClient
 
 KEY = "6a1f7a3e-0000-4000-8000-000000000001"
 REFERENCE = f"0123456789ab-{KEY}"

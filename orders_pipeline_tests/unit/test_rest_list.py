@@ -10,7 +10,7 @@ import pytest
 from orders_pipeline.services.gateway import ListedPayment, ListFailed, PaymentPage, UnreadablePayment
 from orders_pipeline.services.http_client import Answer, NoAnswer, NotDelivered, TooLong
 from orders_pipeline.services.rest import RestPayments
-from orders_pipeline_tests.stub_client import StubClient
+from orders_pipeline_tests.support.service_stub import StubClient
 
 KEY = "6a1f7a3e-0000-4000-8000-000000000001"
 SINCE = datetime(2026, 7, 1, 12, 0, tzinfo=timezone(timedelta(hours=9)))

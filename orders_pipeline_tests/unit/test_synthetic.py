@@ -14,7 +14,7 @@ from orders_pipeline.records.rejections import CODES
 from orders_pipeline.samples.damage import EXCEL, SPOILERS
 from orders_pipeline.samples.synthetic import CODES as MADE
 from orders_pipeline.samples.synthetic import RatesError, write_sample, write_template
-from orders_pipeline_tests.factories import TODAY, judge_rows, row_context, write_staged
+from orders_pipeline_tests.support.factories import TODAY, judge_rows, row_context, write_staged
 
 
 def read(path, encoding="utf-8"):

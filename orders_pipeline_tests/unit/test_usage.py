@@ -17,7 +17,7 @@ import orders_pipeline
 from orders_pipeline.cli import main
 from orders_pipeline.cli.answering import answer, answers
 from orders_pipeline.system.settings import SettingsError
-from orders_pipeline_tests.commands import every
+from orders_pipeline_tests.support.commands import every
 
 
 @pytest.mark.parametrize("wrong", [("--nonsense",), ("a", "b", "c", "d"), ("--help-me", "--force=x")])

@@ -22,7 +22,7 @@ from orders_pipeline.records.judgement import Findings, Judge
 from orders_pipeline.records.orders import EXAMPLE, ORDERS
 from orders_pipeline.records.rejections import CODES, REJECTIONS_SCHEMA
 from orders_pipeline.records.schemas import RulesBroken, schemas_of
-from orders_pipeline_tests.factories import judge_rows, order_row, order_rows, raw_cells, row_context, write_staged
+from orders_pipeline_tests.support.factories import judge_rows, order_row, order_rows, raw_cells, row_context, write_staged
 
 ITEM = {"item_code": "A", "quantity": "2", "unit_price": "500", "amount": "1000"}
 

@@ -1,4 +1,4 @@
-"""A desk at an S3 server: moto over HTTP, the raw client to it, and a line to it on which things go wrong on purpose."""
+"""A harness at an S3 server: moto over HTTP, the raw client to it, and a line to it on which things go wrong on purpose."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def _refuse(handler: BaseHTTPRequestHandler, status: int) -> None:
 
 
 @dataclass(frozen=True)
-class S3Desk:
+class S3Harness:
     """A moto server: `raw` sees and changes what is there, our stores reach it through `line`."""
 
     server_url: str
@@ -160,7 +160,7 @@ class S3Desk:
 
 
 @contextlib.contextmanager
-def open_s3() -> Iterator[S3Desk]:
+def open_s3() -> Iterator[S3Harness]:
     """Start a server; credentials and region are the test's own, and proxies of the environment lead nowhere."""
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
@@ -173,5 +173,5 @@ def open_s3() -> Iterator[S3Desk]:
         patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
         patch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
         patch.setenv("http_proxy", "http://127.0.0.1:9")
-        yield S3Desk(url, boto3.client("s3", endpoint_url=url, config=Config(proxies={})), line)
+        yield S3Harness(url, boto3.client("s3", endpoint_url=url, config=Config(proxies={})), line)
     server.stop()

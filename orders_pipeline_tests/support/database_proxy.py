@@ -33,7 +33,7 @@ class _Wire:
                 end.close()
 
 
-class DatabaseLine:
+class DatabaseProxy:
     """Listens on a port of its own and passes on to the server whose URL it was given."""
 
     def __init__(self, server_url: str) -> None:

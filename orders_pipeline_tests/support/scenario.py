@@ -10,24 +10,24 @@ import psycopg
 
 from orders_pipeline.infrastructure.database import DatabaseUnavailable
 from orders_pipeline.system.opening import System
-from orders_pipeline_tests.commands import wait_for
-from orders_pipeline_tests.factories import order_row
-from orders_pipeline_tests.house import House, check_finished, prepare, work_off
-from orders_pipeline_tests.order_file import OrderFile
+from orders_pipeline_tests.support.commands import wait_for
+from orders_pipeline_tests.support.factories import order_row
+from orders_pipeline_tests.support.installation import Installation, check_finished, prepare, work_off
+from orders_pipeline_tests.support.order_file import OrderFile
 
 
-def is_up(house: House) -> bool:
-    """Tell whether a house's database answers."""
+def is_up(installation: Installation) -> bool:
+    """Tell whether an installation's database answers."""
     with contextlib.suppress(psycopg.OperationalError):
-        return bool(house.rows("SELECT 1"))
+        return bool(installation.rows("SELECT 1"))
     return False
 
 
 @dataclass
-class Works:
+class Scenario:
     """A client with files, and the system that takes them."""
 
-    house: House
+    installation: Installation
     system: System
     client: str
     tries: int = 0
@@ -38,9 +38,9 @@ class Works:
         for number in range(orders):
             reference = f"{self.client}-{number:04}"
             file.add(order_row(client_order_ref=reference, customer_code=reference, notify_channel=notify_channel))
-        path = self.house.home / f"{self.client}.csv"
+        path = self.installation.home / f"{self.client}.csv"
         path.write_bytes(file.text.encode())
-        return self.house.receive(path, self.client)
+        return self.installation.receive(path, self.client)
 
     def prepare(self, batch_id: str) -> None:
         prepare(self.system, batch_id)
@@ -57,8 +57,8 @@ class Works:
             with contextlib.suppress(DatabaseUnavailable):
                 self.work_off(batch_id)
             with contextlib.suppress(DatabaseUnavailable):  # connections of before it went and came
-                return is_up(self.house) and bool(self.house.summary(batch_id)["status"] == "completed")
+                return is_up(self.installation) and bool(self.installation.summary(batch_id)["status"] == "completed")
             return False
 
         wait_for(is_done, "the batch to be completed")
-        return check_finished(self.house, batch_id)
+        return check_finished(self.installation, batch_id)

@@ -1,4 +1,4 @@
-"""A desk to read workbooks at: makes them, also damaged and hostile ones, and shows the CSV files that come of them."""
+"""A harness to read workbooks at: makes them, also damaged and hostile ones, and shows the CSV files that come of them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ORDER_NAMES = Names(
 KINDS = {column.name: column.kind for column in ORDERS.columns}
 
 
-class Desk:
+class Harness:
     """Writes workbooks to a folder of its own, and reads the CSV files that come of them."""
 
     def __init__(self, folder: Path) -> None:

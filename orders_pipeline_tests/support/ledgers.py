@@ -1,4 +1,4 @@
-"""A desk over a test's database: batches and orders put there by hand, workers, and what the tables say afterwards."""
+"""A harness over a test's database: batches and orders put there by hand, workers, and what the tables say afterwards."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def order(number: int = 1, **changes: object) -> Order:
     } | changes
 
 
-class Desk:
+class Harness:
     """Plain SQL for arranging and looking; the package's own code for everything a test is about."""
 
     def __init__(self, database: Database) -> None:
@@ -71,7 +71,7 @@ class Desk:
         return value
 
     def batch(self, batch_id: str = "20260701-000000000001", *, status: str = "loaded", client: str = "acme") -> str:
-        """Insert a batch; it is the desk's from here on."""
+        """Insert a batch; it is the harness's from here on."""
         self.run(
             "INSERT INTO batches (batch_id, client_code, csv_source, bulk_import_group, status) VALUES (%s, %s, %s, %s, %s)",
             batch_id,
@@ -84,7 +84,7 @@ class Desk:
         return batch_id
 
     def orders(self, *orders: Order, batch_id: str | None = None) -> list[int]:
-        """Insert orders into a batch (a new one if the desk has none) and return their ids."""
+        """Insert orders into a batch (a new one if the harness has none) and return their ids."""
         batch_id = batch_id or self.batch_id or self.batch()
         client = self.value("SELECT client_code FROM batches WHERE batch_id = %s", batch_id)
         ids = []
@@ -174,11 +174,11 @@ class Desk:
         return payment_id
 
 
-def wait_for_a_blocked_session(desk: Desk) -> None:
+def wait_for_a_blocked_session(harness: Harness) -> None:
     """Wait until a session waits for a lock that another holds."""
     pause = threading.Event()
     for _ in range(500):
-        if desk.value("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+        if harness.value("SELECT count(*) FROM pg_locks WHERE NOT granted"):
             return
         pause.wait(0.01)
     raise AssertionError("nobody waits for a lock")

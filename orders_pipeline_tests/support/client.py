@@ -15,7 +15,7 @@ from orders_pipeline.infrastructure.database import libpq_url
 from orders_pipeline.intake import steps
 from orders_pipeline.reports import reports
 from orders_pipeline.system.opening import System
-from orders_pipeline_tests.factories import order_row
+from orders_pipeline_tests.support.factories import order_row
 
 Rows = list[dict[str, str]]
 NAME = "株式会社みどり"

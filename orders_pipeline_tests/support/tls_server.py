@@ -1,4 +1,4 @@
-"""A desk for certificates, and a real PostgreSQL server and https service that show them.
+"""A harness for certificates, and a real PostgreSQL server and https service that show them.
 
 PostgreSQL comes from the system, for the wheel's is built without TLS; where there is none, its tests are skipped.
 """
@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from orders_pipeline_tests.commands import wait_for
+from orders_pipeline_tests.support.commands import wait_for
 
 
 class Authority:

@@ -18,7 +18,7 @@ from orders_pipeline.sandbox import SandboxServer
 from orders_pipeline.settlement.payments.settle import settle_batch
 from orders_pipeline.settlement.reconciliation import Reconciled, reconcile
 from orders_pipeline.system.opening import System
-from orders_pipeline_tests.ledger_desk import Desk, order
+from orders_pipeline_tests.support.ledgers import Harness, order
 
 HOUR_US = 3_600_000_000
 DAY = timedelta(days=1)
@@ -27,42 +27,42 @@ TIMES = ("created_at", "sent_at", "settled_at", "next_attempt_at")
 
 @dataclass
 class Books:
-    """Our ledger at the desk and the service's own, side by side."""
+    """Our ledger at the harness and the service's own, side by side."""
 
-    desk: Desk
+    harness: Harness
     system: System
     sandbox: SandboxServer
     path: Path
 
     def pay(self, *amounts: int, finish: bool = True) -> list[str]:
         """Have a batch with one payment of a customer for each amount, paid at the service; return the payments' ids."""
-        self.desk.batch()
+        self.harness.batch()
         rows = [
             order(n, customer_code=f"C-{n}", notify_channel="none", amount=yen) for n, yen in enumerate(amounts, start=1)
         ]
-        self.desk.orders(*rows)
-        self.desk.plan()
+        self.harness.orders(*rows)
+        self.harness.plan()
         self.settle()
         if finish:
             self.finish(sum(amounts))
-        return [str(row["payment_id"]) for row in self.desk.run("SELECT payment_id FROM payments ORDER BY customer_code")]
+        return [str(row["payment_id"]) for row in self.harness.run("SELECT payment_id FROM payments ORDER BY customer_code")]
 
     def reference(self, payment_id: str) -> str:
         """Return a payment's reference at the service."""
-        return str(self.desk.value("SELECT reference_of(CAST(%s AS uuid), NULL)", payment_id))
+        return str(self.harness.value("SELECT reference_of(CAST(%s AS uuid), NULL)", payment_id))
 
     def order_names(self) -> list[str]:
         """Return what the orders are called at the service."""
-        rows = self.desk.run("SELECT order_reference(batch_id, import_row_number) AS name FROM orders ORDER BY order_id")
+        rows = self.harness.run("SELECT order_reference(batch_id, import_row_number) AS name FROM orders ORDER BY order_id")
         return [row["name"] for row in rows]
 
     def settle(self) -> None:
-        with self.desk.working() as worker:
-            settle_batch(self.desk.ledger(worker), self.system.payments, threading.Event())
+        with self.harness.working() as worker:
+            settle_batch(self.harness.ledger(worker), self.system.payments, threading.Event())
 
     def finish(self, yen: int) -> None:
-        count = self.desk.value("SELECT count(*) FROM orders")
-        self.desk.run(
+        count = self.harness.value("SELECT count(*) FROM orders")
+        self.harness.run(
             "UPDATE batches SET rows_total = %s, rows_accepted = %s, rows_rejected = 0, rows_blank = 0,"
             " amount_accepted = %s, source_sha256 = 'abc', status = 'completed', finished_at = now()",
             count,
@@ -75,9 +75,9 @@ class Books:
         with contextlib.closing(sqlite3.connect(self.path)) as books, books:
             books.execute("UPDATE payments SET created_us = created_us - ?", (hours * HOUR_US,))
         older = f"- interval '{hours} hours'"
-        self.desk.run(f"UPDATE payments SET {', '.join(f'{name} = {name} {older}' for name in TIMES)}")
-        self.desk.run(f"UPDATE batches SET received_at = received_at {older}, finished_at = finished_at {older}")
-        self.desk.run(
+        self.harness.run(f"UPDATE payments SET {', '.join(f'{name} = {name} {older}' for name in TIMES)}")
+        self.harness.run(f"UPDATE batches SET received_at = received_at {older}, finished_at = finished_at {older}")
+        self.harness.run(
             f"UPDATE reconciliation_findings SET compared_from = compared_from {older}, compared_to = compared_to {older},"
             f" first_seen_at = first_seen_at {older}, last_seen_at = last_seen_at {older}"
         )
@@ -113,13 +113,13 @@ class Books:
 
     def lose(self, payment_id: str) -> None:
         """Take a payment out of our ledger, as a restored backup would."""
-        with self.desk.connect() as connection:
+        with self.harness.connect() as connection:
             connection.execute("SET LOCAL session_replication_role = replica")
             connection.execute("DELETE FROM payment_orders WHERE payment_id = %s", [payment_id])
             connection.execute("DELETE FROM payments WHERE payment_id = %s", [payment_id])
 
     def charge_id(self, payment_id: str) -> str:
-        return str(self.desk.value("SELECT service_payment_id FROM payments WHERE payment_id = %s", payment_id))
+        return str(self.harness.value("SELECT service_payment_id FROM payments WHERE payment_id = %s", payment_id))
 
     def compare(self, batch_id: str | None = None, *, days: int = 1) -> Reconciled:
         if batch_id is not None:
@@ -128,10 +128,10 @@ class Books:
         return reconcile(self.system, None, now - days * DAY, now)
 
     def findings(self) -> list[dict[str, Any]]:
-        return self.desk.run("SELECT * FROM reconciliation_findings ORDER BY finding_id")
+        return self.harness.run("SELECT * FROM reconciliation_findings ORDER BY finding_id")
 
     def closings(self) -> list[dict[str, Any]]:
-        return self.desk.run("SELECT * FROM batch_closings ORDER BY closing_id")
+        return self.harness.run("SELECT * FROM batch_closings ORDER BY closing_id")
 
 
 def found(result: Reconciled) -> list[tuple[Any, ...]]:

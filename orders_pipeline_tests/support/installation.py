@@ -1,4 +1,4 @@
-"""A house for batches: database, services, Dagster's records and a system over them, for tests that take whole batches.
+"""An installation: database, services, Dagster's records and a system over them, for tests that take whole batches.
 
 Also what every such test asks in the end: whether our books and the services' own say the same, order by order.
 """
@@ -35,7 +35,7 @@ CHARGED = ("succeeded", "processing")
 
 
 @dataclass(frozen=True)
-class House:
+class Installation:
     """A system, the services it calls and Dagster's records of what it runs."""
 
     system: System
@@ -122,8 +122,8 @@ def cloned_database(server_url: str, template: str) -> Iterator[SecretStr]:
 
 
 @contextlib.contextmanager
-def open_house(server_url: str, template: str, home: Path, **settings: object) -> Iterator[House]:
-    """Open a house; what running batches puts into the environment is taken out again."""
+def open_installation(server_url: str, template: str, home: Path, **settings: object) -> Iterator[Installation]:
+    """Open an installation; what running batches puts into the environment is taken out again."""
     with (
         pytest.MonkeyPatch.context() as environment,
         cloned_database(server_url, template) as database_url,
@@ -137,24 +137,24 @@ def open_house(server_url: str, template: str, home: Path, **settings: object) -
         with join_endpoints(chosen) as endpoints, open_system(chosen, endpoints) as system:
             runs.prepare_dagster_home(system)
             with runs.dagster_instance(chosen) as instance:
-                yield House(system, sandbox, instance)
+                yield Installation(system, sandbox, instance)
 
 
-def check_books(house: House, batch_id: str, *, told_twice: int = 0, told_unseen: int = 0) -> dict[str, Any]:
+def check_books(installation: Installation, batch_id: str, *, told_twice: int = 0, told_unseen: int = 0) -> dict[str, Any]:
     """Assert that our books of a batch equal the services' and that the rate was kept; return its summary.
 
     `told_twice` is the most customers that may have been told twice, by a service that ignores our keys, and `told_unseen`
     the most that may have been told before a batch was cancelled, by one that denies it.
     """
-    summary, theirs = house.summary(batch_id), house.sandbox.ledger(batch_id)
+    summary, theirs = installation.summary(batch_id), installation.sandbox.ledger(batch_id)
     assert theirs["orders"] == {"paid": summary["orders"]["paid"], "paid_more_than_once": 0}
     assert theirs["payments"]["succeeded"] == summary["payments"]["succeeded"]
     assert theirs["payments"]["amount_jpy"] == summary["amount_jpy"]["paid"]
     duplicates = theirs["notifications"]["duplicates"]
     assert 0 <= theirs["notifications"]["sent"] - summary["notifications"]["sent"] - duplicates <= told_unseen
     assert duplicates <= told_twice
-    assert house.sandbox.ledger()["notifications"]["worst_window"] <= CALLS_A_SECOND
-    assert _our_charges(house, batch_id) == _their_charges(house, batch_id)
+    assert installation.sandbox.ledger()["notifications"]["worst_window"] <= CALLS_A_SECOND
+    assert _our_charges(installation, batch_id) == _their_charges(installation, batch_id)
     rows = summary["rows"]
     assert rows["total"] == rows["accepted"] + rows["rejected"] + rows["blank"]
     assert sum(summary["orders"].values()) == rows["accepted"]
@@ -163,9 +163,11 @@ def check_books(house: House, batch_id: str, *, told_twice: int = 0, told_unseen
     return summary
 
 
-def check_finished(house: House, batch_id: str, status: str = "completed", *, told_twice: int = 0) -> dict[str, Any]:
+def check_finished(
+    installation: Installation, batch_id: str, status: str = "completed", *, told_twice: int = 0
+) -> dict[str, Any]:
     """Assert that a batch has nothing open, that each customer was told once and that the books are equal."""
-    summary = check_books(house, batch_id, told_twice=told_twice)
+    summary = check_books(installation, batch_id, told_twice=told_twice)
     assert summary["status"] == status
     orders, yen, told = summary["orders"], summary["amount_jpy"], summary["notifications"]
     assert orders["pending"] == orders["paying"] == orders["unknown"] == 0
@@ -174,9 +176,9 @@ def check_finished(house: House, batch_id: str, status: str = "completed", *, to
     return summary
 
 
-def _our_charges(house: House, batch_id: str) -> list[tuple[str, str, int]]:
+def _our_charges(installation: Installation, batch_id: str) -> list[tuple[str, str, int]]:
     """Return (order's reference, the service's payment, yen of the payment) of every order we say is paid."""
-    return house.rows(
+    return installation.rows(
         'SELECT order_reference(orders.batch_id, import_row_number) COLLATE "C", service_payment_id, payments.amount '
         "FROM orders "
         "JOIN payment_orders USING (order_id) JOIN payments USING (payment_id) "
@@ -185,11 +187,11 @@ def _our_charges(house: House, batch_id: str) -> list[tuple[str, str, int]]:
     )
 
 
-def _their_charges(house: House, batch_id: str) -> list[tuple[str, str, int]]:
+def _their_charges(installation: Installation, batch_id: str) -> list[tuple[str, str, int]]:
     """Return the same of every order of the batch that the service says is paid, once for each charge."""
     statement = "SELECT order_reference(batch_id, import_row_number) FROM orders WHERE batch_id = %s"
-    names = [name for (name,) in house.rows(statement, batch_id)]
-    ledger = house.sandbox.service.ledger
+    names = [name for (name,) in installation.rows(statement, batch_id)]
+    ledger = installation.sandbox.service.ledger
     found = []
     for name in sorted(names):
         parameters = page_parameters(limit=100) | {"value": name}

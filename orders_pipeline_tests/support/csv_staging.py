@@ -1,4 +1,4 @@
-"""A desk to stage order files at: writes bytes to a folder of its own, stages them, and shows what came of it."""
+"""A harness to stage order files at: writes bytes to a folder of its own, stages them, and shows what came of it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ROWS = "A-1,山田,1000\r\nA-2,鈴木,2000\r\n"
 LIMITS = Limits()
 
 
-class Desk:
+class Harness:
     """Stages texts and bytes in a folder of its own."""
 
     def __init__(self, folder: Path) -> None:
