@@ -66,7 +66,7 @@ def now() -> float:
 
 
 @contextlib.contextmanager
-def working_on(database: Database, batch_id: str, run_id: str | None) -> Iterator[Worker]:
+def worker_session(database: Database, batch_id: str, run_id: str | None) -> Iterator[Worker]:
     """Be a worker on a batch; others see it alive until the block ends or the process does."""
     with contextlib.ExitStack() as sessions:
         asked = now()
@@ -169,7 +169,7 @@ def _kept_alive(
 
 
 @contextlib.contextmanager
-def alone_on(database: Database, batch_id: str) -> Iterator[Database]:
+def batch_lock(database: Database, batch_id: str) -> Iterator[Database]:
     """Be the only process that stages, validates or loads a batch; raise BatchBusy when there is another.
 
     The database given back begins no transaction any more, but raises BatchBusy, once another process has taken over: it may

@@ -153,7 +153,7 @@ def finish(summary: dict[str, Any], *, as_json: bool, was_cancelled: bool = Fals
 
     answer(summary, console.show_summary, as_json=as_json)
     status = EXIT_STATUS["completed"] if was_cancelled else EXIT_STATUS.get(summary["status"], STOPPED)
-    status = STOPPED if reports.is_giving_back(summary) else status
+    status = STOPPED if reports.is_refunding(summary) else status
     if status == STOPPED and summary["status"] not in HALTED and not as_json:
         words.print(f"go on with: orders-pipeline resume {summary['batch_id']}")
     sys.exit(status)
@@ -221,12 +221,12 @@ def resume(batch_id: str, *, as_json: bool, heard: Interrupts) -> None:
 
     with opened() as system:
         summary = reports.summarise(system, batch_id)
-        refunds_only = summary["status"] == "cancelled" and reports.is_giving_back(summary)
+        refunds_only = summary["status"] == "cancelled" and reports.is_refunding(summary)
         if not refunds_only:
             with system.database.begin() as transaction:
                 batches.require_not_cancelled(batches.get(transaction, batch_id))
-        if summary["status"] not in EXIT_STATUS or reports.is_giving_back(summary):
-            batch_settlement.hurry(system)
+        if summary["status"] not in EXIT_STATUS or reports.is_refunding(summary):
+            batch_settlement.probe_now(system)
             summary = run(system, batch_id, heard, as_json=as_json, restart=True)
     finish(summary, as_json=as_json, was_cancelled=refunds_only)
 
@@ -259,7 +259,7 @@ def cancel(batch_id: str, why: str, who: str, *, yes: bool, as_json: bool, heard
             cancelling.require_unfinished(batch)
         if batch.cancelled_at is None and not _agreed(batch, why, who, yes=yes):
             decline(as_json=as_json)
-        batch_settlement.hurry(system)  # a service that is left alone is asked at once
+        batch_settlement.probe_now(system)  # a service that is left alone is asked at once
         with system.database.begin() as transaction:
             cancelling.begin(transaction, batch_id, cancelled_by=who, why=why)
         heard.then(lambda: complaints.print(f"\nnothing more is sent; to end it: orders-pipeline cancel {batch_id}"))

@@ -57,8 +57,8 @@ def refund(
     """
     why, who = why.strip(), who.strip()
     from orders_pipeline.reports import reports
-    from orders_pipeline.settlement.refunds.giving_back import carry_out
     from orders_pipeline.settlement.refunds.plan import read_plan
+    from orders_pipeline.settlement.refunds.refunding import carry_out
 
     with opened() as system:
         plan = read_plan(system.database, batch_id, refs)

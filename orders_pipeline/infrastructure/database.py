@@ -266,7 +266,7 @@ def _with_columns(name: str, columns: Sequence[str]) -> bytes:
 
 
 @dataclass(frozen=True)
-class Introduction:
+class SessionIdentity:
     """Who works over a connection, for the audit; with it, a connection has the application's rights and no others."""
 
     actor: str
@@ -276,12 +276,12 @@ class Introduction:
 class Database:
     """A pool of connections to one PostgreSQL database, never more than its size, beside `session`s.
 
-    Without an introduction it has all rights of its login.
+    Without an identity it has all rights of its login.
     """
 
-    def __init__(self, url: SecretStr, *, pool_size: int = POOL_SIZE, introduction: Introduction | None = None) -> None:
+    def __init__(self, url: SecretStr, *, pool_size: int = POOL_SIZE, identity: SessionIdentity | None = None) -> None:
         self.url = url
-        self._introduction = introduction
+        self._identity = identity
         self._guard: Callable[[Transaction], None] | None = None
         self._engine: Engine = create_engine(
             normalise_url(url.get_secret_value()),
@@ -307,11 +307,11 @@ class Database:
         try:
             with _translated(), self._engine.begin() as connection:
                 _driver(connection).patient = patient
-                transaction = self._introduced(connection)
+                transaction = self._identified(connection)
                 if self._guard is not None:
                     self._guard(transaction)
                 yield transaction
-                connection.info["introduced"] = True  # not after a rollback: that takes it back
+                connection.info["identified"] = True  # not after a rollback: that takes it back
         except DatabaseError as error:
             if error.sqlstate == READ_ONLY:  # every connection we keep leads there
                 self._engine.dispose()
@@ -330,13 +330,13 @@ class Database:
             _driver(connection).patient = patient
             connection.execution_options(isolation_level="AUTOCOMMIT")
             connection.detach()  # closed at the end instead of going back to the pool with its locks
-            yield self._introduced(connection)
+            yield self._identified(connection)
 
-    def _introduced(self, connection: Connection) -> Transaction:
+    def _identified(self, connection: Connection) -> Transaction:
         transaction = Transaction(connection)
-        if self._introduction is not None and not connection.info.get("introduced"):
+        if self._identity is not None and not connection.info.get("identified"):
             try:
-                transaction.execute("introduce", actor=self._introduction.actor, origin=self._introduction.origin)
+                transaction.execute("identify_session", actor=self._identity.actor, origin=self._identity.origin)
             except DatabaseError as error:
                 if error.sqlstate == DENIED:
                     raise RoleMissing(transaction.login) from None

@@ -32,7 +32,7 @@ from orders_pipeline.batches.artifacts import (
     keep,
     lent,
 )
-from orders_pipeline.batches.workers import BatchBusy, alone_on
+from orders_pipeline.batches.workers import BatchBusy, batch_lock
 from orders_pipeline.clients.file_names import composed, is_workbook
 from orders_pipeline.clients.profiles import Profile
 from orders_pipeline.infrastructure import interrupts
@@ -425,7 +425,7 @@ def _answers(system: System, batch: Row[Any]) -> contextlib.AbstractContextManag
 @contextlib.contextmanager
 def _step(system: System, batch_id: str, stage: str, *, only_when: str) -> Iterator[_Step | None]:
     """Give the batch when it is at this step, else None, and note the seconds spent; nobody else works on it meanwhile."""
-    with alone_on(system.database, batch_id) as database:
+    with batch_lock(system.database, batch_id) as database:
         started = time.monotonic()
         with database.begin() as transaction:
             batch = batches.get(transaction, batch_id)

@@ -234,7 +234,7 @@ def _whole_summary(transaction: Transaction, batch_id: str, artifacts: Mapping[s
     }
 
 
-def is_giving_back(summary: Mapping[str, Any]) -> bool:
+def is_refunding(summary: Mapping[str, Any]) -> bool:
     """Tell from a batch's summary whether some of its refunds, or the corrections that follow them, are open."""
     return bool(summary["refunds"]["open"] or summary["refunds"]["corrections"]["open"])
 
@@ -382,9 +382,9 @@ def _made_reports(system: System, batch: Row[Any], *, with_rows: bool) -> dict[s
             of_rows = transaction.stream("row_rejections", batch_id=batch.batch_id)
             errors.add(_error(each, each.line, {}, layout["headers"]) for each in of_rows)
             return {REPORTS["errors"]: errors.packed}
-        give_back = _GiveBack(batch, text, rejected)
+        returned = _RejectedFile(batch, text, rejected)
         for row in _rejected_rows(staged, transaction.stream("row_rejections", batch_id=batch.batch_id)):
-            give_back.write(row)
+            returned.write(row)
             errors.add(_error(each, row.line, row.cells, layout["headers"]) for each in row.rejections)
     if (batch.status_code or "").startswith("F_"):  # all rows must come again, not only the bad ones
         return {REPORTS["errors"]: errors.packed}
@@ -438,7 +438,7 @@ def _rejected_rows(staged: Path, rejections: Iterator[RejectionRow]) -> Iterator
                 yield RejectedRow((cells["offset"], cells["length"]), cells["line"], cells, wanted[number])
 
 
-class _GiveBack:
+class _RejectedFile:
     """Writes rejected.csv: the header and records as they were sent, with our columns at their end."""
 
     def __init__(self, batch: Row[Any], text: BinaryIO, target: Packed) -> None:

@@ -1,7 +1,7 @@
 """Masking: a real file becomes one that may be shared, with its shape, duplicates and errors, and none of its values.
 
 The structure of the bytes stays (encoding, BOM, delimiter, quotes, line ends, blank rows, lengths), and with it what is
-wrong with the file; each cell is replaced by a made-up one. How a cell is made up is said in `made_up_cells.py`, what
+wrong with the file; each cell is replaced by a made-up one. How a cell is made up is said in `masked_cells.py`, what
 it is worth in `records/`.
 """
 
@@ -29,18 +29,18 @@ from orders_pipeline.records.judgement import Judge
 from orders_pipeline.records.orders import EXAMPLE, ITEM_COLUMNS, ORDERS
 from orders_pipeline.records.rejections import FileRejected
 from orders_pipeline.records.rules import CELL_ERROR, NOT_AS_SHOWN, RowContext
-from orders_pipeline.samples import made_up_cells
-from orders_pipeline.samples.made_up_cells import Judged, Meaning, Rewrite
+from orders_pipeline.samples import masked_cells
+from orders_pipeline.samples.masked_cells import Judged, Meaning, Rewrite
 
 _CELL_ERROR = re.compile(CELL_ERROR)  # which says nothing of anybody either
 _OURS = ("_batch", "_row", "_line", "_codes")
 _CHOICES = ("currency", "payment_method", "notify_channel")  # words of the catalogue, which say nothing of anybody
 _MONEY = (*ITEM_COLUMNS[1:], ORDERS.amount)
 _REWRITES: Mapping[str, Rewrite] = {
-    "order_date": made_up_cells.calendar_date,
-    "email": made_up_cells.email,
-    "phone": made_up_cells.phone,
-    **dict.fromkeys(_MONEY, made_up_cells.number),
+    "order_date": masked_cells.calendar_date,
+    "email": masked_cells.email,
+    "phone": masked_cells.phone,
+    **dict.fromkeys(_MONEY, masked_cells.number),
 }
 _DELIMITERS = (",", "\t", ";", "|", "，")
 _LONGEST_CELL = 131_072
@@ -177,7 +177,7 @@ class _Masking:
                     by_column.setdefault(column, []).append(cell)
         for column, cells in by_column.items():
             self._replace(cells, self._meaning(column))
-        self._replace(loose, Meaning("", _worth_nothing, made_up_cells.text, fresh=True))
+        self._replace(loose, Meaning("", _worth_nothing, masked_cells.text, fresh=True))
         self._add_up(all_rows, totals, yen)
         return len(rows), sum(bool(cell.value) for record in rows for cell in record)
 
@@ -233,7 +233,7 @@ class _Masking:
                 cell = _cells_by_column(orders[at])[ORDERS.amount]
                 new = (sums.group if totals[at] == "group" else sums.all) or 0
                 is_as_long = len(str(new)) == len(str(sent[at]))
-                cell.value = made_up_cells.with_number(cell.value, new) if is_as_long else str(new)
+                cell.value = masked_cells.with_number(cell.value, new) if is_as_long else str(new)
                 sums.group = None
             elif yen is not None:
                 sums.add(yen)
@@ -246,7 +246,7 @@ class _Masking:
 
     def _meaning(self, column: str) -> Meaning:
         fresh = ORDERS.by_name[column].kind not in ("number", "date")
-        rewrite = _behind_mark(_REWRITES.get(column, made_up_cells.text))
+        rewrite = _behind_mark(_REWRITES.get(column, masked_cells.text))
         # by its column's own rules: those across columns say the same of all cells whose row is empty otherwise
         needed = tuple(each for each in ORDERS.columns if each.name in (column, ORDERS.payer))
         alone = replace(ORDERS, columns=needed, text_row_rules=(), typed_row_rules=())
@@ -293,14 +293,14 @@ class _Masking:
                 taken.add(made[sums])
             for column, value in zip(_MONEY, made[sums], strict=True):
                 if value is not None:
-                    order[column].value = made_up_cells.with_number(order[column].value, value)
+                    order[column].value = masked_cells.with_number(order[column].value, value)
         return [position not in bad for position in range(len(orders))]
 
     def _other_money(self, sent: tuple[int | None, ...], taken: set[tuple[int | None, ...]]) -> tuple[int | None, ...]:
         found = None
         for attempt in range(_MONEY_ATTEMPTS):
-            drawn = made_up_cells.draws(self._key, "money", sent, attempt, count=3)
-            made = made_up_cells.money(sent, drawn)
+            drawn = masked_cells.draws(self._key, "money", sent, attempt, count=3)
+            made = masked_cells.money(sent, drawn)
             if made is not None and made not in taken:
                 return made
             found = found or made
@@ -310,7 +310,7 @@ class _Masking:
         distinct = list(dict.fromkeys(cell.value for cell in cells if cell.value and not _CELL_ERROR.match(cell.value)))
         if meaning.name in _CHOICES and distinct:
             distinct = [cell for cell, (codes, _) in zip(distinct, meaning.judge(distinct), strict=True) if codes]
-        made = made_up_cells.made_up(distinct, meaning, self._codec, self._key) if distinct else {}
+        made = masked_cells.made_up(distinct, meaning, self._codec, self._key) if distinct else {}
         for cell in cells:
             cell.value = made.get(cell.value, cell.value)
 
@@ -340,7 +340,7 @@ def _table(count: int, cells: Mapping[str, Sequence[str]]) -> tuple[pa.Array, di
 def _behind_mark(rewrite: Rewrite) -> Rewrite:
     """Return a rewriting that keeps the mark of a number that is stored as another."""
 
-    def rewritten(cell: str, drawn: made_up_cells.Draws, codec: str, attempt: int) -> str:
+    def rewritten(cell: str, drawn: masked_cells.Draws, codec: str, attempt: int) -> str:
         mark = NOT_AS_SHOWN if cell.startswith(NOT_AS_SHOWN) else ""
         return mark + rewrite(cell[len(mark) :], drawn, codec, attempt)
 

@@ -80,7 +80,7 @@ class Breaker:
         state = self._state(transaction)
         return None if state is None or state.opened_at is None else max(_probe_in_s(state), _rest_s(state))
 
-    def hurry(self, transaction: Transaction) -> None:
+    def probe_now(self, transaction: Transaction) -> None:
         """Let the next call be the probe: somebody knows that the service is back."""
         transaction.execute("hurry_probe", service=self.service)
 

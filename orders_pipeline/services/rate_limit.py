@@ -57,7 +57,7 @@ class RateLimiter:
         try:
             yield
         finally:
-            self._give_back(token, APART_S)
+            self._return(token, APART_S)
 
     def _take(self, stop: threading.Event) -> _Token:
         while not stop.is_set():
@@ -67,7 +67,7 @@ class RateLimiter:
                 stop.wait(max(min(wait_s, POLL_S), SHORTEST_WAIT_S))
                 continue
             if stop.wait(wait_s):
-                self._give_back(token, wait_s)
+                self._return(token, wait_s)
             elif time.monotonic() - asked < wait_s + SPARE_S:
                 return token
             # else we slept meanwhile: when our call is made, the token may be another's
@@ -86,11 +86,11 @@ class RateLimiter:
                 transaction.execute("shorten_rate_tokens", service=self._service, lease_s=self._lease_s)
             return None, wait_s
 
-    def _give_back(self, token: _Token, in_s: float) -> None:
+    def _return(self, token: _Token, in_s: float) -> None:
         """Say that a token may be used again so many seconds from now, however long it takes to say so."""
         usable = time.monotonic() + in_s
 
-        def give_back() -> None:
+        def hand_back() -> None:
             with self._database.begin() as transaction:
                 transaction.execute(
                     "give_back_rate_token",
@@ -100,4 +100,4 @@ class RateLimiter:
                     in_s=max(usable - time.monotonic(), 0.0),
                 )
 
-        persist(give_back)
+        persist(hand_back)

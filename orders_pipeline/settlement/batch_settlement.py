@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from orders_pipeline.batches import batches
-from orders_pipeline.batches.workers import Worker, working_on
+from orders_pipeline.batches.workers import Worker, worker_session
 from orders_pipeline.clients.profiles import Profile
 from orders_pipeline.infrastructure.database import Database, DatabaseError
 from orders_pipeline.settlement import notifications
@@ -39,7 +39,7 @@ def settling(system: System, batch_id: str, run_id: str | None) -> Iterator[Sett
     if not is_whole and system.continuity.is_another_at_work():
         yield None
         return
-    with working_on(system.database, batch_id, run_id) as worker:
+    with worker_session(system.database, batch_id, run_id) as worker:
         with system.database.begin() as transaction:
             is_halted = not batches.set_status(transaction, batch_id, "paying")  # by a person, meanwhile
         if is_halted:
@@ -79,11 +79,11 @@ def _halting(database: Database, worker: Worker, settlement: Settlement) -> Iter
         watcher.join()
 
 
-def hurry(system: System) -> None:
+def probe_now(system: System) -> None:
     """Let services that are left alone be tried at once: somebody asks for it."""
     with system.database.begin() as transaction:
         for service in (settle.BREAKER, notifications.BREAKER):
-            service.hurry(transaction)
+            service.probe_now(transaction)
 
 
 class Settlement:

@@ -32,8 +32,8 @@ def stalled_batches(database: Database) -> list[Row[Any]]:
         bounds = {"patience_s": PATIENCE_S, "longest_s": LONGEST_S, "limit": MOST}
         found = transaction.rows("stalled_batches", **bounds)
         known = {row.batch_id for row in found}
-        giving_back = [row for row in transaction.rows("batches_giving_back", **bounds) if row.batch_id not in known]
-        return _with_open_doors(transaction, [*found, *giving_back])
+        refunding = [row for row in transaction.rows("batches_giving_back", **bounds) if row.batch_id not in known]
+        return _with_open_doors(transaction, [*found, *refunding])
 
 
 def _with_open_doors(transaction: Transaction, found: Sequence[Row[Any]]) -> list[Row[Any]]:

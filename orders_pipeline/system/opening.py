@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from orders_pipeline.audit.recording import os_user
 from orders_pipeline.clients.profiles import Clients, read_clients
 from orders_pipeline.infrastructure import migrations
-from orders_pipeline.infrastructure.database import POOL_SIZE, Database, Introduction, private_url
+from orders_pipeline.infrastructure.database import POOL_SIZE, Database, SessionIdentity, private_url
 from orders_pipeline.infrastructure.storage import Storage, open_storage
 from orders_pipeline.security.encryption import Cipher, new_key
 from orders_pipeline.security.kms import KeyService
@@ -116,7 +116,7 @@ def open_system(
         Database(
             endpoints.database_url,
             pool_size=pool_size,
-            introduction=Introduction(os_user(), origin),
+            identity=SessionIdentity(os_user(), origin),
         )
     ) as database:
         yield System(

@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy import Row
 
 from orders_pipeline.batches import batches
-from orders_pipeline.batches.workers import BatchBusy, Worker, alone_on, end_lost_workers, working_on
+from orders_pipeline.batches.workers import BatchBusy, Worker, batch_lock, end_lost_workers, worker_session
 from orders_pipeline.clients.profiles import Profile
 from orders_pipeline.infrastructure import interrupts
 from orders_pipeline.infrastructure.database import Transaction
@@ -94,10 +94,10 @@ def _nobody_else(system: System, batch_id: str, waiting: Callable[[], None]) -> 
     with contextlib.ExitStack() as stack:
         while True:
             with contextlib.suppress(BatchBusy):
-                stack.enter_context(alone_on(system.database, batch_id))
+                stack.enter_context(batch_lock(system.database, batch_id))
                 break
             wait()
-        worker = stack.enter_context(working_on(system.database, batch_id, None))
+        worker = stack.enter_context(worker_session(system.database, batch_id, None))
         while _others(system, worker):
             wait()
         yield worker

@@ -18,7 +18,7 @@ from sqlalchemy import Row
 
 from orders_pipeline.audit.sealing import AUDIT
 from orders_pipeline.batches.artifacts import ACCEPTED, BATCHES, artifact, digest
-from orders_pipeline.batches.workers import BatchBusy, alone_on
+from orders_pipeline.batches.workers import BatchBusy, batch_lock
 from orders_pipeline.infrastructure.database import persist
 from orders_pipeline.infrastructure.storage import ObjectChanged, ObjectGone, StorageError
 from orders_pipeline.security import personal
@@ -122,7 +122,7 @@ def _reseal_files(system: System, result: Rotated) -> None:
         batch_id, _, name = key.removeprefix(BATCHES).partition("/")
         if key == artifact(batch_id, ACCEPTED):
             try:
-                with alone_on(system.database, batch_id):
+                with batch_lock(system.database, batch_id):
                     system.storage.delete(key)
             except BatchBusy:
                 result.busy.append(batch_id)

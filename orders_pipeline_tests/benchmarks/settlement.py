@@ -33,7 +33,7 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from orders_pipeline.batches.workers import working_on
+from orders_pipeline.batches.workers import worker_session
 from orders_pipeline.clients.profiles import Profile
 from orders_pipeline.intake import steps
 from orders_pipeline.samples.synthetic import write_sample
@@ -122,7 +122,7 @@ def _payment_rate(server: Server, folder: Path, latency_ms: float, count: int) -
         with opened(server.named(name), services, folder / name) as system:
             batch_id = loaded_batch(system, folder, count)
             settle.plan_batch(system.database, system.cipher, batch_id, Profile(payments="per_order"))
-            with working_on(system.database, batch_id, None) as worker:
+            with worker_session(system.database, batch_id, None) as worker:
                 ledger = PaymentLedger(
                     system.database,
                     system.cipher,
@@ -202,7 +202,7 @@ def notifying(server: Server, folder: Path, sends: int, processes: int, latency_
 
 def _notify(url: str, services: Services, home: Path, batch_id: str) -> None:
     profile = Profile(notifications="per_order")
-    with opened(url, services, home) as system, working_on(system.database, batch_id, None) as worker:
+    with opened(url, services, home) as system, worker_session(system.database, batch_id, None) as worker:
         settlement = Settlement(system, worker, profile)
         settlement.finish_notifying()
         settlement.close()

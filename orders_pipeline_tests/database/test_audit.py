@@ -23,7 +23,7 @@ from orders_pipeline.audit.sealing import seal
 from orders_pipeline.audit.verifying import verify
 from orders_pipeline.clients.profiles import Clients, Profile
 from orders_pipeline.infrastructure import migrations
-from orders_pipeline.infrastructure.database import Database, DatabaseError, Introduction, RoleMissing, libpq_url
+from orders_pipeline.infrastructure.database import Database, DatabaseError, RoleMissing, SessionIdentity, libpq_url
 from orders_pipeline.infrastructure.migrations import MigrationError
 from orders_pipeline.security.encryption import Cipher
 from orders_pipeline.upkeep.retention import retain
@@ -216,16 +216,16 @@ def test_s13_a_statement_that_changes_nothing_is_none(harness):
 
 
 def test_s13_a_record_says_who_and_from_where(harness, database_url):
-    with contextlib.closing(Database(database_url, introduction=Introduction("alice", "run 7"))) as introduced:
+    with contextlib.closing(Database(database_url, identity=SessionIdentity("alice", "run 7"))) as identified:
         for _ in range(2):
-            with contextlib.suppress(ZeroDivisionError), introduced.begin() as transaction:
+            with contextlib.suppress(ZeroDivisionError), identified.begin() as transaction:
                 recording.record(transaction, "administrative", "lost")
                 raise ZeroDivisionError
-        with introduced.begin() as transaction:
+        with identified.begin() as transaction:
             recording.record(transaction, "administrative", "first")
-        with introduced.begin() as transaction:
+        with identified.begin() as transaction:
             recording.record(transaction, "administrative", "second")
-        with introduced.session() as session:
+        with identified.session() as session:
             recording.record(session, "administrative", "third")
     found = records(harness)
     assert [each["action"] for each in found] == ["first", "second", "third"]
@@ -322,8 +322,8 @@ def test_s15_even_the_owner_of_the_server_is_refused_at_first(harness, database,
 
 
 def test_s15_the_application_works_with_its_own_rights_whoever_logs_in(database_url):
-    with contextlib.closing(Database(database_url, introduction=Introduction("a", "b"))) as introduced:
-        with pytest.raises(DatabaseError) as refused, introduced.begin() as transaction:
+    with contextlib.closing(Database(database_url, identity=SessionIdentity("a", "b"))) as identified:
+        with pytest.raises(DatabaseError) as refused, identified.begin() as transaction:
             transaction.script("SET LOCAL session_replication_role = replica")
         assert refused.value.sqlstate == "42501"
 
@@ -358,7 +358,7 @@ def test_s15_with_two_logins_nobody_the_application_can_become_may_touch_the_aud
     with contextlib.closing(Database(owner_url)) as owner:
         migrations.migrate(owner)
     with (
-        contextlib.closing(Database(application_url, introduction=Introduction("alice", "run 7"))) as application,
+        contextlib.closing(Database(application_url, identity=SessionIdentity("alice", "run 7"))) as application,
         pytest.raises(RoleMissing) as refused,
         application.begin(),
     ):
@@ -370,11 +370,11 @@ def test_s15_with_two_logins_nobody_the_application_can_become_may_touch_the_aud
         contextlib.closing(Database(application_url)) as application,
         pytest.raises(RoleMissing) as refused,
     ):
-        migrations.require_current(application)  # before anybody is introduced, at the start of each command
+        migrations.require_current(application)  # before anybody is identified, at the start of each command
     assert str(refused.value) == said
     with psycopg.connect(libpq_url(owner_url)) as connection:
         connection.execute(f"GRANT orders_app TO {login}".encode())
-    with contextlib.closing(Database(application_url, introduction=Introduction("alice", "run 7"))) as application:
+    with contextlib.closing(Database(application_url, identity=SessionIdentity("alice", "run 7"))) as application:
         migrations.require_current(application)
         harness = Harness(application)
         harness.batch()

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from orders_pipeline.batches.workers import working_on
+from orders_pipeline.batches.workers import worker_session
 from orders_pipeline.infrastructure.database import Database
 from orders_pipeline.services import breaker
 from orders_pipeline.services.breaker import (
@@ -58,9 +58,9 @@ class Line:
         with self._database.begin() as transaction:
             return self._breaker.wait_for_probe_s(transaction)
 
-    def hurry(self) -> None:
+    def probe_now(self) -> None:
         with self._database.begin() as transaction:
-            self._breaker.hurry(transaction)
+            self._breaker.probe_now(transaction)
 
     def pass_time(self, seconds: float) -> None:
         self._desk.run(
@@ -136,7 +136,7 @@ def test_an_open_breaker_gives_no_probe_while_the_service_rests(line):
 def test_a_person_who_knows_that_the_service_is_back_gets_a_probe_at_once(line):
     line.came_to(*[REFUSED] * THRESHOLD, HELD)
     assert line.allows() == 0
-    line.hurry()
+    line.probe_now()
     assert line.allows() == 1
 
 
@@ -185,7 +185,7 @@ def test_y21_a_batch_with_nothing_to_send_leaves_the_probe_to_another(harness):
     nothing_due, other = harness.batch("20260701-000000000002"), "20260701-000000000001"
     harness.orders(order(1, client_order_ref="Z-1", notify_channel="none"))
     harness.plan()
-    with working_on(harness.database, nothing_due, None) as idle:
+    with worker_session(harness.database, nothing_due, None) as idle:
         first = harness.ledger(idle)
         first.begin()
         harness.run("UPDATE payments SET next_attempt_at = now() + interval '2 minutes'")

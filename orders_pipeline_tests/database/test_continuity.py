@@ -25,8 +25,8 @@ from orders_pipeline.services.gateway import ListFailed
 from orders_pipeline.services.rest import RestPayments
 from orders_pipeline.settlement.batch_settlement import settling
 from orders_pipeline.settlement.reconciliation import accept, reconcile
-from orders_pipeline.settlement.refunds.giving_back import carry_out
 from orders_pipeline.settlement.refunds.plan import read_plan
+from orders_pipeline.settlement.refunds.refunding import carry_out
 from orders_pipeline.settlement.resolve import Decision, resolve_refund
 from orders_pipeline.system import continuity
 from orders_pipeline.system.continuity import Anchor, LedgersDiffer, NotStopped, StorageInUse

@@ -21,8 +21,8 @@ from orders_pipeline.services.rest import RestPayments
 from orders_pipeline.settlement import reconciliation
 from orders_pipeline.settlement.closings import FIGURES, sha256_of
 from orders_pipeline.settlement.reconciliation import accept, reconcile
-from orders_pipeline.settlement.refunds.giving_back import give_back
 from orders_pipeline.settlement.refunds.plan import read_plan, write_plan
+from orders_pipeline.settlement.refunds.refunding import send_refunds
 from orders_pipeline.settlement.resolve import Decision, resolve_refund
 from orders_pipeline.system.opening import System
 from orders_pipeline_tests.support.ledgers import Harness, order
@@ -98,7 +98,7 @@ def test_what_is_refunded_while_the_list_is_read_is_too_young_to_say_anything(bo
         plan = read_plan(books.system.database, books.harness.batch_id)
         write_plan(books.system.database, plan, requested_by="operator", reason="returned")
         with books.harness.working() as worker:
-            give_back(books.system, worker)
+            send_refunds(books.system, worker)
         return inserted
 
     monkeypatch.setattr(reconciliation, "_insert_page", refunding)
@@ -442,11 +442,11 @@ def paid_for(books: Books, *numbers: int) -> None:
     books.let_time_pass()
 
 
-def give_back_order(books: Books, ref: str) -> None:
+def refund_order(books: Books, ref: str) -> None:
     plan = read_plan(books.system.database, books.harness.batch_id, [ref])
     write_plan(books.system.database, plan, requested_by="operator", reason="returned")
     with books.harness.working() as worker:
-        give_back(books.system, worker)
+        send_refunds(books.system, worker)
 
 
 def refunded(books: Books) -> list[tuple[str, int, int]]:
@@ -470,7 +470,7 @@ def test_yen_given_back_only_at_the_service_are_found_and_are_not_ours_to_say(bo
 
 def test_yen_given_back_only_in_our_ledger_are_found(books):
     paid_for(books, 1, 2)
-    give_back_order(books, "ORD-0001")
+    refund_order(books, "ORD-0001")
     books.harness.run("UPDATE refunds SET sent_at = now() - interval '1 hour', settled_at = now() - interval '1 hour'")
     assert refunded(books) == []
     (closing,) = books.closings()
@@ -515,7 +515,7 @@ def test_a_refund_that_a_restored_database_has_lost_is_found_and_not_made_again(
     """It waits for a person, who finds it at the service and says so; then both ledgers agree."""
     paid_for(books, 1, 2)
     for ref in refs:
-        give_back_order(books, ref)
+        refund_order(books, ref)
     books.harness.tamper(
         "DELETE FROM refund_orders",
         "DELETE FROM refunds",
@@ -527,7 +527,7 @@ def test_a_refund_that_a_restored_database_has_lost_is_found_and_not_made_again(
     books.harness.run("UPDATE orders SET notify_channel = 'none'")
     given_back = books.sandbox.ledger(books.harness.batch_id)["payments"]["refunded_jpy"]
     for ref in refs:
-        give_back_order(books, ref)
+        refund_order(books, ref)
     assert books.sandbox.ledger(books.harness.batch_id)["payments"]["refunded_jpy"] == given_back
     held = books.harness.run("SELECT refund_id, status, outcome_code FROM refunds")
     assert {(each["status"], each["outcome_code"]) for each in held} == {("unknown", "made-already")}

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from orders_pipeline.batches.workers import BatchBusy, LeaseLost, Worker, working_on
+from orders_pipeline.batches.workers import BatchBusy, LeaseLost, Worker, worker_session
 from orders_pipeline.clients.profiles import Profile
 from orders_pipeline.services.gateway import Capabilities, RefundRequest
 from orders_pipeline.services.notification_service import Message
@@ -74,7 +74,7 @@ def claimed(harness: Harness, worker: Worker) -> tuple[RefundLedger, list[Refund
     return ledger, ledger.claim(100)
 
 
-def give_back(harness: Harness, *refs: str, outcome: Outcome = GIVEN) -> None:
+def refund_orders(harness: Harness, *refs: str, outcome: Outcome = GIVEN) -> None:
     written(harness, *refs)
     with harness.working() as worker:
         ledger, claims = claimed(harness, worker)
@@ -102,7 +102,7 @@ def test_a_plan_tells_what_can_be_given_back_from_what_cannot(harness):
     ids = paid(harness, *(order(number, amount=1000 * number) for number in range(1, 6)), told=True, profile=PAY_BY_ORDER)
     for order_id, status in zip(ids[2:], ("pending", "declined", "unknown"), strict=True):
         harness.run("UPDATE orders SET status = %s WHERE order_id = %s", status, order_id)
-    give_back(harness, "ORD-0001")
+    refund_orders(harness, "ORD-0001")
     plan = read_plan(harness.database, harness.batch_id).as_dict()
     assert plan == {
         "orders": {"chosen": 5, "refundable": 1, "under_way": 0, "refunded": 1, "not_paid": 3, "notified": 1},
@@ -167,16 +167,16 @@ def test_a_refund_that_was_begun_for_two_orders_is_gone_on_with_as_a_whole(aggre
 
 
 def test_a_batch_that_is_being_paid_is_not_refunded_at_the_same_time(aggregated):
-    with working_on(aggregated.database, aggregated.batch_id, "a-run"), pytest.raises(BatchBusy):
+    with worker_session(aggregated.database, aggregated.batch_id, "a-run"), pytest.raises(BatchBusy):
         written(aggregated)
     assert len(written(aggregated)) == 1
 
 
 def test_a_part_leaves_the_payment_standing_and_the_rest_ends_it(aggregated):
-    give_back(aggregated, "ORD-0001")
+    refund_orders(aggregated, "ORD-0001")
     assert aggregated.statuses("orders") == ["refunded", "paid", "paid"]
     assert aggregated.statuses("payments") == ["succeeded"]
-    give_back(aggregated)
+    refund_orders(aggregated)
     assert aggregated.statuses("orders") == ["refunded"] * 3
     assert aggregated.statuses("payments") == ["refunded"]
     assert [row["amount"] for row in aggregated.run("SELECT amount FROM refunds ORDER BY amount")] == [1000, 5000]
@@ -185,7 +185,7 @@ def test_a_part_leaves_the_payment_standing_and_the_rest_ends_it(aggregated):
 def test_the_yen_of_payments_and_of_paid_orders_stay_the_same(harness):
     paid(harness, order(1, amount=600_000), order(2, amount=400_000), order(3, amount=500_000))
     for refs in (("ORD-0002",), ("ORD-0003",), ()):
-        give_back(harness, *refs)
+        refund_orders(harness, *refs)
         with harness.database.begin() as transaction:
             totals = transaction.row("payment_totals", batch_id=harness.batch_id)
             progress = transaction.row("batch_progress", batch_id=harness.batch_id)
@@ -340,7 +340,7 @@ def test_y20_what_may_have_been_given_back_a_day_ago_is_not_sent_again(aggregate
 
 
 def test_a_declined_refund_leaves_its_orders_paid_and_may_be_tried_under_another_key(aggregated):
-    give_back(aggregated, outcome=Outcome("declined", "validation"))
+    refund_orders(aggregated, outcome=Outcome("declined", "validation"))
     assert aggregated.statuses("orders") == ["paid"] * 3
     assert aggregated.statuses("payments") == ["succeeded"]
     (declined,) = aggregated.run("SELECT refund_id, outcome_code FROM refunds")
@@ -366,26 +366,26 @@ def corrections(harness: Harness, profile: Profile | None = None) -> list[Messag
 
 def test_a_customer_who_was_told_is_corrected_once_in_a_digest(harness):
     paid(harness, *three(), told=True)
-    give_back(harness, "ORD-0001", "ORD-0002")
+    refund_orders(harness, "ORD-0001", "ORD-0002")
     (message,) = corrections(harness)
     assert (message.template_id, rows_of(message)) == ("order-refund", [1, 2])
     assert message.address == "planted@example.com"
     assert {line["outcome"] for line in message.variables["orders"]} == {"refunded"}
     assert (message.variables["refunded_count"], message.variables["refunded_amount"]) == (2, 2000)
     assert corrections(harness) == []
-    give_back(harness)
+    refund_orders(harness)
     assert [rows_of(each) for each in corrections(harness)] == [[3]]
 
 
 def test_a_refund_is_never_recorded_without_the_correction_of_its_customer(harness):
     """Whatever is killed from here on, the correction is planned, shown and found by the sweep."""
     paid(harness, *three(), told=True)
-    give_back(harness, "ORD-0001")
+    refund_orders(harness, "ORD-0001")
     assert harness.run("SELECT kind, status FROM notifications WHERE kind = 'correction'") == [
         {"kind": "correction", "status": "ready"}
     ]
     with harness.database.begin() as transaction:
-        assert transaction.scalar("is_giving_back", batch_id=harness.batch_id)
+        assert transaction.scalar("is_refunding", batch_id=harness.batch_id)
         totals = transaction.rows("refund_totals", batch_id=harness.batch_id)[0]
     assert (totals.succeeded, totals.open, totals.corrections_planned, totals.corrections_open) == (1, 0, 1, 1)
 
@@ -399,24 +399,24 @@ def test_refunds_recorded_one_after_the_other_are_one_correction_until_it_is_beg
         told=True,
         profile=PAY_BY_ORDER,
     )
-    give_back(harness, "ORD-0002")
-    give_back(harness, "ORD-0001", "ORD-0004", "ORD-0005")
+    refund_orders(harness, "ORD-0002")
+    refund_orders(harness, "ORD-0001", "ORD-0004", "ORD-0005")
     told = {tuple(rows_of(message)): message.address for message in corrections(harness)}
     assert told == {(1, 2): "planted@example.com", (4,): "planted@example.com", (5,): "other@example.com"}
-    give_back(harness, "ORD-0003")
+    refund_orders(harness, "ORD-0003")
     assert [rows_of(message) for message in corrections(harness)] == [[3]]
 
 
 def test_per_order_each_is_corrected(harness):
     profile = Profile(notifications="per_order")
     paid(harness, *three(), told=True, profile=profile)
-    give_back(harness)
+    refund_orders(harness)
     assert [len(each.order_refs) for each in corrections(harness, profile)] == [1, 1, 1]
 
 
 def test_who_was_not_told_needs_no_correction_and_is_told_of_the_refund_at_once(harness):
     paid(harness, *three(), order(4, customer_code="C-2", notify_channel="none"))
-    give_back(harness)
+    refund_orders(harness)
     assert corrections(harness) == []
     with harness.working() as worker:
         (claim,) = harness.notices(worker).claim(10)
@@ -431,7 +431,7 @@ def test_who_may_have_been_told_is_corrected(harness):
     with harness.working() as worker:
         notices = harness.notices(worker)
         notices.record([(claim, Outcome("unknown", "x")) for claim in notices.claim(10)])
-    give_back(harness)
+    refund_orders(harness)
     assert len(corrections(harness)) == 1
 
 
@@ -474,7 +474,7 @@ def test_a_customer_who_is_being_told_while_the_order_is_refunded_gets_a_correct
 
 def test_a_declined_refund_corrects_nobody(harness):
     paid(harness, *three(), told=True)
-    give_back(harness, outcome=Outcome("declined", "validation"))
+    refund_orders(harness, outcome=Outcome("declined", "validation"))
     assert corrections(harness) == []
 
 

@@ -13,7 +13,7 @@ import pytest
 from pydantic import SecretStr
 
 from orders_pipeline.batches import batches
-from orders_pipeline.batches.workers import working_on
+from orders_pipeline.batches.workers import worker_session
 from orders_pipeline.clients.profiles import Profile
 from orders_pipeline.infrastructure import interrupts
 from orders_pipeline.sandbox import SandboxServer
@@ -214,7 +214,7 @@ def test_the_profile_says_whether_declined_orders_are_tried_alone(system, harnes
     harness.run("UPDATE orders SET customer_code = 'C-1'")
     harness.plan()
     sandbox.change(faults={"decline": 1.0})
-    with working_on(system.database, harness.batch_id, None) as worker:
+    with worker_session(system.database, harness.batch_id, None) as worker:
         settlement = Settlement(system, worker, Profile(declined_payments=declined))
         settlement.pay()
         settlement.close()
@@ -336,7 +336,7 @@ def test_a_database_that_is_older_than_the_storage_cancels_nothing(system, harne
 def test_who_is_at_work_on_a_batch_is_waited_for_before_it_is_cancelled(system, harness):
     harness.plan()
     begin_cancelling(harness)
-    other = working_on(system.database, harness.batch_id, None)
+    other = worker_session(system.database, harness.batch_id, None)
     other.__enter__()
     waited = []
 

@@ -7,7 +7,7 @@ import uuid
 import pytest
 
 from orders_pipeline.batches import workers
-from orders_pipeline.batches.workers import alone_on
+from orders_pipeline.batches.workers import batch_lock
 from orders_pipeline.infrastructure.database import Database
 from orders_pipeline.services.breaker import THRESHOLD
 from orders_pipeline.services.outcomes import Outcome
@@ -94,7 +94,7 @@ def test_c28_what_a_lost_worker_left_behind_is_offered_at_once_but_not_for_ever(
 def test_a_batch_that_is_being_staged_is_busy(harness: Harness, database: Database):
     batch_id = harness.batch(status="received")
     idle(harness)
-    with alone_on(database, batch_id):
+    with batch_lock(database, batch_id):
         assert offered(harness) == []
     assert offered(harness) == []
     idle(harness)

@@ -19,7 +19,7 @@ from orders_pipeline.batches.workers import (
     BatchBusy,
     LeaseLost,
     Worker,
-    alone_on,
+    batch_lock,
     behind_run,
     end_lost_workers,
     runs_without_process,
@@ -30,8 +30,8 @@ BE_A_WORKER = """
 import sys, time
 from pydantic import SecretStr
 from orders_pipeline.infrastructure.database import Database
-from orders_pipeline.batches.workers import working_on
-with working_on(Database(SecretStr(sys.argv[1])), sys.argv[2], None) as worker:
+from orders_pipeline.batches.workers import worker_session
+with worker_session(Database(SecretStr(sys.argv[1])), sys.argv[2], None) as worker:
     print(worker.worker_id, flush=True)
     time.sleep(60)
 """
@@ -228,25 +228,25 @@ def test_c27_a_worker_whose_lease_is_renewed_sends_again_and_one_that_was_given_
 
 
 def test_only_one_stages_validates_or_loads_a_batch(harness):
-    with alone_on(harness.database, harness.batch_id):
-        with pytest.raises(BatchBusy, match="E_BATCH_BUSY"), alone_on(harness.database, harness.batch_id):
+    with batch_lock(harness.database, harness.batch_id):
+        with pytest.raises(BatchBusy, match="E_BATCH_BUSY"), batch_lock(harness.database, harness.batch_id):
             raise AssertionError("two at once")
-        with alone_on(harness.database, "another-batch"):
+        with batch_lock(harness.database, "another-batch"):
             pass
-    with alone_on(harness.database, harness.batch_id):
+    with batch_lock(harness.database, harness.batch_id):
         pass
 
 
 def test_a_batch_is_free_for_the_next_step_at_once(harness):
     for _ in range(30):
-        with alone_on(harness.database, harness.batch_id):
+        with batch_lock(harness.database, harness.batch_id):
             pass
 
 
 def test_a_batch_is_free_again_after_an_error(harness):
-    with pytest.raises(KeyError), alone_on(harness.database, harness.batch_id):
+    with pytest.raises(KeyError), batch_lock(harness.database, harness.batch_id):
         raise KeyError
-    with alone_on(harness.database, harness.batch_id):
+    with batch_lock(harness.database, harness.batch_id):
         pass
 
 
@@ -255,7 +255,7 @@ def test_of_many_at_once_exactly_one_is_alone(harness):
 
     def attempt() -> None:
         together.wait(10)
-        with contextlib.suppress(BatchBusy), alone_on(harness.database, harness.batch_id):
+        with contextlib.suppress(BatchBusy), batch_lock(harness.database, harness.batch_id):
             inside.append(1)
             everybody_tried.wait(10)
 
@@ -277,11 +277,11 @@ def cut_alone(harness: Harness) -> None:
 
 def test_who_lost_a_batch_to_another_records_nothing_more(harness, monkeypatch):
     monkeypatch.setattr(workers, "HEARTBEAT_S", 3600.0)
-    with alone_on(harness.database, harness.batch_id) as lost:
+    with batch_lock(harness.database, harness.batch_id) as lost:
         with lost.begin() as transaction:
             transaction.execute("note_trouble", batch_id=harness.batch_id, code="E_FIRST")
         cut_alone(harness)
-        with alone_on(harness.database, harness.batch_id) as ours:
+        with batch_lock(harness.database, harness.batch_id) as ours:
             with pytest.raises(BatchBusy, match="taken over"), lost.begin() as transaction:
                 transaction.execute("note_trouble", batch_id=harness.batch_id, code="E_LOST")
             with ours.begin() as transaction:
@@ -295,10 +295,10 @@ def test_who_takes_a_batch_waits_for_what_the_one_before_is_committing(harness, 
     monkeypatch.setattr(workers, "HEARTBEAT_S", 3600.0)
 
     def take() -> str:
-        with alone_on(harness.database, harness.batch_id) as ours, ours.begin():
+        with batch_lock(harness.database, harness.batch_id) as ours, ours.begin():
             return str(harness.value("SELECT status_code FROM batches"))
 
-    with ThreadPoolExecutor(1) as pool, alone_on(harness.database, harness.batch_id) as lost:
+    with ThreadPoolExecutor(1) as pool, batch_lock(harness.database, harness.batch_id) as lost:
         with lost.begin() as transaction:
             cut_alone(harness)
             taking = pool.submit(take)
@@ -309,13 +309,13 @@ def test_who_takes_a_batch_waits_for_what_the_one_before_is_committing(harness, 
 
 def test_d01_who_is_alone_on_a_batch_stays_so_when_its_session_breaks_and_nobody_came(harness, monkeypatch):
     monkeypatch.setattr(workers, "HEARTBEAT_S", 0.1)
-    with alone_on(harness.database, harness.batch_id) as ours:
+    with batch_lock(harness.database, harness.batch_id) as ours:
         cut_alone(harness)
         held = "SELECT count(*) FROM pg_locks WHERE classid = %s"
         wait_until(lambda: harness.value(held, workers.BATCH_LOCK_CLASS) == 1)
-        with pytest.raises(BatchBusy), alone_on(harness.database, harness.batch_id):
+        with pytest.raises(BatchBusy), batch_lock(harness.database, harness.batch_id):
             raise AssertionError("two at once")
         with ours.begin() as transaction:
             transaction.execute("note_trouble", batch_id=harness.batch_id, code="E_OURS")
-    with alone_on(harness.database, harness.batch_id):
+    with batch_lock(harness.database, harness.batch_id):
         pass

@@ -97,7 +97,7 @@ CANCEL_POINTS = {
 }
 # not on the way of a file: passed by `refund`, `audit seal`, `keys rotate` and `db migrate`
 OTHER_POINTS = CANCEL_POINTS | {
-    "C11r": Point("orders_pipeline.settlement.batch_settlement:hurry"),
+    "C11r": Point("orders_pipeline.settlement.batch_settlement:probe_now"),
     "C12r": Point(_CALL, chosen=_post("/refunds")),
     "C13r": Point("orders_pipeline.services.http_client:_Watched.request", dies_after=True, chosen=_post("/refunds")),
     "C14r": Point(_CALL, dies_after=True, chosen=_post("/refunds")),

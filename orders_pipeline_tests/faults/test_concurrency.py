@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import pytest
 
 from orders_pipeline.batches import workers
-from orders_pipeline.batches.workers import BatchBusy, working_on
+from orders_pipeline.batches.workers import BatchBusy, worker_session
 from orders_pipeline.clients.profiles import Profile
 from orders_pipeline.definitions import defs
 from orders_pipeline.intake import landing, steps
@@ -165,7 +165,7 @@ def test_q02_what_a_worker_that_was_given_up_still_writes_changes_nothing(
         step(system, batch_id)
     settle.plan_batch(system.database, system.cipher, batch_id, Profile())
     notifications.plan_batch(system.database, system.cipher, batch_id, Profile())
-    with working_on(system.database, batch_id, None) as slow:
+    with worker_session(system.database, batch_id, None) as slow:
         able = system.payments.capabilities
         ledger = PaymentLedger(system.database, system.cipher, slow, able, notifications.make_ready, concurrency=4)
         claims = ledger.claim(3)

@@ -21,7 +21,7 @@ import pytest
 from orders_pipeline.batches import batches, workers
 from orders_pipeline.infrastructure import migrations
 from orders_pipeline.infrastructure.database import Database
-from orders_pipeline.reports.reports import is_giving_back
+from orders_pipeline.reports.reports import is_refunding
 from orders_pipeline.samples.synthetic import write_sample
 from orders_pipeline.settlement import sweep
 from orders_pipeline_tests.faults.crash_points import CANCEL_POINTS, COUNT, POINTS, VARIABLE
@@ -183,9 +183,9 @@ def carry_out(installation: Installation, trial: Trial, copy: Callable[[], Backu
     if trial.mode == "neither" and installation.summary(batch_id)["orders"]["unknown"]:
         _check_that_doubt_is_said(installation, batch_id, summary)
     elif is_cancelled:
-        _check_cancelled(installation, batch_id, told_twice=may_repeat)
+        _check_cancelled(installation, batch_id, notified_twice=may_repeat)
     else:
-        check_finished(installation, batch_id, "completed_with_errors", told_twice=may_repeat)
+        check_finished(installation, batch_id, "completed_with_errors", notified_twice=may_repeat)
     ours, theirs = installation.summary(batch_id), installation.sandbox.ledger(batch_id)
     assert theirs["payments"]["refunded_jpy"] == 0
     return {
@@ -196,11 +196,11 @@ def carry_out(installation: Installation, trial: Trial, copy: Callable[[], Backu
         "our_yen": ours["amount_jpy"]["paid"],
         "their_yen": theirs["payments"]["amount_jpy"],
         "paid_twice": theirs["orders"]["paid_more_than_once"],
-        "told_twice": theirs["notifications"]["duplicates"],
+        "notified_twice": theirs["notifications"]["duplicates"],
     }
 
 
-def _check_cancelled(installation: Installation, batch_id: str, *, told_twice: int) -> None:
+def _check_cancelled(installation: Installation, batch_id: str, *, notified_twice: int) -> None:
     """What was paid is paid, all else is called off, and it adds up."""
     summary = installation.summary(batch_id)
     orders, yen = summary["orders"], summary["amount_jpy"]
@@ -208,7 +208,7 @@ def _check_cancelled(installation: Installation, batch_id: str, *, told_twice: i
     if summary["rows"]["accepted"] is None:
         assert installation.sandbox.ledger(batch_id)["payments"]["count"] == sum(orders.values()) == 0
         return
-    check_books(installation, batch_id, told_twice=told_twice, told_unseen=told_twice)
+    check_books(installation, batch_id, notified_twice=notified_twice, notified_unseen=notified_twice)
     assert orders["pending"] == orders["paying"] == orders["unknown"] == 0
     assert yen["accepted"] == yen["paid"] + yen["declined"] + yen["cancelled"]
 
@@ -313,7 +313,7 @@ def test_c12_to_c18_a_refund_that_dies_at_a_point_is_finished_without_being_aske
     told = installation.sandbox.ledger(batch_id)["notifications"]["sent"]
     armed = settings(installation, "keys", **{VARIABLE: f"{point}:{hit}"})
     assert commands.call(armed, "refund", batch_id, "--why", "returned", "--yes").returncode == KILLED
-    assert is_giving_back(installation.summary(batch_id))
+    assert is_refunding(installation.summary(batch_id))
     if goes_on == "resume":
         assert commands.call(settings(installation, "keys"), "resume", batch_id).returncode == 0
     else:

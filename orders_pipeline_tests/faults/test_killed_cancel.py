@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orders_pipeline.batches.workers import working_on
+from orders_pipeline.batches.workers import worker_session
 from orders_pipeline.settlement import notifications
 from orders_pipeline.settlement.payments import settle
 from orders_pipeline.settlement.payments.settle import PaymentLedger
@@ -29,7 +29,7 @@ def half_paid(installation: Installation) -> str:
     profile = system.clients.profile("acme")
     settle.plan_batch(system.database, system.cipher, batch_id, profile)
     notifications.plan_batch(system.database, system.cipher, batch_id, profile)
-    with working_on(system.database, batch_id, None) as worker:
+    with worker_session(system.database, batch_id, None) as worker:
         able = system.payments.capabilities
         ledger = PaymentLedger(system.database, system.cipher, worker, able, notifications.make_ready, concurrency=1)
         claims = ledger.claim(SENT)

@@ -27,8 +27,8 @@ from orders_pipeline.security.encryption import new_key
 from orders_pipeline.security.kms import KeyService
 from orders_pipeline.services.http_client import ServiceClient
 from orders_pipeline.settlement import reconciliation, sweep
-from orders_pipeline.settlement.refunds.giving_back import carry_out
 from orders_pipeline.settlement.refunds.plan import read_plan
+from orders_pipeline.settlement.refunds.refunding import carry_out
 from orders_pipeline.system import errors, settings
 from orders_pipeline.system.opening import join_endpoints, open_system
 from orders_pipeline.upkeep import retention, rotation

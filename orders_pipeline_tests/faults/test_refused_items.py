@@ -19,8 +19,8 @@ from orders_pipeline.reports import reports
 from orders_pipeline.sandbox.options import Options
 from orders_pipeline.settlement import notifications
 from orders_pipeline.settlement.payments import settle
-from orders_pipeline.settlement.refunds.giving_back import carry_out
 from orders_pipeline.settlement.refunds.plan import read_plan
+from orders_pipeline.settlement.refunds.refunding import carry_out
 from orders_pipeline.system.opening import open_system
 from orders_pipeline_tests.support.commands import wait_for
 from orders_pipeline_tests.support.installation import Installation, check_books, check_finished, open_installation
@@ -201,7 +201,7 @@ def test_b07_an_order_that_is_paid_in_another_way_is_a_persons(open_scenario: Op
         assert (unknown["code"], unknown["needs_a_person"]) == ("order-already-paid", True)
 
 
-def give_back(scenario: Scenario, batch_id: str) -> dict[str, Any]:
+def refund_orders(scenario: Scenario, batch_id: str) -> dict[str, Any]:
     plan = read_plan(scenario.system.database, batch_id, ())
     refunds: dict[str, Any] = carry_out(scenario.system, plan, requested_by="operator", reason="back")["refunds"]
     return refunds
@@ -213,7 +213,7 @@ def test_y09_a_refund_that_is_refused_is_declined_and_the_others_are_made(open_s
         scenario.finish(batch_id)
         ((bad,), *_) = installation.rows("SELECT service_payment_id FROM payments WHERE batch_id = %s", batch_id)
         installation.sandbox.change(faults={"refuse_customer": bad, "refuse_as": "422:too-late"})
-        refunds = give_back(scenario, batch_id)
+        refunds = refund_orders(scenario, batch_id)
         assert (refunds["planned"], refunds["succeeded"], refunds["declined"]) == (6, 5, 1)
         assert installation.rows("SELECT DISTINCT outcome_code FROM refunds WHERE status = 'declined'") == [("too-late",)]
         assert installation.summary(batch_id)["orders"]["paid"] == 1
@@ -224,12 +224,12 @@ def test_y09_where_every_refund_is_refused_none_is_declined_and_payments_go_on(o
         installation, batch_id = scenario.installation, scenario.receive(4, notify_channel="none")
         scenario.finish(batch_id)
         installation.sandbox.change(faults={"refuse_amount": 1000, "refuse_as": "405"})
-        refunds = give_back(scenario, batch_id)
+        refunds = refund_orders(scenario, batch_id)
         assert (refunds["planned"], refunds["succeeded"], refunds["declined"]) == (4, 0, 0)
         assert [each["code"] for each in installation.summary(batch_id)["refused"]] == ["http-405"]
         installation.sandbox.change(faults="")
         assert other.finish(other.receive(2, notify_channel="none"))["orders"]["paid"] == 2
-        assert give_back(scenario, batch_id)["succeeded"] == 4
+        assert refund_orders(scenario, batch_id)["succeeded"] == 4
 
 
 @pytest.mark.parametrize(

@@ -21,15 +21,15 @@ from pydantic import SecretStr
 from sqlalchemy import make_url
 
 from orders_pipeline.batches import batches
-from orders_pipeline.batches.workers import working_on
+from orders_pipeline.batches.workers import worker_session
 from orders_pipeline.infrastructure.database import libpq_url
 from orders_pipeline.intake import landing
 from orders_pipeline.settlement import notifications
 from orders_pipeline.settlement.payments import settle
 from orders_pipeline.settlement.payments.settle import PaymentLedger, settle_one
 from orders_pipeline.settlement.reconciliation import NoList, Reconciled, accept, reconcile
-from orders_pipeline.settlement.refunds.giving_back import carry_out
 from orders_pipeline.settlement.refunds.plan import read_plan
+from orders_pipeline.settlement.refunds.refunding import carry_out
 from orders_pipeline.system.continuity import LedgersDiffer
 from orders_pipeline.system.opening import join_endpoints, open_system
 from orders_pipeline.upkeep import cancelling
@@ -148,7 +148,7 @@ def charges(scenario: Scenario) -> int:
 def check(scenario: Scenario, batch_id: str) -> None:
     """Assert that a batch is finished, and that nobody was told twice but by a service that ignores keys."""
     honours_keys = scenario.system.payments.capabilities.honours_keys
-    check_finished(scenario.installation, batch_id, told_twice=0 if honours_keys else ORDERS)
+    check_finished(scenario.installation, batch_id, notified_twice=0 if honours_keys else ORDERS)
 
 
 def compare(scenario: Scenario) -> Reconciled:
@@ -208,7 +208,7 @@ def test_d14_what_was_paid_after_a_backup_in_the_middle_of_a_batch_is_not_paid_a
     system = scenario.system
     settle.plan_batch(system.database, system.cipher, batch_id, system.clients.profile(CLIENT))
     assert system.continuity.advance()
-    with working_on(system.database, batch_id, None) as worker:
+    with worker_session(system.database, batch_id, None) as worker:
         ledger = PaymentLedger(
             system.database, system.cipher, worker, system.payments.capabilities, notifications.make_ready, concurrency=1
         )

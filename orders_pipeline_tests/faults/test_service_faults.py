@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from orders_pipeline.batches import workers
-from orders_pipeline.batches.workers import working_on
+from orders_pipeline.batches.workers import worker_session
 from orders_pipeline.clients.profiles import Profile
 from orders_pipeline.sandbox.options import Options
 from orders_pipeline.services import breaker
@@ -108,7 +108,7 @@ def test_c27_what_a_worker_had_claimed_before_it_slept_past_its_lease_is_not_sen
         scenario.prepare(batch_id)
         settle.plan_batch(system.database, system.cipher, batch_id, Profile())
         settle.BREAKER.prepare(system.database)
-        with working_on(system.database, batch_id, None) as slow:
+        with worker_session(system.database, batch_id, None) as slow:
             able = system.payments.capabilities
             ledger = PaymentLedger(system.database, system.cipher, slow, able, notifications.make_ready, concurrency=4)
             claims = ledger.claim(3)
@@ -156,7 +156,7 @@ def test_y05_y06_a_pause_is_kept_in_whatever_form_it_is_asked_for(
         settle.plan_batch(system.database, system.cipher, batch_id, Profile())
         notifications.plan_batch(system.database, system.cipher, batch_id, Profile())
         settle.BREAKER.prepare(system.database)
-        with working_on(system.database, batch_id, None) as worker:
+        with worker_session(system.database, batch_id, None) as worker:
             able = system.payments.capabilities
             ledger = PaymentLedger(system.database, system.cipher, worker, able, notifications.make_ready, concurrency=1)
             (claim,) = ledger.claim(1)

@@ -25,7 +25,7 @@ def mixed_sheet(name: str, **how: Any) -> Sheet:
     """Write a file with rows that go back between rows that are accepted."""
     sheet = Sheet(**how)
     sheet.take({"customer_name": name, "note": "一行目\n二行目"})
-    sheet.give_back(NO_NUMBER, cells=BAD | {"customer_name": name, "note": '引用符"と,\n改行'}, line=4)
+    sheet.reject(NO_NUMBER, cells=BAD | {"customer_name": name, "note": '引用符"と,\n改行'}, line=4)
     return sheet.take({"customer_name": name}, line=6)
 
 
@@ -144,16 +144,16 @@ MARKS = [
 
 def line_ends(name: str, line_ending: str) -> Case:
     sheet = Sheet(line_ending=line_ending).take({"note": f"一行目{line_ending}二行目"}, line=2)
-    sheet.give_back(NO_NUMBER, cells=BAD | {"note": f"三{line_ending}{line_ending}四"}, line=4)
-    sheet.skip().take(line=8).give_back(NO_NUMBER, cells=BAD, line=9)
+    sheet.reject(NO_NUMBER, cells=BAD | {"note": f"三{line_ending}{line_ending}四"}, line=4)
+    sheet.skip().take(line=8).reject(NO_NUMBER, cells=BAD, line=9)
     return sheet.case(12, name)
 
 
 def mixed_line_ends() -> Case:
     """CR then CRLF is a blank record between them; a CR and an LF of two records would be one line end."""
-    sheet = Sheet().take(line=2, end="\n").give_back(NO_NUMBER, cells=BAD, line=3, end="\r")
+    sheet = Sheet().take(line=2, end="\n").reject(NO_NUMBER, cells=BAD, line=3, end="\r")
     sheet.take({"note": "一\r二\n三\r\n四"}, line=4, end="\r").skip()
-    sheet.give_back(NO_NUMBER, cells=BAD | {"note": "一\r二"}, line=9, end="\n").take(line=11, end="\r")
+    sheet.reject(NO_NUMBER, cells=BAD | {"note": "一\r二"}, line=9, end="\n").take(line=11, end="\r")
     return sheet.case(12, "mixed")
 
 

@@ -33,7 +33,7 @@ def delimited(number: int, name: str, delimiter: str, hint: str) -> Case:
 
 
 def tabs_agreed_on() -> Case:
-    made = Sheet(delimiter="\t").take({"note": "1,2"}).give_back(NO_NUMBER, cells=BAD | {"note": "一\t二"})
+    made = Sheet(delimiter="\t").take({"note": "1,2"}).reject(NO_NUMBER, cells=BAD | {"note": "一\t二"})
     return made.take().case(37, "tabs that were agreed on", profile={"delimiter": "\\t"})
 
 
@@ -49,11 +49,11 @@ DELIMITERS = [
 
 CUT = Sheet(names=(*REQUIRED, "order_date"))
 ENDS = [
-    Sheet().take().give_back(NO_NUMBER, cells=BAD).take(end="").case(39, "no final newline"),
-    Sheet().take().give_back(NO_NUMBER, cells=BAD, end="").case(39, "no final newline behind a row that goes back"),
+    Sheet().take().reject(NO_NUMBER, cells=BAD).take(end="").case(39, "no final newline"),
+    Sheet().take().reject(NO_NUMBER, cells=BAD, end="").case(39, "no final newline behind a row that goes back"),
     Sheet().take().give_back_record("A-2,2026-06-15,C-0", Finding("", "R_COLUMNS"), end="").case(39, "cut off in a row"),
     CUT.take()
-    .give_back(Finding("order_date", "R_DATE_FORMAT", "2026-0"), cells={"order_date": "2026-0"}, end="")
+    .reject(Finding("order_date", "R_DATE_FORMAT", "2026-0"), cells={"order_date": "2026-0"}, end="")
     .case(39, "cut off in a date"),
     refused(39, "cut off in quotes", sheet().data + 'A-3,2026-06-15,C-001,"見本'.encode(), "F_QUOTE", row="3", line="4"),
     refused(39, "cut off in a character", sheet().data + b"A-3,2026-06-15,C-001,\xe8\xa6", "F_ENCODING", row="3", line="4"),
@@ -157,7 +157,7 @@ def too_long() -> Case:
         cell = ("8" if hidden else "x" if column.kind == "number" else "9") * (column.max_length + 1)
         item = ITEM if column.name in ITEM else {}
         finding = Finding(column.name, "R_TOO_LONG", "" if hidden else cut(cell), {"limit": str(column.max_length)})
-        made.give_back(finding, cells=item | {column.name: cell}).take()
+        made.reject(finding, cells=item | {column.name: cell}).take()
     return made.case(46, "one character too many in each column")
 
 

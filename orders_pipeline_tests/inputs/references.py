@@ -49,11 +49,11 @@ def two_orders(first: dict[str, str], second: dict[str, str], *codes: str) -> Sh
     sheet = Sheet()
     detail = {"first_row": "1"}
     if len(codes) > 1:
-        sheet.give_back(Finding(REF, codes[0], first[REF], detail), cells=first)
+        sheet.reject(Finding(REF, codes[0], first[REF], detail), cells=first)
     else:
         sheet.take(first)
     sheet.take({"note": "一行目\r\n二行目"})
-    return sheet.give_back(Finding(REF, codes[-1], second[REF], detail), cells=second, line=5)
+    return sheet.reject(Finding(REF, codes[-1], second[REF], detail), cells=second, line=5)
 
 
 REFERENCES = [
@@ -81,11 +81,11 @@ TWICE = [
     two_orders({REF: "B-1"}, {REF: "B-1", "note": "急ぎ"}, "R_REF_CONFLICT", "R_REF_CONFLICT").case(54, "notes differ"),
     two_orders({REF: "B-1"}, {REF: "b-1"}, "R_REF_CONFLICT", "R_REF_CONFLICT").case(55, "references differ by case"),
     Sheet()
-    .give_back(Finding(REF, "R_REF_EXISTS", "a-1", {"batch_id": BEFORE}), cells={REF: "a-1"})
+    .reject(Finding(REF, "R_REF_EXISTS", "a-1", {"batch_id": BEFORE}), cells={REF: "a-1"})
     .take()
     .case(56, "a reference of an earlier file", before=(Sheet().take({REF: "A-1"}).data,)),
     Sheet()
-    .give_back(
+    .reject(
         Finding(REF, "R_REF_EXISTS_DIFFERS", "a-1", {"batch_id": BEFORE, "columns": "amount"}),
         cells={REF: "a-1", "amount": "2000"},
     )
@@ -138,7 +138,7 @@ def shown_formulas() -> Case:
     """A row for each formula, in a column that is shown."""
     sheet = Sheet()
     for written in FORMULAS.values():
-        sheet.give_back(Finding("payment_method", "R_PAYMENT_METHOD", "'" + written), cells={"payment_method": written})
+        sheet.reject(Finding("payment_method", "R_PAYMENT_METHOD", "'" + written), cells={"payment_method": written})
         sheet.take()
     return sheet.case(62, "formulas that are shown")
 

@@ -59,7 +59,7 @@ def hostile_codes() -> Case:
     for written in HOSTILE.values():
         shown = ("'" if written.startswith("%") else "") + written
         cells = {name: written for name in CODES if name != REF or "/" not in written}
-        sheet.give_back(*(Finding(name, CODES[name], shown) for name in cells), cells=cells)
+        sheet.reject(*(Finding(name, CODES[name], shown) for name in cells), cells=cells)
     return sheet.take().case(91, "hostile text in codes")
 
 
@@ -96,7 +96,7 @@ CARDS = [
 def nothing_good() -> Case:
     sheet = Sheet()
     for _ in range(3):
-        sheet.give_back(NO_NUMBER, cells=BAD | {"note": "一\n二"})
+        sheet.reject(NO_NUMBER, cells=BAD | {"note": "一\n二"})
     return sheet.case(93, "all rows bad")
 
 
@@ -119,12 +119,12 @@ def again(name: str, **how: Any) -> Case:
     for number in range(1, 4):
         cells = {"note": "髙橋①"}
         before.take(cells)
-        sheet.give_back(Finding(REF, "R_REF_EXISTS", f"A-{number}", {"batch_id": BEFORE}), cells=cells)
+        sheet.reject(Finding(REF, "R_REF_EXISTS", f"A-{number}", {"batch_id": BEFORE}), cells=cells)
     return sheet.case(96, name, before=(before.data,))
 
 
 def in_other_order() -> Case:
-    sheet = Sheet().take({REF: "Z-3"}).take({REF: "A-1"}).give_back(NO_NUMBER, cells=BAD | {REF: "M-2"})
+    sheet = Sheet().take({REF: "Z-3"}).take({REF: "A-1"}).reject(NO_NUMBER, cells=BAD | {REF: "M-2"})
     return sheet.take({REF: "B-9"}).case(98, "references in no order")
 
 
@@ -135,7 +135,7 @@ FILES = [
     again("the same rows in UTF-16", codec="utf-16-le", bom=True),
     again("the same rows with LF", line_ending="\n"),
     *(
-        Sheet().take().give_back(NO_NUMBER, cells=BAD).case(97, f"named {name}", file_name=name)
+        Sheet().take().reject(NO_NUMBER, cells=BAD).case(97, f"named {name}", file_name=name)
         for name in ("orders-19990101.csv", "注文_20991231.CSV", "2026-02-30")
     ),
     in_other_order(),

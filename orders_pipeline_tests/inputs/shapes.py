@@ -30,15 +30,15 @@ def has_bad_quote(number: int, name: str, written: str) -> Case:
 def two_shapes(number: int, name: str, bad: str, *, last: bool = False) -> Case:
     """A record of another shape behind one of two lines, with good ones around it."""
     sheet = Sheet().take({"note": "一行目\r\n二行目"}).give_back_record(bad, SHAPE, line=4)
-    return (sheet if last else sheet.take().give_back(NO_NUMBER, cells=BAD)).case(number, name)
+    return (sheet if last else sheet.take().reject(NO_NUMBER, cells=BAD)).case(number, name)
 
 
 QUOTES = [
     Sheet()
     .take({"customer_name": "見本\r\n商店", "note": "一\n\n二\r三"}, line=2)
-    .give_back(NO_NUMBER, cells=BAD | {"note": "\r\n"}, line=7)
+    .reject(NO_NUMBER, cells=BAD | {"note": "\r\n"}, line=7)
     .take({"note": "\n"}, quoted=True, line=9)
-    .give_back(NO_NUMBER, cells=BAD, line=11)
+    .reject(NO_NUMBER, cells=BAD, line=11)
     .case(14, "line breaks in quotes"),
     has_bad_quote(15, "a quote that is never closed", '"見本商店'),
     refused(15, "a quote that is never closed in the header", HEADER.replace("email", '"email') + line(1), "F_QUOTE"),
@@ -119,24 +119,24 @@ HEADERS = [
     ),
     renamed(24, "a required header missing", ",amount,", ",,", columns="amount"),
     refused(25, "no header", line(1) + line(2), "F_HEADER_MISSING", hint="no_header"),
-    Sheet(names=tuple(reversed(ORDER))).take().give_back(NO_NUMBER, cells=BAD).take().case(26, "a reordered header"),
+    Sheet(names=tuple(reversed(ORDER))).take().reject(NO_NUMBER, cells=BAD).take().case(26, "a reordered header"),
     Sheet(
         header="Client_Order_Ref, ORDER_DATE ,ｃｕｓｔｏｍｅｒ＿ｃｏｄｅ,\u200bcustomer_name,"
         "\u3000email,AMOUNT\u200b,Payment_Method,note "
     )
     .take()
-    .give_back(NO_NUMBER, cells=BAD)
+    .reject(NO_NUMBER, cells=BAD)
     .case(27, "case, spaces, full width, zero width"),
-    Sheet(header=",".join(JAPANESE)).take().give_back(NO_NUMBER, cells=BAD).case(27, "Japanese headers"),
+    Sheet(header=",".join(JAPANESE)).take().reject(NO_NUMBER, cells=BAD).case(27, "Japanese headers"),
     Sheet(header=",".join(JAPANESE).replace("請求金額", "金額").replace("注文番号", "店舗伝票番号"), codec="cp932")
     .take()
-    .give_back(NO_NUMBER, cells=BAD)
+    .reject(NO_NUMBER, cells=BAD)
     .case(27, "other Japanese headers in CP932"),
     renamed(28, "a renamed header", "client_order_ref", "order_ref", columns="client_order_ref", nearest="order_ref"),
     renamed(28, "a renamed Japanese header", "payment_method", "お支払方法", columns="payment_method", nearest="お支払方法"),
     Sheet(names=(*ORDER, "favourite_colour"))
     .take({"favourite_colour": "浅葱色"})
-    .give_back(NO_NUMBER, cells=BAD | {"favourite_colour": "萌黄色"})
+    .reject(NO_NUMBER, cells=BAD | {"favourite_colour": "萌黄色"})
     .case(29, "an unknown column", warnings=("W_UNKNOWN_COLUMN",), personal=("浅葱色", "萌黄色")),
     refused(
         30, "the header again", with_cells(line(2, note="一\r\n二"), HEADER, line(3)), "F_HEADER_REPEATED", row="3", line="5"
@@ -184,19 +184,19 @@ BLANKS = [
         *missing("customer_code", "customer_name", "payment_method"),
     )
     .case(32, "a last row of another amount than the sum"),
-    Sheet().take().give_back(NO_NUMBER, cells=BAD).skip().skip().skip().case(33, "blank rows at the end"),
-    Sheet().take().give_back(NO_NUMBER, cells=BAD).skip().skip(COMMAS).case(33, "commas at the end"),
-    Sheet().skip(COMMAS).take().skip(COMMAS).skip(COMMAS).give_back(NO_NUMBER, cells=BAD).case(34, "rows of commas"),
-    Sheet().take().skip(",").skip('"",""').give_back(NO_NUMBER, cells=BAD, line=5).case(34, "a few commas or quotes"),
+    Sheet().take().reject(NO_NUMBER, cells=BAD).skip().skip().skip().case(33, "blank rows at the end"),
+    Sheet().take().reject(NO_NUMBER, cells=BAD).skip().skip(COMMAS).case(33, "commas at the end"),
+    Sheet().skip(COMMAS).take().skip(COMMAS).skip(COMMAS).reject(NO_NUMBER, cells=BAD).case(34, "rows of commas"),
+    Sheet().take().skip(",").skip('"",""').reject(NO_NUMBER, cells=BAD, line=5).case(34, "a few commas or quotes"),
     Sheet()
     .skip()
     .take({"note": "一\n二"}, line=3)
     .skip()
-    .give_back(NO_NUMBER, cells=BAD, line=6)
+    .reject(NO_NUMBER, cells=BAD, line=6)
     .skip()
     .skip()
     .take(line=9)
-    .give_back(NO_NUMBER, cells=BAD, line=10)
+    .reject(NO_NUMBER, cells=BAD, line=10)
     .case(35, "blank rows in the middle"),
     Sheet().take().case(35, "blank lines before the header", data=b"\r\n\r\n" + Sheet().take().data),
 ]

@@ -100,7 +100,7 @@ class Sheet:
         self.accepted[self.rows] = stored(known)
         return self
 
-    def give_back(self, *findings: Finding, cells: Cells | None = None, extra: Sequence[str] = (), **how: Any) -> Sheet:
+    def reject(self, *findings: Finding, cells: Cells | None = None, extra: Sequence[str] = (), **how: Any) -> Sheet:
         """Write an order that must be given back for these findings, with `extra` cells at its end."""
         written = self.order(cells)
         return self.give_back_record(record([*written.values(), *extra], self.delimiter), *findings, cells=written, **how)
@@ -191,14 +191,14 @@ def gives_back(
         shown = "" if column in ORDERS.personal_columns else cut(cells[column])
     sheet = _sheet(cells, codec)
     sheet.take({"note": "一行目\n二行目"})
-    sheet.give_back(Finding(column, code, shown, detail or {}), cells=cells, line=4).take()
+    sheet.reject(Finding(column, code, shown, detail or {}), cells=cells, line=4).take()
     return sheet.case(number, name, **more)
 
 
 def refuses(number: int, name: str, cells: Cells, code: str, **detail: str) -> Case:
     """Return the case of three orders of which the second, on line 4, makes the whole file go back."""
     sheet = _sheet(cells, "utf-8").take({"note": "一行目\n二行目"})
-    sheet.give_back(cells=cells, line=4).take()
+    sheet.reject(cells=cells, line=4).take()
     return sheet.refused(number, name, code, **{"row": "2", "line": "4"} | detail)
 
 

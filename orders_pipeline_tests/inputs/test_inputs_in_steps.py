@@ -67,8 +67,8 @@ def test_input_043_a_file_too_large_is_refused_before_it_is_read(installation: I
 
 def four_orders(codec: str, *, bom: bool = False) -> Sheet:
     sheet = Sheet(codec=codec, bom=bom).take({"note": "一\r\n二"})
-    sheet.give_back(Finding("amount", "R_AMOUNT_FORMAT", "TWO"), cells={"amount": "TWO", "note": "三\n四", "email": ""})
-    sheet.give_back(Finding("amount", "R_AMOUNT_FORMAT", "'=3"), cells={"amount": "=3", "customer_name": "髙橋①"})
+    sheet.reject(Finding("amount", "R_AMOUNT_FORMAT", "TWO"), cells={"amount": "TWO", "note": "三\n四", "email": ""})
+    sheet.reject(Finding("amount", "R_AMOUNT_FORMAT", "'=3"), cells={"amount": "=3", "customer_name": "髙橋①"})
     return sheet.take()
 
 
@@ -179,7 +179,7 @@ def any_sheet(records: list[tuple[str, str, str]], line_ending: str, codec: str,
         if kind == "good":
             sheet.take({"note": note}, end=end)
         elif kind == "bad":
-            sheet.give_back(NO_NUMBER, cells={"amount": "TWO", "note": note}, end=end)
+            sheet.reject(NO_NUMBER, cells={"amount": "TWO", "note": note}, end=end)
         elif kind == "commas":
             sheet.skip("," * (len(sheet.names) - 1), end=end)
         else:  # a CR before and an LF behind nothing are one line end

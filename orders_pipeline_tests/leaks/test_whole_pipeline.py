@@ -121,7 +121,7 @@ def _with_bad_service(opened: PlantedHouse, folder: Path, service: str, kinds: S
         opened.said.append(str(installation.run(batch_id)))
         waiting.append(batch_id)
     installation.sandbox.service.options = Options()
-    batch_settlement.hurry(installation.system)
+    batch_settlement.probe_now(installation.system)
     for batch_id in waiting:
         opened.said.append(str(installation.run(batch_id)))
 

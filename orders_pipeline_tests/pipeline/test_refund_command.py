@@ -21,7 +21,7 @@ from orders_pipeline.clients.profiles import Clients, Profile
 from orders_pipeline.intake import steps
 from orders_pipeline.orchestration import checks
 from orders_pipeline.sandbox.ledger import page_parameters
-from orders_pipeline.settlement.refunds import giving_back
+from orders_pipeline.settlement.refunds import refunding
 from orders_pipeline.settlement.refunds.plan import read_plan, write_plan
 from orders_pipeline_tests.support.commands import COMMAND, PATIENCE_S, end, start, wait_for
 from orders_pipeline_tests.support.factories import order_row
@@ -396,7 +396,7 @@ def test_a_client_that_is_configured_no_more_is_paid_for_what_is_loaded_and_give
     assert installation.summary(batches[prepare])["status"] == "completed"
     said = {"requested_by": "operator", "reason": "the contract ended"}
     write_plan(installation.system.database, read_plan(installation.system.database, batches[prepare], ["R-2-0"]), **said)
-    giving_back.go_on(without, batches[prepare])
-    giving_back.carry_out(without, read_plan(installation.system.database, batches[prepare]), **said)
+    refunding.resume(without, batches[prepare])
+    refunding.carry_out(without, read_plan(installation.system.database, batches[prepare]), **said)
     refunds = installation.summary(batches[prepare])["refunds"]
     assert (refunds["succeeded"], refunds["corrections"]["sent"]) == (2, 2)

@@ -140,19 +140,21 @@ def open_installation(server_url: str, template: str, home: Path, **settings: ob
                 yield Installation(system, sandbox, instance)
 
 
-def check_books(installation: Installation, batch_id: str, *, told_twice: int = 0, told_unseen: int = 0) -> dict[str, Any]:
+def check_books(
+    installation: Installation, batch_id: str, *, notified_twice: int = 0, notified_unseen: int = 0
+) -> dict[str, Any]:
     """Assert that our books of a batch equal the services' and that the rate was kept; return its summary.
 
-    `told_twice` is the most customers that may have been told twice, by a service that ignores our keys, and `told_unseen`
-    the most that may have been told before a batch was cancelled, by one that denies it.
+    `notified_twice` is how many customers may be notified twice at most, by a service that ignores our keys, and
+    `notified_unseen` how many before a batch was cancelled, by one that denies it.
     """
     summary, theirs = installation.summary(batch_id), installation.sandbox.ledger(batch_id)
     assert theirs["orders"] == {"paid": summary["orders"]["paid"], "paid_more_than_once": 0}
     assert theirs["payments"]["succeeded"] == summary["payments"]["succeeded"]
     assert theirs["payments"]["amount_jpy"] == summary["amount_jpy"]["paid"]
     duplicates = theirs["notifications"]["duplicates"]
-    assert 0 <= theirs["notifications"]["sent"] - summary["notifications"]["sent"] - duplicates <= told_unseen
-    assert duplicates <= told_twice
+    assert 0 <= theirs["notifications"]["sent"] - summary["notifications"]["sent"] - duplicates <= notified_unseen
+    assert duplicates <= notified_twice
     assert installation.sandbox.ledger()["notifications"]["worst_window"] <= CALLS_A_SECOND
     assert _our_charges(installation, batch_id) == _their_charges(installation, batch_id)
     rows = summary["rows"]
@@ -164,10 +166,10 @@ def check_books(installation: Installation, batch_id: str, *, told_twice: int = 
 
 
 def check_finished(
-    installation: Installation, batch_id: str, status: str = "completed", *, told_twice: int = 0
+    installation: Installation, batch_id: str, status: str = "completed", *, notified_twice: int = 0
 ) -> dict[str, Any]:
     """Assert that a batch has nothing open, that each customer was told once and that the books are equal."""
-    summary = check_books(installation, batch_id, told_twice=told_twice)
+    summary = check_books(installation, batch_id, notified_twice=notified_twice)
     assert summary["status"] == status
     orders, yen, told = summary["orders"], summary["amount_jpy"], summary["notifications"]
     assert orders["pending"] == orders["paying"] == orders["unknown"] == 0

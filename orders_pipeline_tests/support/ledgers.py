@@ -12,7 +12,7 @@ import pandas as pd
 import psycopg
 from psycopg.rows import dict_row
 
-from orders_pipeline.batches.workers import WORKER_LOCK_CLASS, Worker, working_on
+from orders_pipeline.batches.workers import WORKER_LOCK_CLASS, Worker, worker_session
 from orders_pipeline.clients.profiles import Profile
 from orders_pipeline.infrastructure.database import Database, libpq_url
 from orders_pipeline.security import personal
@@ -115,7 +115,7 @@ class Harness:
         return [row["status"] for row in rows]
 
     def working(self) -> contextlib.AbstractContextManager[Worker]:
-        return working_on(self.database, self.batch_id, None)
+        return worker_session(self.database, self.batch_id, None)
 
     def ledger(self, worker: Worker, able: Capabilities = ABLE, *, retry_declined_orders: bool = False) -> PaymentLedger:
         return PaymentLedger(

@@ -1,4 +1,4 @@
--- name: introduce
+-- name: identify_session
 -- Say who works over this connection, and give up all rights but the application's.
 SELECT set_config('orders.actor', :actor, false), set_config('orders.origin', :origin, false),
        set_config('role', 'orders_app', false)

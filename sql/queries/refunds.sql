@@ -185,7 +185,7 @@ CROSS JOIN LATERAL (
 ) AS members
 WHERE refunds.batch_id = :batch_id AND settled_at IS NULL ORDER BY created_at, refund_id
 
--- name: is_giving_back
+-- name: is_refunding
 -- Whether refunds of a batch, or the corrections that follow them, are open.
 SELECT EXISTS (SELECT FROM refunds WHERE refunds.batch_id = CAST(:batch_id AS text) AND settled_at IS NULL)
     OR EXISTS (SELECT FROM notifications WHERE notifications.batch_id = CAST(:batch_id AS text) AND kind = 'correction'

@@ -15,7 +15,7 @@ from orders_pipeline.batches import batches
 from orders_pipeline.infrastructure import interrupts
 from orders_pipeline.orchestration.dagster_errors import ToldFailure
 from orders_pipeline.orchestration.terminated_runs import UI, is_terminated
-from orders_pipeline.settlement.refunds import giving_back
+from orders_pipeline.settlement.refunds import refunding
 from orders_pipeline.system import continuity, errors
 from orders_pipeline.system.opening import System
 from orders_pipeline.upkeep import cancelling
@@ -41,7 +41,7 @@ def safe_errors(system: System, *, of_tick: bool = False) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def working_on(context: dg.AssetExecutionContext, system: System) -> Iterator[None]:
+def batch_step(context: dg.AssetExecutionContext, system: System) -> Iterator[None]:
     """Do a part of a batch's work, unless a person has stopped or cancelled it; what fails is a code and a sentence."""
     with safe_errors(system):
         was = _require_wanted(context, system)
@@ -66,7 +66,7 @@ def _require_wanted(context: dg.AssetExecutionContext, system: System, was: str 
     batch = read_batch(system, context.partition_key)
     if batch.status == "cancelling":
         cancelling.finish(system, batch.batch_id)
-        giving_back.go_on(system, batch.batch_id)
+        refunding.resume(system, batch.batch_id)
         batch = read_batch(system, batch.batch_id)
     before = batch.status == was or (not was and batch.status == "cancelled" and batch.orders_paid + batch.orders_refunded)
     if batch.status in batches.HALTED and not before:

@@ -5,7 +5,7 @@ import dagster as dg
 from orders_pipeline.clients.file_names import encoding_shown
 from orders_pipeline.intake import steps
 from orders_pipeline.orchestration import checks
-from orders_pipeline.orchestration.assets.boundary import GROUP, read_batch, seconds_of, working_on
+from orders_pipeline.orchestration.assets.boundary import GROUP, batch_step, read_batch, seconds_of
 from orders_pipeline.orchestration.partitions import batch_partitions
 from orders_pipeline.system.opening import System
 
@@ -32,7 +32,7 @@ def uploaded(batch_id: str) -> dg.AssetMaterialization:
 )
 def staged_orders(context: dg.AssetExecutionContext, system: dg.ResourceParam[System]) -> dg.MaterializeResult:
     """The bytes archived unchanged; encoding and shape checked, rows numbered."""
-    with working_on(context, system):
+    with batch_step(context, system):
         steps.stage_batch(system, context.partition_key)
         batch = read_batch(system, context.partition_key)
         return dg.MaterializeResult(
@@ -59,7 +59,7 @@ def staged_orders(context: dg.AssetExecutionContext, system: dg.ResourceParam[Sy
 )
 def validated_orders(context: dg.AssetExecutionContext, system: dg.ResourceParam[System]) -> dg.MaterializeResult:
     """Every row judged: accepted, or given back with all its errors."""
-    with working_on(context, system):
+    with batch_step(context, system):
         steps.validate_batch(system, context.partition_key)
         batch = read_batch(system, context.partition_key)
         return dg.MaterializeResult(
@@ -83,7 +83,7 @@ def validated_orders(context: dg.AssetExecutionContext, system: dg.ResourceParam
 )
 def orders(context: dg.AssetExecutionContext, system: dg.ResourceParam[System]) -> dg.MaterializeResult:
     """The accepted rows in the table `orders`, with their batch and row number."""
-    with working_on(context, system):
+    with batch_step(context, system):
         steps.load_batch(system, context.partition_key)
         batch = read_batch(system, context.partition_key)
         with system.database.begin() as transaction:

@@ -6,7 +6,7 @@ from typing import Any
 
 import dagster as dg
 
-from orders_pipeline.orchestration.assets.boundary import GROUP, pause, working_on
+from orders_pipeline.orchestration.assets.boundary import GROUP, batch_step, pause
 from orders_pipeline.orchestration.assets.settlement import NOTIFICATIONS
 from orders_pipeline.orchestration.partitions import batch_partitions
 from orders_pipeline.records.rejections import message
@@ -19,14 +19,14 @@ from orders_pipeline.system.opening import System
 @dg.asset(deps=[NOTIFICATIONS], partitions_def=batch_partitions, group_name=GROUP, kinds={"csv", "json"})
 def batch_report(context: dg.AssetExecutionContext, system: dg.ResourceParam[System]) -> dg.MaterializeResult:
     """rejected.csv to send back, errors.csv to read, result.json with all counts and sums."""
-    with working_on(context, system):
+    with batch_step(context, system):
         result = reports.finish_batch(system, context.partition_key)
         if result["status"] == "paused":
             raise pause(context, system)
         if system.payments.capabilities.can_list:
             with contextlib.suppress(ListFailed):  # the nightly comparison closes the batch then
                 reconciliation.reconcile(system, context.partition_key, None, None)
-        if reports.is_giving_back(result):
+        if reports.is_refunding(result):
             raise pause(context, system)
         return dg.MaterializeResult(
             metadata={

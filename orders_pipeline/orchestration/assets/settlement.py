@@ -13,11 +13,11 @@ import dagster as dg
 from orders_pipeline.batches import batches
 from orders_pipeline.infrastructure.database import DatabaseError
 from orders_pipeline.orchestration import checks
-from orders_pipeline.orchestration.assets.boundary import GROUP, pause, read_batch, seconds_of, working_on
+from orders_pipeline.orchestration.assets.boundary import GROUP, batch_step, pause, read_batch, seconds_of
 from orders_pipeline.orchestration.partitions import batch_partitions
 from orders_pipeline.reports import reports
 from orders_pipeline.settlement.batch_settlement import settling
-from orders_pipeline.settlement.refunds import giving_back
+from orders_pipeline.settlement.refunds import refunding
 from orders_pipeline.system.opening import System
 
 PAYMENTS = dg.AssetKey("payments")
@@ -52,10 +52,10 @@ REST = 50  # times as long as the counting took, a large batch is left alone
 def settlement(context: dg.AssetExecutionContext, system: dg.ResourceParam[System]) -> Iterator[dg.MaterializeResult]:
     """Drain the payment and the notification ledger of a batch."""
     batch_id, selected = context.partition_key, context.selected_asset_keys
-    with working_on(context, system):
-        giving_back.go_on(system, batch_id)
+    with batch_step(context, system):
+        refunding.resume(system, batch_id)
     with (
-        working_on(context, system),
+        batch_step(context, system),
         settling(system, batch_id, context.run.run_id) as work,
         _progress_in_log(context, system, batch_id),
     ):
@@ -72,7 +72,7 @@ def settlement(context: dg.AssetExecutionContext, system: dg.ResourceParam[Syste
                 work.finish_notifying()
             if not batches.open_notifications(read_batch(system, batch_id)):
                 yield _notifications(system, batch_id)
-    with working_on(context, system):
+    with batch_step(context, system):
         batch = read_batch(system, batch_id)
         if batches.open_orders(batch) or (batches.open_notifications(batch) and NOTIFICATIONS in selected):
             reports.finish_batch(system, batch_id)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from orders_pipeline.batches.shared_calls import SharedCalls
-from orders_pipeline.batches.workers import Worker, working_on
+from orders_pipeline.batches.workers import Worker, worker_session
 from orders_pipeline.clients.profiles import Profile
 from orders_pipeline.infrastructure.database import Database
 from orders_pipeline.settlement import batch_settlement, notifications
@@ -30,26 +30,26 @@ def carry_out(system: System, plan: RefundPlan, *, requested_by: str, reason: st
 
     Raises BatchBusy while the batch is being paid, and LedgersDiffer while our ledger is not whole.
     """
-    with working_on(system.database, plan.batch_id, None) as worker:
+    with worker_session(system.database, plan.batch_id, None) as worker:
         system.continuity.require()
         refund_ids = write_plan(system.database, plan, requested_by=requested_by, reason=reason)
-        batch_settlement.hurry(system)  # somebody asks for it: a service that is left alone is tried at once
-        give_back(system, worker)
+        batch_settlement.probe_now(system)  # somebody asks for it: a service that is left alone is tried at once
+        send_refunds(system, worker)
         _correct(system, worker)
     return _result(system.database, plan, refund_ids)
 
 
-def go_on(system: System, batch_id: str) -> None:
+def resume(system: System, batch_id: str) -> None:
     """Go on with a batch's refunds that were asked for, and with corrections that were not sent, where some are open."""
     with system.database.begin() as transaction:
-        if not transaction.scalar("is_giving_back", batch_id=batch_id):
+        if not transaction.scalar("is_refunding", batch_id=batch_id):
             return
-    with working_on(system.database, batch_id, None) as worker:
-        give_back(system, worker)
+    with worker_session(system.database, batch_id, None) as worker:
+        send_refunds(system, worker)
         _correct(system, worker)
 
 
-def give_back(system: System, worker: Worker) -> None:
+def send_refunds(system: System, worker: Worker) -> None:
     """Drain a batch's refunds; returns when none is left to try now, at once while our ledger is not whole."""
     if not system.continuity.advance():
         return
