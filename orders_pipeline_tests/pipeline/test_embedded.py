@@ -173,10 +173,13 @@ def test_postgresql_leaves_with_its_killed_user_and_comes_back_with_its_data() -
         with user(home, "postgres") as (process, url):
             with psycopg.connect(libpq_url(SecretStr(url)), autocommit=True) as connection:
                 connection.execute("CREATE TABLE kept AS SELECT 42 AS answer")
+                with pytest.raises(psycopg.Error):
+                    connection.execute("SELECT 'of a statement'::int")
             keeper = keeper_pid(home, "postgres")
             server = int((home / "postgres" / "data" / "postmaster.pid").read_text().split()[0])
             process.kill()
             wait_for(lambda: not is_alive(keeper) and not is_alive(server), "PostgreSQL to leave")
+        assert "of a statement" not in (home / "postgres" / "data" / "log").read_text()
         with (
             contextlib.closing(embedded.join(home, "postgres")) as membership,
             psycopg.connect(libpq_url(SecretStr(membership.url))) as connection,
