@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import faulthandler
 import json
 import multiprocessing
 import os
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import pytest
 
 PATIENCE_S = 60.0
 POLL_S = 0.02
@@ -78,7 +80,7 @@ def run(settings: Mapping[str, str], *arguments: str | Path) -> subprocess.Compl
         process.join(PATIENCE_S)
         if process.exitcode is None:
             process.kill()
-            raise subprocess.TimeoutExpired(given, PATIENCE_S)
+            pytest.fail(f"{given} hangs:\n{err.read_text() if err.exists() else 'it has not begun'}")
         return subprocess.CompletedProcess(given, process.exitcode, out.read_text(), err.read_text())
 
 
@@ -93,6 +95,7 @@ def _become(environment: Mapping[str, str], arguments: list[str], *outputs: str)
     set_by_import = {name: value for name, value in os.environ.items() if name.startswith("DAGSTER_")}
     os.environ.clear()
     os.environ.update(set_by_import | environment)
+    faulthandler.dump_traceback_later(PATIENCE_S - 5, file=sys.__stderr__)  # where it hangs
     if crash_points.WAIT in environment:
         crash_points.arm()
     try:
