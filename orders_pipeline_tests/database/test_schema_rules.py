@@ -869,6 +869,18 @@ def test_a_migration_has_a_rank_of_its_own(harness):
         harness.run("INSERT INTO flyway_schema_history SELECT * FROM flyway_schema_history")
 
 
+def test_every_table_and_view_says_what_it_is_and_every_column_whose_type_says_nothing_what_it_holds(harness):
+    silent = harness.run(
+        "SELECT concat_ws('.', relname, attname) AS name FROM pg_class LEFT JOIN pg_attribute"
+        " ON attrelid = pg_class.oid AND attnum > 0 AND relkind = 'r' AND NOT attisdropped"
+        " AND atttypid = ANY ('{json,jsonb,bytea,interval,text[],double precision}'::regtype[])"
+        " WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'v') AND relname <> 'flyway_schema_history'"
+        " AND (obj_description(pg_class.oid, 'pg_class') IS NULL"
+        "      OR attnum IS NOT NULL AND col_description(attrelid, attnum) IS NULL)"
+    )
+    assert [row["name"] for row in silent] == []
+
+
 def test_the_name_of_a_broken_rule_is_all_that_our_error_says(harness):
     harness.orders(order(client_order_ref="planted-ref"))
     with pytest.raises(ConstraintViolated) as refusal, harness.database.begin() as transaction:

@@ -315,29 +315,35 @@ MUTANTS: list[Mutant] = [
         ),
     ),
     *mutants(
-        "sql/migrations/V43__charges_of_a_lost_database.sql",
+        "sql/migrations/V12__reconciliation.sql",
         ["faults/test_restored_database.py"],
         (
-            "FOR again_no IN SELECT each FROM generate_series(0, own_no + 4) AS each ORDER BY each <> own_no, each LOOP",
-            "FOR again_no IN SELECT own_no LOOP",
+            "generate_series(greatest(own_no - 4, 0), own_no + 4) AS again_no",
+            "generate_series(own_no, own_no) AS again_no",
             "what was cancelled and came again before a restore is paid again",
             "test_d14_what_was_cancelled_and_came_again_before_the_restore_is_paid_once",
         ),
         (
-            "            FOR try IN 0..4 LOOP",
-            "            FOR try IN 0..0 LOOP",
+            "generate_series(0, 4) AS try",
+            "generate_series(0, 0) AS try",
             "orders that were paid alone before a restore are paid again",
             "test_d14_orders_that_were_paid_alone_after_a_declined_payment_are_not_paid_again",
         ),
     ),
     *mutants(
-        "sql/migrations/V43__charges_of_a_lost_database.sql",
+        "sql/migrations/V12__reconciliation.sql",
         ["database/test_installation.py"],
         (
-            "    FOR try IN 0..2147483646 LOOP\n        next_id := stable_id(concat_ws('|', 'payment', identity, row_numbers, try));\n        EXIT WHEN NOT EXISTS (SELECT FROM payments WHERE payment_id = next_id);",
-            "    FOR try IN 0..2147483646 LOOP\n        next_id := stable_id(concat_ws('|', 'payment', identity, row_numbers, try));\n        EXIT;",
+            "        EXIT WHEN NOT EXISTS (SELECT FROM payments WHERE payment_id = next_id)\n              AND NOT",
+            "        EXIT WHEN NOT",
             "what was declined is never planned again",
             "test_another_try_other_rows_other_bytes_and_another_installation_have_other_ids",
+        ),
+        (
+            "(SELECT bool_or(CAST(detail -> 'theirs' ->> 'amount' AS bigint) = yen) FROM reconciliation_findings",
+            "EXISTS (SELECT FROM reconciliation_findings",
+            "a charge of other yen is taken for what is planned",
+            "test_a_lost_charge_is_taken_over_by_rows_that_come_to_the_same_yen_and_its_id_by_no_others",
         ),
     ),
     *mutants(

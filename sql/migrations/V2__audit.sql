@@ -1,6 +1,96 @@
+-- Audit: who changed or read what, and when, down to the field. Every table names itself to it with audit_watch, where it is
+-- made. How records are sealed is in V3, how long they are kept in V4.
+
+CREATE TABLE audit_events (
+    event_id    bigint GENERATED ALWAYS AS IDENTITY CONSTRAINT audit_events_pkey PRIMARY KEY,
+    at          timestamptz NOT NULL DEFAULT clock_timestamp(),
+    category    text COLLATE "C" NOT NULL,
+    action      text COLLATE "C" NOT NULL,
+    actor       text NOT NULL DEFAULT coalesce(nullif(current_setting('orders.actor', true), ''), session_user),
+    origin      text NOT NULL DEFAULT coalesce(nullif(current_setting('orders.origin', true), ''), 'unknown'),
+    login       text NOT NULL DEFAULT session_user,
+    transaction xid8 NOT NULL DEFAULT pg_current_xact_id(),
+    entity      text COLLATE "C",
+    batch_id    text COLLATE "C",
+    rows        integer,
+    detail      json NOT NULL DEFAULT '{}',
+    changes     json,
+    digests     bytea,
+    CONSTRAINT audit_events_category_known CHECK (category IN
+        ('authentication', 'phi_access', 'phi_modification', 'administrative', 'security'))
+);
+CREATE INDEX audit_events_batch ON audit_events (batch_id) WHERE batch_id IS NOT NULL;
+COMMENT ON TABLE audit_events IS
+    'Audit records, written by triggers and audit_record; only added to. Old ones move to the storage (audit_blocks).';
+COMMENT ON COLUMN audit_events.category IS 'What the record is kept for: it decides how long (retention_limits).';
+COMMENT ON COLUMN audit_events.action IS
+    'insert, update, delete, truncate and image are of rows, by the database itself; all others are by the application.';
+COMMENT ON COLUMN audit_events.actor IS 'The person, as the operating system or a command''s --who names it.';
+COMMENT ON COLUMN audit_events.origin IS 'The command or the run.';
+COMMENT ON COLUMN audit_events.login IS 'The login at PostgreSQL, which nobody can choose.';
+COMMENT ON COLUMN audit_events.entity IS 'A table, or what else the record is about.';
+COMMENT ON COLUMN audit_events.batch_id IS 'Null where the record is about no batch or about many.';
+COMMENT ON COLUMN audit_events.rows IS 'How many rows were written or read; null where it is about none.';
+COMMENT ON COLUMN audit_events.detail IS 'Safe particulars; of rows: {"columns": how many the table had}.';
+COMMENT ON COLUMN audit_events.changes IS
+    '[{"key": {...}, "fields": {name: [before, after]}}, ...]; personal values are keyed hashes. Null where no row was '
+    'written, or rows were inserted in bulk.';
+COMMENT ON COLUMN audit_events.digests IS
+    'An image of each row: its key and 16 bytes of keyed hash over its columns, zeros for a row that is gone.';
+REVOKE INSERT, UPDATE, DELETE ON audit_events FROM orders_app;
+
+CREATE TABLE audit_hash_key (
+    one    boolean CONSTRAINT audit_hash_key_pkey PRIMARY KEY DEFAULT true CONSTRAINT audit_hash_key_one CHECK (one),
+    secret bytea NOT NULL
+);
+INSERT INTO audit_hash_key (secret)
+SELECT sha256(string_agg(uuid_send(gen_random_uuid()), '')) FROM generate_series(1, 4);
+COMMENT ON TABLE audit_hash_key IS
+    'What values and images are hashed with in the audit; one row, drawn once, that only orders_audit reads.';
+COMMENT ON COLUMN audit_hash_key.one IS 'Always true: there is one row.';
+COMMENT ON COLUMN audit_hash_key.secret IS '32 bytes; with another one no hash or image of before can be compared.';
+REVOKE ALL ON audit_hash_key FROM orders_app;
+
+CREATE FUNCTION audit_stays() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF TG_OP <> 'DELETE' OR current_user <> 'orders_audit' THEN
+        RAISE EXCEPTION USING ERRCODE = 'insufficient_privilege', MESSAGE = 'the audit is only added to';
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit_events_stay BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_events
+    FOR EACH STATEMENT EXECUTE FUNCTION audit_stays();
+
+-- HMAC-SHA-256's construction from the function that is built in.
+CREATE FUNCTION audit_hash(value text) RETURNS text LANGUAGE sql STABLE AS $$
+    SELECT 'keyed:' || encode(sha256(secret || sha256(secret || convert_to(value, 'UTF8'))), 'hex') FROM audit_hash_key
+$$;
+
+-- What only triggers record is refused: nobody says of rows that they were emptied or written when they were not.
+CREATE FUNCTION audit_record(category text, action text, entity text, batch_id text, rows integer, detail json)
+RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+BEGIN
+    IF action IN ('insert', 'update', 'delete', 'truncate', 'image') OR json_typeof(detail) <> 'object' THEN
+        RAISE EXCEPTION USING ERRCODE = 'check_violation', CONSTRAINT = 'audit_record_is_no_change',
+            MESSAGE = 'changes of rows are recorded by the database itself';
+    END IF;
+    PERFORM pg_current_xact_id();  -- before the record's number is drawn: sealing waits for older transactions
+    INSERT INTO audit_events (category, action, entity, batch_id, rows, detail)
+    VALUES (category, action, entity, batch_id, rows, detail);
+END $$;
+COMMENT ON FUNCTION audit_record(text, text, text, text, integer, json) IS
+    'Writes down what no row shows: readings, sign-ins, administration, security events.';
+
+CREATE FUNCTION audit_text(record audit_events) RETURNS text LANGUAGE sql STABLE AS $$
+    SELECT json_build_array(record.event_id, to_char(record.at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
+        record.category, record.action, record.actor, record.origin, record.login, record.transaction::text,
+        record.entity, record.batch_id, record.rows, record.detail, record.changes, encode(record.digests, 'hex'))::text
+$$;
+COMMENT ON FUNCTION audit_text(audit_events) IS
+    'A record as one line of text: what is hashed in a seal, and what is kept when the record leaves the database.';
+
 -- The audit keeps an image of every row: its key and a keyed hash of all its columns, whenever it is written. So a row that
--- is not as it was written last, one that is gone and one that nobody wrote are all found. One function records the changes
--- of all tables, and takes their columns as they are: a new one is recorded without further ado.
+-- is not as it was written last, one that is gone and one that nobody wrote are all found.
 
 -- What an image begins with: the row's key, in as many bytes for every row of a table.
 CREATE FUNCTION audit_key(watched regclass, side text) RETURNS text STABLE LANGUAGE sql AS $$
@@ -106,7 +196,6 @@ BEGIN
         watched, watched) USING (SELECT secret FROM audit_hash_key);
 END $$;
 
--- The rows of a table as they are: key, name, and the digest of the first so many columns for each of `widths`.
 CREATE FUNCTION audit_rows(watched text, widths integer[]) RETURNS TABLE (key bytea, name text, digests bytea[])
 LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 1000000 SET search_path = public, pg_temp AS $$
 BEGIN
@@ -121,13 +210,11 @@ BEGIN
         (SELECT string_agg(audit_digest(watched::regclass, 'n', width), ', ' ORDER BY place)
          FROM unnest(widths) WITH ORDINALITY AS given (width, place)), watched) USING (SELECT secret FROM audit_hash_key);
 END $$;
+COMMENT ON FUNCTION audit_rows(text, integer[]) IS
+    'The rows of an audited table as they are: key, name, and the digest of the first so many columns for each of `widths`.';
 
-DROP FUNCTION audit_altered(text, text, text[], bytea);
-DROP FUNCTION audit_watch(regclass, text, text[], boolean, text[], text);
-
--- Has every change of a table recorded from here on, and its rows as they are. Call it again in a migration that drops a
--- column of the table or changes the type of one. A new column needs nothing; it costs a millisecond a statement less if it
--- is called again.
+-- Call it again in a migration that drops a column of the table or changes the type of one. A new column needs nothing; it
+-- costs a millisecond a statement less if it is called again.
 CREATE FUNCTION audit_watch(watched regclass, category text, hashed text[] DEFAULT '{}', bulk boolean DEFAULT false,
                             batch text DEFAULT '%1$s.batch_id') RETURNS void
 LANGUAGE plpgsql AS $$
@@ -169,38 +256,23 @@ BEGIN
     EXECUTE format('GRANT SELECT ON %s TO orders_audit', watched);
     PERFORM audit_take_images(watched);
 END $$;
+COMMENT ON FUNCTION audit_watch(regclass, text, text[], boolean, text) IS
+    'Has every change of a table recorded from here on, and its rows as they are; for migrations. `hashed` columns may hold '
+    'personal values; of rows inserted in `bulk` only images are recorded; `batch` is the expression of a row''s batch.';
 
+ALTER TABLE audit_events OWNER TO orders_audit;
+ALTER TABLE audit_hash_key OWNER TO orders_audit;
+ALTER FUNCTION audit_stays() OWNER TO orders_audit;
+ALTER FUNCTION audit_hash(text) OWNER TO orders_audit;
+ALTER FUNCTION audit_record(text, text, text, text, integer, json) OWNER TO orders_audit;
+ALTER FUNCTION audit_text(audit_events) OWNER TO orders_audit;
 ALTER FUNCTION audit_key(regclass, text) OWNER TO orders_audit;
 ALTER FUNCTION audit_digest(regclass, text, integer) OWNER TO orders_audit;
 ALTER FUNCTION audit_statement(regclass, text, text, text[], boolean, text) OWNER TO orders_audit;
 ALTER FUNCTION audit_take_images(regclass) OWNER TO orders_audit;
 ALTER FUNCTION audit_rows(text, integer[]) OWNER TO orders_audit;
-REVOKE EXECUTE ON FUNCTION audit_take_images(regclass), audit_rows(text, integer[]) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION audit_record(text, text, text, text, integer, json), audit_take_images(regclass),
+    audit_rows(text, integer[]) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION audit_record(text, text, text, text, integer, json), audit_rows(text, integer[]) TO orders_app;
 GRANT EXECUTE ON FUNCTION audit_take_images(regclass) TO CURRENT_USER;
-GRANT EXECUTE ON FUNCTION audit_rows(text, integer[]) TO orders_app;
-
-SELECT audit_watch('batches', 'administrative', '{csv_source,landing_key,cancelled_why}');
-SELECT audit_watch('orders', 'phi_modification', '{csv_source}', bulk => true);
-SELECT audit_watch('rejections', 'phi_modification', bulk => true);
-SELECT audit_watch('corrections', 'phi_modification');
-SELECT audit_watch('given_up_references', 'phi_modification', bulk => true);
-SELECT audit_watch('payments', 'phi_modification');
-SELECT audit_watch('payment_orders', 'phi_modification',
-                   batch => '(SELECT batch_id FROM payments WHERE payments.payment_id = %1$s.payment_id)');
-SELECT audit_watch('notifications', 'phi_modification');
-SELECT audit_watch('notification_orders', 'phi_modification',
-    batch => '(SELECT batch_id FROM notifications WHERE notifications.notification_id = %1$s.notification_id)');
-SELECT audit_watch('refunds', 'phi_modification', '{reason}');
-SELECT audit_watch('refund_orders', 'phi_modification',
-                   batch => '(SELECT batch_id FROM refunds WHERE refunds.refund_id = %1$s.refund_id)');
-SELECT audit_watch('resolutions', 'phi_modification', '{reason}', batch =>
-    'coalesce((SELECT batch_id FROM payments WHERE payments.payment_id = %1$s.payment_id),'
-    ' (SELECT batch_id FROM refunds WHERE refunds.refund_id = %1$s.refund_id))');
-SELECT audit_watch('reconciliation_findings', 'administrative', '{accepted_why}');
-SELECT audit_watch('batch_closings', 'administrative');
-SELECT audit_watch('known_profiles', 'administrative', batch => 'NULL::text');
-SELECT audit_watch('known_keys', 'security', batch => 'NULL::text');
-SELECT audit_watch('installation', 'security', '{resumed_why}', batch => 'NULL::text');
-SELECT audit_watch('retention_limits', 'administrative', batch => 'NULL::text');
-SELECT audit_watch('dagster_retention', 'administrative', batch => 'NULL::text');
-SELECT audit_watch('legal_holds', 'administrative', '{reason,release_reason}');
+GRANT SELECT ON audit_events_event_id_seq TO orders_app;
