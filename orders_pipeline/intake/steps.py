@@ -177,6 +177,7 @@ def stage_file(limits: Limits, profile: Profile, source: Path, name: str, folder
         limits=limits,
         delimiter=delimiter,
         encoding=encoding,
+        amount=None if is_workbook(name) else ORDERS.amount,
     )
     if not hidden:
         return staged

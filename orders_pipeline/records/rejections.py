@@ -173,6 +173,13 @@ _FILE_CODES = (
         "行の列数が見出しの列数と一致しません[(見出し: {expected}列、行: {found}列)]。",
     ),
     Code(
+        "F_AMOUNTS_SPLIT",
+        "Amounts like 1,000 stand without quotes, so that each fills two cells[: row {row}][, line {line}]; put amounts in "
+        "quotes or leave the commas out.",
+        "金額の桁区切り(1,000など)が引用符で囲まれていないため、2つの列に分かれています[: {row}件目][、{line}行目]。"
+        "金額を引用符で囲むか、桁区切りを外してください。",
+    ),
+    Code(
         "F_HEADER_DUPLICATE",
         "Two columns have the same name[: {columns}].",
         "同じ名前の列が2つ以上あります[: {columns}]。",

@@ -32,13 +32,25 @@ class Harness:
         self.source = folder / "orders.csv"
         self.staged = folder / "staged.parquet"
 
-    def stage(self, data: bytes | str, limits: Limits = LIMITS, delimiter: str = ",") -> StagedFile:
+    def stage(
+        self, data: bytes | str, limits: Limits = LIMITS, delimiter: str = ",", amount: str | None = None
+    ) -> StagedFile:
         self.source.write_bytes(data.encode() if isinstance(data, str) else data)
-        return stage(self.source, self.staged, header_names=NAMES, required=REQUIRED, limits=limits, delimiter=delimiter)
+        return stage(
+            self.source,
+            self.staged,
+            header_names=NAMES,
+            required=REQUIRED,
+            limits=limits,
+            delimiter=delimiter,
+            amount=amount,
+        )
 
-    def refusal(self, data: bytes | str, limits: Limits = LIMITS, delimiter: str = ",") -> FileRejected:
+    def refusal(
+        self, data: bytes | str, limits: Limits = LIMITS, delimiter: str = ",", amount: str | None = None
+    ) -> FileRejected:
         with pytest.raises(FileRejected) as caught:
-            self.stage(data, limits, delimiter)
+            self.stage(data, limits, delimiter, amount)
         assert not self.staged.exists()
         assert sorted(path.name for path in self.source.parent.iterdir()) == ["orders.csv"]
         return caught.value

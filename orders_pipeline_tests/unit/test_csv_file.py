@@ -6,9 +6,12 @@ import csv
 import io
 import stat
 
+import openpyxl
 import pytest
 
+from orders_pipeline.clients.profiles import Profile
 from orders_pipeline.intake.csv_file import Limits
+from orders_pipeline.intake.steps import stage_file
 from orders_pipeline.records.header_names import normalise_header
 from orders_pipeline.records.rejections import FileRejected, message
 from orders_pipeline_tests.support.csv_staging import HEADER, ROWS, Harness
@@ -385,3 +388,47 @@ def test_a_refusal_of_a_record_names_no_value_of_it(harness):
     for text in (HEADER + 'A-1,"SECRETNAME"x,1\n', HEADER + "A-1,SECRETNAME" + "x" * 140_000 + ",1\n"):
         refused = harness.refusal(text)
         assert "SECRETNAME" not in str(refused) + repr(refused) + str(refused.detail)
+
+
+NOTED = HEADER.strip() + ",備考\r\n"
+NOTING = Profile.model_validate({"columns": {"customer_code": {"default": "C-1"}, "payment_method": {"default": "invoice"}}})
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        "A-1,山田,1,000\r\nA-2,鈴木,500\r\n",  # the last cell is left off where it is empty
+        "A-1,山田,500\r\nA-2,鈴木,12,500\r\n",
+        "A-1,山田,1,000\r\nA-2,鈴木,12,500\r\n",
+        "A-1,山田,￥1,000円\r\n",
+        'A-1,"山田",1,000\r\nA-2,鈴木,500\r\n\r\n',
+    ],
+)
+def test_amounts_that_are_split_at_their_commas_refuse_the_file(harness, rows):
+    refused = harness.refusal(NOTED + rows, amount="amount")
+    assert (refused.code, refused.detail["row"]) == ("F_AMOUNTS_SPLIT", "2" if rows.startswith("A-1,山田,500") else "1")
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        "A-1,山田,500,101\r\nA-2,鈴木,500,午前\r\n",
+        "A-1,山田,1000,101\r\nA-2,鈴木,500\r\n",
+        "A-1,山田,500,0101\r\nA-2,鈴木,500\r\n",
+        'A-1,山田,"1,000",101\r\nA-2,鈴木,500,\r\n',
+    ],
+)
+def test_a_note_of_three_digits_is_no_part_of_an_amount(harness, rows):
+    harness.stage(NOTED + rows, amount="amount")
+    assert harness.column("shape_ok")[0]
+
+
+def test_a_clients_file_is_looked_at_so_and_a_workbooks_cells_are_not(harness, tmp_path):
+    harness.source.write_text(NOTED + "A-1,山田,1,000\r\n")
+    with pytest.raises(FileRejected, match="F_AMOUNTS_SPLIT"):
+        stage_file(Limits(), NOTING, harness.source, "orders.csv", tmp_path)
+    book = openpyxl.Workbook()
+    for row in (NOTED.strip().split(","), ["A-1", "山田", "500", "101"]):
+        book.active.append(row)
+    book.save(harness.source)
+    stage_file(Limits(), NOTING, harness.source, "orders.xlsx", tmp_path)

@@ -34,6 +34,7 @@ class Shape:
         self._overfull: set[int] = set()  # the widths of rows with values where the header has no name
         self._shortest = self._longest = self._rows = 0
         self._any_right = False
+        self.last_cell_left_off = False
 
     @property
     def width(self) -> int:
@@ -53,6 +54,7 @@ class Shape:
         self._longest = max(self._longest, int(counts.max()))
         self._rows += len(rows)
         self._any_right |= bool(right.any())
+        self.last_cell_left_off |= bool((counts == self._named - 1).any())
         return right
 
     def _fits(self, rows: Sequence[list[str]], counts: Integers) -> Flags:

@@ -28,6 +28,7 @@ from orders_pipeline.intake.csv_file.header import Header, Names, check_delimite
 from orders_pipeline.intake.csv_file.physical_lines import TextSpan, read_blocks, split_lines
 from orders_pipeline.intake.csv_file.records import Chunk, EvenChunk, Flags, Places, Records
 from orders_pipeline.intake.csv_file.shape import Shape, UnevenRowsError
+from orders_pipeline.intake.csv_file.split_amounts import SplitAmounts
 from orders_pipeline.records.header_names import normalise_header
 from orders_pipeline.records.rejections import FileRejected, Rejection
 from orders_pipeline.records.rules import is_no_text
@@ -90,6 +91,7 @@ class _Reading:
     names: Names
     limits: Limits
     delimiter: str
+    amount: str | None
 
 
 def stage(
@@ -102,6 +104,7 @@ def stage(
     delimiter: str = ",",
     joined: Mapping[str, Sequence[str]] = MappingProxyType({}),
     encoding: str | None = None,
+    amount: str | None = None,
 ) -> StagedFile:
     """Check a file's encoding, header and shape and write its rows to `staged` as Parquet; raises FileRejected.
 
@@ -109,14 +112,15 @@ def stage(
     in bytes, `shape_ok`, `corrects_row` (what `_row` says, 0 where it is no number but `_batch` or it says something, or
     null), then each column of `header_names` as sent ("" where
     the file lacks it, null where the shape is wrong); the headers of a column of `joined` are joined by a space. It
-    appears whole or not at all, readable by its owner only. An `encoding` that is given is the only one tried.
+    appears whole or not at all, readable by its owner only. An `encoding` that is given is the only one tried; cells of
+    the column `amount` may not be split at a comma.
     """
     if source.stat().st_size > limits.max_bytes:
         raise FileRejected("F_TOO_LARGE", {"limit": str(limits.max_bytes)})
     known = {normalise_header(name): column for name, column in header_names.items()}
     parts = {column: tuple(map(normalise_header, headers)) for column, headers in joined.items()}
     names = Names(known, tuple(required), parts)
-    reading = _Reading(names, limits, delimiter)
+    reading = _Reading(names, limits, delimiter, amount if delimiter == "," else None)
     span = detect_text(source, delimiter, encoding)
     _check_first_line(source, span, delimiter, names)
     try:
@@ -147,19 +151,19 @@ def _check_first_line(source: Path, span: TextSpan, delimiter: str, names: Names
 
 def _write(source: Path, target: Path, span: TextSpan, reading: _Reading, *, allow_trailing: bool) -> StagedFile:
     """Read the whole file once and write its rows to `target`."""
-    names, limits = reading.names, reading.limits
     records = Records(read_blocks(source, span), span.start, reading.delimiter)
     chunks = records.chunks()
     first, place = _first_filled(chunks)
-    header = read_header(first.rows[place], names, _following(first, place, chunks), limits.max_columns)
+    header = read_header(first.rows[place], reading.names, _following(first, place, chunks), reading.limits.max_columns)
     records.begin_after(int(first.places.numbers[place]))
     shape = Shape(header, allow_trailing=allow_trailing)
-    staging = _Staging(header, shape, names, limits)
+    staging = _Staging(header, shape, reading)
     with new_parquet(target, staging.schema, **_PARQUET) as writer:
         _write_behind(writer, map(staging.table, chain([first.after(place)], chunks)))
         if not staging.rows_filled:
             raise FileRejected("F_NO_ROWS")
         shape.check_all()
+        staging.amounts.check_all(last_cell_left_off=shape.last_cell_left_off)
     detail = {"count": str(len(header.unknown)), "columns": header.unknown_shown}
     unknown = Rejection(None, int(first.places.lines[place]), None, "W_UNKNOWN_COLUMN", detail)
     offset, length = int(first.places.offsets[place]), int(first.places.lengths[place])
@@ -219,13 +223,14 @@ def _line_ending(source: Path, span: TextSpan, offset: int, length: int) -> str:
 class _Staging:
     """Turns chunks of records into tables and keeps the counts of one reading."""
 
-    def __init__(self, header: Header, shape: Shape, names: Names, limits: Limits) -> None:
+    def __init__(self, header: Header, shape: Shape, reading: _Reading) -> None:
         self._header = header
         self._shape = shape
-        self._names = names
-        self._limits = limits
-        self._columns = tuple(dict.fromkeys(names.known.values()))
-        self._header_words = pa.array([*names.known, *(cell.strip().lower() for cell in header.cells)], pa.string())
+        self._names = reading.names
+        self._limits = reading.limits
+        self._columns = tuple(dict.fromkeys(reading.names.known.values()))
+        self.amounts = SplitAmounts(header, reading.amount)
+        self._header_words = pa.array([*reading.names.known, *(cell.strip().lower() for cell in header.cells)], pa.string())
         self.schema = pa.schema([*_PLACES, *(pa.field(column, pa.string()) for column in self._columns)])
         self.rows_total = self.rows_filled = 0
         self.batches: dict[str, Mapping[str, str]] = {}
@@ -310,6 +315,7 @@ class _Staging:
     def _table(self, places: Places, right: Flags, corrects: pa.Array, column_at: Callable[[int], pa.Array]) -> pa.Table:
         values = (places.numbers, places.lines, places.offsets, places.lengths, right, corrects)
         arrays = [pa.array(each, field.type) for each, field in zip(values, _PLACES, strict=True)]
+        self.amounts.look(places, right, column_at)
         absent = pc.if_else(pa.array(right), "", pa.scalar(None, pa.string()))
         for column in self._columns:
             at = self._header.columns.get(column)
