@@ -609,4 +609,4 @@ def test_the_latency_runs_from_the_requests_first_bytes_and_the_answer_leaves_in
         took = time.monotonic() - started
     assert answer.startswith(b"HTTP/1.1 201")
     assert json.loads(answer.partition(b"\r\n\r\n")[2])["reference"] == "ref-1"
-    assert 1.0 <= took < 1.6
+    assert 0.99 <= took < 1.6  # a timer may be a moment early
