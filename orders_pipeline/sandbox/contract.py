@@ -1,7 +1,7 @@
 """What callers may send and which problems they get back, as the contract of the order platform lays down.
 
 Requests are read strictly (no strings for numbers); problems are built from this table alone, never from input. What a
-valid request does belongs in `services/providers.py` and `settlement/notifications.py`.
+valid request does belongs in `payments.py` and `notifications.py`.
 """
 
 from __future__ import annotations

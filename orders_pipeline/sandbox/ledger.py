@@ -1,8 +1,8 @@
 """What the services believe happened: payments, refunds, notifications and every call's arrival.
 
 A SQLite file (or memory) of its own, which shares nothing with the pipeline's database: the two can be compared. No names,
-addresses or tokens are kept. Whether something may happen is decided in `services/providers.py` and
-`settlement/notifications.py`; one rule stands here because it must hold inside the transaction: an order that is paid is not
+addresses or tokens are kept. Whether something may happen is decided in `payments.py` and
+`notifications.py`; one rule stands here because it must hold inside the transaction: an order that is paid is not
 paid again.
 """
 

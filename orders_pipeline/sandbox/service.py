@@ -1,7 +1,7 @@
 """What payments and notifications share: keys, latency, faults, and turning answers and problems into responses.
 
-`Service.perform` is the one way through which something is booked. What is booked belongs in `services/providers.py` and
-`settlement/notifications.py`.
+`Service.perform` is the one way through which something is booked. What is booked belongs in `payments.py` and
+`notifications.py`.
 """
 
 from __future__ import annotations
