@@ -2,7 +2,7 @@
 
 A worker is a row with a lease, renewed by a heartbeat, and an advisory lock in a session of its own: a killed process
 loses the lock at once, a host that vanished loses its lease. A run's process has such a lock too. What is claimed under a
-worker's number belongs in `payments/` and `settlement/notifications.py`; giving such claims up belongs there too.
+worker's number belongs in `settlement/payments/` and `settlement/notifications.py`; giving such claims up belongs there too.
 """
 
 from __future__ import annotations

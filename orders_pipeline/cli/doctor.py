@@ -34,7 +34,7 @@ from orders_pipeline.system.opening import (
     payment_client,
 )
 from orders_pipeline.system.settings import Settings, load_settings, unknown
-from orders_pipeline.upkeep import rotation
+from orders_pipeline.upkeep import key_rotation
 
 SETTINGS = ("E_SETTINGS", "E_CLIENTS_FILE", "E_ENCRYPTION_KEYS")  # codes of what somebody has set wrongly
 
@@ -169,7 +169,7 @@ def _landing(patient: Patient) -> str:
 
 
 def _keys(patient: Patient) -> str:
-    in_use = rotation.keys_in_use(patient.system)
+    in_use = key_rotation.keys_in_use(patient.system)
     missing = {key_id: orders for key_id, orders in in_use.items() if key_id not in patient.cipher.key_ids}
     if missing:
         sealed = ", ".join(f"{orders:,} orders with {key_id}" for key_id, orders in sorted(missing.items()))

@@ -36,7 +36,7 @@ def new(*, as_json: bool) -> None:
 @answers
 def list_(*, as_json: bool) -> None:
     """Say how many orders are sealed with each key."""
-    from orders_pipeline.upkeep.rotation import keys_in_use
+    from orders_pipeline.upkeep.key_rotation import keys_in_use
 
     with opened() as system:
         in_use = keys_in_use(system)
@@ -65,7 +65,7 @@ def rotate(*, as_json: bool) -> None:
     Put the new key behind the old one and restart everything, then put it first and restart everything, then rotate.
     """
     from orders_pipeline.cli import console
-    from orders_pipeline.upkeep.rotation import rotate as rotate_keys
+    from orders_pipeline.upkeep.key_rotation import rotate as rotate_keys
 
     with opened() as system, console.counting(words, "orders sealed anew", shown=not as_json) as progress:
         result = rotate_keys(system, progress)

@@ -3,7 +3,7 @@
 `new_files` decides over a stretch of a listing and the landing ledger, without a clock: every version of every file is one
 batch, however listings are ordered, repeated or late; and another one where the first was refused for what was no fault of
 the file and is over. One look goes through the landing for a moment and the next goes on there, so that a look is short
-whatever lies in it. Listing belongs in `storage/`, asking for runs in `orchestration/sensors.py`.
+whatever lies in it. Listing belongs in `infrastructure/storage/`, asking for runs in `orchestration/sensors.py`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from orders_pipeline.clients.profiles import CLIENT_CODE, Clients, Profile
 from orders_pipeline.infrastructure.database import Database, Transaction
 from orders_pipeline.infrastructure.scratch import scratch_files
 from orders_pipeline.infrastructure.storage import ObjectChanged, ObjectDenied, ObjectGone, Page, Storage, StoredObject
-from orders_pipeline.infrastructure.storage.port import METADATA, is_key
+from orders_pipeline.infrastructure.storage.interface import METADATA, is_key
 from orders_pipeline.intake.manifest import SUFFIX, manifest_names, order_names
 from orders_pipeline.records.rejections import FileRejected
 

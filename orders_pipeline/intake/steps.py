@@ -1,7 +1,7 @@
 """Intake: a batch from received to loaded. Archive the bytes, check and number the rows, validate them, load them.
 
 Each step can be run again and does nothing when the batch is past it. What a good file or row is belongs in
-`csv_file.py`, `validation.py` and the catalogue; COPY belongs in `loading.py`.
+`csv_file/`, `validation.py` and the catalogue; COPY belongs in `loading.py`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from orders_pipeline.infrastructure import interrupts
 from orders_pipeline.infrastructure.database import DatabaseError, Transaction
 from orders_pipeline.infrastructure.scratch import Scratch, scratch_files
 from orders_pipeline.infrastructure.storage import ObjectChanged, ObjectGone, ObjectReplaced, StoredObject
-from orders_pipeline.intake import control, corrections, csv_file, loading, repeated_orders, validation
+from orders_pipeline.intake import control, corrections, csv_file, loading, received_before, validation
 from orders_pipeline.intake.csv_file import Limits, StagedFile
 from orders_pipeline.intake.landing import is_version, patiently
 from orders_pipeline.intake.manifest import Manifest
@@ -47,7 +47,7 @@ from orders_pipeline.intake.validation import Validated
 from orders_pipeline.records.orders import ORDERS
 from orders_pipeline.records.rejections import FileRejected, Rejection
 from orders_pipeline.records.rules import RowContext
-from orders_pipeline.security import personal
+from orders_pipeline.security import personal_data
 from orders_pipeline.system import errors
 from orders_pipeline.system.opening import System
 from orders_pipeline.system.settings import Settings
@@ -310,9 +310,9 @@ def validate_file(
         rejections,
         record_type=ORDERS,
         context=context,
-        seal=personal.sealer(system.cipher, batch.batch_id),
+        seal=personal_data.sealer(system.cipher, batch.batch_id),
         existing=_existing(system, batch),
-        differing=repeated_orders.differing(system, batch.batch_id, batch.client_code),
+        differing=received_before.differing(system, batch.batch_id, batch.client_code),
         given_up=_given_up(system, batch),
         corrections=None
         if batch.corrects is None

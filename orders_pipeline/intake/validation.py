@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from orders_pipeline.infrastructure.parquet_file import map_chunks, new_parquet, read_chunks
-from orders_pipeline.intake.duplicates import Duplicates, find_duplicates
+from orders_pipeline.intake.duplicate_rows import Duplicates, find_duplicates
 from orders_pipeline.intake.totals import find_total_rows
 from orders_pipeline.records.corrected import ROW_COLUMN, Answer, Corrections, named_differently
 from orders_pipeline.records.judgement import Finding, Findings, Judge, Mask, Rows, as_json

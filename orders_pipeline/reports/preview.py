@@ -1,6 +1,6 @@
 """The dry run: what importing a file would do, found out without changing anything.
 
-The very steps of the real run, `steps.py`'s, over temporary files; nothing is registered, kept or sent.
+The very steps of the real run, `intake/steps.py`'s, over temporary files; nothing is registered, kept or sent.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from orders_pipeline.intake import control, steps
 from orders_pipeline.intake.validation import Validated
 from orders_pipeline.records.rejections import FileRejected, Rejection, message
 from orders_pipeline.reports import reports
-from orders_pipeline.security import personal
+from orders_pipeline.security import personal_data
 from orders_pipeline.settlement.notifications import ADDRESS_COLUMN
 from orders_pipeline.settlement.payments.plan import PayableOrder, plan_payments
 from orders_pipeline.system.opening import System
@@ -163,7 +163,7 @@ def _plan(system: System, profile: Profile, accepted: Path) -> tuple[int, int]:
         for chunk in file.iter_batches():
             for row in chunk.to_pylist():
                 number, channel = row["import_row_number"], row["notify_channel"]
-                opened = personal.reveal(system.cipher, NO_BATCH, number, row["personal"])
+                opened = personal_data.reveal(system.cipher, NO_BATCH, number, row["personal"])
                 card = opened["payment_token"] if row["payment_method"] == "card_on_file" else ""
                 customer, nobodys = row["customer_code"], row["is_nobodys"]
                 orders.append(PayableOrder(number, customer, row["payment_method"], row["amount"], card, nobodys))

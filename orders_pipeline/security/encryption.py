@@ -3,8 +3,8 @@
 An envelope is: version byte, length of the key id, key id, 12 random bytes, ciphertext with tag. Everything before the
 ciphertext is authenticated together with what the caller binds the value to. A sealed file is: a mark, the length of an
 envelope, the envelope with the file's own key, and pieces that are each bound to their position and to being the last
-or not, so that none can be changed, moved or left out. What is sealed, and bound to what, belongs in `personal.py`,
-`storage/` and the use cases.
+or not, so that none can be changed, moved or left out. What is sealed, and bound to what, belongs in `personal_data.py`,
+`infrastructure/storage/` and the use cases.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """AWS KMS: data keys that are set in sealed form and opened by KMS alone; boto3 is imported when KMS is used.
 
-What is sealed with a data key, and when keys change, belongs in `encryption.py` and `upkeep/rotation.py`.
+What is sealed with a data key, and when keys change, belongs in `encryption.py` and `upkeep/key_rotation.py`.
 """
 
 from __future__ import annotations

@@ -22,9 +22,9 @@ from orders_pipeline.audit import recording
 from orders_pipeline.batches.workers import Worker, end_lost_workers
 from orders_pipeline.clients.profiles import Profile
 from orders_pipeline.infrastructure.database import Database, Transaction, array_of
-from orders_pipeline.security import personal
+from orders_pipeline.security import personal_data
 from orders_pipeline.security.encryption import Cipher
-from orders_pipeline.services.breaker import Breaker
+from orders_pipeline.services.circuit_breaker import Breaker
 from orders_pipeline.services.notification_service import BULK, SERVICE, Message, NotificationService
 from orders_pipeline.services.outcomes import CALLED_OFF, Outcome, OutcomeKind, called_off
 from orders_pipeline.services.rate_limit import RateLimiter, Stopped
@@ -70,7 +70,7 @@ def plan_batch(database: Database, cipher: Cipher, batch_id: str, profile: Profi
         rows = transaction.rows("orders_to_notify", batch_id=batch_id)
         groups: defaultdict[tuple[object, ...], list[Row[Any]]] = defaultdict(list)
         for row in rows:
-            opened = personal.reveal(cipher, batch_id, row.import_row_number, row.personal)
+            opened = personal_data.reveal(cipher, batch_id, row.import_row_number, row.personal)
             address = opened[ADDRESS_COLUMN[row.notify_channel]]
             alone = row.order_id if profile.notifications == "per_order" or row.is_nobodys else None
             groups[row.customer_code, row.notify_channel, address, alone].append(row)
@@ -216,7 +216,7 @@ class NotificationLedger:
         transaction.execute("release_notifications_of_lost_workers", batch_id=batch_id, **ours)
 
     def _read(self, row: Row[Any]) -> NotificationClaim:
-        opened = personal.reveal(self._cipher, self._worker.batch_id, row.import_row_number, row.personal)
+        opened = personal_data.reveal(self._cipher, self._worker.batch_id, row.import_row_number, row.personal)
         message = Message(
             notification_id=str(row.notification_id),
             batch_id=self._worker.batch_id,

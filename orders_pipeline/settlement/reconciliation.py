@@ -21,8 +21,8 @@ from sqlalchemy import Row
 from orders_pipeline.audit import recording
 from orders_pipeline.batches import batches
 from orders_pipeline.infrastructure.database import Database, DatabaseUnavailable, Transaction
-from orders_pipeline.services import listing
-from orders_pipeline.services.gateway import ListedPayment, ListFailed, PaymentGateway, PaymentPage
+from orders_pipeline.services import payment_listing
+from orders_pipeline.services.payment_gateway import ListedPayment, ListFailed, PaymentGateway, PaymentPage
 from orders_pipeline.settlement import closings, notifications
 from orders_pipeline.settlement.payments import settle
 from orders_pipeline.system import continuity, errors, installation
@@ -233,7 +233,7 @@ def _scope(
 def _list(session: Transaction, ours: Installation, gateway: PaymentGateway, scope: Scope) -> int:
     """Write the whole list down and return how many of others cannot be read."""
     unreadable = 0
-    for page in listing.pages(gateway, scope.covered_from, scope.covered_to):
+    for page in payment_listing.pages(gateway, scope.covered_from, scope.covered_to):
         if not _insert_page(session, ours, page) and not page.unreadable and page.following is not None:
             raise ListFailed("page-without-end", may_pass=False)
         unreadable += _insert_unreadable(session, ours, page)

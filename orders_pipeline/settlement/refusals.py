@@ -14,7 +14,7 @@ What was taken counts from the moment it was asked for: a service that begins to
 One answer that takes some and refuses others is about the items.
 An earlier try that may have been carried out is waited out before an item is declined. An answer that says that something
 was done otherwise is a person's. All that is known is in the database. What is final or the service's for certain is said by
-the services' modules; their failures are counted in `services/breaker.py`.
+the services' modules; their failures are counted in `services/circuit_breaker.py`.
 """
 
 from __future__ import annotations

@@ -22,8 +22,8 @@ from sqlalchemy import Row
 from orders_pipeline.infrastructure.database import Database, Transaction
 from orders_pipeline.infrastructure.storage import KeyRefused, Storage, StorageError, StorageUnavailable
 from orders_pipeline.security.encryption import DecryptionError, EncryptionKeysError
-from orders_pipeline.services import listing
-from orders_pipeline.services.gateway import ListFailed, PaymentGateway, PaymentPage
+from orders_pipeline.services import payment_listing
+from orders_pipeline.services.payment_gateway import ListFailed, PaymentGateway, PaymentPage
 from orders_pipeline.system import installation
 
 ANCHORS = "installation/"
@@ -372,7 +372,7 @@ class Continuity:
                 transaction.execute("see_whole", whole_at=state.asked_at, is_listed=state.seen_as is None)
             return True
         try:
-            unknown = any(map(self._count_unknown, listing.pages(self._payments, state.whole_at, state.asked_at)))
+            unknown = any(map(self._count_unknown, payment_listing.pages(self._payments, state.whole_at, state.asked_at)))
         except ListFailed as failure:
             self.note_unread(failure)
             return False

@@ -21,10 +21,10 @@ from orders_pipeline.infrastructure.database import POOL_SIZE, Database, Session
 from orders_pipeline.infrastructure.storage import Storage, open_storage
 from orders_pipeline.security.encryption import Cipher, new_key
 from orders_pipeline.security.kms import KeyService
-from orders_pipeline.services.gateway import Capabilities, PaymentGateway
 from orders_pipeline.services.http_client import ServiceClient
 from orders_pipeline.services.notification_service import SERVICE, NotificationService
-from orders_pipeline.services.providers import PROVIDERS
+from orders_pipeline.services.payment_gateway import Capabilities, PaymentGateway
+from orders_pipeline.services.payment_providers import PROVIDERS
 from orders_pipeline.services.rate_limit import RateLimiter
 from orders_pipeline.system import embedded, sessions
 from orders_pipeline.system.continuity import Continuity

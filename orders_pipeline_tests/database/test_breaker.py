@@ -8,8 +8,8 @@ import pytest
 
 from orders_pipeline.batches.workers import worker_session
 from orders_pipeline.infrastructure.database import Database
-from orders_pipeline.services import breaker
-from orders_pipeline.services.breaker import (
+from orders_pipeline.services import circuit_breaker
+from orders_pipeline.services.circuit_breaker import (
     FIRST_PROBE_S,
     MOST_RETRIES,
     PATIENCE_S,
@@ -221,7 +221,7 @@ def test_work_waits_for_a_short_outage_and_gives_up_for_now_in_a_long_one(line):
 
 
 def test_an_open_breaker_leaves_payments_where_they_are(harness, monkeypatch):
-    monkeypatch.setattr(breaker, "FIRST_PROBE_S", PROBE_S - 1)
+    monkeypatch.setattr(circuit_breaker, "FIRST_PROBE_S", PROBE_S - 1)
     harness.batch()
     harness.orders(*(order(number, customer_code=f"C-{number}", notify_channel="none") for number in range(1, 40)))
     harness.plan()

@@ -13,8 +13,8 @@ from sqlalchemy import make_url
 from orders_pipeline.clients.profiles import Profile
 from orders_pipeline.infrastructure.database import Database, Transaction
 from orders_pipeline.security.encryption import Cipher
-from orders_pipeline.services.gateway import Capabilities
 from orders_pipeline.services.outcomes import Outcome
+from orders_pipeline.services.payment_gateway import Capabilities
 from orders_pipeline.settlement.notifications import NotificationLedger
 from orders_pipeline.settlement.payments.settle import ABSENT_ONCE, DoubtLedger
 from orders_pipeline.settlement.refunds.ledger import RefundLedger

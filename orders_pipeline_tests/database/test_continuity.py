@@ -20,9 +20,9 @@ from orders_pipeline.infrastructure.storage import StorageUnavailable
 from orders_pipeline.reports import reports
 from orders_pipeline.sandbox import SandboxServer
 from orders_pipeline.security.encryption import DecryptionError
-from orders_pipeline.services import listing
-from orders_pipeline.services.gateway import ListFailed
-from orders_pipeline.services.rest import RestPayments
+from orders_pipeline.services import payment_listing
+from orders_pipeline.services.payment_gateway import ListFailed
+from orders_pipeline.services.rest_payments import RestPayments
 from orders_pipeline.settlement.batch_settlement import settling
 from orders_pipeline.settlement.reconciliation import accept, reconcile
 from orders_pipeline.settlement.refunds.plan import read_plan
@@ -45,7 +45,7 @@ def sandbox(tmp_path: Path) -> Iterator[SandboxServer]:
 
 @pytest.fixture
 def books(system: System, sandbox: SandboxServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Books:
-    monkeypatch.setattr(listing, "PAUSE_S", 0.0)
+    monkeypatch.setattr(payment_listing, "PAUSE_S", 0.0)
     return Books(Harness(system.database), system, sandbox, tmp_path / "services.sqlite")
 
 

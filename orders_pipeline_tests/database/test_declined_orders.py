@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from orders_pipeline.services.gateway import Capabilities, PaymentRequest
 from orders_pipeline.services.outcomes import Outcome
+from orders_pipeline.services.payment_gateway import Capabilities, PaymentRequest
 from orders_pipeline.settlement.payments.settle import settle_one
 from orders_pipeline_tests.support.ledgers import Harness, order
 

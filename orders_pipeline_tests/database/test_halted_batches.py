@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from orders_pipeline.batches import batches
-from orders_pipeline.services.gateway import Capabilities
+from orders_pipeline.services.payment_gateway import Capabilities
 from orders_pipeline.settlement.drain import drain
 from orders_pipeline.settlement.payments.settle import ABSENT_EARLY, ABSENT_ONCE, DoubtLedger, PaymentClaim, find_out
 from orders_pipeline.upkeep import cancelling

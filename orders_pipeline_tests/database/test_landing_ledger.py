@@ -16,7 +16,7 @@ import pytest
 
 from orders_pipeline.clients.profiles import Clients, Profile
 from orders_pipeline.infrastructure.storage import Page, Storage, StoredObject, open_storage
-from orders_pipeline.infrastructure.storage.port import PAGE_OBJECTS
+from orders_pipeline.infrastructure.storage.interface import PAGE_OBJECTS
 from orders_pipeline.intake import landing as landing_module
 from orders_pipeline.intake.landing import look
 from orders_pipeline_tests.support.ledgers import Harness, order

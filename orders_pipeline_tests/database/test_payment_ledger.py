@@ -11,8 +11,8 @@ import pytest
 
 from orders_pipeline.batches.workers import LEASE_S, LeaseLost
 from orders_pipeline.clients.profiles import Profile
-from orders_pipeline.services.gateway import Capabilities, PaymentRequest
 from orders_pipeline.services.outcomes import Outcome, called_off
+from orders_pipeline.services.payment_gateway import Capabilities, PaymentRequest
 from orders_pipeline.settlement.payments import settle
 from orders_pipeline.settlement.payments.settle import ABSENT_ONCE, UNDECIDABLE, settle_batch, settle_one
 from orders_pipeline_tests.support.ledgers import CIPHER, Harness, order

@@ -16,7 +16,7 @@ from orders_pipeline.intake import steps
 from orders_pipeline.records.rejections import FileRejected
 from orders_pipeline.records.rules import Matches
 from orders_pipeline.records.schemas import RulesBroken
-from orders_pipeline.security import personal
+from orders_pipeline.security import personal_data
 from orders_pipeline.security.encryption import Cipher, DecryptionError
 from orders_pipeline.settlement import batch_settlement
 from orders_pipeline.system import errors
@@ -162,25 +162,27 @@ def test_a_file_given_back_as_a_whole_shows_nothing_of_it(system, database, tmp_
 
 def test_what_was_loaded_opens_again_for_its_own_row_only(loaded, system, database):
     first, second = Harness(database).run("SELECT import_row_number, personal FROM orders ORDER BY 1 LIMIT 2")
-    opened = personal.reveal(system.cipher, loaded, first["import_row_number"], first["personal"])
+    opened = personal_data.reveal(system.cipher, loaded, first["import_row_number"], first["personal"])
     assert opened["email"] == PLANTED["email"]
     assert opened["customer_name"] == PLANTED["customer_name"]
     for batch_id, number in [(loaded, second["import_row_number"]), ("another", first["import_row_number"])]:
         with pytest.raises(DecryptionError):
-            personal.reveal(system.cipher, batch_id, number, first["personal"])
+            personal_data.reveal(system.cipher, batch_id, number, first["personal"])
 
 
 def test_only_what_is_not_empty_is_sealed():
     frame = pd.DataFrame({"email": ["a@example.com", ""], "note": ["", ""]}, index=[3, 9])
-    first, second = personal.sealer(CIPHER, "b")(frame)
-    assert personal.reveal(CIPHER, "b", 3, first) == {"email": "a@example.com"}
-    assert personal.reveal(CIPHER, "b", 9, second) == {}
+    first, second = personal_data.sealer(CIPHER, "b")(frame)
+    assert personal_data.reveal(CIPHER, "b", 3, first) == {"email": "a@example.com"}
+    assert personal_data.reveal(CIPHER, "b", 9, second) == {}
 
 
 def test_whatever_is_in_a_value_is_there_when_it_is_opened():
     values = ['"', "\\", '\\"},{"email":"', "二行\r\n目\t", "\x00\x1f\x7f", "{,", "\u2028😀", " "]
     frame = pd.DataFrame({"email": values, "note": [*values[1:], ""], "phone": [""] * len(values)})
-    opened = [personal.reveal(CIPHER, "b", at, sealed) for at, sealed in enumerate(personal.sealer(CIPHER, "b")(frame))]
+    opened = [
+        personal_data.reveal(CIPHER, "b", at, sealed) for at, sealed in enumerate(personal_data.sealer(CIPHER, "b")(frame))
+    ]
     assert [each["email"] for each in opened] == values
     assert [each.get("note", "") for each in opened] == [*values[1:], ""]
     assert not any("phone" in each for each in opened)
@@ -188,12 +190,12 @@ def test_whatever_is_in_a_value_is_there_when_it_is_opened():
 
 def test_equal_values_are_not_sealed_alike():
     frame = pd.DataFrame({"email": ["a@example.com"]}, index=[3])
-    seal = personal.sealer(CIPHER, "b")
+    seal = personal_data.sealer(CIPHER, "b")
     assert seal(frame) != seal(frame)
 
 
 def test_another_key_opens_nothing_and_says_nothing():
-    (sealed,) = personal.sealer(CIPHER, "b")(pd.DataFrame({"email": ["planted@example.com"]}, index=[3]))
+    (sealed,) = personal_data.sealer(CIPHER, "b")(pd.DataFrame({"email": ["planted@example.com"]}, index=[3]))
     with pytest.raises(DecryptionError) as refused:
-        personal.reveal(Cipher({"test": b"x" * 32}, "test"), "b", 3, sealed)
+        personal_data.reveal(Cipher({"test": b"x" * 32}, "test"), "b", 3, sealed)
     assert "planted" not in str(refused.value)

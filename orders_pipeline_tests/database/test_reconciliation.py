@@ -16,8 +16,8 @@ from orders_pipeline.batches import batches
 from orders_pipeline.batches.batches import UnknownBatch
 from orders_pipeline.infrastructure.database import Transaction
 from orders_pipeline.sandbox import SandboxServer
-from orders_pipeline.services.gateway import ListFailed
-from orders_pipeline.services.rest import RestPayments
+from orders_pipeline.services.payment_gateway import ListFailed
+from orders_pipeline.services.rest_payments import RestPayments
 from orders_pipeline.settlement import reconciliation
 from orders_pipeline.settlement.closings import FIGURES, sha256_of
 from orders_pipeline.settlement.reconciliation import accept, reconcile

@@ -19,10 +19,10 @@ import requests
 
 from orders_pipeline.batches import batches
 from orders_pipeline.sandbox import SandboxServer
-from orders_pipeline.services import listing
-from orders_pipeline.services.gateway import Capabilities, ListedPayment, ListFailed, PaymentPage
+from orders_pipeline.services import payment_listing
 from orders_pipeline.services.http_client import ServiceClient
-from orders_pipeline.services.rest import RestPayments
+from orders_pipeline.services.payment_gateway import Capabilities, ListedPayment, ListFailed, PaymentPage
+from orders_pipeline.services.rest_payments import RestPayments
 from orders_pipeline.settlement.reconciliation import NoList, reconcile
 from orders_pipeline.system.opening import System
 from orders_pipeline_tests.support.ledgers import Harness, order, wait_for_a_blocked_session
@@ -137,7 +137,7 @@ def test_an_unknown_payment_with_two_charges_is_not_healed(books):
 
 
 def test_more_payments_than_a_page_holds_are_all_compared(books, monkeypatch):
-    monkeypatch.setattr(listing, "PAGE", 3)
+    monkeypatch.setattr(payment_listing, "PAGE", 3)
     books.pay(*range(1001, 1011))
     books.let_time_pass()
     result = books.compare()
@@ -152,7 +152,7 @@ def test_more_payments_than_a_page_holds_are_all_compared(books, monkeypatch):
     ],
 )
 def test_a_list_that_fails_at_first_is_asked_for_again(books, monkeypatch, fault):
-    monkeypatch.setattr(listing, "PAUSE_S", 0.01)
+    monkeypatch.setattr(payment_listing, "PAUSE_S", 0.01)
     books.pay(1000)
     books.let_time_pass()
     books.sandbox.change(lookup_faults=f"{fault}=1,max_per_key=2,retry_after=")
@@ -222,7 +222,7 @@ def test_a_list_that_goes_round_in_circles_is_given_up(books):
 
 
 def test_a_page_that_does_not_come_is_asked_for_in_smaller_pieces_and_then_given_up(books, monkeypatch):
-    monkeypatch.setattr(listing, "PAUSE_S", 0.0)
+    monkeypatch.setattr(payment_listing, "PAUSE_S", 0.0)
     books.pay(1000)
     gateway = ListingGateway(ListFailed("E_SERVICE_NO_ANSWER"))
     with pytest.raises(ListFailed):
@@ -235,7 +235,7 @@ def test_a_page_that_does_not_come_is_asked_for_in_smaller_pieces_and_then_given
 
 
 def test_pages_that_are_too_long_come_in_pieces_and_longer_again_after_some_that_came(books, monkeypatch):
-    monkeypatch.setattr(listing, "PAUSE_S", 20.0)  # nothing is waited for
+    monkeypatch.setattr(payment_listing, "PAUSE_S", 20.0)  # nothing is waited for
     (payment_id,) = books.pay(1000)
     item = listed(books, payment_id)
     too_long = ListFailed("E_SERVICE_ANSWER_TOO_LONG", is_too_long=True)

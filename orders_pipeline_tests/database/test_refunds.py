@@ -14,9 +14,9 @@ import pytest
 
 from orders_pipeline.batches.workers import BatchBusy, LeaseLost, Worker, worker_session
 from orders_pipeline.clients.profiles import Profile
-from orders_pipeline.services.gateway import Capabilities, RefundRequest
 from orders_pipeline.services.notification_service import Message
 from orders_pipeline.services.outcomes import Outcome
+from orders_pipeline.services.payment_gateway import Capabilities, RefundRequest
 from orders_pipeline.settlement import notifications
 from orders_pipeline.settlement.drain import drain, one_by_one
 from orders_pipeline.settlement.payments.settle import UNDECIDABLE

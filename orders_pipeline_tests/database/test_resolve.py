@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from orders_pipeline.services.gateway import Capabilities
 from orders_pipeline.services.outcomes import Outcome
+from orders_pipeline.services.payment_gateway import Capabilities
 from orders_pipeline.settlement.payments.settle import UNDECIDABLE, settle_one
 from orders_pipeline.settlement.refunds.ledger import RefundLedger
 from orders_pipeline.settlement.refunds.plan import read_plan, write_plan

@@ -17,9 +17,9 @@ from orders_pipeline.batches.workers import worker_session
 from orders_pipeline.clients.profiles import Profile
 from orders_pipeline.infrastructure import interrupts
 from orders_pipeline.sandbox import SandboxServer
-from orders_pipeline.services.gateway import PaymentRequest
 from orders_pipeline.services.outcomes import Outcome
-from orders_pipeline.services.rest import RestPayments
+from orders_pipeline.services.payment_gateway import PaymentRequest
+from orders_pipeline.services.rest_payments import RestPayments
 from orders_pipeline.settlement.batch_settlement import Settlement, settling
 from orders_pipeline.settlement.notifications import NotificationLedger
 from orders_pipeline.settlement.payments import settle

@@ -14,8 +14,8 @@ from orders_pipeline.batches import workers
 from orders_pipeline.batches.shared_calls import SharedCalls
 from orders_pipeline.clients.profiles import Profile
 from orders_pipeline.infrastructure.database import Database
-from orders_pipeline.services.gateway import Capabilities, PaymentRequest
 from orders_pipeline.services.outcomes import Outcome
+from orders_pipeline.services.payment_gateway import Capabilities, PaymentRequest
 from orders_pipeline.settlement.drain import drain, one_by_one
 from orders_pipeline.settlement.payments.settle import BREAKER, settle_batch
 from orders_pipeline.settlement.refunds.ledger import RefundLedger

@@ -9,7 +9,7 @@ import pytest
 from orders_pipeline.batches import workers
 from orders_pipeline.batches.workers import batch_lock
 from orders_pipeline.infrastructure.database import Database
-from orders_pipeline.services.breaker import THRESHOLD
+from orders_pipeline.services.circuit_breaker import THRESHOLD
 from orders_pipeline.services.outcomes import Outcome
 from orders_pipeline.settlement.payments import settle
 from orders_pipeline.settlement.refunds.ledger import RefundLedger

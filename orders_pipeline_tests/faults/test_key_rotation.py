@@ -14,10 +14,10 @@ from orders_pipeline.definitions import defs
 from orders_pipeline.infrastructure.binary_copy import binary_copy
 from orders_pipeline.intake import steps
 from orders_pipeline.samples.synthetic import write_sample
-from orders_pipeline.security import personal
+from orders_pipeline.security import personal_data
 from orders_pipeline.security.encryption import Cipher, DecryptionError, EncryptionKeysError, new_key
 from orders_pipeline.system.opening import System, join_endpoints, open_system
-from orders_pipeline.upkeep import rotation
+from orders_pipeline.upkeep import key_rotation
 from orders_pipeline_tests.support import commands
 from orders_pipeline_tests.support.installation import Installation, check_finished, open_installation
 
@@ -51,11 +51,11 @@ def loaded(installation: Installation, rows: int, seed: int = 1) -> str:
 def opened(installation: Installation, keys: str) -> list[dict[str, str]]:
     cipher = Cipher.from_setting(SecretStr(keys))
     rows = installation.rows("SELECT batch_id, import_row_number, personal FROM orders ORDER BY order_id")
-    return [personal.reveal(cipher, *row) for row in rows]
+    return [personal_data.reveal(cipher, *row) for row in rows]
 
 
 def by_key(installation: Installation) -> dict[str, int]:
-    return rotation.keys_in_use(installation.system)
+    return key_rotation.keys_in_use(installation.system)
 
 
 def with_keys(installation: Installation, keys: str, **more: str) -> dict[str, str]:
@@ -70,7 +70,7 @@ def test_c22_a_rotation_killed_half_way_is_readable_and_goes_on(installation: In
     hit = "1" if point == "C22f" else "2"
     killed = commands.call(with_keys(installation, BOTH, CRASH=f"{point}:{hit}", LOOK_UP_WAIT_S="1"), "keys", "rotate")
     assert killed.returncode == KILLED
-    resealed = {"C22": rotation.CHUNK_ROWS, "C22c": 2 * rotation.CHUNK_ROWS, "C22f": 0}[point]
+    resealed = {"C22": key_rotation.CHUNK_ROWS, "C22c": 2 * key_rotation.CHUNK_ROWS, "C22f": 0}[point]
     assert by_key(installation) == {key: rows for key, rows in {"new": resealed, "old": ROWS - resealed}.items() if rows}
     assert opened(installation, BOTH) == before
 
@@ -94,7 +94,7 @@ def test_s05_a_batch_whose_loading_stopped_half_way_goes_on_after_a_rotation(
             steps.load_batch(installation.system, batch_id)
     assert by_key(installation)["old"] in (300, 600)
     with _opened(installation, BOTH) as system:
-        assert rotation.rotate(system, lambda _done, _to_do: None).is_done
+        assert key_rotation.rotate(system, lambda _done, _to_do: None).is_done
         steps.load_batch(system, batch_id)
     assert by_key(installation) == {"new": 1000}
     assert len(opened(installation, NEW)) == 1000
@@ -141,7 +141,7 @@ def test_s05_a_rotation_without_the_old_key_is_refused_and_names_it(installation
     waiting = received(installation, 5, 2)
     with _opened(installation, NEW) as system:
         with pytest.raises(EncryptionKeysError):
-            rotation.rotate(system, lambda _done, _to_do: None)
+            key_rotation.rotate(system, lambda _done, _to_do: None)
         with pytest.raises(DecryptionError, match=r"E_SEALED_KEY: .* the key old, which"):
             steps.stage_batch(system, waiting)
     assert installation.summary(waiting)["status_code"] == "E_SEALED_KEY"

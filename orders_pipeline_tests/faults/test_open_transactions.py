@@ -31,7 +31,7 @@ from orders_pipeline.settlement.refunds.plan import read_plan
 from orders_pipeline.settlement.refunds.refunding import carry_out
 from orders_pipeline.system import errors, settings
 from orders_pipeline.system.opening import join_endpoints, open_system
-from orders_pipeline.upkeep import retention, rotation
+from orders_pipeline.upkeep import key_rotation, retention
 from orders_pipeline.upkeep.cancelling import begin, finish
 from orders_pipeline_tests.support.installation import Installation, prepare
 
@@ -118,5 +118,5 @@ def test_d07_no_transaction_is_open_while_the_storage_or_a_service_is_called(
     both = f"{new_key()},{(installation.home / 'encryption_keys').read_text()}"
     changed = system.settings.model_copy(update={"encryption_keys": SecretStr(both)})
     with join_endpoints(changed) as endpoints, open_system(changed, endpoints) as again:
-        assert rotation.rotate(again, lambda _done, _to_do: None).is_done
+        assert key_rotation.rotate(again, lambda _done, _to_do: None).is_done
     assert sorted(set(found)) == []

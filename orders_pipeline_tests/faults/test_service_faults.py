@@ -19,7 +19,7 @@ from orders_pipeline.batches import workers
 from orders_pipeline.batches.workers import worker_session
 from orders_pipeline.clients.profiles import Profile
 from orders_pipeline.sandbox.options import Options
-from orders_pipeline.services import breaker
+from orders_pipeline.services import circuit_breaker
 from orders_pipeline.settlement import notifications
 from orders_pipeline.settlement.payments import settle
 from orders_pipeline.settlement.payments.settle import PaymentLedger
@@ -72,7 +72,7 @@ def open_scenario(
         monkeypatch.setattr(module, "MAX_BACKOFF_S", 0.1)
     monkeypatch.setattr(settle, "LOOK_UP_WAIT_S", TIMEOUT_S + 0.3)
     for name, seconds in (("FIRST_PROBE_S", 0.05), ("PROBE_S", 0.1), ("PATIENCE_S", 5.0)):
-        monkeypatch.setattr(breaker, name, seconds)
+        monkeypatch.setattr(circuit_breaker, name, seconds)
     installation = _module_installation
     client = f"{request.node.name[5:8]}-{zlib.crc32(request.node.name.encode())}"
 
@@ -205,8 +205,8 @@ def test_y21_a_service_that_is_down_for_long_is_asked_now_and_then_and_the_batch
     open_scenario: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     down_s, probe_s = 3.0, 0.5  # ten minutes and half a minute, faster
-    monkeypatch.setattr(breaker, "PROBE_S", probe_s)
-    monkeypatch.setattr(breaker, "PATIENCE_S", 0.5)
+    monkeypatch.setattr(circuit_breaker, "PROBE_S", probe_s)
+    monkeypatch.setattr(circuit_breaker, "PATIENCE_S", 0.5)
     with open_scenario(faults="unavailable=1,retry_after=0", notification_faults={}) as scenario:
         batch_id, until = scenario.receive(40), time.monotonic() + down_s
         attempts = scenario.installation.sandbox.service._attempts
@@ -214,7 +214,7 @@ def test_y21_a_service_that_is_down_for_long_is_asked_now_and_then_and_the_batch
         while time.monotonic() < until:
             scenario.work_off(batch_id)
         assert check_books(scenario.installation, batch_id)["orders"]["pending"] == 40
-        claimed_before_it_opened = breaker.THRESHOLD + 4 * 4
+        claimed_before_it_opened = circuit_breaker.THRESHOLD + 4 * 4
         assert sum(attempts.values()) <= claimed_before_it_opened + down_s / probe_s + 2
         scenario.installation.sandbox.change(faults="")
         assert scenario.finish(batch_id)["orders"]["paid"] == 40
@@ -249,7 +249,7 @@ def test_n01_n02_a_customer_is_told_once_however_the_first_try_goes_wrong(open_s
 def test_n07_while_nobody_can_be_told_payments_go_on_and_all_are_told_later(
     open_scenario: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(breaker, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(circuit_breaker, "PATIENCE_S", 0.2)
     with open_scenario(notification_faults="unavailable=1,retry_after=0") as scenario:
         batch_id = scenario.receive(6)
         scenario.work_off(batch_id)

@@ -22,7 +22,7 @@ from orders_pipeline.clients.profiles import read_clients
 from orders_pipeline.infrastructure.database import libpq_url
 from orders_pipeline.records.orders import ORDERS
 from orders_pipeline.records.rejections import message
-from orders_pipeline.security import personal
+from orders_pipeline.security import personal_data
 from orders_pipeline.system.opening import System
 from orders_pipeline_tests.inputs.case import BEFORE, Case
 from orders_pipeline_tests.support.installation import Installation
@@ -114,7 +114,7 @@ def _stored(
     installation: Installation, batch_id: str, number: int, sealed: bytes, values: Sequence[object]
 ) -> dict[str, object]:
     clear = {name: value for name, value in zip(IN_CLEAR, values, strict=True) if value is not None}
-    return clear | personal.reveal(installation.system.cipher, batch_id, number, sealed)
+    return clear | personal_data.reveal(installation.system.cipher, batch_id, number, sealed)
 
 
 def _check_file_given_back(case: Case, seen: Outcome) -> None:

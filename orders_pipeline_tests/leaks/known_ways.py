@@ -35,7 +35,7 @@ from orders_pipeline.records.judgement import Judge
 from orders_pipeline.records.orders import ORDERS
 from orders_pipeline.records.rejections import message
 from orders_pipeline.sandbox import SandboxServer
-from orders_pipeline.security import personal
+from orders_pipeline.security import personal_data
 from orders_pipeline.services.http_client import NoAnswer, NotDelivered, ServiceClient
 from orders_pipeline.system.errors import describe
 from orders_pipeline.system.settings import load_settings
@@ -252,7 +252,7 @@ def _body_in_product(bench: Bench, value: str) -> None:
 
 def _seal_and_count(bench: Bench, value: str) -> int:
     """Keep rows where they are kept, sealed and by their batch, and return how many."""
-    sealed = personal.sealer(bench.system.cipher, "b-1")(pd.DataFrame({"customer_name": [value]}, index=[1]))
+    sealed = personal_data.sealer(bench.system.cipher, "b-1")(pd.DataFrame({"customer_name": [value]}, index=[1]))
     bench.system.storage.put("batches/b-1/accepted", b"".join(sealed))
     return len(sealed)
 

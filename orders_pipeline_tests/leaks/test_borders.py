@@ -21,7 +21,7 @@ from orders_pipeline.infrastructure.storage import ObjectDenied
 from orders_pipeline.orchestration.assets.boundary import safe_errors
 from orders_pipeline.records.orders import ORDERS
 from orders_pipeline.reports import server
-from orders_pipeline.security import personal
+from orders_pipeline.security import personal_data
 from orders_pipeline_tests.leaks.detector import Canaries, traces
 from orders_pipeline_tests.support import commands
 from orders_pipeline_tests.support.factories import order_row
@@ -76,7 +76,7 @@ def test_s06_hostile_text_in_a_cell_is_kept_as_it_was_sent(installation: Install
     rows = installation.rows(
         "SELECT batch_id, import_row_number, personal FROM orders WHERE batch_id = %s ORDER BY 2", finished
     )
-    kept = [personal.reveal(installation.system.cipher, *row) for row in rows]
+    kept = [personal_data.reveal(installation.system.cipher, *row) for row in rows]
     assert [[each[column] for column in FREE_TEXT] for each in kept] == [[text] * 3 for text in HOSTILE]
     assert installation.summary(finished)["rows"] | {"blank": 0} == {
         "total": len(HOSTILE) + 1,

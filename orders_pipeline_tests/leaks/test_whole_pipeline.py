@@ -18,8 +18,8 @@ from orders_pipeline.intake import loading, steps, validation
 from orders_pipeline.reports import reports
 from orders_pipeline.sandbox.faults import KINDS
 from orders_pipeline.sandbox.options import Options
-from orders_pipeline.services import breaker
-from orders_pipeline.services.providers import PROVIDERS
+from orders_pipeline.services import circuit_breaker
+from orders_pipeline.services.payment_providers import PROVIDERS
 from orders_pipeline.settlement import batch_settlement, notifications
 from orders_pipeline.settlement.notifications import NotificationService
 from orders_pipeline.settlement.payments import settle
@@ -74,7 +74,7 @@ def planted(server_url: str, template: str, tmp_path_factory: pytest.TempPathFac
                 patch.setattr(module, "BACKOFF_S", 0.01)
                 patch.setattr(module, "MAX_BACKOFF_S", 0.02)
             for name, seconds in (("FIRST_PROBE_S", 0.02), ("PROBE_S", 0.05), ("PATIENCE_S", 0.5)):
-                patch.setattr(breaker, name, seconds)
+                patch.setattr(circuit_breaker, name, seconds)
             with contextlib.redirect_stderr(log), contextlib.redirect_stdout(log):
                 _everything_goes_wrong(opened, folder, KINDS)
             logging.getLogger("end").debug(LAST_WORDS)

@@ -270,7 +270,7 @@ MUTANTS: list[Mutant] = [
         ),
     ),
     *mutants(
-        "orders_pipeline/services/rest.py",
+        "orders_pipeline/services/rest_payments.py",
         ["unit/test_rest.py"],
         (
             '            return Outcome("unknown", failure.code, service_failed=True)\n        if answer.status in (200, 201, 202):\n            return self._fitting(_from_payment',
@@ -339,7 +339,7 @@ MUTANTS: list[Mutant] = [
         ),
     ),
     *mutants(
-        "orders_pipeline/services/rest.py",
+        "orders_pipeline/services/rest_payments.py",
         ["unit/test_rest_refund.py"],
         (
             '        or body.get("amount") != request.amount\n        or not isinstance(service_refund_id, str)',

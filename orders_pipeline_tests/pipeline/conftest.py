@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from orders_pipeline.sandbox.options import Options
-from orders_pipeline.services import breaker
+from orders_pipeline.services import circuit_breaker
 from orders_pipeline.settlement import notifications
 from orders_pipeline.settlement.payments import settle
 
@@ -36,4 +36,4 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "BACKOFF_S", 0.01)
         monkeypatch.setattr(module, "MAX_BACKOFF_S", 0.05)
     for name, seconds in (("FIRST_PROBE_S", 0.02), ("PROBE_S", 0.05), ("PATIENCE_S", 0.5)):
-        monkeypatch.setattr(breaker, name, seconds)
+        monkeypatch.setattr(circuit_breaker, name, seconds)

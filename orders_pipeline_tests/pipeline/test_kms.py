@@ -21,7 +21,7 @@ from orders_pipeline.security import kms
 from orders_pipeline.security.encryption import Cipher, EncryptionKeysError, new_key
 from orders_pipeline.security.kms import KeyService, KeyServiceRefused, KeyServiceUnavailable
 from orders_pipeline.system.opening import join_endpoints, open_system
-from orders_pipeline.upkeep import rotation
+from orders_pipeline.upkeep import key_rotation
 from orders_pipeline_tests.support import commands
 from orders_pipeline_tests.support.installation import Installation
 from orders_pipeline_tests.support.s3_server import Line, Trouble, open_s3
@@ -129,6 +129,6 @@ def test_a_key_of_the_setting_is_replaced_by_one_of_kms(
         }
     )
     with join_endpoints(settings) as endpoints, open_system(settings, endpoints) as system:
-        assert rotation.keys_in_use(system) == {key.partition(":")[0]: 20}
+        assert key_rotation.keys_in_use(system) == {key.partition(":")[0]: 20}
         with system.storage.local(artifact(batch_id, ORIGINAL)) as original:
             assert original.read_bytes() == path.read_bytes()

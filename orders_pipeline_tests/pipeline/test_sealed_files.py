@@ -18,7 +18,7 @@ from orders_pipeline.intake import steps
 from orders_pipeline.security.encryption import FILE_MARK, DecryptionError, key_id_of_file, new_key
 from orders_pipeline.system.errors import describe, read_details
 from orders_pipeline.system.opening import System, join_endpoints, open_system
-from orders_pipeline.upkeep import rotation
+from orders_pipeline.upkeep import key_rotation
 from orders_pipeline_tests.database.test_personal import HEADER, PLANTED
 from orders_pipeline_tests.support.installation import Installation
 
@@ -121,7 +121,7 @@ def test_a_rotation_seals_all_files_anew(installation: Installation, tmp_path: P
     (head,) = installation.system.storage.kept(HEADS)
     old = (installation.home / "encryption_keys").read_text()
     with opened(installation, f"{new_key()},{old}") as system:
-        result = rotation.rotate(system, lambda _done, _to_do: None)
+        result = key_rotation.rotate(system, lambda _done, _to_do: None)
         assert result.is_done
         assert result.files_by_key == {system.cipher.current: result.files}
         assert sealed_with(system) == {system.cipher.current}
@@ -134,7 +134,7 @@ def test_a_rotation_seals_all_files_anew(installation: Installation, tmp_path: P
             assert kept_head.read_bytes()
         assert Path(system.storage.location(head)).stat().st_mode & 0o777 == 0o400
         with opened(installation, f"{old},{system.settings.encryption_keys.get_secret_value()}") as before:
-            assert rotation.rotate(before, lambda _done, _to_do: None).is_done  # as the module's installation had it
+            assert key_rotation.rotate(before, lambda _done, _to_do: None).is_done  # as the module's installation had it
 
 
 def test_a_folder_without_a_cipher_and_the_landing_hold_files_as_they_came(
@@ -186,7 +186,7 @@ def test_a_rotation_names_what_it_could_not_look_at_or_would_launder_and_lets_no
         with monkeypatch.context() as patch:
             patch.setattr(FolderStorage, "_write", be_late)
             patch.setattr(folder_module, "_entries", fail)
-            result = rotation.rotate(system, lambda _done, _to_do: None)
+            result = key_rotation.rotate(system, lambda _done, _to_do: None)
         assert (result.is_done, result.removable) == (False, [])
         assert result.left == {
             "audit/": "E_STORAGE_UNAVAILABLE",
@@ -198,11 +198,11 @@ def test_a_rotation_names_what_it_could_not_look_at_or_would_launder_and_lets_no
             assert newest.read_bytes() == b"newer"
         original.write_bytes(was)
         plain.unlink()
-        result = rotation.rotate(system, lambda _done, _to_do: None)
+        result = key_rotation.rotate(system, lambda _done, _to_do: None)
         assert (result.is_done, len(result.removable), result.left) == (True, 1, {})
         keys = system.settings.encryption_keys.get_secret_value().partition(",")
         with opened(installation, f"{old},{keys[0]}") as before:
-            assert rotation.rotate(before, lambda _done, _to_do: None).is_done  # as the module's installation had it
+            assert key_rotation.rotate(before, lambda _done, _to_do: None).is_done  # as the module's installation had it
 
 
 @contextlib.contextmanager

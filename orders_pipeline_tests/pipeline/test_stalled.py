@@ -21,7 +21,7 @@ from orders_pipeline.orchestration.assets.boundary import paused
 from orders_pipeline.orchestration.sensors import stalled_sensor
 from orders_pipeline.reports import reports
 from orders_pipeline.samples.synthetic import write_sample
-from orders_pipeline.services import breaker
+from orders_pipeline.services import circuit_breaker
 from orders_pipeline.settlement import sweep
 from orders_pipeline.settlement.batch_settlement import settling
 from orders_pipeline.settlement.payments import settle
@@ -113,8 +113,8 @@ def test_a_batch_whose_run_waits_for_its_turn_is_said_to_wait(installation: Inst
 def test_a_batch_that_waits_for_a_service_goes_on_when_it_is_back(
     installation: Installation, impatient: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(breaker, "PATIENCE_S", 0.1)
-    monkeypatch.setattr(breaker, "PROBE_S", 3_600.0)
+    monkeypatch.setattr(circuit_breaker, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(circuit_breaker, "PROBE_S", 3_600.0)
     installation.sandbox.change(faults="unavailable=1")
     batch_id = receive(installation, tmp_path, "away", rows=60)
     assert "paused" in (installation.run(batch_id) or "")

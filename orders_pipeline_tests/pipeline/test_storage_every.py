@@ -21,7 +21,7 @@ from orders_pipeline.infrastructure.storage import (
     StoredObject,
     open_storage,
 )
-from orders_pipeline.infrastructure.storage.port import PAGE_OBJECTS
+from orders_pipeline.infrastructure.storage.interface import PAGE_OBJECTS
 from orders_pipeline_tests.support.s3_server import S3Harness, open_s3
 
 

@@ -15,9 +15,9 @@ from psycopg.rows import dict_row
 from orders_pipeline.batches.workers import WORKER_LOCK_CLASS, Worker, worker_session
 from orders_pipeline.clients.profiles import Profile
 from orders_pipeline.infrastructure.database import Database, libpq_url
-from orders_pipeline.security import personal
+from orders_pipeline.security import personal_data
 from orders_pipeline.security.encryption import Cipher
-from orders_pipeline.services.gateway import Capabilities
+from orders_pipeline.services.payment_gateway import Capabilities
 from orders_pipeline.settlement import notifications
 from orders_pipeline.settlement.notifications import NotificationLedger
 from orders_pipeline.settlement.payments import settle
@@ -90,7 +90,7 @@ class Harness:
         ids = []
         for each in orders:
             frame = pd.DataFrame([each["personal"]], index=[each["import_row_number"]])
-            (sealed,) = personal.sealer(CIPHER, batch_id)(frame)
+            (sealed,) = personal_data.sealer(CIPHER, batch_id)(frame)
             row = {
                 "batch_id": batch_id,
                 "csv_source": "orders.csv",

@@ -251,3 +251,15 @@ def test_every_module_says_what_belongs_in_it(name):
 
 def test_no_name_promises_everything():
     assert not {part for name in MODULES for part in name.split(".")} & {"utils", "util", "helpers", "common", "misc"}
+
+
+def test_a_module_or_folder_that_prose_names_is_there():
+    prose = [*PACKAGE.rglob("*.py"), *PACKAGE.rglob("*.md"), PACKAGE.parent / "README.md"]
+    named = re.compile(r"`([a-z_0-9]+(?:/[a-z_0-9]+)*(?:\.py|/))`")
+    lost = [
+        (path.relative_to(PACKAGE.parent).as_posix(), name)
+        for path in prose
+        for name in named.findall(path.read_text("utf-8"))
+        if not any((place / name).exists() for place in (path.parent, PACKAGE, PACKAGE.parent))
+    ]
+    assert lost == []

@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from orders_pipeline.intake.csv_file import Limits, records, staging
-from orders_pipeline.intake.csv_file.even import read_even
 from orders_pipeline.intake.csv_file.physical_lines import TextSpan, read_blocks, split_lines
+from orders_pipeline.intake.csv_file.quick_reader import read_even
 from orders_pipeline.intake.csv_file.records import Chunk, EvenChunk, Records
 from orders_pipeline.records.rejections import FileRejected
 from orders_pipeline_tests.support.csv_staging import HEADER, Harness

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from orders_pipeline.services.gateway import PaymentRequest
 from orders_pipeline.services.http_client import MAX_LIST_BYTES, Answer, NoAnswer, NotDelivered
 from orders_pipeline.services.outcomes import Outcome
-from orders_pipeline.services.rest import RestPayments
+from orders_pipeline.services.payment_gateway import PaymentRequest
+from orders_pipeline.services.rest_payments import RestPayments
 from orders_pipeline_tests.support.service_stub import StubClient
 
 KEY = "6a1f7a3e-0000-4000-8000-000000000001"

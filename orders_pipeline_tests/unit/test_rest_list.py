@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from orders_pipeline.services.gateway import ListedPayment, ListFailed, PaymentPage, UnreadablePayment
 from orders_pipeline.services.http_client import Answer, NoAnswer, NotDelivered, TooLong
-from orders_pipeline.services.rest import RestPayments
+from orders_pipeline.services.payment_gateway import ListedPayment, ListFailed, PaymentPage, UnreadablePayment
+from orders_pipeline.services.rest_payments import RestPayments
 from orders_pipeline_tests.support.service_stub import StubClient
 
 KEY = "6a1f7a3e-0000-4000-8000-000000000001"

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from orders_pipeline.services.gateway import RefundRequest
 from orders_pipeline.services.http_client import Answer, NoAnswer, NotDelivered
 from orders_pipeline.services.outcomes import Outcome
-from orders_pipeline.services.rest import RestPayments
+from orders_pipeline.services.payment_gateway import RefundRequest
+from orders_pipeline.services.rest_payments import RestPayments
 from orders_pipeline_tests.support.service_stub import StubClient
 
 KEY = "6a1f7a3e-0000-4000-8000-000000000007"

@@ -345,7 +345,7 @@ def test_a_repeated_row_shows_its_other_errors_too(run):
 @given(st.lists(st.tuples(st.sampled_from("AaB"), st.sampled_from(["1", "2"])), max_size=8), st.integers(1, 4))
 @settings(max_examples=15, deadline=None)
 def test_duplicates_are_those_a_slow_count_finds(tmp_path_factory, orders, chunk_rows):
-    from orders_pipeline.intake.duplicates import find_duplicates
+    from orders_pipeline.intake.duplicate_rows import find_duplicates
 
     rows = [order_row(client_order_ref=name, amount=amount) for name, amount in orders]
     staged = write_staged(tmp_path_factory.mktemp("staged") / "staged.parquet", rows)

@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from orders_pipeline.infrastructure.storage.folder import FolderStorage
-from orders_pipeline.infrastructure.storage.port import (
+from orders_pipeline.infrastructure.storage.interface import (
     KeyRefused,
     ObjectChanged,
     ObjectDenied,

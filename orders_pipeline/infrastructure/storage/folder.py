@@ -2,7 +2,7 @@
 
 No symbolic link below the folder is followed, since clients may write there. Nothing else would encrypt what is kept
 here, so with a cipher every file is sealed, bound to its key, and none is read that is not. What every store does is said
-in `port.py`.
+in `interface.py`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import IO
 
 from orders_pipeline.infrastructure.scratch import scratch_files
-from orders_pipeline.infrastructure.storage.port import (
+from orders_pipeline.infrastructure.storage.interface import (
     LEFT_OUT,
     METADATA,
     PAGE_OBJECTS,

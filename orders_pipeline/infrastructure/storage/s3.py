@@ -1,6 +1,6 @@
 """The store in an S3 bucket: the only module that knows boto3, which is imported when S3 is used.
 
-What every store does is said in `port.py`.
+What every store does is said in `interface.py`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from orders_pipeline.infrastructure.scratch import scratch_files
-from orders_pipeline.infrastructure.storage.port import (
+from orders_pipeline.infrastructure.storage.interface import (
     LEFT_OUT,
     MIB,
     KeyRefused,

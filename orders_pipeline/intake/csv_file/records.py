@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from orders_pipeline.intake.csv_file.even import read_even
 from orders_pipeline.intake.csv_file.physical_lines import Block, Integers, split_lines
+from orders_pipeline.intake.csv_file.quick_reader import read_even
 from orders_pipeline.records.rejections import FileRejected
 
 Flags = npt.NDArray[np.bool_]

@@ -4,7 +4,7 @@ import dagster as dg
 
 from orders_pipeline.orchestration.assets.boundary import GROUP, safe_errors
 from orders_pipeline.system.opening import System
-from orders_pipeline.upkeep.rotation import rotate
+from orders_pipeline.upkeep.key_rotation import rotate
 
 ONE_KEY_IN_USE = dg.AssetCheckSpec(
     "one_key_in_use",

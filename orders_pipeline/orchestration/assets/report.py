@@ -11,7 +11,7 @@ from orders_pipeline.orchestration.assets.settlement import NOTIFICATIONS
 from orders_pipeline.orchestration.partitions import batch_partitions
 from orders_pipeline.records.rejections import message
 from orders_pipeline.reports import reports
-from orders_pipeline.services.gateway import ListFailed
+from orders_pipeline.services.payment_gateway import ListFailed
 from orders_pipeline.settlement import reconciliation
 from orders_pipeline.system.opening import System
 

@@ -21,11 +21,11 @@ from orders_pipeline.batches.shared_calls import SharedCalls
 from orders_pipeline.batches.workers import Worker, end_lost_workers
 from orders_pipeline.clients.profiles import Profile
 from orders_pipeline.infrastructure.database import Database, Transaction, array_of
-from orders_pipeline.security import personal
+from orders_pipeline.security import personal_data
 from orders_pipeline.security.encryption import Cipher
-from orders_pipeline.services.breaker import Breaker
-from orders_pipeline.services.gateway import Capabilities, PaymentGateway, PaymentRequest
+from orders_pipeline.services.circuit_breaker import Breaker
 from orders_pipeline.services.outcomes import CALLED_OFF, FOR_EVER_S, Outcome, OutcomeKind, called_off
+from orders_pipeline.services.payment_gateway import Capabilities, PaymentGateway, PaymentRequest
 from orders_pipeline.settlement.drain import drain, one_by_one
 from orders_pipeline.settlement.payments.plan import PayableOrder, plan_payments
 from orders_pipeline.settlement.refusals import Refusals, Tried
@@ -106,7 +106,7 @@ def plan_batch(database: Database, cipher: Cipher, batch_id: str, profile: Profi
 def _card(cipher: Cipher, batch_id: str, row: Row[Any]) -> str:
     if row.payment_method != "card_on_file":
         return ""
-    return personal.reveal(cipher, batch_id, row.import_row_number, row.personal)["payment_token"]
+    return personal_data.reveal(cipher, batch_id, row.import_row_number, row.personal)["payment_token"]
 
 
 class PaymentLedger:
@@ -276,7 +276,7 @@ class PaymentLedger:
         batch_id = self._worker.batch_id
         card = None
         if row.personal is not None:
-            card = personal.reveal(self._cipher, batch_id, row.import_row_number, row.personal)["payment_token"]
+            card = personal_data.reveal(self._cipher, batch_id, row.import_row_number, row.personal)["payment_token"]
         request = PaymentRequest(
             payment_id=str(row.payment_id),
             batch_id=batch_id,

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 
 from orders_pipeline.batches.workers import Worker, end_lost_workers
 from orders_pipeline.infrastructure.database import Database, Transaction
-from orders_pipeline.services.gateway import ListFailed, PaymentGateway, RefundRequest
 from orders_pipeline.services.outcomes import CALLED_OFF, FOR_EVER_S, Outcome, OutcomeKind, called_off
+from orders_pipeline.services.payment_gateway import ListFailed, PaymentGateway, RefundRequest
 from orders_pipeline.settlement.payments import settle
 from orders_pipeline.settlement.refusals import Refusals, Tried
 

@@ -5,8 +5,8 @@
 
 from collections.abc import Callable, Mapping
 
-from orders_pipeline.services.gateway import Capabilities, PaymentGateway
 from orders_pipeline.services.http_client import ServiceClient
-from orders_pipeline.services.rest import RestPayments
+from orders_pipeline.services.payment_gateway import Capabilities, PaymentGateway
+from orders_pipeline.services.rest_payments import RestPayments
 
 PROVIDERS: Mapping[str, Callable[[ServiceClient, Capabilities], PaymentGateway]] = {"rest": RestPayments}

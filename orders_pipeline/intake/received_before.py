@@ -14,7 +14,7 @@ from orders_pipeline.audit import recording
 from orders_pipeline.intake.validation import Differing
 from orders_pipeline.records.judgement import Rows
 from orders_pipeline.records.orders import ORDERS
-from orders_pipeline.security import personal
+from orders_pipeline.security import personal_data
 from orders_pipeline.security.encryption import DecryptionError
 from orders_pipeline.system.opening import System
 
@@ -53,6 +53,6 @@ def differing(system: System, batch_id: str, client_code: str) -> Differing:
 def _opened(system: System, order: Row[Any]) -> Mapping[str, str] | None:
     """Return an order's personal columns; None where they cannot be opened: then only the others are compared."""
     try:
-        return personal.reveal(system.cipher, order.batch_id, order.import_row_number, order.personal)
+        return personal_data.reveal(system.cipher, order.batch_id, order.import_row_number, order.personal)
     except DecryptionError:
         return None

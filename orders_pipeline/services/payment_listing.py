@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
-from orders_pipeline.services.gateway import ListFailed, PaymentGateway, PaymentPage
+from orders_pipeline.services.payment_gateway import ListFailed, PaymentGateway, PaymentPage
 
 SKEW = timedelta(minutes=5)  # the service's clock may be so far from the database's
 PAGE = 100  # a tenth of it, and a tenth of that, after pages that did not come: they may have been too long

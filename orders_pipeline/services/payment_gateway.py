@@ -1,7 +1,7 @@
 """The seam to a payment provider: what a payment asks for and what a provider is able to do.
 
-A provider's module (`rest.py` is today's) keeps its own words to itself and answers in outcomes. A new provider is
-one module and one line in `payments/__init__.py`.
+A provider's module (`rest_payments.py` is today's) keeps its own words to itself and answers in outcomes. A new provider is
+one module and one line in `payment_providers.py`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The order platform's own Payment service, as a provider: its words turned into outcomes.
 
 The statuses and problem codes of its REST contract are known here and nowhere else. Sending bytes belongs in
-`http_client.py`, deciding what to do after an outcome in `settle.py`.
+`http_client.py`, deciding what to do after an outcome in `settlement/payments/settle.py`.
 """
 
 from __future__ import annotations
@@ -13,16 +13,6 @@ from datetime import UTC, datetime
 from typing import Any, cast
 from urllib.parse import quote
 
-from orders_pipeline.services.gateway import (
-    Capabilities,
-    ListedPayment,
-    ListedStatus,
-    ListFailed,
-    PaymentPage,
-    PaymentRequest,
-    RefundRequest,
-    UnreadablePayment,
-)
 from orders_pipeline.services.http_client import (
     MAX_LIST_BYTES,
     Answer,
@@ -33,6 +23,16 @@ from orders_pipeline.services.http_client import (
     safe_code,
 )
 from orders_pipeline.services.outcomes import Outcome, OutcomeKind
+from orders_pipeline.services.payment_gateway import (
+    Capabilities,
+    ListedPayment,
+    ListedStatus,
+    ListFailed,
+    PaymentPage,
+    PaymentRequest,
+    RefundRequest,
+    UnreadablePayment,
+)
 
 PATH = "/v1/payments"
 PROCESSING_POLL_S = 1.0

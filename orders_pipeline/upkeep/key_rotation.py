@@ -21,7 +21,7 @@ from orders_pipeline.batches.artifacts import ACCEPTED, BATCHES, artifact, diges
 from orders_pipeline.batches.workers import BatchBusy, batch_lock
 from orders_pipeline.infrastructure.database import persist
 from orders_pipeline.infrastructure.storage import ObjectChanged, ObjectGone, StorageError
-from orders_pipeline.security import personal
+from orders_pipeline.security import personal_data
 from orders_pipeline.security.encryption import DecryptionError, EncryptionKeysError
 from orders_pipeline.system.continuity import ANCHORS
 from orders_pipeline.system.errors import DETAILS
@@ -107,7 +107,7 @@ def _orders_to_reseal(system: System, after: int) -> Sequence[Row[Any]]:
 
 
 def _reseal_orders(system: System, rows: Sequence[Row[Any]], result: Rotated) -> int:
-    resealed = personal.reseal(system.cipher, ((row.batch_id, row.import_row_number, row.personal) for row in rows))
+    resealed = personal_data.reseal(system.cipher, ((row.batch_id, row.import_row_number, row.personal) for row in rows))
     whole = [(row.order_id, bytes(row.personal), new) for row, new in zip(rows, resealed, strict=True) if new is not None]
     with system.database.begin() as transaction:
         order_ids, old, new = (list(each) for each in zip(*whole, strict=True)) if whole else ([], [], [])
