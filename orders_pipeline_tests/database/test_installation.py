@@ -86,20 +86,11 @@ def test_only_references_of_this_installation_are_ours(harness):
     (payment_id,) = map(str, ids(harness, "payments"))
     with harness.database.begin() as transaction:
         ours = installation.read(transaction)
-    reference = harness.value("SELECT reference_of(payment_id, old_reference) FROM payments")
+    reference = harness.value("SELECT reference_of(payment_id) FROM payments")
     assert reference == f"{ours.prefix}{payment_id}"
     assert ours.payment_id_of(reference) == payment_id
     for other in (payment_id, f"{'0' * 12}-{payment_id}", f"{reference}1", f"{ours.prefix}web-17", ours.prefix):
         assert not ours.is_ours(other)
-
-
-def test_a_payment_sent_before_the_installation_had_an_id_keeps_its_reference(harness):
-    harness.orders(order(1))
-    harness.plan()
-    harness.run("UPDATE payments SET old_reference = payment_id::text")
-    with harness.working() as worker:
-        (claim,) = harness.ledger(worker).claim(1)
-    assert claim.request.reference == claim.request.payment_id
 
 
 def stop(harness: Harness) -> None:

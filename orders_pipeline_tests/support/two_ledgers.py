@@ -49,7 +49,7 @@ class Books:
 
     def reference(self, payment_id: str) -> str:
         """Return a payment's reference at the service."""
-        return str(self.harness.value("SELECT reference_of(CAST(%s AS uuid), NULL)", payment_id))
+        return str(self.harness.value("SELECT reference_of(CAST(%s AS uuid))", payment_id))
 
     def order_names(self) -> list[str]:
         """Return what the orders are called at the service."""

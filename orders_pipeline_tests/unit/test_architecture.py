@@ -108,7 +108,7 @@ def lies_in(name: str, places: tuple[str, ...]) -> bool:
 
 
 def test_beside_the_wings_stands_nothing_else():
-    found = {path.name for path in PACKAGE.iterdir()} - {"__pycache__"}
+    found = {path.relative_to(PACKAGE).parts[0] for path in PACKAGE.rglob("*") if path.suffix in (".py", ".md")}
     assert found == {"__init__.py", "definitions.py", "docs", *WINGS} - {"definitions"}
 
 

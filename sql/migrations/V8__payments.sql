@@ -16,7 +16,6 @@ CREATE TABLE payments (
     service_payment_id text COLLATE "C",
     outcome_code       text COLLATE "C",
     created_at         timestamptz NOT NULL DEFAULT now(),
-    old_reference      text COLLATE "C",
     CONSTRAINT payments_amount_within_cap CHECK (amount BETWEEN 1 AND 1000000),
     CONSTRAINT payments_method_known CHECK (payment_method IN ('invoice', 'card_on_file', 'bank_transfer')),
     CONSTRAINT payments_status_known CHECK (status IN
@@ -54,9 +53,6 @@ COMMENT ON COLUMN payments.settled_at IS 'Null while it is planned, sending or u
 COMMENT ON COLUMN payments.service_payment_id IS 'Of the charge at the service; null until it is known.';
 COMMENT ON COLUMN payments.outcome_code IS
     'What the last try came to, in the service''s code or ours; null: it went well, or there was none.';
-COMMENT ON COLUMN payments.old_reference IS
-    'A reference of another form than reference_of''s, under which the service has it; null: none. Nothing writes it any '
-    'more.';
 SELECT audit_watch('payments', 'phi_modification');
 
 CREATE TABLE payment_orders (
@@ -114,8 +110,8 @@ END $$;
 CREATE CONSTRAINT TRIGGER payments_are_allocated AFTER INSERT OR UPDATE OF amount ON payments
     DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION payments_are_allocated();
 
-CREATE FUNCTION reference_of(payment_id uuid, old_reference text) RETURNS text STABLE LANGUAGE sql AS $$
-    SELECT coalesce(old_reference, left(replace(CAST(installation_id AS text), '-', ''), 12) || '-' || CAST(payment_id AS text))
+CREATE FUNCTION reference_of(payment_id uuid) RETURNS text STABLE LANGUAGE sql AS $$
+    SELECT left(replace(CAST(installation_id AS text), '-', ''), 12) || '-' || CAST(payment_id AS text)
     FROM installation
 $$;
-COMMENT ON FUNCTION reference_of(uuid, text) IS 'Our reference of a payment at the service: what to look for there.';
+COMMENT ON FUNCTION reference_of(uuid) IS 'Our reference of a payment at the service: what to look for there.';

@@ -107,7 +107,7 @@ WITH again AS (
 )
 SELECT claimed.payment_id, claimed.customer_code, claimed.payment_method, claimed.amount, claimed.status,
        claimed.attempts, claimed.outcome_code, shares.order_refs, shares.order_amounts,
-       reference_of(claimed.payment_id, claimed.old_reference) AS reference,
+       reference_of(claimed.payment_id) AS reference,
        claimed.created_at < clock_timestamp() - make_interval(secs => :keys_kept_s) AS is_old,
        card.import_row_number, card.personal
 FROM claimed
@@ -154,7 +154,7 @@ WITH again AS (
 )
 SELECT claimed.payment_id, claimed.customer_code, claimed.payment_method, claimed.amount, claimed.status,
        claimed.attempts, claimed.outcome_code, shares.order_refs, shares.order_amounts,
-       reference_of(claimed.payment_id, claimed.old_reference) AS reference,
+       reference_of(claimed.payment_id) AS reference,
        claimed.created_at < clock_timestamp() - make_interval(secs => :keys_kept_s) AS is_old,
        extract(epoch FROM claimed.next_attempt_at - clock_timestamp()) AS young_s,
        NULL AS import_row_number, NULL AS personal

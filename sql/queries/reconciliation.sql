@@ -14,11 +14,11 @@ FROM (
 
 -- name: findings_outside
 -- Open findings that nobody answers for and that the window leaves out, the one that was seen longest ago first.
-SELECT finding_id, finding.payment_id, reference_of(finding.payment_id, ours.old_reference) AS reference,
-       array_remove(ARRAY[finding.service_payment_id, detail ->> 'besides'], NULL) AS service_payment_ids
-FROM reconciliation_findings AS finding LEFT JOIN payments AS ours ON ours.payment_id = finding.payment_id
+SELECT finding_id, payment_id, reference_of(payment_id) AS reference,
+       array_remove(ARRAY[service_payment_id, detail ->> 'besides'], NULL) AS service_payment_ids
+FROM reconciliation_findings
 WHERE closed_at IS NULL AND accepted_at IS NULL AND (compared_from < :covered_from OR compared_to >= :covered_to)
-  AND (CAST(:batch_id AS text) IS NULL OR finding.batch_id = :batch_id)
+  AND (CAST(:batch_id AS text) IS NULL OR batch_id = :batch_id)
 ORDER BY last_seen_at, finding_id LIMIT :limit
 
 -- name: create_listed_payments
