@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator
 
-from orders_pipeline.infrastructure.database import Database, DatabaseError, Transaction
+from orders_pipeline.infrastructure.database import Database, DatabaseError, DatabaseUnavailable, Transaction, persist
 
 LEASE_S = 30.0  # with the sweep and the start of a run, others have taken over within a minute
 HEARTBEAT_S = 2.0  # also how long a lock may be missing after its session broke
@@ -89,13 +89,19 @@ def worker_session(database: Database, batch_id: str, run_id: str | None) -> Ite
                 worker.given_up.set()
             return True  # also who was given up is seen while its last calls are under way
 
+        def leave() -> None:
+            with database.begin() as transaction:
+                transaction.execute("drop_share", worker_id=worker_id)
+                transaction.execute("end_worker", worker_id=worker_id)
+
         with _kept_alive(database, sessions, session, lock, renew):
             try:
                 yield worker
-            finally:
-                with database.begin() as transaction:
-                    transaction.execute("drop_share", worker_id=worker_id)
-                    transaction.execute("end_worker", worker_id=worker_id)
+            except BaseException:
+                with contextlib.suppress(DatabaseUnavailable):  # the lease runs out by itself
+                    leave()
+                raise
+            persist(leave)
 
 
 @contextlib.contextmanager

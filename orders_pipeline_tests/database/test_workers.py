@@ -24,6 +24,7 @@ from orders_pipeline.batches.workers import (
     end_lost_workers,
     runs_without_process,
 )
+from orders_pipeline.infrastructure.database import DatabaseUnavailable, Transaction
 from orders_pipeline_tests.support.ledgers import Harness
 
 BE_A_WORKER = """
@@ -82,6 +83,22 @@ def test_a_worker_that_fails_leaves_too(harness):
     with pytest.raises(KeyError), harness.working():
         raise KeyError
     assert live(harness) == []
+
+
+def test_d01_a_worker_leaves_though_its_connection_breaks_just_then(harness, monkeypatch):
+    execute, broken = Transaction.execute, []
+
+    def breaking(self: Transaction, name: str, **parameters: object) -> object:
+        if name == "end_worker" and not broken:
+            broken.append(name)
+            raise DatabaseUnavailable("57P01")
+        return execute(self, name, **parameters)
+
+    monkeypatch.setattr(Transaction, "execute", breaking)
+    with harness.working() as worker:
+        pass
+    assert broken
+    assert harness.value("SELECT ended_at IS NOT NULL FROM workers WHERE worker_id = %s", worker.worker_id)
 
 
 def test_worker_numbers_are_never_used_twice(harness):
