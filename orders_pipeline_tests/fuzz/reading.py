@@ -32,7 +32,8 @@ CHANNEL = "none"  # the default of a profile
 LIMITS = Limits(max_bytes=1 << 20, max_rows=300)
 NUMBERS = {"limit", "row", "line", "offset", "expected", "found", "count", "first_row"}
 KINDS = {"ZIP or Excel (.xlsx)", "ZIP", "gzip", "PDF", "Excel (.xls)", "7z", "RAR", "xz", "Zstandard", "HTML or XML"}
-READINGS = {"UTF-8, CP932", "CP932, EUC-JP", "CP932, cp1252", "CP932, cp1250"}
+LATIN = ("cp1252", "cp1250", "cp850", "cp852", "mac_roman", "iso8859_15", "iso8859_2")
+READINGS = {"UTF-8, CP932", "CP932, EUC-JP", *(f"CP932, {codec}" for codec in LATIN)}
 
 
 @dataclass(frozen=True)
