@@ -90,21 +90,30 @@ def wait_until_gone(home: Path) -> None:
 
 def _start_keeper(folder: Path, part: Part, options: str) -> str | None:
     """Start a keeper and return its part's URL, or None when it does not come up."""
+    keeper = _new_keeper(folder, part, options)
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline:
+        url = _read_url(folder)
+        if url is not None:
+            return url
+        ended = keeper.poll()
+        if ended == 0:  # another keeper was first; it may be leaving
+            keeper = _new_keeper(folder, part, options)
+        elif ended is not None:
+            return None
+        time.sleep(POLL_S)
+    return None
+
+
+def _new_keeper(folder: Path, part: Part, options: str) -> subprocess.Popen[bytes]:
     with (folder / "keeper.log").open("ab") as log:
-        keeper = subprocess.Popen(  # noqa: S603 - our own module
+        return subprocess.Popen(  # noqa: S603 - our own module
             [sys.executable, "-P", "-m", "orders_pipeline.system.embedded", str(folder), part, options],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             start_new_session=True,  # Ctrl-C is for the users; the keeper follows when they are gone
         )
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while time.monotonic() < deadline and keeper.poll() in (None, 0):  # 0: another keeper was first
-        url = _read_url(folder)
-        if url is not None:
-            return url
-        time.sleep(POLL_S)
-    return None
 
 
 def _read_url(folder: Path) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -129,6 +131,22 @@ def test_users_that_come_while_a_keeper_leaves_get_one_that_stays(home: Path) ->
     for _ in range(3):
         embedded.join(home, "sandbox").close()
         with contextlib.closing(embedded.join(home, "sandbox")) as membership:
+            assert answers(membership.url)
+
+
+def test_a_user_that_comes_while_a_keeper_leaves_slowly_gets_the_next_one(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embedded.join(home, "sandbox").close()
+    embedded.wait_until_gone(home)
+    new_keeper, tries = embedded._new_keeper, []
+    monkeypatch.setattr(embedded, "_new_keeper", lambda *given: tries.append(given) or new_keeper(*given))
+    with (home / "sandbox" / "keeper.lock").open("a+") as leaving, ThreadPoolExecutor(1) as pool:
+        fcntl.flock(leaving, fcntl.LOCK_EX)
+        joining = pool.submit(embedded.join, home, "sandbox")
+        wait_for(lambda: len(tries) > 1, "a keeper to see the lock")
+        fcntl.flock(leaving, fcntl.LOCK_UN)
+        with contextlib.closing(joining.result(timeout=20)) as membership:
             assert answers(membership.url)
 
 
