@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +29,9 @@ _MAY_BE_BLANK_OR_WORD = r"^[\s\x{3000}]*$|[計総]|(?i:total|sum)|[ｔｓＴＳ]
 _READABLE = "^-?[0-9]{1,12}$"  # what is larger is no amount, and many of it would not fit 64 bits
 
 
+Which: TypeAlias = Literal["group", "all"]
+
+
 @dataclass
 class Sums:
     """The yen of the orders above a row: of all, and of those since the last total row; None where there are none."""
@@ -39,13 +43,15 @@ class Sums:
         """Go on below an order."""
         self.all, self.group = (self.all or 0) + yen, (self.group or 0) + yen
 
-    def found(self, yen: int | None) -> Literal["group", "all"] | None:
-        """Say which of the sums an amount is, and go on below the total row if it is one."""
-        if yen is None or yen not in (self.group, self.all):
-            return None
-        which: Literal["group", "all"] = "group" if yen == self.group else "all"
-        self.group = None
-        return which
+    def totals(self, rows: Iterable[tuple[int, int | None, bool]]) -> Iterator[tuple[int, Which]]:
+        """Yield which rows, each with its number, its yen and whether it says only a sum, are totals, and of what."""
+        for number, yen, may_be_one in rows:
+            if may_be_one and yen is not None and yen in (self.group, self.all):
+                which: Which = "group" if yen == self.group else "all"
+                self.group = None
+                yield number, which
+            elif yen is not None:
+                self.add(yen)
 
 
 def find_total_rows(staged: Path, judge: Judge, chunk_rows: int) -> frozenset[int]:
@@ -56,16 +62,15 @@ def find_total_rows(staged: Path, judge: Judge, chunk_rows: int) -> frozenset[in
     suspects = _suspects(staged, judge, chunk_rows)
     if not suspects:
         return frozenset()
-    totals, sums = set(), Sums()
-    for chunk in read_chunks(staged, chunk_rows, ["import_row_number", "shape_ok", judge.record_type.amount]):
-        shaped = chunk.filter(chunk.column("shape_ok"))
-        numbers = shaped.column("import_row_number").to_pylist()
-        for number, yen in zip(numbers, amounts(shaped, judge).to_pylist(), strict=True):
-            if number in suspects and sums.found(yen) is not None:
-                totals.add(number)
-            elif yen is not None:
-                sums.add(yen)
-    return frozenset(totals)
+
+    def rows() -> Iterator[tuple[int, int | None, bool]]:
+        for chunk in read_chunks(staged, chunk_rows, ["import_row_number", "shape_ok", judge.record_type.amount]):
+            shaped = chunk.filter(chunk.column("shape_ok"))
+            numbers = shaped.column("import_row_number").to_pylist()
+            for number, yen in zip(numbers, amounts(shaped, judge).to_pylist(), strict=True):
+                yield number, yen, number in suspects
+
+    return frozenset(number for number, _ in Sums().totals(rows()))
 
 
 def _suspects(staged: Path, judge: Judge, chunk_rows: int) -> set[int]:

@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
-from typing import Literal
 
 import pyarrow as pa
 
@@ -23,7 +22,7 @@ from orders_pipeline.clients.profiles import Profile
 from orders_pipeline.intake.csv_file.encoding import detect_text
 from orders_pipeline.intake.csv_file.header import Names
 from orders_pipeline.intake.csv_file.physical_lines import TextSpan
-from orders_pipeline.intake.totals import Sums, amounts, say_only_a_sum
+from orders_pipeline.intake.totals import Sums, Which, amounts, say_only_a_sum
 from orders_pipeline.records.header_names import normalise_header
 from orders_pipeline.records.judgement import Judge
 from orders_pipeline.records.orders import EXAMPLE, ITEM_COLUMNS, ORDERS
@@ -204,26 +203,19 @@ class _Masking:
         yen: list[int | None] = amounts(pa.table(_table_of(orders)[1]), self._judge).to_pylist()
         return yen
 
-    def _totals(
-        self, orders: Sequence[Mapping[str, _Cell]], yen: Sequence[int | None]
-    ) -> dict[int, Literal["group", "all"]]:
+    def _totals(self, orders: Sequence[Mapping[str, _Cell]], yen: Sequence[int | None]) -> dict[int, Which]:
         """Return which of the orders are sums of those above, and say nothing else, each with what it sums up."""
         may_be_one = say_only_a_sum(pa.table(_table_of(orders)[1]), self._judge)
-        totals: dict[int, Literal["group", "all"]] = {}
-        sums = Sums()
-        for at, order in enumerate(orders):
-            may_be = may_be_one[at] and ORDERS.amount in _cells_by_column(order) and _has_no_column_twice(order)
-            which = sums.found(yen[at]) if may_be else None
-            if which is not None:
-                totals[at] = which
-            elif (amount := yen[at]) is not None:
-                sums.add(amount)
-        return totals
+        rows = (
+            (at, yen[at], may_be_one[at] and ORDERS.amount in _cells_by_column(order) and _has_no_column_twice(order))
+            for at, order in enumerate(orders)
+        )
+        return dict(Sums().totals(rows))
 
     def _add_up(
         self,
         orders: Sequence[Mapping[str, _Cell]],
-        totals: Mapping[int, Literal["group", "all"]],
+        totals: Mapping[int, Which],
         sent: Sequence[int | None],
     ) -> None:
         """Let total rows be the sums of what the orders above have become."""
