@@ -19,7 +19,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from orders_pipeline.clients.column_sources import ColumnSource
 from orders_pipeline.clients.sequences import check_template
-from orders_pipeline.records.header_names import normalise_header
+from orders_pipeline.records.normalise import normalise_header
 from orders_pipeline.records.orders import ORDERS
 from orders_pipeline.records.rejections import FileRejected
 

@@ -25,8 +25,8 @@ from orders_pipeline.intake import csv_file
 from orders_pipeline.records.corrected import NAMES_NO_ROW, Corrections, NamedRow, Original
 from orders_pipeline.records.judgement import Judge
 from orders_pipeline.records.orders import ORDERS
+from orders_pipeline.records.record_type import RowContext
 from orders_pipeline.records.rejections import FileRejected
-from orders_pipeline.records.rules import RowContext
 from orders_pipeline.system.opening import System
 
 CHUNK_ROWS = 10_000

@@ -45,8 +45,8 @@ from orders_pipeline.intake.landing import is_version, patiently
 from orders_pipeline.intake.manifest import Manifest
 from orders_pipeline.intake.validation import Validated
 from orders_pipeline.records.orders import ORDERS
+from orders_pipeline.records.record_type import RowContext
 from orders_pipeline.records.rejections import FileRejected, Rejection
-from orders_pipeline.records.rules import RowContext
 from orders_pipeline.security import personal_data
 from orders_pipeline.system import errors
 from orders_pipeline.system.opening import System
@@ -328,7 +328,7 @@ def context_of(profile: Profile, encoding: str) -> RowContext:
         encoding,
         profile.notify_channel,
         {column: source.translate for column, source in profile.columns.items()},
-        payers_given=() if payer is None else payer.words,
+        profile_payers=() if payer is None else payer.words,
         has_joined_payers=payer is not None and bool(payer.join),
     )
 

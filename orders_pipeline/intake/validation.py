@@ -23,9 +23,8 @@ from orders_pipeline.intake.duplicate_rows import Duplicates, find_duplicates
 from orders_pipeline.intake.totals import find_total_rows
 from orders_pipeline.records.corrected import ROW_COLUMN, Answer, Corrections, named_differently
 from orders_pipeline.records.judgement import Finding, Findings, Judge, Mask, Rows, as_json
-from orders_pipeline.records.record_type import Column, RecordType
+from orders_pipeline.records.record_type import Column, RecordType, RowContext
 from orders_pipeline.records.rejections import REJECTIONS_SCHEMA
-from orders_pipeline.records.rules import RowContext
 
 Seal: TypeAlias = Callable[[pd.DataFrame], list[bytes]]
 Existing: TypeAlias = Callable[[Sequence[str]], Mapping[str, str]]
@@ -254,7 +253,7 @@ def _accepted_table(rows: Rows, record_type: RecordType, seal: Seal) -> pa.Table
         else:
             cells = rows.text[column.name]
             columns.append(pc.if_else(pc.equal(cells, ""), None, cells))
-    return pa.table([*columns, rows.nobodys, pa.array(sealed, pa.binary())], schema=accepted_schema(record_type))
+    return pa.table([*columns, rows.is_nobodys, pa.array(sealed, pa.binary())], schema=accepted_schema(record_type))
 
 
 def _rejections_table(chunk: pa.RecordBatch, findings: Findings, record_type: RecordType) -> pa.Table:

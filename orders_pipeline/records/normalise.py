@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 
 MOST_DIGITS = 15  # a number of more digits is above every limit
 
+_INVISIBLE = "\u200b\u200c\u200d\u2060\ufeff"
 _SPACES = " \t\r\n\u00a0\u3000"
 _FULL_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | {0x3000: " "}
 # Composing would exchange these ideographs for their standard form: 神 is the name of some who are not called 神.
@@ -111,6 +112,11 @@ def number(cells: pa.Array, *, encoding: str) -> pa.Array:
     """
     clean = pc.match_substring_regex(cells, rf"^(?:0|[1-9][0-9]{{0,{MOST_DIGITS - 1}}})?$")
     return _where(cells, clean, partial(_number, yen=r"[\x{a5}\\]" if encoding == "cp932" else r"\x{a5}"))
+
+
+def normalise_header(cell: str) -> str:
+    """Return a column's name, from a header or a profile, as names are compared: in NFKC, trimmed, case folded."""
+    return unicodedata.normalize("NFKC", cell).strip().strip(_INVISIBLE).strip().casefold()
 
 
 def half_width(written: str) -> str:

@@ -1,7 +1,7 @@
 """The catalogue of orders: every column, how it may be written, what it must obey and which code says so.
 
 A new column is one entry in `_COLUMNS` (and one migration, when it is stored); a new rule is one line there and its
-messages in `rejections.py`. How rules work is said in `record_type.py`, what they are built of in `rules.py`.
+messages in `rejections.py`. What a column is, is said in `record_type.py`; what rules are made of, in `rules.py`.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from orders_pipeline.records import normalise
-from orders_pipeline.records.record_type import Column, RecordType, RowRule, Rule
+from orders_pipeline.records.record_type import Column, RecordType
 from orders_pipeline.records.rules import (
     PRINTABLE,
     AtMost,
@@ -22,13 +22,14 @@ from orders_pipeline.records.rules import (
     Matches,
     NoCardNumber,
     OneOf,
+    Passed,
+    RowRule,
+    Rule,
     never_matches,
 )
 
 if TYPE_CHECKING:
     import pandas as pd
-
-Passed: TypeAlias = "pd.Series[bool]"
 
 HIGHEST_AMOUNT = 1_000_000  # yen, the most one transaction may take
 OLDEST_DAYS = 366

@@ -1,29 +1,27 @@
-"""What a catalogue is made of: columns and rules. The Pandera schemas made of them are in `schemas.py`.
+"""What a record type is: its columns, how their cells are normalised and typed, and the rules that rows must pass.
 
 A cell is judged twice: as normalised text, so that one unreadable cell hides nothing else, and as a number or date, with
-nulls where the text was bad. No particular record's rule belongs here.
+nulls where the text was bad. No particular record type belongs here, nor what judges rows (`judgement.py`).
 """
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import date
 from functools import cached_property, partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from orders_pipeline.records import normalise, rules
-from orders_pipeline.records.rules import Condition, RowContext
-
-if TYPE_CHECKING:
-    import pandas as pd
+from orders_pipeline.records.normalise import normalise_header
+from orders_pipeline.records.rules import RowRule, Rule
 
 Kind = Literal["code", "number", "date", "text"]
-Passed: TypeAlias = "pd.Series[bool]"
+Translate: TypeAlias = "Callable[[pa.Array], pa.Array]"
 
 _NORMALISERS: Mapping[Kind, normalise.Normaliser] = MappingProxyType(
     {"code": normalise.code, "number": normalise.number, "date": normalise.calendar_date, "text": normalise.text}
@@ -40,32 +38,28 @@ _NO_PAYER = (
 
 
 @dataclass(frozen=True)
-class Rule:
-    """A code and the condition every cell of a column must keep; `detail` is the same for every failure."""
+class RowContext:
+    """What judging depends on beside the rows: the day in Japan, the file's encoding, the profile's default channel.
 
-    code: str
-    condition: Condition
-    detail: Mapping[str, str] = field(default_factory=dict)
+    `translate` turns a column's raw cells into the catalogue's words, where the client uses others. `profile_payers` are
+    payers that the client's profile names and no cell does; `has_joined_payers` where they are joined from several cells.
+    """
 
-
-@dataclass(frozen=True)
-class RowRule:
-    """A check over several columns, reported at `column`; left out where one of `suppressed_by` has a finding."""
-
-    code: str
-    column: str
-    check: Callable[[pd.DataFrame], Passed]
-    suppressed_by: tuple[str, ...]
+    today: date
+    encoding: str
+    default_notify_channel: str
+    translate: Mapping[str, Translate] = field(default_factory=dict)
+    profile_payers: tuple[str, ...] = ()
+    has_joined_payers: bool = False
 
 
 @dataclass(frozen=True)
 class Column:
     """One column of a record type: its names, how its cells are normalised, and the rules they must pass.
 
-    Rules are tried in order, `text_rules` before `typed_rules`, and the first that fails gives the cell its one code;
-    those on errors of a spreadsheet, length, required and (for kind `text`) characters come first by themselves.
-    `max_length` counts characters after normalisation. Only `stored` columns leave validation; `personal` and `secret`
-    ones leave it encrypted.
+    Rules are tried in order, `text_rules` before `typed_rules`, and the first that fails gives the cell its one code; rules
+    on a spreadsheet's errors, length, presence and (for kind `text`) characters are added in front. `max_length` counts
+    characters after normalisation. Only `stored` columns leave validation; `personal` and `secret` ones leave it encrypted.
     """
 
     name: str
@@ -135,14 +129,14 @@ class RecordType:
     typed_row_rules: tuple[RowRule, ...] = ()
 
     def __post_init__(self) -> None:
-        names = [_folded(name) for column in self.columns for name in (column.name, *column.aliases)]
-        if len(set(names)) != len(names):
+        if len(self.header_names()) != sum(1 + len(column.aliases) for column in self.columns):
             raise ValueError(f"two columns of {self.name} have the same header or alias")
 
     def header_names(self) -> Mapping[str, str]:
-        """Return every header a file may use, NFKC-normalised and case-folded, with the column it means."""
-        names = {_folded(name): column.name for column in self.columns for name in (column.name, *column.aliases)}
-        return MappingProxyType(names)
+        """Return every header a file may use, normalised, with the column it means."""
+        return MappingProxyType(
+            {normalise_header(name): column.name for column in self.columns for name in (column.name, *column.aliases)}
+        )
 
     @cached_property
     def by_name(self) -> Mapping[str, Column]:
@@ -191,17 +185,17 @@ class RecordType:
             cells[column.name] = normal
         return cells, changed
 
-    def nobody(self, raw: Mapping[str, pa.Array], text: Mapping[str, pa.Array], context: RowContext) -> pa.Array:
-        """Return which rows have a payer that no cell of theirs names, or one that stands for none: it may be anybody."""
+    def is_nobodys(self, raw: Mapping[str, pa.Array], text: Mapping[str, pa.Array], context: RowContext) -> pa.Array:
+        """Return for each row whether no cell of it names its payer, or the payer stands for none: it may be anybody."""
         payer, cells = self.by_name[self.payer], text[self.payer]
         if context.has_joined_payers:  # 1 of one numbering and 1 of another
             return pa.repeat(True, len(cells))
-        nobody = pc.match_substring_regex(cells, _NO_PAYER)
+        nobodys = pc.match_substring_regex(cells, _NO_PAYER)
         if self.payer in context.translate:
             sent = payer.normalised(raw[self.payer], replace(context, translate={}))
-            known = pc.is_in(self.folded(cells), value_set=self.folded(pa.array(context.payers_given, pa.string())))
-            nobody = pc.or_(nobody, pc.or_(pc.not_equal(sent, cells), known))
-        return nobody
+            in_profile = pc.is_in(self.folded(cells), value_set=self.folded(pa.array(context.profile_payers, pa.string())))
+            nobodys = pc.or_(nobodys, pc.or_(pc.not_equal(sent, cells), in_profile))
+        return nobodys
 
     def folded(self, identities: pa.Array) -> pa.Array:
         """Return normalised cells of the identity column in the form in which they are unique."""
@@ -215,7 +209,3 @@ class RecordType:
             known = pc.and_(usable[column.name], pc.not_equal(cells, ""))
             typed[column.name] = pc.cast(pc.if_else(known, cells, None), column.arrow_type)
         return typed
-
-
-def _folded(name: str) -> str:
-    return unicodedata.normalize("NFKC", name).casefold()

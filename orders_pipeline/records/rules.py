@@ -1,8 +1,8 @@
-"""The conditions rules are made of, and the quick way to say of each cell of an Arrow array whether it keeps one.
+"""What a rule is: a code, and the condition that a cell or a row must pass to be without it.
 
-Empty cells and nulls keep all but `Filled`: whether a value must be there is a question of its own. Expressions run in
-RE2, whose time is linear in any text. What a particular column asks for is said in its catalogue, and what Pandera makes
-of a condition in `schemas.py`.
+Conditions run over whole Arrow arrays; `judgement.py` also makes a Pandera check of each. Empty cells and nulls pass all
+but `Filled`: whether a value must be there is a question of its own. Expressions run in RE2, whose time is linear in any
+text. Which rules a column has is said in its catalogue.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, timedelta
-from typing import Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,7 +18,10 @@ import pyarrow.compute as pc
 from orders_pipeline.records.card_numbers import card_numbers_among
 from orders_pipeline.records.normalise import utf8_content
 
-Translate: TypeAlias = "Callable[[pa.Array], pa.Array]"
+if TYPE_CHECKING:
+    import pandas as pd
+
+Passed: TypeAlias = "pd.Series[bool]"
 
 # Control (but tab and line ends), bidirectional and other invisible controls, private use, the marks of damaged text.
 _FORBIDDEN = (
@@ -26,9 +29,7 @@ _FORBIDDEN = (
     *((0x2060, 0x206F), (0xE000, 0xF8FF), (0xFEFF, 0xFEFF), (0xFFF9, 0xFFFF), (0xF0000, 0x10FFFF)),
 )
 NOT_AS_SHOWN = "#FORMAT!"  # what a cell of a workbook begins with that shows another number than the one stored, or nothing
-_NOT_AS_SHOWN = rf"^(?i:{NOT_AS_SHOWN})"
 UNCOMPUTED = "#FORMULA!"  # what is read of a cell of a workbook with a formula and no result
-_UNCOMPUTED = rf"^\s*(?i:{UNCOMPUTED})\s*$"
 # errors of Excel and of LibreOffice, what Excel saves of a cell too narrow for its value, and where there is no result
 CELL_ERROR = (
     r"^\s*(?:#(?i:FORMULA!|N/A|REF!|VALUE!|NAME\?|DIV/0!|NUM!|NULL!|SPILL!|CALC!|FIELD!|BLOCKED!|CONNECT!|BUSY!|UNKNOWN!|PYTHON!"
@@ -36,35 +37,38 @@ CELL_ERROR = (
 )
 
 
-@dataclass(frozen=True)
-class RowContext:
-    """What rules may look at beside the row: the day in Japan, the file's encoding, the profile's default channel.
-
-    `translate` puts raw cells of a column into the catalogue's words, where the client uses others; `payers_given` are those
-    of the payer's, which `has_joined_payers` where it is put together of several cells.
-    """
-
-    today: date
-    encoding: str
-    default_notify_channel: str
-    translate: Mapping[str, Translate] = field(default_factory=dict)
-    payers_given: tuple[str, ...] = ()
-    has_joined_payers: bool = False
-
-
 class Condition(Protocol):
-    """What the cells of a column are held against."""
+    """A test of single cells."""
 
     def __call__(self, cells: pa.Array, today: date, /) -> pa.Array:
-        """Return which cells keep it; null where a cell is null."""
+        """Return for each cell whether it passes, null where a cell is null; `today` is the day in Japan."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A condition on every cell of a column, and the code a cell gets that fails it, with the same `detail` for all."""
+
+    code: str
+    condition: Condition
+    detail: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RowRule:
+    """A check over several columns, reported at `column`; left out where one of `suppressed_by` has a finding."""
+
+    code: str
+    column: str
+    check: Callable[[pd.DataFrame], Passed]
+    suppressed_by: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Filled:
-    """Cells hold more than white space."""
+    """Cells are more than white space."""
 
     def __call__(self, cells: pa.Array, _: date) -> pa.Array:
-        """Return which cells keep it."""
+        """Return which cells pass."""
         return pc.not_equal(pc.utf8_trim_whitespace(cells), "")
 
 
@@ -75,7 +79,7 @@ class AtMost:
     characters: int
 
     def __call__(self, cells: pa.Array, _: date) -> pa.Array:
-        """Return which cells keep it."""
+        """Return which cells pass."""
         lengths = pc.binary_length(cells)  # bytes are counted faster, and are never fewer
         if (pc.max(lengths).as_py() or 0) > self.characters:
             lengths = pc.utf8_length(cells)
@@ -89,19 +93,19 @@ class Matches:
     pattern: str
 
     def __call__(self, cells: pa.Array, _: date) -> pa.Array:
-        """Return which cells keep it."""
+        """Return which cells pass."""
         return pc.match_substring_regex(cells, f"^(?:{self.pattern})?$")
 
 
 @dataclass(frozen=True)
 class Lacks:
-    """Nothing in a cell matches an RE2 pattern; where there are marks, only cells with one of these bytes can match it."""
+    """No part of a cell matches an RE2 pattern; `marks`: bytes without one of which nothing can match."""
 
     pattern: str
     marks: tuple[bytes, ...] = ()
 
     def __call__(self, cells: pa.Array, _: date) -> pa.Array:
-        """Return which cells keep it."""
+        """Return which cells pass."""
         if self.marks:
             content = utf8_content(cells)
             if not any(mark in content for mark in self.marks):  # by far the most columns
@@ -111,12 +115,12 @@ class Lacks:
 
 @dataclass(frozen=True)
 class OneOf:
-    """Cells are one of the choices, or empty."""
+    """Cells are one of `choices`, or empty."""
 
     choices: tuple[str, ...]
 
     def __call__(self, cells: pa.Array, _: date) -> pa.Array:
-        """Return which cells keep it."""
+        """Return which cells pass."""
         return pc.is_in(cells, value_set=pa.array(["", *self.choices]))
 
 
@@ -128,7 +132,7 @@ class Between:
     high: int = 2**63 - 1
 
     def __call__(self, cells: pa.Array, _: date) -> pa.Array:
-        """Return which cells keep it."""
+        """Return which cells pass."""
         return pc.and_(pc.greater_equal(cells, self.low), pc.less_equal(cells, self.high))
 
 
@@ -139,7 +143,7 @@ class DaysBack:
     most: int
 
     def __call__(self, cells: pa.Array, today: date) -> pa.Array:
-        """Return which cells keep it."""
+        """Return which cells pass."""
         oldest = today - timedelta(days=self.most)
         return pc.and_(pc.greater_equal(cells, oldest), pc.less_equal(cells, today))
 
@@ -149,7 +153,7 @@ class CalendarDate:
     """Cells are a day of the calendar written like 2026-04-01, or empty."""
 
     def __call__(self, cells: pa.Array, _: date) -> pa.Array:
-        """Return which cells keep it."""
+        """Return which cells pass."""
         distinct = cells.dictionary_encode()
         known = pa.array([text == "" or _is_day(text) for text in distinct.dictionary.to_pylist()], pa.bool_())
         return known.take(distinct.indices)
@@ -157,15 +161,12 @@ class CalendarDate:
 
 @dataclass(frozen=True)
 class NoCardNumber:
-    """Cells have no number with a card brand's beginning and length and a right check digit.
-
-    In codes, which may be long numbers themselves, none that stands alone.
-    """
+    """Cells have no card number; in codes, which may be long numbers themselves, none that stands alone."""
 
     in_codes: bool = False
 
     def __call__(self, cells: pa.Array, _: date) -> pa.Array:
-        """Return which cells keep it."""
+        """Return which cells pass."""
         return pc.invert(pc.is_in(cells, value_set=card_numbers_among(cells, in_codes=self.in_codes)))
 
 
@@ -179,13 +180,13 @@ PRINTABLE = Lacks(
     "[" + "".join(rf"\x{{{first:x}}}-\x{{{last:x}}}" for first, last in _FORBIDDEN) + "]",
     tuple(bytes([byte]) for first, last in _FORBIDDEN for byte in range(chr(first).encode()[0], chr(last).encode()[0] + 1)),
 )
-COMPUTED = Lacks(_UNCOMPUTED, (b"#",))
+COMPUTED = Lacks(rf"^\s*(?i:{UNCOMPUTED})\s*$", (b"#",))
 NO_CELL_ERROR = Lacks(CELL_ERROR, (b"#", b":"))  # single bytes are found much faster
-SHOWN = Lacks(_NOT_AS_SHOWN, (b"#",))
+SHOWN = Lacks(rf"^(?i:{NOT_AS_SHOWN})", (b"#",))
 
 
 def is_no_text(cells: pa.Array) -> pa.Array:
-    """Return which cells are an error of a spreadsheet, like #N/A, and nothing else, or marked as not what they show."""
+    """Return for each cell whether it is an error of a spreadsheet, like #N/A, or marked as not what it shows."""
     return pc.invert(pc.and_(NO_CELL_ERROR(cells, date.min), SHOWN(cells, date.min)))
 
 

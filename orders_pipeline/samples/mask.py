@@ -23,11 +23,12 @@ from orders_pipeline.intake.csv_file.encoding import detect_text
 from orders_pipeline.intake.csv_file.header import Names
 from orders_pipeline.intake.csv_file.physical_lines import TextSpan
 from orders_pipeline.intake.totals import Sums, Which, amounts, say_only_a_sum
-from orders_pipeline.records.header_names import normalise_header
 from orders_pipeline.records.judgement import Judge
+from orders_pipeline.records.normalise import normalise_header
 from orders_pipeline.records.orders import EXAMPLE, ITEM_COLUMNS, ORDERS
+from orders_pipeline.records.record_type import RowContext
 from orders_pipeline.records.rejections import FileRejected
-from orders_pipeline.records.rules import CELL_ERROR, NOT_AS_SHOWN, RowContext
+from orders_pipeline.records.rules import CELL_ERROR, NOT_AS_SHOWN
 from orders_pipeline.samples import masked_cells
 from orders_pipeline.samples.masked_cells import Judged, Meaning, Rewrite
 

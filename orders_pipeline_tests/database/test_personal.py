@@ -13,9 +13,9 @@ from psycopg import sql
 
 from orders_pipeline.batches.artifacts import ACCEPTED, artifact
 from orders_pipeline.intake import steps
+from orders_pipeline.records.judgement import RulesBroken
 from orders_pipeline.records.rejections import FileRejected
 from orders_pipeline.records.rules import Matches
-from orders_pipeline.records.schemas import RulesBroken
 from orders_pipeline.security import personal_data
 from orders_pipeline.security.encryption import Cipher, DecryptionError
 from orders_pipeline.settlement import batch_settlement

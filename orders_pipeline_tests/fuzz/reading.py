@@ -23,7 +23,7 @@ from orders_pipeline.intake.csv_file import Limits, StagedFile, read_records, re
 from orders_pipeline.intake.csv_file.physical_lines import read_blocks
 from orders_pipeline.intake.steps import stage_file
 from orders_pipeline.intake.validation import Validated, accepted_schema, validate
-from orders_pipeline.records.header_names import normalise_header
+from orders_pipeline.records.normalise import normalise_header
 from orders_pipeline.records.orders import ORDERS
 from orders_pipeline.records.rejections import CODES, HINTS, REJECTIONS_SCHEMA, FileRejected, message
 from orders_pipeline_tests.support.factories import row_context

@@ -13,8 +13,7 @@ import pyarrow.parquet as pq
 
 from orders_pipeline.records.judgement import Judge
 from orders_pipeline.records.orders import ORDERS
-from orders_pipeline.records.record_type import RecordType
-from orders_pipeline.records.rules import RowContext
+from orders_pipeline.records.record_type import RecordType, RowContext
 
 TODAY = date(2026, 7, 1)
 

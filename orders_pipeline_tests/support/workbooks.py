@@ -13,7 +13,7 @@ import pytest
 
 from orders_pipeline.intake.csv_file import Names
 from orders_pipeline.intake.excel_file import OrderSheet, write_csv
-from orders_pipeline.records.header_names import normalise_header
+from orders_pipeline.records.normalise import normalise_header
 from orders_pipeline.records.orders import ORDERS
 from orders_pipeline.records.rejections import FileRejected, message
 

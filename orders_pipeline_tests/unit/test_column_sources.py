@@ -96,7 +96,7 @@ def test_a_payer_that_no_cell_of_the_row_names_is_nobody(given, cell, is_nobodys
     context = context_of(profile(customer_code=given), "utf-8")
     rows, findings, _ = Judge(ORDERS, context).judge(pa.array([1], pa.int32()), raw_cells([order_row(customer_code=cell)]))
     assert findings.found == []
-    assert rows.nobodys.to_pylist() == [is_nobodys]
+    assert rows.is_nobodys.to_pylist() == [is_nobodys]
 
 
 def test_a_column_that_is_placed_has_no_other_name_and_takes_its_headers_from_the_others():

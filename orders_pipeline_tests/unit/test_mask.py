@@ -18,8 +18,8 @@ from orders_pipeline.clients.profiles import Profile
 from orders_pipeline.intake.csv_file import Limits, stage
 from orders_pipeline.intake.validation import validate
 from orders_pipeline.records.orders import EXAMPLE, ORDERS
+from orders_pipeline.records.record_type import RowContext
 from orders_pipeline.records.rejections import FileRejected
-from orders_pipeline.records.rules import RowContext
 from orders_pipeline.samples.mask import mask_file
 from orders_pipeline.samples.synthetic import write_sample
 from orders_pipeline_tests.support.factories import TODAY, order_row

@@ -10,7 +10,7 @@ from orders_pipeline.intake.totals import find_total_rows
 from orders_pipeline.intake.validation import validate
 from orders_pipeline.records.judgement import Judge
 from orders_pipeline.records.orders import ORDERS
-from orders_pipeline.records.rules import RowContext
+from orders_pipeline.records.record_type import RowContext
 from orders_pipeline_tests.support.factories import TODAY, order_row, order_rows, write_staged
 
 BLANK = dict.fromkeys(ORDERS.column_names, "")

@@ -18,10 +18,9 @@ from pandera.config import config_context
 
 from orders_pipeline.intake.validation import Validated, accepted_schema, validate
 from orders_pipeline.records import rules
-from orders_pipeline.records.judgement import Findings, Judge
+from orders_pipeline.records.judgement import Findings, Judge, RulesBroken, schemas_of
 from orders_pipeline.records.orders import EXAMPLE, ORDERS
 from orders_pipeline.records.rejections import CODES, REJECTIONS_SCHEMA
-from orders_pipeline.records.schemas import RulesBroken, schemas_of
 from orders_pipeline_tests.support.factories import judge_rows, order_row, order_rows, raw_cells, row_context, write_staged
 
 ITEM = {"item_code": "A", "quantity": "2", "unit_price": "500", "amount": "1000"}

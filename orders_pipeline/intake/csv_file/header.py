@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from orders_pipeline.records.header_names import normalise_header
+from orders_pipeline.records.normalise import normalise_header
 from orders_pipeline.records.rejections import FileRejected
 
 BATCH_COLUMN = "_batch"

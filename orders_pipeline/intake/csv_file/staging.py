@@ -29,7 +29,7 @@ from orders_pipeline.intake.csv_file.physical_lines import TextSpan, read_blocks
 from orders_pipeline.intake.csv_file.records import Chunk, EvenChunk, Flags, Places, Records
 from orders_pipeline.intake.csv_file.shape import Shape, UnevenRowsError
 from orders_pipeline.intake.csv_file.split_amounts import SplitAmounts
-from orders_pipeline.records.header_names import normalise_header
+from orders_pipeline.records.normalise import normalise_header
 from orders_pipeline.records.rejections import FileRejected, Rejection
 from orders_pipeline.records.rules import is_no_text
 

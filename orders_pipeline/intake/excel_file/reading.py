@@ -31,7 +31,7 @@ from orders_pipeline.intake.excel_file.conditions import ConditionalFormats
 from orders_pipeline.intake.excel_file.formats import JAPANESE_FORMATS, Value, show, shows_what_is_stored
 from orders_pipeline.intake.excel_file.package import Extent, Parts, check_package, damaged
 from orders_pipeline.intake.excel_file.ranges import MergedCells
-from orders_pipeline.records.header_names import normalise_header
+from orders_pipeline.records.normalise import normalise_header
 from orders_pipeline.records.record_type import Kind
 from orders_pipeline.records.rejections import FileRejected
 from orders_pipeline.records.rules import CELL_ERROR, NOT_AS_SHOWN, UNCOMPUTED
