@@ -14,6 +14,7 @@ setup(
         "orders_pipeline.intake",
         "orders_pipeline.intake.csv_file",
         "orders_pipeline.intake.excel_file",
+        "orders_pipeline.intake.landing",
         "orders_pipeline.orchestration",
         "orders_pipeline.orchestration.assets",
         "orders_pipeline.records",

@@ -22,7 +22,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, Pool
 
 from orders_pipeline.infrastructure import migrations
 from orders_pipeline.infrastructure.database import Database, _Connection, dagster_url, libpq_url
-from orders_pipeline.intake import landing
+from orders_pipeline.intake.landing import arrivals
 from orders_pipeline.sandbox import SandboxServer
 from orders_pipeline.system import embedded
 from orders_pipeline.system.opening import System, join_endpoints, open_system
@@ -169,7 +169,7 @@ def settings(tmp_path: Path, database_url: SecretStr, sandbox: SandboxServer) ->
 @pytest.fixture
 def hasty_landing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two looks at a file that may grow are enough, however short the time between them."""
-    monkeypatch.setattr(landing, "LEAST_AGE_S", 0.0)
+    monkeypatch.setattr(arrivals, "LEAST_AGE_S", 0.0)
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from orders_pipeline.infrastructure.database import Database
 from orders_pipeline.infrastructure.storage import Storage
-from orders_pipeline.system.opening import System
 
 BATCHES = "batches/"
 ORIGINAL = "original"
@@ -39,14 +39,14 @@ def keep(storage: Storage, batch_id: str, files: Mapping[str, Path]) -> dict[str
 
 
 @contextmanager
-def lent(system: System, batch_id: str, name: str) -> Iterator[Path]:
+def lent(storage: Storage, database: Database, batch_id: str, name: str) -> Iterator[Path]:
     """Lend one of a batch's files; raise ObjectReplaced where it is not the one that the batch's row tells of."""
-    with system.storage.local(artifact(batch_id, name), digest(system, batch_id, name) or "unknown") as path:
+    with storage.local(artifact(batch_id, name), digest(database, batch_id, name) or "unknown") as path:
         yield path
 
 
-def digest(system: System, batch_id: str, name: str) -> str | None:
+def digest(database: Database, batch_id: str, name: str) -> str | None:
     """Return the SHA-256 in hex that one of a batch's files has, or None where none was left."""
-    with system.database.begin() as transaction:
+    with database.begin() as transaction:
         sha256: str | None = transaction.scalar("file_sha256", batch_id=batch_id, file=name)
     return sha256

@@ -1,7 +1,7 @@
 """Batches: what an uploaded file is from its arrival to its end, and the object users are shown of it.
 
 Ids, registration, state and summary are here. The work of a stage belongs in the stage's own module; which objects of
-the landing are new is decided in `intake/landing.py`.
+the landing are new is decided in `intake/landing/`.
 """
 
 from __future__ import annotations

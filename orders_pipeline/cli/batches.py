@@ -65,10 +65,10 @@ def import_and_run(
     """Make a batch of a file, add its id to those `made`, and run it; from then on Ctrl-C stops it, whenever it comes."""
     try:
         _import_undisturbed()
-        from orders_pipeline.intake import steps
+        from orders_pipeline.intake import file_import
 
         heard.check()
-        steps.import_file(system, file, client_code, again=again, note=made.append)
+        file_import.import_file(system, file, client_code, again=again, note=made.append)
         return run(system, made[0], heard, as_json=as_json)
     except KeyboardInterrupt:
         if not made:
@@ -83,11 +83,11 @@ def _import_undisturbed() -> None:
             "audit.recording",
             "batches.batches",
             "cli.console",
-            "intake.steps",
+            "intake.file_import",
             "orchestration.orphaned_runs",
             "orchestration.partitions",
             "orchestration.runs",
-            "reports.reports",
+            "reports.summaries",
         ):
             importlib.import_module(f"orders_pipeline.{name}")
 
@@ -109,9 +109,9 @@ def _stopped(system: System, batch_id: str) -> dict[str, Any]:
 
 def _summarised(system: System, batch_id: str, failure: str | None) -> dict[str, Any]:
     from orders_pipeline.batches import batches
-    from orders_pipeline.reports import reports
+    from orders_pipeline.reports import summaries
 
-    summary = reports.summarise(system, batch_id)
+    summary = summaries.summarise(system, batch_id)
     if failure is not None and summary["status"] not in ("paused", *batches.HALTED, *EXIT_STATUS):
         complaints.print(f"[red]stopped[/red]: {failure}")
     return summary
@@ -123,7 +123,7 @@ def _run(system: System, batch_id: str, heard: Interrupts, *, as_json: bool, res
     from orders_pipeline.orchestration import runs
     from orders_pipeline.orchestration.orphaned_runs import end_runs, orphaned_runs
     from orders_pipeline.orchestration.partitions import PARTITION_TAG
-    from orders_pipeline.reports import reports
+    from orders_pipeline.reports import summaries
 
     def stop_aloud() -> None:
         _stop(system, batch_id)
@@ -137,7 +137,11 @@ def _run(system: System, batch_id: str, heard: Interrupts, *, as_json: bool, res
     runs.prepare_dagster_home(system)
     with runs.dagster_instance(system.settings) as instance:
         end_runs(instance, orphaned_runs(system, instance, {PARTITION_TAG: batch_id}))
-        bars = contextlib.nullcontext() if as_json else console.progress(words, lambda: reports.progress(system, batch_id))
+        bars = (
+            contextlib.nullcontext()
+            if as_json
+            else console.progress(words, lambda: summaries.progress(system.database, batch_id))
+        )
         with bars:
             heard.check()
             from orders_pipeline.definitions import defs  # takes seconds
@@ -149,11 +153,11 @@ def finish(summary: dict[str, Any], *, as_json: bool, was_cancelled: bool = Fals
     """Show what a batch came to, and exit as it went; of one that was cancelled before, only refunds could be open."""
     from orders_pipeline.batches.batches import HALTED
     from orders_pipeline.cli import console
-    from orders_pipeline.reports import reports
+    from orders_pipeline.reports import summaries
 
     answer(summary, console.show_summary, as_json=as_json)
     status = EXIT_STATUS["completed"] if was_cancelled else EXIT_STATUS.get(summary["status"], STOPPED)
-    status = STOPPED if reports.is_refunding(summary) else status
+    status = STOPPED if summaries.is_refunding(summary) else status
     if status == STOPPED and summary["status"] not in HALTED and not as_json:
         words.print(f"go on with: orders-pipeline resume {summary['batch_id']}")
     sys.exit(status)
@@ -216,16 +220,16 @@ def _dry_run(file: Path, client_code: str, output: Path | None, *, again: bool, 
 def resume(batch_id: str, *, as_json: bool, heard: Interrupts) -> None:
     """Go on with a batch where it stopped; nothing is sent twice. Of one that was cancelled only refunds go on."""
     from orders_pipeline.batches import batches
-    from orders_pipeline.reports import reports
+    from orders_pipeline.reports import summaries
     from orders_pipeline.settlement import batch_settlement
 
     with opened() as system:
-        summary = reports.summarise(system, batch_id)
-        refunds_only = summary["status"] == "cancelled" and reports.is_refunding(summary)
+        summary = summaries.summarise(system, batch_id)
+        refunds_only = summary["status"] == "cancelled" and summaries.is_refunding(summary)
         if not refunds_only:
             with system.database.begin() as transaction:
                 batches.require_not_cancelled(batches.get(transaction, batch_id))
-        if summary["status"] not in EXIT_STATUS or reports.is_refunding(summary):
+        if summary["status"] not in EXIT_STATUS or summaries.is_refunding(summary):
             batch_settlement.probe_now(system)
             summary = run(system, batch_id, heard, as_json=as_json, restart=True)
     finish(summary, as_json=as_json, was_cancelled=refunds_only)
@@ -248,7 +252,7 @@ def cancel(batch_id: str, why: str, who: str, *, yes: bool, as_json: bool, heard
     """
     from orders_pipeline.batches import batches
     from orders_pipeline.cli import console
-    from orders_pipeline.reports import reports
+    from orders_pipeline.reports import summaries
     from orders_pipeline.settlement import batch_settlement
     from orders_pipeline.upkeep import cancelling
 
@@ -264,7 +268,7 @@ def cancel(batch_id: str, why: str, who: str, *, yes: bool, as_json: bool, heard
             cancelling.begin(transaction, batch_id, cancelled_by=who, why=why)
         heard.then(lambda: complaints.print(f"\nnothing more is sent; to end it: orders-pipeline cancel {batch_id}"))
         cancelling.finish(system, batch_id, lambda: complaints.print("waiting for what is in flight"))
-        summary = reports.summarise(system, batch_id)
+        summary = summaries.summarise(system, batch_id)
     answer(summary, console.show_summary, as_json=as_json)
     sys.exit(0 if summary["status"] == "cancelled" else STOPPED)
 
@@ -292,20 +296,20 @@ def status(batch_id: str | None, limit: int, *, as_json: bool) -> None:
     """Show one batch, or the newest ones."""
     from orders_pipeline.cli import console
     from orders_pipeline.infrastructure.storage import StorageError
-    from orders_pipeline.intake import landing
-    from orders_pipeline.reports import reports
+    from orders_pipeline.intake.landing import left_alone
+    from orders_pipeline.reports import summaries
     from orders_pipeline.system import continuity
 
     with opened() as system:
         with contextlib.suppress(StorageError):  # else said as far as it is known
             system.continuity.is_behind()
         if batch_id is not None:
-            answer(reports.summarise(system, batch_id), console.show_summary, as_json=as_json)
+            answer(summaries.summarise(system, batch_id), console.show_summary, as_json=as_json)
             return
         with system.database.begin() as transaction:
-            left, rests = landing.left_alone(transaction), continuity.rest_shown(transaction)
+            left, rests = left_alone.recorded(transaction), continuity.rest_shown(transaction)
         recent: dict[str, Any] = {
-            "batches": reports.recent(system, limit),
+            "batches": summaries.recent(system, limit),
             "landing": {name: some.as_dict() for name, some in left.items()},
             "paying_rests": rests,
         }
@@ -313,18 +317,20 @@ def status(batch_id: str | None, limit: int, *, as_json: bool) -> None:
     answer(recent, lambda words_, found: console.show_batches(words_, found["batches"], try_demo=try_demo), as_json=as_json)
     if not as_json:
         console.show_rest(words, recent["paying_rests"])
-        for line in landing.in_words(left):
+        for line in left_alone.in_words(left):
             words.print(f"in the landing: {line}", markup=False)
 
 
 def _give_report(batch_id: str, name: str, target: Path | None, *, force: bool, as_json: bool) -> None:
     from orders_pipeline.audit import recording
-    from orders_pipeline.reports import reports
+    from orders_pipeline.reports import report_files
 
-    with opened() as system, reports.report(system, batch_id, name) as path:
+    with opened() as system, report_files.report(system, batch_id, name) as path:
         if path is None:
-            raise reports.NoReport(f"{reports.NoReport.code}: batch {batch_id} has no such report: nothing was given back")
-        recording.read_report(system.database, batch_id, reports.REPORTS[name], "command")
+            raise report_files.NoReport(
+                f"{report_files.NoReport.code}: batch {batch_id} has no such report: nothing was given back"
+            )
+        recording.read_report(system.database, batch_id, report_files.REPORTS[name], "command")
         if target is not None:
             with written(target, force=force, mode=FOR_OWNER) as copy:
                 shutil.copyfile(path, copy)
@@ -350,12 +356,12 @@ def errors_(batch_id: str, output: Path | None, *, force: bool, as_json: bool) -
     if not as_json or output is not None:
         _give_report(batch_id, "errors", output, force=force, as_json=as_json)
         return
-    from orders_pipeline.reports import reports
+    from orders_pipeline.reports import errors_csv
 
     packed = Packed()  # there may be several of each row
     packed.write(f'{{"batch_id": {json.dumps(batch_id)}, "errors": ['.encode())
     with opened() as system:
-        for number, each in enumerate(reports.errors_of(system, batch_id)):
+        for number, each in enumerate(errors_csv.errors_of(system.database, batch_id)):
             packed.write(f"{', ' if number else ''}{json.dumps(each, ensure_ascii=False)}".encode())
     packed.write(b"]}\n")
     answer_in_pieces(packed.read())

@@ -18,7 +18,7 @@ from orders_pipeline.clients.profiles import read_clients
 from orders_pipeline.infrastructure import migrations
 from orders_pipeline.infrastructure.database import Database, DatabaseError
 from orders_pipeline.infrastructure.storage import Storage
-from orders_pipeline.intake import landing
+from orders_pipeline.intake.landing import left_alone
 from orders_pipeline.security.encryption import Cipher, EncryptionKeysError
 from orders_pipeline.services.http_client import NoAnswer, NotDelivered, ServiceClient
 from orders_pipeline.system import continuity, errors, sessions
@@ -162,10 +162,10 @@ def _write_and_read(storage: Storage) -> str:
 
 
 def _landing(patient: Patient) -> str:
-    left = landing.left_in(open_landing(patient.settings))
+    left = left_alone.listed(open_landing(patient.settings))
     with contextlib.suppress(DatabaseError), patient.login.begin() as transaction:  # else the listing alone
-        left["refused"] = landing.left_alone(transaction)["refused"]
-    return "; ".join(["listed", *landing.in_words(left)])
+        left["refused"] = left_alone.recorded(transaction)["refused"]
+    return "; ".join(["listed", *left_alone.in_words(left)])
 
 
 def _keys(patient: Patient) -> str:

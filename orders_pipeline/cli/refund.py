@@ -56,7 +56,7 @@ def refund(
     declined or a customer could not be told.
     """
     why, who = why.strip(), who.strip()
-    from orders_pipeline.reports import reports
+    from orders_pipeline.reports import finishing
     from orders_pipeline.settlement.refunds.plan import read_plan
     from orders_pipeline.settlement.refunds.refunding import carry_out
 
@@ -71,7 +71,7 @@ def refund(
         if not (yes or plan.is_empty or _agreed()):
             decline(as_json=as_json)
         result = carry_out(system, plan, requested_by=who, reason=why)
-        reports.renew_result(system, batch_id)
+        finishing.renew_result(system, batch_id)
     answer(result, _show, as_json=as_json)
     sys.exit(_exit_status(result, plan.not_final))
 

@@ -31,7 +31,7 @@ def resolve(
 ) -> None:
     """Decide about a payment or refund whose result nobody else can find out; `status` of its batch lists those."""
     from orders_pipeline.batches import batches
-    from orders_pipeline.reports import reports
+    from orders_pipeline.reports import finishing
     from orders_pipeline.settlement.resolve import Decision, resolve_payment, resolve_refund
 
     said = {"paid": paid is not None, "not_paid": not_paid, "refunded": refunded is not None, "not_refunded": not_refunded}
@@ -46,7 +46,7 @@ def resolve(
             kind, batch_id = "refund_id", resolve_refund(system.database, resolved_id, decision)
         with system.database.begin() as transaction:
             status = batches.get(transaction, batch_id).status
-        reports.renew_result(system, batch_id)
+        finishing.renew_result(system, batch_id)
     # a batch that is being cancelled is never resumed; refunds are resumed of a cancelled one as well
     command = "cancel" if status == "cancelling" else "resume"
     answer(

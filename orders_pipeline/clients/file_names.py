@@ -1,6 +1,6 @@
 """Names of files: which are those of order files, the one form they are kept in, and how they are shown.
 
-Where such files lie is said in `intake/landing.py`; numbers in names are read in `sequences.py`.
+Where such files lie is said in `intake/landing/`; numbers in names are read in `sequences.py`.
 """
 
 from __future__ import annotations

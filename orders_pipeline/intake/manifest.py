@@ -2,23 +2,28 @@
 
 `orders.csv` has `orders.csv.manifest.json`, or `orders.manifest.json` where no other order file shares that, with any of
 `sha256` (hex, of the file's bytes), `row_count` (rows that are not blank) and `amount_total` (yen, of all rows). It counts
-orders: a total row is none. Where manifests are found and kept belongs in `control.py`.
+orders: a total row is none. How it is kept and held against a file is in `declarations.py`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping
-from pathlib import PurePosixPath
-from typing import Annotated
+import os
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from orders_pipeline.clients.file_names import ENDINGS, is_order_name
+from orders_pipeline.clients.file_names import ENDINGS, composed, forms_of, is_order_name
+from orders_pipeline.infrastructure.storage import KeyRefused, Storage, StoredObject
 from orders_pipeline.records.rejections import FileRejected
 
 SUFFIX = ".manifest.json"
 MOST_BYTES = 64 << 10
+
+Found = TypeVar("Found")
 
 
 class Manifest(BaseModel):
@@ -75,6 +80,54 @@ def read_manifest(content: bytes) -> Manifest:
         raise FileRejected("F_MANIFEST", {"field": str(where[0])} if where else {"hint": "says_nothing"}) from None
     except (ValueError, RecursionError):
         raise FileRejected("F_MANIFEST", {"hint": "not_json"}) from None
+
+
+def manifest_beside(path: Path) -> Manifest | None:
+    """Return the manifest of a local file, if there is one beside it; raise FileRejected."""
+
+    def find(name: str) -> Path | None:
+        beside = (path.with_name(form) for form in forms_of(name))
+        return next((each for each in beside if os.path.lexists(each)), None)  # nor is one there whose name is too long
+
+    manifest = _only_one(path.name, find, lambda: (each.name for each in path.parent.iterdir()))
+    if manifest is None:
+        return None
+    try:
+        with manifest.open("rb") as file:
+            return read_manifest(file.read(MOST_BYTES + 1))
+    except OSError:
+        raise FileRejected("F_DENIED") from None
+
+
+def landed_manifest(landing: Storage, landing_key: str, copy: Path) -> Manifest | None:
+    """Return the manifest of a landed file, if there is one beside it, by way of a local copy; raise FileRejected."""
+
+    def find(key: str) -> StoredObject | None:
+        for form in forms_of(key):
+            with contextlib.suppress(KeyRefused):  # its name would be too long
+                if (found := landing.head(form)) is not None:
+                    return found
+        return None
+
+    folder = landing_key.rpartition("/")[0]
+    landed = _only_one(landing_key, find, lambda: (stored.key for stored in landing.list(folder + "/")))
+    if landed is None:
+        return None
+    if landed.size > MOST_BYTES:
+        raise FileRejected("F_MANIFEST")
+    landing.fetch(landed, copy)
+    return read_manifest(copy.read_bytes())
+
+
+def _only_one(name: str, find: Callable[[str], Found | None], names_beside: Callable[[], Iterable[str]]) -> Found | None:
+    """Return a file's manifest; raise FileRejected where another order file has the same one as well."""
+    own, shared = manifest_names(name)
+    if (found := find(own)) is not None or (found := find(shared)) is None:
+        return found
+    rivals = {composed(each) for each in names_beside() if is_order_name(each)} - {composed(name)}
+    if any(manifest_names(each)[1] == composed(shared) for each in rivals):
+        raise FileRejected("F_MANIFEST_SHARED")
+    return found
 
 
 def _differs(field: str, expected: int, found: int, hint: Mapping[str, str]) -> FileRejected:

@@ -1,38 +1,55 @@
-"""Orders that come again: in which columns a row is not what was received under its reference before.
+"""Orders received before: which of them, in other batches of the client, have the references of a file's rows.
 
-Personal columns are compared too, which opens them: how many is written into the audit, and what they say stays here.
+Also in which columns such a row is not what was received. For that personal columns are opened: how many is recorded in
+the audit, and what they say stays here. What follows for rows is in `repeated_orders.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Row
 
 from orders_pipeline.audit import recording
-from orders_pipeline.intake.validation import Differing
+from orders_pipeline.infrastructure.database import Database
 from orders_pipeline.records.judgement import Rows
 from orders_pipeline.records.orders import ORDERS
 from orders_pipeline.security import personal_data
-from orders_pipeline.security.encryption import DecryptionError
-from orders_pipeline.system.opening import System
+from orders_pipeline.security.encryption import Cipher, DecryptionError
 
 PURPOSE = "comparing orders that came again"
+_COMPARED = tuple(column.name for column in ORDERS.stored_columns if column.name != ORDERS.identity)
 
 
-def differing(system: System, batch_id: str, client_code: str) -> Differing:
-    """Return a function that names the columns in which rows differ from the orders that have their references."""
-    compared = [column.name for column in ORDERS.stored_columns if column.name != ORDERS.identity]
+@dataclass(frozen=True)
+class ReceivedBefore:
+    """Looks up case-folded references in all batches of a client but one."""
 
-    def differing(rows: Rows, references: Sequence[str]) -> list[list[str]]:
-        with system.database.begin() as transaction:
-            found = transaction.rows(
-                "existing_orders", refs="\x1f".join(references), client_code=client_code, batch_id=batch_id
-            )
-            recording.read_personal(transaction, PURPOSE, None, len(found))
-        known = {row.ref: row for row in found}
-        mine = {name: (rows.values.get(name, rows.text[name])).to_pylist() for name in compared}
+    database: Database
+    cipher: Cipher
+    batch_id: str
+    client_code: str
+
+    def existing(self, references: Sequence[str]) -> dict[str, str]:
+        """Return the batch of each reference that an order has."""
+        with self.database.begin() as transaction:
+            rows = transaction.rows("existing_refs", **self._asked(references))
+        return {row.ref: row.batch_id for row in rows}
+
+    def given_up(self, references: Sequence[str]) -> dict[str, str]:
+        """Return the batch of each reference that was given up for another one."""
+        with self.database.begin() as transaction:
+            rows = transaction.rows("given_up_refs", **self._asked(references))
+        return {row.ref: row.batch_id for row in rows}
+
+    def differing(self, rows: Rows, references: Sequence[str]) -> list[list[str]]:
+        """Return of each row the columns in which it differs from the order that has its reference."""
+        with self.database.begin() as transaction:
+            known = {row.ref: row for row in transaction.rows("existing_orders", **self._asked(references))}
+            recording.read_personal(transaction, PURPOSE, None, len(known))
+        mine = {name: (rows.values.get(name, rows.text[name])).to_pylist() for name in _COMPARED}
         hidden = {name: rows.text[name].to_pylist() for name in ORDERS.personal_columns}
         columns: list[list[str]] = []
         for at, reference in enumerate(references):
@@ -40,19 +57,20 @@ def differing(system: System, batch_id: str, client_code: str) -> Differing:
             if theirs is None:  # it went meanwhile
                 columns.append([])
                 continue
-            differ = {name for name in compared if (mine[name][at] or None) != getattr(theirs, name)}
-            opened = _opened(system, theirs)
+            differ = {name for name in _COMPARED if (mine[name][at] or None) != getattr(theirs, name)}
+            opened = self._opened(theirs)
             if opened is not None:
                 differ |= {name for name, cells in hidden.items() if cells[at] != opened.get(name, "")}
             columns.append([name for name in ORDERS.column_names if name in differ])
         return columns
 
-    return differing
+    def _asked(self, references: Sequence[str]) -> dict[str, str]:
+        # an array of thousands is slow to hand over
+        return {"refs": "\x1f".join(references), "client_code": self.client_code, "batch_id": self.batch_id}
 
-
-def _opened(system: System, order: Row[Any]) -> Mapping[str, str] | None:
-    """Return an order's personal columns; None where they cannot be opened: then only the others are compared."""
-    try:
-        return personal_data.reveal(system.cipher, order.batch_id, order.import_row_number, order.personal)
-    except DecryptionError:
-        return None
+    def _opened(self, order: Row[Any]) -> Mapping[str, str] | None:
+        """Return an order's personal columns; None where they cannot be opened: then only the others are compared."""
+        try:
+            return personal_data.reveal(self.cipher, order.batch_id, order.import_row_number, order.personal)
+        except DecryptionError:
+            return None

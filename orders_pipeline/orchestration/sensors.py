@@ -1,6 +1,6 @@
 """The sensors: files that have arrived become batches, batches without a run get one, stalled ones another.
 
-Which files are new is decided in `intake/landing.py`, which batches stand still in `settlement/sweep.py`; here a batch
+Which files are new is decided in `intake/landing/`, which batches stand still in `settlement/sweep.py`; here a batch
 becomes a partition and a run request. A batch is offered until somebody works on it, so a lost tick or a run that never
 started loses nothing.
 """
@@ -16,7 +16,7 @@ from sqlalchemy import Row
 
 from orders_pipeline.audit import sealing
 from orders_pipeline.batches import batches
-from orders_pipeline.intake import landing
+from orders_pipeline.intake.landing import arrivals, left_alone
 from orders_pipeline.orchestration.assets.boundary import safe_errors
 from orders_pipeline.orchestration.assets.intake import uploaded
 from orders_pipeline.orchestration.jobs import process_batch
@@ -51,12 +51,12 @@ UNFINISHED = [
 def landing_sensor(context: dg.SensorEvaluationContext, system: dg.ResourceParam[System]) -> dg.SensorResult:
     """Register what has arrived and request the runs that are missing."""
     with safe_errors(system, of_tick=True):
-        landing.look(system.database, system.landing, system.clients)
+        arrivals.register_arrivals(system.database, system.landing, system.clients)
         requests = _requests(context.instance, system)
         with system.database.begin() as transaction:
-            left = landing.left_alone(transaction)
+            left = left_alone.recorded(transaction)
     if not requests:
-        return dg.SensorResult(skip_reason="; ".join(["no new order file in the landing", *landing.in_words(left)]))
+        return dg.SensorResult(skip_reason="; ".join(["no new order file in the landing", *left_alone.in_words(left)]))
     return dg.SensorResult(
         run_requests=requests,
         dynamic_partitions_requests=[batch_partitions.build_add_request(_batch_ids(requests))],
@@ -132,7 +132,7 @@ def _batch_ids(requests: Sequence[dg.RunRequest]) -> list[str]:
 def _requests(instance: dg.DagsterInstance, system: System) -> list[dg.RunRequest]:
     with system.database.begin() as transaction:
         waiting = transaction.rows(
-            "batches_without_run", patience_s=PATIENCE_S / 2, longest_s=sweep.LONGEST_S, limit=landing.MAX_NEW
+            "batches_without_run", patience_s=PATIENCE_S / 2, longest_s=sweep.LONGEST_S, limit=arrivals.MAX_NEW
         )
     left_alone = _left_alone(instance, system, [row.batch_id for row in waiting if row.run_requests])
     with system.database.begin() as transaction:

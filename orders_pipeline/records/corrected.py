@@ -22,7 +22,7 @@ from orders_pipeline.records.judgement import Findings, Rows, as_json
 from orders_pipeline.records.record_type import RecordType
 
 ROW_COLUMN = "_row"
-_DIGITS_KEPT = 15  # of a number, by spreadsheets
+DIGITS_KEPT = 15  # of a number, by spreadsheets
 _LIKE_A_DATE = re.compile(r"[0-9]{1,4}[-/.][0-9]{1,2}(?:[-/.][0-9]{1,4})?|[a-z]{3,9}[-/.]?[0-9]{1,4}|[0-9]{1,2}-?[a-z]{3,9}")
 _SPREADSHEETS_DATE = re.compile(
     r"[0-9]{1,2}-[a-z]{3}|[a-z]{3}-[0-9]{2}|[0-9]{4}[-/][0-9]{1,2}[-/][0-9]{1,2}|[0-9]{1,2}月[0-9]{1,2}日|[0-9]{5}"
@@ -184,7 +184,7 @@ def _is_spreadsheets_form(had: str, has: str) -> bool:
         is_same_number = Decimal(had) == Decimal(has)
     except InvalidOperation:  # one is no number
         return bool(_LIKE_A_DATE.fullmatch(had) and _SPREADSHEETS_DATE.fullmatch(has))
-    rounded = had.isdigit() and len(had) > _DIGITS_KEPT and has == had[:_DIGITS_KEPT] + "0" * (len(had) - _DIGITS_KEPT)
+    rounded = had.isdigit() and len(had) > DIGITS_KEPT and has == had[:DIGITS_KEPT] + "0" * (len(had) - DIGITS_KEPT)
     return is_same_number or rounded
 
 

@@ -22,13 +22,13 @@ from starlette.routing import Route
 
 from orders_pipeline.audit import recording
 from orders_pipeline.batches import batches
-from orders_pipeline.reports import reports
+from orders_pipeline.reports import report_files
 from orders_pipeline.system import errors
 from orders_pipeline.system.opening import System
 
 HOST = "127.0.0.1"
 ROOT = f"""\
-These are the reports of orders-pipeline, each at /batches/BATCH/ and one of: {", ".join(reports.REPORTS.values())}
+These are the reports of orders-pipeline, each at /batches/BATCH/ and one of: {", ".join(report_files.REPORTS.values())}
 Dagster's UI has the links to them; nothing is listed here.
 """
 MEDIA_TYPES = {"csv": "text/csv", "json": "application/json"}
@@ -36,12 +36,12 @@ MEDIA_TYPES = {"csv": "text/csv", "json": "application/json"}
 
 def build_app(system: System) -> Starlette:
     """Build the application that serves the reports of `system`."""
-    names = {file: name for name, file in reports.REPORTS.items()}
+    names = {file: name for name, file in report_files.REPORTS.items()}
 
     def read(batch_id: str, file: str) -> bytes | None:
         if file not in names:
             return None
-        with contextlib.suppress(batches.UnknownBatch), reports.report(system, batch_id, names[file]) as path:
+        with contextlib.suppress(batches.UnknownBatch), report_files.report(system, batch_id, names[file]) as path:
             if path is not None:
                 recording.read_report(system.database, batch_id, file, "browser")
                 return path.read_bytes()

@@ -20,7 +20,7 @@ from orders_pipeline.clients.profiles import Profile
 from orders_pipeline.infrastructure import interrupts
 from orders_pipeline.infrastructure.database import Transaction
 from orders_pipeline.intake import steps
-from orders_pipeline.reports import reports
+from orders_pipeline.reports import finishing
 from orders_pipeline.security.encryption import DecryptionError
 from orders_pipeline.settlement import notifications
 from orders_pipeline.settlement.drain import drain, one_by_one
@@ -74,7 +74,7 @@ def finish(system: System, batch_id: str, waiting: Callable[[], None] = lambda: 
             transaction.execute("cancel_orders", batch_id=batch_id)
             transaction.execute("cancel_notifications", batch_id=batch_id)
         steps.give_up_loading(system, batch_id)
-    reports.finish_batch(system, batch_id)
+    finishing.finish_batch(system, batch_id)
 
 
 @contextlib.contextmanager

@@ -129,7 +129,9 @@ def _reseal_files(system: System, result: Rotated) -> None:
             continue
         with _noting(result, key):
             if system.storage.sealed_with(key) not in (None, result.current):
-                _reseal_file(system, key, digest(system, batch_id, name) if key == artifact(batch_id, name) else None)
+                _reseal_file(
+                    system, key, digest(system.database, batch_id, name) if key == artifact(batch_id, name) else None
+                )
                 result.files += 1
 
 

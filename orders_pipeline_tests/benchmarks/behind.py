@@ -21,8 +21,8 @@ from statistics import median
 from pydantic import SecretStr
 
 from orders_pipeline.clients.profiles import Profile
-from orders_pipeline.intake import steps
-from orders_pipeline.reports import reports
+from orders_pipeline.intake import file_import, steps
+from orders_pipeline.reports import finishing, summaries
 from orders_pipeline.settlement import notifications
 from orders_pipeline.settlement.payments import settle
 from orders_pipeline.system.opening import Endpoints, System, open_system
@@ -69,7 +69,7 @@ def load(system: System, folder: Path, orders: int, customers: int) -> str:
     ]
     path = folder / "orders.csv"
     path.write_text("\r\n".join([record(list(rows[0])), *(record(list(row.values())) for row in rows), ""]))
-    batch_id = steps.import_file(system, path, CLIENT, again=False)
+    batch_id = file_import.import_file(system, path, CLIENT, again=False)
     for step in (steps.stage_batch, steps.validate_batch, steps.load_batch):
         step(system, batch_id)
     return batch_id
@@ -87,12 +87,16 @@ def measure(server: Server, name: str, home: Path, batches: int, orders: int) ->
         declined = load(system, home, DECLINED, customers=DECLINED)
         plan(system, declined)
         server.run(name, DECLINE.format(batch_id=declined))
-        yield f"end a batch of {DECLINED:,} declined orders", timed(lambda: reports.finish_batch(system, declined)), 2.0
-        yield "list 20 batches", median(timed(lambda: reports.recent(system, 20)) for _ in range(7)), 0.05
-        yield "show one", median(timed(lambda: reports.summarise(system, declined)) for _ in range(7)), 0.05
+        yield f"end a batch of {DECLINED:,} declined orders", timed(lambda: finishing.finish_batch(system, declined)), 2.0
+        yield "list 20 batches", median(timed(lambda: summaries.recent(system, 20)) for _ in range(7)), 0.05
+        yield "show one", median(timed(lambda: summaries.summarise(system, declined)) for _ in range(7)), 0.05
         one_customer = load(system, home, OF_ONE_CUSTOMER, customers=1)
         yield f"plan {OF_ONE_CUSTOMER:,} orders of one customer", timed(lambda: plan(system, one_customer)), 5.0
-        yield "list 20 batches, that one under way", median(timed(lambda: reports.recent(system, 20)) for _ in range(7)), 0.2
+        yield (
+            "list 20 batches, that one under way",
+            median(timed(lambda: summaries.recent(system, 20)) for _ in range(7)),
+            0.2,
+        )
 
 
 def main(batches: int, orders: int) -> None:

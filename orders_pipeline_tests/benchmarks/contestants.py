@@ -30,7 +30,7 @@ from sqlalchemy import Date, LargeBinary, create_engine, make_url
 from orders_pipeline.batches.artifacts import ACCEPTED, artifact
 from orders_pipeline.infrastructure.database import libpq_url
 from orders_pipeline.infrastructure.parquet_file import read_chunks
-from orders_pipeline.intake import steps
+from orders_pipeline.intake import file_import, steps
 from orders_pipeline.system.opening import Endpoints, System, open_system
 from orders_pipeline.system.settings import Settings
 
@@ -81,7 +81,7 @@ def opened_batch(contest: Contest) -> Iterator[tuple[System, str]]:
         url = SecretStr(contest.database_url)
         settings = Settings(home=Path(home), database_url=url, max_rows=10**9, max_bytes=10**12)
         with open_system(settings, Endpoints(url, NO_SERVICE, NO_SERVICE)) as system:
-            yield system, steps.import_file(system, Path(contest.source), "acme", again=False)
+            yield system, file_import.import_file(system, Path(contest.source), "acme", again=False)
 
 
 def limit(contest: Contest) -> tuple[str, dict[str, float]]:

@@ -35,7 +35,7 @@ from pydantic import SecretStr
 
 from orders_pipeline.batches.workers import worker_session
 from orders_pipeline.clients.profiles import Profile
-from orders_pipeline.intake import steps
+from orders_pipeline.intake import file_import, steps
 from orders_pipeline.samples.synthetic import write_sample
 from orders_pipeline.settlement import notifications
 from orders_pipeline.settlement.batch_settlement import Settlement, settling
@@ -92,7 +92,7 @@ def loaded_batch(system: System, folder: Path, rows: int) -> str:
     """Take a file in and return its batch."""
     path = folder / f"{uuid.uuid4().hex}.csv"
     write_sample(path, rows=rows, bad=0.0, seed=1)
-    batch_id = steps.import_file(system, path, CLIENT, again=False)
+    batch_id = file_import.import_file(system, path, CLIENT, again=False)
     for step in (steps.stage_batch, steps.validate_batch, steps.load_batch):
         step(system, batch_id)
     return batch_id

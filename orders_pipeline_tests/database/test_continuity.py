@@ -17,7 +17,7 @@ from sqlalchemy import make_url
 from orders_pipeline.batches import batches
 from orders_pipeline.infrastructure.database import Database
 from orders_pipeline.infrastructure.storage import StorageUnavailable
-from orders_pipeline.reports import reports
+from orders_pipeline.reports import summaries
 from orders_pipeline.sandbox import SandboxServer
 from orders_pipeline.security.encryption import DecryptionError
 from orders_pipeline.services import payment_listing
@@ -253,7 +253,7 @@ def test_a_list_that_never_comes_is_said_and_ended_by_its_coming_or_by_a_person(
             settlement.pay()
         assert books.harness.statuses("payments") == []
         assert rests(books.system) == "E_PAYMENT_LIST"
-        summary = reports.summarise(books.system, books.harness.batch_id)
+        summary = summaries.summarise(books.system, books.harness.batch_id)
         assert "http-400" in summary["paying_rests"]["message"]
         with pytest.raises(LedgersDiffer) as caught:
             books.system.continuity.require()

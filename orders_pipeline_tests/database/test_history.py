@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from sqlalchemy import make_url
 
 from orders_pipeline.infrastructure.database import Database
-from orders_pipeline.reports import reports
+from orders_pipeline.reports import errors_csv, finishing, summaries
 from orders_pipeline.system.opening import Endpoints, System, open_system
 from orders_pipeline.system.settings import Settings
 from orders_pipeline_tests.database.conftest import run_on
@@ -58,9 +58,9 @@ def counted(harness: Harness, summary: dict[str, dict[str, int]]) -> bool:
 
 
 def test_a_list_of_batches_counts_finished_ones_once(harness, system):
-    before = reports.recent(system, 20)
+    before = summaries.recent(system, 20)
     started = time.process_time()
-    again = reports.recent(system, 20)
+    again = summaries.recent(system, 20)
     assert time.process_time() - started < 0.1
     assert again == before
     assert len(again) == 20
@@ -81,12 +81,12 @@ def test_a_list_of_batches_counts_finished_ones_once(harness, system):
     ],
 )
 def test_a_finished_batch_is_counted_again_once_anything_of_it_has_changed(harness, system, change):
-    reports.recent(system, 1)
+    summaries.recent(system, 1)
     harness.run(change, newest(harness))
     with system.database.begin() as transaction:
         (row,) = transaction.rows("recent_batches", limit=1)
     assert row.summary is None
-    (summary,) = reports.recent(system, 1)
+    (summary,) = summaries.recent(system, 1)
     assert counted(harness, summary)
 
 
@@ -95,8 +95,8 @@ def test_what_is_changing_while_it_is_counted_is_not_kept(harness, system):
     with harness.connect() as changing:
         change = b"UPDATE orders SET status = 'unknown' WHERE batch_id = %s AND import_row_number = 2"
         changing.execute(change, [newest(harness)])
-        reports.recent(system, 1)
-    (summary,) = reports.recent(system, 1)
+        summaries.recent(system, 1)
+    (summary,) = summaries.recent(system, 1)
     assert summary["orders"]["unknown"] == 1
 
 
@@ -110,9 +110,9 @@ def test_thousands_of_declined_orders_are_reported_in_seconds(harness, system):
         "DELETE FROM rejections",
     )
     started = time.monotonic()
-    reports.finish_batch(system, batch_id)
+    finishing.finish_batch(system, batch_id)
     assert time.monotonic() - started < 10  # a tenth of that where the machine does nothing else
-    assert len([each for each in reports.errors_of(system, batch_id) if each["code"] == "P_DECLINED"]) == ORDERS
+    assert len([each for each in errors_csv.errors_of(system.database, batch_id) if each["code"] == "P_DECLINED"]) == ORDERS
 
 
 def test_rejections_are_read_a_few_at_a_time(harness, system):

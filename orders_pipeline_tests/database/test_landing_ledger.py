@@ -17,8 +17,9 @@ import pytest
 from orders_pipeline.clients.profiles import Clients, Profile
 from orders_pipeline.infrastructure.storage import Page, Storage, StoredObject, open_storage
 from orders_pipeline.infrastructure.storage.interface import PAGE_OBJECTS
-from orders_pipeline.intake import landing as landing_module
-from orders_pipeline.intake.landing import look
+from orders_pipeline.intake.landing import arrivals
+from orders_pipeline.intake.landing.arrivals import register_arrivals
+from orders_pipeline.intake.landing.left_alone import NAMES_SHOWN, in_words, listed, recorded
 from orders_pipeline_tests.support.ledgers import Harness, order
 
 pytestmark = pytest.mark.usefixtures("hasty_landing")
@@ -47,7 +48,7 @@ def batches(harness: Harness) -> list[tuple[str, str, str]]:
 
 def left_alone(harness: Harness, why: str = "left_alone") -> set[str]:
     with harness.database.begin() as transaction:
-        return set(landing_module.left_alone(transaction)[why].names)
+        return set(recorded(transaction)[why].names)
 
 
 def later(harness: Harness, seconds: float) -> None:
@@ -57,9 +58,9 @@ def later(harness: Harness, seconds: float) -> None:
 
 def test_a_file_becomes_a_batch_at_the_second_look_and_never_again(harness, folder, landing):
     put(folder, "acme/orders.csv")
-    assert look(harness.database, landing) == []
-    (batch_id,) = look(harness.database, landing)
-    assert [look(harness.database, landing) for _ in range(3)] == [[], [], []]
+    assert register_arrivals(harness.database, landing) == []
+    (batch_id,) = register_arrivals(harness.database, landing)
+    assert [register_arrivals(harness.database, landing) for _ in range(3)] == [[], [], []]
     assert batches(harness) == [("acme", "orders.csv", "acme/orders.csv")]
     assert harness.value("SELECT batch_id FROM landing_files") == batch_id
 
@@ -67,52 +68,52 @@ def test_a_file_becomes_a_batch_at_the_second_look_and_never_again(harness, fold
 def test_o01_a_file_that_grows_waits_until_it_does_not(harness, folder, landing):
     for size in (1, 2, 3):
         put(folder, "acme/orders.csv", "x" * size + "\n")
-        assert look(harness.database, landing) == []
-    assert len(look(harness.database, landing)) == 1
+        assert register_arrivals(harness.database, landing) == []
+    assert len(register_arrivals(harness.database, landing)) == 1
     assert harness.value("SELECT count(*) FROM landing_files") == 1
 
 
 def test_o05_a_file_replaced_after_it_became_a_batch_is_another(harness, folder, landing):
     for text in ("first\n", "second, longer\n"):
         put(folder, "acme/orders.csv", text)
-        look(harness.database, landing)
-        assert len(look(harness.database, landing)) == 1
+        register_arrivals(harness.database, landing)
+        assert len(register_arrivals(harness.database, landing)) == 1
     assert len(batches(harness)) == 2
 
 
 def test_a_file_removed_after_it_became_a_batch_leaves_the_batch(harness, folder, landing):
     put(folder, "acme/orders.csv")
-    look(harness.database, landing)
-    look(harness.database, landing)
+    register_arrivals(harness.database, landing)
+    register_arrivals(harness.database, landing)
     (folder / "acme/orders.csv").unlink()
-    assert look(harness.database, landing) == []
+    assert register_arrivals(harness.database, landing) == []
     assert len(batches(harness)) == 1
     assert harness.value("SELECT count(*) FROM landing_files") == 1
 
 
 def test_a_file_removed_before_it_became_a_batch_is_forgotten(harness, folder, landing):
     put(folder, "acme/orders.csv")
-    look(harness.database, landing)
+    register_arrivals(harness.database, landing)
     (folder / "acme/orders.csv").unlink()
-    look(harness.database, landing)
+    register_arrivals(harness.database, landing)
     assert harness.value("SELECT count(*) FROM landing_files") == 0
 
 
 def test_o07_files_of_one_second_and_files_that_come_late_are_all_found(harness, folder, landing):
     for number in range(30):
         put(folder, f"acme/{number:02}.csv")
-    look(harness.database, landing)
-    assert len(look(harness.database, landing)) == 30
+    register_arrivals(harness.database, landing)
+    assert len(register_arrivals(harness.database, landing)) == 30
     put(folder, "acme/late.csv", at=1_000_000_000)
-    look(harness.database, landing)
-    assert len(look(harness.database, landing)) == 1
+    register_arrivals(harness.database, landing)
+    assert len(register_arrivals(harness.database, landing)) == 1
 
 
 def test_at_most_the_limit_is_registered_in_one_look_and_none_is_lost(harness, folder, landing):
     for number in range(5):
         put(folder, f"acme/{number}.csv", at=1_780_000_000 + number)
-    look(harness.database, landing)
-    assert [len(look(harness.database, landing, limit=2)) for _ in range(4)] == [2, 2, 1, 0]
+    register_arrivals(harness.database, landing)
+    assert [len(register_arrivals(harness.database, landing, limit=2)) for _ in range(4)] == [2, 2, 1, 0]
     assert [key for _, _, key in batches(harness)] == [f"acme/{number}.csv" for number in range(5)]
 
 
@@ -124,12 +125,12 @@ def test_manifests_hidden_files_uploads_under_way_and_strays_become_no_batch(har
         put(folder, name)
     (folder / "acme/link.csv").symlink_to(folder / "stray.csv")
     Path(os.fsdecode(os.fsencode(folder) + b"/acme/\x81\xff.csv")).write_text("x\n")
-    assert [look(harness.database, landing) for _ in range(3)] == [[], [], []]
+    assert [register_arrivals(harness.database, landing) for _ in range(3)] == [[], [], []]
     assert harness.value("SELECT count(*) FROM landing_files") == 0
     others = {"acme/orders.manifest.json", "acme/.cache/", "acme/link.csv", r"acme/\x81\xff.csv"}
     assert left_alone(harness) == {*strays, *others}
     with harness.database.begin() as transaction:
-        for found in (landing_module.left_alone(transaction), landing_module.left_in(landing)):  # status and tick, doctor
+        for found in (recorded(transaction), listed(landing)):  # status and tick, doctor
             reasons = found["left_alone"].as_dict()["reasons"]
             assert {why: sorted(names) for why, names in reasons.items()} == {
                 "not named as an order file": ["acme/.hidden.csv", "acme/orders.csv.part"],
@@ -140,24 +141,24 @@ def test_manifests_hidden_files_uploads_under_way_and_strays_become_no_batch(har
                 "its folder is no client code": ["no client/orders.csv"],
                 "not in a client's folder": ["stray.csv"],
             }
-            (said,) = landing_module.in_words({"left_alone": found["left_alone"]})
+            (said,) = in_words({"left_alone": found["left_alone"]})
             assert "left alone: 9 (" in said
             assert "; deeper than in a client's folder: acme/sub/orders.csv; " in said
 
 
 def test_a_name_is_kept_as_the_client_chose_it(harness, folder, landing):
     put(folder, "acme/7月 注文 'a\".csv")
-    look(harness.database, landing)
-    look(harness.database, landing)
+    register_arrivals(harness.database, landing)
+    register_arrivals(harness.database, landing)
     assert batches(harness) == [("acme", "7月 注文 'a\".csv", "acme/7月 注文 'a\".csv")]
 
 
 def test_two_hosts_that_look_at_once_make_one_batch_a_file(harness, folder, landing):
     for number in range(10):
         put(folder, f"acme/{number}.csv")
-    look(harness.database, landing)
+    register_arrivals(harness.database, landing)
     with ThreadPoolExecutor(3) as pool:
-        list(pool.map(lambda _: look(harness.database, landing), range(3)))
+        list(pool.map(lambda _: register_arrivals(harness.database, landing), range(3)))
     assert len(batches(harness)) == 10
     assert harness.value("SELECT count(*) FROM landing_files WHERE batch_id IS NULL") == 0
 
@@ -196,15 +197,15 @@ def read(harness: Harness, batch_id: str, path: Path) -> None:
 
 
 def twice(harness: Harness, landing: Storage) -> list[str]:
-    return [batch_id for _ in range(2) for batch_id in look(harness.database, landing)]
+    return [batch_id for _ in range(2) for batch_id in register_arrivals(harness.database, landing)]
 
 
 def test_a_file_is_taken_only_once_it_was_seen_for_long_enough(harness, folder, landing, monkeypatch):
-    monkeypatch.setattr(landing_module, "LEAST_AGE_S", 8.0)
+    monkeypatch.setattr(arrivals, "LEAST_AGE_S", 8.0)
     put(folder, "acme/orders.csv")
-    assert [look(harness.database, landing) for _ in range(3)] == [[], [], []]
+    assert [register_arrivals(harness.database, landing) for _ in range(3)] == [[], [], []]
     later(harness, 8.0)
-    assert len(look(harness.database, landing)) == 1
+    assert len(register_arrivals(harness.database, landing)) == 1
 
 
 @pytest.mark.parametrize("replace", [True, False])
@@ -220,7 +221,7 @@ def test_another_file_of_the_same_name_size_and_time_is_another_batch(harness, f
         rewrite(path, "other\n")
     assert twice(harness, landing) == []  # not before it is known what the first one's bytes were
     harness.run("UPDATE batches SET source_sha256 = %s", hashlib.sha256(b"first\n").hexdigest())
-    (other,) = look(harness.database, landing)
+    (other,) = register_arrivals(harness.database, landing)
     assert other != batch_id
     assert twice(harness, landing) == []
 
@@ -237,7 +238,7 @@ def test_a_file_of_which_only_metadata_changed_is_no_other_batch(harness, folder
     ):
         change()
         assert twice(harness, landing) == []
-        assert look(harness.database, landing) == []
+        assert register_arrivals(harness.database, landing) == []
     assert harness.value("SELECT count(*) FROM landing_files WHERE batch_id = %s", batch_id) == 4
     assert len(batches(harness)) == 1
 
@@ -258,7 +259,7 @@ def test_a_file_that_was_away_is_another_batch_when_it_is_back_unchanged(harness
     put(folder, "acme/orders.csv", "head\n1,10")  # as it lies there it has settled
     twice(harness, landing)
     later(harness, 60.0)
-    (first,) = look(harness.database, landing)
+    (first,) = register_arrivals(harness.database, landing)
     folder.rename(folder.with_name("away"))
     folder.mkdir()
     refuse(harness, first, "F_GONE")
@@ -290,7 +291,7 @@ def test_a_file_whose_twin_was_refused_is_another_batch_and_named_until_then(har
     twice(harness, landing)
     assert left_alone(harness, "refused") == {"acme/one.csv"}
     (folder / "acme/one.csv").unlink()
-    look(harness.database, landing)
+    register_arrivals(harness.database, landing)
     assert left_alone(harness, "refused") == set()
 
 
@@ -353,13 +354,13 @@ def test_bytes_of_a_batch_cancelled_when_some_was_paid_do_not_come_again(harness
 
 def test_a_file_without_a_line_end_waits_until_it_has_settled(harness, folder, landing):
     put(folder, "acme/orders.csv", "head\n1,10")
-    assert [look(harness.database, landing) for _ in range(3)] == [[], [], []]
+    assert [register_arrivals(harness.database, landing) for _ in range(3)] == [[], [], []]
     later(harness, 59.0)
-    assert look(harness.database, landing) == []
+    assert register_arrivals(harness.database, landing) == []
     with harness.database.begin() as transaction:
-        assert landing_module.left_alone(transaction)["waiting"].names == ("acme/orders.csv",)
+        assert recorded(transaction)["waiting"].names == ("acme/orders.csv",)
     later(harness, 1.0)
-    assert len(look(harness.database, landing)) == 1
+    assert len(register_arrivals(harness.database, landing)) == 1
 
 
 def test_a_client_says_for_how_long_its_files_settle(harness, folder, landing):
@@ -368,13 +369,13 @@ def test_a_client_says_for_how_long_its_files_settle(harness, folder, landing):
         (folder / name).parent.mkdir(exist_ok=True)
         put(folder, name, "head\n1,10")
     clients = Clients({"acme": Profile(settle_s=0), "slow": Profile(settle_s=600)})
-    look(harness.database, landing, clients)
-    assert len(look(harness.database, landing, clients)) == 1
+    register_arrivals(harness.database, landing, clients)
+    assert len(register_arrivals(harness.database, landing, clients)) == 1
     later(harness, 100.0)
-    assert len(look(harness.database, landing, clients)) == 1
+    assert len(register_arrivals(harness.database, landing, clients)) == 1
     assert {client for client, _, _ in batches(harness)} == {"acme", "unknown"}
     later(harness, 500.0)
-    assert len(look(harness.database, landing, clients)) == 1
+    assert len(register_arrivals(harness.database, landing, clients)) == 1
 
 
 @pytest.mark.parametrize("name", ["orders.manifest.json", "orders.csv.manifest.json"])
@@ -402,9 +403,9 @@ def test_a_refused_file_is_taken_again_when_its_manifest_is_mended_and_a_loaded_
 
 def test_what_is_left_alone_is_named_from_the_second_look_on_and_until_it_is_gone(harness, folder, landing):
     put(folder, "acme/orders.csv.filepart")
-    look(harness.database, landing)
+    register_arrivals(harness.database, landing)
     assert left_alone(harness) == set()
-    look(harness.database, landing)
+    register_arrivals(harness.database, landing)
     assert left_alone(harness) == {"acme/orders.csv.filepart"}
     (folder / "acme/orders.csv.filepart").rename(folder / "acme/orders.csv")
     assert len(twice(harness, landing)) == 1
@@ -427,20 +428,20 @@ def test_a_manifest_is_named_as_long_as_there_is_no_order_file_to_it(harness, fo
         put(folder, name)
     twice(harness, landing)
     assert left_alone(harness) == {"acme/notes.manifest.json", "acme/notes.pdf"}
-    found = landing_module.left_in(landing)["left_alone"]
+    found = listed(landing)["left_alone"]
     assert found.names == ("acme/notes.manifest.json", "acme/notes.pdf")
 
 
 def test_many_names_are_counted_and_some_shown_so_that_they_do_no_harm(harness, folder, landing):
-    for number in range(landing_module.NAMES_SHOWN):
+    for number in range(NAMES_SHOWN):
         put(folder, f"acme/{number:02}.bak")
     put(folder, "acme/\x1b[2J\n.bak")
     put(folder, f"acme/{'x' * 200}")
     twice(harness, landing)
     with harness.database.begin() as transaction:
-        found = landing_module.left_alone(transaction)["left_alone"]
-    assert found.count == landing_module.NAMES_SHOWN + 2
-    assert len(found.names) == landing_module.NAMES_SHOWN
+        found = recorded(transaction)["left_alone"]
+    assert found.count == NAMES_SHOWN + 2
+    assert len(found.names) == NAMES_SHOWN
     assert found.names[0] == r"acme/\x1b[2J\n.bak"
     assert "and 2 more" in str(found)
 
@@ -449,16 +450,16 @@ def test_many_names_are_counted_and_some_shown_so_that_they_do_no_harm(harness, 
 def short_look(harness: Harness, landing: Storage, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
     """A look that ends after one page of two objects."""
     monkeypatch.setattr("orders_pipeline.infrastructure.storage.folder.PAGE_OBJECTS", 2)
-    monkeypatch.setattr(landing_module, "PAGES_AT_LEAST", 1)
-    return lambda: look(harness.database, landing, look_s=0.0)
+    monkeypatch.setattr(arrivals, "PAGES_AT_LEAST", 1)
+    return lambda: register_arrivals(harness.database, landing, look_s=0.0)
 
 
 def test_a_file_renamed_before_it_became_a_batch_is_taken_once_under_its_new_name(harness, folder, landing):
     put(folder, "acme/orders.csv")
-    look(harness.database, landing)
+    register_arrivals(harness.database, landing)
     (folder / "acme/orders.csv").rename(folder / "acme/renamed.csv")
-    look(harness.database, landing)
-    assert len(look(harness.database, landing)) == 1
+    register_arrivals(harness.database, landing)
+    assert len(register_arrivals(harness.database, landing)) == 1
     assert batches(harness) == [("acme", "renamed.csv", "acme/renamed.csv")]
     assert harness.value("SELECT count(*) FROM landing_files") == 1
 
@@ -520,7 +521,7 @@ def test_the_position_of_another_landing_does_no_harm(harness, folder, landing):
     harness.run("INSERT INTO landing_position (after_key) VALUES ('zzz/elsewhere.csv')")
     put(folder, "acme/orders.csv")
     for _ in range(3):
-        look(harness.database, landing)
+        register_arrivals(harness.database, landing)
     assert len(batches(harness)) == 1
 
 
@@ -553,16 +554,16 @@ def objects(count: int, version: str = "v1", *, settled: bool = True) -> list[St
 
 
 def test_a_few_thousand_objects_are_seen_in_one_look_however_slow_it_is(harness):
-    listing = Listing(objects(landing_module.PAGES_AT_LEAST * PAGE_OBJECTS - 1, settled=False))
-    look(harness.database, listing, look_s=0.0)
+    listing = Listing(objects(arrivals.PAGES_AT_LEAST * PAGE_OBJECTS - 1, settled=False))
+    register_arrivals(harness.database, listing, look_s=0.0)
     assert harness.value("SELECT count(*) FROM landing_files") == len(listing.objects)
 
 
 def test_o11_a_look_asks_for_no_more_pages_than_it_has_time_for(harness):
     listing = Listing(objects(20_000, settled=False))
     for looks in range(1, 5):
-        look(harness.database, listing, look_s=0.0)
-        assert listing.pages_given == looks * landing_module.PAGES_AT_LEAST
+        register_arrivals(harness.database, listing, look_s=0.0)
+        assert listing.pages_given == looks * arrivals.PAGES_AT_LEAST
     assert harness.value("SELECT count(*) FROM landing_files") == 20_000
 
 
@@ -582,7 +583,7 @@ def test_o11_among_a_hundred_thousand_files_a_look_is_short_and_new_ones_are_fou
     found, looks = [], 0
     while True:
         began = time.thread_time()
-        found += look(harness.database, listing)
+        found += register_arrivals(harness.database, listing)
         assert time.thread_time() - began < 1.0
         looks += 1
         if harness.value("SELECT after_key FROM landing_position") == "":
@@ -595,7 +596,7 @@ def test_o11_among_a_hundred_thousand_files_a_look_is_short_and_new_ones_are_fou
 def test_a_landing_full_of_new_files_is_taken_client_by_client(harness):
     flood = [StoredObject(f"acme/{number:05}.csv", "v1", 1, datetime.now(UTC), settled=True) for number in range(3_000)]
     late = StoredObject("beta/orders.csv", "v1", 1, datetime.now(UTC), settled=True)
-    look(harness.database, Listing([*flood, late]), limit=10)
+    register_arrivals(harness.database, Listing([*flood, late]), limit=10)
     assert ("beta", "orders.csv", "beta/orders.csv") in batches(harness)
     assert len(batches(harness)) == 10
 
@@ -605,5 +606,5 @@ def test_a_landing_full_of_new_files_is_taken_client_by_client(harness):
 )
 def test_o10_a_name_of_any_kind_and_of_the_longest_length_is_kept(harness, key):
     stored = StoredObject(key, "v" * 50, 1, datetime.now(UTC), settled=True)
-    assert len(look(harness.database, Listing([stored]))) == 1
+    assert len(register_arrivals(harness.database, Listing([stored]))) == 1
     assert batches(harness) == [("acme", unicodedata.normalize("NFC", key.removeprefix("acme/")), key)]

@@ -12,7 +12,7 @@ import pytest
 from psycopg import sql
 
 from orders_pipeline.batches.artifacts import ACCEPTED, artifact
-from orders_pipeline.intake import steps
+from orders_pipeline.intake import file_import, steps
 from orders_pipeline.records.judgement import RulesBroken
 from orders_pipeline.records.rejections import FileRejected
 from orders_pipeline.records.rules import Matches
@@ -80,7 +80,7 @@ def readable_forms(value: str) -> set[bytes]:
 @pytest.fixture
 def loaded(system: System, tmp_path: Path) -> str:
     """The id of a batch loaded from the planted file."""
-    batch_id = steps.import_file(system, planted_file(tmp_path), "acme", again=False)
+    batch_id = file_import.import_file(system, planted_file(tmp_path), "acme", again=False)
     for step in (steps.stage_batch, steps.validate_batch, steps.load_batch):
         step(system, batch_id)
     return batch_id
@@ -115,7 +115,7 @@ def test_rows_that_a_broken_rule_lets_through_are_not_loaded_and_not_shown(syste
     rows = [["ORD-1", "C-1", "100", "card_on_file", "email", *PLANTED.values()]] * 2
     rows[1] = ["ORD-2", *rows[0][1:7], "埋込.planted@example", *rows[0][8:]]
     path.write_text("\r\n".join(",".join(row) for row in [HEADER, *rows]) + "\r\n", "utf-8")
-    batch_id = steps.import_file(system, path, "acme", again=False)
+    batch_id = file_import.import_file(system, path, "acme", again=False)
     steps.stage_batch(system, batch_id)
     with monkeypatch.context() as broken:
         broken.setattr(Matches, "__call__", lambda _, cells, __: pa.repeat(True, len(cells)))
@@ -150,9 +150,9 @@ def test_after_paying_and_telling_no_column_of_any_table_shows_a_personal_value(
 def test_a_file_given_back_as_a_whole_shows_nothing_of_it(system, database, tmp_path):
     path = tmp_path / "orders.csv"
     path.write_text(",".join(PLANTED.values()) + "\r\n" + ",".join(PLANTED.values()) + "\r\n", "utf-8")
-    batch_id = steps.import_file(system, path, "acme", again=False)
+    batch_id = file_import.import_file(system, path, "acme", again=False)
     with pytest.raises(FileRejected) as again:
-        steps.import_file(system, path, "acme", again=False)
+        file_import.import_file(system, path, "acme", again=False)
     assert "planted" not in str(again.value)
     steps.stage_batch(system, batch_id)
     harness = Harness(database)

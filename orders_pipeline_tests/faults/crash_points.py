@@ -66,7 +66,7 @@ _CALL = "orders_pipeline.services.http_client:ServiceClient.call"
 POINTS = {
     "C02": Point(_PUT, chosen=_artifact("original")),
     "C03": Point(_PUT, dies_after=True, chosen=_artifact("original")),
-    "C04": Point("orders_pipeline.intake.steps:import_file", dies_after=True),
+    "C04": Point("orders_pipeline.intake.file_import:import_file", dies_after=True),
     "C04s": Point(f"{_TRANSACTION}.execute", chosen=_statement("set_staged")),
     "C05": Point(f"{_TRANSACTION}.copy", chosen=_statement("copy_orders")),
     "C06": Point(f"{_TRANSACTION}.copy", dies_after=True, chosen=_statement("copy_orders")),
@@ -92,8 +92,8 @@ CANCEL_POINTS = {
     "K3": Point("orders_pipeline.upkeep.cancelling:_look_up", dies_after=True),
     "K4": Point(f"{_TRANSACTION}.execute", chosen=_statement("cancel_orders")),
     "K5": Point("orders_pipeline.intake.steps:give_up_loading"),
-    "K6": Point("orders_pipeline.reports.reports:finish_batch"),
-    "K7": Point("orders_pipeline.reports.reports:finish_batch", dies_after=True),
+    "K6": Point("orders_pipeline.reports.finishing:finish_batch"),
+    "K7": Point("orders_pipeline.reports.finishing:finish_batch", dies_after=True),
 }
 # not on the way of a file: passed by `refund`, `audit seal`, `keys rotate` and `db migrate`
 OTHER_POINTS = CANCEL_POINTS | {

@@ -20,10 +20,11 @@ from orders_pipeline.batches import workers
 from orders_pipeline.batches.workers import BatchBusy, worker_session
 from orders_pipeline.clients.profiles import Profile
 from orders_pipeline.definitions import defs
-from orders_pipeline.intake import landing, steps
+from orders_pipeline.intake import file_import, steps
+from orders_pipeline.intake.landing import arrivals
 from orders_pipeline.orchestration import runs
 from orders_pipeline.records.rejections import FileRejected
-from orders_pipeline.reports import reports
+from orders_pipeline.reports import finishing
 from orders_pipeline.samples.synthetic import write_sample
 from orders_pipeline.settlement import notifications
 from orders_pipeline.settlement.batch_settlement import settling
@@ -76,8 +77,8 @@ def drop(installation: Installation, client: str, name: str, content: bytes) -> 
 
 def arrived(installation: Installation) -> list[str]:
     """Return the batches that the landing's files become."""
-    landing.look(installation.system.database, installation.system.landing)
-    return landing.look(installation.system.database, installation.system.landing)
+    arrivals.register_arrivals(installation.system.database, installation.system.landing)
+    return arrivals.register_arrivals(installation.system.database, installation.system.landing)
 
 
 def orders(*references: str) -> bytes:
@@ -103,7 +104,7 @@ def test_q01_one_file_imported_by_eight_at_once_is_one_batch_and_seven_are_told_
 
     def receive(system: System) -> tuple[str, str]:
         try:
-            return "taken", steps.import_file(system, path, client, again=False)
+            return "taken", file_import.import_file(system, path, client, again=False)
         except FileRejected as refusal:
             return refusal.code, refusal.detail["batch_id"]
 
@@ -135,8 +136,8 @@ def test_q01_eight_hosts_that_look_at_the_landing_at_once_make_one_batch_of_a_fi
 ) -> None:
     for number in range(5):
         drop(installation, client, f"{number}.csv", orders(f"Q01-{number}"))
-    landing.look(installation.system.database, installation.system.landing)
-    at_once(installation, [lambda system: landing.look(system.database, system.landing)] * EVERYBODY)
+    arrivals.register_arrivals(installation.system.database, installation.system.landing)
+    at_once(installation, [lambda system: arrivals.register_arrivals(system.database, system.landing)] * EVERYBODY)
     assert installation.rows("SELECT count(*) FROM batches WHERE client_code = %s", client) == [(5,)]
 
 
@@ -249,7 +250,7 @@ def test_q05_batches_worked_off_by_several_at_once_in_any_order_are_each_paid_on
     at_once(installation, [all_of(batch_ids), all_of(batch_ids[::-1]), all_of(batch_ids)])
     assert arrived(installation) == []
     for batch_id in batch_ids:
-        reports.finish_batch(installation.system, batch_id)
+        finishing.finish_batch(installation.system, batch_id)
         assert check_finished(installation, batch_id)["orders"]["paid"] == 4
 
 
@@ -267,7 +268,7 @@ def test_q09_a_small_batch_that_comes_after_a_big_one_is_finished_before_it(inst
     last = "SELECT max(settled_at) FROM payments WHERE batch_id = %s"
     assert installation.rows(last, small) < installation.rows(last, big)
     for batch_id in (big, small):
-        reports.finish_batch(installation.system, batch_id)
+        finishing.finish_batch(installation.system, batch_id)
         check_finished(installation, batch_id)
 
 

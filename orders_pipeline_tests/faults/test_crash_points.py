@@ -21,7 +21,7 @@ import pytest
 from orders_pipeline.batches import batches, workers
 from orders_pipeline.infrastructure import migrations
 from orders_pipeline.infrastructure.database import Database
-from orders_pipeline.reports.reports import is_refunding
+from orders_pipeline.reports.summaries import is_refunding
 from orders_pipeline.samples.synthetic import write_sample
 from orders_pipeline.settlement import sweep
 from orders_pipeline_tests.faults.crash_points import CANCEL_POINTS, COUNT, POINTS, VARIABLE

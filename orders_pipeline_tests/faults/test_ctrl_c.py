@@ -17,7 +17,7 @@ import pytest
 
 from orders_pipeline.cli import batches as cli_batches
 from orders_pipeline.infrastructure import interrupts
-from orders_pipeline.intake import control
+from orders_pipeline.intake import declarations
 from orders_pipeline.orchestration import orphaned_runs, runs
 from orders_pipeline.samples.synthetic import write_sample
 from orders_pipeline_tests.support.commands import call, end, free_port, start, wait_for
@@ -98,13 +98,13 @@ def test_no_ctrl_c_is_lost_at_whatever_moment_of_an_import_it_comes(
 def test_ctrl_c_while_a_file_becomes_a_batch_stops_it(installation: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
     path = installation.home / "orders.csv"
     write_sample(path, rows=1, seed=1, bad=0)
-    note = control.note
+    note = declarations.note
 
     def interrupted_note(*arguments: Any) -> None:
         note(*arguments)
         os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(control, "note", interrupted_note)
+    monkeypatch.setattr(declarations, "note", interrupted_note)
     made: list[str] = []
     with interrupts.listening() as heard:
         cli_batches.import_and_run(installation.system, path, CLIENT, heard, made, again=False, as_json=True)

@@ -20,8 +20,9 @@ from orders_pipeline.audit.verifying import verify
 from orders_pipeline.cli import doctor
 from orders_pipeline.infrastructure.database import Database, Transaction
 from orders_pipeline.infrastructure.storage import FolderStorage
-from orders_pipeline.intake import landing, steps
-from orders_pipeline.reports import reports
+from orders_pipeline.intake import file_import
+from orders_pipeline.intake.landing import arrivals
+from orders_pipeline.reports import errors_csv, finishing, summaries
 from orders_pipeline.samples.synthetic import write_sample
 from orders_pipeline.security.encryption import new_key
 from orders_pipeline.security.kms import KeyService
@@ -88,20 +89,20 @@ def test_d07_no_transaction_is_open_while_the_storage_or_a_service_is_called(
         return tmp_path / name
 
     (tmp_path / "home" / "storage" / "landing" / CLIENT).mkdir(parents=True)
-    batch_id = steps.import_file(system, file("orders.csv", 1), CLIENT, again=False)
+    batch_id = file_import.import_file(system, file("orders.csv", 1), CLIENT, again=False)
     assert installation.run(batch_id) is None  # with all that Dagster's assets and checks do
     for _ in range(2):
-        landing.look(system.database, system.landing)
+        arrivals.register_arrivals(system.database, system.landing)
     sweep.stalled_batches(system.database)
-    cancelled = steps.import_file(system, file("cancelled.csv", 2), CLIENT, again=False)
+    cancelled = file_import.import_file(system, file("cancelled.csv", 2), CLIENT, again=False)
     prepare(system, cancelled)
     with system.database.begin() as transaction:
         begin(transaction, cancelled, cancelled_by="somebody", why="a test")
     finish(system, cancelled)
     carry_out(system, read_plan(system.database, batch_id), requested_by="somebody", reason="a test")
-    reports.finish_batch(system, batch_id)
-    reports.recent(system, 10)
-    assert list(reports.errors_of(system, batch_id))
+    finishing.finish_batch(system, batch_id)
+    summaries.recent(system, 10)
+    assert list(errors_csv.errors_of(system.database, batch_id))
     installation.report(batch_id, "rejected")
     reconciliation.reconcile(system, None, None, None)
     seal(system.database)

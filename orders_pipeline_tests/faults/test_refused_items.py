@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from orders_pipeline.reports import reports
+from orders_pipeline.reports import errors_csv
 from orders_pipeline.sandbox.options import Options
 from orders_pipeline.settlement import notifications
 from orders_pipeline.settlement.payments import settle
@@ -72,7 +72,7 @@ def test_y09_one_payment_that_is_refused_among_fifty_is_declined_and_the_batch_e
         summary = check_finished(scenario.installation, batch_id, "completed_with_errors")
         assert (summary["orders"]["paid"], summary["orders"]["declined"]) == (49, 1)
         assert summary["refused"] == summary["services_left_alone"] == []
-        (row,) = reports.errors_of(scenario.system, batch_id)
+        (row,) = errors_csv.errors_of(scenario.system.database, batch_id)
         assert (row["code"], code in row["message"]) == ("P_DECLINED", True)
         assert scenario.installation.rows(
             "SELECT count(*) FROM service_breakers WHERE failures > 0 OR opened_at IS NOT NULL"

@@ -23,7 +23,7 @@ from sqlalchemy import make_url
 from orders_pipeline.batches import batches
 from orders_pipeline.batches.workers import worker_session
 from orders_pipeline.infrastructure.database import libpq_url
-from orders_pipeline.intake import landing
+from orders_pipeline.intake.landing import arrivals
 from orders_pipeline.settlement import notifications
 from orders_pipeline.settlement.payments import settle
 from orders_pipeline.settlement.payments.settle import PaymentLedger, settle_one
@@ -133,7 +133,7 @@ def see(scenario: Scenario) -> list[str]:
     """Look at the landing until all its files are batches, and return those."""
 
     def is_seen() -> bool:
-        landing.look(scenario.system.database, scenario.system.landing)
+        arrivals.register_arrivals(scenario.system.database, scenario.system.landing)
         ((seen,),) = scenario.installation.rows("SELECT count(*) FROM batches WHERE landing_key IS NOT NULL")
         return bool(seen == len(list((Path(scenario.system.settings.landing_location) / CLIENT).iterdir())))
 

@@ -18,7 +18,8 @@ import pytest
 from orders_pipeline.batches.artifacts import ORIGINAL, STAGED, artifact
 from orders_pipeline.clients.profiles import Clients, Profile
 from orders_pipeline.infrastructure.storage import ObjectDenied
-from orders_pipeline.intake import landing, steps
+from orders_pipeline.intake import archive, steps
+from orders_pipeline.intake.landing import arrivals
 from orders_pipeline.records.rejections import FileRejected
 from orders_pipeline.samples.synthetic import write_sample
 from orders_pipeline_tests.support.commands import wait_for
@@ -65,7 +66,7 @@ class Landing:
         self.harness.raw.delete_object(Bucket=self.bucket, Key=f"kept/landing/{key}")
 
     def look(self) -> list[str]:
-        return landing.look(self.installation.system.database, self.installation.system.landing)
+        return arrivals.register_arrivals(self.installation.system.database, self.installation.system.landing)
 
     def arrive(self, key: str, content: bytes) -> str:
         """Put a file and return the batch it becomes."""
@@ -90,7 +91,7 @@ def clients_landing(
     _module_installation: Installation, harness: S3Harness, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Landing]:
     """An empty landing and a line without troubles."""
-    monkeypatch.setattr(landing, "READ_PAUSE_S", 0.01)
+    monkeypatch.setattr(archive, "READ_PAUSE_S", 0.01)
     harness.line.asked.clear()
     opened = Landing(_module_installation, harness)
     yield opened
@@ -201,7 +202,7 @@ def test_o07_files_of_one_second_on_several_pages_are_all_taken_once(clients_lan
     names = {f"{number:04}.csv" for number in range(1100)}
     clients_landing.harness.fill(clients_landing.bucket, [f"kept/landing/o07/{name}" for name in names])
     system = clients_landing.installation.system
-    assert len(landing.look(system.database, system.landing, limit=2000)) == len(names)
+    assert len(arrivals.register_arrivals(system.database, system.landing, limit=2000)) == len(names)
     assert clients_landing.look() == []
     found = clients_landing.installation.rows("SELECT csv_source FROM batches WHERE client_code = 'o07'")
     assert sorted(name for (name,) in found) == sorted(names)
@@ -286,7 +287,7 @@ def test_o11_in_a_bucket_of_a_hundred_thousand_a_new_file_is_found_in_one_round(
     clients_landing.put("c10/new.csv", orders("O11-1"))
     clients_landing.put("c19/zzz.csv", orders("O11-2"))
     found: list[str] = []
-    for _ in range(100_000 // (landing.PAGES_AT_LEAST * 1000) + 1):
+    for _ in range(100_000 // (arrivals.PAGES_AT_LEAST * 1000) + 1):
         found += clients_landing.look()
     assert len(found) == 2
     assert [clients_landing.stage(batch_id)["status"] for batch_id in found] == ["staged"] * 2

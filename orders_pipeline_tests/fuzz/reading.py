@@ -21,7 +21,7 @@ import pytest
 from orders_pipeline.clients.profiles import Profile
 from orders_pipeline.intake.csv_file import Limits, StagedFile, read_records, records
 from orders_pipeline.intake.csv_file.physical_lines import read_blocks
-from orders_pipeline.intake.steps import stage_file
+from orders_pipeline.intake.file_staging import stage_file
 from orders_pipeline.intake.validation import Validated, accepted_schema, validate
 from orders_pipeline.records.normalise import normalise_header
 from orders_pipeline.records.orders import ORDERS

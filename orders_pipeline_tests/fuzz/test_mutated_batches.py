@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 
 from orders_pipeline.batches import batches
 from orders_pipeline.infrastructure.database import libpq_url
-from orders_pipeline.intake import steps
+from orders_pipeline.intake import file_import, steps
 from orders_pipeline.intake.csv_file import read_records
 from orders_pipeline.records.orders import ORDERS
-from orders_pipeline.reports import reports
+from orders_pipeline.reports import errors_csv, finishing, report_files, summaries
 from orders_pipeline.system.opening import System
 from orders_pipeline_tests.fuzz.examples import examples
 from orders_pipeline_tests.fuzz.mutations import CODECS, damaged
@@ -51,18 +51,18 @@ def load(system: System, folder: Path, data: bytes) -> str:
     """Import a file as a new client's, up to its reports, and return its batch."""
     path = folder.parent / f"{uuid.uuid4().hex}.csv"
     path.write_bytes(data)
-    batch_id = steps.import_file(system, path, path.stem, again=False)
+    batch_id = file_import.import_file(system, path, path.stem, again=False)
     path.unlink()
     for step in STEPS:
         step(system, batch_id)
-    reports.finish_batch(system, batch_id)
+    finishing.finish_batch(system, batch_id)
     return batch_id
 
 
 def take(system: System, folder: Path, data: bytes) -> None:
     """Import a file as a new client's, and assert that database and reports say what the file alone does."""
     batch_id = load(system, folder, data)
-    summary = reports.summarise(system, batch_id)
+    summary = summaries.summarise(system, batch_id)
     found = staged(folder, data)
     rejected = check_orders(system, summary)
     check_errors(system, summary)
@@ -79,7 +79,7 @@ def take(system: System, folder: Path, data: bytes) -> None:
 
 
 def report(system: System, batch_id: str, name: str) -> bytes | None:
-    with reports.report(system, batch_id, name) as path:
+    with report_files.report(system, batch_id, name) as path:
         return None if path is None else path.read_bytes()
 
 
@@ -106,10 +106,10 @@ def check_errors(system: System, summary: dict[str, Any]) -> None:
     """Assert that errors.csv has a line for each rejection, and nothing that a spreadsheet would calculate."""
     text = (report(system, summary["batch_id"], "errors") or b"").decode("utf-8-sig")
     header, *lines = csv.reader(io.StringIO(text, newline=""), strict=True)
-    assert tuple(header) == reports.ERROR_COLUMNS
-    said = list(reports.errors_of(system, summary["batch_id"]))
+    assert tuple(header) == errors_csv.ERROR_COLUMNS
+    said = list(errors_csv.errors_of(system.database, summary["batch_id"]))
     assert [line[4] for line in lines] == [one["code"] for one in said]
-    assert not any(cell.startswith(reports.FORMULA_STARTS) for line in lines for cell in line)
+    assert not any(cell.startswith(errors_csv.FORMULA_STARTS) for line in lines for cell in line)
     assert set(summary["rejections"]) == {one["code"] for one in said if not one["code"].startswith("W_")}
 
 

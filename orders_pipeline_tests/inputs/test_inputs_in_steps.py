@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orders_pipeline.batches import batches
-from orders_pipeline.intake import landing
+from orders_pipeline.intake.landing import arrivals
 from orders_pipeline.records.rejections import FileRejected
 from orders_pipeline_tests.inputs.case import Finding
 from orders_pipeline_tests.inputs.catalogue import CASES
@@ -49,7 +49,7 @@ def land(installation: Installation, client: str, data: bytes, sparse_to: int = 
         installation.rows(
             "UPDATE landing_files SET first_seen_at = first_seen_at - interval '1 hour' WHERE batch_id IS NULL"
         )
-        if registered := landing.look(installation.system.database, installation.system.landing):
+        if registered := arrivals.register_arrivals(installation.system.database, installation.system.landing):
             return registered[0]
     raise AssertionError("the landing does not see the file")
 

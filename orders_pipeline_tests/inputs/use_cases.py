@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from orders_pipeline.intake import steps
+from orders_pipeline.intake import file_import, steps
 from orders_pipeline.records.rejections import FileRejected
-from orders_pipeline.reports import reports
+from orders_pipeline.reports import finishing
 from orders_pipeline.system.opening import System
 from orders_pipeline_tests.inputs.case import Case
 from orders_pipeline_tests.inputs.outcome import check, system_for, write
@@ -21,13 +21,13 @@ def finish(system: System, batch_id: str) -> str:
     """Take a received batch as far as it goes without paying, and return its id."""
     for step in (steps.stage_batch, steps.validate_batch, steps.load_batch):
         step(system, batch_id)
-    reports.finish_batch(system, batch_id)
+    finishing.finish_batch(system, batch_id)
     return batch_id
 
 
 def take(system: System, path: Path, client: str) -> str:
     """Take a file as far as it goes without paying, and return its batch."""
-    return finish(system, steps.import_file(system, path, client, again=False))
+    return finish(system, file_import.import_file(system, path, client, again=False))
 
 
 def run_case(case: Case, installation: Installation, folder: Path) -> None:

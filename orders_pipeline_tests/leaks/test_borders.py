@@ -130,7 +130,7 @@ def test_s02_a_report_that_cannot_be_read_is_a_reference_and_nothing_else(
     def fail(*_: object) -> None:
         raise OSError(5, word, f"/home/{word}")
 
-    monkeypatch.setattr(server.reports, "report", fail)
+    monkeypatch.setattr(server.report_files, "report", fail)
     status, headers, body = ask(reports_url, "GET", f"/batches/{finished}/rejected.csv")
     assert status == 500
     assert body.startswith("E_UNEXPECTED: ")

@@ -13,7 +13,7 @@ import pytest
 from openpyxl import Workbook
 
 from orders_pipeline.intake import steps
-from orders_pipeline.reports import reports
+from orders_pipeline.reports import errors_csv, report_files, summaries
 from orders_pipeline_tests.support.client import NAME, STEPS, Client, Rows, order
 from orders_pipeline_tests.support.installation import Installation
 from orders_pipeline_tests.support.soak import first_of
@@ -55,7 +55,7 @@ def test_a_whole_file_that_a_spreadsheet_took_the_zeros_of_loads_nothing_twice(c
     second = client.send(*again[:3], again[3] | {"amount": "1"}, *again[4:])
     assert codes(second) == {"R_REF_EXISTS": 29, "R_REF_EXISTS_DIFFERS": 1}
     assert second["rows"]["accepted"] == 2
-    with reports.report(client.system, second["batch_id"], "errors") as errors:
+    with report_files.report(client.system, second["batch_id"], "errors") as errors:
         assert errors is not None
         assert f"received before as 0007000 in batch {first['batch_id']}" in errors.read_text("utf-8")
     # others of the same numbers, without zeros in front, are orders of their own
@@ -237,7 +237,7 @@ def test_what_is_still_to_correct_is_counted_once_however_a_spreadsheet_pads_the
     rows = [order(f"A-{n}", email="bad") for n in range(6)]
     first = client.load(client.receive(_with_extra_cells(client, rows)))
     assert first["corrections"] == {"batches": 1, "rows_open": 8, "open_in": [first["batch_id"]]}
-    with reports.report(client.system, first["batch_id"], "rejected") as path:
+    with report_files.report(client.system, first["batch_id"], "rejected") as path:
         assert path is not None
         grid = list(csv.reader(io.StringIO(path.read_bytes().decode("utf-8-sig"), newline="")))
     width = max(map(len, grid))
@@ -250,7 +250,7 @@ def test_what_is_still_to_correct_is_counted_once_however_a_spreadsheet_pads_the
     second = client.load(client.receive(saved))
     assert (second["rows"]["accepted"], codes(second)) == (6, {"R_COLUMNS": 2})
     expected = {"batches": 2, "rows_open": 2, "open_in": [second["batch_id"]]}
-    assert (second["corrections"], reports.summarise(client.system, first["batch_id"])["corrections"]) == (
+    assert (second["corrections"], summaries.summarise(client.system, first["batch_id"])["corrections"]) == (
         expected,
         expected,
     )
@@ -269,7 +269,7 @@ def _with_extra_cells(client: Client, rows: Rows) -> Path:
 @pytest.mark.parametrize("encoding", first_of(["utf-8", "cp932", "utf-8-sig"], 2))
 def test_utf_8_always_comes_back_with_a_mark_that_says_so(client: Client, encoding: str) -> None:
     first = client.send(order("A-1", email="bad"), encoding=encoding)
-    with reports.report(client.system, first["batch_id"], "rejected") as path:
+    with report_files.report(client.system, first["batch_id"], "rejected") as path:
         assert path is not None
         assert path.read_bytes().startswith(b"\xef\xbb\xbf") == (encoding != "cp932")
 
@@ -333,7 +333,9 @@ def test_an_order_that_came_before_with_other_content_names_the_columns_that_dif
     client.send(order("A-1", amount="1000", note="急ぎ"), order("A-2"))
     again = client.send(order("a-1", amount="9000", note="急がない", phone="0312345678"), order("A-2"))
     assert codes(again) == {"R_REF_EXISTS": 1, "R_REF_EXISTS_DIFFERS": 1}
-    (found,) = [each for each in reports.errors_of(client.system, again["batch_id"]) if each["code"].endswith("DIFFERS")]
+    (found,) = [
+        each for each in errors_csv.errors_of(client.system.database, again["batch_id"]) if each["code"].endswith("DIFFERS")
+    ]
     assert found["message"].endswith("not the same: phone, amount, note.")
     read = client.query("SELECT rows FROM audit_events WHERE entity = 'orders.personal' ORDER BY event_id DESC LIMIT 1")
     assert read == [(2,)]

@@ -8,7 +8,7 @@ import pytest
 
 from orders_pipeline.batches.artifacts import STAGED, artifact
 from orders_pipeline.records.rejections import FileRejected
-from orders_pipeline.reports import preview, reports
+from orders_pipeline.reports import errors_csv, preview
 from orders_pipeline_tests.support.client import Client
 from orders_pipeline_tests.support.factories import order_row
 from orders_pipeline_tests.support.installation import Installation
@@ -81,5 +81,5 @@ def test_a_dry_run_says_what_importing_says(installation: Installation, kind: st
         assert found["status"] == ("completed_with_errors" if loaded["rows"]["rejected"] else "completed")
     assert found["amount_jpy"]["accepted"] == (loaded["amount_jpy"]["accepted"] or 0)
     assert errors.read_bytes() == installation.report(batch_id, "errors")
-    for mine, theirs in zip(found["errors"], reports.errors_of(installation.system, batch_id), strict=True):
+    for mine, theirs in zip(found["errors"], errors_csv.errors_of(installation.system.database, batch_id), strict=True):
         assert mine.items() >= theirs.items()

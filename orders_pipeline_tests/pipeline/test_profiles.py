@@ -20,10 +20,11 @@ import pytest
 from orders_pipeline.batches import batches
 from orders_pipeline.infrastructure.database import libpq_url
 from orders_pipeline.infrastructure.storage import Storage, StoredObject
-from orders_pipeline.intake import landing, steps
+from orders_pipeline.intake import file_import, steps
+from orders_pipeline.intake.landing import arrivals
 from orders_pipeline.orchestration import checks
 from orders_pipeline.records.rejections import FileRejected
-from orders_pipeline.reports import preview, reports
+from orders_pipeline.reports import finishing, preview, report_files, summaries
 from orders_pipeline.security import personal_data
 from orders_pipeline.settlement import notifications
 from orders_pipeline.settlement.payments import settle
@@ -105,13 +106,13 @@ class Counter:
 
     def take(self, path: Path, client: str) -> dict[str, Any]:
         """Import a file as far as its orders and reports, and return the batch's summary."""
-        batch_id = steps.import_file(self.system, path, client, again=False)
+        batch_id = file_import.import_file(self.system, path, client, again=False)
         for step in (steps.stage_batch, steps.validate_batch, steps.load_batch):
             step(self.system, batch_id)
         with self.system.database.begin() as transaction:
             assert all(check.passed for check in checks.order_checks(transaction, batch_id))
-        reports.finish_batch(self.system, batch_id)
-        return reports.summarise(self.system, batch_id)
+        finishing.finish_batch(self.system, batch_id)
+        return summaries.summarise(self.system, batch_id)
 
     def land(self, client: str, files: dict[str, str]) -> list[dict[str, Any]]:
         """Put files into the landing, wait until they are batches, stage and validate these and return their summaries."""
@@ -119,14 +120,16 @@ class Counter:
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
             (folder / name).write_text(content, "utf-8")
-        batch_ids = [batch_id for _ in range(2) for batch_id in landing.look(self.system.database, self.system.landing)]
+        batch_ids = [
+            batch_id for _ in range(2) for batch_id in arrivals.register_arrivals(self.system.database, self.system.landing)
+        ]
         for batch_id in batch_ids:
             for step in (steps.stage_batch, steps.validate_batch, steps.load_batch):
                 step(self.system, batch_id)
-        return [reports.summarise(self.system, batch_id) for batch_id in batch_ids]
+        return [summaries.summarise(self.system, batch_id) for batch_id in batch_ids]
 
     def errors(self, batch_id: str) -> list[dict[str, str]]:
-        with reports.report(self.system, batch_id, "errors") as path:
+        with report_files.report(self.system, batch_id, "errors") as path:
             assert path is not None
             return list(csv.DictReader(io.StringIO(path.read_bytes().decode("utf-8-sig"))))
 
@@ -183,7 +186,7 @@ def test_a_real_shops_export_maps_without_code(counter: Counter) -> None:
 def test_the_rejected_rows_of_an_export_come_back_in_its_own_form_and_load_once_corrected(counter: Counter) -> None:
     export = EXPORT.format(day=f"{batches.today():%Y/%m/%d}").replace("\n", "\r\n").encode("cp932")
     first = counter.take(counter.file(export), "shop")
-    with reports.report(counter.system, first["batch_id"], "rejected") as path:
+    with report_files.report(counter.system, first["batch_id"], "rejected") as path:
         assert path is not None
         given_back = path.read_bytes()
     assert given_back.splitlines()[0] == export.splitlines()[0] + b",_batch,_row,_line,_codes"
@@ -233,7 +236,7 @@ def test_a_workbook_is_an_order_file_and_its_rejected_rows_open_in_a_spreadsheet
     summary = counter.take(counter.folder / "orders.XLSX", "euc")
     assert (summary["rows"]["accepted"], summary["rejections"]) == (1, {"R_AMOUNT_RANGE": 1})
     assert counter.rows("SELECT client_order_ref, order_date, amount FROM orders") == [("000123", batches.today(), 1000)]
-    with reports.report(counter.system, summary["batch_id"], "rejected") as path:
+    with report_files.report(counter.system, summary["batch_id"], "rejected") as path:
         assert path is not None
         rejected = path.read_bytes()
     assert rejected.startswith(b"\xef\xbb\xbf")
@@ -371,7 +374,7 @@ def test_a_file_with_more_bad_rows_than_allowed_is_refused_also_when_another_too
 ) -> None:
     names = ["X-1", "X-2", "X-3"]
     first, second = (
-        steps.import_file(counter.system, counter.file(references(*refs), f"{refs[-1]}.csv"), client, again=False)
+        file_import.import_file(counter.system, counter.file(references(*refs), f"{refs[-1]}.csv"), client, again=False)
         for refs in (names, [*names, "Y-1"])
     )
     for batch_id in (first, second):
@@ -379,8 +382,8 @@ def test_a_file_with_more_bad_rows_than_allowed_is_refused_also_when_another_too
         steps.validate_batch(counter.system, batch_id)
     for batch_id in (first, second):
         steps.load_batch(counter.system, batch_id)
-        reports.finish_batch(counter.system, batch_id)
-    summary = reports.summarise(counter.system, second)
+        finishing.finish_batch(counter.system, batch_id)
+    summary = summaries.summarise(counter.system, second)
     assert (summary["status_code"] == "F_TOO_MANY_ERRORS") is refused
     loaded = counter.rows("SELECT count(*) FROM orders WHERE batch_id = %s", second)
     assert loaded == [(0 if refused else 1,)]
@@ -390,13 +393,13 @@ def test_a_file_with_more_bad_rows_than_allowed_is_refused_also_when_another_too
 
 def test_a_file_with_as_few_bad_rows_as_allowed_is_loaded_when_another_took_a_reference_meanwhile(counter: Counter) -> None:
     first, second = (
-        steps.import_file(counter.system, counter.file(references(*refs), f"{refs[-1]}.csv"), "two", again=False)
+        file_import.import_file(counter.system, counter.file(references(*refs), f"{refs[-1]}.csv"), "two", again=False)
         for refs in (["X-1"], ["X-1", "Y-1"])
     )
     for step in (steps.stage_batch, steps.validate_batch, steps.load_batch):
         for batch_id in (first, second):
             step(counter.system, batch_id)
-    summary = reports.summarise(counter.system, second)
+    summary = summaries.summarise(counter.system, second)
     assert (summary["status"], summary["rows"]["accepted"], summary["rejections"]) == ("loaded", 1, {"R_REF_EXISTS": 1})
 
 
@@ -424,14 +427,14 @@ def test_the_end_of_a_batch_is_decided_on_what_it_is_after_its_reports_and_these
             connection.execute("UPDATE orders SET status = 'declined'")
 
     storage = Meanwhile(counter.system.storage, decline)
-    result = reports.finish_batch(dataclasses.replace(counter.system, storage=storage), batch_id)  # type: ignore[arg-type]
+    result = finishing.finish_batch(dataclasses.replace(counter.system, storage=storage), batch_id)  # type: ignore[arg-type]
     assert result["status"] == "completed_with_errors"
     assert [each["code"] for each in counter.errors(batch_id)] == ["P_DECLINED"]
 
 
 def test_rows_whose_files_were_removed_once_they_were_loaded_are_validated_again_after_a_restore(counter: Counter) -> None:
     content = references("A-1", "A-2") + references("A-3").partition("\n")[2].replace("1000", "WRONG")
-    batch_id = steps.import_file(counter.system, counter.file(content), "plain", again=False)
+    batch_id = file_import.import_file(counter.system, counter.file(content), "plain", again=False)
     for step in (steps.stage_batch, steps.validate_batch, steps.load_batch):
         step(counter.system, batch_id)
     before = counter.rows("SELECT import_row_number, code FROM rejections")

@@ -14,7 +14,7 @@ from orders_pipeline.batches.artifacts import ACCEPTED, ORIGINAL, REJECTIONS, ST
 from orders_pipeline.cli.console import show_summary
 from orders_pipeline.infrastructure.storage import ObjectReplaced
 from orders_pipeline.intake import steps
-from orders_pipeline.reports import reports
+from orders_pipeline.reports import finishing
 from orders_pipeline.security.encryption import DecryptionError
 from orders_pipeline.upkeep import cancelling
 from orders_pipeline_tests.support.factories import order_row
@@ -23,7 +23,7 @@ from orders_pipeline_tests.support.order_file import OrderFile
 from orders_pipeline_tests.support.s3_server import open_s3
 
 CLIENT = "acme"
-STEPS = (steps.stage_batch, steps.validate_batch, steps.load_batch, reports.finish_batch)
+STEPS = (steps.stage_batch, steps.validate_batch, steps.load_batch, finishing.finish_batch)
 
 
 @pytest.fixture(scope="module", params=["folder", "s3"])
@@ -95,7 +95,7 @@ def test_a_file_that_was_replaced_is_found_by_who_reads_it(
         installation.system.storage.put(artifact(ours, name), own)
         for step in STEPS[before:3]:
             step(installation.system, ours)
-    reports.finish_batch(installation.system, ours)
+    finishing.finish_batch(installation.system, ours)
     assert installation.rows("SELECT amount FROM orders WHERE batch_id = %s", ours) == [(10,)]
     assert not is_shown(installation, ours, "E_STORAGE_REPLACED")
     assert b"-bad" in (installation.report(ours, "rejected") or b"")
@@ -110,7 +110,7 @@ def test_a_batch_whose_file_is_gone_ends_without_its_rejected_rows_which_nothing
     for batch_id in two:
         for step in STEPS[:3]:
             step(installation.system, batch_id)
-    reports.finish_batch(installation.system, theirs)
+    finishing.finish_batch(installation.system, theirs)
     installation.system.storage.delete(artifact(ours, name))
     with installation.system.database.begin() as transaction:
         cancelling.begin(transaction, ours, cancelled_by="operator", why="the storage was put back")

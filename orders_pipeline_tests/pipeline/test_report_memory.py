@@ -19,6 +19,8 @@ MEASURE = """
 import json, os, sys, threading
 import pyarrow.parquet
 from orders_pipeline.reports import reports
+from orders_pipeline.reports import finishing
+from orders_pipeline.reports import errors_csv
 from orders_pipeline.infrastructure.scratch import Packed
 from orders_pipeline.system.settings import load_settings
 from orders_pipeline.system.opening import join_endpoints
@@ -52,10 +54,10 @@ with join_endpoints(settings) as endpoints, open_system(settings, endpoints) as 
     watcher = threading.Thread(target=watch)
     watcher.start()
     if sys.argv[2] == "finish":
-        reports.finish_batch(system, sys.argv[1])
+        finishing.finish_batch(system, sys.argv[1])
     else:
         packed = Packed()
-        for each in reports.errors_of(system, sys.argv[1]):
+        for each in errors_csv.errors_of(system.database, sys.argv[1]):
             packed.write(json.dumps(each).encode())
     done.set()
     watcher.join()

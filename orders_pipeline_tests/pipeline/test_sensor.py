@@ -310,7 +310,7 @@ def test_a_database_that_is_away_fails_the_tick_with_a_code_only(
     def gone(*_: object) -> None:
         raise OSError("/secret/path")
 
-    monkeypatch.setattr("orders_pipeline.intake.landing.look", gone)
+    monkeypatch.setattr("orders_pipeline.intake.landing.arrivals.register_arrivals", gone)
     with pytest.raises(dg.Failure) as failed:
         look(installation)
     assert (failed.value.description or "").startswith("E_UNEXPECTED: ")

@@ -19,7 +19,7 @@ from orders_pipeline.intake import steps
 from orders_pipeline.orchestration import orphaned_runs
 from orders_pipeline.orchestration.assets.boundary import paused
 from orders_pipeline.orchestration.sensors import stalled_sensor
-from orders_pipeline.reports import reports
+from orders_pipeline.reports import summaries
 from orders_pipeline.samples.synthetic import write_sample
 from orders_pipeline.services import circuit_breaker
 from orders_pipeline.settlement import sweep
@@ -95,7 +95,7 @@ def test_a_batch_whose_run_waits_for_its_turn_is_said_to_wait(installation: Inst
         """Return how the batch stands by itself and in the list of batches."""
         shown, listed = Console(record=True, width=200), Console(record=True, width=200)
         show_summary(shown, installation.summary(batch_id))
-        show_batches(listed, reports.recent(installation.system, 1), try_demo=False)
+        show_batches(listed, summaries.recent(installation.system, 1), try_demo=False)
         return shown.export_text().split("\n")[0], listed.export_text()
 
     nobody = f"nobody is at work on it: goes on while `up` runs, or with: {command}"

@@ -12,8 +12,8 @@ from typing import Any
 import psycopg
 
 from orders_pipeline.infrastructure.database import libpq_url
-from orders_pipeline.intake import steps
-from orders_pipeline.reports import reports
+from orders_pipeline.intake import file_import, steps
+from orders_pipeline.reports import finishing, report_files, summaries
 from orders_pipeline.system.opening import System
 from orders_pipeline_tests.support.factories import order_row
 
@@ -43,20 +43,20 @@ class Client:
         return path
 
     def receive(self, path: Path) -> str:
-        return steps.import_file(self.system, path, self.code, again=False)
+        return file_import.import_file(self.system, path, self.code, again=False)
 
     def load(self, batch_id: str) -> dict[str, Any]:
         for step in STEPS:
             step(self.system, batch_id)
-        reports.finish_batch(self.system, batch_id)
-        return reports.summarise(self.system, batch_id)
+        finishing.finish_batch(self.system, batch_id)
+        return summaries.summarise(self.system, batch_id)
 
     def send(self, *rows: dict[str, str], encoding: str = "utf-8", cells: Sequence[str] = ()) -> dict[str, Any]:
         return self.load(self.receive(self.write(rows, encoding=encoding, cells=cells)))
 
     def back(self, summary: dict[str, Any]) -> Rows:
         """Return the rows of a batch's rejected.csv."""
-        with reports.report(self.system, summary["batch_id"], "rejected") as path:
+        with report_files.report(self.system, summary["batch_id"], "rejected") as path:
             assert path is not None
             text = path.read_bytes().decode({"cp932": "cp932"}.get(summary["encoding"], "utf-8-sig"))
         return list(csv.DictReader(io.StringIO(text, newline="")))

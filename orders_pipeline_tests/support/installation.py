@@ -20,9 +20,9 @@ from sqlalchemy import make_url
 
 from orders_pipeline.definitions import defs
 from orders_pipeline.infrastructure.database import libpq_url
-from orders_pipeline.intake import steps
+from orders_pipeline.intake import file_import, steps
 from orders_pipeline.orchestration import runs
-from orders_pipeline.reports import reports
+from orders_pipeline.reports import finishing, report_files, summaries
 from orders_pipeline.sandbox import SandboxServer
 from orders_pipeline.sandbox.ledger import page_parameters
 from orders_pipeline.settlement.batch_settlement import settling
@@ -51,7 +51,7 @@ class Installation:
         return self.system.settings.home
 
     def receive(self, path: Path, client_code: str, *, again: bool = False) -> str:
-        return steps.import_file(self.system, path, client_code, again=again)
+        return file_import.import_file(self.system, path, client_code, again=again)
 
     def run(self, batch_id: str) -> str | None:
         """Run the job for a batch and return why it failed; to work it off without Dagster takes half the time."""
@@ -61,7 +61,7 @@ class Installation:
         work_off(self.system, batch_id)
 
     def summary(self, batch_id: str) -> dict[str, Any]:
-        return reports.summarise(self.system, batch_id)
+        return summaries.summarise(self.system, batch_id)
 
     def take(self, path: Path, client_code: str) -> dict[str, Any]:
         """Import a file, work its batch off to its end and return its summary."""
@@ -72,7 +72,7 @@ class Installation:
         return summary
 
     def report(self, batch_id: str, name: str) -> bytes | None:
-        with reports.report(self.system, batch_id, name) as path:
+        with report_files.report(self.system, batch_id, name) as path:
             return None if path is None else path.read_bytes()
 
     def rows(self, statement: str, *parameters: object) -> list[tuple[Any, ...]]:
@@ -104,7 +104,7 @@ def work_off(system: System, batch_id: str) -> None:
             settlement.start_notifying()
             settlement.pay()
             settlement.finish_notifying()
-    reports.finish_batch(system, batch_id)
+    finishing.finish_batch(system, batch_id)
 
 
 @contextlib.contextmanager

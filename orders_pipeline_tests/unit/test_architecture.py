@@ -157,7 +157,7 @@ def test_the_sandbox_and_the_pipeline_do_not_know_each_other():
 
 
 def test_commands_that_judge_nothing_do_without_the_libraries_that_take_long_to_import():
-    code = "import sys, orders_pipeline.reports.reports, orders_pipeline.settlement.batch_settlement; print(*sys.modules)"
+    code = "import sys, orders_pipeline.reports.finishing, orders_pipeline.settlement.batch_settlement; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"pandas", "pandera", "dagster", "openpyxl", "boto3"} & set(loaded)
 

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from orders_pipeline.clients.column_sources import ColumnSource
 from orders_pipeline.clients.profiles import ClientsError, Profile, read_clients
 from orders_pipeline.intake.csv_file import stage
-from orders_pipeline.intake.steps import context_of
+from orders_pipeline.intake.file_validation import context_of
 from orders_pipeline.records.judgement import Judge
 from orders_pipeline.records.orders import ORDERS
 from orders_pipeline.records.rejections import FileRejected

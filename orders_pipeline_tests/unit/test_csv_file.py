@@ -11,7 +11,7 @@ import pytest
 
 from orders_pipeline.clients.profiles import Profile
 from orders_pipeline.intake.csv_file import Limits
-from orders_pipeline.intake.steps import stage_file
+from orders_pipeline.intake.file_staging import stage_file
 from orders_pipeline.records.normalise import normalise_header
 from orders_pipeline.records.rejections import FileRejected, message
 from orders_pipeline_tests.support.csv_staging import HEADER, ROWS, Harness

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openpyxl.utils.datetime import MAC_EPOCH
 
-from orders_pipeline.intake.excel_file.formats import JAPANESE_FORMATS, show, shows_what_is_stored
+from orders_pipeline.intake.excel_file.format_sections import JAPANESE_FORMATS
+from orders_pipeline.intake.excel_file.formats import show, shows_what_is_stored
 from orders_pipeline.records import normalise
 
 ACCOUNTING = r'_ * #,##0_ ;_ * \-#,##0_ ;_ * "-"_ ;_ @_ '

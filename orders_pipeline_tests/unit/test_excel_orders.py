@@ -14,7 +14,7 @@ from openpyxl.styles.numbers import NumberFormat
 
 from orders_pipeline.clients.profiles import Profile
 from orders_pipeline.intake.csv_file import Limits
-from orders_pipeline.intake.steps import stage_file
+from orders_pipeline.intake.file_staging import stage_file
 from orders_pipeline.records.orders import ORDERS
 from orders_pipeline_tests.support.factories import order_row
 from orders_pipeline_tests.support.workbooks import SHEET, Harness

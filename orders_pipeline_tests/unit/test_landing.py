@@ -12,21 +12,12 @@ from itertools import permutations
 import pytest
 
 from orders_pipeline.infrastructure.storage import ObjectChanged, ObjectDenied, ObjectGone, Page, StorageError, StoredObject
-from orders_pipeline.intake import landing
-from orders_pipeline.intake.landing import (
-    LEAST_AGE_S,
-    READ_TRIES,
-    Decision,
-    Landed,
-    Seen,
-    in_turn,
-    is_complete,
-    is_manifest,
-    is_order_file,
-    new_files,
-    patiently,
-    with_manifests,
-)
+from orders_pipeline.intake import archive
+from orders_pipeline.intake.archive import READ_TRIES, patiently
+from orders_pipeline.intake.landing import arrivals
+from orders_pipeline.intake.landing.arrivals import in_turn, is_complete
+from orders_pipeline.intake.landing.decision import LEAST_AGE_S, Decision, Seen, new_files
+from orders_pipeline.intake.landing.listing import Landed, is_manifest, is_order_file, with_manifests
 
 NOON = datetime(2026, 7, 1, 12, 0, tzinfo=UTC)
 WAITS = Seen(LEAST_AGE_S)  # seen for long enough
@@ -376,7 +367,7 @@ def zipped(names: int = 1) -> bytes:
     ],
 )
 def test_a_file_is_complete_when_it_ends_as_one_does(name, content, complete):
-    size = landing.EDGE_BYTES
+    size = arrivals.EDGE_BYTES
     assert is_complete(name, len(content), content[:size], content[-size:]) is complete
 
 
@@ -396,14 +387,14 @@ class Reads:
 @pytest.fixture
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     taken: list[float] = []
-    monkeypatch.setattr(landing.time, "sleep", taken.append)
+    monkeypatch.setattr(archive.time, "sleep", taken.append)
     return taken
 
 
 @pytest.mark.parametrize("error", [ObjectGone, ObjectDenied])
 def test_o08_what_cannot_be_read_for_a_moment_is_read_then(pauses: list[float], error: type[StorageError]):
     assert patiently(Reads(error, READ_TRIES - 1)) == "rows"
-    assert pauses == [landing.READ_PAUSE_S] * (READ_TRIES - 1)
+    assert pauses == [archive.READ_PAUSE_S] * (READ_TRIES - 1)
 
 
 @pytest.mark.parametrize("error", [ObjectGone, ObjectDenied])

@@ -10,7 +10,7 @@ from orders_pipeline.orchestration.assets.boundary import GROUP, batch_step, pau
 from orders_pipeline.orchestration.assets.settlement import NOTIFICATIONS
 from orders_pipeline.orchestration.partitions import batch_partitions
 from orders_pipeline.records.rejections import message
-from orders_pipeline.reports import reports
+from orders_pipeline.reports import finishing, report_files, summaries
 from orders_pipeline.services.payment_gateway import ListFailed
 from orders_pipeline.settlement import reconciliation
 from orders_pipeline.system.opening import System
@@ -20,13 +20,13 @@ from orders_pipeline.system.opening import System
 def batch_report(context: dg.AssetExecutionContext, system: dg.ResourceParam[System]) -> dg.MaterializeResult:
     """rejected.csv to send back, errors.csv to read, result.json with all counts and sums."""
     with batch_step(context, system):
-        result = reports.finish_batch(system, context.partition_key)
+        result = finishing.finish_batch(system, context.partition_key)
         if result["status"] == "paused":
             raise pause(context, system)
         if system.payments.capabilities.can_list:
             with contextlib.suppress(ListFailed):  # the nightly comparison closes the batch then
                 reconciliation.reconcile(system, context.partition_key, None, None)
-        if reports.is_refunding(result):
+        if summaries.is_refunding(result):
             raise pause(context, system)
         return dg.MaterializeResult(
             metadata={
@@ -48,7 +48,8 @@ def _links(result: Mapping[str, Any], reports_url: str | None) -> dict[str, dg.M
         }
     base = reports_url.rstrip("/")
     return {
-        f"{name} report": dg.MetadataValue.url(base + reports.report_path(batch_id, name)) for name in result["artifacts"]
+        f"{name} report": dg.MetadataValue.url(base + report_files.report_path(batch_id, name))
+        for name in result["artifacts"]
     }
 
 

@@ -15,7 +15,7 @@ from orders_pipeline.infrastructure.database import DatabaseError
 from orders_pipeline.orchestration import checks
 from orders_pipeline.orchestration.assets.boundary import GROUP, batch_step, pause, read_batch, seconds_of
 from orders_pipeline.orchestration.partitions import batch_partitions
-from orders_pipeline.reports import reports
+from orders_pipeline.reports import finishing
 from orders_pipeline.settlement.batch_settlement import settling
 from orders_pipeline.settlement.refunds import refunding
 from orders_pipeline.system.opening import System
@@ -75,7 +75,7 @@ def settlement(context: dg.AssetExecutionContext, system: dg.ResourceParam[Syste
     with batch_step(context, system):
         batch = read_batch(system, batch_id)
         if batches.open_orders(batch) or (batches.open_notifications(batch) and NOTIFICATIONS in selected):
-            reports.finish_batch(system, batch_id)
+            finishing.finish_batch(system, batch_id)
             raise pause(context, system)
 
 

@@ -1,6 +1,6 @@
-"""Corrections: what is known of the rows that a correcting file names, back to where each came first.
+"""Rows rejected before: what is known of the rows that a correcting file names, back to where each came first.
 
-Read from the database and from the files those batches were staged as. What a corrected row may be is said in
+Read from the database and from the staged files of their batches. What a corrected row may be is said in
 `records/corrected.py`.
 """
 
@@ -18,16 +18,15 @@ from sqlalchemy import Row
 
 from orders_pipeline.batches import batches
 from orders_pipeline.batches.artifacts import STAGED, lent
-from orders_pipeline.infrastructure.database import Transaction
+from orders_pipeline.infrastructure.database import Database, Transaction
 from orders_pipeline.infrastructure.parquet_file import read_chunks
-from orders_pipeline.infrastructure.storage import ObjectGone
+from orders_pipeline.infrastructure.storage import ObjectGone, Storage
 from orders_pipeline.intake import csv_file
 from orders_pipeline.records.corrected import NAMES_NO_ROW, Corrections, NamedRow, Original
 from orders_pipeline.records.judgement import Judge
 from orders_pipeline.records.orders import ORDERS
 from orders_pipeline.records.record_type import RowContext
 from orders_pipeline.records.rejections import FileRejected
-from orders_pipeline.system.opening import System
 
 CHUNK_ROWS = 10_000
 IS_THAT_ORDER = {"R_REF_EXISTS", "R_REF_SPENT", "R_CORRECTED_BEFORE"}  # no reason to have another reference
@@ -60,7 +59,9 @@ class _Sent:
         return frozenset() if self.codes & NEVER_HAD else self.references
 
 
-def of_file(system: System, context: RowContext, client_code: str, batch_id: str, staged: Path) -> Corrections:
+def corrections_of(
+    storage: Storage, database: Database, context: RowContext, client_code: str, batch_id: str, staged: Path
+) -> Corrections:
     """Return what the rows of a staged file may correct in the batch that it names.
 
     Raises FileRejected where the files of that batch, or of one that it corrects, are not in the storage any more.
@@ -68,20 +69,22 @@ def of_file(system: System, context: RowContext, client_code: str, batch_id: str
     numbers: set[int] = set()
     for chunk in read_chunks(staged, CHUNK_ROWS, ["corrects_row"]):
         numbers.update(pc.unique(chunk.column("corrects_row").drop_null()).to_pylist())
-    return Corrections(rows_named(system, Judge(ORDERS, context), client_code, batch_id, numbers))
+    return Corrections(rows_named(storage, database, Judge(ORDERS, context), client_code, batch_id, numbers))
 
 
-def rows_named(system: System, judge: Judge, client_code: str, batch_id: str, numbers: Iterable[int]) -> dict[int, NamedRow]:
+def rows_named(
+    storage: Storage, database: Database, judge: Judge, client_code: str, batch_id: str, numbers: Iterable[int]
+) -> dict[int, NamedRow]:
     """Return what is known of those rows of a client's batch that were rejected there and may be corrected."""
     lineages: dict[int, list[_Sent]] = {number: [] for number in numbers}
     wanted = {number: [number] for number in lineages}
     corrected: str | None = batch_id
     while wanted and corrected is not None:
-        with system.database.begin() as transaction:
+        with database.begin() as transaction:
             batch = batches.get(transaction, corrected)
             sent = _rejected(transaction, corrected, wanted)
         try:
-            _read_cells(system, judge, batch, sent)
+            _read_cells(storage, database, judge, batch, sent)
         except ObjectGone:
             raise FileRejected("F_BATCH_COLUMN", {"hint": "rows_gone"}) from None
         following: dict[int, list[int]] = {}
@@ -92,7 +95,7 @@ def rows_named(system: System, judge: Judge, client_code: str, batch_id: str, nu
                     following.setdefault(each.corrects, []).append(named)
         wanted, corrected = following, batch.corrects
     known = {number: lineage for number, lineage in lineages.items() if lineage}
-    with system.database.begin() as transaction:
+    with database.begin() as transaction:
         received = _received(transaction, known)
         holders = _holders(transaction, client_code, known)
     return {number: _named(lineage, received, holders) for number, lineage in known.items()}
@@ -111,12 +114,12 @@ def _rejected(transaction: Transaction, batch_id: str, numbers: Iterable[int]) -
     return {number: each for number, each in sent.items() if NAMES_NO_ROW not in each.codes}
 
 
-def _read_cells(system: System, judge: Judge, batch: Row[Any], sent: Mapping[int, _Sent]) -> None:
+def _read_cells(storage: Storage, database: Database, judge: Judge, batch: Row[Any], sent: Mapping[int, _Sent]) -> None:
     """Add what rows of a batch said."""
     columns = judge.record_type.column_names
     identity = judge.record_type.identity
     misshapen = []
-    with lent(system, batch.batch_id, STAGED) as staged:
+    with lent(storage, database, batch.batch_id, STAGED) as staged:
         rows = list(_rows_of(staged, sent, ["offset", "length", *columns]))
         for row, good_codes in zip(rows, _good_codes(judge, rows), strict=True):
             each = sent[row["import_row_number"]]
@@ -127,7 +130,7 @@ def _read_cells(system: System, judge: Judge, batch: Row[Any], sent: Mapping[int
             else:
                 each.references = _valid(judge, [row[identity]])
     if misshapen:
-        _read_misshapen(system, judge, batch, misshapen)
+        _read_misshapen(storage, database, judge, batch, misshapen)
 
 
 def _good_codes(judge: Judge, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
@@ -141,11 +144,13 @@ def _good_codes(judge: Judge, rows: Sequence[Mapping[str, Any]]) -> list[dict[st
     return good
 
 
-def _read_misshapen(system: System, judge: Judge, batch: Row[Any], rows: Sequence[tuple[_Sent, tuple[int, int]]]) -> None:
+def _read_misshapen(
+    storage: Storage, database: Database, judge: Judge, batch: Row[Any], rows: Sequence[tuple[_Sent, tuple[int, int]]]
+) -> None:
     """Add the references that rows with cells too many or too few may have: those where it can stand."""
     layout = batch.source_layout
     codec = {"utf-8-sig": "utf-8"}.get(batch.encoding, batch.encoding)
-    with lent(system, batch.batch_id, layout["text"]) as text:
+    with lent(storage, database, batch.batch_id, layout["text"]) as text:
         header, *records = csv_file.read_records(text, [tuple(layout["header_span"]), *(span for _, span in rows)])
         names = _cells(header, codec, layout["delimiter"])
         place = names.index(layout["headers"][judge.record_type.identity][0])

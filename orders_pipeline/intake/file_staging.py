@@ -1,0 +1,140 @@
+"""Staging of one file, CSV or workbook: encoding, header and shape checked, its rows numbered and written as Parquet.
+
+How the two kinds are read is in `csv_file/` and `excel_file/`. The batch that the file is of is in `steps.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from sqlalchemy import Row
+
+from orders_pipeline.batches.artifacts import (
+    CONVERTED,
+    ORIGINAL,
+    STAGED,
+)
+from orders_pipeline.clients.file_names import is_workbook
+from orders_pipeline.clients.profiles import Profile
+from orders_pipeline.infrastructure.database import Database
+from orders_pipeline.infrastructure.scratch import Scratch
+from orders_pipeline.intake import csv_file
+from orders_pipeline.intake.csv_file import Limits, StagedFile
+from orders_pipeline.intake.manifest import Manifest
+from orders_pipeline.records.orders import ORDERS
+from orders_pipeline.records.rejections import FileRejected, Rejection
+from orders_pipeline.system.settings import Settings
+
+
+@dataclass(frozen=True)
+class UnregisteredFile:
+    """A file that is looked at and becomes no batch; its attributes have the names of a batch's columns."""
+
+    batch_id: str
+    client_code: str
+    csv_source: str
+    source_sha256: str
+    encoding: str = ""
+    corrects: str | None = None
+
+
+SourceFile: TypeAlias = Row[Any] | UnregisteredFile  # a batch's row, or what is like one
+
+
+@dataclass(frozen=True)
+class Staging:
+    """A staged file: what was read, the layout of its text, the batch whose rows it corrects, the group it belongs to.
+
+    The layout, which is kept as JSON, says how records can be found in the text and written like it.
+    """
+
+    file: StagedFile
+    layout: Mapping[str, Any]
+    corrects: str | None
+    import_group: str
+
+    @property
+    def made(self) -> tuple[str, ...]:
+        """Return the names of the files that staging wrote."""
+        return (CONVERTED, STAGED) if self.layout["text"] == CONVERTED else (STAGED,)
+
+
+def stage_checked(
+    database: Database,
+    limits: Limits,
+    profile: Profile,
+    file: SourceFile,
+    manifest: Manifest | None,
+    source: Path,
+    folder: Scratch,
+) -> Staging:
+    """Stage a file into a folder, checked against its manifest's hash and the batch that it names; raise FileRejected."""
+    if manifest is not None:
+        manifest.check_bytes(file.source_sha256)
+    staged = stage_file(limits, profile, source, file.csv_source, folder)
+    corrects, group = _import_group(database, file, staged)
+    text = CONVERTED if is_workbook(file.csv_source) else ORIGINAL
+    layout = {
+        "text": text,
+        "delimiter": "," if text == CONVERTED else profile.delimiter,
+        "header_span": staged.header_span,
+        "surplus": staged.row_width - len(staged.header),
+        "headers": {column: [staged.header[at] for at in places] for column, places in staged.columns.items()},
+        "line_ending": staged.line_ending,
+        "has_bom": staged.has_bom,
+    }
+    return Staging(staged, layout, corrects, group)
+
+
+def limits_of(settings: Settings, profile: Profile) -> Limits:
+    """Return how large a client's files may be."""
+    return Limits(max_bytes=profile.max_bytes or settings.max_bytes, max_rows=profile.max_rows or settings.max_rows)
+
+
+def stage_file(limits: Limits, profile: Profile, source: Path, name: str, folder: Path | Scratch) -> StagedFile:
+    """Write the numbered rows of a local file, which the client called `name`, into a folder; raise FileRejected.
+
+    A workbook's text is kept beside them.
+    """
+    delimiter, encoding = profile.delimiter, profile.encoding
+    hidden = 0
+    if is_workbook(name):
+        from orders_pipeline.intake import excel_file  # noqa: PLC0415 - its library is slow to import, and CSV does without
+
+        names = csv_file.Names(profile.header_names(), profile.required_columns())
+        wanted = excel_file.OrderSheet(names, {column.name: column.kind for column in ORDERS.columns}, profile.sheet)
+        workbook, source, delimiter, encoding = source, folder / CONVERTED, ",", None
+        hidden = excel_file.write_csv(workbook, source, max_bytes=limits.max_bytes, max_rows=limits.max_rows, wanted=wanted)
+        limits = replace(limits, max_bytes=source.stat().st_size)  # a workbook is smaller than its text
+    staged = csv_file.stage(
+        source,
+        folder / STAGED,
+        header_names=profile.header_names(),
+        required=profile.required_columns(),
+        joined=profile.joined_headers(),
+        limits=limits,
+        delimiter=delimiter,
+        encoding=encoding,
+        amount=None if is_workbook(name) else ORDERS.amount,
+    )
+    if not hidden:
+        return staged
+    warning = Rejection(None, None, None, "W_HIDDEN_ROWS", {"count": str(hidden)})
+    return replace(staged, warnings=(*staged.warnings, warning))
+
+
+def _import_group(database: Database, file: SourceFile, staged: StagedFile) -> tuple[str | None, str]:
+    """Return the one batch that a file's `_batch` column names, or None, and the group the file belongs to."""
+    if not staged.corrected_batches:
+        return None, file.batch_id
+    corrects = staged.corrected_batches[0]
+    with database.begin() as transaction:
+        group = transaction.scalar("group_of_batch", batch_id=corrects, client_code=file.client_code)
+    if group is None:
+        raise FileRejected("F_BATCH_COLUMN", {**staged.corrected_from[0], "hint": "no_batch"})
+    if len(staged.corrected_batches) > 1:
+        raise FileRejected("F_BATCH_COLUMN", {**staged.corrected_from[1], "hint": "another_batch"})
+    return corrects, str(group)

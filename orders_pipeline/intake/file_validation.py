@@ -1,0 +1,55 @@
+"""Validation of one staged file by its client's profile and by the orders and rejections that the database has.
+
+How rows are judged and written is in `validation.py`. The batch that the file is of is in `steps.py`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from orders_pipeline.batches import batches
+from orders_pipeline.clients.profiles import Profile
+from orders_pipeline.intake import validation
+from orders_pipeline.intake.file_staging import SourceFile
+from orders_pipeline.intake.received_before import ReceivedBefore
+from orders_pipeline.intake.rejected_before import corrections_of
+from orders_pipeline.intake.validation import Validated
+from orders_pipeline.records.orders import ORDERS
+from orders_pipeline.records.record_type import RowContext
+from orders_pipeline.security import personal_data
+from orders_pipeline.system.opening import System
+
+
+def validate_file(
+    system: System, profile: Profile, file: SourceFile, staged: Path, accepted: Path, rejections: Path
+) -> Validated:
+    """Judge the rows of a staged file, and write accepted rows and rejections as Parquet."""
+    context = context_of(profile, file.encoding)
+    before = ReceivedBefore(system.database, system.cipher, file.batch_id, file.client_code)
+    return validation.validate(
+        staged,
+        accepted,
+        rejections,
+        record_type=ORDERS,
+        context=context,
+        seal=personal_data.sealer(system.cipher, file.batch_id),
+        existing=before.existing,
+        differing=before.differing,
+        given_up=before.given_up,
+        corrections=None
+        if file.corrects is None
+        else corrections_of(system.storage, system.database, context, file.client_code, file.corrects, staged),
+    )
+
+
+def context_of(profile: Profile, encoding: str) -> RowContext:
+    """Return what the rules need to know of today and of a client's file in this encoding."""
+    payer = profile.columns.get(ORDERS.payer)
+    return RowContext(
+        batches.today(),
+        encoding,
+        profile.notify_channel,
+        {column: source.translate for column, source in profile.columns.items()},
+        profile_payers=() if payer is None else payer.words,
+        has_joined_payers=payer is not None and bool(payer.join),
+    )

@@ -1,0 +1,1 @@
+"""Landing: where clients put their files, which of them are new, and what is left alone there."""

@@ -1,0 +1,130 @@
+"""Summaries of batches: counts, sums and what is open, as `status --json` and result.json show them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Row
+
+from orders_pipeline.batches import batches
+from orders_pipeline.batches.workers import in_hand
+from orders_pipeline.infrastructure.database import Database, Transaction
+from orders_pipeline.reports.report_files import located, locations
+from orders_pipeline.settlement import sweep
+from orders_pipeline.system import continuity
+from orders_pipeline.system.opening import System
+
+
+def summarise(system: System, batch_id: str) -> dict[str, Any]:
+    """Return what `status --json` shows of a batch, and what is open in its import group; raise UnknownBatch."""
+    artifacts = locations(system.storage, batch_id)
+    with system.database.begin() as transaction:
+        summary = summary_of(transaction, batch_id, artifacts)
+    return _with_turns(system, [summary])[0]
+
+
+def summary_of(transaction: Transaction, batch_id: str, artifacts: Mapping[str, str]) -> dict[str, Any]:
+    """Return the whole summary of a batch, whose reports are at `artifacts`; raise UnknownBatch."""
+    batch = batches.get(transaction, batch_id)
+    group = transaction.rows("import_group", bulk_import_group=batch.bulk_import_group)[0]
+    next_try = transaction.scalar("next_try", batch_id=batch_id, patience_s=sweep.PATIENCE_S, longest_s=sweep.LONGEST_S)
+    return _summary(transaction, batch, artifacts) | {
+        "next_try": None if next_try is None else next_try.isoformat(timespec="seconds"),
+        "paying_rests": continuity.rest_shown(transaction),
+        "corrections": {"batches": group.batches, "rows_open": group.rows_open, "open_in": list(group.open_in)},
+        "services_left_alone": [
+            {"service": each.service, "code": each.reason, "next_try": each.probe_at.isoformat(timespec="seconds")}
+            for each in (transaction.rows("open_breakers") if batch.status == "paused" else ())
+        ],
+        "refused": [
+            {"service": each.service, "code": each.code, "count": each.items}
+            | {"since": each.since.isoformat(timespec="seconds"), "next_try": each.next_try.isoformat(timespec="seconds")}
+            for each in transaction.rows("held_refusals", batch_id=batch_id)
+        ],
+        "unknown_payments": [
+            {"payment_id": str(each.payment_id), "amount_jpy": each.amount, "code": each.outcome_code}
+            | {"since": each.sent_at.isoformat(timespec="seconds"), "needs_a_person": each.needs_a_person}
+            for each in transaction.rows("unknown_payments", batch_id=batch_id)
+        ],
+        "refunds": _refunds(transaction, batch_id),
+        "open_refunds": [
+            {"refund_id": str(each.refund_id), "status": each.status, "amount_jpy": each.amount}
+            | {"code": each.outcome_code, "orders": list(each.refs), "needs_a_person": each.needs_a_person}
+            | {"since": each.created_at.isoformat(timespec="seconds")}
+            for each in transaction.rows("unsettled_refunds", batch_id=batch_id)
+        ],
+    }
+
+
+def is_refunding(summary: Mapping[str, Any]) -> bool:
+    """Tell from a batch's summary whether some of its refunds, or the corrections that follow them, are open."""
+    return bool(summary["refunds"]["open"] or summary["refunds"]["corrections"]["open"])
+
+
+def progress(database: Database, batch_id: str) -> dict[str, Any]:
+    """Return the part of a batch's summary that is counted from its orders alone; raise UnknownBatch."""
+    with database.begin() as transaction:
+        return batches.summary(batches.get(transaction, batch_id), {}, {}, {})
+
+
+def recent(system: System, limit: int) -> list[dict[str, Any]]:
+    """Return the summaries of the newest batches; those that are finished are counted once."""
+    with system.database.begin() as transaction:
+        newest = transaction.rows("recent_batches", limit=limit)
+    summaries = [
+        keep_summary(system, row.batch_id) if row.summary is None else located(system.storage, row.summary) for row in newest
+    ]
+    return _with_turns(system, summaries)
+
+
+def _with_turns(system: System, summaries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return summaries with `queued` where a run of the batch waits for its turn."""
+    idle = [each["batch_id"] for each in summaries if each["status"] in batches.UNDER_WAY and not each["at_work"]]
+    if not idle:
+        return summaries
+    # as whoever logs in: Dagster's tables are none of the application's
+    with (
+        contextlib.closing(Database(system.endpoints.database_url, pool_size=1)) as login,
+        login.begin() as transaction,
+    ):
+        found = transaction.rows("queued_batches", batch_ids=idle) if transaction.scalar("dagster_runs_exist") else ()
+    queued = {row.batch_id for row in found}
+    return [each | {"queued": each["batch_id"] in queued} for each in summaries]
+
+
+def keep_summary(system: System, batch_id: str) -> dict[str, Any]:
+    """Return the short summary of a batch, and keep it where the batch is finished and nothing changes at this moment."""
+    artifacts = locations(system.storage, batch_id)
+    with system.database.begin() as transaction:
+        is_still = transaction.scalar("lock_summary", batch_id=batch_id)
+        summary = _summary(transaction, batches.get(transaction, batch_id), artifacts)
+        if is_still:
+            transaction.execute("keep_summary", batch_id=batch_id, summary=json.dumps(summary))
+    return summary
+
+
+def _summary(transaction: Transaction, row: Row[Any], artifacts: Mapping[str, str]) -> dict[str, Any]:
+    seconds = {each.stage: each.seconds for each in transaction.rows("stage_seconds", batch_id=row.batch_id)}
+    found = transaction.rows("rejections_by_code", batch_id=row.batch_id)
+    codes = {each.code: each.rows for each in found if not each.is_warning}
+    warnings = [each.code for each in found if each.is_warning]
+    details = {each.code: each.detail for each in transaction.rows("file_rejections", batch_id=row.batch_id)}
+    if row.status_code and row.status_detail:
+        details[row.status_code] = row.status_detail
+    is_in_hand = row.finished_at is None and bool(in_hand(transaction, [row.batch_id]))
+    return batches.summary(row, codes, seconds, artifacts) | {
+        "warnings": warnings,
+        "details": details,
+        "at_work": is_in_hand,
+        "queued": False,
+    }
+
+
+def _refunds(transaction: Transaction, batch_id: str) -> dict[str, Any]:
+    totals = transaction.rows("refund_totals", batch_id=batch_id)[0]
+    return {state: getattr(totals, state) for state in ("planned", "succeeded", "declined", "open")} | {
+        "corrections": {state: getattr(totals, f"corrections_{state}") for state in ("planned", "sent", "failed", "open")}
+    }
