@@ -21,11 +21,12 @@ from sqlalchemy import event, make_url
 from sqlalchemy.pool import ConnectionPoolEntry, Pool
 
 from orders_pipeline.infrastructure import migrations
-from orders_pipeline.infrastructure.database import Database, _Connection, dagster_url, libpq_url
+from orders_pipeline.infrastructure.database import Database, _Connection
+from orders_pipeline.infrastructure.database_url import dagster_url, libpq_url
 from orders_pipeline.intake.landing import arrivals
 from orders_pipeline.sandbox import SandboxServer
 from orders_pipeline.system import embedded
-from orders_pipeline.system.opening import System, join_endpoints, open_system
+from orders_pipeline.system.composition import System, join_endpoints, open_system
 from orders_pipeline.system.settings import Settings
 from orders_pipeline_tests.mutants.mutant import SERVER
 

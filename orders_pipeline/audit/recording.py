@@ -16,7 +16,8 @@ from pathlib import Path
 
 from orders_pipeline.audit.records import Category
 from orders_pipeline.clients.profiles import Clients
-from orders_pipeline.infrastructure.database import Database, DatabaseError, Transaction
+from orders_pipeline.infrastructure.database import Database, Transaction
+from orders_pipeline.infrastructure.database_errors import DatabaseError
 from orders_pipeline.security.encryption import Cipher
 
 MEANWHILE = "explained.log"  # in HOME: readings that are not in the audit yet

@@ -18,7 +18,8 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import Row
 
 from orders_pipeline.clients.file_names import encoding_shown
-from orders_pipeline.infrastructure.database import ConstraintViolated, Transaction
+from orders_pipeline.infrastructure.database import Transaction
+from orders_pipeline.infrastructure.database_errors import ConstraintViolated
 from orders_pipeline.records.rejections import FileRejected
 from orders_pipeline.system.errors import NotThere
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from orders_pipeline.batches import workers
+from orders_pipeline.batches import heartbeat
 from orders_pipeline.batches.workers import WORKER_LOCK_CLASS, Worker
 from orders_pipeline.infrastructure.database import Database
 
@@ -75,4 +75,4 @@ class SharedCalls:
 
 
 def _unseen_s() -> float:
-    return 2 * workers.HEARTBEAT_S + RECONNECT_S
+    return 2 * heartbeat.HEARTBEAT_S + RECONNECT_S

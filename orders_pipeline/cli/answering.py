@@ -24,7 +24,7 @@ from orders_pipeline.system import errors
 from orders_pipeline.system.settings import Settings, SettingsError, load_settings, unknown
 
 if TYPE_CHECKING:
-    from orders_pipeline.system.opening import System
+    from orders_pipeline.system.composition import System
 
 EXIT_STATUS = {"completed": 0, "completed_with_errors": 3, "rejected": 4}
 STOPPED, USAGE, GIVEN_BACK = interrupts.STOPPED, 2, 4
@@ -192,7 +192,7 @@ def opened(settings: Settings | None = None) -> Iterator[System]:
     with contextlib.ExitStack() as stack:
         with complaints.status("opening the system") if complaints.is_terminal else contextlib.nullcontext():
             from orders_pipeline.audit import recording
-            from orders_pipeline.system.opening import join_endpoints, open_system
+            from orders_pipeline.system.composition import join_endpoints, open_system
 
             endpoints = stack.enter_context(join_endpoints(settings))
             system = stack.enter_context(open_system(settings, endpoints, origin))

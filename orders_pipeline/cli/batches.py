@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Row
 
     from orders_pipeline.infrastructure.interrupts import Interrupts
-    from orders_pipeline.system.opening import System
+    from orders_pipeline.system.composition import System
 
 MAX_REASON_CHARS = 500
 
@@ -96,7 +96,7 @@ def _stop(system: System, batch_id: str) -> None:
     """Let the batch stand still, whichever process is at work on it."""
     from orders_pipeline.audit.recording import os_user
     from orders_pipeline.batches import batches
-    from orders_pipeline.infrastructure.database import DatabaseError
+    from orders_pipeline.infrastructure.database_errors import DatabaseError
 
     with contextlib.suppress(DatabaseError), system.database.begin() as transaction:
         batches.stop(transaction, batch_id, os_user())
@@ -298,16 +298,16 @@ def status(batch_id: str | None, limit: int, *, as_json: bool) -> None:
     from orders_pipeline.infrastructure.storage import StorageError
     from orders_pipeline.intake.landing import left_alone
     from orders_pipeline.reports import summaries
-    from orders_pipeline.system import continuity
+    from orders_pipeline.system import payment_stop
 
     with opened() as system:
         with contextlib.suppress(StorageError):  # else said as far as it is known
-            system.continuity.is_behind()
+            system.restore_guard.is_behind()
         if batch_id is not None:
             answer(summaries.summarise(system, batch_id), console.show_summary, as_json=as_json)
             return
         with system.database.begin() as transaction:
-            left, rests = left_alone.recorded(transaction), continuity.rest_shown(transaction)
+            left, rests = left_alone.recorded(transaction), payment_stop.shown(transaction)
         recent: dict[str, Any] = {
             "batches": summaries.recent(system, limit),
             "landing": {name: some.as_dict() for name, some in left.items()},

@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 
 from orders_pipeline.samples.synthetic import write_sample
-from orders_pipeline.system.opening import System
+from orders_pipeline.system.composition import System
 from orders_pipeline.system.settings import Settings
 
 CLIENT = "demo"

@@ -16,13 +16,14 @@ from typing import Any
 from orders_pipeline.audit import sealing
 from orders_pipeline.clients.profiles import read_clients
 from orders_pipeline.infrastructure import migrations
-from orders_pipeline.infrastructure.database import Database, DatabaseError
+from orders_pipeline.infrastructure.database import Database
+from orders_pipeline.infrastructure.database_errors import DatabaseError
 from orders_pipeline.infrastructure.storage import Storage
 from orders_pipeline.intake.landing import left_alone
 from orders_pipeline.security.encryption import Cipher, EncryptionKeysError
 from orders_pipeline.services.http_client import NoAnswer, NotDelivered, ServiceClient
-from orders_pipeline.system import continuity, errors, sessions
-from orders_pipeline.system.opening import (
+from orders_pipeline.system import errors, payment_stop, session_limit
+from orders_pipeline.system.composition import (
     Endpoints,
     System,
     join_endpoints,
@@ -128,7 +129,7 @@ def _database(patient: Patient) -> str:
 
 
 def _sessions(patient: Patient) -> str:
-    return sessions.require(patient.login, patient.settings.max_concurrent_runs)
+    return session_limit.require(patient.login, patient.settings.max_concurrent_runs)
 
 
 def _schema(patient: Patient) -> str:
@@ -178,11 +179,11 @@ def _keys(patient: Patient) -> str:
 
 
 def _ledger(patient: Patient) -> str:
-    patient.system.continuity.is_behind()
+    patient.system.restore_guard.is_behind()
     with patient.system.database.begin() as transaction:
-        found = continuity.rest(transaction)
+        found = payment_stop.current(transaction)
     if found is not None:
-        raise continuity.LedgersDiffer(found)
+        raise payment_stop.LedgersDiffer(found)
     return "whole, as far as is known"
 
 

@@ -24,7 +24,7 @@ def keys() -> None:
 def new(*, as_json: bool) -> None:
     """Make a key for ORDERS_ENCRYPTION_KEYS, kept nowhere else; AWS KMS seals it if ORDERS_KMS_KEY_ID is set."""
     from orders_pipeline.security.encryption import new_key
-    from orders_pipeline.system.opening import key_service
+    from orders_pipeline.system.composition import key_service
 
     kms = key_service(read_settings())
     answer(

@@ -62,12 +62,12 @@ def reconcile(
             raise click.UsageError("say how that was found out, with --why")
         answered_for = (who.strip(), why.strip())
         with opened() as system:
-            if system.continuity.can_compare():
-                system.continuity.require_in_use()
+            if system.restore_guard.can_compare():
+                system.restore_guard.require_in_use()
                 compared = compare(system, None, None, None, by_hand=answered_for).as_dict()
             else:
                 compared = None
-                system.continuity.resume_by_hand(*answered_for)
+                system.restore_guard.resume_by_hand(*answered_for)
         if compared is not None:
             _finish(compared, as_json=as_json)
         said = {"paying_resumed": {"by": answered_for[0], "why": answered_for[1]}}

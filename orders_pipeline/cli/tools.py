@@ -136,7 +136,7 @@ def migrate(*, as_json: bool) -> None:
     from orders_pipeline.audit.recording import os_user, record
     from orders_pipeline.infrastructure import migrations
     from orders_pipeline.infrastructure.database import Database
-    from orders_pipeline.system.opening import join_endpoints
+    from orders_pipeline.system.composition import join_endpoints
 
     with join_endpoints(load_settings()) as endpoints, contextlib.closing(Database(endpoints.database_url)) as database:
         applied = migrations.migrate(database)
@@ -151,8 +151,8 @@ def migrate(*, as_json: bool) -> None:
 @answers
 def url(*, as_json: bool) -> None:
     """Print the database's URL as psql reads it; an embedded one lives while something uses it."""
-    from orders_pipeline.infrastructure.database import libpq_url
-    from orders_pipeline.system.opening import join_endpoints
+    from orders_pipeline.infrastructure.database_url import libpq_url
+    from orders_pipeline.system.composition import join_endpoints
 
     with join_endpoints(load_settings()) as endpoints:
         found = {"url": libpq_url(endpoints.database_url)}
@@ -197,7 +197,7 @@ def explain(reference: str, *, as_json: bool) -> None:
     Without the database too: then the reading is recorded in the audit by the next command that reaches it.
     """
     from orders_pipeline.system import errors
-    from orders_pipeline.system.opening import open_batches, open_cipher
+    from orders_pipeline.system.composition import open_batches, open_cipher
 
     settings = read_settings()
     known = errors.explain(reference, settings, lambda: open_batches(settings, open_cipher(settings)))

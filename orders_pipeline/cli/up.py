@@ -20,8 +20,8 @@ from orders_pipeline.orchestration import runs
 from orders_pipeline.reports import server
 from orders_pipeline.services.http_client import NoAnswer, NotDelivered, ServiceClient
 from orders_pipeline.system import embedded
-from orders_pipeline.system.opening import join_endpoints, open_system
-from orders_pipeline.system.sessions import WEB_POOL_SIZE
+from orders_pipeline.system.composition import join_endpoints, open_system
+from orders_pipeline.system.session_limit import WEB_POOL_SIZE
 from orders_pipeline.system.settings import UNDER_UP, Settings, export_environment
 
 HOST = "127.0.0.1"

@@ -11,7 +11,8 @@ import time
 import zlib
 from dataclasses import dataclass
 
-from orders_pipeline.infrastructure.database import DENIED, SQL, Database, DatabaseError, RoleMissing, Transaction
+from orders_pipeline.infrastructure.database import SQL, Database, Transaction
+from orders_pipeline.infrastructure.database_errors import DENIED, DatabaseError, RoleMissing
 
 FILE_NAME = re.compile(r"V(?P<version>\d+(?:[._]\d+)*)__(?P<description>\w+)\.sql")
 

@@ -18,7 +18,7 @@ from orders_pipeline.intake.file_staging import limits_of
 from orders_pipeline.intake.landing.listing import is_version
 from orders_pipeline.intake.manifest import Manifest, landed_manifest
 from orders_pipeline.records.rejections import FileRejected
-from orders_pipeline.system.opening import System
+from orders_pipeline.system.composition import System
 
 READ_TRIES = 3
 READ_PAUSE_S = 1.0

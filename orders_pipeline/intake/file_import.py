@@ -25,7 +25,7 @@ from orders_pipeline.intake import declarations
 from orders_pipeline.intake.file_staging import limits_of
 from orders_pipeline.intake.manifest import Manifest, manifest_beside
 from orders_pipeline.records.rejections import FileRejected
-from orders_pipeline.system.opening import System
+from orders_pipeline.system.composition import System
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from orders_pipeline.intake.validation import Validated
 from orders_pipeline.records.orders import ORDERS
 from orders_pipeline.records.record_type import RowContext
 from orders_pipeline.security import personal_data
-from orders_pipeline.system.opening import System
+from orders_pipeline.system.composition import System
 
 
 def validate_file(

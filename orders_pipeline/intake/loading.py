@@ -22,7 +22,8 @@ import pyarrow.parquet as pq
 from sqlalchemy import Row
 
 from orders_pipeline.infrastructure.binary_copy import binary_copy
-from orders_pipeline.infrastructure.database import ConstraintViolated, Database, Transaction, persist
+from orders_pipeline.infrastructure.database import Database, Transaction
+from orders_pipeline.infrastructure.database_errors import ConstraintViolated, retry_while_unavailable
 from orders_pipeline.infrastructure.parquet_file import map_chunks, read_chunks
 from orders_pipeline.records.corrected import Answer
 
@@ -85,20 +86,22 @@ def load(
     with database.begin() as transaction:
         types = _column_types(transaction, "orders")
     if most_bad_rows is not None and batch.rows_accepted and most_bad_rows < batch.rows_accepted + batch.rows_rejected:
-        return persist(partial(_load_whole, database, batch, (accepted, rejections, answers), types, most_bad_rows))
+        return retry_while_unavailable(
+            partial(_load_whole, database, batch, (accepted, rejections, answers), types, most_bad_rows)
+        )
     orders = taken = 0
     if answers is not None:  # first: what rows give up is held against all orders, whoever loads them
-        persist(partial(load_rejections, database, batch, rejections, answers))
+        retry_while_unavailable(partial(load_rejections, database, batch, rejections, answers))
 
     def load_chunk(chunk_no: int, rows: pa.RecordBatch) -> tuple[int, int]:
         # again after a deadlock with another batch, or while the database is away: a chunk is all or nothing
-        return persist(partial(_load_chunk, database, _Chunk(batch, chunk_no, rows, types)))
+        return retry_while_unavailable(partial(_load_chunk, database, _Chunk(batch, chunk_no, rows, types)))
 
     with (
         ThreadPoolExecutor(1, thread_name_prefix="rejections") as beside,
         closing(map_chunks(accepted, load_chunk, CHUNK_ROWS)) as chunks,
     ):
-        keeping = beside.submit(persist, partial(load_rejections, database, batch, rejections, answers))
+        keeping = beside.submit(retry_while_unavailable, partial(load_rejections, database, batch, rejections, answers))
         for written, lost in chunks:
             orders += written
             taken += lost

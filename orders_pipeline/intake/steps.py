@@ -27,8 +27,9 @@ from orders_pipeline.batches.artifacts import (
     keep,
     lent,
 )
-from orders_pipeline.batches.workers import BatchBusy, batch_lock
-from orders_pipeline.infrastructure.database import Database, DatabaseError, Transaction
+from orders_pipeline.batches.batch_lock import BatchBusy, batch_lock
+from orders_pipeline.infrastructure.database import Database, Transaction
+from orders_pipeline.infrastructure.database_errors import DatabaseError
 from orders_pipeline.infrastructure.scratch import scratch_files
 from orders_pipeline.infrastructure.storage import ObjectGone, ObjectReplaced
 from orders_pipeline.intake import declarations, loading
@@ -37,7 +38,7 @@ from orders_pipeline.intake.file_staging import limits_of, stage_checked
 from orders_pipeline.intake.file_validation import validate_file
 from orders_pipeline.records.rejections import FileRejected, Rejection
 from orders_pipeline.system import errors
-from orders_pipeline.system.opening import System
+from orders_pipeline.system.composition import System
 
 
 def stage_batch(system: System, batch_id: str) -> None:

@@ -14,7 +14,7 @@ from dagster._core.errors import DagsterUserCodeExecutionError
 from dagster._utils.error import USER_FACING_ERROR_ID_ATTR_NAME
 
 from orders_pipeline.system import errors
-from orders_pipeline.system.opening import open_batches, open_cipher
+from orders_pipeline.system.composition import open_batches, open_cipher
 from orders_pipeline.system.settings import read_settings
 
 _ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")

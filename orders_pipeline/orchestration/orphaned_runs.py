@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 import dagster as dg
 from dagster import DagsterRunStatus, RunsFilter
 
-from orders_pipeline.batches.workers import runs_without_process
-from orders_pipeline.system.opening import System
+from orders_pipeline.batches.run_processes import runs_without_process
+from orders_pipeline.system.composition import System
 
 BEGINNING_S = 20.0  # a run may take this long from its start until its process says that it is there
 

@@ -6,7 +6,7 @@ that are long finished go, as do runs that failed long ago; the batches stay.
 
 import dagster as dg
 
-from orders_pipeline.system.opening import System
+from orders_pipeline.system.composition import System
 
 PARTITION_TAG = "dagster/partition"  # Dagster's own, on every run of a partition
 SIZE_TAG, LARGE = "orders/size", "large"

@@ -1,7 +1,7 @@
 """Dagster resources: the opened `System`, handed to assets and sensors as a plain object.
 
-Only opening and closing belongs here; what is opened is made in `system/opening.py`. Commands and tests that run a job in
-their own process hand in the system they have opened instead.
+Only opening and closing belongs here; what is opened is made in `system/composition.py`. Commands and tests that run a job
+in their own process hand in the system they have opened instead.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import dagster as dg
 
 from orders_pipeline.audit.recording import sign_in
 from orders_pipeline.batches import batches
-from orders_pipeline.batches.workers import behind_run
+from orders_pipeline.batches.run_processes import run_process
 from orders_pipeline.orchestration.dagster_errors import ToldFailure
 from orders_pipeline.orchestration.partitions import PARTITION_TAG
 from orders_pipeline.orchestration.terminated_runs import is_asked_for, stopping_when_terminated
 from orders_pipeline.system import errors
-from orders_pipeline.system.opening import Endpoints, System, join_endpoints, open_system
-from orders_pipeline.system.sessions import RUN_POOL_SIZE, TICK_POOL_SIZE
+from orders_pipeline.system.composition import Endpoints, System, join_endpoints, open_system
+from orders_pipeline.system.session_limit import RUN_POOL_SIZE, TICK_POOL_SIZE
 from orders_pipeline.system.settings import load_settings
 
 
@@ -48,7 +48,7 @@ class SystemResource(dg.ConfigurableResource[System]):
                 system = stack.enter_context(open_system(settings, process_endpoints(), origin, pool_size=pool_size))
                 if context.run_id:
                     batch_id = None if context.run is None else context.run.tags.get(PARTITION_TAG)
-                    stack.enter_context(behind_run(system.database, context.run_id, batch_id))
+                    stack.enter_context(run_process(system.database, context.run_id, batch_id))
                     sign_in(system.database, system.clients, system.cipher)
                     if batch_id is not None:
                         stack.enter_context(_obeying(context, system, batch_id))

@@ -15,12 +15,14 @@ from contextlib import contextmanager
 import dagster as dg
 from dagster_postgres.utils import DagsterPostgresException
 
-from orders_pipeline.batches.workers import behind_run
-from orders_pipeline.infrastructure.database import Database, DatabaseUnavailable, dagster_url, told_by_code
+from orders_pipeline.batches.run_processes import run_process
+from orders_pipeline.infrastructure.database import Database
+from orders_pipeline.infrastructure.database_errors import DatabaseUnavailable, failures_as_unavailable
+from orders_pipeline.infrastructure.database_url import dagster_url
 from orders_pipeline.orchestration.partitions import LARGE, SIZE_TAG, batch_partitions
 from orders_pipeline.orchestration.terminated_runs import stopping_when_terminated
-from orders_pipeline.system.opening import System
-from orders_pipeline.system.sessions import DAGSTER_POOL_SIZE
+from orders_pipeline.system.composition import System
+from orders_pipeline.system.session_limit import DAGSTER_POOL_SIZE
 from orders_pipeline.system.settings import Settings, export_environment
 
 SCHEMA = "dagster"
@@ -108,7 +110,7 @@ def keep_connections(instance: dg.DagsterInstance) -> None:
 def _no_words_of_others() -> Iterator[None]:
     """Say by our code that Dagster's records do not answer: it would print the statement and what it was to write."""
     try:
-        with told_by_code():
+        with failures_as_unavailable():
             yield
     except DagsterPostgresException:
         raise DatabaseUnavailable(None, "Dagster's records do not answer") from None
@@ -122,7 +124,7 @@ def run_batch(system: System, instance: dg.DagsterInstance, defs: dg.Definitions
         instance.add_dynamic_partitions(str(batch_partitions.name), [batch_id])
         instance.report_runless_asset_event(uploaded(batch_id))
     run_id = str(uuid.uuid4())
-    with behind_run(system.database, run_id, batch_id), stopping_when_terminated(system, instance, run_id, batch_id):
+    with run_process(system.database, run_id, batch_id), stopping_when_terminated(system, instance, run_id, batch_id):
         result = defs.resolve_job_def("process_batch").execute_in_process(
             instance=instance,
             partition_key=batch_id,

@@ -24,7 +24,7 @@ from orders_pipeline.orchestration.orphaned_runs import end_runs, orphaned_runs
 from orders_pipeline.orchestration.partitions import PARTITION_TAG, batch_partitions, tags_of
 from orders_pipeline.orchestration.terminated_runs import UI
 from orders_pipeline.settlement import sweep
-from orders_pipeline.system.opening import System
+from orders_pipeline.system.composition import System
 
 # Dagster looks for due sensors every 5 seconds: one that is due just then would miss every other look
 INTERVAL_S = 4
@@ -73,7 +73,7 @@ def landing_sensor(context: dg.SensorEvaluationContext, system: dg.ResourceParam
 def stalled_sensor(context: dg.SensorEvaluationContext, system: dg.ResourceParam[System]) -> dg.SensorResult:
     """Request runs for unfinished batches that nobody works on and that could go on; end runs whose process is lost."""
     with safe_errors(system, of_tick=True):
-        system.continuity.watch()
+        system.restore_guard.watch()
         # gone at two looks: a session that breaks, as when the database starts anew, comes back in between
         missed = set(json.loads(context.cursor or "[]"))
         gone = orphaned_runs(system, context.instance, {})

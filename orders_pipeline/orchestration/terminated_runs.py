@@ -14,7 +14,7 @@ import dagster as dg
 from dagster import DagsterRunStatus
 
 from orders_pipeline.batches import batches
-from orders_pipeline.system.opening import System
+from orders_pipeline.system.composition import System
 
 TERMINATED = (DagsterRunStatus.CANCELING, DagsterRunStatus.CANCELED)  # the second at once when forced
 UI = "Dagster UI"

@@ -26,8 +26,8 @@ from orders_pipeline.reports.rejected_rows import as_rejection, rejected_rows
 from orders_pipeline.reports.report_files import REPORTS, locations
 from orders_pipeline.reports.summaries import keep_summary, summarise, summary_of
 from orders_pipeline.security.encryption import DecryptionError
+from orders_pipeline.system.composition import System
 from orders_pipeline.system.errors import code_of
-from orders_pipeline.system.opening import System
 
 ROWS_GONE = "W_ROWS_GONE"
 FINISH_TRIES = 3  # reports are written anew when the batch has changed while they were written

@@ -30,7 +30,7 @@ from orders_pipeline.security import personal_data
 from orders_pipeline.security.encryption import Cipher
 from orders_pipeline.settlement.notifications import ADDRESS_COLUMN
 from orders_pipeline.settlement.payments.plan import PayableOrder, plan_payments
-from orders_pipeline.system.opening import System
+from orders_pipeline.system.composition import System
 
 NO_BATCH = "preview"
 

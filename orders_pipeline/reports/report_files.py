@@ -13,8 +13,8 @@ from typing import Any
 from orders_pipeline.batches import batches
 from orders_pipeline.batches.artifacts import artifact
 from orders_pipeline.infrastructure.storage import Storage
+from orders_pipeline.system.composition import System
 from orders_pipeline.system.errors import NotThere
-from orders_pipeline.system.opening import System
 
 REPORTS = {"rejected": "rejected.csv", "errors": "errors.csv", "result": "result.json"}
 

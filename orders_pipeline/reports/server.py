@@ -24,7 +24,7 @@ from orders_pipeline.audit import recording
 from orders_pipeline.batches import batches
 from orders_pipeline.reports import report_files
 from orders_pipeline.system import errors
-from orders_pipeline.system.opening import System
+from orders_pipeline.system.composition import System
 
 HOST = "127.0.0.1"
 ROOT = f"""\

@@ -10,12 +10,12 @@ from typing import Any
 from sqlalchemy import Row
 
 from orders_pipeline.batches import batches
-from orders_pipeline.batches.workers import in_hand
+from orders_pipeline.batches.run_processes import batches_at_work
 from orders_pipeline.infrastructure.database import Database, Transaction
 from orders_pipeline.reports.report_files import located, locations
 from orders_pipeline.settlement import sweep
-from orders_pipeline.system import continuity
-from orders_pipeline.system.opening import System
+from orders_pipeline.system import payment_stop
+from orders_pipeline.system.composition import System
 
 
 def summarise(system: System, batch_id: str) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def summary_of(transaction: Transaction, batch_id: str, artifacts: Mapping[str, 
     next_try = transaction.scalar("next_try", batch_id=batch_id, patience_s=sweep.PATIENCE_S, longest_s=sweep.LONGEST_S)
     return _summary(transaction, batch, artifacts) | {
         "next_try": None if next_try is None else next_try.isoformat(timespec="seconds"),
-        "paying_rests": continuity.rest_shown(transaction),
+        "paying_rests": payment_stop.shown(transaction),
         "corrections": {"batches": group.batches, "rows_open": group.rows_open, "open_in": list(group.open_in)},
         "services_left_alone": [
             {"service": each.service, "code": each.reason, "next_try": each.probe_at.isoformat(timespec="seconds")}
@@ -114,11 +114,11 @@ def _summary(transaction: Transaction, row: Row[Any], artifacts: Mapping[str, st
     details = {each.code: each.detail for each in transaction.rows("file_rejections", batch_id=row.batch_id)}
     if row.status_code and row.status_detail:
         details[row.status_code] = row.status_detail
-    is_in_hand = row.finished_at is None and bool(in_hand(transaction, [row.batch_id]))
+    is_at_work = row.finished_at is None and bool(batches_at_work(transaction, [row.batch_id]))
     return batches.summary(row, codes, seconds, artifacts) | {
         "warnings": warnings,
         "details": details,
-        "at_work": is_in_hand,
+        "at_work": is_at_work,
         "queued": False,
     }
 

@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from orders_pipeline.infrastructure.database import Database, persist
+from orders_pipeline.infrastructure.database import Database
+from orders_pipeline.infrastructure.database_errors import retry_while_unavailable
 
 APART_S = 1.0  # from the reply to one call to the next call with the same token
 POLL_S = 0.5  # a token that was given back is seen before it may be used
@@ -62,7 +63,7 @@ class RateLimiter:
     def _take(self, stop: threading.Event) -> _Token:
         while not stop.is_set():
             asked = time.monotonic()
-            token, wait_s = persist(self._try_to_take)
+            token, wait_s = retry_while_unavailable(self._try_to_take)
             if token is None:
                 stop.wait(max(min(wait_s, POLL_S), SHORTEST_WAIT_S))
                 continue
@@ -100,4 +101,4 @@ class RateLimiter:
                     in_s=max(usable - time.monotonic(), 0.0),
                 )
 
-        persist(hand_back)
+        retry_while_unavailable(hand_back)

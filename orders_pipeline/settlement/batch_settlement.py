@@ -15,12 +15,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from orders_pipeline.batches import batches
 from orders_pipeline.batches.workers import Worker, worker_session
 from orders_pipeline.clients.profiles import Profile
-from orders_pipeline.infrastructure.database import Database, DatabaseError
+from orders_pipeline.infrastructure.database import Database
+from orders_pipeline.infrastructure.database_errors import DatabaseError
 from orders_pipeline.settlement import notifications
 from orders_pipeline.settlement.notifications import NotificationLedger
 from orders_pipeline.settlement.payments import settle
 from orders_pipeline.settlement.payments.settle import PaymentLedger
-from orders_pipeline.system.opening import System
+from orders_pipeline.system.composition import System
 
 SETTLED_FROM = ("loaded", "paying", "paused")  # the states of a batch in which there may be something to settle
 HALT_POLL_S = 0.2  # for so long may be sent what was claimed before a person stopped or cancelled the batch
@@ -35,8 +36,8 @@ def settling(system: System, batch_id: str, run_id: str | None) -> Iterator[Sett
         yield None
         return
     profile = system.clients.profile_of_batch(batch.client_code)
-    is_whole = system.continuity.is_whole()  # ids follow from the installation, and from what a lost database has charged
-    if not is_whole and system.continuity.is_another_at_work():
+    is_whole = system.restore_guard.is_whole()  # ids follow from the installation, and from what a lost database has charged
+    if not is_whole and system.restore_guard.is_another_at_work():
         yield None
         return
     with worker_session(system.database, batch_id, run_id) as worker:
@@ -110,7 +111,7 @@ class Settlement:
         Nothing is paid while our ledger is not whole, or the service has charges that it does not know.
         """
         system = self._system
-        if not system.continuity.advance():
+        if not system.restore_guard.advance():
             self._paid.set()
             return
         ledger = PaymentLedger(
@@ -121,12 +122,12 @@ class Settlement:
             notifications.make_ready,
             concurrency=system.settings.payment_concurrency,
             retry_declined_orders=self._profile.declined_payments == "retry_orders",
-            look_again=system.continuity.advance,
+            look_again=system.restore_guard.advance,
         )
         try:
             with _timed(system.database, self._worker.batch_id, "pay"):
                 settle.settle_batch(ledger, system.payments, self._stop_paying)
-            system.continuity.note_settled()
+            system.restore_guard.note_settled()
         finally:
             self._paid.set()
 

@@ -17,7 +17,7 @@ from typing import Generic, Protocol, TypeAlias, TypeVar
 
 from orders_pipeline.batches import workers
 from orders_pipeline.infrastructure import interrupts
-from orders_pipeline.infrastructure.database import DatabaseError, persist
+from orders_pipeline.infrastructure.database_errors import DatabaseError, retry_while_unavailable
 from orders_pipeline.services.outcomes import Outcome, called_off
 
 IDLE_S = 0.05  # how long an empty queue is watched before the ledger is asked again
@@ -217,7 +217,7 @@ class _Loop(Generic[Claim]):
         room = self._room.left(self._in_flight, self._limit)
         if not room:
             return
-        claims = persist(lambda: self._ledger.claim(room))
+        claims = retry_while_unavailable(lambda: self._ledger.claim(room))
         self._wants_more = len(claims) == room
         for start in range(0, len(claims), self._room.bundle):
             self._crew.give(claims[start : start + self._room.bundle])
@@ -226,7 +226,7 @@ class _Loop(Generic[Claim]):
     def _share(self, wanted: int) -> None:
         bound, held = self._bound, self._crew.held
         if bound is not None:
-            self._keep_to(persist(lambda: bound.allow(held, min(wanted, self._room.concurrency))))
+            self._keep_to(retry_while_unavailable(lambda: bound.allow(held, min(wanted, self._room.concurrency))))
 
     def _keep_to(self, limit: int) -> None:
         self._limit = limit
@@ -247,7 +247,7 @@ class _Loop(Generic[Claim]):
         if any(outcome.stop for _, outcome in results):
             self._stop.set()
             self._crew.take_back()
-        if results and not persist(lambda: self._ledger.record(results)):
+        if results and not retry_while_unavailable(lambda: self._ledger.record(results)):
             self._crew.take_back()
 
     def _wait_for_some(self) -> int:
@@ -264,7 +264,7 @@ class _Loop(Generic[Claim]):
         if not self._limit:  # others have all there is, and know that we wait
             self._stop.wait(IDLE_S)
             return True
-        due_s = persist(self._ledger.wait_s)
+        due_s = retry_while_unavailable(self._ledger.wait_s)
         if due_s is None and not expecting:
             return False
         if self._bound is not None:

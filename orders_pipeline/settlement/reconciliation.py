@@ -20,15 +20,16 @@ from sqlalchemy import Row
 
 from orders_pipeline.audit import recording
 from orders_pipeline.batches import batches
-from orders_pipeline.infrastructure.database import Database, DatabaseUnavailable, Transaction
+from orders_pipeline.infrastructure.database import Database, Transaction
+from orders_pipeline.infrastructure.database_errors import DatabaseUnavailable
 from orders_pipeline.services import payment_listing
 from orders_pipeline.services.payment_gateway import ListedPayment, ListFailed, PaymentGateway, PaymentPage
 from orders_pipeline.settlement import closings, notifications
 from orders_pipeline.settlement.payments import settle
-from orders_pipeline.system import continuity, errors, installation
+from orders_pipeline.system import errors, installation, payment_stop
+from orders_pipeline.system.composition import System
 from orders_pipeline.system.errors import NotThere
 from orders_pipeline.system.installation import Installation
-from orders_pipeline.system.opening import System
 
 FINDINGS: Mapping[str, str] = {
     "C_MISSING_THERE": "paid in our ledger, and the service has no such payment",
@@ -132,16 +133,18 @@ def reconcile(
     """
     if not system.payments.capabilities.can_list:
         with system.database.begin() as transaction:
-            stopped = "; paying is stopped until `reconcile --by-hand`" if continuity.rest(transaction) is not None else ""
+            stopped = (
+                "; paying is stopped until `reconcile --by-hand`" if payment_stop.current(transaction) is not None else ""
+            )
         raise NoList(f"{NoList.code}: the Payment service offers no list to compare with{stopped}")
-    doubted = None if batch_id is not None else system.continuity.begin_comparing(is_other_gone=by_hand is not None)
+    doubted = None if batch_id is not None else system.restore_guard.begin_comparing(is_other_gone=by_hand is not None)
     if doubted is not None:  # all is compared that may be missing, whatever was asked for
         created_from = min(created_from or doubted.since, doubted.since)
         created_to = max(created_to or doubted.until, doubted.until)
     with system.database.session() as session:
         if batch_id is not None:
             batches.get(session, batch_id)
-        was_stopped = continuity.rest(session) is not None
+        was_stopped = payment_stop.current(session) is not None
         ours = installation.read(session)
         scope = _scope(session, batch_id, created_from, created_to, is_stopped=doubted is not None and doubted.is_stopped)
         session.execute("create_listed_payments")
@@ -151,7 +154,7 @@ def reconcile(
             unreadable = _list(session, ours, system.payments, scope)
         except ListFailed as failure:
             if doubted is not None:
-                system.continuity.note_unread(failure)
+                system.restore_guard.note_unread(failure)
             raise
         judged, looked_up = _look_up(session, ours, system.payments, scope)
         session.execute("match_listed_by_id")
@@ -165,9 +168,9 @@ def reconcile(
         closed = closings.close_batches(session, scope.parameters())
         young = session.rows("reconciliation_counts", **scope.parameters())[0].young
         if doubted is not None and not young:  # from here on, findings hold up what they could repeat
-            system.continuity.lift(scope.started_at, *(by_hand or ()))
+            system.restore_guard.lift(scope.started_at, *(by_hand or ()))
         # after a mere restart whoever pays looks for itself whether the ledger is whole
-        is_stopped = (continuity.rest(session) if doubted is None else system.continuity.doubted()) is not None
+        is_stopped = (payment_stop.current(session) if doubted is None else system.restore_guard.doubted()) is not None
         return _result(
             session,
             scope,

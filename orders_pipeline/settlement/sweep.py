@@ -11,7 +11,8 @@ from typing import Any
 
 from sqlalchemy import Row
 
-from orders_pipeline.batches.workers import BATCH_LOCK_CLASS, WORKER_LOCK_CLASS
+from orders_pipeline.batches.batch_lock import BATCH_LOCK_CLASS
+from orders_pipeline.batches.workers import WORKER_LOCK_CLASS
 from orders_pipeline.infrastructure.database import Database, Transaction
 from orders_pipeline.settlement import notifications
 from orders_pipeline.settlement.payments import settle

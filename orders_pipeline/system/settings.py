@@ -1,7 +1,7 @@
 """What a user may set, and the only place that reads the environment.
 
 Every setting is an `ORDERS_` variable. Secrets are `SecretStr`, so no repr, log or error shows them. What a setting means
-for the parts it configures belongs in those parts; opening them from settings belongs in `opening.py`.
+for the parts it configures belongs in those parts; opening them from settings belongs in `composition.py`.
 """
 
 from __future__ import annotations

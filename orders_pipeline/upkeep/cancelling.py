@@ -15,7 +15,8 @@ from typing import Any
 from sqlalchemy import Row
 
 from orders_pipeline.batches import batches
-from orders_pipeline.batches.workers import BatchBusy, Worker, batch_lock, end_lost_workers, worker_session
+from orders_pipeline.batches.batch_lock import BatchBusy, batch_lock
+from orders_pipeline.batches.workers import Worker, end_lost_workers, worker_session
 from orders_pipeline.clients.profiles import Profile
 from orders_pipeline.infrastructure import interrupts
 from orders_pipeline.infrastructure.database import Transaction
@@ -27,7 +28,7 @@ from orders_pipeline.settlement.drain import drain, one_by_one
 from orders_pipeline.settlement.notifications import NotificationLedger
 from orders_pipeline.settlement.payments import settle
 from orders_pipeline.settlement.payments.settle import DoubtLedger, find_out
-from orders_pipeline.system.opening import System
+from orders_pipeline.system.composition import System
 
 POLL_S = 0.2
 
@@ -59,9 +60,9 @@ def finish(system: System, batch_id: str, waiting: Callable[[], None] = lambda: 
         if batches.get(transaction, batch_id).status != "cancelling":
             return
     with _nobody_else(system, batch_id, waiting) as worker:
-        system.continuity.watch()
+        system.restore_guard.watch()
         _look_up(system, worker, declined_are_planned_alone=_plan_what_may_be_charged(system, batch_id))
-        is_whole = system.continuity.is_whole()
+        is_whole = system.restore_guard.is_whole()
         with system.database.begin() as transaction:
             transaction.row("lock_batch", batch_id=batch_id)
             batch = batches.get(transaction, batch_id)

@@ -18,16 +18,16 @@ from sqlalchemy import Row
 
 from orders_pipeline.audit.sealing import AUDIT
 from orders_pipeline.batches.artifacts import ACCEPTED, BATCHES, artifact, digest
-from orders_pipeline.batches.workers import BatchBusy, batch_lock
-from orders_pipeline.infrastructure.database import persist
+from orders_pipeline.batches.batch_lock import BatchBusy, batch_lock
+from orders_pipeline.infrastructure.database_errors import retry_while_unavailable
 from orders_pipeline.infrastructure.storage import ObjectChanged, ObjectGone, StorageError
 from orders_pipeline.security import personal_data
 from orders_pipeline.security.encryption import DecryptionError, EncryptionKeysError
-from orders_pipeline.system.continuity import ANCHORS
+from orders_pipeline.system.composition import System
 from orders_pipeline.system.errors import DETAILS
-from orders_pipeline.system.opening import System
+from orders_pipeline.system.ledger_marks import MARKS
 
-SEALED_FILES = (BATCHES, AUDIT, DETAILS, ANCHORS)
+SEALED_FILES = (BATCHES, AUDIT, DETAILS, MARKS)
 CHUNK_ROWS = 2_000
 FILE_TRIES = 3  # of a file into whose place another one comes meanwhile
 SHOWN_DAMAGED = 10
@@ -90,9 +90,9 @@ def rotate(system: System, progress: Progress) -> Rotated:
     to_do = sum(before.values()) - before.get(result.current, 0)
     progress(0, to_do)
     after = 0
-    while rows := persist(partial(_orders_to_reseal, system, after)):
+    while rows := retry_while_unavailable(partial(_orders_to_reseal, system, after)):
         after = rows[-1].order_id
-        result.resealed += persist(partial(_reseal_orders, system, rows, result))
+        result.resealed += retry_while_unavailable(partial(_reseal_orders, system, rows, result))
         progress(result.resealed, max(to_do, result.resealed))
     _count_files(system, result)
     result.orders = keys_in_use(system)

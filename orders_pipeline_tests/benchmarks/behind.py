@@ -25,7 +25,7 @@ from orders_pipeline.intake import file_import, steps
 from orders_pipeline.reports import finishing, summaries
 from orders_pipeline.settlement import notifications
 from orders_pipeline.settlement.payments import settle
-from orders_pipeline.system.opening import Endpoints, System, open_system
+from orders_pipeline.system.composition import Endpoints, System, open_system
 from orders_pipeline.system.settings import Settings
 from orders_pipeline_tests.benchmarks.intake import Server, started_server
 from orders_pipeline_tests.support import history

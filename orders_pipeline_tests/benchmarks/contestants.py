@@ -28,10 +28,10 @@ from pydantic import SecretStr
 from sqlalchemy import Date, LargeBinary, create_engine, make_url
 
 from orders_pipeline.batches.artifacts import ACCEPTED, artifact
-from orders_pipeline.infrastructure.database import libpq_url
+from orders_pipeline.infrastructure.database_url import libpq_url
 from orders_pipeline.infrastructure.parquet_file import read_chunks
 from orders_pipeline.intake import file_import, steps
-from orders_pipeline.system.opening import Endpoints, System, open_system
+from orders_pipeline.system.composition import Endpoints, System, open_system
 from orders_pipeline.system.settings import Settings
 
 NO_SERVICE = "http://127.0.0.1:1"  # nothing is paid or told here

@@ -32,7 +32,8 @@ from pydantic import SecretStr
 from sqlalchemy import make_url
 
 from orders_pipeline.infrastructure import migrations
-from orders_pipeline.infrastructure.database import Database, libpq_url
+from orders_pipeline.infrastructure.database import Database
+from orders_pipeline.infrastructure.database_url import libpq_url
 from orders_pipeline.samples.synthetic import write_sample
 from orders_pipeline.system import embedded
 from orders_pipeline_tests.benchmarks.contestants import CONTESTANTS, Contest, Result

@@ -41,7 +41,7 @@ from orders_pipeline.settlement import notifications
 from orders_pipeline.settlement.batch_settlement import Settlement, settling
 from orders_pipeline.settlement.payments import settle
 from orders_pipeline.settlement.payments.settle import PaymentLedger
-from orders_pipeline.system.opening import Endpoints, System, open_system
+from orders_pipeline.system.composition import Endpoints, System, open_system
 from orders_pipeline.system.settings import Settings
 from orders_pipeline_tests.benchmarks.intake import Server, machine, started_server
 

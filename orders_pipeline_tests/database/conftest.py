@@ -11,7 +11,8 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import make_url
 
-from orders_pipeline.infrastructure.database import Database, libpq_url
+from orders_pipeline.infrastructure.database import Database
+from orders_pipeline.infrastructure.database_url import libpq_url
 from orders_pipeline.infrastructure.storage import FolderStorage
 from orders_pipeline_tests.support.ledgers import Harness
 

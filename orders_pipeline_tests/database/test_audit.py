@@ -23,7 +23,9 @@ from orders_pipeline.audit.sealing import seal
 from orders_pipeline.audit.verifying import verify
 from orders_pipeline.clients.profiles import Clients, Profile
 from orders_pipeline.infrastructure import migrations
-from orders_pipeline.infrastructure.database import Database, DatabaseError, RoleMissing, SessionIdentity, libpq_url
+from orders_pipeline.infrastructure.database import Database, SessionIdentity
+from orders_pipeline.infrastructure.database_errors import DatabaseError, RoleMissing
+from orders_pipeline.infrastructure.database_url import libpq_url
 from orders_pipeline.infrastructure.migrations import MigrationError
 from orders_pipeline.security.encryption import Cipher
 from orders_pipeline.upkeep.retention import retain

@@ -14,7 +14,7 @@ from sqlalchemy import make_url
 
 from orders_pipeline.infrastructure.database import Database
 from orders_pipeline.reports import errors_csv, finishing, summaries
-from orders_pipeline.system.opening import Endpoints, System, open_system
+from orders_pipeline.system.composition import Endpoints, System, open_system
 from orders_pipeline.system.settings import Settings
 from orders_pipeline_tests.database.conftest import run_on
 from orders_pipeline_tests.support import history

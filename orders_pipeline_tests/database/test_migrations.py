@@ -17,7 +17,9 @@ from sqlalchemy import make_url
 
 from orders_pipeline.infrastructure import database as database_module
 from orders_pipeline.infrastructure import migrations
-from orders_pipeline.infrastructure.database import Database, DatabaseError, libpq_url
+from orders_pipeline.infrastructure.database import Database
+from orders_pipeline.infrastructure.database_errors import DatabaseError
+from orders_pipeline.infrastructure.database_url import libpq_url
 from orders_pipeline.infrastructure.migrations import Migration, MigrationError, all_migrations, migrate, pending
 
 

@@ -20,7 +20,7 @@ from orders_pipeline.security import personal_data
 from orders_pipeline.security.encryption import Cipher, DecryptionError
 from orders_pipeline.settlement import batch_settlement
 from orders_pipeline.system import errors
-from orders_pipeline.system.opening import System
+from orders_pipeline.system.composition import System
 from orders_pipeline_tests.support.ledgers import CIPHER, Harness
 
 PLANTED = {

@@ -12,7 +12,8 @@ from pydantic import SecretStr
 from sqlalchemy import TextClause, make_url, text
 from sqlalchemy.dialects.postgresql import asyncpg
 
-from orders_pipeline.infrastructure.database import libpq_url, queries
+from orders_pipeline.infrastructure.database import queries
+from orders_pipeline.infrastructure.database_url import libpq_url
 from orders_pipeline_tests.database.conftest import run_on
 from orders_pipeline_tests.support import history
 

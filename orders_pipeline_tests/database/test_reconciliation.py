@@ -24,7 +24,7 @@ from orders_pipeline.settlement.reconciliation import accept, reconcile
 from orders_pipeline.settlement.refunds.plan import read_plan, write_plan
 from orders_pipeline.settlement.refunds.refunding import send_refunds
 from orders_pipeline.settlement.resolve import Decision, resolve_refund
-from orders_pipeline.system.opening import System
+from orders_pipeline.system.composition import System
 from orders_pipeline_tests.support.ledgers import Harness, order
 from orders_pipeline_tests.support.two_ledgers import DAY, Books, found
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from orders_pipeline.batches.workers import BatchBusy, LeaseLost, Worker, worker_session
+from orders_pipeline.batches.batch_lock import BatchBusy
+from orders_pipeline.batches.workers import LeaseLost, Worker, worker_session
 from orders_pipeline.clients.profiles import Profile
 from orders_pipeline.services.notification_service import Message
 from orders_pipeline.services.outcomes import Outcome

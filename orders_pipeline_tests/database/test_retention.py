@@ -22,7 +22,8 @@ from orders_pipeline.audit.exporting import export
 from orders_pipeline.audit.records import CATEGORIES
 from orders_pipeline.audit.sealing import anchor, seal
 from orders_pipeline.audit.verifying import AuditBroken, verify
-from orders_pipeline.infrastructure.database import ConstraintViolated, Database
+from orders_pipeline.infrastructure.database import Database
+from orders_pipeline.infrastructure.database_errors import ConstraintViolated
 from orders_pipeline.infrastructure.storage import FolderStorage, S3Storage, Storage
 from orders_pipeline.upkeep import retention
 from orders_pipeline.upkeep.retention import Hold, HoldRefused, place_hold, release_hold, retain

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from psycopg import errors
 
-from orders_pipeline.infrastructure.database import ConstraintViolated
+from orders_pipeline.infrastructure.database_errors import ConstraintViolated
 from orders_pipeline_tests.support.ledgers import Harness, order
 
 BATCH = (

@@ -24,8 +24,9 @@ from orders_pipeline.settlement.batch_settlement import Settlement, settling
 from orders_pipeline.settlement.notifications import NotificationLedger
 from orders_pipeline.settlement.payments import settle
 from orders_pipeline.settlement.payments.settle import PaymentLedger
-from orders_pipeline.system.continuity import ANCHORS, Anchor, Continuity
-from orders_pipeline.system.opening import System
+from orders_pipeline.system.composition import System
+from orders_pipeline.system.ledger_marks import MARKS, LedgerMark
+from orders_pipeline.system.restore_guard import RestoreGuard
 from orders_pipeline.upkeep import cancelling
 from orders_pipeline_tests.support.ledgers import Harness, order
 
@@ -49,9 +50,9 @@ def harness(system: System) -> Harness:
 
 def later_mark(system: System) -> None:
     """Have the storage know of a later mark, as after a restore of the database."""
-    assert system.continuity.advance()
+    assert system.restore_guard.advance()
     state = Harness(system.database).run("SELECT * FROM installation")[0]
-    later = Anchor(state["generation"], state["mark"] + 2, state["installation_id"])
+    later = LedgerMark(state["generation"], state["mark"] + 2, state["installation_id"])
     system.storage.put(later.key, b"{}")
 
 
@@ -83,12 +84,12 @@ def test_a_batch_with_nothing_to_settle_is_left_alone(system, harness, status):
 
 
 def test_a_batch_that_a_person_stops_at_this_moment_is_not_planned(system, harness, monkeypatch):
-    def stop_meanwhile(_: Continuity) -> bool:
+    def stop_meanwhile(_: RestoreGuard) -> bool:
         with harness.database.begin() as transaction:
             assert batches.stop(transaction, harness.batch_id, "somebody")
         return True
 
-    monkeypatch.setattr(Continuity, "is_whole", stop_meanwhile)
+    monkeypatch.setattr(RestoreGuard, "is_whole", stop_meanwhile)
     with settling(system, harness.batch_id, None) as work:
         assert work is None
     assert harness.statuses("payments") == []
@@ -96,7 +97,7 @@ def test_a_batch_that_a_person_stops_at_this_moment_is_not_planned(system, harne
 
 def test_nothing_is_planned_over_a_storage_that_another_database_works_with(system, harness):
     content = {"since": "2026-01-01T00:00:00+00:00", "at": "2026-01-01T00:00:00+00:00", "database": "1|somewhere"}
-    system.storage.put(Anchor(1, 5, uuid.uuid4()).key, json.dumps(content).encode())
+    system.storage.put(LedgerMark(1, 5, uuid.uuid4()).key, json.dumps(content).encode())
     with settling(system, harness.batch_id, None) as work:
         assert work is None
     assert harness.statuses("payments") == []
@@ -115,7 +116,7 @@ def test_how_far_the_ledger_is_is_kept_before_anything_is_paid(system, harness, 
     pay = RestPayments.pay
 
     def watched(gateway: RestPayments, request: PaymentRequest) -> Outcome:
-        kept.append([stored.key for stored in system.storage.list(ANCHORS)])
+        kept.append([stored.key for stored in system.storage.list(MARKS)])
         return pay(gateway, request)
 
     monkeypatch.setattr(RestPayments, "pay", watched)
@@ -163,7 +164,7 @@ def test_what_a_database_sent_that_was_replaced_while_it_pays_is_looked_up(asked
     harness = Harness(asked.database)
     harness.orders(order(1), order(2, customer_code="C-2"))
     harness.plan()
-    able, look_again = asked.payments.capabilities, asked.continuity.advance
+    able, look_again = asked.payments.capabilities, asked.restore_guard.advance
     with harness.working() as worker:
         ledger = PaymentLedger(
             asked.database, asked.cipher, worker, able, lambda *_: None, concurrency=2, look_again=look_again
@@ -201,7 +202,7 @@ def test_what_a_replaced_database_sent_last_may_still_be_under_way(asked):
     harness.orders(order(1), order(2, customer_code="C-2"))
     harness.plan()
     put_back(asked, harness)
-    assert asked.continuity.is_whole()
+    assert asked.restore_guard.is_whole()
     with harness.working() as worker:
         ledger = harness.ledger(worker, asked.payments.capabilities)
         ledger.begin()

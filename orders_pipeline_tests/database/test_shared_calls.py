@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from orders_pipeline.batches import workers
+from orders_pipeline.batches import heartbeat
 from orders_pipeline.batches.shared_calls import SharedCalls
 from orders_pipeline.clients.profiles import Profile
 from orders_pipeline.infrastructure.database import Database
@@ -115,7 +115,7 @@ def break_sessions(harness: Harness) -> None:
 
 
 def test_what_is_under_way_when_all_sessions_break_is_still_counted(harness, monkeypatch):
-    monkeypatch.setattr(workers, "HEARTBEAT_S", 0.2)
+    monkeypatch.setattr(heartbeat, "HEARTBEAT_S", 0.2)
     paid, *batches = [loaded(harness, f"20260701-00000000000{n}", count) for n, count in enumerate((30, 60, 60))]
     pay(paid, CountingGateway())
     gateway = CountingGateway(0.3)
@@ -135,20 +135,20 @@ def test_what_is_under_way_when_all_sessions_break_is_still_counted(harness, mon
 
 
 def test_what_a_worker_holds_that_does_not_come_back_goes_to_the_others_after_a_while(harness, monkeypatch):
-    monkeypatch.setattr(workers, "HEARTBEAT_S", 3600.0)
+    monkeypatch.setattr(heartbeat, "HEARTBEAT_S", 3600.0)
     harness.batch()
     with harness.working() as gone, harness.working() as worker:
         assert SharedCalls(harness.database, "payment", gone, MOST).allow(0, MOST) == MOST
         waiting = SharedCalls(harness.database, "payment", worker, MOST)
         break_sessions(harness)
         assert waiting.allow(0, MOST) == 0
-        monkeypatch.setattr(workers, "HEARTBEAT_S", 0.0)
+        monkeypatch.setattr(heartbeat, "HEARTBEAT_S", 0.0)
         monkeypatch.setattr("orders_pipeline.batches.shared_calls.RECONNECT_S", 0.0)
         assert waiting.allow(0, MOST) == MOST
 
 
 def test_what_a_worker_holds_that_was_given_up_is_counted_until_it_leaves(harness, monkeypatch):
-    monkeypatch.setattr(workers, "HEARTBEAT_S", 0.05)
+    monkeypatch.setattr(heartbeat, "HEARTBEAT_S", 0.05)
     harness.batch()
     with harness.working() as worker:
         waiting = SharedCalls(harness.database, "payment", worker, MOST)

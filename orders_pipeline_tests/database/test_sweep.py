@@ -7,7 +7,7 @@ import uuid
 import pytest
 
 from orders_pipeline.batches import workers
-from orders_pipeline.batches.workers import batch_lock
+from orders_pipeline.batches.batch_lock import batch_lock
 from orders_pipeline.infrastructure.database import Database
 from orders_pipeline.services.circuit_breaker import THRESHOLD
 from orders_pipeline.services.outcomes import Outcome

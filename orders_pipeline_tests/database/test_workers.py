@@ -13,18 +13,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from orders_pipeline.batches import workers
-from orders_pipeline.batches.workers import (
-    WORKER_LOCK_CLASS,
-    BatchBusy,
-    LeaseLost,
-    Worker,
-    batch_lock,
-    behind_run,
-    end_lost_workers,
-    runs_without_process,
-)
-from orders_pipeline.infrastructure.database import DatabaseUnavailable, Transaction
+from orders_pipeline.batches import heartbeat, workers
+from orders_pipeline.batches.batch_lock import BATCH_LOCK_CLASS, BatchBusy, batch_lock
+from orders_pipeline.batches.run_processes import RUN_LOCK_CLASS, run_process, runs_without_process
+from orders_pipeline.batches.workers import WORKER_LOCK_CLASS, LeaseLost, Worker, end_lost_workers
+from orders_pipeline.infrastructure.database import Transaction
+from orders_pipeline.infrastructure.database_errors import DatabaseUnavailable
 from orders_pipeline_tests.support.ledgers import Harness
 
 BE_A_WORKER = """
@@ -118,7 +112,7 @@ def test_c28_a_worker_whose_lease_ran_out_is_given_up_once(harness):
 
 
 def test_a_worker_whose_session_is_gone_is_given_up_at_once_whatever_its_lease(harness, monkeypatch):
-    monkeypatch.setattr(workers, "HEARTBEAT_S", 3600.0)
+    monkeypatch.setattr(heartbeat, "HEARTBEAT_S", 3600.0)
     with harness.working() as worker:
         cut(harness, worker)
         assert harness.value("SELECT lease_until > now() + interval '20 seconds' FROM workers")
@@ -166,7 +160,7 @@ def test_a_worker_of_another_batch_is_left_alone(harness):
 
 
 def test_the_heartbeat_renews_the_lease(harness, monkeypatch):
-    monkeypatch.setattr(workers, "HEARTBEAT_S", 0.05)
+    monkeypatch.setattr(heartbeat, "HEARTBEAT_S", 0.05)
     with harness.working() as worker:
         harness.run("UPDATE workers SET lease_until = now() + interval '1 second'")
         wait_until(lambda: bool(harness.value("SELECT lease_until > now() + interval '20 seconds' FROM workers")))
@@ -174,7 +168,7 @@ def test_the_heartbeat_renews_the_lease(harness, monkeypatch):
 
 
 def test_c27_a_worker_learns_that_it_was_given_up_and_does_not_come_back(harness, monkeypatch):
-    monkeypatch.setattr(workers, "HEARTBEAT_S", 0.05)
+    monkeypatch.setattr(heartbeat, "HEARTBEAT_S", 0.05)
     with harness.working() as worker:
         harness.run("UPDATE workers SET ended_at = now(), lease_until = now()")
         assert worker.given_up.wait(10)
@@ -184,7 +178,7 @@ def test_c27_a_worker_learns_that_it_was_given_up_and_does_not_come_back(harness
 
 
 def test_d01_a_worker_whose_session_broke_is_alive_again_at_its_next_heartbeat(harness, monkeypatch):
-    monkeypatch.setattr(workers, "HEARTBEAT_S", 0.1)
+    monkeypatch.setattr(heartbeat, "HEARTBEAT_S", 0.1)
     with harness.working() as worker:
         for _ in range(2):
             cut(harness, worker)
@@ -195,7 +189,7 @@ def test_d01_a_worker_whose_session_broke_is_alive_again_at_its_next_heartbeat(h
 
 
 def test_who_asks_for_lost_workers_does_not_give_itself_up(harness, monkeypatch):
-    monkeypatch.setattr(workers, "HEARTBEAT_S", 3600.0)
+    monkeypatch.setattr(heartbeat, "HEARTBEAT_S", 3600.0)
     with harness.working() as worker:
         cut(harness, worker)
         with harness.database.begin() as transaction:
@@ -212,21 +206,21 @@ def test_a_worker_that_was_given_up_is_told_so_when_it_goes_on(harness):
 
 
 def test_c28_a_run_has_a_process_as_long_as_that_is_there(harness, monkeypatch):
-    monkeypatch.setattr(workers, "HEARTBEAT_S", 0.1)
+    monkeypatch.setattr(heartbeat, "HEARTBEAT_S", 0.1)
 
     def gone() -> set[str]:
         return runs_without_process(harness.database, ["run-1", "run-2"])
 
     assert gone() == {"run-1", "run-2"}
-    with behind_run(harness.database, "run-1"):
+    with run_process(harness.database, "run-1"):
         assert gone() == {"run-2"}
-        harness.run("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE classid = %s", workers.RUN_LOCK_CLASS)
+        harness.run("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE classid = %s", RUN_LOCK_CLASS)
         wait_until(lambda: gone() == {"run-2"})
     wait_until(lambda: gone() == {"run-1", "run-2"})
 
 
 def test_c27_a_worker_sends_only_while_it_is_certain_of_its_lease(harness, monkeypatch):
-    monkeypatch.setattr(workers, "HEARTBEAT_S", 3600.0)
+    monkeypatch.setattr(heartbeat, "HEARTBEAT_S", 3600.0)
     with harness.working() as worker:
         begun = workers.now()
         monkeypatch.setattr(workers, "now", lambda: begun + workers.LEASE_S - 1)
@@ -236,7 +230,7 @@ def test_c27_a_worker_sends_only_while_it_is_certain_of_its_lease(harness, monke
 
 
 def test_c27_a_worker_whose_lease_is_renewed_sends_again_and_one_that_was_given_up_does_not(harness, monkeypatch):
-    monkeypatch.setattr(workers, "HEARTBEAT_S", 0.05)
+    monkeypatch.setattr(heartbeat, "HEARTBEAT_S", 0.05)
     with harness.working() as worker:
         worker.leased_at -= workers.LEASE_S  # while the database was away
         wait_until(worker.may_send)
@@ -289,11 +283,11 @@ def test_of_many_at_once_exactly_one_is_alone(harness):
 
 def cut_alone(harness: Harness) -> None:
     """End the session of who is alone on the batch at the server."""
-    harness.run("SELECT pg_terminate_backend(pid, 5000) FROM pg_locks WHERE classid = %s", workers.BATCH_LOCK_CLASS)
+    harness.run("SELECT pg_terminate_backend(pid, 5000) FROM pg_locks WHERE classid = %s", BATCH_LOCK_CLASS)
 
 
 def test_who_lost_a_batch_to_another_records_nothing_more(harness, monkeypatch):
-    monkeypatch.setattr(workers, "HEARTBEAT_S", 3600.0)
+    monkeypatch.setattr(heartbeat, "HEARTBEAT_S", 3600.0)
     with batch_lock(harness.database, harness.batch_id) as lost:
         with lost.begin() as transaction:
             transaction.execute("note_trouble", batch_id=harness.batch_id, code="E_FIRST")
@@ -309,7 +303,7 @@ def test_who_lost_a_batch_to_another_records_nothing_more(harness, monkeypatch):
 
 
 def test_who_takes_a_batch_waits_for_what_the_one_before_is_committing(harness, monkeypatch):
-    monkeypatch.setattr(workers, "HEARTBEAT_S", 3600.0)
+    monkeypatch.setattr(heartbeat, "HEARTBEAT_S", 3600.0)
 
     def take() -> str:
         with batch_lock(harness.database, harness.batch_id) as ours, ours.begin():
@@ -325,11 +319,11 @@ def test_who_takes_a_batch_waits_for_what_the_one_before_is_committing(harness, 
 
 
 def test_d01_who_is_alone_on_a_batch_stays_so_when_its_session_breaks_and_nobody_came(harness, monkeypatch):
-    monkeypatch.setattr(workers, "HEARTBEAT_S", 0.1)
+    monkeypatch.setattr(heartbeat, "HEARTBEAT_S", 0.1)
     with batch_lock(harness.database, harness.batch_id) as ours:
         cut_alone(harness)
         held = "SELECT count(*) FROM pg_locks WHERE classid = %s"
-        wait_until(lambda: harness.value(held, workers.BATCH_LOCK_CLASS) == 1)
+        wait_until(lambda: harness.value(held, BATCH_LOCK_CLASS) == 1)
         with pytest.raises(BatchBusy), batch_lock(harness.database, harness.batch_id):
             raise AssertionError("two at once")
         with ours.begin() as transaction:

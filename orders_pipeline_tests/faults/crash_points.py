@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orders_pipeline.batches import workers
+from orders_pipeline.batches import heartbeat, workers
 from orders_pipeline.settlement.payments import settle
 
 VARIABLE = "CRASH"
@@ -115,7 +115,7 @@ OTHER_POINTS = CANCEL_POINTS | {
 def arm() -> None:
     """Wrap the function of the point that the environment names, if it names one; and wait less before look-ups."""
     settle.LOOK_UP_WAIT_S = float(os.environ[WAIT])
-    workers.LEASE_S, workers.HEARTBEAT_S = 4.0, 0.5  # a look-up waits for a killed worker's lease too
+    workers.LEASE_S, heartbeat.HEARTBEAT_S = 4.0, 0.5  # a look-up waits for a killed worker's lease too
     if COUNT in os.environ:
         hits: list[str] = []
         for name in POINTS:

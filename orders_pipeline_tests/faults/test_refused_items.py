@@ -21,7 +21,7 @@ from orders_pipeline.settlement import notifications
 from orders_pipeline.settlement.payments import settle
 from orders_pipeline.settlement.refunds.plan import read_plan
 from orders_pipeline.settlement.refunds.refunding import carry_out
-from orders_pipeline.system.opening import open_system
+from orders_pipeline.system.composition import open_system
 from orders_pipeline_tests.support.commands import wait_for
 from orders_pipeline_tests.support.installation import Installation, check_books, check_finished, open_installation
 from orders_pipeline_tests.support.scenario import Scenario

@@ -22,7 +22,7 @@ from sqlalchemy import make_url
 
 from orders_pipeline.batches import batches
 from orders_pipeline.batches.workers import worker_session
-from orders_pipeline.infrastructure.database import libpq_url
+from orders_pipeline.infrastructure.database_url import libpq_url
 from orders_pipeline.intake.landing import arrivals
 from orders_pipeline.settlement import notifications
 from orders_pipeline.settlement.payments import settle
@@ -30,8 +30,8 @@ from orders_pipeline.settlement.payments.settle import PaymentLedger, settle_one
 from orders_pipeline.settlement.reconciliation import NoList, Reconciled, accept, reconcile
 from orders_pipeline.settlement.refunds.plan import read_plan
 from orders_pipeline.settlement.refunds.refunding import carry_out
-from orders_pipeline.system.continuity import LedgersDiffer
-from orders_pipeline.system.opening import join_endpoints, open_system
+from orders_pipeline.system.composition import join_endpoints, open_system
+from orders_pipeline.system.payment_stop import LedgersDiffer
 from orders_pipeline.upkeep import cancelling
 from orders_pipeline_tests.support.commands import answer, wait_for
 from orders_pipeline_tests.support.factories import order_row
@@ -207,7 +207,7 @@ def test_d14_what_was_paid_after_a_backup_in_the_middle_of_a_batch_is_not_paid_a
     scenario.prepare(batch_id)
     system = scenario.system
     settle.plan_batch(system.database, system.cipher, batch_id, system.clients.profile(CLIENT))
-    assert system.continuity.advance()
+    assert system.restore_guard.advance()
     with worker_session(system.database, batch_id, None) as worker:
         ledger = PaymentLedger(
             system.database, system.cipher, worker, system.payments.capabilities, notifications.make_ready, concurrency=1
@@ -268,7 +268,7 @@ def test_d14_what_somebody_answered_for_is_looked_up_before_it_is_sent(scenario,
     paid = charges(scenario)
     backup.restore(with_storage=False)
     system = scenario.system
-    assert system.continuity.is_behind()
+    assert system.restore_guard.is_behind()
     for finding in compare(scenario).findings:
         accept(system.database, finding["finding_id"], accepted_by="ops", why="the file will come again")
     scenario.installation.sandbox.change(honour_keys=False)  # a day later it has forgotten them
@@ -374,10 +374,10 @@ def test_d14_without_a_list_what_is_planned_is_looked_up_first(scenario, back_up
         see(scenario)
         scenario.work_off(batch_id)
         assert (charges(scenario), state(scenario, batch_id)) == (ORDERS, ("paused", "E_LEDGERS_DIFFER"))
-    assert not scenario.system.continuity.is_whole()
+    assert not scenario.system.restore_guard.is_whole()
     with pytest.raises(NoList):
         compare(scenario)
-    scenario.system.continuity.resume_by_hand("ops", "compared in the service's own console")
+    scenario.system.restore_guard.resume_by_hand("ops", "compared in the service's own console")
     see(scenario)
     wait_for(lambda: scenario.work_off(batch_id) is None and state(scenario, batch_id)[0] == "completed", "the batch")
     assert charges(scenario) == ORDERS

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from orders_pipeline.batches import workers
+from orders_pipeline.batches import heartbeat, workers
 from orders_pipeline.batches.workers import worker_session
 from orders_pipeline.clients.profiles import Profile
 from orders_pipeline.sandbox.options import Options
@@ -23,7 +23,7 @@ from orders_pipeline.services import circuit_breaker
 from orders_pipeline.settlement import notifications
 from orders_pipeline.settlement.payments import settle
 from orders_pipeline.settlement.payments.settle import PaymentLedger
-from orders_pipeline.system.opening import open_system
+from orders_pipeline.system.composition import open_system
 from orders_pipeline_tests.support.installation import Installation, check_books, check_finished, open_installation
 from orders_pipeline_tests.support.scenario import Scenario
 from orders_pipeline_tests.support.soak import SOAK, first_of
@@ -102,7 +102,7 @@ def test_c27_what_a_worker_had_claimed_before_it_slept_past_its_lease_is_not_sen
     open_scenario: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where keys are ignored only the worker's own clock keeps it from charging what another has charged meanwhile."""
-    monkeypatch.setattr(workers, "HEARTBEAT_S", 3600.0)  # it was stopped, and so was its heartbeat
+    monkeypatch.setattr(heartbeat, "HEARTBEAT_S", 3600.0)  # it was stopped, and so was its heartbeat
     with open_scenario("look-up", faults="", notification_faults={}) as scenario:
         system, batch_id = scenario.system, scenario.receive(3)
         scenario.prepare(batch_id)

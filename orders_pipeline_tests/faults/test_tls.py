@@ -13,19 +13,13 @@ import pytest
 from pydantic import SecretStr
 
 from orders_pipeline.infrastructure import database as database_module
-from orders_pipeline.infrastructure.database import (
-    Database,
-    DatabaseError,
-    DatabaseLoginRefused,
-    DatabaseNotPrivate,
-    dagster_url,
-    libpq_url,
-    private_url,
-)
+from orders_pipeline.infrastructure.database import Database
+from orders_pipeline.infrastructure.database_errors import DatabaseError, DatabaseLoginRefused, DatabaseNotPrivate
+from orders_pipeline.infrastructure.database_url import dagster_url, libpq_url, private_url
 from orders_pipeline.infrastructure.storage import StorageUnavailable, open_storage
 from orders_pipeline.security.kms import KeyService, KeyServiceUnavailable
 from orders_pipeline.services.http_client import NoAnswer, NotDelivered, ServiceClient
-from orders_pipeline.system.opening import join_endpoints
+from orders_pipeline.system.composition import join_endpoints
 from orders_pipeline.system.settings import SettingsError, load_settings
 from orders_pipeline_tests.support import commands
 from orders_pipeline_tests.support.tls_server import Authority, TlsPostgres, https_service, tls_postgres

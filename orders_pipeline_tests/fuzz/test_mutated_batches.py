@@ -15,12 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orders_pipeline.batches import batches
-from orders_pipeline.infrastructure.database import libpq_url
+from orders_pipeline.infrastructure.database_url import libpq_url
 from orders_pipeline.intake import file_import, steps
 from orders_pipeline.intake.csv_file import read_records
 from orders_pipeline.records.orders import ORDERS
 from orders_pipeline.reports import errors_csv, finishing, report_files, summaries
-from orders_pipeline.system.opening import System
+from orders_pipeline.system.composition import System
 from orders_pipeline_tests.fuzz.examples import examples
 from orders_pipeline_tests.fuzz.mutations import CODECS, damaged
 from orders_pipeline_tests.fuzz.reading import LIMITS, Refused, Staged, staged

@@ -19,11 +19,11 @@ import psycopg
 
 from orders_pipeline.batches.artifacts import ORIGINAL, STAGED, artifact
 from orders_pipeline.clients.profiles import read_clients
-from orders_pipeline.infrastructure.database import libpq_url
+from orders_pipeline.infrastructure.database_url import libpq_url
 from orders_pipeline.records.orders import ORDERS
 from orders_pipeline.records.rejections import message
 from orders_pipeline.security import personal_data
-from orders_pipeline.system.opening import System
+from orders_pipeline.system.composition import System
 from orders_pipeline_tests.inputs.case import BEFORE, Case
 from orders_pipeline_tests.support.installation import Installation
 

@@ -9,7 +9,7 @@ import pytest
 from orders_pipeline.intake import file_import, steps
 from orders_pipeline.records.rejections import FileRejected
 from orders_pipeline.reports import finishing
-from orders_pipeline.system.opening import System
+from orders_pipeline.system.composition import System
 from orders_pipeline_tests.inputs.case import Case
 from orders_pipeline_tests.inputs.outcome import check, system_for, write
 from orders_pipeline_tests.support.installation import Installation

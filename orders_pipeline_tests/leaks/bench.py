@@ -18,7 +18,7 @@ from orders_pipeline.definitions import defs
 from orders_pipeline.orchestration.assets.boundary import safe_errors
 from orders_pipeline.orchestration.partitions import LARGE, SIZE_TAG
 from orders_pipeline.orchestration.runs import CONFIG
-from orders_pipeline.system.opening import System
+from orders_pipeline.system.composition import System
 from orders_pipeline_tests.leaks.detector import files_below
 
 assert defs, "the product's definitions also say what of Dagster's own logging is kept"

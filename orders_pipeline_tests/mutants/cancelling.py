@@ -49,7 +49,7 @@ MUTANTS: list[Mutant] = [
             "test_a_cancellation_that_waits_for_others_can_be_interrupted",
         ),
         (
-            "        system.continuity.watch()\n",
+            "        system.restore_guard.watch()\n",
             "",
             "cancelled though another database may have paid it",
             "test_what_another_database_may_have_paid_is_looked_up_before_a_batch_is_cancelled",
@@ -105,7 +105,7 @@ MUTANTS: list[Mutant] = [
             "a batch is paid that a person stopped at this moment",
         ),
         (
-            "        if not system.continuity.advance():\n            self._paid.set()\n            return\n",
+            "        if not system.restore_guard.advance():\n            self._paid.set()\n            return\n",
             "",
             "a database that was put back pays again",
         ),
@@ -115,7 +115,7 @@ MUTANTS: list[Mutant] = [
             "a profile is not followed",
         ),
         (
-            "            look_again=system.continuity.advance,\n",
+            "            look_again=system.restore_guard.advance,\n",
             "",
             "a database that was restarted pays nothing any more",
         ),

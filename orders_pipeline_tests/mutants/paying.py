@@ -371,8 +371,8 @@ MUTANTS: list[Mutant] = [
             "what was claimed ahead is sent after a service said stop",
         ),
         (
-            "persist(lambda: self._ledger.record(results)):\n            self._crew.take_back()\n",
-            "persist(lambda: self._ledger.record(results)):\n            pass\n",
+            "retry_while_unavailable(lambda: self._ledger.record(results)):\n            self._crew.take_back()\n",
+            "retry_while_unavailable(lambda: self._ledger.record(results)):\n            pass\n",
             "what was claimed ahead is sent to a service that is left alone",
         ),
         (
@@ -387,8 +387,8 @@ MUTANTS: list[Mutant] = [
         ),
     ),
     *mutants(
-        "orders_pipeline/infrastructure/database.py",
-        ["unit/test_persist.py"],
+        "orders_pipeline/infrastructure/database_errors.py",
+        ["unit/test_retry_while_unavailable.py"],
         (
             "        except DatabaseUnavailable:\n            if time",
             "        except ZeroDivisionError:\n            if time",

@@ -186,7 +186,7 @@ MUTANTS: list[Mutant] = [
     ),
     *mutants(
         "orders_pipeline/settlement/reconciliation.py",
-        ["database/test_continuity.py"],
+        ["database/test_restore_guard.py"],
         (
             "        created_from = min(created_from or doubted.since, doubted.since)\n",
             "        created_from = created_from or doubted.since\n",
@@ -200,7 +200,7 @@ MUTANTS: list[Mutant] = [
             "test_a_comparison_that_lets_paying_go_on_is_of_all_that_may_be_missing",
         ),
         (
-            "                system.continuity.note_unread(failure)\n",
+            "                system.restore_guard.note_unread(failure)\n",
             "                pass\n",
             "nobody may answer for a list that never comes",
             "test_a_comparison_finds_a_database_whole_that_was_started_anew",
@@ -213,7 +213,7 @@ MUTANTS: list[Mutant] = [
     ),
     *mutants(
         "orders_pipeline/settlement/reconciliation.py",
-        ["database/test_continuity.py"],
+        ["database/test_restore_guard.py"],
         (
             "        except Exception as error:  # noqa: BLE001 - whatever is wrong with one batch\n",
             "        except ZeroDivisionError as error:\n",
@@ -223,7 +223,7 @@ MUTANTS: list[Mutant] = [
     ),
     *mutants(
         "sql/queries/reconciliation.sql",
-        ["database/test_continuity.py"],
+        ["database/test_restore_guard.py"],
         (
             "('loaded', 'paying', 'paused', 'cancelling')",
             "('loaded', 'paying', 'paused')",
@@ -238,8 +238,8 @@ MUTANTS: list[Mutant] = [
         ),
     ),
     *mutants(
-        "orders_pipeline/system/continuity.py",
-        ["database/test_continuity.py", "database/test_installation.py"],
+        "orders_pipeline/system/restore_guard.py",
+        ["database/test_restore_guard.py", "database/test_installation.py"],
         (
             "        if self.is_behind():\n            return False\n",
             "",
@@ -257,10 +257,10 @@ MUTANTS: list[Mutant] = [
         ),
     ),
     *mutants(
-        "orders_pipeline/system/continuity.py",
-        ["database/test_continuity.py"],
+        "orders_pipeline/system/restore_guard.py",
+        ["database/test_restore_guard.py"],
         (
-            "        if kept.at <= state.asked_at - FRESH:\n            return False\n",
+            "        if kept.at <= state.asked_at - ledger_marks.FRESH:\n            return False\n",
             "",
             "nobody takes the place of a database that is gone",
             "test_a_new_database_takes_the_place_of_one_that_is_gone",
@@ -272,8 +272,8 @@ MUTANTS: list[Mutant] = [
             "test_a_refund_that_our_ledger_does_not_know_stops_paying_until_it_is_a_finding",
         ),
         (
-            "each.anchor.installation_id != state.installation_id or each.anchor[:2] > ours",
-            "each.anchor.installation_id != state.installation_id",
+            "each.mark.installation_id != state.installation_id or each.mark[:2] > ours",
+            "each.mark.installation_id != state.installation_id",
             "a copy of a database takes the place of the one at work",
             "test_a_copy_of_a_database_does_not_take_the_storage_from_the_one_at_work",
         ),
@@ -290,7 +290,7 @@ MUTANTS: list[Mutant] = [
             "test_a_database_that_is_at_work_says_so_in_the_storage",
         ),
         (
-            "highest = max((each.anchor.generation for each in kept), default=0)",
+            "highest = max((each.mark.generation for each in kept), default=0)",
             "highest = 0",
             "a database from before earlier restores never pays again",
             "test_a_database_from_before_earlier_restores_is_beyond_all_that_the_storage_has_once_it_is_compared",

@@ -68,7 +68,7 @@ MUTANTS: list[Mutant] = [
     ),
     *mutants(
         "orders_pipeline/settlement/refunds/ledger.py",
-        ["database/test_continuity.py"],
+        ["database/test_restore_guard.py"],
         (
             "if claim.may_be_forgotten and not is_certain:",
             "if False:",
@@ -182,7 +182,7 @@ MUTANTS: list[Mutant] = [
     ),
     *mutants(
         "sql/queries/refunds.sql",
-        ["database/test_continuity.py"],
+        ["database/test_restore_guard.py"],
         (
             "  AND refund_id <> CAST(:refund_id AS uuid) AND status IN ('sending', 'unknown', 'succeeded')\n",
             "  AND refund_id <> CAST(:refund_id AS uuid) AND status IN ('sending', 'unknown')\n",

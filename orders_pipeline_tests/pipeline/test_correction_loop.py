@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from orders_pipeline.batches import batches
-from orders_pipeline.infrastructure.database import libpq_url
+from orders_pipeline.infrastructure.database_url import libpq_url
 from orders_pipeline_tests.support.factories import order_row
 from orders_pipeline_tests.support.installation import Installation, check_finished
 from orders_pipeline_tests.support.order_file import OrderFile

@@ -22,7 +22,7 @@ import psycopg
 import pytest
 from pydantic import SecretStr
 
-from orders_pipeline.infrastructure.database import libpq_url
+from orders_pipeline.infrastructure.database_url import libpq_url
 from orders_pipeline.system import embedded
 from orders_pipeline_tests.support.commands import wait_for
 

@@ -13,7 +13,7 @@ import dagster as dg
 import pytest
 
 from orders_pipeline.batches import batches
-from orders_pipeline.infrastructure.database import DatabaseUnavailable
+from orders_pipeline.infrastructure.database_errors import DatabaseUnavailable
 from orders_pipeline.intake import steps
 from orders_pipeline.orchestration import checks
 from orders_pipeline.records.rejections import FileRejected

@@ -20,7 +20,7 @@ from orders_pipeline.samples.synthetic import write_sample
 from orders_pipeline.security import kms
 from orders_pipeline.security.encryption import Cipher, EncryptionKeysError, new_key
 from orders_pipeline.security.kms import KeyService, KeyServiceRefused, KeyServiceUnavailable
-from orders_pipeline.system.opening import join_endpoints, open_system
+from orders_pipeline.system.composition import join_endpoints, open_system
 from orders_pipeline.upkeep import key_rotation
 from orders_pipeline_tests.support import commands
 from orders_pipeline_tests.support.installation import Installation

@@ -18,7 +18,7 @@ import psycopg
 import pytest
 
 from orders_pipeline.batches import batches
-from orders_pipeline.infrastructure.database import libpq_url
+from orders_pipeline.infrastructure.database_url import libpq_url
 from orders_pipeline.infrastructure.storage import Storage, StoredObject
 from orders_pipeline.intake import file_import, steps
 from orders_pipeline.intake.landing import arrivals
@@ -28,7 +28,7 @@ from orders_pipeline.reports import finishing, preview, report_files, summaries
 from orders_pipeline.security import personal_data
 from orders_pipeline.settlement import notifications
 from orders_pipeline.settlement.payments import settle
-from orders_pipeline.system.opening import System
+from orders_pipeline.system.composition import System
 from orders_pipeline_tests.support.factories import order_row
 from orders_pipeline_tests.support.order_file import OrderFile
 

@@ -18,7 +18,7 @@ from click.testing import CliRunner, Result
 
 from orders_pipeline.cli import main
 from orders_pipeline.definitions import defs
-from orders_pipeline.infrastructure.database import libpq_url
+from orders_pipeline.infrastructure.database_url import libpq_url
 from orders_pipeline.orchestration.assets.reconciliation import LEDGERS_AGREE, reconciliation
 from orders_pipeline.orchestration.schedules import daily_reconciliation
 from orders_pipeline.samples.synthetic import write_sample

@@ -23,8 +23,8 @@ from orders_pipeline.reports import finishing
 from orders_pipeline.reports import errors_csv
 from orders_pipeline.infrastructure.scratch import Packed
 from orders_pipeline.system.settings import load_settings
-from orders_pipeline.system.opening import join_endpoints
-from orders_pipeline.system.opening import open_system
+from orders_pipeline.system.composition import join_endpoints
+from orders_pipeline.system.composition import open_system
 
 def taken():
     "Return the bytes of the process's own memory and of its files in memory."

@@ -16,8 +16,8 @@ from orders_pipeline.infrastructure.storage import FolderStorage, open_storage
 from orders_pipeline.infrastructure.storage import folder as folder_module
 from orders_pipeline.intake import steps
 from orders_pipeline.security.encryption import FILE_MARK, DecryptionError, key_id_of_file, new_key
+from orders_pipeline.system.composition import System, join_endpoints, open_system
 from orders_pipeline.system.errors import describe, read_details
-from orders_pipeline.system.opening import System, join_endpoints, open_system
 from orders_pipeline.upkeep import key_rotation
 from orders_pipeline_tests.database.test_personal import HEADER, PLANTED
 from orders_pipeline_tests.support.installation import Installation

@@ -12,7 +12,7 @@ from dagster import DagsterEventType, DagsterRunStatus, RunsFilter
 from rich.console import Console
 
 from orders_pipeline.batches import batches
-from orders_pipeline.batches.workers import behind_run
+from orders_pipeline.batches.run_processes import run_process
 from orders_pipeline.cli.console import show_batches, show_summary
 from orders_pipeline.clients.profiles import Profile
 from orders_pipeline.intake import steps
@@ -201,7 +201,7 @@ def test_c28_a_run_of_any_job_that_nobody_is_behind_is_ended_and_one_that_has_a_
     finished = receive(installation, tmp_path, "finished")
     assert installation.run(finished) is None
     after_the_end, alone, alive = orphan(installation, finished), orphan(installation, None), orphan(installation, None)
-    with behind_run(installation.system.database, alive.run_id):
+    with run_process(installation.system.database, alive.run_id):
         look(installation)
         assert status_of(installation, alive) == DagsterRunStatus.STARTED
     assert {status_of(installation, run) for run in (after_the_end, alone)} == {DagsterRunStatus.FAILURE}
@@ -212,7 +212,7 @@ def test_c28_a_run_of_any_job_that_nobody_is_behind_is_ended_and_one_that_has_a_
 def test_d01_a_run_whose_session_broke_for_a_moment_is_not_ended(installation: Installation) -> None:
     run, cursor = orphan(installation, None), None
     for is_there in (False, True, False):
-        with behind_run(installation.system.database, run.run_id) if is_there else contextlib.nullcontext():
+        with run_process(installation.system.database, run.run_id) if is_there else contextlib.nullcontext():
             context = dg.build_sensor_context(
                 instance=installation.instance, resources={"system": installation.system}, cursor=cursor
             )

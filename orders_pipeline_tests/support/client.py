@@ -11,10 +11,10 @@ from typing import Any
 
 import psycopg
 
-from orders_pipeline.infrastructure.database import libpq_url
+from orders_pipeline.infrastructure.database_url import libpq_url
 from orders_pipeline.intake import file_import, steps
 from orders_pipeline.reports import finishing, report_files, summaries
-from orders_pipeline.system.opening import System
+from orders_pipeline.system.composition import System
 from orders_pipeline_tests.support.factories import order_row
 
 Rows = list[dict[str, str]]

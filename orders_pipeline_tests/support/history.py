@@ -8,7 +8,7 @@ from __future__ import annotations
 import psycopg
 from pydantic import SecretStr
 
-from orders_pipeline.infrastructure.database import libpq_url
+from orders_pipeline.infrastructure.database_url import libpq_url
 
 PER_PAYMENT = 8  # orders of a customer in a batch
 STATEMENTS = """

@@ -19,14 +19,14 @@ from pydantic import SecretStr
 from sqlalchemy import make_url
 
 from orders_pipeline.definitions import defs
-from orders_pipeline.infrastructure.database import libpq_url
+from orders_pipeline.infrastructure.database_url import libpq_url
 from orders_pipeline.intake import file_import, steps
 from orders_pipeline.orchestration import runs
 from orders_pipeline.reports import finishing, report_files, summaries
 from orders_pipeline.sandbox import SandboxServer
 from orders_pipeline.sandbox.ledger import page_parameters
 from orders_pipeline.settlement.batch_settlement import settling
-from orders_pipeline.system.opening import System, join_endpoints, open_system
+from orders_pipeline.system.composition import System, join_endpoints, open_system
 from orders_pipeline.system.settings import Settings
 
 CALLS_A_SECOND = 10

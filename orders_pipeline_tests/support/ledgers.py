@@ -14,7 +14,8 @@ from psycopg.rows import dict_row
 
 from orders_pipeline.batches.workers import WORKER_LOCK_CLASS, Worker, worker_session
 from orders_pipeline.clients.profiles import Profile
-from orders_pipeline.infrastructure.database import Database, libpq_url
+from orders_pipeline.infrastructure.database import Database
+from orders_pipeline.infrastructure.database_url import libpq_url
 from orders_pipeline.security import personal_data
 from orders_pipeline.security.encryption import Cipher
 from orders_pipeline.services.payment_gateway import Capabilities

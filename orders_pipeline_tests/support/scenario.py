@@ -8,8 +8,8 @@ from typing import Any
 
 import psycopg
 
-from orders_pipeline.infrastructure.database import DatabaseUnavailable
-from orders_pipeline.system.opening import System
+from orders_pipeline.infrastructure.database_errors import DatabaseUnavailable
+from orders_pipeline.system.composition import System
 from orders_pipeline_tests.support.commands import wait_for
 from orders_pipeline_tests.support.factories import order_row
 from orders_pipeline_tests.support.installation import Installation, check_finished, prepare, work_off

@@ -17,7 +17,7 @@ import requests
 from orders_pipeline.sandbox import SandboxServer
 from orders_pipeline.settlement.payments.settle import settle_batch
 from orders_pipeline.settlement.reconciliation import Reconciled, reconcile
-from orders_pipeline.system.opening import System
+from orders_pipeline.system.composition import System
 from orders_pipeline_tests.support.ledgers import Harness, order
 
 HOUR_US = 3_600_000_000

@@ -7,7 +7,7 @@ import psycopg
 import pytest
 
 from orders_pipeline.batches.batches import UnknownBatch
-from orders_pipeline.infrastructure.database import (
+from orders_pipeline.infrastructure.database_errors import (
     ConstraintViolated,
     DatabaseError,
     DatabaseTooOld,
@@ -20,8 +20,8 @@ from orders_pipeline.infrastructure.storage import StorageUnavailable, open_stor
 from orders_pipeline.records.rejections import FileRejected
 from orders_pipeline.security.encryption import Cipher
 from orders_pipeline.system import errors
-from orders_pipeline.system.continuity import LedgersDiffer, Rest
 from orders_pipeline.system.errors import UnknownReference, describe, read_details
+from orders_pipeline.system.payment_stop import LedgersDiffer, PaymentStop
 from orders_pipeline.system.settings import Settings, SettingsError
 
 SECRET = "geheim-4711"
@@ -85,9 +85,9 @@ def test_in_production_the_log_says_what_the_database_calls_its_error(production
         FileRejected("F_EMPTY"),
         SettingsError("E_SETTINGS: please set ORDERS_HOME"),
         UnknownBatch("E_UNKNOWN_BATCH: there is none"),
-        LedgersDiffer(Rest("storage", datetime(2026, 7, 1, tzinfo=UTC))),
+        LedgersDiffer(PaymentStop("storage", datetime(2026, 7, 1, tzinfo=UTC))),
         MigrationError("E_MIGRATION: run `orders-pipeline db migrate`"),
-        DatabaseTooOld("15.18"),
+        DatabaseTooOld("15.18", 16),
         RoleMissing('The "app"'),
     ],
 )

@@ -10,8 +10,9 @@ import pytest
 from pydantic import SecretStr
 
 import orders_pipeline
-from orders_pipeline.infrastructure import database
+from orders_pipeline.infrastructure import database, database_url
 from orders_pipeline.infrastructure.database import Transaction, parse_queries, queries
+from orders_pipeline.infrastructure.database_errors import DatabaseNotNamed
 
 PACKAGE = Path(orders_pipeline.__file__).parent
 METHODS = {"execute", "rows", "row", "scalar", "stream", "copy", "execute_with_columns"}
@@ -98,14 +99,14 @@ def test_transactions_take_statements_by_name_only():
     "url", ["postgresql://u:planted@h/d", "postgresql+psycopg2://u:planted@h/d", "postgresql+psycopg://u:planted@h/d"]
 )
 def test_whatever_scheme_a_url_comes_with_our_driver_is_used(url):
-    assert database.normalise_url(url) == "postgresql+psycopg://u:planted@h/d"
+    assert database_url.normalise_url(url) == "postgresql+psycopg://u:planted@h/d"
 
 
 @pytest.mark.parametrize(
     "url", ["planted", "mysql://u:planted@h/d", "postgresql://u:planted@h:x/d", "postgresql://u:planted@h/d?nonsense=1"]
 )
 def test_what_names_no_database_is_said_so_without_a_word_of_it(url):
-    for read in (database.normalise_url, lambda url: database.libpq_url(SecretStr(url))):
-        with pytest.raises(database.DatabaseNotNamed) as refused:
+    for read in (database_url.normalise_url, lambda url: database_url.libpq_url(SecretStr(url))):
+        with pytest.raises(DatabaseNotNamed) as refused:
             read(url)
         assert "planted" not in f"{refused.value}{refused.value.__context__}"

@@ -73,11 +73,11 @@ SELECT pg_try_advisory_lock(:lock_class, CAST(:worker_id AS integer))
 -- Held by the session of the process behind one of Dagster's runs.
 SELECT pg_try_advisory_lock(:lock_class, hashtext(:run_id))
 
--- name: take_in_hand
+-- name: lock_as_at_work
 -- Held, by as many as there are, while somebody is at work on a batch.
 SELECT pg_try_advisory_lock_shared(:lock_class, hashtext(:batch_id))
 
--- name: batches_in_hand
+-- name: batches_at_work
 -- Those of some batches that a process is at work on.
 SELECT batch_id FROM unnest(CAST(:batch_ids AS text[])) AS batch_id
 WHERE EXISTS (SELECT FROM pg_locks JOIN pg_database ON pg_database.oid = pg_locks.database

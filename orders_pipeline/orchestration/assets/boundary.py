@@ -16,8 +16,8 @@ from orders_pipeline.infrastructure import interrupts
 from orders_pipeline.orchestration.dagster_errors import ToldFailure
 from orders_pipeline.orchestration.terminated_runs import UI, is_terminated
 from orders_pipeline.settlement.refunds import refunding
-from orders_pipeline.system import continuity, errors
-from orders_pipeline.system.opening import System
+from orders_pipeline.system import errors, payment_stop
+from orders_pipeline.system.composition import System
 from orders_pipeline.upkeep import cancelling
 
 GROUP = "batch"  # one group: the lineage page then shows every asset
@@ -115,9 +115,9 @@ def paused(system: System, batch_id: str) -> dg.Failure:
         refunds = transaction.rows("unsettled_refunds", batch_id=batch_id)
         refused = transaction.rows("held_refusals", batch_id=batch_id)
         needs_a_person = any(row.needs_a_person for row in (*payments, *refunds))
-        rests = continuity.rest(transaction)
+        rests = payment_stop.current(transaction)
     if rests is not None:
-        how = f"paying rests since {rests.since.isoformat(timespec='seconds')}: {rests.code}: {rests.says}"
+        how = f"paying rests since {rests.since.isoformat(timespec='seconds')}: {rests.code}: {rests.message}"
     elif batch.ledgers_differ:
         how = "goes on once reconcile has compared the ledgers, and charges that ours does not know are gone or accepted"
     elif needs_a_person:

@@ -3,7 +3,7 @@
 import dagster as dg
 
 from orders_pipeline.orchestration.assets.boundary import GROUP, safe_errors
-from orders_pipeline.system.opening import System
+from orders_pipeline.system.composition import System
 from orders_pipeline.upkeep.key_rotation import rotate
 
 ONE_KEY_IN_USE = dg.AssetCheckSpec(

@@ -7,7 +7,7 @@ from orders_pipeline.intake import steps
 from orders_pipeline.orchestration import checks
 from orders_pipeline.orchestration.assets.boundary import GROUP, batch_step, read_batch, seconds_of
 from orders_pipeline.orchestration.partitions import batch_partitions
-from orders_pipeline.system.opening import System
+from orders_pipeline.system.composition import System
 
 uploaded_csv = dg.AssetSpec(
     "uploaded_csv",

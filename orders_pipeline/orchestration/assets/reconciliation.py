@@ -6,7 +6,7 @@ import dagster as dg
 
 from orders_pipeline.orchestration.assets.boundary import GROUP, safe_errors
 from orders_pipeline.settlement.reconciliation import FINDINGS, Reconciled, reconcile
-from orders_pipeline.system.opening import System
+from orders_pipeline.system.composition import System
 
 LEDGERS_AGREE = dg.AssetCheckSpec(
     "ledgers_agree",

@@ -13,7 +13,7 @@ from orders_pipeline.records.rejections import message
 from orders_pipeline.reports import finishing, report_files, summaries
 from orders_pipeline.services.payment_gateway import ListFailed
 from orders_pipeline.settlement import reconciliation
-from orders_pipeline.system.opening import System
+from orders_pipeline.system.composition import System
 
 
 @dg.asset(deps=[NOTIFICATIONS], partitions_def=batch_partitions, group_name=GROUP, kinds={"csv", "json"})

@@ -6,7 +6,7 @@ from orders_pipeline.audit import recording, sealing
 from orders_pipeline.audit.verifying import AuditBroken, verify
 from orders_pipeline.orchestration.assets.boundary import GROUP, safe_errors
 from orders_pipeline.orchestration.partitions import forget_failed_runs, retire
-from orders_pipeline.system.opening import System
+from orders_pipeline.system.composition import System
 from orders_pipeline.upkeep.retention import Retained, purge_dagster_history, purge_error_details, purge_refusals, retain
 
 AUDIT_INTACT = dg.AssetCheckSpec(

@@ -11,14 +11,14 @@ from collections.abc import Iterator
 import dagster as dg
 
 from orders_pipeline.batches import batches
-from orders_pipeline.infrastructure.database import DatabaseError
+from orders_pipeline.infrastructure.database_errors import DatabaseError
 from orders_pipeline.orchestration import checks
 from orders_pipeline.orchestration.assets.boundary import GROUP, batch_step, pause, read_batch, seconds_of
 from orders_pipeline.orchestration.partitions import batch_partitions
 from orders_pipeline.reports import finishing
 from orders_pipeline.settlement.batch_settlement import settling
 from orders_pipeline.settlement.refunds import refunding
-from orders_pipeline.system.opening import System
+from orders_pipeline.system.composition import System
 
 PAYMENTS = dg.AssetKey("payments")
 NOTIFICATIONS = dg.AssetKey("notifications")

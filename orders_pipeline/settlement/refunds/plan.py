@@ -13,7 +13,8 @@ from functools import cached_property
 from typing import Any
 
 from orders_pipeline.batches import batches
-from orders_pipeline.batches.workers import BatchBusy, end_lost_workers
+from orders_pipeline.batches.batch_lock import BatchBusy
+from orders_pipeline.batches.workers import end_lost_workers
 from orders_pipeline.infrastructure.database import Database
 from orders_pipeline.system.errors import NotThere
 

@@ -20,7 +20,7 @@ from orders_pipeline.settlement.notifications import NotificationLedger
 from orders_pipeline.settlement.payments import settle
 from orders_pipeline.settlement.refunds.ledger import RefundLedger, look_up_and_refund
 from orders_pipeline.settlement.refunds.plan import RefundPlan, write_plan
-from orders_pipeline.system.opening import System
+from orders_pipeline.system.composition import System
 
 SETTLED = ("succeeded", "declined", "unknown")
 
@@ -31,7 +31,7 @@ def carry_out(system: System, plan: RefundPlan, *, requested_by: str, reason: st
     Raises BatchBusy while the batch is being paid, and LedgersDiffer while our ledger is not whole.
     """
     with worker_session(system.database, plan.batch_id, None) as worker:
-        system.continuity.require()
+        system.restore_guard.require()
         refund_ids = write_plan(system.database, plan, requested_by=requested_by, reason=reason)
         batch_settlement.probe_now(system)  # somebody asks for it: a service that is left alone is tried at once
         send_refunds(system, worker)
@@ -51,7 +51,7 @@ def resume(system: System, batch_id: str) -> None:
 
 def send_refunds(system: System, worker: Worker) -> None:
     """Drain a batch's refunds; returns when none is left to try now, at once while our ledger is not whole."""
-    if not system.continuity.advance():
+    if not system.restore_guard.advance():
         return
     ledger = RefundLedger(system.database, worker)
     ledger.begin()
@@ -62,7 +62,7 @@ def send_refunds(system: System, worker: Worker) -> None:
         bound=SharedCalls(system.database, settle.BREAKER.service, worker, system.settings.payment_concurrency),
         stop=threading.Event(),
     )
-    system.continuity.note_settled()
+    system.restore_guard.note_settled()
 
 
 def _correct(system: System, worker: Worker) -> None:

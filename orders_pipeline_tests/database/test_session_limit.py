@@ -13,21 +13,23 @@ from sqlalchemy import make_url
 
 from orders_pipeline.cli import main
 from orders_pipeline.infrastructure import database as database_module
-from orders_pipeline.infrastructure.database import POOL_SIZE, Database, DatabaseUnavailable, libpq_url
+from orders_pipeline.infrastructure.database import POOL_SIZE, Database
+from orders_pipeline.infrastructure.database_errors import DatabaseUnavailable
+from orders_pipeline.infrastructure.database_url import libpq_url
 from orders_pipeline.services.rate_limit import RateLimiter
-from orders_pipeline.system import sessions
-from orders_pipeline.system.sessions import TooFewSessions
+from orders_pipeline.system import session_limit
+from orders_pipeline.system.session_limit import TooFewSessions
 
 RATE = 150
 STOCK_SERVER = 97  # what PostgreSQL lets in by default
 
 
 def test_a_server_as_it_is_installed_lets_in_what_the_default_settings_need():
-    assert sessions.needed(3) <= STOCK_SERVER
+    assert session_limit.needed(3) <= STOCK_SERVER
 
 
 def test_the_embedded_server_lets_in_what_the_largest_setting_needs(database):
-    assert sessions.require(database, 64).startswith(f"{sessions.needed(64)} needed at most")
+    assert session_limit.require(database, 64).startswith(f"{session_limit.needed(64)} needed at most")
 
 
 @pytest.mark.parametrize("what", ["database", "login"])
@@ -38,7 +40,7 @@ def test_a_limit_that_is_too_small_is_told_with_the_figures(server_url, database
         admin.execute(f"ALTER {limited} CONNECTION LIMIT 50".encode())
         try:
             with pytest.raises(TooFewSessions, match="may need 96 sessions, and the database lets in 50"):
-                sessions.require(database, 3)
+                session_limit.require(database, 3)
         finally:
             admin.execute(f"ALTER {limited} CONNECTION LIMIT -1".encode())
 

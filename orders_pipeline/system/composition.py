@@ -17,7 +17,8 @@ from pydantic import SecretStr
 from orders_pipeline.audit.recording import os_user
 from orders_pipeline.clients.profiles import Clients, read_clients
 from orders_pipeline.infrastructure import migrations
-from orders_pipeline.infrastructure.database import POOL_SIZE, Database, SessionIdentity, private_url
+from orders_pipeline.infrastructure.database import POOL_SIZE, Database, SessionIdentity
+from orders_pipeline.infrastructure.database_url import private_url
 from orders_pipeline.infrastructure.storage import Storage, open_storage
 from orders_pipeline.security.encryption import Cipher, new_key
 from orders_pipeline.security.kms import KeyService
@@ -26,8 +27,8 @@ from orders_pipeline.services.notification_service import SERVICE, NotificationS
 from orders_pipeline.services.payment_gateway import Capabilities, PaymentGateway
 from orders_pipeline.services.payment_providers import PROVIDERS
 from orders_pipeline.services.rate_limit import RateLimiter
-from orders_pipeline.system import embedded, sessions
-from orders_pipeline.system.continuity import Continuity
+from orders_pipeline.system import embedded, session_limit
+from orders_pipeline.system.restore_guard import RestoreGuard
 from orders_pipeline.system.settings import PREFIX, Settings, SettingsError
 
 
@@ -56,9 +57,9 @@ class System:
     notification_limiter: RateLimiter
 
     @property
-    def continuity(self) -> Continuity:
-        """Return what tells whether our ledger is whole."""
-        return Continuity(self.database, self.storage, self.payments)
+    def restore_guard(self) -> RestoreGuard:
+        """Return what finds out whether our ledger is whole."""
+        return RestoreGuard(self.database, self.storage, self.payments)
 
 
 @contextlib.contextmanager
@@ -110,7 +111,7 @@ def open_system(
             migrations.migrate(database)
         else:
             migrations.require_current(database)
-        sessions.require(database, settings.max_concurrent_runs)
+        session_limit.require(database, settings.max_concurrent_runs)
     cipher = open_cipher(settings)
     with contextlib.closing(
         Database(

@@ -28,9 +28,11 @@ from orders_pipeline.settlement.reconciliation import accept, reconcile
 from orders_pipeline.settlement.refunds.plan import read_plan
 from orders_pipeline.settlement.refunds.refunding import carry_out
 from orders_pipeline.settlement.resolve import Decision, resolve_refund
-from orders_pipeline.system import continuity
-from orders_pipeline.system.continuity import Anchor, LedgersDiffer, NotStopped, StorageInUse
-from orders_pipeline.system.opening import System
+from orders_pipeline.system import ledger_marks, payment_stop
+from orders_pipeline.system.composition import System
+from orders_pipeline.system.ledger_marks import LedgerMark
+from orders_pipeline.system.payment_stop import LedgersDiffer, StorageInUse
+from orders_pipeline.system.restore_guard import NotStopped
 from orders_pipeline.upkeep import cancelling
 from orders_pipeline_tests.database.conftest import run_on
 from orders_pipeline_tests.support.ledgers import Harness, order
@@ -68,13 +70,13 @@ def start_anew(books: Books) -> None:
 def put_back(books: Books) -> None:
     """Have the storage know of a later mark, as after any restore."""
     state = books.harness.run("SELECT * FROM installation")[0]
-    later = Anchor(state["generation"], state["mark"] + 2, state["installation_id"])
+    later = LedgerMark(state["generation"], state["mark"] + 2, state["installation_id"])
     books.system.storage.put(later.key, b"{}")
 
 
 def rests(system: System) -> str | None:
     with system.database.begin() as transaction:
-        found = continuity.rest(transaction)
+        found = payment_stop.current(transaction)
     return None if found is None else found.code
 
 
@@ -98,7 +100,7 @@ def old_refund_that_we_lost(books: Books) -> str:
     (payment_id,) = [str(row["payment_id"]) for row in books.harness.run("SELECT payment_id FROM payments")]
     books.let_time_pass(24 * 60)
     start_anew(books)
-    assert books.system.continuity.advance()  # whole, as far as the list of the time since tells
+    assert books.system.restore_guard.advance()  # whole, as far as the list of the time since tells
     books.refund(books.charge_id(payment_id), 1000)
     books.sandbox.change(honour_keys=False)
     return payment_id
@@ -113,8 +115,8 @@ def test_a_mark_that_cannot_be_looked_at_is_not_taken_for_none(books, monkeypatc
     with monkeypatch.context() as patch:
         patch.setattr("orders_pipeline.infrastructure.storage.folder._status", fail)
         with pytest.raises(StorageUnavailable):
-            books.system.continuity.is_behind()
-    assert books.system.continuity.is_behind()
+            books.system.restore_guard.is_behind()
+    assert books.system.restore_guard.is_behind()
 
 
 @pytest.mark.parametrize("is_noticed", [True, False])
@@ -122,7 +124,7 @@ def test_a_lost_refund_of_an_old_payment_is_not_made_again(books, is_noticed):
     old_refund_that_we_lost(books)
     if is_noticed:
         put_back(books)
-        assert not books.system.continuity.is_whole()
+        assert not books.system.restore_guard.is_whole()
         assert reconcile(books.system, None, None, None).resumed
     assert refund(books) == ["made-already"]
     assert given_back(books) == 1000
@@ -141,7 +143,7 @@ def test_a_refund_that_a_person_found_not_made_is_made_whatever_else_was_given_b
         "UPDATE payments SET status = 'succeeded'",
     )
     put_back(books)
-    assert not books.system.continuity.is_whole()
+    assert not books.system.restore_guard.is_whole()
     assert reconcile(books.system, None, None, None).resumed
     assert refund(books) == ["made-already"]
     assert given_back(books) == 2000
@@ -185,34 +187,34 @@ def test_two_refunds_of_one_payment_do_not_hold_each_other_up(books):
 
 def test_a_refund_that_our_ledger_does_not_know_stops_paying_until_it_is_a_finding(books):
     (payment_id,) = books.pay(1000)
-    assert books.system.continuity.advance()
+    assert books.system.restore_guard.advance()
     books.refund(books.charge_id(payment_id), 400)
     start_anew(books)
-    assert not books.system.continuity.is_whole()
+    assert not books.system.restore_guard.is_whole()
     assert rests(books.system) == "E_LEDGERS_DIFFER"
     assert set(reconcile(books.system, None, None, None).open) == {"C_REFUND_MISSING_HERE"}
     for _ in range(2):
         start_anew(books)
-        assert books.system.continuity.advance()
+        assert books.system.restore_guard.advance()
     books.refund(books.charge_id(payment_id), 100)  # more than the finding says
     start_anew(books)
-    assert not books.system.continuity.is_whole()
+    assert not books.system.restore_guard.is_whole()
 
 
 def test_what_a_person_answered_for_stops_nothing_again_when_the_database_is_started_anew(books):
-    assert books.system.continuity.advance()
+    assert books.system.restore_guard.advance()
     payment_id = books.pay(1000)[0]
     books.lose(payment_id)
     start_anew(books)
-    assert not books.system.continuity.is_whole()
+    assert not books.system.restore_guard.is_whole()
     (finding,) = reconcile(books.system, None, None, None).findings
     accept(books.harness.database, finding["finding_id"], accepted_by="ops", why="given back by hand")
     start_anew(books)
-    assert books.system.continuity.is_whole()
+    assert books.system.restore_guard.is_whole()
 
 
 def test_pages_that_are_too_long_come_in_pieces_for_the_look_after_a_restart_too(books, monkeypatch):
-    assert books.system.continuity.advance()
+    assert books.system.restore_guard.advance()
     books.pay(1000)
     list_payments = RestPayments.list_payments
 
@@ -223,7 +225,7 @@ def test_pages_that_are_too_long_come_in_pieces_for_the_look_after_a_restart_too
 
     monkeypatch.setattr(RestPayments, "list_payments", only_short)
     start_anew(books)
-    assert books.system.continuity.is_whole()
+    assert books.system.restore_guard.is_whole()
 
 
 def test_a_list_that_cannot_be_read_at_the_first_start_stops_paying_until_it_is(books, monkeypatch):
@@ -232,14 +234,14 @@ def test_a_list_that_cannot_be_read_at_the_first_start_stops_paying_until_it_is(
 
     with monkeypatch.context() as patched:
         patched.setattr(RestPayments, "list_payments", failing)
-        assert not books.system.continuity.is_whole()
+        assert not books.system.restore_guard.is_whole()
         assert rests(books.system) == "E_PAYMENT_LIST"
-    assert books.system.continuity.is_whole()
+    assert books.system.restore_guard.is_whole()
     assert rests(books.system) is None
 
 
 def test_a_list_that_never_comes_is_said_and_ended_by_its_coming_or_by_a_person(books, monkeypatch):
-    assert books.system.continuity.advance()
+    assert books.system.restore_guard.advance()
     books.harness.batch()
     books.harness.orders(order(1, notify_channel="none"))
 
@@ -256,24 +258,24 @@ def test_a_list_that_never_comes_is_said_and_ended_by_its_coming_or_by_a_person(
         summary = summaries.summarise(books.system, books.harness.batch_id)
         assert "http-400" in summary["paying_rests"]["message"]
         with pytest.raises(LedgersDiffer) as caught:
-            books.system.continuity.require()
+            books.system.restore_guard.require()
         assert caught.value.code == "E_PAYMENT_LIST"
         with pytest.raises(ListFailed):
             reconcile(books.system, None, None, None)
-        books.system.continuity.resume_by_hand("ops", "compared in the service's own console")
+        books.system.restore_guard.resume_by_hand("ops", "compared in the service's own console")
         assert rests(books.system) is None
         start_anew(books)
-        assert not books.system.continuity.is_whole()
+        assert not books.system.restore_guard.is_whole()
     assert reconcile(books.system, None, None, None).resumed
     assert rests(books.system) is None
     start_anew(books)
-    assert books.system.continuity.is_whole()
+    assert books.system.restore_guard.is_whole()
 
 
 def test_a_comparison_finds_a_database_whole_that_was_started_anew(books, monkeypatch):
-    assert books.system.continuity.advance()
+    assert books.system.restore_guard.advance()
     start_anew(books)
-    assert books.system.continuity.doubted() is not None
+    assert books.system.restore_guard.doubted() is not None
     for batch_id in (books.harness.batch(), None):  # nothing was stopped: whoever pays would have looked
         found = reconcile(books.system, batch_id, None, None)
         assert (found.stopped, found.resumed) == (False, False)
@@ -288,19 +290,19 @@ def test_a_comparison_finds_a_database_whole_that_was_started_anew(books, monkey
             reconcile(books.system, None, None, None)
     assert rests(books.system) == "E_PAYMENT_LIST"  # so that a person may answer for it
     assert reconcile(books.system, None, None, None).resumed
-    assert books.system.continuity.doubted() is None
+    assert books.system.restore_guard.doubted() is None
 
 
 @pytest.mark.parametrize(("hours", "until"), [(0, 0), (4, 3)])
 def test_a_comparison_that_lets_paying_go_on_is_of_all_that_may_be_missing(books, hours, until):
     """Whatever days are asked for: what was charged an hour ago is in none of these."""
-    assert books.system.continuity.advance()
+    assert books.system.restore_guard.advance()
     payment_id = books.pay(1000)[0]
     books.harness.run("UPDATE installation SET whole_at = whole_at - interval '2 hours'")
     books.let_time_pass()
     books.lose(payment_id)
     start_anew(books)
-    assert not books.system.continuity.is_whole()
+    assert not books.system.restore_guard.is_whole()
     now = datetime.now(UTC)
     result = reconcile(books.system, None, now - timedelta(hours=hours), now - timedelta(hours=until))
     assert (result.resumed, result.open) == (True, {"C_MISSING_HERE": 1})
@@ -326,8 +328,8 @@ def test_what_was_lost_before_a_person_answered_for_it_is_found_once_there_is_a_
         patched.setattr(RestPayments, "list_payments", failing)
         with pytest.raises(ListFailed):
             reconcile(books.system, None, None, None)
-        books.system.continuity.resume_by_hand("ops", "nothing was paid, as far as I know")
-        assert books.system.continuity.advance()
+        books.system.restore_guard.resume_by_hand("ops", "nothing was paid, as far as I know")
+        assert books.system.restore_guard.advance()
     result = books.compare()  # of a day, as each night
     assert (result.open, result.healed) == ({}, 1)
     assert books.harness.value("SELECT unlisted_since FROM installation") is None
@@ -363,39 +365,39 @@ def test_a_batch_that_cannot_be_planned_keeps_nobody_from_being_compared(books):
 
 
 def test_a_database_from_before_earlier_restores_is_beyond_all_that_the_storage_has_once_it_is_compared(books):
-    assert books.system.continuity.advance()
+    assert books.system.restore_guard.advance()
     state = books.harness.run("SELECT * FROM installation")[0]
-    later = Anchor(state["generation"] + 2, state["mark"], state["installation_id"])
+    later = LedgerMark(state["generation"] + 2, state["mark"], state["installation_id"])
     books.system.storage.put(later.key, b"{}")
-    assert not books.system.continuity.is_whole()
+    assert not books.system.restore_guard.is_whole()
     assert reconcile(books.system, None, None, None).resumed
-    assert books.system.continuity.is_whole()
+    assert books.system.restore_guard.is_whole()
 
 
 def test_a_copy_of_a_database_does_not_take_the_storage_from_the_one_at_work(books):
-    assert books.system.continuity.advance()
+    assert books.system.restore_guard.advance()
     state = books.harness.run("SELECT * FROM installation")[0]
-    later = Anchor(state["generation"], state["mark"] + 2, state["installation_id"])
+    later = LedgerMark(state["generation"], state["mark"] + 2, state["installation_id"])
     books.system.storage.put(later.key, b'{"database": "1|somewhere"}')
     with pytest.raises(StorageInUse):
         reconcile(books.system, None, None, None)
-    assert not books.system.continuity.is_whole()
+    assert not books.system.restore_guard.is_whole()
 
 
 def test_a_charge_that_we_lost_and_that_cannot_be_read_stops_paying_until_it_is_a_finding(books):
     (payment_id,) = books.pay(1000)
-    assert books.system.continuity.advance()
+    assert books.system.restore_guard.advance()
     books.at_service("UPDATE payments SET status = 'cancelled' WHERE id = ?", books.charge_id(payment_id))
     books.lose(payment_id)
     start_anew(books)
-    assert not books.system.continuity.is_whole()
+    assert not books.system.restore_guard.is_whole()
     assert reconcile(books.system, None, None, None).open == {"C_MISSING_HERE": 1}
     start_anew(books)
-    assert books.system.continuity.is_whole()
+    assert books.system.restore_guard.is_whole()
 
 
 def test_a_new_database_does_not_take_a_storage_that_another_works_with(books, other):
-    assert books.system.continuity.advance()
+    assert books.system.restore_guard.advance()
     before = books.harness.run("SELECT * FROM installation")
     with settling(other, in_its_own(other), None) as settlement:
         assert settlement is None  # what it planned would have ids that are not the other's
@@ -403,7 +405,7 @@ def test_a_new_database_does_not_take_a_storage_that_another_works_with(books, o
     for _ in range(2):
         with pytest.raises(StorageInUse):
             reconcile(other, None, None, None)
-    assert books.system.continuity.is_whole()
+    assert books.system.restore_guard.is_whole()
     assert books.harness.run("SELECT * FROM installation") == before
 
 
@@ -416,21 +418,21 @@ def in_its_own(system: System) -> str:
 
 
 def test_a_new_database_with_a_storage_of_its_own_goes_on(books, other):
-    assert books.system.continuity.advance()
-    assert not other.continuity.advance()
-    for stored in list(other.storage.list(continuity.ANCHORS)):
+    assert books.system.restore_guard.advance()
+    assert not other.restore_guard.advance()
+    for stored in list(other.storage.list(ledger_marks.MARKS)):
         other.storage.delete(stored.key)
-    assert other.continuity.advance()
+    assert other.restore_guard.advance()
     assert rests(other) is None
 
 
 @pytest.mark.parametrize("by_hand", [True, False])
 def test_a_new_database_takes_the_place_of_one_that_is_gone(books, other, monkeypatch, by_hand):
     (payment_id,) = books.pay(1000)
-    assert books.system.continuity.advance()
-    assert not other.continuity.is_whole()
+    assert books.system.restore_guard.advance()
+    assert not other.restore_guard.is_whole()
     if not by_hand:
-        monkeypatch.setattr(continuity, "FRESH", continuity.FRESH * 0)  # it is long ago
+        monkeypatch.setattr(ledger_marks, "FRESH", ledger_marks.FRESH * 0)  # it is long ago
     answer = ("ops", "its disk is lost") if by_hand else None
     result = reconcile(other, None, None, None, by_hand=answer)
     assert (result.resumed, set(result.open)) == (True, {"C_MISSING_HERE"})
@@ -438,34 +440,34 @@ def test_a_new_database_takes_the_place_of_one_that_is_gone(books, other, monkey
     state = Harness(other.database).run("SELECT * FROM installation")[0]
     assert state["installation_id"] == books.harness.value("SELECT installation_id FROM installation")
     assert (state["resumed_by"], state["resumed_why"]) == (answer or (None, None))
-    assert not books.system.continuity.is_whole()
+    assert not books.system.restore_guard.is_whole()
 
 
 def test_a_database_that_is_at_work_says_so_in_the_storage(books, other, monkeypatch):
-    books.system.continuity.watch()
-    assert list(books.system.storage.list(continuity.ANCHORS)) == []  # nothing was paid in it
-    assert books.system.continuity.advance()
-    (before,) = books.system.storage.list(continuity.ANCHORS)
-    books.system.continuity.watch()
-    assert list(books.system.storage.list(continuity.ANCHORS)) == [before]
-    monkeypatch.setattr(continuity, "RENEWED_AFTER", continuity.RENEWED_AFTER * 0)
-    books.system.continuity.watch()
-    (after,) = books.system.storage.list(continuity.ANCHORS)
+    books.system.restore_guard.watch()
+    assert list(books.system.storage.list(ledger_marks.MARKS)) == []  # nothing was paid in it
+    assert books.system.restore_guard.advance()
+    (before,) = books.system.storage.list(ledger_marks.MARKS)
+    books.system.restore_guard.watch()
+    assert list(books.system.storage.list(ledger_marks.MARKS)) == [before]
+    monkeypatch.setattr(ledger_marks, "RENEWED_AFTER", ledger_marks.RENEWED_AFTER * 0)
+    books.system.restore_guard.watch()
+    (after,) = books.system.storage.list(ledger_marks.MARKS)
     assert (after.key, after.modified > before.modified) == (before.key, True)
     with pytest.raises(NotStopped):
-        books.system.continuity.require_in_use()
-    other.continuity.require_in_use()
+        books.system.restore_guard.require_in_use()
+    other.restore_guard.require_in_use()
 
 
 def test_an_anchor_that_cannot_be_decrypted_says_nothing(books, other, monkeypatch):
-    assert books.system.continuity.advance()
-    monkeypatch.setattr(continuity, "FRESH", continuity.FRESH * 0)
+    assert books.system.restore_guard.advance()
+    monkeypatch.setattr(ledger_marks, "FRESH", ledger_marks.FRESH * 0)
 
     def damaged(*_: object) -> None:
         raise DecryptionError("E_SEALED_TAMPERED")
 
     monkeypatch.setattr(type(other.storage), "local", damaged)
-    assert not other.continuity.is_whole()
+    assert not other.restore_guard.is_whole()
     assert Harness(other.database).value("SELECT stopped_by FROM installation") == "storage"
 
 
@@ -476,7 +478,7 @@ def test_a_storage_that_is_away_after_the_last_payment_fails_nothing(books, monk
     is_paid = threading.Event()
 
     def away(self, key, source):
-        if key.startswith(continuity.ANCHORS) and is_paid.is_set():
+        if key.startswith(ledger_marks.MARKS) and is_paid.is_set():
             raise StorageUnavailable
         is_paid.set()
         return put(self, key, source)
@@ -487,5 +489,5 @@ def test_a_storage_that_is_away_after_the_last_payment_fails_nothing(books, monk
     assert books.harness.statuses("payments") == ["succeeded"]
     monkeypatch.undo()
     marks = books.harness.value("SELECT mark FROM installation")
-    books.system.continuity.watch()  # what could not be kept then
-    assert [stored.key for stored in books.system.storage.list(continuity.ANCHORS)][-1].endswith(f"{marks:018d}.json")
+    books.system.restore_guard.watch()  # what could not be kept then
+    assert [stored.key for stored in books.system.storage.list(ledger_marks.MARKS)][-1].endswith(f"{marks:018d}.json")

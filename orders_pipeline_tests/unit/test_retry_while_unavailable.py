@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from orders_pipeline.infrastructure.database import DatabaseError, DatabaseUnavailable, persist
+from orders_pipeline.infrastructure.database_errors import DatabaseError, DatabaseUnavailable, retry_while_unavailable
 
 
 def test_the_database_is_waited_for_while_it_is_away(monkeypatch):
@@ -18,7 +18,7 @@ def test_the_database_is_waited_for_while_it_is_away(monkeypatch):
             raise failures.pop()
         return "done"
 
-    assert persist(work) == "done"
+    assert retry_while_unavailable(work) == "done"
 
 
 def test_the_wait_for_the_database_ends_after_a_minute(monkeypatch):
@@ -30,7 +30,7 @@ def test_the_wait_for_the_database_ends_after_a_minute(monkeypatch):
         raise DatabaseUnavailable("57P03")
 
     with pytest.raises(DatabaseUnavailable):
-        persist(away)
+        retry_while_unavailable(away)
     assert 60 < clock[0] < 70
 
 
@@ -42,5 +42,5 @@ def test_an_error_that_does_not_pass_is_not_tried_again():
         raise DatabaseError("42601")
 
     with pytest.raises(DatabaseError):
-        persist(wrong)
+        retry_while_unavailable(wrong)
     assert len(tries) == 1

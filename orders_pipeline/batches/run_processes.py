@@ -1,0 +1,49 @@
+"""The processes behind Dagster's runs, and which batches have a process: told by locks that end with it.
+
+Each process holds an advisory lock of its run, and shares one of its batch with the batch's workers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Collection, Iterator
+
+from orders_pipeline.batches.heartbeat import kept_alive
+from orders_pipeline.infrastructure.database import Database, Transaction
+
+RUN_LOCK_CLASS = 4_711_004
+AT_WORK_LOCK_CLASS = 4_711_005
+
+
+@contextlib.contextmanager
+def run_process(database: Database, run_id: str, batch_id: str | None = None) -> Iterator[None]:
+    """Be the process of one of Dagster's runs, and at work on its batch if it has one, while the block runs."""
+
+    def lock(session: Transaction) -> None:
+        session.rows("lock_run", lock_class=RUN_LOCK_CLASS, run_id=run_id)
+        if batch_id is not None:
+            lock_as_at_work(session, batch_id)
+
+    with contextlib.ExitStack() as sessions:
+        session = sessions.enter_context(database.session())
+        lock(session)
+        with kept_alive(database, sessions, session, lock, lambda session: bool(session.scalar("is_there"))):
+            yield
+
+
+def runs_without_process(database: Database, run_ids: Collection[str]) -> set[str]:
+    """Return those of the runs whose process is gone, or is missing for a moment because its session broke."""
+    with database.begin() as transaction:
+        rows = transaction.rows("runs_with_process", run_ids=list(run_ids), lock_class=RUN_LOCK_CLASS)
+    return set(run_ids) - {row.run_id for row in rows}
+
+
+def lock_as_at_work(session: Transaction, batch_id: str) -> None:
+    """Be at work on a batch, beside others, for as long as the session lives."""
+    session.rows("lock_as_at_work", lock_class=AT_WORK_LOCK_CLASS, batch_id=batch_id)
+
+
+def batches_at_work(transaction: Transaction, batch_ids: Collection[str]) -> set[str]:
+    """Return those of some batches that somebody is at work on: a run's process, between its steps too, or a worker."""
+    rows = transaction.rows("batches_at_work", batch_ids=list(batch_ids), lock_class=AT_WORK_LOCK_CLASS)
+    return {row.batch_id for row in rows}
