@@ -25,7 +25,7 @@ from orders_pipeline.infrastructure.binary_copy import binary_copy
 from orders_pipeline.infrastructure.database import Database, Transaction
 from orders_pipeline.infrastructure.database_errors import ConstraintViolated, retry_while_unavailable
 from orders_pipeline.infrastructure.parquet_file import map_chunks, read_chunks
-from orders_pipeline.records.corrected import Answer
+from orders_pipeline.records.corrected_rows import Answer
 
 CHUNK_ROWS = 10_000
 REJECTIONS_CHUNK = 0  # the rejections' number in the ledger of chunks; chunks of orders count from 1

@@ -1,7 +1,7 @@
 """Rows rejected before: what is known of the rows that a correcting file names, back to where each came first.
 
 Read from the database and from the staged files of their batches. What a corrected row may be is said in
-`records/corrected.py`.
+`records/corrected_rows.py`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from orders_pipeline.infrastructure.database import Database, Transaction
 from orders_pipeline.infrastructure.parquet_file import read_chunks
 from orders_pipeline.infrastructure.storage import ObjectGone, Storage
 from orders_pipeline.intake import csv_file
-from orders_pipeline.records.corrected import NAMES_NO_ROW, Corrections, NamedRow, Original
+from orders_pipeline.records.corrected_rows import NAMES_NO_ROW, Corrections, NamedRow, Original
 from orders_pipeline.records.judgement import Judge
 from orders_pipeline.records.orders import ORDERS
 from orders_pipeline.records.record_type import RowContext

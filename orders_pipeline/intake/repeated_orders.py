@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from orders_pipeline.records.corrected import DIGITS_KEPT
+from orders_pipeline.records.corrected_rows import DIGITS_KEPT
 from orders_pipeline.records.judgement import Findings, Mask, Rows, as_json
 from orders_pipeline.records.record_type import RecordType
 

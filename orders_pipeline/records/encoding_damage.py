@@ -1,7 +1,7 @@
 """Encoding damage: whether a text is what another one becomes when a program reads or writes it in the wrong encoding.
 
 A spreadsheet opens UTF-8 as CP932 or a western encoding, or the other way round, and saves what it took it for; what the
-encoding cannot hold becomes a mark or a similar letter. Two texts in, a verdict out; where they come from is no matter here.
+encoding cannot hold becomes a mark or a similar letter. Two texts in, yes or no out; where they come from is no matter here.
 """
 
 from __future__ import annotations
@@ -13,38 +13,38 @@ READ_AS = ("cp932", "cp1252", "latin-1", "mac_roman", "euc_jp")
 SAVED_AS = ("cp932", "cp1252")
 _LOST = "\ufffd"
 _MARK = "・"  # what Japanese Windows puts where bytes are no character
-_LEAST = 0.5  # of the bytes that are no ASCII: the rest may be lost
+_LEAST = 0.5  # share of the bytes beyond ASCII that must be there: the rest may be lost
 
 
-def is_damaged(original: str, found: str, written_in: str) -> bool:
-    """Tell whether `found` is what became of `original`, a cell of a file in the encoding `written_in`."""
-    if original.isascii() or found == original:
+def is_damaged(original: str, received: str, written_in: str) -> bool:
+    """Tell whether `received` is what became of `original`, a cell of a file in the encoding `written_in`."""
+    if original.isascii() or received == original:
         return False
-    if _LOST in found and _LOST not in original:
+    if _LOST in received and _LOST not in original:
         return True
     return (
-        _is_misread(original, found, written_in)
-        or _is_marked(original.encode(written_in, "ignore"), found.encode(written_in, "ignore"))
-        or any(_is_saved_lossily(original, found, codec) for codec in SAVED_AS)
+        _is_misread(original, received, written_in)
+        or _is_marked(original.encode(written_in, "ignore"), received.encode(written_in, "ignore"))
+        or any(_is_saved_lossily(original, received, codec) for codec in SAVED_AS)
     )
 
 
-def _is_misread(original: str, found: str, written_in: str) -> bool:
-    """Tell whether the original's bytes, read in another encoding, are `found`; some bytes may be lost on the way."""
+def _is_misread(original: str, received: str, written_in: str) -> bool:
+    """Tell whether the original's bytes, read in another encoding, are `received`; some bytes may be lost on the way."""
     sent = _beyond_ascii(original.encode(written_in, "ignore"))
     for codec in READ_AS:
-        taken = _beyond_ascii(_bytes_of(found, codec))
+        taken = _beyond_ascii(_bytes_of(received, codec))
         if codec != written_in and len(taken) >= _LEAST * len(sent) and taken and _is_part_of(taken, sent):
             return True
     return False
 
 
-def _is_marked(sent: bytes, found: bytes) -> bool:
+def _is_marked(sent: bytes, received: bytes) -> bool:
     """Tell whether the bytes are those sent, taken for CP932 and saved as that again: a mark stands where some were none."""
     mark = _MARK.encode("cp932")
-    if found.count(mark) <= sent.count(mark):
+    if received.count(mark) <= sent.count(mark):
         return False
-    kept, all_sent = _beyond_ascii(found.replace(mark, b"")), _beyond_ascii(sent)
+    kept, all_sent = _beyond_ascii(received.replace(mark, b"")), _beyond_ascii(sent)
     return len(kept) >= _LEAST * len(all_sent) and _is_part_of(kept, all_sent)
 
 
@@ -53,7 +53,7 @@ def _bytes_of(text: str, codec: str) -> bytes:
     text = text.replace(_MARK, "")
     if codec != "cp1252":
         return text.encode(codec, "ignore")
-    return b"".join(each.encode(codec, "ignore") or each.encode("latin-1", "ignore") for each in text)
+    return b"".join(character.encode(codec, "ignore") or character.encode("latin-1", "ignore") for character in text)
 
 
 def _beyond_ascii(data: bytes) -> bytes:
@@ -66,14 +66,14 @@ def _is_part_of(part: bytes, whole: bytes) -> bool:
     return all(byte in rest for byte in part)
 
 
-def _is_saved_lossily(original: str, found: str, codec: str) -> bool:
-    """Tell whether `found` has a mark, or a letter without its accent, for every character the encoding has not."""
+def _is_saved_lossily(original: str, received: str, codec: str) -> bool:
+    """Tell whether `received` has a mark, or a letter without its accent, for every character the encoding has not."""
     pattern, lossy = [], False
-    for each in original:
-        if each.encode(codec, "ignore"):
-            pattern.append(re.escape(each))
+    for character in original:
+        if character.encode(codec, "ignore"):
+            pattern.append(re.escape(character))
             continue
         lossy = True
-        letter = unicodedata.normalize("NFD", each)[0]
+        letter = unicodedata.normalize("NFD", character)[0]
         pattern.append(f"(?:[?{_MARK}_]{{1,2}}|{letter})" if letter.isascii() else f"[?{_MARK}_]{{1,2}}")
-    return lossy and re.fullmatch("".join(pattern), found) is not None
+    return lossy and re.fullmatch("".join(pattern), received) is not None

@@ -46,8 +46,8 @@ Mask: TypeAlias = "npt.NDArray[np.bool_]"
 Positions: TypeAlias = "npt.NDArray[np.intp]"
 
 NUMBER = "import_row_number"
-_MOST_SAID = 5  # rows for each rule
-_FEW: Mapping[str, Any] = {"n_failure_cases": _MOST_SAID}
+_MOST_NAMED = 5  # rows for each rule
+_FEW: Mapping[str, Any] = {"n_failure_cases": _MOST_NAMED}
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ class Findings:
 
 
 class RulesBroken(Exception):
-    """Rows that were accepted do not keep the rules; says which rules and rows, and nothing of the cells."""
+    """Rows in which nothing was found break rules, a defect of ours; names the rules and rows, and nothing of the cells."""
 
     code = "E_VALIDATION"
 
@@ -191,7 +191,7 @@ class Judge:
         frames = [_frame(rows.number, cells) for cells in (rows.text, rows.values)]
         with config_context(validation_enabled=True, validation_depth=ValidationDepth.SCHEMA_AND_DATA):  # whatever is set
             schemas = schemas_of(self.record_type, self.context.today)
-            broken = dict(each for schema, frame in zip(schemas, frames, strict=True) for each in _broken(schema, frame))
+            broken = dict(rule for schema, frame in zip(schemas, frames, strict=True) for rule in _broken(schema, frame))
         if broken:
             raise RulesBroken(broken)
 
@@ -228,18 +228,18 @@ def _broken(schema: pandera.DataFrameSchema, rows: pd.DataFrame) -> list[tuple[s
     try:
         schema.validate(rows, lazy=True, inplace=True)
     except SchemaErrors as errors:  # its words and tables have cells in them
-        return [(_name(each), _numbers(each)) for each in errors.schema_errors]
+        return [(_rule_of(error), _rows_of(error)) for error in errors.schema_errors]
     return []
 
 
-def _name(error: SchemaError) -> str:
+def _rule_of(error: SchemaError) -> str:
     name = getattr(error.check, "name", None) or str(error.check)
     return f"{name} in {error.schema.name}" if error.schema.name else name
 
 
-def _numbers(error: SchemaError) -> Sequence[int]:
+def _rows_of(error: SchemaError) -> Sequence[int]:
     cases = error.failure_cases
-    return [] if not isinstance(cases, pd.DataFrame) else cases["index"].drop_duplicates().head(_MOST_SAID).tolist()
+    return [] if not isinstance(cases, pd.DataFrame) else cases["index"].drop_duplicates().head(_MOST_NAMED).tolist()
 
 
 @functools.lru_cache(maxsize=4)
@@ -316,10 +316,10 @@ def _are_days(cells: pd.Series[str]) -> pd.Series[bool]:
 def _lack(cells: pd.Series[str], *, conditions: Sequence[Lacks]) -> pd.Series[bool]:
     texts = _texts(cells)
     content = utf8_content(texts)
-    may_match = [each for each in conditions if not each.marks or any(mark in content for mark in each.marks)]
+    may_match = [lacks for lacks in conditions if not lacks.marks or any(mark in content for mark in lacks.marks)]
     if not may_match:
         return pd.Series(data=True, index=cells.index)
-    found = pc.match_substring_regex(texts, "|".join(f"(?:{each.pattern})" for each in may_match))
+    found = pc.match_substring_regex(texts, "|".join(f"(?:{lacks.pattern})" for lacks in may_match))
     return pd.Series(~found.to_numpy(zero_copy_only=False), index=cells.index)
 
 

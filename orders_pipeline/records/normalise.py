@@ -68,7 +68,7 @@ def text(cells: pa.Array, *, encoding: str) -> pa.Array:  # noqa: ARG001 - same 
     """Compose characters (NFC) and change nothing else."""
     if unicodedata.is_normalized("NFC", utf8_content(cells).decode()):  # all at once: much faster than cell by cell
         return cells
-    return _where(cells, pc.string_is_ascii(cells), partial(_each, _composed))
+    return _unless(pc.string_is_ascii(cells), cells, partial(_map, _composed))
 
 
 def utf8_content(cells: pa.Array) -> bytes:
@@ -82,7 +82,7 @@ def utf8_content(cells: pa.Array) -> bytes:
 
 def code(cells: pa.Array, *, encoding: str) -> pa.Array:  # noqa: ARG001
     """Replace full-width ASCII and trim spaces."""
-    plain = _where(cells, pc.string_is_ascii(cells), partial(_each, half_width))
+    plain = _unless(pc.string_is_ascii(cells), cells, partial(_map, half_width))
     return pc.utf8_trim(plain, characters=_SPACES)
 
 
@@ -111,7 +111,7 @@ def number(cells: pa.Array, *, encoding: str) -> pa.Array:
     A backslash counts as a yen sign in a CP932 file, where they are the same byte. Numbers below zero get a minus.
     """
     clean = pc.match_substring_regex(cells, rf"^(?:0|[1-9][0-9]{{0,{MOST_DIGITS - 1}}})?$")
-    return _where(cells, clean, partial(_number, yen=r"[\x{a5}\\]" if encoding == "cp932" else r"\x{a5}"))
+    return _unless(clean, cells, partial(_number, yen=r"[\x{a5}\\]" if encoding == "cp932" else r"\x{a5}"))
 
 
 def normalise_header(cell: str) -> str:
@@ -126,7 +126,7 @@ def half_width(written: str) -> str:
 
 def plain_word(written: str) -> str:
     """Return a word as words are compared: in half-width ASCII, full-width kana, composed, without outer spaces."""
-    kana = _HALF_WIDTH_KANA.sub(lambda found: unicodedata.normalize("NFKC", found[0]), half_width(written))
+    kana = _HALF_WIDTH_KANA.sub(lambda match: unicodedata.normalize("NFKC", match[0]), half_width(written))
     return _composed(kana).strip()
 
 
@@ -140,25 +140,26 @@ def shorten_digits(cells: pa.Array) -> pa.Array:
 
 def calendar_date(cells: pa.Array, *, encoding: str) -> pa.Array:  # noqa: ARG001
     """Write dates that can be read in one way only, Western or Japanese, like 2026-04-01."""
-    return _where(cells, pc.match_substring_regex(cells, r"^(?:[0-9]{4}-[0-9]{2}-[0-9]{2})?$"), _dates)
+    return _unless(pc.match_substring_regex(cells, r"^(?:[0-9]{4}-[0-9]{2}-[0-9]{2})?$"), cells, _dates)
 
 
 def parse_date(written: str) -> date | None:
     """Return the day a Western or Japanese date means, or None; an era is held to its first and last day."""
-    if found := _WESTERN_DATE.fullmatch(written):
-        return _day(int(found["year"]), found)
-    found = _JAPANESE_DATE.fullmatch(written)
-    if found is None:
+    if western := _WESTERN_DATE.fullmatch(written):
+        return _day(int(western["year"]), western)
+    japanese = _JAPANESE_DATE.fullmatch(written)
+    if japanese is None:
         return None
-    position = next(at for at, names in enumerate(_ERAS) if found["era"].upper() in names)
+    position = next(at for at, names in enumerate(_ERAS) if japanese["era"].upper() in names)
     first = _ERAS[position][2]
     after = _ERAS[position + 1][2] if position + 1 < len(_ERAS) else date.max
-    day = _day(first.year - 1 + (1 if found["year"] == "元" else int(found["year"])), found)
+    day = _day(first.year - 1 + (1 if japanese["year"] == "元" else int(japanese["year"])), japanese)
     return day if day is not None and first <= day < after else None
 
 
-def _day(year: int, found: re.Match[str]) -> date | None:
-    parts = found.groupdict()
+def _day(year: int, match: re.Match[str]) -> date | None:
+    """Return the day with the month and day that are in one of the pattern's groups, or None if there is no such day."""
+    parts = match.groupdict()
     month, day = (next(parts[f"{part}{at}"] for at in "123" if parts.get(f"{part}{at}")) for part in "md")
     try:
         return date(year, int(month), int(day))
@@ -167,14 +168,14 @@ def _day(year: int, found: re.Match[str]) -> date | None:
 
 
 def _composed(written: str) -> str:
-    return _COMPOSED.sub(lambda found: unicodedata.normalize("NFC", found[0]), written)
+    return _COMPOSED.sub(lambda match: unicodedata.normalize("NFC", match[0]), written)
 
 
-def _each(function: Callable[[str], str], cells: pa.Array) -> pa.Array:
+def _map(function: Callable[[str], str], cells: pa.Array) -> pa.Array:
     return pa.array([function(cell) for cell in cells.to_pylist()], pa.string())
 
 
-def _where(cells: pa.Array, clean: pa.Array, function: Callable[[pa.Array], pa.Array]) -> pa.Array:
+def _unless(clean: pa.Array, cells: pa.Array, function: Callable[[pa.Array], pa.Array]) -> pa.Array:
     """Apply `function` to the cells that are not clean."""
     dirty = pc.invert(clean)
     if not pc.any(dirty).as_py():
@@ -194,9 +195,9 @@ def _number(cells: pa.Array, *, yen: str) -> pa.Array:
 
 
 def _rewritten(cells: pa.Array, pattern: str, replacement: str) -> pa.Array:
-    found = pc.match_substring_regex(cells, pattern)
+    matching = pc.match_substring_regex(cells, pattern)
     rewritten = pc.replace_substring_regex(cells, pattern, replacement)
-    return pc.if_else(found, pc.replace_substring(rewritten, ",", ""), cells)
+    return pc.if_else(matching, pc.replace_substring(rewritten, ",", ""), cells)
 
 
 def _dates(cells: pa.Array) -> pa.Array:

@@ -1,8 +1,8 @@
 """The catalogue of public rejection codes, each with its message in English and Japanese.
 
-`F_*` gives a whole file back, `R_*` one row, `W_*` only warns; `P_*` and `N_*` say what became of an accepted order's
-payment and notification. Here are the codes, their words and the values that
-carry them. What makes a row or a file bad is decided elsewhere: `csv_file`, `records`, `validation`. Reports are too.
+`F_*` rejects a whole file, `R_*` one row, `W_*` only warns; `P_*` and `N_*` say what became of an accepted order's
+payment and notification. Codes, their words and the values that carry them are here; what makes a row or a file bad is
+decided by who reads it, the rules and `intake/validation.py`, and what is reported of it in `reports/`.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Rejection:
 
 
 class FileRejected(Exception):
-    """The whole file is given back: `code` is an `F_*` code and `detail` the safe parameters of its message."""
+    """The whole file is rejected: `code` is an `F_*` code and `detail` the safe parameters of its message."""
 
     def __init__(self, code: str, detail: Mapping[str, str] = MappingProxyType({})) -> None:
         self.code = code
@@ -81,8 +81,8 @@ def message(code: str, language: Language, detail: Mapping[str, str] = MappingPr
     if values.get("hint") in HINTS:
         values["hint"] = HINTS[values["hint"]][0 if language == "en" else 1]
 
-    def part(found: re.Match[str]) -> str:
-        said, _, instead = found[1].partition("|")
+    def part(match: re.Match[str]) -> str:
+        said, _, instead = match[1].partition("|")
         if not set(_PARAMETER.findall(said)) <= values.keys():
             return instead
         return _PARAMETER.sub(lambda parameter: values[parameter[1]], said)
@@ -447,7 +447,7 @@ _WARNING_CODES = (
     ),
     Code(
         "W_ROWS_GONE",
-        "The rejected rows cannot be given back as they were sent: the file as it was kept is not in the storage any more.",
+        "The rejected rows cannot be returned as they were sent: the file as it was kept is not in the storage any more.",
         "保存していたファイルがなくなったため、エラーの行を受け取ったままの形でお返しできません。",
     ),
     Code(
@@ -475,7 +475,7 @@ _ORDER_CODES = (
     ),
     Code(
         "N_FAILED",
-        "The customer could not be told of this order[ ({reason})].",
+        "The customer could not be notified of this order[ ({reason})].",
         "この注文の通知を送信できませんでした[({reason})]。",
     ),
 )

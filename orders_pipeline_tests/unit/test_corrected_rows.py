@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orders_pipeline.records.corrected import NamedRow, Original
+from orders_pipeline.records.corrected_rows import NamedRow, Original
 
 
 @pytest.mark.parametrize(

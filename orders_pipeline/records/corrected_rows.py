@@ -1,8 +1,8 @@
-"""Corrected rows: which order a row may be that corrects a rejected one, and what is wrong with it beside its cells.
+"""Corrected rows: which reference a row may have that corrects a rejected one, and what is wrong with it as a correction.
 
 A corrected row keeps the reference of the row it names, unless that was what was rejected; then it gives the reference up,
-for good. Cells must not be what a wrong encoding made of those that were sent, nor codes what a spreadsheet did. What was
-sent before is found out elsewhere.
+for good. Its cells must not be what a wrong encoding made of those that were sent, nor its codes what a spreadsheet did.
+What was sent before is read in `intake/rejected_before.py`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ NAMES_NO_ROW = "R_CORRECTED_ROW"
 class Original:
     """A row as it was sent, and the encoding of its file; a cell is None where the row's shape was wrong.
 
-    `good_codes` are its codes, normalised and in small letters, that keep the rules of their columns.
+    `good_codes` has those of its codes that passed the rules of their columns, normalised and in small letters.
     """
 
     cells: Mapping[str, str | None]
@@ -45,11 +45,11 @@ class Original:
 
 @dataclass(frozen=True)
 class NamedRow:
-    """A rejected row that a correction may name, with all that is known of it and of the rows it corrects itself.
+    """A rejected row that a correction may name, with what is known of it and of the rows it corrects itself.
 
-    `first` (batch and row) is where it came first; `references` are those it may have, None for any, and `had` those it
-    gives up by having another, each with the batch that held it already. `received` is the batch in which this row is an
-    order, and `taken` those in which a reference it had was received since, maybe as this very row.
+    `first` is the batch and row where it came first. `references` are those a correction may have (None: any), and `had`
+    those it gives up by having another, each with the batch that holds it already. `received` is the batch in which this
+    row is an order, and `taken` has the batches in which a reference it had was received since, maybe as this very row.
     """
 
     first: tuple[str, int]
@@ -74,10 +74,21 @@ class NamedRow:
                 own = sent
         return own is None or not _is_shortened(own, code)
 
+    def received_before(self, reference: str) -> str | None:
+        """Return the batch in which this row is an order already under another reference than this, or None."""
+        since = [batch for had, batch in self.taken.items() if had != reference]
+        return self.received or next(iter(since), None)
+
+    def is_damaged(self, column: str, cell: str) -> bool:
+        """Tell whether a cell of a correction is what a wrong encoding made of one that was sent."""
+        return any(
+            is_damaged(sent, cell, original.encoding) for original in self.originals if (sent := original.cells.get(column))
+        )
+
 
 @dataclass(frozen=True)
 class Answer:
-    """What a row of a correction answers, and the references it gives up, each with the batch that holds it already."""
+    """Which row a row of a correction corrects; `gives_up` are references, each with the batch that holds it already."""
 
     import_row_number: int
     corrects_row: int
@@ -88,7 +99,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Corrections:
-    """What the rows of a correcting file may name, and the rows that more than one of them names differently."""
+    """The rejected rows that a correcting file may name, by number, and those that different rows of it name."""
 
     rows: Mapping[int, NamedRow]
     ambiguous: frozenset[int] = frozenset()
@@ -103,9 +114,9 @@ class Corrections:
     ) -> dict[int, Answer]:
         """Note what is wrong with rows as corrections, and return what each answers, by its position.
 
-        `corrects` says which row each one names.
+        `raw` are the rows' cells as they came, and `corrects` has the number of the row that each names, or None.
         """
-        found = _Notes(findings)
+        notes = _Notes(findings)
         answers = {}
         references = kind.folded(rows.text[kind.identity]).to_pylist()
         bad_reference = findings.bad_in(kind.identity)
@@ -116,35 +127,27 @@ class Corrections:
             named = self.rows.get(number)
             if named is None or number in self.ambiguous:
                 hint = "named_twice" if number in self.ambiguous else "no_such_row"
-                found.add(at, ROW_COLUMN, NAMES_NO_ROW, {"hint": hint})
+                notes.add(at, ROW_COLUMN, NAMES_NO_ROW, {"hint": hint})
                 continue
             reference = references[at]
             if not named.may_have(reference):
-                found.add(at, kind.identity, "R_REF_CHANGED", {})
-            elif not bad_reference[at]:
-                self._check_once(at, reference, named, kind, found)
+                notes.add(at, kind.identity, "R_REF_CHANGED", {})
+            elif not bad_reference[at] and (batch_id := named.received_before(reference)):
+                notes.add(at, kind.identity, "R_CORRECTED_BEFORE", {"batch_id": batch_id})
             for column in kind.column_names:
-                cell = raw[column][at].as_py()
-                if any(_is_damaged(original, column, cell) for original in named.originals):
-                    found.add(at, column, "R_ENCODING_DAMAGE", {})
+                if named.is_damaged(column, raw[column][at].as_py()):
+                    notes.add(at, column, "R_ENCODING_DAMAGE", {})
             for column, (cells, bad) in codes.items():
                 if not bad[at] and not named.may_have_code(column, cells[at]):
-                    found.add(at, column, "R_CODE_CHANGED", {})
-            gives_up = {had: held for had, held in named.had.items() if had != reference}
+                    notes.add(at, column, "R_CODE_CHANGED", {})
+            gives_up = {had: batch for had, batch in named.had.items() if had != reference}
             keeps = reference in (named.had if named.references is None else named.references)
             answers[at] = Answer(rows.number[at].as_py(), number, named.first, gives_up, keeps)
-        found.note()
+        notes.write()
         return answers
 
-    def _check_once(self, at: int, reference: str, named: NamedRow, kind: RecordType, found: _Notes) -> None:
-        """Note when the row is an order already, under another reference."""
-        since = [batch for had, batch in named.taken.items() if had != reference]
-        before = named.received or next(iter(since), None)
-        if before is not None:
-            found.add(at, kind.identity, "R_CORRECTED_BEFORE", {"batch_id": before})
-
     def answered_by_misshapen(self, numbers: Sequence[int], corrects: Sequence[int | None]) -> list[Answer]:
-        """Return what rows of the wrong shape answer: they come back for that, and the rows they name do not."""
+        """Return what rows of the wrong shape correct: these are rejected for that, and the rows they name are settled."""
         return [
             Answer(number, named, self.rows[named].first, {})
             for number, named in zip(numbers, corrects, strict=True)
@@ -153,7 +156,7 @@ class Corrections:
 
 
 class _Notes:
-    """Gathers findings row by row, and notes them code by code."""
+    """Collects findings row by row, and adds them code by code."""
 
     def __init__(self, findings: Findings) -> None:
         self._findings = findings
@@ -162,7 +165,7 @@ class _Notes:
     def add(self, at: int, column: str, code: str, detail: Mapping[str, str]) -> None:
         self._found.setdefault((column, code), {})[at] = as_json(detail)
 
-    def note(self) -> None:
+    def write(self) -> None:
         for (column, code), details in self._found.items():
             self._findings.add_each(column, code, np.array(list(details)), list(details.values()))
 
@@ -191,8 +194,3 @@ def _is_spreadsheets_form(had: str, has: str) -> bool:
 def _is_shortened(had: str, has: str) -> bool:
     """Tell whether a spreadsheet has taken a code for a number or a date; to put back zeros that it took is a correction."""
     return _is_spreadsheets_form(had, has) and not re.match("0[0-9]", has)
-
-
-def _is_damaged(original: Original, column: str, cell: str) -> bool:
-    sent = original.cells.get(column)
-    return bool(sent) and cell != sent and is_damaged(sent or "", cell, original.encoding)
