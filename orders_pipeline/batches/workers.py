@@ -2,7 +2,7 @@
 
 A worker is a row with a lease, renewed by a heartbeat, and an advisory lock in a session of its own. A killed process
 loses the lock at once, a host that vanished loses its lease. What is claimed under a worker's number, and taken over when
-it is lost, belongs in `settlement/`.
+it is lost, belongs in `settlement/ledger.py`.
 """
 
 from __future__ import annotations

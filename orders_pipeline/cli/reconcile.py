@@ -45,8 +45,8 @@ def reconcile(
     Charges that are not in our ledger, or twice at the service, hold up payments until they are gone or accepted; what is
     accepted is accepted as it is, and open again when it has become something else. Payments of other callers are counted.
     """
-    from orders_pipeline.settlement.reconciliation import accept
-    from orders_pipeline.settlement.reconciliation import reconcile as compare
+    from orders_pipeline.settlement.reconciliation.findings import accept
+    from orders_pipeline.settlement.reconciliation.reconcile import reconcile as compare
 
     if finding_id is not None:
         if not (why and why.strip() and who.strip()):
@@ -117,7 +117,7 @@ def _show(console: Console, result: Mapping[str, Any]) -> None:
 
 def _show_verdict(console: Console, result: Mapping[str, Any]) -> None:
     from orders_pipeline.cli.console import counted
-    from orders_pipeline.settlement.reconciliation import FINDINGS
+    from orders_pipeline.settlement.reconciliation.findings import FINDINGS
 
     findings = result["findings"]
     total = sum(findings["open"].values())

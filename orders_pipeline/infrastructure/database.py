@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
+import json
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -41,9 +42,23 @@ SILENCE_S = 120.0  # an answer that takes longer will not come: a line can swall
 
 
 def parse_queries(source: str) -> dict[str, str]:
-    """Split a query file into its statements by their `-- name:` lines."""
-    blocks = re.split(r"^-- name: *(\w+) *$", source, flags=re.MULTILINE)[1:]
-    return {name: body.strip() for name, body in zip(blocks[::2], blocks[1::2], strict=True)}
+    """Split a query file into its statements by their `-- name:` lines.
+
+    One with {braces} in its name is made for each of the file's `-- for:` lines, which say in JSON what they stand for.
+    """
+    places = [json.loads(line) for line in re.findall(r"^-- for: (.*)$", source, flags=re.MULTILINE)]
+    blocks = re.split(r"^-- name: *([\w{}]+) *$", source, flags=re.MULTILINE)[1:]
+    named: dict[str, str] = {}
+    for name, body in zip(blocks[::2], blocks[1::2], strict=True):
+        for words in places if "{" in name else [{}]:
+            named[_filled(name, words)] = _filled(body.strip(), words)
+    return named
+
+
+def _filled(text: str, words: Mapping[str, str]) -> str:
+    for place, word in words.items():
+        text = text.replace(f"{{{place}}}", word)
+    return text
 
 
 @functools.cache

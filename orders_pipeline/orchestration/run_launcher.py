@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import multiprocessing.process
+import multiprocessing.resource_tracker
 import os
 import signal
 import threading
@@ -67,7 +68,9 @@ class ForkingRunLauncher(RunLauncher[dg.DagsterInstance], ConfigurableClass):
         """Start a run's process; the first of a daemon waits for the libraries. Raise OSError if there can be none."""
         process = self._processes.Process(target=_execute, args=(self._instance.get_ref(), context.dagster_run.run_id))
         process.start()
-        multiprocessing.process._children.discard(process)  # type: ignore[attr-defined]  # whose end we would wait for at ours
+        # whose ends we would wait for at ours; the tracker, from Python 3.13 on, ends when the last run does
+        multiprocessing.process._children.discard(process)  # type: ignore[attr-defined]
+        multiprocessing.resource_tracker._resource_tracker._pid = None  # type: ignore[attr-defined]
 
     def terminate(self, run_id: str) -> bool:
         """Ask a run to end, wherever its process is; return whether it had not ended yet."""

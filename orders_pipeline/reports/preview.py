@@ -28,7 +28,7 @@ from orders_pipeline.records.rejections import FileRejected, Rejection, message
 from orders_pipeline.reports.errors_csv import write_errors
 from orders_pipeline.security import personal_data
 from orders_pipeline.security.encryption import Cipher
-from orders_pipeline.settlement.notifications import ADDRESS_COLUMN
+from orders_pipeline.settlement.notifications.plan import ADDRESS_COLUMN
 from orders_pipeline.settlement.payments.plan import PayableOrder, plan_payments
 from orders_pipeline.system.composition import System
 

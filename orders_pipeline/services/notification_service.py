@@ -1,7 +1,7 @@
 """The order platform's Notification service: its words turned into outcomes, one message or many in a call.
 
 The statuses and problem codes of its REST contract are known here and nowhere else. Who is told what, and when, belongs
-in `settlement/notifications.py`; sending bytes in `http_client.py`.
+in `settlement/notifications/notify.py`; sending bytes in `http_client.py`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The whole of a provider's list: page after page, however long its payments are, and asked again where that may help.
 
-What the pages are compared with belongs in `settlement/reconciliation.py` and `system/restore_guard.py`.
+What the pages are compared with belongs in `settlement/reconciliation/` and `system/restore_guard.py`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Settlement: a loaded batch is paid and its customers are told, side by side.
+"""Settlement: a loaded batch is paid while its customers are notified.
 
 Two drains over two ledgers, so that one customer is notified while others are still being paid. Each ledger's rules are
-in `payments/settle.py` and `notifications.py`.
+in its `ledger.py`.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from orders_pipeline.batches.workers import Worker, worker_session
 from orders_pipeline.clients.profiles import Profile
 from orders_pipeline.infrastructure.database import Database
 from orders_pipeline.infrastructure.database_errors import DatabaseError
-from orders_pipeline.settlement import notifications
-from orders_pipeline.settlement.notifications import NotificationLedger
+from orders_pipeline.settlement.notifications.ledger import NOTIFICATION_BREAKER, CorrectionLedger, ResultLedger
+from orders_pipeline.settlement.notifications.notify import notify_batch
+from orders_pipeline.settlement.notifications.plan import make_ready, plan_notifications
 from orders_pipeline.settlement.payments import settle
-from orders_pipeline.settlement.payments.settle import PaymentLedger
+from orders_pipeline.settlement.payments.ledger import PAYMENT_BREAKER, PaymentLedger
 from orders_pipeline.system.composition import System
 
 SETTLED_FROM = ("loaded", "paying", "paused")  # the states of a batch in which there may be something to settle
@@ -48,7 +49,7 @@ def settling(system: System, batch_id: str, run_id: str | None) -> Iterator[Sett
             return
         if is_whole:
             settle.plan_batch(system.database, system.cipher, batch_id, profile)
-        notifications.plan_batch(system.database, system.cipher, batch_id, profile)
+        plan_notifications(system.database, system.cipher, batch_id, profile)
         settlement = Settlement(system, worker, profile)
         with _halting(system.database, worker, settlement):
             try:
@@ -83,12 +84,12 @@ def _halting(database: Database, worker: Worker, settlement: Settlement) -> Iter
 def probe_now(system: System) -> None:
     """Let services that are left alone be tried at once: somebody asks for it."""
     with system.database.begin() as transaction:
-        for service in (settle.BREAKER, notifications.BREAKER):
+        for service in (PAYMENT_BREAKER, NOTIFICATION_BREAKER):
             service.probe_now(transaction)
 
 
 class Settlement:
-    """One process's share in settling a batch; others may work on the same ledgers at the same time."""
+    """One process's share in settling a batch; others may drain the same ledgers at the same time."""
 
     def __init__(self, system: System, worker: Worker, profile: Profile) -> None:
         self._system = system
@@ -119,7 +120,7 @@ class Settlement:
             system.cipher,
             self._worker,
             system.payments.capabilities,
-            notifications.make_ready,
+            make_ready,
             concurrency=system.settings.payment_concurrency,
             retry_declined_orders=self._profile.declined_payments == "retry_orders",
             look_again=system.restore_guard.advance,
@@ -142,23 +143,25 @@ class Settlement:
         self._stop_notifying.set()
 
     def close(self) -> None:
-        """Stop what is still going on; what is in flight is recorded first."""
+        """Stop the drains; what is in flight is recorded first."""
         self.stop()
         self._paid.set()
         self._pool.shutdown(wait=True)
 
     def _notify(self) -> None:
         system = self._system
-        ledger = NotificationLedger(system.database, system.cipher, self._worker, self._profile)
+        results = ResultLedger(system.database, system.cipher, self._worker, self._profile)
+        corrections = CorrectionLedger(system.database, system.cipher, self._worker)
         with _timed(system.database, self._worker.batch_id, "notify"):
-            notifications.notify_batch(
-                ledger,
-                system.notifications,
-                system.notification_limiter,
-                concurrency=system.settings.notification_rate_per_s,
-                stop=self._stop_notifying,
-                more_to_come=lambda: not self._paid.is_set(),
-            )
+            for ledger in (results, corrections):
+                notify_batch(
+                    ledger,
+                    system.notifications,
+                    system.notification_limiter,
+                    concurrency=system.settings.notification_rate_per_s,
+                    stop=self._stop_notifying,
+                    more_to_come=lambda: not self._paid.is_set(),
+                )
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
 """Draining a ledger: claim what is due, act on it in threads, write down what came of it, until nothing is left.
 
-The one loop behind payments and notifications. What a claim, an act and a record are belongs to them; any number of
-processes may drain the same ledger at once, because claims are taken in the database.
+The one loop behind payments, notifications and refunds. Claims and results belong in `ledger.py`; any number of processes
+may drain the same ledger at once, because claims are taken in the database.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Generic, Protocol, TypeAlias, TypeVar
+from typing import Generic, Protocol, TypeAlias
 
 from orders_pipeline.batches import workers
 from orders_pipeline.infrastructure import interrupts
 from orders_pipeline.infrastructure.database_errors import DatabaseError, retry_while_unavailable
 from orders_pipeline.services.outcomes import Outcome, called_off
+from orders_pipeline.settlement.ledger import ClaimOf, Ledger
 
 IDLE_S = 0.05  # how long an empty queue is watched before the ledger is asked again
 LINGER_S = 0.02  # results that come within this time are written in one transaction
@@ -26,29 +27,7 @@ GROUP = 100
 PREFETCH = 4  # pieces of work claimed for each thread, so that none waits while claims and results are committed
 
 
-class Claimed(Protocol):
-    """A piece of work that is this process's to do."""
-
-    @property
-    def in_doubt(self) -> bool:
-        """Tell whether it may have been done before."""
-
-
-Claim = TypeVar("Claim", bound=Claimed)
-Results: TypeAlias = list[tuple[Claim, Outcome]]
-
-
-class Ledger(Protocol[Claim]):
-    """Where the work and its state are written down."""
-
-    def claim(self, limit: int) -> Sequence[Claim]:
-        """Take up to `limit` due pieces of work; the intent is committed when this returns."""
-
-    def record(self, results: Sequence[tuple[Claim, Outcome]]) -> bool:
-        """Commit what came of claims and return whether those taken ahead may be acted on, too."""
-
-    def wait_s(self) -> float | None:
-        """Return the seconds until something is due, or None when nothing is left to try."""
+Results: TypeAlias = list[tuple[ClaimOf, Outcome]]
 
 
 class Bound(Protocol):
@@ -62,8 +41,8 @@ class Bound(Protocol):
 
 
 def drain(
-    ledger: Ledger[Claim],
-    act: Callable[[Sequence[Claim]], Sequence[Outcome]],
+    ledger: Ledger[ClaimOf],
+    act: Callable[[Sequence[ClaimOf]], Sequence[Outcome]],
     *,
     concurrency: int,
     stop: threading.Event,
@@ -74,7 +53,7 @@ def drain(
     """Work until nothing is left (and no more is to come) or `stop` is set; what is in flight then is still recorded.
 
     `act` gets up to `bundle` claims and returns an outcome for each; `bound` may keep less than `concurrency` under way. An
-    outcome that says so sets `stop` itself. What was claimed ahead and not begun is given back when the work stops or the
+    outcome that says so sets `stop` itself. What was claimed ahead and not begun is released when the work stops or the
     ledger says so.
     """
     loop = _Loop(ledger, _Crew(act, concurrency), _Room(concurrency, bundle), stop, bound)
@@ -102,17 +81,17 @@ class _Room:
         return room if room >= limit else 0
 
 
-class _Crew(Generic[Claim]):
+class _Crew(Generic[ClaimOf]):
     """Threads that act on bundles of claims, up to a limit that may change: a fraction of what futures cost."""
 
-    def __init__(self, act: Callable[[Sequence[Claim]], Sequence[Outcome]], size: int) -> None:
+    def __init__(self, act: Callable[[Sequence[ClaimOf]], Sequence[Outcome]], size: int) -> None:
         self._act = act
-        self._to_do: deque[Sequence[Claim]] = deque()
+        self._to_do: deque[Sequence[ClaimOf]] = deque()
         self._changed = threading.Condition()
         self._limit = size
         self._busy = 0
         self._is_over = False
-        self.done: deque[Results[Claim] | BaseException] = deque()
+        self.done: deque[Results[ClaimOf] | BaseException] = deque()
         self.some_done = threading.Event()
         # daemons: who interrupts twice does not wait for them, and the claims are found in doubt
         self._threads = [threading.Thread(target=self._work, name=f"drain_{at}", daemon=True) for at in range(size)]
@@ -131,7 +110,7 @@ class _Crew(Generic[Claim]):
             self._limit = limit
             self._changed.notify_all()
 
-    def give(self, claims: Sequence[Claim]) -> None:
+    def give(self, claims: Sequence[ClaimOf]) -> None:
         with self._changed:
             self._to_do.append(claims)
             self._changed.notify()
@@ -150,7 +129,7 @@ class _Crew(Generic[Claim]):
         for thread in self._threads:
             thread.join()
 
-    def _next(self) -> Sequence[Claim] | None:
+    def _next(self) -> Sequence[ClaimOf] | None:
         with self._changed:
             while not (self._to_do and self._busy < self._limit):
                 if self._is_over:
@@ -173,9 +152,9 @@ class _Crew(Generic[Claim]):
             self.some_done.set()
 
 
-class _Loop(Generic[Claim]):
+class _Loop(Generic[ClaimOf]):
     def __init__(
-        self, ledger: Ledger[Claim], crew: _Crew[Claim], room: _Room, stop: threading.Event, bound: Bound | None
+        self, ledger: Ledger[ClaimOf], crew: _Crew[ClaimOf], room: _Room, stop: threading.Event, bound: Bound | None
     ) -> None:
         self._ledger = ledger
         self._crew = crew
@@ -242,7 +221,7 @@ class _Loop(Generic[Claim]):
             if isinstance(each, BaseException):
                 raise each  # what went wrong in an act, once the others are written down
 
-    def _write_down(self, done: Iterable[Results[Claim] | BaseException]) -> None:
+    def _write_down(self, done: Iterable[Results[ClaimOf] | BaseException]) -> None:
         results = [result for each in done if not isinstance(each, BaseException) for result in each]
         if any(outcome.stop for _, outcome in results):
             self._stop.set()
@@ -275,6 +254,6 @@ class _Loop(Generic[Claim]):
         return True
 
 
-def one_by_one(act: Callable[[Claim], Outcome]) -> Callable[[Sequence[Claim]], Sequence[Outcome]]:
+def one_by_one(act: Callable[[ClaimOf], Outcome]) -> Callable[[Sequence[ClaimOf]], Sequence[Outcome]]:
     """Return the act on several claims that is `act` on each."""
     return lambda claims: [act(claim) for claim in claims]

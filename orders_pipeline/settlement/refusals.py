@@ -1,6 +1,6 @@
 """Refusals: an item that a service does not take, for a reason that its contract does not name, and whose matter that is.
 
-Nothing was done for such an item. Whether the answer is about it or about all is told by the others of its kind:
+Nothing was done for such an item. The others of its kind show whether the answer is about the item or about all:
 
 - it is the item's when it was refused three times while another was taken in between. It ends there, declined with the
   service's code. So it does where others were taken only since it was first refused, and fewer than ten were refused after;
@@ -8,7 +8,7 @@ Nothing was done for such an item. Whether the answer is about it or about all i
   nothing else was refused since. So are several, if no more than were declined of the batch with the same code. Else the
   last ones, fewer than ten, are declined after ten minutes of tries;
 - else it is the service's, or ours: the batch is held. Nothing more of it is sent until something of the kind is taken, of
-  whichever batch, or as long again has passed as it has gone on. Nothing is decided about its items; other batches go on.
+  whichever batch, or as long again has passed as it has lasted. Its items stay undecided; other batches are not held.
 
 What was taken counts from the moment it was asked for: a service that begins to refuse may have taken what was under way.
 One answer that takes some and refuses others is about the items.
@@ -140,7 +140,7 @@ def _is_the_items(found: Row[Any]) -> bool:
 
 
 def _ages_of_acceptances(results: Sequence[tuple[Tried, Outcome]]) -> dict[str, float]:
-    """Return by kind for how long what was taken tells that the service takes such items, in seconds."""
+    """Return by kind how old the newest sign is that the service takes such items, in seconds."""
     now = workers.now()
     refusing_calls = {outcome.asked_at for _, outcome in results if outcome.refused}
     ages_s: dict[str, float] = {}

@@ -1,6 +1,6 @@
 """Resolving: a person decides about a payment or refund whose result no look-up can find out, and answers for it.
 
-Only what is unknown and what nobody is working on can be decided about. Finding out without a person is the work of
+Only what is unknown and claimed by nobody can be decided about. Finding out without a person belongs in
 `payments/settle.py` and `refunds/ledger.py`.
 """
 
@@ -16,7 +16,7 @@ from sqlalchemy import Row
 
 from orders_pipeline.batches.workers import end_lost_workers
 from orders_pipeline.infrastructure.database import Database, Transaction
-from orders_pipeline.settlement import notifications
+from orders_pipeline.settlement.notifications.plan import make_ready
 from orders_pipeline.settlement.refunds.ledger import follow_refunds
 from orders_pipeline.system.errors import NotThere
 
@@ -43,7 +43,7 @@ class Decision:
 def resolve_payment(database: Database, payment_id: str, decision: Decision) -> str:
     """Write a person's decision about a payment down and return its batch; raise NotResolvable.
 
-    A payment that was not charged is planned again; one that was, is paid, and its customer may be told.
+    A payment that was not charged is planned again; one that was, is paid, and its customer may be notified.
     """
     with _undecided(database, "payment", payment_id) as (transaction, payment):
         payment_id = str(payment.payment_id)
@@ -57,7 +57,7 @@ def resolve_payment(database: Database, payment_id: str, decision: Decision) -> 
                 )
             transaction.execute("resolve_as_paid", **charge)
         transaction.execute("orders_follow_payments", payment_ids=[payment_id])
-        notifications.make_ready(transaction, [payment_id])
+        make_ready(transaction, [payment_id])
         _note(transaction, decision, "not_paid" if decision.service_id is None else "paid", payment_id=payment_id)
     return str(payment.batch_id)
 

@@ -1,7 +1,7 @@
-"""The sweep: batches that nobody works on and that could go on now: unfinished ones, and what was begun to be given back.
+"""The sweep: batches without a worker that could be resumed now: unfinished ones, and those with open refunds.
 
 What a process or host that vanished left behind, and what was paused while a service was away. Asking for runs, and putting
-Dagster's own records right, belongs in `orchestration/sensors.py`; taking over claims is done by whoever works on the batch.
+Dagster's own records right, belongs in `orchestration/sensors.py`; taking over claims in `ledger.py`.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from sqlalchemy import Row
 from orders_pipeline.batches.batch_lock import BATCH_LOCK_CLASS
 from orders_pipeline.batches.workers import WORKER_LOCK_CLASS
 from orders_pipeline.infrastructure.database import Database, Transaction
-from orders_pipeline.settlement import notifications
-from orders_pipeline.settlement.payments import settle
+from orders_pipeline.settlement.notifications.ledger import NOTIFICATION_BREAKER
+from orders_pipeline.settlement.payments.ledger import PAYMENT_BREAKER
 
-PATIENCE_S = 30.0  # nobody may be seen at work on a batch for so long, as between two steps of its run
+PATIENCE_S = 30.0  # a batch may have no worker for so long, as between two steps of its run
 LONGEST_S = 600.0  # between two tries of one batch
 MOST = 100  # batches in one sweep
 
@@ -33,20 +33,20 @@ def stalled_batches(database: Database) -> list[Row[Any]]:
         bounds = {"patience_s": PATIENCE_S, "longest_s": LONGEST_S, "limit": MOST}
         found = transaction.rows("stalled_batches", **bounds)
         known = {row.batch_id for row in found}
-        refunding = [row for row in transaction.rows("batches_giving_back", **bounds) if row.batch_id not in known]
+        refunding = [row for row in transaction.rows("batches_refunding", **bounds) if row.batch_id not in known]
         return _with_open_doors(transaction, [*found, *refunding])
 
 
 def _with_open_doors(transaction: Transaction, found: Sequence[Row[Any]]) -> list[Row[Any]]:
     """Leave out batches that only have to do with services whose breakers are open; one at a time goes to probe."""
-    waits = {each.service: each.wait_for_probe_s(transaction) for each in (settle.BREAKER, notifications.BREAKER)}
+    waits = {each.service: each.wait_for_probe_s(transaction) for each in (PAYMENT_BREAKER, NOTIFICATION_BREAKER)}
     chosen = []
     for row in found:
         due = [
             service
             for service, is_due in (
-                (settle.BREAKER.service, row.payments_due),
-                (notifications.BREAKER.service, row.notifications_due),
+                (PAYMENT_BREAKER.service, row.payments_due),
+                (NOTIFICATION_BREAKER.service, row.notifications_due),
             )
             if is_due
         ]

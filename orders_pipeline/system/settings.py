@@ -44,7 +44,7 @@ class Settings(BaseSettings):
     payment_url: str | None = None
     payment_token: SecretStr | None = None
     payment_capabilities: Annotated[str, Field(pattern=CAPABILITIES)] = "keys,look-up,list"
-    payment_timeout_s: Annotated[float, Field(gt=0, le=90)] = 30.0  # less than settle.LOOK_UP_WAIT_S, by far
+    payment_timeout_s: Annotated[float, Field(gt=0, le=90)] = 30.0  # less than PaymentLedger.doubt_s, by far
     payment_concurrency: Annotated[int, Field(ge=1, le=256)] = 32
     notification_url: str | None = None
     notification_token: SecretStr | None = None

@@ -23,11 +23,13 @@ from orders_pipeline.infrastructure.database import Transaction
 from orders_pipeline.intake import steps
 from orders_pipeline.reports import finishing
 from orders_pipeline.security.encryption import DecryptionError
-from orders_pipeline.settlement import notifications
 from orders_pipeline.settlement.drain import drain, one_by_one
-from orders_pipeline.settlement.notifications import NotificationLedger
+from orders_pipeline.settlement.notifications.ledger import ResultLedger
+from orders_pipeline.settlement.notifications.notify import look_up_results
+from orders_pipeline.settlement.notifications.plan import make_ready
 from orders_pipeline.settlement.payments import settle
-from orders_pipeline.settlement.payments.settle import DoubtLedger, find_out
+from orders_pipeline.settlement.payments.ledger import DoubtLedger
+from orders_pipeline.settlement.payments.settle import find_out
 from orders_pipeline.system.composition import System
 
 POLL_S = 0.2
@@ -134,7 +136,7 @@ def _look_up(system: System, worker: Worker, *, declined_are_planned_alone: bool
         system.cipher,
         worker,
         system.payments.capabilities,
-        notifications.make_ready,
+        make_ready,
         concurrency=system.settings.payment_concurrency,
         retry_declined_orders=declined_are_planned_alone,
     )
@@ -145,5 +147,5 @@ def _look_up(system: System, worker: Worker, *, declined_are_planned_alone: bool
         concurrency=ledger.concurrency,
         stop=threading.Event(),
     )
-    notices = NotificationLedger(system.database, system.cipher, worker, Profile())  # the client may have none any more
-    notifications.find_out(notices, system.notifications, system.notification_limiter, interrupts.requested)
+    notices = ResultLedger(system.database, system.cipher, worker, Profile())  # the client may have none any more
+    look_up_results(notices, system.notifications, system.notification_limiter, interrupts.requested)

@@ -23,7 +23,7 @@ from pydantic import SecretStr
 from orders_pipeline.clients.profiles import Profile
 from orders_pipeline.intake import file_import, steps
 from orders_pipeline.reports import finishing, summaries
-from orders_pipeline.settlement import notifications
+from orders_pipeline.settlement.notifications.plan import plan_notifications
 from orders_pipeline.settlement.payments import settle
 from orders_pipeline.system.composition import Endpoints, System, open_system
 from orders_pipeline.system.settings import Settings
@@ -42,7 +42,8 @@ WHERE batch_id = '{batch_id}';
 UPDATE payment_orders SET live = false
 FROM payments WHERE payment_orders.payment_id = payments.payment_id AND batch_id = '{batch_id}';
 UPDATE orders SET status = 'declined' WHERE batch_id = '{batch_id}';
-UPDATE notifications SET status = 'sent', sent_at = now(), service_notification_id = 'n-1' WHERE batch_id = '{batch_id}';
+UPDATE notifications SET status = 'sent', sent_at = now(), settled_at = now(), service_notification_id = 'n-1'
+WHERE batch_id = '{batch_id}';
 UPDATE batches SET status = 'paying' WHERE batch_id = '{batch_id}';
 """
 
@@ -77,7 +78,7 @@ def load(system: System, folder: Path, orders: int, customers: int) -> str:
 
 def plan(system: System, batch_id: str) -> None:
     settle.plan_batch(system.database, system.cipher, batch_id, Profile())
-    notifications.plan_batch(system.database, system.cipher, batch_id, Profile())
+    plan_notifications(system.database, system.cipher, batch_id, Profile())
 
 
 def measure(server: Server, name: str, home: Path, batches: int, orders: int) -> Iterator[tuple[str, float, float]]:

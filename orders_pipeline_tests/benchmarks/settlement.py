@@ -37,10 +37,10 @@ from orders_pipeline.batches.workers import worker_session
 from orders_pipeline.clients.profiles import Profile
 from orders_pipeline.intake import file_import, steps
 from orders_pipeline.samples.synthetic import write_sample
-from orders_pipeline.settlement import notifications
 from orders_pipeline.settlement.batch_settlement import Settlement, settling
+from orders_pipeline.settlement.notifications.plan import make_ready, plan_notifications
 from orders_pipeline.settlement.payments import settle
-from orders_pipeline.settlement.payments.settle import PaymentLedger
+from orders_pipeline.settlement.payments.ledger import PaymentLedger
 from orders_pipeline.system.composition import Endpoints, System, open_system
 from orders_pipeline.system.settings import Settings
 from orders_pipeline_tests.benchmarks.intake import Server, machine, started_server
@@ -128,7 +128,7 @@ def _payment_rate(server: Server, folder: Path, latency_ms: float, count: int) -
                     system.cipher,
                     worker,
                     system.payments.capabilities,
-                    notifications.make_ready,
+                    make_ready,
                     concurrency=CONCURRENCY,
                 )
                 started = time.perf_counter()
@@ -177,7 +177,7 @@ def notifying(server: Server, folder: Path, sends: int, processes: int, latency_
     with started_services(latency_ms) as services, server.clone() as name:
         with opened(server.named(name), services, folder / name) as system:
             batch_id = loaded_batch(system, folder, sends)
-            notifications.plan_batch(system.database, system.cipher, batch_id, Profile(notifications="per_order"))
+            plan_notifications(system.database, system.cipher, batch_id, Profile(notifications="per_order"))
         server.run(name, "UPDATE orders SET status = 'paid'")
         [(planned,)] = server.run(name, "SELECT count(*) FROM notifications")
         context = multiprocessing.get_context("spawn")

@@ -274,7 +274,7 @@ def test_a_batch_waits_for_its_notifications_and_shows_those_that_failed(harness
     batch_id = harness.batch(status="paying")
     harness.orders(order(status="paid"))
     harness.plan()
-    harness.run("UPDATE notifications SET status = %s", status)
+    harness.run("UPDATE notifications SET status = %s, settled_at = CASE WHEN %s THEN now() END", status, status == "failed")
     harness.run("UPDATE batches SET rows_total = 1, rows_accepted = 1, rows_rejected = 0, rows_blank = 0")
     with harness.database.begin() as transaction:
         assert batches.final_status(batches.get(transaction, batch_id)) == expected

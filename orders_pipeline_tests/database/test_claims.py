@@ -15,8 +15,8 @@ from orders_pipeline.infrastructure.database import Database, Transaction
 from orders_pipeline.security.encryption import Cipher
 from orders_pipeline.services.outcomes import Outcome
 from orders_pipeline.services.payment_gateway import Capabilities
-from orders_pipeline.settlement.notifications import NotificationLedger
-from orders_pipeline.settlement.payments.settle import ABSENT_ONCE, DoubtLedger
+from orders_pipeline.settlement.notifications.ledger import ResultLedger
+from orders_pipeline.settlement.payments.ledger import ABSENT_ONCE, DoubtLedger
 from orders_pipeline.settlement.refunds.ledger import RefundLedger
 from orders_pipeline_tests.database.conftest import run_on
 from orders_pipeline_tests.support.ledgers import Harness, order
@@ -96,7 +96,7 @@ class Claims:
         with harness.working() as worker:
             ledgers = {
                 "payments": lambda: harness.ledger(worker),
-                "notifications": lambda: NotificationLedger(harness.database, ANY_ROW, worker, Profile()),
+                "notifications": lambda: ResultLedger(harness.database, ANY_ROW, worker, Profile()),
                 "refunds": lambda: RefundLedger(harness.database, worker),
                 "doubts": lambda: DoubtLedger(harness.database, ANY_ROW, worker, ABLE, lambda *_: None, concurrency=4),
             }

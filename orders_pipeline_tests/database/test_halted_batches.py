@@ -10,7 +10,8 @@ import pytest
 from orders_pipeline.batches import batches
 from orders_pipeline.services.payment_gateway import Capabilities
 from orders_pipeline.settlement.drain import drain
-from orders_pipeline.settlement.payments.settle import ABSENT_EARLY, ABSENT_ONCE, DoubtLedger, PaymentClaim, find_out
+from orders_pipeline.settlement.payments.ledger import ABSENT_EARLY, ABSENT_ONCE, DoubtLedger, PaymentClaim
+from orders_pipeline.settlement.payments.settle import find_out
 from orders_pipeline.upkeep import cancelling
 from orders_pipeline_tests.support.ledgers import ABLE, CIPHER, Harness, order, wait_for_a_blocked_session
 

@@ -10,7 +10,8 @@ import pytest
 from orders_pipeline.batches.workers import LeaseLost
 from orders_pipeline.clients.profiles import Profile
 from orders_pipeline.services.outcomes import Outcome
-from orders_pipeline.settlement import notifications
+from orders_pipeline.settlement.ledger import MAX_ATTEMPTS
+from orders_pipeline.settlement.notifications.plan import make_ready
 from orders_pipeline_tests.support.ledgers import Harness, order, wait_for_a_blocked_session
 
 PAID = Outcome("succeeded", None, "pay-1")
@@ -62,7 +63,7 @@ def test_nobody_is_told_of_orders_that_belong_to_another_address(harness):
     )
     settle_all(harness)
     with harness.working() as worker:
-        messages = [claim.message for claim in harness.notices(worker).claim(10)]
+        messages = [claim.request for claim in harness.notices(worker).claim(10)]
     told = sorted((each.customer_code, each.channel, each.address, len(each.order_refs)) for each in messages)
     assert told == [
         ("C-1", "email", "a@example.com", 2),
@@ -130,7 +131,7 @@ def test_the_later_of_two_overlapping_transactions_releases_the_notification(har
         held, release = threading.Event(), threading.Event()
 
         def slowly(transaction, payment_ids):
-            notifications.make_ready(transaction, payment_ids)
+            make_ready(transaction, payment_ids)
             held.set()
             release.wait(10)
 
@@ -186,7 +187,7 @@ def test_a_message_says_what_became_of_each_order_and_of_the_yen(harness):
             [(c, DECLINED if c.request.amount == 600_000 else PAID) for c in ledger.claim(10)],
         )
         (claim,) = harness.notices(worker).claim(10)
-    message = claim.message
+    message = claim.request
     assert (message.template_id, message.address, message.customer_code) == ("order-digest", "planted@example.com", "C-1")
     assert message.variables == {
         "customer_name": "見本商店",
@@ -208,10 +209,10 @@ def test_a_long_digest_names_a_hundred_orders_and_counts_all(harness):
     settle_all(harness)
     with harness.working() as worker:
         (claim,) = harness.notices(worker).claim(10)
-    assert len(claim.message.variables["orders"]) == 100
-    assert claim.message.variables["order_count"] == 150
-    assert claim.message.variables["paid_amount"] == sum(range(1, 151))
-    assert len(claim.message.order_refs) == 150
+    assert len(claim.request.variables["orders"]) == 100
+    assert claim.request.variables["order_count"] == 150
+    assert claim.request.variables["paid_amount"] == sum(range(1, 151))
+    assert len(claim.request.order_refs) == 150
 
 
 def ready(harness: Harness, count: int = 1) -> None:
@@ -270,7 +271,7 @@ def test_claimers_at_the_same_moment_never_share_a_notification(harness):
             ledger, mine = harness.notices(worker), []
             start.wait(10)
             while claims := ledger.claim(3):
-                mine += [claim.message.notification_id for claim in claims]
+                mine += [claim.request.notification_id for claim in claims]
         return mine
 
     with ThreadPoolExecutor(4) as pool:
@@ -298,7 +299,7 @@ def test_what_came_of_a_claim_is_recorded(harness, outcome, status):
         harness.due_now("notifications")
         again = ledger.claim(10)
     assert [claim.in_doubt for claim in again] == {"ready": [False], "unknown": [True]}.get(status, [])
-    assert harness.value("SELECT sent_at IS NOT NULL FROM notifications") is (status == "sent")
+    assert harness.value("SELECT settled_at IS NOT NULL FROM notifications") is (status in ("sent", "failed"))
 
 
 def test_the_same_notification_is_the_same_message_however_often_it_is_claimed(harness):
@@ -309,7 +310,7 @@ def test_the_same_notification_is_the_same_message_however_often_it_is_claimed(h
         ledger.record([(first, Outcome("unknown", "x"))])
         harness.due_now("notifications")
         (second,) = ledger.claim(10)
-    assert first.message == second.message
+    assert first.request == second.request
     assert second.attempts == 2
 
 
@@ -328,7 +329,7 @@ def test_n01_a_notification_is_tried_a_limited_number_of_times_in_one_drain_and_
     ready(harness)
     with harness.working() as worker:
         ledger = harness.notices(worker)
-        for _ in range(notifications.MAX_ATTEMPTS):
+        for _ in range(MAX_ATTEMPTS):
             (claim,) = ledger.claim(10)
             ledger.record([(claim, Outcome(kind, "x"))])
             harness.due_now("notifications")
@@ -353,7 +354,7 @@ def test_a_worker_that_was_given_up_writes_nothing_and_its_claim_is_in_doubt_for
             ledger.record([(claim, SENT)])
             assert harness.statuses("notifications") == ["unknown"]
             assert again.in_doubt
-            assert again.message == claim.message
+            assert again.request == claim.request
             harness.give_up(other)
         with harness.working() as third:
             harness.notices(third).begin()
@@ -386,5 +387,5 @@ def test_n06_what_became_of_an_order_between_its_payment_and_its_notification_is
     harness.run("UPDATE orders SET status = 'refunded' WHERE import_row_number = 2")
     with harness.working() as worker:
         (claim,) = harness.notices(worker).claim(10)
-    assert [line["outcome"] for line in claim.message.variables["orders"]] == ["paid", "refunded"]
-    assert (claim.message.variables["paid_amount"], claim.message.variables["refunded_amount"]) == (1000, 500)
+    assert [line["outcome"] for line in claim.request.variables["orders"]] == ["paid", "refunded"]
+    assert (claim.request.variables["paid_amount"], claim.request.variables["refunded_amount"]) == (1000, 500)

@@ -13,8 +13,10 @@ from orders_pipeline.batches.workers import LEASE_S, LeaseLost
 from orders_pipeline.clients.profiles import Profile
 from orders_pipeline.services.outcomes import Outcome, called_off
 from orders_pipeline.services.payment_gateway import Capabilities, PaymentRequest
+from orders_pipeline.settlement.ledger import MAX_ATTEMPTS, UNDECIDABLE
 from orders_pipeline.settlement.payments import settle
-from orders_pipeline.settlement.payments.settle import ABSENT_ONCE, UNDECIDABLE, settle_batch, settle_one
+from orders_pipeline.settlement.payments.ledger import ABSENT_ONCE
+from orders_pipeline.settlement.payments.settle import settle_batch, settle_one
 from orders_pipeline_tests.support.ledgers import CIPHER, Harness, order
 
 PAID = Outcome("succeeded", None, "pay-1")
@@ -355,7 +357,7 @@ def test_a_payment_is_tried_a_limited_number_of_times_in_one_drain_and_anew_in_t
     planned(harness)
     with harness.working() as worker:
         ledger = harness.ledger(worker)
-        for _ in range(settle.MAX_ATTEMPTS):
+        for _ in range(MAX_ATTEMPTS):
             one_try(harness, worker, ScriptedGateway(KEYED, pay=[REFUSED]))
         harness.due_now("payments")
         assert ledger.claim(10) == []

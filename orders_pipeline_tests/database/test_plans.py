@@ -58,11 +58,12 @@ WHOLE = {
     "retention_places": "a report of the whole audit",
     "take_installation": "once, where nothing was ever paid",
 }
+LEDGERS = ("payments", "refunds", "results", "corrections")
 BY_INDEX = {
     *("objects_due", "blocks_due"),
-    *("claim_payments", "claim_doubtful_payments", "claim_notifications", "claimed_notifications", "claim_refunds"),
-    *("record_payments", "record_notifications", "record_refunds", "lock_payments_of_refunds"),
-    *("seconds_to_next_payment", "seconds_to_next_look_up", "seconds_to_next_notification", "seconds_to_next_refund"),
+    *(f"{verb}_{ledger}" for verb in ("release", "claim", "record", "seconds_to_next") for ledger in LEDGERS),
+    *("claimed_payments", "claimed_notifications", "claimed_refunds", "orders_follow_payments", "lock_payments_of_refunds"),
+    *("claim_doubtful_payments", "seconds_to_next_look_up"),
 }
 LARGE = 200  # pages: of less, reading all may really be the cheapest
 STREAMED = ("LockRows", "Nested Loop", "Result", "Subquery Scan")

@@ -18,9 +18,10 @@ from orders_pipeline.infrastructure.database import Transaction
 from orders_pipeline.sandbox import SandboxServer
 from orders_pipeline.services.payment_gateway import ListFailed
 from orders_pipeline.services.rest_payments import RestPayments
-from orders_pipeline.settlement import reconciliation
-from orders_pipeline.settlement.closings import FIGURES, sha256_of
-from orders_pipeline.settlement.reconciliation import accept, reconcile
+from orders_pipeline.settlement.reconciliation import listed
+from orders_pipeline.settlement.reconciliation.closings import FIGURES, sha256_of
+from orders_pipeline.settlement.reconciliation.findings import accept
+from orders_pipeline.settlement.reconciliation.reconcile import reconcile
 from orders_pipeline.settlement.refunds.plan import read_plan, write_plan
 from orders_pipeline.settlement.refunds.refunding import send_refunds
 from orders_pipeline.settlement.resolve import Decision, resolve_refund
@@ -91,7 +92,7 @@ def test_a_batch_gets_no_closing_record_while_nobody_knows_whether_some_of_it_wa
 def test_what_is_refunded_while_the_list_is_read_is_too_young_to_say_anything(books, monkeypatch):
     books.pay(1000, 2000)
     books.let_time_pass()
-    insert_page = reconciliation._insert_page
+    insert_page = listed._insert_page
 
     def refunding(session: Transaction, *rest: Any) -> int:
         inserted = insert_page(session, *rest)
@@ -101,7 +102,7 @@ def test_what_is_refunded_while_the_list_is_read_is_too_young_to_say_anything(bo
             send_refunds(books.system, worker)
         return inserted
 
-    monkeypatch.setattr(reconciliation, "_insert_page", refunding)
+    monkeypatch.setattr(listed, "_insert_page", refunding)
     result = books.compare(books.harness.batch_id)
     assert (result.open, result.young, result.closed) == ({}, 2, [])
 
@@ -496,14 +497,14 @@ def test_a_refund_on_its_way_explains_what_the_service_has_given_back_and_no_mor
 def test_a_provider_whose_list_leaves_refunds_out_is_compared_by_state_alone(books, monkeypatch):
     paid_for(books, 1, 2)
     books.refund(str(books.harness.value("SELECT service_payment_id FROM payments")), 500)
-    insert_page = reconciliation._insert_page
+    insert_page = listed._insert_page
 
     def without_refunds(*arguments: Any) -> int:
         *others, page = arguments
         items = [replace(item, refunded_amount=None) for item in page.items]
         return insert_page(*others, replace(page, items=items))
 
-    monkeypatch.setattr(reconciliation, "_insert_page", without_refunds)
+    monkeypatch.setattr(listed, "_insert_page", without_refunds)
     assert books.compare().findings == []
     books.refund(str(books.harness.value("SELECT service_payment_id FROM payments")), 1500)
     assert [each["code"] for each in books.compare().findings] == ["C_STATE_DIFFERS"]

@@ -23,7 +23,7 @@ from orders_pipeline.services import payment_listing
 from orders_pipeline.services.http_client import ServiceClient
 from orders_pipeline.services.payment_gateway import Capabilities, ListedPayment, ListFailed, PaymentPage
 from orders_pipeline.services.rest_payments import RestPayments
-from orders_pipeline.settlement.reconciliation import NoList, reconcile
+from orders_pipeline.settlement.reconciliation.reconcile import NoList, reconcile
 from orders_pipeline.system.composition import System
 from orders_pipeline_tests.support.ledgers import Harness, order, wait_for_a_blocked_session
 from orders_pipeline_tests.support.soak import first_of

@@ -18,9 +18,9 @@ from orders_pipeline.clients.profiles import Profile
 from orders_pipeline.services.notification_service import Message
 from orders_pipeline.services.outcomes import Outcome
 from orders_pipeline.services.payment_gateway import Capabilities, RefundRequest
-from orders_pipeline.settlement import notifications
 from orders_pipeline.settlement.drain import drain, one_by_one
-from orders_pipeline.settlement.payments.settle import UNDECIDABLE
+from orders_pipeline.settlement.ledger import UNDECIDABLE
+from orders_pipeline.settlement.notifications.ledger import CorrectionLedger
 from orders_pipeline.settlement.refunds.ledger import RefundClaim, RefundLedger, refund_one
 from orders_pipeline.settlement.refunds.plan import RefundPlan, UnknownOrders, read_plan, write_plan
 from orders_pipeline_tests.support.commands import wait_for
@@ -354,15 +354,13 @@ def rows_of(message: Message) -> list[int]:
     return [int(name.rpartition("-")[2]) for name in message.order_refs]
 
 
-def corrections(harness: Harness, profile: Profile | None = None) -> list[Message]:
+def corrections(harness: Harness) -> list[Message]:
     with harness.working() as worker:
-        ledger = notifications.NotificationLedger(
-            harness.database, CIPHER, worker, profile or Profile(), kinds=("correction",)
-        )
+        ledger = CorrectionLedger(harness.database, CIPHER, worker)
         ledger.begin()
         claims = ledger.claim(100)
         ledger.record([(claim, SENT) for claim in claims])
-    return [claim.message for claim in claims]
+    return [claim.request for claim in claims]
 
 
 def test_a_customer_who_was_told_is_corrected_once_in_a_digest(harness):
@@ -412,7 +410,7 @@ def test_per_order_each_is_corrected(harness):
     profile = Profile(notifications="per_order")
     paid(harness, *three(), told=True, profile=profile)
     refund_orders(harness)
-    assert [len(each.order_refs) for each in corrections(harness, profile)] == [1, 1, 1]
+    assert [len(each.order_refs) for each in corrections(harness)] == [1, 1, 1]
 
 
 def test_who_was_not_told_needs_no_correction_and_is_told_of_the_refund_at_once(harness):
@@ -422,8 +420,8 @@ def test_who_was_not_told_needs_no_correction_and_is_told_of_the_refund_at_once(
     with harness.working() as worker:
         (claim,) = harness.notices(worker).claim(10)
         harness.notices(worker).record([(claim, SENT)])
-    assert claim.message.template_id == "order-digest"
-    assert {line["outcome"] for line in claim.message.variables["orders"]} == {"refunded"}
+    assert claim.request.template_id == "order-digest"
+    assert {line["outcome"] for line in claim.request.variables["orders"]} == {"refunded"}
     assert corrections(harness) == []
 
 
@@ -453,12 +451,10 @@ def test_a_customer_who_is_being_told_while_the_order_is_refunded_gets_a_correct
     with harness.working() as worker:
         written(harness)
         ledger, claims = claimed(harness, worker)
-        notices = harness.notices(worker)
         with harness.database.begin() as telling, ThreadPoolExecutor(1) as pool:
             telling.rows(
-                "claim_notifications",
+                "claim_results",
                 batch_id=harness.batch_id,
-                kinds=["result"],
                 worker_id=worker.worker_id,
                 max_attempts=8,
                 limit=10,
@@ -469,8 +465,8 @@ def test_a_customer_who_is_being_told_while_the_order_is_refunded_gets_a_correct
             telling.execute("end_worker", worker_id=0)  # anything: it goes on, and commits
             telling._connection.commit()
             recording.result(10)
-        (correction,) = notices.claim(10)
-    assert correction.message.template_id == "order-refund"
+        (correction,) = CorrectionLedger(harness.database, CIPHER, worker).claim(10)
+    assert correction.request.template_id == "order-refund"
 
 
 def test_a_declined_refund_corrects_nobody(harness):

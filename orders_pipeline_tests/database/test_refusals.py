@@ -12,7 +12,7 @@ import pytest
 from orders_pipeline.batches import workers
 from orders_pipeline.infrastructure.database import Database
 from orders_pipeline.services.outcomes import FOR_EVER_S, Outcome
-from orders_pipeline.settlement.payments import settle
+from orders_pipeline.settlement.payments.ledger import PAYMENT_BREAKER
 from orders_pipeline.settlement.refusals import (
     FIRST_HOLD_S,
     LATELY_S,
@@ -360,7 +360,7 @@ def test_a_refusal_is_an_answer_and_closes_the_breaker(harness: Harness) -> None
         (claim,) = ledger.claim(1)
         ledger.record([(claim, REFUSED)])
         assert harness.run("SELECT 1 FROM service_breakers WHERE opened_at IS NOT NULL") == []
-    assert settle.BREAKER.service == "payment"
+    assert PAYMENT_BREAKER.service == "payment"
 
 
 def test_refusals_seen_by_many_processes_are_one_count(counter: Counter) -> None:

@@ -6,7 +6,8 @@ import pytest
 
 from orders_pipeline.services.outcomes import Outcome
 from orders_pipeline.services.payment_gateway import Capabilities
-from orders_pipeline.settlement.payments.settle import UNDECIDABLE, settle_one
+from orders_pipeline.settlement.ledger import UNDECIDABLE
+from orders_pipeline.settlement.payments.settle import settle_one
 from orders_pipeline.settlement.refunds.ledger import RefundLedger
 from orders_pipeline.settlement.refunds.plan import read_plan, write_plan
 from orders_pipeline.settlement.resolve import Decision, NotResolvable, resolve_payment, resolve_refund

@@ -24,7 +24,8 @@ from orders_pipeline.services import payment_listing
 from orders_pipeline.services.payment_gateway import ListFailed
 from orders_pipeline.services.rest_payments import RestPayments
 from orders_pipeline.settlement.batch_settlement import settling
-from orders_pipeline.settlement.reconciliation import accept, reconcile
+from orders_pipeline.settlement.reconciliation.findings import accept
+from orders_pipeline.settlement.reconciliation.reconcile import reconcile
 from orders_pipeline.settlement.refunds.plan import read_plan
 from orders_pipeline.settlement.refunds.refunding import carry_out
 from orders_pipeline.settlement.resolve import Decision, resolve_refund
@@ -156,7 +157,7 @@ def test_a_refund_whose_payment_cannot_be_looked_up_now_is_not_sent(books, monke
         raise ListFailed("E_SERVICE_NO_ANSWER")
 
     monkeypatch.setattr(RestPayments, "list_by_id", failing)
-    monkeypatch.setattr("orders_pipeline.settlement.payments.settle.MAX_ATTEMPTS", 1)
+    monkeypatch.setattr("orders_pipeline.settlement.ledger.MAX_ATTEMPTS", 1)
     assert refund(books) == ["not-looked-up"]
     assert given_back(books) == 1000
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 
 import psycopg
 import pytest
@@ -549,6 +550,9 @@ NOTIFICATIONS_THAT_BREAK_A_RULE = [
     ("notifications_status_known", {"status": "maybe"}),
     ("notifications_sent_has_id", {"status": "sent"}),
     ("notifications_claimed_by_fkey", {"claimed_by": 999_999}),
+    ("notifications_settled_has_time", {"status": "failed"}),
+    ("notifications_settled_has_time", {"settled_at": datetime.now(UTC)}),
+    ("notifications_settled_is_unclaimed", {"status": "failed", "settled_at": datetime.now(UTC), "claimed_by": 1}),
 ]
 RULES_WITH_A_TEST.update(name for name, _ in NOTIFICATIONS_THAT_BREAK_A_RULE)
 

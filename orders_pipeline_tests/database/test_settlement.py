@@ -21,9 +21,9 @@ from orders_pipeline.services.outcomes import Outcome
 from orders_pipeline.services.payment_gateway import PaymentRequest
 from orders_pipeline.services.rest_payments import RestPayments
 from orders_pipeline.settlement.batch_settlement import Settlement, settling
-from orders_pipeline.settlement.notifications import NotificationLedger
+from orders_pipeline.settlement.notifications.ledger import ResultLedger
 from orders_pipeline.settlement.payments import settle
-from orders_pipeline.settlement.payments.settle import PaymentLedger
+from orders_pipeline.settlement.payments.ledger import ABSENT_ONCE, PaymentClaim, PaymentLedger
 from orders_pipeline.system.composition import System
 from orders_pipeline.system.ledger_marks import MARKS, LedgerMark
 from orders_pipeline.system.restore_guard import RestoreGuard
@@ -62,8 +62,8 @@ def charged(sandbox: SandboxServer, harness: Harness) -> int:
 
 def test_who_is_paid_while_others_are_told_is_told_too(system, harness, monkeypatch):
     found_nothing = threading.Event()
-    wait_s = NotificationLedger.wait_s
-    monkeypatch.setattr(NotificationLedger, "wait_s", lambda ledger: (wait_s(ledger), found_nothing.set())[0])
+    wait_s = ResultLedger.wait_s
+    monkeypatch.setattr(ResultLedger, "wait_s", lambda ledger: (wait_s(ledger), found_nothing.set())[0])
     with settling(system, harness.batch_id, None) as work:
         work.start_notifying()
         assert found_nothing.wait(30)
@@ -160,7 +160,7 @@ def put_back(system: System, harness: Harness, *, is_planned: bool = True) -> No
 
 
 def test_what_a_database_sent_that_was_replaced_while_it_pays_is_looked_up(asked, monkeypatch):
-    monkeypatch.setattr(settle, "LOOK_UP_WAIT_S", 0.0)
+    monkeypatch.setattr(PaymentLedger, "doubt_s", 0.0)
     harness = Harness(asked.database)
     harness.orders(order(1), order(2, customer_code="C-2"))
     harness.plan()
@@ -176,7 +176,7 @@ def test_what_a_database_sent_that_was_replaced_while_it_pays_is_looked_up(asked
         found = [settle.settle_one(asked.payments, claim, lambda: True) for claim in claims]
         assert sorted((outcome.kind, outcome.code) for outcome in found) == [
             ("succeeded", None),
-            ("unknown", settle.ABSENT_ONCE),
+            ("unknown", ABSENT_ONCE),
         ]
 
 
@@ -233,7 +233,7 @@ def begin_cancelling(harness: Harness) -> None:
         cancelling.begin(transaction, harness.batch_id, cancelled_by="somebody", why="the wrong file")
 
 
-def in_doubt(harness: Harness) -> list[settle.PaymentClaim]:
+def in_doubt(harness: Harness) -> list[PaymentClaim]:
     """Send a payment, as far as we know."""
     with harness.working() as worker:
         ledger = harness.ledger(worker)
@@ -263,7 +263,7 @@ def test_what_was_charged_without_our_knowing_is_found_out_before_a_batch_is_can
 
 @pytest.mark.parametrize("is_planned", [True, False])
 def test_what_another_database_may_have_paid_is_looked_up_before_a_batch_is_cancelled(asked, monkeypatch, is_planned):
-    monkeypatch.setattr(settle, "LOOK_UP_WAIT_S", 0.0)
+    monkeypatch.setattr(PaymentLedger, "doubt_s", 0.0)
     harness = Harness(asked.database)
     harness.orders(order(1), order(2, customer_code="C-2"))
     harness.plan()
@@ -275,7 +275,7 @@ def test_what_another_database_may_have_paid_is_looked_up_before_a_batch_is_canc
 
 
 def test_orders_that_another_database_paid_alone_are_found_before_a_batch_is_cancelled(asked, sandbox, monkeypatch):
-    monkeypatch.setattr(settle, "LOOK_UP_WAIT_S", 0.0)
+    monkeypatch.setattr(PaymentLedger, "doubt_s", 0.0)
     harness = Harness(asked.database)
     harness.orders(order(1), order(2))
     harness.plan()
@@ -305,7 +305,7 @@ def test_who_may_have_been_told_is_found_out_before_a_batch_is_cancelled_and_nob
         ledger, notices = harness.ledger(worker), harness.notices(worker)
         ledger.record([(claim, Outcome("succeeded", None, "pay-1")) for claim in ledger.claim(2)])
         claims = notices.claim(2)
-        told = claims[0].message
+        told = claims[0].request
         assert system.notifications.send(told).kind == "succeeded"
         notices.record([(claim, DOUBTFUL) for claim in claims])
     begin_cancelling(harness)

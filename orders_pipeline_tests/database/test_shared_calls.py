@@ -17,7 +17,8 @@ from orders_pipeline.infrastructure.database import Database
 from orders_pipeline.services.outcomes import Outcome
 from orders_pipeline.services.payment_gateway import Capabilities, PaymentRequest
 from orders_pipeline.settlement.drain import drain, one_by_one
-from orders_pipeline.settlement.payments.settle import BREAKER, settle_batch
+from orders_pipeline.settlement.payments.ledger import PAYMENT_BREAKER
+from orders_pipeline.settlement.payments.settle import settle_batch
 from orders_pipeline.settlement.refunds.ledger import RefundLedger
 from orders_pipeline.settlement.refunds.plan import read_plan, write_plan
 from orders_pipeline_tests.support.ledgers import Harness, order
@@ -78,7 +79,7 @@ def refund(harness: Harness, gateway: CountingGateway) -> None:
     with harness.working() as worker:
         ledger = RefundLedger(harness.database, worker)
         ledger.begin()
-        bound = SharedCalls(harness.database, BREAKER.service, worker, MOST)
+        bound = SharedCalls(harness.database, PAYMENT_BREAKER.service, worker, MOST)
         drain(ledger, one_by_one(give), concurrency=MOST, bound=bound, stop=threading.Event())
 
 

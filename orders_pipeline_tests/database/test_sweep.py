@@ -11,7 +11,7 @@ from orders_pipeline.batches.batch_lock import batch_lock
 from orders_pipeline.infrastructure.database import Database
 from orders_pipeline.services.circuit_breaker import THRESHOLD
 from orders_pipeline.services.outcomes import Outcome
-from orders_pipeline.settlement.payments import settle
+from orders_pipeline.settlement.payments.ledger import PAYMENT_BREAKER, PaymentLedger
 from orders_pipeline.settlement.refunds.ledger import RefundLedger
 from orders_pipeline.settlement.refunds.plan import read_plan, write_plan
 from orders_pipeline.settlement.refusals import SEVERAL, Tried
@@ -40,9 +40,9 @@ def paused(harness: Harness, batch_id: str, **changes: object) -> None:
 
 
 def open_breaker(harness: Harness) -> None:
-    settle.BREAKER.prepare(harness.database)
+    PAYMENT_BREAKER.prepare(harness.database)
     with harness.database.begin() as transaction:
-        settle.BREAKER.observe(transaction, [REFUSED] * THRESHOLD)
+        PAYMENT_BREAKER.observe(transaction, [REFUSED] * THRESHOLD)
 
 
 @pytest.mark.parametrize("status", ["received", "staged", "validated", "loaded", "paying"])
@@ -148,7 +148,7 @@ def test_while_a_service_is_left_alone_one_batch_at_a_time_goes_to_probe(harness
     harness.run("UPDATE service_breakers SET probe_at = now()")
     assert offered(harness) == ["b1"]
     with harness.database.begin() as transaction:
-        settle.BREAKER.observe(transaction, [Outcome("succeeded", None, "pay-1")])
+        PAYMENT_BREAKER.observe(transaction, [Outcome("succeeded", None, "pay-1")])
     assert offered(harness) == ["b1", "b2", "b3"]
 
 
@@ -159,7 +159,7 @@ def test_y09_a_batch_of_which_everything_is_refused_is_offered_again_after_a_whi
     idle(harness)
     tried = [Tried(str(uuid.uuid4()), "payment", f"C-{number}") for number in range(SEVERAL)]
     with harness.database.begin() as transaction:
-        settle.REFUSALS.judged(transaction, "b1", [(each, refused) for each in tried])
+        PaymentLedger.refusals.judged(transaction, "b1", [(each, refused) for each in tried])
     assert offered(harness) == ["b2"]
     harness.run("UPDATE refusals SET held_until = now() - interval '1 second'")
     assert offered(harness) == ["b1", "b2"]
@@ -167,7 +167,7 @@ def test_y09_a_batch_of_which_everything_is_refused_is_offered_again_after_a_whi
     assert offered(harness) == ["b2"]
     with harness.database.begin() as transaction:
         taken = Outcome("succeeded", None, "pay-1", asked_at=workers.now())
-        settle.REFUSALS.judged(transaction, "b2", [(tried[0], taken)])
+        PaymentLedger.refusals.judged(transaction, "b2", [(tried[0], taken)])
     assert offered(harness) == ["b1", "b2"]
 
 

@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from orders_pipeline.batches import heartbeat, workers
-from orders_pipeline.settlement.payments import settle
+from orders_pipeline.settlement.payments.ledger import PaymentLedger
+from orders_pipeline.settlement.refunds.ledger import RefundLedger
 
 VARIABLE = "CRASH"
 COUNT = "CRASH_COUNT"
@@ -79,7 +80,7 @@ POINTS = {
     "C13": Point("orders_pipeline.services.http_client:_Watched.request", dies_after=True, chosen=_post("/v1/payments")),
     "C14": Point(_CALL, dies_after=True, chosen=_post("/v1/payments")),
     "C15": Point(f"{_TRANSACTION}.rows", chosen=_statement("record_payments")),
-    "C16": Point("orders_pipeline.settlement.payments.settle:PaymentLedger.record", dies_after=True),
+    "C16": Point("orders_pipeline.settlement.payments.ledger:PaymentLedger.record", dies_after=True),
     "C17": Point(_CALL, chosen=_post("/v1/notifications")),
     "C18": Point(_CALL, dies_after=True, chosen=_post("/v1/notifications")),
     "C19": Point("orders_pipeline.services.rate_limit:RateLimiter._take", dies_after=True),
@@ -114,7 +115,7 @@ OTHER_POINTS = CANCEL_POINTS | {
 
 def arm() -> None:
     """Wrap the function of the point that the environment names, if it names one; and wait less before look-ups."""
-    settle.LOOK_UP_WAIT_S = float(os.environ[WAIT])
+    PaymentLedger.doubt_s = RefundLedger.doubt_s = float(os.environ[WAIT])
     workers.LEASE_S, heartbeat.HEARTBEAT_S = 4.0, 0.5  # a look-up waits for a killed worker's lease too
     if COUNT in os.environ:
         hits: list[str] = []

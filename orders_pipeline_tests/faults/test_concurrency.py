@@ -27,10 +27,10 @@ from orders_pipeline.orchestration import runs
 from orders_pipeline.records.rejections import FileRejected
 from orders_pipeline.reports import finishing
 from orders_pipeline.samples.synthetic import write_sample
-from orders_pipeline.settlement import notifications
 from orders_pipeline.settlement.batch_settlement import settling
+from orders_pipeline.settlement.notifications.plan import make_ready, plan_notifications
 from orders_pipeline.settlement.payments import settle
-from orders_pipeline.settlement.payments.settle import PaymentLedger
+from orders_pipeline.settlement.payments.ledger import PaymentLedger
 from orders_pipeline.system.composition import System, open_system
 from orders_pipeline_tests.support.commands import end, free_port, start, wait_for
 from orders_pipeline_tests.support.factories import order_row
@@ -166,10 +166,10 @@ def test_q02_what_a_worker_that_was_given_up_still_writes_changes_nothing(
     for step in (steps.stage_batch, steps.validate_batch, steps.load_batch):
         step(system, batch_id)
     settle.plan_batch(system.database, system.cipher, batch_id, Profile())
-    notifications.plan_batch(system.database, system.cipher, batch_id, Profile())
+    plan_notifications(system.database, system.cipher, batch_id, Profile())
     with worker_session(system.database, batch_id, None) as slow:
         able = system.payments.capabilities
-        ledger = PaymentLedger(system.database, system.cipher, slow, able, notifications.make_ready, concurrency=4)
+        ledger = PaymentLedger(system.database, system.cipher, slow, able, make_ready, concurrency=4)
         claims = ledger.claim(3)
         assert len(claims) == 3
         outcomes = [settle.settle_one(system.payments, claim, slow.may_send) for claim in claims]  # sent, and booked there

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from orders_pipeline.batches.workers import worker_session
-from orders_pipeline.settlement import notifications
+from orders_pipeline.settlement.notifications.plan import make_ready, plan_notifications
 from orders_pipeline.settlement.payments import settle
-from orders_pipeline.settlement.payments.settle import PaymentLedger
+from orders_pipeline.settlement.payments.ledger import PaymentLedger
 from orders_pipeline_tests.faults.crash_points import CANCEL_POINTS, VARIABLE, WAIT
 from orders_pipeline_tests.support import commands
 from orders_pipeline_tests.support.installation import Installation, check_books
@@ -28,10 +28,10 @@ def half_paid(installation: Installation) -> str:
     system = installation.system
     profile = system.clients.profile("acme")
     settle.plan_batch(system.database, system.cipher, batch_id, profile)
-    notifications.plan_batch(system.database, system.cipher, batch_id, profile)
+    plan_notifications(system.database, system.cipher, batch_id, profile)
     with worker_session(system.database, batch_id, None) as worker:
         able = system.payments.capabilities
-        ledger = PaymentLedger(system.database, system.cipher, worker, able, notifications.make_ready, concurrency=1)
+        ledger = PaymentLedger(system.database, system.cipher, worker, able, make_ready, concurrency=1)
         claims = ledger.claim(SENT)
         sent = [(claim, settle.settle_one(system.payments, claim, worker.may_send)) for claim in claims]
         ledger.record(sent[:1])

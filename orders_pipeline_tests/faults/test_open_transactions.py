@@ -27,7 +27,8 @@ from orders_pipeline.samples.synthetic import write_sample
 from orders_pipeline.security.encryption import new_key
 from orders_pipeline.security.kms import KeyService
 from orders_pipeline.services.http_client import ServiceClient
-from orders_pipeline.settlement import reconciliation, sweep
+from orders_pipeline.settlement import sweep
+from orders_pipeline.settlement.reconciliation.reconcile import reconcile
 from orders_pipeline.settlement.refunds.plan import read_plan
 from orders_pipeline.settlement.refunds.refunding import carry_out
 from orders_pipeline.system import errors, settings
@@ -104,7 +105,7 @@ def test_d07_no_transaction_is_open_while_the_storage_or_a_service_is_called(
     summaries.recent(system, 10)
     assert list(errors_csv.errors_of(system.database, batch_id))
     installation.report(batch_id, "rejected")
-    reconciliation.reconcile(system, None, None, None)
+    reconcile(system, None, None, None)
     seal(system.database)
     anchor(system.database, system.storage)
     retention.retain(system.database, system.storage)

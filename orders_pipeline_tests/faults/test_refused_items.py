@@ -17,8 +17,8 @@ import pytest
 
 from orders_pipeline.reports import errors_csv
 from orders_pipeline.sandbox.options import Options
-from orders_pipeline.settlement import notifications
-from orders_pipeline.settlement.payments import settle
+from orders_pipeline.settlement import ledger as ledgers
+from orders_pipeline.settlement.payments.ledger import PaymentLedger
 from orders_pipeline.settlement.refunds.plan import read_plan
 from orders_pipeline.settlement.refunds.refunding import carry_out
 from orders_pipeline.system.composition import open_system
@@ -42,9 +42,8 @@ def open_scenario(
     _module_installation: Installation, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Open]:
     """A function that opens a scenario whose services misbehave so; what was refused is tried again almost at once."""
-    for module in (settle, notifications):
-        monkeypatch.setattr(module, "BACKOFF_S", 0.02)
-    monkeypatch.setattr(settle, "LOOK_UP_WAIT_S", 0.3)
+    monkeypatch.setattr(ledgers, "BACKOFF_S", 0.02)
+    monkeypatch.setattr(PaymentLedger, "doubt_s", 0.3)
     installation = _module_installation
     client = f"{zlib.crc32(request.node.name.encode())}"
 

@@ -24,10 +24,12 @@ from orders_pipeline.batches import batches
 from orders_pipeline.batches.workers import worker_session
 from orders_pipeline.infrastructure.database_url import libpq_url
 from orders_pipeline.intake.landing import arrivals
-from orders_pipeline.settlement import notifications
+from orders_pipeline.settlement.notifications.plan import make_ready
 from orders_pipeline.settlement.payments import settle
-from orders_pipeline.settlement.payments.settle import PaymentLedger, settle_one
-from orders_pipeline.settlement.reconciliation import NoList, Reconciled, accept, reconcile
+from orders_pipeline.settlement.payments.ledger import PaymentLedger
+from orders_pipeline.settlement.payments.settle import settle_one
+from orders_pipeline.settlement.reconciliation.findings import accept
+from orders_pipeline.settlement.reconciliation.reconcile import NoList, Reconciled, reconcile
 from orders_pipeline.settlement.refunds.plan import read_plan
 from orders_pipeline.settlement.refunds.refunding import carry_out
 from orders_pipeline.system.composition import join_endpoints, open_system
@@ -110,7 +112,7 @@ def scenario(
     request: pytest.FixtureRequest, installation: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Scenario]:
     """A client whose files are paid by a service that honours keys, or by one that can only be asked."""
-    monkeypatch.setattr(settle, "LOOK_UP_WAIT_S", 0.5)
+    monkeypatch.setattr(PaymentLedger, "doubt_s", 0.5)
     capabilities, behaviour = MODES[request.param]
     installation.sandbox.change(**behaviour)
     chosen = installation.system.settings.model_copy(update={"payment_capabilities": capabilities})
@@ -210,7 +212,7 @@ def test_d14_what_was_paid_after_a_backup_in_the_middle_of_a_batch_is_not_paid_a
     assert system.restore_guard.advance()
     with worker_session(system.database, batch_id, None) as worker:
         ledger = PaymentLedger(
-            system.database, system.cipher, worker, system.payments.capabilities, notifications.make_ready, concurrency=1
+            system.database, system.cipher, worker, system.payments.capabilities, make_ready, concurrency=1
         )
         claims = ledger.claim(2)
         ledger.record([(claim, settle_one(system.payments, claim, worker.may_send)) for claim in claims])

@@ -20,9 +20,10 @@ from orders_pipeline.batches.workers import worker_session
 from orders_pipeline.clients.profiles import Profile
 from orders_pipeline.sandbox.options import Options
 from orders_pipeline.services import circuit_breaker
-from orders_pipeline.settlement import notifications
+from orders_pipeline.settlement import ledger as ledgers
+from orders_pipeline.settlement.notifications.plan import make_ready, plan_notifications
 from orders_pipeline.settlement.payments import settle
-from orders_pipeline.settlement.payments.settle import PaymentLedger
+from orders_pipeline.settlement.payments.ledger import PAYMENT_BREAKER, PaymentLedger
 from orders_pipeline.system.composition import open_system
 from orders_pipeline_tests.support.installation import Installation, check_books, check_finished, open_installation
 from orders_pipeline_tests.support.scenario import Scenario
@@ -67,10 +68,9 @@ def open_scenario(
     _module_installation: Installation, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Open]:
     """A function that opens a scenario with services that offer so much; failed calls are tried again almost at once."""
-    for module in (settle, notifications):
-        monkeypatch.setattr(module, "BACKOFF_S", 0.02)
-        monkeypatch.setattr(module, "MAX_BACKOFF_S", 0.1)
-    monkeypatch.setattr(settle, "LOOK_UP_WAIT_S", TIMEOUT_S + 0.3)
+    monkeypatch.setattr(ledgers, "BACKOFF_S", 0.02)
+    monkeypatch.setattr(ledgers, "MAX_BACKOFF_S", 0.1)
+    monkeypatch.setattr(PaymentLedger, "doubt_s", TIMEOUT_S + 0.3)
     for name, seconds in (("FIRST_PROBE_S", 0.05), ("PROBE_S", 0.1), ("PATIENCE_S", 5.0)):
         monkeypatch.setattr(circuit_breaker, name, seconds)
     installation = _module_installation
@@ -107,10 +107,10 @@ def test_c27_what_a_worker_had_claimed_before_it_slept_past_its_lease_is_not_sen
         system, batch_id = scenario.system, scenario.receive(3)
         scenario.prepare(batch_id)
         settle.plan_batch(system.database, system.cipher, batch_id, Profile())
-        settle.BREAKER.prepare(system.database)
+        PAYMENT_BREAKER.prepare(system.database)
         with worker_session(system.database, batch_id, None) as slow:
             able = system.payments.capabilities
-            ledger = PaymentLedger(system.database, system.cipher, slow, able, notifications.make_ready, concurrency=4)
+            ledger = PaymentLedger(system.database, system.cipher, slow, able, make_ready, concurrency=4)
             claims = ledger.claim(3)
             assert len(claims) == 3
             slow.leased_at -= workers.LEASE_S
@@ -154,11 +154,11 @@ def test_y05_y06_a_pause_is_kept_in_whatever_form_it_is_asked_for(
         system, batch_id = scenario.system, scenario.receive(1)
         scenario.prepare(batch_id)
         settle.plan_batch(system.database, system.cipher, batch_id, Profile())
-        notifications.plan_batch(system.database, system.cipher, batch_id, Profile())
-        settle.BREAKER.prepare(system.database)
+        plan_notifications(system.database, system.cipher, batch_id, Profile())
+        PAYMENT_BREAKER.prepare(system.database)
         with worker_session(system.database, batch_id, None) as worker:
             able = system.payments.capabilities
-            ledger = PaymentLedger(system.database, system.cipher, worker, able, notifications.make_ready, concurrency=1)
+            ledger = PaymentLedger(system.database, system.cipher, worker, able, make_ready, concurrency=1)
             (claim,) = ledger.claim(1)
             outcome = settle.settle_one(system.payments, claim, worker.may_send)
             ledger.record([(claim, outcome)])
@@ -184,7 +184,7 @@ def let_a_day_pass(scenario: Scenario, batch_id: str) -> None:
 def test_y20_a_key_that_the_service_may_have_forgotten_is_not_sent_again(
     open_scenario: Open, monkeypatch: pytest.MonkeyPatch, capabilities: str, paid: int
 ) -> None:
-    monkeypatch.setattr(settle, "MAX_ATTEMPTS", 1)
+    monkeypatch.setattr(ledgers, "MAX_ATTEMPTS", 1)
     with open_scenario(
         capabilities, faults="reset_after=1", lookup_faults="unavailable=1", notification_faults={}
     ) as scenario:
@@ -221,7 +221,7 @@ def test_y21_a_service_that_is_down_for_long_is_asked_now_and_then_and_the_batch
 
 
 def test_y25_a_look_up_that_lags_is_not_asked_before_it_can_know(open_scenario: Open) -> None:
-    lag_s = settle.LOOK_UP_WAIT_S - 0.3  # what was booked is seen after this, and nothing is looked up before
+    lag_s = PaymentLedger.doubt_s - 0.3  # what was booked is seen after this, and nothing is looked up before
     faults = "reset_after=1,max_per_key=1"
     with open_scenario("look-up", faults=faults, notification_faults={}, lookup_lag_s=lag_s) as scenario:
         assert scenario.finish(scenario.receive(3))["orders"]["paid"] == 3

@@ -19,9 +19,10 @@ from orders_pipeline.reports import reports
 from orders_pipeline.sandbox.faults import KINDS
 from orders_pipeline.sandbox.options import Options
 from orders_pipeline.services import circuit_breaker
+from orders_pipeline.services.notification_service import NotificationService
 from orders_pipeline.services.payment_providers import PROVIDERS
-from orders_pipeline.settlement import batch_settlement, notifications
-from orders_pipeline.settlement.notifications import NotificationService
+from orders_pipeline.settlement import batch_settlement
+from orders_pipeline.settlement import ledger as ledgers
 from orders_pipeline.settlement.payments import settle
 from orders_pipeline_tests.leaks.detector import files_below, traces
 from orders_pipeline_tests.leaks.planted import (
@@ -70,9 +71,8 @@ def planted(server_url: str, template: str, tmp_path_factory: pytest.TempPathFac
     root.setLevel(logging.DEBUG)
     try:
         with open_planted_installation(server_url, template, folder) as opened, pytest.MonkeyPatch.context() as patch:
-            for module in (settle, notifications):
-                patch.setattr(module, "BACKOFF_S", 0.01)
-                patch.setattr(module, "MAX_BACKOFF_S", 0.02)
+            patch.setattr(ledgers, "BACKOFF_S", 0.01)
+            patch.setattr(ledgers, "MAX_BACKOFF_S", 0.02)
             for name, seconds in (("FIRST_PROBE_S", 0.02), ("PROBE_S", 0.05), ("PATIENCE_S", 0.5)):
                 patch.setattr(circuit_breaker, name, seconds)
             with contextlib.redirect_stderr(log), contextlib.redirect_stdout(log):

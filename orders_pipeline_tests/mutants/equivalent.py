@@ -25,11 +25,6 @@ MUTANTS: list[Mutant] = [
             "WHERE batch_id = :batch_id AND status IN ('planned', 'unknown')\n\n-- name: retire_cancelled",
             "is_in_doubt has found none that is unknown, in the same transaction",
         ),
-        (
-            "    WHERE share.live AND orders.order_id = share.order_id\n)\nSELECT payment_id FROM recorded",
-            "    WHERE orders.order_id = share.order_id\n)\nSELECT payment_id FROM recorded",
-            "what is recorded was claimed or unknown, and only what was declined or cancelled covers its orders no more",
-        ),
     ),
     *mutants(
         "sql/queries/notifications.sql",

@@ -86,51 +86,6 @@ MUTANTS: list[Mutant] = [
             "an order is pending that may have been charged",
         ),
         (
-            'row.status == "unknown", row.outcome_code, row.is_old',
-            "False, row.outcome_code, row.is_old",
-            "doubt is forgotten",
-        ),
-        (
-            'transaction.execute("retire_allocations", payment_ids=payment_ids)\n                if self',
-            "pass\n                if self",
-            "declined orders are never planned again",
-        ),
-        (
-            "        if outcome.code == UNDECIDABLE:\n            return FOR_EVER_S\n",
-            "",
-            "what waits for a person is tried again and again",
-        ),
-        (
-            "            backoff_s = max(backoff_s, LOOK_UP_WAIT_S)  # a second",
-            "            pass  # a second",
-            "looked up while the request may still be on its way",
-        ),
-        (
-            "return max(backoff_s, outcome.retry_after_s or 0.0)\n\n\ndef _tried",
-            "return backoff_s\n\n\ndef _tried",
-            "a service that asks for a pause does not get it",
-        ),
-        (
-            'transaction.execute("renew_payment_attempts", batch_id=batch_id)',
-            "pass",
-            "what was tried eight times is never tried again",
-        ),
-        (
-            'transaction.execute("orders_of_released_payments", batch_id=batch_id)',
-            "pass",
-            "orders of a lost worker stay paying for ever",
-        ),
-        (
-            "self._release(transaction, keys_kept_s=KEYS_KEPT_S if self._honours_keys else 0.0,",
-            "self._release(transaction, keys_kept_s=KEYS_KEPT_S,",
-            "looked up while the lost worker's request may still be on its way",
-        ),
-        (
-            "end_lost_workers(transaction, batch_id, self._worker, only_by_lease=only_by_lease)",
-            "end_lost_workers(transaction, batch_id, self._worker)",
-            "who waits gives up whose session broke for a moment",
-        ),
-        (
             '        transaction.row("lock_batch", batch_id=batch_id)\n',
             "",
             "two planners plan an order twice, or fail each other",
@@ -138,42 +93,7 @@ MUTANTS: list[Mutant] = [
     ),
     *mutants(
         "orders_pipeline/settlement/payments/settle.py",
-        ["database/test_settlement.py"],
-        (
-            "        if unlisted_since != self._unlisted_since:  # whoever",
-            "        if False:  # whoever",
-            "charged again where the database was replaced by an earlier one meanwhile",
-            "test_what_a_database_sent_that_was_replaced_while_it_pays_is_looked_up",
-        ),
-        (
-            "            self._doubt(transaction)\n            if self._honours_keys:\n",
-            "            if self._honours_keys:\n",
-            "cancelled as unpaid though another database has paid it",
-            "test_what_another_database_may_have_paid_is_looked_up_before_a_batch_is_cancelled",
-        ),
-    ),
-    *mutants(
-        "orders_pipeline/settlement/payments/settle.py",
-        ["database/test_declined_orders.py"],
-        (
-            "if self._retry_declined_orders:",
-            "if True:",
-            "a profile is not followed",
-        ),
-        (
-            "            self._on_settled(transaction, payment_ids)\n",
-            "",
-            "customers are never told",
-        ),
-    ),
-    *mutants(
-        "orders_pipeline/settlement/payments/settle.py",
         ["database/test_halted_batches.py"],
-        (
-            "            if self._worker.is_halted(transaction):\n                return []\n",
-            "",
-            "paid after a person has stopped or cancelled it",
-        ),
         (
             '    if claim.young_s > 0:\n        return Outcome("unknown", ABSENT_EARLY, retry_after_s=claim.young_s)\n',
             "",
@@ -183,25 +103,6 @@ MUTANTS: list[Mutant] = [
             'return Outcome("not_sent") if claim.last_code == ABSENT_ONCE else Outcome("unknown", ABSENT_ONCE)',
             'return Outcome("not_sent")',
             "cancelled as a look-up was behind the booking",
-        ),
-        (
-            '                transaction.execute("distrust_look_ups", batch_id=batch_id, **wait)\n',
-            "                pass\n",
-            "cancelled while a request may still charge it, where keys are honoured",
-        ),
-        (
-            "    if self._worker.halted.is_set():\n            return None\n",
-            "    pass\n",
-            "a stop waits for the next try",
-        ),
-    ),
-    *mutants(
-        "orders_pipeline/settlement/payments/settle.py",
-        ["database/test_payment_ledger.py"],
-        (
-            "        return bool(not self._is_whole or standing.is_held or standing.is_other)\n",
-            "        return False\n",
-            "paid by a database that was put back, or with differences that could be charged twice",
         ),
     ),
     *mutants(
@@ -213,60 +114,10 @@ MUTANTS: list[Mutant] = [
             "orders are planned twice",
         ),
         (
-            "      AND next_attempt_at <= statement_timestamp()\n    ORDER BY next_attempt_at LIMIT :limit - (SELECT count(*) FROM again)\n    FOR UPDATE SKIP LOCKED\n",
-            "      AND next_attempt_at <= statement_timestamp()\n    ORDER BY next_attempt_at LIMIT :limit - (SELECT count(*) FROM again)\n    FOR UPDATE\n",
-            "workers wait for each other",
-        ),
-        (
-            "SET status = CASE due.was WHEN 'planned' THEN 'sending' ELSE 'unknown' END,\n                        claimed_by",
-            "SET status = 'sending',\n                        claimed_by",
-            "a second try does not know of the first",
-        ),
-        (
-            "AND next_attempt_at <= statement_timestamp() AND attempts < :max_attempts\n    ORDER BY next_attempt_at LIMIT CASE WHEN :retries",
-            "AND attempts < :max_attempts\n    ORDER BY next_attempt_at LIMIT CASE WHEN :retries",
-            "tried again at once, and looked up too early",
-        ),
-        (
-            "      AND (payments.claimed_by IS NOT DISTINCT FROM :worker_id\n           OR (payments.status = 'unknown' AND payments.claimed_by IS NULL AND result.status = 'succeeded'))\n",
-            "",
-            "who lost a claim writes over what its new owner found",
-        ),
-        (
-            "\n           OR (payments.status = 'unknown' AND payments.claimed_by IS NULL AND result.status = 'succeeded'))",
-            ")",
-            "a charge that is known late is looked up instead of taken",
-        ),
-        (
-            "UPDATE payments SET status = 'unknown', claimed_by = NULL, outcome_code = 'worker-lost'",
-            "UPDATE payments SET status = 'planned', claimed_by = NULL, outcome_code = 'worker-lost'",
-            "what a lost worker sent counts as not sent",
-        ),
-        (
-            "    ELSE greatest(sent_at, lease_until) + make_interval",
-            "    ELSE sent_at + make_interval",
-            "looked up while the lost worker could still send",
-        ),
-        (
-            "WHEN 'planned' THEN 'pending' WHEN 'succeeded' THEN 'paid' ELSE recorded.status END",
-            "WHEN 'planned' THEN 'pending' WHEN 'unknown' THEN 'pending' WHEN 'succeeded' THEN 'paid' ELSE recorded.status END",
-            "an order is pending that may have been charged",
-        ),
-        (
-            "attempts = attempts - CASE WHEN result.code = :called_off THEN 1 ELSE 0 END,\n                        service_payment_id",
-            "service_payment_id",
-            "what was never sent counts as a try",
-        ),
-        (
             "WHERE payments.payment_id = payment_orders.payment_id AND payments.status = 'declined' AND live\n",
             "WHERE payments.payment_id = payment_orders.payment_id AND live\n",
             "orders that are paid are free to be planned again",
             "test_a_group_of_results_is_recorded_each_as_its_own",
-        ),
-        (
-            "claimed.created_at < clock_timestamp() - make_interval(secs => :keys_kept_s) AS is_old,\n       card.",
-            "false AS is_old,\n       card.",
-            "charged again under a key that is forgotten",
         ),
     ),
     *mutants(
@@ -461,6 +312,89 @@ MUTANTS: list[Mutant] = [
             "or found.items_alike >= MANY",
             "",
             "a service that refuses everything is sent all orders of one customer",
+        ),
+    ),
+    *mutants(
+        "orders_pipeline/settlement/payments/ledger.py",
+        ["database/test_payment_ledger.py"],
+        (
+            'request, row.attempts, row.status == "unknown",',
+            "request, row.attempts, False,",
+            "doubt is forgotten",
+        ),
+        (
+            '            transaction.execute("retire_allocations", payment_ids=declined_ids)\n',
+            "",
+            "declined orders are never planned again",
+        ),
+        (
+            "return max(delay_s, self.doubt_s) if self._can_look_up",
+            "return delay_s if self._can_look_up",
+            "looked up while the request may still be on its way",
+        ),
+        (
+            "        return self._is_whole and not (standing.is_held or standing.is_other) and super()._may_go_on(transaction)\n",
+            "        return super()._may_go_on(transaction)\n",
+            "paid by a database that was put back, or with differences that could be charged twice",
+        ),
+        (
+            "    def _released(self, transaction: Transaction, item_ids: Sequence[str]) -> None:\n"
+            "        follow_payments(transaction, item_ids)\n",
+            "",
+            "orders of a lost worker's payments stay paying",
+        ),
+    ),
+    *mutants(
+        "orders_pipeline/settlement/payments/ledger.py",
+        ["database/test_settlement.py"],
+        (
+            "        if standing.unlisted_since != self._unlisted_since:  # whoever",
+            "        if False:  # whoever",
+            "charged again where the database was replaced by an earlier one meanwhile",
+            "test_what_a_database_sent_that_was_replaced_while_it_pays_is_looked_up",
+        ),
+        (
+            "            self._doubt(transaction)\n            if self._honours_keys:\n",
+            "            if self._honours_keys:\n",
+            "cancelled as unpaid though another database has paid it",
+            "test_what_another_database_may_have_paid_is_looked_up_before_a_batch_is_cancelled",
+        ),
+    ),
+    *mutants(
+        "orders_pipeline/settlement/payments/ledger.py",
+        ["database/test_declined_orders.py"],
+        (
+            "if self._retry_declined_orders:",
+            "if True:",
+            "a profile is not followed",
+        ),
+        (
+            "        self._on_settled(transaction, item_ids)\n",
+            "",
+            "customers are never notified",
+        ),
+    ),
+    *mutants(
+        "orders_pipeline/settlement/payments/ledger.py",
+        ["database/test_halted_batches.py"],
+        (
+            '                transaction.execute("distrust_look_ups", batch_id=batch_id, look_up_wait_s=self.doubt_s, waiting=early)\n',
+            "                pass\n",
+            "cancelled while a request may still charge it, where keys are honoured",
+        ),
+    ),
+    *mutants(
+        "sql/queries/payments.sql",
+        ["database/test_payment_ledger.py"],
+        (
+            "CASE payments.status WHEN 'planned' THEN 'pending'",
+            "CASE payments.status WHEN 'planned' THEN 'pending' WHEN 'unknown' THEN 'pending'",
+            "an order is pending that may have been charged",
+        ),
+        (
+            "claimed.created_at < clock_timestamp() - make_interval(secs => :keys_kept_s) AS is_old,",
+            "false AS is_old,",
+            "charged again under a key that is forgotten",
         ),
     ),
 ]

@@ -125,103 +125,6 @@ MUTANTS: list[Mutant] = [
         ),
     ),
     *mutants(
-        "orders_pipeline/settlement/reconciliation.py",
-        ["database/test_reconciliation_list.py"],
-        (
-            "    young_s = 0.0 if is_stopped else YOUNG_S\n",
-            "    young_s = 0.0\n",
-            "what is under way is a finding, and stops paying",
-        ),
-        (
-            '        transaction.execute("orders_follow_payments", payment_ids=payment_ids)\n',
-            "",
-            "orders of a healed payment stay unknown",
-            "test_an_unknown_payment_is_healed_by_what_the_service_says_and_orders_and_notifications_follow",
-        ),
-        (
-            "        notifications.make_ready(transaction, payment_ids)\n",
-            "",
-            "customers of a healed payment are not told",
-            "test_an_unknown_payment_is_healed_by_what_the_service_says_and_orders_and_notifications_follow",
-        ),
-        (
-            "        if retry_orders:\n",
-            "        if False:\n",
-            "declined orders of a healed payment are not tried alone",
-            "test_an_unknown_payment_that_failed_there_is_declined_and_its_orders_are_planned_alone",
-        ),
-        (
-            "references=[ours.payment_id_of(item.reference) or _our_id(item.reference) for item in items],\n        are_ours",
-            "references=[None for item in items],\n        are_ours",
-            "no charge is known by its reference",
-        ),
-    ),
-    *mutants(
-        "orders_pipeline/settlement/reconciliation.py",
-        ["database/test_reconciliation.py"],
-        (
-            "        judged.append(finding.finding_id)\n",
-            "",
-            "an old finding is open for ever",
-            "test_a_finding_older_than_the_days_looked_at_is_still_compared_and_not_closed_by_looking_away",
-        ),
-        (
-            "            if failure.may_pass:\n                break\n            continue\n",
-            "            continue\n",
-            "a service that is away is asked for every old finding",
-            "test_old_findings_are_looked_up_until_one_does_not_come",
-        ),
-        (
-            "            if failure.may_pass:\n                break\n            continue\n",
-            "            break\n",
-            "an old finding that the service does not answer for hides the others",
-            "test_old_findings_are_looked_up_until_one_does_not_come",
-        ),
-        (
-            "            _insert_page(session, ours, page)\n            _insert_unreadable(session, ours, page)\n",
-            "            _insert_page(session, ours, page)\n",
-            "what cannot be read any more counts as not there",
-            "test_old_findings_are_looked_up_until_one_does_not_come",
-        ),
-    ),
-    *mutants(
-        "orders_pipeline/settlement/reconciliation.py",
-        ["database/test_restore_guard.py"],
-        (
-            "        created_from = min(created_from or doubted.since, doubted.since)\n",
-            "        created_from = created_from or doubted.since\n",
-            "paying goes on though what may be missing was not compared",
-            "test_a_comparison_that_lets_paying_go_on_is_of_all_that_may_be_missing",
-        ),
-        (
-            "        created_to = max(created_to or doubted.until, doubted.until)\n",
-            "        created_to = created_to or doubted.until\n",
-            "paying goes on though what may be missing was not compared",
-            "test_a_comparison_that_lets_paying_go_on_is_of_all_that_may_be_missing",
-        ),
-        (
-            "                system.restore_guard.note_unread(failure)\n",
-            "                pass\n",
-            "nobody may answer for a list that never comes",
-            "test_a_comparison_finds_a_database_whole_that_was_started_anew",
-        ),
-        (
-            "        if doubted is not None and not young:  # from",
-            "        if False:  # from",
-            "paying stays stopped although all was compared",
-        ),
-    ),
-    *mutants(
-        "orders_pipeline/settlement/reconciliation.py",
-        ["database/test_restore_guard.py"],
-        (
-            "        except Exception as error:  # noqa: BLE001 - whatever is wrong with one batch\n",
-            "        except ZeroDivisionError as error:\n",
-            "one batch that cannot be planned keeps paying stopped for everybody",
-            "test_a_batch_that_cannot_be_planned_keeps_nobody_from_being_compared",
-        ),
-    ),
-    *mutants(
         "sql/queries/reconciliation.sql",
         ["database/test_restore_guard.py"],
         (
@@ -278,7 +181,7 @@ MUTANTS: list[Mutant] = [
             "test_a_copy_of_a_database_does_not_take_the_storage_from_the_one_at_work",
         ),
         (
-            '            found += [(ours.payment_id_of(item.reference or ""), -1) for item in page.unreadable]\n',
+            '            listed += [(ours.payment_id_of(item.reference or ""), -1) for item in page.unreadable]\n',
             "",
             "what was charged and cannot be read is paid again by a database that was put back",
             "test_a_charge_that_we_lost_and_that_cannot_be_read_stops_paying_until_it_is_a_finding",
@@ -294,12 +197,6 @@ MUTANTS: list[Mutant] = [
             "highest = 0",
             "a database from before earlier restores never pays again",
             "test_a_database_from_before_earlier_restores_is_beyond_all_that_the_storage_has_once_it_is_compared",
-        ),
-        (
-            "        if {*left_out.values()} - {KeyRefused.code}:",
-            "        if False:",
-            "what the storage does not show counts as not there, and is paid again",
-            "test_a_mark_that_cannot_be_looked_at_is_not_taken_for_none",
         ),
         (
             "        if not is_other_gone and state.stopped_at is not None and self._is_in_use(state, kept):",
@@ -350,16 +247,131 @@ MUTANTS: list[Mutant] = [
         "sql/queries/payments.sql",
         ["faults/test_restored_database.py"],
         (
-            "      AND (coalesce(sent_at, '-infinity') < unlisted_since\n           OR sent_at IS NULL AND EXISTS (",
-            "      AND (coalesce(sent_at, '-infinity') < unlisted_since\n           OR false AND EXISTS (",
+            "  AND (coalesce(sent_at, '-infinity') < unlisted_since\n       OR sent_at IS NULL AND EXISTS (",
+            "  AND (coalesce(sent_at, '-infinity') < unlisted_since\n       OR false AND EXISTS (",
             "what a person answered for is paid again after a restore",
             "test_d14_what_somebody_answered_for_is_looked_up_before_it_is_sent",
         ),
         (
-            "      AND (coalesce(sent_at, '-infinity') < unlisted_since\n           OR sent_at IS NULL AND EXISTS (",
-            "      AND (sent_at IS NULL AND EXISTS (",
+            "  AND (coalesce(sent_at, '-infinity') < unlisted_since\n       OR sent_at IS NULL AND EXISTS (",
+            "  AND (sent_at IS NULL AND EXISTS (",
             "what no list tells of is paid again after a restore",
             "test_d14_without_a_list_what_is_planned_is_looked_up_first",
+        ),
+    ),
+    *mutants(
+        "orders_pipeline/settlement/reconciliation/reconcile.py",
+        ["database/test_reconciliation_list.py"],
+        (
+            "    young_s = 0.0 if is_stopped else YOUNG_S\n",
+            "    young_s = 0.0\n",
+            "what is under way is a finding, and stops paying",
+        ),
+    ),
+    *mutants(
+        "orders_pipeline/settlement/reconciliation/adoption.py",
+        ["database/test_reconciliation_list.py"],
+        (
+            "        follow_payments(transaction, payment_ids)\n",
+            "",
+            "orders of a healed payment stay unknown",
+            "test_an_unknown_payment_is_healed_by_what_the_service_says_and_orders_and_notifications_follow",
+        ),
+        (
+            "        if retry_orders:\n",
+            "        if False:\n",
+            "declined orders of a healed payment are not tried alone",
+            "test_an_unknown_payment_that_failed_there_is_declined_and_its_orders_are_planned_alone",
+        ),
+        (
+            "        make_ready(transaction, payment_ids)\n",
+            "",
+            "customers of a healed payment are not notified",
+            "test_an_unknown_payment_is_healed_by_what_the_service_says_and_orders_and_notifications_follow",
+        ),
+    ),
+    *mutants(
+        "orders_pipeline/settlement/reconciliation/listed.py",
+        ["database/test_reconciliation_list.py"],
+        (
+            "references=[ours.payment_id_of(item.reference) or _our_id(item.reference) for item in items],\n        are_ours",
+            "references=[None for item in items],\n        are_ours",
+            "no charge is known by its reference",
+        ),
+    ),
+    *mutants(
+        "orders_pipeline/settlement/reconciliation/listed.py",
+        ["database/test_reconciliation.py"],
+        (
+            "        judged.append(finding.finding_id)\n",
+            "",
+            "an old finding is open for ever",
+            "test_a_finding_older_than_the_days_looked_at_is_still_compared_and_not_closed_by_looking_away",
+        ),
+        (
+            "            if failure.may_pass:\n                break\n            continue\n",
+            "            continue\n",
+            "a service that is away is asked for every old finding",
+            "test_old_findings_are_looked_up_until_one_does_not_come",
+        ),
+        (
+            "            if failure.may_pass:\n                break\n            continue\n",
+            "            break\n",
+            "an old finding that the service does not answer for hides the others",
+            "test_old_findings_are_looked_up_until_one_does_not_come",
+        ),
+        (
+            "            _insert_page(session, ours, page)\n            _insert_unreadable(session, ours, page)\n",
+            "            _insert_page(session, ours, page)\n",
+            "what cannot be read any more counts as not there",
+            "test_old_findings_are_looked_up_until_one_does_not_come",
+        ),
+    ),
+    *mutants(
+        "orders_pipeline/settlement/reconciliation/reconcile.py",
+        ["database/test_restore_guard.py"],
+        (
+            "        created_from = min(created_from or doubted.since, doubted.since)\n",
+            "        created_from = created_from or doubted.since\n",
+            "paying goes on though what may be missing was not compared",
+            "test_a_comparison_that_lets_paying_go_on_is_of_all_that_may_be_missing",
+        ),
+        (
+            "        created_to = max(created_to or doubted.until, doubted.until)\n",
+            "        created_to = created_to or doubted.until\n",
+            "paying goes on though what may be missing was not compared",
+            "test_a_comparison_that_lets_paying_go_on_is_of_all_that_may_be_missing",
+        ),
+        (
+            "                system.restore_guard.note_unread(failure)\n",
+            "                pass\n",
+            "nobody may answer for a list that never comes",
+            "test_a_comparison_finds_a_database_whole_that_was_started_anew",
+        ),
+        (
+            "        if doubted is not None and not young:  # from",
+            "        if False:  # from",
+            "paying stays stopped although all was compared",
+        ),
+    ),
+    *mutants(
+        "orders_pipeline/settlement/reconciliation/adoption.py",
+        ["database/test_restore_guard.py"],
+        (
+            "        except Exception as error:  # noqa: BLE001 - whatever is wrong with one batch\n",
+            "        except ZeroDivisionError as error:\n",
+            "one batch that cannot be planned keeps paying stopped for everybody",
+            "test_a_batch_that_cannot_be_planned_keeps_nobody_from_being_compared",
+        ),
+    ),
+    *mutants(
+        "orders_pipeline/system/ledger_marks.py",
+        ["database/test_restore_guard.py"],
+        (
+            "    if {*left_out.values()} - {KeyRefused.code}:",
+            "    if False:",
+            "what the storage does not show counts as not there, and is paid again",
+            "test_a_mark_that_cannot_be_looked_at_is_not_taken_for_none",
         ),
     ),
 ]

@@ -7,19 +7,13 @@ MUTANTS: list[Mutant] = [
         "orders_pipeline/settlement/refunds/ledger.py",
         ["database/test_refunds.py"],
         (
-            '            transaction.rows("lock_payments_of_refunds", refund_ids=[claim.request.refund_id for claim, _ in results])\n',
-            "",
-            "two workers that give back parts of several payments wait for each other",
-            "test_parts_of_several_payments_recorded_at_once_in_any_order_end_them",
-        ),
-        (
             '    transaction.rows("lock_notifications_of_refunds", refund_ids=refund_ids)\n',
             "",
             "who is being told at this moment is not corrected",
             "test_a_customer_who_is_being_told_while_the_order_is_refunded_gets_a_correction",
         ),
         (
-            '    transaction.execute("note_who_was_told", refund_ids=refund_ids)\n',
+            '    transaction.execute("note_who_was_notified", refund_ids=refund_ids)\n',
             "",
             "nobody is corrected",
         ),
@@ -34,12 +28,6 @@ MUTANTS: list[Mutant] = [
             "",
             "payments stay paid",
             "test_a_part_leaves_the_payment_standing_and_the_rest_ends_it",
-        ),
-        (
-            '                transaction.execute("retire_declined_refunds", refund_ids=refund_ids)\n',
-            "                pass\n",
-            "what was declined once is never given back",
-            "test_a_declined_refund_leaves_its_orders_paid_and_may_be_tried_under_another_key",
         ),
         (
             "if claim.in_doubt and (claim.is_old or not gateway.capabilities.honours_keys):",
@@ -74,12 +62,6 @@ MUTANTS: list[Mutant] = [
             "if False:",
             "what a restored database has forgotten is given back twice",
             "test_a_lost_refund_of_an_old_payment_is_not_made_again",
-        ),
-        (
-            '    if not gateway.capabilities.can_look_up:\n        return Outcome("unknown", settle.UNDECIDABLE)\n',
-            "    if not gateway.capabilities.can_look_up:\n        return None\n",
-            "where nothing can be looked up, it is sent all the same",
-            "test_where_no_payment_can_be_looked_up_a_person_decides_on_a_refund_that_may_be_made",
         ),
         (
             "each.given_back > beside(claim)",
@@ -132,18 +114,6 @@ MUTANTS: list[Mutant] = [
             "test_no_more_is_written_down_than_was_shown_and_is_paid_still",
         ),
         (
-            "CASE due.was WHEN 'planned' THEN 'sending' ELSE 'unknown' END,\n                       claimed_by",
-            "'sending',\n                       claimed_by",
-            "a second try does not know of the first",
-            "test_without_keys_an_unclear_answer_waits_for_a_person_and_is_never_sent_again",
-        ),
-        (
-            "UPDATE refunds SET status = 'unknown', claimed_by = NULL, outcome_code = 'worker-lost'",
-            "UPDATE refunds SET status = 'planned', claimed_by = NULL, outcome_code = 'worker-lost'",
-            "what a lost worker sent counts as not sent",
-            "test_c13_what_a_lost_worker_was_sending_is_sent_again_under_the_same_key",
-        ),
-        (
             "WHERE refunds.refund_id = ANY(CAST(:refund_ids AS uuid[])) AND refunds.status = 'succeeded'\n  AND orders.order_id = given.order_id",
             "WHERE refunds.refund_id = ANY(CAST(:refund_ids AS uuid[]))\n  AND orders.order_id = given.order_id",
             "orders are refunded by a refund that was declined",
@@ -188,6 +158,32 @@ MUTANTS: list[Mutant] = [
             "  AND refund_id <> CAST(:refund_id AS uuid) AND status IN ('sending', 'unknown')\n",
             "the other parts of a payment hold a refund up",
             "test_two_refunds_of_one_payment_do_not_hold_each_other_up",
+        ),
+    ),
+    *mutants(
+        "orders_pipeline/settlement/refunds/ledger.py",
+        ["database/test_refunds.py"],
+        (
+            '        transaction.rows("lock_payments_of_refunds", refund_ids=list(item_ids))\n',
+            "        pass\n",
+            "two workers that refund parts of several payments wait for each other",
+            "test_parts_of_several_payments_recorded_at_once_in_any_order_end_them",
+        ),
+        (
+            '            transaction.execute("retire_declined_refunds", refund_ids=declined_ids)\n',
+            "            pass\n",
+            "what was declined once is never refunded",
+            "test_a_declined_refund_leaves_its_orders_paid_and_may_be_tried_under_another_key",
+        ),
+    ),
+    *mutants(
+        "orders_pipeline/settlement/refunds/ledger.py",
+        ["database/test_restore_guard.py"],
+        (
+            '    if not gateway.capabilities.can_look_up:\n        return Outcome("unknown", UNDECIDABLE)\n',
+            "    if not gateway.capabilities.can_look_up:\n        return None\n",
+            "where nothing can be looked up, it is sent all the same",
+            "test_where_no_payment_can_be_looked_up_a_person_decides_on_a_refund_that_may_be_made",
         ),
     ),
 ]

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from orders_pipeline_tests.mutants import cancelling, equivalent, paying, reconciling, refunding, telling
+from orders_pipeline_tests.mutants import cancelling, equivalent, ledgers, paying, reconciling, refunding, telling
 from orders_pipeline_tests.mutants.mutant import ROOT, TESTS, Mutant, copy_tree
 from orders_pipeline_tests.support.soak import SOAK
 
-MUTANTS: list[Mutant] = [each for module in (paying, refunding, reconciling, telling, cancelling) for each in module.MUTANTS]
+MUTANTS: list[Mutant] = [
+    each for module in (ledgers, paying, refunding, reconciling, telling, cancelling) for each in module.MUTANTS
+]
 
 
 def test_every_mutant_can_still_be_made_and_names_tests_that_are_there():

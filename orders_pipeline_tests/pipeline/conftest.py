@@ -8,8 +8,7 @@ import pytest
 
 from orders_pipeline.sandbox.options import Options
 from orders_pipeline.services import circuit_breaker
-from orders_pipeline.settlement import notifications
-from orders_pipeline.settlement.payments import settle
+from orders_pipeline.settlement import ledger as ledgers
 
 pytest.register_assert_rewrite("orders_pipeline_tests.support.installation", "orders_pipeline_tests.support.commands")
 
@@ -32,8 +31,7 @@ def installation(_module_installation: Installation) -> Iterator[Installation]:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have failed calls tried again at once instead of after seconds."""
-    for module in (settle, notifications):
-        monkeypatch.setattr(module, "BACKOFF_S", 0.01)
-        monkeypatch.setattr(module, "MAX_BACKOFF_S", 0.05)
+    monkeypatch.setattr(ledgers, "BACKOFF_S", 0.01)
+    monkeypatch.setattr(ledgers, "MAX_BACKOFF_S", 0.05)
     for name, seconds in (("FIRST_PROBE_S", 0.02), ("PROBE_S", 0.05), ("PATIENCE_S", 0.5)):
         monkeypatch.setattr(circuit_breaker, name, seconds)

@@ -16,7 +16,7 @@ from orders_pipeline.cli import main
 from orders_pipeline.clients.profiles import Clients, Profile
 from orders_pipeline.intake import steps
 from orders_pipeline.samples.synthetic import write_sample
-from orders_pipeline.settlement.payments import settle
+from orders_pipeline.settlement.payments.ledger import PaymentLedger
 from orders_pipeline.upkeep import cancelling
 from orders_pipeline_tests.support.installation import Installation, check_books
 from orders_pipeline_tests.support.soak import first_of
@@ -140,7 +140,7 @@ def test_a_batch_that_waits_for_a_decision_is_cancelled_to_its_end_without_sayin
     write_sample(path, rows=3, seed=4, bad=0)
     monkeypatch.setenv("ORDERS_PAYMENT_CAPABILITIES", "none")
     monkeypatch.setenv("ORDERS_PAYMENT_TIMEOUT_S", "0.2")
-    monkeypatch.setattr(settle, "LOOK_UP_WAIT_S", 0.5)
+    monkeypatch.setattr(PaymentLedger, "doubt_s", 0.5)
     installation.sandbox.change(faults="timeout_before=1,hang_s=0.5")
     batch_id = json.loads(run(installation, monkeypatch, "import", str(path), "--client", "in-doubt", "--json").stdout)[
         "batch_id"

@@ -26,7 +26,7 @@ from orders_pipeline.orchestration import checks
 from orders_pipeline.records.rejections import FileRejected
 from orders_pipeline.reports import finishing, preview, report_files, summaries
 from orders_pipeline.security import personal_data
-from orders_pipeline.settlement import notifications
+from orders_pipeline.settlement.notifications.plan import plan_notifications
 from orders_pipeline.settlement.payments import settle
 from orders_pipeline.system.composition import System
 from orders_pipeline_tests.support.factories import order_row
@@ -524,7 +524,7 @@ def test_whoever_has_the_profiles_own_customer_code_pays_and_is_told_alone(count
     batch_id = counter.take(path, client)["batch_id"]
     profile = counter.system.clients.profile("plain")  # what the profile said when the file came is what counts
     settle.plan_batch(counter.system.database, counter.system.cipher, batch_id, profile)
-    notifications.plan_batch(counter.system.database, counter.system.cipher, batch_id, profile)
+    plan_notifications(counter.system.database, counter.system.cipher, batch_id, profile)
     paid = counter.rows("SELECT customer_code, amount FROM payments ORDER BY amount")
     assert paid == [("M1", 1300), ("GUEST", 3000), ("GUEST", 4000), ("GUEST", 5000)]
     told = counter.rows("SELECT customer_code, count(*) FROM notifications GROUP BY 1 ORDER BY 1")

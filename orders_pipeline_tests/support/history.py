@@ -50,8 +50,8 @@ SELECT id, batch_id, customer_code, 'invoice', amount,
        CASE status WHEN 'paid' THEN 'succeeded' ELSE status END, at, at, at, 'pay-' || n, at FROM made;
 INSERT INTO payment_orders (payment_id, order_id, amount, live) SELECT id, unnest(ids), 1000, status <> 'declined' FROM made;
 INSERT INTO notifications (notification_id, batch_id, customer_code, channel, status, next_attempt_at, sent_at,
-                           service_notification_id, outcome_code, created_at)
-SELECT id, batch_id, customer_code, 'email', CASE WHEN n % 100 = 3 THEN 'failed' ELSE 'sent' END, at, at, 'not-' || n,
+                           settled_at, service_notification_id, outcome_code, created_at)
+SELECT id, batch_id, customer_code, 'email', CASE WHEN n % 100 = 3 THEN 'failed' ELSE 'sent' END, at, at, at, 'not-' || n,
        CASE WHEN n % 100 = 3 THEN 'bad-address' END, at FROM made;
 INSERT INTO notification_orders SELECT id, unnest(ids) FROM made;
 INSERT INTO refunds (refund_id, payment_id, batch_id, amount, status, next_attempt_at, sent_at, settled_at,
@@ -59,8 +59,8 @@ INSERT INTO refunds (refund_id, payment_id, batch_id, amount, status, next_attem
 SELECT other_id, id, batch_id, amount, 'succeeded', at, at, at, 'ref-' || n, 'somebody', 'because', at FROM made
 WHERE status = 'refunded';
 INSERT INTO notifications (notification_id, batch_id, customer_code, channel, kind, status, next_attempt_at, sent_at,
-                           service_notification_id, created_at)
-SELECT other_id, batch_id, customer_code, 'email', 'correction', 'sent', at, at, 'cor-' || n, at FROM made
+                           settled_at, service_notification_id, created_at)
+SELECT other_id, batch_id, customer_code, 'email', 'correction', 'sent', at, at, at, 'cor-' || n, at FROM made
 WHERE status = 'refunded';
 INSERT INTO refund_orders (refund_id, order_id, amount, was_told, correction_id)
 SELECT other_id, unnest(ids), 1000, true, other_id FROM made WHERE status = 'refunded';

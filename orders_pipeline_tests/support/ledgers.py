@@ -19,10 +19,10 @@ from orders_pipeline.infrastructure.database_url import libpq_url
 from orders_pipeline.security import personal_data
 from orders_pipeline.security.encryption import Cipher
 from orders_pipeline.services.payment_gateway import Capabilities
-from orders_pipeline.settlement import notifications
-from orders_pipeline.settlement.notifications import NotificationLedger
+from orders_pipeline.settlement.notifications.ledger import ResultLedger
+from orders_pipeline.settlement.notifications.plan import make_ready, plan_notifications
 from orders_pipeline.settlement.payments import settle
-from orders_pipeline.settlement.payments.settle import PaymentLedger
+from orders_pipeline.settlement.payments.ledger import PaymentLedger
 
 CIPHER = Cipher({"test": b"k" * 32}, "test")
 ABLE = Capabilities(honours_keys=True, can_look_up=True)
@@ -108,7 +108,7 @@ class Harness:
     def plan(self, profile: Profile | None = None) -> None:
         """Plan the batch's payments and notifications."""
         settle.plan_batch(self.database, CIPHER, self.batch_id, profile or Profile())
-        notifications.plan_batch(self.database, CIPHER, self.batch_id, profile or Profile())
+        plan_notifications(self.database, CIPHER, self.batch_id, profile or Profile())
 
     def statuses(self, table: str) -> list[str]:
         key = {"orders": "order_id", "payments": "created_at, payment_id", "notifications": "customer_code"}[table]
@@ -124,13 +124,13 @@ class Harness:
             CIPHER,
             worker,
             able,
-            notifications.make_ready,
+            make_ready,
             concurrency=32,
             retry_declined_orders=retry_declined_orders,
         )
 
-    def notices(self, worker: Worker, profile: Profile | None = None) -> NotificationLedger:
-        return NotificationLedger(self.database, CIPHER, worker, profile or Profile())
+    def notices(self, worker: Worker, profile: Profile | None = None) -> ResultLedger:
+        return ResultLedger(self.database, CIPHER, worker, profile or Profile())
 
     def due_now(self, table: str) -> None:
         """Let time pass for everything that waits for its next try."""

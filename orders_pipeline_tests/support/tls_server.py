@@ -41,6 +41,8 @@ class Authority:
         certificate = (
             self._builder(self._name, self._key, timedelta(days=1))
             .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(self._key.public_key()), critical=False)
+            .add_extension(_for_certificates_only(), critical=True)
             .sign(self._key, hashes.SHA256())
         )
         self.ca_file = folder / "ca.pem"
@@ -68,6 +70,7 @@ class Authority:
         certificate = (
             self._builder(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)]), key, until)
             .add_extension(x509.SubjectAlternativeName([alternative]), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
             .sign(self._key, hashes.SHA256())
         )
         shown, secret = self._folder / f"{name}.pem", self._folder / f"{name}.key"
@@ -76,6 +79,18 @@ class Authority:
         secret.touch(mode=0o600)
         secret.write_bytes(key.private_bytes(encoding, form, serialization.NoEncryption()))
         return shown, secret
+
+
+def _for_certificates_only() -> x509.KeyUsage:
+    others = (
+        "content_commitment",
+        "key_encipherment",
+        "data_encipherment",
+        "key_agreement",
+        "encipher_only",
+        "decipher_only",
+    )
+    return x509.KeyUsage(digital_signature=True, key_cert_sign=True, crl_sign=True, **dict.fromkeys(others, False))
 
 
 @contextlib.contextmanager

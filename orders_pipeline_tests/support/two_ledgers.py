@@ -16,7 +16,7 @@ import requests
 
 from orders_pipeline.sandbox import SandboxServer
 from orders_pipeline.settlement.payments.settle import settle_batch
-from orders_pipeline.settlement.reconciliation import Reconciled, reconcile
+from orders_pipeline.settlement.reconciliation.reconcile import Reconciled, reconcile
 from orders_pipeline.system.composition import System
 from orders_pipeline_tests.support.ledgers import Harness, order
 

@@ -13,7 +13,8 @@ from orders_pipeline.services.http_client import Answer, NoAnswer, NotDelivered
 from orders_pipeline.services.notification_service import Message, NotificationService
 from orders_pipeline.services.outcomes import Outcome
 from orders_pipeline.services.rate_limit import Stopped
-from orders_pipeline.settlement.notifications import NotificationClaim, send_many, send_one
+from orders_pipeline.settlement.ledger import Claim
+from orders_pipeline.settlement.notifications.notify import send_many, send_one
 from orders_pipeline_tests.support.service_stub import StubClient
 
 KEY = "6a1f7a3e-0000-4000-8000-000000000002"
@@ -72,7 +73,7 @@ def test_a_notification_is_sent_as_the_contract_writes_it():
 
 
 def test_a_message_shows_no_address():
-    assert "planted" not in repr(MESSAGE) + repr(NotificationClaim(MESSAGE, 1, in_doubt=False))
+    assert "planted" not in repr(MESSAGE) + repr(Claim(MESSAGE, 1, in_doubt=False))
 
 
 @pytest.mark.parametrize("status", [200, 202])
@@ -178,7 +179,7 @@ def bring(
     client: StubClient, *, in_doubt: bool, stop: threading.Event | None = None, ours: bool = True
 ) -> tuple[Outcome, int]:
     limiter = CountingLimiter()
-    claim = NotificationClaim(MESSAGE, 1, in_doubt)
+    claim = Claim(MESSAGE, 1, in_doubt)
     outcome = send_one(
         NotificationService(client),
         limiter,  # type: ignore[arg-type]
@@ -250,7 +251,7 @@ def bring_many(
     client: StubClient, *, in_doubt: tuple[int, ...] = (), stop: threading.Event | None = None, ours: bool = True
 ) -> tuple[list[str], int]:
     limiter = CountingLimiter()
-    claims = [NotificationClaim(message, 1, number in in_doubt) for number, message in enumerate(MANY)]
+    claims = [Claim(message, 1, number in in_doubt) for number, message in enumerate(MANY)]
     service = NotificationService(client)
     outcomes = send_many(
         service,
@@ -318,7 +319,7 @@ def test_n05_many_that_are_refused_whole_are_halved_until_the_one_to_blame_is_al
                 return Answer(200, {"results": [result(key, id=f"n-{key}") for key in keys]})
             return Answer(202, {"id": f"n-{keys[0]}"})
 
-    claims = [NotificationClaim(replace(MESSAGE, notification_id=f"{n:032x}"), 1, in_doubt=False) for n in range(100)]
+    claims = [Claim(replace(MESSAGE, notification_id=f"{n:032x}"), 1, in_doubt=False) for n in range(100)]
     outcomes = send_many(
         NotificationService(Picky()),  # type: ignore[arg-type]
         CountingLimiter(),  # type: ignore[arg-type]

@@ -13,9 +13,21 @@ import orders_pipeline
 from orders_pipeline.infrastructure import database, database_url
 from orders_pipeline.infrastructure.database import Transaction, parse_queries, queries
 from orders_pipeline.infrastructure.database_errors import DatabaseNotNamed
+from orders_pipeline.settlement.notifications.ledger import CorrectionLedger, ResultLedger
+from orders_pipeline.settlement.payments.ledger import PaymentLedger
+from orders_pipeline.settlement.refunds.ledger import RefundLedger
 
 PACKAGE = Path(orders_pipeline.__file__).parent
 METHODS = {"execute", "rows", "row", "scalar", "stream", "copy", "execute_with_columns"}
+
+
+def names(argument: ast.expr, place: str) -> set[str]:
+    """Return the statements that an argument names: one that is written out, or each ledger's for `f"verb_{self.name}"`."""
+    if isinstance(argument, ast.JoinedStr) and ast.unparse(argument).endswith("_{self.name}'"):
+        verb = ast.unparse(argument).removeprefix("f'").removesuffix("{self.name}'")
+        return {f"{verb}{ledger.name}" for ledger in (PaymentLedger, RefundLedger, ResultLedger, CorrectionLedger)}
+    assert isinstance(argument, ast.Constant), f"{place} calls a name that is not written out"
+    return {str(argument.value)}
 
 
 def called_names() -> set[str]:
@@ -27,9 +39,7 @@ def called_names() -> set[str]:
                 owner = node.func.value
                 owners = {"transaction", "session", *(["self"] if path.name == "database.py" else [])}
                 if isinstance(owner, ast.Name) and owner.id in owners and node.args:
-                    name = node.args[0]
-                    assert isinstance(name, ast.Constant), f"{path.name}:{node.lineno} calls a name that is not written out"
-                    found.add(str(name.value))
+                    found |= names(node.args[0], f"{path.name}:{node.lineno}")
             if (
                 isinstance(node, ast.Subscript)
                 and ast.unparse(node.value) == "queries()"
@@ -50,6 +60,12 @@ def test_text_before_the_first_name_belongs_to_no_statement():
 
 def test_a_name_in_the_middle_of_a_line_splits_nothing():
     assert list(parse_queries("-- name: only\nSELECT '-- name: other'")) == ["only"]
+
+
+def test_a_statement_with_braces_in_its_name_is_made_for_each_line_that_says_what_they_stand_for():
+    places = '-- for: {"item": "a"}\n-- for: {"item": "b"}\n\n'
+    source = f"{places}-- name: get_{{item}}\nSELECT {{item}}_id\n\n-- name: all\nSELECT {{columns}}"
+    assert parse_queries(source) == {"get_a": "SELECT a_id", "get_b": "SELECT b_id", "all": "SELECT {columns}"}
 
 
 def test_a_file_without_names_has_no_statements():

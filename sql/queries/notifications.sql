@@ -1,5 +1,5 @@
 -- name: orders_to_notify
--- Orders whose customer is to be told and that no notification covers yet.
+-- Orders whose customer is to be notified and that no notification covers yet.
 SELECT order_id, customer_code, is_nobodys, notify_channel, import_row_number, personal FROM orders
 WHERE batch_id = :batch_id AND notify_channel <> 'none'
   AND NOT EXISTS (SELECT FROM notification_orders AS member WHERE member.order_id = orders.order_id)
@@ -48,45 +48,6 @@ WHERE batch_id = :batch_id AND status = 'waiting' AND NOT EXISTS (
     WHERE member.notification_id = notifications.notification_id
       AND orders.status IN ('pending', 'paying', 'unknown'))
 
--- name: release_notifications_of_lost_workers
--- What a lost worker was sending may or may not have arrived, nor what the caller itself holds and knows nothing of.
-UPDATE notifications SET status = 'unknown', claimed_by = NULL, outcome_code = 'worker-lost', next_attempt_at = now()
-FROM workers
-WHERE notifications.batch_id = :batch_id AND status IN ('sending', 'unknown') AND workers.worker_id = claimed_by
-  AND (workers.ended_at IS NOT NULL OR (claimed_by = :caller_id AND kind = ANY(CAST(:kinds AS text[]))))
-
--- name: renew_notification_attempts
--- A new drain tries everything again.
-UPDATE notifications SET attempts = 0, next_attempt_at = now()
-WHERE batch_id = :batch_id AND kind = ANY(CAST(:kinds AS text[])) AND status IN ('ready', 'unknown') AND claimed_by IS NULL
-  AND (attempts > 0 OR next_attempt_at > now())
-
--- name: claim_notifications
--- Take due notifications for a worker, those first that were tried before, then by kind, oldest first.
-WITH again AS (
-    SELECT found.* FROM unnest(CAST(:kinds AS text[])) AS wanted (kind) CROSS JOIN LATERAL (
-        SELECT notification_id, status AS was FROM notifications
-        WHERE batch_id = :batch_id AND kind = wanted.kind AND claimed_by IS NULL AND attempts > 0 AND attempts < :max_attempts
-          AND status IN ('ready', 'unknown') AND next_attempt_at <= statement_timestamp()
-        ORDER BY next_attempt_at LIMIT CAST(:limit AS integer)
-        FOR UPDATE SKIP LOCKED
-    ) AS found LIMIT CASE WHEN :retries THEN CAST(:limit AS integer) ELSE 0 END
-), first AS (
-    SELECT found.* FROM unnest(CAST(:kinds AS text[])) AS wanted (kind) CROSS JOIN LATERAL (
-        SELECT notification_id, status AS was FROM notifications
-        WHERE batch_id = :batch_id AND kind = wanted.kind AND claimed_by IS NULL AND attempts = 0
-          AND status IN ('ready', 'unknown') AND next_attempt_at <= statement_timestamp()
-        ORDER BY next_attempt_at LIMIT CAST(:limit AS integer)
-        FOR UPDATE SKIP LOCKED
-    ) AS found LIMIT :limit - (SELECT count(*) FROM again)
-), due AS (
-    SELECT * FROM again UNION ALL SELECT * FROM first
-)
-UPDATE notifications SET status = CASE due.was WHEN 'ready' THEN 'sending' ELSE 'unknown' END,
-                         claimed_by = :worker_id, attempts = attempts + 1
-FROM due WHERE notifications.notification_id = due.notification_id
-RETURNING notifications.notification_id
-
 -- name: claim_doubtful_notifications
 -- Take what may have been sent for a worker that looks it up and sends nothing.
 UPDATE notifications SET claimed_by = :worker_id, attempts = attempts + 1
@@ -94,8 +55,8 @@ WHERE batch_id = :batch_id AND kind = 'result' AND status = 'unknown' AND claime
 RETURNING notification_id
 
 -- name: cancel_notifications
--- Nobody is told of results any more.
-UPDATE notifications SET status = 'cancelled'
+-- Nobody is notified of results any more.
+UPDATE notifications SET status = 'cancelled', settled_at = clock_timestamp()
 WHERE batch_id = :batch_id AND kind = 'result' AND status IN ('waiting', 'ready')
 
 -- name: claimed_notifications
@@ -117,26 +78,3 @@ CROSS JOIN LATERAL (
 JOIN orders AS first ON first.order_id = members.first_id
 WHERE claimed.notification_id = ANY(CAST(:notification_ids AS uuid[]))
 ORDER BY claimed.next_attempt_at
-
--- name: record_notifications
--- What came of claims, if they are still this worker's.
-UPDATE notifications SET status = result.status, claimed_by = NULL, outcome_code = result.code,
-                         attempts = attempts - CASE WHEN result.code = :called_off THEN 1 ELSE 0 END,
-                         service_notification_id = coalesce(result.service_notification_id,
-                                                            notifications.service_notification_id),
-                         next_attempt_at = clock_timestamp() + make_interval(secs => result.delay_s),
-                         sent_at = CASE WHEN result.status = 'sent' THEN clock_timestamp() END
-FROM unnest(CAST(:notification_ids AS uuid[]), CAST(:statuses AS text[]), CAST(:service_notification_ids AS text[]),
-            CAST(:codes AS text[]), CAST(:delays_s AS double precision[]))
-     AS result (notification_id, status, service_notification_id, code, delay_s)
-WHERE notifications.notification_id = result.notification_id AND notifications.claimed_by = :worker_id
-
--- name: seconds_to_next_notification
--- How long until a notification of this batch may be tried, or what others hold of them is looked at again.
-SELECT extract(epoch FROM least(
-    (SELECT min(next_attempt_at) FROM notifications
-     WHERE batch_id = :batch_id AND kind = ANY(CAST(:kinds AS text[])) AND status IN ('ready', 'unknown')
-       AND claimed_by IS NULL AND attempts < :max_attempts),
-    (SELECT clock_timestamp() + interval '1 second' FROM notifications
-     WHERE batch_id = :batch_id AND kind = ANY(CAST(:kinds AS text[])) AND claimed_by IS NOT NULL LIMIT 1)
-) - clock_timestamp())

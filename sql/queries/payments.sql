@@ -3,7 +3,7 @@
 SELECT batch_id FROM batches WHERE batch_id = :batch_id FOR NO KEY UPDATE
 
 -- name: orders_to_plan
--- Orders that no live payment covers; what is sealed only where a card is needed.
+-- Orders that no live payment covers; personal values only where a card is needed.
 SELECT order_id, customer_code, is_nobodys, payment_method, amount, import_row_number,
        CASE WHEN payment_method = 'card_on_file' THEN personal END AS personal
 FROM orders
@@ -30,94 +30,43 @@ FROM unnest(CAST(:payment_ids AS uuid[]), CAST(:customer_codes AS text[]), CAST(
 INSERT INTO payment_orders (payment_id, order_id, amount)
 SELECT * FROM unnest(CAST(:payment_ids AS uuid[]), CAST(:order_ids AS bigint[]), CAST(:amounts AS integer[]))
 
--- name: release_payments_of_lost_workers
--- What a lost worker was sending may have arrived; without a key, it may have been sent until the worker's lease was over.
--- So it is with what the caller itself holds and knows nothing of: the answer to its claim was lost.
-UPDATE payments SET status = 'unknown', claimed_by = NULL, outcome_code = 'worker-lost', next_attempt_at = CASE
-    WHEN created_at > clock_timestamp() - make_interval(secs => :keys_kept_s)
-    THEN sent_at + make_interval(secs => :backoff_s)
-    ELSE greatest(sent_at, lease_until) + make_interval(secs => :look_up_wait_s) END
-FROM workers
-WHERE payments.batch_id = :batch_id AND settled_at IS NULL
-  AND workers.worker_id = claimed_by AND (workers.ended_at IS NOT NULL OR claimed_by = :caller_id)
-
--- name: orders_of_released_payments
--- Their orders are as unknown as they are.
-UPDATE orders SET status = 'unknown', status_changed_at = now()
-FROM payments JOIN payment_orders AS share USING (payment_id)
-WHERE payments.batch_id = :batch_id AND payments.status = 'unknown' AND share.live
-  AND orders.order_id = share.order_id AND orders.status = 'paying'
-
--- name: renew_payment_attempts
--- A new drain tries everything again; what waits for a look-up keeps its time.
-UPDATE payments SET attempts = 0,
-                    next_attempt_at = CASE WHEN status = 'planned' THEN now() ELSE next_attempt_at END
-WHERE batch_id = :batch_id AND settled_at IS NULL AND claimed_by IS NULL
-  AND (attempts > 0 OR (status = 'planned' AND next_attempt_at > now()))
-
 -- name: doubt_what_may_be_charged
 -- What is planned may have been charged by a database that is lost, and is looked up before it is sent.
 -- That it was has been found in the list, with a key of then, and somebody answers for it; or no list was compared since. Without
 -- a key, what that database sent last may still be under way.
-WITH doubted AS (
-    UPDATE payments SET status = 'unknown', outcome_code = 'database-replaced', sent_at = clock_timestamp(),
-                        created_at = least(payments.created_at, (
-                            SELECT min(compared_from) FROM reconciliation_findings AS finding
-                            WHERE closed_at IS NULL AND code = 'C_MISSING_HERE' AND finding.payment_id = payments.payment_id)),
-                        next_attempt_at = CASE WHEN payments.created_at > clock_timestamp() - make_interval(secs => :keys_kept_s)
-                                          THEN next_attempt_at
-                                          ELSE greatest(next_attempt_at, unlisted_since + make_interval(secs => :look_up_wait_s)) END
-    FROM installation
-    WHERE batch_id = :batch_id AND status = 'planned' AND claimed_by IS NULL
-      AND (coalesce(sent_at, '-infinity') < unlisted_since
-           OR sent_at IS NULL AND EXISTS (
-               SELECT FROM reconciliation_findings AS finding
-               WHERE closed_at IS NULL AND code = 'C_MISSING_HERE' AND finding.payment_id = payments.payment_id))
-    RETURNING payment_id
-)
-UPDATE orders SET status = 'unknown', status_changed_at = now()
-FROM doubted JOIN payment_orders AS share USING (payment_id)
-WHERE share.live AND orders.order_id = share.order_id
+UPDATE payments SET status = 'unknown', outcome_code = 'database-replaced', sent_at = clock_timestamp(),
+                    created_at = least(payments.created_at, (
+                        SELECT min(compared_from) FROM reconciliation_findings AS finding
+                        WHERE closed_at IS NULL AND code = 'C_MISSING_HERE' AND finding.payment_id = payments.payment_id)),
+                    next_attempt_at = CASE WHEN payments.created_at > clock_timestamp() - make_interval(secs => :keys_kept_s)
+                                      THEN next_attempt_at
+                                      ELSE greatest(next_attempt_at, unlisted_since + make_interval(secs => :look_up_wait_s)) END
+FROM installation
+WHERE batch_id = :batch_id AND status = 'planned' AND claimed_by IS NULL
+  AND (coalesce(sent_at, '-infinity') < unlisted_since
+       OR sent_at IS NULL AND EXISTS (
+           SELECT FROM reconciliation_findings AS finding
+           WHERE closed_at IS NULL AND code = 'C_MISSING_HERE' AND finding.payment_id = payments.payment_id))
+RETURNING payment_id
 
--- name: claim_payments
--- Take due payments for a worker, those first that were tried before; what was planned is being sent from here on.
-WITH again AS (
-    SELECT payment_id, status AS was FROM payments
-    WHERE batch_id = :batch_id AND claimed_by IS NULL AND attempts > 0 AND status IN ('planned', 'unknown')
-      AND next_attempt_at <= statement_timestamp() AND attempts < :max_attempts
-    ORDER BY next_attempt_at LIMIT CASE WHEN :retries THEN CAST(:limit AS integer) ELSE 0 END
-    FOR UPDATE SKIP LOCKED
-), first AS (
-    SELECT payment_id, status AS was FROM payments
-    WHERE batch_id = :batch_id AND claimed_by IS NULL AND attempts = 0 AND status IN ('planned', 'unknown')
-      AND next_attempt_at <= statement_timestamp()
-    ORDER BY next_attempt_at LIMIT :limit - (SELECT count(*) FROM again)
-    FOR UPDATE SKIP LOCKED
-), due AS (
-    SELECT * FROM again UNION ALL SELECT * FROM first
-), claimed AS (
-    UPDATE payments SET status = CASE due.was WHEN 'planned' THEN 'sending' ELSE 'unknown' END,
-                        claimed_by = :worker_id, attempts = attempts + 1, sent_at = clock_timestamp()
-    FROM due WHERE payments.payment_id = due.payment_id
-    RETURNING payments.*
-), marked AS (
-    UPDATE orders SET status = 'paying', status_changed_at = now()
-    FROM claimed JOIN payment_orders AS share USING (payment_id)
-    WHERE orders.order_id = share.order_id AND claimed.status = 'sending'
-)
+-- name: claimed_payments
+-- What is to be sent, or looked up, of claimed payments; `with_cards`, the personal values of an order with one.
 SELECT claimed.payment_id, claimed.customer_code, claimed.payment_method, claimed.amount, claimed.status,
        claimed.attempts, claimed.outcome_code, shares.order_refs, shares.order_amounts,
        reference_of(claimed.payment_id) AS reference,
        claimed.created_at < clock_timestamp() - make_interval(secs => :keys_kept_s) AS is_old,
+       extract(epoch FROM claimed.next_attempt_at - clock_timestamp()) AS young_s,
        card.import_row_number, card.personal
-FROM claimed
+FROM payments AS claimed
 CROSS JOIN LATERAL (
     SELECT array_agg(order_reference(orders.batch_id, import_row_number) ORDER BY import_row_number) AS order_refs,
            array_agg(share.amount ORDER BY import_row_number) AS order_amounts,
            (array_agg(order_id ORDER BY import_row_number))[1] AS first_id
     FROM payment_orders AS share JOIN orders USING (order_id) WHERE share.payment_id = claimed.payment_id
 ) AS shares
-LEFT JOIN orders AS card ON card.order_id = shares.first_id AND claimed.payment_method = 'card_on_file'
+LEFT JOIN orders AS card ON card.order_id = shares.first_id AND claimed.payment_method = 'card_on_file' AND :with_cards
+WHERE claimed.payment_id = ANY(CAST(:payment_ids AS uuid[]))
+ORDER BY claimed.next_attempt_at
 
 -- name: distrust_look_ups
 -- What a key would have kept from being charged twice may still be on its way: nothing found proves nothing until later.
@@ -147,23 +96,10 @@ WITH again AS (
     FOR UPDATE SKIP LOCKED
 ), due AS (
     SELECT * FROM again UNION ALL SELECT * FROM first
-), claimed AS (
-    UPDATE payments SET claimed_by = :worker_id, attempts = attempts + 1
-    FROM due WHERE payments.payment_id = due.payment_id
-    RETURNING payments.*
 )
-SELECT claimed.payment_id, claimed.customer_code, claimed.payment_method, claimed.amount, claimed.status,
-       claimed.attempts, claimed.outcome_code, shares.order_refs, shares.order_amounts,
-       reference_of(claimed.payment_id) AS reference,
-       claimed.created_at < clock_timestamp() - make_interval(secs => :keys_kept_s) AS is_old,
-       extract(epoch FROM claimed.next_attempt_at - clock_timestamp()) AS young_s,
-       NULL AS import_row_number, NULL AS personal
-FROM claimed
-CROSS JOIN LATERAL (
-    SELECT array_agg(order_reference(orders.batch_id, import_row_number) ORDER BY import_row_number) AS order_refs,
-           array_agg(share.amount ORDER BY import_row_number) AS order_amounts
-    FROM payment_orders AS share JOIN orders USING (order_id) WHERE share.payment_id = claimed.payment_id
-) AS shares
+UPDATE payments SET claimed_by = :worker_id, attempts = attempts + 1
+FROM due WHERE payments.payment_id = due.payment_id
+RETURNING payments.payment_id
 
 -- name: seconds_to_next_look_up
 -- How long until what may have been charged may be looked up.
@@ -191,35 +127,16 @@ UPDATE payment_orders SET live = false FROM payments
 WHERE payments.payment_id = payment_orders.payment_id AND payments.batch_id = :batch_id
   AND payments.status = 'cancelled' AND live
 
--- name: record_payments
--- What came of claims that are this worker's, or of a charge that is nobody's now; found by key, as claims' index is full.
-WITH recorded AS (
-    UPDATE payments SET status = result.status, claimed_by = NULL, outcome_code = result.code,
-                        attempts = attempts - CASE WHEN result.code = :called_off THEN 1 ELSE 0 END,
-                        service_payment_id = coalesce(result.service_payment_id, payments.service_payment_id),
-                        next_attempt_at = clock_timestamp() + make_interval(secs => result.delay_s),
-                        settled_at = CASE WHEN result.status IN ('succeeded', 'declined') THEN clock_timestamp() END
-    FROM unnest(CAST(:payment_ids AS uuid[]), CAST(:statuses AS text[]), CAST(:service_payment_ids AS text[]),
-                CAST(:codes AS text[]), CAST(:delays_s AS double precision[]))
-         AS result (payment_id, status, service_payment_id, code, delay_s)
-    WHERE payments.payment_id = result.payment_id
-      AND (payments.claimed_by IS NOT DISTINCT FROM :worker_id
-           OR (payments.status = 'unknown' AND payments.claimed_by IS NULL AND result.status = 'succeeded'))
-    RETURNING payments.payment_id, payments.status
-), followed AS (
-    UPDATE orders SET status_changed_at = now(), status = CASE recorded.status
-        WHEN 'planned' THEN 'pending' WHEN 'succeeded' THEN 'paid' ELSE recorded.status END
-    FROM recorded JOIN payment_orders AS share USING (payment_id)
-    WHERE share.live AND orders.order_id = share.order_id
-)
-SELECT payment_id FROM recorded
-
 -- name: orders_follow_payments
 -- An order's state is its live payment's; back to pending only when that was certainly not charged.
-UPDATE orders SET status_changed_at = now(), status = CASE payments.status
-    WHEN 'planned' THEN 'pending' WHEN 'sending' THEN 'paying' WHEN 'succeeded' THEN 'paid' ELSE payments.status END
-FROM payments JOIN payment_orders AS share USING (payment_id)
-WHERE payments.payment_id = ANY(CAST(:payment_ids AS uuid[])) AND share.live AND orders.order_id = share.order_id
+UPDATE orders SET status = followed.status, status_changed_at = now()
+FROM (
+    SELECT order_id, CASE payments.status WHEN 'planned' THEN 'pending' WHEN 'sending' THEN 'paying' WHEN 'succeeded' THEN 'paid'
+                     ELSE payments.status END AS status
+    FROM payments JOIN payment_orders AS share USING (payment_id)
+    WHERE payments.payment_id = ANY(CAST(:payment_ids AS uuid[])) AND share.live
+) AS followed
+WHERE orders.order_id = followed.order_id AND orders.status <> followed.status
 
 -- name: retire_allocations
 -- A declined payment covers its orders no more.
@@ -278,18 +195,8 @@ SELECT payment_id, customer_code, payment_method, amount, outcome_code, sent_at,
        next_attempt_at > now() + interval '1 day' AS needs_a_person
 FROM payments WHERE batch_id = :batch_id AND status = 'unknown' ORDER BY sent_at, payment_id
 
--- name: seconds_to_next_payment
--- How long until a payment of this batch may be tried, or what others hold of them is looked at again.
-SELECT extract(epoch FROM least(
-    (SELECT min(next_attempt_at) FROM payments
-     WHERE batch_id = :batch_id AND settled_at IS NULL AND claimed_by IS NULL AND attempts < :max_attempts
-       AND next_attempt_at < now() + interval '1 day'),
-    (SELECT clock_timestamp() + interval '1 second' FROM payments
-     WHERE batch_id = :batch_id AND claimed_by IS NOT NULL LIMIT 1)
-) - clock_timestamp())
-
 -- name: payment_totals
--- What the checks compare: live payments, less what was given back of them, and the orders under them.
+-- What the checks compare: live payments, less what was refunded of them, and the orders under them.
 SELECT count(*) AS payments,
        coalesce(sum(amount), 0) AS amount,
        coalesce(sum(amount) FILTER (WHERE status = 'succeeded'), 0)

@@ -31,7 +31,7 @@ CREATE TEMPORARY TABLE listed_payments (
     amount             bigint NOT NULL,            -- yen
     status             text COLLATE "C" NOT NULL,
     created_at         timestamptz NOT NULL,
-    refunded           bigint,                     -- yen given back, where the list gives them
+    refunded           bigint,                     -- yen refunded, where the list has them
     failure_code       text COLLATE "C",
     batch_id           text COLLATE "C",           -- as the service has it, if there is such a batch
     lost_payment_id    uuid,                       -- of our installation, and we have no such payment

@@ -35,7 +35,7 @@ FROM unnest(CAST(:refund_ids AS uuid[]), CAST(:payment_ids AS uuid[]), CAST(:amo
      AS planned (refund_id, payment_id, amount)
 
 -- name: insert_refund_orders
--- What is given back for which order, all at once: the schema checks that it adds up.
+-- What is refunded for which order, all at once: the schema checks that it adds up.
 INSERT INTO refund_orders (refund_id, order_id, amount)
 SELECT * FROM unnest(CAST(:refund_ids AS uuid[]), CAST(:order_ids AS bigint[]), CAST(:amounts AS integer[]))
 
@@ -44,42 +44,8 @@ SELECT * FROM unnest(CAST(:refund_ids AS uuid[]), CAST(:order_ids AS bigint[]), 
 SELECT DISTINCT refund_id FROM refunds JOIN refund_orders AS given USING (refund_id)
 WHERE order_id = ANY(CAST(:order_ids AS bigint[])) AND live AND settled_at IS NULL
 
--- name: release_refunds_of_lost_workers
--- What a lost worker was sending may or may not have arrived, nor what the caller itself holds and knows nothing of.
-UPDATE refunds SET status = 'unknown', claimed_by = NULL, outcome_code = 'worker-lost', next_attempt_at = now()
-FROM workers
-WHERE refunds.batch_id = :batch_id AND settled_at IS NULL
-  AND workers.worker_id = claimed_by AND (workers.ended_at IS NOT NULL OR claimed_by = :caller_id)
-
--- name: renew_refund_attempts
--- A new drain tries everything again; what waits for a person keeps waiting.
-UPDATE refunds SET attempts = 0,
-                   next_attempt_at = CASE WHEN status = 'planned' THEN now() ELSE next_attempt_at END
-WHERE batch_id = :batch_id AND settled_at IS NULL AND claimed_by IS NULL
-  AND (attempts > 0 OR (status = 'planned' AND next_attempt_at > now()))
-
--- name: claim_refunds
--- Take due refunds for a worker, those first that were tried before; what was planned is being sent from here on.
-WITH again AS (
-    SELECT refund_id, status AS was FROM refunds
-    WHERE batch_id = :batch_id AND claimed_by IS NULL AND attempts > 0 AND status IN ('planned', 'unknown')
-      AND next_attempt_at <= statement_timestamp() AND attempts < :max_attempts
-    ORDER BY next_attempt_at LIMIT CASE WHEN :retries THEN CAST(:limit AS integer) ELSE 0 END
-    FOR UPDATE SKIP LOCKED
-), first AS (
-    SELECT refund_id, status AS was FROM refunds
-    WHERE batch_id = :batch_id AND claimed_by IS NULL AND attempts = 0 AND status IN ('planned', 'unknown')
-      AND next_attempt_at <= statement_timestamp()
-    ORDER BY next_attempt_at LIMIT :limit - (SELECT count(*) FROM again)
-    FOR UPDATE SKIP LOCKED
-), due AS (
-    SELECT * FROM again UNION ALL SELECT * FROM first
-), claimed AS (
-    UPDATE refunds SET status = CASE due.was WHEN 'planned' THEN 'sending' ELSE 'unknown' END,
-                       claimed_by = :worker_id, attempts = attempts + 1, sent_at = clock_timestamp()
-    FROM due WHERE refunds.refund_id = due.refund_id
-    RETURNING refunds.*
-)
+-- name: claimed_refunds
+-- What is to be sent of claimed refunds, and what speaks against it.
 SELECT claimed.refund_id, claimed.amount, claimed.reason, claimed.status, claimed.attempts, claimed.outcome_code,
        payments.service_payment_id,
        NOT decided.is_so AND EXISTS (
@@ -90,39 +56,28 @@ SELECT claimed.refund_id, claimed.amount, claimed.reason, claimed.status, claime
        decided.is_so AS is_decided,
        installation.generation > 1 OR payments.settled_at < installation.seen_since AS may_be_forgotten,
        claimed.created_at < clock_timestamp() - make_interval(secs => :keys_kept_s) AS is_old
-FROM claimed JOIN payments USING (payment_id) CROSS JOIN installation
+FROM refunds AS claimed JOIN payments USING (payment_id) CROSS JOIN installation
 CROSS JOIN LATERAL (
     -- a database that was put back since may have carried it out
     SELECT EXISTS (SELECT FROM resolutions WHERE resolutions.refund_id = claimed.refund_id
                                              AND decided_at >= installation.seen_since) AS is_so) AS decided
+WHERE claimed.refund_id = ANY(CAST(:refund_ids AS uuid[]))
+ORDER BY claimed.next_attempt_at
 
 -- name: refunded_beside
--- What our ledger has given back, or may have, of a refund's payment without this refund.
+-- What our ledger has refunded, or may have, of a refund's payment without this refund.
 SELECT coalesce(sum(amount), 0) FROM refunds
 WHERE payment_id = (SELECT payment_id FROM refunds WHERE refund_id = CAST(:refund_id AS uuid))
   AND refund_id <> CAST(:refund_id AS uuid) AND status IN ('sending', 'unknown', 'succeeded')
 
 -- name: lock_payments_of_refunds
--- The payments refunds are of, so that of two workers the second sees that the first has given back the rest.
+-- The payments refunds are of, so that of two workers the second sees that the first has refunded the rest.
 SELECT payment_id FROM payments
 WHERE payment_id = ANY(ARRAY(SELECT payment_id FROM refunds WHERE refund_id = ANY(CAST(:refund_ids AS uuid[]))))
 ORDER BY payment_id FOR NO KEY UPDATE
 
--- name: record_refunds
--- What came of claims, if they are still this worker's.
-UPDATE refunds SET status = result.status, claimed_by = NULL, outcome_code = result.code,
-                   attempts = attempts - CASE WHEN result.code = :called_off THEN 1 ELSE 0 END,
-                   service_refund_id = coalesce(result.service_refund_id, refunds.service_refund_id),
-                   next_attempt_at = clock_timestamp() + make_interval(secs => result.delay_s),
-                   settled_at = CASE WHEN result.status IN ('succeeded', 'declined') THEN clock_timestamp() END
-FROM unnest(CAST(:refund_ids AS uuid[]), CAST(:statuses AS text[]), CAST(:service_refund_ids AS text[]),
-            CAST(:codes AS text[]), CAST(:delays_s AS double precision[]))
-     AS result (refund_id, status, service_refund_id, code, delay_s)
-WHERE refunds.refund_id = result.refund_id AND refunds.claimed_by = :worker_id
-RETURNING refunds.refund_id
-
 -- name: orders_follow_refunds
--- An order whose yen were given back is refunded.
+-- An order is refunded once its refund succeeded.
 UPDATE orders SET status = 'refunded', status_changed_at = now()
 FROM refunds JOIN refund_orders AS given USING (refund_id)
 WHERE refunds.refund_id = ANY(CAST(:refund_ids AS uuid[])) AND refunds.status = 'succeeded'
@@ -143,15 +98,15 @@ WHERE refunds.refund_id = refund_orders.refund_id AND refunds.status = 'declined
   AND refunds.refund_id = ANY(CAST(:refund_ids AS uuid[]))
 
 -- name: lock_notifications_of_refunds
--- What tells customers of refunded orders, so that each is told of the refund or known to have been told otherwise.
+-- Notifications of refunded orders, so that each customer is notified of the refund or known to have been notified otherwise.
 SELECT notification_id FROM notifications
 WHERE notification_id = ANY(ARRAY(
     SELECT notification_id FROM refund_orders JOIN notification_orders USING (order_id)
     WHERE refund_id = ANY(CAST(:refund_ids AS uuid[]))))
 ORDER BY notification_id FOR UPDATE
 
--- name: note_who_was_told
--- Customers who were or may have been told of an order before it was refunded; others will be told of the refund at once.
+-- name: note_who_was_notified
+-- Customers who were or may have been notified before the refund; others are notified of the refund at once.
 UPDATE refund_orders SET was_told = true
 FROM refunds, notification_orders AS member JOIN notifications AS result USING (notification_id)
 WHERE refunds.refund_id = refund_orders.refund_id AND refunds.status = 'succeeded'
@@ -170,7 +125,7 @@ UPDATE refunds SET status = 'succeeded', settled_at = clock_timestamp(), service
 WHERE refund_id = CAST(:refund_id AS uuid)
 
 -- name: resolve_as_not_refunded
--- A person is certain that nothing was given back: it may be sent as if for the first time.
+-- A person is certain that nothing was refunded: it may be sent as if for the first time.
 UPDATE refunds SET status = 'planned', attempts = 0, next_attempt_at = clock_timestamp(), outcome_code = 'resolved',
                    claimed_by = NULL
 WHERE refund_id = CAST(:refund_id AS uuid)
@@ -191,7 +146,7 @@ SELECT EXISTS (SELECT FROM refunds WHERE refunds.batch_id = CAST(:batch_id AS te
     OR EXISTS (SELECT FROM notifications WHERE notifications.batch_id = CAST(:batch_id AS text) AND kind = 'correction'
                AND status NOT IN ('sent', 'failed'))
 
--- name: batches_giving_back
+-- name: batches_refunding
 -- Batches that ended, are paused or being cancelled and have refunds or corrections that were begun, with nobody at work.
 WITH due AS (
     SELECT batch_id, true AS is_refund FROM refunds
@@ -228,18 +183,8 @@ CROSS JOIN (
     FROM notifications WHERE batch_id = :batch_id AND kind = 'correction'
 ) AS corrections
 
--- name: seconds_to_next_refund
--- How long until a refund of this batch may be tried, or what others hold of them is looked at again.
-SELECT extract(epoch FROM least(
-    (SELECT min(next_attempt_at) FROM refunds
-     WHERE batch_id = :batch_id AND claimed_by IS NULL AND status IN ('planned', 'unknown') AND attempts < :max_attempts
-       AND next_attempt_at < now() + interval '1 day'),
-    (SELECT clock_timestamp() + interval '1 second' FROM refunds
-     WHERE batch_id = :batch_id AND settled_at IS NULL AND claimed_by IS NOT NULL LIMIT 1)
-) - clock_timestamp())
-
 -- name: plan_corrections
--- Who was told of refunded orders gets a correction; one that nobody has begun to send takes later ones along.
+-- Who was notified of refunded orders gets a correction; one that nobody has begun to send takes later ones along.
 WITH uncorrected AS (
     SELECT refund_id, order_id, import_row_number, told.notification_id AS told_by
     FROM refund_orders JOIN notification_orders AS told USING (order_id) JOIN orders USING (order_id)

@@ -5,7 +5,8 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 
 from orders_pipeline.orchestration.assets.boundary import GROUP, safe_errors
-from orders_pipeline.settlement.reconciliation import FINDINGS, Reconciled, reconcile
+from orders_pipeline.settlement.reconciliation.findings import FINDINGS
+from orders_pipeline.settlement.reconciliation.reconcile import Reconciled, reconcile
 from orders_pipeline.system.composition import System
 
 LEDGERS_AGREE = dg.AssetCheckSpec(

@@ -12,7 +12,7 @@ from orders_pipeline.orchestration.partitions import batch_partitions
 from orders_pipeline.records.rejections import message
 from orders_pipeline.reports import finishing, report_files, summaries
 from orders_pipeline.services.payment_gateway import ListFailed
-from orders_pipeline.settlement import reconciliation
+from orders_pipeline.settlement.reconciliation.reconcile import reconcile
 from orders_pipeline.system.composition import System
 
 
@@ -25,7 +25,7 @@ def batch_report(context: dg.AssetExecutionContext, system: dg.ResourceParam[Sys
             raise pause(context, system)
         if system.payments.capabilities.can_list:
             with contextlib.suppress(ListFailed):  # the nightly comparison closes the batch then
-                reconciliation.reconcile(system, context.partition_key, None, None)
+                reconcile(system, context.partition_key, None, None)
         if summaries.is_refunding(result):
             raise pause(context, system)
         return dg.MaterializeResult(

@@ -1,4 +1,4 @@
-"""Payments: what orders are paid together (`plan`), and how each is sent, looked up and written down (`settle`).
+"""Payments: which orders are paid together (`plan`), claims and results (`ledger`), sending and looking up (`settle`).
 
 The Payment service's words are known in `services/rest_payments.py` only.
 """

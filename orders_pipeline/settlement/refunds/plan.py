@@ -1,4 +1,4 @@
-"""The plan of a refund: which orders were chosen, what can be given back of each, and the refunds written down for it.
+"""The plan of a refund: which orders were chosen, what can be refunded of each, and the refunds written down for it.
 
 A plan is read and shown before anything happens; what is written down later is at most what was shown. Sending belongs
 in `ledger.py`.
@@ -39,7 +39,7 @@ class ChosenOrder:
     status: str
     payment_id: str | None = None
     is_under_way: bool = False  # a refund of it was begun and is not settled
-    was_told: bool = False  # its customer was or may have been told of it
+    was_told: bool = False  # its customer was or may have been notified
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,12 @@ class RefundPlan:
 
     @cached_property
     def refundable(self) -> list[ChosenOrder]:
-        """Return the orders that are paid and of which nothing is being given back."""
+        """Return the orders that are paid and without a refund under way."""
         return [order for order in self.orders if order.status == "paid" and not order.is_under_way]
 
     @cached_property
     def under_way(self) -> list[ChosenOrder]:
-        """Return the orders with a refund that was begun and is gone on with."""
+        """Return the orders with a refund that was begun and is not settled."""
         return [order for order in self.orders if order.is_under_way]
 
     @property
@@ -66,7 +66,7 @@ class RefundPlan:
 
     @property
     def is_empty(self) -> bool:
-        """Tell whether nothing is left to give back."""
+        """Tell whether nothing is left to refund."""
         return not (self.refundable or self.under_way)
 
     @property
@@ -94,7 +94,7 @@ class RefundPlan:
 
 
 def read_plan(database: Database, batch_id: str, refs: Sequence[str] = ()) -> RefundPlan:
-    """Look what can be given back of a batch, or of the orders with these references (in any case), and change nothing.
+    """Read what can be refunded of a batch, or of the orders with these references (in any case), and change nothing.
 
     An unsettled refund that covers a named order takes its other orders along. Raises UnknownBatch and UnknownOrders.
     """
@@ -134,7 +134,7 @@ def write_plan(database: Database, plan: RefundPlan, *, requested_by: str, reaso
     with database.begin() as transaction:
         transaction.row("lock_batch", batch_id=plan.batch_id)
         end_lost_workers(transaction, plan.batch_id)
-        # customers are being told at this moment of what is given back at this moment
+        # customers would be notified of a payment while it is refunded
         if any(worker.run_id is not None for worker in transaction.rows("live_workers", batch_id=plan.batch_id)):
             raise BatchBusy(f"{BatchBusy.code}: the batch is being paid at this moment; refund it when that is over")
         rows = transaction.rows("orders_to_refund", order_ids=[order.order_id for order in plan.refundable])

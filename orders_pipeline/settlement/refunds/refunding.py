@@ -1,7 +1,6 @@
-"""Giving back: a plan is carried out, customers who were told otherwise are corrected, and it is said what came of it.
+"""Refunding: a plan is carried out, customers who were notified otherwise are corrected, and the result is returned.
 
-A plan that is written down was asked for: whoever works on the batch next goes on with what is open of it, and sends
-nothing twice.
+A plan that is written down is resumed by whoever next settles or refunds the batch; nothing of it is sent twice.
 """
 
 from __future__ import annotations
@@ -12,12 +11,12 @@ from typing import Any
 
 from orders_pipeline.batches.shared_calls import SharedCalls
 from orders_pipeline.batches.workers import Worker, worker_session
-from orders_pipeline.clients.profiles import Profile
 from orders_pipeline.infrastructure.database import Database
-from orders_pipeline.settlement import batch_settlement, notifications
+from orders_pipeline.settlement import batch_settlement
 from orders_pipeline.settlement.drain import drain, one_by_one
-from orders_pipeline.settlement.notifications import NotificationLedger
-from orders_pipeline.settlement.payments import settle
+from orders_pipeline.settlement.notifications.ledger import CorrectionLedger
+from orders_pipeline.settlement.notifications.notify import notify_batch
+from orders_pipeline.settlement.payments.ledger import PAYMENT_BREAKER
 from orders_pipeline.settlement.refunds.ledger import RefundLedger, look_up_and_refund
 from orders_pipeline.settlement.refunds.plan import RefundPlan, write_plan
 from orders_pipeline.system.composition import System
@@ -26,7 +25,7 @@ SETTLED = ("succeeded", "declined", "unknown")
 
 
 def carry_out(system: System, plan: RefundPlan, *, requested_by: str, reason: str) -> dict[str, Any]:
-    """Give back what a plan says, tell the customers, and return what became of the chosen orders' refunds.
+    """Refund what a plan says, notify the customers, and return what became of the chosen orders' refunds.
 
     Raises BatchBusy while the batch is being paid, and LedgersDiffer while our ledger is not whole.
     """
@@ -59,27 +58,26 @@ def send_refunds(system: System, worker: Worker) -> None:
         ledger,
         one_by_one(lambda claim: look_up_and_refund(system.payments, claim, worker.may_send, ledger.beside)),
         concurrency=system.settings.payment_concurrency,
-        bound=SharedCalls(system.database, settle.BREAKER.service, worker, system.settings.payment_concurrency),
+        bound=SharedCalls(system.database, PAYMENT_BREAKER.service, worker, system.settings.payment_concurrency),
         stop=threading.Event(),
     )
     system.restore_guard.note_settled()
 
 
 def _correct(system: System, worker: Worker) -> None:
-    notifications.notify_batch(
-        NotificationLedger(system.database, system.cipher, worker, Profile(), kinds=("correction",)),
+    notify_batch(
+        CorrectionLedger(system.database, system.cipher, worker),
         system.notifications,
         system.notification_limiter,
         concurrency=system.settings.notification_rate_per_s,
         stop=threading.Event(),
-        more_to_come=lambda: False,
     )
 
 
 def _result(database: Database, plan: RefundPlan, refund_ids: Sequence[str]) -> dict[str, Any]:
     with database.begin() as transaction:
         refunds = transaction.rows("refunds_of_orders", order_ids=plan.order_ids, refund_ids=list(refund_ids))
-        told = transaction.rows("corrections_of_orders", order_ids=plan.order_ids)[0]
+        corrections = transaction.rows("corrections_of_orders", order_ids=plan.order_ids)[0]
     states = {state: [each.amount for each in refunds if each.status == state] for state in SETTLED}
     return {
         "batch_id": plan.batch_id,
@@ -87,7 +85,7 @@ def _result(database: Database, plan: RefundPlan, refund_ids: Sequence[str]) -> 
         "refunds": {"planned": len(refunds)} | {state: len(amounts) for state, amounts in states.items()},
         "amount_jpy": {"planned": sum(each.amount for each in refunds)}
         | {state: sum(amounts) for state, amounts in states.items()},
-        "corrections": {"planned": told.planned, "sent": told.sent, "failed": told.failed},
+        "corrections": {"planned": corrections.planned, "sent": corrections.sent, "failed": corrections.failed},
         "not_refunded": [
             {
                 "refund_id": str(each.refund_id),

@@ -1,7 +1,7 @@
 """Closing records: what a finished batch came to, in our ledger and at the Payment service, written when both are compared.
 
 A record is never changed; a later comparison that says something else writes another. What is compared, and what differs,
-is found out in `reconciliation.py`.
+is found out in `reconcile.py`.
 """
 
 from __future__ import annotations
