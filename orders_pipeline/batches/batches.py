@@ -12,7 +12,7 @@ import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Any
+from typing import Any, TypeAlias
 from zoneinfo import ZoneInfo
 
 from sqlalchemy import Row
@@ -22,6 +22,9 @@ from orders_pipeline.infrastructure.database import Transaction
 from orders_pipeline.infrastructure.database_errors import ConstraintViolated
 from orders_pipeline.records.rejections import FileRejected
 from orders_pipeline.system.errors import NotThere
+
+Batch: TypeAlias = Row[Any]  # of the table `batches`
+Progress: TypeAlias = Row[Any]  # of the view `batch_progress`: the same columns, and counts
 
 JAPAN = ZoneInfo("Asia/Tokyo")
 FINISHED = frozenset({"completed", "completed_with_errors", "rejected", "cancelled"})
@@ -146,7 +149,7 @@ def _insert(transaction: Transaction, batch_id: str, client_code: str, source: S
     return inserted > 0
 
 
-def record_source(transaction: Transaction, batch: Row[Any], sha256: str, size: int, *, again: bool) -> str | None:
+def record_source(transaction: Transaction, batch: Batch, sha256: str, size: int, *, again: bool) -> str | None:
     """Note what a batch's bytes are and return the batch they came as before, if they did and may not come `again`."""
     source = {"batch_id": batch.batch_id, "source_sha256": sha256, "source_bytes": size}
     try:
@@ -163,9 +166,20 @@ def record_source(transaction: Transaction, batch: Row[Any], sha256: str, size: 
     return None
 
 
-def get(transaction: Transaction, batch_id: str) -> Row[Any]:
-    """Return a batch's row with its counts; raise UnknownBatch."""
-    row = transaction.row("batch_progress", batch_id=batch_id)
+def get(transaction: Transaction, batch_id: str) -> Batch:
+    """Return a batch's row, read by its key; raise UnknownBatch."""
+    return _found(transaction.row("batch", batch_id=batch_id))
+
+
+def progress(transaction: Transaction, batch_id: str) -> Progress:
+    """Return a batch's row with the counts and yen of its orders, payments and notifications; raise UnknownBatch.
+
+    All of them are read, which takes seconds where they are millions.
+    """
+    return _found(transaction.row("batch_progress", batch_id=batch_id))
+
+
+def _found(row: Row[Any] | None) -> Row[Any]:
     if row is None:
         raise UnknownBatch(f"{UnknownBatch.code}: there is no batch with this id")
     return row
@@ -197,13 +211,13 @@ def restart(transaction: Transaction, batch_id: str) -> None:
     transaction.execute("restart_batch", batch_id=batch_id)
 
 
-def require_not_cancelled(batch: Row[Any]) -> None:
+def require_not_cancelled(batch: Batch) -> None:
     """Raise BatchEnded for a batch that is cancelled, or being cancelled: it is never resumed."""
     if batch.cancelled_at is not None:
         raise BatchEnded(f"{BatchEnded.code}: {halted_words(batch)}; it is never resumed")
 
 
-def halted_words(batch: Row[Any]) -> str:
+def halted_words(batch: Batch) -> str:
     """Return who halted a batch, and when: all that is said of it in Dagster's UI, too."""
     if batch.status == "stopped":
         return f"the batch was stopped at {_moment(batch.stopped_at)} by {batch.stopped_by}"
@@ -215,18 +229,18 @@ def _moment(moment: datetime) -> str:
     return moment.astimezone().isoformat(" ", "seconds")
 
 
-def open_orders(batch: Row[Any]) -> int:
+def open_orders(batch: Progress) -> int:
     """Return how many of a batch's orders are not final."""
     return int(batch.orders_pending + batch.orders_paying + batch.orders_unknown)
 
 
-def open_notifications(batch: Row[Any]) -> int:
+def open_notifications(batch: Progress) -> int:
     """Return how many of a batch's notifications are not final."""
     final = batch.notifications_sent + batch.notifications_failed + batch.notifications_cancelled
     return int(batch.notifications_planned - final)
 
 
-def counts(row: Row[Any]) -> tuple[object, ...]:
+def counts(row: Progress) -> tuple[object, ...]:
     """Return what the reports and the end of a batch depend on."""
     names = [f"orders_{state}" for state in ORDER_STATES]
     names += [f"notifications_{state}" for state in ("planned", "sent", "failed")]
@@ -234,7 +248,7 @@ def counts(row: Row[Any]) -> tuple[object, ...]:
     return tuple(getattr(row, name) for name in names)
 
 
-def final_status(row: Row[Any], held_by: Collection[str] = ()) -> tuple[str, str | None]:
+def final_status(row: Progress, held_by: Collection[str] = ()) -> tuple[str, str | None]:
     """Return the state (and code) that a batch's counts amount to once nothing is under way.
 
     `held_by` are the services that it waits for because they refuse it.
@@ -256,7 +270,7 @@ def final_status(row: Row[Any], held_by: Collection[str] = ()) -> tuple[str, str
 
 
 def summary(
-    row: Row[Any], rejections: Mapping[str, int], seconds: Mapping[str, float], artifacts: Mapping[str, str]
+    row: Progress, rejections: Mapping[str, int], seconds: Mapping[str, float], artifacts: Mapping[str, str]
 ) -> dict[str, Any]:
     """Return the object that `status --json`, `import --json` and `result.json` show of a batch."""
     orders = {state: getattr(row, f"orders_{state}") for state in ORDER_STATES}
@@ -320,7 +334,7 @@ def _decision(by: str | None, at: datetime | None, **more: str | None) -> dict[s
     return None if by is None or at is None else {"by": by, "at": at.isoformat(timespec="seconds")} | more
 
 
-def elapsed(row: Row[Any], seconds: Mapping[str, float]) -> float:
+def elapsed(row: Batch, seconds: Mapping[str, float]) -> float:
     """Return the seconds from arrival to the end, or those worked so far."""
     if row.finished_at is not None:
         return float((row.finished_at - row.received_at).total_seconds())

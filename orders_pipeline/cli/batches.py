@@ -259,7 +259,7 @@ def cancel(batch_id: str, why: str, who: str, *, yes: bool, as_json: bool, heard
     why, who = why.strip(), who.strip()
     with opened() as system:
         with system.database.begin() as transaction:
-            batch = batches.get(transaction, batch_id)
+            batch = batches.progress(transaction, batch_id)
             cancelling.require_unfinished(batch)
         if batch.cancelled_at is None and not _agreed(batch, why, who, yes=yes):
             decline(as_json=as_json)

@@ -71,7 +71,7 @@ def order_checks(transaction: Transaction, batch_id: str) -> list[dg.AssetCheckR
 
 def payment_checks(transaction: Transaction, batch_id: str) -> list[dg.AssetCheckResult]:
     """Look over a batch's payments in the ledger."""
-    batch = batches.get(transaction, batch_id)
+    batch = batches.progress(transaction, batch_id)
     totals = transaction.rows("payment_totals", batch_id=batch_id)[0]
     twice = transaction.scalar("orders_paid_twice", batch_id=batch_id)
     return [

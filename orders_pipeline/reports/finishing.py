@@ -89,7 +89,7 @@ class _End:
 
         Does nothing and returns None where others have worked on it meanwhile: the reports say what was before.
         """
-        now = batches.get(transaction, self.batch_id)
+        now = batches.progress(transaction, self.batch_id)
         if self.counts not in (None, batches.counts(now)):
             return None
         held_by = {row.service for row in transaction.rows("held_refusals", batch_id=self.batch_id)}
@@ -115,7 +115,7 @@ def _write_all_reports(system: System, batch_id: str) -> Row[Any]:
     Where its file is gone, as from a storage that was put back, the reports are without its rows, and a warning says so.
     """
     with system.database.begin() as transaction:
-        batch = batches.get(transaction, batch_id)
+        batch = batches.progress(transaction, batch_id)
         rejects_rows = transaction.scalar("has_row_rejections", batch_id=batch_id)
     try:
         made = _made_reports(system, batch, with_rows=rejects_rows)

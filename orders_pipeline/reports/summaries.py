@@ -28,7 +28,7 @@ def summarise(system: System, batch_id: str) -> dict[str, Any]:
 
 def summary_of(transaction: Transaction, batch_id: str, artifacts: Mapping[str, str]) -> dict[str, Any]:
     """Return the whole summary of a batch, whose reports are at `artifacts`; raise UnknownBatch."""
-    batch = batches.get(transaction, batch_id)
+    batch = batches.progress(transaction, batch_id)
     group = transaction.rows("import_group", bulk_import_group=batch.bulk_import_group)[0]
     next_try = transaction.scalar("next_try", batch_id=batch_id, patience_s=sweep.PATIENCE_S, longest_s=sweep.LONGEST_S)
     return _summary(transaction, batch, artifacts) | {
@@ -67,7 +67,7 @@ def is_refunding(summary: Mapping[str, Any]) -> bool:
 def progress(database: Database, batch_id: str) -> dict[str, Any]:
     """Return the part of a batch's summary that is counted from its orders alone; raise UnknownBatch."""
     with database.begin() as transaction:
-        return batches.summary(batches.get(transaction, batch_id), {}, {}, {})
+        return batches.summary(batches.progress(transaction, batch_id), {}, {}, {})
 
 
 def recent(system: System, limit: int) -> list[dict[str, Any]]:
@@ -100,7 +100,7 @@ def keep_summary(system: System, batch_id: str) -> dict[str, Any]:
     artifacts = locations(system.storage, batch_id)
     with system.database.begin() as transaction:
         is_still = transaction.scalar("lock_summary", batch_id=batch_id)
-        summary = _summary(transaction, batches.get(transaction, batch_id), artifacts)
+        summary = _summary(transaction, batches.progress(transaction, batch_id), artifacts)
         if is_still:
             transaction.execute("keep_summary", batch_id=batch_id, summary=json.dumps(summary))
     return summary

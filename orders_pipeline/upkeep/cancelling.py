@@ -10,12 +10,10 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
-
-from sqlalchemy import Row
 
 from orders_pipeline.batches import batches
 from orders_pipeline.batches.batch_lock import BatchBusy, batch_lock
+from orders_pipeline.batches.batches import Progress
 from orders_pipeline.batches.workers import Worker, end_lost_workers, worker_session
 from orders_pipeline.clients.profiles import Profile
 from orders_pipeline.infrastructure import interrupts
@@ -35,7 +33,7 @@ from orders_pipeline.system.composition import System
 POLL_S = 0.2
 
 
-def require_unfinished(batch: Row[Any]) -> None:
+def require_unfinished(batch: Progress) -> None:
     """Raise BatchEnded for a batch that has ended, but for one that was cancelled."""
     if batch.finished_at is not None and batch.status != "cancelled":
         refund = f"; what was paid can be refunded: orders-pipeline refund {batch.batch_id} --why TEXT"
@@ -49,7 +47,7 @@ def begin(transaction: Transaction, batch_id: str, *, cancelled_by: str, why: st
     A batch that is being cancelled, or was, stays as it is.
     """
     transaction.execute("begin_cancelling", batch_id=batch_id, cancelled_by=cancelled_by, cancelled_why=why)
-    require_unfinished(batches.get(transaction, batch_id))
+    require_unfinished(batches.progress(transaction, batch_id))
 
 
 def finish(system: System, batch_id: str, waiting: Callable[[], None] = lambda: None) -> None:
@@ -67,7 +65,7 @@ def finish(system: System, batch_id: str, waiting: Callable[[], None] = lambda: 
         is_whole = system.restore_guard.is_whole()
         with system.database.begin() as transaction:
             transaction.row("lock_batch", batch_id=batch_id)
-            batch = batches.get(transaction, batch_id)
+            batch = batches.progress(transaction, batch_id)
             if batch.status != "cancelling" or not is_whole or batch.ledgers_differ:
                 return
             if transaction.scalar("is_in_doubt", batch_id=batch_id):

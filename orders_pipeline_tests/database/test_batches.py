@@ -259,7 +259,7 @@ def test_the_end_of_a_batch_is_what_its_rows_amount_to(harness, orders, rejected
         rejected,
     )
     with harness.database.begin() as transaction:
-        assert batches.final_status(batches.get(transaction, batch_id)) == expected
+        assert batches.final_status(batches.progress(transaction, batch_id)) == expected
 
 
 @pytest.mark.parametrize(
@@ -277,7 +277,7 @@ def test_a_batch_waits_for_its_notifications_and_shows_those_that_failed(harness
     harness.run("UPDATE notifications SET status = %s, settled_at = CASE WHEN %s THEN now() END", status, status == "failed")
     harness.run("UPDATE batches SET rows_total = 1, rows_accepted = 1, rows_rejected = 0, rows_blank = 0")
     with harness.database.begin() as transaction:
-        assert batches.final_status(batches.get(transaction, batch_id)) == expected
+        assert batches.final_status(batches.progress(transaction, batch_id)) == expected
 
 
 def test_a_summary_counts_rows_and_yen_from_the_tables(harness):
@@ -286,14 +286,14 @@ def test_a_summary_counts_rows_and_yen_from_the_tables(harness):
         order(1, status="paid", amount=5), order(2, status="declined", amount=7), order(3, status="unknown", amount=9)
     )
     with harness.database.begin() as transaction:
-        shown = batches.summary(batches.get(transaction, batch_id), {"R_AMOUNT": 1}, {"pay": 1.23456}, {})
+        shown = batches.summary(batches.progress(transaction, batch_id), {"R_AMOUNT": 1}, {"pay": 1.23456}, {})
     closed = {"refunded": 0, "cancelled": 0}
     assert shown["orders"] == {"pending": 0, "paying": 0, "paid": 1, "declined": 1, "unknown": 1} | closed
     assert shown["amount_jpy"] == {"accepted": None, "paid": 5, "declined": 7, "unknown": 9, "open": 0} | closed
     assert shown["seconds"]["pay"] == shown["seconds"]["total"] == 1.235
     harness.run("UPDATE batches SET amount_accepted = 121")  # of which some are pending, and some not loaded yet
     with harness.database.begin() as transaction:
-        shown = batches.summary(batches.get(transaction, batch_id), {}, {}, {})
+        shown = batches.summary(batches.progress(transaction, batch_id), {}, {}, {})
     assert shown["amount_jpy"]["open"] == 100
 
 

@@ -43,7 +43,7 @@ def test_a_stopped_batch_says_who_and_when_and_goes_on_from_where_it_was(harness
     assert stop(harness)
     assert not stop(harness)
     with harness.database.begin() as transaction:
-        shown = batches.summary(batches.get(transaction, harness.batch_id), {}, {}, {})
+        shown = batches.summary(batches.progress(transaction, harness.batch_id), {}, {}, {})
         assert shown["status"] == "stopped"
         assert shown["stopped"]["by"] == "somebody"
         assert shown["stopped"]["at"]

@@ -108,7 +108,7 @@ def test_nothing_is_claimed_any_more_once_paying_is_stopped(harness):
         assert (ledger.claim(1), ledger.wait_s()) == ([], None)
         assert (refunds.claim(1), refunds.wait_s()) == ([], None)
     with harness.database.begin() as transaction:
-        assert batches.get(transaction, harness.batch_id).ledgers_differ
+        assert batches.progress(transaction, harness.batch_id).ledgers_differ
 
 
 def test_nothing_is_claimed_in_a_database_that_was_not_looked_at(harness):

@@ -167,7 +167,7 @@ def test_payments_of_other_callers_are_counted_and_hold_nobody_up(books, referen
     result = books.compare()
     assert (result.findings, result.here, result.there, result.foreign, result.unreadable) == ([], 1, 1, 3, 0)
     with books.system.database.begin() as transaction:
-        assert not batches.get(transaction, books.harness.batch_id).ledgers_differ
+        assert not batches.progress(transaction, books.harness.batch_id).ledgers_differ
 
 
 def test_c_missing_here_a_charge_that_we_say_was_never_made(books):
@@ -379,7 +379,7 @@ def test_c_unreadable_a_payment_of_ours_that_cannot_be_read_is_a_difference_of_i
     books.lose(first)
     assert {each[:2] for each in found(books.compare())} == {("C_MISSING_HERE", first), ("C_MISSING_THERE", second)}
     with books.system.database.begin() as transaction:
-        assert batches.get(transaction, books.harness.batch_id).ledgers_differ
+        assert batches.progress(transaction, books.harness.batch_id).ledgers_differ
 
 
 def test_q07_what_is_younger_than_two_minutes_is_ignored_on_both_sides(books):
@@ -466,7 +466,7 @@ def test_yen_given_back_only_at_the_service_are_found_and_are_not_ours_to_say(bo
     books.refund(books.charge_id(payment_id), 100)
     assert refunded(books) == [("C_REFUND_MISSING_HERE", 0, 500)]
     with books.system.database.begin() as transaction:
-        assert not batches.get(transaction, books.harness.batch_id).ledgers_differ
+        assert not batches.progress(transaction, books.harness.batch_id).ledgers_differ
 
 
 def test_yen_given_back_only_in_our_ledger_are_found(books):

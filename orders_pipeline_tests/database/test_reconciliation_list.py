@@ -211,7 +211,7 @@ def test_a_charge_of_somebody_elses_for_an_order_of_ours_is_a_difference_of_its_
     ] == [(code, None, "pay_other", books.harness.batch_id)]
     assert result.foreign == 1
     with books.system.database.begin() as transaction:
-        assert batches.get(transaction, books.harness.batch_id).ledgers_differ
+        assert batches.progress(transaction, books.harness.batch_id).ledgers_differ
 
 
 def test_a_list_that_goes_round_in_circles_is_given_up(books):

@@ -14,8 +14,12 @@ SELECT now()
 -- Whether there is a batch with this id.
 SELECT EXISTS (SELECT FROM batches WHERE batch_id = :batch_id)
 
+-- name: batch
+-- One batch, by its key.
+SELECT * FROM batches WHERE batch_id = :batch_id
+
 -- name: batch_progress
--- One batch with its counts.
+-- One batch with the counts and yen of its orders, payments and notifications.
 SELECT * FROM batch_progress WHERE batch_id = :batch_id
 
 -- name: recent_batches

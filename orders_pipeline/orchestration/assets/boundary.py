@@ -88,7 +88,7 @@ def _not_again(context: dg.AssetExecutionContext, failure: dg.Failure) -> dg.Fai
 def read_batch(system: System, batch_id: str) -> Row[Any]:
     """Return the batch with its counts."""
     with system.database.begin() as transaction:
-        return batches.get(transaction, batch_id)
+        return batches.progress(transaction, batch_id)
 
 
 def seconds_of(system: System, batch_id: str, stage: str) -> float:
@@ -109,7 +109,7 @@ def paused(system: System, batch_id: str) -> dg.Failure:
     It names the services that are left alone, why, and when each is tried next.
     """
     with system.database.begin() as transaction:
-        batch = batches.get(transaction, batch_id)
+        batch = batches.progress(transaction, batch_id)
         left_alone = transaction.rows("open_breakers")
         payments = transaction.rows("unknown_payments", batch_id=batch_id)
         refunds = transaction.rows("unsettled_refunds", batch_id=batch_id)
