@@ -17,7 +17,7 @@ UPDATE service_breakers SET probe_at = clock_timestamp() + make_interval(secs =>
 WHERE service = :service AND opened_at IS NOT NULL
   AND (probe_at <= clock_timestamp() OR probe_at > clock_timestamp() + make_interval(secs => :probe_s))
 
--- name: hurry_probe
+-- name: probe_now
 -- The next call is the probe, without waiting, whatever rest the service has asked for.
 UPDATE service_breakers SET probe_at = clock_timestamp(), rest_until = NULL
 WHERE service = :service AND opened_at IS NOT NULL
