@@ -4,7 +4,7 @@ One module for each family of commands. Use cases are imported where they are ca
 pandas and Dagster.
 """
 
-from orders_pipeline.cli import audit, batches, keys, reconcile, refund, resolve, tools
-from orders_pipeline.cli.answering import main
+from orders_pipeline.cli import audit, batches, db, keys, reconcile, refund, resolve, samples, system
+from orders_pipeline.cli.command import main
 
-__all__ = ["audit", "batches", "keys", "main", "reconcile", "refund", "resolve", "tools"]
+__all__ = ["audit", "batches", "db", "keys", "main", "reconcile", "refund", "resolve", "samples", "system"]

@@ -14,8 +14,8 @@ from typing import Any
 import click
 from rich.console import Console
 
-from orders_pipeline.cli.answering import STOPPED, answer, answer_in_pieces, answering_to, answers, complaints, main, opened
-from orders_pipeline.cli.writing import FOR_OWNER, output, written
+from orders_pipeline.cli.command import STOPPED, answer, answer_in_pieces, answering_to, answers, complaints, main, opened
+from orders_pipeline.cli.output_files import FOR_OWNER, output, written
 from orders_pipeline.infrastructure.scratch import Packed
 
 CATEGORIES = ("authentication", "phi_access", "phi_modification", "administrative", "security")

@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import getpass
-import importlib
 import json
 import shutil
 import sys
@@ -17,7 +16,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from orders_pipeline.cli.answering import (
+from orders_pipeline.cli.batch_run import finish, import_and_run, run
+from orders_pipeline.cli.command import (
     EXIT_STATUS,
     STOPPED,
     ClientCode,
@@ -32,135 +32,15 @@ from orders_pipeline.cli.answering import (
     stoppable,
     words,
 )
-from orders_pipeline.cli.writing import FOR_OWNER, output, written
-from orders_pipeline.infrastructure import interrupts
+from orders_pipeline.cli.output_files import FOR_OWNER, output, written
 from orders_pipeline.infrastructure.scratch import Packed
 
 if TYPE_CHECKING:
     from sqlalchemy import Row
 
     from orders_pipeline.infrastructure.interrupts import Interrupts
-    from orders_pipeline.system.composition import System
 
 MAX_REASON_CHARS = 500
-
-
-def run(system: System, batch_id: str, heard: Interrupts, *, as_json: bool, restart: bool = False) -> dict[str, Any]:
-    """Run a batch's job in this process, with progress, and return the batch's summary; Ctrl-C stops the batch.
-
-    With `restart` it goes on if a person has stopped it.
-    """
-    failure = None
-    try:
-        _import_undisturbed()
-        failure = _run(system, batch_id, heard, as_json=as_json, restart=restart)
-    except KeyboardInterrupt:  # maybe before it was heard
-        return _stopped(system, batch_id)
-    return _stopped(system, batch_id) if interrupts.requested.is_set() else _summarised(system, batch_id, failure)
-
-
-def import_and_run(
-    system: System, file: Path, client_code: str, heard: Interrupts, made: list[str], *, again: bool, as_json: bool
-) -> dict[str, Any]:
-    """Make a batch of a file, add its id to those `made`, and run it; from then on Ctrl-C stops it, whenever it comes."""
-    try:
-        _import_undisturbed()
-        from orders_pipeline.intake import file_import
-
-        heard.check()
-        file_import.import_file(system, file, client_code, again=again, note=made.append)
-        return run(system, made[0], heard, as_json=as_json)
-    except KeyboardInterrupt:
-        if not made:
-            raise
-        return _stopped(system, made[0])
-
-
-def _import_undisturbed() -> None:
-    """Import what a run and its end need: a library that was broken off half imported may never be imported again."""
-    with interrupts.deferred():
-        for name in (
-            "audit.recording",
-            "batches.batches",
-            "cli.console",
-            "intake.file_import",
-            "orchestration.orphaned_runs",
-            "orchestration.partitions",
-            "orchestration.runs",
-            "reports.summaries",
-        ):
-            importlib.import_module(f"orders_pipeline.{name}")
-
-
-def _stop(system: System, batch_id: str) -> None:
-    """Let the batch stand still, whichever process is at work on it."""
-    from orders_pipeline.audit.recording import os_user
-    from orders_pipeline.batches import batches
-    from orders_pipeline.infrastructure.database_errors import DatabaseError
-
-    with contextlib.suppress(DatabaseError), system.database.begin() as transaction:
-        batches.stop(transaction, batch_id, os_user())
-
-
-def _stopped(system: System, batch_id: str) -> dict[str, Any]:
-    _stop(system, batch_id)
-    return _summarised(system, batch_id, None)
-
-
-def _summarised(system: System, batch_id: str, failure: str | None) -> dict[str, Any]:
-    from orders_pipeline.batches import batches
-    from orders_pipeline.reports import summaries
-
-    summary = summaries.summarise(system, batch_id)
-    if failure is not None and summary["status"] not in ("paused", *batches.HALTED, *EXIT_STATUS):
-        complaints.print(f"[red]stopped[/red]: {failure}")
-    return summary
-
-
-def _run(system: System, batch_id: str, heard: Interrupts, *, as_json: bool, restart: bool) -> str | None:
-    from orders_pipeline.batches import batches
-    from orders_pipeline.cli import console
-    from orders_pipeline.orchestration import runs
-    from orders_pipeline.orchestration.orphaned_runs import end_runs, orphaned_runs
-    from orders_pipeline.orchestration.partitions import PARTITION_TAG
-    from orders_pipeline.reports import summaries
-
-    def stop_aloud() -> None:
-        _stop(system, batch_id)
-        complaints.print("\nstopping, once what is in flight is recorded; Ctrl-C again ends at once")
-
-    heard.then(stop_aloud)
-    heard.check()
-    if restart:
-        with system.database.begin() as transaction:
-            batches.restart(transaction, batch_id)
-    runs.prepare_dagster_home(system)
-    with runs.dagster_instance(system.settings) as instance:
-        end_runs(instance, orphaned_runs(system, instance, {PARTITION_TAG: batch_id}))
-        bars = (
-            contextlib.nullcontext()
-            if as_json
-            else console.progress(words, lambda: summaries.progress(system.database, batch_id))
-        )
-        with bars:
-            heard.check()
-            from orders_pipeline.definitions import defs  # takes seconds
-
-            return runs.run_batch(system, instance, defs, batch_id)
-
-
-def finish(summary: dict[str, Any], *, as_json: bool, was_cancelled: bool = False) -> None:
-    """Show what a batch came to, and exit as it went; of one that was cancelled before, only refunds could be open."""
-    from orders_pipeline.batches.batches import HALTED
-    from orders_pipeline.cli import console
-    from orders_pipeline.reports import summaries
-
-    answer(summary, console.show_summary, as_json=as_json)
-    status = EXIT_STATUS["completed"] if was_cancelled else EXIT_STATUS.get(summary["status"], STOPPED)
-    status = STOPPED if summaries.is_refunding(summary) else status
-    if status == STOPPED and summary["status"] not in HALTED and not as_json:
-        words.print(f"go on with: orders-pipeline resume {summary['batch_id']}")
-    sys.exit(status)
 
 
 @main.command("import")
@@ -218,7 +98,7 @@ def _dry_run(file: Path, client_code: str, output: Path | None, *, again: bool, 
 @answers
 @stoppable
 def resume(batch_id: str, *, as_json: bool, heard: Interrupts) -> None:
-    """Go on with a batch where it stopped; nothing is sent twice. Of one that was cancelled only refunds go on."""
+    """Resume a batch where it stopped; nothing is sent twice. Of one that was cancelled only refunds resume."""
     from orders_pipeline.batches import batches
     from orders_pipeline.reports import summaries
     from orders_pipeline.settlement import batch_settlement
@@ -328,7 +208,7 @@ def _give_report(batch_id: str, name: str, target: Path | None, *, force: bool, 
     with opened() as system, report_files.report(system, batch_id, name) as path:
         if path is None:
             raise report_files.NoReport(
-                f"{report_files.NoReport.code}: batch {batch_id} has no such report: nothing was given back"
+                f"{report_files.NoReport.code}: batch {batch_id} has no such report: nothing was rejected"
             )
         recording.read_report(system.database, batch_id, report_files.REPORTS[name], "command")
         if target is not None:

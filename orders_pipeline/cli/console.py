@@ -1,27 +1,21 @@
-"""What commands show: progress bars on a terminal, summaries in words, tables. Values in, text out.
+"""What commands show: summaries in words, tables. Values in, text out; progress is in `progress_bars.py`.
 
 What happened is found out elsewhere; nothing here reads a database or a setting.
 """
 
 from __future__ import annotations
 
-import contextlib
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from orders_pipeline.batches.batches import FINISHED, HALTED, PAUSES, UNDER_WAY
 from orders_pipeline.records.rejections import message
 
-REFRESH_S = 0.25
-REST = 20  # times as long as the counting took, it is left alone: a large batch is counted less often
 SHOWN_ERRORS = 20  # of a dry run
 STATUS_WORDS = {
     "received": "received, not started",
@@ -34,10 +28,9 @@ STATUS_WORDS = {
     "cancelling": "being cancelled: nothing more is sent",
     "completed": "completed",
     "completed_with_errors": "completed; some rows or payments did not go through",
-    "rejected": "given back to the client",
+    "rejected": "returned to the client",
     "cancelled": "cancelled",
 }
-FIRST_STEPS = {"received": "reading the file", "staged": "checking rows", "validated": "loading rows"}
 STAGE_WORDS = {
     "stage": "staged",
     "validate": "validated",
@@ -46,70 +39,6 @@ STAGE_WORDS = {
     "notify": "notified",
     "report": "reported",
 }
-
-
-@contextlib.contextmanager
-def progress(console: Console, read: Callable[[], dict[str, Any]]) -> Iterator[None]:
-    """Show bars for a batch while the block runs; `read` gives the batch's summary. Shows nothing without a terminal.
-
-    The first bar says which step is under way before rows are loaded; the others come when it is known how much there is.
-    """
-    if not console.is_terminal:
-        yield
-        return
-    bars = Progress(
-        TextColumn("{task.description:<16}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console
-    )
-    tasks = {
-        name: bars.add_task(name, total=None, visible=False) for name in ("rows loaded", "orders paid", "customers told")
-    }
-    bars.update(tasks["rows loaded"], description=FIRST_STEPS["received"], visible=True)
-    done = threading.Event()
-    watcher = threading.Thread(target=_watch, args=(bars, tasks, read, done), name="progress", daemon=True)
-    with bars:
-        watcher.start()
-        try:
-            yield
-        finally:
-            done.set()
-            watcher.join()
-
-
-@contextlib.contextmanager
-def counting(console: Console, what: str, *, shown: bool) -> Iterator[Callable[[int, int], None]]:
-    """Give a function that is told how much is done and to do, and show it as a bar on a terminal if `shown`."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, disable=not shown or not console.is_terminal) as bars:
-        task = bars.add_task(what, total=None)
-        yield lambda done, to_do: bars.update(task, completed=done, total=to_do)
-
-
-def _watch(bars: Progress, tasks: Mapping[str, TaskID], read: Callable[[], dict[str, Any]], done: threading.Event) -> None:
-    took_s = 0.0
-    while True:
-        last = done.wait(max(REFRESH_S, REST * took_s))
-        with contextlib.suppress(Exception):  # a bar is no reason to stop anything
-            started = time.monotonic()
-            _show(bars, tasks, read())
-            took_s = time.monotonic() - started
-        if last:
-            return
-
-
-def _show(bars: Progress, tasks: Mapping[str, TaskID], summary: Mapping[str, Any]) -> None:
-    rows, orders, told = summary["rows"], summary["orders"], summary["notifications"]
-    loaded = sum(orders.values())
-    bars.update(tasks["rows loaded"], description=FIRST_STEPS.get(str(summary["status"]), "rows loaded"))
-    if rows["accepted"] is not None:
-        bars.update(tasks["rows loaded"], total=rows["accepted"], completed=loaded)
-    elif rows["total"] is not None:
-        bars.update(tasks["rows loaded"], total=rows["total"])
-    if loaded:
-        final = orders["paid"] + orders["declined"] + orders["refunded"] + orders["cancelled"]
-        bars.update(tasks["orders paid"], total=loaded, completed=final, visible=True)
-    if told["planned"]:
-        done = told["sent"] + told["failed"]
-        bars.update(tasks["customers told"], total=told["planned"], completed=done, visible=True)
 
 
 def show_summary(console: Console, summary: Mapping[str, Any]) -> None:
@@ -126,6 +55,21 @@ def show_summary(console: Console, summary: Mapping[str, Any]) -> None:
     show_counts(console, summary)
     _show_corrections(console, summary)
     _show_settlement(console, summary)
+    _show_troubles(console, summary)
+    _show_refunds(console, summary)
+    seconds = summary["seconds"]
+    spent = ", ".join(f"{STAGE_WORDS[stage]} {seconds[stage]:.1f}" for stage in STAGE_WORDS if seconds.get(stage))
+    console.print(f"  seconds        {spent or 'none yet'}; {seconds['total']:.1f} in all")
+    is_clean = summary["status"] == "completed" and not summary["warnings"]
+    for name in summary["artifacts"]:
+        if name == "errors" and is_clean:  # nothing but its header
+            continue
+        command = {"result": "status --json"}.get(name, name)
+        console.print(f"  {name:<14} orders-pipeline {command} {summary['batch_id']}", soft_wrap=True, highlight=False)
+
+
+def _show_troubles(console: Console, summary: Mapping[str, Any]) -> None:
+    """Print which services are left alone, what they refuse, and which payments are unknown."""
     for each in summary["services_left_alone"]:
         console.print(f"  left alone     the {each['service']} service ({each['code']}), next try {each['next_try']}")
     for each in summary["refused"]:
@@ -144,16 +88,6 @@ def show_summary(console: Console, summary: Mapping[str, Any]) -> None:
         )
         what = f"  unknown        {each['amount_jpy']:,} yen since {each['since']} ({each['code']})"
         console.print(f"{what}; {how}", soft_wrap=True, highlight=False)
-    _show_refunds(console, summary)
-    seconds = summary["seconds"]
-    spent = ", ".join(f"{STAGE_WORDS[stage]} {seconds[stage]:.1f}" for stage in STAGE_WORDS if seconds.get(stage))
-    console.print(f"  seconds        {spent or 'none yet'}; {seconds['total']:.1f} in all")
-    is_clean = summary["status"] == "completed" and not summary["warnings"]
-    for name in summary["artifacts"]:
-        if name == "errors" and is_clean:  # nothing but its header
-            continue
-        command = {"result": "status --json"}.get(name, name)
-        console.print(f"  {name:<14} orders-pipeline {command} {summary['batch_id']}", soft_wrap=True, highlight=False)
 
 
 def _way_out(summary: Mapping[str, Any], service: str) -> str:
@@ -171,7 +105,7 @@ def show_rest(console: Console, rests: Mapping[str, str] | None) -> None:
 
 
 def _status_words(summary: Mapping[str, Any]) -> str:
-    """Return how a batch stands, who made it stand so, and how it goes on where it does not by itself."""
+    """Return how a batch stands, who stopped or cancelled it, and how it is resumed where it does not resume by itself."""
     status, batch_id = str(summary["status"]), summary["batch_id"]
     if status == "stopped":
         stopped = summary["stopped"]
@@ -183,7 +117,7 @@ def _status_words(summary: Mapping[str, Any]) -> str:
         return f"{words}; end it, after `orders-pipeline reconcile` if paying is stopped: orders-pipeline cancel {batch_id}"
     if stands_still(summary):
         why = "its run waits for its turn" if summary["queued"] else "nobody is at work on it"
-        words += f"; {why}: goes on while `up` runs, or with: orders-pipeline resume {batch_id}"
+        words += f"; {why}: resumes while `up` runs, or with: orders-pipeline resume {batch_id}"
     return words
 
 
@@ -198,20 +132,20 @@ def _time(moment: str) -> str:
 
 
 def _show_refunds(console: Console, summary: Mapping[str, Any]) -> None:
-    """Print what was given back, what of it is open, and how to go on with that."""
-    refunds, told = summary["refunds"], summary["refunds"]["corrections"]
+    """Print the refunds of a batch, which of them are open, and how to resume these."""
+    refunds, notified = summary["refunds"], summary["refunds"]["corrections"]
     if refunds["planned"]:
         rest = "".join(f", {refunds[state]:,} {state}" for state in ("declined", "open") if refunds[state])
         console.print(f"  refunds        {refunds['planned']:,} planned: {refunds['succeeded']:,} succeeded{rest}")
-    if told["planned"]:
-        rest = "".join(f", {told[state]:,} {state}" for state in ("failed", "open") if told[state])
-        console.print(f"    corrections  {told['planned']:,} planned: {told['sent']:,} sent{rest}")
+    if notified["planned"]:
+        rest = "".join(f", {notified[state]:,} {state}" for state in ("failed", "open") if notified[state])
+        console.print(f"    corrections  {notified['planned']:,} planned: {notified['sent']:,} sent{rest}")
     for each in summary["open_refunds"]:
         what = f"  refund open    {each['amount_jpy']:,} yen since {each['since']} ({refund_words(each)})"
         how = (
             f"decide with: orders-pipeline resolve {each['refund_id']} (--refunded ID | --not-refunded) --why TEXT"
             if each["needs_a_person"]
-            else f"goes on by itself; at once with: orders-pipeline resume {summary['batch_id']}"
+            else f"resumes by itself; at once with: orders-pipeline resume {summary['batch_id']}"
         )
         console.print(f"{what}; {how}", soft_wrap=True, highlight=False)
 
@@ -219,7 +153,7 @@ def _show_refunds(console: Console, summary: Mapping[str, Any]) -> None:
 def refund_words(refund: Mapping[str, Any]) -> str:
     """Return why a refund is not settled: its code, or what its state says; one that was sent may have been made."""
     if refund["code"] == "made-already":
-        return "made-already: the service has given back more of its payment than our ledger knows, under an ID of its books"
+        return "made-already: the service has refunded more of its payment than our ledger knows, under an ID of its books"
     return refund["code"] or ("not tried yet" if refund["status"] == "planned" else "sent, not answered yet")
 
 
@@ -239,7 +173,7 @@ def _show_corrections(console: Console, summary: Mapping[str, Any]) -> None:
 
 
 def show_counts(console: Console, summary: Mapping[str, Any]) -> None:
-    """Print the rows of a file and why rows were given back."""
+    """Print the rows of a file and why rows were rejected."""
     source = plain(summary["csv_source"])
     console.print(
         f"  file           {source} from {summary['client_code']}, {summary['encoding'] or 'not read'}", highlight=False
@@ -260,7 +194,7 @@ def show_counts(console: Console, summary: Mapping[str, Any]) -> None:
 
 
 def _show_settlement(console: Console, summary: Mapping[str, Any]) -> None:
-    yen, payments, told = summary["amount_jpy"], summary["payments"], summary["notifications"]
+    yen, payments, notified = summary["amount_jpy"], summary["payments"], summary["notifications"]
     if yen["accepted"] is None:
         return
     more = ("declined", "unknown", "refunded", "cancelled")
@@ -273,14 +207,14 @@ def _show_settlement(console: Console, summary: Mapping[str, Any]) -> None:
     if summary["orders"]["paying"] and not summary["at_work"]:
         sent = counted(summary["orders"]["paying"], "order")
         console.print(f"  not answered   {sent} may be paid: that is found out when the batch is resumed or cancelled")
-    rest = "".join(f", {told[state]:,} {state}" for state in ("failed", "cancelled") if told[state])
-    console.print(f"  notifications  {told['planned']:,} planned: {told['sent']:,} sent{rest}")
+    rest = "".join(f", {notified[state]:,} {state}" for state in ("failed", "cancelled") if notified[state])
+    console.print(f"  notifications  {notified['planned']:,} planned: {notified['sent']:,} sent{rest}")
     going_back = summary["open_refunds"]
     paid = summary["orders"]["paid"] - sum(len(each["orders"]) for each in going_back)
     if summary["status"] == "cancelled" and paid:
         stays = f"{counted(paid, 'order')}, {yen['paid'] - sum(each['amount_jpy'] for each in going_back):,} yen"
         console.print(
-            f"  stays paid     {stays}; give it back with: orders-pipeline refund {summary['batch_id']} --why TEXT",
+            f"  stays paid     {stays}; refund it with: orders-pipeline refund {summary['batch_id']} --why TEXT",
             soft_wrap=True,
             highlight=False,
         )
@@ -310,10 +244,10 @@ def show_batches(console: Console, summaries: Sequence[Mapping[str, Any]], *, tr
     table = Table(box=None, pad_edge=False)
     for heading in ("batch", "client", "file", "status"):
         table.add_column(heading, no_wrap=heading != "file")
-    for heading in ("rows", "rejected", "paid (yen)", "told"):
+    for heading in ("rows", "rejected", "paid (yen)", "notified"):
         table.add_column(heading, justify="right", no_wrap=True)
     for each in summaries:
-        rows, told = each["rows"], each["notifications"]
+        rows, notified = each["rows"], each["notifications"]
         table.add_row(
             each["batch_id"],
             each["client_code"],
@@ -324,7 +258,7 @@ def show_batches(console: Console, summaries: Sequence[Mapping[str, Any]], *, tr
             _number(rows["total"]),
             _number(rows["rejected"]),
             _number(each["amount_jpy"]["paid"]),
-            f"{told['sent']:,}/{told['planned']:,}",
+            f"{notified['sent']:,}/{notified['planned']:,}",
         )
     console.print(table)
 
@@ -333,10 +267,10 @@ def show_preview(console: Console, found: Mapping[str, Any]) -> None:
     """Print what importing a file would do."""
     console.print("[bold]dry run[/bold]  nothing was changed")
     show_counts(console, found)
-    told = found["notifications"]
+    notified = found["notifications"]
     console.print(f"  yen            {found['amount_jpy']['accepted']:,}")
     console.print(f"  payments       {found['payments']['planned']:,}")
-    console.print(f"  notifications  {told['planned']:,}, at least {told['seconds']:,.1f} seconds")
+    console.print(f"  notifications  {notified['planned']:,}, at least {notified['seconds']:,.1f} seconds")
     errors = found["errors"]
     for each in errors[:SHOWN_ERRORS]:
         where = [f"{name} {each[name]}" for name in ("row", "line") if each[name] is not None]

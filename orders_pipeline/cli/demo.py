@@ -1,4 +1,4 @@
-"""The demonstration: a made-up client and file, and sandbox services that decline a little.
+"""The demonstration: a synthetic client and file, and sandbox services that decline a little.
 
 Everything else is the real thing, called by the command `demo`.
 """

@@ -1,6 +1,6 @@
 """The doctor: whether everything the system needs is there and works, each thing tried for real.
 
-A finding says what was tried and what to do; it shows no secret, and what fails is told by its code.
+A finding says what was tried and what to do; it shows no secret, and what fails is named by its code.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ def _schema(patient: Patient) -> str:
 def _encryption(patient: Patient) -> str:
     if patient.cipher.open(patient.cipher.seal(b"doctor", b"doctor"), b"doctor") != b"doctor":
         raise ValueError
-    return "sealed and opened"
+    return "encrypted and decrypted"
 
 
 def _storage(patient: Patient) -> str:

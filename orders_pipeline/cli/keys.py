@@ -9,20 +9,20 @@ from typing import Any
 import click
 from rich.console import Console
 
-from orders_pipeline.cli.answering import STOPPED, answer, answers, main, opened, words
+from orders_pipeline.cli.command import STOPPED, answer, answers, main, opened, words
 from orders_pipeline.cli.console import plain
 from orders_pipeline.system.settings import read_settings
 
 
 @main.group()
 def keys() -> None:
-    """The keys that personal values are sealed with."""
+    """The keys that personal values are encrypted with."""
 
 
 @keys.command()
 @answers
 def new(*, as_json: bool) -> None:
-    """Make a key for ORDERS_ENCRYPTION_KEYS, kept nowhere else; AWS KMS seals it if ORDERS_KMS_KEY_ID is set."""
+    """Make a key for ORDERS_ENCRYPTION_KEYS, kept nowhere else; AWS KMS encrypts it if ORDERS_KMS_KEY_ID is set."""
     from orders_pipeline.security.encryption import new_key
     from orders_pipeline.system.composition import key_service
 
@@ -35,7 +35,7 @@ def new(*, as_json: bool) -> None:
 @keys.command("list")
 @answers
 def list_(*, as_json: bool) -> None:
-    """Say how many orders are sealed with each key."""
+    """Say how many orders are encrypted with each key."""
     from orders_pipeline.upkeep.key_rotation import keys_in_use
 
     with opened() as system:
@@ -60,14 +60,14 @@ def _show_keys(console: Console, found: Mapping[str, Any]) -> None:
 @keys.command()
 @answers
 def rotate(*, as_json: bool) -> None:
-    """Seal everything anew with the first of ORDERS_ENCRYPTION_KEYS; running it again goes on where it stopped.
+    """Encrypt everything anew with the first of ORDERS_ENCRYPTION_KEYS; running it again resumes where it stopped.
 
     Put the new key behind the old one and restart everything, then put it first and restart everything, then rotate.
     """
-    from orders_pipeline.cli import console
+    from orders_pipeline.cli import progress_bars
     from orders_pipeline.upkeep.key_rotation import rotate as rotate_keys
 
-    with opened() as system, console.counting(words, "orders sealed anew", shown=not as_json) as progress:
+    with opened() as system, progress_bars.counting(words, "orders encrypted anew", shown=not as_json) as progress:
         result = rotate_keys(system, progress)
     answer(result.as_dict(), _show, as_json=as_json)
     sys.exit(0 if result.is_done else STOPPED)
@@ -75,21 +75,21 @@ def rotate(*, as_json: bool) -> None:
 
 def _show(console: Console, result: Mapping[str, Any]) -> None:
     current = result["current"]
-    console.print(f"{result['resealed']:,} orders and {result['files']:,} files sealed anew with {current}")
+    console.print(f"{result['resealed']:,} orders and {result['files']:,} files encrypted anew with {current}")
     if result["done"]:
         removable = ", ".join(result["removable"])
         console.print(f"nothing needs another key: {removable} may be removed" if removable else "there is no other key")
         return
     for key_id, orders in result["orders"].items():
         if key_id != current:
-            console.print(f"  [red]{orders:,} orders[/red] are still sealed with {key_id}: it must not be removed")
+            console.print(f"  [red]{orders:,} orders[/red] are still encrypted with {key_id}: it must not be removed")
     if result["damaged"]["orders"]:
         first = ", ".join(map(str, result["damaged"]["first"]))
         console.print(f"  {result['damaged']['orders']:,} of them cannot be opened with it: order {first}")
     for key, code in result["left"].items():
         console.print(f"  {code}: {plain(key)}")
     if result["left"]:
-        console.print("  could not be looked at or sealed anew: no key may be removed")
+        console.print("  could not be looked at or encrypted anew: no key may be removed")
     if result["busy_batches"]:
         console.print(f"  at work: {', '.join(result['busy_batches'])}")
-    console.print("once every process runs with this setting, go on with: orders-pipeline keys rotate")
+    console.print("once every process runs with this setting, continue with: orders-pipeline keys rotate")

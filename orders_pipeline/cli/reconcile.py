@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import click
 from rich.console import Console
 
-from orders_pipeline.cli.answering import STOPPED, answer, answers, main, opened
+from orders_pipeline.cli.command import STOPPED, answer, answers, main, opened
 
 DAYS = 2
 SHOWN_BATCHES = 3  # by name; --json has all
@@ -20,7 +20,7 @@ SHOWN_BATCHES = 3  # by name; --json has all
 @main.command()
 @click.argument("batch_id", metavar="[BATCH]", required=False)
 @click.option("--days", type=click.IntRange(1, 3660), help=f"Look so many days back; without a batch {DAYS} by default.")
-@click.option("--accept", "finding_id", type=int, metavar="FINDING", help="Answer for a finding, so that paying goes on.")
+@click.option("--accept", "finding_id", type=int, metavar="FINDING", help="Answer for a finding, so that paying resumes.")
 @click.option("--why", help="Why it is accepted; kept with the finding.")
 @click.option("--who", default=getpass.getuser, show_default="you", help="Who accepts it.")
 @click.option(
@@ -45,41 +45,54 @@ def reconcile(
     Charges that are not in our ledger, or twice at the service, hold up payments until they are gone or accepted; what is
     accepted is accepted as it is, and open again when it has become something else. Payments of other callers are counted.
     """
-    from orders_pipeline.settlement.reconciliation.findings import accept
     from orders_pipeline.settlement.reconciliation.reconcile import reconcile as compare
 
     if finding_id is not None:
-        if not (why and why.strip() and who.strip()):
-            raise click.UsageError("say why the finding is accepted, with --why")
-        with opened() as system:
-            accept(system.database, finding_id, accepted_by=who.strip(), why=why.strip())
-        accepted = {"finding_id": finding_id, "accepted": {"by": who.strip(), "why": why.strip()}}
-        answer(accepted, lambda console, _: console.print(f"finding {finding_id} is accepted"), as_json=as_json)
+        _accept(finding_id, *_answered_for(why, who, "say why the finding is accepted, with --why"), as_json=as_json)
         return
-
     if by_hand:
-        if not (why and why.strip() and who.strip()):
-            raise click.UsageError("say how that was found out, with --why")
-        answered_for = (who.strip(), why.strip())
-        with opened() as system:
-            if system.restore_guard.can_compare():
-                system.restore_guard.require_in_use()
-                compared = compare(system, None, None, None, by_hand=answered_for).as_dict()
-            else:
-                compared = None
-                system.restore_guard.resume_by_hand(*answered_for)
-        if compared is not None:
-            _finish(compared, as_json=as_json)
-        said = {"paying_resumed": {"by": answered_for[0], "why": answered_for[1]}}
-        answer(said, lambda console, _: console.print("paying goes on"), as_json=as_json)
+        _resume_by_hand(*_answered_for(why, who, "say how that was found out, with --why"), as_json=as_json)
         return
-
     now = datetime.now(UTC)
     days = DAYS if days is None and batch_id is None else days
     created_from = None if days is None else now - timedelta(days=days)
     with opened() as system:
         result = compare(system, batch_id, created_from, None if days is None else now).as_dict()
     _finish(result, as_json=as_json)
+
+
+def _answered_for(why: str | None, who: str, lacking: str) -> tuple[str, str]:
+    """Return who answers for something, and why; raise UsageError, which says what is lacking, without either."""
+    who, why = who.strip(), (why or "").strip()
+    if not (why and who):
+        raise click.UsageError(lacking)
+    return who, why
+
+
+def _accept(finding_id: int, who: str, why: str, *, as_json: bool) -> None:
+    from orders_pipeline.settlement.reconciliation.findings import accept
+
+    with opened() as system:
+        accept(system.database, finding_id, accepted_by=who, why=why)
+    accepted = {"finding_id": finding_id, "accepted": {"by": who, "why": why}}
+    answer(accepted, lambda console, _: console.print(f"finding {finding_id} is accepted"), as_json=as_json)
+
+
+def _resume_by_hand(who: str, why: str, *, as_json: bool) -> None:
+    """Let paying resume because somebody answers for it; the ledgers are compared where the service has a list."""
+    from orders_pipeline.settlement.reconciliation.reconcile import reconcile as compare
+
+    with opened() as system:
+        if system.restore_guard.can_compare():
+            system.restore_guard.require_in_use()
+            compared = compare(system, None, None, None, by_hand=(who, why)).as_dict()
+        else:
+            compared = None
+            system.restore_guard.resume_by_hand(who, why)
+    if compared is not None:
+        _finish(compared, as_json=as_json)
+    resumed = {"paying_resumed": {"by": who, "why": why}}
+    answer(resumed, lambda console, _: console.print("paying resumes"), as_json=as_json)
 
 
 def _finish(result: dict[str, Any], *, as_json: bool) -> NoReturn:
@@ -109,7 +122,7 @@ def _show(console: Console, result: Mapping[str, Any]) -> None:
         which = ", ".join(closed) if len(closed) <= SHOWN_BATCHES else f"{len(closed):,} batches"
         console.print(f"  closed         {which}: what they came to in both ledgers is recorded")
     if result["paying_resumed"]:
-        console.print("  resumed        paying was stopped and goes on, but for what open findings hold up")
+        console.print("  resumed        paying was stopped and resumes, but for what open findings hold up")
     for finding in result["open_findings"]:
         _show_finding(console, finding)
     _show_verdict(console, result)
@@ -154,5 +167,5 @@ def _side(side: Mapping[str, Any] | None) -> str:
     if side is None:
         return "nothing"
     yen = "" if side["amount"] is None else f", {side['amount']:,} yen"
-    refunded = f", {side['refunded']:,} of them given back" if "refunded" in side else ""
+    refunded = f", {side['refunded']:,} of them refunded" if "refunded" in side else ""
     return f"{side['status']}{yen}{refunded}"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Console
 
-from orders_pipeline.cli.answering import (
+from orders_pipeline.cli.command import (
     EXIT_STATUS,
     STOPPED,
     answer,
@@ -33,7 +33,7 @@ LISTED = 20  # refunds that did not go through; --json has all
 @main.command()
 @click.argument("batch_id", metavar="BATCH")
 @click.option("--order", "refs", metavar="REF", multiple=True, help="Only the order with this reference; may be repeated.")
-@click.option("--plan", "plan_only", is_flag=True, help="Show what would be given back, and change nothing.")
+@click.option("--plan", "plan_only", is_flag=True, help="Show what would be refunded, and change nothing.")
 @click.option("--why", default="", help="The reason: needed, kept with each refund and sent with it.")
 @click.option("--who", default=getpass.getuser, show_default="you", help="Who asks for it.")
 @click.option("--yes", is_flag=True, help="Do not ask; needed without a terminal.")
@@ -52,8 +52,8 @@ def refund(
 ) -> None:
     """Give back what was paid for a batch, or for some of its orders.
 
-    What is left open goes on by itself, or at once when this is run again. Exit status 1: something is open; 3: a refund was
-    declined or a customer could not be told.
+    What is left open resumes by itself, or at once when this is run again. Exit status 1: something is open; 3: a refund was
+    declined or a customer could not be notified.
     """
     why, who = why.strip(), who.strip()
     from orders_pipeline.reports import finishing
@@ -91,12 +91,12 @@ def _agreed() -> bool:
 
 
 def _exit_status(result: Mapping[str, Any], not_final: int) -> int:
-    refunds, told = result["refunds"], result["corrections"]
+    refunds, notified = result["refunds"], result["corrections"]
     if not_final or refunds["planned"] > refunds["succeeded"] + refunds["declined"]:
         return STOPPED
-    if told["planned"] > told["sent"] + told["failed"]:
+    if notified["planned"] > notified["sent"] + notified["failed"]:
         return STOPPED
-    return EXIT_STATUS["completed_with_errors" if refunds["declined"] or told["failed"] else "completed"]
+    return EXIT_STATUS["completed_with_errors" if refunds["declined"] or notified["failed"] else "completed"]
 
 
 def _show_plan(console: Console, shown: Mapping[str, Any]) -> None:
@@ -106,29 +106,29 @@ def _show_plan(console: Console, shown: Mapping[str, Any]) -> None:
     orders, yen = plan["orders"], plan["amount_jpy"]
     those = {name: f"{counted(orders[name], 'order')}, {yen[name]:,} yen" for name in yen}
     console.print(f"[bold]refund of {shown['batch_id']}[/bold]  {counted(orders['chosen'], 'order')} chosen")
-    console.print(f"  to give back   {those['refundable']}, in {counted(plan['refunds'], 'refund')}")
+    console.print(f"  to refund      {those['refundable']}, in {counted(plan['refunds'], 'refund')}")
     if orders["under_way"]:
-        console.print(f"  under way      {those['under_way']}: begun before, gone on with")
+        console.print(f"  under way      {those['under_way']}: begun before, resumed")
     if orders["refunded"]:
-        console.print(f"  refunded       {those['refunded']}: given back before")
+        console.print(f"  refunded       {those['refunded']}: before")
     if orders["not_paid"]:
         states = ", ".join(f"{count:,} {state}" for state, count in plan["not_paid"].items() if count)
         console.print(f"  not paid       {those['not_paid']}: {states}")
     if orders["notified"]:
-        console.print(f"  corrections    for {counted(orders['notified'], 'order')} whose customers were told")
+        console.print(f"  corrections    for {counted(orders['notified'], 'order')} whose customers were notified")
 
 
 def _show(console: Console, result: Mapping[str, Any]) -> None:
     from orders_pipeline.cli.console import counted, refund_words
 
-    refunds, yen, told = result["refunds"], result["amount_jpy"], result["corrections"]
+    refunds, yen, notified = result["refunds"], result["amount_jpy"], result["corrections"]
     rest = "".join(f", {refunds[state]:,} {state}" for state in ("declined", "unknown") if refunds[state])
     console.print(
         f"  refunds        {refunds['planned']:,} planned: {refunds['succeeded']:,} succeeded{rest}; "
-        f"{yen['succeeded']:,} yen given back in all"
+        f"{yen['succeeded']:,} yen refunded in all"
     )
-    failed = f", {told['failed']:,} failed" if told["failed"] else ""
-    console.print(f"  corrections    {told['planned']:,} planned: {told['sent']:,} sent{failed}")
+    failed = f", {notified['failed']:,} failed" if notified["failed"] else ""
+    console.print(f"  corrections    {notified['planned']:,} planned: {notified['sent']:,} sent{failed}")
     for each in result["not_refunded"][:LISTED]:
         which = counted(len(each["orders"]), "order") if len(each["orders"]) > 3 else ", ".join(each["orders"])
         decision = f"orders-pipeline resolve {each['refund_id']} (--refunded ID | --not-refunded) --why TEXT"

@@ -6,7 +6,7 @@ import getpass
 
 import click
 
-from orders_pipeline.cli.answering import answer, answers, main, opened
+from orders_pipeline.cli.command import answer, answers, main, opened
 
 
 @main.command()
@@ -14,7 +14,7 @@ from orders_pipeline.cli.answering import answer, answers, main, opened
 @click.option("--paid", metavar="ID", help="The payment was charged: its id at the Payment service.")
 @click.option("--not-paid", is_flag=True, help="It is certain that nothing was charged: it is sent again.")
 @click.option("--refunded", metavar="ID", help="The refund was made: its id at the Payment service.")
-@click.option("--not-refunded", is_flag=True, help="It is certain that nothing was given back: it is sent again.")
+@click.option("--not-refunded", is_flag=True, help="It is certain that nothing was refunded: it is sent again.")
 @click.option("--why", required=True, help="How that was found out; kept with the decision.")
 @click.option("--who", default=getpass.getuser, show_default="you", help="Who decides.")
 @answers
@@ -51,6 +51,6 @@ def resolve(
     command = "cancel" if status == "cancelling" else "resume"
     answer(
         {kind: resolved_id, "batch_id": batch_id, "decision": words[0]},
-        lambda console, _: console.print(f"written down; go on with: orders-pipeline {command} {batch_id}", soft_wrap=True),
+        lambda console, _: console.print(f"written down; resume with: orders-pipeline {command} {batch_id}", soft_wrap=True),
         as_json=as_json,
     )

@@ -90,7 +90,7 @@ def _begin_anew(log: Path) -> None:
 def running(settings: Settings, port: int, say: Callable[[str], None] = lambda _: None) -> Iterator[Places]:
     """Run everything, reports at the port after the UI's, and say where it is; all of it is stopped at the end.
 
-    `say` is told what is started.
+    `say` gets a line for each part that is started.
     """
     for each in (signal.SIGINT, signal.SIGTERM):  # also where a shell started us with SIGINT ignored
         signal.signal(each, signal.default_int_handler)

@@ -29,7 +29,7 @@ _KEYS = ("orders-pipeline1", "orders-pipeline2")  # two independent hashes of 64
 
 @dataclass(frozen=True)
 class Duplicates:
-    """The rows to give back, by ascending row number; `first` is the row in which the reference appears first."""
+    """The rows to reject, by ascending row number; `first` is the row in which the reference appears first."""
 
     row: Numbers
     conflict: Numbers

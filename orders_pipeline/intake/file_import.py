@@ -13,10 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orders_pipeline.batches import batches
-from orders_pipeline.batches.artifacts import (
-    ORIGINAL,
-    artifact,
-)
+from orders_pipeline.batches.artifacts import ORIGINAL, artifact
 from orders_pipeline.clients.file_names import composed
 from orders_pipeline.clients.profiles import Profile
 from orders_pipeline.infrastructure import interrupts
@@ -60,7 +57,7 @@ def import_file(
         while True:
             with system.database.begin() as transaction:
                 batch_id, again_no = batches.plan_import(transaction, client_code, arrival.sha256, again=again)
-            system.storage.put(artifact(batch_id, ORIGINAL), folder / ORIGINAL)  # a batch without its bytes cannot go on
+            system.storage.put(artifact(batch_id, ORIGINAL), folder / ORIGINAL)  # a batch without its bytes cannot be staged
             with interrupts.deferred():
                 with system.database.begin() as transaction:
                     is_registered = batches.register_import(transaction, batch_id, client_code, source, again_no=again_no)

@@ -12,11 +12,7 @@ from typing import Any, TypeAlias
 
 from sqlalchemy import Row
 
-from orders_pipeline.batches.artifacts import (
-    CONVERTED,
-    ORIGINAL,
-    STAGED,
-)
+from orders_pipeline.batches.artifacts import CONVERTED, ORIGINAL, STAGED
 from orders_pipeline.clients.file_names import is_workbook
 from orders_pipeline.clients.profiles import Profile
 from orders_pipeline.infrastructure.database import Database

@@ -55,7 +55,7 @@ class NotAsValidated(Exception):
 
 
 def load_rejections(database: Database, batch: Row[Any], rejections: Path, answers: Path | None) -> None:
-    """Keep what a batch gives back, and which rows of the batch it corrects its own ones answer; once."""
+    """Keep the rejections of a batch, and which rows of the batch that it corrects its own rows answer; does so once."""
     with database.begin() as transaction:
         _keep_rejections(transaction, batch, rejections, answers)
 
@@ -186,9 +186,9 @@ def _load_chunk(database: Database, chunk: _Chunk) -> tuple[int, int]:
 
 
 def _load_contested_chunk(database: Database, chunk: _Chunk, since: Sequence[Row[Any]]) -> tuple[int, int]:
-    """Load a chunk of which another batch has taken some references since validation: those rows are given back.
+    """Load a chunk of which another batch has taken some references since validation: those rows are rejected.
 
-    So are the rows that were received `since`, in another way.
+    So are the rows `since`, which came to be orders in another way.
     """
     batch_id = chunk.batch.batch_id
     with database.begin() as transaction:

@@ -17,16 +17,7 @@ from typing import Any
 from sqlalchemy import Row
 
 from orders_pipeline.batches import batches
-from orders_pipeline.batches.artifacts import (
-    ACCEPTED,
-    ANSWERS,
-    ORIGINAL,
-    REJECTIONS,
-    STAGED,
-    artifact,
-    keep,
-    lent,
-)
+from orders_pipeline.batches.artifacts import ACCEPTED, ANSWERS, ORIGINAL, REJECTIONS, STAGED, artifact, keep, lent
 from orders_pipeline.batches.batch_lock import BatchBusy, batch_lock
 from orders_pipeline.infrastructure.database import Database, Transaction
 from orders_pipeline.infrastructure.database_errors import DatabaseError

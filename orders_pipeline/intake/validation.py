@@ -34,7 +34,7 @@ CHUNK_ROWS = 30_000  # a few are in memory at once: half as many rows cost a ten
 
 TOTAL_ROW = "R_TOTAL_ROW"
 
-# hardly an accepted cell is the same twice, and sealed ones are random: to look for repetition only costs time
+# hardly an accepted cell is the same twice, and encrypted ones are random: to look for repetition only costs time
 _COMPACT: Mapping[str, Any] = {"compression": "none", "use_dictionary": False, "write_statistics": False}
 
 
@@ -141,7 +141,7 @@ class _Validation:
 
 
 def accepted_schema(record_type: RecordType) -> pa.Schema:
-    """Return the schema of accepted rows: number, columns kept in clear, whether they are nobody's, sealed personal ones."""
+    """Return the schema of accepted rows: number, columns in clear, whether it is nobody's, encrypted personal columns."""
     stored = [column.arrow_field for column in record_type.stored_columns]
     made = [pa.field("is_nobodys", pa.bool_()), pa.field("personal", pa.binary())]
     return pa.schema([pa.field("import_row_number", pa.int32()), *stored, *made])

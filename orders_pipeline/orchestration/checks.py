@@ -1,4 +1,4 @@
-"""Asset checks: what must add up before a batch goes on, counted from rows and held against what the file said.
+"""Asset checks: what must add up before a batch proceeds, counted from rows and held against what the file said.
 
 A failed blocking check stops the batch there. The schema enforces most of this too; a check makes it visible, and sees
 what a schema that was changed let through.
@@ -18,12 +18,12 @@ from orders_pipeline.records.rejections import message
 from orders_pipeline.settlement.payments.plan import CAP_JPY
 
 FILE_ACCEPTED = dg.AssetCheckSpec(
-    "file_accepted", asset="staged_orders", description="The file as a whole is usable; if not, it is given back."
+    "file_accepted", asset="staged_orders", description="The file as a whole is usable; if not, it is rejected."
 )
 TOTALS_ACCEPTED = dg.AssetCheckSpec(
     "file_accepted",
     asset="validated_orders",
-    description="The file comes to its control totals, and few enough of its rows are bad; if not, it is given back.",
+    description="The file comes to its control totals, and few enough of its rows are bad; if not, it is rejected.",
 )
 ROWS_ADD_UP = dg.AssetCheckSpec(
     "rows_add_up",
@@ -57,7 +57,7 @@ def file_accepted(batch: Row[Any]) -> dg.AssetCheckResult:
 
 
 def order_checks(transaction: Transaction, batch_id: str) -> list[dg.AssetCheckResult]:
-    """Compare what was loaded with what was read and accepted; a file given back as a whole has nothing to compare."""
+    """Compare what was loaded with what was read and accepted; a file rejected as a whole has nothing to compare."""
     batch = batches.get(transaction, batch_id)
     loaded = transaction.rows("loaded_totals", batch_id=batch_id)[0]
     if batch.rows_accepted is None or batch.status == "rejected":

@@ -21,7 +21,7 @@ _ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 ENDED = "E_STOPPED: the run was terminated, or the system ended"
 
 
-class ToldFailure(dg.Failure, dg.DagsterError):
+class SafeFailure(dg.Failure, dg.DagsterError):
     """A failure whose words are ours: Dagster shows them everywhere, and our reference where it speaks of an error id."""
 
     def __init__(self, told: errors.Told) -> None:

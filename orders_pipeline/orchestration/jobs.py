@@ -21,5 +21,5 @@ rotate_keys = dg.define_asset_job(
     selection=dg.AssetSelection.assets("encryption_keys"),
     executor_def=dg.in_process_executor,
     tags={"dagster/max_retries": "2"},
-    description="Seals everything anew with the first key of the setting. Running it again goes on where it stopped.",
+    description="Encrypts everything anew with the first key of the setting. Running it again resumes where it stopped.",
 )

@@ -16,7 +16,7 @@ import dagster as dg
 from orders_pipeline.audit.recording import sign_in
 from orders_pipeline.batches import batches
 from orders_pipeline.batches.run_processes import run_process
-from orders_pipeline.orchestration.dagster_errors import ToldFailure
+from orders_pipeline.orchestration.dagster_errors import SafeFailure
 from orders_pipeline.orchestration.partitions import PARTITION_TAG
 from orders_pipeline.orchestration.terminated_runs import is_asked_for, stopping_when_terminated
 from orders_pipeline.system import errors
@@ -53,7 +53,7 @@ class SystemResource(dg.ConfigurableResource[System]):
                     if batch_id is not None:
                         stack.enter_context(_obeying(context, system, batch_id))
             except Exception as error:  # noqa: BLE001 - the boundary
-                raise ToldFailure(errors.tell(error, settings, listed=True)) from None
+                raise SafeFailure(errors.tell(error, settings, listed=True)) from None
             yield system
 
 

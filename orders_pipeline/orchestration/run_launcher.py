@@ -38,7 +38,7 @@ CANCEL_POLL_S = 1.0
 
 
 class ForkingRunLauncher(RunLauncher[dg.DagsterInstance], ConfigurableClass):
-    """Starts runs as processes of the daemon's host, which go on without the daemon and end when they are canceled.
+    """Starts runs as processes of the daemon's host, which run on without the daemon and end when they are canceled.
 
     Under `up` they end with it.
     """

@@ -71,7 +71,7 @@ def landing_sensor(context: dg.SensorEvaluationContext, system: dg.ResourceParam
     description="Resumes batches that a lost process left behind, or that were paused while a service was away.",
 )
 def stalled_sensor(context: dg.SensorEvaluationContext, system: dg.ResourceParam[System]) -> dg.SensorResult:
-    """Request runs for unfinished batches that nobody works on and that could go on; end runs whose process is lost."""
+    """Request runs for unfinished batches that nobody works on and that could resume; end runs whose process is lost."""
     with safe_errors(system, of_tick=True):
         system.restore_guard.watch()
         # gone at two looks: a session that breaks, as when the database starts anew, comes back in between
@@ -81,7 +81,7 @@ def stalled_sensor(context: dg.SensorEvaluationContext, system: dg.ResourceParam
         cursor = json.dumps([run.run_id for run in gone if run.run_id not in missed])
         requests = _resumptions(context.instance, system, {run.tags.get(PARTITION_TAG) for run in retried})
     if not requests:
-        return dg.SensorResult(skip_reason="no batch stands still that could go on", cursor=cursor)
+        return dg.SensorResult(skip_reason="no batch stands still that could resume", cursor=cursor)
     return dg.SensorResult(
         run_requests=requests,
         dynamic_partitions_requests=[batch_partitions.build_add_request(_batch_ids(requests))],
@@ -108,11 +108,11 @@ def audit_sensor(context: dg.SensorEvaluationContext, system: dg.ResourceParam[S
 def _resumptions(instance: dg.DagsterInstance, system: System, retried: Collection[str | None]) -> list[dg.RunRequest]:
     """Return the runs to ask for; a run of a `retried` batch that was ended is tried again by Dagster itself."""
     stalled = sweep.stalled_batches(system.database)
-    left_alone = _left_alone(instance, system, [row.batch_id for row in stalled])
+    busy = _busy(instance, system, [row.batch_id for row in stalled])
     requests = []
     with system.database.begin() as transaction:
         for row in stalled:
-            if row.batch_id in left_alone:
+            if row.batch_id in busy:
                 continue
             number = transaction.scalar("count_run_request", batch_id=row.batch_id)
             if row.batch_id not in retried:
@@ -134,7 +134,7 @@ def _requests(instance: dg.DagsterInstance, system: System) -> list[dg.RunReques
         waiting = transaction.rows(
             "batches_without_run", patience_s=PATIENCE_S / 2, longest_s=sweep.LONGEST_S, limit=arrivals.MAX_NEW
         )
-    left_alone = _left_alone(instance, system, [row.batch_id for row in waiting if row.run_requests])
+    busy = _busy(instance, system, [row.batch_id for row in waiting if row.run_requests])
     with system.database.begin() as transaction:
         return [
             dg.RunRequest(
@@ -143,15 +143,15 @@ def _requests(instance: dg.DagsterInstance, system: System) -> list[dg.RunReques
                 tags=tags_of(row.client_code, row.source_bytes) | (NO_RETRIES if row.run_requests else {}),
             )
             for row in waiting
-            if row.batch_id not in left_alone
+            if row.batch_id not in busy
         ]
 
 
-def _left_alone(instance: dg.DagsterInstance, system: System, batch_ids: Collection[str]) -> set[str]:
+def _busy(instance: dg.DagsterInstance, system: System, batch_ids: Collection[str]) -> set[str]:
     """Return which of the batches have a run that is queued or under way, or are stopped here.
 
     These are the ones whose newest run a person has terminated, as when it never began or its process was lost. What has
-    ended or is being cancelled cannot be stopped: refunds that were asked for go on.
+    ended or is being cancelled cannot be stopped: refunds that were asked for resume.
     """
     if not batch_ids:
         return set()

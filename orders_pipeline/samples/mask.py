@@ -1,7 +1,7 @@
 """Masking: a real file becomes one that may be shared, with its shape, duplicates and errors, and none of its values.
 
 The structure of the bytes stays (encoding, BOM, delimiter, quotes, line ends, blank rows, lengths), and with it what is
-wrong with the file; each cell is replaced by a made-up one. How a cell is made up is said in `masked_cells.py`, what
+wrong with the file; each cell is replaced by a masked one. How a cell is masked is said in `masked_cells.py`, what
 it is worth in `records/`.
 """
 
@@ -95,7 +95,7 @@ def mask_file(source: Path, target: Path, *, profile: Profile, today: date | Non
             return Masked(span.encoding, *masked)
     with contextlib.suppress(OSError):  # a file in memory has no name to remove
         target.unlink()
-    raise MaskFailed("no made-up text reads like the original's encoding")
+    raise MaskFailed("no masked text reads like the original's encoding")
 
 
 def _reads_as(span: TextSpan, target: Path, profile: Profile) -> bool:

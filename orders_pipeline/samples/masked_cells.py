@@ -1,6 +1,6 @@
-"""Cells made up in place of others: of the same characters' classes and the same length, and worth the same.
+"""Masked cells, in place of real ones: of the same characters' classes and the same length, and worth the same.
 
-Every letter becomes another letter of its script and case, every digit another digit; all else is kept. What is made up
+Every letter becomes another letter of its script and case, every digit another digit; all else is kept. What is masked
 hangs on a key that nobody keeps, and on the cell's meaning, so that two ways to write one value stay that. What a file's
 cells are is found out in `mask.py`.
 """
@@ -39,11 +39,11 @@ class Meaning:
     name: str
     judge: Callable[[Sequence[str]], Judged]
     rewrite: Rewrite
-    fresh: bool  # whether a made-up cell must not be another one's real value
+    fresh: bool  # whether a masked cell must not be another one's real value
 
 
 def draws(key: bytes, *what: object, count: int) -> Draws:
-    """Return `count` numbers that hang on the key and on what they are for, and tell nothing of either."""
+    """Return `count` numbers that depend on the key and on what they are for, and reveal neither."""
     digest = hashlib.shake_256(key + repr(what).encode("utf-8", "surrogatepass")).digest(4 * count)
     return (int.from_bytes(digest[at : at + 4]) for at in range(0, 4 * count, 4))
 

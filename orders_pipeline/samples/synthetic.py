@@ -59,7 +59,7 @@ class SampleSummary:
 
     @property
     def rows_bad(self) -> int:
-        """Return how many rows must be given back."""
+        """Return how many rows must be rejected."""
         return self.bad.total()
 
 

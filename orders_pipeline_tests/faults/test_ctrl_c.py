@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from orders_pipeline.cli import batch_run
 from orders_pipeline.cli import batches as cli_batches
 from orders_pipeline.infrastructure import interrupts
 from orders_pipeline.intake import declarations
@@ -107,7 +108,7 @@ def test_ctrl_c_while_a_file_becomes_a_batch_stops_it(installation: Installation
     monkeypatch.setattr(declarations, "note", interrupted_note)
     made: list[str] = []
     with interrupts.listening() as heard:
-        cli_batches.import_and_run(installation.system, path, CLIENT, heard, made, again=False, as_json=True)
+        batch_run.import_and_run(installation.system, path, CLIENT, heard, made, again=False, as_json=True)
     interrupts.requested.clear()  # else nothing more is begun in this process
     assert new_batches(installation, path.name) == [(made[0], "stopped")]
 
@@ -141,7 +142,7 @@ def test_ctrl_c_at_any_line_of_the_command_stops_the_batch_that_was_made(
         with interrupts.listening() as heard, contextlib.suppress(KeyboardInterrupt):
             sys.settrace(interrupting)
             try:
-                cli_batches.import_and_run(installation.system, path, CLIENT, heard, made, again=False, as_json=True)
+                batch_run.import_and_run(installation.system, path, CLIENT, heard, made, again=False, as_json=True)
             finally:
                 sys.settrace(None)
         if lines_left > 0:

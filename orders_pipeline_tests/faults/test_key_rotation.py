@@ -123,12 +123,12 @@ def test_s05_the_job_shows_its_progress_and_what_may_be_removed(installation: In
             instance=installation.instance, resources={"system": system}
         )
     (made,) = result.asset_materializations_for_node("encryption_keys")
-    assert made.metadata["orders sealed anew"].value == 50
+    assert made.metadata["orders encrypted anew"].value == 50
     assert made.metadata["keys that may be removed"].value == "old"
     (check,) = result.get_asset_check_evaluations()
     assert check.passed
     logged = [entry.user_message for entry in installation.instance.all_logs(result.run_id)]
-    assert "50 of 50 orders sealed anew" in logged
+    assert "50 of 50 orders encrypted anew" in logged
 
 
 def test_s05_a_rotation_without_the_old_key_is_refused_and_names_it(installation: Installation) -> None:
@@ -157,7 +157,7 @@ def test_s05_a_damaged_envelope_stops_nothing_but_the_removal_of_its_key(install
     )
     ended = commands.call(with_keys(installation, BOTH), "keys", "rotate")
     assert ended.returncode == 1
-    assert "1 orders are still sealed with old" in " ".join(ended.stdout.split())
+    assert "1 orders are still encrypted with old" in " ".join(ended.stdout.split())
     assert by_key(installation) == {"new": 4, "old": 1}
     with pytest.raises(DecryptionError, match="E_SEALED_TAMPERED"):
         opened(installation, BOTH)

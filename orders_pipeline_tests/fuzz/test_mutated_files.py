@@ -8,15 +8,7 @@ from hypothesis import strategies as st
 
 from orders_pipeline_tests.fuzz.examples import examples
 from orders_pipeline_tests.fuzz.mutations import CODECS, damaged, senseless
-from orders_pipeline_tests.fuzz.reading import (
-    Refused,
-    Staged,
-    check_judged,
-    check_refusal,
-    check_staged,
-    judged,
-    staged,
-)
+from orders_pipeline_tests.fuzz.reading import Refused, Staged, check_judged, check_refusal, check_staged, judged, staged
 from orders_pipeline_tests.support.soak import first_of
 
 ways = st.tuples(st.sampled_from([512, 2048, 8192]), st.sampled_from([None, None, None, None, 16]))

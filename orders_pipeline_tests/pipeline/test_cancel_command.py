@@ -151,7 +151,7 @@ def test_a_batch_that_waits_for_a_decision_is_cancelled_to_its_end_without_sayin
         decided = run(
             installation, monkeypatch, "resolve", payment["payment_id"], "--not-paid", "--why", "seen at the service"
         )
-        assert decided.stdout == f"written down; go on with: orders-pipeline cancel {batch_id}\n"
+        assert decided.stdout == f"written down; resume with: orders-pipeline cancel {batch_id}\n"
     ended = run(installation, monkeypatch, "cancel", batch_id)
     assert ended.exit_code == 0, ended.output
     assert installation.summary(batch_id)["cancelled"]["why"] == "the wrong file"

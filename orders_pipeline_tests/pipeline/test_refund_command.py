@@ -221,7 +221,7 @@ def test_at_a_terminal_it_is_asked_for(
     for each in (ours, theirs):
         os.close(each)
     assert ended.returncode == status, ended.stderr
-    assert "to give back   3 orders, 3,003 yen, in 1 refund" in ended.stdout
+    assert "to refund      3 orders, 3,003 yen, in 1 refund" in ended.stdout
     assert refunds_at_service(installation, batch_id) == (1 if said == "y" else 0)
 
 
@@ -299,7 +299,7 @@ def test_c12_to_c16_a_refund_that_is_killed_is_gone_on_with_and_gives_back_once(
     end(process)
     assert 3 <= refunds_at_service(installation, batch_id) < 12
     assert (
-        "(sent, not answered yet); goes on by itself; at once with: orders-pipeline resume"
+        "(sent, not answered yet); resumes by itself; at once with: orders-pipeline resume"
         in CliRunner().invoke(main, ["status", batch_id]).output
     )
     planned = installation.rows("SELECT refund_id FROM refunds WHERE batch_id = %s ORDER BY 1", batch_id)
@@ -329,7 +329,7 @@ def test_what_became_of_a_refund_is_said_by_a_person_where_nobody_else_can_know(
     said = resolve(left["refund_id"], "--refunded", "ref-1")
     assert (said.exit_code, said.output) == (
         0,
-        f"written down; go on with: orders-pipeline resume {batch_id}\n",
+        f"written down; resume with: orders-pipeline resume {batch_id}\n",
     )
     assert installation.summary(batch_id)["refunds"]["corrections"] == {"planned": 1, "sent": 0, "failed": 0, "open": 1}
     assert json.loads(installation.report(batch_id, "result") or b"")["open_refunds"] == []

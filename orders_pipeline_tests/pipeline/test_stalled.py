@@ -98,13 +98,13 @@ def test_a_batch_whose_run_waits_for_its_turn_is_said_to_wait(installation: Inst
         show_batches(listed, summaries.recent(installation.system, 1), try_demo=False)
         return shown.export_text().split("\n")[0], listed.export_text()
 
-    nobody = f"nobody is at work on it: goes on while `up` runs, or with: {command}"
+    nobody = f"nobody is at work on it: resumes while `up` runs, or with: {command}"
     assert nobody in said()[0]
     assert "received, nobody at work" in said()[1]
     installation.instance.add_dynamic_partitions("batches", [batch_id])
     job = dg.GraphDefinition("process_batch").to_job()
     run = installation.instance.create_run_for_job(job_def=job, tags={"dagster/partition": batch_id})
-    assert f"received, not started; its run waits for its turn: goes on while `up` runs, or with: {command}" in said()[0]
+    assert f"received, not started; its run waits for its turn: resumes while `up` runs, or with: {command}" in said()[0]
     assert "received, queued" in said()[1]
     installation.instance.report_run_failed(run)
     assert nobody in said()[0]
@@ -144,7 +144,7 @@ def test_a_batch_that_waits_for_a_person_says_so(installation: Installation, tmp
     for step in (steps.stage_batch, steps.validate_batch, steps.load_batch):
         step(installation.system, batch_id)
     settle.plan_batch(installation.system.database, installation.system.cipher, batch_id, Profile())
-    assert "goes on by itself" in (paused(installation.system, batch_id).description or "")
+    assert "resumes by itself" in (paused(installation.system, batch_id).description or "")
     installation.rows(
         "UPDATE payments SET status = 'unknown', sent_at = now(), next_attempt_at = now() + interval '100 years' "
         "WHERE batch_id = %s",

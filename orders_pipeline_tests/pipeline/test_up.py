@@ -75,7 +75,7 @@ def test_s09_what_is_started_listens_to_this_machine_alone_completes_a_file_and_
             assert (ended.returncode, ended.stderr) == (0, "")
             assert ended.stdout.split("\n")[1:] == [
                 "stopping everything, which takes some seconds",
-                "stopped; batches that are under way go on at the next start",
+                "stopped; batches that are under way resume at the next start",
                 "",
             ]
             wait_for(lambda: not processes_of(str(home)), "everything that was started to be gone")

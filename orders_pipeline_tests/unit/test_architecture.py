@@ -157,7 +157,7 @@ def test_the_sandbox_and_the_pipeline_do_not_know_each_other():
     used = {other for name, own in OWN_IMPORTS.items() if wing(name) == "sandbox" for other in own}
     assert {wing(other) for other in used} == {"sandbox"}
     users = {name for name, own in OWN_IMPORTS.items() if any(wing(other) == "sandbox" for other in own)}
-    assert {name for name in users if wing(name) != "sandbox"} <= {"system.embedded", "cli.tools"}
+    assert {name for name in users if wing(name) != "sandbox"} <= {"system.embedded", "cli.system"}
 
 
 def test_commands_that_judge_nothing_do_without_the_libraries_that_take_long_to_import():

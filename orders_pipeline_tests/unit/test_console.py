@@ -6,7 +6,7 @@ from datetime import datetime
 import pytest
 from rich.console import Console
 
-from orders_pipeline.cli import console
+from orders_pipeline.cli import console, progress_bars
 from orders_pipeline_tests.support.commands import wait_for
 
 ORDERS = dict.fromkeys(("pending", "paying", "paid", "declined", "unknown", "refunded", "cancelled"), 0)
@@ -28,21 +28,21 @@ def summary(status, loaded=0, told=0):
         (summary("staged"), ["checking rows"]),
         (summary("validated"), ["loading rows"]),
         (summary("paying", loaded=18), ["rows loaded", "orders paid"]),
-        (summary("paying", loaded=18, told=3), ["rows loaded", "orders paid", "customers told"]),
+        (summary("paying", loaded=18, told=3), ["rows loaded", "orders paid", "customers notified"]),
     ],
 )
 def test_the_bars_say_which_step_is_under_way_and_show_none_that_has_not_begun(read, shown):
     screen = io.StringIO()
-    with console.progress(Console(file=screen, force_terminal=True, width=100), lambda: read):
+    with progress_bars.progress(Console(file=screen, force_terminal=True, width=100), lambda: read):
         wait_for(lambda: all(word in screen.getvalue() for word in shown), "what is under way to be shown")
     last = screen.getvalue().rsplit("\x1b[2K", len(shown))[1:]
-    words = ("reading the file", "checking rows", "loading rows", "rows loaded", "orders paid", "customers told")
+    words = ("reading the file", "checking rows", "loading rows", "rows loaded", "orders paid", "customers notified")
     assert [word for word in words if any(word in line for line in last)] == shown
 
 
 def test_nothing_is_shown_without_a_terminal():
     screen = io.StringIO()
-    with console.progress(Console(file=screen), lambda: summary("received")):
+    with progress_bars.progress(Console(file=screen), lambda: summary("received")):
         pass
     assert screen.getvalue() == ""
 
@@ -103,7 +103,7 @@ def test_of_a_cancelled_batch_only_what_no_refund_is_planned_for_stays_paid():
     paid = {"orders": ORDERS | {"paid": 3}, "amount_jpy": batch("x")["amount_jpy"] | {"paid": 600}}
     refund = {"refund_id": "R", "status": "planned", "amount_jpy": 400, "code": None, "orders": ["A", "B"]}
     refund |= {"needs_a_person": False, "since": "then"}
-    assert "1 order, 200 yen; give it back" in shown(batch("cancelled", open_refunds=[refund], **paid))["stays paid"]
+    assert "1 order, 200 yen; refund it" in shown(batch("cancelled", open_refunds=[refund], **paid))["stays paid"]
     assert "stays paid" not in shown(batch("cancelled", open_refunds=[refund | {"orders": ["A", "B", "C"]}], **paid))
 
 

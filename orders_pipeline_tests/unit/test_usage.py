@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 import orders_pipeline
 from orders_pipeline.cli import main
-from orders_pipeline.cli.answering import answer, answers
+from orders_pipeline.cli.command import answer, answers
 from orders_pipeline.system.settings import SettingsError
 from orders_pipeline_tests.support.commands import every
 

@@ -86,7 +86,7 @@ def read_header(cells: Sequence[str], names: Names, following: Iterable[Sequence
     if missing:
         raise FileRejected("F_HEADER_MISSING", _missing_detail(missing, cells, columns, names, following))
     width = max(place for place, name in enumerate(normalised) if name) + 1
-    # a file given back twice has our columns twice; the later ones are of the later batch
+    # a file that was returned twice has our columns twice; the later ones are of the later batch
     ours = {name: place for place, name in enumerate(normalised) if name in (BATCH_COLUMN, ROW_COLUMN)}
     unknown = (
         cell

@@ -30,12 +30,12 @@ _Rows = Iterator[list[str]]
 def write_csv(source: Path, target: Path, *, max_bytes: int, max_rows: int, wanted: OrderSheet = _ANY_SHEET) -> int:
     """Write the order sheet of a workbook as strict CSV (UTF-8 with BOM, CRLF, mode 0600), or raise FileRejected.
 
-    The order sheet is the visible one that holds the header and rows, or the one agreed on; without either the first with
-    a value.
-    Record N of the CSV file is row N of the sheet; all records have the width of the widest, and blank rows and columns at
-    the end are left out. Dates are written like 2026-04-01, whatever their format; everything else as a Japanese Excel
-    shows it. Where that is another number than the stored one, or another cell's value or nothing as the cell is merged, it
-    is marked, with both. `max_rows` does not count blank rows. Returns how many rows under the header are hidden.
+    The order sheet is the one agreed on, or the visible one that holds the header and rows, or the first with a value.
+    Record N of the CSV file is row N of the sheet. All records have the width of the widest; blank rows and columns at the
+    end are left out. Dates are written like 2026-04-01, whatever their format, and everything else as a Japanese Excel shows
+    it. A cell is marked, with what it shows and what it holds, where these are not the same number, or where it is merged
+    and shows another cell's value or nothing. `max_rows` does not count blank rows. Returns how many rows under the header
+    are hidden.
     """
     if source.stat().st_size > max_bytes:
         raise FileRejected("F_TOO_LARGE", {"limit": str(max_bytes)})

@@ -13,7 +13,7 @@ from orders_pipeline.audit import recording
 from orders_pipeline.audit.recording import os_user
 from orders_pipeline.batches import batches
 from orders_pipeline.infrastructure import interrupts
-from orders_pipeline.orchestration.dagster_errors import ToldFailure
+from orders_pipeline.orchestration.dagster_errors import SafeFailure
 from orders_pipeline.orchestration.terminated_runs import UI, is_terminated
 from orders_pipeline.settlement.refunds import refunding
 from orders_pipeline.system import errors, payment_stop
@@ -27,7 +27,7 @@ GROUP = "batch"  # one group: the lineage page then shows every asset
 def safe_errors(system: System, *, of_tick: bool = False) -> Iterator[None]:
     """Let only a code and our own sentence into Dagster's event log.
 
-    What the audit has to know of an error that comes with every tick of a sensor, it is told once an hour.
+    An error that comes with every tick of a sensor is recorded in the audit once an hour.
     """
     try:
         yield
@@ -37,7 +37,7 @@ def safe_errors(system: System, *, of_tick: bool = False) -> Iterator[None]:
         told = errors.tell(error, system.settings, system.storage, listed=True)
         if told.is_new or not of_tick:
             recording.failed(system.database, error)
-        raise ToldFailure(told) from None
+        raise SafeFailure(told) from None
 
 
 @contextlib.contextmanager
@@ -60,7 +60,7 @@ def batch_step(context: dg.AssetExecutionContext, system: System) -> Iterator[No
 def _require_wanted(context: dg.AssetExecutionContext, system: System, was: str = "") -> str:
     """Return the batch's state, or raise the failure that shows that a person has halted it.
 
-    A cancellation is ended; while that waits for a person, refunds that were asked for go on. A cancelled batch of which
+    A cancellation is ended; while that waits for a person, refunds that were asked for resume. A cancelled batch of which
     something was paid may have refunds to finish, and nothing else is done for it.
     """
     batch = read_batch(system, context.partition_key)
@@ -119,17 +119,17 @@ def paused(system: System, batch_id: str) -> dg.Failure:
     if rests is not None:
         how = f"paying rests since {rests.since.isoformat(timespec='seconds')}: {rests.code}: {rests.message}"
     elif batch.ledgers_differ:
-        how = "goes on once reconcile has compared the ledgers, and charges that ours does not know are gone or accepted"
+        how = "resumes once reconcile has compared the ledgers, and charges that ours does not know are gone or accepted"
     elif needs_a_person:
         how = "ends when a person has decided about what nobody else can find out about: status names it"
     elif refused:
-        how = "goes on by itself when the service takes such requests again; re-execute from failure to try it now"
+        how = "resumes by itself when the service takes such requests again; re-execute from failure to try it now"
     else:
-        how = "goes on by itself once the service is back; re-execute from failure to go on now"
+        how = "resumes by itself once the service is back; re-execute from failure to resume now"
     return dg.Failure(
         description=f"{batch.status_code}: the batch is paused, and {how}"
         if batch.finished_at is None
-        else f"E_REFUNDS_OPEN: not all was given back, or not all customers are corrected; it {how}",
+        else f"E_REFUNDS_OPEN: not all was refunded, or not all customers are corrected; it {how}",
         metadata={
             "open orders": batches.open_orders(batch),
             "open notifications": batches.open_notifications(batch),

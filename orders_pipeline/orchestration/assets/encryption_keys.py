@@ -1,4 +1,4 @@
-"""The keys that personal values are sealed with: the job that replaces an old key, and what still needs one."""
+"""The keys that personal values are encrypted with: the job that replaces an old key, and what still needs one."""
 
 import dagster as dg
 
@@ -10,13 +10,13 @@ ONE_KEY_IN_USE = dg.AssetCheckSpec(
     "one_key_in_use",
     asset="encryption_keys",
     blocking=False,
-    description="Nothing is sealed with another key than the current one: the others may be removed.",
+    description="Nothing is encrypted with another key than the current one: the others may be removed.",
 )
 
 
 @dg.asset(group_name=GROUP, kinds={"postgres"}, check_specs=[ONE_KEY_IN_USE])
 def encryption_keys(context: dg.AssetExecutionContext, system: dg.ResourceParam[System]) -> dg.MaterializeResult:
-    """Everything sealed with an older key is sealed anew with the current one; goes on where it stopped."""
+    """Everything encrypted with an older key is encrypted anew with the current one; resumes where it stopped."""
     shown = -1
 
     def progress(done: int, to_do: int) -> None:
@@ -24,15 +24,15 @@ def encryption_keys(context: dg.AssetExecutionContext, system: dg.ResourceParam[
         tenth = 10 * done // max(to_do, 1)
         if tenth > shown:
             shown = tenth
-            context.log.info(f"{done:,} of {to_do:,} orders sealed anew")
+            context.log.info(f"{done:,} of {to_do:,} orders encrypted anew")
 
     with safe_errors(system):
         result = rotate(system, progress)
         return dg.MaterializeResult(
             metadata={
                 "current key": result.current,
-                "orders sealed anew": result.resealed,
-                "files sealed anew": result.files,
+                "orders encrypted anew": result.resealed,
+                "files encrypted anew": result.files,
                 "orders damaged": len(result.damaged),
                 "files left": len(result.left),
                 "batches at work": len(result.busy),

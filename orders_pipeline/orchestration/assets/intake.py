@@ -58,7 +58,7 @@ def staged_orders(context: dg.AssetExecutionContext, system: dg.ResourceParam[Sy
     check_specs=[checks.TOTALS_ACCEPTED],
 )
 def validated_orders(context: dg.AssetExecutionContext, system: dg.ResourceParam[System]) -> dg.MaterializeResult:
-    """Every row judged: accepted, or given back with all its errors."""
+    """Every row judged: accepted, or rejected with all its errors."""
     with batch_step(context, system):
         steps.validate_batch(system, context.partition_key)
         batch = read_batch(system, context.partition_key)

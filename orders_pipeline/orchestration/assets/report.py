@@ -57,7 +57,7 @@ COMMANDS = {"rejected": "rejected", "errors": "errors", "result": "status --json
 
 
 def _summary(result: Mapping[str, Any]) -> str:
-    rows, yen, paid, told = (result[name] for name in ("rows", "amount_jpy", "payments", "notifications"))
+    rows, yen, paid, notified = (result[name] for name in ("rows", "amount_jpy", "payments", "notifications"))
     lines = [
         (
             "rows",
@@ -72,7 +72,7 @@ def _summary(result: Mapping[str, Any]) -> str:
         ),
         ("to correct", result["corrections"]["rows_open"], "rows of this import and its corrections"),
         ("payments", paid["planned"], f"{_n(paid['succeeded'])} succeeded, {_n(paid['declined'])} declined"),
-        ("notifications", told["planned"], f"{_n(told['sent'])} sent, {_n(told['failed'])} failed"),
+        ("notifications", notified["planned"], f"{_n(notified['sent'])} sent, {_n(notified['failed'])} failed"),
         (
             "seconds",
             result["seconds"]["total"],

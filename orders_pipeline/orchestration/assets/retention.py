@@ -14,7 +14,7 @@ AUDIT_INTACT = dg.AssetCheckSpec(
     asset="retention",
     blocking=False,
     description="Every audit record in the database is as it was sealed, the chain leads to every head that was kept, and "
-    "the rows that these records tell of are as they were written last.",
+    "the rows that these records are about are as they were written last.",
 )
 ALL_INTACT = dg.AssetCheckSpec(
     "all_intact",

@@ -1,6 +1,6 @@
-"""Payments and notifications: one step that drains both ledgers side by side, so that telling need not wait for paying.
+"""Payments and notifications: one step that drains both ledgers side by side, so that notifying need not wait for paying.
 
-A step that is run again, after a failure or a crash, goes on with what is open in the ledgers and sends nothing twice.
+A step that is run again, after a failure or a crash, resumes what is open in the ledgers and sends nothing twice.
 """
 
 import contextlib
@@ -42,7 +42,7 @@ REST = 50  # times as long as the counting took, a large batch is left alone
             skippable=True,
             group_name=GROUP,
             kinds={"rest"},
-            description="Customers told, once their payments are final, within the service's rate.",
+            description="Customers notified, once their payments are final, within the service's rate.",
         ),
     ],
     can_subset=True,
@@ -91,10 +91,10 @@ def _progress_in_log(context: dg.AssetExecutionContext, system: System, batch_id
             with contextlib.suppress(DatabaseError):
                 batch = read_batch(system, batch_id)
                 final = batch.orders_paid + batch.orders_declined
-                told = batch.notifications_sent + batch.notifications_failed
+                notified = batch.notifications_sent + batch.notifications_failed
                 context.log.info(
                     f"{final:,} of {batch.rows_accepted:,} orders final, "
-                    f"{told:,} of {batch.notifications_planned:,} notifications done"
+                    f"{notified:,} of {batch.notifications_planned:,} notifications done"
                 )
             took_s = time.monotonic() - started
 

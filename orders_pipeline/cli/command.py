@@ -1,7 +1,7 @@
 """What all commands share: the group, answers in words or JSON, errors as codes and exit statuses, the opened system.
 
 Exit status: 0 completed, 1 stopped (can be resumed) or not possible now, 2 usage, settings or something that is not there,
-3 completed with errors, 4 file given back. With `--json` there is one JSON object on stdout, whatever happens.
+3 completed with errors, 4 file rejected. With `--json` there is one JSON object on stdout, whatever happens.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from orders_pipeline.system.composition import System
 
 EXIT_STATUS = {"completed": 0, "completed_with_errors": 3, "rejected": 4}
-STOPPED, USAGE, GIVEN_BACK = interrupts.STOPPED, 2, 4
+STOPPED, USAGE, REJECTED = interrupts.STOPPED, 2, 4
 # what trying again does not help: somebody has to set, make or name something else; as everything that is not there
 WRONG = {
     "E_ALREADY_UP",
@@ -171,7 +171,7 @@ def _complain(error: Exception, *, as_json: bool) -> NoReturn:
         if "batch_id" in detail:
             complaints.print(f"how that stands: orders-pipeline status {detail['batch_id']}")
     if isinstance(error, FileRejected | MaskFailed):
-        sys.exit(GIVEN_BACK)
+        sys.exit(REJECTED)
     sys.exit(USAGE if isinstance(error, errors.NotThere) or code in WRONG else STOPPED)
 
 
@@ -210,7 +210,7 @@ def opened(settings: Settings | None = None) -> Iterator[System]:
 def answering_to() -> Iterator[IO[bytes]]:
     """Give what an answer is written to as bytes; raise CannotAnswer where it does not take them all.
 
-    Who reads a pipe no longer, as `head`, is told nothing.
+    A reader that has closed the pipe, as `head` does, gets no complaint.
     """
     try:
         yield sys.stdout.buffer

@@ -1,0 +1,67 @@
+"""The commands of the database: its schema, its URL, and Dagster's part of it."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import click
+
+from orders_pipeline.cli.command import answer, answers, main, opened
+from orders_pipeline.system.settings import load_settings
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+@main.group()
+def db() -> None:
+    """The database: its schema and its URL."""
+
+
+@db.command()
+@answers
+def migrate(*, as_json: bool) -> None:
+    """Bring the schema up to date; does nothing when it is."""
+    from orders_pipeline.audit.recording import os_user, record
+    from orders_pipeline.infrastructure import migrations
+    from orders_pipeline.infrastructure.database import Database
+    from orders_pipeline.system.composition import join_endpoints
+
+    with join_endpoints(load_settings()) as endpoints, contextlib.closing(Database(endpoints.database_url)) as database:
+        applied = migrations.migrate(database)
+        if applied:
+            with database.begin() as transaction:
+                record(transaction, "administrative", "migrate", "schema", detail={"applied": applied, "by": os_user()})
+    result = {"applied": applied}
+    answer(result, lambda console, _: console.print("\n".join(applied) or "the schema is up to date"), as_json=as_json)
+
+
+@db.command()
+@answers
+def url(*, as_json: bool) -> None:
+    """Print the database's URL as psql reads it; an embedded one lives while something uses it."""
+    from orders_pipeline.infrastructure.database_url import libpq_url
+    from orders_pipeline.system.composition import join_endpoints
+
+    with join_endpoints(load_settings()) as endpoints:
+        found = {"url": libpq_url(endpoints.database_url)}
+    answer(found, lambda _, each: click.echo(each["url"]), as_json=as_json)
+
+
+@db.command()
+@answers
+def dagster(*, as_json: bool) -> None:
+    """Make Dagster's folder and schema ready, and print the variables that its own programs need, for a supervisor."""
+    from orders_pipeline.orchestration.runs import prepare_dagster_home
+
+    with opened() as system:
+        variables = prepare_dagster_home(system)
+    answer(variables, _show_variables, as_json=as_json)
+
+
+def _show_variables(_: Console, variables: Mapping[str, str]) -> None:
+    for name, value in variables.items():
+        click.echo(f"{name}={shlex.quote(value)}")

@@ -1,0 +1,106 @@
+"""The commands that write files to try with: a sample, a template, a masked file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from orders_pipeline.cli.command import ClientCode, answer, answers, main
+from orders_pipeline.cli.output_files import output, written
+from orders_pipeline.system.settings import load_settings
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+ENCODINGS = ["utf-8", "utf-8-sig", "cp932", "utf-16", "euc_jp"]
+
+
+def _rate(written: str) -> tuple[str, float]:
+    """Read a code and its share; what is not written like R_EMAIL=0.01 is a ValueError."""
+    code, _, rate = written.partition("=")
+    return code, float(rate)
+
+
+@main.command()
+@click.option("--rows", default=1000, show_default=True, type=click.IntRange(min=1))
+@click.option("--seed", default=1, show_default=True, help="The same seed gives the same file.")
+@click.option(
+    "--bad", type=click.FloatRange(0, 1), help="Share of bad rows, of every kind.  [default: 0.01, or 0 with --reject]"
+)
+@click.option("--reject", multiple=True, type=_rate, metavar="CODE=RATE", help="Share of rows that get this code.")
+@click.option("--excel", default=0.0, show_default=True, type=click.FloatRange(0, 1), help="Share of rows Excel spoilt.")
+@click.option("--encoding", default="utf-8", show_default=True, type=click.Choice(ENCODINGS))
+@output("The file to write.", required=True)
+@answers
+def sample(
+    rows: int,
+    seed: int,
+    bad: float | None,
+    reject: tuple[tuple[str, float], ...],
+    excel: float,
+    encoding: str,
+    output: Path,
+    *,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Write a synthetic order file to try the system with."""
+    from orders_pipeline.samples.synthetic import RatesError, write_sample
+
+    share = bad if bad is not None else 0.0 if reject else 0.01
+    damage: dict[str, Any] = {"bad": share, "reject": dict(reject), "excel": excel}
+    try:
+        with written(output, force=force) as path:
+            made = write_sample(path, rows=rows, seed=seed, encoding=encoding, **damage)
+    except RatesError as error:
+        raise click.UsageError(str(error)) from None
+    result = {"file": str(output), "rows": made.rows, "bad": dict(made.bad), "excel": dict(made.excel)}
+    answer(result | {"amount_jpy": made.amount}, _show_sample, as_json=as_json)
+
+
+def _show_sample(console: Console, made: dict[str, Any]) -> None:
+    rows, bad, amount = made["rows"], sum(made["bad"].values()), made["amount_jpy"]
+    console.print(
+        f"{made['file']}: {rows:,} rows, {bad:,} of them bad on purpose, {amount:,} yen in the good ones",
+        markup=False,
+    )
+    for name, rows in sorted([*made["bad"].items(), *made["excel"].items()]):
+        console.print(f"  {rows:>9,} x {name}", markup=False)
+
+
+@main.command()
+@output("The file to write.", required=True)
+@answers
+def template(output: Path, *, force: bool, as_json: bool) -> None:
+    """Write an empty order file with every column and one example row, which is rejected if it is sent as it is."""
+    from orders_pipeline.samples.synthetic import write_template
+
+    with written(output, force=force) as path:
+        write_template(path)
+    answer({"file": str(output)}, lambda console, _: console.print(f"{output} written", markup=False), as_json=as_json)
+
+
+@main.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@output("The file to write.", required=True)
+@click.option("--client", "client_code", type=ClientCode(), help="The client whose columns and words the file has.")
+@answers
+def mask(file: Path, output: Path, client_code: str | None, *, force: bool, as_json: bool) -> None:
+    """Turn a real file into one to share: same shape, duplicates and errors, no value kept."""
+    from orders_pipeline.clients.profiles import Profile, read_clients
+    from orders_pipeline.samples.mask import mask_file
+
+    if output.exists() and output.samefile(file):
+        raise click.UsageError("the masked file cannot be the file itself")
+    clients = read_clients(load_settings().clients_file)
+    with written(output, force=force) as path:
+        masked = mask_file(file, path, profile=clients.profile(client_code) if client_code else Profile())
+    result = {"file": str(output), "encoding": masked.encoding, "rows": masked.rows, "cells": masked.cells}
+    answer(
+        result,
+        lambda console, _: console.print(f"{output}: {masked.rows:,} rows, {masked.cells:,} cells masked", markup=False),
+        as_json=as_json,
+    )

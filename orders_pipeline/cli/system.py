@@ -1,0 +1,183 @@
+"""The commands of the whole system: doctor, explain, the sandbox's services, a demonstration, and all of it at once."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from orders_pipeline.cli.batch_run import import_and_run
+from orders_pipeline.cli.command import (
+    EXIT_STATUS,
+    STOPPED,
+    USAGE,
+    answer,
+    answers,
+    complaints,
+    main,
+    opened,
+    stoppable,
+    words,
+)
+from orders_pipeline.cli.output_files import NewFile
+from orders_pipeline.system.settings import Settings, SettingsError, load_settings, read_settings
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from orders_pipeline.infrastructure.interrupts import Interrupts
+
+
+@main.command()
+@answers
+def doctor(*, as_json: bool) -> None:
+    """Check everything the system needs, and say what to do about what is missing."""
+    from orders_pipeline.cli import console
+    from orders_pipeline.cli.doctor import examine
+
+    findings = examine()
+    result = {"ok": all(each.ok for each in findings), "checks": [each.as_dict() for each in findings]}
+    answer(result, console.show_findings, as_json=as_json)
+    sys.exit(0 if result["ok"] else USAGE if any(each.is_settings for each in findings) else STOPPED)
+
+
+@main.command()
+@click.argument("reference", metavar="REFERENCE")
+@answers
+def explain(reference: str, *, as_json: bool) -> None:
+    """Show what is known of an error by its reference, or by an error id of Dagster's; it may hold personal values.
+
+    Without the database too: then the reading is recorded in the audit by the next command that reaches it.
+    """
+    from orders_pipeline.system import errors
+    from orders_pipeline.system.composition import open_batches, open_cipher
+
+    settings = read_settings()
+    known = errors.explain(reference, settings, lambda: open_batches(settings, open_cipher(settings)))
+    is_audited = known.details is None or _audited(settings, reference)
+    found = {"reference": reference, "listed": known.listed, "details": known.details, "audited": is_audited}
+    answer(found, _show_explained, as_json=as_json)
+
+
+def _audited(settings: Settings, reference: str) -> bool:
+    """Record that details are shown: now, or in HOME until the database is back; raise OSError where neither can be done."""
+    from orders_pipeline.audit import recording
+    from orders_pipeline.system import errors
+
+    try:
+        with opened() as system:
+            recording.read_error(system.database, reference)
+    except Exception as error:  # noqa: BLE001 - whatever is wrong with the database may be what is to be explained
+        recording.read_error_meanwhile(settings.home, reference)
+        says = errors.describe(error, settings)
+        complaints.print(f"{says}\nthat this is read goes into the audit with the next command that can", markup=False)
+        return False
+    return True
+
+
+def _show_explained(console: Console, found: dict[str, Any]) -> None:
+    for line in found["listed"]:
+        console.print(line, markup=False)
+    if found["details"]:
+        console.print(found["details"], markup=False)
+
+
+def _refuse_in_production(settings: Settings, what: str) -> None:
+    if settings.is_production:
+        raise SettingsError(f"ORDERS_ENV is production, where nothing is synthetic; {what} are")
+
+
+@main.command()
+@click.option("--port", default=8080, show_default=True, type=click.IntRange(0, 65535))
+@click.option("--ledger", type=NewFile(), help="Keep the ledger in this file.")
+@click.option("--token", help="Demand this bearer token.")
+@click.option("--latency-ms", default=0.0, show_default=True, type=click.FloatRange(min=0), help="How long each call takes.")
+@click.option("--bulk", is_flag=True, help="Take up to 100 notifications in one call.")
+@click.option("--faults", default="", help="What goes wrong, like decline=0.02,reset_after=0.05,seed=7.")
+@answers
+def sandbox(
+    port: int, ledger: Path | None, token: str | None, latency_ms: float, faults: str, *, bulk: bool, as_json: bool
+) -> None:
+    """Run the Payment and Notification services to build and test against."""
+    from pydantic import ValidationError
+
+    from orders_pipeline.sandbox import SandboxServer
+    from orders_pipeline.sandbox.faults import Faults
+
+    _refuse_in_production(load_settings(), "the sandbox's services")
+    try:
+        server = SandboxServer(ledger, port=port, token=token, latency_ms=latency_ms, faults=faults, bulk=bulk)
+    except ValidationError:
+        names = ", ".join(Faults.model_fields)
+        raise click.UsageError(f"--faults is name=value,name=value with rates of 1 in all at most, of: {names}") from None
+    server.start()
+    answer({"url": server.url}, lambda console, each: console.print(f"{each['url']}  (Ctrl-C stops)"), as_json=as_json)
+    _wait_for_the_end()
+    server.stop()
+
+
+@main.command()
+@click.option("--rows", default=1000, show_default=True, type=click.IntRange(1, 10_000))
+@answers
+@stoppable
+def demo(rows: int, *, as_json: bool, heard: Interrupts) -> None:
+    """Try everything at once: a sample file is imported, paid, notified and reported, all on this machine."""
+    from orders_pipeline.cli import console
+    from orders_pipeline.cli.demo import CLIENT, demo_settings, write_demo_file
+
+    settings = load_settings()
+    _refuse_in_production(settings, "the demonstration's orders")
+    settings = demo_settings(settings)
+    with opened(settings) as system:
+        path = write_demo_file(system, rows)
+        if not as_json:
+            words.print(f"{rows:,} synthetic orders in {path.name} (CP932, some rows bad on purpose)")
+        summary = import_and_run(system, path, CLIENT, heard, [], again=False, as_json=as_json)
+    batch_id = summary["batch_id"]
+    answer(summary, console.show_summary, as_json=as_json)
+    if not as_json:
+        words.print(f"\nnext: orders-pipeline errors {batch_id}    what is wrong with the rejected rows")
+        words.print("      orders-pipeline up                      the same in the browser")
+    sys.exit(EXIT_STATUS.get(summary["status"], STOPPED))
+
+
+@main.command()
+@click.option(
+    "--port",
+    default=3000,
+    show_default=True,
+    type=click.IntRange(1, 65534),
+    help="Port of the UI; reports are at the next one.",
+)
+@answers
+def up(port: int, *, as_json: bool) -> None:
+    """Run the whole system for the browser; Ctrl-C stops all of it."""
+    from orders_pipeline.cli.up import running
+
+    def say(line: str) -> None:
+        if not as_json:
+            words.print(line)
+
+    with running(load_settings(), port, say) as places:
+        answer(
+            places.as_dict(),
+            lambda console, each: console.print(
+                "\n".join(f"{name:<10} {place}" for name, place in each.items()) + "\nCtrl-C stops everything."
+            ),
+            as_json=as_json,
+        )
+        places.wait()
+        say("\nstopping everything, which takes some seconds")
+    say("stopped; batches that are under way resume at the next start")
+
+
+def _wait_for_the_end() -> None:
+    import signal
+
+    with contextlib.suppress(KeyboardInterrupt):
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, signal.default_int_handler)
+        signal.pause()

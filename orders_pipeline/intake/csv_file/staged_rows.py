@@ -1,0 +1,207 @@
+"""Rows of a CSV file as tables: numbered, with their places in the file, their shape checked and the row they correct.
+
+Cells stay as sent. Which file the rows are of, and its header, is known from `staging`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from orders_pipeline.intake.csv_file.header import Header, Names
+from orders_pipeline.intake.csv_file.records import Chunk, EvenChunk, Flags, Places
+from orders_pipeline.intake.csv_file.shape import Shape
+from orders_pipeline.intake.csv_file.split_amounts import SplitAmounts
+from orders_pipeline.records.rejections import FileRejected
+from orders_pipeline.records.rules import is_no_text
+
+_BATCHES_KEPT = 3
+_PLACES = (
+    pa.field("import_row_number", pa.int32()),
+    pa.field("line", pa.int32()),
+    pa.field("offset", pa.int64()),
+    pa.field("length", pa.int32()),
+    pa.field("shape_ok", pa.bool_()),
+    pa.field("corrects_row", pa.int32()),
+)
+_ROW_NUMBER = re.compile("[0-9]{1,9}")
+_BATCH_ID = re.compile("[0-9]{8}-[0-9a-f]{12}")
+NO_ROW = 0  # what a row corrects that says so, and names none
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How large a file may be; `max_rows` does not count blank rows, `max_field_chars` is at most 131,072."""
+
+    max_bytes: int = 20 << 20
+    max_rows: int = 10_000
+    max_field_chars: int = 65_536
+    max_columns: int = 256
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a file is read: the names its header may hold, its limits, its delimiter, and the column of amounts."""
+
+    names: Names
+    limits: Limits
+    delimiter: str
+    amount: str | None
+
+
+class StagedRows:
+    """Turns chunks of records into tables, and keeps the counts of one reading."""
+
+    def __init__(self, header: Header, shape: Shape, reading: Reading) -> None:
+        self._header = header
+        self._shape = shape
+        self._names = reading.names
+        self._limits = reading.limits
+        self._columns = tuple(dict.fromkeys(reading.names.known.values()))
+        self.amounts = SplitAmounts(header, reading.amount)
+        self._header_words = pa.array([*reading.names.known, *(cell.strip().lower() for cell in header.cells)], pa.string())
+        self.schema = pa.schema([*_PLACES, *(pa.field(column, pa.string()) for column in self._columns)])
+        self.rows_total = self.rows_filled = 0
+        self.batches: dict[str, Mapping[str, str]] = {}
+
+    def table(self, chunk: Chunk | EvenChunk) -> pa.Table:
+        """Return the rows that are not blank as a table of `schema`."""
+        if isinstance(chunk, EvenChunk):
+            if (chunk.places.lengths > self._limits.max_field_chars).any():
+                chunk = chunk.row_by_row()
+            elif self._shape.takes(len(chunk.columns), len(chunk.columns[0]) - len(chunk.odd)):
+                return self._table_of_columns(chunk)
+            else:
+                chunk = chunk.row_by_row()
+        return self._table_of_rows(chunk)
+
+    def _table_of_columns(self, chunk: EvenChunk) -> pa.Table:
+        blank = [place for place, row in chunk.odd.items() if not any(row)]
+        self._count(len(chunk.columns[0]), len(chunk.columns[0]) - len(blank))
+        if blank:
+            chunk = chunk.select(~np.isin(np.arange(len(chunk.columns[0])), blank))
+        right = np.ones(len(chunk.columns[0]), np.bool_)
+        if chunk.odd:
+            right[list(chunk.odd)] = self._shape.check(list(chunk.odd.values()))
+        table = self._table(chunk.places, right, self._corrected_rows(chunk), chunk.columns.__getitem__)
+        for place, row in chunk.odd.items():
+            self._check_not_header(row, chunk.places, place)
+        for place in self._header_suspects(table):
+            self._check_not_header([column[place].as_py() for column in chunk.columns], chunk.places, place)
+        if self._header.batch is not None:
+            cells = chunk.columns[self._header.batch]
+            self._collect_batches(
+                {cell: pc.index(cells, cell).as_py() for cell in pc.unique(cells).drop_null().to_pylist()}, chunk.places
+            )
+        return table
+
+    def _table_of_rows(self, chunk: Chunk) -> pa.Table:
+        filled = chunk.select(np.fromiter(map(any, chunk.rows), np.bool_, len(chunk.rows)))
+        self._count(len(chunk.rows), len(filled.rows))
+        if not filled.rows:
+            return self.schema.empty_table()
+        self._check_field_lengths(filled)
+        right = self._shape.check(filled.rows)
+        rows = [row if ok else None for row, ok in zip(filled.rows, right.tolist(), strict=True)]
+        each = zip(filled.rows, right.tolist(), strict=True)
+        corrects = pa.array([self._corrected_row(row, ok) for row, ok in each], pa.int32())
+        table = self._table(filled.places, right, corrects, lambda place: pa.array(_cells(rows, place), pa.string()))
+        for place in (*np.flatnonzero(~right).tolist(), *self._header_suspects(table)):
+            self._check_not_header(filled.rows[place], filled.places, place)
+        if self._header.batch is not None:
+            cells = _cells(rows, self._header.batch)
+            self._collect_batches({cell: cells.index(cell) for cell in dict.fromkeys(cells) if cell}, filled.places)
+        return table
+
+    def _count(self, rows: int, filled: int) -> None:
+        self.rows_total += rows
+        self.rows_filled += filled
+        if self.rows_filled > self._limits.max_rows:
+            raise FileRejected("F_TOO_MANY_ROWS", {"limit": str(self._limits.max_rows)})
+
+    def _corrected_rows(self, chunk: EvenChunk) -> pa.Array:
+        """Return which row each one corrects."""
+        batch, row = self._header.batch, self._header.row
+        if row is None and batch is None:
+            return pa.nulls(len(chunk.columns[0]), pa.int32())
+        absent = pa.nulls(len(chunk.columns[0]), pa.string())
+        named = zip(*((absent if at is None else chunk.columns[at]).to_pylist() for at in (batch, row)), strict=True)
+        numbers = [_row_number(*cells) for cells in named]
+        for place, cells in chunk.odd.items():
+            numbers[place] = self._corrected_row(cells, ok=False)
+        return pa.array(numbers, pa.int32())
+
+    def _corrected_row(self, row: Sequence[str], ok: bool) -> int | None:
+        """Return which row this one corrects; where the shape is wrong, our own cells are known by what is in them."""
+        batch, number = self._header.batch, self._header.row
+        if ok:
+            return _row_number(*("" if place is None else row[place] for place in (batch, number)))
+        if batch is None or number is None:
+            return None
+        at = next((at for at in reversed(range(len(row) - 1)) if _BATCH_ID.fullmatch(row[at].strip())), None)
+        return None if at is None else _row_number(row[at], row[at + 1])
+
+    def _table(self, places: Places, right: Flags, corrects: pa.Array, column_at: Callable[[int], pa.Array]) -> pa.Table:
+        values = (places.numbers, places.lines, places.offsets, places.lengths, right, corrects)
+        arrays = [pa.array(each, field.type) for each, field in zip(values, _PLACES, strict=True)]
+        self.amounts.look(places, right, column_at)
+        absent = pc.if_else(pa.array(right), "", pa.scalar(None, pa.string()))
+        for column in self._columns:
+            at = self._header.columns.get(column)
+            arrays.append(absent if at is None else _joined([column_at(place) for place in at]))
+        return pa.Table.from_arrays(arrays, schema=self.schema)
+
+    def _check_field_lengths(self, chunk: Chunk) -> None:
+        limit = self._limits.max_field_chars
+        for place in np.flatnonzero(chunk.places.lengths > limit).tolist():
+            if max(map(len, chunk.rows[place])) > limit:
+                raise FileRejected("F_FIELD_TOO_LONG", {"limit": str(limit), **chunk.places.name(place)})
+
+    def _header_suspects(self, table: pa.Table) -> list[int]:
+        """Return the rows whose first required cell could be a header's."""
+        if not self._names.required:
+            return []
+        cells = pc.utf8_ltrim(table[self._names.required[0]], characters="\ufeff")  # of a second file behind the first
+        words = pc.utf8_lower(pc.utf8_trim_whitespace(cells))
+        found: list[int] = np.flatnonzero(pc.is_in(words, value_set=self._header_words).to_numpy()).tolist()
+        return found
+
+    def _check_not_header(self, row: Sequence[str], places: Places, place: int) -> None:
+        if self._names.is_header(row):
+            raise FileRejected("F_HEADER_REPEATED", places.name(place))
+
+    def _collect_batches(self, cells: Mapping[str, int], places: Places) -> None:
+        """Keep what cells say, given with the place where each stands first."""
+        for cell, place in cells.items():
+            if cell.strip() and len(self.batches) < _BATCHES_KEPT:
+                self.batches.setdefault(cell.strip(), places.name(place))
+
+
+def _row_number(batch: str | None, row: str | None) -> int | None:
+    """Return the row that two cells `_batch` and `_row` name, `NO_ROW` where they name none, None where they say nothing."""
+    batch, row = (batch or "").strip(), (row or "").strip()
+    return int(row) if _ROW_NUMBER.fullmatch(row) else NO_ROW if batch or row else None
+
+
+def _joined(parts: Sequence[pa.Array]) -> pa.Array:
+    """Return the parts' cells with a space between those that are not empty; null where the parts are null.
+
+    A part that is an error of a spreadsheet, or marked, is all there is.
+    """
+    joined, *rest = parts
+    for part in rest:
+        separator = pc.if_else(pc.or_(pc.equal(joined, ""), pc.equal(part, "")), "", " ")
+        joined = pc.binary_join_element_wise(joined, separator, part, "")
+    for part in parts:
+        joined = pc.if_else(is_no_text(part), part, joined)
+    return joined
+
+
+def _cells(rows: Sequence[list[str] | None], place: int) -> list[str | None]:
+    """Return one cell of each row; None where the row's shape is wrong."""
+    return [None if row is None else row[place] for row in rows]
