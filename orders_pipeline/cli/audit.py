@@ -45,19 +45,19 @@ def verify(*, as_json: bool) -> None:
     sys.exit(STOPPED if found.broken else 0)
 
 
-def _show(console: Console, found: Mapping[str, Any]) -> None:
+def _show(console: Console, result: Mapping[str, Any]) -> None:
     console.print(
-        f"looked at  {found['records']:,} records in {found['blocks']:,} blocks, with {found['heads']:,} heads kept in the "
-        f"storage, and at {found['rows']:,} rows; {found['unsealed']:,} records wait to be sealed"
-        + (f", since {found['unsealed_since']}" if found["unsealed_since"] else "")
+        f"looked at  {result['records']:,} records in {result['blocks']:,} blocks, with {result['heads']:,} heads kept in "
+        f"the storage, and at {result['rows']:,} rows; {result['unsealed']:,} records wait to be sealed"
+        + (f", since {result['unsealed_since']}" if result["unsealed_since"] else "")
     )
-    broken = found["broken"]
+    broken = result["broken"]
     if broken is None:
         console.print("the audit is intact")
         return
     where = [f"{name} {broken[key]}" for name, key in (("record", "event_id"), ("block", "block_no")) if broken[key]]
     console.print(f"[red]{broken['what']}[/red]: {', '.join([*where, broken['row'] or '']).removesuffix(', ')}")
-    for table, rows in found["altered"].items():
+    for table, rows in result["altered"].items():
         console.print(f"[red]{table}[/red]: {rows:,} rows are not as they were written last")
 
 
@@ -129,15 +129,15 @@ def retention(*, as_json: bool) -> None:
         answer(state(system.database), _show_retention, as_json=as_json)
 
 
-def _show_retention(console: Console, found: Mapping[str, Any]) -> None:
-    for each in found["limits"]:
+def _show_retention(console: Console, result: Mapping[str, Any]) -> None:
+    for each in result["limits"]:
         console.print(
             f"{each['category']:<17} in the database {each['hot_until']}, warm until {each['warm_until']}, "
             f"cold until {each['gone_after']}"
         )
-    for each in found["places"]:
+    for each in result["places"]:
         console.print(f"{each['category']:<17} {each['place']:<5} {each['records']:,} records in {each['blocks']:,} blocks")
-    for each in found["holds"]:
+    for each in result["holds"]:
         about = {name: each[name] for name in ("batch_id", "category", "from_day", "to_day") if each[name] is not None}
         what = ", ".join(f"{name} {value}" for name, value in about.items()) or "everything"
         console.print(f"hold {each['hold_id']}  {what}, by {each['placed_by']}: {each['reason']}", markup=False)

@@ -31,20 +31,20 @@ def run(system: System, batch_id: str, heard: Interrupts, *, as_json: bool, rest
 
 
 def import_and_run(
-    system: System, file: Path, client_code: str, heard: Interrupts, made: list[str], *, again: bool, as_json: bool
+    system: System, file: Path, client_code: str, heard: Interrupts, batch_ids: list[str], *, again: bool, as_json: bool
 ) -> dict[str, Any]:
-    """Make a batch of a file, add its id to those `made`, and run it; from then on Ctrl-C stops it, whenever it comes."""
+    """Make a batch of a file, append its id to `batch_ids`, and run it; from then on Ctrl-C stops it, whenever it comes."""
     try:
         _import_undisturbed()
         from orders_pipeline.intake import file_import
 
         heard.check()
-        file_import.import_file(system, file, client_code, again=again, note=made.append)
-        return run(system, made[0], heard, as_json=as_json)
+        file_import.import_file(system, file, client_code, again=again, note=batch_ids.append)
+        return run(system, batch_ids[0], heard, as_json=as_json)
     except KeyboardInterrupt:
-        if not made:
+        if not batch_ids:
             raise
-        return _stopped(system, made[0])
+        return _stopped(system, batch_ids[0])
 
 
 def _import_undisturbed() -> None:

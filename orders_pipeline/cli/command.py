@@ -1,4 +1,4 @@
-"""What all commands share: the group, answers in words or JSON, errors as codes and exit statuses, the opened system.
+"""What every command has: the group, the opened system, an answer in words or JSON, errors as codes and exit statuses.
 
 Exit status: 0 completed, 1 stopped (can be resumed) or not possible now, 2 usage, settings or something that is not there,
 3 completed with errors, 4 file rejected. With `--json` there is one JSON object on stdout, whatever happens.
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 EXIT_STATUS = {"completed": 0, "completed_with_errors": 3, "rejected": 4}
 STOPPED, USAGE, REJECTED = interrupts.STOPPED, 2, 4
-# what trying again does not help: somebody has to set, make or name something else; as everything that is not there
+# where another try does not help: somebody has to set, make or name something else. NotThere is another such error
 WRONG = {
     "E_ALREADY_UP",
     "E_BATCH_ENDED",
@@ -126,7 +126,7 @@ def answers(command: Callable[P, None]) -> Callable[P, None]:
 
 
 def stoppable(command: Callable[P, None]) -> Callable[P, None]:
-    """Give a command what was `heard` while it runs: no Ctrl-C is lost then, and a second one ends the process."""
+    """Hand a command the interrupts that are `heard` while it runs: no Ctrl-C is lost, and a second one ends the process."""
 
     @functools.wraps(command)
     def listening(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -208,7 +208,7 @@ def opened(settings: Settings | None = None) -> Iterator[System]:
 
 @contextlib.contextmanager
 def answering_to() -> Iterator[IO[bytes]]:
-    """Give what an answer is written to as bytes; raise CannotAnswer where it does not take them all.
+    """Give the stream that an answer is written to as bytes; raise CannotAnswer where it does not take them all.
 
     A reader that has closed the pipe, as `head` does, gets no complaint.
     """

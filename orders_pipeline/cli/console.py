@@ -263,15 +263,15 @@ def show_batches(console: Console, summaries: Sequence[Mapping[str, Any]], *, tr
     console.print(table)
 
 
-def show_preview(console: Console, found: Mapping[str, Any]) -> None:
+def show_preview(console: Console, preview: Mapping[str, Any]) -> None:
     """Print what importing a file would do."""
     console.print("[bold]dry run[/bold]  nothing was changed")
-    show_counts(console, found)
-    notified = found["notifications"]
-    console.print(f"  yen            {found['amount_jpy']['accepted']:,}")
-    console.print(f"  payments       {found['payments']['planned']:,}")
+    show_counts(console, preview)
+    notified = preview["notifications"]
+    console.print(f"  yen            {preview['amount_jpy']['accepted']:,}")
+    console.print(f"  payments       {preview['payments']['planned']:,}")
     console.print(f"  notifications  {notified['planned']:,}, at least {notified['seconds']:,.1f} seconds")
-    errors = found["errors"]
+    errors = preview["errors"]
     for each in errors[:SHOWN_ERRORS]:
         where = [f"{name} {each[name]}" for name in ("row", "line") if each[name] is not None]
         column = plain(each["header"] or each["column"] or "")

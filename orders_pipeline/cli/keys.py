@@ -51,9 +51,9 @@ def list_(*, as_json: bool) -> None:
     answer(found, _show_keys, as_json=as_json)
 
 
-def _show_keys(console: Console, found: Mapping[str, Any]) -> None:
-    for key_id, key in sorted(found["keys"].items()):
-        remark = "current" if key_id == found["current"] else "" if key["set"] else "[red]not set[/red]"
+def _show_keys(console: Console, result: Mapping[str, Any]) -> None:
+    for key_id, key in sorted(result["keys"].items()):
+        remark = "current" if key_id == result["current"] else "" if key["set"] else "[red]not set[/red]"
         console.print(f"{key_id:<32} {key['orders']:>11,} orders  {remark}")
 
 

@@ -1,4 +1,4 @@
-"""Files that commands write: where they may go, that one that is there is not lost, and who may read them.
+"""Files that commands write: where they may be, who may read them, and that no file is replaced without `--force`.
 
 `-o FILE` and `--force` of all commands. What is written belongs in the commands.
 """

@@ -61,13 +61,13 @@ def sample(
     answer(result | {"amount_jpy": made.amount}, _show_sample, as_json=as_json)
 
 
-def _show_sample(console: Console, made: dict[str, Any]) -> None:
-    rows, bad, amount = made["rows"], sum(made["bad"].values()), made["amount_jpy"]
+def _show_sample(console: Console, result: dict[str, Any]) -> None:
+    rows, bad, amount = result["rows"], sum(result["bad"].values()), result["amount_jpy"]
     console.print(
-        f"{made['file']}: {rows:,} rows, {bad:,} of them bad on purpose, {amount:,} yen in the good ones",
+        f"{result['file']}: {rows:,} rows, {bad:,} of them bad on purpose, {amount:,} yen in the good ones",
         markup=False,
     )
-    for name, rows in sorted([*made["bad"].items(), *made["excel"].items()]):
+    for name, rows in sorted([*result["bad"].items(), *result["excel"].items()]):
         console.print(f"  {rows:>9,} x {name}", markup=False)
 
 

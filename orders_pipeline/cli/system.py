@@ -78,11 +78,11 @@ def _audited(settings: Settings, reference: str) -> bool:
     return True
 
 
-def _show_explained(console: Console, found: dict[str, Any]) -> None:
-    for line in found["listed"]:
+def _show_explained(console: Console, result: dict[str, Any]) -> None:
+    for line in result["listed"]:
         console.print(line, markup=False)
-    if found["details"]:
-        console.print(found["details"], markup=False)
+    if result["details"]:
+        console.print(result["details"], markup=False)
 
 
 def _refuse_in_production(settings: Settings, what: str) -> None:

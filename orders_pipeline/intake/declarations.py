@@ -20,7 +20,7 @@ from orders_pipeline.records.rejections import FileRejected, Rejection
 
 
 def position_of(profile: Profile, name: str) -> Position | None:
-    """Return the place that a client's file of this name has in its sequence, where it has one."""
+    """Return the place that a file of this name has in its client's sequence, or None without one."""
     return sequences.position_of(name, profile.sequence) if profile.sequence is not None else None
 
 

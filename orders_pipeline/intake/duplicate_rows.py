@@ -1,7 +1,7 @@
 """Rows of one file that name the same order, found over the whole file before any row of it is accepted.
 
 Two passes, so that memory stays small: the first keeps eight bytes a row, the second only looks at rows whose reference
-came twice. References another file brought are a question for the database, asked in `validation.py`.
+came twice. References that other files brought are looked up in the database (`repeated_orders.py`).
 """
 
 from __future__ import annotations

@@ -87,7 +87,7 @@ def manifest_beside(path: Path) -> Manifest | None:
 
     def find(name: str) -> Path | None:
         beside = (path.with_name(form) for form in forms_of(name))
-        return next((each for each in beside if os.path.lexists(each)), None)  # nor is one there whose name is too long
+        return next((path for path in beside if os.path.lexists(path)), None)  # none has a name that is too long
 
     manifest = _only_one(path.name, find, lambda: (each.name for each in path.parent.iterdir()))
     if manifest is None:
@@ -100,7 +100,7 @@ def manifest_beside(path: Path) -> Manifest | None:
 
 
 def landed_manifest(landing: Storage, landing_key: str, copy: Path) -> Manifest | None:
-    """Return the manifest of a landed file, if there is one beside it, by way of a local copy; raise FileRejected."""
+    """Return the manifest of a landed file, if there is one beside it, copied to `copy`; raise FileRejected."""
 
     def find(key: str) -> StoredObject | None:
         for form in forms_of(key):

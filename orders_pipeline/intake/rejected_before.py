@@ -35,7 +35,7 @@ NEVER_HAD = {"R_COLUMNS", "R_REF_CHANGED", "R_EXAMPLE_ROW"}  # what was read as 
 
 @dataclass
 class _Sent:
-    """A rejected row as it was sent: its cells, its codes, the references it had or may have had."""
+    """A rejected row: its codes, its cells as they were sent, the references it had or may have had."""
 
     batch_id: str
     number: int

@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 from orders_pipeline.infrastructure.parquet_file import map_chunks, new_parquet, read_chunks
 from orders_pipeline.intake.duplicate_rows import Duplicates, find_duplicates
 from orders_pipeline.intake.repeated_orders import Differing, Existing, RepeatedOrders
-from orders_pipeline.intake.totals import find_total_rows
+from orders_pipeline.intake.total_rows import find_total_rows
 from orders_pipeline.records.corrected_rows import ROW_COLUMN, Answer, Corrections, named_differently
 from orders_pipeline.records.judgement import Finding, Findings, Judge, Rows, as_json
 from orders_pipeline.records.record_type import RecordType, RowContext

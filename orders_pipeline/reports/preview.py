@@ -36,7 +36,7 @@ NO_BATCH = "preview"
 
 
 @dataclass
-class _Found:
+class _DryRun:
     """What has been found out so far, as far as the file was read."""
 
     staging: Staging | None = None
@@ -52,7 +52,7 @@ class _Found:
 
 
 def preview(system: System, path: Path, client_code: str, *, again: bool, errors: Path | None = None) -> dict[str, Any]:
-    """Return what `import --dry-run --json` shows, and write to `errors` the errors.csv that importing would give.
+    """Return what `import --dry-run --json` shows, and write to `errors` the errors.csv that importing would make.
 
     Raises FileRejected where importing does, for a file that would not even become a batch.
     """
@@ -61,54 +61,54 @@ def preview(system: System, path: Path, client_code: str, *, again: bool, errors
         again = again or arrival.profile.same_bytes == "take"
         with system.database.begin() as transaction:
             batches.next_repeat(transaction, client_code, arrival.sha256, again=again)
-        found = _Found()
+        dry_run = _DryRun()
         file = UnregisteredFile(NO_BATCH, client_code, composed(path.name), arrival.sha256)
         try:
-            _try(system, arrival, file, folder, found)
+            _try(system, arrival, file, folder, dry_run)
         except FileRejected as refusal:
-            found.refusal = refusal
-        rejections = _rejections(found, folder)
+            dry_run.refusal = refusal
+        rejections = _rejections(dry_run, folder)
         if errors is not None:
-            write_errors(errors, rejections, None if found.result is None else folder / STAGED, found.headers)
-    answer = _answer(found, client_code, path.name, rejections)
+            write_errors(errors, rejections, None if dry_run.result is None else folder / STAGED, dry_run.headers)
+    answer = _answer(dry_run, client_code, path.name, rejections)
     seconds = answer["notifications"]["planned"] / system.settings.notification_rate_per_s
     answer["notifications"]["seconds"] = round(seconds, 1)
     return answer
 
 
-def _try(system: System, arrival: Arrival, file: UnregisteredFile, folder: Scratch, found: _Found) -> None:
+def _try(system: System, arrival: Arrival, file: UnregisteredFile, folder: Scratch, dry_run: _DryRun) -> None:
     """Stage, validate and plan; raise FileRejected where the file would be rejected."""
     profile, manifest = arrival.profile, arrival.manifest
     limits = limits_of(system.settings, profile)
-    found.staging = staging = stage_checked(system.database, limits, profile, file, manifest, folder / ORIGINAL, folder)
+    dry_run.staging = staging = stage_checked(system.database, limits, profile, file, manifest, folder / ORIGINAL, folder)
     position = declarations.position_of(profile, file.csv_source)
     with system.database.begin() as transaction:
         gap = declarations.sequence_gap(transaction, file.client_code, position)
-    found.warnings = [*staging.file.warnings, *gap]
+    dry_run.warnings = [*staging.file.warnings, *gap]
     file = replace(file, encoding=staging.file.encoding, corrects=staging.corrects)
-    found.result = validate_file(system, profile, file, folder / STAGED, folder / ACCEPTED, folder / REJECTIONS)
-    declarations.check_validated(profile, manifest, found.result)
-    found.planned = _plan(system.cipher, profile, folder / ACCEPTED)
+    dry_run.result = validate_file(system, profile, file, folder / STAGED, folder / ACCEPTED, folder / REJECTIONS)
+    declarations.check_validated(profile, manifest, dry_run.result)
+    dry_run.planned = _plan(system.cipher, profile, folder / ACCEPTED)
 
 
-def _rejections(found: _Found, folder: Scratch) -> list[Rejection]:
+def _rejections(dry_run: _DryRun, folder: Scratch) -> list[Rejection]:
     """Return all that is wrong, the file first, as `errors` of a batch lists it."""
-    rejections = list(found.warnings)
-    if found.refusal is not None:
-        rejections.append(refusal_of_file(found.refusal))
-    if found.result is not None:
+    rejections = list(dry_run.warnings)
+    if dry_run.refusal is not None:
+        rejections.append(refusal_of_file(dry_run.refusal))
+    if dry_run.result is not None:
         for each in pq.read_table(folder / REJECTIONS).to_pylist():
             rejections.append(Rejection(**each | {"detail": json.loads(each["detail"] or "{}")}))
     return rejections
 
 
-def _answer(found: _Found, client_code: str, name: str, rejections: Sequence[Rejection]) -> dict[str, Any]:
-    staged = None if found.staging is None else found.staging.file
-    refusal, result = found.refusal, Validated() if found.refusal or found.result is None else found.result
+def _answer(dry_run: _DryRun, client_code: str, name: str, rejections: Sequence[Rejection]) -> dict[str, Any]:
+    staged = None if dry_run.staging is None else dry_run.staging.file
+    refusal, result = dry_run.refusal, Validated() if dry_run.refusal or dry_run.result is None else dry_run.result
     read = None if staged is None else staged.rows_total - staged.rows_blank
-    rejected = result.rows_rejected if result is found.result else read
-    codes = {} if found.result is None else dict(found.result.rejections)
-    payments, notifications = found.planned
+    rejected = result.rows_rejected if result is dry_run.result else read
+    codes = {} if dry_run.result is None else dict(dry_run.result.rejections)
+    payments, notifications = dry_run.planned
     answer: dict[str, Any] = {
         "dry_run": True,
         "status": "rejected" if not result.rows_accepted else "completed_with_errors" if rejected else "completed",
@@ -126,7 +126,7 @@ def _answer(found: _Found, client_code: str, name: str, rejections: Sequence[Rej
         "payments": {"planned": payments},
         "notifications": {"planned": notifications},
         "rejections": ({} if refusal is None else {refusal.code: 1}) | codes,
-        "errors": [_shown(each, found.headers) for each in rejections],
+        "errors": [_shown(each, dry_run.headers) for each in rejections],
     }
     if refusal is not None:
         sentence = message(refusal.code, "en", refusal.detail)

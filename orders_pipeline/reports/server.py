@@ -78,7 +78,7 @@ def build_app(system: System) -> Starlette:
 
 @contextlib.contextmanager
 def serving(system: System, port: int) -> Iterator[str]:
-    """Serve the reports as long as the block runs; gives the URL, the same each time so that old links stay good."""
+    """Serve the reports at a port while the block runs, and give the URL; with the same port old links stay good."""
     listening = socket.create_server((HOST, port))
     server = uvicorn.Server(uvicorn.Config(build_app(system), log_config=None, lifespan="off", server_header=False))
     thread = threading.Thread(target=server.run, args=([listening],), name="reports", daemon=True)

@@ -1,8 +1,7 @@
 """Masking: a real file becomes one that may be shared, with its shape, duplicates and errors, and none of its values.
 
 The structure of the bytes stays (encoding, BOM, delimiter, quotes, line ends, blank rows, lengths), and with it what is
-wrong with the file; each cell is replaced by a masked one. How a cell is masked is said in `masked_cells.py`, what
-it is worth in `records/`.
+wrong with the file. Each cell is replaced by a masked one: how is said in `masked_cells.py`.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from orders_pipeline.clients.profiles import Profile
 from orders_pipeline.intake.csv_file.encoding import detect_text
 from orders_pipeline.intake.csv_file.header import Names
 from orders_pipeline.intake.csv_file.physical_lines import TextSpan
-from orders_pipeline.intake.totals import Sums, Which, amounts, say_only_a_sum
+from orders_pipeline.intake.total_rows import Sums, Which, amounts, say_only_a_sum
 from orders_pipeline.records.judgement import Judge
 from orders_pipeline.records.normalise import normalise_header
 from orders_pipeline.records.orders import EXAMPLE, ITEM_COLUMNS, ORDERS
@@ -76,10 +75,11 @@ class _Cell:
 
 
 def mask_file(source: Path, target: Path, *, profile: Profile, today: date | None = None) -> Masked:
-    """Write `source` masked to `target`; raise FileRejected where it is no text we can read, MaskFailed where it must be.
+    """Write `source` masked to `target`.
 
-    Words of payment method, channel and currency, header names of the catalogue and our own columns stay; amounts keep
-    their digits' number and add up where they did, dates stay about where they are.
+    Words of payment method, channel and currency, header names of the catalogue and our own columns stay. Amounts keep
+    their number of digits and add up where they did; dates stay about where they are. Raises FileRejected where the source
+    is no text we can read, and MaskFailed where no masked text is found to be in the same encoding.
     """
     span = detect_text(source, profile.delimiter, profile.encoding)
     words = {column: each.translate for column, each in profile.columns.items()}
@@ -303,7 +303,7 @@ class _Masking:
         distinct = list(dict.fromkeys(cell.value for cell in cells if cell.value and not _CELL_ERROR.match(cell.value)))
         if meaning.name in _CHOICES and distinct:
             distinct = [cell for cell, (codes, _) in zip(distinct, meaning.judge(distinct), strict=True) if codes]
-        made = masked_cells.made_up(distinct, meaning, self._codec, self._key) if distinct else {}
+        made = masked_cells.masked(distinct, meaning, self._codec, self._key) if distinct else {}
         for cell in cells:
             cell.value = made.get(cell.value, cell.value)
 

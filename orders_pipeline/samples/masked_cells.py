@@ -1,8 +1,8 @@
-"""Masked cells, in place of real ones: of the same characters' classes and the same length, and worth the same.
+"""Masked cells, in place of real ones: of the same length and classes of characters, and with the same rejection codes.
 
-Every letter becomes another letter of its script and case, every digit another digit; all else is kept. What is masked
-hangs on a key that nobody keeps, and on the cell's meaning, so that two ways to write one value stay that. What a file's
-cells are is found out in `mask.py`.
+Every letter becomes another letter of its script and case, every digit another digit; all else is kept. A masked cell
+depends on a key that nobody keeps and on the cell's meaning, so that two ways to write one value still mean the same. What
+a file's cells mean is found out in `mask.py`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _MONTH_ATTEMPTS = 10  # so often another day of the same month is tried first
 
 @dataclass(frozen=True)
 class Meaning:
-    """What cells of one column are worth (codes, and normalised text), and how one of them is rewritten."""
+    """How cells of one column are judged (codes, and normalised text), and how one of them is rewritten."""
 
     name: str
     judge: Callable[[Sequence[str]], Judged]
@@ -48,11 +48,11 @@ def draws(key: bytes, *what: object, count: int) -> Draws:
     return (int.from_bytes(digest[at : at + 4]) for at in range(0, 4 * count, 4))
 
 
-def made_up(cells: Sequence[str], meaning: Meaning, codec: str, key: bytes) -> dict[str, str]:
+def masked(cells: Sequence[str], meaning: Meaning, codec: str, key: bytes) -> dict[str, str]:
     """Return for each of the distinct cells another one that gets the same codes, different for different meanings.
 
-    Where there are too few for that (dates, single digits), some mean the same; a number or date that
-    only itself can stand for, like a quantity of 0, stays, and any other cell rather gets other codes than to stay.
+    Where there are too few others (dates, single digits), some get the same meaning. A number or date that has no other,
+    like a quantity of 0, stays; any other cell gets other codes rather than stay.
     """
     worth = dict(zip(cells, meaning.judge(cells), strict=True))
     groups: dict[str, list[str]] = {}

@@ -1,4 +1,4 @@
-"""Made-up order files, to try the system with: realistic, repeatable, and bad in known ways where asked.
+"""Synthetic order files, to try the system with: realistic, repeatable, and bad in known ways where asked.
 
 Names come from Faker, e-mail addresses end in example domains, and no telephone number here can be dialled. Rows are made
 one by one, so that a file may have any number of them; how a row is damaged is said in `damage.py`. Nothing but tests,

@@ -126,8 +126,8 @@ MUTANTS: list[Mutant] = [
         ),
     ),
     *mutants(
-        "orders_pipeline/intake/totals.py",
-        ["unit/test_totals.py"],
+        "orders_pipeline/intake/total_rows.py",
+        ["unit/test_total_rows.py"],
         (
             "yen is not None and yen in (self.group, self.all):",
             "yen is not None and self.all is not None:",

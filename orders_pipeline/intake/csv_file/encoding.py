@@ -1,7 +1,7 @@
 """Which encoding a file is in, by a strict ladder and never by a guess: BOM, UTF-16, UTF-8, CP932.
 
-Files that are no text, hold control characters, or can be read in two ways (`doubt`) are refused here, by whole-file codes
-with the offset of the first bad byte. How the text is cut into lines and rows stands in `physical_lines` and `csv_file`.
+Files that are no text, hold control characters, or can be read in two ways (`ambiguity`) are refused here, with the
+offset of the first bad byte. How the text is cut into lines and rows is in `physical_lines` and `records`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,13 @@ from pathlib import Path
 
 import numpy as np
 
-from orders_pipeline.intake.csv_file.doubt import NOT_CP932, first_high_byte, is_shaped_like_euc, other_reading, utf8_instead
+from orders_pipeline.intake.csv_file.ambiguity import (
+    NOT_CP932,
+    first_high_byte,
+    is_shaped_like_euc,
+    other_reading,
+    utf8_instead,
+)
 from orders_pipeline.intake.csv_file.physical_lines import TextSpan, locate, read_raw, unit_of
 from orders_pipeline.records.rejections import FileRejected
 

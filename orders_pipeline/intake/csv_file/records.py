@@ -1,8 +1,8 @@
 """The records of a CSV text, strictly by RFC 4180, in chunks, each record with its number, line and bytes.
 
 Python's strict `csv.reader` decides where records and cells end; this module feeds it physical lines and keeps count.
-Blocks that `even` proves harmless go the faster way. What the records mean, the header among them, is decided in
-`csv_file`.
+Blocks that `quick_reader` can read go the faster way. What the records mean, the header among them, is decided in
+`staging`.
 """
 
 from __future__ import annotations

@@ -21,9 +21,9 @@ class UnevenRowsError(Exception):
 
 
 class Shape:
-    """Whether rows have the header's width, over all chunks.
+    """Tells whether rows have the header's width, over all chunks.
 
-    Rows may end in more (or fewer) empty cells than the header, if they do alike: the first row that names could fit
+    Rows may end in more (or fewer) empty cells than the header, if all do alike. The first row with a cell for every name
     sets the width then, and the first row that contradicts it raises UnevenRowsError.
     """
 

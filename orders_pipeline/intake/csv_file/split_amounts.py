@@ -1,7 +1,7 @@
-"""Amounts like 1,000 that stand without quotes, so that each fills two cells: read as they are, one yen would be charged.
+"""Amounts like 1,000 that stand without quotes, so that each fills two cells: as they are read, one yen would be charged.
 
 Such a row has too many cells, unless the file leaves off its last cell where that is empty: then it has the header's width.
-So they are looked for where one optional column follows the amount, over the whole file; nothing else is known of a row.
+So split amounts are looked for over the whole file, where one optional column follows the amount.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _END = "^[0-9]{3}[ 円-]*$"
 
 
 class SplitAmounts:
-    """Whether amounts are split in two, over all chunks."""
+    """Tells whether amounts are split in two, over all chunks."""
 
     def __init__(self, header: Header, amount: str | None) -> None:
         at = header.columns.get(amount or "", ())

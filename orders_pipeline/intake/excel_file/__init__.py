@@ -1,4 +1,4 @@
-"""A client's workbook, which becomes a CSV file: opened within bounds (`package`), read (`cells`), as shown (`formats`).
+"""A client's workbook, which becomes a CSV file: checked (`package`), read (`stored_cells`), as shown (`shown_cells`).
 
 What the CSV file is worth is decided in `csv_file` and behind it, as for any other.
 """

@@ -1,7 +1,7 @@
-"""Whether a workbook may be opened: its ZIP container and its XML, looked at before any library builds something of them.
+"""Whether a workbook may be opened: its ZIP container and its XML are checked before any library builds objects of them.
 
-The XML is read here as a stream that keeps nothing but counts, within bounds on what it may inflate to, and without
-entities. Cells and formats are not understood here; which sheet counts, and what is written of it, stands in `excel_file`.
+The XML is read as a stream that keeps nothing but counts, within bounds on what it may inflate to, and without entities.
+Which sheet holds the orders is decided in `sheets`; cells are read in `stored_cells`.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import IO, BinaryIO
 from xml.parsers import expat
 
-from orders_pipeline.intake.excel_file.cells import MAIN_NAMESPACE
-from orders_pipeline.intake.excel_file.conditions import Condition
+from orders_pipeline.intake.excel_file.conditional_formats import Condition
 from orders_pipeline.intake.excel_file.ranges import column_number
+from orders_pipeline.intake.excel_file.stored_cells import MAIN_NAMESPACE
 from orders_pipeline.records.rejections import FileRejected
 
 _MAX_ENTRIES = 1000
@@ -56,9 +56,9 @@ _MAX_CONDITION_CHARS = 1 << 20  # of all ranges of a sheet's conditional formats
 
 @dataclass(frozen=True)
 class Extent:
-    """The last row and the last column of a sheet, from 1, that hold a value; 0 without any.
+    """The last row and the last column of a sheet that hold a value, from 1, or 0 without any.
 
-    And its conditional formats and the ranges of cells that are merged.
+    `conditions` are its conditional formats, `merged` the ranges of its merged cells.
     """
 
     rows: int
@@ -71,7 +71,7 @@ class Extent:
 class Parts:
     """What was found in a package: the extent of each sheet by its path, and the path of the shared texts, if any.
 
-    Excel computes its formulas anew as it opens the workbook where `recomputes`: what they say in it is not what is seen.
+    Where `recomputes`, Excel computes all formulas as it opens the workbook: the results stored in it are not what is seen.
     """
 
     sheets: Mapping[str, Extent]
@@ -242,7 +242,7 @@ class _PartReader:
         self._parser.StartDoctypeDeclHandler = _refuse_doctype
 
     def feed(self, block: bytes) -> None:
-        """Read on."""
+        """Read the next block."""
         self._parser.Parse(block)
 
     def close(self) -> None:

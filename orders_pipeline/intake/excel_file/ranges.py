@@ -1,7 +1,4 @@
-"""Columns and ranges of a sheet, like "E2:E10 G2", and which rows of a column lie in them; also which cells a merge hides.
-
-What a range is for is said by those who ask.
-"""
+"""Columns and ranges of a sheet, like "E2:E10 G2": which rows of a column lie in them, and which cells a merge hides."""
 
 from __future__ import annotations
 
@@ -80,7 +77,7 @@ class MergedCells:
 
     @property
     def joins_rows(self) -> bool:
-        """Say whether any cell is merged into one above."""
+        """Tell whether any cell is merged into one above."""
         return bool(self._upright)
 
     def top_of(self, column: int, row: int) -> int | None:
@@ -90,7 +87,7 @@ class MergedCells:
         return spans[at][0] if at >= 0 and row <= spans[at][1] else None
 
     def hide(self, column: int, row: int) -> bool:
-        """Say whether a cell is not seen."""
+        """Tell whether a cell is not seen."""
         if not self._ranges:
             return False
         if column not in self._hidden:

@@ -15,11 +15,11 @@ from typing import Any
 from openpyxl.reader.excel import ExcelReader
 
 from orders_pipeline.intake.csv_file import Names
-from orders_pipeline.intake.excel_file.cells import SheetRow, read_rows, read_texts
-from orders_pipeline.intake.excel_file.conditions import ConditionalFormats
+from orders_pipeline.intake.excel_file.conditional_formats import ConditionalFormats
 from orders_pipeline.intake.excel_file.package import Extent, Parts, damaged
 from orders_pipeline.intake.excel_file.ranges import MergedCells
 from orders_pipeline.intake.excel_file.shown_cells import ShownCells, marked
+from orders_pipeline.intake.excel_file.stored_cells import SheetRow, read_rows, read_texts
 from orders_pipeline.records.normalise import normalise_header
 from orders_pipeline.records.record_type import Kind
 from orders_pipeline.records.rejections import FileRejected
@@ -54,10 +54,10 @@ class Structure(ExcelReader):
     """The library's reader of a workbook's sheets, its styles and the day its dates begin at, and of no more."""
 
     def read_strings(self) -> None:
-        """Leave the texts, which are most of a workbook, to `cells`."""
+        """Leave the texts, which are most of a workbook, to `stored_cells`."""
 
     def read_worksheets(self) -> None:
-        """Leave the sheets to `cells`, and their charts and pictures alone."""
+        """Leave the sheets to `stored_cells`, and their charts and pictures alone."""
 
 
 @dataclass(frozen=True)

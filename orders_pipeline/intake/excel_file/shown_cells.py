@@ -13,9 +13,9 @@ from typing import Any
 from openpyxl.cell.read_only import ReadOnlyCell
 from openpyxl.workbook import Workbook
 
-from orders_pipeline.intake.excel_file.cells import Cell, Raised, Struck
 from orders_pipeline.intake.excel_file.format_sections import JAPANESE_FORMATS
 from orders_pipeline.intake.excel_file.formats import Value, show, shows_what_is_stored
+from orders_pipeline.intake.excel_file.stored_cells import Cell, Raised, Struck
 from orders_pipeline.records.record_type import Kind
 from orders_pipeline.records.rules import CELL_ERROR, NOT_AS_SHOWN, UNCOMPUTED
 

@@ -1,8 +1,8 @@
-"""Texts whose bytes can be read in two ways: what else a file may be than the encoding its bytes are valid in.
+"""Ambiguous encodings: texts whose bytes are valid in one encoding and may be a text in another as well.
 
-A longer Japanese text is valid in one encoding only; a short one, or a Western one, is so in two by chance. Nobody should
-guess names: where both readings are possible, there is doubt. Which encodings are tried, and in what order, stands in
-`encoding`.
+A longer Japanese text is valid in one encoding only; a short one, or a Western one, may be valid in two by chance. Names
+are never guessed: where both readings are possible, the file is refused. Which encodings are tried, and in what order, is
+in `encoding`.
 """
 
 from __future__ import annotations

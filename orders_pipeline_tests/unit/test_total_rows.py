@@ -6,7 +6,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from orders_pipeline.intake.totals import find_total_rows
+from orders_pipeline.intake.total_rows import find_total_rows
 from orders_pipeline.intake.validation import validate
 from orders_pipeline.records.judgement import Judge
 from orders_pipeline.records.orders import ORDERS

@@ -1,7 +1,7 @@
 """The texts and the cells of a workbook's parts, read as a stream: what is stored, not yet what is shown.
 
-Only what `package` let pass is read here. The library could do it, but takes five times as long and builds objects
-for every text; the rest of a workbook, which is small, is left to it (`excel_file`).
+Only what `package` let pass is read here. The library could do it, but takes five times as long and builds objects for
+every text; the rest of a workbook, which is small, is left to it (`sheets`).
 """
 
 from __future__ import annotations
@@ -241,6 +241,6 @@ def _unescaped(text: str) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
 
 
-def _character(found: re.Match[str]) -> str:
-    code = int(found[1], 16)
-    return found[0] if 0xD800 <= code <= 0xDFFF else chr(code)
+def _character(match: re.Match[str]) -> str:
+    code = int(match[1], 16)
+    return match[0] if 0xD800 <= code <= 0xDFFF else chr(code)

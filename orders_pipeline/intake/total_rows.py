@@ -1,7 +1,7 @@
-"""Total rows that people leave among orders or under them: none, though defaults may fill their cells until they look so.
+"""Total rows: sums that people leave among orders or under them, and that are no orders, even where defaults fill them.
 
-Only a row can be one that says nothing but a sum, of the orders above or of those since the last total row; amounts are
-added up where there is such a row, and not for any other file.
+A total row says nothing but a sum: of all orders above it, or of those since the last total row. Amounts are added up only
+for a file with a row that may be one.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Sums:
     group: int | None = None
 
     def add(self, yen: int) -> None:
-        """Go on below an order."""
+        """Add an order."""
         self.all, self.group = (self.all or 0) + yen, (self.group or 0) + yen
 
     def totals(self, rows: Iterable[tuple[int, int | None, bool]]) -> Iterator[tuple[int, Which]]:
