@@ -55,7 +55,7 @@ def build_app(service: Service, token: str | None = None) -> Starlette:
         return answer
 
     routes = [Route(path, endpoint(handler, guarded=True), methods=[method]) for method, path, handler in _API]
-    routes += [Route(path, endpoint(handler, guarded=False), methods=[method]) for method, path, handler in _OURS]
+    routes += [Route(path, endpoint(handler, guarded=False), methods=[method]) for method, path, handler in _CONTROL]
     handlers = {HTTPException: _http_problem, Exception: _internal_problem}
     return Starlette(routes=routes, exception_handlers=handlers)
 
@@ -107,7 +107,7 @@ async def _change(service: Service, request: Request) -> Response:
     try:
         service.options = changed(service.options, changes)
     except ValidationError as error:
-        codes = sorted({str(found["type"]) for found in error.errors(include_input=False, include_url=False)})
+        codes = sorted({str(detail["type"]) for detail in error.errors(include_input=False, include_url=False)})
         raise Problem("validation", errors=[{"pointer": "", "code": code} for code in codes]) from None
     return await _options(service, request)
 
@@ -120,7 +120,7 @@ async def _page(service: Service, _request: Request) -> Response:
     return HTMLResponse(_PAGE.format(tables=tables))
 
 
-_OURS: tuple[tuple[str, str, Handler], ...] = (
+_CONTROL: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/", _page),
     ("GET", "/health", _health),
     ("GET", "/sandbox/ledger", _ledger),

@@ -64,7 +64,7 @@ class Problem(Exception):
         return base | {"code": self.slug, "request_id": request_id, "retryable": retryable} | self.extra
 
 
-class Unnamed(Problem):
+class UnlistedRefusal(Problem):
     """A refusal that the contract does not name: `status:word`, or a status alone, which comes without a body."""
 
     def __init__(self, refusal: str) -> None:
@@ -134,7 +134,7 @@ class PaymentRequest(_Strict):
 
 
 class RefundRequest(_Strict):
-    """Yen to give back of a payment."""
+    """Yen to refund of a payment."""
 
     amount: Annotated[int, Field(ge=1, le=AMOUNT_LIMIT_JPY)]
     reason: Annotated[str, Field(max_length=500)]
@@ -189,12 +189,13 @@ def read_request(kind: type[Request], value: object) -> Request:
     try:
         return kind.model_validate(value)
     except ValidationError as error:
-        found = [(_pointer(e["loc"]), e["type"]) for e in error.errors(include_input=False, include_url=False)]
-        raise Problem("validation", errors=[{"pointer": p, "code": c} for p, c in found[:100]]) from None
+        details = error.errors(include_input=False, include_url=False)[:100]
+        errors = [{"pointer": _pointer(detail["loc"]), "code": detail["type"]} for detail in details]
+        raise Problem("validation", errors=errors) from None
 
 
 def _pointer(location: tuple[int | str, ...]) -> str:
-    # Names of our own models only: a union adds words of pydantic's, which stand in no document
+    # only names of our own models: pydantic adds words of its own for a union
     return "".join(f"/{part}" for part in location if isinstance(part, int) or (part.islower() and part.isidentifier()))
 
 

@@ -24,7 +24,7 @@ BEFORE = (  # nothing is booked
     "not_found",
     "redirect",
 )
-AFTER = (  # booked, and the caller is not told properly
+AFTER = (  # booked, and the caller is not answered properly
     "error_after",
     "timeout_after",
     "reset_after",
@@ -57,13 +57,11 @@ class Faults(BaseModel):
     decline: Rate = 0.0  # of customers, always
     decline_order: Rate = 0.0  # of orders, which take down every payment they are in
     decline_payment: Rate = 0.0  # of payments, by reference
-    refuse: Rate = (
-        0.0  # of customers: whatever is asked for them is refused, every time, and so is any refund of so many payments
-    )
+    refuse: Rate = 0.0  # of customers: all requests for them are refused, and so are the refunds of so many payments
     refuse_customer: Annotated[str, Field(max_length=128)] = ""  # this one too
     refuse_amount: Annotated[int, Field(ge=0)] = 0  # and each payment or refund of just so many yen; 0: none
     refuse_as: Annotated[str, Field(pattern=r"^4\d\d(:[a-z-]{1,64})?$")] = "400:malformed"  # without a word: no body either
-    refuse_whole: bool = False  # one such notification has all in its call refused
+    refuse_whole: bool = False  # one refused notification has all in its call refused
     processing: Rate = 0.0  # of payments answered 202, by reference; succeeded `processing_s` later
 
     error_before: Rate = 0.0
@@ -104,8 +102,8 @@ class Faults(BaseModel):
             raise ValueError("the rates of the faults add up to more than 1")
         return self
 
-    def strike(self, key: str, attempt: int) -> str | None:
-        """Return the fault that meets the given attempt (from 1) of `key`, or None."""
+    def fault_of(self, key: str, attempt: int) -> str | None:
+        """Return the fault of an attempt (from 1) of `key`, one of KINDS, or None."""
         if self.max_per_key and attempt > self.max_per_key:
             return None
         draw = share(self.seed, "fault", key, attempt)
@@ -117,15 +115,15 @@ class Faults(BaseModel):
 
     def decline_code(self, customer: str, reference: str, orders: list[str]) -> tuple[str, bool] | None:
         """Return why such a payment is declined and whether a later try may do better, or None."""
-        struck = (
+        is_declined = (
             self._falls(self.decline, "customer", customer)
             or self._falls(self.decline_payment, "payment", reference)
             or any(self._falls(self.decline_order, "order", order) for order in orders)
         )
-        return DECLINE_CODES[int(share(self.seed, "code", customer) * len(DECLINE_CODES))] if struck else None
+        return DECLINE_CODES[int(share(self.seed, "code", customer) * len(DECLINE_CODES))] if is_declined else None
 
     def refuses(self, customer: str, amount: int = 0) -> bool:
-        """Say whether what is asked for a customer is refused."""
+        """Say whether a request for a customer is refused; `amount` is what it asks for, in yen."""
         return (
             self._falls(self.refuse, "refuse", customer)
             or customer == self.refuse_customer

@@ -1,9 +1,8 @@
 """What the services believe happened: payments, refunds, notifications and every call's arrival.
 
 A SQLite file (or memory) of its own, which shares nothing with the pipeline's database: the two can be compared. No names,
-addresses or tokens are kept. Whether something may happen is decided in `payments.py` and
-`notifications.py`; one rule stands here because it must hold inside the transaction: an order that is paid is not
-paid again.
+addresses or tokens are kept. Whether something may happen is decided in `payments.py` and `notifications.py`, but for one
+rule that must hold inside the transaction: an order that is paid is not paid again.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, astuple, dataclass, fields
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -47,57 +46,10 @@ CREATE TABLE IF NOT EXISTS answers (
 """
 _TABLES = ("payments", "allocations", "refunds", "notifications", "calls", "answers")
 
-_LIVE_PAYMENT_OF = """
-SELECT p.id FROM allocations a JOIN payments p ON p.id = a.payment_id
-WHERE a.order_id IN (SELECT value FROM json_each(?)) AND p.status IN ('succeeded', 'processing') LIMIT 1"""
-_ADD_PAYMENT = """
-INSERT INTO payments (id, status, amount, reference, idempotency_key, batch_id, failure_code, failure_retryable,
-    created_us, settles_us) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
-_PAYMENT_NAMES = (
-    "id",
-    "status",
-    "amount",
-    "refunded",
-    "reference",
-    "idempotency_key",
-    "batch_id",
-    "failure_code",
-    "failure_retryable",
-    "created_us",
-    "settles_us",
-)
-_PAYMENT = f"SELECT seq, {', '.join(_PAYMENT_NAMES)} FROM payments WHERE "  # noqa: S608 - the names above
-_PAGE = " AND seq > :after AND created_us <= :visible_us ORDER BY seq LIMIT :limit"
-_OF_ORDER = "id IN (SELECT payment_id FROM allocations WHERE order_id = :value)"
-PAYMENT_FILTERS: Mapping[str, str] = {
-    "id": _PAYMENT + "id = :value" + _PAGE,
-    "idempotency_key": _PAYMENT + "idempotency_key = :value" + _PAGE,
-    "reference": _PAYMENT + "reference = :value" + _PAGE,
-    "order_id": _PAYMENT + _OF_ORDER + _PAGE,
-    "created": _PAYMENT + "created_us >= :from_us AND created_us < :to_us" + _PAGE,
-}
-_NOTIFICATION = "SELECT seq, id, dedupe_key, batch_id, created_us FROM notifications WHERE "
-NOTIFICATION_FILTERS: Mapping[str, str] = {
-    "dedupe_key": _NOTIFICATION + "dedupe_key = :value" + _PAGE,
-    "batch_id": _NOTIFICATION + "batch_id = :value" + _PAGE,
-}
-_COUNT_PAYMENTS = """
-SELECT count(*), coalesce(sum(status = 'succeeded'), 0), coalesce(sum(status = 'processing'), 0),
-    coalesce(sum(status = 'failed'), 0), coalesce(sum(status = 'refunded'), 0),
-    coalesce(sum(amount) FILTER (WHERE status IN ('succeeded', 'refunded')), 0), coalesce(sum(refunded), 0)
-FROM payments WHERE :batch IS NULL OR batch_id = :batch"""
-_COUNT_ORDERS = """
-SELECT count(*), coalesce(sum(charges > 1), 0) FROM (
-    SELECT count(*) AS charges FROM allocations a JOIN payments p ON p.id = a.payment_id
-    WHERE p.status IN ('succeeded', 'processing') AND (:batch IS NULL OR p.batch_id = :batch) GROUP BY a.order_id)"""
-_COUNT_NOTIFICATIONS = """
-SELECT count(*), count(*) - count(DISTINCT dedupe_key) FROM notifications WHERE :batch IS NULL OR batch_id = :batch"""
-_CALLS = "SELECT arrived_us, refused FROM calls WHERE :batch IS NULL OR batch_id = :batch ORDER BY arrived_us"
-
 
 @dataclass(frozen=True)
 class Payment:
-    """A payment as the service knows it; yen, microseconds since 1970."""
+    """A payment as the service knows it, in yen and microseconds since 1970; its fields are the table's columns."""
 
     id: str
     status: str
@@ -129,7 +81,7 @@ class Payment:
 
 @dataclass(frozen=True)
 class Notification:
-    """A notification that was sent, without its address and text."""
+    """A notification that was sent, without its address and text; its fields are the table's columns, in their order."""
 
     id: str
     dedupe_key: str
@@ -138,6 +90,40 @@ class Notification:
     customer_code: str
     batch_id: str | None
     created_us: int
+
+
+_LIVE_PAYMENT_OF = """
+SELECT p.id FROM allocations a JOIN payments p ON p.id = a.payment_id
+WHERE a.order_id IN (SELECT value FROM json_each(?)) AND p.status IN ('succeeded', 'processing') LIMIT 1"""
+_PAYMENT_NAMES = tuple(column.name for column in fields(Payment))
+_ADD_PAYMENT = f"INSERT INTO payments ({', '.join(_PAYMENT_NAMES)}) VALUES (:{', :'.join(_PAYMENT_NAMES)})"  # noqa: S608
+_PAYMENT = f"SELECT seq, {', '.join(_PAYMENT_NAMES)} FROM payments WHERE "  # noqa: S608 - the names above
+_PAGE = " AND seq > :after AND created_us <= :visible_us ORDER BY seq LIMIT :limit"
+_OF_ORDER = "id IN (SELECT payment_id FROM allocations WHERE order_id = :value)"
+PAYMENT_FILTERS: Mapping[str, str] = {
+    "id": _PAYMENT + "id = :value" + _PAGE,
+    "idempotency_key": _PAYMENT + "idempotency_key = :value" + _PAGE,
+    "reference": _PAYMENT + "reference = :value" + _PAGE,
+    "order_id": _PAYMENT + _OF_ORDER + _PAGE,
+    "created": _PAYMENT + "created_us >= :from_us AND created_us < :to_us" + _PAGE,
+}
+_NOTIFICATION = "SELECT seq, id, dedupe_key, batch_id, created_us FROM notifications WHERE "
+NOTIFICATION_FILTERS: Mapping[str, str] = {
+    "dedupe_key": _NOTIFICATION + "dedupe_key = :value" + _PAGE,
+    "batch_id": _NOTIFICATION + "batch_id = :value" + _PAGE,
+}
+_COUNT_PAYMENTS = """
+SELECT count(*), coalesce(sum(status = 'succeeded'), 0), coalesce(sum(status = 'processing'), 0),
+    coalesce(sum(status = 'failed'), 0), coalesce(sum(status = 'refunded'), 0),
+    coalesce(sum(amount) FILTER (WHERE status IN ('succeeded', 'refunded')), 0), coalesce(sum(refunded), 0)
+FROM payments WHERE :batch IS NULL OR batch_id = :batch"""
+_COUNT_ORDERS = """
+SELECT count(*), coalesce(sum(charges > 1), 0) FROM (
+    SELECT count(*) AS charges FROM allocations a JOIN payments p ON p.id = a.payment_id
+    WHERE p.status IN ('succeeded', 'processing') AND (:batch IS NULL OR p.batch_id = :batch) GROUP BY a.order_id)"""
+_COUNT_NOTIFICATIONS = """
+SELECT count(*), count(*) - count(DISTINCT dedupe_key) FROM notifications WHERE :batch IS NULL OR batch_id = :batch"""
+_CALLS = "SELECT arrived_us, refused FROM calls WHERE :batch IS NULL OR batch_id = :batch ORDER BY arrived_us"
 
 
 @dataclass(frozen=True)
@@ -165,7 +151,7 @@ class KeyedAnswer:
 
 
 class Ledger:
-    """The services' own books; safe to use from several threads."""
+    """The services' own ledger; safe to use from several threads."""
 
     def __init__(self, path: Path | None = None) -> None:
         self._lock = threading.Lock()
@@ -175,7 +161,7 @@ class Ledger:
         self._db.executescript(_SCHEMA)
 
     def close(self) -> None:
-        """Close the books."""
+        """Close the database."""
         with self._lock:
             self._db.close()
 
@@ -222,17 +208,15 @@ class Ledger:
     def book_payment(
         self, payment: Payment, allocations: Sequence[tuple[str, int]], keyed: KeyedAnswer, *, guard_orders: bool
     ) -> str | None:
-        """Book a payment with its (order, yen) shares; return the id of a live payment that has one of them instead."""
+        """Book a payment with its (order, yen) shares, or return the id of a live payment that has one of its orders."""
         with self._transaction():
             if guard_orders and payment.status != "failed":
                 orders = json.dumps([order for order, _ in allocations])
                 live = self._db.execute(_LIVE_PAYMENT_OF, (orders,)).fetchone()
                 if live is not None:
                     return str(live[0])
-            p = payment
-            row = (p.id, p.status, p.amount, p.reference, p.idempotency_key, p.batch_id, p.failure_code)
-            self._db.execute(_ADD_PAYMENT, (*row, p.failure_retryable, p.created_us, p.settles_us))
-            shares = [(order, p.id, amount) for order, amount in allocations]
+            self._db.execute(_ADD_PAYMENT, asdict(payment))
+            shares = [(order, payment.id, amount) for order, amount in allocations]
             self._db.executemany("INSERT INTO allocations VALUES (?, ?, ?)", shares)
             self._keep(keyed)
         return None
@@ -240,15 +224,15 @@ class Ledger:
     def payments(self, filter_name: str, parameters: Mapping[str, object]) -> list[tuple[int, Payment]]:
         """Return (sequence number, payment) pairs of one of PAYMENT_FILTERS, oldest first."""
         rows = self._select(PAYMENT_FILTERS[filter_name], parameters)
-        return [(row[0], Payment(**dict(zip(_PAYMENT_NAMES, row[1:], strict=True)))) for row in rows]
+        return [(row[0], Payment(*row[1:])) for row in rows]
 
     def payment(self, payment_id: str, visible_us: int | None = None) -> Payment | None:
         """Return one payment, or None."""
-        found = self.payments("id", page_parameters(limit=1, visible_us=visible_us) | {"value": payment_id})
-        return found[0][1] if found else None
+        pairs = self.payments("id", page_parameters(limit=1, visible_us=visible_us) | {"value": payment_id})
+        return pairs[0][1] if pairs else None
 
     def refund(self, refund_id: str, payment_id: str, amount: int, keyed: KeyedAnswer) -> bool:
-        """Give `amount` yen back of a succeeded payment; return False where so much is not left."""
+        """Refund `amount` yen of a succeeded payment; return False where less than that is left."""
         with self._transaction():
             self._settle_due()
             changed = self._db.execute(
@@ -265,10 +249,8 @@ class Ledger:
 
     def book_notification(self, notification: Notification, keyed: KeyedAnswer) -> None:
         """Book a notification as sent."""
-        n = notification
-        row = (n.id, n.dedupe_key, n.template_id, n.channel, n.customer_code, n.batch_id, n.created_us)
         with self._transaction():
-            self._db.execute("INSERT INTO notifications VALUES (NULL, ?, ?, ?, ?, ?, ?, ?)", row)
+            self._db.execute("INSERT INTO notifications VALUES (NULL, ?, ?, ?, ?, ?, ?, ?)", astuple(notification))
             self._keep(keyed)
 
     def notifications(self, filter_name: str, parameters: Mapping[str, object]) -> list[tuple[int, dict[str, object]]]:
@@ -281,7 +263,7 @@ class Ledger:
         ]
 
     def record_call(self, arrived_us: int, batch_id: str | None, *, refused: bool) -> None:
-        """Note that a notification call arrived, and whether the limit refused it."""
+        """Record that a notification call arrived, and whether the limit refused it."""
         with self._lock:
             self._db.execute("INSERT INTO calls VALUES (?, ?, ?)", (arrived_us, batch_id, refused))
 

@@ -17,7 +17,7 @@ from orders_pipeline.sandbox.contract import (
     BulkRequest,
     NotificationRequest,
     Problem,
-    Unnamed,
+    UnlistedRefusal,
     fingerprint,
     read_json,
     read_notification,
@@ -92,9 +92,9 @@ async def find(service: Service, request: Request) -> Response:
     parameters = page_parameters(limit=limit + 1, after=after, visible_us=visible_us(service))
 
     def read() -> Answer:
-        found = service.ledger.notifications(name, parameters | {"value": query[name]})
-        following = write_cursor(found[limit - 1][0]) if len(found) > limit else None
-        return Answer(200, {"items": [item for _, item in found[:limit]], "next": following})
+        pairs = service.ledger.notifications(name, parameters | {"value": query[name]})
+        following = write_cursor(pairs[limit - 1][0]) if len(pairs) > limit else None
+        return Answer(200, {"items": [item for _, item in pairs[:limit]], "next": following})
 
     return await service.look_up(query[name], read)
 
@@ -157,7 +157,7 @@ def _send_item(service: Service, item: object, faults: Faults) -> dict[str, obje
     try:
         wanted = read_notification(item, service.options.templates)
         if _is_refused(item, faults):
-            raise Unnamed(faults.refuse_as)
+            raise UnlistedRefusal(faults.refuse_as)
     except Problem as problem:
         dedupe_key = item.get("dedupe_key") if isinstance(item, dict) else None
         return {"dedupe_key": dedupe_key, "status": "failed", "code": problem.slug or "refused"}

@@ -119,9 +119,9 @@ async def find(service: Service, request: Request) -> Response:
         parameters["value"] = query[name]
 
     def read() -> Answer:
-        found = service.ledger.payments(name, parameters)
-        following = write_cursor(found[limit - 1][0]) if len(found) > limit else None
-        return Answer(200, {"items": [payment.as_json() for _, payment in found[:limit]], "next": following})
+        pairs = service.ledger.payments(name, parameters)
+        following = write_cursor(pairs[limit - 1][0]) if len(pairs) > limit else None
+        return Answer(200, {"items": [payment.as_json() for _, payment in pairs[:limit]], "next": following})
 
     return await service.look_up(query.get(name, name), read)
 
@@ -165,10 +165,10 @@ def visible_us(service: Service) -> int:
 
 def filter_name(query: Mapping[str, str], names: tuple[str, ...], default: str | None = None) -> str:
     """Return the one filter that is asked for; raise Problem where there are several, or none and no default."""
-    given = [name for name in names if name in query]
-    if len(given) > 1 or (not given and default is None):
+    asked = [name for name in names if name in query]
+    if len(asked) > 1 or (not asked and default is None):
         raise Problem("validation", errors=[{"pointer": "", "code": "one_filter"}])
-    return given[0] if given else str(default)
+    return asked[0] if asked else str(default)
 
 
 def read_page(query: Mapping[str, str]) -> tuple[int, int]:

@@ -21,7 +21,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from orders_pipeline.sandbox import replies
-from orders_pipeline.sandbox.contract import Problem, Unnamed
+from orders_pipeline.sandbox.contract import Problem, UnlistedRefusal
 from orders_pipeline.sandbox.faults import BEFORE, LATE, Faults, share
 from orders_pipeline.sandbox.ledger import Answer, Ledger
 from orders_pipeline.sandbox.options import Options
@@ -51,7 +51,7 @@ class Window:
 
 
 class Service:
-    """The state of the running sandbox: its books, its options, and the requests that are under way."""
+    """The state of the running sandbox: its ledger, its options, and the requests that are under way."""
 
     def __init__(self, ledger: Ledger, options: Options) -> None:
         self.ledger = ledger
@@ -95,7 +95,7 @@ class Service:
         slot = (scope, key)
         if self.options.honour_keys and slot in self._running:
             raise Problem("request-in-progress", retry_after="1", retry_after_s=1)
-        fault = self._strike((scope, tries_of or key), faults)
+        fault = self._next_fault((scope, tries_of or key), faults)
         pause_s = (latency_ms + self.options.jitter_ms * random.random()) / 2000  # noqa: S311 - latency, not a secret
         self._running.add(slot)
         try:
@@ -103,7 +103,7 @@ class Service:
                 return await self._refuse(fault, slot, faults)
             stored = self._stored(slot, fingerprint)
             if is_refused and stored is None:
-                raise Unnamed(faults.refuse_as)
+                raise UnlistedRefusal(faults.refuse_as)
             if fault == LATE and stored is None:
                 self._book_late(slot, faults.late_s, book)
                 raise Problem("gateway-timeout")
@@ -116,9 +116,9 @@ class Service:
             return answer_response(answer, replayed=stored is not None)
         return await self._garble(fault, slot, answer, faults)
 
-    def _strike(self, slot: tuple[str, str], faults: Faults) -> str | None:
+    def _next_fault(self, slot: tuple[str, str], faults: Faults) -> str | None:
         self._attempts[slot] += 1
-        return faults.strike("/".join(slot), self._attempts[slot])
+        return faults.fault_of("/".join(slot), self._attempts[slot])
 
     def _stored(self, slot: tuple[str, str], fingerprint: bytes) -> Answer | None:
         kept = self.ledger.answer(*slot) if self.options.honour_keys else None
@@ -174,7 +174,7 @@ class Service:
         if not self.options.lookups:
             raise Problem("not-found")
         slot = ("look-up", key)
-        fault = self._strike(slot, faults)
+        fault = self._next_fault(slot, faults)
         await asyncio.sleep(self.options.latency_ms / 1000)
         if fault in BEFORE:
             return await self._refuse(fault, slot, faults)

@@ -453,10 +453,10 @@ def test_retry_after_is_sent_as_it_was_asked_for(sandbox, retry_after):
 
 def test_faults_depend_on_seed_key_and_attempt_alone():
     faults = Faults.model_validate("error_before=0.3,reset_after=0.2,seed=7")
-    struck = [faults.strike(f"k-{number}", 1) for number in range(2000)]
-    assert struck == [faults.strike(f"k-{number}", 1) for number in range(2000)]
-    assert struck != [faults.strike(f"k-{number}", 2) for number in range(2000)]
-    assert struck != [faults.model_copy(update={"seed": 8}).strike(f"k-{number}", 1) for number in range(2000)]
+    struck = [faults.fault_of(f"k-{number}", 1) for number in range(2000)]
+    assert struck == [faults.fault_of(f"k-{number}", 1) for number in range(2000)]
+    assert struck != [faults.fault_of(f"k-{number}", 2) for number in range(2000)]
+    assert struck != [faults.model_copy(update={"seed": 8}).fault_of(f"k-{number}", 1) for number in range(2000)]
     assert struck.count("error_before") == pytest.approx(600, abs=80)
     assert struck.count("reset_after") == pytest.approx(400, abs=80)
 
