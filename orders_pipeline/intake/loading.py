@@ -26,6 +26,7 @@ from orders_pipeline.infrastructure.database import Database, Transaction
 from orders_pipeline.infrastructure.database_errors import ConstraintViolated, retry_while_unavailable
 from orders_pipeline.infrastructure.parquet_file import map_chunks, read_chunks
 from orders_pipeline.records.corrected_rows import Answer
+from orders_pipeline.records.orders import ORDERS
 
 CHUNK_ROWS = 10_000
 REJECTIONS_CHUNK = 0  # the rejections' number in the ledger of chunks; chunks of orders count from 1
@@ -210,7 +211,7 @@ def _load_contested_chunk(database: Database, chunk: _Chunk, since: Sequence[Row
 
 def _insert_contested(transaction: Transaction, batch_id: str, columns: Sequence[str]) -> int:
     written = transaction.execute_with_columns("insert_contested_orders", columns)
-    lost = transaction.row("reject_contested_orders", batch_id=batch_id)
+    lost = transaction.row("reject_contested_orders", batch_id=batch_id, compared=",".join(ORDERS.compared_columns))
     if lost is not None and lost.rows:
         transaction.execute("move_accepted_to_rejected", batch_id=batch_id, rows=lost.rows, amount=lost.amount)
     return written

@@ -20,7 +20,6 @@ from orders_pipeline.security import personal_data
 from orders_pipeline.security.encryption import Cipher, DecryptionError
 
 PURPOSE = "comparing orders that came again"
-_COMPARED = tuple(column.name for column in ORDERS.stored_columns if column.name != ORDERS.identity)
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ class ReceivedBefore:
         with self.database.begin() as transaction:
             known = {row.ref: row for row in transaction.rows("existing_orders", **self._asked(references))}
             recording.read_personal(transaction, PURPOSE, None, len(known))
-        mine = {name: (rows.values.get(name, rows.text[name])).to_pylist() for name in _COMPARED}
+        mine = {name: (rows.values.get(name, rows.text[name])).to_pylist() for name in ORDERS.compared_columns}
         hidden = {name: rows.text[name].to_pylist() for name in ORDERS.personal_columns}
         columns: list[list[str]] = []
         for at, reference in enumerate(references):
@@ -57,7 +56,7 @@ class ReceivedBefore:
             if theirs is None:  # it went meanwhile
                 columns.append([])
                 continue
-            differ = {name for name in _COMPARED if (mine[name][at] or None) != getattr(theirs, name)}
+            differ = {name for name in ORDERS.compared_columns if (mine[name][at] or None) != getattr(theirs, name)}
             opened = self._opened(theirs)
             if opened is not None:
                 differ |= {name for name, cells in hidden.items() if cells[at] != opened.get(name, "")}

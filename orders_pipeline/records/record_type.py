@@ -169,6 +169,11 @@ class RecordType:
         hidden = self.personal_columns
         return tuple(column for column in self.columns if column.stored and column.name not in hidden)
 
+    @cached_property
+    def compared_columns(self) -> tuple[str, ...]:
+        """Return the columns kept in clear in which two records of one identity may differ."""
+        return tuple(column.name for column in self.stored_columns if column.name != self.identity)
+
     @property
     def typed_columns(self) -> tuple[Column, ...]:
         """Return the columns of numbers and dates."""

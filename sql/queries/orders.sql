@@ -28,17 +28,14 @@ INSERT INTO orders ({columns}) SELECT {columns} FROM contested_orders
 ON CONFLICT (lower(client_order_ref), client_code) WHERE NOT is_cancelled DO NOTHING
 
 -- name: reject_contested_orders
--- The others are given back, naming the batch that has the reference.
+-- The others are rejected, naming the batch that has the reference, and the columns among those compared that differ.
 WITH lost AS (
-    SELECT mine.batch_id, mine.import_row_number, mine.amount, theirs.batch_id AS other, concat_ws(', ',
-               CASE WHEN mine.order_date IS DISTINCT FROM theirs.order_date THEN 'order_date' END,
-               CASE WHEN mine.customer_code <> theirs.customer_code THEN 'customer_code' END,
-               CASE WHEN mine.item_code IS DISTINCT FROM theirs.item_code THEN 'item_code' END,
-               CASE WHEN mine.quantity IS DISTINCT FROM theirs.quantity THEN 'quantity' END,
-               CASE WHEN mine.unit_price IS DISTINCT FROM theirs.unit_price THEN 'unit_price' END,
-               CASE WHEN mine.amount <> theirs.amount THEN 'amount' END,
-               CASE WHEN mine.payment_method <> theirs.payment_method THEN 'payment_method' END,
-               CASE WHEN mine.notify_channel <> theirs.notify_channel THEN 'notify_channel' END) AS columns
+    SELECT mine.batch_id, mine.import_row_number, mine.amount, theirs.batch_id AS other,
+           (SELECT coalesce(string_agg(name, ', ' ORDER BY place), '')
+            FROM jsonb_each(to_jsonb(mine)) AS m (name, cell)
+            JOIN jsonb_each(to_jsonb(theirs)) AS t (name, cell) USING (name)
+            JOIN unnest(string_to_array(:compared, ',')) WITH ORDINALITY AS compared (name, place) USING (name)
+            WHERE m.cell <> t.cell) AS columns
     FROM contested_orders AS mine
     JOIN orders AS theirs ON lower(theirs.client_order_ref) = lower(mine.client_order_ref)
                          AND theirs.client_code = mine.client_code AND theirs.batch_id <> mine.batch_id
@@ -71,9 +68,7 @@ WHERE lower(client_order_ref) = ANY(string_to_array(:refs, chr(31))) AND client_
 
 -- name: existing_orders
 -- What was received under some references of a client.
-SELECT lower(client_order_ref) AS ref, batch_id, import_row_number, order_date, customer_code, item_code, quantity,
-       unit_price, amount, payment_method, notify_channel, personal
-FROM orders
+SELECT lower(client_order_ref) AS ref, * FROM orders
 WHERE lower(client_order_ref) = ANY(string_to_array(:refs, chr(31))) AND client_code = :client_code AND NOT is_cancelled
   AND batch_id <> :batch_id
 
