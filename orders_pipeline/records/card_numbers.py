@@ -1,9 +1,9 @@
 """Card numbers in a text, however they are written: what must never be kept.
 
-A card number has its brand's beginning and length and a right check digit, and so has every hundredth number or so that is
-none. So it is looked for where people write one: as digits in a row, also with others at their ends, or in groups, with
-the same between all of them or grouped as on a card, whatever stands between. In a column of codes, which are often long
-numbers, it stands alone.
+A card number has its brand's beginning and length and a right check digit, but so has about every hundredth number that is
+none. So it is looked for as people write one: its digits in a row, also with others at their ends, or in groups, with the
+same separator between all of them, or grouped as on a card whatever stands between. In a column of codes, which are often
+long numbers themselves, it must stand alone.
 """
 
 from __future__ import annotations
@@ -88,11 +88,11 @@ def _lengths_by_beginning() -> Mapping[bytes, Sequence[int]]:
     """Return the lengths of card numbers by their first four digits; no two brands begin alike."""
     brands = [(re.compile(beginning), lengths) for beginning, lengths in _LENGTHS.items()]
     beginnings = map("{:04}".format, range(10_000))
-    return {each.encode(): lengths for each in beginnings for brand, lengths in brands if brand.match(each)}
+    return {digits.encode(): lengths for digits in beginnings for brand, lengths in brands if brand.match(digits)}
 
 
 def _digits() -> Iterator[str]:
-    return (each for each in map(chr, range(0x20000)) if unicodedata.digit(each, None) is not None)
+    return (character for character in map(chr, range(0x20000)) if unicodedata.digit(character, None) is not None)
 
 
 def card_numbers_among(cells: pa.Array, *, in_codes: bool) -> pa.Array:
@@ -116,12 +116,12 @@ def _enough_digits(cells: pa.Array) -> npt.NDArray[np.bool_]:
 @functools.lru_cache(maxsize=1 << 16)  # rows are judged twice, the second time by Pandera
 def has_card_number(text: str, *, is_code: bool = False) -> bool:
     """Say whether a text holds a card number; in a code, which may be a long number itself, it stands alone."""
-    found = find_card_numbers(text)
-    return any(_stands_alone(text, places) for places in found) if is_code else any(found)
+    numbers = find_card_numbers(text)
+    return any(_stands_alone(text, places) for places in numbers) if is_code else any(numbers)
 
 
 def find_card_numbers(text: str) -> Iterator[Sequence[int]]:
-    """Yield the places of each card number's digits."""
+    """Yield, for each card number, the positions of its digits in the text."""
     plain = _with_digits(text)
     for run in _RUN.finditer(plain):
         digits = _only_digits(run[0])

@@ -35,7 +35,7 @@ HIGHEST_AMOUNT = 1_000_000  # yen, the most one transaction may take
 OLDEST_DAYS = 366
 ITEM_COLUMNS = ("item_code", "quantity", "unit_price")
 
-# what the template's example row says, beside a date and how the customer is told
+# what the template's example row says, beside a date and how the customer is notified
 EXAMPLE: Mapping[str, str] = MappingProxyType(
     {
         "client_order_ref": "ORDER-0001",
@@ -53,9 +53,9 @@ EXAMPLE: Mapping[str, str] = MappingProxyType(
         "payment_method": "invoice",
     }
 )
-_SAY_IT_IS_THE_EXAMPLE = ("client_order_ref", "customer_code", "customer_name", "amount")
+_EXAMPLE_KEYS = ("client_order_ref", "customer_code", "customer_name", "amount")
 
-_DIGITS_OF_MOST = 9  # of quantity and unit price: their product fits 64 bits
+_MOST_DIGITS = 9  # of quantity and unit price: their product fits 64 bits
 _EMAIL = (
     r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~\-]{1,64}"
     r"@(?:[A-Za-z0-9](?:[A-Za-z0-9\-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z][A-Za-z0-9\-]{0,61}[A-Za-z0-9]"
@@ -84,11 +84,11 @@ def _amount_is_product(rows: pd.DataFrame) -> Passed:
 
 
 def _is_no_example(rows: pd.DataFrame) -> Passed:
-    """Pass rows that are not the template's example; it is that too when columns it does not need were taken out."""
+    """Pass rows that are not the template's example, also where columns that it does not need were taken out."""
     alike = rows["client_order_ref"].eq(EXAMPLE["client_order_ref"])
     if alike.any():
         for name, cell in EXAMPLE.items():
-            alike &= rows[name].eq(cell) if name in _SAY_IT_IS_THE_EXAMPLE else rows[name].isin(["", cell])
+            alike &= rows[name].eq(cell) if name in _EXAMPLE_KEYS else rows[name].isin(["", cell])
     return (~alike).astype(bool)
 
 
@@ -170,7 +170,7 @@ _COLUMNS = (
         kind="number",
         text_rules=(
             Rule("R_QUANTITY", never_matches(_DOTTED), _DOT),
-            Rule("R_QUANTITY", Matches(rf"[0-9]{{1,{_DIGITS_OF_MOST}}}")),
+            Rule("R_QUANTITY", Matches(rf"[0-9]{{1,{_MOST_DIGITS}}}")),
         ),
         typed_rules=(Rule("R_QUANTITY", Between(1)),),
         stored_type="int32",
@@ -182,7 +182,7 @@ _COLUMNS = (
         kind="number",
         text_rules=(
             Rule("R_UNIT_PRICE", never_matches(_DOTTED), _DOT),
-            Rule("R_UNIT_PRICE", Matches(rf"[0-9]{{1,{_DIGITS_OF_MOST}}}")),
+            Rule("R_UNIT_PRICE", Matches(rf"[0-9]{{1,{_MOST_DIGITS}}}")),
         ),
         typed_rules=(Rule("R_UNIT_PRICE", Between(1)),),
     ),

@@ -23,10 +23,8 @@ class NoReply(Response):
     """The connection is reset instead of answered."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - as ASGI calls it
-        """End the connection and wait until it has gone."""
-        _end_connection(scope, reset=True)
-        while (await receive())["type"] != "http.disconnect":
-            continue
+        """Reset the connection."""
+        await _end_connection(scope, receive, reset=True)
 
 
 class Truncated(Response):
@@ -36,9 +34,7 @@ class Truncated(Response):
         """Send half of the body and close."""
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         await send({"type": "http.response.body", "body": bytes(self.body)[: len(self.body) // 2], "more_body": True})
-        _end_connection(scope, reset=False)
-        while (await receive())["type"] != "http.disconnect":
-            continue
+        await _end_connection(scope, receive, reset=False)
 
 
 class Dribbled(Response):
@@ -56,9 +52,7 @@ class Dribbled(Response):
             await send({"type": "http.response.body", "body": bytes(self.body)[index : index + 1], "more_body": True})
             if await passed(self.stopping, 1.0):
                 break
-        _end_connection(scope, reset=False)
-        while (await receive())["type"] != "http.disconnect":
-            continue
+        await _end_connection(scope, receive, reset=False)
 
 
 class Huge(Response):
@@ -73,9 +67,12 @@ class Huge(Response):
             await send({"type": "http.response.body", "body": b" " * _CHUNK, "more_body": left > 1})
 
 
-def _end_connection(scope: Scope, *, reset: bool) -> None:
+async def _end_connection(scope: Scope, receive: Receive, *, reset: bool) -> None:
+    """End the connection and wait until it has gone."""
     end: Callable[[bool], None] = scope["extensions"][END_CONNECTION]
     end(reset)
+    while (await receive())["type"] != "http.disconnect":
+        continue
 
 
 async def passed(event: asyncio.Event, seconds: float) -> bool:

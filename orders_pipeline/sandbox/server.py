@@ -1,7 +1,7 @@
 """The sandbox as a server: in a thread of this process, or blocking for the command line.
 
-Listens on loopback unless told otherwise. It adds to uvicorn when a request arrived, a way to end its connection, and
-answers that leave in one piece.
+Listens on loopback unless another host is named. It adds three things to uvicorn: when a request arrived, a way to end its
+connection, and answers that leave in one piece.
 """
 
 from __future__ import annotations

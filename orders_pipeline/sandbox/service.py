@@ -89,8 +89,7 @@ class Service:
     ) -> Response:
         """Answer the request that `key` stands for: by replay, or by booking it once; faults before and after.
 
-        The latency runs from `arrived_s` (monotonic), so that our own work is part of it. Its tries are counted under
-        `tries_of` where a key is not the same at each.
+        The latency runs from `arrived_s` (monotonic) and includes our own work. Tries count under `tries_of`, else `key`.
         """
         slot = (scope, key)
         if self.options.honour_keys and slot in self._running:
