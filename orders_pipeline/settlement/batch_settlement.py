@@ -153,15 +153,14 @@ class Settlement:
         results = ResultLedger(system.database, system.cipher, self._worker, self._profile)
         corrections = CorrectionLedger(system.database, system.cipher, self._worker)
         with _timed(system.database, self._worker.batch_id, "notify"):
-            for ledger in (results, corrections):
-                notify_batch(
-                    ledger,
-                    system.notifications,
-                    system.notification_limiter,
-                    concurrency=system.settings.notification_rate_per_s,
-                    stop=self._stop_notifying,
-                    more_to_come=lambda: not self._paid.is_set(),
-                )
+            notify_batch(
+                [results, corrections],
+                system.notifications,
+                system.notification_limiter,
+                concurrency=system.settings.notification_rate_per_s,
+                stop=self._stop_notifying,
+                more_to_come=lambda: not self._paid.is_set(),
+            )
 
 
 @contextlib.contextmanager

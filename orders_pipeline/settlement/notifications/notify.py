@@ -85,7 +85,7 @@ def send_many(
 
 
 def notify_batch(
-    ledger: NotificationLedger,
+    ledgers: Sequence[NotificationLedger],
     service: NotificationService,
     limiter: RateLimiter,
     *,
@@ -93,24 +93,26 @@ def notify_batch(
     stop: threading.Event,
     more_to_come: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Drain a batch's notifications; returns when none is left to try now and none is to come.
+    """Drain a batch's notifications, one ledger after the other; returns when none is left to try now and none is to come.
 
     Sends many in one call where the service takes that, and else one by one, `concurrency` at a time.
     """
     limiter.prepare()
-    ledger.begin()
-    if not more_to_come() and ledger.wait_s() is None:  # not worth a token
-        return
-    with contextlib.suppress(Stopped):
-        with limiter.token(stop):
-            many = service.takes_many()
-        drain(
-            ledger,
-            partial(send_many, service, limiter, may_send=ledger.may_send, stop=stop)
-            if many
-            else one_by_one(partial(send_one, service, limiter, may_send=ledger.may_send, stop=stop)),
-            concurrency=BULK_CALLS if many else concurrency,
-            bundle=BULK if many else 1,
-            stop=stop,
-            more_to_come=more_to_come,
-        )
+    for ledger in ledgers:
+        ledger.begin()
+    for ledger in ledgers:
+        if not more_to_come() and ledger.wait_s() is None:  # not worth a token
+            continue
+        with contextlib.suppress(Stopped):
+            with limiter.token(stop):
+                takes_many = service.takes_many()
+            drain(
+                ledger,
+                partial(send_many, service, limiter, may_send=ledger.may_send, stop=stop)
+                if takes_many
+                else one_by_one(partial(send_one, service, limiter, may_send=ledger.may_send, stop=stop)),
+                concurrency=BULK_CALLS if takes_many else concurrency,
+                bundle=BULK if takes_many else 1,
+                stop=stop,
+                more_to_come=more_to_come,
+            )

@@ -66,7 +66,7 @@ def send_refunds(system: System, worker: Worker) -> None:
 
 def _correct(system: System, worker: Worker) -> None:
     notify_batch(
-        CorrectionLedger(system.database, system.cipher, worker),
+        [CorrectionLedger(system.database, system.cipher, worker)],
         system.notifications,
         system.notification_limiter,
         concurrency=system.settings.notification_rate_per_s,
