@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from orders_pipeline.cli.command import EXIT_STATUS, STOPPED, answer, complaints, words
 from orders_pipeline.infrastructure import interrupts
+from orders_pipeline.infrastructure.database import Database
 
 if TYPE_CHECKING:
     from orders_pipeline.infrastructure.interrupts import Interrupts
@@ -64,18 +65,18 @@ def _import_undisturbed() -> None:
             importlib.import_module(f"orders_pipeline.{name}")
 
 
-def _stop(system: System, batch_id: str) -> None:
+def _stop(database: Database, batch_id: str) -> None:
     """Stop the batch, whichever process is at work on it."""
     from orders_pipeline.audit.recording import os_user
     from orders_pipeline.batches import batches
     from orders_pipeline.infrastructure.database_errors import DatabaseError
 
-    with contextlib.suppress(DatabaseError), system.database.begin() as transaction:
+    with contextlib.suppress(DatabaseError), database.begin() as transaction:
         batches.stop(transaction, batch_id, os_user())
 
 
 def _stopped(system: System, batch_id: str) -> dict[str, Any]:
-    _stop(system, batch_id)
+    _stop(system.database, batch_id)
     return _summarised(system, batch_id, None)
 
 
@@ -98,7 +99,7 @@ def _run(system: System, batch_id: str, heard: Interrupts, *, as_json: bool, res
     from orders_pipeline.reports import summaries
 
     def stop_aloud() -> None:
-        _stop(system, batch_id)
+        _stop(system.database, batch_id)
         complaints.print("\nstopping, once what is in flight is recorded; Ctrl-C again ends at once")
 
     heard.then(stop_aloud)

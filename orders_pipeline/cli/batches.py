@@ -205,7 +205,7 @@ def _give_report(batch_id: str, name: str, target: Path | None, *, force: bool, 
     from orders_pipeline.audit import recording
     from orders_pipeline.reports import report_files
 
-    with opened() as system, report_files.report(system, batch_id, name) as path:
+    with opened() as system, report_files.report(system.storage, system.database, batch_id, name) as path:
         if path is None:
             raise report_files.NoReport(
                 f"{report_files.NoReport.code}: batch {batch_id} has no such report: nothing was rejected"

@@ -22,7 +22,7 @@ from orders_pipeline.batches.batch_lock import BatchBusy, batch_lock
 from orders_pipeline.infrastructure.database import Database, Transaction
 from orders_pipeline.infrastructure.database_errors import DatabaseError
 from orders_pipeline.infrastructure.scratch import scratch_files
-from orders_pipeline.infrastructure.storage import ObjectGone, ObjectReplaced
+from orders_pipeline.infrastructure.storage import ObjectGone, ObjectReplaced, Storage
 from orders_pipeline.intake import declarations, loading
 from orders_pipeline.intake.archive import archive_landed
 from orders_pipeline.intake.file_staging import limits_of, stage_checked
@@ -138,30 +138,30 @@ def _load_validated(system: System, batch: Row[Any]) -> None:
     with (
         lent(system.storage, system.database, batch.batch_id, ACCEPTED) as accepted,
         lent(system.storage, system.database, batch.batch_id, REJECTIONS) as rejections,
-        _answers(system, batch) as answers,
+        _answers(system.storage, system.database, batch) as answers,
     ):
         loading.load(system.database, batch, accepted, rejections, answers, most_bad_rows)
 
 
-def give_up_loading(system: System, batch_id: str) -> None:
+def give_up_loading(storage: Storage, database: Database, batch_id: str) -> None:
     """Keep the rejections of a batch whose accepted rows are not all orders, and never will be."""
-    with system.database.begin() as transaction:
+    with database.begin() as transaction:
         batch = batches.get(transaction, batch_id)
     if batch.rows_rejected:
         with (
             contextlib.suppress(ObjectGone, ObjectReplaced),
-            lent(system.storage, system.database, batch_id, REJECTIONS) as rejections,
-            _answers(system, batch) as answers,
+            lent(storage, database, batch_id, REJECTIONS) as rejections,
+            _answers(storage, database, batch) as answers,
         ):
-            loading.load_rejections(system.database, batch, rejections, answers)
-    system.storage.delete(artifact(batch_id, ACCEPTED))
+            loading.load_rejections(database, batch, rejections, answers)
+    storage.delete(artifact(batch_id, ACCEPTED))
 
 
-def _answers(system: System, batch: Row[Any]) -> contextlib.AbstractContextManager[Path | None]:
+def _answers(storage: Storage, database: Database, batch: Row[Any]) -> contextlib.AbstractContextManager[Path | None]:
     """Lend the file that says which rejected rows a correcting file answers, or None for another file."""
     if batch.corrects is None:
         return contextlib.nullcontext()
-    return lent(system.storage, system.database, batch.batch_id, ANSWERS)
+    return lent(storage, database, batch.batch_id, ANSWERS)
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ from orders_pipeline.batches import batches
 from orders_pipeline.batches.artifacts import STAGED, artifact, lent
 from orders_pipeline.infrastructure.database import Database, Transaction
 from orders_pipeline.infrastructure.scratch import Packed
-from orders_pipeline.infrastructure.storage import ObjectGone, StorageError
+from orders_pipeline.infrastructure.storage import ObjectGone, Storage, StorageError
 from orders_pipeline.reports.errors_csv import ErrorsCsv
 from orders_pipeline.reports.rejected_csv import RejectedCsv
 from orders_pipeline.reports.rejected_rows import as_rejection, rejected_rows
@@ -37,7 +37,7 @@ def finish_batch(system: System, batch_id: str) -> dict[str, Any]:
     """Write a batch's reports, put it into the state its counts amount to, and return its summary."""
     started = time.monotonic()
     for tries_left in reversed(range(FINISH_TRIES)):
-        batch = _try_reports(system, batch_id)
+        batch = _try_reports(system.storage, system.database, batch_id)
         where = locations(system.storage, batch_id)
         with system.database.begin() as transaction:
             at = transaction.scalar("moment")
@@ -51,7 +51,7 @@ def finish_batch(system: System, batch_id: str) -> dict[str, Any]:
         with system.database.begin() as transaction:
             if end.apply(transaction) is not None:
                 break
-    keep_summary(system, batch_id)
+    keep_summary(system.storage, system.database, batch_id)
     return result
 
 
@@ -99,33 +99,33 @@ class _End:
         return summary_of(transaction, self.batch_id, self.artifacts)
 
 
-def _try_reports(system: System, batch_id: str) -> Row[Any]:
+def _try_reports(storage: Storage, database: Database, batch_id: str) -> Row[Any]:
     """Write all reports of a batch, or note with it why that cannot be done; return its row."""
     try:
-        return _write_all_reports(system, batch_id)
+        return _write_all_reports(storage, database, batch_id)
     except (StorageError, DecryptionError) as error:
-        with system.database.begin() as transaction:
+        with database.begin() as transaction:
             transaction.execute("note_trouble", batch_id=batch_id, code=code_of(error))
         raise
 
 
-def _write_all_reports(system: System, batch_id: str) -> Row[Any]:
+def _write_all_reports(storage: Storage, database: Database, batch_id: str) -> Row[Any]:
     """Write the reports of a batch as it is now into the storage, and return its row.
 
     Where its file is gone, as from a storage that was put back, the reports are without its rows, and a warning says so.
     """
-    with system.database.begin() as transaction:
+    with database.begin() as transaction:
         batch = batches.progress(transaction, batch_id)
         rejects_rows = transaction.scalar("has_row_rejections", batch_id=batch_id)
     try:
-        made = _made_reports(system, batch, with_rows=rejects_rows)
+        made = _made_reports(storage, database, batch, with_rows=rejects_rows)
     except ObjectGone:
-        with system.database.begin() as transaction:
+        with database.begin() as transaction:
             warning = {"line": None, "column_name": None, "code": ROWS_GONE, "detail": "{}"}
             transaction.execute("insert_file_rejection", batch_id=batch_id, **warning)
-        made = _made_reports(system, batch, with_rows=False)
+        made = _made_reports(storage, database, batch, with_rows=False)
     for name, report in made.items():
-        system.storage.put(artifact(batch_id, name), report.read())
+        storage.put(artifact(batch_id, name), report.read())
     return batch
 
 
@@ -137,7 +137,7 @@ def renew_result(system: System, batch_id: str) -> None:
             system.storage.put(key, _as_result(summarise(system, batch_id)))
 
 
-def _made_reports(system: System, batch: Row[Any], *, with_rows: bool) -> dict[str, Packed]:
+def _made_reports(storage: Storage, database: Database, batch: Row[Any], *, with_rows: bool) -> dict[str, Packed]:
     """Make errors.csv, and rejected.csv where rows are rejected and not the whole file; return the files by name.
 
     Without the rows, errors.csv says of each what is wrong, and there is no rejected.csv.
@@ -148,13 +148,12 @@ def _made_reports(system: System, batch: Row[Any], *, with_rows: bool) -> dict[s
     with contextlib.ExitStack() as stack:
         if with_rows:  # the storage is asked before the transaction begins
             text, staged = (
-                stack.enter_context(lent(system.storage, system.database, batch_id, name))
-                for name in (layout["text"], STAGED)
+                stack.enter_context(lent(storage, database, batch_id, name)) for name in (layout["text"], STAGED)
             )
             rejected = RejectedCsv(batch, stack.enter_context(text.open("rb")))
             if not (batch.status_code or "").startswith("F_"):  # else all rows must come again, not only the bad ones
                 made[REPORTS["rejected"]] = rejected.packed
-        transaction = stack.enter_context(system.database.begin())
+        transaction = stack.enter_context(database.begin())
         errors.add(map(as_rejection, transaction.rows("file_rejections", batch_id=batch_id)))
         errors.add_orders(transaction.stream("troubled_orders", batch_id=batch_id))
         of_rows = map(as_rejection, transaction.stream("row_rejections", batch_id=batch_id))

@@ -12,8 +12,8 @@ from typing import Any
 
 from orders_pipeline.batches import batches
 from orders_pipeline.batches.artifacts import artifact
+from orders_pipeline.infrastructure.database import Database
 from orders_pipeline.infrastructure.storage import Storage
-from orders_pipeline.system.composition import System
 from orders_pipeline.system.errors import NotThere
 
 REPORTS = {"rejected": "rejected.csv", "errors": "errors.csv", "result": "result.json"}
@@ -38,15 +38,15 @@ def locations(storage: Storage, batch_id: str) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def report(system: System, batch_id: str, name: str) -> Iterator[Path | None]:
+def report(storage: Storage, database: Database, batch_id: str, name: str) -> Iterator[Path | None]:
     """Give one of a batch's report files, or None where it has none; raise UnknownBatch."""
-    with system.database.begin() as transaction:
+    with database.begin() as transaction:
         batches.get(transaction, batch_id)
     key = artifact(batch_id, REPORTS[name])
-    if system.storage.head(key) is None:
+    if storage.head(key) is None:
         yield None
         return
-    with system.storage.local(key) as path:
+    with storage.local(key) as path:
         yield path
 
 

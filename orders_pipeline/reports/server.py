@@ -41,7 +41,10 @@ def build_app(system: System) -> Starlette:
     def read(batch_id: str, file: str) -> bytes | None:
         if file not in names:
             return None
-        with contextlib.suppress(batches.UnknownBatch), report_files.report(system, batch_id, names[file]) as path:
+        with (
+            contextlib.suppress(batches.UnknownBatch),
+            report_files.report(system.storage, system.database, batch_id, names[file]) as path,
+        ):
             if path is not None:
                 recording.read_report(system.database, batch_id, file, "browser")
                 return path.read_bytes()

@@ -12,6 +12,7 @@ from sqlalchemy import Row
 from orders_pipeline.batches import batches
 from orders_pipeline.batches.run_processes import batches_at_work
 from orders_pipeline.infrastructure.database import Database, Transaction
+from orders_pipeline.infrastructure.storage import Storage
 from orders_pipeline.reports.report_files import located, locations
 from orders_pipeline.settlement import sweep
 from orders_pipeline.system import payment_stop
@@ -75,7 +76,10 @@ def recent(system: System, limit: int) -> list[dict[str, Any]]:
     with system.database.begin() as transaction:
         newest = transaction.rows("recent_batches", limit=limit)
     summaries = [
-        keep_summary(system, row.batch_id) if row.summary is None else located(system.storage, row.summary) for row in newest
+        keep_summary(system.storage, system.database, row.batch_id)
+        if row.summary is None
+        else located(system.storage, row.summary)
+        for row in newest
     ]
     return _with_turns(system, summaries)
 
@@ -95,10 +99,10 @@ def _with_turns(system: System, summaries: list[dict[str, Any]]) -> list[dict[st
     return [each | {"queued": each["batch_id"] in queued} for each in summaries]
 
 
-def keep_summary(system: System, batch_id: str) -> dict[str, Any]:
+def keep_summary(storage: Storage, database: Database, batch_id: str) -> dict[str, Any]:
     """Return the short summary of a batch, and keep it where the batch is finished and nothing changes at this moment."""
-    artifacts = locations(system.storage, batch_id)
-    with system.database.begin() as transaction:
+    artifacts = locations(storage, batch_id)
+    with database.begin() as transaction:
         is_still = transaction.scalar("lock_summary", batch_id=batch_id)
         summary = _summary(transaction, batches.progress(transaction, batch_id), artifacts)
         if is_still:

@@ -74,7 +74,7 @@ def finish(system: System, batch_id: str, waiting: Callable[[], None] = lambda: 
             transaction.execute("retire_cancelled", batch_id=batch_id)
             transaction.execute("cancel_orders", batch_id=batch_id)
             transaction.execute("cancel_notifications", batch_id=batch_id)
-        steps.give_up_loading(system, batch_id)
+        steps.give_up_loading(system.storage, system.database, batch_id)
     finishing.finish_batch(system, batch_id)
 
 

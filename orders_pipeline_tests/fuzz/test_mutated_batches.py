@@ -79,7 +79,7 @@ def take(system: System, folder: Path, data: bytes) -> None:
 
 
 def report(system: System, batch_id: str, name: str) -> bytes | None:
-    with report_files.report(system, batch_id, name) as path:
+    with report_files.report(system.storage, system.database, batch_id, name) as path:
         return None if path is None else path.read_bytes()
 
 

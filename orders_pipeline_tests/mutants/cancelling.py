@@ -85,7 +85,7 @@ MUTANTS: list[Mutant] = [
         "orders_pipeline/upkeep/cancelling.py",
         ["pipeline/test_cancel_command.py"],
         (
-            "        steps.give_up_loading(system, batch_id)\n",
+            "        steps.give_up_loading(system.storage, system.database, batch_id)\n",
             "",
             "accepted rows of what is cancelled lie in the storage, and the rejected ones are not given back",
             "test_a_batch_that_nothing_was_sent_of_is_cancelled_and_its_file_may_come_again",

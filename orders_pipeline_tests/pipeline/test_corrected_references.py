@@ -55,7 +55,7 @@ def test_a_whole_file_that_a_spreadsheet_took_the_zeros_of_loads_nothing_twice(c
     second = client.send(*again[:3], again[3] | {"amount": "1"}, *again[4:])
     assert codes(second) == {"R_REF_EXISTS": 29, "R_REF_EXISTS_DIFFERS": 1}
     assert second["rows"]["accepted"] == 2
-    with report_files.report(client.system, second["batch_id"], "errors") as errors:
+    with report_files.report(client.system.storage, client.system.database, second["batch_id"], "errors") as errors:
         assert errors is not None
         assert f"received before as 0007000 in batch {first['batch_id']}" in errors.read_text("utf-8")
     # others of the same numbers, without zeros in front, are orders of their own
@@ -237,7 +237,7 @@ def test_what_is_still_to_correct_is_counted_once_however_a_spreadsheet_pads_the
     rows = [order(f"A-{n}", email="bad") for n in range(6)]
     first = client.load(client.receive(_with_extra_cells(client, rows)))
     assert first["corrections"] == {"batches": 1, "rows_open": 8, "open_in": [first["batch_id"]]}
-    with report_files.report(client.system, first["batch_id"], "rejected") as path:
+    with report_files.report(client.system.storage, client.system.database, first["batch_id"], "rejected") as path:
         assert path is not None
         grid = list(csv.reader(io.StringIO(path.read_bytes().decode("utf-8-sig"), newline="")))
     width = max(map(len, grid))
@@ -269,7 +269,7 @@ def _with_extra_cells(client: Client, rows: Rows) -> Path:
 @pytest.mark.parametrize("encoding", first_of(["utf-8", "cp932", "utf-8-sig"], 2))
 def test_utf_8_always_comes_back_with_a_mark_that_says_so(client: Client, encoding: str) -> None:
     first = client.send(order("A-1", email="bad"), encoding=encoding)
-    with report_files.report(client.system, first["batch_id"], "rejected") as path:
+    with report_files.report(client.system.storage, client.system.database, first["batch_id"], "rejected") as path:
         assert path is not None
         assert path.read_bytes().startswith(b"\xef\xbb\xbf") == (encoding != "cp932")
 

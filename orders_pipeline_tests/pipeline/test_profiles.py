@@ -129,7 +129,7 @@ class Counter:
         return [summaries.summarise(self.system, batch_id) for batch_id in batch_ids]
 
     def errors(self, batch_id: str) -> list[dict[str, str]]:
-        with report_files.report(self.system, batch_id, "errors") as path:
+        with report_files.report(self.system.storage, self.system.database, batch_id, "errors") as path:
             assert path is not None
             return list(csv.DictReader(io.StringIO(path.read_bytes().decode("utf-8-sig"))))
 
@@ -186,7 +186,7 @@ def test_a_real_shops_export_maps_without_code(counter: Counter) -> None:
 def test_the_rejected_rows_of_an_export_come_back_in_its_own_form_and_load_once_corrected(counter: Counter) -> None:
     export = EXPORT.format(day=f"{batches.today():%Y/%m/%d}").replace("\n", "\r\n").encode("cp932")
     first = counter.take(counter.file(export), "shop")
-    with report_files.report(counter.system, first["batch_id"], "rejected") as path:
+    with report_files.report(counter.system.storage, counter.system.database, first["batch_id"], "rejected") as path:
         assert path is not None
         given_back = path.read_bytes()
     assert given_back.splitlines()[0] == export.splitlines()[0] + b",_batch,_row,_line,_codes"
@@ -236,7 +236,7 @@ def test_a_workbook_is_an_order_file_and_its_rejected_rows_open_in_a_spreadsheet
     summary = counter.take(counter.folder / "orders.XLSX", "euc")
     assert (summary["rows"]["accepted"], summary["rejections"]) == (1, {"R_AMOUNT_RANGE": 1})
     assert counter.rows("SELECT client_order_ref, order_date, amount FROM orders") == [("000123", batches.today(), 1000)]
-    with report_files.report(counter.system, summary["batch_id"], "rejected") as path:
+    with report_files.report(counter.system.storage, counter.system.database, summary["batch_id"], "rejected") as path:
         assert path is not None
         rejected = path.read_bytes()
     assert rejected.startswith(b"\xef\xbb\xbf")

@@ -56,7 +56,7 @@ class Client:
 
     def back(self, summary: dict[str, Any]) -> Rows:
         """Return the rows of a batch's rejected.csv."""
-        with report_files.report(self.system, summary["batch_id"], "rejected") as path:
+        with report_files.report(self.system.storage, self.system.database, summary["batch_id"], "rejected") as path:
             assert path is not None
             text = path.read_bytes().decode({"cp932": "cp932"}.get(summary["encoding"], "utf-8-sig"))
         return list(csv.DictReader(io.StringIO(text, newline="")))

@@ -72,7 +72,7 @@ class Installation:
         return summary
 
     def report(self, batch_id: str, name: str) -> bytes | None:
-        with report_files.report(self.system, batch_id, name) as path:
+        with report_files.report(self.system.storage, self.system.database, batch_id, name) as path:
             return None if path is None else path.read_bytes()
 
     def rows(self, statement: str, *parameters: object) -> list[tuple[Any, ...]]:
