@@ -43,15 +43,15 @@ STAGE_WORDS = {
 
 def show_summary(console: Console, summary: Mapping[str, Any]) -> None:
     """Print what a batch came to, in words."""
-    console.print(f"[bold]{summary['batch_id']}[/bold]  {_status_words(summary)}", soft_wrap=True)
+    console.print(f"[bold]{summary['batch_id']}[/bold]  {_status_words(summary)}")
     if summary["cancelled"]:
-        console.print(f"  why            {plain(summary['cancelled']['why'])}", highlight=False, soft_wrap=True)
+        console.print(f"  why            {plain(summary['cancelled']['why'])}")
     if summary.get("status_code"):
         why = describe_code(summary["status_code"], summary["details"].get(summary["status_code"], {}))
-        console.print(f"  why            {why}", highlight=False, soft_wrap=True)
+        console.print(f"  why            {why}")
     show_rest(console, summary["paying_rests"])
     if summary["next_try"]:
-        console.print(f"  next try       {summary['next_try']}; see orders-pipeline doctor", highlight=False)
+        console.print(f"  next try       {summary['next_try']}; see orders-pipeline doctor")
     show_counts(console, summary)
     _show_corrections(console, summary)
     _show_settlement(console, summary)
@@ -65,7 +65,7 @@ def show_summary(console: Console, summary: Mapping[str, Any]) -> None:
         if name == "errors" and is_clean:  # nothing but its header
             continue
         command = {"result": "status --json"}.get(name, name)
-        console.print(f"  {name:<14} orders-pipeline {command} {summary['batch_id']}", soft_wrap=True, highlight=False)
+        console.print(f"  {name:<14} orders-pipeline {command} {summary['batch_id']}")
 
 
 def _show_troubles(console: Console, summary: Mapping[str, Any]) -> None:
@@ -76,9 +76,7 @@ def _show_troubles(console: Console, summary: Mapping[str, Any]) -> None:
         console.print(
             f"  refused        {counted(each['count'], each['service'])} ({each['code']}) since {each['since']}; no other "
             f"is taken; next try {each['next_try']}, or now with: orders-pipeline resume {summary['batch_id']}; "
-            + _way_out(summary, each["service"]),
-            soft_wrap=True,
-            highlight=False,
+            + _way_out(summary, each["service"])
         )
     for each in summary["unknown_payments"]:
         how = (
@@ -87,7 +85,7 @@ def _show_troubles(console: Console, summary: Mapping[str, Any]) -> None:
             else f"is looked up {each['payment_id']}"
         )
         what = f"  unknown        {each['amount_jpy']:,} yen since {each['since']} ({each['code']})"
-        console.print(f"{what}; {how}", soft_wrap=True, highlight=False)
+        console.print(f"{what}; {how}")
 
 
 def _way_out(summary: Mapping[str, Any], service: str) -> str:
@@ -101,7 +99,7 @@ def show_rest(console: Console, rests: Mapping[str, str] | None) -> None:
     """Print why nothing at all is paid or refunded now, if that is so."""
     if rests is not None:
         since = _time(rests["since"])
-        console.print(f"[red]paying rests[/red] since {since}: {rests['code']}: {rests['message']}", soft_wrap=True)
+        console.print(f"[red]paying rests[/red] since {since}: {rests['code']}: {rests['message']}")
 
 
 def _status_words(summary: Mapping[str, Any]) -> str:
@@ -147,7 +145,7 @@ def _show_refunds(console: Console, summary: Mapping[str, Any]) -> None:
             if each["needs_a_person"]
             else f"resumes by itself; at once with: orders-pipeline resume {summary['batch_id']}"
         )
-        console.print(f"{what}; {how}", soft_wrap=True, highlight=False)
+        console.print(f"{what}; {how}")
 
 
 def refund_words(refund: Mapping[str, Any]) -> str:
@@ -164,7 +162,7 @@ def _show_corrections(console: Console, summary: Mapping[str, Any]) -> None:
         where = "in rejected.csv of " + ", ".join(corrections["open_in"])
         if "W_ROWS_GONE" in summary["warnings"]:
             where = "to be sent as a new file: errors.csv has their numbers"
-        console.print(f"  to correct     {counted(corrections['rows_open'], 'row')}, {where}", highlight=False)
+        console.print(f"  to correct     {counted(corrections['rows_open'], 'row')}, {where}")
     repeated = (summary["rows"]["rejected"] or 0) - corrections["rows_open"]
     if corrections["batches"] == 1 and repeated > 0 and not (summary.get("status_code") or "").startswith("F_"):
         console.print(f"  no correction  {counted(repeated, 'rejected row')}: received before, or no order")
@@ -175,9 +173,7 @@ def _show_corrections(console: Console, summary: Mapping[str, Any]) -> None:
 def show_counts(console: Console, summary: Mapping[str, Any]) -> None:
     """Print the rows of a file and why rows were rejected."""
     source = plain(summary["csv_source"])
-    console.print(
-        f"  file           {source} from {summary['client_code']}, {summary['encoding'] or 'not read'}", highlight=False
-    )
+    console.print(f"  file           {source} from {summary['client_code']}, {summary['encoding'] or 'not read'}")
     rows = summary["rows"]
     if rows["total"] is not None:
         accepted = (
@@ -188,9 +184,9 @@ def show_counts(console: Console, summary: Mapping[str, Any]) -> None:
         console.print(f"  rows           {rows['total']:,}{accepted}")
     details = summary.get("details", {})
     for code, count in summary["rejections"].items():
-        console.print(f"    {count:>7,} x {describe_code(code, details.get(code, {}))}", highlight=False)
+        console.print(f"    {count:>7,} x {describe_code(code, details.get(code, {}))}")
     for code in summary.get("warnings", ()):
-        console.print(f"  warning        {describe_code(code, details.get(code, {}))}", highlight=False)
+        console.print(f"  warning        {describe_code(code, details.get(code, {}))}")
 
 
 def _show_settlement(console: Console, summary: Mapping[str, Any]) -> None:
@@ -213,11 +209,7 @@ def _show_settlement(console: Console, summary: Mapping[str, Any]) -> None:
     paid = summary["orders"]["paid"] - sum(len(each["orders"]) for each in going_back)
     if summary["status"] == "cancelled" and paid:
         stays = f"{counted(paid, 'order')}, {yen['paid'] - sum(each['amount_jpy'] for each in going_back):,} yen"
-        console.print(
-            f"  stays paid     {stays}; refund it with: orders-pipeline refund {summary['batch_id']} --why TEXT",
-            soft_wrap=True,
-            highlight=False,
-        )
+        console.print(f"  stays paid     {stays}; refund it with: orders-pipeline refund {summary['batch_id']} --why TEXT")
 
 
 def counted(count: int, noun: str) -> str:
@@ -276,7 +268,7 @@ def show_preview(console: Console, preview: Mapping[str, Any]) -> None:
         where = [f"{name} {each[name]}" for name in ("row", "line") if each[name] is not None]
         column = plain(each["header"] or each["column"] or "")
         place = ", ".join([*where, column] if column else where) or "the file"
-        console.print(f"  {place}: {each['code']}: {each['message']}", markup=False, highlight=False)
+        console.print(f"  {place}: {each['code']}: {each['message']}", markup=False)
     if len(errors) > SHOWN_ERRORS:
         console.print(f"  and {len(errors) - SHOWN_ERRORS:,} more: -o FILE and --json give all")
 

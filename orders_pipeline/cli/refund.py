@@ -135,5 +135,4 @@ def _show(console: Console, result: Mapping[str, Any]) -> None:
         how = f"; decide with: {decision}" if each["needs_a_person"] else ""
         console.print(
             f"  {each['status']:<14} {each['amount_jpy']:,} yen of {which} ({refund_words(each)}){how}",
-            soft_wrap=True,
         )

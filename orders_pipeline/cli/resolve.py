@@ -51,6 +51,6 @@ def resolve(
     command = "cancel" if status == "cancelling" else "resume"
     answer(
         {kind: resolved_id, "batch_id": batch_id, "decision": words[0]},
-        lambda console, _: console.print(f"written down; resume with: orders-pipeline {command} {batch_id}", soft_wrap=True),
+        lambda console, _: console.print(f"written down; resume with: orders-pipeline {command} {batch_id}"),
         as_json=as_json,
     )

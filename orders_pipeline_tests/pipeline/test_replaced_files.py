@@ -119,7 +119,7 @@ def test_a_batch_whose_file_is_gone_ends_without_its_rejected_rows_which_nothing
     assert (summary["status"], summary["status_code"], summary["warnings"]) == ("cancelled", None, ["W_ROWS_GONE"])
     assert sorted(summary["artifacts"]) == ["errors", "result"]
     assert all(code in (installation.report(ours, "errors") or b"") for code in (b"W_ROWS_GONE", b"R_AMOUNT_FORMAT"))
-    console = Console(file=io.StringIO(), width=200)
+    console = Console(file=io.StringIO(), width=200, highlight=False, soft_wrap=True)
     show_summary(console, summary | {"corrections": {"batches": 1, "rows_open": 1, "open_in": [ours]}})
     assert "1 row, to be sent as a new file" in console.file.getvalue()  # type: ignore[attr-defined]
 

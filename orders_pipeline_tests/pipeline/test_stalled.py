@@ -78,7 +78,7 @@ def test_what_was_sent_when_a_batch_was_stopped_is_said_to_be_unanswered(install
     installation.rows("UPDATE orders SET status = 'paying' WHERE batch_id = %s", batch_id)
     with installation.system.database.begin() as transaction:
         batches.stop(transaction, batch_id, "somebody")
-    shown = Console(record=True, width=200)
+    shown = Console(record=True, width=200, highlight=False, soft_wrap=True)
     show_summary(shown, installation.summary(batch_id))
     assert (
         "not answered   3 orders may be paid: that is found out when the batch is resumed or cancelled"
@@ -93,7 +93,10 @@ def test_a_batch_whose_run_waits_for_its_turn_is_said_to_wait(installation: Inst
 
     def said() -> tuple[str, str]:
         """Return how the batch stands by itself and in the list of batches."""
-        shown, listed = Console(record=True, width=200), Console(record=True, width=200)
+        shown, listed = (
+            Console(record=True, width=200, highlight=False, soft_wrap=True),
+            Console(record=True, width=200, highlight=False, soft_wrap=True),
+        )
         show_summary(shown, installation.summary(batch_id))
         show_batches(listed, summaries.recent(installation.system, 1), try_demo=False)
         return shown.export_text().split("\n")[0], listed.export_text()

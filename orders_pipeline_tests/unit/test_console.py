@@ -84,7 +84,7 @@ def batch(status, **changes):
 
 def shown(summary):
     screen = io.StringIO()
-    console.show_summary(Console(file=screen, width=200), summary)
+    console.show_summary(Console(file=screen, width=200, highlight=False, soft_wrap=True), summary)
     return {line.strip().partition("  ")[0]: line for line in screen.getvalue().splitlines()}
 
 

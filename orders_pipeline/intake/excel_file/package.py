@@ -235,7 +235,6 @@ class _PartReader:
         self._extended: list[str] = []  # number formats of one extended conditional format
         self._group_depth = 0  # at which groups begin, 0 outside of them
         self._row = self._column = 0
-        self._columns: dict[str, int] = {}
         self._parser = expat.ParserCreate(namespace_separator=" ")
         self._parser.StartElementHandler = self._start
         self._parser.EndElementHandler = self._end
@@ -266,7 +265,8 @@ class _PartReader:
         self.in_groups += marks
         self.in_group += marks
         if name == _CELL:
-            self._column = self._column_of(attributes["r"]) if "r" in attributes else self._column + 1
+            reference = attributes.get("r")
+            self._column = self._column + 1 if reference is None else column_number(reference.rstrip("0123456789"))
         elif name in _VALUES:
             self.last_row = self._row
             self.last_column = max(self.last_column, self._column)
@@ -321,12 +321,6 @@ class _PartReader:
         if not self._row < row <= _MAX_ROW or self.depth != self._group_depth:
             raise damaged()
         self._row, self._column = row, 0
-
-    def _column_of(self, reference: str) -> int:
-        letters = reference.rstrip("0123456789")
-        if letters not in self._columns:
-            self._columns[letters] = column_number(letters)
-        return self._columns[letters]
 
     def _end(self, name: str) -> None:
         self.depth -= 1

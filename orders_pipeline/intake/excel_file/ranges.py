@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import NamedTuple
 
 _RANGE = re.compile(r"\$?([A-Za-z]{1,3})?\$?([0-9]{1,7})?(?::\$?([A-Za-z]{1,3})?\$?([0-9]{1,7})?)?")
@@ -20,6 +21,7 @@ class Range(NamedTuple):
     last_row: int
 
 
+@lru_cache(maxsize=20_000)  # asked for every cell
 def column_number(letters: str) -> int:
     """Return the number of a column from 1: A is 1, XFD 16,384; raise ValueError for what is no column."""
     if not (letters.isascii() and letters.isalpha() and len(letters) <= 3):

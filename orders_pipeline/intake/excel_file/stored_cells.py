@@ -159,7 +159,6 @@ class _RowReader(_TextReader):
         self._is_hidden = False
         self._kind, self._style, self._has_formula, self._has_value = "n", 0, False, False
         self._cells: list[Cell] = []
-        self._columns: dict[str, int] = {}
 
     def start(self, name: str, attributes: dict[str, str]) -> None:
         """Take the beginning of an element."""
@@ -168,9 +167,7 @@ class _RowReader(_TextReader):
             self._begin_value()
         elif name == _CELL:
             letters = attributes.get("r", "").rstrip("0123456789")
-            if letters and letters not in self._columns:
-                self._columns[letters] = column_number(letters)
-            self._column = self._columns[letters] if letters else self._column + 1
+            self._column = column_number(letters) if letters else self._column + 1
             self._kind, self._style = attributes.get("t", "n"), int(attributes.get("s", 0))
             self._has_formula = self._has_value = False
             if self._cells and self._column <= self._cells[-1].column and self._is_there(self._column):
