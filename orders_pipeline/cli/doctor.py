@@ -21,7 +21,8 @@ from orders_pipeline.infrastructure.database_errors import DatabaseError
 from orders_pipeline.infrastructure.storage import Storage
 from orders_pipeline.intake.landing import left_alone
 from orders_pipeline.security.encryption import Cipher, EncryptionKeysError
-from orders_pipeline.services.http_client import NoAnswer, NotDelivered, ServiceClient
+from orders_pipeline.services.answers import NoAnswer, NotDelivered
+from orders_pipeline.services.http_client import ServiceClient
 from orders_pipeline.system import errors, payment_stop, session_limit
 from orders_pipeline.system.composition import (
     Endpoints,

@@ -18,7 +18,8 @@ from pathlib import Path
 from orders_pipeline.audit.recording import sign_in
 from orders_pipeline.orchestration import runs
 from orders_pipeline.reports import server
-from orders_pipeline.services.http_client import NoAnswer, NotDelivered, ServiceClient
+from orders_pipeline.services.answers import NoAnswer, NotDelivered
+from orders_pipeline.services.http_client import ServiceClient
 from orders_pipeline.system import embedded
 from orders_pipeline.system.composition import join_endpoints, open_system
 from orders_pipeline.system.session_limit import WEB_POOL_SIZE

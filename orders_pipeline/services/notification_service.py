@@ -1,7 +1,7 @@
 """The order platform's Notification service: its words turned into outcomes, one message or many in a call.
 
-The statuses and problem codes of its REST contract are known here and nowhere else. Who is told what, and when, belongs
-in `settlement/notifications/notify.py`; sending bytes in `http_client.py`.
+The statuses and problem codes of its REST contract are known here and nowhere else. Who is notified of what, and when,
+belongs in `settlement/notifications/`; sending bytes in `http_client.py`.
 """
 
 from __future__ import annotations
@@ -10,18 +10,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from orders_pipeline.services.http_client import Answer, NoAnswer, NotDelivered, ServiceClient, safe_code
-from orders_pipeline.services.outcomes import Outcome, OutcomeKind
+from orders_pipeline.services.answers import Answer, NoAnswer, NotDelivered, safe_code
+from orders_pipeline.services.http_client import ServiceClient
+from orders_pipeline.services.outcomes import Outcome
+from orders_pipeline.services.problems import IN_PROGRESS, KEY_REUSED, UNFIT, problem_outcome, without_answer
 
 SERVICE = "notification"  # its name in our ledgers
 
 PATH = "/v1/notifications"
 BULK_PATH = f"{PATH}/batches"
 FINAL = frozenset({"invalid-recipient", "validation"})
-KEY_REUSED = "idempotency-key-reused"  # something was sent under our key before
-IN_PROGRESS = "request-in-progress"
-NOT_ACCEPTED = frozenset({429, 503})
-NO_LOOK_UP = frozenset({404, 405})  # a service that cannot be asked: rather told twice than never
+NO_LOOK_UP = frozenset({404, 405})  # a service that cannot be asked: rather notified twice than never
 TAKEN = frozenset({"queued", "sent"})
 ITEM_NOT_ACCEPTED = frozenset({"rate-limited", "unavailable"})
 ITEM_IN_DOUBT = frozenset({"internal", "bad-gateway", "gateway-timeout", IN_PROGRESS})
@@ -60,7 +59,7 @@ class NotificationService:
         try:
             answer = self._client.call("POST", PATH, body=_body(message), idempotency_key=message.notification_id)
         except (NotDelivered, NoAnswer) as failure:
-            return _without_answer(failure)
+            return without_answer(failure)
         return _meaning(answer)
 
     def takes_many(self) -> bool:
@@ -82,7 +81,7 @@ class NotificationService:
         try:
             answer = self._client.call("POST", BULK_PATH, body={"items": [_body(message) for message in messages]})
         except (NotDelivered, NoAnswer) as failure:
-            return [_without_answer(failure)] * len(messages)
+            return [without_answer(failure)] * len(messages)
         meaning = _meaning(answer)
         if meaning.refused or meaning.kind == "declined":
             if answer.status in TAKES_ONE:
@@ -128,29 +127,12 @@ def _body(message: Message) -> dict[str, Any]:
     }
 
 
-def _without_answer(failure: NotDelivered | NoAnswer) -> Outcome:
-    return Outcome("not_sent" if isinstance(failure, NotDelivered) else "unknown", failure.code, service_failed=True)
-
-
 def _meaning(answer: Answer) -> Outcome:
     return _taken(answer.body, answer) if answer.status in (200, 202) else _problem(answer)
 
 
 def _problem(answer: Answer) -> Outcome:
-    problem = answer.problem
-    if answer.status in NOT_ACCEPTED:
-        failed = answer.status == 503
-        return Outcome("not_sent", problem, retry_after_s=answer.retry_after_s, service_failed=failed)
-    if not answer.is_refusal:
-        return Outcome("unknown", problem, retry_after_s=answer.retry_after_s, service_failed=True)
-    if answer.status == 409 and (problem == IN_PROGRESS or answer.retry_after_s is not None):
-        return Outcome("unknown", problem, retry_after_s=answer.retry_after_s)
-    if problem in FINAL:
-        return Outcome("declined", answer.code or problem)
-    if answer.refuses_the_caller:
-        return Outcome("not_sent", problem, stop=True, service_failed=True)
-    kind: OutcomeKind = "unknown" if answer.status == 409 or problem == KEY_REUSED else "not_sent"
-    return Outcome(kind, answer.code or problem, refused=True)
+    return problem_outcome(answer, FINAL, is_unavailable=answer.status == 503)
 
 
 def _taken(body: object, answer: Answer) -> Outcome:
@@ -175,4 +157,4 @@ def _item_meaning(item: object, message: Message, answer: Answer) -> Outcome:
 
 
 def _unfit(answer: Answer) -> Outcome:
-    return Outcome("unknown", "answer-does-not-fit", retry_after_s=answer.retry_after_s, service_failed=True)
+    return Outcome("unknown", UNFIT, retry_after_s=answer.retry_after_s, service_failed=True)

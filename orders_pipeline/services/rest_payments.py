@@ -13,15 +13,8 @@ from datetime import UTC, datetime
 from typing import Any, cast
 from urllib.parse import quote
 
-from orders_pipeline.services.http_client import (
-    MAX_LIST_BYTES,
-    Answer,
-    NoAnswer,
-    NotDelivered,
-    ServiceClient,
-    TooLong,
-    safe_code,
-)
+from orders_pipeline.services.answers import Answer, NoAnswer, NotDelivered, TooLong, safe_code
+from orders_pipeline.services.http_client import MAX_LIST_BYTES, ServiceClient
 from orders_pipeline.services.outcomes import Outcome, OutcomeKind
 from orders_pipeline.services.payment_gateway import (
     Capabilities,
@@ -33,11 +26,10 @@ from orders_pipeline.services.payment_gateway import (
     RefundRequest,
     UnreadablePayment,
 )
+from orders_pipeline.services.problems import KEY_REUSED, UNFIT, problem_outcome, without_answer
 
 PATH = "/v1/payments"
 PROCESSING_POLL_S = 1.0
-KEY_REUSED = "idempotency-key-reused"  # something was sent under our key before, and may have been charged
-IN_PROGRESS = "request-in-progress"
 STATUS_MEANS: Mapping[str, OutcomeKind] = {
     "succeeded": "succeeded",
     "refunded": "succeeded",
@@ -49,7 +41,6 @@ FINAL = frozenset({"payment-declined", "order-not-found", "customer-not-found", 
 REFUND_FINAL = FINAL | {"not-found"}  # the payment is not there
 REFUND_MEANS: Mapping[str, OutcomeKind] = {"succeeded": "succeeded", "failed": "declined", "processing": "unknown"}
 UNAVAILABLE = "unavailable"  # the service's own word for not accepted; any other 503 may come from something on the way
-UNFIT = "answer-does-not-fit"
 OTHER_REFERENCE = "other-reference"
 LISTED_ID = re.compile(r"[\x21-\x7e]{1,128}")
 MAX_CURSOR_CHARS = 1024
@@ -67,10 +58,8 @@ class RestPayments:
         """Send the payment once and say what became of it."""
         try:
             answer = self._client.call("POST", PATH, body=_body(request), idempotency_key=request.payment_id)
-        except NotDelivered as failure:
-            return Outcome("not_sent", failure.code, service_failed=True)
-        except NoAnswer as failure:
-            return Outcome("unknown", failure.code, service_failed=True)
+        except (NotDelivered, NoAnswer) as failure:
+            return without_answer(failure)
         if answer.status in (200, 201, 202):
             return self._fitting(_from_payment(answer.body, request, answer.retry_after_s))
         if answer.problem in ("order-already-paid", KEY_REUSED) and answer.is_refusal:
@@ -90,10 +79,8 @@ class RestPayments:
         body = {"amount": request.amount, "reason": request.reason}
         try:
             answer = self._client.call("POST", path, body=body, idempotency_key=request.refund_id)
-        except NotDelivered as failure:
-            return Outcome("not_sent", failure.code, service_failed=True)
-        except NoAnswer as failure:
-            return Outcome("unknown", failure.code, service_failed=True)
+        except (NotDelivered, NoAnswer) as failure:
+            return without_answer(failure)
         if answer.status in (200, 201, 202):
             return self._fitting(_from_refund(answer.body, request, answer.retry_after_s))
         return _from_problem(answer, REFUND_FINAL)
@@ -152,21 +139,7 @@ class RestPayments:
 
 
 def _from_problem(answer: Answer, final: frozenset[str]) -> Outcome:
-    """Read a problem: what is neither `final` nor certainly not accepted may have been booked."""
-    problem = answer.problem
-    unavailable = answer.status == 503 and problem == UNAVAILABLE
-    if answer.status == 429 or unavailable:
-        return Outcome("not_sent", problem, retry_after_s=answer.retry_after_s, service_failed=unavailable)
-    if not answer.is_refusal:  # 5xx, redirects and whatever else: it may have been booked
-        return Outcome("unknown", problem, retry_after_s=answer.retry_after_s, service_failed=True)
-    if answer.status == 409 and (problem == IN_PROGRESS or answer.retry_after_s is not None):
-        return Outcome("unknown", problem, retry_after_s=answer.retry_after_s)
-    if problem in final:
-        return Outcome("declined", answer.code or problem)
-    if answer.refuses_the_caller:
-        return Outcome("not_sent", problem, stop=True, service_failed=True)
-    kind: OutcomeKind = "unknown" if answer.status == 409 or problem == KEY_REUSED else "not_sent"
-    return Outcome(kind, answer.code or problem, refused=True)
+    return problem_outcome(answer, final, is_unavailable=answer.status == 503 and answer.problem == UNAVAILABLE)
 
 
 def _body(request: PaymentRequest) -> dict[str, Any]:

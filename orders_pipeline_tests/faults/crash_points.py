@@ -64,6 +64,7 @@ _TRANSACTION = "orders_pipeline.infrastructure.database:Transaction"
 _FOLDER = "orders_pipeline.infrastructure.storage.folder:FolderStorage"
 _PUT = f"{_FOLDER}.put"
 _CALL = "orders_pipeline.services.http_client:ServiceClient.call"
+_REQUEST = "orders_pipeline.services.http_connections:_Connection.request"
 POINTS = {
     "C02": Point(_PUT, chosen=_artifact("original")),
     "C03": Point(_PUT, dies_after=True, chosen=_artifact("original")),
@@ -77,7 +78,9 @@ POINTS = {
     "C10": Point(_PUT, dies_after=True, chosen=_artifact("rejected.csv", "errors.csv", "result.json")),
     "C11": Point(f"{_TRANSACTION}.execute", chosen=_statement("insert_payments", "insert_notifications")),
     "C12": Point(_CALL, chosen=_post("/v1/payments")),
-    "C13": Point("orders_pipeline.services.http_client:_Watched.request", dies_after=True, chosen=_post("/v1/payments")),
+    "C13": Point(
+        "orders_pipeline.services.http_connections:_Connection.request", dies_after=True, chosen=_post("/v1/payments")
+    ),
     "C14": Point(_CALL, dies_after=True, chosen=_post("/v1/payments")),
     "C15": Point(f"{_TRANSACTION}.rows", chosen=_statement("record_payments")),
     "C16": Point("orders_pipeline.settlement.payments.ledger:PaymentLedger.record", dies_after=True),
@@ -100,7 +103,9 @@ CANCEL_POINTS = {
 OTHER_POINTS = CANCEL_POINTS | {
     "C11r": Point("orders_pipeline.settlement.batch_settlement:probe_now"),
     "C12r": Point(_CALL, chosen=_post("/refunds")),
-    "C13r": Point("orders_pipeline.services.http_client:_Watched.request", dies_after=True, chosen=_post("/refunds")),
+    "C13r": Point(
+        "orders_pipeline.services.http_connections:_Connection.request", dies_after=True, chosen=_post("/refunds")
+    ),
     "C14r": Point(_CALL, dies_after=True, chosen=_post("/refunds")),
     "C15r": Point(f"{_TRANSACTION}.execute", chosen=_statement("plan_corrections")),
     "C16r": Point("orders_pipeline.settlement.refunds.ledger:RefundLedger.record", dies_after=True),

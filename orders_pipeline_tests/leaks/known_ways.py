@@ -36,7 +36,8 @@ from orders_pipeline.records.orders import ORDERS
 from orders_pipeline.records.rejections import message
 from orders_pipeline.sandbox import SandboxServer
 from orders_pipeline.security import personal_data
-from orders_pipeline.services.http_client import NoAnswer, NotDelivered, ServiceClient
+from orders_pipeline.services.answers import NoAnswer, NotDelivered
+from orders_pipeline.services.http_client import ServiceClient
 from orders_pipeline.system.errors import describe
 from orders_pipeline.system.settings import load_settings
 from orders_pipeline_tests.leaks.bench import Bench

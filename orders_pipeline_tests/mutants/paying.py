@@ -121,13 +121,36 @@ MUTANTS: list[Mutant] = [
         ),
     ),
     *mutants(
-        "orders_pipeline/services/rest_payments.py",
+        "orders_pipeline/services/problems.py",
         ["unit/test_rest.py"],
         (
-            '            return Outcome("unknown", failure.code, service_failed=True)\n        if answer.status in (200, 201, 202):\n            return self._fitting(_from_payment',
-            '            return Outcome("not_sent", failure.code, service_failed=True)\n        if answer.status in (200, 201, 202):\n            return self._fitting(_from_payment',
+            'Outcome("not_sent" if isinstance(failure, NotDelivered) else "unknown", failure.code',
+            'Outcome("not_sent", failure.code',
             "a request without an answer counts as not sent",
         ),
+        (
+            '        return Outcome("unknown", problem, retry_after_s=answer.retry_after_s, service_failed=True)\n    if answer.status == 409',
+            '        return Outcome("not_sent", problem, retry_after_s=answer.retry_after_s, service_failed=True)\n    if answer.status == 409',
+            "a failure of the service counts as not sent",
+        ),
+        (
+            '"unknown" if answer.status == 409 or problem == KEY_REUSED else "not_sent"',
+            '"not_sent"',
+            "what may have been charged under our key counts as not sent",
+        ),
+    ),
+    *mutants(
+        "orders_pipeline/services/problems.py",
+        ["unit/test_rest_refund.py"],
+        (
+            'Outcome("not_sent" if isinstance(failure, NotDelivered) else "unknown", failure.code',
+            'Outcome("not_sent" if isinstance(failure, NotDelivered) else "declined", failure.code',
+            "a refund without an answer counts as declined",
+        ),
+    ),
+    *mutants(
+        "orders_pipeline/services/rest_payments.py",
+        ["unit/test_rest.py"],
         (
             '        or body.get("amount") != request.amount\n        or body.get("currency")',
             '        or body.get("currency")',
@@ -144,24 +167,14 @@ MUTANTS: list[Mutant] = [
             "an answer in another currency is believed",
         ),
         (
-            "unavailable = answer.status == 503 and problem == UNAVAILABLE",
-            "unavailable = answer.status == 503",
+            "answer.status == 503 and answer.problem == UNAVAILABLE",
+            "answer.status == 503",
             "a 503 from something on the way counts as not sent",
-        ),
-        (
-            '        return Outcome("unknown", problem, retry_after_s=answer.retry_after_s, service_failed=True)\n    if answer.status == 409',
-            '        return Outcome("not_sent", problem, retry_after_s=answer.retry_after_s, service_failed=True)\n    if answer.status == 409',
-            "a failure of the service counts as not sent",
         ),
         (
             '("succeeded", "unknown", "declined").index(each.kind)',
             '("declined", "unknown", "succeeded").index(each.kind)',
             "charged again beside a charge",
-        ),
-        (
-            '"unknown" if answer.status == 409 or problem == KEY_REUSED else "not_sent"',
-            '"not_sent"',
-            "what may have been charged under our key counts as not sent",
         ),
         (
             'return Outcome("unknown", answer.problem, refused=True) if found.kind == "absent" else found',
@@ -201,11 +214,6 @@ MUTANTS: list[Mutant] = [
             '        body.get("payment_id") != request.service_payment_id\n        or ',
             "        ",
             "a refund of another payment is believed",
-        ),
-        (
-            '            return Outcome("unknown", failure.code, service_failed=True)\n        if answer.status in (200, 201, 202):\n            return self._fitting(_from_refund',
-            '            return Outcome("not_sent", failure.code, service_failed=True)\n        if answer.status in (200, 201, 202):\n            return self._fitting(_from_refund',
-            "a refund without an answer counts as not sent",
         ),
         (
             'REFUND_FINAL = FINAL | {"not-found"}',

@@ -141,16 +141,6 @@ MUTANTS: list[Mutant] = [
         ),
     ),
     *mutants(
-        "orders_pipeline/system/ledger_marks.py",
-        ["database/test_restore_guard.py"],
-        (
-            "    if {*left_out.values()} - {KeyRefused.code}:",
-            "    if False:",
-            "what the storage does not show counts as not there, and is paid again",
-            "test_a_mark_that_cannot_be_looked_at_is_not_taken_for_none",
-        ),
-    ),
-    *mutants(
         "orders_pipeline/system/restore_guard.py",
         ["database/test_restore_guard.py", "database/test_installation.py"],
         (

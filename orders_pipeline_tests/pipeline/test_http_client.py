@@ -17,7 +17,8 @@ from collections.abc import Callable, Iterator
 import pytest
 from pydantic import SecretStr
 
-from orders_pipeline.services.http_client import MAX_BODY_BYTES, NoAnswer, NotDelivered, ServiceClient
+from orders_pipeline.services.answers import NoAnswer, NotDelivered
+from orders_pipeline.services.http_client import MAX_BODY_BYTES, ServiceClient
 
 TIMEOUT_S = 0.6
 PROMPTLY_S = TIMEOUT_S + 1.0
@@ -262,7 +263,7 @@ def test_y01_a_name_that_does_not_resolve_was_not_delivered():
 
 SILENT_NAME_SERVER = """
 import socket, subprocess, sys, time
-from orders_pipeline.services.http_client import NotDelivered
+from orders_pipeline.services.answers import NotDelivered
 from orders_pipeline.services.http_client import ServiceClient
 
 silent = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)

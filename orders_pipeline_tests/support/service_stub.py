@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from orders_pipeline.services.http_client import Answer
+from orders_pipeline.services.answers import Answer
 
 
 class StubClient:

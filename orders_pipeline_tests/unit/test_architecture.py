@@ -40,8 +40,8 @@ DATABASE = ("infrastructure.database", "infrastructure.database_errors", "infras
 # where a library is imported
 LIBRARIES = {
     "dagster": ("definitions", "orchestration"),
-    "requests": ("services.http_client",),
-    "urllib3": ("services.http_client",),
+    "requests": ("services.http_client", "services.http_connections"),
+    "urllib3": ("services.http_client", "services.http_connections"),
     "cryptography": ("security.encryption",),
     "openpyxl": ("intake.excel_file",),
     "boto3": ("infrastructure.storage", "security.kms"),
@@ -59,6 +59,7 @@ OUTSIDE_WORLD = (
     *DATABASE,
     "infrastructure.storage",
     "services.http_client",
+    "services.http_connections",
     "security.encryption",
     "security.kms",
     "system.settings",

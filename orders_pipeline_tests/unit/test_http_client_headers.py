@@ -9,7 +9,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from pydantic import SecretStr
 
-from orders_pipeline.services.http_client import Answer, ServiceClient, parse_retry_after, safe_code
+from orders_pipeline.services.answers import Answer, safe_code
+from orders_pipeline.services.http_client import ServiceClient, parse_retry_after
 
 
 @pytest.fixture
@@ -23,7 +24,17 @@ def _in_tokyo(monkeypatch):
 
 @pytest.mark.parametrize(
     ("value", "seconds"),
-    [("0", 0.0), ("1", 1.0), (" 7 ", 7.0), ("007", 7.0), ("60", 60.0), ("61", 60.0), ("86400", 60.0), ("9" * 9, 60.0)],
+    [
+        ("0", 0.0),
+        ("1", 1.0),
+        (" 7 ", 7.0),
+        ("007", 7.0),
+        ("60", 60.0),
+        ("61", 60.0),
+        ("86400", 60.0),
+        ("9" * 9, 60.0),
+        ("9" * 400, 60.0),
+    ],
 )
 def test_y06_seconds_are_taken_up_to_a_minute(value, seconds):
     assert parse_retry_after(value) == seconds
@@ -31,7 +42,7 @@ def test_y06_seconds_are_taken_up_to_a_minute(value, seconds):
 
 @pytest.mark.parametrize(
     "value",
-    [None, "", " ", "-1", "-86400", "+5", "1.5", "1e3", "1_0", "soon", "５", "٣", "0x10", "5 s", "1, 2", "\x00", "9" * 400],
+    [None, "", " ", "-1", "-86400", "+5", "1.5", "1e3", "1_0", "soon", "５", "٣", "0x10", "5 s", "1, 2", "\x00"],
 )
 def test_y06_what_is_neither_seconds_nor_a_date_says_nothing(value):
     assert parse_retry_after(value) is None

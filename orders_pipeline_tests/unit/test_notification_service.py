@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from orders_pipeline.services.http_client import Answer, NoAnswer, NotDelivered
+from orders_pipeline.services.answers import Answer, NoAnswer, NotDelivered
 from orders_pipeline.services.notification_service import Message, NotificationService
 from orders_pipeline.services.outcomes import Outcome
 from orders_pipeline.services.rate_limit import Stopped

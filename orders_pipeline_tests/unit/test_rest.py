@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from orders_pipeline.services.http_client import MAX_LIST_BYTES, Answer, NoAnswer, NotDelivered
+from orders_pipeline.services.answers import Answer, NoAnswer, NotDelivered
+from orders_pipeline.services.http_client import MAX_LIST_BYTES
 from orders_pipeline.services.outcomes import Outcome
 from orders_pipeline.services.payment_gateway import PaymentRequest
 from orders_pipeline.services.rest_payments import RestPayments

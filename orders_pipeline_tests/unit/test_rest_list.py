@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from orders_pipeline.services.http_client import Answer, NoAnswer, NotDelivered, TooLong
+from orders_pipeline.services.answers import Answer, NoAnswer, NotDelivered, TooLong
 from orders_pipeline.services.payment_gateway import ListedPayment, ListFailed, PaymentPage, UnreadablePayment
 from orders_pipeline.services.rest_payments import RestPayments
 from orders_pipeline_tests.support.service_stub import StubClient

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from orders_pipeline.services.http_client import Answer, NoAnswer, NotDelivered
+from orders_pipeline.services.answers import Answer, NoAnswer, NotDelivered
 from orders_pipeline.services.outcomes import Outcome
 from orders_pipeline.services.payment_gateway import RefundRequest
 from orders_pipeline.services.rest_payments import RestPayments
