@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 
 from orders_pipeline.cli import batch_run
-from orders_pipeline.cli import batches as cli_batches
 from orders_pipeline.infrastructure import interrupts
 from orders_pipeline.intake import declarations
 from orders_pipeline.orchestration import orphaned_runs, runs
@@ -128,7 +127,7 @@ def test_ctrl_c_at_any_line_of_the_command_stops_the_batch_that_was_made(
 
     def interrupting(frame: FrameType, event: str, _: object) -> Any:
         nonlocal lines_left
-        if frame.f_code.co_filename != cli_batches.__file__:
+        if frame.f_code.co_filename != batch_run.__file__:
             return None
         lines_left -= event == "line"
         if lines_left == 0 and event == "line":
