@@ -6,9 +6,11 @@ What is locked, and what a beat says, is the matter of who asks for it.
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 from collections.abc import Callable, Iterator
 
+from orders_pipeline.infrastructure.background import beside
 from orders_pipeline.infrastructure.database import Database, Transaction
 from orders_pipeline.infrastructure.database_errors import DatabaseError
 
@@ -27,9 +29,8 @@ def kept_alive(
 
     Where the session breaks, another one is opened in `sessions`, and `lock` takes in it what the first one held.
     """
-    leaving = threading.Event()
 
-    def keep(session: Transaction) -> None:
+    def keep(session: Transaction, leaving: threading.Event) -> None:
         is_broken = False
         while not leaving.wait(HEARTBEAT_S):
             # an unreachable database is not a reason to stop: the lease decides, in the database's own time
@@ -43,10 +44,5 @@ def kept_alive(
                     return
                 is_broken = False
 
-    heart = threading.Thread(target=keep, args=(session,), name="heartbeat", daemon=True)
-    heart.start()
-    try:
+    with beside(functools.partial(keep, session), "heartbeat"):
         yield
-    finally:
-        leaving.set()
-        heart.join()

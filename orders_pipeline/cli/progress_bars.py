@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -10,6 +11,8 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from orders_pipeline.infrastructure.background import beside
 
 REFRESH_S = 0.25
 REST = 20  # times as long as the counting took, it is left alone: a large batch is counted less often
@@ -32,15 +35,8 @@ def progress(console: Console, read: Callable[[], dict[str, Any]]) -> Iterator[N
         name: bars.add_task(name, total=None, visible=False) for name in ("rows loaded", "orders paid", "customers notified")
     }
     bars.update(tasks["rows loaded"], description=FIRST_STEPS["received"], visible=True)
-    done = threading.Event()
-    watcher = threading.Thread(target=_watch, args=(bars, tasks, read, done), name="progress", daemon=True)
-    with bars:
-        watcher.start()
-        try:
-            yield
-        finally:
-            done.set()
-            watcher.join()
+    with bars, beside(functools.partial(_watch, bars, tasks, read), "progress"):
+        yield
 
 
 @contextlib.contextmanager

@@ -14,8 +14,8 @@ from sqlalchemy import Row
 
 from orders_pipeline.batches import batches
 from orders_pipeline.infrastructure.database import Transaction
+from orders_pipeline.records.orders import CAP_JPY
 from orders_pipeline.records.rejections import message
-from orders_pipeline.settlement.payments.plan import CAP_JPY
 
 FILE_ACCEPTED = dg.AssetCheckSpec(
     "file_accepted", asset="staged_orders", description="The file as a whole is usable; if not, it is rejected."

@@ -14,6 +14,7 @@ import dagster as dg
 from dagster import DagsterRunStatus
 
 from orders_pipeline.batches import batches
+from orders_pipeline.infrastructure.background import beside
 from orders_pipeline.system.composition import System
 
 TERMINATED = (DagsterRunStatus.CANCELING, DagsterRunStatus.CANCELED)  # the second at once when forced
@@ -39,7 +40,6 @@ def is_asked_for(run: dg.DagsterRun) -> bool:
 @contextlib.contextmanager
 def stopping_when_terminated(system: System, instance: dg.DagsterInstance, run_id: str, batch_id: str) -> Iterator[None]:
     """Stop the batch of a run as soon as a person terminates the run, whether or not its process is interrupted."""
-    over = threading.Event()
 
     def stop_if_terminated() -> bool:
         with contextlib.suppress(Exception):  # records that cannot be reached now are asked again
@@ -49,16 +49,13 @@ def stopping_when_terminated(system: System, instance: dg.DagsterInstance, run_i
                 return True
         return False
 
-    def watch() -> None:
+    def watch(over: threading.Event) -> None:
         while not over.wait(POLL_S):
             if stop_if_terminated():
                 return
 
-    watcher = threading.Thread(target=watch, name="terminated", daemon=True)
-    watcher.start()
     try:
-        yield
+        with beside(watch, "terminated"):
+            yield
     finally:
-        over.set()
-        watcher.join()
         stop_if_terminated()

@@ -31,7 +31,7 @@ from orders_pipeline.records.rules import (
 if TYPE_CHECKING:
     import pandas as pd
 
-HIGHEST_AMOUNT = 1_000_000  # yen, the most one transaction may take
+CAP_JPY = 1_000_000  # the Payment service takes no more in one transaction, and an order is paid in one
 OLDEST_DAYS = 366
 ITEM_COLUMNS = ("item_code", "quantity", "unit_price")
 
@@ -200,7 +200,7 @@ _COLUMNS = (
         ),
         typed_rules=(
             Rule("R_AMOUNT_RANGE", Between(1)),
-            Rule("R_AMOUNT_OVER_LIMIT", Between(0, HIGHEST_AMOUNT)),
+            Rule("R_AMOUNT_OVER_LIMIT", Between(0, CAP_JPY)),
         ),
     ),
     Column(

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from orders_pipeline.records.card_numbers import find_card_numbers
-from orders_pipeline.records.orders import HIGHEST_AMOUNT
+from orders_pipeline.records.orders import CAP_JPY
 
 Draws = Iterator[int]
 Rewrite = Callable[[str, Draws, str, int], str]
@@ -186,7 +186,7 @@ def with_number(cell: str, value: int) -> str:
 def _bounds(value: int) -> tuple[int, int]:
     """Return the least and the highest number of as many digits that is as good as this one."""
     highest = 10 ** len(str(value)) - 1
-    return 10 ** (len(str(value)) - 1), min(highest, HIGHEST_AMOUNT) if value <= HIGHEST_AMOUNT else highest
+    return 10 ** (len(str(value)) - 1), min(highest, CAP_JPY) if value <= CAP_JPY else highest
 
 
 def _rewritten(cell: str, drawn: Draws, codec: str, kept: set[int]) -> str:

@@ -15,6 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from orders_pipeline.batches import batches
 from orders_pipeline.batches.workers import Worker, worker_session
 from orders_pipeline.clients.profiles import Profile
+from orders_pipeline.infrastructure.background import beside
 from orders_pipeline.infrastructure.database import Database
 from orders_pipeline.infrastructure.database_errors import DatabaseError
 from orders_pipeline.settlement.notifications.ledger import NOTIFICATION_BREAKER, CorrectionLedger, ResultLedger
@@ -61,10 +62,9 @@ def settling(system: System, batch_id: str, run_id: str | None) -> Iterator[Sett
 @contextlib.contextmanager
 def _halting(database: Database, worker: Worker, settlement: Settlement) -> Iterator[None]:
     """Notice when a person stops or cancels the batch: nothing is sent then of what is claimed already."""
-    done = threading.Event()
 
-    def watch() -> None:
-        while not done.wait(HALT_POLL_S):
+    def watch(over: threading.Event) -> None:
+        while not over.wait(HALT_POLL_S):
             with contextlib.suppress(DatabaseError), database.begin() as transaction:
                 if transaction.scalar("is_halted", batch_id=worker.batch_id):
                     worker.halted.set()
@@ -72,13 +72,8 @@ def _halting(database: Database, worker: Worker, settlement: Settlement) -> Iter
                 settlement.stop()
                 return
 
-    watcher = threading.Thread(target=watch, name="halt", daemon=True)
-    watcher.start()
-    try:
+    with beside(watch, "halt"):
         yield
-    finally:
-        done.set()
-        watcher.join()
 
 
 def probe_now(system: System) -> None:

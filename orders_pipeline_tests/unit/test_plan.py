@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orders_pipeline.settlement.payments.plan import CAP_JPY, PayableOrder, PlannedPayment, _first_fit, pack, plan_payments
+from orders_pipeline.records.orders import CAP_JPY
+from orders_pipeline.settlement.payments.plan import PayableOrder, PlannedPayment, _first_fit, pack, plan_payments
 from orders_pipeline_tests.support.soak import first_of
 
 

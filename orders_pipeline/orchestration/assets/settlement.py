@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import dagster as dg
 
 from orders_pipeline.batches import batches
+from orders_pipeline.infrastructure.background import beside
 from orders_pipeline.infrastructure.database_errors import DatabaseError
 from orders_pipeline.orchestration import checks
 from orders_pipeline.orchestration.assets.boundary import GROUP, batch_step, pause, read_batch, seconds_of
@@ -82,9 +83,8 @@ def settlement(context: dg.AssetExecutionContext, system: dg.ResourceParam[Syste
 @contextlib.contextmanager
 def _progress_in_log(context: dg.AssetExecutionContext, system: System, batch_id: str) -> Iterator[None]:
     """Say every few seconds how far the batch is, for who watches the run."""
-    done = threading.Event()
 
-    def watch() -> None:
+    def watch(done: threading.Event) -> None:
         took_s = 0.0
         while not done.wait(max(PROGRESS_S, REST * took_s)):
             started = time.monotonic()
@@ -98,13 +98,8 @@ def _progress_in_log(context: dg.AssetExecutionContext, system: System, batch_id
                 )
             took_s = time.monotonic() - started
 
-    watcher = threading.Thread(target=watch, name="progress", daemon=True)
-    watcher.start()
-    try:
+    with beside(watch, "progress"):
         yield
-    finally:
-        done.set()
-        watcher.join()
 
 
 def _payments(system: System, batch_id: str) -> dg.MaterializeResult:

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-CAP_JPY = 1_000_000  # the Payment service takes no more in one transaction
+from orders_pipeline.records.orders import CAP_JPY
+
 SEARCH_STEPS = 2_000  # a group's search for fewer payments ends here; first-fit is close already
 
 Grouping = Literal["aggregated", "per_order"]
