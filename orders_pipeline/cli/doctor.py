@@ -141,7 +141,7 @@ def _schema(patient: Patient) -> str:
 
 
 def _encryption(patient: Patient) -> str:
-    if patient.cipher.open(patient.cipher.seal(b"doctor", b"doctor"), b"doctor") != b"doctor":
+    if patient.cipher.decrypt(patient.cipher.encrypt(b"doctor", b"doctor"), b"doctor") != b"doctor":
         raise ValueError
     return "encrypted and decrypted"
 
@@ -171,7 +171,7 @@ def _landing(patient: Patient) -> str:
 
 
 def _keys(patient: Patient) -> str:
-    in_use = key_rotation.keys_in_use(patient.system)
+    in_use = key_rotation.keys_in_use(patient.system.database)
     missing = {key_id: orders for key_id, orders in in_use.items() if key_id not in patient.cipher.key_ids}
     if missing:
         sealed = ", ".join(f"{orders:,} orders with {key_id}" for key_id, orders in sorted(missing.items()))

@@ -39,7 +39,7 @@ def list_(*, as_json: bool) -> None:
     from orders_pipeline.upkeep.key_rotation import keys_in_use
 
     with opened() as system:
-        in_use = keys_in_use(system)
+        in_use = keys_in_use(system.database)
         current, known = system.cipher.current, system.cipher.key_ids
     found = {
         "current": current,
@@ -68,7 +68,7 @@ def rotate(*, as_json: bool) -> None:
     from orders_pipeline.upkeep.key_rotation import rotate as rotate_keys
 
     with opened() as system, progress_bars.counting(words, "orders encrypted anew", shown=not as_json) as progress:
-        result = rotate_keys(system, progress)
+        result = rotate_keys(system.database, system.storage, system.cipher, progress)
     answer(result.as_dict(), _show, as_json=as_json)
     sys.exit(0 if result.is_done else STOPPED)
 

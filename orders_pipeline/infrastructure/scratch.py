@@ -1,6 +1,6 @@
 """Scratch files: in memory only, so that nothing personal lies on a disk in clear while a batch is worked on.
 
-What is to be kept is put into a storage, which seals it. A file being worked on takes as much memory as it has bytes;
+What is to be kept is put into a storage, which encrypts it. A file being worked on takes as much memory as it has bytes;
 what repeats itself and is written only to be put away can be packed.
 Where the system has no files in memory (all but Linux) they lie in a folder that is its owner's alone and is emptied.
 """

@@ -32,7 +32,7 @@ def validate_file(
         rejections,
         record_type=ORDERS,
         context=context,
-        seal=personal_data.sealer(system.cipher, file.batch_id),
+        seal=personal_data.encrypter(system.cipher, file.batch_id),
         existing=before.existing,
         differing=before.differing,
         given_up=before.given_up,

@@ -70,6 +70,6 @@ class ReceivedBefore:
     def _opened(self, order: Row[Any]) -> Mapping[str, str] | None:
         """Return an order's personal columns; None where they cannot be opened: then only the others are compared."""
         try:
-            return personal_data.reveal(self.cipher, order.batch_id, order.import_row_number, order.personal)
+            return personal_data.decrypt(self.cipher, order.batch_id, order.import_row_number, order.personal)
         except DecryptionError:
             return None

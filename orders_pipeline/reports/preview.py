@@ -154,7 +154,7 @@ def _plan(cipher: Cipher, profile: Profile, accepted: Path) -> tuple[int, int]:
         for chunk in file.iter_batches():
             for row in chunk.to_pylist():
                 number, channel = row["import_row_number"], row["notify_channel"]
-                opened = personal_data.reveal(cipher, NO_BATCH, number, row["personal"])
+                opened = personal_data.decrypt(cipher, NO_BATCH, number, row["personal"])
                 card = opened["payment_token"] if row["payment_method"] == "card_on_file" else ""
                 customer, nobodys = row["customer_code"], row["is_nobodys"]
                 orders.append(PayableOrder(number, customer, row["payment_method"], row["amount"], card, nobodys))

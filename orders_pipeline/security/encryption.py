@@ -1,10 +1,12 @@
-"""Sealing of personal values: AES-256-GCM under keys with ids, so that keys can be rotated.
+"""Encryption of values and files: AES-256-GCM under keys with ids, so that keys can be rotated.
 
 An envelope is: version byte, length of the key id, key id, 12 random bytes, ciphertext with tag. Everything before the
-ciphertext is authenticated together with what the caller binds the value to. A sealed file is: a mark, the length of an
-envelope, the envelope with the file's own key, and pieces that are each bound to their position and to being the last
-or not, so that none can be changed, moved or left out. What is sealed, and bound to what, belongs in `personal_data.py`,
-`infrastructure/storage/` and the use cases.
+ciphertext is authenticated together with what the caller binds the value to.
+
+An encrypted file is: a mark, the length of an envelope (2 bytes), the envelope with the file's own key, and pieces. Each
+piece is bound to its position and to being the last or not, so that none can be changed, moved or left out.
+
+What is encrypted, and bound to what, belongs in `personal_data.py`, `infrastructure/storage/` and the use cases.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ NONCE_BYTES = 12
 FILE_MARK = b"\x89orders-sealed\x01"
 PIECE_BYTES = 1024 * 1024
 _TAG_BYTES = 16
-_SEALED = "kms:"
+_BY_KMS = "kms:"
 _KEY_ID = re.compile(r"[A-Za-z0-9._-]{1,32}")
 
 OpenDataKey: TypeAlias = Callable[[str, bytes], bytes]
@@ -40,12 +42,12 @@ class EncryptionKeysError(Exception):
 
 
 class DecryptionError(Exception):
-    """A sealed value cannot be opened: it is no envelope, its key is not among ours, or it is not what was sealed there."""
+    """A value cannot be decrypted: it is no envelope, its key is not among ours, or it is not what was encrypted there."""
 
     TEXTS: ClassVar = {
-        "E_SEALED_FORMAT": "what is read is not sealed as it should be",
-        "E_SEALED_KEY": "what is read is sealed with the key {key_id}, which is not among those set",
-        "E_SEALED_TAMPERED": "what is read was changed, or was sealed for another place",
+        "E_SEALED_FORMAT": "what is read is not encrypted as it should be",
+        "E_SEALED_KEY": "what is read is encrypted with the key {key_id}, which is not among those set",
+        "E_SEALED_TAMPERED": "what is read was changed, or was encrypted for another place",
     }
 
     def __init__(self, code: str, key_id: str = "") -> None:
@@ -54,7 +56,7 @@ class DecryptionError(Exception):
 
 
 class Cipher:
-    """Seals with the current key and opens with any; holds no key in readable form and cannot be pickled."""
+    """Encrypts with the current key and decrypts with any; holds no key in readable form and cannot be pickled."""
 
     def __init__(self, keys: Mapping[str, bytes], current: str) -> None:
         if current not in keys:
@@ -71,28 +73,28 @@ class Cipher:
     def from_setting(cls, text: SecretStr, open_data_key: OpenDataKey | None = None) -> Self:
         """Read `id:base64,id2:kms:base64`, the first being current; raise EncryptionKeysError if it is not that.
 
-        What is behind `kms:` is a data key in sealed form, which `open_data_key` opens.
+        What is behind `kms:` is a data key as KMS has encrypted it, which `open_data_key` decrypts.
         """
         keys: dict[str, bytes] = {}
         for entry in text.get_secret_value().split(","):
             key_id, _, encoded = entry.strip().partition(":")
             if key_id in keys:
                 raise EncryptionKeysError("two encryption keys have the same id")
-            is_sealed = encoded.startswith(_SEALED)
-            if is_sealed and open_data_key is None:
-                raise EncryptionKeysError("an encryption key is sealed by KMS, but no key of KMS is set")
+            is_by_kms = encoded.startswith(_BY_KMS)
+            if is_by_kms and open_data_key is None:
+                raise EncryptionKeysError("an encryption key is encrypted by KMS, but no key of KMS is set")
             try:
-                key = base64.b64decode(encoded.removeprefix(_SEALED), validate=True)
+                key = base64.b64decode(encoded.removeprefix(_BY_KMS), validate=True)
             except (binascii.Error, ValueError):
                 key = b""
             if not key:
                 raise EncryptionKeysError("an encryption key is written id:base64 or id:kms:base64")
-            keys[key_id] = open_data_key(key_id, key) if open_data_key is not None and is_sealed else key
+            keys[key_id] = open_data_key(key_id, key) if open_data_key is not None and is_by_kms else key
         return cls(keys, next(iter(keys)))
 
     @property
     def current(self) -> str:
-        """Return the id of the key that seals."""
+        """Return the id of the key that encrypts."""
         return self._current.decode("ascii")
 
     @property
@@ -102,53 +104,53 @@ class Cipher:
 
     @property
     def prefix(self) -> bytes:
-        """Return what every envelope sealed with the current key begins with, and no other."""
+        """Return what every envelope of the current key begins with, and no other."""
         return bytes((VERSION, len(self._current))) + self._current
 
     def __repr__(self) -> str:
         return f"<Cipher with {len(self._keys)} keys>"
 
-    def seal(self, plaintext: bytes, aad: bytes) -> bytes:
-        """Return `plaintext` sealed under the current key and bound to `aad`, which is needed again to open it."""
-        return self.seal_all([plaintext], [aad])[0]
+    def encrypt(self, plaintext: bytes, aad: bytes) -> bytes:
+        """Return the envelope of `plaintext` under the current key, bound to `aad`, which is needed again to decrypt it."""
+        return self.encrypt_all([plaintext], [aad])[0]
 
-    def seal_all(self, plaintexts: Sequence[bytes], aads: Iterable[bytes]) -> list[bytes]:
-        """Return each plaintext sealed by itself and bound to its own of `aads`; much faster than one by one."""
+    def encrypt_all(self, plaintexts: Sequence[bytes], aads: Iterable[bytes]) -> list[bytes]:
+        """Return an envelope of each plaintext, bound to its own of `aads`; much faster than one by one."""
         prefix = self.prefix
         encrypt = self._keys[self._current].encrypt
         nonces = os.urandom(NONCE_BYTES * len(plaintexts))
-        sealed = []
+        envelopes = []
         for start, plaintext, aad in zip(range(0, len(nonces), NONCE_BYTES), plaintexts, aads, strict=True):
             nonce = nonces[start : start + NONCE_BYTES]
             header = prefix + nonce
-            sealed.append(header + encrypt(nonce, plaintext, header + aad))
-        return sealed
+            envelopes.append(header + encrypt(nonce, plaintext, header + aad))
+        return envelopes
 
-    def open(self, sealed: bytes, aad: bytes) -> bytes:
+    def decrypt(self, envelope: bytes, aad: bytes) -> bytes:
         """Return the plaintext of an envelope; raise DecryptionError if it is not ours, not whole or not for `aad`."""
-        start = _header_bytes(sealed)
+        start = _header_bytes(envelope)
         end = start + NONCE_BYTES
-        key = self._keys.get(sealed[2:start])
+        key = self._keys.get(envelope[2:start])
         if key is None:
-            raise DecryptionError("E_SEALED_KEY", _key_id(sealed))
+            raise DecryptionError("E_SEALED_KEY", _key_id(envelope))
         try:
-            return key.decrypt(sealed[start:end], sealed[end:], sealed[:end] + aad)
+            return key.decrypt(envelope[start:end], envelope[end:], envelope[:end] + aad)
         except InvalidTag:
             raise DecryptionError("E_SEALED_TAMPERED") from None
 
-    def seal_file(self, file: IO[bytes], aad: bytes) -> Iterator[bytes]:
-        """Yield a file's bytes sealed with a key of its own, which is sealed with the current key and bound to `aad`."""
+    def encrypt_file(self, file: IO[bytes], aad: bytes) -> Iterator[bytes]:
+        """Yield a file's bytes encrypted with a key of its own, whose envelope is of the current key and bound to `aad`."""
         key = AESGCM.generate_key(8 * KEY_BYTES)
-        envelope = self.seal(key, FILE_MARK + aad)
+        envelope = self.encrypt(key, FILE_MARK + aad)
         yield FILE_MARK + len(envelope).to_bytes(2) + envelope
         encrypt = AESGCM(key).encrypt
         for position, piece, is_last in _pieces(file, PIECE_BYTES):
             yield encrypt(position.to_bytes(NONCE_BYTES), piece, _piece_place(position, is_last=is_last))
 
-    def open_file(self, file: IO[bytes], aad: bytes) -> Iterator[bytes]:
-        """Yield what `seal_file` sealed; raise DecryptionError in place of the first piece that is not as it was."""
+    def decrypt_file(self, file: IO[bytes], aad: bytes) -> Iterator[bytes]:
+        """Yield what `encrypt_file` encrypted; raise DecryptionError in place of the first piece that is not as it was."""
         envelope = _envelope_of(file)
-        decrypt = AESGCM(self.open(envelope, FILE_MARK + aad)).decrypt
+        decrypt = AESGCM(self.decrypt(envelope, FILE_MARK + aad)).decrypt
         for position, piece, is_last in _pieces(file, PIECE_BYTES + _TAG_BYTES):
             try:
                 yield decrypt(position.to_bytes(NONCE_BYTES), piece, _piece_place(position, is_last=is_last))
@@ -157,7 +159,7 @@ class Cipher:
 
 
 def key_id_of_file(file: IO[bytes]) -> str:
-    """Return the id of the key that a sealed file needs, by its beginning; raise DecryptionError where it is not sealed."""
+    """Return the id of the key that an encrypted file needs, by its beginning; raise DecryptionError where it is none."""
     return _key_id(_envelope_of(file))
 
 
@@ -167,15 +169,15 @@ def _envelope_of(file: IO[bytes]) -> bytes:
     return file.read(int.from_bytes(file.read(2)))
 
 
-def _header_bytes(sealed: bytes) -> int:
-    start = 2 + (sealed[1] if len(sealed) > 1 else 0)
-    if len(sealed) < start + NONCE_BYTES + _TAG_BYTES or sealed[0] != VERSION:
+def _header_bytes(envelope: bytes) -> int:
+    start = 2 + (envelope[1] if len(envelope) > 1 else 0)
+    if len(envelope) < start + NONCE_BYTES + _TAG_BYTES or envelope[0] != VERSION:
         raise DecryptionError("E_SEALED_FORMAT")
     return start
 
 
-def _key_id(sealed: bytes) -> str:
-    key_id = sealed[2 : _header_bytes(sealed)].decode("ascii", "replace")
+def _key_id(envelope: bytes) -> str:
+    key_id = envelope[2 : _header_bytes(envelope)].decode("ascii", "replace")
     return key_id if _KEY_ID.fullmatch(key_id) else "without an id"
 
 
@@ -193,7 +195,7 @@ def _piece_place(position: int, *, is_last: bool) -> bytes:
 
 
 def new_key(new_data_key: Callable[[str], bytes] | None = None) -> str:
-    """Return a new random key the way the setting holds it, sealed where `new_data_key` makes it for an id."""
+    """Return a new random key as the setting has it, encrypted by KMS where `new_data_key` makes it for an id."""
     key_id = f"k{os.urandom(4).hex()}"
     key = AESGCM.generate_key(8 * KEY_BYTES) if new_data_key is None else new_data_key(key_id)
-    return f"{key_id}:{'' if new_data_key is None else _SEALED}{base64.b64encode(key).decode('ascii')}"
+    return f"{key_id}:{'' if new_data_key is None else _BY_KMS}{base64.b64encode(key).decode('ascii')}"

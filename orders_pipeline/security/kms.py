@@ -1,6 +1,6 @@
-"""AWS KMS: data keys that are set in sealed form and opened by KMS alone; boto3 is imported when KMS is used.
+"""AWS KMS: data keys that KMS has encrypted and that it alone decrypts; boto3 is imported when KMS is used.
 
-What is sealed with a data key, and when keys change, belongs in `encryption.py` and `upkeep/key_rotation.py`.
+What is encrypted with a data key, and when keys change, belongs in `encryption.py` and `upkeep/key_rotation.py`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class KeyServiceUnavailable(Exception):
 
 
 class KeyServiceRefused(Exception):
-    """KMS does not make or open this data key."""
+    """KMS does not make or decrypt this data key."""
 
     code = "E_KMS_REFUSED"
 
@@ -49,17 +49,17 @@ class KeyService:
     ca_file: Path | None = None
 
     def new_data_key(self, key_id: str) -> bytes:
-        """Return a new data key as KMS seals it; nobody has seen it in clear."""
+        """Return a new data key, encrypted by KMS; nobody has seen it in clear."""
         with _errors():
             answer = self._client.generate_data_key_without_plaintext(
                 KeyId=self.kms_key_id, KeySpec="AES_256", EncryptionContext=_context(key_id)
             )
-            sealed: bytes = answer["CiphertextBlob"]
-        return sealed
+            encrypted: bytes = answer["CiphertextBlob"]
+        return encrypted
 
-    def open_data_key(self, key_id: str, sealed: bytes) -> bytes:
+    def open_data_key(self, key_id: str, encrypted: bytes) -> bytes:
         """Return a data key in clear, asking KMS once in a process; raise KeyServiceRefused or KeyServiceUnavailable."""
-        return _opened(self, key_id, sealed)
+        return _opened(self, key_id, encrypted)
 
     @property
     def _client(self) -> Any:  # noqa: ANN401 - boto3 makes its classes at run time
@@ -78,9 +78,11 @@ class KeyService:
 
 
 @functools.cache
-def _opened(service: KeyService, key_id: str, sealed: bytes) -> bytes:
+def _opened(service: KeyService, key_id: str, encrypted: bytes) -> bytes:
     with _errors():
-        answer = service._client.decrypt(KeyId=service.kms_key_id, CiphertextBlob=sealed, EncryptionContext=_context(key_id))
+        answer = service._client.decrypt(
+            KeyId=service.kms_key_id, CiphertextBlob=encrypted, EncryptionContext=_context(key_id)
+        )
         key: bytes = answer["Plaintext"]
     return key
 

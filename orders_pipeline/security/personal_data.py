@@ -1,4 +1,4 @@
-"""The personal columns of an order: sealed together as one envelope for the row they came with.
+"""The personal columns of an order: encrypted together as one envelope for the row they came with.
 
 The only way in and out of `orders.personal`. The cipher itself belongs in `encryption.py`; which columns are personal
 is said in the catalogue, `records/orders.py`.
@@ -26,33 +26,33 @@ def _bound_to(batch_id: str, import_row_number: int) -> bytes:
     return f"orders.personal|{batch_id}|{import_row_number}".encode()
 
 
-def sealer(cipher: Cipher, batch_id: str) -> Callable[[pd.DataFrame], list[bytes]]:
-    """Return a function that seals frames of personal columns (index: import_row_number), one envelope a row."""
+def encrypter(cipher: Cipher, batch_id: str) -> Callable[[pd.DataFrame], list[bytes]]:
+    """Return a function that encrypts frames of personal columns (index: import_row_number), one envelope a row."""
 
-    def seal(frame: pd.DataFrame) -> list[bytes]:
+    def encrypt(frame: pd.DataFrame) -> list[bytes]:
         places = (_bound_to(batch_id, row_number) for row_number in frame.index.tolist())
-        return cipher.seal_all(_written(frame), places)
+        return cipher.encrypt_all(_written(frame), places)
 
-    return seal
+    return encrypt
 
 
-def reveal(cipher: Cipher, batch_id: str, import_row_number: int, sealed: bytes) -> dict[str, str]:
+def decrypt(cipher: Cipher, batch_id: str, import_row_number: int, envelope: bytes) -> dict[str, str]:
     """Return an order's personal columns that are not empty; raise DecryptionError when the envelope is not this row's."""
-    opened = cipher.open(bytes(sealed), _bound_to(batch_id, import_row_number))
+    opened = cipher.decrypt(bytes(envelope), _bound_to(batch_id, import_row_number))
     values: dict[str, str] = json.loads(opened, strict=False)  # control characters are not escaped in the envelope
     return values
 
 
-def reseal(cipher: Cipher, rows: Iterable[tuple[str, int, bytes]]) -> list[bytes | None]:
-    """Return envelopes (batch, import_row_number, envelope) sealed anew with the current key; None for a damaged one."""
-    resealed: list[bytes | None] = []
-    for batch_id, import_row_number, sealed in rows:
+def reencrypt(cipher: Cipher, rows: Iterable[tuple[str, int, bytes]]) -> list[bytes | None]:
+    """Return envelopes of (batch, import_row_number, envelope) anew, with the current key; None for a damaged one."""
+    encrypted: list[bytes | None] = []
+    for batch_id, import_row_number, envelope in rows:
         place = _bound_to(batch_id, import_row_number)
         try:
-            resealed.append(cipher.seal(cipher.open(bytes(sealed), place), place))
+            encrypted.append(cipher.encrypt(cipher.decrypt(bytes(envelope), place), place))
         except DecryptionError:
-            resealed.append(None)
-    return resealed
+            encrypted.append(None)
+    return encrypted
 
 
 def _written(frame: pd.DataFrame) -> list[bytes]:

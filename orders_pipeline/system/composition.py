@@ -210,7 +210,7 @@ def _writable(home: Path) -> Path:
 
 
 def development_key(home: Path) -> SecretStr:
-    """Return the key kept in HOME, made on first use: personal columns are sealed in development too."""
+    """Return the key kept in HOME, made on first use: personal columns are encrypted in development too."""
     path = _writable(home) / "encryption_keys"
     if not path.exists():
         made = home / f"encryption_keys.{uuid.uuid4().hex}"

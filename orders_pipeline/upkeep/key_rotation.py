@@ -1,8 +1,8 @@
-"""Rotation: everything that is sealed is sealed anew with the current key, until no other key is needed.
+"""Key rotation: everything that is encrypted is encrypted anew with the current key, until no other key is needed.
 
-Runs beside everything else, for whatever is read is opened with any key. It may be stopped or killed at any moment and
-is gone on with by running it again: what is left to do is told by the key ids in the envelopes themselves. A key may be
-removed once everything was listed and looked at, and nothing needs it; what could not be looked at is named.
+It runs beside everything else, as whatever is read is decrypted with any key. It may be stopped or killed at any moment, and
+run again: what is left to do is known by the key ids in the envelopes themselves. A key may be removed once everything was
+listed and looked at, and nothing needs it. What could not be looked at is named.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from sqlalchemy import Row
 from orders_pipeline.audit.sealing import AUDIT
 from orders_pipeline.batches.artifacts import ACCEPTED, BATCHES, artifact, digest
 from orders_pipeline.batches.batch_lock import BatchBusy, batch_lock
+from orders_pipeline.infrastructure.database import Database
 from orders_pipeline.infrastructure.database_errors import retry_while_unavailable
-from orders_pipeline.infrastructure.storage import ObjectChanged, ObjectGone, StorageError
+from orders_pipeline.infrastructure.storage import ObjectChanged, ObjectGone, Storage, StorageError
 from orders_pipeline.security import personal_data
-from orders_pipeline.security.encryption import DecryptionError, EncryptionKeysError
-from orders_pipeline.system.composition import System
+from orders_pipeline.security.encryption import Cipher, DecryptionError, EncryptionKeysError
 from orders_pipeline.system.errors import DETAILS
 from orders_pipeline.system.ledger_marks import MARKS
 
-SEALED_FILES = (BATCHES, AUDIT, DETAILS, MARKS)
+ENCRYPTED_FILES = (BATCHES, AUDIT, DETAILS, MARKS)
 CHUNK_ROWS = 2_000
 FILE_TRIES = 3  # of a file into whose place another one comes meanwhile
 SHOWN_DAMAGED = 10
@@ -37,14 +37,14 @@ Progress = Callable[[int, int], None]  # orders done, and orders there are to do
 
 @dataclass
 class Rotated:
-    """What a rotation came to; `orders` and `files_by_key` are those sealed with each key now.
+    """What a rotation came to; `orders` and `files_by_key` are those encrypted with each key now.
 
-    `busy` are the batches that could not be had, `left` what else could not be sealed anew or even looked at, each with why.
+    `busy` are the batches that could not be had; `left` is what else could not be encrypted anew or looked at, with why.
     """
 
     current: str
-    resealed: int = 0
-    files: int = 0  # sealed anew
+    resealed: int = 0  # orders encrypted anew
+    files: int = 0  # encrypted anew
     damaged: list[int] = field(default_factory=list)  # order ids
     left: dict[str, str] = field(default_factory=dict)  # file or folder: code
     busy: list[str] = field(default_factory=list)
@@ -54,7 +54,7 @@ class Rotated:
 
     @property
     def is_done(self) -> bool:
-        """Say whether nothing is sealed with another key than the current one any more."""
+        """Say whether nothing is encrypted with another key than the current one any more."""
         return not self.busy and not self.left and {*self.orders, *self.files_by_key} <= {self.current}
 
     def as_dict(self) -> dict[str, Any]:
@@ -73,72 +73,70 @@ class Rotated:
         }
 
 
-def keys_in_use(system: System) -> dict[str, int]:
-    """Return how many orders are sealed with each key."""
-    with system.database.begin() as transaction:
+def keys_in_use(database: Database) -> dict[str, int]:
+    """Return how many orders are encrypted with each key."""
+    with database.begin() as transaction:
         return {row.key_id: row.orders for row in transaction.rows("orders_by_key")}
 
 
-def rotate(system: System, progress: Progress) -> Rotated:
-    """Seal everything with the current key; raise EncryptionKeysError when the setting lacks a key that is in use."""
-    before = keys_in_use(system)
-    result = Rotated(system.cipher.current)
-    missing = sorted(set(before) - set(system.cipher.key_ids))
+def rotate(database: Database, storage: Storage, cipher: Cipher, progress: Progress) -> Rotated:
+    """Encrypt everything with the current key; raise EncryptionKeysError when the setting lacks a key that is in use."""
+    before = keys_in_use(database)
+    result = Rotated(cipher.current)
+    missing = sorted(set(before) - set(cipher.key_ids))
     if missing:
-        raise EncryptionKeysError(f"orders are sealed with keys that are not among those set: {', '.join(missing)}")
-    _reseal_files(system, result)
+        raise EncryptionKeysError(f"orders are encrypted with keys that are not among those set: {', '.join(missing)}")
+    _reencrypt_files(database, storage, result)
     to_do = sum(before.values()) - before.get(result.current, 0)
     progress(0, to_do)
     after = 0
-    while rows := retry_while_unavailable(partial(_orders_to_reseal, system, after)):
+    while rows := retry_while_unavailable(partial(_orders_to_reencrypt, database, cipher, after)):
         after = rows[-1].order_id
-        result.resealed += retry_while_unavailable(partial(_reseal_orders, system, rows, result))
+        result.resealed += retry_while_unavailable(partial(_reencrypt_orders, database, cipher, rows, result))
         progress(result.resealed, max(to_do, result.resealed))
-    _count_files(system, result)
-    result.orders = keys_in_use(system)
+    _count_files(storage, result)
+    result.orders = keys_in_use(database)
     if result.is_done:
-        result.removable = [key_id for key_id in system.cipher.key_ids if key_id != result.current]
+        result.removable = [key_id for key_id in cipher.key_ids if key_id != result.current]
     return result
 
 
-def _orders_to_reseal(system: System, after: int) -> Sequence[Row[Any]]:
-    with system.database.begin() as transaction:
-        return transaction.rows("orders_to_reseal", after=after, prefix=system.cipher.prefix, limit=CHUNK_ROWS)
+def _orders_to_reencrypt(database: Database, cipher: Cipher, after: int) -> Sequence[Row[Any]]:
+    with database.begin() as transaction:
+        return transaction.rows("orders_to_reencrypt", after=after, prefix=cipher.prefix, limit=CHUNK_ROWS)
 
 
-def _reseal_orders(system: System, rows: Sequence[Row[Any]], result: Rotated) -> int:
-    resealed = personal_data.reseal(system.cipher, ((row.batch_id, row.import_row_number, row.personal) for row in rows))
-    whole = [(row.order_id, bytes(row.personal), new) for row, new in zip(rows, resealed, strict=True) if new is not None]
-    with system.database.begin() as transaction:
-        order_ids, old, new = (list(each) for each in zip(*whole, strict=True)) if whole else ([], [], [])
-        done = transaction.execute("reseal_orders", order_ids=order_ids, old=old, new=new)
-    result.damaged += [row.order_id for row, new in zip(rows, resealed, strict=True) if new is None]
+def _reencrypt_orders(database: Database, cipher: Cipher, rows: Sequence[Row[Any]], result: Rotated) -> int:
+    encrypted = personal_data.reencrypt(cipher, ((row.batch_id, row.import_row_number, row.personal) for row in rows))
+    whole = [(row.order_id, bytes(row.personal), new) for row, new in zip(rows, encrypted, strict=True) if new is not None]
+    with database.begin() as transaction:
+        order_ids, old, new = (list(column) for column in zip(*whole, strict=True)) if whole else ([], [], [])
+        done = transaction.execute("reencrypt_orders", order_ids=order_ids, old=old, new=new)
+    result.damaged += [row.order_id for row, new in zip(rows, encrypted, strict=True) if new is None]
     return done
 
 
-def _reseal_files(system: System, result: Rotated) -> None:
-    """Seal every file anew, but for accepted rows that are not loaded: they are removed, and validated again."""
-    for key in _listed(system, result):
+def _reencrypt_files(database: Database, storage: Storage, result: Rotated) -> None:
+    """Encrypt every file anew, but for accepted rows that are not loaded: they are removed, and validated again."""
+    for key in _listed(storage, result):
         batch_id, _, name = key.removeprefix(BATCHES).partition("/")
         if key == artifact(batch_id, ACCEPTED):
             try:
-                with batch_lock(system.database, batch_id):
-                    system.storage.delete(key)
+                with batch_lock(database, batch_id):
+                    storage.delete(key)
             except BatchBusy:
                 result.busy.append(batch_id)
             continue
         with _noting(result, key):
-            if system.storage.sealed_with(key) not in (None, result.current):
-                _reseal_file(
-                    system, key, digest(system.database, batch_id, name) if key == artifact(batch_id, name) else None
-                )
+            if storage.encrypted_with(key) not in (None, result.current):
+                _reencrypt_file(storage, key, digest(database, batch_id, name) if key == artifact(batch_id, name) else None)
                 result.files += 1
 
 
-def _reseal_file(system: System, key: str, sha256: str | None) -> None:
+def _reencrypt_file(storage: Storage, key: str, sha256: str | None) -> None:
     for tries_left in reversed(range(FILE_TRIES)):
         try:
-            system.storage.reseal(key, sha256)
+            storage.reencrypt(key, sha256)
         except ObjectChanged:
             if not tries_left:
                 raise
@@ -146,19 +144,19 @@ def _reseal_file(system: System, key: str, sha256: str | None) -> None:
             return
 
 
-def _count_files(system: System, result: Rotated) -> None:
-    for key in _listed(system, result):
+def _count_files(storage: Storage, result: Rotated) -> None:
+    for key in _listed(storage, result):
         with _noting(result, key):
-            key_id = system.storage.sealed_with(key)
+            key_id = storage.encrypted_with(key)
             if key_id is not None:
                 result.files_by_key[key_id] += 1
 
 
-def _listed(system: System, result: Rotated) -> Iterator[str]:
-    """Return the keys of all files that may be sealed, and note what does not let itself be listed."""
-    for prefix in SEALED_FILES:
+def _listed(storage: Storage, result: Rotated) -> Iterator[str]:
+    """Return the keys of all files that may be encrypted, and note what does not let itself be listed."""
+    for prefix in ENCRYPTED_FILES:
         try:
-            yield from (stored.key for stored in system.storage.list(prefix, result.left))
+            yield from (stored.key for stored in storage.list(prefix, result.left))
         except StorageError as error:
             result.left[prefix] = error.code
 

@@ -60,8 +60,8 @@ SELECT id, order_id, payment_orders.amount FROM payment_orders JOIN many ON id =
 class AnyRow(Cipher):
     """A cipher that takes every order's personal columns for those of the first row, of which they are copies."""
 
-    def open(self, sealed: bytes, aad: bytes) -> bytes:
-        return super().open(sealed, aad.rpartition(b"|")[0] + b"|1")
+    def decrypt(self, sealed: bytes, aad: bytes) -> bytes:
+        return super().decrypt(sealed, aad.rpartition(b"|")[0] + b"|1")
 
 
 ANY_ROW = AnyRow({"test": b"k" * 32}, "test")

@@ -162,27 +162,26 @@ def test_a_file_given_back_as_a_whole_shows_nothing_of_it(system, database, tmp_
 
 def test_what_was_loaded_opens_again_for_its_own_row_only(loaded, system, database):
     first, second = Harness(database).run("SELECT import_row_number, personal FROM orders ORDER BY 1 LIMIT 2")
-    opened = personal_data.reveal(system.cipher, loaded, first["import_row_number"], first["personal"])
+    opened = personal_data.decrypt(system.cipher, loaded, first["import_row_number"], first["personal"])
     assert opened["email"] == PLANTED["email"]
     assert opened["customer_name"] == PLANTED["customer_name"]
     for batch_id, number in [(loaded, second["import_row_number"]), ("another", first["import_row_number"])]:
         with pytest.raises(DecryptionError):
-            personal_data.reveal(system.cipher, batch_id, number, first["personal"])
+            personal_data.decrypt(system.cipher, batch_id, number, first["personal"])
 
 
 def test_only_what_is_not_empty_is_sealed():
     frame = pd.DataFrame({"email": ["a@example.com", ""], "note": ["", ""]}, index=[3, 9])
-    first, second = personal_data.sealer(CIPHER, "b")(frame)
-    assert personal_data.reveal(CIPHER, "b", 3, first) == {"email": "a@example.com"}
-    assert personal_data.reveal(CIPHER, "b", 9, second) == {}
+    first, second = personal_data.encrypter(CIPHER, "b")(frame)
+    assert personal_data.decrypt(CIPHER, "b", 3, first) == {"email": "a@example.com"}
+    assert personal_data.decrypt(CIPHER, "b", 9, second) == {}
 
 
 def test_whatever_is_in_a_value_is_there_when_it_is_opened():
     values = ['"', "\\", '\\"},{"email":"', "二行\r\n目\t", "\x00\x1f\x7f", "{,", "\u2028😀", " "]
     frame = pd.DataFrame({"email": values, "note": [*values[1:], ""], "phone": [""] * len(values)})
-    opened = [
-        personal_data.reveal(CIPHER, "b", at, sealed) for at, sealed in enumerate(personal_data.sealer(CIPHER, "b")(frame))
-    ]
+    envelopes = personal_data.encrypter(CIPHER, "b")(frame)
+    opened = [personal_data.decrypt(CIPHER, "b", at, sealed) for at, sealed in enumerate(envelopes)]
     assert [each["email"] for each in opened] == values
     assert [each.get("note", "") for each in opened] == [*values[1:], ""]
     assert not any("phone" in each for each in opened)
@@ -190,12 +189,12 @@ def test_whatever_is_in_a_value_is_there_when_it_is_opened():
 
 def test_equal_values_are_not_sealed_alike():
     frame = pd.DataFrame({"email": ["a@example.com"]}, index=[3])
-    seal = personal_data.sealer(CIPHER, "b")
+    seal = personal_data.encrypter(CIPHER, "b")
     assert seal(frame) != seal(frame)
 
 
 def test_another_key_opens_nothing_and_says_nothing():
-    (sealed,) = personal_data.sealer(CIPHER, "b")(pd.DataFrame({"email": ["planted@example.com"]}, index=[3]))
+    (sealed,) = personal_data.encrypter(CIPHER, "b")(pd.DataFrame({"email": ["planted@example.com"]}, index=[3]))
     with pytest.raises(DecryptionError) as refused:
-        personal_data.reveal(Cipher({"test": b"x" * 32}, "test"), "b", 3, sealed)
+        personal_data.decrypt(Cipher({"test": b"x" * 32}, "test"), "b", 3, sealed)
     assert "planted" not in str(refused.value)

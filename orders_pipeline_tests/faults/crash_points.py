@@ -111,8 +111,8 @@ OTHER_POINTS = CANCEL_POINTS | {
     "C16r": Point("orders_pipeline.settlement.refunds.ledger:RefundLedger.record", dies_after=True),
     "C21": Point(f"{_TRANSACTION}.scalar", chosen=_statement("audit_seal")),
     "C21s": Point(f"{_TRANSACTION}.scalar", dies_after=True, chosen=_statement("audit_seal")),
-    "C22": Point(f"{_TRANSACTION}.execute", dies_after=True, chosen=_statement("reseal_orders")),
-    "C22c": Point("orders_pipeline.upkeep.key_rotation:_reseal_orders", dies_after=True),
+    "C22": Point(f"{_TRANSACTION}.execute", dies_after=True, chosen=_statement("reencrypt_orders")),
+    "C22c": Point("orders_pipeline.upkeep.key_rotation:_reencrypt_orders", dies_after=True),
     "C22f": Point(f"{_FOLDER}.delete", chosen=_artifact("accepted.parquet")),
     "C24": Point(f"{_TRANSACTION}.script", dies_after=True),
 }

@@ -51,11 +51,11 @@ def loaded(installation: Installation, rows: int, seed: int = 1) -> str:
 def opened(installation: Installation, keys: str) -> list[dict[str, str]]:
     cipher = Cipher.from_setting(SecretStr(keys))
     rows = installation.rows("SELECT batch_id, import_row_number, personal FROM orders ORDER BY order_id")
-    return [personal_data.reveal(cipher, *row) for row in rows]
+    return [personal_data.decrypt(cipher, *row) for row in rows]
 
 
 def by_key(installation: Installation) -> dict[str, int]:
-    return key_rotation.keys_in_use(installation.system)
+    return key_rotation.keys_in_use(installation.system.database)
 
 
 def with_keys(installation: Installation, keys: str, **more: str) -> dict[str, str]:
@@ -94,7 +94,7 @@ def test_s05_a_batch_whose_loading_stopped_half_way_goes_on_after_a_rotation(
             steps.load_batch(installation.system, batch_id)
     assert by_key(installation)["old"] in (300, 600)
     with _opened(installation, BOTH) as system:
-        assert key_rotation.rotate(system, lambda _done, _to_do: None).is_done
+        assert key_rotation.rotate(system.database, system.storage, system.cipher, lambda _done, _to_do: None).is_done
         steps.load_batch(system, batch_id)
     assert by_key(installation) == {"new": 1000}
     assert len(opened(installation, NEW)) == 1000
@@ -141,7 +141,7 @@ def test_s05_a_rotation_without_the_old_key_is_refused_and_names_it(installation
     waiting = received(installation, 5, 2)
     with _opened(installation, NEW) as system:
         with pytest.raises(EncryptionKeysError):
-            key_rotation.rotate(system, lambda _done, _to_do: None)
+            key_rotation.rotate(system.database, system.storage, system.cipher, lambda _done, _to_do: None)
         with pytest.raises(DecryptionError, match=r"E_SEALED_KEY: .* the key old, which"):
             steps.stage_batch(system, waiting)
     assert installation.summary(waiting)["status_code"] == "E_SEALED_KEY"

@@ -40,7 +40,7 @@ from orders_pipeline_tests.support.installation import Installation, prepare
 CLIENT = "acme"
 OUTSIDE: dict[type, tuple[str, ...]] = {
     FolderStorage: (
-        *("put", "head", "edges", "fetch", "local", "keep", "forget", "delete", "reseal", "sealed_with"),
+        *("put", "head", "edges", "fetch", "local", "keep", "forget", "delete", "reencrypt", "encrypted_with"),
         *("_walked", "_found"),  # listings, each time something is read for them
     ),
     ServiceClient: ("call",),
@@ -120,5 +120,5 @@ def test_d07_no_transaction_is_open_while_the_storage_or_a_service_is_called(
     both = f"{new_key()},{(installation.home / 'encryption_keys').read_text()}"
     changed = system.settings.model_copy(update={"encryption_keys": SecretStr(both)})
     with join_endpoints(changed) as endpoints, open_system(changed, endpoints) as again:
-        assert key_rotation.rotate(again, lambda _done, _to_do: None).is_done
+        assert key_rotation.rotate(again.database, again.storage, again.cipher, lambda _done, _to_do: None).is_done
     assert sorted(set(found)) == []

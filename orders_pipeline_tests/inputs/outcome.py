@@ -114,7 +114,7 @@ def _stored(
     installation: Installation, batch_id: str, number: int, sealed: bytes, values: Sequence[object]
 ) -> dict[str, object]:
     clear = {name: value for name, value in zip(IN_CLEAR, values, strict=True) if value is not None}
-    return clear | personal_data.reveal(installation.system.cipher, batch_id, number, sealed)
+    return clear | personal_data.decrypt(installation.system.cipher, batch_id, number, sealed)
 
 
 def _check_file_given_back(case: Case, seen: Outcome) -> None:

@@ -253,7 +253,7 @@ def _body_in_product(bench: Bench, value: str) -> None:
 
 def _seal_and_count(bench: Bench, value: str) -> int:
     """Keep rows where they are kept, sealed and by their batch, and return how many."""
-    sealed = personal_data.sealer(bench.system.cipher, "b-1")(pd.DataFrame({"customer_name": [value]}, index=[1]))
+    sealed = personal_data.encrypter(bench.system.cipher, "b-1")(pd.DataFrame({"customer_name": [value]}, index=[1]))
     bench.system.storage.put("batches/b-1/accepted", b"".join(sealed))
     return len(sealed)
 

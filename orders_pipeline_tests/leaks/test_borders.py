@@ -76,7 +76,7 @@ def test_s06_hostile_text_in_a_cell_is_kept_as_it_was_sent(installation: Install
     rows = installation.rows(
         "SELECT batch_id, import_row_number, personal FROM orders WHERE batch_id = %s ORDER BY 2", finished
     )
-    kept = [personal_data.reveal(installation.system.cipher, *row) for row in rows]
+    kept = [personal_data.decrypt(installation.system.cipher, *row) for row in rows]
     assert [[each[column] for column in FREE_TEXT] for each in kept] == [[text] * 3 for text in HOSTILE]
     assert installation.summary(finished)["rows"] | {"blank": 0} == {
         "total": len(HOSTILE) + 1,

@@ -153,8 +153,8 @@ def test_s13_a_failure_that_may_be_an_attack_is_a_security_event(installation, t
     row = order_row(client_order_ref="B-1", notify_channel="email", email="planted@example.com")
     before = newest(installation)
     batch_id = installation.receive(order_file(tmp_path, row), "other")
-    reveal = Cipher.open
-    monkeypatch.setattr(Cipher, "open", lambda self, sealed, aad: reveal(self, sealed[:-1] + b"\0", aad))
+    decrypt = Cipher.decrypt
+    monkeypatch.setattr(Cipher, "decrypt", lambda self, sealed, aad: decrypt(self, sealed[:-1] + b"\0", aad))
     assert "E_SEALED_TAMPERED" in str(installation.run(batch_id))
     found = [each for each in records(installation, before) if each["category"] == "security"]
     assert found

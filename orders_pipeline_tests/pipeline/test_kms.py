@@ -51,17 +51,17 @@ def test_a_data_key_is_set_in_sealed_form_and_seals_like_any_other(service: KeyS
     key = new_key(service.new_data_key)
     key_id, kind, _ = key.split(":")
     assert kind == "kms"
-    sealed = cipher_of(service, key).seal(b"planted", PLACE)
+    sealed = cipher_of(service, key).encrypt(b"planted", PLACE)
     assert sealed[2 : 2 + len(key_id)] == key_id.encode()
     kms._opened.cache_clear()  # another process
-    assert cipher_of(service, key, new_key()).open(sealed, PLACE) == b"planted"
+    assert cipher_of(service, key, new_key()).decrypt(sealed, PLACE) == b"planted"
 
 
 def test_a_process_asks_kms_once_for_each_key(service: KeyService, monkeypatch: pytest.MonkeyPatch) -> None:
     key = new_key(service.new_data_key)
-    sealed = cipher_of(service, key).seal(b"planted", PLACE)
+    sealed = cipher_of(service, key).encrypt(b"planted", PLACE)
     monkeypatch.setattr(KeyService, "_client", property(lambda _: pytest.fail("KMS was asked again")))
-    assert cipher_of(service, key).open(sealed, PLACE) == b"planted"
+    assert cipher_of(service, key).decrypt(sealed, PLACE) == b"planted"
 
 
 def test_a_data_key_opens_unchanged_under_its_own_id_and_kms_key_only(service: KeyService, aws: tuple[str, Any]) -> None:
@@ -129,6 +129,6 @@ def test_a_key_of_the_setting_is_replaced_by_one_of_kms(
         }
     )
     with join_endpoints(settings) as endpoints, open_system(settings, endpoints) as system:
-        assert key_rotation.keys_in_use(system) == {key.partition(":")[0]: 20}
+        assert key_rotation.keys_in_use(system.database) == {key.partition(":")[0]: 20}
         with system.storage.local(artifact(batch_id, ORIGINAL)) as original:
             assert original.read_bytes() == path.read_bytes()

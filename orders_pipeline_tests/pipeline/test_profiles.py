@@ -169,7 +169,7 @@ def test_a_real_shops_export_maps_without_code(counter: Counter) -> None:
         ("SHOP-000124", day, "M0002", 980, "bank_transfer", "email"),
     ]
     (sealed,) = counter.rows("SELECT personal FROM orders WHERE import_row_number = 1")[0]
-    assert personal_data.reveal(counter.system.cipher, summary["batch_id"], 1, sealed) == {
+    assert personal_data.decrypt(counter.system.cipher, summary["batch_id"], 1, sealed) == {
         "customer_name": "髙橋 花子",
         "customer_name_kana": "タカハシ ハナコ",
         "email": "hanako@example.com",
@@ -268,7 +268,7 @@ def test_an_encoding_that_was_agreed_on_is_the_only_one(counter: Counter) -> Non
     (sealed,) = counter.rows("SELECT personal FROM orders")[0]
     assert b"\xb8\xab" not in sealed
     batch_id = counter.rows("SELECT batch_id FROM orders")[0][0]
-    assert personal_data.reveal(counter.system.cipher, batch_id, 1, sealed)["customer_name"] == "見本商店"
+    assert personal_data.decrypt(counter.system.cipher, batch_id, 1, sealed)["customer_name"] == "見本商店"
 
 
 def test_the_same_bytes_are_refused_by_the_earlier_batchs_id_unless_the_profile_takes_them(counter: Counter) -> None:

@@ -121,7 +121,7 @@ def test_a_rotation_seals_all_files_anew(installation: Installation, tmp_path: P
     (head,) = installation.system.storage.kept(HEADS)
     old = (installation.home / "encryption_keys").read_text()
     with opened(installation, f"{new_key()},{old}") as system:
-        result = key_rotation.rotate(system, lambda _done, _to_do: None)
+        result = rotated(system)
         assert result.is_done
         assert result.files_by_key == {system.cipher.current: result.files}
         assert sealed_with(system) == {system.cipher.current}
@@ -134,7 +134,9 @@ def test_a_rotation_seals_all_files_anew(installation: Installation, tmp_path: P
             assert kept_head.read_bytes()
         assert Path(system.storage.location(head)).stat().st_mode & 0o777 == 0o400
         with opened(installation, f"{old},{system.settings.encryption_keys.get_secret_value()}") as before:
-            assert key_rotation.rotate(before, lambda _done, _to_do: None).is_done  # as the module's installation had it
+            assert key_rotation.rotate(
+                before.database, before.storage, before.cipher, lambda _done, _to_do: None
+            ).is_done  # as the module's installation had it
 
 
 def test_a_folder_without_a_cipher_and_the_landing_hold_files_as_they_came(
@@ -144,6 +146,10 @@ def test_a_folder_without_a_cipher_and_the_landing_hold_files_as_they_came(
     for store in (plain, installation.system.landing):
         store.put("x/a.csv", b"as it came")
         assert Path(store.location("x/a.csv")).read_bytes() == b"as it came"
+
+
+def rotated(system: System) -> key_rotation.Rotated:
+    return key_rotation.rotate(system.database, system.storage, system.cipher, lambda _done, _to_do: None)
 
 
 def sealed_with(system: System) -> set[str]:
@@ -186,7 +192,7 @@ def test_a_rotation_names_what_it_could_not_look_at_or_would_launder_and_lets_no
         with monkeypatch.context() as patch:
             patch.setattr(FolderStorage, "_write", be_late)
             patch.setattr(folder_module, "_entries", fail)
-            result = key_rotation.rotate(system, lambda _done, _to_do: None)
+            result = rotated(system)
         assert (result.is_done, result.removable) == (False, [])
         assert result.left == {
             "audit/": "E_STORAGE_UNAVAILABLE",
@@ -198,11 +204,13 @@ def test_a_rotation_names_what_it_could_not_look_at_or_would_launder_and_lets_no
             assert newest.read_bytes() == b"newer"
         original.write_bytes(was)
         plain.unlink()
-        result = key_rotation.rotate(system, lambda _done, _to_do: None)
+        result = rotated(system)
         assert (result.is_done, len(result.removable), result.left) == (True, 1, {})
         keys = system.settings.encryption_keys.get_secret_value().partition(",")
         with opened(installation, f"{old},{keys[0]}") as before:
-            assert key_rotation.rotate(before, lambda _done, _to_do: None).is_done  # as the module's installation had it
+            assert key_rotation.rotate(
+                before.database, before.storage, before.cipher, lambda _done, _to_do: None
+            ).is_done  # as the module's installation had it
 
 
 @contextlib.contextmanager

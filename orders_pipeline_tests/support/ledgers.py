@@ -91,7 +91,7 @@ class Harness:
         ids = []
         for each in orders:
             frame = pd.DataFrame([each["personal"]], index=[each["import_row_number"]])
-            (sealed,) = personal_data.sealer(CIPHER, batch_id)(frame)
+            (sealed,) = personal_data.encrypter(CIPHER, batch_id)(frame)
             row = {
                 "batch_id": batch_id,
                 "csv_source": "orders.csv",

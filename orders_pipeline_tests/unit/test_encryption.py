@@ -23,61 +23,61 @@ def cipher() -> Cipher:
 
 @pytest.mark.parametrize("plaintext", [b"", b"x", "山田太郎".encode(), b"\x00" * 10_000])
 def test_what_was_sealed_opens_in_its_place(cipher, plaintext):
-    assert cipher.open(cipher.seal(plaintext, PLACE), PLACE) == plaintext
+    assert cipher.decrypt(cipher.encrypt(plaintext, PLACE), PLACE) == plaintext
 
 
 def test_the_envelope_names_its_version_and_key_and_hides_the_rest(cipher):
-    sealed = cipher.seal(b"planted value", PLACE)
+    sealed = cipher.encrypt(b"planted value", PLACE)
     assert sealed[:5] == b"\x01\x03new"
     assert len(sealed) == 5 + 12 + len(b"planted value") + 16
     assert b"planted" not in sealed
 
 
 def test_equal_values_are_sealed_differently(cipher):
-    sealed = [cipher.seal(b"same", PLACE) for _ in range(1000)]
+    sealed = [cipher.encrypt(b"same", PLACE) for _ in range(1000)]
     assert len(set(sealed)) == len({envelope[5:17] for envelope in sealed}) == 1000
 
 
 def test_a_value_does_not_open_in_another_place(cipher):
     with pytest.raises(DecryptionError, match=r"^E_SEALED_TAMPERED: "):
-        cipher.open(cipher.seal(b"x", PLACE), b"orders.personal/b-1/8")
+        cipher.decrypt(cipher.encrypt(b"x", PLACE), b"orders.personal/b-1/8")
 
 
 def test_every_changed_byte_is_found(cipher):
-    sealed = cipher.seal(b"value", PLACE)
+    sealed = cipher.encrypt(b"value", PLACE)
     for position in range(len(sealed)):
         changed = sealed[:position] + bytes([sealed[position] ^ 1]) + sealed[position + 1 :]
         with pytest.raises(DecryptionError):
-            cipher.open(changed, PLACE)
+            cipher.decrypt(changed, PLACE)
 
 
 def test_every_cut_is_found(cipher):
-    sealed = cipher.seal(b"value", PLACE)
+    sealed = cipher.encrypt(b"value", PLACE)
     for length in range(len(sealed)):
         with pytest.raises(DecryptionError):
-            cipher.open(sealed[:length], PLACE)
+            cipher.decrypt(sealed[:length], PLACE)
 
 
 def test_a_key_id_cannot_be_swapped_for_another_of_the_same_key():
     cipher = Cipher({"aa": NEW, "bb": NEW}, "aa")
     with pytest.raises(DecryptionError, match=r"^E_SEALED_TAMPERED: "):
-        cipher.open(cipher.seal(b"x", PLACE).replace(b"aa", b"bb", 1), PLACE)
+        cipher.decrypt(cipher.encrypt(b"x", PLACE).replace(b"aa", b"bb", 1), PLACE)
 
 
 def test_after_a_rotation_old_values_open_and_new_ones_use_the_new_key(cipher):
     before = Cipher({"old": OLD}, "old")
-    assert cipher.open(before.seal(b"x", PLACE), PLACE) == b"x"
+    assert cipher.decrypt(before.encrypt(b"x", PLACE), PLACE) == b"x"
     with pytest.raises(DecryptionError, match=r"^E_SEALED_KEY: .* the key new, which"):
-        before.open(cipher.seal(b"x", PLACE), PLACE)
+        before.decrypt(cipher.encrypt(b"x", PLACE), PLACE)
 
 
 def test_the_first_key_of_the_setting_is_current():
     first, second = new_key(), new_key()
     cipher = Cipher.from_setting(SecretStr(f"{first}, {second}"))
-    sealed = cipher.seal(b"x", PLACE)
-    assert Cipher.from_setting(SecretStr(first)).open(sealed, PLACE) == b"x"
+    sealed = cipher.encrypt(b"x", PLACE)
+    assert Cipher.from_setting(SecretStr(first)).decrypt(sealed, PLACE) == b"x"
     with pytest.raises(DecryptionError):
-        Cipher.from_setting(SecretStr(second)).open(sealed, PLACE)
+        Cipher.from_setting(SecretStr(second)).decrypt(sealed, PLACE)
 
 
 def test_a_new_key_has_256_bits_and_is_never_the_same():
@@ -133,14 +133,14 @@ def sealed_file(cipher, monkeypatch):
     monkeypatch.setattr(encryption, "PIECE_BYTES", 16)
 
     def seal(content: bytes) -> tuple[int, bytes]:
-        header, *pieces = cipher.seal_file(io.BytesIO(content), PLACE)
+        header, *pieces = cipher.encrypt_file(io.BytesIO(content), PLACE)
         return len(header), header + b"".join(pieces)
 
     return seal
 
 
 def opened_file(cipher, sealed: bytes, place: bytes = PLACE) -> bytes:
-    return b"".join(cipher.open_file(io.BytesIO(sealed), place))
+    return b"".join(cipher.decrypt_file(io.BytesIO(sealed), place))
 
 
 @pytest.mark.parametrize("content", PIECES)
@@ -191,7 +191,7 @@ def test_a_plain_file_is_not_taken_for_a_sealed_one(cipher):
 
 
 def test_a_sealed_file_tells_which_key_it_needs(cipher):
-    sealed = b"".join(cipher.seal_file(io.BytesIO(b"x"), PLACE))
+    sealed = b"".join(cipher.encrypt_file(io.BytesIO(b"x"), PLACE))
     assert encryption.key_id_of_file(io.BytesIO(sealed)) == cipher.current
     for cut in range(len(encryption.FILE_MARK) + 2 + len(cipher.prefix)):
         with pytest.raises(DecryptionError, match="E_SEALED_FORMAT"):
@@ -202,14 +202,14 @@ def test_s03_no_nonce_is_used_twice_in_a_million():
     cipher = Cipher({"a": b"k" * 32}, "a")
     nonces = set()
     for _ in range(20):
-        sealed = cipher.seal_all([b"same"] * 50_000, [PLACE] * 50_000)
+        sealed = cipher.encrypt_all([b"same"] * 50_000, [PLACE] * 50_000)
         nonces.update(each[3 : 3 + encryption.NONCE_BYTES] for each in sealed)
     assert len(nonces) == 1_000_000
 
 
 def test_a_decryption_error_tells_nothing_of_what_was_read(cipher):
     with pytest.raises(DecryptionError) as caught:
-        cipher.open(b"planted", b"planted place")
+        cipher.decrypt(b"planted", b"planted place")
     assert (caught.value.code, "planted" in str(caught.value)) == ("E_SEALED_FORMAT", False)
     with pytest.raises(DecryptionError, match=r"the key without an id, which"):
-        cipher.open(bytes((1, 20)) + b"\nplanted" + bytes(60), PLACE)
+        cipher.decrypt(bytes((1, 20)) + b"\nplanted" + bytes(60), PLACE)

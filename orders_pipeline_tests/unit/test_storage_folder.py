@@ -310,8 +310,8 @@ def test_a_file_is_sealed_anew_as_it_was(root):
     before, after = sealing_stores(root)
     stored = before.put("a/x", b"content")
     (root / "a/x").chmod(0o400)
-    after.reseal("a/x")
-    assert after.sealed_with("a/x") == "new"
+    after.reencrypt("a/x")
+    assert after.encrypted_with("a/x") == "new"
     assert after.head("a/x").modified == stored.modified
     assert (root / "a/x").stat().st_mode & 0o777 == 0o400
     with after.local("a/x") as path:
@@ -330,7 +330,7 @@ def test_a_file_that_was_put_or_removed_meanwhile_stays_so(root, monkeypatch, me
 
     monkeypatch.setattr(after, "_write", write_and_be_late)
     with pytest.raises(ObjectChanged if meanwhile == "put" else ObjectGone):
-        after.reseal("a/x")
+        after.reencrypt("a/x")
     if meanwhile == "put":
         with after.local("a/x") as path:
             assert path.read_bytes() == b"new content"
@@ -341,8 +341,8 @@ def test_a_file_that_is_another_one_is_not_sealed_anew(root):
     before, after = sealing_stores(root)
     before.put("a/x", b"another")
     with pytest.raises(ObjectReplaced):
-        after.reseal("a/x", "0" * 64)
-    assert after.sealed_with("a/x") == "old"
+        after.reencrypt("a/x", "0" * 64)
+    assert after.encrypted_with("a/x") == "old"
 
 
 def test_a_strict_listing_names_what_cannot_be_looked_at(store, root, monkeypatch):

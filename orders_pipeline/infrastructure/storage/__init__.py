@@ -1,4 +1,4 @@
-"""Where files are kept: a folder or an S3 bucket behind one small port (`port`, `folder`, `s3`).
+"""Where files are kept: a folder or an S3 bucket behind one small interface (`interface`, `folder`, `s3`).
 
 Which keys exist, and what files mean, belongs in the use cases.
 """
@@ -51,7 +51,7 @@ def open_storage(
 ) -> Storage:
     """Return the store at a folder path, `file:///...` or `s3://bucket/prefix`; raise ValueError for anything else.
 
-    With a cipher, files in a folder are sealed; in S3 it is KMS that encrypts.
+    With a cipher, files in a folder are encrypted; in S3 it is KMS that encrypts.
     """
     parts = urlsplit(url)
     if parts.scheme == "s3" and parts.netloc:

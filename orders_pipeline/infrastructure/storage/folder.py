@@ -1,7 +1,7 @@
 """A folder as a store, on a local disk or a mount.
 
 No symbolic link below the folder is followed, since clients may write there. Nothing else would encrypt what is kept
-here, so with a cipher every file is sealed, bound to its key, and none is read that is not. What every store does is said
+here, so with a cipher every file is encrypted, bound to its key, and none is read that is not. What every store does is said
 in `interface.py`.
 """
 
@@ -204,13 +204,13 @@ class FolderStorage:
 
     def _write(self, key: str, source: Path | bytes | Iterator[bytes], name: str, folder: int) -> None:
         with private_file(name, folder) as target, readable(source) as file:
-            for chunk in chunks(file) if self._cipher is None else self._cipher.seal_file(file, _bound_to(key)):
+            for chunk in chunks(file) if self._cipher is None else self._cipher.encrypt_file(file, _bound_to(key)):
                 target.write(chunk)
 
     @contextlib.contextmanager
     def _replacing(self, *, alone: bool) -> Iterator[None]:
         """Put or remove a file, but not while somebody is alone who must be sure what he replaces."""
-        if self._cipher is None:  # nor is anything sealed anew
+        if self._cipher is None:  # nor is anything encrypted anew
             yield
             return
         lock = os.open(self._root / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
@@ -256,20 +256,20 @@ class FolderStorage:
                 write(chunk)
             return digest()
 
-    def sealed_with(self, key: str) -> str | None:
+    def encrypted_with(self, key: str) -> str | None:
         """Read the beginning of the file."""
         with self._opened(key) as file, _folder_errors():
             return None if self._cipher is None else key_id_of_file(file)
 
-    def reseal(self, key: str, sha256: str | None = None) -> None:
-        """Seal the file with the current key, unless another one has come into its place when that is done."""
+    def reencrypt(self, key: str, sha256: str | None = None) -> None:
+        """Encrypt the file with the current key, unless another one has come into its place when that is done."""
         with self._opened(key) as file, scratch_files() as scratch:
             status = os.fstat(file.fileno())
             require_same(self._copied(key, file, scratch / "clear"), sha256)
             self._written(key, scratch / "clear", instead_of=status)
 
     def _in_clear(self, key: str, file: IO[bytes]) -> Iterator[bytes]:
-        return chunks(file) if self._cipher is None else self._cipher.open_file(file, _bound_to(key))
+        return chunks(file) if self._cipher is None else self._cipher.decrypt_file(file, _bound_to(key))
 
     def delete(self, key: str) -> None:
         """Remove the file if it is there."""

@@ -146,10 +146,10 @@ class Storage(Protocol):
     def local(self, key: str, sha256: str | None = None) -> AbstractContextManager[Path]:
         """Lend the object's bytes as a file in memory; raise ObjectGone, or ObjectReplaced where their SHA-256 differs."""
 
-    def sealed_with(self, key: str) -> str | None:
+    def encrypted_with(self, key: str) -> str | None:
         """Return the id of the key of ours that an object needs, or None where it needs none; raise DecryptionError."""
 
-    def reseal(self, key: str, sha256: str | None = None) -> None:
+    def reencrypt(self, key: str, sha256: str | None = None) -> None:
         """Encrypt an object of ours anew; raise ObjectChanged and leave it where another one came into its place meanwhile.
 
         Raises ObjectReplaced where it has another SHA-256.

@@ -224,11 +224,11 @@ class S3Storage:
             require_same(self.fetch(stored, scratch / "object"), sha256)
             yield scratch / "object"
 
-    def sealed_with(self, key: str) -> str | None:  # noqa: ARG002
+    def encrypted_with(self, key: str) -> str | None:  # noqa: ARG002
         """Leave the object to KMS, which keeps what a key of it encrypted readable by itself."""
         return None
 
-    def reseal(self, key: str, sha256: str | None = None) -> None:
+    def reencrypt(self, key: str, sha256: str | None = None) -> None:
         """Leave the object to KMS."""
 
     def delete(self, key: str) -> None:

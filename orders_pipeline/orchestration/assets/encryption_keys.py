@@ -27,7 +27,7 @@ def encryption_keys(context: dg.AssetExecutionContext, system: dg.ResourceParam[
             context.log.info(f"{done:,} of {to_do:,} orders encrypted anew")
 
     with safe_errors(system):
-        result = rotate(system, progress)
+        result = rotate(system.database, system.storage, system.cipher, progress)
         return dg.MaterializeResult(
             metadata={
                 "current key": result.current,

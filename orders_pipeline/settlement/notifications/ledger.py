@@ -51,7 +51,7 @@ class NotificationLedger(Ledger[NotificationClaim]):
         return [self._claim(row) for row in rows]
 
     def _claim(self, row: Row[Any]) -> NotificationClaim:
-        opened = personal_data.reveal(self._cipher, self._worker.batch_id, row.import_row_number, row.personal)
+        opened = personal_data.decrypt(self._cipher, self._worker.batch_id, row.import_row_number, row.personal)
         message = Message(
             notification_id=str(row.notification_id),
             batch_id=self._worker.batch_id,

@@ -30,7 +30,7 @@ def plan_notifications(database: Database, cipher: Cipher, batch_id: str, profil
         rows = transaction.rows("orders_to_notify", batch_id=batch_id)
         groups: defaultdict[tuple[object, ...], list[Row[Any]]] = defaultdict(list)
         for row in rows:
-            opened = personal_data.reveal(cipher, batch_id, row.import_row_number, row.personal)
+            opened = personal_data.decrypt(cipher, batch_id, row.import_row_number, row.personal)
             address = opened[ADDRESS_COLUMN[row.notify_channel]]
             alone = row.order_id if profile.notifications == "per_order" or row.is_nobodys else None
             groups[row.customer_code, row.notify_channel, address, alone].append(row)

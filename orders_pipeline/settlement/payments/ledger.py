@@ -132,7 +132,7 @@ class PaymentLedger(Ledger[PaymentClaim]):
         batch_id = self._worker.batch_id
         card = None
         if row.personal is not None:
-            card = personal_data.reveal(self._cipher, batch_id, row.import_row_number, row.personal)["payment_token"]
+            card = personal_data.decrypt(self._cipher, batch_id, row.import_row_number, row.personal)["payment_token"]
         request = PaymentRequest(
             payment_id=str(row.payment_id),
             batch_id=batch_id,

@@ -72,7 +72,7 @@ def plan_batch(database: Database, cipher: Cipher, batch_id: str, profile: Profi
 def _card(cipher: Cipher, batch_id: str, row: Row[Any]) -> str:
     if row.payment_method != "card_on_file":
         return ""
-    return personal_data.reveal(cipher, batch_id, row.import_row_number, row.personal)["payment_token"]
+    return personal_data.decrypt(cipher, batch_id, row.import_row_number, row.personal)["payment_token"]
 
 
 def find_out(gateway: PaymentGateway, claim: PaymentClaim) -> Outcome:
