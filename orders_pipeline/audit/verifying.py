@@ -67,14 +67,14 @@ class AuditBroken(Exception):
         self.broken = broken
 
 
-class Told:
+class RowImages:
     """What verified records tell of rows: the image of each as it was written, in a temporary table of a session."""
 
     def __init__(self, session: Transaction) -> None:
         self._session = session
         self._waiting: list[bytes] = []
         self._bytes = 0
-        self.told: dict[str, set[int]] = {}  # of each table, images of how many columns
+        self.widths: dict[str, set[int]] = {}  # of each table, images of how many columns
         self.emptied: dict[str, int] = {}
         session.execute("create_audit_told")
 
@@ -85,7 +85,7 @@ class Told:
         width = record.detail.get("columns")
         if record.digests is None or record.rows is None or not isinstance(width, int):
             return
-        self.told.setdefault(str(record.entity), set()).add(width)
+        self.widths.setdefault(str(record.entity), set()).add(width)
         self._waiting.append(_images(record, width))
         self._bytes += len(self._waiting[-1])
         if self._bytes > BYTES_AT_ONCE:
@@ -127,22 +127,22 @@ def verify(database: Database, storage: Storage, *, moved: bool = True) -> Verif
 
 
 def _verify(database: Database, storage: Storage, session: Transaction, found: Verified, *, moved: bool) -> None:
-    told = Told(session)
+    images = RowImages(session)
     chain = _Chain(database, storage, found, moved=moved)
     for blocks in in_groups(chain.hot_blocks()):
         for _, text in check_records(blocks, read_hot(database, blocks)):
-            told.add(read_record(text))
+            images.add(read_record(text))
             found.hot += 1
     found.records = found.hot
     for key, first in chain.objects.items():
         with database.begin() as transaction:
             blocks = [Block(**row._asdict()) for row in transaction.rows("audit_blocks_of_object", key=key)]
         for _, text in check_records(blocks, read_object(storage, key, first)):
-            told.add(read_record(text))
+            images.add(read_record(text))
             found.records += 1
     _check_strangers(database, found, chain.through)
-    told.flush()
-    _check_rows(database, session, found, told, chain)
+    images.flush()
+    _check_rows(database, session, found, images, chain)
 
 
 class _Chain:
@@ -177,18 +177,18 @@ class _Chain:
             raise AuditBroken(Broken("blocks missing at the end", min(self._heads)))
 
 
-def _check_rows(database: Database, session: Transaction, found: Verified, told: Told, chain: _Chain) -> None:
+def _check_rows(database: Database, session: Transaction, found: Verified, images: RowImages, chain: _Chain) -> None:
     watched = {row.entity: row.category for row in session.rows("audited_tables")}
-    for entity in sorted(told.told.keys() - watched.keys()):
+    for entity in sorted(images.widths.keys() - watched.keys()):
         raise AuditBroken(Broken("table not audited any more", row=entity))
     broken = []
     for entity, category in watched.items():
         compared = session.row(
             "compare_audited",
             entity=entity,
-            widths=sorted(told.told.get(entity, {0})),
+            widths=sorted(images.widths.get(entity, {0})),
             through=chain.through,
-            after=max(told.emptied.get(entity, 0), chain.unseen.get(category, 0)),
+            after=max(images.emptied.get(entity, 0), chain.unseen.get(category, 0)),
             all_told=category not in chain.unseen,
         )
         if compared is None:

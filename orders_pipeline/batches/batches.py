@@ -338,5 +338,5 @@ def elapsed(row: Batch, seconds: Mapping[str, float]) -> float:
     """Return the seconds from arrival to the end, or those worked so far."""
     if row.finished_at is not None:
         return float((row.finished_at - row.received_at).total_seconds())
-    at_once = min(seconds.get("pay", 0.0), seconds.get("notify", 0.0))  # customers are told while others are paid
+    at_once = min(seconds.get("pay", 0.0), seconds.get("notify", 0.0))  # customers are notified while others are paid
     return sum(seconds.values()) - at_once

@@ -1,7 +1,7 @@
 """Shared calls: how many a service is sent at once, over all processes, refunds and payments of every batch together.
 
 Each worker that drains has a row with how many calls it wants and how many it holds; what all hold is never more than the
-service may be sent. Who has more than a fair share lowers its own limit first, and gives back what its calls have left.
+service may be sent. Who has more than a fair share lowers its own limit first, and returns calls as they end.
 A process whose session broke may have calls under way: what it holds is nobody else's until it had time to come back.
 """
 
@@ -23,9 +23,9 @@ def fair_shares(most: int, wanted: Sequence[int], turn: int) -> list[int]:
     shares, left = [0] * len(wanted), most
     order = [(at + turn) % len(wanted) for at in range(len(wanted))]
     while left and (hungry := [at for at in order if shares[at] < wanted[at]]):
-        each = max(left // len(hungry), 1)
+        part = max(left // len(hungry), 1)
         for at in hungry[:left]:
-            more = min(each, wanted[at] - shares[at])
+            more = min(part, wanted[at] - shares[at])
             shares[at] += more
             left -= more
     return shares
@@ -69,7 +69,7 @@ class SharedCalls:
         return self._limit
 
     def leave(self) -> None:
-        """Give the share back: nothing is under way any more."""
+        """Return the share: nothing is under way any more."""
         with self._database.begin() as transaction:
             transaction.execute("drop_share", worker_id=self._worker.worker_id)
 

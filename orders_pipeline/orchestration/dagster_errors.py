@@ -24,7 +24,7 @@ ENDED = "E_STOPPED: the run was terminated, or the system ended"
 class SafeFailure(dg.Failure, dg.DagsterError):
     """A failure whose words are ours: Dagster shows them everywhere, and our reference where it speaks of an error id."""
 
-    def __init__(self, told: errors.Told) -> None:
+    def __init__(self, told: errors.ErrorReport) -> None:
         super().__init__(description=told.text)
         setattr(self, USER_FACING_ERROR_ID_ATTR_NAME, told.reference)
 
@@ -49,5 +49,5 @@ def _words(error: BaseException) -> str:
         return ENDED
     settings = read_settings()
     with contextlib.suppress(Exception):
-        return errors.tell(error, settings, open_batches(settings, open_cipher(settings)), listed=True).text
-    return errors.tell(error, settings, listed=True).text
+        return errors.report(error, settings, open_batches(settings, open_cipher(settings)), listed=True).text
+    return errors.report(error, settings, listed=True).text

@@ -53,7 +53,7 @@ class SystemResource(dg.ConfigurableResource[System]):
                     if batch_id is not None:
                         stack.enter_context(_obeying(context, system, batch_id))
             except Exception as error:  # noqa: BLE001 - the boundary
-                raise SafeFailure(errors.tell(error, settings, listed=True)) from None
+                raise SafeFailure(errors.report(error, settings, listed=True)) from None
             yield system
 
 

@@ -44,5 +44,5 @@ class Outcome:
 
 
 def called_off(*, in_doubt: bool) -> Outcome:
-    """Return what a claim comes to that is given back: sent by an earlier try, perhaps, but not by this one."""
+    """Return the outcome of a claim that is returned unsent: `in_doubt` where an earlier try may have sent it."""
     return Outcome("unknown" if in_doubt else "not_sent", CALLED_OFF)

@@ -36,7 +36,7 @@ class PaymentRequest:
 
 @dataclass(frozen=True)
 class RefundRequest:
-    """Yen to give back of a payment; the same `refund_id` is always the same refund."""
+    """Yen of a payment to refund; the same `refund_id` is always the same refund."""
 
     refund_id: str  # idempotency key
     service_payment_id: str
@@ -58,14 +58,14 @@ class ListedPayment:
     amount: int  # yen
     status: ListedStatus
     created_at: datetime
-    refunded_amount: int | None = None  # yen given back of it
+    refunded_amount: int | None = None  # yen refunded of it
     failure_code: str | None = None
     batch_id: str | None = None
     allocations: Mapping[str, int] | None = None  # yen by the order's reference
 
     @property
     def given_back(self) -> int:
-        """Return the yen given back of it, as far as the list says."""
+        """Return the yen refunded of it, as far as the list says."""
         if self.refunded_amount is not None:
             return self.refunded_amount
         return self.amount if self.status == "refunded" else 0
@@ -116,7 +116,7 @@ class ListFailed(Exception):
 class Capabilities:
     """What a provider offers for a safe second try, and for comparing its ledger with ours."""
 
-    honours_keys: bool = True  # the same idempotency key never charges, or gives back, twice
+    honours_keys: bool = True  # the same idempotency key never charges, or refunds, twice
     can_look_up: bool = True  # a payment can be asked for by our reference
     can_list: bool = True  # all payments of a time can be listed
 
@@ -133,7 +133,7 @@ class PaymentGateway(Protocol):
         """Ask what became of the payment: succeeded, declined, absent or unknown."""
 
     def refund(self, request: RefundRequest) -> Outcome:
-        """Give yen of a payment back, once, and say what became of it; only the same key finds out about it later."""
+        """Refund yen of a payment, once, and say what became of it; only the same key finds out about it later."""
 
     def list_payments(
         self, created_from: datetime, created_to: datetime, *, limit: int, cursor: str | None = None

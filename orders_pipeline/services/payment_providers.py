@@ -1,7 +1,4 @@
-"""Payments: planned (`plan`), sent through a seam (`gateway`) to a provider (`rest`), settled in the ledger (`settle`).
-
-`PROVIDERS` is the registry of payment providers by the name users set; the gateway's conformance tests run over it.
-"""
+"""The registry of payment providers, by the name that users set; the gateway's conformance tests run over it."""
 
 from collections.abc import Callable, Mapping
 

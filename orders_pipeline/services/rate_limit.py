@@ -2,7 +2,7 @@
 
 As many token rows in PostgreSQL as calls a second are allowed; each may be used again one second after the reply to its
 last use. An eleventh call on ten tokens is the second on one of them, so it starts a second after another was answered.
-A token is taken as soon as it was given back, and its second is waited out here: asking then costs no time.
+A token is taken as soon as it was returned, and its second is waited out here: asking then costs no time.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from orders_pipeline.infrastructure.database import Database
 from orders_pipeline.infrastructure.database_errors import retry_while_unavailable
 
 APART_S = 1.0  # from the reply to one call to the next call with the same token
-POLL_S = 0.5  # a token that was given back is seen before it may be used
+POLL_S = 0.5  # a token that was returned is seen before it may be used
 SHORTEST_WAIT_S = 0.001
 LONGER_LEASE_S = 120.0  # no process lends for so much longer: the database's clock was put back
 SPARE_S = 1.0  # what a token is lent for beyond the longest call
@@ -91,14 +91,14 @@ class RateLimiter:
         """Say that a token may be used again so many seconds from now, however long it takes to say so."""
         usable = time.monotonic() + in_s
 
-        def hand_back() -> None:
+        def return_it() -> None:
             with self._database.begin() as transaction:
                 transaction.execute(
-                    "give_back_rate_token",
+                    "return_rate_token",
                     service=self._service,
                     slot=token.slot,
                     lent_until=token.lent_until,
                     in_s=max(usable - time.monotonic(), 0.0),
                 )
 
-        retry_while_unavailable(hand_back)
+        retry_while_unavailable(return_it)

@@ -74,7 +74,7 @@ class RestPayments:
         return self._find({"reference": request.reference}, request)
 
     def refund(self, request: RefundRequest) -> Outcome:
-        """Give yen of a payment back, once, and say what became of it; the service has no look-up for refunds."""
+        """Refund yen of a payment, once, and say what became of it; the service has no look-up for refunds."""
         path = f"{PATH}/{quote(request.service_payment_id, safe='')}/refunds"
         body = {"amount": request.amount, "reason": request.reason}
         try:

@@ -37,7 +37,7 @@ _NAMED = re.compile(rf"reference ({_REFERENCE.pattern})\b")
 
 
 class NotThere(Exception):
-    """What a command is about is not there: whoever named it is told so."""
+    """What a command is about is not there: whoever named it is answered so."""
 
 
 class UnknownReference(NotThere):
@@ -47,7 +47,7 @@ class UnknownReference(NotThere):
 
 
 @dataclass(frozen=True)
-class Told:
+class ErrorReport:
     """What may be shown of an error, the reference under which it is listed and kept, and whether it was not before."""
 
     text: str
@@ -65,25 +65,25 @@ class Explained:
 
 def describe(error: BaseException, settings: Settings | None = None, storage: Storage | None = None) -> str:
     """Return what may be shown of an error, and keep the rest of it; no settings are the defaults."""
-    return tell(error, settings, storage).text
+    return report(error, settings, storage).text
 
 
-def tell(
+def report(
     error: BaseException, settings: Settings | None = None, storage: Storage | None = None, *, listed: bool = False
-) -> Told:
+) -> ErrorReport:
     """Return what may be shown of an error; keep and list it where that does not say all, or if it is to be `listed`."""
     settings = settings or Settings.model_construct()
     code, reference = _own_code(error), _reference(error)
     text = None if code is None or (settings.is_production and code in INSIDES) else _sentence(code, error)
     says_all = text is not None and not (settings.is_production and _has_more(error))
     if says_all and not listed:
-        return Told(text or "", reference)
+        return ErrorReport(text or "", reference)
     is_kept = storage is not None and _keep(storage, reference, error)
     says = text or f"{code or UNEXPECTED}: " + ("something unforeseen happened" if code is None else "")
     is_new = note(settings, reference, f"{_kind(error)} {says}", [] if is_kept else _places(error))
     if not says_all:
         says += ("reference " if says.endswith(": ") else "; reference ") + reference
-    return Told(says, reference, is_new)
+    return ErrorReport(says, reference, is_new)
 
 
 def explain(reference: str, settings: Settings, storage: Callable[[], Storage]) -> Explained:
@@ -137,8 +137,8 @@ def _own_code(error: BaseException) -> str | None:
 
 def _reference(error: BaseException) -> str:
     """Return a reference, the same one for the same error at the same places within an hour."""
-    told = (_hour(), code_of(error), type(error).__qualname__, str(error), *_places(error))
-    return hashlib.sha256("\n".join(told).encode("utf-8", "surrogatepass")).hexdigest()[:12]
+    same = (_hour(), code_of(error), type(error).__qualname__, str(error), *_places(error))
+    return hashlib.sha256("\n".join(same).encode("utf-8", "surrogatepass")).hexdigest()[:12]
 
 
 def _hour() -> str:
@@ -149,7 +149,7 @@ def _keep(storage: Storage, reference: str, error: BaseException) -> bool:
     """Keep the details and say whether that worked: the storage may be what failed."""
     if getattr(error, "is_transient", False):  # comes again with every try, and its code says it all
         return False
-    details = "".join(_told(error)).encode("utf-8", "surrogatepass")
+    details = "".join(_words_and_places(error)).encode("utf-8", "surrogatepass")
     with contextlib.suppress(Exception):
         if storage.head(DETAILS + reference) is None:
             storage.put(DETAILS + reference, details)
@@ -157,7 +157,7 @@ def _keep(storage: Storage, reference: str, error: BaseException) -> bool:
     return False
 
 
-def _told(error: BaseException | None) -> Iterator[str]:
+def _words_and_places(error: BaseException | None) -> Iterator[str]:
     """Yield an error's words and places, and those of what was behind it, also where `from None` hid that."""
     while error is not None:
         yield from traceback.format_exception(error, chain=False)

@@ -25,7 +25,7 @@ from orders_pipeline.audit.sealing import AUDIT
 from orders_pipeline.audit.verifying import (
     AuditBroken,
     Broken,
-    Told,
+    RowImages,
     check_place,
     check_records,
     in_groups,
@@ -81,13 +81,13 @@ def _move_due(database: Database, storage: Storage, done: Retained) -> bool:
 def _carry(database: Database, storage: Storage, going: Sequence[Row[Any]]) -> None:
     """Record anew what rows were when they were written last, where the record of that goes."""
     with database.session(patient=True) as session:
-        told = Told(session)
+        images = RowImages(session)
         for due in going:
             for blocks in in_groups(_blocks_due(database, due)):
                 for _, text in check_records(blocks, read_object(storage, due.key, blocks[0].block_no)):
-                    told.add(read_record(text))
-        told.flush()
-        for entity, widths in told.told.items():
+                    images.add(read_record(text))
+        images.flush()
+        for entity, widths in images.widths.items():
             for width in widths:
                 session.scalar("audit_carry", entity=entity, width=width)
 

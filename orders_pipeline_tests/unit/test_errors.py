@@ -211,7 +211,7 @@ def test_an_id_of_dagsters_leads_to_what_was_kept(development, storage):
 
 def test_what_is_to_be_listed_says_in_words_what_it_was_and_is_listed_once(development, storage):
     error = ConstraintViolated("23505", "orders_key")
-    told, *again = [errors.tell(error, development, storage, listed=True) for _ in range(3)]
+    told, *again = [errors.report(error, development, storage, listed=True) for _ in range(3)]
     assert (told.is_new, [each.is_new for each in again]) == (True, [False, False])
     assert told.text == "E_CONSTRAINT: orders_key"
     (line,) = errors.explain(told.reference, development, lambda: storage).listed

@@ -31,7 +31,7 @@ SELECT (SELECT slot FROM taken) AS slot,
 UPDATE rate_tokens SET free_at = clock_timestamp() + make_interval(secs => :lease_s), lent = true
 WHERE service = :service AND free_at > clock_timestamp() + make_interval(secs => :lease_s)
 
--- name: give_back_rate_token
+-- name: return_rate_token
 -- It may be used again in a while, unless it was lent to another meanwhile.
 UPDATE rate_tokens SET free_at = clock_timestamp() + make_interval(secs => :in_s), lent = false
 WHERE service = :service AND slot = :slot AND free_at = :lent_until

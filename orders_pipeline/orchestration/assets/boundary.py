@@ -34,7 +34,7 @@ def safe_errors(system: System, *, of_tick: bool = False) -> Iterator[None]:
     except (dg.Failure, dg.DagsterExecutionInterruptedError):
         raise
     except Exception as error:  # noqa: BLE001 - the boundary
-        told = errors.tell(error, system.settings, system.storage, listed=True)
+        told = errors.report(error, system.settings, system.storage, listed=True)
         if told.is_new or not of_tick:
             recording.failed(system.database, error)
         raise SafeFailure(told) from None
