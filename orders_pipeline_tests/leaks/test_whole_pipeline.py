@@ -14,8 +14,8 @@ import pytest
 
 from orders_pipeline.batches import batches
 from orders_pipeline.infrastructure.storage import StorageUnavailable
-from orders_pipeline.intake import loading, steps, validation
-from orders_pipeline.reports import reports
+from orders_pipeline.intake import file_staging, loading, validation
+from orders_pipeline.reports import finishing
 from orders_pipeline.sandbox.faults import KINDS
 from orders_pipeline.sandbox.options import Options
 from orders_pipeline.services import circuit_breaker
@@ -39,14 +39,14 @@ pytestmark = pytest.mark.soak
 
 # one for each step of the job, deep inside it
 UNFORESEEN = (
-    (steps, "stage_file"),
+    (file_staging, "stage_file"),
     (validation, "validate"),
     (loading, "load"),
     (settle, "plan_batch"),
     (PROVIDERS["rest"], "pay"),  # in a thread of its own
     (NotificationService, "send"),
     (batches, "final_status"),
-    (reports, "summarise"),
+    (finishing, "summary_of"),
 )
 OF_THE_CLIENT = {"original", "staged.parquet", "rejected.csv", "rejections.parquet", "accepted.parquet"}
 
