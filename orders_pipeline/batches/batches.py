@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any, TypeAlias
@@ -31,6 +31,8 @@ FINISHED = frozenset({"completed", "completed_with_errors", "rejected", "cancell
 UNDER_WAY = frozenset({"received", "staged", "validated", "loaded", "paying"})
 HALTED = frozenset({"stopped", "cancelling", "cancelled"})  # by a person: nothing is sent
 ORDER_STATES = ("pending", "paying", "paid", "declined", "unknown", "refunded", "cancelled")
+YEN_STATES = ("paid", "declined", "unknown", "refunded", "cancelled")
+PAYMENT_STATES = ("planned", "succeeded", "declined", "unknown", "refunded", "cancelled")
 PAUSES: Mapping[str, str] = {
     "E_LEDGERS_DIFFER": "The Payment service has charges that our ledger does not know, or the database seems older than "
     "the storage or the service says, or that could not be found out: status says which. Run: orders-pipeline reconcile",
@@ -273,18 +275,11 @@ def summary(
     row: Progress, rejections: Mapping[str, int], seconds: Mapping[str, float], artifacts: Mapping[str, str]
 ) -> dict[str, Any]:
     """Return the object that `status --json`, `import --json` and `result.json` show of a batch."""
-    orders = {state: getattr(row, f"orders_{state}") for state in ORDER_STATES}
-    not_loaded_yen = 0
+    orders = _counted(row, "orders", ORDER_STATES)
+    yen = {state: int(amount) for state, amount in _counted(row, "amount", YEN_STATES).items()}
     if row.status == "cancelled" and row.rows_accepted is not None:  # maybe before all of its rows were orders
         orders["cancelled"] += row.rows_accepted - sum(orders.values())
-        not_loaded_yen = int(row.amount_accepted - row.amount_loaded)
-    yen = {
-        "paid": int(row.amount_paid),
-        "declined": int(row.amount_declined),
-        "unknown": int(row.amount_unknown),
-        "refunded": int(row.amount_refunded),
-        "cancelled": int(row.amount_cancelled) + not_loaded_yen,
-    }
+        yen["cancelled"] += int(row.amount_accepted - row.amount_loaded)
     is_open = row.finished_at is None and row.amount_accepted is not None
     return {
         "batch_id": row.batch_id,
@@ -299,35 +294,22 @@ def summary(
         "duplicate_of": row.duplicate_of,
         "corrects": row.corrects,
         "encoding": encoding_shown(row.csv_source, row.encoding),
-        "rows": {
-            "total": row.rows_total,
-            "accepted": row.rows_accepted,
-            "rejected": row.rows_rejected,
-            "blank": row.rows_blank,
-        },
+        "rows": _counted(row, "rows", ("total", "accepted", "rejected", "blank")),
         "orders": orders,
         "amount_jpy": {"accepted": row.amount_accepted}
         | yen
         | {"open": int(row.amount_accepted) - sum(yen.values()) if is_open else 0},
-        "payments": {
-            "planned": row.payments_planned,
-            "succeeded": row.payments_succeeded,
-            "declined": row.payments_declined,
-            "unknown": row.payments_unknown,
-            "refunded": row.payments_refunded,
-            "cancelled": row.payments_cancelled,
-        },
-        "notifications": {
-            "planned": row.notifications_planned,
-            "sent": row.notifications_sent,
-            "failed": row.notifications_failed,
-            "cancelled": row.notifications_cancelled,
-        },
+        "payments": _counted(row, "payments", PAYMENT_STATES),
+        "notifications": _counted(row, "notifications", ("planned", "sent", "failed", "cancelled")),
         "rejections": dict(rejections),
         "artifacts": dict(artifacts),
         "seconds": {stage: round(seconds.get(stage, 0.0), 3) for stage in STAGES}
         | {"total": round(elapsed(row, seconds), 3)},
     }
+
+
+def _counted(row: Progress, what: str, states: Sequence[str]) -> dict[str, Any]:
+    return {state: getattr(row, f"{what}_{state}") for state in states}
 
 
 def _decision(by: str | None, at: datetime | None, **more: str | None) -> dict[str, Any] | None:
