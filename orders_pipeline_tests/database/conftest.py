@@ -14,7 +14,7 @@ from sqlalchemy import make_url
 from orders_pipeline.infrastructure.database import Database
 from orders_pipeline.infrastructure.database_url import libpq_url
 from orders_pipeline.infrastructure.storage import FolderStorage
-from orders_pipeline_tests.support.ledgers import Harness
+from orders_pipeline_tests.support.ledgers import Harness, kept_connection
 
 EMPTY_EVERY_TABLE = """
 DO $$
@@ -42,13 +42,18 @@ def run_on(url: SecretStr, statement: str) -> None:
         connection.execute(statement.encode())
 
 
+def empty_every_table(url: SecretStr) -> None:
+    with kept_connection(url) as connection:
+        connection.execute(EMPTY_EVERY_TABLE)
+
+
 @pytest.fixture(scope="session")
 def shared_url(server_url: str, template: str) -> Iterator[SecretStr]:
     """The URL of a migrated database that the tests of this folder use one after the other."""
     name = f"shared_{uuid.uuid4().hex}"
     run_on(SecretStr(server_url), f"CREATE DATABASE {name} TEMPLATE {template}")
     url = SecretStr(make_url(server_url).set(database=name).render_as_string(hide_password=False))
-    run_on(url, EMPTY_EVERY_TABLE)  # an installation of its own for the first test, too
+    empty_every_table(url)  # an installation of its own for the first test, too
     yield url
     run_on(SecretStr(server_url), f"DROP DATABASE {name} WITH (FORCE)")
 
@@ -57,7 +62,7 @@ def shared_url(server_url: str, template: str) -> Iterator[SecretStr]:
 def database_url(shared_url: SecretStr) -> Iterator[SecretStr]:
     """The URL of a migrated database that is empty when the test begins."""
     yield shared_url
-    run_on(shared_url, EMPTY_EVERY_TABLE)
+    empty_every_table(shared_url)
 
 
 @pytest.fixture

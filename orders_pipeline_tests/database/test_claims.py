@@ -22,7 +22,7 @@ from orders_pipeline_tests.database.conftest import run_on
 from orders_pipeline_tests.support.ledgers import Harness, order
 from orders_pipeline_tests.support.soak import first_of
 
-MANY = 30_000
+MANY = 10_000
 TABLES = ("orders", "payments", "payment_orders", "notifications", "notification_orders", "refunds", "refund_orders")
 KINDS = ("payments", "notifications", "refunds")
 MODES = ("auto", "force_generic_plan", "force_custom_plan")

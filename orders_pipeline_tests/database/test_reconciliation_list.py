@@ -245,7 +245,7 @@ def test_pages_that_are_too_long_come_in_pieces_and_longer_again_after_some_that
     assert gateway.limits == [100, 10, *[1] * 11, 10, 10, 1]
 
 
-@pytest.mark.parametrize(("payments", "orders"), first_of([(15, 10_000), (120, 200), (120, 100)], 2))
+@pytest.mark.parametrize(("payments", "orders"), first_of([(120, 200), (15, 10_000), (120, 100)]))
 def test_payments_that_name_thousands_of_orders_are_all_read(books, payments, orders):
     """A page holds a megabyte at most, which a single payment of 10,000 orders does not fill."""
     shares = [{"order_id": f"20260701-0123456789ab-{number}", "amount": 1} for number in range(orders)]

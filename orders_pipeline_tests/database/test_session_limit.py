@@ -120,8 +120,8 @@ def test_threads_that_wait_for_tokens_and_call_hold_no_sessions(database):
     with psycopg.connect(libpq_url(database.url), autocommit=True) as watcher:
 
         def look() -> int:
-            query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
-            return watcher.execute(query).fetchone()[0]
+            query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = %s"
+            return watcher.execute(query, ["orders-pipeline"]).fetchone()[0]
 
         for thread in threads:
             thread.start()

@@ -117,7 +117,7 @@ def break_sessions(harness: Harness) -> None:
 
 def test_what_is_under_way_when_all_sessions_break_is_still_counted(harness, monkeypatch):
     monkeypatch.setattr(heartbeat, "HEARTBEAT_S", 0.2)
-    paid, *batches = [loaded(harness, f"20260701-00000000000{n}", count) for n, count in enumerate((30, 60, 60))]
+    paid, *batches = [loaded(harness, f"20260701-00000000000{n}", count) for n, count in enumerate((15, 30, 30))]
     pay(paid, CountingGateway())
     gateway = CountingGateway(0.3)
     with contextlib.ExitStack() as stack:

@@ -155,7 +155,7 @@ def test_ctrl_c_at_any_line_of_the_command_stops_the_batch_that_was_made(
 def test_ctrl_c_while_paying_stops_the_batch_and_resume_pays_the_rest(installation: Installation, tmp_path: Path) -> None:
     installation.sandbox.change(latency_ms=1000 * CALLS_S)
     path = tmp_path / "orders.csv"
-    write_sample(path, rows=90, seed=5, bad=0)
+    write_sample(path, rows=40, seed=5, bad=0)
     process = start(installation.environment(ORDERS_PAYMENT_CONCURRENCY=str(IN_FLIGHT)), "import", path, "--client", CLIENT)
     wait_for(lambda: booked(installation) >= 2 or process.poll() is not None, "two payments")
     process.send_signal(signal.SIGINT)
@@ -164,7 +164,7 @@ def test_ctrl_c_while_paying_stops_the_batch_and_resume_pays_the_rest(installati
     ((batch_id, status),) = new_batches(installation, path.name)
     assert status == "stopped"
     summary = check_books(installation, batch_id)
-    assert 0 < summary["orders"]["paid"] < 90
+    assert 0 < summary["orders"]["paid"] < 40
     assert summary["orders"]["paying"] == summary["orders"]["unknown"] == 0
     installation.sandbox.change(latency_ms=0)
     resumed = call(installation.environment(), "resume", batch_id)

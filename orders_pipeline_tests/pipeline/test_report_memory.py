@@ -18,7 +18,6 @@ MOST_MIB = {"finish": 100, "errors": 32}  # beyond what the process takes before
 MEASURE = """
 import json, os, sys, threading
 import pyarrow.parquet
-from orders_pipeline.reports import reports
 from orders_pipeline.reports import finishing
 from orders_pipeline.reports import errors_csv
 from orders_pipeline.infrastructure.scratch import Packed

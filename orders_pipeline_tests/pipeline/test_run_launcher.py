@@ -17,11 +17,12 @@ from orders_pipeline.orchestration.run_launcher import LIBRARIES, ForkingRunLaun
 from orders_pipeline.orchestration.runs import prepare_dagster_home
 from orders_pipeline_tests.support.commands import processes_of, wait_for
 from orders_pipeline_tests.support.installation import Installation
+from orders_pipeline_tests.support.soak import first_of
 
 SMALL_DAEMON = "orders_pipeline_tests.pipeline.small_daemon"
 
 
-@pytest.mark.parametrize("in_order", [True, False])
+@pytest.mark.parametrize("in_order", first_of([False, True]))
 def test_runs_end_by_themselves_outlive_the_daemon_and_are_canceled_from_elsewhere(
     installation: Installation, *, in_order: bool
 ) -> None:
