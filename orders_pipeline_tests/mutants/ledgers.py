@@ -7,11 +7,6 @@ MUTANTS: list[Mutant] = [
         "orders_pipeline/settlement/ledger.py",
         ["database/test_payment_ledger.py"],
         (
-            "        if outcome.code in self.codes_for_a_person:\n            return FOR_EVER_S\n",
-            "",
-            "what waits for a person is tried again and again",
-        ),
-        (
             ", outcome.retry_after_s or 0.0)",
             ", 0.0)",
             "a service that asks for a pause does not get it",
@@ -148,6 +143,16 @@ MUTANTS: list[Mutant] = [
             "       AND next_attempt_at < now() + interval '1 day'),\n",
             "a drain waits for what it never tries again",
             "test_n01_a_notification_is_tried_a_limited_number_of_times_in_one_drain_and_anew_in_the_next",
+        ),
+    ),
+    *mutants(
+        "orders_pipeline/settlement/ledger.py",
+        ["database/test_refunds.py"],
+        (
+            "        if outcome.code in self.codes_for_a_person:\n            return FOR_EVER_S\n",
+            "",
+            "what waits for a person is tried again and again",
+            "test_without_keys_an_unclear_answer_waits_for_a_person_and_is_never_sent_again",
         ),
     ),
 ]

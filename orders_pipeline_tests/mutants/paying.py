@@ -113,12 +113,6 @@ MUTANTS: list[Mutant] = [
             "",
             "orders are planned twice",
         ),
-        (
-            "WHERE payments.payment_id = payment_orders.payment_id AND payments.status = 'declined' AND live\n",
-            "WHERE payments.payment_id = payment_orders.payment_id AND live\n",
-            "orders that are paid are free to be planned again",
-            "test_a_group_of_results_is_recorded_each_as_its_own",
-        ),
     ),
     *mutants(
         "orders_pipeline/services/problems.py",

@@ -139,10 +139,8 @@ FROM (
 WHERE orders.order_id = followed.order_id AND orders.status <> followed.status
 
 -- name: retire_allocations
--- A declined payment covers its orders no more.
-UPDATE payment_orders SET live = false FROM payments
-WHERE payments.payment_id = payment_orders.payment_id AND payments.status = 'declined' AND live
-  AND payments.payment_id = ANY(CAST(:payment_ids AS uuid[]))
+-- Declined payments cover their orders no more.
+UPDATE payment_orders SET live = false WHERE live AND payment_id = ANY(CAST(:payment_ids AS uuid[]))
 
 -- name: plan_declined_orders_alone
 -- Orders of a declined payment for several are planned again, each alone, so that one bad order does not hold the others.

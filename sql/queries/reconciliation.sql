@@ -140,7 +140,7 @@ FROM unnest(CAST(:payment_ids AS uuid[]), CAST(:statuses AS text[]), CAST(:servi
             CAST(:codes AS text[]), CAST(:times AS timestamptz[]))
      AS result (payment_id, status, service_payment_id, code, created_at)
 WHERE payments.payment_id = result.payment_id AND payments.status IN ('unknown', 'planned') AND payments.claimed_by IS NULL
-RETURNING payments.payment_id
+RETURNING payments.payment_id, payments.status
 
 -- name: note_adopted_payments
 -- Say that they were healed: the finding that was open, or one that is closed at once.

@@ -64,9 +64,10 @@ def _adopt(database: Database, rows: Sequence[Row[Any]], *, retry_orders: bool) 
         )
         payment_ids = [str(row.payment_id) for row in written]
         follow_payments(transaction, payment_ids)
-        transaction.execute("retire_allocations", payment_ids=payment_ids)
+        declined = [str(row.payment_id) for row in written if row.status == "declined"]
+        transaction.execute("retire_allocations", payment_ids=declined)
         if retry_orders:
-            transaction.execute("plan_declined_orders_alone", payment_ids=payment_ids)
+            transaction.execute("plan_declined_orders_alone", payment_ids=declined)
         make_ready(transaction, payment_ids)
         transaction.execute("note_adopted_payments", payment_ids=payment_ids)
     return len(payment_ids)
