@@ -114,7 +114,7 @@ def test_a_mark_that_cannot_be_looked_at_is_not_taken_for_none(books, monkeypatc
         raise OSError(5, "planted")
 
     with monkeypatch.context() as patch:
-        patch.setattr("orders_pipeline.infrastructure.storage.folder._status", fail)
+        patch.setattr("orders_pipeline.infrastructure.storage.folder_tree.file_status", fail)
         with pytest.raises(StorageUnavailable):
             books.system.restore_guard.is_behind()
     assert books.system.restore_guard.is_behind()

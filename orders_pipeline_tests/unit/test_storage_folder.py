@@ -16,9 +16,9 @@ from orders_pipeline.infrastructure.storage import (
     ObjectGone,
     ObjectReplaced,
     StorageUnavailable,
+    folder_tree,
     open_storage,
 )
-from orders_pipeline.infrastructure.storage import folder as folder_module
 from orders_pipeline.infrastructure.storage.folder import FolderStorage
 from orders_pipeline.security.encryption import Cipher
 
@@ -281,7 +281,7 @@ def test_a_folder_that_becomes_a_link_on_the_way_is_not_followed(store, root, tm
     (outside / "inner").mkdir(parents=True)
     (outside / "inner" / "x").write_bytes(b"outside")
     store.put("client/inner/x", b"inside")
-    entry = folder_module._entry
+    entry = folder_tree._name_there
 
     def swap_then_look(folder, name):
         if name == "inner" and not (root / "client").is_symlink():
@@ -289,7 +289,7 @@ def test_a_folder_that_becomes_a_link_on_the_way_is_not_followed(store, root, tm
             (root / "client").symlink_to(outside)
         return entry(folder, name)
 
-    monkeypatch.setattr(folder_module, "_entry", swap_then_look)
+    monkeypatch.setattr(folder_tree, "_name_there", swap_then_look)
     if use == "local":
         with store.local("client/inner/x") as path:
             assert path.read_bytes() == b"inside"
@@ -349,7 +349,7 @@ def test_a_strict_listing_names_what_cannot_be_looked_at(store, root, monkeypatc
     for key in ("batches/a/x", "batches/b/x", "batches/c/x", "other/x"):
         store.put(key, b"1")
     (root / "batches/a/link").symlink_to(root / "other/x")
-    entries, status = folder_module._entries, folder_module._status
+    entries, status = folder_tree._entries, folder_tree.file_status
 
     def failing_entries(folder, inside, after):
         if inside.key == "batches/b/":
@@ -361,8 +361,8 @@ def test_a_strict_listing_names_what_cannot_be_looked_at(store, root, monkeypatc
             raise PermissionError(errno.EACCES, "planted")
         return status(folder, name)
 
-    monkeypatch.setattr(folder_module, "_entries", failing_entries)
-    monkeypatch.setattr(folder_module, "_status", failing_status)
+    monkeypatch.setattr(folder_tree, "_entries", failing_entries)
+    monkeypatch.setattr(folder_tree, "file_status", failing_status)
     left_out: dict[str, str] = {}
     assert [stored.key for stored in store.list("batches/", left_out)] == ["batches/a/x"]
     assert left_out == {
