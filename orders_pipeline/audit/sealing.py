@@ -41,7 +41,7 @@ def seal(database: Database, patience_s: float = PATIENCE_S) -> int:
     while not _are_over(database, mark) and time.monotonic() < deadline:
         time.sleep(POLL_S)
     with database.begin() as transaction:
-        transaction.execute("one_at_a_time_on_blocks")
+        transaction.execute("lock_audit_blocks")
         return int(transaction.scalar("audit_seal"))
 
 

@@ -189,7 +189,7 @@ def _check_rows(database: Database, session: Transaction, found: Verified, image
             widths=sorted(images.widths.get(entity, {0})),
             through=chain.through,
             after=max(images.emptied.get(entity, 0), chain.unseen.get(category, 0)),
-            all_told=category not in chain.unseen,
+            all_read=category not in chain.unseen,
         )
         if compared is None:
             raise AssertionError("an aggregate always has a row")

@@ -12,7 +12,7 @@ from orders_pipeline.batches.heartbeat import kept_alive
 from orders_pipeline.infrastructure.database import Database, Transaction
 
 RUN_LOCK_CLASS = 4_711_004
-AT_WORK_LOCK_CLASS = 4_711_005
+PROCESSING_LOCK_CLASS = 4_711_005
 
 
 @contextlib.contextmanager
@@ -22,7 +22,7 @@ def run_process(database: Database, run_id: str, batch_id: str | None = None) ->
     def lock(session: Transaction) -> None:
         session.rows("lock_run", lock_class=RUN_LOCK_CLASS, run_id=run_id)
         if batch_id is not None:
-            lock_as_at_work(session, batch_id)
+            lock_as_processing(session, batch_id)
 
     with contextlib.ExitStack() as sessions:
         session = sessions.enter_context(database.session())
@@ -38,12 +38,12 @@ def runs_without_process(database: Database, run_ids: Collection[str]) -> set[st
     return set(run_ids) - {row.run_id for row in rows}
 
 
-def lock_as_at_work(session: Transaction, batch_id: str) -> None:
+def lock_as_processing(session: Transaction, batch_id: str) -> None:
     """Be at work on a batch, beside others, for as long as the session lives."""
-    session.rows("lock_as_at_work", lock_class=AT_WORK_LOCK_CLASS, batch_id=batch_id)
+    session.rows("lock_as_processing", lock_class=PROCESSING_LOCK_CLASS, batch_id=batch_id)
 
 
-def batches_at_work(transaction: Transaction, batch_ids: Collection[str]) -> set[str]:
+def batches_being_processed(transaction: Transaction, batch_ids: Collection[str]) -> set[str]:
     """Return those of some batches that somebody is at work on: a run's process, between its steps too, or a worker."""
-    rows = transaction.rows("batches_at_work", batch_ids=list(batch_ids), lock_class=AT_WORK_LOCK_CLASS)
+    rows = transaction.rows("batches_being_processed", batch_ids=list(batch_ids), lock_class=PROCESSING_LOCK_CLASS)
     return {row.batch_id for row in rows}

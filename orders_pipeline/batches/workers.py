@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 
 from orders_pipeline.batches.heartbeat import kept_alive
-from orders_pipeline.batches.run_processes import lock_as_at_work
+from orders_pipeline.batches.run_processes import lock_as_processing
 from orders_pipeline.infrastructure.database import Database, Transaction
 from orders_pipeline.infrastructure.database_errors import DatabaseUnavailable, retry_while_unavailable
 
@@ -68,11 +68,11 @@ def worker_session(database: Database, batch_id: str, run_id: str | None) -> Ite
             "start_worker", batch_id=batch_id, run_id=run_id, lease_s=LEASE_S, lock_class=WORKER_LOCK_CLASS
         )
         worker = Worker(worker_id, batch_id, asked)
-        lock_as_at_work(session, batch_id)
+        lock_as_processing(session, batch_id)
 
         def lock(session: Transaction) -> None:
             session.rows("lock_worker", lock_class=WORKER_LOCK_CLASS, worker_id=worker_id)
-            lock_as_at_work(session, batch_id)
+            lock_as_processing(session, batch_id)
 
         def renew(session: Transaction) -> bool:
             asked = now()

@@ -32,7 +32,7 @@ def errors_of(database: Database, batch_id: str) -> Iterator[dict[str, Any]]:
     with database.begin() as transaction:
         batches.get(transaction, batch_id)
         for row in chain(
-            transaction.stream("rejections", batch_id=batch_id), transaction.stream("troubled_orders", batch_id=batch_id)
+            transaction.stream("rejections", batch_id=batch_id), transaction.stream("orders_with_errors", batch_id=batch_id)
         ):
             yield {
                 "row": row.import_row_number,

@@ -155,7 +155,7 @@ def _made_reports(storage: Storage, database: Database, batch: Row[Any], *, with
                 made[REPORTS["rejected"]] = rejected.packed
         transaction = stack.enter_context(database.begin())
         errors.add(map(as_rejection, transaction.rows("file_rejections", batch_id=batch_id)))
-        errors.add_orders(transaction.stream("troubled_orders", batch_id=batch_id))
+        errors.add_orders(transaction.stream("orders_with_errors", batch_id=batch_id))
         of_rows = map(as_rejection, transaction.stream("row_rejections", batch_id=batch_id))
         if not with_rows:
             errors.add(of_rows)

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Row
 
 from orders_pipeline.batches import batches
-from orders_pipeline.batches.run_processes import batches_at_work
+from orders_pipeline.batches.run_processes import batches_being_processed
 from orders_pipeline.infrastructure.database import Database, Transaction
 from orders_pipeline.infrastructure.storage import Storage
 from orders_pipeline.reports.report_files import located, locations
@@ -118,7 +118,7 @@ def _summary(transaction: Transaction, row: Row[Any], artifacts: Mapping[str, st
     details = {each.code: each.detail for each in transaction.rows("file_rejections", batch_id=row.batch_id)}
     if row.status_code and row.status_detail:
         details[row.status_code] = row.status_detail
-    is_at_work = row.finished_at is None and bool(batches_at_work(transaction, [row.batch_id]))
+    is_at_work = row.finished_at is None and bool(batches_being_processed(transaction, [row.batch_id]))
     return batches.summary(row, codes, seconds, artifacts) | {
         "warnings": warnings,
         "details": details,

@@ -64,7 +64,7 @@ class ListedPayment:
     allocations: Mapping[str, int] | None = None  # yen by the order's reference
 
     @property
-    def given_back(self) -> int:
+    def yen_refunded(self) -> int:
         """Return the yen refunded of it, as far as the list says."""
         if self.refunded_amount is not None:
             return self.refunded_amount

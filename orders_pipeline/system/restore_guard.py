@@ -247,7 +247,9 @@ class RestoreGuard:
         """Return how many payments of ours on a page were charged, or given back, without our ledger knowing of it."""
         with self._database.begin() as transaction:
             ours = installation.read(transaction)
-            listed = [(ours.payment_id_of(item.reference), item.given_back) for item in page.items if item.status in CHARGED]
+            listed = [
+                (ours.payment_id_of(item.reference), item.yen_refunded) for item in page.items if item.status in CHARGED
+            ]
             listed += [(ours.payment_id_of(item.reference or ""), -1) for item in page.unreadable]
             known = [(payment_id, yen) for payment_id, yen in listed if payment_id is not None]
             return int(

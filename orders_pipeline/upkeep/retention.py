@@ -118,7 +118,7 @@ def _move(database: Database, storage: Storage, due: Row[Any], blocks: Sequence[
                 if _sha256(kept) != _sha256(source):
                     raise AuditBroken(Broken("block not the same in the storage", blocks[0].block_no))
     with database.begin() as transaction:
-        transaction.execute("one_at_a_time_on_blocks")
+        transaction.execute("lock_audit_blocks")
         numbers = [block.block_no for block in blocks]
         return int(transaction.scalar("audit_move", block_nos=numbers, place=due.next_place, key=key))
 

@@ -29,7 +29,7 @@ MUTANTS: list[Mutant] = [
         (
             '            transaction.execute("cancel_notifications", batch_id=batch_id)\n',
             "",
-            "customers are told of what was cancelled",
+            "customers are notified of what was cancelled",
         ),
         (
             "        while _others(system, worker):\n            wait()\n",
@@ -87,7 +87,7 @@ MUTANTS: list[Mutant] = [
         (
             "        steps.give_up_loading(system.storage, system.database, batch_id)\n",
             "",
-            "accepted rows of what is cancelled lie in the storage, and the rejected ones are not given back",
+            "accepted rows of what is cancelled lie in the storage, and the rejected ones are not returned",
             "test_a_batch_that_nothing_was_sent_of_is_cancelled_and_its_file_may_come_again",
         ),
     ),
@@ -122,7 +122,7 @@ MUTANTS: list[Mutant] = [
         (
             "more_to_come=lambda: not self._paid.is_set(),",
             "more_to_come=lambda: False,",
-            "who is paid late is told by the next run only",
+            "who is paid late is notified by the next run only",
         ),
     ),
     *mutants(

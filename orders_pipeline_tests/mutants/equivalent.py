@@ -14,7 +14,7 @@ MUTANTS: list[Mutant] = [
         (
             "        finally:\n            self._paid.set()\n",
             "        finally:\n            pass\n",
-            "finish_notifying and close say so again; until then telling goes on looking",
+            "finish_notifying and close say so again; until then notifying goes on looking",
         ),
     ),
     *mutants(

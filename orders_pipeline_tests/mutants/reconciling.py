@@ -55,13 +55,13 @@ MUTANTS: list[Mutant] = [
         (
             "        ('succeeded', 'succeeded'), ('refunded', 'refunded'),",
             "        ('succeeded', 'succeeded'), ('succeeded', 'refunded'), ('refunded', 'refunded'),",
-            "what was given back at the service is not seen",
+            "what was refunded at the service is not seen",
             "test_y24_c_state_differs_a_refund_at_the_service_is_found_and_does_not_overwrite_ours",
         ),
         (
             "      AND (their_refunded < refunded OR their_refunded > refunded + in_doubt)\n",
             "      AND their_refunded < refunded\n",
-            "yen given back at the service are not seen",
+            "yen refunded at the service are not seen",
             "test_yen_given_back_only_at_the_service_are_found_and_are_not_ours_to_say",
         ),
         (
@@ -79,7 +79,7 @@ MUTANTS: list[Mutant] = [
         (
             "CASE WHEN nth > 1 THEN first_id ELSE known_id END",
             "known_id",
-            "nobody is told beside which charge another was made",
+            "it is not said beside which charge another was made",
             "test_p2_c_charged_twice_an_order_whose_first_payment_was_not_declined_after_all",
         ),
         (
@@ -97,7 +97,7 @@ MUTANTS: list[Mutant] = [
         (
             "  AND NOT EXISTS (SELECT FROM refunds WHERE refunds.batch_id = batch.batch_id AND status IN ('sending', 'unknown'))\n",
             "",
-            "a batch is closed while nobody knows what was given back",
+            "a batch is closed while nobody knows what was refunded",
             "test_a_batch_gets_no_closing_record_while_nobody_knows_whether_some_of_it_was_given_back",
         ),
         (

@@ -9,7 +9,7 @@ MUTANTS: list[Mutant] = [
         (
             '    transaction.rows("lock_notifications_of_refunds", refund_ids=refund_ids)\n',
             "",
-            "who is being told at this moment is not corrected",
+            "who is being notified at this moment is not corrected",
             "test_a_customer_who_is_being_told_while_the_order_is_refunded_gets_a_correction",
         ),
         (
@@ -60,19 +60,19 @@ MUTANTS: list[Mutant] = [
         (
             "if claim.may_be_forgotten and not is_certain:",
             "if False:",
-            "what a restored database has forgotten is given back twice",
+            "what a restored database has forgotten is refunded twice",
             "test_a_lost_refund_of_an_old_payment_is_not_made_again",
         ),
         (
-            "each.given_back > beside(claim)",
-            "each.given_back >= beside(claim)",
+            "payment.yen_refunded > beside(claim)",
+            "payment.yen_refunded >= beside(claim)",
             "two refunds of one payment hold each other up",
             "test_two_refunds_of_one_payment_do_not_hold_each_other_up",
         ),
         (
-            "each.given_back > beside(claim)",
+            "payment.yen_refunded > beside(claim)",
             "False",
-            "what the service gave back already is not seen",
+            "what the service refunded already is not seen",
             "test_a_lost_refund_of_an_old_payment_is_not_made_again",
         ),
         (
@@ -88,7 +88,7 @@ MUTANTS: list[Mutant] = [
         (
             "        if any(worker.run_id is not None for worker in",
             "        if False and any(worker.run_id is not None for worker in",
-            "refunded while it is being paid and told",
+            "refunded while it is being paid and notified",
             "test_a_batch_that_is_being_paid_is_not_refunded_at_the_same_time",
         ),
         (
@@ -102,7 +102,7 @@ MUTANTS: list[Mutant] = [
         "sql/queries/refunds.sql",
         ["database/test_refunds.py"],
         (
-            "  AND NOT EXISTS (SELECT FROM refund_orders AS given WHERE given.order_id = orders.order_id AND given.live)\n",
+            "  AND NOT EXISTS (SELECT FROM refund_orders AS refund_share WHERE refund_share.order_id = orders.order_id AND refund_share.live)\n",
             "",
             "two plans fail each other",
             "test_two_plans_at_once_give_nothing_back_twice",
@@ -110,43 +110,43 @@ MUTANTS: list[Mutant] = [
         (
             "AND status = 'paid' AND live\n",
             "AND live\n",
-            "what is not paid any more is given back",
+            "what is not paid any more is refunded",
             "test_no_more_is_written_down_than_was_shown_and_is_paid_still",
         ),
         (
-            "WHERE refunds.refund_id = ANY(CAST(:refund_ids AS uuid[])) AND refunds.status = 'succeeded'\n  AND orders.order_id = given.order_id",
-            "WHERE refunds.refund_id = ANY(CAST(:refund_ids AS uuid[]))\n  AND orders.order_id = given.order_id",
+            "WHERE refunds.refund_id = ANY(CAST(:refund_ids AS uuid[])) AND refunds.status = 'succeeded'\n  AND orders.order_id = refund_share.order_id",
+            "WHERE refunds.refund_id = ANY(CAST(:refund_ids AS uuid[]))\n  AND orders.order_id = refund_share.order_id",
             "orders are refunded by a refund that was declined",
             "test_a_declined_refund_leaves_its_orders_paid_and_may_be_tried_under_another_key",
         ),
         (
             "      WHERE share.payment_id = payments.payment_id AND orders.status <> 'refunded')",
             "      WHERE share.payment_id = payments.payment_id AND orders.status = 'none')",
-            "a part that is given back ends the whole payment",
+            "a part that is refunded ends the whole payment",
             "test_a_part_leaves_the_payment_standing_and_the_rest_ends_it",
         ),
         (
             "AND member.order_id = refund_orders.order_id AND result.status IN ('sending', 'unknown', 'sent')",
             "AND member.order_id = refund_orders.order_id AND result.status IN ('sending', 'sent')",
-            "who may have been told is not corrected",
+            "who may have been notified is not corrected",
             "test_who_may_have_been_told_is_corrected",
         ),
         (
             "AND member.order_id = refund_orders.order_id AND result.status IN ('sending', 'unknown', 'sent')",
             "AND member.order_id = refund_orders.order_id AND result.status IN ('unknown', 'sent')",
-            "who is being told is not corrected",
+            "who is being notified is not corrected",
             "test_a_customer_who_is_being_told_while_the_order_is_refunded_gets_a_correction",
         ),
         (
             "    WHERE refund_id = ANY(CAST(:refund_ids AS uuid[])) AND live AND was_told AND correction_id IS NULL\n",
             "    WHERE refund_id = ANY(CAST(:refund_ids AS uuid[])) AND live AND correction_id IS NULL\n",
-            "who was never told is corrected",
+            "who was never notified is corrected",
             "test_who_was_not_told_needs_no_correction_and_is_told_of_the_refund_at_once",
         ),
         (
             "WHERE kind = 'correction' AND status = 'ready' AND attempts = 0 AND claimed_by IS NULL AND",
             "WHERE kind = 'correction' AND",
-            "a correction that was sent takes later refunds along, which nobody is told of",
+            "a correction that was sent takes later refunds along, which nobody is notified of",
             "test_refunds_recorded_one_after_the_other_are_one_correction_until_it_is_begun",
         ),
     ),

@@ -1,10 +1,10 @@
 -- name: identify_session
--- Say who works over this connection, and give up all rights but the application's.
+-- Set the identity of this session, and give up all rights but the application's.
 SELECT set_config('orders.actor', :actor, false), set_config('orders.origin', :origin, false),
        set_config('role', 'orders_app', false)
 
 -- name: audit_record
--- Write down what no row shows.
+-- Record what no row shows.
 SELECT audit_record(:category, :action, :entity, :batch_id, :rows, CAST(:detail AS json))
 
 -- name: known_profiles
@@ -18,7 +18,7 @@ SELECT * FROM unnest(CAST(:names AS text[]), CAST(:profiles AS jsonb[]))
 ON CONFLICT (client_code) DO UPDATE SET profile = excluded.profile WHERE known_profiles.profile <> excluded.profile
 
 -- name: forget_profiles
--- Those that are no more.
+-- Remove profiles that are no longer configured.
 DELETE FROM known_profiles WHERE client_code <> ALL (CAST(:names AS text[]))
 
 -- name: known_keys
@@ -33,11 +33,11 @@ ON CONFLICT (key_id) DO UPDATE SET fingerprint = excluded.fingerprint, is_curren
 WHERE (known_keys.fingerprint, known_keys.is_current) <> (excluded.fingerprint, excluded.is_current)
 
 -- name: forget_keys
--- Those that are no more.
+-- Remove keys that are no longer configured.
 DELETE FROM known_keys WHERE key_id <> ALL (CAST(:key_ids AS text[]))
 
 -- name: unsealed
--- How many records wait to be sealed, since when the oldest does, and since when sealing tries to and is held up.
+-- How many records are not sealed yet, since when the oldest waits, and since when open transactions hold up sealing.
 SELECT count(*) AS records, min(at) AS since, (
     SELECT min(made_at) FROM audit_marks WHERE mark >= pg_snapshot_xmin(pg_current_snapshot())) AS held_since
 FROM audit_events WHERE event_id > coalesce((SELECT through_id FROM audit_seals ORDER BY block_no DESC LIMIT 1), 0)
@@ -50,7 +50,7 @@ SELECT CAST(audit_mark() AS text)
 -- Whether all transactions up to one have ended.
 SELECT pg_snapshot_xmin(pg_current_snapshot()) > CAST(:transaction AS xid8)
 
--- name: one_at_a_time_on_blocks
+-- name: lock_audit_blocks
 -- Nobody else makes or moves blocks until this transaction ends: each would wait for a table that the other has.
 SELECT pg_advisory_xact_lock(4711009)
 
@@ -90,7 +90,7 @@ WHERE category = ANY (CAST(:categories AS text[])) AND place IN ('warm', 'cold')
 GROUP BY key ORDER BY min(block_no)
 
 -- name: audit_hot_blocks_between
--- The next blocks in the database that may have some, up to one.
+-- The next blocks in the database, up to one, that may have such records.
 SELECT seal.block_no, seal.category, seal.day, seal.first_id, seal.last_id, seal.records, seal.through_id, seal.digests,
        seal.head, place, key, NULL AS wrong, coalesce(before.head, '') AS head_before
 FROM audit_blocks AS block JOIN audit_seals AS seal USING (block_no)
@@ -139,7 +139,7 @@ FROM pg_trigger JOIN pg_class ON pg_class.oid = tgrelid
 WHERE tgname = 'audit_insert' ORDER BY relname
 
 -- name: create_audit_told
--- A place for the images that records tell, each table's apart, and room to sort them.
+-- Temporary tables for the row images in records, one for each audited table, and memory to sort them.
 DO $$
 DECLARE
     watched text;
@@ -156,7 +156,7 @@ BEGIN
 END $$
 
 -- name: copy_audit_told
--- Images that verified records tell.
+-- Row images of verified records.
 COPY audit_told FROM STDIN WITH (FORMAT binary)
 
 -- name: compare_audited
@@ -166,7 +166,7 @@ WITH tail AS MATERIALIZED (
     FROM audit_events
     WHERE event_id > :through AND entity = :entity
       AND (action = 'truncate' OR (digests IS NOT NULL AND json_typeof(detail -> 'columns') = 'number'))
-), told AS (
+), images AS (
     SELECT key, event_id, columns, digest FROM audit_told WHERE entity = :entity
     UNION ALL
     SELECT substring(digests FROM width * n + 1 FOR width - 16), event_id, columns,
@@ -174,15 +174,15 @@ WITH tail AS MATERIALIZED (
     FROM tail CROSS JOIN LATERAL (SELECT length(digests) / rows AS width) AS measured
     CROSS JOIN LATERAL generate_series(0, rows - 1) AS n
 ), last AS (
-    SELECT DISTINCT ON (key) key, event_id, columns, digest FROM told
+    SELECT DISTINCT ON (key) key, event_id, columns, digest FROM images
     WHERE event_id > greatest(CAST(:after AS bigint), (SELECT max(event_id) FROM tail WHERE action = 'truncate'))
     ORDER BY key, event_id DESC
 ), widths AS MATERIALIZED (
     SELECT array_agg(width) AS widths
-    FROM (SELECT unnest(CAST(:widths AS integer[])) AS width UNION SELECT columns FROM tail WHERE columns IS NOT NULL) AS each
+    FROM (SELECT unnest(CAST(:widths AS integer[])) AS width UNION SELECT columns FROM tail WHERE columns IS NOT NULL) AS all_widths
 ), compared AS (
     SELECT key, event_id, row.name,
-           CASE WHEN event_id IS NULL THEN CAST(:all_told AS boolean)
+           CASE WHEN event_id IS NULL THEN CAST(:all_read AS boolean)
                 WHEN row.name IS NULL THEN digest <> decode(repeat('00', 16), 'hex')
                 ELSE digest IS DISTINCT FROM row.digests[array_position((SELECT widths FROM widths), columns)] END AS is_altered
     FROM last FULL JOIN (SELECT * FROM audit_rows(:entity, (SELECT widths FROM widths))) AS row USING (key)
@@ -194,7 +194,7 @@ SELECT count(name) AS rows, count(*) FILTER (WHERE is_altered) AS altered,
 FROM compared
 
 -- name: audit_carry
--- Record the images of a table anew that are told and that its rows still have.
+-- Record a table's images anew, where its rows still have them.
 SELECT audit_carry(:entity, :width)
 
 -- name: audit_record_of

@@ -1,5 +1,5 @@
 -- name: insert_batch
--- A file that was seen for the first time.
+-- Register a file that was seen for the first time.
 INSERT INTO batches (batch_id, client_code, csv_source, landing_key, landing_version, source_sha256, source_bytes,
                      again_no, bulk_import_group)
 VALUES (:batch_id, :client_code, :csv_source, :landing_key, :landing_version, :source_sha256, :source_bytes,
@@ -23,14 +23,14 @@ SELECT * FROM batches WHERE batch_id = :batch_id
 SELECT * FROM batch_progress WHERE batch_id = :batch_id
 
 -- name: recent_batches
--- The newest batches, with the summary of each that is kept and holds.
+-- The newest batches, each with its kept summary where that is up to date.
 SELECT newest.batch_id, kept.summary
 FROM (SELECT batch_id, received_at FROM batches ORDER BY received_at DESC, batch_id DESC LIMIT :limit) AS newest
 LEFT JOIN batch_summaries AS kept ON kept.batch_id = newest.batch_id AND kept.schema_rank = batch_summaries_rank()
 ORDER BY received_at DESC, newest.batch_id DESC
 
 -- name: lock_summary
--- Nobody changes anything of a batch until this transaction is over, and nobody has begun to; false where somebody has.
+-- Lock a batch against all changes until this transaction is over; false where somebody has begun one.
 SELECT pg_try_advisory_xact_lock(batch_summaries_lock_class(), hashtext(:batch_id))
 
 -- name: keep_summary
@@ -45,14 +45,14 @@ ON CONFLICT (batch_id) DO UPDATE SET schema_rank = excluded.schema_rank, summary
 SELECT batch_id FROM batches WHERE landing_key = :landing_key AND landing_version = :landing_version
 
 -- name: batch_with_same_bytes
--- The newest batch of a client made from the same bytes that was not refused; does it count, or was it cancelled unpaid.
+-- A client's newest batch of the same bytes that was not refused; it counts unless it was cancelled unpaid.
 SELECT batch_id, again_no, status <> 'cancelled' OR is_paid_in_part(batch_id) AS counts
 FROM batches
 WHERE client_code = :client_code AND source_sha256 = :source_sha256 AND duplicate_of IS NULL AND status <> 'rejected'
 ORDER BY again_no DESC LIMIT 1
 
 -- name: set_source
--- What the archived bytes are; whether they came before is asked anew each time.
+-- What the archived bytes are; whether they came before is looked up each time.
 UPDATE batches SET source_sha256 = :source_sha256, source_bytes = :source_bytes, duplicate_of = NULL
 WHERE batch_id = :batch_id
 
@@ -85,7 +85,7 @@ UPDATE batches SET status = 'staged', status_code = NULL, encoding = :encoding,
 WHERE batch_id = :batch_id AND status = 'received'
 
 -- name: set_validated
--- What validation decided, before the rows are loaded.
+-- What validation decided; the rows are not loaded yet.
 UPDATE batches SET status = 'validated', status_code = NULL, rows_accepted = :rows_accepted, rows_rejected = :rows_rejected,
                    amount_accepted = :amount_accepted, cells_normalised = CAST(:cells_normalised AS jsonb),
                    file_sha256 = file_sha256 || CAST(:file_sha256 AS jsonb)
@@ -96,7 +96,7 @@ WHERE batch_id = :batch_id AND status = 'staged'
 SELECT CASE :file WHEN 'original' THEN source_sha256 ELSE file_sha256 ->> :file END FROM batches WHERE batch_id = :batch_id
 
 -- name: validate_again
--- What was validated does not hold any more; what is loaded of it is taken back, for nothing of it is planned yet.
+-- Validate a batch again: what was loaded of it is removed, which is safe as nothing of it is planned yet.
 WITH again AS (
     UPDATE batches SET status = 'staged' WHERE batch_id = :batch_id AND status = 'validated' RETURNING batch_id
 ), of_orders AS (
@@ -111,7 +111,7 @@ WITH again AS (
 DELETE FROM loaded_chunks USING again WHERE loaded_chunks.batch_id = again.batch_id
 
 -- name: set_refused
--- A validated file is given back as a whole: none of its rows is accepted.
+-- A file is rejected as a whole: none of its rows is accepted.
 UPDATE batches SET rows_accepted = 0, rows_rejected = rows_total - rows_blank, amount_accepted = 0
 WHERE batch_id = :batch_id AND status = 'staged'
 
@@ -134,17 +134,17 @@ WHERE batch_id = :batch_id AND finished_at IS NULL
   AND (status NOT IN ('stopped', 'cancelling') OR (status, :status) = ('cancelling', 'cancelled'))
 
 -- name: stop_batch
--- A person makes a batch stand still where it is.
+-- A person stops a batch.
 UPDATE batches SET stopped_from = status, status = 'stopped', stopped_by = :stopped_by, stopped_at = clock_timestamp()
 WHERE batch_id = :batch_id AND finished_at IS NULL AND status NOT IN ('stopped', 'cancelling')
 
 -- name: restart_batch
--- A person lets a stopped batch go on from where it was.
+-- A person resumes a stopped batch where it was.
 UPDATE batches SET status = stopped_from, stopped_from = NULL, stopped_by = NULL, stopped_at = NULL
 WHERE batch_id = :batch_id AND status = 'stopped'
 
 -- name: begin_cancelling
--- Nothing of the batch is sent once this is committed: who claims reads the state under a lock.
+-- Nothing of the batch is sent once this is committed, as each claim reads the state under a lock.
 UPDATE batches SET status = 'cancelling', cancelled_by = :cancelled_by, cancelled_why = :cancelled_why,
                    cancelled_at = clock_timestamp(), status_code = NULL, status_detail = '{}',
                    stopped_from = NULL, stopped_by = NULL, stopped_at = NULL
@@ -211,7 +211,7 @@ SELECT (SELECT count(*) FROM members WHERE NOT is_cancelled) AS batches, count(*
 FROM waiting
 
 -- name: batches_without_run
--- Registered batches that nobody works on and no run was requested for lately; one that fails again and again less often.
+-- Registered batches without a worker for which no run was requested lately; less often where runs fail again and again.
 SELECT batch_id, client_code, csv_source, source_bytes, run_requests FROM batches
 WHERE finished_at IS NULL AND status = 'received' AND landing_key IS NOT NULL
   AND (run_requested_at IS NULL OR run_requested_at
@@ -220,7 +220,7 @@ WHERE finished_at IS NULL AND status = 'received' AND landing_key IS NOT NULL
 ORDER BY received_at, batch_id LIMIT :limit
 
 -- name: stalled_batches
--- Unfinished batches that nobody works on and that have something to do, but none that wait for a person or were stopped.
+-- Unfinished batches without a worker that have something to do, except those that wait for a person or were stopped.
 SELECT batch_id, client_code, source_bytes, run_requests, payments_due, notifications_due
 FROM batches
 CROSS JOIN LATERAL (
@@ -250,12 +250,12 @@ UPDATE batches SET status_code = :code
 WHERE batch_id = :batch_id AND finished_at IS NULL AND status_code IS DISTINCT FROM :code
 
 -- name: next_try
--- When a run is asked for again for a batch of which a step failed.
+-- When a run is requested again for a batch of which a step failed.
 SELECT run_requested_at + make_interval(secs => least(:patience_s * 2 ^ least(run_requests, 10), :longest_s)) FROM batches
 WHERE batch_id = :batch_id AND status IN ('received', 'staged', 'validated') AND status_code IS NOT NULL
 
 -- name: count_run_request
--- A run is asked for.
+-- Count a run that is requested.
 UPDATE batches SET run_requests = run_requests + 1, run_requested_at = now() WHERE batch_id = :batch_id
 RETURNING run_requests
 
@@ -264,7 +264,7 @@ RETURNING run_requests
 SELECT count(*) FROM batches WHERE client_code = :client_code
 
 -- name: plan_by_index
--- Statements of this transaction that take a few rows of many are planned so, whatever the statistics say of today.
+-- Plan this transaction's statements by index: they take few rows of many, whatever the statistics say.
 SELECT set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true),
        set_config('enable_sort', 'off', true), set_config('enable_hashjoin', 'off', true),
        set_config('enable_mergejoin', 'off', true), set_config('jit', 'off', true)

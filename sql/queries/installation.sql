@@ -36,7 +36,7 @@ UPDATE installation SET unread_since = coalesce(unread_since, clock_timestamp())
 WHERE unread_why IS DISTINCT FROM :why
 
 -- name: raise_mark
--- The same, and it goes on.
+-- The ledger is whole up to a moment, and its mark is raised.
 UPDATE installation SET mark = mark + 1, seen_as = running_database(),
                         whole_at = CASE WHEN unlisted_since IS NULL
                                    THEN greatest(whole_at, CAST(:whole_at AS timestamptz)) ELSE whole_at END
@@ -48,7 +48,7 @@ UPDATE installation SET stopped_at = coalesce(stopped_at, clock_timestamp()), st
 WHERE stopped_at IS NULL OR (stopped_by = 'another' AND :stopped_by <> 'another')
 
 -- name: storage_is_its_own
--- No other database is at work over the storage any more.
+-- No other database uses the storage any more.
 UPDATE installation SET stopped_at = NULL, stopped_by = NULL WHERE stopped_by = 'another'
 
 -- name: take_installation
@@ -58,15 +58,15 @@ UPDATE installation SET installation_id = :installation_id, generation = :genera
 WHERE mark = 0
 
 -- name: count_unknown_charges
--- How many of some payments have charges, or yen given back (-1: unreadable), that neither our ledger nor a finding has.
+-- How many of some payments have a charge, or refunded yen (-1: unreadable), that neither our ledger nor a finding has.
 SELECT count(*)
 FROM unnest(CAST(:payment_ids AS uuid[]), CAST(:refunded AS bigint[])) AS charged (payment_id, refunded)
 LEFT JOIN payments USING (payment_id)
 CROSS JOIN LATERAL (
     SELECT coalesce(sum(amount), 0) AS yen FROM refunds
     WHERE refunds.payment_id = charged.payment_id AND refunds.status IN ('sending', 'unknown', 'succeeded')
-) AS given
-WHERE (payments.payment_id IS NULL OR payments.status IN ('planned', 'declined', 'cancelled') OR refunded > given.yen)
+) AS ours
+WHERE (payments.payment_id IS NULL OR payments.status IN ('planned', 'declined', 'cancelled') OR refunded > ours.yen)
   AND NOT EXISTS (
       SELECT FROM reconciliation_findings AS finding
       WHERE closed_at IS NULL AND finding.payment_id = charged.payment_id

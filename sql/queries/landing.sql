@@ -1,5 +1,5 @@
 -- name: landing_position
--- The key where the last look at the landing stopped; nothing when it came to the end.
+-- The key where the last look at the landing stopped; empty when it came to the end.
 SELECT after_key FROM landing_position
 
 -- name: set_landing_position
@@ -8,7 +8,7 @@ INSERT INTO landing_position (after_key) VALUES (:after_key) ON CONFLICT (one) D
 
 -- name: known_landing_files
 -- What the ledger has of these files with the same content, whatever their metadata and manifests were, oldest first.
--- A person who cancels a batch does not ask for its bytes from under another name: only a refused twin is over.
+-- Who cancels a batch does not ask for its bytes under another name: only a refused twin lets a file be taken.
 SELECT files.key, files.version, files.batch_id, batches.source_sha256,
        extract(epoch FROM now() - files.first_seen_at) AS seconds,
        batches.status = 'rejected' OR batches.status = 'cancelled' AND NOT is_paid_in_part(batches.batch_id) AS is_void,

@@ -6,7 +6,7 @@
 
 -- name: release_{ledger}
 -- What a lost worker was sending may have arrived; without a key, it may have been sent until the worker's lease was over.
--- So it is with what the caller itself holds and knows nothing of: the answer to its claim was lost.
+-- The same holds for claims that the caller has and does not know of, because the answer to its claim was lost.
 UPDATE {item}s SET status = 'unknown', claimed_by = NULL, outcome_code = 'worker-lost', next_attempt_at = CASE
     WHEN created_at > clock_timestamp() - make_interval(secs => :keys_kept_s)
     THEN sent_at + make_interval(secs => :lost_wait_s)
@@ -46,7 +46,7 @@ FROM due WHERE {item}s.{item}_id = due.{item}_id
 RETURNING {item}s.{item}_id AS item_id
 
 -- name: record_{ledger}
--- What came of claims that are this worker's, or of what was carried out and is nobody's now.
+-- The results of this worker's claims, and of what was carried out and nobody claims now.
 -- It is found by key, as the index of claims is full.
 UPDATE {item}s SET status = result.status, claimed_by = NULL, outcome_code = result.code,
                    attempts = attempts - CASE WHEN result.code = :called_off THEN 1 ELSE 0 END,
@@ -61,7 +61,7 @@ WHERE {item}_id = result.item_id
 RETURNING {item}_id AS item_id, {item}s.status
 
 -- name: seconds_to_next_{ledger}
--- How long until something of a batch may be tried, or what others hold of it is looked at again; what a person decides, is not.
+-- How long until something of a batch may be tried, or others' claims are looked at again; without what a person decides.
 SELECT extract(epoch FROM least(
     (SELECT min(next_attempt_at) FROM {item}s
      WHERE batch_id = :batch_id AND {which} AND claimed_by IS NULL AND attempts = 0 AND status IN ('{planned}', 'unknown')

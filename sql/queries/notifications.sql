@@ -71,9 +71,9 @@ CROSS JOIN LATERAL (
            array_agg(status ORDER BY import_row_number)           AS order_statuses,
            (array_agg(order_id ORDER BY import_row_number))[1]    AS first_id
     FROM orders WHERE order_id = ANY(ARRAY(
-        SELECT order_id FROM notification_orders AS told WHERE told.notification_id = claimed.notification_id
+        SELECT order_id FROM notification_orders AS member WHERE member.notification_id = claimed.notification_id
         UNION ALL
-        SELECT order_id FROM refund_orders AS given WHERE given.correction_id = claimed.notification_id))
+        SELECT order_id FROM refund_orders AS refund_share WHERE refund_share.correction_id = claimed.notification_id))
 ) AS members
 JOIN orders AS first ON first.order_id = members.first_id
 WHERE claimed.notification_id = ANY(CAST(:notification_ids AS uuid[]))

@@ -40,7 +40,7 @@ WITH lost AS (
     JOIN orders AS theirs ON lower(theirs.client_order_ref) = lower(mine.client_order_ref)
                          AND theirs.client_code = mine.client_code AND theirs.batch_id <> mine.batch_id
                          AND NOT theirs.is_cancelled
-), given_back AS (
+), rejected AS (
     INSERT INTO rejections (batch_id, import_row_number, column_name, code, detail)
     SELECT batch_id, import_row_number, 'client_order_ref',
            CASE columns WHEN '' THEN 'R_REF_EXISTS' ELSE 'R_REF_EXISTS_DIFFERS' END,
@@ -50,10 +50,10 @@ WITH lost AS (
 SELECT count(*) AS rows, coalesce(sum(amount), 0) AS amount FROM lost WHERE batch_id = :batch_id
 
 -- name: reject_received_since
--- A row of them that has come to be an order elsewhere is given back, and no longer loaded.
+-- A row that has become an order elsewhere meanwhile is rejected and no longer loaded.
 WITH lost AS (
     DELETE FROM contested_orders WHERE import_row_number = :row_number RETURNING batch_id, import_row_number, amount
-), given_back AS (
+), rejected AS (
     INSERT INTO rejections (batch_id, import_row_number, column_name, code, detail)
     SELECT batch_id, import_row_number, 'client_order_ref', :code, jsonb_build_object('batch_id', CAST(:other AS text))
     FROM lost
@@ -73,7 +73,7 @@ WHERE lower(client_order_ref) = ANY(string_to_array(:refs, chr(31))) AND client_
   AND batch_id <> :batch_id
 
 -- name: copy_rejections
--- What validation gave back.
+-- What validation rejected.
 COPY rejections (import_row_number, line, column_name, code, detail, batch_id) FROM STDIN WITH (FORMAT binary)
 
 -- name: copy_corrections
@@ -86,7 +86,7 @@ FROM STDIN WITH (FORMAT binary)
 COPY given_up_references (import_row_number, reference, held_by, batch_id, client_code) FROM STDIN WITH (FORMAT binary)
 
 -- name: insert_file_rejection
--- A whole file is given back, once.
+-- A whole file is rejected, once.
 INSERT INTO rejections (batch_id, line, column_name, code, detail)
 SELECT :batch_id, :line, :column_name, :code, CAST(:detail AS jsonb)
 WHERE NOT EXISTS (SELECT FROM rejections WHERE batch_id = :batch_id AND code = :code
@@ -111,8 +111,8 @@ WHERE batch_id = :batch_id AND import_row_number IS NOT NULL ORDER BY import_row
 -- Whether there are any of single rows.
 SELECT EXISTS (SELECT FROM rejections WHERE batch_id = :batch_id AND import_row_number IS NOT NULL)
 
--- name: troubled_orders
--- Accepted orders that were not paid, or whose customer could not be told, with the service's code.
+-- name: orders_with_errors
+-- Accepted orders that were not paid, or whose customer could not be notified, with the service's code.
 SELECT import_row_number, NULL AS line, NULL AS column_name, client_order_ref,
        CASE status WHEN 'declined' THEN 'P_DECLINED' WHEN 'cancelled' THEN 'P_CANCELLED' ELSE 'P_UNKNOWN' END AS code,
        coalesce(jsonb_build_object('reason', last.outcome_code), '{}') AS detail
@@ -131,16 +131,16 @@ WHERE notifications.batch_id = :batch_id AND notifications.status = 'failed'
 ORDER BY import_row_number, code
 
 -- name: rejections_by_code
--- How many rows (or files) each code gave back, or is a warning about.
+-- How many rows (or files) each code rejects or warns of.
 SELECT code, count(*) AS rows, code LIKE 'W%' AS is_warning FROM (
     SELECT DISTINCT code, import_row_number FROM rejections WHERE batch_id = :batch_id
-) AS each GROUP BY code ORDER BY rows DESC, code
+) AS reasons GROUP BY code ORDER BY rows DESC, code
 
 -- name: loaded_totals
 -- What the orders of a batch amount to.
 SELECT count(*) AS orders, coalesce(sum(amount), 0) AS amount FROM orders WHERE batch_id = :batch_id
 
--- name: rows_given_back
+-- name: count_rejected_rows
 -- How many rows of a batch have a rejection.
 SELECT count(DISTINCT import_row_number) FROM rejections WHERE batch_id = :batch_id
 
@@ -169,7 +169,7 @@ FROM orders LEFT JOIN corrections USING (batch_id, import_row_number)
 WHERE lower(client_order_ref) = ANY(string_to_array(:refs, chr(31))) AND client_code = :client_code AND NOT is_cancelled
 
 -- name: given_up_refs
--- Which references rows gave up that are orders under another one, and where they are that.
+-- Which references were given up by rows that are orders under another one now, and in which batches.
 SELECT given_up.reference AS ref, orders.batch_id
 FROM given_up_references AS given_up JOIN orders USING (batch_id, import_row_number)
 WHERE given_up.client_code = :client_code AND given_up.reference = ANY(string_to_array(:refs, chr(31)))
@@ -184,7 +184,7 @@ SELECT pg_advisory_xact_lock_shared(hashtextextended('references of ' || :client
 SELECT pg_advisory_xact_lock(hashtextextended('references of ' || :client_code, 0))
 
 -- name: rows_received_since
--- Rows just loaded that have come to be orders elsewhere since they were validated.
+-- Rows just loaded that have become orders elsewhere since they were validated.
 -- Under a reference that a correction gave up; as what they correct themselves; or maybe under the one they give up.
 SELECT mine.import_row_number, 'R_REF_SPENT' AS code, given_up.batch_id AS other
 FROM given_up_references AS given_up

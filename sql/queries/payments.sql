@@ -1,5 +1,5 @@
 -- name: lock_batch
--- One planner at a time; who only refers to the batch does not wait.
+-- One planner at a time; statements that only refer to the batch do not wait.
 SELECT batch_id FROM batches WHERE batch_id = :batch_id FOR NO KEY UPDATE
 
 -- name: orders_to_plan
@@ -69,13 +69,13 @@ WHERE claimed.payment_id = ANY(CAST(:payment_ids AS uuid[]))
 ORDER BY claimed.next_attempt_at
 
 -- name: distrust_look_ups
--- What a key would have kept from being charged twice may still be on its way: nothing found proves nothing until later.
+-- Without keys, a request may still be on its way: that nothing is found proves nothing until later.
 UPDATE payments SET next_attempt_at = clock_timestamp() + make_interval(secs => :look_up_wait_s)
 WHERE batch_id = :batch_id AND status = 'unknown' AND claimed_by IS NULL AND next_attempt_at < now() + interval '1 day'
   AND coalesce(outcome_code, '') <> ALL(CAST(:waiting AS text[]))
 
 -- name: renew_doubtful_attempts
--- What may have been charged is looked up at once, whenever nothing found is believed; what a person decides is not.
+-- What may have been charged is looked up at once, whenever that nothing is found is believed; not what a person decides.
 UPDATE payments SET attempts = 0
 WHERE batch_id = :batch_id AND status = 'unknown' AND claimed_by IS NULL AND attempts > 0
   AND next_attempt_at < now() + interval '1 day'
@@ -122,7 +122,7 @@ UPDATE payments SET status = 'cancelled', settled_at = clock_timestamp()
 WHERE batch_id = :batch_id AND status = 'planned'
 
 -- name: retire_cancelled
--- Such payments cover their orders no more.
+-- Cancelled payments no longer cover their orders.
 UPDATE payment_orders SET live = false FROM payments
 WHERE payments.payment_id = payment_orders.payment_id AND payments.batch_id = :batch_id
   AND payments.status = 'cancelled' AND live
@@ -139,7 +139,7 @@ FROM (
 WHERE orders.order_id = followed.order_id AND orders.status <> followed.status
 
 -- name: retire_allocations
--- Declined payments cover their orders no more.
+-- Declined payments no longer cover their orders.
 UPDATE payment_orders SET live = false WHERE live AND payment_id = ANY(CAST(:payment_ids AS uuid[]))
 
 -- name: plan_declined_orders_alone
@@ -208,4 +208,4 @@ FROM payments WHERE batch_id = :batch_id
 SELECT count(*) FROM (
     SELECT order_id FROM payment_orders JOIN payments USING (payment_id)
     WHERE batch_id = :batch_id AND live GROUP BY order_id HAVING count(*) > 1
-) AS each
+) AS in_several

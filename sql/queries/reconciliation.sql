@@ -13,7 +13,7 @@ FROM (
 ) AS concerned
 
 -- name: findings_outside
--- Open findings that nobody answers for and that the window leaves out, the one that was seen longest ago first.
+-- Open findings that nobody has accepted and that are outside the window, the one that was seen longest ago first.
 SELECT finding_id, payment_id, reference_of(payment_id) AS reference,
        array_remove(ARRAY[service_payment_id, detail ->> 'besides'], NULL) AS service_payment_ids
 FROM reconciliation_findings
@@ -22,7 +22,7 @@ WHERE closed_at IS NULL AND accepted_at IS NULL AND (compared_from < :covered_fr
 ORDER BY last_seen_at, finding_id LIMIT :limit
 
 -- name: create_listed_payments
--- What the service lists, for the time of one comparison.
+-- What the service lists, for one comparison.
 CREATE TEMPORARY TABLE listed_payments (
     service_payment_id text COLLATE "C" PRIMARY KEY,
     reference_mark     text COLLATE "C" NOT NULL,  -- a digest: the text itself may be anybody's
@@ -143,7 +143,7 @@ WHERE payments.payment_id = result.payment_id AND payments.status IN ('unknown',
 RETURNING payments.payment_id, payments.status
 
 -- name: note_adopted_payments
--- Say that they were healed: the finding that was open, or one that is closed at once.
+-- Record that they were healed: in the open finding, or in one that is closed at once.
 WITH closed AS (
     UPDATE reconciliation_findings SET closed_at = now(), closed_how = 'healed', last_seen_at = now()
     WHERE code = 'C_STATE_DIFFERS' AND payment_id = ANY(CAST(:payment_ids AS uuid[])) AND closed_at IS NULL
@@ -174,7 +174,7 @@ CREATE TEMPORARY TABLE payment_differences (
 )
 
 -- name: empty_payment_differences
--- What an earlier look of the same comparison has found is found again.
+-- Remove what an earlier look of the same comparison has found: it is found again.
 DELETE FROM payment_differences
 
 -- name: compare_payments
@@ -184,7 +184,7 @@ WITH pairs AS (  -- each payment of ours with what the service has for it: the o
            ours.payment_id, ours.batch_id, theirs.service_payment_id,
            ours.status AS our_status, theirs.status AS their_status,
            coalesce(theirs.refunded, CASE theirs.status WHEN 'refunded' THEN theirs.amount END) AS their_refunded,
-           coalesce(given.made, 0) AS refunded, coalesce(given.in_doubt, 0) AS in_doubt,
+           coalesce(ours_refunded.made, 0) AS refunded, coalesce(ours_refunded.in_doubt, 0) AS in_doubt,
            theirs.status <> 'failed' AND (theirs.amount <> ours.amount OR shares_by_row(theirs.allocations) <> (
                SELECT jsonb_object_agg(import_row_number, share.amount)
                FROM payment_orders AS share JOIN orders USING (order_id) WHERE share.payment_id = ours.payment_id))
@@ -193,19 +193,19 @@ WITH pairs AS (  -- each payment of ours with what the service has for it: the o
                               'theirs', jsonb_build_object('amount', theirs.amount, 'status', theirs.status)) AS detail,
            least(ours.created_at, theirs.created_at) AS compared_from,
            greatest(ours.settled_at, ours.sent_at, theirs.created_at) AS compared_to,
-           greatest(ours.sent_at, theirs.created_at, given.moved_at) AS moved_at
+           greatest(ours.sent_at, theirs.created_at, ours_refunded.moved_at) AS moved_at
     FROM listed_payments AS theirs JOIN payments AS ours USING (payment_id)
     CROSS JOIN LATERAL (
         SELECT sum(amount) FILTER (WHERE status = 'succeeded') AS made,
                sum(amount) FILTER (WHERE status IN ('sending', 'unknown')) AS in_doubt,
                max(coalesce(settled_at, sent_at)) AS moved_at
         FROM refunds WHERE refunds.payment_id = ours.payment_id
-    ) AS given
+    ) AS ours_refunded
     ORDER BY ours.payment_id, (theirs.service_payment_id = ours.service_payment_id) DESC NULLS LAST,
              theirs.status IN ('succeeded', 'processing') DESC, theirs.created_at, theirs.service_payment_id
-), charges AS (  -- each charge with what may be charged once only: its reference and its orders
+), charges AS (  -- each charge with what may be charged once only: a reference or an order
     SELECT theirs.service_payment_id, theirs.payment_id, coalesce(ours.batch_id, theirs.batch_id) AS batch_id,
-           theirs.created_at, least(ours.created_at, theirs.created_at) AS compared_from, charged.once,
+           theirs.created_at, least(ours.created_at, theirs.created_at) AS compared_from, charged.subject,
            coalesce(theirs.service_payment_id = ours.service_payment_id, false) AS is_known,
            jsonb_build_object('ours', CASE WHEN ours.status IS NOT NULL
                                       THEN jsonb_build_object('amount', ours.amount, 'status', ours.status) END,
@@ -214,7 +214,7 @@ WITH pairs AS (  -- each payment of ours with what the service has for it: the o
                 THEN ours.service_payment_id END AS known_id
     FROM listed_payments AS theirs LEFT JOIN payments AS ours USING (payment_id)
     CROSS JOIN LATERAL (
-        SELECT 'reference ' || theirs.reference_mark AS once
+        SELECT 'reference ' || theirs.reference_mark AS subject
         UNION SELECT 'order ' || order_reference(orders.batch_id, import_row_number)
               FROM payment_orders AS share JOIN orders USING (order_id) WHERE share.payment_id = theirs.payment_id
         UNION SELECT 'order ' || key FROM jsonb_each(theirs.allocations)
@@ -225,15 +225,15 @@ WITH pairs AS (  -- each payment of ours with what the service has for it: the o
            max(batch_id) OVER whole AS any_batch_id, min(compared_from) OVER whole AS all_from,
            max(created_at) OVER whole AS all_to
     FROM charges
-    WINDOW nth AS (PARTITION BY once ORDER BY is_known DESC, created_at, service_payment_id),
-           whole AS (PARTITION BY once)
+    WINDOW nth AS (PARTITION BY subject ORDER BY is_known DESC, created_at, service_payment_id),
+           whole AS (PARTITION BY subject)
 ), twice AS (
     SELECT service_payment_id, payment_id, max(coalesce(batch_id, any_batch_id)) AS batch_id, min(all_from) AS all_from,
            max(all_to) AS all_to, max(created_at) AS created_at, detail,
            min(CASE WHEN nth > 1 THEN first_id ELSE known_id END) AS besides
     FROM ranked WHERE nth > 1 OR known_id IS NOT NULL
     GROUP BY service_payment_id, payment_id, detail
-), found AS (
+), differences AS (
     SELECT 'C_AMOUNT_DIFFERS' AS code, batch_id, payment_id, service_payment_id, detail, compared_from, compared_to, moved_at
     FROM pairs WHERE amount_differs
     UNION ALL
@@ -288,10 +288,10 @@ WITH pairs AS (  -- each payment of ours with what the service has for it: the o
 INSERT INTO payment_differences
 SELECT code, batch_id, payment_id, service_payment_id, detail, compared_from, compared_to,
        moved_at >= CAST(:started_at AS timestamptz) - make_interval(secs => :young_s)
-FROM found WHERE CAST(:batch_id AS text) IS NULL OR batch_id = :batch_id
+FROM differences WHERE CAST(:batch_id AS text) IS NULL OR batch_id = :batch_id
 
 -- name: close_changed_findings
--- What somebody has answered for and is another difference now, nobody has answered for.
+-- Close accepted findings whose difference has changed: nobody has accepted the new one.
 UPDATE reconciliation_findings AS finding SET closed_at = clock_timestamp(), closed_how = 'changed'
 FROM payment_differences AS difference
 WHERE closed_at IS NULL AND accepted_at IS NOT NULL AND NOT difference.is_young AND finding.code = difference.code
@@ -343,7 +343,7 @@ WHERE closed_at IS NULL AND (CAST(:batch_id AS text) IS NULL OR batch_id = :batc
 ORDER BY first_seen_at, finding_id LIMIT :limit
 
 -- name: count_open_findings
--- How many of each code nobody has answered for, and how many somebody has.
+-- How many open findings of each code nobody has accepted, and how many somebody has.
 SELECT code, count(*) FILTER (WHERE accepted_at IS NULL) AS open, count(accepted_at) AS accepted FROM reconciliation_findings
 WHERE closed_at IS NULL AND (CAST(:batch_id AS text) IS NULL OR batch_id = :batch_id)
 GROUP BY code ORDER BY code
@@ -388,6 +388,6 @@ VALUES (:batch_id, :source_sha256, :rows_total, :rows_accepted, :rows_rejected, 
         CAST(:differences AS text[]), :figures_sha256)
 
 -- name: accept_finding
--- A person answers for an open difference: it does not hold up payments any more.
+-- A person accepts an open difference: it no longer holds up payments.
 UPDATE reconciliation_findings SET accepted_at = now(), accepted_by = :accepted_by, accepted_why = :accepted_why
 WHERE finding_id = :finding_id AND closed_at IS NULL AND accepted_at IS NULL

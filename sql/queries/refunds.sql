@@ -2,11 +2,11 @@
 -- A batch's orders, or those of some references (in lower case) and what an open refund takes along with them.
 SELECT orders.order_id, lower(client_order_ref) AS ref, orders.amount, orders.status, share.payment_id,
        refunds.refund_id IS NOT NULL AND refunds.settled_at IS NULL AS is_under_way,
-       coalesce(result.status IN ('sending', 'unknown', 'sent'), false) AS was_told
+       coalesce(result.status IN ('sending', 'unknown', 'sent'), false) AS was_notified
 FROM orders
 LEFT JOIN payment_orders AS share ON share.order_id = orders.order_id AND share.live
-LEFT JOIN refund_orders AS given ON given.order_id = orders.order_id AND given.live
-LEFT JOIN refunds ON refunds.refund_id = given.refund_id
+LEFT JOIN refund_orders AS refund_share ON refund_share.order_id = orders.order_id AND refund_share.live
+LEFT JOIN refunds ON refunds.refund_id = refund_share.refund_id
 LEFT JOIN notification_orders AS member ON member.order_id = orders.order_id
 LEFT JOIN notifications AS result ON result.notification_id = member.notification_id
 WHERE orders.batch_id = :batch_id
@@ -24,7 +24,7 @@ SELECT share.payment_id, next_refund_id(share.payment_id, array_agg(import_row_n
        array_agg(share.amount ORDER BY import_row_number) AS amounts
 FROM orders JOIN payment_orders AS share USING (order_id)
 WHERE order_id = ANY(CAST(:order_ids AS bigint[])) AND status = 'paid' AND live
-  AND NOT EXISTS (SELECT FROM refund_orders AS given WHERE given.order_id = orders.order_id AND given.live)
+  AND NOT EXISTS (SELECT FROM refund_orders AS refund_share WHERE refund_share.order_id = orders.order_id AND refund_share.live)
 GROUP BY share.payment_id ORDER BY share.payment_id
 
 -- name: insert_refunds
@@ -41,7 +41,7 @@ SELECT * FROM unnest(CAST(:refund_ids AS uuid[]), CAST(:order_ids AS bigint[]), 
 
 -- name: open_refunds
 -- The refunds of some orders that are not settled.
-SELECT DISTINCT refund_id FROM refunds JOIN refund_orders AS given USING (refund_id)
+SELECT DISTINCT refund_id FROM refunds JOIN refund_orders AS refund_share USING (refund_id)
 WHERE order_id = ANY(CAST(:order_ids AS bigint[])) AND live AND settled_at IS NULL
 
 -- name: claimed_refunds
@@ -79,9 +79,9 @@ ORDER BY payment_id FOR NO KEY UPDATE
 -- name: orders_follow_refunds
 -- An order is refunded once its refund succeeded.
 UPDATE orders SET status = 'refunded', status_changed_at = now()
-FROM refunds JOIN refund_orders AS given USING (refund_id)
+FROM refunds JOIN refund_orders AS refund_share USING (refund_id)
 WHERE refunds.refund_id = ANY(CAST(:refund_ids AS uuid[])) AND refunds.status = 'succeeded'
-  AND orders.order_id = given.order_id
+  AND orders.order_id = refund_share.order_id
 
 -- name: payments_follow_refunds
 -- A payment all of whose orders are refunded is refunded too.
@@ -92,7 +92,7 @@ WHERE refunds.refund_id = ANY(CAST(:refund_ids AS uuid[])) AND refunds.status = 
       WHERE share.payment_id = payments.payment_id AND orders.status <> 'refunded')
 
 -- name: retire_declined_refunds
--- A declined refund covers its orders no more.
+-- Declined refunds no longer cover their orders.
 UPDATE refund_orders SET live = false FROM refunds
 WHERE refunds.refund_id = refund_orders.refund_id AND refunds.status = 'declined' AND live
   AND refunds.refund_id = ANY(CAST(:refund_ids AS uuid[]))
@@ -136,7 +136,7 @@ SELECT refund_id, status, amount, outcome_code, created_at, refs, next_attempt_a
 FROM refunds
 CROSS JOIN LATERAL (
     SELECT array_agg(client_order_ref ORDER BY import_row_number) AS refs
-    FROM refund_orders AS given JOIN orders USING (order_id) WHERE given.refund_id = refunds.refund_id
+    FROM refund_orders AS refund_share JOIN orders USING (order_id) WHERE refund_share.refund_id = refunds.refund_id
 ) AS members
 WHERE refunds.batch_id = :batch_id AND settled_at IS NULL ORDER BY created_at, refund_id
 
@@ -147,7 +147,7 @@ SELECT EXISTS (SELECT FROM refunds WHERE refunds.batch_id = CAST(:batch_id AS te
                AND status NOT IN ('sent', 'failed'))
 
 -- name: batches_refunding
--- Batches that ended, are paused or being cancelled and have refunds or corrections that were begun, with nobody at work.
+-- Batches that ended, are paused or being cancelled, with refunds or corrections that were begun, and without a worker.
 WITH due AS (
     SELECT batch_id, true AS is_refund FROM refunds
     WHERE settled_at IS NULL AND next_attempt_at <= now() AND NOT is_held(batch_id, 'refund')
@@ -186,46 +186,46 @@ CROSS JOIN (
 -- name: plan_corrections
 -- Who was notified of refunded orders gets a correction; one that nobody has begun to send takes later ones along.
 WITH uncorrected AS (
-    SELECT refund_id, order_id, import_row_number, told.notification_id AS told_by
-    FROM refund_orders JOIN notification_orders AS told USING (order_id) JOIN orders USING (order_id)
+    SELECT refund_id, order_id, import_row_number, member.notification_id AS notified_by
+    FROM refund_orders JOIN notification_orders AS member USING (order_id) JOIN orders USING (order_id)
     WHERE refund_id = ANY(CAST(:refund_ids AS uuid[])) AND live AND was_told AND correction_id IS NULL
 ), begun AS (
     SELECT notification_id FROM notifications
     WHERE kind = 'correction' AND status = 'ready' AND attempts = 0 AND claimed_by IS NULL AND notification_id IN (
         SELECT before.correction_id FROM uncorrected
-        JOIN notification_orders AS told ON told.notification_id = told_by
-        JOIN refund_orders AS before ON before.order_id = told.order_id AND before.live)
+        JOIN notification_orders AS member ON member.notification_id = notified_by
+        JOIN refund_orders AS before ON before.order_id = member.order_id AND before.live)
     FOR UPDATE SKIP LOCKED
 ), planned AS MATERIALIZED (
-    SELECT told_by, coalesce((
-        SELECT before.correction_id FROM notification_orders AS told
-        JOIN refund_orders AS before ON before.order_id = told.order_id AND before.live
+    SELECT notified_by, coalesce((
+        SELECT before.correction_id FROM notification_orders AS member
+        JOIN refund_orders AS before ON before.order_id = member.order_id AND before.live
         JOIN begun ON begun.notification_id = before.correction_id
-        WHERE told.notification_id = told_by LIMIT 1),
-        next_notification_id(CAST(told_by AS text), 'correction', array_agg(import_row_number ORDER BY import_row_number))
+        WHERE member.notification_id = notified_by LIMIT 1),
+        next_notification_id(CAST(notified_by AS text), 'correction', array_agg(import_row_number ORDER BY import_row_number))
         ) AS correction_id
-    FROM uncorrected GROUP BY told_by
+    FROM uncorrected GROUP BY notified_by
 ), written AS (
     INSERT INTO notifications (notification_id, batch_id, customer_code, channel, kind, status)
     SELECT correction_id, batch_id, customer_code, channel, 'correction', 'ready'
-    FROM planned JOIN notifications ON notification_id = told_by
+    FROM planned JOIN notifications ON notification_id = notified_by
     WHERE correction_id NOT IN (SELECT notification_id FROM begun)
 )
-UPDATE refund_orders SET correction_id = planned.correction_id FROM uncorrected JOIN planned USING (told_by)
+UPDATE refund_orders SET correction_id = planned.correction_id FROM uncorrected JOIN planned USING (notified_by)
 WHERE refund_orders.refund_id = uncorrected.refund_id AND refund_orders.order_id = uncorrected.order_id
 
 -- name: refunds_of_orders
--- The refunds of some orders that count, and those of this run that were declined, with the references of their orders.
+-- The live refunds of some orders, and those of this run that were declined, with the references of their orders.
 SELECT refund_id, status, amount, outcome_code, refs,
        settled_at IS NULL AND next_attempt_at > now() + interval '1 day' AS needs_a_person
 FROM refunds
 CROSS JOIN LATERAL (
     SELECT array_agg(client_order_ref ORDER BY import_row_number) AS refs
-    FROM refund_orders AS given JOIN orders USING (order_id) WHERE given.refund_id = refunds.refund_id
+    FROM refund_orders AS refund_share JOIN orders USING (order_id) WHERE refund_share.refund_id = refunds.refund_id
 ) AS members
 WHERE refund_id = ANY(CAST(:refund_ids AS uuid[]) || ARRAY(
-    SELECT given.refund_id FROM refund_orders AS given
-    WHERE given.order_id = ANY(CAST(:order_ids AS bigint[])) AND given.live))
+    SELECT refund_share.refund_id FROM refund_orders AS refund_share
+    WHERE refund_share.order_id = ANY(CAST(:order_ids AS bigint[])) AND refund_share.live))
 ORDER BY created_at, refund_id
 
 -- name: corrections_of_orders
@@ -234,5 +234,5 @@ SELECT count(*) AS planned,
        count(*) FILTER (WHERE status = 'sent') AS sent,
        count(*) FILTER (WHERE status = 'failed') AS failed
 FROM notifications WHERE notification_id IN (
-    SELECT correction_id FROM refund_orders AS given
-    WHERE given.order_id = ANY(CAST(:order_ids AS bigint[])) AND given.live)
+    SELECT correction_id FROM refund_orders AS refund_share
+    WHERE refund_share.order_id = ANY(CAST(:order_ids AS bigint[])) AND refund_share.live)

@@ -53,7 +53,7 @@ VALUES (:batch_id, :category, coalesce(CAST(:from_day AS date), '-infinity'), co
 RETURNING hold_id
 
 -- name: hold_covers
--- How many blocks a hold keeps where they are, with how many records, and how many that are not sealed yet it is about.
+-- How many blocks and records a hold keeps where they are, and how many records it covers that are not sealed yet.
 SELECT count(*) AS blocks, coalesce(sum(seal.records), 0) AS records, (
     SELECT count(*) FROM audit_events, legal_holds AS hold
     WHERE hold.hold_id = :hold_id AND event_id > coalesce((SELECT through_id FROM audit_seals ORDER BY block_no DESC LIMIT 1), 0)
@@ -64,7 +64,7 @@ SELECT count(*) AS blocks, coalesce(sum(seal.records), 0) AS records, (
 FROM audit_held JOIN audit_seals AS seal USING (block_no) WHERE hold_id = :hold_id
 
 -- name: release_hold
--- It may again.
+-- What a hold kept may move and go again.
 UPDATE legal_holds SET released_by = :who, release_reason = :why, released_at = now()
 WHERE hold_id = :hold_id AND released_at IS NULL
 

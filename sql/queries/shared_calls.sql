@@ -3,7 +3,7 @@
 SELECT pg_advisory_xact_lock(4711008, hashtext(:service))
 
 -- name: set_share
--- How many calls a worker wants to have under way, and how many it holds; who says so is there.
+-- How many calls a worker wants to have under way, and how many it holds; a worker that says so is there.
 INSERT INTO service_shares (service, worker_id, wanted, held) VALUES (:service, :worker_id, :wanted, :held)
 ON CONFLICT (worker_id) DO UPDATE
 SET service = excluded.service, wanted = excluded.wanted, held = excluded.held, unseen_since = NULL
@@ -21,12 +21,12 @@ WHERE service = :service AND workers.worker_id = service_shares.worker_id AND wo
              AND classid = :lock_class AND objid = workers.worker_id))
 
 -- name: drop_unseen_shares
--- Workers that had time to come back and did not hold nothing any more.
+-- Remove the shares of workers that had time to come back and did not.
 DELETE FROM service_shares
 WHERE service = :service AND unseen_since < clock_timestamp() - make_interval(secs => :unseen_s)
 
 -- name: shares
--- What all hold, those among them that are not to be seen or were given up: they want no more. And whose turn it is.
+-- The calls of all workers, and whose turn it is; a worker that is not seen or was given up wants none.
 SELECT worker_id, CASE WHEN unseen_since IS NULL AND ended_at IS NULL THEN wanted ELSE 0 END AS wanted, held,
        CAST(extract(epoch FROM clock_timestamp()) AS bigint) AS turn
 FROM service_shares JOIN workers USING (worker_id)

@@ -4,7 +4,7 @@ SELECT set_config('tcp_keepalives_idle', '10', false), set_config('tcp_keepalive
        set_config('tcp_keepalives_count', '4', false)
 
 -- name: start_worker
--- A process begins to work on a batch; whoever sees it sees that it has its lock.
+-- Start a worker on a batch; whoever sees its row sees its lock too.
 WITH begun AS (
     INSERT INTO workers (batch_id, run_id, lease_until)
     VALUES (:batch_id, :run_id, clock_timestamp() + make_interval(secs => :lease_s)) RETURNING worker_id
@@ -12,16 +12,16 @@ WITH begun AS (
 SELECT worker_id FROM begun WHERE pg_try_advisory_lock(:lock_class, CAST(worker_id AS integer))
 
 -- name: renew_lease
--- A worker is still there; whether it was not given up.
+-- Renew a worker's lease; whether it was not given up.
 UPDATE workers SET lease_until = clock_timestamp() + make_interval(secs => :lease_s)
 WHERE worker_id = :worker_id RETURNING ended_at IS NULL
 
 -- name: end_worker
--- A worker leaves in good order.
+-- End a worker in good order.
 UPDATE workers SET ended_at = now() WHERE worker_id = :worker_id AND ended_at IS NULL
 
 -- name: end_lost_workers
--- Give up workers of a batch whose lease ran out or whose session is gone, but never whoever asks.
+-- Give up workers of a batch whose lease ran out or whose session is gone, but never the caller.
 UPDATE workers SET ended_at = now()
 WHERE batch_id = :batch_id AND ended_at IS NULL AND worker_id IS DISTINCT FROM :caller_id
   AND (lease_until < clock_timestamp()
@@ -32,7 +32,7 @@ WHERE batch_id = :batch_id AND ended_at IS NULL AND worker_id IS DISTINCT FROM :
 RETURNING worker_id, run_id
 
 -- name: end_all_lost_workers
--- The same of all batches; what they left behind is offered at once, unless it was asked for again and again already.
+-- The same in all batches; these are offered at once, unless runs were requested for them again and again.
 WITH lost AS (
     UPDATE workers SET ended_at = now()
     WHERE ended_at IS NULL
@@ -49,7 +49,7 @@ FROM lost
 WHERE batches.batch_id = lost.batch_id AND finished_at IS NULL
 
 -- name: note_idle_batches
--- Note since when nobody has been at work on each unfinished batch: no worker, and nobody who stages, validates or loads.
+-- Note since when each unfinished batch has no worker, and no process that stages, validates or loads it.
 WITH busy AS (
     SELECT batch_id FROM workers WHERE ended_at IS NULL
     UNION
@@ -62,23 +62,23 @@ UPDATE batches SET idle_since = CASE WHEN batch_id IN (SELECT batch_id FROM busy
 WHERE finished_at IS NULL AND (idle_since IS NULL) <> (batch_id IN (SELECT batch_id FROM busy))
 
 -- name: live_workers
--- Who works on a batch now.
+-- The live workers of a batch.
 SELECT worker_id, run_id FROM workers WHERE batch_id = :batch_id AND ended_at IS NULL
 
 -- name: lock_worker
--- In a session of a worker whose former one broke; the server may not have noticed that yet.
+-- Lock a worker in a new session after its former one broke, which the server may not have noticed yet.
 SELECT pg_try_advisory_lock(:lock_class, CAST(:worker_id AS integer))
 
 -- name: lock_run
 -- Held by the session of the process behind one of Dagster's runs.
 SELECT pg_try_advisory_lock(:lock_class, hashtext(:run_id))
 
--- name: lock_as_at_work
--- Held, by as many as there are, while somebody is at work on a batch.
+-- name: lock_as_processing
+-- Held by each session that processes a batch.
 SELECT pg_try_advisory_lock_shared(:lock_class, hashtext(:batch_id))
 
--- name: batches_at_work
--- Those of some batches that a process is at work on.
+-- name: batches_being_processed
+-- Those of some batches that a process is processing.
 SELECT batch_id FROM unnest(CAST(:batch_ids AS text[])) AS batch_id
 WHERE EXISTS (SELECT FROM pg_locks JOIN pg_database ON pg_database.oid = pg_locks.database
               WHERE locktype = 'advisory' AND granted AND datname = current_database()
@@ -100,18 +100,18 @@ WHERE EXISTS (SELECT FROM pg_locks JOIN pg_database ON pg_database.oid = pg_lock
 SELECT pg_try_advisory_lock(:lock_class, hashtext(:batch_id))
 
 -- name: take_batch
--- From here on nobody else records anything; waits for what the one before is committing.
+-- From here on nobody else records anything of the batch; waits for what the former holder is committing.
 INSERT INTO batch_locks (batch_id, lock_no) VALUES (:batch_id, 1)
 ON CONFLICT (batch_id) DO UPDATE SET lock_no = batch_locks.lock_no + 1 RETURNING lock_no
 
 -- name: hold_batch
--- The batch is still ours, and stays so until the end of this transaction; nothing when somebody else has taken it.
+-- The batch lock is still ours, and stays so until this transaction ends; no row when somebody else has taken it.
 SELECT lock_no FROM batch_locks WHERE batch_id = :batch_id AND lock_no = :lock_no FOR SHARE
 
 -- name: is_batch_held
--- Whether the batch is still ours.
+-- Whether the batch lock is still ours.
 SELECT EXISTS (SELECT FROM batch_locks WHERE batch_id = :batch_id AND lock_no = :lock_no)
 
 -- name: unlock_batch
--- The process is done with the batch.
+-- Release the batch lock.
 SELECT pg_advisory_unlock(:lock_class, hashtext(:batch_id))

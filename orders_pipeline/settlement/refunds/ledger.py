@@ -132,5 +132,5 @@ def _made_already(gateway: PaymentGateway, claim: RefundClaim, beside: Callable[
     if page.unreadable:
         return Outcome("unknown", UNDECIDABLE)
     # our side is read last: whatever the service has of it was written down before it was sent
-    is_more = any(each.given_back > beside(claim) for each in page.items if each.given_back)
+    is_more = any(payment.yen_refunded > beside(claim) for payment in page.items if payment.yen_refunded)
     return Outcome("unknown", ALREADY_MADE) if is_more else None

@@ -39,7 +39,7 @@ class ChosenOrder:
     status: str
     payment_id: str | None = None
     is_under_way: bool = False  # a refund of it was begun and is not settled
-    was_told: bool = False  # its customer was or may have been notified
+    was_notified: bool = False  # its customer was or may have been notified
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class RefundPlan:
             "refunded": [order for order in self.orders if order.status == "refunded"],
             "not_paid": [order for order in self.orders if order.status in NOT_PAID],
         }
-        to_correct = [order for order in (*self.refundable, *self.under_way) if order.was_told]
+        to_correct = [order for order in (*self.refundable, *self.under_way) if order.was_notified]
         return {
             "orders": {"chosen": len(self.orders)}
             | {name: len(orders) for name, orders in classes.items()}
@@ -110,7 +110,7 @@ def read_plan(database: Database, batch_id: str, refs: Sequence[str] = ()) -> Re
             status=row.status,
             payment_id=None if row.payment_id is None else str(row.payment_id),
             is_under_way=row.is_under_way,
-            was_told=row.was_told,
+            was_notified=row.was_notified,
         )
         for row in rows
     ]

@@ -1,4 +1,4 @@
-"""Mutants of whether customers are told, once and the truth."""
+"""Mutants of whether customers are notified, once and of the truth."""
 
 from orders_pipeline_tests.mutants.mutant import Mutant, mutants
 
@@ -9,19 +9,19 @@ MUTANTS: list[Mutant] = [
         (
             "('pending', 'paying', 'unknown'))\n\n-- name: ready_notifications_of_batch",
             "('pending', 'paying'))\n\n-- name: ready_notifications_of_batch",
-            "told while it is not known what became of an order",
+            "notified while it is not known what became of an order",
             "test_a_notification_becomes_ready_only_when_all_its_orders_are_final",
         ),
         (
             "('pending', 'paying', 'unknown'))\n\n-- name: ready_notifications_of_batch",
             "('paying', 'unknown'))\n\n-- name: ready_notifications_of_batch",
-            "told of an order that is not paid yet",
+            "notified of an order that is not paid yet",
             "test_a_payment_that_is_not_final_releases_nothing",
         ),
         (
             "WHERE batch_id = :batch_id AND status = 'waiting' AND NOT EXISTS",
             "WHERE batch_id = :batch_id AND NOT EXISTS",
-            "told again by every run",
+            "notified again by every run",
             "test_what_a_crash_left_waiting_is_released_at_the_next_begin_once_its_orders_are_final",
         ),
         (
@@ -37,19 +37,19 @@ MUTANTS: list[Mutant] = [
         (
             "AND kind = 'result' AND status = 'unknown' AND claimed_by IS NULL\nRETURNING",
             "AND kind = 'result' AND status = 'none' AND claimed_by IS NULL\nRETURNING",
-            "who may have been told of a cancelled batch is never found out",
+            "who may have been notified of a cancelled batch is never found out",
             "test_who_may_have_been_told_is_found_out_before_a_batch_is_cancelled_and_nobody_is_told_then",
         ),
         (
             "kind = 'result' AND status IN ('waiting', 'ready')",
             "kind = 'result' AND status = 'waiting'",
-            "told of what was cancelled",
+            "notified of what was cancelled",
             "test_who_may_have_been_told_is_found_out_before_a_batch_is_cancelled_and_nobody_is_told_then",
         ),
         (
             "kind = 'result' AND status IN ('waiting', 'ready')",
             "kind = 'result' AND status = 'ready'",
-            "told of what was cancelled",
+            "notified of what was cancelled",
             "test_a_cancelled_batch_covers_nothing_and_tells_nobody",
         ),
     ),
