@@ -106,7 +106,8 @@ def keep_summary(storage: Storage, database: Database, batch_id: str) -> dict[st
         is_still = transaction.scalar("lock_summary", batch_id=batch_id)
         summary = _summary(transaction, batches.progress(transaction, batch_id), artifacts)
         if is_still:
-            transaction.execute("keep_summary", batch_id=batch_id, summary=json.dumps(summary))
+            kept = summary | {"artifacts": list(artifacts)}  # where they are, is asked when they are shown
+            transaction.execute("keep_summary", batch_id=batch_id, summary=json.dumps(kept))
     return summary
 
 

@@ -224,8 +224,10 @@ def test_s22_nothing_planted_is_in_the_log(planted: PlantedHouse) -> None:
     assert names(planted.canaries.found_in(*planted.log)) <= {"file name"}
 
 
-def test_s01_the_report_for_the_client_has_the_wrong_words_and_nothing_personal(planted: PlantedHouse) -> None:
-    assert names(planted.canaries.found_in(*planted.reported)) == {f"wrong {column}" for column in WRONG}
+def test_s01_the_report_for_the_client_has_the_wrong_words_its_unknown_header_and_nothing_personal(
+    planted: PlantedHouse,
+) -> None:
+    assert names(planted.canaries.found_in(*planted.reported)) == {f"wrong {column}" for column in WRONG} | {"header"}
 
 
 def test_s01_dagsters_records_hold_no_planted_value(planted: PlantedHouse) -> None:
