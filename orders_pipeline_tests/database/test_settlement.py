@@ -368,11 +368,13 @@ def test_a_cancellation_that_waits_for_others_can_be_interrupted(system, harness
     begin_cancelling(harness)
     monkeypatch.setattr(interrupts, "requested", threading.Event())
     with harness.working() as other:
+        later = threading.Timer(1.0, harness.give_up, [other])  # so that a wait that is not interrupted ends
 
         def interrupt() -> None:
             interrupts.requested.set()
-            threading.Timer(1.0, harness.give_up, [other]).start()  # so that a wait that goes on ends
+            later.start()
 
         with pytest.raises(KeyboardInterrupt):
             cancelling.finish(system, harness.batch_id, interrupt)
+        later.cancel()
     assert harness.statuses("payments") == ["planned", "planned"]

@@ -12,8 +12,7 @@ from pydantic import SecretStr
 
 from orders_pipeline.audit.sealing import HEADS, anchor, seal
 from orders_pipeline.batches.artifacts import ORIGINAL, artifact
-from orders_pipeline.infrastructure.storage import FolderStorage, open_storage
-from orders_pipeline.infrastructure.storage import folder as folder_module
+from orders_pipeline.infrastructure.storage import FolderStorage, folder_tree, open_storage
 from orders_pipeline.intake import steps
 from orders_pipeline.security.encryption import FILE_MARK, DecryptionError, key_id_of_file, new_key
 from orders_pipeline.system.composition import System, join_endpoints, open_system
@@ -178,9 +177,9 @@ def test_a_rotation_names_what_it_could_not_look_at_or_would_launder_and_lets_no
         if key == artifact(batch_id, "result.json") and store is not installation.system.storage:
             installation.system.storage.put(key, b"newer")
 
-    entries = folder_module._entries
+    entries = folder_tree._entries
 
-    def fail(descriptor: int, inside: folder_module._Name, after: str) -> Iterator[folder_module._Name]:
+    def fail(descriptor: int, inside: folder_tree.ListedName, after: str) -> Iterator[folder_tree.ListedName]:
         if inside.key == "audit/":
             raise OSError(5, "planted")
         return entries(descriptor, inside, after)
@@ -191,7 +190,7 @@ def test_a_rotation_names_what_it_could_not_look_at_or_would_launder_and_lets_no
     with opened(installation, f"{new_key()},{old}") as system:
         with monkeypatch.context() as patch:
             patch.setattr(FolderStorage, "_write", be_late)
-            patch.setattr(folder_module, "_entries", fail)
+            patch.setattr(folder_tree, "_entries", fail)
             result = rotated(system)
         assert (result.is_done, result.removable) == (False, [])
         assert result.left == {
