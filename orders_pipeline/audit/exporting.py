@@ -39,7 +39,7 @@ def export(
 ) -> Iterator[str]:
     """Yield a line of JSON for each event from `since` to before `until`: first those that have left the database.
 
-    Raises AuditBroken, which names the block, before anything of it that is not as it was sealed is given out.
+    Raises AuditBroken, which names the block, before anything of it that is not as it was sealed is exported.
     """
     with database.session() as session:
         session.execute("share_audit_places")  # or a block would be on its way while it is looked for

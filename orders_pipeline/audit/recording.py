@@ -71,13 +71,13 @@ def read_personal(transaction: Transaction, purpose: str, batch_id: str | None, 
 
 
 def read_report(database: Database, batch_id: str, name: str, by: str) -> None:
-    """Record that a report with personal values was given out; `by` says how."""
+    """Record that a report with personal values was read; `by` says how."""
     with database.begin() as transaction:
         record(transaction, "phi_access", "download", name, batch_id=batch_id, detail={"by": by})
 
 
 def read_error(database: Database, reference: str) -> None:
-    """Record that what is kept of an error, which may hold personal values, was given out."""
+    """Record that what is kept of an error, which may hold personal values, was read."""
     with database.begin() as transaction:
         _read_error(transaction, reference)
 

@@ -31,7 +31,7 @@ MOST_HELD = timedelta(minutes=10)
 def seal(database: Database, patience_s: float = PATIENCE_S) -> int:
     """Seal the records there are and return the number of blocks made.
 
-    Where transactions under way go on for longer than `patience_s`, what was recorded since is left for next time.
+    Where transactions under way last longer than `patience_s`, what was recorded since is left for next time.
     """
     if not unsealed(database).records:
         return 0
@@ -55,7 +55,7 @@ class Unsealed:
 
     @property
     def is_held_up(self) -> bool:
-        """Say whether sealing stands still for so long that somebody should look at what is open."""
+        """Return whether sealing has been held up for so long that somebody should look at open transactions."""
         return self.held_since is not None and datetime.now(UTC) - self.held_since > MOST_HELD
 
     def __str__(self) -> str:
@@ -85,7 +85,7 @@ def _are_over(database: Database, own: str) -> bool:
 
 
 def anchor(database: Database, storage: Storage, *, briefly: bool = False) -> bool:
-    """Keep the newest head in the storage, locked where it can be, and say whether it was not there yet.
+    """Keep the newest head in the storage, locked where it can be, and return whether it was not there yet.
 
     Number and head are the object's name, so that no other content and no later version of it can say anything else. One
     that is kept `briefly` serves until another is kept for long and all is verified.

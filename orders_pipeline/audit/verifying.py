@@ -30,7 +30,7 @@ DIGEST_BYTES = 16  # of a row's image, behind its key
 
 @dataclass(frozen=True)
 class Broken:
-    """The first thing that is not as it was sealed."""
+    """The first thing that was altered since it was sealed."""
 
     what: str
     block_no: int | None = None
@@ -68,7 +68,7 @@ class AuditBroken(Exception):
 
 
 class RowImages:
-    """What verified records tell of rows: the image of each as it was written, in a temporary table of a session."""
+    """The row images of verified records, each as it was written, in a temporary table of a session."""
 
     def __init__(self, session: Transaction) -> None:
         self._session = session
@@ -79,7 +79,7 @@ class RowImages:
         session.execute("create_audit_told")
 
     def add(self, record: Record) -> None:
-        """Note what a record tells; one from before there were images tells nothing."""
+        """Add a record's images; one from before there were images has none."""
         if record.action == "truncate":
             self.emptied[str(record.entity)] = record.event_id
         width = record.detail.get("columns")
@@ -112,52 +112,52 @@ def _images(record: Record, width: int) -> bytes:
 
 
 def verify(database: Database, storage: Storage, *, moved: bool = True) -> Verified:
-    """Look at everything that is sealed, and at the rows that it tells of.
+    """Verify everything that is sealed, and the rows that were recorded.
 
-    Without `moved`, at the whole chain but at the records in the database only, and at the rows that these tell of.
+    Without `moved`: the whole chain, but only the records in the database and the rows that these recorded.
     """
-    found = Verified()
+    verified = Verified()
     with database.session(patient=True) as session:
         session.execute("share_audit_places")  # or a block would be on its way while it is looked for
         try:
-            _verify(database, storage, session, found, moved=moved)
+            _verify(database, storage, session, verified, moved=moved)
         except AuditBroken as stop:
-            found.broken = stop.broken
-    return found
+            verified.broken = stop.broken
+    return verified
 
 
-def _verify(database: Database, storage: Storage, session: Transaction, found: Verified, *, moved: bool) -> None:
+def _verify(database: Database, storage: Storage, session: Transaction, verified: Verified, *, moved: bool) -> None:
     images = RowImages(session)
-    chain = _Chain(database, storage, found, moved=moved)
+    chain = _Chain(database, storage, verified, moved=moved)
     for blocks in in_groups(chain.hot_blocks()):
         for _, text in check_records(blocks, read_hot(database, blocks)):
             images.add(read_record(text))
-            found.hot += 1
-    found.records = found.hot
+            verified.hot += 1
+    verified.records = verified.hot
     for key, first in chain.objects.items():
         with database.begin() as transaction:
             blocks = [Block(**row._asdict()) for row in transaction.rows("audit_blocks_of_object", key=key)]
         for _, text in check_records(blocks, read_object(storage, key, first)):
             images.add(read_record(text))
-            found.records += 1
-    _check_strangers(database, found, chain.through)
+            verified.records += 1
+    _check_strangers(database, verified, chain.through)
     images.flush()
-    _check_rows(database, session, found, images, chain)
+    _check_rows(database, session, verified, images, chain)
 
 
 class _Chain:
     """The blocks, each in its place behind the one before, up to every head that was kept."""
 
-    def __init__(self, database: Database, storage: Storage, found: Verified, *, moved: bool) -> None:
+    def __init__(self, database: Database, storage: Storage, verified: Verified, *, moved: bool) -> None:
         self.through = 0
         self.objects: dict[str, int] = {}  # each that is to be looked at, and the first block in it
-        # what the newest record that is not looked at may tell: what older ones tell is not the last word
+        # the newest record that is not looked at: it may have later images than older ones
         self.unseen: dict[str, int] = {}
         self._database = database
         self._heads = anchored_heads(storage)
-        self._found = found
+        self._verified = verified
         self._moved = moved
-        found.heads = len(self._heads)
+        verified.heads = len(self._heads)
 
     def hot_blocks(self) -> Iterator[Block]:
         """Yield the blocks in the database, and note where the others are."""
@@ -168,16 +168,16 @@ class _Chain:
                 yield block
             elif not self._moved:
                 self.unseen[block.category] = block.last_id
-            elif block.key is not None:  # of one that is gone, what it told last was recorded anew
+            elif block.key is not None:  # the last images of one that is gone were recorded anew
                 self.objects.setdefault(block.key, block.block_no)
-            self._found.blocks += 1
+            self._verified.blocks += 1
             self.through = block.through_id
             last = block
         if self._heads:
             raise AuditBroken(Broken("blocks missing at the end", min(self._heads)))
 
 
-def _check_rows(database: Database, session: Transaction, found: Verified, images: RowImages, chain: _Chain) -> None:
+def _check_rows(database: Database, session: Transaction, verified: Verified, images: RowImages, chain: _Chain) -> None:
     watched = {row.entity: row.category for row in session.rows("audited_tables")}
     for entity in sorted(images.widths.keys() - watched.keys()):
         raise AuditBroken(Broken("table not audited any more", row=entity))
@@ -193,16 +193,16 @@ def _check_rows(database: Database, session: Transaction, found: Verified, image
         )
         if compared is None:
             raise AssertionError("an aggregate always has a row")
-        found.rows += compared.rows
+        verified.rows += compared.rows
         if compared.altered:
-            found.altered[entity] = compared.altered
+            verified.altered[entity] = compared.altered
             broken.append(_named(database, entity, compared))
     if broken:
-        raise AuditBroken(min(broken, key=lambda each: each.event_id or chain.through))
+        raise AuditBroken(min(broken, key=lambda altered: altered.event_id or chain.through))
 
 
 def _named(database: Database, entity: str, compared: Row[Any]) -> Broken:
-    """Say which row is not as it was written last: one that is missing is named by what recorded it, if that is at hand."""
+    """Return which row is not as it was written last; a missing one is named by its record, if that is in the database."""
     if compared.event_id is None:
         return Broken("row inserted", row=f"{entity} {compared.name}")
     if compared.name is not None:
@@ -305,12 +305,12 @@ def check_records(blocks: Sequence[Block], records: Iterable[tuple[int, str]]) -
         raise AuditBroken(Broken("record missing", listed[event_id][1].block_no, event_id))
 
 
-def _check_strangers(database: Database, found: Verified, through: int) -> None:
+def _check_strangers(database: Database, verified: Verified, through: int) -> None:
     with database.begin() as transaction:
         counted = transaction.rows("count_audit_records", through_id=through)[0]
-        found.unsealed = counted.unsealed
-        found.unsealed_since = counted.unsealed_since and counted.unsealed_since.isoformat(timespec="seconds")
-        if counted.sealed == found.hot:
+        verified.unsealed = counted.unsealed
+        verified.unsealed_since = counted.unsealed_since and counted.unsealed_since.isoformat(timespec="seconds")
+        if counted.sealed == verified.hot:
             return
         numbers = {row.event_id for row in transaction.rows("audit_numbers", through_id=through)}
     for block in _blocks(database):

@@ -40,7 +40,7 @@ def keep(storage: Storage, batch_id: str, files: Mapping[str, Path]) -> dict[str
 
 @contextmanager
 def lent(storage: Storage, database: Database, batch_id: str, name: str) -> Iterator[Path]:
-    """Lend one of a batch's files; raise ObjectReplaced where it is not the one that the batch's row tells of."""
+    """Lend one of a batch's files; raise ObjectReplaced where it is not the one that the batch's row has recorded."""
     with storage.local(artifact(batch_id, name), digest(database, batch_id, name) or "unknown") as path:
         yield path
 

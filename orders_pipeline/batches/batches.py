@@ -209,7 +209,7 @@ def stop(transaction: Transaction, batch_id: str, stopped_by: str) -> bool:
 
 
 def restart(transaction: Transaction, batch_id: str) -> None:
-    """Let a batch that was stopped go on from where it was."""
+    """Resume a batch that was stopped where it was."""
     transaction.execute("restart_batch", batch_id=batch_id)
 
 

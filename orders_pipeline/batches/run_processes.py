@@ -1,4 +1,4 @@
-"""The processes behind Dagster's runs, and which batches have a process: told by locks that end with it.
+"""The processes behind Dagster's runs, and which batches have a process: known by locks that end with it.
 
 Each process holds an advisory lock of its run, and shares one of its batch with the batch's workers.
 """
@@ -17,7 +17,7 @@ PROCESSING_LOCK_CLASS = 4_711_005
 
 @contextlib.contextmanager
 def run_process(database: Database, run_id: str, batch_id: str | None = None) -> Iterator[None]:
-    """Be the process of one of Dagster's runs, and at work on its batch if it has one, while the block runs."""
+    """Be the process of one of Dagster's runs, which processes its batch if it has one, while the block runs."""
 
     def lock(session: Transaction) -> None:
         session.rows("lock_run", lock_class=RUN_LOCK_CLASS, run_id=run_id)
@@ -39,11 +39,11 @@ def runs_without_process(database: Database, run_ids: Collection[str]) -> set[st
 
 
 def lock_as_processing(session: Transaction, batch_id: str) -> None:
-    """Be at work on a batch, beside others, for as long as the session lives."""
+    """Mark a batch as being processed, by this session among others, for as long as the session lives."""
     session.rows("lock_as_processing", lock_class=PROCESSING_LOCK_CLASS, batch_id=batch_id)
 
 
 def batches_being_processed(transaction: Transaction, batch_ids: Collection[str]) -> set[str]:
-    """Return those of some batches that somebody is at work on: a run's process, between its steps too, or a worker."""
+    """Return those of some batches that are being processed: by a run's process, between its steps too, or by a worker."""
     rows = transaction.rows("batches_being_processed", batch_ids=list(batch_ids), lock_class=PROCESSING_LOCK_CLASS)
     return {row.batch_id for row in rows}

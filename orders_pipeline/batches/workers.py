@@ -28,7 +28,7 @@ class LeaseLost(Exception):
 
 
 class Worker:
-    """This process at work on a batch, under a number that is never used again, with a lease from `leased_at` on."""
+    """A process that settles a batch, under a number that is never used again, with a lease from `leased_at` on."""
 
     def __init__(self, worker_id: int, batch_id: str, leased_at: float) -> None:
         self.worker_id = worker_id
@@ -40,16 +40,16 @@ class Worker:
     def require(self) -> None:
         """Raise LeaseLost when this worker was given up: there is nothing left for it to do."""
         if self.given_up.is_set():
-            raise LeaseLost(f"{LeaseLost.code}: this process was taken for lost, and another may go on with the batch")
+            raise LeaseLost(f"{LeaseLost.code}: this process was taken for lost, and another may resume the batch")
 
     def is_halted(self, transaction: Transaction) -> bool:
-        """Tell whether a person has stopped or cancelled the batch; if not, nobody does before the transaction ends."""
+        """Return whether a person has stopped or cancelled the batch; if not, nobody does before the transaction ends."""
         if transaction.scalar("lock_halted", batch_id=self.batch_id):
             self.halted.set()
         return self.halted.is_set()
 
     def may_send(self) -> bool:
-        """Tell whether what was claimed is ours for certain, and wanted; not so in a process that slept past its lease."""
+        """Return whether what was claimed is ours for certain, and wanted; not so in a process that slept past its lease."""
         return not (self.given_up.is_set() or self.halted.is_set()) and now() < self.leased_at + LEASE_S
 
 

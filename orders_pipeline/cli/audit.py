@@ -30,7 +30,7 @@ def audit() -> None:
 @audit.command()
 @answers
 def verify(*, as_json: bool) -> None:
-    """Look whether records are as they were sealed, and rows as they were recorded; exit status 1 otherwise."""
+    """Verify that records are as they were sealed, and rows as they were recorded; exit status 1 otherwise."""
     from orders_pipeline.audit.recording import record
     from orders_pipeline.audit.verifying import verify as look
 
@@ -69,7 +69,7 @@ def seal(*, as_json: bool) -> None:
 
     with opened() as system:
         result = {"blocks": sealing.seal(system.database), "anchored": sealing.anchor(system.database, system.storage)}
-    answer(result, lambda console, each: console.print(f"{each['blocks']:,} blocks made"), as_json=as_json)
+    answer(result, lambda console, sealed: console.print(f"{sealed['blocks']:,} blocks made"), as_json=as_json)
 
 
 @audit.command()
@@ -87,7 +87,7 @@ def export(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Give out records as lines of JSON (Elastic Common Schema), one event for each row that was changed.
+    """Export records as lines of JSON (Elastic Common Schema), one event for each row that was changed.
 
     With --json and without -o they are the list `records` of one object.
     """
@@ -116,7 +116,7 @@ def export(
                 target.write(f"{line}\n".encode())
     if output is not None:
         result = {"events": count, "output": str(output)}
-        answer(result, lambda _, each: complaints.print(f"{each['events']:,} events written", markup=False), as_json=as_json)
+        answer(result, lambda _, said: complaints.print(f"{said['events']:,} events written", markup=False), as_json=as_json)
 
 
 @audit.command()
@@ -198,7 +198,7 @@ def release(hold_id: int, why: str, who: str, *, as_json: bool) -> None:
     _check(why, who)
     with opened() as system:
         release_hold(system.database, hold_id, who.strip(), why.strip())
-    answer({"hold_id": hold_id}, lambda console, each: console.print(f"hold {each['hold_id']} is released"), as_json=as_json)
+    answer({"hold_id": hold_id}, lambda console, _: console.print(f"hold {hold_id} is released"), as_json=as_json)
 
 
 def _check(why: str, who: str) -> None:

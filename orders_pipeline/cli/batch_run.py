@@ -66,7 +66,7 @@ def _import_undisturbed() -> None:
 
 
 def _stop(database: Database, batch_id: str) -> None:
-    """Stop the batch, whichever process is at work on it."""
+    """Stop the batch, whichever process is processing it."""
     from orders_pipeline.audit.recording import os_user
     from orders_pipeline.batches import batches
     from orders_pipeline.infrastructure.database_errors import DatabaseError

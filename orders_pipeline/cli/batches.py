@@ -1,4 +1,4 @@
-"""The commands about batches: import one, resume it, look at it, and get back what was rejected.
+"""The commands about batches: import one, resume it, look at it, and read what was rejected.
 
 What a command does belongs in the use cases; how it looks belongs in `console.py`.
 """
@@ -143,7 +143,7 @@ def cancel(batch_id: str, why: str, who: str, *, yes: bool, as_json: bool, heard
             cancelling.require_unfinished(batch)
         if batch.cancelled_at is None and not _agreed(batch, why, who, yes=yes):
             decline(as_json=as_json)
-        batch_settlement.probe_now(system)  # a service that is left alone is asked at once
+        batch_settlement.probe_now(system)
         with system.database.begin() as transaction:
             cancelling.begin(transaction, batch_id, cancelled_by=who, why=why)
         heard.then(lambda: complaints.print(f"\nnothing more is sent; to end it: orders-pipeline cancel {batch_id}"))
@@ -194,7 +194,7 @@ def status(batch_id: str | None, limit: int, *, as_json: bool) -> None:
             "paying_rests": rests,
         }
         try_demo = not system.settings.is_production
-    answer(recent, lambda words_, found: console.show_batches(words_, found["batches"], try_demo=try_demo), as_json=as_json)
+    answer(recent, lambda words_, shown: console.show_batches(words_, shown["batches"], try_demo=try_demo), as_json=as_json)
     if not as_json:
         console.show_rest(words, recent["paying_rests"])
         for line in left_alone.in_words(left):
@@ -232,7 +232,7 @@ report_output = output("Write to this file instead of the terminal, readable by 
 @report_output
 @answers
 def errors_(batch_id: str, output: Path | None, *, force: bool, as_json: bool) -> None:
-    """Give the list of what is wrong with a batch's rows, for people: CSV, or with --json and without -o one object."""
+    """Print what is wrong with a batch's rows, for people: CSV, or with --json and without -o one object."""
     if not as_json or output is not None:
         _give_report(batch_id, "errors", output, force=force, as_json=as_json)
         return
@@ -252,5 +252,5 @@ def errors_(batch_id: str, output: Path | None, *, force: bool, as_json: bool) -
 @report_output
 @answers
 def rejected(batch_id: str, output: Path | None, *, force: bool, as_json: bool) -> None:
-    """Give the rejected rows as they were sent, ready to be corrected and imported again."""
+    """Print the rejected rows as they were sent, ready to be corrected and imported again."""
     _give_report(batch_id, "rejected", output, force=force, as_json=as_json)

@@ -68,13 +68,13 @@ class CannotAnswer(Exception):
 class Commands(click.Group):
     """The group of all commands: with `--json` what is wrong with how they are called is a JSON object too."""
 
-    def main(self, *given: Any, **named: Any) -> Any:  # noqa: ANN401 - click's own signature
+    def main(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - click's own signature
         """Parse, run and exit."""
-        arguments = (given[0] if given else named.get("args")) or sys.argv[1:]
+        arguments = (args[0] if args else kwargs.get("args")) or sys.argv[1:]
         if "--json" not in arguments:
-            return super().main(*given, **named)
+            return super().main(*args, **kwargs)
         try:
-            status = super().main(*given, **named | {"standalone_mode": False})
+            status = super().main(*args, **kwargs | {"standalone_mode": False})
         except click.ClickException as error:
             _answer_error("E_USAGE", error.format_message())
             status = error.exit_code
@@ -87,7 +87,7 @@ class Commands(click.Group):
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="orders-pipeline")
 def main() -> None:
-    """Takes clients' order files to a platform that knows one order at a time."""
+    """Import clients' order files into a platform that takes one order at a time."""
     logging.basicConfig(level=logging.ERROR)
     for sentence in unknown():
         complaints.print(sentence, markup=False)
@@ -176,7 +176,7 @@ def _complain(error: Exception, *, as_json: bool) -> NoReturn:
 
 
 def _answer_error(code: str, message: str, detail: Mapping[str, str] | None = None) -> bool:
-    """Print what is wrong as the one JSON object, and say whether that could be: a command may have answered before."""
+    """Print what is wrong as the one JSON object; return False where the command has answered already."""
     context = click.get_current_context(silent=True)
     if context is not None and context.meta.get(ANSWERED):
         return False

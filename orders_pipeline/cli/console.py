@@ -69,7 +69,7 @@ def show_summary(console: Console, summary: Mapping[str, Any]) -> None:
 
 
 def _show_troubles(console: Console, summary: Mapping[str, Any]) -> None:
-    """Print which services are left alone, what they refuse, and which payments are unknown."""
+    """Print which services are not called now, what they refuse, and which payments are unknown."""
     for each in summary["services_left_alone"]:
         console.print(f"  left alone     the {each['service']} service ({each['code']}), next try {each['next_try']}")
     for each in summary["refused"]:
@@ -89,7 +89,7 @@ def _show_troubles(console: Console, summary: Mapping[str, Any]) -> None:
 
 
 def _way_out(summary: Mapping[str, Any], service: str) -> str:
-    """Return what ends it that a batch's items are refused: nothing of ours gives up a refund, or what has ended."""
+    """Return how a person can end that items are refused: a refund, or a batch that has ended, is never given up."""
     if service == "refund" or summary["status"] in FINISHED | HALTED:
         return "it ends when the service takes them: ask those who run it why it does not"
     return f"give it up with: orders-pipeline cancel {summary['batch_id']} --why TEXT"
@@ -114,13 +114,13 @@ def _status_words(summary: Mapping[str, Any]) -> str:
     if status == "cancelling" and not summary["at_work"]:
         return f"{words}; end it, after `orders-pipeline reconcile` if paying is stopped: orders-pipeline cancel {batch_id}"
     if stands_still(summary):
-        why = "its run waits for its turn" if summary["queued"] else "nobody is at work on it"
+        why = "its run waits for its turn" if summary["queued"] else "it is not being processed"
         words += f"; {why}: resumes while `up` runs, or with: orders-pipeline resume {batch_id}"
     return words
 
 
 def stands_still(summary: Mapping[str, Any]) -> bool:
-    """Tell whether a batch is neither at its end nor waits for anything, and nobody is at work on it."""
+    """Return whether a batch is neither at its end nor waits for anything, and no process is processing it."""
     return summary["status"] in UNDER_WAY and not summary["at_work"]
 
 
@@ -229,7 +229,7 @@ def describe_code(code: str, detail: Mapping[str, str]) -> str:
 
 
 def show_batches(console: Console, summaries: Sequence[Mapping[str, Any]], *, try_demo: bool) -> None:
-    """Print recent batches as a table; where there is none, how to make one up, if that may be tried here."""
+    """Print recent batches as a table; where there is none, name the demonstration if `try_demo`."""
     if not summaries:
         console.print("no batches yet" + ("; try `orders-pipeline demo`" if try_demo else ""))
         return
@@ -244,7 +244,7 @@ def show_batches(console: Console, summaries: Sequence[Mapping[str, Any]], *, tr
             each["batch_id"],
             each["client_code"],
             plain(each["csv_source"]),
-            f"{each['status']}, {'queued' if each['queued'] else 'nobody at work'}"
+            f"{each['status']}, {'queued' if each['queued'] else 'not being processed'}"
             if stands_still(each)
             else each["status"],
             _number(rows["total"]),

@@ -48,7 +48,7 @@ def url(*, as_json: bool) -> None:
 
     with join_endpoints(load_settings()) as endpoints:
         found = {"url": libpq_url(endpoints.database_url)}
-    answer(found, lambda _, each: click.echo(each["url"]), as_json=as_json)
+    answer(found, lambda _, printed: click.echo(printed["url"]), as_json=as_json)
 
 
 @db.command()

@@ -51,7 +51,7 @@ class Finding:
 
     @property
     def is_settings(self) -> bool:
-        """Say whether something is wrong that somebody has set."""
+        """Return whether something is wrong that somebody has set."""
         return self.ok is False and self.says.startswith(SETTINGS)
 
     def as_dict(self) -> dict[str, Any]:
@@ -174,8 +174,8 @@ def _keys(patient: Patient) -> str:
     in_use = key_rotation.keys_in_use(patient.system.database)
     missing = {key_id: orders for key_id, orders in in_use.items() if key_id not in patient.cipher.key_ids}
     if missing:
-        sealed = ", ".join(f"{orders:,} orders with {key_id}" for key_id, orders in sorted(missing.items()))
-        raise EncryptionKeysError(f"ORDERS_ENCRYPTION_KEYS lacks what is in use: {sealed}")
+        lacking = ", ".join(f"{orders:,} orders with {key_id}" for key_id, orders in sorted(missing.items()))
+        raise EncryptionKeysError(f"ORDERS_ENCRYPTION_KEYS lacks what is in use: {lacking}")
     return f"{len(in_use)} in use, all set"
 
 

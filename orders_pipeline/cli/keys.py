@@ -91,5 +91,5 @@ def _show(console: Console, result: Mapping[str, Any]) -> None:
     if result["left"]:
         console.print("  could not be looked at or encrypted anew: no key may be removed")
     if result["busy_batches"]:
-        console.print(f"  at work: {', '.join(result['busy_batches'])}")
+        console.print(f"  being processed: {', '.join(result['busy_batches'])}")
     console.print("once every process runs with this setting, continue with: orders-pipeline keys rotate")

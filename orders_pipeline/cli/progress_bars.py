@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from orders_pipeline.infrastructure.background import beside
 
 REFRESH_S = 0.25
-REST = 20  # times as long as the counting took, it is left alone: a large batch is counted less often
+REST = 20  # times as long as a count took are waited until the next: a large batch is counted less often
 FIRST_STEPS = {"received": "reading the file", "staged": "checking rows", "validated": "loading rows"}
 
 

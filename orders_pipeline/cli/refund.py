@@ -1,4 +1,4 @@
-"""The command that gives money back: it shows its plan, asks, and does exactly that."""
+"""The command that refunds: it shows its plan, asks, and does exactly that."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def refund(
     as_json: bool,
     heard: Interrupts,  # noqa: ARG001 - the drain asks whether somebody interrupts
 ) -> None:
-    """Give back what was paid for a batch, or for some of its orders.
+    """Refund what was paid for a batch, or for some of its orders.
 
     What is left open resumes by itself, or at once when this is run again. Exit status 1: something is open; 3: a refund was
     declined or a customer could not be notified.
@@ -85,7 +85,7 @@ def _check(why: str, who: str, *, asks: bool) -> None:
 
 def _agreed() -> bool:
     try:
-        return click.confirm("give this back?", err=True)
+        return click.confirm("refund this?", err=True)
     except click.Abort:  # Ctrl-C is no yes
         return False
 

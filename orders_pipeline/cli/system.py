@@ -114,7 +114,7 @@ def sandbox(
         names = ", ".join(Faults.model_fields)
         raise click.UsageError(f"--faults is name=value,name=value with rates of 1 in all at most, of: {names}") from None
     server.start()
-    answer({"url": server.url}, lambda console, each: console.print(f"{each['url']}  (Ctrl-C stops)"), as_json=as_json)
+    answer({"url": server.url}, lambda console, _: console.print(f"{server.url}  (Ctrl-C stops)"), as_json=as_json)
     _wait_for_the_end()
     server.stop()
 
@@ -164,8 +164,8 @@ def up(port: int, *, as_json: bool) -> None:
     with running(load_settings(), port, say) as places:
         answer(
             places.as_dict(),
-            lambda console, each: console.print(
-                "\n".join(f"{name:<10} {place}" for name, place in each.items()) + "\nCtrl-C stops everything."
+            lambda console, by_name: console.print(
+                "\n".join(f"{name:<10} {place}" for name, place in by_name.items()) + "\nCtrl-C stops everything."
             ),
             as_json=as_json,
         )

@@ -96,7 +96,7 @@ def running(settings: Settings, port: int, say: Callable[[str], None] = lambda _
     for each in (signal.SIGINT, signal.SIGTERM):  # also where a shell started us with SIGINT ignored
         signal.signal(each, signal.default_int_handler)
     with contextlib.ExitStack() as stack:
-        alone = stack.enter_context(_alone(settings.home))
+        up_lock = stack.enter_context(_up_lock(settings.home))
         for each_port in (port, port + 1):
             _require_free(each_port)
         for line in _parts(settings):
@@ -116,7 +116,7 @@ def running(settings: Settings, port: int, say: Callable[[str], None] = lambda _
             Path(settings.landing_location).mkdir(parents=True, exist_ok=True)
         log = settings.dagster_home / "dagster.log"
         say("starting Dagster's web server and daemon")
-        process = stack.enter_context(_dagster(port, log, alone))
+        process = stack.enter_context(_dagster(port, log, up_lock))
         _wait_until_it_answers(process, port)
         yield Places(
             browser=f"http://{HOST}:{port}",
@@ -140,8 +140,8 @@ def _parts(settings: Settings) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def _alone(home: Path) -> Iterator[int]:
-    """Be the only one to run the system of a HOME; give the descriptor that says so while somebody has it open."""
+def _up_lock(home: Path) -> Iterator[int]:
+    """Hold the lock of a HOME's running system; the descriptor holds it for every process that has it open."""
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = os.open(home / ".up", os.O_RDWR | os.O_CREAT, 0o600)
     try:
@@ -167,12 +167,12 @@ def _require_free(port: int) -> None:
 
 
 @contextlib.contextmanager
-def _dagster(port: int, log: Path, alone: int) -> Iterator[subprocess.Popen[bytes]]:
+def _dagster(port: int, log: Path, up_lock: int) -> Iterator[subprocess.Popen[bytes]]:
     command = [sys.executable, "-c", DAGSTER, "dev", "-h", HOST, "-p", str(port), "-m", "orders_pipeline.definitions"]
     command += ["--working-directory", str(log.parent)]  # from there Dagster would import, else from where we were started
     with log.open("ab") as output:
         process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, pass_fds=(alone,)
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, pass_fds=(up_lock,)
         )
     try:
         yield process

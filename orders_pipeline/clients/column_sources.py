@@ -34,13 +34,13 @@ class ColumnSource(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _written_short(cls, given: object) -> object:
-        """Let a name, or a list of names, stand for the headers alone."""
-        if isinstance(given, SHORT_FORMS):
-            given = {"header": given}
-        if isinstance(given, dict) and isinstance(given.get("header"), str):
-            return given | {"header": [given["header"]]}
-        return given
+    def _written_short(cls, source: object) -> object:
+        """Read a name, or a list of names, as the headers of a source."""
+        if isinstance(source, SHORT_FORMS):
+            source = {"header": source}
+        if isinstance(source, dict) and isinstance(source.get("header"), str):
+            return source | {"header": [source["header"]]}
+        return source
 
     @model_validator(mode="after")
     def _has_one_place(self) -> ColumnSource:
@@ -54,7 +54,7 @@ class ColumnSource(BaseModel):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Return every header that is spoken for."""
+        """Return every header that the sources name."""
         return (*self.headers, *self.join)
 
     @property

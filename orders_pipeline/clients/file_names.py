@@ -14,13 +14,13 @@ SHOWN_CHARS = 100
 
 
 def is_order_name(key: str) -> bool:
-    """Say whether a name (or the last part of a key) is that of an order file and not of an upload under way."""
+    """Return whether a name (or the last part of a key) is that of an order file and not of an upload under way."""
     name = key.rpartition("/")[2]
     return name.lower().endswith(ENDINGS) and not name.startswith(NOT_A_DOCUMENT)
 
 
 def is_workbook(name: str) -> bool:
-    """Say whether a file of this name is read as a workbook."""
+    """Return whether a file of this name is read as a workbook."""
     return name.lower().endswith(WORKBOOK)
 
 

@@ -125,7 +125,7 @@ class Clients:
         return self._profiles[client_code]
 
     def profile_of_batch(self, client_code: str) -> Profile:
-        """Return the profile with which a batch that is loaded goes on: the default one once the client has none."""
+        """Return the profile with which a loaded batch is settled: the default one once the client has none."""
         try:
             return self.profile(client_code)
         except FileRejected:
@@ -157,7 +157,7 @@ def read_clients(path: Path | None) -> Clients:
 
 
 def _in_words(code: str, error: ValidationError) -> Iterator[str]:
-    """Say of each wrong setting of a client where it is and what may be there, without its value."""
+    """Return where each wrong setting of a client is and what may be there, without its value."""
     for problem in error.errors():
         says = problem["msg"].removeprefix("Value error, ").replace("Input should be", "this must be")
         if problem["type"] == "extra_forbidden":

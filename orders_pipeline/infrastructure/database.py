@@ -218,7 +218,7 @@ class Database:
                 "target_session_attrs": "read-write",
             },
         )
-        event.listen(self._engine, "do_connect", lambda _dialect, _record, given, named: _Connection.open(*given, **named))
+        event.listen(self._engine, "do_connect", lambda _dialect, _record, args, kwargs: _Connection.open(*args, **kwargs))
 
     @contextlib.contextmanager
     def begin(self, *, patient: bool = False) -> Iterator[Transaction]:

@@ -48,11 +48,11 @@ class DatabaseError(Exception):
     text = ""
     is_transient = False
 
-    def __init__(self, sqlstate: str | None, found: str = "") -> None:
+    def __init__(self, sqlstate: str | None, detail: str = "") -> None:
         self.sqlstate = sqlstate
         self.condition = _condition(sqlstate) if sqlstate else ""
-        text = self.text or found or f"the database answered {self.condition or 'nothing'}"
-        super().__init__(f"{self.code}: {text}{f' ({found})' if found and self.text else ''}")
+        text = self.text or detail or f"the database answered {self.condition or 'nothing'}"
+        super().__init__(f"{self.code}: {text}{f' ({detail})' if detail and self.text else ''}")
 
 
 class DatabaseNotNamed(DatabaseError):

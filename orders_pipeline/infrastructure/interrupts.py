@@ -22,7 +22,7 @@ requested = threading.Event()  # somebody wants this process to end: begin nothi
 
 
 def is_requested() -> bool:
-    """Tell whether somebody has interrupted; who was interrupted just now may be ahead of the thread that hears it."""
+    """Return whether somebody has interrupted; who was interrupted just now may be ahead of the thread that hears it."""
     return requested.wait(LAG_S)
 
 

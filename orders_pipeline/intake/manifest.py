@@ -130,5 +130,5 @@ def _only_one(name: str, find: Callable[[str], Found | None], names_beside: Call
     return found
 
 
-def _differs(field: str, expected: int, found: int, hint: Mapping[str, str]) -> FileRejected:
-    return FileRejected("F_CONTROL_TOTAL", {"field": field, "expected": str(expected), "found": str(found), **hint})
+def _differs(field: str, expected: int, actual: int, hint: Mapping[str, str]) -> FileRejected:
+    return FileRejected("F_CONTROL_TOTAL", {"field": field, "expected": str(expected), "found": str(actual), **hint})

@@ -41,7 +41,7 @@ class RepeatedOrders:
             references = self._folded(rows).filter(pa.array(chosen)).to_pylist()
             columns = self.differing(rows.where(chosen), references)
             details = {at: {"batch_id": batch} for at, batch in taken.items()}
-            self._note(findings, details, columns, lambda each: not each)
+            self._note(findings, details, columns, lambda differing: not differing)
 
     def add_shortened(self, rows: Rows, findings: Findings, corrected: Sequence[int]) -> None:
         """Note references that a spreadsheet has taken the zeros of, where a file that was received comes again that way.

@@ -45,7 +45,7 @@ PAYMENT_CHECKS: Sequence[dg.AssetCheckSpec] = (WITHIN_CAP, PAID_ONCE, PAID_YEN_A
 
 
 def file_accepted(batch: Row[Any]) -> dg.AssetCheckResult:
-    """Say whether the file is taken as a whole, and why not."""
+    """Return whether the file is taken as a whole, and why not."""
     if batch.status != "rejected" or batch.status_code is None:  # without a code all of its rows are bad
         return dg.AssetCheckResult(check_name=FILE_ACCEPTED.name, passed=True, metadata={"batch": batch.batch_id})
     return dg.AssetCheckResult(

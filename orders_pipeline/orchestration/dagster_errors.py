@@ -24,9 +24,9 @@ ENDED = "E_STOPPED: the run was terminated, or the system ended"
 class SafeFailure(dg.Failure, dg.DagsterError):
     """A failure whose words are ours: Dagster shows them everywhere, and our reference where it speaks of an error id."""
 
-    def __init__(self, told: errors.ErrorReport) -> None:
-        super().__init__(description=told.text)
-        setattr(self, USER_FACING_ERROR_ID_ATTR_NAME, told.reference)
+    def __init__(self, report: errors.ErrorReport) -> None:
+        super().__init__(description=report.text)
+        setattr(self, USER_FACING_ERROR_ID_ATTR_NAME, report.reference)
 
 
 class ListMasked(logging.Handler):

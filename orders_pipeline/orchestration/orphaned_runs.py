@@ -1,6 +1,6 @@
 """Runs whose process is gone: Dagster shows them as started, and keeps a place for them, until somebody says otherwise.
 
-Whether a run's process is there is known from `batches/workers.py`; going on with a batch is asked for in `sensors.py` and
+Whether a run's process is there is known from `batches/workers.py`; resuming a batch is requested in `sensors.py` and
 by commands.
 """
 

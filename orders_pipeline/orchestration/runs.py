@@ -108,7 +108,7 @@ def keep_connections(instance: dg.DagsterInstance) -> None:
 
 @contextmanager
 def _no_words_of_others() -> Iterator[None]:
-    """Say by our code that Dagster's records do not answer: it would print the statement and what it was to write."""
+    """Raise our own error where Dagster's records do not answer: Dagster's has the statement and its values."""
     try:
         with failures_as_unavailable():
             yield

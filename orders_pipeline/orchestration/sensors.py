@@ -1,7 +1,7 @@
 """The sensors: files that have arrived become batches, batches without a run get one, stalled ones another.
 
 Which files are new is decided in `intake/landing/`, which batches stand still in `settlement/sweep.py`; here a batch
-becomes a partition and a run request. A batch is offered until somebody works on it, so a lost tick or a run that never
+becomes a partition and a run request. A batch is offered until it has a worker, so a lost tick or a run that never
 started loses nothing.
 """
 
@@ -71,7 +71,7 @@ def landing_sensor(context: dg.SensorEvaluationContext, system: dg.ResourceParam
     description="Resumes batches that a lost process left behind, or that were paused while a service was away.",
 )
 def stalled_sensor(context: dg.SensorEvaluationContext, system: dg.ResourceParam[System]) -> dg.SensorResult:
-    """Request runs for unfinished batches that nobody works on and that could resume; end runs whose process is lost."""
+    """Request runs for unfinished batches without a worker that could resume; end runs whose process is lost."""
     with safe_errors(system, of_tick=True):
         system.restore_guard.watch()
         # gone at two looks: a session that breaks, as when the database starts anew, comes back in between

@@ -25,13 +25,13 @@ BY_ITSELF = {"dagster/sensor_name", "dagster/schedule_name", "dagster/backfill"}
 
 
 def is_terminated(instance: dg.DagsterInstance, run_id: str) -> bool:
-    """Tell whether a person has terminated a run."""
+    """Return whether a person has terminated a run."""
     run = instance.get_run_by_id(run_id)
     return run is not None and run.status in TERMINATED
 
 
 def is_asked_for(run: dg.DagsterRun) -> bool:
-    """Tell whether a person has asked for this very run: by executing it again, or by materializing one batch."""
+    """Return whether a person has asked for this very run: by executing it again, or by materializing one batch."""
     if "dagster/retry_number" in run.tags:  # Dagster's own second try
         return False
     return run.parent_run_id is not None or not BY_ITSELF & run.tags.keys()

@@ -115,7 +115,7 @@ def _enough_digits(cells: pa.Array) -> npt.NDArray[np.bool_]:
 
 @functools.lru_cache(maxsize=1 << 16)  # rows are judged twice, the second time by Pandera
 def has_card_number(text: str, *, is_code: bool = False) -> bool:
-    """Say whether a text holds a card number; in a code, which may be a long number itself, it stands alone."""
+    """Return whether a text holds a card number; in a code, which may be a long number itself, it stands alone."""
     numbers = find_card_numbers(text)
     return any(_stands_alone(text, places) for places in numbers) if is_code else any(numbers)
 
@@ -140,7 +140,7 @@ def find_card_numbers(text: str) -> Iterator[Sequence[int]]:
 
 
 def _stands_alone(text: str, places: Sequence[int]) -> bool:
-    """Tell whether a card number is no part of a longer number, in a row or grouped as on a card, and begins with no day."""
+    """Return whether a card number is no part of a longer one, in a row or grouped as on a card, and begins with no day."""
     plain = _with_digits(text)
     around = plain[max(places[0] - 1, 0) : places[0]] + plain[places[-1] + 1 : places[-1] + 2]
     gaps = {at for at in range(1, len(places)) if places[at] > places[at - 1] + 1}
@@ -161,7 +161,7 @@ def _candidates(digits: bytes) -> Iterator[tuple[int, int]]:
 
 
 def _is_written_so(first: int, end: int, gaps: Mapping[int, str], count: int) -> bool:
-    """Tell whether the digits from `first` to `end` of so many stand as one number; `gaps` is what stands before a digit."""
+    """Return whether the digits from `first` to `end` of so many are one number; `gaps` is what stands before a digit."""
     inside = {at - first: gap for at, gap in gaps.items() if first < at < end}
     stands_free = [at in gaps or at in (0, count) for at in (first, end)]
     if not inside:

@@ -60,13 +60,13 @@ class NamedRow:
     taken: Mapping[str, str] = field(default_factory=dict)
 
     def may_have(self, reference: str) -> bool:
-        """Tell whether a correction may have this reference: never one that a spreadsheet made of what it was."""
+        """Return whether a correction may have this reference: never one that a spreadsheet made of what it was."""
         if self.references is not None:
             return reference in self.references
         return not any(_is_spreadsheets_form(had, reference) for had in self.had)
 
     def may_have_code(self, column: str, code: str) -> bool:
-        """Tell whether a correction may have this code in a column: any but what a spreadsheet made of the row's own."""
+        """Return whether a correction may have this code in a column: any but what a spreadsheet made of the row's own."""
         own: str | None = None
         for original in reversed(self.originals):  # what a spreadsheet made of it at an earlier try is not it
             sent = original.good_codes.get(column)
@@ -80,7 +80,7 @@ class NamedRow:
         return self.received or next(iter(since), None)
 
     def is_damaged(self, column: str, cell: str) -> bool:
-        """Tell whether a cell of a correction is what a wrong encoding made of one that was sent."""
+        """Return whether a cell of a correction is what a wrong encoding made of one that was sent."""
         return any(
             is_damaged(sent, cell, original.encoding) for original in self.originals if (sent := original.cells.get(column))
         )
@@ -180,7 +180,7 @@ def named_differently(corrects: Sequence[tuple[int, int]], repeats: Mapping[int,
 
 
 def _is_spreadsheets_form(had: str, has: str) -> bool:
-    """Tell whether a spreadsheet may have written `has` for `had`: the same number, or a date another way."""
+    """Return whether a spreadsheet may have written `has` for `had`: the same number, or a date another way."""
     if had == has:
         return False
     try:
@@ -192,5 +192,5 @@ def _is_spreadsheets_form(had: str, has: str) -> bool:
 
 
 def _is_shortened(had: str, has: str) -> bool:
-    """Tell whether a spreadsheet has taken a code for a number or a date; to put back zeros that it took is a correction."""
+    """Return whether a spreadsheet took a code for a number or a date; to put back zeros that it took is a correction."""
     return _is_spreadsheets_form(had, has) and not re.match("0[0-9]", has)

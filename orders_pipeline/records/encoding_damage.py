@@ -17,7 +17,7 @@ _LEAST = 0.5  # share of the bytes beyond ASCII that must be there: the rest may
 
 
 def is_damaged(original: str, received: str, written_in: str) -> bool:
-    """Tell whether `received` is what became of `original`, a cell of a file in the encoding `written_in`."""
+    """Return whether `received` is what became of `original`, a cell of a file in the encoding `written_in`."""
     if original.isascii() or received == original:
         return False
     if _LOST in received and _LOST not in original:
@@ -30,7 +30,7 @@ def is_damaged(original: str, received: str, written_in: str) -> bool:
 
 
 def _is_misread(original: str, received: str, written_in: str) -> bool:
-    """Tell whether the original's bytes, read in another encoding, are `received`; some bytes may be lost on the way."""
+    """Return whether the original's bytes, read in another encoding, are `received`; some bytes may be lost on the way."""
     sent = _beyond_ascii(original.encode(written_in, "ignore"))
     for codec in READ_AS:
         taken = _beyond_ascii(_bytes_of(received, codec))
@@ -40,7 +40,7 @@ def _is_misread(original: str, received: str, written_in: str) -> bool:
 
 
 def _is_marked(sent: bytes, received: bytes) -> bool:
-    """Tell whether the bytes are those sent, taken for CP932 and saved as that again: a mark stands where some were none."""
+    """Return whether the bytes are those sent, read as CP932 and saved as that again: with marks where some were none."""
     mark = _MARK.encode("cp932")
     if received.count(mark) <= sent.count(mark):
         return False
@@ -61,13 +61,13 @@ def _beyond_ascii(data: bytes) -> bytes:
 
 
 def _is_part_of(part: bytes, whole: bytes) -> bool:
-    """Tell whether all bytes of `part` stand in `whole`, in this order."""
+    """Return whether all bytes of `part` stand in `whole`, in this order."""
     rest = iter(whole)
     return all(byte in rest for byte in part)
 
 
 def _is_saved_lossily(original: str, received: str, codec: str) -> bool:
-    """Tell whether `received` has a mark, or a letter without its accent, for every character the encoding has not."""
+    """Return whether `received` has a mark, or a letter without its accent, for every character the encoding has not."""
     pattern, lossy = [], False
     for character in original:
         if character.encode(codec, "ignore"):

@@ -83,7 +83,7 @@ class Column:
 
     @property
     def is_typed(self) -> bool:
-        """Tell whether the cells become numbers or dates."""
+        """Return whether the cells become numbers or dates."""
         return self.kind in {"number", "date"}
 
     @property

@@ -53,7 +53,7 @@ class RejectedCsv:
         return self._text.read(span[1])
 
     def _has_ours(self, record: bytes) -> bool:
-        """Tell whether a record ends in our columns, as its header does: somebody may have added rows without them."""
+        """Return whether a record ends in our columns, as its header does: somebody may have added rows without them."""
         cells = record.decode(self._codec, "replace").rsplit(self._delimiter, self._cells_replaced)
         return 1 < len(cells) == self._cells_replaced + 1 and bool(_BATCH_CELL.fullmatch(cells[1]))
 

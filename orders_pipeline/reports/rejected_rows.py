@@ -36,7 +36,7 @@ def as_rejection(row: Row[Any]) -> Rejection:
 
 def rejected_rows(staged: Path, rejections: Iterable[Rejection]) -> Iterator[RejectedRow]:
     """Yield the rejected rows of a staged file; rejections are in the order of rows, and little of both is in memory."""
-    by_row = groupby(rejections, key=lambda each: each.import_row_number or 0)
+    by_row = groupby(rejections, key=lambda rejection: rejection.import_row_number or 0)
     ahead = next(by_row, None)
     with pq.ParquetFile(staged) as file:
         for chunk in file.iter_batches(STAGED_ROWS):

@@ -61,7 +61,7 @@ def summary_of(transaction: Transaction, batch_id: str, artifacts: Mapping[str, 
 
 
 def is_refunding(summary: Mapping[str, Any]) -> bool:
-    """Tell from a batch's summary whether some of its refunds, or the corrections that follow them, are open."""
+    """Return whether, by a batch's summary, refunds or the corrections that follow them are open."""
     return bool(summary["refunds"]["open"] or summary["refunds"]["corrections"]["open"])
 
 

@@ -99,7 +99,7 @@ def mask_file(source: Path, target: Path, *, profile: Profile, today: date | Non
 
 
 def _reads_as(span: TextSpan, target: Path, profile: Profile) -> bool:
-    """Tell whether a file is found to be the same text by its bytes: a few characters of CP932 may be EUC-JP by chance."""
+    """Return whether a file is found to be the same text by its bytes: a few characters of CP932 may be EUC-JP by chance."""
     try:
         return replace(detect_text(target, profile.delimiter, profile.encoding), end=span.end) == span
     except FileRejected:

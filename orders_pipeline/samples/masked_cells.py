@@ -97,7 +97,7 @@ def text(cell: str, drawn: Draws, codec: str, _attempt: int) -> str:
 def email(cell: str, drawn: Draws, codec: str, attempt: int) -> str:
     """Rewrite an address into one that nobody has: there is no top-level domain zz, zzz, ..."""
     made = text(cell, drawn, codec, attempt)
-    return _TOP_LEVEL.sub(lambda found: "z" * len(found[0]), made) if "@" in made and "." in made else made
+    return _TOP_LEVEL.sub(lambda match: "z" * len(match[0]), made) if "@" in made and "." in made else made
 
 
 def phone(cell: str, drawn: Draws, codec: str, _attempt: int) -> str:

@@ -123,7 +123,7 @@ class Faults(BaseModel):
         return DECLINE_CODES[int(share(self.seed, "code", customer) * len(DECLINE_CODES))] if is_declined else None
 
     def refuses(self, customer: str, amount: int = 0) -> bool:
-        """Say whether a request for a customer is refused; `amount` is what it asks for, in yen."""
+        """Return whether a request for a customer is refused; `amount` is what it asks for, in yen."""
         return (
             self._falls(self.refuse, "refuse", customer)
             or customer == self.refuse_customer
@@ -131,7 +131,7 @@ class Faults(BaseModel):
         )
 
     def is_processing(self, reference: str) -> bool:
-        """Say whether this payment's result comes later."""
+        """Return whether this payment's result comes later."""
         return self._falls(self.processing, "processing", reference)
 
     def _falls(self, rate: float, *parts: str) -> bool:

@@ -46,12 +46,12 @@ class Answer:
 
     @property
     def is_refusal(self) -> bool:
-        """Tell whether the service has read this request and does not take it."""
+        """Return whether the service has read this request and does not take it."""
         return 400 <= self.status < 500 and self.status not in OF_THE_MOMENT
 
     @property
     def refuses_the_caller(self) -> bool:
-        """Tell whether a setting is at fault that every further request would meet too."""
+        """Return whether a setting is at fault that every further request would meet too."""
         return self.status in OF_THE_CALLER
 
     @property

@@ -3,7 +3,7 @@
 - The circuit breaker: after THRESHOLD failed calls in a row it is open, and nothing is claimed but one call now and then,
   the probe. A probe that goes well closes it for everybody.
 - The retry budget: a service that fails often has few retries among what it gets.
-- The rest: a service that asks to be left alone for a while is left alone.
+- The rest: a service that asks for a pause gets it.
 
 What counts as a failure is said by `Outcome`.
 """
@@ -91,7 +91,7 @@ class Breaker:
         transaction.execute("probe_now", service=self.service)
 
     def observe(self, transaction: Transaction, outcomes: Sequence[Outcome]) -> bool:
-        """Learn from what calls came to, and return whether the service is to be left alone now.
+        """Learn from what calls came to, and return whether the service may not be called now.
 
         A failure that a person must mend opens the breaker at once.
         """

@@ -216,7 +216,7 @@ class ServiceAdapter(HTTPAdapter):
 
 
 def failed_to_connect(error: requests.exceptions.ConnectionError) -> bool:
-    """Say whether nothing was sent, as there was no connection."""
+    """Return whether nothing was sent, as there was no connection."""
     cause = error.args[0] if error.args else None
     reason = getattr(cause, "reason", cause)  # urllib3 wraps it in MaxRetryError
     return isinstance(reason, NewConnectionError | ConnectTimeoutError)

@@ -63,7 +63,7 @@ class NotificationService:
         return _meaning(answer)
 
     def takes_many(self) -> bool:
-        """Tell whether the service takes many notifications in one call; asks it once, with none."""
+        """Return whether the service takes many notifications in one call; asks it once, with none."""
         if self._takes_many is None:
             try:
                 status = self._client.call("POST", BULK_PATH, body={"items": []}).status

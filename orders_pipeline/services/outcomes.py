@@ -34,12 +34,12 @@ class Outcome:
 
     @property
     def answered(self) -> bool:
-        """Tell whether the service answered as it should, whatever it said."""
+        """Return whether the service answered as it should, whatever it said."""
         return self.refused or self.kind in {"succeeded", "declined", "absent"}
 
     @property
     def hold_s(self) -> float | None:
-        """Return how long the whole service wants to be left alone, if it said so."""
+        """Return how long the whole service asks not to be called, if it does."""
         return self.retry_after_s if self.kind == "not_sent" else None
 
 

@@ -88,7 +88,7 @@ class RateLimiter:
             return None, wait_s
 
     def _return(self, token: _Token, in_s: float) -> None:
-        """Say that a token may be used again so many seconds from now, however long it takes to say so."""
+        """Return a token that may be used again so many seconds from now, however long returning it takes."""
         usable = time.monotonic() + in_s
 
         def return_it() -> None:

@@ -129,7 +129,7 @@ class RestPayments:
             return self._fitting(Outcome("unknown", OTHER_REFERENCE))
         found = [_from_payment(item, request, answer.retry_after_s) for item in ours]
         # where keys are ignored there may be several: one that failed says nothing about the others
-        return self._fitting(min(found, key=lambda each: ("succeeded", "unknown", "declined").index(each.kind)))
+        return self._fitting(min(found, key=lambda outcome: ("succeeded", "unknown", "declined").index(outcome.kind)))
 
     def _fitting(self, outcome: Outcome) -> Outcome:
         """Hang up on a service whose answer belongs to another request: so may the next ones."""
@@ -251,7 +251,7 @@ def _listed(item: Mapping[str, Any]) -> ListedPayment:
 
 
 def _unreadable(item: Mapping[str, Any]) -> UnreadablePayment:
-    """Say whose an unreadable payment may be."""
+    """Return whose an unreadable payment may be."""
     service_payment_id, reference, key = (
         value if isinstance(value, str) else None for value in map(item.get, ("id", "reference", "idempotency_key"))
     )

@@ -39,7 +39,7 @@ def settling(system: System, batch_id: str, run_id: str | None) -> Iterator[Sett
         return
     profile = system.clients.profile_of_batch(batch.client_code)
     is_whole = system.restore_guard.is_whole()  # ids follow from the installation, and from what a lost database has charged
-    if not is_whole and system.restore_guard.is_another_at_work():
+    if not is_whole and system.restore_guard.is_another_in_use():
         yield None
         return
     with worker_session(system.database, batch_id, run_id) as worker:
@@ -77,7 +77,7 @@ def _halting(database: Database, worker: Worker, settlement: Settlement) -> Iter
 
 
 def probe_now(system: System) -> None:
-    """Let services that are left alone be tried at once: somebody asks for it."""
+    """Let services whose breaker is open be probed at once: somebody asks for it."""
     with system.database.begin() as transaction:
         for service in (PAYMENT_BREAKER, NOTIFICATION_BREAKER):
             service.probe_now(transaction)

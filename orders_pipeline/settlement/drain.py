@@ -116,7 +116,7 @@ class _Crew(Generic[ClaimOf]):
             self._changed.notify()
 
     def take_back(self) -> None:
-        """Give back what nobody has begun."""
+        """Return the claims that nobody has begun."""
         with self._changed:
             while self._to_do:
                 self.done.append([(claim, called_off(in_doubt=claim.in_doubt)) for claim in self._to_do.popleft()])

@@ -65,7 +65,7 @@ class Ledger(ABC, Generic[ClaimOf]):
         self._worker = worker
 
     def may_send(self) -> bool:
-        """Tell whether claims that were taken before are still ours to send."""
+        """Return whether claims that were taken before are still ours to send."""
         return self._worker.may_send()
 
     def begin(self) -> None:
@@ -155,11 +155,11 @@ class Ledger(ABC, Generic[ClaimOf]):
             self._released(transaction, [str(row.item_id) for row in released])
 
     def _may_claim(self, transaction: Transaction) -> bool:
-        """Tell whether anything may be claimed at this moment."""
+        """Return whether anything may be claimed at this moment."""
         return self._may_go_on(transaction)
 
     def _may_go_on(self, transaction: Transaction) -> bool:
-        """Tell whether anything may be sent, now or later; if so, nobody stops the batch before the transaction ends."""
+        """Return whether anything may be sent, now or later; if so, nobody stops the batch before the transaction ends."""
         return not (self.ends_with_batch and self._worker.is_halted(transaction))
 
     def _begun(self, transaction: Transaction) -> None:

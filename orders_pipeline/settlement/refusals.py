@@ -105,38 +105,38 @@ class Refusals:
         return [verdicts[tried.item_id].outcome if outcome.refused else outcome for tried, outcome in results]
 
     def hold(self, transaction: Transaction, batch_id: str) -> bool:
-        """Tell whether a batch waits for the service to take something."""
+        """Return whether a batch waits for the service to take something."""
         return bool(transaction.scalar("is_held", batch_id=batch_id, service=self.service))
 
     def end_hold(self, transaction: Transaction, batch_id: str) -> None:
         """Let everything of a batch be tried again."""
         transaction.execute("end_hold", batch_id=batch_id, service=self.service)
 
-    def _verdict(self, tried: Tried, outcome: Outcome, found: Row[Any], doubt_s: float) -> Verdict:
-        is_tried_enough = found.times >= TRIES
+    def _verdict(self, tried: Tried, outcome: Outcome, history: Row[Any], doubt_s: float) -> Verdict:
+        is_tried_enough = history.times >= TRIES
         if self._a_person_decides and tried.in_doubt and outcome.kind == "not_sent":
             outcome = replace(outcome, kind="unknown", retry_after_s=doubt_s)
             # with nothing but this answer since, what was sent before has been carried out by now or never will be
-            is_tried_enough = tried.last_code == outcome.code and found.waited_s >= doubt_s
+            is_tried_enough = tried.last_code == outcome.code and history.waited_s >= doubt_s
         elif self._a_person_decides and outcome.kind == "unknown" and is_tried_enough:
             return Verdict(replace(outcome, retry_after_s=FOR_EVER_S), is_settled=True)
-        if is_tried_enough and _is_the_items(found):
+        if is_tried_enough and _is_the_items(history):
             return Verdict(replace(outcome, kind="declined", retry_after_s=None), is_settled=True)
-        if is_tried_enough or found.customers_alike >= SEVERAL or found.items_alike >= MANY:
-            return Verdict(outcome, hold_s=min(max(float(found.for_s), FIRST_HOLD_S), LONGEST_HOLD_S))
+        if is_tried_enough or history.customers_alike >= SEVERAL or history.items_alike >= MANY:
+            return Verdict(outcome, hold_s=min(max(float(history.for_s), FIRST_HOLD_S), LONGEST_HOLD_S))
         return Verdict(outcome)
 
 
-def _is_the_items(found: Row[Any]) -> bool:
-    """Tell whether others fared so that it is about this item that it is refused."""
-    if found.taken_since_last:
+def _is_the_items(history: Row[Any]) -> bool:
+    """Return whether others fared so that it is about this item that it is refused."""
+    if history.taken_since_last:
         return True
-    if found.refused_since >= SEVERAL:
+    if history.refused_since >= SEVERAL:
         return False
-    if found.taken_since_first:
+    if history.taken_since_first:
         return True
-    are_few = found.refused_since <= max(found.settled_alike, 1)
-    return bool(found.taken_before and (are_few or found.refused_for_s >= PATIENCE_S))
+    are_few = history.refused_since <= max(history.settled_alike, 1)
+    return bool(history.taken_before and (are_few or history.refused_for_s >= PATIENCE_S))
 
 
 def _ages_of_acceptances(results: Sequence[tuple[Tried, Outcome]]) -> dict[str, float]:

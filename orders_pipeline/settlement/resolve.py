@@ -79,10 +79,12 @@ def resolve_refund(database: Database, refund_id: str, decision: Decision) -> st
 
 
 @contextlib.contextmanager
-def _undecided(database: Database, what: Literal["payment", "refund"], given: str) -> Iterator[tuple[Transaction, Row[Any]]]:
-    """Give a transaction that holds the payment or refund with this id, which only a person can decide about."""
+def _undecided(
+    database: Database, what: Literal["payment", "refund"], item_id: str
+) -> Iterator[tuple[Transaction, Row[Any]]]:
+    """Lock the payment or refund with this id, which only a person can decide about: (transaction, its row)."""
     try:
-        known = str(uuid.UUID(given))
+        known = str(uuid.UUID(item_id))
     except ValueError:
         raise NothingToResolve(f"E_NOT_RESOLVABLE: this is not the id of a {what}") from None
     with database.begin() as transaction:
@@ -99,7 +101,7 @@ def _undecided(database: Database, what: Literal["payment", "refund"], given: st
                 f"E_NOT_RESOLVABLE: the {what} is {row.status}, and only an unknown one can be decided about"
             )
         if row.claimed_by in {worker.worker_id for worker in transaction.rows("live_workers", batch_id=row.batch_id)}:
-            raise NotResolvable(f"E_NOT_RESOLVABLE: somebody works on the {what} now; try again when that is over")
+            raise NotResolvable(f"E_NOT_RESOLVABLE: the {what} is being processed now; try again when that is over")
         yield transaction, row
 
 

@@ -23,9 +23,9 @@ MOST = 100  # batches in one sweep
 
 
 def stalled_batches(database: Database) -> list[Row[Any]]:
-    """Return the batches (`batch_id`, `client_code`, `run_requests`) that a run would bring on, oldest first.
+    """Return the batches (`batch_id`, `client_code`, `run_requests`) that a run would resume, oldest first.
 
-    Batches that wait for a service which is left alone now are not among them, but for one that may try it again.
+    Batches that wait for a service whose breaker is open are not among them, but for one that may probe it.
     """
     with database.begin() as transaction:
         transaction.execute("end_all_lost_workers", lock_class=WORKER_LOCK_CLASS)
@@ -34,14 +34,14 @@ def stalled_batches(database: Database) -> list[Row[Any]]:
         found = transaction.rows("stalled_batches", **bounds)
         known = {row.batch_id for row in found}
         refunding = [row for row in transaction.rows("batches_refunding", **bounds) if row.batch_id not in known]
-        return _with_open_doors(transaction, [*found, *refunding])
+        return _without_open_breakers(transaction, [*found, *refunding])
 
 
-def _with_open_doors(transaction: Transaction, found: Sequence[Row[Any]]) -> list[Row[Any]]:
+def _without_open_breakers(transaction: Transaction, rows: Sequence[Row[Any]]) -> list[Row[Any]]:
     """Leave out batches that only have to do with services whose breakers are open; one at a time goes to probe."""
     waits = {each.service: each.wait_for_probe_s(transaction) for each in (PAYMENT_BREAKER, NOTIFICATION_BREAKER)}
     chosen = []
-    for row in found:
+    for row in rows:
         due = [
             service
             for service, is_due in (

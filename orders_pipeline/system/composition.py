@@ -64,7 +64,7 @@ class System:
 
 @contextlib.contextmanager
 def join_endpoints(settings: Settings) -> Iterator[Endpoints]:
-    """Say where everything is; in development, what is not given is started and lives as long as it is used."""
+    """Return where everything is; in development, what is not set is started and lives as long as it is used."""
     with contextlib.ExitStack() as stack:
         database_url, payment_url, notification_url = (
             _given_database(settings),
@@ -104,7 +104,7 @@ def open_system(
 ) -> Iterator[System]:
     """Open everything for one run, tick or command, and close it again; an embedded database gets its schema.
 
-    `origin` says in the audit what is at work. Raises TooFewSessions where the server lets in fewer than may be needed.
+    `origin` says in the audit which program it is. Raises TooFewSessions where the server lets in fewer than may be needed.
     """
     with contextlib.closing(Database(endpoints.database_url)) as database:
         if settings.database_url is None:

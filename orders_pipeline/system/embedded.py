@@ -1,7 +1,7 @@
 """The parts that development needs and production brings along: a PostgreSQL server and the sandbox services.
 
 Each is held by a keeper, a process of its own that lives as long as anybody uses it: users hold a shared lock on a file
-in HOME, which the operating system drops however they end, and the keeper leaves once it can take that lock alone.
+in HOME, which the operating system drops however they end, and the keeper ends once it can lock that file exclusively.
 What the parts do belongs elsewhere; in production nothing here is called.
 """
 
@@ -45,7 +45,7 @@ class Membership:
         self.url = url
 
     def close(self) -> None:
-        """Let go of the part."""
+        """Release the part."""
         self._lock.close()
 
 
@@ -133,7 +133,7 @@ def _wait_until_gone(folder: Path, timeout_s: float = 60.0) -> None:
 
 
 def _is_used(path: Path) -> bool:
-    """Tell whether users hold a part; a keeper that is leaving lets nobody share the lock."""
+    """Return whether users hold a part; a keeper that is leaving lets nobody share the lock."""
     with path.open("a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -126,7 +126,7 @@ def _sentence(code: str, error: BaseException) -> str:
 
 
 def _has_more(error: BaseException) -> bool:
-    """Tell whether what is kept of an error of ours says more than its sentence does."""
+    """Return whether what is kept of an error of ours says more than its sentence does."""
     return not code_of(error).startswith(SAY_ALL) and (error.__cause__ or error.__context__) is not None
 
 

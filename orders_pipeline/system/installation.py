@@ -29,7 +29,7 @@ class Installation:
         return f"{self.installation_id.hex[:PREFIX_DIGITS]}-"
 
     def is_ours(self, reference: str) -> bool:
-        """Tell whether a reference is one that this installation wrote."""
+        """Return whether a reference is one that this installation wrote."""
         return self.payment_id_of(reference) is not None
 
     def payment_id_of(self, reference: str) -> str | None:

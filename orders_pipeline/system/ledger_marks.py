@@ -21,7 +21,7 @@ from orders_pipeline.security.encryption import DecryptionError, EncryptionKeysE
 MARKS = "installation/"
 MARK_KEY = re.compile(MARKS + r"(?P<installation>[0-9a-f]{32})-(?P<generation>[0-9]{6})-(?P<mark>[0-9]{18})[.]json")
 LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
-RENEWED_AFTER = timedelta(minutes=1)  # a database that is at work renews its mark as often
+RENEWED_AFTER = timedelta(minutes=1)  # a database in use renews its mark as often
 FRESH = timedelta(minutes=3)  # for so long nobody else takes over what its mark is about
 
 

@@ -23,7 +23,7 @@ IN_USE = (
     f"{FRESH.seconds // 60} minutes after that, or at once with --by-hand --why TEXT"
 )
 UNREAD = (
-    "the database was started anew or replaced, and the Payment service's list, which tells whether it lacks anything, "
+    "the database was started anew or replaced, and the Payment service's list, which shows whether it lacks anything, "
     "could not be read; nothing is paid or refunded before it can: `up` and `orders-pipeline reconcile` read it again; if "
     "it never comes, compare the ledgers otherwise and say so: orders-pipeline reconcile --by-hand --why TEXT"
 )
@@ -40,7 +40,7 @@ class LedgersDiffer(Exception):
 
 
 class StorageInUse(Exception):
-    """Another database is at work over our storage."""
+    """Another database uses our storage."""
 
     code = "E_STORAGE_IN_USE"
 

@@ -62,17 +62,17 @@ class RestoreGuard:
         return state.is_same or self._is_whole_at_service(state)
 
     def is_behind(self) -> bool:
-        """Look at the storage alone; a new database becomes the installation whose storage it has, if that is at rest."""
+        """Look at the storage only; a new database becomes the installation whose storage it has, if that is at rest."""
         kept = list(kept_marks(self._storage))  # before the database is read: its mark is committed before it is kept
         state = self._state()
         return state.stopped_by in ("storage", "service") or self._is_behind(state, kept)
 
-    def is_another_at_work(self) -> bool:
-        """Look at the storage; tell whether it is another database's, so that not even ids can be given."""
+    def is_another_in_use(self) -> bool:
+        """Look at the storage and return whether it is another database's, so that not even ids can be made."""
         return self.is_behind() and self._state().stopped_by == "another"
 
     def watch(self) -> None:
-        """Stop all paying if the database was restored under a running system, and say in the storage that it is at work.
+        """Stop all paying if the database was restored under a running system, and mark in the storage that it is in use.
 
         A storage that is away is asked next time.
         """
@@ -139,12 +139,12 @@ class RestoreGuard:
         return self.doubted()
 
     def note_unread(self, failure: ListFailed) -> None:
-        """Keep why the list that was to be compared did not come: paying rests until it does."""
+        """Keep why the list that was to be compared did not come: nothing is paid until it does."""
         with self._database.begin() as transaction:
             transaction.execute("note_unread", why=failure.reason)
 
     def lift(self, compared_at: datetime, who: str | None = None, why: str | None = None, *, is_listed: bool = True) -> None:
-        """Let paying go on, as another generation if it was stopped, now that the ledger was compared up to a moment."""
+        """Resume paying, as another generation if it was stopped, now that the ledger was compared up to a moment."""
         kept = list(kept_marks(self._storage))
         with self._database.begin() as transaction:
             highest = max((each.mark.generation for each in kept), default=0)
@@ -157,7 +157,7 @@ class RestoreGuard:
             keep_mark(self._storage, self._state())
 
     def can_compare(self) -> bool:
-        """Tell whether the service's list can be read, as far as is known."""
+        """Return whether the service's list can be read, as far as is known."""
         return self._payments.capabilities.can_list and self._state().unread_since is None
 
     def require_in_use(self) -> None:
@@ -166,7 +166,7 @@ class RestoreGuard:
             raise NotStopped
 
     def resume_by_hand(self, who: str, why: str) -> None:
-        """Let paying go on where no list can be compared and a person answers for that; what is sent first is in doubt."""
+        """Resume paying where no list can be compared and a person answers for that; what is sent first is in doubt."""
         kept = list(kept_marks(self._storage))
         state = self._state()
         if state.stopped_by == "another":
@@ -184,7 +184,7 @@ class RestoreGuard:
                 with self._database.begin() as transaction:
                     transaction.execute("storage_is_its_own")
             return False
-        if not is_other_gone and any(self._is_at_work(each, state) for each in others):
+        if not is_other_gone and any(self._is_writer_live(each, state) for each in others):
             with self._database.begin() as transaction:
                 transaction.execute("stop_paying", stopped_by="another")
             return True
@@ -202,16 +202,16 @@ class RestoreGuard:
         return True
 
     def _is_in_use(self, state: Row[Any], kept: Sequence[KeptMark]) -> bool:
-        """Tell whether what our ledger is behind of was kept by another database that is at work."""
+        """Return whether the marks that our ledger is behind of were kept by another database in use."""
         ours = (state.generation, state.mark)
         return any(
-            self._is_at_work(each, state)
+            self._is_writer_live(each, state)
             for each in kept
             if each.mark.installation_id != state.installation_id or each.mark[:2] > ours
         )
 
-    def _is_at_work(self, kept: KeptMark, state: Row[Any]) -> bool:
-        """Say whether another database has lately kept a mark, and is still there as far as is known."""
+    def _is_writer_live(self, kept: KeptMark, state: Row[Any]) -> bool:
+        """Return whether another database has lately kept a mark, and is still there as far as is known."""
         if kept.at <= state.asked_at - ledger_marks.FRESH:
             return False
         writer = writer_of(self._storage, kept.mark)
@@ -244,7 +244,7 @@ class RestoreGuard:
         return not unknown
 
     def _count_unknown(self, page: PaymentPage) -> int:
-        """Return how many payments of ours on a page were charged, or given back, without our ledger knowing of it."""
+        """Return how many payments of ours on a page were charged or refunded without our ledger knowing of it."""
         with self._database.begin() as transaction:
             ours = installation.read(transaction)
             listed = [

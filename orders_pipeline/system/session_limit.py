@@ -33,7 +33,7 @@ def needed(max_concurrent_runs: int) -> int:
 
 
 def require(database: Database, max_concurrent_runs: int) -> str:
-    """Say how many sessions are needed and let in; raise TooFewSessions."""
+    """Return how many sessions are needed and let in; raise TooFewSessions."""
     with database.begin() as transaction:
         limit = transaction.scalar("session_limit")
     need = needed(max_concurrent_runs)

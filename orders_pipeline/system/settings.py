@@ -18,7 +18,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "ORDERS_"
 MIB = 1024 * 1024
-UNDER_UP = "_ORDERS_UP"  # no setting: `up` tells those it starts
+UNDER_UP = "_ORDERS_UP"  # no setting: `up` sets it for those it starts
 CAPABILITIES = r"^(none|(keys|look-up|list)(,(keys|look-up|list))*)$"
 
 
@@ -63,7 +63,7 @@ class Settings(BaseSettings):
 
     @property
     def is_production(self) -> bool:
-        """Say whether nothing may be embedded or made up."""
+        """Return whether nothing may be embedded or synthetic."""
         return self.env == "production"
 
     @property
@@ -102,7 +102,7 @@ def load_settings() -> Settings:
     if settings.storage_location.startswith("s3:") and settings.s3_kms_key_id is None:
         missing.append("s3_kms_key_id")
     if settings.is_production and missing:
-        raise SettingsError(f"{PREFIX}ENV is production, where nothing is made up; please set {_names(missing)}")
+        raise SettingsError(f"{PREFIX}ENV is production, where nothing is synthetic; please set {_names(missing)}")
     return settings
 
 
@@ -160,5 +160,5 @@ def export_environment(**values: str) -> None:
 
 
 def ends_with_up() -> bool:
-    """Tell whether this process was started by `up`, which ends all that it started."""
+    """Return whether this process was started by `up`, which ends all that it started."""
     return UNDER_UP in os.environ

@@ -1,7 +1,7 @@
 """Cancelling a batch for good: nothing more is sent, what is in flight is recorded, and the rest is called off.
 
 It is begun in one statement, which whoever claims sees; it is ended by whoever comes first, the command or a run, once
-nobody is at work on the batch and nothing is in doubt. What may have been charged is looked up and never sent again.
+no other process works on the batch and nothing is in doubt. What may have been charged is looked up and never sent again.
 """
 
 from __future__ import annotations
@@ -53,13 +53,13 @@ def begin(transaction: Transaction, batch_id: str, *, cancelled_by: str, why: st
 def finish(system: System, batch_id: str, waiting: Callable[[], None] = lambda: None) -> None:
     """Bring a batch that is being cancelled to its end, and write its reports; does nothing when it is there.
 
-    Waits for those who are at work on it, calling `waiting` once, and for look-ups. Where only a person can find out about
+    Waits for other workers of the batch, calling `waiting` once, and for look-ups. Where only a person can find out about
     a payment, or the service has charges that our ledger does not know, the batch stays `cancelling`.
     """
     with system.database.begin() as transaction:
         if batches.get(transaction, batch_id).status != "cancelling":
             return
-    with _nobody_else(system, batch_id, waiting) as worker:
+    with _only_worker(system, batch_id, waiting) as worker:
         system.restore_guard.watch()
         _look_up(system, worker, declined_are_planned_alone=_plan_what_may_be_charged(system, batch_id))
         is_whole = system.restore_guard.is_whole()
@@ -79,8 +79,8 @@ def finish(system: System, batch_id: str, waiting: Callable[[], None] = lambda: 
 
 
 @contextlib.contextmanager
-def _nobody_else(system: System, batch_id: str, waiting: Callable[[], None]) -> Iterator[Worker]:
-    """Be the only one at work on a batch: those who are there leave soon, and those who are lost are given up."""
+def _only_worker(system: System, batch_id: str, waiting: Callable[[], None]) -> Iterator[Worker]:
+    """Be the batch's only worker, with its lock: live ones end soon, and lost ones are given up."""
     said = False
 
     def wait() -> None:
@@ -112,7 +112,7 @@ def _others(system: System, worker: Worker) -> list[int]:
 
 
 def _plan_what_may_be_charged(system: System, batch_id: str) -> bool:
-    """Plan what no payment covers, where another database may have paid it: that can be looked up by the payment alone.
+    """Plan what no payment covers, where another database may have paid it: only a planned payment can be looked up.
 
     Return whether it would have planned the orders of a declined payment one by one.
     """
@@ -128,7 +128,7 @@ def _plan_what_may_be_charged(system: System, batch_id: str) -> bool:
 
 
 def _look_up(system: System, worker: Worker, *, declined_are_planned_alone: bool) -> None:
-    """Find out about payments that may have been charged, and who was told; nothing is sent."""
+    """Look up payments that may have been charged and customers that may have been notified; nothing is sent."""
     ledger = DoubtLedger(
         system.database,
         system.cipher,

@@ -39,7 +39,7 @@ Progress = Callable[[int, int], None]  # orders done, and orders there are to do
 class Rotated:
     """What a rotation came to; `orders` and `files_by_key` are those encrypted with each key now.
 
-    `busy` are the batches that could not be had; `left` is what else could not be encrypted anew or looked at, with why.
+    `busy` are the batches that were being processed; `left` is what else could not be encrypted anew or looked at, with why.
     """
 
     current: str
@@ -54,7 +54,7 @@ class Rotated:
 
     @property
     def is_done(self) -> bool:
-        """Say whether nothing is encrypted with another key than the current one any more."""
+        """Return whether nothing is encrypted with another key than the current one any more."""
         return not self.busy and not self.left and {*self.orders, *self.files_by_key} <= {self.current}
 
     def as_dict(self) -> dict[str, Any]:

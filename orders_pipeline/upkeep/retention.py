@@ -202,7 +202,7 @@ class HoldRefused(NotThere):
 
 @dataclass(frozen=True)
 class Hold:
-    """What is to stay: records of a batch, of a category, of days; what is None does not matter."""
+    """The records to hold: of a batch, of a category, of days; None covers all."""
 
     batch_id: str | None
     category: str | None
@@ -211,7 +211,7 @@ class Hold:
 
 
 def place_hold(database: Database, hold: Hold, who: str, why: str) -> int:
-    """Keep what the hold is about from moving or going, whatever its age, and return the hold's number."""
+    """Hold the records that it covers in their place, whatever their age, and return the hold's number."""
     with database.begin() as transaction:
         return int(
             transaction.scalar(
@@ -227,7 +227,7 @@ def place_hold(database: Database, hold: Hold, who: str, why: str) -> int:
 
 
 def covered(database: Database, hold_id: int) -> dict[str, int]:
-    """Return how many sealed blocks, with how many records, and how many records not sealed yet a hold is about."""
+    """Return how many sealed blocks and records a hold covers, and how many records that are not sealed yet."""
     with database.begin() as transaction:
         found = transaction.rows("hold_covers", hold_id=hold_id)[0]
     return {"blocks": found.blocks, "records": int(found.records), "unsealed": found.unsealed}

@@ -111,7 +111,7 @@ def test_a_payment_that_somebody_looks_up_now_is_left_alone(harness):
     with harness.working() as worker:
         (claim,) = harness.ledger(worker, NEITHER).claim(5)
         assert claim.in_doubt
-        with pytest.raises(NotResolvable, match="somebody works on the payment"):
+        with pytest.raises(NotResolvable, match="the payment is being processed"):
             resolve_payment(harness.database, payment_id, NOTHING)
     assert resolve_payment(harness.database, payment_id, NOTHING) == harness.batch_id
 

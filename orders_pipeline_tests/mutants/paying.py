@@ -166,8 +166,8 @@ MUTANTS: list[Mutant] = [
             "a 503 from something on the way counts as not sent",
         ),
         (
-            '("succeeded", "unknown", "declined").index(each.kind)',
-            '("declined", "unknown", "succeeded").index(each.kind)',
+            '("succeeded", "unknown", "declined").index(outcome.kind)',
+            '("declined", "unknown", "succeeded").index(outcome.kind)',
             "charged again beside a charge",
         ),
         (
@@ -266,7 +266,7 @@ MUTANTS: list[Mutant] = [
             "declined after two tries",
         ),
         (
-            "            is_tried_enough = tried.last_code == outcome.code and found.waited_s >= doubt_s\n",
+            "            is_tried_enough = tried.last_code == outcome.code and history.waited_s >= doubt_s\n",
             "",
             "declined though an earlier try may have charged it",
         ),
@@ -291,27 +291,27 @@ MUTANTS: list[Mutant] = [
             "what was sent before others were refused speaks for the service",
         ),
         (
-            "min(max(float(found.for_s), FIRST_HOLD_S), LONGEST_HOLD_S)",
+            "min(max(float(history.for_s), FIRST_HOLD_S), LONGEST_HOLD_S)",
             "FIRST_HOLD_S",
             "a service that refuses for hours is tried every minute",
         ),
         (
-            "    if found.refused_since >= SEVERAL:\n        return False\n",
+            "    if history.refused_since >= SEVERAL:\n        return False\n",
             "",
             "a service that begins to refuse everything declines orders that were refused once before",
         ),
         (
-            "are_few = found.refused_since <= max(found.settled_alike, 1)",
+            "are_few = history.refused_since <= max(history.settled_alike, 1)",
             "are_few = True",
             "a service that begins to refuse everything declines the last few of a batch",
         ),
         (
-            "return bool(found.taken_before and (",
+            "return bool(history.taken_before and (",
             "return bool((",
             "a service that refuses everything declines the only order of a batch",
         ),
         (
-            "or found.items_alike >= MANY",
+            "or history.items_alike >= MANY",
             "",
             "a service that refuses everything is sent all orders of one customer",
         ),

@@ -127,7 +127,7 @@ def test_characters_whose_codes_do_not_round_trip_come_back_as_the_bytes_that_we
     path.write_bytes(content)
     first = installation.take(path, "codes")
     given_back = installation.report(first["batch_id"], "rejected") or b""
-    assert given_back == made.given_back(first["batch_id"]).replace(b"NAME", twice)
+    assert given_back == made.rejected_csv(first["batch_id"]).replace(b"NAME", twice)
     path.write_bytes(given_back.replace(b",x,", b",10,"))
     second = installation.take(path, "codes")
     assert (second["status"], second["corrections"]["rows_open"]) == ("completed", 0)
@@ -232,7 +232,7 @@ def test_rows_that_were_accepted_and_come_again_are_given_back(installation: Ins
     second = installation.take(again.write(tmp_path / "second.csv"), "whole-file")
     assert (second["rows"]["accepted"], second["rejections"]) == (1, {"R_REF_EXISTS": 1})
     assert first["batch_id"] in (installation.report(second["batch_id"], "errors") or b"").decode("utf-8-sig")
-    assert installation.report(second["batch_id"], "rejected") == again.given_back(second["batch_id"])
+    assert installation.report(second["batch_id"], "rejected") == again.rejected_csv(second["batch_id"])
 
 
 @pytest.mark.parametrize("named", ["20260101-000000000000", "another client's"])

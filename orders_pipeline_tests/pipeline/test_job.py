@@ -175,7 +175,7 @@ def test_rejected_csv_holds_the_records_byte_for_byte_with_our_columns(
     assert summary["encoding"] == encoding
     assert summary["rows"] == {"total": 7, "accepted": 2, "rejected": 4, "blank": 1}
     given_back = installation.report(summary["batch_id"], "rejected") or b""
-    assert given_back == made.given_back(summary["batch_id"])
+    assert given_back == made.rejected_csv(summary["batch_id"])
 
 
 def test_errors_csv_shows_no_formula_no_secret_and_no_card_number(installation: Installation, tmp_path: Path) -> None:

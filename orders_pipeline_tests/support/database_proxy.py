@@ -1,4 +1,4 @@
-"""A line to a PostgreSQL server on which things go wrong on purpose: answers are lost, or nothing comes through at all.
+"""A proxy before a PostgreSQL server on which things go wrong on purpose: answers are lost, or nothing comes through.
 
 It passes bytes on between clients and the server's socket, and knows of the protocol only how a statement looks.
 """
@@ -81,7 +81,7 @@ class DatabaseProxy:
 
     @property
     def is_well(self) -> bool:
-        """Tell whether the trouble that was asked for has happened."""
+        """Return whether the trouble that was asked for has happened."""
         return self._trouble is None
 
     def close(self) -> None:
@@ -116,7 +116,7 @@ class DatabaseProxy:
         self._wires.discard(wire)
 
     def _troubles(self, wire: _Wire, data: bytes) -> bool:
-        """Act out the trouble that was asked for when its COMMIT comes; say whether the connection is to be cut."""
+        """Act out the trouble that was asked for when its COMMIT comes; return whether the connection is to be cut."""
         wire.seen += data
         if b"COMMIT\0" not in data:
             return False

@@ -54,7 +54,7 @@ class Installation:
         return file_import.import_file(self.system, path, client_code, again=again)
 
     def run(self, batch_id: str) -> str | None:
-        """Run the job for a batch and return why it failed; to work it off without Dagster takes half the time."""
+        """Run the job for a batch and return why it failed; without Dagster that takes half the time."""
         return runs.run_batch(self.system, self.instance, defs, batch_id)
 
     def work_off(self, batch_id: str) -> None:
@@ -64,7 +64,7 @@ class Installation:
         return summaries.summarise(self.system, batch_id)
 
     def take(self, path: Path, client_code: str) -> dict[str, Any]:
-        """Import a file, work its batch off to its end and return its summary."""
+        """Import a file, process its batch to its end and return its summary."""
         batch_id = self.receive(path, client_code)
         work_off(self.system, batch_id)
         summary = self.summary(batch_id)
@@ -109,7 +109,7 @@ def work_off(system: System, batch_id: str) -> None:
 
 @contextlib.contextmanager
 def cloned_database(server_url: str, template: str) -> Iterator[SecretStr]:
-    """Give the URL of a migrated database that is dropped at the end."""
+    """Lend the URL of a migrated database that is dropped at the end."""
     name = f"house_{uuid.uuid4().hex}"
 
     def run(statement: str) -> None:  # over a connection of its own: tests may break those that are open
@@ -168,13 +168,13 @@ def check_books(
 def check_finished(
     installation: Installation, batch_id: str, status: str = "completed", *, notified_twice: int = 0
 ) -> dict[str, Any]:
-    """Assert that a batch has nothing open, that each customer was told once and that the books are equal."""
+    """Assert that a batch has nothing open, that each customer was notified once and that the books are equal."""
     summary = check_books(installation, batch_id, notified_twice=notified_twice)
     assert summary["status"] == status
-    orders, yen, told = summary["orders"], summary["amount_jpy"], summary["notifications"]
+    orders, yen, notified = summary["orders"], summary["amount_jpy"], summary["notifications"]
     assert orders["pending"] == orders["paying"] == orders["unknown"] == 0
     assert yen["accepted"] == yen["paid"] + yen["declined"]
-    assert told["planned"] == told["sent"] + told["failed"]
+    assert notified["planned"] == notified["sent"] + notified["failed"]
     return summary
 
 
@@ -198,5 +198,5 @@ def _their_charges(installation: Installation, batch_id: str) -> list[tuple[str,
     for name in sorted(names):
         parameters = page_parameters(limit=100) | {"value": name}
         charges = [each for _, each in ledger.payments("order_id", parameters) if each.status in CHARGED]
-        found += [(name, each.id, each.amount) for each in sorted(charges, key=lambda each: each.id)]
+        found += [(name, each.id, each.amount) for each in sorted(charges, key=lambda charge: charge.id)]
     return found

@@ -114,14 +114,14 @@ class Harness:
         ids = []
         for each in orders:
             frame = pd.DataFrame([each["personal"]], index=[each["import_row_number"]])
-            (sealed,) = personal_data.encrypter(CIPHER, batch_id)(frame)
+            (encrypted,) = personal_data.encrypter(CIPHER, batch_id)(frame)
             row = {
                 "batch_id": batch_id,
                 "csv_source": "orders.csv",
                 "bulk_import_group": batch_id,
                 "client_code": client,
                 **each,
-                "personal": sealed,
+                "personal": encrypted,
             }
             places = ", ".join(["%s"] * len(row))
             insert = f"INSERT INTO orders ({', '.join(row)}) VALUES ({places}) RETURNING order_id"

@@ -1,4 +1,4 @@
-"""An order file made record by record, which knows what of it must come back, byte for byte."""
+"""An order file made record by record, which knows what its rejected.csv must be, byte for byte."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class OrderFile:
         extra: Sequence[str] = (),
         ended: bool = True,
     ) -> None:
-        """Add an order, with the codes it must be given back with."""
+        """Add an order, with the codes that it must be rejected for."""
         written = record([*row.values(), *extra], quoted=quoted)
         self.rows += 1
         if codes:
@@ -59,7 +59,7 @@ class OrderFile:
         path.write_bytes(self._encode(self.text))
         return path
 
-    def given_back(self, batch_id: str) -> bytes:
+    def rejected_csv(self, batch_id: str) -> bytes:
         """Return the bytes of the rejected.csv that must come of it."""
         lines = [f"{self.header},{OURS}"]
         lines += [f"{written},{batch_id},{row},{line},{codes}" for row, line, written, codes in self.rejected]

@@ -1,4 +1,4 @@
-"""A harness at an S3 server: moto over HTTP, the raw client to it, and a line to it on which things go wrong on purpose."""
+"""A harness at an S3 server: moto over HTTP, the raw client to it, and a proxy on which things go wrong on purpose."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from orders_pipeline_tests.support.order_file import OrderFile
 
 
 def is_up(installation: Installation) -> bool:
-    """Tell whether an installation's database answers."""
+    """Return whether an installation's database answers."""
     with contextlib.suppress(psycopg.OperationalError):
         return bool(installation.rows("SELECT 1"))
     return False
@@ -51,7 +51,7 @@ class Scenario:
         work_off(self.system, batch_id)
 
     def finish(self, batch_id: str) -> dict[str, Any]:
-        """Work off a batch, again while it breaks off, and return what it came to, the books being equal."""
+        """Process a batch, again while it breaks off, and return what it came to, the books being equal."""
 
         def is_done() -> bool:
             with contextlib.suppress(DatabaseUnavailable):

@@ -105,7 +105,7 @@ class Books:
     def refund(self, service_payment_id: str, amount: int) -> None:
         answer = requests.post(
             f"{self.sandbox.url}/v1/payments/{service_payment_id}/refunds",
-            json={"amount": amount, "reason": "given back"},
+            json={"amount": amount, "reason": "refunded"},
             headers={"Idempotency-Key": uuid.uuid4().hex},
             timeout=10,
         )

@@ -122,7 +122,7 @@ class FolderStorage:
                     if instead_of is not None:
                         os.chmod(temporary, stat.S_IMODE(instead_of.st_mode), dir_fd=folder)
                         os.utime(temporary, ns=(instead_of.st_atime_ns, instead_of.st_mtime_ns), dir_fd=folder)
-                    with self._replacing(alone=instead_of is not None):
+                    with self._replacing(exclusive=instead_of is not None):
                         if instead_of is not None and file_version(file_status(folder, name)) != file_version(instead_of):
                             raise ObjectChanged
                         os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
@@ -142,14 +142,14 @@ class FolderStorage:
                 target.write(chunk)
 
     @contextlib.contextmanager
-    def _replacing(self, *, alone: bool) -> Iterator[None]:
-        """Put or remove a file: nobody else does while `alone`, when it must be certain which file is replaced."""
+    def _replacing(self, *, exclusive: bool) -> Iterator[None]:
+        """Put or remove a file: `exclusive`, where it must be certain which file is replaced."""
         if self._cipher is None:  # then nothing is encrypted anew
             yield
             return
         lock = os.open(self._tree.root / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+            fcntl.flock(lock, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
             yield
         finally:
             os.close(lock)
@@ -211,7 +211,7 @@ class FolderStorage:
             contextlib.suppress(ObjectGone),
             folder_errors(),
             self._tree.place(key) as (folder, name),
-            self._replacing(alone=False),
+            self._replacing(exclusive=False),
         ):
             os.unlink(name, dir_fd=folder)
 

@@ -163,7 +163,7 @@ class Storage(Protocol):
 
 
 def is_key(key: str) -> bool:
-    """Say whether every store and our own ledger can hold this key: 1 to KEY_MAX_BYTES of UTF-8, without NUL."""
+    """Return whether every store and our own ledger can hold this key: 1 to KEY_MAX_BYTES of UTF-8, without NUL."""
     try:
         return "\0" not in key and 0 < len(key.encode("utf-8")) <= KEY_MAX_BYTES
     except UnicodeEncodeError:
@@ -171,7 +171,7 @@ def is_key(key: str) -> bool:
 
 
 def is_listed(key: str) -> bool:
-    """Say whether a key is for others to see: not a folder's mark, hidden, or an upload under way."""
+    """Return whether a key is for others to see: not a folder's mark, hidden, or an upload under way."""
     return bool(key) and not key.endswith(("/", ".part")) and not any(part.startswith(".") for part in key.split("/"))
 
 
@@ -206,9 +206,9 @@ def fetched_file(target: Path) -> Iterator[tuple[Callable[[bytes], object], Call
         yield write, digest.hexdigest
 
 
-def require_same(found: str, sha256: str | None) -> None:
-    """Raise ObjectReplaced where a SHA-256 is wanted and what was found is another one."""
-    if sha256 is not None and found != sha256:
+def require_same(actual: str, sha256: str | None) -> None:
+    """Raise ObjectReplaced where a SHA-256 is wanted and the actual one differs."""
+    if sha256 is not None and actual != sha256:
         raise ObjectReplaced
 
 

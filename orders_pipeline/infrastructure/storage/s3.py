@@ -254,10 +254,10 @@ class S3Storage:
         return full
 
 
-def _described(key: str, found: Mapping[str, Any], size: int) -> StoredObject:
+def _described(key: str, answer: Mapping[str, Any], size: int) -> StoredObject:
     # The ETag, because listings have no version ids; and when, for the same bytes put again are sent again
-    modified = found["LastModified"]
-    version = found["ETag"].strip('"') + f"@{int(modified.timestamp())}"
+    modified = answer["LastModified"]
+    version = answer["ETag"].strip('"') + f"@{int(modified.timestamp())}"
     return StoredObject(key, version, size, modified, settled=True)
 
 

@@ -60,7 +60,7 @@ def utf8_instead(source: Path, span: TextSpan) -> int | None:
 
 
 def is_shaped_like_euc(source: Path, span: TextSpan) -> bool:
-    """Tell whether all high bytes come in the pairs of EUC-JP, whatever they mean there."""
+    """Return whether all high bytes come in the pairs of EUC-JP, whatever they mean there."""
     return all(_SHAPED_LIKE_EUC.fullmatch(data) for data in _high_lines(source, span))
 
 
@@ -86,7 +86,7 @@ def _read(data: bytes, codec: str) -> str | None:
 
 
 def _is_clearly_utf8(source: Path, span: TextSpan, *, or_not_cp932: bool) -> bool:
-    """Tell whether a valid UTF-8 text holds more Japanese than chance makes of CP932, or else is not valid CP932.
+    """Return whether a valid UTF-8 text holds more Japanese than chance makes of CP932, or else is not valid CP932.
 
     What is UTF-8 by chance has mostly characters that no Japanese text has: of half-width kana come Greek and Arabic.
     """
@@ -113,7 +113,7 @@ def _is_japanese(character: str) -> bool:
 
 
 def _may_be_euc_jp(source: Path, span: TextSpan) -> bool:
-    """Tell whether a CP932 text is valid EUC-JP too: one of rare kanji and half-width kana only."""
+    """Return whether a CP932 text is valid EUC-JP too: one of rare kanji and half-width kana only."""
     found: set[str] = set()
     for data in _high_lines(source, span):
         if _read(data, "euc_jp") is None:
@@ -139,7 +139,7 @@ def _western_reading(source: Path, span: TextSpan) -> str | None:
 
 
 def _is_worded(codec: str, text: str) -> bool:
-    """Tell whether words have single accents in them, and capitals at their beginning or all over only."""
+    """Return whether words have single accents in them, and capitals at their beginning or all over only."""
     if codec not in _OTHERS:
         return True
     return not _NO_WORD.search(text) and all(word[1:].islower() or word.isupper() for word in _WORD.findall(text))

@@ -177,7 +177,7 @@ def _cp932_fault(source: Path, span: TextSpan, bad_utf8: int) -> int | None:
 
 
 def _is_half_width(source: Path, span: TextSpan) -> bool:
-    """Tell whether over half of the Japanese characters, read as CP932, are half-width kana."""
+    """Return whether over half of the Japanese characters, read as CP932, are half-width kana."""
     decoder = codecs.getincrementaldecoder("cp932")("replace")
     japanese = kana = 0
     for _, data in read_raw(source, span.start, span.end):
@@ -188,7 +188,7 @@ def _is_half_width(source: Path, span: TextSpan) -> bool:
 
 
 def _looks_like_utf8(source: Path, span: TextSpan) -> bool:
-    """Tell whether over half of the bytes above 0x7F, or any longer stretch of them, form characters of UTF-8."""
+    """Return whether over half of the bytes above 0x7F, or any longer stretch of them, form characters of UTF-8."""
     decoder = codecs.getincrementaldecoder("utf-8")("ignore")
     high = in_characters = 0
     for offset, data in read_raw(source, span.start, span.end):

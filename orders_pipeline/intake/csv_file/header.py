@@ -42,7 +42,7 @@ class Names:
         return {self.known[name] for cell in cells if (name := normalise_header(cell)) in self.known}
 
     def is_header(self, cells: Sequence[str]) -> bool:
-        """Tell whether the cells name every required column."""
+        """Return whether the cells name every required column."""
         return len(cells) >= len(self.required) and set(self.required) <= self.found_in(cells)
 
 

@@ -81,7 +81,7 @@ def _spread(columns: tuple[pa.Array, ...], odd: npt.NDArray[np.bool_]) -> tuple[
 
 
 def _are_strict(codes: npt.NDArray[np.uint8], quotes: Integers, delimiter: int) -> bool:
-    """Tell whether every quote opens a cell at its start, closes one at its end, or is one of a pair inside.
+    """Return whether every quote opens a cell at its start, closes one at its end, or is one of a pair inside.
 
     Quotes take turns in opening and closing; a pair inside a cell closes and opens again at once.
     """

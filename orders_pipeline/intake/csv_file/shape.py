@@ -67,11 +67,11 @@ class Shape:
         return fits
 
     def _is_contradicted(self, counts: Integers) -> bool:
-        """Tell whether a row has the header's own width, or values in the cells that should be empty in every row."""
+        """Return whether a row has the header's own width, or values in the cells that should be empty in every row."""
         return bool((counts == self._sent).any()) or not self._overfull.isdisjoint((self._width, self._sent))
 
     def takes(self, width: int, rows: int) -> bool:
-        """Tell whether `rows` rows of one width have the right shape, without doubt; if not, `check` must look."""
+        """Return whether `rows` rows of one width have the right shape, without doubt; if not, `check` must look."""
         if width != self._width or width != self._named:
             return False
         self._rows += rows

@@ -46,22 +46,22 @@ class Section:
     condition: tuple[str, Decimal] | None
 
     def has(self, *kinds: str) -> bool:
-        """Tell whether a token is of one of these kinds."""
+        """Return whether a token is of one of these kinds."""
         return any(kind in kinds for kind, _ in self.tokens)
 
     @property
     def is_date(self) -> bool:
-        """Tell whether a number is shown as a date or time."""
+        """Return whether a number is shown as a date or time."""
         return self.has("day", "month", "clock", "elapsed")
 
     @property
     def shows_time(self) -> bool:
-        """Tell whether hours, minutes or seconds are shown."""
+        """Return whether hours, minutes or seconds are shown."""
         return self.has("clock", "elapsed")
 
     @property
     def shows_day(self) -> bool:
-        """Tell whether year, month or day are shown."""
+        """Return whether year, month or day are shown."""
         return self.has("day") or (self.has("month") and not self.shows_time)  # beside hours, m is minutes
 
 

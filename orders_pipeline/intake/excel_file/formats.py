@@ -48,7 +48,7 @@ def show(value: Value, number_format: str, *, is_error: bool = False, epoch: dat
 
 
 def shows_what_is_stored(value: Value, number_format: str, shown: str, kind: Kind) -> bool:
-    """Tell whether the text `show` returned is the very value that is stored, and not another number or a day.
+    """Return whether the text `show` returned is the very value that is stored, and not another number or a day.
 
     Formats round, scale, drop signs and add digits. What is only written otherwise is the same: 1,000円 or 007; in a code or
     a date also digits set apart, like 100-0001, but none longer than Excel keeps. In a text it is the sender's matter.
@@ -63,7 +63,7 @@ def shows_what_is_stored(value: Value, number_format: str, shown: str, kind: Kin
 
 
 def _is_number(value: float, number_format: str, shown: str, *, or_digits: bool) -> bool:
-    """Tell whether a text is read as this number, or at least has its digits."""
+    """Return whether a text is read as this number, or at least has its digits."""
     stored = Decimal(value) if isinstance(value, int) else AS_STORED.create_decimal(repr(value))
     if not _digits(shown):
         return stored == 0
@@ -82,7 +82,7 @@ def _digits(text: str) -> str:
 
 
 def _is_fraction(number: Decimal, number_format: str) -> bool:
-    """Tell whether Excel shows a number as a fraction, which `show` does not."""
+    """Return whether Excel shows a number as a fraction, which `show` does not."""
     chosen = choose_section(number, sections_of(number_format))
     return number != number.to_integral_value() and chosen is not None and all(map(chosen[0].has, ("slash", "digit")))
 

@@ -79,7 +79,7 @@ class MergedCells:
 
     @property
     def joins_rows(self) -> bool:
-        """Tell whether any cell is merged into one above."""
+        """Return whether any cell is merged into one above."""
         return bool(self._upright)
 
     def top_of(self, column: int, row: int) -> int | None:
@@ -89,7 +89,7 @@ class MergedCells:
         return spans[at][0] if at >= 0 and row <= spans[at][1] else None
 
     def hide(self, column: int, row: int) -> bool:
-        """Tell whether a cell is not seen."""
+        """Return whether a cell is not seen."""
         if not self._ranges:
             return False
         if column not in self._hidden:

@@ -136,7 +136,7 @@ class Sheets:
         return {at: column for at, column in enumerate(columns) if column and cells[at]}
 
     def _continues(self, sheet: Sheet, order: Mapping[int, str]) -> bool:
-        """Tell whether a sheet without the header has rows that are filled in like an order on the first sheet."""
+        """Return whether a sheet without the header has rows that are filled in like an order on the first sheet."""
         names = self._wanted.names
         rows = [cells for _, cells in self._first_rows(sheet)]
         named = max((names.found_in(row) for row in rows), key=len)

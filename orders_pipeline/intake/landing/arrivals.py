@@ -33,7 +33,7 @@ _BEHIND_A_LINE = b"\0\x1a"  # half of a line end in UTF-16, and the end of a tex
 
 
 def is_complete(name: str, size: int, first: bytes, last: bytes) -> bool:
-    """Tell whether a file ends as one does that was written to its end: with a line end, or as a zip file."""
+    """Return whether a file ends as one does that was written to its end: with a line end, or as a zip file."""
     if is_workbook(name):
         if len(last) < EDGE_BYTES or not last.startswith(_END_OF_ZIP):
             return False
@@ -49,7 +49,7 @@ def in_turn(ready: Iterable[Landed]) -> list[Landed]:
     by_age = sorted(ready, key=lambda landed: (landed.client_code, landed.stored.modified, landed.key))
     by_client = groupby(by_age, key=lambda landed: landed.client_code)
     turns = [(turn, landed) for _, files in by_client for turn, landed in enumerate(files)]
-    turns.sort(key=lambda each: (each[0], each[1].stored.modified, each[1].key))
+    turns.sort(key=lambda turn: (turn[0], turn[1].stored.modified, turn[1].key))
     return [landed for _, landed in turns]
 
 
@@ -156,7 +156,7 @@ def _with_other_bytes(database: Database, landing: Storage, compare: Sequence[tu
 
 
 def _is_whole(database: Database, landing: Storage, landed: Landed, clients: Clients) -> bool:
-    """Tell whether nobody seems to be writing the file any more.
+    """Return whether nobody seems to be writing the file any more.
 
     A file without a last line end must stay unchanged for the seconds that its client's profile says.
     """

@@ -114,7 +114,7 @@ def _cancelled(known: Iterable[tuple[str, Seen]], landed: Landed) -> list[tuple[
 
 
 def _is_over(seen: Seen, landed: Landed, batches_so_far: int) -> bool:
-    """Tell whether a version may be a batch again: what it was refused for was no fault of the file, and is over.
+    """Return whether a version may be a batch again: what it was refused for was no fault of the file, and is over.
 
     Each time it is refused again, it waits twice as long.
     """

@@ -60,7 +60,7 @@ def content_of(version: str) -> str:
 
 
 def is_same_file(version: str, other: str) -> bool:
-    """Tell whether two versions are one file with a like manifest, of which rights, links or bytes may have changed."""
+    """Return whether two versions are one file with a like manifest, of which rights, links or bytes may have changed."""
     (one, its_manifest), (another, the_others) = (
         (stored.rpartition("-")[0], content_of(manifest))
         for stored, _, manifest in (each.partition(AGAIN)[0].partition(" ") for each in (version, other))
@@ -69,18 +69,18 @@ def is_same_file(version: str, other: str) -> bool:
 
 
 def is_version(stored: StoredObject, version: str) -> bool:
-    """Tell whether a stored file is this version of it, whatever its manifest is now."""
+    """Return whether a stored file is this version of it, whatever its manifest is now."""
     return stored.version == version.partition(" ")[0]
 
 
 def is_order_file(key: str) -> bool:
-    """Tell whether a key is `<client_code>/<name>` with the name of an order file."""
+    """Return whether a key is `<client_code>/<name>` with the name of an order file."""
     client_code, _, name = key.partition("/")
     return bool(CLIENT_CODE.fullmatch(client_code)) and "/" not in name and is_order_name(name)
 
 
 def is_manifest(key: str) -> bool:
-    """Tell whether a key is that of a manifest in a client's folder."""
+    """Return whether a key is that of a manifest in a client's folder."""
     client_code, _, name = key.partition("/")
     return bool(CLIENT_CODE.fullmatch(client_code)) and "/" not in name and name.endswith(SUFFIX) and name != SUFFIX
 
@@ -110,5 +110,5 @@ def with_manifests(page: Page, after: str, find: Find) -> list[Landed]:
 
 
 def is_within(key: str, page: Page, after: str) -> bool:
-    """Tell whether a page that begins behind a key would hold this one."""
+    """Return whether a page that begins behind a key would hold this one."""
     return after < key and (page.upto is None or key <= page.upto)

@@ -34,10 +34,10 @@ def safe_errors(system: System, *, of_tick: bool = False) -> Iterator[None]:
     except (dg.Failure, dg.DagsterExecutionInterruptedError):
         raise
     except Exception as error:  # noqa: BLE001 - the boundary
-        told = errors.report(error, system.settings, system.storage, listed=True)
-        if told.is_new or not of_tick:
+        report = errors.report(error, system.settings, system.storage, listed=True)
+        if report.is_new or not of_tick:
             recording.failed(system.database, error)
-        raise SafeFailure(told) from None
+        raise SafeFailure(report) from None
 
 
 @contextlib.contextmanager
@@ -106,11 +106,11 @@ def pause(context: dg.AssetExecutionContext, system: System) -> dg.Failure:
 def paused(system: System, batch_id: str) -> dg.Failure:
     """Return the failure that shows a paused batch as a failed step: running it again resumes the batch.
 
-    It names the services that are left alone, why, and when each is tried next.
+    It names the services whose breaker is open, why, and when each is probed next.
     """
     with system.database.begin() as transaction:
         batch = batches.progress(transaction, batch_id)
-        left_alone = transaction.rows("open_breakers")
+        open_breakers = transaction.rows("open_breakers")
         payments = transaction.rows("unknown_payments", batch_id=batch_id)
         refunds = transaction.rows("unsettled_refunds", batch_id=batch_id)
         refused = transaction.rows("held_refusals", batch_id=batch_id)
@@ -135,7 +135,7 @@ def paused(system: System, batch_id: str) -> dg.Failure:
             "open notifications": batches.open_notifications(batch),
             **{
                 f"{row.service} service left alone": f"{row.reason}, next try {row.probe_at.isoformat(timespec='seconds')}"
-                for row in left_alone
+                for row in open_breakers
             },
             **{
                 f"refused ({each.service})": f"{each.items} x {each.code}, next try {each.next_try:%FT%T%z}"

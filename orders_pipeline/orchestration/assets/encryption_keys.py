@@ -35,7 +35,7 @@ def encryption_keys(context: dg.AssetExecutionContext, system: dg.ResourceParam[
                 "files encrypted anew": result.files,
                 "orders damaged": len(result.damaged),
                 "files left": len(result.left),
-                "batches at work": len(result.busy),
+                "batches being processed": len(result.busy),
                 "keys that may be removed": ", ".join(result.removable) or "none",
                 "orders by key": dg.MetadataValue.md(
                     "\n".join(

@@ -24,7 +24,7 @@ from orders_pipeline.system.composition import System
 PAYMENTS = dg.AssetKey("payments")
 NOTIFICATIONS = dg.AssetKey("notifications")
 PROGRESS_S = 10.0
-REST = 50  # times as long as the counting took, a large batch is left alone
+REST = 50  # times as long as a count took are waited until the next
 
 
 @dg.multi_asset(
@@ -82,7 +82,7 @@ def settlement(context: dg.AssetExecutionContext, system: dg.ResourceParam[Syste
 
 @contextlib.contextmanager
 def _progress_in_log(context: dg.AssetExecutionContext, system: System, batch_id: str) -> Iterator[None]:
-    """Say every few seconds how far the batch is, for who watches the run."""
+    """Log every few seconds how far the batch is, for who watches the run."""
 
     def watch(done: threading.Event) -> None:
         took_s = 0.0

@@ -64,11 +64,11 @@ def send_many(
     stop: threading.Event,
 ) -> list[Outcome]:
     """Bring claimed notifications to outcomes, in one call but for those that may have been sent before."""
-    alone = partial(send_one, service, limiter, may_send=may_send, stop=stop)
+    send = partial(send_one, service, limiter, may_send=may_send, stop=stop)
 
     def together(fresh: Sequence[NotificationClaim]) -> list[Outcome]:
         if len(fresh) < 2:
-            return [alone(claim) for claim in fresh]
+            return [send(claim) for claim in fresh]
         try:
             with limiter.token(stop):
                 messages = [claim.request for claim in fresh]
@@ -81,7 +81,7 @@ def send_many(
         return [outcome for start in range(0, len(fresh), half) for outcome in together(fresh[start : start + half])]
 
     found = iter(together([claim for claim in claims if not claim.in_doubt]))
-    return [alone(claim) if claim.in_doubt else next(found) for claim in claims]
+    return [send(claim) if claim.in_doubt else next(found) for claim in claims]
 
 
 def notify_batch(

@@ -185,7 +185,7 @@ def _compare(
 ) -> tuple[int, int, int]:
     """Take over what only the service knows, find what differs, and return how many were healed, are new and are gone."""
     healed = adopt_all(system.database, system.clients, session, scope.parameters())
-    if session.execute("match_planned_since"):  # orders of what was declined there were planned alone
+    if session.execute("match_planned_since"):  # orders of what was declined there were planned one by one
         healed += adopt_all(system.database, system.clients, session, scope.parameters())
     session.execute("empty_payment_differences")
     session.execute("compare_payments", **scope.parameters(), looked_up=looked_up)

@@ -1,6 +1,6 @@
 """The plan of a refund: which orders were chosen, what can be refunded of each, and the refunds written down for it.
 
-A plan is read and shown before anything happens; what is written down later is at most what was shown. Sending belongs
+A plan is read and shown before anything happens; what is written later is at most what was shown. Sending belongs
 in `ledger.py`.
 """
 
@@ -66,7 +66,7 @@ class RefundPlan:
 
     @property
     def is_empty(self) -> bool:
-        """Tell whether nothing is left to refund."""
+        """Return whether nothing is left to refund."""
         return not (self.refundable or self.under_way)
 
     @property
@@ -117,8 +117,8 @@ def read_plan(database: Database, batch_id: str, refs: Sequence[str] = ()) -> Re
     return RefundPlan(batch_id, orders)
 
 
-def _require(named: Mapping[str, str], found: set[str]) -> None:
-    missing = [ref for name, ref in named.items() if name not in found]
+def _require(named: Mapping[str, str], known: set[str]) -> None:
+    missing = [ref for name, ref in named.items() if name not in known]
     if missing:
         shown = [ref for ref in missing if REF.fullmatch(ref)][:SHOWN_REFS]
         which = f": {', '.join(shown)}{', ...' if len(shown) < len(missing) else ''}" if shown else ""

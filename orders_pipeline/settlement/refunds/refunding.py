@@ -32,14 +32,14 @@ def carry_out(system: System, plan: RefundPlan, *, requested_by: str, reason: st
     with worker_session(system.database, plan.batch_id, None) as worker:
         system.restore_guard.require()
         refund_ids = write_plan(system.database, plan, requested_by=requested_by, reason=reason)
-        batch_settlement.probe_now(system)  # somebody asks for it: a service that is left alone is tried at once
+        batch_settlement.probe_now(system)  # somebody asks for it
         send_refunds(system, worker)
         _correct(system, worker)
     return _result(system.database, plan, refund_ids)
 
 
 def resume(system: System, batch_id: str) -> None:
-    """Go on with a batch's refunds that were asked for, and with corrections that were not sent, where some are open."""
+    """Resume a batch's refunds, and corrections that were not sent, where some are open."""
     with system.database.begin() as transaction:
         if not transaction.scalar("is_refunding", batch_id=batch_id):
             return
