@@ -31,7 +31,7 @@ def batch_lock(database: Database, batch_id: str) -> Iterator[Database]:
     with contextlib.ExitStack() as sessions:
         session = sessions.enter_context(database.session())
         if not session.scalar("try_lock_batch", lock_class=BATCH_LOCK_CLASS, batch_id=batch_id):
-            raise BatchBusy(f"{BatchBusy.code}: another process works on batch {batch_id}")
+            raise BatchBusy(f"{BatchBusy.code}: another process is processing batch {batch_id}")
         held = {"batch_id": batch_id, "lock_no": session.scalar("take_batch", batch_id=batch_id)}
         newest = [session]
 

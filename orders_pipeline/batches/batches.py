@@ -116,7 +116,7 @@ def plan_import(transaction: Transaction, client_code: str, sha256: str, *, agai
 
 
 def register_import(transaction: Transaction, batch_id: str, client_code: str, source: Source, *, again_no: int) -> bool:
-    """Make a batch of a file as it was planned, and say whether its id was still free.
+    """Make a batch of a file as it was planned, and return whether its id was still free.
 
     Raises FileRejected(F_DUPLICATE_FILE) where somebody else has registered the same bytes meanwhile.
     """
@@ -204,7 +204,7 @@ def set_status(
 
 
 def stop(transaction: Transaction, batch_id: str, stopped_by: str) -> bool:
-    """Let a batch stand still until somebody resumes it, and return whether it did: none does that has ended."""
+    """Stop a batch until somebody resumes it, and return whether it was stopped: one that has ended is not."""
     return bool(transaction.execute("stop_batch", batch_id=batch_id, stopped_by=stopped_by))
 
 
@@ -220,7 +220,7 @@ def require_not_cancelled(batch: Batch) -> None:
 
 
 def halted_words(batch: Batch) -> str:
-    """Return who halted a batch, and when: all that is said of it in Dagster's UI, too."""
+    """Return who halted a batch, and when: Dagster's UI says no more."""
     if batch.status == "stopped":
         return f"the batch was stopped at {_moment(batch.stopped_at)} by {batch.stopped_by}"
     is_over = "was" if batch.status == "cancelled" else "is being"

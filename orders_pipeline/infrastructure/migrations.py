@@ -1,6 +1,6 @@
 """Brings the schema up to date from `sql/migrations`, as Flyway would.
 
-File names, history table and checksums are Flyway's own, so that a team may go on with Flyway itself on the same
+File names, history table and checksums are Flyway's own, so that a team may continue with Flyway itself on the same
 database. What is lacking is applied in one transaction; hosts that start together wait for each other at an advisory lock.
 """
 

@@ -153,13 +153,13 @@ _FILE_CODES = (
     ),
     Code(
         "F_SHEETS",
-        "Which sheet holds the orders is not certain[: {sheets}][; there is no sheet {wanted}]; the setting `sheet` of the "
+        "Which sheet has the orders is not certain[: {sheets}][; there is no sheet {wanted}]; the setting `sheet` of the "
         "client's profile names it.",
         "注文のシートを特定できません[: {sheets}][。シート「{wanted}」がありません]。取引先の設定(sheet)で指定できます。",
     ),
     Code(
         "F_CONTROL_CHARS",
-        "The file holds control characters a text file must not have[ (offset {offset})][, row {row}][, line {line}].",
+        "The file contains control characters a text file must not have[ (offset {offset})][, row {row}][, line {line}].",
         "使用できない制御文字が含まれています[(位置: {offset})][、{row}件目][、{line}行目]。",
     ),
     Code(
@@ -262,17 +262,18 @@ _ROW_CODES = (
     ),
     Code(
         "R_CELL_ERROR",
-        "The cell holds an error of the spreadsheet, like #N/A, instead of a value[: {column}].",
+        "The cell contains an error of the spreadsheet, like #N/A, instead of a value[: {column}].",
         "表計算ソフトのエラー(#N/Aなど)が値の代わりに入っています[: {column}]。",
     ),
     Code(
         "R_CELL_FORMULA",
-        "The cell holds a formula that was never computed[: {column}]; open and save the workbook in Excel, or send values.",
+        "The cell contains a formula that was never computed[: {column}]; open and save the workbook in Excel, "
+        "or send values.",
         "計算されていない数式が入っています[: {column}]。Excelで開いて保存し直すか、数式を値にしてください。",
     ),
     Code(
         "R_CELL_FORMAT",
-        "The cell shows something else than it holds (in brackets), by its format or as it is merged; or it is struck "
+        "The cell shows another value than it contains (in brackets), by its format or as it is merged; or it is struck "
         "through; or a code is a number of more than 15 digits, of which a spreadsheet keeps no more[: {column}].",
         "セルの表示形式や結合により実際の値(括弧内)と異なる内容が表示されているか、取り消し線が引かれているか、"
         "コードが16桁以上の数値です[: {column}]。",
@@ -290,7 +291,7 @@ _ROW_CODES = (
     ),
     Code(
         "R_CHARS",
-        "The value holds characters that are not allowed (control, invisible or private-use)[: {column}].",
+        "The value contains characters that are not allowed (control, invisible or private-use)[: {column}].",
         "使用できない文字(制御文字、不可視文字、外字など)が含まれています[: {column}]。",
     ),
     Code(
@@ -429,7 +430,7 @@ _ROW_CODES = (
     ),
     Code(
         "R_FORBIDDEN_DATA",
-        "The value holds what looks like a card number, which must never be sent[: {column}].",
+        "The value contains what looks like a card number, which must never be sent[: {column}].",
         "カード番号と思われる値が含まれています。カード番号は送らないでください[: {column}]。",
     ),
 )

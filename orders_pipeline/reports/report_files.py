@@ -1,6 +1,6 @@
 """The reports of a batch in the storage: their names, where they lie, and reading them.
 
-What they hold is made in `rejected_csv.py`, `errors_csv.py` and `summaries.py`.
+Their content is made in `rejected_csv.py`, `errors_csv.py` and `summaries.py`.
 """
 
 from __future__ import annotations

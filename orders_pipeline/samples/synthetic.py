@@ -76,7 +76,7 @@ def write_sample(
     japanese_headers: bool = False,
     series: str = "S",
 ) -> SampleSummary:
-    """Write an order file of `rows` rows, the share `bad` of them wrong in known ways, and say what it holds.
+    """Write an order file of `rows` rows, the share `bad` of them wrong in known ways, and return what it contains.
 
     `reject` adds shares by code, and `excel` the share that Excel spoilt; together more than 1 is a RatesError. References
     begin with `series`; rows of R_REF_EXISTS have those of the file of the seed before, which must have been taken. The same

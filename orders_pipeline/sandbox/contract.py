@@ -227,5 +227,5 @@ def read_key(header: str | None) -> str:
 
 
 def fingerprint(value: Mapping[str, Any]) -> bytes:
-    """Return 32 bytes that tell two request bodies apart, whatever the order of their members."""
+    """Return 32 bytes that distinguish two request bodies, whatever the order of their members."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).digest()

@@ -76,7 +76,7 @@ async def _end_connection(scope: Scope, receive: Receive, *, reset: bool) -> Non
 
 
 async def passed(event: asyncio.Event, seconds: float) -> bool:
-    """Wait until `event` is set or `seconds` have gone by; say whether it is set."""
+    """Wait until `event` is set or `seconds` have gone by; return whether it is set."""
     try:
         await asyncio.wait_for(event.wait(), seconds)
     except TimeoutError:

@@ -1,4 +1,4 @@
-"""AWS KMS: data keys that KMS has encrypted and that it alone decrypts; boto3 is imported when KMS is used.
+"""AWS KMS: data keys that KMS has encrypted and only KMS decrypts; boto3 is imported when KMS is used.
 
 What is encrypted with a data key, and when keys change, belongs in `encryption.py` and `upkeep/key_rotation.py`.
 """

@@ -91,7 +91,7 @@ class Breaker:
         transaction.execute("probe_now", service=self.service)
 
     def observe(self, transaction: Transaction, outcomes: Sequence[Outcome]) -> bool:
-        """Learn from what calls came to, and return whether the service may not be called now.
+        """Count how calls ended, and return whether the service may not be called now.
 
         A failure that a person must mend opens the breaker at once.
         """

@@ -55,7 +55,7 @@ class NotificationService:
         self._takes_many: bool | None = None  # not known yet
 
     def send(self, message: Message) -> Outcome:
-        """Send the message once and say what became of it."""
+        """Send the message once and return the outcome."""
         try:
             answer = self._client.call("POST", PATH, body=_body(message), idempotency_key=message.notification_id)
         except (NotDelivered, NoAnswer) as failure:
@@ -74,7 +74,7 @@ class NotificationService:
         return bool(self._takes_many)
 
     def send_many(self, messages: Sequence[Message]) -> list[Outcome] | None:
-        """Send up to `BULK` messages in one call and say of each what became of it; None if the call was refused whole.
+        """Send up to `BULK` messages in one call and return the outcome of each; None if the call was refused whole.
 
         Nothing was sent then: perhaps one of them is to blame, perhaps their number.
         """

@@ -127,13 +127,13 @@ class PaymentGateway(Protocol):
     capabilities: Capabilities
 
     def pay(self, request: PaymentRequest) -> Outcome:
-        """Send the payment once and say what became of it."""
+        """Send the payment once and return the outcome."""
 
     def look_up(self, request: PaymentRequest) -> Outcome:
         """Ask what became of the payment: succeeded, declined, absent or unknown."""
 
     def refund(self, request: RefundRequest) -> Outcome:
-        """Refund yen of a payment, once, and say what became of it; only the same key finds out about it later."""
+        """Refund yen of a payment, once, and return the outcome; only the same key finds out about it later."""
 
     def list_payments(
         self, created_from: datetime, created_to: datetime, *, limit: int, cursor: str | None = None

@@ -55,7 +55,7 @@ class RestPayments:
         self._client = client
 
     def pay(self, request: PaymentRequest) -> Outcome:
-        """Send the payment once and say what became of it."""
+        """Send the payment once and return the outcome."""
         try:
             answer = self._client.call("POST", PATH, body=_body(request), idempotency_key=request.payment_id)
         except (NotDelivered, NoAnswer) as failure:
@@ -74,7 +74,7 @@ class RestPayments:
         return self._find({"reference": request.reference}, request)
 
     def refund(self, request: RefundRequest) -> Outcome:
-        """Refund yen of a payment, once, and say what became of it; the service has no look-up for refunds."""
+        """Refund yen of a payment, once, and return the outcome; the service has no look-up for refunds."""
         path = f"{PATH}/{quote(request.service_payment_id, safe='')}/refunds"
         body = {"amount": request.amount, "reason": request.reason}
         try:

@@ -31,7 +31,7 @@ HALT_POLL_S = 0.2  # for so long may be sent what was claimed before a person st
 
 @contextlib.contextmanager
 def settling(system: System, batch_id: str, run_id: str | None) -> Iterator[Settlement | None]:
-    """Plan a batch's payments and notifications and give their settlement, or None when the batch is past it."""
+    """Plan a batch's payments and notifications and return their settlement, or None when the batch is past it."""
     with system.database.begin() as transaction:
         batch = batches.get(transaction, batch_id)
     if batch.status not in SETTLED_FROM:

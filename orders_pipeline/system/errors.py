@@ -146,7 +146,7 @@ def _hour() -> str:
 
 
 def _keep(storage: Storage, reference: str, error: BaseException) -> bool:
-    """Keep the details and say whether that worked: the storage may be what failed."""
+    """Keep the details and return whether that worked: the storage may be what failed."""
     if getattr(error, "is_transient", False):  # comes again with every try, and its code says it all
         return False
     details = "".join(_words_and_places(error)).encode("utf-8", "surrogatepass")

@@ -61,7 +61,7 @@ def finish(system: System, batch_id: str, waiting: Callable[[], None] = lambda: 
             return
     with _only_worker(system, batch_id, waiting) as worker:
         system.restore_guard.watch()
-        _look_up(system, worker, declined_are_planned_alone=_plan_what_may_be_charged(system, batch_id))
+        _look_up(system, worker, declined_are_planned_singly=_plan_what_may_be_charged(system, batch_id))
         is_whole = system.restore_guard.is_whole()
         with system.database.begin() as transaction:
             transaction.row("lock_batch", batch_id=batch_id)
@@ -127,7 +127,7 @@ def _plan_what_may_be_charged(system: System, batch_id: str) -> bool:
     return profile.declined_payments == "retry_orders"
 
 
-def _look_up(system: System, worker: Worker, *, declined_are_planned_alone: bool) -> None:
+def _look_up(system: System, worker: Worker, *, declined_are_planned_singly: bool) -> None:
     """Look up payments that may have been charged and customers that may have been notified; nothing is sent."""
     ledger = DoubtLedger(
         system.database,
@@ -136,7 +136,7 @@ def _look_up(system: System, worker: Worker, *, declined_are_planned_alone: bool
         system.payments.capabilities,
         make_ready,
         concurrency=system.settings.payment_concurrency,
-        retry_declined_orders=declined_are_planned_alone,
+        retry_declined_orders=declined_are_planned_singly,
     )
     ledger.begin()
     drain(

@@ -179,7 +179,7 @@ def purge_dagster_history(url: SecretStr) -> int:
 
 
 def purge_refusals(database: Database) -> int:
-    """Remove what services refused and took of batches that ended before Dagster's events begin; return how much."""
+    """Remove refusals and acceptances of batches that ended before Dagster's events begin; return how many."""
     with database.begin() as transaction:
         return transaction.execute("purge_refusals") + transaction.execute("purge_acceptances")
 

@@ -55,13 +55,13 @@ MUTANTS: list[Mutant] = [
             "test_what_another_database_may_have_paid_is_looked_up_before_a_batch_is_cancelled",
         ),
         (
-            "declined_are_planned_alone=_plan_what_may_be_charged(system, batch_id)",
-            "declined_are_planned_alone=False",
+            "declined_are_planned_singly=_plan_what_may_be_charged(system, batch_id)",
+            "declined_are_planned_singly=False",
             "cancelled as unpaid though another database has paid it",
             "test_what_another_database_may_have_paid_is_looked_up_before_a_batch_is_cancelled",
         ),
         (
-            "        _look_up(system, worker, declined_are_planned_alone=_plan_what_may_be_charged(system, batch_id))\n",
+            "        _look_up(system, worker, declined_are_planned_singly=_plan_what_may_be_charged(system, batch_id))\n",
             "",
             "what is in doubt is never found out",
         ),

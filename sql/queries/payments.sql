@@ -142,7 +142,7 @@ WHERE orders.order_id = followed.order_id AND orders.status <> followed.status
 -- Declined payments no longer cover their orders.
 UPDATE payment_orders SET live = false WHERE live AND payment_id = ANY(CAST(:payment_ids AS uuid[]))
 
--- name: plan_declined_orders_alone
+-- name: plan_declined_orders_singly
 -- Orders of a declined payment for several are planned again, each alone, so that one bad order does not hold the others.
 WITH parts AS (
     SELECT next_payment_id(batch_identity(payments.batch_id), ARRAY[import_row_number], share.amount) AS payment_id,

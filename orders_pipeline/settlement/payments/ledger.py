@@ -157,7 +157,7 @@ class PaymentLedger(Ledger[PaymentClaim]):
         if declined_ids:
             transaction.execute("retire_allocations", payment_ids=declined_ids)
             if self._retry_declined_orders:
-                transaction.execute("plan_declined_orders_alone", payment_ids=declined_ids)
+                transaction.execute("plan_declined_orders_singly", payment_ids=declined_ids)
                 self._doubt(transaction)
         self._on_settled(transaction, item_ids)
 

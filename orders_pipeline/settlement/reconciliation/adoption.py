@@ -23,7 +23,7 @@ from orders_pipeline.system import errors
 
 
 def plan_lost(database: Database, cipher: Cipher, clients: Clients, session: Transaction) -> bool:
-    """Plan what could not be while paying was stopped, and say whether some of it is what the service has already.
+    """Plan what could not be while paying was stopped, and return whether some of it is what the service has already.
 
     A batch that cannot be planned does not stop the others: its code is noted, and what it lost stays a finding.
     """
@@ -67,7 +67,7 @@ def _adopt(database: Database, rows: Sequence[Row[Any]], *, retry_orders: bool) 
         declined = [str(row.payment_id) for row in written if row.status == "declined"]
         transaction.execute("retire_allocations", payment_ids=declined)
         if retry_orders:
-            transaction.execute("plan_declined_orders_alone", payment_ids=declined)
+            transaction.execute("plan_declined_orders_singly", payment_ids=declined)
         make_ready(transaction, payment_ids)
         transaction.execute("note_adopted_payments", payment_ids=payment_ids)
     return len(payment_ids)

@@ -49,7 +49,7 @@ def open_findings(transaction: Transaction, batch_id: str | None) -> list[dict[s
 
 
 def accept(database: Database, finding_id: int, *, accepted_by: str, why: str) -> None:
-    """Let an open finding hold up payments no more, because a person answers for it; raise UnknownFinding."""
+    """Accept an open finding, which then holds up no payments: a person answers for it; raise UnknownFinding."""
     with database.begin() as transaction:
         if not transaction.execute("accept_finding", finding_id=finding_id, accepted_by=accepted_by, accepted_why=why):
             raise UnknownFinding("E_UNKNOWN_FINDING: there is no open finding with this number that is not accepted yet")
