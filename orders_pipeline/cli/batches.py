@@ -187,16 +187,16 @@ def status(batch_id: str | None, limit: int, *, as_json: bool) -> None:
             answer(summaries.summarise(system, batch_id), console.show_summary, as_json=as_json)
             return
         with system.database.begin() as transaction:
-            left, rests = left_alone.recorded(transaction), payment_stop.shown(transaction)
+            left, stop = left_alone.recorded(transaction), payment_stop.shown(transaction)
         recent: dict[str, Any] = {
             "batches": summaries.recent(system, limit),
             "landing": {name: some.as_dict() for name, some in left.items()},
-            "paying_rests": rests,
+            "paying_rests": stop,
         }
         try_demo = not system.settings.is_production
     answer(recent, lambda words_, shown: console.show_batches(words_, shown["batches"], try_demo=try_demo), as_json=as_json)
     if not as_json:
-        console.show_rest(words, recent["paying_rests"])
+        console.show_stop(words, recent["paying_rests"])
         for line in left_alone.in_words(left):
             words.print(f"in the landing: {line}", markup=False)
 

@@ -49,7 +49,7 @@ def show_summary(console: Console, summary: Mapping[str, Any]) -> None:
     if summary.get("status_code"):
         why = describe_code(summary["status_code"], summary["details"].get(summary["status_code"], {}))
         console.print(f"  why            {why}")
-    show_rest(console, summary["paying_rests"])
+    show_stop(console, summary["paying_rests"])
     if summary["next_try"]:
         console.print(f"  next try       {summary['next_try']}; see orders-pipeline doctor")
     show_counts(console, summary)
@@ -95,11 +95,11 @@ def _way_out(summary: Mapping[str, Any], service: str) -> str:
     return f"give it up with: orders-pipeline cancel {summary['batch_id']} --why TEXT"
 
 
-def show_rest(console: Console, rests: Mapping[str, str] | None) -> None:
+def show_stop(console: Console, stop: Mapping[str, str] | None) -> None:
     """Print why nothing at all is paid or refunded now, if that is so."""
-    if rests is not None:
-        since = _time(rests["since"])
-        console.print(f"[red]paying rests[/red] since {since}: {rests['code']}: {rests['message']}")
+    if stop is not None:
+        since = _time(stop["since"])
+        console.print(f"[red]paying is stopped[/red], since {since}: {stop['code']}: {stop['message']}")
 
 
 def _status_words(summary: Mapping[str, Any]) -> str:

@@ -115,9 +115,9 @@ def paused(system: System, batch_id: str) -> dg.Failure:
         refunds = transaction.rows("unsettled_refunds", batch_id=batch_id)
         refused = transaction.rows("held_refusals", batch_id=batch_id)
         needs_a_person = any(row.needs_a_person for row in (*payments, *refunds))
-        rests = payment_stop.current(transaction)
-    if rests is not None:
-        how = f"paying rests since {rests.since.isoformat(timespec='seconds')}: {rests.code}: {rests.message}"
+        stop = payment_stop.current(transaction)
+    if stop is not None:
+        how = f"paying is stopped, since {stop.since.isoformat(timespec='seconds')}: {stop.code}: {stop.message}"
     elif batch.ledgers_differ:
         how = "resumes once reconcile has compared the ledgers, and charges that ours does not know are gone or accepted"
     elif needs_a_person:
