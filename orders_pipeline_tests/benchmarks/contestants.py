@@ -34,7 +34,7 @@ from orders_pipeline.intake import file_import, steps
 from orders_pipeline.system.composition import Endpoints, System, open_system
 from orders_pipeline.system.settings import Settings
 
-NO_SERVICE = "http://127.0.0.1:1"  # nothing is paid or told here
+NO_SERVICE = "http://127.0.0.1:1"  # nothing is paid or notified here
 STEPS = {"stage": steps.stage_batch, "validate": steps.validate_batch, "load": steps.load_batch}
 BLOCK_BYTES = 1 << 20
 CHUNK_ROWS = 50_000

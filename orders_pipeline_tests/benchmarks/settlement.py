@@ -264,7 +264,7 @@ def _run_seconds(url: str, services: Services, home: Path, rows: int) -> float:
 
 
 def _legacy_seconds(services: Services, orders: int) -> float:
-    """Return the seconds an order takes where each is paid and told of by itself, as fast as the limit lets one caller."""
+    """Return the seconds an order takes where each is paid and notified by itself, as fast as the limit lets one caller."""
     address = urlsplit(services.url)
     connection = http.client.HTTPConnection(str(address.hostname), address.port)
 

@@ -31,7 +31,7 @@ from orders_pipeline.security.encryption import Cipher
 from orders_pipeline.upkeep.retention import retain
 from orders_pipeline_tests.support.ledgers import Harness, order
 
-# tables whose changes are in no record, and why: none of them says what was paid, told, decided or given back
+# tables whose changes are in no record, and why: none of them says what was paid, notified, decided or refunded
 NOT_AUDITED = {
     "flyway_schema_history": "who migrates writes it, and nobody else may",
     "audit_events": "the audit itself",
@@ -62,7 +62,7 @@ def records(harness: Harness, **having: object) -> list[dict[str, Any]]:
 
 
 def replayed(harness: Harness, table: str) -> dict[str, dict[str, Any]]:
-    """Return a table's rows by their keys as the audit alone tells them."""
+    """Return a table's rows by their keys as only the audit has them."""
     rows: dict[str, dict[str, Any]] = {}
     for record in records(harness, entity=table):
         for change in record["changes"]:

@@ -29,7 +29,7 @@ class PickyGateway:
 
 
 def together(harness: Harness, count: int = 3) -> list[str]:
-    """Have a batch with one payment for so many orders of one customer, who is to be told; return the orders' references."""
+    """Have a batch with one payment for orders of one customer, who is to be notified; return the orders' references."""
     harness.batch()
     harness.orders(*(order(number, customer_code="C-1") for number in range(1, count + 1)))
     harness.plan()

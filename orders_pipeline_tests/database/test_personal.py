@@ -37,7 +37,7 @@ HEADER = ["client_order_ref", "customer_code", "amount", "payment_method", "noti
 
 
 def planted_file(folder: Path) -> Path:
-    """Write a file whose first rows are good, and whose others are given back for every kind of reason."""
+    """Write a file whose first rows are good, and whose others are rejected for every kind of reason."""
     good = [f"ORD-{n}" for n in (1, 2)]
     rows = [[ref, f"C-{ref[-1]}", "100", "card_on_file", "email", *PLANTED.values()] for ref in good]
     rows += [

@@ -451,7 +451,7 @@ def refund_order(books: Books, ref: str) -> None:
 
 
 def refunded(books: Books) -> list[tuple[str, int, int]]:
-    """Return the open findings' codes with the yen given back here and there."""
+    """Return the open findings' codes with the yen refunded here and there."""
     return [(each["code"], each["ours"]["refunded"], each["theirs"]["refunded"]) for each in books.compare().findings]
 
 

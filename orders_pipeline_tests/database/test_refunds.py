@@ -47,7 +47,7 @@ class Provider:
 
 
 def paid(harness: Harness, *orders: dict[str, Any], told: bool = False, profile: Profile | None = None) -> list[int]:
-    """Have a batch whose orders are paid and, on demand, whose customers are told; return the orders' ids."""
+    """Have a batch whose orders are paid and, on demand, whose customers are notified; return the orders' ids."""
     harness.batch()
     order_ids = harness.orders(*orders)
     harness.plan(profile)

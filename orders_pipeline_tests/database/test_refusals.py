@@ -1,4 +1,4 @@
-"""Whose matter a refusal is: the item's or the service's, told by how others of its kind fare, over all batches."""
+"""Whose matter a refusal is: the item's or the service's, seen from how others of its kind fare, over all batches."""
 
 from __future__ import annotations
 

@@ -120,7 +120,7 @@ def test_a_payment_that_somebody_looks_up_now_is_left_alone(harness):
 
 
 def stuck_refund(harness: Harness) -> str:
-    """Have a refund of one of two orders of a payment, whose customer was told, that only a person can decide about."""
+    """Have a refund of one of two orders of a payment, whose customer was notified, that only a person can decide about."""
     harness.batch()
     harness.orders(order(1, customer_code="C-1"), order(2, customer_code="C-1"))
     harness.plan()

@@ -721,7 +721,7 @@ def paid_order(harness: Harness, number: int = 1, amount: int = 1000) -> tuple[s
 
 
 def insert_refund(harness: Harness, payment_id: str, shares: dict[int, int], **columns: object) -> str:
-    """Insert a refund with what it gives back for which orders, in one transaction, and return its id."""
+    """Insert a refund with its share of each order, in one transaction, and return its id."""
     row = {
         "refund_id": str(uuid.uuid4()),
         "payment_id": payment_id,

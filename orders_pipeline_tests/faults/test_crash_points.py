@@ -305,7 +305,7 @@ OTHER_KILLED_REFUNDS = [("C11r", 1), ("C12r", 2), ("C14r", 1), ("C14r", 5), ("C1
 def test_c12_to_c18_a_refund_that_dies_at_a_point_is_finished_without_being_asked_for_again(
     installation: Installation, monkeypatch: pytest.MonkeyPatch, point: str, hit: int, goes_on: str
 ) -> None:
-    """Every yen is given back once and every customer corrected once, by the sweep's run or by `resume`."""
+    """Every yen is refunded once and every customer corrected once, by the sweep's run or by `resume`."""
     monkeypatch.setattr(workers, "LEASE_S", 4.0)
     path = installation.home / "orders.csv"
     write_sample(path, rows=ROWS, seed=1, bad=0)

@@ -137,7 +137,7 @@ def test_c26_a_stop_in_the_middle_says_how_to_go_on_and_leaves_nothing_in_doubt(
         process.send_signal(signal_number)
         ended = end(process)
     (batch_id,) = batches_of(installation)
-    assert installation.summary(batch_id)["status"] == "stopped"  # by whoever sent the signal: nobody else goes on with it
+    assert installation.summary(batch_id)["status"] == "stopped"  # by whoever sent the signal: nobody else resumes it
     assert sweep.stalled_batches(installation.system.database) == []
     assert ended.returncode == 1, ended.stderr
     assert "resume" in ended.stdout + ended.stderr

@@ -149,7 +149,7 @@ def charges(scenario: Scenario) -> int:
 
 
 def check(scenario: Scenario, batch_id: str) -> None:
-    """Assert that a batch is finished, and that nobody was told twice but by a service that ignores keys."""
+    """Assert that a batch is finished, and that nobody was notified twice but by a service that ignores keys."""
     honours_keys = scenario.system.payments.capabilities.honours_keys
     check_finished(scenario.installation, batch_id, notified_twice=0 if honours_keys else ORDERS)
 

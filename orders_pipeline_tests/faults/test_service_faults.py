@@ -1,4 +1,4 @@
-"""Y02 to Y25 and N01 to N07: services that fail in every way they can, while orders are paid and customers told.
+"""Y02 to Y25 and N01 to N07: services that fail in every way they can, while orders are paid and customers notified.
 
 Real answers over HTTP from the sandbox, and its own ledger to compare with. What each answer means by itself is in
 unit/test_rest.py and unit/test_notification_service.py, what a client makes of broken HTTP in pipeline/test_http_client.py.

@@ -38,7 +38,7 @@ READINGS = {"UTF-8, CP932", "CP932, EUC-JP", *(f"CP932, {codec}" for codec in LA
 
 @dataclass(frozen=True)
 class Refused:
-    """A file given back whole."""
+    """A file rejected whole."""
 
     code: str
     detail: Mapping[str, str]
@@ -146,7 +146,7 @@ def check_staged(folder: Path, found: Staged) -> None:
 
 
 def check_judged(found: Staged, verdict: Judged) -> None:
-    """Assert that every row is accepted or given back, once and in order, and that verdicts say nothing of cells."""
+    """Assert that every row is accepted or rejected, once and in order, and that verdicts say nothing of cells."""
     summary, table = verdict.summary, verdict.rejections
     assert verdict.accepted.schema.equals(accepted_schema(ORDERS))
     assert table.schema.equals(REJECTIONS_SCHEMA)

@@ -45,7 +45,7 @@ _GOOD: dict[str, tuple[tuple[str, str], ...]] = {
     "payment_method": (("invoice", "invoice"), ("Invoice ", "invoice"), ("bank_transfer", "bank_transfer")),
     "notify_channel": (("", "none"), ("none", "none"), ("ＮＯＮＥ", "none")),
 }
-# cells that get a row given back, each with its code
+# cells that get a row rejected, each with its code
 _BAD: dict[str, tuple[tuple[str, str], ...]] = {
     "client_order_ref": (("", "R_REQUIRED"), ("注文1", "R_REF_FORMAT"), ("A\nB", "R_REF_FORMAT"), ("A" * 65, "R_TOO_LONG")),
     "order_date": (("2026-02-30", "R_DATE_FORMAT"), ("04/01/2026", "R_DATE_AMBIGUOUS"), ("2026-07-02", "R_DATE_RANGE")),

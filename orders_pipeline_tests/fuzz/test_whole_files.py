@@ -1,4 +1,4 @@
-"""Well-built order files: every record keeps its number, line and bytes, and is accepted, given back or blank, once."""
+"""Well-built order files: every record keeps its number, line and bytes, and is accepted, rejected or blank, once."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ BEFORE = "{before}"  # in a finding's detail: the id of the batch that the file 
 
 @dataclass(frozen=True)
 class Finding:
-    """What a row is given back for: column ("" for the whole row), code, the value shown in errors.csv, parameters."""
+    """What a row is rejected for: column ("" for the whole row), code, the value shown in errors.csv, parameters."""
 
     column: str
     code: str
@@ -30,7 +30,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Back:
-    """A row that is given back: its number, its first physical line, its record as sent, and why."""
+    """A row that is rejected: its number, its first physical line, its record as sent, and why."""
 
     row: int
     line: int
@@ -69,7 +69,7 @@ class Case:
     back: tuple[Back, ...] = ()
     blank: int = 0
     encoding: str = "utf-8"
-    layout: Layout | None = None  # None only where nothing is given back row by row
+    layout: Layout | None = None  # None only where nothing is rejected row by row
     warnings: tuple[str, ...] = ()
     file_name: str = "orders.csv"
     beside: Mapping[str, bytes] = field(default_factory=dict)  # other files in the same folder

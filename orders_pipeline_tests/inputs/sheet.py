@@ -101,12 +101,12 @@ class Sheet:
         return self
 
     def reject(self, *findings: Finding, cells: Cells | None = None, extra: Sequence[str] = (), **how: Any) -> Sheet:
-        """Write an order that must be given back for these findings, with `extra` cells at its end."""
+        """Write an order that must be rejected for these findings, with `extra` cells at its end."""
         written = self.order(cells)
         return self.give_back_record(record([*written.values(), *extra], self.delimiter), *findings, cells=written, **how)
 
     def give_back_record(self, text: str, *findings: Finding, cells: Cells | None = None, **how: Any) -> Sheet:
-        """Write a record as it is, which must be given back for these findings."""
+        """Write a record as it is, which must be rejected for these findings."""
         line = self.line
         self._write(text, cells or {}, **how)
         self.back.append(Back(self.rows, line, text.encode(self.codec), findings))
@@ -133,7 +133,7 @@ class Sheet:
         return Case(number, name, **({"normalised": self.changed} | given | more))
 
     def refused(self, number: int, name: str, code: str, **detail: str) -> Case:
-        """Return the case of this file as one that is given back whole."""
+        """Return the case of this file as one that is rejected whole."""
         return Case(number, name, self.data, file_code=code, file_detail=detail, personal=tuple(self.personal))
 
     def _write(self, text: str, cells: Cells, *, line: int | None = None, end: str | None = None) -> None:
@@ -146,7 +146,7 @@ class Sheet:
 
 
 def refused(number: int, name: str, data: bytes | str | Callable[[], bytes], code: str, **detail: str) -> Case:
-    """Return the case of a file that is given back whole."""
+    """Return the case of a file that is rejected whole."""
     given = data.encode() if isinstance(data, str) else data
     return Case(number, name, given, file_code=code, file_detail=detail, personal=("見本商店", "orders@example.com"))
 

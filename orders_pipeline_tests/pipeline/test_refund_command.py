@@ -41,7 +41,7 @@ def _house_settings(installation: Installation, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.fixture
 def batch(installation: Installation, tmp_path: Path, request: pytest.FixtureRequest) -> Callable[..., str]:
-    """A function that has a file of a client of the test's own paid and told, and returns its batch."""
+    """A function that has a file of a client of the test's own paid and notified, and returns its batch."""
     client = f"c{abs(hash(request.node.nodeid)) % 10**12}"
 
     def taken(customers: int = CUSTOMERS) -> str:
@@ -82,14 +82,14 @@ def answer(*arguments: str, status: int = 0) -> dict[str, Any]:
 
 
 def their_payments(installation: Installation, batch_id: str) -> dict[str, tuple[int, str]]:
-    """Return what the service has given back of each payment of a batch, and the payment's state there."""
+    """Return what the service has refunded of each payment of a batch, and the payment's state there."""
     parameters = page_parameters(limit=10_000) | {"from_us": 0, "to_us": 2**62}
     found = [each for _, each in installation.sandbox.service.ledger.payments("created", parameters)]
     return {each.id: (each.refunded, each.status) for each in found if each.batch_id == batch_id and each.status != "failed"}
 
 
 def check_refunds(installation: Installation, batch_id: str) -> dict[str, Any]:
-    """Assert that our books and the service's agree on every yen given back; return the batch's summary."""
+    """Assert that our books and the service's agree on every yen refunded; return the batch's summary."""
     ours = installation.rows(
         "SELECT service_payment_id, (SELECT coalesce(sum(refunds.amount), 0) FROM refunds "
         "WHERE refunds.payment_id = payments.payment_id AND refunds.status = 'succeeded')::int, status "
@@ -381,7 +381,7 @@ def test_the_comparison_with_the_service_finds_nothing_after_a_part_and_after_al
 def test_a_client_that_is_configured_no_more_is_paid_for_what_is_loaded_and_given_back_what_was_paid(
     installation: Installation, tmp_path: Path
 ) -> None:
-    """What is not loaded yet is given back, whichever step it came to."""
+    """What is not loaded yet is rejected, whichever step it came to."""
     without = replace(installation.system, clients=Clients({"another": Profile()}))
     batches = {}
     for done, step in enumerate((steps.stage_batch, prepare), 1):

@@ -36,7 +36,7 @@ ENCODINGS = ("utf-8", "cp932", "utf-16-le")
 
 
 def canary_file(folder: Path, reference: str) -> Path:
-    """Write one row that is good and one that is given back, each with every canary."""
+    """Write one row that is good and one that is rejected, each with every canary."""
     good = [reference, "C-1", "100", "card_on_file", "email", *CANARIES.values()]
     bad = [f"{reference}-bad", "C-1", "0", "card_on_file", "email", *CANARIES.values()]
     path = folder / f"{reference}.csv"
