@@ -24,6 +24,8 @@ from orders_pipeline.settlement.batch_settlement import Settlement, settling
 from orders_pipeline.settlement.notifications.ledger import ResultLedger
 from orders_pipeline.settlement.payments import settle
 from orders_pipeline.settlement.payments.ledger import ABSENT_ONCE, PaymentClaim, PaymentLedger
+from orders_pipeline.settlement.refunds import refunding
+from orders_pipeline.settlement.refunds.plan import read_plan
 from orders_pipeline.system.composition import System
 from orders_pipeline.system.ledger_marks import MARKS, LedgerMark
 from orders_pipeline.system.restore_guard import RestoreGuard
@@ -71,6 +73,34 @@ def test_who_is_paid_while_others_are_told_is_told_too(system, harness, monkeypa
         work.finish_notifying()
     assert harness.statuses("orders") == ["paid", "paid"]
     assert harness.statuses("notifications") == ["sent", "sent"]
+
+
+def leave_alone_for_long(harness: Harness) -> None:
+    """Have the notification service left alone for ten minutes, and its next probe due."""
+    harness.run(
+        "INSERT INTO service_breakers (service, failures, opened_at, probe_at)"
+        " VALUES ('notification', 10, now() - interval '10 minutes', now()) ON CONFLICT (service) DO UPDATE"
+        " SET failures = excluded.failures, opened_at = excluded.opened_at, probe_at = excluded.probe_at"
+    )
+
+
+def test_results_alone_probe_a_service_that_was_left_alone_for_long(system, harness):
+    with settling(system, harness.batch_id, None) as work:
+        work.pay()
+    leave_alone_for_long(harness)
+    with settling(system, harness.batch_id, None) as work:
+        work.finish_notifying()
+    assert harness.statuses("notifications") == ["sent", "sent"]
+
+
+def test_corrections_probe_a_service_that_was_left_alone_for_long(system, harness):
+    with settling(system, harness.batch_id, None) as work:
+        work.pay()
+        work.finish_notifying()
+    leave_alone_for_long(harness)
+    plan = read_plan(system.database, harness.batch_id)
+    came_to = refunding.carry_out(system, plan, requested_by="operator", reason="returned")
+    assert came_to["corrections"] == {"planned": 2, "sent": 2, "failed": 0}
 
 
 @pytest.mark.parametrize("status", ["validated", "completed"])

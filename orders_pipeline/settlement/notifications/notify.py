@@ -100,12 +100,10 @@ def notify_batch(
     limiter.prepare()
     for ledger in ledgers:
         ledger.begin()
-    for ledger in ledgers:
-        if not more_to_come() and ledger.wait_s() is None:  # not worth a token
-            continue
-        with contextlib.suppress(Stopped):
-            with limiter.token(stop):
-                takes_many = service.takes_many()
+    with contextlib.suppress(Stopped):
+        with limiter.token(stop):
+            takes_many = service.takes_many()
+        for ledger in ledgers:
             drain(
                 ledger,
                 partial(send_many, service, limiter, may_send=ledger.may_send, stop=stop)
