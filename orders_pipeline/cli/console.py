@@ -71,7 +71,7 @@ def show_summary(console: Console, summary: Mapping[str, Any]) -> None:
 def _show_troubles(console: Console, summary: Mapping[str, Any]) -> None:
     """Print which services are not called now, what they refuse, and which payments are unknown."""
     for each in summary["services_left_alone"]:
-        console.print(f"  left alone     the {each['service']} service ({each['code']}), next try {each['next_try']}")
+        console.print(f"  not called     the {each['service']} service ({each['code']}), next try {each['next_try']}")
     for each in summary["refused"]:
         console.print(
             f"  refused        {counted(each['count'], each['service'])} ({each['code']}) since {each['since']}; no other "

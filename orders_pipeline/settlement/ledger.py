@@ -101,7 +101,7 @@ class Ledger(ABC, Generic[ClaimOf]):
             return self._read(transaction, [str(row.item_id) for row in claimed])
 
     def record(self, results: Sequence[tuple[ClaimOf, Outcome]]) -> bool:
-        """Commit what came of claims and return whether the service may be called on.
+        """Commit what came of claims and return whether the service may still be called.
 
         A result for a claim that others have taken over since is dropped.
         """
@@ -124,8 +124,8 @@ class Ledger(ABC, Generic[ClaimOf]):
             )
             declined = [str(row.item_id) for row in recorded if row.status == self.statuses["declined"]]
             self._recorded(transaction, [str(row.item_id) for row in recorded], declined)
-            is_left_alone = self.breaker.observe(transaction, outcomes) or self.refusals.hold(transaction, batch_id)
-        return not is_left_alone
+            must_wait = self.breaker.observe(transaction, outcomes) or self.refusals.hold(transaction, batch_id)
+        return not must_wait
 
     def wait_s(self) -> float | None:
         """Return the seconds until an item is due, or may be if others hold it; None when none is left to try."""

@@ -134,7 +134,7 @@ def paused(system: System, batch_id: str) -> dg.Failure:
             "open orders": batches.open_orders(batch),
             "open notifications": batches.open_notifications(batch),
             **{
-                f"{row.service} service left alone": f"{row.reason}, next try {row.probe_at.isoformat(timespec='seconds')}"
+                f"{row.service} service not called": f"{row.reason}, next try {row.probe_at.isoformat(timespec='seconds')}"
                 for row in open_breakers
             },
             **{
