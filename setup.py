@@ -28,10 +28,15 @@ setup(
         "orders_pipeline.settlement.refunds",
         "orders_pipeline.system",
         "orders_pipeline.upkeep",
+        "orders_pipeline.web",
         "orders_pipeline.sql",
         "orders_pipeline.sql.migrations",
         "orders_pipeline.sql.queries",
     ],
     package_dir={"orders_pipeline.sql": "sql"},
-    package_data={"orders_pipeline.sql.migrations": ["*.sql"], "orders_pipeline.sql.queries": ["*.sql"]},
+    package_data={
+        "orders_pipeline.sql.migrations": ["*.sql"],
+        "orders_pipeline.sql.queries": ["*.sql"],
+        "orders_pipeline.web": ["openapi.yaml"],
+    },
 )

@@ -15,7 +15,7 @@ from orders_pipeline.infrastructure.storage import Storage
 
 BATCHES = "batches/"
 ORIGINAL = "original"
-CONVERTED = "converted.csv"  # the text of an original that is none: a workbook
+CONVERTED = "converted.csv"  # the text of an original that is none: a workbook, or JSON
 MANIFEST = "manifest.json"
 STAGED = "staged.parquet"
 ACCEPTED = "accepted.parquet"

@@ -75,6 +75,8 @@ class Source:
     landed_at: datetime | None = None
     sha256: str | None = None
     size: int | None = None  # bytes
+    via: str = "landing"
+    submitted_by: str | None = None  # where it came through the API
 
 
 def batch_id_for(client_code: str, identity: str, received: date) -> str:
@@ -147,6 +149,8 @@ def _insert(transaction: Transaction, batch_id: str, client_code: str, source: S
         source_sha256=source.sha256,
         source_bytes=source.size,
         again_no=again_no,
+        via=source.via,
+        submitted_by=source.submitted_by,
     )
     return inserted > 0
 

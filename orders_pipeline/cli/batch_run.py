@@ -53,12 +53,12 @@ def _import_undisturbed() -> None:
     with interrupts.deferred():
         for name in (
             "audit.recording",
+            "batches.run_tags",
             "batches.batches",
             "cli.console",
             "cli.progress_bars",
             "intake.file_import",
             "orchestration.orphaned_runs",
-            "orchestration.partitions",
             "orchestration.runs",
             "reports.summaries",
         ):
@@ -92,10 +92,10 @@ def _summarised(system: System, batch_id: str, failure: str | None) -> dict[str,
 
 def _run(system: System, batch_id: str, heard: Interrupts, *, as_json: bool, restart: bool) -> str | None:
     from orders_pipeline.batches import batches
+    from orders_pipeline.batches.run_tags import PARTITION_TAG
     from orders_pipeline.cli import progress_bars
     from orders_pipeline.orchestration import runs
     from orders_pipeline.orchestration.orphaned_runs import end_runs, orphaned_runs
-    from orders_pipeline.orchestration.partitions import PARTITION_TAG
     from orders_pipeline.reports import summaries
 
     def stop_aloud() -> None:

@@ -47,6 +47,7 @@ WRONG = {
     "E_PORT",
     "E_SANDBOX",
     "E_SETTINGS",
+    "E_UNKNOWN_TOKEN",
 }
 ANSWERED = "orders_pipeline.answered"  # in click's context
 PIPED_WIDTH = 160

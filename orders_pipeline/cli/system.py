@@ -150,7 +150,7 @@ def demo(rows: int, *, as_json: bool, heard: Interrupts) -> None:
     default=3000,
     show_default=True,
     type=click.IntRange(1, 65534),
-    help="Port of the UI; reports are at the next one.",
+    help="Port of the UI; the API and reports are at the next one.",
 )
 @answers
 def up(port: int, *, as_json: bool) -> None:
@@ -172,6 +172,32 @@ def up(port: int, *, as_json: bool) -> None:
         places.wait()
         say("\nstopping everything, which takes some seconds")
     say("stopped; batches that are under way resume at the next start")
+
+
+@main.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=3001, show_default=True, type=click.IntRange(1, 65535))
+@answers
+def serve(host: str, port: int, *, as_json: bool) -> None:
+    """Serve the batch API, without Dagster; any number of processes may, on one port too. Ctrl-C stops."""
+    import logging
+    import signal
+
+    from orders_pipeline.cli.up import PortTaken
+    from orders_pipeline.web import server
+
+    logging.getLogger("orders_pipeline.web").setLevel(logging.INFO)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with opened() as system, contextlib.suppress(KeyboardInterrupt):
+        try:
+            listening = server.listen(host, port)
+        except OSError:
+            raise PortTaken(f"{PortTaken.code}: this address and port cannot be used or are in use") from None
+        with listening:
+            place = f"[{host}]" if ":" in host else host
+            result = {"api": f"http://{place}:{port}/v1"}
+            answer(result, lambda console, each: console.print(f"{each['api']}  (Ctrl-C stops)"), as_json=as_json)
+            server.new_server(system, with_reports=False).run([listening])
 
 
 def _wait_for_the_end() -> None:

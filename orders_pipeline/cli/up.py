@@ -12,18 +12,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from orders_pipeline.audit.recording import sign_in
 from orders_pipeline.orchestration import runs
-from orders_pipeline.reports import server
 from orders_pipeline.services.answers import NoAnswer, NotDelivered
 from orders_pipeline.services.http_client import ServiceClient
 from orders_pipeline.system import embedded
-from orders_pipeline.system.composition import join_endpoints, open_system
+from orders_pipeline.system.composition import System, join_endpoints, open_system
 from orders_pipeline.system.session_limit import WEB_POOL_SIZE
 from orders_pipeline.system.settings import UNDER_UP, Settings, export_environment
+from orders_pipeline.web import server
 
 HOST = "127.0.0.1"
 START_TIMEOUT_S = 120.0
@@ -59,6 +59,7 @@ class Places:
 
     browser: str
     reports: str
+    api: str
     landing: str
     services: str
     log: str
@@ -66,7 +67,7 @@ class Places:
 
     def as_dict(self) -> dict[str, str]:
         """Return the places by name."""
-        return {name: getattr(self, name) for name in ("browser", "reports", "landing", "services", "log")}
+        return {name: getattr(self, name) for name in ("browser", "reports", "api", "landing", "services", "log")}
 
     def wait(self) -> None:
         """Return when the user stops the system; raise DagsterDidNotStart if Dagster ends by itself."""
@@ -89,7 +90,7 @@ def _begin_anew(log: Path) -> None:
 
 @contextlib.contextmanager
 def running(settings: Settings, port: int, say: Callable[[str], None] = lambda _: None) -> Iterator[Places]:
-    """Run everything, reports at the port after the UI's, and say where it is; all of it is stopped at the end.
+    """Run everything, the API and reports at the port after the UI's, and say where it is; all is stopped at the end.
 
     `say` gets a line for each part that is started.
     """
@@ -105,9 +106,9 @@ def running(settings: Settings, port: int, say: Callable[[str], None] = lambda _
         system = stack.enter_context(open_system(settings, endpoints, "orders-pipeline up"))
         sign_in(system.database, system.clients, system.cipher)
         runs.prepare_dagster_home(system)
-        reports_url = stack.enter_context(server.serving(system, port + 1))
+        api_url = stack.enter_context(server.serving(served(system, port), port + 1))
         export_environment(
-            ORDERS_REPORTS_URL=settings.reports_url or reports_url,
+            ORDERS_REPORTS_URL=settings.reports_url or api_url,
             DAGSTER_WEBSERVER_DB_POOL_MAX_OVERFLOW=str(WEB_POOL_SIZE - 1),
             **{UNDER_UP: "1"},
             PYTHONSAFEPATH="1",  # no module is taken from the folder that we were started in
@@ -120,13 +121,21 @@ def running(settings: Settings, port: int, say: Callable[[str], None] = lambda _
         _wait_until_it_answers(process, port)
         yield Places(
             browser=f"http://{HOST}:{port}",
-            reports=settings.reports_url or reports_url,
+            reports=settings.reports_url or api_url,
+            api=f"{api_url}/v1",
             landing=f"{settings.landing_location}/<client>/<name>.csv",
             services=endpoints.payment_url,
             log=str(log),
             process=process,
         )
     embedded.wait_until_gone(settings.home)
+
+
+def served(system: System, port: int) -> System:
+    """Return the system as the API has it: it asks our own web server for runs, unless another is set."""
+    url = system.settings.dagster_url
+    own = f"http://{HOST}:{port}"
+    return replace(system, settings=system.settings.model_copy(update={"dagster_url": own if url is None else url}))
 
 
 def _parts(settings: Settings) -> Iterator[str]:

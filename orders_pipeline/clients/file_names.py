@@ -9,6 +9,7 @@ import unicodedata
 
 WORKBOOK = ".xlsx"
 ENDINGS = (".csv", ".tsv", ".txt", WORKBOOK)
+JSON_DOCUMENT, JSON_LINES = ".json", (".ndjson", ".jsonl")  # not of the landing: manifests end so
 NOT_A_DOCUMENT = (".", "~$")  # hidden, and what Excel puts beside a workbook that is open
 SHOWN_CHARS = 100
 
@@ -24,9 +25,21 @@ def is_workbook(name: str) -> bool:
     return name.lower().endswith(WORKBOOK)
 
 
+def is_json(name: str) -> bool:
+    """Say whether a file of this name is read as orders in JSON, in one document or one a line."""
+    return name.lower().endswith((JSON_DOCUMENT, *JSON_LINES))
+
+
+def is_converted(name: str) -> bool:
+    """Say whether the text of a file of this name is made of it: it is a workbook, or JSON."""
+    return is_workbook(name) or is_json(name)
+
+
 def encoding_shown(name: str, encoding: str | None) -> str | None:
-    """Return what is said of a file's encoding: a workbook has none, but the text that is made of it has."""
-    return "workbook" if encoding and is_workbook(name) else encoding
+    """Return what is said of a file's encoding: what is no CSV has none, but the text that is made of it has."""
+    if encoding and is_converted(name):
+        return "workbook" if is_workbook(name) else "json"
+    return encoding
 
 
 def composed(name: str) -> str:

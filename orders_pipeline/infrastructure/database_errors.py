@@ -21,7 +21,8 @@ from sqlalchemy.exc import TimeoutError as PoolExhausted
 DENIED = "42501"
 READ_ONLY = "25006"  # what was our server takes no more writes: another one may
 TRANSIENT_CLASSES = ("08", "40", "53", "57")  # connection, conflict, resources, intervention
-TRANSIENT = ("55P03", READ_ONLY)  # not of those classes, and may pass
+LOCK_TIMEOUT = "55P03"
+TRANSIENT = (LOCK_TIMEOUT, READ_ONLY)  # not of those classes, and may pass
 PATIENCE_S = 60.0
 # a failure to connect has no SQLSTATE; these are the words of libpq, OpenSSL and the server for what does not pass by itself
 _NOT_PRIVATE = re.compile(r"certificate|does not support SSL|protocol version|unsupported protocol|no protocols available")

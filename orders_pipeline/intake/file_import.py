@@ -1,4 +1,4 @@
-"""Import of a local file: copied, registered as a batch of its client, its bytes archived.
+"""Import of a file by a command or through the API: registered as a batch of its client, its bytes archived.
 
 Files in the landing are registered in `landing/`. What becomes of the batch is in `steps.py`.
 """
@@ -11,12 +11,14 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from orders_pipeline.batches import batches
 from orders_pipeline.batches.artifacts import ORIGINAL, artifact
 from orders_pipeline.clients.file_names import composed
 from orders_pipeline.clients.profiles import Profile
 from orders_pipeline.infrastructure import interrupts
+from orders_pipeline.infrastructure.database import Transaction
 from orders_pipeline.infrastructure.scratch import scratch_files
 from orders_pipeline.intake import declarations
 from orders_pipeline.intake.file_staging import limits_of
@@ -33,6 +35,18 @@ class Arrival:
     manifest: Manifest | None
     sha256: str
     size: int
+
+
+@dataclass(frozen=True)
+class Submission:
+    """How a file comes in, who sends it where that is no user of this machine, and what is written with its batch."""
+
+    via: Literal["command", "api"]
+    submitted_by: str | None = None
+    record: Callable[[Transaction, str], None] = lambda _transaction, _batch_id: None
+
+
+BY_COMMAND = Submission("command")
 
 
 def arrive(system: System, path: Path, client_code: str, copy: Path) -> Arrival:
@@ -52,20 +66,44 @@ def import_file(
     """
     with scratch_files() as folder:
         arrival = arrive(system, path, client_code, folder / ORIGINAL)
-        source = batches.Source(composed(path.name), sha256=arrival.sha256, size=arrival.size)
-        again = again or arrival.profile.same_bytes == "take"
-        while True:
+        return register(system, arrival, path.name, client_code, folder / ORIGINAL, again=again, note=note)
+
+
+def register(
+    system: System,
+    arrival: Arrival,
+    name: str,
+    client_code: str,
+    original: Path,
+    *,
+    again: bool,
+    submission: Submission = BY_COMMAND,
+    note: Callable[[str], None] = lambda _: None,
+) -> str:
+    """Register a file that has arrived, as `import_file` does, with what its submission writes in the same transaction."""
+    source = batches.Source(
+        composed(name),
+        sha256=arrival.sha256,
+        size=arrival.size,
+        via=submission.via,
+        submitted_by=submission.submitted_by,
+    )
+    again = again or arrival.profile.same_bytes == "take"
+    while True:
+        with system.database.begin() as transaction:
+            batch_id, again_no = batches.plan_import(transaction, client_code, arrival.sha256, again=again)
+        system.storage.put(artifact(batch_id, ORIGINAL), original)  # a batch without its bytes cannot be staged
+        with interrupts.deferred():
             with system.database.begin() as transaction:
-                batch_id, again_no = batches.plan_import(transaction, client_code, arrival.sha256, again=again)
-            system.storage.put(artifact(batch_id, ORIGINAL), folder / ORIGINAL)  # a batch without its bytes cannot be staged
-            with interrupts.deferred():
-                with system.database.begin() as transaction:
-                    is_registered = batches.register_import(transaction, batch_id, client_code, source, again_no=again_no)
-                    if is_registered:
-                        declarations.note(transaction, batch_id, arrival.profile, path.name, arrival.manifest)
+                if submission.submitted_by is not None:
+                    transaction.execute("identify_caller", actor=submission.submitted_by)
+                is_registered = batches.register_import(transaction, batch_id, client_code, source, again_no=again_no)
                 if is_registered:
-                    note(batch_id)
-                    return batch_id
+                    declarations.note(transaction, batch_id, arrival.profile, name, arrival.manifest)
+                    submission.record(transaction, batch_id)
+            if is_registered:
+                note(batch_id)
+                return batch_id
 
 
 def copy_unchanging(path: Path, target: Path, max_bytes: int) -> tuple[str, int]:

@@ -1,6 +1,6 @@
-"""Staging of one file, CSV or workbook: encoding, header and shape checked, its rows numbered and written as Parquet.
+"""Staging of one file, CSV, workbook or JSON: encoding, header and shape checked, its rows numbered and written as Parquet.
 
-How the two kinds are read is in `csv_file/` and `excel_file/`. The batch that the file is of is in `steps.py`.
+How each kind is read is in `csv_file/`, `excel_file/` and `json_file.py`. The batch that the file is of is in `steps.py`.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import Any, TypeAlias
 from sqlalchemy import Row
 
 from orders_pipeline.batches.artifacts import CONVERTED, ORIGINAL, STAGED
-from orders_pipeline.clients.file_names import is_workbook
+from orders_pipeline.clients.file_names import is_converted, is_json, is_workbook
 from orders_pipeline.clients.profiles import Profile
 from orders_pipeline.infrastructure.database import Database
 from orders_pipeline.infrastructure.scratch import Scratch
-from orders_pipeline.intake import csv_file
+from orders_pipeline.intake import csv_file, json_file
 from orders_pipeline.intake.csv_file import Limits, StagedFile
 from orders_pipeline.intake.manifest import Manifest
 from orders_pipeline.records.orders import ORDERS
@@ -72,7 +72,7 @@ def stage_checked(
         manifest.check_bytes(file.source_sha256)
     staged = stage_file(limits, profile, source, file.csv_source, folder)
     corrects, group = _import_group(database, file, staged)
-    text = CONVERTED if is_workbook(file.csv_source) else ORIGINAL
+    text = CONVERTED if is_converted(file.csv_source) else ORIGINAL
     layout = {
         "text": text,
         "delimiter": "," if text == CONVERTED else profile.delimiter,
@@ -93,7 +93,7 @@ def limits_of(settings: Settings, profile: Profile) -> Limits:
 def stage_file(limits: Limits, profile: Profile, source: Path, name: str, folder: Path | Scratch) -> StagedFile:
     """Write the numbered rows of a local file, which the client called `name`, into a folder; raise FileRejected.
 
-    A workbook's text is kept beside them.
+    The text of a workbook or of JSON is kept beside them.
     """
     delimiter, encoding = profile.delimiter, profile.encoding
     hidden = 0
@@ -104,7 +104,11 @@ def stage_file(limits: Limits, profile: Profile, source: Path, name: str, folder
         wanted = excel_file.OrderSheet(names, {column.name: column.kind for column in ORDERS.columns}, profile.sheet)
         workbook, source, delimiter, encoding = source, folder / CONVERTED, ",", None
         hidden = excel_file.write_csv(workbook, source, max_bytes=limits.max_bytes, max_rows=limits.max_rows, wanted=wanted)
-        limits = replace(limits, max_bytes=source.stat().st_size)  # a workbook is smaller than its text
+    elif is_json(name):
+        document, source, delimiter, encoding = source, folder / CONVERTED, ",", None
+        json_file.write_csv(document, source, name, max_rows=limits.max_rows, max_columns=limits.max_columns)
+    if is_converted(name):
+        limits = replace(limits, max_bytes=source.stat().st_size)  # what it is made of may be smaller than the text
     staged = csv_file.stage(
         source,
         folder / STAGED,
@@ -114,7 +118,7 @@ def stage_file(limits: Limits, profile: Profile, source: Path, name: str, folder
         limits=limits,
         delimiter=delimiter,
         encoding=encoding,
-        amount=None if is_workbook(name) else ORDERS.amount,
+        amount=None if is_converted(name) else ORDERS.amount,
     )
     if not hidden:
         return staged

@@ -1,4 +1,4 @@
-"""The partition of every asset, one batch, added when its file arrives; and the tags of a batch's run.
+"""The partition of every asset, one batch, added when its file arrives.
 
 Nothing else is a partition, a row never is. Dagster's pages become slow with a hundred thousand of them, so those of batches
 that are long finished go, as do runs that failed long ago; the batches stay.
@@ -8,10 +8,7 @@ import dagster as dg
 
 from orders_pipeline.system.composition import System
 
-PARTITION_TAG = "dagster/partition"  # Dagster's own, on every run of a partition
-SIZE_TAG, LARGE = "orders/size", "large"
 MOST_RETIRED = 5_000  # partitions, or runs, in one night
-LARGE_BYTES = 512 * 1024  # some 3,000 orders
 
 batch_partitions = dg.DynamicPartitionsDefinition(name="batch_id")
 
@@ -36,10 +33,3 @@ def forget_failed_runs(system: System, instance: dg.DagsterInstance, limit: int 
     for run_id in old:
         instance.delete_run(run_id)
     return len(old)
-
-
-def tags_of(client_code: str, source_bytes: int | None) -> dict[str, str]:
-    """Return the tags of a batch's run: whose file it is, and whether it is kept to the places of large ones."""
-    tags = {"orders/client": client_code}
-    large = (source_bytes or 0) > LARGE_BYTES
-    return tags | ({SIZE_TAG: LARGE} if large else {"dagster/priority": "1"})

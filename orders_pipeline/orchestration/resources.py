@@ -16,8 +16,8 @@ import dagster as dg
 from orders_pipeline.audit.recording import sign_in
 from orders_pipeline.batches import batches
 from orders_pipeline.batches.run_processes import run_process
+from orders_pipeline.batches.run_tags import PARTITION_TAG
 from orders_pipeline.orchestration.dagster_errors import SafeFailure
-from orders_pipeline.orchestration.partitions import PARTITION_TAG
 from orders_pipeline.orchestration.terminated_runs import is_asked_for, stopping_when_terminated
 from orders_pipeline.system import errors
 from orders_pipeline.system.composition import Endpoints, System, join_endpoints, open_system

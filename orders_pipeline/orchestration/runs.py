@@ -16,10 +16,11 @@ import dagster as dg
 from dagster_postgres.utils import DagsterPostgresException
 
 from orders_pipeline.batches.run_processes import run_process
+from orders_pipeline.batches.run_tags import LARGE, SIZE_TAG
 from orders_pipeline.infrastructure.database import Database
 from orders_pipeline.infrastructure.database_errors import DatabaseUnavailable, failures_as_unavailable
 from orders_pipeline.infrastructure.database_url import dagster_url
-from orders_pipeline.orchestration.partitions import LARGE, SIZE_TAG, batch_partitions
+from orders_pipeline.orchestration.partitions import batch_partitions
 from orders_pipeline.orchestration.terminated_runs import stopping_when_terminated
 from orders_pipeline.system.composition import System
 from orders_pipeline.system.session_limit import DAGSTER_POOL_SIZE

@@ -16,12 +16,13 @@ from sqlalchemy import Row
 
 from orders_pipeline.audit import sealing
 from orders_pipeline.batches import batches
+from orders_pipeline.batches.run_tags import PARTITION_TAG, tags_of
 from orders_pipeline.intake.landing import arrivals, left_alone
 from orders_pipeline.orchestration.assets.boundary import safe_errors
 from orders_pipeline.orchestration.assets.intake import uploaded
 from orders_pipeline.orchestration.jobs import process_batch
 from orders_pipeline.orchestration.orphaned_runs import end_runs, orphaned_runs
-from orders_pipeline.orchestration.partitions import PARTITION_TAG, batch_partitions, tags_of
+from orders_pipeline.orchestration.partitions import batch_partitions
 from orders_pipeline.orchestration.terminated_runs import UI
 from orders_pipeline.settlement import sweep
 from orders_pipeline.system.composition import System
@@ -31,6 +32,7 @@ INTERVAL_S = 4
 SWEEP_INTERVAL_S = 9
 SEAL_INTERVAL_S = 59
 PATIENCE_S = 60.0  # the first run that is requested may take this long to begin before another is; later ones longer
+API_PATIENCE_S = 10.0  # the same, where the API asked for the run: whoever sent the file waits
 # the sensors come again by themselves: automatic retries on top of that would only fill the list of runs
 NO_RETRIES = {"dagster/max_retries": "0"}
 UNFINISHED = [
@@ -132,7 +134,11 @@ def _batch_ids(requests: Sequence[dg.RunRequest]) -> list[str]:
 def _requests(instance: dg.DagsterInstance, system: System) -> list[dg.RunRequest]:
     with system.database.begin() as transaction:
         waiting = transaction.rows(
-            "batches_without_run", patience_s=PATIENCE_S / 2, longest_s=sweep.LONGEST_S, limit=arrivals.MAX_NEW
+            "batches_without_run",
+            patience_s=PATIENCE_S / 2,
+            api_patience_s=API_PATIENCE_S / 2,
+            longest_s=sweep.LONGEST_S,
+            limit=arrivals.MAX_NEW,
         )
     busy = _busy(instance, system, [row.batch_id for row in waiting if row.run_requests])
     with system.database.begin() as transaction:

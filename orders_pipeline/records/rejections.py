@@ -97,6 +97,16 @@ HINTS: Mapping[str, tuple[str, str]] = MappingProxyType(
             "1行目は見出しにしてください(表題やコメントの行は入れないでください)",
         ),
         "not_json": ("it is not JSON in UTF-8", "UTF-8のJSONとして読めません"),
+        "json_list": (
+            'it is a list of objects, or {"orders": [...]}, and in NDJSON one object a line',
+            'オブジェクトの配列、または{"orders": [...]}にしてください(NDJSONでは1行に1オブジェクト)',
+        ),
+        "json_value": (
+            "a value is a string, a whole number or null",
+            "値は文字列、整数またはnullにしてください",
+        ),
+        "json_key_twice": ("an order has the same key twice", "1件の注文に同じキーが2つあります"),
+        "json_keys": ("the orders have too many different keys", "キーの種類が多すぎます"),
         "says_nothing": (
             "it is one JSON object with sha256, row_count, amount_total or several of them",
             "sha256・row_count・amount_totalのいずれかを持つJSONオブジェクトにしてください",
@@ -210,6 +220,11 @@ _FILE_CODES = (
         "F_TOO_MANY_ERRORS",
         "Too many rows are wrong[: {rejected}, and at most {limit} may be]; nothing of the file was taken.",
         "エラーの行が多すぎるため、ファイル全体を受け付けませんでした[(エラー: {rejected}行、上限: {limit}行)]。",
+    ),
+    Code(
+        "F_JSON",
+        "The file is not a list of orders in JSON[; order {row}][: {hint}].",
+        "注文のJSONとして読み取れません[({row}件目)][: {hint}]。",
     ),
     Code(
         "F_NOT_CSV",

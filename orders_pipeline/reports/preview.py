@@ -58,19 +58,33 @@ def preview(system: System, path: Path, client_code: str, *, again: bool, errors
     """
     with scratch_files() as folder:
         arrival = arrive(system, path, client_code, folder / ORIGINAL)
-        again = again or arrival.profile.same_bytes == "take"
-        with system.database.begin() as transaction:
-            batches.next_repeat(transaction, client_code, arrival.sha256, again=again)
-        dry_run = _DryRun()
-        file = UnregisteredFile(NO_BATCH, client_code, composed(path.name), arrival.sha256)
-        try:
-            _try(system, arrival, file, folder, dry_run)
-        except FileRejected as refusal:
-            dry_run.refusal = refusal
-        rejections = _rejections(dry_run, folder)
-        if errors is not None:
-            write_errors(errors, rejections, None if dry_run.result is None else folder / STAGED, dry_run.headers)
-    answer = _answer(dry_run, client_code, path.name, rejections)
+        return preview_file(system, arrival, path.name, client_code, folder, again=again, errors=errors)
+
+
+def preview_file(
+    system: System,
+    arrival: Arrival,
+    name: str,
+    client_code: str,
+    folder: Scratch,
+    *,
+    again: bool,
+    errors: Path | None = None,
+) -> dict[str, Any]:
+    """Do what `preview` does with a file that has arrived in a folder."""
+    again = again or arrival.profile.same_bytes == "take"
+    with system.database.begin() as transaction:
+        batches.next_repeat(transaction, client_code, arrival.sha256, again=again)
+    dry_run = _DryRun()
+    file = UnregisteredFile(NO_BATCH, client_code, composed(name), arrival.sha256)
+    try:
+        _try(system, arrival, file, folder, dry_run)
+    except FileRejected as refusal:
+        dry_run.refusal = refusal
+    rejections = _rejections(dry_run, folder)
+    if errors is not None:
+        write_errors(errors, rejections, None if dry_run.result is None else folder / STAGED, dry_run.headers)
+    answer = _answer(dry_run, client_code, name, rejections)
     seconds = answer["notifications"]["planned"] / system.settings.notification_rate_per_s
     answer["notifications"]["seconds"] = round(seconds, 1)
     return answer

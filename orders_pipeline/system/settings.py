@@ -51,6 +51,7 @@ class Settings(BaseSettings):
     notification_timeout_s: Annotated[float, Field(gt=0, le=300)] = 10.0
     notification_rate_per_s: Annotated[int, Field(ge=1, le=1000)] = 10
     reports_url: str | None = None
+    dagster_url: str | None = None
     ca_file: Path | None = None
     encryption_keys: SecretStr | None = None
     kms_key_id: str | None = None
@@ -116,7 +117,7 @@ def read_settings() -> Settings:
     plain = [name for name in URLS if not (getattr(settings, name) or "https:").lower().startswith("https:")]
     if settings.is_production and plain:
         raise SettingsError(f"{PREFIX}ENV is production, where these begin with https://: {_names(plain)}")
-    none = [name for name in URLS if not _is_url(getattr(settings, name) or "https://host")]
+    none = [name for name in (*URLS, "dagster_url") if not _is_url(getattr(settings, name) or "https://host")]
     if none:
         raise SettingsError(f"these are no URLs of a server: {_names(none)}")
     if settings.ca_file is not None and not _has_certificates(settings.ca_file):

@@ -184,6 +184,12 @@ def purge_refusals(database: Database) -> int:
         return transaction.execute("purge_refusals") + transaction.execute("purge_acceptances")
 
 
+def purge_api_requests(database: Database) -> int:
+    """Forget the idempotency keys that clients may not count on any more, and return how many."""
+    with database.begin() as transaction:
+        return transaction.execute("purge_api_requests")
+
+
 def purge_error_details(database: Database, storage: Storage) -> int:
     """Remove what is kept of errors that are older than Dagster's events may be; return of how many."""
     with database.begin() as transaction:

@@ -898,6 +898,8 @@ def test_the_name_of_a_broken_rule_is_all_that_our_error_says(harness):
             source_sha256=None,
             source_bytes=None,
             again_no=0,
+            via="landing",
+            submitted_by=None,
         )
     assert refusal.value.sqlstate == "23502"
     harness.batch("third")
@@ -941,6 +943,46 @@ def test_a_profile_and_a_key_are_known_once(harness):
         harness.run(insert)
         with refused_by(name):
             harness.run(insert)
+
+
+@breaks("api_tokens_pkey", "api_tokens_secret_hashed", "api_tokens_scopes_known", "api_tokens_expire_in_time")
+def test_a_token_is_hashed_expires_and_may_do_only_what_there_is(harness):
+    insert = (
+        "INSERT INTO api_tokens (token_id, client_code, name, scopes, secret_sha256, created_by, expires_at)"
+        " VALUES ('t', 'acme', 'x', CAST(%s AS text[]), sha256(%s), 'me', now() + make_interval(days => %s))"
+    )
+    harness.run(insert, ["page"], b"", 400)
+    with refused_by("api_tokens_pkey"):
+        harness.run(insert, ["page"], b"", 400)
+    for scopes, days, name in (
+        (["batches:all"], 1, "api_tokens_scopes_known"),
+        ([], 1, "api_tokens_scopes_known"),
+        (["page"], 402, "api_tokens_expire_in_time"),
+    ):
+        with refused_by(name):
+            harness.run(insert.replace("'t'", "'u'"), scopes, b"", days)
+    with refused_by("api_tokens_secret_hashed"):
+        harness.run("UPDATE api_tokens SET secret_sha256 = 'plain'")
+
+
+@breaks("api_requests_pkey", "api_requests_batch_id_fkey")
+def test_a_request_made_one_batch(harness):
+    harness.batch("b")
+    insert = "INSERT INTO api_requests (client_code, key_sha256, fingerprint, batch_id) VALUES ('acme', sha256(''), '', %s)"
+    harness.run(insert, "b")
+    with refused_by("api_requests_pkey"):
+        harness.run(insert, "b")
+    with refused_by("api_requests_batch_id_fkey"):
+        harness.run(insert.replace("acme", "shop"), "nowhere")
+
+
+@breaks("batches_via_known", "batches_submitted_by_somebody")
+def test_a_batch_came_in_by_a_known_way_and_through_the_api_by_somebody(harness):
+    with refused_by("batches_via_known"):
+        insert_batch(harness, via="post")
+    for nobody in (None, ""):
+        with refused_by("batches_submitted_by_somebody"):
+            insert_batch(harness, via="api", submitted_by=nobody)
 
 
 def test_every_rule_of_the_schema_has_a_test_that_breaks_it(harness):

@@ -14,9 +14,9 @@ import dagster as dg
 import pytest
 import yaml
 
+from orders_pipeline.batches.run_tags import LARGE, SIZE_TAG
 from orders_pipeline.definitions import defs
 from orders_pipeline.orchestration.assets.boundary import safe_errors
-from orders_pipeline.orchestration.partitions import LARGE, SIZE_TAG
 from orders_pipeline.orchestration.runs import CONFIG
 from orders_pipeline.system.composition import System
 from orders_pipeline_tests.leaks.detector import files_below

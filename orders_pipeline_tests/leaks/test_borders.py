@@ -20,8 +20,8 @@ from orders_pipeline import definitions
 from orders_pipeline.infrastructure.storage import ObjectDenied
 from orders_pipeline.orchestration.assets.boundary import safe_errors
 from orders_pipeline.records.orders import ORDERS
-from orders_pipeline.reports import server
 from orders_pipeline.security import personal_data
+from orders_pipeline.web import report_links, server
 from orders_pipeline_tests.leaks.detector import Canaries, traces
 from orders_pipeline_tests.support import commands
 from orders_pipeline_tests.support.factories import order_row
@@ -102,7 +102,7 @@ def test_s02_s08_whatever_is_asked_of_the_reports_nothing_is_given_or_told(
 ) -> None:
     path = "/".join(["/batches", finished, *(quote(part, safe="") for part in parts)] if known else ["", *map(quote, parts)])
     status, headers, body = ask(reports_url, method, path)
-    assert status in {404, 405, 400} or (path in {"", "/"} and body in {server.ROOT, ""})
+    assert status in {404, 405, 400} or (path in {"", "/"} and body in {report_links.ROOT, ""})
     assert traces(headers, body) == {}
     assert "server:" not in headers.lower()
 
@@ -130,7 +130,7 @@ def test_s02_a_report_that_cannot_be_read_is_a_reference_and_nothing_else(
     def fail(*_: object) -> None:
         raise OSError(5, word, f"/home/{word}")
 
-    monkeypatch.setattr(server.report_files, "report", fail)
+    monkeypatch.setattr(report_links.report_files, "report", fail)
     status, headers, body = ask(reports_url, "GET", f"/batches/{finished}/rejected.csv")
     assert status == 500
     assert body.startswith("E_UNEXPECTED: ")

@@ -22,8 +22,8 @@ from orders_pipeline.definitions import defs
 from orders_pipeline.infrastructure.storage import S3Storage
 from orders_pipeline.orchestration import runs
 from orders_pipeline.orchestration.sensors import audit_sensor
-from orders_pipeline.reports import server
 from orders_pipeline.security.encryption import Cipher
+from orders_pipeline.web import server
 from orders_pipeline_tests.support import commands
 from orders_pipeline_tests.support.factories import order_row
 from orders_pipeline_tests.support.installation import Installation

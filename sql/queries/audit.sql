@@ -200,3 +200,7 @@ SELECT audit_carry(:entity, :width)
 -- name: audit_record_of
 -- A record as text.
 SELECT audit_text(audit_events) FROM audit_events WHERE event_id = :event_id
+
+-- name: identify_caller
+-- Who the rest of this transaction is for; it waits for no other transaction for long.
+SELECT set_config('orders.actor', :actor, true), set_config('lock_timeout', '5s', true)

@@ -1,9 +1,9 @@
 -- name: insert_batch
 -- Register a file that was seen for the first time.
 INSERT INTO batches (batch_id, client_code, csv_source, landing_key, landing_version, source_sha256, source_bytes,
-                     again_no, bulk_import_group)
+                     again_no, bulk_import_group, via, submitted_by)
 VALUES (:batch_id, :client_code, :csv_source, :landing_key, :landing_version, :source_sha256, :source_bytes,
-        :again_no, :batch_id)
+        :again_no, :batch_id, :via, :submitted_by)
 ON CONFLICT DO NOTHING
 
 -- name: moment
@@ -213,9 +213,10 @@ FROM waiting
 -- name: batches_without_run
 -- Registered batches without a worker for which no run was requested lately; less often where runs fail again and again.
 SELECT batch_id, client_code, csv_source, source_bytes, run_requests FROM batches
-WHERE finished_at IS NULL AND status = 'received' AND landing_key IS NOT NULL
+WHERE finished_at IS NULL AND status = 'received' AND (landing_key IS NOT NULL OR via = 'api')
   AND (run_requested_at IS NULL OR run_requested_at
-       < now() - make_interval(secs => least(:patience_s * 2 ^ least(run_requests, 10), :longest_s)))
+       < now() - make_interval(secs => least(CAST(CASE via WHEN 'api' THEN :api_patience_s ELSE :patience_s END AS double precision)
+                                             * 2 ^ least(run_requests, 10), :longest_s)))
   AND NOT EXISTS (SELECT FROM workers WHERE workers.batch_id = batches.batch_id AND ended_at IS NULL)
 ORDER BY received_at, batch_id LIMIT :limit
 
@@ -236,7 +237,7 @@ CROSS JOIN LATERAL (
            EXISTS (SELECT FROM payments WHERE payments.batch_id = batches.batch_id AND payments.status = 'unknown'
                    AND next_attempt_at > now()) AS waits_for_look_up
 ) AS due
-WHERE finished_at IS NULL AND status <> 'stopped' AND (status <> 'received' OR landing_key IS NULL)
+WHERE finished_at IS NULL AND status <> 'stopped' AND (status <> 'received' OR (landing_key IS NULL AND via <> 'api'))
   AND idle_since < now() - make_interval(secs => :patience_s)
   AND (status <> 'paused' OR payments_due OR notifications_due OR nothing_open)
   AND (status <> 'cancelling' OR NOT waits_for_look_up)
@@ -258,6 +259,10 @@ WHERE batch_id = :batch_id AND status IN ('received', 'staged', 'validated') AND
 -- Count a run that is requested.
 UPDATE batches SET run_requests = run_requests + 1, run_requested_at = now() WHERE batch_id = :batch_id
 RETURNING run_requests
+
+-- name: forget_run_request
+-- A run that was asked for was refused: none comes of it.
+UPDATE batches SET run_requests = greatest(run_requests - 1, 0), run_requested_at = NULL WHERE batch_id = :batch_id
 
 -- name: count_batches_of_client
 -- How many files a client has sent.

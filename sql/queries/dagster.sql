@@ -17,3 +17,13 @@ SELECT to_regclass('dagster.runs') IS NOT NULL
 SELECT DISTINCT tags.value AS batch_id FROM dagster.run_tags AS tags JOIN dagster.runs ON runs.run_id = tags.run_id
 WHERE tags.key = 'dagster/partition' AND tags.value = ANY (CAST(:batch_ids AS text[]))
   AND runs.status IN ('QUEUED', 'NOT_STARTED', 'STARTING')
+
+-- name: dagster_heartbeats_exist
+-- Whether Dagster's daemon has ever run here.
+SELECT to_regclass('dagster.daemon_heartbeats') IS NOT NULL
+
+-- name: daemon_is_alive
+-- Whether the part of the daemon that looks at sensors has lately said that it lives.
+SELECT EXISTS (SELECT FROM dagster.daemon_heartbeats
+               WHERE daemon_type = 'SENSOR'
+                 AND timestamp > (now() - make_interval(secs => :seconds)) AT TIME ZONE 'UTC')

@@ -7,7 +7,14 @@ from orders_pipeline.audit.verifying import AuditBroken, verify
 from orders_pipeline.orchestration.assets.boundary import GROUP, safe_errors
 from orders_pipeline.orchestration.partitions import forget_failed_runs, retire
 from orders_pipeline.system.composition import System
-from orders_pipeline.upkeep.retention import Retained, purge_dagster_history, purge_error_details, purge_refusals, retain
+from orders_pipeline.upkeep.retention import (
+    Retained,
+    purge_api_requests,
+    purge_dagster_history,
+    purge_error_details,
+    purge_refusals,
+    retain,
+)
 
 AUDIT_INTACT = dg.AssetCheckSpec(
     "audit_intact",
@@ -48,6 +55,7 @@ def retention(context: dg.AssetExecutionContext, system: dg.ResourceParam[System
                 "objects still locked": done.locked,
                 "error details removed": purge_error_details(system.database, system.storage),
                 "refusals of old batches removed": purge_refusals(system.database),
+                "idempotency keys forgotten": purge_api_requests(system.database),
                 "Dagster events removed": purge_dagster_history(system.endpoints.database_url),
                 "brief heads of the audit removed": sealing.forget_brief_heads(system.storage),
                 "partitions of old batches removed": retire(system, context.instance),

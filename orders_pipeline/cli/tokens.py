@@ -1,0 +1,86 @@
+"""The commands about tokens of the batch API: a new one, which there are, and taking one back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import click
+from rich.console import Console
+
+from orders_pipeline.cli.command import ClientCode, answer, answers, main, opened
+from orders_pipeline.cli.console import plain
+from orders_pipeline.clients.api_tokens import MOST_DAYS, SCOPES, USUAL_DAYS, USUAL_SCOPES
+
+MOST_NAME_CHARS = 100
+
+
+@main.group()
+def tokens() -> None:
+    """What clients' programs are known by at the batch API."""
+
+
+@tokens.command()
+@click.option("--client", "client_code", required=True, type=ClientCode(), help="Whose batches it is for.")
+@click.option("--name", required=True, help="What it is called in lists.")
+@click.option("--scope", "scopes", multiple=True, type=click.Choice(SCOPES), help=f"[default: {', '.join(USUAL_SCOPES)}]")
+@click.option("--expires", "days", default=USUAL_DAYS, show_default=True, type=click.IntRange(1, MOST_DAYS), help="Days.")
+@answers
+def new(client_code: str, name: str, scopes: tuple[str, ...], days: int, *, as_json: bool) -> None:
+    """Make a token for a client; it is shown once and kept nowhere."""
+    from orders_pipeline.audit.recording import os_user
+    from orders_pipeline.clients import api_tokens
+
+    if not 0 < len(name) <= MOST_NAME_CHARS:
+        raise click.UsageError(f"a token's name has 1 to {MOST_NAME_CHARS} characters")
+    with opened() as system:
+        system.clients.profile(client_code)  # of a client that there is
+        made = api_tokens.new(system.database, client_code, name, scopes or USUAL_SCOPES, days, os_user())
+    result = {"token": made.text, "token_id": made.token_id, "client_code": client_code, "expires_at": made.expires_at}
+    answer(result, lambda _, each: click.echo(each["token"]), as_json=as_json)
+
+
+@tokens.command("list")
+@answers
+def list_(*, as_json: bool) -> None:
+    """List all tokens."""
+    from orders_pipeline.clients import api_tokens
+
+    with opened() as system:
+        found = [_shown(row._asdict()) for row in api_tokens.listed(system.database)]
+    answer({"tokens": found}, _show, as_json=as_json)
+
+
+def _shown(token: Mapping[str, Any]) -> dict[str, Any]:
+    times = {
+        name: None if moment is None else moment.isoformat(timespec="seconds")
+        for name, moment in token.items()
+        if name.endswith("_at")
+    }
+    state = "valid" if token["is_valid"] else "expired" if token["revoked_at"] is None else "revoked"
+    texts = {name: token[name] for name in ("token_id", "client_code", "name", "created_by")}
+    return texts | {"scopes": list(token["scopes"]), "state": state} | times
+
+
+def _show(console: Console, found: Mapping[str, Any]) -> None:
+    for each in found["tokens"]:
+        used = f"last used {each['last_used_at']}" if each["last_used_at"] else "never used"
+        what = f"{each['token_id']}  {each['client_code']}  {each['state']}, until {each['expires_at']}, {used}"
+        console.print(f"{what}  {' '.join(each['scopes'])}  {plain(each['name'])}")
+
+
+@tokens.command()
+@click.argument("token_id", metavar="TOKEN-ID")
+@answers
+def revoke(token_id: str, *, as_json: bool) -> None:
+    """Let a token be worth nothing from now on; `tokens list` shows the ids."""
+    from orders_pipeline.clients import api_tokens
+
+    with opened() as system:
+        revoked = api_tokens.revoke(system.database, token_id)
+    result = {
+        "token_id": token_id,
+        "client_code": revoked.client_code,
+        "revoked_at": revoked.revoked_at.isoformat(timespec="seconds"),
+    }
+    answer(result, lambda console, each: console.print(f"{each['token_id']} is revoked", markup=False), as_json=as_json)

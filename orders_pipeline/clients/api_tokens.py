@@ -1,0 +1,112 @@
+"""Tokens of the batch API: which client a program works for, and what it may do.
+
+A token is random, shown once and kept as its SHA-256; a slow hash protects passwords, and this is none. How requests carry
+one is in `web/authentication.py`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Row
+
+from orders_pipeline.infrastructure.database import Database
+from orders_pipeline.infrastructure.database_errors import ConstraintViolated
+
+READ, WRITE, CONTROL, READ_REJECTED = "batches:read", "batches:write", "batches:control", "rejected:read"
+REFUND, PAGE = "refunds:write", "page"
+SCOPES = (READ, WRITE, CONTROL, READ_REJECTED, REFUND, PAGE)
+USUAL_SCOPES = (READ, WRITE, CONTROL, READ_REJECTED)
+USUAL_DAYS, MOST_DAYS = 365, 400
+_TOKEN = re.compile(r"opk_([a-z2-7]{8})_([A-Za-z0-9_-]{43})")
+_NOBODYS = hashlib.sha256(b"").digest()
+
+
+class UnknownToken(Exception):
+    """There is no such token."""
+
+    code = "E_UNKNOWN_TOKEN"
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who asks: a client's program, by its token."""
+
+    client_code: str
+    actor: str  # for the audit: the client and the token
+    scopes: frozenset[str]
+
+
+@dataclass(frozen=True)
+class NewToken:
+    """A token that was made; `text` is shown once."""
+
+    token_id: str
+    text: str
+    expires_at: str
+
+
+def new(database: Database, client_code: str, name: str, scopes: Sequence[str], days: int, by: str) -> NewToken:
+    """Make a token for a client, worth something for so many days."""
+    secret = secrets.token_urlsafe(32)
+    while True:
+        token_id = "".join(secrets.choice("abcdefghijklmnopqrstuvwxyz234567") for _ in range(8))
+        try:
+            with database.begin() as transaction:
+                expires_at = transaction.scalar(
+                    "insert_api_token",
+                    token_id=token_id,
+                    client_code=client_code,
+                    title=name,
+                    scopes=list(dict.fromkeys(scopes)),
+                    secret_sha256=_hashed(secret),
+                    created_by=by,
+                    days=days,
+                )
+        except ConstraintViolated as error:
+            if error.constraint != "api_tokens_pkey":
+                raise
+        else:
+            return NewToken(token_id, f"opk_{token_id}_{secret}", expires_at.isoformat(timespec="seconds"))
+
+
+def listed(database: Database) -> Sequence[Row[Any]]:
+    """Return all tokens, without what proves them."""
+    with database.begin() as transaction:
+        return transaction.rows("api_tokens")
+
+
+def revoke(database: Database, token_id: str) -> Row[Any]:
+    """Let a token be worth nothing any more; raise UnknownToken."""
+    with database.begin() as transaction:
+        revoked = transaction.row("revoke_api_token", token_id=token_id)
+    if revoked is None:
+        raise UnknownToken(f"{UnknownToken.code}: there is no token with this id; tokens list shows them")
+    return revoked
+
+
+def caller(database: Database, text: str) -> Caller | None:
+    """Return whose token this is; None for one that is unknown, wrong, expired or revoked: nothing tells them apart."""
+    written = _TOKEN.fullmatch(text)
+    if written is None:
+        return None
+    token_id, secret = written.groups()
+    with database.begin() as transaction:
+        found = transaction.row("api_token", token_id=token_id)
+    is_right = hmac.compare_digest(_hashed(secret), _NOBODYS if found is None else bytes(found.secret_sha256))
+    if found is None or not is_right or not found.is_valid:
+        return None
+    if found.is_first_use:
+        with database.begin() as transaction:
+            transaction.execute("touch_api_token", token_id=token_id)
+    return Caller(found.client_code, f"{found.client_code}/{token_id}", frozenset(found.scopes))
+
+
+def _hashed(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode()).digest()

@@ -1,0 +1,160 @@
+"""The application: every route, the scope that it takes, and how handlers are run.
+
+Handlers are plain functions in threads, a few at a time, so that what waits for the database keeps nobody else waiting.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+from anyio import CapacityLimiter, to_thread
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from orders_pipeline.batches.artifacts import ORIGINAL
+from orders_pipeline.clients.api_tokens import READ, READ_REJECTED, WRITE
+from orders_pipeline.infrastructure.scratch import Scratch, scratch_files
+from orders_pipeline.intake.file_staging import limits_of
+from orders_pipeline.system.composition import System
+from orders_pipeline.web import batches, files, health, reference, report_links, rows, submission, uploads
+from orders_pipeline.web.authentication import authenticate
+from orders_pipeline.web.boundary import TEMPLATE, Boundary
+from orders_pipeline.web.calls import Call
+from orders_pipeline.web.limits import READS, SUBMISSIONS, Rates, Uploads
+from orders_pipeline.web.problems import Problem
+from orders_pipeline.web.run_hint import RunHint
+from orders_pipeline.web.submission import Work
+from orders_pipeline.web.uploads import Upload
+
+THREADS, UPLOAD_THREADS = 5, 2  # each may have one of the process's sessions at the database
+MOST_HEADERS_BYTES = 16 << 10
+BATCH_ID = re.compile(r"[0-9]{8}-[0-9a-f]{12}")
+
+Handler = Callable[[Call], Response]
+
+
+@dataclass(frozen=True)
+class Operation:
+    """What may be asked: a method on a path, with the scope that it takes."""
+
+    method: str
+    path: str
+    scope: str
+    handler: Handler
+
+
+READING = (
+    Operation("GET", "/v1/batches", READ, batches.list_batches),
+    Operation("GET", "/v1/batches/{batch_id}", READ, batches.show_batch),
+    Operation("GET", "/v1/batches/{batch_id}/rejections", READ, rows.list_rejections),
+    Operation("GET", "/v1/batches/{batch_id}/orders", READ, rows.list_orders),
+    Operation("GET", "/v1/batches/{batch_id}/payments", READ, rows.list_payments),
+    Operation("GET", "/v1/batches/{batch_id}/notifications", READ, rows.list_notifications),
+    Operation("GET", "/v1/batches/{batch_id}/files/{file}", READ_REJECTED, files.download),
+    Operation("GET", "/v1/profile", READ, reference.show_profile),
+    Operation("GET", "/v1/codes", READ, reference.show_codes),
+    Operation("GET", "/v1/template.csv", READ, reference.give_template),
+)
+
+
+def build_app(system: System, *, with_reports: bool = False) -> Starlette:
+    """Build the application over an opened system; `with_reports` it serves the links of Dagster's UI as well."""
+    limiter, rates = CapacityLimiter(THREADS), Rates()
+    receiving = _Receiving(system, limiter, rates)
+
+    def read(operation: Operation, request: Request) -> Response:
+        caller = authenticate(system, request, operation.scope)
+        headers = rates.count(READS, caller.client_code)
+        if not BATCH_ID.fullmatch(request.path_params.get("batch_id", "20000101-000000000000")):
+            raise Problem("not-found")
+        response = operation.handler(Call(system, request, caller))
+        response.headers.update(headers)
+        return response
+
+    def route(method: str, path: str, work: Callable[[Request], Response]) -> Route:
+        async def endpoint(request: Request) -> Response:
+            return await to_thread.run_sync(work, request, limiter=limiter)
+
+        return _route(method, path, endpoint)
+
+    public: list[tuple[str, Callable[[Request], Response]]] = [
+        ("/openapi.yaml", reference.show_openapi),
+        ("/problems/{slug}", reference.show_problem),
+        ("/healthz", health.show_alive),
+        ("/readyz", health.Readiness(system).show),
+    ]
+    if with_reports:
+        public += [
+            ("/", report_links.show_root),
+            ("/batches/{batch_id:str}/{file:str}", report_links.report_download(system)),
+        ]
+    app = Starlette(
+        routes=[
+            *(route(each.method, each.path, partial(read, each)) for each in READING),
+            _route("POST", "/v1/batches", receiving.submit),
+            _route("POST", "/v1/checks", receiving.check),
+            *(route("GET", path, work) for path, work in public),
+        ],
+        middleware=[Middleware(Boundary, system=system)],
+        exception_handlers={HTTPException: _raised},
+    )
+    app.router.redirect_slashes = False
+    return app
+
+
+class _Receiving:
+    """Receives bodies, and has a few of them worked on at a time."""
+
+    def __init__(self, system: System, reading: CapacityLimiter, rates: Rates) -> None:
+        self._system = system
+        self._reading, self._working = reading, CapacityLimiter(UPLOAD_THREADS)
+        self._rates, self._uploads = rates, Uploads()
+        url = system.settings.dagster_url
+        self._hint = RunHint(url) if url else None
+
+    async def submit(self, request: Request) -> Response:
+        """Make a batch of a body."""
+
+        def work(call: Call, given: Mapping[str, str], upload: Upload, folder: Scratch) -> Response:
+            return submission.submit(call, submission.key_of(request), given, upload, folder, self._hint)
+
+        return await self._receive(request, work, before=partial(submission.key_of, request))
+
+    async def check(self, request: Request) -> Response:
+        """Say what would become of a body."""
+        return await self._receive(request, submission.check)
+
+    async def _receive(self, request: Request, work: Work, before: Callable[[], object] = lambda: None) -> Response:
+        caller = await to_thread.run_sync(authenticate, self._system, request, WRITE, limiter=self._reading)
+        headers = self._rates.count(SUBMISSIONS, caller.client_code)
+        call = Call(self._system, request, caller)
+        before()
+        given = call.parameters(submission.SUBMIT_PARAMETERS)
+        name = uploads.name_of(request, given.get("name"))
+        most = limits_of(self._system.settings, self._system.clients.profile(caller.client_code)).max_bytes
+        announced = uploads.announced_bytes(request, most)
+        with self._uploads.admitted(caller.client_code, announced), scratch_files() as folder:
+            upload = await uploads.receive(request, folder / ORIGINAL, name, most)
+            response = await to_thread.run_sync(work, call, given, upload, folder, limiter=self._working)
+        response.headers.update(headers)
+        return response
+
+
+async def _raised(_: Request, error: Exception) -> Response:
+    """Leave an error to the boundary."""
+    raise error
+
+
+def _route(method: str, path: str, work: Callable[[Request], Awaitable[Response]]) -> Route:
+    async def endpoint(request: Request) -> Response:
+        request.scope[TEMPLATE] = path
+        return await work(request)
+
+    return Route(path, endpoint, methods=[method])

@@ -1,0 +1,163 @@
+"""Batches as JSON: one in full, and lists of them."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Row
+from starlette.responses import Response
+
+from orders_pipeline.batches import batches
+from orders_pipeline.batches.artifacts import artifact
+from orders_pipeline.clients.file_names import composed
+from orders_pipeline.infrastructure.database import Transaction
+from orders_pipeline.reports.report_files import REPORTS
+from orders_pipeline.system.composition import System
+from orders_pipeline.web import cursors
+from orders_pipeline.web.calls import Call, answer, conditional, moment, number, shown_time
+from orders_pipeline.web.problems import Problem
+
+MOST_LISTED = 100
+POLL_S = 2
+BEFORE_LOADING = ("received", "staged", "validated")
+FILTERS = ("status", "from", "to", "name", "sha256", "idempotency_key", "limit", "cursor")
+
+
+def show_batch(call: Call) -> Response:
+    """Answer with a batch, or 304 while it is as the caller knows it."""
+    call.parameters(())
+    body = batch_object(call.system, call.caller.client_code, call.batch_id)
+    return conditional(call.request, body, {} if body["finished"] else {"Retry-After": str(POLL_S)})
+
+
+def batch_object(system: System, client_code: str, batch_id: str) -> dict[str, Any]:
+    """Return a client's batch as the API shows it; raise a Problem for one that is missing or another client's."""
+    with system.database.begin() as transaction:
+        row = transaction.row("api_batch", client_code=client_code, batch_id=batch_id)
+        if row is None:
+            raise Problem("not-found")
+        group = transaction.rows("import_group", bulk_import_group=row.bulk_import_group)[0]
+        found = transaction.rows("rejections_by_code", batch_id=batch_id)
+        waiting_for = _waiting_for(transaction, row)
+    summary = batches.summary(row, {}, {}, {})
+    is_finished = row.status in batches.FINISHED
+    amounts = {name: summary["amount_jpy"][name] for name in ("paid", "declined", "unknown", "refunded", "cancelled")}
+    return {
+        **_short(row),
+        "encoding": summary["encoding"],
+        "duplicate_of": row.duplicate_of,
+        "orders": summary["orders"],
+        "amount_jpy": {"accepted": row.amount_accepted} | amounts,
+        "payments": summary["payments"],
+        "notifications": summary["notifications"],
+        "rejections": {each.code: each.rows for each in found if not each.is_warning},
+        "warnings": [each.code for each in found if each.is_warning],
+        "corrections": {"rows_open": group.rows_open, "batches": group.batches},
+        "waiting_for": waiting_for,
+        "progress": _progress(row, system.settings.notification_rate_per_s),
+        "links": _links(row, _files(system, row) if is_finished else ()),
+    }
+
+
+def list_batches(call: Call) -> Response:
+    """Answer with a page of the client's batches, the newest first."""
+    given = call.parameters(FILTERS)
+    limit = number(given.get("limit"), MOST_LISTED, MOST_LISTED)
+    before_at, before_id = cursors.position(call, given, ("infinity", ""))
+    key = given.get("idempotency_key")
+    with call.system.database.begin() as transaction:
+        rows = transaction.rows(
+            "api_batches",
+            client_code=call.caller.client_code,
+            status=given.get("status"),
+            from_at=moment(given.get("from")) or "-infinity",
+            to_at=moment(given.get("to")) or "infinity",
+            csv_source=composed(given["name"]) if "name" in given else None,
+            sha256=given.get("sha256"),
+            key_sha256=None if key is None else hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest(),
+            before_at=before_at,
+            before_id=before_id,
+            limit=limit + 1,
+        )
+    items = [_short(row) | {"links": {"self": f"/v1/batches/{row.batch_id}"}} for row in rows[:limit]]
+    last = rows[limit - 1] if len(rows) > limit else None
+    place = None if last is None else cursors.following(call, given, (last.received_at.isoformat(), last.batch_id))
+    return answer({"items": items, "next": place})
+
+
+def _short(row: Row[Any]) -> dict[str, Any]:
+    return {
+        "batch_id": row.batch_id,
+        "name": row.csv_source,
+        "via": row.via,
+        "status": row.status,
+        "finished": row.status in batches.FINISHED,
+        "status_code": row.status_code,
+        "sha256": row.source_sha256,
+        "bytes": row.source_bytes,
+        "import_group": row.bulk_import_group,
+        "corrects": row.corrects,
+        "rows": {name: getattr(row, f"rows_{name}") for name in ("total", "accepted", "rejected", "blank")},
+        "received_at": shown_time(row.received_at),
+        "finished_at": shown_time(row.finished_at),
+    }
+
+
+def _waiting_for(transaction: Transaction, row: Row[Any]) -> dict[str, Any] | None:
+    """Return which service a batch that is paused waits for, if it is one."""
+    if row.status != "paused":
+        return None
+    service = next((each for each in ("payment", "notification") if f"_{each.upper()}_" in (row.status_code or "")), None)
+    probes = {each.service: each.probe_at for each in transaction.rows("open_breakers")}
+    return {"service": service, "code": row.status_code, "next_try": shown_time(probes.get(service))}
+
+
+def _progress(row: Row[Any], notices_a_second: int) -> dict[str, Any]:
+    """Return how far each phase is, counted from rows."""
+    is_finished = row.status in batches.FINISHED
+    loaded = sum(getattr(row, f"orders_{state}") for state in batches.ORDER_STATES)
+    settled = row.payments_succeeded + row.payments_declined + row.payments_refunded + row.payments_cancelled
+    told = row.notifications_sent + row.notifications_failed + row.notifications_cancelled
+    checked = None if row.rows_accepted is None else row.rows_total
+    is_loaded = row.status not in BEFORE_LOADING and row.rows_accepted is not None
+    is_paid = is_loaded and row.payments_planned > 0 and settled == row.payments_planned
+    is_told = is_paid and told == row.notifications_planned
+    numbers: dict[str, tuple[bool, int | None, int | None, int | None]] = {
+        "receive": (row.source_sha256 is not None, None, None, None),
+        "check": (checked is not None, checked or 0, row.rows_total, None),
+        "load": (is_loaded, loaded, row.rows_accepted, None),
+        "pay": (is_paid, settled, row.payments_planned or None, None),
+        "notify": (is_told, told, row.notifications_planned or None, _seconds(row, told, notices_a_second)),
+        "report": (is_finished, None, None, None),
+    }
+    current = "finished" if is_finished else next(name for name, (is_done, *_) in numbers.items() if not is_done)
+    phases = [
+        {"name": name, "state": "done" if is_finished or is_done else "working" if name == current else "waiting"}
+        | ({} if name in ("receive", "report") else {"done": done, "total": total, "eta_s": eta})
+        for name, (is_done, done, total, eta) in numbers.items()
+    ]
+    return {"phase": current, "phases": phases}
+
+
+def _seconds(row: Row[Any], told: int, notices_a_second: int) -> int | None:
+    """Return how long the notifications that are open take at the rate that the service allows."""
+    if row.status != "paying" or not row.notifications_planned:
+        return None
+    return math.ceil(int(row.notifications_planned - told) / notices_a_second)
+
+
+def _files(system: System, row: Row[Any]) -> list[str]:
+    return [name for name in REPORTS.values() if system.storage.head(artifact(row.batch_id, name)) is not None]
+
+
+def _links(row: Row[Any], files: list[str] | tuple[str, ...]) -> Mapping[str, Any]:
+    own = f"/v1/batches/{row.batch_id}"
+    names = [*(["original"] if row.source_sha256 is not None else []), *files]
+    return {
+        "self": own,
+        **{each: f"{own}/{each}" for each in ("rejections", "orders", "payments", "notifications")},
+        "files": {name: f"{own}/files/{name}" for name in names},
+    }

@@ -1,0 +1,110 @@
+"""A call: one authenticated request, as handlers are handed it, with its parameters read and bounded."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from orders_pipeline.clients.api_tokens import Caller
+from orders_pipeline.system.composition import System
+from orders_pipeline.web.problems import Problem
+
+MOST_PARAMETER_CHARS = 1_000
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request of a client's program."""
+
+    system: System
+    request: Request
+    caller: Caller
+
+    def parameters(self, known: Collection[str]) -> dict[str, str]:
+        """Return the query's parameters; one that is unknown, doubled or long is a problem."""
+        given = self.request.query_params.multi_items()
+        names = [name for name, _ in given]
+        is_wrong = len(set(names)) < len(names) or not set(names) <= set(known)
+        if is_wrong or any(len(value) > MOST_PARAMETER_CHARS or "\0" in value for _, value in given):
+            raise Problem("malformed-request")
+        return dict(given)
+
+    @property
+    def batch_id(self) -> str:
+        """Return the batch's id in the path."""
+        return str(self.request.path_params["batch_id"])
+
+    def require(self, scope: str) -> None:
+        """Demand one more scope of the token."""
+        if scope not in self.caller.scopes:
+            raise Problem("missing-scope", scope=scope)
+
+
+def number(text: str | None, default: int, most: int) -> int:
+    """Return a number from 1 to `most`."""
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdigit() and len(text) <= 9 and 1 <= int(text) <= most):
+        raise Problem("malformed-request", limit=most)
+    return int(text)
+
+
+def amount(text: str | None) -> int | None:
+    """Return a whole number from 0, or None where none was given."""
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= 15):
+        raise Problem("malformed-request")
+    return int(text)
+
+
+def flag(text: str | None) -> bool:
+    """Return what `true` or `false` says; false where nothing was given."""
+    if text not in (None, "true", "false"):
+        raise Problem("malformed-request")
+    return text == "true"
+
+
+def moment(text: str | None) -> str | None:
+    """Return a time with its zone (RFC 3339)."""
+    if text is None:
+        return None
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        raise Problem("malformed-request") from None
+    if at.tzinfo is None:
+        raise Problem("malformed-request")
+    return at.isoformat()
+
+
+def shown_time(at: datetime | None) -> str | None:
+    """Return a time as answers show it: RFC 3339 in UTC, to the second."""
+    return None if at is None else f"{at:%Y-%m-%dT%H:%M:%SZ}"
+
+
+def answer(body: Mapping[str, Any], status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """Return a JSON answer."""
+    content = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
+    return Response(content, status, headers, media_type="application/json")
+
+
+def etag_of(body: Mapping[str, Any]) -> str:
+    """Return what changes whenever the object does."""
+    return f'"{hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:20]}"'
+
+
+def conditional(request: Request, body: Mapping[str, Any], headers: Mapping[str, str]) -> Response:
+    """Return an object with its ETag, or 304 where the caller has it already."""
+    etag = etag_of(body)
+    known = {each.strip().removeprefix("W/") for each in request.headers.get("if-none-match", "").split(",")}
+    if etag in known or "*" in known:
+        return Response(None, 304, {"ETag": etag, **headers})
+    return answer(body, headers={"ETag": etag, **headers})

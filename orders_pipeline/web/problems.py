@@ -1,0 +1,146 @@
+"""Problems: every answer that is no success, as RFC 9457 has it, in Japanese or English.
+
+Nothing in one is built from what was sent. Which error is which problem is decided where it is met, and for what nobody
+meets in `boundary.py`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from starlette.responses import Response
+
+from orders_pipeline.records.rejections import Language
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of problem: its status, its title in two languages, and whether the same request may succeed later."""
+
+    status: int
+    english: str
+    japanese: str
+    retryable: bool = False
+
+    def title(self, language: Language) -> str:
+        """Return the title in a language."""
+        return self.japanese if language == "ja" else self.english
+
+
+KINDS: Mapping[str, Kind] = MappingProxyType(
+    {
+        "malformed-request": Kind(
+            400,
+            "A header, parameter or path is not as it must be.",
+            "ヘッダー、パラメーターまたはパスの形式が正しくありません。",
+        ),
+        "malformed-json": Kind(400, "The body is not a JSON list of flat orders.", "本文を注文のJSONとして読み取れません。"),
+        "idempotency-key-missing": Kind(
+            400,
+            "Send an Idempotency-Key of 1 to 255 printable ASCII characters.",
+            "Idempotency-Keyヘッダー(印字可能なASCII文字1〜255文字)が必要です。",
+        ),
+        "digest-mismatch": Kind(
+            400, "The body is not the one that Content-Digest names.", "本文がContent-Digestの値と一致しません。"
+        ),
+        "unauthorized": Kind(401, "A valid token is needed.", "有効なトークンが必要です。"),
+        "missing-scope": Kind(403, "The token does not allow this.", "このトークンでは許可されていない操作です。"),
+        "not-found": Kind(404, "There is nothing here.", "見つかりません。"),
+        "no-such-file": Kind(404, "The batch has no such file.", "このバッチにそのファイルはありません。"),
+        "method-not-allowed": Kind(405, "This is not done with this method.", "このメソッドは使えません。"),
+        "too-slow": Kind(408, "The body did not arrive in time.", "本文が時間内に届きませんでした。", retryable=True),
+        "request-in-progress": Kind(
+            409,
+            "A request with this Idempotency-Key is being worked on.",
+            "同じIdempotency-Keyのリクエストを処理しています。",
+            retryable=True,
+        ),
+        "duplicate-file": Kind(
+            409, "A file with the same content was received already.", "同じ内容のファイルを受け付け済みです。"
+        ),
+        "too-large": Kind(413, "The body is too large.", "本文が大きすぎます。"),
+        "too-many-rows": Kind(413, "There are too many orders.", "注文の件数が上限を超えています。"),
+        "unsupported-media-type": Kind(
+            415,
+            "Send CSV, XLSX, JSON or NDJSON, not encoded.",
+            "CSV、XLSX、JSON、NDJSONのいずれかを、圧縮せずに送ってください。",
+        ),
+        "idempotency-key-reused": Kind(
+            422,
+            "This Idempotency-Key belongs to another request.",
+            "このIdempotency-Keyは別のリクエストで使われています。",
+        ),
+        "rate-limited": Kind(429, "Too many requests.", "リクエストが多すぎます。", retryable=True),
+        "internal": Kind(
+            500,
+            "Something unforeseen happened. With the same Idempotency-Key it is safe to repeat the request.",
+            "予期しないエラーが発生しました。同じIdempotency-Keyで安全に再送できます。",
+            retryable=True,
+        ),
+        "busy": Kind(503, "Too much is being received at the moment.", "ただいま混み合っています。", retryable=True),
+        "database-unavailable": Kind(
+            503, "The database cannot be used at the moment.", "データベースを一時的に利用できません。", retryable=True
+        ),
+        "storage-unavailable": Kind(
+            503, "The storage cannot be used at the moment.", "ストレージを一時的に利用できません。", retryable=True
+        ),
+    }
+)
+RETRY_AFTER_S = {"request-in-progress": 1, "rate-limited": 1, "busy": 5, "database-unavailable": 5, "storage-unavailable": 5}
+
+
+class Problem(Exception):
+    """An answer that is no success; `more` are further members, and hold nothing that was sent."""
+
+    def __init__(
+        self,
+        slug: str,
+        *,
+        code: str | None = None,
+        errors: Sequence[Mapping[str, Any]] = (),
+        headers: Mapping[str, str] = MappingProxyType({}),
+        **more: object,
+    ) -> None:
+        super().__init__(slug)
+        self.slug = slug
+        self.status = KINDS[slug].status
+        self._code = code or slug
+        self._errors = list(errors)
+        self._more = more
+        self._headers = dict(headers)
+
+    def response(self, request_id: str, language: Language) -> Response:
+        """Return the problem as an answer to a request."""
+        kind = KINDS[self.slug]
+        body = {
+            "type": f"/problems/{self.slug}",
+            "title": kind.title(language),
+            "status": kind.status,
+            "code": self._code,
+            "request_id": request_id,
+            "retryable": kind.retryable,
+            **self._more,
+            "errors": self._errors,
+        }
+        headers = {"Content-Language": language, "Vary": "Accept-Language", **self._headers}
+        if self.slug in RETRY_AFTER_S:
+            headers.setdefault("Retry-After", str(RETRY_AFTER_S[self.slug]))
+        return Response(json.dumps(body, ensure_ascii=False), kind.status, headers, media_type="application/problem+json")
+
+
+def language_of(accept_language: str) -> Language:
+    """Return which of our languages a request wants: Japanese, unless English comes before it."""
+    wanted: dict[str, float] = {}
+    for part in accept_language[:200].lower().split(","):
+        tag, _, quality = part.partition(";q=")
+        primary = tag.strip().partition("-")[0]
+        if primary in ("ja", "en"):
+            try:
+                wanted[primary] = max(wanted.get(primary, 0.0), float(quality or 1))
+            except ValueError:
+                continue
+    return "en" if wanted.get("en", 0.0) > wanted.get("ja", 0.0) else "ja"

@@ -1,0 +1,191 @@
+"""Lists of what a batch has: rejections, orders, payments and notifications, a page at a time, without personal values.
+
+A rejected row's own values are given to who may read them, when asked for, and each such page is in the audit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Row
+from starlette.responses import Response
+
+from orders_pipeline.audit import recording
+from orders_pipeline.batches.artifacts import STAGED, lent
+from orders_pipeline.clients.api_tokens import READ_REJECTED
+from orders_pipeline.infrastructure.database import Transaction
+from orders_pipeline.infrastructure.storage import ObjectGone
+from orders_pipeline.records.rejections import message
+from orders_pipeline.reports.rejected_rows import as_rejection, rejected_rows
+from orders_pipeline.web import cursors
+from orders_pipeline.web.calls import Call, answer, flag, number, shown_time
+from orders_pipeline.web.problems import Problem
+
+MOST_LISTED = 100
+MOST_REJECTIONS = 1_000
+NO_ID = "00000000-0000-0000-0000-000000000000"
+NEVER_SHOWN = "payment_token"
+
+Shown = dict[str, Any]
+
+
+def list_rejections(call: Call) -> Response:
+    """Answer with a page of what is wrong with a batch: the file as a whole first, then its rows."""
+    given = call.parameters(("code", "column", "values", "limit", "cursor"))
+    with_values = flag(given.get("values"))
+    if with_values:
+        call.require(READ_REJECTED)
+    limit = number(given.get("limit"), MOST_LISTED, MOST_REJECTIONS)
+    after_row, after_id = cursors.position(call, given, (-1, 0))
+    with call.system.database.begin() as transaction:
+        batch = _own(transaction, call)
+        rows = transaction.rows(
+            "api_rejections",
+            batch_id=call.batch_id,
+            client_code=call.caller.client_code,
+            after_row=after_row,
+            after_id=after_id,
+            code=given.get("code"),
+            column_name=given.get("column"),
+            limit=limit + 1,
+        )
+    headers = (batch.source_layout or {}).get("headers", {})
+    values = _values(call, rows[:limit]) if with_values else None
+    items = [_rejection(row, headers, values) for row in rows[:limit]]
+    return _page(call, given, items, rows, limit, lambda row: (row.place, row.rejection_id))
+
+
+def _rejection(
+    row: Row[Any], headers: Mapping[str, Sequence[str]], values: Mapping[int, Mapping[str, str | None]] | None
+) -> Shown:
+    shown = {
+        "row": row.import_row_number,
+        "line": row.line,
+        "column": row.column_name,
+        "header": " + ".join(headers.get(row.column_name or "", ())),
+        "code": row.code,
+        "message": message(row.code, "en", row.detail),
+        "message_ja": message(row.code, "ja", row.detail),
+    }
+    if values is None:
+        return shown
+    is_secret = row.code == "R_FORBIDDEN_DATA" or row.column_name == NEVER_SHOWN
+    cells = {} if is_secret else values.get(row.import_row_number or 0, {})
+    return shown | {"value": cells.get(row.column_name or "")}
+
+
+def _values(call: Call, rows: Sequence[Row[Any]]) -> dict[int, Mapping[str, str | None]]:
+    """Return the cells of the rows of a page, as they were sent, and write into the audit that they were read."""
+    wanted = [as_rejection(row) for row in rows if row.import_row_number is not None]
+    if not wanted:
+        return {}
+    with call.system.database.begin() as transaction:
+        transaction.execute("identify_caller", actor=call.caller.actor)
+        recording.record(
+            transaction,
+            "phi_access",
+            "read",
+            "rejected rows",
+            batch_id=call.batch_id,
+            rows=len({each.import_row_number for each in wanted}),
+            detail={"purpose": "to correct them"},
+        )
+    try:
+        with lent(call.system.storage, call.system.database, call.batch_id, STAGED) as staged:
+            return {row.number: row.cells for row in rejected_rows(staged, wanted)}
+    except ObjectGone:
+        raise Problem("no-such-file") from None
+
+
+def list_orders(call: Call) -> Response:
+    """Answer with a page of a batch's orders, in the order of the file."""
+    given = call.parameters(("status", "limit", "cursor"))
+    (after_row,) = cursors.position(call, given, (0,))
+    limit = number(given.get("limit"), MOST_LISTED, MOST_LISTED)
+    with call.system.database.begin() as transaction:
+        _own(transaction, call)
+        rows = transaction.rows("api_orders", after_row=after_row, **_asked(call, given, limit))
+    return _page(call, given, [_order(row) for row in rows[:limit]], rows, limit, lambda row: (row.import_row_number,))
+
+
+def _order(row: Row[Any]) -> Shown:
+    names = ("client_order_ref", "customer_code", "item_code", "quantity", "unit_price", "amount", "payment_method")
+    return {
+        "row": row.import_row_number,
+        **{name: getattr(row, name) for name in names},
+        "order_date": None if row.order_date is None else row.order_date.isoformat(),
+        "notify_channel": row.notify_channel,
+        "status": row.status,
+        "status_changed_at": shown_time(row.status_changed_at),
+        "payment_id": None if row.payment_id is None else str(row.payment_id),
+    }
+
+
+def list_payments(call: Call) -> Response:
+    """Answer with a page of a batch's payments."""
+    given = call.parameters(("status", "limit", "cursor"))
+    (after_id,) = cursors.position(call, given, (NO_ID,))
+    limit = number(given.get("limit"), MOST_LISTED, MOST_LISTED)
+    with call.system.database.begin() as transaction:
+        _own(transaction, call)
+        rows = transaction.rows("api_payments", after_id=after_id, **_asked(call, given, limit))
+    return _page(call, given, [_payment(row) for row in rows[:limit]], rows, limit, lambda row: (str(row.payment_id),))
+
+
+def _payment(row: Row[Any]) -> Shown:
+    names = ("customer_code", "payment_method", "amount", "status", "outcome_code", "service_payment_id")
+    return {
+        "payment_id": str(row.payment_id),
+        **{name: getattr(row, name) for name in names},
+        "sent_at": shown_time(row.sent_at),
+        "settled_at": shown_time(row.settled_at),
+    }
+
+
+def list_notifications(call: Call) -> Response:
+    """Answer with a page of a batch's notifications."""
+    given = call.parameters(("status", "limit", "cursor"))
+    (after_id,) = cursors.position(call, given, (NO_ID,))
+    limit = number(given.get("limit"), MOST_LISTED, MOST_LISTED)
+    with call.system.database.begin() as transaction:
+        _own(transaction, call)
+        rows = transaction.rows("api_notifications", after_id=after_id, **_asked(call, given, limit))
+    items = [_notification(row) for row in rows[:limit]]
+    return _page(call, given, items, rows, limit, lambda row: (str(row.notification_id),))
+
+
+def _notification(row: Row[Any]) -> Shown:
+    return {
+        "notification_id": str(row.notification_id),
+        **{name: getattr(row, name) for name in ("customer_code", "channel", "kind", "status", "outcome_code")},
+        "sent_at": shown_time(row.sent_at),
+        "settled_at": shown_time(row.settled_at),
+    }
+
+
+def _own(transaction: Transaction, call: Call) -> Row[Any]:
+    """Return the caller's batch; raise a Problem for one that is missing or another client's."""
+    batch = transaction.row("api_batch_file", batch_id=call.batch_id, client_code=call.caller.client_code)
+    if batch is None:
+        raise Problem("not-found")
+    return batch
+
+
+def _asked(call: Call, given: Mapping[str, str], limit: int) -> dict[str, object]:
+    """Return what all these lists are asked with: a row more than a page tells whether there is a next one."""
+    own = {"batch_id": call.batch_id, "client_code": call.caller.client_code}
+    return own | {"status": given.get("status"), "limit": limit + 1}
+
+
+def _page(
+    call: Call,
+    given: Mapping[str, str],
+    items: Sequence[Shown],
+    rows: Sequence[Row[Any]],
+    limit: int,
+    place: Callable[[Row[Any]], Sequence[object]],
+) -> Response:
+    """Answer with a page, and with where the next one begins if a row more was found than it holds."""
+    behind = cursors.following(call, given, place(rows[limit - 1])) if len(rows) > limit else None
+    return answer({"items": list(items), "next": behind})

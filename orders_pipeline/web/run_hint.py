@@ -1,0 +1,70 @@
+"""A hint to Dagster's web server: start the run of this batch now. Without it the sensor does, seconds later.
+
+A hint that is refused leaves the batch to the sensor's next look; one that is not answered may have started a run, which
+the sensor sees by the run's partition before it asks for another.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+
+from orders_pipeline.batches.run_tags import PARTITION_TAG, tags_of
+from orders_pipeline.services.answers import NoAnswer, NotDelivered
+from orders_pipeline.services.http_client import ServiceClient
+from orders_pipeline.system.composition import System
+
+TIMEOUT_S = 3.0
+LOCATION, REPOSITORY, JOB, PARTITIONS = "orders_pipeline.definitions", "__repository__", "process_batch", "batch_id"
+LAUNCH = """
+mutation Launch($partition: String!, $repository: RepositorySelector!, $run: ExecutionParams!, $partitions: String!,
+                $event: ReportRunlessAssetEventsParams!) {
+  addDynamicPartition(partitionsDefName: $partitions, partitionKey: $partition,
+                      repositorySelector: $repository) { __typename }
+  reportRunlessAssetEvents(eventParams: $event) { __typename }
+  launchRun(executionParams: $run) { __typename }
+}
+"""
+log = logging.getLogger("orders_pipeline.web")
+
+
+class RunHint:
+    """Asks one Dagster web server for runs."""
+
+    def __init__(self, url: str) -> None:
+        self._client = ServiceClient(url, None, TIMEOUT_S)
+
+    def give(self, system: System, batch_id: str, client_code: str, size: int) -> None:
+        """Ask for the run of a batch that has just been registered, and whose run request is counted already."""
+        try:
+            answer = self._client.call("POST", "/graphql", body=launch(batch_id, client_code, size))
+        except NotDelivered:
+            is_refused = True
+        except NoAnswer:
+            is_refused = False  # it may have started one
+        else:
+            launched = (answer.body.get("data") or {}).get("launchRun") or {}
+            is_refused = launched.get("__typename") != "LaunchRunSuccess"
+        if is_refused:
+            log.info("Dagster's web server starts no run; its sensor does")
+            with system.database.begin() as transaction:
+                transaction.execute("forget_run_request", batch_id=batch_id)
+
+
+def launch(batch_id: str, client_code: str, size: int) -> dict[str, object]:
+    """Return the request that adds a batch's partition and starts its run."""
+    selector = {"repositoryName": REPOSITORY, "repositoryLocationName": LOCATION}
+    tags = tags_of(client_code, size) | {PARTITION_TAG: batch_id, "orders/via": "api"}
+    run = {
+        "selector": selector | {"jobName": JOB},
+        "runConfigData": json.dumps({}),
+        "mode": "default",
+        "executionMetadata": {"tags": [{"key": key, "value": value} for key, value in tags.items()]},
+    }
+    event = {
+        "eventType": "ASSET_MATERIALIZATION",
+        "assetKey": {"path": ["uploaded_csv"]},
+        "partitionKeys": [batch_id],
+    }
+    variables = {"partition": batch_id, "partitions": PARTITIONS, "repository": selector, "run": run, "event": event}
+    return {"query": LAUNCH, "variables": variables}

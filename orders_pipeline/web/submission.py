@@ -1,0 +1,140 @@
+"""Submissions: a body becomes a batch, once for each idempotency key; or is only checked.
+
+The key is written in the transaction that registers the batch. A repeated request gets the batch as it is now.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from orders_pipeline.batches.artifacts import ORIGINAL
+from orders_pipeline.clients.file_names import is_json
+from orders_pipeline.infrastructure.database import Transaction
+from orders_pipeline.infrastructure.database_errors import LOCK_TIMEOUT, DatabaseUnavailable
+from orders_pipeline.infrastructure.scratch import Scratch
+from orders_pipeline.intake import file_import, json_file
+from orders_pipeline.intake.file_import import Arrival, Submission
+from orders_pipeline.intake.file_staging import limits_of
+from orders_pipeline.intake.manifest import Manifest
+from orders_pipeline.records.rejections import FileRejected
+from orders_pipeline.reports.preview import preview_file
+from orders_pipeline.web.batches import batch_object
+from orders_pipeline.web.calls import Call, amount, answer, etag_of, flag
+from orders_pipeline.web.problems import Problem
+from orders_pipeline.web.run_hint import RunHint
+from orders_pipeline.web.uploads import Upload
+
+SUBMIT_PARAMETERS = ("name", "row_count", "amount_total", "again")
+MOST_KEY_CHARS = 255
+MOST_ERRORS = 1_000
+
+
+class _KeyTaken(Exception):
+    """Another request with this key has made a batch meanwhile."""
+
+
+def key_of(request: Request) -> str:
+    """Return the request's idempotency key, quoted or bare; raise a Problem without one."""
+    key = request.headers.get("idempotency-key", "").strip()
+    if len(key) >= 2 and key[0] == key[-1] == '"':
+        key = key[1:-1]
+    if not (0 < len(key) <= MOST_KEY_CHARS and key.isascii() and key.isprintable()):
+        raise Problem("idempotency-key-missing")
+    return key
+
+
+def submit(
+    call: Call, key: str, given: Mapping[str, str], upload: Upload, folder: Scratch, hint: RunHint | None
+) -> Response:
+    """Make a batch of a body, or answer with the one that the same request made before."""
+    fingerprint = _fingerprint(call, given, upload)
+    key_sha256 = hashlib.sha256(key.encode()).digest()
+    with call.system.database.begin() as transaction:
+        made = _made(transaction, call, key_sha256, fingerprint)
+    if made is not None:
+        return _accepted(call, made, is_replayed=True)
+    arrival = _arrival(call, given, upload, folder / ORIGINAL)
+
+    def record(transaction: Transaction, batch_id: str) -> None:
+        own = {"client_code": call.caller.client_code, "key_sha256": key_sha256}
+        if not transaction.execute("insert_api_request", fingerprint=fingerprint, batch_id=batch_id, **own):
+            raise _KeyTaken
+        if hint is not None:
+            transaction.execute("count_run_request", batch_id=batch_id)
+
+    try:
+        batch_id = file_import.register(
+            call.system,
+            arrival,
+            upload.name,
+            call.caller.client_code,
+            folder / ORIGINAL,
+            again=flag(given.get("again")),
+            submission=Submission("api", call.caller.actor, record),
+        )
+    except (_KeyTaken, FileRejected, DatabaseUnavailable) as why:  # maybe the same request came first
+        with call.system.database.begin() as transaction:
+            made = _made(transaction, call, key_sha256, fingerprint)
+        if made is not None:
+            return _accepted(call, made, is_replayed=True)
+        if isinstance(why, _KeyTaken) or getattr(why, "sqlstate", None) == LOCK_TIMEOUT:
+            raise Problem("request-in-progress") from None
+        raise
+    if hint is not None:
+        hint.give(call.system, batch_id, call.caller.client_code, upload.size)
+    return _accepted(call, batch_id, is_replayed=False)
+
+
+def check(call: Call, given: Mapping[str, str], upload: Upload, folder: Scratch) -> Response:
+    """Answer with what would become of a body; nothing is kept."""
+    arrival = _arrival(call, given, upload, folder / ORIGINAL)
+    found = preview_file(call.system, arrival, upload.name, call.caller.client_code, folder, again=flag(given.get("again")))
+    errors = found.pop("errors")
+    return answer(found | {"sha256": upload.sha256, "errors": errors[:MOST_ERRORS], "errors_total": len(errors)})
+
+
+def _arrival(call: Call, given: Mapping[str, str], upload: Upload, original: Path) -> Arrival:
+    """Return a body as a file that has arrived; what stops it at the door is a FileRejected or a Problem."""
+    profile = call.system.clients.profile(call.caller.client_code)
+    limits = limits_of(call.system.settings, profile)
+    rows, yen = amount(given.get("row_count")), amount(given.get("amount_total"))
+    manifest = None if rows is None and yen is None else Manifest(row_count=rows, amount_total=yen)
+    if is_json(upload.name):
+        json_file.read_orders(original, upload.name, max_rows=limits.max_rows, max_columns=limits.max_columns)
+    return Arrival(profile, manifest, upload.sha256, upload.size)
+
+
+def _fingerprint(call: Call, given: Mapping[str, str], upload: Upload) -> bytes:
+    """Return what tells a request from another with the same key."""
+    request = call.request
+    parts = [request.method, request.url.path, upload.name, upload.sha256, *(given.get(each) for each in SUBMIT_PARAMETERS)]
+    return hashlib.sha256(json.dumps(parts).encode()).digest()
+
+
+def _made(transaction: Transaction, call: Call, key_sha256: bytes, fingerprint: bytes) -> str | None:
+    """Return the batch that a key's request made, if it did; raise a Problem where that was another request."""
+    made = transaction.row("api_request", client_code=call.caller.client_code, key_sha256=key_sha256)
+    if made is None:
+        return None
+    if bytes(made.fingerprint) != fingerprint:
+        raise Problem("idempotency-key-reused")
+    return str(made.batch_id)
+
+
+def _accepted(call: Call, batch_id: str, *, is_replayed: bool) -> Response:
+    body = batch_object(call.system, call.caller.client_code, batch_id)
+    headers = {"Location": f"/v1/batches/{batch_id}", "ETag": etag_of(body)}
+    if not body["finished"]:
+        headers["Retry-After"] = "1"
+    if is_replayed:
+        headers["Idempotent-Replayed"] = "true"
+    return answer(body, 202, headers)
+
+
+Work = Callable[[Call, Mapping[str, str], Upload, Scratch], Response]

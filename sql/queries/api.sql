@@ -1,0 +1,103 @@
+-- name: insert_api_token
+-- A client gets a token.
+INSERT INTO api_tokens (token_id, client_code, name, scopes, secret_sha256, created_by, expires_at)
+VALUES (:token_id, :client_code, :title, CAST(:scopes AS text[]), :secret_sha256, :created_by,
+        now() + make_interval(days => :days))
+RETURNING expires_at
+
+-- name: api_token
+-- A token by its public part, and whether it is worth anything now.
+SELECT token_id, client_code, scopes, secret_sha256, revoked_at IS NULL AND expires_at > now() AS is_valid,
+       last_used_at IS DISTINCT FROM date_trunc('hour', now()) AS is_first_use
+FROM api_tokens WHERE token_id = :token_id
+
+-- name: touch_api_token
+-- It was used in this hour.
+UPDATE api_tokens SET last_used_at = date_trunc('hour', now())
+WHERE token_id = :token_id AND last_used_at IS DISTINCT FROM date_trunc('hour', now())
+
+-- name: api_tokens
+-- All tokens, those of one client together.
+SELECT token_id, client_code, name, scopes, created_by, created_at, expires_at, revoked_at, last_used_at,
+       revoked_at IS NULL AND expires_at > now() AS is_valid
+FROM api_tokens ORDER BY client_code, created_at, token_id
+
+-- name: revoke_api_token
+-- A token is worth nothing any more; when it was revoked already, it was then.
+UPDATE api_tokens SET revoked_at = coalesce(revoked_at, now()) WHERE token_id = :token_id RETURNING client_code, revoked_at
+
+-- name: api_batch
+-- A client's batch with its counts.
+SELECT progress.*, batches.via FROM batch_progress AS progress JOIN batches USING (batch_id)
+WHERE batch_id = :batch_id AND batches.client_code = :client_code
+
+-- name: api_batches
+-- A page of a client's batches, the newest first.
+SELECT batch_id, csv_source, via, status, status_code, source_sha256, source_bytes, bulk_import_group, corrects,
+       rows_total, rows_accepted, rows_rejected, rows_blank, received_at, finished_at
+FROM batches
+WHERE client_code = :client_code
+  AND received_at >= CAST(:from_at AS timestamptz) AND received_at < CAST(:to_at AS timestamptz)
+  AND (received_at, batch_id) < (CAST(:before_at AS timestamptz), :before_id)
+  AND (CAST(:status AS text) IS NULL OR status = :status)
+  AND (CAST(:csv_source AS text) IS NULL OR csv_source = :csv_source)
+  AND (CAST(:sha256 AS text) IS NULL OR source_sha256 = :sha256)
+  AND (CAST(:key_sha256 AS bytea) IS NULL
+       OR batch_id = (SELECT batch_id FROM api_requests
+                      WHERE api_requests.client_code = :client_code AND key_sha256 = :key_sha256))
+ORDER BY received_at DESC, batch_id DESC LIMIT :limit
+
+-- name: api_batch_file
+-- What is known of a client's batch without counting: its file and how its text is laid out.
+SELECT batch_id, csv_source, source_sha256, source_layout, status FROM batches
+WHERE batch_id = :batch_id AND client_code = :client_code
+
+-- name: api_rejections
+-- A page of what is wrong with a client's batch: the file first, then row by row.
+SELECT rejection_id, coalesce(import_row_number, 0) AS place, import_row_number, line, column_name, code, detail
+FROM rejections JOIN batches USING (batch_id)
+WHERE batch_id = :batch_id AND client_code = :client_code
+  AND (coalesce(import_row_number, 0), rejection_id) > (:after_row, :after_id)
+  AND (CAST(:code AS text) IS NULL OR code = :code)
+  AND (CAST(:column_name AS text) IS NULL OR column_name = :column_name)
+ORDER BY coalesce(import_row_number, 0), rejection_id LIMIT :limit
+
+-- name: api_orders
+-- A page of a client's batch's orders, without personal values, in the order of the file.
+SELECT import_row_number, client_order_ref, order_date, customer_code, item_code, quantity, unit_price, amount,
+       payment_method, notify_channel, status, status_changed_at,
+       (SELECT payment_id FROM payment_orders WHERE payment_orders.order_id = orders.order_id AND live) AS payment_id
+FROM orders
+WHERE batch_id = :batch_id AND client_code = :client_code AND import_row_number > :after_row
+  AND (CAST(:status AS text) IS NULL OR status = :status)
+ORDER BY import_row_number LIMIT :limit
+
+-- name: api_payments
+-- A page of a client's batch's payments.
+SELECT payment_id, customer_code, payment_method, payments.amount, payments.status, outcome_code, service_payment_id,
+       payments.sent_at, settled_at
+FROM payments JOIN batches USING (batch_id)
+WHERE batch_id = :batch_id AND client_code = :client_code AND payment_id > CAST(:after_id AS uuid)
+  AND (CAST(:status AS text) IS NULL OR payments.status = :status)
+ORDER BY payment_id LIMIT :limit
+
+-- name: api_notifications
+-- A page of a client's batch's notifications.
+SELECT notification_id, customer_code, channel, kind, notifications.status, outcome_code, sent_at, settled_at
+FROM notifications JOIN batches USING (batch_id)
+WHERE batch_id = :batch_id AND client_code = :client_code AND notification_id > CAST(:after_id AS uuid)
+  AND (CAST(:status AS text) IS NULL OR notifications.status = :status)
+ORDER BY notification_id LIMIT :limit
+
+-- name: api_request
+-- What was made of the request with a client's idempotency key.
+SELECT batch_id, fingerprint FROM api_requests WHERE client_code = :client_code AND key_sha256 = :key_sha256
+
+-- name: insert_api_request
+-- A request makes a batch, in this transaction; one with the same key that does so too is waited for.
+INSERT INTO api_requests (client_code, key_sha256, fingerprint, batch_id)
+VALUES (:client_code, :key_sha256, :fingerprint, :batch_id) ON CONFLICT DO NOTHING
+
+-- name: purge_api_requests
+-- Keys are forgotten after 30 days.
+DELETE FROM api_requests WHERE created_at < now() - interval '30 days'
