@@ -155,12 +155,13 @@ class Ledger(ABC, Generic[ClaimOf]):
             self._released(transaction, [str(row.item_id) for row in released])
 
     def _may_claim(self, transaction: Transaction) -> bool:
-        """Return whether anything may be claimed at this moment."""
-        return self._may_go_on(transaction)
+        """Return whether anything may be claimed now; if so, nobody stops the batch before the transaction ends."""
+        return self._may_go_on(transaction) and not (self.ends_with_batch and self._worker.is_halted(transaction))
 
-    def _may_go_on(self, transaction: Transaction) -> bool:
-        """Return whether anything may be sent, now or later; if so, nobody stops the batch before the transaction ends."""
-        return not (self.ends_with_batch and self._worker.is_halted(transaction))
+    def _may_go_on(self, _: Transaction) -> bool:
+        """Return whether anything may be sent, now or later, as far as is known."""
+        # the batch is not locked: whoever waits gives up lost workers, and the sweep locks these before their batches
+        return not (self.ends_with_batch and self._worker.halted.is_set())
 
     def _begun(self, transaction: Transaction) -> None:
         """Do what else a drain begins with."""

@@ -9,6 +9,7 @@ import pytest
 
 from orders_pipeline.batches import batches
 from orders_pipeline.services.payment_gateway import Capabilities
+from orders_pipeline.settlement import ledger
 from orders_pipeline.settlement.drain import drain
 from orders_pipeline.settlement.payments.ledger import ABSENT_EARLY, ABSENT_ONCE, DoubtLedger, PaymentClaim
 from orders_pipeline.settlement.payments.settle import find_out
@@ -102,6 +103,22 @@ def test_q06_a_claim_under_way_is_waited_for_and_none_follows_the_cancellation(h
         assert state(harness) == "loaded"
     beside.join()
     assert state(harness) == "cancelling"
+
+
+def test_who_waits_for_the_next_try_holds_no_batch_while_lost_workers_are_given_up(harness, monkeypatch):
+    harness.orders(order(1, customer_code="C-1"))
+    harness.plan()
+    locked = []
+
+    def lock_batch(*_: object, **__: object) -> list[int]:
+        locked.append(harness.run("SELECT FROM batches FOR NO KEY UPDATE NOWAIT"))  # as the sweep does
+        return []
+
+    monkeypatch.setattr(ledger, "end_lost_workers", lock_batch)
+    with harness.working() as worker:
+        assert harness.ledger(worker).wait_s() == 0
+        assert harness.notices(worker).wait_s() is None
+    assert len(locked) == 2
 
 
 def test_a_halted_batch_is_drained_of_nothing_and_the_drain_ends(harness):

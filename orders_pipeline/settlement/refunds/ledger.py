@@ -38,6 +38,7 @@ class RefundLedger(Ledger[RefundClaim]):
     refusals = Refusals("refund", a_person_decides=True)
     codes_for_a_person = Ledger.codes_for_a_person | {ALREADY_MADE}
     doubt_s = LOOK_UP_WAIT_S
+    ends_with_batch = False
 
     def beside(self, claim: RefundClaim) -> int:
         """Return the yen that our ledger has refunded, or may have, of a claim's payment, but for the claim's own."""
@@ -45,7 +46,7 @@ class RefundLedger(Ledger[RefundClaim]):
             return int(transaction.scalar("refunded_beside", refund_id=claim.request.refund_id))
 
     def _may_go_on(self, transaction: Transaction) -> bool:
-        """Return false only where our ledger may not be whole: a stopped or cancelled batch is refunded."""
+        """Return false where our ledger may not be whole."""
         standing = transaction.rows("standing", batch_id=self._worker.batch_id)[0]
         return not (standing.is_stopped or standing.is_other)
 
