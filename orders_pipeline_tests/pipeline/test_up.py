@@ -12,10 +12,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+import requests
 
 from orders_pipeline.cli import up
 from orders_pipeline.samples.synthetic import write_sample
+from orders_pipeline_tests.support.api import Client, csv_of
 from orders_pipeline_tests.support.commands import answer, call, end, free_port, processes_of, start, wait_for
+from orders_pipeline_tests.support.factories import order_row
 from orders_pipeline_tests.support.soak import SOAK
 
 
@@ -23,6 +26,21 @@ def status(settings: Mapping[str, str]) -> dict[str, Any]:
     """Return the only batch there is."""
     (batch,) = answer(settings, "status")["batches"]
     return dict(batch)
+
+
+def sent_through_api(settings: Mapping[str, str], places: Mapping[str, str]) -> str:
+    """Send an order through the API, and return what became of its batch, whose run Dagster's web server was asked for."""
+    made = answer(settings, "tokens", "new", "--client", "acme", "--name", "x")
+    client = Client(places["api"].removesuffix("/v1"), made["token"])
+    sent = client.post("batches", csv_of(order_row()))
+    assert sent.status_code == 202, sent.text
+    own = sent.headers["Location"]
+    wait_for(lambda: bool(client.get(own).json()["finished"]), "the batch from the API to be finished")
+    query = '{runsOrError(filter: {tags: [{key: "orders/via", value: "api"}]}) {... on Runs {results {tags {key value}}}}}'
+    asked = requests.post(f"{places['browser']}/graphql", json={"query": query}, timeout=30).json()
+    (run,) = asked["data"]["runsOrError"]["results"]
+    assert {"key": "dagster/partition", "value": own.rpartition("/")[2]} in run["tags"]
+    return str(client.get(own).json()["status"])
 
 
 def test_s09_what_is_started_listens_to_this_machine_alone_completes_a_file_and_is_gone_after_ctrl_c() -> None:
@@ -67,6 +85,7 @@ def test_s09_what_is_started_listens_to_this_machine_alone_completes_a_file_and_
             batch = status(settings)
             assert (batch["client_code"], batch["status"]) == ("acme", "completed_with_errors")
             assert batch["orders"]["paid"] == batch["rows"]["accepted"] == 27
+            assert sent_through_api(settings, places) == "completed"
             started = processes_of(str(home))
             assert len(started) > 3
             assert not (hostile / "imported").exists()
