@@ -6,7 +6,7 @@ Handlers are plain functions in threads, a few at a time, so that what waits for
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -19,11 +19,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from orders_pipeline.batches.artifacts import ORIGINAL
-from orders_pipeline.clients.api_tokens import READ, READ_REJECTED, WRITE
-from orders_pipeline.infrastructure.scratch import Scratch, scratch_files
+from orders_pipeline.clients.api_tokens import CONTROL, READ, READ_REJECTED, WRITE
+from orders_pipeline.infrastructure.scratch import scratch_files
 from orders_pipeline.intake.file_staging import limits_of
 from orders_pipeline.system.composition import System
-from orders_pipeline.web import batches, files, health, reference, report_links, rows, submission, uploads
+from orders_pipeline.web import batches, control, files, health, reference, report_links, rows, submission, uploads
 from orders_pipeline.web.authentication import authenticate
 from orders_pipeline.web.boundary import TEMPLATE, Boundary
 from orders_pipeline.web.calls import Call
@@ -31,7 +31,6 @@ from orders_pipeline.web.limits import READS, SUBMISSIONS, Rates, Uploads
 from orders_pipeline.web.problems import Problem
 from orders_pipeline.web.run_hint import RunHint
 from orders_pipeline.web.submission import Work
-from orders_pipeline.web.uploads import Upload
 
 THREADS, UPLOAD_THREADS = 5, 2  # each may have one of the process's sessions at the database
 MOST_HEADERS_BYTES = 16 << 10
@@ -48,6 +47,7 @@ class Operation:
     path: str
     scope: str
     handler: Handler
+    policy: tuple[str, int] = READS
 
 
 READING = (
@@ -62,19 +62,24 @@ READING = (
     Operation("GET", "/v1/codes", READ, reference.show_codes),
     Operation("GET", "/v1/template.csv", READ, reference.give_template),
 )
+CONTROLLING = (
+    Operation("POST", "/v1/batches/{batch_id}/cancel", CONTROL, control.cancel, SUBMISSIONS),
+    Operation("POST", "/v1/batches/{batch_id}/resume", CONTROL, control.resume, SUBMISSIONS),
+)
 
 
 def build_app(system: System, *, with_reports: bool = False) -> Starlette:
     """Build the application over an opened system; `with_reports` it serves the links of Dagster's UI as well."""
     limiter, rates = CapacityLimiter(THREADS), Rates()
-    receiving = _Receiving(system, limiter, rates)
+    hint = RunHint(system.settings.dagster_url) if system.settings.dagster_url else None
+    receiving = _Receiving(system, limiter, rates, hint)
 
-    def read(operation: Operation, request: Request) -> Response:
+    def work_on(operation: Operation, request: Request) -> Response:
         caller = authenticate(system, request, operation.scope)
-        headers = rates.count(READS, caller.client_code)
+        headers = rates.count(operation.policy, caller.client_code)
         if not BATCH_ID.fullmatch(request.path_params.get("batch_id", "20000101-000000000000")):
             raise Problem("not-found")
-        response = operation.handler(Call(system, request, caller))
+        response = operation.handler(Call(system, request, caller, hint))
         response.headers.update(headers)
         return response
 
@@ -97,7 +102,7 @@ def build_app(system: System, *, with_reports: bool = False) -> Starlette:
         ]
     app = Starlette(
         routes=[
-            *(route(each.method, each.path, partial(read, each)) for each in READING),
+            *(route(each.method, each.path, partial(work_on, each)) for each in (*READING, *CONTROLLING)),
             _route("POST", "/v1/batches", receiving.submit),
             _route("POST", "/v1/checks", receiving.check),
             *(route("GET", path, work) for path, work in public),
@@ -112,20 +117,15 @@ def build_app(system: System, *, with_reports: bool = False) -> Starlette:
 class _Receiving:
     """Receives bodies, and has a few of them worked on at a time."""
 
-    def __init__(self, system: System, reading: CapacityLimiter, rates: Rates) -> None:
+    def __init__(self, system: System, reading: CapacityLimiter, rates: Rates, hint: RunHint | None) -> None:
         self._system = system
         self._reading, self._working = reading, CapacityLimiter(UPLOAD_THREADS)
         self._rates, self._uploads = rates, Uploads()
-        url = system.settings.dagster_url
-        self._hint = RunHint(url) if url else None
+        self._hint = hint
 
     async def submit(self, request: Request) -> Response:
         """Make a batch of a body."""
-
-        def work(call: Call, given: Mapping[str, str], upload: Upload, folder: Scratch) -> Response:
-            return submission.submit(call, submission.key_of(request), given, upload, folder, self._hint)
-
-        return await self._receive(request, work, before=partial(submission.key_of, request))
+        return await self._receive(request, submission.submit, before=partial(submission.key_of, request))
 
     async def check(self, request: Request) -> Response:
         """Say what would become of a body."""
@@ -134,7 +134,7 @@ class _Receiving:
     async def _receive(self, request: Request, work: Work, before: Callable[[], object] = lambda: None) -> Response:
         caller = await to_thread.run_sync(authenticate, self._system, request, WRITE, limiter=self._reading)
         headers = self._rates.count(SUBMISSIONS, caller.client_code)
-        call = Call(self._system, request, caller)
+        call = Call(self._system, request, caller, self._hint)
         before()
         given = call.parameters(submission.SUBMIT_PARAMETERS)
         name = uploads.name_of(request, given.get("name"))

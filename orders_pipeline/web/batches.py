@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import Row
@@ -17,7 +18,7 @@ from orders_pipeline.infrastructure.database import Transaction
 from orders_pipeline.reports.report_files import REPORTS
 from orders_pipeline.system.composition import System
 from orders_pipeline.web import cursors
-from orders_pipeline.web.calls import Call, answer, conditional, moment, number, shown_time
+from orders_pipeline.web.calls import Call, answer, conditional, etag_of, moment, number, shown_time
 from orders_pipeline.web.problems import Problem
 
 MOST_LISTED = 100
@@ -31,6 +32,21 @@ def show_batch(call: Call) -> Response:
     call.parameters(())
     body = batch_object(call.system, call.caller.client_code, call.batch_id)
     return conditional(call.request, body, {} if body["finished"] else {"Retry-After": str(POLL_S)})
+
+
+def accepted(call: Call, batch_id: str, more: Mapping[str, str] = MappingProxyType({})) -> Response:
+    """Answer that what was asked for is done or will be, with the batch as it is now."""
+    body = batch_object(call.system, call.caller.client_code, batch_id)
+    headers = {"Location": f"/v1/batches/{batch_id}", "ETag": etag_of(body), **more}
+    if not body["finished"]:
+        headers["Retry-After"] = "1"
+    return answer(body, 202, headers)
+
+
+def is_resumable(row: Row[Any]) -> bool:
+    """Return whether a batch stands still: it was stopped or paused, or a step of it could not be done."""
+    has_ended = row.finished_at is not None or row.cancelled_at is not None
+    return not has_ended and (row.status in ("stopped", "paused") or row.status_code is not None)
 
 
 def batch_object(system: System, client_code: str, batch_id: str) -> dict[str, Any]:
@@ -57,6 +73,7 @@ def batch_object(system: System, client_code: str, batch_id: str) -> dict[str, A
         "warnings": [each.code for each in found if each.is_warning],
         "corrections": {"rows_open": group.rows_open, "batches": group.batches},
         "waiting_for": waiting_for,
+        "allowed": _allowed(row),
         "progress": _progress(row, system.settings.notification_rate_per_s),
         "links": _links(row, _files(system, row) if is_finished else ()),
     }
@@ -104,6 +121,12 @@ def _short(row: Row[Any]) -> dict[str, Any]:
         "received_at": shown_time(row.received_at),
         "finished_at": shown_time(row.finished_at),
     }
+
+
+def _allowed(row: Row[Any]) -> list[str]:
+    """Return what makes sense to ask for of a batch now."""
+    is_cancellable = row.finished_at is None and row.cancelled_at is None
+    return (["cancel"] if is_cancellable else []) + (["resume"] if is_resumable(row) else [])
 
 
 def _waiting_for(transaction: Transaction, row: Row[Any]) -> dict[str, Any] | None:

@@ -15,17 +15,19 @@ from starlette.responses import Response
 from orders_pipeline.clients.api_tokens import Caller
 from orders_pipeline.system.composition import System
 from orders_pipeline.web.problems import Problem
+from orders_pipeline.web.run_hint import RunHint
 
 MOST_PARAMETER_CHARS = 1_000
 
 
 @dataclass(frozen=True)
 class Call:
-    """One request of a client's program."""
+    """One request of a client's program; runs that it wants are asked for by a hint, where there is one to give."""
 
     system: System
     request: Request
     caller: Caller
+    hint: RunHint | None = None
 
     def parameters(self, known: Collection[str]) -> dict[str, str]:
         """Return the query's parameters; one that is unknown, doubled or long is a problem."""

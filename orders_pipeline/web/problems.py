@@ -62,6 +62,14 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "duplicate-file": Kind(
             409, "A file with the same content was received already.", "同じ内容のファイルを受け付け済みです。"
         ),
+        "not-cancellable": Kind(
+            409, "The batch has ended and cannot be cancelled any more.", "このバッチは終了しているため中止できません。"
+        ),
+        "not-resumable": Kind(
+            409,
+            "The batch has ended, or is being cancelled, and cannot be resumed.",
+            "このバッチは終了または中止されているため再開できません。",
+        ),
         "too-large": Kind(413, "The body is too large.", "本文が大きすぎます。"),
         "too-many-rows": Kind(413, "There are too many orders.", "注文の件数が上限を超えています。"),
         "unsupported-media-type": Kind(

@@ -18,10 +18,10 @@ TIMEOUT_S = 3.0
 LOCATION, REPOSITORY, JOB, PARTITIONS = "orders_pipeline.definitions", "__repository__", "process_batch", "batch_id"
 LAUNCH = """
 mutation Launch($partition: String!, $repository: RepositorySelector!, $run: ExecutionParams!, $partitions: String!,
-                $event: ReportRunlessAssetEventsParams!) {
+                $event: ReportRunlessAssetEventsParams!, $isNew: Boolean!) {
   addDynamicPartition(partitionsDefName: $partitions, partitionKey: $partition,
                       repositorySelector: $repository) { __typename }
-  reportRunlessAssetEvents(eventParams: $event) { __typename }
+  reportRunlessAssetEvents(eventParams: $event) @include(if: $isNew) { __typename }
   launchRun(executionParams: $run) { __typename }
 }
 """
@@ -34,10 +34,10 @@ class RunHint:
     def __init__(self, url: str) -> None:
         self._client = ServiceClient(url, None, TIMEOUT_S)
 
-    def give(self, system: System, batch_id: str, client_code: str, size: int) -> None:
-        """Ask for the run of a batch that has just been registered, and whose run request is counted already."""
+    def give(self, system: System, batch_id: str, client_code: str, size: int | None, *, is_new: bool) -> None:
+        """Ask for a run of a batch, which is counted already; one that `is_new` has just arrived."""
         try:
-            answer = self._client.call("POST", "/graphql", body=launch(batch_id, client_code, size))
+            answer = self._client.call("POST", "/graphql", body=launch(batch_id, client_code, size, is_new=is_new))
         except NotDelivered:
             is_refused = True
         except NoAnswer:
@@ -51,8 +51,8 @@ class RunHint:
                 transaction.execute("forget_run_request", batch_id=batch_id)
 
 
-def launch(batch_id: str, client_code: str, size: int) -> dict[str, object]:
-    """Return the request that adds a batch's partition and starts its run."""
+def launch(batch_id: str, client_code: str, size: int | None, *, is_new: bool) -> dict[str, object]:
+    """Return the request that adds a batch's partition, with its file's arrival if it `is_new`, and starts its run."""
     selector = {"repositoryName": REPOSITORY, "repositoryLocationName": LOCATION}
     tags = tags_of(client_code, size) | {PARTITION_TAG: batch_id, "orders/via": "api"}
     run = {
@@ -66,5 +66,12 @@ def launch(batch_id: str, client_code: str, size: int) -> dict[str, object]:
         "assetKey": {"path": ["uploaded_csv"]},
         "partitionKeys": [batch_id],
     }
-    variables = {"partition": batch_id, "partitions": PARTITIONS, "repository": selector, "run": run, "event": event}
+    variables = {
+        "partition": batch_id,
+        "partitions": PARTITIONS,
+        "repository": selector,
+        "run": run,
+        "event": event,
+        "isNew": is_new,
+    }
     return {"query": LAUNCH, "variables": variables}

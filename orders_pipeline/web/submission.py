@@ -24,10 +24,9 @@ from orders_pipeline.intake.file_staging import limits_of
 from orders_pipeline.intake.manifest import Manifest
 from orders_pipeline.records.rejections import FileRejected
 from orders_pipeline.reports.preview import preview_file
-from orders_pipeline.web.batches import batch_object
-from orders_pipeline.web.calls import Call, amount, answer, etag_of, flag
+from orders_pipeline.web.batches import accepted
+from orders_pipeline.web.calls import Call, amount, answer, flag
 from orders_pipeline.web.problems import Problem
-from orders_pipeline.web.run_hint import RunHint
 from orders_pipeline.web.uploads import Upload
 
 SUBMIT_PARAMETERS = ("name", "row_count", "amount_total", "again")
@@ -49,23 +48,21 @@ def key_of(request: Request) -> str:
     return key
 
 
-def submit(
-    call: Call, key: str, given: Mapping[str, str], upload: Upload, folder: Scratch, hint: RunHint | None
-) -> Response:
+def submit(call: Call, given: Mapping[str, str], upload: Upload, folder: Scratch) -> Response:
     """Make a batch of a body, or answer with the one that the same request made before."""
     fingerprint = _fingerprint(call, given, upload)
-    key_sha256 = hashlib.sha256(key.encode()).digest()
+    key_sha256 = hashlib.sha256(key_of(call.request).encode()).digest()
     with call.system.database.begin() as transaction:
         made = _made(transaction, call, key_sha256, fingerprint)
     if made is not None:
-        return _accepted(call, made, is_replayed=True)
+        return accepted(call, made, {"Idempotent-Replayed": "true"})
     arrival = _arrival(call, given, upload, folder / ORIGINAL)
 
     def record(transaction: Transaction, batch_id: str) -> None:
         own = {"client_code": call.caller.client_code, "key_sha256": key_sha256}
         if not transaction.execute("insert_api_request", fingerprint=fingerprint, batch_id=batch_id, **own):
             raise _KeyTaken
-        if hint is not None:
+        if call.hint is not None:
             transaction.execute("count_run_request", batch_id=batch_id)
 
     try:
@@ -82,13 +79,13 @@ def submit(
         with call.system.database.begin() as transaction:
             made = _made(transaction, call, key_sha256, fingerprint)
         if made is not None:
-            return _accepted(call, made, is_replayed=True)
+            return accepted(call, made, {"Idempotent-Replayed": "true"})
         if isinstance(why, _KeyTaken) or getattr(why, "sqlstate", None) == LOCK_TIMEOUT:
             raise Problem("request-in-progress") from None
         raise
-    if hint is not None:
-        hint.give(call.system, batch_id, call.caller.client_code, upload.size)
-    return _accepted(call, batch_id, is_replayed=False)
+    if call.hint is not None:
+        call.hint.give(call.system, batch_id, call.caller.client_code, upload.size, is_new=True)
+    return accepted(call, batch_id)
 
 
 def check(call: Call, given: Mapping[str, str], upload: Upload, folder: Scratch) -> Response:
@@ -125,16 +122,6 @@ def _made(transaction: Transaction, call: Call, key_sha256: bytes, fingerprint: 
     if bytes(made.fingerprint) != fingerprint:
         raise Problem("idempotency-key-reused")
     return str(made.batch_id)
-
-
-def _accepted(call: Call, batch_id: str, *, is_replayed: bool) -> Response:
-    body = batch_object(call.system, call.caller.client_code, batch_id)
-    headers = {"Location": f"/v1/batches/{batch_id}", "ETag": etag_of(body)}
-    if not body["finished"]:
-        headers["Retry-After"] = "1"
-    if is_replayed:
-        headers["Idempotent-Replayed"] = "true"
-    return answer(body, 202, headers)
 
 
 Work = Callable[[Call, Mapping[str, str], Upload, Scratch], Response]

@@ -176,20 +176,23 @@ def test_orders_payments_and_batches_are_read_a_page_at_a_time(installation: Ins
     assert len(acme.get("batches", **{"from": moment}).json()["items"]) >= 1
 
 
+COMMANDS = ("/cancel", "/resume")
 READS = ("", "/rejections", "/orders", "/payments", "/notifications", "/files/original", "/files/rejected.csv")
 
 
-@pytest.mark.parametrize("path", READS)
+@pytest.mark.parametrize("path", [*READS, *COMMANDS])
 def test_anothers_batch_and_none_are_the_same_404(installation: Installation, acme: Client, url: str, path: str) -> None:
     batch_id = sent(acme, csv_of(order_row()))
     other = client_of(installation.system, url, "other")
-    theirs, missing = other.get(f"batches/{batch_id}{path}"), other.get(f"batches/20200101-000000000000{path}")
+    ask = (lambda at: other.post(at, b"", key=None)) if path in COMMANDS else other.get
+    theirs, missing = ask(f"batches/{batch_id}{path}"), ask(f"batches/20200101-000000000000{path}")
     assert problem(theirs, 404, "not-found") == problem(missing, 404, "not-found")
     alike = [each.text.replace(each.headers["Request-Id"], "") for each in (theirs, missing)]
     assert alike[0] == alike[1]
     assert theirs.headers.keys() == missing.headers.keys()
     assert batch_id not in other.get("batches").text
     problem(other.get("batches/..%2F..%2Fx"), 404, "not-found")
+    assert acme.get(f"batches/{batch_id}").json()["status"] == "received"
 
 
 @pytest.mark.parametrize(
@@ -200,6 +203,8 @@ def test_anothers_batch_and_none_are_the_same_404(installation: Installation, ac
         ("GET", "batches/20200101-000000000000/files/original", READ),
         ("POST", "batches", READ),
         ("POST", "checks", READ),
+        ("POST", "batches/20200101-000000000000/cancel", WRITE),
+        ("POST", "batches/20200101-000000000000/resume", READ),
     ],
 )
 def test_who_asks_is_known_and_may_do_what_it_asks(

@@ -60,7 +60,7 @@ def test_a_run_that_may_have_been_started_is_waited_for_ten_seconds_and_no_more(
 def test_the_request_is_one_that_dagsters_schema_takes() -> None:
     from graphql import parse, validate
 
-    asked = launch("20261129-27c4f11508ca", "acme", 1 << 20)
+    asked = launch("20261129-27c4f11508ca", "acme", 1 << 20, is_new=False)
     assert validate(create_schema().graphql_schema, parse(str(asked["query"]))) == []
     tags = json.dumps(asked["variables"])
     assert all(each in tags for each in ("dagster/partition", "orders/size", "orders/via", LOCATION))

@@ -93,6 +93,13 @@ ORDER BY notification_id LIMIT :limit
 -- What was made of the request with a client's idempotency key.
 SELECT batch_id, fingerprint FROM api_requests WHERE client_code = :client_code AND key_sha256 = :key_sha256
 
+-- name: request_run_now
+-- Count a run that a client wants of its unfinished batch, unless one was requested a moment ago.
+UPDATE batches SET run_requests = run_requests + 1, run_requested_at = now()
+WHERE batch_id = :batch_id AND finished_at IS NULL
+  AND (run_requested_at IS NULL OR run_requested_at < now() - make_interval(secs => :patience_s))
+RETURNING source_bytes
+
 -- name: insert_api_request
 -- A request makes a batch, in this transaction; one with the same key that does so too is waited for.
 INSERT INTO api_requests (client_code, key_sha256, fingerprint, batch_id)

@@ -1,0 +1,67 @@
+"""Control of a batch: it is cancelled, or resumed. What was asked for is noted, and a run is asked for that does it.
+
+Repeating either changes nothing. Runs that a batch has already see for themselves what was asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from starlette.responses import Response
+
+from orders_pipeline.batches import batches
+from orders_pipeline.batches.run_processes import batches_being_processed
+from orders_pipeline.infrastructure.database import Transaction
+from orders_pipeline.settlement.batch_settlement import probe_now
+from orders_pipeline.upkeep import cancelling
+from orders_pipeline.web.batches import accepted, is_resumable
+from orders_pipeline.web.calls import Call
+from orders_pipeline.web.problems import Problem
+
+WHY = "asked for through the batch API"
+PATIENCE_S = 10.0  # a run that was asked for so lately is waited for
+
+
+def cancel(call: Call) -> Response:
+    """Let nothing more of a batch be sent; a run ends it once what is in flight is known."""
+
+    def begin(transaction: Transaction) -> bool:
+        try:
+            cancelling.begin(transaction, call.batch_id, cancelled_by=call.caller.actor, why=WHY)
+        except batches.BatchEnded:
+            raise Problem("not-cancellable") from None
+        return True
+
+    return _control(call, begin)
+
+
+def resume(call: Call) -> Response:
+    """Resume a batch that is stopped or paused; one that is under way goes on."""
+
+    def begin(transaction: Transaction) -> bool:
+        batch = batches.get(transaction, call.batch_id)
+        if batch.finished_at is not None or batch.cancelled_at is not None:
+            raise Problem("not-resumable")
+        batches.restart(transaction, call.batch_id)
+        return is_resumable(batch)
+
+    return _control(call, begin)
+
+
+def _control(call: Call, begin: Callable[[Transaction], bool]) -> Response:
+    """Note what is asked for, have a run do it if `begin` says that one is needed, and answer with the batch."""
+    call.parameters(())
+    client_code, batch_id = call.caller.client_code, call.batch_id
+    with call.system.database.begin() as transaction:
+        transaction.execute("identify_caller", actor=call.caller.actor)
+        if transaction.row("api_batch_file", batch_id=batch_id, client_code=client_code) is None:
+            raise Problem("not-found")
+        is_idle = begin(transaction) and not batches_being_processed(transaction, [batch_id])
+        run = transaction.row("request_run_now", batch_id=batch_id, patience_s=PATIENCE_S) if is_idle else None
+        if run is not None and call.hint is None:
+            transaction.execute("forget_run_request", batch_id=batch_id)
+    if run is not None:
+        probe_now(call.system)
+        if call.hint is not None:
+            call.hint.give(call.system, batch_id, client_code, run.source_bytes, is_new=False)
+    return accepted(call, batch_id)

@@ -1,0 +1,116 @@
+"""Control of batches through the API: each is cancelled or resumed once however often it is asked for, and a run does it."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from dataclasses import replace
+
+import dagster as dg
+import pytest
+
+from orders_pipeline.batches import batches
+from orders_pipeline.batches.run_processes import run_process
+from orders_pipeline.orchestration.sensors import stalled_sensor
+from orders_pipeline_tests.support.api import Client, client_of, csv_of, served
+from orders_pipeline_tests.support.factories import order_rows
+from orders_pipeline_tests.support.installation import Installation, check_books, prepare
+
+
+@pytest.fixture(scope="module")
+def url(_module_installation: Installation) -> Iterator[str]:
+    with served(_module_installation.system) as url:
+        yield url
+
+
+@pytest.fixture
+def acme(installation: Installation, url: str) -> Client:
+    return client_of(installation.system, url, f"acme-{uuid.uuid4().hex[:8]}")
+
+
+@pytest.fixture
+def batch_id(installation: Installation, acme: Client) -> Iterator[str]:
+    """A batch that is loaded, and of which nothing is sent yet."""
+    batch_id = str(acme.post("batches", csv_of(*order_rows(5))).json()["batch_id"])
+    prepare(installation.system, batch_id)
+    yield batch_id
+    installation.rows("UPDATE batches SET status = 'cancelled', finished_at = now() WHERE finished_at IS NULL")
+
+
+def asked_for(installation: Installation) -> list[str | None]:
+    """Let batches have stood still for a while and the sensor look once; return the batches that it asks runs for."""
+    installation.rows("UPDATE batches SET idle_since = now() - interval '1 hour' WHERE finished_at IS NULL")
+    result = stalled_sensor(
+        dg.build_sensor_context(instance=installation.instance, resources={"system": installation.system})
+    )
+    return [request.partition_key for request in result.run_requests or ()] if isinstance(result, dg.SensorResult) else []
+
+
+def slug(client: Client, batch_id: str, command: str) -> tuple[int, str]:
+    answer = client.post(f"batches/{batch_id}/{command}", b"", key=None)
+    return answer.status_code, answer.json().get("type", "").rpartition("/")[2] or answer.json()["status"]
+
+
+def test_a_batch_is_cancelled_once_and_a_run_ends_it(installation: Installation, acme: Client, batch_id: str) -> None:
+    assert acme.get(f"batches/{batch_id}").json()["allowed"] == ["cancel"]
+    answer = acme.post(f"batches/{batch_id}/cancel", b"", key=None)
+    assert (answer.status_code, answer.headers["Retry-After"]) == (202, "1"), answer.text
+    assert (answer.json()["status"], answer.json()["allowed"], answer.json()["finished"]) == ("cancelling", [], False)
+    assert slug(acme, batch_id, "cancel") == (202, "cancelling")
+    assert slug(acme, batch_id, "resume") == (409, "not-resumable")
+    assert asked_for(installation) == [batch_id]
+    assert "cancelled" in (installation.run(batch_id) or "")
+    batch = acme.get(f"batches/{batch_id}").json()
+    assert (batch["status"], batch["finished"], batch["orders"]["cancelled"]) == ("cancelled", True, 5)
+    check_books(installation, batch_id)
+    assert slug(acme, batch_id, "cancel") == (202, "cancelled")
+    by = installation.rows("SELECT cancelled_by FROM batches WHERE batch_id = %s", batch_id)[0][0]
+    assert by == f"{acme.get('profile').json()['client_code']}/{acme.token[4:12]}"
+
+
+def test_a_batch_that_has_ended_is_neither_cancelled_nor_resumed(
+    installation: Installation, acme: Client, batch_id: str
+) -> None:
+    installation.work_off(batch_id)
+    assert acme.get(f"batches/{batch_id}").json()["allowed"] == []
+    for command in ("cancel", "resume"):
+        assert slug(acme, batch_id, command) == (409, f"not-{'cancellable' if command == 'cancel' else 'resumable'}")
+
+
+def test_a_batch_that_was_stopped_is_resumed_once_and_a_run_goes_on(
+    installation: Installation, acme: Client, batch_id: str
+) -> None:
+    with installation.system.database.begin() as transaction:
+        assert batches.stop(transaction, batch_id, "somebody")
+    assert acme.get(f"batches/{batch_id}").json()["allowed"] == ["cancel", "resume"]
+    assert asked_for(installation) == []
+    assert slug(acme, batch_id, "resume") == (202, "loaded")
+    assert slug(acme, batch_id, "resume") == (202, "loaded")
+    assert asked_for(installation) == [batch_id]
+    assert installation.run(batch_id) is None
+    assert acme.get(f"batches/{batch_id}").json()["orders"]["paid"] == 5
+    check_books(installation, batch_id)
+
+
+def test_a_run_that_dagsters_web_server_refuses_is_the_sensors(
+    installation: Installation, acme: Client, batch_id: str
+) -> None:
+    installation.rows(
+        "UPDATE batches SET status = 'paused', run_requests = 20, run_requested_at = now() - interval '1 minute'"
+    )
+    settings = installation.system.settings.model_copy(update={"dagster_url": "http://127.0.0.1:1"})
+    assert asked_for(installation) == []
+    with served(replace(installation.system, settings=settings)) as refused:
+        assert slug(Client(refused, acme.token), batch_id, "resume") == (202, "paused")
+    assert batch_id in asked_for(installation)
+
+
+def test_no_second_run_is_asked_for_while_one_is_at_work(installation: Installation, acme: Client, batch_id: str) -> None:
+    installation.rows(
+        "UPDATE batches SET status = 'paused', status_code = 'E_PAYMENT_UNAVAILABLE' WHERE batch_id = %s", batch_id
+    )
+    requested = "SELECT run_requests, run_requested_at IS NULL FROM batches WHERE batch_id = %s"
+    before = installation.rows(requested, batch_id)
+    with run_process(installation.system.database, str(uuid.uuid4()), batch_id):
+        assert slug(acme, batch_id, "resume") == (202, "paused")
+    assert installation.rows(requested, batch_id) == before
