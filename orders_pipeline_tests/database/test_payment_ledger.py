@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -15,7 +15,7 @@ from orders_pipeline.services.outcomes import Outcome, called_off
 from orders_pipeline.services.payment_gateway import Capabilities, PaymentRequest
 from orders_pipeline.settlement.ledger import MAX_ATTEMPTS, UNDECIDABLE
 from orders_pipeline.settlement.payments import settle
-from orders_pipeline.settlement.payments.ledger import ABSENT_ONCE
+from orders_pipeline.settlement.payments.ledger import ABSENT_ONCE, PaymentClaim
 from orders_pipeline.settlement.payments.settle import settle_batch, settle_one
 from orders_pipeline_tests.support.ledgers import CIPHER, Harness, order
 
@@ -501,15 +501,25 @@ def test_y06_y10_what_was_claimed_ahead_is_not_sent_once_a_service_wants_no_more
     with harness.working() as worker:
         ledger = harness.ledger(worker)
         ledger.concurrency = 4
-        pay = gateway.pay
+        pay, record = gateway.pay, ledger.record
+        number, first_is_recorded = itertools.count(), threading.Event()
 
-        def slowly(request: PaymentRequest) -> Outcome:
-            time.sleep(0.1)
+        def pay_after_the_first(request: PaymentRequest) -> Outcome:
+            if next(number):
+                first_is_recorded.wait(10)
             return pay(request)
 
-        gateway.pay = slowly  # type: ignore[method-assign]
-        threading.Timer(1.0, stop.set).start()
+        def record_and_know(results: Sequence[tuple[PaymentClaim, Outcome]]) -> bool:
+            may_go_on = record(results)
+            threading.Timer(0.2, first_is_recorded.set).start()  # once the others that were claimed are taken back
+            later.start()
+            ledger.record = record  # type: ignore[method-assign]
+            return may_go_on
+
+        gateway.pay, ledger.record = pay_after_the_first, record_and_know  # type: ignore[method-assign]
+        later = threading.Timer(0.8, stop.set)
         settle_batch(ledger, gateway, stop)
+        later.join()
     assert 4 <= len(gateway.asked) <= 8
     assert set(harness.statuses("payments")) == {"planned"}
 
