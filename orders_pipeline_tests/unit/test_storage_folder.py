@@ -184,6 +184,18 @@ def test_a_write_that_fails_leaves_what_was_there_and_no_remains(store, root, tm
     assert (root / "a/x.csv").read_bytes() == b"before"
 
 
+def test_what_another_process_removes_at_once_was_written_all_the_same(store, monkeypatch):
+    sync = os.fsync
+
+    def sync_late(descriptor: int) -> None:
+        store.delete("installation/mark.json")
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", sync_late)
+    assert store.put("installation/mark.json", b"{}").size > 0
+    assert store.head("installation/mark.json") is None
+
+
 def test_a_name_of_the_longest_length_is_kept_and_a_longer_one_refused(store):
     assert store.put("a/" + "x" * 255, b"1").size == 1
     with pytest.raises(KeyRefused):

@@ -119,19 +119,23 @@ class FolderStorage:
                 temporary = f".{secrets.token_hex(8)}.part"
                 self._write(key, source, temporary, folder)
                 try:
-                    if instead_of is not None:
-                        os.chmod(temporary, stat.S_IMODE(instead_of.st_mode), dir_fd=folder)
-                        os.utime(temporary, ns=(instead_of.st_atime_ns, instead_of.st_mtime_ns), dir_fd=folder)
-                    with self._replacing(exclusive=instead_of is not None):
-                        if instead_of is not None and file_version(file_status(folder, name)) != file_version(instead_of):
-                            raise ObjectChanged
-                        os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+                    # open, so that it can be described where another process removes it at once
+                    with os.fdopen(os.open(temporary, os.O_RDONLY, dir_fd=folder)) as written:
+                        if instead_of is not None:
+                            os.chmod(temporary, stat.S_IMODE(instead_of.st_mode), dir_fd=folder)
+                            os.utime(temporary, ns=(instead_of.st_atime_ns, instead_of.st_mtime_ns), dir_fd=folder)
+                        with self._replacing(exclusive=instead_of is not None):
+                            if instead_of is not None and file_version(file_status(folder, name)) != file_version(
+                                instead_of
+                            ):
+                                raise ObjectChanged
+                            os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+                        os.fsync(folder)
+                        found = stored_file(key, os.fstat(written.fileno()))
                 except BaseException:
                     with contextlib.suppress(FileNotFoundError):
                         os.unlink(temporary, dir_fd=folder)
                     raise
-                os.fsync(folder)
-                found = stored_file(key, file_status(folder, name))
         if found is None:
             raise ObjectChanged
         return found
