@@ -17,7 +17,8 @@ def position(call: Call, given: Mapping[str, str], first: Sequence[object]) -> S
     if "cursor" not in given:
         return first
     try:
-        envelope = base64.b64decode(given["cursor"] + "==", altchars=b"-_", validate=True)
+        padding = "=" * (-len(given["cursor"]) % 4)
+        envelope = base64.b64decode(given["cursor"] + padding, altchars=b"-_", validate=True)
         place: list[object] = json.loads(call.system.cipher.decrypt(envelope, _bound(call, given)))
     except (binascii.Error, ValueError, IndexError, DecryptionError):
         raise Problem("not-found") from None
