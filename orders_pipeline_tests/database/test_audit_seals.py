@@ -138,6 +138,10 @@ def rows_everywhere(harness: Harness, database_url: SecretStr) -> list[str]:
     )
     harness.run("INSERT INTO known_profiles VALUES ('acme', '{}')")
     harness.run("INSERT INTO known_keys VALUES ('k', 'f', true)")
+    harness.run(
+        "INSERT INTO api_tokens (token_id, client_code, name, scopes, secret_sha256, created_by, expires_at)"
+        " VALUES ('abcdefgh', 'acme', 'shop', '{batches:read}', sha256('s'), 'somebody', now())"
+    )
     harness.run("INSERT INTO legal_holds (placed_by, reason) VALUES ('counsel', 'a claim')")
     tables = harness.run("SELECT tgrelid::regclass::text AS name FROM pg_trigger WHERE tgname = 'audit_insert'")
     for table in tables:

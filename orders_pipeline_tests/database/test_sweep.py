@@ -119,7 +119,8 @@ def test_a_landed_file_that_cannot_be_staged_is_asked_for_less_and_less_often(ha
 
     def waiting() -> int:
         with harness.database.begin() as transaction:
-            return len(transaction.rows("batches_without_run", patience_s=PATIENCE_S, longest_s=LONGEST_S, limit=100))
+            bounds = {"patience_s": PATIENCE_S, "longest_s": LONGEST_S, "limit": 100}
+            return len(transaction.rows("batches_without_run", api_patience_s=1.0, **bounds))
 
     assert waiting() == 1
     for requests, seconds in [(1, 2 * PATIENCE_S), (2, 4 * PATIENCE_S), (5000, LONGEST_S)]:

@@ -711,8 +711,12 @@ EACH: dict[str, tuple[tuple[str, ...], int, int]] = {
     "resume": (("{batch}",), 3, 1),
     "sample": (("--rows", "5", "-o", "{new}"), 0, 0),
     "sandbox": (("--port", "{port}"), 2, 2),
+    "serve": (("--port", "{port}"), 2, 1),
     "status": (("{batch}",), 0, 1),
     "template": (("-o", "{new}"), 0, 0),
+    "tokens list": ((), 0, 1),
+    "tokens new": (("--client", "other", "--name", "x"), 0, 1),
+    "tokens revoke": (("abcdefgh",), 2, 1),
     "up": (("--port", "{port}"), 2, 2),
 }
 

@@ -107,7 +107,7 @@ def test_s09_what_is_started_listens_to_this_machine_alone_completes_a_file_and_
 
 
 def test_a_dagster_that_has_ended_by_itself_is_not_missed_when_all_is_stopped(tmp_path: Path) -> None:
-    with up._alone(tmp_path) as alone, up._dagster(free_port(), tmp_path / "dagster.log", alone) as process:
+    with up._up_lock(tmp_path) as lock, up._dagster(free_port(), tmp_path / "dagster.log", lock) as process:
         process.kill()
         process.wait()
 
