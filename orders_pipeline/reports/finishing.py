@@ -1,5 +1,6 @@
 """The end of a batch: its reports are written, it gets the state its counts amount to, and its summary is kept.
 
+Those of its rows are written first once they are loaded, as who corrects them need not wait for payments.
 Reports are made from the archive and the database alone, so each can be made again.
 """
 
@@ -57,6 +58,21 @@ def finish_batch(system: System, batch_id: str) -> dict[str, Any]:
 
 def _as_result(summary: Mapping[str, Any]) -> bytes:
     return json.dumps(summary, ensure_ascii=False, indent=2).encode()
+
+
+def write_row_reports(system: System, batch_id: str) -> None:
+    """Write what is to be corrected of a batch that has just been loaded; its end writes it again, or says why it cannot."""
+    started = time.monotonic()
+    with system.database.begin() as transaction:
+        batch = batches.get(transaction, batch_id)
+        rejects_rows = transaction.scalar("has_row_rejections", batch_id=batch_id)
+    if batch.status != "loaded":
+        return
+    with contextlib.suppress(StorageError, DecryptionError):
+        _put(system.storage, batch_id, _made_reports(system.storage, system.database, batch, with_rows=rejects_rows))
+    with system.database.begin() as transaction:
+        seconds = time.monotonic() - started
+        transaction.execute("add_stage_seconds", batch_id=batch_id, stage="report", seconds=seconds)
 
 
 class _RollBack(Exception):
@@ -124,9 +140,13 @@ def _write_all_reports(storage: Storage, database: Database, batch_id: str) -> R
             warning = {"line": None, "column_name": None, "code": ROWS_GONE, "detail": "{}"}
             transaction.execute("insert_file_rejection", batch_id=batch_id, **warning)
         made = _made_reports(storage, database, batch, with_rows=False)
-    for name, report in made.items():
-        storage.put(artifact(batch_id, name), report.read())
+    _put(storage, batch_id, made)
     return batch
+
+
+def _put(storage: Storage, batch_id: str, reports: Mapping[str, Packed]) -> None:
+    for name, report in reports.items():
+        storage.put(artifact(batch_id, name), report.read())
 
 
 def renew_result(system: System, batch_id: str) -> None:

@@ -59,7 +59,6 @@ def batch_object(system: System, client_code: str, batch_id: str) -> dict[str, A
         found = transaction.rows("rejections_by_code", batch_id=batch_id)
         waiting_for = _waiting_for(transaction, row)
     summary = batches.summary(row, {}, {}, {})
-    is_finished = row.status in batches.FINISHED
     amounts = {name: summary["amount_jpy"][name] for name in ("paid", "declined", "unknown", "refunded", "cancelled")}
     return {
         **_short(row),
@@ -75,7 +74,7 @@ def batch_object(system: System, client_code: str, batch_id: str) -> dict[str, A
         "waiting_for": waiting_for,
         "allowed": _allowed(row),
         "progress": _progress(row, system.settings.notification_rate_per_s),
-        "links": _links(row, _files(system, row) if is_finished else ()),
+        "links": _links(row, _files(system, row)),
     }
 
 
@@ -173,10 +172,14 @@ def _seconds(row: Row[Any], told: int, notices_a_second: int) -> int | None:
 
 
 def _files(system: System, row: Row[Any]) -> list[str]:
+    """Return the reports that there are. Until the end it is known without the storage: rows' ones precede payments."""
+    if row.status not in batches.FINISHED:
+        written = ("rejected", row.rows_rejected), ("errors", True)
+        return [REPORTS[name] for name, is_made in written if is_made and row.payments_planned]
     return [name for name in REPORTS.values() if system.storage.head(artifact(row.batch_id, name)) is not None]
 
 
-def _links(row: Row[Any], files: list[str] | tuple[str, ...]) -> Mapping[str, Any]:
+def _links(row: Row[Any], files: list[str]) -> Mapping[str, Any]:
     own = f"/v1/batches/{row.batch_id}"
     names = [*(["original"] if row.source_sha256 is not None else []), *files]
     return {

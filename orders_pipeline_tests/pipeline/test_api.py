@@ -14,11 +14,14 @@ import uuid
 from collections.abc import Callable, Iterator
 from urllib.parse import urlsplit
 
+import dagster as dg
 import openpyxl
 import pytest
 import requests
 
 from orders_pipeline.clients.api_tokens import READ, READ_REJECTED, WRITE
+from orders_pipeline.orchestration.assets import intake
+from orders_pipeline.orchestration.partitions import batch_partitions
 from orders_pipeline_tests.support.api import Client, client_of, csv_of, described, json_of, ndjson_of, served
 from orders_pipeline_tests.support.factories import order_row, order_rows
 from orders_pipeline_tests.support.installation import Installation
@@ -152,6 +155,42 @@ def test_what_is_wrong_is_listed_a_page_at_a_time_and_values_only_to_who_may_rea
     problem(
         client_of(installation.system, url, "shop").get(f"batches/{batch_id}/orders", cursor=first["next"]), 404, "not-found"
     )
+
+
+def test_rejected_rows_are_there_to_be_corrected_before_anything_is_paid_and_renewed_at_the_end(
+    installation: Installation, impatient: None, acme: Client
+) -> None:
+    batch_id = sent(acme, csv_of(*bad_and_good()))
+    own = f"batches/{batch_id}"
+    problem(acme.get(f"{own}/files/rejected.csv"), 404, "no-such-file")
+    installation.instance.add_dynamic_partitions(str(batch_partitions.name), [batch_id])
+    loaded = dg.materialize(
+        [intake.staged_orders, intake.validated_orders, intake.orders],
+        instance=installation.instance,
+        partition_key=batch_id,
+        resources={"system": installation.system},
+    )
+    assert loaded.success
+    assert acme.get(own).json()["status"] == "loaded"
+    rejected, errors = (acme.get(f"{own}/files/{name}") for name in ("rejected.csv", "errors.csv"))
+    assert (rejected.status_code, errors.status_code) == (200, 200)
+    assert rejected.text.count(batch_id) == 2
+    assert "R_EMAIL" in errors.text
+    assert [each["row"] for each in acme.get(f"{own}/rejections").json()["items"]] == [6, 7]
+
+    installation.sandbox.change(faults={"unavailable": 1, "retry_after": "0"})
+    assert (installation.run(batch_id) or "").startswith("E_PAYMENT_UNAVAILABLE")
+    batch = acme.get(own).json()
+    assert (batch["status"], batch["waiting_for"]["service"]) == ("paused", "payment")
+    assert set(batch["links"]["files"]) == {"original", "rejected.csv", "errors.csv"}
+    assert acme.get(batch["links"]["files"]["rejected.csv"]).content == rejected.content
+
+    installation.sandbox.change(faults="decline_order=1")
+    assert installation.run(batch_id) is None
+    assert acme.get(own).json()["orders"]["declined"] == 5
+    assert "P_DECLINED" not in errors.text
+    assert acme.get(f"{own}/files/errors.csv").text.count("P_DECLINED") == 5
+    assert acme.get(f"{own}/files/rejected.csv").content == rejected.content
 
 
 def test_orders_payments_and_batches_are_read_a_page_at_a_time(installation: Installation, acme: Client) -> None:

@@ -7,6 +7,7 @@ from orders_pipeline.intake import steps
 from orders_pipeline.orchestration import checks
 from orders_pipeline.orchestration.assets.boundary import GROUP, batch_step, read_batch, seconds_of
 from orders_pipeline.orchestration.partitions import batch_partitions
+from orders_pipeline.reports import finishing
 from orders_pipeline.system.composition import System
 
 uploaded_csv = dg.AssetSpec(
@@ -85,6 +86,7 @@ def orders(context: dg.AssetExecutionContext, system: dg.ResourceParam[System]) 
     """The accepted rows in the table `orders`, with their batch and row number."""
     with batch_step(context, system):
         steps.load_batch(system, context.partition_key)
+        finishing.write_row_reports(system, context.partition_key)
         batch = read_batch(system, context.partition_key)
         with system.database.begin() as transaction:
             loaded = transaction.rows("loaded_totals", batch_id=batch.batch_id)[0]
