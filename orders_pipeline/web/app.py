@@ -5,8 +5,7 @@ Handlers are plain functions in threads, a few at a time, so that what waits for
 
 from __future__ import annotations
 
-import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from functools import partial
 
@@ -28,13 +27,11 @@ from orders_pipeline.web.authentication import authenticate
 from orders_pipeline.web.boundary import TEMPLATE, Boundary
 from orders_pipeline.web.calls import Call
 from orders_pipeline.web.limits import READS, SUBMISSIONS, Rates, Uploads
-from orders_pipeline.web.problems import Problem
 from orders_pipeline.web.run_hint import RunHint
 from orders_pipeline.web.submission import Work
 
 THREADS, UPLOAD_THREADS = 5, 2  # each may have one of the process's sessions at the database
 MOST_HEADERS_BYTES = 16 << 10
-BATCH_ID = re.compile(r"[0-9]{8}-[0-9a-f]{12}")
 
 Handler = Callable[[Call], Response]
 
@@ -77,8 +74,6 @@ def build_app(system: System, *, with_reports: bool = False) -> Starlette:
     def work_on(operation: Operation, request: Request) -> Response:
         caller = authenticate(system, request, operation.scope)
         headers = rates.count(operation.policy, caller.client_code)
-        if not BATCH_ID.fullmatch(request.path_params.get("batch_id", "20000101-000000000000")):
-            raise Problem("not-found")
         response = operation.handler(Call(system, request, caller, hint))
         response.headers.update(headers)
         return response
@@ -105,6 +100,7 @@ def build_app(system: System, *, with_reports: bool = False) -> Starlette:
             *(route(each.method, each.path, partial(work_on, each)) for each in (*READING, *CONTROLLING)),
             _route("POST", "/v1/batches", receiving.submit),
             _route("POST", "/v1/checks", receiving.check),
+            _route("POST", "/v1/batches/{batch_id}/corrections", receiving.correct),
             *(route("GET", path, work) for path, work in public),
         ],
         middleware=[Middleware(Boundary, system=system)],
@@ -125,18 +121,28 @@ class _Receiving:
 
     async def submit(self, request: Request) -> Response:
         """Make a batch of a body."""
-        return await self._receive(request, submission.submit, before=partial(submission.key_of, request))
+        return await self._receive(request, submission.submit, before=lambda call: submission.key_of(call.request))
+
+    async def correct(self, request: Request) -> Response:
+        """Make a batch of a body that corrects rows of another, or say what would become of it."""
+        return await self._receive(request, submission.correct, submission.require_batch, submission.CORRECT_PARAMETERS)
 
     async def check(self, request: Request) -> Response:
         """Say what would become of a body."""
         return await self._receive(request, submission.check)
 
-    async def _receive(self, request: Request, work: Work, before: Callable[[], object] = lambda: None) -> Response:
+    async def _receive(
+        self,
+        request: Request,
+        work: Work,
+        before: Callable[[Call], object] = lambda _: None,
+        known: Collection[str] = submission.SUBMIT_PARAMETERS,
+    ) -> Response:
         caller = await to_thread.run_sync(authenticate, self._system, request, WRITE, limiter=self._reading)
         headers = self._rates.count(SUBMISSIONS, caller.client_code)
         call = Call(self._system, request, caller, self._hint)
-        before()
-        given = call.parameters(submission.SUBMIT_PARAMETERS)
+        await to_thread.run_sync(before, call, limiter=self._reading)
+        given = call.parameters(known)
         name = uploads.name_of(request, given.get("name"))
         most = limits_of(self._system.settings, self._system.clients.profile(caller.client_code)).max_bytes
         announced = uploads.announced_bytes(request, most)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,6 +19,7 @@ from orders_pipeline.web.problems import Problem
 from orders_pipeline.web.run_hint import RunHint
 
 MOST_PARAMETER_CHARS = 1_000
+BATCH_ID = re.compile(r"[0-9]{8}-[0-9a-f]{12}")
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,11 @@ class Call:
 
     @property
     def batch_id(self) -> str:
-        """Return the batch's id in the path."""
-        return str(self.request.path_params["batch_id"])
+        """Return the batch's id in the path; raise a Problem for what is none."""
+        batch_id = str(self.request.path_params["batch_id"])
+        if not BATCH_ID.fullmatch(batch_id):
+            raise Problem("not-found")
+        return batch_id
 
     def require(self, scope: str) -> None:
         """Demand one more scope of the token."""

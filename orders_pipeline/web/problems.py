@@ -82,6 +82,9 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             "This Idempotency-Key belongs to another request.",
             "このIdempotency-Keyは別のリクエストで使われています。",
         ),
+        "not-a-correction": Kind(
+            422, "The file does not correct rows of this batch.", "このバッチの行を訂正するファイルではありません。"
+        ),
         "rate-limited": Kind(429, "Too many requests.", "リクエストが多すぎます。", retryable=True),
         "internal": Kind(
             500,

@@ -1,4 +1,4 @@
-"""Submissions: a body becomes a batch, once for each idempotency key; or is only checked.
+"""Submissions: a body becomes a batch, or a batch that corrects another, once for each idempotency key; or is only checked.
 
 The key is written in the transaction that registers the batch. A repeated request gets the batch as it is now.
 """
@@ -17,10 +17,10 @@ from orders_pipeline.batches.artifacts import ORIGINAL
 from orders_pipeline.clients.file_names import is_json
 from orders_pipeline.infrastructure.database import Transaction
 from orders_pipeline.infrastructure.database_errors import LOCK_TIMEOUT, DatabaseUnavailable
-from orders_pipeline.infrastructure.scratch import Scratch
+from orders_pipeline.infrastructure.scratch import Scratch, scratch_files
 from orders_pipeline.intake import file_import, json_file
 from orders_pipeline.intake.file_import import Arrival, Submission
-from orders_pipeline.intake.file_staging import limits_of
+from orders_pipeline.intake.file_staging import limits_of, stage_file
 from orders_pipeline.intake.manifest import Manifest
 from orders_pipeline.records.rejections import FileRejected
 from orders_pipeline.reports.preview import preview_file
@@ -30,6 +30,7 @@ from orders_pipeline.web.problems import Problem
 from orders_pipeline.web.uploads import Upload
 
 SUBMIT_PARAMETERS = ("name", "row_count", "amount_total", "again")
+CORRECT_PARAMETERS = (*SUBMIT_PARAMETERS, "dry_run")
 MOST_KEY_CHARS = 255
 MOST_ERRORS = 1_000
 
@@ -94,6 +95,29 @@ def check(call: Call, given: Mapping[str, str], upload: Upload, folder: Scratch)
     found = preview_file(call.system, arrival, upload.name, call.caller.client_code, folder, again=flag(given.get("again")))
     errors = found.pop("errors")
     return answer(found | {"sha256": upload.sha256, "errors": errors[:MOST_ERRORS], "errors_total": len(errors)})
+
+
+def require_batch(call: Call) -> None:
+    """Demand that the batch that a body is to correct is the caller's, and a key unless the body is only checked."""
+    with call.system.database.begin() as transaction:
+        batch = transaction.row("api_batch_file", batch_id=call.batch_id, client_code=call.caller.client_code)
+    if batch is None:
+        raise Problem("not-found")
+    if not flag(call.request.query_params.get("dry_run")):
+        key_of(call.request)
+
+
+def correct(call: Call, given: Mapping[str, str], upload: Upload, folder: Scratch) -> Response:
+    """Make a batch of a body that corrects rows of the one in the path, or check it where that is all that is asked."""
+    profile = call.system.clients.profile(call.caller.client_code)
+    try:
+        with scratch_files() as apart:
+            staged = stage_file(limits_of(call.system.settings, profile), profile, folder / ORIGINAL, upload.name, apart)
+    except FileRejected as refusal:
+        raise Problem("not-a-correction", code=refusal.code) from None
+    if staged.corrected_batches != (call.batch_id,):
+        raise Problem("not-a-correction", code="F_BATCH_COLUMN")
+    return (check if flag(given.get("dry_run")) else submit)(call, given, upload, folder)
 
 
 def _arrival(call: Call, given: Mapping[str, str], upload: Upload, original: Path) -> Arrival:

@@ -193,6 +193,32 @@ def test_rejected_rows_are_there_to_be_corrected_before_anything_is_paid_and_ren
     assert acme.get(f"{own}/files/rejected.csv").content == rejected.content
 
 
+def test_a_corrected_file_becomes_a_batch_below_the_one_that_it_corrects(installation: Installation, acme: Client) -> None:
+    batch_id, other = sent(acme, csv_of(*bad_and_good())), sent(acme, csv_of(order_row(client_order_ref="O-1", amount="x")))
+    for each in (batch_id, other):
+        installation.work_off(each)
+    path = f"batches/{batch_id}/corrections"
+    corrected = acme.get(f"batches/{batch_id}/files/rejected.csv").content.replace(b"1x", b"700")
+    checked = acme.post(path, corrected, key=None, dry_run="true")
+    assert (checked.status_code, checked.json()["rows"]["accepted"], checked.json()["errors_total"]) == (200, 1, 1)
+    theirs = acme.get(f"batches/{other}/files/rejected.csv").content
+    for body in (theirs, csv_of(order_row(client_order_ref="N-1")), b"", b"\0"):
+        problem(acme.post(path, body), 422, "not-a-correction")
+        problem(acme.post(path, body, key=None, dry_run="true"), 422, "not-a-correction")
+    problem(acme.post(path, corrected, key=None), 400, "idempotency-key-missing")
+    assert len(acme.get("batches").json()["items"]) == 2
+
+    answers = [acme.post(path, corrected, key="fix", name="fixed.csv") for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [202, 202]
+    assert "Idempotent-Replayed" in answers[1].headers
+    (new,) = {answer.json()["batch_id"] for answer in answers}
+    problem(acme.post("batches", corrected, key="fix", name="fixed.csv"), 422, "idempotency-key-reused")
+    installation.work_off(new)
+    batch = acme.get(f"batches/{new}").json()
+    assert (batch["corrects"], batch["import_group"], batch["orders"]["paid"]) == (batch_id, batch_id, 1)
+    assert acme.get(f"batches/{batch_id}").json()["corrections"] == {"rows_open": 1, "batches": 2}
+
+
 def test_orders_payments_and_batches_are_read_a_page_at_a_time(installation: Installation, acme: Client) -> None:
     first = sent(acme, csv_of(*[row | {"customer_code": f"C-{n}"} for n, row in enumerate(order_rows(5))]), name="a.csv")
     installation.work_off(first)
@@ -215,7 +241,7 @@ def test_orders_payments_and_batches_are_read_a_page_at_a_time(installation: Ins
     assert len(acme.get("batches", **{"from": moment}).json()["items"]) >= 1
 
 
-COMMANDS = ("/cancel", "/resume")
+COMMANDS = ("/cancel", "/resume", "/corrections")
 READS = ("", "/rejections", "/orders", "/payments", "/notifications", "/files/original", "/files/rejected.csv")
 
 
@@ -244,6 +270,7 @@ def test_anothers_batch_and_none_are_the_same_404(installation: Installation, ac
         ("POST", "checks", READ),
         ("POST", "batches/20200101-000000000000/cancel", WRITE),
         ("POST", "batches/20200101-000000000000/resume", READ),
+        ("POST", "batches/20200101-000000000000/corrections", READ),
     ],
 )
 def test_who_asks_is_known_and_may_do_what_it_asks(
