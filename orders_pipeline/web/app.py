@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from anyio import CapacityLimiter, to_thread
 from starlette.applications import Starlette
@@ -26,6 +27,7 @@ from orders_pipeline.web import batches, control, files, health, reference, repo
 from orders_pipeline.web.authentication import authenticate
 from orders_pipeline.web.boundary import TEMPLATE, Boundary
 from orders_pipeline.web.calls import Call
+from orders_pipeline.web.events import Events
 from orders_pipeline.web.limits import READS, SUBMISSIONS, Rates, Uploads
 from orders_pipeline.web.run_hint import RunHint
 from orders_pipeline.web.submission import Work
@@ -69,12 +71,29 @@ def build_app(system: System, *, with_reports: bool = False) -> Starlette:
     """Build the application over an opened system; `with_reports` it serves the links of Dagster's UI as well."""
     limiter, rates = CapacityLimiter(THREADS), Rates()
     hint = RunHint(system.settings.dagster_url) if system.settings.dagster_url else None
+    events = Events()
     receiving = _Receiving(system, limiter, rates, hint)
 
     def work_on(operation: Operation, request: Request) -> Response:
         caller = authenticate(system, request, operation.scope)
         headers = rates.count(operation.policy, caller.client_code)
         response = operation.handler(Call(system, request, caller, hint))
+        response.headers.update(headers)
+        return response
+
+    def begin_to_follow(request: Request) -> tuple[Call, dict[str, Any], dict[str, str]]:
+        caller = authenticate(system, request, READ)
+        headers = rates.count(READS, caller.client_code)
+        call = Call(system, request, caller)
+        call.parameters(())
+        return call, batches.batch_object(system, caller.client_code, call.batch_id), headers
+
+    async def follow(request: Request) -> Response:
+        call, body, headers = await to_thread.run_sync(begin_to_follow, request, limiter=limiter)
+        of_batch = partial(batches.batch_object, system, call.caller.client_code, call.batch_id)
+        if request.method == "HEAD":
+            return Response(headers=headers, media_type="text/event-stream")
+        response = events.follow(call, body, partial(to_thread.run_sync, of_batch, limiter=limiter))
         response.headers.update(headers)
         return response
 
@@ -98,6 +117,7 @@ def build_app(system: System, *, with_reports: bool = False) -> Starlette:
     app = Starlette(
         routes=[
             *(route(each.method, each.path, partial(work_on, each)) for each in (*READING, *CONTROLLING)),
+            _route("GET", "/v1/batches/{batch_id}/events", follow),
             _route("POST", "/v1/batches", receiving.submit),
             _route("POST", "/v1/checks", receiving.check),
             _route("POST", "/v1/batches/{batch_id}/corrections", receiving.correct),
@@ -107,6 +127,7 @@ def build_app(system: System, *, with_reports: bool = False) -> Starlette:
         exception_handlers={HTTPException: _raised},
     )
     app.router.redirect_slashes = False
+    app.state.events = events
     return app
 
 

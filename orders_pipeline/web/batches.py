@@ -184,6 +184,6 @@ def _links(row: Row[Any], files: list[str]) -> Mapping[str, Any]:
     names = [*(["original"] if row.source_sha256 is not None else []), *files]
     return {
         "self": own,
-        **{each: f"{own}/{each}" for each in ("rejections", "orders", "payments", "notifications")},
+        **{each: f"{own}/{each}" for each in ("events", "rejections", "orders", "payments", "notifications")},
         "files": {name: f"{own}/files/{name}" for name in names},
     }

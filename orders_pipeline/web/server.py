@@ -23,9 +23,10 @@ STOP_S = 10
 
 def new_server(system: System, *, with_reports: bool) -> uvicorn.Server:
     """Return a server of the API; `with_reports` it serves the links of Dagster's UI as well."""
-    return uvicorn.Server(
+    app = build_app(system, with_reports=with_reports)
+    server = uvicorn.Server(
         uvicorn.Config(
-            build_app(system, with_reports=with_reports),
+            app,
             http="h11",
             h11_max_incomplete_event_size=MOST_HEADERS_BYTES,
             limit_concurrency=MOST_CONNECTIONS,
@@ -39,6 +40,8 @@ def new_server(system: System, *, with_reports: bool) -> uvicorn.Server:
             ws="none",
         )
     )
+    app.state.events.is_stopping = lambda: server.should_exit  # it waits for open streams, which end then
+    return server
 
 
 def listen(host: str, port: int) -> socket.socket:

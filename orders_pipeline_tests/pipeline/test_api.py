@@ -242,7 +242,7 @@ def test_orders_payments_and_batches_are_read_a_page_at_a_time(installation: Ins
 
 
 COMMANDS = ("/cancel", "/resume", "/corrections")
-READS = ("", "/rejections", "/orders", "/payments", "/notifications", "/files/original", "/files/rejected.csv")
+READS = ("", "/events", "/rejections", "/orders", "/payments", "/notifications", "/files/original", "/files/rejected.csv")
 
 
 @pytest.mark.parametrize("path", [*READS, *COMMANDS])
