@@ -14,14 +14,15 @@ import dagster as dg
 from dagster import DagsterRunStatus
 
 from orders_pipeline.batches import batches
+from orders_pipeline.batches.run_tags import VIA_TAG
 from orders_pipeline.infrastructure.background import beside
 from orders_pipeline.system.composition import System
 
 TERMINATED = (DagsterRunStatus.CANCELING, DagsterRunStatus.CANCELED)  # the second at once when forced
 UI = "Dagster UI"
 POLL_S = 1.0
-# who asks for these runs; a backfill is of many batches, and no word about one of them
-BY_ITSELF = {"dagster/sensor_name", "dagster/schedule_name", "dagster/backfill"}
+# who asks for these runs; a backfill is of many batches, and no word about one of them; the API says itself what it resumes
+BY_ITSELF = {"dagster/sensor_name", "dagster/schedule_name", "dagster/backfill", VIA_TAG}
 
 
 def is_terminated(instance: dg.DagsterInstance, run_id: str) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 
-from orders_pipeline.batches.run_tags import PARTITION_TAG, tags_of
+from orders_pipeline.batches.run_tags import PARTITION_TAG, VIA_TAG, tags_of
 from orders_pipeline.services.answers import NoAnswer, NotDelivered
 from orders_pipeline.services.http_client import ServiceClient
 from orders_pipeline.system.composition import System
@@ -54,7 +54,7 @@ class RunHint:
 def launch(batch_id: str, client_code: str, size: int | None, *, is_new: bool) -> dict[str, object]:
     """Return the request that adds a batch's partition, with its file's arrival if it `is_new`, and starts its run."""
     selector = {"repositoryName": REPOSITORY, "repositoryLocationName": LOCATION}
-    tags = tags_of(client_code, size) | {PARTITION_TAG: batch_id, "orders/via": "api"}
+    tags = tags_of(client_code, size) | {PARTITION_TAG: batch_id, VIA_TAG: "api"}
     run = {
         "selector": selector | {"jobName": JOB},
         "runConfigData": json.dumps({}),

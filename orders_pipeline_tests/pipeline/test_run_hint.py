@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import dagster as dg
 import pytest
 from dagster_graphql.schema import create_schema
 
 from orders_pipeline.orchestration.sensors import API_PATIENCE_S, landing_sensor
+from orders_pipeline.orchestration.terminated_runs import is_asked_for
 from orders_pipeline.web.run_hint import LOCATION, launch
 from orders_pipeline_tests.support.api import client_of, csv_of, served
 from orders_pipeline_tests.support.factories import order_row
@@ -55,6 +57,13 @@ def test_a_run_that_may_have_been_started_is_waited_for_ten_seconds_and_no_more(
     assert asked_for(installation) == []
     installation.rows(later, 3, batch_id)
     assert asked_for(installation) == [batch_id]
+
+
+def test_a_run_that_the_api_asked_for_is_no_persons_word_and_does_not_undo_a_stop() -> None:
+    variables: Any = launch("b", "acme", 1, is_new=True)["variables"]
+    tags = {each["key"]: each["value"] for each in variables["run"]["executionMetadata"]["tags"]}
+    assert not is_asked_for(dg.DagsterRun("process_batch", tags=tags))
+    assert is_asked_for(dg.DagsterRun("process_batch", tags=tags, parent_run_id="1", root_run_id="1"))
 
 
 def test_the_request_is_one_that_dagsters_schema_takes() -> None:
