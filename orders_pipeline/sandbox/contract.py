@@ -17,7 +17,6 @@ from pydantic_core import PydanticCustomError
 
 AMOUNT_LIMIT_JPY = 1_000_000
 BULK_LIMIT = 100
-KEY_MAX_CHARS = 255
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _ADDRESS = {"email": re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+"), "sms": re.compile(r"\+?[0-9]{10,15}")}
 

@@ -17,6 +17,7 @@ from sqlalchemy import Row
 from orders_pipeline.batches.workers import end_lost_workers
 from orders_pipeline.infrastructure.database import Database, Transaction
 from orders_pipeline.settlement.notifications.plan import make_ready
+from orders_pipeline.settlement.payments.ledger import follow_payments
 from orders_pipeline.settlement.refunds.ledger import follow_refunds
 from orders_pipeline.system.errors import NotThere
 
@@ -56,7 +57,7 @@ def resolve_payment(database: Database, payment_id: str, decision: Decision) -> 
                     "E_NOT_RESOLVABLE: another payment of the batch has this charge, and one charge pays one"
                 )
             transaction.execute("resolve_as_paid", **charge)
-        transaction.execute("orders_follow_payments", payment_ids=[payment_id])
+        follow_payments(transaction, [payment_id])
         make_ready(transaction, [payment_id])
         _note(transaction, decision, "not_paid" if decision.service_id is None else "paid", payment_id=payment_id)
     return str(payment.batch_id)

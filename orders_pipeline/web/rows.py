@@ -100,13 +100,11 @@ def _values(call: Call, rows: Sequence[Row[Any]]) -> dict[int, Mapping[str, str 
 
 def list_orders(call: Call) -> Response:
     """Answer with a page of a batch's orders, in the order of the file."""
-    given = call.parameters(("status", "limit", "cursor"))
-    (after_row,) = cursors.position(call, given, (0,))
-    limit = number(given.get("limit"), MOST_LISTED, MOST_LISTED)
-    with call.system.database.begin() as transaction:
-        _own(transaction, call)
-        rows = transaction.rows("api_orders", after_row=after_row, **_asked(call, given, limit))
-    return _page(call, given, [_order(row) for row in rows[:limit]], rows, limit, lambda row: (row.import_row_number,))
+
+    def read(transaction: Transaction, after: object, asked: Mapping[str, object]) -> Sequence[Row[Any]]:
+        return transaction.rows("api_orders", after_row=after, **asked)
+
+    return _list(call, 0, read, _order, lambda row: row.import_row_number)
 
 
 def _order(row: Row[Any]) -> Shown:
@@ -124,13 +122,11 @@ def _order(row: Row[Any]) -> Shown:
 
 def list_payments(call: Call) -> Response:
     """Answer with a page of a batch's payments."""
-    given = call.parameters(("status", "limit", "cursor"))
-    (after_id,) = cursors.position(call, given, (NO_ID,))
-    limit = number(given.get("limit"), MOST_LISTED, MOST_LISTED)
-    with call.system.database.begin() as transaction:
-        _own(transaction, call)
-        rows = transaction.rows("api_payments", after_id=after_id, **_asked(call, given, limit))
-    return _page(call, given, [_payment(row) for row in rows[:limit]], rows, limit, lambda row: (str(row.payment_id),))
+
+    def read(transaction: Transaction, after: object, asked: Mapping[str, object]) -> Sequence[Row[Any]]:
+        return transaction.rows("api_payments", after_id=after, **asked)
+
+    return _list(call, NO_ID, read, _payment, lambda row: str(row.payment_id))
 
 
 def _payment(row: Row[Any]) -> Shown:
@@ -145,14 +141,11 @@ def _payment(row: Row[Any]) -> Shown:
 
 def list_notifications(call: Call) -> Response:
     """Answer with a page of a batch's notifications."""
-    given = call.parameters(("status", "limit", "cursor"))
-    (after_id,) = cursors.position(call, given, (NO_ID,))
-    limit = number(given.get("limit"), MOST_LISTED, MOST_LISTED)
-    with call.system.database.begin() as transaction:
-        _own(transaction, call)
-        rows = transaction.rows("api_notifications", after_id=after_id, **_asked(call, given, limit))
-    items = [_notification(row) for row in rows[:limit]]
-    return _page(call, given, items, rows, limit, lambda row: (str(row.notification_id),))
+
+    def read(transaction: Transaction, after: object, asked: Mapping[str, object]) -> Sequence[Row[Any]]:
+        return transaction.rows("api_notifications", after_id=after, **asked)
+
+    return _list(call, NO_ID, read, _notification, lambda row: str(row.notification_id))
 
 
 def _notification(row: Row[Any]) -> Shown:
@@ -164,18 +157,30 @@ def _notification(row: Row[Any]) -> Shown:
     }
 
 
+def _list(
+    call: Call,
+    start: object,
+    read: Callable[[Transaction, object, Mapping[str, object]], Sequence[Row[Any]]],
+    item: Callable[[Row[Any]], Shown],
+    place: Callable[[Row[Any]], object],
+) -> Response:
+    """Answer with a page of the rows of a batch that `read` finds behind a place; the first page begins behind `start`."""
+    given = call.parameters(("status", "limit", "cursor"))
+    (after,) = cursors.position(call, given, (start,))
+    limit = number(given.get("limit"), MOST_LISTED, MOST_LISTED)
+    with call.system.database.begin() as transaction:
+        _own(transaction, call)
+        own = {"batch_id": call.batch_id, "client_code": call.caller.client_code, "status": given.get("status")}
+        rows = read(transaction, after, own | {"limit": limit + 1})  # one more tells whether there is a next page
+    return _page(call, given, [item(row) for row in rows[:limit]], rows, limit, lambda row: (place(row),))
+
+
 def _own(transaction: Transaction, call: Call) -> Row[Any]:
     """Return the caller's batch; raise a Problem for one that is missing or another client's."""
     batch = transaction.row("api_batch_file", batch_id=call.batch_id, client_code=call.caller.client_code)
     if batch is None:
         raise Problem("not-found")
     return batch
-
-
-def _asked(call: Call, given: Mapping[str, str], limit: int) -> dict[str, object]:
-    """Return what all these lists are asked with: a row more than a page tells whether there is a next one."""
-    own = {"batch_id": call.batch_id, "client_code": call.caller.client_code}
-    return own | {"status": given.get("status"), "limit": limit + 1}
 
 
 def _page(
