@@ -207,14 +207,17 @@ def set_status(
     return bool(transaction.execute("set_status", batch_id=batch_id, status=status, at=at, **says))
 
 
-def stop(transaction: Transaction, batch_id: str, stopped_by: str) -> bool:
-    """Stop a batch until somebody resumes it, and return whether it was stopped: one that has ended is not."""
-    return bool(transaction.execute("stop_batch", batch_id=batch_id, stopped_by=stopped_by))
+def stop(transaction: Transaction, batch_id: str, stopped_by: str, run_made_at: datetime | None = None) -> bool:
+    """Stop a batch until somebody resumes it, and return whether it was stopped: one that has ended is not.
+
+    One whose run was terminated is not if somebody has resumed it since that run was made.
+    """
+    return bool(transaction.execute("stop_batch", batch_id=batch_id, stopped_by=stopped_by, run_made_at=run_made_at))
 
 
-def restart(transaction: Transaction, batch_id: str) -> None:
-    """Resume a batch that was stopped where it was."""
-    transaction.execute("restart_batch", batch_id=batch_id)
+def restart(transaction: Transaction, batch_id: str, *, by_run: bool = False) -> None:
+    """Resume a batch, where it was if it is stopped, or by a run that a person has made for that."""
+    transaction.execute("restart_batch", batch_id=batch_id, by_run=by_run)
 
 
 def require_not_cancelled(batch: Batch) -> None:

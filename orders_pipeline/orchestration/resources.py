@@ -65,6 +65,6 @@ def _obeying(context: dg.InitResourceContext, system: System, batch_id: str) -> 
         raise AssertionError("a run has its records")
     if is_asked_for(run):
         with system.database.begin() as transaction:
-            batches.restart(transaction, batch_id)
+            batches.restart(transaction, batch_id, by_run=True)
     with stopping_when_terminated(system, instance, run.run_id, batch_id):
         yield

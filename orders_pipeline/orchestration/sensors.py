@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
-from dagster import DagsterRunStatus, RunsFilter
+from dagster import DagsterRunStatus, RunRecord, RunsFilter
 from sqlalchemy import Row
 
 from orders_pipeline.audit import sealing
@@ -32,7 +32,6 @@ INTERVAL_S = 4
 SWEEP_INTERVAL_S = 9
 SEAL_INTERVAL_S = 59
 PATIENCE_S = 60.0  # the first run that is requested may take this long to begin before another is; later ones longer
-API_PATIENCE_S = 10.0  # the same, where the API asked for the run: whoever sent the file waits
 # the sensors come again by themselves: automatic retries on top of that would only fill the list of runs
 NO_RETRIES = {"dagster/max_retries": "0"}
 UNFINISHED = [
@@ -136,7 +135,7 @@ def _requests(instance: dg.DagsterInstance, system: System) -> list[dg.RunReques
         waiting = transaction.rows(
             "batches_without_run",
             patience_s=PATIENCE_S / 2,
-            api_patience_s=API_PATIENCE_S / 2,
+            api_patience_s=sweep.API_PATIENCE_S / 2,
             longest_s=sweep.LONGEST_S,
             limit=arrivals.MAX_NEW,
         )
@@ -156,20 +155,24 @@ def _requests(instance: dg.DagsterInstance, system: System) -> list[dg.RunReques
 def _busy(instance: dg.DagsterInstance, system: System, batch_ids: Collection[str]) -> set[str]:
     """Return which of the batches have a run that is queued or under way, or are stopped here.
 
-    These are the ones whose newest run a person has terminated, as when it never began or its process was lost. What has
-    ended or is being cancelled cannot be stopped: refunds that were asked for resume.
+    These are the ones whose newest run a person has terminated, as when it never began or its process was lost, and that
+    nobody has resumed since. What has ended or is being cancelled cannot be stopped: refunds that were asked for resume.
     """
     if not batch_ids:
         return set()
     filters = RunsFilter(tags={PARTITION_TAG: list(batch_ids)}, statuses=[*UNFINISHED, DagsterRunStatus.CANCELED])
     found = [(run.tags[PARTITION_TAG], run.is_finished) for run in instance.get_runs(filters)]  # of all of them at once
     unfinished = {batch_id for batch_id, is_finished in found if not is_finished}
-    terminated = {batch_id for batch_id, _ in found} - unfinished
-    terminated = {batch_id for batch_id in terminated if _newest_is_terminated(instance, batch_id)}
+    terminated = {batch_id: _newest(instance, batch_id) for batch_id in {batch_id for batch_id, _ in found} - unfinished}
     with system.database.begin() as transaction:
-        return unfinished | {batch_id for batch_id in terminated if batches.stop(transaction, batch_id, UI)}
+        return unfinished | {
+            batch_id
+            for batch_id, newest in terminated.items()
+            if newest.dagster_run.status is DagsterRunStatus.CANCELED
+            and batches.stop(transaction, batch_id, UI, newest.create_timestamp)
+        }
 
 
-def _newest_is_terminated(instance: dg.DagsterInstance, batch_id: str) -> bool:
-    (newest,) = instance.get_runs(RunsFilter(tags={PARTITION_TAG: batch_id}), limit=1)
-    return newest.status is DagsterRunStatus.CANCELED
+def _newest(instance: dg.DagsterInstance, batch_id: str) -> RunRecord:
+    (newest,) = instance.get_run_records(RunsFilter(tags={PARTITION_TAG: batch_id}), limit=1)
+    return newest

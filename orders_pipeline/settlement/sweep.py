@@ -19,6 +19,7 @@ from orders_pipeline.settlement.payments.ledger import PAYMENT_BREAKER
 
 PATIENCE_S = 30.0  # a batch may have no worker for so long, as between two steps of its run
 LONGEST_S = 600.0  # between two tries of one batch
+API_PATIENCE_S = 10.0  # a run that the batch API has asked for may take this long to begin: whoever asked waits
 MOST = 100  # batches in one sweep
 
 
@@ -31,7 +32,7 @@ def stalled_batches(database: Database) -> list[Row[Any]]:
         transaction.execute("end_all_lost_workers", lock_class=WORKER_LOCK_CLASS)
         transaction.execute("note_idle_batches", lock_class=BATCH_LOCK_CLASS)
         bounds = {"patience_s": PATIENCE_S, "longest_s": LONGEST_S, "limit": MOST}
-        found = transaction.rows("stalled_batches", **bounds)
+        found = transaction.rows("stalled_batches", api_patience_s=API_PATIENCE_S, **bounds)
         known = {row.batch_id for row in found}
         refunding = [row for row in transaction.rows("batches_refunding", **bounds) if row.batch_id not in known]
         return _without_open_breakers(transaction, [*found, *refunding])

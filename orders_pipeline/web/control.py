@@ -13,13 +13,13 @@ from orders_pipeline.batches import batches
 from orders_pipeline.batches.run_processes import batches_being_processed
 from orders_pipeline.infrastructure.database import Transaction
 from orders_pipeline.settlement.batch_settlement import probe_now
+from orders_pipeline.settlement.sweep import API_PATIENCE_S
 from orders_pipeline.upkeep import cancelling
 from orders_pipeline.web.batches import accepted, is_resumable
 from orders_pipeline.web.calls import Call
 from orders_pipeline.web.problems import Problem
 
 WHY = "asked for through the batch API"
-PATIENCE_S = 10.0  # a run that was asked for so lately is waited for
 
 
 def cancel(call: Call) -> Response:
@@ -57,11 +57,11 @@ def _control(call: Call, begin: Callable[[Transaction], bool]) -> Response:
         if transaction.row("api_batch_file", batch_id=batch_id, client_code=client_code) is None:
             raise Problem("not-found")
         is_idle = begin(transaction) and not batches_being_processed(transaction, [batch_id])
-        run = transaction.row("request_run_now", batch_id=batch_id, patience_s=PATIENCE_S) if is_idle else None
+        run = transaction.row("request_run_now", batch_id=batch_id, patience_s=API_PATIENCE_S) if is_idle else None
         if run is not None and call.hint is None:
-            transaction.execute("forget_run_request", batch_id=batch_id)
+            transaction.execute("forget_run_request", batch_id=batch_id, number=run.run_requests)
     if run is not None:
         probe_now(call.system)
         if call.hint is not None:
-            call.hint.give(call.system, batch_id, client_code, run.source_bytes, is_new=False)
+            call.hint.give(call.system, batch_id, client_code, run.source_bytes, run.run_requests)
     return accepted(call, batch_id)

@@ -34,8 +34,10 @@ class RunHint:
     def __init__(self, url: str) -> None:
         self._client = ServiceClient(url, None, TIMEOUT_S)
 
-    def give(self, system: System, batch_id: str, client_code: str, size: int | None, *, is_new: bool) -> None:
-        """Ask for a run of a batch, which is counted already; one that `is_new` has just arrived."""
+    def give(
+        self, system: System, batch_id: str, client_code: str, size: int | None, number: int, *, is_new: bool = False
+    ) -> None:
+        """Ask for a run of a batch, counted already as its request of this number; one that `is_new` has just arrived."""
         try:
             answer = self._client.call("POST", "/graphql", body=launch(batch_id, client_code, size, is_new=is_new))
         except NotDelivered:
@@ -48,7 +50,7 @@ class RunHint:
         if is_refused:
             log.info("Dagster's web server starts no run; its sensor does")
             with system.database.begin() as transaction:
-                transaction.execute("forget_run_request", batch_id=batch_id)
+                transaction.execute("forget_run_request", batch_id=batch_id, number=number)
 
 
 def launch(batch_id: str, client_code: str, size: int | None, *, is_new: bool) -> dict[str, object]:

@@ -33,6 +33,7 @@ SUBMIT_PARAMETERS = ("name", "row_count", "amount_total", "again")
 CORRECT_PARAMETERS = (*SUBMIT_PARAMETERS, "dry_run")
 MOST_KEY_CHARS = 255
 MOST_ERRORS = 1_000
+FIRST_REQUEST = 1  # for a run of a batch that is new
 
 
 class _KeyTaken(Exception):
@@ -85,7 +86,7 @@ def submit(call: Call, given: Mapping[str, str], upload: Upload, folder: Scratch
             raise Problem("request-in-progress") from None
         raise
     if call.hint is not None:
-        call.hint.give(call.system, batch_id, call.caller.client_code, upload.size, is_new=True)
+        call.hint.give(call.system, batch_id, call.caller.client_code, upload.size, FIRST_REQUEST, is_new=True)
     return accepted(call, batch_id)
 
 

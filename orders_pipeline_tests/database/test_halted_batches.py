@@ -53,6 +53,19 @@ def test_a_stopped_batch_says_who_and_when_and_goes_on_from_where_it_was(harness
     assert (row.status, row.stopped_by, row.stopped_at, row.stopped_from) == (status, None, None, None)
 
 
+@pytest.mark.parametrize("by_run", [True, False])
+def test_a_run_that_was_terminated_stops_a_batch_unless_somebody_has_resumed_it_since_by_another(harness, by_run):
+    harness.batch(status="paying")
+    made_at = harness.value("SELECT now()")
+    stop(harness)
+    with harness.database.begin() as transaction:
+        batches.restart(transaction, harness.batch_id, by_run=by_run)
+    with harness.database.begin() as transaction:
+        assert batches.stop(transaction, harness.batch_id, "UI", made_at) == by_run
+        batches.restart(transaction, harness.batch_id, by_run=True)
+        assert batches.stop(transaction, harness.batch_id, "UI", harness.value("SELECT now()"))
+
+
 @pytest.mark.parametrize("status", ["paying", "paused", "completed_with_errors", "rejected", "cancelled"])
 def test_what_a_process_comes_to_does_not_change_what_a_person_said(harness, status):
     harness.batch(status="paying")

@@ -6,7 +6,7 @@ import uuid
 
 import pytest
 
-from orders_pipeline.batches import workers
+from orders_pipeline.batches import batches, workers
 from orders_pipeline.batches.batch_lock import batch_lock
 from orders_pipeline.infrastructure.database import Database
 from orders_pipeline.services.circuit_breaker import THRESHOLD
@@ -15,7 +15,7 @@ from orders_pipeline.settlement.payments.ledger import PAYMENT_BREAKER, PaymentL
 from orders_pipeline.settlement.refunds.ledger import RefundLedger
 from orders_pipeline.settlement.refunds.plan import read_plan, write_plan
 from orders_pipeline.settlement.refusals import SEVERAL, Tried
-from orders_pipeline.settlement.sweep import LONGEST_S, PATIENCE_S, stalled_batches
+from orders_pipeline.settlement.sweep import API_PATIENCE_S, LONGEST_S, PATIENCE_S, stalled_batches
 from orders_pipeline_tests.support.ledgers import Harness, order
 
 REFUSED = Outcome("not_sent", "E_SERVICE_UNREACHABLE", service_failed=True)
@@ -137,6 +137,67 @@ def test_a_paused_batch_is_offered_when_something_is_due_and_not_while_it_waits_
     assert offered(harness) == ["b1"]
     harness.run("UPDATE payments SET next_attempt_at = now() + interval '100 years'")
     assert offered(harness) == []
+
+
+def resume(harness: Harness, batch_id: str) -> int:
+    """Have a person resume a batch, and a run be asked for; return which request that is."""
+    with harness.database.begin() as transaction:
+        batches.restart(transaction, batch_id)
+        return int(transaction.rows("request_run_now", batch_id=batch_id, patience_s=10.0)[0].run_requests)
+
+
+def forget(harness: Harness, batch_id: str, number: int) -> None:
+    with harness.database.begin() as transaction:
+        transaction.execute("forget_run_request", batch_id=batch_id, number=number)
+
+
+def resumed_before(harness: Harness, seconds: float) -> None:
+    harness.run(
+        "UPDATE batches SET resumed_at = resumed_at - make_interval(secs => %s),"
+        " run_requested_at = run_requested_at - make_interval(secs => %s)",
+        *(seconds, seconds),
+    )
+
+
+@pytest.mark.parametrize("status", ["staged", "loaded", "paying", "paused"])
+def test_a_batch_that_a_person_resumed_is_offered_at_once_where_no_run_comes_of_it(harness, status):
+    paused(harness, "b1")
+    harness.run("UPDATE batches SET status = %s, run_requests = 9", status)
+    harness.run("UPDATE payments SET next_attempt_at = now() + interval '1 hour'")
+    idle(harness, 0)
+    assert offered(harness) == []
+    forget(harness, "b1", resume(harness, "b1"))  # as when Dagster's web server refuses
+    assert offered(harness) == ["b1"]
+    with harness.database.begin() as transaction:
+        transaction.execute("count_run_request", batch_id="b1")
+    assert offered(harness) == []
+
+
+def test_a_batch_that_a_person_resumed_is_offered_soon_where_it_is_not_known_whether_a_run_comes_of_it(harness):
+    paused(harness, "b1")
+    harness.run("UPDATE batches SET run_requests = 9")
+    harness.run("UPDATE payments SET next_attempt_at = now() + interval '1 hour'")
+    idle(harness, 0)
+    resume(harness, "b1")
+    assert offered(harness) == []
+    resumed_before(harness, API_PATIENCE_S + 1)
+    with harness.working():  # it has come
+        pass
+    idle(harness, 0)
+    assert offered(harness) == []
+    harness.run("DELETE FROM workers")
+    assert offered(harness) == ["b1"]
+    assert offered(harness) == ["b1"]
+
+
+def test_a_request_that_is_forgotten_is_no_other_one(harness):
+    batch_id = harness.batch(status="loaded")
+    number = resume(harness, batch_id)
+    with harness.database.begin() as transaction:
+        asked = transaction.scalar("count_run_request", batch_id=batch_id)  # by a sensor, meanwhile
+    forget(harness, batch_id, number)
+    with harness.database.begin() as transaction:
+        assert transaction.scalar("count_run_request", batch_id=batch_id) == asked + 1
 
 
 def test_while_a_service_is_left_alone_one_batch_at_a_time_goes_to_probe(harness):

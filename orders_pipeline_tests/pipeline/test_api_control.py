@@ -105,6 +105,35 @@ def test_a_run_that_dagsters_web_server_refuses_is_the_sensors(
     assert batch_id in asked_for(installation)
 
 
+def terminate_a_run(installation: Installation, batch_id: str) -> None:
+    """Let a person have terminated the batch's newest run, and its process have stopped the batch."""
+    installation.instance.add_dynamic_partitions("batches", [batch_id])
+    run = installation.instance.create_run_for_job(
+        job_def=dg.GraphDefinition("process_batch").to_job(), tags={"dagster/partition": batch_id}
+    )
+    installation.instance.report_run_canceled(run)
+
+
+@pytest.mark.parametrize("dagster_url", [None, "http://127.0.0.1:1"])
+@pytest.mark.parametrize("status", ["loaded", "paused"])
+def test_a_batch_whose_run_was_terminated_is_resumed_by_a_persons_word_until_another_run_is_terminated(
+    installation: Installation, acme: Client, batch_id: str, status: str, dagster_url: str | None
+) -> None:
+    installation.rows("UPDATE batches SET status = %s WHERE batch_id = %s", status, batch_id)
+    terminate_a_run(installation, batch_id)
+    assert asked_for(installation) == []
+    assert acme.get(f"batches/{batch_id}").json()["status"] == "stopped"
+    settings = installation.system.settings.model_copy(update={"dagster_url": dagster_url})
+    with served(replace(installation.system, settings=settings)) as refused:
+        assert slug(Client(refused, acme.token), batch_id, "resume") == (202, status)
+    assert asked_for(installation) == [batch_id]
+    assert acme.get(f"batches/{batch_id}").json()["status"] == status
+    terminate_a_run(installation, batch_id)
+    installation.rows("UPDATE batches SET run_requested_at = now() - interval '1 day' WHERE batch_id = %s", batch_id)
+    assert asked_for(installation) == []
+    assert acme.get(f"batches/{batch_id}").json()["status"] == "stopped"
+
+
 def test_no_second_run_is_asked_for_while_one_is_at_work(installation: Installation, acme: Client, batch_id: str) -> None:
     installation.rows(
         "UPDATE batches SET status = 'paused', status_code = 'E_PAYMENT_UNAVAILABLE' WHERE batch_id = %s", batch_id

@@ -11,8 +11,9 @@ import dagster as dg
 import pytest
 from dagster_graphql.schema import create_schema
 
-from orders_pipeline.orchestration.sensors import API_PATIENCE_S, landing_sensor
+from orders_pipeline.orchestration.sensors import landing_sensor
 from orders_pipeline.orchestration.terminated_runs import is_asked_for
+from orders_pipeline.settlement.sweep import API_PATIENCE_S
 from orders_pipeline.web.run_hint import LOCATION, launch
 from orders_pipeline_tests.support.api import client_of, csv_of, served
 from orders_pipeline_tests.support.factories import order_row

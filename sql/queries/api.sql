@@ -98,7 +98,7 @@ SELECT batch_id, fingerprint FROM api_requests WHERE client_code = :client_code 
 UPDATE batches SET run_requests = run_requests + 1, run_requested_at = now()
 WHERE batch_id = :batch_id AND finished_at IS NULL
   AND (run_requested_at IS NULL OR run_requested_at < now() - make_interval(secs => :patience_s))
-RETURNING source_bytes
+RETURNING source_bytes, run_requests
 
 -- name: insert_api_request
 -- A request makes a batch, in this transaction; one with the same key that does so too is waited for.

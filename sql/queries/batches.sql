@@ -134,14 +134,16 @@ WHERE batch_id = :batch_id AND finished_at IS NULL
   AND (status NOT IN ('stopped', 'cancelling') OR (status, :status) = ('cancelling', 'cancelled'))
 
 -- name: stop_batch
--- A person stops a batch.
+-- A person stops a batch; by a run that was terminated, unless it was resumed since that was made.
 UPDATE batches SET stopped_from = status, status = 'stopped', stopped_by = :stopped_by, stopped_at = clock_timestamp()
 WHERE batch_id = :batch_id AND finished_at IS NULL AND status NOT IN ('stopped', 'cancelling')
+  AND coalesce(resumed_at < CAST(:run_made_at AS timestamptz), true)
 
 -- name: restart_batch
--- A person resumes a stopped batch where it was.
-UPDATE batches SET status = stopped_from, stopped_from = NULL, stopped_by = NULL, stopped_at = NULL
-WHERE batch_id = :batch_id AND status = 'stopped'
+-- A person resumes a batch, where it was if it is stopped; one who does so `by_run` has made that run already.
+UPDATE batches SET status = coalesce(stopped_from, status), stopped_from = NULL, stopped_by = NULL, stopped_at = NULL,
+                   resumed_at = CASE WHEN :by_run THEN resumed_at ELSE now() END
+WHERE batch_id = :batch_id AND finished_at IS NULL AND status <> 'cancelling' AND (status = 'stopped' OR NOT :by_run)
 
 -- name: begin_cancelling
 -- Nothing of the batch is sent once this is committed, as each claim reads the state under a lock.
@@ -215,13 +217,15 @@ FROM waiting
 SELECT batch_id, client_code, csv_source, source_bytes, run_requests FROM batches
 WHERE finished_at IS NULL AND status = 'received' AND (landing_key IS NOT NULL OR via = 'api')
   AND (run_requested_at IS NULL OR run_requested_at
-       < now() - make_interval(secs => least(CAST(CASE via WHEN 'api' THEN :api_patience_s ELSE :patience_s END AS double precision)
-                                             * 2 ^ least(run_requests, 10), :longest_s)))
+       < now() - make_interval(secs => CASE WHEN run_requested_at <= resumed_at THEN 2 * :api_patience_s ELSE
+           least(CAST(CASE via WHEN 'api' THEN :api_patience_s ELSE :patience_s END AS double precision)
+                 * 2 ^ least(run_requests, 10), :longest_s) END))
   AND NOT EXISTS (SELECT FROM workers WHERE workers.batch_id = batches.batch_id AND ended_at IS NULL)
 ORDER BY received_at, batch_id LIMIT :limit
 
 -- name: stalled_batches
 -- Unfinished batches without a worker that have something to do, except those that wait for a person or were stopped.
+-- One that a person has resumed is offered whatever it waits for, until a run was asked for here or has begun to settle it.
 SELECT batch_id, client_code, source_bytes, run_requests, payments_due, notifications_due
 FROM batches
 CROSS JOIN LATERAL (
@@ -235,14 +239,18 @@ CROSS JOIN LATERAL (
            AND NOT EXISTS (SELECT FROM notifications WHERE notifications.batch_id = batches.batch_id
                            AND notifications.status NOT IN ('sent', 'failed', 'cancelled')) AS nothing_open,
            EXISTS (SELECT FROM payments WHERE payments.batch_id = batches.batch_id AND payments.status = 'unknown'
-                   AND next_attempt_at > now()) AS waits_for_look_up
+                   AND next_attempt_at > now()) AS waits_for_look_up,
+           resumed_at IS NOT NULL AND coalesce(run_requested_at <= resumed_at, true)
+           AND NOT EXISTS (SELECT FROM workers WHERE workers.batch_id = batches.batch_id AND started_at >= resumed_at)
+           AS is_resumed
 ) AS due
 WHERE finished_at IS NULL AND status <> 'stopped' AND (status <> 'received' OR (landing_key IS NULL AND via <> 'api'))
-  AND idle_since < now() - make_interval(secs => :patience_s)
-  AND (status <> 'paused' OR payments_due OR notifications_due OR nothing_open)
+  AND idle_since < now() - make_interval(secs => CASE WHEN is_resumed THEN 0 ELSE :patience_s END)
+  AND (status <> 'paused' OR is_resumed OR payments_due OR notifications_due OR nothing_open)
   AND (status <> 'cancelling' OR NOT waits_for_look_up)
   AND (run_requested_at IS NULL OR run_requested_at
-       < now() - make_interval(secs => least(:patience_s * 2 ^ least(run_requests, 10), :longest_s)))
+       < now() - make_interval(secs => CASE WHEN is_resumed THEN :api_patience_s
+                                       ELSE least(:patience_s * 2 ^ least(run_requests, 10), :longest_s) END))
 ORDER BY received_at, batch_id LIMIT :limit
 
 -- name: note_trouble
@@ -261,8 +269,9 @@ UPDATE batches SET run_requests = run_requests + 1, run_requested_at = now() WHE
 RETURNING run_requests
 
 -- name: forget_run_request
--- A run that was asked for was refused: none comes of it.
-UPDATE batches SET run_requests = greatest(run_requests - 1, 0), run_requested_at = NULL WHERE batch_id = :batch_id
+-- A run that was asked for was refused: none comes of it. One that was asked for since has the next number, and stays.
+UPDATE batches SET run_requests = run_requests - 1, run_requested_at = NULL
+WHERE batch_id = :batch_id AND run_requests = :number
 
 -- name: count_batches_of_client
 -- How many files a client has sent.
