@@ -7,6 +7,7 @@ import dagster as dg
 from orders_pipeline.orchestration.assets import ASSETS
 from orders_pipeline.orchestration.dagster_errors import ListMasked
 from orders_pipeline.orchestration.jobs import process_batch, rotate_keys
+from orders_pipeline.orchestration.refund_job import refund_batch
 from orders_pipeline.orchestration.resources import SystemResource
 from orders_pipeline.orchestration.schedules import daily_reconciliation, daily_retention, weekly_verification
 from orders_pipeline.orchestration.sensors import audit_sensor, landing_sensor, stalled_sensor
@@ -21,7 +22,7 @@ _redacted.propagate = False
 
 defs = dg.Definitions(
     assets=ASSETS,
-    jobs=[process_batch, rotate_keys],
+    jobs=[process_batch, refund_batch, rotate_keys],
     schedules=[daily_reconciliation, daily_retention, weekly_verification],  # with their jobs
     sensors=[landing_sensor, stalled_sensor, audit_sensor],
     resources={"system": SystemResource()},

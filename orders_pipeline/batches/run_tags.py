@@ -5,6 +5,7 @@ Runs are asked for by Dagster's sensors, and by the API of Dagster's web server:
 
 from __future__ import annotations
 
+PROCESS, REFUND = "process_batch", "refund_batch"  # jobs
 PARTITION_TAG = "dagster/partition"  # Dagster's own, on every run of a partition
 VIA_TAG = "orders/via"  # on a run that the batch API has asked for
 SIZE_TAG, LARGE = "orders/size", "large"

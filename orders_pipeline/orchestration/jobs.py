@@ -6,8 +6,10 @@ may join. A run that fails is tried again from the asset that failed.
 
 import dagster as dg
 
+from orders_pipeline.batches.run_tags import PROCESS
+
 process_batch = dg.define_asset_job(
-    "process_batch",
+    PROCESS,
     selection=dg.AssetSelection.assets(
         "staged_orders", "validated_orders", "orders", "payments", "notifications", "batch_report"
     ),

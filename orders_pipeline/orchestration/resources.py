@@ -16,7 +16,7 @@ import dagster as dg
 from orders_pipeline.audit.recording import sign_in
 from orders_pipeline.batches import batches
 from orders_pipeline.batches.run_processes import run_process
-from orders_pipeline.batches.run_tags import PARTITION_TAG
+from orders_pipeline.batches.run_tags import PARTITION_TAG, REFUND
 from orders_pipeline.orchestration.dagster_errors import SafeFailure
 from orders_pipeline.orchestration.terminated_runs import is_asked_for, stopping_when_terminated
 from orders_pipeline.system import errors
@@ -59,10 +59,16 @@ class SystemResource(dg.ConfigurableResource[System]):
 
 @contextlib.contextmanager
 def _obeying(context: dg.InitResourceContext, system: System, batch_id: str) -> Iterator[None]:
-    """Resume a stopped batch if a person has asked for this run, and stop it when one terminates the run."""
+    """Resume a stopped batch if a person has asked for this run, and stop it when one terminates the run.
+
+    A run that refunds is no word about the rest of its batch.
+    """
     run, instance = context.run, context.instance
     if run is None or instance is None:
         raise AssertionError("a run has its records")
+    if run.job_name == REFUND:
+        yield
+        return
     if is_asked_for(run):
         with system.database.begin() as transaction:
             batches.restart(transaction, batch_id, by_run=True)

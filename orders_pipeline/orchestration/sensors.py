@@ -16,13 +16,14 @@ from sqlalchemy import Row
 
 from orders_pipeline.audit import sealing
 from orders_pipeline.batches import batches
-from orders_pipeline.batches.run_tags import PARTITION_TAG, tags_of
+from orders_pipeline.batches.run_tags import PARTITION_TAG, PROCESS, REFUND, tags_of
 from orders_pipeline.intake.landing import arrivals, left_alone
 from orders_pipeline.orchestration.assets.boundary import safe_errors
 from orders_pipeline.orchestration.assets.intake import uploaded
 from orders_pipeline.orchestration.jobs import process_batch
 from orders_pipeline.orchestration.orphaned_runs import end_runs, orphaned_runs
 from orders_pipeline.orchestration.partitions import batch_partitions
+from orders_pipeline.orchestration.refund_job import refund_batch
 from orders_pipeline.orchestration.terminated_runs import UI
 from orders_pipeline.settlement import sweep
 from orders_pipeline.system.composition import System
@@ -66,10 +67,10 @@ def landing_sensor(context: dg.SensorEvaluationContext, system: dg.ResourceParam
 
 
 @dg.sensor(
-    job=process_batch,
+    jobs=[process_batch, refund_batch],
     minimum_interval_seconds=SWEEP_INTERVAL_S,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Resumes batches that a lost process left behind, or that were paused while a service was away.",
+    description="Resumes batches that a lost process left behind, or that waited for a service, and open refunds.",
 )
 def stalled_sensor(context: dg.SensorEvaluationContext, system: dg.ResourceParam[System]) -> dg.SensorResult:
     """Request runs for unfinished batches without a worker that could resume; end runs whose process is lost."""
@@ -123,7 +124,8 @@ def _resumptions(instance: dg.DagsterInstance, system: System, retried: Collecti
 
 def _resumption(row: Row[Any], number: int) -> dg.RunRequest:
     tags = tags_of(row.client_code, row.source_bytes) | NO_RETRIES
-    return dg.RunRequest(run_key=f"{row.batch_id}#{number}", partition_key=row.batch_id, tags=tags)
+    job = REFUND if row.is_refunding else PROCESS
+    return dg.RunRequest(run_key=f"{row.batch_id}#{number}", job_name=job, partition_key=row.batch_id, tags=tags)
 
 
 def _batch_ids(requests: Sequence[dg.RunRequest]) -> list[str]:

@@ -31,8 +31,8 @@ def stalled_batches(database: Database) -> list[Row[Any]]:
     with database.begin() as transaction:
         transaction.execute("end_all_lost_workers", lock_class=WORKER_LOCK_CLASS)
         transaction.execute("note_idle_batches", lock_class=BATCH_LOCK_CLASS)
-        bounds = {"patience_s": PATIENCE_S, "longest_s": LONGEST_S, "limit": MOST}
-        found = transaction.rows("stalled_batches", api_patience_s=API_PATIENCE_S, **bounds)
+        bounds = {"patience_s": PATIENCE_S, "api_patience_s": API_PATIENCE_S, "longest_s": LONGEST_S, "limit": MOST}
+        found = transaction.rows("stalled_batches", **bounds)
         known = {row.batch_id for row in found}
         refunding = [row for row in transaction.rows("batches_refunding", **bounds) if row.batch_id not in known]
         return _without_open_breakers(transaction, [*found, *refunding])

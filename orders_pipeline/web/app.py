@@ -19,15 +19,16 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from orders_pipeline.batches.artifacts import ORIGINAL
-from orders_pipeline.clients.api_tokens import CONTROL, READ, READ_REJECTED, WRITE
+from orders_pipeline.clients.api_tokens import CONTROL, READ, READ_REJECTED, REFUND, WRITE, Caller
 from orders_pipeline.infrastructure.scratch import scratch_files
 from orders_pipeline.intake.file_staging import limits_of
 from orders_pipeline.system.composition import System
-from orders_pipeline.web import batches, control, files, health, reference, report_links, rows, submission, uploads
+from orders_pipeline.web import batches, control, files, health, reference, refunds, report_links, rows, submission, uploads
 from orders_pipeline.web.authentication import authenticate
 from orders_pipeline.web.boundary import TEMPLATE, Boundary
 from orders_pipeline.web.calls import Call
 from orders_pipeline.web.events import Events
+from orders_pipeline.web.idempotency import key_of
 from orders_pipeline.web.limits import READS, SUBMISSIONS, Rates, Uploads
 from orders_pipeline.web.run_hint import RunHint
 from orders_pipeline.web.submission import Work
@@ -47,6 +48,7 @@ class Operation:
     scope: str
     handler: Handler
     policy: tuple[str, int] = READS
+    most_body_bytes: int = 0  # of its command, if it takes one
 
 
 READING = (
@@ -57,6 +59,7 @@ READING = (
     Operation("GET", "/v1/batches/{batch_id}/payments", READ, rows.list_payments),
     Operation("GET", "/v1/batches/{batch_id}/notifications", READ, rows.list_notifications),
     Operation("GET", "/v1/batches/{batch_id}/files/{file}", READ_REJECTED, files.download),
+    Operation("GET", "/v1/refunds/{refund_id}", REFUND, refunds.show_refund),
     Operation("GET", "/v1/profile", READ, reference.show_profile),
     Operation("GET", "/v1/codes", READ, reference.show_codes),
     Operation("GET", "/v1/template.csv", READ, reference.give_template),
@@ -64,6 +67,7 @@ READING = (
 CONTROLLING = (
     Operation("POST", "/v1/batches/{batch_id}/cancel", CONTROL, control.cancel, SUBMISSIONS),
     Operation("POST", "/v1/batches/{batch_id}/resume", CONTROL, control.resume, SUBMISSIONS),
+    Operation("POST", "/v1/batches/{batch_id}/refunds", REFUND, refunds.refund, SUBMISSIONS, refunds.MOST_BODY_BYTES),
 )
 
 
@@ -72,14 +76,7 @@ def build_app(system: System, *, with_reports: bool = False) -> Starlette:
     limiter, rates = CapacityLimiter(THREADS), Rates()
     hint = RunHint(system.settings.dagster_url) if system.settings.dagster_url else None
     events = Events()
-    receiving = _Receiving(system, limiter, rates, hint)
-
-    def work_on(operation: Operation, request: Request) -> Response:
-        caller = authenticate(system, request, operation.scope)
-        headers = rates.count(operation.policy, caller.client_code)
-        response = operation.handler(Call(system, request, caller, hint))
-        response.headers.update(headers)
-        return response
+    handling, receiving = _Handling(system, limiter, rates, hint), _Receiving(system, limiter, rates, hint)
 
     def begin_to_follow(request: Request) -> tuple[Call, dict[str, Any], dict[str, str]]:
         caller = authenticate(system, request, READ)
@@ -97,11 +94,11 @@ def build_app(system: System, *, with_reports: bool = False) -> Starlette:
         response.headers.update(headers)
         return response
 
-    def route(method: str, path: str, work: Callable[[Request], Response]) -> Route:
+    def route(path: str, work: Callable[[Request], Response]) -> Route:
         async def endpoint(request: Request) -> Response:
             return await to_thread.run_sync(work, request, limiter=limiter)
 
-        return _route(method, path, endpoint)
+        return _route("GET", path, endpoint)
 
     public: list[tuple[str, Callable[[Request], Response]]] = [
         ("/openapi.yaml", reference.show_openapi),
@@ -116,12 +113,12 @@ def build_app(system: System, *, with_reports: bool = False) -> Starlette:
         ]
     app = Starlette(
         routes=[
-            *(route(each.method, each.path, partial(work_on, each)) for each in (*READING, *CONTROLLING)),
+            *(_route(each.method, each.path, partial(handling.answer, each)) for each in (*READING, *CONTROLLING)),
             _route("GET", "/v1/batches/{batch_id}/events", follow),
             _route("POST", "/v1/batches", receiving.submit),
             _route("POST", "/v1/checks", receiving.check),
             _route("POST", "/v1/batches/{batch_id}/corrections", receiving.correct),
-            *(route("GET", path, work) for path, work in public),
+            *(route(path, work) for path, work in public),
         ],
         middleware=[Middleware(Boundary, system=system)],
         exception_handlers={HTTPException: _raised},
@@ -129,6 +126,36 @@ def build_app(system: System, *, with_reports: bool = False) -> Starlette:
     app.router.redirect_slashes = False
     app.state.events = events
     return app
+
+
+class _Handling:
+    """Has operations handled in threads, once it is known who asks and all of the command is there."""
+
+    def __init__(self, system: System, limiter: CapacityLimiter, rates: Rates, hint: RunHint | None) -> None:
+        self._system, self._limiter, self._rates, self._hint = system, limiter, rates, hint
+
+    async def answer(self, operation: Operation, request: Request) -> Response:
+        """Answer a request."""
+        if not operation.most_body_bytes:
+            return await to_thread.run_sync(self._work, operation, request, limiter=self._limiter)
+        admitted = await to_thread.run_sync(self._admit, operation, request, limiter=self._limiter)
+        body = await uploads.receive_command(request, operation.most_body_bytes)
+        return await to_thread.run_sync(self._handle, operation, request, admitted, body, limiter=self._limiter)
+
+    def _admit(self, operation: Operation, request: Request) -> tuple[Caller, dict[str, str]]:
+        caller = authenticate(self._system, request, operation.scope)
+        return caller, self._rates.count(operation.policy, caller.client_code)
+
+    def _work(self, operation: Operation, request: Request) -> Response:
+        return self._handle(operation, request, self._admit(operation, request))
+
+    def _handle(
+        self, operation: Operation, request: Request, admitted: tuple[Caller, dict[str, str]], body: bytes = b""
+    ) -> Response:
+        caller, headers = admitted
+        response = operation.handler(Call(self._system, request, caller, self._hint, body))
+        response.headers.update(headers)
+        return response
 
 
 class _Receiving:
@@ -142,7 +169,7 @@ class _Receiving:
 
     async def submit(self, request: Request) -> Response:
         """Make a batch of a body."""
-        return await self._receive(request, submission.submit, before=lambda call: submission.key_of(call.request))
+        return await self._receive(request, submission.submit, before=lambda call: key_of(call.request))
 
     async def correct(self, request: Request) -> Response:
         """Make a batch of a body that corrects rows of another, or say what would become of it."""

@@ -8,8 +8,9 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
+from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -19,7 +20,18 @@ from orders_pipeline.web.problems import Problem
 from orders_pipeline.web.run_hint import RunHint
 
 MOST_PARAMETER_CHARS = 1_000
+MOST_PLACES = 100
 BATCH_ID = re.compile(r"[0-9]{8}-[0-9a-f]{12}")
+UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+class Command(BaseModel):
+    """The JSON object of a request that is no file."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+CommandOf = TypeVar("CommandOf", bound=Command)
 
 
 @dataclass(frozen=True)
@@ -30,6 +42,17 @@ class Call:
     request: Request
     caller: Caller
     hint: RunHint | None = None
+    body: bytes = b""  # of a command
+
+    def command(self, kind: type[CommandOf]) -> CommandOf:
+        """Return the command in the body; raise a Problem that says where that is another."""
+        try:
+            return kind.model_validate_json(self.body)
+        except ValidationError as error:
+            known = [each["loc"] for each in error.errors() if each["type"] != "extra_forbidden"]  # whose names were sent
+            places = dict.fromkeys("#" + "".join(f"/{part}" for part in loc) for loc in known)
+            errors = [{"pointer": place, "code": "malformed-command"} for place in list(places)[:MOST_PLACES]]
+            raise Problem("malformed-command", errors=errors) from None
 
     def parameters(self, known: Collection[str]) -> dict[str, str]:
         """Return the query's parameters; one that is unknown, doubled or long is a problem."""
@@ -43,10 +66,18 @@ class Call:
     @property
     def batch_id(self) -> str:
         """Return the batch's id in the path; raise a Problem for what is none."""
-        batch_id = str(self.request.path_params["batch_id"])
-        if not BATCH_ID.fullmatch(batch_id):
+        return self._id("batch_id", BATCH_ID)
+
+    @property
+    def refund_id(self) -> str:
+        """Return the refund's id in the path, as above."""
+        return self._id("refund_id", UUID)
+
+    def _id(self, name: str, kind: re.Pattern[str]) -> str:
+        found = str(self.request.path_params[name])
+        if not kind.fullmatch(found):
             raise Problem("not-found")
-        return batch_id
+        return found
 
     def require(self, scope: str) -> None:
         """Demand one more scope of the token."""

@@ -39,6 +39,9 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             "ヘッダー、パラメーターまたはパスの形式が正しくありません。",
         ),
         "malformed-json": Kind(400, "The body is not a JSON list of flat orders.", "本文を注文のJSONとして読み取れません。"),
+        "malformed-command": Kind(
+            400, "The body is not the JSON object that is taken here.", "本文がこの操作のJSONとして読み取れません。"
+        ),
         "idempotency-key-missing": Kind(
             400,
             "Send an Idempotency-Key of 1 to 255 printable ASCII characters.",
@@ -70,6 +73,20 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             "The batch has ended, or is being cancelled, and cannot be resumed.",
             "このバッチは終了または中止されているため再開できません。",
         ),
+        "being-paid": Kind(
+            409,
+            "The batch is being paid; refund it when that is over.",
+            "このバッチは決済中です。終わってから返金してください。",
+            retryable=True,
+        ),
+        "plan-changed": Kind(
+            409,
+            "Something else would be refunded now; ask for the plan again.",
+            "返金の内容が変わりました。もう一度計画を確認してください。",
+        ),
+        "nothing-to-refund": Kind(
+            409, "Nothing of these orders is left to refund.", "これらの注文に返金できるものはありません。"
+        ),
         "too-large": Kind(413, "The body is too large.", "本文が大きすぎます。"),
         "too-many-rows": Kind(413, "There are too many orders.", "注文の件数が上限を超えています。"),
         "unsupported-media-type": Kind(
@@ -82,6 +99,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             "This Idempotency-Key belongs to another request.",
             "このIdempotency-Keyは別のリクエストで使われています。",
         ),
+        "unknown-orders": Kind(422, "Some of the orders are not in this batch.", "このバッチにない注文が含まれています。"),
         "not-a-correction": Kind(
             422, "The file does not correct rows of this batch.", "このバッチの行を訂正するファイルではありません。"
         ),
@@ -93,6 +111,12 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             retryable=True,
         ),
         "busy": Kind(503, "Too much is being received at the moment.", "ただいま混み合っています。", retryable=True),
+        "paying-stopped": Kind(
+            503,
+            "Nothing is paid or refunded until an operator has compared the ledgers.",
+            "台帳の照合が終わるまで、決済と返金を停止しています。",
+            retryable=True,
+        ),
         "database-unavailable": Kind(
             503, "The database cannot be used at the moment.", "データベースを一時的に利用できません。", retryable=True
         ),
@@ -101,7 +125,17 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         ),
     }
 )
-RETRY_AFTER_S = {"request-in-progress": 1, "rate-limited": 1, "busy": 5, "database-unavailable": 5, "storage-unavailable": 5}
+RETRY_AFTER_S: Mapping[str, int] = MappingProxyType(
+    {
+        "being-paid": 10,
+        "request-in-progress": 1,
+        "rate-limited": 1,
+        "busy": 5,
+        "paying-stopped": 60,
+        "database-unavailable": 5,
+        "storage-unavailable": 5,
+    }
+)
 
 
 class Problem(Exception):

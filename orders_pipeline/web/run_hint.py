@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import logging
 
-from orders_pipeline.batches.run_tags import PARTITION_TAG, VIA_TAG, tags_of
+from orders_pipeline.batches.run_tags import PARTITION_TAG, PROCESS, VIA_TAG, tags_of
 from orders_pipeline.services.answers import NoAnswer, NotDelivered
 from orders_pipeline.services.http_client import ServiceClient
 from orders_pipeline.system.composition import System
 
 TIMEOUT_S = 3.0
-LOCATION, REPOSITORY, JOB, PARTITIONS = "orders_pipeline.definitions", "__repository__", "process_batch", "batch_id"
+LOCATION, REPOSITORY, PARTITIONS = "orders_pipeline.definitions", "__repository__", "batch_id"
 LAUNCH = """
 mutation Launch($partition: String!, $repository: RepositorySelector!, $run: ExecutionParams!, $partitions: String!,
                 $event: ReportRunlessAssetEventsParams!, $isNew: Boolean!) {
@@ -35,11 +35,20 @@ class RunHint:
         self._client = ServiceClient(url, None, TIMEOUT_S)
 
     def give(
-        self, system: System, batch_id: str, client_code: str, size: int | None, number: int, *, is_new: bool = False
+        self,
+        system: System,
+        batch_id: str,
+        client_code: str,
+        size: int | None,
+        number: int,
+        *,
+        is_new: bool = False,
+        job: str = PROCESS,
     ) -> None:
         """Ask for a run of a batch, counted already as its request of this number; one that `is_new` has just arrived."""
+        body = launch(batch_id, client_code, size, is_new=is_new, job=job)
         try:
-            answer = self._client.call("POST", "/graphql", body=launch(batch_id, client_code, size, is_new=is_new))
+            answer = self._client.call("POST", "/graphql", body=body)
         except NotDelivered:
             is_refused = True
         except NoAnswer:
@@ -53,12 +62,12 @@ class RunHint:
                 transaction.execute("forget_run_request", batch_id=batch_id, number=number)
 
 
-def launch(batch_id: str, client_code: str, size: int | None, *, is_new: bool) -> dict[str, object]:
+def launch(batch_id: str, client_code: str, size: int | None, *, is_new: bool, job: str = PROCESS) -> dict[str, object]:
     """Return the request that adds a batch's partition, with its file's arrival if it `is_new`, and starts its run."""
     selector = {"repositoryName": REPOSITORY, "repositoryLocationName": LOCATION}
     tags = tags_of(client_code, size) | {PARTITION_TAG: batch_id, VIA_TAG: "api"}
     run = {
-        "selector": selector | {"jobName": JOB},
+        "selector": selector | {"jobName": job},
         "runConfigData": json.dumps({}),
         "mode": "default",
         "executionMetadata": {"tags": [{"key": key, "value": value} for key, value in tags.items()]},

@@ -5,12 +5,9 @@ The key is written in the transaction that registers the batch. A repeated reque
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from starlette.requests import Request
 from starlette.responses import Response
 
 from orders_pipeline.batches.artifacts import ORIGINAL
@@ -26,44 +23,27 @@ from orders_pipeline.records.rejections import FileRejected
 from orders_pipeline.reports.preview import preview_file
 from orders_pipeline.web.batches import accepted
 from orders_pipeline.web.calls import Call, amount, answer, flag
+from orders_pipeline.web.idempotency import REPLAYED, Keyed, KeyTaken, key_of
 from orders_pipeline.web.problems import Problem
 from orders_pipeline.web.uploads import Upload
 
 SUBMIT_PARAMETERS = ("name", "row_count", "amount_total", "again")
 CORRECT_PARAMETERS = (*SUBMIT_PARAMETERS, "dry_run")
-MOST_KEY_CHARS = 255
 MOST_ERRORS = 1_000
 FIRST_REQUEST = 1  # for a run of a batch that is new
 
 
-class _KeyTaken(Exception):
-    """Another request with this key has made a batch meanwhile."""
-
-
-def key_of(request: Request) -> str:
-    """Return the request's idempotency key, quoted or bare; raise a Problem without one."""
-    key = request.headers.get("idempotency-key", "").strip()
-    if len(key) >= 2 and key[0] == key[-1] == '"':
-        key = key[1:-1]
-    if not (0 < len(key) <= MOST_KEY_CHARS and key.isascii() and key.isprintable()):
-        raise Problem("idempotency-key-missing")
-    return key
-
-
 def submit(call: Call, given: Mapping[str, str], upload: Upload, folder: Scratch) -> Response:
     """Make a batch of a body, or answer with the one that the same request made before."""
-    fingerprint = _fingerprint(call, given, upload)
-    key_sha256 = hashlib.sha256(key_of(call.request).encode()).digest()
+    keyed = Keyed.of(call, [upload.name, upload.sha256, *(given.get(each) for each in SUBMIT_PARAMETERS)])
     with call.system.database.begin() as transaction:
-        made = _made(transaction, call, key_sha256, fingerprint)
+        made = keyed.made(transaction)
     if made is not None:
-        return accepted(call, made, {"Idempotent-Replayed": "true"})
+        return accepted(call, made.batch_id, REPLAYED)
     arrival = _arrival(call, given, upload, folder / ORIGINAL)
 
     def record(transaction: Transaction, batch_id: str) -> None:
-        own = {"client_code": call.caller.client_code, "key_sha256": key_sha256}
-        if not transaction.execute("insert_api_request", fingerprint=fingerprint, batch_id=batch_id, **own):
-            raise _KeyTaken
+        keyed.take(transaction, batch_id)
         if call.hint is not None:
             transaction.execute("count_run_request", batch_id=batch_id)
 
@@ -77,12 +57,12 @@ def submit(call: Call, given: Mapping[str, str], upload: Upload, folder: Scratch
             again=flag(given.get("again")),
             submission=Submission("api", call.caller.actor, record),
         )
-    except (_KeyTaken, FileRejected, DatabaseUnavailable) as why:  # maybe the same request came first
+    except (KeyTaken, FileRejected, DatabaseUnavailable) as why:  # maybe the same request came first
         with call.system.database.begin() as transaction:
-            made = _made(transaction, call, key_sha256, fingerprint)
+            made = keyed.made(transaction)
         if made is not None:
-            return accepted(call, made, {"Idempotent-Replayed": "true"})
-        if isinstance(why, _KeyTaken) or getattr(why, "sqlstate", None) == LOCK_TIMEOUT:
+            return accepted(call, made.batch_id, REPLAYED)
+        if isinstance(why, KeyTaken) or getattr(why, "sqlstate", None) == LOCK_TIMEOUT:
             raise Problem("request-in-progress") from None
         raise
     if call.hint is not None:
@@ -130,23 +110,6 @@ def _arrival(call: Call, given: Mapping[str, str], upload: Upload, original: Pat
     if is_json(upload.name):
         json_file.read_orders(original, upload.name, max_rows=limits.max_rows, max_columns=limits.max_columns)
     return Arrival(profile, manifest, upload.sha256, upload.size)
-
-
-def _fingerprint(call: Call, given: Mapping[str, str], upload: Upload) -> bytes:
-    """Return what tells a request from another with the same key."""
-    request = call.request
-    parts = [request.method, request.url.path, upload.name, upload.sha256, *(given.get(each) for each in SUBMIT_PARAMETERS)]
-    return hashlib.sha256(json.dumps(parts).encode()).digest()
-
-
-def _made(transaction: Transaction, call: Call, key_sha256: bytes, fingerprint: bytes) -> str | None:
-    """Return the batch that a key's request made, if it did; raise a Problem where that was another request."""
-    made = transaction.row("api_request", client_code=call.caller.client_code, key_sha256=key_sha256)
-    if made is None:
-        return None
-    if bytes(made.fingerprint) != fingerprint:
-        raise Problem("idempotency-key-reused")
-    return str(made.batch_id)
 
 
 Work = Callable[[Call, Mapping[str, str], Upload, Scratch], Response]

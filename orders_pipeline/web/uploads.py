@@ -1,4 +1,7 @@
-"""Uploads: the body of a request, received into a scratch file within its limits, and what the request says of it."""
+"""Uploads: the body of a request, received within its limits into a scratch file, and what the request says of it.
+
+A command's body is small, and received into memory.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import base64
 import binascii
 import hashlib
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -83,26 +86,44 @@ def announced_bytes(request: Request, most: int) -> int:
 
 async def receive(request: Request, target: Path, name: str, most_bytes: int) -> Upload:
     """Receive a body into a file; raise a Problem where it is too large, too slow, or not the one it says it is."""
-    digest, size = hashlib.sha256(), 0
-    stream = aiter(request.stream())
+    digest = hashlib.sha256()
     target.touch(mode=0o600)
     with target.open("wb") as file:
-        try:
-            async with asyncio.timeout(WHOLE_S):
-                while True:
-                    async with asyncio.timeout(SILENCE_S):
-                        chunk = await anext(stream, None)
-                    if chunk is None:
-                        break
-                    size += len(chunk)
-                    if size > most_bytes:
-                        raise Problem("too-large", code="F_TOO_LARGE", limit=most_bytes)
-                    digest.update(chunk)
-                    file.write(chunk)
-        except TimeoutError:
-            raise Problem("too-slow") from None
+
+        def take(chunk: bytes) -> None:
+            digest.update(chunk)
+            file.write(chunk)
+
+        size = await _receive(request, most_bytes, take)
     _check_digest(request.headers.get("content-digest"), digest.digest())
     return Upload(name, digest.hexdigest(), size)
+
+
+async def receive_command(request: Request, most_bytes: int) -> bytes:
+    """Return a body of at most so many bytes; raise a Problem as `receive` does."""
+    announced_bytes(request, most_bytes)
+    body = bytearray()
+    await _receive(request, most_bytes, body.extend)
+    _check_digest(request.headers.get("content-digest"), hashlib.sha256(body).digest())
+    return bytes(body)
+
+
+async def _receive(request: Request, most_bytes: int, take: Callable[[bytes], None]) -> int:
+    """Have a body's chunks taken as they come, and return how many bytes it has."""
+    size, stream = 0, aiter(request.stream())
+    try:
+        async with asyncio.timeout(WHOLE_S):
+            while True:
+                async with asyncio.timeout(SILENCE_S):
+                    chunk = await anext(stream, None)
+                if chunk is None:
+                    return size
+                size += len(chunk)
+                if size > most_bytes:
+                    raise Problem("too-large", code="F_TOO_LARGE", limit=most_bytes)
+                take(chunk)
+    except TimeoutError:
+        raise Problem("too-slow") from None
 
 
 def _check_digest(field: str | None, digest: bytes) -> None:

@@ -250,6 +250,61 @@ def waiting_beside(harness: Harness, pid: int = 0) -> int:
     return int(harness.value(waiting, pid))
 
 
+def finished_requests(harness: Harness) -> list[bool]:
+    rows = harness.run("SELECT finished_at IS NOT NULL AS is_finished FROM refund_requests ORDER BY created_at")
+    return [row["is_finished"] for row in rows]
+
+
+def test_a_request_is_finished_with_the_last_of_its_refunds_and_another_of_the_batch_by_itself(harness):
+    paid(harness, *three(), profile=PAY_BY_ORDER)
+    written(harness, "ORD-0001", "ORD-0002")
+    written(harness)  # what is left
+    assert harness.run("SELECT request_id, count(*) FROM refunds GROUP BY 1 ORDER BY 2")[1]["count"] == 2
+    with harness.working() as worker:
+        ledger, claims = claimed(harness, worker)
+        requests = {
+            str(row["refund_id"]): row["place"]
+            for row in harness.run(
+                "SELECT refund_id, dense_rank() OVER (ORDER BY refund_requests.created_at) AS place"
+                " FROM refunds JOIN refund_requests USING (request_id)"
+            )
+        }
+        first = [claim for claim in claims if requests[claim.request.refund_id] == 1]
+        (second,) = [claim for claim in claims if claim not in first]
+        ledger.record([(first[0], GIVEN)])
+        assert finished_requests(harness) == [False, False]
+        ledger.record([(first[1], Outcome("declined", "too-late"))])
+        assert finished_requests(harness) == [True, False]
+        ledger.record([(second, DOUBTFUL)])
+        assert finished_requests(harness) == [True, False]
+    assert written(harness, "ORD-0003")  # it is open: nothing more is asked for
+    assert len(finished_requests(harness)) == 2
+
+
+def test_of_two_workers_that_record_the_last_refunds_of_a_request_at_once_one_finishes_it(harness):
+    paid(harness, order(1), order(2), profile=PAY_BY_ORDER)
+    written(harness)
+    with harness.working() as worker:
+        ledger, claims = claimed(harness, worker)
+        with harness.connect() as blocking, ThreadPoolExecutor(2) as pool:
+            blocking.execute("SELECT FROM refund_requests FOR UPDATE")
+            recorded = [pool.submit(ledger.record, [(claim, GIVEN)]) for claim in claims]
+            wait_for(lambda: waiting_beside(harness) == 2, "both to wait")
+            blocking.commit()
+            for each in recorded:
+                each.result(timeout=30)
+    assert finished_requests(harness) == [True]
+
+
+def test_a_plan_is_another_as_soon_as_anything_else_would_be_refunded(harness):
+    paid(harness, *three(), profile=PAY_BY_ORDER)
+    whole = read_plan(harness.database, harness.batch_id).digest
+    assert read_plan(harness.database, harness.batch_id, ["ord-0003", "ORD-0001", "ORD-0002"]).digest == whole
+    assert read_plan(harness.database, harness.batch_id, ["ORD-0001"]).digest != whole
+    written(harness, "ORD-0001")
+    assert read_plan(harness.database, harness.batch_id).digest != whole
+
+
 def test_the_intent_is_committed_before_anything_is_sent(aggregated):
     with aggregated.working() as worker:
         written(aggregated)

@@ -22,6 +22,7 @@ NOTIFICATION = (
     "INSERT INTO notifications (notification_id, batch_id, customer_code, channel{columns})"
     " VALUES (gen_random_uuid(), %s, 'C-1', 'email'{values})"
 )
+NOBODYS = "00000000-0000-4000-8000-000000000000"
 RULES_WITH_A_TEST: set[str] = set()
 
 
@@ -974,6 +975,40 @@ def test_a_request_made_one_batch(harness):
         harness.run(insert, "b")
     with refused_by("api_requests_batch_id_fkey"):
         harness.run(insert.replace("acme", "shop"), "nowhere")
+
+
+@breaks(
+    "refund_requests_pkey",
+    "refund_requests_batch_id_fkey",
+    "refund_requests_requested_by_given",
+    "refunds_request_id_fkey",
+    "api_requests_request_id_fkey",
+)
+def test_a_request_for_refunds_is_somebodys_about_a_batch(harness):
+    harness.batch("b")
+    insert = "INSERT INTO refund_requests (request_id, batch_id, requested_by) VALUES (%s, %s, %s)"
+    harness.run(insert, NOBODYS, "b", "operator")
+    for name, *values in (
+        ("refund_requests_pkey", NOBODYS, "b", "operator"),
+        ("refund_requests_batch_id_fkey", str(uuid.uuid4()), "nowhere", "operator"),
+        ("refund_requests_requested_by_given", str(uuid.uuid4()), "b", ""),
+    ):
+        with refused_by(name):
+            harness.run(insert, *values)
+    with refused_by("api_requests_request_id_fkey"):
+        harness.run(
+            "INSERT INTO api_requests (client_code, key_sha256, fingerprint, batch_id, request_id)"
+            " VALUES ('acme', sha256(''), '', 'b', gen_random_uuid())"
+        )
+    (order_id,) = harness.orders(order(1), batch_id="b")
+    harness.batch_id = "b"
+    payment = harness.payment([order_id], 1000, status="succeeded", service_payment_id="p", settled_at=datetime.now(UTC))
+    with refused_by("refunds_request_id_fkey"), harness.connect() as connection:
+        connection.execute(
+            "INSERT INTO refunds (refund_id, payment_id, batch_id, amount, requested_by, reason, request_id)"
+            " VALUES (%(id)s, %(payment)s, 'b', 1000, 'operator', 'returned', gen_random_uuid())",
+            {"id": NOBODYS, "payment": payment},
+        )
 
 
 @breaks("batches_via_known", "batches_submitted_by_somebody")

@@ -177,6 +177,22 @@ MUTANTS: list[Mutant] = [
         ),
     ),
     *mutants(
+        "sql/queries/refunds.sql",
+        ["database/test_refunds.py"],
+        (
+            "WHERE refunds.request_id = refund_requests.request_id AND settled_at IS NULL)",
+            "WHERE refunds.request_id = refund_requests.request_id AND status = 'sending')",
+            "a request is finished while a refund of it is in doubt",
+            "test_a_request_is_finished_with_the_last_of_its_refunds_and_another_of_the_batch_by_itself",
+        ),
+        (
+            "refund_id = ANY(CAST(:refund_ids AS uuid[]))))\nORDER BY request_id FOR UPDATE",
+            "refund_id = ANY(CAST(:refund_ids AS uuid[]))))\nORDER BY request_id",
+            "two workers that record the last refunds leave their request open",
+            "test_of_two_workers_that_record_the_last_refunds_of_a_request_at_once_one_finishes_it",
+        ),
+    ),
+    *mutants(
         "orders_pipeline/settlement/refunds/ledger.py",
         ["database/test_restore_guard.py"],
         (

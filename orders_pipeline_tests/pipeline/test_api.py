@@ -271,6 +271,8 @@ def test_anothers_batch_and_none_are_the_same_404(installation: Installation, ac
         ("POST", "batches/20200101-000000000000/cancel", WRITE),
         ("POST", "batches/20200101-000000000000/resume", READ),
         ("POST", "batches/20200101-000000000000/corrections", READ),
+        ("POST", "batches/20200101-000000000000/refunds", WRITE),
+        ("GET", "refunds/00000000-0000-4000-8000-000000000000", READ),
     ],
 )
 def test_who_asks_is_known_and_may_do_what_it_asks(
@@ -341,7 +343,7 @@ def test_a_key_that_another_process_is_writing_is_in_progress(installation: Inst
     client_code = acme.get("profile").json()["client_code"]
     with installation.system.database.begin() as transaction:
         own = {"client_code": client_code, "key_sha256": hashlib.sha256(b"held").digest()}
-        transaction.execute("insert_api_request", fingerprint=b"x", batch_id=first, **own)
+        transaction.execute("insert_api_request", fingerprint=b"x", batch_id=first, request_id=None, **own)
         answer = acme.post("batches", csv_of(order_row()), key="held")
     assert problem(answer, 409, "request-in-progress")["retryable"]
     assert answer.headers["Retry-After"] == "1"

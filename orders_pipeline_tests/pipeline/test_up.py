@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import socket
 import tempfile
@@ -15,6 +16,7 @@ import pytest
 import requests
 
 from orders_pipeline.cli import up
+from orders_pipeline.clients.api_tokens import READ, REFUND, WRITE
 from orders_pipeline.samples.synthetic import write_sample
 from orders_pipeline_tests.support.api import Client, csv_of
 from orders_pipeline_tests.support.commands import answer, call, end, free_port, processes_of, start, wait_for
@@ -28,19 +30,32 @@ def status(settings: Mapping[str, str]) -> dict[str, Any]:
     return dict(batch)
 
 
-def sent_through_api(settings: Mapping[str, str], places: Mapping[str, str]) -> str:
-    """Send an order through the API, and return what became of its batch, whose run Dagster's web server was asked for."""
-    made = answer(settings, "tokens", "new", "--client", "acme", "--name", "x")
+def sent_through_api(settings: Mapping[str, str], places: Mapping[str, str]) -> tuple[str, int]:
+    """Send an order through the API, have it refunded, and return what became of both.
+
+    Dagster's web server was asked for the runs.
+    """
+    scopes = [part for scope in (READ, WRITE, REFUND) for part in ("--scope", scope)]
+    made = answer(settings, "tokens", "new", "--client", "acme", "--name", "x", *scopes)
     client = Client(places["api"].removesuffix("/v1"), made["token"])
     sent = client.post("batches", csv_of(order_row()))
     assert sent.status_code == 202, sent.text
     own = sent.headers["Location"]
     wait_for(lambda: bool(client.get(own).json()["finished"]), "the batch from the API to be finished")
-    query = '{runsOrError(filter: {tags: [{key: "orders/via", value: "api"}]}) {... on Runs {results {tags {key value}}}}}'
+    plan = {"reason": "returned"}
+    shown = client.post(f"{own}/refunds", json.dumps(plan).encode(), key=None)
+    plan["confirm"] = shown.json()["plan_digest"]
+    refund = client.post(f"{own}/refunds", json.dumps(plan).encode()).headers["Location"]
+    wait_for(lambda: bool(client.get(refund).json()["finished"]), "the refund to be carried out")
+    query = (
+        '{runsOrError(filter: {tags: [{key: "orders/via", value: "api"}]})'
+        " {... on Runs {results {jobName tags {key value}}}}}"
+    )
     asked = requests.post(f"{places['browser']}/graphql", json={"query": query}, timeout=30).json()
-    (run,) = asked["data"]["runsOrError"]["results"]
-    assert {"key": "dagster/partition", "value": own.rpartition("/")[2]} in run["tags"]
-    return str(client.get(own).json()["status"])
+    runs = asked["data"]["runsOrError"]["results"]
+    assert [run["jobName"] for run in runs] == ["refund_batch", "process_batch"]
+    assert all({"key": "dagster/partition", "value": own.rpartition("/")[2]} in run["tags"] for run in runs)
+    return client.get(own).json()["status"], client.get(refund).json()["amount_jpy"]["succeeded"]
 
 
 def test_s09_what_is_started_listens_to_this_machine_alone_completes_a_file_and_is_gone_after_ctrl_c() -> None:
@@ -85,7 +100,7 @@ def test_s09_what_is_started_listens_to_this_machine_alone_completes_a_file_and_
             batch = status(settings)
             assert (batch["client_code"], batch["status"]) == ("acme", "completed_with_errors")
             assert batch["orders"]["paid"] == batch["rows"]["accepted"] == 27
-            assert sent_through_api(settings, places) == "completed"
+            assert sent_through_api(settings, places) == ("completed", 1000)
             started = processes_of(str(home))
             assert len(started) > 3
             assert not (hostile / "imported").exists()

@@ -44,7 +44,7 @@ WHERE client_code = :client_code
   AND (CAST(:sha256 AS text) IS NULL OR source_sha256 = :sha256)
   AND (CAST(:key_sha256 AS bytea) IS NULL
        OR batch_id = (SELECT batch_id FROM api_requests
-                      WHERE api_requests.client_code = :client_code AND key_sha256 = :key_sha256))
+                      WHERE api_requests.client_code = :client_code AND key_sha256 = :key_sha256 AND request_id IS NULL))
 ORDER BY received_at DESC, batch_id DESC LIMIT :limit
 
 -- name: api_batch_file
@@ -89,9 +89,49 @@ WHERE batch_id = :batch_id AND client_code = :client_code AND notification_id > 
   AND (CAST(:status AS text) IS NULL OR notifications.status = :status)
 ORDER BY notification_id LIMIT :limit
 
+-- name: api_refund
+-- What was asked to be refunded of a client's batch, and how far it is.
+SELECT request.request_id, request.batch_id, request.created_at, request.finished_at, made.*, shares.*, corrections.*
+FROM refund_requests AS request JOIN batches USING (batch_id)
+CROSS JOIN LATERAL (
+    SELECT count(*)                                                       AS planned,
+           count(*) FILTER (WHERE status = 'succeeded')                   AS succeeded,
+           count(*) FILTER (WHERE status = 'declined')                    AS declined,
+           count(*) FILTER (WHERE status = 'unknown')                     AS unknown,
+           coalesce(sum(amount), 0)                                       AS yen_planned,
+           coalesce(sum(amount) FILTER (WHERE status = 'succeeded'), 0)   AS yen_succeeded,
+           coalesce(sum(amount) FILTER (WHERE status = 'declined'), 0)    AS yen_declined,
+           coalesce(sum(amount) FILTER (WHERE status = 'unknown'), 0)     AS yen_unknown
+    FROM refunds WHERE refunds.request_id = request.request_id
+) AS made
+CROSS JOIN LATERAL (
+    SELECT count(*) AS orders_chosen, count(*) FILTER (WHERE status = 'succeeded') AS orders_refunded
+    FROM refunds JOIN refund_orders AS refund_share USING (refund_id) WHERE refunds.request_id = request.request_id
+) AS shares
+CROSS JOIN LATERAL (
+    SELECT count(*)                                  AS corrections_planned,
+           count(*) FILTER (WHERE status = 'sent')   AS corrections_sent,
+           count(*) FILTER (WHERE status = 'failed') AS corrections_failed
+    FROM notifications WHERE notification_id = ANY(ARRAY(
+        SELECT correction_id FROM refunds JOIN refund_orders AS refund_share USING (refund_id)
+        WHERE refunds.request_id = request.request_id))
+) AS corrections
+WHERE request.request_id = CAST(:request_id AS uuid) AND client_code = :client_code
+
+-- name: api_refunds_not_made
+-- The first refunds of a request that were declined, or of which it is not known whether they were made.
+SELECT status, amount, outcome_code, refs, settled_at IS NULL AND next_attempt_at > now() + interval '1 day' AS needs_a_person
+FROM refunds
+CROSS JOIN LATERAL (
+    SELECT array_agg(client_order_ref ORDER BY import_row_number) AS refs
+    FROM refund_orders AS refund_share JOIN orders USING (order_id) WHERE refund_share.refund_id = refunds.refund_id
+) AS members
+WHERE request_id = CAST(:request_id AS uuid) AND status IN ('declined', 'unknown')
+ORDER BY refund_id LIMIT :limit
+
 -- name: api_request
 -- What was made of the request with a client's idempotency key.
-SELECT batch_id, fingerprint FROM api_requests WHERE client_code = :client_code AND key_sha256 = :key_sha256
+SELECT batch_id, request_id, fingerprint FROM api_requests WHERE client_code = :client_code AND key_sha256 = :key_sha256
 
 -- name: request_run_now
 -- Count a run that a client wants of its unfinished batch, unless one was requested a moment ago.
@@ -101,9 +141,9 @@ WHERE batch_id = :batch_id AND finished_at IS NULL
 RETURNING source_bytes, run_requests
 
 -- name: insert_api_request
--- A request makes a batch, in this transaction; one with the same key that does so too is waited for.
-INSERT INTO api_requests (client_code, key_sha256, fingerprint, batch_id)
-VALUES (:client_code, :key_sha256, :fingerprint, :batch_id) ON CONFLICT DO NOTHING
+-- A request makes a batch or asks for a refund, in this transaction; one with the same key that does so too is waited for.
+INSERT INTO api_requests (client_code, key_sha256, fingerprint, batch_id, request_id)
+VALUES (:client_code, :key_sha256, :fingerprint, :batch_id, CAST(:request_id AS uuid)) ON CONFLICT DO NOTHING
 
 -- name: purge_api_requests
 -- Keys are forgotten after 30 days.

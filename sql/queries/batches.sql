@@ -226,7 +226,7 @@ ORDER BY received_at, batch_id LIMIT :limit
 -- name: stalled_batches
 -- Unfinished batches without a worker that have something to do, except those that wait for a person or were stopped.
 -- One that a person has resumed is offered whatever it waits for, until a run was asked for here or has begun to settle it.
-SELECT batch_id, client_code, source_bytes, run_requests, payments_due, notifications_due
+SELECT batch_id, client_code, source_bytes, run_requests, payments_due, notifications_due, false AS is_refunding
 FROM batches
 CROSS JOIN LATERAL (
     SELECT EXISTS (SELECT FROM payments WHERE payments.batch_id = batches.batch_id AND settled_at IS NULL

@@ -27,10 +27,14 @@ WHERE order_id = ANY(CAST(:order_ids AS bigint[])) AND status = 'paid' AND live
   AND NOT EXISTS (SELECT FROM refund_orders AS refund_share WHERE refund_share.order_id = orders.order_id AND refund_share.live)
 GROUP BY share.payment_id ORDER BY share.payment_id
 
+-- name: insert_refund_request
+-- Somebody asks for refunds, which are written in this transaction.
+INSERT INTO refund_requests (batch_id, requested_by) VALUES (:batch_id, :requested_by) RETURNING request_id
+
 -- name: insert_refunds
--- The planned refunds, one for each payment, with who asked for them and why.
-INSERT INTO refunds (refund_id, payment_id, batch_id, amount, requested_by, reason)
-SELECT refund_id, payment_id, :batch_id, amount, :requested_by, :reason
+-- The planned refunds of a request, one for each payment, with who asked for them and why.
+INSERT INTO refunds (refund_id, payment_id, batch_id, amount, requested_by, reason, request_id)
+SELECT refund_id, payment_id, :batch_id, amount, :requested_by, :reason, CAST(:request_id AS uuid)
 FROM unnest(CAST(:refund_ids AS uuid[]), CAST(:payment_ids AS uuid[]), CAST(:amounts AS integer[]))
      AS planned (refund_id, payment_id, amount)
 
@@ -91,6 +95,18 @@ WHERE refunds.refund_id = ANY(CAST(:refund_ids AS uuid[])) AND refunds.status = 
       SELECT FROM payment_orders AS share JOIN orders USING (order_id)
       WHERE share.payment_id = payments.payment_id AND orders.status <> 'refunded')
 
+-- name: lock_requests_of_refunds
+-- The requests refunds are of, so that of two workers the second sees that the first has settled the rest.
+SELECT request_id FROM refund_requests
+WHERE request_id = ANY(ARRAY(SELECT request_id FROM refunds WHERE refund_id = ANY(CAST(:refund_ids AS uuid[]))))
+ORDER BY request_id FOR UPDATE
+
+-- name: finish_refund_requests
+-- A request of which no refund is open is finished.
+UPDATE refund_requests SET finished_at = clock_timestamp()
+WHERE request_id = ANY(CAST(:request_ids AS uuid[])) AND finished_at IS NULL
+  AND NOT EXISTS (SELECT FROM refunds WHERE refunds.request_id = refund_requests.request_id AND settled_at IS NULL)
+
 -- name: retire_declined_refunds
 -- Declined refunds no longer cover their orders.
 UPDATE refund_orders SET live = false FROM refunds
@@ -140,6 +156,16 @@ CROSS JOIN LATERAL (
 ) AS members
 WHERE refunds.batch_id = :batch_id AND settled_at IS NULL ORDER BY created_at, refund_id
 
+-- name: want_refund_run
+-- Refunds are written: a run is asked for at once if that is said, and none was a moment ago; else by the sensor's next look.
+WITH wanted AS (
+    SELECT batch_id, :at_once AND coalesce(run_requested_at < now() - make_interval(secs => :patience_s), true) AS is_now
+    FROM batches WHERE batch_id = :batch_id
+)
+UPDATE batches SET run_requests = run_requests + is_now::int, run_requested_at = CASE WHEN is_now THEN now() END
+FROM wanted WHERE batches.batch_id = wanted.batch_id
+RETURNING is_now, source_bytes, run_requests
+
 -- name: is_refunding
 -- Whether refunds of a batch, or the corrections that follow them, are open.
 SELECT EXISTS (SELECT FROM refunds WHERE refunds.batch_id = CAST(:batch_id AS text) AND settled_at IS NULL)
@@ -147,7 +173,8 @@ SELECT EXISTS (SELECT FROM refunds WHERE refunds.batch_id = CAST(:batch_id AS te
                AND status NOT IN ('sent', 'failed'))
 
 -- name: batches_refunding
--- Batches that ended, are paused or being cancelled, with refunds or corrections that were begun, and without a worker.
+-- Batches that ended, or stand still, with refunds or corrections that were begun, and without a worker.
+-- Where a refund was asked for since a run was, that was the run that the batch API asked for, and it may be lost.
 WITH due AS (
     SELECT batch_id, true AS is_refund FROM refunds
     WHERE settled_at IS NULL AND next_attempt_at <= now() AND NOT is_held(batch_id, 'refund')
@@ -157,12 +184,15 @@ WITH due AS (
       AND NOT is_held(batch_id, 'notification')
 )
 SELECT batches.batch_id, client_code, source_bytes, run_requests,
-       bool_or(is_refund) AS payments_due, bool_or(NOT is_refund) AS notifications_due
+       bool_or(is_refund) AS payments_due, bool_or(NOT is_refund) AS notifications_due, true AS is_refunding
 FROM due JOIN batches USING (batch_id)
-WHERE (finished_at IS NOT NULL OR status IN ('paused', 'cancelling'))
+WHERE (finished_at IS NOT NULL OR status IN ('paused', 'stopped', 'cancelling'))
   AND NOT EXISTS (SELECT FROM workers WHERE workers.batch_id = batches.batch_id AND ended_at IS NULL)
   AND (run_requested_at IS NULL OR run_requested_at
-       < now() - make_interval(secs => least(:patience_s * 2 ^ least(run_requests, 10), :longest_s)))
+       < now() - make_interval(secs => CASE
+           WHEN EXISTS (SELECT FROM refund_requests AS request WHERE request.batch_id = batches.batch_id
+                        AND request.finished_at IS NULL AND created_at >= run_requested_at) THEN :api_patience_s
+           ELSE least(:patience_s * 2 ^ least(run_requests, 10), :longest_s) END))
 GROUP BY batches.batch_id ORDER BY received_at, batches.batch_id LIMIT :limit
 
 -- name: refund_totals

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 import dagster as dg
 from sqlalchemy import Row
@@ -20,6 +20,7 @@ from orders_pipeline.system import errors, payment_stop
 from orders_pipeline.system.composition import System
 from orders_pipeline.upkeep import cancelling
 
+Context: TypeAlias = dg.AssetExecutionContext | dg.OpExecutionContext
 GROUP = "batch"  # one group: the lineage page then shows every asset
 
 
@@ -79,7 +80,7 @@ def _require_wanted(context: dg.AssetExecutionContext, system: System, was: str 
     return str(batch.status)
 
 
-def _not_again(context: dg.AssetExecutionContext, failure: dg.Failure) -> dg.Failure:
+def _not_again(context: Context, failure: dg.Failure) -> dg.Failure:
     """Let Dagster not try a run again that fails so: only a person may, or it is too early."""
     context.instance.add_run_tags(context.run.run_id, {"dagster/max_retries": "0"})
     return failure
@@ -98,7 +99,7 @@ def seconds_of(system: System, batch_id: str, stage: str) -> float:
     return round(next((row.seconds for row in rows if row.stage == stage), 0.0), 3)
 
 
-def pause(context: dg.AssetExecutionContext, system: System) -> dg.Failure:
+def pause(context: Context, system: System) -> dg.Failure:
     """Return the failure that pauses the batch of a run, which Dagster does not try again: it is too early."""
     return _not_again(context, paused(system, context.partition_key))
 

@@ -74,18 +74,24 @@ class RefundLedger(Ledger[RefundClaim]):
         transaction.rows("lock_payments_of_refunds", refund_ids=list(item_ids))
 
     def _recorded(self, transaction: Transaction, item_ids: Sequence[str], declined_ids: Sequence[str]) -> None:
-        follow_refunds(transaction, item_ids)
         if declined_ids:
             transaction.execute("retire_declined_refunds", refund_ids=declined_ids)
+        follow_refunds(transaction, item_ids)
 
 
 def follow_refunds(transaction: Transaction, refund_ids: Sequence[str]) -> None:
-    """Let orders and payments follow those of the refunds that succeeded; plan corrections for customers notified before."""
+    """Let orders and payments follow those of the refunds that succeeded; plan corrections for customers notified before.
+
+    A request of which these are the last open refunds is finished.
+    """
     transaction.rows("lock_notifications_of_refunds", refund_ids=refund_ids)
     transaction.execute("note_who_was_notified", refund_ids=refund_ids)
     transaction.execute("orders_follow_refunds", refund_ids=refund_ids)
     transaction.execute("payments_follow_refunds", refund_ids=refund_ids)
     transaction.execute("plan_corrections", refund_ids=refund_ids)
+    # locked last, by who holds all else that is needed
+    requests = transaction.rows("lock_requests_of_refunds", refund_ids=refund_ids)
+    transaction.execute("finish_refund_requests", request_ids=[str(row.request_id) for row in requests])
 
 
 def refund_one(gateway: PaymentGateway, claim: RefundClaim, may_send: Callable[[], bool]) -> Outcome:

@@ -6,8 +6,10 @@ in `ledger.py`.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,7 +17,7 @@ from typing import Any
 from orders_pipeline.batches import batches
 from orders_pipeline.batches.batch_lock import BatchBusy
 from orders_pipeline.batches.workers import end_lost_workers
-from orders_pipeline.infrastructure.database import Database
+from orders_pipeline.infrastructure.database import Database, Transaction
 from orders_pipeline.system.errors import NotThere
 
 NOT_PAID = ("pending", "paying", "declined", "unknown")
@@ -25,9 +27,16 @@ REF = re.compile(r"[A-Za-z0-9_./-]{1,64}")
 
 
 class UnknownOrders(NotThere):
-    """Some of the named orders are not in the batch."""
+    """Some of the named orders are not in the batch: `missing`, as they were named."""
 
     code = "E_UNKNOWN_ORDER"
+
+    def __init__(self, missing: Sequence[str]) -> None:
+        shown = [ref for ref in missing if REF.fullmatch(ref)][:SHOWN_REFS]
+        which = f": {', '.join(shown)}{', ...' if len(shown) < len(missing) else ''}" if shown else ""
+        verb = "is" if len(missing) == 1 else "are"
+        super().__init__(f"{self.code}: {len(missing)} of the named orders {verb} not in this batch{which}")
+        self.missing = missing
 
 
 @dataclass(frozen=True)
@@ -73,6 +82,12 @@ class RefundPlan:
     def not_final(self) -> int:
         """Return how many of the orders may still come to be paid."""
         return sum(order.status in NOT_FINAL for order in self.orders)
+
+    @property
+    def digest(self) -> str:
+        """Return what is another as soon as anything else would be refunded."""
+        would_be = sorted((order.order_id, order.amount, order.payment_id) for order in self.refundable)
+        return hashlib.sha256(json.dumps([self.batch_id, would_be]).encode()).hexdigest()
 
     def as_dict(self) -> dict[str, Any]:
         """Return the counts and yen of each class, as shown before anything happens."""
@@ -120,16 +135,22 @@ def read_plan(database: Database, batch_id: str, refs: Sequence[str] = ()) -> Re
 def _require(named: Mapping[str, str], known: set[str]) -> None:
     missing = [ref for name, ref in named.items() if name not in known]
     if missing:
-        shown = [ref for ref in missing if REF.fullmatch(ref)][:SHOWN_REFS]
-        which = f": {', '.join(shown)}{', ...' if len(shown) < len(missing) else ''}" if shown else ""
-        verb = "is" if len(missing) == 1 else "are"
-        raise UnknownOrders(f"{UnknownOrders.code}: {len(missing)} of the named orders {verb} not in this batch{which}")
+        raise UnknownOrders(missing)
 
 
-def write_plan(database: Database, plan: RefundPlan, *, requested_by: str, reason: str) -> list[str]:
-    """Write down the refunds a plan needs and return all of its orders' refunds that are not settled.
+def write_plan(
+    database: Database,
+    plan: RefundPlan,
+    *,
+    requested_by: str,
+    reason: str,
+    record: Callable[[Transaction, str | None, int], None] = lambda *_: None,
+) -> list[str]:
+    """Write down the refunds a plan needs, as one request, and return all of its orders' refunds that are not settled.
 
-    What another command has begun meanwhile is not planned twice. Raises BatchBusy while the batch is being paid.
+    What another request has begun meanwhile is not planned twice. `record` writes down with it what else belongs to the
+    request: it is handed the request's id, if anything was planned, and for how many orders. Raises BatchBusy while the
+    batch is being paid.
     """
     with database.begin() as transaction:
         transaction.row("lock_batch", batch_id=plan.batch_id)
@@ -138,11 +159,14 @@ def write_plan(database: Database, plan: RefundPlan, *, requested_by: str, reaso
         if any(worker.run_id is not None for worker in transaction.rows("live_workers", batch_id=plan.batch_id)):
             raise BatchBusy(f"{BatchBusy.code}: the batch is being paid at this moment; refund it when that is over")
         rows = transaction.rows("orders_to_refund", order_ids=[order.order_id for order in plan.refundable])
+        request_id = None
         if rows:
+            asked = {"batch_id": plan.batch_id, "requested_by": requested_by}
+            request_id = str(transaction.scalar("insert_refund_request", **asked))
             transaction.execute(
                 "insert_refunds",
-                batch_id=plan.batch_id,
-                requested_by=requested_by,
+                **asked,
+                request_id=request_id,
                 reason=reason,
                 refund_ids=[str(row.refund_id) for row in rows],
                 payment_ids=[str(row.payment_id) for row in rows],
@@ -154,4 +178,5 @@ def write_plan(database: Database, plan: RefundPlan, *, requested_by: str, reaso
                 order_ids=[order_id for row in rows for order_id in row.order_ids],
                 amounts=[amount for row in rows for amount in row.amounts],
             )
+        record(transaction, request_id, sum(len(row.order_ids) for row in rows))
         return [str(row.refund_id) for row in transaction.rows("open_refunds", order_ids=plan.order_ids)]
