@@ -11,5 +11,6 @@ setup(
         "orders_pipeline.sql.migrations": ["*.sql"],
         "orders_pipeline.sql.queries": ["*.sql"],
         "orders_pipeline.web": ["openapi.yaml"],
+        "orders_pipeline.web.page": ["static/*", "templates/*"],
     },
 )

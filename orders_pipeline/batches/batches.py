@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -26,6 +27,7 @@ from orders_pipeline.system.errors import NotThere
 Batch: TypeAlias = Row[Any]  # of the table `batches`
 Progress: TypeAlias = Row[Any]  # of the view `batch_progress`: the same columns, and counts
 
+BATCH_ID = re.compile(r"[0-9]{8}-[0-9a-f]{12}")
 JAPAN = ZoneInfo("Asia/Tokyo")
 FINISHED = frozenset({"completed", "completed_with_errors", "rejected", "cancelled"})
 UNDER_WAY = frozenset({"received", "staged", "validated", "loaded", "paying"})

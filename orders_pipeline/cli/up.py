@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -57,6 +58,7 @@ class PortTaken(Exception):
 class Places:
     """Where a person finds the parts of the running system."""
 
+    page: str
     browser: str
     reports: str
     api: str
@@ -67,7 +69,7 @@ class Places:
 
     def as_dict(self) -> dict[str, str]:
         """Return the places by name."""
-        return {name: getattr(self, name) for name in ("browser", "reports", "api", "landing", "services", "log")}
+        return {name: getattr(self, name) for name in ("page", "browser", "reports", "api", "landing", "services", "log")}
 
     def wait(self) -> None:
         """Return when the user stops the system; raise DagsterDidNotStart if Dagster ends by itself."""
@@ -106,7 +108,8 @@ def running(settings: Settings, port: int, say: Callable[[str], None] = lambda _
         system = stack.enter_context(open_system(settings, endpoints, "orders-pipeline up"))
         sign_in(system.database, system.clients, system.cipher)
         runs.prepare_dagster_home(system)
-        api_url = stack.enter_context(server.serving(served(system, port), port + 1))
+        code = secrets.token_urlsafe(16)
+        api_url = stack.enter_context(server.serving(served(system, port), port + 1, code))
         export_environment(
             ORDERS_REPORTS_URL=settings.reports_url or api_url,
             DAGSTER_WEBSERVER_DB_POOL_MAX_OVERFLOW=str(WEB_POOL_SIZE - 1),
@@ -120,6 +123,7 @@ def running(settings: Settings, port: int, say: Callable[[str], None] = lambda _
         process = stack.enter_context(_dagster(port, log, up_lock))
         _wait_until_it_answers(process, port)
         yield Places(
+            page=f"{api_url}/sign-in?code={code}",
             browser=f"http://{HOST}:{port}",
             reports=settings.reports_url or api_url,
             api=f"{api_url}/v1",

@@ -20,8 +20,9 @@ from orders_pipeline.infrastructure.database import Database
 from orders_pipeline.infrastructure.database_errors import ConstraintViolated
 
 READ, WRITE, CONTROL, READ_REJECTED = "batches:read", "batches:write", "batches:control", "rejected:read"
-REFUND, PAGE = "refunds:write", "page"
+REFUND, PAGE, OPERATOR = "refunds:write", "page", "operator"
 SCOPES = (READ, WRITE, CONTROL, READ_REJECTED, REFUND, PAGE)
+ALL_SCOPES = frozenset((*SCOPES, OPERATOR))
 USUAL_SCOPES = (READ, WRITE, CONTROL, READ_REJECTED)
 USUAL_DAYS, MOST_DAYS = 365, 400
 _TOKEN = re.compile(r"opk_([a-z2-7]{8})_([A-Za-z0-9_-]{43})")
@@ -36,11 +37,21 @@ class UnknownToken(Exception):
 
 @dataclass(frozen=True)
 class Caller:
-    """Who asks: a client's program, by its token."""
+    """Who asks: a client's program by its token, a person by the session of a browser, or an operator by either.
+
+    An operator's `client_code` is empty until a request says which client it is about.
+    """
 
     client_code: str
-    actor: str  # for the audit: the client and the token
+    actor: str  # for the audit: the client (or "operator") and the token
     scopes: frozenset[str]
+    token_id: str | None = None
+    session: str = ""
+
+    @property
+    def is_operator(self) -> bool:
+        """Return whether it is for all clients."""
+        return OPERATOR in self.scopes
 
 
 @dataclass(frozen=True)
@@ -52,8 +63,8 @@ class NewToken:
     expires_at: str
 
 
-def new(database: Database, client_code: str, name: str, scopes: Sequence[str], days: int, by: str) -> NewToken:
-    """Make a token for a client, worth something for so many days."""
+def new(database: Database, client_code: str | None, name: str, scopes: Sequence[str], days: int, by: str) -> NewToken:
+    """Make a token for a client, or without one for an operator, worth something for so many days."""
     secret = secrets.token_urlsafe(32)
     while True:
         token_id = "".join(secrets.choice("abcdefghijklmnopqrstuvwxyz234567") for _ in range(8))
@@ -105,7 +116,8 @@ def caller(database: Database, text: str) -> Caller | None:
     if found.is_first_use:
         with database.begin() as transaction:
             transaction.execute("touch_api_token", token_id=token_id)
-    return Caller(found.client_code, f"{found.client_code}/{token_id}", frozenset(found.scopes))
+    scopes = ALL_SCOPES if OPERATOR in found.scopes else frozenset(found.scopes)
+    return Caller(found.client_code or "", f"{found.client_code or OPERATOR}/{token_id}", scopes, token_id)
 
 
 def _hashed(secret: str) -> bytes:

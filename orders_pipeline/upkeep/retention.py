@@ -190,6 +190,12 @@ def purge_api_requests(database: Database) -> int:
         return transaction.execute("purge_api_requests")
 
 
+def purge_api_sessions(database: Database) -> int:
+    """Forget sessions of the page that ended long ago, and return how many."""
+    with database.begin() as transaction:
+        return transaction.execute("purge_api_sessions")
+
+
 def purge_error_details(database: Database, storage: Storage) -> int:
     """Remove what is kept of errors that are older than Dagster's events may be; return of how many."""
     with database.begin() as transaction:

@@ -5,7 +5,7 @@ Handlers are plain functions in threads, a few at a time, so that what waits for
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,24 +19,28 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from orders_pipeline.batches.artifacts import ORIGINAL
-from orders_pipeline.clients.api_tokens import CONTROL, READ, READ_REJECTED, REFUND, WRITE, Caller
+from orders_pipeline.clients.api_tokens import CONTROL, OPERATOR, READ, READ_REJECTED, REFUND, WRITE, Caller
 from orders_pipeline.infrastructure.scratch import scratch_files
 from orders_pipeline.intake.file_staging import limits_of
 from orders_pipeline.system.composition import System
 from orders_pipeline.web import batches, control, files, health, reference, refunds, report_links, rows, submission, uploads
-from orders_pipeline.web.authentication import authenticate
+from orders_pipeline.web.authentication import authenticate, visitor
 from orders_pipeline.web.boundary import TEMPLATE, Boundary
 from orders_pipeline.web.calls import Call
 from orders_pipeline.web.events import Events
 from orders_pipeline.web.idempotency import key_of
 from orders_pipeline.web.limits import READS, SUBMISSIONS, Rates, Uploads
+from orders_pipeline.web.page import fixing, overview, rendering, sign_in, views
+from orders_pipeline.web.page.rendering import Visit
 from orders_pipeline.web.run_hint import RunHint
 from orders_pipeline.web.submission import Work
 
 THREADS, UPLOAD_THREADS = 5, 2  # each may have one of the process's sessions at the database
 MOST_HEADERS_BYTES = 16 << 10
+EDITS = "edits.json"
 
 Handler = Callable[[Call], Response]
+View = Callable[[Visit], Response]
 
 
 @dataclass(frozen=True)
@@ -69,13 +73,25 @@ CONTROLLING = (
     Operation("POST", "/v1/batches/{batch_id}/resume", CONTROL, control.resume, SUBMISSIONS),
     Operation("POST", "/v1/batches/{batch_id}/refunds", REFUND, refunds.refund, SUBMISSIONS, refunds.MOST_BODY_BYTES),
 )
+VIEWS: tuple[tuple[str, str, View], ...] = (
+    ("/", READ, views.show_start),
+    ("/send", READ, views.show_send),
+    ("/history", READ, views.show_history),
+    ("/overview", OPERATOR, overview.show_overview),
+    ("/b/{batch_id}", READ, views.show_batch),
+    ("/b/{batch_id}/fix", READ_REJECTED, fixing.show_fix),
+)
 
 
-def build_app(system: System, *, with_reports: bool = False) -> Starlette:
-    """Build the application over an opened system; `with_reports` it serves the links of Dagster's UI as well."""
+def build_app(system: System, *, with_reports: bool = False, code: str | None = None) -> Starlette:
+    """Build the application over an opened system; `with_reports` it serves the links of Dagster's UI as well.
+
+    Who comes with the `code` is signed in to the page as who runs the system.
+    """
     limiter, rates = CapacityLimiter(THREADS), Rates()
     hint = RunHint(system.settings.dagster_url) if system.settings.dagster_url else None
     events = Events()
+    visiting = _Visiting(system, limiter, rates, code)
     handling, receiving = _Handling(system, limiter, rates, hint), _Receiving(system, limiter, rates, hint)
 
     def begin_to_follow(request: Request) -> tuple[Call, dict[str, Any], dict[str, str]]:
@@ -101,6 +117,9 @@ def build_app(system: System, *, with_reports: bool = False) -> Starlette:
         return _route("GET", path, endpoint)
 
     public: list[tuple[str, Callable[[Request], Response]]] = [
+        ("/sign-in", visiting.begin_session),
+        ("/static/{version}/{file}", rendering.show_static),
+        ("/language/{language}", rendering.choose_language),
         ("/openapi.yaml", reference.show_openapi),
         ("/problems/{slug}", reference.show_problem),
         ("/healthz", health.show_alive),
@@ -108,7 +127,6 @@ def build_app(system: System, *, with_reports: bool = False) -> Starlette:
     ]
     if with_reports:
         public += [
-            ("/", report_links.show_root),
             ("/batches/{batch_id:str}/{file:str}", report_links.report_download(system)),
         ]
     app = Starlette(
@@ -118,6 +136,11 @@ def build_app(system: System, *, with_reports: bool = False) -> Starlette:
             _route("POST", "/v1/batches", receiving.submit),
             _route("POST", "/v1/checks", receiving.check),
             _route("POST", "/v1/batches/{batch_id}/corrections", receiving.correct),
+            *(route(path, partial(visiting.show, scope, view)) for path, scope, view in VIEWS),
+            _route("POST", "/check", receiving.check_for_page),
+            _route("POST", "/b/{batch_id}/edits", receiving.take_edits),
+            _route("POST", "/sign-in", partial(visiting.take_form, sign_in.sign_in)),
+            _route("POST", "/sign-out", partial(visiting.take_form, sign_in.sign_out)),
             *(route(path, work) for path, work in public),
         ],
         middleware=[Middleware(Boundary, system=system)],
@@ -158,6 +181,28 @@ class _Handling:
         return response
 
 
+class _Visiting:
+    """Shows the page to people's browsers; who has a `code` comes from the link that `up` shows."""
+
+    def __init__(self, system: System, limiter: CapacityLimiter, rates: Rates, code: str | None) -> None:
+        self._system, self._limiter, self._rates, self._code = system, limiter, rates, code
+
+    def show(self, scope: str, view: View, request: Request) -> Response:
+        """Show a page to who has signed in and may see it."""
+        caller = visitor(self._system, request, scope)
+        self._rates.count(READS, caller.client_code)
+        return view(Visit(self._system, request, caller))
+
+    def begin_session(self, request: Request) -> Response:
+        """Show where to sign in."""
+        return sign_in.show_sign_in(Visit(self._system, request, None), self._code)
+
+    async def take_form(self, work: Callable[[Visit, Mapping[str, str]], Response], request: Request) -> Response:
+        """Take a form that a browser sends."""
+        fields = sign_in.read_form(await uploads.receive_command(request, sign_in.MOST_FORM_BYTES))
+        return await to_thread.run_sync(work, Visit(self._system, request, None), fields, limiter=self._limiter)
+
+
 class _Receiving:
     """Receives bodies, and has a few of them worked on at a time."""
 
@@ -178,6 +223,26 @@ class _Receiving:
     async def check(self, request: Request) -> Response:
         """Say what would become of a body."""
         return await self._receive(request, submission.check)
+
+    async def check_for_page(self, request: Request) -> Response:
+        """Show what would become of a body."""
+        return await self._receive(request, views.show_check)
+
+    async def take_edits(self, request: Request) -> Response:
+        """Check rows as a person has changed them, or make a batch of them."""
+        caller = await to_thread.run_sync(authenticate, self._system, request, WRITE, limiter=self._reading)
+        headers = self._rates.count(SUBMISSIONS, caller.client_code)
+        call = Call(self._system, request, caller, self._hint)
+        call.require(READ_REJECTED)
+        given = call.parameters(("dry_run",))
+        most = uploads.announced_bytes(request, fixing.MOST_EDITS_BYTES)
+        with self._uploads.admitted(caller.client_code, most), scratch_files() as folder:
+            await uploads.receive(request, folder / EDITS, EDITS, fixing.MOST_EDITS_BYTES)
+            response = await to_thread.run_sync(
+                fixing.take_edits, call, given, folder / EDITS, folder, limiter=self._working
+            )
+        response.headers.update(headers)
+        return response
 
     async def _receive(
         self,

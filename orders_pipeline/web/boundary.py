@@ -14,6 +14,7 @@ from typing import Any
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from orders_pipeline.infrastructure.database_errors import DatabaseUnavailable
@@ -21,6 +22,8 @@ from orders_pipeline.infrastructure.storage import ObjectDenied, StorageUnavaila
 from orders_pipeline.records.rejections import FileRejected
 from orders_pipeline.system import errors
 from orders_pipeline.system.composition import System
+from orders_pipeline.web.authentication import READING_METHODS
+from orders_pipeline.web.page import rendering as page
 from orders_pipeline.web.problems import Problem, language_of
 
 TEMPLATE = "orders_pipeline.template"  # in the scope of a request
@@ -30,6 +33,7 @@ HEADERS = (
     (b"referrer-policy", b"no-referrer"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
 )
+FORM = "application/x-www-form-urlencoded"
 log = logging.getLogger("orders_pipeline.web")
 
 
@@ -51,7 +55,9 @@ class Boundary:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], (b"request-id", request_id.encode()), *HEADERS]
+                known = {name for name, _ in message["headers"]}
+                more = [(name, value) for name, value in HEADERS if name not in known]
+                message["headers"] = [*message["headers"], (b"request-id", request_id.encode()), *more]
             await send(message)
 
         try:
@@ -63,8 +69,7 @@ class Boundary:
                 if status:  # an answer is under way: it is broken off
                     raise
                 problem, reference = await run_in_threadpool(self._problem, error)
-                language = language_of(Request(scope).headers.get("accept-language", ""))
-                await problem.response(request_id, language)(scope, receive, sending)
+                await _explained(problem, Request(scope), request_id)(scope, receive, sending)
         finally:
             template, milliseconds = scope.get(TEMPLATE, "-"), (time.monotonic() - started) * 1000
             log.info("%s %s %d %.0fms %s %s", _method(scope), template, status, milliseconds, request_id, reference)
@@ -77,6 +82,14 @@ class Boundary:
             if isinstance(error, kind):
                 return found(error), ""
         return Problem("internal"), errors.report(error, self._system.settings, self._system.storage, listed=True).reference
+
+
+def _explained(problem: Problem, request: Request, request_id: str) -> Response:
+    """Return a problem as a page for who looks at one, and for programs as they know it."""
+    is_seen = request.method in READING_METHODS or request.headers.get("content-type", "").startswith(FORM)
+    if is_seen and not request.url.path.startswith("/v1/") and "text/html" in request.headers.get("accept", ""):
+        return page.explain(problem, request, request_id)
+    return problem.response(request_id, language_of(request.headers.get("accept-language", "")))
 
 
 def _of_http(error: Any) -> Problem:  # noqa: ANN401 - one of the errors below

@@ -14,15 +14,15 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
+from orders_pipeline.batches.batches import BATCH_ID
 from orders_pipeline.clients.api_tokens import Caller
 from orders_pipeline.system.composition import System
+from orders_pipeline.web.authentication import CLIENT_PARAMETER, UUID
 from orders_pipeline.web.problems import Problem
 from orders_pipeline.web.run_hint import RunHint
 
 MOST_PARAMETER_CHARS = 1_000
 MOST_PLACES = 100
-BATCH_ID = re.compile(r"[0-9]{8}-[0-9a-f]{12}")
-UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class Command(BaseModel):
@@ -57,6 +57,8 @@ class Call:
     def parameters(self, known: Collection[str]) -> dict[str, str]:
         """Return the query's parameters; one that is unknown, doubled or long is a problem."""
         given = self.request.query_params.multi_items()
+        if self.caller.is_operator:
+            given = [(name, value) for name, value in given if name != CLIENT_PARAMETER]
         names = [name for name, _ in given]
         is_wrong = len(set(names)) < len(names) or not set(names) <= set(known)
         if is_wrong or any(len(value) > MOST_PARAMETER_CHARS or "\0" in value for _, value in given):

@@ -26,7 +26,7 @@ NOTICE_S = 0.2  # within which the end of the server is noticed
 COMMENT_S = 15.0
 LONGEST_S = 600.0
 RECONNECT_MS = 2_000
-STREAMS, STREAMS_OF_TOKEN = 200, 4
+STREAMS, STREAMS_OF_READER = 200, 4
 HEADERS = {"X-Accel-Buffering": "no"}
 
 Read = Callable[[], Awaitable[dict[str, Any]]]
@@ -58,14 +58,14 @@ class Events:
 
     def follow(self, call: Call, body: dict[str, Any], read: Read) -> StreamingResponse:
         """Answer with a stream that begins with a batch as it is now; raise a Problem where too many are open."""
-        actor = call.caller.actor
-        if self._streams.total() >= STREAMS or self._streams[actor] >= STREAMS_OF_TOKEN:
+        reader = call.caller.session or call.caller.actor
+        if self._streams.total() >= STREAMS or self._streams[reader] >= STREAMS_OF_READER:
             raise Problem("busy")
-        stream = self._stream(call.request, actor, body, read)
+        stream = self._stream(call.request, reader, body, read)
         return StreamingResponse(stream, media_type="text/event-stream", headers=HEADERS)
 
-    async def _stream(self, request: Request, actor: str, body: dict[str, Any], read: Read) -> AsyncIterator[str]:
-        with self._counted(actor), self._watched(body, read) as watch:
+    async def _stream(self, request: Request, reader: str, body: dict[str, Any], read: Read) -> AsyncIterator[str]:
+        with self._counted(reader), self._watched(body, read) as watch:
             known, until = request.headers.get("last-event-id"), time.monotonic() + LONGEST_S
             yield f"retry: {RECONNECT_MS}\n\n"
             while True:
@@ -85,12 +85,12 @@ class Events:
                     yield ":\n\n"
 
     @contextlib.contextmanager
-    def _counted(self, actor: str) -> Iterator[None]:
-        self._streams[actor] += 1
+    def _counted(self, reader: str) -> Iterator[None]:
+        self._streams[reader] += 1
         try:
             yield
         finally:
-            self._streams[actor] -= 1
+            self._streams[reader] -= 1
             self._streams += Counter()  # without those that have none
 
     @contextlib.contextmanager

@@ -52,6 +52,9 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         ),
         "unauthorized": Kind(401, "A valid token is needed.", "有効なトークンが必要です。"),
         "missing-scope": Kind(403, "The token does not allow this.", "このトークンでは許可されていない操作です。"),
+        "foreign-page": Kind(
+            403, "This was not asked for by a page of ours.", "このサイトのページからの操作ではありません。"
+        ),
         "not-found": Kind(404, "There is nothing here.", "見つかりません。"),
         "no-such-file": Kind(404, "The batch has no such file.", "このバッチにそのファイルはありません。"),
         "method-not-allowed": Kind(405, "This is not done with this method.", "このメソッドは使えません。"),
@@ -87,6 +90,8 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "nothing-to-refund": Kind(
             409, "Nothing of these orders is left to refund.", "これらの注文に返金できるものはありません。"
         ),
+        "cell-changed": Kind(409, "The rows have changed since they were shown.", "表示した後に行の内容が変わりました。"),
+        "already-corrected": Kind(409, "These rows have been corrected already.", "修正済みの行が含まれています。"),
         "too-large": Kind(413, "The body is too large.", "本文が大きすぎます。"),
         "too-many-rows": Kind(413, "There are too many orders.", "注文の件数が上限を超えています。"),
         "unsupported-media-type": Kind(
@@ -102,6 +107,11 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "unknown-orders": Kind(422, "Some of the orders are not in this batch.", "このバッチにない注文が含まれています。"),
         "not-a-correction": Kind(
             422, "The file does not correct rows of this batch.", "このバッチの行を訂正するファイルではありません。"
+        ),
+        "not-encodable": Kind(
+            422,
+            "A character cannot be written in the encoding of the file.",
+            "ファイルの文字コードで表せない文字が含まれています。",
         ),
         "rate-limited": Kind(429, "Too many requests.", "リクエストが多すぎます。", retryable=True),
         "internal": Kind(
@@ -152,7 +162,7 @@ class Problem(Exception):
     ) -> None:
         super().__init__(slug)
         self.slug = slug
-        self.status = KINDS[slug].status
+        self.kind = KINDS[slug]
         self._code = code or slug
         self._errors = list(errors)
         self._more = more
@@ -160,7 +170,7 @@ class Problem(Exception):
 
     def response(self, request_id: str, language: Language) -> Response:
         """Return the problem as an answer to a request."""
-        kind = KINDS[self.slug]
+        kind = self.kind
         body = {
             "type": f"/problems/{self.slug}",
             "title": kind.title(language),

@@ -20,16 +20,6 @@ from orders_pipeline.system.composition import System
 from orders_pipeline.web.files import MEDIA_TYPES
 
 HOST = "127.0.0.1"
-ROOT = f"""\
-This is the batch API of orders-pipeline: /openapi.yaml describes it.
-Reports are at /batches/BATCH/ and one of: {", ".join(report_files.REPORTS.values())}
-Dagster's UI has the links to them; nothing is listed here.
-"""
-
-
-def show_root(request: Request) -> Response:
-    """Answer with what is here."""
-    return PlainTextResponse(ROOT) if _names_this_machine(request) else _refusal()
 
 
 def report_download(system: System) -> Callable[[Request], Response]:

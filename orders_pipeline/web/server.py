@@ -21,9 +21,12 @@ KEEP_ALIVE_S = 15
 STOP_S = 10
 
 
-def new_server(system: System, *, with_reports: bool) -> uvicorn.Server:
-    """Return a server of the API; `with_reports` it serves the links of Dagster's UI as well."""
-    app = build_app(system, with_reports=with_reports)
+def new_server(system: System, *, with_reports: bool, code: str | None = None) -> uvicorn.Server:
+    """Return a server of the API and the page; `with_reports` it serves the links of Dagster's UI as well.
+
+    Who comes to the page with the `code` is signed in as who runs the system.
+    """
+    app = build_app(system, with_reports=with_reports, code=code)
     server = uvicorn.Server(
         uvicorn.Config(
             app,
@@ -51,10 +54,10 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 @contextlib.contextmanager
-def serving(system: System, port: int) -> Iterator[str]:
-    """Serve the API and the reports as long as the block runs; gives the URL, the same each time so that links stay good."""
+def serving(system: System, port: int, code: str | None = None) -> Iterator[str]:
+    """Serve the API, the page and the reports as long as the block runs; gives the URL, the same each time."""
     listening = socket.create_server((HOST, port))
-    server = new_server(system, with_reports=True)
+    server = new_server(system, with_reports=True, code=code)
     thread = threading.Thread(target=server.run, args=([listening],), name="web", daemon=True)
     thread.start()
     try:

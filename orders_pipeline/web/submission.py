@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from starlette.responses import Response
 
@@ -72,10 +73,16 @@ def submit(call: Call, given: Mapping[str, str], upload: Upload, folder: Scratch
 
 def check(call: Call, given: Mapping[str, str], upload: Upload, folder: Scratch) -> Response:
     """Answer with what would become of a body; nothing is kept."""
-    arrival = _arrival(call, given, upload, folder / ORIGINAL)
-    found = preview_file(call.system, arrival, upload.name, call.caller.client_code, folder, again=flag(given.get("again")))
+    found = checked(call, given, upload, folder)
     errors = found.pop("errors")
     return answer(found | {"sha256": upload.sha256, "errors": errors[:MOST_ERRORS], "errors_total": len(errors)})
+
+
+def checked(call: Call, given: Mapping[str, str], upload: Upload, folder: Scratch) -> dict[str, Any]:
+    """Return what would become of a body."""
+    arrival = _arrival(call, given, upload, folder / ORIGINAL)
+    client_code, again = call.caller.client_code, flag(given.get("again"))
+    return preview_file(call.system, arrival, upload.name, client_code, folder, again=again)
 
 
 def require_batch(call: Call) -> None:

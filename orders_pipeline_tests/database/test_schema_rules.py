@@ -966,6 +966,43 @@ def test_a_token_is_hashed_expires_and_may_do_only_what_there_is(harness):
         harness.run("UPDATE api_tokens SET secret_sha256 = 'plain'")
 
 
+@breaks("api_tokens_of_a_client_or_an_operator")
+def test_a_token_is_of_a_client_or_an_operator(harness):
+    insert = (
+        "INSERT INTO api_tokens (token_id, client_code, name, scopes, secret_sha256, created_by, expires_at)"
+        " VALUES (%s, %s, 'x', CAST(%s AS text[]), sha256(''), 'me', now())"
+    )
+    harness.run(insert, "t", None, ["operator", "page"])
+    for client_code, scopes in ((None, ["page"]), ("acme", ["operator"])):
+        with refused_by("api_tokens_of_a_client_or_an_operator"):
+            harness.run(insert, "u", client_code, scopes)
+
+
+@breaks(
+    "api_sessions_pkey",
+    "api_sessions_secret_hashed",
+    "api_sessions_token_id_fkey",
+    "api_sessions_scopes_some",
+    "api_sessions_of_a_client_or_an_operator",
+)
+def test_a_session_is_hashed_and_of_somebody_who_may_do_something(harness):
+    insert = (
+        "INSERT INTO api_sessions (session_sha256, token_id, client_code, actor, scopes)"
+        " VALUES (%s, %s, %s, 'somebody', CAST(%s AS text[]))"
+    )
+    harness.run(insert, b"0" * 32, None, "acme", ["page"])
+    for session_sha256, token_id, client_code, scopes, name in (
+        (b"0" * 32, None, "acme", ["page"], "api_sessions_pkey"),
+        (b"plain", None, "acme", ["page"], "api_sessions_secret_hashed"),
+        (b"1" * 32, "none", "acme", ["page"], "api_sessions_token_id_fkey"),
+        (b"1" * 32, None, "acme", [], "api_sessions_scopes_some"),
+        (b"1" * 32, None, None, ["page"], "api_sessions_of_a_client_or_an_operator"),
+        (b"1" * 32, None, "acme", ["operator"], "api_sessions_of_a_client_or_an_operator"),
+    ):
+        with refused_by(name):
+            harness.run(insert, session_sha256, token_id, client_code, scopes)
+
+
 @breaks("api_requests_pkey", "api_requests_batch_id_fkey")
 def test_a_request_made_one_batch(harness):
     harness.batch("b")

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from orders_pipeline.clients import api_tokens
+from orders_pipeline.clients import api_sessions, api_tokens
 from orders_pipeline_tests.support import commands
 from orders_pipeline_tests.support.installation import Installation
 
@@ -35,6 +35,19 @@ def test_a_token_is_made_listed_and_revoked(installation: Installation) -> None:
     )
     assert {action for action, _ in audited} == {"insert", "update"}
     assert {category for _, category in audited} == {"security"}
+
+
+def test_a_person_signs_in_with_a_token_for_the_page_and_an_operator_is_of_no_client(installation: Installation) -> None:
+    settings, database = installation.environment(), installation.system.database
+    desk = commands.answer(settings, "tokens", "new", "--client", "acme", "--name", "desk", "--page")["token"]
+    assert api_sessions.caller(database, api_sessions.begin(database, desk) or "") is not None
+    made = commands.answer(settings, "tokens", "new", "--operator", "--name", "on call", "--page")
+    caller = api_sessions.caller(database, api_sessions.begin(database, made["token"]) or "")
+    assert caller is not None
+    assert (caller.client_code, caller.is_operator, made["client_code"]) == ("", True, None)
+    for wrong in ([], ["--operator", "--client", "acme"], ["--operator", "--scope", "page"]):
+        assert commands.call(settings, "tokens", "new", "--name", "x", *wrong).returncode == 2
+    assert commands.call(settings, "tokens", "list").returncode == 0
 
 
 def test_a_token_that_there_is_none_of_is_said_so(installation: Installation) -> None:

@@ -54,6 +54,7 @@ LIBRARIES = {
     "sqlite3": ("sandbox",),
     "starlette": ("sandbox", "web"),
     "uvicorn": ("sandbox", "web.server"),
+    "jinja2": ("web.page",),
     "click": ("cli",),
     "subprocess": ("system.embedded", "cli.up"),
     "tempfile": ("infrastructure.scratch",),  # what is worked on is in memory

@@ -26,6 +26,38 @@ FROM api_tokens ORDER BY client_code, created_at, token_id
 -- A token is worth nothing any more; when it was revoked already, it was then.
 UPDATE api_tokens SET revoked_at = coalesce(revoked_at, now()) WHERE token_id = :token_id RETURNING client_code, revoked_at
 
+-- name: insert_api_session
+-- A browser is signed in.
+INSERT INTO api_sessions (session_sha256, token_id, client_code, actor, scopes)
+VALUES (:session_sha256, :token_id, :client_code, :actor, CAST(:scopes AS text[]))
+
+-- name: api_session
+-- A session that has not ended, and whether its last use is to be written down again.
+SELECT api_sessions.client_code, actor, api_sessions.scopes, token_id,
+       api_sessions.last_used_at < now() - interval '5 minutes' AS is_stale
+FROM api_sessions LEFT JOIN api_tokens USING (token_id)
+WHERE session_sha256 = :session_sha256 AND ended_at IS NULL
+  AND api_sessions.created_at > now() - interval '24 hours' AND api_sessions.last_used_at > now() - interval '8 hours'
+  AND (token_id IS NULL OR (revoked_at IS NULL AND expires_at > now()))
+
+-- name: touch_api_session
+-- It was used just now.
+UPDATE api_sessions SET last_used_at = now()
+WHERE session_sha256 = :session_sha256 AND last_used_at < now() - interval '5 minutes'
+
+-- name: end_api_session
+-- Somebody has signed out.
+UPDATE api_sessions SET ended_at = coalesce(ended_at, now()) WHERE session_sha256 = :session_sha256
+
+-- name: purge_api_sessions
+-- Sessions are forgotten after 30 days.
+DELETE FROM api_sessions WHERE created_at < now() - interval '30 days'
+
+-- name: api_client_of
+-- Whose batch this is, or whose the batch of which a refund was asked for.
+SELECT client_code FROM batches
+WHERE batch_id = coalesce(:batch_id, (SELECT batch_id FROM refund_requests WHERE request_id = CAST(:refund_id AS uuid)))
+
 -- name: api_batch
 -- A client's batch with its counts.
 SELECT progress.*, batches.via FROM batch_progress AS progress JOIN batches USING (batch_id)
@@ -49,7 +81,7 @@ ORDER BY received_at DESC, batch_id DESC LIMIT :limit
 
 -- name: api_batch_file
 -- What is known of a client's batch without counting: its file and how its text is laid out.
-SELECT batch_id, csv_source, source_sha256, source_layout, status FROM batches
+SELECT batch_id, csv_source, source_sha256, source_layout, encoding, status, submitted_by, bulk_import_group FROM batches
 WHERE batch_id = :batch_id AND client_code = :client_code
 
 -- name: api_rejections
@@ -61,6 +93,49 @@ WHERE batch_id = :batch_id AND client_code = :client_code
   AND (CAST(:code AS text) IS NULL OR code = :code)
   AND (CAST(:column_name AS text) IS NULL OR column_name = :column_name)
 ORDER BY coalesce(import_row_number, 0), rejection_id LIMIT :limit
+
+-- name: api_rejections_by_kind
+-- What is wrong with a client's batch, column by column and code by code, with the first row that it is wrong with.
+SELECT code, column_name, count(*) AS rows, min(import_row_number) AS first_row,
+       (array_agg(detail ORDER BY rejection_id))[1] AS detail
+FROM rejections JOIN batches USING (batch_id)
+WHERE batch_id = :batch_id AND client_code = :client_code
+GROUP BY code, column_name ORDER BY count(*) DESC, code, column_name
+
+-- name: page_rejections
+-- What is wrong with some rows of a batch.
+SELECT import_row_number, line, column_name, code, detail FROM rejections
+WHERE batch_id = :batch_id AND import_row_number = ANY (CAST(:numbers AS integer[]))
+ORDER BY import_row_number, rejection_id
+
+-- name: page_batches
+-- A page of a client's batches as a person sees them, the newest first.
+SELECT batch_id, client_code, csv_source, status, status_code, rows_total, rows_accepted, rows_rejected, amount_accepted,
+       corrects, received_at
+FROM batches
+WHERE client_code = :client_code AND (received_at, batch_id) < (CAST(:before_at AS timestamptz), :before_id)
+ORDER BY received_at DESC, batch_id DESC LIMIT :limit
+
+-- name: page_batches_of_all
+-- A page of all batches as an operator sees them, the newest first.
+SELECT batch_id, client_code, csv_source, status, status_code, rows_total, rows_accepted, rows_rejected, amount_accepted,
+       corrects, received_at
+FROM batches
+WHERE (received_at, batch_id) < (CAST(:before_at AS timestamptz), :before_id)
+ORDER BY received_at DESC, batch_id DESC LIMIT :limit
+
+-- name: page_unfinished
+-- Batches that have not ended, those first that came first.
+SELECT batch_id, client_code, csv_source, status, status_code, rows_total, rows_accepted, rows_rejected, amount_accepted,
+       corrects, received_at
+FROM batches WHERE finished_at IS NULL ORDER BY received_at LIMIT :limit
+
+-- name: page_days
+-- What was received since a day, by client and day in Japan.
+SELECT client_code, CAST(received_at AT TIME ZONE 'Asia/Tokyo' AS date) AS day, count(*) AS batches,
+       CAST(coalesce(sum(rows_accepted), 0) AS bigint) AS accepted, CAST(coalesce(sum(rows_rejected), 0) AS bigint) AS rejected,
+       CAST(coalesce(sum(amount_accepted), 0) AS bigint) AS yen
+FROM batches WHERE received_at >= CAST(:since AS timestamptz) GROUP BY 1, 2
 
 -- name: api_orders
 -- A page of a client's batch's orders, without personal values, in the order of the file.

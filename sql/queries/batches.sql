@@ -175,42 +175,16 @@ SELECT bulk_import_group FROM batches WHERE batch_id = :batch_id AND client_code
 
 -- name: import_group
 -- How many batches a file and its corrections are, how many of their rows still wait for a correction, and in which.
--- However often it was tried, a row is one, named by where it came first, and waits in the newest try. It waits no more when
--- it became an order, when it repeats one that was received, or when it is none.
-WITH members AS (
-    SELECT batch_id, received_at, status = 'cancelled' AS is_cancelled FROM batches
-    WHERE bulk_import_group = :bulk_import_group
-      AND CASE status WHEN 'stopped' THEN stopped_from ELSE status END NOT IN ('received', 'staged', 'validated')
-      AND (status <> 'rejected' OR coalesce(status_code, '') NOT LIKE 'F\_%')
-), rejected AS (
-    SELECT batch_id, import_row_number,
-           bool_and(code IN ('R_REF_DUP_IN_FILE', 'R_REF_EXISTS'))
-           OR bool_or(code IN ('R_REF_SPENT', 'R_CORRECTED_BEFORE', 'R_CORRECTED_ROW')) AS repeats,
-           bool_or(code IN ('R_EXAMPLE_ROW', 'R_TOTAL_ROW')) AS is_none
-    FROM rejections JOIN members USING (batch_id)
-    WHERE import_row_number IS NOT NULL AND NOT is_cancelled
-    GROUP BY batch_id, import_row_number
-), corrected AS (
-    SELECT batch_id, import_row_number, coalesce(first_batch, corrects) AS first_batch, coalesce(first_row, corrects_row) AS first_row
-    FROM corrections JOIN members USING (batch_id)
-    WHERE NOT is_cancelled
-       OR EXISTS (SELECT FROM orders WHERE orders.batch_id = corrections.batch_id
-                  AND orders.import_row_number = corrections.import_row_number AND orders.status <> 'cancelled')
-), tries AS (
-    SELECT batch_id, coalesce(first_batch, batch_id) AS first_batch, coalesce(first_row, import_row_number) AS first_row,
-           received_at, coalesce(is_none, false) AS is_none, coalesce(repeats, true) AS is_answered,
-           repeats IS NULL AS is_order
-    FROM rejected FULL JOIN corrected USING (batch_id, import_row_number) JOIN members USING (batch_id)
-), waiting AS (
-    SELECT (array_agg(batch_id ORDER BY received_at DESC, batch_id DESC))[1] AS batch_id
-    FROM tries
-    GROUP BY first_batch, first_row
-    HAVING NOT bool_or(is_order OR is_none)
-       AND NOT (array_agg(is_answered ORDER BY received_at DESC, batch_id DESC))[1]
-)
-SELECT (SELECT count(*) FROM members WHERE NOT is_cancelled) AS batches, count(*) AS rows_open,
-       coalesce(array_agg(DISTINCT batch_id ORDER BY batch_id), '{}') AS open_in
-FROM waiting
+SELECT (SELECT count(*) FROM batches
+        WHERE bulk_import_group = :bulk_import_group AND status <> 'cancelled'
+          AND CASE status WHEN 'stopped' THEN stopped_from ELSE status END NOT IN ('received', 'staged', 'validated')
+          AND (status <> 'rejected' OR coalesce(status_code, '') NOT LIKE 'F\_%')) AS batches,
+       count(*) AS rows_open, coalesce(array_agg(DISTINCT batch_id ORDER BY batch_id), '{}') AS open_in
+FROM rows_to_correct(:bulk_import_group)
+
+-- name: rows_to_correct_in
+-- The rows of one batch that wait for a correction.
+SELECT import_row_number FROM rows_to_correct(:bulk_import_group) WHERE batch_id = :batch_id ORDER BY import_row_number
 
 -- name: batches_without_run
 -- Registered batches without a worker for which no run was requested lately; less often where runs fail again and again.

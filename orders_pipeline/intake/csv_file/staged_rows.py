@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from orders_pipeline.batches.batches import BATCH_ID
 from orders_pipeline.intake.csv_file.header import Header, Names
 from orders_pipeline.intake.csv_file.records import Chunk, EvenChunk, Flags, Places
 from orders_pipeline.intake.csv_file.shape import Shape
@@ -30,7 +31,6 @@ _PLACES = (
     pa.field("corrects_row", pa.int32()),
 )
 _ROW_NUMBER = re.compile("[0-9]{1,9}")
-_BATCH_ID = re.compile("[0-9]{8}-[0-9a-f]{12}")
 NO_ROW = 0  # what a row corrects that says so, and names none
 
 
@@ -143,7 +143,7 @@ class StagedRows:
             return _row_number(*("" if place is None else row[place] for place in (batch, number)))
         if batch is None or number is None:
             return None
-        at = next((at for at in reversed(range(len(row) - 1)) if _BATCH_ID.fullmatch(row[at].strip())), None)
+        at = next((at for at in reversed(range(len(row) - 1)) if BATCH_ID.fullmatch(row[at].strip())), None)
         return None if at is None else _row_number(row[at], row[at + 1])
 
     def _table(self, places: Places, right: Flags, corrects: pa.Array, column_at: Callable[[int], pa.Array]) -> pa.Table:

@@ -10,6 +10,7 @@ from orders_pipeline.system.composition import System
 from orders_pipeline.upkeep.retention import (
     Retained,
     purge_api_requests,
+    purge_api_sessions,
     purge_dagster_history,
     purge_error_details,
     purge_refusals,
@@ -56,6 +57,7 @@ def retention(context: dg.AssetExecutionContext, system: dg.ResourceParam[System
                 "error details removed": purge_error_details(system.database, system.storage),
                 "refusals of old batches removed": purge_refusals(system.database),
                 "idempotency keys forgotten": purge_api_requests(system.database),
+                "sessions of the page forgotten": purge_api_sessions(system.database),
                 "Dagster events removed": purge_dagster_history(system.endpoints.database_url),
                 "brief heads of the audit removed": sealing.forget_brief_heads(system.storage),
                 "partitions of old batches removed": retire(system, context.instance),

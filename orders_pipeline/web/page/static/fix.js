@@ -1,0 +1,214 @@
+// Cells of rejected rows are changed here, checked by the server, and those rows sent that can be taken.
+// What was typed is kept in this page alone, over all pages of rows, until it is sent.
+
+import { ask, complain, newKey, parse } from "./page.js";
+
+const found = (id) => document.getElementById(id);
+const fix = found("fix");
+const edits = new Map(); // "row:cell" -> {row, cell, old, new}
+const done = []; // what is undone first is last: lists of [key, edit before]
+let verdicts = {};
+let isSent = false;
+
+const keyOf = (row, cell) => `${row}:${cell}`;
+const changedRows = () => new Set([...edits.values()].map((edit) => edit.row));
+const goodRows = () => [...changedRows()].filter((row) => verdicts[row]?.length === 0);
+
+function note(changes) {
+  const before = changes.map(([key]) => [key, edits.get(key)]);
+  for (const [key, edit] of changes) {
+    if (!edit || edit.new === edit.old) edits.delete(key);
+    else edits.set(key, edit);
+  }
+  done.push(before);
+  for (const [key] of changes) delete verdicts[key.split(":")[0]];
+  show();
+}
+
+function show() {
+  for (const input of fix.querySelectorAll("td input[data-cell]")) {
+    const row = input.closest("tr").dataset.row;
+    const edit = edits.get(keyOf(row, input.dataset.cell));
+    const value = edit ? edit.new : input.defaultValue;
+    if (input !== document.activeElement || edit) input.value = value;
+    input.closest("td").classList.toggle("changed", Boolean(edit));
+  }
+  for (const line of fix.querySelectorAll("tr[data-row]")) {
+    const verdict = verdicts[line.dataset.row];
+    line.classList.toggle("is-good", verdict?.length === 0);
+    line.classList.toggle("is-bad", verdict?.length > 0);
+    line.querySelector(".row-state").textContent = verdict ? (verdict.length ? fix.dataset.bad : fix.dataset.good) : "";
+    for (const input of line.querySelectorAll("input[aria-invalid]")) input.ariaInvalid = String(verdict?.length !== 0);
+    for (const error of verdict ?? []) {
+      const cell = line.querySelector(`input[data-cell="${Number(error.cell)}"]`);
+      const place = cell?.parentElement.querySelector(".says") ?? line.querySelector(".row-state");
+      place.textContent = error.says;
+    }
+  }
+  const rows = changedRows().size;
+  const { unchanged, changed, changedOne } = fix.dataset;
+  found("count").textContent = rows === 0 ? unchanged : rows === 1 ? changedOne : changed.replace("#", rows.toLocaleString(document.documentElement.lang));
+  found("check").disabled = rows === 0;
+  found("undo").disabled = done.length === 0;
+  if (goodRows().length === 0) found("send").hidden = true;
+}
+
+function typed(input) {
+  const row = Number(input.closest("tr").dataset.row);
+  const cell = Number(input.dataset.cell);
+  const isHidden = "hidden" in input.dataset;
+  const key = keyOf(row, cell);
+  const edit = { row, cell, old: isHidden ? null : input.defaultValue, new: input.value };
+  if ((edits.get(key)?.new ?? input.defaultValue) === input.value) return;
+  note([[key, isHidden && input.value === "" ? undefined : edit]]);
+}
+
+async function post(rows, isDryRun) {
+  const wanted = new Set(rows);
+  const body = JSON.stringify({ edits: [...edits.values()].filter((edit) => wanted.has(edit.row)) });
+  const headers = { "Content-Type": "application/json", "Idempotency-Key": newKey() };
+  found("trouble").hidden = true;
+  return ask(`${fix.dataset.post}${isDryRun ? "?dry_run=true" : ""}`, { method: "POST", headers, body }).catch(() => null);
+}
+
+async function check() {
+  found("check").disabled = true;
+  const response = await post(changedRows(), true);
+  if (!response?.ok) {
+    await failed(response);
+    return;
+  }
+  const result = await response.json();
+  verdicts = result.rows;
+  show();
+  found("count").textContent = result.refusal ?? result.says;
+  const send = found("send");
+  send.hidden = result.good === 0;
+  send.textContent = result.send;
+  const bad = Object.keys(verdicts).find((row) => verdicts[row].length);
+  if (result.good) send.focus();
+  else if (bad) fix.querySelector(`tr[data-row="${Number(bad)}"] input`)?.focus();
+}
+
+async function send() {
+  found("send").disabled = true;
+  const response = await post(goodRows(), false);
+  if (response?.ok) {
+    isSent = true;
+    location.assign(`/b/${encodeURIComponent((await response.json()).batch_id)}`);
+    return;
+  }
+  found("send").disabled = false;
+  await failed(response);
+}
+
+async function failed(response) {
+  found("trouble").dataset.failed = fix.dataset.failed;
+  await complain(found("trouble"), response);
+  found("check").disabled = changedRows().size === 0;
+}
+
+// Cells that are right can be changed too, once somebody asks for the whole row.
+function addEditButtons() {
+  for (const line of fix.querySelectorAll("tr[data-row]")) {
+    if (!line.querySelector("td[data-cell]") || line.querySelector("button.edit")) continue;
+    const button = document.createElement("button");
+    button.className = "plain edit";
+    button.textContent = fix.dataset.edit;
+    button.addEventListener("click", () => openRow(line, button));
+    line.querySelector("th").append(button);
+  }
+}
+
+function openRow(line, button) {
+  for (const cell of line.querySelectorAll("td[data-cell]")) {
+    if (cell.querySelector("span")) continue; // hidden
+    const input = document.createElement("input");
+    input.dataset.cell = cell.dataset.cell;
+    input.defaultValue = cell.textContent;
+    const header = fix.querySelector(`th[data-column="${Number(cell.dataset.cell)}"]`);
+    input.setAttribute("aria-label", `${line.dataset.row}, ${header.textContent}`);
+    cell.replaceChildren(input);
+    cell.removeAttribute("data-cell");
+  }
+  line.querySelector("td input")?.focus();
+  button.remove();
+}
+
+// Other rows and columns are shown in this same page, so that nothing typed is lost.
+async function turn(link) {
+  const response = await ask(link.href, { headers: { Accept: "text/html" } }).catch(() => null);
+  if (!response?.ok || response.redirected) {
+    await failed(response);
+    return;
+  }
+  const page = await parse(response);
+  for (const kind of ["#rows", ".switches", "nav.pages"]) {
+    const old = fix.querySelector(kind);
+    const next = page.querySelector(`#fix ${kind}`);
+    if (old && next) old.replaceWith(document.importNode(next, true));
+  }
+  history.replaceState(null, "", link.href);
+  addEditButtons();
+  reopen();
+  show();
+  found("rows-title").focus();
+}
+
+// Rows of which right cells were changed are open again.
+function reopen() {
+  for (const edit of edits.values()) {
+    const line = fix.querySelector(`tr[data-row="${edit.row}"]`);
+    if (line?.querySelector(`td[data-cell="${edit.cell}"]`)) line.querySelector("button.edit")?.click();
+  }
+}
+
+fix.addEventListener("change", (event) => {
+  if (event.target.matches("td input[data-cell]")) typed(event.target);
+});
+fix.addEventListener("click", (event) => {
+  const link = event.target.closest("a[data-keep]");
+  if (link) {
+    event.preventDefault();
+    turn(link);
+  }
+});
+fix.addEventListener("submit", (event) => {
+  const form = event.target.closest("form.replace");
+  if (!form) return;
+  event.preventDefault();
+  const { cell, old, rows } = form.dataset;
+  const value = form.querySelector("input").value;
+  note(rows.split(" ").map((row) => [keyOf(row, cell), { row: Number(row), cell: Number(cell), old, new: value }]));
+});
+fix.addEventListener("keydown", (event) => {
+  if (event.isComposing || !event.target.matches("td input[data-cell]")) return;
+  const input = event.target;
+  if (event.key === "Escape") {
+    input.value = edits.get(keyOf(input.closest("tr").dataset.row, input.dataset.cell))?.new ?? input.defaultValue;
+  } else if (event.key === "Enter") {
+    event.preventDefault();
+    typed(input);
+    if (event.ctrlKey || event.metaKey) {
+      check();
+      return;
+    }
+    const column = [...fix.querySelectorAll(`td input[data-cell="${Number(input.dataset.cell)}"]`)];
+    column[column.indexOf(input) + 1]?.focus();
+  }
+});
+found("check").addEventListener("click", check);
+found("send").addEventListener("click", send);
+found("undo").addEventListener("click", () => {
+  for (const [key, before] of done.pop() ?? []) {
+    if (before) edits.set(key, before);
+    else edits.delete(key);
+    delete verdicts[key.split(":")[0]];
+  }
+  show();
+});
+window.addEventListener("beforeunload", (event) => {
+  if (edits.size && !isSent) event.preventDefault();
+});
+addEditButtons();
+show();

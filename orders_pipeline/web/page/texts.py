@@ -1,0 +1,383 @@
+"""The words of the page, in English and Japanese, and how numbers, yen and times are written in it.
+
+Sentences about codes of rows and files are in `records/rejections.py`, those about problems in `web/problems.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import date, datetime
+from types import MappingProxyType
+
+from orders_pipeline.batches.batches import JAPAN
+from orders_pipeline.records.rejections import Language
+
+TEXTS: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        # every page
+        "product": ("Order files", "注文ファイル受付"),
+        "skip": ("Skip to the content", "本文へ移動"),
+        "send": ("Send", "送信"),
+        "history": ("History", "履歴"),
+        "overview": ("Overview", "全体"),
+        "other_language": ("日本語", "English"),
+        "sign_out": ("Sign out", "ログアウト"),
+        "menu": ("Pages", "ページ"),
+        "all_clients": ("All clients", "すべての取引先"),
+        "no_script": (
+            "Sending and correcting need JavaScript, which is switched off here. History and downloads work without.",
+            "送信と修正にはJavaScriptが必要です。履歴の表示とダウンロードはこのまま利用できます。",
+        ),
+        "lost": (
+            "The connection is lost. Work goes on; the page tries to come back.",
+            "接続が切れました。処理は続いています。再接続しています…",
+        ),
+        "failed": (
+            "That did not work. Nothing was sent; please try again.",
+            "処理できませんでした。何も送信されていません。もう一度お試しください。",
+        ),
+        # signing in
+        "sign_in": ("Sign in", "ログイン"),
+        "token": ("Token", "トークン"),
+        "token_hint": (
+            "Your administrator gives you one. It begins with opk_.",
+            "管理者から受け取った、opk_で始まる文字列を入力してください。",
+        ),
+        "token_wrong": (
+            "This token cannot be used to sign in. Check that it is complete, or ask for a new one.",
+            "このトークンではログインできません。全体が入力されているか確かめるか、管理者に新しいトークンを依頼してください。",
+        ),
+        "link_old": (
+            "This link is no longer valid. Open the one that was shown at the last start.",
+            "このリンクは無効になりました。最後の起動時に表示されたリンクを開いてください。",
+        ),
+        # sending
+        "send_title": ("Send an order file", "注文ファイルの送信"),
+        "client": ("Client", "取引先"),
+        "client_hint": (
+            "The code of the client that the orders are from: letters, digits, - and _.",
+            "注文元の取引先コード(英数字、-、_)です。",
+        ),
+        "drop": ("Drop an order file here", "注文ファイルをここにドロップ"),
+        "or": ("or", "または"),
+        "choose": ("Choose a file", "ファイルを選ぶ"),
+        "limits": (
+            "CSV or Excel (.xlsx), up to {mb} MB and {rows} orders",
+            "CSVまたはExcel(.xlsx)、{mb}MB・{rows}件まで",
+        ),
+        "template": ("Download an empty file with the columns", "列見出しの入ったひな形をダウンロード"),
+        "paste": ("Paste from a spreadsheet instead", "表計算ソフトから貼り付ける"),
+        "paste_label": ("Rows with their headings", "見出し行を含む表"),
+        "paste_hint": (
+            "Copy the rows together with the line of headings, and paste them here.",
+            "見出し行ごとコピーして、ここに貼り付けてください。",
+        ),
+        "paste_check": ("Check these rows", "この内容を検査"),
+        "pasted_name": ("pasted", "貼り付け"),
+        "uploading": ("Uploading", "アップロード中"),
+        "checking": ("Checking. Nothing has been sent yet.", "検査しています。まだ何も送信していません。"),
+        "check_title": ("Result of the check", "検査の結果"),
+        "check_all": ("All {n} orders can be taken.", "{n}件すべて受け付けられます。"),
+        "check_some": (
+            "{n} of {total} orders can be taken. {bad} to correct.",
+            "{total}件中{n}件を受け付けられます。{bad}件は修正が必要です。",
+        ),
+        "check_none": ("None of the {total} rows can be taken.", "{total}件とも受け付けられません。"),
+        "check_refused": ("This file cannot be taken.", "このファイルは受け付けられません。"),
+        "not_sent": ("Nothing has been sent yet.", "まだ何も送信していません。"),
+        "what_would_be": ("What will be done", "送信後に行われること"),
+        "orders": ("Orders", "注文"),
+        "amount": ("Amount", "金額"),
+        "payments": ("Payments", "決済"),
+        "notices": ("Notifications", "通知"),
+        "notices_time": ("{n}, about {time}", "{n}件、約{time}"),
+        "send_all": ("Send {n} orders", "{n}件を送信する"),
+        "send_good": ("Send {n}, correct {bad} later", "{n}件を送信し、{bad}件は後で修正する"),
+        "fix_first": ("Correct the file first", "先にファイルを修正する"),
+        "fix_first_hint": (
+            "Correct these rows in your own program and drop the file here again.",
+            "お使いのソフトで次の行を修正し、もう一度ファイルを入れてください。",
+        ),
+        "discard": ("Discard", "取り消す"),
+        "another": ("Choose another file", "別のファイルを選ぶ"),
+        "sending": ("Sending", "送信しています"),
+        "see_result": ("See its result", "その結果を見る"),
+        "recent": ("Recent files", "最近のファイル"),
+        "none_yet": ("No file has been sent yet.", "まだファイルは送信されていません。"),
+        "more_errors": ("and {n} more", "ほか{n}件"),
+        # problems of rows
+        "problems": ("What is to be corrected", "修正が必要な箇所"),
+        "column": ("Column", "列"),
+        "problem": ("Problem", "内容"),
+        "rows": ("Rows", "件数"),
+        "row": ("Row", "行"),
+        "line": ("Line", "ファイルの行"),
+        "whole_row": ("Whole row", "行全体"),
+        # a batch
+        "number": ("No.", "受付番号"),
+        "received_at": ("Received", "受付日時"),
+        "by": ("By", "送信者"),
+        "may_close": (
+            "You may close this page; work goes on.",
+            "このページを閉じても処理は続きます。",
+        ),
+        "steps": ("Steps", "処理の流れ"),
+        "receive": ("Receive", "受付"),
+        "check": ("Check", "検査"),
+        "load": ("Record", "登録"),
+        "pay": ("Pay", "決済"),
+        "notify": ("Notify", "通知"),
+        "report": ("Report", "結果"),
+        "done": ("done", "済み"),
+        "working": ("in progress", "進行中"),
+        "waiting": ("waiting", "待ち"),
+        "left_undone": ("not done", "未実施"),
+        "of": ("{done} of {total}", "{total}件中{done}件"),
+        "time_left": ("about {time} left", "残り約{time}"),
+        "unknown_total": ("being counted", "集計中"),
+        "result": ("Result", "結果"),
+        "rows_in_file": ("Rows in the file", "ファイルの行数"),
+        "accepted": ("Accepted", "受付"),
+        "rejected": ("Rejected", "エラー"),
+        "blank": ("Blank", "空行"),
+        "paid": ("Paid", "決済済み"),
+        "declined": ("Declined", "決済不可"),
+        "open": ("Open", "処理中"),
+        "unknown": ("Unclear", "確認中"),
+        "refunded": ("Refunded", "返金済み"),
+        "cancelled_orders": ("Cancelled", "中止"),
+        "total": ("Total", "合計"),
+        "yen": ("Yen", "金額"),
+        "sent": ("Sent", "送信済み"),
+        "not_delivered": ("Failed", "送信不可"),
+        "rows_to_fix": (
+            "{n} row{s} to correct",
+            "修正が必要な行が{n}件あります",
+        ),
+        "fix": ("Correct now", "修正する"),
+        "fix_in": ("Correct the rows of {name}", "「{name}」の行を修正する"),
+        "all_fixed": ("All rows that were to be corrected have been.", "修正が必要だった行はすべて修正済みです。"),
+        "corrects": ("Corrects", "修正元"),
+        "files": ("Downloads", "ダウンロード"),
+        "original": ("The file as it was sent", "送信したファイル"),
+        "rejected.csv": ("Rows to correct (rejected.csv)", "要修正の行(rejected.csv)"),
+        "errors.csv": ("All problems (errors.csv)", "エラー一覧(errors.csv)"),
+        "result.json": ("Result (result.json)", "処理結果(result.json)"),
+        "cancel": ("Cancel", "中止する"),
+        "cancel_title": ("Cancel this file?", "このファイルの処理を中止しますか"),
+        "cancel_says": (
+            "Orders that are not paid yet are stopped. What is paid stays paid and is not refunded.",
+            "まだ決済していない注文を中止します。済んだ決済は返金されません。",
+        ),
+        "cancel_do": ("Cancel the rest", "残りを中止する"),
+        "keep": ("Go on as before", "中止しない"),
+        "resume": ("Resume", "再開する"),
+        # states
+        "state_received": ("Received", "受け付けました"),
+        "state_staged": ("Checking", "検査中"),
+        "state_validated": ("Checking", "検査中"),
+        "state_loaded": ("Recorded", "登録済み"),
+        "state_paying": ("In progress", "処理中"),
+        "state_paused": ("Waiting", "待機中"),
+        "state_stopped": ("Stopped", "停止中"),
+        "state_cancelling": ("Being cancelled", "中止処理中"),
+        "state_completed": ("Done", "完了"),
+        "state_completed_with_errors": ("Done, with exceptions", "完了(一部未処理)"),
+        "state_rejected": ("Not taken", "受付不可"),
+        "state_cancelled": ("Cancelled", "中止済み"),
+        "says_received": (
+            "The file is here and will be checked in a moment.",
+            "ファイルを受け取りました。まもなく検査が始まります。",
+        ),
+        "says_staged": ("The rows are being checked.", "各行を検査しています。"),
+        "says_validated": ("The accepted rows are being recorded.", "受け付けた行を登録しています。"),
+        "says_loaded": ("The orders are recorded; payments begin.", "注文を登録しました。決済を開始します。"),
+        "says_paying": (
+            "Orders are being paid and customers notified.",
+            "決済と通知を行っています。",
+        ),
+        "says_stopped": (
+            "Somebody stopped the work. What is paid stays paid; the rest waits until it is resumed.",
+            "担当者が処理を停止しました。済んだ決済はそのまま残り、残りは再開するまで待機します。",
+        ),
+        "says_cancelling": (
+            "The rest is being cancelled. What is paid stays paid.",
+            "残りを中止しています。済んだ決済はそのまま残ります。",
+        ),
+        "says_completed": ("All orders are paid.", "すべての注文の決済が完了しました。"),
+        "says_completed_with_errors": (
+            "What could be done is done. What could not is shown below.",
+            "処理できるものはすべて完了しました。できなかったものは下に表示しています。",
+        ),
+        "says_rejected": ("No order of this file was taken.", "このファイルの注文は1件も受け付けていません。"),
+        "says_cancelled": (
+            "The orders that were not paid are cancelled.",
+            "決済していなかった注文を中止しました。",
+        ),
+        "E_PAYMENT_UNAVAILABLE": (
+            "The payment service does not answer. Nothing is charged twice; work goes on by itself.",
+            "決済サービスの応答を待っています。二重に請求されることはありません。応答があれば自動的に再開します。",
+        ),
+        "E_PAYMENT_REFUSED": (
+            "The payment service refuses these payments. An administrator must look into it.",
+            "決済サービスがこの決済を受け付けません。管理者の確認が必要です。",
+        ),
+        "E_PAYMENT_UNKNOWN": (
+            "For some payments it is unclear whether they were made. They are asked about; nothing is charged twice.",
+            "一部の決済について結果を確認しています。二重に請求されることはありません。",
+        ),
+        "E_LEDGERS_DIFFER": (
+            "Our records and the payment service's differ. Nothing is paid until an administrator has looked into it.",
+            "当方の記録と決済サービスの記録が一致しません。管理者が確認するまで決済は行いません。",
+        ),
+        "E_NOTIFICATION_UNAVAILABLE": (
+            "The notification service does not answer. The orders are paid; customers are notified later.",
+            "通知サービスの応答を待っています。決済は済んでいます。通知は応答があれば自動的に再開します。",
+        ),
+        "E_NOTIFICATION_REFUSED": (
+            "The notification service refuses these notifications. An administrator must look into it.",
+            "通知サービスがこの通知を受け付けません。管理者の確認が必要です。",
+        ),
+        "E_REFUNDS_OPEN": ("Some refunds are still under way.", "一部の返金を処理しています。"),
+        "E_ELSE": (
+            "A step could not be done and is tried again. Code for the administrator: {code}",
+            "処理の一部を実行できませんでした。再試行しています。管理者への連絡用コード: {code}",
+        ),
+        "next_try": ("Next try at {time}.", "次の確認は{time}です。"),
+        # correcting
+        "fix_title": ("Correct rows", "行の修正"),
+        "fix_lead": (
+            "Only what is wrong can be changed here. Corrected rows are sent as a file of their own.",
+            "誤りのある欄だけを修正できます。修正した行は、新しいファイルとして送信されます。",
+        ),
+        "groups": ("By problem", "エラーの種類"),
+        "replace_all": ("Replace all", "一括で置き換える"),
+        "replace_label": ("Replace “{old}” in {n} rows with", "「{old}」({n}件)を次の値に置き換え"),
+        "undo": ("Undo", "元に戻す"),
+        "hidden_value": ("hidden; type it anew", "非表示(入力し直してください)"),
+        "empty_value": ("empty", "空欄"),
+        "personal_hidden": ("hidden", "非表示"),
+        "show_personal": ("Show personal data", "個人情報を表示"),
+        "hide_personal": ("Hide personal data", "個人情報を隠す"),
+        "all_columns": ("Show all columns", "すべての列を表示"),
+        "bad_columns": ("Show only what is wrong", "誤りのある列だけを表示"),
+        "edit_row": ("Edit whole row", "行全体を編集"),
+        "not_editable": ("Correct this row in the file:", "この行はファイルで修正してください:"),
+        "row_by_row": ("Row by row", "行ごとに見る"),
+        "rows_shown": ("Rows {first} to {last} of {n}", "{n}件中{first}〜{last}件目"),
+        "fix_check": ("Check", "確認する"),
+        "fix_send": ("Send {n} corrected row{s}", "修正した{n}件を送信"),
+        "changed": ("{n} row{s} changed", "{n}件を変更しました"),
+        "unchanged": ("Nothing changed yet", "まだ変更はありません"),
+        "row_good": ("can be taken", "受け付けられます"),
+        "row_bad": ("still wrong", "まだ誤りがあります"),
+        "fix_checked": (
+            "{good} of {n} changed rows can be taken.",
+            "変更した{n}件のうち{good}件を受け付けられます。",
+        ),
+        "fix_none": ("There is no row to correct here.", "修正が必要な行はありません。"),
+        "fix_later": (
+            "The rows can be corrected as soon as the file has been recorded.",
+            "登録が終わると、ここで行を修正できます。",
+        ),
+        "page_of": ("Page {page} of {pages}", "{pages}ページ中{page}ページ"),
+        "previous": ("Previous", "前へ"),
+        "next": ("Next", "次へ"),
+        "cell_changed": (
+            "Some rows have changed meanwhile. Load the page again.",
+            "ほかの人が行を変更しました。ページを読み込み直してください。",
+        ),
+        "not_in_encoding": (
+            "A character here cannot be written in the file's encoding.",
+            "ファイルの文字コードで表せない文字が含まれています。",
+        ),
+        "leave": ("What you changed has not been sent.", "変更はまだ送信されていません。"),
+        "back": ("Back to the file", "ファイルに戻る"),
+        # history
+        "history_title": ("Files sent so far", "送信したファイルの履歴"),
+        "file": ("File", "ファイル"),
+        "state": ("State", "状態"),
+        "older": ("Older files", "以前のファイル"),
+        "newest": ("Newest files", "最新のファイル"),
+        # the overview
+        "overview_title": ("Overview of all clients", "全取引先の状況"),
+        "needs_somebody": ("Waiting or stopped", "待機中・停止中"),
+        "nothing_waits": ("Nothing is waiting or stopped.", "待機中・停止中のファイルはありません。"),
+        "running": ("In progress", "処理中"),
+        "nothing_runs": ("Nothing is in progress.", "処理中のファイルはありません。"),
+        "services": ("Services", "外部サービス"),
+        "service_payment": ("Payment", "決済"),
+        "service_notification": ("Notification", "通知"),
+        "service_ok": ("answers", "正常"),
+        "service_closed": ("not asked until {time}: {code}", "{time}まで停止: {code}"),
+        "by_day": ("Accepted yen by day", "日別の受付金額"),
+        "by_client": ("Accepted yen by client", "取引先別の受付金額"),
+        "last_days": ("The last {n} days", "直近{n}日間"),
+        "day": ("Day", "日付"),
+        "batches": ("Files", "ファイル数"),
+        "why": ("Why", "理由"),
+        "as_table": ("As a table", "表で見る"),
+        "no_orders": ("No file was received in these days.", "この期間に受け付けたファイルはありません。"),
+        # errors
+        "error_title": ("This cannot be shown", "表示できません"),
+        "error_id": ("For the administrator: {id}", "管理者への連絡用番号: {id}"),
+        "to_start": ("To the first page", "最初のページへ"),
+    }
+)
+
+
+class Words:
+    """The page's words in one language."""
+
+    def __init__(self, language: Language) -> None:
+        self.language = language
+        self._at = 0 if language == "en" else 1
+
+    def __call__(self, key: str, **values: object) -> str:
+        """Return a text; numbers among its values are written as such, and `s` is the plural's."""
+        shown = {name: self.number(value) if isinstance(value, int) else value for name, value in values.items()}
+        return TEXTS[key][self._at].format(**shown, s="" if values.get("n") == 1 else "s")
+
+    def number(self, value: int | None) -> str:
+        """Return a number with its thousands apart."""
+        return "–" if value is None else f"{value:,}"
+
+    def yen(self, value: int | None) -> str:
+        """Return an amount in yen."""
+        if value is None:
+            return "–"
+        return f"¥{value:,}" if self.language == "en" else f"{value:,}円"
+
+    def duration(self, seconds: float) -> str:
+        """Return about how long something takes."""
+        if seconds < 60:
+            return f"{max(1, round(seconds))} s" if self.language == "en" else f"{max(1, round(seconds))}秒"
+        minutes = round(seconds / 60)
+        if minutes < 60:
+            return f"{minutes} min" if self.language == "en" else f"{minutes}分"
+        hours, minutes = divmod(minutes, 60)
+        return f"{hours} h {minutes} min" if self.language == "en" else f"{hours}時間{minutes}分"
+
+    def moment(self, at: datetime | str | None) -> str:
+        """Return a time as it is in Japan."""
+        if at is None:
+            return "–"
+        moment = _in_japan(at)
+        is_this_year = moment.year == datetime.now(JAPAN).year
+        if self.language == "ja":
+            return f"{'' if is_this_year else f'{moment.year}年'}{moment.month}月{moment.day}日 {moment:%H:%M}"
+        return f"{moment.day} {moment:%b}{'' if is_this_year else f' {moment.year}'} {moment:%H:%M} JST"
+
+    def day(self, day: date) -> str:
+        """Return a day without its year."""
+        return f"{day.month}/{day.day}" if self.language == "ja" else f"{day.day} {day:%b}"
+
+    def clock(self, at: datetime | str | None) -> str:
+        """Return the time of a day in Japan."""
+        if at is None:
+            return "–"
+        return f"{_in_japan(at):%H:%M}"
+
+
+def _in_japan(at: datetime | str) -> datetime:
+    return (datetime.fromisoformat(at) if isinstance(at, str) else at).astimezone(JAPAN)

@@ -1,0 +1,185 @@
+"""What is shown of files: where one is sent and what its check found, how a batch stands, and which there were."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Row
+from starlette.responses import RedirectResponse, Response
+
+from orders_pipeline.batches import batches
+from orders_pipeline.clients.api_tokens import WRITE
+from orders_pipeline.infrastructure.scratch import Scratch
+from orders_pipeline.intake.file_staging import limits_of
+from orders_pipeline.records.rejections import Language, message
+from orders_pipeline.web import submission
+from orders_pipeline.web.batches import batch_object
+from orders_pipeline.web.calls import Call, moment
+from orders_pipeline.web.page.rendering import Visit
+from orders_pipeline.web.page.texts import TEXTS
+from orders_pipeline.web.problems import Problem
+from orders_pipeline.web.uploads import Upload
+
+RECENT, LISTED = 5, 50
+SHOWN_ERRORS = 100
+MIB = 1 << 20
+COUNTED = ("paid", "declined", "unknown", "refunded", "cancelled")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What is wrong with some rows: a code in a column, with its sentence, how many there are and the first one's row."""
+
+    column: str
+    code: str
+    sentence: str
+    rows: int
+    first: int | None
+
+
+def show_send(visit: Visit) -> Response:
+    """Show where a file is sent, and the newest ones."""
+    caller = visit.who
+    settings, clients = visit.system.settings, visit.system.clients
+    limits = limits_of(settings, clients.profile(caller.client_code)) if caller.client_code else None
+    return visit.render(
+        "send.html",
+        may_send=WRITE in caller.scopes,
+        mb=(settings.max_bytes if limits is None else limits.max_bytes) // MIB,
+        rows=settings.max_rows if limits is None else limits.max_rows,
+        clients=sorted(clients.profiles) if caller.is_operator else None,
+        batches=_listed(visit, RECENT, None),
+    )
+
+
+def show_check(call: Call, given: Mapping[str, str], upload: Upload, folder: Scratch) -> Response:
+    """Show what would become of a file that nothing has been kept of; a part of the page where it is sent."""
+    visit = Visit(call.system, call.request, call.caller)
+    found = submission.checked(call, given, upload, folder)
+    language = visit.language
+    sentences = [{**each, "says": each["message" if language == "en" else "message_ja"]} for each in found["errors"]]
+    return visit.render(
+        "check.html",
+        found=found,
+        name=upload.name,
+        sha256=upload.sha256,
+        kinds=_kinds_of([each for each in sentences if each["row"] is not None]),
+        errors=[each for each in sentences if each["row"] is not None][:SHOWN_ERRORS],
+        refusal=next((each["says"] for each in sentences if each["row"] is None), None) if found["status_code"] else None,
+        key=uuid.uuid4().hex,
+    )
+
+
+def _kinds_of(errors: Sequence[Mapping[str, Any]]) -> list[Kind]:
+    kinds: dict[tuple[str, str], Kind] = {}
+    for each in errors:
+        column = each["header"] or each["column"] or ""
+        known = kinds.get((column, each["code"]))
+        rows = 1 if known is None else known.rows + 1
+        first = each["row"] if known is None else known.first
+        kinds[column, each["code"]] = Kind(column, each["code"], each["says"], rows, first)
+    return sorted(kinds.values(), key=lambda kind: -kind.rows)
+
+
+def show_batch(visit: Visit) -> Response:
+    """Show how a batch stands."""
+    batch_id = str(visit.request.path_params["batch_id"])
+    client_code = visit.who.client_code
+    batch = batch_object(visit.system, client_code, batch_id)
+    with visit.system.database.begin() as transaction:
+        found = transaction.rows("api_rejections_by_kind", batch_id=batch_id, client_code=client_code)
+        file = transaction.row("api_batch_file", batch_id=batch_id, client_code=client_code)
+        group = transaction.rows("import_group", bulk_import_group=batch["import_group"])[0]
+        others = {each: transaction.row("api_batch_file", batch_id=each, client_code=client_code) for each in group.open_in}
+    if file is None:
+        raise Problem("not-found")
+    headers = (file.source_layout or {}).get("headers", {})
+    language = visit.language
+    return visit.render(
+        "batch.html",
+        batch=batch,
+        client_code=client_code,
+        submitted_by=file.submitted_by,
+        says=_says(batch),
+        steps=_steps(batch),
+        bars=[each for each in batch["progress"]["phases"] if each["name"] in ("pay", "notify")],
+        milestone=_milestone(batch),
+        kinds=[_kind(each, headers, language) for each in found if each.first_row is not None],
+        refusals=[_kind(each, headers, language).sentence for each in found if each.first_row is None],
+        to_fix=[(each, other.csv_source) for each, other in others.items() if other is not None],
+        sums=_sums(batch),
+    )
+
+
+def _kind(row: Row[Any], headers: Mapping[str, Sequence[str]], language: Language) -> Kind:
+    column = " + ".join(headers.get(row.column_name or "", ())) or row.column_name or ""
+    return Kind(column, row.code, message(row.code, language, row.detail), row.rows, row.first_row)
+
+
+def _says(batch: Mapping[str, Any]) -> tuple[str, dict[str, object]]:
+    """Return the sentence about a batch's state."""
+    code = batch["status_code"]
+    if batch["status"] in ("paused", "received", "staged", "validated", "loaded", "paying") and code is not None:
+        return (code, {}) if code in TEXTS else ("E_ELSE", {"code": code})
+    return f"says_{batch['status']}", {}
+
+
+def _steps(batch: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return each step with how far it is; what a batch that has ended early never came to was left undone."""
+    phases = batch["progress"]["phases"]
+    if batch["status"] not in ("rejected", "cancelled"):
+        return [(each["name"], each["state"]) for each in phases]
+    reached = {"receive", "report"} | ({"check"} if batch["rows"]["total"] is not None else set())
+    if batch["payments"]["planned"]:
+        reached |= {"load"}
+    return [(each["name"], "done" if each["name"] in reached else "left_undone") for each in phases]
+
+
+def _milestone(batch: Mapping[str, Any]) -> str:
+    """Return what a screen reader hears of once: a new state, or another quarter of the payments and notifications."""
+    quarters = []
+    for each in batch["progress"]["phases"]:
+        if each.get("total"):
+            quarters.append(f"{each['name']}{each['done'] * 4 // each['total']}")
+    return " ".join([batch["status"], *quarters])
+
+
+def _sums(batch: Mapping[str, Any]) -> list[tuple[str, int, int]]:
+    """Return the states of accepted orders, with how many and how many yen; they add up to what was accepted."""
+    orders, yen = batch["orders"], batch["amount_jpy"]
+    accepted = yen["accepted"]
+    if accepted is None:
+        return []
+    lines = [("cancelled_orders" if each == "cancelled" else each, orders[each], yen[each]) for each in COUNTED]
+    rest = (batch["rows"]["accepted"] or 0) - sum(orders[each] for each in COUNTED)
+    lines.insert(2, ("open", rest, accepted - sum(yen[each] for each in COUNTED)))
+    return [line for line in lines if line[1] or line[0] == "paid"]
+
+
+def show_history(visit: Visit) -> Response:
+    """Show a page of the batches that there were, the newest first."""
+    given = visit.request.query_params
+    before = (moment(given.get("before")), given.get("id", "")) if given.get("before") else None
+    if before is not None and not batches.BATCH_ID.fullmatch(before[1]):
+        raise Problem("malformed-request")
+    rows = _listed(visit, LISTED + 1, before)
+    return visit.render("history.html", batches=rows[:LISTED], has_more=len(rows) > LISTED, is_first=before is None)
+
+
+def _listed(visit: Visit, limit: int, before: tuple[str | None, str] | None) -> Sequence[Row[Any]]:
+    """Return batches of the client, or for an operator of all, the newest first."""
+    before_at, before_id = before or ("infinity", "")
+    client_code = visit.who.client_code
+    place = {"before_at": before_at, "before_id": before_id, "limit": limit}
+    with visit.system.database.begin() as transaction:
+        if visit.who.is_operator:
+            return transaction.rows("page_batches_of_all", **place)
+        return transaction.rows("page_batches", client_code=client_code, **place)
+
+
+def show_start(visit: Visit) -> Response:
+    """Lead a client's person to where files are sent, and an operator to the overview."""
+    return RedirectResponse("/overview" if visit.who.is_operator else "/send", 303)

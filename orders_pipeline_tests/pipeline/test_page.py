@@ -1,0 +1,465 @@
+"""The page without a browser: who is let in, what is shown to whom, and what becomes of cells that somebody has changed."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import uuid
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import openpyxl
+import pytest
+import requests
+
+from orders_pipeline.clients import api_tokens
+from orders_pipeline.clients.api_tokens import CONTROL, PAGE, READ, READ_REJECTED, WRITE
+from orders_pipeline.web.page import fixing
+from orders_pipeline.web.page.rendering import STATIC
+from orders_pipeline_tests.support.api import csv_of, served
+from orders_pipeline_tests.support.factories import order_row, order_rows
+from orders_pipeline_tests.support.installation import Installation, check_books, prepare
+from orders_pipeline_tests.support.page import OWN, Browser, page_token, signed_in
+
+CARD = "4111111111111111"
+AMOUNT = list(order_row()).index("amount")
+
+
+@pytest.fixture(scope="module")
+def url(_module_installation: Installation) -> Iterator[str]:
+    with served(_module_installation.system) as url:
+        yield url
+
+
+@pytest.fixture
+def client_code() -> str:
+    return f"acme-{uuid.uuid4().hex[:8]}"
+
+
+@pytest.fixture
+def clerk(installation: Installation, url: str, client_code: str) -> Browser:
+    return signed_in(installation.system, url, client_code)
+
+
+def send(browser: Browser, body: bytes, name: str = "orders.csv", **query: str) -> str:
+    key = {"Idempotency-Key": uuid.uuid4().hex}
+    answer = browser.post("/v1/batches", OWN | key, params={"name": name, **query}, data=body)
+    assert answer.status_code == 202, answer.text
+    return str(answer.json()["batch_id"])
+
+
+def with_bad_rows(installation: Installation, browser: Browser, *bad: Mapping[str, str], **more: str) -> str:
+    """Return a batch of four good orders and some bad ones, which is worked off."""
+    rows = [*order_rows(4), *(order_row(client_order_ref=f"BAD-{at}", **cells) for at, cells in enumerate(bad, 1))]
+    batch_id = send(browser, csv_of(*rows), **more)
+    installation.work_off(batch_id)
+    return batch_id
+
+
+def cells_of(page: str) -> dict[tuple[int, int], str]:
+    """Return what may be changed on a page of rows, by row and cell."""
+    found = {}
+    for row, line in re.findall(r'<tr data-row="(\d+)">(.*?)</tr>', page, re.DOTALL):
+        for cell, value in re.findall(r'<input data-cell="(\d+)" value="([^"]*)"', line):
+            found[int(row), int(cell)] = value
+    return found
+
+
+def edits(*changes: tuple[int, int, str | None, str]) -> dict[str, Any]:
+    return {"edits": [{"row": row, "cell": cell, "old": old, "new": new} for row, cell, old, new in changes]}
+
+
+def corrected(
+    browser: Browser, batch_id: str, *changes: tuple[int, int, str | None, str], dry: bool = False
+) -> requests.Response:
+    headers = OWN | {"Idempotency-Key": uuid.uuid4().hex}
+    query = {"dry_run": "true"} if dry else {}
+    return browser.post(f"/b/{batch_id}/edits", headers, params=query, json=edits(*changes))
+
+
+def problem(answer: requests.Response, status: int) -> str:
+    assert answer.status_code == status, answer.text
+    return str(answer.json()["type"]).removeprefix("/problems/")
+
+
+def test_who_has_not_signed_in_is_led_to_where_that_is_done_and_back(
+    installation: Installation, url: str, client_code: str
+) -> None:
+    browser = Browser(url)
+    page = browser.get("/history")
+    assert page.url == f"{url}/sign-in?next=%2Fhistory"
+    assert 'name="next" value="/history"' in page.text
+    answer = browser.sign_in(page_token(installation.system, client_code), next="/history")
+    assert (answer.status_code, answer.headers["Location"]) == (303, "/history")
+    assert client_code in browser.get("/history").text
+
+
+@pytest.mark.parametrize(
+    "target", ["//elsewhere.example", "https://elsewhere.example", "/\\elsewhere.example", "/a\r\nb", ""]
+)
+def test_nobody_is_led_elsewhere_by_signing_in(installation: Installation, url: str, client_code: str, target: str) -> None:
+    answer = Browser(url).sign_in(page_token(installation.system, client_code), next=target)
+    assert (answer.status_code, answer.headers["Location"]) == (303, "/")
+    assert (
+        Browser(url)._session.get(f"{url}/language/ja", params={"next": target}, allow_redirects=False).headers["Location"]
+        == "/"
+    )
+
+
+def test_a_token_that_is_unknown_revoked_or_not_for_the_page_signs_nobody_in(
+    installation: Installation, url: str, client_code: str
+) -> None:
+    database = installation.system.database
+    for_programs = api_tokens.new(database, client_code, "a program", [READ], 30, "a test").text
+    revoked = page_token(installation.system, client_code)
+    api_tokens.revoke(database, revoked[4:12])
+    for token in ("", "opk_", "opk_aaaaaaaa_" + "A" * 43, for_programs, revoked, "a" * 4000):
+        browser = Browser(url)
+        answer = browser.sign_in(token)
+        assert (answer.status_code, len(browser.cookies)) == (403, 0)
+        assert "cannot be used to sign in" in answer.text
+        assert len(token) < 10 or token not in answer.text
+    assert Browser(url).sign_in("a" * 5000).status_code == 413
+    assert Browser(url).get("/sign-in", code="wrong").status_code == 403
+
+
+def test_a_session_ends_with_its_token_by_signing_out_and_when_it_is_old(
+    installation: Installation, url: str, client_code: str
+) -> None:
+    def is_in(browser: Browser) -> bool:
+        return "/sign-in" not in browser.get("/history").url
+
+    token = page_token(installation.system, client_code)
+    first, second, third, fourth = (Browser(url) for _ in range(4))
+    for browser in (first, second, third, fourth):
+        assert browser.sign_in(token).status_code == 303
+    assert first.post("/sign-out").headers["Location"] == "/sign-in"
+    assert [is_in(browser) for browser in (first, second)] == [False, True]
+    installation.rows(
+        "UPDATE api_sessions SET last_used_at = now() - interval '9 hours' WHERE session_sha256 = sha256(%s)",
+        second.cookies["orders"].encode(),
+    )
+    assert not is_in(second)
+    installation.rows(
+        "UPDATE api_sessions SET created_at = now() - interval '25 hours' WHERE session_sha256 = sha256(%s)",
+        third.cookies["orders"].encode(),
+    )
+    assert not is_in(third)
+    assert is_in(fourth)
+    api_tokens.revoke(installation.system.database, token[4:12])
+    assert not is_in(fourth)
+
+
+def test_a_page_of_somebody_else_can_do_nothing_in_the_name_of_who_is_signed_in(
+    installation: Installation, clerk: Browser
+) -> None:
+    batch_id = send(clerk, csv_of(*order_rows(2)))
+    for headers in (
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+        {"Sec-Fetch-Site": "none"},
+        {"Origin": "https://elsewhere.example"},
+        {"Origin": "null"},
+        {},
+    ):
+        for path in (
+            f"/v1/batches/{batch_id}/cancel",
+            "/v1/batches",
+            "/check",
+            f"/b/{batch_id}/edits",
+            "/sign-out",
+            "/sign-in",
+        ):
+            answer = clerk.post(path, headers, data=b"x")
+            assert problem_or_page(answer) == 403, (path, headers)
+    assert clerk.post(f"/v1/batches/{batch_id}/cancel", {"Origin": clerk.url}).status_code == 202
+    assert clerk.get("/history").status_code == 200
+
+
+def problem_or_page(answer: requests.Response) -> int:
+    assert "Access-Control-Allow-Origin" not in answer.headers
+    return answer.status_code
+
+
+def test_every_answer_to_a_browser_is_held_to_our_own_scripts_and_kept_by_nobody(url: str, clerk: Browser) -> None:
+    batch_id = send(clerk, csv_of(*order_rows(1)))
+    for path in ("/send", "/history", f"/b/{batch_id}", f"/b/{batch_id}/fix", "/b/20200101-000000000000", "/sign-in"):
+        answer = clerk.get(path)
+        policy = answer.headers["Content-Security-Policy"]
+        assert "default-src 'none'; script-src 'self'; style-src 'self'" in policy
+        assert "unsafe" not in policy
+        assert answer.headers["Cache-Control"] == "no-store"
+        assert "<script>" not in answer.text
+        assert " style=" not in answer.text
+        assert not re.search(r"\son[a-z]+=", answer.text)
+    static = re.search(r'href="(/static/[^"]+\.css)"', clerk.get("/send").text)
+    assert static is not None
+    assert "immutable" in clerk.get(static[1]).headers["Cache-Control"]
+    assert clerk.get("/static/other/page.css").status_code == 404
+
+
+def test_scripts_put_nothing_into_the_page_that_would_be_run() -> None:
+    for name, content in STATIC.items():
+        if name.endswith(".js"):
+            assert not re.search(
+                rb"innerHTML|insertAdjacentHTML|document\.write|eval\(|localStorage|new Function", content
+            ), name
+
+
+def test_the_cookie_is_for_our_own_server_alone(installation: Installation, url: str, client_code: str) -> None:
+    header = Browser(url).sign_in(page_token(installation.system, client_code)).headers["Set-Cookie"]
+    assert "HttpOnly" in header
+    assert "SameSite=lax" in header
+    assert "Domain" not in header
+
+
+def test_a_person_sees_their_own_clients_files_and_no_others(installation: Installation, url: str, clerk: Browser) -> None:
+    other = signed_in(installation.system, url, "other")
+    batch_id = send(clerk, csv_of(*order_rows(2)), "mine.csv")
+    assert "mine.csv" in clerk.get("/history").text
+    assert "mine.csv" not in other.get("/history").text
+    missing = "20200101-000000000000"
+    for path in ("/b/{}", "/b/{}/fix", "/v1/batches/{}", "/v1/batches/{}/events", "/v1/batches/{}/files/original"):
+        answers = [other.get(path.format(each)) for each in (batch_id, missing)]
+        assert {answer.status_code for answer in answers} == {404}
+        first, second = (
+            re.sub(r"[0-9a-f]{16}", "", answer.text).replace(each, "")
+            for answer, each in zip(answers, (batch_id, missing), strict=True)
+        )
+        assert first == second
+    assert other.get("/overview").status_code == 403
+    assert corrected(other, batch_id, (1, 0, "x", "y")).status_code == 404
+
+
+def test_an_operator_sees_all_clients_and_says_for_whom_a_file_is_sent(
+    installation: Installation, url: str, clerk: Browser, client_code: str
+) -> None:
+    own = send(clerk, csv_of(*order_rows(3)), "own.csv")
+    operator = signed_in(installation.system, url, None)
+    assert operator.get("/").url == f"{url}/overview"
+    assert "own.csv" in operator.get("/overview").text
+    assert client_code in operator.get("/history").text
+    assert "own.csv" in operator.get(f"/b/{own}").text
+    sent = send(operator, csv_of(*(order_row(client_order_ref=f"NEW-{at}") for at in range(2))), client=client_code)
+    assert operator.get(f"/v1/batches/{sent}").json()["batch_id"] == sent
+    assert "/b/" + sent in clerk.get("/history").text
+    assert operator.post("/v1/batches", OWN | {"Idempotency-Key": "k"}, data=b"x").status_code == 400
+    assert operator.get("/v1/profile", client="no such").status_code == 400
+    assert clerk.get("/v1/profile", client=client_code).status_code == 400
+
+
+@pytest.mark.parametrize("language", ["en", "ja"])
+def test_a_file_is_checked_and_nothing_is_kept(
+    installation: Installation, url: str, client_code: str, language: str
+) -> None:
+    browser = signed_in(installation.system, url, client_code, language=language)
+    body = csv_of(*order_rows(4), order_row(client_order_ref="BAD-1", amount="x"))
+    part = browser.post("/check", params={"name": "<b>orders.csv"}, data=body)
+    assert part.status_code == 200
+    assert ("4 of 5 orders can be taken" if language == "en" else "5件中4件を受け付けられます") in part.text
+    assert "&lt;b&gt;orders.csv" in part.text
+    assert installation.rows("SELECT count(*) FROM batches WHERE client_code = %s", client_code) == [(0,)]
+    refused = browser.post("/check", params={"name": "orders.csv"}, data=b"a,b\r\n1,2\r\n")
+    assert ("cannot be taken" if language == "en" else "受け付けられません") in refused.text
+    assert 'data-do="send"' not in refused.text
+
+
+def test_a_batch_is_shown_as_it_goes_on_and_rows_and_yen_add_up(installation: Installation, clerk: Browser) -> None:
+    batch_id = send(clerk, csv_of(*order_rows(4), order_row(client_order_ref="BAD", amount="x")), "<i>注文.csv")
+    page = clerk.get(f"/b/{batch_id}").text
+    assert "&lt;i&gt;注文.csv" in page
+    assert f'data-events="/v1/batches/{batch_id}/events"' in page
+    assert 'data-post="cancel"' in page
+    installation.work_off(batch_id)
+    page = clerk.get(f"/b/{batch_id}").text
+    assert 'data-events=""' in page
+    assert 'class="state state-completed_with_errors"' in page
+    assert re.findall(r'<td class="number">(4|¥4,000)</td>', page) == ["4", "¥4,000"] * 2
+    assert f'href="/b/{batch_id}/fix"' in page
+    assert f'href="/v1/batches/{batch_id}/files/errors.csv"' in page
+
+
+def test_who_may_only_read_is_offered_nothing_else(
+    installation: Installation, url: str, clerk: Browser, client_code: str
+) -> None:
+    batch_id = with_bad_rows(installation, clerk, {"amount": "x"})
+    unfinished = send(clerk, csv_of(*order_rows(1, client_order_ref="NEW-1")))
+    reader = signed_in(installation.system, url, client_code, [READ])
+    page, other = reader.get(f"/b/{batch_id}").text, reader.get(f"/b/{unfinished}").text
+    assert "/fix" not in page
+    assert 'id="ask-cancel"' not in other
+    assert 'id="drop"' not in reader.get("/send").text
+    assert reader.get(f"/b/{batch_id}/fix").status_code == 403
+    assert corrected(reader, batch_id, (5, AMOUNT, "x", "1000")).status_code == 403
+    writer = signed_in(installation.system, url, client_code, [READ, WRITE, CONTROL])
+    assert corrected(writer, batch_id, (5, AMOUNT, "x", "1000")).status_code == 403
+    assert PAGE not in (READ_REJECTED, WRITE)
+
+
+def test_only_what_is_wrong_is_shown_to_be_changed_and_reading_it_is_in_the_audit(
+    installation: Installation, clerk: Browser, client_code: str
+) -> None:
+    name = "株式会社ひみつ"
+    batch_id = with_bad_rows(
+        installation, clerk, {"amount": "12,00", "customer_name": name}, {"customer_name": f"{name} {CARD}"}
+    )
+    page = clerk.get(f"/b/{batch_id}/fix").text
+    assert "12,00" in cells_of(page).values()
+    assert name not in page
+    assert CARD not in page
+    shown = clerk.get(f"/b/{batch_id}/fix", columns="all", personal="show").text
+    assert name in shown
+    assert CARD not in shown
+    read = installation.rows(
+        "SELECT actor, rows FROM audit_events WHERE category = 'phi_access' AND batch_id = %s AND entity = 'rejected rows'",
+        batch_id,
+    )
+    assert [rows for _, rows in read] == [2, 2]
+    assert {actor.partition("/")[0] for actor, _ in read} == {client_code}
+
+
+def test_rows_are_corrected_cell_by_cell_and_sent_as_a_correction(installation: Installation, clerk: Browser) -> None:
+    batch_id = with_bad_rows(installation, clerk, {"amount": "12,00"}, {"email": "nobody"}, {"amount": "-"})
+    cells = cells_of(clerk.get(f"/b/{batch_id}/fix").text)
+    assert sorted(cells.values()) == ["-", "12,00", "nobody"]
+    (first, second, third) = sorted(cells)
+    changes = [(*first, "12,00", "1200"), (*second, "nobody", "somebody@example.com"), (*third, "-", "no number")]
+    found = corrected(clerk, batch_id, *changes, dry=True).json()
+    assert (found["good"], found["refusal"]) == (2, None)
+    assert [bool(found["rows"][str(row)]) for row, _ in (first, second, third)] == [False, False, True]
+    assert found["rows"][str(third[0])][0]["cell"] == third[1]
+    assert installation.rows("SELECT count(*) FROM batches WHERE bulk_import_group = %s", batch_id) == [(1,)]
+    answer = corrected(clerk, batch_id, *changes[:2])
+    assert answer.status_code == 202, answer.text
+    correction = answer.json()["batch_id"]
+    installation.work_off(correction)
+    batch = clerk.get(f"/v1/batches/{correction}").json()
+    assert (batch["name"], batch["corrects"], batch["status"]) == ("orders.correction-1.csv", batch_id, "completed")
+    assert batch["corrections"]["rows_open"] == 1
+    assert list(cells_of(clerk.get(f"/b/{batch_id}/fix").text)) == [third]
+    assert f"/b/{batch_id}/fix" in clerk.get(f"/b/{correction}").text
+    assert problem(corrected(clerk, batch_id, changes[0]), 409) == "already-corrected"
+    check_books(installation, batch_id)
+    check_books(installation, correction)
+
+
+def test_a_row_whose_correction_is_wrong_too_is_corrected_where_it_is_now(
+    installation: Installation, clerk: Browser
+) -> None:
+    batch_id = with_bad_rows(installation, clerk, {"amount": "12,00"})
+    ((row, cell),) = cells_of(clerk.get(f"/b/{batch_id}/fix").text)
+    second = corrected(clerk, batch_id, (row, cell, "12,00", "1,2")).json()["batch_id"]
+    installation.work_off(second)
+    assert "There is no row" in clerk.get(f"/b/{batch_id}/fix").text
+    assert f"/b/{second}/fix" in clerk.get(f"/b/{batch_id}").text
+    assert cells_of(clerk.get(f"/b/{second}/fix").text) == {(1, cell): "1,2"}
+    third = corrected(clerk, second, (1, cell, "1,2", "12")).json()["batch_id"]
+    installation.work_off(third)
+    batch = clerk.get(f"/v1/batches/{third}").json()
+    assert (batch["status"], batch["corrections"]["rows_open"], batch["name"]) == (
+        "completed",
+        0,
+        "orders.correction-1.correction-2.csv",
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "slug"),
+    [
+        ((5, AMOUNT, "another", "1200"), 409, "cell-changed"),
+        ((5, 9_999, "12,00", "1200"), 409, "cell-changed"),
+        ((1, AMOUNT, "1000", "1200"), 409, "already-corrected"),
+        ((5, AMOUNT, "12,00", "a\nb"), 400, "malformed-request"),
+        ((0, AMOUNT, "12,00", "1200"), 400, "malformed-request"),
+        ((5, -1, "12,00", "1200"), 400, "malformed-request"),
+    ],
+)
+def test_what_is_not_as_it_was_shown_is_not_changed(
+    installation: Installation, clerk: Browser, change: tuple[int, int, str, str], status: int, slug: str
+) -> None:
+    batch_id = with_bad_rows(installation, clerk, {"amount": "12,00"})
+    assert problem(corrected(clerk, batch_id, change, dry=True), status) == slug
+
+
+def test_edits_that_are_none_are_refused(installation: Installation, clerk: Browser) -> None:
+    batch_id = with_bad_rows(installation, clerk, {"amount": "12,00"})
+    for body in (b"", b"{}", b"[]", b'{"edits":[]}', b'{"edits":[{"row":5}]}', b'{"edits":1}', b"\xff", b"[" * 100_000):
+        answer = clerk.post(f"/b/{batch_id}/edits", OWN | {"Idempotency-Key": "k"}, params={"dry_run": "true"}, data=body)
+        assert problem(answer, 400) == "malformed-request"
+    answer = clerk.post(f"/b/{batch_id}/edits", OWN, data=b" " * (fixing.MOST_EDITS_BYTES + 1))
+    assert answer.status_code == 413
+    cell = next(iter(cells_of(clerk.get(f"/b/{batch_id}/fix").text)))
+    without_key = clerk.post(f"/b/{batch_id}/edits", OWN, json=edits((*cell, "12,00", "1200")))
+    assert problem(without_key, 400) == "idempotency-key-missing"
+
+
+@pytest.mark.parametrize("codec", ["utf-8", "utf-8-sig", "cp932", "utf-16"])
+def test_a_correction_is_written_as_its_client_writes(installation: Installation, clerk: Browser, codec: str) -> None:
+    rows = [
+        *order_rows(2, customer_name="見本, 商店"),
+        order_row(client_order_ref="BAD", customer_name='見本"商店"', amount="x"),
+    ]
+    batch_id = send(clerk, csv_of(*rows).decode().encode(codec))
+    installation.work_off(batch_id)
+    (place,) = cells_of(clerk.get(f"/b/{batch_id}/fix").text)
+    if codec == "cp932":
+        name_cell = list(rows[0]).index("customer_name")
+        assert (
+            problem(corrected(clerk, batch_id, (*place, "x", "1"), (place[0], name_cell, None, "😀"), dry=True), 422)
+            == "not-encodable"
+        )
+    answer = corrected(clerk, batch_id, (*place, "x", "1234"))
+    correction = answer.json()["batch_id"]
+    prepare(installation.system, correction)
+    installation.work_off(correction)
+    assert clerk.get(f"/v1/batches/{correction}").json()["status"] == "completed"
+    original = clerk.get(f"/v1/batches/{correction}/files/original").content
+    text = original.decode(codec if codec != "utf-16" else "utf-16").removeprefix("\ufeff")
+    header, record = csv.reader(io.StringIO(text, newline=""))
+    assert header[-4:] == ["_batch", "_row", "_line", "_codes"]
+    assert record[-4:-2] == [batch_id, "3"]
+    assert dict(zip(header, record, strict=True)) | {"amount": "x"} == rows[2] | dict(
+        zip(header[-4:], record[-4:], strict=True)
+    )
+
+
+def test_rows_of_a_workbook_are_corrected_too(installation: Installation, clerk: Browser) -> None:
+    rows = [*order_rows(2), order_row(client_order_ref="BAD", amount="many")]
+    workbook, content = openpyxl.Workbook(), io.BytesIO()
+    for cells in ([*rows[0]], *([*row.values()] for row in rows)):
+        workbook.active.append(cells)
+    workbook.save(content)
+    batch_id = send(clerk, content.getvalue(), "注文.xlsx")
+    installation.work_off(batch_id)
+    (place,) = cells_of(clerk.get(f"/b/{batch_id}/fix").text)
+    correction = corrected(clerk, batch_id, (*place, "many", "500")).json()["batch_id"]
+    installation.work_off(correction)
+    batch = clerk.get(f"/v1/batches/{correction}").json()
+    assert (batch["status"], batch["name"]) == ("completed", "注文.correction-1.csv")
+
+
+def test_rows_of_the_wrong_shape_are_for_the_file_and_the_others_are_changed(
+    installation: Installation, clerk: Browser
+) -> None:
+    rows = [*order_rows(2), order_row(client_order_ref="BAD", amount="x")]
+    batch_id = send(clerk, csv_of(*rows) + b"too,few\r\n")
+    installation.work_off(batch_id)
+    page = clerk.get(f"/b/{batch_id}/fix").text
+    assert list(cells_of(page)) == [(3, list(rows[0]).index("amount"))]
+    assert "Correct this row in the file" in page
+    assert problem(corrected(clerk, batch_id, (4, 0, "too", "1"), dry=True), 409) == "cell-changed"
+
+
+def test_rows_are_shown_a_page_at_a_time_and_values_that_many_share_are_offered_once(
+    installation: Installation, clerk: Browser
+) -> None:
+    rows = order_rows(fixing.ROWS_A_PAGE + 5, amount="abc")
+    batch_id = send(clerk, csv_of(*rows, order_row(client_order_ref="GOOD")))
+    installation.work_off(batch_id)
+    first, second = (clerk.get(f"/b/{batch_id}/fix", page=page).text for page in ("1", "2"))
+    assert (len(cells_of(first)), len(cells_of(second))) == (fixing.ROWS_A_PAGE, 5)
+    assert clerk.get(f"/b/{batch_id}/fix", page="99").text.count("data-row=") == 5
+    assert clerk.get(f"/b/{batch_id}/fix", page="x").status_code == 200
+    shared = re.findall(r'data-old="([^"]*)" data-rows="([^"]*)"', first)
+    assert [(old, len(rows.split())) for old, rows in shared] == [("abc", len(rows))]

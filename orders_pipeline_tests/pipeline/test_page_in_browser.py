@@ -1,0 +1,372 @@
+"""The page in a real browser: a file is sent, watched and corrected, and axe finds nothing wrong in any state."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import uuid
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from orders_pipeline.web import server
+from orders_pipeline_tests.support.api import csv_of, served
+from orders_pipeline_tests.support.factories import order_row, order_rows
+from orders_pipeline_tests.support.installation import Installation, check_books, work_off
+from orders_pipeline_tests.support.page import page_token
+
+playwright_api = pytest.importorskip("playwright.sync_api")
+axe_api = pytest.importorskip("axe_playwright_python.sync_playwright")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+if CHROMIUM is None:
+    pytest.skip("there is no Chromium on this machine", allow_module_level=True)
+
+expect, Page, Browser, Context = (
+    playwright_api.expect,
+    playwright_api.Page,
+    playwright_api.Browser,
+    playwright_api.BrowserContext,
+)
+RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+WAIT_MS = 20_000
+DROP = """([selector, name, text]) => {
+    const transfer = new DataTransfer();
+    transfer.items.add(new File([text], name, {type: "application/vnd.ms-excel"}));
+    for (const kind of ["dragenter", "dragover", "drop"])
+        document.querySelector(selector).dispatchEvent(
+            new DragEvent(kind, {dataTransfer: transfer, bubbles: true, cancelable: true}));
+}"""
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    with playwright_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def url(_module_installation: Installation) -> Iterator[str]:
+    with served(_module_installation.system) as url:
+        yield url
+
+
+@pytest.fixture
+def client_code() -> str:
+    return f"acme-{uuid.uuid4().hex[:8]}"
+
+
+@pytest.fixture
+def complaints() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def context(chromium: Browser, complaints: list[str]) -> Iterator[Context]:
+    """A browser of its own, in which scripts complain about nothing."""
+    context = chromium.new_context(locale="en-GB", viewport={"width": 1100, "height": 800})
+    context.set_default_timeout(WAIT_MS)
+    context.on("weberror", lambda error: complaints.append(str(error.error)))
+    context.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+    yield context
+    context.close()
+    assert [each for each in complaints if "Failed to load resource" not in each] == []
+
+
+@pytest.fixture
+def page(context: Context, installation: Installation, url: str, client_code: str) -> Page:
+    return signed_in(context, installation, url, client_code)
+
+
+def signed_in(context: Context, installation: Installation, url: str, client_code: str | None) -> Page:
+    page = context.new_page()
+    page.goto(f"{url}/send")
+    page.locator("#token").fill(page_token(installation.system, client_code))
+    page.keyboard.press("Enter")
+    expect(page.locator("h1")).not_to_have_text("Sign in")
+    return page
+
+
+def is_faultless(page: Page) -> None:
+    """Demand that axe finds nothing, and that nothing is wider than the window."""
+    found = axe_api.Axe().run(page, options={"runOnly": {"type": "tag", "values": RULES}})
+    violations = [(each["id"], [node["html"] for node in each["nodes"]]) for each in found.response["violations"]]
+    assert violations == [], page.url
+    assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth"), page.url
+
+
+def choose(page: Page, *rows: dict[str, str], name: str = "orders.csv") -> None:
+    page.set_input_files("#file", {"name": name, "mimeType": "application/vnd.ms-excel", "buffer": csv_of(*rows)})
+    expect(page.locator("#check-title")).to_be_visible()
+
+
+def send(page: Page, *rows: dict[str, str], name: str = "orders.csv") -> str:
+    """Check and send a file, and return its batch's id."""
+    choose(page, *rows, name=name)
+    page.locator("[data-do=send]").click()
+    page.wait_for_url("**/b/*")
+    return str(page.url.rpartition("/")[2])
+
+
+def worked_off(installation: Installation, batch_id: str) -> threading.Thread:
+    """Have a batch worked off beside the browser."""
+    thread = threading.Thread(target=work_off, args=(installation.system, batch_id))
+    thread.start()
+    return thread
+
+
+def bad_rows() -> list[dict[str, str]]:
+    wrong = ({"order_date": "11/20"}, {"order_date": "11/20"}, {"email": "nobody"}, {"amount": "12,00"})
+    return [order_row(client_order_ref=f"BAD-{at}", **cells) for at, cells in enumerate(wrong)]
+
+
+@pytest.mark.parametrize(
+    ("locale", "width", "scheme"),
+    [("ja-JP", 1100, "light"), ("en-GB", 320, "dark"), ("ja-JP", 320, "light"), ("en-GB", 768, "light")],
+)
+def test_a_file_is_dropped_its_bad_rows_are_mended_and_all_is_paid(
+    installation: Installation, chromium: Browser, url: str, client_code: str, locale: str, width: int, scheme: str
+) -> None:
+    context = chromium.new_context(locale=locale, viewport={"width": width, "height": 800}, color_scheme=scheme)
+    context.set_default_timeout(WAIT_MS)
+    page = context.new_page()
+    page.goto(url)
+    assert page.locator("html").get_attribute("lang") == locale[:2]
+    _sign_in_at_the_second_try(page, page_token(installation.system, client_code))
+    batch_id = _drop_check_and_send(page, csv_of(*order_rows(6), *bad_rows()).decode())
+    _wait_for_the_end(installation, page, batch_id, "completed_with_errors")
+    correction = _correct(page)
+    assert correction != batch_id
+    _wait_for_the_end(installation, page, correction, "completed")
+    page.goto(f"{url}/history")
+    is_faultless(page)
+    context.close()
+    paid = installation.rows("SELECT status, count(*) FROM orders WHERE client_code = %s GROUP BY 1", client_code)
+    assert paid == [("paid", 10)]
+    for each in (batch_id, correction):
+        check_books(installation, each)
+
+
+def _sign_in_at_the_second_try(page: Page, token: str) -> None:
+    is_faultless(page)
+    page.locator("#token").fill("opk_no")
+    page.locator("main button").click()
+    expect(page.locator("#wrong")).to_be_visible()
+    is_faultless(page)
+    page.locator("#token").fill(token)
+    page.locator("main button").click()
+    page.wait_for_url("**/send")
+    is_faultless(page)
+
+
+def _drop_check_and_send(page: Page, text: str) -> str:
+    page.evaluate(DROP, ["#drop", "注文 一覧①.csv", text])
+    expect(page.locator("#check-title")).to_be_focused()
+    is_faultless(page)
+    page.locator("[data-do=fix]").click()
+    expect(page.locator("#problems-title")).to_be_focused()
+    is_faultless(page)
+    page.locator("[data-do=send]").click()
+    page.wait_for_url("**/b/*")
+    expect(page.locator(".state-received")).to_be_visible()
+    is_faultless(page)
+    return str(page.url.rpartition("/")[2])
+
+
+def _wait_for_the_end(installation: Installation, page: Page, batch_id: str, status: str) -> None:
+    thread = worked_off(installation, batch_id)
+    expect(page.locator(f".state-{status}")).to_be_visible()
+    thread.join()
+    is_faultless(page)
+
+
+def _correct(page: Page) -> str:
+    page.locator("#to-fix a").click()
+    expect(page.locator("td.bad input")).to_have_count(4)
+    is_faultless(page)
+    replace_form = page.locator("form.replace").first
+    replace_form.locator("input").fill("2026-11-20")
+    replace_form.locator("button").click()
+    expect(page.locator("td.changed")).to_have_count(2)
+    page.locator("input[value='nobody']").fill("somebody@example.com")
+    page.keyboard.press("Enter")
+    page.locator("input[value='12,00']").fill("12,000円です")
+    page.keyboard.press("Control+Enter")
+    expect(page.locator("tr.is-bad")).to_have_count(1)
+    is_faultless(page)
+    page.locator("input[value='12,00']").fill("1200")
+    page.keyboard.press("Control+Enter")
+    expect(page.locator("tr.is-good")).to_have_count(4)
+    expect(page.locator("#send")).to_be_focused()
+    is_faultless(page)
+    page.keyboard.press("Enter")
+    page.wait_for_url(lambda address: "/fix" not in address)
+    return str(page.url.rpartition("/")[2])
+
+
+def test_what_an_operator_sees_has_no_fault(
+    context: Context, installation: Installation, url: str, client_code: str, page: Page
+) -> None:
+    batch_id = send(page, *order_rows(3))
+    installation.rows("UPDATE batches SET status_code = 'E_STORAGE_UNAVAILABLE' WHERE batch_id = %s", batch_id)
+    operator = signed_in(context.browser.new_context(locale="en-GB"), installation, url, None)
+    operator.goto(f"{url}/overview")
+    expect(operator.locator("table").first).to_contain_text("E_STORAGE_UNAVAILABLE")
+    is_faultless(operator)
+    operator.goto(f"{url}/send")
+    operator.locator("#client").fill(client_code)
+    send(operator, *(order_row(client_order_ref=f"NEW-{at}") for at in range(2)))
+    expect(operator.locator("#facts")).to_contain_text(client_code)
+    is_faultless(operator)
+    installation.work_off(batch_id)
+    operator.goto(f"{url}/overview")
+    operator.locator("details").first.click()
+    expect(operator.locator(".chart rect")).not_to_have_count(0)
+    is_faultless(operator)
+    operator.context.close()
+
+
+def test_everything_can_be_done_with_the_keyboard_alone(installation: Installation, page: Page) -> None:
+    def tab_to(selector: str) -> None:
+        for _ in range(40):
+            if page.evaluate("selector => document.activeElement.matches(selector)", selector):
+                return
+            page.keyboard.press("Tab")
+        raise AssertionError(f"{selector} cannot be reached")
+
+    tab_to("#file")
+    with page.expect_file_chooser() as chooser:
+        page.keyboard.press("Space")
+    chooser.value.set_files({"name": "o.csv", "mimeType": "", "buffer": csv_of(*order_rows(2), *bad_rows())})
+    expect(page.locator("#check-title")).to_be_focused()
+    tab_to("[data-do=send]")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/b/*")
+    work_off(installation.system, page.url.rpartition("/")[2])
+    expect(page.locator("#to-fix a")).to_be_visible()
+    tab_to("#to-fix a")
+    page.keyboard.press("Enter")
+    expect(page.locator("td.bad input")).to_have_count(4)
+    tab_to("td.bad input")
+    page.keyboard.press("Enter")  # the next row's cell of this column
+    page.keyboard.type("x")
+    page.keyboard.press("Escape")
+    expect(page.locator("td.changed")).to_have_count(0)
+    page.keyboard.press("Control+A")
+    page.keyboard.type("2026-11-21")
+    page.keyboard.press("Control+Enter")
+    expect(page.locator("tr.is-good")).to_have_count(1)
+    page.keyboard.press("Enter")
+    page.wait_for_url(lambda address: "/fix" not in address)
+
+
+def test_rows_are_pasted_from_a_spreadsheet(installation: Installation, page: Page, client_code: str) -> None:
+    rows = [order_row(client_order_ref="A-1", customer_name='株式会社"見本", 本店'), order_row(client_order_ref="A-2")]
+    lines = [list(rows[0]), *(list(row.values()) for row in rows)]
+    lines[1] = [f'"{cell.replace(chr(34), chr(34) * 2)}"' if '"' in cell else cell for cell in lines[1]]
+    page.locator("summary").first.click()
+    page.locator("#pasted").fill("\r\n".join("\t".join(cells) for cells in lines) + "\r\n")
+    page.locator("#paste button").click()
+    expect(page.locator("#checked")).to_contain_text("All 2 orders can be taken")
+    page.locator("[data-do=send]").click()
+    page.wait_for_url("**/b/*")
+    batch_id = page.url.rpartition("/")[2]
+    installation.work_off(batch_id)
+    assert installation.rows("SELECT status, rows_accepted FROM batches WHERE batch_id = %s", batch_id) == [("completed", 2)]
+
+
+def test_a_file_that_came_before_leads_to_its_result_and_one_that_cannot_be_taken_says_why(page: Page) -> None:
+    batch_id = send(page, *order_rows(2))
+    page.go_back()
+    page.set_input_files("#file", {"name": "again.csv", "mimeType": "", "buffer": csv_of(*order_rows(2))})
+    expect(page.locator("#trouble a")).to_have_attribute("href", f"/b/{batch_id}")
+    is_faultless(page)
+    page.set_input_files("#file", {"name": "other.csv", "mimeType": "", "buffer": b"a,b\r\n1,2\r\n"})
+    expect(page.locator("#checked")).to_contain_text("Required columns are missing")
+    is_faultless(page)
+    page.locator("[data-do=discard]").click()
+    expect(page.locator("#file")).to_be_focused()
+    page.set_input_files("#file", {"name": "pages.pdf", "mimeType": "application/pdf", "buffer": b"%PDF"})
+    expect(page.locator("#trouble")).to_contain_text("Send CSV, XLSX, JSON or NDJSON")
+
+
+def test_a_batch_is_cancelled_after_a_question(installation: Installation, page: Page) -> None:
+    batch_id = send(page, *order_rows(2))
+    page.locator("#ask-cancel").click()
+    expect(page.locator("#cancel-dialog")).to_be_visible()
+    is_faultless(page)
+    page.keyboard.press("Escape")
+    expect(page.locator("#cancel-dialog")).not_to_be_visible()
+    expect(page.locator(".state-received")).to_be_visible()
+    page.locator("#ask-cancel").click()
+    page.locator("#cancel-dialog [data-post=cancel]").click()
+    expect(page.locator(".state-cancelling")).to_be_visible()
+    thread = worked_off(installation, batch_id)
+    expect(page.locator(".state-cancelled")).to_be_visible()
+    thread.join()
+    is_faultless(page)
+
+
+def test_what_was_typed_is_kept_over_all_pages_of_rows_and_not_left_without_a_question(
+    installation: Installation, page: Page
+) -> None:
+    batch_id = send(page, *(order_row(client_order_ref=f"B-{at}", amount="x") for at in range(101)), order_row())
+    installation.work_off(batch_id)
+    page.goto(page.url + "/fix")
+    page.locator("td.bad input").first.fill("100")
+    page.locator("nav.pages a").click()
+    expect(page.locator("td.bad input")).to_have_count(1)
+    page.locator("td.bad input").fill("200")
+    page.keyboard.press("Tab")
+    expect(page.locator("#count")).to_have_text("2 rows changed")
+    page.locator(".switches a").first.click()
+    expect(page.locator("th[data-column]").nth(5)).to_be_visible()
+    page.locator("button.edit").click()
+    expect(page.locator("td.bad input")).to_have_value("200")
+    page.locator("nav.pages a").click()
+    expect(page.locator("td.bad input").first).to_have_value("100")
+    questions: list[str] = []
+    page.on("dialog", lambda dialog: (questions.append(dialog.type), dialog.dismiss()))
+    page.locator(".product").click(no_wait_after=True)
+    expect(page.locator("td.bad input").first).to_have_value("100")
+    assert questions == ["beforeunload"]
+    page.locator("#undo").click()
+    expect(page.locator("#count")).to_have_text("1 row changed")
+
+
+def test_of_two_people_who_correct_the_same_row_the_second_is_told(
+    context: Context, installation: Installation, page: Page
+) -> None:
+    batch_id = send(page, *order_rows(1), order_row(client_order_ref="BAD", amount="x"))
+    installation.work_off(batch_id)
+    first, second = context.new_page(), context.new_page()
+    for each, value in ((first, "100"), (second, "200")):
+        each.goto(page.url + "/fix")
+        each.locator("td.bad input").fill(value)
+        each.keyboard.press("Control+Enter")
+        expect(each.locator("#send")).to_be_visible()
+    first.locator("#send").click()
+    first.wait_for_url(lambda address: "/fix" not in address)
+    installation.work_off(first.url.rpartition("/")[2])
+    second.locator("#send").click()
+    expect(second.locator("#trouble")).to_contain_text("corrected already")
+    is_faultless(second)
+
+
+def test_a_page_says_that_the_server_is_gone_and_goes_on_when_it_is_back(
+    installation: Installation, context: Context, client_code: str
+) -> None:
+    system = replace(installation.system)
+    with server.serving(system, 0) as url:
+        page = signed_in(context, installation, url, client_code)
+        batch_id = send(page, *order_rows(2))
+        expect(page.locator(".state-received")).to_be_visible()
+    expect(page.locator("#lost")).to_be_visible()
+    is_faultless(page)
+    with server.serving(system, int(url.rpartition(":")[2])):
+        work_off(installation.system, batch_id)
+        expect(page.locator(".state-completed")).to_be_visible()
+        expect(page.locator("#lost")).not_to_be_visible()
+        page.close()
