@@ -15,6 +15,7 @@ from typing import Any
 
 from orders_pipeline.audit import sealing
 from orders_pipeline.clients.profiles import read_clients
+from orders_pipeline.clients.users import read_users
 from orders_pipeline.infrastructure import migrations
 from orders_pipeline.infrastructure.database import Database
 from orders_pipeline.infrastructure.database_errors import DatabaseError
@@ -38,7 +39,7 @@ from orders_pipeline.system.composition import (
 from orders_pipeline.system.settings import Settings, load_settings, unknown
 from orders_pipeline.upkeep import key_rotation
 
-SETTINGS = ("E_SETTINGS", "E_CLIENTS_FILE", "E_ENCRYPTION_KEYS")  # codes of what somebody has set wrongly
+SETTINGS = ("E_SETTINGS", "E_CLIENTS_FILE", "E_USERS_FILE", "E_ENCRYPTION_KEYS")  # codes of what somebody has set wrongly
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,7 @@ def examine() -> list[Finding]:
         return _nothing_else([Finding("settings", ok=False, says=errors.describe(error))])
     try:
         read_clients(settings.clients_file)
+        read_users(settings.users_file)
         findings = [Finding("settings", ok=True, says="; ".join([f"ORDERS_ENV is {settings.env}", *unknown()]))]
     except Exception as error:  # noqa: BLE001 - a finding, whatever it is
         findings = [Finding("settings", ok=False, says=errors.describe(error, settings))]

@@ -16,6 +16,7 @@ from pydantic import SecretStr
 
 from orders_pipeline.audit.recording import os_user
 from orders_pipeline.clients.profiles import Clients, read_clients
+from orders_pipeline.clients.users import Users, read_users
 from orders_pipeline.infrastructure import migrations
 from orders_pipeline.infrastructure.database import POOL_SIZE, Database, SessionIdentity
 from orders_pipeline.infrastructure.database_url import private_url
@@ -52,6 +53,7 @@ class System:
     landing: Storage
     cipher: Cipher
     clients: Clients
+    users: Users
     payments: PaymentGateway
     notifications: NotificationService
     notification_limiter: RateLimiter
@@ -128,6 +130,7 @@ def open_system(
             landing=open_landing(settings),
             cipher=cipher,
             clients=read_clients(settings.clients_file),
+            users=read_users(settings.users_file),
             payments=_provider(settings, payment_client(settings, endpoints)),
             notifications=NotificationService(notification_client(settings, endpoints)),
             notification_limiter=RateLimiter(

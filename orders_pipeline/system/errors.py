@@ -29,7 +29,7 @@ DETAILS = "errors/"
 UNEXPECTED = "E_UNEXPECTED"
 INSIDES = ("E_CONSTRAINT", "E_DATABASE")  # a rule of the schema, a state of the server: nothing for who is answered
 # nothing of use is behind these: a refusal is for the client, and without good settings there is no place for details
-SAY_ALL = ("F_", "E_SETTINGS", "E_CLIENTS_FILE", "E_ENCRYPTION_KEYS", "E_UNKNOWN_")
+SAY_ALL = ("F_", "E_SETTINGS", "E_CLIENTS_FILE", "E_USERS_FILE", "E_ENCRYPTION_KEYS", "E_UNKNOWN_")
 LOG = "errors.log"
 LOG_BYTES = 1 << 20  # errors.log is begun anew then, and the one before is kept
 _REFERENCE = re.compile(r"[0-9a-f]{12}")

@@ -57,6 +57,8 @@ class Settings(BaseSettings):
     kms_key_id: str | None = None
     kms_endpoint_url: str | None = None
     clients_file: Path | None = None
+    users_file: Path | None = None
+    proxy_secret: Annotated[SecretStr, Field(min_length=32)] | None = None
     max_rows: Annotated[int, Field(ge=1)] = 10_000
     max_bytes: Annotated[int, Field(ge=1)] = 20 * MIB
     max_concurrent_runs: Annotated[int, Field(ge=1, le=64)] = 3
@@ -117,6 +119,8 @@ def read_settings() -> Settings:
     plain = [name for name in URLS if not (getattr(settings, name) or "https:").lower().startswith("https:")]
     if settings.is_production and plain:
         raise SettingsError(f"{PREFIX}ENV is production, where these begin with https://: {_names(plain)}")
+    if (settings.users_file is None) != (settings.proxy_secret is None):
+        raise SettingsError(f"{PREFIX}USERS_FILE and {PREFIX}PROXY_SECRET are set together, or neither")
     none = [name for name in (*URLS, "dagster_url") if not _is_url(getattr(settings, name) or "https://host")]
     if none:
         raise SettingsError(f"these are no URLs of a server: {_names(none)}")

@@ -1,11 +1,12 @@
-"""Authentication: who asks, by the bearer token of a request or the cookie of a browser, and whether they may.
+"""Authentication: who asks, and whether they may: by a bearer token, a browser's cookie, or the word of our own proxy.
 
 An unknown token, a wrong, an expired and a revoked one get the same answer. What tokens and sessions are is in
-`clients/api_tokens.py` and `clients/api_sessions.py`.
+`clients/api_tokens.py` and `clients/api_sessions.py`, and users in `clients/users.py`.
 """
 
 from __future__ import annotations
 
+import hmac
 import re
 from dataclasses import replace
 
@@ -19,6 +20,7 @@ from orders_pipeline.records.rejections import FileRejected
 from orders_pipeline.system.composition import System
 from orders_pipeline.web.problems import Problem
 
+USER_HEADER, SECRET_HEADER = "orders-user", "orders-proxy-secret"  # of the proxy that people log in at
 CLIENT_PARAMETER = "client"  # which client an operator's request is about
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 READING_METHODS = ("GET", "HEAD")
@@ -50,7 +52,10 @@ def visitor(system: System, request: Request, scope: str) -> Caller:
 
 def found(system: System, request: Request) -> Caller | None:
     """Return who asks, if it is somebody that we know; raise a Problem where another site's page asks in their name."""
-    if "authorization" in request.headers:
+    if USER_HEADER in request.headers:
+        caller = _user(system, request)
+        require_own_page(request)
+    elif "authorization" in request.headers:
         scheme, _, token = request.headers["authorization"].partition(" ")
         caller = api_tokens.caller(system.database, token.strip()) if scheme.lower() == "bearer" else None
     else:
@@ -59,6 +64,16 @@ def found(system: System, request: Request) -> Caller | None:
         if caller is not None:
             require_own_page(request)
     return caller if caller is None or caller.is_operator or _is_client(system, caller.client_code) else None
+
+
+def _user(system: System, request: Request) -> Caller | None:
+    """Return which user the proxy says it is, if it is our proxy that says so."""
+    secret = system.settings.proxy_secret
+    if secret is None:
+        return None
+    given = request.headers.get(SECRET_HEADER, "").encode()
+    is_proxy = hmac.compare_digest(given, secret.get_secret_value().encode())
+    return system.users.caller(request.headers[USER_HEADER]) if is_proxy else None
 
 
 def require_own_page(request: Request) -> None:

@@ -627,6 +627,7 @@ def test_a_setting_that_cannot_be_used_is_named_without_its_value(
     [
         ("ORDERS_ENCRYPTION_KEYS", "k1:geheim", "E_ENCRYPTION_KEYS"),
         ("ORDERS_CLIENTS_FILE", "nowhere/clients.toml", "E_CLIENTS_FILE"),
+        ("ORDERS_USERS_FILE", "nowhere/users.toml", "E_SETTINGS"),
         ("ORDERS_STORAGE_URL", "ftp://geheim/", "E_SETTINGS"),
         ("ORDERS_LANDING_URL", "s3://", "E_SETTINGS"),
         ("ORDERS_PAYMENT_PROVIDER", "geheim", "E_SETTINGS"),

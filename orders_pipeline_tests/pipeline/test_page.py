@@ -7,14 +7,18 @@ import io
 import re
 import uuid
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import openpyxl
 import pytest
 import requests
+from pydantic import SecretStr
 
 from orders_pipeline.clients import api_tokens
 from orders_pipeline.clients.api_tokens import CONTROL, PAGE, READ, READ_REJECTED, WRITE
+from orders_pipeline.clients.users import read_users
 from orders_pipeline.web.page import fixing
 from orders_pipeline.web.page.rendering import STATIC
 from orders_pipeline_tests.support.api import csv_of, served
@@ -205,6 +209,38 @@ def test_scripts_put_nothing_into_the_page_that_would_be_run() -> None:
             assert not re.search(
                 rb"innerHTML|insertAdjacentHTML|document\.write|eval\(|localStorage|new Function", content
             ), name
+
+
+def test_users_of_the_companys_own_login_are_believed_from_our_proxy_alone(
+    installation: Installation, client_code: str, tmp_path: Path
+) -> None:
+    path, secret = tmp_path / "users.toml", "s" * 32
+    path.write_text(f'["clerk@x.example"]\nclient = "{client_code}"\nrole = "clerk"\n["op@x.example"]\nrole = "operator"\n')
+    settings = installation.system.settings.model_copy(update={"users_file": path, "proxy_secret": SecretStr(secret)})
+    with served(replace(installation.system, settings=settings, users=read_users(path))) as url:
+
+        def asked(user: str, given: str = secret, *, method: str = "GET", path: str = "/history", **more: str) -> int:
+            headers = {"Accept": "text/html", "Orders-User": user, "Orders-Proxy-Secret": given, **more}
+            return requests.request(method, f"{url}{path}", headers=headers, timeout=60, allow_redirects=False).status_code
+
+        assert asked("clerk@x.example") == 200
+        assert [asked("clerk@x.example", path="/overview"), asked("op@x.example", path="/overview")] == [403, 200]
+        for user, given in (
+            ("nobody@x.example", secret),
+            ("clerk@x.example", "s" * 31),
+            ("clerk@x.example", ""),
+            ("", secret),
+        ):
+            assert asked(user, given) == 303, (user, given)
+        assert asked("clerk@x.example", method="POST", path="/check", **{"Sec-Fetch-Site": "cross-site"}) == 403
+        assert asked("clerk@x.example", method="POST", path="/check", **{"Sec-Fetch-Site": "same-origin"}) == 415
+        page = requests.get(
+            f"{url}/send", headers={"Orders-User": "clerk@x.example", "Orders-Proxy-Secret": secret}, timeout=60
+        ).text
+        assert "clerk@x.example" in page
+        assert 'action="/sign-out"' not in page
+    with served(installation.system) as url:
+        assert asked("clerk@x.example") == 303
 
 
 def test_the_cookie_is_for_our_own_server_alone(installation: Installation, url: str, client_code: str) -> None:

@@ -1,0 +1,98 @@
+"""Users of the page whom the company's own login knows: which client each works for, and what each may do there.
+
+They come from a TOML file (`ORDERS_USERS_FILE`), one table a user. That a request is really theirs is for
+`web/authentication.py` to find out.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from orders_pipeline.clients.api_tokens import (
+    ALL_SCOPES,
+    CONTROL,
+    OPERATOR,
+    PAGE,
+    READ,
+    READ_REJECTED,
+    REFUND,
+    WRITE,
+    Caller,
+)
+from orders_pipeline.clients.profiles import CLIENT_CODE
+
+MOST_NAME_CHARS = 254  # of an e-mail address
+ROLES: Mapping[str, frozenset[str]] = MappingProxyType(
+    {
+        "reader": frozenset({PAGE, READ}),
+        "clerk": frozenset({PAGE, READ, WRITE, READ_REJECTED}),
+        "manager": frozenset({PAGE, READ, WRITE, READ_REJECTED, CONTROL, REFUND}),
+        "operator": ALL_SCOPES,
+    }
+)
+
+
+class UsersError(Exception):
+    """The users file is not usable; the text says where."""
+
+    code = "E_USERS_FILE"
+
+
+class User(BaseModel):
+    """One user: whose batches they see, or as an operator all, and what they may do."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    client: Annotated[str, Field(pattern=f"^{CLIENT_CODE.pattern}$")] | None = None
+    role: Literal["reader", "clerk", "manager", "operator"]
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> User:
+        if (self.client is None) != (self.role == OPERATOR):
+            raise ValueError("a user is of one client, and an operator of none")
+        return self
+
+
+class Users:
+    """The users by name; with none configured, there is no other login than tokens."""
+
+    def __init__(self, users: Mapping[str, User] = MappingProxyType({})) -> None:
+        self._users = users
+
+    def caller(self, name: str) -> Caller | None:
+        """Return who a user is; None for one that is not configured."""
+        user = self._users.get(name)
+        if user is None:
+            return None
+        return Caller(user.client or "", f"{user.client or OPERATOR}/{name}", ROLES[user.role])
+
+
+def read_users(path: Path | None) -> Users:
+    """Read the users file; raise UsersError naming each user and setting that is wrong."""
+    if path is None:
+        return Users()
+    try:
+        tables = tomllib.loads(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError):
+        raise UsersError("ORDERS_USERS_FILE cannot be read") from None
+    except tomllib.TOMLDecodeError as error:
+        raise UsersError(f"ORDERS_USERS_FILE is not TOML: {error}") from None
+    users: dict[str, User] = {}
+    wrong: list[str] = []
+    for name, table in tables.items():
+        if not (0 < len(name) <= MOST_NAME_CHARS and name.isascii() and name.isprintable()):
+            wrong.append("a user's name is not 1 to 254 printable ASCII characters")
+            continue
+        try:
+            users[name] = User.model_validate(table)
+        except ValidationError as error:
+            wrong += [f"{name}: {'.'.join(map(str, each['loc'])) or 'user'}: {each['msg']}" for each in error.errors()]
+    if wrong:
+        raise UsersError("ORDERS_USERS_FILE: " + "; ".join(wrong))
+    return Users(MappingProxyType(users))
