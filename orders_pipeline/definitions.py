@@ -1,6 +1,7 @@
 """What Dagster loads: assets, jobs, sensors, schedules and the resource, put together and nothing else."""
 
 import logging
+import warnings
 
 import dagster as dg
 
@@ -19,6 +20,9 @@ export_environment(DAGSTER_REDACT_USER_CODE_ERRORS="1")
 _redacted = logging.getLogger("dagster.redacted_errors")
 _redacted.addHandler(ListMasked())
 _redacted.propagate = False
+
+# Dagster warns of what it passes itself when it copies a sensor for several jobs
+warnings.filterwarnings("ignore", "Parameter `owners`", dg.BetaWarning)
 
 defs = dg.Definitions(
     assets=ASSETS,
