@@ -4,13 +4,14 @@ Unit tests use none of these; a test that asks for them in `unit/` is refused.
 """
 
 import contextlib
+import gc
 import os
 import shutil
 import signal
 import tempfile
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import hypothesis
@@ -35,6 +36,16 @@ hypothesis.settings.register_profile("busy_machine", deadline=None)  # one examp
 hypothesis.settings.load_profile("busy_machine")
 MEMORY_BYTES = 8 << 30  # free in /dev/shm, for the servers of all processes: 10 MB a database and 128 MB of log each
 OUTSIDE_WORLD = {"server_url", "template", "database_url", "database", "sandbox", "settings", "system"}
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    gc.disable()  # half of the time would be looking for what can go, and of thousands of tests none can
+    try:
+        return (yield)
+    finally:
+        gc.freeze()  # all of this stays, and need not be looked at again
+        gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
