@@ -10,26 +10,25 @@ import shutil
 import signal
 import tempfile
 import threading
-import uuid
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import hypothesis
-import psycopg
 import pytest
 from pydantic import SecretStr
-from sqlalchemy import event, make_url
+from sqlalchemy import event
 from sqlalchemy.pool import ConnectionPoolEntry, Pool
 
 from orders_pipeline.infrastructure import migrations
 from orders_pipeline.infrastructure.database import Database, _Connection
-from orders_pipeline.infrastructure.database_url import dagster_url, libpq_url
+from orders_pipeline.infrastructure.database_url import dagster_url
 from orders_pipeline.intake.landing import arrivals
 from orders_pipeline.sandbox import SandboxServer
 from orders_pipeline.system import embedded
 from orders_pipeline.system.composition import System, join_endpoints, open_system
 from orders_pipeline.system.settings import Settings
 from orders_pipeline_tests.mutants.mutant import SERVER
+from orders_pipeline_tests.support.databases import cloned_database, named, run_on
 
 TEMPLATE = "orders_template"
 hypothesis.settings.register_profile("busy_machine", deadline=None)  # one example may take a second
@@ -107,9 +106,9 @@ def server_url() -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="orders-pipeline-tests-", dir=_memory()) as home:
         with contextlib.closing(embedded.join(Path(home), "postgres")) as membership:
             # the server outlives processes, and that is what is tried here
-            for setting in ("fsync = off", "full_page_writes = off", "max_wal_size = '128MB'"):
-                _run_on(membership.url, f"ALTER SYSTEM SET {setting}")
-            _run_on(membership.url, "SELECT pg_reload_conf()")
+            settings = ("fsync = off", "full_page_writes = off", "max_wal_size = '128MB'")
+            changes = [f"ALTER SYSTEM SET {setting}" for setting in settings]
+            run_on(SecretStr(membership.url), *changes, "SELECT pg_reload_conf()")
             yield membership.url
         embedded.wait_until_gone(Path(home))
 
@@ -121,15 +120,6 @@ def _memory() -> str | None:
     return str(memory) if roomy and os.access(memory, os.W_OK) else None
 
 
-def _run_on(url: str, statement: str) -> None:
-    with psycopg.connect(libpq_url(SecretStr(url)), autocommit=True) as connection:
-        connection.execute(statement.encode())
-
-
-def _named(url: str, name: str) -> str:
-    return make_url(url).set(database=name).render_as_string(hide_password=False)
-
-
 @pytest.fixture(scope="session")
 def template(server_url: str) -> str:
     """The name of a database that tests clone: migrated, and with Dagster's tables, which take longer than a clone."""
@@ -139,8 +129,8 @@ def template(server_url: str) -> str:
 
     if os.environ.get(SERVER):
         return TEMPLATE
-    _run_on(server_url, f"CREATE DATABASE {TEMPLATE}")
-    url = SecretStr(_named(server_url, TEMPLATE))
+    run_on(SecretStr(server_url), f"CREATE DATABASE {TEMPLATE}")
+    url = named(server_url, TEMPLATE)
     with contextlib.closing(Database(url)) as database:
         migrations.migrate(database)
         with database.begin() as transaction:
@@ -152,10 +142,8 @@ def template(server_url: str) -> str:
 @pytest.fixture
 def database_url(server_url: str, template: str) -> Iterator[SecretStr]:
     """The URL of a migrated database of the test's own."""
-    name = f"test_{uuid.uuid4().hex}"
-    _run_on(server_url, f"CREATE DATABASE {name} TEMPLATE {template}")
-    yield SecretStr(_named(server_url, name))
-    _run_on(server_url, f"DROP DATABASE {name} WITH (FORCE)")
+    with cloned_database(server_url, template) as url:
+        yield url
 
 
 @pytest.fixture

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-import psycopg
 import pytest
 from pydantic import SecretStr
-from sqlalchemy import make_url
 
 from orders_pipeline.infrastructure.database import Database
-from orders_pipeline.infrastructure.database_url import libpq_url
 from orders_pipeline.infrastructure.storage import FolderStorage
+from orders_pipeline_tests.support.databases import cloned_database
 from orders_pipeline_tests.support.ledgers import Harness, kept_connection
 
 EMPTY_EVERY_TABLE = """
@@ -37,11 +34,6 @@ END $$
 """
 
 
-def run_on(url: SecretStr, statement: str) -> None:
-    with psycopg.connect(libpq_url(url), autocommit=True) as connection:
-        connection.execute(statement.encode())
-
-
 def empty_every_table(url: SecretStr) -> None:
     with kept_connection(url) as connection:
         connection.execute(EMPTY_EVERY_TABLE)
@@ -50,12 +42,9 @@ def empty_every_table(url: SecretStr) -> None:
 @pytest.fixture(scope="session")
 def shared_url(server_url: str, template: str) -> Iterator[SecretStr]:
     """The URL of a migrated database that the tests of this folder use one after the other."""
-    name = f"shared_{uuid.uuid4().hex}"
-    run_on(SecretStr(server_url), f"CREATE DATABASE {name} TEMPLATE {template}")
-    url = SecretStr(make_url(server_url).set(database=name).render_as_string(hide_password=False))
-    empty_every_table(url)  # an installation of its own for the first test, too
-    yield url
-    run_on(SecretStr(server_url), f"DROP DATABASE {name} WITH (FORCE)")
+    with cloned_database(server_url, template) as url:
+        empty_every_table(url)  # an installation of its own for the first test, too
+        yield url
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from orders_pipeline.services.payment_gateway import Capabilities
 from orders_pipeline.settlement.notifications.ledger import ResultLedger
 from orders_pipeline.settlement.payments.ledger import ABSENT_ONCE, DoubtLedger
 from orders_pipeline.settlement.refunds.ledger import RefundLedger
-from orders_pipeline_tests.database.conftest import run_on
+from orders_pipeline_tests.support.databases import cloned_database, run_on
 from orders_pipeline_tests.support.ledgers import Harness, order
 from orders_pipeline_tests.support.soak import first_of
 
@@ -145,19 +145,13 @@ def small_batches(harness: Harness) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def every_mode(server_url: str, template: str) -> Iterator[dict[str, Claims]]:
     """Connections that claimed while there was hardly anything; meanwhile there are batches of many thousands."""
-    server, name = SecretStr(server_url), "claims"
-    run_on(server, f"CREATE DATABASE {name} TEMPLATE {template}")
     with contextlib.ExitStack() as stack:
-        stack.callback(run_on, server, f"DROP DATABASE {name} WITH (FORCE)")
-        url = make_url(server_url).set(database=name)
-        whole = SecretStr(url.render_as_string(hide_password=False))
+        whole = stack.enter_context(cloned_database(server_url, template))
         batch_ids = small_batches(Harness(stack.enter_context(contextlib.closing(Database(whole)))))
-        for table in TABLES:
-            run_on(whole, f"ALTER TABLE {table} SET (autovacuum_enabled = false)")
-        run_on(whole, "ANALYZE")
+        run_on(whole, *(f"ALTER TABLE {table} SET (autovacuum_enabled = false)" for table in TABLES), "ANALYZE")
         modes = {}
         for mode in MODES:
-            own = url.update_query_dict({"options": f"-cplan_cache_mode={mode}"})
+            own = make_url(whole.get_secret_value()).update_query_dict({"options": f"-cplan_cache_mode={mode}"})
             database = Database(SecretStr(own.render_as_string(hide_password=False)), pool_size=1)
             modes[mode] = Claims(stack.enter_context(contextlib.closing(database)), batch_ids)
             modes[mode].settle_in()

@@ -10,14 +10,13 @@ from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
-from sqlalchemy import make_url
 
 from orders_pipeline.infrastructure.database import Database
 from orders_pipeline.reports import errors_csv, finishing, summaries
 from orders_pipeline.system.composition import Endpoints, System, open_system
 from orders_pipeline.system.settings import Settings
-from orders_pipeline_tests.database.conftest import run_on
 from orders_pipeline_tests.support import history
+from orders_pipeline_tests.support.databases import cloned_database
 from orders_pipeline_tests.support.ledgers import Harness
 
 BATCHES = 20
@@ -27,12 +26,9 @@ ORDERS = 2_500
 @pytest.fixture(scope="module")
 def long_url(server_url: str, template: str) -> Iterator[SecretStr]:
     """The URL of a database with fifty thousand orders behind it."""
-    server, name = SecretStr(server_url), "history"
-    run_on(server, f"CREATE DATABASE {name} TEMPLATE {template}")
-    url = SecretStr(make_url(server_url).set(database=name).render_as_string(hide_password=False))
-    history.fill(url, batches=BATCHES, orders=ORDERS)
-    yield url
-    run_on(server, f"DROP DATABASE {name} WITH (FORCE)")
+    with cloned_database(server_url, template) as url:
+        history.fill(url, batches=BATCHES, orders=ORDERS)
+        yield url
 
 
 @pytest.fixture

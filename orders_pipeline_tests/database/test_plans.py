@@ -9,13 +9,13 @@ from typing import Any
 import psycopg
 import pytest
 from pydantic import SecretStr
-from sqlalchemy import TextClause, make_url, text
+from sqlalchemy import TextClause, text
 from sqlalchemy.dialects.postgresql import asyncpg
 
 from orders_pipeline.infrastructure.database import queries
 from orders_pipeline.infrastructure.database_url import libpq_url
-from orders_pipeline_tests.database.conftest import run_on
 from orders_pipeline_tests.support import history
+from orders_pipeline_tests.support.databases import cloned_database
 
 PLANNED = ("SELECT", "WITH", "INSERT", "UPDATE", "DELETE")
 # what grows with neither the orders nor the days
@@ -75,12 +75,9 @@ quantity, unit_price, payment_method, notify_channel"""
 @pytest.fixture(scope="module")
 def plans_url(server_url: str, template: str) -> Iterator[SecretStr]:
     """The URL of a database with a thousand batches behind it, and with Dagster's events."""
-    server, name = SecretStr(server_url), "plans"
-    run_on(server, f"CREATE DATABASE {name} TEMPLATE {template}")
-    url = SecretStr(make_url(server_url).set(database=name).render_as_string(hide_password=False))
-    history.fill(url, batches=400, orders=60)
-    yield url
-    run_on(server, f"DROP DATABASE {name} WITH (FORCE)")
+    with cloned_database(server_url, template) as url:
+        history.fill(url, batches=400, orders=60)
+        yield url
 
 
 @pytest.fixture(scope="module")

@@ -5,14 +5,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import threading
-import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from pydantic import SecretStr
-from sqlalchemy import make_url
 
 from orders_pipeline.batches import batches
 from orders_pipeline.infrastructure.database import Database
@@ -35,7 +32,7 @@ from orders_pipeline.system.ledger_marks import LedgerMark
 from orders_pipeline.system.payment_stop import LedgersDiffer, StorageInUse
 from orders_pipeline.system.restore_guard import NotStopped
 from orders_pipeline.upkeep import cancelling
-from orders_pipeline_tests.database.conftest import run_on
+from orders_pipeline_tests.support.databases import cloned_database
 from orders_pipeline_tests.support.ledgers import Harness, order
 from orders_pipeline_tests.support.two_ledgers import Books
 
@@ -55,12 +52,8 @@ def books(system: System, sandbox: SandboxServer, tmp_path: Path, monkeypatch: p
 @pytest.fixture
 def other(system: System, server_url: str, template: str) -> Iterator[System]:
     """The same system over a database of its own, where nothing was ever paid."""
-    server, name = SecretStr(server_url), f"test_{uuid.uuid4().hex}"
-    run_on(server, f"CREATE DATABASE {name} TEMPLATE {template}")
-    url = make_url(server_url).set(database=name).render_as_string(hide_password=False)
-    with contextlib.closing(Database(SecretStr(url))) as database:
+    with cloned_database(server_url, template) as url, contextlib.closing(Database(url)) as database:
         yield dataclasses.replace(system, database=database)
-    run_on(server, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 def start_anew(books: Books) -> None:

@@ -27,13 +27,8 @@ from orders_pipeline.settlement import sweep
 from orders_pipeline_tests.faults.crash_points import CANCEL_POINTS, COUNT, POINTS, VARIABLE
 from orders_pipeline_tests.faults.test_restored_database import Backup, back_up  # noqa: F401 - a fixture
 from orders_pipeline_tests.support import commands
-from orders_pipeline_tests.support.installation import (
-    Installation,
-    check_books,
-    check_finished,
-    cloned_database,
-    open_installation,
-)
+from orders_pipeline_tests.support.databases import cloned_database
+from orders_pipeline_tests.support.installation import Installation, check_books, check_finished, open_installation
 from orders_pipeline_tests.support.soak import SOAK
 
 CLIENT = "acme"

@@ -25,7 +25,8 @@ import click
 import pytest
 
 PATIENCE_S = 60.0
-POLL_S = 0.02  # and a tenth of the time that was waited: a condition may cost as much as what it waits for
+POLL_S = 0.02
+SELDOM_S = 0.1  # after a second: a condition may cost as much as what it waits for
 PROGRAM = "orders-pipeline"
 COMMAND = [sys.executable, "-P", "-c", f"from orders_pipeline.cli import main; main(prog_name={PROGRAM!r})"]
 OURS = ("ORDERS_", "DAGSTER_")
@@ -149,4 +150,4 @@ def wait_for(condition: Callable[[], bool], what: str, timeout_s: float = PATIEN
     while not condition():
         waited_s = time.monotonic() - began
         assert waited_s < timeout_s, f"waited {timeout_s:.0f} seconds for {what}"
-        time.sleep(max(POLL_S, waited_s / 10))
+        time.sleep(POLL_S if waited_s < 1 else SELDOM_S)

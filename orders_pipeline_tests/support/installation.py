@@ -6,7 +6,7 @@ Also what every such test asks in the end: whether our books and the services' o
 from __future__ import annotations
 
 import contextlib
-import uuid
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +15,6 @@ from typing import Any
 import dagster as dg
 import psycopg
 import pytest
-from pydantic import SecretStr
-from sqlalchemy import make_url
 
 from orders_pipeline.definitions import defs
 from orders_pipeline.infrastructure.database_url import libpq_url
@@ -28,6 +26,7 @@ from orders_pipeline.sandbox.ledger import page_parameters
 from orders_pipeline.settlement.batch_settlement import settling
 from orders_pipeline.system.composition import System, join_endpoints, open_system
 from orders_pipeline.system.settings import Settings
+from orders_pipeline_tests.support.databases import cloned_database
 
 CALLS_A_SECOND = 10
 ENDED = ("completed", "completed_with_errors", "rejected")
@@ -40,7 +39,12 @@ class Installation:
 
     system: System
     sandbox: SandboxServer
-    instance: dg.DagsterInstance
+    at_end: contextlib.ExitStack
+
+    @functools.cached_property
+    def instance(self) -> dg.DagsterInstance:
+        """Dagster's records, opened where they are used: that takes as long as the rest."""
+        return self.at_end.enter_context(runs.dagster_instance(self.system.settings))
 
     @property
     def database_url(self) -> str:
@@ -108,20 +112,6 @@ def work_off(system: System, batch_id: str) -> None:
 
 
 @contextlib.contextmanager
-def cloned_database(server_url: str, template: str) -> Iterator[SecretStr]:
-    """Lend the URL of a migrated database that is dropped at the end."""
-    name = f"house_{uuid.uuid4().hex}"
-
-    def run(statement: str) -> None:  # over a connection of its own: tests may break those that are open
-        with psycopg.connect(libpq_url(SecretStr(server_url)), autocommit=True) as connection:
-            connection.execute(statement.encode())
-
-    run(f"CREATE DATABASE {name} TEMPLATE {template}")
-    yield SecretStr(make_url(server_url).set(database=name).render_as_string(hide_password=False))
-    run(f"DROP DATABASE {name} WITH (FORCE)")
-
-
-@contextlib.contextmanager
 def open_installation(server_url: str, template: str, home: Path, **settings: object) -> Iterator[Installation]:
     """Open an installation; what running batches puts into the environment is taken out again."""
     with (
@@ -134,10 +124,9 @@ def open_installation(server_url: str, template: str, home: Path, **settings: ob
             environment.setenv(name, "")
         services = {"payment_url": sandbox.url, "notification_url": sandbox.url}
         chosen = Settings(**({"home": home / "home", "database_url": database_url} | services | settings))
-        with join_endpoints(chosen) as endpoints, open_system(chosen, endpoints) as system:
+        with join_endpoints(chosen) as endpoints, open_system(chosen, endpoints) as system, contextlib.ExitStack() as at_end:
             runs.prepare_dagster_home(system)
-            with runs.dagster_instance(chosen) as instance:
-                yield Installation(system, sandbox, instance)
+            yield Installation(system, sandbox, at_end)
 
 
 def check_books(

@@ -1,0 +1,35 @@
+"""Databases of the tests' server: clones of the migrated template, and statements from outside of what is tested."""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from collections.abc import Iterator
+
+import psycopg
+from pydantic import SecretStr
+from sqlalchemy import make_url
+
+from orders_pipeline.infrastructure.database_url import libpq_url
+
+
+def run_on(url: SecretStr, *statements: str) -> None:
+    """Run statements over a connection of their own: tests may break those that are open."""
+    with psycopg.connect(libpq_url(url), autocommit=True) as connection:
+        for statement in statements:
+            connection.execute(statement.encode())
+
+
+def named(server_url: str, name: str) -> SecretStr:
+    """Return the URL of a database of the server."""
+    return SecretStr(make_url(server_url).set(database=name).render_as_string(hide_password=False))
+
+
+@contextlib.contextmanager
+def cloned_database(server_url: str, template: str) -> Iterator[SecretStr]:
+    """Lend the URL of a database as the template is, which is dropped at the end."""
+    server, name = SecretStr(server_url), f"test_{uuid.uuid4().hex}"
+    # its files are copied, in memory: half the work of writing them to the log
+    run_on(server, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
+    yield named(server_url, name)
+    run_on(server, f"DROP DATABASE {name} WITH (FORCE)")
