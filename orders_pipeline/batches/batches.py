@@ -10,7 +10,7 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any, TypeAlias
@@ -32,6 +32,7 @@ JAPAN = ZoneInfo("Asia/Tokyo")
 FINISHED = frozenset({"completed", "completed_with_errors", "rejected", "cancelled"})
 UNDER_WAY = frozenset({"received", "staged", "validated", "loaded", "paying"})
 HALTED = frozenset({"stopped", "cancelling", "cancelled"})  # by a person: nothing is sent
+AWAITING_APPROVAL = "awaiting_approval"
 ORDER_STATES = ("pending", "paying", "paid", "declined", "unknown", "refunded", "cancelled")
 YEN_STATES = ("paid", "declined", "unknown", "refunded", "cancelled")
 PAYMENT_STATES = ("planned", "succeeded", "declined", "unknown", "refunded", "cancelled")
@@ -78,7 +79,7 @@ class Source:
     sha256: str | None = None
     size: int | None = None  # bytes
     via: str = "landing"
-    submitted_by: str | None = None  # where it came through the API
+    submitted_by: str | None = None  # None: nobody knows, as from the landing
 
 
 def batch_id_for(client_code: str, identity: str, received: date) -> str:
@@ -268,6 +269,8 @@ def final_status(row: Progress, held_by: Collection[str] = ()) -> tuple[str, str
         return "cancelled", None
     if row.status == "rejected" or not row.rows_accepted:
         return "rejected", row.status_code if (row.status_code or "").startswith("F_") else None
+    if not row.is_approved:
+        return AWAITING_APPROVAL, None
     for is_open, code in (
         (row.ledgers_differ and open_orders(row), "E_LEDGERS_DIFFER"),
         (row.orders_unknown, "E_PAYMENT_UNKNOWN"),
@@ -295,6 +298,7 @@ def summary(
         "status": row.status,
         "status_code": row.status_code,
         "stopped": _decision(row.stopped_by, row.stopped_at),
+        "approval": approval(row, lambda at: at.isoformat(timespec="seconds")),
         "cancelled": _decision(row.cancelled_by, row.cancelled_at, why=row.cancelled_why),
         "client_code": row.client_code,
         "csv_source": row.csv_source,
@@ -314,6 +318,19 @@ def summary(
         "artifacts": dict(artifacts),
         "seconds": {stage: round(seconds.get(stage, 0.0), 3) for stage in STAGES}
         | {"total": round(elapsed(row, seconds), 3)},
+    }
+
+
+def approval(row: Batch, shown: Callable[[datetime], str | None]) -> dict[str, Any] | None:
+    """Return why somebody had to approve a batch, and what was said; None where nobody was asked."""
+    if row.approval_requested_at is None:
+        return None
+    return {
+        "needed_because": "amount" if row.approval_above else "always",
+        "requested_at": shown(row.approval_requested_at),
+        "decided_by": row.approval_decided_by,
+        "decided_at": None if row.approval_decided_at is None else shown(row.approval_decided_at),
+        "decision": row.approval_decision,
     }
 
 

@@ -125,13 +125,13 @@ def _run(system: System, batch_id: str, heard: Interrupts, *, as_json: bool, res
 
 def finish(summary: dict[str, Any], *, as_json: bool, was_cancelled: bool = False) -> None:
     """Show what a batch came to, and exit as it went; of one that was cancelled before, only refunds could be open."""
-    from orders_pipeline.batches.batches import HALTED
+    from orders_pipeline.batches.batches import AWAITING_APPROVAL, HALTED
     from orders_pipeline.cli import console
     from orders_pipeline.reports import summaries
 
     answer(summary, console.show_summary, as_json=as_json)
     status = EXIT_STATUS["completed"] if was_cancelled else EXIT_STATUS.get(summary["status"], STOPPED)
     status = STOPPED if summaries.is_refunding(summary) else status
-    if status == STOPPED and summary["status"] not in HALTED and not as_json:
+    if status == STOPPED and summary["status"] not in HALTED | {AWAITING_APPROVAL} and not as_json:
         words.print(f"resume with: orders-pipeline resume {summary['batch_id']}")
     sys.exit(status)

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Row
 
     from orders_pipeline.infrastructure.interrupts import Interrupts
+    from orders_pipeline.system.composition import System
 
 MAX_REASON_CHARS = 500
 
@@ -99,20 +100,81 @@ def _dry_run(file: Path, client_code: str, output: Path | None, *, again: bool, 
 @stoppable
 def resume(batch_id: str, *, as_json: bool, heard: Interrupts) -> None:
     """Resume a batch where it stopped; nothing is sent twice. Of one that was cancelled only refunds resume."""
+    with opened() as system:
+        summary, refunds_only = _resumed(system, batch_id, heard, as_json=as_json)
+    finish(summary, as_json=as_json, was_cancelled=refunds_only)
+
+
+def _resumed(system: System, batch_id: str, heard: Interrupts, *, as_json: bool) -> tuple[dict[str, Any], bool]:
+    """Resume a batch; return its summary, and whether only its refunds could resume; raise BatchEnded."""
     from orders_pipeline.batches import batches
     from orders_pipeline.reports import summaries
     from orders_pipeline.settlement import batch_settlement
 
+    summary = summaries.summarise(system, batch_id)
+    refunds_only = summary["status"] == "cancelled" and summaries.is_refunding(summary)
+    if not refunds_only:
+        with system.database.begin() as transaction:
+            batches.require_not_cancelled(batches.get(transaction, batch_id))
+    if summary["status"] not in EXIT_STATUS or summaries.is_refunding(summary):
+        batch_settlement.probe_now(system)
+        summary = run(system, batch_id, heard, as_json=as_json, restart=True)
+    return summary, refunds_only
+
+
+WHO = click.option("--who", default="", show_default="you", help="Who says so: somebody else than who sent the batch.")
+
+
+@main.command()
+@click.argument("batch_id", metavar="BATCH")
+@WHO
+@answers
+@stoppable
+def approve(batch_id: str, who: str, *, as_json: bool, heard: Interrupts) -> None:
+    """Approve a batch that waits for it, and resume it. Who has sent it cannot; one from the landing anybody can."""
+    from orders_pipeline.upkeep import approval
+
     with opened() as system:
-        summary = summaries.summarise(system, batch_id)
-        refunds_only = summary["status"] == "cancelled" and summaries.is_refunding(summary)
-        if not refunds_only:
-            with system.database.begin() as transaction:
-                batches.require_not_cancelled(batches.get(transaction, batch_id))
-        if summary["status"] not in EXIT_STATUS or summaries.is_refunding(summary):
-            batch_settlement.probe_now(system)
-            summary = run(system, batch_id, heard, as_json=as_json, restart=True)
-    finish(summary, as_json=as_json, was_cancelled=refunds_only)
+        with system.database.begin() as transaction:
+            approval.approve(transaction, batch_id, *_names(who))
+            transaction.execute("count_run_request", batch_id=batch_id)  # as below: no sensor asks for another
+        summary, _ = _resumed(system, batch_id, heard, as_json=as_json)
+    finish(summary, as_json=as_json)
+
+
+@main.command()
+@click.argument("batch_id", metavar="BATCH")
+@click.option("--why", required=True, help="The reason: kept with the batch.")
+@WHO
+@answers
+@stoppable
+def refuse(batch_id: str, why: str, who: str, *, as_json: bool, heard: Interrupts) -> None:
+    """Refuse a batch that waits for approval: it is cancelled, nothing is sent, and its references may be used again.
+
+    Exit status 0: it is cancelled, or was before; 1: run it again; 2: it does not wait, or you have sent it.
+    """
+    from orders_pipeline.upkeep import approval
+
+    why = _reason(why)
+    with opened() as system:
+        with system.database.begin() as transaction:
+            approval.refuse(transaction, batch_id, *_names(who), why=why)
+        _end_cancelled(system, batch_id, heard, as_json=as_json)
+
+
+def _names(who: str) -> tuple[str, ...]:
+    """Return who gives the command, as they say and as the operating system does."""
+    from orders_pipeline.audit.recording import os_user
+
+    return (who.strip() or os_user(), os_user())
+
+
+def _reason(why: str) -> str:
+    """Return a reason without what is around it; raise UsageError where there is none, or too much."""
+    why = why.strip()
+    if not why or len(why) > MAX_REASON_CHARS:
+        raise click.UsageError(f"say --why in 1 to {MAX_REASON_CHARS} characters")
+    return why
 
 
 @main.command()
@@ -131,8 +193,6 @@ def cancel(batch_id: str, why: str, who: str, *, yes: bool, as_json: bool, heard
     before; 1: something is not known yet, run it again; 2: it has ended otherwise.
     """
     from orders_pipeline.batches import batches
-    from orders_pipeline.cli import console
-    from orders_pipeline.reports import summaries
     from orders_pipeline.settlement import batch_settlement
     from orders_pipeline.upkeep import cancelling
 
@@ -146,17 +206,25 @@ def cancel(batch_id: str, why: str, who: str, *, yes: bool, as_json: bool, heard
         batch_settlement.probe_now(system)
         with system.database.begin() as transaction:
             cancelling.begin(transaction, batch_id, cancelled_by=who, why=why)
-        heard.then(lambda: complaints.print(f"\nnothing more is sent; to end it: orders-pipeline cancel {batch_id}"))
-        cancelling.finish(system, batch_id, lambda: complaints.print("waiting for what is in flight"))
-        summary = summaries.summarise(system, batch_id)
+        _end_cancelled(system, batch_id, heard, as_json=as_json)
+
+
+def _end_cancelled(system: System, batch_id: str, heard: Interrupts, *, as_json: bool) -> NoReturn:
+    """Bring a batch that is being cancelled to its end, show it, and exit as that went."""
+    from orders_pipeline.cli import console
+    from orders_pipeline.reports import summaries
+    from orders_pipeline.upkeep import cancelling
+
+    heard.then(lambda: complaints.print(f"\nnothing more is sent; to end it: orders-pipeline cancel {batch_id}"))
+    cancelling.finish(system, batch_id, lambda: complaints.print("waiting for what is in flight"))
+    summary = summaries.summarise(system, batch_id)
     answer(summary, console.show_summary, as_json=as_json)
     sys.exit(0 if summary["status"] == "cancelled" else STOPPED)
 
 
 def _agreed(batch: Row[Any], why: str, who: str, *, yes: bool) -> bool:
     """Ask whether a batch is to be cancelled, unless that was said; raise UsageError without a reason or a terminal."""
-    if not (why and who) or len(why) > MAX_REASON_CHARS:
-        raise click.UsageError(f"say --why in 1 to {MAX_REASON_CHARS} characters")
+    _reason(why if who else "")
     if yes:
         return True
     if not sys.stdin.isatty():

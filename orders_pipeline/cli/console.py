@@ -22,6 +22,7 @@ STATUS_WORDS = {
     "staged": "staged, not validated yet",
     "validated": "validated, not loaded yet",
     "loaded": "loaded, not paid yet",
+    "awaiting_approval": "waits until somebody else than who sent it approves it",
     "paying": "being paid and notified",
     "paused": "paused: some orders are open",
     "stopped": "stopped",
@@ -46,6 +47,7 @@ def show_summary(console: Console, summary: Mapping[str, Any]) -> None:
     console.print(f"[bold]{summary['batch_id']}[/bold]  {_status_words(summary)}")
     if summary["cancelled"]:
         console.print(f"  why            {plain(summary['cancelled']['why'])}")
+    _show_approval(console, summary["approval"])
     if summary.get("status_code"):
         why = describe_code(summary["status_code"], summary["details"].get(summary["status_code"], {}))
         console.print(f"  why            {why}")
@@ -111,6 +113,8 @@ def _status_words(summary: Mapping[str, Any]) -> str:
     words = STATUS_WORDS.get(status, status)
     if summary["cancelled"]:
         words += f", at {_time(summary['cancelled']['at'])} by {plain(summary['cancelled']['by'])}"
+    if status == "awaiting_approval":
+        return f"{words}: orders-pipeline approve {batch_id}, or orders-pipeline refuse {batch_id} --why TEXT"
     if status == "cancelling" and not summary["at_work"]:
         return f"{words}; end it, after `orders-pipeline reconcile` if paying is stopped: orders-pipeline cancel {batch_id}"
     if stands_still(summary):
@@ -122,6 +126,18 @@ def _status_words(summary: Mapping[str, Any]) -> str:
 def stands_still(summary: Mapping[str, Any]) -> bool:
     """Return whether a batch is neither at its end nor waits for anything, and no process is processing it."""
     return summary["status"] in UNDER_WAY and not summary["at_work"]
+
+
+def _show_approval(console: Console, approval: Mapping[str, Any] | None) -> None:
+    """Print since when a batch waits for somebody's word, or what was said and by whom."""
+    if approval is None:
+        return
+    why = {"always": "for every file of the client", "amount": "for so many yen"}.get(approval["needed_because"])
+    if approval["decision"] is None:
+        said = f"asked for, {why}, at {_time(approval['requested_at'])}"
+    else:
+        said = f"{approval['decision']} at {_time(approval['decided_at'])} by {plain(approval['decided_by'])}"
+    console.print(f"  approval       {said}")
 
 
 def _time(moment: str) -> str:

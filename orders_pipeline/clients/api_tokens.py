@@ -20,8 +20,8 @@ from orders_pipeline.infrastructure.database import Database
 from orders_pipeline.infrastructure.database_errors import ConstraintViolated
 
 READ, WRITE, CONTROL, READ_REJECTED = "batches:read", "batches:write", "batches:control", "rejected:read"
-REFUND, PAGE, OPERATOR = "refunds:write", "page", "operator"
-SCOPES = (READ, WRITE, CONTROL, READ_REJECTED, REFUND, PAGE)
+APPROVE, REFUND, PAGE, OPERATOR = "batches:approve", "refunds:write", "page", "operator"
+SCOPES = (READ, WRITE, CONTROL, READ_REJECTED, APPROVE, REFUND, PAGE)
 ALL_SCOPES = frozenset((*SCOPES, OPERATOR))
 USUAL_SCOPES = (READ, WRITE, CONTROL, READ_REJECTED)
 USUAL_DAYS, MOST_DAYS = 365, 400

@@ -60,6 +60,8 @@ class Profile(BaseModel):
     bad_rows: Literal["give_back", "refuse_file"] = "give_back"
     refuse_above_rows: Annotated[int, Field(ge=0)] | None = None
     refuse_above_percent: Annotated[float, Field(ge=0, le=100)] | None = None
+    approval: Literal["always"] | None = None
+    approval_above: Annotated[int, Field(ge=1)] | None = None
     same_bytes: Literal["refuse", "take"] = "refuse"
     settle_s: Annotated[int, Field(ge=0, le=86_400)] = 60
     sequence: Annotated[str, AfterValidator(check_template)] | None = None
@@ -72,6 +74,8 @@ class Profile(BaseModel):
     def _makes_sense(self) -> Profile:
         if self.bad_rows == "refuse_file" and (self.refuse_above_rows, self.refuse_above_percent) != (None, None):
             raise ValueError("bad_rows = refuse_file leaves nothing to refuse_above_rows and refuse_above_percent")
+        if self.approval == "always" and self.approval_above is not None:
+            raise ValueError("approval = always leaves nothing to approval_above")
         return self
 
     def header_names(self) -> Mapping[str, str]:
@@ -92,6 +96,11 @@ class Profile(BaseModel):
         """Return the columns that every file of the client must have."""
         defaults = {column for column, source in self.columns.items() if source.default}
         return tuple(column for column in ORDERS.required_columns if column not in defaults)
+
+    @property
+    def approved_up_to(self) -> int | None:
+        """Return up to how many yen a batch is paid without anybody's approval; None: whatever it comes to."""
+        return 0 if self.approval == "always" else self.approval_above
 
     def most_bad_rows(self, rows: int) -> int:
         """Return how many of so many rows may be bad before the whole file is refused."""

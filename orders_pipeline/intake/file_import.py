@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from orders_pipeline.audit.recording import os_user
 from orders_pipeline.batches import batches
 from orders_pipeline.batches.artifacts import ORIGINAL, artifact
 from orders_pipeline.clients.file_names import composed
@@ -39,14 +40,11 @@ class Arrival:
 
 @dataclass(frozen=True)
 class Submission:
-    """How a file comes in, who sends it where that is no user of this machine, and what is written with its batch."""
+    """How a file comes in, who sends it, and what is written with its batch."""
 
     via: Literal["command", "api"]
-    submitted_by: str | None = None
+    submitted_by: str
     record: Callable[[Transaction, str], None] = lambda _transaction, _batch_id: None
-
-
-BY_COMMAND = Submission("command")
 
 
 def arrive(system: System, path: Path, client_code: str, copy: Path) -> Arrival:
@@ -66,7 +64,9 @@ def import_file(
     """
     with scratch_files() as folder:
         arrival = arrive(system, path, client_code, folder / ORIGINAL)
-        return register(system, arrival, path.name, client_code, folder / ORIGINAL, again=again, note=note)
+        by_command = Submission("command", os_user())
+        original = folder / ORIGINAL
+        return register(system, arrival, path.name, client_code, original, again=again, submission=by_command, note=note)
 
 
 def register(
@@ -77,7 +77,7 @@ def register(
     original: Path,
     *,
     again: bool,
-    submission: Submission = BY_COMMAND,
+    submission: Submission,
     note: Callable[[str], None] = lambda _: None,
 ) -> str:
     """Register a file that has arrived, as `import_file` does, with what its submission writes in the same transaction."""
@@ -95,7 +95,7 @@ def register(
         system.storage.put(artifact(batch_id, ORIGINAL), original)  # a batch without its bytes cannot be staged
         with interrupts.deferred():
             with system.database.begin() as transaction:
-                if submission.submitted_by is not None:
+                if submission.via == "api":
                     transaction.execute("identify_caller", actor=submission.submitted_by)
                 is_registered = batches.register_import(transaction, batch_id, client_code, source, again_no=again_no)
                 if is_registered:

@@ -99,6 +99,7 @@ def _validate(system: System, batch: Row[Any]) -> None:
             rows_accepted=result.rows_accepted,
             rows_rejected=result.rows_rejected,
             amount_accepted=result.amount_accepted,
+            approval_above=profile.approved_up_to,
             cells_normalised=json.dumps(result.normalised),
             file_sha256=json.dumps(digests),
         )

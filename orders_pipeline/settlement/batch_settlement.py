@@ -31,10 +31,13 @@ HALT_POLL_S = 0.2  # for so long may be sent what was claimed before a person st
 
 @contextlib.contextmanager
 def settling(system: System, batch_id: str, run_id: str | None) -> Iterator[Settlement | None]:
-    """Plan a batch's payments and notifications and return their settlement, or None when the batch is past it."""
+    """Plan a batch's payments and notifications and return their settlement.
+
+    There is none when the batch is past it, or as long as somebody must approve it.
+    """
     with system.database.begin() as transaction:
         batch = batches.get(transaction, batch_id)
-    if batch.status not in SETTLED_FROM:
+    if batch.status not in SETTLED_FROM or not batch.is_approved:
         yield None
         return
     profile = system.clients.profile_of_batch(batch.client_code)

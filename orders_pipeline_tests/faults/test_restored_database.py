@@ -10,8 +10,9 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from sqlalchemy import make_url
 
 from orders_pipeline.batches import batches
 from orders_pipeline.batches.workers import worker_session
+from orders_pipeline.clients.profiles import Clients, Profile
 from orders_pipeline.infrastructure.database_url import libpq_url
 from orders_pipeline.intake.landing import arrivals
 from orders_pipeline.sandbox.faults import Faults
@@ -35,10 +37,10 @@ from orders_pipeline.settlement.refunds.plan import read_plan
 from orders_pipeline.settlement.refunds.refunding import carry_out
 from orders_pipeline.system.composition import join_endpoints, open_system
 from orders_pipeline.system.payment_stop import LedgersDiffer
-from orders_pipeline.upkeep import cancelling
+from orders_pipeline.upkeep import approval, cancelling
 from orders_pipeline_tests.support.commands import answer, wait_for
 from orders_pipeline_tests.support.factories import order_row
-from orders_pipeline_tests.support.installation import Installation, check_finished
+from orders_pipeline_tests.support.installation import Installation, check_books, check_finished
 from orders_pipeline_tests.support.order_file import OrderFile
 from orders_pipeline_tests.support.scenario import Scenario
 from orders_pipeline_tests.support.soak import first_of
@@ -227,6 +229,35 @@ def test_d14_what_was_paid_after_a_backup_in_the_middle_of_a_batch_is_not_paid_a
     scenario.work_off(batch_id)
     check(scenario, batch_id)
     assert charges(scenario) == paid
+
+
+@pytest.mark.parametrize("is_compared_first", first_of([False, True]))
+@pytest.mark.parametrize("decide", [approval.approve, partial(approval.refuse, why="wrong")], ids=["approved", "refused"])
+def test_d14_what_was_approved_and_paid_after_the_backup_is_not_paid_again(scenario, back_up, decide, is_compared_first):
+    scenario.system = replace(scenario.system, clients=Clients({CLIENT: Profile(approval="always")}))
+    system = scenario.system
+    drop(scenario)
+    (batch_id,) = see(scenario)
+    scenario.work_off(batch_id)
+    backup = back_up()
+    with system.database.begin() as transaction:
+        approval.approve(transaction, batch_id, "approver")
+    scenario.work_off(batch_id)
+    paid = charges(scenario)
+    backup.restore(with_storage=False)
+    scenario.work_off(batch_id)
+    assert (charges(scenario), state(scenario, batch_id)) == (paid, ("awaiting_approval", None))
+    if is_compared_first:
+        system.restore_guard.watch()  # as a sensor does
+        assert compare(scenario).open == {}
+    with system.database.begin() as transaction:
+        decide(transaction, batch_id, "approver")
+    for _ in range(2):
+        scenario.work_off(batch_id) if decide is approval.approve else cancelling.finish(system, batch_id)
+        assert compare(scenario).open == {}
+    summary = check_books(scenario.installation, batch_id, notified_twice=ORDERS, notified_unseen=ORDERS)
+    assert (charges(scenario), summary["orders"]["paid"]) == (paid, ORDERS)
+    assert summary["status"] == ("completed" if decide is approval.approve else "cancelled")
 
 
 def test_d14_a_batch_under_another_name_on_another_day_is_paid_once(scenario, back_up, monkeypatch):

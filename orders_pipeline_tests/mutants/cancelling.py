@@ -95,8 +95,8 @@ MUTANTS: list[Mutant] = [
         "orders_pipeline/settlement/batch_settlement.py",
         ["database/test_settlement.py"],
         (
-            "    if batch.status not in SETTLED_FROM:\n        yield None\n        return\n",
-            "",
+            "    if batch.status not in SETTLED_FROM or not batch.is_approved:\n",
+            "    if not batch.is_approved:\n",
             "a batch that was stopped or has ended is paid",
         ),
         (

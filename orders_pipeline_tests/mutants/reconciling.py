@@ -128,8 +128,8 @@ MUTANTS: list[Mutant] = [
         "sql/queries/reconciliation.sql",
         ["database/test_restore_guard.py"],
         (
-            "('loaded', 'paying', 'paused', 'cancelling')",
-            "('loaded', 'paying', 'paused')",
+            "('loaded', 'awaiting_approval', 'paying', 'paused', 'cancelling')",
+            "('loaded', 'awaiting_approval', 'paying', 'paused')",
             "what was paid of a batch that is being cancelled holds everybody up",
             "test_what_was_paid_of_a_batch_that_a_person_has_halted_since_holds_nobody_up",
         ),

@@ -110,6 +110,7 @@ def test_import_answers_with_the_documented_object_and_status_and_the_report_agr
             assert isinstance(answer[name], inside), name
     assert set(answer) - set(SHAPE) <= {
         "status_code",
+        "approval",
         "details",
         "source_sha256",
         "duplicate_of",
@@ -686,6 +687,7 @@ def test_no_batches_are_not_asked_for(cli: Cli) -> None:
 
 # a call of each command: what it ends with, and what with when the database is away
 EACH: dict[str, tuple[tuple[str, ...], int, int]] = {
+    "approve": (("{batch}",), 2, 1),
     "audit export": ((), 0, 1),
     "audit hold": (("--why", "x"), 0, 1),
     "audit release": (("999", "--why", "x"), 2, 1),
@@ -707,6 +709,7 @@ EACH: dict[str, tuple[tuple[str, ...], int, int]] = {
     "mask": (("{file}", "-o", "{new}"), 0, 0),
     "reconcile": (("{batch}",), 0, 1),
     "refund": (("{batch}", "--plan"), 0, 1),
+    "refuse": (("{batch}", "--why", "x"), 2, 1),
     "rejected": (("{batch}",), 0, 1),
     "resolve": (("999", "--not-paid", "--why", "x"), 2, 1),
     "resume": (("{batch}",), 3, 1),

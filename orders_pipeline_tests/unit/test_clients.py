@@ -161,6 +161,21 @@ def test_two_ways_to_refuse_a_file_exclude_each_other():
         Profile(bad_rows="refuse_file", refuse_above_rows=3)
 
 
+@pytest.mark.parametrize(
+    ("given", "yen"), [({}, None), ({"approval": "always"}, 0), ({"approval_above": 5_000_000}, 5_000_000)]
+)
+def test_a_profile_says_above_how_many_yen_somebody_must_approve_a_batch(given, yen):
+    assert Profile(**given).approved_up_to == yen
+
+
+@pytest.mark.parametrize(
+    "given", [{"approval": "never"}, {"approval_above": 0}, {"approval": "always", "approval_above": 5_000_000}]
+)
+def test_a_profile_says_in_one_way_what_must_be_approved(given):
+    with pytest.raises(ValidationError):
+        Profile(**given)
+
+
 def test_a_profile_cannot_be_changed():
     with pytest.raises(ValidationError):
         Profile().payments = "per_order"

@@ -57,6 +57,7 @@ def batch(status, **changes):
             "batch_id": "B",
             "status": status,
             "status_code": None,
+            "approval": None,
             "cancelled": {"by": "me", "at": "2026-03-01T10:42:06+09:00", "why": "wrong"} if status == "cancelled" else None,
             "paying_rests": None,
             "next_try": None,

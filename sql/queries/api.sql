@@ -60,8 +60,7 @@ WHERE batch_id = coalesce(:batch_id, (SELECT batch_id FROM refund_requests WHERE
 
 -- name: api_batch
 -- A client's batch with its counts.
-SELECT progress.*, batches.via FROM batch_progress AS progress JOIN batches USING (batch_id)
-WHERE batch_id = :batch_id AND batches.client_code = :client_code
+SELECT * FROM batch_progress WHERE batch_id = :batch_id AND client_code = :client_code
 
 -- name: api_batches
 -- A page of a client's batches, the newest first.

@@ -87,7 +87,8 @@ WHERE batch_id = :batch_id AND status = 'received'
 -- name: set_validated
 -- What validation decided; the rows are not loaded yet.
 UPDATE batches SET status = 'validated', status_code = NULL, rows_accepted = :rows_accepted, rows_rejected = :rows_rejected,
-                   amount_accepted = :amount_accepted, cells_normalised = CAST(:cells_normalised AS jsonb),
+                   amount_accepted = :amount_accepted, approval_above = :approval_above,
+                   cells_normalised = CAST(:cells_normalised AS jsonb),
                    file_sha256 = file_sha256 || CAST(:file_sha256 AS jsonb)
 WHERE batch_id = :batch_id AND status = 'staged'
 
@@ -126,17 +127,20 @@ UPDATE batches SET rows_accepted = rows_accepted - :rows, rows_rejected = rows_r
 WHERE batch_id = :batch_id
 
 -- name: set_status
--- Move a batch that is not finished to another state, with the reason if there is one; what a person has decided stays.
+-- Move a batch that is not finished to another state, with the reason if there is one.
+-- What a person has decided stays, and what waits for approval.
 UPDATE batches SET status = :status, status_code = :status_code, status_detail = CAST(:status_detail AS jsonb),
                    finished_at = CASE WHEN :status IN ('completed', 'completed_with_errors', 'rejected', 'cancelled')
-                                      THEN coalesce(CAST(:at AS timestamptz), now()) END
+                                      THEN coalesce(CAST(:at AS timestamptz), now()) END,
+                   approval_requested_at = CASE WHEN :status = 'awaiting_approval'
+                                           THEN coalesce(CAST(:at AS timestamptz), now()) ELSE approval_requested_at END
 WHERE batch_id = :batch_id AND finished_at IS NULL
-  AND (status NOT IN ('stopped', 'cancelling') OR (status, :status) = ('cancelling', 'cancelled'))
+  AND (status NOT IN ('stopped', 'awaiting_approval', 'cancelling') OR (status, :status) = ('cancelling', 'cancelled'))
 
 -- name: stop_batch
 -- A person stops a batch; by a run that was terminated, unless it was resumed since that was made.
 UPDATE batches SET stopped_from = status, status = 'stopped', stopped_by = :stopped_by, stopped_at = clock_timestamp()
-WHERE batch_id = :batch_id AND finished_at IS NULL AND status NOT IN ('stopped', 'cancelling')
+WHERE batch_id = :batch_id AND finished_at IS NULL AND status NOT IN ('stopped', 'awaiting_approval', 'cancelling')
   AND coalesce(resumed_at < CAST(:run_made_at AS timestamptz), true)
 
 -- name: restart_batch
@@ -151,6 +155,19 @@ UPDATE batches SET status = 'cancelling', cancelled_by = :cancelled_by, cancelle
                    cancelled_at = clock_timestamp(), status_code = NULL, status_detail = '{}',
                    stopped_from = NULL, stopped_by = NULL, stopped_at = NULL
 WHERE batch_id = :batch_id AND finished_at IS NULL AND status <> 'cancelling'
+
+-- name: approve_batch
+-- Somebody approves a batch that waits for it: it may be paid. Runs that were asked for before do not do that.
+UPDATE batches SET status = 'loaded', status_code = NULL, approval_decision = 'approved', approval_decided_by = :decided_by,
+                   approval_decided_at = clock_timestamp(), resumed_at = now(), run_requested_at = NULL
+WHERE batch_id = :batch_id AND status = 'awaiting_approval'
+
+-- name: refuse_batch
+-- Somebody refuses a batch that waits for approval: it is cancelled, by the next run.
+UPDATE batches SET status = 'cancelling', status_code = NULL, approval_decision = 'refused',
+                   approval_decided_by = :decided_by, approval_decided_at = clock_timestamp(), cancelled_by = :decided_by,
+                   cancelled_why = :why, cancelled_at = clock_timestamp(), run_requested_at = NULL
+WHERE batch_id = :batch_id AND status = 'awaiting_approval'
 
 -- name: lock_halted
 -- Whether a person has stopped or cancelled the batch; it stays so or not until the transaction ends.
@@ -218,7 +235,7 @@ CROSS JOIN LATERAL (
            AND NOT EXISTS (SELECT FROM workers WHERE workers.batch_id = batches.batch_id AND started_at >= resumed_at)
            AS is_resumed
 ) AS due
-WHERE finished_at IS NULL AND status <> 'stopped' AND (status <> 'received' OR (landing_key IS NULL AND via <> 'api'))
+WHERE finished_at IS NULL AND status NOT IN ('stopped', 'awaiting_approval') AND (status <> 'received' OR (landing_key IS NULL AND via <> 'api'))
   AND idle_since < now() - make_interval(secs => CASE WHEN is_resumed THEN 0 ELSE :patience_s END)
   AND (status <> 'paused' OR is_resumed OR payments_due OR notifications_due OR nothing_open)
   AND (status <> 'cancelling' OR NOT waits_for_look_up)

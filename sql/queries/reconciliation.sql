@@ -79,7 +79,7 @@ ON CONFLICT DO NOTHING
 -- name: batches_to_plan
 -- Batches with orders that may be paid, or were, and that no payment is planned for; also those that a person has halted.
 SELECT batch_id, client_code FROM batches
-WHERE CASE status WHEN 'stopped' THEN stopped_from ELSE status END IN ('loaded', 'paying', 'paused', 'cancelling')
+WHERE CASE status WHEN 'stopped' THEN stopped_from ELSE status END IN ('loaded', 'awaiting_approval', 'paying', 'paused', 'cancelling')
   AND finished_at IS NULL AND EXISTS (
     SELECT FROM orders WHERE orders.batch_id = batches.batch_id AND orders.status = 'pending'
     AND NOT EXISTS (SELECT FROM payment_orders AS share WHERE share.order_id = orders.order_id AND share.live))
