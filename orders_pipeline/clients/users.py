@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from orders_pipeline.clients.api_tokens import (
     ALL_SCOPES,
+    APPROVE,
     CONTROL,
     OPERATOR,
     PAGE,
@@ -32,7 +33,7 @@ ROLES: Mapping[str, frozenset[str]] = MappingProxyType(
     {
         "reader": frozenset({PAGE, READ}),
         "clerk": frozenset({PAGE, READ, WRITE, READ_REJECTED}),
-        "manager": frozenset({PAGE, READ, WRITE, READ_REJECTED, CONTROL, REFUND}),
+        "manager": frozenset({PAGE, READ, WRITE, READ_REJECTED, CONTROL, APPROVE, REFUND}),
         "operator": ALL_SCOPES,
     }
 )
