@@ -34,7 +34,7 @@ from orders_pipeline.web.problems import Problem
 
 ROWS_A_PAGE = 100
 MOST_EDITS_BYTES = 4 << 20
-MOST_REPLACED = 5  # values a kind of problem that are offered to be replaced in all their rows
+MOST_REPLACED = 3  # values a kind of problem that are offered to be replaced in all their rows
 ALWAYS_SHOWN = ("client_order_ref", "customer_code", "amount")
 FORBIDDEN = "R_FORBIDDEN_DATA"  # a card's number, which nobody is shown
 PERSONAL = frozenset(column.name for column in ORDERS.columns if column.personal or column.secret)
