@@ -6,29 +6,38 @@ cell is worth is decided in `records`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from datetime import datetime
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from orders_pipeline.records.normalise import plain_word
+from orders_pipeline.records.normalise import numbered, plain_word
 
 SHORT_FORMS = (str, list)
+_A_DAY = datetime(2026, 11, 29, 13, 5, 7)  # noqa: DTZ001 - to try formats with
+_LEADING_ZEROS = "(^|[^0-9])0+([0-9])"
 
 
 class ColumnSource(BaseModel):
     """Where one column's cells come from in a client's files.
 
-    Either one of `headers` or all of `join` (their cells with a space between) name it there. `until` ends a cell before
-    a text, `values` says what the client's words mean, and `default` stands for empty cells and for a missing column.
+    Either one of `headers` or all of `join` (their cells with a space between) name it there; where a header comes several
+    times, `occurrence` says which one is meant. `after` begins a cell behind a text and `until` ends it before one, `format`
+    is how the client writes dates, `values` says what the client's words mean, and `default` stands for empty cells and for
+    a missing column.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     headers: tuple[str, ...] = Field(default=(), alias="header")
     join: tuple[str, ...] = ()
+    occurrence: int | None = Field(default=None, ge=1, le=100)
+    after: str = ""
     until: str = ""
+    date_format: str = Field(default="", alias="format")
     values: Mapping[str, str] = Field(default_factory=dict)
     default: str = ""
 
@@ -48,13 +57,20 @@ class ColumnSource(BaseModel):
             raise ValueError("a column has either header or join")
         if len(self.join) == 1:
             raise ValueError("join names two or more headers")
-        if not (self.headers or self.join or self.default or self.values or self.until):
-            raise ValueError("a column names a header, join, until, values or default")
+        if self.occurrence and len(self.headers) != 1:
+            raise ValueError("occurrence says which one is meant of one header")
+        says = self.headers, self.join, self.default, self.values, self.after, self.until, self.date_format
+        if not any(says):
+            raise ValueError("a column names a header, join, after, until, format, values or default")
+        if self.date_format and not _is_of_a_day(self.date_format):
+            raise ValueError("format says how a year, a month and a day are written, as in %Y%m%d%H%M%S")
         return self
 
     @property
     def names(self) -> tuple[str, ...]:
         """Return every header that the sources name."""
+        if self.occurrence:
+            return (numbered(self.headers[0], self.occurrence),)
         return (*self.headers, *self.join)
 
     @property
@@ -64,9 +80,14 @@ class ColumnSource(BaseModel):
 
     def translate(self, cells: pa.Array) -> pa.Array:
         """Return raw cells in the catalogue's words; a word that `values` does not know stays as it is."""
+        if self.after:
+            before = f"^(?s:.*?){re.escape(self.after)}"
+            cells = pc.replace_substring_regex(pc.utf8_trim_whitespace(cells), before, "")
         if self.until:
             parts = pc.split_pattern(pc.utf8_trim_whitespace(cells), self.until, max_splits=1)
             cells = pc.list_element(parts, 0)
+        if self.date_format:
+            cells = _as_dates(cells, self.date_format)
         if self.values:
             known = {plain_word(theirs): ours for theirs, ours in self.values.items()}
             distinct = cells.dictionary_encode()
@@ -75,3 +96,21 @@ class ColumnSource(BaseModel):
         if self.default:
             cells = pc.if_else(pc.equal(pc.utf8_trim_whitespace(cells), ""), self.default, cells)
         return cells
+
+
+def _is_of_a_day(date_format: str) -> bool:
+    """Return whether a format says which day it is, once it is read."""
+    try:
+        return datetime.strptime(_A_DAY.strftime(date_format), date_format).date() == _A_DAY.date()  # noqa: DTZ007
+    except ValueError:
+        return False
+
+
+def _as_dates(cells: pa.Array, date_format: str) -> pa.Array:
+    """Return cells that are a time in this format as the day they say; any others stay as they are."""
+    trimmed = pc.utf8_trim_whitespace(cells)
+    moments = pc.strptime(trimmed, date_format, "s", error_is_null=True)
+    written = pc.replace_substring_regex(pc.strftime(moments, date_format), _LEADING_ZEROS, r"\1\2")
+    sent = pc.replace_substring_regex(trimmed, _LEADING_ZEROS, r"\1\2")
+    is_whole = pc.fill_null(pc.equal(written, sent), fill_value=False)
+    return pc.if_else(is_whole, pc.strftime(moments, "%Y-%m-%d"), cells)

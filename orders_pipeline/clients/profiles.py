@@ -35,6 +35,9 @@ class ClientsError(Exception):
 def _checked_columns(columns: Mapping[str, ColumnSource]) -> Mapping[str, ColumnSource]:
     if unknown := sorted(set(columns) - set(ORDERS.column_names)):
         raise ValueError(f"there is no column {', '.join(unknown)}, only {', '.join(ORDERS.column_names)}")
+    dates = {column.name for column in ORDERS.columns if column.kind == "date"}
+    if others := sorted(name for name, source in columns.items() if source.date_format and name not in dates):
+        raise ValueError(f"format is for dates ({', '.join(sorted(dates))}), and {', '.join(others)} is none")
     headers = Counter(normalise_header(name) for source in columns.values() for name in source.names)
     if any(uses > 1 for uses in headers.values()):
         raise ValueError("a header is used for two columns, or twice")
@@ -54,6 +57,7 @@ class Profile(BaseModel):
     delimiter: Literal[",", "\t", ";", "|"] = ","
     encoding: Literal["utf-8", "cp932", "cp1252", "euc_jp", "utf-16"] | None = None
     sheet: Annotated[str, Field(min_length=1, max_length=31)] | None = None
+    ignore: tuple[str, ...] = ()
     columns: Annotated[Mapping[str, ColumnSource], AfterValidator(_checked_columns)] = Field(default_factory=dict)
     max_rows: Annotated[int, Field(ge=1)] | None = None
     max_bytes: Annotated[int, Field(ge=1)] | None = None
@@ -76,6 +80,14 @@ class Profile(BaseModel):
             raise ValueError("bad_rows = refuse_file leaves nothing to refuse_above_rows and refuse_above_percent")
         if self.approval == "always" and self.approval_above is not None:
             raise ValueError("approval = always leaves nothing to approval_above")
+        if unknown := sorted(set(self.ignore) - set(ORDERS.column_names)):
+            raise ValueError(f"ignore has {', '.join(unknown)}, and there is no such column")
+        if placed := sorted(name for name in self.ignore if name in self.columns and self.columns[name].names):
+            raise ValueError(f"ignore leaves out {', '.join(placed)}, and columns says where it is")
+        if needed := sorted(set(self.ignore) & set(self.required_columns())):
+            raise ValueError(
+                f"ignore leaves out {', '.join(needed)}, which every order needs: give columns a default for it"
+            )
         return self
 
     def header_names(self) -> Mapping[str, str]:
@@ -85,7 +97,7 @@ class Profile(BaseModel):
         """
         placed = {column: source.names for column, source in self.columns.items() if source.names}
         given = {normalise_header(name): column for column, names in placed.items() for name in names}
-        known = {name: column for name, column in ORDERS.header_names().items() if column not in placed}
+        known = {name: column for name, column in ORDERS.header_names().items() if column not in (*placed, *self.ignore)}
         return MappingProxyType(known | given)
 
     def joined_headers(self) -> Mapping[str, tuple[str, ...]]:

@@ -119,6 +119,16 @@ def normalise_header(cell: str) -> str:
     return unicodedata.normalize("NFKC", cell).strip().strip(_INVISIBLE).strip().casefold()
 
 
+def numbered(header: str, occurrence: int) -> str:
+    """Return what a header that comes several times is known by: the first time by itself, later with its number."""
+    return f"{header}\0{occurrence}"
+
+
+def unnumbered(header: str) -> str:
+    """Return a header as it is written, whichever of its occurrences is meant."""
+    return header.partition("\0")[0]
+
+
 def half_width(written: str) -> str:
     """Return a text with its full-width ASCII replaced, and nothing else."""
     return written.translate(_FULL_WIDTH)

@@ -191,8 +191,8 @@ _FILE_CODES = (
     ),
     Code(
         "F_HEADER_DUPLICATE",
-        "Two columns have the same name[: {columns}].",
-        "同じ名前の列が2つ以上あります[: {columns}]。",
+        "Two columns have the same name[: {columns}]; in the client's profile, occurrence says which one is meant.",
+        "同じ名前の列が2つ以上あります[: {columns}]。どの列を使うかは取引先の設定(occurrence)で指定できます。",
     ),
     Code(
         "F_HEADER_MISSING",

@@ -23,7 +23,7 @@ from orders_pipeline.intake.csv_file.header import Names
 from orders_pipeline.intake.csv_file.physical_lines import TextSpan
 from orders_pipeline.intake.total_rows import Sums, Which, amounts, say_only_a_sum
 from orders_pipeline.records.judgement import Judge
-from orders_pipeline.records.normalise import normalise_header
+from orders_pipeline.records.normalise import normalise_header, unnumbered
 from orders_pipeline.records.orders import EXAMPLE, ITEM_COLUMNS, ORDERS
 from orders_pipeline.records.record_type import RowContext
 from orders_pipeline.records.rejections import FileRejected
@@ -149,7 +149,7 @@ class _Masking:
         """Replace the cells of all records, and return how many records and filled cells there are."""
         filled = [record for record in records if any(cell.value for cell in record)]
         header, rows = (filled[0], filled[1:]) if filled else ([], [])
-        columns = [names.known.get(normalise_header(cell.value), "") for cell in header]
+        columns = [column or "" for column in names.columns(cell.value for cell in header)]
         ours = {at for at, cell in enumerate(header) if normalise_header(cell.value) in _OURS}
         loose: list[_Cell] = []
         orders: list[Mapping[str, _Cell]] = []
@@ -235,7 +235,8 @@ class _Masking:
         """Return what of a header is no name: nothing where it is one, what we do not know where it may be an order."""
         if names.is_header([cell.value for cell in header]):
             return []
-        return [cell for cell in header if normalise_header(cell.value) not in {*names.known, *_OURS}]
+        known = {*map(unnumbered, names.known), *_OURS}
+        return [cell for cell in header if normalise_header(cell.value) not in known]
 
     def _meaning(self, column: str) -> Meaning:
         fresh = ORDERS.by_name[column].kind not in ("number", "date")

@@ -9,6 +9,7 @@ from starlette.responses import PlainTextResponse, Response
 
 from orders_pipeline.infrastructure.scratch import scratch_files
 from orders_pipeline.intake.file_staging import limits_of
+from orders_pipeline.records.normalise import unnumbered
 from orders_pipeline.records.orders import ORDERS
 from orders_pipeline.records.rejections import CODES, message
 from orders_pipeline.web.calls import Call, conditional
@@ -25,7 +26,7 @@ def show_profile(call: Call) -> Response:
     limits = limits_of(call.system.settings, profile)
     headers: dict[str, list[str]] = {}
     for header, column in profile.header_names().items():
-        headers.setdefault(column, []).append(header)
+        headers.setdefault(column, []).append(unnumbered(header))
     required = profile.required_columns()
     body = {
         "client_code": call.caller.client_code,

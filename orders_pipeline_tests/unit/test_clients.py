@@ -114,7 +114,8 @@ def test_all_that_is_wrong_is_said_at_once_and_what_may_be_meant(write):
     said = str(refused.value)
     assert "shop.encodng: this is no setting of a profile; is encoding meant?" in said
     assert "shop.columns.amount.headr: this is no setting of a column; is header meant?" in said
-    assert "mart.columns.amount.zzz: this is no setting of a column; there are header, join, until, values, default" in said
+    settings = "header, join, occurrence, after, until, format, values, default"
+    assert f"mart.columns.amount.zzz: this is no setting of a column; there are {settings}" in said
     assert said.count(".delimiter: this must be ',', ") == 2
     with pytest.raises(ClientsError) as refused:
         read_clients(write('[mart]\ndelimiter = "planted"\n[mart.columns]\nnosuch = "x"\n'))

@@ -47,6 +47,69 @@ def test_a_cell_ends_before_a_text():
     assert translated({"until": " "}, " 2026/04/01 10:00:00", "2026/04/01", "") == ["2026/04/01", "2026/04/01", ""]
 
 
+def test_a_cell_begins_behind_a_text():
+    assert translated({"after": "#"}, " #1001", "1002", "", "a#b#c") == ["1001", "1002", "", "b#c"]
+    assert translated({"after": "(.", "until": ")"}, "x(.y) z", "(y)") == ["y", "(y"]
+
+
+@pytest.mark.parametrize(
+    ("date_format", "sent", "day"),
+    [
+        ("%Y%m%d%H%M%S", "20261120210621", "2026-11-20"),
+        ("%Y%m%d%H%M%S", " 20261120210621 ", "2026-11-20"),
+        ("%Y年%m月%d日", "2026年4月1日", "2026-04-01"),
+        ("%d/%m/%y", "01/4/26", "2026-04-01"),
+        ("%Y%m%d", "2026111", "2026111"),  # the first or the eleventh month?
+        ("%Y%m%d%H%M%S", "2026112021062", "2026112021062"),
+        ("%Y%m%d", "20261120x", "20261120x"),
+        ("%Y%m%d", "20261320", "20261320"),
+        ("%Y%m%d", "", ""),
+    ],
+)
+def test_a_date_is_read_as_the_client_writes_it_or_left_as_it_is(date_format, sent, day):
+    assert translated({"header": "注文日時", "format": date_format}, sent) == [day]
+
+
+@pytest.mark.parametrize("date_format", ["%H:%M", "%Y-%m", "no format", "%Y%m%d%Q", "%"])
+def test_a_format_says_which_day_it_is(date_format):
+    with pytest.raises(ValidationError):
+        profile(order_date={"header": "日時", "format": date_format})
+
+
+def test_a_format_is_for_dates_and_an_occurrence_of_one_header():
+    for columns in (
+        {"amount": {"header": "金額", "format": "%Y%m%d"}},
+        {"phone": {"header": ["電話番号", "TEL"], "occurrence": 2}},
+        {"phone": {"occurrence": 2}},
+        {"phone": {"header": "電話番号", "occurrence": 0}},
+        {"phone": {"header": "電話番号", "occurrence": 2}, "note": {"header": "電話番号", "occurrence": 2}},
+    ):
+        with pytest.raises(ValidationError):
+            profile(**columns)
+
+
+def test_of_a_header_that_comes_twice_the_one_that_is_meant_is_taken(tmp_path):
+    chosen = profile(phone={"header": "電話番号", "occurrence": 2}, note={"header": "電話番号", "occurrence": 1})
+    found = staged(tmp_path, "注文番号,電話番号,得意先名,電話番号\nA-1,03,山田,06\n", chosen)
+    assert (found["phone"], found["note"]) == ((3,), (1,))
+    with pytest.raises(FileRejected, match="occurrence") as refused:
+        staged(tmp_path, "注文番号,電話番号,得意先名,電話番号\nA-1,03,山田,06\n", profile())
+    assert refused.value.code == "F_HEADER_DUPLICATE"
+
+
+def test_columns_that_are_ignored_are_not_there(tmp_path):
+    chosen = Profile.model_validate({"ignore": ["phone", "item_code"]})
+    assert "phone" not in staged(tmp_path, "注文番号,電話番号,得意先名,電話番号\nA-1,03,山田,06\n", chosen)
+    for wrong in (
+        {"ignore": ["surprise"]},
+        {"ignore": ["customer_name"]},
+        {"ignore": ["phone"], "columns": {"phone": "TEL"}},
+    ):
+        with pytest.raises(ValidationError, match="ignore"):
+            Profile.model_validate(wrong)
+    assert Profile.model_validate({"ignore": ["payment_method"], "columns": {"payment_method": {"default": "invoice"}}})
+
+
 def test_a_default_stands_for_what_is_empty():
     assert translated({"default": "invoice"}, "", "  ", "card_on_file") == ["invoice", "invoice", "card_on_file"]
 
@@ -63,6 +126,8 @@ def test_a_default_stands_for_what_is_empty():
         ({"header": "会員ID", "values": {"非会員": "X9", "": "X9"}}, "C1", False),
         ({"header": "会員ID", "until": "-"}, "C1-3", True),  # who says that what is cut off is nothing of the person's?
         ({"header": "会員ID", "until": "-"}, "C1", False),
+        ({"header": "会員ID", "after": "-"}, "C1-3", True),
+        ({"header": "会員ID", "after": "-"}, "C1", False),
         ({"join": ["法人番号", "会員番号"]}, "1", True),  # each numbers its own
         ("会員ID", "C1", False),
         *(

@@ -9,10 +9,11 @@ from __future__ import annotations
 import csv
 import difflib
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from orders_pipeline.records.normalise import normalise_header
+from orders_pipeline.records.normalise import normalise_header, numbered, unnumbered
 from orders_pipeline.records.rejections import FileRejected
 
 BATCH_COLUMN = "_batch"
@@ -30,16 +31,27 @@ _LIKE_A_VALUE = re.compile(r"@|[0-9](?:[^0-9]{0,3}[0-9]){6}")  # of a line that 
 class Names:
     """The column names a header may hold: `known` maps each normalised name or alias to its column.
 
-    A column of `joined` has all of these normalised names together, in this order; any other has one of its names.
+    A name that is `numbered` is that occurrence of it, and its others name nothing. A column of `joined` has all of these
+    normalised names together, in this order; any other has one of its names.
     """
 
     known: Mapping[str, str]
     required: Sequence[str]
     joined: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
+    def columns(self, cells: Iterable[str]) -> list[str | None]:
+        """Return the column that each of a header's cells names, or None."""
+        with_number = {unnumbered(name) for name in self.known if name != unnumbered(name)}
+        seen: Counter[str] = Counter()
+        columns = []
+        for name in map(normalise_header, cells):
+            seen[name] += 1
+            columns.append(self.known.get(numbered(name, seen[name]) if name in with_number else name))
+        return columns
+
     def found_in(self, cells: Iterable[str]) -> set[str]:
         """Return the columns these cells name."""
-        return {self.known[name] for cell in cells if (name := normalise_header(cell)) in self.known}
+        return {column for column in self.columns(cells) if column is not None}
 
     def is_header(self, cells: Sequence[str]) -> bool:
         """Return whether the cells name every required column."""
@@ -77,7 +89,8 @@ def read_header(cells: Sequence[str], names: Names, following: Iterable[Sequence
     if len(cells) > limit:
         raise FileRejected("F_COLUMNS")
     normalised = [normalise_header(cell) for cell in cells]
-    columns, repeated = _places(normalised, names)
+    named = names.columns(cells)
+    columns, repeated = _places(normalised, named, names)
     if repeated:
         raise FileRejected("F_HEADER_DUPLICATE", {"columns": ", ".join(dict.fromkeys(repeated))})
     missing = [column for column in names.required if column not in columns]
@@ -90,18 +103,19 @@ def read_header(cells: Sequence[str], names: Names, following: Iterable[Sequence
     ours = {name: place for place, name in enumerate(normalised) if name in (BATCH_COLUMN, ROW_COLUMN)}
     unknown = (
         cell
-        for cell, name in zip(cells, normalised, strict=True)
-        if name and name not in names.known and not name.startswith("_")
+        for cell, name, column in zip(cells, normalised, named, strict=True)
+        if name and column is None and not name.startswith("_")
     )
     return Header(tuple(cells), columns, width, ours.get(BATCH_COLUMN), ours.get(ROW_COLUMN), tuple(unknown))
 
 
-def _places(normalised: Sequence[str], names: Names) -> tuple[dict[str, tuple[int, ...]], list[str]]:
+def _places(
+    normalised: Sequence[str], named: Sequence[str | None], names: Names
+) -> tuple[dict[str, tuple[int, ...]], list[str]]:
     """Return where each known column stands, and the columns that stand in two places."""
     found: dict[str, dict[str, int]] = {}
     repeated = []
-    for place, name in enumerate(normalised):
-        column = names.known.get(name)
+    for place, (name, column) in enumerate(zip(normalised, named, strict=True)):
         if column is None:
             continue
         parts = found.setdefault(column, {})

@@ -46,8 +46,8 @@ class OrderSheet:
 
     def kinds_under(self, header: Sequence[str]) -> dict[int, Kind]:
         """Return the kinds of a header's columns by their numbers from 1."""
-        columns = [self.names.known.get(normalise_header(cell), "") for cell in header]
-        return {number: self.kinds[column] for number, column in enumerate(columns, 1) if column in self.kinds}
+        columns = enumerate(self.names.columns(header), 1)
+        return {number: self.kinds[column] for number, column in columns if column is not None and column in self.kinds}
 
 
 class Structure(ExcelReader):
@@ -130,7 +130,7 @@ class Sheets:
     def _first_order(self, sheet: Sheet) -> dict[int, str]:
         """Return where the first row under the header is filled in: the columns by their places from 0."""
         header, names = self.header(sheet)
-        columns = [self._wanted.names.known.get(normalise_header(cell)) for cell in names]
+        columns = self._wanted.names.columns(names)
         orders = (self.shown(sheet, row, {}) for row in self.rows(sheet) if row.number > header and row.cells)
         cells = next(orders, [""] * len(columns))
         return {at: column for at, column in enumerate(columns) if column and cells[at]}
