@@ -48,8 +48,15 @@ def pytest_collection() -> Generator[None, object, object]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    # what is quickest to tell comes first, and the smallest files last, so that no process waits long for another
-    items.sort(key=lambda item: (item.path.parent.name != "unit", item.path.parent.name == "database"))
+    # what is quickest to tell comes first, and the smallest files last, so that no process waits long for another; the
+    # longest test early: it waits for sensors of a daemon, while the other processes have the cores
+    items.sort(
+        key=lambda item: (
+            item.path.parent.name != "unit",
+            item.path.name != "test_up.py",
+            item.path.parent.name == "database",
+        )
+    )
     for item in items:
         asked = OUTSIDE_WORLD.intersection(getattr(item, "fixturenames", ()))
         if item.path.parent.name == "unit" and asked:

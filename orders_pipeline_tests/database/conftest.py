@@ -10,8 +10,8 @@ from pydantic import SecretStr
 
 from orders_pipeline.infrastructure.database import Database
 from orders_pipeline.infrastructure.storage import FolderStorage
-from orders_pipeline_tests.support.databases import cloned_database
-from orders_pipeline_tests.support.ledgers import Harness, kept_connection
+from orders_pipeline_tests.support.databases import cloned_database, kept_connection
+from orders_pipeline_tests.support.ledgers import Harness
 
 EMPTY_EVERY_TABLE = """
 DO $$

@@ -9,13 +9,11 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from orders_pipeline.batches import batches
-from orders_pipeline.infrastructure.database_url import libpq_url
 from orders_pipeline.intake import file_import, steps
 from orders_pipeline.intake.csv_file import read_records
 from orders_pipeline.records.orders import ORDERS
@@ -25,6 +23,7 @@ from orders_pipeline_tests.fuzz.examples import examples
 from orders_pipeline_tests.fuzz.mutations import CODECS, damaged
 from orders_pipeline_tests.fuzz.reading import LIMITS, Refused, Staged, staged
 from orders_pipeline_tests.fuzz.sheets import sheets
+from orders_pipeline_tests.support.databases import kept_connection
 from orders_pipeline_tests.support.factories import TODAY
 
 OURS = ["_batch", "_row", "_line", "_codes"]
@@ -84,7 +83,7 @@ def report(system: System, batch_id: str, name: str) -> bytes | None:
 
 
 def rows_of(system: System, statement: str, batch_id: str) -> list[tuple[Any, ...]]:
-    with psycopg.connect(libpq_url(system.database.url), autocommit=True) as connection:
+    with kept_connection(system.database.url) as connection:
         return connection.execute(statement.encode(), [batch_id]).fetchall()
 
 

@@ -15,16 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psycopg
-
 from orders_pipeline.batches.artifacts import ORIGINAL, STAGED, artifact
 from orders_pipeline.clients.profiles import read_clients
-from orders_pipeline.infrastructure.database_url import libpq_url
 from orders_pipeline.records.orders import ORDERS
 from orders_pipeline.records.rejections import message
 from orders_pipeline.security import personal_data
 from orders_pipeline.system.composition import System
 from orders_pipeline_tests.inputs.case import BEFORE, Case
+from orders_pipeline_tests.support.databases import kept_connection
 from orders_pipeline_tests.support.installation import Installation
 
 ERROR_COLUMNS = ["row", "line", "column", "header", "code", "message_ja", "message", "value"]
@@ -75,7 +73,7 @@ def system_for(case: Case, system: System, folder: Path) -> System:
 
 def observe(installation: Installation, batch_id: str) -> Outcome:
     """Read what has become of a batch."""
-    with psycopg.connect(libpq_url(installation.system.database.url)) as connection:
+    with kept_connection(installation.system.database.url) as connection:
         detail, normalised = connection.execute(BATCH, [batch_id]).fetchone() or ({}, {})
         found = connection.execute(FOUND, [batch_id]).fetchall()
         orders = connection.execute(ORDERS_OF_BATCH, [batch_id]).fetchall()

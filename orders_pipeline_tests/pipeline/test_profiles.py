@@ -29,6 +29,7 @@ from orders_pipeline.security import personal_data
 from orders_pipeline.settlement.notifications.plan import plan_notifications
 from orders_pipeline.settlement.payments import settle
 from orders_pipeline.system.composition import System
+from orders_pipeline_tests.support.databases import kept_connection
 from orders_pipeline_tests.support.factories import order_row
 from orders_pipeline_tests.support.order_file import OrderFile
 
@@ -134,7 +135,7 @@ class Counter:
             return list(csv.DictReader(io.StringIO(path.read_bytes().decode("utf-8-sig"))))
 
     def rows(self, statement: str, *parameters: object) -> list[tuple[Any, ...]]:
-        with psycopg.connect(libpq_url(self.system.database.url), autocommit=True) as connection:
+        with kept_connection(self.system.database.url) as connection:
             return connection.execute(statement.encode(), parameters).fetchall()
 
 

@@ -9,12 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import psycopg
-
-from orders_pipeline.infrastructure.database_url import libpq_url
 from orders_pipeline.intake import file_import, steps
 from orders_pipeline.reports import finishing, report_files, summaries
 from orders_pipeline.system.composition import System
+from orders_pipeline_tests.support.databases import kept_connection
 from orders_pipeline_tests.support.factories import order_row
 
 Rows = list[dict[str, str]]
@@ -66,7 +64,7 @@ class Client:
         return sorted(ref for (ref,) in orders)
 
     def query(self, statement: str) -> list[tuple[Any, ...]]:
-        with psycopg.connect(libpq_url(self.system.database.url), autocommit=True) as connection:
+        with kept_connection(self.system.database.url) as connection:
             return connection.execute(statement.encode()).fetchall()
 
 

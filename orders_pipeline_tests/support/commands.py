@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import faulthandler
+import gc
 import json
 import multiprocessing
 import os
@@ -30,7 +31,13 @@ SELDOM_S = 0.1  # after a second: a condition may cost as much as what it waits 
 PROGRAM = "orders-pipeline"
 COMMAND = [sys.executable, "-P", "-c", f"from orders_pipeline.cli import main; main(prog_name={PROGRAM!r})"]
 OURS = ("ORDERS_", "DAGSTER_")
-IMPORTED = ["orders_pipeline.definitions", "orders_pipeline.cli", "orders_pipeline_tests.faults.crash_points"]
+IMPORTED = [
+    "orders_pipeline.definitions",
+    "orders_pipeline.cli",
+    "orders_pipeline.orchestration.runs",
+    "orders_pipeline_tests.faults.crash_points",
+    *("pandera.backends.pandas.container", "pandera.strategies.pandas_strategies"),  # which the first validation imports
+]
 
 _processes = multiprocessing.get_context("forkserver")
 _processes.set_forkserver_preload([*IMPORTED, __name__])
@@ -90,6 +97,7 @@ def _become(environment: Mapping[str, str], arguments: list[str], *outputs: str)
     from orders_pipeline.cli import main
     from orders_pipeline_tests.faults import crash_points
 
+    gc.freeze()  # nothing of what was imported goes
     os.setsid()
     for descriptor, path in enumerate(outputs, start=1):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), descriptor)

@@ -13,11 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import psycopg
 import pytest
 
 from orders_pipeline.definitions import defs
-from orders_pipeline.infrastructure.database_url import libpq_url
 from orders_pipeline.intake import file_import, steps
 from orders_pipeline.orchestration import runs
 from orders_pipeline.reports import finishing, report_files, summaries
@@ -26,7 +24,7 @@ from orders_pipeline.sandbox.ledger import page_parameters
 from orders_pipeline.settlement.batch_settlement import settling
 from orders_pipeline.system.composition import System, join_endpoints, open_system
 from orders_pipeline.system.settings import Settings
-from orders_pipeline_tests.support.databases import cloned_database
+from orders_pipeline_tests.support.databases import cloned_database, kept_connection
 
 CALLS_A_SECOND = 10
 ENDED = ("completed", "completed_with_errors", "rejected")
@@ -80,7 +78,7 @@ class Installation:
             return None if path is None else path.read_bytes()
 
     def rows(self, statement: str, *parameters: object) -> list[tuple[Any, ...]]:
-        with psycopg.connect(libpq_url(self.system.database.url), autocommit=True) as connection:
+        with kept_connection(self.system.database.url) as connection:
             found = connection.execute(statement.encode(), parameters)
             return found.fetchall() if found.description else []
 

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import select
 import threading
 import uuid
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pandas as pd
 import psycopg
 from psycopg.rows import dict_row
-from pydantic import SecretStr
 
 from orders_pipeline.batches.workers import WORKER_LOCK_CLASS, Worker, worker_session
 from orders_pipeline.clients.profiles import Profile
@@ -26,30 +23,11 @@ from orders_pipeline.settlement.notifications.ledger import ResultLedger
 from orders_pipeline.settlement.notifications.plan import make_ready, plan_notifications
 from orders_pipeline.settlement.payments import settle
 from orders_pipeline.settlement.payments.ledger import PaymentLedger
+from orders_pipeline_tests.support.databases import kept_connection
 
 CIPHER = Cipher({"test": b"k" * 32}, "test")
 ABLE = Capabilities(honours_keys=True, can_look_up=True)
 Order = dict[str, Any]
-_idle: dict[str, list[psycopg.Connection[dict[str, Any]]]] = defaultdict(list)
-
-
-@contextlib.contextmanager
-def kept_connection(url: SecretStr) -> Iterator[psycopg.Connection[dict[str, Any]]]:
-    """Lend a connection, kept for the next statement: a new one costs the server ten times what most statements do."""
-    idle = _idle[libpq_url(url)]
-    while idle:
-        connection = idle.pop()
-        if not select.select([connection], [], [], 0)[0]:
-            break
-        connection.close()  # what it has to say is that a test ended its session
-    else:
-        # tests change tables, and a prepared statement would be of the old one
-        connection = psycopg.connect(libpq_url(url), autocommit=True, row_factory=dict_row, prepare_threshold=None)
-    try:
-        yield connection
-    finally:
-        if not connection.closed:
-            idle.append(connection)
 
 
 def order(number: int = 1, **changes: object) -> Order:
@@ -80,7 +58,7 @@ class Harness:
     def run(self, sql: str, *parameters: object) -> list[dict[str, Any]]:
         """Run one statement in a transaction of its own and return its rows, if it has any."""
         with kept_connection(self.database.url) as connection:
-            cursor = connection.execute(sql.encode(), parameters)
+            cursor = connection.cursor(row_factory=dict_row).execute(sql.encode(), parameters)
             return cursor.fetchall() if cursor.description else []
 
     def tamper(self, *statements: str) -> None:
