@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Match, Route
 
 from orders_pipeline.batches.artifacts import ORIGINAL
 from orders_pipeline.clients.api_tokens import CONTROL, OPERATOR, READ, READ_REJECTED, REFUND, WRITE, Caller
@@ -36,7 +36,6 @@ from orders_pipeline.web.run_hint import RunHint
 from orders_pipeline.web.submission import Work
 
 THREADS, UPLOAD_THREADS = 5, 2  # each may have one of the process's sessions at the database
-MOST_HEADERS_BYTES = 16 << 10
 EDITS = "edits.json"
 
 Handler = Callable[[Call], Response]
@@ -266,8 +265,12 @@ class _Receiving:
         return response
 
 
-async def _raised(_: Request, error: Exception) -> Response:
-    """Leave an error to the boundary."""
+async def _raised(request: Request, error: Exception) -> Response:
+    """Leave an error to the boundary; it is told of all methods that a path has, each of which is a route of its own."""
+    if isinstance(error, HTTPException) and error.status_code == 405:
+        own = [route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE]
+        methods = sorted({method for route in own for method in route.methods})
+        raise HTTPException(405, headers={"Allow": ", ".join(methods)})
     raise error
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
@@ -26,6 +26,7 @@ from orders_pipeline.web.authentication import READING_METHODS
 from orders_pipeline.web.page import rendering as page
 from orders_pipeline.web.problems import Problem, language_of
 
+MOST_HEAD_BYTES = 16 << 10
 TEMPLATE = "orders_pipeline.template"  # in the scope of a request
 HEADERS = (
     (b"cache-control", b"no-store"),
@@ -49,19 +50,18 @@ class Boundary:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started, request_id, status, reference = time.monotonic(), secrets.token_hex(8), 0, ""
+        started, request_id, status, reference = time.monotonic(), _new_id(), 0, ""
 
         async def sending(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                known = {name for name, _ in message["headers"]}
-                more = [(name, value) for name, value in HEADERS if name not in known]
-                message["headers"] = [*message["headers"], (b"request-id", request_id.encode()), *more]
+                message["headers"] = _completed(message["headers"], request_id)
             await send(message)
 
         try:
             try:
+                _check_head(scope)
                 await self._app(scope, receive, sending)
             except ClientDisconnect:
                 return
@@ -71,8 +71,7 @@ class Boundary:
                 problem, reference = await run_in_threadpool(self._problem, error)
                 await _explained(problem, Request(scope), request_id)(scope, receive, sending)
         finally:
-            template, milliseconds = scope.get(TEMPLATE, "-"), (time.monotonic() - started) * 1000
-            log.info("%s %s %d %.0fms %s %s", _method(scope), template, status, milliseconds, request_id, reference)
+            _log(_method(scope), scope.get(TEMPLATE, "-"), status, time.monotonic() - started, request_id, reference)
 
     def _problem(self, error: Exception) -> tuple[Problem, str]:
         """Return which problem an error is, and under which reference it is kept if it was not foreseen."""
@@ -82,6 +81,36 @@ class Boundary:
             if isinstance(error, kind):
                 return found(error), ""
         return Problem("internal"), errors.report(error, self._system.settings, self._system.storage, listed=True).reference
+
+
+def _check_head(scope: Scope) -> None:
+    """Demand that the head is not too large: the server looks at those only that do not come in one piece."""
+    size = len(scope["raw_path"]) + len(scope["query_string"])
+    if size + sum(len(name) + len(value) for name, value in scope["headers"]) > MOST_HEAD_BYTES:
+        raise Problem("malformed-request", limit=MOST_HEAD_BYTES)
+
+
+def refusal(problem: Problem) -> Response:
+    """Return the answer to what never became a request, which is logged here."""
+    request_id = _new_id()
+    response = problem.response(request_id, language_of(""))
+    response.raw_headers = _completed(response.raw_headers, request_id)
+    _log("-", "-", response.status_code, 0, request_id)
+    return response
+
+
+def _new_id() -> str:
+    return secrets.token_hex(8)
+
+
+def _completed(headers: Collection[tuple[bytes, bytes]], request_id: str) -> list[tuple[bytes, bytes]]:
+    """Return the headers of an answer with those that every answer has."""
+    known = {name for name, _ in headers}
+    return [*headers, (b"request-id", request_id.encode()), *(each for each in HEADERS if each[0] not in known)]
+
+
+def _log(method: str, template: str, status: int, seconds: float, request_id: str, reference: str = "") -> None:
+    log.info("%s %s %d %.0fms %s %s", method, template, status, seconds * 1000, request_id, reference)
 
 
 def _explained(problem: Problem, request: Request, request_id: str) -> Response:

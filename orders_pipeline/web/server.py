@@ -13,10 +13,11 @@ from collections.abc import Iterator
 import uvicorn
 
 from orders_pipeline.system.composition import System
-from orders_pipeline.web.app import MOST_HEADERS_BYTES, build_app
+from orders_pipeline.web.app import build_app
+from orders_pipeline.web.boundary import MOST_HEAD_BYTES
+from orders_pipeline.web.protocol import MOST_CONNECTIONS, Protocol
 
 HOST = "127.0.0.1"
-MOST_CONNECTIONS = 512
 KEEP_ALIVE_S = 15
 STOP_S = 10
 
@@ -30,9 +31,8 @@ def new_server(system: System, *, with_reports: bool, code: str | None = None) -
     server = uvicorn.Server(
         uvicorn.Config(
             app,
-            http="h11",
-            h11_max_incomplete_event_size=MOST_HEADERS_BYTES,
-            limit_concurrency=MOST_CONNECTIONS,
+            http=Protocol,
+            h11_max_incomplete_event_size=MOST_HEAD_BYTES,
             timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=STOP_S,
             log_config=None,

@@ -83,7 +83,7 @@ def announced_bytes(request: Request, most: int) -> int:
     length = request.headers.get("content-length")
     if length is None:
         return most
-    if not (length.isascii() and length.isdigit()) or len(length) > 15:
+    if not (length.isascii() and length.isdigit()) or len(length) > 15 or "transfer-encoding" in request.headers:
         raise Problem("malformed-request")
     if int(length) > most:
         raise Problem("too-large", code="F_TOO_LARGE", limit=most)
