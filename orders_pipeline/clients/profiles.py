@@ -57,6 +57,10 @@ class Profile(BaseModel):
     delimiter: Literal[",", "\t", ";", "|"] = ","
     encoding: Literal["utf-8", "cp932", "cp1252", "euc_jp", "utf-16"] | None = None
     sheet: Annotated[str, Field(min_length=1, max_length=31)] | None = None
+    header_line: Annotated[int, Field(ge=1, le=100)] | Literal["find"] | None = None
+    header_rows: Annotated[int, Field(ge=1, le=3)] = 1
+    comment: Annotated[str, Field(max_length=5)] = ""
+    footer_lines: Annotated[int, Field(ge=0, le=20)] = 0
     ignore: tuple[str, ...] = ()
     columns: Annotated[Mapping[str, ColumnSource], AfterValidator(_checked_columns)] = Field(default_factory=dict)
     max_rows: Annotated[int, Field(ge=1)] | None = None

@@ -119,11 +119,20 @@ def stage_file(limits: Limits, profile: Profile, source: Path, name: str, folder
         delimiter=delimiter,
         encoding=encoding,
         amount=None if is_converted(name) else ORDERS.amount,
+        frame=_frame(profile, name),
     )
     if not hidden:
         return staged
     warning = Rejection(None, None, None, "W_HIDDEN_ROWS", {"count": str(hidden)})
     return replace(staged, warnings=(*staged.warnings, warning))
+
+
+def _frame(profile: Profile, name: str) -> csv_file.Frame:
+    """Return what stands around the orders in a client's file: nothing in JSON; a workbook's header is found by itself."""
+    if is_json(name):
+        return csv_file.Frame()
+    line = None if is_workbook(name) else profile.header_line
+    return csv_file.Frame(line, profile.header_rows, profile.comment, profile.footer_lines)
 
 
 def _import_group(database: Database, file: SourceFile, staged: StagedFile) -> tuple[str | None, str]:

@@ -93,8 +93,9 @@ def message(code: str, language: Language, detail: Mapping[str, str] = MappingPr
 HINTS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         "title_lines": (
-            "the first line must be the header, without titles or comments above it",
-            "1行目は見出しにしてください(表題やコメントの行は入れないでください)",
+            "the first line must be the header, without titles or comments above it, unless the client's profile says "
+            "header_line or comment",
+            "1行目は見出しにしてください(表題やコメントの行がある場合は取引先の設定header_lineまたはcommentで指定できます)",
         ),
         "not_json": ("it is not JSON in UTF-8", "UTF-8のJSONとして読めません"),
         "json_list": (

@@ -73,6 +73,14 @@ sequence = "o-{number}.csv"
 
 [kana]
 sequence = "ガ-{number}.csv"
+[framed]
+header_line = "find"
+header_rows = 2
+comment = "#"
+footer_lines = 1
+columns.client_order_ref = { header = "伝票", after = "#" }
+columns.order_date = { header = "日時", format = "%Y%m%d%H%M%S" }
+columns.phone = { header = "電話", occurrence = 2 }
 [plain]
 [guests]
 payments = "aggregated"
@@ -154,6 +162,29 @@ def orders(count: int, *, bad: int = 0) -> str:
         amount = "x" if number > count - bad else "1000"
         made.add(order_row(client_order_ref=f"A-{number}", amount=amount))
     return made.text
+
+
+def test_what_stands_around_the_orders_is_left_out_and_a_correction_has_none_of_it(counter: Counter) -> None:
+    day = f"{batches.today():%Y%m%d}101500"
+    header = "伝票,日時,得意先コード,得意先名,電話,電話,金額,支払方法"
+    rows = [
+        f"#{number},{day},C-1,見本,0312345678,09012345678,{yen},invoice" for number, yen in ((1001, "1000"), (1002, "x"))
+    ]
+    titles = ["# 受注一覧", '"期間', "", header, "order,date,code,name,tel,tel,yen,by"]
+    text = "\r\n".join([*titles, *rows, "", "# 終わり", "以上 2件", ""])
+    summary = counter.take(counter.file(text.encode("cp932")), "framed")
+    assert summary["rows"] == {"total": 2, "accepted": 1, "rejected": 1, "blank": 0}
+    (line,) = {each["line"] for each in counter.errors(summary["batch_id"]) if each["code"] == "R_AMOUNT_FORMAT"}
+    assert line == "7"
+    with report_files.report(counter.system.storage, counter.system.database, summary["batch_id"], "rejected") as path:
+        assert path is not None
+        correction = path.read_bytes().replace(b",x,invoice", b",2000,invoice")
+    again = counter.take(counter.file(correction, "correction.csv"), "framed")
+    assert (again["status"], again["rows"]["accepted"], again["corrects"]) == ("paused", 1, summary["batch_id"])
+    loaded = counter.rows("SELECT client_order_ref, order_date, amount FROM orders ORDER BY client_order_ref")
+    assert loaded == [("1001", batches.today(), 1000), ("1002", batches.today(), 2000)]
+    (sealed,) = counter.rows("SELECT personal FROM orders WHERE client_order_ref = '1001'")[0]
+    assert personal_data.decrypt(counter.system.cipher, summary["batch_id"], 1, sealed)["phone"] == "09012345678"
 
 
 def test_a_real_shops_export_maps_without_code(counter: Counter) -> None:

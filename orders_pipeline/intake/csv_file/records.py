@@ -90,15 +90,14 @@ class EvenChunk:
 
 
 class Records:
-    """Reads records from blocks of lines that begin at byte `start`."""
+    """Reads records from blocks of lines that begin at byte `start`, behind `lines_before` others."""
 
-    def __init__(self, blocks: Iterable[Block], start: int, delimiter: str) -> None:
+    def __init__(self, blocks: Iterable[Block], start: int, delimiter: str, lines_before: int = 0) -> None:
         self._blocks = iter(blocks)
         self._delimiter = delimiter
         self._header_record: int | None = None
         self._records_read = 0
-        self._lines_read = 0
-        self._lines_loaded = 0
+        self._lines_read = self._lines_loaded = lines_before
         # the ends of the lines behind _lines_read; in front of them, where the first of them starts
         self._ends = np.array([start], np.int64)
         self._terminators = np.zeros(1, np.int64)

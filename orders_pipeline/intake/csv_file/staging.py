@@ -21,6 +21,7 @@ from pyarrow.parquet import ParquetWriter
 
 from orders_pipeline.infrastructure.parquet_file import new_parquet
 from orders_pipeline.intake.csv_file.encoding import detect_text
+from orders_pipeline.intake.csv_file.frame import Frame, Table, find_table
 from orders_pipeline.intake.csv_file.header import Names, check_delimiter, read_header
 from orders_pipeline.intake.csv_file.physical_lines import TextSpan, read_blocks, split_lines
 from orders_pipeline.intake.csv_file.records import Chunk, EvenChunk, Records
@@ -71,6 +72,7 @@ def stage(
     joined: Mapping[str, Sequence[str]] = MappingProxyType({}),
     encoding: str | None = None,
     amount: str | None = None,
+    frame: Frame = Frame(),  # noqa: B008 - it is frozen
 ) -> StagedFile:
     """Check a file's encoding, header and shape, and write its rows to `staged` as Parquet; raise FileRejected.
 
@@ -79,7 +81,7 @@ def stage(
     is no number but `_batch` or `_row` says something, else null. Cells are as sent: "" where the file lacks the column,
     null where the row's shape is wrong. The headers of a column of `joined` are joined by a space. The Parquet file appears
     whole or not at all, readable by its owner only. An `encoding` that is given is the only one tried. Cells of the column
-    `amount` may not be split at a comma.
+    `amount` may not be split at a comma. What stands in the `frame` around the table is left out.
     """
     if source.stat().st_size > limits.max_bytes:
         raise FileRejected("F_TOO_LARGE", {"limit": str(limits.max_bytes)})
@@ -88,11 +90,12 @@ def stage(
     names = Names(known, tuple(required), parts)
     reading = Reading(names, limits, delimiter, amount if delimiter == "," else None)
     span = detect_text(source, delimiter, encoding)
-    _check_first_line(source, span, delimiter, names)
+    table = find_table(source, span, frame, names, delimiter)
+    _check_first_line(source, table.span, delimiter, names)
     try:
-        return _write(source, staged, span, reading, allow_trailing=True)
+        return _write(source, staged, table, reading, allow_trailing=True)
     except UnevenRowsError:
-        return _write(source, staged, span, reading, allow_trailing=False)
+        return _write(source, staged, table, reading, allow_trailing=False)
 
 
 def read_records(source: Path, spans: Iterable[tuple[int, int]]) -> Iterator[bytes]:
@@ -115,17 +118,18 @@ def _check_first_line(source: Path, span: TextSpan, delimiter: str, names: Names
     raise FileRejected("F_EMPTY")
 
 
-def _write(source: Path, target: Path, span: TextSpan, reading: Reading, *, allow_trailing: bool) -> StagedFile:
-    """Read the whole file once and write its rows to `target`."""
-    records = Records(read_blocks(source, span), span.start, reading.delimiter)
+def _write(source: Path, target: Path, where: Table, reading: Reading, *, allow_trailing: bool) -> StagedFile:
+    """Read the whole table once and write its rows to `target`."""
+    span, more_rows = where.span, where.header_rows - 1
+    records = Records(read_blocks(source, span), span.start, reading.delimiter, where.lines_before)
     chunks = records.chunks()
     first, place = _first_filled(chunks)
     header = read_header(first.rows[place], reading.names, _following(first, place, chunks), reading.limits.max_columns)
-    records.begin_after(int(first.places.numbers[place]))
+    records.begin_after(int(first.places.numbers[place]) + more_rows)
     shape = Shape(header, allow_trailing=allow_trailing)
     staging = StagedRows(header, shape, reading)
     with new_parquet(target, staging.schema, **_PARQUET) as writer:
-        _write_behind(writer, map(staging.table, chain([first.after(place)], chunks)))
+        _write_behind(writer, map(staging.table, chain([first.after(place + more_rows)], chunks)))
         if not staging.rows_filled:
             raise FileRejected("F_NO_ROWS")
         shape.check_all()

@@ -1,0 +1,99 @@
+"""What stands around the orders in a client's text is left out, and rows keep their lines and bytes."""
+
+from __future__ import annotations
+
+import pyarrow.parquet as pq
+import pytest
+
+from orders_pipeline.clients.profiles import Profile
+from orders_pipeline.intake.csv_file import Frame, stage
+from orders_pipeline.records.rejections import FileRejected
+from orders_pipeline_tests.support.csv_staging import LIMITS
+
+HEADER = "注文番号,得意先コード,得意先名"
+ROWS = "A-1,C1,見本\nA-2,C2,見本\n"
+TITLES = '注文明細レポート\n期間,2026/11/01\n"出力日時\n\n'  # with a quote that is never closed
+
+
+def read(tmp_path, text: str, frame: Frame, codec: str = "utf-8", delimiter: str = ","):
+    source, staged = tmp_path / "orders.csv", tmp_path / "staged.parquet"
+    source.write_bytes(text.encode(codec))
+    profile = Profile()
+    found = stage(
+        source,
+        staged,
+        header_names=profile.header_names(),
+        required=("client_order_ref", "customer_code", "customer_name"),
+        limits=LIMITS,
+        delimiter=delimiter,
+        frame=frame,
+    )
+    table = pq.read_table(staged)
+    content = source.read_bytes()
+    rows = zip(*(table[name].to_pylist() for name in ("import_row_number", "line", "offset", "length")), strict=True)
+    codec = found.encoding.removesuffix("-sig") if found.encoding.startswith("utf-8") else found.encoding
+    return found, [(number, line, content[at : at + length].decode(codec)) for number, line, at, length in rows]
+
+
+@pytest.mark.parametrize("codec", ["utf-8", "utf-8-sig", "cp932", "utf-16"])
+@pytest.mark.parametrize("line", [5, "find"])
+def test_titles_above_the_header_are_left_out(tmp_path, codec, line):
+    found, rows = read(tmp_path, f"{TITLES}{HEADER}\n{ROWS}", Frame(header_line=line), codec)
+    assert rows == [(1, 6, "A-1,C1,見本"), (2, 7, "A-2,C2,見本")]
+    assert (found.rows_total, found.rows_blank, found.header) == (2, 0, tuple(HEADER.split(",")))
+
+
+@pytest.mark.parametrize(("line", "code"), [(3, "F_QUOTE"), (6, "F_HEADER_MISSING"), (90, "F_HEADER_MISSING")])
+def test_a_header_line_that_has_no_header_is_refused(tmp_path, line, code):
+    with pytest.raises(FileRejected) as refused:
+        read(tmp_path, f"{TITLES}{HEADER}\n{ROWS}", Frame(header_line=line))
+    assert refused.value.code == code
+
+
+def test_what_is_looked_for_is_looked_for_in_the_first_lines_only(tmp_path):
+    titles = "表題,x,y\n"
+    assert len(read(tmp_path, titles * 19 + f"{HEADER}\n{ROWS}", Frame(header_line="find"))[1]) == 2
+    with pytest.raises(FileRejected) as refused:
+        read(tmp_path, titles * 20 + f"{HEADER}\n{ROWS}", Frame(header_line="find"))
+    assert refused.value.code == "F_HEADER_MISSING"
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\r\n\r\n"])
+def test_comments_above_the_header_and_at_the_end_are_left_out(tmp_path, end):
+    text = f"# SAP\n#\n\n# Records: 2\n{HEADER}\n{ROWS}\n# 終わり\n#{end}"
+    found, rows = read(tmp_path, text, Frame(comment="#"))
+    assert [row[:2] for row in rows] == [(1, 6), (2, 7)]
+    assert (found.rows_total, found.rows_blank) == (2, 0)
+
+
+def test_a_row_that_begins_like_a_comment_is_a_row(tmp_path):
+    _, rows = read(tmp_path, f"{HEADER}\n{ROWS}#A-3,C3,見本\n#A-4,C4,見本\n# end\n", Frame(comment="#"))
+    assert [text for _, _, text in rows] == ["A-1,C1,見本", "A-2,C2,見本", "#A-3,C3,見本", "#A-4,C4,見本"]
+
+
+@pytest.mark.parametrize("codec", ["utf-8", "cp932", "utf-16"])
+@pytest.mark.parametrize("end", ["", "\n", "\n\n\n"])
+def test_footers_are_left_out(tmp_path, codec, end):
+    found, rows = read(tmp_path, f"{HEADER}\n{ROWS}合計,2件\n\n以上{end}", Frame(footer_lines=2), codec)
+    assert [text for _, _, text in rows] == ["A-1,C1,見本", "A-2,C2,見本"]
+    assert found.rows_total == 2
+
+
+def test_a_second_row_of_the_header_is_left_out(tmp_path):
+    found, rows = read(tmp_path, f"client_order_ref,customer_code,customer_name\n{HEADER}\n{ROWS}", Frame(header_rows=2))
+    assert rows == [(1, 3, "A-1,C1,見本"), (2, 4, "A-2,C2,見本")]
+    assert found.rows_total == 2
+
+
+def test_a_file_that_corrects_rows_is_the_table_and_nothing_else(tmp_path):
+    text = f"{HEADER},_batch,_row,_line,_codes\nA-1,C1,見本,20261129-0123456789ab,7,9,R_X\n# end\n"
+    frame = Frame(header_line=4, header_rows=2, comment="#", footer_lines=1)
+    found, rows = read(tmp_path, text, frame)
+    assert [row[:2] for row in rows] == [(1, 2), (2, 3)]
+    assert found.corrected_batches == ("20261129-0123456789ab",)
+
+
+def test_a_long_file_is_read_to_its_footer(tmp_path):
+    many = "".join(f"A-{at},C1,見本\n" for at in range(9_000))
+    _, rows = read(tmp_path, f"表題\n{HEADER}\n{many}合計\n", Frame(header_line=2, footer_lines=1))
+    assert (len(rows), rows[-1]) == (9_000, (9_000, 9_002, "A-8999,C1,見本"))
