@@ -247,6 +247,7 @@ def status(batch_id: str | None, limit: int, *, as_json: bool) -> None:
     from orders_pipeline.intake.landing import left_alone
     from orders_pipeline.reports import summaries
     from orders_pipeline.system import payment_stop
+    from orders_pipeline.upkeep.webhooks import overview
 
     with opened() as system:
         with contextlib.suppress(StorageError):  # else said as far as it is known
@@ -256,10 +257,12 @@ def status(batch_id: str | None, limit: int, *, as_json: bool) -> None:
             return
         with system.database.begin() as transaction:
             left, stop = left_alone.recorded(transaction), payment_stop.shown(transaction)
+            webhooks = overview.troubles(transaction)
         recent: dict[str, Any] = {
             "batches": summaries.recent(system, limit),
             "landing": {name: some.as_dict() for name, some in left.items()},
             "paying_rests": stop,
+            "webhooks": webhooks,
         }
         try_demo = not system.settings.is_production
     answer(recent, lambda words_, shown: console.show_batches(words_, shown["batches"], try_demo=try_demo), as_json=as_json)
@@ -267,6 +270,8 @@ def status(batch_id: str | None, limit: int, *, as_json: bool) -> None:
         console.show_stop(words, recent["paying_rests"])
         for line in left_alone.in_words(left):
             words.print(f"in the landing: {line}", markup=False)
+        for each in webhooks:
+            words.print(overview.in_words(each), markup=False)
 
 
 def _give_report(batch_id: str, name: str, target: Path | None, *, force: bool, as_json: bool) -> None:

@@ -38,6 +38,7 @@ from orders_pipeline.system.composition import (
 )
 from orders_pipeline.system.settings import Settings, load_settings, unknown
 from orders_pipeline.upkeep import key_rotation
+from orders_pipeline.upkeep.webhooks import overview
 
 SETTINGS = ("E_SETTINGS", "E_CLIENTS_FILE", "E_USERS_FILE", "E_ENCRYPTION_KEYS")  # codes of what somebody has set wrongly
 
@@ -197,6 +198,10 @@ def _audit(patient: Patient) -> str:
     return str(waiting)
 
 
+def _webhooks(patient: Patient) -> str:
+    return overview.examine(patient.system)
+
+
 def _payment_service(patient: Patient) -> str:
     return _ask(payment_client(patient.settings, patient.endpoints), "/v1/payments", {"reference": "doctor"})
 
@@ -235,6 +240,7 @@ CHECKS: dict[str, Callable[[Patient], str]] = {
     "keys": _keys,
     "ledger": _ledger,
     "audit": _audit,
+    "webhooks": _webhooks,
 }
 NEEDS = {
     "sessions": {"database"},
@@ -243,4 +249,5 @@ NEEDS = {
     "keys": {"database", "schema", "encryption", "sessions"},
     "ledger": {"database", "schema", "encryption", "sessions", "storage"},
     "audit": {"database", "schema", "encryption", "sessions", "storage"},
+    "webhooks": {"database", "schema", "encryption", "sessions"},
 }

@@ -179,14 +179,16 @@ def up(port: int, *, as_json: bool) -> None:
 @click.option("--port", default=3001, show_default=True, type=click.IntRange(1, 65535))
 @answers
 def serve(host: str, port: int, *, as_json: bool) -> None:
-    """Serve the batch API, without Dagster; any number of processes may, on one port too. Ctrl-C stops."""
+    """Serve the batch API and send webhooks, without Dagster; any number of processes may, on one port too. Ctrl-C stops."""
     import logging
     import signal
 
     from orders_pipeline.cli.up import PortTaken
+    from orders_pipeline.upkeep.webhooks.sending import sending
     from orders_pipeline.web import server
 
-    logging.getLogger("orders_pipeline.web").setLevel(logging.INFO)
+    for name in ("orders_pipeline.web", "orders_pipeline.webhooks"):
+        logging.getLogger(name).setLevel(logging.INFO)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with opened() as system, contextlib.suppress(KeyboardInterrupt):
         try:
@@ -197,7 +199,8 @@ def serve(host: str, port: int, *, as_json: bool) -> None:
             place = f"[{host}]" if ":" in host else host
             result = {"api": f"http://{place}:{port}/v1"}
             answer(result, lambda console, each: console.print(f"{each['api']}  (Ctrl-C stops)"), as_json=as_json)
-            server.new_server(system, with_reports=False).run([listening])
+            with sending(system):
+                server.new_server(system, with_reports=False).run([listening])
 
 
 def _wait_for_the_end() -> None:

@@ -24,6 +24,7 @@ from orders_pipeline.system import embedded
 from orders_pipeline.system.composition import System, join_endpoints, open_system
 from orders_pipeline.system.session_limit import WEB_POOL_SIZE
 from orders_pipeline.system.settings import UNDER_UP, Settings, export_environment
+from orders_pipeline.upkeep.webhooks.sending import sending
 from orders_pipeline.web import server
 
 HOST = "127.0.0.1"
@@ -110,6 +111,7 @@ def running(settings: Settings, port: int, say: Callable[[str], None] = lambda _
         runs.prepare_dagster_home(system)
         code = secrets.token_urlsafe(16)
         api_url = stack.enter_context(server.serving(served(system, port), port + 1, code))
+        stack.enter_context(sending(system))
         export_environment(
             ORDERS_REPORTS_URL=settings.reports_url or api_url,
             DAGSTER_WEBSERVER_DB_POOL_MAX_OVERFLOW=str(WEB_POOL_SIZE - 1),

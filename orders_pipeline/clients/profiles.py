@@ -13,12 +13,22 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 
 from orders_pipeline.clients.column_sources import ColumnSource
 from orders_pipeline.clients.sequences import check_template
+from orders_pipeline.clients.webhook_settings import check_secret, check_url, shown_secret
 from orders_pipeline.records.normalise import normalise_header
 from orders_pipeline.records.orders import ORDERS
 from orders_pipeline.records.rejections import FileRejected
@@ -46,6 +56,11 @@ def _checked_columns(columns: Mapping[str, ColumnSource]) -> Mapping[str, Column
         if name in headers and column not in columns and all(each in headers for each in others):
             raise ValueError(f"no header is left to {column}: say where it is")
     return columns
+
+
+WebhookSecret: TypeAlias = Annotated[
+    SecretStr, AfterValidator(check_secret), PlainSerializer(shown_secret, when_used="json")
+]
 
 
 class Profile(BaseModel):
@@ -77,6 +92,9 @@ class Profile(BaseModel):
     payments: Literal["aggregated", "per_order"] = "aggregated"
     declined_payments: Literal["retry_orders", "final"] = "retry_orders"
     notifications: Literal["digest", "per_order"] = "digest"
+    webhook_url: Annotated[str, Field(max_length=2_000), AfterValidator(check_url)] | None = None
+    webhook_secret: WebhookSecret | None = None
+    webhook_previous_secret: WebhookSecret | None = None
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Profile:
@@ -92,6 +110,14 @@ class Profile(BaseModel):
             raise ValueError(
                 f"ignore leaves out {', '.join(needed)}, which every order needs: give columns a default for it"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _webhook_is_whole(self) -> Profile:
+        if (self.webhook_url is None) != (self.webhook_secret is None):
+            raise ValueError("webhook_url and webhook_secret go together")
+        if self.webhook_previous_secret is not None and self.webhook_secret is None:
+            raise ValueError("webhook_previous_secret needs webhook_secret")
         return self
 
     def header_names(self) -> Mapping[str, str]:

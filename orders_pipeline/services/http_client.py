@@ -1,4 +1,4 @@
-"""HTTP to the services: one bounded request and its answer as a value.
+"""HTTP to the services, and to clients' servers: one bounded request and its answer as a value.
 
 There are no retries here: what to do after a failure depends on what was asked, and belongs to who asked. How connections
 are made belongs in `http_connections.py`.
@@ -6,11 +6,12 @@ are made belongs in `http_connections.py`.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -24,6 +25,7 @@ from orders_pipeline.services.answers import Answer, NoAnswer, NotDelivered, Too
 from orders_pipeline.services.http_connections import (
     MAX_CONNECT_S,
     NO_CONNECTION_IN_TIME,
+    OutsideAdapter,
     ServiceAdapter,
     deadlines,
     failed_to_connect,
@@ -63,29 +65,10 @@ class ServiceClient:
     ) -> Answer:
         """Send one request and return its answer of at most so many bytes; raise NotDelivered, NoAnswer or TooLong."""
         deadline = time.monotonic() + self._timeout_s
-        try:
+        with _failures():
             request = self._prepared(method, path, body, query, idempotency_key)
-            with (
-                deadlines.exchange(deadline),
-                self._adapter().send(
-                    request,
-                    stream=True,
-                    timeout=(min(MAX_CONNECT_S, self._timeout_s), None),  # what comes later has the deadline
-                    verify=True if self._ca_file is None else str(self._ca_file),
-                ) as response,
-            ):
-                answer = _read(response, most_bytes)
-                if time.monotonic() > deadline:  # cut off by us, what came of it may look like a whole answer
-                    raise NoAnswer(NoAnswer.code)
-                return answer
-        except requests.exceptions.ConnectTimeout:
-            raise NotDelivered(NotDelivered.code, why=NO_CONNECTION_IN_TIME) from None
-        except requests.exceptions.ConnectionError as error:
-            if failed_to_connect(error):
-                raise NotDelivered(NotDelivered.code, why=what_was_in_the_way(error)) from None
-            raise NoAnswer(NoAnswer.code) from None
-        except (requests.exceptions.RequestException, HTTPError, OSError, ValueError):
-            raise NoAnswer(NoAnswer.code) from None
+            with _sent(self._adapter(), request, deadline, self._ca_file) as response:
+                return _in_time(_read(response, most_bytes), deadline)
 
     @property
     def server(self) -> str:
@@ -129,6 +112,71 @@ class ServiceClient:
         if adapter is None:
             adapter = self._local.adapter = ServiceAdapter(max_retries=0, pool_maxsize=1)
         return adapter
+
+
+def post_outside(
+    url: str,
+    body: bytes,
+    headers: Mapping[str, str],
+    *,
+    timeout_s: float,
+    may_call: Callable[[str], bool],
+    ca_file: Path | None = None,
+) -> Answer:
+    """Send bytes to a client's server and return its status; what else it says is not read.
+
+    Nothing is sent unless `may_call` says yes to every address that the server's name leads to now; one of these is called.
+    Raises NotDelivered or NoAnswer.
+    """
+    deadline = time.monotonic() + timeout_s
+    with _failures(), contextlib.closing(OutsideAdapter(may_call)) as adapter:
+        request = requests.PreparedRequest()
+        request.prepare_method("POST")
+        request.prepare_url(url, [])
+        request.headers = {"User-Agent": HEADERS["User-Agent"], "Content-Length": str(len(body)), **headers}  # type: ignore[assignment]
+        request.body = body
+        with _sent(adapter, request, deadline, ca_file) as response:
+            found = Answer(response.status_code, {}, parse_retry_after(response.headers.get("Retry-After")))
+            return _in_time(found, deadline)
+
+
+@contextlib.contextmanager
+def _sent(
+    adapter: ServiceAdapter, request: requests.PreparedRequest, deadline: float, ca_file: Path | None
+) -> Iterator[requests.Response]:
+    """Send a request and lend its response, whose body is not read yet."""
+    with (
+        deadlines.exchange(deadline),
+        adapter.send(
+            request,
+            stream=True,
+            timeout=(min(MAX_CONNECT_S, max(deadline - time.monotonic(), 0.001)), None),  # what comes later has the deadline
+            verify=True if ca_file is None else str(ca_file),
+        ) as response,
+    ):
+        yield response
+
+
+def _in_time(answer: Answer, deadline: float) -> Answer:
+    """Return an answer that came in time; cut off by us, what came of it may look like a whole one."""
+    if time.monotonic() > deadline:
+        raise NoAnswer(NoAnswer.code)
+    return answer
+
+
+@contextlib.contextmanager
+def _failures() -> Iterator[None]:
+    """Raise NotDelivered where nothing was sent, and NoAnswer where something was, whatever went wrong."""
+    try:
+        yield
+    except requests.exceptions.ConnectTimeout:
+        raise NotDelivered(NotDelivered.code, why=NO_CONNECTION_IN_TIME) from None
+    except requests.exceptions.ConnectionError as error:
+        if failed_to_connect(error):
+            raise NotDelivered(NotDelivered.code, why=what_was_in_the_way(error)) from None
+        raise NoAnswer(NoAnswer.code) from None
+    except (requests.exceptions.RequestException, HTTPError, OSError, ValueError):
+        raise NoAnswer(NoAnswer.code) from None
 
 
 @functools.lru_cache(maxsize=64)

@@ -1,7 +1,7 @@
 """Connections to services, with what urllib3 lacks: a deadline over a whole exchange, the look-up of the name included.
 
-They take no redirects, no proxies and nothing else from the environment. https is TLS 1.3 or later. What is sent belongs in
-`http_client.py`.
+They take no redirects, no proxies and nothing else from the environment. https is TLS 1.3 or later; to servers of clients,
+which may be anywhere, TLS 1.2 or later, and only to addresses that may be called. What is sent belongs in `http_client.py`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +28,15 @@ MAX_CONNECT_S = 5.0
 WATCH_EVERY_S = 0.05
 NO_CONNECTION = "no connection"
 NO_CONNECTION_IN_TIME = "no answer to the attempt to connect"
+ADDRESS_REFUSED = "its address is not one that may be called"
+
+
+class AddressRefused(OSError):
+    """A name leads to an address that may not be called."""
+
+
 IN_THE_WAY: dict[type[BaseException], str] = {
+    AddressRefused: ADDRESS_REFUSED,
     ssl.SSLCertVerificationError: "its certificate is not one for this host that we trust",
     ssl.SSLError: "no TLS 1.3",
     ConnectionRefusedError: "connection refused",
@@ -131,19 +139,22 @@ class _Connection(HTTPConnection):
     """Connections whose exchanges have a deadline, and whose requests leave in one piece, not head and body apart."""
 
     _pieces: list[bytes] | None = None
+    may_call: Callable[[str], bool] | None = None  # an address; None: any
 
     def _new_conn(self) -> socket.socket:
         """Connect to the first address of the host that answers, the look-up within the deadline too."""
         name, longest = self._dns_host, self.timeout
         try:
             addresses = _names.addresses(name.strip("[]"), max(min(MAX_CONNECT_S, deadlines.left()), 0.0))
+            if self.may_call is not None and not all(map(self.may_call, addresses)):
+                raise AddressRefused
             for address in addresses[:-1]:
                 with contextlib.suppress(ConnectTimeoutError):
                     return self._connected(address)
             return self._connected(addresses[-1])
         except socket.gaierror as error:
             raise NameResolutionError(name, self, error) from None
-        except TimeoutError:
+        except (TimeoutError, AddressRefused):
             raise NewConnectionError(self, NO_CONNECTION) from None
         finally:
             self._dns_host, self.timeout = name, longest
@@ -182,6 +193,8 @@ class ServiceAdapter(HTTPAdapter):
     """Connections to one service, always asked for in the same way, so that its pool is looked for only once."""
 
     _pool: ConnectionPool | None = None
+    _oldest_tls = ssl.TLSVersion.TLSv1_3
+    _may_call: Callable[[str], bool] | None = None
 
     def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> ConnectionPool:  # noqa: ANN401 - as above
         """Return the one pool."""
@@ -205,14 +218,26 @@ class ServiceAdapter(HTTPAdapter):
         super().close()
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - requests' own signature
-        """Make connections of ours, by TLS 1.3 or later."""
-        super().init_poolmanager(*args, ssl_minimum_version=ssl.TLSVersion.TLSv1_3, **kwargs)
+        """Make connections of ours."""
+        super().init_poolmanager(*args, ssl_minimum_version=self._oldest_tls, **kwargs)
         manager: PoolManager = self.poolmanager
         schemes = {}
+        may_call = None if self._may_call is None else staticmethod(self._may_call)
         for scheme, connection in (("http", _Connection), ("https", _TLSConnection)):
             pool = manager.pool_classes_by_scheme[scheme]
-            schemes[scheme] = type(f"Service{pool.__name__}", (pool,), {"ConnectionCls": connection})
+            own = type(connection.__name__, (connection,), {"may_call": may_call})
+            schemes[scheme] = type(f"Service{pool.__name__}", (pool,), {"ConnectionCls": own})
         manager.pool_classes_by_scheme = schemes
+
+
+class OutsideAdapter(ServiceAdapter):
+    """Connections to a server of a client's; all addresses of its name must be such that `may_call` says yes."""
+
+    _oldest_tls = ssl.TLSVersion.TLSv1_2
+
+    def __init__(self, may_call: Callable[[str], bool]) -> None:
+        self._may_call = may_call
+        super().__init__(max_retries=0, pool_maxsize=1)
 
 
 def failed_to_connect(error: requests.exceptions.ConnectionError) -> bool:

@@ -62,6 +62,7 @@ class Settings(BaseSettings):
     max_rows: Annotated[int, Field(ge=1)] = 10_000
     max_bytes: Annotated[int, Field(ge=1)] = 20 * MIB
     max_concurrent_runs: Annotated[int, Field(ge=1, le=64)] = 3
+    webhook_private_addresses: bool = False
     sandbox_options: str = ""
 
     @property
@@ -127,6 +128,23 @@ def read_settings() -> Settings:
     if settings.ca_file is not None and not _has_certificates(settings.ca_file):
         raise SettingsError(f"{PREFIX}CA_FILE is not a file with certificates")
     return settings
+
+
+def referenced_secret(secret: SecretStr) -> SecretStr:
+    """Return a secret that may be given as `env:VARIABLE` or `file:PATH`; raise SettingsError where there is none."""
+    kind, _, place = secret.get_secret_value().partition(":")
+    if kind == "env":
+        value = os.environ.get(place)
+    elif kind == "file":
+        try:
+            value = Path(place).read_text("utf-8").strip()
+        except (OSError, UnicodeDecodeError):
+            value = None
+    else:
+        return secret
+    if not value:
+        raise SettingsError("a secret is not where the clients file says: the variable is not set, or the file not there")
+    return SecretStr(value)
 
 
 def _is_url(text: str) -> bool:

@@ -196,6 +196,12 @@ def purge_api_sessions(database: Database) -> int:
         return transaction.execute("purge_api_sessions")
 
 
+def purge_webhooks(database: Database) -> int:
+    """Forget what clients' servers were told or not told long ago, and return how many deliveries that were."""
+    with database.begin() as transaction:
+        return transaction.execute("purge_webhooks")
+
+
 def purge_error_details(database: Database, storage: Storage) -> int:
     """Remove what is kept of errors that are older than Dagster's events may be; return of how many."""
     with database.begin() as transaction:

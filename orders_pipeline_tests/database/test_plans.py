@@ -33,6 +33,7 @@ SMALL = {
     "retention_limits",
     "service_breakers",
     "service_shares",
+    "webhooks_off",
 }
 # statements that read all there is of something, and why they may
 WHOLE = {

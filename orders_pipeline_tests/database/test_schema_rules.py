@@ -1048,6 +1048,50 @@ def test_a_request_for_refunds_is_somebodys_about_a_batch(harness):
         )
 
 
+@breaks(
+    "webhook_deliveries_pkey",
+    "webhook_deliveries_batch_id_fkey",
+    "webhook_deliveries_request_id_fkey",
+    "webhook_deliveries_status_known",
+    "webhook_deliveries_settled_has_time",
+    "webhook_deliveries_settled_is_unleased",
+    "webhooks_off_pkey",
+    "webhooks_follow_batches",
+    "webhooks_follow_refunds",
+)
+def test_a_webhook_is_about_something_and_settled_or_not(harness):
+    harness.batch("b")
+    values = {"delivery_id": NOBODYS, "client_code": "acme", "type": "batch.completed", "batch_id": "b", "status_then": "x"}
+
+    def insert(**changes: object) -> None:
+        row = values | changes
+        harness.run(
+            f"INSERT INTO webhook_deliveries ({', '.join(row)}) VALUES ({', '.join(['%s'] * len(row))})", *row.values()
+        )
+
+    insert()
+    own, now = str(uuid.uuid4()), datetime.now(UTC)
+    for name, changes in (
+        ("webhook_deliveries_pkey", {}),
+        ("webhook_deliveries_batch_id_fkey", {"delivery_id": own, "batch_id": "nowhere"}),
+        ("webhook_deliveries_request_id_fkey", {"delivery_id": own, "request_id": NOBODYS}),
+        ("webhook_deliveries_status_known", {"delivery_id": own, "status": "lost", "settled_at": now}),
+        ("webhook_deliveries_settled_has_time", {"delivery_id": own, "status": "delivered"}),
+        (
+            "webhook_deliveries_settled_is_unleased",
+            {"delivery_id": own, "status": "failed", "settled_at": now, "leased_until": now},
+        ),
+    ):
+        with refused_by(name):
+            insert(**changes)
+    off = "INSERT INTO webhooks_off (client_code, webhook_url) VALUES ('acme', 'https://example.com')"
+    harness.run(off)
+    with refused_by("webhooks_off_pkey"):
+        harness.run(off)
+    for name in ("webhooks_follow_batches", "webhooks_follow_refunds"):  # what they plan: test_webhooks.py
+        assert harness.value("SELECT count(*) FROM pg_trigger WHERE tgname = %s", name) == 1
+
+
 @breaks("batches_via_known", "batches_submitted_by_somebody")
 def test_a_batch_came_in_by_a_known_way_and_through_the_api_by_somebody(harness):
     with refused_by("batches_via_known"):

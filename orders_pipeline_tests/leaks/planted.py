@@ -18,7 +18,14 @@ from orders_pipeline_tests.leaks.detector import KANJI, KATAKANA, Canaries
 from orders_pipeline_tests.support.factories import order_row
 from orders_pipeline_tests.support.installation import Installation, open_installation
 
-SECRETS = ("payment service token", "notification service token", "database password", "encryption key", "home")
+SECRETS = (
+    "payment service token",
+    "notification service token",
+    "database password",
+    "encryption key",
+    "webhook secret",
+    "home",
+)
 PATTERNS = {
     "client_order_ref": ("R-{}", None),
     "customer_code": ("C{}", None),
@@ -82,6 +89,7 @@ class PlantedHouse:
             ORDERS_PAYMENT_TOKEN=values["payment service token"],
             ORDERS_NOTIFICATION_TOKEN=values["notification service token"],
             ORDERS_ENCRYPTION_KEYS=values["encryption key"],
+            ORDERS_CLIENTS_FILE=str(self.installation.system.settings.clients_file),
         )
 
     def everything_planted(self) -> str:
@@ -97,6 +105,9 @@ def open_planted_installation(server_url: str, template: str, folder: Path) -> I
     home.mkdir()
     url = make_url(server_url).set(password=canaries.plant("database password"))
     key = canaries.plant("encryption key", "k1:{}=", alphabet=string.ascii_letters + string.digits, length=43)
+    secret = canaries.plant("webhook secret", "whsec_{}=", alphabet=string.ascii_letters + string.digits, length=43)
+    clients = folder / "clients.toml"
+    clients.write_text(f'[shop]\nwebhook_url = "https://localhost:9/hooks"\nwebhook_secret = "{secret}"\n')
     with open_installation(
         url.render_as_string(hide_password=False),
         template,
@@ -104,6 +115,7 @@ def open_planted_installation(server_url: str, template: str, folder: Path) -> I
         payment_token=SecretStr(canaries.plant("payment service token")),
         notification_token=SecretStr(canaries.plant("notification service token")),
         encryption_keys=SecretStr(key),
+        clients_file=clients,
         payment_timeout_s=1.0,
         notification_timeout_s=1.0,
     ) as installation:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from orders_pipeline.audit.recording import sign_in
 from orders_pipeline.batches import batches
 from orders_pipeline.infrastructure.storage import StorageUnavailable
 from orders_pipeline.intake import file_staging, loading, validation
@@ -24,6 +25,8 @@ from orders_pipeline.services.payment_providers import PROVIDERS
 from orders_pipeline.settlement import batch_settlement
 from orders_pipeline.settlement import ledger as ledgers
 from orders_pipeline.settlement.payments import settle
+from orders_pipeline.upkeep.webhooks import sending
+from orders_pipeline.upkeep.webhooks.sending import Sender
 from orders_pipeline_tests.leaks.detector import files_below, traces
 from orders_pipeline_tests.leaks.planted import (
     IN_CLEAR,
@@ -88,6 +91,7 @@ def planted(server_url: str, template: str, tmp_path_factory: pytest.TempPathFac
 
 def _everything_goes_wrong(opened: PlantedHouse, folder: Path, kinds: Sequence[str]) -> None:
     installation = opened.installation
+    sign_in(installation.system.database, installation.system.clients, installation.system.cipher)
     for number, (module, function) in enumerate(UNFORESEEN):
         batch_id = installation.receive(planted_file(opened.canaries, folder, f"unforeseen{number}"), "shop")
         with pytest.MonkeyPatch.context() as patch:
@@ -99,6 +103,7 @@ def _everything_goes_wrong(opened: PlantedHouse, folder: Path, kinds: Sequence[s
         _with_bad_service(opened, folder, service, kinds)
     _without_database(opened, folder)
     _without_storage(opened, folder)
+    _with_webhooks(opened)
 
 
 def _failing(text: str):
@@ -154,6 +159,17 @@ def _without_storage(opened: PlantedHouse, folder: Path) -> None:
     opened.said.append(str(installation.run(batch_id)))
 
 
+def _with_webhooks(opened: PlantedHouse) -> None:
+    """Send webhooks: some go wrong as nobody has foreseen, and the address is none that may be called."""
+    sender = Sender(opened.installation.system)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sending, "post_outside", _failing(opened.everything_planted()))
+        sender.run_once()
+    opened.installation.rows("UPDATE webhook_deliveries SET next_attempt_at = now() WHERE status = 'planned'")
+    sender.run_once()
+    assert opened.installation.rows("SELECT DISTINCT outcome_code FROM webhook_deliveries") == [(sending.REFUSED,)]
+
+
 def _raising(error: Exception):
     def put(*_: object, **__: object) -> None:
         raise error
@@ -173,7 +189,7 @@ def _by_command(opened: PlantedHouse, folder: Path) -> None:
     imported = commands.end(importing)
     opened.said.extend(_output(imported))
     batch_id = json.loads(imported.stdout)["batch_id"]
-    for arguments in (("status", batch_id, "--json"), ("doctor",)):
+    for arguments in (("status", batch_id, "--json"), ("status",), ("webhooks", "list"), ("doctor",)):
         opened.said.extend(_output(commands.call(settings, *arguments)))
     opened.reported.extend(_output(commands.call(settings, "errors", batch_id)))
     gone = settings | {"ORDERS_DATABASE_URL": settings["ORDERS_DATABASE_URL"].rpartition("/")[0] + "/gone"}

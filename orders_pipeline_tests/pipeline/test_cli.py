@@ -480,6 +480,7 @@ def test_the_doctor_finds_everything_well_and_names_what_is_not(
         "keys": "database, sessions, schema",
         "ledger": "database, sessions, schema",
         "audit": "database, sessions, schema",
+        "webhooks": "database, sessions, schema",
     }
     assert "connection refused; host 127.0.0.1, port 9" in checks["database"]["says"]
     assert {"storage", "landing", "encryption", "notification service"} <= checks.keys()  # whatever can be, is looked at
@@ -488,9 +489,9 @@ def test_the_doctor_finds_everything_well_and_names_what_is_not(
 @pytest.mark.parametrize(
     ("name", "value", "where", "unseen"),
     [
-        ("ORDERS_CLIENTS_FILE", "nowhere.toml", "settings", {"keys", "ledger", "audit"}),
-        ("ORDERS_ENCRYPTION_KEYS", "abc", "encryption", {"storage", "keys", "ledger", "audit"}),
-        ("ORDERS_STORAGE_URL", "ftp://x/", "storage", {"keys", "ledger", "audit"}),
+        ("ORDERS_CLIENTS_FILE", "nowhere.toml", "settings", {"keys", "ledger", "audit", "webhooks"}),
+        ("ORDERS_ENCRYPTION_KEYS", "abc", "encryption", {"storage", "keys", "ledger", "audit", "webhooks"}),
+        ("ORDERS_STORAGE_URL", "ftp://x/", "storage", {"keys", "ledger", "audit", "webhooks"}),
     ],
 )
 def test_the_doctor_names_a_wrong_setting_once_and_says_of_the_rest_that_it_was_not_looked_at(
@@ -722,6 +723,8 @@ EACH: dict[str, tuple[tuple[str, ...], int, int]] = {
     "tokens new": (("--client", "other", "--name", "x"), 0, 1),
     "tokens revoke": (("abcdefgh",), 2, 1),
     "up": (("--port", "{port}"), 2, 2),
+    "webhooks list": ((), 0, 1),
+    "webhooks retry": (("--client", "other"), 0, 1),
 }
 
 

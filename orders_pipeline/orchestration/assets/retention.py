@@ -14,6 +14,7 @@ from orders_pipeline.upkeep.retention import (
     purge_dagster_history,
     purge_error_details,
     purge_refusals,
+    purge_webhooks,
     retain,
 )
 
@@ -58,6 +59,7 @@ def retention(context: dg.AssetExecutionContext, system: dg.ResourceParam[System
                 "refusals of old batches removed": purge_refusals(system.database),
                 "idempotency keys forgotten": purge_api_requests(system.database),
                 "sessions of the page forgotten": purge_api_sessions(system.database),
+                "webhooks forgotten": purge_webhooks(system.database),
                 "Dagster events removed": purge_dagster_history(system.endpoints.database_url),
                 "brief heads of the audit removed": sealing.forget_brief_heads(system.storage),
                 "partitions of old batches removed": retire(system, context.instance),
