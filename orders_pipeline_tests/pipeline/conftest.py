@@ -12,6 +12,7 @@ from orders_pipeline.settlement import ledger as ledgers
 
 pytest.register_assert_rewrite("orders_pipeline_tests.support.installation", "orders_pipeline_tests.support.commands")
 
+from orders_pipeline_tests.support.commands import Cli, invoke  # noqa: E402
 from orders_pipeline_tests.support.installation import Installation, open_installation  # noqa: E402
 
 
@@ -26,6 +27,14 @@ def installation(_module_installation: Installation) -> Iterator[Installation]:
     """The module's installation, with services that do nothing wrong."""
     yield _module_installation
     _module_installation.sandbox.service.options = Options()
+
+
+@pytest.fixture
+def cli(installation: Installation, monkeypatch: pytest.MonkeyPatch) -> Cli:
+    """Run a command in this process, with the installation's settings as its environment."""
+    for name, value in installation.environment().items():
+        monkeypatch.setenv(name, value)
+    return invoke
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from orders_pipeline.orchestration import checks
 from orders_pipeline.records.rejections import FileRejected
 from orders_pipeline.samples.synthetic import write_sample
 from orders_pipeline.sandbox.faults import Faults
-from orders_pipeline_tests.support.factories import order_row
+from orders_pipeline_tests.support.factories import order_row, sample_file
 from orders_pipeline_tests.support.installation import Installation, check_books, check_finished, open_installation
 from orders_pipeline_tests.support.order_file import OrderFile
 from orders_pipeline_tests.support.soak import first_of
@@ -44,12 +44,6 @@ def taken_by_run(installation: Installation, path: Path, client: str) -> dict[st
 
 def file_of(path: Path, *lines: str) -> Path:
     path.write_text("".join(line + "\r\n" for line in lines), "utf-8")
-    return path
-
-
-def sample(tmp_path: Path, rows: int = 40, seed: int = 1, bad: float = 0.0) -> Path:
-    path = tmp_path / f"orders-{seed}.csv"
-    write_sample(path, rows=rows, seed=seed, bad=bad)
     return path
 
 
@@ -234,7 +228,7 @@ def test_a_file_given_back_as_a_whole_has_a_report_and_its_run_is_no_failure(
 
 def test_a_file_of_bad_rows_only_is_given_back_and_nothing_is_sent(installation: Installation, tmp_path: Path) -> None:
     before = installation.sandbox.ledger()
-    summary = installation.take(sample(tmp_path, rows=20, bad=1.0), "all-bad")
+    summary = installation.take(sample_file(tmp_path, rows=20, bad=1.0), "all-bad")
     assert summary["status"] == "rejected"
     assert summary["rows"] == {"total": 20, "accepted": 0, "rejected": 20, "blank": 0}
     assert set(summary["artifacts"]) == {"rejected", "errors", "result"}
@@ -245,7 +239,7 @@ def test_y11_declined_payments_end_their_orders_and_their_customers_are_told(
     installation: Installation, tmp_path: Path
 ) -> None:
     installation.sandbox.change(faults="decline=0.4,seed=2")
-    summary = installation.take(sample(tmp_path, rows=60), "declined")
+    summary = installation.take(sample_file(tmp_path, rows=60), "declined")
     check_finished(installation, summary["batch_id"], "completed_with_errors")
     assert 0 < summary["orders"]["declined"] < 60
     assert summary["notifications"]["sent"] == summary["notifications"]["planned"]
@@ -257,7 +251,7 @@ def test_one_order_that_is_declined_does_not_hold_the_others_of_its_customer(
 ) -> None:
     bad = Faults(decline_order=0.1, seed=5)
     installation.sandbox.change(faults="decline_order=0.1,seed=5")
-    summary = installation.take(sample(tmp_path, rows=60), "one-bad-order")
+    summary = installation.take(sample_file(tmp_path, rows=60), "one-bad-order")
     check_finished(installation, summary["batch_id"], "completed_with_errors")
     orders = installation.rows(
         "SELECT order_reference(batch_id, import_row_number), status, import_row_number, client_order_ref"
@@ -275,7 +269,7 @@ def test_one_order_that_is_declined_does_not_hold_the_others_of_its_customer(
 
 def test_payments_whose_result_comes_later_are_waited_for(installation: Installation, tmp_path: Path) -> None:
     installation.sandbox.change(faults="processing=0.5,processing_s=0.3,retry_after=0")
-    summary = installation.take(sample(tmp_path, rows=30), "processing")
+    summary = installation.take(sample_file(tmp_path, rows=30), "processing")
     check_finished(installation, summary["batch_id"])
 
 
@@ -283,7 +277,7 @@ def test_an_answer_lost_after_booking_is_looked_up_and_charged_once(
     installation: Installation, impatient: None, tmp_path: Path
 ) -> None:
     installation.sandbox.change(faults="reset_after=1,max_per_key=1", notification_faults="")
-    summary = installation.take(sample(tmp_path, rows=30), "lost-answers")
+    summary = installation.take(sample_file(tmp_path, rows=30), "lost-answers")
     check_finished(installation, summary["batch_id"])
     assert installation.sandbox.ledger(summary["batch_id"])["payments"]["count"] == summary["payments"]["planned"]
 
@@ -295,7 +289,7 @@ def test_a_service_that_is_down_pauses_the_batch_and_a_later_run_finishes_it(
     broken = {"unavailable": 1, "retry_after": "0"}
     options = {"faults": broken, "notification_faults": {}} if service == "payment" else {"notification_faults": broken}
     installation.sandbox.change(**options)
-    batch_id = installation.receive(sample(tmp_path, rows=20), f"down-{service}")
+    batch_id = installation.receive(sample_file(tmp_path, rows=20), f"down-{service}")
     failure = installation.run(batch_id)
     code = f"E_{service.upper()}_UNAVAILABLE"
     assert failure is not None
@@ -313,7 +307,7 @@ def test_a_service_that_is_down_pauses_the_batch_and_a_later_run_finishes_it(
 def test_y21_a_service_that_is_not_there_pauses_the_batch_and_a_later_run_finishes_it(
     installation: Installation, impatient: None, tmp_path: Path
 ) -> None:
-    batch_id = installation.receive(sample(tmp_path, rows=20), "gone")
+    batch_id = installation.receive(sample_file(tmp_path, rows=20), "gone")
     installation.sandbox.stop()
     try:
         assert (installation.run(batch_id) or "").startswith("E_PAYMENT_UNAVAILABLE")
@@ -328,7 +322,7 @@ def test_y10_a_refused_token_stops_at_once_and_leaves_the_orders_as_they_were(
     installation: Installation, tmp_path: Path
 ) -> None:
     installation.sandbox.change(faults="forbidden=1", notification_faults={})
-    batch_id = installation.receive(sample(tmp_path, rows=60), "forbidden")
+    batch_id = installation.receive(sample_file(tmp_path, rows=60), "forbidden")
     assert installation.run(batch_id) is not None
     assert check_books(installation, batch_id)["orders"]["pending"] == 60
     installation.sandbox.change(faults={})
@@ -348,7 +342,7 @@ def test_what_does_not_add_up_stops_the_batch_before_anything_is_paid(
     installation: Installation, change: str, check: dg.AssetCheckSpec, tmp_path: Path
 ) -> None:
     before = installation.sandbox.ledger()
-    batch_id = installation.receive(sample(tmp_path, rows=20), check.name)
+    batch_id = installation.receive(sample_file(tmp_path, rows=20), check.name)
     for step in (steps.stage_batch, steps.validate_batch, steps.load_batch):
         step(installation.system, batch_id)
     installation.rows(f"UPDATE batches SET {change.format('+')} WHERE batch_id = %s", batch_id)
@@ -362,7 +356,7 @@ def test_what_does_not_add_up_stops_the_batch_before_anything_is_paid(
 
 
 def test_an_order_that_is_paid_without_a_payment_is_seen(installation: Installation, tmp_path: Path) -> None:
-    summary = installation.take(sample(tmp_path, rows=20), "tampered")
+    summary = installation.take(sample_file(tmp_path, rows=20), "tampered")
     assert all(payment_checks(installation, summary["batch_id"]).values())
     installation.rows(
         "UPDATE orders SET status = 'declined' WHERE batch_id = %s AND import_row_number = 7", summary["batch_id"]
@@ -434,7 +428,7 @@ def test_nothing_personal_is_in_dagsters_records_or_in_clear_in_ours(installatio
 def test_what_fails_leaves_nothing_personal_in_dagsters_records_or_the_log(
     installation: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    path = sample(tmp_path, rows=10, seed=77)
+    path = sample_file(tmp_path, rows=10, seed=77)
     values = personal_values(path)
 
     def fail(*_: object, **__: object) -> None:
@@ -462,7 +456,7 @@ def test_dagsters_records_that_do_not_answer_are_told_by_our_code_alone(
         raise ValueError
 
     monkeypatch.setattr(steps, "stage_batch", fail)
-    batch_id = installation.receive(sample(tmp_path, rows=10, seed=78), "unrecorded")
+    batch_id = installation.receive(sample_file(tmp_path, rows=10, seed=78), "unrecorded")
     try:
         with pytest.raises(DatabaseUnavailable):
             installation.run(batch_id)
@@ -478,7 +472,7 @@ def test_a_service_that_takes_many_notifications_in_one_call_gets_few_calls(
 ) -> None:
     with open_installation(server_url, template, tmp_path) as installation:
         installation.sandbox.change(bulk=True)
-        summary = installation.take(sample(tmp_path, rows=300, seed=9), "many")
+        summary = installation.take(sample_file(tmp_path, rows=300, seed=9), "many")
         check_finished(installation, summary["batch_id"])
         told = installation.sandbox.ledger(summary["batch_id"])["notifications"]
         assert told["sent"] == summary["notifications"]["sent"] > 40

@@ -13,6 +13,7 @@ import gc
 import json
 import multiprocessing
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -24,12 +25,14 @@ from typing import Any
 
 import click
 import pytest
+from click.testing import CliRunner, Result
 
 PATIENCE_S = 60.0
 POLL_S = 0.02
 SELDOM_S = 0.1  # after a second: a condition may cost as much as what it waits for
 PROGRAM = "orders-pipeline"
 COMMAND = [sys.executable, "-P", "-c", f"from orders_pipeline.cli import main; main(prog_name={PROGRAM!r})"]
+Cli = Callable[..., Result]
 OURS = ("ORDERS_", "DAGSTER_")
 IMPORTED = [
     "orders_pipeline.definitions",
@@ -111,6 +114,24 @@ def _become(environment: Mapping[str, str], arguments: list[str], *outputs: str)
         main(arguments, prog_name=PROGRAM)
     finally:
         atexit._run_exitfuncs()  # such a process ends without them
+
+
+def invoke(*arguments: str | Path) -> Result:
+    """Run a command in this process, with its environment; no traceback may leave it."""
+    from orders_pipeline.cli import main
+
+    result = CliRunner().invoke(main, [str(each) for each in arguments])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    assert "Traceback" not in result.output
+    return result
+
+
+def error_of(result: Result) -> str:
+    """Return the code that a command without --json complained with."""
+    found = re.match(r"([A-Z]_[A-Z_]+): \S", result.stderr)
+    assert found is not None, result.stderr
+    assert "/" not in result.stderr.replace("file:///folder", "").replace("s3://bucket/prefix", "")
+    return found[1]
 
 
 def answer(settings: Mapping[str, str], *arguments: str | Path) -> dict[str, Any]:

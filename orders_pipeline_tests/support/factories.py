@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from orders_pipeline.records.judgement import Judge
 from orders_pipeline.records.orders import ORDERS
 from orders_pipeline.records.record_type import RecordType, RowContext
+from orders_pipeline.samples.synthetic import write_sample
 
 TODAY = date(2026, 7, 1)
 
@@ -122,3 +123,10 @@ def refused(column: str, cells: Sequence[str], code: str, *, context: RowContext
     """Assert that orders with each of the cells get exactly this code, in this column."""
     judged = judge_cells(column, cells, context, **others)
     assert judged.found == [[(column, code)] for _ in cells]
+
+
+def sample_file(folder: Path, rows: int = 20, seed: int = 1, bad: float = 0.0) -> Path:
+    """Write a synthetic file into a folder."""
+    path = folder / f"orders-{seed}.csv"
+    write_sample(path, rows=rows, seed=seed, bad=bad)
+    return path
