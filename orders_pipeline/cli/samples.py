@@ -104,3 +104,47 @@ def mask(file: Path, output: Path, client_code: str | None, *, force: bool, as_j
         lambda console, _: console.print(f"{output}: {masked.rows:,} rows, {masked.cells:,} cells masked", markup=False),
         as_json=as_json,
     )
+
+
+@main.group()
+def profile() -> None:
+    """What a client's files need to be told of them: profiles."""
+
+
+@profile.command("try")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--client", "client_code", type=ClientCode(), help="Begin with this client's profile.")
+@answers
+def try_(file: Path, client_code: str | None, *, as_json: bool) -> None:
+    """Show how a file is read, and a profile to begin with; nothing is kept. It shows the first rows, which are personal."""
+    from orders_pipeline.clients.profiles import Profile, read_clients
+    from orders_pipeline.intake.file_staging import limits_of
+    from orders_pipeline.samples.profile_trial import try_profile
+
+    settings = load_settings()
+    chosen = read_clients(settings.clients_file).profile(client_code) if client_code else Profile()
+    answer(try_profile(file, limits_of(settings, chosen), chosen), _show_trial, as_json=as_json)
+
+
+def _show_trial(console: Console, found: dict[str, Any]) -> None:
+    from orders_pipeline.cli.console import plain
+
+    def say(name: str, text: str) -> None:
+        console.print(f"  {name:<17} {plain(text)}", highlight=False, soft_wrap=True)
+
+    console.print(plain(found["file"]), style="bold", highlight=False)
+    say("encoding", str(found["encoding"] or "unknown"))
+    say("delimiter", {",": "comma", "\t": "tab", ";": "semicolon", "|": "bar"}[found["delimiter"]])
+    say("header", f"line {found['header_line']}")
+    for each in found["columns"]:
+        guess = "  (a guess)" if each["column"] in found["guessed"] else ""
+        say(each["column"], " + ".join(each["headers"]) + guess if each["headers"] else "is needed, and nowhere")
+    if found["not_used"]:
+        say("not used", ", ".join(found["not_used"]))
+    if "error" in found:
+        say("refused", f"{found['error']['code']}: {found['error']['message']}")
+    for number, row in enumerate(found["rows"], 1):
+        say(f"row {number}", ", ".join(f"{column}={cell}" for column, cell in row.items()))
+    console.print("\nA table of ORDERS_CLIENTS_FILE to begin with:\n")
+    for line in found["profile"].splitlines():
+        console.print(plain(line), highlight=False, soft_wrap=True)

@@ -128,11 +128,10 @@ def stage_file(limits: Limits, profile: Profile, source: Path, name: str, folder
 
 
 def _frame(profile: Profile, name: str) -> csv_file.Frame:
-    """Return what stands around the orders in a client's file: nothing in JSON; a workbook's header is found by itself."""
+    """Return what stands around the orders in a client's file, and nothing in JSON."""
     if is_json(name):
         return csv_file.Frame()
-    line = None if is_workbook(name) else profile.header_line
-    return csv_file.Frame(line, profile.header_rows, profile.comment, profile.footer_lines)
+    return csv_file.Frame(profile.header_line, profile.header_rows, profile.comment, profile.footer_lines)
 
 
 def _import_group(database: Database, file: SourceFile, staged: StagedFile) -> tuple[str | None, str]:

@@ -1,0 +1,397 @@
+"""A client's file tried with a profile, or without one: what is read of it, and a profile that may fit, to begin with.
+
+What a column may be called is guessed here and nowhere else; what is guessed is marked as that. Nothing is kept.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import ValidationError
+
+from orders_pipeline.batches.artifacts import CONVERTED, STAGED
+from orders_pipeline.clients.file_names import encoding_shown, is_converted, is_json, is_workbook
+from orders_pipeline.clients.profiles import Profile
+from orders_pipeline.infrastructure.scratch import Scratch, scratch_files
+from orders_pipeline.intake import json_file
+from orders_pipeline.intake.csv_file import Limits, Names
+from orders_pipeline.intake.csv_file.encoding import detect_text
+from orders_pipeline.intake.csv_file.physical_lines import TextSpan, read_blocks, split_lines
+from orders_pipeline.intake.file_staging import stage_file
+from orders_pipeline.records.normalise import normalise_header
+from orders_pipeline.records.orders import ORDERS
+from orders_pipeline.records.rejections import FileRejected, message
+
+HEAD_LINES = 20
+SHOWN_ROWS = 5
+SAMPLE_ROWS = 2_000  # looked at to guess what their cells are
+DELIMITERS = (",", "\t", ";", "|")
+# how shops and systems call a column, beside the names that every client may use; the likelier before the others
+GUESSES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "client_order_ref": (
+            "受注番号",
+            "注文番号",
+            "注文id",
+            "オーダー番号",
+            "伝票番号",
+            "受注no",
+            "注文no",
+            "order number",
+            "order id",
+            "order-id",
+            "orderid",
+            "order no",
+            "order_id",
+            "name",
+        ),
+        "order_date": (
+            "受注日時",
+            "注文日時",
+            "受注日",
+            "注文日",
+            "created at",
+            "order date",
+            "purchase-date",
+            "ordertime",
+            "date",
+        ),
+        "customer_code": (
+            "得意先コード",
+            "顧客コード",
+            "会員番号",
+            "会員id",
+            "顧客id",
+            "取引先コード",
+            "customer code",
+            "customer id",
+            "customer_id",
+            "buyer id",
+        ),
+        "customer_name": (
+            "得意先名",
+            "顧客名",
+            "注文者名",
+            "注文者氏名",
+            "お名前",
+            "氏名",
+            "ご請求先名",
+            "customer name",
+            "billing name",
+            "buyer-name",
+            "buyer name",
+        ),
+        "customer_name_kana": ("得意先名カナ", "注文者名カナ", "フリガナ", "氏名カナ"),
+        "email": ("メールアドレス", "注文者メールアドレス", "eメール", "email", "e-mail", "buyer-email", "mail"),
+        "phone": ("電話番号", "注文者電話番号", "tel", "phone", "buyer-phone-number"),
+        "postal_code": ("郵便番号", "zip", "postal code", "ship-postal-code"),
+        "ship_to_address": ("届け先住所", "お届け先住所", "配送先住所", "住所", "address"),
+        "item_code": ("商品コード", "商品番号", "sku", "item code"),
+        "quantity": ("数量", "個数", "quantity", "quantity-purchased"),
+        "unit_price": ("単価", "販売価格", "unit price"),
+        "amount": (
+            "請求金額",
+            "お支払い合計",
+            "合計金額",
+            "注文合計",
+            "受注金額",
+            "総合計",
+            "支払合計",
+            "金額",
+            "合計",
+            "order total",
+            "total",
+            "item-price",
+            "amount",
+        ),
+        "currency": ("通貨", "currency"),
+        "payment_method": ("支払方法", "支払い方法", "お支払い方法", "決済方法", "payment method", "payment-method"),
+        "note": ("備考", "notes", "note", "コメント"),
+    }
+)
+DEFAULTS: Mapping[str, str] = MappingProxyType({"customer_code": "guest", "payment_method": "invoice"})
+FAMILY_NAME, GIVEN_NAME = re.compile(r"姓|last[ _-]?name|氏(?!名)"), re.compile(r"(?<![姓氏])名(?!前)|first[ _-]?name")
+READING = re.compile(r"カナ|フリガナ|かな|kana")
+DATE_FORMATS = (
+    (re.compile(r"[0-9]{14}"), {"format": "%Y%m%d%H%M%S"}),
+    (re.compile(r"[0-9]{12}"), {"format": "%Y%m%d%H%M"}),
+    (re.compile(r"[0-9]{4}[-/][0-9]{1,2}[-/][0-9]{1,2} .+"), {"until": " "}),
+    (re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T.+"), {"until": "T"}),
+)
+
+
+@dataclass
+class Trial:
+    """What was found out of a file; `settings` and `columns` are what a profile would say, `guessed` what is a guess."""
+
+    encoding: str | None = None
+    delimiter: str = ","
+    header_line: int = 1
+    header: Sequence[str] = ()
+    mapped: dict[str, Sequence[str]] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    columns: dict[str, dict[str, Any]] = field(default_factory=dict)
+    readings: str = ""
+    guessed: set[str] = field(default_factory=set)
+    refusal: FileRejected | None = None
+    rows: list[dict[str, str]] = field(default_factory=list)
+
+
+def try_profile(path: Path, limits: Limits, profile: Profile) -> dict[str, Any]:
+    """Return what a file is read as with a profile, what it lacks, its first rows, and a TOML table to begin with."""
+    trial = Trial()
+    with scratch_files() as folder:
+        text = _text(path, limits, folder)
+        _look(text, path.name, profile, trial)
+        fitting = _fitting(profile, trial)
+        try:
+            staged = stage_file(limits, fitting, path, path.name, folder)
+            trial.encoding = staged.encoding
+            trial.mapped = {column: [staged.header[at] for at in places] for column, places in staged.columns.items()}
+            trial.rows = _first_rows(folder, fitting)
+        except FileRejected as refusal:
+            trial.refusal = refusal
+    return _answer(path, trial, fitting)
+
+
+def _text(path: Path, limits: Limits, folder: Scratch) -> Path:
+    """Return where a file's text is: its own, or what a workbook or JSON is converted to."""
+    if is_workbook(path.name):
+        from orders_pipeline.intake import excel_file  # noqa: PLC0415 - its library is slow to import
+
+        excel_file.write_csv(path, folder / CONVERTED, max_bytes=limits.max_bytes, max_rows=limits.max_rows)
+    elif is_json(path.name):
+        json_file.write_csv(path, folder / CONVERTED, path.name, max_rows=limits.max_rows, max_columns=limits.max_columns)
+    return folder / CONVERTED if is_converted(path.name) else path
+
+
+def _look(text: Path, name: str, profile: Profile, trial: Trial) -> None:
+    """Find the encoding, the delimiter, the header and which of its cells may be which column."""
+    span = _span(text, profile, trial)
+    head = _head(text, span)
+    if not head:
+        raise FileRejected("F_EMPTY")
+    delimiters = (",",) if is_converted(name) else (profile.delimiter, *DELIMITERS)
+    best = (-1, 0, "")
+    for delimiter in dict.fromkeys(delimiters):
+        for number, line in enumerate(head[:HEAD_LINES]):
+            cells = _cells(line, delimiter)
+            score = len(set(_guessed(cells, profile).values()))
+            if score > best[0]:
+                best = score, number, delimiter
+    _, number, trial.delimiter = best
+    trial.header_line = number + 1
+    trial.header = _cells(head[number], trial.delimiter)
+    rows = list(csv.reader(io.StringIO("".join(head[number + 1 :]), newline=""), delimiter=trial.delimiter))
+    found = _guessed(trial.header, profile)
+    trial.encoding = span.encoding
+    trial.mapped = {column: [trial.header[at]] for at, column in sorted(found.items())}
+    if trial.delimiter != profile.delimiter and not is_converted(name):
+        trial.settings["delimiter"] = trial.delimiter
+    _look_around(head, number, rows, profile, trial)
+    if "customer_name" not in trial.mapped:
+        _join_names(trial)
+    for at, column in sorted(found.items()):
+        _place(trial, profile, column, at, rows)
+
+
+def _look_around(head: Sequence[str], number: int, rows: list[list[str]], profile: Profile, trial: Trial) -> None:
+    """Note what stands around the table: comments, titles above the header, a second row of it, which `rows` lose."""
+    above = [line.strip() for line in head[:number] if line.strip()]
+    last = next((line.strip() for line in reversed(head) if line.strip()), "") if len(head) < SAMPLE_ROWS else ""
+    is_row = len(_cells(last, trial.delimiter)) == len(trial.header)
+    if not profile.comment and "#" in {each[:1] for each in (*above, "" if is_row else last)}:
+        trial.settings["comment"] = "#"
+        above = [line for line in above if not line.startswith("#")]
+    if above and profile.header_line is None:
+        trial.settings["header_line"] = trial.header_line
+    if rows and len(rows[0]) == len(trial.header) and profile.header_rows == 1 and len(_guessed(rows[0], profile)) > 1:
+        trial.settings["header_rows"] = 2
+        del rows[0]
+    trial.guessed.update(trial.settings)
+
+
+def _span(text: Path, profile: Profile, trial: Trial) -> TextSpan:
+    """Return a text's span; where it can be read in two ways, Japanese is guessed."""
+    try:
+        return detect_text(text, profile.delimiter, profile.encoding)
+    except FileRejected as refusal:
+        if refusal.code not in ("F_ENCODING_AMBIGUOUS", "F_ENCODING"):
+            raise
+        for encoding in ("cp932", "utf-8", "euc_jp", "cp1252"):
+            try:
+                span = detect_text(text, profile.delimiter, encoding)
+            except FileRejected:
+                continue
+            trial.settings["encoding"] = encoding
+            trial.readings = refusal.detail.get("readings", "")
+            return span
+        raise
+
+
+def _head(text: Path, span: TextSpan) -> list[str]:
+    """Return the first lines of a text."""
+    lines = (line for block in read_blocks(text, span) for line in split_lines(block.text))
+    return list(islice(lines, SAMPLE_ROWS))
+
+
+def _cells(line: str, delimiter: str) -> list[str]:
+    try:
+        return next(csv.reader([line], delimiter=delimiter), [])
+    except csv.Error:
+        return []
+
+
+def _guessed(cells: Sequence[str], profile: Profile) -> dict[int, str]:
+    """Return which column each cell of a header is, by the profile or else by a guess, each column once."""
+    known = Names({normalise_header(name): column for name, column in profile.header_names().items()}, ())
+    first = {column: at for at, column in reversed([*enumerate(known.columns(cells))]) if column is not None}
+    found = {at: column for column, at in first.items()}
+    words = [normalise_header(cell) for cell in cells]
+    for column, names in GUESSES.items():
+        if column in found.values() or column in profile.ignore:
+            continue
+        is_free = [at not in found for at in range(len(words))]
+        exact = (at for name in names for at, word in enumerate(words) if is_free[at] and word == name)
+        at = next(exact, None)
+        if at is not None:
+            found[at] = column
+    return found
+
+
+def _join_names(trial: Trial) -> None:
+    """Note the two columns that are a family name and a given name, if there are such."""
+    cells = [cell for cell in trial.header if not READING.search(normalise_header(cell))]
+    parts = [
+        next((cell for cell in cells if kind.search(normalise_header(cell))), None) for kind in (FAMILY_NAME, GIVEN_NAME)
+    ]
+    if None not in parts and parts[0] != parts[1]:
+        trial.columns["customer_name"] = {"join": parts}
+        trial.mapped["customer_name"] = [part for part in parts if part is not None]
+        trial.guessed.add("customer_name")
+
+
+def _place(trial: Trial, profile: Profile, column: str, at: int, rows: Sequence[Sequence[str]]) -> None:
+    """Note where a column is, and how its cells have to be read, unless the profile says so already."""
+    header = trial.header[at]
+    cells = [row[at].strip() for row in rows if len(row) == len(trial.header)]
+    known = {normalise_header(name) for name, of in profile.header_names().items() if of == column}
+    place: dict[str, Any] = {} if normalise_header(header) in known else {"header": header}
+    same = [number for number, cell in enumerate(trial.header) if normalise_header(cell) == normalise_header(header)]
+    if len(same) > 1 and column not in profile.columns:
+        place = {"header": header, "occurrence": same.index(at) + 1}
+    source = profile.columns.get(column)
+    filled = [cell for cell in cells if cell]
+    if column == "order_date" and (source is None or not (source.until or source.date_format)):
+        place |= next((how for pattern, how in DATE_FORMATS if filled and all(map(pattern.fullmatch, filled))), {})
+    is_marked = bool(filled) and all(cell.startswith("#") for cell in filled)
+    if column == "client_order_ref" and is_marked and (source is None or not source.after):
+        place |= {"after": "#"}
+    if column == "payment_method" and (source is None or not source.values):
+        ours = ("invoice", "card_on_file", "bank_transfer")
+        words = [word for word in dict.fromkeys(filled) if normalise_header(word) not in ours]
+        if words:
+            place |= {"values": dict.fromkeys(words[:10], "invoice")}
+    if place:
+        trial.columns[column] = {"header": header} | place
+        trial.guessed.add(column)
+
+
+def _fitting(profile: Profile, trial: Trial) -> Profile:
+    """Return the profile with what was guessed, as far as that makes sense together."""
+    given = profile.model_dump(exclude_unset=True, by_alias=True)
+    columns = given.get("columns", {}) | trial.columns
+    try:
+        return Profile.model_validate(given | trial.settings | ({"columns": columns} if columns else {}))
+    except ValidationError:
+        return profile
+
+
+def _first_rows(folder: Scratch, profile: Profile) -> list[dict[str, str]]:
+    """Return the first rows as they would be read: the client's cells in the catalogue's words."""
+    with pq.ParquetFile(folder / STAGED) as file:
+        table = next(file.iter_batches(SHOWN_ROWS), None)
+    if table is None:
+        return []
+    rows: list[dict[str, str]] = [{} for _ in range(table.num_rows)]
+    for column in ORDERS.column_names:
+        cells: pa.Array = table.column(column)
+        source = profile.columns.get(column)
+        if source is not None:
+            cells = source.translate(cells)
+        for row, cell in zip(rows, cells.to_pylist(), strict=True):
+            if cell:
+                row[column] = cell
+    return rows
+
+
+def _answer(path: Path, trial: Trial, fitting: Profile) -> dict[str, Any]:
+    required = set(fitting.required_columns())
+    missing = [column for column in fitting.required_columns() if column not in trial.mapped]
+    placed = {header for headers in trial.mapped.values() for header in headers}
+    refusal = trial.refusal
+    answer: dict[str, Any] = {
+        "file": path.name,
+        "encoding": None if trial.encoding is None else encoding_shown(path.name, trial.encoding),
+        "delimiter": trial.delimiter,
+        "header_line": trial.header_line,
+        "columns": [
+            {"column": column, "headers": list(trial.mapped.get(column, ())), "required": column in required}
+            for column in ORDERS.column_names
+            if column in trial.mapped or column in required
+        ],
+        "missing": missing,
+        "not_used": [cell for cell in trial.header if cell.strip() and cell not in placed],
+        "guessed": sorted(trial.guessed),
+        "rows": trial.rows,
+        "profile": _toml(path, trial, missing),
+    }
+    if refusal is not None:
+        sentence = message(refusal.code, "en", refusal.detail)
+        answer["error"] = {"code": refusal.code, "message": sentence, "detail": dict(refusal.detail)}
+    return answer
+
+
+def _toml(path: Path, trial: Trial, missing: Sequence[str]) -> str:
+    """Return a table of the clients file to begin with; a guess is marked as one."""
+    lines = [f"[client]  # for files like {_plain(path.name)}; put the client's code here"]
+    lines += [f"{name} = {_written(value)}  # a guess" for name, value in trial.settings.items()]
+    if trial.readings:
+        lines.append(f"# the text can be read as each of these: {trial.readings}")
+    if trial.columns or missing:
+        lines += ["", "[client.columns]"]
+    for column, place in trial.columns.items():
+        value = place["header"] if set(place) == {"header"} else place
+        lines.append(f"{column} = {_written(value)}  # a guess")
+    for column in missing:
+        if column not in trial.columns:
+            default = DEFAULTS.get(column)
+            instead = "" if default is None else f" or {{ default = {_written(default)} }}"
+            lines.append(f'# {column} = "..."{instead}  # needed: which header is it?')
+    return "\n".join(lines) + "\n"
+
+
+def _written(value: object) -> str:
+    """Return a value as TOML writes it."""
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{_key(name)} = {_written(each)}" for name, each in value.items()) + " }"
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _key(name: str) -> str:
+    return name if re.fullmatch("[A-Za-z0-9_-]+", name) else json.dumps(name, ensure_ascii=False)
+
+
+def _plain(text: str) -> str:
+    return "".join(character if character.isprintable() else "?" for character in text)

@@ -1,0 +1,142 @@
+"""A file is tried: what is read of it is shown, and the table that comes of it is a profile that reads it."""
+
+from __future__ import annotations
+
+import io
+import tomllib
+
+import openpyxl
+import pytest
+
+from orders_pipeline.clients.profiles import Profile, read_clients
+from orders_pipeline.intake.csv_file import Limits
+from orders_pipeline.intake.file_staging import stage_file
+from orders_pipeline.records.orders import ORDERS
+from orders_pipeline.records.rejections import FileRejected
+from orders_pipeline.samples.profile_trial import GUESSES, try_profile
+
+SHOPIFY = (
+    "Name,Email,Created at,Total,Billing Name,Payment Method\n"
+    "#1001,a@example.com,2026-11-20 10:00:01 +0900,3800,見本 太郎,Shopify Payments\n"
+)
+ECCUBE = (
+    "注文番号,注文日時,会員ID,お名前(姓),お名前(名),お名前(姓)カナ,TEL,支払合計,支払方法\n"
+    "1,2026/11/20 10:00,7,見本,太郎,ミホン,03,100,銀行振込\n"
+)
+AMAZON = (
+    "order-id\tpurchase-date\tbuyer-name\tbuyer-email\titem-price\n"
+    "503-1\t2026-11-20T10:00:00+09:00\t見本\ta@example.com\t1200\n"
+)
+SAP = "# VA05\n#\n№,受注番号,受注日時,顧客コード,顧客名,受注金額,支払方法\n1,45,20261120101500,K1,見本,1000,invoice\n# end\n"
+TITLES = "注文明細\n期間,11月\n\n注文番号;得意先コード;得意先名;金額;支払方法\nA-1;C1;見本;1000;invoice\n"
+TWICE = (
+    "注文番号,得意先コード,得意先名,電話番号,金額,支払方法,電話番号\n"
+    "受注No,顧客コード,氏名,TEL,合計,決済方法,TEL\nA-1,C1,見本,03,1000,invoice,06\n"
+)
+PLAIN = "client_order_ref,customer_code,customer_name,amount,payment_method"
+
+
+def tried(tmp_path, content, name="orders.csv", profile=None):
+    path = tmp_path / name
+    path.write_bytes(content.encode("cp932") if isinstance(content, str) else content)
+    return try_profile(path, Limits(), profile or Profile()), path
+
+
+@pytest.mark.parametrize(
+    ("text", "lacks", "says"),
+    [
+        (SHOPIFY, ["customer_code"], {"client_order_ref": {"header": "Name", "after": "#"}, "amount": "Total"}),
+        (ECCUBE, [], {"customer_name": {"join": ["お名前(姓)", "お名前(名)"]}, "customer_code": "会員ID"}),
+        (AMAZON, ["customer_code", "payment_method"], {"order_date": {"header": "purchase-date", "until": "T"}}),
+        (SAP, [], {"order_date": {"header": "受注日時", "format": "%Y%m%d%H%M%S"}}),
+        (TITLES, [], {}),
+        (TWICE, [], {"phone": {"header": "電話番号", "occurrence": 1}}),
+    ],
+)
+def test_the_table_that_comes_of_a_file_reads_it_once_what_is_needed_is_said(tmp_path, text, lacks, says):
+    found, path = tried(tmp_path, text)
+    assert found["missing"] == lacks
+    table = tomllib.loads(found["profile"])["client"]
+    assert says.items() <= table.get("columns", {}).items()
+    for column in lacks:
+        assert f"# {column} = " in found["profile"]
+        table.setdefault("columns", {})[column] = {"default": "guest" if column == "customer_code" else "invoice"}
+    profile = Profile.model_validate(table)
+    staged = stage_file(Limits(), profile, path, path.name, tmp_path)
+    assert staged.rows_total == 1
+    assert {*profile.required_columns()} <= {*staged.columns}
+    if not lacks:
+        assert len(found["rows"]) == 1
+        assert "error" not in found
+        assert found["rows"][0].get("order_date", "2026-11-20").replace("/", "-") == "2026-11-20"
+
+
+def test_of_a_file_that_needs_no_profile_nothing_is_guessed(tmp_path):
+    found, _ = tried(
+        tmp_path, "client_order_ref,customer_code,customer_name,amount,payment_method,x\nA-1,C1,見本,1,invoice,y\n"
+    )
+    assert (found["guessed"], found["missing"], found["not_used"]) == ([], [], ["x"])
+    assert found["rows"] == [dict(zip(PLAIN.split(","), ["A-1", "C1", "見本", "1", "invoice"], strict=True))]
+    assert tomllib.loads(found["profile"]) == {"client": {}}
+
+
+def test_a_text_that_can_be_read_in_two_ways_says_so(tmp_path):
+    text = f"{PLAIN}\nA-1,C1,Renée Dupont,1,invoice\n"
+    found, _ = tried(tmp_path, text.encode("cp1252"))
+    assert "encoding" in found["guessed"]
+    assert "CP932" in found["profile"].upper()
+    assert "CP1252" in found["profile"].upper()
+
+
+def test_with_a_profile_only_what_it_lacks_is_guessed(tmp_path):
+    profile = Profile.model_validate(
+        {"columns": {"client_order_ref": {"header": "Name", "after": "#"}, "customer_code": {"default": "guest"}}}
+    )
+    found, _ = tried(tmp_path, SHOPIFY, profile=profile)
+    assert "client_order_ref" not in found["guessed"]
+    assert found["missing"] == []
+    assert found["rows"][0]["client_order_ref"] == "1001"
+    assert found["rows"][0]["customer_code"] == "guest"
+
+
+def test_a_workbook_is_tried_as_well(tmp_path):
+    book, content = openpyxl.Workbook(), io.BytesIO()
+    for row in (
+        ["注文明細"],
+        [],
+        ["受注番号", "顧客コード", "氏名", "合計", "支払方法"],
+        ["A-1", "C1", "見本", 1000, "invoice"],
+    ):
+        book.active.append(row)
+    book.save(content)
+    found, _ = tried(tmp_path, content.getvalue(), "orders.xlsx")
+    assert (found["encoding"], found["header_line"], found["missing"]) == ("workbook", 3, [])
+    assert found["rows"][0]["amount"] == "1000"
+
+
+@pytest.mark.parametrize(
+    ("content", "code"), [(b"", "F_EMPTY"), (b"%PDF-1.7", "F_NOT_CSV"), (b"\x00\x01", "F_CONTROL_CHARS")]
+)
+def test_what_is_no_text_is_refused(tmp_path, content, code):
+    with pytest.raises(FileRejected) as refused:
+        tried(tmp_path, content)
+    assert refused.value.code == code
+
+
+def test_what_is_no_order_file_lacks_everything(tmp_path):
+    found, _ = tried(tmp_path, b"a,b\r\n1,2\r\n")
+    assert (found["error"]["code"], found["rows"]) == ("F_HEADER_MISSING", [])
+    assert found["missing"] == list(Profile().required_columns())
+    assert tomllib.loads(found["profile"]) == {"client": {"columns": {}}}
+
+
+def test_names_of_files_and_headers_are_no_toml_of_their_own(tmp_path):
+    header = 'Name,"Total\n[x]","a"" = 1 # ",Billing Name,Payment Method'
+    found, _ = tried(tmp_path, f"{header}\n#1,2,3,x,y\n", "a]\n[b.csv")
+    assert set(tomllib.loads(found["profile"])) == {"client"}
+
+
+def test_what_is_guessed_are_columns_and_written_as_headers_are_compared():
+    assert set(GUESSES) <= set(ORDERS.column_names)
+    assert all(name == name.casefold().strip() for names in GUESSES.values() for name in names)
+    assert read_clients(None).profile("any") == Profile()
