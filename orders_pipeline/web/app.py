@@ -19,7 +19,7 @@ from starlette.responses import Response
 from starlette.routing import Match, Route
 
 from orders_pipeline.batches.artifacts import ORIGINAL
-from orders_pipeline.clients.api_tokens import CONTROL, OPERATOR, READ, READ_REJECTED, REFUND, WRITE, Caller
+from orders_pipeline.clients.api_tokens import APPROVE, CONTROL, OPERATOR, READ, READ_REJECTED, REFUND, WRITE, Caller
 from orders_pipeline.infrastructure.scratch import scratch_files
 from orders_pipeline.intake.file_staging import limits_of
 from orders_pipeline.system.composition import System
@@ -70,6 +70,8 @@ READING = (
 CONTROLLING = (
     Operation("POST", "/v1/batches/{batch_id}/cancel", CONTROL, control.cancel, SUBMISSIONS),
     Operation("POST", "/v1/batches/{batch_id}/resume", CONTROL, control.resume, SUBMISSIONS),
+    Operation("POST", "/v1/batches/{batch_id}/approve", APPROVE, control.approve, SUBMISSIONS),
+    Operation("POST", "/v1/batches/{batch_id}/refuse", APPROVE, control.refuse, SUBMISSIONS, control.MOST_BODY_BYTES),
     Operation("POST", "/v1/batches/{batch_id}/refunds", REFUND, refunds.refund, SUBMISSIONS, refunds.MOST_BODY_BYTES),
 )
 VIEWS: tuple[tuple[str, str, View], ...] = (
@@ -98,11 +100,11 @@ def build_app(system: System, *, with_reports: bool = False, code: str | None = 
         headers = rates.count(READS, caller.client_code)
         call = Call(system, request, caller)
         call.parameters(())
-        return call, batches.batch_object(system, caller.client_code, call.batch_id), headers
+        return call, batches.batch_object(system, caller, call.batch_id), headers
 
     async def follow(request: Request) -> Response:
         call, body, headers = await to_thread.run_sync(begin_to_follow, request, limiter=limiter)
-        of_batch = partial(batches.batch_object, system, call.caller.client_code, call.batch_id)
+        of_batch = partial(batches.batch_object, system, call.caller, call.batch_id)
         if request.method == "HEAD":
             return Response(headers=headers, media_type="text/event-stream")
         response = events.follow(call, body, partial(to_thread.run_sync, of_batch, limiter=limiter))

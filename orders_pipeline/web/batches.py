@@ -13,10 +13,12 @@ from starlette.responses import Response
 
 from orders_pipeline.batches import batches
 from orders_pipeline.batches.artifacts import artifact
+from orders_pipeline.clients.api_tokens import APPROVE, Caller
 from orders_pipeline.clients.file_names import composed
 from orders_pipeline.infrastructure.database import Transaction
 from orders_pipeline.reports.report_files import REPORTS
 from orders_pipeline.system.composition import System
+from orders_pipeline.upkeep import approval
 from orders_pipeline.web import cursors
 from orders_pipeline.web.calls import Call, answer, conditional, etag_of, moment, number, shown_time
 from orders_pipeline.web.problems import Problem
@@ -30,13 +32,13 @@ FILTERS = ("status", "from", "to", "name", "sha256", "idempotency_key", "limit",
 def show_batch(call: Call) -> Response:
     """Answer with a batch, or 304 while it is as the caller knows it."""
     call.parameters(())
-    body = batch_object(call.system, call.caller.client_code, call.batch_id)
+    body = batch_object(call.system, call.caller, call.batch_id)
     return conditional(call.request, body, {} if body["finished"] else {"Retry-After": str(POLL_S)})
 
 
 def accepted(call: Call, batch_id: str, more: Mapping[str, str] = MappingProxyType({})) -> Response:
     """Answer that what was asked for is done or will be, with the batch as it is now."""
-    body = batch_object(call.system, call.caller.client_code, batch_id)
+    body = batch_object(call.system, call.caller, batch_id)
     headers = {"Location": f"/v1/batches/{batch_id}", "ETag": etag_of(body), **more}
     if not body["finished"]:
         headers["Retry-After"] = "1"
@@ -49,10 +51,10 @@ def is_resumable(row: Row[Any]) -> bool:
     return not has_ended and (row.status in ("stopped", "paused") or row.status_code is not None)
 
 
-def batch_object(system: System, client_code: str, batch_id: str) -> dict[str, Any]:
-    """Return a client's batch as the API shows it; raise a Problem for one that is missing or another client's."""
+def batch_object(system: System, caller: Caller, batch_id: str) -> dict[str, Any]:
+    """Return a batch as the API shows it to its client; raise a Problem for one that is missing or another client's."""
     with system.database.begin() as transaction:
-        row = transaction.row("api_batch", client_code=client_code, batch_id=batch_id)
+        row = transaction.row("api_batch", client_code=caller.client_code, batch_id=batch_id)
         if row is None:
             raise Problem("not-found")
         group = transaction.rows("import_group", bulk_import_group=row.bulk_import_group)[0]
@@ -72,7 +74,8 @@ def batch_object(system: System, client_code: str, batch_id: str) -> dict[str, A
         "warnings": [each.code for each in found if each.is_warning],
         "corrections": {"rows_open": group.rows_open, "batches": group.batches},
         "waiting_for": waiting_for,
-        "allowed": _allowed(row),
+        "approval": batches.approval(row, shown_time),
+        "allowed": _allowed(row, caller),
         "progress": _progress(row, system.settings.notification_rate_per_s),
         "links": _links(row, _files(system, row)),
     }
@@ -122,10 +125,15 @@ def _short(row: Row[Any]) -> dict[str, Any]:
     }
 
 
-def _allowed(row: Row[Any]) -> list[str]:
-    """Return what makes sense to ask for of a batch now."""
+def _allowed(row: Row[Any], caller: Caller) -> list[str]:
+    """Return what makes sense to ask for of a batch now; what only some may say, only to who may."""
     is_cancellable = row.finished_at is None and row.cancelled_at is None
-    return (["cancel"] if is_cancellable else []) + (["resume"] if is_resumable(row) else [])
+    may_decide = APPROVE in caller.scopes and approval.may_decide(row, caller.actor)
+    return [
+        *(["approve", "refuse"] if may_decide else []),
+        *(["cancel"] if is_cancellable else []),
+        *(["resume"] if is_resumable(row) else []),
+    ]
 
 
 def _waiting_for(transaction: Transaction, row: Row[Any]) -> dict[str, Any] | None:
@@ -156,8 +164,9 @@ def _progress(row: Row[Any], notices_a_second: int) -> dict[str, Any]:
         "report": (is_finished, None, None, None),
     }
     current = "finished" if is_finished else next(name for name, (is_done, *_) in numbers.items() if not is_done)
+    at_work = None if row.status == batches.AWAITING_APPROVAL else current
     phases = [
-        {"name": name, "state": "done" if is_finished or is_done else "working" if name == current else "waiting"}
+        {"name": name, "state": "done" if is_finished or is_done else "working" if name == at_work else "waiting"}
         | ({} if name in ("receive", "report") else {"done": done, "total": total, "eta_s": eta})
         for name, (is_done, done, total, eta) in numbers.items()
     ]
@@ -175,7 +184,8 @@ def _files(system: System, row: Row[Any]) -> list[str]:
     """Return the reports that there are. Until the end it is known without the storage: rows' ones precede payments."""
     if row.status not in batches.FINISHED:
         written = ("rejected", row.rows_rejected), ("errors", True)
-        return [REPORTS[name] for name, is_made in written if is_made and row.payments_planned]
+        are_there = row.payments_planned or row.status == batches.AWAITING_APPROVAL
+        return [REPORTS[name] for name, is_made in written if is_made and are_there]
     return [name for name in REPORTS.values() if system.storage.head(artifact(row.batch_id, name)) is not None]
 
 

@@ -1,4 +1,4 @@
-"""Control of a batch: it is cancelled, or resumed. What was asked for is noted, and a run is asked for that does it.
+"""Control of a batch: it is cancelled or resumed, approved or refused. That is noted, and a run is asked for that does it.
 
 Repeating either changes nothing. Runs that a batch has already see for themselves what was asked for.
 """
@@ -14,12 +14,13 @@ from orders_pipeline.batches.run_processes import batches_being_processed
 from orders_pipeline.infrastructure.database import Transaction
 from orders_pipeline.settlement.batch_settlement import probe_now
 from orders_pipeline.settlement.sweep import API_PATIENCE_S
-from orders_pipeline.upkeep import cancelling
+from orders_pipeline.upkeep import approval, cancelling
 from orders_pipeline.web.batches import accepted, is_resumable
-from orders_pipeline.web.calls import Call
+from orders_pipeline.web.calls import Call, Command, Reason
 from orders_pipeline.web.problems import Problem
 
 WHY = "asked for through the batch API"
+MOST_BODY_BYTES = 8 << 10
 
 
 def cancel(call: Call) -> Response:
@@ -44,6 +45,36 @@ def resume(call: Call) -> Response:
             raise Problem("not-resumable")
         batches.restart(transaction, call.batch_id)
         return is_resumable(batch)
+
+    return _control(call, begin)
+
+
+class RefusalCommand(Command):
+    """Why a batch is refused."""
+
+    reason: Reason
+
+
+def approve(call: Call) -> Response:
+    """Let a batch that waits for approval be paid, unless the caller has sent it."""
+    return _decide(call, lambda transaction: approval.approve(transaction, call.batch_id, call.caller.actor))
+
+
+def refuse(call: Call) -> Response:
+    """Have a batch that waits for approval cancelled, unless the caller has sent it."""
+    own = call.batch_id, call.caller.actor
+    return _decide(call, lambda transaction: approval.refuse(transaction, *own, why=call.command(RefusalCommand).reason))
+
+
+def _decide(call: Call, decide: Callable[[Transaction], None]) -> Response:
+    def begin(transaction: Transaction) -> bool:
+        try:
+            decide(transaction)
+        except approval.NotAwaitingApproval:
+            raise Problem("not-awaiting-approval") from None
+        except approval.OwnBatch:
+            raise Problem("own-batch") from None
+        return True
 
     return _control(call, begin)
 

@@ -1,6 +1,7 @@
 """Events of a batch (text/event-stream): the whole object whenever it has changed, until the batch has ended.
 
-One reader asks the database for each batch that somebody follows, however many do. Streams end by themselves when the
+The database is asked once for each batch that somebody follows, however many streams they have: what a batch allows is not
+the same for all. Streams end by themselves when the
 server is about to stop: it would wait for them.
 """
 
@@ -53,7 +54,7 @@ class Events:
 
     def __init__(self) -> None:
         self.is_stopping: Callable[[], bool] = lambda: False
-        self._watches: dict[str, _Watch] = {}
+        self._watches: dict[tuple[str, str], _Watch] = {}
         self._streams: Counter[str] = Counter()
 
     def follow(self, call: Call, body: dict[str, Any], read: Read) -> StreamingResponse:
@@ -65,7 +66,7 @@ class Events:
         return StreamingResponse(stream, media_type="text/event-stream", headers=HEADERS)
 
     async def _stream(self, request: Request, reader: str, body: dict[str, Any], read: Read) -> AsyncIterator[str]:
-        with self._counted(reader), self._watched(body, read) as watch:
+        with self._counted(reader), self._watched(reader, body, read) as watch:
             known, until = request.headers.get("last-event-id"), time.monotonic() + LONGEST_S
             yield f"retry: {RECONNECT_MS}\n\n"
             while True:
@@ -94,8 +95,9 @@ class Events:
             self._streams += Counter()  # without those that have none
 
     @contextlib.contextmanager
-    def _watched(self, body: dict[str, Any], read: Read) -> Iterator[_Watch]:
-        watch = self._watches.setdefault(body["batch_id"], _Watch(body))
+    def _watched(self, reader: str, body: dict[str, Any], read: Read) -> Iterator[_Watch]:
+        followed = reader, body["batch_id"]
+        watch = self._watches.setdefault(followed, _Watch(body))
         watch.readers += 1
         if watch.task is None:
             watch.task = asyncio.create_task(self._look(watch, read))
@@ -104,7 +106,7 @@ class Events:
         finally:
             watch.readers -= 1
             if not watch.readers:
-                del self._watches[body["batch_id"]]
+                del self._watches[followed]
                 watch.task.cancel()
 
     async def _look(self, watch: _Watch, read: Read) -> None:

@@ -76,6 +76,12 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             "The batch has ended, or is being cancelled, and cannot be resumed.",
             "このバッチは終了または中止されているため再開できません。",
         ),
+        "not-awaiting-approval": Kind(409, "The batch does not wait for approval.", "このバッチは承認待ちではありません。"),
+        "own-batch": Kind(
+            409,
+            "Somebody else than who sent the batch has to approve or refuse it.",
+            "送信した本人は承認も却下もできません。",
+        ),
         "being-paid": Kind(
             409,
             "The batch is being paid; refund it when that is over.",

@@ -6,10 +6,9 @@ covers is no other's, so each request has refunds of its own.
 
 from __future__ import annotations
 
-import unicodedata
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, StringConstraints
+from pydantic import Field, StringConstraints
 from sqlalchemy import Row
 from starlette.responses import Response
 
@@ -22,7 +21,7 @@ from orders_pipeline.settlement.batch_settlement import probe_now
 from orders_pipeline.settlement.refunds.plan import RefundPlan, UnknownOrders, read_plan, write_plan
 from orders_pipeline.settlement.sweep import API_PATIENCE_S
 from orders_pipeline.system import payment_stop
-from orders_pipeline.web.calls import Call, Command, answer, conditional, etag_of, shown_time
+from orders_pipeline.web.calls import Call, Command, Reason, answer, conditional, etag_of, shown_time
 from orders_pipeline.web.idempotency import REPLAYED, Keyed, KeyTaken
 from orders_pipeline.web.problems import Problem
 
@@ -30,12 +29,6 @@ MOST_BODY_BYTES = 1 << 20
 MOST_ORDERS = 10_000
 MOST_LISTED = 100  # refunds that were not made
 POLL_S = 2
-
-
-def _printable(text: str) -> str:
-    if any(unicodedata.category(character) in ("Cc", "Cs") for character in text):
-        raise ValueError("control characters")
-    return text
 
 
 class RefundCommand(Command):
@@ -48,9 +41,7 @@ class RefundCommand(Command):
         ]
         | None
     ) = None
-    reason: Annotated[
-        str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500), AfterValidator(_printable)
-    ]
+    reason: Reason
     confirm: Annotated[str, StringConstraints(min_length=1, max_length=100)] | None = None
 
 

@@ -16,7 +16,7 @@ import pytest
 import requests
 
 from orders_pipeline.clients import api_tokens
-from orders_pipeline.clients.api_tokens import OPERATOR, PAGE, REFUND, SCOPES, USUAL_SCOPES
+from orders_pipeline.clients.api_tokens import APPROVE, OPERATOR, PAGE, REFUND, SCOPES, USUAL_SCOPES
 from orders_pipeline_tests.support.api import TIMEOUT_S, Client, Operation, client_of, csv_of, operations, problem, served
 from orders_pipeline_tests.support.factories import order_row, order_rows
 from orders_pipeline_tests.support.installation import Installation
@@ -43,7 +43,7 @@ class Tenant:
 
 def tenant(installation: Installation, url: str) -> Tenant:
     client_code = f"{MARK}-{uuid.uuid4().hex[:8]}"
-    client = client_of(installation.system, url, client_code, [*USUAL_SCOPES, REFUND])
+    client = client_of(installation.system, url, client_code, [*USUAL_SCOPES, APPROVE, REFUND])
     marked = {"customer_code": f"{MARK}-C", "customer_name": MARK, "email": f"{MARK}@example.com", "notify_channel": "email"}
     rows = [row | marked | {"client_order_ref": f"{MARK}-{at}"} for at, row in enumerate(order_rows(3))]
     bad = rows[0] | {"client_order_ref": f"{MARK}-bad", "amount": f"{MARK}x"}
@@ -70,7 +70,7 @@ def theirs(_module_installation: Installation, url: str) -> Tenant:
 @pytest.fixture
 def other(installation: Installation, url: str) -> Client:
     """A program of a client that has nothing, but may do everything."""
-    return client_of(installation.system, url, f"other-{uuid.uuid4().hex[:8]}", [*USUAL_SCOPES, REFUND])
+    return client_of(installation.system, url, f"other-{uuid.uuid4().hex[:8]}", [*USUAL_SCOPES, APPROVE, REFUND])
 
 
 def ask(
@@ -80,7 +80,7 @@ def ask(
     body = order_row(client_order_ref=uuid.uuid4().hex)
     content = csv_of(body)
     own = {"Content-Type": "text/csv", "Idempotency-Key": uuid.uuid4().hex}
-    if operation.path.endswith("/refunds"):
+    if operation.path.endswith(("/refunds", "/refuse")):
         content, own["Content-Type"] = b'{"reason":"a test"}', "application/json"
     with requests.request(
         operation.method,
@@ -106,7 +106,7 @@ def as_bytes(answer: requests.Response) -> tuple[int, dict[str, str], bytes]:
 
 
 def cookie(installation: Installation, url: str, client_code: str | None) -> dict[str, str]:
-    token = page_token(installation.system, client_code, [*USUAL_SCOPES, REFUND])
+    token = page_token(installation.system, client_code, [*USUAL_SCOPES, APPROVE, REFUND])
     answer = requests.post(f"{url}/sign-in", data={"token": token}, headers=OWN, allow_redirects=False, timeout=TIMEOUT_S)
     return {"Cookie": answer.headers["Set-Cookie"].partition(";")[0]} | OWN
 
@@ -209,8 +209,8 @@ def test_the_client_itself_and_operators_for_it_are_served(
                 problem(ask(url, operation, {"Cookie": headers["Cookie"]} | foreign, theirs.places), 403, "foreign-page")
 
 
-# a batch that has ended is neither cancelled nor resumed; what is sent here corrects no row of it
-EXPECTED = ("not-cancellable", "not-resumable", "F_BATCH_COLUMN")
+# a batch that has ended is neither cancelled nor resumed, nor approved; what is sent here corrects no row of it
+EXPECTED = ("not-cancellable", "not-resumable", "not-awaiting-approval", "F_BATCH_COLUMN")
 
 
 @pytest.mark.parametrize("operation", [each for each in OPERATIONS if not each.scope], ids=str)

@@ -17,13 +17,15 @@ from rich.console import Console
 from orders_pipeline.batches import batches
 from orders_pipeline.cli import main
 from orders_pipeline.cli.console import show_summary
+from orders_pipeline.clients.api_tokens import APPROVE, CONTROL, READ, READ_REJECTED, WRITE
 from orders_pipeline.clients.profiles import Clients, Profile
 from orders_pipeline.infrastructure.database_errors import ConstraintViolated
 from orders_pipeline.intake import file_import
 from orders_pipeline.orchestration.sensors import landing_sensor, stalled_sensor
 from orders_pipeline.settlement.payments import settle
 from orders_pipeline.upkeep import approval
-from orders_pipeline_tests.support.factories import order_row
+from orders_pipeline_tests.support.api import Client, client_of, csv_of, served
+from orders_pipeline_tests.support.factories import order_row, order_rows
 from orders_pipeline_tests.support.installation import Installation, check_books, check_finished, prepare
 from orders_pipeline_tests.support.order_file import OrderFile
 
@@ -268,3 +270,95 @@ def test_a_run_that_was_terminated_before_does_not_stop_what_is_approved(install
     approve(installation, batch_id)
     assert stalled(installation) == [batch_id]
     assert installation.summary(batch_id)["status"] == "loaded"
+
+
+@pytest.fixture(scope="module")
+def url(_module_installation: Installation) -> Iterator[str]:
+    clients = Clients({"always": ALWAYS, "above": Profile(approval_above=5_000), "never": Profile()})
+    with served(replace(_module_installation.system, clients=clients)) as url:
+        yield url
+
+
+def program(installation: Installation, url: str, *scopes: str, client: str = "always") -> Client:
+    return client_of(installation.system, url, client, [READ, *scopes])
+
+
+def answered(client: Client, batch_id: str, command: str, body: bytes = b'{"reason": "the wrong month"}') -> tuple[int, str]:
+    answer = client.post(f"batches/{batch_id}/{command}", body, key=None, media_type="application/json")
+    return answer.status_code, answer.json().get("type", "").rpartition("/")[2] or answer.json()["status"]
+
+
+def test_a_batch_is_approved_through_the_api_by_another_token_than_sent_it(installation: Installation, url: str) -> None:
+    sender, approver = (program(installation, url, *scopes, APPROVE) for scopes in ((WRITE, READ_REJECTED, CONTROL), ()))
+    rows = [*order_rows(3, client_order_ref="", amount="2000"), order_row(client_order_ref="K-BAD", amount="x")]
+    for number, row in enumerate(rows[:3]):
+        row["client_order_ref"] = f"K-{number}"
+    batch = sender.post("batches", csv_of(*rows)).json()
+    batch_id = batch["batch_id"]
+    assert (batch["approval"], batch["allowed"]) == (None, ["cancel"])
+    assert answered(approver, batch_id, "approve") == (409, "not-awaiting-approval")
+    installation.work_off(batch_id)
+    batch = sender.get(f"batches/{batch_id}").json()
+    assert (batch["status"], batch["finished"], batch["allowed"]) == ("awaiting_approval", False, ["cancel"])
+    assert {phase["state"] for phase in batch["progress"]["phases"]} == {"done", "waiting"}
+    assert set(batch["approval"]) == {"needed_because", "requested_at", "decided_by", "decided_at", "decision"}
+    assert sender.get(batch["links"]["files"]["rejected.csv"]).text.count(batch_id) == 1
+    assert [each["batch_id"] for each in sender.get("batches", status="awaiting_approval").json()["items"]] == [batch_id]
+    assert approver.get(f"batches/{batch_id}").json()["allowed"] == ["approve", "refuse", "cancel"]
+    for command in ("approve", "refuse"):
+        assert answered(sender, batch_id, command) == (409, "own-batch")
+        assert answered(program(installation, url, WRITE, CONTROL), batch_id, command) == (403, "missing-scope")
+        assert answered(program(installation, url, APPROVE, client="never"), batch_id, command) == (404, "not-found")
+    assert answered(sender, batch_id, "resume") == (202, "awaiting_approval")
+    for body in (b"", b"{}", b'{"reason": " "}', b'{"reason": "x", "more": 1}'):
+        assert answered(approver, batch_id, "refuse", body) == (400, "malformed-command")
+    assert answered(approver, batch_id, "approve", b"") == (202, "loaded")
+    assert answered(approver, batch_id, "approve", b"") == (202, "loaded")
+    assert answered(approver, batch_id, "refuse") == (409, "not-awaiting-approval")
+    assert stalled(installation) == [batch_id]
+    installation.work_off(batch_id)
+    assert answered(approver, batch_id, "approve", b"") == (202, "completed_with_errors")
+    batch = sender.get(f"batches/{batch_id}").json()
+    assert (batch["orders"]["paid"], batch["approval"]["decision"], batch["allowed"]) == (3, "approved", [])
+    assert batch["approval"]["decided_by"] == f"always/{approver.token[4:12]}"
+    actors = installation.rows(
+        "SELECT DISTINCT actor FROM audit_events WHERE batch_id = %s AND changes::text LIKE '%%\"approval_decision\"%%'"
+        " AND changes::text LIKE '%%approved%%'",
+        batch_id,
+    )
+    assert actors == [(batch["approval"]["decided_by"],)]
+
+
+def test_a_batch_is_refused_through_the_api_and_a_run_ends_it(installation: Installation, url: str) -> None:
+    charged = installation.sandbox.ledger()
+    sender, approver = program(installation, url, WRITE), program(installation, url, APPROVE)
+    body = csv_of(order_row(client_order_ref="L-1"))
+    batch_id = sender.post("batches", body).json()["batch_id"]
+    installation.work_off(batch_id)
+    assert answered(approver, batch_id, "refuse") == (202, "cancelling")
+    assert answered(approver, batch_id, "refuse") == (202, "cancelling")
+    assert answered(approver, batch_id, "approve") == (409, "not-awaiting-approval")
+    assert stalled(installation) == [batch_id]
+    assert "cancelled" in (installation.run(batch_id) or "")
+    batch = sender.get(f"batches/{batch_id}").json()
+    assert (batch["status"], batch["approval"]["decision"], batch["orders"]["cancelled"]) == ("cancelled", "refused", 1)
+    assert installation.summary(batch_id)["cancelled"]["why"] == "the wrong month"
+    assert installation.sandbox.ledger() == charged
+    assert sender.post("batches", body).status_code == 202  # its references, and its bytes, may come again
+
+
+def test_what_is_approved_at_once_is_not_waited_for_as_for_the_run_before(installation: Installation, url: str) -> None:
+    batch_id = (
+        program(installation, url, WRITE).post("batches", csv_of(order_row(client_order_ref="M-1"))).json()["batch_id"]
+    )
+    installation.rows("UPDATE batches SET run_requests = 1, run_requested_at = now() WHERE batch_id = %s", batch_id)
+    installation.work_off(batch_id)
+    assert answered(program(installation, url, APPROVE), batch_id, "approve", b"") == (202, "loaded")
+    asked = []
+    for _ in range(2):
+        result = stalled_sensor(
+            dg.build_sensor_context(instance=installation.instance, resources={"system": installation.system})
+        )
+        assert isinstance(result, dg.SensorResult)
+        asked += [request.partition_key for request in result.run_requests or ()]
+    assert asked == [batch_id]

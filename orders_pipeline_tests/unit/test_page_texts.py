@@ -14,7 +14,7 @@ from orders_pipeline.web.page import texts
 from orders_pipeline.web.page.texts import TEXTS, Words
 
 PAGE = Path(str(resources.files("orders_pipeline.web.page")))
-STATES = batches.FINISHED | batches.UNDER_WAY | batches.HALTED | {"paused"}
+STATES = batches.FINISHED | batches.UNDER_WAY | batches.HALTED | {"paused", batches.AWAITING_APPROVAL}
 
 
 def parameters(text: str) -> set[str]:

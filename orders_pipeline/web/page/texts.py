@@ -177,6 +177,7 @@ TEXTS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "state_staged": ("Checking", "検査中"),
         "state_validated": ("Checking", "検査中"),
         "state_loaded": ("Recorded", "登録済み"),
+        "state_awaiting_approval": ("Waits for approval", "承認待ち"),
         "state_paying": ("In progress", "処理中"),
         "state_paused": ("Waiting", "待機中"),
         "state_stopped": ("Stopped", "停止中"),
@@ -192,6 +193,10 @@ TEXTS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "says_staged": ("The rows are being checked.", "各行を検査しています。"),
         "says_validated": ("The accepted rows are being recorded.", "受け付けた行を登録しています。"),
         "says_loaded": ("The orders are recorded; payments begin.", "注文を登録しました。決済を開始します。"),
+        "says_awaiting_approval": (
+            "Nothing is paid until somebody else than who sent the file approves it.",
+            "送信した本人以外が承認するまで、決済は行いません。",
+        ),
         "says_paying": (
             "Orders are being paid and customers notified.",
             "決済と通知を行っています。",

@@ -88,7 +88,7 @@ def show_batch(visit: Visit) -> Response:
     """Show how a batch stands."""
     batch_id = str(visit.request.path_params["batch_id"])
     client_code = visit.who.client_code
-    batch = batch_object(visit.system, client_code, batch_id)
+    batch = batch_object(visit.system, visit.who, batch_id)
     with visit.system.database.begin() as transaction:
         found = transaction.rows("api_rejections_by_kind", batch_id=batch_id, client_code=client_code)
         file = transaction.row("api_batch_file", batch_id=batch_id, client_code=client_code)
