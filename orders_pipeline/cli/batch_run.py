@@ -110,7 +110,7 @@ def _run(system: System, batch_id: str, heard: Interrupts, *, as_json: bool, res
             transaction.execute("count_run_request", batch_id=batch_id)  # it is this one: no sensor asks for another
     runs.prepare_dagster_home(system)
     with runs.dagster_instance(system.settings) as instance:
-        end_runs(instance, orphaned_runs(system, instance, {PARTITION_TAG: batch_id}))
+        end_runs(instance, orphaned_runs(system.database, instance, {PARTITION_TAG: batch_id}))
         bars = (
             contextlib.nullcontext()
             if as_json

@@ -6,17 +6,17 @@ that are long finished go, as do runs that failed long ago; the batches stay.
 
 import dagster as dg
 
-from orders_pipeline.system.composition import System
+from orders_pipeline.infrastructure.database import Database
 
 MOST_RETIRED = 5_000  # partitions, or runs, in one night
 
 batch_partitions = dg.DynamicPartitionsDefinition(name="batch_id")
 
 
-def retire(system: System, instance: dg.DagsterInstance, limit: int = MOST_RETIRED) -> int:
+def retire(database: Database, instance: dg.DagsterInstance, limit: int = MOST_RETIRED) -> int:
     """Take the partitions of batches that are long finished out of Dagster's lists, and return how many those were."""
     name = str(batch_partitions.name)
-    with system.database.begin() as transaction:
+    with database.begin() as transaction:
         known = list(instance.get_dynamic_partitions(name))
         old = transaction.rows("partitions_to_retire", batch_ids=known, limit=limit)
     for row in old:
@@ -24,9 +24,9 @@ def retire(system: System, instance: dg.DagsterInstance, limit: int = MOST_RETIR
     return len(old)
 
 
-def forget_failed_runs(system: System, instance: dg.DagsterInstance, limit: int = MOST_RETIRED) -> int:
+def forget_failed_runs(database: Database, instance: dg.DagsterInstance, limit: int = MOST_RETIRED) -> int:
     """Remove the runs that failed or were canceled before Dagster's history begins, and return how many those were."""
-    with system.database.begin() as transaction:
+    with database.begin() as transaction:
         since = transaction.scalar("dagster_events_since")
     ended = [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
     old = instance.get_run_ids(dg.RunsFilter(statuses=ended, updated_before=since), limit=limit)

@@ -72,5 +72,5 @@ def _obeying(context: dg.InitResourceContext, system: System, batch_id: str) -> 
     if is_asked_for(run):
         with system.database.begin() as transaction:
             batches.restart(transaction, batch_id, by_run=True)
-    with stopping_when_terminated(system, instance, run.run_id, batch_id):
+    with stopping_when_terminated(system.database, instance, run.run_id, batch_id):
         yield

@@ -125,7 +125,10 @@ def run_batch(system: System, instance: dg.DagsterInstance, defs: dg.Definitions
         instance.add_dynamic_partitions(str(batch_partitions.name), [batch_id])
         instance.report_runless_asset_event(uploaded(batch_id))
     run_id = str(uuid.uuid4())
-    with run_process(system.database, run_id, batch_id), stopping_when_terminated(system, instance, run_id, batch_id):
+    with (
+        run_process(system.database, run_id, batch_id),
+        stopping_when_terminated(system.database, instance, run_id, batch_id),
+    ):
         result = defs.resolve_job_def("process_batch").execute_in_process(
             instance=instance,
             partition_key=batch_id,

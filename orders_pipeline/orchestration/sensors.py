@@ -17,6 +17,7 @@ from sqlalchemy import Row
 from orders_pipeline.audit import sealing
 from orders_pipeline.batches import batches
 from orders_pipeline.batches.run_tags import PARTITION_TAG, PROCESS, REFUND, tags_of
+from orders_pipeline.infrastructure.database import Database
 from orders_pipeline.intake.landing import arrivals, left_alone
 from orders_pipeline.orchestration.assets.boundary import safe_errors
 from orders_pipeline.orchestration.assets.intake import uploaded
@@ -54,7 +55,7 @@ def landing_sensor(context: dg.SensorEvaluationContext, system: dg.ResourceParam
     """Register what has arrived and request the runs that are missing."""
     with safe_errors(system, of_tick=True):
         arrivals.register_arrivals(system.database, system.landing, system.clients)
-        requests = _requests(context.instance, system)
+        requests = _requests(context.instance, system.database)
         with system.database.begin() as transaction:
             left = left_alone.recorded(transaction)
     if not requests:
@@ -78,10 +79,10 @@ def stalled_sensor(context: dg.SensorEvaluationContext, system: dg.ResourceParam
         system.restore_guard.watch()
         # gone at two looks: a session that breaks, as when the database starts anew, comes back in between
         missed = set(json.loads(context.cursor or "[]"))
-        gone = orphaned_runs(system, context.instance, {})
+        gone = orphaned_runs(system.database, context.instance, {})
         retried = end_runs(context.instance, [run for run in gone if run.run_id in missed])
         cursor = json.dumps([run.run_id for run in gone if run.run_id not in missed])
-        requests = _resumptions(context.instance, system, {run.tags.get(PARTITION_TAG) for run in retried})
+        requests = _resumptions(context.instance, system.database, {run.tags.get(PARTITION_TAG) for run in retried})
     if not requests:
         return dg.SensorResult(skip_reason="no batch stands still that could resume", cursor=cursor)
     return dg.SensorResult(
@@ -107,12 +108,12 @@ def audit_sensor(context: dg.SensorEvaluationContext, system: dg.ResourceParam[S
     return dg.SkipReason(f"{blocks} new blocks of audit records; {waiting}")
 
 
-def _resumptions(instance: dg.DagsterInstance, system: System, retried: Collection[str | None]) -> list[dg.RunRequest]:
+def _resumptions(instance: dg.DagsterInstance, database: Database, retried: Collection[str | None]) -> list[dg.RunRequest]:
     """Return the runs to ask for; a run of a `retried` batch that was ended is tried again by Dagster itself."""
-    stalled = sweep.stalled_batches(system.database)
-    busy = _busy(instance, system, [row.batch_id for row in stalled])
+    stalled = sweep.stalled_batches(database)
+    busy = _busy(instance, database, [row.batch_id for row in stalled])
     requests = []
-    with system.database.begin() as transaction:
+    with database.begin() as transaction:
         for row in stalled:
             if row.batch_id in busy:
                 continue
@@ -132,8 +133,8 @@ def _batch_ids(requests: Sequence[dg.RunRequest]) -> list[str]:
     return [request.partition_key for request in requests if request.partition_key]
 
 
-def _requests(instance: dg.DagsterInstance, system: System) -> list[dg.RunRequest]:
-    with system.database.begin() as transaction:
+def _requests(instance: dg.DagsterInstance, database: Database) -> list[dg.RunRequest]:
+    with database.begin() as transaction:
         waiting = transaction.rows(
             "batches_without_run",
             patience_s=PATIENCE_S / 2,
@@ -141,8 +142,8 @@ def _requests(instance: dg.DagsterInstance, system: System) -> list[dg.RunReques
             longest_s=sweep.LONGEST_S,
             limit=arrivals.MAX_NEW,
         )
-    busy = _busy(instance, system, [row.batch_id for row in waiting if row.run_requests])
-    with system.database.begin() as transaction:
+    busy = _busy(instance, database, [row.batch_id for row in waiting if row.run_requests])
+    with database.begin() as transaction:
         return [
             dg.RunRequest(
                 run_key=f"{row.batch_id}#{transaction.scalar('count_run_request', batch_id=row.batch_id)}",
@@ -154,7 +155,7 @@ def _requests(instance: dg.DagsterInstance, system: System) -> list[dg.RunReques
         ]
 
 
-def _busy(instance: dg.DagsterInstance, system: System, batch_ids: Collection[str]) -> set[str]:
+def _busy(instance: dg.DagsterInstance, database: Database, batch_ids: Collection[str]) -> set[str]:
     """Return which of the batches have a run that is queued or under way, or are stopped here.
 
     These are the ones whose newest run a person has terminated, as when it never began or its process was lost, and that
@@ -166,7 +167,7 @@ def _busy(instance: dg.DagsterInstance, system: System, batch_ids: Collection[st
     found = [(run.tags[PARTITION_TAG], run.is_finished) for run in instance.get_runs(filters)]  # of all of them at once
     unfinished = {batch_id for batch_id, is_finished in found if not is_finished}
     terminated = {batch_id: _newest(instance, batch_id) for batch_id in {batch_id for batch_id, _ in found} - unfinished}
-    with system.database.begin() as transaction:
+    with database.begin() as transaction:
         return unfinished | {
             batch_id
             for batch_id, newest in terminated.items()

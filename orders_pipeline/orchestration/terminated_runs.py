@@ -16,7 +16,7 @@ from dagster import DagsterRunStatus
 from orders_pipeline.batches import batches
 from orders_pipeline.batches.run_tags import VIA_TAG
 from orders_pipeline.infrastructure.background import beside
-from orders_pipeline.system.composition import System
+from orders_pipeline.infrastructure.database import Database
 
 TERMINATED = (DagsterRunStatus.CANCELING, DagsterRunStatus.CANCELED)  # the second at once when forced
 UI = "Dagster UI"
@@ -39,13 +39,13 @@ def is_asked_for(run: dg.DagsterRun) -> bool:
 
 
 @contextlib.contextmanager
-def stopping_when_terminated(system: System, instance: dg.DagsterInstance, run_id: str, batch_id: str) -> Iterator[None]:
+def stopping_when_terminated(database: Database, instance: dg.DagsterInstance, run_id: str, batch_id: str) -> Iterator[None]:
     """Stop the batch of a run as soon as a person terminates the run, whether or not its process is interrupted."""
 
     def stop_if_terminated() -> bool:
         with contextlib.suppress(Exception):  # records that cannot be reached now are asked again
             if is_terminated(instance, run_id):
-                with system.database.begin() as transaction:
+                with database.begin() as transaction:
                     batches.stop(transaction, batch_id, UI)
                 return True
         return False

@@ -34,25 +34,25 @@ ROWS_GONE = "W_ROWS_GONE"
 FINISH_TRIES = 3  # reports are written anew when the batch has changed while they were written
 
 
-def finish_batch(system: System, batch_id: str) -> dict[str, Any]:
+def finish_batch(storage: Storage, database: Database, batch_id: str) -> dict[str, Any]:
     """Write a batch's reports, put it into the state its counts amount to, and return its summary."""
     started = time.monotonic()
     for tries_left in reversed(range(FINISH_TRIES)):
-        batch = _try_reports(system.storage, system.database, batch_id)
-        where = locations(system.storage, batch_id)
-        with system.database.begin() as transaction:
+        batch = _try_reports(storage, database, batch_id)
+        where = locations(storage, batch_id)
+        with database.begin() as transaction:
             at = transaction.scalar("moment")
         end = _End(batch_id, batches.counts(batch) if tries_left else None, at, time.monotonic() - started, where)
-        tried = end.try_out(system.database)
+        tried = end.try_out(database)
         if tried is None:
             continue
         result = tried
         # before the batch has ended: nothing would make up for a result that is missing then
-        system.storage.put(artifact(batch_id, REPORTS["result"]), _as_result(result))
-        with system.database.begin() as transaction:
+        storage.put(artifact(batch_id, REPORTS["result"]), _as_result(result))
+        with database.begin() as transaction:
             if end.apply(transaction) is not None:
                 break
-    keep_summary(system.storage, system.database, batch_id)
+    keep_summary(storage, database, batch_id)
     return result
 
 
@@ -60,17 +60,17 @@ def _as_result(summary: Mapping[str, Any]) -> bytes:
     return json.dumps(summary, ensure_ascii=False, indent=2).encode()
 
 
-def write_row_reports(system: System, batch_id: str) -> None:
+def write_row_reports(storage: Storage, database: Database, batch_id: str) -> None:
     """Write what is to be corrected of a batch that has just been loaded; its end writes it again, or says why it cannot."""
     started = time.monotonic()
-    with system.database.begin() as transaction:
+    with database.begin() as transaction:
         batch = batches.get(transaction, batch_id)
         rejects_rows = transaction.scalar("has_row_rejections", batch_id=batch_id)
     if batch.status != "loaded":
         return
     with contextlib.suppress(StorageError, DecryptionError):
-        _put(system.storage, batch_id, _made_reports(system.storage, system.database, batch, with_rows=rejects_rows))
-    with system.database.begin() as transaction:
+        _put(storage, batch_id, _made_reports(storage, database, batch, with_rows=rejects_rows))
+    with database.begin() as transaction:
         seconds = time.monotonic() - started
         transaction.execute("add_stage_seconds", batch_id=batch_id, stage="report", seconds=seconds)
 

@@ -17,7 +17,7 @@ from orders_pipeline.batches.batches import Progress
 from orders_pipeline.batches.workers import Worker, end_lost_workers, worker_session
 from orders_pipeline.clients.profiles import Profile
 from orders_pipeline.infrastructure import interrupts
-from orders_pipeline.infrastructure.database import Transaction
+from orders_pipeline.infrastructure.database import Database, Transaction
 from orders_pipeline.intake import steps
 from orders_pipeline.reports import finishing
 from orders_pipeline.security.encryption import DecryptionError
@@ -59,7 +59,7 @@ def finish(system: System, batch_id: str, waiting: Callable[[], None] = lambda: 
     with system.database.begin() as transaction:
         if batches.get(transaction, batch_id).status != "cancelling":
             return
-    with _only_worker(system, batch_id, waiting) as worker:
+    with _only_worker(system.database, batch_id, waiting) as worker:
         system.restore_guard.watch()
         _look_up(system, worker, declined_are_planned_singly=_plan_what_may_be_charged(system, batch_id))
         is_whole = system.restore_guard.is_whole()
@@ -75,11 +75,11 @@ def finish(system: System, batch_id: str, waiting: Callable[[], None] = lambda: 
             transaction.execute("cancel_orders", batch_id=batch_id)
             transaction.execute("cancel_notifications", batch_id=batch_id)
         steps.give_up_loading(system.storage, system.database, batch_id)
-    finishing.finish_batch(system, batch_id)
+    finishing.finish_batch(system.storage, system.database, batch_id)
 
 
 @contextlib.contextmanager
-def _only_worker(system: System, batch_id: str, waiting: Callable[[], None]) -> Iterator[Worker]:
+def _only_worker(database: Database, batch_id: str, waiting: Callable[[], None]) -> Iterator[Worker]:
     """Be the batch's only worker, with its lock: live ones end soon, and lost ones are given up."""
     said = False
 
@@ -95,17 +95,17 @@ def _only_worker(system: System, batch_id: str, waiting: Callable[[], None]) -> 
     with contextlib.ExitStack() as stack:
         while True:
             with contextlib.suppress(BatchBusy):
-                stack.enter_context(batch_lock(system.database, batch_id))
+                stack.enter_context(batch_lock(database, batch_id))
                 break
             wait()
-        worker = stack.enter_context(worker_session(system.database, batch_id, None))
-        while _others(system, worker):
+        worker = stack.enter_context(worker_session(database, batch_id, None))
+        while _others(database, worker):
             wait()
         yield worker
 
 
-def _others(system: System, worker: Worker) -> list[int]:
-    with system.database.begin() as transaction:
+def _others(database: Database, worker: Worker) -> list[int]:
+    with database.begin() as transaction:
         end_lost_workers(transaction, worker.batch_id, worker)
         live = transaction.rows("live_workers", batch_id=worker.batch_id)
     return [each.worker_id for each in live if each.worker_id != worker.worker_id]

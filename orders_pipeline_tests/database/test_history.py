@@ -106,7 +106,7 @@ def test_thousands_of_declined_orders_are_reported_in_seconds(harness, system):
         "DELETE FROM rejections",
     )
     started = time.monotonic()
-    finishing.finish_batch(system, batch_id)
+    finishing.finish_batch(system.storage, system.database, batch_id)
     assert time.monotonic() - started < 10  # a tenth of that where the machine does nothing else
     assert len([each for each in errors_csv.errors_of(system.database, batch_id) if each["code"] == "P_DECLINED"]) == ORDERS
 

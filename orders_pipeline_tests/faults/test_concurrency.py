@@ -251,7 +251,7 @@ def test_q05_batches_worked_off_by_several_at_once_in_any_order_are_each_paid_on
     at_once(installation, [all_of(batch_ids), all_of(batch_ids[::-1]), all_of(batch_ids)])
     assert arrived(installation) == []
     for batch_id in batch_ids:
-        finishing.finish_batch(installation.system, batch_id)
+        finishing.finish_batch(installation.system.storage, installation.system.database, batch_id)
         assert check_finished(installation, batch_id)["orders"]["paid"] == 4
 
 
@@ -269,7 +269,7 @@ def test_q09_a_small_batch_that_comes_after_a_big_one_is_finished_before_it(inst
     last = "SELECT max(settled_at) FROM payments WHERE batch_id = %s"
     assert installation.rows(last, small) < installation.rows(last, big)
     for batch_id in (big, small):
-        finishing.finish_batch(installation.system, batch_id)
+        finishing.finish_batch(installation.system.storage, installation.system.database, batch_id)
         check_finished(installation, batch_id)
 
 

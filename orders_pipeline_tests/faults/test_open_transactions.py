@@ -100,7 +100,7 @@ def test_d07_no_transaction_is_open_while_the_storage_or_a_service_is_called(
         begin(transaction, cancelled, cancelled_by="somebody", why="a test")
     finish(system, cancelled)
     carry_out(system, read_plan(system.database, batch_id), requested_by="somebody", reason="a test")
-    finishing.finish_batch(system, batch_id)
+    finishing.finish_batch(system.storage, system.database, batch_id)
     summaries.recent(system, 10)
     assert list(errors_csv.errors_of(system.database, batch_id))
     installation.report(batch_id, "rejected")

@@ -54,7 +54,7 @@ def load(system: System, folder: Path, data: bytes) -> str:
     path.unlink()
     for step in STEPS:
         step(system, batch_id)
-    finishing.finish_batch(system, batch_id)
+    finishing.finish_batch(system.storage, system.database, batch_id)
     return batch_id
 
 

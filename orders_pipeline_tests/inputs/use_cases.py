@@ -21,7 +21,7 @@ def finish(system: System, batch_id: str) -> str:
     """Take a received batch as far as it goes without paying, and return its id."""
     for step in (steps.stage_batch, steps.validate_batch, steps.load_batch):
         step(system, batch_id)
-    finishing.finish_batch(system, batch_id)
+    finishing.finish_batch(system.storage, system.database, batch_id)
     return batch_id
 
 

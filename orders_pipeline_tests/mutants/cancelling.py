@@ -32,7 +32,7 @@ MUTANTS: list[Mutant] = [
             "customers are notified of what was cancelled",
         ),
         (
-            "        while _others(system, worker):\n            wait()\n",
+            "        while _others(database, worker):\n            wait()\n",
             "",
             "cancelled while another process is paying",
         ),

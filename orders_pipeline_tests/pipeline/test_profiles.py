@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import io
 import json
 import unicodedata
@@ -120,7 +119,7 @@ class Counter:
             step(self.system, batch_id)
         with self.system.database.begin() as transaction:
             assert all(check.passed for check in checks.order_checks(transaction, batch_id))
-        finishing.finish_batch(self.system, batch_id)
+        finishing.finish_batch(self.system.storage, self.system.database, batch_id)
         return summaries.summarise(self.system, batch_id)
 
     def land(self, client: str, files: dict[str, str]) -> list[dict[str, Any]]:
@@ -414,7 +413,7 @@ def test_a_file_with_more_bad_rows_than_allowed_is_refused_also_when_another_too
         steps.validate_batch(counter.system, batch_id)
     for batch_id in (first, second):
         steps.load_batch(counter.system, batch_id)
-        finishing.finish_batch(counter.system, batch_id)
+        finishing.finish_batch(counter.system.storage, counter.system.database, batch_id)
     summary = summaries.summarise(counter.system, second)
     assert (summary["status_code"] == "F_TOO_MANY_ERRORS") is refused
     loaded = counter.rows("SELECT count(*) FROM orders WHERE batch_id = %s", second)
@@ -459,7 +458,7 @@ def test_the_end_of_a_batch_is_decided_on_what_it_is_after_its_reports_and_these
             connection.execute("UPDATE orders SET status = 'declined'")
 
     storage = Meanwhile(counter.system.storage, decline)
-    result = finishing.finish_batch(dataclasses.replace(counter.system, storage=storage), batch_id)  # type: ignore[arg-type]
+    result = finishing.finish_batch(storage, counter.system.database, batch_id)  # type: ignore[arg-type]
     assert result["status"] == "completed_with_errors"
     assert [each["code"] for each in counter.errors(batch_id)] == ["P_DECLINED"]
 

@@ -95,7 +95,7 @@ def test_a_file_that_was_replaced_is_found_by_who_reads_it(
         installation.system.storage.put(artifact(ours, name), own)
         for step in STEPS[before:3]:
             step(installation.system, ours)
-    finishing.finish_batch(installation.system, ours)
+    finishing.finish_batch(installation.system.storage, installation.system.database, ours)
     assert installation.rows("SELECT amount FROM orders WHERE batch_id = %s", ours) == [(10,)]
     assert not is_shown(installation, ours, "E_STORAGE_REPLACED")
     assert b"-bad" in (installation.report(ours, "rejected") or b"")
@@ -110,7 +110,7 @@ def test_a_batch_whose_file_is_gone_ends_without_its_rejected_rows_which_nothing
     for batch_id in two:
         for step in STEPS[:3]:
             step(installation.system, batch_id)
-    finishing.finish_batch(installation.system, theirs)
+    finishing.finish_batch(installation.system.storage, installation.system.database, theirs)
     installation.system.storage.delete(artifact(ours, name))
     with installation.system.database.begin() as transaction:
         cancelling.begin(transaction, ours, cancelled_by="operator", why="the storage was put back")

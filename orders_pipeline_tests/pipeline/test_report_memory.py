@@ -53,7 +53,7 @@ with join_endpoints(settings) as endpoints, open_system(settings, endpoints) as 
     watcher = threading.Thread(target=watch)
     watcher.start()
     if sys.argv[2] == "finish":
-        finishing.finish_batch(system, sys.argv[1])
+        finishing.finish_batch(system.storage, system.database, sys.argv[1])
     else:
         packed = Packed()
         for each in errors_csv.errors_of(system.database, sys.argv[1]):

@@ -238,11 +238,11 @@ def test_partitions_of_batches_that_are_long_finished_are_retired_and_the_batche
             batch_id,
         )
     installation.instance.add_dynamic_partitions("batch_id", ["typed-by-hand"])
-    assert retire(installation.system, installation.instance) == 2
+    assert retire(installation.system.database, installation.instance) == 2
     left = installation.instance.get_dynamic_partitions("batch_id")
     assert (old in left, young in left, "typed-by-hand" in left) == (False, True, False)
     assert installation.summary(old)["status"] == "cancelled"
-    assert retire(installation.system, installation.instance) == 0
+    assert retire(installation.system.database, installation.instance) == 0
 
 
 def test_runs_that_failed_long_ago_go_with_all_that_is_kept_of_them(installation: Installation) -> None:
@@ -253,11 +253,11 @@ def test_runs_that_failed_long_ago_go_with_all_that_is_kept_of_them(installation
     for run_id, (_, days) in zip(runs, ended, strict=True):
         at = f"(now() - interval '{days} days') AT TIME ZONE 'UTC'"
         installation.rows(f"UPDATE dagster.runs SET update_timestamp = {at} WHERE run_id = %s", run_id)
-    assert forget_failed_runs(installation.system, installation.instance) == 2
+    assert forget_failed_runs(installation.system.database, installation.instance) == 2
     assert [installation.instance.has_run(run_id) for run_id in runs] == [False, False, True, True]
     for table in ("event_logs", "run_tags"):
         assert installation.rows(f"SELECT count(*) FROM dagster.{table} WHERE run_id = %s", runs[0]) == [(0,)]
-    assert forget_failed_runs(installation.system, installation.instance) == 0
+    assert forget_failed_runs(installation.system.database, installation.instance) == 0
 
 
 def test_what_is_no_order_file_is_named_in_the_tick(installation: Installation, client: str) -> None:

@@ -46,7 +46,7 @@ class Client:
     def load(self, batch_id: str) -> dict[str, Any]:
         for step in STEPS:
             step(self.system, batch_id)
-        finishing.finish_batch(self.system, batch_id)
+        finishing.finish_batch(self.system.storage, self.system.database, batch_id)
         return summaries.summarise(self.system, batch_id)
 
     def send(self, *rows: dict[str, str], encoding: str = "utf-8", cells: Sequence[str] = ()) -> dict[str, Any]:

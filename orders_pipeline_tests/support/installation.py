@@ -106,7 +106,7 @@ def work_off(system: System, batch_id: str) -> None:
             settlement.start_notifying()
             settlement.pay()
             settlement.finish_notifying()
-    finishing.finish_batch(system, batch_id)
+    finishing.finish_batch(system.storage, system.database, batch_id)
 
 
 @contextlib.contextmanager

@@ -86,7 +86,7 @@ def orders(context: dg.AssetExecutionContext, system: dg.ResourceParam[System]) 
     """The accepted rows in the table `orders`, with their batch and row number."""
     with batch_step(context, system):
         steps.load_batch(system, context.partition_key)
-        finishing.write_row_reports(system, context.partition_key)
+        finishing.write_row_reports(system.storage, system.database, context.partition_key)
         batch = read_batch(system, context.partition_key)
         with system.database.begin() as transaction:
             loaded = transaction.rows("loaded_totals", batch_id=batch.batch_id)[0]

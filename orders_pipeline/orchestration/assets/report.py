@@ -20,7 +20,7 @@ from orders_pipeline.system.composition import System
 def batch_report(context: dg.AssetExecutionContext, system: dg.ResourceParam[System]) -> dg.MaterializeResult:
     """rejected.csv to send back, errors.csv to read, result.json with all counts and sums."""
     with batch_step(context, system):
-        result = finishing.finish_batch(system, context.partition_key)
+        result = finishing.finish_batch(system.storage, system.database, context.partition_key)
         if result["status"] == "paused":
             raise pause(context, system)
         if system.payments.capabilities.can_list:

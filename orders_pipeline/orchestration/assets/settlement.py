@@ -76,7 +76,7 @@ def settlement(context: dg.AssetExecutionContext, system: dg.ResourceParam[Syste
     with batch_step(context, system):
         batch = read_batch(system, batch_id)
         if batches.open_orders(batch) or (batches.open_notifications(batch) and NOTIFICATIONS in selected):
-            result = finishing.finish_batch(system, batch_id)
+            result = finishing.finish_batch(system.storage, system.database, batch_id)
             if result["status"] != batches.AWAITING_APPROVAL:  # its run ends well, and approval asks for another
                 raise pause(context, system)
 
