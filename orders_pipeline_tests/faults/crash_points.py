@@ -99,23 +99,33 @@ CANCEL_POINTS = {
     "K6": Point("orders_pipeline.reports.finishing:finish_batch"),
     "K7": Point("orders_pipeline.reports.finishing:finish_batch", dies_after=True),
 }
-# not on the way of a file: passed by `refund`, `audit seal`, `keys rotate` and `db migrate`
-OTHER_POINTS = CANCEL_POINTS | {
-    "C11r": Point("orders_pipeline.settlement.batch_settlement:probe_now"),
-    "C12r": Point(_CALL, chosen=_post("/refunds")),
-    "C13r": Point(
-        "orders_pipeline.services.http_connections:_Connection.request", dies_after=True, chosen=_post("/refunds")
-    ),
-    "C14r": Point(_CALL, dies_after=True, chosen=_post("/refunds")),
-    "C15r": Point(f"{_TRANSACTION}.execute", chosen=_statement("plan_corrections")),
-    "C16r": Point("orders_pipeline.settlement.refunds.ledger:RefundLedger.record", dies_after=True),
-    "C21": Point(f"{_TRANSACTION}.scalar", chosen=_statement("audit_seal")),
-    "C21s": Point(f"{_TRANSACTION}.scalar", dies_after=True, chosen=_statement("audit_seal")),
-    "C22": Point(f"{_TRANSACTION}.execute", dies_after=True, chosen=_statement("reencrypt_orders")),
-    "C22c": Point("orders_pipeline.upkeep.key_rotation:_reencrypt_orders", dies_after=True),
-    "C22f": Point(f"{_FOLDER}.delete", chosen=_artifact("accepted.parquet")),
-    "C24": Point(f"{_TRANSACTION}.script", dies_after=True),
+# passed by `serve`, each once for a file that is sent to the batch API
+SERVE_POINTS = {
+    "A1": Point(f"{_TRANSACTION}.execute", dies_after=True, chosen=_statement("insert_api_request")),
+    "A2": Point("orders_pipeline.intake.file_import:register", dies_after=True),
+    "A3": Point("orders_pipeline.web.run_hint:RunHint.give", dies_after=True),
 }
+# not on the way of a file: passed by `refund`, `audit seal`, `keys rotate` and `db migrate`
+OTHER_POINTS = (
+    CANCEL_POINTS
+    | SERVE_POINTS
+    | {
+        "C11r": Point("orders_pipeline.settlement.batch_settlement:probe_now"),
+        "C12r": Point(_CALL, chosen=_post("/refunds")),
+        "C13r": Point(
+            "orders_pipeline.services.http_connections:_Connection.request", dies_after=True, chosen=_post("/refunds")
+        ),
+        "C14r": Point(_CALL, dies_after=True, chosen=_post("/refunds")),
+        "C15r": Point(f"{_TRANSACTION}.execute", chosen=_statement("plan_corrections")),
+        "C16r": Point("orders_pipeline.settlement.refunds.ledger:RefundLedger.record", dies_after=True),
+        "C21": Point(f"{_TRANSACTION}.scalar", chosen=_statement("audit_seal")),
+        "C21s": Point(f"{_TRANSACTION}.scalar", dies_after=True, chosen=_statement("audit_seal")),
+        "C22": Point(f"{_TRANSACTION}.execute", dies_after=True, chosen=_statement("reencrypt_orders")),
+        "C22c": Point("orders_pipeline.upkeep.key_rotation:_reencrypt_orders", dies_after=True),
+        "C22f": Point(f"{_FOLDER}.delete", chosen=_artifact("accepted.parquet")),
+        "C24": Point(f"{_TRANSACTION}.script", dies_after=True),
+    }
+)
 
 
 def arm() -> None:
