@@ -25,7 +25,7 @@ from orders_pipeline.records.rejections import FileRejected
 from orders_pipeline.system.errors import NotThere
 
 Batch: TypeAlias = Row[Any]  # of the table `batches`
-Progress: TypeAlias = Row[Any]  # of the view `batch_progress`: the same columns, and counts
+Progress: TypeAlias = Row[Any]  # with the columns of the view `batch_counts` as well
 
 BATCH_ID = re.compile(r"[0-9]{8}-[0-9a-f]{12}")
 JAPAN = ZoneInfo("Asia/Tokyo")
@@ -34,6 +34,7 @@ UNDER_WAY = frozenset({"received", "staged", "validated", "loaded", "paying"})
 HALTED = frozenset({"stopped", "cancelling", "cancelled"})  # by a person: nothing is sent
 AWAITING_APPROVAL = "awaiting_approval"
 ORDER_STATES = ("pending", "paying", "paid", "declined", "unknown", "refunded", "cancelled")
+ROW_KINDS = ("total", "accepted", "rejected", "blank", "skipped")
 YEN_STATES = ("paid", "declined", "unknown", "refunded", "cancelled")
 PAYMENT_STATES = ("planned", "succeeded", "declined", "unknown", "refunded", "cancelled")
 PAUSES: Mapping[str, str] = {
@@ -307,7 +308,7 @@ def summary(
         "duplicate_of": row.duplicate_of,
         "corrects": row.corrects,
         "encoding": encoding_shown(row.csv_source, row.encoding),
-        "rows": _counted(row, "rows", ("total", "accepted", "rejected", "blank")),
+        "rows": _counted(row, "rows", ROW_KINDS),
         "orders": orders,
         "amount_jpy": {"accepted": row.amount_accepted}
         | yen

@@ -197,6 +197,7 @@ def show_counts(console: Console, summary: Mapping[str, Any]) -> None:
             if rows["accepted"] is None
             else f": {rows['accepted']:,} accepted, {rows['rejected']:,} rejected, {rows['blank']:,} blank"
         )
+        accepted += f", {rows['skipped']:,} skipped" if rows["skipped"] else ""
         console.print(f"  rows           {rows['total']:,}{accepted}")
     details = summary.get("details", {})
     for code, count in summary["rejections"].items():

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import datetime
+from typing import Annotated
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -96,6 +97,22 @@ class ColumnSource(BaseModel):
         if self.default:
             cells = pc.if_else(pc.equal(pc.utf8_trim_whitespace(cells), ""), self.default, cells)
         return cells
+
+
+class Skip(BaseModel):
+    """Which rows of a client's files are no orders: those that have one of the values under a header."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    header: Annotated[str, Field(min_length=1)]
+    values: Annotated[tuple[str, ...], Field(min_length=1)]
+
+    def matches(self, cells: pa.Array) -> pa.Array:
+        """Return for each raw cell whether its row is skipped; words are compared in normal form."""
+        skipped = {plain_word(value) for value in self.values}
+        distinct = cells.dictionary_encode()
+        words = [word is not None and plain_word(word) in skipped for word in distinct.dictionary.to_pylist()]
+        return pc.fill_null(pa.array(words, pa.bool_()).take(distinct.indices), fill_value=False)
 
 
 def _is_of_a_day(date_format: str) -> bool:

@@ -62,6 +62,7 @@ def _stage(system: System, batch: Row[Any]) -> None:
             bulk_import_group=staging.import_group,
             rows_total=staged.rows_total,
             rows_blank=staged.rows_blank,
+            rows_skipped=staged.rows_skipped,
             file_sha256=json.dumps(digests),
         )
         for warning in (*staged.warnings, *declarations.sequence_gap(transaction, batch.client_code, position)):

@@ -62,7 +62,8 @@ def order_checks(transaction: Transaction, batch_id: str) -> list[dg.AssetCheckR
     loaded = transaction.rows("loaded_totals", batch_id=batch_id)[0]
     if batch.rows_accepted is None or batch.status == "rejected":
         return [dg.AssetCheckResult(check_name=spec.name, passed=loaded.orders == 0) for spec in (ROWS_ADD_UP, YEN_ADD_UP)]
-    accounted = loaded.orders + transaction.scalar("count_rejected_rows", batch_id=batch_id) + batch.rows_blank
+    rejected = transaction.scalar("count_rejected_rows", batch_id=batch_id)
+    accounted = loaded.orders + rejected + batch.rows_blank + batch.rows_skipped
     return [
         _equal(batch_id, ROWS_ADD_UP, "rows of the file", batch.rows_total, "rows accounted for", accounted),
         _equal(batch_id, YEN_ADD_UP, "accepted yen", batch.amount_accepted, "loaded yen", int(loaded.amount)),

@@ -458,6 +458,11 @@ _WARNING_CODES = (
         "未知の列は無視しました[({count}列)][: {columns}]。",
     ),
     Code(
+        "W_ROWS_SKIPPED",
+        "Rows were skipped, as the client's profile says[: {count}].",
+        "取引先の設定により対象外とした行があります[: {count}件]。",
+    ),
+    Code(
         "W_HIDDEN_ROWS",
         "Rows that are hidden in the workbook were read like the others[ ({count})].",
         "ブック内の非表示の行も、ほかの行と同じように読み込みました[({count}行)]。",

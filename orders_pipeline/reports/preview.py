@@ -119,7 +119,7 @@ def _rejections(dry_run: _DryRun, folder: Scratch) -> list[Rejection]:
 def _answer(dry_run: _DryRun, client_code: str, name: str, rejections: Sequence[Rejection]) -> dict[str, Any]:
     staged = None if dry_run.staging is None else dry_run.staging.file
     refusal, result = dry_run.refusal, Validated() if dry_run.refusal or dry_run.result is None else dry_run.result
-    read = None if staged is None else staged.rows_total - staged.rows_blank
+    read = None if staged is None else staged.rows_total - staged.rows_blank - staged.rows_skipped
     rejected = result.rows_rejected if result is dry_run.result else read
     codes = {} if dry_run.result is None else dict(dry_run.result.rejections)
     payments, notifications = dry_run.planned
@@ -135,6 +135,7 @@ def _answer(dry_run: _DryRun, client_code: str, name: str, rejections: Sequence[
             "accepted": None if staged is None else result.rows_accepted,
             "rejected": rejected,
             "blank": None if staged is None else staged.rows_blank,
+            "skipped": 0 if staged is None else staged.rows_skipped,
         },
         "amount_jpy": {"accepted": result.amount_accepted},
         "payments": {"planned": payments},

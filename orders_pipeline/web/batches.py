@@ -119,7 +119,7 @@ def _short(row: Row[Any]) -> dict[str, Any]:
         "bytes": row.source_bytes,
         "import_group": row.bulk_import_group,
         "corrects": row.corrects,
-        "rows": {name: getattr(row, f"rows_{name}") for name in ("total", "accepted", "rejected", "blank")},
+        "rows": {name: getattr(row, f"rows_{name}") for name in batches.ROW_KINDS},
         "received_at": shown_time(row.received_at),
         "finished_at": shown_time(row.finished_at),
     }

@@ -49,7 +49,9 @@ def newest(harness: Harness) -> str:
 
 
 def counted(harness: Harness, summary: dict[str, dict[str, int]]) -> bool:
-    batch = harness.run("SELECT * FROM batch_progress WHERE batch_id = %s", summary["batch_id"])[0]
+    batch = harness.run("SELECT * FROM batches JOIN batch_counts USING (batch_id) WHERE batch_id = %s", summary["batch_id"])[
+        0
+    ]
     return all(batch[f"orders_{state}"] == number for state, number in summary["orders"].items())
 
 

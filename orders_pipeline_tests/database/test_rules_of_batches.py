@@ -35,6 +35,12 @@ def test_the_rows_of_a_batch_add_up(harness, total):
         insert_batch(harness, rows_total=total, rows_accepted=3, rows_rejected=2, rows_blank=1)
 
 
+@breaks("batches_rows_skipped_some")
+def test_no_fewer_than_no_rows_are_skipped(harness):
+    with refused_by("batches_rows_skipped_some"):
+        insert_batch(harness, rows_skipped=-1)
+
+
 @breaks("batches_landing_key")
 def test_a_version_of_a_landed_file_is_one_batch(harness):
     insert_batch(harness, landing_key="acme/x", landing_version="v1")

@@ -135,6 +135,7 @@ def _check_rows(case: Case, seen: Outcome, status: str, before: str) -> None:
         "accepted": len(case.accepted),
         "rejected": len(case.back),
         "blank": case.blank,
+        "skipped": 0,
     }
     wanted = [(back.row, back.line, finding.column or None, finding.code) for back in case.back for finding in back.findings]
     of_rows = [each for each in seen.found if each[0] is not None]

@@ -83,6 +83,7 @@ def test_s06_hostile_text_in_a_cell_is_kept_as_it_was_sent(installation: Install
         "accepted": len(HOSTILE),
         "rejected": 1,
         "blank": 0,
+        "skipped": 0,
     }
 
 

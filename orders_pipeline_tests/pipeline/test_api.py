@@ -77,7 +77,7 @@ def test_a_file_is_sent_followed_to_its_end_and_read(installation: Installation,
     assert "Retry-After" not in changed.headers
     batch = changed.json()
     assert (batch["status"], batch["finished"], batch["progress"]["phase"]) == ("completed_with_errors", True, "finished")
-    assert batch["rows"] == {"total": 7, "accepted": 5, "rejected": 2, "blank": 0}
+    assert batch["rows"] == {"total": 7, "accepted": 5, "rejected": 2, "blank": 0, "skipped": 0}
     assert batch["orders"]["paid"] == 5
     assert batch["amount_jpy"]["paid"] == batch["amount_jpy"]["accepted"] == 5000
     assert batch["rejections"] == {"R_AMOUNT_FORMAT": 1, "R_EMAIL": 1}

@@ -46,7 +46,7 @@ def test_corrected_rows_load_once_and_belong_to_the_group_of_the_first_file(
 ) -> None:
     client = f"loop-{codec}"
     first = installation.take(first_file(codec, tmp_path / "first.csv"), client)
-    assert first["rows"] == {"total": 4, "accepted": 1, "rejected": 3, "blank": 0}
+    assert first["rows"] == {"total": 4, "accepted": 1, "rejected": 3, "blank": 0, "skipped": 0}
     assert first["corrections"] == {"batches": 1, "rows_open": 3, "open_in": [first["batch_id"]]}
 
     second = installation.take(
@@ -105,7 +105,7 @@ def test_a_spreadsheet_may_write_every_cell_its_own_way(installation: Installati
         file.write("," * len(rows[0]) + "\r\n")
     second = installation.take(path, client)
     assert (second["status"], second["corrects"]) == ("completed", first["batch_id"])
-    assert second["rows"] == {"total": 3, "accepted": 2, "rejected": 0, "blank": 1}
+    assert second["rows"] == {"total": 3, "accepted": 2, "rejected": 0, "blank": 1, "skipped": 0}
     assert second["corrections"] == {"batches": 2, "rows_open": 0, "open_in": []}
     assert installation.rows("SELECT amount FROM orders WHERE client_code = %s ORDER BY client_order_ref", client) == [
         (1000,),

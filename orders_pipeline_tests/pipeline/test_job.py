@@ -68,7 +68,13 @@ def test_a_sample_file_comes_to_what_it_was_made_of_and_to_what_the_services_boo
 ) -> None:
     _, made, summary = sampled
     check_finished(installation, summary["batch_id"], "completed_with_errors")
-    assert summary["rows"] == {"total": 100, "accepted": 100 - made.rows_bad, "rejected": made.rows_bad, "blank": 0}
+    assert summary["rows"] == {
+        "total": 100,
+        "accepted": 100 - made.rows_bad,
+        "rejected": made.rows_bad,
+        "blank": 0,
+        "skipped": 0,
+    }
     assert summary["rejections"] == dict(made.bad)
     assert summary["amount_jpy"] == {
         "accepted": made.amount,
@@ -167,7 +173,7 @@ def test_rejected_csv_holds_the_records_byte_for_byte_with_our_columns(
     made.add(order_row(client_order_ref="A-6", customer_name=""), codes="R_REQUIRED", ended=False)
     summary = installation.take(made.write(tmp_path / "orders.csv"), client)
     assert summary["encoding"] == encoding
-    assert summary["rows"] == {"total": 7, "accepted": 2, "rejected": 4, "blank": 1}
+    assert summary["rows"] == {"total": 7, "accepted": 2, "rejected": 4, "blank": 1, "skipped": 0}
     given_back = installation.report(summary["batch_id"], "rejected") or b""
     assert given_back == made.rejected_csv(summary["batch_id"])
 
@@ -230,7 +236,7 @@ def test_a_file_of_bad_rows_only_is_given_back_and_nothing_is_sent(installation:
     before = installation.sandbox.ledger()
     summary = installation.take(sample_file(tmp_path, rows=20, bad=1.0), "all-bad")
     assert summary["status"] == "rejected"
-    assert summary["rows"] == {"total": 20, "accepted": 0, "rejected": 20, "blank": 0}
+    assert summary["rows"] == {"total": 20, "accepted": 0, "rejected": 20, "blank": 0, "skipped": 0}
     assert set(summary["artifacts"]) == {"rejected", "errors", "result"}
     assert installation.sandbox.ledger() == before
 

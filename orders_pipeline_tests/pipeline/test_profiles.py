@@ -72,6 +72,8 @@ sequence = "o-{number}.csv"
 
 [kana]
 sequence = "ガ-{number}.csv"
+[picky]
+skip = [{ header = "対応状況", values = ["注文取消し", "ｷｬﾝｾﾙ"] }, { header = "区分", values = ["サンプル"] }]
 [framed]
 header_line = "find"
 header_rows = 2
@@ -172,7 +174,7 @@ def test_what_stands_around_the_orders_is_left_out_and_a_correction_has_none_of_
     titles = ["# 受注一覧", '"期間', "", header, "order,date,code,name,tel,tel,yen,by"]
     text = "\r\n".join([*titles, *rows, "", "# 終わり", "以上 2件", ""])
     summary = counter.take(counter.file(text.encode("cp932")), "framed")
-    assert summary["rows"] == {"total": 2, "accepted": 1, "rejected": 1, "blank": 0}
+    assert summary["rows"] == {"total": 2, "accepted": 1, "rejected": 1, "blank": 0, "skipped": 0}
     (line,) = {each["line"] for each in counter.errors(summary["batch_id"]) if each["code"] == "R_AMOUNT_FORMAT"}
     assert line == "7"
     with report_files.report(counter.system.storage, counter.system.database, summary["batch_id"], "rejected") as path:
@@ -186,11 +188,32 @@ def test_what_stands_around_the_orders_is_left_out_and_a_correction_has_none_of_
     assert personal_data.decrypt(counter.system.cipher, summary["batch_id"], 1, sealed)["phone"] == "09012345678"
 
 
+def test_rows_that_are_no_orders_are_skipped_and_counted(counter: Counter) -> None:
+    header = "注文番号,対応状況,得意先コード,得意先名,金額,支払方法,区分"
+    states = ["新規受付", "注文取消し", " キャンセル ", "", "新規受付", "注文取消しの希望"]
+    kinds = ["", "", "", "", "サンプル", ""]
+    each = enumerate(zip(states, kinds, strict=True), 1)
+    rows = [f"C-{number},{state},C1,見本,1000,invoice,{kind}" for number, (state, kind) in each]
+    text = "\r\n".join([header, *rows, "too,few", ",,,,,,", ""])
+    summary = counter.take(counter.file(text.encode("cp932")), "picky")
+    assert summary["rows"] == {"total": 8, "accepted": 3, "rejected": 1, "blank": 1, "skipped": 3}
+    assert summary["amount_jpy"]["accepted"] == 3000
+    assert counter.rows("SELECT import_row_number FROM orders ORDER BY 1") == [(1,), (4,), (6,)]
+    (warned,) = [each for each in counter.errors(summary["batch_id"]) if each["code"] == "W_ROWS_SKIPPED"]
+    assert ": 3" in warned["message"]
+    tried = preview.preview(counter.system, counter.file(text.replace("C-", "D-").encode("cp932")), "picky", again=False)
+    assert tried["rows"] == summary["rows"]
+    without, alone = text.replace("対応状況", "状況"), f"{header}\r\n{rows[1]}\r\n"
+    for content, code in ((without, "F_HEADER_MISSING"), (alone, "F_NO_ROWS")):
+        summary = counter.take(counter.file(content.encode("cp932")), "picky")
+        assert (summary["status"], summary["status_code"]) == ("rejected", code)
+
+
 def test_a_real_shops_export_maps_without_code(counter: Counter) -> None:
     day = batches.today()
     export = EXPORT.format(day=f"{day:%Y/%m/%d}").replace("\n", "\r\n").encode("cp932")
     summary = counter.take(counter.file(export, "orders_20260401_1.csv"), "shop")
-    assert summary["rows"] == {"total": 3, "accepted": 2, "rejected": 1, "blank": 0}
+    assert summary["rows"] == {"total": 3, "accepted": 2, "rejected": 1, "blank": 0, "skipped": 0}
     assert summary["rejections"] == {"R_PAYMENT_METHOD": 1}
     assert counter.rows(
         "SELECT client_order_ref, order_date, customer_code, amount, payment_method, notify_channel"

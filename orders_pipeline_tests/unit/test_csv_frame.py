@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
+
 import pyarrow.parquet as pq
 import pytest
 
+from orders_pipeline.clients.column_sources import Skip
 from orders_pipeline.clients.profiles import Profile
 from orders_pipeline.intake.csv_file import Frame, stage
 from orders_pipeline.records.rejections import FileRejected
@@ -15,7 +18,7 @@ ROWS = "A-1,C1,見本\nA-2,C2,見本\n"
 TITLES = '注文明細レポート\n期間,2026/11/01\n"出力日時\n\n'  # with a quote that is never closed
 
 
-def read(tmp_path, text: str, frame: Frame, codec: str = "utf-8", delimiter: str = ","):
+def read(tmp_path, text: str, frame: Frame, codec: str = "utf-8", skip=MappingProxyType({})):
     source, staged = tmp_path / "orders.csv", tmp_path / "staged.parquet"
     source.write_bytes(text.encode(codec))
     profile = Profile()
@@ -25,8 +28,8 @@ def read(tmp_path, text: str, frame: Frame, codec: str = "utf-8", delimiter: str
         header_names=profile.header_names(),
         required=("client_order_ref", "customer_code", "customer_name"),
         limits=LIMITS,
-        delimiter=delimiter,
         frame=frame,
+        skip=skip,
     )
     table = pq.read_table(staged)
     content = source.read_bytes()
@@ -91,6 +94,22 @@ def test_a_file_that_corrects_rows_is_the_table_and_nothing_else(tmp_path):
     found, rows = read(tmp_path, text, frame)
     assert [row[:2] for row in rows] == [(1, 2), (2, 3)]
     assert found.corrected_batches == ("20261129-0123456789ab",)
+
+
+def test_rows_are_skipped_wherever_they_are_and_the_others_keep_their_numbers(tmp_path):
+    skip = {"得意先名": Skip(header="得意先名", values=("取消",)).matches}
+    many = [f"A-{at},C1,{'取消' if at % 3 == 0 else '見本'}\n" for at in range(1, 9_001)]
+    many[4000:4000] = ["odd,row\n", "\n", '"A-x","C1","取消"\n', "A-y,C1, 取消 \n"]
+    found, rows = read(tmp_path, f"{HEADER}\n{''.join(many)}", Frame(), skip=skip)
+    assert (found.rows_total, found.rows_blank, found.rows_skipped) == (9_004, 1, 3_002)
+    kept = [number for number, line in enumerate(many, 1) if "取消" not in line and line != "\n"]
+    assert [number for number, _, _ in rows] == kept
+
+
+def test_without_the_header_that_tells_them_apart_no_row_is_taken(tmp_path):
+    with pytest.raises(FileRejected) as refused:
+        read(tmp_path, f"{HEADER}\n{ROWS}", Frame(), skip={"状況": Skip(header="状況", values=("取消",)).matches})
+    assert (refused.value.code, refused.value.detail["columns"]) == ("F_HEADER_MISSING", "状況")
 
 
 def test_a_long_file_is_read_to_its_footer(tmp_path):

@@ -60,12 +60,12 @@ WHERE batch_id = coalesce(:batch_id, (SELECT batch_id FROM refund_requests WHERE
 
 -- name: api_batch
 -- A client's batch with its counts.
-SELECT * FROM batch_progress WHERE batch_id = :batch_id AND client_code = :client_code
+SELECT * FROM batches JOIN batch_counts USING (batch_id) WHERE batch_id = :batch_id AND client_code = :client_code
 
 -- name: api_batches
 -- A page of a client's batches, the newest first.
 SELECT batch_id, csv_source, via, status, status_code, source_sha256, source_bytes, bulk_import_group, corrects,
-       rows_total, rows_accepted, rows_rejected, rows_blank, received_at, finished_at
+       rows_total, rows_accepted, rows_rejected, rows_blank, rows_skipped, received_at, finished_at
 FROM batches
 WHERE client_code = :client_code
   AND received_at >= CAST(:from_at AS timestamptz) AND received_at < CAST(:to_at AS timestamptz)

@@ -20,7 +20,7 @@ SELECT * FROM batches WHERE batch_id = :batch_id
 
 -- name: batch_progress
 -- One batch with the counts and yen of its orders, payments and notifications.
-SELECT * FROM batch_progress WHERE batch_id = :batch_id
+SELECT * FROM batches JOIN batch_counts USING (batch_id) WHERE batch_id = :batch_id
 
 -- name: recent_batches
 -- The newest batches, each with its kept summary where that is up to date.
@@ -81,7 +81,8 @@ WHERE batch_id = :batch_id
 UPDATE batches SET status = 'staged', status_code = NULL, encoding = :encoding,
                    source_layout = CAST(:source_layout AS jsonb), corrects = :corrects,
                    bulk_import_group = :bulk_import_group,
-                   rows_total = :rows_total, rows_blank = :rows_blank, file_sha256 = CAST(:file_sha256 AS jsonb)
+                   rows_total = :rows_total, rows_blank = :rows_blank, rows_skipped = :rows_skipped,
+                   file_sha256 = CAST(:file_sha256 AS jsonb)
 WHERE batch_id = :batch_id AND status = 'received'
 
 -- name: set_validated
@@ -113,7 +114,7 @@ DELETE FROM loaded_chunks USING again WHERE loaded_chunks.batch_id = again.batch
 
 -- name: set_refused
 -- A file is rejected as a whole: none of its rows is accepted.
-UPDATE batches SET rows_accepted = 0, rows_rejected = rows_total - rows_blank, amount_accepted = 0
+UPDATE batches SET rows_accepted = 0, rows_rejected = rows_total - rows_blank - rows_skipped, amount_accepted = 0
 WHERE batch_id = :batch_id AND status = 'staged'
 
 -- name: set_loaded

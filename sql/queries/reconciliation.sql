@@ -363,12 +363,12 @@ WITH there AS (
     SELECT batch_id, array_agg(DISTINCT code ORDER BY code) AS codes
     FROM reconciliation_findings WHERE closed_at IS NULL GROUP BY batch_id
 )
-SELECT batch.batch_id, source_sha256, rows_total, rows_accepted, rows_rejected, rows_blank, orders_paid, orders_declined,
-       amount_accepted, amount_paid, amount_declined, coalesce(there.amount, 0) AS amount_at_service,
+SELECT batch.batch_id, source_sha256, rows_total, rows_accepted, rows_rejected, rows_blank, rows_skipped, orders_paid,
+       orders_declined, amount_accepted, amount_paid, amount_declined, coalesce(there.amount, 0) AS amount_at_service,
        coalesce(open.codes, '{}') AS differences,
        (SELECT figures_sha256 FROM batch_closings WHERE batch_closings.batch_id = batch.batch_id
         ORDER BY closing_id DESC LIMIT 1) AS last_sha256
-FROM batch_progress AS batch LEFT JOIN there USING (batch_id) LEFT JOIN open USING (batch_id)
+FROM (SELECT * FROM batches JOIN batch_counts USING (batch_id)) AS batch LEFT JOIN there USING (batch_id) LEFT JOIN open USING (batch_id)
 WHERE finished_at IS NOT NULL
   AND CASE WHEN CAST(:batch_id AS text) IS NOT NULL THEN batch_id = :batch_id
       ELSE finished_at >= :covered_from AND finished_at < :covered_to END
@@ -380,11 +380,11 @@ WHERE finished_at IS NOT NULL
 
 -- name: insert_closing
 -- What a batch came to, as of now.
-INSERT INTO batch_closings (batch_id, source_sha256, rows_total, rows_accepted, rows_rejected, rows_blank, orders_paid,
-                            orders_declined, amount_accepted, amount_paid, amount_declined, amount_at_service, differences,
+INSERT INTO batch_closings (batch_id, source_sha256, rows_total, rows_accepted, rows_rejected, rows_blank, rows_skipped,
+                            orders_paid, orders_declined, amount_accepted, amount_paid, amount_declined, amount_at_service, differences,
                             figures_sha256)
-VALUES (:batch_id, :source_sha256, :rows_total, :rows_accepted, :rows_rejected, :rows_blank, :orders_paid,
-        :orders_declined, :amount_accepted, :amount_paid, :amount_declined, :amount_at_service,
+VALUES (:batch_id, :source_sha256, :rows_total, :rows_accepted, :rows_rejected, :rows_blank, :rows_skipped,
+        :orders_paid, :orders_declined, :amount_accepted, :amount_paid, :amount_declined, :amount_at_service,
         CAST(:differences AS text[]), :figures_sha256)
 
 -- name: accept_finding

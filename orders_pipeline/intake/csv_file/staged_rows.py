@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +18,7 @@ from orders_pipeline.intake.csv_file.header import Header, Names
 from orders_pipeline.intake.csv_file.records import Chunk, EvenChunk, Flags, Places
 from orders_pipeline.intake.csv_file.shape import Shape
 from orders_pipeline.intake.csv_file.split_amounts import SplitAmounts
+from orders_pipeline.records.normalise import normalise_header
 from orders_pipeline.records.rejections import FileRejected
 from orders_pipeline.records.rules import is_no_text
 
@@ -46,12 +47,16 @@ class Limits:
 
 @dataclass(frozen=True)
 class Reading:
-    """How a file is read: the names its header may hold, its limits, its delimiter, and the column of amounts."""
+    """How a file is read: the names its header may hold, its limits, its delimiter, and the column of amounts.
+
+    `skip` says of the cells under a header which of their rows are no orders.
+    """
 
     names: Names
     limits: Limits
     delimiter: str
     amount: str | None
+    skip: Mapping[str, Callable[[pa.Array], pa.Array]] = field(default_factory=dict)
 
 
 class StagedRows:
@@ -66,11 +71,14 @@ class StagedRows:
         self.amounts = SplitAmounts(header, reading.amount)
         self._header_words = pa.array([*reading.names.known, *(cell.strip().lower() for cell in header.cells)], pa.string())
         self.schema = pa.schema([*_PLACES, *(pa.field(column, pa.string()) for column in self._columns)])
-        self.rows_total = self.rows_filled = 0
+        self.rows_total = self.rows_filled = self.rows_skipped = 0
+        self._skip = _skip_places(header, reading.skip)
         self.batches: dict[str, Mapping[str, str]] = {}
 
     def table(self, chunk: Chunk | EvenChunk) -> pa.Table:
-        """Return the rows that are not blank as a table of `schema`."""
+        """Return the rows that are neither blank nor skipped as a table of `schema`."""
+        if self._skip:
+            chunk = self._without_skipped(chunk)
         if isinstance(chunk, EvenChunk):
             if (chunk.places.lengths > self._limits.max_field_chars).any():
                 chunk = chunk.row_by_row()
@@ -79,6 +87,19 @@ class StagedRows:
             else:
                 chunk = chunk.row_by_row()
         return self._table_of_rows(chunk)
+
+    def _without_skipped(self, chunk: Chunk | EvenChunk) -> Chunk | EvenChunk:
+        """Return a chunk without the rows that are no orders, which are counted."""
+        skipped = np.zeros(len(chunk.places.numbers), np.bool_)
+        for at, is_skipped in self._skip.items():
+            if isinstance(chunk, EvenChunk):
+                cells = chunk.columns[at] if at < len(chunk.columns) else pa.nulls(len(skipped), pa.string())
+            else:
+                cells = pa.array([row[at] if at < len(row) else None for row in chunk.rows], pa.string())
+            skipped |= is_skipped(cells).to_numpy(zero_copy_only=False)
+        self.rows_skipped += int(skipped.sum())
+        self.rows_total += int(skipped.sum())
+        return chunk.select(~skipped) if skipped.any() else chunk
 
     def _table_of_columns(self, chunk: EvenChunk) -> pa.Table:
         blank = [place for place, row in chunk.odd.items() if not any(row)]
@@ -180,6 +201,18 @@ class StagedRows:
         for cell, place in cells.items():
             if cell.strip() and len(self.batches) < _BATCHES_KEPT:
                 self.batches.setdefault(cell.strip(), places.name(place))
+
+
+def _skip_places(
+    header: Header, skip: Mapping[str, Callable[[pa.Array], pa.Array]]
+) -> dict[int, Callable[[pa.Array], pa.Array]]:
+    """Return where the cells stand that say which rows are no orders; without one of them nobody can tell."""
+    places: dict[str, int] = {}
+    for at, cell in enumerate(header.cells):
+        places.setdefault(normalise_header(cell), at)
+    if missing := [name for name in skip if normalise_header(name) not in places]:
+        raise FileRejected("F_HEADER_MISSING", {"columns": ", ".join(missing)})
+    return {places[normalise_header(name)]: is_skipped for name, is_skipped in skip.items()}
 
 
 def _row_number(batch: str | None, row: str | None) -> int | None:

@@ -7,7 +7,7 @@ decided in `validation`. Bytes and lines are in `encoding` and `physical_lines`,
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -41,9 +41,9 @@ class StagedFile:
 
     `encoding` is utf-8, utf-8-sig, cp932, utf-16-le or utf-16-be. `header` are the header's cells as sent, `header_span` its
     offset and length in bytes, `line_ending` its terminator. `row_width` is the number of cells of a row of the right shape.
-    `columns` maps each known column to its places. `rows_total` counts every record after the header, the `rows_blank` among
-    them. `corrected_batches` holds the first three different values of the `_batch` column, and `corrected_from` the `row`
-    and `line` where each comes first.
+    `columns` maps each known column to its places. `rows_total` counts every record after the header, those that are blank
+    or skipped among them. `corrected_batches` holds the first three different values of the `_batch` column, and
+    `corrected_from` the `row` and `line` where each comes first.
     """
 
     encoding: str
@@ -56,6 +56,7 @@ class StagedFile:
     unknown_columns: int
     rows_total: int
     rows_blank: int
+    rows_skipped: int
     corrected_batches: tuple[str, ...]
     corrected_from: tuple[Mapping[str, str], ...]
     warnings: tuple[Rejection, ...]
@@ -73,6 +74,7 @@ def stage(
     encoding: str | None = None,
     amount: str | None = None,
     frame: Frame = Frame(),  # noqa: B008 - it is frozen
+    skip: Mapping[str, Callable[[pa.Array], pa.Array]] = MappingProxyType({}),
 ) -> StagedFile:
     """Check a file's encoding, header and shape, and write its rows to `staged` as Parquet; raise FileRejected.
 
@@ -81,14 +83,15 @@ def stage(
     is no number but `_batch` or `_row` says something, else null. Cells are as sent: "" where the file lacks the column,
     null where the row's shape is wrong. The headers of a column of `joined` are joined by a space. The Parquet file appears
     whole or not at all, readable by its owner only. An `encoding` that is given is the only one tried. Cells of the column
-    `amount` may not be split at a comma. What stands in the `frame` around the table is left out.
+    `amount` may not be split at a comma. What stands in the `frame` around the table is left out, and so are
+    rows of which `skip` says so by their cell under a header.
     """
     if source.stat().st_size > limits.max_bytes:
         raise FileRejected("F_TOO_LARGE", {"limit": str(limits.max_bytes)})
     known = {normalise_header(name): column for name, column in header_names.items()}
     parts = {column: tuple(map(normalise_header, headers)) for column, headers in joined.items()}
     names = Names(known, tuple(required), parts)
-    reading = Reading(names, limits, delimiter, amount if delimiter == "," else None)
+    reading = Reading(names, limits, delimiter, amount if delimiter == "," else None, skip)
     span = detect_text(source, delimiter, encoding)
     table = find_table(source, span, frame, names, delimiter)
     _check_first_line(source, table.span, delimiter, names)
@@ -136,6 +139,7 @@ def _write(source: Path, target: Path, where: Table, reading: Reading, *, allow_
         staging.amounts.check_all(last_cell_left_off=shape.last_cell_left_off)
     detail = {"count": str(len(header.unknown)), "columns": header.unknown_shown}
     unknown = Rejection(None, int(first.places.lines[place]), None, "W_UNKNOWN_COLUMN", detail)
+    skipped = Rejection(None, None, None, "W_ROWS_SKIPPED", {"count": str(staging.rows_skipped)})
     offset, length = int(first.places.offsets[place]), int(first.places.lengths[place])
     return StagedFile(
         encoding=span.encoding,
@@ -147,10 +151,11 @@ def _write(source: Path, target: Path, where: Table, reading: Reading, *, allow_
         columns=header.columns,
         unknown_columns=len(header.unknown),
         rows_total=staging.rows_total,
-        rows_blank=staging.rows_total - staging.rows_filled,
+        rows_blank=staging.rows_total - staging.rows_filled - staging.rows_skipped,
+        rows_skipped=staging.rows_skipped,
         corrected_batches=tuple(staging.batches),
         corrected_from=tuple(staging.batches.values()),
-        warnings=(unknown,) if header.unknown else (),
+        warnings=(*((unknown,) if header.unknown else ()), *((skipped,) if staging.rows_skipped else ())),
     )
 
 

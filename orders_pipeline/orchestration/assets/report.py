@@ -62,7 +62,8 @@ def _summary(result: Mapping[str, Any]) -> str:
         (
             "rows",
             rows["total"],
-            f"{_n(rows['accepted'])} accepted, {_n(rows['rejected'])} rejected, {_n(rows['blank'])} blank",
+            f"{_n(rows['accepted'])} accepted, {_n(rows['rejected'])} rejected, {_n(rows['blank'])} blank, "
+            f"{_n(rows['skipped'])} skipped",
         ),
         (
             "yen",

@@ -22,6 +22,7 @@ FIGURES = (
     "rows_accepted",
     "rows_rejected",
     "rows_blank",
+    "rows_skipped",
     "orders_paid",
     "orders_declined",
     "amount_accepted",

@@ -140,6 +140,7 @@ TEXTS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "accepted": ("Accepted", "受付"),
         "rejected": ("Rejected", "エラー"),
         "blank": ("Blank", "空行"),
+        "skipped": ("Skipped", "対象外"),
         "paid": ("Paid", "決済済み"),
         "declined": ("Declined", "決済不可"),
         "open": ("Open", "処理中"),
