@@ -127,7 +127,6 @@ class Sheet:
             "accepted": self.accepted,
             "back": tuple(self.back),
             "blank": self.blanks,
-            "skipped": 0,
             "encoding": recorded,
         }
         given: dict[str, Any] = {"data": self.data, "layout": layout, "personal": tuple(self.personal)} | outcome

@@ -64,7 +64,7 @@ def batch(status, **changes):
             "csv_source": "orders.csv",
             "client_code": "acme",
             "encoding": "utf-8",
-            "rows": dict.fromkeys(("total", "accepted", "rejected", "blank"), 20),
+            "rows": dict.fromkeys(("total", "accepted", "rejected", "blank", "skipped"), 20),
             "rejections": {},
             "warnings": [],
             "corrections": {"batches": 1, "rows_open": 0, "open_in": []},
