@@ -67,7 +67,7 @@ def test_rows_and_yen_that_do_not_add_up_are_seen(broken, harness, breaking, che
     assert failed(checks.order_checks(broken, harness.batch_id)) == ({check.name} if check else set())
 
 
-def test_a_file_given_back_as_a_whole_must_have_no_orders(broken, harness):
+def test_a_file_rejected_as_a_whole_must_have_no_orders(broken, harness):
     broken.script("UPDATE batches SET rows_accepted = NULL, rows_rejected = NULL, amount_accepted = NULL")
     assert failed(checks.order_checks(broken, harness.batch_id)) == {checks.ROWS_ADD_UP.name, checks.YEN_ADD_UP.name}
 
@@ -98,7 +98,7 @@ def test_payments_that_cannot_be_right_are_seen(broken, harness, breaking, check
     assert failed(checks.payment_checks(broken, harness.batch_id)) == ({check.name} if check else set())
 
 
-def test_a_file_that_is_given_back_is_not_accepted(broken, harness):
+def test_a_file_that_is_rejected_is_not_accepted(broken, harness):
     assert checks.file_accepted(batches.get(broken, harness.batch_id)).passed
     broken.script("UPDATE batches SET status = 'rejected', status_code = 'F_EMPTY'")
     result = checks.file_accepted(batches.get(broken, harness.batch_id))

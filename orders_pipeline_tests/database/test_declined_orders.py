@@ -57,7 +57,7 @@ def test_only_the_bad_order_stays_declined_and_each_is_tried_alone_once(harness)
     )
 
 
-def test_a_customer_is_told_when_the_last_of_the_orders_is_final(harness):
+def test_a_customer_is_notified_when_the_last_of_the_orders_is_final(harness):
     names = together(harness)
     with harness.working() as worker:
         ledger = harness.ledger(worker, retry_declined_orders=True)

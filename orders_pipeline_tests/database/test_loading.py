@@ -266,7 +266,7 @@ def test_a_number_that_its_column_cannot_hold_stops_the_load(bay):
     assert bay.harness.value("SELECT count(*) FROM orders") == 0
 
 
-def test_a_reference_another_batch_loaded_first_is_given_back_and_rows_still_add_up(bay):
+def test_a_reference_another_batch_loaded_first_is_rejected_and_rows_still_add_up(bay):
     first = bay.batch("b1", [row(1, "REF-A"), row(2, "REF-B")])
     second = bay.batch("b2", [row(1, "ref-b", amount=300), row(2, "REF-C", amount=40)], [rejection(3)], blank=2)
     assert bay.load(first) == Loaded(2, 0)

@@ -35,23 +35,23 @@ def of_three(**changes: object) -> list[dict]:
     return [order(n, **changes) for n in (1, 2, 3)]
 
 
-def test_a_digest_tells_a_customer_of_all_orders_at_once(harness):
+def test_a_digest_notifies_a_customer_of_all_orders_at_once(harness):
     planned(harness, *of_three())
     assert harness.statuses("notifications") == ["waiting"]
     assert harness.value("SELECT count(*) FROM notification_orders") == 3
 
 
-def test_per_order_tells_of_each(harness):
+def test_per_order_notifies_of_each(harness):
     planned(harness, *of_three(), profile=Profile(notifications="per_order"))
     assert harness.statuses("notifications") == ["waiting"] * 3
 
 
-def test_a_customer_who_wants_none_is_told_nothing(harness):
+def test_a_customer_who_wants_none_is_not_notified(harness):
     planned(harness, *of_three(notify_channel="none"))
     assert harness.statuses("notifications") == []
 
 
-def test_nobody_is_told_of_orders_that_belong_to_another_address(harness):
+def test_nobody_is_notified_of_orders_that_belong_to_another_address(harness):
     planned(
         harness,
         order(1, personal={"email": "a@example.com"}),
@@ -381,7 +381,7 @@ def test_n05_a_failed_notification_leaves_its_order_paid(harness):
     assert (harness.statuses("notifications"), harness.statuses("orders")) == (["failed"], ["paid"])
 
 
-def test_n06_what_became_of_an_order_between_its_payment_and_its_notification_is_what_the_customer_is_told(harness):
+def test_n06_what_became_of_an_order_between_its_payment_and_its_notification_is_what_the_customer_is_notified_of(harness):
     planned(harness, order(1), order(2, amount=500))
     settle_all(harness)
     harness.run("UPDATE orders SET status = 'refunded' WHERE import_row_number = 2")

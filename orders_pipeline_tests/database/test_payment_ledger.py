@@ -472,7 +472,7 @@ def test_who_waits_gives_nobody_up_whose_session_broke_for_a_moment(harness):
         assert harness.statuses("payments") == ["succeeded"]
 
 
-def test_what_is_given_back_counts_as_no_try_and_is_due_again_soon(harness):
+def test_what_is_called_off_counts_as_no_try_and_is_due_again_soon(harness):
     planned(harness)
     with harness.working() as worker:
         ledger = harness.ledger(worker, LOOK_UP_ONLY)

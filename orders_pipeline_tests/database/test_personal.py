@@ -147,7 +147,7 @@ def test_after_paying_and_telling_no_column_of_any_table_shows_a_personal_value(
     assert_nothing_readable(harness)
 
 
-def test_a_file_given_back_as_a_whole_shows_nothing_of_it(system, database, tmp_path):
+def test_a_file_rejected_as_a_whole_shows_nothing_of_it(system, database, tmp_path):
     path = tmp_path / "orders.csv"
     path.write_text(",".join(PLANTED.values()) + "\r\n" + ",".join(PLANTED.values()) + "\r\n", "utf-8")
     batch_id = file_import.import_file(system, path, "acme", again=False)

@@ -69,7 +69,7 @@ def test_a_closing_record_is_written_once_and_again_when_something_else_is_found
     assert (first["amount_at_service"], second["amount_at_service"]) == (1000, 0)
 
 
-def test_a_batch_gets_no_closing_record_while_nobody_knows_whether_some_of_it_was_given_back(books):
+def test_a_batch_gets_no_closing_record_while_nobody_knows_whether_some_of_it_was_refunded(books):
     books.harness.batch()
     books.harness.orders(*(order(n, customer_code="C-1", notify_channel="none") for n in (1, 2, 3)))
     books.harness.plan()
@@ -455,7 +455,7 @@ def refunded(books: Books) -> list[tuple[str, int, int]]:
     return [(each["code"], each["ours"]["refunded"], each["theirs"]["refunded"]) for each in books.compare().findings]
 
 
-def test_yen_given_back_only_at_the_service_are_found_and_are_not_ours_to_say(books):
+def test_yen_refunded_only_at_the_service_are_found_and_are_not_ours_to_say(books):
     (payment_id,) = books.pay(1000)
     books.let_time_pass()
     books.refund(books.charge_id(payment_id), 400)
@@ -469,7 +469,7 @@ def test_yen_given_back_only_at_the_service_are_found_and_are_not_ours_to_say(bo
         assert not batches.progress(transaction, books.harness.batch_id).ledgers_differ
 
 
-def test_yen_given_back_only_in_our_ledger_are_found(books):
+def test_yen_refunded_only_in_our_ledger_are_found(books):
     paid_for(books, 1, 2)
     refund_order(books, "ORD-0001")
     books.harness.run("UPDATE refunds SET sent_at = now() - interval '1 hour', settled_at = now() - interval '1 hour'")
@@ -483,7 +483,7 @@ def test_yen_given_back_only_in_our_ledger_are_found(books):
     assert (books.compare().gone, books.findings()[0]["closed_how"]) == (1, "gone")
 
 
-def test_a_refund_on_its_way_explains_what_the_service_has_given_back_and_no_more(books):
+def test_a_refund_on_its_way_explains_what_the_service_has_refunded_and_no_more(books):
     paid_for(books, 1, 2)
     plan = read_plan(books.system.database, books.harness.batch_id, ["ORD-0001"])
     write_plan(books.system.database, plan, requested_by="operator", reason="returned")

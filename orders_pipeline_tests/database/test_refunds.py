@@ -99,7 +99,7 @@ def aggregated(harness: Harness) -> Harness:
     return harness
 
 
-def test_a_plan_tells_what_can_be_given_back_from_what_cannot(harness):
+def test_a_plan_parts_what_can_be_refunded_from_what_cannot(harness):
     ids = paid(harness, *(order(number, amount=1000 * number) for number in range(1, 6)), told=True, profile=PAY_BY_ORDER)
     for order_id, status in zip(ids[2:], ("pending", "declined", "unknown"), strict=True):
         harness.run("UPDATE orders SET status = %s WHERE order_id = %s", status, order_id)
@@ -381,7 +381,7 @@ def test_without_keys_an_unclear_answer_waits_for_a_person_and_is_never_sent_aga
     assert aggregated.statuses("orders") == ["paid"] * 3
 
 
-def test_y20_what_may_have_been_given_back_a_day_ago_is_not_sent_again(aggregated):
+def test_y20_what_may_have_been_refunded_a_day_ago_is_not_sent_again(aggregated):
     """The service may have forgotten the key, and would give back a second time."""
     provider = Provider([DOUBTFUL])
     written(aggregated)
@@ -418,7 +418,7 @@ def corrections(harness: Harness) -> list[Message]:
     return [claim.request for claim in claims]
 
 
-def test_a_customer_who_was_told_is_corrected_once_in_a_digest(harness):
+def test_a_customer_who_was_notified_is_corrected_once_in_a_digest(harness):
     paid(harness, *three(), told=True)
     refund_orders(harness, "ORD-0001", "ORD-0002")
     (message,) = corrections(harness)
@@ -468,7 +468,7 @@ def test_per_order_each_is_corrected(harness):
     assert [len(each.order_refs) for each in corrections(harness)] == [1, 1, 1]
 
 
-def test_who_was_not_told_needs_no_correction_and_is_told_of_the_refund_at_once(harness):
+def test_who_was_not_notified_needs_no_correction_and_is_notified_of_the_refund_at_once(harness):
     paid(harness, *three(), order(4, customer_code="C-2", notify_channel="none"))
     refund_orders(harness)
     assert corrections(harness) == []
@@ -480,7 +480,7 @@ def test_who_was_not_told_needs_no_correction_and_is_told_of_the_refund_at_once(
     assert corrections(harness) == []
 
 
-def test_who_may_have_been_told_is_corrected(harness):
+def test_who_may_have_been_notified_is_corrected(harness):
     paid(harness, *three())
     with harness.working() as worker:
         notices = harness.notices(worker)
@@ -500,7 +500,7 @@ def test_a_drain_whose_worker_was_given_up_ends_and_says_so(aggregated):
     assert states(aggregated) == ["planned"]
 
 
-def test_a_customer_who_is_being_told_while_the_order_is_refunded_gets_a_correction(harness):
+def test_a_customer_who_is_being_notified_while_the_order_is_refunded_gets_a_correction(harness):
     """The refund waits for who has claimed the notification, and sees then that it is on its way."""
     paid(harness, order(1))
     with harness.working() as worker:

@@ -62,7 +62,7 @@ def test_one_charge_does_not_pay_two_payments(harness):
     assert harness.statuses("payments").count("unknown") == 1
 
 
-def test_a_charge_that_was_found_pays_the_orders_and_lets_the_customer_be_told(harness):
+def test_a_charge_that_was_found_pays_the_orders_and_lets_the_customer_be_notified(harness):
     payment_id = stuck(harness)
     assert resolve_payment(harness.database, payment_id, FOUND) == harness.batch_id
     assert (harness.statuses("payments"), harness.statuses("orders")) == (["succeeded"], ["paid", "paid"])

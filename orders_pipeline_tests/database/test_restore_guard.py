@@ -124,7 +124,7 @@ def test_a_lost_refund_of_an_old_payment_is_not_made_again(books, is_noticed):
     assert given_back(books) == 1000
 
 
-def test_a_refund_that_a_person_found_not_made_is_made_whatever_else_was_given_back(books):
+def test_a_refund_that_a_person_found_not_made_is_made_whatever_else_was_refunded(books):
     old_refund_that_we_lost(books)
     assert refund(books) == ["made-already"]
     refund_id = books.harness.value("SELECT refund_id FROM refunds")

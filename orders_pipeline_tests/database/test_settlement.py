@@ -62,7 +62,7 @@ def charged(sandbox: SandboxServer, harness: Harness) -> int:
     return int(sandbox.ledger(harness.batch_id)["payments"]["count"])
 
 
-def test_who_is_paid_while_others_are_told_is_told_too(system, harness, monkeypatch):
+def test_who_is_paid_while_others_are_notified_is_notified_too(system, harness, monkeypatch):
     found_nothing = threading.Event()
     wait_s = ResultLedger.wait_s
     monkeypatch.setattr(ResultLedger, "wait_s", lambda ledger: (wait_s(ledger), found_nothing.set())[0])
@@ -272,7 +272,7 @@ def in_doubt(harness: Harness) -> list[PaymentClaim]:
     return claims
 
 
-def test_a_cancelled_batch_covers_nothing_and_tells_nobody(system, harness):
+def test_a_cancelled_batch_covers_nothing_and_notifies_nobody(system, harness):
     harness.plan()
     begin_cancelling(harness)
     cancelling.finish(system, harness.batch_id)
@@ -329,7 +329,7 @@ def test_orders_that_another_database_paid_alone_are_found_before_a_batch_is_can
     assert harness.value("SELECT status FROM batches") == "cancelled"
 
 
-def test_who_may_have_been_told_is_found_out_before_a_batch_is_cancelled_and_nobody_is_told_then(system, harness):
+def test_who_may_have_been_notified_is_found_out_before_a_batch_is_cancelled_and_nobody_is_notified_then(system, harness):
     harness.plan()
     with harness.working() as worker:
         ledger, notices = harness.ledger(worker), harness.notices(worker)

@@ -265,7 +265,7 @@ def refunding(harness: Harness, status: str = "completed") -> None:
 
 
 @pytest.mark.parametrize("status", ["completed", "completed_with_errors", "paused", "cancelling"])
-def test_what_was_begun_to_be_given_back_is_offered_once_nobody_is_at_work_on_it(harness, status):
+def test_refunds_that_were_begun_are_offered_once_nobody_is_at_work_on_them(harness, status):
     refunding(harness, status)
     assert [(row.batch_id, row.payments_due, row.notifications_due) for row in stalled_batches(harness.database)] == [
         ("b1", True, False),

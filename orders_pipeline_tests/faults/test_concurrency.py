@@ -182,7 +182,7 @@ def test_q02_what_a_worker_that_was_given_up_still_writes_changes_nothing(
     assert check_finished(installation, batch_id)["orders"]["paid"] == 20
 
 
-def test_q03_an_order_in_two_files_at_once_is_taken_from_one_and_given_back_from_the_other(
+def test_q03_an_order_in_two_files_at_once_is_taken_from_one_and_rejected_from_the_other(
     installation: Installation, client: str, tmp_path: Path
 ) -> None:
     batch_ids = []

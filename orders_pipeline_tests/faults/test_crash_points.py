@@ -255,7 +255,7 @@ def hits(server_url: str, template: str, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.mark.parametrize(("point", "hit", "mode"), SHORT)
-def test_c02_to_c20_a_command_that_dies_at_a_point_is_gone_on_with(
+def test_c02_to_c20_a_command_that_dies_at_a_point_is_resumed(
     installation: Installation, noted: Note, point: str, hit: int, mode: str
 ) -> None:
     trial = Trial([(point, hit)], mode)

@@ -64,7 +64,7 @@ def payments_planned(installation: Installation) -> int:
 
 
 @pytest.mark.soak
-def test_c14_a_batch_killed_five_times_while_paying_charges_and_tells_everybody_once(installation: Installation) -> None:
+def test_c14_a_batch_killed_five_times_while_paying_charges_and_notifies_everybody_once(installation: Installation) -> None:
     path = sample(installation, 200)
     # a service that charges an order again when it is asked with another key
     installation.sandbox.change(latency_ms=120, notification_latency_ms=20, guard_orders=False)
@@ -85,7 +85,7 @@ def test_c14_a_batch_killed_five_times_while_paying_charges_and_tells_everybody_
 
 
 @pytest.mark.soak
-def test_c14_five_files_in_a_row_each_killed_once_are_all_paid_and_told_once(installation: Installation) -> None:
+def test_c14_five_files_in_a_row_each_killed_once_are_all_paid_and_notified_once(installation: Installation) -> None:
     installation.sandbox.change(latency_ms=40, notification_latency_ms=20)
     for seed in range(1, 6):
         known = booked(installation)
@@ -98,7 +98,9 @@ def test_c14_five_files_in_a_row_each_killed_once_are_all_paid_and_told_once(ins
 
 
 @pytest.mark.soak
-def test_c18_a_batch_killed_while_customers_are_told_of_declines_tells_nobody_twice(installation: Installation) -> None:
+def test_c18_a_batch_killed_while_customers_are_notified_of_declines_notifies_nobody_twice(
+    installation: Installation,
+) -> None:
     installation.sandbox.change(
         notification_latency_ms=100, honour_keys=False, faults="decline=0.2,seed=3", notification_faults={}
     )
@@ -126,7 +128,7 @@ def test_c18_a_batch_killed_while_customers_are_told_of_declines_tells_nobody_tw
         pytest.param("resume", signal.SIGTERM, marks=pytest.mark.soak),
     ],
 )
-def test_c26_a_stop_in_the_middle_says_how_to_go_on_and_leaves_nothing_in_doubt(
+def test_c26_a_stop_in_the_middle_says_how_to_resume_and_leaves_nothing_in_doubt(
     installation: Installation, command: str, signal_number: signal.Signals
 ) -> None:
     installation.sandbox.change(latency_ms=400)

@@ -235,7 +235,7 @@ def test_y09_where_every_refund_is_refused_none_is_declined_and_payments_go_on(o
     ("answer", "bulk"),
     [("400:malformed", None), ("422:unsubscribed", None), ("422:unsubscribed", "each"), ("413", "whole"), ("404", "whole")],
 )
-def test_n05_one_customer_who_cannot_be_told_is_one_failed_notification(
+def test_n05_one_customer_who_cannot_be_notified_is_one_failed_notification(
     open_scenario: Open, answer: str, bulk: str | None
 ) -> None:
     with open_scenario(bulk=bulk is not None, rate_per_s=10) as scenario:
@@ -248,7 +248,7 @@ def test_n05_one_customer_who_cannot_be_told_is_one_failed_notification(
         assert (summary["notifications"]["sent"], summary["notifications"]["failed"]) == (11, 1)
 
 
-def test_n05_many_customers_who_cannot_be_told_in_one_call_are_so_many_failed_notifications(open_scenario: Open) -> None:
+def test_n05_many_customers_who_cannot_be_notified_in_one_call_are_so_many_failed_notifications(open_scenario: Open) -> None:
     with open_scenario(bulk=True) as scenario:
         installation = scenario.installation
         installation.sandbox.change(notification_faults={"refuse": 0.5, "refuse_as": "422:unsubscribed", "seed": 4})

@@ -240,13 +240,13 @@ NOTICES = (
 
 
 @pytest.mark.parametrize("kind", first_of(("n02-rate_limited", *(f"n01-{kind}" for kind in NOTICES), "n02-unavailable"), 5))
-def test_n01_n02_a_customer_is_told_once_however_the_first_try_goes_wrong(open_scenario: Open, kind: str) -> None:
+def test_n01_n02_a_customer_is_notified_once_however_the_first_try_goes_wrong(open_scenario: Open, kind: str) -> None:
     with open_scenario(notification_faults=once(kind[4:])) as scenario:
         summary = scenario.finish(scenario.receive(3))
         assert (summary["orders"]["paid"], summary["notifications"]["sent"]) == (3, 3)
 
 
-def test_n07_while_nobody_can_be_told_payments_go_on_and_all_are_told_later(
+def test_n07_while_nobody_can_be_notified_payments_go_on_and_all_are_notified_later(
     open_scenario: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(circuit_breaker, "PATIENCE_S", 0.2)

@@ -121,7 +121,7 @@ def test_o01_an_upload_in_parts_is_no_batch_before_it_is_complete(clients_landin
     assert clients_landing.archived(batch_id) == content
 
 
-def test_o02_a_file_replaced_while_it_is_read_is_given_back_and_the_new_one_is_taken(clients_landing: Landing) -> None:
+def test_o02_a_file_replaced_while_it_is_read_is_rejected_and_the_new_one_is_taken(clients_landing: Landing) -> None:
     old, new = orders("O02-old"), orders("O02-new", "O02-more")
     first = clients_landing.arrive(f"{CLIENT}/o02.csv", old)
     clients_landing.trouble("GET", "o02.csv", times=1, then=lambda: clients_landing.put(f"{CLIENT}/o02.csv", new))
@@ -335,7 +335,7 @@ def test_o13_whose_file_it_is_says_its_folder_and_never_its_content(clients_land
     assert clients_landing.installation.rows("SELECT batch_id FROM batches WHERE client_code = 'beta'") != [(batch_id,)]
 
 
-def test_o13_a_folder_of_no_known_client_is_given_back(clients_landing: Landing) -> None:
+def test_o13_a_folder_of_no_known_client_is_rejected(clients_landing: Landing) -> None:
     system = replace(clients_landing.installation.system, clients=Clients({CLIENT: Profile()}))
     batch_id = clients_landing.arrive("stranger/o13.csv", orders("O13-2"))
     steps.stage_batch(system, batch_id)

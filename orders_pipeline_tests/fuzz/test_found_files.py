@@ -44,7 +44,7 @@ def test_input_045_a_field_too_long_for_the_reader_refuses_the_file_behind_its_f
 @pytest.mark.parametrize("odd", ["A-9", ROW.format(9) + ",,,x", ROW.format(9) + ",x,"])
 @pytest.mark.parametrize("place", [0, 1, 3])
 @pytest.mark.parametrize(("header", "row"), [("", ","), (",", ""), (",,,,", ",")])
-def test_input_021_a_row_of_another_shape_is_given_back_alone_wherever_it_stands(tmp_path, header, row, place, odd):
+def test_input_021_a_row_of_another_shape_is_rejected_alone_wherever_it_stands(tmp_path, header, row, place, odd):
     rows = [ROW.format(number) + row for number in range(3)]
     rows.insert(place, odd)
     found = staged(tmp_path, (HEADER.strip() + header + "\r\n" + "\r\n".join(rows)).encode())

@@ -152,12 +152,12 @@ def test_input_021_a_row_that_ends_in_other_empty_cells_than_the_header_comes_ba
 @pytest.mark.parametrize("codec", CODECS)
 @examples(100, shrink=False)
 @given(data=st.data())
-def test_a_damaged_sample_is_loaded_and_given_back_row_by_row(harness, folder, codec, data):
+def test_a_damaged_sample_is_loaded_and_rejected_row_by_row(harness, folder, codec, data):
     take(harness, folder, data.draw(damaged(codec)).data)
 
 
 @pytest.mark.soak
 @examples(200, shrink=False)
 @given(sheet=sheets())
-def test_a_well_built_file_is_loaded_and_given_back_row_by_row(harness, folder, sheet):
+def test_a_well_built_file_is_loaded_and_rejected_row_by_row(harness, folder, sheet):
     take(harness, folder, sheet.data)

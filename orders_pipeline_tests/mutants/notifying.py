@@ -38,19 +38,19 @@ MUTANTS: list[Mutant] = [
             "AND kind = 'result' AND status = 'unknown' AND claimed_by IS NULL\nRETURNING",
             "AND kind = 'result' AND status = 'none' AND claimed_by IS NULL\nRETURNING",
             "who may have been notified of a cancelled batch is never found out",
-            "test_who_may_have_been_told_is_found_out_before_a_batch_is_cancelled_and_nobody_is_told_then",
+            "test_who_may_have_been_notified_is_found_out_before_a_batch_is_cancelled_and_nobody_is_notified_then",
         ),
         (
             "kind = 'result' AND status IN ('waiting', 'ready')",
             "kind = 'result' AND status = 'waiting'",
             "notified of what was cancelled",
-            "test_who_may_have_been_told_is_found_out_before_a_batch_is_cancelled_and_nobody_is_told_then",
+            "test_who_may_have_been_notified_is_found_out_before_a_batch_is_cancelled_and_nobody_is_notified_then",
         ),
         (
             "kind = 'result' AND status IN ('waiting', 'ready')",
             "kind = 'result' AND status = 'ready'",
             "notified of what was cancelled",
-            "test_a_cancelled_batch_covers_nothing_and_tells_nobody",
+            "test_a_cancelled_batch_covers_nothing_and_notifies_nobody",
         ),
     ),
     *mutants(
@@ -101,13 +101,13 @@ MUTANTS: list[Mutant] = [
             'Outcome("not_sent") if found.kind == "absent" else found)',
             "found)",
             "a batch whose look-up finds nothing is never cancelled",
-            "test_who_may_have_been_told_is_found_out_before_a_batch_is_cancelled_and_nobody_is_told_then",
+            "test_who_may_have_been_notified_is_found_out_before_a_batch_is_cancelled_and_nobody_is_notified_then",
         ),
         (
             "        with contextlib.suppress(Stopped), limiter.token(stop):\n            found = service.look_up(claim.request)\n",
             "",
             "who may have been notified of a cancelled batch is never found out",
-            "test_who_may_have_been_told_is_found_out_before_a_batch_is_cancelled_and_nobody_is_told_then",
+            "test_who_may_have_been_notified_is_found_out_before_a_batch_is_cancelled_and_nobody_is_notified_then",
         ),
     ),
     *mutants(
@@ -117,13 +117,13 @@ MUTANTS: list[Mutant] = [
             ' if profile.notifications == "per_order" or row.is_nobodys else None',
             ' if profile.notifications == "per_order" else None',
             "notified of somebody else's orders",
-            "test_nobody_is_told_of_orders_that_belong_to_another_address",
+            "test_nobody_is_notified_of_orders_that_belong_to_another_address",
         ),
         (
             "groups[row.customer_code, row.notify_channel, address, alone].append(row)",
             'groups[row.customer_code, row.notify_channel, "", alone].append(row)',
             "notified of somebody else's orders",
-            "test_nobody_is_told_of_orders_that_belong_to_another_address",
+            "test_nobody_is_notified_of_orders_that_belong_to_another_address",
         ),
     ),
     *mutants(
@@ -149,7 +149,7 @@ MUTANTS: list[Mutant] = [
             'worker, "order-refund")',
             'worker, "order-result")',
             "a correction is written as if it were the first word",
-            "test_a_customer_who_was_told_is_corrected_once_in_a_digest",
+            "test_a_customer_who_was_notified_is_corrected_once_in_a_digest",
         ),
     ),
     *mutants(

@@ -62,13 +62,13 @@ MUTANTS: list[Mutant] = [
             "      AND (their_refunded < refunded OR their_refunded > refunded + in_doubt)\n",
             "      AND their_refunded < refunded\n",
             "yen refunded at the service are not seen",
-            "test_yen_given_back_only_at_the_service_are_found_and_are_not_ours_to_say",
+            "test_yen_refunded_only_at_the_service_are_found_and_are_not_ours_to_say",
         ),
         (
             "      AND (their_refunded < refunded OR their_refunded > refunded + in_doubt)\n",
             "      AND their_refunded > refunded + in_doubt\n",
             "yen that only we gave back are not seen",
-            "test_yen_given_back_only_in_our_ledger_are_found",
+            "test_yen_refunded_only_in_our_ledger_are_found",
         ),
         (
             "    FROM ranked WHERE nth > 1 OR known_id IS NOT NULL\n",
@@ -98,7 +98,7 @@ MUTANTS: list[Mutant] = [
             "  AND NOT EXISTS (SELECT FROM refunds WHERE refunds.batch_id = batch.batch_id AND status IN ('sending', 'unknown'))\n",
             "",
             "a batch is closed while nobody knows what was refunded",
-            "test_a_batch_gets_no_closing_record_while_nobody_knows_whether_some_of_it_was_given_back",
+            "test_a_batch_gets_no_closing_record_while_nobody_knows_whether_some_of_it_was_refunded",
         ),
         (
             "FROM payment_differences WHERE NOT is_young\n",

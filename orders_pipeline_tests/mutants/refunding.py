@@ -10,7 +10,7 @@ MUTANTS: list[Mutant] = [
             '    transaction.rows("lock_notifications_of_refunds", refund_ids=refund_ids)\n',
             "",
             "who is being notified at this moment is not corrected",
-            "test_a_customer_who_is_being_told_while_the_order_is_refunded_gets_a_correction",
+            "test_a_customer_who_is_being_notified_while_the_order_is_refunded_gets_a_correction",
         ),
         (
             '    transaction.execute("note_who_was_notified", refund_ids=refund_ids)\n',
@@ -33,7 +33,7 @@ MUTANTS: list[Mutant] = [
             "if claim.in_doubt and (claim.is_old or not gateway.capabilities.honours_keys):",
             "if claim.in_doubt and not gateway.capabilities.honours_keys:",
             "a refund is made twice when its key is forgotten",
-            "test_y20_what_may_have_been_given_back_a_day_ago_is_not_sent_again",
+            "test_y20_what_may_have_been_refunded_a_day_ago_is_not_sent_again",
         ),
         (
             "if claim.in_doubt and (claim.is_old or not gateway.capabilities.honours_keys):",
@@ -129,19 +129,19 @@ MUTANTS: list[Mutant] = [
             "AND member.order_id = refund_orders.order_id AND result.status IN ('sending', 'unknown', 'sent')",
             "AND member.order_id = refund_orders.order_id AND result.status IN ('sending', 'sent')",
             "who may have been notified is not corrected",
-            "test_who_may_have_been_told_is_corrected",
+            "test_who_may_have_been_notified_is_corrected",
         ),
         (
             "AND member.order_id = refund_orders.order_id AND result.status IN ('sending', 'unknown', 'sent')",
             "AND member.order_id = refund_orders.order_id AND result.status IN ('unknown', 'sent')",
             "who is being notified is not corrected",
-            "test_a_customer_who_is_being_told_while_the_order_is_refunded_gets_a_correction",
+            "test_a_customer_who_is_being_notified_while_the_order_is_refunded_gets_a_correction",
         ),
         (
             "    WHERE refund_id = ANY(CAST(:refund_ids AS uuid[])) AND live AND was_told AND correction_id IS NULL\n",
             "    WHERE refund_id = ANY(CAST(:refund_ids AS uuid[])) AND live AND correction_id IS NULL\n",
             "who was never notified is corrected",
-            "test_who_was_not_told_needs_no_correction_and_is_told_of_the_refund_at_once",
+            "test_who_was_not_notified_needs_no_correction_and_is_notified_of_the_refund_at_once",
         ),
         (
             "WHERE kind = 'correction' AND status = 'ready' AND attempts = 0 AND claimed_by IS NULL AND",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 
 import pytest
@@ -12,6 +13,7 @@ from orders_pipeline.settlement import ledger as ledgers
 
 pytest.register_assert_rewrite("orders_pipeline_tests.support.installation", "orders_pipeline_tests.support.commands")
 
+from orders_pipeline_tests.support.api import Client, client_of, served  # noqa: E402
 from orders_pipeline_tests.support.commands import Cli, invoke  # noqa: E402
 from orders_pipeline_tests.support.installation import Installation, open_installation  # noqa: E402
 
@@ -27,6 +29,19 @@ def installation(_module_installation: Installation) -> Iterator[Installation]:
     """The module's installation, with services that do nothing wrong."""
     yield _module_installation
     _module_installation.sandbox.service.options = Options()
+
+
+@pytest.fixture(scope="module")
+def url(_module_installation: Installation) -> Iterator[str]:
+    """Where the module's installation serves the batch API."""
+    with served(_module_installation.system) as url:
+        yield url
+
+
+@pytest.fixture
+def acme(installation: Installation, url: str) -> Client:
+    """A program of a client that no other test has: its references and bytes are new."""
+    return client_of(installation.system, url, f"acme-{uuid.uuid4().hex[:8]}")
 
 
 @pytest.fixture

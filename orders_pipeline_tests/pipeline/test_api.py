@@ -10,8 +10,7 @@ import logging
 import socket
 import threading
 import time
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from urllib.parse import urlsplit
 
 import dagster as dg
@@ -22,23 +21,11 @@ import requests
 from orders_pipeline.clients.api_tokens import READ, READ_REJECTED
 from orders_pipeline.orchestration.assets import intake
 from orders_pipeline.orchestration.partitions import batch_partitions
-from orders_pipeline_tests.support.api import Client, client_of, csv_of, described, json_of, ndjson_of, problem, served
+from orders_pipeline_tests.support.api import Client, client_of, csv_of, described, json_of, ndjson_of, problem
 from orders_pipeline_tests.support.factories import order_row, order_rows
 from orders_pipeline_tests.support.installation import Installation
 
 PERSONAL = "見本商店"
-
-
-@pytest.fixture(scope="module")
-def url(_module_installation: Installation) -> Iterator[str]:
-    with served(_module_installation.system) as url:
-        yield url
-
-
-@pytest.fixture
-def acme(installation: Installation, url: str) -> Client:
-    """A program of a client that no other test has: its references and bytes are new."""
-    return client_of(installation.system, url, f"acme-{uuid.uuid4().hex[:8]}")
 
 
 def sent(client: Client, body: bytes, **query: str) -> str:

@@ -12,20 +12,9 @@ import pytest
 from orders_pipeline.batches import batches
 from orders_pipeline.batches.run_processes import run_process
 from orders_pipeline.orchestration.sensors import stalled_sensor
-from orders_pipeline_tests.support.api import Client, client_of, csv_of, served
+from orders_pipeline_tests.support.api import Client, csv_of, served
 from orders_pipeline_tests.support.factories import order_rows
 from orders_pipeline_tests.support.installation import Installation, check_books, prepare
-
-
-@pytest.fixture(scope="module")
-def url(_module_installation: Installation) -> Iterator[str]:
-    with served(_module_installation.system) as url:
-        yield url
-
-
-@pytest.fixture
-def acme(installation: Installation, url: str) -> Client:
-    return client_of(installation.system, url, f"acme-{uuid.uuid4().hex[:8]}")
 
 
 @pytest.fixture

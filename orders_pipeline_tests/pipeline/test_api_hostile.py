@@ -21,19 +21,13 @@ import requests
 
 from orders_pipeline.clients.api_tokens import REFUND, USUAL_SCOPES
 from orders_pipeline.web import protocol, uploads
-from orders_pipeline_tests.support.api import Client, client_of, csv_of, exchanged, problem, served
+from orders_pipeline_tests.support.api import Client, client_of, csv_of, exchanged, problem
 from orders_pipeline_tests.support.commands import wait_for
 from orders_pipeline_tests.support.factories import order_row
 from orders_pipeline_tests.support.installation import Installation
 
 SUBMIT = "POST /v1/batches?name=a.csv HTTP/1.1\r\nHost: x\r\nIdempotency-Key: k\r\n"
 BODY = csv_of(order_row())
-
-
-@pytest.fixture(scope="module")
-def url(_module_installation: Installation) -> Iterator[str]:
-    with served(_module_installation.system) as url:
-        yield url
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from types import SimpleNamespace
@@ -37,12 +37,6 @@ from orders_pipeline_tests.support.installation import Installation
 
 ORDERS = 4
 REASON = "秘密の理由 the goods came back"
-
-
-@pytest.fixture(scope="module")
-def url(_module_installation: Installation) -> Iterator[str]:
-    with served(_module_installation.system) as url:
-        yield url
 
 
 @pytest.fixture

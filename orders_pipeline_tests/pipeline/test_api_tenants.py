@@ -9,7 +9,6 @@ import json
 import logging
 import re
 import uuid
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
@@ -17,7 +16,7 @@ import requests
 
 from orders_pipeline.clients import api_tokens
 from orders_pipeline.clients.api_tokens import APPROVE, OPERATOR, PAGE, REFUND, SCOPES, USUAL_SCOPES
-from orders_pipeline_tests.support.api import TIMEOUT_S, Client, Operation, client_of, csv_of, operations, problem, served
+from orders_pipeline_tests.support.api import TIMEOUT_S, Client, Operation, client_of, csv_of, operations, problem
 from orders_pipeline_tests.support.factories import order_row, order_rows
 from orders_pipeline_tests.support.installation import Installation
 from orders_pipeline_tests.support.page import OWN, page_token
@@ -54,12 +53,6 @@ def tenant(installation: Installation, url: str) -> Tenant:
     confirmed = json.dumps(body | {"confirm": plan["plan_digest"]}).encode()
     refund_id = client.post(f"batches/{batch_id}/refunds", confirmed, key=f"{MARK}-2").json()["refund_id"]
     return Tenant(client, client_code, {"batch_id": batch_id, "refund_id": refund_id} | OTHER_PLACES)
-
-
-@pytest.fixture(scope="module")
-def url(_module_installation: Installation) -> Iterator[str]:
-    with served(_module_installation.system) as url:
-        yield url
 
 
 @pytest.fixture(scope="module")

@@ -222,7 +222,7 @@ def test_a_total_row_waits_for_no_correction(installation: Installation, tmp_pat
     assert installation.take(path, "totals")["corrections"]["rows_open"] == 0
 
 
-def test_rows_that_were_accepted_and_come_again_are_given_back(installation: Installation, tmp_path: Path) -> None:
+def test_rows_that_were_accepted_and_come_again_are_rejected(installation: Installation, tmp_path: Path) -> None:
     made, again = OrderFile("utf-8"), OrderFile("utf-8")
     made.add(order_row(client_order_ref="B-1"))
     made.add(order_row(client_order_ref="B-2", amount="x"), codes="R_AMOUNT_FORMAT")
@@ -236,7 +236,7 @@ def test_rows_that_were_accepted_and_come_again_are_given_back(installation: Ins
 
 
 @pytest.mark.parametrize("named", ["20260101-000000000000", "another client's"])
-def test_a_correction_of_a_batch_that_is_not_the_clients_is_given_back(
+def test_a_correction_of_a_batch_that_is_not_the_clients_is_rejected(
     installation: Installation, named: str, tmp_path: Path
 ) -> None:
     made = OrderFile("utf-8")

@@ -213,7 +213,7 @@ def test_errors_csv_shows_no_formula_no_secret_and_no_card_number(installation: 
     ),
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_a_file_given_back_as_a_whole_has_a_report_and_its_run_is_no_failure(
+def test_a_file_rejected_as_a_whole_has_a_report_and_its_run_is_no_failure(
     installation: Installation, code: str, content: bytes, tmp_path: Path
 ) -> None:
     path = tmp_path / "orders.csv"
@@ -232,7 +232,7 @@ def test_a_file_given_back_as_a_whole_has_a_report_and_its_run_is_no_failure(
     assert installation.sandbox.ledger() == before
 
 
-def test_a_file_of_bad_rows_only_is_given_back_and_nothing_is_sent(installation: Installation, tmp_path: Path) -> None:
+def test_a_file_of_bad_rows_only_is_rejected_and_nothing_is_sent(installation: Installation, tmp_path: Path) -> None:
     before = installation.sandbox.ledger()
     summary = installation.take(sample_file(tmp_path, rows=20, bad=1.0), "all-bad")
     assert summary["status"] == "rejected"
@@ -241,7 +241,7 @@ def test_a_file_of_bad_rows_only_is_given_back_and_nothing_is_sent(installation:
     assert installation.sandbox.ledger() == before
 
 
-def test_y11_declined_payments_end_their_orders_and_their_customers_are_told(
+def test_y11_declined_payments_end_their_orders_and_their_customers_are_notified(
     installation: Installation, tmp_path: Path
 ) -> None:
     installation.sandbox.change(faults="decline=0.4,seed=2")

@@ -6,7 +6,7 @@ import csv
 import io
 import re
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,12 +28,6 @@ from orders_pipeline_tests.support.page import OWN, Browser, page_token, signed_
 
 CARD = "4111111111111111"
 AMOUNT = list(order_row()).index("amount")
-
-
-@pytest.fixture(scope="module")
-def url(_module_installation: Installation) -> Iterator[str]:
-    with served(_module_installation.system) as url:
-        yield url
 
 
 @pytest.fixture

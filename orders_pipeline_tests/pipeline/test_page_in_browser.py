@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 
 from orders_pipeline.web import server
-from orders_pipeline_tests.support.api import csv_of, served
+from orders_pipeline_tests.support.api import csv_of
 from orders_pipeline_tests.support.factories import order_row, order_rows
 from orders_pipeline_tests.support.installation import Installation, check_books, work_off
 from orders_pipeline_tests.support.page import page_token
@@ -45,12 +45,6 @@ def chromium() -> Iterator[Browser]:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield browser
         browser.close()
-
-
-@pytest.fixture(scope="module")
-def url(_module_installation: Installation) -> Iterator[str]:
-    with served(_module_installation.system) as url:
-        yield url
 
 
 @pytest.fixture

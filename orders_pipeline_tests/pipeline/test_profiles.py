@@ -299,7 +299,7 @@ def test_a_workbook_is_an_order_file_and_its_rejected_rows_open_in_a_spreadsheet
     assert counter.take(corrected, "euc")["corrections"] == {"batches": 2, "rows_open": 0, "open_in": []}
 
 
-def test_a_workbook_that_is_none_is_given_back_with_a_hint(counter: Counter) -> None:
+def test_a_workbook_that_is_none_is_rejected_with_a_hint(counter: Counter) -> None:
     summary = counter.take(counter.file(orders(1), "orders.xlsx"), "plain")
     assert (summary["status"], summary["status_code"]) == ("rejected", "F_NOT_CSV")
     assert "workbook named .xlsx" in counter.errors(summary["batch_id"])[0]["message"]
@@ -572,7 +572,7 @@ G-5,M1,見本 三郎,k@example.com,700,invoice,email
 
 
 @pytest.mark.parametrize(("client", "third"), [("guests", "0"), ("guests", "ＧＵＥＳＴ"), ("words", "非会員")])
-def test_whoever_has_the_profiles_own_customer_code_pays_and_is_told_alone(counter, client, third):
+def test_whoever_has_the_profiles_own_customer_code_pays_and_is_notified_singly(counter, client, third):
     path = counter.file(GUESTS.format(third=third))
     planned = preview.preview(counter.system, path, client, again=False)
     batch_id = counter.take(path, client)["batch_id"]

@@ -116,7 +116,7 @@ def refunds_at_service(installation: Installation, batch_id: str) -> int:
     return sum(yen > 0 for yen, _ in their_payments(installation, batch_id).values())
 
 
-def test_a_whole_batch_is_given_back_and_a_second_run_sends_nothing(
+def test_a_whole_batch_is_refunded_and_a_second_run_sends_nothing(
     installation: Installation, batch: Callable[..., str]
 ) -> None:
     batch_id = batch()
@@ -156,7 +156,7 @@ def test_who_asked_for_it_why_and_when_is_kept(installation: Installation, batch
     assert when is not None
 
 
-def test_one_order_of_a_payment_for_several_is_given_back_alone(
+def test_one_order_of_a_payment_for_several_is_refunded_singly(
     installation: Installation, batch: Callable[..., str]
 ) -> None:
     batch_id = batch()
@@ -246,7 +246,7 @@ def test_a_refund_that_the_service_declines_leaves_its_orders_paid_and_is_listed
     assert "declined" in refund(batch_id, *SAID).stdout  # tried again, under another key
 
 
-def test_of_orders_that_were_not_paid_nothing_is_given_back(installation: Installation, batch: Callable[..., str]) -> None:
+def test_of_orders_that_were_not_paid_nothing_is_refunded(installation: Installation, batch: Callable[..., str]) -> None:
     installation.sandbox.change(faults="decline=0.5,seed=3")
     batch_id = batch(8)
     declined = installation.summary(batch_id)["orders"]["declined"]
@@ -258,7 +258,7 @@ def test_of_orders_that_were_not_paid_nothing_is_given_back(installation: Instal
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_service_that_answers_unclearly_gives_every_yen_back_once(
+def test_a_service_that_answers_unclearly_refunds_every_yen_once(
     installation: Installation, batch: Callable[..., str]
 ) -> None:
     batch_id = batch(12)
@@ -273,7 +273,7 @@ def test_a_service_that_answers_unclearly_gives_every_yen_back_once(
 
 
 @pytest.mark.usefixtures("impatient")
-def test_while_the_service_takes_nothing_the_refund_stays_open_and_can_be_gone_on_with(
+def test_while_the_service_takes_nothing_the_refund_stays_open_and_can_be_resumed(
     installation: Installation, batch: Callable[..., str]
 ) -> None:
     batch_id = batch(2)
@@ -287,7 +287,7 @@ def test_while_the_service_takes_nothing_the_refund_stays_open_and_can_be_gone_o
     assert check_refunds(installation, batch_id)["orders"]["refunded"] == 2 * EACH
 
 
-def test_c12_to_c16_a_refund_that_is_killed_is_gone_on_with_and_gives_back_once(
+def test_c12_to_c16_a_refund_that_is_killed_is_resumed_and_refunds_once(
     installation: Installation, batch: Callable[..., str]
 ) -> None:
     batch_id = batch(12)
@@ -352,7 +352,7 @@ def test_a_decision_is_about_what_there_is(said: tuple[str, ...]) -> None:
     assert (result.exit_code, "E_NOT_RESOLVABLE: there is no such" in result.output) == (2, True)
 
 
-def test_two_commands_at_once_give_back_once(installation: Installation, batch: Callable[..., str]) -> None:
+def test_two_commands_at_once_refund_once(installation: Installation, batch: Callable[..., str]) -> None:
     batch_id = batch(12)
     installation.sandbox.change(latency_ms=100, notification_latency_ms=0)
     environment = installation.environment(ORDERS_PAYMENT_CONCURRENCY="2")
@@ -378,7 +378,7 @@ def test_the_comparison_with_the_service_finds_nothing_after_a_part_and_after_al
         assert found["batches_closed"] == [batch_id]
 
 
-def test_a_client_that_is_configured_no_more_is_paid_for_what_is_loaded_and_given_back_what_was_paid(
+def test_a_client_that_is_configured_no_more_is_paid_for_what_is_loaded_and_refunded_what_was_paid(
     installation: Installation, tmp_path: Path
 ) -> None:
     """What is not loaded yet is rejected, whichever step it came to."""

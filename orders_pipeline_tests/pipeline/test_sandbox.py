@@ -241,7 +241,7 @@ def test_a_query_that_makes_no_sense_is_refused(sandbox, query):
     assert_problem(get(sandbox, "/v1/payments", **query), 422, "validation")
 
 
-def test_a_refund_gives_back_once_per_key_and_never_more_than_was_paid(sandbox):
+def test_a_key_refunds_once_and_never_more_than_was_paid(sandbox):
     path = f"/v1/payments/{pay(sandbox, 1).json()['id']}"
     part = post(sandbox, path + "/refunds", {"amount": 40, "reason": "returned"}, "r-1")
     assert (part.status_code, part.json()["amount"], part.json()["status"]) == (201, 40, "succeeded")

@@ -147,7 +147,7 @@ def test_o05_another_version_of_a_file_is_another_batch(installation: Installati
     assert look(installation) == []
 
 
-def test_o02_a_file_replaced_before_its_run_is_given_back_and_the_new_one_is_taken(
+def test_o02_a_file_replaced_before_its_run_is_rejected_and_the_new_one_is_taken(
     installation: Installation, client: str
 ) -> None:
     drop(installation, client, seed=1)

@@ -113,7 +113,7 @@ def test_a_batch_whose_run_waits_for_its_turn_is_said_to_wait(installation: Inst
     assert waiting in said()[0]
 
 
-def test_a_batch_that_waits_for_a_service_goes_on_when_it_is_back(
+def test_a_batch_that_waits_for_a_service_resumes_when_it_is_back(
     installation: Installation, impatient: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(circuit_breaker, "PATIENCE_S", 0.1)

@@ -34,7 +34,7 @@ def test_without_a_clients_file_every_client_has_the_default_profile():
     assert read_clients(None).profile("anybody") == Profile()
 
 
-def test_the_default_profile_aggregates_and_tells_nobody():
+def test_the_default_profile_aggregates_and_notifies_nobody():
     profile = Profile()
     assert (profile.delimiter, profile.payments, profile.notifications, profile.notify_channel) == (
         ",",

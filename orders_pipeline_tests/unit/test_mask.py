@@ -249,7 +249,7 @@ def test_references_that_mean_the_same_still_conflict_and_repeat(tmp_path):
     ids=["quote", "header", "no header", "semicolons", "twice", "columns", "CR", "blank", "no rows"],
 )
 @pytest.mark.parametrize("codec", first_of(["cp932", "utf-8"]))
-def test_a_file_that_is_given_back_whole_or_is_odd_stays_so(tmp_path, change, codec):
+def test_a_file_that_is_rejected_whole_or_is_odd_stays_so(tmp_path, change, codec):
     data = change(file(*(order_row(client_order_ref=f"R-{number}") for number in range(5))).decode()).encode(codec)
     made = masked(tmp_path, data)
     assert verdict(tmp_path, made) == verdict(tmp_path, data)

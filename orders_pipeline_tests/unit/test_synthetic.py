@@ -96,7 +96,7 @@ def test_all_rates_at_once_with_excel_leave_rows_with_one_code_each(tmp_path, se
 
 
 @pytest.mark.parametrize("trick", EXCEL)
-def test_what_excel_spoilt_is_accepted_or_given_back_as_its_name_says(tmp_path, trick):
+def test_what_excel_spoilt_is_accepted_or_rejected_as_its_name_says(tmp_path, trick):
     sample = write_sample(tmp_path / "s.csv", rows=60, bad=0, excel=0.6, today=TODAY)
     header, plain = read(tmp_path / "s.csv")
     rows = [dict(zip(header, row, strict=True)) for row in plain]

@@ -92,7 +92,7 @@ def test_amounts_that_cannot_be_read_and_rows_of_another_shape_are_not_summed(to
     assert total([*rows, None]) == []
 
 
-def test_a_total_row_is_given_back_with_that_code_alone(tmp_path):
+def test_a_total_row_is_rejected_with_that_code_alone(tmp_path):
     rows = [*order_rows(3, amount="1,000,000"), BLANK | {"client_order_ref": "TOTAL", "amount": "3000000"}]
     found = validate(
         write_staged(tmp_path / "staged.parquet", rows),
