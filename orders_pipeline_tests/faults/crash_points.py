@@ -105,10 +105,28 @@ SERVE_POINTS = {
     "A2": Point("orders_pipeline.intake.file_import:register", dies_after=True),
     "A3": Point("orders_pipeline.web.run_hint:RunHint.give", dies_after=True),
 }
+# passed by who loads a batch that needs approval, by `approve`, and by `refuse` before it passes those of a cancellation
+WAITING_POINTS = {
+    "W1": Point("orders_pipeline.batches.batches:final_status"),
+    "W2": Point("orders_pipeline.batches.batches:set_status", dies_after=True, chosen=_is_at_rest),
+    "W3": Point("orders_pipeline.reports.finishing:finish_batch", dies_after=True),
+}
+APPROVING_POINTS = {
+    "V1": Point("orders_pipeline.upkeep.approval:approve", dies_after=True),
+    "V2": Point("orders_pipeline.cli.batches:_resumed"),
+    "V3": Point("orders_pipeline.settlement.payments.settle:plan_batch"),
+}
+REFUSING_POINTS = {
+    "V4": Point("orders_pipeline.upkeep.approval:refuse", dies_after=True),
+    "V5": Point("orders_pipeline.cli.batches:_end_cancelled"),
+}
 # not on the way of a file: passed by `refund`, `audit seal`, `keys rotate` and `db migrate`
 OTHER_POINTS = (
     CANCEL_POINTS
     | SERVE_POINTS
+    | WAITING_POINTS
+    | APPROVING_POINTS
+    | REFUSING_POINTS
     | {
         "C11r": Point("orders_pipeline.settlement.batch_settlement:probe_now"),
         "C12r": Point(_CALL, chosen=_post("/refunds")),
