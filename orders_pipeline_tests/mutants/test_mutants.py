@@ -7,12 +7,21 @@ from pathlib import Path
 
 import pytest
 
-from orders_pipeline_tests.mutants import cancelling, equivalent, ledgers, notifying, paying, reconciling, refunding
+from orders_pipeline_tests.mutants import (
+    approving,
+    cancelling,
+    equivalent,
+    ledgers,
+    notifying,
+    paying,
+    reconciling,
+    refunding,
+)
 from orders_pipeline_tests.mutants.mutant import ROOT, TESTS, Mutant, copy_tree
 from orders_pipeline_tests.support.soak import SOAK
 
 MUTANTS: list[Mutant] = [
-    each for module in (ledgers, paying, refunding, reconciling, notifying, cancelling) for each in module.MUTANTS
+    each for module in (ledgers, paying, refunding, reconciling, notifying, cancelling, approving) for each in module.MUTANTS
 ]
 
 

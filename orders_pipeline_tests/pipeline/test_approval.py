@@ -155,6 +155,14 @@ def test_who_sent_a_batch_neither_approves_nor_refuses_it_whatever_they_call_the
     assert installation.summary(batch_id)["status"] == "awaiting_approval"
 
 
+def test_what_waits_says_since_when_however_many_runs_come(installation: Installation, tmp_path: Path) -> None:
+    batch_id = receive(installation, tmp_path, "always", "N")
+    installation.work_off(batch_id)
+    since = installation.rows("SELECT approval_requested_at FROM batches WHERE batch_id = %s", batch_id)
+    installation.work_off(batch_id)
+    assert installation.rows("SELECT approval_requested_at FROM batches WHERE batch_id = %s", batch_id) == since
+
+
 def test_what_waits_is_cancelled_and_stopped_by_nobody(installation: Installation, tmp_path: Path) -> None:
     batch_id = receive(installation, tmp_path, "always", "D")
     installation.work_off(batch_id)
