@@ -5,11 +5,13 @@ from __future__ import annotations
 import shutil
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import pytest
 
+from orders_pipeline.clients.api_tokens import APPROVE, USUAL_SCOPES
+from orders_pipeline.clients.profiles import Clients, Profile
 from orders_pipeline.web import server
 from orders_pipeline_tests.support.api import csv_of
 from orders_pipeline_tests.support.factories import order_row, order_rows
@@ -74,10 +76,16 @@ def page(context: Context, installation: Installation, url: str, client_code: st
     return signed_in(context, installation, url, client_code)
 
 
-def signed_in(context: Context, installation: Installation, url: str, client_code: str | None) -> Page:
+def signed_in(
+    context: Context,
+    installation: Installation,
+    url: str,
+    client_code: str | None,
+    scopes: Sequence[str] = USUAL_SCOPES,
+) -> Page:
     page = context.new_page()
     page.goto(f"{url}/send")
-    page.locator("#token").fill(page_token(installation.system, client_code))
+    page.locator("#token").fill(page_token(installation.system, client_code, scopes))
     page.keyboard.press("Enter")
     expect(page.locator("h1")).not_to_have_text("Sign in")
     return page
@@ -301,6 +309,42 @@ def test_a_batch_is_cancelled_after_a_question(installation: Installation, page:
     expect(page.locator(".state-cancelled")).to_be_visible()
     thread.join()
     is_faultless(page)
+
+
+@pytest.mark.parametrize("decision", ["approve", "refuse"])
+def test_a_batch_that_waits_is_approved_or_refused_by_somebody_else(
+    installation: Installation, context: Context, client_code: str, decision: str
+) -> None:
+    profile = Profile.model_validate({"approval": "always"})
+    system = replace(installation.system, clients=Clients({client_code: profile}))
+    with server.serving(system, 0) as url:
+        clerk = signed_in(context, installation, url, client_code)
+        batch_id = send(clerk, *order_rows(3))
+        thread = threading.Thread(target=work_off, args=(system, batch_id))
+        thread.start()
+        expect(clerk.locator(".state-awaiting_approval")).to_be_visible()
+        thread.join()
+        expect(clerk.locator("#approval [data-post=approve]")).to_have_count(0)
+        is_faultless(clerk)
+        other = context.browser.new_context(locale="en-GB")
+        manager = signed_in(other, installation, url, client_code, [*USUAL_SCOPES, APPROVE])
+        manager.goto(f"{url}/b/{batch_id}")
+        is_faultless(manager)
+        if decision == "approve":
+            manager.locator("[data-post=approve]").click()
+        else:
+            manager.locator("[data-ask=refuse-dialog]").click()
+            is_faultless(manager)
+            manager.locator("#reason").fill("a wrong month")
+            manager.locator("#refuse-dialog button.danger").click()
+        expect(manager.locator("#approval")).to_contain_text("Approved by" if decision == "approve" else "Refused by")
+        is_faultless(manager)
+        installation.run(batch_id)
+        expect(clerk.locator(f".state-{'completed' if decision == 'approve' else 'cancelled'}")).to_be_visible()
+        other.close()
+        clerk.close()
+    orders = installation.rows("SELECT status, count(*) FROM orders WHERE batch_id = %s GROUP BY 1", batch_id)
+    assert orders == [("paid" if decision == "approve" else "cancelled", 3)]
 
 
 def test_what_was_typed_is_kept_over_all_pages_of_rows_and_not_left_without_a_question(

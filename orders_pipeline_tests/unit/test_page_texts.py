@@ -35,6 +35,8 @@ def test_every_text_is_used():
     made = {f"{kind}_{state}" for state in STATES for kind in ("state", "says")} | {
         "service_payment",
         "service_notification",
+        "was_approved",
+        "was_refused",
     }
     made |= {"receive", "check", "load", "pay", "notify", "report", "original", "rejected.csv", "errors.csv", "result.json"}
     assert set(TEXTS) - named - made - set(batches.PAUSES) == set()

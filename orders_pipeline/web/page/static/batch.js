@@ -77,6 +77,15 @@ function follow() {
   });
 }
 
+async function tell(command, body) {
+  found("trouble").hidden = true;
+  const headers = { "Idempotency-Key": newKey(), ...(body && { "Content-Type": "application/json" }) };
+  const response = await ask(`${batch.dataset.self}/${command}`, { method: "POST", headers, body }).catch(() => null);
+  if (!response?.ok) await complain(found("trouble"), response);
+  await refresh();
+  follow();
+}
+
 document.addEventListener("visibilitychange", () => {
   if (document.hidden) stop();
   else if (batch.dataset.events) refresh().then(follow);
@@ -89,13 +98,15 @@ batch.addEventListener("click", async (event) => {
   if ("close" in button.dataset) button.closest("dialog").close();
   if (button.dataset.post) {
     button.closest("dialog")?.close();
-    found("trouble").hidden = true;
-    const headers = { "Idempotency-Key": newKey() };
-    const response = await ask(`${batch.dataset.self}/${button.dataset.post}`, { method: "POST", headers }).catch(() => null);
-    if (!response?.ok) await complain(found("trouble"), response);
-    await refresh();
-    follow();
+    await tell(button.dataset.post);
   }
+});
+
+batch.addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const form = event.target;
+  form.closest("dialog")?.close();
+  await tell(form.dataset.post, JSON.stringify(Object.fromEntries(new FormData(form))));
 });
 
 follow();
