@@ -289,7 +289,7 @@ def test_of_two_workers_that_record_the_last_refunds_of_a_request_at_once_one_fi
         with harness.connect() as blocking, ThreadPoolExecutor(2) as pool:
             blocking.execute("SELECT FROM refund_requests FOR UPDATE")
             recorded = [pool.submit(ledger.record, [(claim, GIVEN)]) for claim in claims]
-            wait_for(lambda: waiting_beside(harness) == 2, "both to wait")
+            wait_for(lambda: waiting_beside(harness) == 2, "both to wait", timeout_s=20)
             blocking.commit()
             for each in recorded:
                 each.result(timeout=30)
