@@ -102,12 +102,14 @@ def build_app(system: System, *, with_reports: bool = False, code: str | None = 
         call.parameters(())
         return call, batches.batch_object(system, caller, call.batch_id), headers
 
+    def look_again(call: Call) -> dict[str, Any]:
+        return batches.batch_object(system, authenticate(system, call.request, READ), call.batch_id)
+
     async def follow(request: Request) -> Response:
         call, body, headers = await to_thread.run_sync(begin_to_follow, request, limiter=limiter)
-        of_batch = partial(batches.batch_object, system, call.caller, call.batch_id)
         if request.method == "HEAD":
             return Response(headers=headers, media_type="text/event-stream")
-        response = events.follow(call, body, partial(to_thread.run_sync, of_batch, limiter=limiter))
+        response = events.follow(call, body, partial(to_thread.run_sync, look_again, call, limiter=limiter))
         response.headers.update(headers)
         return response
 

@@ -40,6 +40,7 @@ class _Watch:
     body: dict[str, Any]
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     readers: int = 0
+    is_over: bool = False  # who follows it may not any more
     task: asyncio.Task[None] | None = None
 
     def show(self, body: dict[str, Any] | None) -> None:
@@ -77,7 +78,7 @@ class Events:
                 if body["finished"]:
                     yield _event("end", known, {})
                     return
-                if self.is_stopping() or time.monotonic() > until:
+                if self.is_stopping() or watch.is_over or time.monotonic() > until:
                     return
                 try:
                     async with asyncio.timeout(COMMENT_S):
@@ -110,14 +111,18 @@ class Events:
                 watch.task.cancel()
 
     async def _look(self, watch: _Watch, read: Read) -> None:
-        """Look at a batch again and again, and wake who follows it when it has changed, or the server stops."""
+        """Look at a batch again and again; wake who follows it when it has changed, may not be seen, or the server stops."""
         next_look = time.monotonic() + LOOK_S
         while not self.is_stopping():
             await asyncio.sleep(NOTICE_S)
             if time.monotonic() < next_look:
                 continue
             with contextlib.suppress(Exception):  # what cannot be read now is read at the next look
-                body = await read()
+                try:
+                    body = await read()
+                except Problem:
+                    watch.is_over = True
+                    break
                 if body != watch.body:
                     watch.show(body)
             next_look = time.monotonic() + LOOK_S

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import requests
 
+from orders_pipeline.clients import api_tokens
 from orders_pipeline_tests.support.api import Client, client_of, csv_of, served
 from orders_pipeline_tests.support.factories import order_rows
 from orders_pipeline_tests.support.installation import Installation
@@ -79,3 +80,14 @@ def test_a_token_has_few_streams_and_a_server_that_stops_ends_them_at_once(insta
             began = time.monotonic()
         assert time.monotonic() - began < 1
         assert [list(each) for each in followed[1:]] == [[], [], []]
+
+
+def test_a_stream_ends_when_its_token_is_revoked(installation: Installation) -> None:
+    with served(installation.system) as url:
+        client, batch_id = submitted(installation, url)
+        with stream(client, batch_id) as answer:
+            followed = events(answer)
+            assert next(followed)["event"] == "progress"
+            api_tokens.revoke(installation.system.database, client.token[4:12])
+            assert list(followed) == []
+        assert stream(client, batch_id).status_code == 401
