@@ -29,7 +29,7 @@ from pydantic import (
 from orders_pipeline.clients.column_sources import ColumnSource, Skip
 from orders_pipeline.clients.sequences import check_template
 from orders_pipeline.clients.webhook_settings import check_secret, check_url, shown_secret
-from orders_pipeline.records.normalise import normalise_header
+from orders_pipeline.records.normalise import normalise_header, numbered
 from orders_pipeline.records.orders import ORDERS
 from orders_pipeline.records.rejections import FileRejected
 
@@ -129,7 +129,8 @@ class Profile(BaseModel):
         placed = {column: source.names for column, source in self.columns.items() if source.names}
         given = {normalise_header(name): column for column, names in placed.items() for name in names}
         known = {name: column for name, column in ORDERS.header_names().items() if column not in (*placed, *self.ignore)}
-        return MappingProxyType(known | given)
+        nowhere = {numbered("", at): column for at, column in enumerate(self.ignore)}  # names that no header has
+        return MappingProxyType(known | given | nowhere)
 
     def joined_headers(self) -> Mapping[str, tuple[str, ...]]:
         """Return the columns whose cells are joined of several of the client's, with their headers."""

@@ -79,6 +79,7 @@ def stage_checked(
         "header_span": staged.header_span,
         "surplus": staged.row_width - len(staged.header),
         "headers": {column: [staged.header[at] for at in places] for column, places in staged.columns.items()},
+        "places": {column: list(places) for column, places in staged.columns.items()},
         "line_ending": staged.line_ending,
         "has_bom": staged.has_bom,
     }

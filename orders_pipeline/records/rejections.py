@@ -201,6 +201,12 @@ _FILE_CODES = (
         "必要な列が見出しにありません[: {columns}][。近い列名: {nearest}][。{hint}]。",
     ),
     Code(
+        "F_LEFT_OUT",
+        "A line that the client's profile leaves out looks like an order[: line {line}]; see header_line, header_rows, "
+        "comment and footer_lines.",
+        "取引先の設定(header_line、header_rows、comment、footer_lines)で除外される行が注文のように見えます[: {line}行目]。",
+    ),
+    Code(
         "F_HEADER_REPEATED",
         "The header appears again inside the file[: row {row}][, line {line}]; were two files joined?",
         "ファイルの途中に見出しが再び現れます[: {row}件目][、{line}行目]。複数のファイルを結合していませんか。",
@@ -456,6 +462,11 @@ _WARNING_CODES = (
         "W_UNKNOWN_COLUMN",
         "Columns that are not known were ignored[ ({count})][: {columns}].",
         "未知の列は無視しました[({count}列)][: {columns}]。",
+    ),
+    Code(
+        "W_LINES_LEFT_OUT",
+        "Comments or footers at the end were left out, as the client's profile says[: {count}].",
+        "取引先の設定により末尾の注記の行を除外しました[: {count}行]。",
     ),
     Code(
         "W_ROWS_SKIPPED",

@@ -140,6 +140,7 @@ def _answer(dry_run: _DryRun, client_code: str, name: str, rejections: Sequence[
         "amount_jpy": {"accepted": result.amount_accepted},
         "payments": {"planned": payments},
         "notifications": {"planned": notifications},
+        "headers": {column: list(names) for column, names in dry_run.headers.items()},
         "rejections": ({} if refusal is None else {refusal.code: 1}) | codes,
         "errors": [_shown(each, dry_run.headers) for each in rejections],
     }

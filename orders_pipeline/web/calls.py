@@ -8,7 +8,7 @@ import re
 import unicodedata
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints, ValidationError
@@ -67,8 +67,8 @@ class Call:
     def parameters(self, known: Collection[str]) -> dict[str, str]:
         """Return the query's parameters; one that is unknown, doubled or long is a problem."""
         given = self.request.query_params.multi_items()
-        if self.caller.is_operator:
-            given = [(name, value) for name, value in given if name != CLIENT_PARAMETER]
+        own = (CLIENT_PARAMETER, self.caller.client_code)
+        given = [each for each in given if each != own and not (self.caller.is_operator and each[0] == CLIENT_PARAMETER)]
         names = [name for name, _ in given]
         is_wrong = len(set(names)) < len(names) or not set(names) <= set(known)
         if is_wrong or any(len(value) > MOST_PARAMETER_CHARS or "\0" in value for _, value in given):
@@ -132,7 +132,10 @@ def moment(text: str | None) -> str | None:
         raise Problem("malformed-request") from None
     if at.tzinfo is None:
         raise Problem("malformed-request")
-    return at.isoformat()
+    try:
+        return at.astimezone(UTC).isoformat()
+    except OverflowError:
+        raise Problem("malformed-request") from None
 
 
 def shown_time(at: datetime | None) -> str | None:

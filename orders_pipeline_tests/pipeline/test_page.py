@@ -6,7 +6,7 @@ import csv
 import io
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from pydantic import SecretStr
 
 from orders_pipeline.clients import api_tokens
 from orders_pipeline.clients.api_tokens import CONTROL, PAGE, READ, READ_REJECTED, WRITE
+from orders_pipeline.clients.profiles import Clients, Profile
 from orders_pipeline.clients.users import read_users
 from orders_pipeline.web.page import fixing
 from orders_pipeline.web.page.rendering import STATIC
@@ -225,7 +226,7 @@ def test_users_of_the_companys_own_login_are_believed_from_our_proxy_alone(
             ("clerk@x.example", ""),
             ("", secret),
         ):
-            assert asked(user, given) == 303, (user, given)
+            assert asked(user, given) == 403, (user, given)
         assert asked("clerk@x.example", method="POST", path="/check", **{"Sec-Fetch-Site": "cross-site"}) == 403
         assert asked("clerk@x.example", method="POST", path="/check", **{"Sec-Fetch-Site": "same-origin"}) == 415
         page = requests.get(
@@ -234,7 +235,7 @@ def test_users_of_the_companys_own_login_are_believed_from_our_proxy_alone(
         assert "clerk@x.example" in page
         assert 'action="/sign-out"' not in page
     with served(installation.system) as url:
-        assert asked("clerk@x.example") == 303
+        assert asked("clerk@x.example") == 403
 
 
 def test_the_cookie_is_for_our_own_server_alone(installation: Installation, url: str, client_code: str) -> None:
@@ -276,7 +277,7 @@ def test_an_operator_sees_all_clients_and_says_for_whom_a_file_is_sent(
     assert "/b/" + sent in clerk.get("/history").text
     assert operator.post("/v1/batches", OWN | {"Idempotency-Key": "k"}, data=b"x").status_code == 400
     assert operator.get("/v1/profile", client="no such").status_code == 400
-    assert clerk.get("/v1/profile", client=client_code).status_code == 400
+    assert [clerk.get("/v1/profile", client=each).status_code for each in (client_code, "other")] == [200, 400]
 
 
 @pytest.mark.parametrize("language", ["en", "ja"])
@@ -490,6 +491,100 @@ def test_rows_are_shown_a_page_at_a_time_and_values_that_many_share_are_offered_
     first, second = (clerk.get(f"/b/{batch_id}/fix", page=page).text for page in ("1", "2"))
     assert (len(cells_of(first)), len(cells_of(second))) == (fixing.ROWS_A_PAGE, 5)
     assert clerk.get(f"/b/{batch_id}/fix", page="99").text.count("data-row=") == 5
-    assert clerk.get(f"/b/{batch_id}/fix", page="x").status_code == 200
+    for wrong in ("x", "0", "-1", "9" * 5000):
+        assert clerk.get(f"/b/{batch_id}/fix", page=wrong).status_code == 400
+    assert clerk.get("/history", before="0001-01-01T00:00:00+23:59", id=batch_id).status_code == 400
     shared = re.findall(r'data-old="([^"]*)" data-rows="([^"]*)"', first)
     assert [(old, len(rows.split())) for old, rows in shared] == [("abc", len(rows))]
+
+
+PROFILES = {
+    "twice": Profile.model_validate(
+        {"columns": {"amount": {"header": "合計", "occurrence": 2}, "phone": {"header": "TEL", "occurrence": 2}}}
+    ),
+    "legacy": Profile.model_validate({"encoding": "cp932", "delimiter": "\t"}),
+}
+
+
+@pytest.fixture
+def profiled(installation: Installation) -> Iterator[tuple[Installation, str]]:
+    """An installation whose clients have profiles, and where it is served."""
+    system = replace(installation.system, clients=Clients(PROFILES))
+    with served(system) as url:
+        yield Installation(system, installation.sandbox, installation.instance), url
+
+
+def test_of_a_header_that_comes_twice_the_cell_that_is_meant_is_shown_and_changed(
+    profiled: tuple[Installation, str],
+) -> None:
+    installation, url = profiled
+    clerk = signed_in(installation.system, url, "twice")
+    reference = uuid.uuid4().hex[:8]
+    header = "注文番号,得意先コード,得意先名,合計,TEL,合計,支払方法,TEL"
+    text = f"{header}\n{reference},C1,見本,777,03111,12x00,invoice,0901111222\n"
+    batch_id = send(clerk, text.encode())
+    installation.work_off(batch_id)
+    page = clerk.get(f"/b/{batch_id}/fix", columns="all").text
+    assert cells_of(page) == {(1, 5): "12x00"}
+    assert "0901111222" not in page
+    correction = corrected(clerk, batch_id, (1, 5, "12x00", "1200")).json()["batch_id"]
+    installation.work_off(correction)
+    assert clerk.get(f"/v1/batches/{correction}").json()["amount_jpy"]["accepted"] == 1200
+
+
+@pytest.mark.parametrize("cell", ["a\rb", "a\r\nb", "a\nb"])
+@pytest.mark.parametrize("line_ending", ["\n", "\r\n"])
+def test_cells_of_several_lines_are_typed_anew_and_break_no_correction(
+    installation: Installation, clerk: Browser, cell: str, line_ending: str
+) -> None:
+    rows = [order_row(client_order_ref="A-1", customer_name=cell, amount="x"), order_row(client_order_ref="A-2")]
+    lines = [list(rows[0]), *(list(row.values()) for row in rows)]
+    text = line_ending.join(",".join(f'"{each}"' for each in line) for line in lines) + line_ending
+    batch_id = send(clerk, text.encode())
+    installation.work_off(batch_id)
+    cells = cells_of(clerk.get(f"/b/{batch_id}/fix").text)
+    name = list(rows[0]).index("customer_name")
+    anew = {AMOUNT: "100", name: "見本"}
+    changes = [(row, at, None if at == name else value, anew[at]) for (row, at), value in cells.items()]
+    found = corrected(clerk, batch_id, *changes, dry=True)
+    assert (found.status_code, found.json()["refusal"]) == (200, None)
+    assert corrected(clerk, batch_id, *changes).status_code == 202
+
+
+def test_rows_of_a_workbook_are_sent_as_their_clients_text_files_are(profiled: tuple[Installation, str]) -> None:
+    installation, url = profiled
+    clerk = signed_in(installation.system, url, "legacy")
+    row = order_row(client_order_ref=uuid.uuid4().hex[:8], amount="many")
+    workbook, content = openpyxl.Workbook(), io.BytesIO()
+    for cells in ([*row], [*row.values()]):
+        workbook.active.append(cells)
+    workbook.save(content)
+    batch_id = send(clerk, content.getvalue(), "注文.xlsx")
+    installation.work_off(batch_id)
+    (place,) = cells_of(clerk.get(f"/b/{batch_id}/fix").text)
+    assert corrected(clerk, batch_id, (*place, "many", "500"), dry=True).json()["good"] == 1
+    correction = corrected(clerk, batch_id, (*place, "many", "500")).json()["batch_id"]
+    installation.work_off(correction)
+    assert clerk.get(f"/v1/batches/{correction}").json()["status"] == "completed"
+
+
+def test_a_card_number_is_shown_nowhere_whatever_else_is_wrong_with_its_cell(
+    installation: Installation, clerk: Browser
+) -> None:
+    wrong = [{name: CARD} for name in ("phone", "amount", "quantity", "order_date", "payment_method")]
+    wrong += [{name: f"{CARD} {'長' * 600}"} for name in ("customer_name", "note")]
+    batch_id = with_bad_rows(installation, clerk, *wrong, *wrong)
+    page = clerk.get(f"/b/{batch_id}/fix", columns="all", personal="show").text
+    assert page.count("data-row=") == 2 * len(wrong)
+    assert CARD not in page
+
+
+def test_what_was_checked_for_one_client_is_sent_for_no_other(installation: Installation, url: str, clerk: Browser) -> None:
+    body = csv_of(*order_rows(1))
+    part = clerk.post("/check", params={"name": "o.csv"}, data=body).text
+    (checked_for,) = re.findall(r'data-client="([^"]+)"', part)
+    other = signed_in(installation.system, url, "other")
+    headers = OWN | {"Idempotency-Key": uuid.uuid4().hex}
+    answer = other.post("/v1/batches", headers, params={"name": "o.csv", "client": checked_for}, data=body)
+    assert problem(answer, 400) == "malformed-request"
+    assert send(clerk, body, client=checked_for)

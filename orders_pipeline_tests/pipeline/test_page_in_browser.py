@@ -291,7 +291,7 @@ def test_a_file_that_came_before_leads_to_its_result_and_one_that_cannot_be_take
     page.locator("[data-do=discard]").click()
     expect(page.locator("#file")).to_be_focused()
     page.set_input_files("#file", {"name": "pages.pdf", "mimeType": "application/pdf", "buffer": b"%PDF"})
-    expect(page.locator("#trouble")).to_contain_text("Send CSV, XLSX, JSON or NDJSON")
+    expect(page.locator("#trouble")).to_contain_text("Choose a CSV or Excel (.xlsx) file")
 
 
 def test_a_batch_is_cancelled_after_a_question(installation: Installation, page: Page) -> None:

@@ -72,6 +72,8 @@ sequence = "o-{number}.csv"
 
 [kana]
 sequence = "ガ-{number}.csv"
+[narrow]
+ignore = ["item_code", "email", "phone", "note"]
 [picky]
 skip = [{ header = "対応状況", values = ["注文取消し", "ｷｬﾝｾﾙ"] }, { header = "区分", values = ["サンプル"] }]
 [framed]
@@ -186,6 +188,14 @@ def test_what_stands_around_the_orders_is_left_out_and_a_correction_has_none_of_
     assert loaded == [("1001", batches.today(), 1000), ("1002", batches.today(), 2000)]
     (sealed,) = counter.rows("SELECT personal FROM orders WHERE client_order_ref = '1001'")[0]
     assert personal_data.decrypt(counter.system.cipher, summary["batch_id"], 1, sealed)["phone"] == "09012345678"
+
+
+def test_columns_that_are_ignored_are_as_if_the_file_had_none(counter: Counter) -> None:
+    summary = counter.take(counter.file(orders(3)), "narrow")
+    assert summary["rows"]["accepted"] == 3
+    assert counter.rows("SELECT DISTINCT item_code, notify_channel FROM orders") == [(None, "none")]
+    (warned,) = [each for each in counter.errors(summary["batch_id"]) if each["code"] == "W_UNKNOWN_COLUMN"]
+    assert "email" in warned["message"]
 
 
 def test_rows_that_are_no_orders_are_skipped_and_counted(counter: Counter) -> None:

@@ -66,12 +66,40 @@ def test_comments_above_the_header_and_at_the_end_are_left_out(tmp_path, end):
     text = f"# SAP\n#\n\n# Records: 2\n{HEADER}\n{ROWS}\n# 終わり\n#{end}"
     found, rows = read(tmp_path, text, Frame(comment="#"))
     assert [row[:2] for row in rows] == [(1, 6), (2, 7)]
+    assert [(each.code, each.detail) for each in found.warnings] == [("W_LINES_LEFT_OUT", {"count": "2"})]
     assert (found.rows_total, found.rows_blank) == (2, 0)
 
 
 def test_a_row_that_begins_like_a_comment_is_a_row(tmp_path):
     _, rows = read(tmp_path, f"{HEADER}\n{ROWS}#A-3,C3,見本\n#A-4,C4,見本\n# end\n", Frame(comment="#"))
     assert [text for _, _, text in rows] == ["A-1,C1,見本", "A-2,C2,見本", "#A-3,C3,見本", "#A-4,C4,見本"]
+
+
+@pytest.mark.parametrize(
+    ("header_end", "row_end"), [("", ""), ("", ","), ("", ",,"), (",", ""), (",,備考", ",,"), (",,備考", ",,午前")]
+)
+def test_no_row_is_a_comment_however_it_ends(tmp_path, header_end, row_end):
+    rows = [f"#A-{at},C1,見本{row_end}" for at in range(1, 2001)]
+    text = "\n".join([f"{HEADER}{header_end}", *rows, "# end of 2000", ""])
+    found, read_rows = read(tmp_path, text, Frame(comment="#"))
+    assert [line for _, _, line in read_rows] == rows
+    assert found.rows_total == 2000
+
+
+@pytest.mark.parametrize(
+    "frame", [Frame(footer_lines=1), Frame(header_rows=2), Frame(header_line="find"), Frame(header_line=2)]
+)
+def test_a_file_without_what_is_to_be_left_out_is_refused_before_an_order_is(tmp_path, frame):
+    above = "A-0,C0,見本\n" if frame.header_line else ""
+    with pytest.raises(FileRejected) as refused:
+        read(tmp_path, f"{above}{HEADER}\n{ROWS}", frame)
+    assert refused.value.code == "F_LEFT_OUT"
+
+
+def test_a_correction_whose_header_has_a_line_break_is_the_table_and_nothing_else(tmp_path):
+    text = f'"メモ\n欄",{HEADER},_batch,_row,_line,_codes\nx,A-1,C1,見本,20261129-0123456789ab,7,9,R_X\n'
+    _, rows = read(tmp_path, text, Frame(header_rows=2, footer_lines=1))
+    assert [number for number, _, _ in rows] == [1]
 
 
 @pytest.mark.parametrize("codec", ["utf-8", "cp932", "utf-16"])

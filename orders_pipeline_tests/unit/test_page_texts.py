@@ -36,6 +36,8 @@ def test_every_text_is_used():
         "service_payment",
         "service_notification",
         "was_approved",
+        "of_pay",
+        "of_notify",
         "was_refused",
     }
     made |= {"receive", "check", "load", "pay", "notify", "report", "original", "rejected.csv", "errors.csv", "result.json"}
@@ -43,6 +45,10 @@ def test_every_text_is_used():
 
 
 def test_every_state_of_a_batch_has_words():
+    folder = Path(str(resources.files("orders_pipeline.sql.migrations")))
+    schema = "".join(path.read_text("utf-8") for path in folder.glob("*.sql"))
+    known = re.findall(r"batches_status_known CHECK \(status IN \(([^)]+)\)", schema)
+    assert set(re.findall(r"'(\w+)'", " ".join(known))) - {"failed"} == STATES
     assert {f"state_{state}" for state in STATES} <= set(TEXTS)
     assert {f"says_{state}" for state in STATES - {"paused"}} <= set(TEXTS)
     assert {

@@ -6,7 +6,7 @@ Finds where the table begins and ends. A file that corrects rows, which has our 
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Literal
 from orders_pipeline.intake.csv_file.header import BATCH_COLUMN, Names
 from orders_pipeline.intake.csv_file.physical_lines import TextSpan, line_ends, read_blocks, split_lines
 from orders_pipeline.records.normalise import normalise_header
+from orders_pipeline.records.rejections import FileRejected
 
 LOOKED_THROUGH = 20  # lines, for a header that is somewhere
 MOST_LINES = 100  # above a header
@@ -38,41 +39,86 @@ class Frame:
 
 @dataclass(frozen=True)
 class Table:
-    """Where a table is: its text, the lines before it, and how many rows its header has."""
+    """Where a table is: its text, the lines before it, and how many rows its header has; `left_out` lines follow it."""
 
     span: TextSpan
     lines_before: int = 0
     header_rows: int = 1
+    left_out: int = 0
 
 
 def find_table(source: Path, span: TextSpan, frame: Frame, names: Names, delimiter: str) -> Table:
-    """Return where the table is in a text."""
+    """Return where the table is in a text; raise F_LEFT_OUT where a line that would be left out may be an order."""
     if frame == Frame():
         return Table(span)
     head = list(islice(_lines(source, span), MOST_LINES))
-    filled = [(number, cells) for number, (_, line) in enumerate(head) if any(cells := _cells(line, delimiter))]
-    if filled and names.is_header(filled[0][1]) and BATCH_COLUMN in map(normalise_header, filled[0][1]):
+    records = _Records([line for _, line in head], delimiter)
+    first = next((number for number, (_, line) in enumerate(head) if line.strip()), 0)
+    header = records.at(first)
+    if names.is_header(header) and BATCH_COLUMN in map(normalise_header, header):
         return Table(span)
-    at = _header_at(frame, head, filled, names)
-    start = head[at][0] if at < len(head) else span.start
-    width = len(_cells(head[at][1], delimiter)) if at < len(head) else 0
-    end = _end(source, replace(span, start=start), frame, lambda line: len(_cells(line, delimiter)) == width > 1)
-    return Table(replace(span, start=start, end=end), at if start > span.start else 0, frame.header_rows)
+    at = _header_at(frame, head, records, names)
+    header = records.at(at)
+    is_order = _like_an_order(header, names)
+    begin = head[at][0] if at < len(head) else span.start
+    more = range(at + 1, at + frame.header_rows)  # of the header
+    for number in (*range(at), *more):
+        if is_order(records.at(number)):
+            raise FileRejected("F_LEFT_OUT", {"line": str(number + 1)})
+    end, left_out = _end(source, replace(span, start=begin), frame, lambda line: _cells([line], delimiter), is_order)
+    lines_before = at if begin > span.start else 0
+    return Table(replace(span, start=begin, end=end), lines_before, frame.header_rows, left_out)
 
 
-def _header_at(frame: Frame, head: list[tuple[int, str]], filled: list[tuple[int, list[str]]], names: Names) -> int:
+class _Records:
+    """The records that begin at each of some lines."""
+
+    def __init__(self, lines: Sequence[str], delimiter: str) -> None:
+        self._lines, self._delimiter = lines, delimiter
+
+    def at(self, number: int) -> list[str]:
+        """Return the cells of the record that begins at a line, which may go on behind it."""
+        return _cells(self._lines[number : number + LOOKED_THROUGH], self._delimiter)
+
+
+def _header_at(frame: Frame, head: Sequence[tuple[int, str]], records: _Records, names: Names) -> int:
     """Return how many lines stand above the header."""
     if isinstance(frame.header_line, int):
         return frame.header_line - 1
-    said = [number for number, _ in filled if not (frame.comment and head[number][1].lstrip().startswith(frame.comment))]
+    lines = [(number, line.strip()) for number, (_, line) in enumerate(head)]
+    said = [number for number, line in lines if line and not (frame.comment and line.startswith(frame.comment))]
     first = said[0] if said else 0
     if frame.header_line is None:
         return first
-    return next((number for number, cells in filled if number < LOOKED_THROUGH and names.is_header(cells)), first)
+    return next((number for number in range(min(LOOKED_THROUGH, len(head))) if names.is_header(records.at(number))), first)
 
 
-def _end(source: Path, span: TextSpan, frame: Frame, is_row: Callable[[str], bool]) -> int:
-    """Return where a text ends without its footers and the comments at its end; what is as wide as a row is no comment."""
+def _like_an_order(header: Sequence[str], names: Names) -> Callable[[Sequence[str]], bool]:
+    """Return what says of a record whether it has a cell under each required column, and digits where amounts have."""
+    columns = {column: at for at, column in enumerate(names.columns(header)) if column is not None}
+    required = [columns[name] for name in names.required if name in columns]
+    amount = columns.get("amount")
+
+    def is_one(cells: Sequence[str]) -> bool:
+        if len(required) < 2 or len(cells) <= max(required) or not all(cells[at].strip() for at in required):
+            return False
+        said = cells if amount is None or len(cells) <= amount else [cells[amount]]
+        return any(character.isdigit() for cell in said for character in cell)
+
+    return is_one
+
+
+def _end(
+    source: Path,
+    span: TextSpan,
+    frame: Frame,
+    read: Callable[[str], Sequence[str]],
+    is_order: Callable[[Sequence[str]], bool],
+) -> tuple[int, int]:
+    """Return where a text ends without its footers and the comments at its end, and how many lines these are.
+
+    A comment is one cell: what has several, however it begins, is a row.
+    """
     size = span.unit.itemsize
     start = max(span.start, span.end - _TAIL_BYTES // size * size)
     with source.open("rb") as file:
@@ -80,17 +126,23 @@ def _end(source: Path, span: TextSpan, frame: Frame, is_row: Callable[[str], boo
         tail = file.read(span.end - start)
     ends, _ = line_ends(tail, span.unit, is_last=True)
     begins = [0, *ends.tolist()][:-1]
-    footers, end = frame.footer_lines, span.end
+    footers, end, left_out = frame.footer_lines, span.end, 0
     for begin, after in zip(reversed(begins), reversed(ends.tolist()), strict=True):
         if begin == 0 and start > span.start:  # a line of which only a part is here
             break
-        line = tail[begin:after].decode(span.codec, "replace").strip()
-        if line and footers:
+        line = tail[begin:after].decode(span.codec, "replace").rstrip("\r\n")
+        cells = read(line)
+        is_comment = bool(frame.comment) and line.lstrip().startswith(frame.comment) and len(cells) == 1
+        if line.strip() and not is_comment:
+            if not footers:
+                break
+            if is_order(cells):
+                raise FileRejected("F_LEFT_OUT", {})
             footers -= 1
-        elif line and not (frame.comment and line.startswith(frame.comment) and not is_row(line)):
-            break
-        end = start + begin if line or end < span.end else end
-    return end
+        if line.strip():
+            left_out += 1
+        end = start + begin if line.strip() or left_out else end
+    return end, left_out
 
 
 def _lines(source: Path, span: TextSpan) -> Iterator[tuple[int, str]]:
@@ -102,8 +154,8 @@ def _lines(source: Path, span: TextSpan) -> Iterator[tuple[int, str]]:
             begin = end
 
 
-def _cells(line: str, delimiter: str) -> list[str]:
+def _cells(lines: Sequence[str], delimiter: str) -> list[str]:
     try:
-        return next(csv.reader([line], delimiter=delimiter), [])
+        return next(csv.reader(lines, delimiter=delimiter), [])
     except csv.Error:
         return []

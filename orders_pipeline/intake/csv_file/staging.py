@@ -139,7 +139,6 @@ def _write(source: Path, target: Path, where: Table, reading: Reading, *, allow_
         staging.amounts.check_all(last_cell_left_off=shape.last_cell_left_off)
     detail = {"count": str(len(header.unknown)), "columns": header.unknown_shown}
     unknown = Rejection(None, int(first.places.lines[place]), None, "W_UNKNOWN_COLUMN", detail)
-    skipped = Rejection(None, None, None, "W_ROWS_SKIPPED", {"count": str(staging.rows_skipped)})
     offset, length = int(first.places.offsets[place]), int(first.places.lengths[place])
     return StagedFile(
         encoding=span.encoding,
@@ -155,8 +154,18 @@ def _write(source: Path, target: Path, where: Table, reading: Reading, *, allow_
         rows_skipped=staging.rows_skipped,
         corrected_batches=tuple(staging.batches),
         corrected_from=tuple(staging.batches.values()),
-        warnings=(*((unknown,) if header.unknown else ()), *((skipped,) if staging.rows_skipped else ())),
+        warnings=(
+            *((unknown,) if header.unknown else ()),
+            *_counted("W_ROWS_SKIPPED", staging.rows_skipped),
+            *_counted("W_LINES_LEFT_OUT", where.left_out),
+        ),
     )
+
+
+def _counted(code: str, count: int) -> Iterator[Rejection]:
+    """Yield the warning that there were so many, if there were."""
+    if count:
+        yield Rejection(None, None, None, code, {"count": str(count)})
 
 
 def _write_behind(writer: ParquetWriter, tables: Iterator[pa.Table]) -> None:

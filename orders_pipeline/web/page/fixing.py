@@ -10,7 +10,8 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +21,24 @@ from starlette.responses import Response
 
 from orders_pipeline.audit import recording
 from orders_pipeline.batches.artifacts import ORIGINAL, artifact
+from orders_pipeline.clients.file_names import is_converted
+from orders_pipeline.clients.profiles import Profile
 from orders_pipeline.infrastructure.scratch import Scratch
 from orders_pipeline.infrastructure.storage import ObjectGone
+from orders_pipeline.records.card_numbers import has_card_number
 from orders_pipeline.records.orders import ORDERS
 from orders_pipeline.records.rejections import Language, message
 from orders_pipeline.reports.rejected_csv import OUR_COLUMNS
 from orders_pipeline.reports.report_files import REPORTS
 from orders_pipeline.web import submission, uploads
 from orders_pipeline.web.calls import Call, answer
+from orders_pipeline.web.calls import number as as_number
 from orders_pipeline.web.page.rendering import Visit, language_for
 from orders_pipeline.web.page.texts import Words
 from orders_pipeline.web.problems import Problem
 
 ROWS_A_PAGE = 100
+MOST_PAGES = 1_000_000
 MOST_EDITS_BYTES = 4 << 20
 MOST_REPLACED = 3  # values a kind of problem that are offered to be replaced in all their rows
 ALWAYS_SHOWN = ("client_order_ref", "customer_code", "amount")
@@ -113,13 +119,13 @@ def show_fix(visit: Visit) -> Response:
         return visit.render("fix_none.html", batch=batch, is_later=bool(numbers))
     pages = max(1, -(-len(numbers) // ROWS_A_PAGE))
     given = visit.request.query_params
-    page = min(int(given.get("page", "1")) if given.get("page", "1").isdecimal() else 1, pages) or 1
+    page = min(as_number(given.get("page"), 1, MOST_PAGES), pages)
     shown = numbers[(page - 1) * ROWS_A_PAGE : page * ROWS_A_PAGE]
     with visit.system.database.begin() as transaction:
         transaction.execute("identify_caller", actor=who.actor)
         detail = {"purpose": "to correct them"}
         recording.record(
-            transaction, "phi_access", "read", "rejected rows", batch_id=batch_id, rows=len(shown), detail=detail
+            transaction, "phi_access", "read", "rejected rows", batch_id=batch_id, rows=len(numbers), detail=detail
         )
     return visit.render(
         "fix.html",
@@ -158,14 +164,11 @@ def _read_sheet(visit: Visit, batch: Row[Any]) -> Sheet | None:
     except csv.Error:
         raise Problem("no-such-file") from None
     header = records[0][: -len(OUR_COLUMNS)]
-    places: dict[str, list[int]] = {}
-    for column, names in layout["headers"].items():
-        places[column] = [header.index(name) for name in names if name in header]
     by_row = {int(record[-3]): record for record in records[1:] if len(record) > 3 and record[-3].isdecimal()}
     return Sheet(
         header,
         {row: record[: -len(OUR_COLUMNS)] for row, record in by_row.items()},
-        places,
+        layout["places"],
         codec,
         mark,
         layout["delimiter"],
@@ -187,10 +190,10 @@ def _table(
     for each in found:
         if each.import_row_number in of_rows:
             of_rows[each.import_row_number].append(each)
-    shown = {at for each in ALWAYS_SHOWN for at in sheet.columns.get(each, ())}
-    for rejections in of_rows.values():
-        shown.update(at for each in rejections for at in sheet.columns.get(each.column_name or "", ()))
-    places = range(len(sheet.header)) if with_all else sorted(shown)
+    known = [at for each in ALWAYS_SHOWN for at in sheet.columns.get(each, ())]
+    bad = {at for each in chain(*of_rows.values()) for at in sheet.columns.get(each.column_name or "", ())}
+    rest = range(len(sheet.header)) if with_all else ()
+    places = list(dict.fromkeys([*known[:1], *sorted(bad), *known, *rest]))  # what is wrong is not out of sight
     return {
         "headers": [(at, sheet.header[at]) for at in places],
         "rows": [
@@ -229,9 +232,15 @@ def _row(
     cells = []
     for at in places if is_even else ():
         is_bad = at in of_cells
-        is_hidden = at in secret or (at in hidden and not is_bad)
-        cells.append(Cell(at, None if is_hidden else sheet.records[number][at], is_bad, of_cells.get(at, ())))
+        text = sheet.records[number][at]
+        is_hidden = at in secret or (at in hidden and not is_bad) or not _may_be_shown(text)
+        cells.append(Cell(at, None if is_hidden else text, is_bad, of_cells.get(at, ())))
     return FixRow(number, rejections[0].line if rejections else None, cells, of_row, is_even)
+
+
+def _may_be_shown(text: str) -> bool:
+    """Return whether a browser may have a cell: no card's number, and no line break, which it would take out."""
+    return not (set("\r\n") & set(text)) and not has_card_number(text, is_code=True) and not has_card_number(text)
 
 
 def _groups(sheet: Sheet, found: Sequence[Row[Any]], language: Language) -> list[dict[str, Any]]:
@@ -243,14 +252,14 @@ def _groups(sheet: Sheet, found: Sequence[Row[Any]], language: Language) -> list
     for (column, code), rows in sorted(kinds.items(), key=lambda kind: -len(kind[1])):
         places = sheet.columns.get(column, ())
         shared = []
-        if len(places) == 1 and code != FORBIDDEN and column not in SECRET:
+        if len(places) == 1 and code != FORBIDDEN and column not in (*SECRET, ORDERS.identity):
             (at,) = places
             even = [each.import_row_number for each in rows if each.import_row_number in sheet.records]
             values = Counter(sheet.records[number][at] for number in even if sheet.is_even(number))
             shared = [
                 {"cell": at, "old": value, "rows": [n for n in even if sheet.is_even(n) and sheet.records[n][at] == value]}
                 for value, count in values.most_common(MOST_REPLACED)
-                if count > 1
+                if count > 1 and _may_be_shown(value)
             ]
         groups.append(
             {
@@ -281,6 +290,8 @@ def take_edits(call: Call, given: Mapping[str, str], body: Path, folder: Scratch
     sheet = _read_sheet(visit, batch)
     if sheet is None:
         raise Problem("no-such-file")
+    if is_converted(batch.csv_source):
+        sheet = _as_text_of(sheet, call.system.clients.profile(call.caller.client_code))
     records = _changed(sheet, edits)
     stem = batch.csv_source.rpartition(".")[0]
     name = f"{stem}.correction-{group.batches}.csv"
@@ -290,6 +301,13 @@ def take_edits(call: Call, given: Mapping[str, str], body: Path, folder: Scratch
         return submission.correct(call, {"name": name}, upload, folder)
     found = submission.checked(call, {"name": name}, upload, folder)
     return answer(_checked(sheet, list(records), found, language_for(call.request)))
+
+
+def _as_text_of(sheet: Sheet, profile: Profile) -> Sheet:
+    """Return rows of a workbook, or of JSON, as their client's text files are written."""
+    encoding = profile.encoding or "utf-8"
+    codec, mark = {"utf-8": ("utf-8", "\ufeff"), "utf-16": ("utf-16-le", "\ufeff")}.get(encoding, (encoding, ""))
+    return replace(sheet, codec=codec, mark=mark, delimiter=profile.delimiter)
 
 
 def _changed(sheet: Sheet, edits: Sequence[Edit]) -> dict[int, list[str]]:
@@ -308,7 +326,8 @@ def _changed(sheet: Sheet, edits: Sequence[Edit]) -> dict[int, list[str]]:
 def _written(sheet: Sheet, batch_id: str, records: Mapping[int, Sequence[str]]) -> bytes:
     """Return records as a file, as their client writes one, that says which rows it corrects."""
     text = io.StringIO(newline="")
-    writer = csv.writer(text, delimiter=sheet.delimiter, lineterminator=sheet.line_ending)
+    # all quoted: a line break in a cell need not be the one that ends lines
+    writer = csv.writer(text, delimiter=sheet.delimiter, lineterminator=sheet.line_ending, quoting=csv.QUOTE_ALL)
     writer.writerow([*sheet.header, *OUR_COLUMNS])
     for row, record in records.items():
         writer.writerow([*record, batch_id, row, "", ""])

@@ -16,6 +16,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from orders_pipeline.clients.api_tokens import Caller
 from orders_pipeline.records.rejections import Language
 from orders_pipeline.system.composition import System
+from orders_pipeline.web.authentication import USER_HEADER
 from orders_pipeline.web.page.texts import Words
 from orders_pipeline.web.problems import Problem, language_of
 
@@ -84,6 +85,9 @@ def language_for(request: Request) -> Language:
 
 def explain(problem: Problem, request: Request, request_id: str) -> Response:
     """Return the page that says what is wrong with a request; who has to sign in is led there."""
+    if problem.slug == "unauthorized" and USER_HEADER in request.headers:  # the proxy knows them, and we do not
+        title = Words(language_for(request))("unknown_user")
+        return HTMLResponse(_rendered(request, None, "error.html", {"title": title, "request_id": request_id}), 403, HEADERS)
     if problem.slug == "unauthorized":
         return RedirectResponse(f"/sign-in?next={quote(request.url.path, safe='')}", 303, HEADERS)
     values = {"title": problem.kind.title(language_for(request)), "request_id": request_id}

@@ -29,8 +29,8 @@ TEXTS: Mapping[str, tuple[str, str]] = MappingProxyType(
             "送信と修正にはJavaScriptが必要です。履歴の表示とダウンロードはこのまま利用できます。",
         ),
         "lost": (
-            "The connection is lost. Work goes on; the page tries to come back.",
-            "接続が切れました。処理は続いています。再接続しています…",
+            "No connection. This is how things stood last; the page keeps trying. Nothing is charged twice.",
+            "接続できません。最後に確認した時点の内容を表示しています。再接続しています。二重に請求されることはありません。",
         ),
         "failed": (
             "That did not work. Nothing was sent; please try again.",
@@ -38,6 +38,18 @@ TEXTS: Mapping[str, tuple[str, str]] = MappingProxyType(
         ),
         # signing in
         "sign_in": ("Sign in", "ログイン"),
+        "unsupported": (
+            "This kind of file cannot be taken. Choose a CSV or Excel (.xlsx) file; save an .xls file as .xlsx first.",
+            "この種類のファイルは受け付けられません。CSVまたはExcel(.xlsx)を選んでください。.xlsの場合は、Excelで.xlsx形式として保存し直してください。",
+        ),
+        "busy": (
+            "Many files are being received. This one is tried again in a few seconds.",
+            "ただいま混み合っています。数秒後に自動で再試行します。",
+        ),
+        "unknown_user": (
+            "You are logged in, but not registered here. Ask your administrator.",
+            "ログインしていますが、このシステムには登録されていません。管理者に依頼してください。",
+        ),
         "token": ("Token", "トークン"),
         "token_hint": (
             "Your administrator gives you one. It begins with opk_.",
@@ -58,6 +70,7 @@ TEXTS: Mapping[str, tuple[str, str]] = MappingProxyType(
             "The code of the client that the orders are from: letters, digits, - and _.",
             "注文元の取引先コード(英数字、-、_)です。",
         ),
+        "choose_client": ("Choose a client", "取引先を選んでください"),
         "drop": ("Drop an order file here", "注文ファイルをここにドロップ"),
         "or": ("or", "または"),
         "choose": ("Choose a file", "ファイルを選ぶ"),
@@ -77,7 +90,10 @@ TEXTS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "uploading": ("Uploading", "アップロード中"),
         "checking": ("Checking. Nothing has been sent yet.", "検査しています。まだ何も送信していません。"),
         "check_title": ("Result of the check", "検査の結果"),
-        "check_all": ("All {n} orders can be taken.", "{n}件すべて受け付けられます。"),
+        "check_all": ("All {n} orders can be taken.", "{n}件を受け付けられます。エラーはありません。"),
+        "times": ("{n}", "{n}回"),
+        "paid_together": ("Orders of one customer are paid together.", "同じ得意先の注文はまとめて決済します。"),
+        "sample": ("The first rows, as they were read", "最初の行(読み取り結果)"),
         "check_some": (
             "{n} of {total} orders can be taken. {bad} to correct.",
             "{total}件中{n}件を受け付けられます。{bad}件は修正が必要です。",
@@ -132,7 +148,8 @@ TEXTS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "working": ("in progress", "進行中"),
         "waiting": ("waiting", "待ち"),
         "left_undone": ("not done", "未実施"),
-        "of": ("{done} of {total}", "{total}件中{done}件"),
+        "of_pay": ("{done} of {total} payments", "{total}回中{done}回"),
+        "of_notify": ("{done} of {total}", "{total}件中{done}件"),
         "time_left": ("about {time} left", "残り約{time}"),
         "unknown_total": ("being counted", "集計中"),
         "result": ("Result", "結果"),
@@ -170,6 +187,10 @@ TEXTS: Mapping[str, tuple[str, str]] = MappingProxyType(
             "Orders that are not paid yet are stopped. What is paid stays paid and is not refunded.",
             "まだ決済していない注文を中止します。済んだ決済は返金されません。",
         ),
+        "cancel_left": (
+            "{n} order{s}, {yen}, are not paid yet.",
+            "まだ決済していない注文は{n}件、{yen}です。",
+        ),
         "cancel_do": ("Cancel the rest", "残りを中止する"),
         "keep": ("Go on as before", "中止しない"),
         "resume": ("Resume", "再開する"),
@@ -202,7 +223,7 @@ TEXTS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "state_stopped": ("Stopped", "停止中"),
         "state_cancelling": ("Being cancelled", "中止処理中"),
         "state_completed": ("Done", "完了"),
-        "state_completed_with_errors": ("Done, with exceptions", "完了(一部未処理)"),
+        "state_completed_with_errors": ("Done, with errors", "完了(一部エラー)"),
         "state_rejected": ("Not taken", "受付不可"),
         "state_cancelled": ("Cancelled", "中止済み"),
         "says_received": (
@@ -271,8 +292,8 @@ TEXTS: Mapping[str, tuple[str, str]] = MappingProxyType(
         # correcting
         "fix_title": ("Correct rows", "行の修正"),
         "fix_lead": (
-            "Only what is wrong can be changed here. Corrected rows are sent as a file of their own.",
-            "誤りのある欄だけを修正できます。修正した行は、新しいファイルとして送信されます。",
+            "What is wrong stands first. Corrected rows are sent as a file of their own.",
+            "誤りのある欄を先頭に表示しています。修正した行は、新しいファイルとして送信されます。",
         ),
         "groups": ("By problem", "エラーの種類"),
         "replace_all": ("Replace all at once", "まとめて置き換える"),
@@ -294,6 +315,7 @@ TEXTS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "fix_send": ("Send {n} corrected row{s}", "修正した{n}件を送信"),
         "changed": ("{n} row{s} changed", "{n}件を変更しました"),
         "unchanged": ("Nothing changed yet", "まだ変更はありません"),
+        "row_changed": ("changed, not checked yet", "変更済み・未確認"),
         "row_good": ("can be taken", "受け付けられます"),
         "row_bad": ("still wrong", "まだ誤りがあります"),
         "fix_checked": (

@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow.parquet as pq
 from sqlalchemy import Row
 from starlette.responses import RedirectResponse, Response
 
 from orders_pipeline.batches import batches
+from orders_pipeline.batches.artifacts import STAGED
 from orders_pipeline.clients.api_tokens import WRITE
 from orders_pipeline.infrastructure.scratch import Scratch
 from orders_pipeline.intake.file_staging import limits_of
@@ -25,6 +27,7 @@ from orders_pipeline.web.uploads import Upload
 
 RECENT, LISTED = 5, 50
 SHOWN_ERRORS = 100
+SAMPLE, SAMPLE_ROWS = ("client_order_ref", "customer_code", "customer_name", "amount"), 3
 MIB = 1 << 20
 COUNTED = ("paid", "declined", "unknown", "refunded", "cancelled")
 
@@ -70,7 +73,19 @@ def show_check(call: Call, given: Mapping[str, str], upload: Upload, folder: Scr
         errors=[each for each in sentences if each["row"] is not None][:SHOWN_ERRORS],
         refusal=next((each["says"] for each in sentences if each["row"] is None), None) if found["status_code"] else None,
         key=uuid.uuid4().hex,
+        **_sample(folder, {} if found["status_code"] else found["headers"]),
     )
+
+
+def _sample(folder: Scratch, headers: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """Return some cells of the first rows as they were read, under the client's own headers: names show what is garbled."""
+    if not headers:
+        return {"sample": [], "numbers": []}
+    with pq.ParquetFile(folder / STAGED) as file:
+        rows = next(file.iter_batches(SAMPLE_ROWS)).to_pylist()
+    shown = {column: " + ".join(headers[column]) for column in SAMPLE if headers.get(column)}
+    sample = [{header: row[column] or "" for column, header in shown.items()} for row in rows]
+    return {"sample": sample, "numbers": [shown.get("amount")]}
 
 
 def _kinds_of(errors: Sequence[Mapping[str, Any]]) -> list[Kind]:
@@ -93,6 +108,7 @@ def show_batch(visit: Visit) -> Response:
         found = transaction.rows("api_rejections_by_kind", batch_id=batch_id, client_code=client_code)
         file = transaction.row("api_batch_file", batch_id=batch_id, client_code=client_code)
         group = transaction.rows("import_group", bulk_import_group=batch["import_group"])[0]
+        sender = None if file is None else transaction.scalar("api_sender", submitted_by=file.submitted_by)
         others = {each: transaction.row("api_batch_file", batch_id=each, client_code=client_code) for each in group.open_in}
     if file is None:
         raise Problem("not-found")
@@ -102,7 +118,7 @@ def show_batch(visit: Visit) -> Response:
         "batch.html",
         batch=batch,
         client_code=client_code,
-        submitted_by=file.submitted_by,
+        submitted_by=sender,
         says=_says(batch),
         steps=_steps(batch),
         bars=[each for each in batch["progress"]["phases"] if each["name"] in ("pay", "notify")],
@@ -111,6 +127,7 @@ def show_batch(visit: Visit) -> Response:
         refusals=[_kind(each, headers, language).sentence for each in found if each.first_row is None],
         to_fix=[(each, other.csv_source) for each, other in others.items() if other is not None],
         sums=_sums(batch),
+        open=next((line for line in _sums(batch) if line[0] == "open"), None),
     )
 
 
@@ -130,7 +147,7 @@ def _says(batch: Mapping[str, Any]) -> tuple[str, dict[str, object]]:
 def _steps(batch: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return each step with how far it is; what a batch that has ended early never came to was left undone."""
     phases = batch["progress"]["phases"]
-    if batch["status"] not in ("rejected", "cancelled"):
+    if batch["status"] not in ("rejected", "cancelling", "cancelled"):
         return [(each["name"], each["state"]) for each in phases]
     reached = {"receive", "report"} | ({"check"} if batch["rows"]["total"] is not None else set())
     if batch["payments"]["planned"]:
@@ -181,5 +198,7 @@ def _listed(visit: Visit, limit: int, before: tuple[str | None, str] | None) -> 
 
 
 def show_start(visit: Visit) -> Response:
-    """Lead a client's person to where files are sent, and an operator to the overview."""
-    return RedirectResponse("/overview" if visit.who.is_operator else "/send", 303)
+    """Lead a client's person to where files are sent, or looked at, and an operator to the overview."""
+    if visit.who.is_operator:
+        return RedirectResponse("/overview", 303)
+    return RedirectResponse("/send" if WRITE in visit.who.scopes else "/history", 303)

@@ -37,7 +37,10 @@ function show() {
     const verdict = verdicts[line.dataset.row];
     line.classList.toggle("is-good", verdict?.length === 0);
     line.classList.toggle("is-bad", verdict?.length > 0);
-    line.querySelector(".row-state").textContent = verdict ? (verdict.length ? fix.dataset.bad : fix.dataset.good) : "";
+    const isChanged = line.querySelector("td.changed") !== null;
+    const waits = isChanged ? fix.dataset.waits : "";
+    line.querySelector(".row-state").textContent = verdict ? (verdict.length ? fix.dataset.bad : fix.dataset.good) : waits;
+    line.classList.toggle("is-changed", isChanged && !verdict);
     for (const input of line.querySelectorAll("input[aria-invalid]")) input.ariaInvalid = String(verdict?.length !== 0);
     for (const error of verdict ?? []) {
       const cell = line.querySelector(`input[data-cell="${Number(error.cell)}"]`);
@@ -122,7 +125,7 @@ function addEditButtons() {
 
 function openRow(line, button) {
   for (const cell of line.querySelectorAll("td[data-cell]")) {
-    if (cell.querySelector("span")) continue; // hidden
+    if (cell.querySelector("span") || /[\r\n]/.test(cell.textContent)) continue; // hidden, or of several lines
     const input = document.createElement("input");
     input.dataset.cell = cell.dataset.cell;
     input.defaultValue = cell.textContent;

@@ -28,7 +28,8 @@ export async function complain(place, response) {
   } catch {
     // no words of the server's
   }
-  place.replaceChildren(problem.title || place.dataset.failed);
+  const isUnsupported = problem.type?.endsWith("/unsupported-media-type") && place.dataset.unsupported;
+  place.replaceChildren(isUnsupported || problem.title || place.dataset.failed);
   if (problem.batch_id) {
     const link = document.createElement("a");
     link.href = `/b/${encodeURIComponent(problem.batch_id)}`;
@@ -36,4 +37,5 @@ export async function complain(place, response) {
     place.append(" ", link);
   }
   place.hidden = false;
+  place.scrollIntoView({ block: "nearest" });
 }

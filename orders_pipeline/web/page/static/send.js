@@ -3,6 +3,8 @@
 import { complain, language, newKey, say } from "./page.js";
 
 const found = (id) => document.getElementById(id);
+const TRIES = 5;
+const AGAIN_MS = 4000;
 const choose = found("choose");
 
 if (choose) {
@@ -17,8 +19,7 @@ if (choose) {
   let file = null;
 
   const address = (path, more = {}) => {
-    const query = new URLSearchParams({ name: file.name, ...more });
-    if (client) query.set("client", client.value);
+    const query = new URLSearchParams({ name: file.name, ...(client && { client: client.value }), ...more });
     return `${path}?${query}`;
   };
 
@@ -68,7 +69,13 @@ if (choose) {
     file = { name, body };
     choose.hidden = true;
     working(busyText.dataset.uploading);
-    const response = await post(address("/check"), { Accept: "text/html, application/problem+json" }, busyText.dataset.checking);
+    const headers = { Accept: "text/html, application/problem+json" };
+    let response = await post(address("/check"), headers, busyText.dataset.checking);
+    for (let tries = 0; response?.status === 503 && tries < TRIES; tries += 1) {
+      working(trouble.dataset.busy);
+      await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));
+      response = await post(address("/check"), headers, busyText.dataset.checking);
+    }
     working(null);
     if (!response?.ok) {
       await complain(trouble, response);
@@ -81,13 +88,13 @@ if (choose) {
   };
 
   const send = async (actions) => {
-    const { sha256, rows, key } = actions.dataset;
+    const { sha256, rows, key, client: checkedFor } = actions.dataset;
     const digest = btoa(String.fromCharCode(...sha256.match(/../g).map((pair) => parseInt(pair, 16))));
     for (const button of actions.querySelectorAll("button")) button.disabled = true;
     trouble.hidden = true;
     working(busyText.dataset.uploading);
     const headers = { "Idempotency-Key": key || newKey(), "Content-Digest": `sha-256=:${digest}:` };
-    const response = await post(address("/v1/batches", { row_count: rows }), headers, busyText.dataset.sending);
+    const response = await post(address("/v1/batches", { row_count: rows, client: checkedFor }), headers, busyText.dataset.sending);
     working(null);
     if (response?.ok) {
       const batch = await response.json();
@@ -118,7 +125,7 @@ if (choose) {
   found("paste").addEventListener("submit", (event) => {
     event.preventDefault();
     const area = found("pasted");
-    const now = new Date().toISOString().slice(0, 16).replace(/\D/g, "");
+    const now = new Date().toLocaleString("sv-SE", { timeZone: "Asia/Tokyo" }).slice(0, 16).replace(/\D/g, "");
     check(`${area.dataset.name}-${now}.csv`, new Blob([fromTable(area.value)], { type: "text/csv" }));
   });
 
