@@ -58,7 +58,9 @@ def preview(system: System, path: Path, client_code: str, *, again: bool, errors
     """
     with scratch_files() as folder:
         arrival = arrive(system, path, client_code, folder / ORIGINAL)
-        return preview_file(system, arrival, path.name, client_code, folder, again=again, errors=errors)
+        found = preview_file(system, arrival, path.name, client_code, folder, again=again, errors=errors)
+    del found["headers"]
+    return found
 
 
 def preview_file(
@@ -71,7 +73,7 @@ def preview_file(
     again: bool,
     errors: Path | None = None,
 ) -> dict[str, Any]:
-    """Do what `preview` does with a file that has arrived in a folder."""
+    """Do what `preview` does with a file that has arrived in a folder; `headers` has the file's own of each column."""
     again = again or arrival.profile.same_bytes == "take"
     with system.database.begin() as transaction:
         batches.next_repeat(transaction, client_code, arrival.sha256, again=again)

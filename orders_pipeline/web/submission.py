@@ -45,6 +45,8 @@ def submit(call: Call, given: Mapping[str, str], upload: Upload, folder: Scratch
 
     def record(transaction: Transaction, batch_id: str) -> None:
         keyed.take(transaction, batch_id)
+        if "batch_id" in call.request.path_params:  # it corrects another, as staging will find as well
+            transaction.execute("note_correction", batch_id=batch_id, corrects=call.batch_id)
         if call.hint is not None:
             transaction.execute("count_run_request", batch_id=batch_id)
 
@@ -74,6 +76,7 @@ def submit(call: Call, given: Mapping[str, str], upload: Upload, folder: Scratch
 def check(call: Call, given: Mapping[str, str], upload: Upload, folder: Scratch) -> Response:
     """Answer with what would become of a body; nothing is kept."""
     found = checked(call, given, upload, folder)
+    del found["headers"]
     errors = found.pop("errors")
     return answer(found | {"sha256": upload.sha256, "errors": errors[:MOST_ERRORS], "errors_total": len(errors)})
 

@@ -142,6 +142,12 @@ def rows_everywhere(harness: Harness, database_url: SecretStr) -> list[str]:
         "INSERT INTO api_tokens (token_id, client_code, name, scopes, secret_sha256, created_by, expires_at)"
         " VALUES ('abcdefgh', 'acme', 'shop', '{batches:read}', sha256('s'), 'somebody', now())"
     )
+    harness.run(
+        "INSERT INTO api_sessions (session_sha256, client_code, actor, scopes)"
+        " VALUES (sha256('s'), 'acme', 'somebody', '{page}')"
+    )
+    harness.run("INSERT INTO refund_requests (batch_id, requested_by) SELECT batch_id, 'somebody' FROM batches LIMIT 2")
+    harness.run("INSERT INTO webhooks_off (client_code, webhook_url) VALUES ('acme', 'https://shop.example')")
     harness.run("INSERT INTO legal_holds (placed_by, reason) VALUES ('counsel', 'a claim')")
     tables = harness.run("SELECT tgrelid::regclass::text AS name FROM pg_trigger WHERE tgname = 'audit_insert'")
     for table in tables:

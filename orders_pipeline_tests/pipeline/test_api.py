@@ -189,6 +189,7 @@ def test_a_corrected_file_becomes_a_batch_below_the_one_that_it_corrects(install
     assert [answer.status_code for answer in answers] == [202, 202]
     assert "Idempotent-Replayed" in answers[1].headers
     (new,) = {answer.json()["batch_id"] for answer in answers}
+    assert {(answer.json()["corrects"], answer.json()["import_group"]) for answer in answers} == {(batch_id, batch_id)}
     problem(acme.post("batches", corrected, key="fix", name="fixed.csv"), 422, "idempotency-key-reused")
     installation.work_off(new)
     batch = acme.get(f"batches/{new}").json()

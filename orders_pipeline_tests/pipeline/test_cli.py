@@ -162,6 +162,7 @@ EACH: dict[str, tuple[tuple[str, ...], int, int]] = {
     "keys new": ((), 0, 0),
     "keys rotate": ((), 0, 1),
     "mask": (("{file}", "-o", "{new}"), 0, 0),
+    "profile try": (("{file}",), 0, 0),
     "reconcile": (("{batch}",), 0, 1),
     "refund": (("{batch}", "--plan"), 0, 1),
     "refuse": (("{batch}", "--why", "x"), 2, 1),

@@ -16,6 +16,7 @@ from orders_pipeline.infrastructure.storage import ObjectReplaced
 from orders_pipeline.intake import steps
 from orders_pipeline.reports import finishing
 from orders_pipeline.security.encryption import DecryptionError
+from orders_pipeline.system.composition import System
 from orders_pipeline.upkeep import cancelling
 from orders_pipeline_tests.support.factories import order_row
 from orders_pipeline_tests.support.installation import Installation, open_installation
@@ -23,7 +24,13 @@ from orders_pipeline_tests.support.order_file import OrderFile
 from orders_pipeline_tests.support.s3_server import open_s3
 
 CLIENT = "acme"
-STEPS = (steps.stage_batch, steps.validate_batch, steps.load_batch, finishing.finish_batch)
+
+
+def report(system: System, batch_id: str) -> None:
+    finishing.finish_batch(system.storage, system.database, batch_id)
+
+
+STEPS = (steps.stage_batch, steps.validate_batch, steps.load_batch, report)
 
 
 @pytest.fixture(scope="module", params=["folder", "s3"])

@@ -85,6 +85,12 @@ UPDATE batches SET status = 'staged', status_code = NULL, encoding = :encoding,
                    file_sha256 = CAST(:file_sha256 AS jsonb)
 WHERE batch_id = :batch_id AND status = 'received'
 
+-- name: note_correction
+-- A batch that was just registered corrects rows of another one of its client.
+UPDATE batches SET corrects = :corrects, bulk_import_group = corrected.bulk_import_group
+FROM (SELECT client_code, bulk_import_group FROM batches WHERE batch_id = :corrects) AS corrected
+WHERE batch_id = :batch_id AND batches.client_code = corrected.client_code
+
 -- name: set_validated
 -- What validation decided; the rows are not loaded yet.
 UPDATE batches SET status = 'validated', status_code = NULL, rows_accepted = :rows_accepted, rows_rejected = :rows_rejected,
