@@ -185,7 +185,7 @@ def serve(host: str, port: int, *, as_json: bool) -> None:
 
     from orders_pipeline.cli.up import PortTaken
     from orders_pipeline.upkeep.webhooks.sending import sending
-    from orders_pipeline.web import server
+    from orders_pipeline.web import access_log, server
 
     for name in ("orders_pipeline.web", "orders_pipeline.webhooks"):
         logging.getLogger(name).setLevel(logging.INFO)
@@ -199,7 +199,7 @@ def serve(host: str, port: int, *, as_json: bool) -> None:
             place = f"[{host}]" if ":" in host else host
             result = {"api": f"http://{place}:{port}/v1"}
             answer(result, lambda console, each: console.print(f"{each['api']}  (Ctrl-C stops)"), as_json=as_json)
-            with sending(system):
+            with access_log.written_beside(), sending(system):
                 server.new_server(system, with_reports=False).run([listening])
 
 
