@@ -91,7 +91,7 @@ def build_app(system: System, *, with_reports: bool = False, code: str | None = 
     """
     limiter, rates = CapacityLimiter(THREADS), Rates()
     hint = RunHint(system.settings.dagster_url) if system.settings.dagster_url else None
-    events = Events()
+    events, looks = Events(), batches.Looks(system)
     visiting = _Visiting(system, limiter, rates, code)
     handling, receiving = _Handling(system, limiter, rates, hint), _Receiving(system, limiter, rates, hint)
 
@@ -103,7 +103,7 @@ def build_app(system: System, *, with_reports: bool = False, code: str | None = 
         return call, batches.batch_object(system, caller, call.batch_id), headers
 
     def look_again(call: Call) -> dict[str, Any]:
-        return batches.batch_object(system, authenticate(system, call.request, READ), call.batch_id)
+        return looks.look(authenticate(system, call.request, READ), call.batch_id)
 
     async def follow(request: Request) -> Response:
         call, body, headers = await to_thread.run_sync(begin_to_follow, request, limiter=limiter)

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import math
+import threading
+import time
+from collections import OrderedDict
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
@@ -25,6 +29,7 @@ from orders_pipeline.web.problems import Problem
 
 MOST_LISTED = 100
 POLL_S = 2
+LOOK_S, MOST_LOOKED_AT = 0.9, 500  # seconds, less than streams wait between two looks; and batches
 BEFORE_LOADING = ("received", "staged", "validated")
 FILTERS = ("status", "from", "to", "name", "sha256", "idempotency_key", "limit", "cursor")
 
@@ -53,8 +58,46 @@ def is_resumable(row: Row[Any]) -> bool:
 
 def batch_object(system: System, caller: Caller, batch_id: str) -> dict[str, Any]:
     """Return a batch as the API shows it to its client; raise a Problem for one that is missing or another client's."""
+    return _shown_to(caller, *_read(system, caller.client_code, batch_id))
+
+
+class Looks:
+    """Batches that somebody follows, each read once for all who look at it within a moment."""
+
+    def __init__(self, system: System) -> None:
+        self._system = system
+        self._batches: OrderedDict[tuple[str, str], _Look] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def look(self, caller: Caller, batch_id: str) -> dict[str, Any]:
+        """Return a batch as `batch_object` does, maybe as it was a moment ago."""
+        place = caller.client_code, batch_id
+        with self._lock:
+            last = self._batches.setdefault(place, _Look())
+            self._batches.move_to_end(place)
+            if len(self._batches) > MOST_LOOKED_AT:
+                self._batches.popitem(last=False)
+        with last.lock:  # who comes while it is read waits for it
+            if last.found is None or time.monotonic() - last.at >= LOOK_S:
+                last.found, last.at = _read(self._system, *place), time.monotonic()
+            return _shown_to(caller, *last.found)
+
+
+@dataclass
+class _Look:
+    found: tuple[Row[Any], dict[str, Any]] | None = None
+    at: float = 0.0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+def _shown_to(caller: Caller, row: Row[Any], body: Mapping[str, Any]) -> dict[str, Any]:
+    return {**body, "allowed": _allowed(row, caller)}
+
+
+def _read(system: System, client_code: str, batch_id: str) -> tuple[Row[Any], dict[str, Any]]:
+    """Return a client's batch, and what of it everybody is shown; raise a Problem as above."""
     with system.database.begin() as transaction:
-        row = transaction.row("api_batch", client_code=caller.client_code, batch_id=batch_id)
+        row = transaction.row("api_batch", client_code=client_code, batch_id=batch_id)
         if row is None:
             raise Problem("not-found")
         group = transaction.rows("import_group", bulk_import_group=row.bulk_import_group)[0]
@@ -62,7 +105,7 @@ def batch_object(system: System, caller: Caller, batch_id: str) -> dict[str, Any
         waiting_for = _waiting_for(transaction, row)
     summary = batches.summary(row, {}, {}, {})
     amounts = {name: summary["amount_jpy"][name] for name in ("paid", "declined", "unknown", "refunded", "cancelled")}
-    return {
+    body = {
         **_short(row),
         "encoding": summary["encoding"],
         "duplicate_of": row.duplicate_of,
@@ -75,10 +118,10 @@ def batch_object(system: System, caller: Caller, batch_id: str) -> dict[str, Any
         "corrections": {"rows_open": group.rows_open, "batches": group.batches},
         "waiting_for": waiting_for,
         "approval": batches.approval(row, shown_time),
-        "allowed": _allowed(row, caller),
         "progress": _progress(row, system.settings.notification_rate_per_s),
         "links": _links(row, _files(system, row)),
     }
+    return row, body
 
 
 def list_batches(call: Call) -> Response:
