@@ -238,6 +238,8 @@ def test_everything_can_be_done_with_the_keyboard_alone(installation: Installati
             page.keyboard.press("Tab")
         raise AssertionError(f"{selector} cannot be reached")
 
+    page.wait_for_load_state()  # before, a key that is pressed opens nothing
+    page.bring_to_front()
     tab_to("#file")
     with page.expect_file_chooser() as chooser:
         page.keyboard.press("Space")
