@@ -153,7 +153,7 @@ def _read_misshapen(
     with lent(storage, database, batch.batch_id, layout["text"]) as text:
         header, *records = csv_file.read_records(text, [tuple(layout["header_span"]), *(span for _, span in rows)])
         names = _cells(header, codec, layout["delimiter"])
-        place = names.index(layout["headers"][judge.record_type.identity][0])
+        place = layout["places"][judge.record_type.identity][0]
         for (each, _), record in zip(rows, records, strict=True):
             cells = _cells(record, codec, layout["delimiter"])
             surplus = len(cells) - len(names)

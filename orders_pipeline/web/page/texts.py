@@ -241,6 +241,7 @@ TEXTS: Mapping[str, tuple[str, str]] = MappingProxyType(
             "Orders are being paid and customers notified.",
             "決済と通知を行っています。",
         ),
+        "says_paused": ("Work waits and goes on by itself.", "処理を待機しています。自動的に再開します。"),
         "says_stopped": (
             "Somebody stopped the work. What is paid stays paid; the rest waits until it is resumed.",
             "担当者が処理を停止しました。済んだ決済はそのまま残り、残りは再開するまで待機します。",
@@ -330,15 +331,6 @@ TEXTS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "page_of": ("Page {page} of {pages}", "{pages}ページ中{page}ページ"),
         "previous": ("Previous", "前へ"),
         "next": ("Next", "次へ"),
-        "cell_changed": (
-            "Some rows have changed meanwhile. Load the page again.",
-            "ほかの人が行を変更しました。ページを読み込み直してください。",
-        ),
-        "not_in_encoding": (
-            "A character here cannot be written in the file's encoding.",
-            "ファイルの文字コードで表せない文字が含まれています。",
-        ),
-        "leave": ("What you changed has not been sent.", "変更はまだ送信されていません。"),
         "back": ("Back to the file", "ファイルに戻る"),
         # history
         "history_title": ("Files sent so far", "送信したファイルの履歴"),
