@@ -27,6 +27,7 @@ from orders_pipeline.infrastructure.scratch import Scratch, scratch_files
 from orders_pipeline.intake import json_file
 from orders_pipeline.intake.csv_file import Limits, Names
 from orders_pipeline.intake.csv_file.encoding import detect_text
+from orders_pipeline.intake.csv_file.header import cells_of
 from orders_pipeline.intake.csv_file.physical_lines import TextSpan, read_blocks, split_lines
 from orders_pipeline.intake.file_staging import stage_file
 from orders_pipeline.records.normalise import normalise_header
@@ -186,13 +187,13 @@ def _look(text: Path, name: str, profile: Profile, trial: Trial) -> None:
     best = (-1, 0, "")
     for delimiter in dict.fromkeys(delimiters):
         for number, line in enumerate(head[:HEAD_LINES]):
-            cells = _cells(line, delimiter)
+            cells = cells_of([line], delimiter)
             score = len(set(_guessed(cells, profile).values()))
             if score > best[0]:
                 best = score, number, delimiter
     _, number, trial.delimiter = best
     trial.header_line = number + 1
-    trial.header = _cells(head[number], trial.delimiter)
+    trial.header = cells_of([head[number]], trial.delimiter)
     rows = list(csv.reader(io.StringIO("".join(head[number + 1 :]), newline=""), delimiter=trial.delimiter))
     found = _guessed(trial.header, profile)
     trial.encoding = span.encoding
@@ -210,7 +211,7 @@ def _look_around(head: Sequence[str], number: int, rows: list[list[str]], profil
     """Note what stands around the table: comments, titles above the header, a second row of it, which `rows` lose."""
     above = [line.strip() for line in head[:number] if line.strip()]
     last = next((line.strip() for line in reversed(head) if line.strip()), "") if len(head) < SAMPLE_ROWS else ""
-    is_row = len(_cells(last, trial.delimiter)) == len(trial.header)
+    is_row = len(cells_of([last], trial.delimiter)) == len(trial.header)
     if not profile.comment and "#" in {each[:1] for each in (*above, "" if is_row else last)}:
         trial.settings["comment"] = "#"
         above = [line for line in above if not line.startswith("#")]
@@ -244,13 +245,6 @@ def _head(text: Path, span: TextSpan) -> list[str]:
     """Return the first lines of a text."""
     lines = (line for block in read_blocks(text, span) for line in split_lines(block.text))
     return list(islice(lines, SAMPLE_ROWS))
-
-
-def _cells(line: str, delimiter: str) -> list[str]:
-    try:
-        return next(csv.reader([line], delimiter=delimiter), [])
-    except csv.Error:
-        return []
 
 
 def _guessed(cells: Sequence[str], profile: Profile) -> dict[int, str]:

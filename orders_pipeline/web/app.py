@@ -233,19 +233,23 @@ class _Receiving:
 
     async def take_edits(self, request: Request) -> Response:
         """Check rows as a person has changed them, or make a batch of them."""
-        caller = await to_thread.run_sync(authenticate, self._system, request, WRITE, limiter=self._reading)
-        headers = self._rates.count(SUBMISSIONS, caller.client_code)
-        call = Call(self._system, request, caller, self._hint)
+        call, headers = await self._begin(request)
         call.require(READ_REJECTED)
         given = call.parameters(("dry_run",))
         most = uploads.announced_bytes(request, fixing.MOST_EDITS_BYTES)
-        with self._uploads.admitted(caller.client_code, most), scratch_files() as folder:
+        with self._uploads.admitted(call.caller.client_code, most), scratch_files() as folder:
             await uploads.receive(request, folder / EDITS, EDITS, fixing.MOST_EDITS_BYTES)
             response = await to_thread.run_sync(
                 fixing.take_edits, call, given, folder / EDITS, folder, limiter=self._working
             )
         response.headers.update(headers)
         return response
+
+    async def _begin(self, request: Request) -> tuple[Call, dict[str, str]]:
+        """Return the call of who may send something, and the headers that say how often they still may."""
+        caller = await to_thread.run_sync(authenticate, self._system, request, WRITE, limiter=self._reading)
+        headers = self._rates.count(SUBMISSIONS, caller.client_code)
+        return Call(self._system, request, caller, self._hint), headers
 
     async def _receive(
         self,
@@ -254,9 +258,8 @@ class _Receiving:
         before: Callable[[Call], object] = lambda _: None,
         known: Collection[str] = submission.SUBMIT_PARAMETERS,
     ) -> Response:
-        caller = await to_thread.run_sync(authenticate, self._system, request, WRITE, limiter=self._reading)
-        headers = self._rates.count(SUBMISSIONS, caller.client_code)
-        call = Call(self._system, request, caller, self._hint)
+        call, headers = await self._begin(request)
+        caller = call.caller
         await to_thread.run_sync(before, call, limiter=self._reading)
         given = call.parameters(known)
         name = uploads.name_of(request, given.get("name"))

@@ -1,8 +1,7 @@
 """Events of a batch (text/event-stream): the whole object whenever it has changed, until the batch has ended.
 
-The database is asked once for each batch that somebody follows, however many streams they have: what a batch allows is not
-the same for all. Streams end by themselves when the
-server is about to stop: it would wait for them.
+Each reader has what they may see looked up again and again; a batch is read once for all who look at it in a moment
+(`batches.Looks`). Streams end by themselves when the server is about to stop: it would wait for them.
 """
 
 from __future__ import annotations

@@ -5,14 +5,13 @@ Finds where the table begins and ends. A file that corrects rows, which has our 
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Literal
 
-from orders_pipeline.intake.csv_file.header import BATCH_COLUMN, Names
+from orders_pipeline.intake.csv_file.header import BATCH_COLUMN, Names, cells_of
 from orders_pipeline.intake.csv_file.physical_lines import TextSpan, line_ends, read_blocks, split_lines
 from orders_pipeline.records.normalise import normalise_header
 from orders_pipeline.records.rejections import FileRejected
@@ -65,7 +64,7 @@ def find_table(source: Path, span: TextSpan, frame: Frame, names: Names, delimit
     for number in (*range(at), *more):
         if is_order(records.at(number)):
             raise FileRejected("F_LEFT_OUT", {"line": str(number + 1)})
-    end, left_out = _end(source, replace(span, start=begin), frame, lambda line: _cells([line], delimiter), is_order)
+    end, left_out = _end(source, replace(span, start=begin), frame, lambda line: cells_of([line], delimiter), is_order)
     lines_before = at if begin > span.start else 0
     return Table(replace(span, start=begin, end=end), lines_before, frame.header_rows, left_out)
 
@@ -78,7 +77,7 @@ class _Records:
 
     def at(self, number: int) -> list[str]:
         """Return the cells of the record that begins at a line, which may go on behind it."""
-        return _cells(self._lines[number : number + LOOKED_THROUGH], self._delimiter)
+        return cells_of(self._lines[number : number + LOOKED_THROUGH], self._delimiter)
 
 
 def _header_at(frame: Frame, head: Sequence[tuple[int, str]], records: _Records, names: Names) -> int:
@@ -152,10 +151,3 @@ def _lines(source: Path, span: TextSpan) -> Iterator[tuple[int, str]]:
         for end, line in zip(block.ends.tolist(), split_lines(block.text), strict=True):
             yield begin, line
             begin = end
-
-
-def _cells(lines: Sequence[str], delimiter: str) -> list[str]:
-    try:
-        return next(csv.reader(lines, delimiter=delimiter), [])
-    except csv.Error:
-        return []

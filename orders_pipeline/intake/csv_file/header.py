@@ -132,16 +132,17 @@ def _places(
 
 def check_delimiter(line: str, delimiter: str, names: Names) -> None:
     """Raise F_DELIMITER when the header line holds more known names by another delimiter than by the expected one."""
-    counts = {other: len(names.found_in(_split(line, other))) for other in {*_DELIMITERS, delimiter}}
+    counts = {other: len(names.found_in(cells_of([line], other))) for other in {*_DELIMITERS, delimiter}}
     best = max(counts, key=lambda other: (counts[other], other == delimiter))
     # one name alone stands in any line: it takes a second one to prove a delimiter
     if counts[best] > max(1, counts[delimiter]):
         raise FileRejected("F_DELIMITER", {"hint": _DELIMITERS[best]})
 
 
-def _split(line: str, delimiter: str) -> list[str]:
+def cells_of(lines: Sequence[str], delimiter: str) -> list[str]:
+    """Return the cells of the record that begins some lines; none of what is no CSV."""
     try:
-        return next(csv.reader([line], delimiter=delimiter), [])
+        return next(csv.reader(lines, delimiter=delimiter), [])
     except csv.Error:
         return []
 

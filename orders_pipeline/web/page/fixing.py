@@ -98,7 +98,6 @@ class FixRow:
     """One row as it is shown; `says` is about the row as a whole."""
 
     number: int
-    line: int | None
     cells: Sequence[Cell]
     says: Sequence[str]
     is_even: bool
@@ -130,7 +129,6 @@ def show_fix(visit: Visit) -> Response:
     return visit.render(
         "fix.html",
         batch=batch,
-        client_code=who.client_code,
         total=len(numbers),
         page=page,
         pages=pages,
@@ -235,7 +233,7 @@ def _row(
         text = sheet.records[number][at]
         is_hidden = at in secret or (at in hidden and not is_bad) or not _may_be_shown(text)
         cells.append(Cell(at, None if is_hidden else text, is_bad, of_cells.get(at, ())))
-    return FixRow(number, rejections[0].line if rejections else None, cells, of_row, is_even)
+    return FixRow(number, cells, of_row, is_even)
 
 
 def _may_be_shown(text: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from typing import Any
 
@@ -80,14 +80,11 @@ def _columns(sums: Sequence[Sum]) -> list[Sum]:
     for at, each in enumerate(sums):
         height = each.yen / most * HEIGHT
         bar = at * place + place * GAP / 2, HEIGHT - height, place * (1 - GAP), height
-        placed.append(Sum(each.label, each.batches, each.accepted, each.rejected, each.yen, bar))
+        placed.append(replace(each, bar=bar))
     return placed
 
 
 def _bars(sums: Sequence[Sum]) -> list[Sum]:
     """Return sums with the share, in percent of the widest, that the bar of each is."""
     most = max([each.yen for each in sums] or [0]) or 1
-    return [
-        Sum(each.label, each.batches, each.accepted, each.rejected, each.yen, (0, 0, each.yen / most * 100, 0))
-        for each in sums
-    ]
+    return [replace(each, bar=(0, 0, each.yen / most * 100, 0)) for each in sums]

@@ -34,13 +34,12 @@ COUNTED = ("paid", "declined", "unknown", "refunded", "cancelled")
 
 @dataclass(frozen=True)
 class Kind:
-    """What is wrong with some rows: a code in a column, with its sentence, how many there are and the first one's row."""
+    """What is wrong with some rows: a code in a column, with its sentence, and how many there are."""
 
     column: str
     code: str
     sentence: str
     rows: int
-    first: int | None
 
 
 def show_send(visit: Visit) -> Response:
@@ -94,8 +93,7 @@ def _kinds_of(errors: Sequence[Mapping[str, Any]]) -> list[Kind]:
         column = each["header"] or each["column"] or ""
         known = kinds.get((column, each["code"]))
         rows = 1 if known is None else known.rows + 1
-        first = each["row"] if known is None else known.first
-        kinds[column, each["code"]] = Kind(column, each["code"], each["says"], rows, first)
+        kinds[column, each["code"]] = Kind(column, each["code"], each["says"], rows)
     return sorted(kinds.values(), key=lambda kind: -kind.rows)
 
 
@@ -107,13 +105,15 @@ def show_batch(visit: Visit) -> Response:
     with visit.system.database.begin() as transaction:
         found = transaction.rows("api_rejections_by_kind", batch_id=batch_id, client_code=client_code)
         file = transaction.row("api_batch_file", batch_id=batch_id, client_code=client_code)
-        group = transaction.rows("import_group", bulk_import_group=batch["import_group"])[0]
+        open_in: Sequence[str] = ()
+        if batch["corrections"]["rows_open"]:
+            open_in = transaction.rows("import_group", bulk_import_group=batch["import_group"])[0].open_in
         sender = None if file is None else transaction.scalar("api_sender", submitted_by=file.submitted_by)
-        others = {each: transaction.row("api_batch_file", batch_id=each, client_code=client_code) for each in group.open_in}
+        others = {each: transaction.row("api_batch_file", batch_id=each, client_code=client_code) for each in open_in}
     if file is None:
         raise Problem("not-found")
     headers = (file.source_layout or {}).get("headers", {})
-    language = visit.language
+    language, sums = visit.language, _sums(batch)
     return visit.render(
         "batch.html",
         batch=batch,
@@ -126,14 +126,14 @@ def show_batch(visit: Visit) -> Response:
         kinds=[_kind(each, headers, language) for each in found if each.first_row is not None],
         refusals=[_kind(each, headers, language).sentence for each in found if each.first_row is None],
         to_fix=[(each, other.csv_source) for each, other in others.items() if other is not None],
-        sums=_sums(batch),
-        open=next((line for line in _sums(batch) if line[0] == "open"), None),
+        sums=sums,
+        open=next((line for line in sums if line[0] == "open"), None),
     )
 
 
 def _kind(row: Row[Any], headers: Mapping[str, Sequence[str]], language: Language) -> Kind:
     column = " + ".join(headers.get(row.column_name or "", ())) or row.column_name or ""
-    return Kind(column, row.code, message(row.code, language, row.detail), row.rows, row.first_row)
+    return Kind(column, row.code, message(row.code, language, row.detail), row.rows)
 
 
 def _says(batch: Mapping[str, Any]) -> tuple[str, dict[str, object]]:
