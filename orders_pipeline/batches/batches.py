@@ -266,8 +266,8 @@ def final_status(row: Progress, held_by: Collection[str] = ()) -> tuple[str, str
 
     `held_by` are the services that it waits for because they refuse it.
     """
-    if row.status == "cancelling":
-        return "cancelled", None
+    if row.status == "cancelling":  # somebody may have said so while the batch was being brought to another end
+        return ("cancelling" if open_orders(row) else "cancelled"), None
     if row.status == "rejected" or not row.rows_accepted:
         return "rejected", row.status_code if (row.status_code or "").startswith("F_") else None
     if not row.is_approved:

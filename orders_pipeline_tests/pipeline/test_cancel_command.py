@@ -6,6 +6,7 @@ import csv
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -15,6 +16,7 @@ from orders_pipeline.batches.artifacts import ACCEPTED, artifact
 from orders_pipeline.cli import main
 from orders_pipeline.clients.profiles import Clients, Profile
 from orders_pipeline.intake import steps
+from orders_pipeline.reports import finishing
 from orders_pipeline.samples.synthetic import write_sample
 from orders_pipeline.settlement.payments.ledger import PaymentLedger
 from orders_pipeline.upkeep import cancelling
@@ -91,6 +93,26 @@ def test_a_cancellation_that_was_broken_off_is_ended_by_the_next_run(installatio
     assert "was cancelled" in (installation.run(batch_id) or "")
     assert installation.summary(batch_id)["orders"]["cancelled"] == 20
     assert installation.sandbox.ledger(batch_id)["payments"]["count"] == 0
+
+
+def test_a_batch_that_is_cancelled_while_its_end_is_written_has_not_ended_before_its_orders_are_cancelled(
+    installation: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    system = installation.system
+    batch_id = brought_to(installation, tmp_path / "orders.csv", "meanwhile", seed=3, bad=0)
+    write = finishing._write_all_reports
+
+    def cancelled_meanwhile(*given: Any) -> Any:
+        with system.database.begin() as transaction:
+            cancelling.begin(transaction, batch_id, cancelled_by="somebody", why="the wrong file")
+        return write(*given)
+
+    monkeypatch.setattr(finishing, "_write_all_reports", cancelled_meanwhile)
+    assert finishing.finish_batch(system.storage, system.database, batch_id)["status"] == "cancelling"
+    monkeypatch.undo()
+    cancelling.finish(system, batch_id)
+    summary = installation.summary(batch_id)
+    assert (summary["status"], summary["orders"]["cancelled"], summary["orders"]["pending"]) == ("cancelled", 20, 0)
 
 
 def test_a_batch_of_a_client_that_is_not_known_any_more_is_cancelled(installation: Installation, tmp_path: Path) -> None:
