@@ -56,7 +56,6 @@ class Operation:
 
 READING = (
     Operation("GET", "/v1/batches", READ, batches.list_batches),
-    Operation("GET", "/v1/batches/{batch_id}", READ, batches.show_batch),
     Operation("GET", "/v1/batches/{batch_id}/rejections", READ, rows.list_rejections),
     Operation("GET", "/v1/batches/{batch_id}/orders", READ, rows.list_orders),
     Operation("GET", "/v1/batches/{batch_id}/payments", READ, rows.list_payments),
@@ -74,6 +73,13 @@ CONTROLLING = (
     Operation("POST", "/v1/batches/{batch_id}/refuse", APPROVE, control.refuse, SUBMISSIONS, control.MOST_BODY_BYTES),
     Operation("POST", "/v1/batches/{batch_id}/refunds", REFUND, refunds.refund, SUBMISSIONS, refunds.MOST_BODY_BYTES),
 )
+
+
+def operations(looks: batches.Looks) -> tuple[Operation, ...]:
+    """Return what may be asked that is answered at once, with or without a command."""
+    return (Operation("GET", "/v1/batches/{batch_id}", READ, looks.show_batch), *READING, *CONTROLLING)
+
+
 VIEWS: tuple[tuple[str, str, View], ...] = (
     ("/", READ, views.show_start),
     ("/send", READ, views.show_send),
@@ -92,26 +98,8 @@ def build_app(system: System, *, with_reports: bool = False, code: str | None = 
     limiter, rates = CapacityLimiter(THREADS), Rates()
     hint = RunHint(system.settings.dagster_url) if system.settings.dagster_url else None
     events, looks = Events(), batches.Looks(system)
-    visiting = _Visiting(system, limiter, rates, code)
+    following, visiting = _Following(system, limiter, rates, events, looks), _Visiting(system, limiter, rates, code)
     handling, receiving = _Handling(system, limiter, rates, hint), _Receiving(system, limiter, rates, hint)
-
-    def begin_to_follow(request: Request) -> tuple[Call, dict[str, Any], dict[str, str]]:
-        caller = authenticate(system, request, READ)
-        headers = rates.count(READS, caller.client_code)
-        call = Call(system, request, caller)
-        call.parameters(())
-        return call, batches.batch_object(system, caller, call.batch_id), headers
-
-    def look_again(call: Call) -> dict[str, Any]:
-        return looks.look(authenticate(system, call.request, READ), call.batch_id)
-
-    async def follow(request: Request) -> Response:
-        call, body, headers = await to_thread.run_sync(begin_to_follow, request, limiter=limiter)
-        if request.method == "HEAD":
-            return Response(headers=headers, media_type="text/event-stream")
-        response = events.follow(call, body, partial(to_thread.run_sync, look_again, call, limiter=limiter))
-        response.headers.update(headers)
-        return response
 
     def route(path: str, work: Callable[[Request], Response]) -> Route:
         async def endpoint(request: Request) -> Response:
@@ -134,8 +122,8 @@ def build_app(system: System, *, with_reports: bool = False, code: str | None = 
         ]
     app = Starlette(
         routes=[
-            *(_route(each.method, each.path, partial(handling.answer, each)) for each in (*READING, *CONTROLLING)),
-            _route("GET", "/v1/batches/{batch_id}/events", follow),
+            *(_route(each.method, each.path, partial(handling.answer, each)) for each in operations(looks)),
+            _route("GET", "/v1/batches/{batch_id}/events", following.follow),
             _route("POST", "/v1/batches", receiving.submit),
             _route("POST", "/v1/checks", receiving.check),
             _route("POST", "/v1/batches/{batch_id}/corrections", receiving.correct),
@@ -182,6 +170,33 @@ class _Handling:
         response = operation.handler(Call(self._system, request, caller, self._hint, body))
         response.headers.update(headers)
         return response
+
+
+class _Following:
+    """Begins streams of events, whose every look asks again who reads it."""
+
+    def __init__(self, system: System, limiter: CapacityLimiter, rates: Rates, events: Events, looks: batches.Looks) -> None:
+        self._system, self._limiter, self._rates = system, limiter, rates
+        self._events, self._looks = events, looks
+
+    async def follow(self, request: Request) -> Response:
+        """Answer with the events of a batch."""
+        call, body, headers = await to_thread.run_sync(self._begin, request, limiter=self._limiter)
+        if request.method == "HEAD":
+            return Response(headers=headers, media_type="text/event-stream")
+        response = self._events.follow(call, body, partial(to_thread.run_sync, self._look, call, limiter=self._limiter))
+        response.headers.update(headers)
+        return response
+
+    def _begin(self, request: Request) -> tuple[Call, dict[str, Any], dict[str, str]]:
+        caller = authenticate(self._system, request, READ)
+        headers = self._rates.count(READS, caller.client_code)
+        call = Call(self._system, request, caller)
+        call.parameters(())
+        return call, self._looks.look(caller, call.batch_id), headers
+
+    def _look(self, call: Call) -> dict[str, Any]:
+        return self._looks.look(authenticate(self._system, call.request, READ), call.batch_id)
 
 
 class _Visiting:

@@ -34,13 +34,6 @@ BEFORE_LOADING = ("received", "staged", "validated")
 FILTERS = ("status", "from", "to", "name", "sha256", "idempotency_key", "limit", "cursor")
 
 
-def show_batch(call: Call) -> Response:
-    """Answer with a batch, or 304 while it is as the caller knows it."""
-    call.parameters(())
-    body = batch_object(call.system, call.caller, call.batch_id)
-    return conditional(call.request, body, {} if body["finished"] else {"Retry-After": str(POLL_S)})
-
-
 def accepted(call: Call, batch_id: str, more: Mapping[str, str] = MappingProxyType({})) -> Response:
     """Answer that what was asked for is done or will be, with the batch as it is now."""
     body = batch_object(call.system, call.caller, batch_id)
@@ -62,15 +55,24 @@ def batch_object(system: System, caller: Caller, batch_id: str) -> dict[str, Any
 
 
 class Looks:
-    """Batches that somebody follows, each read once for all who look at it within a moment."""
+    """Batches that somebody follows or asks for again and again: each is counted once for all within a moment.
+
+    A batch itself is shown as it is now, the numbers of its orders maybe as they were a moment ago: until the batch changes.
+    """
 
     def __init__(self, system: System) -> None:
         self._system = system
         self._batches: OrderedDict[tuple[str, str], _Look] = OrderedDict()
         self._lock = threading.Lock()
 
+    def show_batch(self, call: Call) -> Response:
+        """Answer with a batch, or 304 while it is as the caller knows it."""
+        call.parameters(())
+        body = self.look(call.caller, call.batch_id)
+        return conditional(call.request, body, {} if body["finished"] else {"Retry-After": str(POLL_S)})
+
     def look(self, caller: Caller, batch_id: str) -> dict[str, Any]:
-        """Return a batch as `batch_object` does, maybe as it was a moment ago."""
+        """Return a batch as `batch_object` does, its numbers maybe as they were a moment ago."""
         place = caller.client_code, batch_id
         with self._lock:
             last = self._batches.setdefault(place, _Look())
@@ -78,14 +80,21 @@ class Looks:
             if len(self._batches) > MOST_LOOKED_AT:
                 self._batches.popitem(last=False)
         with last.lock:  # who comes while it is read waits for it
-            if last.found is None or time.monotonic() - last.at >= LOOK_S:
-                last.found, last.at = _read(self._system, *place), time.monotonic()
+            version = self._version(batch_id)
+            if last.found is None or last.version != version or time.monotonic() - last.at >= LOOK_S:
+                last.found, last.version, last.at = _read(self._system, *place), version, time.monotonic()
             return _shown_to(caller, *last.found)
+
+    def _version(self, batch_id: str) -> str | None:
+        with self._system.database.begin() as transaction:
+            version: str | None = transaction.scalar("api_batch_version", batch_id=batch_id)
+            return version
 
 
 @dataclass
 class _Look:
     found: tuple[Row[Any], dict[str, Any]] | None = None
+    version: str | None = None
     at: float = 0.0
     lock: threading.Lock = field(default_factory=threading.Lock)
 

@@ -8,9 +8,12 @@ import time
 import uuid
 from collections.abc import Iterator
 
+import pytest
 import requests
 
 from orders_pipeline.clients import api_tokens
+from orders_pipeline.infrastructure.database import Transaction
+from orders_pipeline.web import batches
 from orders_pipeline_tests.support.api import Client, client_of, csv_of, served
 from orders_pipeline_tests.support.factories import order_rows
 from orders_pipeline_tests.support.installation import Installation
@@ -61,6 +64,23 @@ def test_a_batch_is_followed_to_its_end(installation: Installation) -> None:
         assert (last["id"], json.loads(last["data"])) == (shown.headers["ETag"], shown.json())
         with stream(client, batch_id, known=last["id"]) as answer:
             assert [each["event"] for each in events(answer)] == ["end"]
+
+
+def test_a_batch_is_counted_once_for_all_who_ask_within_a_moment_and_anew_when_it_has_changed(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted = []
+    rows = Transaction.row
+    monkeypatch.setattr(Transaction, "row", lambda self, name, **given: (counted.append(name), rows(self, name, **given))[1])
+    monkeypatch.setattr(batches, "LOOK_S", 3600.0)
+    with served(installation.system) as url:
+        client, batch_id = submitted(installation, url)
+        counted.clear()
+        assert [client.get(f"batches/{batch_id}").json()["status"] for _ in range(3)] == ["received"] * 3
+        assert counted.count("api_batch") == 1
+        installation.work_off(batch_id)
+        shown = client.get(f"batches/{batch_id}").json()
+        assert (shown["status"], shown["orders"]["paid"]) == ("completed", 5)
 
 
 def test_a_token_has_few_streams_and_a_server_that_stops_ends_them_at_once(installation: Installation) -> None:

@@ -33,7 +33,8 @@ SELECT batch_id, r, csv_source, batch_id, client_code, 'R-' || right(batch_id, 6
        'C' || (r - 1) / {per_payment}, 1000, 'invoice', 'email', decode(repeat(md5(r::text), 8), 'hex'),
        CASE ((r - 1) / {per_payment} + hashtext(batch_id)) % 50 WHEN 7 THEN 'declined' WHEN 9 THEN 'refunded'
             ELSE 'paid' END, received_at, received_at
-FROM sizes, batches, generate_series(1, orders) AS r;
+FROM sizes, batches, generate_series(1, orders) AS r
+ORDER BY batch_id, r;  -- together, as a batch is loaded
 INSERT INTO rejections (batch_id, import_row_number, line, column_name, code, detail)
 SELECT batch_id, orders + r, orders + r, 'amount', 'R_AMOUNT_FORMAT', '{{}}'
 FROM sizes, batches, generate_series(1, 10) AS r;

@@ -67,6 +67,11 @@ WHERE batch_id = coalesce(:batch_id, (SELECT batch_id FROM refund_requests WHERE
 -- A client's batch with its counts.
 SELECT * FROM batches JOIN batch_counts USING (batch_id) WHERE batch_id = :batch_id AND client_code = :client_code
 
+-- name: api_batch_version
+-- What is another whenever a batch, or one that corrects rows of it, has changed itself.
+SELECT string_agg(CAST(xmin AS text), ' ' ORDER BY batch_id) FROM batches
+WHERE bulk_import_group = (SELECT bulk_import_group FROM batches WHERE batch_id = :batch_id)
+
 -- name: api_batches
 -- A page of a client's batches, the newest first.
 SELECT batch_id, csv_source, via, status, status_code, source_sha256, source_bytes, bulk_import_group, corrects,
