@@ -9,7 +9,7 @@ import pytest
 from pydantic import SecretStr
 
 from orders_pipeline.infrastructure.database import Database
-from orders_pipeline.infrastructure.storage import FolderStorage
+from orders_pipeline.infrastructure.storage import FolderStorage, Storage, open_storage
 from orders_pipeline_tests.support.databases import cloned_database, kept_connection
 from orders_pipeline_tests.support.ledgers import Harness
 
@@ -58,6 +58,19 @@ def database_url(shared_url: SecretStr) -> Iterator[SecretStr]:
 def storage(tmp_path: Path) -> FolderStorage:
     """An empty folder as the store."""
     return FolderStorage(tmp_path / "storage")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """An empty landing with the folder of one client."""
+    (tmp_path / "acme").mkdir()
+    return tmp_path
+
+
+@pytest.fixture
+def landing(folder: Path) -> Storage:
+    """That landing as it is looked at."""
+    return open_storage(str(folder), s3_endpoint_url=None, s3_kms_key_id=None)
 
 
 @pytest.fixture

@@ -1,11 +1,11 @@
 """Mutants of what payments, refunds and notifications have in common: claims, results, and what a lost worker leaves."""
 
-from orders_pipeline_tests.mutants.mutant import Mutant, mutants
+from orders_pipeline_tests.mutants.mutant import PAYMENT_LEDGER, Mutant, mutants
 
 MUTANTS: list[Mutant] = [
     *mutants(
         "orders_pipeline/settlement/ledger.py",
-        ["database/test_payment_ledger.py"],
+        PAYMENT_LEDGER,
         (
             ", outcome.retry_after_s or 0.0)",
             ", 0.0)",
@@ -69,7 +69,7 @@ MUTANTS: list[Mutant] = [
     ),
     *mutants(
         "sql/queries/ledgers.sql",
-        ["database/test_payment_ledger.py"],
+        PAYMENT_LEDGER,
         (
             "    ORDER BY next_attempt_at LIMIT :limit - (SELECT count(*) FROM again)\n    FOR UPDATE SKIP LOCKED\n",
             "    ORDER BY next_attempt_at LIMIT :limit - (SELECT count(*) FROM again)\n    FOR UPDATE\n",

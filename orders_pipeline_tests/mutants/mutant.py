@@ -17,6 +17,7 @@ SERVER = "TEST_SERVER_URL"  # where a server with the template is that a mutant'
 MIGRATIONS = "sql/migrations/"
 FAILED = 1  # pytest's exit status when tests ran and some failed
 PATIENCE_S = 600.0
+PAYMENT_LEDGER = [f"database/test_payment_{subject}.py" for subject in ("ledger", "doubt", "workers")]
 
 
 @dataclass(frozen=True)

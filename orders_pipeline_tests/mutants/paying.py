@@ -1,6 +1,6 @@
 """Mutants of what is paid: the plan, the ledger of payments, the provider's answers, the loop, and refusals."""
 
-from orders_pipeline_tests.mutants.mutant import Mutant, mutants
+from orders_pipeline_tests.mutants.mutant import PAYMENT_LEDGER, Mutant, mutants
 
 MUTANTS: list[Mutant] = [
     *mutants(
@@ -54,7 +54,7 @@ MUTANTS: list[Mutant] = [
     ),
     *mutants(
         "orders_pipeline/settlement/payments/settle.py",
-        ["database/test_payment_ledger.py"],
+        PAYMENT_LEDGER,
         (
             "    if claim.is_old:\n        able = replace(able, honours_keys=False)\n",
             "",
@@ -107,7 +107,7 @@ MUTANTS: list[Mutant] = [
     ),
     *mutants(
         "sql/queries/payments.sql",
-        ["database/test_payment_ledger.py"],
+        PAYMENT_LEDGER,
         (
             "  AND NOT EXISTS (SELECT FROM payment_orders AS share WHERE share.order_id = orders.order_id AND share.live)\n",
             "",
@@ -318,7 +318,7 @@ MUTANTS: list[Mutant] = [
     ),
     *mutants(
         "orders_pipeline/settlement/payments/ledger.py",
-        ["database/test_payment_ledger.py"],
+        PAYMENT_LEDGER,
         (
             'request, row.attempts, row.status == "unknown",',
             "request, row.attempts, False,",
@@ -387,7 +387,7 @@ MUTANTS: list[Mutant] = [
     ),
     *mutants(
         "sql/queries/payments.sql",
-        ["database/test_payment_ledger.py"],
+        PAYMENT_LEDGER,
         (
             "CASE payments.status WHEN 'planned' THEN 'pending'",
             "CASE payments.status WHEN 'planned' THEN 'pending' WHEN 'unknown' THEN 'pending'",

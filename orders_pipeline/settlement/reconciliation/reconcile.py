@@ -52,6 +52,16 @@ class Scope:
 
 
 @dataclass(frozen=True)
+class _Listed:
+    """What the service listed of other callers, and what of ours was looked up."""
+
+    unreadable: int
+    foreign: int  # and readable
+    judged: Sequence[int]
+    looked_up: Sequence[str]
+
+
+@dataclass(frozen=True)
 class Reconciled:
     """What a comparison came to."""
 
@@ -103,12 +113,7 @@ def reconcile(
     then paying resumes, unless a difference is too young to judge. `by_hand` is who says, and why, that the other database
     that has used the storage lately is gone.
     """
-    if not system.payments.capabilities.can_list:
-        with system.database.begin() as transaction:
-            stopped = (
-                "; paying is stopped until `reconcile --by-hand`" if payment_stop.current(transaction) is not None else ""
-            )
-        raise NoList(f"{NoList.code}: the Payment service offers no list to compare with{stopped}")
+    _require_list(system)
     doubted = None if batch_id is not None else system.restore_guard.begin_comparing(is_other_gone=by_hand is not None)
     if doubted is not None:  # all is compared that may be missing, whatever was asked for
         created_from = min(created_from or doubted.since, doubted.since)
@@ -117,25 +122,16 @@ def reconcile(
         if batch_id is not None:
             batches.get(session, batch_id)
         was_stopped = payment_stop.current(session) is not None
-        ours = installation.read(session)
         scope = _scope(session, batch_id, created_from, created_to, is_stopped=doubted is not None and doubted.is_stopped)
-        session.execute("create_listed_payments")
-        session.execute("create_unreadable_payments")
-        session.execute("create_payment_differences")
         try:
-            unreadable = list_payments(session, ours, system.payments, scope.covered_from, scope.covered_to)
+            listed = _list(system, session, scope)
         except ListFailed as failure:
             if doubted is not None:
                 system.restore_guard.note_unread(failure)
             raise
-        judged, looked_up = look_up(session, ours, system.payments, scope.parameters())
-        session.execute("match_listed_by_id")
-        session.execute("orders_of_foreign_payments")
-        foreign = session.execute("set_foreign_payments_aside")
-        session.execute("analyze_listed_payments")
-        healed, new, gone = _compare(system, session, scope, judged, looked_up)
+        healed, new, gone = _compare(system, session, scope, listed)
         if doubted is not None and plan_lost(system.database, system.cipher, system.clients, session):
-            again = _compare(system, session, scope, judged, looked_up)
+            again = _compare(system, session, scope, listed)
             healed, new = healed + again[0], max(new + again[1] - again[2], 0)
         closed = closings.close_batches(session, scope.parameters())
         young = session.rows("reconciliation_counts", **scope.parameters())[0].young
@@ -146,9 +142,32 @@ def reconcile(
         return _result(
             session,
             scope,
-            {"foreign": foreign + unreadable, "unreadable": unreadable, "new": new, "gone": gone}
+            {"foreign": listed.foreign + listed.unreadable, "unreadable": listed.unreadable, "new": new, "gone": gone}
             | {"healed": healed, "closed": closed, "resumed": was_stopped and not is_stopped, "stopped": is_stopped},
         )
+
+
+def _require_list(system: System) -> None:
+    if not system.payments.capabilities.can_list:
+        with system.database.begin() as transaction:
+            is_stopped = payment_stop.current(transaction) is not None
+        stopped = "; paying is stopped until `reconcile --by-hand`" if is_stopped else ""
+        raise NoList(f"{NoList.code}: the Payment service offers no list to compare with{stopped}")
+
+
+def _list(system: System, session: Transaction, scope: Scope) -> _Listed:
+    """Have in the session's own tables what the service knows of the scope; raise ListFailed."""
+    ours = installation.read(session)
+    session.execute("create_listed_payments")
+    session.execute("create_unreadable_payments")
+    session.execute("create_payment_differences")
+    unreadable = list_payments(session, ours, system.payments, scope.covered_from, scope.covered_to)
+    judged, looked_up = look_up(session, ours, system.payments, scope.parameters())
+    session.execute("match_listed_by_id")
+    session.execute("orders_of_foreign_payments")
+    foreign = session.execute("set_foreign_payments_aside")
+    session.execute("analyze_listed_payments")
+    return _Listed(unreadable, foreign, judged, looked_up)
 
 
 def _result(session: Transaction, scope: Scope, came_to: Mapping[str, Any]) -> Reconciled:
@@ -180,15 +199,13 @@ def _scope(
     return Scope(batch_id, window.started_at, window.covered_from, window.covered_to, young_s)
 
 
-def _compare(
-    system: System, session: Transaction, scope: Scope, judged: Sequence[int], looked_up: Sequence[str]
-) -> tuple[int, int, int]:
+def _compare(system: System, session: Transaction, scope: Scope, listed: _Listed) -> tuple[int, int, int]:
     """Take over what only the service knows, find what differs, and return how many were healed, are new and are gone."""
     healed = adopt_all(system.database, system.clients, session, scope.parameters())
     if session.execute("match_planned_since"):  # orders of what was declined there were planned one by one
         healed += adopt_all(system.database, system.clients, session, scope.parameters())
     session.execute("empty_payment_differences")
-    session.execute("compare_payments", **scope.parameters(), looked_up=looked_up)
+    session.execute("compare_payments", **scope.parameters(), looked_up=listed.looked_up)
     session.execute("close_changed_findings")
     new = session.scalar("write_findings", started_at=scope.started_at)
-    return healed, new, session.execute("close_gone_findings", **scope.parameters(), judged=judged)
+    return healed, new, session.execute("close_gone_findings", **scope.parameters(), judged=listed.judged)
