@@ -34,6 +34,7 @@ TEMPLATE = "orders_template"
 hypothesis.settings.register_profile("busy_machine", deadline=None)  # one example may take a second
 hypothesis.settings.load_profile("busy_machine")
 MEMORY_BYTES = 8 << 30  # free in /dev/shm, for the servers of all processes: 10 MB a database and 128 MB of log each
+SLOW = ("faults", "inputs", "leaks", "fuzz", "test_page_in_browser.py")  # folders and files
 OUTSIDE_WORLD = {"server_url", "template", "database_url", "database", "sandbox", "settings", "system"}
 
 
@@ -61,6 +62,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         asked = OUTSIDE_WORLD.intersection(getattr(item, "fixturenames", ()))
         if item.path.parent.name == "unit" and asked:
             raise pytest.UsageError(f"{item.nodeid} is a unit test and asks for {', '.join(sorted(asked))}")
+        if item.get_closest_marker("soak") is None and not {item.path.parent.name, item.path.name}.isdisjoint(SLOW):
+            item.add_marker("slow")
 
 
 @pytest.fixture(scope="session", autouse=True)
