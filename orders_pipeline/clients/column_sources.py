@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from orders_pipeline.records.normalise import numbered, plain_word
+from orders_pipeline.records.normalise import numbered, plain_word, unguarded
 
 SHORT_FORMS = (str, list)
 _A_DAY = datetime(2026, 11, 29, 13, 5, 7)  # noqa: DTZ001 - to try formats with
@@ -110,7 +110,7 @@ class Skip(BaseModel):
     def matches(self, cells: pa.Array) -> pa.Array:
         """Return for each raw cell whether its row is skipped; words are compared in normal form."""
         skipped = {plain_word(value) for value in self.values}
-        distinct = cells.dictionary_encode()
+        distinct = unguarded(cells).dictionary_encode()
         words = [word is not None and plain_word(word) in skipped for word in distinct.dictionary.to_pylist()]
         return pc.fill_null(pa.array(words, pa.bool_()).take(distinct.indices), fill_value=False)
 

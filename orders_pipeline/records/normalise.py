@@ -19,8 +19,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 MOST_DIGITS = 15  # a number of more digits is above every limit
+BYTE_ORDER_MARK = "\ufeff"
 
-_INVISIBLE = "\u200b\u200c\u200d\u2060\ufeff"
+_INVISIBLE = f"\u200b\u200c\u200d\u2060{BYTE_ORDER_MARK}"
 _SPACES = " \t\r\n\u00a0\u3000"
 _FULL_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | {0x3000: " "}
 # Composing would exchange these ideographs for their standard form: 神 is the name of some who are not called 神.
@@ -62,6 +63,15 @@ def within(cells: pa.Array, limit: int, function: Callable[[pa.Array], pa.Array]
     too_long = pc.greater(pc.utf8_length(cells), limit)
     cut = pc.utf8_slice_codeunits(cells, 0, limit + 1)
     return pc.if_else(too_long, cut, function(pc.if_else(too_long, "", cut)))
+
+
+def unguarded(cells: pa.Array, *, with_apostrophes: bool = True) -> pa.Array:
+    """Return cells without what keeps a spreadsheet from reading codes as numbers: ="0001" and '0001 are 0001."""
+    if pc.any(pc.starts_with(cells, '="')).as_py():
+        cells = pc.replace_substring_regex(cells, r'^="([^"]*)"[ \t]*$', r"\1")
+    if with_apostrophes and pc.any(pc.starts_with(cells, "'")).as_py():
+        cells = pc.if_else(pc.starts_with(cells, "'"), pc.utf8_slice_codeunits(cells, 1), cells)
+    return cells
 
 
 def text(cells: pa.Array, *, encoding: str) -> pa.Array:  # noqa: ARG001 - same signature for every kind

@@ -141,6 +141,7 @@ _COLUMNS = (
         320,
         aliases=("メールアドレス",),
         personal=True,
+        may_begin_quoted=True,
         text_rules=(_NO_CARD_AS_CODE, Rule("R_EMAIL", AtMost(254)), Rule("R_EMAIL", Matches(_EMAIL))),
     ),
     Column(
@@ -224,6 +225,7 @@ _COLUMNS = (
         128,
         aliases=("決済トークン",),
         secret=True,
+        may_begin_quoted=True,
         text_rules=(
             _NO_CARD,
             Rule("R_PAYMENT_TOKEN", Matches(r"[\x21-\x7e]{8,128}")),

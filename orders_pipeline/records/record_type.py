@@ -60,6 +60,7 @@ class Column:
     Rules are tried in order, `text_rules` before `typed_rules`, and the first that fails gives the cell its one code; rules
     on a spreadsheet's errors, length, presence and (for kind `text`) characters are added in front. `max_length` counts
     characters after normalisation. Only `stored` columns leave validation; `personal` and `secret` ones leave it encrypted.
+    An apostrophe in front of a code, number or date is a spreadsheet's, unless the column `may_begin_quoted`.
     """
 
     name: str
@@ -75,6 +76,7 @@ class Column:
     normalise: normalise.Normaliser | None = None
     default: Callable[[RowContext], str] | None = None
     stored_type: str | None = None
+    may_begin_quoted: bool = False
 
     @property
     def arrow_type(self) -> pa.DataType:
@@ -109,6 +111,7 @@ class Column:
 
     def normalised(self, raw: pa.Array, context: RowContext) -> pa.Array:
         """Return the cells normalised; cells far too long are cut instead, long enough to fail the length rule."""
+        raw = normalise.unguarded(raw, with_apostrophes=self.kind != "text" and not self.may_begin_quoted)
         if self.name in context.translate:
             raw = context.translate[self.name](raw)
         function = self.normalise or _NORMALISERS[self.kind]

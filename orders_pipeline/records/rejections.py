@@ -469,6 +469,16 @@ _WARNING_CODES = (
         "取引先の設定により末尾の注記の行を除外しました[: {count}行]。",
     ),
     Code(
+        "W_SEP_LINE",
+        "The first line, which tells a spreadsheet what separates the columns (sep=), was left out.",
+        "1行目の区切り文字の指定(sep=)は読み飛ばしました。",
+    ),
+    Code(
+        "W_BOM",
+        "Byte order marks in front of rows were left out[: {count}]; were files joined?",
+        "行頭のBOMを取り除きました[: {count}件]。複数のファイルを結合していませんか。",
+    ),
+    Code(
         "W_ROWS_SKIPPED",
         "Rows were skipped, as the client's profile says[: {count}].",
         "取引先の設定により対象外とした行があります[: {count}件]。",

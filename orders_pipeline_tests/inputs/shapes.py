@@ -151,7 +151,7 @@ HEADERS = [
     ),
     titled("a title line", "受注一覧\r\n", "title_lines"),
     titled("title lines and a blank one", "受注一覧,,\r\n2026年6月,,\r\n\r\n", "title_lines"),
-    titled("sep=", "sep=,\r\n", "sep_line"),
+    Sheet().take().case(31, "sep=", data=b"sep=,\r\n" + Sheet().take().data, warnings=("W_SEP_LINE",)),
     titled("a comment", "# exported 2026-06-15\r\n", "title_lines"),
 ]
 

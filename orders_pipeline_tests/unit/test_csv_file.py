@@ -94,7 +94,8 @@ def test_input_009_two_byte_order_marks_before_an_optional_column_are_refused_to
 
 def test_input_009_a_byte_order_mark_inside_stays_for_the_row_rules(harness):
     harness.stage(HEADER + "\ufeffA-1,山\ufeff田,1\r\n")
-    assert harness.column("client_order_ref") == ["\ufeffA-1"]
+    assert harness.column("client_order_ref") == ["A-1"]
+    assert harness.column("customer_name") == ["山\ufeff田"]
 
 
 def test_input_011_ctrl_z_at_the_end_is_no_row(harness):
@@ -257,7 +258,15 @@ def test_what_may_be_a_value_is_not_said_to_be_an_unknown_column(harness):
 
 
 @pytest.mark.parametrize(
-    "again", ["\ufeff" + HEADER, HEADER, HEADER.upper(), "金額,得意先名,注文番号\r\n", HEADER.strip() + ",memo\r\n"]
+    "again",
+    [
+        "\ufeff" + HEADER,
+        '\ufeff"' + HEADER.strip().replace(",", '","') + '"\r\n',
+        HEADER,
+        HEADER.upper(),
+        "金額,得意先名,注文番号\r\n",
+        HEADER.strip() + ",memo\r\n",
+    ],
 )
 def test_input_030_a_header_in_the_middle_refuses_the_file(harness, again):
     refused = harness.refusal(HEADER + ROWS + again + ROWS)
@@ -270,14 +279,35 @@ def test_input_030_a_header_in_the_middle_refuses_the_file(harness, again):
         ("受注一覧\r\n", "title_lines"),
         ("受注一覧,,\r\n2026年4月,,\r\n\r\n", "title_lines"),
         ("# orders of April\r\n", "title_lines"),
-        ("sep=,\r\n", "sep_line"),
-        ("SEP=;\r\n", "sep_line"),
     ],
 )
 def test_input_031_lines_before_the_header_are_refused_with_a_hint(harness, lines, hint):
     refused = harness.refusal(lines + HEADER + ROWS)
     assert (refused.code, refused.detail["hint"]) == ("F_HEADER_MISSING", hint)
     assert hint not in message(refused.code, "ja", refused.detail)
+
+
+@pytest.mark.parametrize("codec", ["utf-8", "utf-8-sig", "cp932", "utf-16"])
+@pytest.mark.parametrize("line", ["sep=,\r\n", "SEP=;\n", '"sep=,"\r', "\ufeffsep=,\n\n"])
+def test_a_first_line_for_spreadsheets_is_left_out_and_lines_stay_true(harness, codec, line):
+    found = harness.stage((line.replace("\ufeff", "") + HEADER + ROWS).encode(codec))
+    assert (found.header, [each.code for each in found.warnings]) == (tuple(HEADER.strip().split(",")), ["W_SEP_LINE"])
+    assert (harness.column("import_row_number"), harness.column("line")) == (
+        [1, 2],
+        [3 + line.count("\n\n"), 4 + line.count("\n\n")],
+    )
+
+
+@pytest.mark.parametrize("codec", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("rows", [1, 60_000])
+def test_byte_order_marks_before_rows_are_left_out_and_counted(harness, codec, rows):
+    many = "".join(f"B-{number},山田,1000\r\n" for number in range(rows))  # also behind the first block
+    text = f'{HEADER}\ufeffA-1,山田,1000\r\n{many}\ufeff"A-2","\n\ufeff鈴木",2000\r\n'
+    found = harness.stage(text.encode(codec), Limits(max_rows=rows + 2))
+    assert [(each.code, dict(each.detail)) for each in found.warnings] == [("W_BOM", {"count": "2"})]
+    assert harness.column("client_order_ref")[:: rows + 1] == ["A-1", "A-2"]
+    assert harness.column("customer_name")[-1] == "\n\ufeff鈴木"
+    assert harness.records()[0].decode(codec.replace("-sig", "").replace("utf-16", "utf-16-le")) == "\ufeffA-1,山田,1000"
 
 
 def test_blank_lines_before_the_header_are_skipped_and_lines_stay_true(harness):

@@ -157,6 +157,20 @@ def test_input_090_crafted_cells_cost_next_to_nothing():
     assert (time.process_time() - started) / 100 < 0.01
 
 
+def test_what_guards_a_code_from_a_spreadsheet_is_no_part_of_it():
+    for column in ("client_order_ref", "customer_code", "phone", "postal_code", "item_code"):
+        others = {"quantity": "1", "unit_price": "1000"} if column == "item_code" else {}
+        cells = ['="0901234567"', "'0901234567", '="\'0901234567"', '="0901234567" ']
+        assert accepted(column, cells, **others) == ["0901234567"] * 4
+    assert accepted("amount", ['="1000"', "'1,000", '="１０００"']) == ["1000"] * 3
+    assert accepted("order_date", ['="20260401"', "'2026/4/1"]) == ["2026-04-01"] * 2
+    assert accepted("customer_name", ['="見本"', "'見本", '="見"本"', "=1+1"]) == ["見本", "'見本", '="見"本"', "=1+1"]
+    assert accepted("email", ["'a@example.com", '="a@example.com"']) == ["'a@example.com", "a@example.com"]
+    assert accepted("payment_token", ["'token-1234"]) == ["'token-1234"]
+    refused("customer_code", ["''C1", '="C1""'], "R_CUSTOMER_CODE")
+    refused("amount", ["'-1", '="-1"'], "R_AMOUNT_RANGE")
+
+
 def test_phone_numbers_are_reduced_to_domestic_digits():
     cells = ["090-1234-5678", "０９０−１２３４−５６７８", "+81 90 1234 5678", "(090)12345678"]
     assert accepted("phone", cells) == ["09012345678"] * len(cells)

@@ -1,10 +1,12 @@
 """What stands around the table in a client's text: titles above the header, comments and footers, as its profile says.
 
-Finds where the table begins and ends. A file that corrects rows, which has our columns, is the table and nothing else.
+Finds where the table begins and ends. A first line `sep=,`, which is for spreadsheets, is left out of any file. Else a
+file that corrects rows, which has our columns, is the table and nothing else.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -19,6 +21,8 @@ from orders_pipeline.records.rejections import FileRejected
 LOOKED_THROUGH = 20  # lines, for a header that is somewhere
 MOST_LINES = 100  # above a header
 _TAIL_BYTES = 64 << 10
+_FOR_SPREADSHEETS = re.compile(r'"?sep=.?"?\s*', re.IGNORECASE)
+_SEP_LINE_BYTES = 32
 
 
 @dataclass(frozen=True)
@@ -38,16 +42,40 @@ class Frame:
 
 @dataclass(frozen=True)
 class Table:
-    """Where a table is: its text, the lines before it, and how many rows its header has; `left_out` lines follow it."""
+    """Where a table is: its text, the lines before it, and how many rows its header has; `left_out` lines follow it.
+
+    The line before it `has_sep` where that only tells spreadsheets what separates cells.
+    """
 
     span: TextSpan
     lines_before: int = 0
     header_rows: int = 1
     left_out: int = 0
+    has_sep: bool = False
 
 
 def find_table(source: Path, span: TextSpan, frame: Frame, names: Names, delimiter: str) -> Table:
     """Return where the table is in a text; raise F_LEFT_OUT where a line that would be left out may be an order."""
+    behind = None if isinstance(frame.header_line, int) else _behind_sep(source, span)
+    if behind is None:
+        return _find(source, span, frame, names, delimiter)
+    found = _find(source, replace(span, start=behind), frame, names, delimiter)
+    return replace(found, lines_before=found.lines_before + 1, has_sep=True)
+
+
+def _behind_sep(source: Path, span: TextSpan) -> int | None:
+    """Return where a text goes on behind a first line that only tells spreadsheets what separates cells."""
+    with source.open("rb") as file:
+        file.seek(span.start)
+        head = file.read(min(_SEP_LINE_BYTES, span.end - span.start))
+    ends, _ = line_ends(head, span.unit, is_last=False)
+    if not len(ends) or not _FOR_SPREADSHEETS.fullmatch(head[: ends[0]].decode(span.codec, "replace")):
+        return None
+    return span.start + int(ends[0])
+
+
+def _find(source: Path, span: TextSpan, frame: Frame, names: Names, delimiter: str) -> Table:
+    """Return where the table is behind such a line."""
     if frame == Frame():
         return Table(span)
     head = list(islice(_lines(source, span), MOST_LINES))

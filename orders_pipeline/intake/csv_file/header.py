@@ -13,13 +13,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from orders_pipeline.records.normalise import normalise_header, numbered, unnumbered
+from orders_pipeline.records.normalise import BYTE_ORDER_MARK, normalise_header, numbered, unnumbered
 from orders_pipeline.records.rejections import FileRejected
 
 BATCH_COLUMN = "_batch"
 ROW_COLUMN = "_row"
 
-_BYTE_ORDER_MARK = "\ufeff"
 _DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "，": "full_width_comma"}
 _NEAREST_CUTOFF = 0.7
 _LONGEST_SHOWN = 64
@@ -94,7 +93,7 @@ def read_header(cells: Sequence[str], names: Names, following: Iterable[Sequence
     if repeated:
         raise FileRejected("F_HEADER_DUPLICATE", {"columns": ", ".join(dict.fromkeys(repeated))})
     missing = [column for column in names.required if column not in columns]
-    if cells[0].startswith(_BYTE_ORDER_MARK):  # a second BOM: two files or two programs, and no name we know
+    if cells[0].startswith(BYTE_ORDER_MARK):  # a second BOM: two files or two programs, and no name we know
         missing = [column for column, places in columns.items() if 0 in places] + missing
     if missing:
         raise FileRejected("F_HEADER_MISSING", _missing_detail(missing, cells, columns, names, following))

@@ -37,6 +37,8 @@ class EvenBlock:
 def read_even(block: Block, delimiter: str) -> EvenBlock | None:
     """Return the block's records, or None when most are blank or uneven, or not certain to be strict CSV."""
     data = block.utf8
+    if codecs.BOM_UTF8 in data:  # it may stand before a record
+        return None
     codes = np.frombuffer(data, np.uint8)
     quotes = np.flatnonzero(codes == _QUOTE)
     if not _are_strict(codes, quotes, ord(delimiter)):
@@ -101,8 +103,6 @@ def _are_strict(codes: npt.NDArray[np.uint8], quotes: Integers, delimiter: int) 
 
 def _read_columns(data: bytes, delimiter: str, width: int) -> tuple[pa.Array, ...]:
     """Return the columns as Arrow reads them, none when records have another width."""
-    if data.startswith(codecs.BOM_UTF8):  # it would be dropped
-        return ()
     names = [str(place) for place in range(width)]
     try:
         table = arrow_csv.read_csv(

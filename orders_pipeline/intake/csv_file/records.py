@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from orders_pipeline.intake.csv_file.physical_lines import Block, Integers, split_lines
 from orders_pipeline.intake.csv_file.quick_reader import read_even
+from orders_pipeline.records.normalise import BYTE_ORDER_MARK
 from orders_pipeline.records.rejections import FileRejected
 
 Flags = npt.NDArray[np.bool_]
@@ -90,7 +91,11 @@ class EvenChunk:
 
 
 class Records:
-    """Reads records from blocks of lines that begin at byte `start`, behind `lines_before` others."""
+    """Reads records from blocks of lines that begin at byte `start`, behind `lines_before` others.
+
+    A byte order mark in front of a record, where files were put together, is no part of it; `marks` are counted. One in
+    front of the first record stays: there it is the second one of the file.
+    """
 
     def __init__(self, blocks: Iterable[Block], start: int, delimiter: str, lines_before: int = 0) -> None:
         self._blocks = iter(blocks)
@@ -101,6 +106,8 @@ class Records:
         # the ends of the lines behind _lines_read; in front of them, where the first of them starts
         self._ends = np.array([start], np.int64)
         self._terminators = np.zeros(1, np.int64)
+        self._begins_record = False  # the next line, but for the first
+        self.marks = 0
 
     def begin_after(self, number: int) -> None:
         """Number the records from 1 after the header, which so far has `number`."""
@@ -117,6 +124,7 @@ class Records:
                 yield from self._read_strictly(block)
             else:
                 self._load(block)
+                self._begins_record = True
                 yield EvenChunk(self._place(even.last_lines + self._lines_read), even.columns, even.odd)
 
     def _load(self, block: Block) -> None:
@@ -127,7 +135,16 @@ class Records:
     def _lines(self, first: Block) -> Iterator[Iterator[str]]:
         for block in chain([first], self._blocks):
             self._load(block)
-            yield split_lines(block.text)
+            text = block.text
+            lines = split_lines(text)
+            yield self._without_marks(lines) if BYTE_ORDER_MARK in text else lines
+
+    def _without_marks(self, lines: Iterable[str]) -> Iterator[str]:
+        for line in lines:
+            is_marked = self._begins_record and line.startswith(BYTE_ORDER_MARK)
+            self.marks += is_marked
+            self._begins_record = False
+            yield line.removeprefix(BYTE_ORDER_MARK) if is_marked else line
 
     def _read_strictly(self, first: Block) -> Iterator[Chunk]:
         """Read the records of a block, and of the next blocks as long as a record reaches into them."""
@@ -139,6 +156,7 @@ class Records:
             failure = None
             try:
                 for row in reader:
+                    self._begins_record = True
                     rows.append(row)
                     last_lines.append(lines_before + reader.line_num)
                     if last_lines[-1] == self._lines_loaded or len(rows) == _CHUNK_RECORDS:

@@ -18,7 +18,7 @@ from orders_pipeline.intake.csv_file.header import Header, Names
 from orders_pipeline.intake.csv_file.records import Chunk, EvenChunk, Flags, Places
 from orders_pipeline.intake.csv_file.shape import Shape
 from orders_pipeline.intake.csv_file.split_amounts import SplitAmounts
-from orders_pipeline.records.normalise import normalise_header
+from orders_pipeline.records.normalise import normalise_header, unguarded
 from orders_pipeline.records.rejections import FileRejected
 from orders_pipeline.records.rules import is_no_text
 
@@ -187,8 +187,7 @@ class StagedRows:
         """Return the rows whose first required cell could be a header's."""
         if not self._names.required:
             return []
-        cells = pc.utf8_ltrim(table[self._names.required[0]], characters="\ufeff")  # of a second file behind the first
-        words = pc.utf8_lower(pc.utf8_trim_whitespace(cells))
+        words = pc.utf8_lower(pc.utf8_trim_whitespace(table[self._names.required[0]]))
         found: list[int] = np.flatnonzero(pc.is_in(words, value_set=self._header_words).to_numpy()).tolist()
         return found
 
@@ -226,6 +225,8 @@ def _joined(parts: Sequence[pa.Array]) -> pa.Array:
 
     A part that is an error of a spreadsheet, or marked, is all there is.
     """
+    if len(parts) > 1:
+        parts = [unguarded(part) for part in parts]
     joined, *rest = parts
     for part in rest:
         separator = pc.if_else(pc.or_(pc.equal(joined, ""), pc.equal(part, "")), "", " ")

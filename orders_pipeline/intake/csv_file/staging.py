@@ -158,6 +158,8 @@ def _write(source: Path, target: Path, where: Table, reading: Reading, *, allow_
             *((unknown,) if header.unknown else ()),
             *_counted("W_ROWS_SKIPPED", staging.rows_skipped),
             *_counted("W_LINES_LEFT_OUT", where.left_out),
+            *([Rejection(None, 1, None, "W_SEP_LINE")] if where.has_sep else ()),
+            *_counted("W_BOM", records.marks),
         ),
     )
 
