@@ -16,6 +16,7 @@ from orders_pipeline.intake.rejected_before import corrections_of
 from orders_pipeline.intake.validation import Validated
 from orders_pipeline.records.orders import ORDERS
 from orders_pipeline.records.record_type import RowContext
+from orders_pipeline.records.rejections import Rejection
 from orders_pipeline.security import personal_data
 from orders_pipeline.system.composition import System
 
@@ -40,6 +41,11 @@ def validate_file(
         if file.corrects is None
         else corrections_of(system.storage, system.database, context, file.client_code, file.corrects, staged),
     )
+
+
+def counted_warnings(result: Validated) -> list[Rejection]:
+    """Return what a client is warned of, of cells that were accepted."""
+    return [Rejection(None, None, None, code, {"count": str(count)}) for code, count in result.warnings.items() if count]
 
 
 def context_of(profile: Profile, encoding: str) -> RowContext:

@@ -26,7 +26,7 @@ from orders_pipeline.infrastructure.storage import ObjectGone, ObjectReplaced, S
 from orders_pipeline.intake import declarations, loading
 from orders_pipeline.intake.archive import archive_landed
 from orders_pipeline.intake.file_staging import limits_of, stage_checked
-from orders_pipeline.intake.file_validation import validate_file
+from orders_pipeline.intake.file_validation import counted_warnings, validate_file
 from orders_pipeline.records.rejections import FileRejected, Rejection
 from orders_pipeline.system import errors
 from orders_pipeline.system.composition import System
@@ -104,6 +104,8 @@ def _validate(system: System, batch: Row[Any]) -> None:
             cells_normalised=json.dumps(result.normalised),
             file_sha256=json.dumps(digests),
         )
+        for warning in counted_warnings(result):
+            _insert_file_rejection(transaction, batch.batch_id, warning)
 
 
 def load_batch(system: System, batch_id: str) -> None:

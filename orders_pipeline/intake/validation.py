@@ -42,8 +42,8 @@ _COMPACT: Mapping[str, Any] = {"compression": "none", "use_dictionary": False, "
 class Validated:
     """What a file came to: rows, yen of accepted rows, rows by code, cells changed by normalising by column.
 
-    `answers` is what rows of a correction answer. `amount_sent` are the yen of all rows whose amount can be read, but for
-    total rows; `amounts_unreadable` is the number of the others.
+    `warnings` are cells of accepted rows, by code. `answers` is what rows of a correction answer. `amount_sent` are the yen
+    of all rows whose amount can be read, but for total rows; `amounts_unreadable` is the number of the others.
     """
 
     rows_accepted: int = 0
@@ -53,6 +53,7 @@ class Validated:
     amounts_unreadable: int = 0
     rejections: Counter[str] = field(default_factory=Counter)
     normalised: Counter[str] = field(default_factory=Counter)
+    warnings: Counter[str] = field(default_factory=Counter)
     answers: list[Answer] = field(default_factory=list)
 
     def __add__(self, other: Validated) -> Validated:
@@ -136,6 +137,7 @@ class _Validation:
         good = rows.where(findings.clean)
         self.judge.confirm(good)
         counted = _counted(chunk.num_rows, rows, good, findings, changed, record_type.amount)
+        counted.warnings.update(self.judge.warned(good))
         counted.answers.extend([*answers.values(), *misshapen])
         return _accepted_table(good, record_type, self.seal), _rejections_table(chunk, findings, record_type), counted
 

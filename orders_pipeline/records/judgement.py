@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
@@ -183,6 +184,11 @@ class Judge:
         for row_rule in row_rules:
             failed = ~row_rule.check(frame).to_numpy(dtype=bool)
             findings.add(row_rule.column, row_rule.code, failed & ~findings.bad_in(*row_rule.suppressed_by), {})
+
+    def warned(self, rows: Rows) -> Counter[str]:
+        """Return how many cells of rows in which nothing was found are to be warned of, by code."""
+        warnings = [(column.name, rule) for column in self.record_type.columns for rule in column.warnings]
+        return Counter({rule.code: int(self._failed(rule, rows.text[name]).sum()) for name, rule in warnings})
 
     def confirm(self, rows: Rows) -> None:
         """Hold rows in which nothing was found against the Pandera schemas; raise RulesBroken."""

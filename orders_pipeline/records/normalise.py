@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 
 MOST_DIGITS = 15  # a number of more digits is above every limit
 BYTE_ORDER_MARK = "\ufeff"
+JAPANESE_PHONE = "0[0-9]{9,10}"
 
 _INVISIBLE = f"\u200b\u200c\u200d\u2060{BYTE_ORDER_MARK}"
 _SPACES = " \t\r\n\u00a0\u3000"
@@ -107,11 +108,17 @@ def upper_code(cells: pa.Array, *, encoding: str) -> pa.Array:
 
 
 def phone(cells: pa.Array, *, encoding: str) -> pa.Array:
-    """Normalise as a code, drop what separates groups of digits, and write +81 as the domestic 0."""
+    """Normalise as a code, without marks of direction as telephones copy them; write Japanese numbers as their digits.
+
+    What separates groups of digits is dropped, and +81 is the domestic 0. Other numbers stay as they are.
+    """
     between = r"[ ().\-\x{2010}-\x{2015}\x{2212}\x{30fc}\x{ff70}]"
-    joined = pc.replace_substring_regex(code(cells, encoding=encoding), between, "")
+    visible = pc.replace_substring_regex(cells, r"[\x{200b}-\x{200f}\x{202a}-\x{202e}\x{2066}-\x{2069}]", "")
+    sent = code(visible, encoding=encoding)
+    joined = pc.replace_substring_regex(sent, between, "")
     digits = pc.utf8_trim(joined, characters=_SPACES)  # what stood behind a separator
-    return pc.replace_substring_regex(digits, r"^\+810?", "0")
+    domestic = pc.replace_substring_regex(digits, r"^\+810?", "0")
+    return pc.if_else(pc.match_substring_regex(domestic, f"^{JAPANESE_PHONE}$"), domestic, sent)
 
 
 def number(cells: pa.Array, *, encoding: str) -> pa.Array:

@@ -73,6 +73,11 @@ def _given_when(column: str, other: str, value: str) -> Callable[[pd.DataFrame],
     return lambda rows: ((rows[other] != value) | (rows[column] != "")).astype(bool)
 
 
+def _can_be_called(rows: pd.DataFrame) -> Passed:
+    """Pass phone numbers that nobody will send to, whatever they are."""
+    return ((rows["notify_channel"] != "sms") | rows["phone"].str.fullmatch(f"(?:{normalise.JAPANESE_PHONE})?")).astype(bool)
+
+
 def _given_with_the_others(rows: pd.DataFrame, *, column: str) -> Passed:
     any_given = rows["item_code"].ne("") | rows["quantity"].ne("") | rows["unit_price"].ne("")
     return (~any_given | rows[column].ne("")).astype(bool)
@@ -146,11 +151,12 @@ _COLUMNS = (
     ),
     Column(
         "phone",
-        32,
+        100,
         aliases=("電話番号",),
         personal=True,
         normalise=normalise.phone,
-        text_rules=(Rule("R_PHONE", Matches(r"0[0-9]{9,10}")),),
+        text_rules=(_NO_CARD_AS_CODE, Rule("R_CHARS", PRINTABLE)),
+        warnings=(Rule("W_PHONE", Matches(normalise.JAPANESE_PHONE)),),
     ),
     Column(
         "postal_code", 16, aliases=("郵便番号",), personal=True, text_rules=(_NO_CARD_AS_CODE, Rule("R_CHARS", PRINTABLE))
@@ -256,6 +262,7 @@ ORDERS = RecordType(
     text_row_rules=(
         RowRule("R_EXAMPLE_ROW", "client_order_ref", _is_no_example, ()),
         RowRule("R_REQUIRED", "email", _given_when("email", "notify_channel", "email"), ("email", "notify_channel")),
+        RowRule("R_PHONE", "phone", _can_be_called, ("phone", "notify_channel")),
         RowRule("R_REQUIRED", "phone", _given_when("phone", "notify_channel", "sms"), ("phone", "notify_channel")),
         RowRule(
             "R_REQUIRED",

@@ -58,7 +58,8 @@ class Column:
     """One column of a record type: its names, how its cells are normalised, and the rules they must pass.
 
     Rules are tried in order, `text_rules` before `typed_rules`, and the first that fails gives the cell its one code; rules
-    on a spreadsheet's errors, length, presence and (for kind `text`) characters are added in front. `max_length` counts
+    on a spreadsheet's errors, length, presence and (for kind `text`) characters are added in front. Cells of accepted rows
+    that fail one of the `warnings` (a rule with a `W_*` code) are counted. `max_length` counts
     characters after normalisation. Only `stored` columns leave validation; `personal` and `secret` ones leave it encrypted.
     An apostrophe in front of a code, number or date is a spreadsheet's, unless the column `may_begin_quoted`.
     """
@@ -73,6 +74,7 @@ class Column:
     stored: bool = True
     text_rules: tuple[Rule, ...] = ()
     typed_rules: tuple[Rule, ...] = ()
+    warnings: tuple[Rule, ...] = ()
     normalise: normalise.Normaliser | None = None
     default: Callable[[RowContext], str] | None = None
     stored_type: str | None = None

@@ -400,8 +400,8 @@ _ROW_CODES = (
     Code("R_EMAIL", "The e-mail address is not valid.", "メールアドレスの形式が正しくありません。"),
     Code(
         "R_PHONE",
-        "The phone number must have 10 or 11 digits and begin with 0.",
-        "電話番号は0で始まる10桁または11桁で入力してください。",
+        "To be sent an SMS, the phone number must have 10 or 11 digits and begin with 0.",
+        "SMSで通知する場合、電話番号は0で始まる10桁または11桁で入力してください。",
     ),
     Code(
         "R_ITEM_CODE",
@@ -477,6 +477,11 @@ _WARNING_CODES = (
         "W_BOM",
         "Byte order marks in front of rows were left out[: {count}]; were files joined?",
         "行頭のBOMを取り除きました[: {count}件]。複数のファイルを結合していませんか。",
+    ),
+    Code(
+        "W_PHONE",
+        "Phone numbers that are no Japanese ones were kept as they were sent[: {count}].",
+        "日本の電話番号として読み取れない番号を、そのまま保存しました[: {count}件]。",
     ),
     Code(
         "W_ROWS_SKIPPED",

@@ -21,7 +21,7 @@ from orders_pipeline.infrastructure.scratch import Scratch, scratch_files
 from orders_pipeline.intake import declarations
 from orders_pipeline.intake.file_import import Arrival, arrive
 from orders_pipeline.intake.file_staging import Staging, UnregisteredFile, limits_of, stage_checked
-from orders_pipeline.intake.file_validation import validate_file
+from orders_pipeline.intake.file_validation import counted_warnings, validate_file
 from orders_pipeline.intake.steps import refusal_of_file
 from orders_pipeline.intake.validation import Validated
 from orders_pipeline.records.rejections import FileRejected, Rejection, message
@@ -103,6 +103,7 @@ def _try(system: System, arrival: Arrival, file: UnregisteredFile, folder: Scrat
     dry_run.warnings = [*staging.file.warnings, *gap]
     file = replace(file, encoding=staging.file.encoding, corrects=staging.corrects)
     dry_run.result = validate_file(system, profile, file, folder / STAGED, folder / ACCEPTED, folder / REJECTIONS)
+    dry_run.warnings += counted_warnings(dry_run.result)
     declarations.check_validated(profile, manifest, dry_run.result)
     dry_run.planned = _plan(system.cipher, profile, folder / ACCEPTED)
 

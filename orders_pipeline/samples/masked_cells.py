@@ -101,14 +101,17 @@ def email(cell: str, drawn: Draws, codec: str, attempt: int) -> str:
 
 
 def phone(cell: str, drawn: Draws, codec: str, _attempt: int) -> str:
-    """Rewrite a number into one that nobody has: no subscriber's begins with 0."""
+    """Rewrite a number into one that nobody has: no subscriber's begins with 0. It begins with 0 if it did."""
     country = _COUNTRY_CODE.match(cell)
     start = country.end() if country else 0
     digits = _digits(cell, start, len(cell))
+    first = next(iter(digits), None)
     kept = set(range(start))
-    if digits and unicodedata.decimal(cell[digits[0]]) == 0:
+    if first is not None and unicodedata.decimal(cell[first]) == 0:
         kept.add(digits.pop(0))
     made = list(_rewritten(cell, drawn, codec, kept))
+    if first is not None and first not in kept and unicodedata.decimal(made[first]) == 0:
+        made[first] = _digit_like(made[first], 9)
     if len(digits) >= 9:
         for at in digits[1:4]:
             made[at] = _digit_like(made[at], 0)

@@ -174,7 +174,14 @@ def test_what_guards_a_code_from_a_spreadsheet_is_no_part_of_it():
 def test_phone_numbers_are_reduced_to_domestic_digits():
     cells = ["090-1234-5678", "０９０−１２３４−５６７８", "+81 90 1234 5678", "(090)12345678"]
     assert accepted("phone", cells) == ["09012345678"] * len(cells)
-    refused("phone", ["9012345678", "090-1234-567a", "03-1234", "090123456789"], "R_PHONE")
+    refused("phone", ["9012345678", "090-1234-567a", "03-1234", "090123456789"], "R_PHONE", notify_channel="sms")
+
+
+def test_a_number_that_nobody_will_send_to_is_kept_as_it_was_sent():
+    cells = ["9012345678", "+1 (212) 555-0100", "03-1234-5678 内線12", "０３", "なし"]
+    assert accepted("phone", [*cells, "\u202a+81 90-1234-5678\u202c"]) == [*cells[:3], "03", "なし", "09012345678"]
+    refused("phone", ["090\x07", "\ue000"], "R_CHARS")
+    refused("phone", [CARD], "R_FORBIDDEN_DATA")
 
 
 @pytest.mark.parametrize(("column", "channel"), [("email", "email"), ("phone", "sms")])

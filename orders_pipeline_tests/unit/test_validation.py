@@ -36,7 +36,7 @@ BROKEN_BY = {
     "R_DATE_AMBIGUOUS": {"order_date": "04/01/2026"},
     "R_DATE_RANGE": {"order_date": "2020-01-01"},
     "R_EMAIL": {"email": "nobody"},
-    "R_PHONE": {"phone": "110"},
+    "R_PHONE": {"phone": "110", "notify_channel": "sms"},
     "R_ITEM_CODE": ITEM | {"item_code": ""},
     "R_QUANTITY": ITEM | {"quantity": "0"},
     "R_UNIT_PRICE": ITEM | {"unit_price": "x"},
@@ -107,6 +107,19 @@ def run(tmp_path):
 
 
 # What is accepted
+
+
+def test_phone_numbers_that_are_kept_as_they_were_sent_are_counted(run):
+    rows = order_rows(6, phone="090-1234-5678")
+    rows[1] |= {"phone": "1234"}
+    rows[2] |= {"phone": "1234", "notify_channel": "sms"}
+    rows[3] |= {"phone": "+1 212 555 0100"}
+    rows[4] |= {"phone": ""}
+    rows[5] |= {"phone": "なし", "amount": "x"}
+    outcome = run(rows, chunk_rows=2)
+    assert (outcome.accepted_rows, outcome.codes) == ([1, 2, 4, 5], {(3, "R_PHONE"), (6, "R_AMOUNT_FORMAT")})
+    assert outcome.summary.warnings == {"W_PHONE": 2}
+    assert outcome.sealed.loc[[2, 4], "phone"].tolist() == ["1234", "+1 212 555 0100"]
 
 
 def test_accepted_rows_are_typed_and_hold_no_personal_column(run):
