@@ -70,6 +70,7 @@ class Profile(BaseModel):
 
     name: str = Field(default="", max_length=100)
     delimiter: Literal[",", "\t", ";", "|"] = ","
+    quoting: Literal["double", "none"] = "double"
     encoding: Literal["utf-8", "cp932", "cp1252", "euc_jp", "utf-16"] | None = None
     sheet: Annotated[str, Field(min_length=1, max_length=31)] | None = None
     header_line: Annotated[int, Field(ge=1, le=100)] | Literal["find"] | None = None

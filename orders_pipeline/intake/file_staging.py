@@ -72,10 +72,12 @@ def stage_checked(
         manifest.check_bytes(file.source_sha256)
     staged = stage_file(limits, profile, source, file.csv_source, folder)
     corrects, group = _import_group(database, file, staged)
+    dialect = _dialect(profile, file.csv_source)
     text = CONVERTED if is_converted(file.csv_source) else ORIGINAL
     layout = {
         "text": text,
-        "delimiter": "," if text == CONVERTED else profile.delimiter,
+        "delimiter": dialect.delimiter,
+        "has_quotes": dialect.has_quotes,
         "header_span": staged.header_span,
         "surplus": staged.row_width - len(staged.header),
         "headers": {column: [staged.header[at] for at in places] for column, places in staged.columns.items()},
@@ -96,17 +98,17 @@ def stage_file(limits: Limits, profile: Profile, source: Path, name: str, folder
 
     The text of a workbook or of JSON is kept beside them.
     """
-    delimiter, encoding = profile.delimiter, profile.encoding
+    encoding = profile.encoding
     hidden = 0
     if is_workbook(name):
         from orders_pipeline.intake import excel_file  # noqa: PLC0415 - its library is slow to import, and CSV does without
 
         names = csv_file.Names(profile.header_names(), profile.required_columns())
         wanted = excel_file.OrderSheet(names, {column.name: column.kind for column in ORDERS.columns}, profile.sheet)
-        workbook, source, delimiter, encoding = source, folder / CONVERTED, ",", None
+        workbook, source, encoding = source, folder / CONVERTED, None
         hidden = excel_file.write_csv(workbook, source, max_bytes=limits.max_bytes, max_rows=limits.max_rows, wanted=wanted)
     elif is_json(name):
-        document, source, delimiter, encoding = source, folder / CONVERTED, ",", None
+        document, source, encoding = source, folder / CONVERTED, None
         json_file.write_csv(document, source, name, max_rows=limits.max_rows, max_columns=limits.max_columns)
     if is_converted(name):
         limits = replace(limits, max_bytes=source.stat().st_size)  # what it is made of may be smaller than the text
@@ -117,7 +119,7 @@ def stage_file(limits: Limits, profile: Profile, source: Path, name: str, folder
         required=profile.required_columns(),
         joined=profile.joined_headers(),
         limits=limits,
-        delimiter=delimiter,
+        dialect=_dialect(profile, name),
         encoding=encoding,
         amount=None if is_converted(name) else ORDERS.amount,
         frame=_frame(profile, name),
@@ -127,6 +129,11 @@ def stage_file(limits: Limits, profile: Profile, source: Path, name: str, folder
         return staged
     warning = Rejection(None, None, None, "W_HIDDEN_ROWS", {"count": str(hidden)})
     return replace(staged, warnings=(*staged.warnings, warning))
+
+
+def _dialect(profile: Profile, name: str) -> csv_file.Dialect:
+    """Return how cells are written in the text of a client's file."""
+    return csv_file.Dialect() if is_converted(name) else csv_file.Dialect(profile.delimiter, profile.quoting != "none")
 
 
 def _frame(profile: Profile, name: str) -> csv_file.Frame:

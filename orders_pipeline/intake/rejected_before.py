@@ -6,7 +6,6 @@ Read from the database and from the staged files of their batches. What a correc
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -152,17 +151,14 @@ def _read_misshapen(
     codec = {"utf-8-sig": "utf-8"}.get(batch.encoding, batch.encoding)
     with lent(storage, database, batch.batch_id, layout["text"]) as text:
         header, *records = csv_file.read_records(text, [tuple(layout["header_span"]), *(span for _, span in rows)])
-        names = _cells(header, codec, layout["delimiter"])
+        dialect = csv_file.Dialect(layout["delimiter"], layout.get("has_quotes", True))
+        names = dialect.cells_of([header.decode(codec, "replace")])
         place = layout["places"][judge.record_type.identity][0]
         for (each, _), record in zip(rows, records, strict=True):
-            cells = _cells(record, codec, layout["delimiter"])
+            cells = dialect.cells_of([record.decode(codec, "replace")])
             surplus = len(cells) - len(names)
             first, last = sorted((place, place + surplus))
             each.references = _valid(judge, cells[max(first, 0) : last + 1])
-
-
-def _cells(record: bytes, codec: str, delimiter: str) -> list[str]:
-    return next(csv.reader([record.decode(codec, "replace")], delimiter=delimiter), [])
 
 
 def _valid(judge: Judge, cells: Sequence[str]) -> frozenset[str]:

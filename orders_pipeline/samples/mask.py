@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from orders_pipeline.batches import batches
 from orders_pipeline.clients.profiles import Profile
+from orders_pipeline.intake.csv_file import Dialect
 from orders_pipeline.intake.csv_file.encoding import detect_text
 from orders_pipeline.intake.csv_file.header import Names
 from orders_pipeline.intake.csv_file.physical_lines import TextSpan
@@ -81,7 +82,8 @@ def mask_file(source: Path, target: Path, *, profile: Profile, today: date | Non
     their number of digits and add up where they did; dates stay about where they are. Raises FileRejected where the source
     is no text we can read, and MaskFailed where no masked text is found to be in the same encoding.
     """
-    span = detect_text(source, profile.delimiter, profile.encoding)
+    dialect = Dialect(profile.delimiter, profile.quoting != "none")
+    span = detect_text(source, dialect, profile.encoding)
     words = {column: each.translate for column, each in profile.columns.items()}
     context = RowContext(today or batches.today(), span.encoding, profile.notify_channel, words)
     data = source.read_bytes()
@@ -101,7 +103,7 @@ def mask_file(source: Path, target: Path, *, profile: Profile, today: date | Non
 def _reads_as(span: TextSpan, target: Path, profile: Profile) -> bool:
     """Return whether a file is found to be the same text by its bytes: a few characters of CP932 may be EUC-JP by chance."""
     try:
-        return replace(detect_text(target, profile.delimiter, profile.encoding), end=span.end) == span
+        return replace(detect_text(target, encoding=profile.encoding), end=span.end) == span
     except FileRejected:
         return False
 
@@ -110,7 +112,9 @@ def _read(text: str, profile: Profile) -> tuple[list[list[_Cell]], Names]:
     """Return the text's records by the delimiter its header has, and the names a header may hold."""
     known = {normalise_header(name): column for name, column in profile.header_names().items()}
     names = Names(known, profile.required_columns())
-    readings = (_records(text, delimiter) for delimiter in dict.fromkeys((profile.delimiter, *_DELIMITERS)))
+    has_quotes = profile.quoting != "none"
+    delimiters = dict.fromkeys((profile.delimiter, *_DELIMITERS))
+    readings = (_records(text, Dialect(delimiter, has_quotes)) for delimiter in delimiters)
     first = None
     for records in readings:
         header = next((record for record in records if any(cell.value for cell in record)), [])
@@ -120,11 +124,12 @@ def _read(text: str, profile: Profile) -> tuple[list[list[_Cell]], Names]:
     return first or [], names
 
 
-def _records(text: str, delimiter: str) -> list[list[_Cell]]:
+def _records(text: str, dialect: Dialect) -> list[list[_Cell]]:
     """Cut a text into its cells, all of it; what strict CSV would not take is a cell without quotes."""
-    mark = re.escape(delimiter)
+    mark = re.escape(dialect.delimiter)
+    quote = '"' if dialect.has_quotes else r"(?!)"
     pattern = re.compile(
-        rf'(?:"(?P<quoted>(?:[^"]|""){{0,{_LONGEST_CELL}}}+)"(?=[{mark}\r\n]|\Z)|(?P<plain>[^{mark}\r\n]*))'
+        rf'(?:{quote}(?P<quoted>(?:[^"]|""){{0,{_LONGEST_CELL}}}+)"(?=[{mark}\r\n]|\Z)|(?P<plain>[^{mark}\r\n]*))'
         rf"(?P<end>{mark}|\r\n|\r|\n|\Z)"
     )
     records: list[list[_Cell]] = [[]]
@@ -132,7 +137,7 @@ def _records(text: str, delimiter: str) -> list[list[_Cell]]:
         quoted = found["quoted"]
         cell = _Cell(found["plain"] if quoted is None else quoted.replace('""', '"'), quoted is not None, found["end"])
         records[-1].append(cell)
-        if cell.end != delimiter:
+        if cell.end != dialect.delimiter:
             records.append([])
     return records
 

@@ -25,9 +25,8 @@ from orders_pipeline.clients.file_names import encoding_shown, is_converted, is_
 from orders_pipeline.clients.profiles import Profile
 from orders_pipeline.infrastructure.scratch import Scratch, scratch_files
 from orders_pipeline.intake import json_file
-from orders_pipeline.intake.csv_file import Limits, Names
+from orders_pipeline.intake.csv_file import Dialect, Limits, Names
 from orders_pipeline.intake.csv_file.encoding import detect_text
-from orders_pipeline.intake.csv_file.header import cells_of
 from orders_pipeline.intake.csv_file.physical_lines import TextSpan, read_blocks, split_lines
 from orders_pipeline.intake.file_staging import stage_file
 from orders_pipeline.records.normalise import normalise_header
@@ -187,13 +186,13 @@ def _look(text: Path, name: str, profile: Profile, trial: Trial) -> None:
     best = (-1, 0, "")
     for delimiter in dict.fromkeys(delimiters):
         for number, line in enumerate(head[:HEAD_LINES]):
-            cells = cells_of([line], delimiter)
+            cells = Dialect(delimiter).cells_of([line])
             score = len(set(_guessed(cells, profile).values()))
             if score > best[0]:
                 best = score, number, delimiter
     _, number, trial.delimiter = best
     trial.header_line = number + 1
-    trial.header = cells_of([head[number]], trial.delimiter)
+    trial.header = Dialect(trial.delimiter).cells_of([head[number]])
     rows = list(csv.reader(io.StringIO("".join(head[number + 1 :]), newline=""), delimiter=trial.delimiter))
     found = _guessed(trial.header, profile)
     trial.encoding = span.encoding
@@ -211,7 +210,7 @@ def _look_around(head: Sequence[str], number: int, rows: list[list[str]], profil
     """Note what stands around the table: comments, titles above the header, a second row of it, which `rows` lose."""
     above = [line.strip() for line in head[:number] if line.strip()]
     last = next((line.strip() for line in reversed(head) if line.strip()), "") if len(head) < SAMPLE_ROWS else ""
-    is_row = len(cells_of([last], trial.delimiter)) == len(trial.header)
+    is_row = len(Dialect(trial.delimiter).cells_of([last])) == len(trial.header)
     if not profile.comment and "#" in {each[:1] for each in (*above, "" if is_row else last)}:
         trial.settings["comment"] = "#"
         above = [line for line in above if not line.startswith("#")]
@@ -226,13 +225,13 @@ def _look_around(head: Sequence[str], number: int, rows: list[list[str]], profil
 def _span(text: Path, profile: Profile, trial: Trial) -> TextSpan:
     """Return a text's span; where it can be read in two ways, Japanese is guessed."""
     try:
-        return detect_text(text, profile.delimiter, profile.encoding)
+        return detect_text(text, encoding=profile.encoding)
     except FileRejected as refusal:
         if refusal.code not in ("F_ENCODING_AMBIGUOUS", "F_ENCODING"):
             raise
         for encoding in ("cp932", "utf-8", "euc_jp", "cp1252"):
             try:
-                span = detect_text(text, profile.delimiter, encoding)
+                span = detect_text(text, encoding=encoding)
             except FileRejected:
                 continue
             trial.settings["encoding"] = encoding

@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from orders_pipeline.intake.csv_file import Limits, StagedFile, read_records, stage
+from orders_pipeline.intake.csv_file import Dialect, Limits, StagedFile, read_records, stage
 from orders_pipeline.records.rejections import FileRejected
 
 NAMES = {
@@ -33,7 +33,13 @@ class Harness:
         self.staged = folder / "staged.parquet"
 
     def stage(
-        self, data: bytes | str, limits: Limits = LIMITS, delimiter: str = ",", amount: str | None = None
+        self,
+        data: bytes | str,
+        limits: Limits = LIMITS,
+        delimiter: str = ",",
+        amount: str | None = None,
+        *,
+        has_quotes: bool = True,
     ) -> StagedFile:
         self.source.write_bytes(data.encode() if isinstance(data, str) else data)
         return stage(
@@ -42,7 +48,7 @@ class Harness:
             header_names=NAMES,
             required=REQUIRED,
             limits=limits,
-            delimiter=delimiter,
+            dialect=Dialect(delimiter, has_quotes),
             amount=amount,
         )
 

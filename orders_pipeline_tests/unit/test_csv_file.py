@@ -345,6 +345,15 @@ def test_input_037_tabs_are_accepted_where_they_are_expected(harness):
     assert harness.column("shape_ok") == [True, True]
 
 
+@pytest.mark.parametrize("rows", [2, 60_000])
+def test_in_an_unquoted_file_every_line_is_a_record(harness, rows):
+    text = HEADER + '"A-1,"山田,1\r\n' + "".join(f'A"-{number},"鈴木"",2\r\n' for number in range(1, rows))
+    found = harness.stage(text.replace(",", "\t"), Limits(max_rows=rows), delimiter="\t", has_quotes=False)
+    assert (found.rows_total, all(harness.column("shape_ok"))) == (rows, True)
+    assert harness.column("client_order_ref")[:2] == ['"A-1', 'A"-1']
+    assert harness.column("customer_name")[-1] == '"鈴木""'
+
+
 def test_input_037_commas_are_refused_where_tabs_are_expected(harness):
     harness.staged.unlink(missing_ok=True)
     assert harness.refusal(HEADER + ROWS, delimiter="\t").detail == {"hint": "comma"}

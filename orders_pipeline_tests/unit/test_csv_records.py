@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from orders_pipeline.intake.csv_file import Limits, records, staging
+from orders_pipeline.intake.csv_file import Dialect, Limits, records, staging
 from orders_pipeline.intake.csv_file.physical_lines import TextSpan, read_blocks, split_lines
 from orders_pipeline.intake.csv_file.quick_reader import read_even
 from orders_pipeline.intake.csv_file.records import Chunk, EvenChunk, Records
@@ -106,6 +106,24 @@ def test_numbers_lines_bytes_and_counts_are_right_for_any_rows(harness, rows, en
     assert harness.records() == [pieces[row["import_row_number"]][0].encode(inner) for row in staged]
 
 
+@QUICK
+@given(rows=st.lists(st.lists(st.text('ab"あ\\ ', min_size=1, max_size=4), min_size=2, max_size=4), min_size=1, max_size=15))
+@example(rows=[['"a', "b"], ["a", 'b""'], ['"', '"a"']])
+def test_in_an_unquoted_file_a_quotation_mark_is_a_character_for_either_reader(harness, rows):
+    data = "".join("\t".join(row) + "\r\n" for row in rows).encode()
+    harness.source.write_bytes(data)
+    span, dialect = TextSpan("utf-8", has_bom=False, start=0, end=len(data)), Dialect("\t", has_quotes=False)
+    (chunk,) = Records(read_blocks(harness.source, span), 0, dialect).chunks()
+    assert isinstance(chunk, Chunk)
+    assert chunk.rows == rows
+    for block in read_blocks(harness.source, span):
+        even = read_even(block, dialect)
+        if even is not None:
+            read = [list(row) for row in zip(*(column.to_pylist() for column in even.columns), strict=True)]
+            assert [even.odd.get(at, row) for at, row in enumerate(read)] == rows
+            assert even.last_lines.tolist() == list(range(1, len(rows) + 1))
+
+
 def strictly(text: str) -> list[list[str]] | None:
     try:
         return list(csv.reader(split_lines(text), strict=True))
@@ -123,7 +141,7 @@ def test_the_faster_reader_reads_what_the_strict_reader_reads_or_nothing(harness
     data = text.encode(encoding)
     harness.source.write_bytes(data)
     for block in read_blocks(harness.source, TextSpan(encoding, has_bom=False, start=0, end=len(data))):
-        even = read_even(block, ",")
+        even = read_even(block, Dialect())
         if even is not None:
             rows = enumerate(zip(*(each.to_pylist() for each in even.columns), strict=True))
             assert [even.odd.get(place, list(row)) for place, row in rows] == strictly(text)
@@ -136,7 +154,7 @@ def test_the_faster_reader_takes_quotes_line_breaks_and_delimiters_inside(harnes
     data = b'A-1,"a ""b"", c",1\r\n"A-2","two\r\nlines",""\r\nA-3,,\r\n"""A""","",x'
     harness.source.write_bytes(data)
     [block] = read_blocks(harness.source, TextSpan("utf-8", has_bom=False, start=0, end=len(data)))
-    even = read_even(block, ",")
+    even = read_even(block, Dialect())
     assert even is not None
     assert [each.to_pylist() for each in even.columns] == [
         ["A-1", "A-2", "A-3", '"A"'],
@@ -149,7 +167,7 @@ def test_the_faster_reader_takes_quotes_line_breaks_and_delimiters_inside(harnes
 def test_the_faster_reader_sets_records_of_another_width_aside(harness):
     harness.source.write_bytes(b'A-1\r\nA-2,"a,b"\r\n\r\nA-3,x,"y\nz"\r\nA-4,\r\nA-5,c')
     [block] = read_blocks(harness.source, TextSpan("utf-8", has_bom=False, start=0, end=harness.source.stat().st_size))
-    even = read_even(block, ",")
+    even = read_even(block, Dialect())
     assert even is not None
     assert even.odd == {0: ["A-1"], 2: [], 3: ["A-3", "x", "y\nz"]}
     assert [each.to_pylist() for each in even.columns] == [
@@ -162,7 +180,7 @@ def test_the_faster_reader_sets_records_of_another_width_aside(harness):
 def test_a_block_of_which_every_record_has_another_width_is_left_to_the_strict_reader(harness):
     harness.source.write_bytes(b"A\r\nB,1\r\nC,1,2\r\n")
     [block] = read_blocks(harness.source, TextSpan("utf-8", has_bom=False, start=0, end=harness.source.stat().st_size))
-    assert read_even(block, ",") is None
+    assert read_even(block, Dialect()) is None
 
 
 usual = st.tuples(st.sampled_from(["A-1", "a b", "client_order_ref"]), cells, st.sampled_from(["1", ""]), st.just("7"))
@@ -210,7 +228,7 @@ def test_blocks_of_any_size_give_the_same_records_and_places(harness, rows, term
     span = TextSpan(encoding, has_bom=False, start=0, end=len(data))
 
     def read(size: int, *, may_be_even: bool) -> list[tuple[object, ...]]:
-        records = Records(read_blocks(harness.source, span, size), 0, ",")
+        records = Records(read_blocks(harness.source, span, size), 0, Dialect())
         found: list[tuple[object, ...]] = []
         for chunk in records.chunks():
             if may_be_even:

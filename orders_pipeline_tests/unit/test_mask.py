@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from orders_pipeline.cli import main
 from orders_pipeline.clients.profiles import Profile
-from orders_pipeline.intake.csv_file import Limits, stage
+from orders_pipeline.intake.csv_file import Dialect, Limits, stage
 from orders_pipeline.intake.validation import validate
 from orders_pipeline.records.orders import EXAMPLE, ORDERS
 from orders_pipeline.records.record_type import RowContext
@@ -108,7 +108,7 @@ def verdict(folder, data, profile=None):
             required=profile.required_columns(),
             joined=profile.joined_headers(),
             limits=Limits(),
-            delimiter=profile.delimiter,
+            dialect=Dialect(profile.delimiter, profile.quoting != "none"),
             encoding=profile.encoding,
         )
     except FileRejected as refused:

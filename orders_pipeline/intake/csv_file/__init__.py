@@ -3,9 +3,10 @@
 Cells stay as sent: what a value means, and which rows are good, is decided in `validation`.
 """
 
+from orders_pipeline.intake.csv_file.dialect import Dialect
 from orders_pipeline.intake.csv_file.frame import Frame
 from orders_pipeline.intake.csv_file.header import Names
 from orders_pipeline.intake.csv_file.staged_rows import Limits
 from orders_pipeline.intake.csv_file.staging import StagedFile, read_records, stage
 
-__all__ = ["Frame", "Limits", "Names", "StagedFile", "read_records", "stage"]
+__all__ = ["Dialect", "Frame", "Limits", "Names", "StagedFile", "read_records", "stage"]

@@ -20,6 +20,7 @@ from orders_pipeline.intake.csv_file.ambiguity import (
     other_reading,
     utf8_instead,
 )
+from orders_pipeline.intake.csv_file.dialect import Dialect
 from orders_pipeline.intake.csv_file.physical_lines import TextSpan, locate, read_raw, unit_of
 from orders_pipeline.records.rejections import FileRejected
 
@@ -49,10 +50,10 @@ _SURROGATE_PAIR = re.compile(rb"\xed[\xa0-\xaf][\x80-\xbf]\xed[\xb0-\xbf][\x80-\
 _SURROGATE = re.compile(rb"\xed[\xa0-\xbf][\x80-\xbf]")
 
 
-def detect_text(source: Path, delimiter: str = ",", encoding: str | None = None) -> TextSpan:
+def detect_text(source: Path, dialect: Dialect = Dialect(), encoding: str | None = None) -> TextSpan:  # noqa: B008 - frozen
     """Return the encoding of a file and where its text begins and ends, or raise FileRejected.
 
-    The file is read in blocks, in constant memory, once for each step of the ladder; `delimiter` serves to count rows.
+    The file is read in blocks, in constant memory, once for each step of the ladder; `dialect` serves to count rows.
     With an `encoding` (utf-8, cp932, cp1252, euc_jp or utf-16) there is no ladder: the text is that, or the file is refused.
     """
     size = source.stat().st_size
@@ -65,26 +66,26 @@ def detect_text(source: Path, delimiter: str = ",", encoding: str | None = None)
             raise FileRejected("F_NOT_CSV", {"kind": kind})
     span = _assume(head, tail, size) if encoding is None else _agreed(encoding, head, tail, size)
     if (control := _first_control(source, span)) is not None:
-        raise FileRejected("F_CONTROL_CHARS", locate(source, span, control, delimiter))
+        raise FileRejected("F_CONTROL_CHARS", locate(source, span, control, dialect))
     invalid = _first_invalid(source, span, span.codec)
     if encoding is None and span.encoding == "utf-8":
         if invalid is not None:
             span = replace(span, encoding="cp932")
             invalid = _cp932_fault(source, span, invalid)
         if invalid is None:
-            _check_doubt(source, span, delimiter)
+            _check_doubt(source, span, dialect)
     elif encoding is not None and invalid is None and span.encoding in _LEGACY:
         invalid = utf8_instead(source, span)
     if invalid is None:
         return span
     agreed = {} if encoding is None else {"agreed": encoding}
-    raise FileRejected("F_ENCODING", locate(source, span, invalid, delimiter) | agreed)
+    raise FileRejected("F_ENCODING", locate(source, span, invalid, dialect) | agreed)
 
 
-def _check_doubt(source: Path, span: TextSpan, delimiter: str) -> None:
+def _check_doubt(source: Path, span: TextSpan, dialect: Dialect) -> None:
     """Refuse a text that may as well be in another encoding."""
     if (other := other_reading(source, span)) is not None:
-        where = locate(source, span, first_high_byte(source, span) or 0, delimiter)
+        where = locate(source, span, first_high_byte(source, span) or 0, dialect)
         readings = {"readings": f"{span.encoding.upper()}, {other}"}
         raise FileRejected("F_ENCODING_AMBIGUOUS", where | readings)
 

@@ -13,7 +13,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Literal
 
-from orders_pipeline.intake.csv_file.header import BATCH_COLUMN, Names, cells_of
+from orders_pipeline.intake.csv_file.dialect import Dialect
+from orders_pipeline.intake.csv_file.header import BATCH_COLUMN, Names
 from orders_pipeline.intake.csv_file.physical_lines import TextSpan, line_ends, read_blocks, split_lines
 from orders_pipeline.records.normalise import normalise_header
 from orders_pipeline.records.rejections import FileRejected
@@ -54,12 +55,12 @@ class Table:
     has_sep: bool = False
 
 
-def find_table(source: Path, span: TextSpan, frame: Frame, names: Names, delimiter: str) -> Table:
+def find_table(source: Path, span: TextSpan, frame: Frame, names: Names, dialect: Dialect) -> Table:
     """Return where the table is in a text; raise F_LEFT_OUT where a line that would be left out may be an order."""
     behind = None if isinstance(frame.header_line, int) else _behind_sep(source, span)
     if behind is None:
-        return _find(source, span, frame, names, delimiter)
-    found = _find(source, replace(span, start=behind), frame, names, delimiter)
+        return _find(source, span, frame, names, dialect)
+    found = _find(source, replace(span, start=behind), frame, names, dialect)
     return replace(found, lines_before=found.lines_before + 1, has_sep=True)
 
 
@@ -74,12 +75,12 @@ def _behind_sep(source: Path, span: TextSpan) -> int | None:
     return span.start + int(ends[0])
 
 
-def _find(source: Path, span: TextSpan, frame: Frame, names: Names, delimiter: str) -> Table:
+def _find(source: Path, span: TextSpan, frame: Frame, names: Names, dialect: Dialect) -> Table:
     """Return where the table is behind such a line."""
     if frame == Frame():
         return Table(span)
     head = list(islice(_lines(source, span), MOST_LINES))
-    records = _Records([line for _, line in head], delimiter)
+    records = _Records([line for _, line in head], dialect)
     first = next((number for number, (_, line) in enumerate(head) if line.strip()), 0)
     header = records.at(first)
     if names.is_header(header) and BATCH_COLUMN in map(normalise_header, header):
@@ -92,7 +93,7 @@ def _find(source: Path, span: TextSpan, frame: Frame, names: Names, delimiter: s
     for number in (*range(at), *more):
         if is_order(records.at(number)):
             raise FileRejected("F_LEFT_OUT", {"line": str(number + 1)})
-    end, left_out = _end(source, replace(span, start=begin), frame, lambda line: cells_of([line], delimiter), is_order)
+    end, left_out = _end(source, replace(span, start=begin), frame, lambda line: dialect.cells_of([line]), is_order)
     lines_before = at if begin > span.start else 0
     return Table(replace(span, start=begin, end=end), lines_before, frame.header_rows, left_out)
 
@@ -100,12 +101,12 @@ def _find(source: Path, span: TextSpan, frame: Frame, names: Names, delimiter: s
 class _Records:
     """The records that begin at each of some lines."""
 
-    def __init__(self, lines: Sequence[str], delimiter: str) -> None:
-        self._lines, self._delimiter = lines, delimiter
+    def __init__(self, lines: Sequence[str], dialect: Dialect) -> None:
+        self._lines, self._dialect = lines, dialect
 
     def at(self, number: int) -> list[str]:
         """Return the cells of the record that begins at a line, which may go on behind it."""
-        return cells_of(self._lines[number : number + LOOKED_THROUGH], self._delimiter)
+        return self._dialect.cells_of(self._lines[number : number + LOOKED_THROUGH])
 
 
 def _header_at(frame: Frame, head: Sequence[tuple[int, str]], records: _Records, names: Names) -> int:

@@ -6,13 +6,13 @@ about a header names columns only; a first line that may be an order is never re
 
 from __future__ import annotations
 
-import csv
 import difflib
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from orders_pipeline.intake.csv_file.dialect import Dialect
 from orders_pipeline.records.normalise import BYTE_ORDER_MARK, normalise_header, numbered, unnumbered
 from orders_pipeline.records.rejections import FileRejected
 
@@ -129,21 +129,14 @@ def _places(
     return columns, repeated
 
 
-def check_delimiter(line: str, delimiter: str, names: Names) -> None:
+def check_delimiter(line: str, dialect: Dialect, names: Names) -> None:
     """Raise F_DELIMITER when the header line holds more known names by another delimiter than by the expected one."""
-    counts = {other: len(names.found_in(cells_of([line], other))) for other in {*_DELIMITERS, delimiter}}
-    best = max(counts, key=lambda other: (counts[other], other == delimiter))
+    others = (replace(dialect, delimiter=other) for other in {*_DELIMITERS, dialect.delimiter})
+    counts = {other.delimiter: len(names.found_in(other.cells_of([line]))) for other in others}
+    best = max(counts, key=lambda other: (counts[other], other == dialect.delimiter))
     # one name alone stands in any line: it takes a second one to prove a delimiter
-    if counts[best] > max(1, counts[delimiter]):
+    if counts[best] > max(1, counts[dialect.delimiter]):
         raise FileRejected("F_DELIMITER", {"hint": _DELIMITERS[best]})
-
-
-def cells_of(lines: Sequence[str], delimiter: str) -> list[str]:
-    """Return the cells of the record that begins some lines; none of what is no CSV."""
-    try:
-        return next(csv.reader(lines, delimiter=delimiter), [])
-    except csv.Error:
-        return []
 
 
 def _missing_detail(

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from orders_pipeline.intake.csv_file.dialect import Dialect
 from orders_pipeline.records.rejections import FileRejected
 
 Integers = npt.NDArray[np.int64]
@@ -135,7 +136,7 @@ def split_lines(text: str) -> io.StringIO:
     return io.StringIO(text, newline="")
 
 
-def locate(source: Path, span: TextSpan, offset: int, delimiter: str) -> dict[str, str]:
+def locate(source: Path, span: TextSpan, offset: int, dialect: Dialect) -> dict[str, str]:
     """Return where a byte stands: its `offset`, physical `line`, and `row` unless it is in the header.
 
     Only the text before `offset` is read.
@@ -156,7 +157,7 @@ def locate(source: Path, span: TextSpan, offset: int, delimiter: str) -> dict[st
 
     found = {"offset": str(offset)}
     try:
-        rows = csv.reader(chain.from_iterable(texts()), delimiter=delimiter)
+        rows = dialect.reader(chain.from_iterable(texts()))
         records = sum(1 for _ in dropwhile(lambda row: not any(row), rows))  # the first with text is the header
     except csv.Error:
         return found

@@ -17,9 +17,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv as arrow_csv
 
+from orders_pipeline.intake.csv_file.dialect import Dialect
 from orders_pipeline.intake.csv_file.physical_lines import Block, Integers, line_ends, split_lines
 
 _QUOTE, _LF, _CR = b'"\n\r'
+_QUOTE_CHARACTER = chr(_QUOTE)
 
 
 @dataclass(frozen=True)
@@ -34,35 +36,35 @@ class EvenBlock:
     odd: Mapping[int, list[str]]
 
 
-def read_even(block: Block, delimiter: str) -> EvenBlock | None:
+def read_even(block: Block, dialect: Dialect) -> EvenBlock | None:
     """Return the block's records, or None when most are blank or uneven, or not certain to be strict CSV."""
     data = block.utf8
     if codecs.BOM_UTF8 in data:  # it may stand before a record
         return None
     codes = np.frombuffer(data, np.uint8)
-    quotes = np.flatnonzero(codes == _QUOTE)
-    if not _are_strict(codes, quotes, ord(delimiter)):
+    quotes = np.flatnonzero(codes == _QUOTE) if dialect.has_quotes else np.empty(0, np.intp)
+    if not _are_strict(codes, quotes, ord(dialect.delimiter)):
         return None
     ends, _ = line_ends(data, codes.dtype, is_last=True)
     last_lines = np.flatnonzero(np.searchsorted(quotes, ends) % 2 == 0) + 1
     ends = ends[last_lines - 1]
     if np.diff(ends, prepend=0).max() > csv.field_size_limit():  # a cell may be too long for strict CSV
         return None
-    width = len(_read_record(data[: ends[0]], delimiter))
+    width = len(_read_record(data[: ends[0]], dialect))
     odd = np.zeros(len(ends), np.bool_)
-    columns = _read_columns(data, delimiter, width)
+    columns = _read_columns(data, dialect, width)
     if not columns:
-        width, odd = _odd_ones(codes, quotes, ends, ord(delimiter))
-        columns = _read_columns(codes[np.repeat(~odd, np.diff(ends, prepend=0))].tobytes(), delimiter, width)
+        width, odd = _odd_ones(codes, quotes, ends, ord(dialect.delimiter))
+        columns = _read_columns(codes[np.repeat(~odd, np.diff(ends, prepend=0))].tobytes(), dialect, width)
     if len(columns) < 2 or len(columns[0]) != np.count_nonzero(~odd) or pc.any(pc.equal(columns[0], "")).as_py():
         return None
     places = np.flatnonzero(odd).tolist()
-    cells = {place: _read_record(data[ends[place - 1] if place else 0 : ends[place]], delimiter) for place in places}
+    cells = {place: _read_record(data[ends[place - 1] if place else 0 : ends[place]], dialect) for place in places}
     return EvenBlock(_spread(columns, odd) if places else columns, last_lines, cells)
 
 
-def _read_record(data: bytes, delimiter: str) -> list[str]:
-    return next(csv.reader(split_lines(data.decode()), delimiter=delimiter, strict=True))
+def _read_record(data: bytes, dialect: Dialect) -> list[str]:
+    return next(dialect.reader(split_lines(data.decode()), strict=True))
 
 
 def _odd_ones(
@@ -101,14 +103,19 @@ def _are_strict(codes: npt.NDArray[np.uint8], quotes: Integers, delimiter: int) 
     return bool(at_start.all() and at_end.all())
 
 
-def _read_columns(data: bytes, delimiter: str, width: int) -> tuple[pa.Array, ...]:
+def _read_columns(data: bytes, dialect: Dialect, width: int) -> tuple[pa.Array, ...]:
     """Return the columns as Arrow reads them, none when records have another width."""
     names = [str(place) for place in range(width)]
     try:
         table = arrow_csv.read_csv(
             pa.BufferReader(data),
             read_options=arrow_csv.ReadOptions(column_names=names, block_size=len(data) + 1),
-            parse_options=arrow_csv.ParseOptions(delimiter=delimiter, newlines_in_values=True, ignore_empty_lines=False),
+            parse_options=arrow_csv.ParseOptions(
+                delimiter=dialect.delimiter,
+                quote_char=_QUOTE_CHARACTER if dialect.has_quotes else False,
+                newlines_in_values=True,
+                ignore_empty_lines=False,
+            ),
             convert_options=arrow_csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string())),
         )
     except pa.ArrowInvalid:

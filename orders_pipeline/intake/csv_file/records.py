@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from orders_pipeline.intake.csv_file.dialect import Dialect
 from orders_pipeline.intake.csv_file.physical_lines import Block, Integers, split_lines
 from orders_pipeline.intake.csv_file.quick_reader import read_even
 from orders_pipeline.records.normalise import BYTE_ORDER_MARK
@@ -97,9 +98,9 @@ class Records:
     front of the first record stays: there it is the second one of the file.
     """
 
-    def __init__(self, blocks: Iterable[Block], start: int, delimiter: str, lines_before: int = 0) -> None:
+    def __init__(self, blocks: Iterable[Block], start: int, dialect: Dialect, lines_before: int = 0) -> None:
         self._blocks = iter(blocks)
-        self._delimiter = delimiter
+        self._dialect = dialect
         self._header_record: int | None = None
         self._records_read = 0
         self._lines_read = self._lines_loaded = lines_before
@@ -119,7 +120,7 @@ class Records:
         Raises FileRejected with F_QUOTE or F_FIELD_TOO_LONG where there is no next record.
         """
         for block in self._blocks:
-            even = None if self._header_record is None else read_even(block, self._delimiter)
+            even = None if self._header_record is None else read_even(block, self._dialect)
             if even is None:
                 yield from self._read_strictly(block)
             else:
@@ -149,7 +150,7 @@ class Records:
     def _read_strictly(self, first: Block) -> Iterator[Chunk]:
         """Read the records of a block, and of the next blocks as long as a record reaches into them."""
         lines_before = self._lines_loaded
-        reader = csv.reader(chain.from_iterable(self._lines(first)), delimiter=self._delimiter, strict=True)
+        reader = self._dialect.reader(chain.from_iterable(self._lines(first)), strict=True)
         while True:
             rows: list[list[str]] = []
             last_lines: list[int] = []

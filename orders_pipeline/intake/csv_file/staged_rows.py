@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from orders_pipeline.batches.batches import BATCH_ID
+from orders_pipeline.intake.csv_file.dialect import Dialect
 from orders_pipeline.intake.csv_file.header import Header, Names
 from orders_pipeline.intake.csv_file.records import Chunk, EvenChunk, Flags, Places
 from orders_pipeline.intake.csv_file.shape import Shape
@@ -47,14 +48,14 @@ class Limits:
 
 @dataclass(frozen=True)
 class Reading:
-    """How a file is read: the names its header may hold, its limits, its delimiter, and the column of amounts.
+    """How a file is read: the names its header may hold, its limits, its dialect, and the column of amounts.
 
     `skip` says of the cells under a header which of their rows are no orders.
     """
 
     names: Names
     limits: Limits
-    delimiter: str
+    dialect: Dialect
     amount: str | None
     skip: Mapping[str, Callable[[pa.Array], pa.Array]] = field(default_factory=dict)
 

@@ -20,6 +20,7 @@ import pyarrow as pa
 from pyarrow.parquet import ParquetWriter
 
 from orders_pipeline.infrastructure.parquet_file import new_parquet
+from orders_pipeline.intake.csv_file.dialect import Dialect
 from orders_pipeline.intake.csv_file.encoding import detect_text
 from orders_pipeline.intake.csv_file.frame import Frame, Table, find_table
 from orders_pipeline.intake.csv_file.header import Names, check_delimiter, read_header
@@ -69,7 +70,7 @@ def stage(
     header_names: Mapping[str, str],
     required: Sequence[str],
     limits: Limits,
-    delimiter: str = ",",
+    dialect: Dialect = Dialect(),  # noqa: B008 - it is frozen
     joined: Mapping[str, Sequence[str]] = MappingProxyType({}),
     encoding: str | None = None,
     amount: str | None = None,
@@ -91,10 +92,10 @@ def stage(
     known = {normalise_header(name): column for name, column in header_names.items()}
     parts = {column: tuple(map(normalise_header, headers)) for column, headers in joined.items()}
     names = Names(known, tuple(required), parts)
-    reading = Reading(names, limits, delimiter, amount if delimiter == "," else None, skip)
-    span = detect_text(source, delimiter, encoding)
-    table = find_table(source, span, frame, names, delimiter)
-    _check_first_line(source, table.span, delimiter, names)
+    reading = Reading(names, limits, dialect, amount if dialect.delimiter == "," else None, skip)
+    span = detect_text(source, dialect, encoding)
+    table = find_table(source, span, frame, names, dialect)
+    _check_first_line(source, table.span, dialect, names)
     try:
         return _write(source, staged, table, reading, allow_trailing=True)
     except UnevenRowsError:
@@ -109,14 +110,14 @@ def read_records(source: Path, spans: Iterable[tuple[int, int]]) -> Iterator[byt
             yield file.read(length)
 
 
-def _check_first_line(source: Path, span: TextSpan, delimiter: str, names: Names) -> None:
+def _check_first_line(source: Path, span: TextSpan, dialect: Dialect, names: Names) -> None:
     """Refuse what the first line with text gives away: nothing there, markup, another delimiter."""
     for block in read_blocks(source, span):
         for line in split_lines(block.text):
             if line.strip():
                 if line.lstrip().startswith("<"):
                     raise FileRejected("F_NOT_CSV", {"kind": "HTML or XML"})
-                check_delimiter(line, delimiter, names)
+                check_delimiter(line, dialect, names)
                 return
     raise FileRejected("F_EMPTY")
 
@@ -124,7 +125,7 @@ def _check_first_line(source: Path, span: TextSpan, delimiter: str, names: Names
 def _write(source: Path, target: Path, where: Table, reading: Reading, *, allow_trailing: bool) -> StagedFile:
     """Read the whole table once and write its rows to `target`."""
     span, more_rows = where.span, where.header_rows - 1
-    records = Records(read_blocks(source, span), span.start, reading.delimiter, where.lines_before)
+    records = Records(read_blocks(source, span), span.start, reading.dialect, where.lines_before)
     chunks = records.chunks()
     first, place = _first_filled(chunks)
     header = read_header(first.rows[place], reading.names, _following(first, place, chunks), reading.limits.max_columns)

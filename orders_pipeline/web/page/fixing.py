@@ -25,6 +25,7 @@ from orders_pipeline.clients.file_names import is_converted
 from orders_pipeline.clients.profiles import Profile
 from orders_pipeline.infrastructure.scratch import Scratch
 from orders_pipeline.infrastructure.storage import ObjectGone
+from orders_pipeline.intake.csv_file import Dialect
 from orders_pipeline.records.card_numbers import has_card_number
 from orders_pipeline.records.orders import ORDERS
 from orders_pipeline.records.rejections import Language, message
@@ -75,7 +76,7 @@ class Sheet:
     columns: Mapping[str, Sequence[int]]
     codec: str
     mark: str
-    delimiter: str
+    dialect: Dialect
     line_ending: str
 
     def is_even(self, row: int) -> bool:
@@ -157,8 +158,9 @@ def _read_sheet(visit: Visit, batch: Row[Any]) -> Sheet | None:
     codec = {"utf-8-sig": "utf-8"}.get(batch.encoding, batch.encoding)
     text = content.decode(codec, "surrogateescape" if codec == "utf-8" else "replace")
     mark = "\ufeff" if text.startswith("\ufeff") else ""
+    dialect = Dialect(layout["delimiter"], layout.get("has_quotes", True))
     try:
-        records = list(csv.reader(io.StringIO(text.removeprefix(mark), newline=""), delimiter=layout["delimiter"]))
+        records = list(dialect.reader(io.StringIO(text.removeprefix(mark), newline="")))
     except csv.Error:
         raise Problem("no-such-file") from None
     header = records[0][: -len(OUR_COLUMNS)]
@@ -169,7 +171,7 @@ def _read_sheet(visit: Visit, batch: Row[Any]) -> Sheet | None:
         layout["places"],
         codec,
         mark,
-        layout["delimiter"],
+        dialect,
         layout["line_ending"],
     )
 
@@ -305,7 +307,7 @@ def _as_text_of(sheet: Sheet, profile: Profile) -> Sheet:
     """Return rows of a workbook, or of JSON, as their client's text files are written."""
     encoding = profile.encoding or "utf-8"
     codec, mark = {"utf-8": ("utf-8", "\ufeff"), "utf-16": ("utf-16-le", "\ufeff")}.get(encoding, (encoding, ""))
-    return replace(sheet, codec=codec, mark=mark, delimiter=profile.delimiter)
+    return replace(sheet, codec=codec, mark=mark, dialect=Dialect(profile.delimiter, profile.quoting != "none"))
 
 
 def _changed(sheet: Sheet, edits: Sequence[Edit]) -> dict[int, list[str]]:
@@ -324,14 +326,13 @@ def _changed(sheet: Sheet, edits: Sequence[Edit]) -> dict[int, list[str]]:
 def _written(sheet: Sheet, batch_id: str, records: Mapping[int, Sequence[str]]) -> bytes:
     """Return records as a file, as their client writes one, that says which rows it corrects."""
     text = io.StringIO(newline="")
-    # all quoted: a line break in a cell need not be the one that ends lines
-    writer = csv.writer(text, delimiter=sheet.delimiter, lineterminator=sheet.line_ending, quoting=csv.QUOTE_ALL)
-    writer.writerow([*sheet.header, *OUR_COLUMNS])
-    for row, record in records.items():
-        writer.writerow([*record, batch_id, row, "", ""])
+    writer = sheet.dialect.writer(text, sheet.line_ending)
     try:
+        writer.writerow([*sheet.header, *OUR_COLUMNS])
+        for row, record in records.items():
+            writer.writerow([*record, batch_id, row, "", ""])
         return (sheet.mark + text.getvalue()).encode(sheet.codec, "surrogateescape" if sheet.codec == "utf-8" else "strict")
-    except UnicodeEncodeError:
+    except (UnicodeEncodeError, csv.Error):  # the client's files cannot have such a cell
         raise Problem("not-encodable") from None
 
 
