@@ -123,6 +123,7 @@ def stage_file(limits: Limits, profile: Profile, source: Path, name: str, folder
         encoding=encoding,
         amount=None if is_converted(name) else ORDERS.amount,
         frame=_frame(profile, name),
+        has_certain_records=is_converted(name),
         skip={each.header: each.matches for each in profile.skip},
     )
     if not hidden:

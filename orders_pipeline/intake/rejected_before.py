@@ -29,7 +29,12 @@ from orders_pipeline.records.rejections import FileRejected
 
 CHUNK_ROWS = 10_000
 IS_THAT_ORDER = {"R_REF_EXISTS", "R_REF_SPENT", "R_CORRECTED_BEFORE"}  # no reason to have another reference
-NEVER_HAD = {"R_COLUMNS", "R_REF_CHANGED", "R_EXAMPLE_ROW"}  # what was read as the reference was none, or is nobody's
+NEVER_HAD = {
+    "R_COLUMNS",
+    "R_QUOTE",
+    "R_REF_CHANGED",
+    "R_EXAMPLE_ROW",
+}  # what was read as the reference was none, or is nobody's
 
 
 @dataclass

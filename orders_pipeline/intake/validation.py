@@ -24,7 +24,7 @@ from orders_pipeline.intake.duplicate_rows import Duplicates, find_duplicates
 from orders_pipeline.intake.repeated_orders import Differing, Existing, RepeatedOrders
 from orders_pipeline.intake.total_rows import find_total_rows
 from orders_pipeline.records.corrected_rows import ROW_COLUMN, Answer, Corrections, named_differently
-from orders_pipeline.records.judgement import Finding, Findings, Judge, Rows, as_json
+from orders_pipeline.records.judgement import Finding, Findings, Judge, Positions, Rows, as_json
 from orders_pipeline.records.record_type import RecordType, RowContext
 from orders_pipeline.records.rejections import REJECTIONS_SCHEMA
 
@@ -136,7 +136,7 @@ class _Validation:
             findings.add_instead(TOTAL_ROW, int(position))
         good = rows.where(findings.clean)
         self.judge.confirm(good)
-        counted = _counted(chunk.num_rows, rows, good, findings, changed, record_type.amount)
+        counted = _counted(chunk, rows, good, findings, changed, record_type.amount)
         counted.warnings.update(self.judge.warned(good))
         counted.answers.extend([*answers.values(), *misshapen])
         return _accepted_table(good, record_type, self.seal), _rejections_table(chunk, findings, record_type), counted
@@ -185,7 +185,7 @@ def _rejections_table(chunk: pa.RecordBatch, findings: Findings, record_type: Re
     """Return a chunk's findings by row, then by column in the catalogue's order."""
     shape_ok = chunk.column("shape_ok").to_numpy(zero_copy_only=False)
     shaped, misshapen = np.flatnonzero(shape_ok), np.flatnonzero(~shape_ok)
-    found = [Finding("", "R_COLUMNS", misshapen, ["{}"] * len(misshapen))]
+    found = [Finding("", code, at, ["{}"] * len(at)) for code, at in _misshapen(chunk, misshapen).items()]
     found += [Finding(one.column, one.code, shaped[one.positions], one.details) for one in findings.found]
     names = ("", *record_type.column_names, ROW_COLUMN)
     counts = [len(one.positions) for one in found]
@@ -203,13 +203,23 @@ def _rejections_table(chunk: pa.RecordBatch, findings: Findings, record_type: Re
     return pa.table(arrays, schema=REJECTIONS_SCHEMA).take(pa.array(np.lexsort((column, position))))
 
 
+def _misshapen(chunk: pa.RecordBatch, positions: Positions) -> dict[str, Positions]:
+    """Return why rows are not of the right shape or cannot be read, with the positions of each reason."""
+    if not len(positions):
+        return {"R_COLUMNS": positions}
+    codes = pc.fill_null(chunk.column("unreadable").take(pa.array(positions)), "R_COLUMNS").to_numpy(zero_copy_only=False)
+    return {code: positions[codes == code] for code in sorted(set(codes))}
+
+
 def _counted(
-    rows_read: int, rows: Rows, good: Rows, findings: Findings, changed: Mapping[str, int], amount: str
+    chunk: pa.RecordBatch, rows: Rows, good: Rows, findings: Findings, changed: Mapping[str, int], amount: str
 ) -> Validated:
     """Return what one chunk came to; `rows` are those of the right shape, `good` the accepted ones."""
-    codes = Counter({"R_COLUMNS": rows_read - findings.size})
+    rows_read = chunk.num_rows
+    others = np.flatnonzero(~chunk.column("shape_ok").to_numpy(zero_copy_only=False))
+    codes = Counter({code: len(positions) for code, positions in _misshapen(chunk, others).items()})
     for code in {one.code for one in findings.found}:
-        codes[code] = len(np.unique(np.concatenate([one.positions for one in findings.found if one.code == code])))
+        codes[code] += len(np.unique(np.concatenate([one.positions for one in findings.found if one.code == code])))
     sent = rows.values[amount]
     is_total = np.zeros(findings.size, np.bool_)
     for one in findings.found:

@@ -283,6 +283,11 @@ _ROW_CODES = (
         "行の項目数が見出しの列数と一致しません。",
     ),
     Code(
+        "R_QUOTE",
+        'A quotation mark is escaped by a backslash (\\"); inside a cell in quotation marks, write it twice ("").',
+        '引用符が「\\"」と書かれています。引用符で囲んだ項目の中の引用符は「""」のように2つ重ねてください。',
+    ),
+    Code(
         "R_CELL_ERROR",
         "The cell contains an error of the spreadsheet, like #N/A, instead of a value[: {column}].",
         "表計算ソフトのエラー(#N/Aなど)が値の代わりに入っています[: {column}]。",

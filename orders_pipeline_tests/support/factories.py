@@ -24,6 +24,7 @@ STAGED_POSITIONS = (
     pa.field("offset", pa.int64()),
     pa.field("length", pa.int32()),
     pa.field("shape_ok", pa.bool_()),
+    pa.field("unreadable", pa.string()),
 )
 
 
@@ -65,6 +66,7 @@ def write_staged(
         "offset": [100 * number for number in given],
         "length": [100] * len(rows),
         "shape_ok": [row is not None for row in rows],
+        "unreadable": [None] * len(rows),
     }
     for name in record_type.column_names:
         columns[name] = [None if row is None else row.get(name, "") for row in rows]

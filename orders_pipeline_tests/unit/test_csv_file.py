@@ -37,6 +37,7 @@ def test_a_staged_file_holds_places_and_cells_as_sent(harness):
             "length": len(row),
             "shape_ok": True,
             "corrects_row": None,
+            "unreadable": None,
             "client_order_ref": "A-1",
             "customer_name": ' 山田, "太郎" ',
             "email": "",
@@ -135,6 +136,47 @@ def test_input_015_an_unbalanced_quote_refuses_the_file_by_its_record(harness):
 def test_input_016_text_after_a_closing_quote_refuses_the_file(harness, name):
     refused = harness.refusal(HEADER + f"A-1,{name},1\r\n")
     assert (refused.code, refused.detail) == ("F_QUOTE", {"row": "1", "line": "2"})
+
+
+BAD_QUOTE = 'A-9,"5\\" 管, ""太""",1\r\n'
+UNREADABLE = [("A-9,山\x08田,1\r\n", "R_CHARS"), ("A-9,山\0田,1\r\n", "R_CHARS"), (BAD_QUOTE, "R_QUOTE")]
+
+
+@pytest.mark.parametrize("codec", ["utf-8", "cp932", "utf-16"])
+@pytest.mark.parametrize(("bad", "code"), [*UNREADABLE, ("A-9,山\x1b田,1\r\n", "R_CHARS")])
+@pytest.mark.parametrize("rows", [1, 60_000])
+def test_one_bad_record_is_rejected_alone_where_the_next_one_is_certain(harness, codec, bad, code, rows):
+    text = HEADER + 'A-1,"山, ""田""",1000\r\n' * rows + bad + "A-2,鈴木,2000\r\n"
+    found = harness.stage(text.encode(codec), Limits(max_rows=rows + 2))
+    assert (found.rows_total, found.rows_blank) == (rows + 2, 0)
+    assert harness.column("shape_ok")[-3:] == [True, False, True]
+    assert harness.column("unreadable")[-3:] == [None, code, None]
+    assert harness.column("client_order_ref")[-3:] == ["A-1", None, "A-2"]
+    assert harness.records()[-2] == (bad.strip()).encode({"utf-16": "utf-16-le"}.get(codec, codec))
+
+
+@pytest.mark.parametrize(("bad", "code"), [*UNREADABLE])
+@pytest.mark.parametrize(
+    "others",
+    [
+        'A-1,"山\r\n田",1\r\nA-2,b,2\r\n',  # a record of two lines
+        'A-1,5" 管,1\r\nA-2,b,2\r\n',  # a quotation mark that opens nothing, and may close something
+        'A-1,"山,1\r\nA-2,b,2\r\n',  # one that is never closed
+        "",  # most of the rows are bad
+        "A-1,a,1\r\n\x1a\r\nA-2,b,2\r\n",  # a line that is no record
+        "A-1,a,1\r\n" + "\0" * 512 + "\r\nA-2,b,2\r\n",
+        'A-1,a,1\r\nA-2,"b\\",2\r\nA-3,"c\\" d,3\r\nA-4,d,4\r\n',  # an escape that is no end
+    ],
+)
+@pytest.mark.parametrize("place", [0, 1])
+def test_one_bad_record_refuses_the_file_where_the_next_one_is_not_certain(harness, bad, code, others, place):
+    refused = harness.refusal(HEADER + (bad + others if place else others + bad))
+    assert refused.code in ("F_CONTROL_CHARS", "F_QUOTE")
+
+
+def test_a_control_character_in_the_header_refuses_the_file(harness):
+    for header in (HEADER.replace("amount", "amo\x08unt"), HEADER.strip() + ",memo\x08\r\n"):
+        assert harness.refusal(header + ROWS).code == "F_CONTROL_CHARS"
 
 
 def test_input_017_a_quote_inside_an_unquoted_cell_is_a_character(harness):

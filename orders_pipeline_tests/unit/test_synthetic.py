@@ -59,6 +59,7 @@ NEVER_MADE = {
     "R_CODE_CHANGED",
     "R_EXAMPLE_ROW",
     "R_REF_EXISTS_DIFFERS",
+    "R_QUOTE",
     "R_REF_SPENT",
     "R_REF_CHANGED",
     "R_CORRECTED_ROW",

@@ -50,11 +50,18 @@ _SURROGATE_PAIR = re.compile(rb"\xed[\xa0-\xaf][\x80-\xbf]\xed[\xb0-\xbf][\x80-\
 _SURROGATE = re.compile(rb"\xed[\xa0-\xbf][\x80-\xbf]")
 
 
-def detect_text(source: Path, dialect: Dialect = Dialect(), encoding: str | None = None) -> TextSpan:  # noqa: B008 - frozen
+def detect_text(
+    source: Path,
+    dialect: Dialect = Dialect(),  # noqa: B008 - it is frozen
+    encoding: str | None = None,
+    *,
+    with_controls: bool = False,
+) -> TextSpan:
     """Return the encoding of a file and where its text begins and ends, or raise FileRejected.
 
     The file is read in blocks, in constant memory, once for each step of the ladder; `dialect` serves to count rows.
-    With an `encoding` (utf-8, cp932, cp1252, euc_jp or utf-16) there is no ladder: the text is that, or the file is refused.
+    Control characters are let pass `with_controls` only. With an `encoding` (utf-8, cp932, cp1252, euc_jp or utf-16) there
+    is no ladder: the text is that, or the file is refused.
     """
     size = source.stat().st_size
     with source.open("rb") as file:
@@ -65,7 +72,7 @@ def detect_text(source: Path, dialect: Dialect = Dialect(), encoding: str | None
         if head.startswith(magic):
             raise FileRejected("F_NOT_CSV", {"kind": kind})
     span = _assume(head, tail, size) if encoding is None else _agreed(encoding, head, tail, size)
-    if (control := _first_control(source, span)) is not None:
+    if not with_controls and (control := _first_control(source, span)) is not None:
         raise FileRejected("F_CONTROL_CHARS", locate(source, span, control, dialect))
     invalid = _first_invalid(source, span, span.codec)
     if encoding is None and span.encoding == "utf-8":

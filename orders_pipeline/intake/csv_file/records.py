@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain, compress
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,7 @@ from orders_pipeline.records.normalise import BYTE_ORDER_MARK
 from orders_pipeline.records.rejections import FileRejected
 
 Flags = npt.NDArray[np.bool_]
+Said = TypeVar("Said")
 
 _CHUNK_RECORDS = 100_000
 
@@ -52,14 +54,16 @@ class Places:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Consecutive records, row by row."""
+    """Consecutive records, row by row; `unreadable` says of some by their place why their cells cannot be trusted."""
 
     places: Places
     rows: Sequence[list[str]]
+    unreadable: Mapping[int, str] = field(default_factory=dict)
 
     def select(self, wanted: Flags) -> Chunk:
         """Return the records where `wanted` is true."""
-        return Chunk(self.places.select(wanted), list(compress(self.rows, wanted.tolist())))
+        rows = list(compress(self.rows, wanted.tolist()))
+        return Chunk(self.places.select(wanted), rows, _selected(self.unreadable, wanted))
 
     def after(self, place: int) -> Chunk:
         """Return the records behind the one at `place`, numbered from 1."""
@@ -81,9 +85,8 @@ class EvenChunk:
     def select(self, wanted: Flags) -> EvenChunk:
         """Return the records where `wanted` is true."""
         chosen = pa.array(wanted)
-        new_places = (np.cumsum(wanted) - 1).tolist()
-        odd = {new_places[place]: row for place, row in self.odd.items() if wanted[place]}
-        return EvenChunk(self.places.select(wanted), tuple(column.filter(chosen) for column in self.columns), odd)
+        columns = tuple(column.filter(chosen) for column in self.columns)
+        return EvenChunk(self.places.select(wanted), columns, _selected(self.odd, wanted))
 
     def row_by_row(self) -> Chunk:
         """Return the same records as rows."""
@@ -91,16 +94,34 @@ class EvenChunk:
         return Chunk(self.places, [self.odd.get(place, row) for place, row in enumerate(rows)])
 
 
+def _selected(by_place: Mapping[int, Said], wanted: Flags) -> dict[int, Said]:
+    """Return what is said by place of records that are wanted, by their new places."""
+    if not by_place:
+        return {}
+    new_places = (np.cumsum(wanted) - 1).tolist()
+    return {new_places[place]: said for place, said in by_place.items() if wanted[place]}
+
+
 class Records:
     """Reads records from blocks of lines that begin at byte `start`, behind `lines_before` others.
 
     A byte order mark in front of a record, where files were put together, is no part of it; `marks` are counted. One in
-    front of the first record stays: there it is the second one of the file.
+    front of the first record stays: there it is the second one of the file. With `line_by_line` each line must be a record
+    by itself, as the dialect's `read_alone` takes it.
     """
 
-    def __init__(self, blocks: Iterable[Block], start: int, dialect: Dialect, lines_before: int = 0) -> None:
+    def __init__(
+        self,
+        blocks: Iterable[Block],
+        start: int,
+        dialect: Dialect,
+        lines_before: int = 0,
+        *,
+        line_by_line: bool = False,
+    ) -> None:
         self._blocks = iter(blocks)
         self._dialect = dialect
+        self._line_by_line = line_by_line
         self._header_record: int | None = None
         self._records_read = 0
         self._lines_read = self._lines_loaded = lines_before
@@ -117,9 +138,12 @@ class Records:
     def chunks(self) -> Iterator[Chunk | EvenChunk]:
         """Read the records, row by row until the header is known.
 
-        Raises FileRejected with F_QUOTE or F_FIELD_TOO_LONG where there is no next record.
+        Raises FileRejected with F_QUOTE or F_FIELD_TOO_LONG where there is no next record, and NoRecordError.
         """
         for block in self._blocks:
+            if self._line_by_line:
+                yield self._read_lines(block)
+                continue
             even = None if self._header_record is None else read_even(block, self._dialect)
             if even is None:
                 yield from self._read_strictly(block)
@@ -146,6 +170,19 @@ class Records:
             self.marks += is_marked
             self._begins_record = False
             yield line.removeprefix(BYTE_ORDER_MARK) if is_marked else line
+
+    def _read_lines(self, block: Block) -> Chunk:
+        lines_before = self._lines_loaded
+        lines = self._without_marks(next(self._lines(block)))
+        rows: list[list[str]] = []
+        unreadable: dict[int, str] = {}
+        for line in lines:
+            row, is_right = self._dialect.read_alone(line)
+            if not is_right:
+                unreadable[len(rows)] = "R_QUOTE"
+            rows.append(row)
+            self._begins_record = True
+        return Chunk(self._place(lines_before + np.arange(1, len(rows) + 1)), rows, unreadable)
 
     def _read_strictly(self, first: Block) -> Iterator[Chunk]:
         """Read the records of a block, and of the next blocks as long as a record reaches into them."""

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from orders_pipeline.batches.batches import BATCH_ID
-from orders_pipeline.intake.csv_file.dialect import Dialect
+from orders_pipeline.intake.csv_file.dialect import Dialect, NoRecordError
 from orders_pipeline.intake.csv_file.header import Header, Names
 from orders_pipeline.intake.csv_file.records import Chunk, EvenChunk, Flags, Places
 from orders_pipeline.intake.csv_file.shape import Shape
@@ -31,7 +31,9 @@ _PLACES = (
     pa.field("length", pa.int32()),
     pa.field("shape_ok", pa.bool_()),
     pa.field("corrects_row", pa.int32()),
+    pa.field("unreadable", pa.string()),
 )
+CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f]")
 _ROW_NUMBER = re.compile("[0-9]{1,9}")
 NO_ROW = 0  # what a row corrects that says so, and names none
 
@@ -50,7 +52,8 @@ class Limits:
 class Reading:
     """How a file is read: the names its header may hold, its limits, its dialect, and the column of amounts.
 
-    `skip` says of the cells under a header which of their rows are no orders.
+    `skip` says of the cells under a header which of their rows are no orders. Where it `may_have_controls`, rows with
+    control characters are unreadable. `line_by_line`, each line must be a record.
     """
 
     names: Names
@@ -58,6 +61,8 @@ class Reading:
     dialect: Dialect
     amount: str | None
     skip: Mapping[str, Callable[[pa.Array], pa.Array]] = field(default_factory=dict)
+    may_have_controls: bool = False
+    line_by_line: bool = False
 
 
 class StagedRows:
@@ -72,12 +77,15 @@ class StagedRows:
         self.amounts = SplitAmounts(header, reading.amount)
         self._header_words = pa.array([*reading.names.known, *(cell.strip().lower() for cell in header.cells)], pa.string())
         self.schema = pa.schema([*_PLACES, *(pa.field(column, pa.string()) for column in self._columns)])
-        self.rows_total = self.rows_filled = self.rows_skipped = 0
+        self.rows_total = self.rows_filled = self.rows_skipped = self.rows_unreadable = 0
+        self._may_have_controls, self._line_by_line = reading.may_have_controls, reading.line_by_line
         self._skip = _skip_places(header, reading.skip)
         self.batches: dict[str, Mapping[str, str]] = {}
 
     def table(self, chunk: Chunk | EvenChunk) -> pa.Table:
         """Return the rows that are neither blank nor skipped as a table of `schema`."""
+        if self._may_have_controls:
+            chunk = _without_controls(chunk)
         if self._skip:
             chunk = self._without_skipped(chunk)
         if isinstance(chunk, EvenChunk):
@@ -110,7 +118,8 @@ class StagedRows:
         right = np.ones(len(chunk.columns[0]), np.bool_)
         if chunk.odd:
             right[list(chunk.odd)] = self._shape.check(list(chunk.odd.values()))
-        table = self._table(chunk.places, right, self._corrected_rows(chunk), chunk.columns.__getitem__)
+        readable = pa.nulls(len(right), pa.string())
+        table = self._table(chunk.places, right, (self._corrected_rows(chunk), readable), chunk.columns.__getitem__)
         for place, row in chunk.odd.items():
             self._check_not_header(row, chunk.places, place)
         for place in self._header_suspects(table):
@@ -129,10 +138,17 @@ class StagedRows:
             return self.schema.empty_table()
         self._check_field_lengths(filled)
         right = self._shape.check(filled.rows)
+        for place in filled.unreadable:
+            if self._line_by_line and not right[place]:  # then nobody knows whether it is one record
+                raise NoRecordError
+            right[place] = False
+        self.rows_unreadable += len(filled.unreadable)
         rows = [row if ok else None for row, ok in zip(filled.rows, right.tolist(), strict=True)]
         each = zip(filled.rows, right.tolist(), strict=True)
         corrects = pa.array([self._corrected_row(row, ok) for row, ok in each], pa.int32())
-        table = self._table(filled.places, right, corrects, lambda place: pa.array(_cells(rows, place), pa.string()))
+        unreadable = pa.array([filled.unreadable.get(place) for place in range(len(rows))], pa.string())
+        said = corrects, unreadable
+        table = self._table(filled.places, right, said, lambda place: pa.array(_cells(rows, place), pa.string()))
         for place in (*np.flatnonzero(~right).tolist(), *self._header_suspects(table)):
             self._check_not_header(filled.rows[place], filled.places, place)
         if self._header.batch is not None:
@@ -168,8 +184,11 @@ class StagedRows:
         at = next((at for at in reversed(range(len(row) - 1)) if BATCH_ID.fullmatch(row[at].strip())), None)
         return None if at is None else _row_number(row[at], row[at + 1])
 
-    def _table(self, places: Places, right: Flags, corrects: pa.Array, column_at: Callable[[int], pa.Array]) -> pa.Table:
-        values = (places.numbers, places.lines, places.offsets, places.lengths, right, corrects)
+    def _table(
+        self, places: Places, right: Flags, said: tuple[pa.Array, pa.Array], column_at: Callable[[int], pa.Array]
+    ) -> pa.Table:
+        """Return a table of rows; `said` is which rows they correct, and why they are unreadable."""
+        values = (places.numbers, places.lines, places.offsets, places.lengths, right, *said)
         arrays = [pa.array(each, field.type) for each, field in zip(values, _PLACES, strict=True)]
         self.amounts.look(places, right, column_at)
         absent = pc.if_else(pa.array(right), "", pa.scalar(None, pa.string()))
@@ -201,6 +220,13 @@ class StagedRows:
         for cell, place in cells.items():
             if cell.strip() and len(self.batches) < _BATCHES_KEPT:
                 self.batches.setdefault(cell.strip(), places.name(place))
+
+
+def _without_controls(chunk: Chunk | EvenChunk) -> Chunk:
+    """Return a chunk in which rows with control characters are unreadable."""
+    rows = chunk.row_by_row() if isinstance(chunk, EvenChunk) else chunk
+    found = {place: "R_CHARS" for place, row in enumerate(rows.rows) if any(map(CONTROL.search, row))}
+    return replace(rows, unreadable=found | dict(rows.unreadable))
 
 
 def _skip_places(

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
 from types import MappingProxyType
@@ -20,14 +20,14 @@ import pyarrow as pa
 from pyarrow.parquet import ParquetWriter
 
 from orders_pipeline.infrastructure.parquet_file import new_parquet
-from orders_pipeline.intake.csv_file.dialect import Dialect
+from orders_pipeline.intake.csv_file.dialect import Dialect, NoRecordError
 from orders_pipeline.intake.csv_file.encoding import detect_text
 from orders_pipeline.intake.csv_file.frame import Frame, Table, find_table
 from orders_pipeline.intake.csv_file.header import Names, check_delimiter, read_header
 from orders_pipeline.intake.csv_file.physical_lines import TextSpan, read_blocks, split_lines
 from orders_pipeline.intake.csv_file.records import Chunk, EvenChunk, Records
 from orders_pipeline.intake.csv_file.shape import Shape, UnevenRowsError
-from orders_pipeline.intake.csv_file.staged_rows import Limits, Reading, StagedRows
+from orders_pipeline.intake.csv_file.staged_rows import CONTROL, Limits, Reading, StagedRows
 from orders_pipeline.records.normalise import normalise_header
 from orders_pipeline.records.rejections import FileRejected, Rejection
 
@@ -76,16 +76,21 @@ def stage(
     amount: str | None = None,
     frame: Frame = Frame(),  # noqa: B008 - it is frozen
     skip: Mapping[str, Callable[[pa.Array], pa.Array]] = MappingProxyType({}),
+    has_certain_records: bool = False,
 ) -> StagedFile:
     """Check a file's encoding, header and shape, and write its rows to `staged` as Parquet; raise FileRejected.
 
     The Parquet file holds a row for every record that is not blank: `import_row_number`, `line`, `offset` and `length` in
-    bytes, `shape_ok`, `corrects_row`, then each column of `header_names`. `corrects_row` is what `_row` says, 0 where that
-    is no number but `_batch` or `_row` says something, else null. Cells are as sent: "" where the file lacks the column,
-    null where the row's shape is wrong. The headers of a column of `joined` are joined by a space. The Parquet file appears
-    whole or not at all, readable by its owner only. An `encoding` that is given is the only one tried. Cells of the column
-    `amount` may not be split at a comma. What stands in the `frame` around the table is left out, and so are
-    rows of which `skip` says so by their cell under a header.
+    bytes, `shape_ok`, `corrects_row`, `unreadable`, then each column of `header_names`. `corrects_row` is what `_row` says,
+    0 where that is no number but `_batch` or `_row` says something, else null. `unreadable` is a code, mostly null. Cells
+    are as sent: "" where the file lacks the column, null where the row's shape is wrong or it is unreadable. The headers of
+    a column of `joined` are joined by a space. The Parquet file appears whole or not at all, readable by its owner only. An
+    `encoding` that is given is the only one tried. Cells of the column `amount` may not be split at a comma. What stands in
+    the `frame` around the table is left out, and so are rows of which `skip` says so by their cell under a header.
+
+    A row with control characters, or quotation marks escaped by a backslash, is unreadable and does not refuse the file if
+    the next record is certain all the same: in a text that we wrote (`has_certain_records`), or where each line is a record
+    by itself and at most half of them are unreadable.
     """
     if source.stat().st_size > limits.max_bytes:
         raise FileRejected("F_TOO_LARGE", {"limit": str(limits.max_bytes)})
@@ -93,7 +98,21 @@ def stage(
     parts = {column: tuple(map(normalise_header, headers)) for column, headers in joined.items()}
     names = Names(known, tuple(required), parts)
     reading = Reading(names, limits, dialect, amount if dialect.delimiter == "," else None, skip)
-    span = detect_text(source, dialect, encoding)
+    try:
+        return _stage(source, staged, reading, encoding, frame)
+    except FileRejected as refusal:
+        if refusal.code not in ("F_CONTROL_CHARS", "F_QUOTE"):
+            raise
+        try:
+            anyway = replace(reading, may_have_controls=True, line_by_line=not has_certain_records)
+            return _stage(source, staged, anyway, encoding, frame)
+        except (NoRecordError, FileRejected):
+            raise refusal from None
+
+
+def _stage(source: Path, staged: Path, reading: Reading, encoding: str | None, frame: Frame) -> StagedFile:
+    names, dialect = reading.names, reading.dialect
+    span = detect_text(source, dialect, encoding, with_controls=reading.may_have_controls)
     table = find_table(source, span, frame, names, dialect)
     _check_first_line(source, table.span, dialect, names)
     try:
@@ -125,9 +144,12 @@ def _check_first_line(source: Path, span: TextSpan, dialect: Dialect, names: Nam
 def _write(source: Path, target: Path, where: Table, reading: Reading, *, allow_trailing: bool) -> StagedFile:
     """Read the whole table once and write its rows to `target`."""
     span, more_rows = where.span, where.header_rows - 1
-    records = Records(read_blocks(source, span), span.start, reading.dialect, where.lines_before)
+    blocks = read_blocks(source, span)
+    records = Records(blocks, span.start, reading.dialect, where.lines_before, line_by_line=reading.line_by_line)
     chunks = records.chunks()
     first, place = _first_filled(chunks)
+    if place in first.unreadable or (reading.may_have_controls and any(map(CONTROL.search, first.rows[place]))):
+        raise NoRecordError
     header = read_header(first.rows[place], reading.names, _following(first, place, chunks), reading.limits.max_columns)
     records.begin_after(int(first.places.numbers[place]) + more_rows)
     shape = Shape(header, allow_trailing=allow_trailing)
@@ -136,6 +158,10 @@ def _write(source: Path, target: Path, where: Table, reading: Reading, *, allow_
         _write_behind(writer, map(staging.table, chain([first.after(place + more_rows)], chunks)))
         if not staging.rows_filled:
             raise FileRejected("F_NO_ROWS")
+        if (
+            reading.line_by_line and staging.rows_unreadable * 2 > staging.rows_filled
+        ):  # nor is this a file with a few bad rows
+            raise NoRecordError
         shape.check_all()
         staging.amounts.check_all(last_cell_left_off=shape.last_cell_left_off)
     detail = {"count": str(len(header.unknown)), "columns": header.unknown_shown}
