@@ -253,6 +253,11 @@ def open_notifications(batch: Progress) -> int:
     return int(batch.notifications_planned - final)
 
 
+def orders_accepted(batch: Batch) -> int:
+    """Return how many orders the accepted rows of a batch that is validated are."""
+    return int(batch.rows_accepted - batch.rows_continuing)
+
+
 def counts(row: Progress) -> tuple[object, ...]:
     """Return what the reports and the end of a batch depend on."""
     names = [f"orders_{state}" for state in ORDER_STATES]
@@ -291,7 +296,7 @@ def summary(
     orders = _counted(row, "orders", ORDER_STATES)
     yen = {state: int(amount) for state, amount in _counted(row, "amount", YEN_STATES).items()}
     if row.status == "cancelled" and row.rows_accepted is not None:  # maybe before all of its rows were orders
-        orders["cancelled"] += row.rows_accepted - sum(orders.values())
+        orders["cancelled"] += orders_accepted(row) - sum(orders.values())
         yen["cancelled"] += int(row.amount_accepted - row.amount_loaded)
     is_open = row.finished_at is None and row.amount_accepted is not None
     return {

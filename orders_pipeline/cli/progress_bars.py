@@ -64,8 +64,8 @@ def _show(bars: Progress, tasks: Mapping[str, TaskID], summary: Mapping[str, Any
     rows, orders, notified = summary["rows"], summary["orders"], summary["notifications"]
     loaded = sum(orders.values())
     bars.update(tasks["rows loaded"], description=FIRST_STEPS.get(str(summary["status"]), "rows loaded"))
-    if rows["accepted"] is not None:
-        bars.update(tasks["rows loaded"], total=rows["accepted"], completed=loaded)
+    if summary["orders_to_load"] is not None:
+        bars.update(tasks["rows loaded"], total=summary["orders_to_load"], completed=loaded)
     elif rows["total"] is not None:
         bars.update(tasks["rows loaded"], total=rows["total"])
     if loaded:

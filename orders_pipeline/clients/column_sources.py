@@ -9,15 +9,16 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from orders_pipeline.records.normalise import numbered, plain_word, unguarded
+from orders_pipeline.records.normalise import normalise_header, numbered, plain_word, unguarded
 
 SHORT_FORMS = (str, list)
+MULTIPLIED = 2
 _A_DAY = datetime(2026, 11, 29, 13, 5, 7)  # noqa: DTZ001 - to try formats with
 _LEADING_ZEROS = "(^|[^0-9])0+([0-9])"
 
@@ -28,7 +29,8 @@ class ColumnSource(BaseModel):
     Either one of `headers` or all of `join` (their cells with a space between) name it there; where a header comes several
     times, `occurrence` says which one is meant. `after` begins a cell behind a text and `until` ends it before one, `format`
     is how the client writes dates, `values` says what the client's words mean, and `default` stands for empty cells and for
-    a missing column.
+    a missing column. An amount may be of each line of an order, or what two headers come to when they are multiplied; what
+    stands under the headers `add` counts once an order.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -41,6 +43,9 @@ class ColumnSource(BaseModel):
     date_format: str = Field(default="", alias="format")
     values: Mapping[str, str] = Field(default_factory=dict)
     default: str = ""
+    each: Literal["order", "line"] = "order"
+    multiply: tuple[str, ...] = ()
+    add: tuple[str, ...] = ()
 
     @model_validator(mode="before")
     @classmethod
@@ -61,11 +66,37 @@ class ColumnSource(BaseModel):
         if self.occurrence and len(self.headers) != 1:
             raise ValueError("occurrence says which one is meant of one header")
         says = self.headers, self.join, self.default, self.values, self.after, self.until, self.date_format
-        if not any(says):
+        if not any(says) and not self.is_of_lines:
             raise ValueError("a column names a header, join, after, until, format, values or default")
         if self.date_format and not _is_of_a_day(self.date_format):
             raise ValueError("format says how a year, a month and a day are written, as in %Y%m%d%H%M%S")
         return self
+
+    @model_validator(mode="after")
+    def _comes_of_lines_in_one_way(self) -> ColumnSource:
+        of_cells = ("headers", "join", "after", "until", "date_format", "values", "default")
+        others = [type(self).model_fields[name].alias or name for name in of_cells if getattr(self, name)]
+        if self.multiply and others:
+            raise ValueError(f"multiply and {others[0]} contradict each other")
+        if self.multiply and self.each == "line":
+            raise ValueError("multiply and each = line contradict each other: what is multiplied is of each line")
+        if self.multiply and len(set(map(normalise_header, self.multiply))) != MULTIPLIED:
+            raise ValueError("multiply names two headers")
+        if self.add and not self.is_summed:
+            raise ValueError("add and each = order contradict each other: the order's amount is whole")
+        if len({*map(normalise_header, self.add)}) != len(self.add):
+            raise ValueError("add names a header twice")
+        return self
+
+    @property
+    def is_summed(self) -> bool:
+        """Return whether it is the sum of an order's lines."""
+        return self.each == "line" or bool(self.multiply)
+
+    @property
+    def is_of_lines(self) -> bool:
+        """Return whether it says something of lines."""
+        return self.is_summed or bool(self.add)
 
     @property
     def names(self) -> tuple[str, ...]:

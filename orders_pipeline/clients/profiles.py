@@ -29,6 +29,7 @@ from pydantic import (
 from orders_pipeline.clients.column_sources import ColumnSource, Skip
 from orders_pipeline.clients.sequences import check_template
 from orders_pipeline.clients.webhook_settings import check_secret, check_url, shown_secret
+from orders_pipeline.records.grouping import Grouping
 from orders_pipeline.records.normalise import normalise_header, numbered
 from orders_pipeline.records.orders import ORDERS
 from orders_pipeline.records.rejections import FileRejected
@@ -45,6 +46,8 @@ class ClientsError(Exception):
 def _checked_columns(columns: Mapping[str, ColumnSource]) -> Mapping[str, ColumnSource]:
     if unknown := sorted(set(columns) - set(ORDERS.column_names)):
         raise ValueError(f"there is no column {', '.join(unknown)}, only {', '.join(ORDERS.column_names)}")
+    if others := sorted(name for name, source in columns.items() if source.is_of_lines and name != ORDERS.amount):
+        raise ValueError(f"each, multiply and add are for {ORDERS.amount}, and {', '.join(others)} is another column")
     dates = {column.name for column in ORDERS.columns if column.kind == "date"}
     if others := sorted(name for name, source in columns.items() if source.date_format and name not in dates):
         raise ValueError(f"format is for dates ({', '.join(sorted(dates))}), and {', '.join(others)} is none")
@@ -79,6 +82,7 @@ class Profile(BaseModel):
     footer_lines: Annotated[int, Field(ge=0, le=20)] = 0
     skip: tuple[Skip, ...] = ()
     ignore: tuple[str, ...] = ()
+    lines: Literal["one_per_order", "grouped"] = "one_per_order"
     columns: Annotated[Mapping[str, ColumnSource], AfterValidator(_checked_columns)] = Field(default_factory=dict)
     max_rows: Annotated[int, Field(ge=1)] | None = None
     max_bytes: Annotated[int, Field(ge=1)] | None = None
@@ -104,6 +108,10 @@ class Profile(BaseModel):
             raise ValueError("bad_rows = refuse_file leaves nothing to refuse_above_rows and refuse_above_percent")
         if self.approval == "always" and self.approval_above is not None:
             raise ValueError("approval = always leaves nothing to approval_above")
+        amount = self.columns.get(ORDERS.amount)
+        if self.lines == "one_per_order" and amount is not None and amount.is_of_lines:
+            setting = "multiply" if amount.multiply else "each = line"
+            raise ValueError(f"lines = one_per_order and {setting} of {ORDERS.amount} contradict each other")
         if unknown := sorted(set(self.ignore) - set(ORDERS.column_names)):
             raise ValueError(f"ignore has {', '.join(unknown)}, and there is no such column")
         if placed := sorted(name for name in self.ignore if name in self.columns and self.columns[name].names):
@@ -127,11 +135,33 @@ class Profile(BaseModel):
 
         A column that the profile places has only the names given there, and no other column has these.
         """
+        parts = {normalise_header(name): column for name, column in self._parts_of_amount().items()}
+        return MappingProxyType(parts | self._headers_of_columns())
+
+    def _headers_of_columns(self) -> dict[str, str]:
         placed = {column: source.names for column, source in self.columns.items() if source.names}
         given = {normalise_header(name): column for column, names in placed.items() for name in names}
-        known = {name: column for name, column in ORDERS.header_names().items() if column not in (*placed, *self.ignore)}
-        nowhere = {numbered("", at): column for at, column in enumerate(self.ignore)}  # names that no header has
-        return MappingProxyType(known | given | nowhere)
+        left_out = [*self.ignore, *(name for name, source in self.columns.items() if source.multiply)]
+        known = {name: column for name, column in ORDERS.header_names().items() if column not in (*placed, *left_out)}
+        nowhere = {numbered("", at): column for at, column in enumerate(left_out)}  # names that no header has
+        return known | given | nowhere
+
+    def _parts_of_amount(self) -> dict[str, str]:
+        """Return the headers of which the amount is made, with the column that each has: another one's, or its own."""
+        amount = self.columns.get(ORDERS.amount)
+        known = self._headers_of_columns()
+        headers = () if amount is None else (*amount.multiply, *amount.add)
+        return {name: known.get(normalise_header(name), f'"{name}"') for name in headers}
+
+    def grouping(self) -> Grouping | None:
+        """Return how orders are made of several rows; None where each row is one."""
+        if self.lines == "one_per_order":
+            return None
+        amount, parts = self.columns.get(ORDERS.amount), self._parts_of_amount()
+        if amount is None:
+            return Grouping()
+        of = {name: tuple(parts[header] for header in getattr(amount, name)) for name in ("multiply", "add")}
+        return Grouping(amount.each, of["multiply"], of["add"])
 
     def joined_headers(self) -> Mapping[str, tuple[str, ...]]:
         """Return the columns whose cells are joined of several of the client's, with their headers."""
@@ -139,8 +169,10 @@ class Profile(BaseModel):
 
     def required_columns(self) -> tuple[str, ...]:
         """Return the columns that every file of the client must have."""
-        defaults = {column for column, source in self.columns.items() if source.default}
-        return tuple(column for column in ORDERS.required_columns if column not in defaults)
+        elsewhere = {column for column, source in self.columns.items() if source.default or source.multiply}
+        parts = dict.fromkeys(self._parts_of_amount().values())
+        needed = (column for column in ORDERS.required_columns if column not in elsewhere)
+        return tuple(dict.fromkeys([*needed, *parts]))
 
     @property
     def approved_up_to(self) -> int | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -50,14 +50,21 @@ def map_chunks(
     chunk_rows: int,
     columns: Sequence[str] | None = None,
 ) -> Generator[Result, None, None]:
-    """Yield what `work` makes of each chunk and its number, from 1, in the file's order, a few at the same time.
+    """Yield what `work` makes of each chunk of a file and its number, as `map_in_turn` does."""
+    return map_in_turn(read_chunks(source, chunk_rows, columns), work)
+
+
+def map_in_turn(
+    chunks: Iterable[pa.RecordBatch], work: Callable[[int, pa.RecordBatch], Result]
+) -> Generator[Result, None, None]:
+    """Yield what `work` makes of each chunk and its number, from 1, in their order, a few at the same time.
 
     When one fails, its error is raised in its turn; those begun are waited for, and no other is begun.
     """
     pool = ThreadPoolExecutor(THREADS, thread_name_prefix="chunks")
     begun: deque[Future[Result]] = deque()
     try:
-        for number, chunk in enumerate(read_chunks(source, chunk_rows, columns), start=1):
+        for number, chunk in enumerate(chunks, start=1):
             if len(begun) > THREADS:  # one more waits, so that none is idle while results are written
                 yield begun.popleft().result()
             begun.append(pool.submit(work, number, chunk))

@@ -24,7 +24,7 @@ from orders_pipeline.records.judgement import Judge
 
 Numbers: TypeAlias = "npt.NDArray[Any]"
 
-_KEYS = ("orders-pipeline1", "orders-pipeline2")  # two independent hashes of 64 bits together are as good as the text
+KEYS = ("orders-pipeline1", "orders-pipeline2")  # two independent hashes of 64 bits together are as good as the text
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,9 @@ class Duplicates:
         return position, self.conflict[found], self.first[found]
 
 
+NO_DUPLICATES = Duplicates(np.empty(0, np.int32), np.empty(0, np.bool_), np.empty(0, np.int32))
+
+
 def find_duplicates(staged: Path, judge: Judge, chunk_rows: int) -> Duplicates:
     """Find the rows of a staged file whose case-folded reference comes more than once.
 
@@ -48,18 +51,18 @@ def find_duplicates(staged: Path, judge: Judge, chunk_rows: int) -> Duplicates:
     """
     repeated = _repeated_hashes(staged, judge, chunk_rows)
     if not len(repeated):
-        return Duplicates(np.empty(0, np.int32), np.empty(0, np.bool_), np.empty(0, np.int32))
+        return NO_DUPLICATES
     parts = _suspects(staged, judge, chunk_rows, repeated)
     return _grouped(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
 def _repeated_hashes(staged: Path, judge: Judge, chunk_rows: int) -> Numbers:
-    def hashed(_number: int, chunk: pa.RecordBatch) -> Numbers:
-        return _hash(_usable(chunk, judge)[1], _KEYS[0])
+    def hashes_of(_number: int, chunk: pa.RecordBatch) -> Numbers:
+        return hashed(_usable(chunk, judge)[1], KEYS[0])
 
     hashes = np.empty(pq.read_metadata(staged).num_rows, np.uint64)
     filled = 0
-    with closing(map_chunks(staged, hashed, chunk_rows, ["shape_ok", judge.record_type.identity])) as chunks:
+    with closing(map_chunks(staged, hashes_of, chunk_rows, ["shape_ok", judge.record_type.identity])) as chunks:
         for part in chunks:
             hashes[filled : filled + len(part)] = part
             filled += len(part)
@@ -76,12 +79,12 @@ def _suspects(
 
     def suspects(_number: int, chunk: pa.RecordBatch) -> tuple[Numbers, Numbers, Numbers, Numbers]:
         positions, references = _usable(chunk, judge)
-        suspect = np.isin(_hash(references, _KEYS[0]), repeated)
+        suspect = np.isin(hashed(references, KEYS[0]), repeated)
         rows, references = chunk.take(pa.array(positions[suspect])), references.filter(pa.array(suspect))
         text, _ = judge.record_type.normalised({name: rows.column(name) for name in names}, judge.context)
         content = pc.binary_join_element_wise(*text.values(), "\x1f")
         row = rows.column("import_row_number").to_numpy()
-        return _hash(references, _KEYS[0]), _hash(references, _KEYS[1]), _hash(content, _KEYS[0]), row
+        return hashed(references, KEYS[0]), hashed(references, KEYS[1]), hashed(content, KEYS[0]), row
 
     return map_chunks(staged, suspects, chunk_rows)
 
@@ -94,7 +97,8 @@ def _usable(chunk: pa.RecordBatch, judge: Judge) -> tuple[Numbers, pa.Array]:
     return positions[valid], references.filter(pa.array(valid))
 
 
-def _hash(cells: pa.Array, key: str) -> Numbers:
+def hashed(cells: pa.Array, key: str) -> Numbers:
+    """Return a hash of 64 bits of each cell; `key` is one of `KEYS`."""
     return pd.util.hash_array(cells.to_numpy(zero_copy_only=False), hash_key=key, categorize=False)
 
 

@@ -21,6 +21,7 @@ from orders_pipeline.intake import csv_file, json_file
 from orders_pipeline.intake.csv_file import Limits, StagedFile
 from orders_pipeline.intake.manifest import Manifest
 from orders_pipeline.records.orders import ORDERS
+from orders_pipeline.records.record_type import Kind
 from orders_pipeline.records.rejections import FileRejected, Rejection
 from orders_pipeline.system.settings import Settings
 
@@ -80,12 +81,23 @@ def stage_checked(
         "has_quotes": dialect.has_quotes,
         "header_span": staged.header_span,
         "surplus": staged.row_width - len(staged.header),
-        "headers": {column: [staged.header[at] for at in places] for column, places in staged.columns.items()},
+        "headers": _headers(profile, staged),
         "places": {column: list(places) for column, places in staged.columns.items()},
         "line_ending": staged.line_ending,
         "has_bom": staged.has_bom,
     }
     return Staging(staged, layout, corrects, group)
+
+
+def _headers(profile: Profile, staged: StagedFile) -> dict[str, list[str]]:
+    """Return the file's own headers of each column; of an amount that is made of several, all of these."""
+    headers = {column: [staged.header[at] for at in places] for column, places in staged.columns.items()}
+    grouping = profile.grouping()
+    parts = () if grouping is None else (*grouping.factors, *grouping.added)
+    if parts:
+        own = headers.get(ORDERS.amount, [])
+        headers[ORDERS.amount] = [*own, *(header for part in parts for header in headers.get(part, ()))]
+    return headers
 
 
 def limits_of(settings: Settings, profile: Profile) -> Limits:
@@ -104,7 +116,7 @@ def stage_file(limits: Limits, profile: Profile, source: Path, name: str, folder
         from orders_pipeline.intake import excel_file  # noqa: PLC0415 - its library is slow to import, and CSV does without
 
         names = csv_file.Names(profile.header_names(), profile.required_columns())
-        wanted = excel_file.OrderSheet(names, {column.name: column.kind for column in ORDERS.columns}, profile.sheet)
+        wanted = excel_file.OrderSheet(names, _kinds(profile), profile.sheet)
         workbook, source, encoding = source, folder / CONVERTED, None
         hidden = excel_file.write_csv(workbook, source, max_bytes=limits.max_bytes, max_rows=limits.max_rows, wanted=wanted)
     elif is_json(name):
@@ -135,6 +147,12 @@ def stage_file(limits: Limits, profile: Profile, source: Path, name: str, folder
 def _dialect(profile: Profile, name: str) -> csv_file.Dialect:
     """Return how cells are written in the text of a client's file."""
     return csv_file.Dialect() if is_converted(name) else csv_file.Dialect(profile.delimiter, profile.quoting != "none")
+
+
+def _kinds(profile: Profile) -> dict[str, Kind]:
+    """Return what each column of a client's files has, also those that are only parts of its amount."""
+    others: dict[str, Kind] = dict.fromkeys(profile.header_names().values(), "number")
+    return others | {column.name: column.kind for column in ORDERS.columns}
 
 
 def _frame(profile: Profile, name: str) -> csv_file.Frame:

@@ -11,8 +11,10 @@ from orders_pipeline.batches import batches
 from orders_pipeline.clients.profiles import Profile
 from orders_pipeline.intake import validation
 from orders_pipeline.intake.file_staging import SourceFile
+from orders_pipeline.intake.grouped_validation import validate_grouped
 from orders_pipeline.intake.received_before import ReceivedBefore
-from orders_pipeline.intake.rejected_before import corrections_of
+from orders_pipeline.intake.rejected_before import NamedBatch, corrections_of
+from orders_pipeline.intake.repeated_orders import RepeatedOrders
 from orders_pipeline.intake.validation import Validated
 from orders_pipeline.records.orders import ORDERS
 from orders_pipeline.records.record_type import RowContext
@@ -25,21 +27,35 @@ def validate_file(
     system: System, profile: Profile, file: SourceFile, staged: Path, accepted: Path, rejections: Path
 ) -> Validated:
     """Judge the rows of a staged file, and write accepted rows and rejections as Parquet."""
-    context = context_of(profile, file.encoding)
+    context, grouping = context_of(profile, file.encoding), profile.grouping()
     before = ReceivedBefore(system.database, system.cipher, file.batch_id, file.client_code)
+    seal = personal_data.encrypter(system.cipher, file.batch_id)
+    corrections = None
+    if file.corrects is not None:
+        named = NamedBatch(file.client_code, file.corrects, is_grouped=grouping is not None)
+        corrections = corrections_of(system.storage, system.database, context, named, staged)
+    if grouping is not None:
+        return validate_grouped(
+            staged,
+            accepted,
+            rejections,
+            context=context,
+            grouping=grouping,
+            seal=seal,
+            repeated=RepeatedOrders(ORDERS, before.existing, before.differing, before.given_up),
+            corrections=corrections,
+        )
     return validation.validate(
         staged,
         accepted,
         rejections,
         record_type=ORDERS,
         context=context,
-        seal=personal_data.encrypter(system.cipher, file.batch_id),
+        seal=seal,
         existing=before.existing,
         differing=before.differing,
         given_up=before.given_up,
-        corrections=None
-        if file.corrects is None
-        else corrections_of(system.storage, system.database, context, file.client_code, file.corrects, staged),
+        corrections=corrections,
     )
 
 

@@ -1,6 +1,7 @@
 """Loading: accepted rows become orders, rejections are kept, by COPY, in chunks that are each committed once.
 
-A few chunks are written at the same time, each over a connection of its own, and rejections beside them. What is
+A few chunks are written at the same time, each over a connection of its own, and rejections beside them. The lines of
+orders, where their rows have some, are written with them. What is
 accepted was decided in `validation.py`; the schema's own rules have the last word, as when another batch loads the same
 reference first.
 """
@@ -26,12 +27,13 @@ from orders_pipeline.infrastructure.database import Database, Transaction
 from orders_pipeline.infrastructure.database_errors import ConstraintViolated, retry_while_unavailable
 from orders_pipeline.infrastructure.parquet_file import map_chunks, read_chunks
 from orders_pipeline.records.corrected_rows import Answer
+from orders_pipeline.records.order_lines import ACCEPTED_LINE, LINE_COUNT, LINES
 from orders_pipeline.records.orders import ORDERS
 
 CHUNK_ROWS = 10_000
 REJECTIONS_CHUNK = 0  # the rejections' number in the ledger of chunks; chunks of orders count from 1
 BATCH_COLUMNS = ("batch_id", "csv_source", "bulk_import_group", "client_code")  # the same in every row of a batch
-
+LINE_COLUMNS = ("order_row", *(field.name for field in ACCEPTED_LINE), "batch_id")
 
 _ANSWER_TYPES = {
     "import_row_number": pa.int32(),
@@ -45,7 +47,7 @@ _GIVEN_UP_TYPES = {"import_row_number": pa.int32(), "reference": pa.string(), "h
 
 @dataclass(frozen=True)
 class Loaded:
-    """What one load did: rows written now, and rows another batch had loaded first."""
+    """What one load did: orders written now, and orders that another batch had loaded first."""
 
     orders: int
     taken: int
@@ -85,7 +87,7 @@ def load(
     that there are more.
     """
     with database.begin() as transaction:
-        types = _column_types(transaction, "orders")
+        types = _Types(_column_types(transaction, "orders"), _column_types(transaction, "order_lines"))
     if most_bad_rows is not None and batch.rows_accepted and most_bad_rows < batch.rows_accepted + batch.rows_rejected:
         return retry_while_unavailable(
             partial(_load_whole, database, batch, (accepted, rejections, answers), types, most_bad_rows)
@@ -113,47 +115,89 @@ def load(
 
 
 def _load_whole(
-    database: Database, batch: Row[Any], files: tuple[Path, Path, Path | None], types: Mapping[str, str], most_bad_rows: int
+    database: Database, batch: Row[Any], files: tuple[Path, Path, Path | None], types: _Types, most_bad_rows: int
 ) -> Loaded:
     accepted, rejections, answers = files
     with database.begin() as transaction:
         chunks = (_Chunk(batch, number, rows, types) for number, rows in enumerate(read_chunks(accepted, CHUNK_ROWS), 1))
-        columns = (*pq.read_schema(accepted).names, *BATCH_COLUMNS)
+        columns = _columns_of_orders(pq.read_schema(accepted))
         _hold_references(transaction, batch)
-        transaction.execute_with_columns("create_contested_orders", columns)
-        rows = 0
+        _create_contested(transaction)
+        orders = 0
         for chunk in chunks:
             if chunk.begin(transaction):
-                transaction.copy("copy_contested_orders", chunk.data(), columns)
-                rows += chunk.rows.num_rows
-        written = _insert_contested(transaction, batch.batch_id, columns)
-        if batch.rows_rejected + rows - written > most_bad_rows:
+                chunk.copy_contested(transaction)
+                orders += chunk.rows.num_rows
+        written, rows_lost = _insert_contested(transaction, batch.batch_id, columns)
+        if batch.rows_rejected + rows_lost > most_bad_rows:
             raise NotAsValidated
         _keep_rejections(transaction, batch, rejections, answers)
         if _received_since(transaction, batch, 1, MOST_ROWS):
             raise NotAsValidated
         transaction.execute("set_loaded", batch_id=batch.batch_id)
-    return Loaded(written, rows - written)
+    return Loaded(written, orders - written)
+
+
+@dataclass(frozen=True)
+class _Types:
+    """The types of the columns of both tables, as PostgreSQL calls them."""
+
+    orders: Mapping[str, str]
+    lines: Mapping[str, str]
 
 
 @dataclass(frozen=True)
 class _Chunk:
-    """Accepted rows that are loaded in one transaction; `types` are those of the table's columns."""
+    """Accepted orders that are loaded in one transaction, with their lines if they have some."""
 
     batch: Row[Any]
     number: int
     rows: pa.RecordBatch
-    types: Mapping[str, str]
+    types: _Types
 
     @property
     def columns(self) -> tuple[str, ...]:
-        return (*self.rows.schema.names, *BATCH_COLUMNS)
+        return _columns_of_orders(self.rows.schema)
 
     def begin(self, transaction: Transaction) -> bool:
         return _begin_chunk(transaction, self.batch.batch_id, self.number, self.rows.num_rows)
 
-    def data(self) -> Iterator[bytes]:
-        return binary_copy([self.rows], {name: getattr(self.batch, name) for name in BATCH_COLUMNS}, self.types)
+    def copy(self, transaction: Transaction) -> None:
+        transaction.copy("copy_orders", self._orders(), self.columns)
+        if self.has_lines:
+            transaction.copy("copy_order_lines", self._lines(), LINE_COLUMNS)
+
+    def copy_contested(self, transaction: Transaction) -> None:
+        transaction.copy("copy_contested_orders", self._orders(), self.columns)
+        if self.has_lines:
+            transaction.copy("copy_contested_lines", self._lines(), LINE_COLUMNS)
+
+    @property
+    def has_lines(self) -> bool:
+        return LINES in self.rows.schema.names
+
+    def _orders(self) -> Iterator[bytes]:
+        same = {name: getattr(self.batch, name) for name in BATCH_COLUMNS}
+        return binary_copy([self.rows.select([*_without_lines(self.rows.schema)])], same, self.types.orders)
+
+    def _lines(self) -> Iterator[bytes]:
+        return binary_copy([lines_of(self.rows)], {"batch_id": self.batch.batch_id}, self.types.lines)
+
+
+def lines_of(orders: pa.RecordBatch) -> pa.RecordBatch:
+    """Return the lines of accepted orders, each with the row of its order."""
+    lines = orders.column(LINES)
+    cells = lines.flatten().flatten()
+    order_row = orders.column("import_row_number").take(pc.list_parent_indices(lines))
+    return pa.RecordBatch.from_arrays([order_row, *cells], names=list(LINE_COLUMNS[:-1]))
+
+
+def _without_lines(schema: pa.Schema) -> tuple[str, ...]:
+    return tuple(name for name in schema.names if name != LINES)
+
+
+def _columns_of_orders(schema: pa.Schema) -> tuple[str, ...]:
+    return (*_without_lines(schema), *BATCH_COLUMNS)
 
 
 class _ReceivedSince(Exception):
@@ -170,7 +214,7 @@ def _load_chunk(database: Database, chunk: _Chunk) -> tuple[int, int]:
             if not chunk.begin(transaction):
                 return 0, 0
             _hold_references(transaction, chunk.batch)
-            transaction.copy("copy_orders", chunk.data(), chunk.columns)
+            chunk.copy(transaction)
             _check_received_since(transaction, chunk)
             return chunk.rows.num_rows, 0
     except ConstraintViolated as error:
@@ -196,25 +240,35 @@ def _load_contested_chunk(database: Database, chunk: _Chunk, since: Sequence[Row
         if not chunk.begin(transaction):
             return 0, 0
         _hold_references(transaction, chunk.batch)
-        transaction.execute_with_columns("create_contested_orders", chunk.columns)
-        transaction.copy("copy_contested_orders", chunk.data(), chunk.columns)
-        gone = amount = 0
+        _create_contested(transaction)
+        chunk.copy_contested(transaction)
         for row in {each.import_row_number: each for each in since}.values():
             lost = transaction.row("reject_received_since", row_number=row.import_row_number, code=row.code, other=row.other)
-            gone, amount = gone + 1, amount + (0 if lost is None else lost.amount)
-        if gone:
-            transaction.execute("move_accepted_to_rejected", batch_id=batch_id, rows=gone, amount=amount)
-        written = _insert_contested(transaction, batch_id, chunk.columns)
+            if lost is not None:
+                moved = {"orders": 1, "rows": lost.rows, "amount": lost.amount}
+                transaction.execute("move_accepted_to_rejected", batch_id=batch_id, **moved)
+        written, _ = _insert_contested(transaction, batch_id, chunk.columns)
         _check_received_since(transaction, chunk)
     return written, chunk.rows.num_rows - written
 
 
-def _insert_contested(transaction: Transaction, batch_id: str, columns: Sequence[str]) -> int:
+def _create_contested(transaction: Transaction) -> None:
+    transaction.execute("create_contested_orders")
+    transaction.execute("create_contested_lines")
+
+
+def _insert_contested(transaction: Transaction, batch_id: str, columns: Sequence[str]) -> tuple[int, int]:
+    """Return how many orders were written, and how many rows are rejected as another batch has their order."""
     written = transaction.execute_with_columns("insert_contested_orders", columns)
     lost = transaction.row("reject_contested_orders", batch_id=batch_id, compared=",".join(ORDERS.compared_columns))
-    if lost is not None and lost.rows:
-        transaction.execute("move_accepted_to_rejected", batch_id=batch_id, rows=lost.rows, amount=lost.amount)
-    return written
+    if LINE_COUNT in columns:
+        transaction.execute("insert_contested_lines")
+        transaction.execute("reject_contested_lines")
+    if lost is None or not lost.orders:
+        return written, 0
+    moved = {"orders": lost.orders, "rows": int(lost.rows), "amount": lost.amount}
+    transaction.execute("move_accepted_to_rejected", batch_id=batch_id, **moved)
+    return written, int(lost.rows)
 
 
 def _hold_references(transaction: Transaction, batch: Row[Any]) -> None:

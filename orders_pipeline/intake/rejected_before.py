@@ -63,8 +63,17 @@ class _Sent:
         return frozenset() if self.codes & NEVER_HAD else self.references
 
 
+@dataclass(frozen=True)
+class NamedBatch:
+    """The batch of a client whose rows a file corrects, and whether several of these are one order."""
+
+    client_code: str
+    batch_id: str
+    is_grouped: bool
+
+
 def corrections_of(
-    storage: Storage, database: Database, context: RowContext, client_code: str, batch_id: str, staged: Path
+    storage: Storage, database: Database, context: RowContext, named: NamedBatch, staged: Path
 ) -> Corrections:
     """Return what the rows of a staged file may correct in the batch that it names.
 
@@ -73,7 +82,27 @@ def corrections_of(
     numbers: set[int] = set()
     for chunk in read_chunks(staged, CHUNK_ROWS, ["corrects_row"]):
         numbers.update(pc.unique(chunk.column("corrects_row").drop_null()).to_pylist())
-    return Corrections(rows_named(storage, database, Judge(ORDERS, context), client_code, batch_id, numbers))
+    judge = Judge(ORDERS, context)
+    rows = rows_named(storage, database, judge, named.client_code, named.batch_id, numbers)
+    orders = _rejected_together(storage, database, judge, named.batch_id) if named.is_grouped and rows else {}
+    return Corrections(rows, orders=orders)
+
+
+def _rejected_together(storage: Storage, database: Database, judge: Judge, batch_id: str) -> dict[int, frozenset[int]]:
+    """Return for each rejected row of a batch those that were rejected under its reference, itself among them."""
+    with database.begin() as transaction:
+        rejected = pa.array([row.import_row_number for row in transaction.rows("rejected_row_numbers", batch_id=batch_id)])
+    together: dict[str, list[int]] = {}
+    with lent(storage, database, batch_id, STAGED) as staged:
+        for chunk in read_chunks(staged, CHUNK_ROWS, ["import_row_number", "shape_ok", ORDERS.identity]):
+            rows = chunk.filter(pc.and_(chunk.column("shape_ok"), pc.is_in(chunk.column("import_row_number"), rejected)))
+            references, valid = judge.valid_identities(rows.column(ORDERS.identity))
+            numbers = rows.column("import_row_number")
+            for reference, number in zip(
+                *(each.filter(pa.array(valid)).to_pylist() for each in (references, numbers)), strict=True
+            ):
+                together.setdefault(reference, []).append(number)
+    return {number: frozenset(numbers) for numbers in together.values() for number in numbers}
 
 
 def rows_named(

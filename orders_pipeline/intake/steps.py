@@ -98,6 +98,7 @@ def _validate(system: System, batch: Row[Any]) -> None:
             "set_validated",
             batch_id=batch.batch_id,
             rows_accepted=result.rows_accepted,
+            rows_continuing=result.rows_continuing,
             rows_rejected=result.rows_rejected,
             amount_accepted=result.amount_accepted,
             approval_above=profile.approved_up_to,

@@ -54,18 +54,24 @@ class Sums:
                 self.add(yen)
 
 
-def find_total_rows(staged: Path, judge: Judge, chunk_rows: int) -> frozenset[int]:
+def find_total_rows(
+    staged: Path, judge: Judge, chunk_rows: int, repeating: npt.NDArray[np.int32] | None = None
+) -> frozenset[int]:
     """Return the numbers of the rows whose amount is such a sum, and in which nothing else is.
 
-    Their other cells are blank, say what a blank one would be filled with, or are words for a total.
+    Their other cells are blank, say what a blank one would be filled with, or are words for a total. Rows that are
+    `repeating` an amount of another row add nothing to a sum.
     """
     suspects = _suspects(staged, judge, chunk_rows)
     if not suspects:
         return frozenset()
 
+    passed_over = pa.array([] if repeating is None else repeating, pa.int32())
+
     def rows() -> Iterator[tuple[int, int | None, bool]]:
         for chunk in read_chunks(staged, chunk_rows, ["import_row_number", "shape_ok", judge.record_type.amount]):
             shaped = chunk.filter(chunk.column("shape_ok"))
+            shaped = shaped.filter(pc.invert(pc.is_in(shaped.column("import_row_number"), value_set=passed_over)))
             numbers = shaped.column("import_row_number").to_pylist()
             for number, yen in zip(numbers, amounts(shaped, judge).to_pylist(), strict=True):
                 yield number, yen, number in suspects

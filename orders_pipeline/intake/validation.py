@@ -2,13 +2,13 @@
 
 What a row itself is worth is said in `records/`. Here that is joined with what other rows of the file and earlier files
 say about it, and the files are written. References are looked up, and personal columns encrypted, by functions that are
-handed in.
+handed in. Where several rows are one order they are judged in `grouped_validation.py`.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -25,6 +25,7 @@ from orders_pipeline.intake.repeated_orders import Differing, Existing, Repeated
 from orders_pipeline.intake.total_rows import find_total_rows
 from orders_pipeline.records.corrected_rows import ROW_COLUMN, Answer, Corrections, named_differently
 from orders_pipeline.records.judgement import Finding, Findings, Judge, Positions, Rows, as_json
+from orders_pipeline.records.order_lines import ACCEPTED_LINE, AMOUNT_ADDED, LINE_COUNT, LINES
 from orders_pipeline.records.record_type import RecordType, RowContext
 from orders_pipeline.records.rejections import REJECTIONS_SCHEMA
 
@@ -36,6 +37,11 @@ TOTAL_ROW = "R_TOTAL_ROW"
 
 # hardly an accepted cell is the same twice, and encrypted ones are random: to look for repetition only costs time
 _COMPACT: Mapping[str, Any] = {"compression": "none", "use_dictionary": False, "write_statistics": False}
+_LINES = (
+    pa.field(LINE_COUNT, pa.int32()),
+    pa.field(AMOUNT_ADDED, pa.int32()),
+    pa.field(LINES, pa.list_(ACCEPTED_LINE)),
+)
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,7 @@ class Validated:
 
     `warnings` are cells of accepted rows, by code. `answers` is what rows of a correction answer. `amount_sent` are the yen
     of all rows whose amount can be read, but for total rows; `amounts_unreadable` is the number of the others.
+    `rows_continuing` are accepted rows that continue an order of another row.
     """
 
     rows_accepted: int = 0
@@ -55,9 +62,13 @@ class Validated:
     normalised: Counter[str] = field(default_factory=Counter)
     warnings: Counter[str] = field(default_factory=Counter)
     answers: list[Answer] = field(default_factory=list)
+    rows_continuing: int = 0
 
     def __add__(self, other: Validated) -> Validated:
         return Validated(*(getattr(self, each.name) + getattr(other, each.name) for each in fields(self)))
+
+
+Chunk: TypeAlias = tuple[pa.Table, pa.Table, Validated]  # accepted rows, rejections, and what these came to
 
 
 def validate(
@@ -87,15 +98,20 @@ def validate(
     judge = Judge(record_type, context)
     duplicates = find_duplicates(staged, judge, chunk_rows)
     if corrections is not None:
-        corrections = replace(corrections, ambiguous=_ambiguous(staged, duplicates, chunk_rows))
+        corrections = replace(corrections, ambiguous=ambiguous_corrections(staged, duplicates, chunk_rows))
     total_rows = pa.array(sorted(find_total_rows(staged, judge, chunk_rows)), pa.int32())
     repeated = RepeatedOrders(record_type, existing, differing, given_up)
     validation = _Validation(judge, seal, duplicates, repeated, total_rows, corrections)
+    return write(map_chunks(staged, validation.of_chunk, chunk_rows), accepted, accepted_schema(record_type), rejections)
+
+
+def write(judged: Generator[Chunk, None, None], accepted: Path, schema: pa.Schema, rejections: Path) -> Validated:
+    """Write the accepted rows and rejections of chunks, and return what they came to together."""
     total = Validated()
     with (
-        new_parquet(accepted, accepted_schema(record_type), **_COMPACT) as accepted_writer,
+        new_parquet(accepted, schema, **_COMPACT) as accepted_writer,
         new_parquet(rejections, REJECTIONS_SCHEMA) as rejections_writer,
-        closing(map_chunks(staged, validation.of_chunk, chunk_rows)) as chunks,
+        closing(judged) as chunks,
     ):
         for accepted_rows, rejected_rows, counted in chunks:
             accepted_writer.write_table(accepted_rows)
@@ -115,7 +131,7 @@ class _Validation:
     total_rows: pa.Array
     corrections: Corrections | None
 
-    def of_chunk(self, _number: int, chunk: pa.RecordBatch) -> tuple[pa.Table, pa.Table, Validated]:
+    def of_chunk(self, _number: int, chunk: pa.RecordBatch) -> Chunk:
         """Return the accepted rows of a chunk, its rejections and its counts."""
         record_type = self.judge.record_type
         shaped = chunk.filter(chunk.column("shape_ok"))
@@ -127,9 +143,7 @@ class _Validation:
         misshapen: list[Answer] = []
         if self.corrections is not None:
             answers = self.corrections.check(record_type, rows, raw, shaped.column("corrects_row").to_pylist(), findings)
-            others = chunk.filter(pc.invert(chunk.column("shape_ok")))
-            numbers, named = (others.column(name).to_pylist() for name in ("import_row_number", "corrects_row"))
-            misshapen = self.corrections.answered_by_misshapen(numbers, named)
+            misshapen = misshapen_answers(self.corrections, chunk)
         self.repeated.add_shortened(rows, findings, list(answers))
         self.repeated.add_given_up(rows, findings, [at for at, each in answers.items() if each.keeps_reference])
         for position in np.flatnonzero(pc.is_in(rows.number, value_set=self.total_rows)):
@@ -139,14 +153,17 @@ class _Validation:
         counted = _counted(chunk, rows, good, findings, changed, record_type.amount)
         counted.warnings.update(self.judge.warned(good))
         counted.answers.extend([*answers.values(), *misshapen])
-        return _accepted_table(good, record_type, self.seal), _rejections_table(chunk, findings, record_type), counted
+        return accepted_table(good, record_type, self.seal), rejections_table(chunk, findings, record_type), counted
 
 
-def accepted_schema(record_type: RecordType) -> pa.Schema:
-    """Return the schema of accepted rows: number, columns in clear, whether it is nobody's, encrypted personal columns."""
+def accepted_schema(record_type: RecordType, *, with_lines: bool = False) -> pa.Schema:
+    """Return the schema of accepted rows: number, columns in clear, whether it is nobody's, encrypted personal columns.
+
+    Orders of several rows have their lines behind that, as a list.
+    """
     stored = [column.arrow_field for column in record_type.stored_columns]
     made = [pa.field("is_nobodys", pa.bool_()), pa.field("personal", pa.binary())]
-    return pa.schema([pa.field("import_row_number", pa.int32()), *stored, *made])
+    return pa.schema([pa.field("import_row_number", pa.int32()), *stored, *made, *(_LINES if with_lines else ())])
 
 
 def _add_duplicates(rows: Rows, findings: Findings, duplicates: Duplicates, record_type: RecordType) -> None:
@@ -157,7 +174,7 @@ def _add_duplicates(rows: Rows, findings: Findings, duplicates: Duplicates, reco
             findings.add_each(record_type.identity, code, positions[chosen], details)
 
 
-def _ambiguous(staged: Path, duplicates: Duplicates, chunk_rows: int) -> frozenset[int]:
+def ambiguous_corrections(staged: Path, duplicates: Duplicates, chunk_rows: int) -> frozenset[int]:
     """Return the rows that several rows of a correcting file name, but for repeats of one row."""
     pairs: list[tuple[int, int]] = []
     for chunk in read_chunks(staged, chunk_rows, ["import_row_number", "corrects_row"]):
@@ -169,7 +186,15 @@ def _ambiguous(staged: Path, duplicates: Duplicates, chunk_rows: int) -> frozens
     )
 
 
-def _accepted_table(rows: Rows, record_type: RecordType, seal: Seal) -> pa.Table:
+def misshapen_answers(corrections: Corrections, chunk: pa.RecordBatch) -> list[Answer]:
+    """Return what rows of a chunk answer whose shape is wrong."""
+    others = chunk.filter(pc.invert(chunk.column("shape_ok")))
+    numbers, named = (others.column(name).to_pylist() for name in ("import_row_number", "corrects_row"))
+    return corrections.answered_by_misshapen(numbers, named)
+
+
+def accepted_table(rows: Rows, record_type: RecordType, seal: Seal) -> pa.Table:
+    """Return accepted rows as they are written."""
     sealed = seal(rows.text_frame(record_type.personal_columns)) if len(rows.number) else []
     columns = [rows.number]
     for column in record_type.stored_columns:
@@ -181,7 +206,7 @@ def _accepted_table(rows: Rows, record_type: RecordType, seal: Seal) -> pa.Table
     return pa.table([*columns, rows.is_nobodys, pa.array(sealed, pa.binary())], schema=accepted_schema(record_type))
 
 
-def _rejections_table(chunk: pa.RecordBatch, findings: Findings, record_type: RecordType) -> pa.Table:
+def rejections_table(chunk: pa.RecordBatch, findings: Findings, record_type: RecordType) -> pa.Table:
     """Return a chunk's findings by row, then by column in the catalogue's order."""
     shape_ok = chunk.column("shape_ok").to_numpy(zero_copy_only=False)
     shaped, misshapen = np.flatnonzero(shape_ok), np.flatnonzero(~shape_ok)
@@ -216,10 +241,6 @@ def _counted(
 ) -> Validated:
     """Return what one chunk came to; `rows` are those of the right shape, `good` the accepted ones."""
     rows_read = chunk.num_rows
-    others = np.flatnonzero(~chunk.column("shape_ok").to_numpy(zero_copy_only=False))
-    codes = Counter({code: len(positions) for code, positions in _misshapen(chunk, others).items()})
-    for code in {one.code for one in findings.found}:
-        codes[code] += len(np.unique(np.concatenate([one.positions for one in findings.found if one.code == code])))
     sent = rows.values[amount]
     is_total = np.zeros(findings.size, np.bool_)
     for one in findings.found:
@@ -230,6 +251,15 @@ def _counted(
         amount_accepted=pc.sum(good.values[amount]).as_py() or 0,
         amount_sent=pc.sum(sent.filter(pa.array(~is_total))).as_py() or 0,
         amounts_unreadable=rows_read - len(sent) + sent.null_count,
-        rejections=codes,
+        rejections=rows_by_code(chunk, findings),
         normalised=Counter(changed),
     )
+
+
+def rows_by_code(chunk: pa.RecordBatch, findings: Findings) -> Counter[str]:
+    """Return how many rows of a chunk each code was found in; `findings` are of rows of the right shape."""
+    others = np.flatnonzero(~chunk.column("shape_ok").to_numpy(zero_copy_only=False))
+    codes = Counter({code: len(positions) for code, positions in _misshapen(chunk, others).items()})
+    for code in {one.code for one in findings.found}:
+        codes[code] += len(np.unique(np.concatenate([one.positions for one in findings.found if one.code == code])))
+    return codes

@@ -29,7 +29,7 @@ ROWS_ADD_UP = dg.AssetCheckSpec(
     "rows_add_up",
     asset="orders",
     blocking=True,
-    description="Rows of the file = orders + rejected rows + blank rows.",
+    description="Rows of the file = rows of orders + rejected, blank and skipped rows.",
 )
 YEN_ADD_UP = dg.AssetCheckSpec(
     "yen_add_up", asset="orders", blocking=True, description="Yen of the accepted rows = yen of the orders."
@@ -63,7 +63,7 @@ def order_checks(transaction: Transaction, batch_id: str) -> list[dg.AssetCheckR
     if batch.rows_accepted is None or batch.status == "rejected":
         return [dg.AssetCheckResult(check_name=spec.name, passed=loaded.orders == 0) for spec in (ROWS_ADD_UP, YEN_ADD_UP)]
     rejected = transaction.scalar("count_rejected_rows", batch_id=batch_id)
-    accounted = loaded.orders + rejected + batch.rows_blank + batch.rows_skipped
+    accounted = int(loaded.rows) + rejected + batch.rows_blank + batch.rows_skipped
     return [
         _equal(batch_id, ROWS_ADD_UP, "rows of the file", batch.rows_total, "rows accounted for", accounted),
         _equal(batch_id, YEN_ADD_UP, "accepted yen", batch.amount_accepted, "loaded yen", int(loaded.amount)),

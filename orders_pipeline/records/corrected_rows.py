@@ -99,10 +99,14 @@ class Answer:
 
 @dataclass(frozen=True)
 class Corrections:
-    """The rejected rows that a correcting file may name, by number, and those that different rows of it name."""
+    """The rejected rows that a correcting file may name, by number, and those that different rows of it name.
+
+    Where several rows are one order, `orders` has for each rejected row all those that were rejected with it.
+    """
 
     rows: Mapping[int, NamedRow]
     ambiguous: frozenset[int] = frozenset()
+    orders: Mapping[int, frozenset[int]] = field(default_factory=dict)
 
     def check(
         self,

@@ -1,4 +1,4 @@
-"""The catalogue of orders: every column, how it may be written, what it must obey and which code says so.
+"""The catalogue of orders and of their lines: every column, how it may be written, what it must obey and which code says so.
 
 A new column is one entry in `_COLUMNS` (and one migration, when it is stored); a new rule is one line there and its
 messages in `rejections.py`. What a column is, is said in `record_type.py`; what rules are made of, in `rules.py`.
@@ -7,6 +7,7 @@ messages in `rejections.py`. What a column is, is said in `record_type.py`; what
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -277,5 +278,36 @@ ORDERS = RecordType(
     ),
     amount="amount",
     payer="customer_code",
+    typed_row_rules=(RowRule("R_AMOUNT_MISMATCH", "amount", _amount_is_product, ("amount", *ITEM_COLUMNS[1:])),),
+)
+
+_LINE_YEN = 10**_MOST_DIGITS - 1  # discounts are lines below zero
+_BY_NAME = ORDERS.by_name
+
+ORDER_LINES = RecordType(
+    name="order_lines",
+    columns=(
+        _BY_NAME["item_code"],
+        _BY_NAME["quantity"],
+        replace(
+            _BY_NAME["unit_price"],
+            text_rules=(
+                Rule("R_UNIT_PRICE", never_matches(_DOTTED), _DOT),
+                Rule("R_UNIT_PRICE", Matches(rf"-?[0-9]{{1,{_MOST_DIGITS}}}")),
+            ),
+            typed_rules=(),
+        ),
+        replace(
+            _BY_NAME["amount"],
+            required=False,
+            text_rules=(
+                Rule("R_AMOUNT_FORMAT", never_matches(_DOTTED), _DOT),
+                Rule("R_AMOUNT_FORMAT", Matches(r"-?[0-9]+")),
+            ),
+            typed_rules=(Rule("R_AMOUNT_OVER_LIMIT", Between(-_LINE_YEN, _LINE_YEN)),),
+            stored_type="int32",
+        ),
+    ),
+    amount="amount",
     typed_row_rules=(RowRule("R_AMOUNT_MISMATCH", "amount", _amount_is_product, ("amount", *ITEM_COLUMNS[1:])),),
 )

@@ -123,13 +123,16 @@ class Column:
 
 @dataclass(frozen=True, eq=False)
 class RecordType:
-    """A kind of record: its columns in order, the rules across columns, its reference, its yen, who pays."""
+    """A kind of record: its columns in order, the rules across columns, its reference, its yen, who pays.
+
+    A part of another record has neither a reference nor a payer of its own.
+    """
 
     name: str
     columns: tuple[Column, ...]
-    identity: str
     amount: str
-    payer: str
+    identity: str = ""
+    payer: str = ""
     text_row_rules: tuple[RowRule, ...] = ()
     typed_row_rules: tuple[RowRule, ...] = ()
 
@@ -197,6 +200,8 @@ class RecordType:
 
     def is_nobodys(self, raw: Mapping[str, pa.Array], text: Mapping[str, pa.Array], context: RowContext) -> pa.Array:
         """Return for each row whether no cell of it names its payer, or the payer stands for none: it may be anybody."""
+        if not self.payer:
+            return pa.repeat(False, len(text[self.amount]))
         payer, cells = self.by_name[self.payer], text[self.payer]
         if context.has_joined_payers:  # 1 of one numbering and 1 of another
             return pa.repeat(True, len(cells))

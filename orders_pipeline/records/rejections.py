@@ -338,8 +338,20 @@ _ROW_CODES = (
     ),
     Code(
         "R_REF_CONFLICT",
-        "Different orders in this file have the same order reference[ (first: row {first_row})].",
-        "内容の異なる注文が同じ注文番号になっています[(最初: {first_row}件目)]。",
+        "Different orders in this file have the same order reference[ (first: row {first_row})][: {columns}].",
+        "内容の異なる注文が同じ注文番号になっています[(最初: {first_row}件目)][: {columns}]。",
+    ),
+    Code(
+        "R_ORDER_INCOMPLETE",
+        "The rows of an order are taken together[, and row {other_row} of it, or beside it, is wrong]"
+        "[; these rows of it are missing: {missing}].",
+        "1つの注文の行はまとめて受け付けます[。同じ注文の行、または前後の行({other_row}件目)に誤りがあります]"
+        "[。次の行が不足しています: {missing}件目]。",
+    ),
+    Code(
+        "R_TOO_MANY_LINES",
+        "An order has too many rows[; at most {limit}].",
+        "1つの注文の行数が多すぎます[(上限: {limit}行)]。",
     ),
     Code(
         "R_REF_EXISTS",

@@ -33,6 +33,15 @@ from orders_pipeline.settlement.payments.plan import PayableOrder, plan_payments
 from orders_pipeline.system.composition import System
 
 NO_BATCH = "preview"
+PLANNED_COLUMNS = (
+    "import_row_number",
+    "customer_code",
+    "amount",
+    "payment_method",
+    "notify_channel",
+    "is_nobodys",
+    "personal",
+)
 
 
 @dataclass
@@ -114,7 +123,10 @@ def _rejections(dry_run: _DryRun, folder: Scratch) -> list[Rejection]:
     if dry_run.refusal is not None:
         rejections.append(refusal_of_file(dry_run.refusal))
     if dry_run.result is not None:
-        for each in pq.read_table(folder / REJECTIONS).to_pylist():
+        found = pq.read_table(folder / REJECTIONS).to_pylist()
+        for each in sorted(
+            found, key=lambda each: each["import_row_number"]
+        ):  # which rows of one order are not by themselves
             rejections.append(Rejection(**each | {"detail": json.loads(each["detail"] or "{}")}))
     return rejections
 
@@ -140,6 +152,7 @@ def _answer(dry_run: _DryRun, client_code: str, name: str, rejections: Sequence[
             "blank": None if staged is None else staged.rows_blank,
             "skipped": 0 if staged is None else staged.rows_skipped,
         },
+        "orders": {"planned": result.rows_accepted - result.rows_continuing},
         "amount_jpy": {"accepted": result.amount_accepted},
         "payments": {"planned": payments},
         "notifications": {"planned": notifications},
@@ -170,7 +183,7 @@ def _plan(cipher: Cipher, profile: Profile, accepted: Path) -> tuple[int, int]:
     orders: list[PayableOrder] = []
     notified: set[tuple[object, ...]] = set()
     with pq.ParquetFile(accepted) as file:
-        for chunk in file.iter_batches():
+        for chunk in file.iter_batches(columns=[*PLANNED_COLUMNS]):
             for row in chunk.to_pylist():
                 number, channel = row["import_row_number"], row["notify_channel"]
                 opened = personal_data.decrypt(cipher, NO_BATCH, number, row["personal"])

@@ -66,9 +66,14 @@ def is_refunding(summary: Mapping[str, Any]) -> bool:
 
 
 def progress(database: Database, batch_id: str) -> dict[str, Any]:
-    """Return the part of a batch's summary that is counted from its orders alone; raise UnknownBatch."""
+    """Return the part of a batch's summary that is counted from its orders alone, and how many these are to be.
+
+    Raises UnknownBatch.
+    """
     with database.begin() as transaction:
-        return batches.summary(batches.progress(transaction, batch_id), {}, {}, {})
+        batch = batches.progress(transaction, batch_id)
+    to_load = None if batch.rows_accepted is None else batches.orders_accepted(batch)
+    return batches.summary(batch, {}, {}, {}) | {"orders_to_load": to_load}
 
 
 def recent(system: System, limit: int) -> list[dict[str, Any]]:

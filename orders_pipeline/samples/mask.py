@@ -110,8 +110,9 @@ def _reads_as(span: TextSpan, target: Path, profile: Profile) -> bool:
 
 def _read(text: str, profile: Profile) -> tuple[list[list[_Cell]], Names]:
     """Return the text's records by the delimiter its header has, and the names a header may hold."""
-    known = {normalise_header(name): column for name, column in profile.header_names().items()}
-    names = Names(known, profile.required_columns())
+    headers = profile.header_names().items()
+    known = {normalise_header(name): column for name, column in headers if column in ORDERS.by_name}
+    names = Names(known, [column for column in profile.required_columns() if column in ORDERS.by_name])
     has_quotes = profile.quoting != "none"
     delimiters = dict.fromkeys((profile.delimiter, *_DELIMITERS))
     readings = (_records(text, Dialect(delimiter, has_quotes)) for delimiter in delimiters)

@@ -210,7 +210,7 @@ def _progress(row: Row[Any], notices_a_second: int) -> dict[str, Any]:
     numbers: dict[str, tuple[bool, int | None, int | None, int | None]] = {
         "receive": (row.source_sha256 is not None, None, None, None),
         "check": (checked is not None, checked or 0, row.rows_total, None),
-        "load": (is_loaded, loaded, row.rows_accepted, None),
+        "load": (is_loaded, loaded, None if row.rows_accepted is None else batches.orders_accepted(row), None),
         "pay": (is_paid, settled, row.payments_planned or None, None),
         "notify": (is_told, told, row.notifications_planned or None, _seconds(row, told, notices_a_second)),
         "report": (is_finished, None, None, None),

@@ -38,6 +38,7 @@ def show_profile(call: Call) -> Response:
         "sheet": profile.sheet,
         "same_bytes": profile.same_bytes,
         "bad_rows": profile.bad_rows,
+        "lines": profile.lines,
         "approval": profile.approval,
         "approval_above": profile.approval_above,
         "notify_channel": profile.notify_channel,

@@ -71,6 +71,7 @@ def test_what_waits_for_approval_and_what_was_said_of_it_never_change(harness):
     wait_for_approval(harness)
     changes = [
         "rows_accepted = 1, rows_rejected = 1",
+        "rows_continuing = 1",
         "amount_accepted = 1",
         "approval_above = NULL",
         "approval_requested_at = NULL",

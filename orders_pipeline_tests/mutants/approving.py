@@ -92,14 +92,18 @@ MUTANTS: list[Mutant] = [
             "payments of a batch that was refused may be sent",
         ),
         (
-            "                 AND (rows, yen) IS DISTINCT FROM (rows_accepted, amount_accepted)) THEN\n",
-            "                 AND false) THEN\n",
-            "other orders than were approved are paid",
-        ),
-        (
             "    ADD CONSTRAINT batches_approval_by_another CHECK (approval_decided_by <> submitted_by);\n",
             "    ADD CONSTRAINT batches_approval_by_another CHECK (approval_decided_by <> '');\n",
             "who sent a batch may approve it",
+        ),
+    ),
+    *mutants(
+        "sql/migrations/V22__lines.sql",
+        ["database/test_schema_rules.py"],
+        (
+            "                 AND (orders, yen) IS DISTINCT FROM (rows_accepted - rows_continuing, amount_accepted)) THEN\n",
+            "                 AND false) THEN\n",
+            "other orders than were approved are paid",
         ),
     ),
 ]

@@ -35,6 +35,8 @@ SELECT batch_id, r, csv_source, batch_id, client_code, 'R-' || right(batch_id, 6
             ELSE 'paid' END, received_at, received_at
 FROM sizes, batches, generate_series(1, orders) AS r
 ORDER BY batch_id, r;  -- together, as a batch is loaded
+INSERT INTO order_lines (batch_id, order_row, import_row_number, item_code)
+SELECT batch_id, import_row_number, import_row_number, 'A-1' FROM orders WHERE import_row_number % 2 = 0;
 INSERT INTO rejections (batch_id, import_row_number, line, column_name, code, detail)
 SELECT batch_id, orders + r, orders + r, 'amount', 'R_AMOUNT_FORMAT', '{{}}'
 FROM sizes, batches, generate_series(1, 10) AS r;

@@ -16,6 +16,7 @@ def summary(status, loaded=0, told=0):
     return {
         "status": status,
         "rows": {"total": 20, "accepted": 18 if loaded else None},
+        "orders_to_load": 18 if loaded else None,
         "orders": ORDERS | {"paid": loaded},
         "notifications": {"planned": told, "sent": told, "failed": 0},
     }

@@ -53,7 +53,7 @@ def test_bad_rows_are_spread_over_all_codes_a_file_alone_can_get(tmp_path):
     assert sample.bad.keys() == {code for code in CODES if code.startswith("R_")} - {"R_REF_EXISTS"} - NEVER_MADE
 
 
-# codes that only rows get which are no sample's: the template's, corrections, totals, and orders that came before
+# codes that only rows get which are no sample's: the template's, corrections, totals, lines, and orders that came before
 NEVER_MADE = {
     "R_TOTAL_ROW",
     "R_CODE_CHANGED",
@@ -65,6 +65,8 @@ NEVER_MADE = {
     "R_CORRECTED_ROW",
     "R_CORRECTED_BEFORE",
     "R_ENCODING_DAMAGE",
+    "R_ORDER_INCOMPLETE",
+    "R_TOO_MANY_LINES",
 }
 
 

@@ -93,8 +93,8 @@ WHERE batch_id = :batch_id AND batches.client_code = corrected.client_code
 
 -- name: set_validated
 -- What validation decided; the rows are not loaded yet.
-UPDATE batches SET status = 'validated', status_code = NULL, rows_accepted = :rows_accepted, rows_rejected = :rows_rejected,
-                   amount_accepted = :amount_accepted, approval_above = :approval_above,
+UPDATE batches SET status = 'validated', status_code = NULL, rows_accepted = :rows_accepted,
+                   rows_continuing = :rows_continuing, rows_rejected = :rows_rejected, amount_accepted = :amount_accepted, approval_above = :approval_above,
                    cells_normalised = CAST(:cells_normalised AS jsonb),
                    file_sha256 = file_sha256 || CAST(:file_sha256 AS jsonb)
 WHERE batch_id = :batch_id AND status = 'staged'
@@ -120,7 +120,7 @@ DELETE FROM loaded_chunks USING again WHERE loaded_chunks.batch_id = again.batch
 
 -- name: set_refused
 -- A file is rejected as a whole: none of its rows is accepted.
-UPDATE batches SET rows_accepted = 0, rows_rejected = rows_total - rows_blank - rows_skipped, amount_accepted = 0
+UPDATE batches SET rows_accepted = 0, rows_continuing = 0, rows_rejected = rows_total - rows_blank - rows_skipped, amount_accepted = 0
 WHERE batch_id = :batch_id AND status = 'staged'
 
 -- name: set_loaded
@@ -129,8 +129,8 @@ UPDATE batches SET status = 'loaded', status_code = NULL WHERE batch_id = :batch
 
 -- name: move_accepted_to_rejected
 -- Rows that another batch loaded first, between validation and load.
-UPDATE batches SET rows_accepted = rows_accepted - :rows, rows_rejected = rows_rejected + :rows,
-                   amount_accepted = amount_accepted - :amount
+UPDATE batches SET rows_accepted = rows_accepted - :rows, rows_continuing = rows_continuing - (:rows - :orders),
+                   rows_rejected = rows_rejected + :rows, amount_accepted = amount_accepted - :amount
 WHERE batch_id = :batch_id
 
 -- name: set_status

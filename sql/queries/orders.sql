@@ -14,13 +14,25 @@ WHERE attrelid = to_regclass(:table) AND attnum > 0 AND NOT attisdropped
 -- Accepted rows, straight into the table; the columns are the catalogue's.
 COPY orders ({columns}) FROM STDIN WITH (FORMAT binary)
 
+-- name: copy_order_lines
+-- The lines of orders that were copied by the same transaction.
+COPY order_lines ({columns}) FROM STDIN WITH (FORMAT binary)
+
 -- name: create_contested_orders
 -- A place beside the table for a chunk that may collide with another batch.
-CREATE TEMPORARY TABLE contested_orders ON COMMIT DROP AS SELECT {columns} FROM orders WITH NO DATA
+CREATE TEMPORARY TABLE contested_orders ON COMMIT DROP AS SELECT * FROM orders WITH NO DATA
 
 -- name: copy_contested_orders
 -- The same rows, beside the table.
 COPY contested_orders ({columns}) FROM STDIN WITH (FORMAT binary)
+
+-- name: create_contested_lines
+-- A place beside the table for their lines.
+CREATE TEMPORARY TABLE contested_lines ON COMMIT DROP AS SELECT * FROM order_lines WITH NO DATA
+
+-- name: copy_contested_lines
+-- The lines of those rows.
+COPY contested_lines ({columns}) FROM STDIN WITH (FORMAT binary)
 
 -- name: insert_contested_orders
 -- Those whose reference is still free.
@@ -30,7 +42,7 @@ ON CONFLICT (lower(client_order_ref), client_code) WHERE NOT is_cancelled DO NOT
 -- name: reject_contested_orders
 -- The others are rejected, naming the batch that has the reference, and the columns among those compared that differ.
 WITH lost AS (
-    SELECT mine.batch_id, mine.import_row_number, mine.amount, theirs.batch_id AS other,
+    SELECT mine.batch_id, mine.import_row_number, mine.line_count, mine.amount, theirs.batch_id AS other,
            (SELECT coalesce(string_agg(name, ', ' ORDER BY place), '')
             FROM jsonb_each(to_jsonb(mine)) AS m (name, cell)
             JOIN jsonb_each(to_jsonb(theirs)) AS t (name, cell) USING (name)
@@ -47,18 +59,34 @@ WITH lost AS (
            jsonb_strip_nulls(jsonb_build_object('batch_id', other, 'columns', nullif(columns, '')))
     FROM lost
 )
-SELECT count(*) AS rows, coalesce(sum(amount), 0) AS amount FROM lost WHERE batch_id = :batch_id
+SELECT count(*) AS orders, coalesce(sum(coalesce(line_count, 1)), 0) AS rows, coalesce(sum(amount), 0) AS amount
+FROM lost WHERE batch_id = :batch_id
+
+-- name: insert_contested_lines
+-- The lines of those that became orders.
+INSERT INTO order_lines
+SELECT line.* FROM contested_lines AS line
+JOIN orders ON orders.batch_id = line.batch_id AND orders.import_row_number = line.order_row
+
+-- name: reject_contested_lines
+-- The other rows of orders that were rejected are rejected for the same reason.
+INSERT INTO rejections (batch_id, import_row_number, column_name, code, detail)
+SELECT line.batch_id, line.import_row_number, why.column_name, why.code, why.detail
+FROM contested_lines AS line
+JOIN rejections AS why ON why.batch_id = line.batch_id AND why.import_row_number = line.order_row
+WHERE line.import_row_number <> line.order_row
 
 -- name: reject_received_since
 -- A row that has become an order elsewhere meanwhile is rejected and no longer loaded.
 WITH lost AS (
-    DELETE FROM contested_orders WHERE import_row_number = :row_number RETURNING batch_id, import_row_number, amount
+    DELETE FROM contested_orders WHERE import_row_number = :row_number
+    RETURNING batch_id, import_row_number, line_count, amount
 ), rejected AS (
     INSERT INTO rejections (batch_id, import_row_number, column_name, code, detail)
     SELECT batch_id, import_row_number, 'client_order_ref', :code, jsonb_build_object('batch_id', CAST(:other AS text))
     FROM lost
 )
-SELECT amount FROM lost
+SELECT coalesce(line_count, 1) AS rows, amount FROM lost
 
 -- name: existing_refs
 -- Which references (in lower case, with unit separators between them) a client has used in other batches.
@@ -138,7 +166,8 @@ SELECT code, count(*) AS rows, code LIKE 'W%' AS is_warning FROM (
 
 -- name: loaded_totals
 -- What the orders of a batch amount to.
-SELECT count(*) AS orders, coalesce(sum(amount), 0) AS amount FROM orders WHERE batch_id = :batch_id
+SELECT count(*) AS orders, coalesce(sum(coalesce(line_count, 1)), 0) AS rows, coalesce(sum(amount), 0) AS amount
+FROM orders WHERE batch_id = :batch_id
 
 -- name: count_rejected_rows
 -- How many rows of a batch have a rejection.
@@ -147,6 +176,10 @@ SELECT count(DISTINCT import_row_number) FROM rejections WHERE batch_id = :batch
 -- name: cancel_orders
 -- What was not sent is cancelled; its reference is free again.
 UPDATE orders SET status = 'cancelled', status_changed_at = now() WHERE batch_id = :batch_id AND status = 'pending'
+
+-- name: rejected_row_numbers
+-- The rows of a batch that were rejected.
+SELECT DISTINCT import_row_number FROM rejections WHERE batch_id = :batch_id AND import_row_number IS NOT NULL
 
 -- name: rejected_rows
 -- The codes of some rows of a batch (their numbers with unit separators between them), and the row each corrects itself.
@@ -158,7 +191,8 @@ WHERE batch_id = :batch_id AND code LIKE 'R\_%'
 -- name: rows_received_corrected
 -- Rows (of those of a batch where they came first) that are orders of another batch, which corrected them.
 SELECT corrections.first_row, orders.batch_id
-FROM corrections JOIN orders USING (batch_id, import_row_number)
+FROM corrections JOIN order_rows USING (batch_id, import_row_number)
+JOIN orders ON orders.batch_id = order_rows.batch_id AND orders.import_row_number = order_row
 WHERE corrections.first_batch = :batch_id AND NOT is_cancelled
   AND corrections.first_row = ANY(CAST(string_to_array(:numbers, chr(31)) AS integer[]))
 
@@ -171,7 +205,8 @@ WHERE lower(client_order_ref) = ANY(string_to_array(:refs, chr(31))) AND client_
 -- name: given_up_refs
 -- Which references were given up by rows that are orders under another one now, and in which batches.
 SELECT given_up.reference AS ref, orders.batch_id
-FROM given_up_references AS given_up JOIN orders USING (batch_id, import_row_number)
+FROM given_up_references AS given_up JOIN order_rows USING (batch_id, import_row_number)
+JOIN orders ON orders.batch_id = order_rows.batch_id AND orders.import_row_number = order_row
 WHERE given_up.client_code = :client_code AND given_up.reference = ANY(string_to_array(:refs, chr(31)))
   AND given_up.batch_id <> :batch_id AND NOT is_cancelled
 
@@ -188,7 +223,8 @@ SELECT pg_advisory_xact_lock(hashtextextended('references of ' || :client_code, 
 -- Under a reference that a correction gave up; as what they correct themselves; or maybe under the one they give up.
 SELECT mine.import_row_number, 'R_REF_SPENT' AS code, given_up.batch_id AS other
 FROM given_up_references AS given_up
-JOIN orders AS theirs USING (batch_id, import_row_number)
+JOIN order_rows AS held USING (batch_id, import_row_number)
+JOIN orders AS theirs ON theirs.batch_id = held.batch_id AND theirs.import_row_number = held.order_row
 JOIN orders AS mine ON lower(mine.client_order_ref) = given_up.reference AND mine.client_code = given_up.client_code
 WHERE given_up.client_code = :client_code AND given_up.batch_id <> :batch_id AND mine.batch_id = :batch_id
   AND NOT theirs.is_cancelled
@@ -196,17 +232,17 @@ WHERE given_up.client_code = :client_code AND given_up.batch_id <> :batch_id AND
   AND NOT EXISTS (SELECT FROM corrections
                   WHERE (batch_id, import_row_number) = (mine.batch_id, mine.import_row_number))
 UNION ALL
-SELECT mine.import_row_number, 'R_CORRECTED_BEFORE', theirs.batch_id
-FROM corrections AS mine JOIN orders AS loaded USING (batch_id, import_row_number)
+SELECT loaded.order_row, 'R_CORRECTED_BEFORE', theirs.batch_id
+FROM corrections AS mine JOIN order_rows AS loaded USING (batch_id, import_row_number)
 JOIN corrections AS theirs ON (theirs.first_batch, theirs.first_row) = (mine.first_batch, mine.first_row)
                           AND theirs.batch_id <> mine.batch_id
-JOIN orders ON (orders.batch_id, orders.import_row_number) = (theirs.batch_id, theirs.import_row_number)
-           AND NOT orders.is_cancelled
-WHERE mine.batch_id = :batch_id AND mine.import_row_number BETWEEN :first_row AND :last_row
+JOIN order_rows AS held ON (held.batch_id, held.import_row_number) = (theirs.batch_id, theirs.import_row_number)
+JOIN orders ON (orders.batch_id, orders.import_row_number) = (held.batch_id, held.order_row) AND NOT orders.is_cancelled
+WHERE mine.batch_id = :batch_id AND loaded.order_row BETWEEN :first_row AND :last_row
 UNION ALL
-SELECT mine.import_row_number, 'R_CORRECTED_BEFORE', theirs.batch_id
-FROM given_up_references AS mine JOIN orders AS loaded USING (batch_id, import_row_number)
+SELECT loaded.order_row, 'R_CORRECTED_BEFORE', theirs.batch_id
+FROM given_up_references AS mine JOIN order_rows AS loaded USING (batch_id, import_row_number)
 JOIN orders AS theirs ON lower(theirs.client_order_ref) = mine.reference AND theirs.client_code = mine.client_code
                      AND NOT theirs.is_cancelled
-WHERE mine.batch_id = :batch_id AND mine.import_row_number BETWEEN :first_row AND :last_row
+WHERE mine.batch_id = :batch_id AND loaded.order_row BETWEEN :first_row AND :last_row
   AND theirs.batch_id <> mine.batch_id AND theirs.batch_id IS DISTINCT FROM mine.held_by

@@ -94,7 +94,7 @@ def _progress_in_log(context: dg.AssetExecutionContext, system: System, batch_id
                 final = batch.orders_paid + batch.orders_declined
                 notified = batch.notifications_sent + batch.notifications_failed
                 context.log.info(
-                    f"{final:,} of {batch.rows_accepted:,} orders final, "
+                    f"{final:,} of {batches.orders_accepted(batch):,} orders final, "
                     f"{notified:,} of {batch.notifications_planned:,} notifications done"
                 )
             took_s = time.monotonic() - started

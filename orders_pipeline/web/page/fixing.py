@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -285,14 +285,18 @@ def take_edits(call: Call, given: Mapping[str, str], body: Path, folder: Scratch
             raise Problem("not-found")
         group = transaction.rows("import_group", bulk_import_group=batch.bulk_import_group)[0]
         rows = transaction.rows("rows_to_correct_in", bulk_import_group=batch.bulk_import_group, batch_id=call.batch_id)
-    if not {edit.row for edit in edits} <= {row.import_row_number for row in rows}:
+    open_rows = {row.import_row_number for row in rows}
+    if not {edit.row for edit in edits} <= open_rows:
         raise Problem("already-corrected")
     sheet = _read_sheet(visit, batch)
     if sheet is None:
         raise Problem("no-such-file")
+    profile = call.system.clients.profile(call.caller.client_code)
     if is_converted(batch.csv_source):
-        sheet = _as_text_of(sheet, call.system.clients.profile(call.caller.client_code))
-    records = _changed(sheet, edits)
+        sheet = _as_text_of(sheet, profile)
+    records: Mapping[int, Sequence[str]] = _changed(sheet, edits)
+    if profile.lines == "grouped":
+        records = _with_whole_orders(sheet, records, open_rows)
     stem = batch.csv_source.rpartition(".")[0]
     name = f"{stem}.correction-{group.batches}.csv"
     (folder / ORIGINAL).write_bytes(_written(sheet, call.batch_id, records))
@@ -321,6 +325,19 @@ def _changed(sheet: Sheet, edits: Sequence[Edit]) -> dict[int, list[str]]:
             raise Problem("cell-changed")
         record[edit.cell] = edit.new
     return records
+
+
+def _with_whole_orders(
+    sheet: Sheet, changed: Mapping[int, Sequence[str]], open_rows: Collection[int]
+) -> dict[int, Sequence[str]]:
+    """Return records with the other rows of their orders, which are taken together; whose are, the cells said before."""
+
+    def reference(row: int) -> str:
+        return " ".join(sheet.records[row][at] for at in sheet.columns[ORDERS.identity]).strip().casefold()
+
+    even = [row for row in sheet.records if row in open_rows and sheet.is_even(row)]
+    orders = {reference(row) for row in even if row in changed} - {""}
+    return {row: changed.get(row, sheet.records[row]) for row in even if row in changed or reference(row) in orders}
 
 
 def _written(sheet: Sheet, batch_id: str, records: Mapping[int, Sequence[str]]) -> bytes:

@@ -98,6 +98,10 @@ TEXTS: Mapping[str, tuple[str, str]] = MappingProxyType(
             "{n} of {total} orders can be taken. {bad} to correct.",
             "{total}件中{n}件を受け付けられます。{bad}件は修正が必要です。",
         ),
+        "check_some_rows": (
+            "{n} of {total} rows can be taken. {bad} to correct.",
+            "{total}行中{n}行を受け付けられます。{bad}行は修正が必要です。",
+        ),
         "check_none": ("None of the {total} rows can be taken.", "{total}件とも受け付けられません。"),
         "check_refused": ("This file cannot be taken.", "このファイルは受け付けられません。"),
         "not_sent": ("Nothing has been sent yet.", "まだ何も送信していません。"),

@@ -126,6 +126,7 @@ def show_batch(visit: Visit) -> Response:
         kinds=[_kind(each, headers, language) for each in found if each.first_row is not None],
         refusals=[_kind(each, headers, language).sentence for each in found if each.first_row is None],
         to_fix=[(each, other.csv_source) for each, other in others.items() if other is not None],
+        orders=_accepted_orders(batch),
         sums=sums,
         open=next((line for line in sums if line[0] == "open"), None),
     )
@@ -164,6 +165,12 @@ def _milestone(batch: Mapping[str, Any]) -> str:
     return " ".join([batch["status"], *quarters])
 
 
+def _accepted_orders(batch: Mapping[str, Any]) -> int:
+    """Return how many orders the accepted rows are."""
+    phases = batch["progress"]["phases"]
+    return next(each["total"] for each in phases if each["name"] == "load") or 0
+
+
 def _sums(batch: Mapping[str, Any]) -> list[tuple[str, int, int]]:
     """Return the states of accepted orders, with how many and how many yen; they add up to what was accepted."""
     orders, yen = batch["orders"], batch["amount_jpy"]
@@ -171,7 +178,7 @@ def _sums(batch: Mapping[str, Any]) -> list[tuple[str, int, int]]:
     if accepted is None:
         return []
     lines = [("cancelled_orders" if each == "cancelled" else each, orders[each], yen[each]) for each in COUNTED]
-    rest = (batch["rows"]["accepted"] or 0) - sum(orders[each] for each in COUNTED)
+    rest = _accepted_orders(batch) - sum(orders[each] for each in COUNTED)
     lines.insert(2, ("open", rest, accepted - sum(yen[each] for each in COUNTED)))
     return [line for line in lines if line[1] or line[0] == "paid"]
 

@@ -1,0 +1,206 @@
+"""Validation of a file whose rows are lines of orders: an order is accepted with all of its rows, or rejected with them.
+
+What orders and lines are worth is said in `records/order_lines.py`, and which rows are one order in `order_groups.py`. Files
+with one order a row, and what is written of both, are in `validation.py`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from orders_pipeline.infrastructure.parquet_file import map_in_turn
+from orders_pipeline.intake.duplicate_rows import NO_DUPLICATES
+from orders_pipeline.intake.order_groups import MOST_LINES, ORDER_ROW, OrderGroups, find_orders, whole_orders
+from orders_pipeline.intake.repeated_orders import RepeatedOrders
+from orders_pipeline.intake.total_rows import find_total_rows
+from orders_pipeline.intake.validation import (
+    CHUNK_ROWS,
+    TOTAL_ROW,
+    Chunk,
+    Seal,
+    Validated,
+    accepted_schema,
+    accepted_table,
+    ambiguous_corrections,
+    misshapen_answers,
+    rejections_table,
+    rows_by_code,
+    write,
+)
+from orders_pipeline.records.corrected_rows import Answer, Corrections
+from orders_pipeline.records.grouping import Grouping
+from orders_pipeline.records.judgement import Mask, Positions, Rows, as_json
+from orders_pipeline.records.order_lines import GroupedJudge, GroupedRows, accepted_lines
+from orders_pipeline.records.orders import ORDERS
+from orders_pipeline.records.record_type import RowContext
+
+IDENTITY = ORDERS.identity
+INCOMPLETE = "R_ORDER_INCOMPLETE"
+_MOST_NAMED = 10  # rows that were left out
+
+
+def validate_grouped(
+    staged: Path,
+    accepted: Path,
+    rejections: Path,
+    *,
+    context: RowContext,
+    grouping: Grouping,
+    seal: Seal,
+    repeated: RepeatedOrders,
+    corrections: Corrections | None = None,
+    chunk_rows: int = CHUNK_ROWS,
+) -> Validated:
+    """Judge every staged row as `validation.validate` does, several rows of one reference being one order.
+
+    Accepted orders are written by ascending number of their first row, with their lines.
+    """
+    judge = GroupedJudge(context, grouping)
+    groups = find_orders(staged, judge.rows, chunk_rows)
+    if corrections is not None:
+        corrections = replace(corrections, ambiguous=ambiguous_corrections(staged, NO_DUPLICATES, chunk_rows))
+    repeating = groups.continuing if not grouping.sums_lines else None
+    totals = find_total_rows(staged, judge.rows, chunk_rows, repeating=repeating)
+    validation = _Validation(
+        judge,
+        seal,
+        groups,
+        groups.beside_unreadable(but=totals),
+        repeated,
+        pa.array(sorted(totals), pa.int32()),
+        corrections,
+    )
+    judged = map_in_turn(whole_orders(staged, groups, chunk_rows), validation.of_chunk)
+    return write(judged, accepted, accepted_schema(ORDERS, with_lines=True), rejections)
+
+
+@dataclass(frozen=True)
+class _Validation:
+    """The validation of one file's chunks of whole orders, with what was found out over the whole file.
+
+    `beside` has the orders that rows next to them may belong to, of which nobody can say so, each with such a row.
+    """
+
+    judge: GroupedJudge
+    seal: Seal
+    groups: OrderGroups
+    beside: Mapping[int, int]
+    repeated: RepeatedOrders
+    total_rows: pa.Array
+    corrections: Corrections | None
+
+    def of_chunk(self, _number: int, chunk: pa.RecordBatch) -> Chunk:
+        """Return the accepted orders of a chunk, the rejections of its rows, and its counts."""
+        shaped = chunk.filter(chunk.column("shape_ok"))
+        number, order_row = shaped.column("import_row_number"), shaped.column(ORDER_ROW).to_numpy()
+        raw = {field.name: shaped.column(field.name) for field in shaped.schema if pa.types.is_string(field.type)}
+        rows = self.judge.judge(number, np.diff(order_row, prepend=0) != 0, raw)
+        is_too_large = np.isin(order_row, self.groups.number[self.groups.is_too_large])
+        rows.findings.add(IDENTITY, "R_TOO_MANY_LINES", is_too_large, {"limit": str(MOST_LINES)})
+        answers, misshapen = self._add_repeated(rows, chunk, shaped, raw)
+        is_total = _mask(pc.is_in(number, value_set=self.total_rows))
+        for position in np.flatnonzero(is_total).tolist():
+            rows.findings.add_instead(TOTAL_ROW, position)
+        self._add_incomplete(rows, order_row)
+        good = rows.findings.clean
+        orders, lines = rows.orders.where(good[rows.first]), rows.lines.where(good)
+        self.judge.confirm(orders, lines)
+        counted = _counted(chunk, rows, good, is_total)
+        counted.warnings.update(self.judge.orders.warned(orders))
+        counted.answers.extend([*answers.values(), *misshapen])
+        return self._accepted(rows, orders, lines, good), rejections_table(chunk, rows.findings, ORDERS), counted
+
+    def _add_repeated(
+        self, rows: GroupedRows, chunk: pa.RecordBatch, shaped: pa.RecordBatch, raw: Mapping[str, pa.Array]
+    ) -> tuple[dict[int, Answer], list[Answer]]:
+        """Note orders that were received before, and what is wrong with rows as corrections; return what these answer."""
+        found = rows.found_in_orders(IDENTITY)
+        self.repeated.add_existing(rows.orders, found)
+        rows.spread(found)
+        answers: dict[int, Answer] = {}
+        misshapen: list[Answer] = []
+        if self.corrections is not None:
+            text, _ = ORDERS.normalised(raw, self.judge.rows.context)
+            as_sent = replace(rows.lines, text=text)
+            named = shaped.column("corrects_row").to_pylist()
+            answers = self.corrections.check(ORDERS, as_sent, raw, named, rows.findings)
+            misshapen = misshapen_answers(self.corrections, chunk)
+            self._add_rows_left_out(self.corrections, rows, answers)
+        found = rows.found_in_orders(IDENTITY)
+        self.repeated.add_shortened(rows.orders, found, _places(rows, list(answers)))
+        kept = [at for at, each in answers.items() if each.keeps_reference]
+        self.repeated.add_given_up(rows.orders, found, _places(rows, kept))
+        rows.spread(found)
+        return answers, misshapen
+
+    def _add_rows_left_out(self, corrections: Corrections, rows: GroupedRows, answers: Mapping[int, Answer]) -> None:
+        """Note orders that correct some rows of a rejected order and not all."""
+        named: dict[int, set[int]] = {}
+        for at, answer in answers.items():
+            named.setdefault(int(rows.order_of[at]), set()).add(answer.corrects_row)
+        for order, these in named.items():
+            whole = {number for each in these for number in corrections.orders.get(each, ())}
+            if missing := sorted(whole - these):
+                detail = {"missing": ", ".join(map(str, missing[:_MOST_NAMED]))}
+                rows.findings.add_each("", INCOMPLETE, rows.first[[order]], [as_json(detail)])
+
+    def _add_incomplete(self, rows: GroupedRows, order_row: Positions) -> None:
+        """Note rows that are rejected for other rows of their order, or for one next to it that may be of it."""
+        if not len(rows.first):
+            return
+        findings, number = rows.findings, rows.lines.number
+        bad, bad_reference = ~findings.clean, findings.bad_in(IDENTITY)
+        reference_is_bad = np.logical_or.reduceat(bad_reference, rows.first)
+        beside = np.flatnonzero(np.isin(order_row[rows.first], list(self.beside)))
+        cause_of = {int(order): self.beside[int(order_row[rows.first[order]])] for order in beside}
+        wrong, at = np.unique(rows.order_of[bad], return_index=True)
+        cause_of |= dict(zip(wrong.tolist(), number.filter(pa.array(bad)).take(pa.array(at)).to_pylist(), strict=True))
+        incomplete = np.flatnonzero(~bad & np.isin(rows.order_of, list(cause_of)))
+        for column, chosen in ((IDENTITY, reference_is_bad), ("", ~reference_is_bad)):
+            at = incomplete[chosen[rows.order_of[incomplete]]]
+            details = [as_json({"other_row": str(cause_of[order])}) for order in rows.order_of[at].tolist()]
+            findings.add_each(column, INCOMPLETE, at, details)
+
+    def _accepted(self, rows: GroupedRows, orders: Rows, lines: Rows, good: Mask) -> pa.Table:
+        """Return accepted orders as they are written."""
+        table = accepted_table(orders, ORDERS, self.seal)
+        order_of = np.cumsum(good[rows.first])[rows.order_of[good]] - 1
+        items = accepted_lines(lines, order_of, len(orders.number))
+        added = pa.nulls(len(items)) if rows.added is None else rows.added.filter(pa.array(good[rows.first]))
+        cells = [pc.list_value_length(items), added.cast(pa.int32()), items]
+        return pa.table([*table.columns, *cells], schema=accepted_schema(ORDERS, with_lines=True))
+
+
+def _places(rows: GroupedRows, positions: list[int]) -> list[int]:
+    """Return the orders that rows are of."""
+    places: list[int] = np.unique(rows.order_of[positions]).tolist()
+    return places
+
+
+def _counted(chunk: pa.RecordBatch, rows: GroupedRows, good: Mask, is_total: Mask) -> Validated:
+    """Return what one chunk came to."""
+    accepted = int(np.count_nonzero(good))
+    is_order = good[rows.first]
+    amounts = rows.amounts.filter(pa.array(~is_total[rows.first]))
+    return Validated(
+        rows_accepted=accepted,
+        rows_continuing=accepted - int(np.count_nonzero(is_order)),
+        rows_rejected=chunk.num_rows - accepted,
+        amount_accepted=pc.sum(rows.amounts.filter(pa.array(is_order))).as_py() or 0,
+        amount_sent=pc.sum(amounts).as_py() or 0,
+        amounts_unreadable=chunk.num_rows - len(good) + amounts.null_count,
+        rejections=rows_by_code(chunk, rows.findings),
+        normalised=Counter(rows.changed),
+    )
+
+
+def _mask(flags: pa.Array) -> Mask:
+    mask: Mask = flags.to_numpy(zero_copy_only=False)
+    return mask

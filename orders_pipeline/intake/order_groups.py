@@ -1,0 +1,144 @@
+"""Which rows of one file are one order: those of one reference, wherever they stand.
+
+A pass over the references keeps some thirty bytes a row. The rows are then read again, in chunks of whole orders; only rows
+that stand apart from their order are kept until it is whole. What an order is made of is said in `records/order_lines.py`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from orders_pipeline.infrastructure.parquet_file import map_chunks, read_chunks
+from orders_pipeline.intake.duplicate_rows import KEYS, hashed
+from orders_pipeline.records.judgement import Judge
+from orders_pipeline.records.rules import is_no_text
+
+Numbers: TypeAlias = "npt.NDArray[Any]"
+
+MOST_LINES = 5_000  # of an order, which is judged in one piece
+LOOSE = 4  # parts of chunks that are kept as they are; others are packed until their chunk is whole
+ORDER_ROW = "order_row"
+
+
+@dataclass(frozen=True)
+class OrderGroups:
+    """The rows of a staged file, in its order: their numbers, and that of the first row of the order that each is of.
+
+    A row without a usable reference is by itself, and so is each of an order with too many. Of those that are `unreadable`
+    nobody can say which order they belong to.
+    """
+
+    number: Numbers
+    order_row: Numbers
+    is_too_large: npt.NDArray[np.bool_]
+    is_unreadable: npt.NDArray[np.bool_]
+
+    @property
+    def continuing(self) -> Numbers:
+        """Return the numbers of the rows that continue an order."""
+        numbers: Numbers = self.number[self.number != self.order_row]
+        return numbers
+
+    def beside_unreadable(self, but: Collection[int]) -> dict[int, int]:
+        """Return the orders next to rows that may belong to them, each with such a row; `but` are rows that are none."""
+        lost = np.flatnonzero(self.is_unreadable & ~np.isin(self.number, list(but)))
+        readable = np.flatnonzero(~self.is_unreadable)
+        after = np.searchsorted(readable, lost)
+        found: dict[int, int] = {}
+        for places, there in ((after - 1, after > 0), (after, after < len(readable))):
+            rows = readable[places[there]]
+            found |= dict(zip(self.order_row[rows].tolist(), self.number[lost[there]].tolist(), strict=True))
+        return found
+
+
+def find_orders(staged: Path, judge: Judge, chunk_rows: int) -> OrderGroups:
+    """Group the rows of a staged file by their case-folded reference."""
+    identity = judge.record_type.identity
+
+    def look(_number: int, chunk: pa.RecordBatch) -> tuple[Numbers, ...]:
+        cells = pc.fill_null(chunk.column(identity), "")
+        references, valid = judge.valid_identities(cells)
+        shape_ok = chunk.column("shape_ok").to_numpy(zero_copy_only=False)
+        unreadable = ~shape_ok | pc.or_(pc.equal(references, ""), is_no_text(cells)).to_numpy(zero_copy_only=False)
+        number = chunk.column("import_row_number").to_numpy()
+        return number, unreadable, valid & ~unreadable, hashed(references, KEYS[0]), hashed(references, KEYS[1])
+
+    with closing(map_chunks(staged, look, chunk_rows, ["import_row_number", "shape_ok", identity])) as chunks:
+        number, unreadable, usable, *hashes = (np.concatenate(column) for column in zip(*chunks, strict=True))
+    places = np.flatnonzero(usable)
+    places = places[np.lexsort([each[places] for each in reversed(hashes)])]  # stable: rows of an order stay in turn
+    starts = np.ones(len(places), np.bool_)
+    starts[1:] = np.logical_or.reduce([each[places[1:]] != each[places[:-1]] for each in hashes])
+    group = np.cumsum(starts) - 1
+    is_too_large = np.zeros(len(number), np.bool_)
+    is_too_large[places] = (np.bincount(group) > MOST_LINES)[group]
+    order_row = number.copy()
+    order_row[places] = np.where(is_too_large[places], number[places], number[places[starts]][group])
+    return OrderGroups(number, order_row, is_too_large, unreadable)
+
+
+def whole_orders(staged: Path, groups: OrderGroups, chunk_rows: int) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of a staged file in chunks of whole orders, these by their first row, and a column `order_row`."""
+    chunk_of, sizes = _chunks(groups, chunk_rows)
+    pending: dict[int, list[pa.Buffer | pa.RecordBatch]] = {}
+    loose: deque[tuple[int, int]] = deque()
+    read, following = 0, 0
+    for chunk in read_chunks(staged, chunk_rows):
+        where = chunk_of[read : read + chunk.num_rows]
+        order_row = pa.array(groups.order_row[read : read + chunk.num_rows], pa.int32())
+        rows = chunk.append_column(ORDER_ROW, order_row)
+        read += chunk.num_rows
+        parts = np.unique(where)
+        for part in parts.tolist():
+            these = rows if len(parts) == 1 else rows.filter(pa.array(where == part))
+            sizes[part] -= these.num_rows
+            loose.append((part, len(pending.setdefault(part, []))))
+            pending[part].append(these)
+        while following < len(sizes) and sizes[following] == 0:
+            yield _in_turn([_unpacked(each) for each in pending.pop(following)])
+            following += 1
+        while len(loose) > LOOSE:  # of most files every chunk is whole once the next one is read
+            part, place = loose.popleft()
+            if part in pending:
+                pending[part][place] = _packed(pending[part][place])
+
+
+def _chunks(groups: OrderGroups, chunk_rows: int) -> tuple[Numbers, Numbers]:
+    """Return for each row which chunk its order belongs to, and how many rows each chunk has."""
+    orders, order, rows = np.unique(groups.order_row, return_inverse=True, return_counts=True)
+    chunk = (np.cumsum(rows) - rows) // chunk_rows
+    _, chunk = np.unique(chunk, return_inverse=True)  # one is left out where an order is larger
+    return chunk[order], np.bincount(chunk, weights=rows).astype(np.int64) if len(orders) else np.empty(0, np.int64)
+
+
+def _packed(rows: pa.RecordBatch) -> pa.Buffer:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, rows.schema, options=pa.ipc.IpcWriteOptions(compression="lz4")) as writer:
+        writer.write_batch(rows)
+    return sink.getvalue()
+
+
+def _unpacked(rows: pa.Buffer | pa.RecordBatch) -> pa.RecordBatch:
+    if isinstance(rows, pa.RecordBatch):
+        return rows
+    with pa.ipc.open_stream(rows) as reader:
+        return reader.read_next_batch()
+
+
+def _in_turn(parts: list[pa.RecordBatch]) -> pa.RecordBatch:
+    """Return the rows of a chunk order by order."""
+    (rows,) = pa.Table.from_batches(parts).combine_chunks().to_batches()
+    order_row, number = (rows.column(name).to_numpy() for name in (ORDER_ROW, "import_row_number"))
+    if (np.diff(order_row) >= 0).all():
+        return rows
+    return rows.take(pa.array(np.lexsort((number, order_row))))

@@ -1,0 +1,237 @@
+"""Orders of several rows: what a file of lines comes to with a client's profile. Sums are worked out by hand."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from pydantic import ValidationError
+
+from orders_pipeline.clients.profiles import Profile
+from orders_pipeline.intake import order_groups
+from orders_pipeline.intake.csv_file import Limits
+from orders_pipeline.intake.file_staging import stage_file
+from orders_pipeline.intake.file_validation import context_of
+from orders_pipeline.intake.grouped_validation import validate_grouped
+from orders_pipeline.intake.repeated_orders import RepeatedOrders
+from orders_pipeline.intake.validation import Validated
+from orders_pipeline.records.orders import ORDERS
+
+HEADER = "注文番号,得意先コード,得意先名,商品コード,数量,単価,金額,送料,支払方法,備考"
+OF_LINES: dict[str, Any] = {"lines": "grouped", "columns": {"amount": {"header": "金額", "each": "line"}}}
+OF_ORDERS: dict[str, Any] = {"lines": "grouped"}
+COMPUTED: dict[str, Any] = {"lines": "grouped", "columns": {"amount": {"multiply": ["単価", "数量"], "add": ["送料"]}}}
+
+
+def line(ref: str, item: str = "A-1,2,500,1000", *, customer: str = "C01,見本商店", end: str = ",invoice,") -> str:
+    """Return a row; `item` is the code, quantity, price and amount, `end` postage, how it is paid, a note."""
+    return f"{ref},{customer},{item},{end}"
+
+
+@dataclass
+class Outcome:
+    summary: Validated
+    accepted: list[dict[str, Any]]
+    rejected: dict[int, list[tuple[str | None, str, dict[str, str]]]]
+
+    @property
+    def amounts(self) -> dict[str, int]:
+        return {order["client_order_ref"]: order["amount"] for order in self.accepted}
+
+    @property
+    def codes(self) -> dict[int, list[str]]:
+        return {row: [code for _, code, _ in found] for row, found in self.rejected.items()}
+
+
+@pytest.fixture
+def run(tmp_path: Path):
+    def run(settings: dict[str, Any], *rows: str, header: str = HEADER, chunk_rows: int = 1000, **known: str) -> Outcome:
+        profile = Profile.model_validate(settings)
+        source = tmp_path / "orders.csv"
+        source.write_text("\r\n".join([header, *rows, ""]), "utf-8-sig")
+        stage_file(Limits(), profile, source, source.name, tmp_path)
+        grouping = profile.grouping()
+        assert grouping is not None
+        paths = [tmp_path / name for name in ("accepted", "rejections")]
+        summary = validate_grouped(
+            tmp_path / "staged.parquet",
+            *paths,
+            context=context_of(profile, "utf-8"),
+            grouping=grouping,
+            seal=lambda frame: [b"sealed"] * len(frame),
+            repeated=RepeatedOrders(
+                ORDERS,
+                lambda references: {each: known[each] for each in references if each in known},
+                lambda rows, _: [()] * len(rows.number),
+                lambda _: {},
+            ),
+            chunk_rows=chunk_rows,
+        )
+        rejected: dict[int, list[tuple[str | None, str, dict[str, str]]]] = {}
+        for each in pq.read_table(paths[1]).to_pylist():
+            found = (each["column"], each["code"], json.loads(each["detail"]))
+            rejected.setdefault(each["import_row_number"], []).append(found)
+        assert summary.rows_accepted + summary.rows_rejected == len(rows)
+        return Outcome(summary, pq.read_table(paths[0]).to_pylist(), rejected)
+
+    return run
+
+
+def test_rows_of_a_reference_are_one_order_with_the_sum_of_its_lines(run):
+    found = run(OF_LINES, line("O-1", "A-1,2,1000,2000"), line("O-1", "A-2,1,500,500"), line("O-2", "A-1,1,1000,1000"))
+    assert found.amounts == {"O-1": 2500, "O-2": 1000}
+    assert (found.summary.rows_accepted, found.summary.rows_continuing, found.summary.amount_accepted) == (3, 1, 3500)
+    first = found.accepted[0]
+    assert (first["import_row_number"], first["line_count"], first["amount_added"], first["item_code"]) == (1, 2, 0, None)
+    assert [list(each.values()) for each in first["lines"]] == [[1, "A-1", 2, 1000, 2000], [2, "A-2", 1, 500, 500]]
+
+
+@pytest.mark.parametrize("chunk_rows", [1, 2, 3, 1000])
+def test_rows_of_an_order_may_stand_anywhere_in_the_file(run, chunk_rows):
+    refs = ["O-1", "O-2", "O-3", "o-1", "O-4", "O-2", "O-1", "O-4"]
+    rows = [line(ref, f"A-{at},1,{2**at},{2**at}") for at, ref in enumerate(refs)]
+    found = run(OF_LINES, *rows, chunk_rows=chunk_rows)
+    assert found.amounts == {"O-1": 1 + 8 + 64, "O-2": 2 + 32, "O-3": 4, "O-4": 16 + 128}
+
+
+@pytest.mark.parametrize("chunk_rows", [1, 2, 1000])
+def test_rows_of_orders_that_are_accepted_stand_in_turn_whatever_their_place_in_the_file(run, chunk_rows):
+    rows = [line(ref, "A-1,1,100,100") for ref in ("O-1", "O-2", "O-3", "O-1", "O-4", "O-2", "O-1")]
+    found = run(OF_LINES, *rows, chunk_rows=chunk_rows)
+    assert [order["import_row_number"] for order in found.accepted] == [1, 2, 3, 5]
+    assert [[each["import_row_number"] for each in order["lines"]] for order in found.accepted] == [
+        [1, 4, 7],
+        [2, 6],
+        [3],
+        [5],
+    ]
+
+
+def test_an_amount_of_the_order_is_the_same_or_blank_on_its_rows(run):
+    found = run(
+        OF_ORDERS,
+        line("O-1", "A-1,1,1000,3800"),
+        line("O-1", "A-2,2,1000,"),
+        line("O-2", "A-1,1,1200,1320"),
+        line("O-2", "A-1,1,1200,1320"),
+        line("O-3", "A-1,1,100,100"),
+        line("O-3", "A-1,1,100,200"),
+    )
+    assert found.amounts == {"O-1": 3800, "O-2": 1320}
+    assert {each["amount"] for order in found.accepted for each in order["lines"]} == {None}
+    assert found.rejected[6] == [("client_order_ref", "R_REF_CONFLICT", {"first_row": "5", "columns": "amount"})]
+    assert found.rejected[5] == [("client_order_ref", "R_ORDER_INCOMPLETE", {"other_row": "6"})]
+
+
+def test_a_computed_amount_is_the_sum_of_products_and_what_counts_once(run):
+    found = run(
+        COMPUTED,
+        line("O-1", "A-1,2,1000,", end="600,invoice,"),
+        line("O-1", "A-2,1,500,", end=",invoice,"),
+        line("O-1", "A-3,3,20,", end="600,invoice,"),
+        line("O-2", ",1,1500,", end=",invoice,"),
+        line("O-3", "A-1,1,900,", end=",invoice,"),
+        line("O-3", "値引き,1,-100,", end=",invoice,"),
+    )
+    assert found.amounts == {"O-1": 2000 + 500 + 60 + 600, "O-2": 1500, "O-3": 800}
+    assert [order["amount_added"] for order in found.accepted] == [600, 0, 0]
+    assert [each["amount"] for each in found.accepted[0]["lines"]] == [2000, 500, 60]
+
+
+def test_factors_may_be_columns_that_are_known_by_no_name(run):
+    profile = {"lines": "grouped", "columns": {"amount": {"multiply": ["税込単価", "個数"], "add": ["手数料"]}}}
+    header = "注文番号,得意先コード,得意先名,支払方法,税込単価,個数,手数料"
+    rows = [f"O-1,C01,見本商店,invoice,{rest}" for rest in ("1100,2,330", "550,1,330")]
+    found = run(profile, *rows, header=header)
+    assert found.amounts == {"O-1": 2200 + 550 + 330}
+    broken = run(profile, "O-1,C01,見本商店,invoice,千円,2,", "O-2,C01,見本商店,invoice,,2,", header=header)
+    assert broken.rejected == {1: [("amount", "R_AMOUNT_FORMAT", {})], 2: [("amount", "R_REQUIRED", {})]}
+
+
+@pytest.mark.parametrize(
+    ("profile", "rows", "codes"),
+    [
+        (OF_LINES, [line("O-1", "A,1,1,x"), line("O-1")], {1: ["R_AMOUNT_FORMAT"], 2: ["R_ORDER_INCOMPLETE"]}),
+        (OF_LINES, [line("O-1"), line("O-1", "A,1,1,")], {1: ["R_ORDER_INCOMPLETE"], 2: ["R_REQUIRED"]}),
+        (OF_LINES, [line("O-1"), line("O-1", "A,2,500,999")], {1: ["R_ORDER_INCOMPLETE"], 2: ["R_AMOUNT_MISMATCH"]}),
+        (OF_LINES, [line("O-1", ",,,999999"), line("O-1", ",,,2")], {1: ["R_AMOUNT_OVER_LIMIT"], 2: ["R_ORDER_INCOMPLETE"]}),
+        (OF_LINES, [line("O-1", ",,,500"), line("O-1", ",,,-500")], {1: ["R_AMOUNT_RANGE"], 2: ["R_ORDER_INCOMPLETE"]}),
+        (COMPUTED, [line("O-1"), line("O-1", "A,x,500,")], {1: ["R_ORDER_INCOMPLETE"], 2: ["R_QUANTITY"]}),
+        (COMPUTED, [line("O-1", end="無料,invoice,"), line("O-1")], {1: ["R_AMOUNT_FORMAT"], 2: ["R_ORDER_INCOMPLETE"]}),
+        (
+            COMPUTED,
+            [line("O-1", end="1,invoice,"), line("O-1", end="2,invoice,")],
+            {1: ["R_ORDER_INCOMPLETE"], 2: ["R_REF_CONFLICT"]},
+        ),
+        (OF_LINES, [line("O-1", customer=","), line("O-1")], {1: ["R_REQUIRED", "R_REQUIRED"], 2: ["R_REF_CONFLICT"]}),
+        (OF_LINES, [line("O-1"), line("O-1", end=",invoice,\u202e")], {1: ["R_ORDER_INCOMPLETE"], 2: ["R_CHARS"]}),
+    ],
+)
+def test_a_bad_row_rejects_its_whole_order_and_no_other(run, profile, rows, codes):
+    found = run(profile, *rows, line("O-9"))
+    assert found.codes == codes
+    assert list(found.amounts) == ["O-9"]
+
+
+def test_below_the_first_row_blank_cells_inherit_and_the_same_written_otherwise_is_the_same(run):
+    found = run(
+        OF_LINES, line("O-1", end=",invoice,ﾒﾓ"), line("O-1", customer=",", end=",,"), line("O-1", end=",INVOICE,ﾒﾓ")
+    )
+    assert found.amounts == {"O-1": 3000}
+    assert found.accepted[0]["payment_method"] == "invoice"
+
+
+def test_an_order_that_was_received_before_is_so_in_all_of_its_rows(run):
+    found = run(OF_LINES, line("O-1"), line("O-2"), line("O-1"), **{"o-1": "20261129-000000000001"})
+    assert found.codes == {1: ["R_REF_EXISTS"], 3: ["R_REF_EXISTS"]}
+    assert list(found.amounts) == ["O-2"]
+
+
+@pytest.mark.parametrize("lost", ["O-1,C01", line(""), line("#N/A")], ids=["shape", "blank", "error"])
+def test_orders_next_to_a_row_that_may_be_of_them_are_not_taken_without_it(run, lost):
+    found = run(OF_LINES, line("O-1"), lost, line("O-2"), line("O-3"))
+    assert (found.codes[1], found.codes[3], list(found.amounts)) == (["R_ORDER_INCOMPLETE"], ["R_ORDER_INCOMPLETE"], ["O-3"])
+    assert found.rejected[1][0][2] == {"other_row": "2"}
+
+
+@pytest.mark.parametrize(("profile", "total"), [(OF_LINES, 2500), (OF_ORDERS, 1500)])
+def test_a_total_row_is_none_of_the_orders_above_it(run, profile, total):
+    rows = [line("O-1", ",,,1000"), line("O-1", ",,,1000"), line("O-2", ",,,500"), f",,,,,,{total},,,"]
+    found = run(profile, *rows)
+    assert (found.codes, len(found.amounts)) == ({4: ["R_TOTAL_ROW"]}, 2)
+    assert (found.summary.amount_sent, found.summary.amounts_unreadable) == (total, 0)
+
+
+def test_an_order_has_no_more_rows_than_are_judged_in_one_piece(run, monkeypatch):
+    monkeypatch.setattr(order_groups, "MOST_LINES", 2)
+    found = run(OF_LINES, line("O-1"), line("O-2"), line("O-1"), line("O-1"), chunk_rows=1)
+    assert found.codes == {row: ["R_TOO_MANY_LINES"] for row in (1, 3, 4)}
+
+
+@pytest.mark.parametrize(
+    ("profile", "named"),
+    [
+        ({"columns": {"amount": {"header": "小計", "each": "line"}}}, ("lines = one_per_order", "each = line")),
+        ({"columns": {"amount": {"multiply": ["単価", "数量"]}}}, ("lines = one_per_order", "multiply")),
+        ({"lines": "grouped", "columns": {"amount": {"multiply": ["a", "b"], "header": "c"}}}, ("multiply", "header")),
+        ({"lines": "grouped", "columns": {"amount": {"multiply": ["a", "b"], "each": "line"}}}, ("multiply", "each = line")),
+        ({"lines": "grouped", "columns": {"amount": {"header": "a", "add": ["b"]}}}, ("add", "each = order")),
+        ({"lines": "grouped", "columns": {"amount": {"multiply": ["a"]}}}, ("multiply names two headers",)),
+        ({"lines": "grouped", "columns": {"quantity": {"header": "a", "each": "line"}}}, ("each", "quantity")),
+    ],
+)
+def test_settings_that_contradict_each_other_are_named(profile, named):
+    with pytest.raises(ValidationError) as refusal:
+        Profile.model_validate(profile)
+    assert all(each in str(refusal.value) for each in named)
+
+
+def test_the_days_of_orders_are_those_of_their_first_rows(run):
+    header = "受注日," + HEADER
+    found = run(OF_LINES, f"2026-11-20,{line('O-1')}", f",{line('O-1')}", header=header)
+    assert found.accepted[0]["order_date"] == date(2026, 11, 20)
