@@ -26,7 +26,7 @@ from orders_pipeline.system.composition import System
 from orders_pipeline.web import batches, control, files, health, reference, refunds, report_links, rows, submission, uploads
 from orders_pipeline.web.authentication import authenticate, visitor
 from orders_pipeline.web.boundary import TEMPLATE, Boundary
-from orders_pipeline.web.calls import Call
+from orders_pipeline.web.calls import Call, conditional
 from orders_pipeline.web.events import Events
 from orders_pipeline.web.idempotency import key_of
 from orders_pipeline.web.limits import READS, SUBMISSIONS, Rates, Uploads
@@ -36,6 +36,7 @@ from orders_pipeline.web.run_hint import RunHint
 from orders_pipeline.web.submission import Work
 
 THREADS, UPLOAD_THREADS = 5, 2  # each may have one of the process's sessions at the database
+POLL_S = 2
 EDITS = "edits.json"
 
 Handler = Callable[[Call], Response]
@@ -73,13 +74,6 @@ CONTROLLING = (
     Operation("POST", "/v1/batches/{batch_id}/refuse", APPROVE, control.refuse, SUBMISSIONS, control.MOST_BODY_BYTES),
     Operation("POST", "/v1/batches/{batch_id}/refunds", REFUND, refunds.refund, SUBMISSIONS, refunds.MOST_BODY_BYTES),
 )
-
-
-def operations(looks: batches.Looks) -> tuple[Operation, ...]:
-    """Return what may be asked that is answered at once, with or without a command."""
-    return (Operation("GET", "/v1/batches/{batch_id}", READ, looks.show_batch), *READING, *CONTROLLING)
-
-
 VIEWS: tuple[tuple[str, str, View], ...] = (
     ("/", READ, views.show_start),
     ("/send", READ, views.show_send),
@@ -97,8 +91,8 @@ def build_app(system: System, *, with_reports: bool = False, code: str | None = 
     """
     limiter, rates = CapacityLimiter(THREADS), Rates()
     hint = RunHint(system.settings.dagster_url) if system.settings.dagster_url else None
-    events, looks = Events(), batches.Looks(system)
-    following, visiting = _Following(system, limiter, rates, events, looks), _Visiting(system, limiter, rates, code)
+    events = Events()
+    following, visiting = _Following(system, limiter, rates, events), _Visiting(system, limiter, rates, code)
     handling, receiving = _Handling(system, limiter, rates, hint), _Receiving(system, limiter, rates, hint)
 
     def route(path: str, work: Callable[[Request], Response]) -> Route:
@@ -122,7 +116,8 @@ def build_app(system: System, *, with_reports: bool = False, code: str | None = 
         ]
     app = Starlette(
         routes=[
-            *(_route(each.method, each.path, partial(handling.answer, each)) for each in operations(looks)),
+            *(_route(each.method, each.path, partial(handling.answer, each)) for each in (*READING, *CONTROLLING)),
+            _route("GET", "/v1/batches/{batch_id}", following.show),
             _route("GET", "/v1/batches/{batch_id}/events", following.follow),
             _route("POST", "/v1/batches", receiving.submit),
             _route("POST", "/v1/checks", receiving.check),
@@ -173,30 +168,40 @@ class _Handling:
 
 
 class _Following:
-    """Begins streams of events, whose every look asks again who reads it."""
+    """Shows batches to who asks again and again, and begins streams of them, whose every look asks again who reads it."""
 
-    def __init__(self, system: System, limiter: CapacityLimiter, rates: Rates, events: Events, looks: batches.Looks) -> None:
+    def __init__(self, system: System, limiter: CapacityLimiter, rates: Rates, events: Events) -> None:
         self._system, self._limiter, self._rates = system, limiter, rates
-        self._events, self._looks = events, looks
+        self._events, self._looks = events, batches.Looks(system, limiter)
+
+    async def show(self, request: Request) -> Response:
+        """Answer with a batch, or 304 while it is as the caller knows it."""
+        call, headers = await self._begin(request)
+        body = await self._looks.look(call.caller, call.batch_id)
+        return conditional(request, body, headers | ({} if body["finished"] else {"Retry-After": str(POLL_S)}))
 
     async def follow(self, request: Request) -> Response:
         """Answer with the events of a batch."""
-        call, body, headers = await to_thread.run_sync(self._begin, request, limiter=self._limiter)
+        call, headers = await self._begin(request)
+        body = await self._looks.look(call.caller, call.batch_id)
         if request.method == "HEAD":
             return Response(headers=headers, media_type="text/event-stream")
-        response = self._events.follow(call, body, partial(to_thread.run_sync, self._look, call, limiter=self._limiter))
+        response = self._events.follow(call, body, partial(self._look_again, call))
         response.headers.update(headers)
         return response
 
-    def _begin(self, request: Request) -> tuple[Call, dict[str, Any], dict[str, str]]:
-        caller = authenticate(self._system, request, READ)
+    async def _begin(self, request: Request) -> tuple[Call, dict[str, str]]:
+        caller = await self._caller(request)
         headers = self._rates.count(READS, caller.client_code)
         call = Call(self._system, request, caller)
         call.parameters(())
-        return call, self._looks.look(caller, call.batch_id), headers
+        return call, headers
 
-    def _look(self, call: Call) -> dict[str, Any]:
-        return self._looks.look(authenticate(self._system, call.request, READ), call.batch_id)
+    async def _look_again(self, call: Call) -> dict[str, Any]:
+        return await self._looks.look(await self._caller(call.request), call.batch_id)
+
+    async def _caller(self, request: Request) -> Caller:
+        return await to_thread.run_sync(authenticate, self._system, request, READ, limiter=self._limiter)
 
 
 class _Visiting:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import math
-import threading
 import time
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from anyio import CapacityLimiter, to_thread
 from sqlalchemy import Row
 from starlette.responses import Response
 
@@ -24,11 +25,10 @@ from orders_pipeline.reports.report_files import REPORTS
 from orders_pipeline.system.composition import System
 from orders_pipeline.upkeep import approval
 from orders_pipeline.web import cursors
-from orders_pipeline.web.calls import Call, answer, conditional, etag_of, moment, number, shown_time
+from orders_pipeline.web.calls import Call, answer, etag_of, moment, number, shown_time
 from orders_pipeline.web.problems import Problem
 
 MOST_LISTED = 100
-POLL_S = 2
 LOOK_S, MOST_LOOKED_AT = 0.9, 500  # seconds, less than streams wait between two looks; and batches
 BEFORE_LOADING = ("received", "staged", "validated")
 FILTERS = ("status", "from", "to", "name", "sha256", "idempotency_key", "limit", "cursor")
@@ -57,38 +57,31 @@ def batch_object(system: System, caller: Caller, batch_id: str) -> dict[str, Any
 class Looks:
     """Batches that somebody follows or asks for again and again: each is counted once for all within a moment.
 
-    A batch itself is shown as it is now, the numbers of its orders maybe as they were a moment ago: until the batch changes.
+    A batch itself is shown as it is now. The numbers of its orders may be as they were a moment ago, until the batch changes
+    and once it has ended: nobody asks again and again then.
     """
 
-    def __init__(self, system: System) -> None:
-        self._system = system
+    def __init__(self, system: System, limiter: CapacityLimiter) -> None:
+        self._system, self._limiter = system, limiter
         self._batches: OrderedDict[tuple[str, str], _Look] = OrderedDict()
-        self._lock = threading.Lock()
 
-    def show_batch(self, call: Call) -> Response:
-        """Answer with a batch, or 304 while it is as the caller knows it."""
-        call.parameters(())
-        body = self.look(call.caller, call.batch_id)
-        return conditional(call.request, body, {} if body["finished"] else {"Retry-After": str(POLL_S)})
-
-    def look(self, caller: Caller, batch_id: str) -> dict[str, Any]:
+    async def look(self, caller: Caller, batch_id: str) -> dict[str, Any]:
         """Return a batch as `batch_object` does, its numbers maybe as they were a moment ago."""
         place = caller.client_code, batch_id
-        with self._lock:
-            last = self._batches.setdefault(place, _Look())
-            self._batches.move_to_end(place)
-            if len(self._batches) > MOST_LOOKED_AT:
-                self._batches.popitem(last=False)
-        with last.lock:  # who comes while it is read waits for it
-            version = self._version(batch_id)
-            if last.found is None or last.version != version or time.monotonic() - last.at >= LOOK_S:
-                last.found, last.version, last.at = _read(self._system, *place), version, time.monotonic()
-            return _shown_to(caller, *last.found)
+        last = self._batches.setdefault(place, _Look())
+        self._batches.move_to_end(place)
+        if len(self._batches) > MOST_LOOKED_AT:
+            self._batches.popitem(last=False)
+        async with last.lock:  # who comes while it is read waits for it, and keeps no thread
+            return _shown_to(caller, *await to_thread.run_sync(self._read, place, last, limiter=self._limiter))
 
-    def _version(self, batch_id: str) -> str | None:
+    def _read(self, place: tuple[str, str], last: _Look) -> tuple[Row[Any], dict[str, Any]]:
         with self._system.database.begin() as transaction:
-            version: str | None = transaction.scalar("api_batch_version", batch_id=batch_id)
-            return version
+            version = transaction.scalar("api_batch_version", batch_id=place[1])
+        is_old = last.version != version or time.monotonic() - last.at >= LOOK_S
+        if last.found is None or is_old or last.found[0].finished_at is not None:
+            last.found, last.version, last.at = _read(self._system, *place), version, time.monotonic()
+        return last.found
 
 
 @dataclass
@@ -96,7 +89,7 @@ class _Look:
     found: tuple[Row[Any], dict[str, Any]] | None = None
     version: str | None = None
     at: float = 0.0
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 def _shown_to(caller: Caller, row: Row[Any], body: Mapping[str, Any]) -> dict[str, Any]:

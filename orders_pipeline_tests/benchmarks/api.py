@@ -80,8 +80,9 @@ class Load:
         finally:
             writer.close()
 
-    async def poll(self, who: Follower) -> None:
+    async def poll(self, who: Follower, begins_after_s: float) -> None:
         """Ask for a batch every other second, as its answers say."""
+        await asyncio.sleep(begins_after_s)
         async with self.connected() as (reader, writer):
             etag = ""
             while not self.over.is_set():
@@ -166,15 +167,30 @@ def objects(system: System, batch_id: str, caller: Caller) -> list[tuple[str, st
     ]
 
 
+def statuses(when: str, seconds: list[float]) -> list[tuple[str, str]]:
+    percentiles = quantiles(seconds, n=20)
+    return [
+        (f"status {when}, p50 of {len(seconds):,}", f"{percentiles[9] * 1000:.0f} ms"),
+        (f"status {when}, p95 (may take 100 ms)", f"{percentiles[18] * 1000:.0f} ms"),
+    ]
+
+
 async def put_under_load(load: Load, process: subprocess.Popen[str], streams: int, pollers: int) -> list[tuple[str, str]]:
     """Follow, poll and send; return what was measured, the server's end with all streams open being the last."""
     before = resident_mb(process, "VmRSS")
     followers = load.followers
+    bodies = [file_of(at) for at in range(len(followers))]  # before anybody waits for this process
     following = [asyncio.create_task(load.follow(followers[at // STREAMS_OF_TOKEN])) for at in range(streams)]
-    polling = [asyncio.create_task(load.poll(followers[at % len(followers)])) for at in range(pollers)]
-    bodies = [file_of(at) for at in range(len(followers))]
+    while load.events < streams:
+        await asyncio.sleep(0.1)
+    polling = [  # each at a time of its own, as programs do
+        asyncio.create_task(load.poll(followers[at % len(followers)], POLL_S * at / pollers)) for at in range(pollers)
+    ]
+    await asyncio.sleep(2 * POLL_S)
+    load.status_s.clear()
     await asyncio.gather(*(load.submit(who, body) for who, body in zip(followers, bodies, strict=True)))
-    await asyncio.sleep(3 * POLL_S)
+    sent_by = len(load.status_s)
+    await asyncio.sleep(5 * POLL_S)
     load.over.set()
     await asyncio.gather(*polling)
     peak = resident_mb(process, "VmHWM")
@@ -184,10 +200,9 @@ async def put_under_load(load: Load, process: subprocess.Popen[str], streams: in
     streams_ended = time.perf_counter() - began
     await asyncio.to_thread(end, process)
     ended = time.perf_counter() - began
-    percentiles = quantiles(load.status_s, n=20)
     return [
-        (f"status, p50 of {len(load.status_s):,}", f"{percentiles[9] * 1000:.0f} ms"),
-        ("status, p95 (may take 100 ms)", f"{percentiles[18] * 1000:.0f} ms"),
+        *statuses("while files are sent", load.status_s[:sent_by]),
+        *statuses("afterwards", load.status_s[sent_by:]),
         (f"file of {ORDERS:,} rows taken, slowest of {len(load.submitted_s)}", f"{max(load.submitted_s):.1f} s"),
         ("told to come later", f"{load.came_later:,} times"),
         (f"events on {streams} streams", f"{load.events:,}"),
