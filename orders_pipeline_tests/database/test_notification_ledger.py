@@ -204,6 +204,27 @@ def test_a_message_says_what_became_of_each_order_and_of_the_yen(harness):
     assert "planted" not in repr(claim)
 
 
+def test_a_message_names_the_first_items_of_orders_that_have_lines_and_counts_all(harness):
+    harness.batch("b1")
+    harness.orders(order(1, amount=1000, line_count=2), order(3, amount=700, line_count=7, amount_added=0), order(10))
+    items = ", ".join(f"('b1', 3, {row}, 'B-{row}', 1, 100, 100)" for row in range(3, 10))
+    harness.run(
+        f"INSERT INTO order_lines VALUES ('b1', 1, 1, 'A-1', 2, 300, NULL), ('b1', 1, 2, NULL, 1, NULL, NULL), {items}"
+    )
+    harness.plan()
+    settle_all(harness)
+    with harness.working() as worker:
+        (claim,) = harness.notices(worker).claim(10)
+    first, second, third = claim.request.variables["orders"]
+    assert (first["item_count"], first["items"]) == (2, [{"item_code": "A-1", "quantity": 2}, {"quantity": 1}])
+    assert (second["item_count"], [each["item_code"] for each in second["items"]]) == (
+        7,
+        [f"B-{row}" for row in range(3, 8)],
+    )
+    assert second["items"][0] == {"item_code": "B-3", "quantity": 1, "amount": 100}
+    assert third.keys() == {"client_order_ref", "amount", "outcome"}
+
+
 def test_a_long_digest_names_a_hundred_orders_and_counts_all(harness):
     planned(harness, *(order(n, amount=n) for n in range(1, 151)))
     settle_all(harness)

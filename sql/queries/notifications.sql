@@ -60,20 +60,29 @@ UPDATE notifications SET status = 'cancelled', settled_at = clock_timestamp()
 WHERE batch_id = :batch_id AND kind = 'result' AND status IN ('waiting', 'ready')
 
 -- name: claimed_notifications
--- What claimed notifications are to say, as their orders are now.
+-- What claimed notifications are to say, as their orders are now; of lines, some of the first orders'.
 SELECT claimed.notification_id, claimed.kind, claimed.customer_code, claimed.channel, claimed.status, claimed.attempts,
-       members.order_refs, members.refs, members.amounts, members.order_statuses, first.import_row_number, first.personal
+       members.order_refs, members.refs, members.amounts, members.order_statuses, members.line_counts, members.items,
+       first.import_row_number, first.personal
 FROM notifications AS claimed
 CROSS JOIN LATERAL (
     SELECT array_agg(order_reference(batch_id, import_row_number) ORDER BY import_row_number) AS order_refs,
            array_agg(client_order_ref ORDER BY import_row_number) AS refs,
            array_agg(amount ORDER BY import_row_number)           AS amounts,
            array_agg(status ORDER BY import_row_number)           AS order_statuses,
+           array_agg(line_count ORDER BY import_row_number)       AS line_counts,
+           array_agg(CASE WHEN line_count IS NOT NULL AND place <= :most_orders THEN (
+               SELECT jsonb_agg(jsonb_strip_nulls(to_jsonb(line)))
+               FROM (SELECT item_code, quantity, amount FROM order_lines
+                     WHERE order_lines.batch_id = member.batch_id AND order_row = member.import_row_number
+                     ORDER BY order_lines.import_row_number LIMIT :most_items) AS line
+           ) END ORDER BY import_row_number)                      AS items,
            (array_agg(order_id ORDER BY import_row_number))[1]    AS first_id
-    FROM orders WHERE order_id = ANY(ARRAY(
+    FROM (SELECT *, row_number() OVER (ORDER BY import_row_number) AS place FROM orders WHERE order_id = ANY(ARRAY(
         SELECT order_id FROM notification_orders AS member WHERE member.notification_id = claimed.notification_id
         UNION ALL
         SELECT order_id FROM refund_orders AS refund_share WHERE refund_share.correction_id = claimed.notification_id))
+    ) AS member
 ) AS members
 JOIN orders AS first ON first.order_id = members.first_id
 WHERE claimed.notification_id = ANY(CAST(:notification_ids AS uuid[]))

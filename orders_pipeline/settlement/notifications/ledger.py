@@ -5,7 +5,7 @@ What is common to all ledgers belongs in `settlement/ledger.py`; who is notified
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, TypeAlias
 
 from sqlalchemy import Row
@@ -24,7 +24,8 @@ from orders_pipeline.settlement.refusals import Refusals, Tried
 
 NotificationClaim: TypeAlias = Claim[Message]
 
-MAX_LINES = 100  # orders named one by one in a digest; the totals cover all
+MAX_ORDERS = 100  # named one by one in a digest; the totals cover all
+MAX_ITEMS = 5  # named of an order that has lines
 NOTIFICATION_BREAKER = Breaker(SERVICE)
 
 
@@ -46,7 +47,8 @@ class NotificationLedger(Ledger[NotificationClaim]):
 
     def _read(self, transaction: Transaction, item_ids: Sequence[str]) -> list[NotificationClaim]:
         # a second statement, so that it sees what a refund has changed that the claim waited for
-        rows = transaction.rows("claimed_notifications", notification_ids=list(item_ids))
+        most = {"most_orders": MAX_ORDERS // MAX_ITEMS, "most_items": MAX_ITEMS}
+        rows = transaction.rows("claimed_notifications", notification_ids=list(item_ids), **most)
         recording.read_personal(transaction, "to notify", self._worker.batch_id, len(rows))
         return [self._claim(row) for row in rows]
 
@@ -97,18 +99,27 @@ class CorrectionLedger(NotificationLedger):
 
 
 def _variables(customer_name: str, row: Row[Any]) -> dict[str, Any]:
-    lines = [
-        {"client_order_ref": ref, "amount": amount, "outcome": status}
-        for ref, amount, status in zip(row.refs, row.amounts, row.order_statuses, strict=True)
+    orders = [
+        {"client_order_ref": ref, "amount": amount, "outcome": status} | _items(line_count, items)
+        for ref, amount, status, line_count, items in zip(
+            row.refs, row.amounts, row.order_statuses, row.line_counts, row.items, strict=True
+        )
     ]
-    paid = [line["amount"] for line in lines if line["outcome"] == "paid"]
-    refunded = [line["amount"] for line in lines if line["outcome"] == "refunded"]
+    paid = [order["amount"] for order in orders if order["outcome"] == "paid"]
+    refunded = [order["amount"] for order in orders if order["outcome"] == "refunded"]
     refund_totals = {"refunded_count": len(refunded), "refunded_amount": sum(refunded)} if refunded else {}
     return {
         "customer_name": customer_name,
-        "orders": lines[:MAX_LINES],
-        "order_count": len(lines),
+        "orders": orders[:MAX_ORDERS],
+        "order_count": len(orders),
         "paid_count": len(paid),
         "paid_amount": sum(paid),
-        "declined_count": sum(line["outcome"] == "declined" for line in lines),
+        "declined_count": sum(order["outcome"] == "declined" for order in orders),
     } | refund_totals
+
+
+def _items(line_count: int | None, items: Sequence[Mapping[str, Any]] | None) -> dict[str, Any]:
+    """Return what is said of an order's lines, where it has some: how many there are, and the first ones."""
+    if line_count is None:
+        return {}
+    return {"item_count": line_count} | ({} if items is None else {"items": items})
