@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import date
 from functools import partial
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
@@ -97,9 +98,11 @@ def code(cells: pa.Array, *, encoding: str) -> pa.Array:  # noqa: ARG001
     return pc.utf8_trim(plain, characters=_SPACES)
 
 
-def lower_code(cells: pa.Array, *, encoding: str) -> pa.Array:
-    """Normalise as a code and write it in small letters."""
-    return pc.ascii_lower(code(cells, encoding=encoding))
+def lower_code(cells: pa.Array, *, encoding: str, words: Mapping[str, str] = MappingProxyType({})) -> pa.Array:
+    """Normalise as a code and write it in small letters; other words for a code, which are `words`, become the code."""
+    codes = pc.ascii_lower(code(cells, encoding=encoding))
+    at = pc.index_in(codes, pa.array(words, pa.string()))
+    return codes if at.null_count == len(at) else pc.coalesce(pa.array(words.values(), pa.string()).take(at), codes)
 
 
 def upper_code(cells: pa.Array, *, encoding: str) -> pa.Array:

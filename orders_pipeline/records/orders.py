@@ -56,6 +56,18 @@ EXAMPLE: Mapping[str, str] = MappingProxyType(
 )
 _EXAMPLE_KEYS = ("client_order_ref", "customer_code", "customer_name", "amount")
 
+# what people write in place of the codes
+_PAYMENT_WORDS: Mapping[str, str] = MappingProxyType(
+    dict.fromkeys(("請求書", "請求書払", "請求書払い", "掛払い", "掛け払い"), "invoice")
+    | dict.fromkeys(("銀行振込", "銀行振込み", "銀行振り込み", "振込"), "bank_transfer")
+    | dict.fromkeys(("カード", "クレジットカード", "登録カード", "登録済みカード"), "card_on_file")
+)
+_CHANNEL_WORDS: Mapping[str, str] = MappingProxyType(
+    dict.fromkeys(("メール", "電子メール", "eメール"), "email")
+    | dict.fromkeys(("ショートメール", "ショートメッセージ"), "sms")
+    | dict.fromkeys(("なし", "無し", "不要"), "none")
+)
+
 _MOST_DIGITS = 9  # of quantity and unit price: their product fits 64 bits
 _EMAIL = (
     r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~\-]{1,64}"
@@ -224,7 +236,7 @@ _COLUMNS = (
         32,
         aliases=("支払方法",),
         required=True,
-        normalise=normalise.lower_code,
+        normalise=partial(normalise.lower_code, words=_PAYMENT_WORDS),
         text_rules=(Rule("R_PAYMENT_METHOD", OneOf(("invoice", "card_on_file", "bank_transfer"))),),
     ),
     Column(
@@ -242,7 +254,7 @@ _COLUMNS = (
         "notify_channel",
         32,
         aliases=("通知方法",),
-        normalise=normalise.lower_code,
+        normalise=partial(normalise.lower_code, words=_CHANNEL_WORDS),
         default=lambda context: context.default_notify_channel,
         text_rules=(Rule("R_NOTIFY_CHANNEL", OneOf(("email", "sms", "none"))),),
     ),

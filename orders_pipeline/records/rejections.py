@@ -455,7 +455,7 @@ _ROW_CODES = (
     Code(
         "R_PAYMENT_METHOD",
         "The payment method must be invoice, card_on_file or bank_transfer.",
-        "支払方法はinvoice、card_on_file、bank_transferのいずれかで入力してください。",
+        "支払方法は請求書払い（invoice）、登録済みカード（card_on_file）、銀行振込（bank_transfer）のいずれかで入力してください。",
     ),
     Code(
         "R_PAYMENT_TOKEN",
@@ -465,7 +465,7 @@ _ROW_CODES = (
     Code(
         "R_NOTIFY_CHANNEL",
         "The notification channel must be email, sms or none.",
-        "通知方法はemail、sms、noneのいずれかで入力してください。",
+        "通知方法はメール（email）、sms、なし（none）のいずれかで入力してください。",
     ),
     Code(
         "R_FORBIDDEN_DATA",

@@ -201,6 +201,10 @@ def test_an_unknown_channel_says_nothing_about_contacts():
     assert judged.found == [[("notify_channel", "R_NOTIFY_CHANNEL")]]
 
 
+def test_people_write_channels_in_words():
+    assert accepted("notify_channel", ["メール", "ＳＭＳ", "なし"], phone="09012345678") == ["email", "sms", "none"]
+
+
 def test_a_bad_contact_is_refused_once():
     refused("email", ["nobody"], "R_EMAIL", notify_channel="email")
 
@@ -209,7 +213,11 @@ def test_a_bad_contact_is_refused_once():
 
 
 def test_payment_methods_are_known_words():
-    assert accepted("payment_method", ["invoice", "INVOICE", "ｂａｎｋ＿ｔｒａｎｓｆｅｒ"])
+    assert accepted("payment_method", ["invoice", "INVOICE", "ｂａｎｋ＿ｔｒａｎｓｆｅｒ", "請求書払い", " 銀行振込"]) == [
+        *("invoice", "invoice", "bank_transfer", "invoice", "bank_transfer")
+    ]
+    assert accepted("payment_method", ["クレジットカード"], payment_token="tok_12345678") == ["card_on_file"]
+    refused("payment_method", ["代金引換", "請求書かカード"], "R_PAYMENT_METHOD")
     refused("payment_method", ["cash", "代引き"], "R_PAYMENT_METHOD")
 
 
