@@ -68,7 +68,7 @@ READING = (
     Operation("GET", "/v1/template.csv", READ, reference.give_template),
 )
 CONTROLLING = (
-    Operation("POST", "/v1/batches/{batch_id}/cancel", CONTROL, control.cancel, SUBMISSIONS),
+    Operation("POST", "/v1/batches/{batch_id}/cancel", CONTROL, control.cancel, SUBMISSIONS, control.MOST_BODY_BYTES),
     Operation("POST", "/v1/batches/{batch_id}/resume", CONTROL, control.resume, SUBMISSIONS),
     Operation("POST", "/v1/batches/{batch_id}/approve", APPROVE, control.approve, SUBMISSIONS),
     Operation("POST", "/v1/batches/{batch_id}/refuse", APPROVE, control.refuse, SUBMISSIONS, control.MOST_BODY_BYTES),

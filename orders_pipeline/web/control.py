@@ -23,12 +23,19 @@ WHY = "asked for through the batch API"
 MOST_BODY_BYTES = 8 << 10
 
 
+class CancelCommand(Command):
+    """Why a batch is cancelled, if somebody says so."""
+
+    reason: Reason | None = None
+
+
 def cancel(call: Call) -> Response:
     """Let nothing more of a batch be sent; a run ends it once what is in flight is known."""
+    why = call.command(CancelCommand).reason if call.body else None
 
     def begin(transaction: Transaction) -> bool:
         try:
-            cancelling.begin(transaction, call.batch_id, cancelled_by=call.caller.actor, why=WHY)
+            cancelling.begin(transaction, call.batch_id, cancelled_by=call.caller.actor, why=why or WHY)
         except batches.BatchEnded:
             raise Problem("not-cancellable") from None
         return True

@@ -12,7 +12,7 @@ import pytest
 from orders_pipeline.batches import batches
 from orders_pipeline.batches.run_processes import run_process
 from orders_pipeline.orchestration.sensors import stalled_sensor
-from orders_pipeline_tests.support.api import Client, csv_of, served
+from orders_pipeline_tests.support.api import Client, csv_of, problem, served
 from orders_pipeline_tests.support.factories import order_rows
 from orders_pipeline_tests.support.installation import Installation, check_books, prepare
 
@@ -42,7 +42,9 @@ def slug(client: Client, batch_id: str, command: str) -> tuple[int, str]:
 
 def test_a_batch_is_cancelled_once_and_a_run_ends_it(installation: Installation, acme: Client, batch_id: str) -> None:
     assert acme.get(f"batches/{batch_id}").json()["allowed"] == ["cancel"]
-    answer = acme.post(f"batches/{batch_id}/cancel", b"", key=None)
+    for body in (b'{"reason": ""}', b'{"why": "x"}', b"no object"):
+        problem(acme.post(f"batches/{batch_id}/cancel", body, key=None), 400, "malformed-command")
+    answer = acme.post(f"batches/{batch_id}/cancel", b'{"reason": "a test"}', key=None)
     assert (answer.status_code, answer.headers["Retry-After"]) == (202, "1"), answer.text
     assert (answer.json()["status"], answer.json()["allowed"], answer.json()["finished"]) == ("cancelling", [], False)
     assert slug(acme, batch_id, "cancel") == (202, "cancelling")
@@ -53,8 +55,8 @@ def test_a_batch_is_cancelled_once_and_a_run_ends_it(installation: Installation,
     assert (batch["status"], batch["finished"], batch["orders"]["cancelled"]) == ("cancelled", True, 5)
     check_books(installation, batch_id)
     assert slug(acme, batch_id, "cancel") == (202, "cancelled")
-    by = installation.rows("SELECT cancelled_by FROM batches WHERE batch_id = %s", batch_id)[0][0]
-    assert by == f"{acme.get('profile').json()['client_code']}/{acme.token[4:12]}"
+    said = installation.rows("SELECT cancelled_by, cancelled_why FROM batches WHERE batch_id = %s", batch_id)
+    assert said == [(f"{acme.get('profile').json()['client_code']}/{acme.token[4:12]}", "a test")]
 
 
 def test_a_batch_that_has_ended_is_neither_cancelled_nor_resumed(

@@ -305,12 +305,14 @@ def test_a_batch_is_cancelled_after_a_question(installation: Installation, page:
     expect(page.locator("#cancel-dialog")).not_to_be_visible()
     expect(page.locator(".state-received")).to_be_visible()
     page.locator("#ask-cancel").click()
-    page.locator("#cancel-dialog [data-post=cancel]").click()
+    page.locator("#cancel-reason").fill("a test")
+    page.locator("#cancel-dialog .danger").click()
     expect(page.locator(".state-cancelling")).to_be_visible()
     thread = worked_off(installation, batch_id)
     expect(page.locator(".state-cancelled")).to_be_visible()
     thread.join()
     is_faultless(page)
+    assert installation.rows("SELECT cancelled_why FROM batches WHERE batch_id = %s", batch_id) == [("a test",)]
 
 
 @pytest.mark.parametrize("decision", ["approve", "refuse"])

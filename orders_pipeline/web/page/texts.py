@@ -212,6 +212,7 @@ TEXTS: Mapping[str, tuple[str, str]] = MappingProxyType(
             "このファイルの注文は1件も決済されません。修正して送り直すことができます。",
         ),
         "reason": ("Reason", "理由"),
+        "reason_if_any": ("Reason (optional)", "理由（任意）"),
         "refuse_do": ("Refuse the file", "このファイルを却下する"),
         "keep_waiting": ("Go back", "却下しない"),
         "was_approved": ("Approved by {by}, {at}.", "{by}が{at}に承認しました。"),

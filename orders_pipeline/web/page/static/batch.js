@@ -106,7 +106,7 @@ batch.addEventListener("submit", async (event) => {
   event.preventDefault();
   const form = event.target;
   form.closest("dialog")?.close();
-  await tell(form.dataset.post, JSON.stringify(Object.fromEntries(new FormData(form))));
+  await tell(form.dataset.post, JSON.stringify(Object.fromEntries([...new FormData(form)].filter(([, value]) => value))));
 });
 
 follow();
