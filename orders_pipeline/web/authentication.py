@@ -24,6 +24,7 @@ USER_HEADER, SECRET_HEADER = "orders-user", "orders-proxy-secret"  # of the prox
 CLIENT_PARAMETER = "client"  # which client an operator's request is about
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 READING_METHODS = ("GET", "HEAD")
+VISITOR = "visitor"  # in the scope of a request for a page, whose answer may be a problem: who asks
 
 
 def authenticate(system: System, request: Request, scope: str) -> Caller:
@@ -43,6 +44,7 @@ def visitor(system: System, request: Request, scope: str) -> Caller:
     caller = found(system, request)
     if caller is None:
         raise Problem("unauthorized")
+    request.scope[VISITOR] = caller
     if scope not in caller.scopes:
         raise Problem("missing-scope", scope=scope)
     if caller.is_operator and "batch_id" in request.path_params:

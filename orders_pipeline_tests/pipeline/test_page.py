@@ -254,6 +254,7 @@ def test_a_person_sees_their_own_clients_files_and_no_others(installation: Insta
     for path in ("/b/{}", "/b/{}/fix", "/v1/batches/{}", "/v1/batches/{}/events", "/v1/batches/{}/files/original"):
         answers = [other.get(path.format(each)) for each in (batch_id, missing)]
         assert {answer.status_code for answer in answers} == {404}
+        assert path.startswith("/v1/") or 'href="/history"' in answers[0].text  # what there is to see stays in reach
         first, second = (
             re.sub(r"[0-9a-f]{16}", "", answer.text).replace(each, "")
             for answer, each in zip(answers, (batch_id, missing), strict=True)

@@ -16,7 +16,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from orders_pipeline.clients.api_tokens import Caller
 from orders_pipeline.records.rejections import Language
 from orders_pipeline.system.composition import System
-from orders_pipeline.web.authentication import USER_HEADER
+from orders_pipeline.web.authentication import USER_HEADER, VISITOR
 from orders_pipeline.web.page.texts import Words
 from orders_pipeline.web.problems import Problem, language_of
 
@@ -91,7 +91,7 @@ def explain(problem: Problem, request: Request, request_id: str) -> Response:
     if problem.slug == "unauthorized":
         return RedirectResponse(f"/sign-in?next={quote(request.url.path, safe='')}", 303, HEADERS)
     values = {"title": problem.kind.title(language_for(request)), "request_id": request_id}
-    return HTMLResponse(_rendered(request, None, "error.html", values), problem.kind.status, HEADERS)
+    return HTMLResponse(_rendered(request, request.scope.get(VISITOR), "error.html", values), problem.kind.status, HEADERS)
 
 
 def _rendered(request: Request, caller: Caller | None, template: str, values: Mapping[str, object]) -> str:
