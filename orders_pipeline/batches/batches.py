@@ -273,7 +273,8 @@ def final_status(row: Progress, held_by: Collection[str] = ()) -> tuple[str, str
     """
     if row.status == "cancelling":  # somebody may have said so while the batch was being brought to another end
         return ("cancelling" if open_orders(row) else "cancelled"), None
-    if row.status == "rejected" or not row.rows_accepted:
+    nothing_taken = not row.rows_accepted and (row.rows_rejected or not row.rows_skipped)
+    if row.status == "rejected" or nothing_taken:
         return "rejected", row.status_code if (row.status_code or "").startswith("F_") else None
     if not row.is_approved:
         return AWAITING_APPROVAL, None

@@ -92,6 +92,7 @@ class Profile(BaseModel):
     approval: Literal["always"] | None = None
     approval_above: Annotated[int, Field(ge=1)] | None = None
     same_bytes: Literal["refuse", "take"] = "refuse"
+    same_orders: Literal["reject", "skip"] = "reject"
     settle_s: Annotated[int, Field(ge=0, le=86_400)] = 60
     sequence: Annotated[str, AfterValidator(check_template)] | None = None
     notify_channel: Literal["email", "sms", "none"] = "none"

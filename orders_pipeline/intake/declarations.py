@@ -56,7 +56,7 @@ def check_validated(profile: Profile, manifest: Manifest | None, result: Validat
     rows, total_rows = result.rows_accepted + result.rows_rejected, result.rejections[TOTAL_ROW]
     if manifest is not None:
         manifest.check_totals(
-            rows - total_rows,
+            rows + result.rows_same - total_rows,
             result.amount_sent,
             unreadable=result.amounts_unreadable,
             has_total_row=total_rows > 0,

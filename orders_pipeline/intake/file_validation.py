@@ -43,6 +43,8 @@ def validate_file(
             grouping=grouping,
             seal=seal,
             repeated=RepeatedOrders(ORDERS, before.existing, before.differing, before.given_up),
+            lines_of=before.lines,
+            skips_same=profile.same_orders == "skip",
             corrections=corrections,
         )
     return validation.validate(
@@ -56,12 +58,14 @@ def validate_file(
         differing=before.differing,
         given_up=before.given_up,
         corrections=corrections,
+        skips_same=profile.same_orders == "skip",
     )
 
 
 def counted_warnings(result: Validated) -> list[Rejection]:
-    """Return what a client is warned of, of cells that were accepted."""
-    return [Rejection(None, None, None, code, {"count": str(count)}) for code, count in result.warnings.items() if count]
+    """Return what a client is warned of in rows that were accepted or skipped."""
+    counts = {"W_SAME_ORDERS": result.rows_same, **result.warnings}
+    return [Rejection(None, None, None, code, {"count": str(count)}) for code, count in counts.items() if count]
 
 
 def context_of(profile: Profile, encoding: str) -> RowContext:

@@ -7,9 +7,11 @@ with one order a row, and what is written of both, are in `validation.py`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +24,7 @@ from orders_pipeline.intake.repeated_orders import RepeatedOrders
 from orders_pipeline.intake.total_rows import find_total_rows
 from orders_pipeline.intake.validation import (
     CHUNK_ROWS,
+    SAME_ORDER,
     TOTAL_ROW,
     Chunk,
     Seal,
@@ -38,8 +41,11 @@ from orders_pipeline.records.corrected_rows import Answer, Corrections
 from orders_pipeline.records.grouping import Grouping
 from orders_pipeline.records.judgement import Mask, Positions, Rows, as_json
 from orders_pipeline.records.order_lines import GroupedJudge, GroupedRows, accepted_lines
-from orders_pipeline.records.orders import ORDERS
+from orders_pipeline.records.orders import ORDER_LINES, ORDERS
 from orders_pipeline.records.record_type import RowContext
+
+Line: TypeAlias = tuple[Any, ...]  # cells of the columns of lines
+LinesOf: TypeAlias = Callable[[Sequence[str]], Mapping[str, Sequence[Line]]]
 
 IDENTITY = ORDERS.identity
 INCOMPLETE = "R_ORDER_INCOMPLETE"
@@ -55,12 +61,15 @@ def validate_grouped(
     grouping: Grouping,
     seal: Seal,
     repeated: RepeatedOrders,
+    lines_of: LinesOf | None = None,
     corrections: Corrections | None = None,
+    skips_same: bool = False,
     chunk_rows: int = CHUNK_ROWS,
 ) -> Validated:
     """Judge every staged row as `validation.validate` does, several rows of one reference being one order.
 
-    Accepted orders are written by ascending number of their first row, with their lines.
+    Accepted orders are written by ascending number of their first row, with their lines. `lines_of` returns the lines that
+    orders received before have, by reference; without it lines are not compared.
     """
     judge = GroupedJudge(context, grouping)
     groups = find_orders(staged, judge.rows, chunk_rows)
@@ -74,8 +83,10 @@ def validate_grouped(
         groups,
         groups.beside_unreadable(but=totals),
         repeated,
+        lines_of,
         pa.array(sorted(totals), pa.int32()),
         corrections,
+        skips_same and corrections is None,
     )
     judged = map_in_turn(whole_orders(staged, groups, chunk_rows), validation.of_chunk)
     return write(judged, accepted, accepted_schema(ORDERS, with_lines=True), rejections)
@@ -93,8 +104,10 @@ class _Validation:
     groups: OrderGroups
     beside: Mapping[int, int]
     repeated: RepeatedOrders
+    lines_of: LinesOf | None
     total_rows: pa.Array
     corrections: Corrections | None
+    skips_same: bool
 
     def of_chunk(self, _number: int, chunk: pa.RecordBatch) -> Chunk:
         """Return the accepted orders of a chunk, the rejections of its rows, and its counts."""
@@ -109,10 +122,12 @@ class _Validation:
         for position in np.flatnonzero(is_total).tolist():
             rows.findings.add_instead(TOTAL_ROW, position)
         self._add_incomplete(rows, order_row)
-        good = rows.findings.clean
+        same = self._same(rows)
+        rows.findings.forget(np.flatnonzero(same))
+        good = rows.findings.clean & ~same
         orders, lines = rows.orders.where(good[rows.first]), rows.lines.where(good)
         self.judge.confirm(orders, lines)
-        counted = _counted(chunk, rows, good, is_total)
+        counted = _counted(chunk, rows, good, is_total, int(np.count_nonzero(same)))
         counted.warnings.update(self.judge.orders.warned(orders))
         counted.answers.extend([*answers.values(), *misshapen])
         return self._accepted(rows, orders, lines, good), rejections_table(chunk, rows.findings, ORDERS), counted
@@ -122,7 +137,8 @@ class _Validation:
     ) -> tuple[dict[int, Answer], list[Answer]]:
         """Note orders that were received before, and what is wrong with rows as corrections; return what these answer."""
         found = rows.found_in_orders(IDENTITY)
-        self.repeated.add_existing(rows.orders, found)
+        with_lines = replace(self.repeated, differing=partial(self._differing, rows))
+        with_lines.add_existing(rows.orders, found)
         rows.spread(found)
         answers: dict[int, Answer] = {}
         misshapen: list[Answer] = []
@@ -139,6 +155,30 @@ class _Validation:
         self.repeated.add_given_up(rows.orders, found, _places(rows, kept))
         rows.spread(found)
         return answers, misshapen
+
+    def _differing(self, rows: GroupedRows, orders: Rows, references: Sequence[str]) -> list[Sequence[str]]:
+        """Return of each order the columns in which it or its lines differ from the order that has its reference."""
+        columns = self.repeated.differing(orders, references)
+        received = self.lines_of(references) if self.lines_of is not None else None
+        if received is None:
+            return [*columns]
+        cells = [rows.lines.values.get(name, rows.lines.text[name]).to_pylist() for name in ORDER_LINES.column_names]
+        lines = [tuple(None if cell == "" else cell for cell in line) for line in zip(*cells, strict=True)]
+        ends = np.append(rows.first, len(lines))
+        places = np.searchsorted(rows.orders.number.to_numpy(), orders.number.to_numpy()).tolist()
+        differing: list[Sequence[str]] = []
+        for place, reference, others in zip(places, references, columns, strict=True):
+            of_lines = _differing_lines(lines[ends[place] : ends[place + 1]], received.get(reference, ()))
+            differing.append([name for name in ORDERS.column_names if name in {*others, *of_lines}])
+        return differing
+
+    def _same(self, rows: GroupedRows) -> Mask:
+        """Return the rows of orders that are skipped: nothing was found of them but that they were received before."""
+        same: Mask = np.zeros(rows.findings.size, np.bool_)
+        if self.skips_same and len(rows.first):
+            same[rows.findings.alone(SAME_ORDER)] = True
+            same &= np.logical_and.reduceat(same, rows.first)[rows.order_of]
+        return same
 
     def _add_rows_left_out(self, corrections: Corrections, rows: GroupedRows, answers: Mapping[int, Answer]) -> None:
         """Note orders that correct some rows of a rejected order and not all."""
@@ -184,7 +224,15 @@ def _places(rows: GroupedRows, positions: list[int]) -> list[int]:
     return places
 
 
-def _counted(chunk: pa.RecordBatch, rows: GroupedRows, good: Mask, is_total: Mask) -> Validated:
+def _differing_lines(mine: Sequence[Line], theirs: Sequence[Line]) -> list[str]:
+    """Return the columns in which the lines of two orders differ, in whatever order they stand."""
+    if len(mine) != len(theirs):
+        return [*ORDER_LINES.column_names]
+    pairs = [*zip(sorted(mine, key=repr), sorted(theirs, key=repr), strict=True)]
+    return [name for at, name in enumerate(ORDER_LINES.column_names) if any(one[at] != other[at] for one, other in pairs)]
+
+
+def _counted(chunk: pa.RecordBatch, rows: GroupedRows, good: Mask, is_total: Mask, same: int) -> Validated:
     """Return what one chunk came to."""
     accepted = int(np.count_nonzero(good))
     is_order = good[rows.first]
@@ -192,7 +240,8 @@ def _counted(chunk: pa.RecordBatch, rows: GroupedRows, good: Mask, is_total: Mas
     return Validated(
         rows_accepted=accepted,
         rows_continuing=accepted - int(np.count_nonzero(is_order)),
-        rows_rejected=chunk.num_rows - accepted,
+        rows_rejected=chunk.num_rows - accepted - same,
+        rows_same=same,
         amount_accepted=pc.sum(rows.amounts.filter(pa.array(is_order))).as_py() or 0,
         amount_sent=pc.sum(amounts).as_py() or 0,
         amounts_unreadable=chunk.num_rows - len(good) + amounts.null_count,

@@ -79,18 +79,28 @@ def load(
     rejections: Path,
     answers: Path | None,
     most_bad_rows: int | None = None,
+    *,
+    skips_same: bool = False,
 ) -> Loaded:
     """Load a validated batch from its Parquet files; chunks that are loaded already are left alone.
 
     `answers` is what `write_answers` wrote of a correcting file. Where no more than `most_bad_rows` may be rejected it is
     loaded as a whole or not at all: NotAsValidated is raised when other batches have taken so many references meanwhile
-    that there are more.
+    that there are more. It is raised for any such row of a file that `skips_same`: it may be the same order.
     """
+    skips_same = skips_same and batch.corrects is None
     with database.begin() as transaction:
         types = _Types(_column_types(transaction, "orders"), _column_types(transaction, "order_lines"))
     if most_bad_rows is not None and batch.rows_accepted and most_bad_rows < batch.rows_accepted + batch.rows_rejected:
         return retry_while_unavailable(
-            partial(_load_whole, database, batch, (accepted, rejections, answers), types, most_bad_rows)
+            partial(
+                _load_whole,
+                database,
+                batch,
+                (accepted, rejections, answers),
+                types,
+                most_lost=0 if skips_same else most_bad_rows - batch.rows_rejected,
+            )
         )
     orders = taken = 0
     if answers is not None:  # first: what rows give up is held against all orders, whoever loads them
@@ -109,13 +119,15 @@ def load(
             orders += written
             taken += lost
         keeping.result()
+    if taken and skips_same:
+        raise NotAsValidated
     with database.begin() as transaction:
         transaction.execute("set_loaded", batch_id=batch.batch_id)
     return Loaded(orders, taken)
 
 
 def _load_whole(
-    database: Database, batch: Row[Any], files: tuple[Path, Path, Path | None], types: _Types, most_bad_rows: int
+    database: Database, batch: Row[Any], files: tuple[Path, Path, Path | None], types: _Types, most_lost: int
 ) -> Loaded:
     accepted, rejections, answers = files
     with database.begin() as transaction:
@@ -129,7 +141,7 @@ def _load_whole(
                 chunk.copy_contested(transaction)
                 orders += chunk.rows.num_rows
         written, rows_lost = _insert_contested(transaction, batch.batch_id, columns)
-        if batch.rows_rejected + rows_lost > most_bad_rows:
+        if rows_lost > most_lost:
             raise NotAsValidated
         _keep_rejections(transaction, batch, rejections, answers)
         if _received_since(transaction, batch, 1, MOST_ROWS):

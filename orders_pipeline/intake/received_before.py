@@ -8,16 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from sqlalchemy import Row
 
 from orders_pipeline.audit import recording
 from orders_pipeline.infrastructure.database import Database
 from orders_pipeline.records.judgement import Rows
-from orders_pipeline.records.orders import ORDERS
+from orders_pipeline.records.orders import ORDER_LINES, ORDERS
 from orders_pipeline.security import personal_data
 from orders_pipeline.security.encryption import Cipher, DecryptionError
+
+Line: TypeAlias = tuple[Any, ...]
+LINE_COLUMNS = ORDER_LINES.column_names
 
 PURPOSE = "comparing orders that came again"
 
@@ -42,6 +45,14 @@ class ReceivedBefore:
         with self.database.begin() as transaction:
             rows = transaction.rows("given_up_refs", **self._asked(references))
         return {row.ref: row.batch_id for row in rows}
+
+    def lines(self, references: Sequence[str]) -> dict[str, list[Line]]:
+        """Return the lines of each reference that an order of several rows has."""
+        found: dict[str, list[Line]] = {}
+        with self.database.begin() as transaction:
+            for row in transaction.rows("existing_lines", **self._asked(references)):
+                found.setdefault(row.ref, []).append(tuple(getattr(row, name) for name in LINE_COLUMNS))
+        return found
 
     def differing(self, rows: Rows, references: Sequence[str]) -> list[list[str]]:
         """Return of each row the columns in which it differs from the order that has its reference."""

@@ -139,13 +139,16 @@ def _load(system: System, batch_id: str) -> bool:
 
 def _load_validated(system: System, batch: Row[Any]) -> None:
     rows = batch.rows_accepted + batch.rows_rejected
-    most_bad_rows = system.clients.profile_of_batch(batch.client_code).most_bad_rows(rows)
+    profile = system.clients.profile_of_batch(batch.client_code)
+    most_bad_rows = profile.most_bad_rows(rows)
     with (
         lent(system.storage, system.database, batch.batch_id, ACCEPTED) as accepted,
         lent(system.storage, system.database, batch.batch_id, REJECTIONS) as rejections,
         _answers(system.storage, system.database, batch) as answers,
     ):
-        loading.load(system.database, batch, accepted, rejections, answers, most_bad_rows)
+        loading.load(
+            system.database, batch, accepted, rejections, answers, most_bad_rows, skips_same=profile.same_orders == "skip"
+        )
 
 
 def give_up_loading(storage: Storage, database: Database, batch_id: str) -> None:

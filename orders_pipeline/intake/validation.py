@@ -33,7 +33,7 @@ Seal: TypeAlias = Callable[[pd.DataFrame], list[bytes]]
 
 CHUNK_ROWS = 30_000  # a few are in memory at once: half as many rows cost a tenth more time, for 90 MB less
 
-TOTAL_ROW = "R_TOTAL_ROW"
+TOTAL_ROW, SAME_ORDER = "R_TOTAL_ROW", "R_REF_EXISTS"
 
 # hardly an accepted cell is the same twice, and encrypted ones are random: to look for repetition only costs time
 _COMPACT: Mapping[str, Any] = {"compression": "none", "use_dictionary": False, "write_statistics": False}
@@ -48,6 +48,7 @@ _LINES = (
 class Validated:
     """What a file came to: rows, yen of accepted rows, rows by code, cells changed by normalising by column.
 
+    `rows_same` are those that are skipped, as they are the same as orders received before.
     `warnings` are cells of accepted rows, by code. `answers` is what rows of a correction answer. `amount_sent` are the yen
     of all rows whose amount can be read, but for total rows; `amounts_unreadable` is the number of the others.
     `rows_continuing` are accepted rows that continue an order of another row.
@@ -61,6 +62,7 @@ class Validated:
     rejections: Counter[str] = field(default_factory=Counter)
     normalised: Counter[str] = field(default_factory=Counter)
     warnings: Counter[str] = field(default_factory=Counter)
+    rows_same: int = 0
     answers: list[Answer] = field(default_factory=list)
     rows_continuing: int = 0
 
@@ -83,6 +85,7 @@ def validate(
     differing: Differing = lambda rows, _: [()] * len(rows.number),
     given_up: Existing = lambda _: {},
     corrections: Corrections | None = None,
+    skips_same: bool = False,
     chunk_rows: int = CHUNK_ROWS,
 ) -> Validated:
     """Judge every staged row and write accepted rows and rejections as Parquet, each by ascending row number.
@@ -93,7 +96,7 @@ def validate(
     rows with their references, and returns for each the columns that are not as received. `given_up` returns the batch of
     each reference that was given up for another one. `seal` gets the personal columns of accepted rows, indexed by row
     number, and returns an encrypted byte string for each. All are called from several threads. `corrections` is for a
-    correcting file.
+    correcting file. Of another one, it skips rows that are the same as orders received before, if it `skips_same`.
     """
     judge = Judge(record_type, context)
     duplicates = find_duplicates(staged, judge, chunk_rows)
@@ -101,7 +104,7 @@ def validate(
         corrections = replace(corrections, ambiguous=ambiguous_corrections(staged, duplicates, chunk_rows))
     total_rows = pa.array(sorted(find_total_rows(staged, judge, chunk_rows)), pa.int32())
     repeated = RepeatedOrders(record_type, existing, differing, given_up)
-    validation = _Validation(judge, seal, duplicates, repeated, total_rows, corrections)
+    validation = _Validation(judge, seal, duplicates, repeated, total_rows, corrections, skips_same and corrections is None)
     return write(map_chunks(staged, validation.of_chunk, chunk_rows), accepted, accepted_schema(record_type), rejections)
 
 
@@ -130,6 +133,7 @@ class _Validation:
     repeated: RepeatedOrders
     total_rows: pa.Array
     corrections: Corrections | None
+    skips_same: bool
 
     def of_chunk(self, _number: int, chunk: pa.RecordBatch) -> Chunk:
         """Return the accepted rows of a chunk, its rejections and its counts."""
@@ -139,6 +143,7 @@ class _Validation:
         rows, findings, changed = self.judge.judge(shaped.column("import_row_number"), raw)
         _add_duplicates(rows, findings, self.duplicates, record_type)
         self.repeated.add_existing(rows, findings)
+        same = findings.alone(SAME_ORDER) if self.skips_same else np.empty(0, np.intp)
         answers: dict[int, Answer] = {}
         misshapen: list[Answer] = []
         if self.corrections is not None:
@@ -148,9 +153,14 @@ class _Validation:
         self.repeated.add_given_up(rows, findings, [at for at, each in answers.items() if each.keeps_reference])
         for position in np.flatnonzero(pc.is_in(rows.number, value_set=self.total_rows)):
             findings.add_instead(TOTAL_ROW, int(position))
-        good = rows.where(findings.clean)
+        wanted = findings.clean
+        if len(same):
+            same = same[np.isin(same, findings.alone(SAME_ORDER))]
+            findings.forget(same)
+            wanted[same] = False
+        good = rows.where(wanted)
         self.judge.confirm(good)
-        counted = _counted(chunk, rows, good, findings, changed, record_type.amount)
+        counted = _counted(chunk, rows, good, findings, changed, record_type.amount, len(same))
         counted.warnings.update(self.judge.warned(good))
         counted.answers.extend([*answers.values(), *misshapen])
         return accepted_table(good, record_type, self.seal), rejections_table(chunk, findings, record_type), counted
@@ -237,9 +247,9 @@ def _misshapen(chunk: pa.RecordBatch, positions: Positions) -> dict[str, Positio
 
 
 def _counted(
-    chunk: pa.RecordBatch, rows: Rows, good: Rows, findings: Findings, changed: Mapping[str, int], amount: str
+    chunk: pa.RecordBatch, rows: Rows, good: Rows, findings: Findings, changed: Mapping[str, int], amount: str, same: int
 ) -> Validated:
-    """Return what one chunk came to; `rows` are those of the right shape, `good` the accepted ones."""
+    """Return what one chunk came to; `rows` are those of the right shape, `good` the accepted ones, `same` are skipped."""
     rows_read = chunk.num_rows
     sent = rows.values[amount]
     is_total = np.zeros(findings.size, np.bool_)
@@ -247,7 +257,8 @@ def _counted(
         is_total[one.positions] |= one.code == TOTAL_ROW
     return Validated(
         rows_accepted=len(good.number),
-        rows_rejected=rows_read - len(good.number),
+        rows_rejected=rows_read - len(good.number) - same,
+        rows_same=same,
         amount_accepted=pc.sum(good.values[amount]).as_py() or 0,
         amount_sent=pc.sum(sent.filter(pa.array(~is_total))).as_py() or 0,
         amounts_unreadable=rows_read - len(sent) + sent.null_count,

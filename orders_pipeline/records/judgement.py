@@ -89,9 +89,9 @@ class Finding:
     positions: Positions
     details: Sequence[str]
 
-    def without(self, position: int) -> Finding:
-        """Return the same finding but for one position."""
-        kept = np.flatnonzero(self.positions != position)
+    def without(self, positions: Positions) -> Finding:
+        """Return the same finding but for some positions."""
+        kept = np.flatnonzero(np.isin(self.positions, positions, invert=True))
         return Finding(self.column, self.code, self.positions[kept], [self.details[at] for at in kept.tolist()])
 
 
@@ -129,10 +129,24 @@ class Findings:
 
     def add_instead(self, code: str, position: int) -> None:
         """Note a code for a whole row, in place of all that was found in its cells."""
-        self.found = [finding.without(position) for finding in self.found]
-        for bad in self._bad.values():
-            bad[position] = False
+        self.forget(np.array([position]))
         self.add_each("", code, np.array([position]), [as_json({})])
+
+    def alone(self, code: str) -> Positions:
+        """Return the positions of rows in which nothing but one code was found."""
+        counts = np.zeros(self.size, np.intp)
+        for finding in self.found:
+            np.add.at(counts, finding.positions, 1)
+        of_code = np.zeros(self.size, np.bool_)
+        for finding in self.found:
+            of_code[finding.positions] |= finding.code == code
+        return np.flatnonzero(of_code & (counts == 1))
+
+    def forget(self, positions: Positions) -> None:
+        """Take all that was found in some rows for not found."""
+        self.found = [finding.without(positions) for finding in self.found]
+        for bad in self._bad.values():
+            bad[positions] = False
 
 
 class RulesBroken(Exception):

@@ -501,6 +501,11 @@ _WARNING_CODES = (
         "日本の電話番号として読み取れない番号を、そのまま保存しました[: {count}件]。",
     ),
     Code(
+        "W_SAME_ORDERS",
+        "Rows that are the same as orders received before were skipped, as the client's profile says[: {count}].",
+        "取引先の設定により、受付済みの注文と同じ行は対象外としました[: {count}件]。",
+    ),
+    Code(
         "W_ROWS_SKIPPED",
         "Rows were skipped, as the client's profile says[: {count}].",
         "取引先の設定により対象外とした行があります[: {count}件]。",

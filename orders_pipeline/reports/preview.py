@@ -134,13 +134,14 @@ def _rejections(dry_run: _DryRun, folder: Scratch) -> list[Rejection]:
 def _answer(dry_run: _DryRun, client_code: str, name: str, rejections: Sequence[Rejection]) -> dict[str, Any]:
     staged = None if dry_run.staging is None else dry_run.staging.file
     refusal, result = dry_run.refusal, Validated() if dry_run.refusal or dry_run.result is None else dry_run.result
+    skipped = 0 if staged is None else staged.rows_skipped + result.rows_same
     read = None if staged is None else staged.rows_total - staged.rows_blank - staged.rows_skipped
     rejected = result.rows_rejected if result is dry_run.result else read
     codes = {} if dry_run.result is None else dict(dry_run.result.rejections)
     payments, notifications = dry_run.planned
     answer: dict[str, Any] = {
         "dry_run": True,
-        "status": "rejected" if not result.rows_accepted else "completed_with_errors" if rejected else "completed",
+        "status": _status(refusal, result),
         "status_code": None if refusal is None else refusal.code,
         "client_code": client_code,
         "csv_source": composed(name),
@@ -150,7 +151,7 @@ def _answer(dry_run: _DryRun, client_code: str, name: str, rejections: Sequence[
             "accepted": None if staged is None else result.rows_accepted,
             "rejected": rejected,
             "blank": None if staged is None else staged.rows_blank,
-            "skipped": 0 if staged is None else staged.rows_skipped,
+            "skipped": skipped,
         },
         "orders": {"planned": result.rows_accepted - result.rows_continuing},
         "amount_jpy": {"accepted": result.amount_accepted},
@@ -164,6 +165,13 @@ def _answer(dry_run: _DryRun, client_code: str, name: str, rejections: Sequence[
         sentence = message(refusal.code, "en", refusal.detail)
         answer["error"] = {"code": refusal.code, "message": sentence, "detail": refusal.detail}
     return answer
+
+
+def _status(refusal: FileRejected | None, result: Validated) -> str:
+    """Return the state in which the batch would end."""
+    if refusal is not None or (not result.rows_accepted and (result.rows_rejected or not result.rows_same)):
+        return "rejected"
+    return "completed_with_errors" if result.rows_rejected else "completed"
 
 
 def _shown(rejection: Rejection, headers: Mapping[str, Sequence[str]]) -> dict[str, Any]:

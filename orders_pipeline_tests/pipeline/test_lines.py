@@ -43,6 +43,10 @@ payment_method = { header = "支払方法", values = { "請求書払い" = "invo
 [own]
 lines = "grouped"
 columns.amount = { header = "小計", each = "line" }
+[daily]
+lines = "grouped"
+same_orders = "skip"
+columns.amount = { header = "小計", each = "line" }
 [strict]
 lines = "grouped"
 bad_rows = "refuse_file"
@@ -143,6 +147,18 @@ def test_orders_of_several_rows_are_paid_with_the_sum_of_their_lines(shops, take
     check_finished(shops, found["batch_id"], "completed")
     with shops.system.database.begin() as transaction:
         assert all(result.passed for result in checks.order_checks(transaction, found["batch_id"]))
+
+
+def test_orders_that_came_before_with_the_same_lines_are_skipped_and_others_say_what_differs(take):
+    first = ["D-1:A-1,2,100,200", "D-1:A-2,1,50,50", "D-2:A-1,1,100,100", "D-3:A-1,1,100,100", "D-4:,,,100"]
+    assert take("daily", own(*first))["status"] == "completed"
+    second = [*first, "D-5:A-1,1,100,100"]
+    second[1] = "D-1:A-9,1,50,50"  # another item for the same yen
+    second[3:4] = ["D-3:A-1,1,60,60", "D-3:A-1,1,40,40"]
+    found = take("daily", own(*second), "2.csv")
+    assert found["rows"] == {"total": 7, "accepted": 1, "rejected": 4, "blank": 0, "skipped": 2}
+    assert (found["rejections"], found["warnings"]) == ({"R_REF_EXISTS_DIFFERS": 4}, ["W_SAME_ORDERS"])
+    assert take("daily", own(*first, "D-5:A-1,1,100,100"), "3.csv")["status"] == "completed"
 
 
 def test_a_rejected_order_is_returned_with_all_of_its_rows_and_taken_with_all_of_them(shops, take):

@@ -85,6 +85,11 @@ columns.client_order_ref = { header = "伝票", after = "#" }
 columns.order_date = { header = "日時", format = "%Y%m%d%H%M%S" }
 columns.phone = { header = "電話", occurrence = 2 }
 [plain]
+[daily]
+same_orders = "skip"
+[strict_daily]
+same_orders = "skip"
+bad_rows = "refuse_file"
 [guests]
 payments = "aggregated"
 columns.customer_code = { header = "会員ID", values = { "0" = "GUEST" }, default = "GUEST" }
@@ -217,6 +222,35 @@ def test_rows_that_are_no_orders_are_skipped_and_counted(counter: Counter) -> No
     for content, code in ((without, "F_HEADER_MISSING"), (alone, "F_NO_ROWS")):
         summary = counter.take(counter.file(content.encode("cp932")), "picky")
         assert (summary["status"], summary["status_code"]) == ("rejected", code)
+
+
+def test_orders_that_are_the_same_as_the_day_before_are_skipped_and_changed_ones_rejected(counter: Counter) -> None:
+    first = counter.take(counter.file(references("A-1", "A-2", "A-3"), "1.csv"), "daily")
+    assert first["rows"] == {"total": 3, "accepted": 3, "rejected": 0, "blank": 0, "skipped": 0}
+    same = counter.file(references("A-1", "A-2", "A-3") + "\n", "2.csv")
+    assert counter.take(same, "daily")["status"] == "completed"
+    second = references("a-1", "A-2", "A-3", "A-4").replace("A-3,", "A-3 ,")
+    path = counter.file(second.replace("1000", "9000", 1), "3.csv")
+    path.with_name("3.manifest.json").write_text('{"row_count": 4, "amount_total": 12000}')
+    dry = preview.preview(counter.system, path, "daily", again=False)
+    summary = counter.take(path, "daily")
+    assert summary["rows"] == dry["rows"] == {"total": 4, "accepted": 1, "rejected": 1, "blank": 0, "skipped": 2}
+    assert summary["rejections"] == dry["rejections"] == {"R_REF_EXISTS_DIFFERS": 1}
+    assert (summary["warnings"], dry["status"]) == (["W_SAME_ORDERS"], "completed_with_errors")
+
+
+@pytest.mark.parametrize("client", ["daily", "strict_daily"])
+def test_an_order_that_another_file_brought_meanwhile_is_skipped_as_well(counter: Counter, client: str) -> None:
+    first, second = (
+        file_import.import_file(counter.system, counter.file(references(*refs), f"{refs[-1]}.csv"), client, again=False)
+        for refs in (["X-1", "X-2"], ["X-2", "X-3"])
+    )
+    for step in (steps.stage_batch, steps.validate_batch, steps.load_batch):
+        for batch_id in (first, second):
+            step(counter.system, batch_id)
+    summary = summaries.summarise(counter.system, second)
+    assert summary["rows"] == {"total": 2, "accepted": 1, "rejected": 0, "blank": 0, "skipped": 1}
+    assert counter.rows("SELECT client_order_ref FROM orders WHERE batch_id = %s", second) == [("X-3",)]
 
 
 def test_a_real_shops_export_maps_without_code(counter: Counter) -> None:

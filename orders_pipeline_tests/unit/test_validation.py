@@ -80,7 +80,7 @@ class Outcome:
 
 @pytest.fixture
 def run(tmp_path):
-    def run(rows, *, numbers=None, known=None, chunk_rows=1000, context=None) -> Outcome:
+    def run(rows, *, numbers=None, known=None, chunk_rows=1000, context=None, **others) -> Outcome:
         frames = []
 
         def seal(frame):
@@ -97,6 +97,7 @@ def run(tmp_path):
             seal=seal,
             existing=lambda references: {name: known[name] for name in references if name in (known or {})},
             chunk_rows=chunk_rows,
+            **others,
         )
         rejections = pq.read_table(paths["rejections"])
         assert rejections.schema.equals(REJECTIONS_SCHEMA)
@@ -107,6 +108,24 @@ def run(tmp_path):
 
 
 # What is accepted
+
+
+def test_rows_that_are_the_same_as_orders_received_before_can_be_skipped(run):
+    rows = order_rows(5)
+    rows[3] |= {"email": "nobody"}
+    known = dict.fromkeys(["ord-0001", "ord-0002", "ord-0004"], "20260630-000000000000")
+
+    def differing(rows, references):
+        return [["amount"] if reference == "ord-0002" else [] for reference in references]
+
+    plain = run(rows, known=known, differing=differing)
+    assert plain.codes >= {(1, "R_REF_EXISTS"), (2, "R_REF_EXISTS_DIFFERS"), (4, "R_REF_EXISTS"), (4, "R_EMAIL")}
+    outcome = run(rows, known=known, differing=differing, skips_same=True, chunk_rows=2)
+    assert outcome.accepted_rows == [3, 5]
+    assert outcome.codes == {(2, "R_REF_EXISTS_DIFFERS"), (4, "R_REF_EXISTS"), (4, "R_EMAIL")}
+    found = outcome.summary
+    assert (found.rows_accepted, found.rows_rejected, found.rows_same, found.amount_sent) == (2, 2, 1, 5000)
+    assert found.rejections["R_REF_EXISTS"] == 1
 
 
 def test_phone_numbers_that_are_kept_as_they_were_sent_are_counted(run):

@@ -92,9 +92,11 @@ FROM (SELECT client_code, bulk_import_group FROM batches WHERE batch_id = :corre
 WHERE batch_id = :batch_id AND batches.client_code = corrected.client_code
 
 -- name: set_validated
--- What validation decided; the rows are not loaded yet.
+-- What validation decided; the rows are not loaded yet. Those that were received before are skipped too.
 UPDATE batches SET status = 'validated', status_code = NULL, rows_accepted = :rows_accepted,
-                   rows_continuing = :rows_continuing, rows_rejected = :rows_rejected, amount_accepted = :amount_accepted, approval_above = :approval_above,
+                   rows_continuing = :rows_continuing, rows_rejected = :rows_rejected,
+                   rows_skipped = rows_total - rows_blank - :rows_accepted - :rows_rejected,
+                   amount_accepted = :amount_accepted, approval_above = :approval_above,
                    cells_normalised = CAST(:cells_normalised AS jsonb),
                    file_sha256 = file_sha256 || CAST(:file_sha256 AS jsonb)
 WHERE batch_id = :batch_id AND status = 'staged'

@@ -100,6 +100,14 @@ SELECT lower(client_order_ref) AS ref, * FROM orders
 WHERE lower(client_order_ref) = ANY(string_to_array(:refs, chr(31))) AND client_code = :client_code AND NOT is_cancelled
   AND batch_id <> :batch_id
 
+-- name: existing_lines
+-- The lines of what was received under some references of a client.
+SELECT lower(client_order_ref) AS ref, line.item_code, line.quantity, line.unit_price, line.amount
+FROM orders JOIN order_lines AS line ON line.batch_id = orders.batch_id AND line.order_row = orders.import_row_number
+WHERE lower(client_order_ref) = ANY(string_to_array(:refs, chr(31))) AND client_code = :client_code AND NOT is_cancelled
+  AND orders.batch_id <> :batch_id
+ORDER BY line.batch_id, line.import_row_number
+
 -- name: copy_rejections
 -- What validation rejected.
 COPY rejections (import_row_number, line, column_name, code, detail, batch_id) FROM STDIN WITH (FORMAT binary)
