@@ -132,7 +132,7 @@ def _load_whole(
     accepted, rejections, answers = files
     with database.begin() as transaction:
         chunks = (_Chunk(batch, number, rows, types) for number, rows in enumerate(read_chunks(accepted, CHUNK_ROWS), 1))
-        columns = _columns_of_orders(pq.read_schema(accepted))
+        columns = columns_of_orders(pq.read_schema(accepted))
         _hold_references(transaction, batch)
         _create_contested(transaction)
         orders = 0
@@ -169,7 +169,7 @@ class _Chunk:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        return _columns_of_orders(self.rows.schema)
+        return columns_of_orders(self.rows.schema)
 
     def begin(self, transaction: Transaction) -> bool:
         return _begin_chunk(transaction, self.batch.batch_id, self.number, self.rows.num_rows)
@@ -208,7 +208,8 @@ def _without_lines(schema: pa.Schema) -> tuple[str, ...]:
     return tuple(name for name in schema.names if name != LINES)
 
 
-def _columns_of_orders(schema: pa.Schema) -> tuple[str, ...]:
+def columns_of_orders(schema: pa.Schema) -> tuple[str, ...]:
+    """Return the table's columns that accepted orders of a schema fill."""
     return (*_without_lines(schema), *BATCH_COLUMNS)
 
 

@@ -1,7 +1,7 @@
 """The contestants of the intake benchmark: each takes a file's rows into PostgreSQL, in a process of its own.
 
 Ours begins with the client's file. The others are given the rows that ours accepted, already typed and sealed, and begin
-with these. What is compared with what, and how often, is said in `steps.py`.
+with these; of files of lines, as a binary COPY takes them. What is compared with what is said in `intake.py`.
 """
 
 from __future__ import annotations
@@ -28,9 +28,13 @@ from pydantic import SecretStr
 from sqlalchemy import Date, LargeBinary, create_engine, make_url
 
 from orders_pipeline.batches.artifacts import ACCEPTED, artifact
+from orders_pipeline.infrastructure.binary_copy import binary_copy
 from orders_pipeline.infrastructure.database_url import libpq_url
 from orders_pipeline.infrastructure.parquet_file import read_chunks
 from orders_pipeline.intake import file_import, steps
+from orders_pipeline.intake.loading import LINE_COLUMNS, columns_of_orders, lines_of
+from orders_pipeline.intake.validation import accepted_schema
+from orders_pipeline.records.orders import ORDERS
 from orders_pipeline.system.composition import Endpoints, System, open_system
 from orders_pipeline.system.settings import Settings
 
@@ -38,6 +42,7 @@ NO_SERVICE = "http://127.0.0.1:1"  # nothing is paid or notified here
 STEPS = {"stage": steps.stage_batch, "validate": steps.validate_batch, "load": steps.load_batch}
 BLOCK_BYTES = 1 << 20
 CHUNK_ROWS = 50_000
+ORDER_COLUMNS = columns_of_orders(accepted_schema(ORDERS, with_lines=True))
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,15 @@ class Contest:
     source: str
     typed: str
     database_url: str
+
+    @property
+    def clients(self) -> Path:
+        """Where the profile is with which a file of lines is read."""
+        return Path(self.typed).with_name("clients.toml")
+
+    def rows_of(self, table: str) -> Path:
+        """Return where the same rows are as a binary COPY takes them."""
+        return Path(f"{self.typed}.{table}")
 
     @property
     def libpq_url(self) -> str:
@@ -63,10 +77,10 @@ class Result:
     peak_mb: int
 
 
-def ours(contest: Contest) -> tuple[str, dict[str, float]]:
+def ours(contest: Contest, clients: Path | None = None) -> tuple[str, dict[str, float]]:
     """Import a file as the command line does: archived, staged, validated, sealed and loaded."""
     steps = {}
-    with opened_batch(contest) as (system, batch_id):
+    with opened_batch(contest, clients) as (system, batch_id):
         for name, step in STEPS.items():
             started = time.perf_counter()
             step(system, batch_id)
@@ -74,12 +88,17 @@ def ours(contest: Contest) -> tuple[str, dict[str, float]]:
     return "public.orders", steps
 
 
+def ours_of_lines(contest: Contest) -> tuple[str, dict[str, float]]:
+    """Import a file of lines in the same way."""
+    return ours(contest, contest.clients)
+
+
 @contextlib.contextmanager
-def opened_batch(contest: Contest) -> Iterator[tuple[System, str]]:
+def opened_batch(contest: Contest, clients: Path | None = None) -> Iterator[tuple[System, str]]:
     """Give a system with the file as its batch, its bytes archived."""
     with tempfile.TemporaryDirectory(dir=Path(contest.source).parent) as home:
         url = SecretStr(contest.database_url)
-        settings = Settings(home=Path(home), database_url=url, max_rows=10**9, max_bytes=10**12)
+        settings = Settings(home=Path(home), database_url=url, clients_file=clients, max_rows=10**9, max_bytes=10**12)
         with open_system(settings, Endpoints(url, NO_SERVICE, NO_SERVICE)) as system:
             yield system, file_import.import_file(system, Path(contest.source), "acme", again=False)
 
@@ -95,6 +114,18 @@ def limit(contest: Contest) -> tuple[str, dict[str, float]]:
         with cursor.copy(sql.SQL("COPY orders ({}) FROM STDIN WITH (FORMAT csv)").format(columns)) as copy:
             while block := file.read(BLOCK_BYTES):
                 copy.write(block)
+    return "public.orders", {}
+
+
+def limit_of_lines(contest: Contest) -> tuple[str, dict[str, float]]:
+    """Copy the typed orders and lines into their tables."""
+    with psycopg.connect(contest.libpq_url) as connection, connection.cursor() as cursor:
+        for table, columns in (("orders", ORDER_COLUMNS), ("order_lines", LINE_COLUMNS)):
+            names = sql.SQL(", ").join(map(sql.Identifier, columns))
+            statement = sql.SQL("COPY {} ({}) FROM STDIN WITH (FORMAT binary)").format(sql.Identifier(table), names)
+            with contest.rows_of(table).open("rb") as file, cursor.copy(statement) as copy:
+                while block := file.read(BLOCK_BYTES):
+                    copy.write(block)
     return "public.orders", {}
 
 
@@ -168,7 +199,10 @@ CONTESTANTS: dict[str, Callable[[Contest], tuple[str, dict[str, float]]]] = {
     "dlt": dlt,
     "dlt_tuned": dlt_tuned,
     "pgloader": pgloader,
+    "limit_of_lines": limit_of_lines,
+    "ours_of_lines": ours_of_lines,
 }
+OF_LINES = ("limit_of_lines", "ours_of_lines")
 
 
 def write_typed(contest: Contest) -> None:
@@ -178,6 +212,27 @@ def write_typed(contest: Contest) -> None:
             STEPS[name](system, batch_id)
         with system.storage.local(artifact(batch_id, ACCEPTED)) as accepted:
             _write_csv(accepted, Path(contest.typed), batch_id)
+
+
+def write_typed_lines(contest: Contest) -> None:
+    """Write the orders and lines that ours accepts in the form of a binary COPY, by validating the file."""
+    with opened_batch(contest, contest.clients) as (system, batch_id):
+        for name in ("stage", "validate"):
+            STEPS[name](system, batch_id)
+        same = {"batch_id": batch_id, "csv_source": "orders.csv", "bulk_import_group": batch_id, "client_code": "acme"}
+        with system.database.begin() as transaction:
+            types = {
+                table: {column.name: column.type for column in transaction.rows("column_types", table=table)}
+                for table in ("orders", "order_lines")
+            }
+        with system.storage.local(artifact(batch_id, ACCEPTED)) as accepted:
+            orders = (chunk.select([*ORDER_COLUMNS[: -len(same)]]) for chunk in read_chunks(accepted, CHUNK_ROWS))
+            lines = map(lines_of, read_chunks(accepted, CHUNK_ROWS))
+            with contest.rows_of("orders").open("wb") as file:
+                file.writelines(binary_copy(orders, same, types["orders"]))
+            with contest.rows_of("order_lines").open("wb") as file:
+                file.writelines(binary_copy(lines, {"batch_id": batch_id}, types["order_lines"]))
+    Path(contest.typed).write_text(batch_id)
 
 
 def _write_csv(accepted: Path, target: Path, batch_id: str) -> None:
@@ -209,5 +264,7 @@ if __name__ == "__main__":
     given = Contest(*sys.argv[2:])
     if sys.argv[1] == "typed":
         write_typed(given)
+    elif sys.argv[1] == "typed_lines":
+        write_typed_lines(given)
     else:
         sys.stdout.write(json.dumps(asdict(main(sys.argv[1], given))))

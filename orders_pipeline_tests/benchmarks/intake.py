@@ -2,6 +2,9 @@
 
     python -m orders_pipeline_tests.benchmarks.intake --rows 100000 1000000 --bad 0 0.01 0.5
     python -m orders_pipeline_tests.benchmarks.intake --memory 10000000
+    python -m orders_pipeline_tests.benchmarks.intake --lines --rows 1000000
+
+With `--lines` five rows of the file are two orders, and the least is a binary COPY of the same orders and lines.
 
 All contestants run in turn, in fresh databases on one server, each in a process of its own, and every table is counted
 afterwards. Prints Markdown. What a contestant does is in `contestants.py`; libraries it needs are no requirements.
@@ -11,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import csv
 import importlib.metadata
 import importlib.util
 import json
@@ -36,13 +40,21 @@ from orders_pipeline.infrastructure.database import Database
 from orders_pipeline.infrastructure.database_url import libpq_url
 from orders_pipeline.samples.synthetic import write_sample
 from orders_pipeline.system import embedded
-from orders_pipeline_tests.benchmarks.contestants import CONTESTANTS, Contest, Result
+from orders_pipeline_tests.benchmarks.contestants import CONTESTANTS, OF_LINES, Contest, Result
 
 TEMPLATE = "benchmark_template"
 PART_ROWS = 1_000_000  # a sample of more rows is written in parts, for it is made in memory
 INSERT_BATCH = (
     b"INSERT INTO batches (batch_id, client_code, csv_source, bulk_import_group, status) VALUES (%s, %s, %s, %s, %s)"
 )
+
+
+CLIENTS = """
+[acme]
+lines = "grouped"
+columns.amount = { header = "amount", each = "line" }
+"""
+LINES_OF_TWO = ((2, 300), (1, 1200), (1, 500), (3, 250), (2, 80))  # quantity and price of the lines of two orders
 
 
 class WrongRows(Exception):
@@ -86,6 +98,7 @@ class Case:
     orders: int
     amount: int
     batch_id: str
+    lines: int = 0
 
 
 @contextlib.contextmanager
@@ -129,11 +142,32 @@ def make_case(server: Server, folder: Path, rows: int, bad: float) -> Case:
     return Case(rows, bad, source, typed, orders, amount, batch_id)
 
 
+def make_case_of_lines(server: Server, folder: Path, rows: int) -> Case:
+    """Write a file of lines, a profile that groups them, and the orders and lines that come of it."""
+    source, typed, single = folder / "lines.csv", folder / "typed", folder / "orders.csv"
+    (folder / "clients.toml").write_text(CLIENTS)
+    orders = 2 * rows // len(LINES_OF_TWO)
+    write_file(single, orders, 0.0)
+    amount = lines = 0
+    with single.open(encoding="utf-8", newline="") as read, source.open("w", encoding="utf-8", newline="") as written:
+        reader = csv.DictReader(read)
+        writer = csv.DictWriter(written, reader.fieldnames or (), lineterminator="\r\n")
+        writer.writeheader()
+        for at, order in enumerate(reader):
+            for quantity, price in LINES_OF_TWO[:2] if at % 2 else LINES_OF_TWO[2:]:
+                item = {"item_code": f"SKU-{price}", "quantity": str(quantity), "unit_price": str(price)}
+                writer.writerow(order | item | {"amount": str(quantity * price)})
+                amount, lines = amount + quantity * price, lines + 1
+    with server.clone() as name:
+        _run("typed_lines", Contest(str(source), str(typed), server.named(name)), patience_s=None)
+    return Case(rows, 0.0, source, typed, orders, amount, typed.read_text(), lines)
+
+
 def contest(server: Server, case: Case, name: str, patience_s: float | None) -> Result:
     """Let one contestant take a case in, for at most `patience_s` seconds, and count what it loaded."""
     with server.clone() as database:
         url = server.named(database)
-        if name != "ours":
+        if not name.startswith("ours"):
             with psycopg.connect(libpq_url(SecretStr(url))) as connection:
                 connection.execute(INSERT_BATCH, [case.batch_id, "acme", "orders.csv", case.batch_id, "validated"])
             server.run("postgres", "CHECKPOINT")
@@ -141,6 +175,8 @@ def contest(server: Server, case: Case, name: str, patience_s: float | None) -> 
         counted = server.run(database, f"SELECT count(*), sum(amount)::bigint FROM {result.table}")
         if counted != [(case.orders, case.amount)]:
             raise WrongRows(f"{name}: {counted}, not {case.orders} orders of {case.amount} yen")
+        if server.run(database, "SELECT count(*) FROM order_lines") != [(case.lines,)]:
+            raise WrongRows(f"{name}: not {case.lines} lines")
         return result
 
 
@@ -199,7 +235,7 @@ def compare(server: Server, case: Case, names: Sequence[str], repeats: int, pati
         if name in out:
             _say(f"| {name} | | | {out[name]} | | |")
         else:
-            _say(_line(name, results[name], [each.seconds for each in results["limit"]]))
+            _say(_line(name, results[name], [each.seconds for each in results[names[0]]]))
 
 
 def _line(name: str, results: Sequence[Result], limits: Sequence[float]) -> str:
@@ -234,15 +270,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Measure how long a file takes to become orders.")
     parser.add_argument("--rows", type=int, nargs="+", default=[100_000, 1_000_000])
     parser.add_argument("--bad", type=float, nargs="+", default=[0.0, 0.01, 0.5], help="shares of bad rows")
-    parser.add_argument("--against", nargs="*", default=[name for name in CONTESTANTS if name not in ("ours", "limit")])
+    parser.add_argument(
+        "--against", nargs="*", default=[name for name in CONTESTANTS if name not in ("ours", "limit", *OF_LINES)]
+    )
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--patience", type=float, default=900.0, help="seconds after which a contestant is stopped")
+    parser.add_argument("--lines", action="store_true", help="of files of lines")
     parser.add_argument("--memory", type=int, help="only run ours, once, with this many rows")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="orders-benchmark-") as folder, started_server(Path(folder)) as server:
         _say(machine(server))
         if given.memory is not None:
             measure_memory(server, Path(folder), given.memory)
+            return
+        if given.lines:
+            for rows in given.rows:
+                compare(server, make_case_of_lines(server, Path(folder), rows), OF_LINES, given.repeats, given.patience)
             return
         names = ["limit", "ours", *installed(given.against)]
         for rows in given.rows:
