@@ -6,9 +6,12 @@ Where such files lie is said in `intake/landing/`; numbers in names are read in 
 from __future__ import annotations
 
 import unicodedata
+from pathlib import PurePosixPath
 
-WORKBOOK = ".xlsx"
-ENDINGS = (".csv", ".tsv", ".txt", WORKBOOK)
+TEXTS = (".csv", ".tsv", ".txt")
+WORKBOOK, ZIP, GZIP = ".xlsx", ".zip", ".gz"
+COMPRESSED = (*(text + GZIP for text in TEXTS), ZIP)
+ENDINGS = (*TEXTS, WORKBOOK, *COMPRESSED)
 JSON_DOCUMENT, JSON_LINES = ".json", (".ndjson", ".jsonl")  # not of the landing: manifests end so
 NOT_A_DOCUMENT = (".", "~$")  # hidden, and what Excel puts beside a workbook that is open
 SHOWN_CHARS = 100
@@ -23,6 +26,22 @@ def is_order_name(key: str) -> bool:
 def is_workbook(name: str) -> bool:
     """Return whether a file of this name is read as a workbook."""
     return name.lower().endswith(WORKBOOK)
+
+
+def is_compressed(name: str) -> bool:
+    """Return whether a file of this name is an order file in gzip, or in a ZIP archive."""
+    return name.lower().endswith(COMPRESSED)
+
+
+def is_zip(name: str) -> bool:
+    """Return whether a file of this name is a ZIP archive with an order file."""
+    return name.lower().endswith(ZIP)
+
+
+def stem(name: str) -> str:
+    """Return a name (or key) without the ending of an order file, or any other one."""
+    ending = max((each for each in ENDINGS if name.lower().endswith(each)), key=len, default=PurePosixPath(name).suffix)
+    return name.removesuffix(name[len(name) - len(ending) :])
 
 
 def is_json(name: str) -> bool:

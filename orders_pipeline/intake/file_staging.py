@@ -13,17 +13,19 @@ from typing import Any, TypeAlias
 from sqlalchemy import Row
 
 from orders_pipeline.batches.artifacts import CONVERTED, ORIGINAL, STAGED
-from orders_pipeline.clients.file_names import is_converted, is_json, is_workbook
+from orders_pipeline.clients.file_names import is_compressed, is_converted, is_json, is_workbook
 from orders_pipeline.clients.profiles import Profile
 from orders_pipeline.infrastructure.database import Database
 from orders_pipeline.infrastructure.scratch import Scratch
-from orders_pipeline.intake import csv_file, json_file
+from orders_pipeline.intake import compressed_file, csv_file, json_file
 from orders_pipeline.intake.csv_file import Limits, StagedFile
 from orders_pipeline.intake.manifest import Manifest
 from orders_pipeline.records.orders import ORDERS
 from orders_pipeline.records.record_type import Kind
 from orders_pipeline.records.rejections import FileRejected, Rejection
 from orders_pipeline.system.settings import Settings
+
+UNPACKED = "unpacked"  # a workbook that was in an archive
 
 
 @dataclass(frozen=True)
@@ -71,12 +73,14 @@ def stage_checked(
     """Stage a file into a folder, checked against its manifest's hash and the batch that it names; raise FileRejected."""
     if manifest is not None:
         manifest.check_bytes(file.source_sha256)
-    staged = stage_file(limits, profile, source, file.csv_source, folder)
+    source, name = unpacked(limits, source, file.csv_source, folder)
+    staged = stage_file(limits, profile, source, name, folder)
     corrects, group = _import_group(database, file, staged)
-    dialect = _dialect(profile, file.csv_source)
-    text = CONVERTED if is_converted(file.csv_source) else ORIGINAL
+    dialect = _dialect(profile, name)
+    text = CONVERTED if is_converted(name) or is_compressed(file.csv_source) else ORIGINAL
     layout = {
         "text": text,
+        "is_converted": is_converted(name),
         "delimiter": dialect.delimiter,
         "has_quotes": dialect.has_quotes,
         "header_span": staged.header_span,
@@ -105,8 +109,21 @@ def limits_of(settings: Settings, profile: Profile) -> Limits:
     return Limits(max_bytes=profile.max_bytes or settings.max_bytes, max_rows=profile.max_rows or settings.max_rows)
 
 
+def unpacked(limits: Limits, source: Path, name: str, folder: Path | Scratch) -> tuple[Path, str]:
+    """Return a local file and its name, or what is in it where it is compressed; raise FileRejected.
+
+    A text is kept as the others are that are made of a client's file.
+    """
+    if not is_compressed(name):
+        return source, name
+    inside = compressed_file.name_inside(source, name)
+    target = folder / (UNPACKED if is_converted(inside) else CONVERTED)
+    compressed_file.unpack(source, name, target, limits.max_bytes)
+    return target, inside
+
+
 def stage_file(limits: Limits, profile: Profile, source: Path, name: str, folder: Path | Scratch) -> StagedFile:
-    """Write the numbered rows of a local file, which the client called `name`, into a folder; raise FileRejected.
+    """Write the numbered rows of a local file, `unpacked` where it was compressed, into a folder; raise FileRejected.
 
     The text of a workbook or of JSON is kept beside them.
     """

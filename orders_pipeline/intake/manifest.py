@@ -11,12 +11,12 @@ import contextlib
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from orders_pipeline.clients.file_names import ENDINGS, composed, forms_of, is_order_name
+from orders_pipeline.clients.file_names import ENDINGS, composed, forms_of, is_order_name, stem
 from orders_pipeline.infrastructure.storage import KeyRefused, Storage, StoredObject
 from orders_pipeline.records.rejections import FileRejected
 
@@ -60,14 +60,14 @@ class Manifest(BaseModel):
 
 def manifest_names(name: str) -> tuple[str, str]:
     """Return the names (or keys) of the manifests of a file: its own one first, then one that others may share."""
-    return name + SUFFIX, str(PurePosixPath(name).with_suffix(SUFFIX))
+    return name + SUFFIX, stem(name) + SUFFIX
 
 
 def order_names(manifest: str) -> tuple[str, ...]:
     """Return the names (or keys) that the order file of a manifest may have, as they are usually written."""
-    stem = manifest.removesuffix(SUFFIX)
-    own = (stem,) if is_order_name(stem) else ()
-    return (*own, *(stem + form for ending in ENDINGS for form in (ending, ending.upper())))
+    start = manifest.removesuffix(SUFFIX)
+    own = (start,) if is_order_name(start) else ()
+    return (*own, *(start + form for ending in ENDINGS for form in (ending, ending.upper())))
 
 
 def read_manifest(content: bytes) -> Manifest:

@@ -135,6 +135,14 @@ HINTS: Mapping[str, tuple[str, str]] = MappingProxyType(
             "a dot before three digits can be read in two ways",
             "3桁の数字の前の「.」は、小数点とも桁区切りとも読めます",
         ),
+        "archive_several": ("it must hold exactly one file", "ファイルを1つだけ入れてください"),
+        "archive_nested": ("the file in it is compressed itself", "中のファイルがさらに圧縮されています"),
+        "archive_kind": (
+            "the file in it must be named .csv, .tsv, .txt or .xlsx",
+            "中のファイルの名前は.csv、.tsv、.txt、.xlsxのいずれかで終わる必要があります",
+        ),
+        "archive_encrypted": ("remove its password", "パスワードを解除してください"),
+        "archive_damaged": ("it is damaged, or not complete", "壊れているか、途中で切れています"),
         "excel_old": ("or as a workbook named .xlsx", "または.xlsx形式のブックとして保存してください"),
         "excel_macros": ("or as a workbook without macros (.xlsx)", "またはマクロなしのブック(.xlsx)として保存してください"),
         "excel_protected": ("or remove the workbook's password", "またはブックのパスワードを解除してください"),
@@ -232,6 +240,11 @@ _FILE_CODES = (
         "F_JSON",
         "The file is not a list of orders in JSON[; order {row}][: {hint}].",
         "注文のJSONとして読み取れません[({row}件目)][: {hint}]。",
+    ),
+    Code(
+        "F_ARCHIVE",
+        "The compressed file cannot be taken[: {hint}].",
+        "圧縮されたファイルを受け付けられません[: {hint}]。",
     ),
     Code(
         "F_NOT_CSV",

@@ -28,7 +28,7 @@ from orders_pipeline.intake import json_file
 from orders_pipeline.intake.csv_file import Dialect, Limits, Names
 from orders_pipeline.intake.csv_file.encoding import detect_text
 from orders_pipeline.intake.csv_file.physical_lines import TextSpan, read_blocks, split_lines
-from orders_pipeline.intake.file_staging import stage_file
+from orders_pipeline.intake.file_staging import stage_file, unpacked
 from orders_pipeline.records.normalise import normalise_header
 from orders_pipeline.records.orders import ORDERS
 from orders_pipeline.records.rejections import FileRejected, message
@@ -152,11 +152,12 @@ def try_profile(path: Path, limits: Limits, profile: Profile) -> dict[str, Any]:
     """Return what a file is read as with a profile, what it lacks, its first rows, and a TOML table to begin with."""
     trial = Trial()
     with scratch_files() as folder:
-        text = _text(path, limits, folder)
-        _look(text, path.name, profile, trial)
+        source, name = unpacked(limits, path, path.name, folder)
+        text = _text(source, name, limits, folder)
+        _look(text, name, profile, trial)
         fitting = _fitting(profile, trial)
         try:
-            staged = stage_file(limits, fitting, path, path.name, folder)
+            staged = stage_file(limits, fitting, source, name, folder)
             trial.encoding = staged.encoding
             trial.mapped = {column: [staged.header[at] for at in places] for column, places in staged.columns.items()}
             trial.rows = _first_rows(folder, fitting)
@@ -165,15 +166,15 @@ def try_profile(path: Path, limits: Limits, profile: Profile) -> dict[str, Any]:
     return _answer(path, trial, fitting)
 
 
-def _text(path: Path, limits: Limits, folder: Scratch) -> Path:
+def _text(path: Path, name: str, limits: Limits, folder: Scratch) -> Path:
     """Return where a file's text is: its own, or what a workbook or JSON is converted to."""
-    if is_workbook(path.name):
+    if is_workbook(name):
         from orders_pipeline.intake import excel_file  # noqa: PLC0415 - its library is slow to import
 
         excel_file.write_csv(path, folder / CONVERTED, max_bytes=limits.max_bytes, max_rows=limits.max_rows)
-    elif is_json(path.name):
-        json_file.write_csv(path, folder / CONVERTED, path.name, max_rows=limits.max_rows, max_columns=limits.max_columns)
-    return folder / CONVERTED if is_converted(path.name) else path
+    elif is_json(name):
+        json_file.write_csv(path, folder / CONVERTED, name, max_rows=limits.max_rows, max_columns=limits.max_columns)
+    return folder / CONVERTED if is_converted(name) else path
 
 
 def _look(text: Path, name: str, profile: Profile, trial: Trial) -> None:

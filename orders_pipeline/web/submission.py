@@ -18,7 +18,7 @@ from orders_pipeline.infrastructure.database_errors import LOCK_TIMEOUT, Databas
 from orders_pipeline.infrastructure.scratch import Scratch, scratch_files
 from orders_pipeline.intake import file_import, json_file
 from orders_pipeline.intake.file_import import Arrival, Submission
-from orders_pipeline.intake.file_staging import limits_of, stage_file
+from orders_pipeline.intake.file_staging import limits_of, stage_file, unpacked
 from orders_pipeline.intake.manifest import Manifest
 from orders_pipeline.records.rejections import FileRejected
 from orders_pipeline.reports.preview import preview_file
@@ -103,7 +103,9 @@ def correct(call: Call, given: Mapping[str, str], upload: Upload, folder: Scratc
     profile = call.system.clients.profile(call.caller.client_code)
     try:
         with scratch_files() as apart:
-            staged = stage_file(limits_of(call.system.settings, profile), profile, folder / ORIGINAL, upload.name, apart)
+            limits = limits_of(call.system.settings, profile)
+            source, name = unpacked(limits, folder / ORIGINAL, upload.name, apart)
+            staged = stage_file(limits, profile, source, name, apart)
     except FileRejected as refusal:
         raise Problem("not-a-correction", code=refusal.code) from None
     if staged.corrected_batches != (call.batch_id,):

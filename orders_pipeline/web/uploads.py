@@ -18,11 +18,13 @@ from types import MappingProxyType
 from starlette.requests import Request
 
 from orders_pipeline.clients.file_names import (
+    COMPRESSED,
     ENDINGS,
     JSON_DOCUMENT,
     JSON_LINES,
     NOT_A_DOCUMENT,
     WORKBOOK,
+    ZIP,
     composed,
     is_json,
 )
@@ -38,6 +40,8 @@ MEDIA_TYPES: Mapping[str, str] = MappingProxyType(
         "application/json": JSON_DOCUMENT,
         "application/x-ndjson": JSON_LINES[0],
         "application/jsonl": JSON_LINES[0],
+        "application/gzip": COMPRESSED[0],
+        "application/zip": ZIP,
     }
 )
 ACCEPT_POST = {"Accept-Post": ", ".join(list(MEDIA_TYPES)[:4])}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
 import unicodedata
@@ -17,6 +18,7 @@ import psycopg
 import pytest
 
 from orders_pipeline.batches import batches
+from orders_pipeline.batches.artifacts import ORIGINAL, artifact
 from orders_pipeline.infrastructure.database_url import libpq_url
 from orders_pipeline.infrastructure.storage import Storage, StoredObject
 from orders_pipeline.intake import file_import, steps
@@ -222,6 +224,21 @@ def test_rows_that_are_no_orders_are_skipped_and_counted(counter: Counter) -> No
     for content, code in ((without, "F_HEADER_MISSING"), (alone, "F_NO_ROWS")):
         summary = counter.take(counter.file(content.encode("cp932")), "picky")
         assert (summary["status"], summary["status_code"]) == ("rejected", code)
+
+
+def test_a_compressed_file_is_archived_as_it_came_and_its_rejected_rows_are_those_inside(counter: Counter) -> None:
+    sent = gzip.compress(orders(3, bad=1).encode("utf-16"))
+    summary = counter.take(counter.file(sent, "orders.csv.gz"), "plain")
+    assert (summary["rows"]["accepted"], summary["rows"]["rejected"], summary["encoding"]) == (2, 1, "utf-16-le")
+    with counter.system.storage.local(artifact(summary["batch_id"], ORIGINAL)) as original:
+        assert original.read_bytes() == sent
+    with report_files.report(counter.system.storage, counter.system.database, summary["batch_id"], "rejected") as path:
+        assert path is not None
+        mended = path.read_bytes().decode("utf-16").replace(",x,", ",700,")
+    again = counter.take(counter.file(gzip.compress(mended.encode("utf-16")), "mended.tsv.gz"), "plain")
+    assert (again["rows"]["accepted"], again["corrections"]["rows_open"]) == (1, 0)
+    refused = counter.take(counter.file(b"PK\x03\x04", "orders.zip"), "plain")
+    assert (refused["status"], refused["status_code"]) == ("rejected", "F_ARCHIVE")
 
 
 def test_orders_that_are_the_same_as_the_day_before_are_skipped_and_changed_ones_rejected(counter: Counter) -> None:

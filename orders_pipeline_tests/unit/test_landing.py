@@ -183,7 +183,9 @@ def test_a_file_of_a_known_kind_in_a_clients_folder_is_an_order_file(key):
         "acme/orders.csv~",
         "acme/orders.csv ",
         "acme/orders.xls",
-        "acme/orders.csv.gz",
+        "acme/orders.gz",
+        "acme/orders.tar.gz",
+        "acme/orders.csv.zip.part",
         "acme/orders.csv._COPYING_",
         *(
             f"acme/orders.csv.{suffix}"
@@ -309,6 +311,9 @@ def test_a_manifest_is_its_files_however_the_marks_of_both_names_are_written():
     assert manifests(with_manifests(listing, "", lambda _: None)) == {"acme/か\u3099.csv": "acme/が.manifest.json"}
 
 
+OTHERS = ("tsv", "txt", "xlsx")
+
+
 def test_a_manifest_just_outside_of_a_page_is_looked_for():
     asked: list[str] = []
 
@@ -319,7 +324,7 @@ def test_a_manifest_just_outside_of_a_page_is_looked_for():
     listing = page("acme/a.csv", "acme/b.csv", upto="acme/b.csv")
     assert manifests(with_manifests(listing, "", find)) == {"acme/a.csv": "", "acme/b.csv": "m1"}
     assert asked[:2] == ["acme/b.csv.manifest.json", "acme/b.manifest.json"]
-    assert set(asked[2:]) == {f"acme/b.{ending}" for ending in ("tsv", "txt", "xlsx")}
+    assert set(asked[2:]) == {f"acme/b.{ending}" for ending in (*OTHERS, "zip", "csv.gz", "tsv.gz", "txt.gz")}
 
 
 @pytest.mark.parametrize("elsewhere", [None, "acme/a.tsv"])

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 
 from orders_pipeline.batches import batches
-from orders_pipeline.clients.file_names import composed, is_workbook
+from orders_pipeline.clients.file_names import composed, is_compressed, is_workbook, is_zip
 from orders_pipeline.clients.profiles import Clients, Profile
 from orders_pipeline.infrastructure.database import Database, Transaction
 from orders_pipeline.infrastructure.scratch import scratch_files
@@ -27,14 +27,16 @@ PAGES_AT_LEAST = 5  # a look at a landing of usual size sees all of it, however 
 LOOK_S = 2.0  # beyond that, for so long: to begin costs as much as a folder has files, so that few looks shall make a round
 COMPARE_S = 5.0  # of a look, at most so long is spent on files of which only the metadata may have changed
 MOST_OF_A_NAME = 600  # characters that the ledger keeps of what is left alone
-EDGE_BYTES = 22  # the end of a workbook, which is a zip file, has so many
+EDGE_BYTES = 22  # the end of a zip file, as a workbook is one, has so many
 _END_OF_ZIP = b"PK\x05\x06"
 _BEHIND_A_LINE = b"\0\x1a"  # half of a line end in UTF-16, and the end of a text in DOS
 
 
 def is_complete(name: str, size: int, first: bytes, last: bytes) -> bool:
     """Return whether a file ends as one does that was written to its end: with a line end, or as a zip file."""
-    if is_workbook(name):
+    if is_compressed(name) and not is_zip(name):
+        return False  # its end says nothing of it
+    if is_workbook(name) or is_zip(name):
         if len(last) < EDGE_BYTES or not last.startswith(_END_OF_ZIP):
             return False
         directory = int.from_bytes(last[12:16], "little") + int.from_bytes(last[16:20], "little")

@@ -21,7 +21,7 @@ from starlette.responses import Response
 
 from orders_pipeline.audit import recording
 from orders_pipeline.batches.artifacts import ORIGINAL, artifact
-from orders_pipeline.clients.file_names import is_converted
+from orders_pipeline.clients.file_names import is_converted, stem
 from orders_pipeline.clients.profiles import Profile
 from orders_pipeline.infrastructure.scratch import Scratch
 from orders_pipeline.infrastructure.storage import ObjectGone
@@ -292,13 +292,12 @@ def take_edits(call: Call, given: Mapping[str, str], body: Path, folder: Scratch
     if sheet is None:
         raise Problem("no-such-file")
     profile = call.system.clients.profile(call.caller.client_code)
-    if is_converted(batch.csv_source):
+    if batch.source_layout.get("is_converted", is_converted(batch.csv_source)):
         sheet = _as_text_of(sheet, profile)
     records: Mapping[int, Sequence[str]] = _changed(sheet, edits)
     if profile.lines == "grouped":
         records = _with_whole_orders(sheet, records, open_rows)
-    stem = batch.csv_source.rpartition(".")[0]
-    name = f"{stem}.correction-{group.batches}.csv"
+    name = f"{stem(batch.csv_source)}.correction-{group.batches}.csv"
     (folder / ORIGINAL).write_bytes(_written(sheet, call.batch_id, records))
     upload = uploads.described(folder / ORIGINAL, name)
     if given.get("dry_run") != "true":
