@@ -91,7 +91,7 @@ def _dry_run(file: Path, client_code: str, output: Path | None, *, again: bool, 
     answer(found, console.show_preview, as_json=as_json)
     if "error" in found and not as_json:
         complaints.print(f"[red]{found['error']['code']}[/red]: {found['error']['message']}")
-    sys.exit(EXIT_STATUS[found["status"]])
+    sys.exit(EXIT_STATUS.get(found["status"], STOPPED))
 
 
 @main.command()

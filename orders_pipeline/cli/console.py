@@ -282,6 +282,8 @@ def show_preview(console: Console, preview: Mapping[str, Any]) -> None:
     console.print(f"  yen            {preview['amount_jpy']['accepted']:,}")
     console.print(f"  payments       {preview['payments']['planned']:,}")
     console.print(f"  notifications  {notified['planned']:,}, at least {notified['seconds']:,.1f} seconds")
+    if preview["status"] == "awaiting_approval":
+        console.print("  approval       needed: nothing is paid until somebody else approves it")
     errors = preview["errors"]
     for each in errors[:SHOWN_ERRORS]:
         where = [f"{name} {each[name]}" for name in ("row", "line") if each[name] is not None]

@@ -95,7 +95,7 @@ def preview_file(
     rejections = _rejections(dry_run, folder)
     if errors is not None:
         write_errors(errors, rejections, None if dry_run.result is None else folder / STAGED, dry_run.headers)
-    answer = _answer(dry_run, client_code, name, rejections)
+    answer = _answer(dry_run, client_code, name, rejections, arrival.profile.approved_up_to)
     seconds = answer["notifications"]["planned"] / system.settings.notification_rate_per_s
     answer["notifications"]["seconds"] = round(seconds, 1)
     return answer
@@ -131,7 +131,9 @@ def _rejections(dry_run: _DryRun, folder: Scratch) -> list[Rejection]:
     return rejections
 
 
-def _answer(dry_run: _DryRun, client_code: str, name: str, rejections: Sequence[Rejection]) -> dict[str, Any]:
+def _answer(
+    dry_run: _DryRun, client_code: str, name: str, rejections: Sequence[Rejection], approved_up_to: int | None
+) -> dict[str, Any]:
     staged = None if dry_run.staging is None else dry_run.staging.file
     refusal, result = dry_run.refusal, Validated() if dry_run.refusal or dry_run.result is None else dry_run.result
     skipped = 0 if staged is None else staged.rows_skipped + result.rows_same
@@ -141,7 +143,7 @@ def _answer(dry_run: _DryRun, client_code: str, name: str, rejections: Sequence[
     payments, notifications = dry_run.planned
     answer: dict[str, Any] = {
         "dry_run": True,
-        "status": _status(refusal, result),
+        "status": _status(refusal, result, approved_up_to),
         "status_code": None if refusal is None else refusal.code,
         "client_code": client_code,
         "csv_source": composed(name),
@@ -167,10 +169,12 @@ def _answer(dry_run: _DryRun, client_code: str, name: str, rejections: Sequence[
     return answer
 
 
-def _status(refusal: FileRejected | None, result: Validated) -> str:
-    """Return the state in which the batch would end."""
+def _status(refusal: FileRejected | None, result: Validated, approved_up_to: int | None) -> str:
+    """Return the state that the batch would come to without a person."""
     if refusal is not None or (not result.rows_accepted and (result.rows_rejected or not result.rows_same)):
         return "rejected"
+    if approved_up_to is not None and result.amount_accepted > approved_up_to:
+        return batches.AWAITING_APPROVAL
     return "completed_with_errors" if result.rows_rejected else "completed"
 
 

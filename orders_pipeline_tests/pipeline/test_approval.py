@@ -22,6 +22,7 @@ from orders_pipeline.clients.profiles import Clients, Profile
 from orders_pipeline.infrastructure.database_errors import ConstraintViolated
 from orders_pipeline.intake import file_import
 from orders_pipeline.orchestration.sensors import landing_sensor, stalled_sensor
+from orders_pipeline.reports import preview
 from orders_pipeline.settlement.payments import settle
 from orders_pipeline.upkeep import approval
 from orders_pipeline_tests.support.api import Client, client_of, csv_of, served
@@ -44,13 +45,17 @@ def installation(_module_installation: Installation, monkeypatch: pytest.MonkeyP
 
 def receive(installation: Installation, tmp_path: Path, client: str, reference: str, orders: int = 3, bad: int = 1) -> str:
     """Bring a file of orders of 2,000 yen each, and some bad rows."""
+    return installation.receive(written(tmp_path, reference, orders, bad), client)
+
+
+def written(tmp_path: Path, reference: str, orders: int, bad: int = 1) -> Path:
     file = OrderFile("utf-8")
     for number in range(orders + bad):
         name = f"{reference}-{number}"
         file.add(order_row(client_order_ref=name, customer_code=name, amount="2000" if number < orders else "x"))
     path = tmp_path / f"{reference}.csv"
     path.write_bytes(file.text.encode())
-    return installation.receive(path, client)
+    return path
 
 
 def approve(installation: Installation, batch_id: str, by: str = APPROVER) -> None:
@@ -123,8 +128,11 @@ def test_a_batch_waits_readable_and_unpaid_and_is_paid_once_it_is_approved(
 def test_whether_a_batch_waits_is_said_by_its_clients_profile_and_the_yen_of_its_accepted_rows(
     installation: Installation, tmp_path: Path, client: str, orders: int, waits: bool
 ) -> None:
-    batch_id = receive(installation, tmp_path, client, f"B{client}{orders}", orders)
+    path = written(tmp_path, f"B{client}{orders}", orders)
+    foretold = preview.preview(installation.system, path, client, again=False)["status"]
+    batch_id = installation.receive(path, client)
     installation.work_off(batch_id)
+    assert foretold == installation.summary(batch_id)["status"]
     summary = installation.summary(batch_id)
     assert (summary["status"] == "awaiting_approval", summary["approval"] is not None) == (waits, waits)
     if waits:

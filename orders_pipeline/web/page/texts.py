@@ -90,6 +90,10 @@ TEXTS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "uploading": ("Uploading", "アップロード中"),
         "checking": ("Checking. Nothing has been sent yet.", "検査しています。まだ何も送信していません。"),
         "check_title": ("Result of the check", "検査の結果"),
+        "check_approval": (
+            "Nothing will be paid before somebody else has approved the file.",
+            "このファイルは、別の担当者が承認するまで決済されません。",
+        ),
         "check_all": ("All {n} orders can be taken.", "{n}件を受け付けられます。エラーはありません。"),
         "times": ("{n}", "{n}回"),
         "paid_together": ("Orders of one customer are paid together.", "同じ得意先の注文はまとめて決済します。"),
