@@ -1,4 +1,4 @@
-"""What the README says of the API: its examples are run as they stand, against a server of its own process."""
+"""What the documents show of the API: the examples are run as they stand, against a server of its own process."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from orders_pipeline_tests.support.api import csv_of
 from orders_pipeline_tests.support.factories import order_row
 from orders_pipeline_tests.support.installation import Installation
 
-README = Path(orders_pipeline.__file__).parent.parent / "README.md"
+PAGE = Path(orders_pipeline.__file__).parent / "docs" / "API.md"
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="no curl here")
-def test_the_readmes_examples_send_a_file_and_find_its_batch(installation: Installation, tmp_path: Path) -> None:
-    (block,) = re.findall(r"## Over HTTP\n.*?```\n(.*?)```", README.read_text("utf-8"), flags=re.DOTALL)
+def test_the_examples_send_a_file_and_find_its_batch(installation: Installation, tmp_path: Path) -> None:
+    (block,) = re.findall(r"```\n(.*?)```", PAGE.read_text("utf-8"), flags=re.DOTALL)
     settings = installation.environment()
     token = commands.answer(settings, "tokens", "new", "--client", "shop", "--name", "nightly")["token"]
     process = commands.start(settings, "serve", "--port", str(commands.free_port()))
