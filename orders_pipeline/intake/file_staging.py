@@ -153,6 +153,7 @@ def stage_file(limits: Limits, profile: Profile, source: Path, name: str, folder
         amount=None if is_converted(name) else ORDERS.amount,
         frame=_frame(profile, name),
         has_certain_records=is_converted(name),
+        grouped_by=None if profile.grouping() is None else ORDERS.identity,
         skip={each.header: each.matches for each in profile.skip},
     )
     if not hidden:

@@ -145,7 +145,7 @@ def check_books(
     assert installation.sandbox.ledger()["notifications"]["worst_window"] <= CALLS_A_SECOND
     assert _our_charges(installation, batch_id) == _their_charges(installation, batch_id)
     rows = summary["rows"]
-    assert rows["total"] == rows["accepted"] + rows["rejected"] + rows["blank"]
+    assert rows["total"] == rows["accepted"] + rows["rejected"] + rows["blank"] + rows["skipped"]
     continuing = installation.rows("SELECT rows_continuing FROM batches WHERE batch_id = %s", batch_id)[0][0]
     assert sum(summary["orders"].values()) == rows["accepted"] - continuing
     yen = dict(summary["amount_jpy"])

@@ -18,7 +18,7 @@ ROWS = "A-1,C1,見本\nA-2,C2,見本\n"
 TITLES = '注文明細レポート\n期間,2026/11/01\n"出力日時\n\n'  # with a quote that is never closed
 
 
-def read(tmp_path, text: str, frame: Frame, codec: str = "utf-8", skip=MappingProxyType({})):
+def read(tmp_path, text: str, frame: Frame, codec: str = "utf-8", skip=MappingProxyType({}), **others):
     source, staged = tmp_path / "orders.csv", tmp_path / "staged.parquet"
     source.write_bytes(text.encode(codec))
     profile = Profile()
@@ -30,6 +30,7 @@ def read(tmp_path, text: str, frame: Frame, codec: str = "utf-8", skip=MappingPr
         limits=LIMITS,
         frame=frame,
         skip=skip,
+        **others,
     )
     table = pq.read_table(staged)
     content = source.read_bytes()
@@ -132,6 +133,18 @@ def test_rows_are_skipped_wherever_they_are_and_the_others_keep_their_numbers(tm
     assert (found.rows_total, found.rows_blank, found.rows_skipped) == (9_004, 1, 3_002)
     kept = [number for number, line in enumerate(many, 1) if "取消" not in line and line != "\n"]
     assert [number for number, _, _ in rows] == kept
+
+
+@pytest.mark.parametrize("rows", [3, 6_000])
+def test_what_follows_a_skipped_row_in_its_order_is_skipped_with_it(tmp_path, rows):
+    skip = {"得意先名": Skip(header="得意先名", values=("取消",)).matches}
+    many = "".join(
+        f"B-{at // 3:0300},C1,{('取消' if at // 3 % 2 else '見本') if at % 3 == 0 else ''}\n" for at in range(rows * 3)
+    )
+    text = f"{HEADER}\nA-1,C1,取消\nA-1,C1,\nA-1,C1,見本\nA-1,C1,\nA-2,C1,\n{many}"
+    found, read_rows = read(tmp_path, text, Frame(), skip=skip, grouped_by="client_order_ref")
+    assert [number for number, *_ in read_rows][:6] == [3, 4, 5, 6, 7, 8]
+    assert (found.rows_skipped, len(read_rows)) == (2 + rows // 2 * 3, 3 + (rows - rows // 2) * 3)
 
 
 def test_without_the_header_that_tells_them_apart_no_row_is_taken(tmp_path):

@@ -52,8 +52,9 @@ class Limits:
 class Reading:
     """How a file is read: the names its header may hold, its limits, its dialect, and the column of amounts.
 
-    `skip` says of the cells under a header which of their rows are no orders. Where it `may_have_controls`, rows with
-    control characters are unreadable. `line_by_line`, each line must be a record.
+    `skip` says of the cells under a header which of their rows are no orders. Rows that are `grouped_by` the same reference
+    are one order. Where it `may_have_controls`, rows with control characters are unreadable. `line_by_line`, each line must
+    be a record.
     """
 
     names: Names
@@ -61,6 +62,7 @@ class Reading:
     dialect: Dialect
     amount: str | None
     skip: Mapping[str, Callable[[pa.Array], pa.Array]] = field(default_factory=dict)
+    grouped_by: str | None = None
     may_have_controls: bool = False
     line_by_line: bool = False
 
@@ -80,6 +82,9 @@ class StagedRows:
         self.rows_total = self.rows_filled = self.rows_skipped = self.rows_unreadable = 0
         self._may_have_controls, self._line_by_line = reading.may_have_controls, reading.line_by_line
         self._skip = _skip_places(header, reading.skip)
+        place = header.columns.get(reading.grouped_by or "")
+        self._grouped_by = None if place is None else place[0]
+        self._skipped_above: dict[int, str | None] = {}  # the reference of the last row, where that was skipped
         self.batches: dict[str, Mapping[str, str]] = {}
 
     def table(self, chunk: Chunk | EvenChunk) -> pa.Table:
@@ -101,14 +106,28 @@ class StagedRows:
         """Return a chunk without the rows that are no orders, which are counted."""
         skipped = np.zeros(len(chunk.places.numbers), np.bool_)
         for at, is_skipped in self._skip.items():
-            if isinstance(chunk, EvenChunk):
-                cells = chunk.columns[at] if at < len(chunk.columns) else pa.nulls(len(skipped), pa.string())
-            else:
-                cells = pa.array([row[at] if at < len(row) else None for row in chunk.rows], pa.string())
-            skipped |= is_skipped(cells).to_numpy(zero_copy_only=False)
+            cells = _column_of(chunk, at)
+            these = is_skipped(cells).to_numpy(zero_copy_only=False).copy()
+            if self._grouped_by is not None:
+                self._skip_rows_below(at, these, cells.to_pylist(), _column_of(chunk, self._grouped_by).to_pylist())
+            skipped |= these
         self.rows_skipped += int(skipped.sum())
         self.rows_total += int(skipped.sum())
         return chunk.select(~skipped) if skipped.any() else chunk
+
+    def _skip_rows_below(
+        self, at: int, skipped: Flags, cells: Sequence[str | None], references: Sequence[str | None]
+    ) -> None:
+        """Skip as well what follows a skipped row in its order, and says nothing under the same header."""
+        above = self._skipped_above.get(at)
+        for place, (cell, reference) in enumerate(zip(cells, references, strict=True)):
+            if skipped[place]:
+                above = reference
+            elif above is not None and reference == above and not (cell or "").strip():
+                skipped[place] = True
+            else:
+                above = None
+        self._skipped_above[at] = above
 
     def _table_of_columns(self, chunk: EvenChunk) -> pa.Table:
         blank = [place for place, row in chunk.odd.items() if not any(row)]
@@ -220,6 +239,13 @@ class StagedRows:
         for cell, place in cells.items():
             if cell.strip() and len(self.batches) < _BATCHES_KEPT:
                 self.batches.setdefault(cell.strip(), places.name(place))
+
+
+def _column_of(chunk: Chunk | EvenChunk, at: int) -> pa.Array:
+    """Return the cells of all rows in one place, null where a row has none there."""
+    if isinstance(chunk, EvenChunk):
+        return chunk.columns[at] if at < len(chunk.columns) else pa.nulls(len(chunk.places.numbers), pa.string())
+    return pa.array([row[at] if at < len(row) else None for row in chunk.rows], pa.string())
 
 
 def _without_controls(chunk: Chunk | EvenChunk) -> Chunk:

@@ -76,6 +76,7 @@ def stage(
     amount: str | None = None,
     frame: Frame = Frame(),  # noqa: B008 - it is frozen
     skip: Mapping[str, Callable[[pa.Array], pa.Array]] = MappingProxyType({}),
+    grouped_by: str | None = None,
     has_certain_records: bool = False,
 ) -> StagedFile:
     """Check a file's encoding, header and shape, and write its rows to `staged` as Parquet; raise FileRejected.
@@ -86,7 +87,8 @@ def stage(
     are as sent: "" where the file lacks the column, null where the row's shape is wrong or it is unreadable. The headers of
     a column of `joined` are joined by a space. The Parquet file appears whole or not at all, readable by its owner only. An
     `encoding` that is given is the only one tried. Cells of the column `amount` may not be split at a comma. What stands in
-    the `frame` around the table is left out, and so are rows of which `skip` says so by their cell under a header.
+    the `frame` around the table is left out, and so are rows of which `skip` says so by their cell under a header;
+    as is what follows such a row, is `grouped_by` the same reference, and is blank there.
 
     A row with control characters, or quotation marks escaped by a backslash, is unreadable and does not refuse the file if
     the next record is certain all the same: in a text that we wrote (`has_certain_records`), or where each line is a record
@@ -97,7 +99,7 @@ def stage(
     known = {normalise_header(name): column for name, column in header_names.items()}
     parts = {column: tuple(map(normalise_header, headers)) for column, headers in joined.items()}
     names = Names(known, tuple(required), parts)
-    reading = Reading(names, limits, dialect, amount if dialect.delimiter == "," else None, skip)
+    reading = Reading(names, limits, dialect, amount if dialect.delimiter == "," else None, skip, grouped_by)
     try:
         return _stage(source, staged, reading, encoding, frame)
     except FileRejected as refusal:
