@@ -170,9 +170,13 @@ class GroupedJudge:
         below, above = below[suspects], above[suspects]
         differs = {name: says_more[suspects] for name, says_more in differs.items()}
         conflicts = self._conflicts(rows, number, (below, above), raw, differs)
-        for at, columns in conflicts.items():
-            detail = {"first_row": str(number[int(above[at])].as_py()), "columns": ", ".join(columns)}
-            rows.findings.add_each(ORDERS.identity, "R_REF_CONFLICT", below[[at]], [as_json(detail)])
+        first_rows = number.take(pa.array(above[list(conflicts)])).to_pylist()
+        details = [
+            as_json({"first_row": str(first_row), "columns": ", ".join(columns)})
+            for first_row, columns in zip(first_rows, conflicts.values(), strict=True)
+        ]
+        if details:
+            rows.findings.add_each(ORDERS.identity, "R_REF_CONFLICT", below[list(conflicts)], details)
 
     def _conflicts(
         self,

@@ -8,19 +8,21 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import openpyxl
 import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
 from orders_pipeline.clients.profiles import Profile
 from orders_pipeline.intake import order_groups
-from orders_pipeline.intake.csv_file import Limits
+from orders_pipeline.intake.csv_file import Dialect, Limits
 from orders_pipeline.intake.file_staging import stage_file
 from orders_pipeline.intake.file_validation import context_of
 from orders_pipeline.intake.grouped_validation import validate_grouped
 from orders_pipeline.intake.repeated_orders import RepeatedOrders
 from orders_pipeline.intake.validation import Validated
 from orders_pipeline.records.orders import ORDERS
+from orders_pipeline.web.page import fixing
 
 HEADER = "注文番号,得意先コード,得意先名,商品コード,数量,単価,金額,送料,支払方法,備考"
 OF_LINES: dict[str, Any] = {"lines": "grouped", "columns": {"amount": {"header": "金額", "each": "line"}}}
@@ -31,6 +33,15 @@ COMPUTED: dict[str, Any] = {"lines": "grouped", "columns": {"amount": {"multiply
 def line(ref: str, item: str = "A-1,2,500,1000", *, customer: str = "C01,見本商店", end: str = ",invoice,") -> str:
     """Return a row; `item` is the code, quantity, price and amount, `end` postage, how it is paid, a note."""
     return f"{ref},{customer},{item},{end}"
+
+
+def write_workbook(target: Path, rows: list[str]) -> None:
+    """Write rows as a sheet, with numbers as numbers."""
+    workbook = openpyxl.Workbook()
+    sheet = workbook.worksheets[0]
+    for row in rows:
+        sheet.append([int(cell) if cell.isdecimal() else cell or None for cell in row.split(",")])
+    workbook.save(target)
 
 
 @dataclass
@@ -50,10 +61,20 @@ class Outcome:
 
 @pytest.fixture
 def run(tmp_path: Path):
-    def run(settings: dict[str, Any], *rows: str, header: str = HEADER, chunk_rows: int = 1000, **known: str) -> Outcome:
+    def run(
+        settings: dict[str, Any],
+        *rows: str,
+        header: str = HEADER,
+        chunk_rows: int = 1000,
+        name: str = "orders.csv",
+        **known: str,
+    ) -> Outcome:
         profile = Profile.model_validate(settings)
-        source = tmp_path / "orders.csv"
-        source.write_text("\r\n".join([header, *rows, ""]), "utf-8-sig")
+        source = tmp_path / name
+        if name.endswith(".xlsx"):
+            write_workbook(source, [header, *rows])
+        else:
+            source.write_text("\r\n".join([header, *rows, ""]), "utf-8-sig")
         stage_file(Limits(), profile, source, source.name, tmp_path)
         grouping = profile.grouping()
         assert grouping is not None
@@ -143,11 +164,12 @@ def test_a_computed_amount_is_the_sum_of_products_and_what_counts_once(run):
     assert [each["amount"] for each in found.accepted[0]["lines"]] == [2000, 500, 60]
 
 
-def test_factors_may_be_columns_that_are_known_by_no_name(run):
+@pytest.mark.parametrize("name", ["orders.csv", "orders.xlsx"])
+def test_factors_may_be_columns_that_are_known_by_no_name(run, name):
     profile = {"lines": "grouped", "columns": {"amount": {"multiply": ["税込単価", "個数"], "add": ["手数料"]}}}
     header = "注文番号,得意先コード,得意先名,支払方法,税込単価,個数,手数料"
     rows = [f"O-1,C01,見本商店,invoice,{rest}" for rest in ("1100,2,330", "550,1,330")]
-    found = run(profile, *rows, header=header)
+    found = run(profile, *rows, header=header, name=name)
     assert found.amounts == {"O-1": 2200 + 550 + 330}
     broken = run(profile, "O-1,C01,見本商店,invoice,千円,2,", "O-2,C01,見本商店,invoice,,2,", header=header)
     assert broken.rejected == {1: [("amount", "R_AMOUNT_FORMAT", {})], 2: [("amount", "R_REQUIRED", {})]}
@@ -229,6 +251,13 @@ def test_settings_that_contradict_each_other_are_named(profile, named):
     with pytest.raises(ValidationError) as refusal:
         Profile.model_validate(profile)
     assert all(each in str(refusal.value) for each in named)
+
+
+def test_what_is_corrected_in_the_page_is_sent_with_the_other_rows_of_its_order():
+    records = {2: ["O-1", "x"], 3: ["O-2", "x"], 5: [" o-1", "1"], 6: ["", "x"], 7: ["", "1"], 8: ["O-1", "1"]}
+    sheet = fixing.Sheet(["注文番号", "数量"], records, {"client_order_ref": [0]}, "utf-8", "", Dialect(), "\r\n")
+    sent = fixing.with_whole_orders(sheet, {2: ["O-1", "2"], 6: ["", "3"]}, open_rows={2, 3, 5, 6, 7})
+    assert sent == {2: ["O-1", "2"], 5: [" o-1", "1"], 6: ["", "3"]}
 
 
 def test_the_days_of_orders_are_those_of_their_first_rows(run):

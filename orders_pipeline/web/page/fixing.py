@@ -296,7 +296,7 @@ def take_edits(call: Call, given: Mapping[str, str], body: Path, folder: Scratch
         sheet = _as_text_of(sheet, profile)
     records: Mapping[int, Sequence[str]] = _changed(sheet, edits)
     if profile.lines == "grouped":
-        records = _with_whole_orders(sheet, records, open_rows)
+        records = with_whole_orders(sheet, records, open_rows)
     name = f"{stem(batch.csv_source)}.correction-{group.batches}.csv"
     (folder / ORIGINAL).write_bytes(_written(sheet, call.batch_id, records))
     upload = uploads.described(folder / ORIGINAL, name)
@@ -326,7 +326,7 @@ def _changed(sheet: Sheet, edits: Sequence[Edit]) -> dict[int, list[str]]:
     return records
 
 
-def _with_whole_orders(
+def with_whole_orders(
     sheet: Sheet, changed: Mapping[int, Sequence[str]], open_rows: Collection[int]
 ) -> dict[int, Sequence[str]]:
     """Return records with the other rows of their orders, which are taken together; whose are, the cells said before."""
