@@ -10,6 +10,7 @@ import io
 import json
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -32,94 +33,13 @@ from orders_pipeline.intake.file_staging import stage_file, unpacked
 from orders_pipeline.records.normalise import normalise_header
 from orders_pipeline.records.orders import ORDERS
 from orders_pipeline.records.rejections import FileRejected, message
+from orders_pipeline.samples.header_guesses import GUESSES
+from orders_pipeline.samples.profile_guesses import Sample, first_rows, guess_amount, guess_settings, is_unquoted
 
 HEAD_LINES = 20
 SHOWN_ROWS = 5
 SAMPLE_ROWS = 2_000  # looked at to guess what their cells are
 DELIMITERS = (",", "\t", ";", "|")
-# how shops and systems call a column, beside the names that every client may use; the likelier before the others
-GUESSES: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {
-        "client_order_ref": (
-            "受注番号",
-            "注文番号",
-            "注文id",
-            "オーダー番号",
-            "伝票番号",
-            "受注no",
-            "注文no",
-            "order number",
-            "order id",
-            "order-id",
-            "orderid",
-            "order no",
-            "order_id",
-            "name",
-        ),
-        "order_date": (
-            "受注日時",
-            "注文日時",
-            "受注日",
-            "注文日",
-            "created at",
-            "order date",
-            "purchase-date",
-            "ordertime",
-            "date",
-        ),
-        "customer_code": (
-            "得意先コード",
-            "顧客コード",
-            "会員番号",
-            "会員id",
-            "顧客id",
-            "取引先コード",
-            "customer code",
-            "customer id",
-            "customer_id",
-            "buyer id",
-        ),
-        "customer_name": (
-            "得意先名",
-            "顧客名",
-            "注文者名",
-            "注文者氏名",
-            "お名前",
-            "氏名",
-            "ご請求先名",
-            "customer name",
-            "billing name",
-            "buyer-name",
-            "buyer name",
-        ),
-        "customer_name_kana": ("得意先名カナ", "注文者名カナ", "フリガナ", "氏名カナ"),
-        "email": ("メールアドレス", "注文者メールアドレス", "eメール", "email", "e-mail", "buyer-email", "mail"),
-        "phone": ("電話番号", "注文者電話番号", "tel", "phone", "buyer-phone-number"),
-        "postal_code": ("郵便番号", "zip", "postal code", "ship-postal-code"),
-        "ship_to_address": ("届け先住所", "お届け先住所", "配送先住所", "住所", "address"),
-        "item_code": ("商品コード", "商品番号", "sku", "item code"),
-        "quantity": ("数量", "個数", "quantity", "quantity-purchased"),
-        "unit_price": ("単価", "販売価格", "unit price"),
-        "amount": (
-            "請求金額",
-            "お支払い合計",
-            "合計金額",
-            "注文合計",
-            "受注金額",
-            "総合計",
-            "支払合計",
-            "金額",
-            "合計",
-            "order total",
-            "total",
-            "item-price",
-            "amount",
-        ),
-        "currency": ("通貨", "currency"),
-        "payment_method": ("支払方法", "支払い方法", "お支払い方法", "決済方法", "payment method", "payment-method"),
-        "note": ("備考", "notes", "note", "コメント"),
-    }
-)
 DEFAULTS: Mapping[str, str] = MappingProxyType({"customer_code": "guest", "payment_method": "invoice"})
 FAMILY_NAME, GIVEN_NAME = re.compile(r"姓|last[ _-]?name|氏(?!名)"), re.compile(r"(?<![姓氏])名(?!前)|first[ _-]?name")
 READING = re.compile(r"カナ|フリガナ|かな|kana")
@@ -184,32 +104,47 @@ def _look(text: Path, name: str, profile: Profile, trial: Trial) -> None:
     if not head:
         raise FileRejected("F_EMPTY")
     delimiters = (",",) if is_converted(name) else (profile.delimiter, *DELIMITERS)
-    best = (-1, 0, "")
-    for delimiter in dict.fromkeys(delimiters):
-        for number, line in enumerate(head[:HEAD_LINES]):
-            cells = Dialect(delimiter).cells_of([line])
-            score = len(set(_guessed(cells, profile).values()))
-            if score > best[0]:
-                best = score, number, delimiter
-    _, number, trial.delimiter = best
+    number, trial.delimiter = _header_in(head, delimiters, profile)
     trial.header_line = number + 1
-    trial.header = Dialect(trial.delimiter).cells_of([head[number]])
-    rows = list(csv.reader(io.StringIO("".join(head[number + 1 :]), newline=""), delimiter=trial.delimiter))
+    if not is_converted(name) and profile.quoting == "double" and is_unquoted(head[number:], trial.delimiter):
+        trial.settings["quoting"] = "none"
+    dialect = Dialect(trial.delimiter, "quoting" not in trial.settings and profile.quoting == "double")
+    trial.header, *rows = _records(head[number:], dialect)
     found = _guessed(trial.header, profile)
     trial.encoding = span.encoding
     trial.mapped = {column: [trial.header[at]] for at, column in sorted(found.items())}
     if trial.delimiter != profile.delimiter and not is_converted(name):
         trial.settings["delimiter"] = trial.delimiter
     _look_around(head, number, rows, profile, trial)
+    even = [row for row in rows if len(row) == len(trial.header)]
+    sample = Sample(trial.header, even, {column: at for at, column in found.items()})
+    settings = guess_settings(sample, profile)
+    trial.settings |= settings
+    trial.guessed |= settings.keys()
+    for column in settings.get("ignore", ()):
+        trial.mapped.pop(column, None)
     if "customer_name" not in trial.mapped:
         _join_names(trial)
     for at, column in sorted(found.items()):
-        _place(trial, profile, column, at, rows)
+        if column in trial.mapped:
+            _place(trial, profile, column, at, sample)
+
+
+def _header_in(head: Sequence[str], delimiters: Sequence[str], profile: Profile) -> tuple[int, str]:
+    """Return the line where the most columns are named, and the delimiter between them."""
+    best = (-1, 0, "")
+    for delimiter in dict.fromkeys(delimiters):
+        for number in range(min(HEAD_LINES, len(head))):
+            cells = Dialect(delimiter).cells_of(head[number : number + HEAD_LINES])
+            score = len(set(_guessed(cells, profile).values()))
+            if score > best[0]:
+                best = score, number, delimiter
+    return best[1:]
 
 
 def _look_around(head: Sequence[str], number: int, rows: list[list[str]], profile: Profile, trial: Trial) -> None:
     """Note what stands around the table: comments, titles above the header, a second row of it, which `rows` lose."""
-    above = [line.strip() for line in head[:number] if line.strip()]
+    above = [line.strip() for line in head[:number] if line.strip() and not line.lower().startswith(("sep=", '"sep='))]
     last = next((line.strip() for line in reversed(head) if line.strip()), "") if len(head) < SAMPLE_ROWS else ""
     is_row = len(Dialect(trial.delimiter).cells_of([last])) == len(trial.header)
     if not profile.comment and "#" in {each[:1] for each in (*above, "" if is_row else last)}:
@@ -276,10 +211,20 @@ def _join_names(trial: Trial) -> None:
         trial.guessed.add("customer_name")
 
 
-def _place(trial: Trial, profile: Profile, column: str, at: int, rows: Sequence[Sequence[str]]) -> None:
+def _records(lines: Sequence[str], dialect: Dialect) -> list[list[str]]:
+    """Return the records in some lines, as far as they are any."""
+    records: list[list[str]] = []
+    with suppress(csv.Error):
+        for record in dialect.reader(io.StringIO("".join(lines), newline="")):
+            records.append(record)
+    return records or [[]]
+
+
+def _place(trial: Trial, profile: Profile, column: str, at: int, sample: Sample) -> None:
     """Note where a column is, and how its cells have to be read, unless the profile says so already."""
     header = trial.header[at]
-    cells = [row[at].strip() for row in rows if len(row) == len(trial.header)]
+    is_grouped = "grouped" in (profile.lines, trial.settings.get("lines"))
+    cells = [row[at].strip() for row in (first_rows(sample) if is_grouped else sample.rows)]
     known = {normalise_header(name) for name, of in profile.header_names().items() if of == column}
     place: dict[str, Any] = {} if normalise_header(header) in known else {"header": header}
     same = [number for number, cell in enumerate(trial.header) if normalise_header(cell) == normalise_header(header)]
@@ -292,6 +237,10 @@ def _place(trial: Trial, profile: Profile, column: str, at: int, rows: Sequence[
     is_marked = bool(filled) and all(cell.startswith("#") for cell in filled)
     if column == "client_order_ref" and is_marked and (source is None or not source.after):
         place |= {"after": "#"}
+    if column == "customer_code" and source is None and filled and len(filled) < len(cells):
+        place |= {"default": DEFAULTS[column]}
+    if column == "amount" and is_grouped and source is None:
+        place |= guess_amount(sample)
     if column == "payment_method" and (source is None or not source.values):
         ours = ("invoice", "card_on_file", "bank_transfer")
         words = [word for word in dict.fromkeys(filled) if normalise_header(word) not in ours]
@@ -368,6 +317,8 @@ def _toml(path: Path, trial: Trial, missing: Sequence[str]) -> str:
     for column, place in trial.columns.items():
         value = place["header"] if set(place) == {"header"} else place
         lines.append(f"{column} = {_written(value)}  # a guess")
+    if trial.refusal is not None and trial.refusal.code == "F_SHEETS":
+        lines.insert(1, f'# sheet = "..."  # needed: one of {_plain(trial.refusal.detail["sheets"])}')
     for column in missing:
         if column not in trial.columns:
             default = DEFAULTS.get(column)
@@ -380,6 +331,8 @@ def _written(value: object) -> str:
     """Return a value as TOML writes it."""
     if isinstance(value, Mapping):
         return "{ " + ", ".join(f"{_key(name)} = {_written(each)}" for name, each in value.items()) + " }"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_written, value)) + "]"
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 

@@ -13,7 +13,8 @@ from orders_pipeline.intake.csv_file import Limits
 from orders_pipeline.intake.file_staging import stage_file
 from orders_pipeline.records.orders import ORDERS
 from orders_pipeline.records.rejections import FileRejected
-from orders_pipeline.samples.profile_trial import GUESSES, try_profile
+from orders_pipeline.samples.header_guesses import GUESSES
+from orders_pipeline.samples.profile_trial import try_profile
 
 SHOPIFY = (
     "Name,Email,Created at,Total,Billing Name,Payment Method\n"
@@ -40,6 +41,41 @@ def tried(tmp_path, content, name="orders.csv", profile=None):
     path = tmp_path / name
     path.write_bytes(content.encode("cp932") if isinstance(content, str) else content)
     return try_profile(path, Limits(), profile or Profile()), path
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        ("A-1,C1,見本,2,500,1000,invoice,受付\nA-2,C1,見本,1,500,500,invoice,受付", {}),
+        ("A-1,C1,見本,2,500,1000,invoice,受付\nA-1,C1,見本,1,500,500,invoice,受付", {"lines": "grouped"}),
+        ("A-1,C1,見本,2,500,1650,invoice,受付\nA-1,,,1,500,,,", {"lines": "grouped"}),
+        ("A-1,C1,見本,2,500,1100,invoice,受付", {"ignore": ["quantity", "unit_price"]}),
+        ("A-1,C1,見本,,,1,invoice,受付\nA-1,C1,見本,,,1,invoice,受付", {"ignore": ["quantity", "unit_price"]}),
+        (
+            "A-1,C1,見本,,,1,invoice,受付\nA-2,C1,見本,,,1,invoice,注文取消し",
+            {"ignore": ["quantity", "unit_price"], "skip": [{"header": "対応状況", "values": ["注文取消し"]}]},
+        ),
+        ("A-1,C1,見本,,,1,invoice,受付\nA-2,,見本,,,1,invoice,受付", {"ignore": ["quantity", "unit_price"]}),
+    ],
+)
+def test_rows_say_whether_orders_have_several_which_are_none_and_what_is_not_to_be_taken(tmp_path, rows, says):
+    header = "注文番号,会員ID,得意先名,数量,単価,金額,支払方法,対応状況"
+    if not says:
+        header, rows = header.replace("数量", "商品コード,数量"), rows.replace(",見本,", ",見本,T-1,")
+    found, path = tried(tmp_path, f"{header}\n{rows}\n")
+    table = tomllib.loads(found["profile"])["client"]
+    assert {name: value for name, value in table.items() if name != "columns"} == says
+    columns = table["columns"]
+    assert (columns["customer_code"] == {"header": "会員ID", "default": "guest"}) == ("A-2,," in rows)
+    assert (columns.get("amount") == {"header": "金額", "each": "line"}) == (",500,500," in rows and bool(says))
+    assert found["rows"]
+    stage_file(Limits(), Profile.model_validate(table), path, path.name, tmp_path)
+
+
+def test_a_text_in_which_quotation_marks_are_characters_is_seen_as_unquoted(tmp_path):
+    rows = '\n503-1\t2026-11-20T10:00\t"見本\ta@example.com\t1200\n503-2\t2026-11-20T10:00\t見"本\tb@example.com\t100\n'
+    found, _ = tried(tmp_path, AMAZON.partition("\n")[0] + rows)
+    assert tomllib.loads(found["profile"])["client"]["quoting"] == "none"
 
 
 @pytest.mark.parametrize(

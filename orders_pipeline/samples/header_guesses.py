@@ -1,0 +1,90 @@
+"""What shops and systems call the columns of the catalogue, beside the names that every client may use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+# the likelier before the others
+GUESSES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "client_order_ref": (
+            "受注番号",
+            "注文番号",
+            "注文id",
+            "オーダー番号",
+            "伝票番号",
+            "受注no",
+            "注文no",
+            "order number",
+            "order id",
+            "order-id",
+            "orderid",
+            "order no",
+            "order_id",
+            "name",
+        ),
+        "order_date": (
+            "受注日時",
+            "注文日時",
+            "受注日",
+            "注文日",
+            "created at",
+            "order date",
+            "purchase-date",
+            "ordertime",
+            "date",
+        ),
+        "customer_code": (
+            "得意先コード",
+            "顧客コード",
+            "会員番号",
+            "会員id",
+            "顧客id",
+            "取引先コード",
+            "customer code",
+            "customer id",
+            "customer_id",
+            "buyer id",
+        ),
+        "customer_name": (
+            "得意先名",
+            "顧客名",
+            "注文者名",
+            "注文者氏名",
+            "お名前",
+            "氏名",
+            "ご請求先名",
+            "customer name",
+            "billing name",
+            "buyer-name",
+            "buyer name",
+        ),
+        "customer_name_kana": ("得意先名カナ", "注文者名カナ", "フリガナ", "氏名カナ"),
+        "email": ("メールアドレス", "注文者メールアドレス", "eメール", "email", "e-mail", "buyer-email", "mail"),
+        "phone": ("電話番号", "注文者電話番号", "tel", "phone", "buyer-phone-number"),
+        "postal_code": ("郵便番号", "zip", "postal code", "ship-postal-code"),
+        "ship_to_address": ("届け先住所", "お届け先住所", "配送先住所", "住所", "address"),
+        "item_code": ("商品コード", "商品番号", "sku", "item code"),
+        "quantity": ("数量", "個数", "quantity", "quantity-purchased"),
+        "unit_price": ("単価", "販売価格", "unit price"),
+        "amount": (
+            "請求金額",
+            "お支払い合計",
+            "合計金額",
+            "注文合計",
+            "受注金額",
+            "総合計",
+            "支払合計",
+            "金額",
+            "合計",
+            "order total",
+            "total",
+            "item-price",
+            "amount",
+        ),
+        "currency": ("通貨", "currency"),
+        "payment_method": ("支払方法", "支払い方法", "お支払い方法", "決済方法", "payment method", "payment-method"),
+        "note": ("備考", "notes", "note", "コメント"),
+    }
+)

@@ -1,0 +1,128 @@
+"""What the rows of a client's file let guess of its profile, beside its header: how they are quoted, and which are orders.
+
+Values in, settings out. What a header may be called is guessed in `profile_trial.py`.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from orders_pipeline.clients.profiles import Profile
+from orders_pipeline.intake.csv_file import Dialect
+from orders_pipeline.records.normalise import normalise_header
+from orders_pipeline.records.orders import ITEM_COLUMNS
+
+STATUSES = frozenset(
+    {
+        "対応状況",
+        "ステータス",
+        "受注状態",
+        "注文状態",
+        "受注ステータス",
+        "注文ステータス",
+        "status",
+        "order status",
+        "financial status",
+    }
+)
+NO_ORDERS = ("取消", "取り消", "キャンセル", "cancel", "void", "refund", "返品")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Some rows that have a cell for each header, and the places of those columns that are known."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    columns: Mapping[str, int]
+
+    def cells(self, column: str, rows: Sequence[Sequence[str]] | None = None) -> list[str]:
+        """Return what rows have in a column, trimmed; nothing where it is not known."""
+        at = self.columns.get(column)
+        return [] if at is None else [row[at].strip() for row in (self.rows if rows is None else rows)]
+
+    def orders(self) -> Iterator[list[Sequence[str]]]:
+        """Yield the rows of each reference."""
+        by_reference: dict[str, list[Sequence[str]]] = {}
+        for row, reference in zip(self.rows, self.cells("client_order_ref"), strict=False):
+            if reference:
+                by_reference.setdefault(reference.casefold(), []).append(row)
+        yield from by_reference.values()
+
+
+def is_unquoted(lines: Sequence[str], delimiter: str) -> bool:
+    """Return whether lines are no CSV, or of unequal width, and of one width once a quotation mark is a character."""
+    if not any('"' in line for line in lines):
+        return False
+    plain = {len(row) for row in Dialect(delimiter, has_quotes=False).reader(lines) if row}
+    try:
+        quoted = {len(row) for row in Dialect(delimiter).reader(lines, strict=True) if row}
+    except csv.Error:
+        return len(plain) == 1
+    return len(plain) == 1 and len(quoted) > 1
+
+
+def guess_settings(sample: Sample, profile: Profile) -> dict[str, Any]:
+    """Return the settings that a profile may need so that the right rows become orders."""
+    settings: dict[str, Any] = {}
+    is_grouped = profile.lines == "grouped" or _has_lines(sample)
+    if is_grouped and profile.lines != "grouped":
+        settings["lines"] = "grouped"
+    if not is_grouped and (left_out := _items_to_ignore(sample, profile)):
+        settings["ignore"] = [*profile.ignore, *left_out]
+    if not profile.skip and (skip := _rows_to_skip(sample)):
+        settings["skip"] = skip
+    return settings
+
+
+def guess_amount(sample: Sample) -> dict[str, str]:
+    """Return how the amount of an order of several rows comes of them: each says its own part, or all say the same."""
+    several = [rows for rows in sample.orders() if len(rows) > 1]
+    filled = [{cell for cell in sample.cells("amount", rows) if cell} for rows in several]
+    is_product = [_is_product(sample, row) for rows in several for row in rows]
+    return {"each": "line"} if any(len(cells) > 1 for cells in filled) or (is_product and all(is_product)) else {}
+
+
+def first_rows(sample: Sample) -> list[Sequence[str]]:
+    """Return the first row of each order."""
+    return [rows[0] for rows in sample.orders()]
+
+
+def _has_lines(sample: Sample) -> bool:
+    """Return whether references come several times, and not only in rows that are the same."""
+    return any(len({tuple(row) for row in rows}) > 1 for rows in sample.orders())
+
+
+def _items_to_ignore(sample: Sample, profile: Profile) -> list[str]:
+    """Return the item columns that a row of one order cannot fill as it must: all or none, and their product the amount."""
+    known = [name for name in ITEM_COLUMNS if name in sample.columns and name not in profile.ignore]
+    if not known:
+        return []
+    is_whole = len(known) == len(ITEM_COLUMNS) and all(_is_product(sample, row) for row in sample.rows)
+    return [] if is_whole else known
+
+
+def _is_product(sample: Sample, row: Sequence[str]) -> bool:
+    numbers = [sample.cells(name, [row]) for name in (*ITEM_COLUMNS[1:], "amount")]
+    quantity, price, amount = (_number(cells[0]) if cells else None for cells in numbers)
+    return quantity is not None and price is not None and quantity * price == amount
+
+
+def _number(cell: str) -> float | None:
+    try:
+        return float(cell.replace(",", "").strip("¥￥円"))
+    except ValueError:
+        return None
+
+
+def _rows_to_skip(sample: Sample) -> list[dict[str, Any]]:
+    """Return what a header says of rows that are no orders."""
+    for at, header in enumerate(sample.header):
+        if normalise_header(header) in STATUSES:
+            words = dict.fromkeys(row[at].strip() for row in sample.rows)
+            if values := [word for word in words if any(part in word.casefold() for part in NO_ORDERS)]:
+                return [{"header": header, "values": values}]
+    return []
