@@ -75,7 +75,7 @@ MUTANTS: list[Mutant] = [
     ),
     *mutants(
         "sql/migrations/V19__approval.sql",
-        ["database/test_schema_rules.py"],
+        ["database/test_rules_of_approval.py"],
         (
             "approval_above IS NULL OR coalesce(amount_accepted <= approval_above, false)",
             "approval_above IS NULL OR coalesce(amount_accepted >= approval_above, false)",
@@ -99,7 +99,7 @@ MUTANTS: list[Mutant] = [
     ),
     *mutants(
         "sql/migrations/V22__lines.sql",
-        ["database/test_schema_rules.py"],
+        ["database/test_rules_of_approval.py"],
         (
             "                 AND (orders, yen) IS DISTINCT FROM (rows_accepted - rows_continuing, amount_accepted)) THEN\n",
             "                 AND false) THEN\n",

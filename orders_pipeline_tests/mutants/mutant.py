@@ -50,7 +50,7 @@ class Mutant:
             environment |= {SERVER: server_url}
         ran = subprocess.run(
             [
-                *(sys.executable, "-m", "pytest", "-q", "-x", "-n", "0", "-p", "no:cacheprovider"),
+                *(sys.executable, "-m", "pytest", "-q", "-x", "-n", "0", "-m", "not soak", "-p", "no:cacheprovider"),
                 *(f"{TESTS}/{test}" for test in self.tests),
             ],
             cwd=copy,
