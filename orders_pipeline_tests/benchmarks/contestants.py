@@ -22,6 +22,7 @@ from pathlib import Path
 import pandas as pd
 import psycopg
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 from psycopg import sql
 from pydantic import SecretStr
@@ -232,7 +233,12 @@ def write_typed_lines(contest: Contest) -> None:
                 file.writelines(binary_copy(orders, same, types["orders"]))
             with contest.rows_of("order_lines").open("wb") as file:
                 file.writelines(binary_copy(lines, {"batch_id": batch_id}, types["order_lines"]))
-    Path(contest.typed).write_text(batch_id)
+            counted = {"batch_id": batch_id, "orders": 0, "amount": 0, "lines": 0}
+            for chunk in read_chunks(accepted, CHUNK_ROWS, ["amount", "line_count"]):
+                counted["orders"] += chunk.num_rows
+                counted["amount"] += pc.sum(chunk.column("amount")).as_py()
+                counted["lines"] += pc.sum(chunk.column("line_count")).as_py()
+    Path(contest.typed).write_text(json.dumps(counted))
 
 
 def _write_csv(accepted: Path, target: Path, batch_id: str) -> None:

@@ -216,7 +216,7 @@ def test_an_order_that_was_received_before_is_so_in_all_of_its_rows(run):
 
 @pytest.mark.parametrize("lost", ["O-1,C01", line(""), line("#N/A")], ids=["shape", "blank", "error"])
 def test_orders_next_to_a_row_that_may_be_of_them_are_not_taken_without_it(run, lost):
-    found = run(OF_LINES, line("O-1"), lost, line("O-2"), line("O-3"))
+    found = run(OF_LINES, line("O-1"), lost, line("O-2"), line("O-3"), chunk_rows=1)
     assert (found.codes[1], found.codes[3], list(found.amounts)) == (["R_ORDER_INCOMPLETE"], ["R_ORDER_INCOMPLETE"], ["O-3"])
     assert found.rejected[1][0][2] == {"other_row": "2"}
 
