@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 import orders_pipeline
+from orders_pipeline.clients.column_sources import ColumnSource, Skip
+from orders_pipeline.clients.profiles import Profile
 from orders_pipeline.system.settings import Settings
 from orders_pipeline_tests.support.commands import every
 from orders_pipeline_tests.support.generated_pages import DOCS, made, pages
@@ -36,6 +38,10 @@ def test_every_link_leads_somewhere(path):
     assert [place for file, place in links if not file and place not in headings] == []
 
 
+def test_readme_is_short():
+    assert len(README.read_text("utf-8").splitlines()) <= 120
+
+
 def test_readme_leads_to_every_page():
     assert {path.name for path in DOCS.glob("*.md")} <= set(re.findall(r"docs/([\w.]+)", README.read_text("utf-8")))
 
@@ -60,6 +66,12 @@ def test_every_command_is_listed():
 def test_every_setting_is_listed():
     named = set(re.findall(r"`(?:ORDERS_)?([A-Z0-9_]+)`", page("OPERATE.md")))
     assert {name.upper() for name in Settings.model_fields} - named == set()
+
+
+def test_every_setting_of_a_profile_is_shown():
+    shown = set(re.findall(r"\b[a-z_]+\b", page("FILES.md").partition("## Clients' profiles")[2]))
+    settings = {each.alias or name for kind in (Profile, ColumnSource, Skip) for name, each in kind.model_fields.items()}
+    assert settings - shown == set()
 
 
 def test_each_limit_that_is_lifted_names_tests_that_exist():
