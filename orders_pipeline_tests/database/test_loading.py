@@ -18,6 +18,7 @@ from orders_pipeline.batches import batches
 from orders_pipeline.infrastructure.parquet_file import THREADS
 from orders_pipeline.intake import loading
 from orders_pipeline.intake.loading import Loaded
+from orders_pipeline.records.order_lines import ACCEPTED_LINE
 from orders_pipeline.records.rejections import REJECTIONS_SCHEMA
 from orders_pipeline_tests.support.ledgers import Harness, wait_for_a_blocked_session
 
@@ -36,6 +37,17 @@ ACCEPTED_SCHEMA = pa.schema(
         ("personal", pa.binary()),
     ]
 )
+
+
+ACCEPTED_OF_LINES = pa.schema([*ACCEPTED_SCHEMA, ("line_count", pa.int32()), ("amount_added", pa.int32())]).append(
+    pa.field("lines", pa.list_(ACCEPTED_LINE))
+)
+
+
+def order_of_lines(number: int, lines: int = 3) -> dict[str, object]:
+    """Return an accepted order of so many rows, of 100 yen each."""
+    items = [{"import_row_number": number + at, "amount": 100} for at in range(lines)]
+    return row(number, amount=100 * lines, line_count=lines, amount_added=0, lines=items)
 
 
 def row(number: int, ref: str | None = None, **changes: object) -> dict[str, object]:
@@ -69,14 +81,17 @@ class Bay:
         """Have a validated batch with these rows."""
         rejections = rejections or []
         self.harness.batch(batch_id, status="validated")
-        pq.write_table(pa.Table.from_pylist(rows, ACCEPTED_SCHEMA), self.folder / f"{batch_id}.accepted")
+        schema = ACCEPTED_OF_LINES if any("lines" in each for each in rows) else ACCEPTED_SCHEMA
+        pq.write_table(pa.Table.from_pylist(rows, schema), self.folder / f"{batch_id}.accepted")
+        accepted = sum(each.get("line_count", 1) for each in rows)
         pq.write_table(pa.Table.from_pylist(rejections, REJECTIONS_SCHEMA), self.folder / f"{batch_id}.rejections")
         rejected = len({each["import_row_number"] for each in rejections})
         self.harness.run(
-            "UPDATE batches SET rows_total = %s, rows_accepted = %s, rows_rejected = %s, rows_blank = %s,"
-            " amount_accepted = %s WHERE batch_id = %s",
-            len(rows) + rejected + blank,
-            len(rows),
+            "UPDATE batches SET rows_total = %s, rows_accepted = %s, rows_continuing = %s, rows_rejected = %s,"
+            " rows_blank = %s, amount_accepted = %s WHERE batch_id = %s",
+            accepted + rejected + blank,
+            accepted,
+            accepted - len(rows),
             rejected,
             blank,
             sum(each["amount"] for each in rows),
@@ -99,10 +114,10 @@ class Bay:
             "SELECT count(DISTINCT import_row_number) FROM rejections WHERE batch_id = %s", batch_id
         )
         return (batch.rows_accepted, batch.rows_rejected, batch.amount_accepted, batch.rows_total) == (
-            loaded.orders,
+            loaded.rows,
             rejected,
             loaded.amount,
-            loaded.orders + rejected + batch.rows_blank,
+            loaded.rows + rejected + batch.rows_blank,
         )
 
 
@@ -183,6 +198,32 @@ def interrupt(monkeypatch, chunk_no: int, error: BaseException) -> None:
         yield from write(rows, same, *arguments)
 
     monkeypatch.setattr(loading, "binary_copy", interrupted)
+
+
+@pytest.mark.usefixtures("_small_chunks")
+def test_a_load_that_crashed_among_the_lines_of_a_chunk_leaves_no_order_of_it(bay, monkeypatch):
+    batch_id = bay.batch("b1", [order_of_lines(1 + 3 * n) for n in range(25)], [rejection(80)])
+    write = loading.binary_copy
+
+    def interrupted(chunks: Iterable[pa.RecordBatch], same: Mapping[str, str], *arguments):
+        rows = list(chunks)
+        if rows[0].schema.names[0] == "order_row" and rows[0].column(0)[0].as_py() == 31:
+            start, data, _ = write(rows, same, *arguments)
+            yield from (start, data[: len(data) // 2])
+            raise Crash
+        yield from write(rows, same, *arguments)
+
+    with monkeypatch.context() as crashing:
+        crashing.setattr(loading, "binary_copy", interrupted)
+        with pytest.raises(Crash):
+            bay.load(batch_id)
+    lines = "(SELECT count(*) FROM order_lines WHERE order_row = orders.import_row_number)"
+    lacking = f"SELECT count(*) FROM orders WHERE line_count <> {lines}"
+    assert bay.harness.value("SELECT count(*) FROM orders WHERE import_row_number BETWEEN 31 AND 60") == 0
+    assert bay.harness.value(lacking) == 0
+    bay.load(batch_id)
+    assert (bay.harness.value(lacking), bay.harness.value("SELECT count(*) FROM order_lines")) == (0, 75)
+    assert bay.adds_up(batch_id)
 
 
 @pytest.mark.usefixtures("_small_chunks")
