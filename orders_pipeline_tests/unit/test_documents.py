@@ -11,6 +11,8 @@ import pytest
 import orders_pipeline
 from orders_pipeline.clients.column_sources import ColumnSource, Skip
 from orders_pipeline.clients.profiles import Profile
+from orders_pipeline.sandbox import app
+from orders_pipeline.sandbox.contract import PROBLEMS
 from orders_pipeline.system.settings import Settings
 from orders_pipeline_tests.support.commands import every
 from orders_pipeline_tests.support.generated_pages import DOCS, made, pages
@@ -66,6 +68,13 @@ def test_every_command_is_listed():
 def test_every_setting_is_listed():
     named = set(re.findall(r"`(?:ORDERS_)?([A-Z0-9_]+)`", page("OPERATE.md")))
     assert {name.upper() for name in Settings.model_fields} - named == set()
+
+
+def test_every_call_and_problem_of_the_services_is_described():
+    described = page("SERVICES.md")
+    calls = {f"{method} {path}" for method, path, _ in app._API}
+    assert {call for call in calls if call not in described} == set()
+    assert {slug for slug in PROBLEMS if f"`{slug}`" not in described} == set()
 
 
 def test_every_setting_of_a_profile_is_shown():
