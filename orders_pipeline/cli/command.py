@@ -157,7 +157,7 @@ def _stopped(how: str, *, as_json: bool) -> NoReturn:
 
 
 def _complain(error: Exception, *, as_json: bool) -> NoReturn:
-    from orders_pipeline.records.rejections import FileRejected
+    from orders_pipeline.records.rejections import SETTINGS, FileRejected
     from orders_pipeline.samples.mask import MaskFailed
 
     if isinstance(error, CannotAnswer):
@@ -172,6 +172,8 @@ def _complain(error: Exception, *, as_json: bool) -> NoReturn:
     detail = error.detail if isinstance(error, FileRejected) else {}
     if not (as_json and _answer_error(code, sentence, detail)):
         complaints.print(f"[red]{code}[/red]: {escape(sentence)}")
+        if isinstance(error, FileRejected) and code in SETTINGS:
+            complaints.print(f"in the client's profile, {SETTINGS[code]}", markup=False)
         if "batch_id" in detail:
             complaints.print(f"how that stands: orders-pipeline status {detail['batch_id']}")
     if isinstance(error, FileRejected | MaskFailed):

@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from orders_pipeline.batches.batches import FINISHED, HALTED, PAUSES, UNDER_WAY
-from orders_pipeline.records.rejections import message
+from orders_pipeline.records.rejections import SETTINGS, message
 
 SHOWN_ERRORS = 20  # of a dry run
 STATUS_WORDS = {
@@ -202,6 +202,8 @@ def show_counts(console: Console, summary: Mapping[str, Any]) -> None:
     details = summary.get("details", {})
     for code, count in summary["rejections"].items():
         console.print(f"    {count:>7,} x {describe_code(code, details.get(code, {}))}")
+        if code in SETTINGS:
+            console.print(f"              in the client's profile, {SETTINGS[code]}", markup=False, highlight=False)
     for code in summary.get("warnings", ()):
         console.print(f"  warning        {describe_code(code, details.get(code, {}))}")
 

@@ -93,9 +93,8 @@ def message(code: str, language: Language, detail: Mapping[str, str] = MappingPr
 HINTS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         "title_lines": (
-            "the first line must be the header, without titles or comments above it, unless the client's profile says "
-            "header_line or comment",
-            "1行目は見出しにしてください(表題やコメントの行がある場合は取引先の設定header_lineまたはcommentで指定できます)",
+            "the first line must be the header, without titles or comments above it",
+            "1行目は見出しにしてください(表題やコメントの行は削除してください)",
         ),
         "not_json": ("it is not JSON in UTF-8", "UTF-8のJSONとして読めません"),
         "json_list": (
@@ -166,15 +165,14 @@ _FILE_CODES = (
     Code(
         "F_ENCODING_AMBIGUOUS",
         "The file's encoding is not certain[: it can be read as {readings}][; the first doubtful byte is at offset {offset}]"
-        "[, row {row}][, line {line}]; send it as UTF-8 with BOM, or let the client's profile name its `encoding`.",
+        "[, row {row}][, line {line}]; send it as UTF-8 with BOM.",
         "文字コードを特定できません[({readings}のいずれとも読めます)][。最初の疑わしいバイトの位置: {offset}]"
-        "[、{row}件目][、{line}行目]。BOM付きUTF-8で送るか、取引先の設定(encoding)で指定してください。",
+        "[、{row}件目][、{line}行目]。BOM付きUTF-8で送ってください。",
     ),
     Code(
         "F_SHEETS",
-        "Which sheet has the orders is not certain[: {sheets}][; there is no sheet {wanted}]; the setting `sheet` of the "
-        "client's profile names it.",
-        "注文のシートを特定できません[: {sheets}][。シート「{wanted}」がありません]。取引先の設定(sheet)で指定できます。",
+        "Which sheet has the orders is not certain[: {sheets}][; there is no sheet {wanted}].",
+        "注文のシートを特定できません[: {sheets}][。シート「{wanted}」がありません]。",
     ),
     Code(
         "F_CONTROL_CHARS",
@@ -200,8 +198,8 @@ _FILE_CODES = (
     ),
     Code(
         "F_HEADER_DUPLICATE",
-        "Two columns have the same name[: {columns}]; in the client's profile, occurrence says which one is meant.",
-        "同じ名前の列が2つ以上あります[: {columns}]。どの列を使うかは取引先の設定(occurrence)で指定できます。",
+        "Two columns have the same name[: {columns}].",
+        "同じ名前の列が2つ以上あります[: {columns}]。",
     ),
     Code(
         "F_HEADER_MISSING",
@@ -210,9 +208,8 @@ _FILE_CODES = (
     ),
     Code(
         "F_LEFT_OUT",
-        "A line that the client's profile leaves out looks like an order[: line {line}]; see header_line, header_rows, "
-        "comment and footer_lines.",
-        "取引先の設定(header_line、header_rows、comment、footer_lines)で除外される行が注文のように見えます[: {line}行目]。",
+        "A line outside of the table, which would be left out, looks like an order[: line {line}].",
+        "表の外にあり読み飛ばされる行が、注文のように見えます[: {line}行目]。",
     ),
     Code(
         "F_HEADER_REPEATED",
@@ -221,9 +218,8 @@ _FILE_CODES = (
     ),
     Code(
         "F_DELIMITER",
-        "The columns are not separated as expected[; {hint}]; the setting `delimiter` of the client's profile names what "
-        "separates them.",
-        "列の区切り文字が異なります[。{hint}]。取引先の設定(delimiter)で指定できます。",
+        "The columns are not separated as expected[; {hint}].",
+        "列の区切り文字が異なります[。{hint}]。",
     ),
     Code(
         "F_CONTROL_TOTAL",
@@ -565,4 +561,37 @@ _ORDER_CODES = (
 
 CODES: Mapping[str, Code] = MappingProxyType(
     {entry.code: entry for entry in (*_FILE_CODES, *_ROW_CODES, *_WARNING_CODES, *_ORDER_CODES)}
+)
+
+# the settings of a client's profile with which a file like it is taken: words for who keeps the clients file
+SETTINGS: Mapping[str, str] = MappingProxyType(
+    {
+        "F_ENCODING": "`encoding` names what the client's files are in",
+        "F_ENCODING_AMBIGUOUS": "`encoding` names what the client's files are in",
+        "F_SHEETS": "`sheet` names the one with the orders",
+        "F_QUOTE": '`quoting = "none"` is for files in which a quotation mark is a character',
+        "F_HEADER_DUPLICATE": "`occurrence` of the column says which of the two is meant",
+        "F_HEADER_MISSING": "`columns` says what the client calls them; `header_line` and `comment` are for lines above",
+        "F_LEFT_OUT": "`header_line`, `header_rows`, `comment` and `footer_lines` say what is outside of the table",
+        "F_DELIMITER": "`delimiter` names what separates columns",
+        "F_TOO_LARGE": "`max_bytes`",
+        "F_TOO_MANY_ROWS": "`max_rows`",
+        "F_TOO_MANY_ERRORS": "`bad_rows`, `refuse_above_rows` and `refuse_above_percent` say how many rows may be wrong",
+        "F_DUPLICATE_FILE": '`same_bytes = "take"`',
+        "R_REF_CONFLICT": '`lines = "grouped"` takes several rows of a reference as one order',
+        "R_REF_EXISTS": '`same_orders = "skip"` is for exports that repeat earlier orders',
+        "R_REF_EXISTS_DIFFERS": '`same_orders = "skip"` skips only orders that are the same',
+        "R_REF_FORMAT": "`after` and `until` take a part of a cell",
+        "R_CUSTOMER_CODE": "`after` and `until` take a part of a cell, `values` replaces words",
+        "R_DATE_FORMAT": "`format` and `until` of order_date say how the client writes dates",
+        "R_DATE_AMBIGUOUS": "`format` of order_date says how the client writes dates",
+        "R_REQUIRED": "`default` of the column stands for empty cells",
+        "R_PAYMENT_METHOD": "`values` of payment_method says what the client's words mean",
+        "R_NOTIFY_CHANNEL": "`values` of notify_channel says what the client's words mean",
+        "R_AMOUNT_MISMATCH": "`ignore` leaves out item_code, quantity and unit_price",
+        "R_ITEM_CODE": "`ignore` leaves out item_code, quantity and unit_price",
+        "R_QUANTITY": "`ignore` leaves out item_code, quantity and unit_price",
+        "R_UNIT_PRICE": "`ignore` leaves out item_code, quantity and unit_price",
+        "R_TOTAL_ROW": "`footer_lines` leaves out last lines, `skip` rows with a certain word",
+    }
 )

@@ -92,7 +92,7 @@ def test_of_a_header_that_comes_twice_the_one_that_is_meant_is_taken(tmp_path):
     chosen = profile(phone={"header": "電話番号", "occurrence": 2}, note={"header": "電話番号", "occurrence": 1})
     found = staged(tmp_path, "注文番号,電話番号,得意先名,電話番号\nA-1,03,山田,06\n", chosen)
     assert (found["phone"], found["note"]) == ((3,), (1,))
-    with pytest.raises(FileRejected, match="occurrence") as refused:
+    with pytest.raises(FileRejected, match="same name") as refused:
         staged(tmp_path, "注文番号,電話番号,得意先名,電話番号\nA-1,03,山田,06\n", profile())
     assert refused.value.code == "F_HEADER_DUPLICATE"
 

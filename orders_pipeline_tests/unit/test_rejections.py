@@ -9,8 +9,11 @@ import pyarrow as pa
 import pytest
 
 import orders_pipeline
-from orders_pipeline.records.rejections import CODES, HINTS, REJECTIONS_SCHEMA, FileRejected, message
+from orders_pipeline.clients.column_sources import ColumnSource
+from orders_pipeline.clients.profiles import Profile
+from orders_pipeline.records.rejections import CODES, HINTS, REJECTIONS_SCHEMA, SETTINGS, FileRejected, Language, message
 
+LANGUAGES: tuple[Language, ...] = ("en", "ja")
 PARAMETER = re.compile(r"\{(\w+)\}")
 
 
@@ -43,6 +46,16 @@ def test_every_detail_given_is_shown(code, language):
     sentence = message(code, language, {name: f"<{name}>" for name in names})
     assert all(f"<{name}>" in sentence for name in names)
     assert not re.search(r"[{}\[\]]", sentence)
+
+
+def test_settings_of_a_profile_are_named_to_who_keeps_them_and_to_nobody_else():
+    names = set(Profile.model_fields) | {field.alias or name for name, field in ColumnSource.model_fields.items()}
+    for code, says in SETTINGS.items():
+        assert code in CODES
+        assert {word.partition(" ")[0] for word in re.findall("`([^`]+)`", says)} <= names, code
+    for sentence in (message(code, language, {"hint": hint}) for code in CODES for language in LANGUAGES for hint in HINTS):
+        assert "`" not in sentence
+        assert not re.search(r"\b(?:header_line|occurrence|delimiter|footer_lines|same_bytes)\b", sentence)
 
 
 def test_details_the_sentence_has_no_place_for_are_left_out():
