@@ -214,11 +214,14 @@ def _amount(chance: random.Random) -> int:
     return 10 * round(50 * math.pow(400, chance.random()))
 
 
+_LETTERS = str.maketrans("0123456789", "ghijklmnop")  # digits among others may be a card's number
+
+
 @lru_cache(maxsize=20_000)
 def _customer(seed: int, number: int) -> Row:
     """Return the cells of a customer, the same for the same number, without those before it."""
     digits = int.from_bytes(hashlib.blake2b(f"{seed} {number}".encode(), digest_size=32).digest())
-    bits, digits = f"{digits & (1 << 96) - 1:024x}", digits >> 96
+    token, digits = f"{digits & (1 << 96) - 1:024x}".translate(_LETTERS), digits >> 96
     drawn = []
     for choices in (len(_people()), len(_METHODS), len(_CHANNELS), len(_DOMAINS), 1000, 10_000):
         digits, draw = divmod(digits, choices)
@@ -234,7 +237,7 @@ def _customer(seed: int, number: int) -> Row:
         "postal_code": postal_code,
         "ship_to_address": address,
         "payment_method": method,
-        "payment_token": f"tok_{bits}" if method == "card_on_file" else "",
+        "payment_token": f"tok_{token}" if method == "card_on_file" else "",
         "notify_channel": _CHANNELS[drawn[2]],
     }
 
