@@ -28,6 +28,7 @@ from orders_pipeline.records.orders import ORDERS
 from orders_pipeline.records.rejections import CODES, HINTS, REJECTIONS_SCHEMA, FileRejected, message
 from orders_pipeline_tests.support.factories import row_context
 
+DEFAULT = Profile()
 CHANNEL = "none"  # the default of a profile
 LIMITS = Limits(max_bytes=1 << 20, max_rows=300)
 NUMBERS = {"limit", "row", "line", "offset", "expected", "found", "count", "first_row"}
@@ -77,15 +78,17 @@ def _reader(block_bytes: int | None, may_be_even: bool) -> Iterator[None]:
         yield
 
 
-def staged(folder: Path, data: bytes, *, block_bytes: int | None = None, may_be_even: bool = True) -> Staged | Refused:
-    """Stage a file with the default profile; in the folder is nothing then but the file and what was made of it."""
+def staged(
+    folder: Path, data: bytes, profile: Profile = DEFAULT, *, block_bytes: int | None = None, may_be_even: bool = True
+) -> Staged | Refused:
+    """Stage a file with a profile; in the folder is nothing then but the file and what was made of it."""
     source, target = folder / "orders.csv", folder / "staged.parquet"
     for path in folder.iterdir():
         path.unlink()
     source.write_bytes(data)
     try:
         with _reader(block_bytes, may_be_even):
-            file = stage_file(LIMITS, Profile(), source, source.name, folder)
+            file = stage_file(LIMITS, profile, source, source.name, folder)
     except FileRejected as refusal:
         assert [path.name for path in folder.iterdir()] == [source.name]
         return Refused(refusal.code, refusal.detail)
@@ -127,7 +130,7 @@ def check_staged(folder: Path, found: Staged) -> None:
     table, file = found.table, found.file
     source = folder / "orders.csv"
     size = source.stat().st_size
-    assert file.rows_total == table.num_rows + file.rows_blank
+    assert file.rows_total == table.num_rows + file.rows_blank + file.rows_skipped
     assert table.num_rows > 0
     assert all(0 < number <= file.rows_total for number in found.numbers)
     for name in ("import_row_number", "line", "offset"):
@@ -156,7 +159,8 @@ def check_judged(found: Staged, verdict: Judged) -> None:
     assert given_back == sorted(given_back)
     assert sorted([*accepted, *set(given_back)]) == found.numbers
     assert (summary.rows_accepted, summary.rows_rejected) == (len(accepted), len(set(given_back)))
-    assert found.file.rows_total == summary.rows_accepted + summary.rows_rejected + found.file.rows_blank
+    not_orders = found.file.rows_blank + found.file.rows_skipped
+    assert found.file.rows_total == summary.rows_accepted + summary.rows_rejected + not_orders
     assert summary.amount_accepted == (pc.sum(verdict.accepted.column("amount")).as_py() or 0)
     lines = dict(zip(found.numbers, found.table.column("line").to_pylist(), strict=True))
     for each in table.to_pylist():

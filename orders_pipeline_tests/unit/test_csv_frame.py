@@ -147,6 +147,13 @@ def test_what_follows_a_skipped_row_in_its_order_is_skipped_with_it(tmp_path, ro
     assert (found.rows_skipped, len(read_rows)) == (2 + rows // 2 * 3, 3 + (rows - rows // 2) * 3)
 
 
+def test_a_row_of_another_width_is_skipped_by_its_cell_in_whatever_block_it_stands(tmp_path):
+    skip = {"得意先名": Skip(header="得意先名", values=("取消",)).matches}
+    many = "".join(f"B-{at:0300},C1,見本\n" for at in range(9_000))
+    found, _ = read(tmp_path, f"{HEADER}\nA-1,C1,取消,more\n{many}A-2,C1,取消,more\n", Frame(), skip=skip)
+    assert (found.rows_skipped, found.rows_total) == (2, 9_002)
+
+
 def test_without_the_header_that_tells_them_apart_no_row_is_taken(tmp_path):
     with pytest.raises(FileRejected) as refused:
         read(tmp_path, f"{HEADER}\n{ROWS}", Frame(), skip={"状況": Skip(header="状況", values=("取消",)).matches})

@@ -243,9 +243,17 @@ class StagedRows:
 
 def _column_of(chunk: Chunk | EvenChunk, at: int) -> pa.Array:
     """Return the cells of all rows in one place, null where a row has none there."""
-    if isinstance(chunk, EvenChunk):
-        return chunk.columns[at] if at < len(chunk.columns) else pa.nulls(len(chunk.places.numbers), pa.string())
-    return pa.array([row[at] if at < len(row) else None for row in chunk.rows], pa.string())
+    if not isinstance(chunk, EvenChunk):
+        return _cells_at(at, chunk.rows)
+    column = chunk.columns[at] if at < len(chunk.columns) else pa.nulls(len(chunk.places.numbers), pa.string())
+    if not chunk.odd:
+        return column
+    is_odd = np.isin(np.arange(len(column)), list(chunk.odd))
+    return pc.replace_with_mask(column, pa.array(is_odd), _cells_at(at, [chunk.odd[place] for place in sorted(chunk.odd)]))
+
+
+def _cells_at(at: int, rows: Sequence[list[str]]) -> pa.Array:
+    return pa.array([row[at] if at < len(row) else None for row in rows], pa.string())
 
 
 def _without_controls(chunk: Chunk | EvenChunk) -> Chunk:
