@@ -122,7 +122,7 @@ def _resumed(system: System, batch_id: str, heard: Interrupts, *, as_json: bool)
     return summary, refunds_only
 
 
-WHO = click.option("--who", default="", show_default="you", help="Who says so: somebody else than who sent the batch.")
+WHO = click.option("--who", default="", show_default="you", help="Who says so. Who sent the batch cannot, by any name.")
 
 
 @main.command()

@@ -132,7 +132,7 @@ def _show_approval(console: Console, approval: Mapping[str, Any] | None) -> None
     """Print since when a batch waits for somebody's word, or what was said and by whom."""
     if approval is None:
         return
-    why = {"always": "for every file of the client", "amount": "for so many yen"}.get(approval["needed_because"])
+    why = {"always": "for every file of the client", "amount": "because of its yen"}.get(approval["needed_because"])
     if approval["decision"] is None:
         said = f"asked for, {why}, at {_time(approval['requested_at'])}"
     else:
@@ -199,6 +199,9 @@ def show_counts(console: Console, summary: Mapping[str, Any]) -> None:
         )
         accepted += f", {rows['skipped']:,} skipped" if rows["skipped"] else ""
         console.print(f"  rows           {rows['total']:,}{accepted}")
+    orders = sum(summary.get("orders", {}).values())
+    if orders not in (0, rows["accepted"]):  # several rows are one
+        console.print(f"  orders         {orders:,}")
     details = summary.get("details", {})
     for code, count in summary["rejections"].items():
         console.print(f"    {count:>7,} x {describe_code(code, details.get(code, {}))}")

@@ -94,7 +94,8 @@ def examine() -> list[Finding]:
     try:
         read_clients(settings.clients_file)
         read_users(settings.users_file)
-        findings = [Finding("settings", ok=True, says="; ".join([f"ORDERS_ENV is {settings.env}", *unknown()]))]
+        misspelt = unknown()
+        findings = [Finding("settings", ok=not misspelt, says="; ".join([f"ORDERS_ENV is {settings.env}", *misspelt]))]
     except Exception as error:  # noqa: BLE001 - a finding, whatever it is
         findings = [Finding("settings", ok=False, says=errors.describe(error, settings))]
     with contextlib.ExitStack() as stack:

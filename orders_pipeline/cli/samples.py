@@ -148,6 +148,6 @@ def _show_trial(console: Console, found: dict[str, Any]) -> None:
             say("", f"in the profile, {SETTINGS[found['error']['code']]}")
     for number, row in enumerate(found["rows"], 1):
         say(f"row {number}", ", ".join(f"{column}={cell}" for column, cell in row.items()))
-    console.print("\nA table of ORDERS_CLIENTS_FILE to begin with:\n")
+    console.print("\nA table of ORDERS_CLIENTS_FILE to begin with:\n" if found["profile"] else "\nNothing is to be added.")
     for line in found["profile"].splitlines():
         console.print(plain(line), highlight=False, soft_wrap=True)

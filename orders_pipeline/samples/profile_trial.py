@@ -307,7 +307,9 @@ def _answer(path: Path, trial: Trial, fitting: Profile) -> dict[str, Any]:
 
 
 def _toml(path: Path, trial: Trial, missing: Sequence[str]) -> str:
-    """Return a table of the clients file to begin with; a guess is marked as one."""
+    """Return a table of the clients file to begin with, or nothing where nothing lacks; a guess is marked as one."""
+    if not (trial.settings or trial.columns or missing or trial.readings or trial.refusal):
+        return ""
     lines = [f"[client]  # for files like {_plain(path.name)}; put the client's code here"]
     lines += [f"{name} = {_written(value)}  # a guess" for name, value in trial.settings.items()]
     if trial.readings:

@@ -107,6 +107,8 @@ def load_settings() -> Settings:
         missing.append("s3_kms_key_id")
     if settings.is_production and missing:
         raise SettingsError(f"{PREFIX}ENV is production, where nothing is synthetic; please set {_names(missing)}")
+    if settings.is_production and (sentences := unknown()):  # what was meant to be set, is not
+        raise SettingsError(f"{PREFIX}ENV is production: {'; '.join(sentences)}")
     return settings
 
 

@@ -50,7 +50,8 @@ def _require_may_say(transaction: Transaction, batch_id: str, decision: str, nam
         said = f" ({batch.approval_decision} by {batch.approval_decided_by})" if batch.approval_decision else ""
         raise NotAwaitingApproval(f"{NotAwaitingApproval.code}: the batch is {batch.status}{said}")
     if _is_own(batch, names):
-        raise OwnBatch(f"{OwnBatch.code}: {batch.submitted_by} has sent the batch: somebody else has to say so")
+        how = "another user of this machine, or somebody else on the page or through the API"
+        raise OwnBatch(f"{OwnBatch.code}: {batch.submitted_by} has sent the batch: somebody else has to say so ({how})")
 
 
 def _is_own(batch: Batch, names: tuple[str, ...]) -> bool:

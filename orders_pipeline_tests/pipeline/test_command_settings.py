@@ -28,13 +28,17 @@ def test_nothing_synthetic_is_run_in_production(cli: Cli, monkeypatch: pytest.Mo
     for arguments in (("demo",), ("sandbox", "--port", "0")):
         result = cli(*arguments)
         assert (result.exit_code, error_of(result)) == (2, "E_SETTINGS")
+    monkeypatch.setenv("ORDERS_CLIENT_FILE", "clients.toml")  # which would have had files wait for approval
+    result = cli("status")
+    assert result.exit_code == 2
+    assert "ORDERS_ENV is production: ORDERS_CLIENT_FILE is set and is no setting; is ORDERS_CLIENTS_FILE" in result.stderr
 
 
 def test_a_misspelt_setting_is_named_at_every_start(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ORDERS_MAX_ROW", "geheim")
-    for arguments in (("status",), ("doctor",), ("keys", "new")):
+    for *arguments, status in (("status", 0), ("doctor", 1), ("keys", "new", 0)):
         said = cli(*arguments)
-        assert said.exit_code == 0
+        assert said.exit_code == status
         assert "ORDERS_MAX_ROW is set and is no setting; is ORDERS_MAX_ROWS meant?" in said.stderr
         assert "geheim" not in said.output
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import orders_pipeline
 from orders_pipeline.records.orders import EXAMPLE, ORDERS
-from orders_pipeline.records.rejections import CODES, message
+from orders_pipeline.records.rejections import CODES, SETTINGS, message
 
 DOCS = Path(orders_pipeline.__file__).parent / "docs"
 PART = re.compile(r"(<!-- made from the catalogue: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -50,9 +50,10 @@ def columns() -> Iterator[str]:
 def codes(prefix: str) -> Callable[[], Iterator[str]]:
     def made() -> Iterator[str]:
         found = sorted(code for code in CODES if code.startswith(prefix))
-        yield from table(
-            ("Code", "English", "日本語"), *((f"`{each}`", message(each, "en"), message(each, "ja")) for each in found)
-        )
+        head = ("Code", "English", "日本語", "In the client's profile")
+        cells = [(f"`{each}`", message(each, "en"), message(each, "ja"), SETTINGS.get(each, "")) for each in found]
+        has_settings = any(settings for *_, settings in cells)
+        yield from table(*([head, *cells] if has_settings else [each[:3] for each in (head, *cells)]))
 
     return made
 

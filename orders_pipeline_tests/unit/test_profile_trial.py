@@ -113,7 +113,7 @@ def test_of_a_file_that_needs_no_profile_nothing_is_guessed(tmp_path):
     )
     assert (found["guessed"], found["missing"], found["not_used"]) == ([], [], ["x"])
     assert found["rows"] == [dict(zip(PLAIN.split(","), ["A-1", "C1", "見本", "1", "invoice"], strict=True))]
-    assert tomllib.loads(found["profile"]) == {"client": {}}
+    assert found["profile"] == ""
 
 
 def test_a_text_that_can_be_read_in_two_ways_says_so(tmp_path):
