@@ -205,7 +205,7 @@ def show_counts(console: Console, summary: Mapping[str, Any]) -> None:
     details = summary.get("details", {})
     for code, count in summary["rejections"].items():
         console.print(f"    {count:>7,} x {describe_code(code, details.get(code, {}))}")
-        if code in SETTINGS:
+        if code in SETTINGS and 2 * count >= (rows["total"] or 0):  # the file is like that, not a few of its rows
             console.print(f"              in the client's profile, {SETTINGS[code]}", markup=False, highlight=False)
     for code in summary.get("warnings", ()):
         console.print(f"  warning        {describe_code(code, details.get(code, {}))}")

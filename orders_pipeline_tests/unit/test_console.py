@@ -123,3 +123,10 @@ def test_errors_are_offered_where_there_are_any():
     assert "errors" not in shown(batch("completed"))
     assert "errors" in shown(batch("completed", warnings=["W_UNKNOWN_COLUMN"]))
     assert "errors" in shown(batch("completed_with_errors"))
+
+
+@pytest.mark.parametrize(("rows", "is_said"), [(10, False), (18, True)])
+def test_a_setting_of_the_profile_is_named_where_the_file_is_like_that_and_not_a_few_rows(rows, is_said):
+    counts = {"total": 20, "accepted": 20 - rows, "rejected": rows, "blank": 0, "skipped": 0}
+    said = shown(batch("completed_with_errors", rows=counts, rejections={"R_DATE_FORMAT": rows - 2}))
+    assert any("`format` and `until` of order_date" in line for line in said) == is_said
