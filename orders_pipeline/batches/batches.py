@@ -338,6 +338,7 @@ def approval(row: Batch, shown: Callable[[datetime], str | None]) -> dict[str, A
         "decided_by": row.approval_decided_by,
         "decided_at": None if row.approval_decided_at is None else shown(row.approval_decided_at),
         "decision": row.approval_decision,
+        "reason": row.cancelled_why if row.approval_decision == "refused" else None,
     }
 
 

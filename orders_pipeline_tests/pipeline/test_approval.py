@@ -97,6 +97,7 @@ def test_a_batch_waits_readable_and_unpaid_and_is_paid_once_it_is_approved(
             "decided_by": None,
             "decided_at": None,
             "decision": None,
+            "reason": None,
         }
         assert (summary["orders"]["pending"], summary["payments"]["planned"]) == (3, 0)
         assert (installation.report(batch_id, "rejected") or b"").count(batch_id.encode()) == 1
@@ -317,7 +318,7 @@ def test_a_batch_is_approved_through_the_api_by_another_token_than_sent_it(insta
     batch = sender.get(f"batches/{batch_id}").json()
     assert (batch["status"], batch["finished"], batch["allowed"]) == ("awaiting_approval", False, ["cancel"])
     assert {phase["state"] for phase in batch["progress"]["phases"]} == {"done", "waiting"}
-    assert set(batch["approval"]) == {"needed_because", "requested_at", "decided_by", "decided_at", "decision"}
+    assert set(batch["approval"]) == {"needed_because", "requested_at", "decided_by", "decided_at", "decision", "reason"}
     assert sender.get(batch["links"]["files"]["rejected.csv"]).text.count(batch_id) == 1
     assert [each["batch_id"] for each in sender.get("batches", status="awaiting_approval").json()["items"]] == [batch_id]
     assert approver.get(f"batches/{batch_id}").json()["allowed"] == ["approve", "refuse", "cancel"]
@@ -358,7 +359,7 @@ def test_a_batch_is_refused_through_the_api_and_a_run_ends_it(installation: Inst
     assert "cancelled" in (installation.run(batch_id) or "")
     batch = sender.get(f"batches/{batch_id}").json()
     assert (batch["status"], batch["approval"]["decision"], batch["orders"]["cancelled"]) == ("cancelled", "refused", 1)
-    assert installation.summary(batch_id)["cancelled"]["why"] == "the wrong month"
+    assert installation.summary(batch_id)["cancelled"]["why"] == batch["approval"]["reason"] == "the wrong month"
     assert installation.sandbox.ledger() == charged
     assert sender.post("batches", body).status_code == 202  # its references, and its bytes, may come again
 

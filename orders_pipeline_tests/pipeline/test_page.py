@@ -17,7 +17,7 @@ import requests
 from pydantic import SecretStr
 
 from orders_pipeline.clients import api_tokens
-from orders_pipeline.clients.api_tokens import CONTROL, PAGE, READ, READ_REJECTED, WRITE
+from orders_pipeline.clients.api_tokens import APPROVE, CONTROL, PAGE, READ, READ_REJECTED, WRITE
 from orders_pipeline.clients.profiles import Clients, Profile
 from orders_pipeline.clients.users import read_users
 from orders_pipeline.web.page import fixing
@@ -500,6 +500,7 @@ def test_rows_are_shown_a_page_at_a_time_and_values_that_many_share_are_offered_
 
 
 PROFILES = {
+    "approved": Profile(approval="always"),
     "twice": Profile.model_validate(
         {"columns": {"amount": {"header": "合計", "occurrence": 2}, "phone": {"header": "TEL", "occurrence": 2}}}
     ),
@@ -513,6 +514,28 @@ def profiled(installation: Installation) -> Iterator[tuple[Installation, str]]:
     system = replace(installation.system, clients=Clients(PROFILES))
     with served(system) as url:
         yield Installation(system, installation.sandbox, installation.instance), url
+
+
+@pytest.mark.parametrize("decision", ["approve", "refuse"])
+def test_what_waits_is_approved_after_a_question_or_refused_for_a_reason_that_its_sender_reads(
+    profiled: tuple[Installation, str], decision: str
+) -> None:
+    installation, url = profiled
+    clerk = signed_in(installation.system, url, "approved", language="ja")
+    approver = signed_in(installation.system, url, "approved", [READ, APPROVE], language="ja")
+    batch_id = send(clerk, csv_of(*(order_row(client_order_ref=f"{decision}-{at}") for at in range(3))))
+    installation.work_off(batch_id)
+    page = approver.get(f"/b/{batch_id}").text
+    assert 'data-ask="approve-dialog"' in page
+    assert page.count('data-post="approve"') == 1
+    assert "3件、合計3,000円の注文の決済を始めます。" in page.partition('<dialog id="approve-dialog"')[2]
+    assert 'data-ask="approve-dialog"' not in clerk.get(f"/b/{batch_id}").text
+    headers = OWN | {"Idempotency-Key": uuid.uuid4().hex}
+    body = {"json": {"reason": "先月分です"}} if decision == "refuse" else {}
+    assert approver.post(f"/v1/batches/{batch_id}/{decision}", headers, **body).status_code == 202
+    page = clerk.get(f"/b/{batch_id}").text
+    said = {"approve": r"a deskが\d+月\d+日 \d\d:\d\dに承認しました。<", "refuse": r"a deskが.+に却下しました。理由: 先月分です<"}
+    assert re.search(said[decision], page)
 
 
 def test_of_a_header_that_comes_twice_the_cell_that_is_meant_is_shown_and_changed(

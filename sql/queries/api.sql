@@ -54,9 +54,9 @@ UPDATE api_sessions SET ended_at = coalesce(ended_at, now()) WHERE session_sha25
 DELETE FROM api_sessions WHERE created_at < now() - interval '30 days'
 
 -- name: api_sender
--- Who sent a batch, in words: what their token is called, or who else it is.
-SELECT coalesce((SELECT name FROM api_tokens WHERE token_id = split_part(:submitted_by, '/', 2)),
-                nullif(split_part(:submitted_by, '/', 2), ''), :submitted_by)
+-- Who sent or decided about a batch, in words: what their token is called, or who else it is.
+SELECT coalesce((SELECT name FROM api_tokens WHERE token_id = split_part(:who, '/', 2)),
+                nullif(split_part(:who, '/', 2), ''), :who)
 
 -- name: api_client_of
 -- Whose batch this is, or whose the batch of which a refund was asked for.

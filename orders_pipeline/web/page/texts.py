@@ -209,6 +209,13 @@ TEXTS: Mapping[str, tuple[str, str]] = MappingProxyType(
             "送信者以外の承認権限を持つ人が承認します。",
         ),
         "approve": ("Approve", "承認する"),
+        "approve_title": ("Approve this file?", "このファイルを承認しますか"),
+        "approve_says": (
+            "{n} order{s}, {yen} in all, will be paid.",
+            "{n}件、合計{yen}の注文の決済を始めます。",
+        ),
+        "approve_do": ("Approve and pay", "承認して決済を始める"),
+        "approve_not": ("Go back", "承認しない"),
         "refuse": ("Refuse", "却下する"),
         "refuse_title": ("Refuse this file?", "このファイルを却下しますか"),
         "refuse_says": (
@@ -220,7 +227,7 @@ TEXTS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "refuse_do": ("Refuse the file", "このファイルを却下する"),
         "keep_waiting": ("Go back", "却下しない"),
         "was_approved": ("Approved by {by}, {at}.", "{by}が{at}に承認しました。"),
-        "was_refused": ("Refused by {by}, {at}.", "{by}が{at}に却下しました。"),
+        "was_refused": ("Refused by {by}, {at}. Reason: {reason}", "{by}が{at}に却下しました。理由: {reason}"),
         # states
         "state_received": ("Received", "受け付けました"),
         "state_staged": ("Checking", "検査中"),

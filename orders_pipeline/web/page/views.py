@@ -108,7 +108,8 @@ def show_batch(visit: Visit) -> Response:
         open_in: Sequence[str] = ()
         if batch["corrections"]["rows_open"]:
             open_in = transaction.rows("import_group", bulk_import_group=batch["import_group"])[0].open_in
-        sender = None if file is None else transaction.scalar("api_sender", submitted_by=file.submitted_by)
+        sender = None if file is None else transaction.scalar("api_sender", who=file.submitted_by)
+        decided_by = transaction.scalar("api_sender", who=(batch["approval"] or {}).get("decided_by"))
         others = {each: transaction.row("api_batch_file", batch_id=each, client_code=client_code) for each in open_in}
     if file is None:
         raise Problem("not-found")
@@ -119,6 +120,7 @@ def show_batch(visit: Visit) -> Response:
         batch=batch,
         client_code=client_code,
         submitted_by=sender,
+        decided_by=decided_by,
         says=_says(batch),
         steps=_steps(batch),
         bars=[each for each in batch["progress"]["phases"] if each["name"] in ("pay", "notify")],
