@@ -351,6 +351,17 @@ def test_only_what_is_wrong_is_shown_to_be_changed_and_reading_it_is_in_the_audi
     assert {actor.partition("/")[0] for actor, _ in read} == {client_code}
 
 
+def test_all_cells_that_a_rule_is_about_may_be_changed(installation: Installation, clerk: Browser) -> None:
+    wrong = {"item_code": "SKU-1", "quantity": "3", "unit_price": "100", "amount": "299"}
+    batch_id = with_bad_rows(installation, clerk, wrong)
+    page = clerk.get(f"/b/{batch_id}/fix").text
+    columns = [list(order_row()).index(name) for name in ("quantity", "unit_price", "amount")]
+    assert cells_of(page) == {(5, at): wrong[list(wrong)[place]] for place, at in enumerate(columns, 1)}
+    assert page.count('aria-invalid="true"') == 1
+    changes = (5, columns[0], "3", "13"), (5, columns[1], "100", "23")
+    assert corrected(clerk, batch_id, *changes, dry=True).json()["good"] == 1
+
+
 def test_rows_are_corrected_cell_by_cell_and_sent_as_a_correction(installation: Installation, clerk: Browser) -> None:
     batch_id = with_bad_rows(installation, clerk, {"amount": "12,00"}, {"email": "nobody"}, {"amount": "-"})
     cells = cells_of(clerk.get(f"/b/{batch_id}/fix").text)

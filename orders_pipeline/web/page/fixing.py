@@ -44,6 +44,7 @@ MOST_EDITS_BYTES = 4 << 20
 MOST_REPLACED = 3  # values a kind of problem that are offered to be replaced in all their rows
 ALWAYS_SHOWN = ("client_order_ref", "customer_code", "amount")
 FORBIDDEN = "R_FORBIDDEN_DATA"  # a card's number, which nobody is shown
+NAMED = {(rule.code, rule.column): rule.suppressed_by for rule in (*ORDERS.text_row_rules, *ORDERS.typed_row_rules)}
 PERSONAL = frozenset(column.name for column in ORDERS.columns if column.personal or column.secret)
 SECRET = frozenset(column.name for column in ORDERS.columns if column.secret)
 
@@ -86,11 +87,12 @@ class Sheet:
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell as it is shown; its text is None where it is not."""
+    """One cell as it is shown; its text is None where it is not. It is open where it may be what has to be changed."""
 
     at: int
     text: str | None
     is_bad: bool
+    is_open: bool
     says: Sequence[str]
 
 
@@ -191,7 +193,7 @@ def _table(
         if each.import_row_number in of_rows:
             of_rows[each.import_row_number].append(each)
     known = [at for each in ALWAYS_SHOWN for at in sheet.columns.get(each, ())]
-    bad = {at for each in chain(*of_rows.values()) for at in sheet.columns.get(each.column_name or "", ())}
+    bad = {at for each in chain(*of_rows.values()) for at in _cells_of(sheet, each)}
     rest = range(len(sheet.header)) if with_all else ()
     places = list(dict.fromkeys([*known[:1], *sorted(bad), *known, *rest]))  # what is wrong is not out of sight
     return {
@@ -206,6 +208,12 @@ def _table(
     }
 
 
+def _cells_of(sheet: Sheet, found: Row[Any]) -> list[int]:
+    """Return the cells of what is wrong: of its column, and of the others that its rule is about."""
+    column = found.column_name or ""
+    return [at for each in (column, *NAMED.get((found.code, column), ())) for at in sheet.columns.get(each, ())]
+
+
 def _row(
     sheet: Sheet,
     number: int,
@@ -218,6 +226,7 @@ def _row(
     is_even = sheet.is_even(number)
     of_cells: dict[int, list[str]] = {}
     of_row: list[str] = []
+    named = {at for each in rejections for at in _cells_of(sheet, each)}
     secret = {at for name in SECRET for at in sheet.columns.get(name, ())}
     for each in rejections:
         own = sheet.columns.get(each.column_name or "", ())
@@ -234,7 +243,8 @@ def _row(
         is_bad = at in of_cells
         text = sheet.records[number][at]
         is_hidden = at in secret or (at in hidden and not is_bad) or not _may_be_shown(text)
-        cells.append(Cell(at, None if is_hidden else text, is_bad, of_cells.get(at, ())))
+        is_open = is_bad or bool(of_row) or (at in named and not is_hidden)
+        cells.append(Cell(at, None if is_hidden else text, is_bad, is_open, of_cells.get(at, ())))
     return FixRow(number, cells, of_row, is_even)
 
 

@@ -111,19 +111,26 @@ async function failed(response) {
   found("check").disabled = changedRows().size === 0;
 }
 
-// Cells that are right can be changed too, once somebody asks for the whole row.
+// Cells that are right can be changed too, once somebody asks for the whole row; its other columns are shown then.
 function addEditButtons() {
   for (const line of fix.querySelectorAll("tr[data-row]")) {
-    if (!line.querySelector("td[data-cell]") || line.querySelector("button.edit")) continue;
+    const isOpen = !fix.querySelector("a[data-all]") && !line.querySelector("td[data-cell]");
+    if (isOpen || line.querySelector(".misshapen, button.edit")) continue;
     const button = document.createElement("button");
     button.className = "plain edit";
     button.textContent = fix.dataset.edit;
-    button.addEventListener("click", () => openRow(line, button));
+    button.addEventListener("click", () => editRow(line));
     line.querySelector("th").append(button);
   }
 }
 
-function openRow(line, button) {
+async function editRow(line) {
+  const all = fix.querySelector("a[data-all]");
+  if (all) await turn(all);
+  if (!fix.querySelector("a[data-all]")) openRow(fix.querySelector(`tr[data-row="${Number(line.dataset.row)}"]`));
+}
+
+function openRow(line) {
   for (const cell of line.querySelectorAll("td[data-cell]")) {
     if (cell.querySelector("span") || /[\r\n]/.test(cell.textContent)) continue; // hidden, or of several lines
     const input = document.createElement("input");
@@ -135,7 +142,7 @@ function openRow(line, button) {
     cell.removeAttribute("data-cell");
   }
   line.querySelector("td input")?.focus();
-  button.remove();
+  if (!fix.querySelector("a[data-all]")) line.querySelector("button.edit")?.remove();
 }
 
 // Other rows and columns are shown in this same page, so that nothing typed is lost.
@@ -162,7 +169,7 @@ async function turn(link) {
 function reopen() {
   for (const edit of edits.values()) {
     const line = fix.querySelector(`tr[data-row="${edit.row}"]`);
-    if (line?.querySelector(`td[data-cell="${edit.cell}"]`)) line.querySelector("button.edit")?.click();
+    if (line?.querySelector(`td[data-cell="${edit.cell}"]`)) openRow(line);
   }
 }
 
