@@ -20,6 +20,7 @@ from orders_pipeline.clients import api_tokens
 from orders_pipeline.clients.api_tokens import APPROVE, CONTROL, PAGE, READ, READ_REJECTED, WRITE
 from orders_pipeline.clients.profiles import Clients, Profile
 from orders_pipeline.clients.users import read_users
+from orders_pipeline.intake import steps
 from orders_pipeline.web.page import fixing
 from orders_pipeline.web.page.rendering import STATIC
 from orders_pipeline_tests.support.api import csv_of, served
@@ -376,7 +377,13 @@ def test_rows_are_corrected_cell_by_cell_and_sent_as_a_correction(installation: 
     answer = corrected(clerk, batch_id, *changes[:2])
     assert answer.status_code == 202, answer.text
     correction = answer.json()["batch_id"]
+    for says in ("A correction is being processed.", "The correction of 2 rows is being processed."):
+        for page in (clerk.get(f"/b/{each}").text for each in (batch_id, correction)):
+            assert says in page
+            assert f"/b/{batch_id}/fix" not in page
+        steps.stage_batch(installation.system, correction)
     installation.work_off(correction)
+    assert "is being processed" not in clerk.get(f"/b/{batch_id}").text
     batch = clerk.get(f"/v1/batches/{correction}").json()
     assert (batch["name"], batch["corrects"], batch["status"]) == ("orders.correction-1.csv", batch_id, "completed")
     assert batch["corrections"]["rows_open"] == 1
@@ -540,13 +547,21 @@ def test_what_waits_is_approved_after_a_question_or_refused_for_a_reason_that_it
     assert 'data-ask="approve-dialog"' in page
     assert page.count('data-post="approve"') == 1
     assert "3件、合計3,000円の注文の決済を始めます。" in page.partition('<dialog id="approve-dialog"')[2]
-    assert 'data-ask="approve-dialog"' not in clerk.get(f"/b/{batch_id}").text
+    page = clerk.get(f"/b/{batch_id}").text
+    assert 'data-ask="approve-dialog"' not in page
+    assert '<th scope="row">承認待ち</th>' in page
+    assert 'errors.csv" download' not in page
     headers = OWN | {"Idempotency-Key": uuid.uuid4().hex}
     body = {"json": {"reason": "先月分です"}} if decision == "refuse" else {}
     assert approver.post(f"/v1/batches/{batch_id}/{decision}", headers, **body).status_code == 202
     page = clerk.get(f"/b/{batch_id}").text
-    said = {"approve": r"a deskが\d+月\d+日 \d\d:\d\dに承認しました。<", "refuse": r"a deskが.+に却下しました。理由: 先月分です<"}
+    said = {
+        "approve": r"a deskが\d+月\d+日 \d\d:\d\dに承認しました。<",
+        "refuse": r"a deskが.+に却下しました。理由: 先月分です<",
+    }
     assert re.search(said[decision], page)
+    assert ("決済は1件も行っていません" in page) == (decision == "refuse")
+    assert '<li class="step-done"><span class="step-name">登録' in page
 
 
 def test_of_a_header_that_comes_twice_the_cell_that_is_meant_is_shown_and_changed(

@@ -24,9 +24,10 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 if CHROMIUM is None:
     pytest.skip("there is no Chromium on this machine", allow_module_level=True)
 
-expect, Page, Browser, Context = (
+expect, Page, Route, Browser, Context = (
     playwright_api.expect,
     playwright_api.Page,
+    playwright_api.Route,
     playwright_api.Browser,
     playwright_api.BrowserContext,
 )
@@ -274,7 +275,13 @@ def test_rows_are_pasted_from_a_spreadsheet(installation: Installation, page: Pa
     page.locator("#pasted").fill("\r\n".join("\t".join(cells) for cells in lines) + "\r\n")
     page.locator("#paste button").click()
     expect(page.locator("#checked")).to_contain_text("All 2 orders can be taken")
+    held: list[Route] = []
+    page.route("**/v1/batches?*", held.append)
+    expect(page.locator("#not-sent")).to_be_visible()
     page.locator("[data-do=send]").click()
+    expect(page.locator("#busy")).to_be_visible()
+    expect(page.locator("#not-sent")).not_to_be_visible()
+    held[0].continue_()
     page.wait_for_url("**/b/*")
     batch_id = page.url.rpartition("/")[2]
     installation.work_off(batch_id)
@@ -379,6 +386,22 @@ def test_what_was_typed_is_kept_over_all_pages_of_rows_and_not_left_without_a_qu
     assert questions == ["beforeunload"]
     page.locator("#undo").click()
     expect(page.locator("#count")).to_have_text("1 row changed")
+
+
+def test_a_whole_row_is_edited_in_all_its_columns_but_hidden_ones(installation: Installation, page: Page) -> None:
+    wrong = order_row(client_order_ref="BAD", item_code="SKU-1", quantity="3", unit_price="100", amount="299")
+    batch_id = send(page, *order_rows(1), wrong)
+    installation.work_off(batch_id)
+    page.goto(page.url + "/fix")
+    expect(page.locator("td input")).to_have_count(3)
+    is_faultless(page)
+    page.locator("td input").nth(0).fill("13")
+    page.locator("button.edit").click()
+    expect(page.locator("input[value='SKU-1']")).to_be_visible()
+    expect(page.locator("input[value='3']")).to_have_value("13")
+    expect(page.locator("button.edit")).to_have_count(0)
+    expect(page.locator("input[value='orders@example.com']")).to_have_count(0)
+    is_faultless(page)
 
 
 def test_of_two_people_who_correct_the_same_row_the_second_is_told(

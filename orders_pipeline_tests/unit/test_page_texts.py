@@ -39,6 +39,8 @@ def test_every_text_is_used():
         "of_pay",
         "of_notify",
         "was_refused",
+        "says_cancelling_unpaid",
+        "says_cancelled_unpaid",
     }
     made |= {"receive", "check", "load", "pay", "notify", "report", "original", "rejected.csv", "errors.csv", "result.json"}
     assert set(TEXTS) - named - made - set(batches.PAUSES) == set()

@@ -117,6 +117,19 @@ SELECT import_row_number, line, column_name, code, detail FROM rejections
 WHERE batch_id = :batch_id AND import_row_number = ANY (CAST(:numbers AS integer[]))
 ORDER BY import_row_number, rejection_id
 
+-- name: page_rows_to_correct
+-- In which batches of an import group how many rows wait for a correction, whether one was sent that is not loaded yet, and
+-- of how many rows that is, as far as it is known.
+SELECT batches.batch_id, batches.csv_source, count(*) AS rows_open, sent.corrections > 0 AS is_under_way, sent.rows_sent
+FROM rows_to_correct(:bulk_import_group) JOIN batches USING (batch_id)
+CROSS JOIN LATERAL (
+    SELECT count(*) AS corrections, sum(rows_total - rows_blank) AS rows_sent FROM batches AS others
+    WHERE others.bulk_import_group = :bulk_import_group AND others.corrects = batches.batch_id
+      AND CASE others.status WHEN 'stopped' THEN others.stopped_from ELSE others.status END
+          IN ('received', 'staged', 'validated')
+) AS sent
+GROUP BY batches.batch_id, sent.corrections, sent.rows_sent ORDER BY batches.batch_id
+
 -- name: page_batches
 -- A page of a client's batches as a person sees them, the newest first.
 SELECT batch_id, client_code, csv_source, status, status_code, rows_total, rows_accepted, rows_rejected, amount_accepted,

@@ -180,6 +180,11 @@ TEXTS: Mapping[str, tuple[str, str]] = MappingProxyType(
             "{n} row{s} to correct",
             "修正が必要な行が{n}件あります",
         ),
+        "rows_being_fixed": (
+            "The correction of {n} row{s} is being processed.",
+            "{n}件の修正を処理しています。",
+        ),
+        "correction_sent": ("A correction is being processed.", "送信した修正を処理しています。"),
         "fix": ("Correct now", "修正する"),
         "fix_in": ("Correct the rows of {name}", "「{name}」の行を修正する"),
         "all_fixed": ("All rows that were to be corrected have been.", "修正が必要だった行はすべて修正済みです。"),
@@ -266,6 +271,10 @@ TEXTS: Mapping[str, tuple[str, str]] = MappingProxyType(
             "The rest is being cancelled. What is paid stays paid.",
             "残りを中止しています。済んだ決済はそのまま残ります。",
         ),
+        "says_cancelling_unpaid": (
+            "The orders are being cancelled. None of them was paid.",
+            "注文を中止しています。決済は1件も行っていません。",
+        ),
         "says_completed": ("All orders are paid.", "すべての注文の決済が完了しました。"),
         "says_completed_with_errors": (
             "What could be done is done. What could not is shown below.",
@@ -275,6 +284,10 @@ TEXTS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "says_cancelled": (
             "The orders that were not paid are cancelled.",
             "決済していなかった注文を中止しました。",
+        ),
+        "says_cancelled_unpaid": (
+            "The orders are cancelled. None of them was paid.",
+            "注文を中止しました。決済は1件も行っていません。",
         ),
         "E_PAYMENT_UNAVAILABLE": (
             "The payment service does not answer. Nothing is charged twice; work goes on by itself.",
@@ -315,7 +328,7 @@ TEXTS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "groups": ("By problem", "エラーの種類"),
         "replace_all": ("Replace all at once", "まとめて置き換える"),
         "replace": ("Replace", "置き換える"),
-        "replace_label": ("Replace “{old}” in {n} rows with", "「{old}」({n}件)を次の値に置き換え"),
+        "replace_label": ("Replace “{old}” in {n} rows with", "「{old}」({n}件)を次の値に置き換える"),
         "undo": ("Undo", "元に戻す"),
         "hidden_value": ("hidden; type it anew", "非表示(入力し直してください)"),
         "empty_value": ("empty", "空欄"),

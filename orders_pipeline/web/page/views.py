@@ -105,12 +105,11 @@ def show_batch(visit: Visit) -> Response:
     with visit.system.database.begin() as transaction:
         found = transaction.rows("api_rejections_by_kind", batch_id=batch_id, client_code=client_code)
         file = transaction.row("api_batch_file", batch_id=batch_id, client_code=client_code)
-        open_in: Sequence[str] = ()
+        to_fix: Sequence[Row[Any]] = ()
         if batch["corrections"]["rows_open"]:
-            open_in = transaction.rows("import_group", bulk_import_group=batch["import_group"])[0].open_in
+            to_fix = transaction.rows("page_rows_to_correct", bulk_import_group=batch["import_group"])
         sender = None if file is None else transaction.scalar("api_sender", who=file.submitted_by)
         decided_by = transaction.scalar("api_sender", who=(batch["approval"] or {}).get("decided_by"))
-        others = {each: transaction.row("api_batch_file", batch_id=each, client_code=client_code) for each in open_in}
     if file is None:
         raise Problem("not-found")
     headers = (file.source_layout or {}).get("headers", {})
@@ -127,7 +126,8 @@ def show_batch(visit: Visit) -> Response:
         milestone=_milestone(batch),
         kinds=[_kind(each, headers, language) for each in found if each.first_row is not None],
         refusals=[_kind(each, headers, language).sentence for each in found if each.first_row is None],
-        to_fix=[(each, other.csv_source) for each, other in others.items() if other is not None],
+        to_fix=[each for each in to_fix if not each.is_under_way],
+        under_way=[each for each in to_fix if each.is_under_way],
         orders=_accepted_orders(batch),
         sums=sums,
         open=next((line for line in sums if line[0] == "open"), None),
@@ -144,6 +144,8 @@ def _says(batch: Mapping[str, Any]) -> tuple[str, dict[str, object]]:
     code = batch["status_code"]
     if batch["status"] in ("paused", "received", "staged", "validated", "loaded", "paying") and code is not None:
         return (code, {}) if code in TEXTS else ("E_ELSE", {"code": code})
+    if batch["status"] in ("cancelling", "cancelled") and batch["approval"] and batch["approval"]["decision"] != "approved":
+        return f"says_{batch['status']}_unpaid", {}
     return f"says_{batch['status']}", {}
 
 
@@ -153,7 +155,7 @@ def _steps(batch: Mapping[str, Any]) -> list[tuple[str, str]]:
     if batch["status"] not in ("rejected", "cancelling", "cancelled"):
         return [(each["name"], each["state"]) for each in phases]
     reached = {"receive", "report"} | ({"check"} if batch["rows"]["total"] is not None else set())
-    if batch["payments"]["planned"]:
+    if batch["payments"]["planned"] or batch["approval"]:  # who has to approve it is asked once it is loaded
         reached |= {"load"}
     return [(each["name"], "done" if each["name"] in reached else "left_undone") for each in phases]
 

@@ -92,6 +92,7 @@ if (choose) {
     const digest = btoa(String.fromCharCode(...sha256.match(/../g).map((pair) => parseInt(pair, 16))));
     for (const button of actions.querySelectorAll("button")) button.disabled = true;
     trouble.hidden = true;
+    found("not-sent").hidden = true;
     working(busyText.dataset.uploading);
     const headers = { "Idempotency-Key": key || newKey(), "Content-Digest": `sha-256=:${digest}:` };
     const response = await post(address("/v1/batches", { row_count: rows, client: checkedFor }), headers, busyText.dataset.sending);
@@ -102,6 +103,7 @@ if (choose) {
       return;
     }
     await complain(trouble, response);
+    found("not-sent").hidden = false;
     for (const button of actions.querySelectorAll("button")) button.disabled = false;
   };
 
