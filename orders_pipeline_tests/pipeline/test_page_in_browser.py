@@ -276,7 +276,11 @@ def test_rows_are_pasted_from_a_spreadsheet(installation: Installation, page: Pa
     page.locator("#paste button").click()
     expect(page.locator("#checked")).to_contain_text("All 2 orders can be taken")
     held: list[Route] = []
-    page.route("**/v1/batches?*", held.append)
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    page.route("**/v1/batches?*", hold)
     expect(page.locator("#not-sent")).to_be_visible()
     page.locator("[data-do=send]").click()
     expect(page.locator("#busy")).to_be_visible()

@@ -118,8 +118,8 @@ WHERE batch_id = :batch_id AND import_row_number = ANY (CAST(:numbers AS integer
 ORDER BY import_row_number, rejection_id
 
 -- name: page_rows_to_correct
--- In which batches of an import group how many rows wait for a correction, whether one was sent that is not loaded yet, and
--- of how many rows that is, as far as it is known.
+-- In which batches of an import group how many rows wait for a correction.
+-- Whether one was sent that is not loaded yet, and of how many rows that is, as far as it is known.
 SELECT batches.batch_id, batches.csv_source, count(*) AS rows_open, sent.corrections > 0 AS is_under_way, sent.rows_sent
 FROM rows_to_correct(:bulk_import_group) JOIN batches USING (batch_id)
 CROSS JOIN LATERAL (

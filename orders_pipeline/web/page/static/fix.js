@@ -120,7 +120,7 @@ function addEditButtons() {
     button.className = "plain edit";
     button.textContent = fix.dataset.edit;
     button.addEventListener("click", () => editRow(line));
-    line.querySelector("th").append(button);
+    line.querySelector(".row-state").before(button); // which does not move it when it comes to say something
   }
 }
 
