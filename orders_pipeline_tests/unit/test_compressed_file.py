@@ -14,6 +14,7 @@ import pytest
 
 from orders_pipeline.batches.artifacts import CONVERTED, STAGED
 from orders_pipeline.clients.profiles import Profile
+from orders_pipeline.intake import compressed_file
 from orders_pipeline.intake.csv_file import Limits
 from orders_pipeline.intake.file_staging import stage_file, unpacked
 from orders_pipeline.intake.landing.arrivals import is_complete
@@ -101,6 +102,10 @@ def encrypted() -> bytes:
         ("o.zip", zipped(), "archive_several"),
         ("o.zip", zipped(("a.csv", DATA), ("b.csv", DATA)), "archive_several"),
         ("o.zip", zipped(*((f"{number}.csv", b"") for number in range(3_000))), "archive_several"),
+        ("o.zip", zipped(("day1.csv", DATA)) + zipped(("day2.csv", DATA)), "archive_several"),
+        ("o.zip", DATA + zipped(("a.csv", DATA)), "archive_several"),
+        ("o.zip", zipped(("a.csv", DATA)) + DATA, "archive_several"),
+        ("o.zip", zipped(("a.csv", DATA), (".hidden.csv", DATA)), "archive_several"),
         ("o.zip", zipped(("a.zip", zipped(("a.csv", DATA)))), "archive_nested"),
         ("o.zip", zipped(("a.csv.gz", gzip.compress(DATA))), "archive_nested"),
         ("o.zip", zipped(("a.exe", DATA)), "archive_kind"),
@@ -119,6 +124,23 @@ def encrypted() -> bytes:
 )
 def test_what_is_not_one_order_file_is_refused_with_a_reason(tmp_path, name, data, why):
     assert refusal(tmp_path, name, data) == ("F_ARCHIVE", why)
+
+
+@pytest.mark.parametrize(
+    ("name", "data"), [("o.csv.gz", gzip.compress(DATA)), ("o.zip", zipped(("a.csv", DATA)))], ids=named
+)
+def test_what_cannot_be_written_out_is_our_own_trouble(tmp_path, name, data):
+    (tmp_path / "sent").write_bytes(data)
+    small = FullDisk(tmp_path / "unpacked")
+    with pytest.raises(OSError, match="No space left"):
+        compressed_file.unpack(tmp_path / "sent", name, small, 1 << 20)
+
+
+class FullDisk(type(Path())):  # type: ignore[misc]
+    """A file that nothing can be written to."""
+
+    def open(self, *arguments, **named):
+        return Path("/dev/full").open("wb", buffering=0)
 
 
 def test_an_archive_in_gzip_is_no_order_file(tmp_path):
