@@ -75,6 +75,9 @@ def guess_settings(sample: Sample, profile: Profile) -> dict[str, Any]:
         settings["ignore"] = [*profile.ignore, *left_out]
     if not profile.skip and (skip := _rows_to_skip(sample)):
         settings["skip"] = skip
+    is_said = "notify_channel" in sample.columns or "notify_channel" in profile.columns or profile.notify_channel != "none"
+    if not is_said and any("@" in cell for cell in sample.cells("email")):
+        settings["notify_channel"] = "email"
     return settings
 
 

@@ -176,3 +176,13 @@ def test_what_is_guessed_are_columns_and_written_as_headers_are_compared():
     assert set(GUESSES) <= set(ORDERS.column_names)
     assert all(name == name.casefold().strip() for names in GUESSES.values() for name in names)
     assert read_clients(None).profile("any") == Profile()
+
+
+@pytest.mark.parametrize(
+    ("profile", "channel"), [({}, "email"), ({"notify_channel": "sms"}, None), ({"columns": {"notify_channel": "CH"}}, None)]
+)
+def test_who_gives_addresses_and_no_channel_is_asked_whether_customers_are_to_be_notified(tmp_path, profile, channel):
+    text = f"{PLAIN},email,CH\nA-1,C1,見本,1,invoice,a@example.com,none\n"
+    found, _ = tried(tmp_path, text, profile=Profile.model_validate(profile))
+    given = tomllib.loads(found["profile"]).get("client", {}) if found["profile"] else {}
+    assert given.get("notify_channel") == channel
