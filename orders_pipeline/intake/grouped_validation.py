@@ -81,7 +81,7 @@ def validate_grouped(
         judge,
         seal,
         groups,
-        groups.beside_unreadable(but=totals),
+        {order: lost for lost, order in groups.may_be_of(but=totals)},
         repeated,
         lines_of,
         pa.array(sorted(totals), pa.int32()),
@@ -96,13 +96,13 @@ def validate_grouped(
 class _Validation:
     """The validation of one file's chunks of whole orders, with what was found out over the whole file.
 
-    `beside` has the orders that rows next to them may belong to, of which nobody can say so, each with such a row.
+    `lost_of` has the orders that rows may belong to of which nobody can say so, each with such a row.
     """
 
     judge: GroupedJudge
     seal: Seal
     groups: OrderGroups
-    beside: Mapping[int, int]
+    lost_of: Mapping[int, int]
     repeated: RepeatedOrders
     lines_of: LinesOf | None
     total_rows: pa.Array
@@ -192,14 +192,14 @@ class _Validation:
                 rows.findings.add_each("", INCOMPLETE, rows.first[[order]], [as_json(detail)])
 
     def _add_incomplete(self, rows: GroupedRows, order_row: Positions) -> None:
-        """Note rows that are rejected for other rows of their order, or for one next to it that may be of it."""
+        """Note rows that are rejected for other rows of their order, or for one that may be of it."""
         if not len(rows.first):
             return
         findings, number = rows.findings, rows.lines.number
         bad, bad_reference = ~findings.clean, findings.bad_in(IDENTITY)
         reference_is_bad = np.logical_or.reduceat(bad_reference, rows.first)
-        beside = np.flatnonzero(np.isin(order_row[rows.first], list(self.beside)))
-        cause_of = {int(order): self.beside[int(order_row[rows.first[order]])] for order in beside}
+        held_up = np.flatnonzero(np.isin(order_row[rows.first], list(self.lost_of)))
+        cause_of = {int(order): self.lost_of[int(order_row[rows.first[order]])] for order in held_up}
         wrong, at = np.unique(rows.order_of[bad], return_index=True)
         cause_of |= dict(zip(wrong.tolist(), number.filter(pa.array(bad)).take(pa.array(at)).to_pylist(), strict=True))
         incomplete = np.flatnonzero(~bad & np.isin(rows.order_of, list(cause_of)))

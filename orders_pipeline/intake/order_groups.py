@@ -7,7 +7,7 @@ that stand apart from their order are kept until it is whole. What an order is m
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,20 +28,22 @@ Numbers: TypeAlias = "npt.NDArray[Any]"
 MOST_LINES = 5_000  # of an order, which is judged in one piece
 LOOSE = 4  # parts of chunks that are kept as they are; others are packed until their chunk is whole
 ORDER_ROW = "order_row"
+_IN_NO_REFERENCE = r"[^a-z0-9\-_./]+"
 
 
 @dataclass(frozen=True)
 class OrderGroups:
     """The rows of a staged file, in its order: their numbers, and that of the first row of the order that each is of.
 
-    A row without a usable reference is by itself, and so is each of an order with too many. Of those that are `unreadable`
-    nobody can say which order they belong to.
+    A row without a usable reference is by itself, and so is each of an order with too many. Of the first, which are `lost`,
+    nobody can say which order they belong to; `alike` has those (by their numbers) that seem to name an order, and this.
     """
 
     number: Numbers
     order_row: Numbers
     is_too_large: npt.NDArray[np.bool_]
-    is_unreadable: npt.NDArray[np.bool_]
+    is_lost: npt.NDArray[np.bool_]
+    alike: Sequence[tuple[int, int]]
 
     @property
     def continuing(self) -> Numbers:
@@ -49,15 +51,18 @@ class OrderGroups:
         numbers: Numbers = self.number[self.number != self.order_row]
         return numbers
 
-    def beside_unreadable(self, but: Collection[int]) -> dict[int, int]:
-        """Return the orders next to rows that may belong to them, each with such a row; `but` are rows that are none."""
-        lost = np.flatnonzero(self.is_unreadable & ~np.isin(self.number, list(but)))
-        readable = np.flatnonzero(~self.is_unreadable)
-        after = np.searchsorted(readable, lost)
-        found: dict[int, int] = {}
-        for places, there in ((after - 1, after > 0), (after, after < len(readable))):
-            rows = readable[places[there]]
-            found |= dict(zip(self.order_row[rows].tolist(), self.number[lost[there]].tolist(), strict=True))
+    def may_be_of(self, but: Collection[int]) -> list[tuple[int, int]]:
+        """Return lost rows, each with an order that it may belong to: one next to it, or one that it seems to name.
+
+        `but` are rows that are none of any order.
+        """
+        lost = np.flatnonzero(self.is_lost & ~np.isin(self.number, list(but)))
+        known = np.flatnonzero(~self.is_lost)
+        after = np.searchsorted(known, lost)
+        found = [pair for pair in self.alike if pair[0] not in but]
+        for places, there in ((after - 1, after > 0), (after, after < len(known))):
+            orders = self.order_row[known[places[there]]]
+            found += zip(self.number[lost[there]].tolist(), orders.tolist(), strict=True)
         return found
 
 
@@ -68,13 +73,15 @@ def find_orders(staged: Path, judge: Judge, chunk_rows: int) -> OrderGroups:
     def look(_number: int, chunk: pa.RecordBatch) -> tuple[Numbers, ...]:
         cells = pc.fill_null(chunk.column(identity), "")
         references, valid = judge.valid_identities(cells)
-        shape_ok = chunk.column("shape_ok").to_numpy(zero_copy_only=False)
-        unreadable = ~shape_ok | pc.or_(pc.equal(references, ""), is_no_text(cells)).to_numpy(zero_copy_only=False)
+        usable = valid & chunk.column("shape_ok").to_numpy(zero_copy_only=False)
+        usable &= ~is_no_text(cells).to_numpy(zero_copy_only=False)
         number = chunk.column("import_row_number").to_numpy()
-        return number, unreadable, valid & ~unreadable, hashed(references, KEYS[0]), hashed(references, KEYS[1])
+        alike, seen = _seen(number[~usable], references.filter(pa.array(~usable)))
+        return number, usable, *_hashes(references), alike, *_hashes(seen)
 
     with closing(map_chunks(staged, look, chunk_rows, ["import_row_number", "shape_ok", identity])) as chunks:
-        number, unreadable, usable, *hashes = (np.concatenate(column) for column in zip(*chunks, strict=True))
+        found = [np.concatenate(column) for column in zip(*chunks, strict=True)]
+    number, usable, *hashes, alike, seen, also_seen = found
     places = np.flatnonzero(usable)
     places = places[np.lexsort([each[places] for each in reversed(hashes)])]  # stable: rows of an order stay in turn
     starts = np.ones(len(places), np.bool_)
@@ -82,9 +89,25 @@ def find_orders(staged: Path, judge: Judge, chunk_rows: int) -> OrderGroups:
     group = np.cumsum(starts) - 1
     is_too_large = np.zeros(len(number), np.bool_)
     is_too_large[places] = (np.bincount(group) > MOST_LINES)[group]
+    first = places[starts]
     order_row = number.copy()
-    order_row[places] = np.where(is_too_large[places], number[places], number[places[starts]][group])
-    return OrderGroups(number, order_row, is_too_large, unreadable)
+    order_row[places] = np.where(is_too_large[places], number[places], number[first][group])
+    first = first[np.isin(hashes[0][first], seen)]
+    orders = dict(zip(zip(*(each[first].tolist() for each in hashes), strict=True), number[first].tolist(), strict=True))
+    named = zip(alike.tolist(), zip(seen.tolist(), also_seen.tolist(), strict=True), strict=True)
+    pairs = [(row, orders[reference]) for row, reference in named if reference in orders]
+    return OrderGroups(number, order_row, is_too_large, ~usable, pairs)
+
+
+def _seen(number: Numbers, cells: pa.Array) -> tuple[Numbers, pa.Array]:
+    """Return what is left of cells that are no references without what no reference has, and the rows they are in."""
+    left = pc.replace_substring_regex(cells, _IN_NO_REFERENCE, "")
+    some = pc.not_equal(left, "")
+    return number[some.to_numpy(zero_copy_only=False)], left.filter(some)
+
+
+def _hashes(cells: pa.Array) -> tuple[Numbers, Numbers]:
+    return hashed(cells, KEYS[0]), hashed(cells, KEYS[1])
 
 
 def whole_orders(staged: Path, groups: OrderGroups, chunk_rows: int) -> Iterator[pa.RecordBatch]:

@@ -221,6 +221,22 @@ def test_orders_next_to_a_row_that_may_be_of_them_are_not_taken_without_it(run, 
     assert found.rejected[1][0][2] == {"other_row": "2"}
 
 
+MALFORMED = ["10 01", "1.001E+03", "1001?", "１００１番", "1001\u200b"]
+
+
+@pytest.mark.parametrize("lost", MALFORMED)
+def test_an_order_is_not_taken_without_a_row_whose_reference_is_malformed(run, lost):
+    found = run(OF_LINES, line("1001"), line(lost), line("1002"), line("1003"))
+    assert (found.codes[1], found.codes[3], list(found.amounts)) == (["R_ORDER_INCOMPLETE"], ["R_ORDER_INCOMPLETE"], ["1003"])
+
+
+@pytest.mark.parametrize("lost", [each for each in MALFORMED if "E" not in each])
+@pytest.mark.parametrize("chunk_rows", [1, 1000])
+def test_a_row_whose_malformed_reference_seems_to_name_an_order_holds_it_up_from_anywhere(run, lost, chunk_rows):
+    found = run(OF_LINES, line("1001"), line("1002"), line("1003"), line(lost), chunk_rows=chunk_rows)
+    assert (found.rejected[1][0][2], list(found.amounts)) == ({"other_row": "4"}, ["1002"])
+
+
 @pytest.mark.parametrize(("profile", "total"), [(OF_LINES, 2500), (OF_ORDERS, 1500)])
 def test_a_total_row_is_none_of_the_orders_above_it(run, profile, total):
     rows = [line("O-1", ",,,1000"), line("O-1", ",,,1000"), line("O-2", ",,,500"), f",,,,,,{total},,,"]
