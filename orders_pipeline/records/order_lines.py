@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from orders_pipeline.records.grouping import Grouping
 from orders_pipeline.records.judgement import Findings, Judge, Mask, Positions, Rows, as_json
-from orders_pipeline.records.orders import ITEM_COLUMNS, ORDER_LINES, ORDERS
+from orders_pipeline.records.orders import ITEM_COLUMNS, MOST_LINE_YEN, ORDER_LINES, ORDERS
 from orders_pipeline.records.record_type import RowContext
 
 Cells: TypeAlias = Mapping[str, pa.Array]
@@ -85,9 +85,9 @@ class GroupedJudge:
         self.grouping = grouping
         self.rows = Judge(ORDERS, context)  # each row by itself
         others = {name: how for name, how in context.translate.items() if name != _AMOUNT}
-        without_amount = replace(context, translate=others)
-        self.orders = Judge(ORDERS, without_amount if grouping.sums_lines else context)
-        self.lines = Judge(ORDER_LINES, context if grouping.each == "line" else without_amount)
+        self._untranslated = replace(context, translate=others)  # factors and what is added are other columns than the amount
+        self.orders = Judge(ORDERS, self._untranslated if grouping.sums_lines else context)
+        self.lines = Judge(ORDER_LINES, context if grouping.each == "line" else self._untranslated)
         self._own = tuple(
             name
             for name in ORDERS.column_names
@@ -144,18 +144,20 @@ class GroupedJudge:
         return lines, changed | ({_AMOUNT: 0} if factors else {})
 
     def _sum_of_added(self, top: Cells, first: Positions, findings: Findings) -> pa.Array:
-        """Return the yen of each order that count once, by its first row."""
+        """Return the yen of each order that count once, by its first row; they may come to no more than a line may."""
         total = pa.array(np.zeros(len(first), np.int64))
         for name in self.grouping.added:
             yen = self._numbers(name, top[name])
             unreadable = first[yen.is_unreadable]
             findings.add_each(_AMOUNT, "R_AMOUNT_FORMAT", unreadable, [as_json({})] * len(unreadable))
             total = pc.add(total, pc.if_else(pa.array(yen.is_blank), 0, yen.values))
-        return total
+        over = _mask(pc.fill_null(pc.greater(pc.abs(total), MOST_LINE_YEN), False))
+        findings.add_each(_AMOUNT, "R_AMOUNT_OVER_LIMIT", first[over], [as_json({})] * int(over.sum()))
+        return pc.if_else(pa.array(over), None, total)
 
     def _numbers(self, name: str, raw: pa.Array) -> _Numbers:
         column = ORDER_LINES.by_name.get(name, ORDER_LINES.by_name[_AMOUNT])
-        text = column.normalised(raw, self.lines.context)
+        text = column.normalised(raw, self._untranslated)
         values = pc.if_else(pc.match_substring_regex(text, _NUMBER), text, None).cast(pa.int64())
         return _Numbers(values, _mask(pc.equal(text, "")))
 

@@ -293,7 +293,7 @@ ORDERS = RecordType(
     typed_row_rules=(RowRule("R_AMOUNT_MISMATCH", "amount", _amount_is_product, ("amount", *ITEM_COLUMNS[1:])),),
 )
 
-_LINE_YEN = 10**_MOST_DIGITS - 1  # discounts are lines below zero
+MOST_LINE_YEN = 10**_MOST_DIGITS - 1  # discounts are lines below zero
 _BY_NAME = ORDERS.by_name
 
 ORDER_LINES = RecordType(
@@ -316,7 +316,7 @@ ORDER_LINES = RecordType(
                 Rule("R_AMOUNT_FORMAT", never_matches(_DOTTED), _DOT),
                 Rule("R_AMOUNT_FORMAT", Matches(r"-?[0-9]+")),
             ),
-            typed_rules=(Rule("R_AMOUNT_OVER_LIMIT", Between(-_LINE_YEN, _LINE_YEN)),),
+            typed_rules=(Rule("R_AMOUNT_OVER_LIMIT", Between(-MOST_LINE_YEN, MOST_LINE_YEN)),),
             stored_type="int32",
         ),
     ),

@@ -200,6 +200,30 @@ def test_a_bad_row_rejects_its_whole_order_and_no_other(run, profile, rows, code
     assert list(found.amounts) == ["O-9"]
 
 
+def test_what_is_added_comes_to_no_more_than_a_line_may(run):
+    profile = {"lines": "grouped", "columns": {"amount": {"header": "金額", "each": "line", "add": ["送料", "手数料", "梱包"]}}}
+    header = "注文番号,得意先コード,得意先名,支払方法,金額,送料,手数料,梱包"
+    most = "999999999"
+    rows = [f"-{most},{most},{most},{most}", f"-{most},,,", "-999990000,,,"]
+    found = run(profile, *(f"O-1,C01,見本商店,invoice,{row}" for row in rows), "O-2,C01,見本商店,invoice,7,,,", header=header)
+    assert found.codes == {1: ["R_AMOUNT_OVER_LIMIT"], 2: ["R_ORDER_INCOMPLETE"], 3: ["R_ORDER_INCOMPLETE"]}
+    assert found.amounts == {"O-2": 7}
+
+
+@pytest.mark.parametrize(
+    ("setting", "added", "codes"),
+    [
+        ({"default": "1000"}, "", {}),
+        ({"values": {"無料": "0"}}, "無料", {1: ["R_AMOUNT_FORMAT"]}),
+        ({"after": "円"}, "円5", {1: ["R_AMOUNT_FORMAT"]}),
+    ],
+)
+def test_how_the_amount_is_translated_says_nothing_of_what_is_added(run, setting, added, codes):
+    profile = {"lines": "grouped", "columns": {"amount": {"header": "金額", "each": "line", "add": ["送料"], **setting}}}
+    found = run(profile, line("O-1", "A-1,1,500,円500" if "after" in setting else "A-1,1,500,500", end=f"{added},invoice,"))
+    assert (found.codes, found.amounts) == (codes, {} if codes else {"O-1": 500})
+
+
 def test_below_the_first_row_blank_cells_inherit_and_the_same_written_otherwise_is_the_same(run):
     found = run(
         OF_LINES, line("O-1", end=",invoice,ﾒﾓ"), line("O-1", customer=",", end=",,"), line("O-1", end=",INVOICE,ﾒﾓ")
