@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from orders_pipeline.infrastructure.parquet_file import map_in_turn
+from orders_pipeline.infrastructure.parquet_file import map_in_turn, read_chunks
 from orders_pipeline.intake.duplicate_rows import NO_DUPLICATES
 from orders_pipeline.intake.order_groups import MOST_LINES, ORDER_ROW, OrderGroups, find_orders, whole_orders
 from orders_pipeline.intake.repeated_orders import RepeatedOrders
@@ -39,7 +39,7 @@ from orders_pipeline.intake.validation import (
 )
 from orders_pipeline.records.corrected_rows import Answer, Corrections
 from orders_pipeline.records.grouping import Grouping
-from orders_pipeline.records.judgement import Mask, Positions, Rows, as_json
+from orders_pipeline.records.judgement import Judge, Mask, Positions, Rows, as_json
 from orders_pipeline.records.order_lines import GroupedJudge, GroupedRows, accepted_lines
 from orders_pipeline.records.orders import ORDER_LINES, ORDERS
 from orders_pipeline.records.record_type import RowContext
@@ -73,8 +73,11 @@ def validate_grouped(
     """
     judge = GroupedJudge(context, grouping)
     groups = find_orders(staged, judge.rows, chunk_rows)
+    left_out: Mapping[frozenset[int], Sequence[int]] = {}
     if corrections is not None:
         corrections = replace(corrections, ambiguous=ambiguous_corrections(staged, NO_DUPLICATES, chunk_rows))
+        answered = _answered(staged, judge.rows, corrections, chunk_rows)
+        left_out = {whole: sorted(whole - answered) for whole in set(corrections.orders.values())}
     repeating = groups.continuing if not grouping.sums_lines else None
     totals = find_total_rows(staged, judge.rows, chunk_rows, repeating=repeating)
     validation = _Validation(
@@ -86,6 +89,7 @@ def validate_grouped(
         lines_of,
         pa.array(sorted(totals), pa.int32()),
         corrections,
+        left_out,
         skips_same and corrections is None,
     )
     judged = map_in_turn(whole_orders(staged, groups, chunk_rows), validation.of_chunk)
@@ -96,7 +100,8 @@ def validate_grouped(
 class _Validation:
     """The validation of one file's chunks of whole orders, with what was found out over the whole file.
 
-    `lost_of` has the orders that rows may belong to of which nobody can say so, each with such a row.
+    `lost_of` has the orders that rows may belong to of which nobody can say so, each with such a row. Of rows that were
+    rejected together, `left_out` has those that a correcting file does not answer.
     """
 
     judge: GroupedJudge
@@ -107,6 +112,7 @@ class _Validation:
     lines_of: LinesOf | None
     total_rows: pa.Array
     corrections: Corrections | None
+    left_out: Mapping[frozenset[int], Sequence[int]]
     skips_same: bool
 
     def of_chunk(self, _number: int, chunk: pa.RecordBatch) -> Chunk:
@@ -181,13 +187,14 @@ class _Validation:
         return same
 
     def _add_rows_left_out(self, corrections: Corrections, rows: GroupedRows, answers: Mapping[int, Answer]) -> None:
-        """Note orders that correct some rows of a rejected order and not all."""
-        named: dict[int, set[int]] = {}
+        """Note orders that correct some of the rows that were rejected together, where nothing corrects the others."""
+        wholes: dict[int, set[frozenset[int]]] = {}
+        bad_reference = rows.findings.bad_in(IDENTITY)
         for at, answer in answers.items():
-            named.setdefault(int(rows.order_of[at]), set()).add(answer.corrects_row)
-        for order, these in named.items():
-            whole = {number for each in these for number in corrections.orders.get(each, ())}
-            if missing := sorted(whole - these):
+            if not bad_reference[at] and answer.corrects_row in corrections.orders:
+                wholes.setdefault(int(rows.order_of[at]), set()).add(corrections.orders[answer.corrects_row])
+        for order, these in wholes.items():
+            if missing := sorted({number for whole in these for number in self.left_out[whole]}):
                 detail = {"missing": ", ".join(map(str, missing[:_MOST_NAMED]))}
                 rows.findings.add_each("", INCOMPLETE, rows.first[[order]], [as_json(detail)])
 
@@ -216,6 +223,21 @@ class _Validation:
         added = pa.nulls(len(items)) if rows.added is None else rows.added.filter(pa.array(good[rows.first]))
         cells = [pc.list_value_length(items), added.cast(pa.int32()), items]
         return pa.table([*table.columns, *cells], schema=accepted_schema(ORDERS, with_lines=True))
+
+
+def _answered(staged: Path, judge: Judge, corrections: Corrections, chunk_rows: int) -> frozenset[int]:
+    """Return the rows that rows of a correcting file name under a reference that they may have, of whichever order."""
+    found: set[int] = set()
+    for chunk in read_chunks(staged, chunk_rows, ["shape_ok", "corrects_row", IDENTITY]):
+        rows = chunk.filter(pc.and_(chunk.column("shape_ok"), pc.is_valid(chunk.column("corrects_row"))))
+        references, valid = judge.valid_identities(rows.column(IDENTITY))
+        for number, reference, is_valid in zip(
+            rows.column("corrects_row").to_pylist(), references.to_pylist(), valid.tolist(), strict=True
+        ):
+            named = None if number in corrections.ambiguous else corrections.rows.get(number)
+            if is_valid and named is not None and named.may_have(reference):
+                found.add(number)
+    return frozenset(found)
 
 
 def _places(rows: GroupedRows, positions: list[int]) -> list[int]:

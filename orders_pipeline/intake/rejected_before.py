@@ -6,7 +6,7 @@ Read from the database and from the staged files of their batches. What a correc
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,13 @@ from orders_pipeline.infrastructure.database import Database, Transaction
 from orders_pipeline.infrastructure.parquet_file import read_chunks
 from orders_pipeline.infrastructure.storage import ObjectGone, Storage
 from orders_pipeline.intake import csv_file
+from orders_pipeline.intake.order_groups import find_orders
 from orders_pipeline.records.corrected_rows import NAMES_NO_ROW, Corrections, NamedRow, Original
 from orders_pipeline.records.judgement import Judge
 from orders_pipeline.records.orders import ORDERS
 from orders_pipeline.records.record_type import RowContext
 from orders_pipeline.records.rejections import FileRejected
+from orders_pipeline.records.rules import is_no_text
 
 CHUNK_ROWS = 10_000
 IS_THAT_ORDER = {"R_REF_EXISTS", "R_REF_SPENT", "R_CORRECTED_BEFORE"}  # no reason to have another reference
@@ -89,20 +91,42 @@ def corrections_of(
 
 
 def _rejected_together(storage: Storage, database: Database, judge: Judge, batch_id: str) -> dict[int, frozenset[int]]:
-    """Return for each rejected row of a batch those that were rejected under its reference, itself among them."""
+    """Return for each rejected row of a batch those that may be of one order with it, itself among them."""
     with database.begin() as transaction:
-        rejected = pa.array([row.import_row_number for row in transaction.rows("rejected_row_numbers", batch_id=batch_id)])
-    together: dict[str, list[int]] = {}
+        rejected = {row.import_row_number: row for row in transaction.rows("rejected_row_numbers", batch_id=batch_id)}
+    totals = [number for number, row in rejected.items() if row.is_total]
     with lent(storage, database, batch_id, STAGED) as staged:
-        for chunk in read_chunks(staged, CHUNK_ROWS, ["import_row_number", "shape_ok", ORDERS.identity]):
-            rows = chunk.filter(pc.and_(chunk.column("shape_ok"), pc.is_in(chunk.column("import_row_number"), rejected)))
-            references, valid = judge.valid_identities(rows.column(ORDERS.identity))
-            numbers = rows.column("import_row_number")
-            for reference, number in zip(
-                *(each.filter(pa.array(valid)).to_pylist() for each in (references, numbers)), strict=True
-            ):
-                together.setdefault(reference, []).append(number)
-    return {number: frozenset(numbers) for numbers in together.values() for number in numbers}
+        groups = find_orders(staged, judge, CHUNK_ROWS)
+        pairs = [*_alike(staged, judge, rejected), *groups.may_be_of(but=totals)]
+    pairs += zip(groups.number.tolist(), groups.order_row.tolist(), strict=True)
+    pairs += ((number, row.other_row) for number, row in rejected.items() if row.other_row is not None)
+    return together(rejected, pairs)
+
+
+def together(rows: Collection[int], pairs: Iterable[tuple[int, int]]) -> dict[int, frozenset[int]]:
+    """Return for each of some rows those that pairs tie it to, be it by way of others of them."""
+    tied = [pair for pair in pairs if pair[0] != pair[1] and pair[0] in rows and pair[1] in rows]
+    group = {row: row for row in rows}
+    members = {row: [row] for row in rows}
+    for one, other in tied:
+        larger, smaller = sorted((group[one], group[other]), key=lambda each: len(members[each]), reverse=True)
+        if larger != smaller:
+            group |= dict.fromkeys(members[smaller], larger)
+            members[larger] += members.pop(smaller)
+    return {row: whole for of_one in members.values() for whole in [frozenset(of_one)] for row in of_one}
+
+
+def _alike(staged: Path, judge: Judge, numbers: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """Yield rows that say the same in place of a reference, each with the first of them, whether it is valid or not."""
+    first: dict[str, int] = {}
+    for chunk in read_chunks(staged, CHUNK_ROWS, ["import_row_number", ORDERS.identity]):
+        cells = pc.fill_null(chunk.column(ORDERS.identity), "")
+        references, _ = judge.valid_identities(cells)
+        wanted = pc.and_(pc.not_equal(references, ""), pc.invert(is_no_text(cells)))
+        wanted = pc.and_(wanted, pc.is_in(chunk.column("import_row_number"), pa.array(numbers, pa.int32())))
+        rows = (each.filter(wanted).to_pylist() for each in (references, chunk.column("import_row_number")))
+        for reference, number in zip(*rows, strict=True):
+            yield number, first.setdefault(reference, number)
 
 
 def rows_named(

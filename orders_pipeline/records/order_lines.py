@@ -85,7 +85,7 @@ class GroupedJudge:
         self.grouping = grouping
         self.rows = Judge(ORDERS, context)  # each row by itself
         others = {name: how for name, how in context.translate.items() if name != _AMOUNT}
-        self._untranslated = replace(context, translate=others)  # factors and what is added are other columns than the amount
+        self._untranslated = replace(context, translate=others)  # factors and what is added are other columns
         self.orders = Judge(ORDERS, self._untranslated if grouping.sums_lines else context)
         self.lines = Judge(ORDER_LINES, context if grouping.each == "line" else self._untranslated)
         self._own = tuple(

@@ -19,8 +19,10 @@ from orders_pipeline.intake.csv_file import Dialect, Limits
 from orders_pipeline.intake.file_staging import stage_file
 from orders_pipeline.intake.file_validation import context_of
 from orders_pipeline.intake.grouped_validation import validate_grouped
+from orders_pipeline.intake.rejected_before import together
 from orders_pipeline.intake.repeated_orders import RepeatedOrders
 from orders_pipeline.intake.validation import Validated
+from orders_pipeline.records.corrected_rows import Corrections, NamedRow
 from orders_pipeline.records.orders import ORDERS
 from orders_pipeline.web.page import fixing
 
@@ -67,6 +69,7 @@ def run(tmp_path: Path):
         header: str = HEADER,
         chunk_rows: int = 1000,
         name: str = "orders.csv",
+        corrections: Corrections | None = None,
         **known: str,
     ) -> Outcome:
         profile = Profile.model_validate(settings)
@@ -91,6 +94,7 @@ def run(tmp_path: Path):
                 lambda rows, _: [()] * len(rows.number),
                 lambda _: {},
             ),
+            corrections=corrections,
             chunk_rows=chunk_rows,
         )
         rejected: dict[int, list[tuple[str | None, str, dict[str, str]]]] = {}
@@ -201,11 +205,16 @@ def test_a_bad_row_rejects_its_whole_order_and_no_other(run, profile, rows, code
 
 
 def test_what_is_added_comes_to_no_more_than_a_line_may(run):
-    profile = {"lines": "grouped", "columns": {"amount": {"header": "金額", "each": "line", "add": ["送料", "手数料", "梱包"]}}}
+    profile = {
+        "lines": "grouped",
+        "columns": {"amount": {"header": "金額", "each": "line", "add": ["送料", "手数料", "梱包"]}},
+    }
     header = "注文番号,得意先コード,得意先名,支払方法,金額,送料,手数料,梱包"
     most = "999999999"
     rows = [f"-{most},{most},{most},{most}", f"-{most},,,", "-999990000,,,"]
-    found = run(profile, *(f"O-1,C01,見本商店,invoice,{row}" for row in rows), "O-2,C01,見本商店,invoice,7,,,", header=header)
+    found = run(
+        profile, *(f"O-1,C01,見本商店,invoice,{row}" for row in rows), "O-2,C01,見本商店,invoice,7,,,", header=header
+    )
     assert found.codes == {1: ["R_AMOUNT_OVER_LIMIT"], 2: ["R_ORDER_INCOMPLETE"], 3: ["R_ORDER_INCOMPLETE"]}
     assert found.amounts == {"O-2": 7}
 
@@ -251,7 +260,11 @@ MALFORMED = ["10 01", "1.001E+03", "1001?", "１００１番", "1001\u200b"]
 @pytest.mark.parametrize("lost", MALFORMED)
 def test_an_order_is_not_taken_without_a_row_whose_reference_is_malformed(run, lost):
     found = run(OF_LINES, line("1001"), line(lost), line("1002"), line("1003"))
-    assert (found.codes[1], found.codes[3], list(found.amounts)) == (["R_ORDER_INCOMPLETE"], ["R_ORDER_INCOMPLETE"], ["1003"])
+    assert (found.codes[1], found.codes[3], list(found.amounts)) == (
+        ["R_ORDER_INCOMPLETE"],
+        ["R_ORDER_INCOMPLETE"],
+        ["1003"],
+    )
 
 
 @pytest.mark.parametrize("lost", [each for each in MALFORMED if "E" not in each])
@@ -273,6 +286,47 @@ def test_an_order_has_no_more_rows_than_are_judged_in_one_piece(run, monkeypatch
     monkeypatch.setattr(order_groups, "MOST_LINES", 2)
     found = run(OF_LINES, line("O-1"), line("O-2"), line("O-1"), line("O-1"), chunk_rows=1)
     assert found.codes == {row: ["R_TOO_MANY_LINES"] for row in (1, 3, 4)}
+
+
+def rejected_together(*numbers: int, only: frozenset[str] | None = None) -> Corrections:
+    """Return what is known of rows that were rejected together; corrections may have any reference, or `only` these."""
+    named = {number: NamedRow(("b", number), only, {}, []) for number in numbers}
+    return Corrections(named, orders=dict.fromkeys(numbers, frozenset(numbers)))
+
+
+def correcting(number: int, row: str) -> str:
+    return f"{row},20261123-b93d56059697,{number}"
+
+
+@pytest.mark.parametrize("chunk_rows", [1, 1000])
+def test_rows_that_were_rejected_together_may_be_corrected_as_several_orders_of_one_file(run, chunk_rows):
+    rows = [correcting(1, line("1001")), correcting(2, line("1001B", customer="C02,別の店"))]
+    found = run(OF_LINES, *rows, header=HEADER + ",_batch,_row", corrections=rejected_together(1, 2), chunk_rows=chunk_rows)
+    assert (found.codes, list(found.amounts)) == ({}, ["1001", "1001B"])
+
+
+@pytest.mark.parametrize(
+    "other",
+    [[], [correcting(2, line("10 01"))], [correcting(2, line("O-2"))], [correcting(2, line("O-1") + ",more")]],
+    ids=["left_out", "malformed", "changed", "misshapen"],
+)
+def test_a_correction_is_not_taken_without_what_was_rejected_with_it(run, other):
+    rows = [correcting(1, line("O-1")), line("O-5"), line("O-6"), *other]
+    corrections = rejected_together(1, 2, only=frozenset({"o-1"}))
+    found = run(OF_LINES, *rows, header=HEADER + ",_batch,_row", corrections=corrections)
+    assert found.rejected[1] == [(None, "R_ORDER_INCOMPLETE", {"missing": "2"})]
+
+
+def test_rows_are_together_that_are_tied_by_way_of_others():
+    found = together([1, 2, 3, 4, 5, 6], [(1, 2), (3, 2), (4, 9), (9, 5), (6, 6)])
+    assert {row: sorted(whole) for row, whole in found.items()} == {
+        1: [1, 2, 3],
+        2: [1, 2, 3],
+        3: [1, 2, 3],
+        4: [4],
+        5: [5],
+        6: [6],
+    }
 
 
 @pytest.mark.parametrize(
