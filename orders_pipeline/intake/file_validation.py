@@ -28,7 +28,8 @@ def validate_file(
 ) -> Validated:
     """Judge the rows of a staged file, and write accepted rows and rejections as Parquet."""
     context, grouping = context_of(profile, file.encoding), profile.grouping()
-    before = ReceivedBefore(system.database, system.cipher, file.batch_id, file.client_code)
+    skips_same = profile.same_orders == "skip"
+    before = ReceivedBefore(system.database, system.cipher, file.batch_id, file.client_code, unopened_differ=skips_same)
     seal = personal_data.encrypter(system.cipher, file.batch_id)
     corrections = None
     if file.corrects is not None:
@@ -42,9 +43,9 @@ def validate_file(
             context=context,
             grouping=grouping,
             seal=seal,
-            repeated=RepeatedOrders(ORDERS, before.existing, before.differing, before.given_up),
+            repeated=RepeatedOrders(ORDERS, before.existing, before.differing, before.given_up, before.settled),
             lines_of=before.lines,
-            skips_same=profile.same_orders == "skip",
+            skips_same=skips_same,
             corrections=corrections,
         )
     return validation.validate(
@@ -57,8 +58,9 @@ def validate_file(
         existing=before.existing,
         differing=before.differing,
         given_up=before.given_up,
+        settled=before.settled,
         corrections=corrections,
-        skips_same=profile.same_orders == "skip",
+        skips_same=skips_same,
     )
 
 

@@ -123,12 +123,12 @@ class _Validation:
         rows = self.judge.judge(number, np.diff(order_row, prepend=0) != 0, raw)
         is_too_large = np.isin(order_row, self.groups.number[self.groups.is_too_large])
         rows.findings.add(IDENTITY, "R_TOO_MANY_LINES", is_too_large, {"limit": str(MOST_LINES)})
-        answers, misshapen = self._add_repeated(rows, chunk, shaped, raw)
+        repeated, answers, misshapen = self._add_repeated(rows, chunk, shaped, raw)
         is_total = _mask(pc.is_in(number, value_set=self.total_rows))
         for position in np.flatnonzero(is_total).tolist():
             rows.findings.add_instead(TOTAL_ROW, position)
         self._add_incomplete(rows, order_row)
-        same = self._same(rows)
+        same = self._same(rows, repeated)
         rows.findings.forget(np.flatnonzero(same))
         good = rows.findings.clean & ~same
         orders, lines = rows.orders.where(good[rows.first]), rows.lines.where(good)
@@ -140,11 +140,14 @@ class _Validation:
 
     def _add_repeated(
         self, rows: GroupedRows, chunk: pa.RecordBatch, shaped: pa.RecordBatch, raw: Mapping[str, pa.Array]
-    ) -> tuple[dict[int, Answer], list[Answer]]:
-        """Note orders that were received before, and what is wrong with rows as corrections; return what these answer."""
+    ) -> tuple[Positions, dict[int, Answer], list[Answer]]:
+        """Note orders that were received before, and what is wrong with rows as corrections.
+
+        Return the orders that are the same as settled ones, and what rows answer.
+        """
         found = rows.found_in_orders(IDENTITY)
         with_lines = replace(self.repeated, differing=partial(self._differing, rows))
-        with_lines.add_existing(rows.orders, found)
+        same = with_lines.add_existing(rows.orders, found)
         rows.spread(found)
         answers: dict[int, Answer] = {}
         misshapen: list[Answer] = []
@@ -160,7 +163,7 @@ class _Validation:
         kept = [at for at, each in answers.items() if each.keeps_reference]
         self.repeated.add_given_up(rows.orders, found, _places(rows, kept))
         rows.spread(found)
-        return answers, misshapen
+        return same, answers, misshapen
 
     def _differing(self, rows: GroupedRows, orders: Rows, references: Sequence[str]) -> list[Sequence[str]]:
         """Return of each order the columns in which it or its lines differ from the order that has its reference."""
@@ -178,12 +181,13 @@ class _Validation:
             differing.append([name for name in ORDERS.column_names if name in {*others, *of_lines}])
         return differing
 
-    def _same(self, rows: GroupedRows) -> Mask:
-        """Return the rows of orders that are skipped: nothing was found of them but that they were received before."""
+    def _same(self, rows: GroupedRows, orders: Positions) -> Mask:
+        """Return the rows of those orders that are skipped: nothing was found of them but that they were received before."""
         same: Mask = np.zeros(rows.findings.size, np.bool_)
         if self.skips_same and len(rows.first):
             same[rows.findings.alone(SAME_ORDER)] = True
-            same &= np.logical_and.reduceat(same, rows.first)[rows.order_of]
+            whole = np.logical_and.reduceat(same, rows.first)
+            same &= (whole & np.isin(np.arange(len(whole)), orders))[rows.order_of]
         return same
 
     def _add_rows_left_out(self, corrections: Corrections, rows: GroupedRows, answers: Mapping[int, Answer]) -> None:

@@ -27,17 +27,27 @@ PURPOSE = "comparing orders that came again"
 
 @dataclass(frozen=True)
 class ReceivedBefore:
-    """Looks up case-folded references in all batches of a client but one."""
+    """Looks up case-folded references in all batches of a client but one.
+
+    Where rows are skipped that are the same (`unopened_differ`), those are not of which nobody can say so.
+    """
 
     database: Database
     cipher: Cipher
     batch_id: str
     client_code: str
+    unopened_differ: bool = False
 
     def existing(self, references: Sequence[str]) -> dict[str, str]:
         """Return the batch of each reference that an order has."""
         with self.database.begin() as transaction:
             rows = transaction.rows("existing_refs", **self._asked(references))
+        return {row.ref: row.batch_id for row in rows}
+
+    def settled(self, references: Sequence[str]) -> dict[str, str]:
+        """Return the batch of each reference whose order is with the Payment service or on its way there."""
+        with self.database.begin() as transaction:
+            rows = transaction.rows("settled_refs", **self._asked(references))
         return {row.ref: row.batch_id for row in rows}
 
     def given_up(self, references: Sequence[str]) -> dict[str, str]:
@@ -71,6 +81,8 @@ class ReceivedBefore:
             opened = self._opened(theirs)
             if opened is not None:
                 differ |= {name for name, cells in hidden.items() if cells[at] != opened.get(name, "")}
+            elif self.unopened_differ:  # but not in the name, by which orders with a shortened reference are known
+                differ |= {name for name in hidden if not ORDERS.by_name[name].required}
             columns.append([name for name in ORDERS.column_names if name in differ])
         return columns
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from orders_pipeline.records.corrected_rows import DIGITS_KEPT
-from orders_pipeline.records.judgement import Findings, Mask, Rows, as_json
+from orders_pipeline.records.judgement import Findings, Mask, Positions, Rows, as_json
 from orders_pipeline.records.record_type import RecordType
 
 Existing: TypeAlias = Callable[[Sequence[str]], Mapping[str, str]]
@@ -26,15 +26,19 @@ _SHORTENED_LOOKED_AT = 100  # references of a chunk
 
 @dataclass(frozen=True)
 class RepeatedOrders:
-    """Notes which rows repeat orders; the functions are those of `validation.validate`."""
+    """Notes which rows repeat orders; the functions are those of `validation.validate`.
+
+    `settled` returns the batch of each reference whose order nobody can lose without knowing of it.
+    """
 
     record_type: RecordType
     existing: Existing
     differing: Differing
     given_up: Existing
+    settled: Existing = lambda _: {}
 
-    def add_existing(self, rows: Rows, findings: Findings) -> None:
-        """Note references that orders have."""
+    def add_existing(self, rows: Rows, findings: Findings) -> Positions:
+        """Note references that orders have; return those rows that are the same as an order that is settled."""
         taken = self._found_among(rows, findings.bad_in(self.record_type.identity), self.existing)
         if taken:
             chosen = _mask(findings.size, list(taken))
@@ -42,6 +46,10 @@ class RepeatedOrders:
             columns = self.differing(rows.where(chosen), references)
             details = {at: {"batch_id": batch} for at, batch in taken.items()}
             self._note(findings, details, columns, lambda differing: not differing)
+            alike = {at: ref for at, ref, each in zip(taken, references, columns, strict=True) if not each}
+            settled = self.settled([*alike.values()]) if alike else {}  # asked last: a batch may be cancelled meanwhile
+            return np.array([at for at, ref in alike.items() if settled.get(ref) == taken[at]], np.intp)
+        return np.empty(0, np.intp)
 
     def add_shortened(self, rows: Rows, findings: Findings, corrected: Sequence[int]) -> None:
         """Note references that a spreadsheet has taken the zeros of, where a file that was received comes again that way.

@@ -84,6 +84,7 @@ def validate(
     existing: Existing,
     differing: Differing = lambda rows, _: [()] * len(rows.number),
     given_up: Existing = lambda _: {},
+    settled: Existing = lambda _: {},
     corrections: Corrections | None = None,
     skips_same: bool = False,
     chunk_rows: int = CHUNK_ROWS,
@@ -94,16 +95,17 @@ def validate(
 
     `existing` gets case-folded references and returns the batch of each that was received before. `differing` gets such
     rows with their references, and returns for each the columns that are not as received. `given_up` returns the batch of
-    each reference that was given up for another one. `seal` gets the personal columns of accepted rows, indexed by row
+    each reference that was given up for another one. `settled` returns the batch of each whose order nobody can lose without
+    knowing of it. `seal` gets the personal columns of accepted rows, indexed by row
     number, and returns an encrypted byte string for each. All are called from several threads. `corrections` is for a
-    correcting file. Of another one, it skips rows that are the same as orders received before, if it `skips_same`.
+    correcting file. Of another one, it skips rows that are the same as settled orders, if it `skips_same`.
     """
     judge = Judge(record_type, context)
     duplicates = find_duplicates(staged, judge, chunk_rows)
     if corrections is not None:
         corrections = replace(corrections, ambiguous=ambiguous_corrections(staged, duplicates, chunk_rows))
     total_rows = pa.array(sorted(find_total_rows(staged, judge, chunk_rows)), pa.int32())
-    repeated = RepeatedOrders(record_type, existing, differing, given_up)
+    repeated = RepeatedOrders(record_type, existing, differing, given_up, settled)
     validation = _Validation(judge, seal, duplicates, repeated, total_rows, corrections, skips_same and corrections is None)
     return write(map_chunks(staged, validation.of_chunk, chunk_rows), accepted, accepted_schema(record_type), rejections)
 
@@ -142,8 +144,9 @@ class _Validation:
         raw = {name: shaped.column(name) for name in record_type.column_names}
         rows, findings, changed = self.judge.judge(shaped.column("import_row_number"), raw)
         _add_duplicates(rows, findings, self.duplicates, record_type)
-        self.repeated.add_existing(rows, findings)
-        same = findings.alone(SAME_ORDER) if self.skips_same else np.empty(0, np.intp)
+        same = self.repeated.add_existing(rows, findings)
+        if not self.skips_same:
+            same = same[:0]
         answers: dict[int, Answer] = {}
         misshapen: list[Answer] = []
         if self.corrections is not None:

@@ -8,6 +8,7 @@ import psycopg
 import pytest
 
 from orders_pipeline.batches import batches
+from orders_pipeline.intake.received_before import ReceivedBefore
 from orders_pipeline.services.payment_gateway import Capabilities
 from orders_pipeline.settlement import ledger
 from orders_pipeline.settlement.drain import drain
@@ -154,6 +155,18 @@ def test_the_reference_of_a_cancelled_order_is_free_again_and_no_other_is(harnes
     with harness.database.begin() as transaction:
         found = transaction.rows("existing_refs", refs=refs, client_code="acme", batch_id="another")
     assert {row.ref: row.batch_id for row in found} == {"ord-0001": other, "ord-0002": "20260701-000000000001"}
+
+
+@pytest.mark.parametrize(("halt", "is_settled"), [(None, True), (stop, False), (begin_cancelling, False)])
+def test_an_order_that_was_not_sent_is_settled_only_while_its_batch_is_under_way(harness, halt, is_settled):
+    harness.orders(*map(order, (1, 2, 3)))
+    harness.run("UPDATE orders SET status = 'paid' WHERE import_row_number = 2")
+    harness.run("UPDATE orders SET status = 'cancelled' WHERE import_row_number = 3")
+    if halt is not None:
+        halt(harness)
+    before = ReceivedBefore(harness.database, CIPHER, "another", "acme")
+    settled = {"ord-0002"} | ({"ord-0001"} if is_settled else set())
+    assert before.settled(["ord-0001", "ord-0002", "ord-0003"]) == dict.fromkeys(settled, harness.batch_id)
 
 
 @pytest.mark.parametrize(("paid", "counts"), [("cancelled", False), ("paid", True), ("refunded", True)])

@@ -13,7 +13,9 @@ from psycopg import sql
 
 from orders_pipeline.batches.artifacts import ACCEPTED, artifact
 from orders_pipeline.intake import file_import, steps
-from orders_pipeline.records.judgement import RulesBroken
+from orders_pipeline.intake.received_before import ReceivedBefore
+from orders_pipeline.records.judgement import Rows, RulesBroken
+from orders_pipeline.records.orders import ORDERS
 from orders_pipeline.records.rejections import FileRejected
 from orders_pipeline.records.rules import Matches
 from orders_pipeline.security import personal_data
@@ -21,7 +23,7 @@ from orders_pipeline.security.encryption import Cipher, DecryptionError
 from orders_pipeline.settlement import batch_settlement
 from orders_pipeline.system import errors
 from orders_pipeline.system.composition import System
-from orders_pipeline_tests.support.ledgers import CIPHER, Harness
+from orders_pipeline_tests.support.ledgers import CIPHER, Harness, order
 
 PLANTED = {
     "customer_name": "埋込太郎商店",
@@ -198,3 +200,17 @@ def test_another_key_opens_nothing_and_says_nothing():
     with pytest.raises(DecryptionError) as refused:
         personal_data.decrypt(Cipher({"test": b"x" * 32}, "test"), "b", 3, sealed)
     assert "planted" not in str(refused.value)
+
+
+@pytest.mark.parametrize(("skips", "differs"), [(False, False), (True, True)])
+def test_an_order_that_cannot_be_opened_is_never_skipped_as_the_same(database, skips, differs):
+    Harness(database).orders(order(notify_channel="none"))
+    text = {name: pa.array([""]) for name in ORDERS.column_names}
+    told = {"customer_code": "C-1", "payment_method": "invoice", "notify_channel": "none"}
+    text |= {name: pa.array([cell]) for name, cell in told.items()}
+    values = {column.name: pa.array([None], column.arrow_type) for column in ORDERS.typed_columns}
+    rows = Rows(pa.array([1]), text, values | {"amount": pa.array([1000])}, pa.array([False]))
+    before = ReceivedBefore(database, Cipher({"other": b"o" * 32}, "other"), "another", "acme", unopened_differ=skips)
+    (columns,) = before.differing(rows, ["ord-0001"])
+    assert bool(columns) == ("email" in columns) == differs
+    assert "customer_name" not in columns

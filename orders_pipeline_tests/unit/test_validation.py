@@ -120,12 +120,19 @@ def test_rows_that_are_the_same_as_orders_received_before_can_be_skipped(run):
 
     plain = run(rows, known=known, differing=differing)
     assert plain.codes >= {(1, "R_REF_EXISTS"), (2, "R_REF_EXISTS_DIFFERS"), (4, "R_REF_EXISTS"), (4, "R_EMAIL")}
-    outcome = run(rows, known=known, differing=differing, skips_same=True, chunk_rows=2)
+    outcome = run(rows, known=known, differing=differing, settled=lambda _: known, skips_same=True, chunk_rows=2)
     assert outcome.accepted_rows == [3, 5]
     assert outcome.codes == {(2, "R_REF_EXISTS_DIFFERS"), (4, "R_REF_EXISTS"), (4, "R_EMAIL")}
     found = outcome.summary
     assert (found.rows_accepted, found.rows_rejected, found.rows_same, found.amount_sent) == (2, 2, 1, 5000)
     assert found.rejections["R_REF_EXISTS"] == 1
+
+
+@pytest.mark.parametrize("settled", [{}, {"ord-0001": "20260630-000000000009"}])
+def test_a_row_is_not_skipped_for_an_order_that_may_go_or_has_gone_meanwhile(run, settled):
+    known = {"ord-0001": "20260630-000000000000"}
+    outcome = run(order_rows(2), known=known, settled=lambda _: settled, skips_same=True)
+    assert (outcome.accepted_rows, outcome.codes) == ([2], {(1, "R_REF_EXISTS")})
 
 
 def test_phone_numbers_that_are_kept_as_they_were_sent_are_counted(run):

@@ -94,6 +94,13 @@ SELECT lower(client_order_ref) AS ref, batch_id FROM orders
 WHERE lower(client_order_ref) = ANY(string_to_array(:refs, chr(31))) AND client_code = :client_code AND NOT is_cancelled
   AND batch_id <> :batch_id
 
+-- name: settled_refs
+-- Those of them whose orders are not just held by a batch that is halted, or that a person may still refuse.
+SELECT lower(client_order_ref) AS ref, batch_id FROM orders JOIN batches USING (batch_id)
+WHERE lower(client_order_ref) = ANY(string_to_array(:refs, chr(31))) AND orders.client_code = :client_code
+  AND NOT is_cancelled AND batch_id <> :batch_id
+  AND (orders.status <> 'pending' OR batches.status NOT IN ('awaiting_approval', 'stopped', 'cancelling', 'cancelled'))
+
 -- name: existing_orders
 -- What was received under some references of a client.
 SELECT lower(client_order_ref) AS ref, * FROM orders
