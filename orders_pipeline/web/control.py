@@ -31,9 +31,9 @@ class CancelCommand(Command):
 
 def cancel(call: Call) -> Response:
     """Let nothing more of a batch be sent; a run ends it once what is in flight is known."""
-    why = call.command(CancelCommand).reason if call.body else None
 
     def begin(transaction: Transaction) -> bool:
+        why = call.command(CancelCommand).reason if call.body else None
         try:
             cancelling.begin(transaction, call.batch_id, cancelled_by=call.caller.actor, why=why or WHY)
         except batches.BatchEnded:

@@ -73,7 +73,7 @@ def ask(
     body = order_row(client_order_ref=uuid.uuid4().hex)
     content = csv_of(body)
     own = {"Content-Type": "text/csv", "Idempotency-Key": uuid.uuid4().hex}
-    if operation.path.endswith(("/refunds", "/refuse")):
+    if operation.path.endswith(("/refunds", "/refuse", "/cancel")):
         content, own["Content-Type"] = b'{"reason":"a test"}', "application/json"
     with requests.request(
         operation.method,
