@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 from orders_pipeline.infrastructure.parquet_file import map_chunks, read_chunks
 from orders_pipeline.intake.duplicate_rows import KEYS, hashed
-from orders_pipeline.records.judgement import Judge
+from orders_pipeline.records.judgement import Judge, Mask
 from orders_pipeline.records.rules import is_no_text
 
 Numbers: TypeAlias = "npt.NDArray[Any]"
@@ -28,6 +28,7 @@ Numbers: TypeAlias = "npt.NDArray[Any]"
 MOST_LINES = 5_000  # of an order, which is judged in one piece
 LOOSE = 4  # parts of chunks that are kept as they are; others are packed until their chunk is whole
 ORDER_ROW = "order_row"
+_MAYBE = "maybe_references"
 _IN_NO_REFERENCE = r"[^a-z0-9\-_./]+"
 
 
@@ -76,10 +77,10 @@ def find_orders(staged: Path, judge: Judge, chunk_rows: int) -> OrderGroups:
         usable = valid & chunk.column("shape_ok").to_numpy(zero_copy_only=False)
         usable &= ~is_no_text(cells).to_numpy(zero_copy_only=False)
         number = chunk.column("import_row_number").to_numpy()
-        alike, seen = _seen(number[~usable], references.filter(pa.array(~usable)))
+        alike, seen = _seen(chunk, references, ~usable, judge)
         return number, usable, *_hashes(references), alike, *_hashes(seen)
 
-    with closing(map_chunks(staged, look, chunk_rows, ["import_row_number", "shape_ok", identity])) as chunks:
+    with closing(map_chunks(staged, look, chunk_rows, ["import_row_number", "shape_ok", identity, _MAYBE])) as chunks:
         found = [np.concatenate(column) for column in zip(*chunks, strict=True)]
     number, usable, *hashes, alike, seen, also_seen = found
     places = np.flatnonzero(usable)
@@ -99,11 +100,17 @@ def find_orders(staged: Path, judge: Judge, chunk_rows: int) -> OrderGroups:
     return OrderGroups(number, order_row, is_too_large, ~usable, pairs)
 
 
-def _seen(number: Numbers, cells: pa.Array) -> tuple[Numbers, pa.Array]:
-    """Return what is left of cells that are no references without what no reference has, and the rows they are in."""
-    left = pc.replace_substring_regex(cells, _IN_NO_REFERENCE, "")
+def _seen(chunk: pa.RecordBatch, references: pa.Array, lost: Mask, judge: Judge) -> tuple[Numbers, pa.Array]:
+    """Return what lost rows seem to name, and their numbers: their cells without what no reference has."""
+    number = chunk.column("import_row_number").to_numpy()
+    rows, cells = [number[lost]], [references.filter(pa.array(lost))]
+    if _MAYBE in chunk.schema.names:  # not in what was staged before rows were grouped
+        maybe = chunk.column(_MAYBE)
+        rows.append(number[pc.list_parent_indices(maybe).to_numpy()])
+        cells.append(judge.valid_identities(pc.list_flatten(maybe))[0])
+    left = pc.replace_substring_regex(pa.concat_arrays(cells), _IN_NO_REFERENCE, "")
     some = pc.not_equal(left, "")
-    return number[some.to_numpy(zero_copy_only=False)], left.filter(some)
+    return np.concatenate(rows)[some.to_numpy(zero_copy_only=False)], left.filter(some)
 
 
 def _hashes(cells: pa.Array) -> tuple[Numbers, Numbers]:

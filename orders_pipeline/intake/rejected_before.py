@@ -86,12 +86,13 @@ def corrections_of(
         numbers.update(pc.unique(chunk.column("corrects_row").drop_null()).to_pylist())
     judge = Judge(ORDERS, context)
     rows = rows_named(storage, database, judge, named.client_code, named.batch_id, numbers)
-    orders = _rejected_together(storage, database, judge, named.batch_id) if named.is_grouped and rows else {}
+    orders = rejected_together(storage, database, context, named.batch_id) if named.is_grouped and rows else {}
     return Corrections(rows, orders=orders)
 
 
-def _rejected_together(storage: Storage, database: Database, judge: Judge, batch_id: str) -> dict[int, frozenset[int]]:
+def rejected_together(storage: Storage, database: Database, context: RowContext, batch_id: str) -> dict[int, frozenset[int]]:
     """Return for each rejected row of a batch those that may be of one order with it, itself among them."""
+    judge = Judge(ORDERS, context)
     with database.begin() as transaction:
         rejected = {row.import_row_number: row for row in transaction.rows("rejected_row_numbers", batch_id=batch_id)}
     totals = [number for number, row in rejected.items() if row.is_total]
@@ -214,9 +215,7 @@ def _read_misshapen(
         place = layout["places"][judge.record_type.identity][0]
         for (each, _), record in zip(rows, records, strict=True):
             cells = dialect.cells_of([record.decode(codec, "replace")])
-            surplus = len(cells) - len(names)
-            first, last = sorted((place, place + surplus))
-            each.references = _valid(judge, cells[max(first, 0) : last + 1])
+            each.references = _valid(judge, csv_file.cells_that_may_be(cells, place, len(cells) - len(names)))
 
 
 def _valid(judge: Judge, cells: Sequence[str]) -> frozenset[str]:

@@ -38,6 +38,7 @@ def test_a_staged_file_holds_places_and_cells_as_sent(harness):
             "shape_ok": True,
             "corrects_row": None,
             "unreadable": None,
+            "maybe_references": None,
             "client_order_ref": "A-1",
             "customer_name": ' 山田, "太郎" ',
             "email": "",

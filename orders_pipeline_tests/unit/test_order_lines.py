@@ -274,6 +274,22 @@ def test_a_row_whose_malformed_reference_seems_to_name_an_order_holds_it_up_from
     assert (found.rejected[1][0][2], list(found.amounts)) == ({"other_row": "4"}, ["1002"])
 
 
+@pytest.mark.parametrize("chunk_rows", [1, 1000])
+@pytest.mark.parametrize(
+    "lost",
+    [
+        "2026-11-20,1001,C01,見本,商店,A-1,1,500,500,,invoice,",
+        ",2026-11-20,1001,C01,見本商店,A-1,1,500,500,,invoice,",
+        "1001",
+    ],
+    ids=["more_behind", "more_before", "fewer"],
+)
+def test_a_row_of_the_wrong_shape_holds_up_from_anywhere_the_order_that_it_may_name(run, lost, chunk_rows):
+    rows = [f"2026-11-20,{line(ref)}" for ref in ("1001", "1002", "1003")]
+    found = run(OF_LINES, *rows, lost, header="受注日," + HEADER, chunk_rows=chunk_rows)
+    assert (found.rejected[1][0][2], list(found.amounts)) == ({"other_row": "4"}, ["1002"])
+
+
 @pytest.mark.parametrize(("profile", "total"), [(OF_LINES, 2500), (OF_ORDERS, 1500)])
 def test_a_total_row_is_none_of_the_orders_above_it(run, profile, total):
     rows = [line("O-1", ",,,1000"), line("O-1", ",,,1000"), line("O-2", ",,,500"), f",,,,,,{total},,,"]
@@ -348,10 +364,11 @@ def test_settings_that_contradict_each_other_are_named(profile, named):
 
 
 def test_what_is_corrected_in_the_page_is_sent_with_the_other_rows_of_its_order():
-    records = {2: ["O-1", "x"], 3: ["O-2", "x"], 5: [" o-1", "1"], 6: ["", "x"], 7: ["", "1"], 8: ["O-1", "1"]}
+    records = {2: ["O-1", "x"], 3: ["O-2", "x"], 5: ["O 1", "1"], 6: ["", "x"], 7: ["", "1"], 8: ["O-1", "1"]}
     sheet = fixing.Sheet(["注文番号", "数量"], records, {"client_order_ref": [0]}, "utf-8", "", Dialect(), "\r\n")
-    sent = fixing.with_whole_orders(sheet, {2: ["O-1", "2"], 6: ["", "3"]}, open_rows={2, 3, 5, 6, 7})
-    assert sent == {2: ["O-1", "2"], 5: [" o-1", "1"], 6: ["", "3"]}
+    orders = together([2, 3, 5, 6, 7, 8], [(2, 5), (2, 8)])
+    sent = fixing.with_whole_orders(sheet, {2: ["O-1", "2"], 6: ["", "3"]}, {2, 3, 5, 6, 7}, orders)
+    assert sent == {2: ["O-1", "2"], 5: ["O 1", "1"], 6: ["", "3"]}
 
 
 def test_the_days_of_orders_are_those_of_their_first_rows(run):

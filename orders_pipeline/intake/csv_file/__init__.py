@@ -6,7 +6,7 @@ Cells stay as sent: what a value means, and which rows are good, is decided in `
 from orders_pipeline.intake.csv_file.dialect import Dialect
 from orders_pipeline.intake.csv_file.frame import Frame
 from orders_pipeline.intake.csv_file.header import Names
-from orders_pipeline.intake.csv_file.staged_rows import Limits
+from orders_pipeline.intake.csv_file.staged_rows import Limits, cells_that_may_be
 from orders_pipeline.intake.csv_file.staging import StagedFile, read_records, stage
 
-__all__ = ["Dialect", "Frame", "Limits", "Names", "StagedFile", "read_records", "stage"]
+__all__ = ["Dialect", "Frame", "Limits", "Names", "StagedFile", "cells_that_may_be", "read_records", "stage"]

@@ -32,6 +32,7 @@ _PLACES = (
     pa.field("shape_ok", pa.bool_()),
     pa.field("corrects_row", pa.int32()),
     pa.field("unreadable", pa.string()),
+    pa.field("maybe_references", pa.list_(pa.string())),
 )
 CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f]")
 _ROW_NUMBER = re.compile("[0-9]{1,9}")
@@ -138,7 +139,8 @@ class StagedRows:
         if chunk.odd:
             right[list(chunk.odd)] = self._shape.check(list(chunk.odd.values()))
         readable = pa.nulls(len(right), pa.string())
-        table = self._table(chunk.places, right, (self._corrected_rows(chunk), readable), chunk.columns.__getitem__)
+        said = self._corrected_rows(chunk), readable, self._maybe_references(right, chunk.odd.__getitem__)
+        table = self._table(chunk.places, right, said, chunk.columns.__getitem__)
         for place, row in chunk.odd.items():
             self._check_not_header(row, chunk.places, place)
         for place in self._header_suspects(table):
@@ -166,7 +168,7 @@ class StagedRows:
         each = zip(filled.rows, right.tolist(), strict=True)
         corrects = pa.array([self._corrected_row(row, ok) for row, ok in each], pa.int32())
         unreadable = pa.array([filled.unreadable.get(place) for place in range(len(rows))], pa.string())
-        said = corrects, unreadable
+        said = corrects, unreadable, self._maybe_references(right, filled.rows.__getitem__)
         table = self._table(filled.places, right, said, lambda place: pa.array(_cells(rows, place), pa.string()))
         for place in (*np.flatnonzero(~right).tolist(), *self._header_suspects(table)):
             self._check_not_header(filled.rows[place], filled.places, place)
@@ -203,10 +205,19 @@ class StagedRows:
         at = next((at for at in reversed(range(len(row) - 1)) if BATCH_ID.fullmatch(row[at].strip())), None)
         return None if at is None else _row_number(row[at], row[at + 1])
 
+    def _maybe_references(self, right: Flags, row_at: Callable[[int], Sequence[str]]) -> pa.Array:
+        """Return of rows of the wrong shape the cells that may be the reference which groups rows; else null."""
+        found: list[Sequence[str] | None] = [None] * len(right)
+        if self._grouped_by is not None:
+            for place in np.flatnonzero(~right).tolist():
+                row = row_at(place)
+                found[place] = cells_that_may_be(row, self._grouped_by, len(row) - len(self._header.cells))
+        return pa.array(found, pa.list_(pa.string()))
+
     def _table(
-        self, places: Places, right: Flags, said: tuple[pa.Array, pa.Array], column_at: Callable[[int], pa.Array]
+        self, places: Places, right: Flags, said: tuple[pa.Array, ...], column_at: Callable[[int], pa.Array]
     ) -> pa.Table:
-        """Return a table of rows; `said` is which rows they correct, and why they are unreadable."""
+        """Return a table of rows; `said` is which rows they correct, why they are unreadable, and what they may refer to."""
         values = (places.numbers, places.lines, places.offsets, places.lengths, right, *said)
         arrays = [pa.array(each, field.type) for each, field in zip(values, _PLACES, strict=True)]
         self.amounts.look(places, right, column_at)
@@ -239,6 +250,12 @@ class StagedRows:
         for cell, place in cells.items():
             if cell.strip() and len(self.batches) < _BATCHES_KEPT:
                 self.batches.setdefault(cell.strip(), places.name(place))
+
+
+def cells_that_may_be(row: Sequence[str], place: int, surplus: int) -> Sequence[str]:
+    """Return the cells of a row with so many cells too many (below 0: too few) that may stand in a place of the header."""
+    first, last = sorted((place, place + surplus))
+    return row[max(first, 0) : last + 1]
 
 
 def _column_of(chunk: Chunk | EvenChunk, at: int) -> pa.Array:

@@ -82,8 +82,9 @@ def stage(
     """Check a file's encoding, header and shape, and write its rows to `staged` as Parquet; raise FileRejected.
 
     The Parquet file holds a row for every record that is not blank: `import_row_number`, `line`, `offset` and `length` in
-    bytes, `shape_ok`, `corrects_row`, `unreadable`, then each column of `header_names`. `corrects_row` is what `_row` says,
-    0 where that is no number but `_batch` or `_row` says something, else null. `unreadable` is a code, mostly null. Cells
+    bytes, `shape_ok`, `corrects_row`, `unreadable`, `maybe_references`, then each column of `header_names`. `corrects_row`
+    is what `_row` says, 0 where that is no number but `_batch` or `_row` says something, else null. `unreadable` is a code,
+    mostly null. `maybe_references` are those cells of a row of the wrong shape that may be what rows are `grouped_by`. Cells
     are as sent: "" where the file lacks the column, null where the row's shape is wrong or it is unreadable. The headers of
     a column of `joined` are joined by a space. The Parquet file appears whole or not at all, readable by its owner only. An
     `encoding` that is given is the only one tried. Cells of the column `amount` may not be split at a comma. What stands in

@@ -26,6 +26,8 @@ from orders_pipeline.clients.profiles import Profile
 from orders_pipeline.infrastructure.scratch import Scratch
 from orders_pipeline.infrastructure.storage import ObjectGone
 from orders_pipeline.intake.csv_file import Dialect
+from orders_pipeline.intake.file_validation import context_of
+from orders_pipeline.intake.rejected_before import rejected_together
 from orders_pipeline.records.card_numbers import has_card_number
 from orders_pipeline.records.orders import ORDERS
 from orders_pipeline.records.rejections import Language, message
@@ -306,7 +308,9 @@ def take_edits(call: Call, given: Mapping[str, str], body: Path, folder: Scratch
         sheet = _as_text_of(sheet, profile)
     records: Mapping[int, Sequence[str]] = _changed(sheet, edits)
     if profile.lines == "grouped":
-        records = with_whole_orders(sheet, records, open_rows)
+        context = context_of(profile, batch.encoding)
+        orders = rejected_together(call.system.storage, call.system.database, context, call.batch_id)
+        records = with_whole_orders(sheet, records, open_rows, orders)
     name = f"{stem(batch.csv_source)}.correction-{group.batches}.csv"
     (folder / ORIGINAL).write_bytes(_written(sheet, call.batch_id, records))
     upload = uploads.described(folder / ORIGINAL, name)
@@ -337,16 +341,15 @@ def _changed(sheet: Sheet, edits: Sequence[Edit]) -> dict[int, list[str]]:
 
 
 def with_whole_orders(
-    sheet: Sheet, changed: Mapping[int, Sequence[str]], open_rows: Collection[int]
+    sheet: Sheet,
+    changed: Mapping[int, Sequence[str]],
+    open_rows: Collection[int],
+    orders: Mapping[int, Collection[int]],
 ) -> dict[int, Sequence[str]]:
-    """Return records with the other rows of their orders, which are taken together; whose are, the cells said before."""
-
-    def reference(row: int) -> str:
-        return " ".join(sheet.records[row][at] for at in sheet.columns[ORDERS.identity]).strip().casefold()
-
+    """Return records with those that were rejected together with them, which are taken together."""
+    wanted = {*changed}.union(*(orders.get(row, ()) for row in changed))
     even = [row for row in sheet.records if row in open_rows and sheet.is_even(row)]
-    orders = {reference(row) for row in even if row in changed} - {""}
-    return {row: changed.get(row, sheet.records[row]) for row in even if row in changed or reference(row) in orders}
+    return {row: changed.get(row, sheet.records[row]) for row in even if row in wanted}
 
 
 def _written(sheet: Sheet, batch_id: str, records: Mapping[int, Sequence[str]]) -> bytes:
