@@ -7,11 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 from sqlalchemy import Row
 
+from orders_pipeline.batches import batches
 from orders_pipeline.batches.artifacts import CONVERTED, ORIGINAL, STAGED
 from orders_pipeline.clients.file_names import is_compressed, is_converted, is_json, is_workbook
 from orders_pipeline.clients.profiles import Profile
@@ -19,9 +25,10 @@ from orders_pipeline.infrastructure.database import Database
 from orders_pipeline.infrastructure.scratch import Scratch
 from orders_pipeline.intake import compressed_file, csv_file, json_file
 from orders_pipeline.intake.csv_file import Limits, StagedFile
+from orders_pipeline.intake.duplicate_rows import KEYS, hashed
 from orders_pipeline.intake.manifest import Manifest
 from orders_pipeline.records.orders import ORDERS
-from orders_pipeline.records.record_type import Kind
+from orders_pipeline.records.record_type import Kind, RowContext
 from orders_pipeline.records.rejections import FileRejected, Rejection
 from orders_pipeline.system.settings import Settings
 
@@ -153,13 +160,21 @@ def stage_file(limits: Limits, profile: Profile, source: Path, name: str, folder
         amount=None if is_converted(name) else ORDERS.amount,
         frame=_frame(profile, name),
         has_certain_records=is_converted(name),
-        grouped_by=None if profile.grouping() is None else ORDERS.identity,
+        grouped_by=None if profile.grouping() is None else (ORDERS.identity, partial(_orders_of, profile)),
         skip={each.header: each.matches for each in profile.skip},
     )
     if not hidden:
         return staged
     warning = Rejection(None, None, None, "W_HIDDEN_ROWS", {"count": str(hidden)})
     return replace(staged, warnings=(*staged.warnings, warning))
+
+
+def _orders_of(profile: Profile, cells: pa.Array) -> npt.NDArray[np.uint64]:
+    """Return a number for the order that each cell names, 0 for an empty one."""
+    translate = {name: source.translate for name, source in profile.columns.items()}
+    context = RowContext(batches.today(), "", profile.notify_channel, translate)
+    references = ORDERS.folded(ORDERS.by_name[ORDERS.identity].normalised(cells, context))
+    return np.where(pc.equal(references, "").to_numpy(zero_copy_only=False), np.uint64(0), hashed(references, KEYS[0]))
 
 
 def _dialect(profile: Profile, name: str) -> csv_file.Dialect:

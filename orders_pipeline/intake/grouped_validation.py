@@ -84,7 +84,7 @@ def validate_grouped(
         judge,
         seal,
         groups,
-        {order: lost for lost, order in groups.may_be_of(but=totals)},
+        {order: lost for lost, order in groups.may_be_of(but=totals)} | {**groups.partly_skipped},
         repeated,
         lines_of,
         pa.array(sorted(totals), pa.int32()),
@@ -100,7 +100,8 @@ def validate_grouped(
 class _Validation:
     """The validation of one file's chunks of whole orders, with what was found out over the whole file.
 
-    `lost_of` has the orders that rows may belong to of which nobody can say so, each with such a row. Of rows that were
+    `lost_of` has the orders that rows may belong to of which nobody can say so, and those that are partly skipped, each with
+    such a row. Of rows that were
     rejected together, `left_out` has those that a correcting file does not answer.
     """
 

@@ -6,8 +6,9 @@ that stand apart from their order are kept until it is whole. What an order is m
 
 from __future__ import annotations
 
+import json
 from collections import deque
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +18,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from orders_pipeline.infrastructure.parquet_file import map_chunks, read_chunks
+from orders_pipeline.intake.csv_file import SKIPPED_RUNS
 from orders_pipeline.intake.duplicate_rows import KEYS, hashed
 from orders_pipeline.records.judgement import Judge, Mask
 from orders_pipeline.records.rules import is_no_text
@@ -38,6 +41,7 @@ class OrderGroups:
 
     A row without a usable reference is by itself, and so is each of an order with too many. Of the first, which are `lost`,
     nobody can say which order they belong to; `alike` has those (by their numbers) that seem to name an order, and this.
+    `partly_skipped` are orders of which rows elsewhere were skipped, each with such a row.
     """
 
     number: Numbers
@@ -45,6 +49,7 @@ class OrderGroups:
     is_too_large: npt.NDArray[np.bool_]
     is_lost: npt.NDArray[np.bool_]
     alike: Sequence[tuple[int, int]]
+    partly_skipped: Mapping[int, int]
 
     @property
     def continuing(self) -> Numbers:
@@ -97,7 +102,23 @@ def find_orders(staged: Path, judge: Judge, chunk_rows: int) -> OrderGroups:
     orders = dict(zip(zip(*(each[first].tolist() for each in hashes), strict=True), number[first].tolist(), strict=True))
     named = zip(alike.tolist(), zip(seen.tolist(), also_seen.tolist(), strict=True), strict=True)
     pairs = [(row, orders[reference]) for row, reference in named if reference in orders]
-    return OrderGroups(number, order_row, is_too_large, ~usable, pairs)
+    skipped = _partly_skipped(staged, number[places], order_row[places], hashes[0][places])
+    return OrderGroups(number, order_row, is_too_large, ~usable, pairs, skipped)
+
+
+def _partly_skipped(staged: Path, number: Numbers, order_row: Numbers, key: Numbers) -> dict[int, int]:
+    """Return the orders of which rows were skipped that are not next to all of the others, each with such a row."""
+    kept = (pq.read_metadata(staged).metadata or {}).get(SKIPPED_RUNS.encode(), b"[]")
+    runs: dict[int, list[tuple[int, int]]] = {}
+    for order, first, last in json.loads(kept):
+        runs.setdefault(order, []).append((first, last))
+    found: dict[int, int] = {}
+    these = np.flatnonzero(np.isin(key, np.array([*runs], np.uint64)))
+    for row, order, at in zip(*(column[these].tolist() for column in (number, key, order_row)), strict=True):
+        (first, last), *others = runs[order]
+        if others or not first <= row <= last:
+            found[at] = first
+    return found
 
 
 def _seen(chunk: pa.RecordBatch, references: pa.Array, lost: Mask, judge: Judge) -> tuple[Numbers, pa.Array]:

@@ -28,6 +28,7 @@ from orders_pipeline.web.page import fixing
 
 HEADER = "注文番号,得意先コード,得意先名,商品コード,数量,単価,金額,送料,支払方法,備考"
 OF_LINES: dict[str, Any] = {"lines": "grouped", "columns": {"amount": {"header": "金額", "each": "line"}}}
+SKIPPING: dict[str, Any] = OF_LINES | {"skip": [{"header": "状況", "values": ["取消"]}]}
 OF_ORDERS: dict[str, Any] = {"lines": "grouped"}
 COMPUTED: dict[str, Any] = {"lines": "grouped", "columns": {"amount": {"multiply": ["単価", "数量"], "add": ["送料"]}}}
 
@@ -78,7 +79,7 @@ def run(tmp_path: Path):
             write_workbook(source, [header, *rows])
         else:
             source.write_text("\r\n".join([header, *rows, ""]), "utf-8-sig")
-        stage_file(Limits(), profile, source, source.name, tmp_path)
+        staged = stage_file(Limits(), profile, source, source.name, tmp_path)
         grouping = profile.grouping()
         assert grouping is not None
         paths = [tmp_path / name for name in ("accepted", "rejections")]
@@ -101,7 +102,8 @@ def run(tmp_path: Path):
         for each in pq.read_table(paths[1]).to_pylist():
             found = (each["column"], each["code"], json.loads(each["detail"]))
             rejected.setdefault(each["import_row_number"], []).append(found)
-        assert summary.rows_accepted + summary.rows_rejected == len(rows)
+        left_out = staged.rows_skipped + staged.rows_blank
+        assert summary.rows_accepted + summary.rows_rejected + left_out == len(rows)
         return Outcome(summary, pq.read_table(paths[0]).to_pylist(), rejected)
 
     return run
@@ -242,9 +244,33 @@ def test_below_the_first_row_blank_cells_inherit_and_the_same_written_otherwise_
 
 
 def test_an_order_that_was_received_before_is_so_in_all_of_its_rows(run):
-    found = run(OF_LINES, line("O-1"), line("O-2"), line("O-1"), **{"o-1": "20261129-000000000001"})
+    found = run(OF_LINES, line("O-1"), line("O-2"), line("O-1", "A-2,1,500,500"), **{"o-1": "20261129-000000000001"})
     assert found.codes == {1: ["R_REF_EXISTS"], 3: ["R_REF_EXISTS"]}
     assert list(found.amounts) == ["O-2"]
+
+
+@pytest.mark.parametrize("below", ["O-1", "O-1 ", "o-1", "Ｏ-1", '"=""O-1"""'])
+@pytest.mark.parametrize("between", [(), ("",), (",,,,,,,,,,",)], ids=["next", "blank", "commas"])
+def test_the_rows_below_a_skipped_one_go_with_it_however_their_reference_is_written(run, below, between):
+    rows = [line("O-1") + ",取消", *between, line(below, "A-2,1,500,500") + ",", line("O-2", "A-1,1,500,500") + ",済"]
+    found = run(SKIPPING, *rows, header=f"{HEADER},状況")
+    assert (found.amounts, found.codes) == ({"O-2": 500}, {})
+
+
+@pytest.mark.parametrize("chunk_rows", [1, 1000])
+@pytest.mark.parametrize(
+    ("states", "codes"),
+    [
+        (["O-1取消", "O-2済", "o-1"], {3: ["R_ORDER_INCOMPLETE"]}),
+        (["O-1済", "O-2済", "O-1取消"], {1: ["R_ORDER_INCOMPLETE"]}),
+        (["O-1取消", "O-1済", "O-2済", "O-1済"], {2: ["R_ORDER_INCOMPLETE"], 4: ["R_ORDER_INCOMPLETE"]}),
+        (["O-1取消", "O-2済", "O-1取消"], {}),
+        (["O-1済", "O-1取消", "O-2済"], {}),  # a line, and not the order
+    ],
+)
+def test_an_order_is_not_taken_in_part_where_rows_of_it_were_skipped_elsewhere(run, states, codes, chunk_rows):
+    rows = [f"{line(each[:3], f'A-{at},1,500,500')},{each[3:]}" for at, each in enumerate(states)]
+    assert run(SKIPPING, *rows, header=f"{HEADER},状況", chunk_rows=chunk_rows).codes == codes
 
 
 @pytest.mark.parametrize("lost", ["O-1,C01", line(""), line("#N/A")], ids=["shape", "blank", "error"])

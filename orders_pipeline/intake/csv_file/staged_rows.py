@@ -8,8 +8,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -34,6 +36,7 @@ _PLACES = (
     pa.field("unreadable", pa.string()),
     pa.field("maybe_references", pa.list_(pa.string())),
 )
+GroupedBy: TypeAlias = "tuple[str, Callable[[pa.Array], npt.NDArray[np.uint64]]]"
 CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f]")
 _ROW_NUMBER = re.compile("[0-9]{1,9}")
 NO_ROW = 0  # what a row corrects that says so, and names none
@@ -53,9 +56,9 @@ class Limits:
 class Reading:
     """How a file is read: the names its header may hold, its limits, its dialect, and the column of amounts.
 
-    `skip` says of the cells under a header which of their rows are no orders. Rows that are `grouped_by` the same reference
-    are one order. Where it `may_have_controls`, rows with control characters are unreadable. `line_by_line`, each line must
-    be a record.
+    `skip` says of the cells under a header which of their rows are no orders. Rows that are `grouped_by` the same cells of a
+    column are one order: the function returns a number for each, 0 where a row is of none. Where it `may_have_controls`,
+    rows with control characters are unreadable. `line_by_line`, each line must be a record.
     """
 
     names: Names
@@ -63,9 +66,39 @@ class Reading:
     dialect: Dialect
     amount: str | None
     skip: Mapping[str, Callable[[pa.Array], pa.Array]] = field(default_factory=dict)
-    grouped_by: str | None = None
+    grouped_by: GroupedBy | None = None
     may_have_controls: bool = False
     line_by_line: bool = False
+
+
+class SkippedRuns:
+    """Rows of one order next to each other, of which some were skipped: the order's number, the first row and the last."""
+
+    def __init__(self) -> None:
+        self.found: list[tuple[int, int, int]] = []
+        self._last = (0, 0, 0, False)  # the run that may go on, and whether a row of it was skipped
+
+    def add(self, orders: npt.NDArray[np.uint64], numbers: npt.NDArray[Any], skipped: Flags) -> None:
+        """Look at more rows; those of no order are passed over."""
+        places = np.flatnonzero(orders)
+        if not len(places):
+            return
+        orders, numbers, skipped = orders[places], numbers[places], skipped[places]
+        starts = np.flatnonzero(np.append(True, orders[1:] != orders[:-1]))
+        ends = np.append(starts[1:], len(orders)) - 1
+        columns = orders[starts], numbers[starts], numbers[ends], np.logical_or.reduceat(skipped, starts)
+        for order, first, last, is_skipped in zip(*(column.tolist() for column in columns), strict=True):
+            if order == self._last[0]:
+                self._last = order, self._last[1], last, is_skipped or self._last[3]
+            else:
+                self.end()
+                self._last = order, first, last, is_skipped
+
+    def end(self) -> None:
+        """Keep the run that was looked at last, if a row of it was skipped: no more of it follows."""
+        if self._last[3]:
+            self.found.append(self._last[:3])
+        self._last = (0, 0, 0, False)
 
 
 class StagedRows:
@@ -83,9 +116,9 @@ class StagedRows:
         self.rows_total = self.rows_filled = self.rows_skipped = self.rows_unreadable = 0
         self._may_have_controls, self._line_by_line = reading.may_have_controls, reading.line_by_line
         self._skip = _skip_places(header, reading.skip)
-        place = header.columns.get(reading.grouped_by or "")
-        self._grouped_by = None if place is None else place[0]
-        self._skipped_above: dict[int, str | None] = {}  # the reference of the last row, where that was skipped
+        self._grouped_by = reading.grouped_by
+        self._skipped_above: dict[int, int] = {}  # the order of the last row, where that was skipped
+        self.skipped_runs = SkippedRuns()
         self.batches: dict[str, Mapping[str, str]] = {}
 
     def table(self, chunk: Chunk | EvenChunk) -> pa.Table:
@@ -106,28 +139,37 @@ class StagedRows:
     def _without_skipped(self, chunk: Chunk | EvenChunk) -> Chunk | EvenChunk:
         """Return a chunk without the rows that are no orders, which are counted."""
         skipped = np.zeros(len(chunk.places.numbers), np.bool_)
+        orders = self._orders_of(chunk)
         for at, is_skipped in self._skip.items():
             cells = _column_of(chunk, at)
             these = is_skipped(cells).to_numpy(zero_copy_only=False).copy()
-            if self._grouped_by is not None:
-                self._skip_rows_below(at, these, cells.to_pylist(), _column_of(chunk, self._grouped_by).to_pylist())
+            if orders is not None:
+                self._skip_rows_below(at, these, cells.to_pylist(), orders.tolist())
             skipped |= these
+        if orders is not None:
+            self.skipped_runs.add(orders, chunk.places.numbers, skipped)
         self.rows_skipped += int(skipped.sum())
         self.rows_total += int(skipped.sum())
         return chunk.select(~skipped) if skipped.any() else chunk
 
-    def _skip_rows_below(
-        self, at: int, skipped: Flags, cells: Sequence[str | None], references: Sequence[str | None]
-    ) -> None:
+    def _orders_of(self, chunk: Chunk | EvenChunk) -> npt.NDArray[np.uint64] | None:
+        """Return which order each row is of, 0 for none."""
+        if self._grouped_by is None:
+            return None
+        column, orders_of = self._grouped_by
+        places = self._header.columns.get(column, ())
+        return orders_of(_joined([pc.fill_null(_column_of(chunk, at), "") for at in places])) if places else None
+
+    def _skip_rows_below(self, at: int, skipped: Flags, cells: Sequence[str | None], orders: Sequence[int]) -> None:
         """Skip as well what follows a skipped row in its order, and says nothing under the same header."""
-        above = self._skipped_above.get(at)
-        for place, (cell, reference) in enumerate(zip(cells, references, strict=True)):
+        above = self._skipped_above.get(at, 0)
+        for place, (cell, order) in enumerate(zip(cells, orders, strict=True)):
             if skipped[place]:
-                above = reference
-            elif above is not None and reference == above and not (cell or "").strip():
+                above = order
+            elif above and order == above and not (cell or "").strip():
                 skipped[place] = True
-            else:
-                above = None
+            elif order:
+                above = 0
         self._skipped_above[at] = above
 
     def _table_of_columns(self, chunk: EvenChunk) -> pa.Table:
@@ -208,10 +250,11 @@ class StagedRows:
     def _maybe_references(self, right: Flags, row_at: Callable[[int], Sequence[str]]) -> pa.Array:
         """Return of rows of the wrong shape the cells that may be the reference which groups rows; else null."""
         found: list[Sequence[str] | None] = [None] * len(right)
-        if self._grouped_by is not None:
+        places = () if self._grouped_by is None else self._header.columns.get(self._grouped_by[0], ())
+        if places:
             for place in np.flatnonzero(~right).tolist():
                 row = row_at(place)
-                found[place] = cells_that_may_be(row, self._grouped_by, len(row) - len(self._header.cells))
+                found[place] = cells_that_may_be(row, places[0], len(row) - len(self._header.cells))
         return pa.array(found, pa.list_(pa.string()))
 
     def _table(

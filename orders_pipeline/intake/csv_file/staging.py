@@ -7,6 +7,7 @@ decided in `validation`. Bytes and lines are in `encoding` and `physical_lines`,
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -27,10 +28,11 @@ from orders_pipeline.intake.csv_file.header import Names, check_delimiter, read_
 from orders_pipeline.intake.csv_file.physical_lines import TextSpan, read_blocks, split_lines
 from orders_pipeline.intake.csv_file.records import Chunk, EvenChunk, Records
 from orders_pipeline.intake.csv_file.shape import Shape, UnevenRowsError
-from orders_pipeline.intake.csv_file.staged_rows import CONTROL, Limits, Reading, StagedRows
+from orders_pipeline.intake.csv_file.staged_rows import CONTROL, GroupedBy, Limits, Reading, StagedRows
 from orders_pipeline.records.normalise import normalise_header
 from orders_pipeline.records.rejections import FileRejected, Rejection
 
+SKIPPED_RUNS = "skipped_runs"
 _TITLE_ROWS = 20
 # hardly a cell is the same twice: dictionaries and statistics only make the file larger and slower
 _PARQUET: Mapping[str, Any] = {"compression": "lz4", "use_dictionary": False, "write_statistics": False}
@@ -76,7 +78,7 @@ def stage(
     amount: str | None = None,
     frame: Frame = Frame(),  # noqa: B008 - it is frozen
     skip: Mapping[str, Callable[[pa.Array], pa.Array]] = MappingProxyType({}),
-    grouped_by: str | None = None,
+    grouped_by: GroupedBy | None = None,
     has_certain_records: bool = False,
 ) -> StagedFile:
     """Check a file's encoding, header and shape, and write its rows to `staged` as Parquet; raise FileRejected.
@@ -89,7 +91,8 @@ def stage(
     a column of `joined` are joined by a space. The Parquet file appears whole or not at all, readable by its owner only. An
     `encoding` that is given is the only one tried. Cells of the column `amount` may not be split at a comma. What stands in
     the `frame` around the table is left out, and so are rows of which `skip` says so by their cell under a header;
-    as is what follows such a row, is `grouped_by` the same reference, and is blank there.
+    as is what follows such a row, is `grouped_by` the same cells, and is blank there. Where rows of orders were skipped is
+    kept with the file, as `SKIPPED_RUNS`.
 
     A row with control characters, or quotation marks escaped by a backslash, is unreadable and does not refuse the file if
     the next record is certain all the same: in a text that we wrote (`has_certain_records`), or where each line is a record
@@ -165,6 +168,9 @@ def _write(source: Path, target: Path, where: Table, reading: Reading, *, allow_
             reading.line_by_line and staging.rows_unreadable * 2 > staging.rows_filled
         ):  # nor is this a file with a few bad rows
             raise NoRecordError
+        staging.skipped_runs.end()
+        if staging.skipped_runs.found:
+            writer.add_key_value_metadata({SKIPPED_RUNS: json.dumps(staging.skipped_runs.found)})
         shape.check_all()
         staging.amounts.check_all(last_cell_left_off=shape.last_cell_left_off)
     detail = {"count": str(len(header.unknown)), "columns": header.unknown_shown}
