@@ -19,7 +19,14 @@ import pyarrow.compute as pc
 
 from orders_pipeline.infrastructure.parquet_file import map_in_turn, read_chunks
 from orders_pipeline.intake.duplicate_rows import NO_DUPLICATES
-from orders_pipeline.intake.order_groups import MOST_LINES, ORDER_ROW, OrderGroups, find_orders, whole_orders
+from orders_pipeline.intake.order_groups import (
+    MOST_LINES,
+    ORDER_ROW,
+    OrderGroups,
+    find_orders,
+    find_repeated_rows,
+    whole_orders,
+)
 from orders_pipeline.intake.repeated_orders import RepeatedOrders
 from orders_pipeline.intake.total_rows import find_total_rows
 from orders_pipeline.intake.validation import (
@@ -85,6 +92,7 @@ def validate_grouped(
         seal,
         groups,
         {order: lost for lost, order in groups.may_be_of(but=totals)} | {**groups.partly_skipped},
+        find_repeated_rows(staged, groups, chunk_rows),
         repeated,
         lines_of,
         pa.array(sorted(totals), pa.int32()),
@@ -101,7 +109,7 @@ class _Validation:
     """The validation of one file's chunks of whole orders, with what was found out over the whole file.
 
     `lost_of` has the orders that rows may belong to of which nobody can say so, and those that are partly skipped, each with
-    such a row. Of rows that were
+    such a row. `repeated_rows` repeat others of their order, each with the first of them. Of rows that were
     rejected together, `left_out` has those that a correcting file does not answer.
     """
 
@@ -109,6 +117,7 @@ class _Validation:
     seal: Seal
     groups: OrderGroups
     lost_of: Mapping[int, int]
+    repeated_rows: Mapping[int, int]
     repeated: RepeatedOrders
     lines_of: LinesOf | None
     total_rows: pa.Array
@@ -126,6 +135,9 @@ class _Validation:
         rows.findings.add(IDENTITY, "R_TOO_MANY_LINES", is_too_large, {"limit": str(MOST_LINES)})
         repeated, answers, misshapen = self._add_repeated(rows, chunk, shaped, raw)
         is_total = _mask(pc.is_in(number, value_set=self.total_rows))
+        again = {at: first for at, row in enumerate(number.to_pylist()) if (first := self.repeated_rows.get(row))}
+        details = [as_json({"first_row": str(first)}) for first in again.values()]
+        rows.findings.add_each(IDENTITY, "R_REF_DUP_IN_FILE", np.array([*again], np.intp), details)
         for position in np.flatnonzero(is_total).tolist():
             rows.findings.add_instead(TOTAL_ROW, position)
         self._add_incomplete(rows, order_row)

@@ -138,6 +138,50 @@ def _hashes(cells: pa.Array) -> tuple[Numbers, Numbers]:
     return hashed(cells, KEYS[0]), hashed(cells, KEYS[1])
 
 
+def find_repeated_rows(staged: Path, groups: OrderGroups, chunk_rows: int) -> dict[int, int]:
+    """Return the rows of orders that come apart and are the same there, each with the first row that it repeats.
+
+    That is how a list looks that came twice. Rows next to each other may be the same: so much was ordered, in two lines.
+    """
+    starts = np.append(True, groups.order_row[1:] != groups.order_row[:-1])
+    orders, runs = np.unique(groups.order_row[starts], return_counts=True)
+    if not (runs > 1).any():
+        return {}
+    apart = np.isin(groups.order_row, orders[runs > 1])
+    content = _content(staged, apart, chunk_rows)
+    order_row = groups.order_row[apart]
+    turn = np.lexsort((content, order_row))
+    is_alike = (np.diff(order_row[turn]) == 0) & (content[turn[1:]] == content[turn[:-1]])
+    wanted = np.isin(order_row, order_row[turn[1:][is_alike]])  # of most orders no row is like another
+    rows: dict[int, list[list[tuple[int, int]]]] = {}  # of each order, by run: a row's number and what is in it
+    columns = (order_row, groups.number[apart], content, starts[apart])
+    for order, number, cells, begins in zip(*(column[wanted].tolist() for column in columns), strict=True):
+        of_order = rows.setdefault(order, [])
+        if begins:
+            of_order.append([])
+        of_order[-1].append((number, cells))
+    found: dict[int, int] = {}
+    for of_order in rows.values():
+        whole = [row for run in of_order for row in run]
+        half = len(whole) // 2  # where the list itself has an order apart, one run may end a copy and begin the next
+        first_of: dict[tuple[int, ...], int] = {}
+        for run in (*of_order, whole[:half], whole[half:]):
+            first = first_of.setdefault(tuple(cells for _, cells in run), run[0][0])
+            found |= {number: first for number, _ in run if first != run[0][0]}
+    return found
+
+
+def _content(staged: Path, wanted: npt.NDArray[np.bool_], chunk_rows: int) -> Numbers:
+    """Return a hash of the cells of each row that is wanted."""
+    hashes, read = [], 0
+    for chunk in read_chunks(staged, chunk_rows):
+        rows = chunk.filter(pa.array(wanted[read : read + chunk.num_rows]))
+        read += chunk.num_rows
+        cells = [rows.column(field.name) for field in rows.schema if pa.types.is_string(field.type)]
+        hashes.append(hashed(pc.binary_join_element_wise(*(pc.fill_null(each, "") for each in cells), "\x1f"), KEYS[0]))
+    return np.concatenate(hashes)
+
+
 def whole_orders(staged: Path, groups: OrderGroups, chunk_rows: int) -> Iterator[pa.RecordBatch]:
     """Yield the rows of a staged file in chunks of whole orders, these by their first row, and a column `order_row`."""
     chunk_of, sizes = _chunks(groups, chunk_rows)

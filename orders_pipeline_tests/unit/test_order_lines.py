@@ -128,7 +128,8 @@ def test_rows_of_an_order_may_stand_anywhere_in_the_file(run, chunk_rows):
 
 @pytest.mark.parametrize("chunk_rows", [1, 2, 1000])
 def test_rows_of_orders_that_are_accepted_stand_in_turn_whatever_their_place_in_the_file(run, chunk_rows):
-    rows = [line(ref, "A-1,1,100,100") for ref in ("O-1", "O-2", "O-3", "O-1", "O-4", "O-2", "O-1")]
+    references = ("O-1", "O-2", "O-3", "O-1", "O-4", "O-2", "O-1")
+    rows = [line(ref, f"A-{at},1,100,100") for at, ref in enumerate(references)]
     found = run(OF_LINES, *rows, chunk_rows=chunk_rows)
     assert [order["import_row_number"] for order in found.accepted] == [1, 2, 3, 5]
     assert [[each["import_row_number"] for each in order["lines"]] for order in found.accepted] == [
@@ -271,6 +272,23 @@ def test_the_rows_below_a_skipped_one_go_with_it_however_their_reference_is_writ
 def test_an_order_is_not_taken_in_part_where_rows_of_it_were_skipped_elsewhere(run, states, codes, chunk_rows):
     rows = [f"{line(each[:3], f'A-{at},1,500,500')},{each[3:]}" for at, each in enumerate(states)]
     assert run(SKIPPING, *rows, header=f"{HEADER},状況", chunk_rows=chunk_rows).codes == codes
+
+
+@pytest.mark.parametrize("chunk_rows", [1, 1000])
+@pytest.mark.parametrize(
+    ("lines", "codes"),
+    [
+        ("1a 1b 2a 1a 1b 2a", {1: 0, 2: 0, 3: 0, 4: 1, 5: 1, 6: 3}),
+        ("1a 2a 1b 1a 2a 1b", {1: 0, 2: 0, 3: 0, 4: 1, 5: 2, 6: 1}),  # the copies of an order meet
+        ("1a 1b 2a 1b 1a", {}),
+        ("1a 1a 2a 1b", {}),
+    ],
+)
+def test_an_order_that_comes_again_elsewhere_in_the_file_is_not_taken_twice_over(run, lines, codes, chunk_rows):
+    found = run(OF_LINES, *(line(f"O-{ref}", f"A-{item},1,500,500") for ref, item in lines.split()), chunk_rows=chunk_rows)
+    assert found.codes == {row: ["R_REF_DUP_IN_FILE" if first else "R_ORDER_INCOMPLETE"] for row, first in codes.items()}
+    named = {row: said["first_row"] for row, ((_, _, said),) in found.rejected.items() if "first_row" in said}
+    assert named == {row: str(first) for row, first in codes.items() if first}
 
 
 @pytest.mark.parametrize("lost", ["O-1,C01", line(""), line("#N/A")], ids=["shape", "blank", "error"])
