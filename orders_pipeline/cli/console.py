@@ -282,8 +282,6 @@ def show_preview(console: Console, preview: Mapping[str, Any]) -> None:
     console.print("[bold]dry run[/bold]  nothing was changed")
     show_counts(console, preview)
     notified = preview["notifications"]
-    if preview["orders"]["planned"] != (preview["rows"]["accepted"] or 0):  # several rows are one
-        console.print(f"  orders         {preview['orders']['planned']:,}")
     console.print(f"  yen            {preview['amount_jpy']['accepted']:,}")
     console.print(f"  payments       {preview['payments']['planned']:,}")
     console.print(f"  notifications  {notified['planned']:,}, at least {notified['seconds']:,.1f} seconds")

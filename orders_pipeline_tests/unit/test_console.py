@@ -130,3 +130,12 @@ def test_a_setting_of_the_profile_is_named_where_the_file_is_like_that_and_not_a
     counts = {"total": 20, "accepted": 20 - rows, "rejected": rows, "blank": 0, "skipped": 0}
     said = shown(batch("completed_with_errors", rows=counts, rejections={"R_DATE_FORMAT": rows - 2}))
     assert any("`format` and `until` of order_date" in line for line in said) == is_said
+
+
+def test_a_dry_run_says_once_how_many_orders_grouped_rows_are():
+    counts = {"total": 3, "accepted": 3, "rejected": 0, "blank": 0, "skipped": 0}
+    preview = batch("completed", rows=counts, orders={"planned": 2}, errors=[])
+    preview["notifications"] = {"planned": 0, "seconds": 0.0}
+    screen = io.StringIO()
+    console.show_preview(Console(file=screen, width=200, highlight=False), preview)
+    assert [line.split() for line in screen.getvalue().splitlines() if "orders  " in line] == [["orders", "2"]]
