@@ -56,6 +56,7 @@ EXAMPLE: Mapping[str, str] = MappingProxyType(
 )
 _EXAMPLE_KEYS = ("client_order_ref", "customer_code", "customer_name", "amount")
 
+PAYMENT_METHODS = ("invoice", "card_on_file", "bank_transfer")
 # what people write in place of the codes
 _PAYMENT_WORDS: Mapping[str, str] = MappingProxyType(
     dict.fromkeys(("請求書", "請求書払", "請求書払い", "掛払い", "掛け払い"), "invoice")
@@ -237,7 +238,7 @@ _COLUMNS = (
         aliases=("支払方法",),
         required=True,
         normalise=partial(normalise.lower_code, words=_PAYMENT_WORDS),
-        text_rules=(Rule("R_PAYMENT_METHOD", OneOf(("invoice", "card_on_file", "bank_transfer"))),),
+        text_rules=(Rule("R_PAYMENT_METHOD", OneOf(PAYMENT_METHODS)),),
     ),
     Column(
         "payment_token",

@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
+from orders_pipeline.batches import batches
 from orders_pipeline.batches.artifacts import CONVERTED, STAGED
 from orders_pipeline.clients.file_names import encoding_shown, is_converted, is_json, is_workbook
 from orders_pipeline.clients.profiles import Profile
@@ -31,13 +32,15 @@ from orders_pipeline.intake.csv_file.encoding import detect_text
 from orders_pipeline.intake.csv_file.physical_lines import TextSpan, read_blocks, split_lines
 from orders_pipeline.intake.file_staging import stage_file, unpacked
 from orders_pipeline.records.normalise import normalise_header
-from orders_pipeline.records.orders import ORDERS
+from orders_pipeline.records.orders import ORDERS, PAYMENT_METHODS
+from orders_pipeline.records.record_type import RowContext
 from orders_pipeline.records.rejections import FileRejected, message
 from orders_pipeline.samples.header_guesses import GUESSES
 from orders_pipeline.samples.profile_guesses import Sample, first_rows, guess_amount, guess_settings, is_unquoted
 
 HEAD_LINES = 20
 SHOWN_ROWS = 5
+MOST_WORDS = 10
 SAMPLE_ROWS = 2_000  # looked at to guess what their cells are
 DELIMITERS = (",", "\t", ";", "|")
 DEFAULTS: Mapping[str, str] = MappingProxyType({"customer_code": "guest", "payment_method": "invoice"})
@@ -53,7 +56,10 @@ DATE_FORMATS = (
 
 @dataclass
 class Trial:
-    """What was found out of a file; `settings` and `columns` are what a profile would say, `guessed` what is a guess."""
+    """What was found out of a file; `settings` and `columns` are what a profile would say, `guessed` what is a guess.
+
+    `unknown_methods` are words for how it is paid, which are not guessed.
+    """
 
     encoding: str | None = None
     delimiter: str = ","
@@ -62,6 +68,7 @@ class Trial:
     mapped: dict[str, Sequence[str]] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     columns: dict[str, dict[str, Any]] = field(default_factory=dict)
+    unknown_methods: Sequence[str] = ()
     readings: str = ""
     guessed: set[str] = field(default_factory=set)
     refusal: FileRejected | None = None
@@ -242,13 +249,18 @@ def _place(trial: Trial, profile: Profile, column: str, at: int, sample: Sample)
     if column == "amount" and is_grouped and source is None:
         place |= guess_amount(sample)
     if column == "payment_method" and (source is None or not source.values):
-        ours = ("invoice", "card_on_file", "bank_transfer")
-        words = [word for word in dict.fromkeys(filled) if normalise_header(word) not in ours]
-        if words:
-            place |= {"values": dict.fromkeys(words[:10], "invoice")}
+        trial.unknown_methods = _unknown_methods(filled)
     if place:
         trial.columns[column] = {"header": header} | place
         trial.guessed.add(column)
+
+
+def _unknown_methods(cells: Sequence[str]) -> list[str]:
+    """Return what nobody but the client knows the meaning of: how money is taken is not guessed."""
+    words = [*dict.fromkeys(cells)]
+    column = ORDERS.by_name["payment_method"]
+    codes = column.normalised(pa.array(words, pa.string()), RowContext(batches.today(), "", "none", {})).to_pylist()
+    return [word for word, code in zip(words, codes, strict=True) if code not in PAYMENT_METHODS][:MOST_WORDS]
 
 
 def _fitting(profile: Profile, trial: Trial) -> Profile:
@@ -308,13 +320,13 @@ def _answer(path: Path, trial: Trial, fitting: Profile) -> dict[str, Any]:
 
 def _toml(path: Path, trial: Trial, missing: Sequence[str]) -> str:
     """Return a table of the clients file to begin with, or nothing where nothing lacks; a guess is marked as one."""
-    if not (trial.settings or trial.columns or missing or trial.readings or trial.refusal):
+    if not (trial.settings or trial.columns or missing or trial.unknown_methods or trial.readings or trial.refusal):
         return ""
     lines = [f"[client]  # for files like {_plain(path.name)}; put the client's code here"]
     lines += [f"{name} = {_written(value)}  # a guess" for name, value in trial.settings.items()]
     if trial.readings:
         lines.append(f"# the text can be read as each of these: {trial.readings}")
-    if trial.columns or missing:
+    if trial.columns or missing or trial.unknown_methods:
         lines += ["", "[client.columns]"]
     for column, place in trial.columns.items():
         value = place["header"] if set(place) == {"header"} else place
@@ -326,6 +338,9 @@ def _toml(path: Path, trial: Trial, missing: Sequence[str]) -> str:
             default = DEFAULTS.get(column)
             instead = "" if default is None else f" or {{ default = {_written(default)} }}"
             lines.append(f'# {column} = "..."{instead}  # needed: which header is it?')
+    if trial.unknown_methods:
+        values = _written(dict.fromkeys(trial.unknown_methods, "..."))
+        lines.append(f"# payment_method needs values = {values}: what is each of {', '.join(PAYMENT_METHODS)}?")
     return "\n".join(lines) + "\n"
 
 

@@ -186,3 +186,12 @@ def test_who_gives_addresses_and_no_channel_is_asked_whether_customers_are_to_be
     found, _ = tried(tmp_path, text, profile=Profile.model_validate(profile))
     given = tomllib.loads(found["profile"]).get("client", {}) if found["profile"] else {}
     assert given.get("notify_channel") == channel
+
+
+def test_how_money_is_taken_is_not_guessed(tmp_path):
+    rows = "A-1,C1,見本,1,銀行振込\nA-2,C1,見本,1,Shop Pay\nA-3,C1,見本,1,invoice\n"
+    found, _ = tried(tmp_path, f"{PLAIN.replace('payment_method', '支払い方法')}\n{rows}")
+    columns = tomllib.loads(found["profile"])["client"]["columns"]
+    assert columns["payment_method"] == "支払い方法"
+    assert '# payment_method needs values = { "Shop Pay" = "..." }' in found["profile"]
+    assert "振込" not in found["profile"]
