@@ -258,6 +258,11 @@ def orders_accepted(batch: Batch) -> int:
     return int(batch.rows_accepted - batch.rows_continuing)
 
 
+def takes_nothing(accepted: int | None, rejected: int | None, skipped: int) -> bool:
+    """Return whether a file with so many rows is rejected as a whole: where all are skipped there is nothing to reject."""
+    return not accepted and bool(rejected or not skipped)
+
+
 def counts(row: Progress) -> tuple[object, ...]:
     """Return what the reports and the end of a batch depend on."""
     names = [f"orders_{state}" for state in ORDER_STATES]
@@ -273,8 +278,7 @@ def final_status(row: Progress, held_by: Collection[str] = ()) -> tuple[str, str
     """
     if row.status == "cancelling":  # somebody may have said so while the batch was being brought to another end
         return ("cancelling" if open_orders(row) else "cancelled"), None
-    nothing_taken = not row.rows_accepted and (row.rows_rejected or not row.rows_skipped)
-    if row.status == "rejected" or nothing_taken:
+    if row.status == "rejected" or takes_nothing(row.rows_accepted, row.rows_rejected, row.rows_skipped):
         return "rejected", row.status_code if (row.status_code or "").startswith("F_") else None
     if not row.is_approved:
         return AWAITING_APPROVAL, None

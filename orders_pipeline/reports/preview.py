@@ -124,9 +124,8 @@ def _rejections(dry_run: _DryRun, folder: Scratch) -> list[Rejection]:
         rejections.append(refusal_of_file(dry_run.refusal))
     if dry_run.result is not None:
         found = pq.read_table(folder / REJECTIONS).to_pylist()
-        for each in sorted(
-            found, key=lambda each: each["import_row_number"]
-        ):  # which rows of one order are not by themselves
+        found.sort(key=lambda each: each["import_row_number"])  # which rows of one order are not by themselves
+        for each in found:
             rejections.append(Rejection(**each | {"detail": json.loads(each["detail"] or "{}")}))
     return rejections
 
@@ -171,7 +170,7 @@ def _answer(
 
 def _status(refusal: FileRejected | None, result: Validated, approved_up_to: int | None) -> str:
     """Return the state that the batch would come to without a person."""
-    if refusal is not None or (not result.rows_accepted and (result.rows_rejected or not result.rows_same)):
+    if refusal is not None or batches.takes_nothing(result.rows_accepted, result.rows_rejected, result.rows_same):
         return "rejected"
     if approved_up_to is not None and result.amount_accepted > approved_up_to:
         return batches.AWAITING_APPROVAL
