@@ -14,7 +14,7 @@ from orders_pipeline.intake.file_staging import SourceFile
 from orders_pipeline.intake.grouped_validation import validate_grouped
 from orders_pipeline.intake.received_before import ReceivedBefore
 from orders_pipeline.intake.rejected_before import NamedBatch, corrections_of
-from orders_pipeline.intake.repeated_orders import RepeatedOrders
+from orders_pipeline.intake.repeated_orders import RepeatedOrders, none_is_settled
 from orders_pipeline.intake.validation import Validated
 from orders_pipeline.records.orders import ORDERS
 from orders_pipeline.records.record_type import RowContext
@@ -30,6 +30,7 @@ def validate_file(
     context, grouping = context_of(profile, file.encoding), profile.grouping()
     skips_same = profile.same_orders == "skip"
     before = ReceivedBefore(system.database, system.cipher, file.batch_id, file.client_code, unopened_differ=skips_same)
+    settled = before.settled if skips_same else none_is_settled
     seal = personal_data.encrypter(system.cipher, file.batch_id)
     corrections = None
     if file.corrects is not None:
@@ -43,9 +44,8 @@ def validate_file(
             context=context,
             grouping=grouping,
             seal=seal,
-            repeated=RepeatedOrders(ORDERS, before.existing, before.differing, before.given_up, before.settled),
+            repeated=RepeatedOrders(ORDERS, before.existing, before.differing, before.given_up, settled),
             lines_of=before.lines,
-            skips_same=skips_same,
             corrections=corrections,
         )
     return validation.validate(
@@ -58,9 +58,8 @@ def validate_file(
         existing=before.existing,
         differing=before.differing,
         given_up=before.given_up,
-        settled=before.settled,
+        settled=settled,
         corrections=corrections,
-        skips_same=skips_same,
     )
 
 

@@ -27,7 +27,7 @@ from orders_pipeline.intake.order_groups import (
     find_repeated_rows,
     whole_orders,
 )
-from orders_pipeline.intake.repeated_orders import RepeatedOrders
+from orders_pipeline.intake.repeated_orders import RepeatedOrders, none_is_settled
 from orders_pipeline.intake.total_rows import find_total_rows
 from orders_pipeline.intake.validation import (
     CHUNK_ROWS,
@@ -46,7 +46,7 @@ from orders_pipeline.intake.validation import (
 )
 from orders_pipeline.records.corrected_rows import Answer, Corrections
 from orders_pipeline.records.grouping import Grouping
-from orders_pipeline.records.judgement import Judge, Mask, Positions, Rows, as_json
+from orders_pipeline.records.judgement import Judge, Mask, Positions, Rows, as_json, mask_of
 from orders_pipeline.records.order_lines import GroupedJudge, GroupedRows, accepted_lines
 from orders_pipeline.records.orders import ORDER_LINES, ORDERS
 from orders_pipeline.records.record_type import RowContext
@@ -70,7 +70,6 @@ def validate_grouped(
     repeated: RepeatedOrders,
     lines_of: LinesOf | None = None,
     corrections: Corrections | None = None,
-    skips_same: bool = False,
     chunk_rows: int = CHUNK_ROWS,
 ) -> Validated:
     """Judge every staged row as `validation.validate` does, several rows of one reference being one order.
@@ -82,6 +81,7 @@ def validate_grouped(
     groups = find_orders(staged, judge.rows, chunk_rows)
     left_out: Mapping[frozenset[int], Sequence[int]] = {}
     if corrections is not None:
+        repeated = replace(repeated, settled=none_is_settled)
         corrections = replace(corrections, ambiguous=ambiguous_corrections(staged, NO_DUPLICATES, chunk_rows))
         answered = _answered(staged, judge.rows, corrections, chunk_rows)
         left_out = {whole: sorted(whole - answered) for whole in set(corrections.orders.values())}
@@ -98,7 +98,6 @@ def validate_grouped(
         pa.array(sorted(totals), pa.int32()),
         corrections,
         left_out,
-        skips_same and corrections is None,
     )
     judged = map_in_turn(whole_orders(staged, groups, chunk_rows), validation.of_chunk)
     return write(judged, accepted, accepted_schema(ORDERS, with_lines=True), rejections)
@@ -123,7 +122,6 @@ class _Validation:
     total_rows: pa.Array
     corrections: Corrections | None
     left_out: Mapping[frozenset[int], Sequence[int]]
-    skips_same: bool
 
     def of_chunk(self, _number: int, chunk: pa.RecordBatch) -> Chunk:
         """Return the accepted orders of a chunk, the rejections of its rows, and its counts."""
@@ -134,7 +132,7 @@ class _Validation:
         is_too_large = np.isin(order_row, self.groups.number[self.groups.is_too_large])
         rows.findings.add(IDENTITY, "R_TOO_MANY_LINES", is_too_large, {"limit": str(MOST_LINES)})
         repeated, answers, misshapen = self._add_repeated(rows, chunk, shaped, raw)
-        is_total = _mask(pc.is_in(number, value_set=self.total_rows))
+        is_total = mask_of(pc.is_in(number, value_set=self.total_rows))
         again = {at: first for at, row in enumerate(number.to_pylist()) if (first := self.repeated_rows.get(row))}
         details = [as_json({"first_row": str(first)}) for first in again.values()]
         rows.findings.add_each(IDENTITY, "R_REF_DUP_IN_FILE", np.array([*again], np.intp), details)
@@ -194,10 +192,11 @@ class _Validation:
             differing.append([name for name in ORDERS.column_names if name in {*others, *of_lines}])
         return differing
 
-    def _same(self, rows: GroupedRows, orders: Positions) -> Mask:
+    @staticmethod
+    def _same(rows: GroupedRows, orders: Positions) -> Mask:
         """Return the rows of those orders that are skipped: nothing was found of them but that they were received before."""
         same: Mask = np.zeros(rows.findings.size, np.bool_)
-        if self.skips_same and len(rows.first):
+        if len(orders):
             same[rows.findings.alone(SAME_ORDER)] = True
             whole = np.logical_and.reduceat(same, rows.first)
             same &= (whole & np.isin(np.arange(len(whole)), orders))[rows.order_of]
@@ -287,8 +286,3 @@ def _counted(chunk: pa.RecordBatch, rows: GroupedRows, good: Mask, is_total: Mas
         rejections=rows_by_code(chunk, rows.findings),
         normalised=Counter(rows.changed),
     )
-
-
-def _mask(flags: pa.Array) -> Mask:
-    mask: Mask = flags.to_numpy(zero_copy_only=False)
-    return mask

@@ -24,6 +24,11 @@ Differing: TypeAlias = Callable[[Rows, Sequence[str]], Sequence[Sequence[str]]]
 _SHORTENED_LOOKED_AT = 100  # references of a chunk
 
 
+def none_is_settled(_: Sequence[str]) -> Mapping[str, str]:
+    """Return that no order is: then no row is skipped for being the same as one."""
+    return {}
+
+
 @dataclass(frozen=True)
 class RepeatedOrders:
     """Notes which rows repeat orders; the functions are those of `validation.validate`.
@@ -35,7 +40,7 @@ class RepeatedOrders:
     existing: Existing
     differing: Differing
     given_up: Existing
-    settled: Existing = lambda _: {}
+    settled: Existing = none_is_settled
 
     def add_existing(self, rows: Rows, findings: Findings) -> Positions:
         """Note references that orders have; return those rows that are the same as an order that is settled."""

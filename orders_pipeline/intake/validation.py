@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 
 from orders_pipeline.infrastructure.parquet_file import map_chunks, new_parquet, read_chunks
 from orders_pipeline.intake.duplicate_rows import Duplicates, find_duplicates
-from orders_pipeline.intake.repeated_orders import Differing, Existing, RepeatedOrders
+from orders_pipeline.intake.repeated_orders import Differing, Existing, RepeatedOrders, none_is_settled
 from orders_pipeline.intake.total_rows import find_total_rows
 from orders_pipeline.records.corrected_rows import ROW_COLUMN, Answer, Corrections, named_differently
 from orders_pipeline.records.judgement import Finding, Findings, Judge, Positions, Rows, as_json
@@ -84,9 +84,8 @@ def validate(
     existing: Existing,
     differing: Differing = lambda rows, _: [()] * len(rows.number),
     given_up: Existing = lambda _: {},
-    settled: Existing = lambda _: {},
+    settled: Existing = none_is_settled,
     corrections: Corrections | None = None,
-    skips_same: bool = False,
     chunk_rows: int = CHUNK_ROWS,
 ) -> Validated:
     """Judge every staged row and write accepted rows and rejections as Parquet, each by ascending row number.
@@ -96,17 +95,18 @@ def validate(
     `existing` gets case-folded references and returns the batch of each that was received before. `differing` gets such
     rows with their references, and returns for each the columns that are not as received. `given_up` returns the batch of
     each reference that was given up for another one. `settled` returns the batch of each whose order nobody can lose without
-    knowing of it. `seal` gets the personal columns of accepted rows, indexed by row
-    number, and returns an encrypted byte string for each. All are called from several threads. `corrections` is for a
-    correcting file. Of another one, it skips rows that are the same as settled orders, if it `skips_same`.
+    knowing of it: rows that are the same are skipped, but in a correcting file, which `corrections` is for. `seal` gets the
+    personal columns of accepted rows, indexed by row number, and returns an encrypted byte string for each. All are called
+    from several threads.
     """
     judge = Judge(record_type, context)
     duplicates = find_duplicates(staged, judge, chunk_rows)
     if corrections is not None:
         corrections = replace(corrections, ambiguous=ambiguous_corrections(staged, duplicates, chunk_rows))
+        settled = none_is_settled
     total_rows = pa.array(sorted(find_total_rows(staged, judge, chunk_rows)), pa.int32())
     repeated = RepeatedOrders(record_type, existing, differing, given_up, settled)
-    validation = _Validation(judge, seal, duplicates, repeated, total_rows, corrections, skips_same and corrections is None)
+    validation = _Validation(judge, seal, duplicates, repeated, total_rows, corrections)
     return write(map_chunks(staged, validation.of_chunk, chunk_rows), accepted, accepted_schema(record_type), rejections)
 
 
@@ -135,7 +135,6 @@ class _Validation:
     repeated: RepeatedOrders
     total_rows: pa.Array
     corrections: Corrections | None
-    skips_same: bool
 
     def of_chunk(self, _number: int, chunk: pa.RecordBatch) -> Chunk:
         """Return the accepted rows of a chunk, its rejections and its counts."""
@@ -145,8 +144,6 @@ class _Validation:
         rows, findings, changed = self.judge.judge(shaped.column("import_row_number"), raw)
         _add_duplicates(rows, findings, self.duplicates, record_type)
         same = self.repeated.add_existing(rows, findings)
-        if not self.skips_same:
-            same = same[:0]
         answers: dict[int, Answer] = {}
         misshapen: list[Answer] = []
         if self.corrections is not None:

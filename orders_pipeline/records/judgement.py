@@ -232,6 +232,12 @@ class Judge:
         return failed
 
 
+def mask_of(flags: pa.Array) -> Mask:
+    """Return what is true of each as a mask, where none is null."""
+    mask: Mask = flags.to_numpy(zero_copy_only=False)
+    return mask
+
+
 def as_json(detail: Mapping[str, str]) -> str:
     """Write a finding's detail as it is kept."""
     return json.dumps(dict(detail), separators=(",", ":"))

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from orders_pipeline.records.grouping import Grouping
-from orders_pipeline.records.judgement import Findings, Judge, Mask, Positions, Rows, as_json
+from orders_pipeline.records.judgement import Findings, Judge, Mask, Positions, Rows, as_json, mask_of
 from orders_pipeline.records.orders import ITEM_COLUMNS, MOST_LINE_YEN, ORDER_LINES, ORDERS
 from orders_pipeline.records.record_type import RowContext
 
@@ -75,7 +75,7 @@ class _Numbers:
     @property
     def is_unreadable(self) -> Mask:
         """Return where something else stands."""
-        return _mask(self.values.is_null()) & ~self.is_blank
+        return mask_of(self.values.is_null()) & ~self.is_blank
 
 
 class GroupedJudge:
@@ -137,7 +137,7 @@ class GroupedJudge:
         for one in found.found:
             findings.add_each(one.column, one.code, one.positions, one.details)
         if self.grouping.sums_lines:
-            missing = _mask(lines.values[_AMOUNT].is_null()) & ~findings.bad_in(*self.grouping.factors)
+            missing = mask_of(lines.values[_AMOUNT].is_null()) & ~findings.bad_in(*self.grouping.factors)
             for factor in factors:
                 findings.add(_AMOUNT, "R_AMOUNT_FORMAT", missing & factor.is_unreadable, {})
             findings.add(_AMOUNT, "R_REQUIRED", missing, {})
@@ -151,7 +151,7 @@ class GroupedJudge:
             unreadable = first[yen.is_unreadable]
             findings.add_each(_AMOUNT, "R_AMOUNT_FORMAT", unreadable, [as_json({})] * len(unreadable))
             total = pc.add(total, pc.if_else(pa.array(yen.is_blank), 0, yen.values))
-        over = _mask(pc.fill_null(pc.greater(pc.abs(total), MOST_LINE_YEN), False))
+        over = mask_of(pc.fill_null(pc.greater(pc.abs(total), MOST_LINE_YEN), False))
         findings.add_each(_AMOUNT, "R_AMOUNT_OVER_LIMIT", first[over], [as_json({})] * int(over.sum()))
         return pc.if_else(pa.array(over), None, total)
 
@@ -159,7 +159,7 @@ class GroupedJudge:
         column = ORDER_LINES.by_name.get(name, ORDER_LINES.by_name[_AMOUNT])
         text = column.normalised(raw, self._untranslated)
         values = pc.if_else(pc.match_substring_regex(text, _NUMBER), text, None).cast(pa.int64())
-        return _Numbers(values, _mask(pc.equal(text, "")))
+        return _Numbers(values, mask_of(pc.equal(text, "")))
 
     def _add_conflicts(self, rows: GroupedRows, number: pa.Array, below: Positions, raw: Cells) -> None:
         """Note rows below the first one of their order that say something else of the order."""
@@ -211,7 +211,7 @@ class GroupedJudge:
                 theirs, own = rows.orders.text[name].take(orders), judged.text[name]
             else:
                 theirs, own = (self._numbers(name, raw[name].take(each)).values for each in (above, below))
-            is_other = _mask(pc.fill_null(pc.not_equal(own, theirs), True)) & says_more
+            is_other = mask_of(pc.fill_null(pc.not_equal(own, theirs), True)) & says_more
             for place in np.flatnonzero(is_other & ~rows.findings.bad_in(name)[pairs[0]]).tolist():
                 conflicts.setdefault(place, []).append(name.strip('"'))
         return conflicts
@@ -222,20 +222,15 @@ def _sums(values: pa.Array, first: Positions) -> pa.Array:
     if not len(first):
         return pa.array([], pa.int64())
     sums = np.add.reduceat(pc.fill_null(values, 0).to_numpy(), first)
-    return pa.array(sums, mask=np.logical_or.reduceat(_mask(values.is_null()), first))
+    return pa.array(sums, mask=np.logical_or.reduceat(mask_of(values.is_null()), first))
 
 
 def _says_more(own: pa.Array, above: pa.Array) -> Mask:
     """Return which cells are neither blank nor what stands in the first row."""
-    differs = _mask(pc.not_equal(own, above))
+    differs = mask_of(pc.not_equal(own, above))
     if differs.any():
-        differs &= _mask(pc.not_equal(pc.utf8_trim_whitespace(own), ""))
+        differs &= mask_of(pc.not_equal(pc.utf8_trim_whitespace(own), ""))
     return differs
-
-
-def _mask(flags: pa.Array) -> Mask:
-    mask: Mask = flags.to_numpy(zero_copy_only=False)
-    return mask
 
 
 def accepted_lines(lines: Rows, order_of: Sequence[int] | npt.NDArray[np.intp], orders: int) -> pa.Array:

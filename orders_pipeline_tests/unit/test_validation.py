@@ -120,7 +120,7 @@ def test_rows_that_are_the_same_as_orders_received_before_can_be_skipped(run):
 
     plain = run(rows, known=known, differing=differing)
     assert plain.codes >= {(1, "R_REF_EXISTS"), (2, "R_REF_EXISTS_DIFFERS"), (4, "R_REF_EXISTS"), (4, "R_EMAIL")}
-    outcome = run(rows, known=known, differing=differing, settled=lambda _: known, skips_same=True, chunk_rows=2)
+    outcome = run(rows, known=known, differing=differing, settled=lambda _: known, chunk_rows=2)
     assert outcome.accepted_rows == [3, 5]
     assert outcome.codes == {(2, "R_REF_EXISTS_DIFFERS"), (4, "R_REF_EXISTS"), (4, "R_EMAIL")}
     found = outcome.summary
@@ -131,7 +131,7 @@ def test_rows_that_are_the_same_as_orders_received_before_can_be_skipped(run):
 @pytest.mark.parametrize("settled", [{}, {"ord-0001": "20260630-000000000009"}])
 def test_a_row_is_not_skipped_for_an_order_that_may_go_or_has_gone_meanwhile(run, settled):
     known = {"ord-0001": "20260630-000000000000"}
-    outcome = run(order_rows(2), known=known, settled=lambda _: settled, skips_same=True)
+    outcome = run(order_rows(2), known=known, settled=lambda _: settled)
     assert (outcome.accepted_rows, outcome.codes) == ([2], {(1, "R_REF_EXISTS")})
 
 

@@ -164,10 +164,8 @@ def _write(source: Path, target: Path, where: Table, reading: Reading, *, allow_
         _write_behind(writer, map(staging.table, chain([first.after(place + more_rows)], chunks)))
         if not staging.rows_filled:
             raise FileRejected("F_NO_ROWS")
-        if (
-            reading.line_by_line and staging.rows_unreadable * 2 > staging.rows_filled
-        ):  # nor is this a file with a few bad rows
-            raise NoRecordError
+        if reading.line_by_line and staging.rows_unreadable * 2 > staging.rows_filled:
+            raise NoRecordError  # nor is this a file with a few bad rows
         staging.skipped_runs.end()
         if staging.skipped_runs.found:
             writer.add_key_value_metadata({SKIPPED_RUNS: json.dumps(staging.skipped_runs.found)})
