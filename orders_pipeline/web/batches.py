@@ -72,8 +72,13 @@ class Looks:
         self._batches.move_to_end(place)
         if len(self._batches) > MOST_LOOKED_AT:
             self._batches.popitem(last=False)
+        came = time.monotonic()
         async with last.lock:  # who comes while it is read waits for it, and keeps no thread
-            return _shown_to(caller, *await to_thread.run_sync(self._read, place, last, limiter=self._limiter))
+            found, now = last.found, time.monotonic()
+            if found is None or last.looked_at < came:  # else another who waited has looked since
+                found = await to_thread.run_sync(self._read, place, last, limiter=self._limiter)
+                last.looked_at = now
+            return _shown_to(caller, *found)
 
     def _read(self, place: tuple[str, str], last: _Look) -> tuple[Row[Any], dict[str, Any]]:
         with self._system.database.begin() as transaction:
@@ -88,7 +93,8 @@ class Looks:
 class _Look:
     found: tuple[Row[Any], dict[str, Any]] | None = None
     version: str | None = None
-    at: float = 0.0
+    at: float = 0.0  # when it was counted, and when it was last looked at whether it has changed
+    looked_at: float = 0.0
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import random
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -111,7 +112,7 @@ class Events:
 
     async def _look(self, watch: _Watch, read: Read) -> None:
         """Look at a batch again and again; wake who follows it when it has changed, may not be seen, or the server stops."""
-        next_look = time.monotonic() + LOOK_S
+        next_look = _next_look()
         while not self.is_stopping():
             await asyncio.sleep(NOTICE_S)
             if time.monotonic() < next_look:
@@ -124,8 +125,13 @@ class Events:
                     break
                 if body != watch.body:
                     watch.show(body)
-            next_look = time.monotonic() + LOOK_S
+            next_look = _next_look()
         watch.show(None)
+
+
+def _next_look() -> float:
+    """Return when to look again: streams that began together, as after a restart, are not to look together for ever."""
+    return time.monotonic() + LOOK_S * random.uniform(0.8, 1.2)  # noqa: S311 - no secret
 
 
 def _event(name: str, etag: str, body: dict[str, Any]) -> str:

@@ -216,6 +216,7 @@ def measure(server: Server, name: str, home: Path, clients: int, streams: int, p
     history.fill(SecretStr(url), batches=clients, orders=ORDERS, blocks=10)
     server.run(name, UNDER_WAY.format(open_from=ORDERS // 2))
     server.run(name, "VACUUM (ANALYZE)")
+    server.run(name, "CHECKPOINT")  # what filling it has left to be written would be written meanwhile
     batches = [(str(each[0]), str(each[1])) for each in server.run(name, "SELECT batch_id, client_code FROM batches")]
     with opened(url, home) as system:
         followers = [
