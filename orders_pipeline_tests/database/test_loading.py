@@ -360,21 +360,36 @@ def test_of_two_batches_that_race_for_the_same_references_each_is_loaded_once_an
     assert all(bay.adds_up(batch_id) for batch_id in ids)
 
 
-def test_d05_a_load_that_loses_a_deadlock_with_another_batch_is_tried_again(bay):
+def test_d05_a_load_that_loses_a_deadlock_with_another_batch_is_tried_again(bay, monkeypatch):
     batch_id = bay.batch("b1", [row(1, "REF-A"), row(2, "REF-B")])
     bay.harness.batch("b2")
     insert = (
         b"INSERT INTO orders (batch_id, import_row_number, csv_source, bulk_import_group, client_code, client_order_ref,"
         b" customer_code, amount, payment_method, notify_channel, personal)"
-        b" VALUES ('b2', %s, 'x', 'b2', 'acme', %s, 'C-1', 1, 'invoice', 'none', '')"
+        b" VALUES ('b2', 1, 'x', 'b2', 'acme', 'REF-B', 'C-1', 1, 'invoice', 'none', '')"
     )
-    with bay.harness.connect() as other, ThreadPoolExecutor(1) as pool:
-        other.execute(insert, [1, "REF-B"])
+    write, begun, may_write, tries = loading.binary_copy, threading.Event(), threading.Event(), []
+
+    def written_last(chunks: Iterable[pa.RecordBatch], same: Mapping[str, str], *arguments):
+        if "csv_source" in same:  # the client's references are shared by now
+            tries.append(same["batch_id"])
+            begun.set()
+            assert may_write.wait(20)
+        yield from write(chunks, same, *arguments)
+
+    monkeypatch.setattr(loading, "binary_copy", written_last)
+    with bay.harness.connect() as other, ThreadPoolExecutor(2) as pool:
+        other.execute("SET LOCAL deadlock_timeout = '1min'")  # the load waits last, and finds the deadlock
+        other.execute(insert)
         loading_it = pool.submit(bay.load, batch_id)
+        assert begun.wait(20)
+        holding = pool.submit(other.execute, b"SELECT pg_advisory_xact_lock(hashtextextended('references of acme', 0))")
         wait_for_a_blocked_session(bay.harness)
-        other.execute(insert, [2, "REF-A"])  # comes through once the load, which waited first, has been ended
+        may_write.set()
+        holding.result(20)  # comes through once the load has been ended
         other.rollback()
         assert loading_it.result(20) == Loaded(2, 0)
+    assert tries == [batch_id, batch_id]
     assert bay.adds_up(batch_id)
 
 
