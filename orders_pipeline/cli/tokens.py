@@ -10,7 +10,7 @@ from rich.console import Console
 
 from orders_pipeline.cli.command import ClientCode, answer, answers, main, opened
 from orders_pipeline.cli.console import plain
-from orders_pipeline.clients.api_tokens import MOST_DAYS, OPERATOR, PAGE, SCOPES, USUAL_DAYS, USUAL_SCOPES
+from orders_pipeline.clients.api_tokens import METRICS, MOST_DAYS, OPERATOR, PAGE, SCOPES, USUAL_DAYS, USUAL_SCOPES, owner
 
 MOST_NAME_CHARS = 100
 
@@ -23,6 +23,7 @@ def tokens() -> None:
 @tokens.command()
 @click.option("--client", "client_code", type=ClientCode(), help="Whose batches it is for.")
 @click.option("--operator", is_flag=True, help="It is an operator's, for the batches of all clients.")
+@click.option("--metrics", is_flag=True, help="It reads the numbers of the whole system, and nothing else.")
 @click.option("--name", required=True, help="What it is called in lists.")
 @click.option("--scope", "scopes", multiple=True, type=click.Choice(SCOPES), help=f"[default: {', '.join(USUAL_SCOPES)}]")
 @click.option("--page", is_flag=True, help="A person may sign in to the page with it.")
@@ -35,18 +36,21 @@ def new(
     days: int,
     *,
     operator: bool,
+    metrics: bool,
     page: bool,
     as_json: bool,
 ) -> None:
-    """Make a token for a client, or for an operator; it is shown once and kept nowhere."""
+    """Make a token for a client, for an operator or for metrics; it is shown once and kept nowhere."""
     from orders_pipeline.audit.recording import os_user
     from orders_pipeline.clients import api_tokens
 
     if not 0 < len(name) <= MOST_NAME_CHARS:
         raise click.UsageError(f"a token's name has 1 to {MOST_NAME_CHARS} characters")
-    if (client_code is None) != operator or (operator and scopes):
-        raise click.UsageError("a token is for one client (--client) or an operator's (--operator), who has all scopes")
-    own = (OPERATOR,) if operator else scopes or USUAL_SCOPES
+    if (client_code is not None) + operator + metrics != 1 or (scopes and not client_code) or (page and metrics):
+        raise click.UsageError(
+            "a token is for one client (--client), an operator's (--operator), who has all scopes, or for --metrics alone"
+        )
+    own = (OPERATOR,) if operator else (METRICS,) if metrics else scopes or USUAL_SCOPES
     with opened() as system:
         if client_code is not None:
             system.clients.profile(client_code)  # of a client that there is
@@ -80,7 +84,8 @@ def _shown(token: Mapping[str, Any]) -> dict[str, Any]:
 def _show(console: Console, found: Mapping[str, Any]) -> None:
     for each in found["tokens"]:
         used = f"last used {each['last_used_at']}" if each["last_used_at"] else "never used"
-        what = f"{each['token_id']}  {each['client_code'] or OPERATOR}  {each['state']}, until {each['expires_at']}, {used}"
+        whose = owner(each["client_code"], each["scopes"])
+        what = f"{each['token_id']}  {whose}  {each['state']}, until {each['expires_at']}, {used}"
         console.print(f"{what}  {' '.join(each['scopes'])}  {plain(each['name'])}")
 
 

@@ -21,8 +21,9 @@ from orders_pipeline.infrastructure.database_errors import ConstraintViolated
 
 READ, WRITE, CONTROL, READ_REJECTED = "batches:read", "batches:write", "batches:control", "rejected:read"
 APPROVE, REFUND, PAGE, OPERATOR = "batches:approve", "refunds:write", "page", "operator"
+METRICS = "metrics"  # of the whole system: a token that has this scope is of no client, and has no other
 SCOPES = (READ, WRITE, CONTROL, READ_REJECTED, APPROVE, REFUND, PAGE)
-ALL_SCOPES = frozenset((*SCOPES, OPERATOR))
+ALL_SCOPES = frozenset((*SCOPES, METRICS, OPERATOR))
 USUAL_SCOPES = (READ, WRITE, CONTROL, READ_REJECTED)
 USUAL_DAYS, MOST_DAYS = 365, 400
 _TOKEN = re.compile(r"opk_([a-z2-7]{8})_([A-Za-z0-9_-]{43})")
@@ -39,7 +40,7 @@ class UnknownToken(Exception):
 class Caller:
     """Who asks: a client's program by its token, a person by the session of a browser, or an operator by either.
 
-    An operator's `client_code` is empty until a request says which client it is about.
+    An operator's `client_code` is empty until a request says which client it is about, and always empty for metrics.
     """
 
     client_code: str
@@ -64,7 +65,7 @@ class NewToken:
 
 
 def new(database: Database, client_code: str | None, name: str, scopes: Sequence[str], days: int, by: str) -> NewToken:
-    """Make a token for a client, or without one for an operator, worth something for so many days."""
+    """Make a token for a client, or without one for an operator or for metrics, worth something for so many days."""
     secret = secrets.token_urlsafe(32)
     while True:
         token_id = "".join(secrets.choice("abcdefghijklmnopqrstuvwxyz234567") for _ in range(8))
@@ -117,7 +118,12 @@ def caller(database: Database, text: str) -> Caller | None:
         with database.begin() as transaction:
             transaction.execute("touch_api_token", token_id=token_id)
     scopes = ALL_SCOPES if OPERATOR in found.scopes else frozenset(found.scopes)
-    return Caller(found.client_code or "", f"{found.client_code or OPERATOR}/{token_id}", scopes, token_id)
+    return Caller(found.client_code or "", f"{owner(found.client_code, found.scopes)}/{token_id}", scopes, token_id)
+
+
+def owner(client_code: str | None, scopes: Sequence[str]) -> str:
+    """Return whose a token is: a client's, an operator's, or metrics'."""
+    return client_code or (OPERATOR if OPERATOR in scopes else METRICS)
 
 
 def _hashed(secret: str) -> bytes:

@@ -30,6 +30,7 @@ from orders_pipeline.web.calls import Call, conditional
 from orders_pipeline.web.events import Events
 from orders_pipeline.web.idempotency import key_of
 from orders_pipeline.web.limits import READS, SUBMISSIONS, Rates, Uploads
+from orders_pipeline.web.metrics import Metrics
 from orders_pipeline.web.page import fixing, overview, rendering, sign_in, views
 from orders_pipeline.web.page.rendering import Visit
 from orders_pipeline.web.run_hint import RunHint
@@ -109,6 +110,7 @@ def build_app(system: System, *, with_reports: bool = False, code: str | None = 
         ("/problems/{slug}", reference.show_problem),
         ("/healthz", health.show_alive),
         ("/readyz", health.Readiness(system).show),
+        ("/metrics", Metrics(system).show),
     ]
     if with_reports:
         public += [

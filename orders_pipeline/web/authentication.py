@@ -29,11 +29,15 @@ VISITOR = "visitor"  # in the scope of a request for a page, whose answer may be
 
 def authenticate(system: System, request: Request, scope: str) -> Caller:
     """Return who asks, for the client that it is about; raise a Problem where nobody that we know does, or one may not."""
+    caller = require(system, request, scope)
+    return replace(caller, client_code=_client_of(system, request)) if caller.is_operator else caller
+
+
+def require(system: System, request: Request, scope: str) -> Caller:
+    """Return who asks for what is about no client, or about which is not said yet; raise a Problem as above."""
     caller = found(system, request)
     if caller is None:
         raise Problem("unauthorized", headers={"WWW-Authenticate": "Bearer"})
-    if caller.is_operator:
-        caller = replace(caller, client_code=_client_of(system, request))
     if scope not in caller.scopes:
         raise Problem("missing-scope", scope=scope)
     return caller
@@ -65,7 +69,7 @@ def found(system: System, request: Request) -> Caller | None:
         caller = api_sessions.caller(system.database, secret) if secret else None
         if caller is not None:
             require_own_page(request)
-    return caller if caller is None or caller.is_operator or _is_client(system, caller.client_code) else None
+    return caller if caller is None or not caller.client_code or _is_client(system, caller.client_code) else None
 
 
 def _user(system: System, request: Request) -> Caller | None:

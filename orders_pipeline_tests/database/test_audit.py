@@ -54,6 +54,7 @@ NOT_AUDITED = {
     "rate_tokens": "when the next call may be made",
     "service_breakers": "how a service is",
     "service_shares": "who may make how many calls",
+    "totals": "what the tables say, added up for metrics",
     "workers": "who is at work",
 }
 

@@ -22,6 +22,7 @@ PLANNED = ("SELECT", "WITH", "INSERT", "UPDATE", "DELETE")
 SMALL = {
     "api_tokens",
     "audit_hash_key",
+    "daemon_heartbeats",
     "dagster_retention",
     "flyway_schema_history",
     "installation",
@@ -33,6 +34,7 @@ SMALL = {
     "retention_limits",
     "service_breakers",
     "service_shares",
+    "totals",
     "webhooks_off",
 }
 # statements that read all there is of something, and why they may
@@ -43,7 +45,8 @@ WHOLE = {
     "count_audit_records": "verifying the audit reads all of it",
     "count_batches_of_client": "the demonstration, which has a few batches",
     "count_held_blocks": "the nightly retention looks at each block once",
-    "left_alone_names": "counts what lies in the landing, all of which each look lists",
+    "landing_waits": "counts what lies in the landing, all of which each look lists",
+    "left_alone_names": "as above",
     "match_listed_by_id": "the nightly reconciliation",
     "orders_by_key": "how far a rotation of keys is",
     "payments_to_adopt": "the nightly reconciliation",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 
 from orders_pipeline_tests.support.ledgers import Harness, order
@@ -140,6 +142,30 @@ def test_a_summary_is_forgotten_once_anything_of_its_batch_changes(harness):
         harness.run("INSERT INTO batch_summaries (batch_id, schema_rank, summary) VALUES ('b', 1, '{}')")
         harness.run(change)
         assert harness.value("SELECT count(*) FROM batch_summaries") == 0
+
+
+@breaks("totals_pkey", "totals_follow_batches")
+def test_what_a_batch_came_to_is_added_to_the_totals_when_it_finishes_and_never_again(harness):
+    figures = "SELECT measure, state, amount FROM totals ORDER BY 1, 2"
+    for number, batch_id in enumerate(("b", "c"), 1):
+        harness.batch(batch_id)
+        order_ids = harness.orders(order(1, client_order_ref=f"ORD-{number}"))
+        harness.payment(order_ids, 1000, status="succeeded", service_payment_id="p", settled_at=datetime.now(UTC))
+        harness.run("UPDATE orders SET status = 'paid' WHERE order_id = ANY(%s)", order_ids)
+        counted = "rows_total = 4, rows_accepted = 1, rows_rejected = 2, rows_blank = 1"
+        harness.run(f"UPDATE batches SET {counted} WHERE batch_id = %s", batch_id)
+        harness.run("UPDATE batches SET status = 'completed', finished_at = now() WHERE batch_id = %s", batch_id)
+        harness.run("UPDATE batches SET status = 'completed_with_errors' WHERE batch_id = %s", batch_id)
+        assert [tuple(row.values()) for row in harness.run(figures)] == [
+            ("batches", "completed", number),
+            ("payments", "succeeded", number),
+            ("rows", "accepted", number),
+            ("rows", "blank", number),
+            ("rows", "rejected", 2 * number),
+            ("yen", "succeeded", 1000 * number),
+        ]
+    with refused_by("totals_pkey"):
+        harness.run("INSERT INTO totals VALUES ('rows', 'accepted', 1)")
 
 
 @breaks("batches_completed_are_closed")
