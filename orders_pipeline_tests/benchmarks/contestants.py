@@ -1,13 +1,14 @@
 """The contestants of the intake benchmark: each takes a file's rows into PostgreSQL, in a process of its own.
 
 Ours begins with the client's file. The others are given the rows that ours accepted, already typed and sealed, and begin
-with these; of files of lines, as a binary COPY takes them. What is compared with what is said in `intake.py`.
+with these: as CSV, in Arrow or as a binary COPY takes them. What is compared with what is said in `intake.py`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import importlib
+import itertools
 import json
 import os
 import resource
@@ -15,8 +16,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -43,6 +46,7 @@ NO_SERVICE = "http://127.0.0.1:1"  # nothing is paid or notified here
 STEPS = {"stage": steps.stage_batch, "validate": steps.validate_batch, "load": steps.load_batch}
 BLOCK_BYTES = 1 << 20
 CHUNK_ROWS = 50_000
+HALVES = ("half1", "half2")
 ORDER_COLUMNS = columns_of_orders(accepted_schema(ORDERS, with_lines=True))
 
 
@@ -59,9 +63,9 @@ class Contest:
         """Where the profile is with which a file of lines is read."""
         return Path(self.typed).with_name("clients.toml")
 
-    def rows_of(self, table: str) -> Path:
-        """Return where the same rows are as a binary COPY takes them."""
-        return Path(f"{self.typed}.{table}")
+    def rows_of(self, name: str) -> Path:
+        """Return where the same rows are in another form: in Arrow, or as a binary COPY takes them."""
+        return Path(f"{self.typed}.{name}")
 
     @property
     def libpq_url(self) -> str:
@@ -120,13 +124,8 @@ def limit(contest: Contest) -> tuple[str, dict[str, float]]:
 
 def limit_of_lines(contest: Contest) -> tuple[str, dict[str, float]]:
     """Copy the typed orders and lines into their tables."""
-    with psycopg.connect(contest.libpq_url) as connection, connection.cursor() as cursor:
-        for table, columns in (("orders", ORDER_COLUMNS), ("order_lines", LINE_COLUMNS)):
-            names = sql.SQL(", ").join(map(sql.Identifier, columns))
-            statement = sql.SQL("COPY {} ({}) FROM STDIN WITH (FORMAT binary)").format(sql.Identifier(table), names)
-            with contest.rows_of(table).open("rb") as file, cursor.copy(statement) as copy:
-                while block := file.read(BLOCK_BYTES):
-                    copy.write(block)
+    for table, columns in (("orders", ORDER_COLUMNS), ("order_lines", LINE_COLUMNS)):
+        _copy_binary(contest, table, columns, table)
     return "public.orders", {}
 
 
@@ -175,6 +174,43 @@ def dlt_tuned(contest: Contest) -> tuple[str, dict[str, float]]:
     return dlt(contest, tuned=True)
 
 
+def adbc(contest: Contest) -> tuple[str, dict[str, float]]:
+    """Copy the typed rows, already in Arrow, into the same table with ADBC's `adbc_ingest`."""
+    from adbc_driver_postgresql import dbapi
+
+    url = make_url(contest.database_url)
+    address = f"postgresql://{url.username}@/{url.database}?host={url.query['host']}"
+    with (
+        contest.rows_of("arrow").open("rb") as file,
+        pa.ipc.open_stream(file) as rows,
+        dbapi.connect(address) as connection,
+        connection.cursor() as cursor,
+    ):
+        cursor.adbc_ingest("orders", rows, mode="append")
+        connection.commit()
+    return "public.orders", {}
+
+
+def two_copies(contest: Contest) -> tuple[str, dict[str, float]]:
+    """Copy the typed rows, already as a binary COPY takes them, over two connections: the most that two cores can do."""
+    with ThreadPoolExecutor(len(HALVES)) as pool:
+        list(pool.map(partial(_copy_binary, contest, "orders", typed_columns()), HALVES))
+    return "public.orders", {}
+
+
+def _copy_binary(contest: Contest, table: str, columns: Sequence[str], file_name: str) -> None:
+    names = sql.SQL(", ").join(map(sql.Identifier, columns))
+    statement = sql.SQL("COPY {} ({}) FROM STDIN WITH (FORMAT binary)").format(sql.Identifier(table), names)
+    with (
+        contest.rows_of(file_name).open("rb") as file,
+        psycopg.connect(contest.libpq_url) as connection,
+        connection.cursor() as cursor,
+        cursor.copy(statement) as copy,
+    ):
+        while block := file.read(BLOCK_BYTES):
+            copy.write(block)
+
+
 def pgloader(contest: Contest) -> tuple[str, dict[str, float]]:
     """Load the typed rows into the same table with pgloader."""
     url = make_url(contest.database_url)
@@ -197,6 +233,8 @@ CONTESTANTS: dict[str, Callable[[Contest], tuple[str, dict[str, float]]]] = {
     "ours": ours,
     "limit": limit,
     "to_sql": to_sql,
+    "two_copies": two_copies,
+    "adbc": adbc,
     "dlt": dlt,
     "dlt_tuned": dlt_tuned,
     "pgloader": pgloader,
@@ -207,50 +245,81 @@ OF_LINES = ("limit_of_lines", "ours_of_lines")
 
 
 def write_typed(contest: Contest) -> None:
-    """Write the rows that ours accepts as `contest.typed`, by validating the file in an empty database."""
-    with opened_batch(contest) as (system, batch_id):
-        for name in ("stage", "validate"):
-            STEPS[name](system, batch_id)
-        with system.storage.local(artifact(batch_id, ACCEPTED)) as accepted:
-            _write_csv(accepted, Path(contest.typed), batch_id)
+    """Write the rows that ours accepts as `contest.typed`, and in the other forms that contestants begin with."""
+    with validated_batch(contest) as (system, batch_id, accepted):
+        same = same_in(batch_id)
+        _write_csv_and_arrow(accepted, contest, same)
+        types = types_of(system)["orders"]
+        for at, name in enumerate(HALVES):
+            chunks = itertools.islice(read_chunks(accepted, CHUNK_ROWS // 2), at, None, len(HALVES))
+            with contest.rows_of(name).open("wb") as file:
+                file.writelines(binary_copy(chunks, same, types))
 
 
 def write_typed_lines(contest: Contest) -> None:
-    """Write the orders and lines that ours accepts in the form of a binary COPY, by validating the file."""
-    with opened_batch(contest, contest.clients) as (system, batch_id):
-        for name in ("stage", "validate"):
-            STEPS[name](system, batch_id)
-        same = {"batch_id": batch_id, "csv_source": "orders.csv", "bulk_import_group": batch_id, "client_code": "acme"}
-        with system.database.begin() as transaction:
-            types = {
-                table: {column.name: column.type for column in transaction.rows("column_types", table=table)}
-                for table in ("orders", "order_lines")
-            }
-        with system.storage.local(artifact(batch_id, ACCEPTED)) as accepted:
-            orders = (chunk.select([*ORDER_COLUMNS[: -len(same)]]) for chunk in read_chunks(accepted, CHUNK_ROWS))
-            lines = map(lines_of, read_chunks(accepted, CHUNK_ROWS))
-            with contest.rows_of("orders").open("wb") as file:
-                file.writelines(binary_copy(orders, same, types["orders"]))
-            with contest.rows_of("order_lines").open("wb") as file:
-                file.writelines(binary_copy(lines, {"batch_id": batch_id}, types["order_lines"]))
-            counted = {"batch_id": batch_id, "orders": 0, "amount": 0, "lines": 0}
-            for chunk in read_chunks(accepted, CHUNK_ROWS, ["amount", "line_count"]):
-                counted["orders"] += chunk.num_rows
-                counted["amount"] += pc.sum(chunk.column("amount")).as_py()
-                counted["lines"] += pc.sum(chunk.column("line_count")).as_py()
+    """Write the orders and lines that ours accepts in the form of a binary COPY."""
+    with validated_batch(contest, contest.clients) as (system, batch_id, accepted):
+        same, types = same_in(batch_id), types_of(system)
+        orders = (chunk.select([*ORDER_COLUMNS[: -len(same)]]) for chunk in read_chunks(accepted, CHUNK_ROWS))
+        lines = map(lines_of, read_chunks(accepted, CHUNK_ROWS))
+        with contest.rows_of("orders").open("wb") as file:
+            file.writelines(binary_copy(orders, same, types["orders"]))
+        with contest.rows_of("order_lines").open("wb") as file:
+            file.writelines(binary_copy(lines, {"batch_id": batch_id}, types["order_lines"]))
+        counted = {"batch_id": batch_id, "orders": 0, "amount": 0, "lines": 0}
+        for chunk in read_chunks(accepted, CHUNK_ROWS, ["amount", "line_count"]):
+            counted["orders"] += chunk.num_rows
+            counted["amount"] += pc.sum(chunk.column("amount")).as_py()
+            counted["lines"] += pc.sum(chunk.column("line_count")).as_py()
     Path(contest.typed).write_text(json.dumps(counted))
 
 
-def _write_csv(accepted: Path, target: Path, batch_id: str) -> None:
-    same = {"batch_id": batch_id, "csv_source": "orders.csv", "bulk_import_group": batch_id, "client_code": "acme"}
-    with target.open("wb") as file:
-        for number, chunk in enumerate(read_chunks(accepted, CHUNK_ROWS)):
+@contextlib.contextmanager
+def validated_batch(contest: Contest, clients: Path | None = None) -> Iterator[tuple[System, str, Path]]:
+    """Give a system with the file as its batch, and its accepted rows."""
+    with opened_batch(contest, clients) as (system, batch_id):
+        for name in ("stage", "validate"):
+            STEPS[name](system, batch_id)
+        with system.storage.local(artifact(batch_id, ACCEPTED)) as accepted:
+            yield system, batch_id, accepted
+
+
+def same_in(batch_id: str) -> dict[str, str]:
+    """Return what is the same in all rows of a batch."""
+    return {"batch_id": batch_id, "csv_source": "orders.csv", "bulk_import_group": batch_id, "client_code": "acme"}
+
+
+def types_of(system: System) -> dict[str, dict[str, str]]:
+    """Return the types of the columns of both tables, as PostgreSQL calls them."""
+    with system.database.begin() as transaction:
+        return {
+            table: {column.name: column.type for column in transaction.rows("column_types", table=table)}
+            for table in ("orders", "order_lines")
+        }
+
+
+def typed_columns() -> tuple[str, ...]:
+    """Return the columns of the typed rows, in their order."""
+    return columns_of_orders(accepted_schema(ORDERS))
+
+
+def _write_csv_and_arrow(accepted: Path, contest: Contest, same: Mapping[str, str]) -> None:
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(Path(contest.typed).open("wb"))
+        stream: pa.RecordBatchStreamWriter | None = None
+        for chunk in read_chunks(accepted, CHUNK_ROWS):
             table = pa.Table.from_batches([chunk])
-            sealed = pa.array(["\\x" + cell.hex() for cell in table["personal"].to_pylist()], pa.string())
-            table = table.set_column(table.column_names.index("personal"), "personal", sealed)
             for name, text in same.items():
                 table = table.append_column(name, pa.repeat(pa.scalar(text), table.num_rows))
-            options = pyarrow.csv.WriteOptions(include_header=number == 0, quoting_style="needed", quoting_header="none")
+            amount = table["amount"].cast(pa.int32())  # as in PostgreSQL's table
+            table = table.set_column(table.column_names.index("amount"), "amount", amount)
+            if is_first := stream is None:
+                arrow = stack.enter_context(contest.rows_of("arrow").open("wb"))
+                stream = stack.enter_context(pa.ipc.new_stream(arrow, table.schema))
+            stream.write_table(table)
+            sealed = pa.array(["\\x" + cell.hex() for cell in table["personal"].to_pylist()], pa.string())
+            table = table.set_column(table.column_names.index("personal"), "personal", sealed)
+            options = pyarrow.csv.WriteOptions(include_header=is_first, quoting_style="needed", quoting_header="none")
             pyarrow.csv.write_csv(table, file, options)
 
 

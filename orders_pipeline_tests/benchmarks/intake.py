@@ -206,6 +206,8 @@ def installed(names: Sequence[str]) -> list[str]:
     missing = set()
     if importlib.util.find_spec("dlt") is None:
         missing |= {"dlt", "dlt_tuned"}
+    if importlib.util.find_spec("adbc_driver_postgresql") is None:
+        missing.add("adbc")
     if shutil.which("pgloader") is None:
         missing.add("pgloader")
     for name in sorted(missing.intersection(names)):
@@ -249,7 +251,7 @@ def _line(name: str, results: Sequence[Result], limits: Sequence[float]) -> str:
 def machine(server: Server) -> str:
     """Say what this was measured on."""
     [(version,)] = server.run("postgres", "SHOW server_version")
-    packages = ("pandas", "pandera", "pyarrow", "psycopg", "dlt")
+    packages = ("pandas", "pandera", "pyarrow", "psycopg", "adbc_driver_postgresql", "dlt")
     found = [name for name in packages if importlib.util.find_spec(name) is not None]
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in found)
     return (

@@ -191,7 +191,9 @@ def notifying(server: Server, folder: Path, sends: int, processes: int, latency_
         for process in burning:
             process.terminate()
         [(sent,)] = server.run(name, "SELECT count(*) FROM notifications WHERE status = 'sent'")
-        [(took,)] = server.run(name, "SELECT extract(epoch FROM max(sent_at) - min(sent_at))::float FROM notifications")
+        [(took,)] = server.run(
+            name, "SELECT extract(epoch FROM max(settled_at) - min(settled_at))::float FROM notifications"
+        )
         told = services.ledger()["notifications"]
     if not planned == sent == told["sent"] or told["duplicates"]:
         raise WrongBooks(f"{planned} planned, {sent} sent here, {told} there")
