@@ -34,7 +34,8 @@ TEMPLATE = "orders_template"
 hypothesis.settings.register_profile("busy_machine", deadline=None)  # one example may take a second
 hypothesis.settings.load_profile("busy_machine")
 MEMORY_BYTES = 8 << 30  # free in /dev/shm, for the servers of all processes: 10 MB a database and 128 MB of log each
-SLOW = ("faults", "inputs", "leaks", "fuzz", "test_page_in_browser.py", "test_first_hour.py")  # folders and files
+# folders and files
+SLOW = ("faults", "inputs", "leaks", "fuzz", "test_page_in_browser.py", "test_first_hour.py", "test_rehearsal.py")
 OUTSIDE_WORLD = {"server_url", "template", "database_url", "database", "sandbox", "settings", "system"}
 
 

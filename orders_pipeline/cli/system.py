@@ -97,9 +97,22 @@ def _refuse_in_production(settings: Settings, what: str) -> None:
 @click.option("--latency-ms", default=0.0, show_default=True, type=click.FloatRange(min=0), help="How long each call takes.")
 @click.option("--bulk", is_flag=True, help="Take up to 100 notifications in one call.")
 @click.option("--faults", default="", help="What goes wrong, like decline=0.02,reset_after=0.05,seed=7.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--tls-cert", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Speak https with this, PEM.")
+@click.option("--tls-key", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="The certificate's key, PEM.")
 @answers
 def sandbox(
-    port: int, ledger: Path | None, token: str | None, latency_ms: float, faults: str, *, bulk: bool, as_json: bool
+    port: int,
+    ledger: Path | None,
+    token: str | None,
+    latency_ms: float,
+    faults: str,
+    host: str,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    *,
+    bulk: bool,
+    as_json: bool,
 ) -> None:
     """Run the Payment and Notification services to build and test against."""
     from pydantic import ValidationError
@@ -108,8 +121,12 @@ def sandbox(
     from orders_pipeline.sandbox.faults import Faults
 
     _refuse_in_production(load_settings(), "the sandbox's services")
+    if (tls_cert is None) != (tls_key is None):
+        raise click.UsageError("--tls-cert and --tls-key are given together, or neither")
+    tls = None if tls_cert is None or tls_key is None else (tls_cert, tls_key)
+    options = {"latency_ms": latency_ms, "faults": faults, "bulk": bulk}
     try:
-        server = SandboxServer(ledger, port=port, token=token, latency_ms=latency_ms, faults=faults, bulk=bulk)
+        server = SandboxServer(ledger, host=host, port=port, token=token, tls=tls, **options)
     except ValidationError:
         names = ", ".join(Faults.model_fields)
         raise click.UsageError(f"--faults is name=value,name=value with rates of 1 in all at most, of: {names}") from None
@@ -117,6 +134,33 @@ def sandbox(
     answer({"url": server.url}, lambda console, _: console.print(f"{server.url}  (Ctrl-C stops)"), as_json=as_json)
     _wait_for_the_end()
     server.stop()
+
+
+@main.command()
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path), default="rehearsal")
+@click.option(
+    "--port",
+    default=8443,
+    show_default=True,
+    type=click.IntRange(1, 65534),
+    help="Port of the services; the database is at the next one.",
+)
+@answers
+def rehearse(folder: Path, port: int, *, as_json: bool) -> None:
+    """Run what production needs, PostgreSQL and both services over TLS, with settings to rehearse with; Ctrl-C stops."""
+    from orders_pipeline.cli.rehearse import rehearsing
+
+    _refuse_in_production(read_settings(), "the rehearsal's services")
+    with rehearsing(folder, port) as places:
+        answer(places.as_dict(), _show_rehearsal, as_json=as_json)
+        _wait_for_the_end()
+
+
+def _show_rehearsal(console: Console, places: dict[str, str]) -> None:
+    for name, place in places.items():
+        console.print(f"{name:<10} {place}", markup=False)
+    console.print(f"In another terminal: set -a; . '{places['settings']}'; set +a", markup=False)
+    console.print("Then: orders-pipeline db migrate; orders-pipeline doctor; orders-pipeline up    (Ctrl-C stops all here)")
 
 
 @main.command()

@@ -5,6 +5,6 @@ and nothing here imports the pipeline.
 """
 
 from orders_pipeline.sandbox.faults import Faults
-from orders_pipeline.sandbox.server import SandboxError, SandboxServer, serve
+from orders_pipeline.sandbox.server import SandboxError, SandboxServer
 
-__all__ = ["Faults", "SandboxError", "SandboxServer", "serve"]
+__all__ = ["Faults", "SandboxError", "SandboxServer"]

@@ -1,4 +1,4 @@
-"""The sandbox as a server: in a thread of this process, or blocking for the command line.
+"""The sandbox as a server: in a thread of this process.
 
 Listens on loopback unless another host is named. It adds three things to uvicorn: when a request arrived, a way to end its
 connection, and answers that leave in one piece.
@@ -87,8 +87,8 @@ class _Protocol(HttpToolsProtocol):
 class SandboxServer:
     """Payment and Notification services on one port, with a ledger of their own (in memory without a path).
 
-    `options` are those of `Options`, by name; `faults` may be text like `decline=0.02,reset_after=0.05,seed=7`. Wrong
-    ones raise pydantic's ValidationError.
+    With `tls`, a certificate and its key, they speak https. `options` are those of `Options`, by name; `faults` may be text
+    like `decline=0.02,reset_after=0.05,seed=7`. Wrong ones raise pydantic's ValidationError.
     """
 
     def __init__(
@@ -98,9 +98,11 @@ class SandboxServer:
         host: str = "127.0.0.1",
         port: int = 0,
         token: str | None = None,
+        tls: tuple[Path, Path] | None = None,
         **options: object,
     ) -> None:
         self._host = host
+        self._tls = tls
         self._wanted_port = port
         self._token = token
         self._options = changed(Options(), options)
@@ -126,18 +128,13 @@ class SandboxServer:
             time.sleep(0.005)
         return self
 
-    def run(self) -> None:
-        """Serve in this thread until SIGINT or SIGTERM."""
-        self._open()
-        self._run()
-
     def _open(self) -> None:
         try:
             self._socket = socket.create_server((self._host, self._wanted_port), backlog=_BACKLOG)
         except OSError:
             raise SandboxError("the sandbox cannot listen on this port") from None
         self.port = int(self._socket.getsockname()[1])
-        self.url = f"http://{self._host}:{self.port}"
+        self.url = f"{'http' if self._tls is None else 'https'}://{self._host}:{self.port}"
         self.service = Service(Ledger(self._ledger_path), self._options)
         app = build_app(self.service, self._token)
         config = uvicorn.Config(
@@ -152,6 +149,8 @@ class SandboxServer:
             proxy_headers=False,
             timeout_keep_alive=75,
             timeout_graceful_shutdown=2,
+            ssl_certfile=None if self._tls is None else self._tls[0],
+            ssl_keyfile=None if self._tls is None else self._tls[1],
         )
         self._server = uvicorn.Server(config)
 
@@ -186,15 +185,3 @@ class SandboxServer:
     def received_notifications(self) -> list[dict[str, Any]]:
         """Return the latest notification requests, which are kept in memory only."""
         return list(self.service.recent_notifications)
-
-
-def serve(
-    ledger_path: Path | None = None,
-    *,
-    host: str = "127.0.0.1",
-    port: int = 0,
-    token: str | None = None,
-    **options: object,
-) -> None:
-    """Run the sandbox in the foreground until SIGINT or SIGTERM."""
-    SandboxServer(ledger_path, host=host, port=port, token=token, **options).run()

@@ -17,13 +17,14 @@ from orders_pipeline.infrastructure.database import Database
 from orders_pipeline.infrastructure.database_errors import DatabaseError, DatabaseLoginRefused, DatabaseNotPrivate
 from orders_pipeline.infrastructure.database_url import dagster_url, libpq_url, private_url
 from orders_pipeline.infrastructure.storage import StorageUnavailable, open_storage
+from orders_pipeline.sandbox.certificates import Authority
 from orders_pipeline.security.kms import KeyService, KeyServiceUnavailable
 from orders_pipeline.services.answers import NoAnswer, NotDelivered
 from orders_pipeline.services.http_client import ServiceClient
 from orders_pipeline.system.composition import join_endpoints
 from orders_pipeline.system.settings import SettingsError, load_settings
 from orders_pipeline_tests.support import commands
-from orders_pipeline_tests.support.tls_server import Authority, TlsPostgres, https_service, tls_postgres
+from orders_pipeline_tests.support.tls_server import TlsPostgres, https_service, tls_postgres
 
 EXPIRED = timedelta(days=-1)
 

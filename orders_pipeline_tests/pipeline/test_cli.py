@@ -166,6 +166,7 @@ EACH: dict[str, tuple[tuple[str, ...], int, int]] = {
     "reconcile": (("{batch}",), 0, 1),
     "refund": (("{batch}", "--plan"), 0, 1),
     "refuse": (("{batch}", "--why", "x"), 2, 1),
+    "rehearse": (("{new}", "--port", "{port}"), 2, 2),
     "rejected": (("{batch}",), 0, 1),
     "resolve": (("999", "--not-paid", "--why", "x"), 2, 1),
     "resume": (("{batch}",), 3, 1),

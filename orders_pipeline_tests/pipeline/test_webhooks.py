@@ -25,6 +25,7 @@ from standardwebhooks import Webhook
 from orders_pipeline.audit.recording import sign_in
 from orders_pipeline.cli import main
 from orders_pipeline.clients.profiles import Profile, read_clients
+from orders_pipeline.sandbox.certificates import Authority
 from orders_pipeline.services import http_connections
 from orders_pipeline.settlement.refunds import refunding
 from orders_pipeline.settlement.refunds.plan import read_plan
@@ -37,7 +38,7 @@ from orders_pipeline_tests.support.factories import order_rows
 from orders_pipeline_tests.support.installation import Installation
 from orders_pipeline_tests.support.order_file import OrderFile
 from orders_pipeline_tests.support.receiver import Receiver, crawling, endless, receiving, status
-from orders_pipeline_tests.support.tls_server import Authority, https_service
+from orders_pipeline_tests.support.tls_server import https_service
 
 DOCUMENT = yaml.safe_load((resources.files("orders_pipeline.web") / "openapi.yaml").read_text("utf-8"))
 SECRET, OLD = (f"whsec_{base64.b64encode(bytes([number]) * 32).decode()}" for number in (7, 8))
