@@ -10,7 +10,12 @@ from orders_pipeline.orchestration.dagster_errors import ListMasked
 from orders_pipeline.orchestration.jobs import process_batch, rotate_keys
 from orders_pipeline.orchestration.refund_job import refund_batch
 from orders_pipeline.orchestration.resources import SystemResource
-from orders_pipeline.orchestration.schedules import daily_reconciliation, daily_retention, weekly_verification
+from orders_pipeline.orchestration.schedules import (
+    daily_client_days,
+    daily_reconciliation,
+    daily_retention,
+    weekly_verification,
+)
 from orders_pipeline.orchestration.sensors import audit_sensor, landing_sensor, stalled_sensor
 from orders_pipeline.system.settings import export_environment
 
@@ -27,8 +32,8 @@ warnings.filterwarnings("ignore", "Parameter `owners`", dg.BetaWarning)
 defs = dg.Definitions(
     assets=ASSETS,
     jobs=[process_batch, refund_batch, rotate_keys],
-    schedules=[daily_reconciliation, daily_retention, weekly_verification],  # with their jobs
+    schedules=[daily_client_days, daily_reconciliation, daily_retention, weekly_verification],  # with their jobs
     sensors=[landing_sensor, stalled_sensor, audit_sensor],
-    resources={"system": SystemResource()},
+    resources={"system": SystemResource.of_settings()},
     executor=dg.in_process_executor,
 )

@@ -233,13 +233,14 @@ def require_not_cancelled(batch: Batch) -> None:
 def halted_words(batch: Batch) -> str:
     """Return who halted a batch, and when: Dagster's UI says no more."""
     if batch.status == "stopped":
-        return f"the batch was stopped at {_moment(batch.stopped_at)} by {batch.stopped_by}"
+        return f"the batch was stopped at {in_japan(batch.stopped_at)} by {batch.stopped_by}"
     is_over = "was" if batch.status == "cancelled" else "is being"
-    return f"the batch {is_over} cancelled, at {_moment(batch.cancelled_at)} by {batch.cancelled_by}"
+    return f"the batch {is_over} cancelled, at {in_japan(batch.cancelled_at)} by {batch.cancelled_by}"
 
 
-def _moment(moment: datetime) -> str:
-    return moment.astimezone().isoformat(" ", "seconds")
+def in_japan(moment: datetime) -> str:
+    """Return a time as what is said to everybody alike has it: by the clock of Japan, which it names."""
+    return f"{moment.astimezone(JAPAN):%Y-%m-%d %H:%M:%S} JST"
 
 
 def open_orders(batch: Progress) -> int:
@@ -358,5 +359,9 @@ def elapsed(row: Batch, seconds: Mapping[str, float]) -> float:
     """Return the seconds from arrival to the end, or those worked so far."""
     if row.finished_at is not None:
         return float((row.finished_at - row.received_at).total_seconds())
-    at_once = min(seconds.get("pay", 0.0), seconds.get("notify", 0.0))  # customers are notified while others are paid
-    return sum(seconds.values()) - at_once
+    return worked(seconds)
+
+
+def worked(seconds: Mapping[str, float]) -> float:
+    """Return the seconds that all stages took together: customers are notified while others are paid."""
+    return sum(seconds.get(stage, 0.0) for stage in STAGES) - min(seconds.get("pay", 0.0), seconds.get("notify", 0.0))

@@ -62,6 +62,13 @@ def private_url(url: SecretStr, ca_file: Path | None) -> SecretStr:
     return SecretStr(parsed.update_query_dict(PRIVATE | authority).render_as_string(hide_password=False))
 
 
+def place_of(url: SecretStr) -> str:
+    """Return which database a URL names, and on which host, for people; raise DatabaseNotNamed."""
+    parsed = _parsed(url.get_secret_value())
+    port = f":{parsed.port}" if parsed.port else ""
+    return f"{parsed.database} on {parsed.host}{port}" if parsed.host else f"{parsed.database} on this host"
+
+
 def libpq_url(url: SecretStr) -> str:
     """Return the connection URL as libpq and psql read it; raise DatabaseNotNamed."""
     return _libpq(_parsed(url.get_secret_value()))

@@ -7,6 +7,7 @@ may join. A run that fails is tried again from the asset that failed.
 import dagster as dg
 
 from orders_pipeline.batches.run_tags import PROCESS
+from orders_pipeline.orchestration.assets.encryption_keys import RotationConfig
 
 process_batch = dg.define_asset_job(
     PROCESS,
@@ -21,6 +22,7 @@ process_batch = dg.define_asset_job(
 rotate_keys = dg.define_asset_job(
     "rotate_keys",
     selection=dg.AssetSelection.assets("encryption_keys"),
+    config=dg.RunConfig({"encryption_keys": RotationConfig(anew=True)}),
     executor_def=dg.in_process_executor,
     tags={"dagster/max_retries": "2"},
     description="Encrypts everything anew with the first key of the setting. Running it again resumes where it stopped.",

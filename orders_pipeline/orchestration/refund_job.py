@@ -6,7 +6,7 @@ It makes nothing that is an asset of the batch. Refunds are also resumed by the 
 import dagster as dg
 
 from orders_pipeline.batches.run_tags import REFUND
-from orders_pipeline.orchestration.assets.boundary import pause, safe_errors
+from orders_pipeline.orchestration.assets.boundary import pause, require_batch, safe_errors
 from orders_pipeline.orchestration.partitions import batch_partitions
 from orders_pipeline.reports import finishing, summaries
 from orders_pipeline.settlement.refunds import refunding
@@ -16,8 +16,8 @@ from orders_pipeline.system.composition import System
 @dg.op
 def refund_orders(context: dg.OpExecutionContext, system: dg.ResourceParam[System]) -> None:
     """Refund what is open of a batch's refunds and correct the customers; what waits for somebody fails the run."""
-    batch_id = context.partition_key
     with safe_errors(system):
+        batch_id = str(require_batch(context, system).batch_id)
         refunding.resume(system, batch_id)
         finishing.renew_result(system, batch_id)
         summary = summaries.summarise(system, batch_id)

@@ -10,6 +10,7 @@ import atexit
 import contextlib
 import functools
 from collections.abc import Iterator
+from typing import Self
 
 import dagster as dg
 
@@ -18,11 +19,13 @@ from orders_pipeline.batches import batches
 from orders_pipeline.batches.run_processes import run_process
 from orders_pipeline.batches.run_tags import PARTITION_TAG, REFUND
 from orders_pipeline.orchestration.dagster_errors import SafeFailure
+from orders_pipeline.orchestration.run_labels import labelled
 from orders_pipeline.orchestration.terminated_runs import is_asked_for, stopping_when_terminated
 from orders_pipeline.system import errors
 from orders_pipeline.system.composition import Endpoints, System, join_endpoints, open_system
 from orders_pipeline.system.session_limit import RUN_POOL_SIZE, TICK_POOL_SIZE
-from orders_pipeline.system.settings import load_settings
+from orders_pipeline.system.settings import SettingsError, load_settings, read_settings
+from orders_pipeline.system.whereabouts import whereabouts
 
 
 @functools.cache
@@ -34,7 +37,25 @@ def process_endpoints() -> Endpoints:
 
 
 class SystemResource(dg.ConfigurableResource[System]):
-    """Opens the system of the environment's settings for one run or tick."""
+    """The database, services and storage that everything here works with.
+
+    The `ORDERS_` settings of the processes say what they are; to change a value on this page changes nothing.
+    """
+
+    environment: str = ""
+    database: str = ""
+    payment_service: str = ""
+    notification_service: str = ""
+    storage: str = ""
+    landing: str = ""
+
+    @classmethod
+    def of_settings(cls) -> Self:
+        """Return the resource of the environment's settings, as far as these can be read."""
+        try:
+            return cls(**whereabouts(read_settings()))
+        except SettingsError:  # whoever runs something is told
+            return cls()
 
     @contextlib.contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[System]:
@@ -59,18 +80,19 @@ class SystemResource(dg.ConfigurableResource[System]):
 
 @contextlib.contextmanager
 def _obeying(context: dg.InitResourceContext, system: System, batch_id: str) -> Iterator[None]:
-    """Resume a stopped batch if a person has asked for this run, and stop it when one terminates the run.
+    """Resume a stopped batch if a person has asked for this run, and stop it when one terminates the run, which is tagged.
 
     A run that refunds is no word about the rest of its batch.
     """
     run, instance = context.run, context.instance
     if run is None or instance is None:
         raise AssertionError("a run has its records")
-    if run.job_name == REFUND:
-        yield
-        return
-    if is_asked_for(run):
-        with system.database.begin() as transaction:
-            batches.restart(transaction, batch_id, by_run=True)
-    with stopping_when_terminated(system.database, instance, run.run_id, batch_id):
-        yield
+    with labelled(system.database, instance, run.run_id, batch_id):
+        if run.job_name == REFUND:
+            yield
+            return
+        if is_asked_for(run):
+            with system.database.begin() as transaction:
+                batches.restart(transaction, batch_id, by_run=True)
+        with stopping_when_terminated(system.database, instance, run.run_id, batch_id):
+            yield

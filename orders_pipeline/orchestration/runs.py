@@ -15,12 +15,14 @@ from contextlib import contextmanager
 import dagster as dg
 from dagster_postgres.utils import DagsterPostgresException
 
+from orders_pipeline.batches import batches
 from orders_pipeline.batches.run_processes import run_process
-from orders_pipeline.batches.run_tags import LARGE, SIZE_TAG
+from orders_pipeline.batches.run_tags import LARGE, SIZE_TAG, batch_tags
 from orders_pipeline.infrastructure.database import Database
 from orders_pipeline.infrastructure.database_errors import DatabaseUnavailable, failures_as_unavailable
 from orders_pipeline.infrastructure.database_url import dagster_url
 from orders_pipeline.orchestration.partitions import batch_partitions
+from orders_pipeline.orchestration.run_labels import labelled
 from orders_pipeline.orchestration.terminated_runs import stopping_when_terminated
 from orders_pipeline.system.composition import System
 from orders_pipeline.system.session_limit import DAGSTER_POOL_SIZE
@@ -121,13 +123,16 @@ def run_batch(system: System, instance: dg.DagsterInstance, defs: dg.Definitions
     """Run the job for a batch in this process, seen in Dagster like any other run; return why it failed, if it did."""
     from orders_pipeline.orchestration.assets.intake import uploaded  # noqa: PLC0415 - takes seconds; only runs need it
 
+    with system.database.begin() as transaction:
+        batch = batches.get(transaction, batch_id)
     if not instance.has_dynamic_partition(str(batch_partitions.name), batch_id):
         instance.add_dynamic_partitions(str(batch_partitions.name), [batch_id])
-        instance.report_runless_asset_event(uploaded(batch_id))
+        instance.report_runless_asset_event(uploaded(batch_id, batch.client_code, batch.csv_source))
     run_id = str(uuid.uuid4())
     with (
         run_process(system.database, run_id, batch_id),
         stopping_when_terminated(system.database, instance, run_id, batch_id),
+        labelled(system.database, instance, run_id, batch_id),
     ):
         result = defs.resolve_job_def("process_batch").execute_in_process(
             instance=instance,
@@ -136,6 +141,7 @@ def run_batch(system: System, instance: dg.DagsterInstance, defs: dg.Definitions
             run_config=QUIET,
             raise_on_error=False,
             run_id=run_id,
+            tags=batch_tags(batch.client_code, batch.csv_source),
         )
     if result.success:
         return None

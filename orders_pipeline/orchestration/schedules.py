@@ -3,7 +3,11 @@
 What a schedule starts belongs in `assets/`; batches are started by what arrives, in `sensors.py`.
 """
 
+from datetime import timedelta
+
 import dagster as dg
+
+JAPAN = "Asia/Tokyo"
 
 
 def _by_the_clock(name: str, cron: str, when: str, *, job: str, asset: str, what: str) -> dg.ScheduleDefinition:
@@ -18,12 +22,33 @@ def _by_the_clock(name: str, cron: str, when: str, *, job: str, asset: str, what
             description=what,
         ),
         cron_schedule=cron,
-        execution_timezone="Asia/Tokyo",
+        execution_timezone=JAPAN,
         default_status=dg.DefaultScheduleStatus.RUNNING,
         description=when,
     )
 
 
+def _day_before(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+    """Ask for the day that has just ended."""
+    day = context.scheduled_execution_time - timedelta(days=1)
+    return dg.RunRequest(partition_key=f"{day:%Y-%m-%d}")
+
+
+daily_client_days = dg.ScheduleDefinition(
+    name="daily_client_days",
+    job=dg.define_asset_job(
+        "count_client_days",
+        selection=dg.AssetSelection.assets("client_day"),
+        executor_def=dg.in_process_executor,
+        tags={"dagster/max_retries": "2"},
+        description="Counts what each client's files of a day came to. Running it again does no harm.",
+    ),
+    cron_schedule="30 0 * * *",
+    execution_timezone=JAPAN,
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    execution_fn=_day_before,
+    description="Every night at half past midnight in Japan, the day before is counted by client.",
+)
 daily_reconciliation = _by_the_clock(
     "daily_reconciliation",
     "0 3 * * *",

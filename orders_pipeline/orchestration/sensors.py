@@ -16,7 +16,7 @@ from sqlalchemy import Row
 
 from orders_pipeline.audit import sealing
 from orders_pipeline.batches import batches
-from orders_pipeline.batches.run_tags import PARTITION_TAG, PROCESS, REFUND, tags_of
+from orders_pipeline.batches.run_tags import CLIENT_TAG, FILE_TAG, PARTITION_TAG, PROCESS, REFUND, batch_tags, tags_of
 from orders_pipeline.infrastructure.database import Database
 from orders_pipeline.intake.landing import arrivals, left_alone
 from orders_pipeline.orchestration.assets.boundary import safe_errors
@@ -63,7 +63,11 @@ def landing_sensor(context: dg.SensorEvaluationContext, system: dg.ResourceParam
     return dg.SensorResult(
         run_requests=requests,
         dynamic_partitions_requests=[batch_partitions.build_add_request(_batch_ids(requests))],
-        asset_events=[uploaded(batch_id) for batch_id in _batch_ids(requests)],
+        asset_events=[
+            uploaded(request.partition_key, request.tags[CLIENT_TAG], request.tags[FILE_TAG])
+            for request in requests
+            if request.partition_key
+        ],
     )
 
 
@@ -124,9 +128,14 @@ def _resumptions(instance: dg.DagsterInstance, database: Database, retried: Coll
 
 
 def _resumption(row: Row[Any], number: int) -> dg.RunRequest:
-    tags = tags_of(row.client_code, row.source_bytes) | NO_RETRIES
     job = REFUND if row.is_refunding else PROCESS
-    return dg.RunRequest(run_key=f"{row.batch_id}#{number}", job_name=job, partition_key=row.batch_id, tags=tags)
+    return dg.RunRequest(
+        run_key=f"{row.batch_id}#{number}", job_name=job, partition_key=row.batch_id, tags=_tags(row) | NO_RETRIES
+    )
+
+
+def _tags(row: Row[Any]) -> dict[str, str]:
+    return batch_tags(row.client_code, row.csv_source) | tags_of(row.client_code, row.source_bytes)
 
 
 def _batch_ids(requests: Sequence[dg.RunRequest]) -> list[str]:
@@ -148,7 +157,7 @@ def _requests(instance: dg.DagsterInstance, database: Database) -> list[dg.RunRe
             dg.RunRequest(
                 run_key=f"{row.batch_id}#{transaction.scalar('count_run_request', batch_id=row.batch_id)}",
                 partition_key=row.batch_id,
-                tags=tags_of(row.client_code, row.source_bytes) | (NO_RETRIES if row.run_requests else {}),
+                tags=_tags(row) | (NO_RETRIES if row.run_requests else {}),
             )
             for row in waiting
             if row.batch_id not in busy

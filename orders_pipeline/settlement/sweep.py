@@ -24,7 +24,7 @@ MOST = 100  # batches in one sweep
 
 
 def stalled_batches(database: Database) -> list[Row[Any]]:
-    """Return the batches (`batch_id`, `client_code`, `run_requests`) that a run would resume, oldest first.
+    """Return the batches (`batch_id`, `client_code`, `csv_source`, `run_requests`) that a run would resume, oldest first.
 
     Batches that wait for a service whose breaker is open are not among them, but for one that may probe it.
     """

@@ -79,6 +79,13 @@ def keys_in_use(database: Database) -> dict[str, int]:
         return {row.key_id: row.orders for row in transaction.rows("orders_by_key")}
 
 
+def look(database: Database, storage: Storage, cipher: Cipher) -> Rotated:
+    """Return what each key is needed for, and change nothing."""
+    result = Rotated(cipher.current)
+    _count(database, storage, cipher, result)
+    return result
+
+
 def rotate(database: Database, storage: Storage, cipher: Cipher, progress: Progress) -> Rotated:
     """Encrypt everything with the current key; raise EncryptionKeysError when the setting lacks a key that is in use."""
     before = keys_in_use(database)
@@ -94,10 +101,7 @@ def rotate(database: Database, storage: Storage, cipher: Cipher, progress: Progr
         after = rows[-1].order_id
         result.resealed += retry_while_unavailable(partial(_reencrypt_orders, database, cipher, rows, result))
         progress(result.resealed, max(to_do, result.resealed))
-    _count_files(storage, result)
-    result.orders = keys_in_use(database)
-    if result.is_done:
-        result.removable = [key_id for key_id in cipher.key_ids if key_id != result.current]
+    _count(database, storage, cipher, result)
     return result
 
 
@@ -144,12 +148,15 @@ def _reencrypt_file(storage: Storage, key: str, sha256: str | None) -> None:
             return
 
 
-def _count_files(storage: Storage, result: Rotated) -> None:
+def _count(database: Database, storage: Storage, cipher: Cipher, result: Rotated) -> None:
     for key in _listed(storage, result):
         with _noting(result, key):
             key_id = storage.encrypted_with(key)
             if key_id is not None:
                 result.files_by_key[key_id] += 1
+    result.orders = keys_in_use(database)
+    if result.is_done:
+        result.removable = [key_id for key_id in cipher.key_ids if key_id != result.current]
 
 
 def _listed(storage: Storage, result: Rotated) -> Iterator[str]:

@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from orders_pipeline.batches import batches
 from orders_pipeline.infrastructure.database import Transaction
 from orders_pipeline.orchestration import checks
-from orders_pipeline.orchestration.assets.encryption_keys import encryption_keys
+from orders_pipeline.orchestration.assets.encryption_keys import RotationConfig, encryption_keys
 from orders_pipeline.orchestration.assets.reconciliation import ReconciliationConfig, reconciliation
 from orders_pipeline.orchestration.assets.retention import retention
 from orders_pipeline.security.encryption import new_key
@@ -102,8 +102,17 @@ def test_a_file_that_is_rejected_is_not_accepted(broken, harness):
     assert checks.file_accepted(batches.get(broken, harness.batch_id)).passed
     broken.script("UPDATE batches SET status = 'rejected', status_code = 'F_EMPTY'")
     result = checks.file_accepted(batches.get(broken, harness.batch_id))
-    assert not result.passed
-    assert result.metadata["code"].value == "F_EMPTY"
+    assert (result.passed, result.severity) == (False, dg.AssetCheckSeverity.WARN)
+    assert (result.description or "").startswith("F_EMPTY: ")
+    assert checks.in_words([result]).startswith("FAILED: file_accepted (F_EMPTY: ")
+
+
+def test_a_file_of_which_most_rows_are_rejected_is_a_warning(broken, harness):
+    rows = "UPDATE batches SET rows_total = 4, rows_blank = 0, rows_accepted = {}, rows_rejected = {}"
+    for accepted, rejected, is_good in ((2, 2, True), (1, 3, False), (4, 0, True)):
+        broken.script(rows.format(accepted, rejected))
+        result = checks.most_rows_accepted(batches.get(broken, harness.batch_id))
+        assert (result.passed, result.severity) == (is_good, dg.AssetCheckSeverity.WARN)
 
 
 def passed(made: dg.MaterializeResult) -> bool:
@@ -119,9 +128,11 @@ def test_ledgers_that_differ_an_audit_that_is_altered_and_an_old_key_are_seen(op
         harness.batch()
         (order_id,) = harness.orders(order(1))
         harness.run("UPDATE orders SET personal = personal || '\\x00'::bytea")  # which cannot be opened now
-        assert not passed(encryption_keys(context, system=system))
+        assert not passed(encryption_keys(context, RotationConfig(anew=True), system=system))
         harness.run("UPDATE orders SET personal = substring(personal FOR length(personal) - 1)")
-        assert passed(encryption_keys(context, system=system))
+        assert not passed(encryption_keys(context, RotationConfig(), system=system))  # which only looks
+        assert passed(encryption_keys(context, RotationConfig(anew=True), system=system))
+        assert passed(encryption_keys(context, RotationConfig(), system=system))
         times = dict.fromkeys(("created_at", "sent_at", "settled_at"), datetime.now(UTC) - timedelta(hours=3))
         harness.payment([order_id], 1000, status="succeeded", service_payment_id="pay_nobodys", **times)
         assert not passed(reconciliation(ReconciliationConfig(), system=system))

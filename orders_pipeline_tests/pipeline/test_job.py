@@ -5,17 +5,20 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import zlib
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
+from dagster._core.storage.event_log.base import AssetRecordsFilter
 
 from orders_pipeline.batches import batches
+from orders_pipeline.definitions import defs
 from orders_pipeline.infrastructure.database_errors import DatabaseUnavailable
 from orders_pipeline.intake import steps
-from orders_pipeline.orchestration import checks
+from orders_pipeline.orchestration import checks, runs
 from orders_pipeline.records.rejections import FileRejected
 from orders_pipeline.samples.synthetic import write_sample
 from orders_pipeline.sandbox.faults import Faults
@@ -52,6 +55,7 @@ def events(installation: Installation, batch_id: str) -> list[dg.EventLogEntry]:
     return [entry for run in runs for entry in installation.instance.all_logs(run.run_id)]
 
 
+SHOWN_CHARS = 1_000  # of Markdown: of more Dagster's page shows a link
 HEADER = "client_order_ref,customer_code,customer_name,amount,payment_method\r\n"
 
 
@@ -99,9 +103,82 @@ def test_no_check_of_a_good_batch_fails_and_all_of_them_ran(installation: Instal
     names = {
         each.asset_check_evaluation_data.check_name for each in ran if each.event_type_value == "ASSET_CHECK_EVALUATION"
     }
-    specs = (checks.FILE_ACCEPTED, checks.TOTALS_ACCEPTED, checks.ROWS_ADD_UP, checks.YEN_ADD_UP, *checks.PAYMENT_CHECKS)
+    specs = (
+        checks.FILE_ACCEPTED,
+        checks.TOTALS_ACCEPTED,
+        checks.MOST_ROWS_ACCEPTED,
+        checks.ROWS_ADD_UP,
+        checks.YEN_ADD_UP,
+        *checks.PAYMENT_CHECKS,
+    )
     assert names == {spec.name for spec in specs}
     assert failed_checks(installation, batch_id) == set()
+
+
+def runs_of(installation: Installation, batch_id: str) -> list[dg.DagsterRun]:
+    return list(installation.instance.get_runs(dg.RunsFilter(tags={"dagster/partition": batch_id})))
+
+
+def metadata_of(installation: Installation, batch_id: str, asset: str) -> dict[str, Any]:
+    """Return the metadata of an asset's newest materialization for a batch."""
+    wanted = AssetRecordsFilter(asset_key=dg.AssetKey(asset), asset_partitions=[batch_id])
+    (record,) = installation.instance.fetch_materializations(wanted, limit=1).records
+    return {name: value.value for name, value in record.asset_materialization.metadata.items()}
+
+
+def test_a_batch_is_recognised_in_dagster_by_its_client_its_file_and_how_it_stands(
+    installation: Installation, sampled
+) -> None:
+    batch_id = sampled[2]["batch_id"]
+    tags = {"orders/client": "sampled", "orders/file": "orders.csv", "orders/status": "completed_with_errors"}
+    assert all(tags.items() <= run.tags.items() for run in runs_of(installation, batch_id))
+    assert installation.instance.get_runs(dg.RunsFilter(tags=tags | {"dagster/partition": batch_id}))
+    for asset in ("staged_orders", "validated_orders", "orders", "payments", "notifications", "batch_report"):
+        found = metadata_of(installation, batch_id, asset)
+        assert (found["client"], found["file"]) == ("sampled", "orders.csv")
+    assert metadata_of(installation, batch_id, "uploaded_csv") == {"client": "sampled", "file": "orders.csv"}
+    assert metadata_of(installation, batch_id, "orders")["checks"] == "passed: rows_add_up, yen_add_up"
+
+
+def test_the_report_of_a_batch_has_numbers_to_plot_times_of_one_zone_and_charts_that_are_shown_at_once(
+    installation: Installation, sampled
+) -> None:
+    summary = sampled[2]
+    found = metadata_of(installation, summary["batch_id"], "batch_report")
+    assert (found["rows"], found["rows rejected"]) == (100, summary["rows"]["rejected"])
+    assert (found["yen paid"], found["yen declined"], found["yen unknown"]) == (summary["amount_jpy"]["paid"], 0, 0)
+    steps = [found[f"seconds {step}"] for step in ("staging", "validating", "loading", "reporting")]
+    together = sum(steps) + max(found["seconds paying"], found["seconds notifying"]) + found["seconds waiting"]
+    assert together == pytest.approx(found["seconds in all"], abs=0.1)
+    for name in ("received", "finished"):
+        assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d JST", found[name])
+    for name in ("summary", "chart of yen", "chart of rejections"):
+        assert len(found[name]) < SHOWN_CHARS
+    codes = re.findall(r"[\d,]+ (R_[A-Z_]+)%3C/text", found["chart of rejections"])
+    assert set(codes) <= set(summary["rejections"])
+    assert len(codes) == min(len(summary["rejections"]), 6)
+
+
+def test_a_partition_that_was_typed_is_refused_at_once_and_taken_away_and_no_check_has_failed(
+    installation: Installation,
+) -> None:
+    instance, typed = installation.instance, "my-batch"
+    for job in ("process_batch", "refund_batch"):
+        instance.add_dynamic_partitions("batch_id", [typed])
+        ended = defs.resolve_job_def(job).execute_in_process(
+            instance=instance,
+            partition_key=typed,
+            resources={"system": installation.system},
+            run_config=runs.QUIET,
+            raise_on_error=False,
+        )
+        said = [event.step_failure_data.user_failure_data for event in ended.all_events if event.is_step_failure]
+        assert [str(each and each.description) for each in said] == [
+            "E_UNKNOWN_BATCH: there is no batch with this id; the partition that was made by hand is removed"
+        ]
+        # Dagster tries failed runs again, and shows their checks as failed
+        assert [run.status for run in runs_of(installation, typed) if run.job_name == job] == [dg.DagsterRunStatus.CANCELED]
+        assert not instance.has_dynamic_partition("batch_id", typed)
 
 
 def test_result_json_is_what_status_shows(installation: Installation, sampled) -> None:
@@ -229,6 +306,9 @@ def test_a_file_rejected_as_a_whole_has_a_report_and_its_run_is_no_failure(
     assert [line["code"] for line in csv.DictReader(io.StringIO(text))] == [code]
     assert installation.report(summary["batch_id"], "rejected") is None
     assert failed_checks(installation, summary["batch_id"]) == {checks.FILE_ACCEPTED.name}
+    assert code in metadata_of(installation, summary["batch_id"], "staged_orders")["checks"] or code == "F_CONTROL_TOTAL"
+    (run,) = runs_of(installation, summary["batch_id"])
+    assert run.tags["orders/status"] == "rejected"
     assert installation.sandbox.ledger() == before
 
 

@@ -152,11 +152,11 @@ def test_orchestration_reaches_the_outside_world_through_the_opened_system_only(
         | {f"{settings}.Settings", f"{settings}.export_environment"},
         "orchestration.dagster_errors": {f"{settings}.read_settings"},
         "orchestration.run_launcher": {f"{settings}.ends_with_up"},
-        "orchestration.resources": {f"{settings}.Settings", f"{settings}.load_settings"},
+        "orchestration.resources": {f"{settings}.{name}" for name in ("SettingsError", "load_settings", "read_settings")},
         "orchestration.checks": {f"{database}.Transaction"},  # one that is open
         "orchestration.assets.settlement": {f"{database}_errors.DatabaseError"},  # an error is a value
     }
-    for name in ("orphaned_runs", "partitions", "sensors", "terminated_runs"):
+    for name in ("orphaned_runs", "partitions", "run_labels", "sensors", "terminated_runs"):
         allowed[f"orchestration.{name}"] = {f"{database}.Database"}  # the opened system's, handed in
     for name, tree in MODULES.items():
         if wing(name) == "orchestration":

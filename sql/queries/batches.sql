@@ -226,7 +226,7 @@ ORDER BY received_at, batch_id LIMIT :limit
 -- name: stalled_batches
 -- Unfinished batches without a worker that have something to do, except those that wait for a person or were stopped.
 -- One that a person has resumed is offered whatever it waits for, until a run was asked for here or has begun to settle it.
-SELECT batch_id, client_code, source_bytes, run_requests, payments_due, notifications_due, false AS is_refunding
+SELECT batch_id, client_code, csv_source, source_bytes, run_requests, payments_due, notifications_due, false AS is_refunding
 FROM batches
 CROSS JOIN LATERAL (
     SELECT EXISTS (SELECT FROM payments WHERE payments.batch_id = batches.batch_id AND settled_at IS NULL
@@ -272,6 +272,16 @@ RETURNING run_requests
 -- A run that was asked for was refused: none comes of it. One that was asked for since has the next number, and stays.
 UPDATE batches SET run_requests = run_requests - 1, run_requested_at = NULL
 WHERE batch_id = :batch_id AND run_requests = :number
+
+-- name: client_days
+-- What the files of a time came to, by client; of a file that is open, yen that are neither paid nor declined are open.
+SELECT client_code, count(*) AS files, count(*) FILTER (WHERE status = 'rejected') AS files_rejected,
+       coalesce(sum(rows_total), 0) AS rows, coalesce(sum(rows_rejected), 0) AS rows_rejected,
+       sum(amount_paid) AS amount_paid, sum(amount_declined) AS amount_declined,
+       sum(amount_loaded - amount_paid - amount_declined - amount_refunded - amount_cancelled) AS amount_open
+FROM batches JOIN batch_counts USING (batch_id)
+WHERE received_at >= CAST(:since AS timestamptz) AND received_at < CAST(:until AS timestamptz)
+GROUP BY client_code ORDER BY amount_paid DESC, client_code
 
 -- name: count_batches_of_client
 -- How many files a client has sent.

@@ -183,7 +183,7 @@ WITH due AS (
     WHERE kind = 'correction' AND status NOT IN ('sent', 'failed') AND next_attempt_at <= now()
       AND NOT is_held(batch_id, 'notification')
 )
-SELECT batches.batch_id, client_code, source_bytes, run_requests,
+SELECT batches.batch_id, client_code, csv_source, source_bytes, run_requests,
        bool_or(is_refund) AS payments_due, bool_or(NOT is_refund) AS notifications_due, true AS is_refunding
 FROM due JOIN batches USING (batch_id)
 WHERE (finished_at IS NOT NULL OR status IN ('paused', 'stopped', 'cancelling'))

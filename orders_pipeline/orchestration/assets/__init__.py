@@ -1,5 +1,6 @@
 """The assets of a batch, from the uploaded file to its report, and of control: each a few lines around a use case."""
 
+from orders_pipeline.orchestration.assets.client_day import client_day
 from orders_pipeline.orchestration.assets.encryption_keys import encryption_keys
 from orders_pipeline.orchestration.assets.intake import orders, staged_orders, uploaded_csv, validated_orders
 from orders_pipeline.orchestration.assets.reconciliation import reconciliation
@@ -14,6 +15,7 @@ ASSETS = (
     orders,
     settlement,
     batch_report,
+    client_day,
     reconciliation,
     retention,
     verification,

@@ -12,8 +12,10 @@ from sqlalchemy import Row
 from orders_pipeline.audit import recording
 from orders_pipeline.audit.recording import os_user
 from orders_pipeline.batches import batches
+from orders_pipeline.batches.run_tags import shown_name
 from orders_pipeline.infrastructure import interrupts
 from orders_pipeline.orchestration.dagster_errors import SafeFailure
+from orders_pipeline.orchestration.partitions import batch_partitions
 from orders_pipeline.orchestration.terminated_runs import UI, is_terminated
 from orders_pipeline.settlement.refunds import refunding
 from orders_pipeline.system import errors, payment_stop
@@ -21,7 +23,10 @@ from orders_pipeline.system.composition import System
 from orders_pipeline.upkeep import cancelling
 
 Context: TypeAlias = dg.AssetExecutionContext | dg.OpExecutionContext
-GROUP = "batch"  # one group: the lineage page then shows every asset
+# to materialize all of a group processes batches, compares money or looks after the installation, and nothing else
+BATCH, MONEY, UPKEEP = "batch", "money", "upkeep"
+OPERATIONS, FINANCE = ["team:operations"], ["team:finance"]
+PERSONAL = {"personal-data": "encrypted"}  # of assets
 
 
 @contextlib.contextmanager
@@ -59,12 +64,12 @@ def batch_step(context: dg.AssetExecutionContext, system: System) -> Iterator[No
 
 
 def _require_wanted(context: dg.AssetExecutionContext, system: System, was: str = "") -> str:
-    """Return the batch's state, or raise the failure that shows that a person has halted it.
+    """Return the batch's state, or raise the failure that shows that there is none, or that a person has halted it.
 
     A cancellation is ended; while that waits for a person, refunds that were asked for resume. A cancelled batch of which
     something was paid may have refunds to finish, and nothing else is done for it.
     """
-    batch = read_batch(system, context.partition_key)
+    batch = require_batch(context, system)
     if batch.status == "cancelling":
         cancelling.finish(system, batch.batch_id)
         refunding.resume(system, batch.batch_id)
@@ -80,6 +85,19 @@ def _require_wanted(context: dg.AssetExecutionContext, system: System, was: str 
     return str(batch.status)
 
 
+def require_batch(context: Context, system: System) -> Row[Any]:
+    """Return the batch of a run with its counts; what is no batch was typed by hand, and is taken away again.
+
+    Its run is canceled, not failed: none of the checks that it was to make has failed.
+    """
+    try:
+        return read_batch(system, context.partition_key)
+    except batches.UnknownBatch as error:
+        context.instance.delete_dynamic_partition(str(batch_partitions.name), context.partition_key)
+        context.instance.report_run_canceling(context.run)
+        raise dg.Failure(description=f"{error}; the partition that was made by hand is removed") from None
+
+
 def _not_again(context: Context, failure: dg.Failure) -> dg.Failure:
     """Let Dagster not try a run again that fails so: only a person may, or it is too early."""
     context.instance.add_run_tags(context.run.run_id, {"dagster/max_retries": "0"})
@@ -90,6 +108,11 @@ def read_batch(system: System, batch_id: str) -> Row[Any]:
     """Return the batch with its counts."""
     with system.database.begin() as transaction:
         return batches.progress(transaction, batch_id)
+
+
+def about(batch: Row[Any]) -> dict[str, str]:
+    """Return by what a person recognises a batch, for the metadata of each of its assets."""
+    return {"client": batch.client_code, "file": shown_name(batch.csv_source), "batch status": batch.status}
 
 
 def seconds_of(system: System, batch_id: str, stage: str) -> float:
@@ -118,7 +141,7 @@ def paused(system: System, batch_id: str) -> dg.Failure:
         needs_a_person = any(row.needs_a_person for row in (*payments, *refunds))
         stop = payment_stop.current(transaction)
     if stop is not None:
-        how = f"paying is stopped, since {stop.since.isoformat(timespec='seconds')}: {stop.code}: {stop.message}"
+        how = f"paying is stopped, since {batches.in_japan(stop.since)}: {stop.code}: {stop.message}"
     elif batch.ledgers_differ:
         how = "resumes once reconcile has compared the ledgers, and charges that ours does not know are gone or accepted"
     elif needs_a_person:
@@ -135,11 +158,11 @@ def paused(system: System, batch_id: str) -> dg.Failure:
             "open orders": batches.open_orders(batch),
             "open notifications": batches.open_notifications(batch),
             **{
-                f"{row.service} service not called": f"{row.reason}, next try {row.probe_at.isoformat(timespec='seconds')}"
+                f"{row.service} service not called": f"{row.reason}, next try {batches.in_japan(row.probe_at)}"
                 for row in open_breakers
             },
             **{
-                f"refused ({each.service})": f"{each.items} x {each.code}, next try {each.next_try:%FT%T%z}"
+                f"refused ({each.service})": f"{each.items} x {each.code}, next try {batches.in_japan(each.next_try)}"
                 for each in refused
             },
         },

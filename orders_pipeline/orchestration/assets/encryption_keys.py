@@ -2,9 +2,9 @@
 
 import dagster as dg
 
-from orders_pipeline.orchestration.assets.boundary import GROUP, safe_errors
+from orders_pipeline.orchestration.assets.boundary import OPERATIONS, PERSONAL, UPKEEP, safe_errors
 from orders_pipeline.system.composition import System
-from orders_pipeline.upkeep.key_rotation import rotate
+from orders_pipeline.upkeep.key_rotation import look, rotate
 
 ONE_KEY_IN_USE = dg.AssetCheckSpec(
     "one_key_in_use",
@@ -14,9 +14,26 @@ ONE_KEY_IN_USE = dg.AssetCheckSpec(
 )
 
 
-@dg.asset(group_name=GROUP, kinds={"postgres"}, check_specs=[ONE_KEY_IN_USE])
-def encryption_keys(context: dg.AssetExecutionContext, system: dg.ResourceParam[System]) -> dg.MaterializeResult:
-    """Everything encrypted with an older key is encrypted anew with the current one; resumes where it stopped."""
+class RotationConfig(dg.Config):
+    """Whether everything is encrypted anew, or only looked at."""
+
+    anew: bool = False  # so that whoever materializes all there is replaces no key
+
+
+@dg.asset(
+    group_name=UPKEEP,
+    owners=OPERATIONS,
+    tags=PERSONAL,
+    kinds={"postgres"},
+    check_specs=[ONE_KEY_IN_USE],
+)
+def encryption_keys(
+    context: dg.AssetExecutionContext, config: RotationConfig, system: dg.ResourceParam[System]
+) -> dg.MaterializeResult:
+    """What each encryption key is still needed for.
+
+    The job `rotate_keys` encrypts everything anew with the current key. It resumes where it stopped.
+    """
     shown = -1
 
     def progress(done: int, to_do: int) -> None:
@@ -27,7 +44,10 @@ def encryption_keys(context: dg.AssetExecutionContext, system: dg.ResourceParam[
             context.log.info(f"{done:,} of {to_do:,} orders encrypted anew")
 
     with safe_errors(system):
-        result = rotate(system.database, system.storage, system.cipher, progress)
+        if config.anew:
+            result = rotate(system.database, system.storage, system.cipher, progress)
+        else:
+            result = look(system.database, system.storage, system.cipher)
         return dg.MaterializeResult(
             metadata={
                 "current key": result.current,

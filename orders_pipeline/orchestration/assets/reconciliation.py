@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
-from orders_pipeline.orchestration.assets.boundary import GROUP, safe_errors
+from orders_pipeline.orchestration.assets.boundary import FINANCE, MONEY, safe_errors
 from orders_pipeline.settlement.reconciliation.findings import FINDINGS
 from orders_pipeline.settlement.reconciliation.reconcile import Reconciled, reconcile
 from orders_pipeline.system.composition import System
@@ -23,9 +23,19 @@ class ReconciliationConfig(dg.Config):
     days: int = 2  # more than the one between two runs: a run that is missed leaves no gap
 
 
-@dg.asset(group_name=GROUP, kinds={"postgres", "rest"}, check_specs=[LEDGERS_AGREE])
+@dg.asset(
+    group_name=MONEY,
+    owners=FINANCE,
+    tags={"money": "compared"},
+    kinds={"postgres", "rest"},
+    metadata={"dagster/table_name": "reconciliation_findings"},
+    check_specs=[LEDGERS_AGREE],
+)
 def reconciliation(config: ReconciliationConfig, system: dg.ResourceParam[System]) -> dg.MaterializeResult:
-    """Our payments compared with the Payment service's list, both ways; what differs is in `reconciliation_findings`."""
+    """Our payments compared with the Payment service's list, both ways.
+
+    What differs is in `reconciliation_findings`, until it is healed or somebody answers for it.
+    """
     with safe_errors(system):
         now = datetime.now(UTC)
         result = reconcile(system, None, now - timedelta(days=config.days), now)

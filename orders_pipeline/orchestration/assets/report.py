@@ -1,12 +1,15 @@
-"""The report of a batch: what goes back to the client and what the batch came to."""
+"""The report of a batch: what goes back to the client and what the batch came to, in words, numbers and charts."""
 
 import contextlib
 from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
+from sqlalchemy import Row
 
-from orders_pipeline.orchestration.assets.boundary import GROUP, batch_step, pause
+from orders_pipeline.batches import batches
+from orders_pipeline.orchestration import charts
+from orders_pipeline.orchestration.assets.boundary import BATCH, OPERATIONS, about, batch_step, pause, read_batch
 from orders_pipeline.orchestration.assets.settlement import NOTIFICATIONS
 from orders_pipeline.orchestration.partitions import batch_partitions
 from orders_pipeline.records.rejections import message
@@ -15,10 +18,29 @@ from orders_pipeline.services.payment_gateway import ListFailed
 from orders_pipeline.settlement.reconciliation.reconcile import reconcile
 from orders_pipeline.system.composition import System
 
+COMMANDS = {"rejected": "rejected", "errors": "errors", "result": "status --json"}
+STEPS = {
+    "stage": "staging",
+    "validate": "validating",
+    "load": "loading",
+    "pay": "paying",
+    "notify": "notifying",
+    "report": "reporting",
+}
 
-@dg.asset(deps=[NOTIFICATIONS], partitions_def=batch_partitions, group_name=GROUP, kinds={"csv", "json"})
+
+@dg.asset(
+    deps=[NOTIFICATIONS],
+    partitions_def=batch_partitions,
+    group_name=BATCH,
+    owners=OPERATIONS,
+    kinds={"csv", "json"},
+)
 def batch_report(context: dg.AssetExecutionContext, system: dg.ResourceParam[System]) -> dg.MaterializeResult:
-    """rejected.csv to send back, errors.csv to read, result.json with all counts and sums."""
+    """What a batch came to: rejected.csv to send back, errors.csv to read, result.json with all counts and sums.
+
+    *Plots* shows rows, yen and seconds of batch after batch; `client_day` those of each client day by day.
+    """
     with batch_step(context, system):
         result = finishing.finish_batch(system.storage, system.database, context.partition_key)
         if result["status"] == "paused":
@@ -28,14 +50,50 @@ def batch_report(context: dg.AssetExecutionContext, system: dg.ResourceParam[Sys
                 reconcile(system, context.partition_key, None, None)
         if summaries.is_refunding(result):
             raise pause(context, system)
+        batch = read_batch(system, context.partition_key)
         return dg.MaterializeResult(
             metadata={
-                "batch status": result["status"],
+                **about(batch),
+                **_times(batch),
                 "summary": dg.MetadataValue.md(_summary(result)),
+                **_charts(result),
                 "rejections": dg.MetadataValue.md(_rejections(result["rejections"])),
                 **_links(result, system.settings.reports_url),
+                **_numbers(result),
             }
         )
+
+
+def _times(batch: Row[Any]) -> dict[str, str]:
+    finished = batch.finished_at and batches.in_japan(batch.finished_at)
+    return {"received": batches.in_japan(batch.received_at), "finished": finished or "not yet"}
+
+
+def _charts(result: Mapping[str, Any]) -> dict[str, dg.MetadataValue[Any]]:
+    """Return the yen by state and the rejected rows by code, where there are any."""
+    yen = {state: amount for state, amount in result["amount_jpy"].items() if state != "accepted" and amount}
+    made = {"chart of yen": ("Yen by state", yen), "chart of rejections": ("Rejected rows by code", result["rejections"])}
+    return {name: charts.bars(title, values) for name, (title, values) in made.items() if values}
+
+
+def _numbers(result: Mapping[str, Any]) -> dict[str, float]:
+    """Return what Dagster plots of batch after batch."""
+    rows, yen, seconds = result["rows"], result["amount_jpy"], result["seconds"]
+    return {
+        "rows": rows["total"] or 0,
+        "rows rejected": rows["rejected"] or 0,
+        "yen paid": yen["paid"],
+        "yen declined": yen["declined"],
+        "yen unknown": yen["unknown"],
+        "seconds in all": seconds["total"],
+        "seconds waiting": _waiting(seconds),
+        **{f"seconds {word}": seconds[step] for step, word in STEPS.items()},
+    }
+
+
+def _waiting(seconds: Mapping[str, float]) -> float:
+    """Return for how long nothing was done for a batch: it waited for its turn, or for a service."""
+    return round(max(seconds["total"] - batches.worked(seconds), 0.0), 3)
 
 
 def _links(result: Mapping[str, Any], reports_url: str | None) -> dict[str, dg.MetadataValue[Any]]:
@@ -53,11 +111,9 @@ def _links(result: Mapping[str, Any], reports_url: str | None) -> dict[str, dg.M
     }
 
 
-COMMANDS = {"rejected": "rejected", "errors": "errors", "result": "status --json"}
-
-
 def _summary(result: Mapping[str, Any]) -> str:
     rows, yen, paid, notified = (result[name] for name in ("rows", "amount_jpy", "payments", "notifications"))
+    seconds = result["seconds"]
     lines = [
         (
             "rows",
@@ -76,8 +132,8 @@ def _summary(result: Mapping[str, Any]) -> str:
         ("notifications", notified["planned"], f"{_n(notified['sent'])} sent, {_n(notified['failed'])} failed"),
         (
             "seconds",
-            result["seconds"]["total"],
-            ", ".join(f"{k} {v:.1f}" for k, v in result["seconds"].items() if k != "total"),
+            seconds["total"],
+            ", ".join(f"{word} {seconds[step]:.1f}" for step, word in STEPS.items()) + f", waiting {_waiting(seconds):.1f}",
         ),
     ]
     return "\n".join(["| | | |", "|---|---:|---|", *(f"| {name} | {_n(total)} | {rest} |" for name, total, rest in lines)])

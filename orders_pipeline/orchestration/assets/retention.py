@@ -4,7 +4,7 @@ import dagster as dg
 
 from orders_pipeline.audit import recording, sealing
 from orders_pipeline.audit.verifying import AuditBroken, verify
-from orders_pipeline.orchestration.assets.boundary import GROUP, safe_errors
+from orders_pipeline.orchestration.assets.boundary import OPERATIONS, UPKEEP, safe_errors
 from orders_pipeline.orchestration.partitions import forget_failed_runs, retire
 from orders_pipeline.system.composition import System
 from orders_pipeline.upkeep.retention import (
@@ -33,7 +33,7 @@ ALL_INTACT = dg.AssetCheckSpec(
 )
 
 
-@dg.asset(group_name=GROUP, kinds={"postgres", "parquet"}, check_specs=[AUDIT_INTACT])
+@dg.asset(group_name=UPKEEP, owners=OPERATIONS, kinds={"postgres", "parquet"}, check_specs=[AUDIT_INTACT])
 def retention(context: dg.AssetExecutionContext, system: dg.ResourceParam[System]) -> dg.MaterializeResult:
     """Audit records moved to warm and cold storage, or gone, by `retention_limits`; old Dagster events removed."""
     with safe_errors(system):
@@ -78,7 +78,7 @@ def retention(context: dg.AssetExecutionContext, system: dg.ResourceParam[System
         )
 
 
-@dg.asset(group_name=GROUP, kinds={"postgres", "parquet"}, check_specs=[ALL_INTACT])
+@dg.asset(group_name=UPKEEP, owners=OPERATIONS, kinds={"postgres", "parquet"}, check_specs=[ALL_INTACT])
 def verification(system: dg.ResourceParam[System]) -> dg.MaterializeResult:
     """The whole audit verified, wherever its records are, and every row of the audited tables held against it."""
     with safe_errors(system):

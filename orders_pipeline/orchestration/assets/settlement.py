@@ -14,7 +14,16 @@ from orders_pipeline.batches import batches
 from orders_pipeline.infrastructure.background import beside
 from orders_pipeline.infrastructure.database_errors import DatabaseError
 from orders_pipeline.orchestration import checks
-from orders_pipeline.orchestration.assets.boundary import GROUP, batch_step, pause, read_batch, seconds_of
+from orders_pipeline.orchestration.assets.boundary import (
+    BATCH,
+    FINANCE,
+    OPERATIONS,
+    about,
+    batch_step,
+    pause,
+    read_batch,
+    seconds_of,
+)
 from orders_pipeline.orchestration.partitions import batch_partitions
 from orders_pipeline.reports import finishing
 from orders_pipeline.settlement.batch_settlement import settling
@@ -33,17 +42,25 @@ REST = 50  # times as long as a count took are waited until the next
             PAYMENTS,
             deps=["orders"],
             skippable=True,
-            group_name=GROUP,
-            kinds={"rest"},
-            description="Orders paid: one transaction per customer and method, at most 1,000,000 yen each.",
+            group_name=BATCH,
+            owners=FINANCE,
+            tags={"money": "charged"},
+            kinds={"rest", "postgres"},
+            metadata={"dagster/table_name": "payments"},
+            description="Orders paid: one transaction per customer and method, at most 1,000,000 yen each.\n\n"
+            "Each payment is a row of the ledger before it is sent. What is paid is what the ledger says, and to run this "
+            "again pays nothing twice.",
         ),
         dg.AssetSpec(
             NOTIFICATIONS,
             deps=[PAYMENTS],
             skippable=True,
-            group_name=GROUP,
-            kinds={"rest"},
-            description="Customers notified, once their payments are final, within the service's rate.",
+            group_name=BATCH,
+            owners=OPERATIONS,
+            kinds={"rest", "postgres"},
+            metadata={"dagster/table_name": "notifications"},
+            description="Customers notified, once their payments are final, within the service's rate.\n\n"
+            "This goes on beside the payments. To run it again notifies nobody twice.",
         ),
     ],
     can_subset=True,
@@ -110,6 +127,8 @@ def _payments(system: System, batch_id: str) -> dg.MaterializeResult:
     return dg.MaterializeResult(
         asset_key=PAYMENTS,
         metadata={
+            **about(batch),
+            "checks": checks.in_words(results),
             "payments": batch.payments_planned,
             "succeeded": batch.payments_succeeded,
             "declined": batch.payments_declined,
@@ -127,6 +146,7 @@ def _notifications(system: System, batch_id: str) -> dg.MaterializeResult:
     return dg.MaterializeResult(
         asset_key=NOTIFICATIONS,
         metadata={
+            **about(batch),
             "notifications": batch.notifications_planned,
             "sent": batch.notifications_sent,
             "failed": batch.notifications_failed,
