@@ -31,14 +31,14 @@ def begin_as_operator(database: Database, user: str) -> str:
         return _insert(transaction, Caller("", f"operator/{user}", ALL_SCOPES), token_id=None)
 
 
-def caller(database: Database, secret: str) -> Caller | None:
-    """Return whose session this is; None for one that is unknown or has ended."""
+def caller(database: Database, secret: str, *, is_use: bool = True) -> Caller | None:
+    """Return whose session this is; None for one that is unknown or has ended. Only `is_use` makes it last longer."""
     hashed = _hashed(secret)
     with database.begin() as transaction:
         found = transaction.row("api_session", session_sha256=hashed)
         if found is None:
             return None
-        if found.is_stale:
+        if found.is_stale and is_use:
             transaction.execute("touch_api_session", session_sha256=hashed)
     return Caller(found.client_code or "", found.actor, frozenset(found.scopes), found.token_id, session=hashed.hex()[:16])
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from orders_pipeline.batches import batches
 from orders_pipeline.batches.batches import AWAITING_APPROVAL, Batch
+from orders_pipeline.clients.api_tokens import OPERATOR
 from orders_pipeline.infrastructure.database import Transaction
 
 
@@ -55,5 +56,9 @@ def _require_may_say(transaction: Transaction, batch_id: str, decision: str, nam
 
 
 def _is_own(batch: Batch, names: tuple[str, ...]) -> bool:
-    sender = batch.submitted_by
-    return sender is not None and sender.casefold() in {name.casefold() for name in names}
+    return batch.submitted_by is not None and _person(batch.submitted_by) in map(_person, names)
+
+
+def _person(name: str) -> str:
+    """Return a name as it is compared: a user of this machine is the same one on the page, signed in by the link of `up`."""
+    return name.casefold().removeprefix(f"{OPERATOR}/")

@@ -66,7 +66,7 @@ def found(system: System, request: Request) -> Caller | None:
         caller = api_tokens.caller(system.database, token.strip()) if scheme.lower() == "bearer" else None
     else:
         secret = request.cookies.get(cookie_name(system))
-        caller = api_sessions.caller(system.database, secret) if secret else None
+        caller = api_sessions.caller(system.database, secret, is_use=_is_use(request)) if secret else None
         if caller is not None:
             require_own_page(request)
     return caller if caller is None or not caller.client_code or _is_client(system, caller.client_code) else None
@@ -90,6 +90,11 @@ def require_own_page(request: Request) -> None:
     origin = request.headers.get("origin", "").partition("://")[2]
     if site != "same-origin" and (site is not None or origin != request.headers.get("host")):
         raise Problem("foreign-page")
+
+
+def _is_use(request: Request) -> bool:
+    """Return whether a person asks, and not a page that is open by itself: that keeps no session alive."""
+    return request.method not in READING_METHODS or request.headers.get("sec-fetch-mode", "navigate") == "navigate"
 
 
 def cookie_name(system: System) -> str:

@@ -102,8 +102,8 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "too-many-rows": Kind(413, "There are too many orders.", "注文の件数が上限を超えています。"),
         "unsupported-media-type": Kind(
             415,
-            "Send CSV, XLSX, JSON or NDJSON, not encoded.",
-            "CSV、XLSX、JSON、NDJSONのいずれかを、圧縮せずに送ってください。",
+            "Send CSV, XLSX, JSON or NDJSON, without Content-Encoding.",
+            "CSV、XLSX、JSON、NDJSONのいずれかを、Content-Encodingを付けずに送ってください。",
         ),
         "idempotency-key-reused": Kind(
             422,

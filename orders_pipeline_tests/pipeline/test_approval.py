@@ -31,6 +31,7 @@ from orders_pipeline_tests.support.installation import Installation, check_books
 from orders_pipeline_tests.support.order_file import OrderFile
 
 ALWAYS = Profile(approval="always")
+SKIPS = Profile(approval="always", same_orders="skip")
 SENDER, APPROVER = "sender", "approver"
 
 
@@ -38,7 +39,7 @@ SENDER, APPROVER = "sender", "approver"
 def installation(_module_installation: Installation, monkeypatch: pytest.MonkeyPatch) -> Iterator[Installation]:
     """An installation whose clients need approval, each in its own way, and where `sender` imports."""
     monkeypatch.setattr(file_import, "os_user", lambda: SENDER)
-    clients = Clients({"always": ALWAYS, "above": Profile(approval_above=5_000), "never": Profile()})
+    clients = Clients({"always": ALWAYS, "above": Profile(approval_above=5_000), "never": Profile(), "skips": SKIPS})
     yield replace(_module_installation, system=replace(_module_installation.system, clients=clients))
     _module_installation.rows("UPDATE batches SET status = 'cancelled', finished_at = now() WHERE finished_at IS NULL")
 
@@ -151,7 +152,7 @@ def test_who_sent_a_batch_neither_approves_nor_refuses_it_whatever_they_call_the
     with pytest.raises(approval.NotAwaitingApproval), installation.system.database.begin() as transaction:
         approval.approve(transaction, batch_id, APPROVER)
     installation.work_off(batch_id)
-    for names in ((SENDER,), (SENDER.upper(),), (APPROVER, SENDER)):
+    for names in ((SENDER,), (SENDER.upper(),), (APPROVER, SENDER), (f"operator/{SENDER}",)):
         with pytest.raises(approval.OwnBatch), installation.system.database.begin() as transaction:
             approval.approve(transaction, batch_id, *names)
         with pytest.raises(approval.OwnBatch), installation.system.database.begin() as transaction:
@@ -162,6 +163,25 @@ def test_who_sent_a_batch_neither_approves_nor_refuses_it_whatever_they_call_the
     ):
         transaction.execute("approve_batch", batch_id=batch_id, decided_by=SENDER)
     assert installation.summary(batch_id)["status"] == "awaiting_approval"
+
+
+def test_who_sent_a_batch_on_the_page_as_who_runs_the_system_does_not_approve_it_by_command(
+    installation: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(file_import, "os_user", lambda: f"operator/{SENDER}")
+    batch_id = receive(installation, tmp_path, "always", "P")
+    installation.work_off(batch_id)
+    with pytest.raises(approval.OwnBatch):
+        approve(installation, batch_id, SENDER)
+
+
+def test_no_row_is_skipped_for_an_order_that_somebody_may_yet_refuse(installation: Installation, tmp_path: Path) -> None:
+    first = receive(installation, tmp_path, "skips", "S", bad=0)
+    prepare(installation.system, first)
+    second = receive(installation, tmp_path, "skips", "S", bad=1)
+    prepare(installation.system, second)
+    assert installation.summary(first)["status"] == "loaded"
+    assert installation.summary(second)["rows"] == {"total": 4, "accepted": 0, "rejected": 4, "blank": 0, "skipped": 0}
 
 
 def test_what_waits_says_since_when_however_many_runs_come(installation: Installation, tmp_path: Path) -> None:

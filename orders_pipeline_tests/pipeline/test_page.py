@@ -151,6 +151,22 @@ def test_a_session_ends_with_its_token_by_signing_out_and_when_it_is_old(
     assert not is_in(fourth)
 
 
+def test_what_an_open_page_asks_for_by_itself_makes_no_session_last_longer(
+    installation: Installation, url: str, client_code: str
+) -> None:
+    browser = signed_in(installation.system, url, client_code)
+    session = browser.cookies["orders"].encode()
+
+    def lasts_longer(mode: str) -> bool:
+        hours_ago = "UPDATE api_sessions SET last_used_at = now() - interval '7 hours' WHERE session_sha256 = sha256(%s)"
+        installation.rows(hours_ago, session)
+        assert browser._session.get(f"{url}/history", headers={"Sec-Fetch-Mode": mode}).status_code == 200
+        last = "SELECT last_used_at > now() - interval '1 hour' FROM api_sessions WHERE session_sha256 = sha256(%s)"
+        return bool(installation.rows(last, session)[0][0])
+
+    assert [lasts_longer(mode) for mode in ("cors", "navigate")] == [False, True]
+
+
 def test_a_page_of_somebody_else_can_do_nothing_in_the_name_of_who_is_signed_in(
     installation: Installation, clerk: Browser
 ) -> None:

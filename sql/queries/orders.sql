@@ -99,7 +99,7 @@ WHERE lower(client_order_ref) = ANY(string_to_array(:refs, chr(31))) AND client_
 SELECT lower(client_order_ref) AS ref, batch_id FROM orders JOIN batches USING (batch_id)
 WHERE lower(client_order_ref) = ANY(string_to_array(:refs, chr(31))) AND orders.client_code = :client_code
   AND NOT is_cancelled AND batch_id <> :batch_id
-  AND (orders.status <> 'pending' OR batches.status NOT IN ('awaiting_approval', 'stopped', 'cancelling', 'cancelled'))
+  AND (orders.status <> 'pending' OR (is_approved AND batches.status NOT IN ('stopped', 'cancelling', 'cancelled')))
 
 -- name: existing_orders
 -- What was received under some references of a client.
