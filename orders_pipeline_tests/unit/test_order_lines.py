@@ -274,6 +274,12 @@ def test_an_order_is_not_taken_in_part_where_rows_of_it_were_skipped_elsewhere(r
     assert run(SKIPPING, *rows, header=f"{HEADER},状況", chunk_rows=chunk_rows).codes == codes
 
 
+def test_each_of_several_settings_says_which_rows_of_a_header_are_skipped(run):
+    skip = [{"header": "状況", "values": ["取消"]}, {"header": " 状況", "values": ["返品"]}]
+    rows = [line("O-1") + ",取消", line("O-2") + ",返品", line("O-3") + ",済"]
+    assert list(run(OF_LINES | {"skip": skip}, *rows, header=f"{HEADER},状況").amounts) == ["O-3"]
+
+
 @pytest.mark.parametrize("chunk_rows", [1, 1000])
 @pytest.mark.parametrize(
     ("lines", "codes"),
