@@ -4,7 +4,20 @@ One module for each family of commands. Use cases are imported where they are ca
 pandas and Dagster.
 """
 
-from orders_pipeline.cli import audit, batches, db, keys, reconcile, refund, resolve, samples, system, tokens, webhooks
+from orders_pipeline.cli import (
+    audit,
+    batches,
+    db,
+    keys,
+    reconcile,
+    refund,
+    resolve,
+    samples,
+    status,
+    system,
+    tokens,
+    webhooks,
+)
 from orders_pipeline.cli.command import main
 
 __all__ = [
@@ -17,6 +30,7 @@ __all__ = [
     "refund",
     "resolve",
     "samples",
+    "status",
     "system",
     "tokens",
     "webhooks",

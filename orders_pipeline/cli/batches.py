@@ -66,7 +66,12 @@ def import_(
     """Import one file now: stage, validate, load, pay, notify, report.
 
     Ctrl-C stops the batch where it is until you resume or cancel it; a second one ends at once.
-    """
+
+    \b
+    Examples:
+      orders-pipeline import orders.csv --client shop --dry-run -o errors.csv
+      orders-pipeline import orders.csv --client shop
+    """  # noqa: D301 - click's mark of lines that stay as they are
     if output is not None and not dry_run:
         raise click.UsageError("-o is for --dry-run; of a batch, `errors BATCH -o FILE` gives it")
     made: list[str] = []
@@ -234,44 +239,6 @@ def _agreed(batch: Row[Any], why: str, who: str, *, yes: bool) -> bool:
         return click.confirm("cancel it?", err=True)
     except click.Abort:  # Ctrl-C is no yes
         return False
-
-
-@main.command()
-@click.argument("batch_id", metavar="[BATCH]", required=False)
-@click.option("--limit", default=20, show_default=True, type=click.IntRange(min=1), help="How many batches to list.")
-@answers
-def status(batch_id: str | None, limit: int, *, as_json: bool) -> None:
-    """Show one batch, or the newest ones."""
-    from orders_pipeline.cli import console
-    from orders_pipeline.infrastructure.storage import StorageError
-    from orders_pipeline.intake.landing import left_alone
-    from orders_pipeline.reports import summaries
-    from orders_pipeline.system import payment_stop
-    from orders_pipeline.upkeep.webhooks import overview
-
-    with opened() as system:
-        with contextlib.suppress(StorageError):  # else said as far as it is known
-            system.restore_guard.is_behind()
-        if batch_id is not None:
-            answer(summaries.summarise(system, batch_id), console.show_summary, as_json=as_json)
-            return
-        with system.database.begin() as transaction:
-            left, stop = left_alone.recorded(transaction), payment_stop.shown(transaction)
-            webhooks = overview.troubles(transaction)
-        recent: dict[str, Any] = {
-            "batches": summaries.recent(system, limit),
-            "landing": {name: some.as_dict() for name, some in left.items()},
-            "paying_rests": stop,
-            "webhooks": webhooks,
-        }
-        try_demo = not system.settings.is_production
-    answer(recent, lambda words_, shown: console.show_batches(words_, shown["batches"], try_demo=try_demo), as_json=as_json)
-    if not as_json:
-        console.show_stop(words, recent["paying_rests"])
-        for line in left_alone.in_words(left):
-            words.print(f"in the landing: {line}", markup=False)
-        for each in webhooks:
-            words.print(overview.in_words(each), markup=False)
 
 
 def _give_report(batch_id: str, name: str, target: Path | None, *, force: bool, as_json: bool) -> None:

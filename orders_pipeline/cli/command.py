@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any, NoReturn, ParamSpec
 
 import click
@@ -52,6 +52,15 @@ WRONG = {
     "E_SETTINGS",
     "E_UNKNOWN_TOKEN",
 }
+# how `--help` groups the commands; whatever is named nowhere here is for who operates the system
+SECTIONS: Mapping[str, Sequence[str]] = {
+    "Try it": ("demo", "sample", "template", "profile", "mask", "sandbox"),
+    "Every day": ("import", "status", "errors", "rejected", "resume", "approve", "refuse", "cancel"),
+    "Money": ("refund", "reconcile", "resolve"),
+    "Keys and audit": ("keys", "tokens", "audit"),
+}
+OTHERS = "Operate"
+WHOLE_SENTENCE = 1_000  # characters
 ANSWERED = "orders_pipeline.answered"  # in click's context
 PIPED_WIDTH = 160
 
@@ -70,7 +79,22 @@ class CannotAnswer(Exception):
 
 
 class Commands(click.Group):
-    """The group of all commands: with `--json` what is wrong with how they are called is a JSON object too."""
+    """A group of commands, each listed with a whole sentence and where it belongs.
+
+    With `--json` what is wrong with how they are called is a JSON object too.
+    """
+
+    group_class = type  # of the groups in it
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands in sections; groups name theirs."""
+        named = [name for names in SECTIONS.values() for name in names]
+        others = {OTHERS: [name for name in self.list_commands(ctx) if name not in named]}
+        sections = {**SECTIONS, **others} if ctx.parent is None else {"Commands": self.list_commands(ctx)}
+        width = max(map(len, self.commands))
+        for title, names in sections.items():
+            with formatter.section(title):
+                formatter.write_dl([(f"{name:<{width}}", _listed(self.commands[name])) for name in names])
 
     def main(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - click's own signature
         """Parse, run and exit."""
@@ -88,10 +112,34 @@ class Commands(click.Group):
         sys.exit(status if isinstance(status, int) else 0)
 
 
+def _listed(command: click.Command) -> str:
+    sentence = command.get_short_help_str(WHOLE_SENTENCE)
+    return f"{sentence} ({', '.join(command.commands)})" if isinstance(command, click.Group) else sentence
+
+
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="orders-pipeline")
+@click.version_option(None, "-V", "--version", package_name="orders-pipeline")
 def main() -> None:
-    """Import clients' order files into a platform that takes one order at a time."""
+    """Import clients' order files into a platform that takes one order at a time.
+
+    \b
+    Examples:
+      orders-pipeline demo
+      orders-pipeline import orders.csv --client shop --dry-run
+      orders-pipeline status --client shop --since 2d
+      orders-pipeline rejected 20261130-5a326236d154 -o rejected.csv
+
+    \b
+    Exit status:
+      0  completed
+      1  stopped, to be resumed or tried again; waits for approval; something is not right
+      2  usage, settings, or something that is not there
+      3  completed, with errors
+      4  file rejected
+
+    Each command has a --help of its own, and --json where it answers. Settings are variables that begin with ORDERS_:
+    docs/OPERATE.md lists them. The commands complete in a shell: docs/COMMANDS.md says how.
+    """  # noqa: D301 - click's mark of lines that stay as they are
     logging.basicConfig(level=logging.ERROR)
     for sentence in unknown():
         complaints.print(sentence, markup=False)

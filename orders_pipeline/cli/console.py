@@ -5,13 +5,12 @@ What happened is found out elsewhere; nothing here reads a database or a setting
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from orders_pipeline.batches.batches import FINISHED, HALTED, PAUSES, UNDER_WAY
 from orders_pipeline.records.rejections import SETTINGS, message
@@ -44,7 +43,7 @@ STAGE_WORDS = {
 
 def show_summary(console: Console, summary: Mapping[str, Any]) -> None:
     """Print what a batch came to, in words."""
-    console.print(f"[bold]{summary['batch_id']}[/bold]  {_status_words(summary)}")
+    console.print(f"[bold]{summary['batch_id']}[/bold]  {status_words(summary)}")
     if summary["cancelled"]:
         console.print(f"  why            {plain(summary['cancelled']['why'])}")
     _show_approval(console, summary["approval"])
@@ -104,7 +103,7 @@ def show_stop(console: Console, stop: Mapping[str, str] | None) -> None:
         console.print(f"[red]paying is stopped[/red], since {since}: {stop['code']}: {stop['message']}")
 
 
-def _status_words(summary: Mapping[str, Any]) -> str:
+def status_words(summary: Mapping[str, Any]) -> str:
     """Return how a batch stands, who stopped or cancelled it, and how it is resumed where it does not resume by itself."""
     status, batch_id = str(summary["status"]), summary["batch_id"]
     if status == "stopped":
@@ -250,33 +249,6 @@ def describe_code(code: str, detail: Mapping[str, str]) -> str:
     return code if sentence == code else f"{code}: {plain(sentence)}"
 
 
-def show_batches(console: Console, summaries: Sequence[Mapping[str, Any]], *, try_demo: bool) -> None:
-    """Print recent batches as a table; where there is none, name the demonstration if `try_demo`."""
-    if not summaries:
-        console.print("no batches yet" + ("; try `orders-pipeline demo`" if try_demo else ""))
-        return
-    table = Table(box=None, pad_edge=False)
-    for heading in ("batch", "client", "file", "status"):
-        table.add_column(heading, no_wrap=heading != "file")
-    for heading in ("rows", "rejected", "paid (yen)", "notified"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for each in summaries:
-        rows, notified = each["rows"], each["notifications"]
-        table.add_row(
-            each["batch_id"],
-            each["client_code"],
-            plain(each["csv_source"]),
-            f"{each['status']}, {'queued' if each['queued'] else 'not being processed'}"
-            if stands_still(each)
-            else each["status"],
-            _number(rows["total"]),
-            _number(rows["rejected"]),
-            _number(each["amount_jpy"]["paid"]),
-            f"{notified['sent']:,}/{notified['planned']:,}",
-        )
-    console.print(table)
-
-
 def show_preview(console: Console, preview: Mapping[str, Any]) -> None:
     """Print what importing a file would do."""
     console.print("[bold]dry run[/bold]  nothing was changed")
@@ -302,7 +274,3 @@ def show_findings(console: Console, result: Mapping[str, Any]) -> None:
     for each in result["checks"]:
         mark = {True: "[green]ok[/green]  ", False: "[red]FAIL[/red]", None: "-   "}[each["ok"]]
         console.print(f"{mark}  {each['name']:<21} {escape(each['says'])}")
-
-
-def _number(value: int | None) -> str:
-    return "" if value is None else f"{value:,}"

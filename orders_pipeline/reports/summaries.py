@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Row
@@ -17,6 +18,8 @@ from orders_pipeline.reports.report_files import located, locations
 from orders_pipeline.settlement import sweep
 from orders_pipeline.system import payment_stop
 from orders_pipeline.system.composition import System
+
+MOST_LOOKED_AT = 500  # unfinished batches
 
 
 def summarise(system: System, batch_id: str) -> dict[str, Any]:
@@ -76,32 +79,74 @@ def progress(database: Database, batch_id: str) -> dict[str, Any]:
     return batches.summary(batch, {}, {}, {}) | {"orders_to_load": to_load}
 
 
-def recent(system: System, limit: int) -> list[dict[str, Any]]:
-    """Return the summaries of the newest batches; those that are finished are counted once."""
+def recent(
+    system: System,
+    limit: int,
+    *,
+    client_code: str | None = None,
+    statuses: Sequence[str] = (),
+    since: datetime | None = None,
+) -> list[dict[str, Any]]:
+    """Return the summaries of the newest batches, with when each came; those that are finished are counted once.
+
+    Only those of a client, in one of some states, or that came since a time, where that is asked for.
+    """
+    wanted = {"client_code": client_code, "statuses": list(statuses) or None, "since": since}
     with system.database.begin() as transaction:
-        newest = transaction.rows("recent_batches", limit=limit)
+        newest = transaction.rows("recent_batches", limit=limit, **wanted)
     summaries = [
-        keep_summary(system.storage, system.database, row.batch_id)
-        if row.summary is None
-        else located(system.storage, row.summary)
+        _received(
+            keep_summary(system.storage, system.database, row.batch_id)
+            if row.summary is None
+            else located(system.storage, row.summary),
+            row.received_at,
+        )
         for row in newest
     ]
     return _with_turns(system, summaries)
 
 
+def standing_still(system: System, limit: int, client_code: str | None = None) -> list[dict[str, Any]]:
+    """Return the whole summaries of the oldest batches that have not ended and that nobody processes, with when each came.
+
+    One that waits for its turn is not among them, nor one that has come just now.
+    """
+    with system.database.begin() as transaction:
+        found = transaction.rows(
+            "oldest_unfinished", client_code=client_code, patience_s=sweep.PATIENCE_S, limit=MOST_LOOKED_AT
+        )
+        busy = batches_being_processed(transaction, [row.batch_id for row in found])
+    idle = [row for row in found if row.batch_id not in busy]
+    queued = _queued(system, [row.batch_id for row in idle])
+    still = [row for row in idle if row.batch_id not in queued][:limit]
+    located_at = {row.batch_id: locations(system.storage, row.batch_id) for row in still}
+    with system.database.begin() as transaction:
+        return [_received(summary_of(transaction, row.batch_id, located_at[row.batch_id]), row.received_at) for row in still]
+
+
+def _received(summary: dict[str, Any], received_at: datetime) -> dict[str, Any]:
+    return summary | {"received_at": received_at.isoformat(timespec="seconds")}
+
+
 def _with_turns(system: System, summaries: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return summaries with `queued` where a run of the batch waits for its turn."""
     idle = [each["batch_id"] for each in summaries if each["status"] in batches.UNDER_WAY and not each["at_work"]]
-    if not idle:
-        return summaries
+    queued = _queued(system, idle)
+    return [each | {"queued": each["batch_id"] in queued} for each in summaries]
+
+
+def _queued(system: System, batch_ids: Sequence[str]) -> set[str]:
+    """Return which batches have a run that waits for its turn."""
+    if not batch_ids:
+        return set()
     # as whoever logs in: Dagster's tables are none of the application's
     with (
         contextlib.closing(Database(system.endpoints.database_url, pool_size=1)) as login,
         login.begin() as transaction,
     ):
-        found = transaction.rows("queued_batches", batch_ids=idle) if transaction.scalar("dagster_runs_exist") else ()
-    queued = {row.batch_id for row in found}
-    return [each | {"queued": each["batch_id"] in queued} for each in summaries]
+        exist = transaction.scalar("dagster_runs_exist")
+        found = transaction.rows("queued_batches", batch_ids=list(batch_ids)) if exist else ()
+    return {row.batch_id for row in found}
 
 
 def keep_summary(storage: Storage, database: Database, batch_id: str) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from orders_pipeline_tests.support.ledgers import Harness
 
 BATCHES = 20
 ORDERS = 2_500
+ANY = dict.fromkeys(("client_code", "statuses", "since"))  # batches
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +65,7 @@ def test_a_list_of_batches_counts_finished_ones_once(harness, system):
     assert len(again) == 20
     assert counted(harness, again[0])
     with system.database.begin() as transaction:
-        kept = transaction.rows("recent_batches", limit=20)
+        kept = transaction.rows("recent_batches", limit=20, **ANY)
     assert all(row.summary is not None for row in kept)
 
 
@@ -82,7 +83,7 @@ def test_a_finished_batch_is_counted_again_once_anything_of_it_has_changed(harne
     summaries.recent(system, 1)
     harness.run(change, newest(harness))
     with system.database.begin() as transaction:
-        (row,) = transaction.rows("recent_batches", limit=1)
+        (row,) = transaction.rows("recent_batches", limit=1, **ANY)
     assert row.summary is None
     (summary,) = summaries.recent(system, 1)
     assert counted(harness, summary)

@@ -13,7 +13,8 @@ from rich.console import Console
 
 from orders_pipeline.batches import batches
 from orders_pipeline.batches.run_processes import run_process
-from orders_pipeline.cli.console import show_batches, show_summary
+from orders_pipeline.cli.batch_list import show_batches
+from orders_pipeline.cli.console import show_summary
 from orders_pipeline.clients.profiles import Profile
 from orders_pipeline.intake import steps
 from orders_pipeline.orchestration import orphaned_runs

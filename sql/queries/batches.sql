@@ -23,11 +23,22 @@ SELECT * FROM batches WHERE batch_id = :batch_id
 SELECT * FROM batches JOIN batch_counts USING (batch_id) WHERE batch_id = :batch_id
 
 -- name: recent_batches
--- The newest batches, each with its kept summary where that is up to date.
-SELECT newest.batch_id, kept.summary
-FROM (SELECT batch_id, received_at FROM batches ORDER BY received_at DESC, batch_id DESC LIMIT :limit) AS newest
+-- The newest batches, of one client, in some states or of some time, each with its kept summary where that is up to date.
+SELECT newest.batch_id, newest.received_at, kept.summary
+FROM (SELECT batch_id, received_at FROM batches
+      WHERE (CAST(:client_code AS text) IS NULL OR client_code = :client_code)
+        AND (CAST(:statuses AS text[]) IS NULL OR status = ANY (CAST(:statuses AS text[])))
+        AND (CAST(:since AS timestamptz) IS NULL OR received_at >= CAST(:since AS timestamptz))
+      ORDER BY received_at DESC, batch_id DESC LIMIT :limit) AS newest
 LEFT JOIN batch_summaries AS kept ON kept.batch_id = newest.batch_id AND kept.schema_rank = batch_summaries_rank()
 ORDER BY received_at DESC, newest.batch_id DESC
+
+-- name: oldest_unfinished
+-- The oldest batches that have not ended, without those that have just come.
+SELECT batch_id, received_at, status FROM batches
+WHERE finished_at IS NULL AND (CAST(:client_code AS text) IS NULL OR client_code = :client_code)
+  AND (status <> 'received' OR received_at < now() - make_interval(secs => :patience_s))
+ORDER BY received_at, batch_id LIMIT :limit
 
 -- name: lock_summary
 -- Lock a batch against all changes until this transaction is over; false where somebody has begun one.
