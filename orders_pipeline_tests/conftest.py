@@ -136,7 +136,7 @@ def template(server_url: str) -> str:
     """The name of a database that tests clone: migrated, and with Dagster's tables, which take longer than a clone."""
     from dagster_postgres import DagsterPostgresStorage
 
-    from orders_pipeline.orchestration.runs import SCHEMA
+    from orders_pipeline.orchestration.dagster_records import SCHEMA
 
     if os.environ.get(SERVER):
         return TEMPLATE

@@ -1,6 +1,7 @@
-"""The processes behind Dagster's runs, and which batches have a process: known by locks that end with it.
+"""The processes behind Dagster's runs, which batches have one, and for how many there is room: known by locks.
 
-Each process holds an advisory lock of its run, and shares one of its batch with the batch's workers.
+Each process holds an advisory lock of its run, and shares one of its batch with the batch's workers. What starts such
+processes on other hosts than the daemon's holds one that says how many at once.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from orders_pipeline.infrastructure.database import Database, Transaction
 
 RUN_LOCK_CLASS = 4_711_004
 PROCESSING_LOCK_CLASS = 4_711_005
+SLOTS_LOCK_CLASS = 4_711_006
 
 
 @contextlib.contextmanager
@@ -47,3 +49,23 @@ def batches_being_processed(transaction: Transaction, batch_ids: Collection[str]
     """Return those of some batches that are being processed: by a run's process, between its steps too, or by a worker."""
     rows = transaction.rows("batches_being_processed", batch_ids=list(batch_ids), lock_class=PROCESSING_LOCK_CLASS)
     return {row.batch_id for row in rows}
+
+
+@contextlib.contextmanager
+def offering_slots(database: Database, slots: int) -> Iterator[None]:
+    """Say while the block runs that this process runs so many at once."""
+
+    def lock(session: Transaction) -> None:
+        session.rows("offer_slots", lock_class=SLOTS_LOCK_CLASS, slots=slots)
+
+    with contextlib.ExitStack() as sessions:
+        session = sessions.enter_context(database.session())
+        lock(session)
+        with kept_alive(database, sessions, session, lock, lambda session: bool(session.scalar("is_there"))):
+            yield
+
+
+def offered_slots(database: Database) -> list[int]:
+    """Return how many runs at once each process offers that offers any, the most first."""
+    with database.begin() as transaction:
+        return [row.slots for row in transaction.rows("offered_slots", lock_class=SLOTS_LOCK_CLASS)]

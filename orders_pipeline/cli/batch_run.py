@@ -94,7 +94,7 @@ def _run(system: System, batch_id: str, heard: Interrupts, *, as_json: bool, res
     from orders_pipeline.batches import batches
     from orders_pipeline.batches.run_tags import PARTITION_TAG
     from orders_pipeline.cli import progress_bars
-    from orders_pipeline.orchestration import runs
+    from orders_pipeline.orchestration import dagster_home, dagster_records, runs
     from orders_pipeline.orchestration.orphaned_runs import end_runs, orphaned_runs
     from orders_pipeline.reports import summaries
 
@@ -108,8 +108,8 @@ def _run(system: System, batch_id: str, heard: Interrupts, *, as_json: bool, res
         with system.database.begin() as transaction:
             batches.restart(transaction, batch_id)
             transaction.execute("count_run_request", batch_id=batch_id)  # it is this one: no sensor asks for another
-    runs.prepare_dagster_home(system)
-    with runs.dagster_instance(system.settings) as instance:
+    dagster_home.prepare_dagster_home(system)
+    with dagster_records.dagster_instance(system.settings) as instance:
         end_runs(instance, orphaned_runs(system.database, instance, {PARTITION_TAG: batch_id}))
         bars = (
             contextlib.nullcontext()

@@ -35,6 +35,7 @@ WRONG = {
     "E_CLIENTS_FILE",
     "E_USERS_FILE",
     "E_DATABASE_LOGIN",
+    "E_DATABASE_POOLED",
     "E_DATABASE_ROLE",
     "E_DATABASE_SESSIONS",
     "E_DATABASE_TLS",
@@ -51,6 +52,7 @@ WRONG = {
     "E_SANDBOX",
     "E_SETTINGS",
     "E_UNKNOWN_TOKEN",
+    "E_WORKER_SLOTS",
 }
 # how `--help` groups the commands; whatever is named nowhere here is for who operates the system
 SECTIONS: Mapping[str, Sequence[str]] = {

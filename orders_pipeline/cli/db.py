@@ -24,10 +24,11 @@ def db() -> None:
 @db.command()
 @answers
 def migrate(*, as_json: bool) -> None:
-    """Bring the schema up to date; does nothing when it is."""
+    """Bring the schema up to date, and make Dagster's; does nothing when both are there."""
     from orders_pipeline.audit.recording import os_user, record
     from orders_pipeline.infrastructure import migrations
     from orders_pipeline.infrastructure.database import Database
+    from orders_pipeline.orchestration.dagster_records import make_records
     from orders_pipeline.system.composition import join_endpoints
 
     with join_endpoints(load_settings()) as endpoints, contextlib.closing(Database(endpoints.database_url)) as database:
@@ -35,6 +36,7 @@ def migrate(*, as_json: bool) -> None:
         if applied:
             with database.begin() as transaction:
                 record(transaction, "administrative", "migrate", "schema", detail={"applied": applied, "by": os_user()})
+        make_records(database)
     result = {"applied": applied}
     answer(result, lambda console, _: console.print("\n".join(applied) or "the schema is up to date"), as_json=as_json)
 
@@ -55,7 +57,7 @@ def url(*, as_json: bool) -> None:
 @answers
 def dagster(*, as_json: bool) -> None:
     """Make Dagster's folder and schema ready, and print the variables that its own programs need, for a supervisor."""
-    from orders_pipeline.orchestration.runs import prepare_dagster_home
+    from orders_pipeline.orchestration.dagster_home import prepare_dagster_home
 
     with opened() as system:
         variables = prepare_dagster_home(system)

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from orders_pipeline.audit import sealing
+from orders_pipeline.batches import run_processes
 from orders_pipeline.clients.profiles import read_clients
 from orders_pipeline.clients.users import read_users
 from orders_pipeline.infrastructure import migrations
@@ -24,7 +25,7 @@ from orders_pipeline.intake.landing import left_alone
 from orders_pipeline.security.encryption import Cipher, EncryptionKeysError
 from orders_pipeline.services.answers import NoAnswer, NotDelivered
 from orders_pipeline.services.http_client import ServiceClient
-from orders_pipeline.system import errors, payment_stop, session_limit
+from orders_pipeline.system import clock, errors, payment_stop, session_limit
 from orders_pipeline.system.composition import (
     Endpoints,
     System,
@@ -36,7 +37,7 @@ from orders_pipeline.system.composition import (
     open_system,
     payment_client,
 )
-from orders_pipeline.system.settings import Settings, load_settings, unknown
+from orders_pipeline.system.settings import Settings, SettingsError, load_settings, unknown
 from orders_pipeline.upkeep import key_rotation
 from orders_pipeline.upkeep.webhooks import overview
 
@@ -134,7 +135,12 @@ def _database(patient: Patient) -> str:
 
 
 def _sessions(patient: Patient) -> str:
+    session_limit.require_own(patient.login)
     return session_limit.require(patient.login, patient.settings.max_concurrent_runs)
+
+
+def _clock(patient: Patient) -> str:
+    return clock.require(patient.login) if patient.settings.has_many_hosts else "one host's clock"
 
 
 def _schema(patient: Patient) -> str:
@@ -203,6 +209,31 @@ def _webhooks(patient: Patient) -> str:
     return overview.examine(patient.system)
 
 
+def _runs(patient: Patient) -> str:
+    from orders_pipeline.orchestration import celery_launcher, kubernetes_jobs
+
+    if patient.settings.run_launcher == "celery":
+        broker = celery_launcher.require_broker(patient.settings)
+        return f"{broker}; {_slots(patient)}"
+    if patient.settings.run_launcher == "kubernetes":
+        return kubernetes_jobs.require_api_server()
+    return "on the daemon's host"
+
+
+class TooFewSlots(SettingsError):
+    """More runs may be started at once than workers run: the rest would wait where nobody sees them."""
+
+    code = "E_WORKER_SLOTS"
+
+
+def _slots(patient: Patient) -> str:
+    slots, runs = run_processes.offered_slots(patient.login), patient.settings.max_concurrent_runs
+    offered = f"{len(slots)} workers offer {sum(slots)} slots"
+    if runs > sum(slots):
+        raise TooFewSlots(f"{offered}, and ORDERS_MAX_CONCURRENT_RUNS is {runs}: lower it, or start workers")
+    return f"{offered} for {runs} runs at once, {sum(slots[1:])} without the largest worker"
+
+
 def _payment_service(patient: Patient) -> str:
     return _ask(payment_client(patient.settings, patient.endpoints), "/v1/payments", {"reference": "doctor"})
 
@@ -232,10 +263,12 @@ def _ask(client: ServiceClient, path: str, query: dict[str, str]) -> str:
 CHECKS: dict[str, Callable[[Patient], str]] = {
     "database": _database,
     "sessions": _sessions,
+    "clock": _clock,
     "schema": _schema,
     "encryption": _encryption,
     "storage": _storage,
     "landing": _landing,
+    "runs": _runs,
     "payment service": _payment_service,
     "notification service": _notification_service,
     "keys": _keys,
@@ -245,7 +278,9 @@ CHECKS: dict[str, Callable[[Patient], str]] = {
 }
 NEEDS = {
     "sessions": {"database"},
+    "clock": {"database"},
     "schema": {"database"},
+    "runs": {"database"},
     "storage": {"encryption"},
     "keys": {"database", "schema", "encryption", "sessions"},
     "ledger": {"database", "schema", "encryption", "sessions", "storage"},

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from orders_pipeline.audit.recording import sign_in
-from orders_pipeline.orchestration import runs
+from orders_pipeline.orchestration.dagster_home import prepare_dagster_home
 from orders_pipeline.services.answers import NoAnswer, NotDelivered
 from orders_pipeline.services.http_client import ServiceClient
 from orders_pipeline.system import embedded
@@ -108,7 +108,7 @@ def running(settings: Settings, port: int, say: Callable[[str], None] = lambda _
         endpoints = stack.enter_context(join_endpoints(settings))
         system = stack.enter_context(open_system(settings, endpoints, "orders-pipeline up"))
         sign_in(system.database, system.clients, system.cipher)
-        runs.prepare_dagster_home(system)
+        prepare_dagster_home(system)
         code = secrets.token_urlsafe(16)
         api_url = stack.enter_context(server.serving(served(system, port), port + 1, code))
         stack.enter_context(sending(system))

@@ -19,6 +19,7 @@ from orders_pipeline.batches import batches
 from orders_pipeline.batches.run_processes import run_process
 from orders_pipeline.batches.run_tags import PARTITION_TAG, REFUND
 from orders_pipeline.orchestration.dagster_errors import SafeFailure
+from orders_pipeline.orchestration.dagster_records import keep_connections
 from orders_pipeline.orchestration.run_labels import labelled
 from orders_pipeline.orchestration.terminated_runs import is_asked_for, stopping_when_terminated
 from orders_pipeline.system import errors
@@ -68,6 +69,8 @@ class SystemResource(dg.ConfigurableResource[System]):
                 pool_size = RUN_POOL_SIZE if context.run_id else TICK_POOL_SIZE
                 system = stack.enter_context(open_system(settings, process_endpoints(), origin, pool_size=pool_size))
                 if context.run_id:
+                    if context.instance is not None:
+                        keep_connections(context.instance)
                     batch_id = None if context.run is None else context.run.tags.get(PARTITION_TAG)
                     stack.enter_context(run_process(system.database, context.run_id, batch_id))
                     sign_in(system.database, system.clients, system.cipher)

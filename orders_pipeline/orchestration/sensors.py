@@ -55,7 +55,7 @@ def landing_sensor(context: dg.SensorEvaluationContext, system: dg.ResourceParam
     """Register what has arrived and request the runs that are missing."""
     with safe_errors(system, of_tick=True):
         arrivals.register_arrivals(system.database, system.landing, system.clients)
-        requests = _requests(context.instance, system.database)
+        requests = _requests(context.instance, system)
         with system.database.begin() as transaction:
             left = left_alone.recorded(transaction)
     if not requests:
@@ -86,7 +86,7 @@ def stalled_sensor(context: dg.SensorEvaluationContext, system: dg.ResourceParam
         gone = orphaned_runs(system.database, context.instance, {})
         retried = end_runs(context.instance, [run for run in gone if run.run_id in missed])
         cursor = json.dumps([run.run_id for run in gone if run.run_id not in missed])
-        requests = _resumptions(context.instance, system.database, {run.tags.get(PARTITION_TAG) for run in retried})
+        requests = _resumptions(context.instance, system, {run.tags.get(PARTITION_TAG) for run in retried})
     if not requests:
         return dg.SensorResult(skip_reason="no batch stands still that could resume", cursor=cursor)
     return dg.SensorResult(
@@ -112,8 +112,9 @@ def audit_sensor(context: dg.SensorEvaluationContext, system: dg.ResourceParam[S
     return dg.SkipReason(f"{blocks} new blocks of audit records; {waiting}")
 
 
-def _resumptions(instance: dg.DagsterInstance, database: Database, retried: Collection[str | None]) -> list[dg.RunRequest]:
+def _resumptions(instance: dg.DagsterInstance, system: System, retried: Collection[str | None]) -> list[dg.RunRequest]:
     """Return the runs to ask for; a run of a `retried` batch that was ended is tried again by Dagster itself."""
+    database = system.database
     stalled = sweep.stalled_batches(database)
     busy = _busy(instance, database, [row.batch_id for row in stalled])
     requests = []
@@ -123,26 +124,26 @@ def _resumptions(instance: dg.DagsterInstance, database: Database, retried: Coll
                 continue
             number = transaction.scalar("count_run_request", batch_id=row.batch_id)
             if row.batch_id not in retried:
-                requests.append(_resumption(row, number))
+                requests.append(_resumption(row, number, system.settings.run_launcher))
     return requests
 
 
-def _resumption(row: Row[Any], number: int) -> dg.RunRequest:
+def _resumption(row: Row[Any], number: int, run_launcher: str) -> dg.RunRequest:
     job = REFUND if row.is_refunding else PROCESS
-    return dg.RunRequest(
-        run_key=f"{row.batch_id}#{number}", job_name=job, partition_key=row.batch_id, tags=_tags(row) | NO_RETRIES
-    )
+    tags = _tags(row, run_launcher) | NO_RETRIES
+    return dg.RunRequest(run_key=f"{row.batch_id}#{number}", job_name=job, partition_key=row.batch_id, tags=tags)
 
 
-def _tags(row: Row[Any]) -> dict[str, str]:
-    return batch_tags(row.client_code, row.csv_source) | tags_of(row.client_code, row.source_bytes)
+def _tags(row: Row[Any], run_launcher: str) -> dict[str, str]:
+    return batch_tags(row.client_code, row.csv_source) | tags_of(row.client_code, row.source_bytes, run_launcher)
 
 
 def _batch_ids(requests: Sequence[dg.RunRequest]) -> list[str]:
     return [request.partition_key for request in requests if request.partition_key]
 
 
-def _requests(instance: dg.DagsterInstance, database: Database) -> list[dg.RunRequest]:
+def _requests(instance: dg.DagsterInstance, system: System) -> list[dg.RunRequest]:
+    database = system.database
     with database.begin() as transaction:
         waiting = transaction.rows(
             "batches_without_run",
@@ -157,7 +158,7 @@ def _requests(instance: dg.DagsterInstance, database: Database) -> list[dg.RunRe
             dg.RunRequest(
                 run_key=f"{row.batch_id}#{transaction.scalar('count_run_request', batch_id=row.batch_id)}",
                 partition_key=row.batch_id,
-                tags=_tags(row) | (NO_RETRIES if row.run_requests else {}),
+                tags=_tags(row, system.settings.run_launcher) | (NO_RETRIES if row.run_requests else {}),
             )
             for row in waiting
             if row.batch_id not in busy

@@ -69,7 +69,7 @@ def join_endpoints(settings: Settings) -> Iterator[Endpoints]:
     """Return where everything is; in development, what is not set is started and lives as long as it is used."""
     with contextlib.ExitStack() as stack:
         database_url, payment_url, notification_url = (
-            _given_database(settings),
+            given_database(settings),
             settings.payment_url,
             settings.notification_url,
         )
@@ -88,7 +88,8 @@ def join_endpoints(settings: Settings) -> Iterator[Endpoints]:
         )
 
 
-def _given_database(settings: Settings) -> SecretStr | None:
+def given_database(settings: Settings) -> SecretStr | None:
+    """Return where the database is, if that is set; in production over private connections only."""
     if settings.database_url is None or not settings.is_production:
         return settings.database_url
     try:

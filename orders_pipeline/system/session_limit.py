@@ -21,10 +21,29 @@ DAGSTER_SESSIONS = 3 * WEB_POOL_SIZE + DAEMON_SESSIONS
 OTHER_SESSIONS = RUN_SESSIONS + POOL_SIZE + TICKS * (TICK_POOL_SIZE + 1) + DAGSTER_SESSIONS
 
 
+class SharedSessions(SettingsError):
+    """Something between us and the server gives every transaction another session: what a session holds is lost."""
+
+    code = "E_DATABASE_POOLED"
+
+
 class TooFewSessions(SettingsError):
     """The database lets in fewer sessions than the processes that may run at once need."""
 
     code = "E_DATABASE_SESSIONS"
+
+
+def require_own(database: Database) -> None:
+    """Raise SharedSessions where two statements of a session may be answered by different processes of the server."""
+    with database.session() as session:
+        own = session.scalar("server_process")
+        with database.begin() as other:  # which takes what is free meanwhile
+            is_shared = own == other.scalar("server_process") or own != session.scalar("server_process")
+    if is_shared:
+        raise SharedSessions(
+            "the database is reached through a pool by transaction, such as pgbouncer's, where locks and who works over a "
+            "session are lost; let it pool by session, or leave it out"
+        )
 
 
 def needed(max_concurrent_runs: int) -> int:

@@ -7,6 +7,7 @@ for the parts it configures belongs in those parts; opening them from settings b
 from __future__ import annotations
 
 import difflib
+import importlib.util
 import os
 import ssl
 from pathlib import Path
@@ -61,7 +62,10 @@ class Settings(BaseSettings):
     proxy_secret: Annotated[SecretStr, Field(min_length=32)] | None = None
     max_rows: Annotated[int, Field(ge=1)] = 10_000
     max_bytes: Annotated[int, Field(ge=1)] = 20 * MIB
-    max_concurrent_runs: Annotated[int, Field(ge=1, le=64)] = 3
+    max_concurrent_runs: Annotated[int, Field(ge=1, le=512)] = 3
+    run_launcher: Literal["fork", "celery", "kubernetes"] = "fork"
+    celery_broker: SecretStr | None = None
+    kubernetes_image: str | None = None
     webhook_private_addresses: bool = False
     sandbox_options: str = ""
 
@@ -69,6 +73,11 @@ class Settings(BaseSettings):
     def is_production(self) -> bool:
         """Return whether nothing may be embedded or synthetic."""
         return self.env == "production"
+
+    @property
+    def has_many_hosts(self) -> bool:
+        """Return whether runs are on other hosts than the daemon, which see nothing of its HOME."""
+        return self.run_launcher != "fork"
 
     @property
     def storage_location(self) -> str:
@@ -96,6 +105,12 @@ REQUIRED_IN_PRODUCTION = (
     "encryption_keys",
 )
 
+# what HOME would hold for one host alone
+REQUIRED_ON_MANY_HOSTS = ("database_url", "storage_url", "payment_url", "notification_url", "encryption_keys")
+REQUIRED_BY_LAUNCHER = {"celery": "celery_broker", "kubernetes": "kubernetes_image"}
+LIBRARY_OF_LAUNCHER = {"celery": "dagster_celery", "kubernetes": "dagster_k8s"}
+PRIVATE_BROKERS = ("amqps://", "rediss://")
+
 URLS = ("payment_url", "notification_url", "s3_endpoint_url", "kms_endpoint_url")  # in production of https
 
 
@@ -107,9 +122,36 @@ def load_settings() -> Settings:
         missing.append("s3_kms_key_id")
     if settings.is_production and missing:
         raise SettingsError(f"{PREFIX}ENV is production, where nothing is synthetic; please set {_names(missing)}")
+    _require_for_many_hosts(settings)
     if settings.is_production and (sentences := unknown()):  # what was meant to be set, is not
         raise SettingsError(f"{PREFIX}ENV is production: {'; '.join(sentences)}")
     return settings
+
+
+def _require_for_many_hosts(settings: Settings) -> None:
+    if not settings.has_many_hosts:
+        return
+    launcher = settings.run_launcher
+    if importlib.util.find_spec(LIBRARY_OF_LAUNCHER[launcher]) is None:
+        raise SettingsError(f"{PREFIX}RUN_LAUNCHER is {launcher}, which takes: pip install 'orders-pipeline[{launcher}]'")
+    required = (*REQUIRED_ON_MANY_HOSTS, REQUIRED_BY_LAUNCHER[launcher])
+    lacking = [name for name in required if getattr(settings, name) is None]
+    folders = [name for name in ("storage_url", "landing_url") if not (getattr(settings, name) or "s3:").startswith("s3:")]
+    if lacking or folders:
+        sentences = [f"please set {_names(lacking)}"] if lacking else []
+        sentences += [f"these begin with s3:// there: {_names(folders)}"] if folders else []
+        raise SettingsError(
+            f"{PREFIX}RUN_LAUNCHER is {launcher}, whose runs are on other hosts and see nothing of this one's HOME; "
+            + "; ".join(sentences)
+        )
+
+
+def _require_private_broker(settings: Settings) -> None:
+    """Raise SettingsError in production for a broker without TLS, or with options that may ask for less."""
+    url = "" if settings.celery_broker is None else settings.celery_broker.get_secret_value()
+    if settings.is_production and url and (not url.startswith(PRIVATE_BROKERS) or "?" in url):
+        schemes = " or ".join(PRIVATE_BROKERS)
+        raise SettingsError(f"{PREFIX}ENV is production, where {PREFIX}CELERY_BROKER begins with {schemes}, without options")
 
 
 def read_settings() -> Settings:
@@ -122,6 +164,7 @@ def read_settings() -> Settings:
     plain = [name for name in URLS if not (getattr(settings, name) or "https:").lower().startswith("https:")]
     if settings.is_production and plain:
         raise SettingsError(f"{PREFIX}ENV is production, where these begin with https://: {_names(plain)}")
+    _require_private_broker(settings)
     if (settings.users_file is None) != (settings.proxy_secret is None):
         raise SettingsError(f"{PREFIX}USERS_FILE and {PREFIX}PROXY_SECRET are set together, or neither")
     none = [name for name in (*URLS, "dagster_url") if not _is_url(getattr(settings, name) or "https://host")]

@@ -46,7 +46,7 @@ class RunHint:
         job: str = PROCESS,
     ) -> None:
         """Ask for a run of a batch, counted already as its request of this number; one that `is_new` has just arrived."""
-        body = launch(batch_id, client_code, size, is_new=is_new, job=job)
+        body = launch(batch_id, client_code, size, is_new=is_new, job=job, run_launcher=system.settings.run_launcher)
         try:
             answer = self._client.call("POST", "/graphql", body=body)
         except NotDelivered:
@@ -62,10 +62,12 @@ class RunHint:
                 transaction.execute("forget_run_request", batch_id=batch_id, number=number)
 
 
-def launch(batch_id: str, client_code: str, size: int | None, *, is_new: bool, job: str = PROCESS) -> dict[str, object]:
+def launch(
+    batch_id: str, client_code: str, size: int | None, *, is_new: bool, job: str = PROCESS, run_launcher: str = "fork"
+) -> dict[str, object]:
     """Return the request that adds a batch's partition, with its file's arrival if it `is_new`, and starts its run."""
     selector = {"repositoryName": REPOSITORY, "repositoryLocationName": LOCATION}
-    tags = tags_of(client_code, size) | {PARTITION_TAG: batch_id, VIA_TAG: "api"}
+    tags = tags_of(client_code, size, run_launcher) | {PARTITION_TAG: batch_id, VIA_TAG: "api"}
     run = {
         "selector": selector | {"jobName": job},
         "runConfigData": json.dumps({}),

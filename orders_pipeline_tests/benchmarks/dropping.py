@@ -27,7 +27,7 @@ import dagster as dg
 from pydantic import SecretStr
 
 from orders_pipeline.infrastructure.database_url import dagster_url
-from orders_pipeline.orchestration.runs import SCHEMA, dagster_instance
+from orders_pipeline.orchestration.dagster_records import SCHEMA, dagster_instance
 from orders_pipeline.samples.synthetic import write_sample
 from orders_pipeline.system.settings import Settings
 from orders_pipeline_tests.benchmarks.intake import machine, started_server

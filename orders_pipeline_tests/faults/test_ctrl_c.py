@@ -18,7 +18,7 @@ import pytest
 from orders_pipeline.cli import batch_run
 from orders_pipeline.infrastructure import interrupts
 from orders_pipeline.intake import declarations
-from orders_pipeline.orchestration import orphaned_runs, runs
+from orders_pipeline.orchestration import dagster_home, dagster_records, orphaned_runs, runs
 from orders_pipeline.samples.synthetic import write_sample
 from orders_pipeline_tests.support.commands import call, end, free_port, start, wait_for
 from orders_pipeline_tests.support.installation import Installation, check_books, check_finished
@@ -115,12 +115,12 @@ def test_ctrl_c_while_a_file_becomes_a_batch_stops_it(installation: Installation
 def test_ctrl_c_at_any_line_of_the_command_stops_the_batch_that_was_made(
     installation: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, replaced in {
-        "prepare_dagster_home": None,
-        "dagster_instance": contextlib.nullcontext(),
-        "run_batch": None,
-    }.items():
-        monkeypatch.setattr(runs, name, lambda *_, replaced=replaced: replaced)
+    for module, name, replaced in (
+        (dagster_home, "prepare_dagster_home", None),
+        (dagster_records, "dagster_instance", contextlib.nullcontext()),
+        (runs, "run_batch", None),
+    ):
+        monkeypatch.setattr(module, name, lambda *_, replaced=replaced: replaced)
     monkeypatch.setattr(orphaned_runs, "orphaned_runs", lambda *_: [])
     path = installation.home / "orders.csv"
     lines_left = stopped = 0

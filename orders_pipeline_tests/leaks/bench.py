@@ -14,10 +14,9 @@ import dagster as dg
 import pytest
 import yaml
 
-from orders_pipeline.batches.run_tags import LARGE, SIZE_TAG
 from orders_pipeline.definitions import defs
 from orders_pipeline.orchestration.assets.boundary import safe_errors
-from orders_pipeline.orchestration.runs import CONFIG
+from orders_pipeline.orchestration.dagster_home import new_config
 from orders_pipeline.system.composition import System
 from orders_pipeline_tests.leaks.detector import files_below
 
@@ -78,8 +77,7 @@ def open_bench(system: System, folder: Path, *, protected: bool) -> Iterator[Ben
     folder.mkdir()
     home = folder / "dagster"
     home.mkdir()
-    config = CONFIG.format(max_concurrent_runs=1, size_tag=SIZE_TAG, large=LARGE, most_large=1)
-    chosen = yaml.safe_load(config) if protected else {}
+    chosen = yaml.safe_load(new_config(system.settings)) if protected else {}
     kept = {name: chosen[name] for name in ("compute_logs", "telemetry") if name in chosen}
     (home / "dagster.yaml").write_text(yaml.safe_dump({"telemetry": {"enabled": False}} | kept))
     with dg.DagsterInstance.from_config(str(home)) as instance:

@@ -28,6 +28,9 @@ def test_migrating_brings_an_empty_database_up_to_date_once(
         first, second = cli("db", "migrate", "--json"), cli("db", "migrate", "--json")
         assert [len(json.loads(each.stdout)["applied"]) > 0 for each in (first, second)] == [True, False]
         assert "up to date" in cli("db", "migrate").stdout
+        with psycopg.connect(empty.set(drivername="postgresql").render_as_string(hide_password=False)) as connection:
+            asked = "SELECT to_regclass('dagster.runs'), has_table_privilege('orders_app', 'dagster.event_logs', 'INSERT')"
+            assert connection.execute(asked).fetchone() == ("dagster.runs", True)
         assert cli("status").exit_code == 0
     finally:
         installation.rows("DROP DATABASE empty_for_migrating WITH (FORCE)")

@@ -39,7 +39,9 @@ def test_the_doctor_finds_everything_well_and_names_what_is_not(
     lacking = {name: each["says"].rpartition(": ")[2] for name, each in checks.items() if each["ok"] is None}
     assert lacking == {
         "sessions": "database",
+        "clock": "database",
         "schema": "database",
+        "runs": "database",
         "keys": "database, sessions, schema",
         "ledger": "database, sessions, schema",
         "audit": "database, sessions, schema",

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 from dagster import DagsterRunStatus
 
-from orders_pipeline.orchestration.run_launcher import LIBRARIES, ForkingRunLauncher
-from orders_pipeline.orchestration.runs import prepare_dagster_home
+from orders_pipeline.orchestration.dagster_home import prepare_dagster_home
+from orders_pipeline.orchestration.run_launcher import ForkingRunLauncher
+from orders_pipeline.orchestration.run_process import LIBRARIES
 from orders_pipeline_tests.support.commands import processes_of, wait_for
 from orders_pipeline_tests.support.installation import Installation
 from orders_pipeline_tests.support.soak import first_of

@@ -18,6 +18,8 @@ import pytest
 from orders_pipeline.definitions import defs
 from orders_pipeline.intake import file_import, steps
 from orders_pipeline.orchestration import runs
+from orders_pipeline.orchestration.dagster_home import prepare_dagster_home
+from orders_pipeline.orchestration.dagster_records import dagster_instance
 from orders_pipeline.reports import finishing, report_files, summaries
 from orders_pipeline.sandbox import SandboxServer
 from orders_pipeline.sandbox.ledger import page_parameters
@@ -42,7 +44,7 @@ class Installation:
     @functools.cached_property
     def instance(self) -> dg.DagsterInstance:
         """Dagster's records, opened where they are used: that takes as long as the rest."""
-        return self.at_end.enter_context(runs.dagster_instance(self.system.settings))
+        return self.at_end.enter_context(dagster_instance(self.system.settings))
 
     @property
     def database_url(self) -> str:
@@ -123,7 +125,7 @@ def open_installation(server_url: str, template: str, home: Path, **settings: ob
         services = {"payment_url": sandbox.url, "notification_url": sandbox.url}
         chosen = Settings(**({"home": home / "home", "database_url": database_url} | services | settings))
         with join_endpoints(chosen) as endpoints, open_system(chosen, endpoints) as system, contextlib.ExitStack() as at_end:
-            runs.prepare_dagster_home(system)
+            prepare_dagster_home(system)
             yield Installation(system, sandbox, at_end)
 
 

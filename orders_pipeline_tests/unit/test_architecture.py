@@ -42,6 +42,9 @@ DATABASE = ("infrastructure.database", "infrastructure.database_errors", "infras
 # where a library is imported
 LIBRARIES = {
     "dagster": ("definitions", "orchestration"),
+    "celery": ("orchestration.celery_launcher", "orchestration.celery_worker"),
+    "kombu": ("orchestration.celery_launcher",),
+    "kubernetes": ("orchestration.kubernetes_jobs",),
     "requests": ("services.http_client", "services.http_connections"),
     "urllib3": ("services.http_client", "services.http_connections"),
     "cryptography": ("security.encryption", "sandbox.certificates"),
@@ -144,15 +147,19 @@ def test_a_library_is_imported_only_where_it_lives(library):
 def test_orchestration_reaches_the_outside_world_through_the_opened_system_only():
     settings, database = "system.settings", "infrastructure.database"
     allowed = {
-        "orchestration.runs": {f"{database}.Database", f"{database}_url.dagster_url"}
+        "orchestration.dagster_records": {f"{database}.Database", f"{database}_url.dagster_url"}
         | {
             f"{database}_errors.DatabaseUnavailable",
             f"{database}_errors.failures_as_unavailable",
         }  # of Dagster's own records
-        | {f"{settings}.Settings", f"{settings}.export_environment"},
+        | {f"{settings}.{name}" for name in ("PREFIX", "Settings", "SettingsError", "load_settings")},
+        "orchestration.dagster_home": {f"{database}.Database", f"{settings}.Settings", f"{settings}.export_environment"},
+        "orchestration.celery_launcher": {f"{settings}.{name}" for name in ("PREFIX", "Settings", "load_settings")},
+        "orchestration.celery_worker": {f"{settings}.Settings"},
+        "orchestration.kubernetes_jobs": {f"{settings}.Settings"},
         "orchestration.dagster_errors": {f"{settings}.read_settings"},
-        "orchestration.run_launcher": {f"{settings}.ends_with_up"},
         "orchestration.resources": {f"{settings}.{name}" for name in ("SettingsError", "load_settings", "read_settings")},
+        "orchestration.run_process": {f"{settings}.ends_with_up"},
         "orchestration.checks": {f"{database}.Transaction"},  # one that is open
         "orchestration.assets.settlement": {f"{database}_errors.DatabaseError"},  # an error is a value
     }

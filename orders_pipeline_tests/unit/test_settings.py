@@ -84,6 +84,57 @@ def test_in_production_a_bucket_has_a_key_of_its_own(environment):
     assert load_settings().s3_kms_key_id == "alias/orders"
 
 
+MANY_HOSTS = {
+    "ORDERS_DATABASE_URL": "postgresql://user:planted@db/orders",
+    "ORDERS_STORAGE_URL": "s3://bucket",
+    "ORDERS_PAYMENT_URL": "https://payments.example.com",
+    "ORDERS_NOTIFICATION_URL": "https://notifications.example.com",
+    "ORDERS_ENCRYPTION_KEYS": "k1:planted",
+    "ORDERS_RUN_LAUNCHER": "celery",
+    "ORDERS_CELERY_BROKER": "redis://:planted@broker",
+}
+
+
+@pytest.mark.parametrize("name", sorted(MANY_HOSTS.keys() - {"ORDERS_RUN_LAUNCHER"}))
+def test_on_many_hosts_what_home_would_hold_for_one_is_asked_for(environment, name):
+    environment(**MANY_HOSTS)
+    assert load_settings().has_many_hosts
+    environment(**{name: ""})
+    with pytest.raises(SettingsError, match=f"please set {name}$") as refused:
+        load_settings()
+    assert "planted" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["ORDERS_STORAGE_URL", "ORDERS_LANDING_URL"])
+def test_on_many_hosts_no_folder_is_taken(environment, name):
+    environment(**MANY_HOSTS | {name: "/planted"})
+    with pytest.raises(SettingsError, match=f"these begin with s3:// there: {name}$"):
+        load_settings()
+
+
+def test_kubernetes_asks_for_an_image(environment):
+    environment(**MANY_HOSTS | {"ORDERS_RUN_LAUNCHER": "kubernetes", "ORDERS_CELERY_BROKER": ""})
+    with pytest.raises(SettingsError, match=r"please set ORDERS_KUBERNETES_IMAGE$"):
+        load_settings()
+
+
+def test_a_launcher_that_is_not_installed_says_what_to_install(environment, monkeypatch):
+    environment(**MANY_HOSTS)
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(SettingsError, match=r"pip install 'orders-pipeline\[celery\]'"):
+        load_settings()
+
+
+@pytest.mark.parametrize("url", ["amqp://planted", "redis://planted", "rediss://planted?ssl_cert_reqs=none", "planted"])
+def test_in_production_the_broker_is_reached_over_tls_only(environment, url):
+    environment(**COMPLETE | MANY_HOSTS | {"ORDERS_S3_KMS_KEY_ID": "alias/orders", "ORDERS_CELERY_BROKER": "amqps://broker"})
+    assert load_settings().celery_broker is not None
+    environment(ORDERS_CELERY_BROKER=url)
+    with pytest.raises(SettingsError, match="ORDERS_CELERY_BROKER begins with amqps:// or rediss://") as refused:
+        load_settings()
+    assert "planted" not in str(refused.value)
+
+
 def test_a_file_of_authorities_that_is_not_there_is_said_at_once(environment):
     environment(ORDERS_CA_FILE="/nonexistent/planted.pem")
     with pytest.raises(SettingsError, match="ORDERS_CA_FILE") as refused:
@@ -135,6 +186,8 @@ def test_production_with_everything_set_starts(environment):
         ("ORDERS_MAX_ROWS", "0"),
         ("ORDERS_MAX_BYTES", "20MB-planted"),
         ("ORDERS_MAX_CONCURRENT_RUNS", "0"),
+        ("ORDERS_MAX_CONCURRENT_RUNS", "513"),
+        ("ORDERS_RUN_LAUNCHER", "planted"),
     ],
 )
 def test_a_setting_that_is_not_usable_is_named_without_its_value(environment, name, value):

@@ -308,6 +308,14 @@ SELECT set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan'
 -- Which PostgreSQL answers.
 SELECT current_setting('server_version')
 
+-- name: server_process
+-- Which process of the server answers.
+SELECT pg_backend_pid()
+
+-- name: seconds_now
+-- The database's clock.
+SELECT CAST(extract(epoch FROM clock_timestamp()) AS double precision)
+
 -- name: session_limit
 -- How many sessions this login may have in this database at most: by the server, the database and the login itself.
 SELECT least(

@@ -4,9 +4,25 @@ SELECT batch_id FROM unnest(CAST(:batch_ids AS text[])) AS known (batch_id) LEFT
 WHERE batches.received_at IS NULL OR finished_at < now() - (SELECT events FROM dagster_retention)
 ORDER BY batch_id LIMIT :limit
 
+-- name: dagster_schema_exists
+-- Whether Dagster's schema is there: to ask for one that is takes the right to make it.
+SELECT to_regnamespace('dagster') IS NOT NULL
+
+-- name: may_make_dagster_schema
+-- Whether this login owns Dagster's schema, or there is none that another owns.
+SELECT NOT EXISTS (SELECT FROM pg_namespace WHERE nspname = 'dagster' AND NOT pg_has_role(nspowner, 'USAGE'))
+
 -- name: create_dagster_schema
 -- Dagster's own records live beside ours, in a schema of their own.
 CREATE SCHEMA IF NOT EXISTS dagster
+
+-- name: grant_dagster_schema
+-- What the application's login needs of Dagster's tables where another login has made them.
+DO $$ BEGIN
+    GRANT USAGE ON SCHEMA dagster TO orders_app;
+    GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA dagster TO orders_app;
+    GRANT USAGE ON ALL SEQUENCES IN SCHEMA dagster TO orders_app;
+END $$
 
 -- name: dagster_runs_exist
 -- Whether Dagster has its tables of runs here.

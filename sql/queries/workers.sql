@@ -115,3 +115,13 @@ SELECT EXISTS (SELECT FROM batch_locks WHERE batch_id = :batch_id AND lock_no = 
 -- name: unlock_batch
 -- Release the batch lock.
 SELECT pg_advisory_unlock(:lock_class, hashtext(:batch_id))
+
+-- name: offer_slots
+-- Held by the session of a process that runs so many of Dagster's runs at once.
+SELECT pg_try_advisory_lock_shared(:lock_class, :slots)
+
+-- name: offered_slots
+-- How many runs at once each process offers that offers any.
+SELECT CAST(objid AS bigint) AS slots FROM pg_locks JOIN pg_database ON pg_database.oid = pg_locks.database
+WHERE locktype = 'advisory' AND granted AND datname = current_database() AND classid = :lock_class
+ORDER BY slots DESC

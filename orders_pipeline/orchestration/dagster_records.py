@@ -1,0 +1,101 @@
+"""Dagster's records: in the database beside ours, in a schema of their own, made and opened here.
+
+Whoever logs in has them; they are none of the application's. Which configuration names them is in `dagster_home.py`.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Self
+
+import dagster as dg
+from dagster._config import UserConfigSchema
+from dagster._serdes import ConfigurableClassData
+from dagster_postgres import DagsterPostgresStorage
+from dagster_postgres.utils import DagsterPostgresException
+from pydantic import SecretStr
+
+from orders_pipeline.infrastructure.database import Database
+from orders_pipeline.infrastructure.database_errors import DatabaseUnavailable, failures_as_unavailable
+from orders_pipeline.infrastructure.database_url import dagster_url
+from orders_pipeline.system.composition import given_database
+from orders_pipeline.system.session_limit import DAGSTER_POOL_SIZE
+from orders_pipeline.system.settings import PREFIX, Settings, SettingsError, load_settings
+
+SCHEMA = "dagster"
+_kept: weakref.WeakSet[dg.DagsterInstance] = weakref.WeakSet()
+
+
+class RecordsBySettings(DagsterPostgresStorage):
+    """Dagster's storage as our settings name it: a run's process on another host has them, and needs no other secret."""
+
+    @classmethod
+    def config_type(cls) -> UserConfigSchema:
+        """Return the settings that dagster.yaml may give: none."""
+        return {}
+
+    @classmethod
+    def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]) -> Self:  # noqa: ARG003
+        """Open the records in the database that is set."""
+        database_url = given_database(load_settings())
+        if database_url is None:
+            raise SettingsError(f"{PREFIX}DATABASE_URL is not set, and dagster.yaml is for many hosts")
+        return cls(records_url(database_url), inst_data=inst_data)
+
+
+def records_url(database_url: SecretStr) -> str:
+    """Return where Dagster has its records in a database, password and all."""
+    return dagster_url(database_url, SCHEMA).get_secret_value()
+
+
+def make_records(database: Database) -> None:
+    """Make Dagster's schema and tables as whoever migrates, and let the application's login use them.
+
+    Where another login owns them already, they stay as they are.
+    """
+    with database.begin() as transaction:
+        if not transaction.scalar("may_make_dagster_schema"):
+            return
+        transaction.execute("create_dagster_schema")
+    DagsterPostgresStorage(records_url(database.url))  # makes what is missing
+    with database.begin() as transaction:
+        transaction.execute("grant_dagster_schema")
+
+
+def make_schema(database: Database) -> None:
+    """Make Dagster's schema if it is not there, in which its own programs make the tables that are not."""
+    with database.begin() as transaction:
+        if not transaction.scalar("dagster_schema_exists"):
+            transaction.execute("create_dagster_schema")
+
+
+@contextmanager
+def dagster_instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
+    """Open Dagster's records, after `prepare_dagster_home`; raise DatabaseUnavailable where they do not answer any more."""
+    with _no_words_of_others(), dg.DagsterInstance.from_config(str(settings.dagster_home)) as instance:
+        keep_connections(instance)
+        yield instance
+
+
+def keep_connections(instance: dg.DagsterInstance) -> None:
+    """Keep connections to Dagster's records open, as its web server does; once, however often that is asked for.
+
+    Opening one for each of a run's hundreds of statements is half of the run's time.
+    """
+    if instance in _kept:
+        return
+    _kept.add(instance)
+    instance.optimize_for_webserver(statement_timeout=60_000, pool_recycle=3_600, max_overflow=DAGSTER_POOL_SIZE - 1)
+    instance.handle_new_event = _no_words_of_others()(instance.handle_new_event)  # type: ignore[method-assign]
+
+
+@contextmanager
+def _no_words_of_others() -> Iterator[None]:
+    """Raise our own error where Dagster's records do not answer: Dagster's has the statement and its values."""
+    try:
+        with failures_as_unavailable():
+            yield
+    except DagsterPostgresException:
+        raise DatabaseUnavailable(None, "Dagster's records do not answer") from None

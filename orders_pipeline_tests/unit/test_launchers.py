@@ -1,0 +1,229 @@
+"""Launchers for many hosts: what dagster.yaml says of each, and what they tell the broker and the API server."""
+
+from __future__ import annotations
+
+import json
+import ssl
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import dagster as dg
+import pytest
+import yaml
+from celery import Celery
+from dagster import DagsterRunStatus
+from dagster._core.instance.ref import InstanceRef
+from dagster._core.launcher import LaunchRunContext
+from dagster_k8s import K8sRunLauncher
+from dagster_k8s.job import construct_dagster_k8s_job, get_user_defined_k8s_config
+from pydantic import SecretStr
+
+from orders_pipeline.batches.run_tags import LARGE_BYTES, tags_of
+from orders_pipeline.orchestration import celery_launcher, dagster_home, run_process
+from orders_pipeline.orchestration.celery_launcher import BrokerUnavailable, CeleryLauncher, connection, require_broker
+from orders_pipeline.orchestration.celery_worker import new_app
+from orders_pipeline.orchestration.run_launcher import ForkingRunLauncher
+from orders_pipeline.system.settings import Settings
+from orders_pipeline_tests.support.generated_pages import DOCS
+
+PASSWORD = "planted"
+CELERY = Settings(run_launcher="celery", celery_broker=SecretStr(f"amqp://orders:{PASSWORD}@127.0.0.1:9//"))
+
+
+def settings_of(launcher: Any, **more: Any) -> Settings:
+    return Settings(run_launcher=launcher, celery_broker=CELERY.celery_broker, kubernetes_image="image:1", **more)
+
+
+def written(folder: Path, text: str) -> InstanceRef:
+    (folder / "dagster.yaml").write_text(text)
+    return InstanceRef.from_dir(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("launcher", "kind", "start_timeout_s"),
+    [("fork", ForkingRunLauncher, 120), ("celery", CeleryLauncher, 600), ("kubernetes", K8sRunLauncher, 600)],
+)
+def test_dagster_yaml_of_each_launcher_loads_and_is_known_again(
+    launcher: str,
+    kind: type,
+    start_timeout_s: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kubeconfig: Path,
+) -> None:
+    monkeypatch.setattr(celery_launcher, "load_settings", lambda: CELERY)
+    text = dagster_home.new_config(settings_of(launcher, max_concurrent_runs=200))
+    ref = written(tmp_path, text)
+    assert ref.run_launcher_data is not None
+    assert type(ref.run_launcher_data.rehydrate(as_type=kind)) is kind
+    assert ref.settings["run_monitoring"]["start_timeout_seconds"] == start_timeout_s
+    assert ref.settings["concurrency"]["runs"]["max_concurrent_runs"] == 200
+    assert dagster_home._is_ours(text)
+    for changed in (text.replace("200", "300", 1), text.replace("limit: 199", "limit: 5"), f"{text}# mine\n"):
+        assert not dagster_home._is_ours(changed)
+    assert PASSWORD not in text
+
+
+def test_dagster_yaml_as_it_was_written_for_one_host_before_is_known_too() -> None:
+    first, _, *rest = dagster_home.new_config(Settings(max_concurrent_runs=7)).splitlines(keepends=True)
+    assert dagster_home._is_ours("".join([first, *rest]))
+    assert not dagster_home._is_ours("".join([first, *rest]).replace("limit: 6", "limit: 7"))
+
+
+@pytest.mark.parametrize("name", ["docker", "ecs"])
+def test_the_examples_for_containers_differ_from_what_is_written_in_the_launcher_alone(name: str, tmp_path: Path) -> None:
+    text = (DOCS / f"dagster.{name}.yaml").read_text("utf-8")
+    assert written(tmp_path, text).run_launcher_data is not None
+    example, ours = (yaml.safe_load(each) for each in (text, dagster_home.new_config(settings_of("celery"))))
+    assert [key for key in ours | example if ours.get(key) != example.get(key)] == ["run_launcher"]
+
+
+@pytest.fixture
+def kubeconfig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cluster outside of which we are."""
+    path = tmp_path / "kubeconfig"
+    cluster = {"name": "c", "cluster": {"server": "http://127.0.0.1:9"}}
+    context = {"name": "c", "context": {"cluster": "c", "user": "u"}}
+    users = [{"name": "u", "user": {}}]
+    path.write_text(yaml.safe_dump({"current-context": "c", "clusters": [cluster], "contexts": [context], "users": users}))
+    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(path))
+    return path
+
+
+def starting(instance: dg.DagsterInstance, **tags: str) -> dg.DagsterRun:
+    """Return a run that a launcher is to start."""
+    job = dg.GraphDefinition("process_batch").to_job()
+    return instance.create_run_for_job(job_def=job, status=DagsterRunStatus.STARTING, tags=tags)
+
+
+@pytest.fixture
+def instance() -> Any:
+    with dg.DagsterInstance.ephemeral() as opened:
+        yield opened
+
+
+def launcher_of(instance: dg.DagsterInstance) -> CeleryLauncher:
+    launcher = CeleryLauncher(default_queue=celery_launcher.QUEUE, **connection(CELERY))
+    launcher.register_instance(instance)
+    return launcher
+
+
+def test_a_message_to_the_broker_holds_the_runs_id_and_nothing_else(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[dict[str, Any]] = []
+
+    def send_task(_: Celery, name: str, args: Any, kwargs: Any, **options: Any) -> Any:
+        told.append({"name": name, "args": args, "kwargs": kwargs} | options)
+        return SimpleNamespace(task_id="t")
+
+    monkeypatch.setattr(Celery, "send_task", send_task)
+    run = starting(instance, **tags_of("acme", 1, "celery"))
+    launcher_of(instance).launch_run(LaunchRunContext(run, None))
+    (message,) = told
+    assert (message["name"], message["args"], message["kwargs"]) == ("orders_pipeline.run", (run.run_id,), {})
+    assert (message["queue"], message["priority"]) == ("dagster", 1)
+    assert PASSWORD not in repr(message)
+
+
+def test_a_broker_that_does_not_answer_is_said_without_its_address(instance: dg.DagsterInstance) -> None:
+    for fails in (
+        lambda: launcher_of(instance).launch_run(LaunchRunContext(starting(instance), None)),
+        lambda: require_broker(CELERY),
+    ):
+        with pytest.raises(BrokerUnavailable) as refused:
+            fails()
+        assert PASSWORD not in str(refused.value)
+        assert refused.value.__suppress_context__
+
+
+def test_canceling_a_run_asks_the_run_and_revokes_nothing(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Celery, "control", None)  # whatever would be revoked, goes through it
+    launcher, run = launcher_of(instance), starting(instance)
+    assert launcher.terminate(run.run_id)
+    found = instance.get_run_by_id(run.run_id)
+    assert found is not None
+    assert found.status is DagsterRunStatus.CANCELING
+    instance.report_run_canceled(found)
+    assert not launcher.terminate(run.run_id)
+    assert not launcher.terminate("no-such-run")
+    assert not launcher.supports_check_run_worker_health
+    assert not launcher.supports_resume_run
+
+
+def test_a_worker_knows_one_task_and_takes_no_remote_control() -> None:
+    app = new_app(CELERY)
+    assert list(app.tasks) == ["orders_pipeline.run"]
+    conf = app.conf
+    assert (conf.task_acks_late, conf.worker_prefetch_multiplier, conf.worker_enable_remote_control) == (True, 1, False)
+    assert (conf.result_backend, conf.accept_content, conf.broker_use_ssl) == (None, ("json",), None)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "options"),
+    [
+        ("amqps", {"cert_reqs": ssl.CERT_REQUIRED, "ca_certs": "ca.pem", "server_hostname": None}),  # the URL's name
+        ("rediss", {"ssl_cert_reqs": "required", "ssl_ca_certs": "ca.pem", "ssl_check_hostname": True}),
+        ("redis", None),
+    ],
+)
+def test_a_private_broker_proves_its_name(scheme: str, options: dict[str, Any] | None) -> None:
+    settings = Settings(celery_broker=SecretStr(f"{scheme}://host"), ca_file=Path("ca.pem"))
+    assert connection(settings)["config_source"]["broker_use_ssl"] == options
+
+
+def test_a_run_that_another_process_has_begun_is_left_alone(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_process, "core_execute_run", lambda *_, **__: pytest.fail("it was begun anew"))
+    monkeypatch.setattr(run_process, "keep_connections", lambda _: None)
+    monkeypatch.setattr(run_process, "ends_with_up", lambda: True)
+    job = dg.reconstructable(a_job)
+    run = instance.create_run_for_job(
+        job_def=job.get_definition(), job_code_origin=job.get_python_origin(), status=DagsterRunStatus.STARTED
+    )
+    run_process.execute(instance, run.run_id)
+    run_process.execute(instance, "no-such-run")
+    found = instance.get_run_by_id(run.run_id)
+    assert found is not None
+    assert found.status is DagsterRunStatus.STARTED
+
+
+@dg.job
+def a_job() -> None:
+    """Do nothing."""
+
+
+def test_a_job_of_kubernetes_names_secrets_and_holds_none(tmp_path: Path, kubeconfig: Path) -> None:
+    ref = written(tmp_path, dagster_home.new_config(settings_of("kubernetes")))
+    assert ref.run_launcher_data is not None
+    launcher = ref.run_launcher_data.rehydrate(as_type=K8sRunLauncher)
+    tags = tags_of("acme", 500 << 20, "kubernetes")
+    config = get_user_defined_k8s_config(tags)
+    with dg.DagsterInstance.ephemeral() as instance:
+        context = launcher.get_container_context_for_run(starting(instance, **tags))
+    job = construct_dagster_k8s_job(context.get_k8s_job_config(None, launcher), [], "j", context.run_k8s_config).to_dict()
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    assert [each["secret_ref"] or each["config_map_ref"] for each in container["env_from"]] == 2 * [
+        {"name": "orders-pipeline", "optional": None}
+    ]
+    assert container["resources"]["limits"]["memory"] == "1730Mi"  # 480, and two and a half times the file
+    assert config.container_config["resources"]["requests"]["memory"] == "1730Mi"
+    assert (job["spec"]["backoff_limit"], job["spec"]["ttl_seconds_after_finished"]) == (0, 3600)
+    assert PASSWORD not in json.dumps(job, default=str)
+
+
+@pytest.mark.parametrize(
+    ("launcher", "size", "more"),
+    [
+        ("fork", 1, {"dagster/priority": "1"}),
+        ("celery", 1, {"dagster/priority": "1", "dagster-celery/run_priority": "1"}),
+        ("celery", LARGE_BYTES + 1, {"orders/size": "large"}),
+        ("kubernetes", 1, {"dagster/priority": "1"}),
+    ],
+)
+def test_a_launcher_is_told_what_it_can_use(launcher: str, size: int, more: dict[str, str]) -> None:
+    assert tags_of("acme", size, launcher) == {"orders/client": "acme"} | more
