@@ -44,7 +44,7 @@ from orders_pipeline.intake.validation import (
     rows_by_code,
     write,
 )
-from orders_pipeline.records.corrected_rows import Answer, Corrections
+from orders_pipeline.records.corrected_rows import NO_ROW, Answer, Corrections
 from orders_pipeline.records.grouping import Grouping
 from orders_pipeline.records.judgement import Judge, Mask, Positions, Rows, as_json, mask_of
 from orders_pipeline.records.order_lines import GroupedJudge, GroupedRows, accepted_lines
@@ -80,11 +80,13 @@ def validate_grouped(
     judge = GroupedJudge(context, grouping)
     groups = find_orders(staged, judge.rows, chunk_rows)
     left_out: Mapping[frozenset[int], Sequence[int]] = {}
+    repeated_before: frozenset[int] = frozenset()
     if corrections is not None:
         repeated = replace(repeated, settled=none_is_settled)
         corrections = replace(corrections, ambiguous=ambiguous_corrections(staged, NO_DUPLICATES, chunk_rows))
         answered = _answered(staged, judge.rows, corrections, chunk_rows)
         left_out = {whole: sorted(whole - answered) for whole in set(corrections.orders.values())}
+        repeated_before = _repeated_before(staged, corrections, chunk_rows)
     repeating = groups.continuing if not grouping.sums_lines else None
     totals = find_total_rows(staged, judge.rows, chunk_rows, repeating=repeating)
     validation = _Validation(
@@ -92,7 +94,7 @@ def validate_grouped(
         seal,
         groups,
         {order: lost for lost, order in groups.may_be_of(but=totals)} | {**groups.partly_skipped},
-        find_repeated_rows(staged, groups, chunk_rows),
+        find_repeated_rows(staged, groups, chunk_rows, repeated_before),
         repeated,
         lines_of,
         pa.array(sorted(totals), pa.int32()),
@@ -210,8 +212,10 @@ class _Validation:
             if not bad_reference[at] and answer.corrects_row in corrections.orders:
                 wholes.setdefault(int(rows.order_of[at]), set()).add(corrections.orders[answer.corrects_row])
         for order, these in wholes.items():
-            if missing := sorted({number for whole in these for number in self.left_out[whole]}):
-                detail = {"missing": ", ".join(map(str, missing[:_MOST_NAMED]))}
+            if missing := sorted({number for whole in these for number in self.left_out[whole][:_MOST_NAMED]}):
+                numbers = [str(number) for number in missing if number != NO_ROW][:_MOST_NAMED]
+                detail = {"missing": ", ".join(numbers)} if numbers else {}
+                detail |= {"hint": "rows_elsewhere"} if NO_ROW in missing else {}
                 rows.findings.add_each("", INCOMPLETE, rows.first[[order]], [as_json(detail)])
 
     def _add_incomplete(self, rows: GroupedRows, order_row: Positions) -> None:
@@ -253,6 +257,16 @@ def _answered(staged: Path, judge: Judge, corrections: Corrections, chunk_rows: 
             named = None if number in corrections.ambiguous else corrections.rows.get(number)
             if is_valid and named is not None and named.may_have(reference):
                 found.add(number)
+    return frozenset(found)
+
+
+def _repeated_before(staged: Path, corrections: Corrections, chunk_rows: int) -> frozenset[int]:
+    """Return the rows of a correcting file that name one which was rejected for repeating another."""
+    repeats = pa.array([number for number, named in corrections.rows.items() if named.repeats], pa.int32())
+    found: set[int] = set()
+    for chunk in read_chunks(staged, chunk_rows, ["import_row_number", "corrects_row"]) if len(repeats) else ():
+        these = pc.is_in(chunk.column("corrects_row"), value_set=repeats)
+        found.update(chunk.column("import_row_number").filter(these).to_pylist())
     return frozenset(found)
 
 

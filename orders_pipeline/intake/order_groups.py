@@ -138,16 +138,20 @@ def _hashes(cells: pa.Array) -> tuple[Numbers, Numbers]:
     return hashed(cells, KEYS[0]), hashed(cells, KEYS[1])
 
 
-def find_repeated_rows(staged: Path, groups: OrderGroups, chunk_rows: int) -> dict[int, int]:
+def find_repeated_rows(
+    staged: Path, groups: OrderGroups, chunk_rows: int, repeated_before: Collection[int] = ()
+) -> dict[int, int]:
     """Return the rows of orders that come apart and are the same there, each with the first row that it repeats.
 
-    That is how a list looks that came twice. Rows next to each other may be the same: so much was ordered, in two lines.
+    That is how a list looks that came twice. Rows next to each other may be the same: so much was ordered, in two lines;
+    unless they correct rows that `repeated_before`, in a file where they stood apart.
     """
     starts = np.append(True, groups.order_row[1:] != groups.order_row[:-1])
     orders, runs = np.unique(groups.order_row[starts], return_counts=True)
-    if not (runs > 1).any():
+    again = groups.order_row[np.isin(groups.number, [*repeated_before])]
+    apart = np.isin(groups.order_row, np.append(orders[runs > 1], again))
+    if not apart.any():
         return {}
-    apart = np.isin(groups.order_row, orders[runs > 1])
     content = _content(staged, apart, chunk_rows)
     order_row = groups.order_row[apart]
     turn = np.lexsort((content, order_row))
@@ -168,6 +172,8 @@ def find_repeated_rows(staged: Path, groups: OrderGroups, chunk_rows: int) -> di
         for run in (*of_order, whole[:half], whole[half:]):
             first = first_of.setdefault(tuple(cells for _, cells in run), run[0][0])
             found |= {number: first for number, _ in run if first != run[0][0]}
+        first_with = {cells: number for number, cells in reversed(whole) if number not in repeated_before}
+        found |= {number: first_with[cells] for number, cells in whole if number in repeated_before and cells in first_with}
     return found
 
 

@@ -22,7 +22,7 @@ from orders_pipeline.infrastructure.parquet_file import read_chunks
 from orders_pipeline.infrastructure.storage import ObjectGone, Storage
 from orders_pipeline.intake import csv_file
 from orders_pipeline.intake.order_groups import find_orders
-from orders_pipeline.records.corrected_rows import NAMES_NO_ROW, Corrections, NamedRow, Original
+from orders_pipeline.records.corrected_rows import NAMES_NO_ROW, NO_ROW, Corrections, NamedRow, Original
 from orders_pipeline.records.judgement import Judge
 from orders_pipeline.records.orders import ORDERS
 from orders_pipeline.records.record_type import RowContext
@@ -31,6 +31,7 @@ from orders_pipeline.records.rules import is_no_text
 
 CHUNK_ROWS = 10_000
 IS_THAT_ORDER = {"R_REF_EXISTS", "R_REF_SPENT", "R_CORRECTED_BEFORE"}  # no reason to have another reference
+REPEATS = "R_REF_DUP_IN_FILE"
 NEVER_HAD = {
     "R_COLUMNS",
     "R_QUOTE",
@@ -91,17 +92,49 @@ def corrections_of(
 
 
 def rejected_together(storage: Storage, database: Database, context: RowContext, batch_id: str) -> dict[int, frozenset[int]]:
-    """Return for each rejected row of a batch those that may be of one order with it, itself among them."""
+    """Return for each rejected row of a batch those that have to be corrected with it: all that may be of one order.
+
+    Rows that only repeat others are not among them. `NO_ROW` stands for one that was not returned with the others: it was
+    skipped, or this batch itself corrects some of the rows that were rejected together, and not all.
+    """
     judge = Judge(ORDERS, context)
     with database.begin() as transaction:
         rejected = {row.import_row_number: row for row in transaction.rows("rejected_row_numbers", batch_id=batch_id)}
-    totals = [number for number, row in rejected.items() if row.is_total]
-    with lent(storage, database, batch_id, STAGED) as staged:
-        groups = find_orders(staged, judge, CHUNK_ROWS)
-        pairs = [*_alike(staged, judge, rejected), *groups.may_be_of(but=totals)]
+        answers = transaction.rows("corrected_rows", batch_id=batch_id)
+        corrects = batches.get(transaction, batch_id).corrects
+    totals = {number for number, row in rejected.items() if row.is_total}
+    try:
+        with lent(storage, database, batch_id, STAGED) as staged:
+            groups = find_orders(staged, judge, CHUNK_ROWS)
+            pairs = [*_alike(staged, judge, rejected), *groups.may_be_of(but=totals)]
+    except ObjectGone:
+        raise FileRejected("F_BATCH_COLUMN", {"hint": "rows_gone"}) from None
     pairs += zip(groups.number.tolist(), groups.order_row.tolist(), strict=True)
     pairs += ((number, row.other_row) for number, row in rejected.items() if row.other_row is not None)
-    return together(rejected, pairs)
+    in_part = {number for number, row in rejected.items() if row.other_row is not None and row.other_row not in rejected}
+    if answers:
+        corrected = {row.import_row_number: row.corrects_row for row in answers}
+        before = rejected_together(storage, database, context, corrects)
+        tied, without = _tied_before(corrected, before, rejected)
+        pairs, in_part = [*pairs, *tied], in_part | without
+    repeats = {number for number, row in rejected.items() if row.is_repeat}
+    orders: dict[int, frozenset[int]] = {}
+    for whole in {*together(rejected, pairs).values()}:
+        orders |= dict.fromkeys(whole, whole - repeats | ({NO_ROW} if whole & in_part else set()))
+    return orders
+
+
+def _tied_before(
+    corrected: Mapping[int, int], before: Mapping[int, frozenset[int]], rejected: Collection[int]
+) -> tuple[list[tuple[int, int]], set[int]]:
+    """Return pairs of rejected rows that correct what was rejected together, and such rows of which others lack some."""
+    answered = frozenset(corrected.values())
+    first: dict[frozenset[int], int] = {}
+    pairs = []
+    for number in corrected.keys() & rejected:
+        if whole := before.get(corrected[number]):
+            pairs.append((number, first.setdefault(whole, number)))
+    return pairs, {number for whole, number in first.items() if whole - answered}
 
 
 def together(rows: Collection[int], pairs: Iterable[tuple[int, int]]) -> dict[int, frozenset[int]]:
@@ -275,6 +308,7 @@ def _named(
         originals=[each.original for each in lineage],
         received=received.get((first.batch_id, first.number)),
         taken=since,
+        repeats=any(REPEATS in each.codes for each in lineage),
     )
 
 

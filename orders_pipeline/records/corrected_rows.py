@@ -22,6 +22,7 @@ from orders_pipeline.records.judgement import Findings, Rows, as_json
 from orders_pipeline.records.record_type import RecordType
 
 ROW_COLUMN = "_row"
+NO_ROW = 0  # what a row corrects that says so, and names none; and a row that nobody can name
 DIGITS_KEPT = 15  # of a number, by spreadsheets
 _LIKE_A_DATE = re.compile(r"[0-9]{1,4}[-/.][0-9]{1,2}(?:[-/.][0-9]{1,4})?|[a-z]{3,9}[-/.]?[0-9]{1,4}|[0-9]{1,2}-?[a-z]{3,9}")
 _SPREADSHEETS_DATE = re.compile(
@@ -50,6 +51,7 @@ class NamedRow:
     `first` is the batch and row where it came first. `references` are those a correction may have (None: any), and `had`
     those it gives up by having another, each with the batch that holds it already. `received` is the batch in which this
     row is an order, and `taken` has the batches in which a reference it had was received since, maybe as this very row.
+    It `repeats` where it was ever rejected for being the same as another row of its file.
     """
 
     first: tuple[str, int]
@@ -58,6 +60,7 @@ class NamedRow:
     originals: Sequence[Original]
     received: str | None = None
     taken: Mapping[str, str] = field(default_factory=dict)
+    repeats: bool = False
 
     def may_have(self, reference: str) -> bool:
         """Return whether a correction may have this reference: never one that a spreadsheet made of what it was."""
@@ -101,7 +104,7 @@ class Answer:
 class Corrections:
     """The rejected rows that a correcting file may name, by number, and those that different rows of it name.
 
-    Where several rows are one order, `orders` has for each rejected row all those that were rejected with it.
+    Where several rows are one order, `orders` has for each rejected row all those that have to be corrected with it.
     """
 
     rows: Mapping[int, NamedRow]

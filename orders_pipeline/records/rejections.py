@@ -125,6 +125,10 @@ HINTS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "no_batch": ("names none of this client's", "の値はこの取引先のバッチではありません"),
         "no_such_row": ("no row with this number was rejected there", "その番号の行はエラーになっていません"),
         "named_twice": ("several rows of this file name the same one", "同じ行を訂正する行が複数あります"),
+        "rows_elsewhere": (
+            "not all rows of it were rejected there: correct an earlier batch in which they were, or send the order as new",
+            "訂正元のバッチに、この注文のエラー行の全てがそろっていません。全てそろった元のバッチを訂正するか、新しい注文として送ってください",
+        ),
         "excel_serial": (
             "it looks like a spreadsheet's serial number; format the cells as dates",
             "表計算ソフトのシリアル値のようです。セルの書式を日付にしてください",
@@ -353,9 +357,9 @@ _ROW_CODES = (
     Code(
         "R_ORDER_INCOMPLETE",
         "The rows of an order are taken together[, and row {other_row} of it, or beside it, is wrong]"
-        "[; these rows of it are missing: {missing}].",
+        "[; these rows of it are missing: {missing}][; {hint}].",
         "1つの注文の行はまとめて受け付けます[。同じ注文の行、または前後の行({other_row}件目)に誤りがあります]"
-        "[。次の行が不足しています: {missing}件目]。",
+        "[。次の行が不足しています: {missing}件目][。{hint}]。",
     ),
     Code(
         "R_TOO_MANY_LINES",

@@ -47,6 +47,10 @@ columns.amount = { header = "小計", each = "line" }
 lines = "grouped"
 same_orders = "skip"
 columns.amount = { header = "小計", each = "line" }
+[skipping]
+lines = "grouped"
+columns.amount = { header = "小計", each = "line" }
+skip = [{ header = "商品コード", values = ["取消"] }]
 [strict]
 lines = "grouped"
 bad_rows = "refuse_file"
@@ -181,6 +185,53 @@ def test_a_rejected_order_is_returned_with_all_of_its_rows_and_taken_with_all_of
     ]
     again = take("own", mended, "again.csv")
     assert (again["rejections"], again["corrections"]["rows_open"]) == ({"R_REF_EXISTS": 2}, 0)
+
+
+def rejected_by(shops: Installation, batch_id: str) -> str:
+    return (shops.report(batch_id, "rejected") or b"").decode("utf-8-sig")
+
+
+def test_rows_of_an_order_that_come_again_elsewhere_are_charged_once_and_only_without_them(shops, take):
+    rows = ["U-1:A-1,2,100,200", "U-1:A-2,1,100,100"]
+    returned = rejected_by(shops, take("own", own(*rows, "U-2:A-1,1,100,100", *rows))["batch_id"])
+    again = take("own", returned, "again.csv")  # in which they stand next to each other
+    assert again["rejections"] == {"R_ORDER_INCOMPLETE": 2, "R_REF_DUP_IN_FILE": 2}
+    header, *lines = rejected_by(shops, again["batch_id"]).splitlines()
+    assert take("own", "\r\n".join([header, *lines, ""]), "third.csv")["rejections"] == again["rejections"]
+    mended = take("own", "\r\n".join([header, *lines[:2], ""]), "mended.csv")
+    assert (mended["amount_jpy"]["paid"], mended["corrections"]["rows_open"]) == (300, 0)
+
+
+def test_a_part_of_an_order_is_not_taken_because_it_is_sent_once_more(shops, take):
+    first = take("own", own("V-1:A-1,2,100,200", "V-1:A-2,x,100,100", "V-1:A-3,1,100,100"))
+    returned = rejected_by(shops, first["batch_id"])
+    header, *lines = returned.replace(",x,", ",1,").splitlines()
+    part = take("own", "\r\n".join([header, *lines[:2], ""]), "part.csv")
+    for name in ("again.csv", "once_more.csv"):
+        part = take("own", rejected_by(shops, part["batch_id"]), name)
+        assert part["rejections"] == {"R_ORDER_INCOMPLETE": 2}
+    whole = take("own", "\r\n".join([header, *lines, ""]), "whole.csv")
+    assert (whole["amount_jpy"]["paid"], whole["corrections"]["rows_open"]) == (400, 0)
+
+
+def test_rows_that_were_corrected_apart_are_still_taken_together(shops, take):
+    returned = rejected_by(shops, take("own", own("W-1:A-1,2,100,200", "W-1:A-2,x,100,100"))["batch_id"])
+    header, good, bad = returned.splitlines()
+    changed = bad.replace("W-1", "W-2").replace(",x,", ",1,")
+    second = take("own", "\r\n".join([header, good, changed, ""]), "changed.csv")
+    assert second["rejections"] == {"R_REF_CHANGED": 1, "R_ORDER_INCOMPLETE": 1}
+    header, good, changed = rejected_by(shops, second["batch_id"]).splitlines()
+    alone = take("own", "\r\n".join([header, good, ""]), "alone.csv")
+    assert alone["rejections"] == {"R_ORDER_INCOMPLETE": 1}
+    mended = take("own", "\r\n".join([header, good, changed.replace("W-2", "W-1"), ""]), "mended.csv")
+    assert (mended["amount_jpy"]["paid"], mended["corrections"]["rows_open"]) == (300, 0)
+
+
+def test_the_rest_of_an_order_that_was_skipped_elsewhere_is_not_taken_because_it_is_sent_again(shops, take):
+    first = take("skipping", own("X-1:取消,1,100,100", "X-2:A-1,1,100,100", "X-1:A-3,1,100,100"))
+    assert (first["rows"]["skipped"], first["rejections"]) == (1, {"R_ORDER_INCOMPLETE": 1})
+    again = take("skipping", rejected_by(shops, first["batch_id"]), "again.csv")
+    assert (again["rows"]["accepted"], again["rejections"]) == (0, {"R_ORDER_INCOMPLETE": 1})
 
 
 def test_a_row_of_an_order_that_was_corrected_under_another_reference_is_no_second_order(shops, take):

@@ -193,11 +193,15 @@ SELECT count(DISTINCT import_row_number) FROM rejections WHERE batch_id = :batch
 UPDATE orders SET status = 'cancelled', status_changed_at = now() WHERE batch_id = :batch_id AND status = 'pending'
 
 -- name: rejected_row_numbers
--- The rows of a batch that were rejected, whether as a total row, and for which other row.
-SELECT import_row_number, bool_or(code = 'R_TOTAL_ROW') AS is_total,
+-- The rows of a batch that were rejected, whether as a total row or for repeating another one, and for which other row.
+SELECT import_row_number, bool_or(code = 'R_TOTAL_ROW') AS is_total, bool_or(code = 'R_REF_DUP_IN_FILE') AS is_repeat,
        max(CAST(detail ->> 'other_row' AS integer)) FILTER (WHERE code = 'R_ORDER_INCOMPLETE') AS other_row
 FROM rejections WHERE batch_id = :batch_id AND import_row_number IS NOT NULL
 GROUP BY import_row_number
+
+-- name: corrected_rows
+-- Which rows of the batch that it corrects the rows of a batch answer.
+SELECT import_row_number, corrects_row FROM corrections WHERE batch_id = :batch_id
 
 -- name: rejected_rows
 -- The codes of some rows of a batch (their numbers with unit separators between them), and the row each corrects itself.

@@ -21,6 +21,7 @@ from orders_pipeline.intake.csv_file.header import Header, Names
 from orders_pipeline.intake.csv_file.records import Chunk, EvenChunk, Flags, Places
 from orders_pipeline.intake.csv_file.shape import Shape
 from orders_pipeline.intake.csv_file.split_amounts import SplitAmounts
+from orders_pipeline.records.corrected_rows import NO_ROW
 from orders_pipeline.records.normalise import normalise_header, unguarded
 from orders_pipeline.records.rejections import FileRejected
 from orders_pipeline.records.rules import is_no_text
@@ -39,7 +40,6 @@ _PLACES = (
 GroupedBy: TypeAlias = "tuple[str, Callable[[pa.Array], npt.NDArray[np.uint64]]]"
 CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f]")
 _ROW_NUMBER = re.compile("[0-9]{1,9}")
-NO_ROW = 0  # what a row corrects that says so, and names none
 
 
 @dataclass(frozen=True)

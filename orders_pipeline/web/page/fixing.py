@@ -344,10 +344,10 @@ def with_whole_orders(
     sheet: Sheet,
     changed: Mapping[int, Sequence[str]],
     open_rows: Collection[int],
-    orders: Mapping[int, Collection[int]],
+    orders: Mapping[int, frozenset[int]],
 ) -> dict[int, Sequence[str]]:
     """Return records with those that were rejected together with them, which are taken together."""
-    wanted = {*changed}.union(*(orders.get(row, ()) for row in changed))
+    wanted = {*changed}.union(*{orders[row] for row in changed if row in orders})
     even = [row for row in sheet.records if row in open_rows and sheet.is_even(row)]
     return {row: changed.get(row, sheet.records[row]) for row in even if row in wanted}
 
