@@ -18,7 +18,7 @@ WINDOW_S = 60
 READS, SUBMISSIONS = ("reads", 1200), ("submissions", 60)  # a window and client
 MOST_CLIENTS = 10_000  # whose rates are remembered
 UPLOADS, UPLOADS_OF_CLIENT = 8, 2
-MOST_UPLOAD_BYTES = 200 << 20  # scratch is memory, two and a half times the file
+MOST_UPLOAD_BYTES = 200 << 20  # scratch is memory, some times the file
 
 
 @dataclass
