@@ -17,7 +17,8 @@ from orders_pipeline.batches.workers import Worker, worker_session
 from orders_pipeline.clients.profiles import Profile
 from orders_pipeline.infrastructure.background import beside
 from orders_pipeline.infrastructure.database import Database
-from orders_pipeline.infrastructure.database_errors import DatabaseError
+from orders_pipeline.infrastructure.database_errors import ConstraintViolated, DatabaseError
+from orders_pipeline.security.encryption import DecryptionError
 from orders_pipeline.settlement.notifications.ledger import NOTIFICATION_BREAKER, CorrectionLedger, ResultLedger
 from orders_pipeline.settlement.notifications.notify import notify_batch
 from orders_pipeline.settlement.notifications.plan import make_ready, plan_notifications
@@ -45,7 +46,7 @@ def settling(system: System, batch_id: str, run_id: str | None) -> Iterator[Sett
     if not is_whole and system.restore_guard.is_another_in_use():
         yield None
         return
-    with worker_session(system.database, batch_id, run_id) as worker:
+    with _trouble_noted(system.database, batch_id), worker_session(system.database, batch_id, run_id) as worker:
         with system.database.begin() as transaction:
             is_halted = not batches.set_status(transaction, batch_id, "paying")  # by a person, meanwhile
         if is_halted:
@@ -60,6 +61,17 @@ def settling(system: System, batch_id: str, run_id: str | None) -> Iterator[Sett
                 yield settlement
             finally:
                 settlement.close()
+
+
+@contextlib.contextmanager
+def _trouble_noted(database: Database, batch_id: str) -> Iterator[None]:
+    """Note with a batch that its orders are not what they were: no service says so, and trying again helps nobody."""
+    try:
+        yield
+    except (DecryptionError, ConstraintViolated) as error:
+        with contextlib.suppress(DatabaseError), database.begin() as transaction:
+            transaction.execute("note_trouble", batch_id=batch_id, code=error.code)
+        raise
 
 
 @contextlib.contextmanager

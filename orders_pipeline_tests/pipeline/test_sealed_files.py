@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,14 +13,16 @@ from pydantic import SecretStr
 
 from orders_pipeline.audit.sealing import HEADS, anchor, seal
 from orders_pipeline.batches.artifacts import ORIGINAL, artifact
+from orders_pipeline.clients.profiles import Clients, Profile
+from orders_pipeline.infrastructure.database_errors import ConstraintViolated
 from orders_pipeline.infrastructure.storage import FolderStorage, folder_tree, open_storage
 from orders_pipeline.intake import steps
 from orders_pipeline.security.encryption import FILE_MARK, DecryptionError, key_id_of_file, new_key
 from orders_pipeline.system.composition import System, join_endpoints, open_system
 from orders_pipeline.system.errors import describe, read_details
-from orders_pipeline.upkeep import key_rotation
+from orders_pipeline.upkeep import approval, key_rotation
 from orders_pipeline_tests.database.test_personal import HEADER, PLANTED
-from orders_pipeline_tests.support.installation import Installation
+from orders_pipeline_tests.support.installation import Installation, work_off
 
 CLIENT = "acme"
 CANARIES = {
@@ -86,6 +89,35 @@ def test_a_dry_run_writes_no_temporary_file(installation: Installation, tmp_path
     from orders_pipeline.reports import preview
 
     assert preview.preview(installation.system, canary_file(tmp_path, "DRY"), CLIENT, again=False)["rows"]["accepted"] == 1
+
+
+@pytest.mark.parametrize(
+    ("changed", "back", "code"),
+    [
+        ("personal = personal || '0'", "personal = substring(personal FOR length(personal) - 1)", "E_SEALED_TAMPERED"),
+        ("amount = 1000001 - amount", "amount = 1000001 - amount", "E_CONSTRAINT"),
+    ],
+)
+def test_a_batch_says_that_its_orders_were_changed_and_resumes_once_they_are_put_back(
+    installation: Installation, tmp_path: Path, changed: str, back: str, code: str
+) -> None:
+    def change(how: str) -> None:
+        installation.rows(f"UPDATE orders SET {how} WHERE batch_id = %s", batch_id)
+
+    system = replace(installation.system, clients=Clients({"acme": Profile(approval="always")}))
+    batch_id = installation.receive(canary_file(tmp_path, code), "acme")
+    work_off(system, batch_id)
+    with system.database.begin() as transaction:
+        approval.approve(transaction, batch_id, "somebody else")
+    change(changed)
+    with pytest.raises((DecryptionError, ConstraintViolated)):
+        work_off(system, batch_id)
+    summary = installation.summary(batch_id)
+    assert (summary["status_code"], summary["payments"]["planned"]) == (code, 0)
+    change(back)
+    work_off(system, batch_id)
+    summary = installation.summary(batch_id)
+    assert (summary["status_code"], summary["orders"]["pending"]) == (None, 0)
 
 
 def kept(installation: Installation, batch_id: str, name: str) -> Path:
