@@ -8,7 +8,7 @@ setup(
     packages=find_packages(include=["orders_pipeline", "orders_pipeline.*"]) + SQL,
     package_dir={"orders_pipeline.sql": "sql"},
     package_data={
-        "orders_pipeline": ["deployment/monitoring/*", "docs/*"],
+        "orders_pipeline": ["deployment/**/*", "docs/*"],
         "orders_pipeline.sql.migrations": ["*.sql"],
         "orders_pipeline.sql.queries": ["*.sql"],
         "orders_pipeline.web": ["openapi.yaml"],

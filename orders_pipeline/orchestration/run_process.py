@@ -24,7 +24,11 @@ from orders_pipeline.orchestration.terminated_runs import is_terminated
 from orders_pipeline.system.settings import ends_with_up
 
 # of which runs are forked; libraries only: a module of ours would be as old as the daemon
-LIBRARIES = ["dagster._cli", "dagster_postgres", "pandera.pandas", "pyarrow", "psycopg", "pydantic_settings", "requests"]
+LIBRARIES = [
+    *("dagster._cli", "dagster_postgres", "pyarrow.pandas_compat", "psycopg", "pydantic_settings", "requests"),
+    # with what Pandera imports when it first validates
+    *("pandera.pandas", "pandera.backends.pandas.container", "pandera.strategies.pandas_strategies"),
+]
 CANCEL_POLL_S = 1.0
 NOT_BEGUN = (DagsterRunStatus.NOT_STARTED, DagsterRunStatus.STARTING, DagsterRunStatus.CANCELING)
 

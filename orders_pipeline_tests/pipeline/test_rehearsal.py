@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import psycopg
@@ -20,36 +21,41 @@ def read(settings: Path) -> Mapping[str, str]:
     return {name: value.strip("'") for name, value in lines}
 
 
+@contextlib.contextmanager
+def rehearsed(folder: Path, port: int) -> Iterator[dict[str, str]]:
+    """Run the command for a block, and give the places that it says; it ends in good order."""
+    process = start({}, "rehearse", folder, "--port", str(port), "--json")
+    try:
+        assert process.stdout is not None
+        yield json.loads(process.stdout.readline())
+    finally:
+        process.send_signal(signal.SIGINT)
+        ended = end(process)
+    assert ended.returncode == 0
+
+
 def test_production_is_rehearsed_over_tls_and_goes_on_where_it_was(tmp_path: Path) -> None:
     folder, port = tmp_path / "rehearsal", free_port()
     write_sample(tmp_path / "orders.csv", rows=20, bad=0.0, seed=1)
     for rehearsal in range(2):
-        process = start({}, "rehearse", folder, "--port", str(port), "--json")
-        assert process.stdout is not None
-        places = json.loads(process.stdout.readline())
-        settings = read(Path(places["settings"]))
-        assert settings["ORDERS_ENV"] == "production"
-        assert Path(places["settings"]).stat().st_mode & 0o777 == 0o600
-        assert call(settings, "db", "migrate").returncode == 0
-        assert [each for each in answer(settings, "doctor")["checks"] if not each["ok"]] == []
-        if rehearsal == 0:
-            assert call(settings, "import", tmp_path / "orders.csv", "--client", "shop").returncode == 0
-        assert [each["status"] for each in answer(settings, "status")["batches"]] == ["completed"]
-        services = {"verify": settings["ORDERS_CA_FILE"], "timeout": 10}
-        assert requests.get(f"{places['services']}/v1/payments", **services).status_code == 401  # without the token
-        for mode in ("disable", "require"):  # nobody comes in without TLS, nor without a certificate
-            with pytest.raises(psycopg.OperationalError):
-                psycopg.connect(f"postgresql://postgres@localhost:{port + 1}/postgres?sslmode={mode}")
-        process.send_signal(signal.SIGINT)
-        assert end(process).returncode == 0
+        with rehearsed(folder, port) as places:
+            settings = read(Path(places["settings"]))
+            assert settings["ORDERS_ENV"] == "production"
+            assert Path(places["settings"]).stat().st_mode & 0o777 == 0o600
+            assert call(settings, "db", "migrate").returncode == 0
+            assert [each for each in answer(settings, "doctor")["checks"] if not each["ok"]] == []
+            if rehearsal == 0:
+                assert call(settings, "import", tmp_path / "orders.csv", "--client", "shop").returncode == 0
+            assert [each["status"] for each in answer(settings, "status")["batches"]] == ["completed"]
+            asked = requests.get(f"{places['services']}/v1/payments", verify=settings["ORDERS_CA_FILE"], timeout=10)
+            assert asked.status_code == 401  # without the token
+            for mode in ("disable", "require"):  # nobody comes in without TLS, nor without a certificate
+                with pytest.raises(psycopg.OperationalError):
+                    psycopg.connect(f"postgresql://postgres@localhost:{port + 1}/postgres?sslmode={mode}")
 
 
 def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
-    folder, port = tmp_path / "rehearsal", free_port()
-    process = start({}, "rehearse", folder, "--port", str(port), "--json")
-    assert process.stdout is not None
-    process.stdout.readline()
-    other = call({}, "rehearse", tmp_path / "other", "--port", str(port))
-    assert (other.returncode, "E_SANDBOX" in other.stderr) == (2, True)
-    process.send_signal(signal.SIGINT)
-    assert end(process).returncode == 0
+    port = free_port()
+    with rehearsed(tmp_path / "rehearsal", port):
+        other = call({}, "rehearse", tmp_path / "other", "--port", str(port))
+        assert (other.returncode, "E_SANDBOX" in other.stderr) == (2, True)
