@@ -16,7 +16,7 @@ from orders_pipeline.orchestration.schedules import (
     daily_retention,
     weekly_verification,
 )
-from orders_pipeline.orchestration.sensors import audit_sensor, landing_sensor, stalled_sensor
+from orders_pipeline.orchestration.sensors import alert_sensor, audit_sensor, landing_sensor, stalled_sensor
 from orders_pipeline.system.settings import export_environment
 
 # What an asset fails with was made safe at its boundary; Dagster's own copy of the exception would name files and more:
@@ -33,7 +33,7 @@ defs = dg.Definitions(
     assets=ASSETS,
     jobs=[process_batch, refund_batch, rotate_keys],
     schedules=[daily_client_days, daily_reconciliation, daily_retention, weekly_verification],  # with their jobs
-    sensors=[landing_sensor, stalled_sensor, audit_sensor],
+    sensors=[landing_sensor, stalled_sensor, audit_sensor, alert_sensor],
     resources={"system": SystemResource.of_settings()},
     executor=dg.in_process_executor,
 )

@@ -1,11 +1,14 @@
 """The sensors: files that have arrived become batches, batches without a run get one, stalled ones another.
 
+Others seal the audit and tell of runs that failed.
+
 Which files are new is decided in `intake/landing/`, which batches stand still in `settlement/sweep.py`; here a batch
 becomes a partition and a run request. A batch is offered until it has a worker, so a lost tick or a run that never
 started loses nothing.
 """
 
 import json
+import re
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -28,11 +31,13 @@ from orders_pipeline.orchestration.refund_job import refund_batch
 from orders_pipeline.orchestration.terminated_runs import UI
 from orders_pipeline.settlement import sweep
 from orders_pipeline.system.composition import System
+from orders_pipeline.upkeep.alerting import FailedRun, alert
 
 # Dagster looks for due sensors every 5 seconds: one that is due just then would miss every other look
 INTERVAL_S = 4
 SWEEP_INTERVAL_S = 9
 SEAL_INTERVAL_S = 59
+ALERT_INTERVAL_S = 29
 PATIENCE_S = 60.0  # the first run that is requested may take this long to begin before another is; later ones longer
 # the sensors come again by themselves: automatic retries on top of that would only fill the list of runs
 NO_RETRIES = {"dagster/max_retries": "0"}
@@ -110,6 +115,36 @@ def audit_sensor(context: dg.SensorEvaluationContext, system: dg.ResourceParam[S
         context.update_cursor(hour)
         waiting = sealing.unsealed(system.database)
     return dg.SkipReason(f"{blocks} new blocks of audit records; {waiting}")
+
+
+@dg.run_failure_sensor(
+    minimum_interval_seconds=ALERT_INTERVAL_S,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Tells ORDERS_ALERT_URL of runs that failed and that Dagster does not try again by itself.",
+)
+def alert_sensor(context: dg.RunFailureSensorContext, system: dg.ResourceParam[System]) -> dg.SkipReason | None:
+    """Tell of a run that failed for good, once; one that a person has stopped is no failure."""
+    run, url = context.dagster_run, system.settings.alert_url
+    code = _code_of(context)
+    if url is None or run.tags.get("dagster/will_retry") == "true" or code == "E_STOPPED":
+        return dg.SkipReason("ORDERS_ALERT_URL is not set" if url is None else "nothing that anybody must know")
+    failed = FailedRun(run.run_id, run.job_name, run.tags.get(PARTITION_TAG), code, _now())
+    if trouble := alert(system.settings, url, failed):
+        context.log.warning(f"nobody was told of the failed run {run.run_id}: {trouble}")
+    return None
+
+
+def _code_of(context: dg.RunFailureSensorContext) -> str | None:
+    """Return the code that the first failed step begins its words with; what has none may be anybody's words."""
+    for event in context.get_step_failure_events():
+        reason = event.step_failure_data.user_failure_data
+        if found := re.match(r"[EF]_[A-Z0-9_]+", (reason and reason.description) or ""):
+            return found[0]
+    return None
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _resumptions(instance: dg.DagsterInstance, system: System, retried: Collection[str | None]) -> list[dg.RunRequest]:

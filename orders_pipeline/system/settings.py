@@ -53,6 +53,7 @@ class Settings(BaseSettings):
     notification_rate_per_s: Annotated[int, Field(ge=1, le=1000)] = 10
     reports_url: str | None = None
     dagster_url: str | None = None
+    alert_url: SecretStr | None = None  # its path is often the only secret
     ca_file: Path | None = None
     encryption_keys: SecretStr | None = None
     kms_key_id: str | None = None
@@ -111,7 +112,7 @@ REQUIRED_BY_LAUNCHER = {"celery": "celery_broker", "kubernetes": "kubernetes_ima
 LIBRARY_OF_LAUNCHER = {"celery": "dagster_celery", "kubernetes": "dagster_k8s"}
 PRIVATE_BROKERS = ("amqps://", "rediss://")
 
-URLS = ("payment_url", "notification_url", "s3_endpoint_url", "kms_endpoint_url")  # in production of https
+URLS = ("payment_url", "notification_url", "s3_endpoint_url", "kms_endpoint_url", "alert_url")  # in production of https
 
 
 def load_settings() -> Settings:
@@ -161,13 +162,13 @@ def read_settings() -> Settings:
     except ValidationError as error:
         wrong = sorted({f"{PREFIX}{str(problem['loc'][0]).upper()} ({problem['msg']})" for problem in error.errors()})
         raise SettingsError("these settings are not usable: " + "; ".join(wrong)) from None
-    plain = [name for name in URLS if not (getattr(settings, name) or "https:").lower().startswith("https:")]
+    plain = [name for name in URLS if not (_given(settings, name) or "https:").lower().startswith("https:")]
     if settings.is_production and plain:
         raise SettingsError(f"{PREFIX}ENV is production, where these begin with https://: {_names(plain)}")
     _require_private_broker(settings)
     if (settings.users_file is None) != (settings.proxy_secret is None):
         raise SettingsError(f"{PREFIX}USERS_FILE and {PREFIX}PROXY_SECRET are set together, or neither")
-    none = [name for name in (*URLS, "dagster_url") if not _is_url(getattr(settings, name) or "https://host")]
+    none = [name for name in (*URLS, "dagster_url") if not _is_url(_given(settings, name) or "https://host")]
     if none:
         raise SettingsError(f"these are no URLs of a server: {_names(none)}")
     if settings.ca_file is not None and not _has_certificates(settings.ca_file):
@@ -190,6 +191,11 @@ def referenced_secret(secret: SecretStr) -> SecretStr:
     if not value:
         raise SettingsError("a secret is not where the clients file says: the variable is not set, or the file not there")
     return SecretStr(value)
+
+
+def _given(settings: Settings, name: str) -> str | None:
+    value = getattr(settings, name)
+    return value.get_secret_value() if isinstance(value, SecretStr) else value
 
 
 def _is_url(text: str) -> bool:

@@ -68,7 +68,9 @@ def test_in_production_an_empty_setting_is_a_missing_one(environment, name):
         load_settings()
 
 
-@pytest.mark.parametrize("name", ["ORDERS_PAYMENT_URL", "ORDERS_NOTIFICATION_URL", "ORDERS_S3_ENDPOINT_URL"])
+@pytest.mark.parametrize(
+    "name", ["ORDERS_PAYMENT_URL", "ORDERS_NOTIFICATION_URL", "ORDERS_S3_ENDPOINT_URL", "ORDERS_ALERT_URL"]
+)
 def test_s10_in_production_services_are_reached_over_https_only(environment, name):
     environment(**COMPLETE | {name: "http://planted.example.com"})
     with pytest.raises(SettingsError, match=name) as refused:
