@@ -73,6 +73,34 @@ def seal(*, as_json: bool) -> None:
 
 
 @audit.command()
+@click.option("--again", is_flag=True, help="Send all that is in the database once more, as to a new place.")
+@answers
+def ship(*, again: bool, as_json: bool) -> None:
+    """Send sealed records to ORDERS_AUDIT_SHIP_URL, where they were not sent yet; the daemon does so by itself."""
+    from orders_pipeline.upkeep.audit_shipping import shipping
+
+    with opened() as system:
+        sink = shipping.wanted_sink(system.settings)
+        result = {"documents": 0, "records": 0, "waiting": 0}
+        while True:
+            shipped = shipping.ship(system.database, sink, again=again)
+            again = False
+            result["documents"] += shipped.documents
+            result["records"] += shipped.records
+            if shipped.is_all or shipped.is_busy:
+                break
+        waiting = shipping.unshipped(system.database)
+    result["waiting"] = 0 if waiting is None else waiting.records
+    answer(result, _show_shipped, as_json=as_json)
+
+
+def _show_shipped(console: Console, result: Mapping[str, Any]) -> None:
+    console.print(
+        f"{result['documents']:,} documents of {result['records']:,} records sent; {result['waiting']:,} sealed records wait"
+    )
+
+
+@audit.command()
 @click.option("--from", "since", type=DAYS, help="Only records from then on (UTC).")
 @click.option("--to", "until", type=DAYS, help="Only records before then (UTC).")
 @click.option("--category", "categories", multiple=True, type=click.Choice(CATEGORIES), help="May be repeated; else all.")

@@ -39,6 +39,7 @@ from orders_pipeline.system.composition import (
 )
 from orders_pipeline.system.settings import Settings, SettingsError, load_settings, unknown
 from orders_pipeline.upkeep import key_rotation
+from orders_pipeline.upkeep.audit_shipping import shipping
 from orders_pipeline.upkeep.webhooks import overview
 
 SETTINGS = ("E_SETTINGS", "E_CLIENTS_FILE", "E_USERS_FILE", "E_ENCRYPTION_KEYS")  # codes of what somebody has set wrongly
@@ -205,6 +206,10 @@ def _audit(patient: Patient) -> str:
     return str(waiting)
 
 
+def _audit_shipping(patient: Patient) -> str:
+    return shipping.examine(patient.system)
+
+
 def _webhooks(patient: Patient) -> str:
     return overview.examine(patient.system)
 
@@ -274,6 +279,7 @@ CHECKS: dict[str, Callable[[Patient], str]] = {
     "keys": _keys,
     "ledger": _ledger,
     "audit": _audit,
+    "audit shipping": _audit_shipping,
     "webhooks": _webhooks,
 }
 NEEDS = {
@@ -285,5 +291,6 @@ NEEDS = {
     "keys": {"database", "schema", "encryption", "sessions"},
     "ledger": {"database", "schema", "encryption", "sessions", "storage"},
     "audit": {"database", "schema", "encryption", "sessions", "storage"},
+    "audit shipping": {"database", "schema", "encryption", "sessions"},
     "webhooks": {"database", "schema", "encryption", "sessions"},
 }

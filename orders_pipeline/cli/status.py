@@ -69,6 +69,7 @@ def status(
     from orders_pipeline.intake.landing import left_alone
     from orders_pipeline.reports import summaries
     from orders_pipeline.system import payment_stop
+    from orders_pipeline.upkeep.audit_shipping import shipping
     from orders_pipeline.upkeep.webhooks import overview
 
     is_narrowed = bool(client_code or statuses or since)
@@ -83,12 +84,14 @@ def status(
         with system.database.begin() as transaction:
             left, stop = left_alone.recorded(transaction), payment_stop.shown(transaction)
             webhooks = overview.troubles(transaction)
+        unshipped = shipping.unshipped(system.database)
         found: dict[str, Any] = {
             "standing_still": [] if statuses or since else summaries.standing_still(system, limit, client_code),
             "batches": summaries.recent(system, limit, client_code=client_code, statuses=statuses, since=since),
             "landing": {name: some.as_dict() for name, some in left.items()},
             "paying_rests": stop,
             "webhooks": webhooks,
+            "audit_shipping": None if unshipped is None else unshipped.as_dict(),
         }
         try_demo = not (system.settings.is_production or is_narrowed)
 
@@ -101,5 +104,7 @@ def status(
                 console_.print(f"in the landing: {line}", markup=False)
             for each in shown["webhooks"]:
                 console_.print(overview.in_words(each), markup=False)
+            if unshipped is not None and unshipped.is_late:
+                console_.print(f"{unshipped}; `audit ship` says why", markup=False)
 
     answer(found, show, as_json=as_json)

@@ -1,6 +1,6 @@
 """The sensors: files that have arrived become batches, batches without a run get one, stalled ones another.
 
-Others seal the audit and tell of runs that failed.
+Others seal the audit, send it outside, and tell of runs that failed.
 
 Which files are new is decided in `intake/landing/`, which batches stand still in `settlement/sweep.py`; here a batch
 becomes a partition and a run request. A batch is offered until it has a worker, so a lost tick or a run that never
@@ -32,6 +32,7 @@ from orders_pipeline.orchestration.terminated_runs import UI
 from orders_pipeline.settlement import sweep
 from orders_pipeline.system.composition import System
 from orders_pipeline.upkeep.alerting import FailedRun, alert
+from orders_pipeline.upkeep.audit_shipping import shipping
 
 # Dagster looks for due sensors every 5 seconds: one that is due just then would miss every other look
 INTERVAL_S = 4
@@ -104,17 +105,34 @@ def stalled_sensor(context: dg.SensorEvaluationContext, system: dg.ResourceParam
 @dg.sensor(
     minimum_interval_seconds=SEAL_INTERVAL_S,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Seals new audit records in blocks every minute, and keeps the newest block's hash in the storage.",
+    description="Seals new audit records in blocks every minute, keeps the newest block's hash in the storage, and sends "
+    "what is sealed to ORDERS_AUDIT_SHIP_URL.",
 )
 def audit_sensor(context: dg.SensorEvaluationContext, system: dg.ResourceParam[System]) -> dg.SkipReason:
-    """Seal what is new and keep the newest head; the cursor is the hour in which one was last kept for long."""
+    """Seal what is new, keep the newest head and send what is sealed.
+
+    The cursor is the hour in which a head was last kept for long.
+    """
     with safe_errors(system, of_tick=True):
         blocks = sealing.seal(system.database)
         hour = f"{datetime.now(UTC):%Y-%m-%dT%H}"
         sealing.anchor(system.database, system.storage, briefly=context.cursor == hour)
         context.update_cursor(hour)
         waiting = sealing.unsealed(system.database)
-    return dg.SkipReason(f"{blocks} new blocks of audit records; {waiting}")
+    return dg.SkipReason("; ".join([f"{blocks} new blocks of audit records", str(waiting), *_sent(system)]))
+
+
+def _sent(system: System) -> list[str]:
+    """Send sealed audit records, if that is wanted, and return what came of it: sealing is done either way."""
+    sink = shipping.open_sink(system.settings)
+    if sink is None:
+        return []
+    try:
+        with safe_errors(system, of_tick=True):
+            shipped = shipping.ship(system.database, sink)
+    except dg.Failure as failure:
+        return [failure.description or ""]
+    return [f"{shipped.documents} documents of {shipped.records} audit records sent"]
 
 
 @dg.run_failure_sensor(

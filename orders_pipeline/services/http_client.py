@@ -122,8 +122,9 @@ def post_outside(
     timeout_s: float,
     may_call: Callable[[str], bool],
     ca_file: Path | None = None,
+    most_bytes: int = 0,
 ) -> Answer:
-    """Send bytes to a client's server and return its status; what else it says is not read.
+    """Send bytes to a server that is none of the services; return its status, and its JSON object of `most_bytes`, if any.
 
     Nothing is sent unless `may_call` says yes to every address that the server's name leads to now; one of these is called.
     Raises NotDelivered or NoAnswer.
@@ -136,6 +137,8 @@ def post_outside(
         request.headers = {"User-Agent": HEADERS["User-Agent"], "Content-Length": str(len(body)), **headers}  # type: ignore[assignment]
         request.body = body
         with _sent(adapter, request, deadline, ca_file) as response:
+            if most_bytes:
+                return _in_time(_read(response, most_bytes), deadline)
             found = Answer(response.status_code, {}, parse_retry_after(response.headers.get("Retry-After")))
             return _in_time(found, deadline)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import os
+import re
 import ssl
 from pathlib import Path
 from typing import Annotated, Literal
@@ -20,6 +21,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 PREFIX = "ORDERS_"
 MIB = 1024 * 1024
 UNDER_UP = "_ORDERS_UP"  # no setting: `up` sets it for those it starts
+AUDIT_SHIP = re.compile(r"cloudwatch://[^?#]+/[^/?#]+|https?://[^/?#@]+/[^?#]+", re.IGNORECASE)
+AUTHORIZATION = re.compile(r"(ApiKey|Basic|Bearer) [!-~]+")
 CAPABILITIES = r"^(none|(keys|look-up|list)(,(keys|look-up|list))*)$"
 
 
@@ -54,6 +57,9 @@ class Settings(BaseSettings):
     reports_url: str | None = None
     dagster_url: str | None = None
     alert_url: SecretStr | None = None  # its path is often the only secret
+    audit_ship_url: str | None = None
+    audit_ship_token: SecretStr | None = None
+    audit_ship_endpoint_url: str | None = None
     ca_file: Path | None = None
     encryption_keys: SecretStr | None = None
     kms_key_id: str | None = None
@@ -112,7 +118,10 @@ REQUIRED_BY_LAUNCHER = {"celery": "celery_broker", "kubernetes": "kubernetes_ima
 LIBRARY_OF_LAUNCHER = {"celery": "dagster_celery", "kubernetes": "dagster_k8s"}
 PRIVATE_BROKERS = ("amqps://", "rediss://")
 
-URLS = ("payment_url", "notification_url", "s3_endpoint_url", "kms_endpoint_url", "alert_url")  # in production of https
+URLS = (  # in production of https
+    *("payment_url", "notification_url", "s3_endpoint_url", "kms_endpoint_url", "alert_url"),
+    "audit_ship_endpoint_url",
+)
 
 
 def load_settings() -> Settings:
@@ -163,11 +172,14 @@ def read_settings() -> Settings:
         wrong = sorted({f"{PREFIX}{str(problem['loc'][0]).upper()} ({problem['msg']})" for problem in error.errors()})
         raise SettingsError("these settings are not usable: " + "; ".join(wrong)) from None
     plain = [name for name in URLS if not (_given(settings, name) or "https:").lower().startswith("https:")]
+    if (settings.audit_ship_url or "").lower().startswith("http:"):
+        plain.append("audit_ship_url")
     if settings.is_production and plain:
         raise SettingsError(f"{PREFIX}ENV is production, where these begin with https://: {_names(plain)}")
     _require_private_broker(settings)
     if (settings.users_file is None) != (settings.proxy_secret is None):
         raise SettingsError(f"{PREFIX}USERS_FILE and {PREFIX}PROXY_SECRET are set together, or neither")
+    _check_audit_shipping(settings)
     none = [name for name in (*URLS, "dagster_url") if not _is_url(_given(settings, name) or "https://host")]
     if none:
         raise SettingsError(f"these are no URLs of a server: {_names(none)}")
@@ -191,6 +203,14 @@ def referenced_secret(secret: SecretStr) -> SecretStr:
     if not value:
         raise SettingsError("a secret is not where the clients file says: the variable is not set, or the file not there")
     return SecretStr(value)
+
+
+def _check_audit_shipping(settings: Settings) -> None:
+    url, token = settings.audit_ship_url, settings.audit_ship_token
+    if url is not None and not AUDIT_SHIP.fullmatch(url):
+        raise SettingsError(f"{PREFIX}AUDIT_SHIP_URL is cloudwatch://GROUP/STREAM or https://HOST:PORT/INDEX")
+    if token is not None and not AUTHORIZATION.fullmatch(token.get_secret_value()):
+        raise SettingsError(f"{PREFIX}AUDIT_SHIP_TOKEN begins with ApiKey, Basic or Bearer, and a space")
 
 
 def _given(settings: Settings, name: str) -> str | None:

@@ -28,6 +28,7 @@ from orders_pipeline.infrastructure.database_errors import DatabaseError
 from orders_pipeline.settlement.reconciliation.findings import FINDINGS
 from orders_pipeline.system import payment_stop
 from orders_pipeline.system.composition import System
+from orders_pipeline.upkeep.audit_shipping import shipping
 from orders_pipeline.web.authentication import require
 
 REMEMBERED_S = 10.0
@@ -203,6 +204,9 @@ def _of_the_audit(database: Database) -> Iterator[Metric]:
     yield _one(
         "orders_audit_seal_age_seconds", "How old the newest seal is.", _age(None if last is None else last.sealed_at)
     )
+    waiting = shipping.unshipped(database) or shipping.Unshipped(0, None)
+    yield _one("orders_audit_unshipped_records", "Sealed audit records that were not sent outside.", waiting.records)
+    yield _one("orders_audit_unshipped_seconds", "Since when the oldest of these is sealed.", _age(waiting.since))
 
 
 def _age(since: datetime | None) -> float:

@@ -40,6 +40,7 @@ NOT_AUDITED = {
     "audit_seals": "the audit itself",
     "audit_blocks": "the audit itself: each move is a record",
     "audit_leftovers": "the audit itself: each move is a record",
+    "audit_shipping": "how far sending the audit is",
     "audit_marks": "how far sealing may go: goes by itself",
     "audit_hash_key": "is never written again",
     "acceptances": "what a service took lately: goes by itself",

@@ -22,6 +22,7 @@ PLANNED = ("SELECT", "WITH", "INSERT", "UPDATE", "DELETE")
 SMALL = {
     "api_tokens",
     "audit_hash_key",
+    "audit_shipping",
     "daemon_heartbeats",
     "dagster_retention",
     "flyway_schema_history",

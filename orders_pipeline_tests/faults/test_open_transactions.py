@@ -35,7 +35,10 @@ from orders_pipeline.settlement.refunds.refunding import carry_out
 from orders_pipeline.system import errors, settings
 from orders_pipeline.system.composition import join_endpoints, open_system
 from orders_pipeline.upkeep import key_rotation, retention
+from orders_pipeline.upkeep.audit_shipping.bulk_index import BulkIndex
+from orders_pipeline.upkeep.audit_shipping.shipping import ship
 from orders_pipeline.upkeep.cancelling import begin, finish
+from orders_pipeline_tests.support.index_server import indexing
 from orders_pipeline_tests.support.installation import Installation, prepare
 
 CLIENT = "acme"
@@ -44,6 +47,7 @@ OUTSIDE: dict[type, tuple[str, ...]] = {
     FolderTree: ("walk", "files"),  # listings, each time something is read for them
     ServiceClient: ("call",),
     KeyService: ("new_data_key", "open_data_key"),
+    BulkIndex: ("send",),
 }
 
 
@@ -107,6 +111,8 @@ def test_d07_no_transaction_is_open_while_the_storage_or_a_service_is_called(
     reconcile(system, None, None, None)
     seal(system.database)
     anchor(system.database, system.storage)
+    with indexing() as index:
+        assert ship(system.database, BulkIndex(index.url)).documents == len(index.documents) > 0
     retention.retain(system.database, system.storage)
     retention.purge_error_details(system.database, system.storage)
     assert verify(system.database, system.storage).broken is None

@@ -5,16 +5,19 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
 from pydantic import SecretStr
 
+from orders_pipeline.batches.artifacts import ORIGINAL, artifact
 from orders_pipeline.definitions import defs
 from orders_pipeline.orchestration.partitions import batch_partitions
 from orders_pipeline.orchestration.runs import QUIET
 from orders_pipeline.orchestration.sensors import alert_sensor
+from orders_pipeline.samples.synthetic import write_sample
 from orders_pipeline.system.composition import System
 from orders_pipeline.upkeep import alerting
 from orders_pipeline_tests.support.installation import Installation
@@ -67,9 +70,11 @@ def told(receiver: Receiver) -> list[dict[str, Any]]:
 
 
 def test_a_run_that_failed_is_told_once_with_its_batch_code_and_link(
-    installation: Installation, receiver: Receiver, daemon: Daemon
+    installation: Installation, receiver: Receiver, daemon: Daemon, tmp_path: Path
 ) -> None:
-    batch_id = "20200101-00000000beef"  # of which there is none
+    write_sample(tmp_path / "orders.csv", rows=3, seed=1, bad=0)
+    batch_id = installation.receive(tmp_path / "orders.csv", "acme")
+    installation.system.storage.delete(artifact(batch_id, ORIGINAL))
     installation.instance.add_dynamic_partitions(str(batch_partitions.name), [batch_id])
     ended = defs.resolve_job_def("process_batch").execute_in_process(
         instance=installation.instance,
@@ -88,10 +93,10 @@ def test_a_run_that_failed_is_told_once_with_its_batch_code_and_link(
     assert of_batch.pop("failed_at") <= of_lost.pop("failed_at")
     assert of_batch == {
         "event": "run.failed",
-        "text": f"orders-pipeline: batch {batch_id} failed: E_UNKNOWN_BATCH",
+        "text": f"orders-pipeline: batch {batch_id} failed: E_STORAGE_GONE",
         "job": "process_batch",
         "batch_id": batch_id,
-        "code": "E_UNKNOWN_BATCH",
+        "code": "E_STORAGE_GONE",
         "run_id": run_id,
         "link": f"https://dagster.example.com/runs/{run_id}",
     }

@@ -45,6 +45,7 @@ def test_the_doctor_finds_everything_well_and_names_what_is_not(
         "keys": "database, sessions, schema",
         "ledger": "database, sessions, schema",
         "audit": "database, sessions, schema",
+        "audit shipping": "database, sessions, schema",
         "webhooks": "database, sessions, schema",
     }
     assert "connection refused; host 127.0.0.1, port 9" in checks["database"]["says"]
@@ -54,9 +55,14 @@ def test_the_doctor_finds_everything_well_and_names_what_is_not(
 @pytest.mark.parametrize(
     ("name", "value", "where", "unseen"),
     [
-        ("ORDERS_CLIENTS_FILE", "nowhere.toml", "settings", {"keys", "ledger", "audit", "webhooks"}),
-        ("ORDERS_ENCRYPTION_KEYS", "abc", "encryption", {"storage", "keys", "ledger", "audit", "webhooks"}),
-        ("ORDERS_STORAGE_URL", "ftp://x/", "storage", {"keys", "ledger", "audit", "webhooks"}),
+        ("ORDERS_CLIENTS_FILE", "nowhere.toml", "settings", {"keys", "ledger", "audit", "audit shipping", "webhooks"}),
+        (
+            "ORDERS_ENCRYPTION_KEYS",
+            "abc",
+            "encryption",
+            {"storage", "keys", "ledger", "audit", "audit shipping", "webhooks"},
+        ),
+        ("ORDERS_STORAGE_URL", "ftp://x/", "storage", {"keys", "ledger", "audit", "audit shipping", "webhooks"}),
     ],
 )
 def test_the_doctor_names_a_wrong_setting_once_and_says_of_the_rest_that_it_was_not_looked_at(

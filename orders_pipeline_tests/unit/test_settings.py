@@ -69,13 +69,54 @@ def test_in_production_an_empty_setting_is_a_missing_one(environment, name):
 
 
 @pytest.mark.parametrize(
-    "name", ["ORDERS_PAYMENT_URL", "ORDERS_NOTIFICATION_URL", "ORDERS_S3_ENDPOINT_URL", "ORDERS_ALERT_URL"]
+    "name",
+    [
+        "ORDERS_PAYMENT_URL",
+        "ORDERS_NOTIFICATION_URL",
+        "ORDERS_S3_ENDPOINT_URL",
+        "ORDERS_ALERT_URL",
+        "ORDERS_AUDIT_SHIP_ENDPOINT_URL",
+    ],
 )
 def test_s10_in_production_services_are_reached_over_https_only(environment, name):
     environment(**COMPLETE | {name: "http://planted.example.com"})
     with pytest.raises(SettingsError, match=name) as refused:
         load_settings()
     assert "planted" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "is_right"),
+    [
+        ("cloudwatch://orders/main", True),
+        ("cloudwatch:///aws/orders/audit/main", True),
+        ("https://search.example.com:9200/orders-audit", True),
+        ("https://user:planted@search.example.com/orders-audit", False),
+        ("https://search.example.com/", False),
+        ("cloudwatch://orders", False),
+        ("planted", False),
+    ],
+)
+def test_where_the_audit_is_sent_is_one_of_the_forms_there_are(environment, url, is_right):
+    environment(ORDERS_AUDIT_SHIP_URL=url)
+    if is_right:
+        assert load_settings().audit_ship_url == url
+        return
+    with pytest.raises(SettingsError, match="ORDERS_AUDIT_SHIP_URL is cloudwatch://GROUP/STREAM or") as refused:
+        load_settings()
+    assert "planted" not in str(refused.value)
+
+
+def test_the_audit_is_sent_by_https_in_production_and_with_a_header_that_there_is(environment):
+    environment(**COMPLETE | {"ORDERS_AUDIT_SHIP_URL": "http://planted.example.com/audit"})
+    with pytest.raises(SettingsError, match="begin with https://: ORDERS_AUDIT_SHIP_URL"):
+        load_settings()
+    environment(ORDERS_AUDIT_SHIP_URL="https://planted.example.com/audit", ORDERS_AUDIT_SHIP_TOKEN="planted")
+    with pytest.raises(SettingsError, match="ORDERS_AUDIT_SHIP_TOKEN begins with ApiKey, Basic or Bearer") as refused:
+        load_settings()
+    assert "planted" not in str(refused.value)
+    environment(ORDERS_AUDIT_SHIP_TOKEN="ApiKey planted")
+    assert "planted" not in repr(load_settings().audit_ship_token)
 
 
 def test_in_production_a_bucket_has_a_key_of_its_own(environment):

@@ -7,6 +7,7 @@ from orders_pipeline.audit.verifying import AuditBroken, verify
 from orders_pipeline.orchestration.assets.boundary import OPERATIONS, UPKEEP, safe_errors
 from orders_pipeline.orchestration.partitions import forget_failed_runs, retire
 from orders_pipeline.system.composition import System
+from orders_pipeline.upkeep.audit_shipping import shipping
 from orders_pipeline.upkeep.retention import (
     Retained,
     purge_api_requests,
@@ -39,6 +40,7 @@ def retention(context: dg.AssetExecutionContext, system: dg.ResourceParam[System
     with safe_errors(system):
         sealing.seal(system.database)
         sealing.anchor(system.database, system.storage)
+        shipping.note_whether_wanted(system)
         found = verify(system.database, system.storage, moved=False)
         done = Retained()
         if found.broken is None:
@@ -54,6 +56,7 @@ def retention(context: dg.AssetExecutionContext, system: dg.ResourceParam[System
                 "records moved to cold storage": done.moved["cold"],
                 "records gone": done.moved["gone"],
                 "blocks held": done.held,
+                "blocks kept until they are sent outside": shipping.kept_to_ship(system.database),
                 "objects still locked": done.locked,
                 "error details removed": purge_error_details(system.database, system.storage),
                 "refusals of old batches removed": purge_refusals(system.database),
