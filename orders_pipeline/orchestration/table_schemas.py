@@ -1,7 +1,10 @@
-"""The columns of assets as Dagster shows them, made from the catalogue.
+"""Tables as Dagster shows them: the columns of assets, made from the catalogue, and small tables of what something came to.
 
 What a column is and which rules it obeys is said in `records/`.
 """
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import dagster as dg
 
@@ -18,6 +21,12 @@ def as_accepted(record_type: RecordType) -> dg.TableSchema:
     return dg.TableSchema(
         [_column(column, str(column.arrow_field.type)) for column in record_type.columns if column.stored],
     )
+
+
+def table(rows: Sequence[Mapping[str, str]]) -> dg.MetadataValue[Any]:
+    """Return some rows, at least one, as a table that Dagster shows at once, however long it is."""
+    schema = dg.TableSchema([dg.TableColumn(name) for name in rows[0]])
+    return dg.MetadataValue.table([dg.TableRecord(dict(row)) for row in rows], schema)
 
 
 def _column(column: Column, type_: str) -> dg.TableColumn:

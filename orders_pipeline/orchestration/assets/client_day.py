@@ -1,12 +1,12 @@
 """What each client's files of a day came to, for who wants to see how clients develop."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import dagster as dg
 from sqlalchemy import Row
 
 from orders_pipeline.orchestration.assets.boundary import FINANCE, MONEY, safe_errors
+from orders_pipeline.orchestration.table_schemas import table
 from orders_pipeline.system.composition import System
 
 FIRST_DAY = "2026-11-01"  # no installation is older
@@ -32,7 +32,7 @@ def client_day(context: dg.AssetExecutionContext, system: dg.ResourceParam[Syste
             "clients": len(clients),
             "files": sum(each.files for each in clients),
             "yen paid": int(sum(each.amount_paid for each in clients)),
-            "by client": dg.MetadataValue.md(_table(clients)),
+            **({"by client": table([_row(each) for each in clients])} if clients else {}),
             **{
                 f"{each.client_code}: {name}": int(getattr(each, column))
                 for each in clients[:MOST_PLOTTED]
@@ -42,13 +42,12 @@ def client_day(context: dg.AssetExecutionContext, system: dg.ResourceParam[Syste
     )
 
 
-def _table(clients: Sequence[Row[Any]]) -> str:
-    if not clients:
-        return "no file came"
-    lines = [
-        f"| {each.client_code} | {each.files:,} | {each.files_rejected:,} | {each.rows:,} | {each.rows_rejected:,} "
-        f"| {each.amount_paid:,} | {each.amount_declined:,} | {each.amount_open:,} |"
-        for each in clients
-    ]
-    head = "| client | files | rejected | rows | rejected | yen paid | declined | open |"
-    return "\n".join([head, "|---|---:|---:|---:|---:|---:|---:|---:|", *lines])
+def _row(client: Row[Any]) -> dict[str, str]:
+    columns = {
+        "files": client.files,
+        "refused": client.files_rejected,
+        "rows": client.rows,
+        "rejected": client.rows_rejected,
+    }
+    columns |= {"paid": client.amount_paid, "declined": client.amount_declined, "open": client.amount_open}
+    return {"client": client.client_code} | {name: f"{value:,}" for name, value in columns.items()}

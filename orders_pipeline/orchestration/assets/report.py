@@ -12,6 +12,7 @@ from orders_pipeline.orchestration import charts
 from orders_pipeline.orchestration.assets.boundary import BATCH, OPERATIONS, about, batch_step, pause, read_batch
 from orders_pipeline.orchestration.assets.settlement import NOTIFICATIONS
 from orders_pipeline.orchestration.partitions import batch_partitions
+from orders_pipeline.orchestration.table_schemas import table
 from orders_pipeline.records.rejections import message
 from orders_pipeline.reports import finishing, report_files, summaries
 from orders_pipeline.services.payment_gateway import ListFailed
@@ -57,7 +58,7 @@ def batch_report(context: dg.AssetExecutionContext, system: dg.ResourceParam[Sys
                 **_times(batch),
                 "summary": dg.MetadataValue.md(_summary(result)),
                 **_charts(result),
-                "rejections": dg.MetadataValue.md(_rejections(result["rejections"])),
+                **_rejections(result["rejections"]),
                 **_links(result, system.settings.reports_url),
                 **_numbers(result),
             }
@@ -86,14 +87,14 @@ def _numbers(result: Mapping[str, Any]) -> dict[str, float]:
         "yen declined": yen["declined"],
         "yen unknown": yen["unknown"],
         "seconds in all": seconds["total"],
-        "seconds waiting": _waiting(seconds),
-        **{f"seconds {word}": seconds[step] for step, word in STEPS.items()},
+        **{f"seconds {word}": took for word, took in _steps(seconds).items()},
     }
 
 
-def _waiting(seconds: Mapping[str, float]) -> float:
-    """Return for how long nothing was done for a batch: it waited for its turn, or for a service."""
-    return round(max(seconds["total"] - batches.worked(seconds), 0.0), 3)
+def _steps(seconds: Mapping[str, float]) -> dict[str, float]:
+    """Return how long each step took, and for how long nothing was done: the batch waited for its turn or for a service."""
+    waiting = round(max(seconds["total"] - batches.worked(seconds), 0.0), 3)
+    return {word: seconds[step] for step, word in STEPS.items()} | {"waiting": waiting}
 
 
 def _links(result: Mapping[str, Any], reports_url: str | None) -> dict[str, dg.MetadataValue[Any]]:
@@ -133,17 +134,15 @@ def _summary(result: Mapping[str, Any]) -> str:
         (
             "seconds",
             seconds["total"],
-            ", ".join(f"{word} {seconds[step]:.1f}" for step, word in STEPS.items()) + f", waiting {_waiting(seconds):.1f}",
+            ", ".join(f"{word} {took:,.1f}" for word, took in _steps(seconds).items()),
         ),
     ]
     return "\n".join(["| | | |", "|---|---:|---|", *(f"| {name} | {_n(total)} | {rest} |" for name, total, rest in lines)])
 
 
-def _rejections(codes: Mapping[str, int]) -> str:
-    if not codes:
-        return "none"
-    lines = [f"| {count:,} | {code} | {message(code, 'en')} |" for code, count in codes.items()]
-    return "\n".join(["| rows | code | |", "|---:|---|---|", *lines])
+def _rejections(codes: Mapping[str, int]) -> dict[str, dg.MetadataValue[Any]]:
+    rows = [{"rows": f"{count:,}", "code": code, "meaning": message(code, "en")} for code, count in codes.items()]
+    return {"rejections": table(rows)} if rows else {}
 
 
 def _n(value: float | None) -> str:
