@@ -19,6 +19,7 @@ from orders_pipeline.definitions import defs
 from orders_pipeline.infrastructure.database_errors import DatabaseUnavailable
 from orders_pipeline.intake import steps
 from orders_pipeline.orchestration import checks, runs
+from orders_pipeline.orchestration.assets.client_day import FIRST_DAY, client_day
 from orders_pipeline.records.rejections import FileRejected
 from orders_pipeline.samples.synthetic import write_sample
 from orders_pipeline.sandbox.faults import Faults
@@ -157,6 +158,19 @@ def test_the_report_of_a_batch_has_numbers_to_plot_times_of_one_zone_and_charts_
     codes = re.findall(r"[\d,]+ (R_[A-Z_]+)%3C/text", found["chart of rejections"])
     assert set(codes) <= set(summary["rejections"])
     assert len(codes) == min(len(summary["rejections"]), 6)
+
+
+def test_a_clients_day_has_its_files_rows_and_yen(installation: Installation, sampled) -> None:
+    summary = sampled[2]
+    today = batches.today().isoformat()
+    with dg.build_asset_context(partition_key=today) as context:
+        found = client_day(context, system=installation.system).metadata
+    assert (found["sampled: rows"], found["sampled: rows rejected"]) == (100, summary["rows"]["rejected"])
+    assert found["sampled: yen paid"] == summary["amount_jpy"]["paid"]
+    (row,) = [record.data for record in found["by client"].records if record.data["client"] == "sampled"]
+    assert (row["rows"], row["open"]) == ("100", "0")
+    with dg.build_asset_context(partition_key=FIRST_DAY) as context:
+        assert client_day(context, system=installation.system).metadata["clients"] == 0
 
 
 def test_a_partition_that_was_typed_is_refused_at_once_and_taken_away_and_no_check_has_failed(
