@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import time
 from pathlib import Path
 
 import pytest
@@ -229,6 +230,13 @@ def span_or_none(source, data):
         if refused.code not in {"F_ENCODING", "F_ENCODING_AMBIGUOUS"}:
             raise
         return None
+
+
+def test_a_text_of_few_breaks_is_looked_through_once(source):
+    text = named("Ren\u00e9e") + "x" * 100_000 + "\r\n"
+    began = time.process_time()
+    assert refusal(source, text.encode("cp1252")).code == "F_ENCODING_AMBIGUOUS"
+    assert time.process_time() - began < 2
 
 
 def named(name: str) -> str:

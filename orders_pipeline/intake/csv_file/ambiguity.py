@@ -31,7 +31,7 @@ _OTHERS = {
     for codec in ("cp850", "cp852", "mac_roman", "iso8859_15", "iso8859_2")
 }
 _WESTERN = {"cp1252": _LATIN, "cp1250": _CENTRAL, **_OTHERS}
-_WORD = re.compile("[A-Za-z\u00aa-\u024f]*[\u00aa-\u024f][A-Za-z\u00aa-\u024f]*")
+_WORD = re.compile("[A-Za-z\u00aa-\u024f]+")
 _NO_WORD = re.compile(r"[^\x00-\x7f](?:[^\x00-\x7f]|[@\[\\\]^_`{|}~])")  # as kanji and signs beside Latin letters would be
 _APART = re.compile("(?<![A-Za-z])[^\x00-\x7f]{2,}(?![A-Za-z])")  # a word of Japanese, without Latin letters beside it
 _CHARACTERS_AHEAD = 2
@@ -142,4 +142,5 @@ def _is_worded(codec: str, text: str) -> bool:
     """Return whether words have single accents in them, and capitals at their beginning or all over only."""
     if codec not in _OTHERS:
         return True
-    return not _NO_WORD.search(text) and all(word[1:].islower() or word.isupper() for word in _WORD.findall(text))
+    words = (word for word in _WORD.findall(text) if not word.isascii())
+    return not _NO_WORD.search(text) and all(word[1:].islower() or word.isupper() for word in words)
