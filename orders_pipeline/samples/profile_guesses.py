@@ -57,7 +57,10 @@ def is_unquoted(lines: Sequence[str], delimiter: str) -> bool:
     """Return whether lines are no CSV, or of unequal width, and of one width once a quotation mark is a character."""
     if not any('"' in line for line in lines):
         return False
-    plain = {len(row) for row in Dialect(delimiter, has_quotes=False).reader(lines) if row}
+    try:
+        plain = {len(row) for row in Dialect(delimiter, has_quotes=False).reader(lines) if row}
+    except csv.Error:  # a cell is longer than any may be
+        return False
     try:
         quoted = {len(row) for row in Dialect(delimiter).reader(lines, strict=True) if row}
     except csv.Error:

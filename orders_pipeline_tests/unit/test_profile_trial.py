@@ -159,6 +159,11 @@ def test_what_is_no_text_is_refused(tmp_path, content, code):
     assert refused.value.code == code
 
 
+def test_of_a_cell_that_is_too_long_it_is_said_that_it_is(tmp_path):
+    found, _ = tried(tmp_path, f'{PLAIN}\nA-1,C1,"{"x" * 140_000}",1,invoice\n')
+    assert (found["error"]["code"], found["missing"]) == ("F_FIELD_TOO_LONG", [])
+
+
 def test_what_is_no_order_file_lacks_everything(tmp_path):
     found, _ = tried(tmp_path, b"a,b\r\n1,2\r\n")
     assert (found["error"]["code"], found["rows"]) == ("F_HEADER_MISSING", [])
