@@ -37,7 +37,7 @@ concurrency:
 run_monitoring: {{enabled: true, poll_interval_seconds: 10, start_timeout_seconds: {start_timeout_s}, \
 free_slots_after_run_end_seconds: 5}}
 run_retries: {{enabled: true, max_retries: 0}}
-sensors: {{use_threads: true, num_workers: 2}}
+sensors: {{use_threads: true, num_workers: 2, num_submit_workers: 4}}
 retention:
   sensor: {{purge_after_days: {{skipped: 1, success: 30, failure: 30}}}}
 compute_logs:
