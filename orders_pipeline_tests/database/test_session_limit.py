@@ -11,14 +11,16 @@ import pytest
 from click.testing import CliRunner
 from sqlalchemy import make_url
 
+from orders_pipeline.batches.run_processes import offered_slots, offering_slots
 from orders_pipeline.cli import main
 from orders_pipeline.infrastructure import database as database_module
 from orders_pipeline.infrastructure.database import POOL_SIZE, Database
 from orders_pipeline.infrastructure.database_errors import DatabaseUnavailable
 from orders_pipeline.infrastructure.database_url import libpq_url
 from orders_pipeline.services.rate_limit import RateLimiter
-from orders_pipeline.system import session_limit
-from orders_pipeline.system.session_limit import TooFewSessions
+from orders_pipeline.system import clock, session_limit
+from orders_pipeline.system.clock import ClockDiffers
+from orders_pipeline.system.session_limit import SharedSessions, TooFewSessions
 
 RATE = 150
 STOCK_SERVER = 97  # what PostgreSQL lets in by default
@@ -103,6 +105,53 @@ def test_whatever_is_asked_of_a_session_that_is_lost_says_that_the_database_is_u
         for _ in range(2):
             with pytest.raises(DatabaseUnavailable):
                 session.scalar("server_version")
+
+
+class Pooled:
+    """A database behind something that gives each statement of a session the server's process that is free."""
+
+    def __init__(self, *processes: int) -> None:
+        self.processes = list(processes)
+
+    @contextlib.contextmanager
+    def session(self):
+        yield self
+
+    begin = session
+
+    def scalar(self, name: str) -> int:
+        assert name == "server_process"
+        return self.processes.pop(0)
+
+
+@pytest.mark.parametrize("processes", [(1, 1), (1, 2, 3)])
+def test_a_pool_by_transaction_is_refused_with_its_reason(processes):
+    with pytest.raises(SharedSessions, match="reached through a pool by transaction, such as pgbouncer's"):
+        session_limit.require_own(Pooled(*processes))
+
+
+def test_a_session_is_answered_by_one_process_of_its_own(database):
+    session_limit.require_own(database)
+    session_limit.require_own(Pooled(1, 2, 1))  # a pool by session
+
+
+def test_a_clock_that_differs_by_more_than_a_second_is_refused_whatever_the_way_takes(database, monkeypatch):
+    assert clock.require(database).startswith("differs from the database's by less than 0.")
+    real = time.time
+    for off_s in (-1.5, 1.5):
+        monkeypatch.setattr("time.time", lambda off_s=off_s: real() + off_s)
+        with pytest.raises(ClockDiffers, match=r"differ by 1\.[45] s"):
+            clock.require(database)
+    looks = iter([real() - 5, real() + 5])  # a slow answer is no wrong clock
+    monkeypatch.setattr("time.time", lambda: next(looks))
+    clock.require(database)
+
+
+def test_what_workers_offer_is_known_while_they_are_there(database):
+    assert offered_slots(database) == []
+    with offering_slots(database, 2), offering_slots(database, 12), offering_slots(database, 2):
+        assert offered_slots(database) == [12, 2, 2]
+    assert offered_slots(database) == []
 
 
 def test_threads_that_wait_for_tokens_and_call_hold_no_sessions(database):

@@ -21,7 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import click
 import pytest
@@ -46,21 +46,24 @@ _processes = multiprocessing.get_context("forkserver")
 _processes.set_forkserver_preload([*IMPORTED, __name__])
 
 
-def start(settings: Mapping[str, str], *arguments: str | Path, cwd: Path | None = None) -> subprocess.Popen[str]:
-    """Start a command in a process group of its own, with no settings but these."""
+def start(
+    settings: Mapping[str, str], *arguments: str | Path, cwd: Path | None = None, output: IO[bytes] | None = None
+) -> subprocess.Popen[str]:
+    """Start a command in a process group of its own, with no settings but these; what it says is for us or in `output`."""
     return subprocess.Popen(
         [*COMMAND, *map(str, arguments)],
-        env=_environment(settings),
+        env=environment_of(settings),
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stdout=output or subprocess.PIPE,
+        stderr=output or subprocess.PIPE,
         text=True,
         start_new_session=True,
         cwd=cwd,
     )
 
 
-def _environment(settings: Mapping[str, str]) -> dict[str, str]:
+def environment_of(settings: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of a command that has no settings but these."""
     return {name: value for name, value in os.environ.items() if not name.startswith(OURS)} | dict(settings)
 
 
@@ -86,7 +89,7 @@ def run(settings: Mapping[str, str], *arguments: str | Path) -> subprocess.Compl
     given = [str(each) for each in arguments]
     with tempfile.TemporaryDirectory() as folder:
         out, err = Path(folder) / "out", Path(folder) / "err"
-        process = _processes.Process(target=_become, args=(_environment(settings), given, str(out), str(err)))
+        process = _processes.Process(target=_become, args=(environment_of(settings), given, str(out), str(err)))
         process.start()
         process.join(PATIENCE_S)
         if process.exitcode is None:

@@ -26,6 +26,7 @@ from orders_pipeline.orchestration.celery_worker import new_app
 from orders_pipeline.orchestration.run_launcher import ForkingRunLauncher
 from orders_pipeline.system.settings import Settings
 from orders_pipeline_tests.support.generated_pages import DOCS
+from orders_pipeline_tests.support.kubernetes_api import write_kubeconfig
 
 PASSWORD = "planted"
 CELERY = Settings(run_launcher="celery", celery_broker=SecretStr(f"amqp://orders:{PASSWORD}@127.0.0.1:9//"))
@@ -83,10 +84,7 @@ def test_the_examples_for_containers_differ_from_what_is_written_in_the_launcher
 def kubeconfig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cluster outside of which we are."""
     path = tmp_path / "kubeconfig"
-    cluster = {"name": "c", "cluster": {"server": "http://127.0.0.1:9"}}
-    context = {"name": "c", "context": {"cluster": "c", "user": "u"}}
-    users = [{"name": "u", "user": {}}]
-    path.write_text(yaml.safe_dump({"current-context": "c", "clusters": [cluster], "contexts": [context], "users": users}))
+    write_kubeconfig(path, "http://127.0.0.1:9")
     monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(path))
     return path
 
