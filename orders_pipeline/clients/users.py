@@ -6,13 +6,14 @@ They come from a TOML file (`ORDERS_USERS_FILE`), one table a user. That a reque
 
 from __future__ import annotations
 
+import hmac
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
 from orders_pipeline.clients.api_tokens import (
     ALL_SCOPES,
@@ -29,6 +30,7 @@ from orders_pipeline.clients.api_tokens import (
 from orders_pipeline.clients.profiles import CLIENT_CODE
 
 MOST_NAME_CHARS = 254  # of an e-mail address
+USER_HEADER, SECRET_HEADER = "orders-user", "orders-proxy-secret"  # of the proxy that people log in at
 ROLES: Mapping[str, frozenset[str]] = MappingProxyType(
     {
         "reader": frozenset({PAGE, READ}),
@@ -58,6 +60,11 @@ class User(BaseModel):
         if (self.client is None) != (self.role == OPERATOR):
             raise ValueError("a user is of one client, and an operator of none")
         return self
+
+
+def is_our_proxy(given: str | None, secret: SecretStr | None) -> bool:
+    """Return whether a request comes from our proxy, which says who has logged in; without a secret none does."""
+    return secret is not None and hmac.compare_digest((given or "").encode(), secret.get_secret_value().encode())
 
 
 class Users:

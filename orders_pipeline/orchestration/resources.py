@@ -18,6 +18,7 @@ from orders_pipeline.audit.recording import sign_in
 from orders_pipeline.batches import batches
 from orders_pipeline.batches.run_processes import run_process
 from orders_pipeline.batches.run_tags import PARTITION_TAG, REFUND
+from orders_pipeline.orchestration.attribution import asked_for_by
 from orders_pipeline.orchestration.dagster_errors import SafeFailure
 from orders_pipeline.orchestration.dagster_records import keep_connections
 from orders_pipeline.orchestration.run_labels import labelled
@@ -67,7 +68,10 @@ class SystemResource(dg.ConfigurableResource[System]):
             try:
                 settings = load_settings()
                 pool_size = RUN_POOL_SIZE if context.run_id else TICK_POOL_SIZE
-                system = stack.enter_context(open_system(settings, process_endpoints(), origin, pool_size=pool_size))
+                actor = None if context.run is None else asked_for_by(context.run, settings)
+                system = stack.enter_context(
+                    open_system(settings, process_endpoints(), origin, pool_size=pool_size, actor=actor)
+                )
                 if context.run_id:
                     if context.instance is not None:
                         keep_connections(context.instance)

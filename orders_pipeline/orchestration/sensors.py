@@ -146,7 +146,7 @@ def alert_sensor(context: dg.RunFailureSensorContext, system: dg.ResourceParam[S
     code = _code_of(context)
     if url is None or run.tags.get("dagster/will_retry") == "true" or code == "E_STOPPED":
         return dg.SkipReason("ORDERS_ALERT_URL is not set" if url is None else "nothing that anybody must know")
-    failed = FailedRun(run.run_id, run.job_name, run.tags.get(PARTITION_TAG), code, _now())
+    failed = FailedRun(run.run_id, run.job_name, run.tags.get(PARTITION_TAG), code, _ended(context))
     if trouble := alert(system.settings, url, failed):
         context.log.warning(f"nobody was told of the failed run {run.run_id}: {trouble}")
     return None
@@ -161,8 +161,10 @@ def _code_of(context: dg.RunFailureSensorContext) -> str | None:
     return None
 
 
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
+def _ended(context: dg.RunFailureSensorContext) -> str:
+    record = context.instance.get_run_record_by_id(context.dagster_run.run_id)
+    ended = None if record is None else record.end_time
+    return (datetime.now(UTC) if ended is None else datetime.fromtimestamp(ended, UTC)).isoformat(timespec="seconds")
 
 
 def _resumptions(instance: dg.DagsterInstance, system: System, retried: Collection[str | None]) -> list[dg.RunRequest]:

@@ -103,11 +103,17 @@ def given_database(settings: Settings) -> SecretStr | None:
 
 @contextlib.contextmanager
 def open_system(
-    settings: Settings, endpoints: Endpoints, origin: str = "orders-pipeline", *, pool_size: int = POOL_SIZE
+    settings: Settings,
+    endpoints: Endpoints,
+    origin: str = "orders-pipeline",
+    *,
+    pool_size: int = POOL_SIZE,
+    actor: str | None = None,
 ) -> Iterator[System]:
     """Open everything for one run, tick or command, and close it again; an embedded database gets its schema.
 
-    `origin` says in the audit which program it is. Raises TooFewSessions where the server lets in fewer than may be needed.
+    `origin` says in the audit which program it is, `actor` for whom, where that is not who runs it. Raises TooFewSessions
+    where the server lets in fewer than may be needed.
     """
     with contextlib.closing(Database(endpoints.database_url)) as database:
         if settings.database_url is None:
@@ -120,7 +126,7 @@ def open_system(
         Database(
             endpoints.database_url,
             pool_size=pool_size,
-            identity=SessionIdentity(os_user(), origin),
+            identity=SessionIdentity(actor or os_user(), origin),
         )
     ) as database:
         yield System(

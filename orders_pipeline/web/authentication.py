@@ -6,7 +6,6 @@ An unknown token, a wrong, an expired and a revoked one get the same answer. Wha
 
 from __future__ import annotations
 
-import hmac
 import re
 from dataclasses import replace
 
@@ -16,11 +15,11 @@ from starlette.responses import Response
 from orders_pipeline.batches.batches import BATCH_ID
 from orders_pipeline.clients import api_sessions, api_tokens
 from orders_pipeline.clients.api_tokens import Caller
+from orders_pipeline.clients.users import SECRET_HEADER, USER_HEADER, is_our_proxy
 from orders_pipeline.records.rejections import FileRejected
 from orders_pipeline.system.composition import System
 from orders_pipeline.web.problems import Problem
 
-USER_HEADER, SECRET_HEADER = "orders-user", "orders-proxy-secret"  # of the proxy that people log in at
 CLIENT_PARAMETER = "client"  # which client an operator's request is about
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 READING_METHODS = ("GET", "HEAD")
@@ -74,11 +73,7 @@ def found(system: System, request: Request) -> Caller | None:
 
 def _user(system: System, request: Request) -> Caller | None:
     """Return which user the proxy says it is, if it is our proxy that says so."""
-    secret = system.settings.proxy_secret
-    if secret is None:
-        return None
-    given = request.headers.get(SECRET_HEADER, "").encode()
-    is_proxy = hmac.compare_digest(given, secret.get_secret_value().encode())
+    is_proxy = is_our_proxy(request.headers.get(SECRET_HEADER), system.settings.proxy_secret)
     return system.users.caller(request.headers[USER_HEADER]) if is_proxy else None
 
 

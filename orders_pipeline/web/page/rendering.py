@@ -14,9 +14,10 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from orders_pipeline.clients.api_tokens import Caller
+from orders_pipeline.clients.users import USER_HEADER
 from orders_pipeline.records.rejections import Language
 from orders_pipeline.system.composition import System
-from orders_pipeline.web.authentication import USER_HEADER, VISITOR
+from orders_pipeline.web.authentication import VISITOR
 from orders_pipeline.web.page.texts import Words
 from orders_pipeline.web.problems import Problem, language_of
 
