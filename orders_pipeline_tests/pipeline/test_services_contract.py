@@ -18,6 +18,7 @@ import yaml
 
 from orders_pipeline.sandbox import SandboxServer, app, contract
 from orders_pipeline_tests.support.generated_pages import DOCS
+from orders_pipeline_tests.support.sandbox_calls import post
 from orders_pipeline_tests.support.soak import first_of
 
 DOCUMENT: dict[str, Any] = yaml.safe_load((DOCS / "services.openapi.yaml").read_text("utf-8"))
@@ -74,7 +75,16 @@ def test_what_is_said_of_many_notifications_is_what_the_sandbox_takes() -> None:
     assert (items["minItems"], items["maxItems"]) == (1, contract.BULK_LIMIT)
 
 
-@pytest.mark.parametrize(("phases", "examples"), first_of([("fuzzing", 5), ("examples,coverage,fuzzing,stateful", 200)]))
+@pytest.mark.parametrize(
+    ("path", "request_name"), [("payments", "PaymentRequest"), ("notifications", "NotificationRequest")]
+)
+def test_its_examples_are_taken(sandbox: SandboxServer, path: str, request_name: str) -> None:
+    example = DOCUMENT["paths"][f"/v1/{path}"]["post"]["requestBody"]["content"]["application/json"]["example"]
+    answered = post(sandbox, f"/v1/{path}", example, key=request_name)
+    assert answered.status_code == (201 if path == "payments" else 202), answered.text
+
+
+@pytest.mark.parametrize(("phases", "examples"), first_of([("fuzzing", 2), ("examples,coverage,fuzzing,stateful", 200)]))
 def test_whatever_the_sandbox_is_asked_it_answers_as_described(tmp_path: Path, phases: str, examples: int) -> None:
     (tmp_path / "openapi.json").write_text(json.dumps(DOCUMENT))
     with SandboxServer(token=TOKEN, bulk=True) as server:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 import dagster as dg
@@ -126,7 +127,8 @@ def test_a_batch_that_waits_for_a_service_resumes_when_it_is_back(
     assert (summary["status"], summary["status_code"]) == ("paused", "E_PAYMENT_UNAVAILABLE")
     (left_alone,) = summary["services_left_alone"]
     assert (left_alone["service"], left_alone["code"]) == ("payment", "unavailable")
-    assert f"unavailable, next try {left_alone['next_try']}" in shown_of_failure(installation, batch_id).values()
+    next_try = batches.in_japan(datetime.fromisoformat(left_alone["next_try"]))
+    assert f"unavailable, next try {next_try}" in shown_of_failure(installation, batch_id).values()
     (run,) = installation.instance.get_runs(RunsFilter(tags={"dagster/partition": batch_id}))
     assert run.tags["dagster/will_retry"] == "false"  # it is this sensor that comes again, when there is a point in it
     installation.rows("UPDATE service_breakers SET probe_at = now() + interval '59 minutes' WHERE opened_at IS NOT NULL")
