@@ -16,6 +16,7 @@ from orders_pipeline.batches.batches import FINISHED, HALTED, PAUSES, UNDER_WAY
 from orders_pipeline.records.rejections import SETTINGS, message
 
 SHOWN_ERRORS = 20  # of a dry run
+SHOWN_CODES = 10  # why rows were rejected
 STATUS_WORDS = {
     "received": "received, not started",
     "staged": "staged, not validated yet",
@@ -202,10 +203,13 @@ def show_counts(console: Console, summary: Mapping[str, Any]) -> None:
     if orders not in (0, rows["accepted"]):  # several rows are one
         console.print(f"  orders         {orders:,}")
     details = summary.get("details", {})
-    for code, count in summary["rejections"].items():
+    rejections = list(summary["rejections"].items())
+    for code, count in rejections[:SHOWN_CODES]:
         console.print(f"    {count:>7,} x {describe_code(code, details.get(code, {}))}")
         if code in SETTINGS and 2 * count >= (rows["total"] or 0):  # the file is like that, not a few of its rows
             console.print(f"              in the client's profile, {SETTINGS[code]}", markup=False, highlight=False)
+    if others := [count for _, count in rejections[SHOWN_CODES:]]:
+        console.print(f"    {sum(others):>7,} x {counted(len(others), 'other code')}: errors.csv has them all")
     for code in summary.get("warnings", ()):
         console.print(f"  warning        {describe_code(code, details.get(code, {}))}")
 

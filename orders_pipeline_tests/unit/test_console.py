@@ -132,6 +132,15 @@ def test_a_setting_of_the_profile_is_named_where_the_file_is_like_that_and_not_a
     assert any("`format` and `until` of order_date" in line for line in said) == is_said
 
 
+def test_of_many_codes_the_first_are_shown_and_the_others_counted():
+    screen = io.StringIO()
+    codes = {f"R_CODE_{number}": 30 - number for number in range(13)}
+    console.show_counts(Console(file=screen, width=200, highlight=False), batch("completed_with_errors", rejections=codes))
+    lines = [line.split() for line in screen.getvalue().splitlines() if " x " in line]
+    assert [line[2] for line in lines[:-1]] == [f"R_CODE_{number}" for number in range(10)]
+    assert lines[-1] == ["57", "x", "3", "other", "codes:", "errors.csv", "has", "them", "all"]
+
+
 def test_a_dry_run_says_once_how_many_orders_grouped_rows_are():
     counts = {"total": 3, "accepted": 3, "rejected": 0, "blank": 0, "skipped": 0}
     preview = batch("completed", rows=counts, orders={"planned": 2}, errors=[])
