@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import ssl
 from pathlib import Path
@@ -12,19 +13,24 @@ import dagster as dg
 import pytest
 import yaml
 from celery import Celery
+from click.testing import CliRunner
 from dagster import DagsterRunStatus
 from dagster._core.instance.ref import InstanceRef
 from dagster._core.launcher import LaunchRunContext
+from dagster._serdes import ConfigurableClassData
 from dagster_k8s import K8sRunLauncher
 from dagster_k8s.job import construct_dagster_k8s_job, get_user_defined_k8s_config
+from dagster_postgres import DagsterPostgresStorage
 from pydantic import SecretStr
 
 from orders_pipeline.batches.run_tags import LARGE_BYTES, tags_of
+from orders_pipeline.cli import main
 from orders_pipeline.orchestration import celery_launcher, dagster_home, run_process
 from orders_pipeline.orchestration.celery_launcher import BrokerUnavailable, CeleryLauncher, connection, require_broker
 from orders_pipeline.orchestration.celery_worker import new_app
+from orders_pipeline.orchestration.dagster_records import RecordsBySettings
 from orders_pipeline.orchestration.run_launcher import ForkingRunLauncher
-from orders_pipeline.system.settings import Settings
+from orders_pipeline.system.settings import Settings, SettingsError
 from orders_pipeline_tests.support.generated_pages import DOCS
 from orders_pipeline_tests.support.kubernetes_api import write_kubeconfig
 
@@ -225,3 +231,29 @@ def test_a_job_of_kubernetes_names_secrets_and_holds_none(tmp_path: Path, kubeco
 )
 def test_a_launcher_is_told_what_it_can_use(launcher: str, size: int, more: dict[str, str]) -> None:
     assert tags_of("acme", size, launcher) == {"orders/client": "acme"} | more
+
+
+@pytest.mark.parametrize("command", ["daemon", "web"])
+def test_what_outlives_no_up_is_not_started_by_itself(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ORDERS_HOME", str(tmp_path / "home"))
+    refused = CliRunner().invoke(main, [command])
+    assert refused.exit_code == 2
+    assert "set ORDERS_DATABASE_URL, ORDERS_PAYMENT_URL, ORDERS_NOTIFICATION_URL" in refused.stderr
+    assert not (tmp_path / "home").exists()
+
+
+def test_a_worker_is_of_celery_alone() -> None:
+    refused = CliRunner().invoke(main, ["worker"])
+    assert (refused.exit_code, refused.stderr[:10]) == (2, "E_SETTINGS")
+    assert "ORDERS_RUN_LAUNCHER is fork" in refused.stderr
+
+
+def test_records_are_where_the_settings_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr(DagsterPostgresStorage, "__init__", lambda _, url, **__: opened.append(url))
+    data = ConfigurableClassData("orders_pipeline.orchestration.dagster_records", "RecordsBySettings", "{}")
+    for url in ("", "postgresql://orders:planted@db/orders"):
+        monkeypatch.setenv("ORDERS_DATABASE_URL", url)
+        with contextlib.nullcontext() if url else pytest.raises(SettingsError, match="ORDERS_DATABASE_URL is not set"):
+            data.rehydrate(as_type=RecordsBySettings)
+    assert opened == ["postgresql+psycopg2://orders:planted@db/orders?options=-csearch_path%3Ddagster"]
