@@ -19,8 +19,8 @@ from orders_pipeline.clients.api_tokens import METRICS, SCOPES
 from orders_pipeline.reports.finishing import finish_batch
 from orders_pipeline.settlement.batch_settlement import settling
 from orders_pipeline.web import metrics
-from orders_pipeline_tests.support import commands
 from orders_pipeline_tests.support.api import Client, client_of, csv_of, problem, served
+from orders_pipeline_tests.support.commands import Cli
 from orders_pipeline_tests.support.factories import order_row, order_rows
 from orders_pipeline_tests.support.installation import Installation, prepare
 from orders_pipeline_tests.support.page import signed_in
@@ -198,14 +198,12 @@ def test_only_a_token_for_metrics_or_an_operator_reads_them_and_that_token_nothi
     assert scraper.post("batches", csv_of(order_row())).status_code == 403
 
 
-def test_a_token_for_metrics_is_made_by_command(installation: Installation, url: str) -> None:
-    settings = installation.environment()
-    token = commands.answer(settings, "tokens", "new", "--metrics", "--name", "prometheus")["token"]
+def test_a_token_for_metrics_is_made_by_command(cli: Cli, url: str) -> None:
+    token = json.loads(cli("tokens", "new", "--metrics", "--name", "prometheus", "--json").stdout)["token"]
     assert Client(url, token).get("/metrics").status_code == 200
-    listed = commands.call(settings, "tokens", "list").stdout
-    assert f"{token.split('_')[1]}  metrics  valid" in listed
+    assert f"{token.split('_')[1]}  metrics  valid" in cli("tokens", "list").stdout
     for wrong in (["--operator"], ["--client", "acme"], ["--page"], ["--scope", "page"]):
-        assert commands.call(settings, "tokens", "new", "--metrics", "--name", "x", *wrong).returncode == 2
+        assert cli("tokens", "new", "--metrics", "--name", "x", *wrong).exit_code == 2
 
 
 def expressions() -> dict[str, str]:
