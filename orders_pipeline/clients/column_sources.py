@@ -131,12 +131,21 @@ class ColumnSource(BaseModel):
 
 
 class Skip(BaseModel):
-    """Which rows of a client's files are no orders: those that have one of the values under a header."""
+    """Which rows of a client's files are no orders: those that have one of the values under a header.
+
+    Where files have the header several times, `occurrence` says which one is meant.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     header: Annotated[str, Field(min_length=1)]
+    occurrence: Annotated[int | None, Field(ge=1, le=100)] = None
     values: Annotated[tuple[str, ...], Field(min_length=1)]
+
+    @property
+    def name(self) -> str:
+        """Return the header, `numbered` where one of several is meant."""
+        return self.header if self.occurrence is None else numbered(self.header, self.occurrence)
 
     def matches(self, cells: pa.Array) -> pa.Array:
         """Return for each raw cell whether its row is skipped; words are compared in normal form."""

@@ -64,9 +64,9 @@ def _checked_columns(columns: Mapping[str, ColumnSource]) -> Mapping[str, Column
 def _one_for_each_header(skips: tuple[Skip, ...]) -> tuple[Skip, ...]:
     found: dict[str, Skip] = {}
     for skip in skips:
-        before = found.get(normalise_header(skip.header))
+        before = found.get(normalise_header(skip.name))
         both = skip if before is None else before.model_copy(update={"values": before.values + skip.values})
-        found[normalise_header(skip.header)] = both
+        found[normalise_header(skip.name)] = both
     return tuple(found.values())
 
 

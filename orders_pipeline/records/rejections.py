@@ -574,7 +574,7 @@ SETTINGS: Mapping[str, str] = MappingProxyType(
         "F_ENCODING_AMBIGUOUS": "`encoding` names what the client's files are in",
         "F_SHEETS": "`sheet` names the one with the orders",
         "F_QUOTE": '`quoting = "none"` is for files in which a quotation mark is a character',
-        "F_HEADER_DUPLICATE": "`occurrence` of the column says which of the two is meant",
+        "F_HEADER_DUPLICATE": "`occurrence` of the column, or of `skip`, says which of the two is meant",
         "F_HEADER_MISSING": "`columns` says what the client calls them; `header_line` and `comment` are for lines above",
         "F_LEFT_OUT": "`header_line`, `header_rows`, `comment` and `footer_lines` say what is outside of the table",
         "F_DELIMITER": "`delimiter` names what separates columns",

@@ -130,5 +130,9 @@ def _rows_to_skip(sample: Sample) -> list[dict[str, Any]]:
         if normalise_header(header) in STATUSES:
             words = dict.fromkeys(row[at].strip() for row in sample.rows)
             if values := [word for word in words if any(part in word.casefold() for part in NO_ORDERS)]:
-                return [{"header": header, "values": values}]
+                same = [
+                    place for place, each in enumerate(sample.header) if normalise_header(each) == normalise_header(header)
+                ]
+                which = {"occurrence": same.index(at) + 1} if len(same) > 1 else {}
+                return [{"header": header, **which, "values": values}]
     return []

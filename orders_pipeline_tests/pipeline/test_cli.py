@@ -148,6 +148,7 @@ EACH: dict[str, tuple[tuple[str, ...], int, int]] = {
     "audit release": (("999", "--why", "x"), 2, 1),
     "audit retention": ((), 0, 1),
     "audit seal": ((), 0, 1),
+    "audit ship": ((), 2, 1),
     "audit verify": ((), 0, 1),
     "cancel": (("{batch}", "--why", "x", "--yes"), 2, 1),
     "db dagster": ((), 0, 1),
@@ -181,7 +182,9 @@ EACH: dict[str, tuple[tuple[str, ...], int, int]] = {
     "up": (("--port", "{port}"), 2, 2),
     "webhooks list": ((), 0, 1),
     "webhooks retry": (("--client", "other"), 0, 1),
+    "worker": ((), 2, 2),
 }
+OTHERS = {"daemon", "web"}  # that are another program from then on
 
 
 def one_object(result: Result) -> dict[str, object]:
@@ -195,7 +198,7 @@ def one_object(result: Result) -> dict[str, object]:
 def test_each_command_answers_with_one_json_object_and_its_exit_status_whatever_happens(
     installation: Installation, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert sorted(EACH) == every()
+    assert sorted({*EACH, *OTHERS}) == every()
     path = sample_file(tmp_path, rows=10, bad=0.4, seed=91)
     batch_id = installation.take(path, "each")["batch_id"]
     with socket.create_server(("127.0.0.1", 0)) as taken:

@@ -165,6 +165,17 @@ def test_without_the_header_that_tells_them_apart_no_row_is_taken(tmp_path):
     assert (refused.value.code, refused.value.detail["columns"]) == ("F_HEADER_MISSING", "状況")
 
 
+@pytest.mark.parametrize(("occurrence", "skipped"), [(1, 0), (2, 1)])
+def test_a_header_that_stands_twice_says_what_is_skipped_only_where_it_is_said_which_of_them(tmp_path, occurrence, skipped):
+    text = f"{HEADER},状況,状況\nA-1,C1,見本,済,取消\nA-2,C1,見本,済,済\n"
+    with pytest.raises(FileRejected) as refused:
+        read(tmp_path, text, Frame(), skip={"状況": Skip(header="状況", values=("取消",)).matches})
+    assert (refused.value.code, refused.value.detail["columns"]) == ("F_HEADER_DUPLICATE", "状況")
+    chosen = Skip(header="状況", occurrence=occurrence, values=("取消",))
+    found, _ = read(tmp_path, text, Frame(), skip={chosen.name: chosen.matches})
+    assert (found.rows_skipped, found.rows_total) == (skipped, 2)
+
+
 def test_a_long_file_is_read_to_its_footer(tmp_path):
     many = "".join(f"A-{at},C1,見本\n" for at in range(9_000))
     _, rows = read(tmp_path, f"表題\n{HEADER}\n{many}合計\n", Frame(header_line=2, footer_lines=1))

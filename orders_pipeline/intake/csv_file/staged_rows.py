@@ -22,7 +22,7 @@ from orders_pipeline.intake.csv_file.records import Chunk, EvenChunk, Flags, Pla
 from orders_pipeline.intake.csv_file.shape import Shape
 from orders_pipeline.intake.csv_file.split_amounts import SplitAmounts
 from orders_pipeline.records.corrected_rows import NO_ROW
-from orders_pipeline.records.normalise import normalise_header, unguarded
+from orders_pipeline.records.normalise import normalise_header, unguarded, unnumbered
 from orders_pipeline.records.rejections import FileRejected
 from orders_pipeline.records.rules import is_no_text
 
@@ -327,12 +327,19 @@ def _skip_places(
     header: Header, skip: Mapping[str, Callable[[pa.Array], pa.Array]]
 ) -> dict[int, Callable[[pa.Array], pa.Array]]:
     """Return where the cells stand that say which rows are no orders; without one of them nobody can tell."""
-    places: dict[str, int] = {}
+    places: dict[str, list[int]] = {}
     for at, cell in enumerate(header.cells):
-        places.setdefault(normalise_header(cell), at)
-    if missing := [name for name in skip if normalise_header(name) not in places]:
-        raise FileRejected("F_HEADER_MISSING", {"columns": ", ".join(missing)})
-    return {places[normalise_header(name)]: is_skipped for name, is_skipped in skip.items()}
+        places.setdefault(normalise_header(cell), []).append(at)
+    found = {}
+    for name, is_skipped in skip.items():
+        written = unnumbered(name)
+        same, occurrence = places.get(normalise_header(written), []), name.removeprefix(written)[1:]
+        if len(same) < int(occurrence or 1):
+            raise FileRejected("F_HEADER_MISSING", {"columns": written})
+        if len(same) > 1 and not occurrence:  # one of them may say that an order is cancelled
+            raise FileRejected("F_HEADER_DUPLICATE", {"columns": written})
+        found[same[int(occurrence or 1) - 1]] = is_skipped
+    return found
 
 
 def _row_number(batch: str | None, row: str | None) -> int | None:
