@@ -21,6 +21,7 @@ from orders_pipeline.services.rate_limit import RateLimiter
 from orders_pipeline.system import clock, session_limit
 from orders_pipeline.system.clock import ClockDiffers
 from orders_pipeline.system.session_limit import SharedSessions, TooFewSessions
+from orders_pipeline_tests.support.commands import wait_for
 
 RATE = 150
 STOCK_SERVER = 97  # what PostgreSQL lets in by default
@@ -151,7 +152,7 @@ def test_what_workers_offer_is_known_while_they_are_there(database):
     assert offered_slots(database) == []
     with offering_slots(database, 2), offering_slots(database, 12), offering_slots(database, 2):
         assert offered_slots(database) == [12, 2, 2]
-    assert offered_slots(database) == []
+    wait_for(lambda: offered_slots(database) == [], "the server to notice that the sessions have ended")
 
 
 def test_threads_that_wait_for_tokens_and_call_hold_no_sessions(database):

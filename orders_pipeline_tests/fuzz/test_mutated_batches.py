@@ -17,6 +17,7 @@ from orders_pipeline.batches import batches
 from orders_pipeline.intake import file_import, steps
 from orders_pipeline.intake.csv_file import read_records
 from orders_pipeline.records.orders import ORDERS
+from orders_pipeline.records.rejections import FileRejected
 from orders_pipeline.reports import errors_csv, finishing, report_files, summaries
 from orders_pipeline.system.composition import System
 from orders_pipeline_tests.fuzz.examples import examples
@@ -60,6 +61,10 @@ def load(system: System, folder: Path, data: bytes) -> str:
 
 def take(system: System, folder: Path, data: bytes) -> None:
     """Import a file as a new client's, and assert that database and reports say what the file alone does."""
+    if len(data) > LIMITS.max_bytes:
+        with pytest.raises(FileRejected, match="F_TOO_LARGE"):
+            load(system, folder, data)
+        return
     batch_id = load(system, folder, data)
     summary = summaries.summarise(system, batch_id)
     found = staged(folder, data)

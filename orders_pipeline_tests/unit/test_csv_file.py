@@ -447,6 +447,15 @@ def test_input_045_a_line_without_end_is_not_read_into_memory(harness):
     assert (refused.code, refused.detail["line"]) == ("F_FIELD_TOO_LONG", "2")
 
 
+@pytest.mark.parametrize("control", ["\0", "\x1b"])
+@pytest.mark.parametrize(
+    "text", ["{long}{control}{header}A-1,a,1\n", "{long}{header}A-1,{control}a,1\n", "{header}A-1,{control}{long},1\n"]
+)
+def test_input_045_with_control_characters_too_the_file_is_refused_with_a_code(harness, text, control):
+    refused = harness.refusal(text.format(long="x" * 140_000, header=HEADER, control=control))
+    assert refused.code in ("F_FIELD_TOO_LONG", "F_CONTROL_CHARS")
+
+
 def test_input_047_ten_thousand_columns_refuse_the_file(harness):
     header = HEADER.strip() + "".join(f",c{i}" for i in range(10_000))
     assert harness.refusal(header + "\n" + ROWS).code == "F_COLUMNS"

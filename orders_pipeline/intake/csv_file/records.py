@@ -177,7 +177,12 @@ class Records:
         rows: list[list[str]] = []
         unreadable: dict[int, str] = {}
         for line in lines:
-            row, is_right = self._dialect.read_alone(line)
+            try:
+                row, is_right = self._dialect.read_alone(line)
+            except csv.Error as error:  # a cell is longer than any may be
+                if rows:
+                    self._place(lines_before + np.arange(1, len(rows) + 1))
+                raise self._rejected(error) from None
             if not is_right:
                 unreadable[len(rows)] = "R_QUOTE"
             rows.append(row)
