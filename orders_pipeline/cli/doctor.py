@@ -215,12 +215,14 @@ def _webhooks(patient: Patient) -> str:
 
 
 def _runs(patient: Patient) -> str:
-    from orders_pipeline.orchestration import celery_launcher, kubernetes_jobs
+    if patient.settings.run_launcher == "celery":  # its library is not installed on one host alone
+        from orders_pipeline.orchestration import celery_launcher
 
-    if patient.settings.run_launcher == "celery":
         broker = celery_launcher.require_broker(patient.settings)
         return f"{broker}; {_slots(patient)}"
     if patient.settings.run_launcher == "kubernetes":
+        from orders_pipeline.orchestration import kubernetes_jobs
+
         return kubernetes_jobs.require_api_server()
     return "on the daemon's host"
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -90,3 +92,19 @@ def test_the_doctor_misses_a_key_that_something_is_encrypted_with(
     monkeypatch.setenv("ORDERS_ENCRYPTION_KEYS", cli("keys", "new").stdout.strip())
     (missing,) = [each for each in json.loads(cli("doctor", "--json").stdout)["checks"] if not each["ok"]]
     assert (missing["name"], in_use in missing["says"]) == ("keys", True)
+
+
+WITHOUT_EXTRAS = """
+import sys
+for name in ("celery", "kombu", "dagster_celery", "kubernetes", "dagster_k8s"):
+    sys.modules[name] = None  # as where it is not installed
+from orders_pipeline.cli.doctor import examine
+import orders_pipeline.definitions
+print(*(f"{each.name}: {each.says}" for each in examine() if not each.ok), sep="\\n")
+"""
+
+
+@pytest.mark.usefixtures("cli")
+def test_nothing_is_missing_where_only_what_one_host_needs_is_installed() -> None:
+    ended = subprocess.run([sys.executable, "-c", WITHOUT_EXTRAS], capture_output=True, text=True, check=False, timeout=120)
+    assert (ended.returncode, ended.stdout.strip()) == (0, ""), ended.stderr
