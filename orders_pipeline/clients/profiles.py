@@ -61,15 +61,6 @@ def _checked_columns(columns: Mapping[str, ColumnSource]) -> Mapping[str, Column
     return columns
 
 
-def _one_for_each_header(skips: tuple[Skip, ...]) -> tuple[Skip, ...]:
-    found: dict[str, Skip] = {}
-    for skip in skips:
-        before = found.get(normalise_header(skip.name))
-        both = skip if before is None else before.model_copy(update={"values": before.values + skip.values})
-        found[normalise_header(skip.name)] = both
-    return tuple(found.values())
-
-
 WebhookSecret: TypeAlias = Annotated[
     SecretStr, AfterValidator(check_secret), PlainSerializer(shown_secret, when_used="json")
 ]
@@ -89,7 +80,7 @@ class Profile(BaseModel):
     header_rows: Annotated[int, Field(ge=1, le=3)] = 1
     comment: Annotated[str, Field(max_length=5)] = ""
     footer_lines: Annotated[int, Field(ge=0, le=20)] = 0
-    skip: Annotated[tuple[Skip, ...], AfterValidator(_one_for_each_header)] = ()
+    skip: tuple[Skip, ...] = ()
     ignore: tuple[str, ...] = ()
     lines: Literal["one_per_order", "grouped"] = "one_per_order"
     columns: Annotated[Mapping[str, ColumnSource], AfterValidator(_checked_columns)] = Field(default_factory=dict)

@@ -117,10 +117,7 @@ def _digest(body: str) -> str:
 
 
 def _is_ours(config: str) -> bool:
-    """Return whether a dagster.yaml is as we wrote it, with its digest or, earlier, for one host without."""
+    """Return whether a dagster.yaml is as we wrote it, by its digest."""
     body = config.removeprefix(HEADER)
     written = DIGEST.match(body)
-    if written is not None:
-        return _digest(body.removeprefix(written[0])) == written[1]
-    places = re.search(r"max_concurrent_runs: (\d+)", body)
-    return places is not None and body == _body(Settings.model_construct(max_concurrent_runs=int(places[1])))
+    return written is not None and _digest(body.removeprefix(written[0])) == written[1]

@@ -130,9 +130,12 @@ def _rows_to_skip(sample: Sample) -> list[dict[str, Any]]:
         if normalise_header(header) in STATUSES:
             words = dict.fromkeys(row[at].strip() for row in sample.rows)
             if values := [word for word in words if any(part in word.casefold() for part in NO_ORDERS)]:
-                same = [
-                    place for place, each in enumerate(sample.header) if normalise_header(each) == normalise_header(header)
-                ]
-                which = {"occurrence": same.index(at) + 1} if len(same) > 1 else {}
-                return [{"header": header, **which, "values": values}]
+                return [named_place(sample.header, at) | {"values": values}]
     return []
+
+
+def named_place(header: Sequence[str], at: int) -> dict[str, Any]:
+    """Return how a profile names a place in a header, with the occurrence where it has the same name several times."""
+    names = [*map(normalise_header, header)]
+    nth = names[: at + 1].count(names[at])
+    return {"header": header[at]} | ({"occurrence": nth} if names.count(names[at]) > 1 else {})

@@ -36,7 +36,14 @@ from orders_pipeline.records.orders import ORDERS, PAYMENT_METHODS
 from orders_pipeline.records.record_type import RowContext
 from orders_pipeline.records.rejections import FileRejected, message
 from orders_pipeline.samples.header_guesses import GUESSES
-from orders_pipeline.samples.profile_guesses import Sample, first_rows, guess_amount, guess_settings, is_unquoted
+from orders_pipeline.samples.profile_guesses import (
+    Sample,
+    first_rows,
+    guess_amount,
+    guess_settings,
+    is_unquoted,
+    named_place,
+)
 
 HEAD_LINES = 20
 SHOWN_ROWS = 5
@@ -233,10 +240,10 @@ def _place(trial: Trial, profile: Profile, column: str, at: int, sample: Sample)
     is_grouped = "grouped" in (profile.lines, trial.settings.get("lines"))
     cells = [row[at].strip() for row in (first_rows(sample) if is_grouped else sample.rows)]
     known = {normalise_header(name) for name, of in profile.header_names().items() if of == column}
+    named = named_place(trial.header, at)
     place: dict[str, Any] = {} if normalise_header(header) in known else {"header": header}
-    same = [number for number, cell in enumerate(trial.header) if normalise_header(cell) == normalise_header(header)]
-    if len(same) > 1 and column not in profile.columns:
-        place = {"header": header, "occurrence": same.index(at) + 1}
+    if "occurrence" in named and column not in profile.columns:
+        place = named
     source = profile.columns.get(column)
     filled = [cell for cell in cells if cell]
     if column == "order_date" and (source is None or not (source.until or source.date_format)):

@@ -72,12 +72,6 @@ def test_dagster_yaml_of_each_launcher_loads_and_is_known_again(
     assert PASSWORD not in text
 
 
-def test_dagster_yaml_as_it_was_written_for_one_host_before_is_known_too() -> None:
-    first, _, *rest = dagster_home.new_config(Settings(max_concurrent_runs=7)).splitlines(keepends=True)
-    assert dagster_home._is_ours("".join([first, *rest]))
-    assert not dagster_home._is_ours("".join([first, *rest]).replace("limit: 6", "limit: 7"))
-
-
 @pytest.mark.parametrize("name", ["docker", "ecs"])
 def test_the_examples_for_containers_differ_from_what_is_written_in_the_launcher_alone(name: str, tmp_path: Path) -> None:
     text = (DOCS / f"dagster.{name}.yaml").read_text("utf-8")

@@ -6,8 +6,9 @@ Cells stay as sent. Which file the rows are of, and its header, is known from `s
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -22,7 +23,7 @@ from orders_pipeline.intake.csv_file.records import Chunk, EvenChunk, Flags, Pla
 from orders_pipeline.intake.csv_file.shape import Shape
 from orders_pipeline.intake.csv_file.split_amounts import SplitAmounts
 from orders_pipeline.records.corrected_rows import NO_ROW
-from orders_pipeline.records.normalise import normalise_header, unguarded, unnumbered
+from orders_pipeline.records.normalise import normalise_header, numbered, unguarded, unnumbered
 from orders_pipeline.records.rejections import FileRejected
 from orders_pipeline.records.rules import is_no_text
 
@@ -37,6 +38,7 @@ _PLACES = (
     pa.field("unreadable", pa.string()),
     pa.field("maybe_references", pa.list_(pa.string())),
 )
+Skips: TypeAlias = Sequence[tuple[str, Callable[[pa.Array], pa.Array]]]
 GroupedBy: TypeAlias = "tuple[str, Callable[[pa.Array], npt.NDArray[np.uint64]]]"
 CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f]")
 _ROW_NUMBER = re.compile("[0-9]{1,9}")
@@ -65,7 +67,7 @@ class Reading:
     limits: Limits
     dialect: Dialect
     amount: str | None
-    skip: Mapping[str, Callable[[pa.Array], pa.Array]] = field(default_factory=dict)
+    skip: Skips = ()
     grouped_by: GroupedBy | None = None
     may_have_controls: bool = False
     line_by_line: bool = False
@@ -140,9 +142,9 @@ class StagedRows:
         """Return a chunk without the rows that are no orders, which are counted."""
         skipped = np.zeros(len(chunk.places.numbers), np.bool_)
         orders = self._orders_of(chunk)
-        for at, is_skipped in self._skip.items():
+        for at, kinds in self._skip.items():
             cells = _column_of(chunk, at)
-            these = is_skipped(cells).to_numpy(zero_copy_only=False).copy()
+            these = np.logical_or.reduce([matches(cells).to_numpy(zero_copy_only=False) for matches in kinds])
             if orders is not None:
                 self._skip_rows_below(at, these, cells.to_pylist(), orders.tolist())
             skipped |= these
@@ -323,22 +325,21 @@ def _without_controls(chunk: Chunk | EvenChunk) -> Chunk:
     return replace(rows, unreadable=found | dict(rows.unreadable))
 
 
-def _skip_places(
-    header: Header, skip: Mapping[str, Callable[[pa.Array], pa.Array]]
-) -> dict[int, Callable[[pa.Array], pa.Array]]:
+def _skip_places(header: Header, skip: Skips) -> dict[int, list[Callable[[pa.Array], pa.Array]]]:
     """Return where the cells stand that say which rows are no orders; without one of them nobody can tell."""
-    places: dict[str, list[int]] = {}
-    for at, cell in enumerate(header.cells):
-        places.setdefault(normalise_header(cell), []).append(at)
-    found = {}
-    for name, is_skipped in skip.items():
-        written = unnumbered(name)
-        same, occurrence = places.get(normalise_header(written), []), name.removeprefix(written)[1:]
-        if len(same) < int(occurrence or 1):
-            raise FileRejected("F_HEADER_MISSING", {"columns": written})
-        if len(same) > 1 and not occurrence:  # one of them may say that an order is cancelled
+    places: dict[str, int] = {}
+    times: Counter[str] = Counter()
+    for at, name in enumerate(map(normalise_header, header.cells)):
+        times[name] += 1
+        places |= {numbered(name, times[name]): at, name: at}
+    found: dict[int, list[Callable[[pa.Array], pa.Array]]] = {}
+    if missing := [unnumbered(written) for written, _ in skip if normalise_header(written) not in places]:
+        raise FileRejected("F_HEADER_MISSING", {"columns": ", ".join(dict.fromkeys(missing))})
+    for written, matches in skip:
+        name = normalise_header(written)
+        if times[name] > 1:  # one of them may say that an order is cancelled
             raise FileRejected("F_HEADER_DUPLICATE", {"columns": written})
-        found[same[int(occurrence or 1) - 1]] = is_skipped
+        found.setdefault(places[name], []).append(matches)
     return found
 
 

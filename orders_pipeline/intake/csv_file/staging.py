@@ -8,7 +8,7 @@ decided in `validation`. Bytes and lines are in `encoding` and `physical_lines`,
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -28,7 +28,7 @@ from orders_pipeline.intake.csv_file.header import Names, check_delimiter, read_
 from orders_pipeline.intake.csv_file.physical_lines import TextSpan, read_blocks, split_lines
 from orders_pipeline.intake.csv_file.records import Chunk, EvenChunk, Records
 from orders_pipeline.intake.csv_file.shape import Shape, UnevenRowsError
-from orders_pipeline.intake.csv_file.staged_rows import CONTROL, GroupedBy, Limits, Reading, StagedRows
+from orders_pipeline.intake.csv_file.staged_rows import CONTROL, GroupedBy, Limits, Reading, Skips, StagedRows
 from orders_pipeline.records.normalise import normalise_header
 from orders_pipeline.records.rejections import FileRejected, Rejection
 
@@ -77,7 +77,7 @@ def stage(
     encoding: str | None = None,
     amount: str | None = None,
     frame: Frame = Frame(),  # noqa: B008 - it is frozen
-    skip: Mapping[str, Callable[[pa.Array], pa.Array]] = MappingProxyType({}),
+    skip: Skips = (),
     grouped_by: GroupedBy | None = None,
     has_certain_records: bool = False,
 ) -> StagedFile:
