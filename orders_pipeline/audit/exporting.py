@@ -6,16 +6,14 @@ A record of several rows becomes one event a row. Nothing here decides what a re
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any
 
-from sqlalchemy import Row
-
 from orders_pipeline.audit.records import RECORDS_AT_ONCE, Block, Category, Record, read_record
-from orders_pipeline.audit.verifying import BLOCKS_AT_ONCE, check_head, check_records, in_groups, read_hot, read_object
-from orders_pipeline.infrastructure.database import Database
+from orders_pipeline.audit.verifying import Rows, check_head, check_records, in_groups, read_blocks, read_hot, read_object
+from orders_pipeline.infrastructure.database import Database, Transaction
 from orders_pipeline.infrastructure.storage import Storage
 
 ECS_VERSION = "8.11.0"
@@ -56,11 +54,17 @@ def _texts(database: Database, storage: Storage, asked: Mapping[str, object]) ->
         objects = transaction.rows("audit_objects_between", **asked)
     for key in (row.key for row in objects):
         with database.begin() as transaction:
-            blocks = _intact(transaction.rows("audit_blocks_of_object", key=key))
+            rows = transaction.rows("audit_blocks_of_object", key=key)
+        blocks = [*_intact(Block(**row._asdict()) for row in rows)]
         for _, text in check_records(blocks, read_object(storage, key, blocks[0].block_no)):
             yield text
-    if last is not None:  # what is sealed meanwhile is read as what is not
-        for blocks in in_groups(_hot_blocks(database, last.block_no, asked)):
+    if last is not None:
+        of = {"last": last.block_no, **asked}  # what is sealed meanwhile is read as what is not
+
+        def read_next(transaction: Transaction, after: int, limit: int) -> Rows:
+            return transaction.rows("audit_hot_blocks_between", after=after, limit=limit, **of)
+
+        for blocks in in_groups(_intact(read_blocks(database, read_next))):
             for _, text in check_records(blocks, read_hot(database, blocks)):
                 yield text
     through = 0 if last is None else last.through_id
@@ -73,22 +77,10 @@ def _texts(database: Database, storage: Storage, asked: Mapping[str, object]) ->
         through = rows[-1].event_id
 
 
-def _hot_blocks(database: Database, last: int, asked: Mapping[str, object]) -> Iterator[Block]:
-    after = 0
-    while True:
-        with database.begin() as transaction:
-            rows = transaction.rows("audit_hot_blocks_between", after=after, last=last, limit=BLOCKS_AT_ONCE, **asked)
-        yield from _intact(rows)
-        if len(rows) < BLOCKS_AT_ONCE:
-            return
-        after = rows[-1].block_no
-
-
-def _intact(rows: Sequence[Row[Any]]) -> list[Block]:
-    blocks = [Block(**row._asdict()) for row in rows]
+def _intact(blocks: Iterable[Block]) -> Iterator[Block]:
     for block in blocks:
         check_head(block, block.head_before)
-    return blocks
+        yield block
 
 
 def events(record: Record) -> Iterator[dict[str, Any]]:

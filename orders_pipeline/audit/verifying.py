@@ -7,9 +7,9 @@ of rows is gathered in a temporary table, and compared with the rows by the data
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +23,7 @@ from orders_pipeline.infrastructure.storage import ObjectGone, Storage
 from orders_pipeline.security.encryption import DecryptionError
 
 BLOCKS_AT_ONCE = 100
+Rows: TypeAlias = Sequence[Row[Any]]
 RECORDS_OF_BLOCK = 10_000  # at most
 BYTES_AT_ONCE = 8 * 2**20
 DIGEST_BYTES = 16  # of a row's image, behind its key
@@ -162,7 +163,7 @@ class _Chain:
     def hot_blocks(self) -> Iterator[Block]:
         """Yield the blocks in the database, and note where the others are."""
         last: Block | None = None
-        for block in _blocks(self._database):
+        for block in _all_blocks(self._database):
             _check_place_in_chain(block, last, self._heads.pop(block.block_no, set()))
             if block.place == "hot":
                 yield block
@@ -218,15 +219,22 @@ def _named(database: Database, entity: str, compared: Row[Any]) -> Broken:
     return Broken("row missing", None, compared.event_id, f"{entity} {name}")
 
 
-def _blocks(database: Database) -> Iterator[Block]:
-    after = 0
+def read_blocks(database: Database, read_next: Callable[[Transaction, int, int], Rows], after: int = 0) -> Iterator[Block]:
+    """Yield the blocks behind the one with number `after`; `read_next` returns so many of them behind a number."""
     while True:
         with database.begin() as transaction:
-            rows = transaction.rows("audit_blocks", after=after, limit=BLOCKS_AT_ONCE)
+            rows = read_next(transaction, after, BLOCKS_AT_ONCE)
         yield from (Block(**row._asdict()) for row in rows)
         if len(rows) < BLOCKS_AT_ONCE:
             return
         after = rows[-1].block_no
+
+
+def _all_blocks(database: Database) -> Iterator[Block]:
+    def read_next(transaction: Transaction, after: int, limit: int) -> Rows:
+        return transaction.rows("audit_blocks", after=after, limit=limit)
+
+    return read_blocks(database, read_next)
 
 
 def _check_place_in_chain(block: Block, last: Block | None, anchored: set[str]) -> None:
@@ -313,7 +321,7 @@ def _check_strangers(database: Database, verified: Verified, through: int) -> No
         if counted.sealed == verified.hot:
             return
         numbers = {row.event_id for row in transaction.rows("audit_numbers", through_id=through)}
-    for block in _blocks(database):
+    for block in _all_blocks(database):
         if block.place == "hot":
             numbers.difference_update(block.listed)
     raise AuditBroken(Broken("record inserted", None, min(numbers, default=None)))

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-CONNECT_TIMEOUT_S = 5
-READ_TIMEOUT_S = 10
+from orders_pipeline.security.aws_client import aws_client
+
 TRIES = 4
 _NEVER = {  # KMS's answers that another try does not change
     "AccessDeniedException",
@@ -63,18 +63,7 @@ class KeyService:
 
     @property
     def _client(self) -> Any:  # noqa: ANN401 - boto3 makes its classes at run time
-        import boto3  # noqa: PLC0415 - slow, and keys in the setting do without
-        from botocore.config import Config  # noqa: PLC0415
-
-        config = Config(
-            connect_timeout=CONNECT_TIMEOUT_S,
-            read_timeout=READ_TIMEOUT_S,
-            retries={"mode": "standard", "total_max_attempts": TRIES},
-            proxies={},  # not those of the environment: the endpoint comes from the settings alone
-            ignore_configured_endpoint_urls=True,
-        )
-        verify = None if self.ca_file is None else str(self.ca_file)
-        return boto3.session.Session().client("kms", endpoint_url=self.endpoint_url, config=config, verify=verify)
+        return aws_client("kms", self.endpoint_url, self.ca_file, tries=TRIES)
 
 
 @functools.cache

@@ -26,19 +26,20 @@ from orders_pipeline.audit.verifying import (
     AuditBroken,
     Broken,
     RowImages,
+    Rows,
     check_place,
     check_records,
     in_groups,
+    read_blocks,
     read_hot,
     read_object,
 )
-from orders_pipeline.infrastructure.database import Database
+from orders_pipeline.infrastructure.database import Database, Transaction
 from orders_pipeline.infrastructure.parquet_file import new_parquet
 from orders_pipeline.infrastructure.scratch import scratch_files
 from orders_pipeline.infrastructure.storage import ObjectDenied, Storage
 from orders_pipeline.system.errors import DETAILS, NotThere
 
-BLOCKS_AT_ONCE = 100
 EVENTS_AT_ONCE = 5_000
 SCHEMA = pa.schema([pa.field("event_id", pa.int64()), pa.field("record", pa.string())])
 
@@ -94,17 +95,14 @@ def _carry(database: Database, storage: Storage, going: Sequence[Row[Any]]) -> N
 
 def _blocks_due(database: Database, due: Row[Any]) -> Iterator[Block]:
     of = {"category": due.category, "day": due.day, "place": due.place, "key": due.key}
-    after = 0
-    while True:
-        with database.begin() as transaction:
-            transaction.by_index()
-            rows = transaction.rows("blocks_due", after=after, limit=BLOCKS_AT_ONCE, **of)
-        for block in (Block(**row._asdict()) for row in rows):
-            check_place(block)
-            yield block
-        if len(rows) < BLOCKS_AT_ONCE:
-            return
-        after = rows[-1].block_no
+
+    def read_next(transaction: Transaction, after: int, limit: int) -> Rows:
+        transaction.by_index()
+        return transaction.rows("blocks_due", after=after, limit=limit, **of)
+
+    for block in read_blocks(database, read_next):
+        check_place(block)
+        yield block
 
 
 def _move(database: Database, storage: Storage, due: Row[Any], blocks: Sequence[Block]) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -27,6 +26,7 @@ from orders_pipeline.settlement.reconciliation.reconcile import NoList, reconcil
 from orders_pipeline.system.composition import System
 from orders_pipeline_tests.support.ledgers import Harness, order, wait_for_a_blocked_session
 from orders_pipeline_tests.support.soak import first_of
+from orders_pipeline_tests.support.threaded_server import answering
 from orders_pipeline_tests.support.two_ledgers import DAY, Books, found
 
 
@@ -271,11 +271,9 @@ def test_payments_that_name_thousands_of_orders_are_all_read(books, payments, or
             """Say nothing."""
 
     books.pay(1000)
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    with answering(server := ThreadingHTTPServer(("127.0.0.1", 0), Handler)):
         client = ServiceClient(f"http://127.0.0.1:{server.server_port}", None, 30.0)
         result = reconcile(replace(books.system, payments=RestPayments(client)), books.harness.batch_id, None, None)
-        server.shutdown()
     assert result.foreign == payments
 
 

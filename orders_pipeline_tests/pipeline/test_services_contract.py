@@ -6,10 +6,7 @@ That it names the same calls, limits and problems as the sandbox is compared her
 
 from __future__ import annotations
 
-import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +14,7 @@ import pytest
 import yaml
 
 from orders_pipeline.sandbox import SandboxServer, app, contract
+from orders_pipeline_tests.support.described import assert_as_described
 from orders_pipeline_tests.support.generated_pages import DOCS
 from orders_pipeline_tests.support.sandbox_calls import post
 from orders_pipeline_tests.support.soak import first_of
@@ -24,15 +22,6 @@ from orders_pipeline_tests.support.soak import first_of
 DOCUMENT: dict[str, Any] = yaml.safe_load((DOCS / "services.openapi.yaml").read_text("utf-8"))
 SCHEMAS = DOCUMENT["components"]["schemas"]
 TOKEN = "a-token-of-the-test"
-CHECKS = (
-    "not_a_server_error",
-    "status_code_conformance",
-    "content_type_conformance",
-    "response_headers_conformance",
-    "response_schema_conformance",
-    "missing_required_header",
-    "ignored_auth",
-)
 REQUESTS = {"PaymentRequest": contract.PaymentRequest, "RefundRequest": contract.RefundRequest}
 REQUESTS |= {"NotificationRequest": contract.NotificationRequest}
 
@@ -86,20 +75,6 @@ def test_its_examples_are_taken(sandbox: SandboxServer, path: str, request_name:
 
 @pytest.mark.parametrize(("phases", "examples"), first_of([("fuzzing", 2), ("examples,coverage,fuzzing,stateful", 200)]))
 def test_whatever_the_sandbox_is_asked_it_answers_as_described(tmp_path: Path, phases: str, examples: int) -> None:
-    (tmp_path / "openapi.json").write_text(json.dumps(DOCUMENT))
     with SandboxServer(token=TOKEN, bulk=True) as server:
         server.change(rate_per_s=100_000)
-        ended = subprocess.run(
-            [
-                *(sys.executable, "-m", "schemathesis.cli", "run", "openapi.json", f"--url={server.url}"),
-                *(f"--header=Authorization: Bearer {TOKEN}", f"--checks={','.join(CHECKS)}"),
-                *(f"--phases={phases}", f"--max-examples={examples}", "--seed=1", "--generation-database=none"),
-                *("--continue-on-failure", "--request-timeout=30", "--no-color"),
-            ],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=1800,
-            check=False,
-        )
-    assert ended.returncode == 0, ended.stdout + ended.stderr
+        assert_as_described(tmp_path, DOCUMENT, server.url, TOKEN, phases, examples)

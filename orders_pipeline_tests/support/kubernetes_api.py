@@ -12,7 +12,6 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -24,6 +23,7 @@ import yaml
 
 import orders_pipeline
 from orders_pipeline_tests.support.commands import environment_of
+from orders_pipeline_tests.support.threaded_server import answering
 
 NAMESPACE = "default"
 PROGRAM = "dagster"  # what the image has on its path
@@ -174,9 +174,8 @@ def open_api_server(folder: Path) -> Iterator[ApiServer]:
         def log_message(self, *args: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-        thread.start()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    with answering(server):
         api.url = f"http://127.0.0.1:{server.server_port}"
         try:
             yield api
@@ -184,5 +183,3 @@ def open_api_server(folder: Path) -> Iterator[ApiServer]:
             for job in api.jobs.values():
                 job.lose()
                 job.process.wait(20)
-            server.shutdown()
-            thread.join()

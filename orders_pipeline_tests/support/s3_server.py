@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -17,6 +16,8 @@ import pytest
 from botocore.config import Config
 from moto.backends import get_backend
 from moto.server import ThreadedMotoServer
+
+from orders_pipeline_tests.support.threaded_server import answering
 
 ACCOUNT = "123456789012"  # moto's
 REFUSALS = {
@@ -69,14 +70,12 @@ class Line:
                 pass
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
-        self._thread.start()
+        self._until_closed = contextlib.ExitStack()
+        self._until_closed.enter_context(answering(self._server))
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
     def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        self._until_closed.close()
 
     def ranges(self, method: str, ending: str) -> list[str | None]:
         """Return the range of each request with this method for keys with this ending."""

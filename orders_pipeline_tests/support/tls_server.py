@@ -12,7 +12,6 @@ import socket
 import ssl
 import subprocess
 import tempfile
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -22,6 +21,7 @@ import psycopg
 import pytest
 
 from orders_pipeline_tests.support.commands import wait_for
+from orders_pipeline_tests.support.threaded_server import answering
 
 
 @contextlib.contextmanager
@@ -52,12 +52,8 @@ def https_service(shown: Path, secret: Path, newest: ssl.TLSVersion | None = Non
     if newest is not None:
         context.maximum_version = newest
     server.socket = context.wrap_socket(server.socket, server_side=True)
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
-    yield server.server_port, asked
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with answering(server):
+        yield server.server_port, asked
 
 
 def _binaries() -> Path | None:

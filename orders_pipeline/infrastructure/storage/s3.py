@@ -1,4 +1,4 @@
-"""The store in an S3 bucket: the only module that knows boto3, which is imported when S3 is used.
+"""The store in an S3 bucket: the only module that knows what S3 answers.
 
 What every store does is said in `interface.py`.
 """
@@ -32,12 +32,12 @@ from orders_pipeline.infrastructure.storage.interface import (
     readable,
     require_same,
 )
+from orders_pipeline.security.aws_client import aws_client
 
 logger = logging.getLogger(__name__)
 
 MULTIPART_BYTES = 64 * MIB  # from here on an upload goes in parts
 DOWNLOAD_TRIES = 3
-CONNECT_TIMEOUT_S = 5
 READ_TIMEOUT_S = 60
 SERVICE_TRIES = 4
 
@@ -58,23 +58,14 @@ class S3Storage:
 
     @functools.cached_property
     def _client(self) -> Any:  # noqa: ANN401 - boto3 makes its classes at run time
-        import boto3  # noqa: PLC0415 - slow, and a folder does without
-        from botocore.config import Config  # noqa: PLC0415
-
-        config = Config(
-            connect_timeout=CONNECT_TIMEOUT_S,
-            read_timeout=READ_TIMEOUT_S,
-            retries={"mode": "standard", "total_max_attempts": SERVICE_TRIES},
-            max_pool_connections=32,
-            proxies={},  # not those of the environment: the endpoint comes from the settings alone
-            ignore_configured_endpoint_urls=True,
-            s3={"addressing_style": "path" if self._endpoint_url else "auto"},
-        )
-        return boto3.session.Session().client(
+        return aws_client(
             "s3",
-            endpoint_url=self._endpoint_url,
-            config=config,
-            verify=None if self._ca_file is None else str(self._ca_file),
+            self._endpoint_url,
+            self._ca_file,
+            tries=SERVICE_TRIES,
+            read_timeout_s=READ_TIMEOUT_S,
+            max_pool_connections=32,
+            s3={"addressing_style": "path" if self._endpoint_url else "auto"},
         )
 
     def list(self, prefix: str = "", left_out: dict[str, str] | None = None) -> Iterator[StoredObject]:

@@ -14,11 +14,12 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from orders_pipeline.security.aws_client import aws_client
 from orders_pipeline.services.answers import safe_code
 from orders_pipeline.upkeep.audit_shipping.documents import Document, written
 from orders_pipeline.upkeep.audit_shipping.sink import Lines, NotShipped
 
-CONNECT_TIMEOUT_S, READ_TIMEOUT_S, TRIES = 5, 10, 2
+TRIES = 2
 OLDEST = timedelta(days=13)  # it takes none that is 14 days old
 LONGEST = timedelta(hours=23)  # from the first event of a request to the last: a day at most
 MISSING = "ResourceNotFoundException"
@@ -67,18 +68,7 @@ class CloudWatch:
 
     @property
     def _client(self) -> Any:  # noqa: ANN401 - as above
-        import boto3  # noqa: PLC0415 - slow, and most do without
-        from botocore.config import Config  # noqa: PLC0415
-
-        config = Config(
-            connect_timeout=CONNECT_TIMEOUT_S,
-            read_timeout=READ_TIMEOUT_S,
-            retries={"mode": "standard", "total_max_attempts": TRIES},
-            proxies={},  # not those of the environment: the endpoint comes from the settings alone
-            ignore_configured_endpoint_urls=True,
-        )
-        verify = None if self.ca_file is None else str(self.ca_file)
-        return boto3.session.Session().client("logs", endpoint_url=self.endpoint_url, config=config, verify=verify)
+        return aws_client("logs", self.endpoint_url, self.ca_file, tries=TRIES)
 
 
 def _ms(span: timedelta) -> int:

@@ -14,8 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
-from orders_pipeline.audit.records import Block
-from orders_pipeline.audit.verifying import AuditBroken, Broken, check_head, check_records, read_hot
+from orders_pipeline.audit.verifying import AuditBroken, Broken, Rows, check_head, check_records, read_blocks, read_hot
 from orders_pipeline.infrastructure.database import Database, Transaction
 from orders_pipeline.infrastructure.database_errors import DatabaseError
 from orders_pipeline.system.composition import System
@@ -25,7 +24,6 @@ from orders_pipeline.upkeep.audit_shipping.cloudwatch import CloudWatch
 from orders_pipeline.upkeep.audit_shipping.documents import Document, documents
 from orders_pipeline.upkeep.audit_shipping.sink import NotShipped, Sink
 
-BLOCKS_AT_ONCE = 100
 MOST_DOCUMENTS, MOST_BYTES = 1_000, 900_000  # of a request; CloudWatch takes 1 MiB, with 26 bytes more a document
 ROUND_S = 20.0
 LATE = timedelta(minutes=15)
@@ -202,7 +200,7 @@ def _place(session: Transaction) -> _Place:
 
 def _items(database: Database, place: _Place) -> Iterator[Document | EndOfBlock]:
     """Yield the documents of all blocks that were not sent, and where each block ends."""
-    for block in _blocks(database, place.block_no):
+    for block in read_blocks(database, _blocks_to_ship, place.block_no):
         check_head(block, block.head_before)
         sent = place.event_id if block.block_no == place.block_no + 1 else 0
         for event_id, text in check_records([block], read_hot(database, [block])):
@@ -211,14 +209,8 @@ def _items(database: Database, place: _Place) -> Iterator[Document | EndOfBlock]
         yield EndOfBlock(block.block_no)
 
 
-def _blocks(database: Database, after: int) -> Iterator[Block]:
-    while True:
-        with database.begin() as transaction:
-            rows = transaction.rows("blocks_to_ship", after=after, limit=BLOCKS_AT_ONCE)
-        yield from (Block(**row._asdict()) for row in rows)
-        if len(rows) < BLOCKS_AT_ONCE:
-            return
-        after = rows[-1].block_no
+def _blocks_to_ship(transaction: Transaction, after: int, limit: int) -> Rows:
+    return transaction.rows("blocks_to_ship", after=after, limit=limit)
 
 
 def unshipped(database: Database) -> Unshipped | None:
