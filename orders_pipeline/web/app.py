@@ -36,7 +36,8 @@ from orders_pipeline.web.page.rendering import Visit
 from orders_pipeline.web.run_hint import RunHint
 from orders_pipeline.web.submission import Work
 
-THREADS, UPLOAD_THREADS = 5, 2  # each may have one of the process's sessions at the database
+# each may have one of the process's sessions at the database; who reads does not queue behind many who send at once
+THREADS, ADMIT_THREADS, UPLOAD_THREADS = 4, 1, 2
 POLL_S = 2
 EDITS = "edits.json"
 
@@ -94,7 +95,7 @@ def build_app(system: System, *, with_reports: bool = False, code: str | None = 
     hint = RunHint(system.settings.dagster_url) if system.settings.dagster_url else None
     events = Events()
     following, visiting = _Following(system, limiter, rates, events), _Visiting(system, limiter, rates, code)
-    handling, receiving = _Handling(system, limiter, rates, hint), _Receiving(system, limiter, rates, hint)
+    handling, receiving = _Handling(system, limiter, rates, hint), _Receiving(system, rates, hint)
 
     def route(path: str, work: Callable[[Request], Response]) -> Route:
         async def endpoint(request: Request) -> Response:
@@ -229,11 +230,11 @@ class _Visiting:
 
 
 class _Receiving:
-    """Receives bodies, and has a few of them worked on at a time."""
+    """Receives bodies from whom it admits, one after another, and has a few of them worked on at a time."""
 
-    def __init__(self, system: System, reading: CapacityLimiter, rates: Rates, hint: RunHint | None) -> None:
+    def __init__(self, system: System, rates: Rates, hint: RunHint | None) -> None:
         self._system = system
-        self._reading, self._working = reading, CapacityLimiter(UPLOAD_THREADS)
+        self._admitting, self._working = CapacityLimiter(ADMIT_THREADS), CapacityLimiter(UPLOAD_THREADS)
         self._rates, self._uploads = rates, Uploads()
         self._hint = hint
 
@@ -269,7 +270,7 @@ class _Receiving:
 
     async def _begin(self, request: Request) -> tuple[Call, dict[str, str]]:
         """Return the call of who may send something, and the headers that say how often they still may."""
-        caller = await to_thread.run_sync(authenticate, self._system, request, WRITE, limiter=self._reading)
+        caller = await to_thread.run_sync(authenticate, self._system, request, WRITE, limiter=self._admitting)
         headers = self._rates.count(SUBMISSIONS, caller.client_code)
         return Call(self._system, request, caller, self._hint), headers
 
@@ -282,7 +283,7 @@ class _Receiving:
     ) -> Response:
         call, headers = await self._begin(request)
         caller = call.caller
-        await to_thread.run_sync(before, call, limiter=self._reading)
+        await to_thread.run_sync(before, call, limiter=self._admitting)
         given = call.parameters(known)
         name = uploads.name_of(request, given.get("name"))
         most = limits_of(self._system.settings, self._system.clients.profile(caller.client_code)).max_bytes
