@@ -34,8 +34,13 @@ TEMPLATE = "orders_template"
 hypothesis.settings.register_profile("busy_machine", deadline=None)  # one example may take a second
 hypothesis.settings.load_profile("busy_machine")
 MEMORY_BYTES = 8 << 30  # free in /dev/shm, for the servers of all processes: 10 MB a database and 128 MB of log each
-# folders and files
-SLOW = ("faults", "inputs", "leaks", "fuzz", "test_page_in_browser.py", "test_first_hour.py", "test_rehearsal.py")
+# folders, and files that wait long, break what runs, or try what no program sends and no client does
+SLOW = {
+    *("faults", "inputs", "leaks", "fuzz"),
+    *("test_first_hour.py", "test_page_in_browser.py", "test_rehearsal.py"),
+    *("test_embedded.py", "test_replaced_files.py", "test_restore_guard.py", "test_run_launcher.py", "test_shared_calls.py"),
+    *("test_stalled.py", "test_api_hostile.py", "test_api_machine.py", "test_corrected_references.py"),
+}
 OUTSIDE_WORLD = {"server_url", "template", "database_url", "database", "sandbox", "settings", "system"}
 
 
@@ -63,7 +68,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         asked = OUTSIDE_WORLD.intersection(getattr(item, "fixturenames", ()))
         if item.path.parent.name == "unit" and asked:
             raise pytest.UsageError(f"{item.nodeid} is a unit test and asks for {', '.join(sorted(asked))}")
-        if item.get_closest_marker("soak") is None and not {item.path.parent.name, item.path.name}.isdisjoint(SLOW):
+        if item.get_closest_marker("soak") is None and not SLOW.isdisjoint((item.path.parent.name, item.path.name)):
             item.add_marker("slow")
 
 
