@@ -30,7 +30,7 @@ class ColumnSource(BaseModel):
     times, `occurrence` says which one is meant. `after` begins a cell behind a text and `until` ends it before one, `format`
     is how the client writes dates, `values` says what the client's words mean, and `default` stands for empty cells and for
     a missing column. An amount may be of each line of an order, or what two headers come to when they are multiplied; what
-    stands under the headers `add` counts once an order.
+    stands under the headers `add` counts once an order, and on each of its lines what stands under `add_each_line`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -46,6 +46,7 @@ class ColumnSource(BaseModel):
     each: Literal["order", "line"] = "order"
     multiply: tuple[str, ...] = ()
     add: tuple[str, ...] = ()
+    add_each_line: tuple[str, ...] = ()
 
     @model_validator(mode="before")
     @classmethod
@@ -82,11 +83,17 @@ class ColumnSource(BaseModel):
             raise ValueError("multiply and each = line contradict each other: what is multiplied is of each line")
         if self.multiply and len(set(map(normalise_header, self.multiply))) != MULTIPLIED:
             raise ValueError("multiply names two headers")
-        if self.add and not self.is_summed:
-            raise ValueError("add and each = order contradict each other: the order's amount is whole")
-        if len({*map(normalise_header, self.add)}) != len(self.add):
-            raise ValueError("add names a header twice")
+        if self.added and not self.is_summed:
+            setting = "add" if self.add else "add_each_line"
+            raise ValueError(f"{setting} and each = order contradict each other: the order's amount is whole")
+        if len({*map(normalise_header, self.added)}) != len(self.added):
+            raise ValueError("add and add_each_line name a header twice")
         return self
+
+    @property
+    def added(self) -> tuple[str, ...]:
+        """Return the headers of what is added, once an order or on each line."""
+        return (*self.add, *self.add_each_line)
 
     @property
     def is_summed(self) -> bool:
@@ -96,7 +103,7 @@ class ColumnSource(BaseModel):
     @property
     def is_of_lines(self) -> bool:
         """Return whether it says something of lines."""
-        return self.is_summed or bool(self.add)
+        return self.is_summed or bool(self.added)
 
     @property
     def names(self) -> tuple[str, ...]:

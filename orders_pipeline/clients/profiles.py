@@ -47,7 +47,9 @@ def _checked_columns(columns: Mapping[str, ColumnSource]) -> Mapping[str, Column
     if unknown := sorted(set(columns) - set(ORDERS.column_names)):
         raise ValueError(f"there is no column {', '.join(unknown)}, only {', '.join(ORDERS.column_names)}")
     if others := sorted(name for name, source in columns.items() if source.is_of_lines and name != ORDERS.amount):
-        raise ValueError(f"each, multiply and add are for {ORDERS.amount}, and {', '.join(others)} is another column")
+        raise ValueError(
+            f"each, multiply, add and add_each_line are for {ORDERS.amount}, and {', '.join(others)} is another column"
+        )
     dates = {column.name for column in ORDERS.columns if column.kind == "date"}
     if others := sorted(name for name, source in columns.items() if source.date_format and name not in dates):
         raise ValueError(f"format is for dates ({', '.join(sorted(dates))}), and {', '.join(others)} is none")
@@ -113,6 +115,8 @@ class Profile(BaseModel):
         if self.lines == "one_per_order" and amount is not None and amount.is_of_lines:
             setting = "multiply" if amount.multiply else "each = line"
             raise ValueError(f"lines = one_per_order and {setting} of {ORDERS.amount} contradict each other")
+        if amount is not None and any(self._parts_of_amount()[header] == ORDERS.amount for header in amount.added):
+            raise ValueError(f"what is added to {ORDERS.amount} is {ORDERS.amount} itself, which would count twice")
         if unknown := sorted(set(self.ignore) - set(ORDERS.column_names)):
             raise ValueError(f"ignore has {', '.join(unknown)}, and there is no such column")
         if placed := sorted(name for name in self.ignore if name in self.columns and self.columns[name].names):
@@ -151,7 +155,7 @@ class Profile(BaseModel):
         """Return the headers of which the amount is made, with the column that each has: another one's, or its own."""
         amount = self.columns.get(ORDERS.amount)
         known = self._headers_of_columns()
-        headers = () if amount is None else (*amount.multiply, *amount.add)
+        headers = () if amount is None else (*amount.multiply, *amount.added)
         return {name: known.get(normalise_header(name), f'"{name}"') for name in headers}
 
     def grouping(self) -> Grouping | None:
@@ -161,8 +165,8 @@ class Profile(BaseModel):
         amount, parts = self.columns.get(ORDERS.amount), self._parts_of_amount()
         if amount is None:
             return Grouping()
-        of = {name: tuple(parts[header] for header in getattr(amount, name)) for name in ("multiply", "add")}
-        return Grouping(amount.each, of["multiply"], of["add"])
+        of = (tuple(parts[header] for header in headers) for headers in (amount.multiply, amount.add, amount.add_each_line))
+        return Grouping(amount.each, *of)
 
     def joined_headers(self) -> Mapping[str, tuple[str, ...]]:
         """Return the columns whose cells are joined of several of the client's, with their headers."""

@@ -104,7 +104,7 @@ def _headers(profile: Profile, staged: StagedFile) -> dict[str, list[str]]:
     """Return the file's own headers of each column; of an amount that is made of several, all of these."""
     headers = {column: [staged.header[at] for at in places] for column, places in staged.columns.items()}
     grouping = profile.grouping()
-    parts = () if grouping is None else (*grouping.factors, *grouping.added)
+    parts = () if grouping is None else (*grouping.factors, *grouping.added, *grouping.added_each_line)
     if parts:
         own = headers.get(ORDERS.amount, [])
         headers[ORDERS.amount] = [*own, *(header for part in parts for header in headers.get(part, ()))]

@@ -14,12 +14,13 @@ class Grouping:
     """How the amount of an order comes of its rows, by the names of staged columns.
 
     It is the same on every row (`each` is order), or the sum of what each row says; or of the product of two `factors`.
-    What is in the columns `added` counts once an order.
+    What is in the columns `added` counts once an order, and on each row what is in those `added_each_line`.
     """
 
     each: Literal["line", "order"] = "order"
     factors: tuple[str, ...] = ()
     added: tuple[str, ...] = ()
+    added_each_line: tuple[str, ...] = ()
 
     @property
     def sums_lines(self) -> bool:

@@ -39,8 +39,8 @@ class GroupedRows:
     """Rows, and the orders that they are.
 
     `lines` are all rows; of each, `order_of` is the place of its order in `orders`. `first` are the positions of the orders'
-    first rows, `amounts` the yen of the orders, null where unknown, and `added` those beside the lines; None where an amount
-    is not made of its lines'. `findings` are of rows.
+    first rows, `amounts` the yen of the orders, null where unknown, and `added` those beside their lines' amounts; None
+    where an amount is not made of its lines'. `findings` are of rows.
     """
 
     orders: Rows
@@ -103,7 +103,7 @@ class GroupedJudge:
         findings = Findings(len(number))
         lines, changed = self._judge_lines(number, raw, findings)
         top = {name: cells.take(pa.array(first)) for name, cells in raw.items()}
-        added = self._sum_of_added(top, first, findings) if self.grouping.sums_lines else None
+        added = self._sum_of_added(raw, first, findings) if self.grouping.sums_lines else None
         blank = pa.repeat("", len(first))
         cells = {name: top[name] for name in self._own} | dict.fromkeys(ITEM_COLUMNS, blank)
         if added is not None:
@@ -143,14 +143,21 @@ class GroupedJudge:
             findings.add(_AMOUNT, "R_REQUIRED", missing, {})
         return lines, changed | ({_AMOUNT: 0} if factors else {})
 
-    def _sum_of_added(self, top: Cells, first: Positions, findings: Findings) -> pa.Array:
-        """Return the yen of each order that count once, by its first row; they may come to no more than a line may."""
+    def _sum_of_added(self, raw: Cells, first: Positions, findings: Findings) -> pa.Array:
+        """Return the yen of each order beside its lines' amounts; they may come to no more than a line may.
+
+        What counts once stands in its first row.
+        """
         total = pa.array(np.zeros(len(first), np.int64))
-        for name in self.grouping.added:
-            yen = self._numbers(name, top[name])
-            unreadable = first[yen.is_unreadable]
+        every = np.arange(findings.size)
+        for name in (*self.grouping.added, *self.grouping.added_each_line):
+            is_of_lines = name in self.grouping.added_each_line
+            at = every if is_of_lines else first
+            yen = self._numbers(name, raw[name].take(pa.array(at)))
+            unreadable = at[yen.is_unreadable]
             findings.add_each(_AMOUNT, "R_AMOUNT_FORMAT", unreadable, [as_json({})] * len(unreadable))
-            total = pc.add(total, pc.if_else(pa.array(yen.is_blank), 0, yen.values))
+            values = pc.if_else(pa.array(yen.is_blank), 0, yen.values)
+            total = pc.add(total, _sums(values, first) if is_of_lines else values)
         over = mask_of(pc.fill_null(pc.greater(pc.abs(total), MOST_LINE_YEN), False))
         findings.add_each(_AMOUNT, "R_AMOUNT_OVER_LIMIT", first[over], [as_json({})] * int(over.sum()))
         return pc.if_else(pa.array(over), None, total)

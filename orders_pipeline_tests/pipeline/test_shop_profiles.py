@@ -53,8 +53,8 @@ SHOPS = [
         shop_files.amazon,
         "amazon.txt",
         0,
-        {"503-1111111-0000001": 2100, "503-1111111-0000002": 800},
-        {"503-1111111-0000001": "- x-, - x-", "503-1111111-0000002": "- x-"},
+        {"503-1111111-0000001": 1200 + 350 + 900 + 120, "503-1111111-0000002": 800 + 410, "503-1111111-0000003": 800},
+        {"503-1111111-0000001": "S-1 x2, S-2 x1", "503-1111111-0000002": "S-3 x1", "503-1111111-0000003": "S-3 x1"},
     ),
     (
         "base",
@@ -115,6 +115,20 @@ def test_an_export_is_taken_as_it_is(
         found["batch_id"],
     )
     assert dict(lines) == items
+
+
+def test_the_postage_of_each_line_is_in_the_order_and_beside_its_lines(shops: Installation, tmp_path: Path) -> None:
+    path = tmp_path / "postage.txt"
+    path.write_bytes(shop_files.amazon(f"{batches.today():%Y-%m-%d}").replace(b"503-1111111-", b"503-2222222-"))
+    found = shops.take(path, "amazon")
+    assert (found["amount_jpy"]["paid"], found["payments"]["succeeded"]) == (2570 + 1210 + 800, 3)
+    orders = shops.rows(
+        "SELECT sum(line.amount), amount_added, orders.amount FROM orders JOIN order_lines AS line ON line.batch_id ="
+        " orders.batch_id AND order_row = orders.import_row_number WHERE orders.batch_id = %s"
+        " GROUP BY orders.import_row_number, amount_added, orders.amount ORDER BY orders.import_row_number",
+        found["batch_id"],
+    )
+    assert orders == [(2100, 470, 2570), (800, 410, 1210), (800, 0, 800)]
 
 
 def test_every_example_is_tried() -> None:

@@ -167,10 +167,15 @@ def amazon(day: str) -> bytes:
     common = {"purchase-date": f"{day}T10:00:00+09:00", "buyer-name": "見本 太郎", "currency": "JPY"}
     common |= {"buyer-email": "a@marketplace.example", "buyer-phone-number": "090-1234-5678", "ship-state": "東京都"}
     rows = [
-        common | {"order-id": "503-1111111-0000001", "sku": "S-1", "product-name": '"特選"茶 100g"', "item-price": "1200"},
-        common | {"order-id": "503-1111111-0000001", "sku": "S-2", "product-name": '"12インチ"', "item-price": "900"},
-        common | {"order-id": "503-1111111-0000002", "sku": "S-3", "product-name": "急須", "item-price": "800"},
-    ]
+        common | {"order-id": "503-1111111-0000001", "sku": "S-1", "product-name": '"特選"茶 100g"', "item-price": "1200"}
+        | {"quantity-purchased": "2", "item-tax": "89", "shipping-price": "350.00", "shipping-tax": "32"},
+        common | {"order-id": "503-1111111-0000001", "sku": "S-2", "product-name": '"12インチ"', "item-price": "900"}
+        | {"quantity-purchased": "1", "item-tax": "82", "shipping-price": "120", "shipping-tax": "11"},
+        common | {"order-id": "503-1111111-0000002", "sku": "S-3", "product-name": "急須", "item-price": "800"}
+        | {"quantity-purchased": "1", "shipping-price": "410"},
+        common | {"order-id": "503-1111111-0000003", "sku": "S-3", "product-name": "急須", "item-price": "800"}
+        | {"quantity-purchased": "1"},
+    ]  # fmt: skip
     return written(AMAZON, rows, delimiter="\t", quoted=False).encode("cp932")
 
 

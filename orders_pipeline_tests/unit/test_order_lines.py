@@ -31,6 +31,10 @@ OF_LINES: dict[str, Any] = {"lines": "grouped", "columns": {"amount": {"header":
 SKIPPING: dict[str, Any] = OF_LINES | {"skip": [{"header": "状況", "values": ["取消"]}]}
 OF_ORDERS: dict[str, Any] = {"lines": "grouped"}
 COMPUTED: dict[str, Any] = {"lines": "grouped", "columns": {"amount": {"multiply": ["単価", "数量"], "add": ["送料"]}}}
+WITH_POSTAGE: dict[str, Any] = {
+    "lines": "grouped",
+    "columns": {"amount": {"header": "金額", "each": "line", "add_each_line": ["送料"]}},
+}
 
 
 def line(ref: str, item: str = "A-1,2,500,1000", *, customer: str = "C01,見本商店", end: str = ",invoice,") -> str:
@@ -171,6 +175,35 @@ def test_a_computed_amount_is_the_sum_of_products_and_what_counts_once(run):
     assert [each["amount"] for each in found.accepted[0]["lines"]] == [2000, 500, 60]
 
 
+@pytest.mark.parametrize("chunk_rows", [1, 1000])
+def test_what_is_added_on_each_line_is_summed_beside_the_lines_amounts(run, chunk_rows):
+    found = run(
+        WITH_POSTAGE,
+        line("O-1", "A-1,2,1000,2000", end="350.00,invoice,"),
+        line("O-2", "A-1,1,900,900", end=",invoice,"),
+        line("O-1", "A-2,1,500,500", end="120,invoice,"),
+        line("O-1", "A-3,3,20,60", end=",invoice,"),
+        line("O-3", "A-1,1,900,900", end="300,invoice,"),
+        line("O-3", "A-1,1,100,100", end="-50,invoice,"),
+        chunk_rows=chunk_rows,
+    )
+    assert found.amounts == {"O-1": 2000 + 350 + 500 + 120 + 60, "O-2": 900, "O-3": 900 + 300 + 100 - 50}
+    assert [order["amount_added"] for order in found.accepted] == [470, 0, 250]
+    assert [each["amount"] for each in found.accepted[0]["lines"]] == [2000, 500, 60]
+    assert found.summary.amount_accepted == 3030 + 900 + 1250
+
+
+def test_one_amount_may_have_what_counts_once_and_what_counts_on_each_line(run):
+    amount = {"multiply": ["単価", "数量"], "add": ["手数料"], "add_each_line": ["送料", "包装料"]}
+    header = "注文番号,得意先コード,得意先名,支払方法,単価,数量,手数料,送料,包装料"
+    rows = ["O-1,C01,見本商店,invoice,1000,2,330,500,10", "O-1,C01,見本商店,invoice,700,1,330,200,20"]
+    found = run({"lines": "grouped", "columns": {"amount": amount}}, *rows, header=header)
+    assert found.amounts == {"O-1": 2000 + 700 + 330 + 500 + 10 + 200 + 20}
+    assert found.accepted[0]["amount_added"] == 330 + 730
+    without = run({"lines": "grouped", "columns": {"amount": amount | {"add": []}}}, *rows, header=header)
+    assert without.amounts == {"O-1": 2700 + 730}
+
+
 @pytest.mark.parametrize("name", ["orders.csv", "orders.xlsx"])
 def test_factors_may_be_columns_that_are_known_by_no_name(run, name):
     profile = {"lines": "grouped", "columns": {"amount": {"multiply": ["税込単価", "個数"], "add": ["手数料"]}}}
@@ -192,6 +225,16 @@ def test_factors_may_be_columns_that_are_known_by_no_name(run, name):
         (OF_LINES, [line("O-1", ",,,500"), line("O-1", ",,,-500")], {1: ["R_AMOUNT_RANGE"], 2: ["R_ORDER_INCOMPLETE"]}),
         (COMPUTED, [line("O-1"), line("O-1", "A,x,500,")], {1: ["R_ORDER_INCOMPLETE"], 2: ["R_QUANTITY"]}),
         (COMPUTED, [line("O-1", end="無料,invoice,"), line("O-1")], {1: ["R_AMOUNT_FORMAT"], 2: ["R_ORDER_INCOMPLETE"]}),
+        (
+            WITH_POSTAGE,
+            [line("O-1", end="1,invoice,"), line("O-1", end="無料,invoice,")],
+            {1: ["R_ORDER_INCOMPLETE"], 2: ["R_AMOUNT_FORMAT"]},
+        ),
+        (
+            WITH_POSTAGE,
+            [line("O-1", end="600000000,invoice,"), line("O-1", end="600000000,invoice,")],
+            {1: ["R_AMOUNT_OVER_LIMIT"], 2: ["R_ORDER_INCOMPLETE"]},
+        ),
         (
             COMPUTED,
             [line("O-1", end="1,invoice,"), line("O-1", end="2,invoice,")],
@@ -403,6 +446,16 @@ def test_rows_are_together_that_are_tied_by_way_of_others():
         ({"lines": "grouped", "columns": {"amount": {"multiply": ["a", "b"], "header": "c"}}}, ("multiply", "header")),
         ({"lines": "grouped", "columns": {"amount": {"multiply": ["a", "b"], "each": "line"}}}, ("multiply", "each = line")),
         ({"lines": "grouped", "columns": {"amount": {"header": "a", "add": ["b"]}}}, ("add", "each = order")),
+        ({"lines": "grouped", "columns": {"amount": {"header": "a", "add_each_line": ["b"]}}}, ("add_each_line", "order")),
+        (
+            {"lines": "grouped", "columns": {"amount": {"each": "line", "add": ["b"], "add_each_line": ["Ｂ"]}}},
+            ("add_each_line name a header twice",),
+        ),
+        (
+            {"lines": "grouped", "columns": {"amount": {"each": "line", "add_each_line": ["金額"]}}},
+            ("amount itself", "twice"),
+        ),
+        ({"lines": "grouped", "columns": {"quantity": {"header": "a", "add_each_line": ["b"]}}}, ("add_each_line", "quantity")),
         ({"lines": "grouped", "columns": {"amount": {"multiply": ["a"]}}}, ("multiply names two headers",)),
         ({"lines": "grouped", "columns": {"quantity": {"header": "a", "each": "line"}}}, ("each", "quantity")),
     ],
