@@ -9,13 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from orders_pipeline.records.normalise import normalise_header, numbered, plain_word, unguarded
+from orders_pipeline.records.normalise import normalise_header, numbered, plain_word
 
 SHORT_FORMS = (str, list)
 MULTIPLIED = 2
@@ -135,31 +135,6 @@ class ColumnSource(BaseModel):
         if self.default:
             cells = pc.if_else(pc.equal(pc.utf8_trim_whitespace(cells), ""), self.default, cells)
         return cells
-
-
-class Skip(BaseModel):
-    """Which rows of a client's files are no orders: those that have one of the values under a header.
-
-    Where files have the header several times, `occurrence` says which one is meant.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    header: Annotated[str, Field(min_length=1)]
-    occurrence: Annotated[int | None, Field(ge=1, le=100)] = None
-    values: Annotated[tuple[str, ...], Field(min_length=1)]
-
-    @property
-    def name(self) -> str:
-        """Return the header, `numbered` where one of several is meant."""
-        return self.header if self.occurrence is None else numbered(self.header, self.occurrence)
-
-    def matches(self, cells: pa.Array) -> pa.Array:
-        """Return for each raw cell whether its row is skipped; words are compared in normal form."""
-        skipped = {plain_word(value) for value in self.values}
-        distinct = unguarded(cells).dictionary_encode()
-        words = [word is not None and plain_word(word) in skipped for word in distinct.dictionary.to_pylist()]
-        return pc.fill_null(pa.array(words, pa.bool_()).take(distinct.indices), fill_value=False)
 
 
 def _is_of_a_day(date_format: str) -> bool:

@@ -26,7 +26,8 @@ from pydantic import (
     model_validator,
 )
 
-from orders_pipeline.clients.column_sources import ColumnSource, Skip
+from orders_pipeline.clients.column_sources import ColumnSource
+from orders_pipeline.clients.row_choices import RowChoice
 from orders_pipeline.clients.sequences import check_template
 from orders_pipeline.clients.webhook_settings import check_secret, check_url, shown_secret
 from orders_pipeline.records.grouping import Grouping
@@ -82,7 +83,8 @@ class Profile(BaseModel):
     header_rows: Annotated[int, Field(ge=1, le=3)] = 1
     comment: Annotated[str, Field(max_length=5)] = ""
     footer_lines: Annotated[int, Field(ge=0, le=20)] = 0
-    skip: tuple[Skip, ...] = ()
+    skip: tuple[RowChoice, ...] = ()
+    reject: tuple[RowChoice, ...] = ()
     ignore: tuple[str, ...] = ()
     lines: Literal["one_per_order", "grouped"] = "one_per_order"
     columns: Annotated[Mapping[str, ColumnSource], AfterValidator(_checked_columns)] = Field(default_factory=dict)

@@ -161,7 +161,8 @@ def stage_file(limits: Limits, profile: Profile, source: Path, name: str, folder
         frame=_frame(profile, name),
         has_certain_records=is_converted(name),
         grouped_by=None if profile.grouping() is None else (ORDERS.identity, partial(_orders_of, profile)),
-        skip=[(each.name, each.matches) for each in profile.skip],
+        skip=profile.skip,
+        reject=profile.reject,
     )
     if not hidden:
         return staged

@@ -38,6 +38,7 @@ from orders_pipeline.intake.validation import (
     Validated,
     accepted_schema,
     accepted_table,
+    add_undecided,
     ambiguous_corrections,
     misshapen_answers,
     rejections_table,
@@ -138,6 +139,7 @@ class _Validation:
         again = {at: first for at, row in enumerate(number.to_pylist()) if (first := self.repeated_rows.get(row))}
         details = [as_json({"first_row": str(first)}) for first in again.values()]
         rows.findings.add_each(IDENTITY, "R_REF_DUP_IN_FILE", np.array([*again], np.intp), details)
+        add_undecided(rows.findings, shaped)
         for position in np.flatnonzero(is_total).tolist():
             rows.findings.add_instead(TOTAL_ROW, position)
         self._add_incomplete(rows, order_row)

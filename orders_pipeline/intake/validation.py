@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from orders_pipeline.infrastructure.parquet_file import map_chunks, new_parquet, read_chunks
+from orders_pipeline.intake.csv_file import TO_DECIDE
 from orders_pipeline.intake.duplicate_rows import Duplicates, find_duplicates
 from orders_pipeline.intake.repeated_orders import Differing, Existing, RepeatedOrders, none_is_settled
 from orders_pipeline.intake.total_rows import find_total_rows
@@ -34,6 +35,7 @@ Seal: TypeAlias = Callable[[pd.DataFrame], list[bytes]]
 CHUNK_ROWS = 30_000  # a few are in memory at once: half as many rows cost a tenth more time, for 90 MB less
 
 TOTAL_ROW, SAME_ORDER = "R_TOTAL_ROW", "R_REF_EXISTS"
+UNDECIDED = "R_TO_DECIDE"
 
 # hardly an accepted cell is the same twice, and encrypted ones are random: to look for repetition only costs time
 _COMPACT: Mapping[str, Any] = {"compression": "none", "use_dictionary": False, "write_statistics": False}
@@ -151,6 +153,7 @@ class _Validation:
             misshapen = misshapen_answers(self.corrections, chunk)
         self.repeated.add_shortened(rows, findings, list(answers))
         self.repeated.add_given_up(rows, findings, [at for at, each in answers.items() if each.keeps_reference])
+        add_undecided(findings, shaped)
         for position in np.flatnonzero(pc.is_in(rows.number, value_set=self.total_rows)):
             findings.add_instead(TOTAL_ROW, int(position))
         wanted = findings.clean
@@ -182,6 +185,21 @@ def _add_duplicates(rows: Rows, findings: Findings, duplicates: Duplicates, reco
         if chosen.any():
             details = [as_json({"first_row": str(row)}) for row in first[chosen]]
             findings.add_each(record_type.identity, code, positions[chosen], details)
+
+
+def add_undecided(findings: Findings, shaped: pa.RecordBatch) -> None:
+    """Note rows that a person has to decide on, but for those of an order that was received before, as it is."""
+    if TO_DECIDE not in shaped.schema.names:  # not in what was staged before profiles could say so
+        return
+    why = shaped.column(TO_DECIDE)
+    undecided = why.is_valid().to_numpy(zero_copy_only=False).copy()
+    for one in findings.found:
+        if one.code == SAME_ORDER:
+            undecided[one.positions] = False
+    positions = np.flatnonzero(undecided)
+    if len(positions):
+        details = [as_json({"said": said}) for said in why.take(pa.array(positions)).to_pylist()]
+        findings.add_each("", UNDECIDED, positions, details)
 
 
 def ambiguous_corrections(staged: Path, duplicates: Duplicates, chunk_rows: int) -> frozenset[int]:

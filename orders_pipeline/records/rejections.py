@@ -158,7 +158,11 @@ HINTS: Mapping[str, tuple[str, str]] = MappingProxyType(
 
 _FILE_CODES = (
     Code("F_EMPTY", "The file is empty.", "ファイルが空です。"),
-    Code("F_NO_ROWS", "The file has a header but no orders.", "見出しだけで、注文の行がありません。"),
+    Code(
+        "F_NO_ROWS",
+        "The file has a header but no orders[: {count} rows were skipped, as the client's profile says; {by}].",
+        "見出しだけで、注文の行がありません[(取引先の設定により対象外とした行: {count}件、{by})]。",
+    ),
     Code(
         "F_ENCODING",
         "The file is not throughout [{agreed}, which the client's profile says it is|UTF-8, UTF-16 or CP932 (Shift_JIS)]"
@@ -362,6 +366,13 @@ _ROW_CODES = (
         "[。次の行が不足しています: {missing}件目][。{hint}]。",
     ),
     Code(
+        "R_TO_DECIDE",
+        "A person has to decide on this order, as the client's profile says[: {said}]; leave it out, or set the amount that "
+        "is due and empty the cell that says so.",
+        "取引先の設定により、担当者の判断が必要な注文です[({said})]。請求しない場合は行を除き、請求する場合は金額を確認のうえ、"
+        "該当の項目を空にしてください。",
+    ),
+    Code(
         "R_TOO_MANY_LINES",
         "An order has too many rows[; at most {limit}].",
         "1つの注文の行数が多すぎます[(上限: {limit}行)]。",
@@ -490,8 +501,8 @@ _ROW_CODES = (
 _WARNING_CODES = (
     Code(
         "W_UNKNOWN_COLUMN",
-        "Columns that are not known were ignored[ ({count})][: {columns}].",
-        "未知の列は無視しました[({count}列)][: {columns}]。",
+        "Columns that are not known were ignored[ ({count})][: {columns}][ and {more} more].",
+        "未知の列は無視しました[({count}列)][: {columns}][ ほか{more}列]。",
     ),
     Code(
         "W_LINES_LEFT_OUT",
@@ -520,8 +531,8 @@ _WARNING_CODES = (
     ),
     Code(
         "W_ROWS_SKIPPED",
-        "Rows were skipped, as the client's profile says[: {count}].",
-        "取引先の設定により対象外とした行があります[: {count}件]。",
+        "Rows were skipped, as the client's profile says[: {count}][; {by}].",
+        "取引先の設定により対象外とした行があります[: {count}件][。{by}]。",
     ),
     Code(
         "W_HIDDEN_ROWS",
@@ -582,6 +593,7 @@ SETTINGS: Mapping[str, str] = MappingProxyType(
         "F_TOO_MANY_ROWS": "`max_rows`",
         "F_TOO_MANY_ERRORS": "`bad_rows`, `refuse_above_rows` and `refuse_above_percent` say how many rows may be wrong",
         "F_DUPLICATE_FILE": '`same_bytes = "take"`',
+        "R_TO_DECIDE": "`reject` says which rows a person has to decide on",
         "R_REF_CONFLICT": '`lines = "grouped"` takes several rows of a reference as one order',
         "R_REF_EXISTS": '`same_orders = "skip"` is for exports that repeat earlier orders',
         "R_REF_EXISTS_DIFFERS": '`same_orders = "skip"` skips only orders that are the same',

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Mapping, Sequence
 
 Row = Mapping[str, str]
@@ -81,6 +83,22 @@ def written(header: str, rows: Sequence[Row], *, delimiter: str = ",", quoted: b
     records = [names, *([row.get(name, "") for name in names] for row in rows)]
     cells = (['"' + cell.replace('"', '""') + '"' for cell in record] if quoted else record for record in records)
     return "".join(delimiter.join(record) + "\r\n" for record in cells)
+
+
+def orders_like(
+    made: bytes, codec: str, header: str, like: str, changes: Sequence[Row], *, delimiter: str = ",", more: str = ""
+) -> bytes:
+    """Return an export with a row for each change of that which is `like` this under a header, referred to as A-1, A-2, ...
+
+    `more` are headers that it has besides.
+    """
+    quoting = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
+    reader = csv.DictReader(io.StringIO(made.decode(codec), newline=""), delimiter=delimiter, quoting=quoting)
+    (row,) = (row for row in reader if row[header] == like)
+    names = ",".join([*row, more] if more else row)
+    mark = "#" if like.startswith("#") else ""
+    rows = [row | change | {header: f"{mark}A-{number}"} for number, change in enumerate(changes, 1)]
+    return written(names, rows, delimiter=delimiter, quoted=delimiter == ",").encode(codec)
 
 
 def shopify(day: str) -> bytes:

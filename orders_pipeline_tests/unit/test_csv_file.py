@@ -39,6 +39,7 @@ def test_a_staged_file_holds_places_and_cells_as_sent(harness):
             "corrects_row": None,
             "unreadable": None,
             "maybe_references": None,
+            "to_decide": None,
             "client_order_ref": "A-1",
             "customer_name": ' 山田, "太郎" ',
             "email": "",
@@ -297,7 +298,7 @@ def test_what_may_be_a_value_is_not_said_to_be_an_unknown_column(harness):
     ]
     found = harness.stage(f"client_order_ref,customer_name,amount,{','.join(unknown)}\nA-1,山田,1{',' * len(unknown)}\n")
     shown = ", ".join(["備考2", *(f"c{n}" for n in range(9))])
-    assert [dict(each.detail) for each in found.warnings] == [{"count": str(len(unknown)), "columns": shown}]
+    assert [dict(each.detail) for each in found.warnings] == [{"count": str(len(unknown)), "columns": shown, "more": "8"}]
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from orders_pipeline.clients.column_sources import Skip
 from orders_pipeline.clients.profiles import Profile
+from orders_pipeline.clients.row_choices import RowChoice
 from orders_pipeline.intake.csv_file import Frame, stage
 from orders_pipeline.records.rejections import FileRejected
 from orders_pipeline_tests.support.csv_staging import LIMITS
@@ -125,7 +125,7 @@ def test_a_file_that_corrects_rows_is_the_table_and_nothing_else(tmp_path):
 
 
 def test_rows_are_skipped_wherever_they_are_and_the_others_keep_their_numbers(tmp_path):
-    skip = [("得意先名", Skip(header="得意先名", values=("取消",)).matches)]
+    skip = [RowChoice(header="得意先名", values=("取消",))]
     many = [f"A-{at},C1,{'取消' if at % 3 == 0 else '見本'}\n" for at in range(1, 9_001)]
     many[4000:4000] = ["odd,row\n", "\n", '"A-x","C1","取消"\n', "A-y,C1, 取消 \n"]
     found, rows = read(tmp_path, f"{HEADER}\n{''.join(many)}", Frame(), skip=skip)
@@ -136,7 +136,7 @@ def test_rows_are_skipped_wherever_they_are_and_the_others_keep_their_numbers(tm
 
 @pytest.mark.parametrize("rows", [3, 6_000])
 def test_what_follows_a_skipped_row_in_its_order_is_skipped_with_it(tmp_path, rows):
-    skip = [("得意先名", Skip(header="得意先名", values=("取消",)).matches)]
+    skip = [RowChoice(header="得意先名", values=("取消",))]
     many = "".join(
         f"B-{at // 3:0300},C1,{('取消' if at // 3 % 2 else '見本') if at % 3 == 0 else ''}\n" for at in range(rows * 3)
     )
@@ -151,7 +151,7 @@ def test_what_follows_a_skipped_row_in_its_order_is_skipped_with_it(tmp_path, ro
 
 
 def test_a_row_of_another_width_is_skipped_by_its_cell_in_whatever_block_it_stands(tmp_path):
-    skip = [("得意先名", Skip(header="得意先名", values=("取消",)).matches)]
+    skip = [RowChoice(header="得意先名", values=("取消",))]
     many = "".join(f"B-{at:0300},C1,見本\n" for at in range(9_000))
     found, _ = read(tmp_path, f"{HEADER}\nA-1,C1,取消,more\n{many}A-2,C1,取消,more\n", Frame(), skip=skip)
     assert (found.rows_skipped, found.rows_total) == (2, 9_002)
@@ -159,7 +159,7 @@ def test_a_row_of_another_width_is_skipped_by_its_cell_in_whatever_block_it_stan
 
 def test_without_the_header_that_tells_them_apart_no_row_is_taken(tmp_path):
     with pytest.raises(FileRejected) as refused:
-        read(tmp_path, f"{HEADER}\n{ROWS}", Frame(), skip=[("状況", Skip(header="状況", values=("取消",)).matches)])
+        read(tmp_path, f"{HEADER}\n{ROWS}", Frame(), skip=[RowChoice(header="状況", values=("取消",))])
     assert (refused.value.code, refused.value.detail["columns"]) == ("F_HEADER_MISSING", "状況")
 
 
@@ -167,17 +167,17 @@ def test_without_the_header_that_tells_them_apart_no_row_is_taken(tmp_path):
 def test_a_header_that_stands_twice_says_what_is_skipped_only_where_it_is_said_which_of_them(tmp_path, occurrence, skipped):
     text = f"{HEADER},状況,状況\nA-1,C1,見本,済,取消\nA-2,C1,見本,済,済\n"
     with pytest.raises(FileRejected) as refused:
-        read(tmp_path, text, Frame(), skip=[("状況", Skip(header="状況", values=("取消",)).matches)])
+        read(tmp_path, text, Frame(), skip=[RowChoice(header="状況", values=("取消",))])
     assert (refused.value.code, refused.value.detail["columns"]) == ("F_HEADER_DUPLICATE", "状況")
-    chosen = Skip(header="状況", occurrence=occurrence, values=("取消",))
-    found, _ = read(tmp_path, text, Frame(), skip=[(chosen.name, chosen.matches)])
+    chosen = RowChoice(header="状況", occurrence=occurrence, values=("取消",))
+    found, _ = read(tmp_path, text, Frame(), skip=[chosen])
     assert (found.rows_skipped, found.rows_total) == (skipped, 2)
 
 
 def test_every_setting_for_a_header_counts_however_it_is_named(tmp_path):
-    skips = [Skip(header="状況", values=("取消",)), Skip(header=" 状況", occurrence=1, values=("返品",))]
+    skips = [RowChoice(header="状況", values=("取消",)), RowChoice(header=" 状況", occurrence=1, values=("返品",))]
     text = f"{HEADER},状況\nA-1,C1,見本,取消\nA-2,C1,見本,返品\nA-3,C1,見本,済\n"
-    found, rows = read(tmp_path, text, Frame(), skip=[(each.name, each.matches) for each in skips])
+    found, rows = read(tmp_path, text, Frame(), skip=skips)
     assert (found.rows_skipped, [number for number, *_ in rows]) == (2, [3])
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 import orders_pipeline
-from orders_pipeline.clients.column_sources import ColumnSource, Skip
+from orders_pipeline.clients.column_sources import ColumnSource
 from orders_pipeline.clients.profiles import Profile
+from orders_pipeline.clients.row_choices import RowChoice
 from orders_pipeline.sandbox import app
 from orders_pipeline.sandbox.contract import PROBLEMS
 from orders_pipeline.system.settings import Settings
@@ -79,7 +80,9 @@ def test_every_call_and_problem_of_the_services_is_described():
 
 def test_every_setting_of_a_profile_is_shown():
     shown = set(re.findall(r"\b[a-z_]+\b", page("FILES.md").partition("## Clients' profiles")[2]))
-    settings = {each.alias or name for kind in (Profile, ColumnSource, Skip) for name, each in kind.model_fields.items()}
+    settings = {
+        each.alias or name for kind in (Profile, ColumnSource, RowChoice) for name, each in kind.model_fields.items()
+    }
     assert settings - shown == set()
 
 

@@ -324,6 +324,24 @@ def test_each_of_several_settings_says_which_rows_of_a_header_are_skipped(run):
 
 
 @pytest.mark.parametrize("chunk_rows", [1, 1000])
+def test_an_order_is_rejected_whole_that_a_person_has_to_decide_on_and_so_is_no_other(run, chunk_rows):
+    settings = OF_LINES | {"reject": [{"header": "返金額", "except": ["0"]}, {"header": "状況", "values": ["一部返金"]}]}
+    states = ["O-1,100,一部返金", "O-1,,", "O-2,0.00,済", "O-2,,", "O-3,0,一部返金", "O-1,,"]
+    rows = [f"{line(each[:3], f'A-{at},1,500,500')}{each[3:]}" for at, each in enumerate(states)]
+    found = run(settings, *rows, header=f"{HEADER},返金額,状況", chunk_rows=chunk_rows)
+    assert found.amounts == {"O-2": 1000}
+    assert found.codes == {1: ["R_TO_DECIDE"], 2: ["R_ORDER_INCOMPLETE"], 5: ["R_TO_DECIDE"], 6: ["R_ORDER_INCOMPLETE"]}
+    assert found.rejected[1] == [(None, "R_TO_DECIDE", {"said": "返金額, 状況 = 一部返金"})]
+
+
+def test_of_an_order_that_was_received_before_nobody_has_to_decide(run):
+    settings = OF_LINES | {"reject": [{"header": "返金額", "except": ["0"]}]}
+    rows = [line("O-1") + ",100", line("O-1", "A-2,1,500,500") + ","]
+    found = run(settings, *rows, header=f"{HEADER},返金額", **{"o-1": "20261129-000000000001"})
+    assert found.codes == {1: ["R_REF_EXISTS"], 2: ["R_REF_EXISTS"]}
+
+
+@pytest.mark.parametrize("chunk_rows", [1, 1000])
 @pytest.mark.parametrize(
     ("lines", "codes"),
     [
@@ -455,7 +473,10 @@ def test_rows_are_together_that_are_tied_by_way_of_others():
             {"lines": "grouped", "columns": {"amount": {"each": "line", "add_each_line": ["金額"]}}},
             ("amount itself", "twice"),
         ),
-        ({"lines": "grouped", "columns": {"quantity": {"header": "a", "add_each_line": ["b"]}}}, ("add_each_line", "quantity")),
+        (
+            {"lines": "grouped", "columns": {"quantity": {"header": "a", "add_each_line": ["b"]}}},
+            ("add_each_line", "quantity"),
+        ),
         ({"lines": "grouped", "columns": {"amount": {"multiply": ["a"]}}}, ("multiply names two headers",)),
         ({"lines": "grouped", "columns": {"quantity": {"header": "a", "each": "line"}}}, ("each", "quantity")),
     ],

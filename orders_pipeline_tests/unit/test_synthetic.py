@@ -67,6 +67,7 @@ NEVER_MADE = {
     "R_ENCODING_DAMAGE",
     "R_ORDER_INCOMPLETE",
     "R_TOO_MANY_LINES",
+    "R_TO_DECIDE",
 }
 
 

@@ -72,12 +72,17 @@ class Header:
     row: int | None
     unknown: tuple[str, ...]
 
-    @property
-    def unknown_shown(self) -> str:
-        """Return the first names that are not known, but for those that may be a value."""
-        names = dict.fromkeys(cell.strip() for cell in self.unknown)
-        shown = [name for name in names if _is_showable(name) and not _LIKE_A_VALUE.search(name)]
-        return ", ".join(shown[:_NAMES_SHOWN])
+    def unknown_but(self, used: Iterable[str]) -> dict[str, str]:
+        """Return how many cells name nothing that is known or `used`, and the first, but for those that may be a value."""
+        others = {normalise_header(unnumbered(name)) for name in used}
+        unknown = [cell.strip() for cell in self.unknown if normalise_header(cell) not in others]
+        if not unknown:
+            return {}
+        names = [name for name in dict.fromkeys(unknown) if _is_showable(name) and not _LIKE_A_VALUE.search(name)]
+        shown = names[:_NAMES_SHOWN]
+        more = len(unknown) - sum(unknown.count(name) for name in shown)
+        detail = {"count": str(len(unknown)), "columns": ", ".join(shown)}
+        return detail | ({"more": str(more)} if shown and more else {})
 
 
 def read_header(cells: Sequence[str], names: Names, following: Iterable[Sequence[str]], limit: int) -> Header:

@@ -6,10 +6,10 @@ Cells stay as sent. Which file the rows are of, and its header, is known from `s
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from functools import partial
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -17,16 +17,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from orders_pipeline.batches.batches import BATCH_ID
+from orders_pipeline.clients.row_choices import RowChoice
+from orders_pipeline.intake.csv_file.chosen_rows import SkippedRows, choice_places, why_chosen
 from orders_pipeline.intake.csv_file.dialect import Dialect, NoRecordError
 from orders_pipeline.intake.csv_file.header import Header, Names
 from orders_pipeline.intake.csv_file.records import Chunk, EvenChunk, Flags, Places
 from orders_pipeline.intake.csv_file.shape import Shape
 from orders_pipeline.intake.csv_file.split_amounts import SplitAmounts
 from orders_pipeline.records.corrected_rows import NO_ROW
-from orders_pipeline.records.normalise import normalise_header, numbered, unguarded, unnumbered
+from orders_pipeline.records.normalise import unguarded
 from orders_pipeline.records.rejections import FileRejected
 from orders_pipeline.records.rules import is_no_text
 
+TO_DECIDE = "to_decide"
 _BATCHES_KEPT = 3
 _PLACES = (
     pa.field("import_row_number", pa.int32()),
@@ -37,8 +40,8 @@ _PLACES = (
     pa.field("corrects_row", pa.int32()),
     pa.field("unreadable", pa.string()),
     pa.field("maybe_references", pa.list_(pa.string())),
+    pa.field(TO_DECIDE, pa.string()),
 )
-Skips: TypeAlias = Sequence[tuple[str, Callable[[pa.Array], pa.Array]]]
 GroupedBy: TypeAlias = "tuple[str, Callable[[pa.Array], npt.NDArray[np.uint64]]]"
 CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f]")
 _ROW_NUMBER = re.compile("[0-9]{1,9}")
@@ -58,49 +61,20 @@ class Limits:
 class Reading:
     """How a file is read: the names its header may hold, its limits, its dialect, and the column of amounts.
 
-    `skip` says of the cells under a header which of their rows are no orders. Rows that are `grouped_by` the same cells of a
-    column are one order: the function returns a number for each, 0 where a row is of none. Where it `may_have_controls`,
-    rows with control characters are unreadable. `line_by_line`, each line must be a record.
+    `skip` says which rows are no orders, and `reject` which a person has to decide on. Rows that are `grouped_by` the same
+    cells of a column are one order: the function returns a number for each, 0 where a row is of none. Where it
+    `may_have_controls`, rows with control characters are unreadable. `line_by_line`, each line must be a record.
     """
 
     names: Names
     limits: Limits
     dialect: Dialect
     amount: str | None
-    skip: Skips = ()
+    skip: Sequence[RowChoice] = ()
+    reject: Sequence[RowChoice] = ()
     grouped_by: GroupedBy | None = None
     may_have_controls: bool = False
     line_by_line: bool = False
-
-
-class SkippedRuns:
-    """Rows of one order next to each other, of which some were skipped: the order's number, the first row and the last."""
-
-    def __init__(self) -> None:
-        self.found: list[tuple[int, int, int]] = []
-        self._last = (0, 0, 0, False)  # the run that may go on, and whether a row of it was skipped
-
-    def add(self, orders: npt.NDArray[np.uint64], numbers: npt.NDArray[Any], skipped: Flags) -> None:
-        """Look at more rows; those of no order are passed over."""
-        places = np.flatnonzero(orders)
-        if not len(places):
-            return
-        orders, numbers, skipped = orders[places], numbers[places], skipped[places]
-        starts = np.flatnonzero(np.append(True, orders[1:] != orders[:-1]))
-        ends = np.append(starts[1:], len(orders)) - 1
-        columns = orders[starts], numbers[starts], numbers[ends], np.logical_or.reduceat(skipped, starts)
-        for order, first, last, is_skipped in zip(*(column.tolist() for column in columns), strict=True):
-            if order == self._last[0]:
-                self._last = order, self._last[1], last, is_skipped or self._last[3]
-            else:
-                self.end()
-                self._last = order, first, last, is_skipped
-
-    def end(self) -> None:
-        """Keep the run that was looked at last, if a row of it was skipped: no more of it follows."""
-        if self._last[3]:
-            self.found.append(self._last[:3])
-        self._last = (0, 0, 0, False)
 
 
 class StagedRows:
@@ -115,19 +89,18 @@ class StagedRows:
         self.amounts = SplitAmounts(header, reading.amount)
         self._header_words = pa.array([*reading.names.known, *(cell.strip().lower() for cell in header.cells)], pa.string())
         self.schema = pa.schema([*_PLACES, *(pa.field(column, pa.string()) for column in self._columns)])
-        self.rows_total = self.rows_filled = self.rows_skipped = self.rows_unreadable = 0
+        self.rows_total = self.rows_filled = self.rows_unreadable = 0
         self._may_have_controls, self._line_by_line = reading.may_have_controls, reading.line_by_line
-        self._skip = _skip_places(header, reading.skip)
+        self.skipped = SkippedRows(header.cells, reading.skip)
+        self._to_decide = choice_places(header.cells, reading.reject)
         self._grouped_by = reading.grouped_by
-        self._skipped_above: dict[int, int] = {}  # the order of the last row, where that was skipped
-        self.skipped_runs = SkippedRuns()
         self.batches: dict[str, Mapping[str, str]] = {}
 
     def table(self, chunk: Chunk | EvenChunk) -> pa.Table:
         """Return the rows that are neither blank nor skipped as a table of `schema`."""
         if self._may_have_controls:
             chunk = _without_controls(chunk)
-        if self._skip:
+        if self.skipped.may_be:
             chunk = self._without_skipped(chunk)
         if isinstance(chunk, EvenChunk):
             if (chunk.places.lengths > self._limits.max_field_chars).any():
@@ -140,17 +113,8 @@ class StagedRows:
 
     def _without_skipped(self, chunk: Chunk | EvenChunk) -> Chunk | EvenChunk:
         """Return a chunk without the rows that are no orders, which are counted."""
-        skipped = np.zeros(len(chunk.places.numbers), np.bool_)
         orders = self._orders_of(chunk)
-        for at, kinds in self._skip.items():
-            cells = _column_of(chunk, at)
-            these = np.logical_or.reduce([matches(cells).to_numpy(zero_copy_only=False) for matches in kinds])
-            if orders is not None:
-                self._skip_rows_below(at, these, cells.to_pylist(), orders.tolist())
-            skipped |= these
-        if orders is not None:
-            self.skipped_runs.add(orders, chunk.places.numbers, skipped)
-        self.rows_skipped += int(skipped.sum())
+        skipped = self.skipped.find(chunk.places.numbers, partial(_column_of, chunk), orders)
         self.rows_total += int(skipped.sum())
         return chunk.select(~skipped) if skipped.any() else chunk
 
@@ -161,18 +125,6 @@ class StagedRows:
         column, orders_of = self._grouped_by
         places = self._header.columns.get(column, ())
         return orders_of(_joined([pc.fill_null(_column_of(chunk, at), "") for at in places])) if places else None
-
-    def _skip_rows_below(self, at: int, skipped: Flags, cells: Sequence[str | None], orders: Sequence[int]) -> None:
-        """Skip as well what follows a skipped row in its order, and says nothing under the same header."""
-        above = self._skipped_above.get(at, 0)
-        for place, (cell, order) in enumerate(zip(cells, orders, strict=True)):
-            if skipped[place]:
-                above = order
-            elif above and order == above and not (cell or "").strip():
-                skipped[place] = True
-            elif order:
-                above = 0
-        self._skipped_above[at] = above
 
     def _table_of_columns(self, chunk: EvenChunk) -> pa.Table:
         blank = [place for place, row in chunk.odd.items() if not any(row)]
@@ -263,7 +215,8 @@ class StagedRows:
         self, places: Places, right: Flags, said: tuple[pa.Array, ...], column_at: Callable[[int], pa.Array]
     ) -> pa.Table:
         """Return a table of rows; `said` is which rows they correct, why they are unreadable, and what they may refer to."""
-        values = (places.numbers, places.lines, places.offsets, places.lengths, right, *said)
+        to_decide = why_chosen(self._to_decide, column_at, len(right))
+        values = (places.numbers, places.lines, places.offsets, places.lengths, right, *said, to_decide)
         arrays = [pa.array(each, field.type) for each, field in zip(values, _PLACES, strict=True)]
         self.amounts.look(places, right, column_at)
         absent = pc.if_else(pa.array(right), "", pa.scalar(None, pa.string()))
@@ -323,24 +276,6 @@ def _without_controls(chunk: Chunk | EvenChunk) -> Chunk:
     rows = chunk.row_by_row() if isinstance(chunk, EvenChunk) else chunk
     found = {place: "R_CHARS" for place, row in enumerate(rows.rows) if any(map(CONTROL.search, row))}
     return replace(rows, unreadable=found | dict(rows.unreadable))
-
-
-def _skip_places(header: Header, skip: Skips) -> dict[int, list[Callable[[pa.Array], pa.Array]]]:
-    """Return where the cells stand that say which rows are no orders; without one of them nobody can tell."""
-    places: dict[str, int] = {}
-    times: Counter[str] = Counter()
-    for at, name in enumerate(map(normalise_header, header.cells)):
-        times[name] += 1
-        places |= {numbered(name, times[name]): at, name: at}
-    found: dict[int, list[Callable[[pa.Array], pa.Array]]] = {}
-    if missing := [unnumbered(written) for written, _ in skip if normalise_header(written) not in places]:
-        raise FileRejected("F_HEADER_MISSING", {"columns": ", ".join(dict.fromkeys(missing))})
-    for written, matches in skip:
-        name = normalise_header(written)
-        if times[name] > 1:  # one of them may say that an order is cancelled
-            raise FileRejected("F_HEADER_DUPLICATE", {"columns": written})
-        found.setdefault(places[name], []).append(matches)
-    return found
 
 
 def _row_number(batch: str | None, row: str | None) -> int | None:

@@ -20,6 +20,7 @@ from typing import Any
 import pyarrow as pa
 from pyarrow.parquet import ParquetWriter
 
+from orders_pipeline.clients.row_choices import RowChoice
 from orders_pipeline.infrastructure.parquet_file import new_parquet
 from orders_pipeline.intake.csv_file.dialect import Dialect, NoRecordError
 from orders_pipeline.intake.csv_file.encoding import detect_text
@@ -28,7 +29,7 @@ from orders_pipeline.intake.csv_file.header import Names, check_delimiter, read_
 from orders_pipeline.intake.csv_file.physical_lines import TextSpan, read_blocks, split_lines
 from orders_pipeline.intake.csv_file.records import Chunk, EvenChunk, Records
 from orders_pipeline.intake.csv_file.shape import Shape, UnevenRowsError
-from orders_pipeline.intake.csv_file.staged_rows import CONTROL, GroupedBy, Limits, Reading, Skips, StagedRows
+from orders_pipeline.intake.csv_file.staged_rows import CONTROL, GroupedBy, Limits, Reading, StagedRows
 from orders_pipeline.records.normalise import normalise_header
 from orders_pipeline.records.rejections import FileRejected, Rejection
 
@@ -77,7 +78,8 @@ def stage(
     encoding: str | None = None,
     amount: str | None = None,
     frame: Frame = Frame(),  # noqa: B008 - it is frozen
-    skip: Skips = (),
+    skip: Sequence[RowChoice] = (),
+    reject: Sequence[RowChoice] = (),
     grouped_by: GroupedBy | None = None,
     has_certain_records: bool = False,
 ) -> StagedFile:
@@ -90,9 +92,9 @@ def stage(
     are as sent: "" where the file lacks the column, null where the row's shape is wrong or it is unreadable. The headers of
     a column of `joined` are joined by a space. The Parquet file appears whole or not at all, readable by its owner only. An
     `encoding` that is given is the only one tried. Cells of the column `amount` may not be split at a comma. What stands in
-    the `frame` around the table is left out, and so are rows of which `skip` says so by their cell under a header;
-    as is what follows such a row, is `grouped_by` the same cells, and is blank there. Where rows of orders were skipped is
-    kept with the file, as `SKIPPED_RUNS`.
+    the `frame` around the table is left out, and so are rows that `skip` chooses, with what follows such a row, is
+    `grouped_by` the same cells, and is blank there. Of others, `to_decide` says why `reject` chooses them, mostly null.
+    Where rows of orders were skipped is kept with the file, as `SKIPPED_RUNS`.
 
     A row with control characters, or quotation marks escaped by a backslash, is unreadable and does not refuse the file if
     the next record is certain all the same: in a text that we wrote (`has_certain_records`), or where each line is a record
@@ -103,7 +105,7 @@ def stage(
     known = {normalise_header(name): column for name, column in header_names.items()}
     parts = {column: tuple(map(normalise_header, headers)) for column, headers in joined.items()}
     names = Names(known, tuple(required), parts)
-    reading = Reading(names, limits, dialect, amount if dialect.delimiter == "," else None, skip, grouped_by)
+    reading = Reading(names, limits, dialect, amount if dialect.delimiter == "," else None, skip, reject, grouped_by)
     try:
         return _stage(source, staged, reading, encoding, frame)
     except FileRejected as refusal:
@@ -163,16 +165,15 @@ def _write(source: Path, target: Path, where: Table, reading: Reading, *, allow_
     with new_parquet(target, staging.schema, **_PARQUET) as writer:
         _write_behind(writer, map(staging.table, chain([first.after(place + more_rows)], chunks)))
         if not staging.rows_filled:
-            raise FileRejected("F_NO_ROWS")
+            raise FileRejected("F_NO_ROWS", staging.skipped.detail if staging.skipped.count else {})
         if reading.line_by_line and staging.rows_unreadable * 2 > staging.rows_filled:
             raise NoRecordError  # nor is this a file with a few bad rows
-        staging.skipped_runs.end()
-        if staging.skipped_runs.found:
-            writer.add_key_value_metadata({SKIPPED_RUNS: json.dumps(staging.skipped_runs.found)})
+        staging.skipped.runs.end()
+        if staging.skipped.runs.found:
+            writer.add_key_value_metadata({SKIPPED_RUNS: json.dumps(staging.skipped.runs.found)})
         shape.check_all()
         staging.amounts.check_all(last_cell_left_off=shape.last_cell_left_off)
-    detail = {"count": str(len(header.unknown)), "columns": header.unknown_shown}
-    unknown = Rejection(None, int(first.places.lines[place]), None, "W_UNKNOWN_COLUMN", detail)
+    unknown = header.unknown_but([each.name for each in (*reading.skip, *reading.reject)])
     offset, length = int(first.places.offsets[place]), int(first.places.lengths[place])
     return StagedFile(
         encoding=span.encoding,
@@ -182,15 +183,15 @@ def _write(source: Path, target: Path, where: Table, reading: Reading, *, allow_
         header_span=(offset, length),
         row_width=shape.width,
         columns=header.columns,
-        unknown_columns=len(header.unknown),
+        unknown_columns=int(unknown.get("count", "0")),
         rows_total=staging.rows_total,
-        rows_blank=staging.rows_total - staging.rows_filled - staging.rows_skipped,
-        rows_skipped=staging.rows_skipped,
+        rows_blank=staging.rows_total - staging.rows_filled - staging.skipped.count,
+        rows_skipped=staging.skipped.count,
         corrected_batches=tuple(staging.batches),
         corrected_from=tuple(staging.batches.values()),
         warnings=(
-            *((unknown,) if header.unknown else ()),
-            *_counted("W_ROWS_SKIPPED", staging.rows_skipped),
+            *([Rejection(None, int(first.places.lines[place]), None, "W_UNKNOWN_COLUMN", unknown)] if unknown else ()),
+            *([Rejection(None, None, None, "W_ROWS_SKIPPED", staging.skipped.detail)] if staging.skipped.count else ()),
             *_counted("W_LINES_LEFT_OUT", where.left_out),
             *([Rejection(None, 1, None, "W_SEP_LINE")] if where.has_sep else ()),
             *_counted("W_BOM", records.marks),
