@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -123,10 +125,11 @@ def try_(file: Path, client_code: str | None, *, as_json: bool) -> None:
 
     settings = load_settings()
     chosen = read_clients(settings.clients_file).profile(client_code) if client_code else Profile()
-    answer(try_profile(file, limits_of(settings, chosen), chosen), _show_trial, as_json=as_json)
+    found = try_profile(file, limits_of(settings, chosen), chosen, client_code)
+    answer(found, partial(_show_trial, client_code=client_code), as_json=as_json)
 
 
-def _show_trial(console: Console, found: dict[str, Any]) -> None:
+def _show_trial(console: Console, found: dict[str, Any], client_code: str | None) -> None:
     from orders_pipeline.cli.console import plain
     from orders_pipeline.records.rejections import SETTINGS
 
@@ -140,6 +143,8 @@ def _show_trial(console: Console, found: dict[str, Any]) -> None:
     for each in found["columns"]:
         guess = "  (a guess)" if each["column"] in found["guessed"] else ""
         say(each["column"], " + ".join(each["headers"]) + guess if each["headers"] else "is needed, and nowhere")
+    if found["rows_chosen_by"]:
+        say("skip and reject", "by " + ", ".join(found["rows_chosen_by"]))
     if found["not_used"]:
         say("not used", ", ".join(found["not_used"]))
     if "error" in found:
@@ -148,6 +153,26 @@ def _show_trial(console: Console, found: dict[str, Any]) -> None:
             say("", f"in the profile, {SETTINGS[found['error']['code']]}")
     for number, row in enumerate(found["rows"], 1):
         say(f"row {number}", ", ".join(f"{column}={cell}" for column, cell in row.items()))
-    console.print("\nA table of ORDERS_CLIENTS_FILE to begin with:\n" if found["profile"] else "\nNothing is to be added.")
+    if found["outcome"]:
+        _say_outcome(say, found)
+    add = (
+        f"To be added to [{client_code}] in ORDERS_CLIENTS_FILE"
+        if client_code
+        else "A table of ORDERS_CLIENTS_FILE to begin with"
+    )
+    console.print(f"\n{plain(add)}:\n" if found["profile"] else "\nNothing is to be added.", highlight=False)
     for line in found["profile"].splitlines():
         console.print(plain(line), highlight=False, soft_wrap=True)
+
+
+def _say_outcome(say: Callable[[str, str], None], found: dict[str, Any]) -> None:
+    outcome = found["outcome"]
+    rows, orders, yen = outcome["rows"], outcome["orders"]["accepted"], outcome["amount_jpy"]["accepted"]
+    guesses = ", with these guesses" if found["guessed"] else ""
+    say("would be charged", f"{yen:,} yen for {orders:,} orders, unless they were received before{guesses}")
+    counts = ", ".join(f"{rows[name]:,} {name}" for name in ("accepted", "rejected", "blank", "skipped"))
+    say("of its rows", f"{rows['total']:,}: {counts}")
+    if found["skipped"]:
+        say("skipped", found["skipped"])
+    for code, count in outcome["rejections"].items():
+        say("rejected", f"{count:,} x {code}")

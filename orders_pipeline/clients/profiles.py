@@ -153,12 +153,16 @@ class Profile(BaseModel):
         nowhere = {numbered("", at): column for at, column in enumerate(left_out)}  # names that no header has
         return known | given | nowhere
 
+    @property
+    def parts_of_amount(self) -> tuple[str, ...]:
+        """Return the headers of which the amount is made, where it is made of several."""
+        amount = self.columns.get(ORDERS.amount)
+        return () if amount is None else (*amount.multiply, *amount.added)
+
     def _parts_of_amount(self) -> dict[str, str]:
         """Return the headers of which the amount is made, with the column that each has: another one's, or its own."""
-        amount = self.columns.get(ORDERS.amount)
         known = self._headers_of_columns()
-        headers = () if amount is None else (*amount.multiply, *amount.added)
-        return {name: known.get(normalise_header(name), f'"{name}"') for name in headers}
+        return {name: known.get(normalise_header(name), f'"{name}"') for name in self.parts_of_amount}
 
     def grouping(self) -> Grouping | None:
         """Return how orders are made of several rows; None where each row is one."""

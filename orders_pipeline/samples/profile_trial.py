@@ -7,21 +7,17 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from orders_pipeline.batches import batches
 from orders_pipeline.batches.artifacts import CONVERTED, STAGED
 from orders_pipeline.clients.file_names import encoding_shown, is_converted, is_json, is_workbook
 from orders_pipeline.clients.profiles import Profile
@@ -32,8 +28,7 @@ from orders_pipeline.intake.csv_file.encoding import detect_text
 from orders_pipeline.intake.csv_file.physical_lines import TextSpan, read_blocks, split_lines
 from orders_pipeline.intake.file_staging import stage_file, unpacked
 from orders_pipeline.records.normalise import normalise_header
-from orders_pipeline.records.orders import ORDERS, PAYMENT_METHODS
-from orders_pipeline.records.record_type import RowContext
+from orders_pipeline.records.orders import ORDERS
 from orders_pipeline.records.rejections import FileRejected, message
 from orders_pipeline.samples.header_guesses import GUESSES
 from orders_pipeline.samples.profile_guesses import (
@@ -44,14 +39,18 @@ from orders_pipeline.samples.profile_guesses import (
     is_unquoted,
     named_place,
 )
+from orders_pipeline.samples.trial_outcome import outcome_of, payment_words, unknown_words
+from orders_pipeline.samples.trial_table import DEFAULTS, Trial, table_of
 
 HEAD_LINES = 20
 SHOWN_ROWS = 5
-MOST_WORDS = 10
 SAMPLE_ROWS = 2_000  # looked at to guess what their cells are
 DELIMITERS = (",", "\t", ";", "|")
-DEFAULTS: Mapping[str, str] = MappingProxyType({"customer_code": "guest", "payment_method": "invoice"})
 FAMILY_NAME, GIVEN_NAME = re.compile(r"姓|last[ _-]?name|氏(?!名)"), re.compile(r"(?<![姓氏])名(?!前)|first[ _-]?name")
+YEN_BESIDE = re.compile(
+    r"(?!.*tax).*(送料|手数料|包装料|ラッピング料|値引|割引|クーポン|ポイント利用"
+    r"|shipping[- ]price|postage|fee\b|discount|gift-wrap-price)"
+)
 READING = re.compile(r"カナ|フリガナ|かな|kana")
 DATE_FORMATS = (
     (re.compile(r"[0-9]{14}"), {"format": "%Y%m%d%H%M%S"}),
@@ -61,29 +60,11 @@ DATE_FORMATS = (
 )
 
 
-@dataclass
-class Trial:
-    """What was found out of a file; `settings` and `columns` are what a profile would say, `guessed` what is a guess.
+def try_profile(path: Path, limits: Limits, profile: Profile, client_code: str | None = None) -> dict[str, Any]:
+    """Return what a file is read as with a profile, what it lacks and comes to, its first rows, and a TOML table.
 
-    `unknown_methods` are words for how it is paid, which are not guessed.
+    The table is one to begin with, or what is to be added to that of the client whose profile it is.
     """
-
-    encoding: str | None = None
-    delimiter: str = ","
-    header_line: int = 1
-    header: Sequence[str] = ()
-    mapped: dict[str, Sequence[str]] = field(default_factory=dict)
-    settings: dict[str, Any] = field(default_factory=dict)
-    columns: dict[str, dict[str, Any]] = field(default_factory=dict)
-    unknown_methods: Sequence[str] = ()
-    readings: str = ""
-    guessed: set[str] = field(default_factory=set)
-    refusal: FileRejected | None = None
-    rows: list[dict[str, str]] = field(default_factory=list)
-
-
-def try_profile(path: Path, limits: Limits, profile: Profile) -> dict[str, Any]:
-    """Return what a file is read as with a profile, what it lacks, its first rows, and a TOML table to begin with."""
     trial = Trial()
     with scratch_files() as folder:
         source, name = unpacked(limits, path, path.name, folder)
@@ -95,9 +76,11 @@ def try_profile(path: Path, limits: Limits, profile: Profile) -> dict[str, Any]:
             trial.encoding = staged.encoding
             trial.mapped = {column: [staged.header[at] for at in places] for column, places in staged.columns.items()}
             trial.rows = _first_rows(folder, fitting)
+            trial.outcome = outcome_of(folder, fitting, staged)
+            trial.unknown_methods = trial.outcome.unknown
         except FileRejected as refusal:
             trial.refusal = refusal
-    return _answer(path, trial, fitting)
+    return _answer(path, trial, fitting, client_code or "client")
 
 
 def _text(path: Path, name: str, limits: Limits, folder: Scratch) -> Path:
@@ -255,19 +238,11 @@ def _place(trial: Trial, profile: Profile, column: str, at: int, sample: Sample)
         place |= {"default": DEFAULTS[column]}
     if column == "amount" and is_grouped and source is None:
         place |= guess_amount(sample)
-    if column == "payment_method" and (source is None or not source.values):
-        trial.unknown_methods = _unknown_methods(filled)
+    if column == "payment_method":
+        trial.unknown_methods = unknown_words(payment_words(pa.array(filled, pa.string()), profile))
     if place:
         trial.columns[column] = {"header": header} | place
         trial.guessed.add(column)
-
-
-def _unknown_methods(cells: Sequence[str]) -> list[str]:
-    """Return what nobody but the client knows the meaning of: how money is taken is not guessed."""
-    words = [*dict.fromkeys(cells)]
-    column = ORDERS.by_name["payment_method"]
-    codes = column.normalised(pa.array(words, pa.string()), RowContext(batches.today(), "", "none", {})).to_pylist()
-    return [word for word, code in zip(words, codes, strict=True) if code not in PAYMENT_METHODS][:MOST_WORDS]
 
 
 def _fitting(profile: Profile, trial: Trial) -> Profile:
@@ -298,10 +273,16 @@ def _first_rows(folder: Scratch, profile: Profile) -> list[dict[str, str]]:
     return rows
 
 
-def _answer(path: Path, trial: Trial, fitting: Profile) -> dict[str, Any]:
+def _answer(path: Path, trial: Trial, fitting: Profile, client_code: str) -> dict[str, Any]:
     required = set(fitting.required_columns())
     missing = [column for column in fitting.required_columns() if column not in trial.mapped]
-    placed = {header for headers in trial.mapped.values() for header in headers}
+    placed = {normalise_header(header) for headers in trial.mapped.values() for header in headers}
+    chosen_by = [choice.header for choice in (*fitting.skip, *fitting.reject)]
+    placed |= {normalise_header(header) for header in (*chosen_by, *fitting.parts_of_amount)}
+    not_used = [cell for cell in trial.header if cell.strip() and normalise_header(cell) not in placed]
+    amount = fitting.columns.get(ORDERS.amount)
+    if amount is not None and amount.is_summed:
+        trial.left_out = [cell for cell in not_used if YEN_BESIDE.match(normalise_header(cell))]
     refusal = trial.refusal
     answer: dict[str, Any] = {
         "file": path.name,
@@ -314,55 +295,15 @@ def _answer(path: Path, trial: Trial, fitting: Profile) -> dict[str, Any]:
             if column in trial.mapped or column in required
         ],
         "missing": missing,
-        "not_used": [cell for cell in trial.header if cell.strip() and cell not in placed],
+        "not_used": not_used,
+        "rows_chosen_by": [*dict.fromkeys(chosen_by)],
         "guessed": sorted(trial.guessed),
         "rows": trial.rows,
-        "profile": _toml(path, trial, missing),
+        "outcome": dict(trial.outcome.counts),
+        "skipped": trial.outcome.skipped,
+        "profile": table_of(path.name, trial, missing, client_code),
     }
     if refusal is not None:
         sentence = message(refusal.code, "en", refusal.detail)
         answer["error"] = {"code": refusal.code, "message": sentence, "detail": dict(refusal.detail)}
     return answer
-
-
-def _toml(path: Path, trial: Trial, missing: Sequence[str]) -> str:
-    """Return a table of the clients file to begin with, or nothing where nothing lacks; a guess is marked as one."""
-    if not (trial.settings or trial.columns or missing or trial.unknown_methods or trial.readings or trial.refusal):
-        return ""
-    lines = [f"[client]  # for files like {_plain(path.name)}; put the client's code here"]
-    lines += [f"{name} = {_written(value)}  # a guess" for name, value in trial.settings.items()]
-    if trial.readings:
-        lines.append(f"# the text can be read as each of these: {trial.readings}")
-    if trial.columns or missing or trial.unknown_methods:
-        lines += ["", "[client.columns]"]
-    for column, place in trial.columns.items():
-        value = place["header"] if set(place) == {"header"} else place
-        lines.append(f"{column} = {_written(value)}  # a guess")
-    if trial.refusal is not None and trial.refusal.code == "F_SHEETS":
-        lines.insert(1, f'# sheet = "..."  # needed: one of {_plain(trial.refusal.detail["sheets"])}')
-    for column in missing:
-        if column not in trial.columns:
-            default = DEFAULTS.get(column)
-            instead = "" if default is None else f" or {{ default = {_written(default)} }}"
-            lines.append(f'# {column} = "..."{instead}  # needed: which header is it?')
-    if trial.unknown_methods:
-        values = _written(dict.fromkeys(trial.unknown_methods, "..."))
-        lines.append(f"# payment_method needs values = {values}: what is each of {', '.join(PAYMENT_METHODS)}?")
-    return "\n".join(lines) + "\n"
-
-
-def _written(value: object) -> str:
-    """Return a value as TOML writes it."""
-    if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{_key(name)} = {_written(each)}" for name, each in value.items()) + " }"
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(_written, value)) + "]"
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-
-
-def _key(name: str) -> str:
-    return name if re.fullmatch("[A-Za-z0-9_-]+", name) else json.dumps(name, ensure_ascii=False)
-
-
-def _plain(text: str) -> str:
-    return "".join(character if character.isprintable() else "?" for character in text)

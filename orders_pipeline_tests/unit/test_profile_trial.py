@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import io
 import tomllib
+from pathlib import Path
 
 import openpyxl
 import pytest
 
+import orders_pipeline
+from orders_pipeline.batches import batches
 from orders_pipeline.clients.profiles import Profile, read_clients
 from orders_pipeline.intake.csv_file import Limits
 from orders_pipeline.intake.file_staging import stage_file
@@ -15,6 +18,7 @@ from orders_pipeline.records.orders import ORDERS
 from orders_pipeline.records.rejections import FileRejected
 from orders_pipeline.samples.header_guesses import GUESSES
 from orders_pipeline.samples.profile_trial import try_profile
+from orders_pipeline_tests.support import shop_files
 
 SHOPIFY = (
     "Name,Email,Created at,Total,Billing Name,Payment Method\n"
@@ -200,3 +204,71 @@ def test_how_money_is_taken_is_not_guessed(tmp_path):
     assert columns["payment_method"] == "支払い方法"
     assert '# payment_method needs values = { "Shop Pay" = "..." }' in found["profile"]
     assert "振込" not in found["profile"]
+
+
+EXAMPLES = read_clients(Path(orders_pipeline.__file__).parent / "docs" / "clients.examples.toml")
+OWN = (
+    "受注一覧表,,,,,\n出力日:2026/11/30,,,,,\n\n伝票No,受注日,取引先CD,取引先名,税込金額,支払区分\n"
+    'D-001,R8.11.20,T001,株式会社あ,"12,000",請求書\nD-002,2026年11月20日,T002,株式会社い,"8,000円",振込\n'
+)
+
+
+def test_common_japanese_headers_are_guessed_and_the_file_comes_to_its_sum(tmp_path):
+    found, _ = tried(tmp_path, OWN)
+    assert (found["header_line"], found["missing"], found.get("error")) == (4, [], None)
+    columns = tomllib.loads(found["profile"])["client"]["columns"]
+    assert columns == {
+        "client_order_ref": "伝票No",
+        "customer_code": "取引先CD",
+        "customer_name": "取引先名",
+        "amount": "税込金額",
+        "payment_method": "支払区分",
+    }
+    assert found["outcome"]["amount_jpy"] == {"accepted": 20_000}
+    assert found["outcome"]["rows"] == {"total": 2, "accepted": 2, "rejected": 0, "blank": 0, "skipped": 0}
+
+
+def test_a_header_of_unknown_names_is_not_said_to_look_like_an_order(tmp_path):
+    found, _ = tried(tmp_path, "品名,担当,部門,倉庫,区分\nA,B,C,D,E\n")
+    assert (found["error"]["code"], found["error"]["detail"].get("hint")) == ("F_HEADER_MISSING", None)
+    found, _ = tried(tmp_path, "A-1,C1,見本,1000,invoice\nA-2,C1,見本,1000,invoice\n")
+    assert found["error"]["detail"]["hint"] == "no_header"
+
+
+def test_with_a_clients_profile_too_words_are_named_that_it_does_not_know_and_cards_that_have_no_token(tmp_path):
+    path = tmp_path / "order.csv"
+    made = shop_files.eccube(f"{batches.today():%Y-%m-%d}")
+    profile = EXAMPLES.profile("eccube")
+    changes = [{"支払方法(名称)": word} for word in ("銀行振込", "郵便振替", "カード")]
+    path.write_bytes(shop_files.orders_like(made, "cp932", "注文番号", "5002", changes))
+    found = try_profile(path, Limits(), profile, "eccube")
+    assert '# payment_method needs values = { "郵便振替" = "..." }' in found["profile"]
+    assert "# payment_method: カード is card_on_file, which needs a payment_token" in found["profile"]
+    assert set(tomllib.loads(found["profile"])) == {"eccube"}
+    assert found["outcome"]["rejections"] == {"R_PAYMENT_METHOD": 1, "R_REQUIRED": 1}
+    assert found["outcome"]["amount_jpy"] == {"accepted": 1650}
+
+
+@pytest.mark.parametrize(
+    ("client", "made", "name", "skipped"),
+    [
+        ("shopify", shop_files.shopify, "shopify.csv", "Financial Status = refunded: 2 (#3, #4)"),
+        ("yahoo", shop_files.yahoo, "yahoo.csv", "OrderStatus = 4: 1 (#4)"),
+        ("amazon", shop_files.amazon, "amazon.txt", ""),
+    ],
+)
+def test_nothing_is_to_be_added_to_a_profile_that_fits(tmp_path, client, made, name, skipped):
+    path = tmp_path / name
+    path.write_bytes(made(f"{batches.today():%Y-%m-%d}"))
+    found = try_profile(path, Limits(), EXAMPLES.profile(client), client)
+    assert (found["skipped"], found["outcome"]["rejections"]) == (skipped, {})
+    chosen = [each.header for each in (*EXAMPLES.profile(client).skip, *EXAMPLES.profile(client).reject)]
+    assert set(chosen) & set(found["not_used"]) == set()
+    if client != "shopify":
+        assert found["profile"] == ""
+
+
+def test_what_is_beside_the_lines_and_not_in_the_amount_is_named(tmp_path):
+    header, row = AMAZON.splitlines()
+    found, _ = tried(tmp_path, f"{header}\tshipping-price\tshipping-tax\n{row}\t350\t31\n{row[:5]}\t\t\t\t500\t\t\n")
+    assert "# amount is the sum of the lines, without shipping-price: are these to be in add" in found["profile"]

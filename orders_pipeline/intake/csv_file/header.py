@@ -21,6 +21,7 @@ ROW_COLUMN = "_row"
 
 _DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "，": "full_width_comma"}
 _NEAREST_CUTOFF = 0.7
+_DIGIT = re.compile("[0-9０-９]")
 _LONGEST_SHOWN = 64
 _NAMES_SHOWN = 10
 _LIKE_A_VALUE = re.compile(r"@|[0-9](?:[^0-9]{0,3}[0-9]){6}")  # of a line that is no header, though it has the names of one
@@ -162,7 +163,7 @@ def _missing_detail(
         detail["hint"] = "sep_line"
     elif first.startswith("#") or any(names.is_header(row) for row in following):
         detail["hint"] = "title_lines"
-    elif len(cells) >= len(names.required):
+    elif len(cells) >= len(names.required) and any(map(_DIGIT.search, cells)):
         detail["hint"] = "no_header"
     return detail
 

@@ -1,0 +1,86 @@
+"""What a file that is tried would come to: its rows judged as those of a batch are, without the orders received before.
+
+How the file is read, and what is guessed of it, is in `profile_trial.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from orders_pipeline.batches.artifacts import ACCEPTED, REJECTIONS, STAGED
+from orders_pipeline.clients.profiles import Profile
+from orders_pipeline.infrastructure.scratch import Scratch
+from orders_pipeline.intake import validation
+from orders_pipeline.intake.csv_file import StagedFile
+from orders_pipeline.intake.file_validation import context_of
+from orders_pipeline.intake.grouped_validation import validate_grouped
+from orders_pipeline.intake.repeated_orders import RepeatedOrders
+from orders_pipeline.intake.validation import Validated
+from orders_pipeline.records.orders import ORDERS, PAYMENT_METHODS
+
+MOST_WORDS = 10
+_METHOD, _TOKEN, _CARD = "payment_method", "payment_token", "card_on_file"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a file would come to: its counts, its skipped rows in words, and words for how it is paid that cannot be.
+
+    `unknown` are words that are no payment method, and `without_token` those for a card of whose token the file has none.
+    """
+
+    counts: Mapping[str, Any] = field(default_factory=dict)
+    skipped: str = ""
+    unknown: Sequence[str] = ()
+    without_token: Sequence[str] = ()
+
+
+def outcome_of(folder: Scratch, profile: Profile, staged: StagedFile) -> Outcome:
+    """Judge the rows of a file that is staged in a folder."""
+    result = _judged(folder, profile, staged.encoding)
+    counts = {
+        "rows": {
+            "total": staged.rows_total,
+            "accepted": result.rows_accepted,
+            "rejected": result.rows_rejected,
+            "blank": staged.rows_blank,
+            "skipped": staged.rows_skipped,
+        },
+        "orders": {"accepted": result.rows_accepted - result.rows_continuing},
+        "amount_jpy": {"accepted": result.amount_accepted},
+        "rejections": dict(result.rejections.most_common()),
+    }
+    skipped = next((each.detail["by"] for each in staged.warnings if each.code == "W_ROWS_SKIPPED"), "")
+    words = payment_words(pq.read_table(folder / STAGED, columns=[_METHOD])[_METHOD], profile)
+    cards = [word for word, code in words.items() if code == _CARD and _TOKEN not in staged.columns]
+    return Outcome(counts, skipped, unknown_words(words), cards[:MOST_WORDS])
+
+
+def payment_words(cells: pa.Array | pa.ChunkedArray, profile: Profile) -> dict[str, str]:
+    """Return the words in which cells say how is paid, with what each means to us; one that is unknown means itself."""
+    words = [word.strip() for word in pc.unique(cells).to_pylist() if word and word.strip()]
+    context = context_of(profile, "")
+    codes = ORDERS.by_name[_METHOD].normalised(pa.array(words, pa.string()), context)
+    return dict(zip(words, codes.to_pylist(), strict=True))
+
+
+def unknown_words(words: Mapping[str, str]) -> list[str]:
+    """Return the words that nobody but the client knows the meaning of: how money is taken is not guessed."""
+    return [word for word, code in words.items() if code not in PAYMENT_METHODS][:MOST_WORDS]
+
+
+def _judged(folder: Scratch, profile: Profile, encoding: str) -> Validated:
+    paths = (folder / STAGED, folder / ACCEPTED, folder / REJECTIONS)
+    context, grouping = context_of(profile, encoding), profile.grouping()
+    if grouping is None:
+        return validation.validate(
+            *paths, record_type=ORDERS, context=context, seal=lambda rows: [b""] * len(rows), existing=lambda _: {}
+        )
+    none = RepeatedOrders(ORDERS, lambda _: {}, lambda rows, _: [()] * len(rows.number), lambda _: {})
+    return validate_grouped(*paths, context=context, grouping=grouping, seal=lambda rows: [b""] * len(rows), repeated=none)
