@@ -10,7 +10,7 @@ import contextlib
 import random
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 import psycopg
@@ -24,19 +24,9 @@ TRANSIENT_CLASSES = ("08", "40", "53", "57")  # connection, conflict, resources,
 LOCK_TIMEOUT = "55P03"
 TRANSIENT = (LOCK_TIMEOUT, READ_ONLY)  # not of those classes, and may pass
 PATIENCE_S = 60.0
-# a failure to connect has no SQLSTATE; these are the words of libpq, OpenSSL and the server for what does not pass by itself
-_NOT_PRIVATE = re.compile(r"certificate|does not support SSL|protocol version|unsupported protocol|no protocols available")
-_NOT_REACHED = re.compile(
-    r"connection refused|timeout expired|timed out|no route to host|network is unreachable|reset by peer"
-    r"|could not translate host name|(name or service|host) not known|failed to resolve host|no such file or directory",
-    re.IGNORECASE,
-)
+_NAMES = re.compile(r"\"[^\"]*\"|(?<=host )'[^']*'")
 _SERVER = re.compile(
     r'server at "([^"]+)"(?: \([^)]*\))?, port (\d+)|(?:translate host name|resolve host) ["\']([^"\']+)["\']'
-)
-_NOT_NAMED = re.compile(r"invalid (\w+ value|port|integer|connection option|URI)")
-_NO_LOGIN = re.compile(
-    r"authentication failed|no password supplied|no pg_hba.conf entry|(role|database) \".*\" does not exist"
 )
 
 Value = TypeVar("Value")
@@ -49,11 +39,11 @@ class DatabaseError(Exception):
     text = ""
     is_transient = False
 
-    def __init__(self, sqlstate: str | None, detail: str = "") -> None:
+    def __init__(self, sqlstate: str | None, says: str = "") -> None:
         self.sqlstate = sqlstate
         self.condition = _condition(sqlstate) if sqlstate else ""
-        text = self.text or detail or f"the database answered {self.condition or 'nothing'}"
-        super().__init__(f"{self.code}: {text}{f' ({detail})' if detail and self.text else ''}")
+        answered = f"the database answered {self.condition or 'nothing'}"
+        super().__init__(f"{self.code}: {says or self.text or answered}")
 
 
 class DatabaseNotNamed(DatabaseError):
@@ -74,14 +64,12 @@ class DatabaseNotPrivate(DatabaseError):
     """The connection would not be private: no TLS, too old a version, or a certificate that does not prove the server."""
 
     code = "E_DATABASE_TLS"
-    text = "the database offers no TLS that is asked for, or its certificate is not one for this host that we trust"
 
 
 class DatabaseLoginRefused(DatabaseError):
     """The server does not let us in."""
 
     code = "E_DATABASE_LOGIN"
-    text = "the server refuses the user, the password or the database's name"
 
 
 class RoleMissing(DatabaseError):
@@ -114,6 +102,92 @@ class ConstraintViolated(DatabaseError):
         self.args = (f"{self.code}: {constraint}",)
 
 
+LOST = "the connection was lost"
+_OWN = "sslcert and sslkey of ORDERS_DATABASE_URL"
+# A failure to connect has no SQLSTATE: these are the words of libpq, OpenSSL and the server, what they are for us, and what
+# we say of them, or else the words that were found. The first that is found counts.
+_CAUSES: Sequence[tuple[re.Pattern[str], type[DatabaseError], str]] = [
+    (re.compile(words, re.IGNORECASE), kind, says)
+    for words, kind, says in (
+        (
+            r"requires a valid client certificate|certificate authentication failed"
+            r"|alert (\w+ certificate|certificate \w+|unknown ca|access denied)",
+            DatabaseLoginRefused,
+            f"the server wants a certificate of this user that it trusts and that has not expired: {_OWN} name ours",
+        ),
+        (
+            r"pg_hba\.conf .*, (ssl|gss) encryption",  # with TLS, whether or not it was tried without TLS then
+            DatabaseLoginRefused,
+            "the server's pg_hba.conf does not let this user into this database from here",
+        ),
+        (
+            r"pg_hba\.conf .*, no encryption",
+            DatabaseLoginRefused,
+            "the server's pg_hba.conf does not let this user into this database from here without TLS",
+        ),
+        (
+            r"authentication failed|no password supplied|not permitted to log in|permission denied for database"
+            r"|(role|database) \".*\" does not exist|no such (user|database)",
+            DatabaseLoginRefused,
+            "the server refuses the user, the password or the database's name",
+        ),
+        (
+            r"(?<!root )certificate file|certificate present|private (ssl )?key",
+            DatabaseNotNamed,
+            f"{_OWN} are not files with a certificate and its key, which its owner alone may read",
+        ),
+        (
+            r"root certificate",
+            DatabaseNotPrivate,
+            "nothing says which authorities to trust: set ORDERS_CA_FILE, or sslrootcert of ORDERS_DATABASE_URL",
+        ),
+        (
+            r"certificate|does not support SSL|protocol version|unsupported protocol|no protocols available",
+            DatabaseNotPrivate,
+            "the database offers no TLS that is asked for, or its certificate is not one for this host that we trust",
+        ),
+        (
+            r"invalid (\w+ value|port|integer|connection option|URI)|unrecognized configuration parameter",
+            DatabaseNotNamed,
+            DatabaseNotNamed.text,
+        ),
+        (
+            r"received invalid response|expected authentication request",
+            DatabaseNotNamed,
+            "what listens there is no PostgreSQL server",
+        ),
+        (
+            r"too many (clients|connections)|connection slots are reserved",
+            DatabaseUnavailable,
+            "no connection: the server has no session left for this login",
+        ),
+        (
+            r"starting up|shutting down|recovery|accepting connections",
+            DatabaseUnavailable,
+            "no connection: the server is starting or stopping",
+        ),
+        (r"read-only|hot standby", DatabaseUnavailable, "no connection: the server takes no writes"),
+        (
+            r"connection refused|timeout expired|timed out|no route to host|network is unreachable|reset by peer"
+            r"|could not translate host name|(name or service|host) not known|failed to resolve host"
+            r"|no such file or directory",
+            DatabaseUnavailable,
+            "",
+        ),
+        (
+            r"connection .*failed: (.|\n)*(closed|EOF)",
+            DatabaseUnavailable,
+            f"no connection: the server hung up without a word; it may be starting, or want the certificate of {_OWN}",
+        ),
+        (
+            r"connection .*failed: ",
+            DatabaseUnavailable,
+            "no connection, for a reason that the server or the driver says in words that we do not know",
+        ),
+    )
+]
+
+
 @contextlib.contextmanager
 def translated_errors() -> Iterator[None]:
     """Raise ours in place of what psycopg and SQLAlchemy raise."""
@@ -123,8 +197,10 @@ def translated_errors() -> Iterator[None]:
         raise _translate(error.orig) from None
     except psycopg.Error as error:
         raise _translate(error) from None
-    except (PoolExhausted, PendingRollbackError):  # the latter of a connection that was found lost before
-        raise DatabaseUnavailable(None) from None
+    except PoolExhausted:
+        raise DatabaseUnavailable(None, "every session that this process may have was busy for long") from None
+    except PendingRollbackError:  # of a connection that was found lost before
+        raise DatabaseUnavailable(None, LOST) from None
 
 
 @contextlib.contextmanager
@@ -141,20 +217,20 @@ def _translate(error: BaseException | None) -> DatabaseError:
     if isinstance(error, psycopg.Error) and sqlstate and sqlstate.startswith("23"):
         return ConstraintViolated(sqlstate, error.diag.constraint_name or "unnamed")
     if isinstance(error, psycopg.OperationalError) and sqlstate is None:
-        said = str(error)
-        for words, kind in (
-            (_NOT_PRIVATE, DatabaseNotPrivate),
-            (_NO_LOGIN, DatabaseLoginRefused),
-            (_NOT_NAMED, DatabaseNotNamed),
-        ):
-            if words.search(said):
-                return kind(None, _server(said))
-        why = _NOT_REACHED.search(said)
-        if why is not None:
-            return DatabaseUnavailable(None, f"no connection: {why[0].lower()}; {_server(said)}".removesuffix("; "))
+        return _disconnected(str(error))
     if sqlstate is None or sqlstate.startswith(TRANSIENT_CLASSES) or sqlstate in TRANSIENT:
         return DatabaseUnavailable(sqlstate)
     return DatabaseError(sqlstate)
+
+
+def _disconnected(said: str) -> DatabaseError:
+    """Return what words without an SQLSTATE mean: there is no connection, or none any more."""
+    unnamed, server = _NAMES.sub('""', said), _server(said)  # a host or a database may be called anything
+    for words, kind, says in _CAUSES:
+        if found := words.search(unnamed):
+            why = says or f"no connection: {found[0].lower()}"
+            return kind(None, f"{why} ({server})" if server else why)
+    return DatabaseUnavailable(None, LOST)
 
 
 def _condition(sqlstate: str) -> str:

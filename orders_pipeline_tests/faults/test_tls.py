@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,7 +15,13 @@ from pydantic import SecretStr
 
 from orders_pipeline.infrastructure import database as database_module
 from orders_pipeline.infrastructure.database import Database
-from orders_pipeline.infrastructure.database_errors import DatabaseError, DatabaseLoginRefused, DatabaseNotPrivate
+from orders_pipeline.infrastructure.database_errors import (
+    DatabaseError,
+    DatabaseLoginRefused,
+    DatabaseNotNamed,
+    DatabaseNotPrivate,
+    DatabaseUnavailable,
+)
 from orders_pipeline.infrastructure.database_url import dagster_url, libpq_url, private_url
 from orders_pipeline.infrastructure.storage import StorageUnavailable, open_storage
 from orders_pipeline.sandbox.certificates import Authority
@@ -67,12 +74,13 @@ def test_s10_the_right_certificate_is_taken_over_tls_1_3_by_us_and_by_dagster(se
     assert "sslmode=verify-full" in libpq_url(url)
 
 
-def refuse(url: SecretStr, kind: type[DatabaseError]) -> None:
+def refuse(url: SecretStr, kind: type[DatabaseError], says: str = "") -> None:
     with pytest.raises(kind) as refused:
         connect(url)
     assert refused.value.code in str(refused.value)
+    assert says in str(refused.value)
     assert "planted" not in str(refused.value)
-    assert not refused.value.is_transient
+    assert refused.value.is_transient is (kind is DatabaseUnavailable)
 
 
 @pytest.mark.parametrize(
@@ -103,6 +111,55 @@ def test_d17_a_wrong_password_is_told_by_its_code_alone(server: TlsPostgres, our
     for wrong in ("orders:planted-wrong", "planted-nobody:planted-secret"):
         url = server.url().replace("orders:planted-secret", wrong)
         refuse(private_url(SecretStr(url), ours.ca_file), DatabaseLoginRefused)
+
+
+@pytest.fixture
+def rules(server: TlsPostgres) -> Iterator[Callable[[str], None]]:
+    """Put a rule before those of pg_hba.conf, until the test ends."""
+    file = server.folder / "data" / "pg_hba.conf"
+    before = file.read_text()
+
+    def put(rule: str) -> None:
+        file.write_text(f"{rule}\n{before}")
+        server.change()
+
+    yield put
+    file.write_text(before)
+    server.change()
+
+
+def test_d17_a_server_that_wants_a_certificate_of_ours_says_so_whatever_it_is_shown(
+    server: TlsPostgres, ours: Authority, theirs: Authority, rules: Callable[[str], None], tmp_path: Path
+) -> None:
+    shutil.copyfile(ours.ca_file, server.folder / "clients.pem")
+    server.change(ssl_ca_file=server.folder / "clients.pem")
+    rules("hostssl all all 127.0.0.1/32 scram-sha-256 clientcert=verify-ca")
+
+    def url(certificate: tuple[Path, Path] | None) -> SecretStr:
+        named = {} if certificate is None else dict(zip(("sslcert", "sslkey"), map(str, certificate), strict=True))
+        return private_url(SecretStr(server.url(**named)), ours.ca_file)
+
+    right = ours.issue("client", "orders")
+    assert connect(url(right)) == (True, "TLSv1.3")
+    for wrong in (None, theirs.issue("client", "orders"), ours.issue("over", "orders", until=EXPIRED)):
+        refuse(url(wrong), DatabaseLoginRefused, "the server wants a certificate")
+    refuse(url((right[0], tmp_path / "nowhere.key")), DatabaseNotNamed, "sslcert and sslkey of ORDERS_DATABASE_URL are not")
+    right[1].chmod(0o644)
+    refuse(url(right), DatabaseNotNamed, "its owner alone may read")
+
+
+def test_d17_what_keeps_a_login_out_is_told_by_what_it_is(
+    server: TlsPostgres, ours: Authority, rules: Callable[[str], None]
+) -> None:
+    rules("hostnossl all all 127.0.0.1/32 reject")
+    refuse(SecretStr(server.url(sslmode="disable")), DatabaseLoginRefused, "from here without TLS (host 127.0.0.1")
+    server.run("ALTER ROLE orders CONNECTION LIMIT 0")
+    refuse(private_url(SecretStr(server.url()), ours.ca_file), DatabaseUnavailable, "no session left for this login")
+    server.run("ALTER ROLE orders CONNECTION LIMIT -1 NOLOGIN")
+    refuse(private_url(SecretStr(server.url()), ours.ca_file), DatabaseLoginRefused, "refuses the user")
+    server.run("ALTER ROLE orders LOGIN")
+    refuse(private_url(SecretStr(server.url().replace("/postgres?", "/planted?")), ours.ca_file), DatabaseLoginRefused)
+    refuse(private_url(SecretStr(server.url()), None), DatabaseNotPrivate, "set ORDERS_CA_FILE")
 
 
 def test_d17_a_command_in_production_says_what_is_wrong_with_the_database(server: TlsPostgres, theirs: Authority) -> None:

@@ -50,7 +50,7 @@ def test_the_doctor_finds_everything_well_and_names_what_is_not(
         "audit shipping": "database, sessions, schema",
         "webhooks": "database, sessions, schema",
     }
-    assert "connection refused; host 127.0.0.1, port 9" in checks["database"]["says"]
+    assert "connection refused (host 127.0.0.1, port 9)" in checks["database"]["says"]
     assert {"storage", "landing", "encryption", "notification service"} <= checks.keys()  # whatever can be, is looked at
 
 

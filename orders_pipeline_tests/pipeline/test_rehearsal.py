@@ -49,9 +49,11 @@ def test_production_is_rehearsed_over_tls_and_goes_on_where_it_was(tmp_path: Pat
             assert [each["status"] for each in answer(settings, "status")["batches"]] == ["completed"]
             asked = requests.get(f"{places['services']}/v1/payments", verify=settings["ORDERS_CA_FILE"], timeout=10)
             assert asked.status_code == 401  # without the token
-            for mode in ("disable", "require"):  # nobody comes in without TLS, nor without a certificate
-                with pytest.raises(psycopg.OperationalError):
-                    psycopg.connect(f"postgresql://postgres@localhost:{port + 1}/postgres?sslmode={mode}")
+            shown, _, _ = settings["ORDERS_DATABASE_URL"].partition("?")
+            with pytest.raises(psycopg.OperationalError):  # nobody comes in without TLS, nor without a certificate
+                psycopg.connect(f"{shown}?sslmode=disable")
+            refused = call({**settings, "ORDERS_DATABASE_URL": shown}, "status")
+            assert (refused.returncode, "E_DATABASE_LOGIN: the server wants a certificate" in refused.stderr) == (2, True)
 
 
 def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:

@@ -245,11 +245,11 @@ def test_a_home_that_cannot_be_written_takes_nothing_from_the_answer(tmp_path):
     [
         (
             'connection failed: connection to server at "db.example.com" (192.0.2.7), port 5432 failed: Connection refused',
-            "no connection: connection refused; host db.example.com, port 5432",
+            "no connection: connection refused (host db.example.com, port 5432)",
         ),
         (
             "failed to resolve host 'db.example.com': [Errno -2] Name",
-            "no connection: failed to resolve host; host db.example.com",
+            "no connection: failed to resolve host (host db.example.com)",
         ),
         (
             'connection to server on socket "/geheim/.s.PGSQL.5432" failed: No such file or directory',
@@ -259,10 +259,62 @@ def test_a_home_that_cannot_be_written_takes_nothing_from_the_answer(tmp_path):
             'connection to server at "db", port 5 failed: FATAL: password authentication failed for user "geheim"',
             "the server refuses the user, the password or the database's name (host db, port 5)",
         ),
-        ("the connection is lost", "the database answered nothing"),
+        (
+            'connection to server at "certificate.recovery", port 5 failed: Connection refused',
+            "no connection: connection refused (host certificate.recovery, port 5)",
+        ),
+        ("the connection is lost", "E_DATABASE_UNAVAILABLE: the connection was lost"),
+        (
+            "consuming input failed: server closed the connection unexpectedly",
+            "E_DATABASE_UNAVAILABLE: the connection was lost",
+        ),
     ],
 )
 def test_a_server_that_cannot_be_reached_is_named_with_the_cause(said, told):
     text = str(_translate(psycopg.OperationalError(said)))
     assert told in text
     assert "geheim" not in text
+
+
+AT = 'connection failed: connection to server at "db" (192.0.2.7), port 5 failed: '
+LOGIN, TLS, URL, AWAY = "E_DATABASE_LOGIN", "E_DATABASE_TLS", "E_DATABASE_URL", "E_DATABASE_UNAVAILABLE"
+
+
+@pytest.mark.parametrize(
+    ("said", "code", "told"),
+    [
+        ("FATAL:  connection requires a valid client certificate", LOGIN, "wants a certificate of this user"),
+        ("SSL error: tlsv13 alert certificate required", LOGIN, "wants a certificate of this user"),
+        ("SSL error: ssl/tls alert certificate revoked", LOGIN, "wants a certificate of this user"),
+        ("SSL error: tlsv1 alert unknown ca", LOGIN, "wants a certificate of this user"),
+        ("SSL error: certificate verify failed: unable to get local issuer certificate", TLS, "offers no TLS that is asked"),
+        ('root certificate file "/geheim/root.crt" does not exist', TLS, "set ORDERS_CA_FILE"),
+        ('could not read certificate file "/geheim": No such file or directory', URL, "are not files with a certificate"),
+        ('private key file "/geheim" has group or world access', URL, "its owner alone may read"),
+        (
+            'FATAL:  no pg_hba.conf entry for host "192.0.2.8", user "geheim", database "x", no encryption',
+            LOGIN,
+            "without TLS",
+        ),
+        ('FATAL:  role "geheim" is not permitted to log in', LOGIN, "refuses the user"),
+        ("received invalid response to SSL negotiation: H", URL, "no PostgreSQL server"),
+        ("FATAL:  sorry, too many clients already", AWAY, "no session left"),
+        ("FATAL:  the database system is starting up", AWAY, "is starting or stopping"),
+        ("session is read-only", AWAY, "takes no writes"),
+        ("server closed the connection unexpectedly\n\tThis probably means the", AWAY, "hung up without a word"),
+        ("SSL SYSCALL error: EOF detected", AWAY, "hung up without a word"),
+        ('FATAL:  ユーザー"geheim"のパスワード認証に失敗しました', AWAY, "in words that we do not know"),
+    ],
+)
+def test_why_there_is_no_connection_is_told_in_our_words(said: str, code: str, told: str) -> None:
+    text = str(_translate(psycopg.OperationalError(AT + said)))
+    assert text.startswith(f"{code}: ")
+    assert told in text
+    assert text.endswith("(host db, port 5)")
+    assert "geheim" not in text
+
+
+def test_a_refusal_with_and_without_tls_is_no_matter_of_tls() -> None:
+    entry = 'FATAL:  no pg_hba.conf entry for host "192.0.2.8", user "u", database "d", '
+    text = str(_translate(psycopg.OperationalError(f"{AT}{entry}SSL encryption\n{AT}{entry}no encryption")))
+    assert "does not let this user into this database from here (host db, port 5)" in text
