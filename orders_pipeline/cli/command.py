@@ -21,7 +21,7 @@ from rich.markup import escape
 
 from orders_pipeline.infrastructure import interrupts
 from orders_pipeline.system import errors
-from orders_pipeline.system.settings import Settings, SettingsError, load_settings, unknown
+from orders_pipeline.system.settings import Settings, SettingsError, about_unknown, load_settings, unknown
 
 if TYPE_CHECKING:
     from orders_pipeline.system.composition import System
@@ -143,8 +143,8 @@ def main() -> None:
     docs/OPERATE.md lists them. The commands complete in a shell: docs/COMMANDS.md says how.
     """  # noqa: D301 - click's mark of lines that stay as they are
     logging.basicConfig(level=logging.ERROR)
-    for sentence in unknown():
-        complaints.print(sentence, markup=False)
+    for name in unknown():
+        complaints.print(about_unknown(name), markup=False)
 
 
 class ClientCode(click.ParamType[str]):

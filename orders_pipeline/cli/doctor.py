@@ -96,8 +96,8 @@ def examine() -> list[Finding]:
     try:
         read_clients(settings.clients_file)
         read_users(settings.users_file)
-        misspelt = unknown()
-        findings = [Finding("settings", ok=not misspelt, says="; ".join([f"ORDERS_ENV is {settings.env}", *misspelt]))]
+        no_settings = f"; these are no settings: {', '.join(names)}" if (names := unknown()) else ""
+        findings = [Finding("settings", ok=not names, says=f"ORDERS_ENV is {settings.env}{no_settings}")]
     except Exception as error:  # noqa: BLE001 - a finding, whatever it is
         findings = [Finding("settings", ok=False, says=errors.describe(error, settings))]
     with contextlib.ExitStack() as stack:

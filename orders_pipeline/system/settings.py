@@ -20,6 +20,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "ORDERS_"
 MIB = 1024 * 1024
+NEAR = 0.8  # of difflib: one letter of five is another
 UNDER_UP = "_ORDERS_UP"  # no setting: `up` sets it for those it starts
 AUDIT_SHIP = re.compile(r"cloudwatch://[^?#]+/[^/?#]+|https?://[^/?#@]+/[^?#]+", re.IGNORECASE)
 AUTHORIZATION = re.compile(r"(ApiKey|Basic|Bearer) [!-~]+")
@@ -133,8 +134,8 @@ def load_settings() -> Settings:
     if settings.is_production and missing:
         raise SettingsError(f"{PREFIX}ENV is production, where nothing is synthetic; please set {_names(missing)}")
     _require_for_many_hosts(settings)
-    if settings.is_production and (sentences := unknown()):  # what was meant to be set, is not
-        raise SettingsError(f"{PREFIX}ENV is production: {'; '.join(sentences)}")
+    if settings.is_production and (names := unknown()):  # what was meant to be set, is not
+        raise SettingsError(f"{PREFIX}ENV is production, where nothing starts with what is no setting: {', '.join(names)}")
     return settings
 
 
@@ -234,14 +235,17 @@ def _has_certificates(path: Path) -> bool:
 
 
 def unknown() -> list[str]:
-    """Return a sentence for each variable that looks like a setting and is none: one of them may be misspelt."""
+    """Return each variable that looks like a setting and is none: one of them may be misspelt."""
     known = [PREFIX + name.upper() for name in Settings.model_fields]
-    sentences = []
-    for name in sorted(os.environ):
-        if name.startswith(PREFIX) and name not in known:
-            meant = difflib.get_close_matches(name, known, n=1)
-            sentences.append(f"{name} is set and is no setting" + (f"; is {meant[0]} meant?" if meant else ""))
-    return sentences
+    return sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)
+
+
+def about_unknown(name: str) -> str:
+    """Return a sentence about a variable that is no setting, and which one is meant where its name is near to it."""
+    said, known = name.removeprefix(PREFIX), [name.upper() for name in Settings.model_fields]
+    begun = [each for each in known if each.startswith(f"{said}_")]
+    meant = begun if len(begun) == 1 else difflib.get_close_matches(said, known, n=1, cutoff=NEAR)
+    return f"{name} is set and is no setting" + (f"; is {PREFIX}{meant[0]} meant?" if meant else "")
 
 
 def _names(names: list[str]) -> str:

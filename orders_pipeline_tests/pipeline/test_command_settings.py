@@ -29,9 +29,11 @@ def test_nothing_synthetic_is_run_in_production(cli: Cli, monkeypatch: pytest.Mo
         result = cli(*arguments)
         assert (result.exit_code, error_of(result)) == (2, "E_SETTINGS")
     monkeypatch.setenv("ORDERS_CLIENT_FILE", "clients.toml")  # which would have had files wait for approval
-    result = cli("status")
-    assert result.exit_code == 2
-    assert "ORDERS_ENV is production: ORDERS_CLIENT_FILE is set and is no setting; is ORDERS_CLIENTS_FILE" in result.stderr
+    for arguments in (("status",), ("doctor",), ("status", "--json")):
+        result = cli(*arguments)
+        assert result.exit_code == 2
+        assert result.output.count("ORDERS_CLIENT_FILE is set and is no setting; is ORDERS_CLIENTS_FILE meant?") == 1
+        assert "ORDERS_ENV is production, where nothing starts with what is no setting: ORDERS_CLIENT_FILE" in result.output
 
 
 def test_a_misspelt_setting_is_named_at_every_start(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -39,6 +41,7 @@ def test_a_misspelt_setting_is_named_at_every_start(cli: Cli, monkeypatch: pytes
     for *arguments, status in (("status", 0), ("doctor", 1), ("keys", "new", 0)):
         said = cli(*arguments)
         assert said.exit_code == status
+        assert said.output.count("is ORDERS_MAX_ROWS meant?") == 1
         assert "ORDERS_MAX_ROW is set and is no setting; is ORDERS_MAX_ROWS meant?" in said.stderr
         assert "geheim" not in said.output
 

@@ -8,7 +8,7 @@ import certifi
 import pytest
 from pydantic import ValidationError
 
-from orders_pipeline.system.settings import REQUIRED_IN_PRODUCTION, SettingsError, load_settings
+from orders_pipeline.system.settings import REQUIRED_IN_PRODUCTION, SettingsError, about_unknown, load_settings
 
 COMPLETE = {
     "ORDERS_ENV": "production",
@@ -262,6 +262,25 @@ def test_settings_cannot_be_changed_once_they_are_read():
 def test_variables_that_are_not_ours_are_left_alone(environment):
     environment(MAX_ROWS="5", ORDERS_SOMETHING_ELSE="x")
     assert load_settings().max_rows == 10_000
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("MAX_ROW", "MAX_ROWS"),
+        ("CLIENT_FILE", "CLIENTS_FILE"),
+        ("STORAGE", "STORAGE_URL"),
+        ("NOTIFICATION_RATE", "NOTIFICATION_RATE_PER_S"),  # by its letters nearer to NOTIFICATION_TOKEN
+        ("APROVAL", None),
+        ("X", None),
+        ("PAYMENT", None),  # several begin so
+        ("MAX_RUNS", None),
+        ("DAGSTER_HOME", None),
+    ],
+)
+def test_a_setting_is_said_to_be_meant_only_where_its_name_is_near(name, meant):
+    hint = f"; is ORDERS_{meant} meant?" if meant else ""
+    assert about_unknown(f"ORDERS_{name}") == f"ORDERS_{name} is set and is no setting{hint}"
 
 
 def test_the_store_and_the_landing_are_in_home_unless_said_otherwise(environment, tmp_path):
