@@ -276,5 +276,6 @@ def show_preview(console: Console, preview: Mapping[str, Any]) -> None:
 def show_findings(console: Console, result: Mapping[str, Any]) -> None:
     """Print what the doctor found."""
     for each in result["checks"]:
-        mark = {True: "[green]ok[/green]  ", False: "[red]FAIL[/red]", None: "-   "}[each["ok"]]
+        well = "[yellow]warn[/yellow]" if each["warning"] else "[green]ok[/green]  "
+        mark = {True: well, False: "[red]FAIL[/red]", None: "-   "}[each["ok"]]
         console.print(f"{mark}  {each['name']:<21} {escape(each['says'])}")

@@ -37,7 +37,7 @@ from orders_pipeline.system.composition import (
     open_system,
     payment_client,
 )
-from orders_pipeline.system.settings import Settings, SettingsError, load_settings, unknown
+from orders_pipeline.system.settings import PLATFORM_RATE_PER_S, Settings, SettingsError, load_settings, unknown
 from orders_pipeline.upkeep import key_rotation
 from orders_pipeline.upkeep.audit_shipping import shipping
 from orders_pipeline.upkeep.webhooks import overview
@@ -52,6 +52,7 @@ class Finding:
     name: str
     ok: bool | None
     says: str
+    warning: bool = False  # well, and yet somebody should know
 
     @property
     def is_settings(self) -> bool:
@@ -94,10 +95,7 @@ def examine() -> list[Finding]:
     except Exception as error:  # noqa: BLE001 - a finding, whatever it is
         return _nothing_else([Finding("settings", ok=False, says=errors.describe(error))])
     try:
-        read_clients(settings.clients_file)
-        read_users(settings.users_file)
-        no_settings = f"; these are no settings: {', '.join(names)}" if (names := unknown()) else ""
-        findings = [Finding("settings", ok=not names, says=f"ORDERS_ENV is {settings.env}{no_settings}")]
+        findings = [_settings(settings)]
     except Exception as error:  # noqa: BLE001 - a finding, whatever it is
         findings = [Finding("settings", ok=False, says=errors.describe(error, settings))]
     with contextlib.ExitStack() as stack:
@@ -111,6 +109,23 @@ def examine() -> list[Finding]:
             same = [each.name for each in findings if each.says == found.says and each.ok is found.ok is False]
             findings.append(_not_looked_at(name, same) if same else found)
     return findings
+
+
+def _settings(settings: Settings) -> Finding:
+    read_clients(settings.clients_file)
+    read_users(settings.users_file)
+    no_settings, rate = unknown(), settings.notification_rate_per_s
+    is_too_fast = settings.is_production and rate > PLATFORM_RATE_PER_S
+    says = [
+        f"ORDERS_ENV is {settings.env}",
+        *([f"these are no settings: {', '.join(no_settings)}"] if no_settings else []),
+        *(
+            [f"ORDERS_NOTIFICATION_RATE_PER_S is {rate}, and the platform takes {PLATFORM_RATE_PER_S}"]
+            if is_too_fast
+            else []
+        ),
+    ]
+    return Finding("settings", ok=not no_settings, says="; ".join(says), warning=is_too_fast)
 
 
 def _nothing_else(findings: list[Finding]) -> list[Finding]:

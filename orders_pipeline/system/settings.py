@@ -20,6 +20,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "ORDERS_"
 MIB = 1024 * 1024
+PLATFORM_RATE_PER_S = 10  # calls that the Notification service takes
 NEAR = 0.8  # of difflib: one letter of five is another
 UNDER_UP = "_ORDERS_UP"  # no setting: `up` sets it for those it starts
 AUDIT_SHIP = re.compile(r"cloudwatch://[^?#]+/[^/?#]+|https?://[^/?#@]+/[^?#]+", re.IGNORECASE)
@@ -54,7 +55,7 @@ class Settings(BaseSettings):
     notification_url: str | None = None
     notification_token: SecretStr | None = None
     notification_timeout_s: Annotated[float, Field(gt=0, le=300)] = 10.0
-    notification_rate_per_s: Annotated[int, Field(ge=1, le=1000)] = 10
+    notification_rate_per_s: Annotated[int, Field(ge=1, le=1000)] = PLATFORM_RATE_PER_S
     reports_url: str | None = None
     dagster_url: str | None = None
     alert_url: SecretStr | None = None  # its path is often the only secret

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from rich.console import Console
 
+from orders_pipeline.cli import console, doctor
+from orders_pipeline.system.settings import Settings
 from orders_pipeline_tests.support.commands import Cli
 from orders_pipeline_tests.support.factories import sample_file
 from orders_pipeline_tests.support.installation import Installation
@@ -92,6 +97,20 @@ def test_the_doctor_misses_a_key_that_something_is_encrypted_with(
     monkeypatch.setenv("ORDERS_ENCRYPTION_KEYS", cli("keys", "new").stdout.strip())
     (missing,) = [each for each in json.loads(cli("doctor", "--json").stdout)["checks"] if not each["ok"]]
     assert (missing["name"], in_use in missing["says"]) == ("keys", True)
+
+
+@pytest.mark.parametrize(
+    ("environment", "rate", "mark"), [("production", 50, "warn"), ("production", 10, "ok"), ("development", 50, "ok")]
+)
+def test_the_doctor_warns_in_production_of_more_notifications_than_the_platform_takes(
+    environment: Any, rate: int, mark: str
+) -> None:
+    found = doctor._settings(Settings(env=environment, notification_rate_per_s=rate))
+    assert found.ok is True
+    screen = io.StringIO()
+    console.show_findings(Console(file=screen), {"checks": [found.as_dict()]})
+    assert screen.getvalue().split()[0] == mark
+    assert ("ORDERS_NOTIFICATION_RATE_PER_S is 50, and the platform takes 10" in found.says) is (mark == "warn")
 
 
 WITHOUT_EXTRAS = """
