@@ -40,7 +40,7 @@ def _resources(source_bytes: int) -> str:
 
 
 def batch_tags(client_code: str, csv_source: str, status: str | None = None) -> dict[str, str]:
-    """Return the tags by which a batch's runs are found in Dagster's list; the status is the one when the run ended."""
+    """Return the tags by which a batch's runs are found in Dagster's list; the status is the last that the run knew of."""
     tags = {CLIENT_TAG: client_code, FILE_TAG: shown_name(csv_source)}
     return tags | ({} if status is None else {STATUS_TAG: status})
 

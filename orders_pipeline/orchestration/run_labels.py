@@ -11,13 +11,16 @@ from collections.abc import Iterator
 import dagster as dg
 
 from orders_pipeline.batches import batches
-from orders_pipeline.batches.run_tags import batch_tags
+from orders_pipeline.batches.run_tags import STATUS_TAG, batch_tags
 from orders_pipeline.infrastructure.database import Database
 
 
 @contextlib.contextmanager
 def labelled(database: Database, instance: dg.DagsterInstance, run_id: str, batch_id: str) -> Iterator[None]:
-    """Tag a batch's run when it begins and when it ends; one that cannot be tagged, or of no batch, goes on without."""
+    """Tag a batch's run when it begins and when it ends; one that cannot be tagged, or of no batch, goes on without.
+
+    In between, its steps tag it when the batch's state changes.
+    """
 
     def label() -> None:
         with contextlib.suppress(Exception):
@@ -30,3 +33,9 @@ def labelled(database: Database, instance: dg.DagsterInstance, run_id: str, batc
         yield
     finally:
         label()
+
+
+def label_status(instance: dg.DagsterInstance, run_id: str, status: str) -> None:
+    """Tag a run with how its batch stands now; one that cannot be tagged goes on without."""
+    with contextlib.suppress(Exception):
+        instance.add_run_tags(run_id, {STATUS_TAG: status})

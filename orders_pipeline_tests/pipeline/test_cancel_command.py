@@ -8,11 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import pytest
 from click.testing import CliRunner
 
 from orders_pipeline.batches import batches
 from orders_pipeline.batches.artifacts import ACCEPTED, artifact
+from orders_pipeline.batches.run_tags import PARTITION_TAG, STATUS_TAG
 from orders_pipeline.cli import main
 from orders_pipeline.clients.profiles import Clients, Profile
 from orders_pipeline.intake import steps
@@ -91,6 +93,9 @@ def test_a_cancellation_that_was_broken_off_is_ended_by_the_next_run(installatio
     with installation.system.database.begin() as transaction:
         cancelling.begin(transaction, batch_id, cancelled_by="somebody", why="the wrong file")
     assert "was cancelled" in (installation.run(batch_id) or "")
+    (run,) = installation.instance.get_runs(dg.RunsFilter(tags={PARTITION_TAG: batch_id}))
+    assert run.status is dg.DagsterRunStatus.CANCELED  # nobody who watches for failures is called
+    assert run.tags[STATUS_TAG] == "cancelled"
     assert installation.summary(batch_id)["orders"]["cancelled"] == 20
     assert installation.sandbox.ledger(batch_id)["payments"]["count"] == 0
 

@@ -7,6 +7,7 @@ import io
 import json
 import re
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +140,21 @@ def test_a_batch_is_recognised_in_dagster_by_its_client_its_file_and_how_it_stan
         assert (found["client"], found["file"]) == ("sampled", "orders.csv")
     assert metadata_of(installation, batch_id, "uploaded_csv") == {"client": "sampled", "file": "orders.csv"}
     assert metadata_of(installation, batch_id, "orders")["checks"] == "passed: rows_add_up, yen_add_up"
+
+
+def test_a_run_says_how_its_batch_stands_while_it_goes_on(
+    installation: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    add = installation.instance.add_run_tags
+
+    def noted(run_id: str, tags: Mapping[str, str]) -> None:
+        said.append(tags["orders/status"])
+        add(run_id, tags)
+
+    monkeypatch.setattr(installation.instance, "add_run_tags", noted)
+    taken_by_run(installation, sample_file(tmp_path, rows=3, bad=0), "labelled")
+    assert list(dict.fromkeys(said)) == ["received", "staged", "validated", "loaded", "paying", "completed"]
 
 
 def test_the_report_of_a_batch_has_numbers_to_plot_times_of_one_zone_and_charts_that_are_shown_at_once(

@@ -16,6 +16,7 @@ from orders_pipeline.batches.run_tags import shown_name
 from orders_pipeline.infrastructure import interrupts
 from orders_pipeline.orchestration.dagster_errors import SafeFailure
 from orders_pipeline.orchestration.partitions import batch_partitions
+from orders_pipeline.orchestration.run_labels import label_status
 from orders_pipeline.orchestration.terminated_runs import UI, is_terminated
 from orders_pipeline.settlement.refunds import refunding
 from orders_pipeline.system import errors, payment_stop
@@ -60,14 +61,16 @@ def batch_step(context: dg.AssetExecutionContext, system: System) -> Iterator[No
                     batches.stop(transaction, context.partition_key, who)
             _require_wanted(context, system, was)
             raise
-        _require_wanted(context, system, was)
+        if (status := _require_wanted(context, system, was)) != was:
+            label_status(context.instance, context.run.run_id, status)
 
 
 def _require_wanted(context: dg.AssetExecutionContext, system: System, was: str = "") -> str:
     """Return the batch's state, or raise the failure that shows that there is none, or that a person has halted it.
 
     A cancellation is ended; while that waits for a person, refunds that were asked for resume. A cancelled batch of which
-    something was paid may have refunds to finish, and nothing else is done for it.
+    something was paid may have refunds to finish, and nothing else is done for it. Its run is canceled, not failed: that is
+    what somebody wanted.
     """
     batch = require_batch(context, system)
     if batch.status == "cancelling":
@@ -81,6 +84,8 @@ def _require_wanted(context: dg.AssetExecutionContext, system: System, was: str 
             if batch.status == "stopped"
             else "nothing of it is sent any more"
         )
+        if batch.status != "stopped":
+            context.instance.report_run_canceling(context.run)
         raise _not_again(context, dg.Failure(description=f"E_STOPPED: {batches.halted_words(batch)}; {how}"))
     return str(batch.status)
 

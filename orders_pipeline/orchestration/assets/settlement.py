@@ -25,8 +25,9 @@ from orders_pipeline.orchestration.assets.boundary import (
     seconds_of,
 )
 from orders_pipeline.orchestration.partitions import batch_partitions
+from orders_pipeline.orchestration.run_labels import label_status
 from orders_pipeline.reports import finishing
-from orders_pipeline.settlement.batch_settlement import settling
+from orders_pipeline.settlement.batch_settlement import Settlement, settling
 from orders_pipeline.settlement.refunds import refunding
 from orders_pipeline.system.composition import System
 
@@ -74,7 +75,7 @@ def settlement(context: dg.AssetExecutionContext, system: dg.ResourceParam[Syste
         refunding.resume(system, batch_id)
     with (
         batch_step(context, system),
-        settling(system, batch_id, context.run.run_id) as work,
+        _settling(context, system, batch_id) as work,
         _progress_in_log(context, system, batch_id),
     ):
         if work is not None and NOTIFICATIONS in selected:
@@ -96,6 +97,15 @@ def settlement(context: dg.AssetExecutionContext, system: dg.ResourceParam[Syste
             result = finishing.finish_batch(system.storage, system.database, batch_id)
             if result["status"] != batches.AWAITING_APPROVAL:  # its run ends well, and approval asks for another
                 raise pause(context, system)
+
+
+@contextlib.contextmanager
+def _settling(context: dg.AssetExecutionContext, system: System, batch_id: str) -> Iterator[Settlement | None]:
+    """Settle a batch, if there is something to settle; its run says so all the while."""
+    with settling(system, batch_id, context.run.run_id) as work:
+        if work is not None:
+            label_status(context.instance, context.run.run_id, "paying")
+        yield work
 
 
 @contextlib.contextmanager
