@@ -260,7 +260,8 @@ def show_preview(console: Console, preview: Mapping[str, Any]) -> None:
     notified = preview["notifications"]
     console.print(f"  yen            {preview['amount_jpy']['accepted']:,}")
     console.print(f"  payments       {preview['payments']['planned']:,}")
-    console.print(f"  notifications  {notified['planned']:,}, at least {notified['seconds']:,.1f} seconds")
+    takes = f", at least {notified['seconds']:,.1f} seconds" if notified["planned"] else ""
+    console.print(f"  notifications  {notified['planned']:,}{takes}")
     if preview["status"] == "awaiting_approval":
         console.print("  approval       needed: nothing is paid until somebody else approves it")
     errors = preview["errors"]

@@ -238,7 +238,7 @@ def serve(host: str, port: int, *, as_json: bool) -> None:
         try:
             listening = server.listen(host, port)
         except OSError:
-            raise PortTaken(f"{PortTaken.code}: this address and port cannot be used or are in use") from None
+            raise PortTaken(f"port {port} of {host} cannot be used or is in use; choose another with --port") from None
         with listening:
             place = f"[{host}]" if ":" in host else host
             result = {"api": f"http://{place}:{port}/v1"}

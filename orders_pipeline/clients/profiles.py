@@ -6,7 +6,6 @@ default profile. What a setting does belongs in the module that does it.
 
 from __future__ import annotations
 
-import difflib
 import re
 import tomllib
 from collections import Counter
@@ -34,6 +33,7 @@ from orders_pipeline.records.grouping import Grouping
 from orders_pipeline.records.normalise import normalise_header, numbered
 from orders_pipeline.records.orders import ORDERS
 from orders_pipeline.records.rejections import FileRejected
+from orders_pipeline.records.setting_errors import NO_SETTING, in_words, meant, why_unreadable
 
 CLIENT_CODE = re.compile(r"[A-Za-z0-9_-]{1,32}")
 
@@ -235,8 +235,9 @@ def read_clients(path: Path | None) -> Clients:
         return Clients()
     try:
         tables = tomllib.loads(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError):
-        raise ClientsError("ORDERS_CLIENTS_FILE cannot be read") from None
+    except (OSError, UnicodeDecodeError) as error:
+        why = why_unreadable(error)
+        raise ClientsError(f"ORDERS_CLIENTS_FILE cannot be read: {path.absolute()}: {why}") from None
     except tomllib.TOMLDecodeError as error:
         raise ClientsError(f"ORDERS_CLIENTS_FILE is not TOML: {error}") from None
     profiles: dict[str, Profile] = {}
@@ -255,14 +256,17 @@ def read_clients(path: Path | None) -> Clients:
 
 def _in_words(code: str, error: ValidationError) -> Iterator[str]:
     """Return where each wrong setting of a client is and what may be there, without its value."""
-    for problem in error.errors():
-        says = problem["msg"].removeprefix("Value error, ").replace("Input should be", "this must be")
-        if problem["type"] == "extra_forbidden":
-            of_column = len(problem["loc"]) > 1
-            known = [field.alias or name for name, field in (ColumnSource if of_column else Profile).model_fields.items()]
-            meant = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
-            says = f"this is no setting of {'a column' if of_column else 'a profile'}; "
-            says += f"is {meant[0]} meant?" if meant else f"there are {', '.join(known)}"
-        elif problem["type"] == "model_type":
-            says = "this must be a table"
-        yield f"{'.'.join([code, *map(str, problem['loc'])])}: {says}"
+    for place, says in in_words(error).items():
+        hint = _hint(code, str(place[-1]), of_column=len(place) > 1) if says == NO_SETTING else ""
+        yield f"{'.'.join([code, *map(str, place)])}: {says}{hint}"
+
+
+def _hint(code: str, name: str, *, of_column: bool) -> str:
+    """Return what may be meant by a name that is no setting: one that is near, or where a column's is set."""
+    kind = ColumnSource if of_column else Profile
+    known = [field.alias or name for name, field in kind.model_fields.items()]
+    columns = {} if of_column else dict.fromkeys(ORDERS.column_names, f" in [{code}.columns]")
+    places = columns | dict.fromkeys(known, "")
+    near = meant(name, list(places))
+    of = f" of {'a column' if of_column else 'a profile'}; "
+    return of + (f"is {near}{places[near]} meant?" if near else "docs/FILES.md has them all")

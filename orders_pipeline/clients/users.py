@@ -13,7 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, SecretStr, ValidationError, model_validator
 
 from orders_pipeline.clients.api_tokens import (
     ALL_SCOPES,
@@ -28,6 +28,7 @@ from orders_pipeline.clients.api_tokens import (
     Caller,
 )
 from orders_pipeline.clients.profiles import CLIENT_CODE
+from orders_pipeline.records.setting_errors import in_words, why_unreadable
 
 MOST_NAME_CHARS = 254  # of an e-mail address
 USER_HEADER, SECRET_HEADER = "orders-user", "orders-proxy-secret"  # of the proxy that people log in at
@@ -47,12 +48,18 @@ class UsersError(Exception):
     code = "E_USERS_FILE"
 
 
+def _client_code(code: str) -> str:
+    if not CLIENT_CODE.fullmatch(code):
+        raise ValueError("this must be a client's code")
+    return code
+
+
 class User(BaseModel):
     """One user: whose batches they see, or as an operator all, and what they may do."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    client: Annotated[str, Field(pattern=f"^{CLIENT_CODE.pattern}$")] | None = None
+    client: Annotated[str, AfterValidator(_client_code)] | None = None
     role: Literal["reader", "clerk", "manager", "operator"]
 
     @model_validator(mode="after")
@@ -87,8 +94,9 @@ def read_users(path: Path | None) -> Users:
         return Users()
     try:
         tables = tomllib.loads(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError):
-        raise UsersError("ORDERS_USERS_FILE cannot be read") from None
+    except (OSError, UnicodeDecodeError) as error:
+        why = why_unreadable(error)
+        raise UsersError(f"ORDERS_USERS_FILE cannot be read: {path.absolute()}: {why}") from None
     except tomllib.TOMLDecodeError as error:
         raise UsersError(f"ORDERS_USERS_FILE is not TOML: {error}") from None
     users: dict[str, User] = {}
@@ -100,7 +108,7 @@ def read_users(path: Path | None) -> Users:
         try:
             users[name] = User.model_validate(table)
         except ValidationError as error:
-            wrong += [f"{name}: {'.'.join(map(str, each['loc'])) or 'user'}: {each['msg']}" for each in error.errors()]
+            wrong += [f"{name}: {'.'.join(map(str, place)) or 'user'}: {says}" for place, says in in_words(error).items()]
     if wrong:
         raise UsersError("ORDERS_USERS_FILE: " + "; ".join(wrong))
     return Users(MappingProxyType(users))

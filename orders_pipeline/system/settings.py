@@ -6,7 +6,6 @@ for the parts it configures belongs in those parts; opening them from settings b
 
 from __future__ import annotations
 
-import difflib
 import importlib.util
 import os
 import re
@@ -15,23 +14,30 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from orders_pipeline.records.setting_errors import in_words, meant
 
 PREFIX = "ORDERS_"
 MIB = 1024 * 1024
 PLATFORM_RATE_PER_S = 10  # calls that the Notification service takes
-NEAR = 0.8  # of difflib: one letter of five is another
 UNDER_UP = "_ORDERS_UP"  # no setting: `up` sets it for those it starts
 AUDIT_SHIP = re.compile(r"cloudwatch://[^?#]+/[^/?#]+|https?://[^/?#@]+/[^?#]+", re.IGNORECASE)
 AUTHORIZATION = re.compile(r"(ApiKey|Basic|Bearer) [!-~]+")
-CAPABILITIES = r"^(none|(keys|look-up|list)(,(keys|look-up|list))*)$"
+CAPABILITIES = re.compile(r"none|(keys|look-up|list)(,(keys|look-up|list))*")
 
 
 class SettingsError(Exception):
     """A setting is missing or wrong; the text names settings, never their values."""
 
     code = "E_SETTINGS"
+
+
+def _capabilities(text: str) -> str:
+    if not CAPABILITIES.fullmatch(text):
+        raise ValueError("this must be none, or some of keys, look-up and list, with commas between")
+    return text
 
 
 class Settings(BaseSettings):
@@ -49,7 +55,7 @@ class Settings(BaseSettings):
     payment_provider: str = "rest"
     payment_url: str | None = None
     payment_token: SecretStr | None = None
-    payment_capabilities: Annotated[str, Field(pattern=CAPABILITIES)] = "keys,look-up,list"
+    payment_capabilities: Annotated[str, AfterValidator(_capabilities)] = "keys,look-up,list"
     payment_timeout_s: Annotated[float, Field(gt=0, le=90)] = 30.0  # less than PaymentLedger.doubt_s, by far
     payment_concurrency: Annotated[int, Field(ge=1, le=256)] = 32
     notification_url: str | None = None
@@ -134,6 +140,9 @@ def load_settings() -> Settings:
         missing.append("s3_kms_key_id")
     if settings.is_production and missing:
         raise SettingsError(f"{PREFIX}ENV is production, where nothing is synthetic; please set {_names(missing)}")
+    folders = [name for name in ("storage_url", "landing_url") if _is_relative(getattr(settings, name) or "/")]
+    if settings.is_production and folders:  # they would be others wherever a command is started
+        raise SettingsError(f"{PREFIX}ENV is production, where these are whole paths, from /: {_names(folders)}")
     _require_for_many_hosts(settings)
     if settings.is_production and (names := unknown()):  # what was meant to be set, is not
         raise SettingsError(f"{PREFIX}ENV is production, where nothing starts with what is no setting: {', '.join(names)}")
@@ -171,7 +180,7 @@ def read_settings() -> Settings:
     try:
         settings = Settings()
     except ValidationError as error:
-        wrong = sorted({f"{PREFIX}{str(problem['loc'][0]).upper()} ({problem['msg']})" for problem in error.errors()})
+        wrong = [f"{PREFIX}{str(place[0]).upper()} ({says})" for place, says in sorted(in_words(error).items())]
         raise SettingsError("these settings are not usable: " + "; ".join(wrong)) from None
     plain = [name for name in URLS if not (_given(settings, name) or "https:").lower().startswith("https:")]
     if (settings.audit_ship_url or "").lower().startswith("http:"):
@@ -220,6 +229,10 @@ def _given(settings: Settings, name: str) -> str | None:
     return value.get_secret_value() if isinstance(value, SecretStr) else value
 
 
+def _is_relative(location: str) -> bool:
+    return "://" not in location and not location.startswith("/")
+
+
 def _is_url(text: str) -> bool:
     try:
         parts = urlsplit(text)
@@ -243,10 +256,8 @@ def unknown() -> list[str]:
 
 def about_unknown(name: str) -> str:
     """Return a sentence about a variable that is no setting, and which one is meant where its name is near to it."""
-    said, known = name.removeprefix(PREFIX), [name.upper() for name in Settings.model_fields]
-    begun = [each for each in known if each.startswith(f"{said}_")]
-    meant = begun if len(begun) == 1 else difflib.get_close_matches(said, known, n=1, cutoff=NEAR)
-    return f"{name} is set and is no setting" + (f"; is {PREFIX}{meant[0]} meant?" if meant else "")
+    near = meant(name.removeprefix(PREFIX), [known.upper() for known in Settings.model_fields])
+    return f"{name} is set and is no setting" + (f"; is {PREFIX}{near} meant?" if near else "")
 
 
 def _names(names: list[str]) -> str:

@@ -111,6 +111,14 @@ def test_an_answer_that_nobody_takes_is_no_traceback(redirected: str, says: str)
         assert ended.stderr == says
 
 
+def test_a_port_that_serve_cannot_have_is_named(installation: Installation) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        refused = call(installation.environment(), "serve", "--port", str(port))
+    assert refused.returncode == 2
+    assert refused.stderr == f"E_PORT: port {port} of 127.0.0.1 cannot be used or is in use; choose another with --port\n"
+
+
 def test_help_is_there_for_every_command() -> None:
     for path in ([], ["import"], ["status"], ["db"], ["db", "migrate"], ["up"], ["sandbox"]):
         result = invoke(*path, "--help")

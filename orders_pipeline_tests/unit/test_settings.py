@@ -242,6 +242,39 @@ def test_a_setting_that_is_not_usable_is_named_without_its_value(environment, na
     assert refused.value.__suppress_context__
 
 
+def test_what_a_setting_must_be_is_said_in_our_words(environment):
+    environment(
+        ORDERS_ENV="test",
+        ORDERS_MAX_ROWS="many",
+        ORDERS_PAYMENT_CAPABILITIES="keys;list",
+        ORDERS_PAYMENT_TIMEOUT_S="91",
+        ORDERS_NOTIFICATION_TIMEOUT_S="0",
+        ORDERS_PROXY_SECRET="short",
+        ORDERS_WEBHOOK_PRIVATE_ADDRESSES="perhaps",
+    )
+    with pytest.raises(SettingsError) as refused:
+        load_settings()
+    assert str(refused.value).removeprefix("these settings are not usable: ").split("; ") == [
+        "ORDERS_ENV (this must be 'development' or 'production')",
+        "ORDERS_MAX_ROWS (this must be a whole number)",
+        "ORDERS_NOTIFICATION_TIMEOUT_S (this must be more than 0)",
+        "ORDERS_PAYMENT_CAPABILITIES (this must be none, or some of keys, look-up and list, with commas between)",
+        "ORDERS_PAYMENT_TIMEOUT_S (this must be 90 or less)",
+        "ORDERS_PROXY_SECRET (this must have 32 or more)",
+        "ORDERS_WEBHOOK_PRIVATE_ADDRESSES (this must be true or false)",
+    ]
+
+
+@pytest.mark.parametrize("name", ["ORDERS_STORAGE_URL", "ORDERS_LANDING_URL"])
+def test_in_production_no_folder_depends_on_where_a_command_is_started(environment, name):
+    environment(**COMPLETE | {name: "planted/folder"})
+    with pytest.raises(SettingsError, match=f"these are whole paths, from /: {name}$") as refused:
+        load_settings()
+    assert "planted" not in str(refused.value)
+    environment(**{name: "file:///var/lib/orders"})
+    assert load_settings().is_production
+
+
 def test_all_unusable_settings_are_named_at_once(environment):
     environment(ORDERS_MAX_ROWS="none", ORDERS_PAYMENT_CONCURRENCY="none")
     with pytest.raises(SettingsError, match=r"(?s)ORDERS_MAX_ROWS.*ORDERS_PAYMENT_CONCURRENCY"):

@@ -26,9 +26,9 @@ def test_a_user_may_do_what_the_role_says_for_one_client_or_as_an_operator_for_a
     [
         ("[a]\nrole = 'clerk'", "a: user"),
         ("[a]\nrole = 'operator'\nclient = 'shop'", "a: user"),
-        ("[a]\nrole = 'king'\nclient = 'shop'", "a: role"),
-        ("[a]\nrole = 'clerk'\nclient = 'no such'", "a: client"),
-        ("[a]\nrole = 'clerk'\nclient = 'shop'\nscopes = []", "a: scopes"),
+        ("[a]\nrole = 'king'\nclient = 'shop'", "a: role: this must be 'reader', "),
+        ("[a]\nrole = 'clerk'\nclient = 'no such'", "a: client: this must be a client's code"),
+        ("[a]\nrole = 'clerk'\nclient = 'shop'\nscopes = []", "a: scopes: this is no setting"),
         ("a = 1", "a: user"),
         ("['']\nrole = 'operator'", "name is not"),
         ("['\u3042']\nrole = 'operator'", "name is not"),
@@ -40,5 +40,5 @@ def test_what_is_wrong_is_named(tmp_path, text, says):
     path.write_text(text, "utf-8")
     with pytest.raises(UsersError, match=says):
         read_users(path)
-    with pytest.raises(UsersError, match="cannot be read"):
+    with pytest.raises(UsersError, match=f"cannot be read: {tmp_path}: Is a directory"):
         read_users(tmp_path)
