@@ -20,10 +20,12 @@ from dagster_celery.launcher import CeleryRunLauncher
 from kombu.exceptions import OperationalError
 
 from orders_pipeline.orchestration.run_process import cancel
-from orders_pipeline.system.settings import PREFIX, Settings, load_settings
+from orders_pipeline.system.settings import PREFIX, Settings, forget_environment, load_settings
 
 QUEUE = "dagster"
 RUN_TASK = "orders_pipeline.run"
+# each of which Celery takes in place of what it is told
+CELERYS_OWN = ("CELERY_BROKER_URL", "CELERY_BROKER_READ_URL", "CELERY_BROKER_WRITE_URL", "CELERY_RESULT_BACKEND")
 LONGEST_RUN_S = 24 * 3_600  # Redis offers what was not acknowledged by then to another worker
 ANSWER_S = 10
 
@@ -75,7 +77,8 @@ class CeleryLauncher(CeleryRunLauncher):
 
 
 def connection(settings: Settings) -> dict[str, Any]:
-    """Return how both ends reach the broker and treat what is in it."""
+    """Return how both ends reach the broker and treat what is in it; what Celery finds in the environment is forgotten."""
+    forget_environment(*CELERYS_OWN)
     url = "" if settings.celery_broker is None else settings.celery_broker.get_secret_value()
     authorities = None if settings.ca_file is None else str(settings.ca_file)
     private: dict[str, dict[str, Any]] = {  # else the one trusts every server, and the other any name

@@ -269,6 +269,12 @@ def export_environment(**values: str) -> None:
     os.environ.update(values)
 
 
+def forget_environment(*names: str) -> None:
+    """Take variables away from this process and the programs it starts."""
+    for name in names:
+        os.environ.pop(name, None)
+
+
 def ends_with_up() -> bool:
     """Return whether this process was started by `up`, which ends all that it started."""
     return UNDER_UP in os.environ

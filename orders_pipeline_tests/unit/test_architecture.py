@@ -154,7 +154,9 @@ def test_orchestration_reaches_the_outside_world_through_the_opened_system_only(
         }  # of Dagster's own records
         | {f"{settings}.{name}" for name in ("PREFIX", "Settings", "SettingsError", "load_settings")},
         "orchestration.dagster_home": {f"{database}.Database", f"{settings}.Settings", f"{settings}.export_environment"},
-        "orchestration.celery_launcher": {f"{settings}.{name}" for name in ("PREFIX", "Settings", "load_settings")},
+        "orchestration.celery_launcher": {
+            f"{settings}.{name}" for name in ("PREFIX", "Settings", "load_settings", "forget_environment")
+        },
         "orchestration.attribution": {f"{settings}.Settings", f"{settings}.read_settings"},
         "orchestration.celery_worker": {f"{settings}.Settings"},
         "orchestration.kubernetes_jobs": {f"{settings}.Settings"},

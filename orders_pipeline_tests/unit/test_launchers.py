@@ -173,6 +173,15 @@ def test_a_private_broker_proves_its_name(scheme: str, options: dict[str, Any] |
     assert connection(settings)["config_source"]["broker_use_ssl"] == options
 
 
+def test_the_broker_is_the_one_that_is_set_whatever_variables_of_celerys_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("BROKER_URL", "BROKER_READ_URL", "BROKER_WRITE_URL", "RESULT_BACKEND"):
+        monkeypatch.setenv(f"CELERY_{name}", "redis://elsewhere:1/0")
+    app = new_app(CELERY)
+    with app.connection_for_read() as read, app.connection_for_write() as write:
+        assert {each.as_uri() for each in (read, write)} == {"amqp://orders:**@127.0.0.1:9//"}
+    assert app.conf.result_backend is None
+
+
 def test_a_run_that_another_process_has_begun_is_left_alone(
     instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
