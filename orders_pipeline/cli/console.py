@@ -43,7 +43,7 @@ STAGE_WORDS = {
 
 
 def show_summary(console: Console, summary: Mapping[str, Any]) -> None:
-    """Print what a batch came to, in words."""
+    """Print how a batch stands, what it waits for and why; then what it came to."""
     console.print(f"[bold]{summary['batch_id']}[/bold]  {status_words(summary)}")
     if summary["cancelled"]:
         console.print(f"  why            {plain(summary['cancelled']['why'])}")
@@ -54,10 +54,11 @@ def show_summary(console: Console, summary: Mapping[str, Any]) -> None:
     show_stop(console, summary["paying_rests"])
     if summary["next_try"]:
         console.print(f"  next try       {summary['next_try']}; see orders-pipeline doctor")
+    _show_troubles(console, summary)
+    _show_open_refunds(console, summary)
     show_counts(console, summary)
     _show_corrections(console, summary)
     _show_settlement(console, summary)
-    _show_troubles(console, summary)
     _show_refunds(console, summary)
     seconds = summary["seconds"]
     spent = ", ".join(f"{STAGE_WORDS[stage]} {seconds[stage]:.1f}" for stage in STAGE_WORDS if seconds.get(stage))
@@ -71,7 +72,7 @@ def show_summary(console: Console, summary: Mapping[str, Any]) -> None:
 
 
 def _show_troubles(console: Console, summary: Mapping[str, Any]) -> None:
-    """Print which services are not called now, what they refuse, and which payments are unknown."""
+    """Print which services are not called now, what they refuse, and which payments are unknown or not answered."""
     for each in summary["services_left_alone"]:
         console.print(f"  not called     the {each['service']} service ({each['code']}), next try {each['next_try']}")
     for each in summary["refused"]:
@@ -88,6 +89,9 @@ def _show_troubles(console: Console, summary: Mapping[str, Any]) -> None:
         )
         what = f"  unknown        {each['amount_jpy']:,} yen since {each['since']} ({each['code']})"
         console.print(f"{what}; {how}")
+    if summary["orders"]["paying"] and not summary["at_work"]:
+        sent = counted(summary["orders"]["paying"], "order")
+        console.print(f"  not answered   {sent} may be paid: that is found out when the batch is resumed or cancelled")
 
 
 def _way_out(summary: Mapping[str, Any], service: str) -> str:
@@ -146,7 +150,7 @@ def _time(moment: str) -> str:
 
 
 def _show_refunds(console: Console, summary: Mapping[str, Any]) -> None:
-    """Print the refunds of a batch, which of them are open, and how to resume these."""
+    """Print how many refunds of a batch there are, and corrections of its customers."""
     refunds, notified = summary["refunds"], summary["refunds"]["corrections"]
     if refunds["planned"]:
         rest = "".join(f", {refunds[state]:,} {state}" for state in ("declined", "open") if refunds[state])
@@ -154,6 +158,10 @@ def _show_refunds(console: Console, summary: Mapping[str, Any]) -> None:
     if notified["planned"]:
         rest = "".join(f", {notified[state]:,} {state}" for state in ("failed", "open") if notified[state])
         console.print(f"    corrections  {notified['planned']:,} planned: {notified['sent']:,} sent{rest}")
+
+
+def _show_open_refunds(console: Console, summary: Mapping[str, Any]) -> None:
+    """Print which refunds are open, and how to resume these."""
     for each in summary["open_refunds"]:
         what = f"  refund open    {each['amount_jpy']:,} yen since {each['since']} ({refund_words(each)})"
         how = (
@@ -225,9 +233,6 @@ def _show_settlement(console: Console, summary: Mapping[str, Any]) -> None:
     console.print(f"  yen            {yen['accepted']:,} accepted: {yen['paid']:,} paid{rest}")
     rest = "".join(f", {payments[state]:,} {state}" for state in more if payments[state])
     console.print(f"  payments       {payments['planned']:,} planned: {payments['succeeded']:,} succeeded{rest}")
-    if summary["orders"]["paying"] and not summary["at_work"]:
-        sent = counted(summary["orders"]["paying"], "order")
-        console.print(f"  not answered   {sent} may be paid: that is found out when the batch is resumed or cancelled")
     rest = "".join(f", {notified[state]:,} {state}" for state in ("failed", "cancelled") if notified[state])
     console.print(f"  notifications  {notified['planned']:,} planned: {notified['sent']:,} sent{rest}")
     going_back = summary["open_refunds"]

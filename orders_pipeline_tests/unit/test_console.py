@@ -132,6 +132,12 @@ def test_a_setting_of_the_profile_is_named_where_the_file_is_like_that_and_not_a
     assert any("`format` and `until` of order_date" in line for line in said) == is_said
 
 
+def test_what_a_batch_waits_for_is_said_before_what_it_came_to():
+    waits = batch("paused", status_code="E_PAYMENT_UNAVAILABLE", refused=refusal("payment"), at_work=False, details={})
+    names = list(shown(waits | {"orders": ORDERS | {"paying": 2}}))
+    assert names[:5] == ["B", "why", "refused", "not answered", "file"]
+
+
 def test_of_many_codes_the_first_are_shown_and_the_others_counted():
     screen = io.StringIO()
     codes = {f"R_CODE_{number}": 30 - number for number in range(13)}
