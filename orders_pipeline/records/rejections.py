@@ -15,6 +15,8 @@ from typing import Literal
 
 import pyarrow as pa
 
+from orders_pipeline.records.orders import ORDERS
+
 Language = Literal["en", "ja"]
 
 REJECTIONS_SCHEMA = pa.schema(
@@ -27,6 +29,7 @@ REJECTIONS_SCHEMA = pa.schema(
     ]
 )
 
+_JAPANESE_NAMES = {column.name: column.aliases[0] for column in ORDERS.columns}
 _OPTIONAL_PART = re.compile(r"\[([^\[\]]*)\]")
 _PARAMETER = re.compile(r"\{(\w+)\}")
 
@@ -70,8 +73,8 @@ class FileRejected(Exception):
 def message(code: str, language: Language, detail: Mapping[str, str] = MappingProxyType({})) -> str:
     """Return the sentence for `code` in one language; parameters that are missing leave their part of the sentence out.
 
-    A `hint` parameter may be a key of `HINTS`, which is then shown in the right language. A code the catalogue does not
-    know is returned as it is.
+    A `hint` parameter may be a key of `HINTS`, which is then shown in the right language, as columns' names are. A code the
+    catalogue does not know is returned as it is.
     """
     entry = CODES.get(code)
     if entry is None:
@@ -80,6 +83,8 @@ def message(code: str, language: Language, detail: Mapping[str, str] = MappingPr
     values = {name: str(value) for name, value in detail.items() if str(value) != ""}
     if values.get("hint") in HINTS:
         values["hint"] = HINTS[values["hint"]][0 if language == "en" else 1]
+    if language == "ja":
+        values |= {name: _in_japanese(values[name]) for name in ("column", "columns") if name in values}
 
     def part(match: re.Match[str]) -> str:
         said, _, instead = match[1].partition("|")
@@ -88,6 +93,10 @@ def message(code: str, language: Language, detail: Mapping[str, str] = MappingPr
         return _PARAMETER.sub(lambda parameter: values[parameter[1]], said)
 
     return _OPTIONAL_PART.sub(part, template)
+
+
+def _in_japanese(columns: str) -> str:
+    return ", ".join(_JAPANESE_NAMES.get(name, name) for name in columns.split(", "))
 
 
 HINTS: Mapping[str, tuple[str, str]] = MappingProxyType(

@@ -73,6 +73,13 @@ def test_a_hint_is_told_in_the_language_of_the_sentence(hint):
     assert japanese in message("F_HEADER_MISSING", "ja", {"hint": hint})
 
 
+def test_columns_are_named_as_who_reads_the_sentence_calls_them():
+    detail = {"columns": "client_order_ref, payment_method, 状況"}
+    assert "client_order_ref, payment_method, 状況" in message("F_HEADER_MISSING", "en", detail)
+    assert "注文番号, 支払方法, 状況" in message("F_HEADER_MISSING", "ja", detail)
+    assert "メールアドレス" in message("R_REQUIRED", "ja", {"column": "email"})
+
+
 def test_an_unknown_code_is_shown_as_itself():
     assert message("R_FROM_A_LATER_VERSION", "ja") == "R_FROM_A_LATER_VERSION"
 
