@@ -121,6 +121,12 @@ def sign_in(database: Database, clients: Clients, cipher: Cipher) -> None:
         _remember_keys(transaction, cipher)
 
 
+def remember_profiles(database: Database, clients: Clients) -> None:
+    """Record what has changed in profiles, before a process that is at work already goes by them."""
+    with database.begin() as transaction:
+        _remember_profiles(transaction, clients)
+
+
 def failed(database: Database, error: BaseException) -> None:
     """Record an error that may mean an attack; others are none of the audit's."""
     code = getattr(error, "code", None)

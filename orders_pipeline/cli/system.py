@@ -228,13 +228,15 @@ def serve(host: str, port: int, *, as_json: bool) -> None:
     import signal
 
     from orders_pipeline.cli.up import PortTaken
+    from orders_pipeline.system.composition import following_files
     from orders_pipeline.upkeep.webhooks.sending import sending
     from orders_pipeline.web import access_log, server
 
     for name in ("orders_pipeline.web", "orders_pipeline.webhooks"):
         logging.getLogger(name).setLevel(logging.INFO)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with opened() as system, contextlib.suppress(KeyboardInterrupt):
+    with opened() as opened_system, contextlib.suppress(KeyboardInterrupt):
+        system = following_files(opened_system)
         try:
             listening = server.listen(host, port)
         except OSError:

@@ -21,7 +21,7 @@ from orders_pipeline.orchestration.dagster_home import prepare_dagster_home
 from orders_pipeline.services.answers import NoAnswer, NotDelivered
 from orders_pipeline.services.http_client import ServiceClient
 from orders_pipeline.system import embedded
-from orders_pipeline.system.composition import System, join_endpoints, open_system
+from orders_pipeline.system.composition import System, following_files, join_endpoints, open_system
 from orders_pipeline.system.session_limit import WEB_POOL_SIZE
 from orders_pipeline.system.settings import UNDER_UP, Settings, export_environment
 from orders_pipeline.upkeep.webhooks.sending import sending
@@ -106,7 +106,7 @@ def running(settings: Settings, port: int, say: Callable[[str], None] = lambda _
         for line in _parts(settings):
             say(line)
         endpoints = stack.enter_context(join_endpoints(settings))
-        system = stack.enter_context(open_system(settings, endpoints, "orders-pipeline up"))
+        system = following_files(stack.enter_context(open_system(settings, endpoints, "orders-pipeline up")))
         sign_in(system.database, system.clients, system.cipher)
         prepare_dagster_home(system)
         code = secrets.token_urlsafe(16)

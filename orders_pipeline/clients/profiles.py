@@ -29,6 +29,7 @@ from orders_pipeline.clients.column_sources import ColumnSource
 from orders_pipeline.clients.row_choices import RowChoice
 from orders_pipeline.clients.sequences import check_template
 from orders_pipeline.clients.webhook_settings import check_secret, check_url, shown_secret
+from orders_pipeline.infrastructure.followed_file import FollowedFile
 from orders_pipeline.records.grouping import Grouping
 from orders_pipeline.records.normalise import normalise_header, numbered
 from orders_pipeline.records.orders import ORDERS
@@ -227,6 +228,23 @@ class Clients:
             return self.profile(client_code)
         except FileRejected:
             return Profile()
+
+
+class FollowedClients(Clients):
+    """The profiles as the clients file has them now."""
+
+    def __init__(self, file: FollowedFile[Clients]) -> None:
+        super().__init__()
+        self._file = file
+
+    @property
+    def profiles(self) -> Mapping[str, Profile]:
+        """Return the profiles that are configured."""
+        return self._file.now().profiles
+
+    def profile(self, client_code: str) -> Profile:
+        """Return the client's profile, as above."""
+        return self._file.now().profile(client_code)
 
 
 def read_clients(path: Path | None) -> Clients:

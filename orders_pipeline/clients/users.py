@@ -28,6 +28,7 @@ from orders_pipeline.clients.api_tokens import (
     Caller,
 )
 from orders_pipeline.clients.profiles import CLIENT_CODE
+from orders_pipeline.infrastructure.followed_file import FollowedFile
 from orders_pipeline.records.setting_errors import in_words, why_unreadable
 
 MOST_NAME_CHARS = 254  # of an e-mail address
@@ -86,6 +87,18 @@ class Users:
         if user is None:
             return None
         return Caller(user.client or "", f"{user.client or OPERATOR}/{name}", ROLES[user.role])
+
+
+class FollowedUsers(Users):
+    """The users as the users file has them now."""
+
+    def __init__(self, file: FollowedFile[Users]) -> None:
+        super().__init__()
+        self._file = file
+
+    def caller(self, name: str) -> Caller | None:
+        """Return who a user is, as above."""
+        return self._file.now().caller(name)
 
 
 def read_users(path: Path | None) -> Users:

@@ -6,20 +6,23 @@ The one place where parts are made and handed on; use cases get what they need f
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from pydantic import SecretStr
 
-from orders_pipeline.audit.recording import os_user
-from orders_pipeline.clients.profiles import Clients, read_clients
-from orders_pipeline.clients.users import Users, read_users
+from orders_pipeline.audit.recording import os_user, remember_profiles
+from orders_pipeline.clients.profiles import Clients, ClientsError, FollowedClients, read_clients
+from orders_pipeline.clients.users import FollowedUsers, Users, UsersError, read_users
 from orders_pipeline.infrastructure import migrations
 from orders_pipeline.infrastructure.database import POOL_SIZE, Database, SessionIdentity
 from orders_pipeline.infrastructure.database_url import private_url
+from orders_pipeline.infrastructure.followed_file import FollowedFile
 from orders_pipeline.infrastructure.storage import Storage, open_storage
 from orders_pipeline.security.encryption import Cipher, new_key
 from orders_pipeline.security.kms import KeyService
@@ -28,9 +31,11 @@ from orders_pipeline.services.notification_service import SERVICE, NotificationS
 from orders_pipeline.services.payment_gateway import Capabilities, PaymentGateway
 from orders_pipeline.services.payment_providers import PROVIDERS
 from orders_pipeline.services.rate_limit import RateLimiter
-from orders_pipeline.system import embedded, session_limit
+from orders_pipeline.system import embedded, errors, session_limit
 from orders_pipeline.system.restore_guard import RestoreGuard
 from orders_pipeline.system.settings import PREFIX, Settings, SettingsError
+
+log = logging.getLogger("orders_pipeline.system")
 
 
 @dataclass(frozen=True)
@@ -147,6 +152,25 @@ def open_system(
                 lease_s=settings.notification_timeout_s + 1.0,
             ),
         )
+
+
+def following_files(system: System) -> System:
+    """Return a system for a process that lives long: it goes by the clients and users as their files have them now.
+
+    A file that cannot be used is listed and logged, and the one before it stays in force.
+    """
+
+    def refused(why: Exception) -> None:
+        log.error("%s; what it said before stays in force", errors.report(why, system.settings, listed=True).text)
+
+    clients, users = system.clients, system.users
+    if (path := system.settings.clients_file) is not None:
+        accepted = partial(remember_profiles, system.database)
+        file = FollowedFile(path, clients, read_clients, ClientsError, accepted=accepted, refused=refused)
+        clients = FollowedClients(file)
+    if (path := system.settings.users_file) is not None:
+        users = FollowedUsers(FollowedFile(path, users, read_users, UsersError, refused=refused))
+    return replace(system, clients=clients, users=users)
 
 
 def open_cipher(settings: Settings) -> Cipher:

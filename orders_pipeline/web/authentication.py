@@ -68,7 +68,12 @@ def found(system: System, request: Request) -> Caller | None:
         caller = api_sessions.caller(system.database, secret, is_use=_is_use(request)) if secret else None
         if caller is not None:
             require_own_page(request)
-    return caller if caller is None or not caller.client_code or _is_client(system, caller.client_code) else None
+    return caller if caller is None or is_of_client(system, caller) else None
+
+
+def is_of_client(system: System, caller: Caller) -> bool:
+    """Return whether there is the client that somebody works for; operators work for none."""
+    return not caller.client_code or _is_client(system, caller.client_code)
 
 
 def _user(system: System, request: Request) -> Caller | None:

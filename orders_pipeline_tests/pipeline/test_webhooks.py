@@ -24,12 +24,12 @@ from standardwebhooks import Webhook
 
 from orders_pipeline.audit.recording import sign_in
 from orders_pipeline.cli import main
-from orders_pipeline.clients.profiles import Profile, read_clients
+from orders_pipeline.clients.profiles import Clients, Profile, read_clients
 from orders_pipeline.sandbox.certificates import Authority
 from orders_pipeline.services import http_connections
 from orders_pipeline.settlement.refunds import refunding
 from orders_pipeline.settlement.refunds.plan import read_plan
-from orders_pipeline.system.composition import System
+from orders_pipeline.system.composition import System, following_files
 from orders_pipeline.upkeep.webhooks import overview, sending
 from orders_pipeline.upkeep.webhooks.sending import NO_ANSWER, NOT_REACHED, REFUSED, Outcome, Sender, deliver
 from orders_pipeline_tests.support.api import described
@@ -69,7 +69,7 @@ def configured(installation: Installation, folder: Path, client: str, url: str, 
     settings = installation.system.settings.model_copy(update={"clients_file": path, "webhook_private_addresses": True})
     system = replace(installation.system, settings=settings, clients=read_clients(path))
     sign_in(system.database, system.clients, system.cipher)
-    return system
+    return following_files(system)
 
 
 def environment(installation: Installation, system: System, **more: str) -> dict[str, str]:
@@ -253,9 +253,8 @@ def test_doctor_says_whose_webhooks_do_not_arrive(installation: Installation, sy
     with pytest.raises(overview.WebhooksFailing, match=f"webhooks of {client}: 1 wait and 0 failed.*nothing sends them"):
         overview.examine(system)
     profile = Profile.model_validate({"webhook_url": "https://e.com", "webhook_secret": "env:NOT_SET_ANYWHERE"})
-    system.clients._profiles = {"other": profile}  # type: ignore[assignment]
     with pytest.raises(overview.WebhooksFailing, match="the webhook_secret of other is not there"):
-        overview.examine(system)
+        overview.examine(replace(system, clients=Clients({"other": profile})))
 
 
 def test_a_profile_that_is_changed_meanwhile_is_heeded_without_a_new_start(

@@ -18,7 +18,7 @@ from typing import Any
 
 from sqlalchemy import Row
 
-from orders_pipeline.clients.profiles import Clients, ClientsError, Profile, read_clients
+from orders_pipeline.clients.profiles import Profile
 from orders_pipeline.clients.webhook_settings import key_of
 from orders_pipeline.infrastructure.background import beside
 from orders_pipeline.infrastructure.database_errors import DatabaseError
@@ -123,19 +123,11 @@ class Sender:
         with self.system.database.begin() as transaction:
             claimed = transaction.rows("claim_webhooks", limit=room, of_client=AT_ONCE_OF_CLIENT, lease_s=LEASE_S)
         if claimed:
-            clients = self._clients()
             for row in claimed:
-                profile = clients.profile_of_batch(row.client_code)
+                profile = self.system.clients.profile_of_batch(row.client_code)
                 threading.Thread(target=self._send, args=(row, profile), name="webhook", daemon=True).start()
             self._under_way += len(claimed)
         return len(claimed)
-
-    def _clients(self) -> Clients:
-        """Return the profiles as they are now: whoever changes an address need not start this process anew."""
-        with contextlib.suppress(ClientsError):
-            if self.system.settings.clients_file is not None:
-                return read_clients(self.system.settings.clients_file)
-        return self.system.clients
 
     def _send(self, row: Row[Any], profile: Profile) -> None:
         try:

@@ -9,7 +9,7 @@ from urllib.parse import parse_qs
 from starlette.responses import RedirectResponse, Response
 
 from orders_pipeline.audit.recording import os_user
-from orders_pipeline.clients import api_sessions
+from orders_pipeline.clients import api_sessions, api_tokens
 from orders_pipeline.web import authentication
 from orders_pipeline.web.page.rendering import Visit, own_path
 
@@ -42,8 +42,11 @@ def show_sign_in(visit: Visit, code: str | None) -> Response:
 def sign_in(visit: Visit, fields: Mapping[str, str]) -> Response:
     """Begin a session for who has a token that is for the page."""
     authentication.require_own_page(visit.request)
-    target = own_path(fields.get("next"))
-    secret = api_sessions.begin(visit.system.database, fields.get("token", "").strip())
+    target, token = own_path(fields.get("next")), fields.get("token", "").strip()
+    caller = api_tokens.caller(visit.system.database, token)
+    if caller is not None and not authentication.is_of_client(visit.system, caller):
+        return visit.render("sign_in.html", 403, next=target, wrong="client_unknown")
+    secret = api_sessions.begin(visit.system.database, token)
     if secret is None:
         return visit.render("sign_in.html", 403, next=target, wrong="token_wrong")
     response = RedirectResponse(target, 303)

@@ -59,6 +59,10 @@ TEXTS: Mapping[str, tuple[str, str]] = MappingProxyType(
             "This token cannot be used to sign in. Check that it is complete, or ask for a new one.",
             "このトークンではログインできません。全体が入力されているか確かめるか、管理者に新しいトークンを依頼してください。",
         ),
+        "client_unknown": (
+            "This token is right, but its client is not set up here. Ask your administrator to look into the clients file.",
+            "トークンは正しいのですが、その取引先がこのシステムに登録されていません。管理者に取引先の設定を確認してもらってください。",
+        ),
         "link_old": (
             "This link is no longer valid. Open the one that was shown at the last start.",
             "このリンクは無効になりました。最後の起動時に表示されたリンクを開いてください。",
