@@ -229,12 +229,16 @@ def _end_cancelled(system: System, batch_id: str, heard: Interrupts, *, as_json:
 
 def _agreed(batch: Row[Any], why: str, who: str, *, yes: bool) -> bool:
     """Ask whether a batch is to be cancelled, unless that was said; raise UsageError without a reason or a terminal."""
+    from orders_pipeline.batches import batches
+
     _reason(why if who else "")
     if yes:
         return True
     if not sys.stdin.isatty():
         raise click.UsageError("there is no terminal to ask at: say --yes")
-    words.print(f"{batch.batch_id}: {batch.orders_paid:,} orders are paid and stay paid; the others are never sent")
+    words.print(f"{batch.batch_id}: {batch.orders_paid:,} orders are paid so far and stay paid; the others are never sent")
+    if unsent := batches.open_notifications(batch):
+        words.print(f"at most {unsent:,} notifications are never sent, also of orders that are paid")
     try:
         return click.confirm("cancel it?", err=True)
     except click.Abort:  # Ctrl-C is no yes

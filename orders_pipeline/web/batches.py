@@ -111,6 +111,7 @@ def _read(system: System, client_code: str, batch_id: str) -> tuple[Row[Any], di
         group = transaction.rows("import_group", bulk_import_group=row.bulk_import_group)[0]
         found = transaction.rows("rejections_by_code", batch_id=batch_id)
         waiting_for = _waiting_for(transaction, row)
+        cancellation = _cancellation(transaction, row)
     summary = batches.summary(row, {}, {}, {})
     amounts = {name: summary["amount_jpy"][name] for name in ("paid", "declined", "unknown", "refunded", "cancelled")}
     body = {
@@ -126,6 +127,7 @@ def _read(system: System, client_code: str, batch_id: str) -> tuple[Row[Any], di
         "corrections": {"rows_open": group.rows_open, "batches": group.batches},
         "waiting_for": waiting_for,
         "approval": batches.approval(row, shown_time),
+        "cancellation": cancellation,
         "progress": _progress(row, system.settings.notification_rate_per_s),
         "links": _links(row, _files(system, row)),
     }
@@ -194,6 +196,20 @@ def _waiting_for(transaction: Transaction, row: Row[Any]) -> dict[str, Any] | No
     service = next((each for each in ("payment", "notification") if f"_{each.upper()}_" in (row.status_code or "")), None)
     probes = {each.service: each.probe_at for each in transaction.rows("open_breakers")}
     return {"service": service, "code": row.status_code, "next_try": shown_time(probes.get(service))}
+
+
+def _cancellation(transaction: Transaction, row: Row[Any]) -> dict[str, Any] | None:
+    """Return who cancelled a batch and why, and once that is done, whose orders were paid without a word to them."""
+    if row.cancelled_at is None:
+        return None
+    is_over = row.status == "cancelled"
+    left = transaction.rows("paid_not_notified", batch_id=row.batch_id)[0] if is_over else None
+    return {
+        "by": row.cancelled_by,
+        "at": shown_time(row.cancelled_at),
+        "reason": row.cancelled_why,
+        "paid_not_notified": None if left is None else {"orders": left.orders, "amount_jpy": left.yen},
+    }
 
 
 def _progress(row: Row[Any], notices_a_second: int) -> dict[str, Any]:

@@ -104,7 +104,7 @@ def list_orders(call: Call) -> Response:
     def read(transaction: Transaction, after: object, asked: Mapping[str, object]) -> Sequence[Row[Any]]:
         return transaction.rows("api_orders", after_row=after, **asked)
 
-    return _list(call, 0, read, _order, lambda row: row.import_row_number)
+    return _list(call, 0, read, _order, lambda row: row.import_row_number, ("status", "notification"))
 
 
 def _order(row: Row[Any]) -> Shown:
@@ -117,6 +117,8 @@ def _order(row: Row[Any]) -> Shown:
         "status": row.status,
         "status_changed_at": shown_time(row.status_changed_at),
         "payment_id": None if row.payment_id is None else str(row.payment_id),
+        "notification_id": None if row.notification_id is None else str(row.notification_id),
+        "notification_status": row.notification_status,
     }
 
 
@@ -163,15 +165,17 @@ def _list(
     read: Callable[[Transaction, object, Mapping[str, object]], Sequence[Row[Any]]],
     item: Callable[[Row[Any]], Shown],
     place: Callable[[Row[Any]], object],
+    filters: Sequence[str] = ("status",),
 ) -> Response:
     """Answer with a page of the rows of a batch that `read` finds behind a place; the first page begins behind `start`."""
-    given = call.parameters(("status", "limit", "cursor"))
+    given = call.parameters((*filters, "limit", "cursor"))
     (after,) = cursors.position(call, given, (start,))
     limit = number(given.get("limit"), MOST_LISTED, MOST_LISTED)
     with call.system.database.begin() as transaction:
         _own(transaction, call)
-        own = {"batch_id": call.batch_id, "client_code": call.caller.client_code, "status": given.get("status")}
-        rows = read(transaction, after, own | {"limit": limit + 1})  # one more tells whether there is a next page
+        own = {"batch_id": call.batch_id, "client_code": call.caller.client_code}
+        asked = {name: given.get(name) for name in filters}
+        rows = read(transaction, after, own | asked | {"limit": limit + 1})  # one more tells whether there is a next page
     return _page(call, given, [item(row) for row in rows[:limit]], rows, limit, lambda row: (place(row),))
 
 

@@ -12,6 +12,8 @@ import pytest
 from orders_pipeline.batches import batches
 from orders_pipeline.batches.run_processes import run_process
 from orders_pipeline.orchestration.sensors import stalled_sensor
+from orders_pipeline.settlement.batch_settlement import settling
+from orders_pipeline.upkeep import cancelling
 from orders_pipeline_tests.support.api import Client, csv_of, problem, served
 from orders_pipeline_tests.support.factories import order_rows
 from orders_pipeline_tests.support.installation import Installation, check_books, prepare
@@ -57,6 +59,23 @@ def test_a_batch_is_cancelled_once_and_a_run_ends_it(installation: Installation,
     assert slug(acme, batch_id, "cancel") == (202, "cancelled")
     said = installation.rows("SELECT cancelled_by, cancelled_why FROM batches WHERE batch_id = %s", batch_id)
     assert said == [(f"{acme.get('profile').json()['client_code']}/{acme.token[4:12]}", "a test")]
+
+
+def test_a_cancelled_batch_says_of_which_paid_orders_nobody_is_notified(installation: Installation, acme: Client) -> None:
+    batch_id = str(acme.post("batches", csv_of(*order_rows(5, notify_channel="email"))).json()["batch_id"])
+    prepare(installation.system, batch_id)
+    with settling(installation.system, batch_id, None) as settlement:
+        assert settlement is not None
+        settlement.pay()
+    said = acme.post(f"batches/{batch_id}/cancel", b'{"reason": "a test"}', key=None).json()["cancellation"]
+    assert (said["reason"], said["paid_not_notified"]) == ("a test", None)
+    cancelling.finish(installation.system, batch_id)
+    batch = acme.get(f"batches/{batch_id}").json()
+    assert (batch["status"], batch["orders"]["paid"], batch["notifications"]["sent"]) == ("cancelled", 5, 0)
+    assert batch["cancellation"] == said | {"paid_not_notified": {"orders": 5, "amount_jpy": batch["amount_jpy"]["paid"]}}
+    for asked, count in (("cancelled", 5), ("sent", 0)):
+        items = acme.get(f"batches/{batch_id}/orders", status="paid", notification=asked).json()["items"]
+        assert [each["notification_status"] for each in items] == [asked] * count
 
 
 def test_a_batch_that_has_ended_is_neither_cancelled_nor_resumed(

@@ -22,6 +22,7 @@ def test_a_token_is_made_listed_and_revoked(installation: Installation) -> None:
     (listed,) = commands.answer(settings, "tokens", "list")["tokens"]
     assert (listed["name"], listed["state"]) == ("nightly", "valid")
     assert listed["last_used_at"] is not None
+    assert installation.rows("SELECT last_used_at >= created_at FROM api_tokens") == [(True,)]
     secret = token.rpartition("_")[2]
     kept = installation.rows(
         "SELECT to_json(t)::text FROM api_tokens AS t UNION ALL SELECT to_json(e)::text FROM audit_events AS e"

@@ -8,13 +8,13 @@ RETURNING expires_at
 -- name: api_token
 -- A token by its public part, and whether it is worth anything now.
 SELECT token_id, client_code, scopes, secret_sha256, revoked_at IS NULL AND expires_at > now() AS is_valid,
-       last_used_at IS DISTINCT FROM date_trunc('hour', now()) AS is_first_use
+       last_used_at IS NULL OR last_used_at < date_trunc('hour', now()) AS is_first_use
 FROM api_tokens WHERE token_id = :token_id
 
 -- name: touch_api_token
--- It was used in this hour.
-UPDATE api_tokens SET last_used_at = date_trunc('hour', now())
-WHERE token_id = :token_id AND last_used_at IS DISTINCT FROM date_trunc('hour', now())
+-- It was used in this hour, first at this moment.
+UPDATE api_tokens SET last_used_at = now()
+WHERE token_id = :token_id AND (last_used_at IS NULL OR last_used_at < date_trunc('hour', now()))
 
 -- name: api_tokens
 -- All tokens, those of one client together.
@@ -160,14 +160,30 @@ SELECT client_code, CAST(received_at AT TIME ZONE 'Asia/Tokyo' AS date) AS day, 
 FROM batches WHERE received_at >= CAST(:since AS timestamptz) GROUP BY 1, 2
 
 -- name: api_orders
--- A page of a client's batch's orders, without personal values, in the order of the file.
-SELECT import_row_number, client_order_ref, order_date, customer_code, item_code, quantity, unit_price, amount,
-       payment_method, notify_channel, status, status_changed_at,
-       (SELECT payment_id FROM payment_orders WHERE payment_orders.order_id = orders.order_id AND live) AS payment_id
+-- A page of a client's batch's orders, without personal values, in the order of the file, and how far each one's notification is.
+SELECT import_row_number, client_order_ref, order_date, orders.customer_code, item_code, quantity, unit_price, amount,
+       payment_method, notify_channel, orders.status, status_changed_at,
+       (SELECT payment_id FROM payment_orders WHERE payment_orders.order_id = orders.order_id AND live) AS payment_id,
+       notification_id, notice.status AS notification_status
 FROM orders
-WHERE batch_id = :batch_id AND client_code = :client_code AND import_row_number > :after_row
-  AND (CAST(:status AS text) IS NULL OR status = :status)
+LEFT JOIN (notification_orders JOIN notifications AS notice USING (notification_id)) USING (order_id)
+WHERE orders.batch_id = :batch_id AND client_code = :client_code AND import_row_number > :after_row
+  AND (CAST(:status AS text) IS NULL OR orders.status = :status)
+  AND (CAST(:notification AS text) IS NULL OR notice.status = :notification)
 ORDER BY import_row_number LIMIT :limit
+
+-- name: paid_not_notified
+-- How many orders of a batch are paid without their customer having been notified before it was cancelled, and their yen.
+SELECT count(*) AS orders, CAST(coalesce(sum(amount), 0) AS bigint) AS yen
+FROM orders JOIN notification_orders USING (order_id) JOIN notifications AS notice USING (notification_id)
+WHERE orders.batch_id = :batch_id AND orders.status = 'paid' AND notice.status = 'cancelled'
+
+-- name: page_paid_not_notified
+-- Those orders of a client's batch, in the order of the file.
+SELECT import_row_number, client_order_ref, orders.customer_code, amount, notify_channel
+FROM orders JOIN notification_orders USING (order_id) JOIN notifications AS notice USING (notification_id)
+WHERE orders.batch_id = :batch_id AND client_code = :client_code AND orders.status = 'paid' AND notice.status = 'cancelled'
+ORDER BY import_row_number
 
 -- name: api_payments
 -- A page of a client's batch's payments.
