@@ -31,7 +31,7 @@ from orders_pipeline.web.events import Events
 from orders_pipeline.web.idempotency import key_of
 from orders_pipeline.web.limits import READS, SUBMISSIONS, Rates, Uploads
 from orders_pipeline.web.metrics import Metrics
-from orders_pipeline.web.page import fixing, overview, rendering, sign_in, views
+from orders_pipeline.web.page import downloads, edits, fixing, overview, rendering, sign_in, views
 from orders_pipeline.web.page.rendering import Visit
 from orders_pipeline.web.run_hint import RunHint
 from orders_pipeline.web.submission import Work
@@ -83,6 +83,7 @@ VIEWS: tuple[tuple[str, str, View], ...] = (
     ("/overview", OPERATOR, overview.show_overview),
     ("/b/{batch_id}", READ, views.show_batch),
     ("/b/{batch_id}/fix", READ_REJECTED, fixing.show_fix),
+    ("/b/{batch_id}/not-notified.csv", READ, downloads.give_not_notified),
 )
 
 
@@ -259,12 +260,10 @@ class _Receiving:
         call, headers = await self._begin(request)
         call.require(READ_REJECTED)
         given = call.parameters(("dry_run",))
-        most = uploads.announced_bytes(request, fixing.MOST_EDITS_BYTES)
+        most = uploads.announced_bytes(request, edits.MOST_EDITS_BYTES)
         with self._uploads.admitted(call.caller.client_code, most), scratch_files() as folder:
-            await uploads.receive(request, folder / EDITS, EDITS, fixing.MOST_EDITS_BYTES)
-            response = await to_thread.run_sync(
-                fixing.take_edits, call, given, folder / EDITS, folder, limiter=self._working
-            )
+            await uploads.receive(request, folder / EDITS, EDITS, edits.MOST_EDITS_BYTES)
+            response = await to_thread.run_sync(edits.take_edits, call, given, folder / EDITS, folder, limiter=self._working)
         response.headers.update(headers)
         return response
 

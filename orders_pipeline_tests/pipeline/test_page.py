@@ -6,7 +6,7 @@ import csv
 import io
 import re
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,10 @@ from orders_pipeline.clients.api_tokens import APPROVE, CONTROL, PAGE, READ, REA
 from orders_pipeline.clients.profiles import Clients, Profile
 from orders_pipeline.clients.users import read_users
 from orders_pipeline.intake import steps
+from orders_pipeline.settlement.batch_settlement import settling
+from orders_pipeline.system.composition import following_files
+from orders_pipeline.upkeep import cancelling
+from orders_pipeline.web.page import edits as taking
 from orders_pipeline.web.page import fixing
 from orders_pipeline.web.page.rendering import STATIC
 from orders_pipeline_tests.support.api import csv_of, served
@@ -71,11 +75,16 @@ def edits(*changes: tuple[int, int, str | None, str]) -> dict[str, Any]:
 
 
 def corrected(
-    browser: Browser, batch_id: str, *changes: tuple[int, int, str | None, str], dry: bool = False
+    browser: Browser,
+    batch_id: str,
+    *changes: tuple[int, int, str | None, str],
+    unchanged: Sequence[int] = (),
+    dry: bool = False,
 ) -> requests.Response:
     headers = OWN | {"Idempotency-Key": uuid.uuid4().hex}
     query = {"dry_run": "true"} if dry else {}
-    return browser.post(f"/b/{batch_id}/edits", headers, params=query, json=edits(*changes))
+    body = edits(*changes) | {"unchanged": [*unchanged]}
+    return browser.post(f"/b/{batch_id}/edits", headers, params=query, json=body)
 
 
 def problem(answer: requests.Response, status: int) -> str:
@@ -122,6 +131,41 @@ def test_a_token_that_is_unknown_revoked_or_not_for_the_page_signs_nobody_in(
         assert len(token) < 10 or token not in answer.text
     assert Browser(url).sign_in("a" * 5000).status_code == 413
     assert Browser(url).get("/sign-in", code="wrong").status_code == 403
+
+
+def test_a_client_and_a_user_are_known_as_soon_as_they_are_in_their_files(
+    installation: Installation, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    new, clients, users = f"new-{uuid.uuid4().hex[:8]}", tmp_path / "clients.toml", tmp_path / "users.toml"
+    clients.write_text("[old]\n")
+    users.write_text("")
+    more = {"clients_file": clients, "users_file": users, "proxy_secret": SecretStr("s" * 32)}
+    settings = installation.system.settings.model_copy(update=more)
+    system = following_files(replace(installation.system, settings=settings))
+    token = page_token(system, new)
+    proxied = OWN | {"Orders-User": "a@x.example", "Orders-Proxy-Secret": "s" * 32, "Accept": "text/html"}
+    with served(system) as url:
+        answer = Browser(url).sign_in(token)
+        assert (answer.status_code, "its client is not set up here" in answer.text) == (403, True)
+        assert requests.get(f"{url}/history", headers=proxied, timeout=60).status_code == 403
+        clients.write_text(f'[{new}]\nname = "新"\n')
+        users.write_text(f'["a@x.example"]\nclient = "{new}"\nrole = "reader"\n')
+        clerk = Browser(url)
+        assert (clerk.sign_in(token).status_code, new in clerk.get("/history").text) == (303, True)
+        assert requests.get(f"{url}/history", headers=proxied, timeout=60).status_code == 200
+        known = installation.rows("SELECT client_code FROM known_profiles")
+        assert known == [(new,)]  # before it is gone by, the audit has it
+        for broken in ("[", "[a]\nno_setting = 1\n"):
+            clients.write_text(broken)
+            assert clerk.get("/v1/profile").status_code == 200
+        clients.unlink()
+        assert clerk.get("/v1/profile").status_code == 200
+        refused = [each.getMessage() for each in caplog.records if each.name == "orders_pipeline.system"]
+        assert len(refused) == 3
+        assert all("E_CLIENTS_FILE" in each and "stays in force" in each for each in refused)
+        clients.write_text("[old]\n")
+        assert "/sign-in" in clerk.get("/history").url
+    installation.rows("DELETE FROM known_profiles")
 
 
 def test_a_session_ends_with_its_token_by_signing_out_and_when_it_is_old(
@@ -329,6 +373,43 @@ def test_a_batch_is_shown_as_it_goes_on_and_rows_and_yen_add_up(installation: In
     assert f'href="/v1/batches/{batch_id}/files/errors.csv"' in page
 
 
+@pytest.mark.parametrize("language", ["en", "ja"])
+def test_a_cancelled_file_says_who_cancelled_it_and_whom_nobody_notifies(
+    installation: Installation, url: str, client_code: str, language: str
+) -> None:
+    clerk = signed_in(installation.system, url, client_code, language=language)
+    batch_id = send(clerk, csv_of(*order_rows(3, notify_channel="email")))
+    prepare(installation.system, batch_id)
+    with settling(installation.system, batch_id, None) as settlement:
+        assert settlement is not None
+        settlement.pay()
+    dialog = clerk.get(f"/b/{batch_id}").text.partition('<dialog id="cancel-dialog"')[2]
+    said = {
+        "en": ["Nobody is notified any more", "At least 3 orders, ¥3,000, stay paid", "At most 1 of 1 notifications"],
+        "ja": ["未送信の通知は届きません", "少なくとも3件、3,000円は決済済み", "1件の通知のうち、最大で1件"],
+    }
+    assert [each for each in said[language] if each not in dialog] == []
+    assert clerk.get(f"/b/{batch_id}/not-notified.csv").text.count("\n") == 1
+    headers = OWN | {"Idempotency-Key": uuid.uuid4().hex}
+    assert clerk.post(f"/v1/batches/{batch_id}/cancel", headers, json={"reason": "先月分です"}).status_code == 202
+    cancelling.finish(installation.system, batch_id)
+    page = clerk.get(f"/b/{batch_id}").text
+    assert re.search(
+        {"en": "Cancelled by a desk, .+ Reason: 先月分です<", "ja": "a deskが.+に中止しました。理由: 先月分です<"}[language],
+        page,
+    )
+    assert {"en": "3 orders, ¥3,000, are paid and", "ja": "3件、3,000円の注文は決済済みですが"}[language] in page
+    steps_shown = re.findall(r'<li class="step-(\w+)"', page)
+    assert steps_shown == ["done", "done", "done", "done_in_part", "left_undone", "done"]
+    (link,) = re.findall(r'href="(/b/[^"]+/not-notified.csv)"', page)
+    answer = clerk.get(link)
+    rows = list(csv.reader(io.StringIO(answer.content.decode("utf-8-sig"))))
+    assert rows[0] == [{"en": "Row", "ja": "行"}[language], "client_order_ref", "customer_code", "amount", "notify_channel"]
+    assert [row[1] for row in rows[1:]] == [row["client_order_ref"] for row in order_rows(3)]
+    assert f"{batch_id}-not-notified.csv" in answer.headers["Content-Disposition"]
+    assert signed_in(installation.system, url, "other").get(link).status_code == 404
+
+
 def test_who_may_only_read_is_offered_nothing_else(
     installation: Installation, url: str, clerk: Browser, client_code: str
 ) -> None:
@@ -403,11 +484,70 @@ def test_rows_are_corrected_cell_by_cell_and_sent_as_a_correction(installation: 
     batch = clerk.get(f"/v1/batches/{correction}").json()
     assert (batch["name"], batch["corrects"], batch["status"]) == ("orders.correction-1.csv", batch_id, "completed")
     assert batch["corrections"]["rows_open"] == 1
+    assert "are still to be corrected" in clerk.get(f"/b/{correction}").text
+    assert "All orders are paid" not in clerk.get(f"/b/{correction}").text
     assert list(cells_of(clerk.get(f"/b/{batch_id}/fix").text)) == [third]
     assert f"/b/{batch_id}/fix" in clerk.get(f"/b/{correction}").text
     assert problem(corrected(clerk, batch_id, changes[0]), 409) == "already-corrected"
     check_books(installation, batch_id)
     check_books(installation, correction)
+
+
+REFERENCE = list(order_row()).index("client_order_ref")
+
+
+@pytest.fixture
+def conflict(installation: Installation, clerk: Browser) -> str:
+    """A batch of a good row, rows 2 and 3 that are different orders of one reference, and row 4 that is wrong by itself."""
+    wrong = [
+        order_row(client_order_ref="A-6", amount="1500"),
+        order_row(client_order_ref="A-6", amount="1800"),
+        order_row(client_order_ref="A-7", amount="x"),
+    ]
+    batch_id = send(clerk, csv_of(order_row(), *wrong))
+    installation.work_off(batch_id)
+    return batch_id
+
+
+def test_a_row_that_another_one_kept_back_is_sent_as_it_is_together_with_that(
+    installation: Installation, clerk: Browser, conflict: str
+) -> None:
+    nothing_changed = corrected(clerk, conflict, dry=True).json()
+    assert (nothing_changed["rows"], nothing_changed["good"]) == ({}, 0)
+    change = 3, REFERENCE, "A-6", "A-8"
+    found = corrected(clerk, conflict, change, dry=True).json()
+    assert (found["rows"], found["good"]) == ({"2": [], "3": []}, 2)
+    assert "1 of 1 changed row" in found["says"]
+    assert "1 row can be taken unchanged" in found["says"]
+    correction = corrected(clerk, conflict, change, unchanged=[2]).json()["batch_id"]
+    installation.work_off(correction)
+    paid = installation.rows(
+        "SELECT client_order_ref, amount, status FROM orders WHERE batch_id = %s ORDER BY 1", correction
+    )
+    assert paid == [("A-6", 1500, "paid"), ("A-8", 1800, "paid")]
+    assert clerk.get(f"/v1/batches/{conflict}").json()["corrections"]["rows_open"] == 1
+    check_books(installation, correction)
+
+
+def test_a_row_that_another_one_kept_back_is_sent_as_it_is_after_that(
+    installation: Installation, clerk: Browser, conflict: str
+) -> None:
+    installation.work_off(corrected(clerk, conflict, (3, REFERENCE, "A-6", "A-8")).json()["batch_id"])
+    found = corrected(clerk, conflict, dry=True).json()
+    assert (found["rows"], found["good"]) == ({"2": []}, 1)
+    correction = corrected(clerk, conflict, unchanged=[2]).json()["batch_id"]
+    installation.work_off(correction)
+    assert clerk.get(f"/v1/batches/{correction}").json()["amount_jpy"]["paid"] == 1500
+
+
+def test_rows_that_nobody_changed_keep_none_back_that_was_changed(
+    installation: Installation, clerk: Browser, conflict: str
+) -> None:
+    found = corrected(clerk, conflict, (2, AMOUNT, "1500", "1600"), dry=True).json()
+    assert (found["rows"], found["good"]) == ({"2": []}, 1)
+    kept = corrected(clerk, conflict, (2, AMOUNT, "1500", "1600"), (3, AMOUNT, "1800", "1700"), dry=True).json()
+    assert kept["good"] == 0
+    assert {each["kind"] for errors in kept["rows"].values() for each in errors} == {"client_order_ref:R_REF_CONFLICT"}
 
 
 def test_a_row_whose_correction_is_wrong_too_is_corrected_where_it_is_now(
@@ -450,10 +590,12 @@ def test_what_is_not_as_it_was_shown_is_not_changed(
 
 def test_edits_that_are_none_are_refused(installation: Installation, clerk: Browser) -> None:
     batch_id = with_bad_rows(installation, clerk, {"amount": "12,00"})
-    for body in (b"", b"{}", b"[]", b'{"edits":[]}', b'{"edits":[{"row":5}]}', b'{"edits":1}', b"\xff", b"[" * 100_000):
+    for body in (b"", b"{}", b"[]", b'{"edits":[{"row":5}]}', b'{"edits":1}', b"\xff", b"[" * 100_000):
         answer = clerk.post(f"/b/{batch_id}/edits", OWN | {"Idempotency-Key": "k"}, params={"dry_run": "true"}, data=body)
         assert problem(answer, 400) == "malformed-request"
-    answer = clerk.post(f"/b/{batch_id}/edits", OWN, data=b" " * (fixing.MOST_EDITS_BYTES + 1))
+    assert problem(corrected(clerk, batch_id), 400) == "malformed-request"
+    assert problem(corrected(clerk, batch_id, unchanged=[1]), 409) == "already-corrected"
+    answer = clerk.post(f"/b/{batch_id}/edits", OWN, data=b" " * (taking.MOST_EDITS_BYTES + 1))
     assert answer.status_code == 413
     cell = next(iter(cells_of(clerk.get(f"/b/{batch_id}/fix").text)))
     without_key = clerk.post(f"/b/{batch_id}/edits", OWN, json=edits((*cell, "12,00", "1200")))
@@ -535,6 +677,7 @@ def test_rows_are_shown_a_page_at_a_time_and_values_that_many_share_are_offered_
 
 PROFILES = {
     "approved": Profile(approval="always"),
+    "strict": Profile(refuse_above_percent=45),
     "twice": Profile.model_validate(
         {"columns": {"amount": {"header": "合計", "occurrence": 2}, "phone": {"header": "TEL", "occurrence": 2}}}
     ),
@@ -578,6 +721,18 @@ def test_what_waits_is_approved_after_a_question_or_refused_for_a_reason_that_it
     assert re.search(said[decision], page)
     assert ("決済は1件も行っていません" in page) == (decision == "refuse")
     assert '<li class="step-done"><span class="step-name">登録' in page
+
+
+def test_a_file_that_may_have_few_bad_rows_is_corrected_row_by_row(profiled: tuple[Installation, str]) -> None:
+    installation, url = profiled
+    clerk = signed_in(installation.system, url, "strict")
+    reference = uuid.uuid4().hex[:8]
+    wrong = [order_row(client_order_ref=f"{reference}-BAD-{at}", amount="x") for at in range(3)]
+    good = [order_row(client_order_ref=f"{reference}-{at}") for at in range(4)]
+    batch_id = send(clerk, csv_of(*good, *wrong))
+    installation.work_off(batch_id)
+    found = corrected(clerk, batch_id, (5, AMOUNT, "x", "1000"), dry=True).json()
+    assert (found["rows"], found["refusal"]) == ({"5": []}, None)
 
 
 def test_of_a_header_that_comes_twice_the_cell_that_is_meant_is_shown_and_changed(

@@ -297,6 +297,7 @@ def test_a_file_that_came_before_leads_to_its_result_and_one_that_cannot_be_take
     page.go_back()
     page.set_input_files("#file", {"name": "again.csv", "mimeType": "", "buffer": csv_of(*order_rows(2))})
     expect(page.locator("#trouble a")).to_have_attribute("href", f"/b/{batch_id}")
+    assert page.locator("#trouble").bounding_box()["y"] < page.locator("#drop").bounding_box()["y"]
     is_faultless(page)
     page.set_input_files("#file", {"name": "other.csv", "mimeType": "", "buffer": b"a,b\r\n1,2\r\n"})
     expect(page.locator("#checked")).to_contain_text("Required columns are missing")
@@ -316,12 +317,15 @@ def test_a_batch_is_cancelled_after_a_question(installation: Installation, page:
     expect(page.locator("#cancel-dialog")).not_to_be_visible()
     expect(page.locator(".state-received")).to_be_visible()
     page.locator("#ask-cancel").click()
+    page.locator("#cancel-dialog .danger").click()
+    expect(page.locator("#cancel-dialog")).to_be_visible()  # without a reason nothing is cancelled
     page.locator("#cancel-reason").fill("a test")
     page.locator("#cancel-dialog .danger").click()
     expect(page.locator(".state-cancelling")).to_be_visible()
     thread = worked_off(installation, batch_id)
     expect(page.locator(".state-cancelled")).to_be_visible()
     thread.join()
+    expect(page.locator("#cancelled")).to_contain_text("Cancelled by a desk")
     is_faultless(page)
     assert installation.rows("SELECT cancelled_why FROM batches WHERE batch_id = %s", batch_id) == [("a test",)]
 
@@ -406,6 +410,58 @@ def test_a_whole_row_is_edited_in_all_its_columns_but_hidden_ones(installation: 
     expect(page.locator("button.edit")).to_have_count(0)
     expect(page.locator("input[value='orders@example.com']")).to_have_count(0)
     is_faultless(page)
+
+
+def test_a_row_that_another_one_kept_back_is_sent_unchanged(installation: Installation, page: Page) -> None:
+    rows = [order_row(client_order_ref="A-6", amount=amount) for amount in ("1500", "1800")]
+    batch_id = send(page, *order_rows(1), *rows)
+    installation.work_off(batch_id)
+    page.goto(page.url + "/fix")
+    page.locator("#check").click()
+    expect(page.locator("#count")).to_contain_text("No row can be taken as it is")
+    page.locator("td.bad input").nth(1).fill("A-8")
+    page.locator("#check").click()
+    expect(page.locator("tr.is-good .row-state")).to_have_text(["can be taken as it is", "can be taken"])
+    expect(page.locator(".groups .left")).to_have_text(["0 left"])
+    is_faultless(page)
+    page.locator("td.bad input").nth(1).fill("A-6")
+    page.keyboard.press("Tab")
+    expect(page.locator("tr.is-good")).to_have_count(0)  # what was found of the other was found beside this one
+    expect(page.locator("#send")).not_to_be_visible()
+    page.locator("td.bad input").nth(1).fill("A-8")
+    page.keyboard.press("Control+Enter")
+    expect(page.locator("#send")).to_have_text("Send 2 rows")
+    page.locator("#send").click()
+    page.wait_for_url(lambda address: "/fix" not in address)
+    correction = page.url.rpartition("/")[2]
+    installation.work_off(correction)
+    paid = installation.rows("SELECT client_order_ref, status FROM orders WHERE batch_id = %s ORDER BY 1", correction)
+    assert paid == [("A-6", "paid"), ("A-8", "paid")]
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(320, "dark"), (768, "light"), (1280, "light")])
+def test_what_tells_rows_and_columns_apart_stays_in_sight(
+    installation: Installation, page: Page, width: int, scheme: str
+) -> None:
+    wrong = [{"payment_method": "?"}, {"amount": "x"}, {"order_date": "11/20"}, {"email": "no"}, {"customer_code": "株"}]
+    rows = [order_row(client_order_ref=f"R-{at}", **wrong[at % len(wrong)]) for at in range(20)]
+    batch_id = send(page, *order_rows(20), *rows)
+    installation.work_off(batch_id)
+    page.set_viewport_size({"width": width, "height": 800})
+    page.emulate_media(color_scheme=scheme)
+    page.goto(page.url + "/fix")
+    last = page.locator("tr[data-row]").last
+    expect(last.locator(".row-wrong a")).to_have_text(["customer_code"])
+    page.locator("#rows").evaluate("box => box.scrollTo(box.scrollWidth, box.scrollHeight)")
+    expect(last.locator("th")).to_contain_text("R-19")
+    for shown in (last.locator("th strong"), page.locator(".grid thead th").first, page.locator(".grid thead th").last):
+        place, box = shown.bounding_box(), page.locator("#rows").bounding_box()
+        assert box["x"] - 1 <= place["x"] <= place["x"] + place["width"] <= box["x"] + box["width"] + 1
+        assert box["y"] - 1 <= place["y"] <= box["y"] + box["height"]
+    is_faultless(page)
+    page.locator("tr[data-row] .row-wrong a").first.click()
+    expect(page.locator("tr[data-row]").first.locator("td.bad input")).to_be_focused()
+    expect(page.locator("tr[data-row]").first.locator("td.bad input")).to_be_in_viewport()
 
 
 def test_of_two_people_who_correct_the_same_row_the_second_is_told(

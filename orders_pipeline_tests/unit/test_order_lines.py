@@ -24,7 +24,8 @@ from orders_pipeline.intake.repeated_orders import RepeatedOrders
 from orders_pipeline.intake.validation import Validated
 from orders_pipeline.records.corrected_rows import Corrections, NamedRow
 from orders_pipeline.records.orders import ORDERS
-from orders_pipeline.web.page import fixing
+from orders_pipeline.web.page import edits
+from orders_pipeline.web.page.sheet import Sheet
 
 HEADER = "注文番号,得意先コード,得意先名,商品コード,数量,単価,金額,送料,支払方法,備考"
 OF_LINES: dict[str, Any] = {"lines": "grouped", "columns": {"amount": {"header": "金額", "each": "line"}}}
@@ -489,9 +490,9 @@ def test_settings_that_contradict_each_other_are_named(profile, named):
 
 def test_what_is_corrected_in_the_page_is_sent_with_the_other_rows_of_its_order():
     records = {2: ["O-1", "x"], 3: ["O-2", "x"], 5: ["O 1", "1"], 6: ["", "x"], 7: ["", "1"], 8: ["O-1", "1"]}
-    sheet = fixing.Sheet(["注文番号", "数量"], records, {"client_order_ref": [0]}, "utf-8", "", Dialect(), "\r\n")
+    sheet = Sheet(["注文番号", "数量"], records, {"client_order_ref": [0]}, "utf-8", "", Dialect(), "\r\n")
     orders = together([2, 3, 5, 6, 7, 8], [(2, 5), (2, 8)])
-    sent = fixing.with_whole_orders(sheet, {2: ["O-1", "2"], 6: ["", "3"]}, {2, 3, 5, 6, 7}, orders)
+    sent = edits.with_whole_orders(sheet, {2: ["O-1", "2"], 6: ["", "3"]}, {2, 3, 5, 6, 7}, orders)
     assert sent == {2: ["O-1", "2"], 5: ["O 1", "1"], 6: ["", "3"]}
 
 

@@ -159,6 +159,7 @@ TEXTS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "done": ("done", "済み"),
         "working": ("in progress", "進行中"),
         "waiting": ("waiting", "待ち"),
+        "done_in_part": ("done in part", "一部実施"),
         "left_undone": ("not done", "未実施"),
         "of_pay": ("{done} of {total} payments", "{total}回中{done}回"),
         "of_notify": ("{done} of {total}", "{total}件中{done}件"),
@@ -201,13 +202,26 @@ TEXTS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "cancel": ("Cancel", "中止する"),
         "cancel_title": ("Cancel this file?", "このファイルの処理を中止しますか"),
         "cancel_says": (
-            "Orders that are not paid yet are stopped. What is paid stays paid and is not refunded.",
-            "まだ決済していない注文を中止します。済んだ決済は返金されません。",
+            "Orders that are not paid yet are stopped. What is paid stays paid and is not refunded. Nobody is notified any "
+            "more, not even customers whose orders are paid.",
+            "まだ決済していない注文を中止します。済んだ決済は返金されません。通知もこれ以上送信しません。"
+            "決済済みの注文のお客様にも、未送信の通知は届きません。",
         ),
         "cancel_left": (
-            "{n} order{s}, {yen}, are not paid yet.",
-            "まだ決済していない注文は{n}件、{yen}です。",
+            "At most {n} order{s}, {yen}, are stopped: paying goes on until you cancel.",
+            "中止されるのは最大で{n}件、{yen}です。中止するまで決済は続きます。",
         ),
+        "cancel_paid": ("At least {n} order{s}, {yen}, stay paid.", "少なくとも{n}件、{yen}は決済済みのまま残ります。"),
+        "cancel_notices": (
+            "At most {n} of {total} notifications are never sent.",
+            "{total}件の通知のうち、最大で{n}件が送信されません。",
+        ),
+        "was_cancelled": ("Cancelled by {by}, {at}. Reason: {reason}", "{by}が{at}に中止しました。理由: {reason}"),
+        "not_notified": (
+            "{n} order{s}, {yen}, are paid and their customers are not notified. Tell them yourself.",
+            "{n}件、{yen}の注文は決済済みですが、お客様に通知していません。必要に応じてご連絡ください。",
+        ),
+        "not_notified_list": ("Download the list of these orders", "この注文の一覧をダウンロード"),
         "cancel_do": ("Cancel the rest", "残りを中止する"),
         "keep": ("Go on as before", "中止しない"),
         "resume": ("Resume", "再開する"),
@@ -232,7 +246,6 @@ TEXTS: Mapping[str, tuple[str, str]] = MappingProxyType(
             "このファイルの注文は1件も決済されません。修正して送り直すことができます。",
         ),
         "reason": ("Reason", "理由"),
-        "reason_if_any": ("Reason (optional)", "理由（任意）"),
         "refuse_do": ("Refuse the file", "このファイルを却下する"),
         "keep_waiting": ("Go back", "却下しない"),
         "was_approved": ("Approved by {by}, {at}.", "{by}が{at}に承認しました。"),
@@ -280,6 +293,10 @@ TEXTS: Mapping[str, tuple[str, str]] = MappingProxyType(
             "注文を中止しています。決済は1件も行っていません。",
         ),
         "says_completed": ("All orders are paid.", "すべての注文の決済が完了しました。"),
+        "says_completed_rows_open": (
+            "All orders of this file are paid. Other rows of the file that it corrects are still to be corrected.",
+            "このファイルの注文の決済はすべて完了しました。修正元のファイルには、修正が必要な行がまだあります。",
+        ),
         "says_completed_with_errors": (
             "What could be done is done. What could not is shown below.",
             "処理できるものはすべて完了しました。できなかったものは下に表示しています。",
@@ -326,8 +343,10 @@ TEXTS: Mapping[str, tuple[str, str]] = MappingProxyType(
         # correcting
         "fix_title": ("Correct rows", "行の修正"),
         "fix_lead": (
-            "What is wrong stands first. Corrected rows are sent as a file of their own.",
-            "誤りのある欄を先頭に表示しています。修正した行は、新しいファイルとして送信されます。",
+            "Each row names its wrong columns. Corrected rows are sent as a file of their own, with those that can be taken "
+            "unchanged now.",
+            "誤りのある列名を行の左端に示しています。修正した行は、そのまま受け付けられるようになった行とともに、"
+            "新しいファイルとして送信されます。",
         ),
         "groups": ("By problem", "エラーの種類"),
         "replace_all": ("Replace all at once", "まとめて置き換える"),
@@ -346,16 +365,23 @@ TEXTS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "row_by_row": ("Row by row", "行ごとに見る"),
         "rows_shown": ("Rows {first} to {last} of {n}", "{n}件中{first}〜{last}件目"),
         "fix_check": ("Check", "確認する"),
-        "fix_send": ("Send {n} corrected row{s}", "修正した{n}件を送信"),
+        "fix_send": ("Send {n} row{s}", "{n}件を送信"),
         "changed": ("{n} row{s} changed", "{n}件を変更しました"),
         "unchanged": ("Nothing changed yet", "まだ変更はありません"),
         "row_changed": ("changed, not checked yet", "変更済み・未確認"),
         "row_good": ("can be taken", "受け付けられます"),
+        "row_as_is": ("can be taken as it is", "このまま受け付けられます"),
         "row_bad": ("still wrong", "まだ誤りがあります"),
         "fix_checked": (
             "{good} of {n} changed rows can be taken.",
             "変更した{n}件のうち{good}件を受け付けられます。",
         ),
+        "fix_unchanged": ("{n} row{s} can be taken unchanged.", "変更していない{n}件も、このまま受け付けられます。"),
+        "fix_none_unchanged": (
+            "No row can be taken as it is. Correct what is wrong first.",
+            "そのまま受け付けられる行はありません。誤りを修正してください。",
+        ),
+        "fix_left": ("{n} left", "残り{n}件"),
         "fix_none": ("There is no row to correct here.", "修正が必要な行はありません。"),
         "fix_later": (
             "The rows can be corrected as soon as the file has been recorded.",

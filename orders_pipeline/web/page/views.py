@@ -110,6 +110,9 @@ def show_batch(visit: Visit) -> Response:
             to_fix = transaction.rows("page_rows_to_correct", bulk_import_group=batch["import_group"])
         sender = None if file is None else transaction.scalar("api_sender", who=file.submitted_by)
         decided_by = transaction.scalar("api_sender", who=(batch["approval"] or {}).get("decided_by"))
+        is_refused = batch["approval"] is not None and batch["approval"]["decision"] == "refused"
+        cancellation = None if is_refused else batch["cancellation"]
+        cancelled_by = transaction.scalar("api_sender", who=(cancellation or {}).get("by"))
     if file is None:
         raise Problem("not-found")
     headers = (file.source_layout or {}).get("headers", {})
@@ -120,6 +123,7 @@ def show_batch(visit: Visit) -> Response:
         client_code=client_code,
         submitted_by=sender,
         decided_by=decided_by,
+        cancelled_by=cancelled_by,
         says=_says(batch),
         steps=_steps(batch),
         bars=[each for each in batch["progress"]["phases"] if each["name"] in ("pay", "notify")],
@@ -146,6 +150,8 @@ def _says(batch: Mapping[str, Any]) -> tuple[str, dict[str, object]]:
         return (code, {}) if code in TEXTS else ("E_ELSE", {"code": code})
     if batch["status"] in ("cancelling", "cancelled") and batch["approval"] and batch["approval"]["decision"] != "approved":
         return f"says_{batch['status']}_unpaid", {}
+    if batch["status"] == "completed" and batch["corrections"]["rows_open"]:
+        return "says_completed_rows_open", {}
     return f"says_{batch['status']}", {}
 
 
@@ -157,7 +163,9 @@ def _steps(batch: Mapping[str, Any]) -> list[tuple[str, str]]:
     reached = {"receive", "report"} | ({"check"} if batch["rows"]["total"] is not None else set())
     if batch["payments"]["planned"] or batch["approval"]:  # who has to approve it is asked once it is loaded
         reached |= {"load"}
-    return [(each["name"], "done" if each["name"] in reached else "left_undone") for each in phases]
+    begun = {"pay": batch["orders"]["paid"], "notify": batch["notifications"]["sent"]}
+    ended = dict.fromkeys(reached, "done") | {name: "done_in_part" for name, count in begun.items() if count}
+    return [(each["name"], ended.get(each["name"], "left_undone")) for each in phases]
 
 
 def _milestone(batch: Mapping[str, Any]) -> str:

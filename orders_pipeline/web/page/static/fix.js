@@ -1,5 +1,6 @@
-// Cells of rejected rows are changed here, checked by the server, and those rows sent that can be taken.
-// What was typed is kept in this page alone, over all pages of rows, until it is sent.
+// Cells of rejected rows are changed here, checked by the server, and those rows sent that can be taken: also rows that
+// nobody changed, where another row was what was wrong with them. What was typed is kept in this page alone, over all pages
+// of rows, until it is sent.
 
 import { ask, complain, newKey, parse } from "./page.js";
 
@@ -7,12 +8,13 @@ const found = (id) => document.getElementById(id);
 const fix = found("fix");
 const edits = new Map(); // "row:cell" -> {row, cell, old, new}
 const done = []; // what is undone first is last: lists of [key, edit before]
-let verdicts = {};
+let verdicts = {}; // row -> what is wrong with it as it would be sent: rows that are changed, and others that can be taken now
 let isSent = false;
 
 const keyOf = (row, cell) => `${row}:${cell}`;
 const changedRows = () => new Set([...edits.values()].map((edit) => edit.row));
-const goodRows = () => [...changedRows()].filter((row) => verdicts[row]?.length === 0);
+const goodRows = () => Object.keys(verdicts).map(Number).filter((row) => verdicts[row].length === 0);
+const inWords = (number) => number.toLocaleString(document.documentElement.lang);
 
 function note(changes) {
   const before = changes.map(([key]) => [key, edits.get(key)]);
@@ -21,8 +23,15 @@ function note(changes) {
     else edits.set(key, edit);
   }
   done.push(before);
-  for (const [key] of changes) delete verdicts[key.split(":")[0]];
+  forget(changes);
   show();
+}
+
+// Of rows that are changed nothing is known any more, nor of those that were judged beside them as they are.
+function forget(changes) {
+  const changed = changedRows();
+  for (const row of Object.keys(verdicts)) if (!changed.has(Number(row))) delete verdicts[row];
+  for (const [key] of changes) delete verdicts[key.split(":")[0]];
 }
 
 function show() {
@@ -33,13 +42,15 @@ function show() {
     if (input !== document.activeElement || edit) input.value = value;
     input.closest("td").classList.toggle("changed", Boolean(edit));
   }
+  const isOfChanged = changedRows();
   for (const line of fix.querySelectorAll("tr[data-row]")) {
     const verdict = verdicts[line.dataset.row];
     line.classList.toggle("is-good", verdict?.length === 0);
     line.classList.toggle("is-bad", verdict?.length > 0);
-    const isChanged = line.querySelector("td.changed") !== null;
-    const waits = isChanged ? fix.dataset.waits : "";
-    line.querySelector(".row-state").textContent = verdict ? (verdict.length ? fix.dataset.bad : fix.dataset.good) : waits;
+    const isChanged = isOfChanged.has(Number(line.dataset.row));
+    const { waits, bad, good, asIs } = fix.dataset;
+    const judged = verdict?.length ? bad : isChanged ? good : asIs;
+    line.querySelector(".row-state").textContent = verdict ? judged : isChanged ? waits : "";
     line.classList.toggle("is-changed", isChanged && !verdict);
     for (const input of line.querySelectorAll("input[aria-invalid]")) input.ariaInvalid = String(verdict?.length !== 0);
     for (const error of verdict ?? []) {
@@ -48,12 +59,39 @@ function show() {
       place.textContent = error.says;
     }
   }
-  const rows = changedRows().size;
+  showKinds();
+  const rows = isOfChanged.size;
   const { unchanged, changed, changedOne } = fix.dataset;
-  found("count").textContent = rows === 0 ? unchanged : rows === 1 ? changedOne : changed.replace("#", rows.toLocaleString(document.documentElement.lang));
-  found("check").disabled = rows === 0;
+  found("count").textContent = rows === 0 ? unchanged : rows === 1 ? changedOne : changed.replace("#", inWords(rows));
+  found("check").disabled = false;
   found("undo").disabled = done.length === 0;
   if (goodRows().length === 0) found("send").hidden = true;
+}
+
+// What was wrong at first is listed with how many rows it is left in, and below it what the check has found besides.
+function showKinds() {
+  const list = fix.querySelector(".groups");
+  for (const each of list.querySelectorAll("li.is-new")) each.remove();
+  const errors = Object.values(verdicts).flat();
+  const known = new Set();
+  for (const each of list.children) {
+    const { kind, rows } = each.dataset;
+    const all = rows.split(" ");
+    const left = all.filter((row) => !verdicts[row] || verdicts[row].some((error) => error.kind === kind)).length;
+    each.querySelector(".left").textContent = left === all.length ? "" : fix.dataset.left.replace("#", inWords(left));
+    each.classList.toggle("is-done", left === 0);
+    known.add(kind);
+  }
+  for (const kind of new Set(errors.map((error) => error.kind))) {
+    if (known.has(kind)) continue;
+    const same = errors.filter((error) => error.kind === kind);
+    const [item, line, column] = ["li", "p", "strong"].map((name) => document.createElement(name));
+    item.className = "is-new";
+    column.textContent = same[0].column;
+    line.append(column, ` × ${inWords(same.length)} ${same[0].says}`);
+    item.append(line);
+    list.append(item);
+  }
 }
 
 function typed(input) {
@@ -67,8 +105,9 @@ function typed(input) {
 }
 
 async function post(rows, isDryRun) {
-  const wanted = new Set(rows);
-  const body = JSON.stringify({ edits: [...edits.values()].filter((edit) => wanted.has(edit.row)) });
+  const [wanted, changed] = [new Set(rows), changedRows()];
+  const unchanged = isDryRun ? [] : rows.filter((row) => !changed.has(row));
+  const body = JSON.stringify({ edits: [...edits.values()].filter((edit) => wanted.has(edit.row)), unchanged });
   const headers = { "Content-Type": "application/json", "Idempotency-Key": newKey() };
   found("trouble").hidden = true;
   return ask(`${fix.dataset.post}${isDryRun ? "?dry_run=true" : ""}`, { method: "POST", headers, body }).catch(() => null);
@@ -88,7 +127,7 @@ async function check() {
   const send = found("send");
   send.hidden = result.good === 0;
   send.textContent = result.send;
-  const bad = Object.keys(verdicts).find((row) => verdicts[row].length);
+  const bad = Object.keys(verdicts).find((row) => verdicts[row].length > 0);
   if (result.good) send.focus();
   else if (bad) fix.querySelector(`tr[data-row="${Number(bad)}"] input`)?.focus();
 }
@@ -108,7 +147,7 @@ async function send() {
 async function failed(response) {
   found("trouble").dataset.failed = fix.dataset.failed;
   await complain(found("trouble"), response);
-  found("check").disabled = changedRows().size === 0;
+  found("check").disabled = false;
 }
 
 // Cells that are right can be changed too, once somebody asks for the whole row; its other columns are shown then.
@@ -210,11 +249,12 @@ fix.addEventListener("keydown", (event) => {
 found("check").addEventListener("click", check);
 found("send").addEventListener("click", send);
 found("undo").addEventListener("click", () => {
-  for (const [key, before] of done.pop() ?? []) {
+  const changes = done.pop() ?? [];
+  for (const [key, before] of changes) {
     if (before) edits.set(key, before);
     else edits.delete(key);
-    delete verdicts[key.split(":")[0]];
   }
+  forget(changes);
   show();
 });
 window.addEventListener("beforeunload", (event) => {

@@ -127,7 +127,7 @@ if (choose) {
   found("paste").addEventListener("submit", (event) => {
     event.preventDefault();
     const area = found("pasted");
-    const now = new Date().toLocaleString("sv-SE", { timeZone: "Asia/Tokyo" }).slice(0, 16).replace(/\D/g, "");
+    const now = new Date().toLocaleString("sv-SE", { timeZone: "Asia/Tokyo" }).replace(/\D/g, "");
     check(`${area.dataset.name}-${now}.csv`, new Blob([fromTable(area.value)], { type: "text/csv" }));
   });
 

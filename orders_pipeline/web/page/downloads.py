@@ -1,0 +1,32 @@
+"""Lists that people download from the page, made when they ask; reports that are kept are in `web/files.py`."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+from starlette.responses import Response
+
+from orders_pipeline.web.files import attachment
+from orders_pipeline.web.page.rendering import Visit
+from orders_pipeline.web.page.texts import Words
+from orders_pipeline.web.problems import Problem
+
+NOT_NOTIFIED = ("client_order_ref", "customer_code", "amount", "notify_channel")
+
+
+def give_not_notified(visit: Visit) -> Response:
+    """Answer with the orders of a cancelled batch that are paid and whose customers are not notified, as a CSV file."""
+    batch_id, client_code = str(visit.request.path_params["batch_id"]), visit.who.client_code
+    with visit.system.database.begin() as transaction:
+        batch = transaction.row("api_batch_file", batch_id=batch_id, client_code=client_code)
+        if batch is None:
+            raise Problem("not-found")
+        orders = transaction.rows("page_paid_not_notified", batch_id=batch_id, client_code=client_code)
+    headers = (batch.source_layout or {}).get("headers", {})
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow([Words(visit.language)("row"), *(" + ".join(headers.get(each, ())) or each for each in NOT_NOTIFIED)])
+    writer.writerows([order.import_row_number, *(getattr(order, each) for each in NOT_NOTIFIED)] for order in orders)
+    content = text.getvalue().encode("utf-8-sig")  # whose mark says to spreadsheets that it is UTF-8
+    return Response(content, media_type="text/csv", headers=attachment(f"{batch_id}-not-notified.csv"))
