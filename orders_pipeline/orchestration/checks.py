@@ -43,6 +43,12 @@ ROWS_ADD_UP = dg.AssetCheckSpec(
 YEN_ADD_UP = dg.AssetCheckSpec(
     "yen_add_up", asset="orders", blocking=True, description="Yen of the accepted rows = yen of the orders."
 )
+LINES_ADD_UP = dg.AssetCheckSpec(
+    "lines_add_up",
+    asset="orders",
+    blocking=True,
+    description="Accepted rows = lines of the orders, where several rows are one order; else there are no lines.",
+)
 WITHIN_CAP = dg.AssetCheckSpec(
     "within_cap", asset="payments", blocking=True, description="No payment is above 1,000,000 yen."
 )
@@ -50,6 +56,7 @@ PAID_ONCE = dg.AssetCheckSpec("paid_once", asset="payments", blocking=True, desc
 PAID_YEN_ADD_UP = dg.AssetCheckSpec(
     "paid_yen_add_up", asset="payments", blocking=True, description="Yen of succeeded payments = yen of paid orders."
 )
+ORDER_CHECKS: Sequence[dg.AssetCheckSpec] = (ROWS_ADD_UP, YEN_ADD_UP, LINES_ADD_UP)
 PAYMENT_CHECKS: Sequence[dg.AssetCheckSpec] = (WITHIN_CAP, PAID_ONCE, PAID_YEN_ADD_UP)
 
 
@@ -86,12 +93,14 @@ def order_checks(transaction: Transaction, batch_id: str) -> list[dg.AssetCheckR
     batch = batches.get(transaction, batch_id)
     loaded = transaction.rows("loaded_totals", batch_id=batch_id)[0]
     if batch.rows_accepted is None or batch.status == "rejected":
-        return [dg.AssetCheckResult(check_name=spec.name, passed=loaded.orders == 0) for spec in (ROWS_ADD_UP, YEN_ADD_UP)]
+        return [dg.AssetCheckResult(check_name=spec.name, passed=loaded.orders == 0) for spec in ORDER_CHECKS]
     rejected = transaction.scalar("count_rejected_rows", batch_id=batch_id)
     accounted = int(loaded.rows) + rejected + batch.rows_blank + batch.rows_skipped
+    of_lines = batch.rows_accepted if loaded.orders_of_lines else 0
     return [
         _equal(batch_id, ROWS_ADD_UP, "rows of the file", batch.rows_total, "rows accounted for", accounted),
         _equal(batch_id, YEN_ADD_UP, "accepted yen", batch.amount_accepted, "loaded yen", int(loaded.amount)),
+        _equal(batch_id, LINES_ADD_UP, "accepted rows that are lines", of_lines, "lines of orders", loaded.lines),
     ]
 
 

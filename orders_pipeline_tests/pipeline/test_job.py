@@ -111,6 +111,7 @@ def test_no_check_of_a_good_batch_fails_and_all_of_them_ran(installation: Instal
         checks.MOST_ROWS_ACCEPTED,
         checks.ROWS_ADD_UP,
         checks.YEN_ADD_UP,
+        checks.LINES_ADD_UP,
         *checks.PAYMENT_CHECKS,
     )
     assert names == {spec.name for spec in specs}
@@ -139,7 +140,7 @@ def test_a_batch_is_recognised_in_dagster_by_its_client_its_file_and_how_it_stan
         found = metadata_of(installation, batch_id, asset)
         assert (found["client"], found["file"]) == ("sampled", "orders.csv")
     assert metadata_of(installation, batch_id, "uploaded_csv") == {"client": "sampled", "file": "orders.csv"}
-    assert metadata_of(installation, batch_id, "orders")["checks"] == "passed: rows_add_up, yen_add_up"
+    assert metadata_of(installation, batch_id, "orders")["checks"] == "passed: rows_add_up, yen_add_up, lines_add_up"
 
 
 def test_a_run_says_how_its_batch_stands_while_it_goes_on(

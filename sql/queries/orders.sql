@@ -181,7 +181,9 @@ SELECT code, count(*) AS rows, code LIKE 'W%' AS is_warning FROM (
 
 -- name: loaded_totals
 -- What the orders of a batch amount to.
-SELECT count(*) AS orders, coalesce(sum(coalesce(line_count, 1)), 0) AS rows, coalesce(sum(amount), 0) AS amount
+SELECT count(*) AS orders, coalesce(sum(coalesce(line_count, 1)), 0) AS rows, coalesce(sum(amount), 0) AS amount,
+       count(line_count) AS orders_of_lines,
+       (SELECT count(*) FROM order_lines WHERE order_lines.batch_id = :batch_id) AS lines
 FROM orders WHERE batch_id = :batch_id
 
 -- name: count_rejected_rows

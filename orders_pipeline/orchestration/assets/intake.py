@@ -113,7 +113,7 @@ def validated_orders(context: dg.AssetExecutionContext, system: dg.ResourceParam
     tags=PERSONAL,
     kinds={"postgres"},
     metadata={"dagster/table_name": "orders", "dagster/column_schema": as_accepted(ORDERS)},
-    check_specs=[checks.ROWS_ADD_UP, checks.YEN_ADD_UP],
+    check_specs=checks.ORDER_CHECKS,
 )
 def orders(context: dg.AssetExecutionContext, system: dg.ResourceParam[System]) -> dg.MaterializeResult:
     """The accepted rows in the table `orders`, with their batch and row number.
