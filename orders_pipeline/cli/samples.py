@@ -166,10 +166,12 @@ def _show_trial(console: Console, found: dict[str, Any], client_code: str | None
 
 
 def _say_outcome(say: Callable[[str, str], None], found: dict[str, Any]) -> None:
+    from orders_pipeline.cli.console import counted
+
     outcome = found["outcome"]
     rows, orders, yen = outcome["rows"], outcome["orders"]["accepted"], outcome["amount_jpy"]["accepted"]
     guesses = ", with these guesses" if found["guessed"] else ""
-    say("would be charged", f"{yen:,} yen for {orders:,} orders, unless they were received before{guesses}")
+    say("would be charged", f"{yen:,} yen for {counted(orders, 'order')} not received before{guesses}")
     counts = ", ".join(f"{rows[name]:,} {name}" for name in ("accepted", "rejected", "blank", "skipped"))
     say("of its rows", f"{rows['total']:,}: {counts}")
     if found["skipped"]:

@@ -28,6 +28,9 @@ STATUSES = frozenset(
         "financial status",
     }
 )
+CANCELLED_ON = frozenset({"cancelled at", "canceled at", "キャンセル日", "キャンセル日時", "取消日", "取消日時"})
+REFUNDED = frozenset({"refunded amount", "refunded_total", "返金額", "返金金額", "合計返金額"})
+IN_PART = ("partial", "一部", "待ち", "申請", "希望")  # what is no order any more, or may be so
 NO_ORDERS = ("取消", "取り消", "キャンセル", "cancel", "void", "refund", "返品")
 
 
@@ -76,8 +79,7 @@ def guess_settings(sample: Sample, profile: Profile) -> dict[str, Any]:
         settings["lines"] = "grouped"
     if not is_grouped and (left_out := _items_to_ignore(sample, profile)):
         settings["ignore"] = [*profile.ignore, *left_out]
-    if not profile.skip and (skip := _rows_to_skip(sample)):
-        settings["skip"] = skip
+    settings |= {name: chosen for name, chosen in _rows_chosen(sample).items() if chosen and not getattr(profile, name)}
     is_said = "notify_channel" in sample.columns or "notify_channel" in profile.columns or profile.notify_channel != "none"
     if not is_said and any("@" in cell for cell in sample.cells("email")):
         settings["notify_channel"] = "email"
@@ -124,14 +126,26 @@ def _number(cell: str) -> float | None:
         return None
 
 
-def _rows_to_skip(sample: Sample) -> list[dict[str, Any]]:
-    """Return what a header says of rows that are no orders."""
+def _rows_chosen(sample: Sample) -> dict[str, list[dict[str, Any]]]:
+    """Return what headers say of rows that are no orders, and of those that a person has to decide on."""
+    skip: list[dict[str, Any]] = []
+    reject: list[dict[str, Any]] = []
+    amount = None if guess_amount(sample) else sample.columns.get("amount")  # of the order: a line may well be free
     for at, header in enumerate(sample.header):
-        if normalise_header(header) in STATUSES:
-            words = dict.fromkeys(row[at].strip() for row in sample.rows)
-            if values := [word for word in words if any(part in word.casefold() for part in NO_ORDERS)]:
-                return [named_place(sample.header, at) | {"values": values}]
-    return []
+        name, place = normalise_header(header), named_place(sample.header, at)
+        words = [*dict.fromkeys(row[at].strip() for row in sample.rows)]
+        if name in STATUSES:
+            ended = [word for word in words if any(part in word.casefold() for part in NO_ORDERS)]
+            partly = [word for word in ended if any(part in word.casefold() for part in IN_PART)]
+            skip += [place | {"values": whole}] if (whole := [word for word in ended if word not in partly]) else []
+            reject += [place | {"values": partly}] if partly else []
+        elif name in CANCELLED_ON and any(words):
+            skip.append(place | {"except": []})
+        elif name in REFUNDED and any(_number(word) for word in words):
+            reject.append(place | {"except": ["0"]})
+        elif at == amount and any(_number(word) == 0 for word in words):
+            skip.append(place | {"values": ["0"]})
+    return {"skip": skip, "reject": reject}
 
 
 def named_place(header: Sequence[str], at: int) -> dict[str, Any]:

@@ -206,6 +206,30 @@ def test_how_money_is_taken_is_not_guessed(tmp_path):
     assert "振込" not in found["profile"]
 
 
+def test_what_is_cancelled_or_free_is_guessed_to_be_skipped_and_what_may_be_due_in_part_to_be_rejected(tmp_path):
+    rows = [
+        ("A-1", "1000", "paid", "", "0"),
+        ("A-2", "1000", "paid", "2026-11-28", "0"),
+        ("A-3", "1000", "partially_refunded", "", "300"),
+        ("A-4", "1000", "voided", "", "0"),
+        ("A-5", "0", "paid", "", "0"),
+    ]
+    text = f"{PLAIN},Financial Status,Cancelled at,Refunded Amount\n"
+    text += "".join(f"{ref},C1,見本,{yen},invoice,{','.join(rest)}\n" for ref, yen, *rest in rows)
+    found, _ = tried(tmp_path, text)
+    table = tomllib.loads(found["profile"])["client"]
+    assert table["skip"] == [
+        {"header": "amount", "values": ["0"]},
+        {"header": "Financial Status", "values": ["voided"]},
+        {"header": "Cancelled at", "except": []},
+    ]
+    assert table["reject"] == [
+        {"header": "Financial Status", "values": ["partially_refunded"]},
+        {"header": "Refunded Amount", "except": ["0"]},
+    ]
+    assert found["outcome"]["amount_jpy"] == {"accepted": 1000}
+
+
 EXAMPLES = read_clients(Path(orders_pipeline.__file__).parent / "docs" / "clients.examples.toml")
 OWN = (
     "受注一覧表,,,,,\n出力日:2026/11/30,,,,,\n\n伝票No,受注日,取引先CD,取引先名,税込金額,支払区分\n"
