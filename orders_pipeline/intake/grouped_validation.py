@@ -79,7 +79,7 @@ def validate_grouped(
     orders received before have, by reference; without it lines are not compared.
     """
     judge = GroupedJudge(context, grouping)
-    groups = find_orders(staged, judge.rows, chunk_rows)
+    groups = find_orders(staged, judge.rows, chunk_rows, lines_may_be_skipped=grouping.sums_lines)
     left_out: Mapping[frozenset[int], Sequence[int]] = {}
     repeated_before: frozenset[int] = frozenset()
     if corrections is not None:

@@ -41,7 +41,7 @@ class OrderGroups:
 
     A row without a usable reference is by itself, and so is each of an order with too many. Of the first, which are `lost`,
     nobody can say which order they belong to; `alike` has those (by their numbers) that seem to name an order, and this.
-    `partly_skipped` are orders of which rows elsewhere were skipped, each with such a row.
+    `partly_skipped` are orders of which rows were skipped that they need, each with such a row.
     """
 
     number: Numbers
@@ -72,8 +72,11 @@ class OrderGroups:
         return found
 
 
-def find_orders(staged: Path, judge: Judge, chunk_rows: int) -> OrderGroups:
-    """Group the rows of a staged file by their case-folded reference."""
+def find_orders(staged: Path, judge: Judge, chunk_rows: int, *, lines_may_be_skipped: bool = True) -> OrderGroups:
+    """Group the rows of a staged file by their case-folded reference.
+
+    Where amounts are not the sums of lines, these may not be skipped: their order would be charged for them all the same.
+    """
     identity = judge.record_type.identity
 
     def look(_number: int, chunk: pa.RecordBatch) -> tuple[Numbers, ...]:
@@ -102,22 +105,29 @@ def find_orders(staged: Path, judge: Judge, chunk_rows: int) -> OrderGroups:
     orders = dict(zip(zip(*(each[first].tolist() for each in hashes), strict=True), number[first].tolist(), strict=True))
     named = zip(alike.tolist(), zip(seen.tolist(), also_seen.tolist(), strict=True), strict=True)
     pairs = [(row, orders[reference]) for row, reference in named if reference in orders]
-    skipped = _partly_skipped(staged, number[places], order_row[places], hashes[0][places])
+    skipped = _partly_skipped(
+        staged, number[places], order_row[places], hashes[0][places], lines_may_be_skipped=lines_may_be_skipped
+    )
     return OrderGroups(number, order_row, is_too_large, ~usable, pairs, skipped)
 
 
-def _partly_skipped(staged: Path, number: Numbers, order_row: Numbers, key: Numbers) -> dict[int, int]:
-    """Return the orders of which rows were skipped that are not next to all of the others, each with such a row."""
+def _partly_skipped(
+    staged: Path, number: Numbers, order_row: Numbers, key: Numbers, *, lines_may_be_skipped: bool
+) -> dict[int, int]:
+    """Return the orders of which rows were skipped that are not next to all of the others, each with such a row.
+
+    Those next to the others are lines, which may be skipped or not.
+    """
     kept = (pq.read_metadata(staged).metadata or {}).get(SKIPPED_RUNS.encode(), b"[]")
-    runs: dict[int, list[tuple[int, int]]] = {}
-    for order, first, last in json.loads(kept):
-        runs.setdefault(order, []).append((first, last))
+    runs: dict[int, list[tuple[int, int, int]]] = {}
+    for order, first, last, *skipped in json.loads(kept):
+        runs.setdefault(order, []).append((first, last, *(skipped or [first])))
     found: dict[int, int] = {}
     these = np.flatnonzero(np.isin(key, np.array([*runs], np.uint64)))
     for row, order, at in zip(*(column[these].tolist() for column in (number, key, order_row)), strict=True):
-        (first, last), *others = runs[order]
-        if others or not first <= row <= last:
-            found[at] = first
+        (first, last, skipped_row), *others = runs[order]
+        if others or not first <= row <= last or not lines_may_be_skipped:
+            found[at] = skipped_row
     return found
 
 

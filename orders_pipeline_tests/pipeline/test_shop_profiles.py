@@ -266,6 +266,15 @@ def test_what_a_person_decides_on_is_paid_once_the_amount_that_is_due_is_said(sh
     assert (corrected["amount_jpy"]["paid"], corrected["corrections"]["rows_open"]) == (1000, 0)
 
 
+def test_an_order_of_which_one_item_is_cancelled_is_not_charged_for_it(shops: Installation, tmp_path: Path) -> None:
+    export = shop_files.base(f"{batches.today():%Y-%m-%d}")
+    path = tmp_path / "base.csv"
+    rows = shop_files.orders_like(export, "cp932", "注文ID", "B1B2C3D4E5F6", [{}, {"発送状況": "キャンセル"}, {}])
+    path.write_bytes(rows.replace(b"A-2", b"A-1"))
+    found = preview.preview(shops.system, path, "base", again=False)
+    assert (found["amount_jpy"]["accepted"], found["rejections"]) == (500, {"R_ORDER_INCOMPLETE": 1})
+
+
 def test_every_example_is_tried() -> None:
     assert [case[0] for case in STATES] == [case[0] for case in SHOPS]
     assert [case[0] for case in SHOPS] == list(read_clients(EXAMPLES).profiles)

@@ -318,6 +318,16 @@ def test_an_order_is_not_taken_in_part_where_rows_of_it_were_skipped_elsewhere(r
     assert run(SKIPPING, *rows, header=f"{HEADER},状況", chunk_rows=chunk_rows).codes == codes
 
 
+@pytest.mark.parametrize("chunk_rows", [1, 1000])
+def test_an_order_with_an_amount_of_its_own_is_not_charged_for_a_line_that_was_skipped(run, chunk_rows):
+    settings = OF_ORDERS | {"skip": SKIPPING["skip"]}
+    states = ["O-1済", "O-1取消", "O-2済", "O-3取消", "O-3", "O-3取消"]
+    rows = [f"{line(each[:3], f'A-{at},1,500,1500')},{each[3:]}" for at, each in enumerate(states)]
+    found = run(settings, *rows, header=f"{HEADER},状況", chunk_rows=chunk_rows)
+    assert found.rejected == {1: [(None, "R_ORDER_INCOMPLETE", {"other_row": "2"})]}
+    assert found.amounts == {"O-2": 1500}
+
+
 def test_each_of_several_settings_says_which_rows_of_a_header_are_skipped(run):
     skip = [{"header": "状況", "values": ["取消"]}, {"header": " 状況", "values": ["返品"]}]
     rows = [line("O-1") + ",取消", line("O-2") + ",返品", line("O-3") + ",済"]

@@ -22,6 +22,7 @@ from orders_pipeline.records.rejections import FileRejected
 
 _ROWS_NAMED = 5
 _KINDS_NAMED = 10
+_NO_ROW = 2**31  # above every row's number
 
 
 ChoicePlaces: TypeAlias = Mapping[int, Sequence[RowChoice]]
@@ -132,11 +133,14 @@ class SkippedRows:
 
 
 class SkippedRuns:
-    """Rows of one order next to each other, of which some were skipped: the order's number, the first row and the last."""
+    """Rows of one order next to each other, of which some were skipped.
+
+    Of each, `found` has the order's number, the first row and the last, and the first that was skipped.
+    """
 
     def __init__(self) -> None:
-        self.found: list[tuple[int, int, int]] = []
-        self._last = (0, 0, 0, False)  # the run that may go on, and whether a row of it was skipped
+        self.found: list[tuple[int, int, int, int]] = []
+        self._last = (0, 0, 0, 0)  # the run that may go on
 
     def add(self, orders: npt.NDArray[np.uint64], numbers: npt.NDArray[Any], skipped: Flags) -> None:
         """Look at more rows; those of no order are passed over."""
@@ -146,16 +150,17 @@ class SkippedRuns:
         orders, numbers, skipped = orders[places], numbers[places], skipped[places]
         starts = np.flatnonzero(np.append(True, orders[1:] != orders[:-1]))
         ends = np.append(starts[1:], len(orders)) - 1
-        columns = orders[starts], numbers[starts], numbers[ends], np.logical_or.reduceat(skipped, starts)
-        for order, first, last, is_skipped in zip(*(column.tolist() for column in columns), strict=True):
+        skipped_row = np.minimum.reduceat(np.where(skipped, numbers, _NO_ROW), starts) % _NO_ROW
+        columns = orders[starts], numbers[starts], numbers[ends], skipped_row
+        for order, first, last, row in zip(*(column.tolist() for column in columns), strict=True):
             if order == self._last[0]:
-                self._last = order, self._last[1], last, is_skipped or self._last[3]
+                self._last = order, self._last[1], last, self._last[3] or row
             else:
                 self.end()
-                self._last = order, first, last, is_skipped
+                self._last = order, first, last, row
 
     def end(self) -> None:
         """Keep the run that was looked at last, if a row of it was skipped: no more of it follows."""
         if self._last[3]:
-            self.found.append(self._last[:3])
-        self._last = (0, 0, 0, False)
+            self.found.append(self._last)
+        self._last = (0, 0, 0, 0)
