@@ -275,16 +275,24 @@ def read_clients(path: Path | None) -> Clients:
 def _in_words(code: str, error: ValidationError) -> Iterator[str]:
     """Return where each wrong setting of a client is and what may be there, without its value."""
     for place, says in in_words(error).items():
-        hint = _hint(code, str(place[-1]), of_column=len(place) > 1) if says == NO_SETTING else ""
+        hint = _hint(code, str(place[-1]), str(place[0]) if len(place) > 1 else "") if says == NO_SETTING else ""
         yield f"{'.'.join([code, *map(str, place)])}: {says}{hint}"
 
 
-def _hint(code: str, name: str, *, of_column: bool) -> str:
-    """Return what may be meant by a name that is no setting: one that is near, or where a column's is set."""
-    kind = ColumnSource if of_column else Profile
+def _hint(code: str, name: str, within: str) -> str:
+    """Return what may be meant by a name that is no setting: one that is near, or where a column's is set.
+
+    It stands `within` a setting of the profile, or is to be one.
+    """
+    kinds: Mapping[str, tuple[type[BaseModel], str]] = {
+        "": (Profile, "a profile"),
+        "skip": (RowChoice, "skip"),
+        "reject": (RowChoice, "reject"),
+    }
+    kind, whole = kinds.get(within, (ColumnSource, "a column"))
     known = [field.alias or name for name, field in kind.model_fields.items()]
-    columns = {} if of_column else dict.fromkeys(ORDERS.column_names, f" in [{code}.columns]")
+    columns = {} if within else dict.fromkeys(ORDERS.column_names, f" in [{code}.columns]")
     places = columns | dict.fromkeys(known, "")
     near = meant(name, list(places))
-    of = f" of {'a column' if of_column else 'a profile'}; "
+    of = f" of {whole}; "
     return of + (f"is {near}{places[near]} meant?" if near else "docs/FILES.md has them all")

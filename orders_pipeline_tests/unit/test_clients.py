@@ -102,6 +102,8 @@ def test_all_that_is_wrong_is_said_at_once_and_what_may_be_meant(write):
     customer_cod = "planted"
     aproval = "always"
     delimiter = "planted"
+    skip = [{ heder = "planted" }]
+    reject = [{ header = "x", exept = ["planted"] }]
     [shop.columns]
     amount = { headr = "planted" }
     [mart]
@@ -120,6 +122,9 @@ def test_all_that_is_wrong_is_said_at_once_and_what_may_be_meant(write):
     assert "shop.customer_cod: this is no setting of a profile; is customer_code in [shop.columns] meant?" in said
     assert "shop.aproval: this is no setting of a profile; is approval meant?" in said
     assert "shop.columns.amount.headr: this is no setting of a column; is header meant?" in said
+    assert "shop.skip.0.heder: this is no setting of skip; is header meant?" in said
+    assert "shop.reject.0.exept: this is no setting of reject; is except meant?" in said
+    assert "planted" not in said
     assert "mart.columns.amount.zzz: this is no setting of a column; docs/FILES.md has them all" in said
     assert said.count(".delimiter: this must be ',', ") == 2
     with pytest.raises(ClientsError) as refused:
