@@ -540,6 +540,24 @@ def test_a_row_that_another_one_kept_back_is_sent_as_it_is_after_that(
     assert clerk.get(f"/v1/batches/{correction}").json()["amount_jpy"]["paid"] == 1500
 
 
+def test_of_rows_that_keep_each_other_back_a_person_says_which_is_right_as_it_is(
+    installation: Installation, clerk: Browser, conflict: str
+) -> None:
+    page = clerk.get(f"/b/{conflict}/fix").text
+    assert [row for row, line in re.findall(r'<tr data-row="(\d)">(.*?)</tr>', page, re.DOTALL) if "keep" in line] == [
+        "2",
+        "3",
+    ]
+    found = corrected(clerk, conflict, unchanged=[3], dry=True).json()
+    assert (found["rows"], found["good"], found["says"]) == ({"3": []}, 1, "1 row can be taken unchanged.")
+    assert corrected(clerk, conflict, unchanged=[2, 3], dry=True).json()["good"] == 0
+    correction = corrected(clerk, conflict, unchanged=[3]).json()["batch_id"]
+    installation.work_off(correction)
+    assert clerk.get(f"/v1/batches/{correction}").json()["amount_jpy"]["paid"] == 1800
+    (errors,) = corrected(clerk, conflict, unchanged=[2], dry=True).json()["rows"].values()
+    assert [each["kind"] for each in errors] == ["client_order_ref:R_REF_EXISTS_DIFFERS"]
+
+
 def test_rows_that_nobody_changed_keep_none_back_that_was_changed(
     installation: Installation, clerk: Browser, conflict: str
 ) -> None:

@@ -48,7 +48,7 @@ class Edit(BaseModel):
 
 
 class Edits(BaseModel):
-    """What a person has changed, and which other rows are sent as they are."""
+    """What a person has changed, and which other rows are right as they are."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
@@ -132,11 +132,12 @@ def take_edits(call: Call, given: Mapping[str, str], body: Path, folder: Scratch
     open_rows = _open_rows(call, folder, {*(edit.row for edit in edits.edits), *edits.unchanged})
     changed = _changed(open_rows.sheet, edits.edits)
     others = open_rows.as_they_are(changed)
-    if is_check:
-        return answer(_check(open_rows, changed, others, language_for(call.request)))
     if not changed.keys() | others.keys() >= {*edits.unchanged}:
         raise Problem("cell-changed")
-    return open_rows.send(changed | {row: others[row] for row in edits.unchanged if row in others})
+    kept = {row: others.pop(row) for row in edits.unchanged if row in others}
+    if is_check:
+        return answer(_check(open_rows, changed, kept, others, language_for(call.request)))
+    return open_rows.send({**changed, **kept})
 
 
 def _open_rows(call: Call, folder: Scratch, named: Collection[int]) -> _OpenRows:
@@ -193,15 +194,15 @@ def with_whole_orders(
     return {row: changed.get(row, sheet.records[row]) for row in even if row in wanted}
 
 
-def _check(open_rows: _OpenRows, changed: Records, others: Records, language: Language) -> dict[str, Any]:
-    """Return of each row that was changed, or can be taken as it is, what is wrong with it as they would be sent together.
+def _check(open_rows: _OpenRows, changed: Records, kept: Records, others: Records, language: Language) -> dict[str, Any]:
+    """Return of each row that was changed or is kept, or can be taken as it is, what is wrong with them if sent together.
 
-    Other rows stay where they are, so that none of them keeps one back that was changed.
+    Other rows stay where they are, so that none of them keeps one back that was changed or is kept.
     """
-    found = open_rows.check({**changed, **others})
+    found = open_rows.check({**changed, **kept, **others})
     taken = {row: others[row] for row in found.good if row in others}
     if len(taken) < len(others):
-        found = open_rows.check({**changed, **taken})
+        found = open_rows.check({**changed, **kept, **taken})
     good = [] if found.refusal else found.good
     words, of_changed = Words(language), sum(row in changed for row in good)
     says = [words("fix_checked", good=of_changed, n=len(changed))] if changed else []

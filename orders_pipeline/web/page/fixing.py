@@ -28,6 +28,7 @@ MOST_PAGES = 1_000_000
 MOST_REPLACED = 3  # values a kind of problem that are offered to be replaced in all their rows
 ALWAYS_SHOWN = ("customer_code", "amount")
 SHOWN_BESIDE = {"quantity": "item_code", "unit_price": "item_code"}  # which says what is counted and priced
+CONFLICT = "R_REF_CONFLICT"  # of which rows one may be right as it is, and only a person knows which
 FORBIDDEN = "R_FORBIDDEN_DATA"  # a card's number, which nobody is shown
 NAMED = {(rule.code, rule.column): rule.suppressed_by for rule in (*ORDERS.text_row_rules, *ORDERS.typed_row_rules)}
 PERSONAL = frozenset(column.name for column in ORDERS.columns if column.personal or column.secret)
@@ -54,6 +55,7 @@ class FixRow:
     cells: Sequence[Cell]
     says: Sequence[str]
     is_even: bool
+    may_be_kept: bool
 
 
 def show_fix(visit: Visit) -> Response:
@@ -172,7 +174,9 @@ def _row(
         is_open = is_bad or bool(of_row) or (at in named and not is_hidden)
         cells.append(Cell(at, None if is_hidden else text, is_bad, is_open, of_cells.get(at, ())))
     reference = " ".join(sheet.records[number][at] for at in sheet.columns.get(ORDERS.identity, ())) if is_even else ""
-    return FixRow(number, reference if reference and _may_be_shown(reference) else None, cells, of_row, is_even)
+    shown = reference if reference and _may_be_shown(reference) else None
+    may_be_kept = is_even and {each.code for each in rejections} == {CONFLICT}
+    return FixRow(number, shown, cells, of_row, is_even, may_be_kept)
 
 
 def _may_be_shown(text: str) -> bool:

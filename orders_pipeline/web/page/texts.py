@@ -370,6 +370,8 @@ TEXTS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "unchanged": ("Nothing changed yet", "まだ変更はありません"),
         "row_changed": ("changed, not checked yet", "変更済み・未確認"),
         "row_good": ("can be taken", "受け付けられます"),
+        "keep_row": ("Right as it is", "このままで正しい"),
+        "row_kept": ("right as it is, not checked yet", "このままで正しい・未確認"),
         "row_as_is": ("can be taken as it is", "このまま受け付けられます"),
         "row_bad": ("still wrong", "まだ誤りがあります"),
         "fix_checked": (

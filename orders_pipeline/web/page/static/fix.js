@@ -7,6 +7,7 @@ import { ask, complain, newKey, parse } from "./page.js";
 const found = (id) => document.getElementById(id);
 const fix = found("fix");
 const edits = new Map(); // "row:cell" -> {row, cell, old, new}
+const kept = new Set(); // rows that are right as they are, of several that keep each other back
 const done = []; // what is undone first is last: lists of [key, edit before]
 let verdicts = {}; // row -> what is wrong with it as it would be sent: rows that are changed, and others that can be taken now
 let isSent = false;
@@ -48,9 +49,11 @@ function show() {
     line.classList.toggle("is-good", verdict?.length === 0);
     line.classList.toggle("is-bad", verdict?.length > 0);
     const isChanged = isOfChanged.has(Number(line.dataset.row));
+    const isKept = kept.has(Number(line.dataset.row)) && !isChanged;
+    line.querySelector("button.keep")?.setAttribute("aria-pressed", String(isKept));
     const { waits, bad, good, asIs } = fix.dataset;
     const judged = verdict?.length ? bad : isChanged ? good : asIs;
-    line.querySelector(".row-state").textContent = verdict ? judged : isChanged ? waits : "";
+    line.querySelector(".row-state").textContent = verdict ? judged : isChanged ? waits : isKept ? fix.dataset.kept : "";
     line.classList.toggle("is-changed", isChanged && !verdict);
     for (const input of line.querySelectorAll("input[aria-invalid]")) input.ariaInvalid = String(verdict?.length !== 0);
     for (const error of verdict ?? []) {
@@ -106,7 +109,7 @@ function typed(input) {
 
 async function post(rows, isDryRun) {
   const [wanted, changed] = [new Set(rows), changedRows()];
-  const unchanged = isDryRun ? [] : rows.filter((row) => !changed.has(row));
+  const unchanged = [...(isDryRun ? kept : wanted)].filter((row) => !changed.has(row));
   const body = JSON.stringify({ edits: [...edits.values()].filter((edit) => wanted.has(edit.row)), unchanged });
   const headers = { "Content-Type": "application/json", "Idempotency-Key": newKey() };
   found("trouble").hidden = true;
@@ -154,9 +157,9 @@ async function failed(response) {
 function addEditButtons() {
   for (const line of fix.querySelectorAll("tr[data-row]")) {
     const isOpen = !fix.querySelector("a[data-all]") && !line.querySelector("td[data-cell]");
-    if (isOpen || line.querySelector(".misshapen, button.edit")) continue;
+    if (isOpen || line.querySelector(".misshapen, button.whole")) continue;
     const button = document.createElement("button");
-    button.className = "plain edit";
+    button.className = "plain edit whole";
     button.textContent = fix.dataset.edit;
     button.addEventListener("click", () => editRow(line));
     line.querySelector(".row-state").before(button); // which does not move it when it comes to say something
@@ -181,7 +184,7 @@ function openRow(line) {
     cell.removeAttribute("data-cell");
   }
   line.querySelector("td input")?.focus();
-  if (!fix.querySelector("a[data-all]")) line.querySelector("button.edit")?.remove();
+  if (!fix.querySelector("a[data-all]")) line.querySelector("button.whole")?.remove();
 }
 
 // Other rows and columns are shown in this same page, so that nothing typed is lost.
@@ -216,6 +219,13 @@ fix.addEventListener("change", (event) => {
   if (event.target.matches("td input[data-cell]")) typed(event.target);
 });
 fix.addEventListener("click", (event) => {
+  const keep = event.target.closest("button.keep");
+  if (keep) {
+    const row = Number(keep.closest("tr").dataset.row);
+    if (!kept.delete(row)) kept.add(row);
+    forget([]);
+    show();
+  }
   const link = event.target.closest("a[data-keep]");
   if (link) {
     event.preventDefault();
@@ -258,7 +268,7 @@ found("undo").addEventListener("click", () => {
   show();
 });
 window.addEventListener("beforeunload", (event) => {
-  if (edits.size && !isSent) event.preventDefault();
+  if ((edits.size || kept.size) && !isSent) event.preventDefault();
 });
 addEditButtons();
 show();
