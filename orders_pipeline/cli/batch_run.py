@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +62,7 @@ def _import_undisturbed() -> None:
             "orchestration.orphaned_runs",
             "orchestration.runs",
             "reports.summaries",
+            "system.whereabouts",
         ):
             importlib.import_module(f"orders_pipeline.{name}")
 
@@ -97,6 +99,7 @@ def _run(system: System, batch_id: str, heard: Interrupts, *, as_json: bool, res
     from orders_pipeline.orchestration import dagster_home, dagster_records, runs
     from orders_pipeline.orchestration.orphaned_runs import end_runs, orphaned_runs
     from orders_pipeline.reports import summaries
+    from orders_pipeline.system import whereabouts
 
     def stop_aloud() -> None:
         _stop(system.database, batch_id)
@@ -120,7 +123,8 @@ def _run(system: System, batch_id: str, heard: Interrupts, *, as_json: bool, res
             heard.check()
             from orders_pipeline.definitions import defs  # takes seconds
 
-            return runs.run_batch(system, instance, defs, batch_id)
+            settings = system.settings.model_copy(update={"reports_url": whereabouts.reports(system.settings)})
+            return runs.run_batch(replace(system, settings=settings), instance, defs, batch_id)
 
 
 def finish(summary: dict[str, Any], *, as_json: bool, was_cancelled: bool = False) -> None:

@@ -24,6 +24,7 @@ from orders_pipeline.system import embedded
 from orders_pipeline.system.composition import System, following_files, join_endpoints, open_system
 from orders_pipeline.system.session_limit import WEB_POOL_SIZE
 from orders_pipeline.system.settings import UNDER_UP, Settings, export_environment
+from orders_pipeline.system.whereabouts import note_reports
 from orders_pipeline.upkeep.webhooks.sending import sending
 from orders_pipeline.web import server
 
@@ -112,8 +113,10 @@ def running(settings: Settings, port: int, say: Callable[[str], None] = lambda _
         code = secrets.token_urlsafe(16)
         api_url = stack.enter_context(server.serving(served(system, port), port + 1, code))
         stack.enter_context(sending(system))
+        reports_url = settings.reports_url or api_url
+        note_reports(settings.home, reports_url)
         export_environment(
-            ORDERS_REPORTS_URL=settings.reports_url or api_url,
+            ORDERS_REPORTS_URL=reports_url,
             DAGSTER_WEBSERVER_DB_POOL_MAX_OVERFLOW=str(WEB_POOL_SIZE - 1),
             **{UNDER_UP: "1"},
             PYTHONSAFEPATH="1",  # no module is taken from the folder that we were started in
@@ -127,7 +130,7 @@ def running(settings: Settings, port: int, say: Callable[[str], None] = lambda _
         yield Places(
             page=f"{api_url}/sign-in?code={code}",
             browser=f"http://{HOST}:{port}",
-            reports=settings.reports_url or api_url,
+            reports=reports_url,
             api=f"{api_url}/v1",
             landing=f"{settings.landing_location}/<client>/<name>.csv",
             services=endpoints.payment_url,

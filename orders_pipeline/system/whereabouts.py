@@ -1,10 +1,14 @@
 """Which database, services and storage the settings name, in words that anybody may read: hosts and names, and no secret.
 
+And where `up` serves reports, which HOME remembers for commands beside it.
+
 Opening them belongs in `composition.py`.
 """
 
 from __future__ import annotations
 
+import contextlib
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from orders_pipeline.infrastructure.database_errors import DatabaseError
@@ -13,6 +17,7 @@ from orders_pipeline.system.settings import Settings
 
 SANDBOX = "the sandbox, started by itself"
 FOLDER = "a folder on this host"
+_REPORTS = "reports_url"  # in HOME
 
 
 def whereabouts(settings: Settings) -> dict[str, str]:
@@ -25,6 +30,18 @@ def whereabouts(settings: Settings) -> dict[str, str]:
         "storage": _storage(settings.storage_location),
         "landing": _storage(settings.landing_location),
     }
+
+
+def note_reports(home: Path, url: str) -> None:
+    """Remember where `up` serves reports."""
+    (home / _REPORTS).write_text(url)
+
+
+def reports(settings: Settings) -> str | None:
+    """Return where reports are served: as is set, or where `up` of this HOME served them last; None where it never did."""
+    with contextlib.suppress(OSError):
+        return settings.reports_url or (settings.home / _REPORTS).read_text()
+    return None
 
 
 def _database(settings: Settings) -> str:

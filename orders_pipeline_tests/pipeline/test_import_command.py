@@ -7,8 +7,11 @@ import os
 import re
 from pathlib import Path
 
+import dagster as dg
 import pytest
+from dagster._core.storage.event_log.base import AssetRecordsFilter
 
+from orders_pipeline.system import whereabouts
 from orders_pipeline_tests.support.commands import Cli, call, error_of
 from orders_pipeline_tests.support.factories import order_row, sample_file
 from orders_pipeline_tests.support.installation import Installation, check_finished
@@ -44,6 +47,21 @@ def everything(installation: Installation) -> dict[str, object]:
         for schema, table in tables
     }
     return contents | {str(path): path.stat().st_mtime_ns for path in installation.home.rglob("*") if path.is_file()}
+
+
+def test_after_an_import_dagster_links_to_where_up_serves_reports(
+    installation: Installation, cli: Cli, tmp_path: Path
+) -> None:
+    def shown(seed: int) -> str:
+        path = sample_file(tmp_path, rows=3, seed=seed)
+        batch_id = json.loads(cli("import", path, "--client", f"linked-{seed}", "--json").stdout)["batch_id"]
+        wanted = AssetRecordsFilter(asset_key=dg.AssetKey("batch_report"), asset_partitions=[batch_id])
+        (record,) = installation.instance.fetch_materializations(wanted, limit=1).records
+        return str(record.asset_materialization.metadata["errors report"].value).replace(batch_id, "BATCH")
+
+    assert shown(1) == "orders-pipeline errors BATCH"
+    whereabouts.note_reports(installation.home, "http://127.0.0.1:3001")
+    assert shown(2) == "http://127.0.0.1:3001/batches/BATCH/errors.csv"
 
 
 def test_import_answers_with_the_documented_object_and_status_and_the_report_agree(
