@@ -25,7 +25,7 @@ from orders_pipeline.settlement.batch_settlement import settling
 from orders_pipeline.system.composition import following_files
 from orders_pipeline.upkeep import cancelling
 from orders_pipeline.web.page import edits as taking
-from orders_pipeline.web.page import fixing
+from orders_pipeline.web.page import fixing, views
 from orders_pipeline.web.page.rendering import STATIC
 from orders_pipeline_tests.support.api import csv_of, served
 from orders_pipeline_tests.support.factories import order_row, order_rows
@@ -400,7 +400,7 @@ def test_a_cancelled_file_says_who_cancelled_it_and_whom_nobody_notifies(
     )
     assert {"en": "3 orders, ¥3,000, are paid and", "ja": "3件、3,000円の注文は決済済みですが"}[language] in page
     steps_shown = re.findall(r'<li class="step-(\w+)"', page)
-    assert steps_shown == ["done", "done", "done", "done_in_part", "left_undone", "done"]
+    assert steps_shown == ["done", "done", "done", "done", "left_undone", "done"]
     (link,) = re.findall(r'href="(/b/[^"]+/not-notified.csv)"', page)
     answer = clerk.get(link)
     rows = list(csv.reader(io.StringIO(answer.content.decode("utf-8-sig"))))
@@ -408,6 +408,21 @@ def test_a_cancelled_file_says_who_cancelled_it_and_whom_nobody_notifies(
     assert [row[1] for row in rows[1:]] == [row["client_order_ref"] for row in order_rows(3)]
     assert f"{batch_id}-not-notified.csv" in answer.headers["Content-Disposition"]
     assert signed_in(installation.system, url, "other").get(link).status_code == 404
+
+
+@pytest.mark.parametrize(("paid", "cancelled", "step"), [(0, 2, "left_undone"), (1, 1, "done_in_part"), (2, 0, "done")])
+def test_a_step_of_a_cancelled_file_says_how_much_of_it_was_done(paid: int, cancelled: int, step: str) -> None:
+    phases = [{"name": name, "state": "done"} for name in ("receive", "check", "load", "pay", "notify", "report")]
+    batch = {
+        "status": "cancelled",
+        "progress": {"phases": phases},
+        "rows": {"total": 2},
+        "payments": {"planned": 2},
+        "approval": None,
+        "orders": {"pending": 0, "paying": 0, "unknown": 0, "paid": paid, "cancelled": cancelled},
+        "notifications": {"planned": 2, "sent": paid, "failed": 0},
+    }
+    assert [how for _, how in views._steps(batch)] == ["done", "done", "done", step, step, "done"]
 
 
 def test_who_may_only_read_is_offered_nothing_else(

@@ -163,8 +163,12 @@ def _steps(batch: Mapping[str, Any]) -> list[tuple[str, str]]:
     reached = {"receive", "report"} | ({"check"} if batch["rows"]["total"] is not None else set())
     if batch["payments"]["planned"] or batch["approval"]:  # who has to approve it is asked once it is loaded
         reached |= {"load"}
-    begun = {"pay": batch["orders"]["paid"], "notify": batch["notifications"]["sent"]}
-    ended = dict.fromkeys(reached, "done") | {name: "done_in_part" for name, count in begun.items() if count}
+    orders, notices = batch["orders"], batch["notifications"]
+    unpaid = sum(orders[each] for each in ("pending", "paying", "unknown", "cancelled"))
+    unsent = notices["planned"] - notices["sent"] - notices["failed"]
+    counts = {"pay": (orders["paid"], unpaid), "notify": (notices["sent"], unsent)}
+    begun = {name: "done_in_part" if left else "done" for name, (done, left) in counts.items() if done}
+    ended = dict.fromkeys(reached, "done") | begun
     return [(each["name"], ended.get(each["name"], "left_undone")) for each in phases]
 
 
