@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,6 +35,8 @@ LIMITS = Limits(max_bytes=1 << 20, max_rows=300)
 NUMBERS = {"limit", "row", "line", "offset", "expected", "found", "count", "first_row"}
 KINDS = {"ZIP or Excel (.xlsx)", "ZIP", "gzip", "PDF", "Excel (.xls)", "7z", "RAR", "xz", "Zstandard", "HTML or XML"}
 LATIN = ("cp1252", "cp1250", "cp850", "cp852", "mac_roman", "iso8859_15", "iso8859_2")
+CHOICE = "(?:payment_method = invoice|email = |note)"
+CHOSEN_BY = re.compile(rf"{CHOICE}(?:, {CHOICE})*|{CHOICE}: [0-9]+ \([#0-9, .]+\)(?:, {CHOICE}: [0-9]+ \([#0-9, .]+\))*")
 READINGS = {"UTF-8, CP932", "CP932, EUC-JP", *(f"CP932, {codec}" for codec in LATIN)}
 
 
@@ -193,6 +196,8 @@ def _is_safe(name: str, value: str) -> bool:
         return set(value.split(", ")) <= set(ORDERS.column_names)
     if name == "nearest":
         return _is_like_a_name(value) or all(map(_is_like_a_name, value.split(", ")))
+    if name in ("by", "said"):  # what a profile chooses rows by, in its words
+        return CHOSEN_BY.fullmatch(value) is not None
     return value in {"kind": KINDS, "hint": set(HINTS), "readings": READINGS}.get(name, ())
 
 

@@ -33,6 +33,7 @@ TITLES, FOOTERS = b"Report,1\r\n# of today\r\n\r\n", b"# end\r\nin all\r\n"
 SKIPPED = [{"header": "payment_method", "values": ["invoice"]}, {"header": "email", "values": [""]}]
 PROFILES = {
     "skips": Profile.model_validate({"skip": SKIPPED}),
+    "rejects": Profile.model_validate({"reject": [SKIPPED[0], {"header": "note", "except": []}]}),
     "skips in orders of several rows": Profile.model_validate({"skip": SKIPPED, "lines": "grouped"}),
     "titles and footers": Profile(header_line="find", comment="#", footer_lines=1),
     "titles that are counted": Profile(header_line=4, header_rows=2, comment="#", footer_lines=2),
