@@ -221,7 +221,8 @@ def _place(trial: Trial, profile: Profile, column: str, at: int, sample: Sample)
     """Note where a column is, and how its cells have to be read, unless the profile says so already."""
     header = trial.header[at]
     is_grouped = "grouped" in (profile.lines, trial.settings.get("lines"))
-    cells = [row[at].strip() for row in (first_rows(sample) if is_grouped else sample.rows)]
+    rows = first_rows(sample) if is_grouped else sample.rows
+    cells = [row[at].strip() for row in rows]
     known = {normalise_header(name) for name, of in profile.header_names().items() if of == column}
     named = named_place(trial.header, at)
     place: dict[str, Any] = {} if normalise_header(header) in known else {"header": header}
@@ -234,7 +235,7 @@ def _place(trial: Trial, profile: Profile, column: str, at: int, sample: Sample)
     is_marked = bool(filled) and all(cell.startswith("#") for cell in filled)
     if column == "client_order_ref" and is_marked and (source is None or not source.after):
         place |= {"after": "#"}
-    if column == "customer_code" and source is None and filled and len(filled) < len(cells):
+    if column == "customer_code" and source is None and filled and _has_guests(cells, sample.cells("customer_name", rows)):
         place |= {"default": DEFAULTS[column]}
     if column == "amount" and is_grouped and source is None:
         place |= guess_amount(sample)
@@ -243,6 +244,11 @@ def _place(trial: Trial, profile: Profile, column: str, at: int, sample: Sample)
     if place:
         trial.columns[column] = {"header": header} | place
         trial.guessed.add(column)
+
+
+def _has_guests(codes: Sequence[str], names: Sequence[str]) -> bool:
+    """Return whether customers have no code; a row that does not name one either may be a total."""
+    return any(not code and (not names or names[at]) for at, code in enumerate(codes))
 
 
 def _fitting(profile: Profile, trial: Trial) -> Profile:

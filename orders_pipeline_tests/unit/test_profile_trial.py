@@ -238,7 +238,7 @@ OWN = (
 
 
 def test_common_japanese_headers_are_guessed_and_the_file_comes_to_its_sum(tmp_path):
-    found, _ = tried(tmp_path, OWN)
+    found, _ = tried(tmp_path, f'{OWN}合計,,,,"20,000",\n')
     assert (found["header_line"], found["missing"], found.get("error")) == (4, [], None)
     columns = tomllib.loads(found["profile"])["client"]["columns"]
     assert columns == {
@@ -249,7 +249,8 @@ def test_common_japanese_headers_are_guessed_and_the_file_comes_to_its_sum(tmp_p
         "payment_method": "支払区分",
     }
     assert found["outcome"]["amount_jpy"] == {"accepted": 20_000}
-    assert found["outcome"]["rows"] == {"total": 2, "accepted": 2, "rejected": 0, "blank": 0, "skipped": 0}
+    assert found["outcome"]["rows"] == {"total": 3, "accepted": 2, "rejected": 1, "blank": 0, "skipped": 0}
+    assert found["outcome"]["rejections"] == {"R_TOTAL_ROW": 1}
 
 
 def test_a_header_of_unknown_names_is_not_said_to_look_like_an_order(tmp_path):
