@@ -39,7 +39,7 @@ from orders_pipeline.samples.profile_guesses import (
     is_unquoted,
     named_place,
 )
-from orders_pipeline.samples.trial_outcome import outcome_of, payment_words, unknown_words
+from orders_pipeline.samples.trial_outcome import of_words, outcome_of
 from orders_pipeline.samples.trial_table import DEFAULTS, Trial, table_of
 
 HEAD_LINES = 20
@@ -77,7 +77,6 @@ def try_profile(path: Path, limits: Limits, profile: Profile, client_code: str |
             trial.mapped = {column: [staged.header[at] for at in places] for column, places in staged.columns.items()}
             trial.rows = _first_rows(folder, fitting)
             trial.outcome = outcome_of(folder, fitting, staged)
-            trial.unknown_methods = trial.outcome.unknown
         except FileRejected as refusal:
             trial.refusal = refusal
     return _answer(path, trial, fitting, client_code or "client")
@@ -240,7 +239,7 @@ def _place(trial: Trial, profile: Profile, column: str, at: int, sample: Sample)
     if column == "amount" and is_grouped and source is None:
         place |= guess_amount(sample)
     if column == "payment_method":
-        trial.unknown_methods = unknown_words(payment_words(pa.array(filled, pa.string()), profile))
+        trial.outcome = of_words(pa.array(filled, pa.string()), profile, trial.mapped)
     if place:
         trial.columns[column] = {"header": header} | place
         trial.guessed.add(column)

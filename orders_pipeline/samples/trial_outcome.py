@@ -5,8 +5,8 @@ How the file is read, and what is guessed of it, is in `profile_trial.py`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
@@ -57,22 +57,20 @@ def outcome_of(folder: Scratch, profile: Profile, staged: StagedFile) -> Outcome
         "rejections": dict(result.rejections.most_common()),
     }
     skipped = next((each.detail["by"] for each in staged.warnings if each.code == "W_ROWS_SKIPPED"), "")
-    words = payment_words(pq.read_table(folder / STAGED, columns=[_METHOD])[_METHOD], profile)
-    cards = [word for word, code in words.items() if code == _CARD and _TOKEN not in staged.columns]
-    return Outcome(counts, skipped, unknown_words(words), cards[:MOST_WORDS])
+    cells = pq.read_table(folder / STAGED, columns=[_METHOD])[_METHOD]
+    return replace(of_words(cells, profile, staged.columns), counts=counts, skipped=skipped)
 
 
-def payment_words(cells: pa.Array | pa.ChunkedArray, profile: Profile) -> dict[str, str]:
-    """Return the words in which cells say how is paid, with what each means to us; one that is unknown means itself."""
+def of_words(cells: pa.Array | pa.ChunkedArray, profile: Profile, columns: Container[str]) -> Outcome:
+    """Return what there is to say of the words in which cells say how is paid; `columns` are those that the file has.
+
+    How money is taken is not guessed: nobody but the client knows the meaning of an unknown word.
+    """
     words = [word.strip() for word in pc.unique(cells).to_pylist() if word and word.strip()]
-    context = context_of(profile, "")
-    codes = ORDERS.by_name[_METHOD].normalised(pa.array(words, pa.string()), context)
-    return dict(zip(words, codes.to_pylist(), strict=True))
-
-
-def unknown_words(words: Mapping[str, str]) -> list[str]:
-    """Return the words that nobody but the client knows the meaning of: how money is taken is not guessed."""
-    return [word for word, code in words.items() if code not in PAYMENT_METHODS][:MOST_WORDS]
+    codes = ORDERS.by_name[_METHOD].normalised(pa.array(words, pa.string()), context_of(profile, "")).to_pylist()
+    unknown = [word for word, code in zip(words, codes, strict=True) if code not in PAYMENT_METHODS]
+    cards = [word for word, code in zip(words, codes, strict=True) if code == _CARD and _TOKEN not in columns]
+    return Outcome(unknown=unknown[:MOST_WORDS], without_token=cards[:MOST_WORDS])
 
 
 def _judged(folder: Scratch, profile: Profile, encoding: str) -> Validated:

@@ -21,8 +21,8 @@ DEFAULTS: Mapping[str, str] = MappingProxyType({"customer_code": "guest", "payme
 class Trial:
     """What was found out of a file; `settings` and `columns` are what a profile would say, `guessed` what is a guess.
 
-    `unknown_methods` are words for how it is paid, which are not guessed. `left_out` are headers of yen that are not in the
-    amount, and may belong there. `outcome` is what the file would come to.
+    `left_out` are headers of yen that are not in the amount, and may belong there. `outcome` is what the file would come to,
+    as far as it was read.
     """
 
     encoding: str | None = None
@@ -32,7 +32,6 @@ class Trial:
     mapped: dict[str, Sequence[str]] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     columns: dict[str, dict[str, Any]] = field(default_factory=dict)
-    unknown_methods: Sequence[str] = ()
     left_out: Sequence[str] = ()
     outcome: Outcome = field(default_factory=Outcome)
     readings: str = ""
@@ -67,8 +66,8 @@ def table_of(name: str, trial: Trial, missing: Sequence[str], client_code: str) 
 
 def _questions(trial: Trial) -> Iterator[str]:
     """Yield what nobody but the client knows, as comments."""
-    if trial.unknown_methods:
-        values = _written(dict.fromkeys(trial.unknown_methods, "..."))
+    if trial.outcome.unknown:
+        values = _written(dict.fromkeys(trial.outcome.unknown, "..."))
         yield f"# payment_method needs values = {values}: what is each of {', '.join(PAYMENT_METHODS)}?"
     if cards := trial.outcome.without_token:
         yield f"# payment_method: {', '.join(map(_plain, cards))} is card_on_file, which needs a payment_token, and no"

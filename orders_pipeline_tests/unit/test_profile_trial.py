@@ -198,12 +198,17 @@ def test_who_gives_addresses_and_no_channel_is_asked_whether_customers_are_to_be
 
 
 def test_how_money_is_taken_is_not_guessed(tmp_path):
-    rows = "A-1,C1,見本,1,銀行振込\nA-2,C1,見本,1,Shop Pay\nA-3,C1,見本,1,invoice\n"
+    rows = "A-1,C1,見本,1,銀行振込\nA-2,C1,見本,1,Shop Pay\nA-3,C1,見本,1,invoice\nA-4,C1,見本,1,クレジットカード\n"
     found, _ = tried(tmp_path, f"{PLAIN.replace('payment_method', '支払い方法')}\n{rows}")
     columns = tomllib.loads(found["profile"])["client"]["columns"]
     assert columns["payment_method"] == "支払い方法"
     assert '# payment_method needs values = { "Shop Pay" = "..." }' in found["profile"]
     assert "振込" not in found["profile"]
+    assert 'with values = { "クレジットカード" = "..." } what it is instead' in found["profile"]
+    refused, _ = tried(tmp_path, "受注番号,氏名,金額,支払い方法\nA-1,見本,1,Shop Pay\nA-2,見本,1,クレジットカード\n")
+    assert "error" in refused
+    assert '"Shop Pay" = "..."' in refused["profile"]
+    assert "クレジットカード is card_on_file" in refused["profile"]
 
 
 def test_what_is_cancelled_or_free_is_guessed_to_be_skipped_and_what_may_be_due_in_part_to_be_rejected(tmp_path):
