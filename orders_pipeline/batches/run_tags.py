@@ -13,6 +13,9 @@ PARTITION_TAG = "dagster/partition"  # Dagster's own, on every run of a partitio
 VIA_TAG = "orders/via"  # on a run that the batch API has asked for
 CLIENT_TAG, FILE_TAG, STATUS_TAG = "orders/client", "orders/file", "orders/status"
 SIZE_TAG, LARGE = "orders/size", "large"
+WAITS_FOR_RATE = {"orders/waits": "notification rate"}  # on a run that has nothing else to do
+# the sensors come again by themselves: automatic retries on top of that would only fill the list of runs
+RESUMES = {"dagster/max_retries": "0"}  # on a run that a sensor asks for again
 LARGE_BYTES = 512 * 1024  # some 3,000 orders
 MIB = 1024 * 1024
 LEAST_MEMORY_MIB = 1536  # of a Job for any other file

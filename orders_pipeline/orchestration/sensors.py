@@ -19,7 +19,16 @@ from sqlalchemy import Row
 
 from orders_pipeline.audit import sealing
 from orders_pipeline.batches import batches
-from orders_pipeline.batches.run_tags import CLIENT_TAG, FILE_TAG, PARTITION_TAG, PROCESS, REFUND, batch_tags, tags_of
+from orders_pipeline.batches.run_tags import (
+    CLIENT_TAG,
+    FILE_TAG,
+    PARTITION_TAG,
+    PROCESS,
+    REFUND,
+    RESUMES,
+    batch_tags,
+    tags_of,
+)
 from orders_pipeline.infrastructure.database import Database
 from orders_pipeline.intake.landing import arrivals, left_alone
 from orders_pipeline.orchestration.assets.boundary import safe_errors
@@ -40,8 +49,6 @@ SWEEP_INTERVAL_S = 9
 SEAL_INTERVAL_S = 59
 ALERT_INTERVAL_S = 29
 PATIENCE_S = 60.0  # the first run that is requested may take this long to begin before another is; later ones longer
-# the sensors come again by themselves: automatic retries on top of that would only fill the list of runs
-NO_RETRIES = {"dagster/max_retries": "0"}
 UNFINISHED = [
     DagsterRunStatus.QUEUED,
     DagsterRunStatus.NOT_STARTED,
@@ -185,7 +192,7 @@ def _resumptions(instance: dg.DagsterInstance, system: System, retried: Collecti
 
 def _resumption(row: Row[Any], number: int, run_launcher: str) -> dg.RunRequest:
     job = REFUND if row.is_refunding else PROCESS
-    tags = _tags(row, run_launcher) | NO_RETRIES
+    tags = _tags(row, run_launcher) | RESUMES
     return dg.RunRequest(run_key=f"{row.batch_id}#{number}", job_name=job, partition_key=row.batch_id, tags=tags)
 
 
@@ -213,7 +220,7 @@ def _requests(instance: dg.DagsterInstance, system: System) -> list[dg.RunReques
             dg.RunRequest(
                 run_key=f"{row.batch_id}#{transaction.scalar('count_run_request', batch_id=row.batch_id)}",
                 partition_key=row.batch_id,
-                tags=_tags(row, system.settings.run_launcher) | (NO_RETRIES if row.run_requests else {}),
+                tags=_tags(row, system.settings.run_launcher) | (RESUMES if row.run_requests else {}),
             )
             for row in waiting
             if row.batch_id not in busy

@@ -111,6 +111,11 @@ class Settlement:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="notify")
         self._notifying: Future[None] | None = None
 
+    @property
+    def has_paid(self) -> bool:
+        """Return whether there is nothing more to pay now."""
+        return self._paid.is_set()
+
     def start_notifying(self) -> Future[None]:
         """Begin to send what is final, beside the payments."""
         self._notifying = self._pool.submit(self._notify)

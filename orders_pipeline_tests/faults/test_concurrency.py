@@ -42,6 +42,7 @@ pytestmark = pytest.mark.usefixtures("hasty_landing")
 
 CLIENT = "acme"
 EVERYBODY = 8
+UNENDED = "SELECT count(*) FROM dagster.runs WHERE status NOT IN ('SUCCESS', 'FAILURE', 'CANCELED')"
 Done = TypeVar("Done")
 
 
@@ -273,6 +274,39 @@ def test_q09_a_small_batch_that_comes_after_a_big_one_is_finished_before_it(inst
         check_finished(installation, batch_id)
 
 
+def test_q09_a_file_is_paid_at_once_though_the_only_place_is_one_that_waits_for_the_rate(installation: Installation) -> None:
+    many = OrderFile("utf-8")
+    for number in range(500):  # 50 seconds of notifications
+        many.add(order_row(client_order_ref=f"Q09-{number}", customer_code=f"Q09-{number}", notify_channel="email"))
+    settings = installation.environment(ORDERS_MAX_CONCURRENT_RUNS="1")
+    system = start(settings, "up", "--port", str(free_port()), "--json")
+
+    def status(name: str) -> list[tuple[str]]:
+        return installation.rows("SELECT status FROM batches WHERE csv_source = %s", name)
+
+    try:
+        assert system.stdout is not None
+        assert "browser" in system.stdout.readline()
+        drop(installation, "q09wait", "many.csv", many.text.encode())
+        paid = "SELECT count(*) FROM orders WHERE csv_source = 'many.csv' AND status = 'paid'"
+        wait_for(lambda: installation.rows(paid) == [(500,)], "all to be paid", timeout_s=120)
+        drop(installation, "q09wait", "few.csv", orders("Q09few-1", "Q09few-2"))
+        wait_for(lambda: status("few.csv") == [("completed",)], "the second file", timeout_s=120)
+        assert status("many.csv") == [("paying",)]
+        wait_for(lambda: status("many.csv") == [("completed",)], "the first file", timeout_s=300)
+        wait_for(lambda: installation.rows(UNENDED) == [(0,)], "all runs to end")
+    finally:
+        system.send_signal(signal.SIGINT)
+        end(system)
+    runs_made = installation.rows(
+        "SELECT runs.status FROM dagster.runs JOIN batches ON partition = batch_id WHERE csv_source = 'many.csv' ORDER BY id"
+    )
+    assert runs_made == [("SUCCESS",), ("SUCCESS",)]
+    for name in ("many.csv", "few.csv"):
+        ((batch_id,),) = installation.rows("SELECT batch_id FROM batches WHERE csv_source = %s", name)
+        check_finished(installation, batch_id)
+
+
 def most_at_once(spans: Sequence[tuple[float, float]]) -> int:
     """Return how many of the spans (begin, end) overlap at most."""
     return max(sum(1 for begin, end in spans if begin <= moment < end) for moment, _ in spans)
@@ -301,10 +335,9 @@ def test_q05_a_backfill_of_all_batches_beside_the_sensor_keeps_to_the_configured
             capture_output=True,
             timeout=120,
         )
-        unended = "SELECT count(*) FROM dagster.runs WHERE status NOT IN ('SUCCESS', 'FAILURE', 'CANCELED')"
         open_batches = counted.format("finished_at IS NULL")
         wait_for(
-            lambda: installation.rows(open_batches) == installation.rows(unended) == [(0,)], "all runs to end", timeout_s=900
+            lambda: installation.rows(open_batches) == installation.rows(UNENDED) == [(0,)], "all runs to end", timeout_s=900
         )
     finally:
         system.send_signal(signal.SIGINT)

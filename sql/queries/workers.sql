@@ -48,6 +48,11 @@ UPDATE batches SET idle_since = now() - interval '1 day',
 FROM lost
 WHERE batches.batch_id = lost.batch_id AND finished_at IS NULL
 
+-- name: offer_batch
+-- A run has left a batch that has more to do: it is offered at once.
+UPDATE batches SET idle_since = now() - interval '1 day', run_requested_at = NULL
+WHERE batch_id = :batch_id AND finished_at IS NULL
+
 -- name: note_idle_batches
 -- Note since when each unfinished batch has no worker, and no process that stages, validates or loads it.
 WITH busy AS (

@@ -6,7 +6,7 @@ A step that is run again, after a failure or a crash, resumes what is open in th
 import contextlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import dagster as dg
 
@@ -25,6 +25,7 @@ from orders_pipeline.orchestration.assets.boundary import (
     seconds_of,
 )
 from orders_pipeline.orchestration.partitions import batch_partitions
+from orders_pipeline.orchestration.places import giving_way
 from orders_pipeline.orchestration.run_labels import label_status
 from orders_pipeline.reports import finishing
 from orders_pipeline.settlement.batch_settlement import Settlement, settling
@@ -77,26 +78,37 @@ def settlement(context: dg.AssetExecutionContext, system: dg.ResourceParam[Syste
         batch_step(context, system),
         _settling(context, system, batch_id) as work,
         _progress_in_log(context, system, batch_id),
+        giving_way(context, system, work) as gave_way,
     ):
-        if work is not None and NOTIFICATIONS in selected:
-            work.start_notifying()
-        if PAYMENTS in selected:
-            if work is not None:
-                work.pay()
-            # an asset is there only when nothing of it is open: a retry picks up what is not there
-            if not batches.open_orders(read_batch(system, batch_id)):
-                yield _payments(system, batch_id)
-        if NOTIFICATIONS in selected:
-            if work is not None:
-                work.finish_notifying()
-            if not batches.open_notifications(read_batch(system, batch_id)):
-                yield _notifications(system, batch_id)
+        yield from _drained(system, batch_id, selected, work)
     with batch_step(context, system):
         batch = read_batch(system, batch_id)
-        if batches.open_orders(batch) or (batches.open_notifications(batch) and NOTIFICATIONS in selected):
+        if gave_way.is_set() and batches.open_notifications(batch):  # what it would wait for anyway another run waits for
+            with system.database.begin() as transaction:
+                transaction.execute("offer_batch", batch_id=batch_id)
+            context.log.info("all is paid, and a file that has just arrived needs the place: notifying goes on by itself")
+        elif batches.open_orders(batch) or (batches.open_notifications(batch) and NOTIFICATIONS in selected):
             result = finishing.finish_batch(system.storage, system.database, batch_id)
             if result["status"] != batches.AWAITING_APPROVAL:  # its run ends well, and approval asks for another
                 raise pause(context, system)
+
+
+def _drained(
+    system: System, batch_id: str, selected: Collection[dg.AssetKey], work: Settlement | None
+) -> Iterator[dg.MaterializeResult]:
+    """Pay and notify; an asset is there only when nothing of it is open: a retry picks up what is not there."""
+    if work is not None and NOTIFICATIONS in selected:
+        work.start_notifying()
+    if PAYMENTS in selected:
+        if work is not None:
+            work.pay()
+        if not batches.open_orders(read_batch(system, batch_id)):
+            yield _payments(system, batch_id)
+    if NOTIFICATIONS in selected:
+        if work is not None:
+            work.finish_notifying()
+        if not batches.open_notifications(read_batch(system, batch_id)):
+            yield _notifications(system, batch_id)
 
 
 @contextlib.contextmanager
