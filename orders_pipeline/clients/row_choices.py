@@ -45,17 +45,21 @@ class RowChoice(BaseModel):
 
     def matches(self, cells: pa.Array) -> pa.Array:
         """Return of each raw cell what of the setting it is, in its words, null where it is not meant."""
+        distinct = unguarded(cells).dictionary_encode()
+        words = distinct.dictionary.to_pylist()
+        known = self.words_in(words)
+        if self.but is None:
+            said = [f"{self.header} = {known[word]}" if word in known else None for word in words]
+        else:
+            said = [self.header if word not in known and plain_word(word) else None for word in words]
+        return pa.array(said, pa.string()).take(distinct.indices)
+
+    def words_in(self, cells: Sequence[str]) -> dict[str, str]:
+        """Return those of some cells that are words of the setting, be they meant or excepted, each with that word."""
         values = self.values or self.but or ()
         known = {form: value for value, forms in zip(values, _forms(values), strict=True) for form in forms}
-        distinct = unguarded(cells).dictionary_encode()
-        said: list[str | None] = []
-        for forms in _forms(distinct.dictionary.to_pylist()):
-            value = next((known[form] for form in forms if form in known), None)
-            if self.but is None:
-                said.append(None if value is None else f"{self.header} = {value}")
-            else:
-                said.append(self.header if value is None and any(forms) else None)
-        return pa.array(said, pa.string()).take(distinct.indices)
+        words = zip(cells, _forms(cells), strict=True)
+        return {cell: known[form] for cell, forms in words for form in reversed(forms) if form in known}
 
 
 def _forms(words: Sequence[str]) -> list[tuple[str, ...]]:

@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from orders_pipeline.batches import batches
 from orders_pipeline.clients.profiles import Profile
+from orders_pipeline.clients.row_choices import RowChoice
 from orders_pipeline.intake.csv_file import Dialect
 from orders_pipeline.intake.csv_file.encoding import detect_text
 from orders_pipeline.intake.csv_file.header import Names
@@ -30,6 +31,7 @@ from orders_pipeline.records.record_type import RowContext
 from orders_pipeline.records.rejections import FileRejected
 from orders_pipeline.records.rules import CELL_ERROR, NOT_AS_SHOWN
 from orders_pipeline.samples import masked_cells
+from orders_pipeline.samples.cells import Cell, read_records
 from orders_pipeline.samples.masked_cells import Judged, Meaning, Rewrite
 
 _CELL_ERROR = re.compile(CELL_ERROR)  # which says nothing of anybody either
@@ -42,8 +44,6 @@ _REWRITES: Mapping[str, Rewrite] = {
     "phone": masked_cells.phone,
     **dict.fromkeys(_MONEY, masked_cells.number),
 }
-_DELIMITERS = (",", "\t", ";", "|", "，")
-_LONGEST_CELL = 131_072
 _MONEY_ATTEMPTS = 300
 _KEYS_TRIED = 20
 
@@ -63,24 +63,13 @@ class Masked:
     cells: int
 
 
-@dataclass
-class _Cell:
-    value: str
-    quoted: bool
-    end: str  # the delimiter or line end behind it
-
-    @property
-    def written(self) -> str:
-        value = '"' + self.value.replace('"', '""') + '"' if self.quoted else self.value
-        return value + self.end
-
-
 def mask_file(source: Path, target: Path, *, profile: Profile, today: date | None = None) -> Masked:
     """Write `source` masked to `target`.
 
-    Words of payment method, channel and currency, header names of the catalogue and our own columns stay. Amounts keep
-    their number of digits and add up where they did; dates stay about where they are. Raises FileRejected where the source
-    is no text we can read, and MaskFailed where no masked text is found to be in the same encoding.
+    Words of payment method, channel and currency, and of the profile's `skip` and `reject`, header names of the catalogue
+    and our own columns stay. Amounts keep their number of digits and add up where they did; dates stay about where they are.
+    Raises FileRejected where the source is no text we can read, and MaskFailed where no masked text is found to be in the
+    same encoding.
     """
     dialect = Dialect(profile.delimiter, profile.quoting != "none")
     span = detect_text(source, dialect, profile.encoding)
@@ -89,8 +78,9 @@ def mask_file(source: Path, target: Path, *, profile: Profile, today: date | Non
     data = source.read_bytes()
     text = data[span.start : span.end].decode(span.codec)
     for _ in range(_KEYS_TRIED):
-        records, names = _read(text, profile)
-        masked = _Masking(context, span.codec, secrets.token_bytes(32)).mask(records, names)
+        records, names = read_records(text, profile)
+        choices = (*profile.skip, *profile.reject)
+        masked = _Masking(context, span.codec, secrets.token_bytes(32), choices).mask(records, names)
         written = "".join(cell.written for record in records for cell in record).encode(span.codec)
         target.write_bytes(data[: span.start] + written + data[span.end :])
         if _reads_as(span, target, profile):
@@ -108,63 +98,31 @@ def _reads_as(span: TextSpan, target: Path, profile: Profile) -> bool:
         return False
 
 
-def _read(text: str, profile: Profile) -> tuple[list[list[_Cell]], Names]:
-    """Return the text's records by the delimiter its header has, and the names a header may hold."""
-    headers = profile.header_names().items()
-    known = {normalise_header(name): column for name, column in headers if column in ORDERS.by_name}
-    names = Names(known, [column for column in profile.required_columns() if column in ORDERS.by_name])
-    has_quotes = profile.quoting != "none"
-    delimiters = dict.fromkeys((profile.delimiter, *_DELIMITERS))
-    readings = (_records(text, Dialect(delimiter, has_quotes)) for delimiter in delimiters)
-    first = None
-    for records in readings:
-        header = next((record for record in records if any(cell.value for cell in record)), [])
-        if names.is_header([cell.value for cell in header]):
-            return records, names
-        first = first or records
-    return first or [], names
-
-
-def _records(text: str, dialect: Dialect) -> list[list[_Cell]]:
-    """Cut a text into its cells, all of it; what strict CSV would not take is a cell without quotes."""
-    mark = re.escape(dialect.delimiter)
-    quote = '"' if dialect.has_quotes else r"(?!)"
-    pattern = re.compile(
-        rf'(?:{quote}(?P<quoted>(?:[^"]|""){{0,{_LONGEST_CELL}}}+)"(?=[{mark}\r\n]|\Z)|(?P<plain>[^{mark}\r\n]*))'
-        rf"(?P<end>{mark}|\r\n|\r|\n|\Z)"
-    )
-    records: list[list[_Cell]] = [[]]
-    for found in pattern.finditer(text):
-        quoted = found["quoted"]
-        cell = _Cell(found["plain"] if quoted is None else quoted.replace('""', '"'), quoted is not None, found["end"])
-        records[-1].append(cell)
-        if cell.end != dialect.delimiter:
-            records.append([])
-    return records
-
-
 class _Masking:
-    """One run: its key, and what cells mean in the client's files."""
+    """One run: its key, and what cells mean in the client's files; words by which the profile chooses rows stay."""
 
-    def __init__(self, context: RowContext, codec: str, key: bytes) -> None:
+    def __init__(self, context: RowContext, codec: str, key: bytes, choices: Sequence[RowChoice]) -> None:
+        self._choices = choices
         self._judge = Judge(ORDERS, context)
         self._codec = codec
         self._key = key
 
-    def mask(self, records: Sequence[list[_Cell]], names: Names) -> tuple[int, int]:
+    def mask(self, records: Sequence[list[Cell]], names: Names) -> tuple[int, int]:
         """Replace the cells of all records, and return how many records and filled cells there are."""
         filled = [record for record in records if any(cell.value for cell in record)]
         header, rows = (filled[0], filled[1:]) if filled else ([], [])
         columns = [column or "" for column in names.columns(cell.value for cell in header)]
         ours = {at for at, cell in enumerate(header) if normalise_header(cell.value) in _OURS}
-        loose: list[_Cell] = []
-        orders: list[Mapping[str, _Cell]] = []
-        by_column: dict[str, list[_Cell]] = {}
+        kept = self._words_kept(header, rows)
+        loose: list[Cell] = []
+        orders: list[Mapping[str, Cell]] = []
+        by_column: dict[str, list[Cell]] = {}
         for record in [header, *rows]:
             if record is header or names.is_header([cell.value for cell in record]):
                 loose += self._not_names(record, names)
             else:
-                loose += [cell for at, cell in enumerate(record) if at >= len(header) or not (columns[at] or at in ours)]
+                others = (at for at in range(len(record)) if at >= len(header) or not (columns[at] or at in ours))
+                loose += [record[at] for at in others if record[at].value not in kept.get(at, ())]
                 orders.append(
                     {
                         f"{column} {at}": cell
@@ -187,7 +145,17 @@ class _Masking:
         self._add_up(all_rows, totals, yen)
         return len(rows), sum(bool(cell.value) for record in rows for cell in record)
 
-    def _without_examples(self, orders: Sequence[Mapping[str, _Cell]]) -> list[Mapping[str, _Cell]]:
+    def _words_kept(self, header: Sequence[Cell], rows: Sequence[Sequence[Cell]]) -> dict[int, set[str]]:
+        """Return by place the cells that are words of the profile, which say nothing of anybody."""
+        kept: dict[int, set[str]] = {}
+        for choice in self._choices:
+            for at, cell in enumerate(header):
+                if normalise_header(cell.value) == normalise_header(choice.header):
+                    cells = {row[at].value for row in rows if at < len(row)}
+                    kept.setdefault(at, set()).update(choice.words_in([*cells]))
+        return kept
+
+    def _without_examples(self, orders: Sequence[Mapping[str, Cell]]) -> list[Mapping[str, Cell]]:
         """Return the orders, first those that are the template's example without its cells, which say nothing of anybody."""
         if not orders:
             return []
@@ -205,12 +173,12 @@ class _Masking:
         ]
         return typed_over + [order for at, order in enumerate(orders) if at not in examples]
 
-    def _yen(self, orders: Sequence[Mapping[str, _Cell]]) -> list[int | None]:
+    def _yen(self, orders: Sequence[Mapping[str, Cell]]) -> list[int | None]:
         """Return the yen of each order, None where the amount cannot be read."""
         yen: list[int | None] = amounts(pa.table(_table_of(orders)[1]), self._judge).to_pylist()
         return yen
 
-    def _totals(self, orders: Sequence[Mapping[str, _Cell]], yen: Sequence[int | None]) -> dict[int, Which]:
+    def _totals(self, orders: Sequence[Mapping[str, Cell]], yen: Sequence[int | None]) -> dict[int, Which]:
         """Return which of the orders are sums of those above, and say nothing else, each with what it sums up."""
         may_be_one = say_only_a_sum(pa.table(_table_of(orders)[1]), self._judge)
         rows = (
@@ -221,7 +189,7 @@ class _Masking:
 
     def _add_up(
         self,
-        orders: Sequence[Mapping[str, _Cell]],
+        orders: Sequence[Mapping[str, Cell]],
         totals: Mapping[int, Which],
         sent: Sequence[int | None],
     ) -> None:
@@ -237,7 +205,7 @@ class _Masking:
             elif yen is not None:
                 sums.add(yen)
 
-    def _not_names(self, header: Sequence[_Cell], names: Names) -> list[_Cell]:
+    def _not_names(self, header: Sequence[Cell], names: Names) -> list[Cell]:
         """Return what of a header is no name: nothing where it is one, what we do not know where it may be an order."""
         if names.is_header([cell.value for cell in header]):
             return []
@@ -265,7 +233,7 @@ class _Masking:
         compared = ORDERS.folded(text) if column == ORDERS.identity else text
         return list(zip(map(frozenset, codes), compared.to_pylist(), strict=True))
 
-    def _mask_money(self, orders: Sequence[Mapping[str, _Cell]]) -> list[bool]:
+    def _mask_money(self, orders: Sequence[Mapping[str, Cell]]) -> list[bool]:
         """Mask quantity, unit price and amount together where each can be read, and say in which orders that was done."""
         if not orders:
             return []
@@ -306,7 +274,7 @@ class _Masking:
             found = found or made
         return found or sent
 
-    def _replace(self, cells: Sequence[_Cell], meaning: Meaning) -> None:
+    def _replace(self, cells: Sequence[Cell], meaning: Meaning) -> None:
         distinct = list(dict.fromkeys(cell.value for cell in cells if cell.value and not _CELL_ERROR.match(cell.value)))
         if meaning.name in _CHOICES and distinct:
             distinct = [cell for cell, (codes, _) in zip(distinct, meaning.judge(distinct), strict=True) if codes]
@@ -315,15 +283,15 @@ class _Masking:
             cell.value = made.get(cell.value, cell.value)
 
 
-def _has_no_column_twice(order: Mapping[str, _Cell]) -> bool:
+def _has_no_column_twice(order: Mapping[str, Cell]) -> bool:
     return len(_cells_by_column(order)) == len(order)
 
 
-def _cells_by_column(order: Mapping[str, _Cell]) -> dict[str, _Cell]:
+def _cells_by_column(order: Mapping[str, Cell]) -> dict[str, Cell]:
     return {place.partition(" ")[0]: cell for place, cell in order.items()}
 
 
-def _table_of(orders: Sequence[Mapping[str, _Cell]]) -> tuple[pa.Array, dict[str, pa.Array]]:
+def _table_of(orders: Sequence[Mapping[str, Cell]]) -> tuple[pa.Array, dict[str, pa.Array]]:
     """Return row numbers and columns of orders to judge."""
     rows = [_cells_by_column(order) for order in orders]
     names = ORDERS.column_names

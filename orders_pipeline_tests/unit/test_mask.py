@@ -21,6 +21,7 @@ from orders_pipeline.records.orders import EXAMPLE, ORDERS
 from orders_pipeline.records.record_type import RowContext
 from orders_pipeline.records.rejections import FileRejected
 from orders_pipeline.samples.mask import mask_file
+from orders_pipeline.samples.profile_trial import try_profile
 from orders_pipeline.samples.synthetic import write_sample
 from orders_pipeline_tests.support.factories import TODAY, order_row
 from orders_pipeline_tests.support.order_file import record
@@ -283,6 +284,27 @@ def test_a_clients_own_columns_and_words_are_understood(tmp_path):
     assert text.count("請求書払い") == 1
     assert not any(word in text.partition("\r\n")[2] for word in ("山田", "太郎", "秘密の話", "A-1", "現金"))
     assert cells(made, "cp932")[1][3:5] == cells(made, "cp932")[2][3:5]
+
+
+def test_rows_that_a_profile_skips_and_rejects_are_so_in_the_masked_file_too(tmp_path):
+    choices = {
+        "skip": [{"header": "状況", "values": ["取消"]}, {"header": "取消日", "except": []}],
+        "reject": [{"header": "状況", "except": ["受付済み"]}, {"header": "返金額", "except": ["0"]}],
+    }
+    profile = Profile.model_validate(choices)
+    header = "注文番号,得意先コード,得意先名,金額,支払方法,状況,取消日,返金額"
+    states = ["受付済み,,0.00", "受付済み,,0", "取消,,0", "受付済み,2026-11-28,0", "一部返金,,300", "受付済み,,300"]
+    rows = [f"A-{at},C1,見本商店,100{at},invoice,{state}" for at, state in enumerate(states, 1)]
+    data = "\r\n".join([header, *rows, ""]).encode()
+    found = []
+    for name, content in (("real.csv", data), ("masked.csv", masked(tmp_path, data, profile))):
+        (tmp_path / name).write_bytes(content)
+        tried = try_profile(tmp_path / name, Limits(), profile)
+        found.append((tried["outcome"]["rows"], tried["outcome"]["rejections"], tried["skipped"]))
+    assert found[0] == found[1]
+    assert (found[0][0]["accepted"], found[0][0]["skipped"], found[0][1]) == (2, 2, {"R_TO_DECIDE": 2})
+    text = (tmp_path / "masked.csv").read_text("utf-8")
+    assert (text.count("受付済み"), text.count("取消,"), "一部返金" in text, ",300" in text) == (4, 1, False, False)
 
 
 def test_the_command_masks_a_file_and_never_onto_itself(tmp_path):
