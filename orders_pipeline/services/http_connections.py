@@ -175,10 +175,15 @@ class _Connection(HTTPConnection):
         deadlines.using(self)  # now that it has its socket
 
     def send(self, data: Any) -> None:  # noqa: ANN401 - as above
-        if self._pieces is None:
-            super().send(data)
-        else:
+        if self._pieces is not None:
             self._pieces.append(data)
+            return
+        if self.sock is None:
+            self.connect()
+        # what is not delivered in time never is: the system would go on trying for minutes, also for a process that is gone
+        left_ms = max(int(deadlines.left() * 1000), 1)
+        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, left_ms)
+        super().send(data)
 
 
 class _TLSConnection(_Connection, HTTPSConnection):

@@ -122,6 +122,22 @@ def test_a_request_carries_its_key_its_token_and_its_body(serve):
     assert json.loads(body) == {"name": "山田"}
 
 
+def test_what_was_not_delivered_when_a_call_was_given_up_is_not_delivered_later():
+    length = 200_000
+    with socket.socket() as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)  # the rest of a request waits in its sender's system
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        with pytest.raises(NoAnswer):
+            client(f"http://127.0.0.1:{server.getsockname()[1]}").call("POST", "/", body={"name": "x" * length})
+        time.sleep(1)
+        received = 0
+        with server.accept()[0] as connection, contextlib.suppress(ConnectionResetError):
+            while data := connection.recv(65_536):
+                received += len(data)
+    assert received < length
+
+
 def test_a_query_is_escaped(serve):
     server = serve(lambda connection: connection.sendall(answer({})))
     client(server.url + "/base/").call("GET", "/v1/payments", query={"reference": "a&b=c d/é"})
