@@ -19,16 +19,14 @@ from pydantic import SecretStr
 from sqlalchemy import event
 from sqlalchemy.pool import ConnectionPoolEntry, Pool
 
-from orders_pipeline.infrastructure import migrations
 from orders_pipeline.infrastructure.database import Database, _Connection
-from orders_pipeline.infrastructure.database_url import dagster_url
 from orders_pipeline.intake.landing import arrivals
 from orders_pipeline.sandbox import SandboxServer
 from orders_pipeline.system import embedded
 from orders_pipeline.system.composition import System, join_endpoints, open_system
 from orders_pipeline.system.settings import Settings
 from orders_pipeline_tests.mutants.mutant import SERVER
-from orders_pipeline_tests.support.databases import cloned_database, named, run_on
+from orders_pipeline_tests.support.databases import cloned_database, make_template, run_on
 
 TEMPLATE = "orders_template"
 hypothesis.settings.register_profile("busy_machine", deadline=None)  # one example may take a second
@@ -139,19 +137,8 @@ def _memory() -> str | None:
 @pytest.fixture(scope="session")
 def template(server_url: str) -> str:
     """The name of a database that tests clone: migrated, and with Dagster's tables, which take longer than a clone."""
-    from dagster_postgres import DagsterPostgresStorage
-
-    from orders_pipeline.orchestration.dagster_records import SCHEMA
-
-    if os.environ.get(SERVER):
-        return TEMPLATE
-    run_on(SecretStr(server_url), f"CREATE DATABASE {TEMPLATE}")
-    url = named(server_url, TEMPLATE)
-    with contextlib.closing(Database(url)) as database:
-        migrations.migrate(database)
-        with database.begin() as transaction:
-            transaction.execute("create_dagster_schema")
-    DagsterPostgresStorage(dagster_url(url, SCHEMA).get_secret_value(), should_autocreate_tables=True)
+    if not os.environ.get(SERVER):
+        make_template(server_url, TEMPLATE)
     return TEMPLATE
 
 

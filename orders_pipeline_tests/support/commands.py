@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -47,11 +47,18 @@ _processes.set_forkserver_preload([*IMPORTED, __name__])
 
 
 def start(
-    settings: Mapping[str, str], *arguments: str | Path, cwd: Path | None = None, output: IO[bytes] | None = None
+    settings: Mapping[str, str],
+    *arguments: str | Path,
+    cwd: Path | None = None,
+    output: IO[bytes] | None = None,
+    within: Sequence[str] = (),
 ) -> subprocess.Popen[str]:
-    """Start a command in a process group of its own, with no settings but these; what it says is for us or in `output`."""
+    """Start a command in a process group of its own, with no settings but these; what it says is for us or in `output`.
+
+    `within` is a command that becomes the other one.
+    """
     return subprocess.Popen(
-        [*COMMAND, *map(str, arguments)],
+        [*within, *COMMAND, *map(str, arguments)],
         env=environment_of(settings),
         stdin=subprocess.DEVNULL,
         stdout=output or subprocess.PIPE,

@@ -13,6 +13,8 @@ import psycopg
 from pydantic import SecretStr
 from sqlalchemy import make_url
 
+from orders_pipeline.infrastructure import migrations
+from orders_pipeline.infrastructure.database import Database
 from orders_pipeline.infrastructure.database_url import libpq_url
 
 _idle: dict[str, list[psycopg.Connection[Any]]] = defaultdict(list)
@@ -44,9 +46,32 @@ def run_on(url: SecretStr, *statements: str) -> None:
             connection.execute(statement.encode())
 
 
+def answers(url: SecretStr) -> bool:
+    """Return whether a server takes statements."""
+    with contextlib.suppress(psycopg.OperationalError):
+        run_on(url, "SELECT 1")
+        return True
+    return False
+
+
 def named(server_url: str, name: str) -> SecretStr:
     """Return the URL of a database of the server."""
     return SecretStr(make_url(server_url).set(database=name).render_as_string(hide_password=False))
+
+
+def make_template(server_url: str, name: str) -> None:
+    """Make a database that tests clone: migrated, and with Dagster's tables."""
+    from dagster_postgres import DagsterPostgresStorage
+
+    from orders_pipeline.orchestration.dagster_records import records_url
+
+    run_on(SecretStr(server_url), f"CREATE DATABASE {name}")
+    url = named(server_url, name)
+    with contextlib.closing(Database(url)) as database:
+        migrations.migrate(database)
+        with database.begin() as transaction:
+            transaction.execute("create_dagster_schema")
+    DagsterPostgresStorage(records_url(url), should_autocreate_tables=True)
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ import re
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from orders_pipeline_tests.support.order_file import OrderFile
 from orders_pipeline_tests.support.s3_server import S3Harness, open_s3
 
 CLIENT = "acme"
-LANDING_S = 120.0
+LANDING_S = 240.0
 STARTED = re.compile(r"Started process for run \(pid: (\d+)\)")
 # little is in flight, and what a killed process was sending is soon certain
 PACE = {"ORDERS_PAYMENT_CONCURRENCY": "2", "ORDERS_NOTIFICATION_TIMEOUT_S": "2", "ORDERS_PAYMENT_TIMEOUT_S": "5"}
@@ -44,16 +44,16 @@ class Hosts:
         return self.folder / name
 
     def environment(self, name: str) -> dict[str, str]:
-        return self.installation.environment(**PACE, **self.shared) | {"ORDERS_HOME": str(self.home(name))}
+        return self.installation.environment(**(PACE | self.shared)) | {"ORDERS_HOME": str(self.home(name))}
 
     def log(self, name: str) -> str:
         return (self.folder / f"{name}.log").read_text()
 
     @contextlib.contextmanager
-    def running(self, name: str, *command: str) -> Iterator[subprocess.Popen[str]]:
+    def running(self, name: str, *command: str, within: Sequence[str] = ()) -> Iterator[subprocess.Popen[str]]:
         """Run a command on a host of its own, of which nothing is left at the end."""
         with (self.folder / f"{name}.log").open("wb") as output:
-            process = start(self.environment(name), *command, output=output)
+            process = start(self.environment(name), *command, output=output, within=within)
         try:
             yield process
         finally:
@@ -76,12 +76,12 @@ class Hosts:
         (host,) = (name for name in names if pid in self.processes(name))
         return host
 
-    def drop(self, name: str, orders: int) -> str:
+    def drop(self, name: str, orders: int, **cells: str) -> str:
         """Put a file into the landing, each order of a customer of its own, and return its batch once that is there."""
         file = OrderFile("utf-8")
         for number in range(orders):
             reference = f"{name}-{number:04}"
-            file.add(order_row(client_order_ref=reference, customer_code=reference))
+            file.add(order_row(client_order_ref=reference, customer_code=reference, **cells))
         self.s3.raw.put_object(Bucket=self.bucket, Key=f"x/landing/{CLIENT}/{name}.csv", Body=file.text.encode())
         wait_for(lambda: self.batch_of(name) is not None, f"the batch of {name}", LANDING_S)
         return str(self.batch_of(name))
@@ -107,14 +107,22 @@ class Hosts:
 
 
 @contextlib.contextmanager
-def open_hosts(server_url: str, template: str, folder: Path, **shared: str) -> Iterator[Hosts]:
+def open_hosts(
+    server_url: str, template: str, folder: Path, *, address: str = "127.0.0.1", **shared: str
+) -> Iterator[Hosts]:
     """Open an installation that keeps its files in S3, and whose hosts are told `shared` beside where everything is."""
     key = new_key()
-    with open_s3() as s3:
+    with open_s3(address) as s3:
         bucket = s3.bucket()
         url = f"s3://{bucket}/x"
         with open_installation(
-            server_url, template, folder, storage_url=url, s3_endpoint_url=s3.server_url, encryption_keys=SecretStr(key)
+            server_url,
+            template,
+            folder,
+            address=address,
+            storage_url=url,
+            s3_endpoint_url=s3.server_url,
+            encryption_keys=SecretStr(key),
         ) as installation:
             everywhere = {"STORAGE_URL": url, "S3_ENDPOINT_URL": s3.server_url, "ENCRYPTION_KEYS": key}
             told = {f"ORDERS_{name}": value for name, value in everywhere.items()} | shared
@@ -135,16 +143,18 @@ class Broker:
     """A Redis server that can be started anew and then has what it had."""
 
     folder: Path
+    address: str
     port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}/0"
+        return f"redis://{self.address}:{self.port}/0"
 
     def start(self) -> None:
-        options = ["--port", str(self.port), "--bind", "127.0.0.1", "--appendonly", "yes", "--dir", str(self.folder)]
-        self.process = subprocess.Popen([_redis_server(), *options], stdout=subprocess.DEVNULL)
+        reached = ["--bind", self.address, "--port", str(self.port), "--protected-mode", "no"]
+        kept = ["--appendonly", "yes", "--dir", str(self.folder)]
+        self.process = subprocess.Popen([_redis_server(), *reached, *kept], stdout=subprocess.DEVNULL)
         wait_for(self._answers, "the broker")
 
     def stop(self) -> None:
@@ -153,16 +163,19 @@ class Broker:
         self.process.wait(20)
 
     def _answers(self) -> bool:
-        with contextlib.suppress(redis.ConnectionError, redis.BusyLoadingError), redis.Redis(port=self.port) as connection:
+        with (
+            contextlib.suppress(redis.ConnectionError, redis.BusyLoadingError),
+            redis.Redis(self.address, self.port) as connection,
+        ):
             return bool(connection.ping())
         return False
 
 
 @contextlib.contextmanager
-def open_broker(folder: Path) -> Iterator[Broker]:
+def open_broker(folder: Path, address: str = "127.0.0.1") -> Iterator[Broker]:
     """Run a broker."""
     folder.mkdir()
-    broker = Broker(folder)
+    broker = Broker(folder, address)
     broker.start()
     try:
         yield broker

@@ -112,12 +112,17 @@ def work_off(system: System, batch_id: str) -> None:
 
 
 @contextlib.contextmanager
-def open_installation(server_url: str, template: str, home: Path, **settings: object) -> Iterator[Installation]:
-    """Open an installation; what running batches puts into the environment is taken out again."""
+def open_installation(
+    server_url: str, template: str, home: Path, *, address: str = "127.0.0.1", **settings: object
+) -> Iterator[Installation]:
+    """Open an installation whose services listen at `address`.
+
+    What running batches puts into the environment is taken out again.
+    """
     with (
         pytest.MonkeyPatch.context() as environment,
         cloned_database(server_url, template) as database_url,
-        SandboxServer(home / "services.sqlite") as sandbox,
+        SandboxServer(home / "services.sqlite", host=address) as sandbox,
     ):
         environment.setenv("DAGSTER_HOME", str(home / "home" / "dagster"))
         for name in ("DAGSTER_PG_URL", "DAGSTER_REDACT_USER_CODE_ERRORS"):  # set by running batches

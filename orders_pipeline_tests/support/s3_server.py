@@ -159,9 +159,9 @@ class S3Harness:
 
 
 @contextlib.contextmanager
-def open_s3() -> Iterator[S3Harness]:
+def open_s3(address: str = "127.0.0.1") -> Iterator[S3Harness]:
     """Start a server; credentials and region are the test's own, and proxies of the environment lead nowhere."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server = ThreadedMotoServer(ip_address=address, port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
     url = f"http://{host}:{port}"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).parents[1]
-LAST = {"C": 30, "D": 18, "Y": 26, "N": 7, "Q": 9, "S": 22}
+LAST = {"C": 31, "D": 18, "Y": 26, "N": 7, "Q": 9, "S": 22}
 ROW = re.compile(r"^\| ([CDYNQS])(\d\d)(?:-[CDYNQS](\d\d))? \| (.*) \| (.*) \|$", re.MULTILINE)
 NUMBERS = [f"{letter}{number:02}" for letter, last in LAST.items() for number in range(1, last + 1)]
 

@@ -1,7 +1,8 @@
 -- name: watch_client
 -- Let the server notice within half a minute that the host at the other end of this connection has vanished.
+-- While an answer is on its way there, only the last of these counts: else locks would be kept for a quarter of an hour.
 SELECT set_config('tcp_keepalives_idle', '10', false), set_config('tcp_keepalives_interval', '5', false),
-       set_config('tcp_keepalives_count', '4', false)
+       set_config('tcp_keepalives_count', '4', false), set_config('tcp_user_timeout', '30000', false)
 
 -- name: start_worker
 -- Start a worker on a batch; whoever sees its row sees its lock too.
