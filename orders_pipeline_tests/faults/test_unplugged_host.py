@@ -38,6 +38,7 @@ TEMPLATE = "orders_template"
 PATIENCE_S = 180.0
 QUIET_S = 30.0  # in which what is still to come from a host would have come
 GONE_WITHIN_S = 60  # a session of a host that is away
+ADDRESS_UNKNOWN_S = 4  # for so long a packet that has left its connection waits for the address of who shall have it
 ORDERS = 240
 # as many notifications in flight as may be, and what is sent may take as long as in production
 PACE = {"ORDERS_PAYMENT_CONCURRENCY": "8", "ORDERS_NOTIFICATION_TIMEOUT_S": "10", "ORDERS_PAYMENT_TIMEOUT_S": "30"}
@@ -89,7 +90,7 @@ import sys
 from orders_pipeline.services.answers import NoAnswer
 from orders_pipeline.services.http_client import ServiceClient
 
-client = ServiceClient(sys.argv[1], None, 6.0)
+client = ServiceClient(sys.argv[1], None, 4.0)
 for _ in range(2):
     try:
         client.call("POST", "/v1/notifications", body={})
@@ -115,6 +116,7 @@ def test_c31_a_call_that_was_given_up_does_not_reach_the_service_later() -> None
         process.stdin.write("\n")
         process.stdin.flush()
         assert process.stdout.readline() == "no answer\n"
+        time.sleep(ADDRESS_UNKNOWN_S)
         cable.plug_in()
         time.sleep(QUIET_S)
         assert sandbox.ledger()["notifications"]["calls"] == 1
@@ -183,7 +185,7 @@ def test_c31_another_host_goes_on_for_one_whose_cable_is_pulled_and_what_comes_b
 ) -> None:
     hosts, sandbox = cluster.hosts, cluster.hosts.installation.sandbox
     batch_id, unplugged = cluster.begin_to_pay(comes_back.split(maxsplit=1)[0])
-    (first_run, _), figures = hosts.runs(batch_id)[0], {"pulled": time.monotonic()}
+    figures = {"pulled": time.monotonic()}
     (other,) = set(WORKERS) - {unplugged}
     cluster.cables[unplugged].pull()
     lost = set(hosts.processes(unplugged))
@@ -210,10 +212,9 @@ def test_c31_another_host_goes_on_for_one_whose_cable_is_pulled_and_what_comes_b
         assert cluster.is_quiet_for(batch_id, QUIET_S)
         assert sandbox.ledger(batch_id) == known_calls
     wait_for(lambda: cluster.statuses(batch_id) == ["FAILURE", "SUCCESS"], "the run's end")
-    # the run's own process has ended; the worker is the one it was, and offers its slots again
+    # the process of the run has ended, and the worker offers its slots again
     wait_for(lambda: offered_slots(hosts.installation.system.database) == [2, 2], "both workers", PATIENCE_S)
     assert len(set(hosts.processes(unplugged)) & lost) < len(lost)
-    assert first_run == hosts.runs(batch_id)[0][0]
 
 
 def test_c31_a_host_that_is_away_for_a_moment_goes_on_itself(cluster: Cluster) -> None:
