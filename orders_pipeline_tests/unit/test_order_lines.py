@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import openpyxl
@@ -24,7 +25,7 @@ from orders_pipeline.intake.repeated_orders import RepeatedOrders
 from orders_pipeline.intake.validation import Validated
 from orders_pipeline.records.corrected_rows import Corrections, NamedRow
 from orders_pipeline.records.orders import ORDERS
-from orders_pipeline.web.page import edits
+from orders_pipeline.web.page import edits, fixing
 from orders_pipeline.web.page.sheet import Sheet
 
 HEADER = "注文番号,得意先コード,得意先名,商品コード,数量,単価,金額,送料,支払方法,備考"
@@ -504,6 +505,18 @@ def test_what_is_corrected_in_the_page_is_sent_with_the_other_rows_of_its_order(
     orders = together([2, 3, 5, 6, 7, 8], [(2, 5), (2, 8)])
     sent = edits.with_whole_orders(sheet, {2: ["O-1", "2"], 6: ["", "3"]}, {2, 3, 5, 6, 7}, orders)
     assert sent == {2: ["O-1", "2"], 5: ["O 1", "1"], 6: ["", "3"]}
+
+
+def test_the_page_shows_the_cells_for_which_a_person_has_to_decide_and_takes_changes_of_them():
+    header = ["注文番号", "金額", "返金額", "状況", "メモ"]
+    places = {"client_order_ref": [0], "amount": [1]}
+    sheet = Sheet(header, {4: ["O-1", "8000", "3000", "一部返金", "x"]}, places, "utf-8", "", Dialect(), "\r\n")
+    detail = {"said": "返金額, 状況 = 一部返金"}
+    found = SimpleNamespace(import_row_number=4, column_name=None, code="R_TO_DECIDE", detail=detail)
+    table = fixing._table(sheet, [4], [found], "ja", with_all=False, with_personal=False)
+    assert {name for _, name in table["headers"]} == {"注文番号", "金額", "返金額", "状況"}
+    ((shown,),) = (table["rows"],)
+    assert all(cell.is_open for cell in shown.cells)
 
 
 def test_the_days_of_orders_are_those_of_their_first_rows(run):

@@ -119,6 +119,7 @@ def _table(
     wrong = {column for each in chain(*of_rows.values()) for column in _columns_of(each)}
     wrong |= {SHOWN_BESIDE[column] for column in wrong & SHOWN_BESIDE.keys()}
     bad = sorted(at for column in wrong for at in sheet.columns.get(column, ()))
+    bad += sorted({at for each in chain(*of_rows.values()) for at in _places_said(sheet, each)} - {*bad})
     known = [at for each in ALWAYS_SHOWN for at in sheet.columns.get(each, ())]
     is_of_rows = any(not sheet.columns.get(each.column_name or "") for each in chain(*of_rows.values()))
     rest = range(len(sheet.header)) if with_all else ()
@@ -140,6 +141,12 @@ def _columns_of(found: Row[Any]) -> tuple[str, ...]:
     """Return the columns of what is wrong: its own, and the others that its rule is about."""
     column = found.column_name or ""
     return column, *NAMED.get((found.code, column), ())
+
+
+def _places_said(sheet: Sheet, found: Row[Any]) -> list[int]:
+    """Return the places of the cells for which a person has to decide on a row; their headers may be no columns of ours."""
+    said = {part.partition(" = ")[0] for part in found.detail.get("said", "").split(", ")}
+    return [at for at, header in enumerate(sheet.header) if header.strip() in said]
 
 
 def _row(
