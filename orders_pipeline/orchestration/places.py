@@ -8,10 +8,12 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import dagster as dg
 from dagster import DagsterRunStatus, RunsFilter
+from dagster._core.run_coordinator.queued_run_coordinator import RunQueueConfig
+from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
 
 from orders_pipeline.batches import batches
 from orders_pipeline.batches.run_tags import LARGE, PROCESS, RESUMES, SIZE_TAG, VIA_TAG, WAITS_FOR_RATE
@@ -21,6 +23,7 @@ from orders_pipeline.system.composition import System
 
 POLL_S = 2.0
 WORTHWHILE_S = 20.0  # a run that takes less than this to notify the others ends sooner than another begins
+TURN_S = 60.0  # a run that goes on with such a batch keeps its place at least so long, whoever waits
 DAEMON_S = 60.0  # who has not said anything for so long starts no run
 
 
@@ -34,6 +37,8 @@ def giving_way(context: dg.AssetExecutionContext, system: System, work: Settleme
 
     def watch(over: threading.Event) -> None:
         waits, queued = False, set[str]()
+        if RESUMES.items() <= context.run.tags.items() and over.wait(TURN_S):
+            return
         while work is not None and not over.wait(POLL_S):
             with contextlib.suppress(Exception):  # records or a database that cannot be reached now are asked again
                 if not work.has_paid:
@@ -43,13 +48,14 @@ def giving_way(context: dg.AssetExecutionContext, system: System, work: Settleme
                         return  # it will not be more
                     context.instance.add_run_tags(context.run.run_id, WAITS_FOR_RATE)
                     waits = True
-                needed = _newcomers(context.instance, context.run)
-                is_needed = queued & needed and _is_first(context.instance, context.run, len(needed))
+                newcomers = _newcomers(context.instance)
+                still = [each for each in newcomers if each.run_id in queued]
+                is_needed = still and context.run.run_id in _leaving(*_under_way(context.instance), still)
                 if is_needed and _waits_long(system, context.partition_key):
                     gave_way.set()
                     work.stop()
                     return
-                queued = needed
+                queued = {each.run_id for each in newcomers}
 
     if not {"dagster/sensor_name", VIA_TAG} & context.run.tags.keys():
         yield gave_way
@@ -66,21 +72,46 @@ def _waits_long(system: System, batch_id: str) -> bool:
     return not batches.open_orders(batch) and batches.open_notifications(batch) > many
 
 
-def _newcomers(instance: dg.DagsterInstance, run: dg.DagsterRun) -> set[str]:
-    """Return the runs of files nobody has begun with that a run's place would help, if anything gives it to them."""
+def _newcomers(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
+    """Return the runs in the queue for files that nobody has begun with, if there is a daemon that would begin."""
     heard = instance.get_daemon_heartbeats().get("QUEUED_RUN_COORDINATOR")
     if heard is None or heard.timestamp < time.time() - DAEMON_S:
-        return set()
+        return []
     queued = instance.get_runs(RunsFilter(job_name=PROCESS, statuses=[DagsterRunStatus.QUEUED]))
-    return {each.run_id for each in queued if not _is_large(each, than=run) and not RESUMES.items() <= each.tags.items()}
+    return [each for each in queued if not RESUMES.items() <= each.tags.items()]
 
 
-def _is_first(instance: dg.DagsterInstance, run: dg.DagsterRun, needed: int) -> bool:
-    """Return whether a run is among as many of those that only wait as places are needed: not all make room for one."""
-    waiting = instance.get_runs(RunsFilter(job_name=PROCESS, statuses=[DagsterRunStatus.STARTED], tags=WAITS_FOR_RATE))
-    return run.run_id in sorted(each.run_id for each in waiting if not _is_large(run, than=each))[:needed]
+def _under_way(instance: dg.DagsterInstance) -> tuple[RunQueueConfig, Sequence[dg.DagsterRun]]:
+    """Return how many runs there may be, and those that there are."""
+    limits = instance.get_concurrency_config().run_queue_config
+    if limits is None:
+        raise AssertionError("runs come from a queue")
+    return limits, instance.get_runs(RunsFilter(statuses=IN_PROGRESS_RUN_STATUSES))
 
 
-def _is_large(run: dg.DagsterRun, *, than: dg.DagsterRun) -> bool:
-    """Return whether a run needs a place for large files, and another one's is none."""
-    return run.tags.get(SIZE_TAG) == LARGE and than.tags.get(SIZE_TAG) != LARGE
+def _leaving(limits: RunQueueConfig, under_way: Sequence[dg.DagsterRun], newcomers: Sequence[dg.DagsterRun]) -> set[str]:
+    """Return which runs make room for newcomers: one for each that no free place helps, the same whoever asks."""
+    free = max(limits.max_concurrent_runs - len(under_way), 0)
+    bounds = [each["limit"] for each in limits.tag_concurrency_limits if each["key"] == SIZE_TAG and each["value"] == LARGE]
+    free_for_large = min([free, *(max(bound - _large(under_way), 0) for bound in bounds)])
+    large = max(_large(newcomers) - free_for_large, 0)
+    small = max(len(newcomers) - _large(newcomers) - free, 0)
+    leaving = set()
+    for run in sorted(filter(_waits, under_way), key=lambda each: each.run_id):
+        if large and _large([run]):
+            large -= 1
+        elif small:
+            small -= 1
+        else:
+            continue
+        leaving.add(run.run_id)
+    return leaving
+
+
+def _waits(run: dg.DagsterRun) -> bool:
+    return run.status is DagsterRunStatus.STARTED and WAITS_FOR_RATE.items() <= run.tags.items()
+
+
+def _large(runs: Sequence[dg.DagsterRun]) -> int:
+    """Return how many of some runs take a place for large files."""
+    return sum(run.tags.get(SIZE_TAG) == LARGE for run in runs)

@@ -9,6 +9,7 @@ started loses nothing.
 
 import json
 import re
+import time
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -190,10 +191,15 @@ def _resumptions(instance: dg.DagsterInstance, system: System, retried: Collecti
     return requests
 
 
+def _run_key(batch_id: str, number: int) -> str:
+    """Return a key that no request of the batch had before: the numbers may begin again."""
+    return f"{batch_id}#{number}@{time.time_ns()}"
+
+
 def _resumption(row: Row[Any], number: int, run_launcher: str) -> dg.RunRequest:
     job = REFUND if row.is_refunding else PROCESS
     tags = _tags(row, run_launcher) | RESUMES
-    return dg.RunRequest(run_key=f"{row.batch_id}#{number}", job_name=job, partition_key=row.batch_id, tags=tags)
+    return dg.RunRequest(run_key=_run_key(row.batch_id, number), job_name=job, partition_key=row.batch_id, tags=tags)
 
 
 def _tags(row: Row[Any], run_launcher: str) -> dict[str, str]:
@@ -218,7 +224,7 @@ def _requests(instance: dg.DagsterInstance, system: System) -> list[dg.RunReques
     with database.begin() as transaction:
         return [
             dg.RunRequest(
-                run_key=f"{row.batch_id}#{transaction.scalar('count_run_request', batch_id=row.batch_id)}",
+                run_key=_run_key(row.batch_id, transaction.scalar("count_run_request", batch_id=row.batch_id)),
                 partition_key=row.batch_id,
                 tags=_tags(row, system.settings.run_launcher) | (RESUMES if row.run_requests else {}),
             )

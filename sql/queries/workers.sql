@@ -50,8 +50,8 @@ FROM lost
 WHERE batches.batch_id = lost.batch_id AND finished_at IS NULL
 
 -- name: offer_batch
--- A run has left a batch that has more to do: it is offered at once.
-UPDATE batches SET idle_since = now() - interval '1 day', run_requested_at = NULL
+-- A run has left a batch that has more to do: it is offered at once, and that run was none that failed.
+UPDATE batches SET idle_since = now() - interval '1 day', run_requested_at = NULL, run_requests = 0
 WHERE batch_id = :batch_id AND finished_at IS NULL
 
 -- name: note_idle_batches
