@@ -77,6 +77,7 @@ def try_profile(path: Path, limits: Limits, profile: Profile, client_code: str |
             trial.mapped = {column: [staged.header[at] for at in places] for column, places in staged.columns.items()}
             trial.rows = _first_rows(folder, fitting)
             trial.outcome = outcome_of(folder, fitting, staged)
+            trial.refusal = trial.outcome.refusal
         except FileRejected as refusal:
             trial.refusal = refusal
     return _answer(path, trial, fitting, client_code or "client")

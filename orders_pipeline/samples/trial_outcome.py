@@ -16,13 +16,14 @@ import pyarrow.parquet as pq
 from orders_pipeline.batches.artifacts import ACCEPTED, REJECTIONS, STAGED
 from orders_pipeline.clients.profiles import Profile
 from orders_pipeline.infrastructure.scratch import Scratch
-from orders_pipeline.intake import validation
+from orders_pipeline.intake import declarations, validation
 from orders_pipeline.intake.csv_file import StagedFile
 from orders_pipeline.intake.file_validation import context_of
 from orders_pipeline.intake.grouped_validation import validate_grouped
 from orders_pipeline.intake.repeated_orders import RepeatedOrders
 from orders_pipeline.intake.validation import Validated
 from orders_pipeline.records.orders import ORDERS, PAYMENT_METHODS
+from orders_pipeline.records.rejections import FileRejected
 
 MOST_WORDS = 10
 _METHOD, _TOKEN, _CARD = "payment_method", "payment_token", "card_on_file"
@@ -33,17 +34,24 @@ class Outcome:
     """What a file would come to: its counts, its skipped rows in words, and words for how it is paid that cannot be.
 
     `unknown` are words that are no payment method, and `without_token` those for a card of whose token the file has none.
+    `refusal` says why nothing of the file would be taken, whatever its rows are.
     """
 
     counts: Mapping[str, Any] = field(default_factory=dict)
     skipped: str = ""
     unknown: Sequence[str] = ()
     without_token: Sequence[str] = ()
+    refusal: FileRejected | None = None
 
 
 def outcome_of(folder: Scratch, profile: Profile, staged: StagedFile) -> Outcome:
     """Judge the rows of a file that is staged in a folder."""
-    result = _judged(folder, profile, staged.encoding)
+    result, refusal = _judged(folder, profile, staged.encoding), None
+    try:
+        declarations.check_validated(profile, None, result)
+    except FileRejected as why:
+        read = result.rows_accepted + result.rows_rejected
+        result, refusal = Validated(rows_rejected=read, rejections=result.rejections), why
     counts = {
         "rows": {
             "total": staged.rows_total,
@@ -58,7 +66,8 @@ def outcome_of(folder: Scratch, profile: Profile, staged: StagedFile) -> Outcome
     }
     skipped = next((each.detail["by"] for each in staged.warnings if each.code == "W_ROWS_SKIPPED"), "")
     cells = pq.read_table(folder / STAGED, columns=[_METHOD])[_METHOD]
-    return replace(of_words(cells, profile, staged.columns), counts=counts, skipped=skipped)
+    words = of_words(cells, profile, staged.columns)
+    return replace(words, counts=counts, skipped=skipped, refusal=refusal)
 
 
 def of_words(cells: pa.Array | pa.ChunkedArray, profile: Profile, columns: Container[str]) -> Outcome:

@@ -111,6 +111,16 @@ def test_the_table_that_comes_of_a_file_reads_it_once_what_is_needed_is_said(tmp
         assert found["rows"][0].get("order_date", "2026-11-20").replace("/", "-") == "2026-11-20"
 
 
+def test_nothing_would_be_charged_of_a_file_with_more_bad_rows_than_its_client_allows(tmp_path):
+    text = f"{PLAIN}\nA-1,C1,見本,1000,invoice\nA-2,C2,見本,abc,invoice\n"
+    charged, refused = (tried(tmp_path, text, profile=Profile(bad_rows=what))[0] for what in ("give_back", "refuse_file"))
+    assert (charged["outcome"]["amount_jpy"], "error" in charged) == ({"accepted": 1000}, False)
+    assert refused["error"]["code"] == "F_TOO_MANY_ERRORS"
+    assert (refused["outcome"]["orders"], refused["outcome"]["amount_jpy"]) == ({"accepted": 0}, {"accepted": 0})
+    assert refused["outcome"]["rows"] == {"total": 2, "accepted": 0, "rejected": 2, "blank": 0, "skipped": 0}
+    assert refused["outcome"]["rejections"] == {"R_AMOUNT_FORMAT": 1}
+
+
 def test_of_a_file_that_needs_no_profile_nothing_is_guessed(tmp_path):
     found, _ = tried(
         tmp_path, "client_order_ref,customer_code,customer_name,amount,payment_method,x\nA-1,C1,見本,1,invoice,y\n"
