@@ -715,6 +715,9 @@ PROFILES = {
         {"columns": {"amount": {"header": "合計", "occurrence": 2}, "phone": {"header": "TEL", "occurrence": 2}}}
     ),
     "legacy": Profile.model_validate({"encoding": "cp932", "delimiter": "\t"}),
+    "choosing": Profile.model_validate(
+        {"skip": [{"header": "Status", "values": ["cancelled"]}], "reject": [{"header": "Refunded", "except": ["0"]}]}
+    ),
 }
 
 
@@ -766,6 +769,27 @@ def test_a_file_that_may_have_few_bad_rows_is_corrected_row_by_row(profiled: tup
     installation.work_off(batch_id)
     found = corrected(clerk, batch_id, (5, AMOUNT, "x", "1000"), dry=True).json()
     assert (found["rows"], found["refusal"]) == ({"5": []}, None)
+
+
+def test_a_row_that_would_be_skipped_is_said_to_be_and_never_to_be_taken(profiled: tuple[Installation, str]) -> None:
+    installation, url = profiled
+    clerk = signed_in(installation.system, url, "choosing")
+    reference = uuid.uuid4().hex[:8]
+    chosen = [{"Status": "paid", "refunded ": refunded} for refunded in ("300", "200", "0")]
+    batch_id = send(clerk, csv_of(*(order_row(client_order_ref=f"{reference}-{at}") | chosen[at] for at in range(3))))
+    installation.work_off(batch_id)
+    status, refunded = len(order_row()), len(order_row()) + 1
+    cells = cells_of(clerk.get(f"/b/{batch_id}/fix").text)
+    assert {place: text for place, text in cells.items() if place[1] == refunded} == {
+        (1, refunded): "300",
+        (2, refunded): "200",
+    }
+    cancelled, due = (1, status, "paid", "cancelled"), (2, refunded, "200", "")
+    for edits_, good in (((cancelled, due), 1), ((cancelled,), 0)):
+        found = corrected(clerk, batch_id, *edits_, dry=True).json()
+        assert [each["kind"] for each in found["rows"]["1"]] == [":W_ROWS_SKIPPED"]
+        assert (found["good"], found["refusal"], found["rows"].get("2")) == (good, None, [] if good else None)
+        assert found["says"] == f"{good} of {len(edits_)} changed rows can be taken."
 
 
 def test_of_a_header_that_comes_twice_the_cell_that_is_meant_is_shown_and_changed(

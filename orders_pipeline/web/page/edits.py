@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sqlalchemy import Row
 from starlette.responses import Response
 
-from orders_pipeline.batches.artifacts import ORIGINAL
+from orders_pipeline.batches.artifacts import ORIGINAL, STAGED
 from orders_pipeline.clients.file_names import is_converted, stem
 from orders_pipeline.infrastructure.scratch import Scratch, scratch_files
 from orders_pipeline.intake.file_validation import context_of
@@ -32,6 +33,8 @@ from orders_pipeline.web.problems import Problem
 MOST_EDITS_BYTES = 4 << 20
 MOST_ROWS = 100_000
 TOO_MANY_BAD = "F_TOO_MANY_ERRORS"  # of a file whose every row is judged; no other that is refused is
+SKIPPED = "W_ROWS_SKIPPED"
+ALL_SKIPPED = "F_NO_ROWS"  # what is corrected here has rows, none of them blank
 
 Records = Mapping[int, Sequence[str]]
 
@@ -58,16 +61,25 @@ class Edits(BaseModel):
 
 @dataclass(frozen=True)
 class _Found:
-    """What a check finds: what is wrong with each row, and why the file as a whole would be refused, if it would."""
+    """What a check finds: what is wrong with each row, and why the file as a whole would be refused, if it would.
+
+    Nothing is wrong with rows that are `skipped`, which are no orders: they would be charged as little as others are that
+    wait for a correction, and go on to wait.
+    """
 
     errors: Mapping[int, Sequence[Mapping[str, Any]]]
     refusal: Mapping[str, Any] | None
+    skipped: frozenset[int] = frozenset()
 
     @property
     def good(self) -> list[int]:
-        """Return the rows with which nothing is wrong."""
-        is_judged = self.refusal is None or self.refusal["code"] == TOO_MANY_BAD
-        return [row for row, errors in self.errors.items() if is_judged and not errors]
+        """Return the rows that would be taken."""
+        return [row for row, errors in self.judged.items() if not errors and row not in self.skipped]
+
+    @property
+    def judged(self) -> Mapping[int, Sequence[Mapping[str, Any]]]:
+        """Return what is wrong with each row, of none where the file is refused without a look at its rows."""
+        return self.errors if self.refusal is None or self.refusal["code"] == TOO_MANY_BAD else {}
 
 
 @dataclass(frozen=True)
@@ -110,6 +122,9 @@ class _OpenRows:
             (apart / ORIGINAL).write_bytes(written(self.sheet, self.call.batch_id, records))
             upload = uploads.described(apart / ORIGINAL, self.name)
             found = submission.checked(self.call, {"name": self.name}, upload, apart)
+            kept = _kept(apart) if found["rows"]["skipped"] else {*range(1, len(records) + 1)}
+        if found["status_code"] == ALL_SKIPPED:
+            return _Found({row: [] for row in records}, None, frozenset(records))
         errors: dict[int, list[Mapping[str, Any]]] = {row: [] for row in records}
         rows, refusal = list(records), None
         for each in found["errors"]:
@@ -117,7 +132,12 @@ class _OpenRows:
                 errors[rows[each["row"] - 1]].append(each)
             elif each["code"] == found["status_code"]:
                 refusal = each
-        return _Found(errors, refusal)
+        return _Found(errors, refusal, frozenset(row for at, row in enumerate(rows, 1) if at not in kept))
+
+
+def _kept(folder: Scratch) -> set[int]:
+    """Return the rows of a file that is staged in a folder which are not skipped."""
+    return {*pq.read_table(folder / STAGED, columns=["import_row_number"])["import_row_number"].to_pylist()}
 
 
 def take_edits(call: Call, given: Mapping[str, str], body: Path, folder: Scratch) -> Response:
@@ -210,13 +230,20 @@ def _check(open_rows: _OpenRows, changed: Records, kept: Records, others: Record
         says.append(words("fix_unchanged", n=len(good) - of_changed))
     return {
         "rows": {
-            str(row): [_shown(open_rows.sheet, each, words) for each in errors] for row, errors in found.errors.items()
+            str(row): [_skipped(words)]
+            if row in found.skipped
+            else [_shown(open_rows.sheet, each, words) for each in errors]
+            for row, errors in found.judged.items()
         },
         "good": len(good),
         "refusal": found.refusal and found.refusal["message" if language == "en" else "message_ja"],
         "says": " ".join(says or [words("fix_none_unchanged")]),
         "send": words("fix_send", n=len(good)),
     }
+
+
+def _skipped(words: Words) -> dict[str, Any]:
+    return {"cell": None, "kind": f":{SKIPPED}", "column": words("whole_row"), "says": words("fix_skipped")}
 
 
 def _shown(sheet: Sheet, error: Mapping[str, Any], words: Words) -> dict[str, Any]:

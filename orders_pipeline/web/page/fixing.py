@@ -16,6 +16,7 @@ from starlette.responses import Response
 
 from orders_pipeline.audit import recording
 from orders_pipeline.records.card_numbers import has_card_number
+from orders_pipeline.records.normalise import normalise_header
 from orders_pipeline.records.orders import ORDERS
 from orders_pipeline.records.rejections import Language, message
 from orders_pipeline.web.calls import number as as_number
@@ -145,8 +146,8 @@ def _columns_of(found: Row[Any]) -> tuple[str, ...]:
 
 def _places_said(sheet: Sheet, found: Row[Any]) -> list[int]:
     """Return the places of the cells for which a person has to decide on a row; their headers may be no columns of ours."""
-    said = {part.partition(" = ")[0] for part in found.detail.get("said", "").split(", ")}
-    return [at for at, header in enumerate(sheet.header) if header.strip() in said]
+    said = {normalise_header(part.partition(" = ")[0]) for part in found.detail.get("said", "").split(", ")}
+    return [at for at, header in enumerate(sheet.header) if normalise_header(header) in said]
 
 
 def _row(

@@ -383,6 +383,10 @@ TEXTS: Mapping[str, tuple[str, str]] = MappingProxyType(
             "No row can be taken as it is. Correct what is wrong first.",
             "そのまま受け付けられる行はありません。誤りを修正してください。",
         ),
+        "fix_skipped": (
+            "Is no order, as your settings say: it would be skipped, and would stay here to be corrected.",
+            "設定により対象外となる行です。受け付けられず、要修正のまま残ります。",
+        ),
         "fix_left": ("{n} left", "残り{n}件"),
         "fix_none": ("There is no row to correct here.", "修正が必要な行はありません。"),
         "fix_later": (
