@@ -293,7 +293,7 @@ def test_rows_that_a_profile_skips_and_rejects_are_so_in_the_masked_file_too(tmp
     }
     profile = Profile.model_validate(choices)
     header = "注文番号,得意先コード,得意先名,金額,支払方法,状況,取消日,返金額"
-    states = ["受付済み,,0.00", "受付済み,,0", "取消,,0", "受付済み,2026-11-28,0", "一部返金,,300", "受付済み,,300"]
+    states = ["受付済み,,0.00", "受付済み,,0", "取消,,0", "受付済み,2026-11-28,0", "一部返金,,304050", "受付済み,,304050"]
     rows = [f"A-{at},C1,見本商店,100{at},invoice,{state}" for at, state in enumerate(states, 1)]
     data = "\r\n".join([header, *rows, ""]).encode()
     found = []
@@ -304,7 +304,7 @@ def test_rows_that_a_profile_skips_and_rejects_are_so_in_the_masked_file_too(tmp
     assert found[0] == found[1]
     assert (found[0][0]["accepted"], found[0][0]["skipped"], found[0][1]) == (2, 2, {"R_TO_DECIDE": 2})
     text = (tmp_path / "masked.csv").read_text("utf-8")
-    assert (text.count("受付済み"), text.count("取消,"), "一部返金" in text, ",300" in text) == (4, 1, False, False)
+    assert (text.count("受付済み"), text.count("取消,"), "一部返金" in text, ",304050" in text) == (4, 1, False, False)
 
 
 def test_the_command_masks_a_file_and_never_onto_itself(tmp_path):
