@@ -63,8 +63,7 @@ class Edits(BaseModel):
 class _Found:
     """What a check finds: what is wrong with each row, and why the file as a whole would be refused, if it would.
 
-    Nothing is wrong with rows that are `skipped`, which are no orders: they would be charged as little as others are that
-    wait for a correction, and go on to wait.
+    Rows that are `skipped` are no orders as the client's profile says. Nothing answers them: they go on to wait.
     """
 
     errors: Mapping[int, Sequence[Mapping[str, Any]]]
