@@ -17,6 +17,8 @@ from sqlalchemy.exc import ArgumentError
 from orders_pipeline.infrastructure.database_errors import DatabaseNotNamed
 
 DRIVER = "postgresql+psycopg"
+# as `watch_client` says for our own sessions: the server drops those of a host that vanished, which took their places
+WATCHED = {"tcp_keepalives_idle": 10, "tcp_keepalives_interval": 5, "tcp_keepalives_count": 4, "tcp_user_timeout": 30_000}
 # libpq would encrypt by GSSAPI instead where there is a Kerberos ticket, whatever else is asked for
 PRIVATE = {"sslmode": "verify-full", "ssl_min_protocol_version": "TLSv1.3", "gssencmode": "disable"}
 
@@ -77,5 +79,6 @@ def libpq_url(url: SecretStr) -> str:
 def dagster_url(url: SecretStr, schema: str) -> SecretStr:
     """Return the URL of Dagster's own records: the same database, its own schema, and the driver dagster-postgres needs."""
     parsed = make_url(url.get_secret_value()).set(drivername="postgresql+psycopg2")
-    parsed = parsed.update_query_dict({"options": f"-csearch_path={schema}"})
-    return SecretStr(parsed.render_as_string(hide_password=False))
+    options = " ".join(f"-c{name}={value}" for name, value in {"search_path": schema, **WATCHED}.items())
+    written = parsed.update_query_dict({"options": options}).render_as_string(hide_password=False)
+    return SecretStr(written.replace("+-c", "%20-c"))  # libpq, which reads it too, takes a plus for a plus

@@ -71,6 +71,9 @@ def test_s10_the_right_certificate_is_taken_over_tls_1_3_by_us_and_by_dagster(se
     dagsters = dagster_url(url, "public").get_secret_value().replace("+psycopg2", "")
     with contextlib.closing(psycopg2.connect(dagsters)) as connection:
         assert connection.info.ssl_attribute("protocol") == "TLSv1.3"
+        with connection.cursor() as cursor:  # the sessions of a host that vanished are dropped
+            cursor.execute("SHOW tcp_user_timeout")
+            assert cursor.fetchone() == ("30000",)
     assert "sslmode=verify-full" in libpq_url(url)
 
 

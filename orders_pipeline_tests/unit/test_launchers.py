@@ -25,6 +25,7 @@ from pydantic import SecretStr
 
 from orders_pipeline.batches.run_tags import LARGE_BYTES, tags_of
 from orders_pipeline.cli import main
+from orders_pipeline.infrastructure import database_url
 from orders_pipeline.orchestration import celery_launcher, dagster_home, run_process
 from orders_pipeline.orchestration.celery_launcher import BrokerUnavailable, CeleryLauncher, connection, require_broker
 from orders_pipeline.orchestration.celery_worker import new_app
@@ -259,4 +260,5 @@ def test_records_are_where_the_settings_say(monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setenv("ORDERS_DATABASE_URL", url)
         with contextlib.nullcontext() if url else pytest.raises(SettingsError, match="ORDERS_DATABASE_URL is not set"):
             data.rehydrate(as_type=RecordsBySettings)
-    assert opened == ["postgresql+psycopg2://orders:planted@db/orders?options=-csearch_path%3Ddagster"]
+    watched = "%20".join(f"-c{name}%3D{value}" for name, value in {"search_path": "dagster", **database_url.WATCHED}.items())
+    assert opened == [f"postgresql+psycopg2://orders:planted@db/orders?options={watched}"]
