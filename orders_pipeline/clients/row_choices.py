@@ -10,11 +10,13 @@ from collections.abc import Sequence
 from typing import Annotated
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from orders_pipeline.records.normalise import number, numbered, plain_word, unguarded
+from orders_pipeline.records.normalise import INVISIBLE, number, numbered, plain_word, unguarded
 
-_PADDED = re.compile("[^0-9]*0[0-9]")  # a code, and no number
+_PADDED = "^[^0-9]*0[0-9]"  # a code, and no number
+_OUTER = re.compile(rf"^[\s{INVISIBLE}]+|[\s{INVISIBLE}]+$")
 
 
 class RowChoice(BaseModel):
@@ -43,27 +45,49 @@ class RowChoice(BaseModel):
         """Return the header, `numbered` where one of several is meant."""
         return self.header if self.occurrence is None else numbered(self.header, self.occurrence)
 
-    def matches(self, cells: pa.Array) -> pa.Array:
-        """Return of each raw cell what of the setting it is, in its words, null where it is not meant."""
+    def matches(self, cells: pa.Array, encoding: str = "") -> pa.Array:
+        """Return of each raw cell of a file what of the setting it is, in its words, null where it is not meant."""
         distinct = unguarded(cells).dictionary_encode()
-        words = distinct.dictionary.to_pylist()
-        known = self.words_in(words)
+        words = plain_words(distinct.dictionary)
+        known = self._known(words, encoding)
         if self.but is None:
-            said = [f"{self.header} = {known[word]}" if word in known else None for word in words]
+            said = pc.binary_join_element_wise(pa.scalar(self.header), known, " = ")
         else:
-            said = [self.header if word not in known and plain_word(word) else None for word in words]
-        return pa.array(said, pa.string()).take(distinct.indices)
+            is_meant = pc.and_(pc.is_null(known), pc.not_equal(words, ""))
+            said = pc.if_else(is_meant, self.header, pa.scalar(None, pa.string()))
+        return said.take(distinct.indices)
 
-    def words_in(self, cells: Sequence[str]) -> dict[str, str]:
-        """Return those of some cells that are words of the setting, be they meant or excepted, each with that word."""
-        values = self.values or self.but or ()
-        known = {form: value for value, forms in zip(values, _forms(values), strict=True) for form in forms}
-        words = zip(cells, _forms(cells), strict=True)
-        return {cell: known[form] for cell, forms in words for form in reversed(forms) if form in known}
+    def words_in(self, cells: Sequence[str]) -> set[str]:
+        """Return those of some cells that are words of the setting, be they meant or excepted."""
+        known = self._known(plain_words(pa.array(cells, pa.string())), "").to_pylist()
+        return {cell for cell, word in zip(cells, known, strict=True) if word is not None}
+
+    def _known(self, words: pa.Array, encoding: str) -> pa.Array:
+        """Return which of the setting's words each plain word is, as written or as a number, null for another."""
+        values = pa.array(self.values or self.but or (), pa.string())
+        forms = plain_words(values)
+        known = pc.index_in(words, value_set=forms)
+        numbers = _numbers(forms, encoding)
+        if numbers.null_count < len(numbers):
+            others = pc.index_in(_numbers(words, encoding), value_set=numbers, skip_nulls=True)
+            known = pc.coalesce(known, others)
+        return values.take(known)
 
 
-def _forms(words: Sequence[str]) -> list[tuple[str, ...]]:
-    """Return the forms in which words are compared: the plain word, and the number that it is."""
-    plain = [plain_word(word) for word in words]
-    numbers = number(pa.array(plain, pa.string()), encoding="").to_pylist()
-    return [(word,) if _PADDED.match(word) else (word, yen) for word, yen in zip(plain, numbers, strict=True)]
+def plain_words(cells: pa.Array) -> pa.Array:
+    """Return cells as words are compared, without what is not seen around them."""
+    words = pc.utf8_trim_whitespace(cells)
+    others = pc.fill_null(pc.invert(pc.string_is_ascii(words)), fill_value=False)
+    if not pc.any(others).as_py():
+        return words
+    plain = [_OUTER.sub("", plain_word(word)) for word in words.filter(others).to_pylist()]
+    return pc.replace_with_mask(words, others, pa.array(plain, pa.string()))
+
+
+def _numbers(words: pa.Array, encoding: str) -> pa.Array:
+    """Return the numbers that plain words are, null for others."""
+    maybe = pc.and_(pc.match_substring_regex(words, "[0-9]"), pc.invert(pc.match_substring_regex(words, _PADDED)))
+    maybe = pc.fill_null(maybe, fill_value=False)
+    found = number(words.filter(maybe), encoding=encoding)
+    found = pc.if_else(pc.match_substring_regex(found, "^-?[0-9]+$"), found, pa.scalar(None, pa.string()))
+    return pc.replace_with_mask(pa.nulls(len(words), pa.string()), maybe, found)

@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from orders_pipeline.infrastructure.parquet_file import map_chunks
+from orders_pipeline.intake.csv_file import TO_DECIDE, UNCLEAR, skipped_references
 from orders_pipeline.records.judgement import Judge
 
 Numbers: TypeAlias = "npt.NDArray[Any]"
@@ -47,16 +48,19 @@ NO_DUPLICATES = Duplicates(np.empty(0, np.int32), np.empty(0, np.bool_), np.empt
 def find_duplicates(staged: Path, judge: Judge, chunk_rows: int) -> Duplicates:
     """Find the rows of a staged file whose case-folded reference comes more than once.
 
-    Rows that are equal once normalised repeat their first one, which stays; where any differ, all of them conflict.
+    Rows that are equal once normalised repeat their first one, which stays; where any differ, all of them conflict. So they
+    do where one was skipped, or a person has to decide on one and not on another: one may say what became of the order.
     """
-    repeated = _repeated_hashes(staged, judge, chunk_rows)
+    skipped, skipped_rows = skipped_references(staged)
+    repeated = _repeated_hashes(staged, judge, chunk_rows, skipped)
     if not len(repeated):
         return NO_DUPLICATES
     parts = _suspects(staged, judge, chunk_rows, repeated)
-    return _grouped(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+    first_hash, second_hash, content, row = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return _grouped(first_hash, second_hash, content, row, skipped, skipped_rows)
 
 
-def _repeated_hashes(staged: Path, judge: Judge, chunk_rows: int) -> Numbers:
+def _repeated_hashes(staged: Path, judge: Judge, chunk_rows: int, skipped: Numbers) -> Numbers:
     def hashes_of(_number: int, chunk: pa.RecordBatch) -> Numbers:
         return hashed(_usable(chunk, judge)[1], KEYS[0])
 
@@ -66,7 +70,7 @@ def _repeated_hashes(staged: Path, judge: Judge, chunk_rows: int) -> Numbers:
         for part in chunks:
             hashes[filled : filled + len(part)] = part
             filled += len(part)
-    hashes = hashes[:filled]
+    hashes = np.append(hashes[:filled], skipped)
     hashes.sort()
     return np.unique(hashes[1:][hashes[1:] == hashes[:-1]])
 
@@ -82,7 +86,8 @@ def _suspects(
         suspect = np.isin(hashed(references, KEYS[0]), repeated)
         rows, references = chunk.take(pa.array(positions[suspect])), references.filter(pa.array(suspect))
         text, _ = judge.record_type.normalised({name: rows.column(name) for name in names}, judge.context)
-        content = pc.binary_join_element_wise(*text.values(), "\x1f")
+        chosen = [pc.fill_null(rows.column(name), "") for name in (TO_DECIDE, UNCLEAR) if name in rows.schema.names]
+        content = pc.binary_join_element_wise(*text.values(), *chosen, "\x1f")
         row = rows.column("import_row_number").to_numpy()
         return hashed(references, KEYS[0]), hashed(references, KEYS[1]), hashed(content, KEYS[0]), row
 
@@ -102,15 +107,24 @@ def hashed(cells: pa.Array, key: str) -> Numbers:
     return pd.util.hash_array(cells.to_numpy(zero_copy_only=False), hash_key=key, categorize=False)
 
 
-def _grouped(first_hash: Numbers, second_hash: Numbers, content: Numbers, row: Numbers) -> Duplicates:
-    """Group suspects by reference and say of each group of two or more which rows go back, and why."""
+def _grouped(
+    first_hash: Numbers, second_hash: Numbers, content: Numbers, row: Numbers, skipped: Numbers, skipped_rows: Numbers
+) -> Duplicates:
+    """Group suspects by reference and say of each group of two or more which rows go back, and why.
+
+    Those whose reference is one of the `skipped` all go back, and name the row that has it.
+    """
     order = np.lexsort((row, second_hash, first_hash))
     first_hash, second_hash, content, row = first_hash[order], second_hash[order], content[order], row[order]
     starts = np.ones(len(row), np.bool_)
     starts[1:] = (first_hash[1:] != first_hash[:-1]) | (second_hash[1:] != second_hash[:-1])
     group = np.cumsum(starts) - 1
     conflicts = np.bincount(group, weights=content != content[starts][group]) > 0
-    conflict = conflicts[group]
+    is_skipped = np.isin(first_hash, skipped)
+    conflict = conflicts[group] | is_skipped
+    first = row[starts][group]
+    if is_skipped.any():
+        first[is_skipped] = skipped_rows[np.searchsorted(skipped, first_hash[is_skipped])]
     back = np.flatnonzero(conflict | ~starts)
     back = back[np.argsort(row[back])]
-    return Duplicates(row[back], conflict[back], row[starts][group][back])
+    return Duplicates(row[back], conflict[back], first[back])

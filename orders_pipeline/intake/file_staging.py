@@ -140,7 +140,8 @@ def stage_file(limits: Limits, profile: Profile, source: Path, name: str, folder
         from orders_pipeline.intake import excel_file  # noqa: PLC0415 - its library is slow to import, and CSV does without
 
         names = csv_file.Names(profile.header_names(), profile.required_columns())
-        wanted = excel_file.OrderSheet(names, _kinds(profile), profile.sheet)
+        choices = [choice.header for choice in (*profile.skip, *profile.reject)]
+        wanted = excel_file.OrderSheet(names, _kinds(profile), profile.sheet, choices)
         workbook, source, encoding = source, folder / CONVERTED, None
         hidden = excel_file.write_csv(workbook, source, max_bytes=limits.max_bytes, max_rows=limits.max_rows, wanted=wanted)
     elif is_json(name):
@@ -160,7 +161,8 @@ def stage_file(limits: Limits, profile: Profile, source: Path, name: str, folder
         amount=None if is_converted(name) else ORDERS.amount,
         frame=_frame(profile, name),
         has_certain_records=is_converted(name),
-        grouped_by=None if profile.grouping() is None else (ORDERS.identity, partial(_orders_of, profile)),
+        told_apart_by=(ORDERS.identity, partial(_orders_of, profile)),
+        is_grouped=profile.grouping() is not None,
         skip=profile.skip,
         reject=profile.reject,
     )

@@ -6,7 +6,6 @@ that stand apart from their order are kept until it is whole. What an order is m
 
 from __future__ import annotations
 
-import json
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -18,10 +17,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from orders_pipeline.infrastructure.parquet_file import map_chunks, read_chunks
-from orders_pipeline.intake.csv_file import SKIPPED_RUNS
+from orders_pipeline.intake.csv_file import skipped_runs
 from orders_pipeline.intake.duplicate_rows import KEYS, hashed
 from orders_pipeline.records.judgement import Judge, Mask
 from orders_pipeline.records.rules import is_no_text
@@ -118,10 +116,9 @@ def _partly_skipped(
 
     Those next to the others are lines, which may be skipped or not.
     """
-    kept = (pq.read_metadata(staged).metadata or {}).get(SKIPPED_RUNS.encode(), b"[]")
     runs: dict[int, list[tuple[int, int, int]]] = {}
-    for order, first, last, *skipped in json.loads(kept):
-        runs.setdefault(order, []).append((first, last, *(skipped or [first])))
+    for order, first, last, *skipped in skipped_runs(staged):
+        runs.setdefault(order, []).append((first, last, skipped[0] if skipped else first))
     found: dict[int, int] = {}
     these = np.flatnonzero(np.isin(key, np.array([*runs], np.uint64)))
     for row, order, at in zip(*(column[these].tolist() for column in (number, key, order_row)), strict=True):

@@ -1,14 +1,15 @@
 """Total rows: sums that people leave among orders or under them, and that are no orders, even where defaults fill them.
 
 A total row says nothing but a sum: of all orders above it, or of those since the last total row. Amounts are added up only
-for a file with a row that may be one.
+for a file with a row that may be one. Where rows were skipped, nobody knows which of them a sum has: there a word in place
+of the reference is enough.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from orders_pipeline.infrastructure.parquet_file import map_chunks, read_chunks
+from orders_pipeline.intake.csv_file import any_was_skipped
 from orders_pipeline.records.judgement import Judge
 
 _WORD = re.compile(
@@ -57,14 +59,16 @@ class Sums:
 def find_total_rows(
     staged: Path, judge: Judge, chunk_rows: int, repeating: npt.NDArray[np.int32] | None = None
 ) -> frozenset[int]:
-    """Return the numbers of the rows whose amount is such a sum, and in which nothing else is.
+    """Return the numbers of the rows whose amount is such a sum, or may be, and in which nothing else is.
 
     Their other cells are blank, say what a blank one would be filled with, or are words for a total. Rows that are
     `repeating` an amount of another row add nothing to a sum.
     """
-    suspects = _suspects(staged, judge, chunk_rows)
+    candidates = _candidates(staged, judge, chunk_rows)
+    suspects = _suspects(staged, judge, chunk_rows, candidates)
     if not suspects:
         return frozenset()
+    certain = {number for number in suspects if candidates[number]} if any_was_skipped(staged) else set()
 
     passed_over = pa.array([] if repeating is None else repeating, pa.int32())
 
@@ -76,27 +80,32 @@ def find_total_rows(
             for number, yen in zip(numbers, amounts(shaped, judge).to_pylist(), strict=True):
                 yield number, yen, number in suspects
 
-    return frozenset(number for number, _ in Sums().totals(rows()))
+    return frozenset(number for number, _ in Sums().totals(rows())) | certain
 
 
-def _suspects(staged: Path, judge: Judge, chunk_rows: int) -> set[int]:
-    """Return the numbers of rows that say only a sum, whichever it is."""
+def _candidates(staged: Path, judge: Judge, chunk_rows: int) -> dict[int, bool]:
+    """Return the numbers of rows that may be totals by their reference, each with whether that is a word for one."""
     identity = judge.record_type.identity
-    numbers: set[int] = set()
+    numbers: dict[int, bool] = {}
 
-    def candidates(_number: int, chunk: pa.RecordBatch) -> list[int]:
+    def candidates(_number: int, chunk: pa.RecordBatch) -> list[tuple[int, bool]]:
         cells = chunk.column(identity)
         chosen = chunk.filter(pc.and_(chunk.column("shape_ok"), pc.match_substring_regex(cells, _MAY_BE_BLANK_OR_WORD)))
         found = zip(chosen.column("import_row_number").to_pylist(), chosen.column(identity).to_pylist(), strict=True)
-        return [number for number, cell in found if _is_blank_or_word(cell)]
+        return [(number, bool(cell.strip())) for number, cell in found if _is_blank_or_word(cell)]
 
     with closing(map_chunks(staged, candidates, chunk_rows, ["import_row_number", "shape_ok", identity])) as chunks:
         for found in chunks:
             numbers.update(found)
-    if not numbers:
-        return numbers
-    wanted = pa.array(numbers, pa.int32())
+    return numbers
+
+
+def _suspects(staged: Path, judge: Judge, chunk_rows: int, candidates: Collection[int]) -> set[int]:
+    """Return the numbers of those rows that say only a sum, whichever it is."""
     suspects: set[int] = set()
+    if not candidates:
+        return suspects
+    wanted = pa.array(candidates, pa.int32())
     for chunk in read_chunks(staged, chunk_rows, ["import_row_number", *judge.record_type.column_names]):
         rows = chunk.filter(pc.is_in(chunk.column("import_row_number"), value_set=wanted))
         suspects.update(rows.filter(pa.array(say_only_a_sum(rows, judge))).column("import_row_number").to_pylist())

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from orders_pipeline.infrastructure.parquet_file import map_chunks, new_parquet, read_chunks
-from orders_pipeline.intake.csv_file import TO_DECIDE
+from orders_pipeline.intake.csv_file import TO_DECIDE, UNCLEAR
 from orders_pipeline.intake.duplicate_rows import Duplicates, find_duplicates
 from orders_pipeline.intake.repeated_orders import Differing, Existing, RepeatedOrders, none_is_settled
 from orders_pipeline.intake.total_rows import find_total_rows
@@ -188,14 +188,22 @@ def _add_duplicates(rows: Rows, findings: Findings, duplicates: Duplicates, reco
 
 
 def add_undecided(findings: Findings, shaped: pa.RecordBatch) -> None:
-    """Note rows that a person has to decide on, but for those of an order that was received before, as it is."""
-    if TO_DECIDE not in shaped.schema.names:  # not in what was staged before profiles could say so
+    """Note rows that a person has to decide on, or of which nobody can say whether one has to.
+
+    Not so those of an order that was received before, as it is.
+    """
+    if UNCLEAR not in shaped.schema.names:  # not in what was staged before profiles could say so
         return
-    why = shaped.column(TO_DECIDE)
-    undecided = why.is_valid().to_numpy(zero_copy_only=False).copy()
+    received = np.zeros(findings.size, np.bool_)
     for one in findings.found:
         if one.code == SAME_ORDER:
-            undecided[one.positions] = False
+            received[one.positions] = True
+    unclear, why = shaped.column(UNCLEAR), shaped.column(TO_DECIDE)
+    is_unclear = unclear.is_valid().to_numpy(zero_copy_only=False) & ~received
+    undecided = why.is_valid().to_numpy(zero_copy_only=False) & ~received & ~is_unclear
+    for position in np.flatnonzero(is_unclear).tolist():
+        code, _, header = unclear[position].as_py().partition(" ")
+        findings.add_each("", code, np.array([position]), [as_json({"column": header, "said": header})])
     positions = np.flatnonzero(undecided)
     if len(positions):
         details = [as_json({"said": said}) for said in why.take(pa.array(positions)).to_pylist()]

@@ -23,7 +23,7 @@ MOST_DIGITS = 15  # a number of more digits is above every limit
 BYTE_ORDER_MARK = "\ufeff"
 JAPANESE_PHONE = "0[0-9]{9,10}"
 
-_INVISIBLE = f"\u200b\u200c\u200d\u2060{BYTE_ORDER_MARK}"
+INVISIBLE = f"\u200b\u200c\u200d\u2060{BYTE_ORDER_MARK}"
 _SPACES = " \t\r\n\u00a0\u3000"
 _FULL_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | {0x3000: " "}
 # Composing would exchange these ideographs for their standard form: 神 is the name of some who are not called 神.
@@ -136,7 +136,7 @@ def number(cells: pa.Array, *, encoding: str) -> pa.Array:
 
 def normalise_header(cell: str) -> str:
     """Return a column's name, from a header or a profile, as names are compared: in NFKC, trimmed, case folded."""
-    return unicodedata.normalize("NFKC", cell).strip().strip(_INVISIBLE).strip().casefold()
+    return unicodedata.normalize("NFKC", cell).strip().strip(INVISIBLE).strip().casefold()
 
 
 def numbered(header: str, occurrence: int) -> str:

@@ -40,6 +40,7 @@ def test_a_staged_file_holds_places_and_cells_as_sent(harness):
             "unreadable": None,
             "maybe_references": None,
             "to_decide": None,
+            "unclear": None,
             "client_order_ref": "A-1",
             "customer_name": ' 山田, "太郎" ',
             "email": "",

@@ -145,16 +145,18 @@ def test_what_follows_a_skipped_row_in_its_order_is_skipped_with_it(tmp_path, ro
         return np.array([int(cell[2:]) + 1 if cell else 0 for cell in cells.to_pylist()], np.uint64)
 
     text = f"{HEADER}\nA-1,C1,取消\nA-1,C1,\nA-1,C1,見本\nA-1,C1,\nA-2,C1,\n{many}"
-    found, read_rows = read(tmp_path, text, Frame(), skip=skip, grouped_by=("client_order_ref", orders_of))
+    found, read_rows = read(
+        tmp_path, text, Frame(), skip=skip, told_apart_by=("client_order_ref", orders_of), is_grouped=True
+    )
     assert [number for number, *_ in read_rows][:6] == [3, 4, 5, 6, 7, 8]
     assert (found.rows_skipped, len(read_rows)) == (2 + rows // 2 * 3, 3 + (rows - rows // 2) * 3)
 
 
-def test_a_row_of_another_width_is_skipped_by_its_cell_in_whatever_block_it_stands(tmp_path):
+def test_a_row_of_another_width_is_never_skipped_in_whatever_block_it_stands(tmp_path):
     skip = [RowChoice(header="得意先名", values=("取消",))]
     many = "".join(f"B-{at:0300},C1,見本\n" for at in range(9_000))
-    found, _ = read(tmp_path, f"{HEADER}\nA-1,C1,取消,more\n{many}A-2,C1,取消,more\n", Frame(), skip=skip)
-    assert (found.rows_skipped, found.rows_total) == (2, 9_002)
+    found, rows = read(tmp_path, f"{HEADER}\nA-1,C1,取消,more\n{many}A-2,C1,取消,more\n", Frame(), skip=skip)
+    assert (found.rows_skipped, found.rows_total, len(rows)) == (0, 9_002, 9_002)
 
 
 def test_without_the_header_that_tells_them_apart_no_row_is_taken(tmp_path):

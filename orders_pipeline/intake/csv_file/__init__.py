@@ -6,18 +6,22 @@ Cells stay as sent: what a value means, and which rows are good, is decided in `
 from orders_pipeline.intake.csv_file.dialect import Dialect
 from orders_pipeline.intake.csv_file.frame import Frame
 from orders_pipeline.intake.csv_file.header import Names
-from orders_pipeline.intake.csv_file.staged_rows import TO_DECIDE, Limits, cells_that_may_be
-from orders_pipeline.intake.csv_file.staging import SKIPPED_RUNS, StagedFile, read_records, stage
+from orders_pipeline.intake.csv_file.skipped_rows import any_was_skipped, skipped_references, skipped_runs
+from orders_pipeline.intake.csv_file.staged_rows import TO_DECIDE, UNCLEAR, Limits, cells_that_may_be
+from orders_pipeline.intake.csv_file.staging import StagedFile, read_records, stage
 
 __all__ = [
-    "SKIPPED_RUNS",
     "TO_DECIDE",
+    "UNCLEAR",
     "Dialect",
     "Frame",
     "Limits",
     "Names",
     "StagedFile",
+    "any_was_skipped",
     "cells_that_may_be",
     "read_records",
+    "skipped_references",
+    "skipped_runs",
     "stage",
 ]

@@ -1,6 +1,7 @@
 """The rows of a file that a profile chooses by a cell: those that are no orders are skipped, of others a person decides.
 
-What a choice makes of a cell is said in `clients/row_choices.py`. What else rows are is known from `staged_rows`.
+What a choice makes of a cell is said in `clients/row_choices.py`. What else rows are is known from `staged_rows`, and what
+is kept of those that are skipped is in `skipped_rows`.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -15,15 +17,16 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from orders_pipeline.clients.row_choices import RowChoice
+from orders_pipeline.clients.row_choices import RowChoice, plain_words
 from orders_pipeline.intake.csv_file.records import Flags
+from orders_pipeline.intake.csv_file.skipped_rows import SkippedReferences, SkippedRuns, kept_of
 from orders_pipeline.records.normalise import normalise_header, numbered, unnumbered
 from orders_pipeline.records.rejections import FileRejected
+from orders_pipeline.records.rules import COMPUTED, NO_CELL_ERROR, SHOWN
 
 _ROWS_NAMED = 5
 _KINDS_NAMED = 10
-_NO_ROW = 2**31  # above every row's number
-
+_UNREADABLE = {"R_CELL_FORMULA": COMPUTED, "R_CELL_ERROR": NO_CELL_ERROR, "R_CELL_FORMAT": SHOWN}
 
 ChoicePlaces: TypeAlias = Mapping[int, Sequence[RowChoice]]
 
@@ -48,16 +51,6 @@ def choice_places(header: Sequence[str], choices: Sequence[RowChoice]) -> Choice
     return found
 
 
-def why_chosen(places: ChoicePlaces, cells_at: Callable[[int], pa.Array], rows: int) -> pa.Array:
-    """Return of each row by which choices it is chosen, null where by none."""
-    why = pa.nulls(rows, pa.string())
-    for at, choices in places.items():
-        for choice in choices:
-            said = choice.matches(cells_at(at))
-            why = pc.coalesce(pc.binary_join_element_wise(why, said, ", "), why, said)
-    return why
-
-
 @dataclass
 class _Kind:
     """Rows that are skipped for one reason: how many, and the numbers of the first."""
@@ -66,19 +59,35 @@ class _Kind:
     first: list[int] = field(default_factory=list)
 
 
-class SkippedRows:
-    """Finds the rows that are no orders, chunk by chunk, and counts them by what of the settings they are."""
+@dataclass(frozen=True)
+class Chosen:
+    """Which of some rows are skipped, why a person has to decide on one, and which cell of one nobody can choose by.
 
-    def __init__(self, header: Sequence[str], choices: Sequence[RowChoice]) -> None:
-        self._choices = choice_places(header, choices)
+    The latter is a code and the header of the cell.
+    """
+
+    skipped: Flags
+    to_decide: pa.Array
+    unclear: pa.Array
+
+
+class ChosenRows:
+    """Finds the rows that are no orders or that a person has to decide on, chunk by chunk.
+
+    The former are counted by what of the settings they are.
+    """
+
+    def __init__(self, header: Sequence[str], skip: Sequence[RowChoice], reject: Sequence[RowChoice], encoding: str) -> None:
+        self._skip, self._reject = choice_places(header, skip), choice_places(header, reject)
+        self._encoding = encoding
         self._above: dict[int, tuple[int, str]] = {}  # by place: the order of the last row, where that was skipped, and why
         self._kinds: dict[str, _Kind] = {}
-        self.runs = SkippedRuns()
+        self._runs, self._references = SkippedRuns(), SkippedReferences()
 
     @property
-    def may_be(self) -> bool:
+    def may_be_skipped(self) -> bool:
         """Return whether any row may be skipped."""
-        return bool(self._choices)
+        return bool(self._skip)
 
     @property
     def count(self) -> int:
@@ -95,72 +104,84 @@ class SkippedRows:
         ]
         return {"count": str(self.count), "by": ", ".join([*each[:_KINDS_NAMED], *(["..."] if each[_KINDS_NAMED:] else [])])}
 
+    @property
+    def kept(self) -> Mapping[str, str]:
+        """Return what is kept with the file of the rows that were skipped."""
+        return kept_of(self.count, self._runs, self._references)
+
     def find(
-        self, numbers: npt.NDArray[Any], cells_at: Callable[[int], pa.Array], orders: npt.NDArray[np.uint64] | None
-    ) -> Flags:
-        """Return which of some rows are skipped; rows of the same one of `orders`, where it is not 0, are one order."""
-        why = pa.nulls(len(numbers), pa.string())
-        for at, choices in self._choices.items():
+        self,
+        numbers: npt.NDArray[Any],
+        cells_at: Callable[[int], pa.Array],
+        may_be_skipped: Flags,
+        orders: npt.NDArray[np.uint64] | None,
+    ) -> Chosen:
+        """Choose among rows, whose cells are null where the row is not whole; a person decides where one may not be skipped.
+
+        Rows of the same one of `orders`, where it is not 0, are one order.
+        """
+        unclear = self._unclear(cells_at, len(numbers))
+        certain = pc.and_(pa.array(may_be_skipped), pc.is_null(unclear))
+        nothing = pa.scalar(None, pa.string())
+        why = to_decide = pa.nulls(len(numbers), pa.string())
+        for at, choices in self._skip.items():
             cells = cells_at(at)
-            said = pc.coalesce(*(choice.matches(cells) for choice in choices))
+            said = pc.coalesce(*(choice.matches(cells, self._encoding) for choice in choices))
+            to_decide = pc.coalesce(to_decide, pc.if_else(certain, nothing, said))
+            said = pc.if_else(certain, said, nothing)
             if orders is not None:
-                said = self._with_rows_below(at, said.to_pylist(), cells.to_pylist(), orders.tolist())
+                said = pc.if_else(certain, self._with_rows_below(at, said, cells, orders), nothing)
             why = pc.coalesce(why, said)
         skipped: Flags = why.is_valid().to_numpy(zero_copy_only=False)
-        if orders is not None:
-            self.runs.add(orders, numbers, skipped)
+        if orders is not None and self._skip:
+            self._runs.add(orders, numbers, skipped)
+        self._count(why, numbers)
+        return Chosen(skipped, pc.coalesce(self._undecided(cells_at, len(numbers)), to_decide), unclear)
+
+    def keep(self, references: npt.NDArray[np.uint64], numbers: npt.NDArray[Any]) -> None:
+        """Keep the references of skipped rows, where each row is an order."""
+        self._references.add(references, numbers)
+
+    def _unclear(self, cells_at: Callable[[int], pa.Array], rows: int) -> pa.Array:
+        """Return of each row the code and header of a cell that does not say what it seems to; mostly null."""
+        unclear = pa.nulls(rows, pa.string())
+        for at, (choice, *_) in {**self._skip, **self._reject}.items():
+            cells = cells_at(at)
+            for code, is_clear in _UNREADABLE.items():
+                said = pc.if_else(is_clear(cells, date.min), pa.scalar(None, pa.string()), f"{code} {choice.header}")
+                unclear = pc.coalesce(unclear, said)
+        return unclear
+
+    def _undecided(self, cells_at: Callable[[int], pa.Array], rows: int) -> pa.Array:
+        """Return of each row by which choices a person has to decide on it, null where by none."""
+        why = pa.nulls(rows, pa.string())
+        for at, choices in self._reject.items():
+            for choice in choices:
+                said = choice.matches(cells_at(at), self._encoding)
+                why = pc.coalesce(pc.binary_join_element_wise(why, said, ", "), why, said)
+        return why
+
+    def _count(self, why: pa.Array, numbers: npt.NDArray[Any]) -> None:
         for kind in pc.unique(why.drop_null()).to_pylist():
             found = self._kinds.setdefault(kind, _Kind())
             these = numbers[pc.fill_null(pc.equal(why, kind), fill_value=False).to_numpy(zero_copy_only=False)]
             found.count += len(these)
             found.first += these[: _ROWS_NAMED - len(found.first)].tolist()
-        return skipped
 
-    def _with_rows_below(
-        self, at: int, said: list[str | None], cells: Sequence[str | None], orders: Sequence[int]
-    ) -> pa.Array:
+    def _with_rows_below(self, at: int, said: pa.Array, cells: pa.Array, orders: npt.NDArray[np.uint64]) -> pa.Array:
         """Return as skipped also what follows a skipped row in its order, and says nothing under the same header."""
         above, why = self._above.get(at, (0, ""))
-        for place, (cell, order) in enumerate(zip(cells, orders, strict=True)):
-            if (mine := said[place]) is not None:
+        if not above and said.null_count == len(said):
+            return said
+        distinct = cells.dictionary_encode()
+        is_blank = pc.fill_null(pc.equal(plain_words(distinct.dictionary), "").take(distinct.indices), fill_value=True)
+        found = said.to_pylist()
+        for place, (blank, order) in enumerate(zip(is_blank.to_pylist(), orders.tolist(), strict=True)):
+            if (mine := found[place]) is not None:
                 above, why = order, mine
-            elif above and order == above and not (cell or "").strip():
-                said[place] = why
+            elif above and order == above and blank:
+                found[place] = why
             elif order:
                 above = 0
         self._above[at] = above, why
-        return pa.array(said, pa.string())
-
-
-class SkippedRuns:
-    """Rows of one order next to each other, of which some were skipped.
-
-    Of each, `found` has the order's number, the first row and the last, and the first that was skipped.
-    """
-
-    def __init__(self) -> None:
-        self.found: list[tuple[int, int, int, int]] = []
-        self._last = (0, 0, 0, 0)  # the run that may go on
-
-    def add(self, orders: npt.NDArray[np.uint64], numbers: npt.NDArray[Any], skipped: Flags) -> None:
-        """Look at more rows; those of no order are passed over."""
-        places = np.flatnonzero(orders)
-        if not len(places):
-            return
-        orders, numbers, skipped = orders[places], numbers[places], skipped[places]
-        starts = np.flatnonzero(np.append(True, orders[1:] != orders[:-1]))
-        ends = np.append(starts[1:], len(orders)) - 1
-        skipped_row = np.minimum.reduceat(np.where(skipped, numbers, _NO_ROW), starts) % _NO_ROW
-        columns = orders[starts], numbers[starts], numbers[ends], skipped_row
-        for order, first, last, row in zip(*(column.tolist() for column in columns), strict=True):
-            if order == self._last[0]:
-                self._last = order, self._last[1], last, self._last[3] or row
-            else:
-                self.end()
-                self._last = order, first, last, row
-
-    def end(self) -> None:
-        """Keep the run that was looked at last, if a row of it was skipped: no more of it follows."""
-        if self._last[3]:
-            self.found.append(self._last)
-        self._last = (0, 0, 0, 0)
+        return pa.array(found, pa.string())

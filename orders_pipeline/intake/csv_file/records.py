@@ -88,6 +88,10 @@ class EvenChunk:
         columns = tuple(column.filter(chosen) for column in self.columns)
         return EvenChunk(self.places.select(wanted), columns, _selected(self.odd, wanted))
 
+    def row(self, place: int) -> list[str]:
+        """Return the cells of one record."""
+        return self.odd[place] if place in self.odd else [column[place].as_py() for column in self.columns]
+
     def row_by_row(self) -> Chunk:
         """Return the same records as rows."""
         rows = [list(row) for row in zip(*(each.to_pylist() for each in self.columns), strict=True)]

@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TypeAlias
 
 import numpy as np
@@ -18,7 +17,7 @@ import pyarrow.compute as pc
 
 from orders_pipeline.batches.batches import BATCH_ID
 from orders_pipeline.clients.row_choices import RowChoice
-from orders_pipeline.intake.csv_file.chosen_rows import SkippedRows, choice_places, why_chosen
+from orders_pipeline.intake.csv_file.chosen_rows import ChosenRows
 from orders_pipeline.intake.csv_file.dialect import Dialect, NoRecordError
 from orders_pipeline.intake.csv_file.header import Header, Names
 from orders_pipeline.intake.csv_file.records import Chunk, EvenChunk, Flags, Places
@@ -29,7 +28,7 @@ from orders_pipeline.records.normalise import unguarded
 from orders_pipeline.records.rejections import FileRejected
 from orders_pipeline.records.rules import is_no_text
 
-TO_DECIDE = "to_decide"
+TO_DECIDE, UNCLEAR = "to_decide", "unclear"
 _BATCHES_KEPT = 3
 _PLACES = (
     pa.field("import_row_number", pa.int32()),
@@ -41,8 +40,9 @@ _PLACES = (
     pa.field("unreadable", pa.string()),
     pa.field("maybe_references", pa.list_(pa.string())),
     pa.field(TO_DECIDE, pa.string()),
+    pa.field(UNCLEAR, pa.string()),
 )
-GroupedBy: TypeAlias = "tuple[str, Callable[[pa.Array], npt.NDArray[np.uint64]]]"
+ToldApartBy: TypeAlias = "tuple[str, Callable[[pa.Array], npt.NDArray[np.uint64]]]"
 CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f]")
 _ROW_NUMBER = re.compile("[0-9]{1,9}")
 
@@ -61,9 +61,10 @@ class Limits:
 class Reading:
     """How a file is read: the names its header may hold, its limits, its dialect, and the column of amounts.
 
-    `skip` says which rows are no orders, and `reject` which a person has to decide on. Rows that are `grouped_by` the same
-    cells of a column are one order: the function returns a number for each, 0 where a row is of none. Where it
-    `may_have_controls`, rows with control characters are unreadable. `line_by_line`, each line must be a record.
+    `skip` says which rows are no orders, and `reject` which a person has to decide on. Rows are `told_apart_by` the cells of
+    a column: the function returns a number for each, 0 where a row is of no order. `is_grouped`, rows of the same number are
+    one order. Where it `may_have_controls`, rows with control characters are unreadable. `line_by_line`, each line must be a
+    record.
     """
 
     names: Names
@@ -72,7 +73,8 @@ class Reading:
     amount: str | None
     skip: Sequence[RowChoice] = ()
     reject: Sequence[RowChoice] = ()
-    grouped_by: GroupedBy | None = None
+    told_apart_by: ToldApartBy | None = None
+    is_grouped: bool = False
     may_have_controls: bool = False
     line_by_line: bool = False
 
@@ -80,7 +82,7 @@ class Reading:
 class StagedRows:
     """Turns chunks of records into tables, and keeps the counts of one reading."""
 
-    def __init__(self, header: Header, shape: Shape, reading: Reading) -> None:
+    def __init__(self, header: Header, shape: Shape, reading: Reading, encoding: str) -> None:
         self._header = header
         self._shape = shape
         self._names = reading.names
@@ -91,17 +93,14 @@ class StagedRows:
         self.schema = pa.schema([*_PLACES, *(pa.field(column, pa.string()) for column in self._columns)])
         self.rows_total = self.rows_filled = self.rows_unreadable = 0
         self._may_have_controls, self._line_by_line = reading.may_have_controls, reading.line_by_line
-        self.skipped = SkippedRows(header.cells, reading.skip)
-        self._to_decide = choice_places(header.cells, reading.reject)
-        self._grouped_by = reading.grouped_by
+        self.chosen = ChosenRows(header.cells, reading.skip, reading.reject, encoding)
+        self._told_apart_by, self._is_grouped = reading.told_apart_by, reading.is_grouped
         self.batches: dict[str, Mapping[str, str]] = {}
 
     def table(self, chunk: Chunk | EvenChunk) -> pa.Table:
         """Return the rows that are neither blank nor skipped as a table of `schema`."""
         if self._may_have_controls:
             chunk = _without_controls(chunk)
-        if self.skipped.may_be:
-            chunk = self._without_skipped(chunk)
         if isinstance(chunk, EvenChunk):
             if (chunk.places.lengths > self._limits.max_field_chars).any():
                 chunk = chunk.row_by_row()
@@ -111,24 +110,9 @@ class StagedRows:
                 chunk = chunk.row_by_row()
         return self._table_of_rows(chunk)
 
-    def _without_skipped(self, chunk: Chunk | EvenChunk) -> Chunk | EvenChunk:
-        """Return a chunk without the rows that are no orders, which are counted."""
-        orders = self._orders_of(chunk)
-        skipped = self.skipped.find(chunk.places.numbers, partial(_column_of, chunk), orders)
-        self.rows_total += int(skipped.sum())
-        return chunk.select(~skipped) if skipped.any() else chunk
-
-    def _orders_of(self, chunk: Chunk | EvenChunk) -> npt.NDArray[np.uint64] | None:
-        """Return which order each row is of, 0 for none."""
-        if self._grouped_by is None:
-            return None
-        column, orders_of = self._grouped_by
-        places = self._header.columns.get(column, ())
-        return orders_of(_joined([pc.fill_null(_column_of(chunk, at), "") for at in places])) if places else None
-
     def _table_of_columns(self, chunk: EvenChunk) -> pa.Table:
         blank = [place for place, row in chunk.odd.items() if not any(row)]
-        self._count(len(chunk.columns[0]), len(chunk.columns[0]) - len(blank))
+        self.rows_total += len(chunk.columns[0])
         if blank:
             chunk = chunk.select(~np.isin(np.arange(len(chunk.columns[0])), blank))
         right = np.ones(len(chunk.columns[0]), np.bool_)
@@ -136,11 +120,7 @@ class StagedRows:
             right[list(chunk.odd)] = self._shape.check(list(chunk.odd.values()))
         readable = pa.nulls(len(right), pa.string())
         said = self._corrected_rows(chunk), readable, self._maybe_references(right, chunk.odd.__getitem__)
-        table = self._table(chunk.places, right, said, chunk.columns.__getitem__)
-        for place, row in chunk.odd.items():
-            self._check_not_header(row, chunk.places, place)
-        for place in self._header_suspects(table):
-            self._check_not_header([column[place].as_py() for column in chunk.columns], chunk.places, place)
+        table = self._table(chunk.places, right, said, chunk.columns.__getitem__, chunk.row)
         if self._header.batch is not None:
             cells = chunk.columns[self._header.batch]
             self._collect_batches(
@@ -150,7 +130,7 @@ class StagedRows:
 
     def _table_of_rows(self, chunk: Chunk) -> pa.Table:
         filled = chunk.select(np.fromiter(map(any, chunk.rows), np.bool_, len(chunk.rows)))
-        self._count(len(chunk.rows), len(filled.rows))
+        self.rows_total += len(chunk.rows)
         if not filled.rows:
             return self.schema.empty_table()
         self._check_field_lengths(filled)
@@ -165,17 +145,15 @@ class StagedRows:
         corrects = pa.array([self._corrected_row(row, ok) for row, ok in each], pa.int32())
         unreadable = pa.array([filled.unreadable.get(place) for place in range(len(rows))], pa.string())
         said = corrects, unreadable, self._maybe_references(right, filled.rows.__getitem__)
-        table = self._table(filled.places, right, said, lambda place: pa.array(_cells(rows, place), pa.string()))
-        for place in (*np.flatnonzero(~right).tolist(), *self._header_suspects(table)):
-            self._check_not_header(filled.rows[place], filled.places, place)
+        columns = lambda place: pa.array(_cells(rows, place), pa.string())  # noqa: E731
+        table = self._table(filled.places, right, said, columns, filled.rows.__getitem__)
         if self._header.batch is not None:
             cells = _cells(rows, self._header.batch)
             self._collect_batches({cell: cells.index(cell) for cell in dict.fromkeys(cells) if cell}, filled.places)
         return table
 
-    def _count(self, rows: int, filled: int) -> None:
-        self.rows_total += rows
-        self.rows_filled += filled
+    def _count_filled(self, rows: int) -> None:
+        self.rows_filled += rows
         if self.rows_filled > self._limits.max_rows:
             raise FileRejected("F_TOO_MANY_ROWS", {"limit": str(self._limits.max_rows)})
 
@@ -204,26 +182,64 @@ class StagedRows:
     def _maybe_references(self, right: Flags, row_at: Callable[[int], Sequence[str]]) -> pa.Array:
         """Return of rows of the wrong shape the cells that may be the reference which groups rows; else null."""
         found: list[Sequence[str] | None] = [None] * len(right)
-        places = () if self._grouped_by is None else self._header.columns.get(self._grouped_by[0], ())
-        if places:
+        places = self._places_of_references()
+        if places and self._is_grouped:
             for place in np.flatnonzero(~right).tolist():
                 row = row_at(place)
                 found[place] = cells_that_may_be(row, places[0], len(row) - len(self._header.cells))
         return pa.array(found, pa.list_(pa.string()))
 
     def _table(
-        self, places: Places, right: Flags, said: tuple[pa.Array, ...], column_at: Callable[[int], pa.Array]
+        self,
+        places: Places,
+        right: Flags,
+        said: tuple[pa.Array, ...],
+        column_at: Callable[[int], pa.Array],
+        row_at: Callable[[int], Sequence[str]],
     ) -> pa.Table:
-        """Return a table of rows; `said` is which rows they correct, why they are unreadable, and what they may refer to."""
-        to_decide = why_chosen(self._to_decide, column_at, len(right))
-        values = (places.numbers, places.lines, places.offsets, places.lengths, right, *said, to_decide)
-        arrays = [pa.array(each, field.type) for each, field in zip(values, _PLACES, strict=True)]
+        """Return a table of rows, but for those that are skipped: of no row before it is known that it is a whole one.
+
+        `said` is which rows they correct, why they are unreadable, and what they may refer to.
+        """
         self.amounts.look(places, right, column_at)
         absent = pc.if_else(pa.array(right), "", pa.scalar(None, pa.string()))
-        for column in self._columns:
-            at = self._header.columns.get(column)
-            arrays.append(absent if at is None else _joined([column_at(place) for place in at]))
-        return pa.Table.from_arrays(arrays, schema=self.schema)
+        cells = [
+            absent if at is None else _joined([column_at(place) for place in at])
+            for at in (self._header.columns.get(column) for column in self._columns)
+        ]
+        suspects = self._header_suspects(dict(zip(self._columns, cells, strict=True)))
+        for place in (*np.flatnonzero(~right).tolist(), *suspects):
+            self._check_not_header(row_at(place), places, place)
+        may_be_skipped = right & ~np.isin(np.arange(len(right)), suspects)
+        orders = self._orders(column_at) if self._is_grouped and self.chosen.may_be_skipped else None
+        chosen = self.chosen.find(places.numbers, column_at, may_be_skipped, orders)
+        values = (
+            places.numbers,
+            places.lines,
+            places.offsets,
+            places.lengths,
+            right,
+            *said,
+            chosen.to_decide,
+            chosen.unclear,
+        )
+        arrays = [pa.array(each, field.type) for each, field in zip(values, _PLACES, strict=True)]
+        table = pa.Table.from_arrays([*arrays, *cells], schema=self.schema)
+        self._count_filled(len(table) - int(np.count_nonzero(chosen.skipped)))
+        if not chosen.skipped.any():
+            return table
+        if not self._is_grouped and (references := self._orders(column_at)) is not None:
+            self.chosen.keep(references[chosen.skipped], places.numbers[chosen.skipped])
+        return table.filter(pa.array(~chosen.skipped))
+
+    def _places_of_references(self) -> tuple[int, ...]:
+        return () if self._told_apart_by is None else self._header.columns.get(self._told_apart_by[0], ())
+
+    def _orders(self, column_at: Callable[[int], pa.Array]) -> npt.NDArray[np.uint64] | None:
+        """Return which order each row is of, 0 for none."""
+        if self._told_apart_by is None or not (places := self._places_of_references()):
+            return None
+        return self._told_apart_by[1](_joined([pc.fill_null(column_at(at), "") for at in places]))
 
     def _check_field_lengths(self, chunk: Chunk) -> None:
         limit = self._limits.max_field_chars
@@ -231,12 +247,14 @@ class StagedRows:
             if max(map(len, chunk.rows[place])) > limit:
                 raise FileRejected("F_FIELD_TOO_LONG", {"limit": str(limit), **chunk.places.name(place)})
 
-    def _header_suspects(self, table: pa.Table) -> list[int]:
+    def _header_suspects(self, cells: Mapping[str, pa.Array]) -> list[int]:
         """Return the rows whose first required cell could be a header's."""
         if not self._names.required:
             return []
-        words = pc.utf8_lower(pc.utf8_trim_whitespace(table[self._names.required[0]]))
-        found: list[int] = np.flatnonzero(pc.is_in(words, value_set=self._header_words).to_numpy()).tolist()
+        words = pc.utf8_lower(pc.utf8_trim_whitespace(cells[self._names.required[0]]))
+        found: list[int] = np.flatnonzero(
+            pc.is_in(words, value_set=self._header_words).to_numpy(zero_copy_only=False)
+        ).tolist()
         return found
 
     def _check_not_header(self, row: Sequence[str], places: Places, place: int) -> None:
@@ -254,21 +272,6 @@ def cells_that_may_be(row: Sequence[str], place: int, surplus: int) -> Sequence[
     """Return the cells of a row with so many cells too many (below 0: too few) that may stand in a place of the header."""
     first, last = sorted((place, place + surplus))
     return row[max(first, 0) : last + 1]
-
-
-def _column_of(chunk: Chunk | EvenChunk, at: int) -> pa.Array:
-    """Return the cells of all rows in one place, null where a row has none there."""
-    if not isinstance(chunk, EvenChunk):
-        return _cells_at(at, chunk.rows)
-    column = chunk.columns[at] if at < len(chunk.columns) else pa.nulls(len(chunk.places.numbers), pa.string())
-    if not chunk.odd:
-        return column
-    is_odd = np.isin(np.arange(len(column)), list(chunk.odd))
-    return pc.replace_with_mask(column, pa.array(is_odd), _cells_at(at, [chunk.odd[place] for place in sorted(chunk.odd)]))
-
-
-def _cells_at(at: int, rows: Sequence[list[str]]) -> pa.Array:
-    return pa.array([row[at] if at < len(row) else None for row in rows], pa.string())
 
 
 def _without_controls(chunk: Chunk | EvenChunk) -> Chunk:

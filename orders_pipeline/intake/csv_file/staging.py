@@ -7,7 +7,6 @@ decided in `validation`. Bytes and lines are in `encoding` and `physical_lines`,
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -29,11 +28,10 @@ from orders_pipeline.intake.csv_file.header import Names, check_delimiter, read_
 from orders_pipeline.intake.csv_file.physical_lines import TextSpan, read_blocks, split_lines
 from orders_pipeline.intake.csv_file.records import Chunk, EvenChunk, Records
 from orders_pipeline.intake.csv_file.shape import Shape, UnevenRowsError
-from orders_pipeline.intake.csv_file.staged_rows import CONTROL, GroupedBy, Limits, Reading, StagedRows
+from orders_pipeline.intake.csv_file.staged_rows import CONTROL, Limits, Reading, StagedRows, ToldApartBy
 from orders_pipeline.records.normalise import normalise_header
 from orders_pipeline.records.rejections import FileRejected, Rejection
 
-SKIPPED_RUNS = "skipped_runs"
 _TITLE_ROWS = 20
 # hardly a cell is the same twice: dictionaries and statistics only make the file larger and slower
 _PARQUET: Mapping[str, Any] = {"compression": "lz4", "use_dictionary": False, "write_statistics": False}
@@ -80,7 +78,8 @@ def stage(
     frame: Frame = Frame(),  # noqa: B008 - it is frozen
     skip: Sequence[RowChoice] = (),
     reject: Sequence[RowChoice] = (),
-    grouped_by: GroupedBy | None = None,
+    told_apart_by: ToldApartBy | None = None,
+    is_grouped: bool = False,
     has_certain_records: bool = False,
 ) -> StagedFile:
     """Check a file's encoding, header and shape, and write its rows to `staged` as Parquet; raise FileRejected.
@@ -88,13 +87,14 @@ def stage(
     The Parquet file holds a row for every record that is not blank: `import_row_number`, `line`, `offset` and `length` in
     bytes, `shape_ok`, `corrects_row`, `unreadable`, `maybe_references`, then each column of `header_names`. `corrects_row`
     is what `_row` says, 0 where that is no number but `_batch` or `_row` says something, else null. `unreadable` is a code,
-    mostly null. `maybe_references` are those cells of a row of the wrong shape that may be what rows are `grouped_by`. Cells
+    mostly null. `maybe_references` are those cells of a row of the wrong shape that may be what rows are grouped by. Cells
     are as sent: "" where the file lacks the column, null where the row's shape is wrong or it is unreadable. The headers of
     a column of `joined` are joined by a space. The Parquet file appears whole or not at all, readable by its owner only. An
     `encoding` that is given is the only one tried. Cells of the column `amount` may not be split at a comma. What stands in
-    the `frame` around the table is left out, and so are rows that `skip` chooses, with what follows such a row, is
-    `grouped_by` the same cells, and is blank there. Of others, `to_decide` says why `reject` chooses them, mostly null.
-    Where rows of orders were skipped is kept with the file, as `SKIPPED_RUNS`.
+    the `frame` around the table is left out, and so are whole rows that `skip` chooses; where rows are grouped, with what
+    follows such a row, is of the same order by what rows are `told_apart_by`, and is blank there. Of others `to_decide` says
+    why `reject` chooses them, and `unclear` by which cell nobody can choose; both are mostly null. What is kept of the rows
+    that were skipped is in `skipped_rows`.
 
     A row with control characters, or quotation marks escaped by a backslash, is unreadable and does not refuse the file if
     the next record is certain all the same: in a text that we wrote (`has_certain_records`), or where each line is a record
@@ -105,7 +105,8 @@ def stage(
     known = {normalise_header(name): column for name, column in header_names.items()}
     parts = {column: tuple(map(normalise_header, headers)) for column, headers in joined.items()}
     names = Names(known, tuple(required), parts)
-    reading = Reading(names, limits, dialect, amount if dialect.delimiter == "," else None, skip, reject, grouped_by)
+    split = amount if dialect.delimiter == "," else None
+    reading = Reading(names, limits, dialect, split, skip, reject, told_apart_by, is_grouped)
     try:
         return _stage(source, staged, reading, encoding, frame)
     except FileRejected as refusal:
@@ -161,16 +162,14 @@ def _write(source: Path, target: Path, where: Table, reading: Reading, *, allow_
     header = read_header(first.rows[place], reading.names, _following(first, place, chunks), reading.limits.max_columns)
     records.begin_after(int(first.places.numbers[place]) + more_rows)
     shape = Shape(header, allow_trailing=allow_trailing)
-    staging = StagedRows(header, shape, reading)
+    staging = StagedRows(header, shape, reading, span.encoding)
     with new_parquet(target, staging.schema, **_PARQUET) as writer:
         _write_behind(writer, map(staging.table, chain([first.after(place + more_rows)], chunks)))
         if not staging.rows_filled:
-            raise FileRejected("F_NO_ROWS", staging.skipped.detail if staging.skipped.count else {})
+            raise FileRejected("F_NO_ROWS", staging.chosen.detail if staging.chosen.count else {})
         if reading.line_by_line and staging.rows_unreadable * 2 > staging.rows_filled:
             raise NoRecordError  # nor is this a file with a few bad rows
-        staging.skipped.runs.end()
-        if staging.skipped.runs.found:
-            writer.add_key_value_metadata({SKIPPED_RUNS: json.dumps(staging.skipped.runs.found)})
+        writer.add_key_value_metadata(staging.chosen.kept)
         shape.check_all()
         staging.amounts.check_all(last_cell_left_off=shape.last_cell_left_off)
     unknown = header.unknown_but([each.name for each in (*reading.skip, *reading.reject)])
@@ -185,13 +184,13 @@ def _write(source: Path, target: Path, where: Table, reading: Reading, *, allow_
         columns=header.columns,
         unknown_columns=int(unknown.get("count", "0")),
         rows_total=staging.rows_total,
-        rows_blank=staging.rows_total - staging.rows_filled - staging.skipped.count,
-        rows_skipped=staging.skipped.count,
+        rows_blank=staging.rows_total - staging.rows_filled - staging.chosen.count,
+        rows_skipped=staging.chosen.count,
         corrected_batches=tuple(staging.batches),
         corrected_from=tuple(staging.batches.values()),
         warnings=(
             *([Rejection(None, int(first.places.lines[place]), None, "W_UNKNOWN_COLUMN", unknown)] if unknown else ()),
-            *([Rejection(None, None, None, "W_ROWS_SKIPPED", staging.skipped.detail)] if staging.skipped.count else ()),
+            *([Rejection(None, None, None, "W_ROWS_SKIPPED", staging.chosen.detail)] if staging.chosen.count else ()),
             *_counted("W_LINES_LEFT_OUT", where.left_out),
             *([Rejection(None, 1, None, "W_SEP_LINE")] if where.has_sep else ()),
             *_counted("W_BOM", records.marks),

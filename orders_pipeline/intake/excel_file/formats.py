@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
+from typing import Literal, TypeAlias
 
 from openpyxl.utils.datetime import MAC_EPOCH, WINDOWS_EPOCH, from_excel
 
@@ -18,6 +19,7 @@ from orders_pipeline.intake.excel_file.digit_places import AS_STORED, EXACT, FUL
 from orders_pipeline.intake.excel_file.format_sections import Section, choose_section, sections_of
 from orders_pipeline.records.record_type import Kind
 
+CellKind: TypeAlias = Kind | Literal["choice"]  # the latter of cells that say which rows a profile chooses
 Value = str | int | float | bool | date | datetime | time | timedelta
 _USUAL = frozenset({"General", "@"})
 _NO_DATE = "########"  # what Excel shows where a serial number is no date
@@ -47,17 +49,18 @@ def show(value: Value, number_format: str, *, is_error: bool = False, epoch: dat
     return _day_and_time(value, next((section for section in sections if section.is_date), None), epoch)
 
 
-def shows_what_is_stored(value: Value, number_format: str, shown: str, kind: Kind) -> bool:
+def shows_what_is_stored(value: Value, number_format: str, shown: str, kind: CellKind) -> bool:
     """Return whether the text `show` returned is the very value that is stored, and not another number or a day.
 
     Formats round, scale, drop signs and add digits. What is only written otherwise is the same: 1,000円 or 007; in a code or
-    a date also digits set apart, like 100-0001, but none longer than Excel keeps. In a text it is the sender's matter.
+    a date also digits set apart, like 100-0001, but none longer than Excel keeps. In a text it is the sender's matter. Words
+    of a choice are shown as they are stored.
     """
     if kind == "text" or isinstance(value, bool):
         return True
     if isinstance(value, str):
-        return value == shown or _digits(value) == _digits(shown)
-    if kind == "date" and (_DAY.fullmatch(shown) or not isinstance(value, int | float)):
+        return value == shown or (kind != "choice" and _digits(value) == _digits(shown))
+    if kind in {"date", "choice"} and (_DAY.fullmatch(shown) or not isinstance(value, int | float)):
         return True
     return isinstance(value, int | float) and _is_number(value, number_format, shown, or_digits=kind != "number")
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -16,6 +16,7 @@ from openpyxl.reader.excel import ExcelReader
 
 from orders_pipeline.intake.csv_file import Names
 from orders_pipeline.intake.excel_file.conditional_formats import ConditionalFormats
+from orders_pipeline.intake.excel_file.formats import CellKind
 from orders_pipeline.intake.excel_file.package import Extent, Parts, damaged
 from orders_pipeline.intake.excel_file.ranges import MergedCells
 from orders_pipeline.intake.excel_file.shown_cells import ShownCells, marked
@@ -37,17 +38,22 @@ _DIGITS_ONLY = re.compile(r"[^\w]*[0-9][0-9,.]*円?")
 class OrderSheet:
     """What is known of the sheet with the orders: the names its header may hold, and the kind of each column.
 
-    `name` is the sheet's own, where it was agreed on.
+    `name` is the sheet's own, where it was agreed on. `choices` are the headers of cells by which a profile chooses rows.
     """
 
     names: Names = _NO_NAMES
     kinds: Mapping[str, Kind] = field(default_factory=dict)
     name: str | None = None
+    choices: Collection[str] = ()
 
-    def kinds_under(self, header: Sequence[str]) -> dict[int, Kind]:
-        """Return the kinds of a header's columns by their numbers from 1."""
+    def kinds_under(self, header: Sequence[str]) -> dict[int, CellKind]:
+        """Return the kinds of a header's columns by their numbers from 1; what rows are chosen by is not just a text."""
         columns = enumerate(self.names.columns(header), 1)
-        return {number: self.kinds[column] for number, column in columns if column is not None and column in self.kinds}
+        kinds = {number: self.kinds[column] for number, column in columns if column is not None and column in self.kinds}
+        choices = {normalise_header(name) for name in self.choices}
+        chosen = (number for number, name in enumerate(header, 1) if normalise_header(name) in choices)
+        others: dict[int, CellKind] = {number: "choice" for number in chosen if kinds.get(number, "text") == "text"}
+        return {**kinds, **others}
 
 
 class Structure(ExcelReader):
@@ -160,7 +166,7 @@ class Sheets:
                     return
                 yield row
 
-    def shown(self, sheet: Sheet, row: SheetRow, kinds: Mapping[int, Kind]) -> list[str]:
+    def shown(self, sheet: Sheet, row: SheetRow, kinds: Mapping[int, CellKind]) -> list[str]:
         """Return what a row's cells show; `kinds` are those of columns that hold something of an order.
 
         What a merge hides is nothing there, and marked in those columns.

@@ -14,9 +14,8 @@ from openpyxl.cell.read_only import ReadOnlyCell
 from openpyxl.workbook import Workbook
 
 from orders_pipeline.intake.excel_file.format_sections import JAPANESE_FORMATS
-from orders_pipeline.intake.excel_file.formats import Value, show, shows_what_is_stored
+from orders_pipeline.intake.excel_file.formats import CellKind, Value, show, shows_what_is_stored
 from orders_pipeline.intake.excel_file.stored_cells import Cell, Raised, Struck
-from orders_pipeline.records.record_type import Kind
 from orders_pipeline.records.rules import CELL_ERROR, NOT_AS_SHOWN, UNCOMPUTED
 
 _LONGEST_SHOWN = 100  # characters of a marked cell
@@ -33,11 +32,12 @@ class ShownCells:
         self._epoch = workbook.epoch
         self._formats: dict[int, tuple[str, bool]] = {}
 
-    def show(self, cell: Cell, kind: Kind | None, others: Iterable[str] = ()) -> str:
+    def show(self, cell: Cell, kind: CellKind | None, others: Iterable[str] = ()) -> str:
         """Return what a cell shows; in a column of a kind, marked where that is another number than the stored one.
 
         It is also marked where one of the `others`, formats that a condition may give the cell, shows another number, where
-        the cell is struck through, and where a code or number has the digit of a footnote.
+        the cell is struck through, and where a code or number has the digit of a footnote. A choice of 0 is 0, also where a
+        dash is shown, or nothing.
         """
         if cell.style not in self._formats:
             self._formats[cell.style] = self._format(cell.style)
@@ -52,7 +52,9 @@ class ShownCells:
         for each, text in ((number_format, shown), *((other, self._shown(cell, other)) for other in others)):
             if not shows_what_is_stored(cell.value, each, text, kind):
                 return marked(text, cell.value)
-        is_odd = kind == "number" and not isinstance(cell.value, str) and _ODD_ZEROS.match(shown)
+        if kind == "choice" and not isinstance(cell.value, bool) and cell.value == 0 and not re.search("[0-9]", shown):
+            return "0"
+        is_odd = kind in {"number", "choice"} and not isinstance(cell.value, str) and _ODD_ZEROS.match(shown)
         return _NO_DECIMALS.sub("", shown) if is_odd else shown  # what stands around the number, like a $, stays
 
     def _shown(self, cell: Cell, number_format: str) -> str:
