@@ -117,8 +117,10 @@ def _partly_skipped(
     Those next to the others are lines, which may be skipped or not.
     """
     runs: dict[int, list[tuple[int, int, int]]] = {}
-    for order, first, last, *skipped in skipped_runs(staged):
-        runs.setdefault(order, []).append((first, last, skipped[0] if skipped else first))
+    columns = skipped_runs(staged)
+    wanted = np.isin(columns[0], key)  # of most orders nothing is left
+    for run_of, first, last, skipped in zip(*(column[wanted].tolist() for column in columns), strict=True):
+        runs.setdefault(run_of, []).append((first, last, skipped))
     found: dict[int, int] = {}
     these = np.flatnonzero(np.isin(key, np.array([*runs], np.uint64)))
     for row, order, at in zip(*(column[these].tolist() for column in (number, key, order_row)), strict=True):

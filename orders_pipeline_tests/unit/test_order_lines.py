@@ -329,6 +329,25 @@ def test_an_order_with_an_amount_of_its_own_is_not_charged_for_a_line_that_was_s
     assert found.amounts == {"O-2": 1500}
 
 
+@pytest.mark.parametrize("chunk_rows", [1, 1000])
+def test_a_row_that_is_not_whole_holds_up_its_order_whatever_slipped_under_the_header_of_a_choice(run, chunk_rows):
+    header = HEADER.replace("送料", "状況")
+    odd = line("O-1", "A,2,500,1,000", end="取消,invoice,")  # 000 stands there, and 取消 behind it
+    slipped = line("O-2", "A,1,2,500,取消", end="x,invoice,")
+    rows = [odd, line("O-1"), line("O-3"), line("O-2"), slipped, line("O-4"), line("O-5")]
+    found = run(SKIPPING | {"skip": [{"header": "状況", "except": []}]}, *rows, header=header, chunk_rows=chunk_rows)
+    assert (found.codes[1], found.codes[2], found.codes[5]) == (["R_COLUMNS"], ["R_ORDER_INCOMPLETE"], ["R_COLUMNS"])
+    assert not {"O-1", "O-2"} & set(found.amounts)
+
+
+@pytest.mark.parametrize("cell", ["#N/A", "#FORMAT! 0 (320)"])
+def test_an_order_is_not_taken_of_which_a_row_does_not_say_whether_it_is_skipped(run, cell):
+    rows = [line("O-1") + ",済", line("O-1", "A-2,1,500,500") + f",{cell}", line("O-2") + ",済"]
+    found = run(SKIPPING, *rows, header=f"{HEADER},状況")
+    assert found.codes[1] == ["R_ORDER_INCOMPLETE"]
+    assert (found.codes[2][0][:7], list(found.amounts)) == ("R_CELL_", ["O-2"])
+
+
 def test_each_of_several_settings_says_which_rows_of_a_header_are_skipped(run):
     skip = [{"header": "状況", "values": ["取消"]}, {"header": " 状況", "values": ["返品"]}]
     rows = [line("O-1") + ",取消", line("O-2") + ",返品", line("O-3") + ",済"]

@@ -6,10 +6,9 @@ It is read in `intake/duplicate_rows.py` and `intake/order_groups.py`, which jud
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -17,75 +16,77 @@ import pyarrow.parquet as pq
 
 from orders_pipeline.intake.csv_file.records import Flags
 
-_COUNT, _RUNS, _REFERENCES, _ROWS = "rows_skipped", "skipped_runs", "skipped_references", "skipped_rows"
+Numbers: TypeAlias = "npt.NDArray[Any]"
+
+_COUNT, _RUNS, _REFERENCES = "rows_skipped", "skipped_runs", "skipped_references"
 _NO_ROW = 2**31  # above every row's number
+_RUN = np.dtype([("order", np.uint64), ("first", np.int32), ("last", np.int32), ("skipped", np.int32)])
+_REFERENCE = np.dtype([("order", np.uint64), ("row", np.int32)])
 
 
 class SkippedRuns:
-    """Rows of one order next to each other, of which some were skipped.
+    """Rows of one order next to each other, of which some were skipped, as twenty bytes each run.
 
-    Of each, `found` has the order's number, the first row and the last, and the first that was skipped.
+    Of each the order's number is kept, the first row and the last, and the first that was skipped.
     """
 
     def __init__(self) -> None:
-        self.found: list[tuple[int, int, int, int]] = []
-        self._last = (0, 0, 0, 0)  # the run that may go on
+        self._parts: list[Numbers] = []
+        self._last = np.zeros(1, _RUN)  # the run that may go on
 
-    def add(self, orders: npt.NDArray[np.uint64], numbers: npt.NDArray[Any], skipped: Flags) -> None:
+    def add(self, orders: npt.NDArray[np.uint64], numbers: Numbers, skipped: Flags) -> None:
         """Look at more rows; those of no order are passed over."""
         places = np.flatnonzero(orders)
         if not len(places):
             return
         orders, numbers, skipped = orders[places], numbers[places], skipped[places]
         starts = np.flatnonzero(np.append(True, orders[1:] != orders[:-1]))
-        ends = np.append(starts[1:], len(orders)) - 1
-        skipped_row = np.minimum.reduceat(np.where(skipped, numbers, _NO_ROW), starts) % _NO_ROW
-        columns = orders[starts], numbers[starts], numbers[ends], skipped_row
-        for order, first, last, row in zip(*(column.tolist() for column in columns), strict=True):
-            if order == self._last[0]:
-                self._last = order, self._last[1], last, self._last[3] or row
-            else:
-                self.end()
-                self._last = order, first, last, row
+        runs = np.zeros(len(starts), _RUN)
+        runs["order"], runs["first"] = orders[starts], numbers[starts]
+        runs["last"] = numbers[np.append(starts[1:], len(orders)) - 1]
+        runs["skipped"] = np.minimum.reduceat(np.where(skipped, numbers, _NO_ROW), starts) % _NO_ROW
+        (last,) = self._last
+        if runs["order"][0] == last["order"]:
+            runs["first"][0], runs["skipped"][0] = last["first"], last["skipped"] or runs["skipped"][0]
+        else:
+            runs = np.append(self._last, runs)
+        self._last = runs[-1:].copy()
+        self._keep(runs[:-1])
 
-    def end(self) -> None:
-        """Keep the run that was looked at last, if a row of it was skipped: no more of it follows."""
-        if self._last[3]:
-            self.found.append(self._last)
-        self._last = (0, 0, 0, 0)
+    def found(self) -> Numbers:
+        """Return all runs, now that no more of the last one follows."""
+        self._keep(self._last)
+        return np.concatenate(self._parts)
+
+    def _keep(self, runs: Numbers) -> None:
+        self._parts.append(runs[runs["skipped"] > 0])
 
 
 class SkippedReferences:
     """The references of skipped rows where each row is an order, as twelve bytes each: a hash, and the row's number."""
 
     def __init__(self) -> None:
-        self._parts: list[tuple[npt.NDArray[np.uint64], npt.NDArray[np.int32]]] = []
+        self._parts = [np.zeros(0, _REFERENCE)]
 
-    def add(self, orders: npt.NDArray[np.uint64], numbers: npt.NDArray[Any]) -> None:
+    def add(self, orders: npt.NDArray[np.uint64], numbers: Numbers) -> None:
         """Keep some rows, but for those of no order."""
         named = orders != 0
-        self._parts.append((orders[named], numbers[named].astype(np.int32)))
+        part = np.zeros(int(np.count_nonzero(named)), _REFERENCE)
+        part["order"], part["row"] = orders[named], numbers[named]
+        self._parts.append(part)
 
-    def first_rows(self) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int32]]:
-        """Return the references in turn, each with the first row that has it."""
-        hashes, rows = (np.concatenate(part) for part in zip(*self._parts, strict=True))
-        hashes, first = np.unique(hashes, return_index=True)
-        return hashes, rows[first]
-
-    def kept(self) -> Mapping[str, str]:
-        """Return what is kept with the file."""
-        if not self._parts:
-            return {}
-        hashes, rows = self.first_rows()
-        return {_REFERENCES: base64.b64encode(hashes.tobytes()).decode(), _ROWS: base64.b64encode(rows.tobytes()).decode()}
+    def found(self) -> Numbers:
+        """Return each reference once, in turn, with the first row that has it."""
+        found = np.concatenate(self._parts)
+        return found[np.unique(found["order"], return_index=True)[1]]
 
 
 def kept_of(count: int, runs: SkippedRuns, references: SkippedReferences) -> Mapping[str, str]:
     """Return what is kept with a file of which so many rows were skipped."""
     if not count:
         return {}
-    runs.end()
-    return {_COUNT: str(count), _RUNS: json.dumps(runs.found), **references.kept()}
+    parts = ((_RUNS, runs.found()), (_REFERENCES, references.found()))
+    return {_COUNT: str(count), **{name: base64.b64encode(found.tobytes()).decode() for name, found in parts}}
 
 
 def any_was_skipped(staged: Path) -> bool:
@@ -93,16 +94,16 @@ def any_was_skipped(staged: Path) -> bool:
     return bool(_kept(staged, _COUNT))
 
 
-def skipped_runs(staged: Path) -> Sequence[Sequence[int]]:
-    """Return what `SkippedRuns` found in a file whose rows are grouped."""
-    runs: Sequence[Sequence[int]] = json.loads(_kept(staged, _RUNS) or b"[]")
-    return runs
+def skipped_runs(staged: Path) -> Sequence[Numbers]:
+    """Return what `SkippedRuns` found in a file whose rows are grouped: orders, first, last and first skipped rows."""
+    found = np.frombuffer(base64.b64decode(_kept(staged, _RUNS)), _RUN)
+    return [found[name] for name in ("order", "first", "last", "skipped")]
 
 
-def skipped_references(staged: Path) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int32]]:
-    """Return what `SkippedReferences` found in a file of which each row is an order, by ascending hash."""
-    hashes, rows = (base64.b64decode(_kept(staged, name)) for name in (_REFERENCES, _ROWS))
-    return np.frombuffer(hashes, np.uint64), np.frombuffer(rows, np.int32)
+def skipped_references(staged: Path) -> Sequence[Numbers]:
+    """Return what `SkippedReferences` found in a file of which each row is an order: ascending hashes, and rows."""
+    found = np.frombuffer(base64.b64decode(_kept(staged, _REFERENCES)), _REFERENCE)
+    return [found[name] for name in ("order", "row")]
 
 
 def _kept(staged: Path, name: str) -> bytes:
