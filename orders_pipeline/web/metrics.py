@@ -72,7 +72,8 @@ TOTALS = {
     ),
     "payments": Measure(
         "orders_payments",
-        "Payments by what they came to; refunded ones have succeeded.",
+        "Payments by what they came to; refunded ones have succeeded. One of several orders that is declined is tried again "
+        "order by order, and each of these payments counts too.",
         "result",
         PAYMENT_RESULTS,
         CounterMetricFamily,
