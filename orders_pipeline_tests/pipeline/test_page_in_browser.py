@@ -412,6 +412,19 @@ def test_a_whole_row_is_edited_in_all_its_columns_but_hidden_ones(installation: 
     is_faultless(page)
 
 
+def test_the_first_click_on_check_after_typing_is_not_lost(installation: Installation, page: Page) -> None:
+    batch_id = send(page, *order_rows(1), order_row(client_order_ref="BAD", amount="x"))
+    installation.work_off(batch_id)
+    page.goto(page.url + "/fix")
+    for amount in ("100", "y", "200"):  # also where what the last check said goes away
+        page.locator("td.bad input").fill(amount)
+        place = page.locator("#check").bounding_box()
+        page.mouse.move(place["x"] + place["width"] / 2, place["y"] + 3)
+        page.mouse.down()
+        page.mouse.up()
+        expect(page.locator("#count")).to_have_text(f"{int(amount != 'y')} of 1 changed rows can be taken.")
+
+
 def test_a_row_that_another_one_kept_back_is_sent_unchanged(installation: Installation, page: Page) -> None:
     rows = [order_row(client_order_ref="A-6", amount=amount) for amount in ("1500", "1800")]
     batch_id = send(page, *order_rows(1), *rows)

@@ -365,6 +365,7 @@ TEXTS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "row_by_row": ("Row by row", "行ごとに見る"),
         "rows_shown": ("Rows {first} to {last} of {n}", "{n}件中{first}〜{last}件目"),
         "fix_check": ("Check", "確認する"),
+        "fix_checking": ("Checking…", "確認しています…"),
         "fix_send": ("Send {n} row{s}", "{n}件を送信"),
         "changed": ("{n} row{s} changed", "{n}件を変更しました"),
         "unchanged": ("Nothing changed yet", "まだ変更はありません"),

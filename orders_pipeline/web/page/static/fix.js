@@ -117,9 +117,12 @@ async function post(rows, isDryRun) {
 }
 
 async function check() {
+  if (document.activeElement.matches("td input[data-cell]")) typed(document.activeElement);
   found("check").disabled = true;
+  found("count").textContent = fix.dataset.checking;
   const response = await post(changedRows(), true);
   if (!response?.ok) {
+    show();
     await failed(response);
     return;
   }
@@ -247,15 +250,16 @@ fix.addEventListener("keydown", (event) => {
     input.value = edits.get(keyOf(input.closest("tr").dataset.row, input.dataset.cell))?.new ?? input.defaultValue;
   } else if (event.key === "Enter") {
     event.preventDefault();
-    typed(input);
     if (event.ctrlKey || event.metaKey) {
       check();
       return;
     }
+    typed(input);
     const column = [...fix.querySelectorAll(`td input[data-cell="${Number(input.dataset.cell)}"]`)];
     column[column.indexOf(input) + 1]?.focus();
   }
 });
+found("check").addEventListener("mousedown", (event) => event.preventDefault()); // a cell that is left moves what is below it
 found("check").addEventListener("click", check);
 found("send").addEventListener("click", send);
 found("undo").addEventListener("click", () => {
