@@ -15,6 +15,7 @@ from orders_pipeline.intake.csv_file import Dialect
 from orders_pipeline.records.normalise import normalise_header
 from orders_pipeline.records.orders import ITEM_COLUMNS
 
+OF_AN_ORDER = ("customer_code", "customer_name", "email", "order_date")  # what its rows say alike, or only the first
 STATUSES = frozenset(
     {
         "対応状況",
@@ -72,18 +73,17 @@ def is_unquoted(lines: Sequence[str], delimiter: str) -> bool:
 
 
 def guess_settings(sample: Sample, profile: Profile) -> dict[str, Any]:
-    """Return the settings that a profile may need so that the right rows become orders."""
-    settings: dict[str, Any] = {}
-    is_grouped = profile.lines == "grouped" or _has_lines(sample)
-    if is_grouped and profile.lines != "grouped":
-        settings["lines"] = "grouped"
-    if not is_grouped and (left_out := _items_to_ignore(sample, profile)):
-        settings["ignore"] = [*profile.ignore, *left_out]
-    settings |= {name: chosen for name, chosen in _rows_chosen(sample).items() if chosen and not getattr(profile, name)}
-    is_said = "notify_channel" in sample.columns or "notify_channel" in profile.columns or profile.notify_channel != "none"
+    """Return the settings that a profile may need so that the right rows become orders, beside those that it names."""
+    said = profile.model_fields_set
+    lines = profile.lines if "lines" in said or not _has_lines(sample) else "grouped"
+    settings: dict[str, Any] = {"lines": lines} if lines != profile.lines else {}
+    if lines == "one_per_order" and (left_out := _items_to_ignore(sample, profile)):
+        settings["ignore"] = left_out
+    settings |= {name: chosen for name, chosen in _rows_chosen(sample).items() if chosen}
+    is_said = "notify_channel" in sample.columns or "notify_channel" in profile.columns
     if not is_said and any("@" in cell for cell in sample.cells("email")):
         settings["notify_channel"] = "email"
-    return settings
+    return {name: value for name, value in settings.items() if name not in said}
 
 
 def guess_amount(sample: Sample) -> dict[str, str]:
@@ -100,14 +100,21 @@ def first_rows(sample: Sample) -> list[Sequence[str]]:
 
 
 def _has_lines(sample: Sample) -> bool:
-    """Return whether references come several times, and not only in rows that are the same."""
-    return any(len({tuple(row) for row in rows}) > 1 for rows in sample.orders())
+    """Return whether references come several times, in rows of one order: neither the same rows nor other orders."""
+    several = [rows for rows in sample.orders() if len({tuple(row) for row in rows}) > 1]
+    of_one = [rows for rows in several if all(_is_alike(sample.cells(column, rows)) for column in OF_AN_ORDER)]
+    return len(of_one) > len(several) - len(of_one)
+
+
+def _is_alike(cells: Sequence[str]) -> bool:
+    """Return whether cells say what the first does, or nothing."""
+    return {*cells[1:]} <= {"", *cells[:1]}
 
 
 def _items_to_ignore(sample: Sample, profile: Profile) -> list[str]:
     """Return the item columns that a row of one order cannot fill as it must: all or none, and their product the amount."""
-    known = [name for name in ITEM_COLUMNS if name in sample.columns and name not in profile.ignore]
-    if not known:
+    known = [name for name in ITEM_COLUMNS if name in sample.columns]
+    if not known or any(name in profile.columns for name in known):
         return []
     is_whole = len(known) == len(ITEM_COLUMNS) and all(_is_product(sample, row) for row in sample.rows)
     return [] if is_whole else known

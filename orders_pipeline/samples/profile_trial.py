@@ -63,7 +63,8 @@ DATE_FORMATS = (
 def try_profile(path: Path, limits: Limits, profile: Profile, client_code: str | None = None) -> dict[str, Any]:
     """Return what a file is read as with a profile, what it lacks and comes to, its first rows, and a TOML table.
 
-    The table is one to begin with, or what is to be added to that of the client whose profile it is.
+    The table is one to begin with, or what is to be added to that of the client whose profile it is. Nothing is guessed
+    that the profile names, right or wrong: the file comes to what it would come to as a batch.
     """
     trial = Trial()
     with scratch_files() as folder:
@@ -96,14 +97,15 @@ def _text(path: Path, name: str, limits: Limits, folder: Scratch) -> Path:
 
 def _look(text: Path, name: str, profile: Profile, trial: Trial) -> None:
     """Find the encoding, the delimiter, the header and which of its cells may be which column."""
-    span = _span(text, profile, trial)
+    said = profile.model_fields_set
+    span = _span(text, None if is_converted(name) else profile.encoding, trial)
     head = _head(text, span)
     if not head:
         raise FileRejected("F_EMPTY")
-    delimiters = (",",) if is_converted(name) else (profile.delimiter, *DELIMITERS)
+    delimiters = (",",) if is_converted(name) else (profile.delimiter, *(() if "delimiter" in said else DELIMITERS))
     number, trial.delimiter = _header_in(head, delimiters, profile)
     trial.header_line = number + 1
-    if not is_converted(name) and profile.quoting == "double" and is_unquoted(head[number:], trial.delimiter):
+    if not is_converted(name) and "quoting" not in said and is_unquoted(head[number:], trial.delimiter):
         trial.settings["quoting"] = "none"
     dialect = Dialect(trial.delimiter, "quoting" not in trial.settings and profile.quoting == "double")
     trial.header, *rows = _records(head[number:], dialect)
@@ -120,7 +122,7 @@ def _look(text: Path, name: str, profile: Profile, trial: Trial) -> None:
     trial.guessed |= settings.keys()
     for column in settings.get("ignore", ()):
         trial.mapped.pop(column, None)
-    if "customer_name" not in trial.mapped:
+    if "customer_name" not in trial.mapped and "customer_name" not in profile.columns:
         _join_names(trial)
     for at, column in sorted(found.items()):
         if column in trial.mapped:
@@ -144,23 +146,25 @@ def _look_around(head: Sequence[str], number: int, rows: list[list[str]], profil
     above = [line.strip() for line in head[:number] if line.strip() and not line.lower().startswith(("sep=", '"sep='))]
     last = next((line.strip() for line in reversed(head) if line.strip()), "") if len(head) < SAMPLE_ROWS else ""
     is_row = len(Dialect(trial.delimiter).cells_of([last])) == len(trial.header)
-    if not profile.comment and "#" in {each[:1] for each in (*above, "" if is_row else last)}:
+    said = profile.model_fields_set
+    if "comment" not in said and "#" in {each[:1] for each in (*above, "" if is_row else last)}:
         trial.settings["comment"] = "#"
         above = [line for line in above if not line.startswith("#")]
-    if above and profile.header_line is None:
+    if above and "header_line" not in said:
         trial.settings["header_line"] = trial.header_line
-    if rows and len(rows[0]) == len(trial.header) and profile.header_rows == 1 and len(_guessed(rows[0], profile)) > 1:
+    is_as_wide = bool(rows) and len(rows[0]) == len(trial.header)
+    if is_as_wide and "header_rows" not in said and len(_guessed(rows[0], profile)) > 1:
         trial.settings["header_rows"] = 2
         del rows[0]
     trial.guessed.update(trial.settings)
 
 
-def _span(text: Path, profile: Profile, trial: Trial) -> TextSpan:
-    """Return a text's span; where it can be read in two ways, Japanese is guessed."""
+def _span(text: Path, said: str | None, trial: Trial) -> TextSpan:
+    """Return a text's span in the encoding that is said; where it can be read in two ways, Japanese is guessed."""
     try:
-        return detect_text(text, encoding=profile.encoding)
+        return detect_text(text, encoding=said)
     except FileRejected as refusal:
-        if refusal.code not in ("F_ENCODING_AMBIGUOUS", "F_ENCODING"):
+        if said is not None or refusal.code not in ("F_ENCODING_AMBIGUOUS", "F_ENCODING"):
             raise
         for encoding in ("cp932", "utf-8", "euc_jp", "cp1252"):
             try:
@@ -186,7 +190,7 @@ def _guessed(cells: Sequence[str], profile: Profile) -> dict[int, str]:
     found = {at: column for column, at in first.items()}
     words = [normalise_header(cell) for cell in cells]
     for column, names in GUESSES.items():
-        if column in found.values() or column in profile.ignore:
+        if column in found.values() or column in profile.ignore or column in profile.columns:
             continue
         is_free = [at not in found for at in range(len(words))]
         exact = (at for name in names for at, word in enumerate(words) if is_free[at] and word == name)
@@ -223,24 +227,22 @@ def _place(trial: Trial, profile: Profile, column: str, at: int, sample: Sample)
     is_grouped = "grouped" in (profile.lines, trial.settings.get("lines"))
     rows = first_rows(sample) if is_grouped else sample.rows
     cells = [row[at].strip() for row in rows]
-    known = {normalise_header(name) for name, of in profile.header_names().items() if of == column}
-    named = named_place(trial.header, at)
-    place: dict[str, Any] = {} if normalise_header(header) in known else {"header": header}
-    if "occurrence" in named and column not in profile.columns:
-        place = named
-    source = profile.columns.get(column)
     filled = [cell for cell in cells if cell]
-    if column == "order_date" and (source is None or not (source.until or source.date_format)):
-        place |= next((how for pattern, how in DATE_FORMATS if filled and all(map(pattern.fullmatch, filled))), {})
-    is_marked = bool(filled) and all(cell.startswith("#") for cell in filled)
-    if column == "client_order_ref" and is_marked and (source is None or not source.after):
-        place |= {"after": "#"}
-    if column == "customer_code" and source is None and filled and _has_guests(cells, sample.cells("customer_name", rows)):
-        place |= {"default": DEFAULTS[column]}
-    if column == "amount" and is_grouped and source is None:
-        place |= guess_amount(sample)
     if column == "payment_method":
         trial.outcome = of_words(pa.array(filled, pa.string()), profile, trial.mapped)
+    if column in profile.columns:
+        return
+    known = {normalise_header(name) for name, of in profile.header_names().items() if of == column}
+    named = named_place(trial.header, at)
+    place: dict[str, Any] = {} if "occurrence" not in named and normalise_header(header) in known else named
+    if column == "order_date":
+        place |= next((how for pattern, how in DATE_FORMATS if filled and all(map(pattern.fullmatch, filled))), {})
+    if column == "client_order_ref" and filled and all(cell.startswith("#") for cell in filled):
+        place |= {"after": "#"}
+    if column == "customer_code" and filled and _has_guests(cells, sample.cells("customer_name", rows)):
+        place |= {"default": DEFAULTS[column]}
+    if column == "amount" and is_grouped:
+        place |= guess_amount(sample)
     if place:
         trial.columns[column] = {"header": header} | place
         trial.guessed.add(column)

@@ -76,6 +76,61 @@ def test_rows_say_whether_orders_have_several_which_are_none_and_what_is_not_to_
     stage_file(Limits(), Profile.model_validate(table), path, path.name, tmp_path)
 
 
+SHARED = (
+    "注文番号,受注日,得意先コード,得意先名,金額,支払方法\nA-1,{day},C1,見本,1000,invoice\n"
+    "A-2,{day},C2,手本,300,invoice\nA-2,{other},{code},{name},500,invoice\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("code", "name", "profile", "lines", "yen"),
+    [
+        ("C3", "別人", {}, None, 1000),
+        ("C2", "手本", {"lines": "one_per_order"}, None, 1000),
+        ("C2", "手本", {}, "grouped", 1800),
+        ("", "", {}, "grouped", 1800),
+    ],
+)
+def test_orders_that_share_a_reference_are_not_lines_of_one_nor_is_a_setting_guessed_that_the_profile_names(
+    tmp_path, code, name, profile, lines, yen
+):
+    text = SHARED.format(day=batches.today(), other=batches.today() if code != "C3" else "", code=code, name=name)
+    found, _ = tried(tmp_path, text, profile=Profile.model_validate(profile))
+    assert tomllib.loads(found["profile"] or "[client]")["client"].get("lines") == lines
+    assert found["outcome"]["amount_jpy"] == {"accepted": yen}
+    assert found["outcome"]["rejections"] == ({} if lines else {"R_REF_CONFLICT": 2})
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (SAP, {"comment": "", "columns": {"customer_code": {"default": "guest"}, "order_date": "受注日時"}}),
+        (TITLES, {"delimiter": ",", "header_line": 1}),
+        (TWICE, {"header_rows": 1, "columns": {"phone": {"header": "電話番号", "occurrence": 2}}}),
+        (AMAZON + '503-2\t2026-11-20T10:00\t見"本\tb@example.com\t100\n', {"quoting": "double", "notify_channel": "none"}),
+        (ECCUBE, {"skip": [], "columns": {"customer_name": "お名前(姓)"}}),
+    ],
+)
+def test_what_a_profile_names_is_not_guessed_whatever_the_file_is(tmp_path, text, said):
+    guessed = tried(tmp_path, text)[0]["guessed"]
+    found, _ = tried(tmp_path, text, profile=Profile.model_validate(said))
+    named = {*said, *said.get("columns", ())} - {"columns"}
+    assert named & set(guessed)
+    assert not named & set(found["guessed"])
+
+
+def test_an_encoding_that_the_profile_names_is_that_of_texts_and_not_of_workbooks(tmp_path):
+    with pytest.raises(FileRejected) as refused:
+        tried(tmp_path, TITLES, profile=Profile(encoding="utf-8"))
+    assert refused.value.code == "F_ENCODING"
+    book, content = openpyxl.Workbook(), io.BytesIO()
+    book.active.append(PLAIN.split(","))
+    book.active.append(["A-1", "C1", "見本", 1, "invoice"])
+    book.save(content)
+    found, _ = tried(tmp_path, content.getvalue(), "orders.xlsx", profile=Profile(encoding="cp932"))
+    assert (found["guessed"], found["profile"]) == ([], "")
+
+
 def test_a_text_in_which_quotation_marks_are_characters_is_seen_as_unquoted(tmp_path):
     rows = '\n503-1\t2026-11-20T10:00\t"見本\ta@example.com\t1200\n503-2\t2026-11-20T10:00\t見"本\tb@example.com\t100\n'
     found, _ = tried(tmp_path, AMAZON.partition("\n")[0] + rows)
