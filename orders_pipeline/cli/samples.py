@@ -124,12 +124,14 @@ def try_(file: Path, client_code: str | None, *, as_json: bool) -> None:
     from orders_pipeline.samples.profile_trial import try_profile
 
     settings = load_settings()
-    chosen = read_clients(settings.clients_file).profile(client_code) if client_code else Profile()
-    found = try_profile(file, limits_of(settings, chosen), chosen, client_code)
-    answer(found, partial(_show_trial, client_code=client_code), as_json=as_json)
+    clients = read_clients(settings.clients_file)
+    chosen = clients.profile(client_code) if client_code else Profile()
+    is_added = client_code in clients.profiles
+    found = try_profile(file, limits_of(settings, chosen), chosen, client_code, in_file=is_added)
+    answer(found, partial(_show_trial, is_added=is_added), as_json=as_json)
 
 
-def _show_trial(console: Console, found: dict[str, Any], client_code: str | None) -> None:
+def _show_trial(console: Console, found: dict[str, Any], *, is_added: bool) -> None:
     from orders_pipeline.cli.console import plain
     from orders_pipeline.records.rejections import SETTINGS
 
@@ -155,12 +157,8 @@ def _show_trial(console: Console, found: dict[str, Any], client_code: str | None
         say(f"row {number}", ", ".join(f"{column}={cell}" for column, cell in row.items()))
     if found["outcome"]:
         _say_outcome(say, found)
-    add = (
-        f"To be added to [{client_code}] in ORDERS_CLIENTS_FILE"
-        if client_code
-        else "A table of ORDERS_CLIENTS_FILE to begin with"
-    )
-    console.print(f"\n{plain(add)}:\n" if found["profile"] else "\nNothing is to be added.", highlight=False)
+    add = "To be added to ORDERS_CLIENTS_FILE" if is_added else "A table of ORDERS_CLIENTS_FILE to begin with"
+    console.print(f"\n{add}:\n" if found["profile"] else "\nNothing is to be added.", highlight=False)
     for line in found["profile"].splitlines():
         console.print(plain(line), highlight=False, soft_wrap=True)
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -60,10 +61,12 @@ DATE_FORMATS = (
 )
 
 
-def try_profile(path: Path, limits: Limits, profile: Profile, client_code: str | None = None) -> dict[str, Any]:
+def try_profile(
+    path: Path, limits: Limits, profile: Profile, client_code: str | None = None, *, in_file: bool = False
+) -> dict[str, Any]:
     """Return what a file is read as with a profile, what it lacks and comes to, its first rows, and a TOML table.
 
-    The table is one to begin with, or what is to be added to that of the client whose profile it is. Nothing is guessed
+    The table is one to begin with, or what is to be added to that of the client, where it is `in_file`. Nothing is guessed
     that the profile names, right or wrong: the file comes to what it would come to as a batch.
     """
     trial = Trial()
@@ -81,7 +84,8 @@ def try_profile(path: Path, limits: Limits, profile: Profile, client_code: str |
             trial.refusal = trial.outcome.refusal
         except FileRejected as refusal:
             trial.refusal = refusal
-    return _answer(path, trial, fitting, client_code or "client")
+    said = profile.model_fields_set if in_file else None
+    return _answer(path.name, trial, fitting, partial(table_of, path.name, trial, client_code=client_code, said=said))
 
 
 def _text(path: Path, name: str, limits: Limits, folder: Scratch) -> Path:
@@ -281,7 +285,7 @@ def _first_rows(folder: Scratch, profile: Profile) -> list[dict[str, str]]:
     return rows
 
 
-def _answer(path: Path, trial: Trial, fitting: Profile, client_code: str) -> dict[str, Any]:
+def _answer(name: str, trial: Trial, fitting: Profile, table: Callable[[Sequence[str]], str]) -> dict[str, Any]:
     required = set(fitting.required_columns())
     missing = [column for column in fitting.required_columns() if column not in trial.mapped]
     placed = {normalise_header(header) for headers in trial.mapped.values() for header in headers}
@@ -293,8 +297,8 @@ def _answer(path: Path, trial: Trial, fitting: Profile, client_code: str) -> dic
         trial.left_out = [cell for cell in not_used if YEN_BESIDE.match(normalise_header(cell))]
     refusal = trial.refusal
     answer: dict[str, Any] = {
-        "file": path.name,
-        "encoding": None if trial.encoding is None else encoding_shown(path.name, trial.encoding),
+        "file": name,
+        "encoding": None if trial.encoding is None else encoding_shown(name, trial.encoding),
         "delimiter": trial.delimiter,
         "header_line": trial.header_line,
         "columns": [
@@ -309,7 +313,7 @@ def _answer(path: Path, trial: Trial, fitting: Profile, client_code: str) -> dic
         "rows": trial.rows,
         "outcome": dict(trial.outcome.counts),
         "skipped": trial.outcome.skipped,
-        "profile": table_of(path.name, trial, missing, client_code),
+        "profile": table(missing),
     }
     if refusal is not None:
         sentence = message(refusal.code, "en", refusal.detail)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -40,28 +40,40 @@ class Trial:
     rows: list[dict[str, str]] = field(default_factory=list)
 
 
-def table_of(name: str, trial: Trial, missing: Sequence[str], client_code: str) -> str:
-    """Return a table of the clients file for a file of this name, or nothing where nothing lacks."""
-    asked = [*_questions(trial)]
-    if not (trial.settings or trial.columns or missing or asked or trial.readings or trial.refusal):
-        return ""
-    lines = [f"[{client_code}]  # for files like {_plain(name)}" + NO_CODE * (client_code == "client")]
-    lines += [f"{setting} = {_written(value)}  # a guess" for setting, value in trial.settings.items()]
+def table_of(name: str, trial: Trial, missing: Sequence[str], client_code: str | None, said: Collection[str] | None) -> str:
+    """Return a table of the clients file for a file of this name, or nothing where nothing lacks.
+
+    Where the clients file has one, in which these settings are `said`, it is what is to be added: no table begins twice.
+    """
+    code = client_code or "client"
+    columns = [*_columns(trial, missing), *_questions(trial)]
+    settings = [f"{setting} = {_written(value)}  # a guess" for setting, value in trial.settings.items()]
+    if trial.refusal is not None and trial.refusal.code == "F_SHEETS":
+        settings.insert(0, f'# sheet = "..."  # needed: one of {_plain(trial.refusal.detail["sheets"])}')
     if trial.readings:
-        lines.append(f"# the text can be read as each of these: {trial.readings}")
-    if trial.columns or missing or asked:
-        lines += ["", f"[{client_code}.columns]"]
+        settings.append(f"# the text can be read as each of these: {trial.readings}")
+    if not (settings or columns or (trial.refusal and said is None)):
+        return ""
+    fits = f"# for files like {_plain(name)}"
+    begin = [f"[{code}]  {fits}{NO_CODE * (client_code is None)}" if said is None else fits]
+    if said is not None and settings:
+        begin.append(f"# under [{code}], above its other tables:")
+    if columns:
+        table = f"{code}.columns"
+        columns[:0] = ["", f"# under [{table}]:" if said is not None and "columns" in said else f"[{table}]"]
+    return "\n".join([*begin, *settings, *columns]) + "\n"
+
+
+def _columns(trial: Trial, missing: Sequence[str]) -> Iterator[str]:
+    """Yield where columns are, and as comments which are nowhere."""
     for column, place in trial.columns.items():
         value = place["header"] if set(place) == {"header"} else place
-        lines.append(f"{column} = {_written(value)}  # a guess")
-    if trial.refusal is not None and trial.refusal.code == "F_SHEETS":
-        lines.insert(1, f'# sheet = "..."  # needed: one of {_plain(trial.refusal.detail["sheets"])}')
+        yield f"{column} = {_written(value)}  # a guess"
     for column in missing:
         if column not in trial.columns:
             default = DEFAULTS.get(column)
             instead = "" if default is None else f" or {{ default = {_written(default)} }}"
-            lines.append(f'# {column} = "..."{instead}  # needed: which header is it?')
-    return "\n".join([*lines, *asked]) + "\n"
+            yield f'# {column} = "..."{instead}  # needed: which header is it?'
 
 
 def _questions(trial: Trial) -> Iterator[str]:

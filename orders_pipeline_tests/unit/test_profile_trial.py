@@ -336,12 +336,30 @@ def test_with_a_clients_profile_too_words_are_named_that_it_does_not_know_and_ca
     profile = EXAMPLES.profile("eccube")
     changes = [{"支払方法(名称)": word} for word in ("銀行振込", "郵便振替", "カード")]
     path.write_bytes(shop_files.orders_like(made, "cp932", "注文番号", "5002", changes))
-    found = try_profile(path, Limits(), profile, "eccube")
+    found = try_profile(path, Limits(), profile, "eccube", in_file=True)
     assert '# payment_method needs values = { "郵便振替" = "..." }' in found["profile"]
     assert "# payment_method: カード is card_on_file, which needs a payment_token" in found["profile"]
-    assert set(tomllib.loads(found["profile"])) == {"eccube"}
+    assert found["profile"].splitlines()[:3] == ["# for files like order.csv", "", "# under [eccube.columns]:"]
+    assert tomllib.loads(found["profile"]) == {}
     assert found["outcome"]["rejections"] == {"R_PAYMENT_METHOD": 1, "R_REQUIRED": 1}
     assert found["outcome"]["amount_jpy"] == {"accepted": 1650}
+
+
+@pytest.mark.parametrize("columns", ["", '\n[shop.columns]\nphone = "電話番号"\n'])
+def test_what_is_to_be_added_to_a_client_can_be_put_where_it_says(tmp_path, columns):
+    clients = tmp_path / "clients.toml"
+    clients.write_text(f'[shop]\nname = "見本"\n{columns}', "utf-8")
+    text = SHARED.format(day=f"{batches.today():%Y%m%d}120000", other="", code="", name="").replace("得意先コード", "会員ID")
+    path = tmp_path / "orders.csv"
+    path.write_text(text, "utf-8")
+    found = try_profile(path, Limits(), read_clients(clients).profile("shop"), "shop", in_file=True)
+    place = "# under [shop.columns]:" if columns else "[shop.columns]"
+    settings, there, its_columns = found["profile"].partition(place + "\n")
+    assert settings.splitlines()[1] == "# under [shop], above its other tables:"
+    clients.write_text(f'[shop]\nname = "見本"\n{settings}{columns}{"" if columns else there}{its_columns}', "utf-8")
+    again = try_profile(path, Limits(), read_clients(clients).profile("shop"), "shop", in_file=True)
+    assert (again["profile"], again["outcome"]) == ("", found["outcome"])
+    assert again["outcome"]["amount_jpy"] == {"accepted": 1800}
 
 
 @pytest.mark.parametrize(
