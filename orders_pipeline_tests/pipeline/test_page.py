@@ -746,6 +746,7 @@ def test_what_waits_is_approved_after_a_question_or_refused_for_a_reason_that_it
     assert 'data-ask="approve-dialog"' not in page
     assert '<th scope="row">承認待ち</th>' in page
     assert 'errors.csv" download' not in page
+    assert "承認権限がありません。送信者以外の" in page
     headers = OWN | {"Idempotency-Key": uuid.uuid4().hex}
     body = {"json": {"reason": "先月分です"}} if decision == "refuse" else {}
     assert approver.post(f"/v1/batches/{batch_id}/{decision}", headers, **body).status_code == 202

@@ -231,6 +231,10 @@ TEXTS: Mapping[str, tuple[str, str]] = MappingProxyType(
             "Somebody else than who sent the file approves it.",
             "送信者以外の承認権限を持つ人が承認します。",
         ),
+        "approve_no_right": (
+            "Your token or login may not approve. Somebody whose may, and who did not send this file, approves it.",
+            "お使いのトークンまたはアカウントには承認権限がありません。送信者以外の承認権限を持つ人が承認します。",
+        ),
         "approve": ("Approve", "承認する"),
         "approve_title": ("Approve this file?", "このファイルを承認しますか"),
         "approve_says": (
