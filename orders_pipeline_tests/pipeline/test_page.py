@@ -398,6 +398,7 @@ def test_a_cancelled_file_says_who_cancelled_it_and_whom_nobody_notifies(
         {"en": "Cancelled by a desk, .+ Reason: 先月分です<", "ja": "a deskが.+に中止しました。理由: 先月分です<"}[language],
         page,
     )
+    assert {"en": "All orders were paid already.", "ja": "すべての注文の決済が完了した後に"}[language] in page
     assert {"en": "3 orders, ¥3,000, are paid and", "ja": "3件、3,000円の注文は決済済みですが"}[language] in page
     steps_shown = re.findall(r'<li class="step-(\w+)"', page)
     assert steps_shown == ["done", "done", "done", "done", "left_undone", "done"]

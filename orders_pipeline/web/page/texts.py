@@ -310,6 +310,10 @@ TEXTS: Mapping[str, tuple[str, str]] = MappingProxyType(
             "The orders that were not paid are cancelled.",
             "決済していなかった注文を中止しました。",
         ),
+        "says_cancelled_paid": (
+            "All orders were paid already. What was left to do, such as notifications, was not done.",
+            "すべての注文の決済が完了した後に中止しました。通知など、残りの処理は行っていません。",
+        ),
         "says_cancelled_unpaid": (
             "The orders are cancelled. None of them was paid.",
             "注文を中止しました。決済は1件も行っていません。",

@@ -150,9 +150,16 @@ def _says(batch: Mapping[str, Any]) -> tuple[str, dict[str, object]]:
         return (code, {}) if code in TEXTS else ("E_ELSE", {"code": code})
     if batch["status"] in ("cancelling", "cancelled") and batch["approval"] and batch["approval"]["decision"] != "approved":
         return f"says_{batch['status']}_unpaid", {}
+    if batch["status"] == "cancelled" and _are_all_paid(batch):
+        return "says_cancelled_paid", {}
     if batch["status"] == "completed" and batch["corrections"]["rows_open"]:
         return "says_completed_rows_open", {}
     return f"says_{batch['status']}", {}
+
+
+def _are_all_paid(batch: Mapping[str, Any]) -> bool:
+    paid = batch["orders"]["paid"] + batch["orders"]["refunded"]
+    return bool(paid) and paid == _accepted_orders(batch)
 
 
 def _steps(batch: Mapping[str, Any]) -> list[tuple[str, str]]:
