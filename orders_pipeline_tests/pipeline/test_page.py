@@ -22,6 +22,8 @@ from orders_pipeline.clients.profiles import Clients, Profile
 from orders_pipeline.clients.users import read_users
 from orders_pipeline.intake import steps
 from orders_pipeline.settlement.batch_settlement import settling
+from orders_pipeline.settlement.refunds import refunding
+from orders_pipeline.settlement.refunds.plan import read_plan
 from orders_pipeline.system.composition import following_files
 from orders_pipeline.upkeep import cancelling
 from orders_pipeline.web.page import edits as taking
@@ -371,6 +373,15 @@ def test_a_batch_is_shown_as_it_goes_on_and_rows_and_yen_add_up(installation: In
     assert re.findall(r'<td class="number">(4|¥4,000)</td>', page) == ["4", "¥4,000"] * 2
     assert f'href="/b/{batch_id}/fix"' in page
     assert f'href="/v1/batches/{batch_id}/files/errors.csv"' in page
+
+
+def test_a_file_says_how_many_of_its_orders_were_refunded(installation: Installation, clerk: Browser) -> None:
+    batch_id = send(clerk, csv_of(*order_rows(2)))
+    installation.work_off(batch_id)
+    assert "Refunded since then" not in clerk.get(f"/b/{batch_id}").text
+    plan = read_plan(installation.system.database, batch_id)
+    refunding.carry_out(installation.system, plan, requested_by="operator", reason="returned")
+    assert "All orders are paid. Refunded since then: 2 orders.<" in clerk.get(f"/b/{batch_id}").text
 
 
 @pytest.mark.parametrize("language", ["en", "ja"])

@@ -305,6 +305,7 @@ TEXTS: Mapping[str, tuple[str, str]] = MappingProxyType(
             "What could be done is done. What could not is shown below.",
             "処理できるものはすべて完了しました。できなかったものは下に表示しています。",
         ),
+        "says_refunded": ("Refunded since then: {n} order{s}.", "その後、{n}件を返金しました。"),
         "says_rejected": ("No order of this file was taken.", "このファイルの注文は1件も受け付けていません。"),
         "says_cancelled": (
             "The orders that were not paid are cancelled.",
