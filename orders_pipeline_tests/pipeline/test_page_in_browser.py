@@ -425,6 +425,24 @@ def test_the_first_click_on_check_after_typing_is_not_lost(installation: Install
         expect(page.locator("#count")).to_have_text(f"{int(amount != 'y')} of 1 changed rows can be taken.")
 
 
+def test_after_a_check_only_what_it_found_is_said(installation: Installation, page: Page) -> None:
+    batch_id = send(page, *order_rows(1), order_row(client_order_ref="BAD", amount="x", email="nobody"))
+    installation.work_off(batch_id)
+    page.goto(page.url + "/fix")
+    mended = page.locator("td.bad", has=page.locator("input[value='x']"))
+    left = page.locator("td.bad", has=page.locator("input[value='nobody']"))
+    mended.locator("input").fill("100")
+    page.locator("#check").click()
+    expect(page.locator("tr.is-bad")).to_have_count(1)
+    expect(mended.locator(".says")).not_to_be_visible()
+    expect(mended.locator("input")).to_have_attribute("aria-invalid", "false")
+    expect(left.locator(".says")).to_be_visible()
+    expect(left.locator("input")).to_have_attribute("aria-invalid", "true")
+    is_faultless(page)
+    page.locator("#undo").click()
+    expect(mended.locator(".says")).to_be_visible()
+
+
 def test_a_row_that_another_one_kept_back_is_sent_unchanged(installation: Installation, page: Page) -> None:
     rows = [order_row(client_order_ref="A-6", amount=amount) for amount in ("1500", "1800")]
     batch_id = send(page, *order_rows(1), *rows)

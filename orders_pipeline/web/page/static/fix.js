@@ -55,12 +55,7 @@ function show() {
     const judged = verdict?.length ? bad : isChanged ? good : asIs;
     line.querySelector(".row-state").textContent = verdict ? judged : isChanged ? waits : isKept ? fix.dataset.kept : "";
     line.classList.toggle("is-changed", isChanged && !verdict);
-    for (const input of line.querySelectorAll("input[aria-invalid]")) input.ariaInvalid = String(verdict?.length !== 0);
-    for (const error of verdict ?? []) {
-      const cell = line.querySelector(`input[data-cell="${Number(error.cell)}"]`);
-      const place = cell?.parentElement.querySelector(".says") ?? line.querySelector(".row-state");
-      place.textContent = error.says;
-    }
+    sayWhatIsWrong(line, verdict);
   }
   showKinds();
   const rows = isOfChanged.size;
@@ -69,6 +64,21 @@ function show() {
   found("check").disabled = false;
   found("undo").disabled = done.length === 0;
   if (goodRows().length === 0) found("send").hidden = true;
+}
+
+// Where the check has found something else than before, what was said before is gone.
+function sayWhatIsWrong(line, verdict) {
+  const says = new Map();
+  for (const error of verdict ?? []) {
+    const cell = line.querySelector(`input[data-cell="${Number(error.cell)}"]`);
+    const place = cell?.parentElement.querySelector(".says") ?? line.querySelector(".row-state");
+    says.set(place, [...(says.get(place) ?? []), error.says]);
+  }
+  for (const [place, all] of says) place.textContent = all.join(" ");
+  for (const place of line.querySelectorAll(".says, .row-says")) place.hidden = Boolean(verdict) && !says.has(place);
+  for (const input of line.querySelectorAll("input[aria-invalid]")) {
+    input.ariaInvalid = String(!verdict || says.has(input.parentElement.querySelector(".says")));
+  }
 }
 
 // What was wrong at first is listed with how many rows it is left in, and below it what the check has found besides.
