@@ -323,6 +323,14 @@ def test_common_japanese_headers_are_guessed_and_the_file_comes_to_its_sum(tmp_p
     assert found["outcome"]["rejections"] == {"R_TOTAL_ROW": 1}
 
 
+def test_the_words_for_customers_items_and_remarks_of_other_systems_are_guessed(tmp_path):
+    header = "伝票番号,受注年月日,お客様コード,お客様名,お客様名カナ,品番,数量,単価,金額,支払方法,摘要"
+    found, _ = tried(tmp_path, f"{header}\nA-1,{batches.today()},C1,見本,ミホン,T-1,2,500,1000,invoice,急ぎ\n")
+    assert found["not_used"] == []
+    assert {"order_date", "customer_code", "customer_name", "customer_name_kana", "item_code", "note"} <= {*found["guessed"]}
+    assert found["outcome"]["amount_jpy"] == {"accepted": 1000}
+
+
 def test_a_header_of_unknown_names_is_not_said_to_look_like_an_order(tmp_path):
     found, _ = tried(tmp_path, "品名,担当,部門,倉庫,区分\nA,B,C,D,E\n")
     assert (found["error"]["code"], found["error"]["detail"].get("hint")) == ("F_HEADER_MISSING", None)
