@@ -24,6 +24,7 @@ from orders_pipeline.system.composition import System
 POLL_S = 2.0
 WORTHWHILE_S = 20.0  # a run that takes less than this to notify the others ends sooner than another begins
 TURN_S = 60.0  # a run that goes on with such a batch keeps its place at least so long, whoever waits
+MOST_QUEUED = 100  # are looked at, the first in the queue: every run that waits looks again and again
 DAEMON_S = 60.0  # who has not said anything for so long starts no run
 
 
@@ -77,7 +78,8 @@ def _newcomers(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
     heard = instance.get_daemon_heartbeats().get("QUEUED_RUN_COORDINATOR")
     if heard is None or heard.timestamp < time.time() - DAEMON_S:
         return []
-    queued = instance.get_runs(RunsFilter(job_name=PROCESS, statuses=[DagsterRunStatus.QUEUED]))
+    in_queue = RunsFilter(job_name=PROCESS, statuses=[DagsterRunStatus.QUEUED])
+    queued = instance.get_runs(in_queue, limit=MOST_QUEUED, ascending=True)
     return [each for each in queued if not RESUMES.items() <= each.tags.items()]
 
 
@@ -92,7 +94,8 @@ def _under_way(instance: dg.DagsterInstance) -> tuple[RunQueueConfig, Sequence[d
 def _leaving(limits: RunQueueConfig, under_way: Sequence[dg.DagsterRun], newcomers: Sequence[dg.DagsterRun]) -> set[str]:
     """Return which runs make room for newcomers: one for each that no free place helps, the same whoever asks."""
     free = max(limits.max_concurrent_runs - len(under_way), 0)
-    bounds = [each["limit"] for each in limits.tag_concurrency_limits if each["key"] == SIZE_TAG and each["value"] == LARGE]
+    of_tags = limits.tag_concurrency_limits  # which whoever has changed dagster.yaml may have others of, without a value
+    bounds = [each["limit"] for each in of_tags if (each["key"], each.get("value")) == (SIZE_TAG, LARGE)]
     free_for_large = min([free, *(max(bound - _large(under_way), 0) for bound in bounds)])
     large = max(_large(newcomers) - free_for_large, 0)
     small = max(len(newcomers) - _large(newcomers) - free, 0)

@@ -12,7 +12,7 @@ from orders_pipeline.orchestration.places import _leaving
 IS_LARGE = {SIZE_TAG: LARGE}
 LIMITS = RunQueueConfig(
     max_concurrent_runs=4,
-    tag_concurrency_limits=[{"key": SIZE_TAG, "value": LARGE, "limit": 3}],
+    tag_concurrency_limits=[{"key": "team", "limit": 9}, {"key": SIZE_TAG, "value": LARGE, "limit": 3}],
     max_user_code_failure_retries=0,
 )
 

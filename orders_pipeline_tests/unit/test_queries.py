@@ -126,3 +126,8 @@ def test_what_names_no_database_is_said_so_without_a_word_of_it(url):
         with pytest.raises(DatabaseNotNamed) as refused:
             read(url)
         assert "planted" not in f"{refused.value}{refused.value.__context__}"
+
+
+def test_dagsters_sessions_are_watched_as_ours_are():
+    ours = dict(re.findall(r"'(tcp_\w+)', '(\d+)'", queries()["watch_client"].text))
+    assert ours == {name: str(value) for name, value in database_url.WATCHED.items()}

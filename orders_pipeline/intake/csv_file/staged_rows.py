@@ -145,8 +145,11 @@ class StagedRows:
         corrects = pa.array([self._corrected_row(row, ok) for row, ok in each], pa.int32())
         unreadable = pa.array([filled.unreadable.get(place) for place in range(len(rows))], pa.string())
         said = corrects, unreadable, self._maybe_references(right, filled.rows.__getitem__)
-        columns = lambda place: pa.array(_cells(rows, place), pa.string())  # noqa: E731
-        table = self._table(filled.places, right, said, columns, filled.rows.__getitem__)
+
+        def column_at(place: int) -> pa.Array:
+            return pa.array(_cells(rows, place), pa.string())
+
+        table = self._table(filled.places, right, said, column_at, filled.rows.__getitem__)
         if self._header.batch is not None:
             cells = _cells(rows, self._header.batch)
             self._collect_batches({cell: cells.index(cell) for cell in dict.fromkeys(cells) if cell}, filled.places)
