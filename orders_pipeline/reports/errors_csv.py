@@ -66,7 +66,7 @@ class ErrorsCsv:
         """Add accepted orders that were not paid, or whose customers were not notified; the value is their reference."""
         for order in orders:
             ja, en = (message(order.code, language, order.detail) for language in ("ja", "en"))
-            line = [order.import_row_number, "", "", "", order.code, ja, en, _safe(order.client_order_ref)]
+            line = [order.import_row_number, "", "", "", order.code, ja, en, safe_cell(order.client_order_ref)]
             self._writer.writerow(line)
 
     def write(self, text: str) -> None:
@@ -78,7 +78,7 @@ class ErrorsCsv:
             rejection.import_row_number or "",
             line or "",
             rejection.column or "",
-            _safe(" + ".join(self._headers.get(rejection.column or "", ()))),
+            safe_cell(" + ".join(self._headers.get(rejection.column or "", ()))),
             rejection.code,
             message(rejection.code, "ja", rejection.detail),
             message(rejection.code, "en", rejection.detail),
@@ -106,9 +106,9 @@ def _shown(column: str | None, cells: Mapping[str, str | None]) -> str:
     value = cells.get(column) or ""
     if has_card_number(value):
         return ""
-    return _safe(value if len(value) <= SHOWN_CHARS else value[:SHOWN_CHARS] + "…")
+    return safe_cell(value if len(value) <= SHOWN_CHARS else value[:SHOWN_CHARS] + "…")
 
 
-def _safe(shown: str) -> str:
+def safe_cell(shown: str) -> str:
     """Return a cell that a spreadsheet shows and does not calculate."""
     return "'" + shown if shown.lstrip(" \u00a0\u3000").startswith(FORMULA_STARTS) else shown

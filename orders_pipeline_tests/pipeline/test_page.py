@@ -422,6 +422,20 @@ def test_a_cancelled_file_says_who_cancelled_it_and_whom_nobody_notifies(
     assert signed_in(installation.system, url, "other").get(link).status_code == 404
 
 
+def test_a_list_that_is_downloaded_has_no_cell_that_a_spreadsheet_calculates(
+    installation: Installation, clerk: Browser
+) -> None:
+    batch_id = send(clerk, csv_of(order_row(client_order_ref="-1-1", notify_channel="email")))
+    prepare(installation.system, batch_id)
+    with settling(installation.system, batch_id, None) as settlement:
+        assert settlement is not None
+        settlement.pay()
+    headers = OWN | {"Idempotency-Key": uuid.uuid4().hex}
+    assert clerk.post(f"/v1/batches/{batch_id}/cancel", headers, json={"reason": "a test"}).status_code == 202
+    cancelling.finish(installation.system, batch_id)
+    assert "1,'-1-1," in clerk.get(f"/b/{batch_id}/not-notified.csv").content.decode("utf-8-sig")
+
+
 @pytest.mark.parametrize(("paid", "cancelled", "step"), [(0, 2, "left_undone"), (1, 1, "done_in_part"), (2, 0, "done")])
 def test_a_step_of_a_cancelled_file_says_how_much_of_it_was_done(paid: int, cancelled: int, step: str) -> None:
     phases = [{"name": name, "state": "done"} for name in ("receive", "check", "load", "pay", "notify", "report")]

@@ -7,6 +7,7 @@ import io
 
 from starlette.responses import Response
 
+from orders_pipeline.reports.errors_csv import safe_cell
 from orders_pipeline.web.files import attachment
 from orders_pipeline.web.page.rendering import Visit
 from orders_pipeline.web.page.texts import Words
@@ -26,7 +27,10 @@ def give_not_notified(visit: Visit) -> Response:
     headers = (batch.source_layout or {}).get("headers", {})
     text = io.StringIO(newline="")
     writer = csv.writer(text)
-    writer.writerow([Words(visit.language)("row"), *(" + ".join(headers.get(each, ())) or each for each in NOT_NOTIFIED)])
-    writer.writerows([order.import_row_number, *(getattr(order, each) for each in NOT_NOTIFIED)] for order in orders)
+    named = [safe_cell(" + ".join(headers.get(each, ())) or each) for each in NOT_NOTIFIED]
+    writer.writerow([Words(visit.language)("row"), *named])
+    for order in orders:
+        cells = (getattr(order, each) for each in NOT_NOTIFIED)
+        writer.writerow([order.import_row_number, *(safe_cell(each) if isinstance(each, str) else each for each in cells)])
     content = text.getvalue().encode("utf-8-sig")  # whose mark says to spreadsheets that it is UTF-8
     return Response(content, media_type="text/csv", headers=attachment(f"{batch_id}-not-notified.csv"))
