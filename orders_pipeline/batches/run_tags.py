@@ -10,6 +10,7 @@ import json
 
 PROCESS, REFUND = "process_batch", "refund_batch"  # jobs
 PARTITION_TAG = "dagster/partition"  # Dagster's own, on every run of a partition
+WILL_RETRY_TAG, RETRIED_AS_TAG = "dagster/will_retry", "dagster/auto_retry_run_id"  # on a failed run, by Dagster itself
 VIA_TAG = "orders/via"  # on a run that the batch API has asked for
 CLIENT_TAG, FILE_TAG, STATUS_TAG = "orders/client", "orders/file", "orders/status"
 SIZE_TAG, LARGE = "orders/size", "large"

@@ -26,8 +26,7 @@ def orphaned_runs(database: Database, instance: dg.DagsterInstance, tags: Mappin
     return [run for run in begun if run.run_id in gone]
 
 
-def end_runs(instance: dg.DagsterInstance, runs: Sequence[dg.DagsterRun]) -> Sequence[dg.DagsterRun]:
-    """Mark runs as failed whose process is gone, and return those that Dagster tries again by itself."""
+def end_runs(instance: dg.DagsterInstance, runs: Sequence[dg.DagsterRun]) -> None:
+    """Mark runs as failed whose process is gone; as their tags say, Dagster tries them again by itself."""
     for run in runs:
         instance.report_run_failed(run, "the process of this run is gone")
-    return [run for run in runs if run.tags.get("dagster/max_retries", "0") != "0"]

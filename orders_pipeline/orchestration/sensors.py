@@ -27,6 +27,8 @@ from orders_pipeline.batches.run_tags import (
     PROCESS,
     REFUND,
     RESUMES,
+    RETRIED_AS_TAG,
+    WILL_RETRY_TAG,
     batch_tags,
     tags_of,
 )
@@ -50,6 +52,7 @@ SWEEP_INTERVAL_S = 9
 SEAL_INTERVAL_S = 59
 ALERT_INTERVAL_S = 29
 PATIENCE_S = 60.0  # the first run that is requested may take this long to begin before another is; later ones longer
+RETRY_S = 60.0  # a failed run that Dagster tries again by itself is asked for by then; its daemon looks every 5 seconds
 UNFINISHED = [
     DagsterRunStatus.QUEUED,
     DagsterRunStatus.NOT_STARTED,
@@ -98,9 +101,9 @@ def stalled_sensor(context: dg.SensorEvaluationContext, system: dg.ResourceParam
         # gone at two looks: a session that breaks, as when the database starts anew, comes back in between
         missed = set(json.loads(context.cursor or "[]"))
         gone = orphaned_runs(system.database, context.instance, {})
-        retried = end_runs(context.instance, [run for run in gone if run.run_id in missed])
+        end_runs(context.instance, [run for run in gone if run.run_id in missed])
         cursor = json.dumps([run.run_id for run in gone if run.run_id not in missed])
-        requests = _resumptions(context.instance, system, {run.tags.get(PARTITION_TAG) for run in retried})
+        requests = _resumptions(context.instance, system)
     if not requests:
         return dg.SensorResult(skip_reason="no batch stands still that could resume", cursor=cursor)
     return dg.SensorResult(
@@ -152,7 +155,7 @@ def alert_sensor(context: dg.RunFailureSensorContext, system: dg.ResourceParam[S
     """Tell of a run that failed for good, once; one that a person has stopped is no failure."""
     run, url = context.dagster_run, system.settings.alert_url
     code = _code_of(context)
-    if url is None or run.tags.get("dagster/will_retry") == "true" or code == "E_STOPPED":
+    if url is None or run.tags.get(WILL_RETRY_TAG) == "true" or code == "E_STOPPED":
         return dg.SkipReason("ORDERS_ALERT_URL is not set" if url is None else "nothing that anybody must know")
     failed = FailedRun(run.run_id, run.job_name, run.tags.get(PARTITION_TAG), code, _ended(context))
     if trouble := alert(system.settings, url, failed):
@@ -175,20 +178,16 @@ def _ended(context: dg.RunFailureSensorContext) -> str:
     return (datetime.now(UTC) if ended is None else datetime.fromtimestamp(ended, UTC)).isoformat(timespec="seconds")
 
 
-def _resumptions(instance: dg.DagsterInstance, system: System, retried: Collection[str | None]) -> list[dg.RunRequest]:
-    """Return the runs to ask for; a run of a `retried` batch that was ended is tried again by Dagster itself."""
+def _resumptions(instance: dg.DagsterInstance, system: System) -> list[dg.RunRequest]:
     database = system.database
     stalled = sweep.stalled_batches(database)
     busy = _busy(instance, database, [row.batch_id for row in stalled])
-    requests = []
     with database.begin() as transaction:
-        for row in stalled:
-            if row.batch_id in busy:
-                continue
-            number = transaction.scalar("count_run_request", batch_id=row.batch_id)
-            if row.batch_id not in retried:
-                requests.append(_resumption(row, number, system.settings.run_launcher))
-    return requests
+        return [
+            _resumption(row, transaction.scalar("count_run_request", batch_id=row.batch_id), system.settings.run_launcher)
+            for row in stalled
+            if row.batch_id not in busy
+        ]
 
 
 def _run_key(batch_id: str, number: int) -> str:
@@ -234,24 +233,33 @@ def _requests(instance: dg.DagsterInstance, system: System) -> list[dg.RunReques
 
 
 def _busy(instance: dg.DagsterInstance, database: Database, batch_ids: Collection[str]) -> set[str]:
-    """Return which of the batches have a run that is queued or under way, or are stopped here.
+    """Return which of the batches have a run that is queued, under way or tried again by Dagster, or are stopped here.
 
     These are the ones whose newest run a person has terminated, as when it never began or its process was lost, and that
     nobody has resumed since. What has ended or is being cancelled cannot be stopped: refunds that were asked for resume.
     """
     if not batch_ids:
         return set()
-    filters = RunsFilter(tags={PARTITION_TAG: list(batch_ids)}, statuses=[*UNFINISHED, DagsterRunStatus.CANCELED])
-    found = [(run.tags[PARTITION_TAG], run.is_finished) for run in instance.get_runs(filters)]  # of all of them at once
-    unfinished = {batch_id for batch_id, is_finished in found if not is_finished}
-    terminated = {batch_id: _newest(instance, batch_id) for batch_id in {batch_id for batch_id, _ in found} - unfinished}
+    ended = [DagsterRunStatus.CANCELED, DagsterRunStatus.FAILURE]
+    filters = RunsFilter(tags={PARTITION_TAG: list(batch_ids)}, statuses=[*UNFINISHED, *ended])
+    found = [(each.dagster_run.tags[PARTITION_TAG], each) for each in instance.get_run_records(filters)]  # of all at once
+    busy = {batch_id for batch_id, record in found if not record.dagster_run.is_finished or _is_retried(record)}
+    canceled = {batch_id for batch_id, record in found if record.dagster_run.status is DagsterRunStatus.CANCELED}
+    newest = {batch_id: _newest(instance, batch_id) for batch_id in canceled - busy}
     with database.begin() as transaction:
-        return unfinished | {
+        return busy | {
             batch_id
-            for batch_id, newest in terminated.items()
-            if newest.dagster_run.status is DagsterRunStatus.CANCELED
-            and batches.stop(transaction, batch_id, UI, newest.create_timestamp)
+            for batch_id, record in newest.items()
+            if record.dagster_run.status is DagsterRunStatus.CANCELED
+            and batches.stop(transaction, batch_id, UI, record.create_timestamp)
         }
+
+
+def _is_retried(record: RunRecord) -> bool:
+    """Return whether Dagster is about to try this failed run again by itself; that it will is noted after the failure."""
+    run, ended = record.dagster_run, record.end_time or 0.0
+    waits = run.tags.get(WILL_RETRY_TAG, "true") == "true" and RETRIED_AS_TAG not in run.tags
+    return run.status is DagsterRunStatus.FAILURE and waits and ended > time.time() - RETRY_S
 
 
 def _newest(instance: dg.DagsterInstance, batch_id: str) -> RunRecord:

@@ -11,6 +11,7 @@ import dagster as dg
 import pytest
 
 from orders_pipeline.batches.run_tags import LARGE_BYTES, tags_of
+from orders_pipeline.orchestration import sensors
 from orders_pipeline.orchestration.partitions import forget_failed_runs, retire
 from orders_pipeline.orchestration.sensors import PATIENCE_S, landing_sensor
 from orders_pipeline.samples.synthetic import write_sample
@@ -201,7 +202,10 @@ def test_c01_a_batch_whose_run_never_began_is_asked_for_again(installation: Inst
     assert look(installation) == []
 
 
-def test_a_batch_that_cannot_be_staged_says_why_and_when_it_is_tried_again(installation: Installation, client: str) -> None:
+def test_a_batch_that_cannot_be_staged_says_why_and_when_it_is_tried_again(
+    installation: Installation, client: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sensors, "RETRY_S", 0.0)  # no daemon of Dagster is there to try the run again
     drop(installation, client)
     look(installation)
     (request,) = look(installation)

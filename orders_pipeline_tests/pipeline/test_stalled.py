@@ -18,7 +18,7 @@ from orders_pipeline.cli.batch_list import show_batches
 from orders_pipeline.cli.console import show_summary
 from orders_pipeline.clients.profiles import Profile
 from orders_pipeline.intake import steps
-from orders_pipeline.orchestration import orphaned_runs
+from orders_pipeline.orchestration import orphaned_runs, sensors
 from orders_pipeline.orchestration.assets.boundary import paused
 from orders_pipeline.orchestration.sensors import stalled_sensor
 from orders_pipeline.reports import summaries
@@ -191,14 +191,26 @@ def status_of(installation: Installation, run: dg.DagsterRun) -> DagsterRunStatu
 
 
 def test_c28_a_run_that_nobody_is_behind_any_more_is_ended_and_left_to_dagsters_own_retry(
-    installation: Installation, tmp_path: Path
+    installation: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batch_id = receive(installation, tmp_path, "vanished")
     run = orphan(installation, batch_id, **{"dagster/max_retries": "2"})
     assert look(installation) == []
     assert status_of(installation, run) == DagsterRunStatus.FAILURE
-    installation.rows("UPDATE batches SET run_requested_at = now() - interval '1 hour' WHERE batch_id = %s", batch_id)
+    assert look(installation) == []  # also at the looks that follow, until Dagster's daemon had the time
+    monkeypatch.setattr(sensors, "RETRY_S", 0.0)
     assert [request.partition_key for request in look(installation)] == [batch_id]
+
+
+@pytest.mark.parametrize(("noted", "asked"), [({}, 0), ({"dagster/auto_retry_run_id": "another"}, 1)])
+def test_c30_a_run_that_dagster_itself_has_found_failed_is_left_to_its_own_retry(
+    installation: Installation, tmp_path: Path, noted: dict[str, str], asked: int
+) -> None:
+    batch_id = receive(installation, tmp_path, "lost-pod")
+    run = orphan(installation, batch_id, **{"dagster/max_retries": "2"})
+    installation.instance.report_run_failed(run)  # as its monitoring does, before or after its daemon has tried again
+    installation.instance.add_run_tags(run.run_id, noted)
+    assert len(look(installation)) == asked
 
 
 def test_c28_a_run_of_any_job_that_nobody_is_behind_is_ended_and_one_that_has_a_process_is_not(
