@@ -353,6 +353,8 @@ def test_a_file_is_checked_and_nothing_is_kept(
     part = browser.post("/check", params={"name": "<b>orders.csv"}, data=body)
     assert part.status_code == 200
     assert ("4 of 5 orders can be taken" if language == "en" else "5件中4件を受け付けられます") in part.text
+    button = "Send 4, ¥4,000; correct 1 later" if language == "en" else "4件・4,000円を送信し、1件は後で修正する"
+    assert f'data-do="send">{button}</button>' in part.text
     assert "&lt;b&gt;orders.csv" in part.text
     assert installation.rows("SELECT count(*) FROM batches WHERE client_code = %s", client_code) == [(0,)]
     refused = browser.post("/check", params={"name": "orders.csv"}, data=b"a,b\r\n1,2\r\n")
@@ -559,7 +561,8 @@ def test_a_row_that_another_one_kept_back_is_sent_as_it_is_together_with_that(
     found = corrected(clerk, conflict, change, dry=True).json()
     assert (found["rows"], found["good"]) == ({"2": [], "3": []}, 2)
     assert "1 of 1 changed row" in found["says"]
-    assert "1 row can be taken unchanged" in found["says"]
+    assert "1 row can be taken unchanged. What is sent is ¥3,300, in 1 payment." in found["says"]
+    assert found["send"] == "Send 2 rows, ¥3,300"
     correction = corrected(clerk, conflict, change, unchanged=[2]).json()["batch_id"]
     installation.work_off(correction)
     paid = installation.rows(
@@ -590,7 +593,8 @@ def test_of_rows_that_keep_each_other_back_a_person_says_which_is_right_as_it_is
         "3",
     ]
     found = corrected(clerk, conflict, unchanged=[3], dry=True).json()
-    assert (found["rows"], found["good"], found["says"]) == ({"3": []}, 1, "1 row can be taken unchanged.")
+    assert (found["rows"], found["good"]) == ({"3": []}, 1)
+    assert found["says"] == "1 row can be taken unchanged. What is sent is ¥1,800, in 1 payment."
     assert corrected(clerk, conflict, unchanged=[2, 3], dry=True).json()["good"] == 0
     correction = corrected(clerk, conflict, unchanged=[3]).json()["batch_id"]
     installation.work_off(correction)
@@ -816,7 +820,7 @@ def test_a_row_that_would_be_skipped_is_said_to_be_and_never_to_be_taken(profile
         found = corrected(clerk, batch_id, *edits_, dry=True).json()
         assert [each["kind"] for each in found["rows"]["1"]] == [":W_ROWS_SKIPPED"]
         assert (found["good"], found["refusal"], found["rows"].get("2")) == (good, None, [] if good else None)
-        assert found["says"] == f"{good} of {len(edits_)} changed rows can be taken."
+        assert found["says"].startswith(f"{good} of {len(edits_)} changed rows can be taken.")
 
 
 def test_of_a_header_that_comes_twice_the_cell_that_is_meant_is_shown_and_changed(

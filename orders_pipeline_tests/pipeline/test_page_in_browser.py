@@ -33,6 +33,7 @@ expect, Page, Route, Browser, Context = (
 )
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 WAIT_MS = 20_000
+expect.set_options(timeout=WAIT_MS)
 DROP = """([selector, name, text]) => {
     const transfer = new DataTransfer();
     transfer.items.add(new File([text], name, {type: "application/vnd.ms-excel"}));
@@ -422,7 +423,48 @@ def test_the_first_click_on_check_after_typing_is_not_lost(installation: Install
         page.mouse.move(place["x"] + place["width"] / 2, place["y"] + 3)
         page.mouse.down()
         page.mouse.up()
-        expect(page.locator("#count")).to_have_text(f"{int(amount != 'y')} of 1 changed rows can be taken.")
+        expect(page.locator("#count")).to_contain_text(f"{int(amount != 'y')} of 1 changed rows can be taken.")
+
+
+def test_an_answer_to_a_check_judges_only_what_was_checked(installation: Installation, page: Page) -> None:
+    batch_id = send(page, *order_rows(1), *(order_row(client_order_ref=f"B-{at}", amount="x") for at in range(3)))
+    installation.work_off(batch_id)
+    page.goto(page.url + "/fix")
+    cells, held = page.locator("td.bad input"), list[Route]()
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    page.route("**/edits?dry_run=true", hold)
+    for at, amount in enumerate(("100", "200")):
+        cells.nth(at).fill(amount)
+    cells.nth(1).press("Control+Enter")
+    expect(page.locator("#count")).to_have_text("Checking…")
+    cells.nth(1).press("End")
+    page.keyboard.type("y")  # nothing has left the cell yet
+    with page.expect_response("**/edits?dry_run=true"):
+        held[0].continue_()
+    expect(page.locator("#count")).to_have_text("2 rows changed – Changed since the check. Check again.")
+    expect(cells.nth(1)).to_have_value("200y")
+    expect(cells.nth(1)).to_be_focused()
+    expect(page.locator("tr.is-good")).to_have_count(1)
+    expect(page.locator("tr[data-row]").nth(1).locator(".row-state")).to_have_text("changed, not checked yet")
+    expect(page.locator("#send")).not_to_be_visible()
+    is_faultless(page)
+    cells.nth(1).press("Control+Enter")
+    cells.nth(1).fill("300")
+    cells.nth(1).press("Control+Enter")  # and of two checks the last one counts, whichever is answered first
+    cells.nth(2).focus()
+    expect(page.locator("tr.is-changed")).to_have_count(1)
+    for route in (held[2], held[1]):
+        with page.expect_response("**/edits?dry_run=true"):
+            route.continue_()
+        expect(page.locator("#send")).to_have_text("Send 2 rows, ¥400")
+    expect(cells.nth(2)).to_be_focused()
+    expect(page.locator("tr.is-good")).to_have_count(2)
+    cells.nth(0).fill("150")
+    page.keyboard.press("Tab")
+    expect(page.locator("#send")).not_to_be_visible()  # what it says is not what would be sent any more
 
 
 def test_after_a_check_only_what_it_found_is_said(installation: Installation, page: Page) -> None:
@@ -454,7 +496,7 @@ def test_a_row_that_another_one_kept_back_is_sent_unchanged(installation: Instal
     keep.nth(0).click()
     page.locator("#check").click()
     expect(page.locator("tr.is-good .row-state")).to_have_text(["can be taken as it is"])
-    expect(page.locator("#send")).to_have_text("Send 1 row")
+    expect(page.locator("#send")).to_have_text("Send 1 row, ¥1,500")
     is_faultless(page)
     keep.nth(0).click()
     expect(page.locator("#send")).not_to_be_visible()
@@ -469,7 +511,7 @@ def test_a_row_that_another_one_kept_back_is_sent_unchanged(installation: Instal
     expect(page.locator("#send")).not_to_be_visible()
     page.locator("td.bad input").nth(1).fill("A-8")
     page.keyboard.press("Control+Enter")
-    expect(page.locator("#send")).to_have_text("Send 2 rows")
+    expect(page.locator("#send")).to_have_text("Send 2 rows, ¥3,300")
     page.locator("#send").click()
     page.wait_for_url(lambda address: "/fix" not in address)
     correction = page.url.rpartition("/")[2]

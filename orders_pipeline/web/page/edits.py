@@ -64,11 +64,14 @@ class _Found:
     """What a check finds: what is wrong with each row, and why the file as a whole would be refused, if it would.
 
     Rows that are `skipped` are no orders as the client's profile says. Nothing answers them: they go on to wait.
+    `yen` and `payments` are those of the rows that would be taken.
     """
 
     errors: Mapping[int, Sequence[Mapping[str, Any]]]
     refusal: Mapping[str, Any] | None
     skipped: frozenset[int] = frozenset()
+    yen: int = 0
+    payments: int = 0
 
     @property
     def good(self) -> list[int]:
@@ -131,7 +134,8 @@ class _OpenRows:
                 errors[rows[each["row"] - 1]].append(each)
             elif each["code"] == found["status_code"]:
                 refusal = each
-        return _Found(errors, refusal, frozenset(row for at, row in enumerate(rows, 1) if at not in kept))
+        skipped = frozenset(row for at, row in enumerate(rows, 1) if at not in kept)
+        return _Found(errors, refusal, skipped, found["amount_jpy"]["accepted"], found["payments"]["planned"])
 
 
 def _kept(folder: Scratch) -> set[int]:
@@ -227,6 +231,8 @@ def _check(open_rows: _OpenRows, changed: Records, kept: Records, others: Record
     says = [words("fix_checked", good=of_changed, n=len(changed))] if changed else []
     if len(good) > of_changed:
         says.append(words("fix_unchanged", n=len(good) - of_changed))
+    if good:
+        says.append(words("fix_money", n=found.payments, yen=words.yen(found.yen)))
     return {
         "rows": {
             str(row): [_skipped(words)]
@@ -237,7 +243,7 @@ def _check(open_rows: _OpenRows, changed: Records, kept: Records, others: Record
         "good": len(good),
         "refusal": found.refusal and found.refusal["message" if language == "en" else "message_ja"],
         "says": " ".join(says or [words("fix_none_unchanged")]),
-        "send": words("fix_send", n=len(good)),
+        "send": words("fix_send", n=len(good), yen=words.yen(found.yen)),
     }
 
 

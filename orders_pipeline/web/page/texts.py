@@ -119,8 +119,8 @@ TEXTS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "payments": ("Payments", "決済"),
         "notices": ("Notifications", "通知"),
         "notices_time": ("{n}, about {time}", "{n}件、約{time}"),
-        "send_all": ("Send {n} orders", "{n}件を送信する"),
-        "send_good": ("Send {n}, correct {bad} later", "{n}件を送信し、{bad}件は後で修正する"),
+        "send_all": ("Send {n} order{s}, {yen}", "{n}件・{yen}を送信する"),
+        "send_good": ("Send {n}, {yen}; correct {bad} later", "{n}件・{yen}を送信し、{bad}件は後で修正する"),
         "fix_first": ("Correct the file first", "先にファイルを修正する"),
         "fix_first_hint": (
             "Correct these rows in your own program and drop the file here again.",
@@ -375,7 +375,7 @@ TEXTS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "rows_shown": ("Rows {first} to {last} of {n}", "{n}件中{first}〜{last}件目"),
         "fix_check": ("Check", "確認する"),
         "fix_checking": ("Checking…", "確認しています…"),
-        "fix_send": ("Send {n} row{s}", "{n}件を送信"),
+        "fix_send": ("Send {n} row{s}, {yen}", "{n}件・{yen}を送信"),
         "changed": ("{n} row{s} changed", "{n}件を変更しました"),
         "unchanged": ("Nothing changed yet", "まだ変更はありません"),
         "row_changed": ("changed, not checked yet", "変更済み・未確認"),
@@ -389,6 +389,8 @@ TEXTS: Mapping[str, tuple[str, str]] = MappingProxyType(
             "変更した{n}件のうち{good}件を受け付けられます。",
         ),
         "fix_unchanged": ("{n} row{s} can be taken unchanged.", "変更していない{n}件も、このまま受け付けられます。"),
+        "fix_money": ("What is sent is {yen}, in {n} payment{s}.", "送信する金額は{yen}、決済は{n}回です。"),
+        "fix_again": ("Changed since the check. Check again.", "確認中に変更されました。もう一度確認してください。"),
         "fix_none_unchanged": (
             "No row can be taken as it is. Correct what is wrong first.",
             "そのまま受け付けられる行はありません。誤りを修正してください。",

@@ -10,9 +10,13 @@ const edits = new Map(); // "row:cell" -> {row, cell, old, new}
 const kept = new Set(); // rows that are right as they are, of several that keep each other back
 const done = []; // what is undone first is last: lists of [key, edit before]
 let verdicts = {}; // row -> what is wrong with it as it would be sent: rows that are changed, and others that can be taken now
+let checks = 0; // the answer to the last one counts
+let since = []; // rows that were changed after it was asked: what it finds is not about them
 let isSent = false;
 
 const keyOf = (row, cell) => `${row}:${cell}`;
+const rowsOf = (changes) => changes.map(([key]) => Number(key.split(":")[0]));
+const isCell = (element) => element.matches("td input[data-cell]");
 const changedRows = () => new Set([...edits.values()].map((edit) => edit.row));
 const goodRows = () => Object.keys(verdicts).map(Number).filter((row) => verdicts[row].length === 0);
 const inWords = (number) => number.toLocaleString(document.documentElement.lang);
@@ -24,15 +28,18 @@ function note(changes) {
     else edits.set(key, edit);
   }
   done.push(before);
-  forget(changes);
+  forget(rowsOf(changes));
   show();
 }
 
-// Of rows that are changed nothing is known any more, nor of those that were judged beside them as they are.
-function forget(changes) {
+// Of rows that are changed nothing is known any more, nor of those that were judged beside them as they are, nor what all
+// that would be sent comes to.
+function forget(rows) {
   const changed = changedRows();
   for (const row of Object.keys(verdicts)) if (!changed.has(Number(row))) delete verdicts[row];
-  for (const [key] of changes) delete verdicts[key.split(":")[0]];
+  for (const row of rows) delete verdicts[row];
+  since.push(...rows);
+  found("send").hidden = true;
 }
 
 function show() {
@@ -40,7 +47,7 @@ function show() {
     const row = input.closest("tr").dataset.row;
     const edit = edits.get(keyOf(row, input.dataset.cell));
     const value = edit ? edit.new : input.defaultValue;
-    if (input !== document.activeElement || edit) input.value = value;
+    if (input.value !== value && (input !== document.activeElement || edit)) input.value = value;
     input.closest("td").classList.toggle("changed", Boolean(edit));
   }
   const isOfChanged = changedRows();
@@ -63,7 +70,6 @@ function show() {
   found("count").textContent = rows === 0 ? unchanged : rows === 1 ? changedOne : changed.replace("#", inWords(rows));
   found("check").disabled = false;
   found("undo").disabled = done.length === 0;
-  if (goodRows().length === 0) found("send").hidden = true;
 }
 
 // Where the check has found something else than before, what was said before is gone.
@@ -126,24 +132,44 @@ async function post(rows, isDryRun) {
   return ask(`${fix.dataset.post}${isDryRun ? "?dry_run=true" : ""}`, { method: "POST", headers, body }).catch(() => null);
 }
 
+function takeTyped() {
+  if (isCell(document.activeElement)) typed(document.activeElement);
+}
+
 async function check() {
-  if (document.activeElement.matches("td input[data-cell]")) typed(document.activeElement);
+  takeTyped();
+  const [number, place] = [(checks += 1), document.activeElement];
+  since = [];
   found("check").disabled = true;
   found("count").textContent = fix.dataset.checking;
   const response = await post(changedRows(), true);
-  if (!response?.ok) {
+  const result = response?.ok ? await response.json() : null;
+  if (number !== checks) return;
+  takeTyped();
+  if (result === null) {
     show();
     await failed(response);
     return;
   }
-  const result = await response.json();
   verdicts = result.rows;
+  if (since.length) {
+    forget([...since]);
+    show();
+    found("count").textContent += ` – ${fix.dataset.again}`;
+    return;
+  }
   show();
+  offer(result, [place, document.body].includes(document.activeElement));
+}
+
+// Who has gone on to another cell by now is left there.
+function offer(result, isWaitedFor) {
   found("count").textContent = result.refusal ?? result.says;
   const send = found("send");
   send.hidden = result.good === 0;
   send.textContent = result.send;
   const bad = Object.keys(verdicts).find((row) => verdicts[row].length > 0);
+  if (!isWaitedFor) return;
   if (result.good) send.focus();
   else if (bad) fix.querySelector(`tr[data-row="${Number(bad)}"] input`)?.focus();
 }
@@ -229,14 +255,14 @@ function reopen() {
 }
 
 fix.addEventListener("change", (event) => {
-  if (event.target.matches("td input[data-cell]")) typed(event.target);
+  if (isCell(event.target)) typed(event.target);
 });
 fix.addEventListener("click", (event) => {
   const keep = event.target.closest("button.keep");
   if (keep) {
     const row = Number(keep.closest("tr").dataset.row);
     if (!kept.delete(row)) kept.add(row);
-    forget([]);
+    forget([row]);
     show();
   }
   const link = event.target.closest("a[data-keep]");
@@ -254,7 +280,7 @@ fix.addEventListener("submit", (event) => {
   note(rows.split(" ").map((row) => [keyOf(row, cell), { row: Number(row), cell: Number(cell), old, new: value }]));
 });
 fix.addEventListener("keydown", (event) => {
-  if (event.isComposing || !event.target.matches("td input[data-cell]")) return;
+  if (event.isComposing || !isCell(event.target)) return;
   const input = event.target;
   if (event.key === "Escape") {
     input.value = edits.get(keyOf(input.closest("tr").dataset.row, input.dataset.cell))?.new ?? input.defaultValue;
@@ -278,7 +304,7 @@ found("undo").addEventListener("click", () => {
     if (before) edits.set(key, before);
     else edits.delete(key);
   }
-  forget(changes);
+  forget(rowsOf(changes));
   show();
 });
 window.addEventListener("beforeunload", (event) => {
