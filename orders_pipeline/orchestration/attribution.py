@@ -10,7 +10,6 @@ import hashlib
 import hmac
 
 import dagster as dg
-from dagster import QueuedRunCoordinator
 from dagster._core.run_coordinator import SubmitRunContext
 from pydantic import SecretStr
 
@@ -20,17 +19,13 @@ from orders_pipeline.system.settings import Settings, read_settings
 USER_TAG, PROOF_TAG = "orders/user", "orders/user-proof"
 
 
-class AttributingRunCoordinator(QueuedRunCoordinator):
-    """Dagster's queue, which notes with a run who has asked for it."""
-
-    def submit_run(self, context: SubmitRunContext) -> dg.DagsterRun:
-        """Queue a run."""
-        settings = read_settings()
-        user = _user(context, settings)
-        if user is not None and settings.proxy_secret is not None:
-            run_id = context.dagster_run.run_id
-            self._instance.add_run_tags(run_id, {USER_TAG: user, PROOF_TAG: _proof(settings.proxy_secret, run_id, user)})
-        return super().submit_run(context)
+def note_who_asks(instance: dg.DagsterInstance, context: SubmitRunContext) -> None:
+    """Tag a run that is about to be queued with who has asked for it."""
+    settings = read_settings()
+    user = _user(context, settings)
+    if user is not None and settings.proxy_secret is not None:
+        run_id = context.dagster_run.run_id
+        instance.add_run_tags(run_id, {USER_TAG: user, PROOF_TAG: _proof(settings.proxy_secret, run_id, user)})
 
 
 def asked_for_by(run: dg.DagsterRun, settings: Settings) -> str | None:

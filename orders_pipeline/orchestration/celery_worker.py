@@ -47,7 +47,6 @@ def new_app(settings: Settings) -> Celery:
 
     @app.task(name=RUN_TASK)  # type: ignore[untyped-decorator]
     def run(run_id: str) -> None:
-        with dg.DagsterInstance.get() as instance:
-            execute(instance, run_id)
+        execute(dg.DagsterInstance.get, run_id)
 
     return app

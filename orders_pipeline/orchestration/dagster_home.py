@@ -24,7 +24,8 @@ CONFIG = """\
 storage:
 {records}
 run_coordinator:
-{coordinator}
+  module: orders_pipeline.orchestration.run_queue
+  class: RunQueue
   config: {{dequeue_interval_seconds: 1}}
 run_launcher:
 {launcher}
@@ -52,12 +53,6 @@ RECORDS_BY_SETTINGS = """\
   custom:
     module: orders_pipeline.orchestration.dagster_records
     class: RecordsBySettings"""
-QUEUE = """\
-  module: dagster
-  class: QueuedRunCoordinator"""
-QUEUE_WITH_NAMES = """\
-  module: orders_pipeline.orchestration.attribution
-  class: AttributingRunCoordinator"""
 FORK = """\
   module: orders_pipeline.orchestration.run_launcher
   class: ForkingRunLauncher"""
@@ -102,7 +97,6 @@ def _body(settings: Settings) -> str:
     places = settings.max_concurrent_runs
     return CONFIG.format(
         records=RECORDS_BY_SETTINGS if settings.has_many_hosts else RECORDS_BY_VARIABLE,
-        coordinator=QUEUE if settings.proxy_secret is None else QUEUE_WITH_NAMES,
         launcher=launchers[settings.run_launcher],
         max_concurrent_runs=places,
         size_tag=SIZE_TAG,

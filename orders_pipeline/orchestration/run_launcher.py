@@ -8,14 +8,15 @@ their processes do is in `run_process.py`.
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.forkserver
 import multiprocessing.process
 import multiprocessing.resource_tracker
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Self
 
 import dagster as dg
 from dagster._config import UserConfigSchema
-from dagster._core.instance import InstanceRef
 from dagster._core.launcher import LaunchRunContext, RunLauncher
 from dagster._serdes import ConfigurableClass, ConfigurableClassData
 
@@ -49,9 +50,14 @@ class ForkingRunLauncher(RunLauncher[dg.DagsterInstance], ConfigurableClass):
         """Make the launcher that dagster.yaml names."""
         return cls(inst_data)
 
+    def make_ready(self) -> None:
+        """Start the process that runs are forked of, unless it is there; it imports its libraries while nobody waits."""
+        multiprocessing.forkserver.ensure_running()
+
     def launch_run(self, context: LaunchRunContext) -> None:
-        """Start a run's process; the first of a daemon waits for the libraries. Raise OSError if there can be none."""
-        process = self._processes.Process(target=_execute, args=(self._instance.get_ref(), context.dagster_run.run_id))
+        """Start a run's process. Raise OSError if there can be none."""
+        open_instance = partial(dg.DagsterInstance.from_ref, self._instance.get_ref())
+        process = self._processes.Process(target=execute, args=(open_instance, context.dagster_run.run_id))
         process.start()
         # whose ends we would wait for at ours; the tracker, from Python 3.13 on, ends when the last run does
         multiprocessing.process._children.discard(process)  # type: ignore[attr-defined]
@@ -60,8 +66,3 @@ class ForkingRunLauncher(RunLauncher[dg.DagsterInstance], ConfigurableClass):
     def terminate(self, run_id: str) -> bool:
         """Ask a run to end, wherever its process is; return whether it had not ended yet."""
         return cancel(self._instance, run_id)
-
-
-def _execute(instance_ref: InstanceRef, run_id: str) -> None:
-    with dg.DagsterInstance.from_ref(instance_ref) as instance:
-        execute(instance, run_id)

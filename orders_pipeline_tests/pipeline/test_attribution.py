@@ -22,14 +22,13 @@ from pydantic import SecretStr
 from starlette.applications import Starlette
 
 from orders_pipeline.orchestration.attribution import PROOF_TAG, USER_TAG, asked_for_by
-from orders_pipeline.orchestration.dagster_home import new_config
 from orders_pipeline.system.settings import Settings
 
 SECRET = "planted-secret-of-the-proxy-0123456789"
 SETTINGS = Settings(proxy_secret=SecretStr(SECRET), users_file=Path("users.toml"))
 NAME = "oncall@platform.example"
 USERS = f'["{NAME}"]\nrole = "operator"\n["clerk@shop.example"]\nclient = "shop"\nrole = "clerk"\n'
-COORDINATOR = {"module": "orders_pipeline.orchestration.attribution", "class": "AttributingRunCoordinator"}
+COORDINATOR = {"module": "orders_pipeline.orchestration.run_queue", "class": "RunQueue"}
 REPOSITORY = "__repository__short_job"
 LAUNCH = """
 mutation ($run: ExecutionParams!) { launchRun(executionParams: $run) {
@@ -115,8 +114,3 @@ def test_tags_that_somebody_gives_or_copies_prove_nothing(launched: Launch) -> N
     assert asked_for_by(launched({}, {USER_TAG: f"operator/{NAME}"}), SETTINGS) is None
     assert asked_for_by(launched(of_proxy(NAME), copied | {USER_TAG: "operator/other"}), SETTINGS) == f"operator/{NAME}"
     assert asked_for_by(real, Settings.model_construct()) is None  # without a proxy that is known
-
-
-def test_dagsters_own_queue_serves_where_no_proxy_is_known() -> None:
-    assert COORDINATOR["class"] in new_config(SETTINGS)
-    assert COORDINATOR["class"] not in new_config(Settings.model_construct())

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import multiprocessing.forkserver
 import ssl
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +19,9 @@ from click.testing import CliRunner
 from dagster import DagsterRunStatus
 from dagster._core.instance.ref import InstanceRef
 from dagster._core.launcher import LaunchRunContext
+from dagster._core.test_utils import instance_for_test
+from dagster._daemon.controller import create_daemon_of_type
+from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import QueuedRunCoordinatorDaemon
 from dagster._serdes import ConfigurableClassData
 from dagster_k8s import K8sRunLauncher
 from dagster_k8s.job import construct_dagster_k8s_job, get_user_defined_k8s_config
@@ -31,6 +36,7 @@ from orders_pipeline.orchestration.celery_launcher import BrokerUnavailable, Cel
 from orders_pipeline.orchestration.celery_worker import new_app
 from orders_pipeline.orchestration.dagster_records import RecordsBySettings
 from orders_pipeline.orchestration.run_launcher import ForkingRunLauncher
+from orders_pipeline.orchestration.run_queue import RunQueue
 from orders_pipeline.system.settings import Settings, SettingsError
 from orders_pipeline_tests.support.generated_pages import DOCS
 from orders_pipeline_tests.support.kubernetes_api import write_kubeconfig
@@ -183,6 +189,18 @@ def test_the_broker_is_the_one_that_is_set_whatever_variables_of_celerys_are(mon
     assert app.conf.result_backend is None
 
 
+def test_dagsters_daemon_is_ready_to_fork_before_there_is_a_run_and_nobody_else_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[str] = []
+    monkeypatch.setattr(multiprocessing.forkserver, "ensure_running", lambda: started.append("fork server"))
+    queue, launcher = ({"module": each.__module__, "class": each.__name__} for each in (RunQueue, ForkingRunLauncher))
+    with instance_for_test(overrides={"run_coordinator": queue, "run_launcher": launcher}) as instance:
+        assert isinstance(instance.run_coordinator, RunQueue)
+        assert isinstance(instance.run_launcher, ForkingRunLauncher)
+        assert started == []
+        create_daemon_of_type(QueuedRunCoordinatorDaemon.daemon_type(), instance)
+        assert started == ["fork server"]
+
+
 def test_a_run_that_another_process_has_begun_is_left_alone(
     instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -193,8 +211,8 @@ def test_a_run_that_another_process_has_begun_is_left_alone(
     run = instance.create_run_for_job(
         job_def=job.get_definition(), job_code_origin=job.get_python_origin(), status=DagsterRunStatus.STARTED
     )
-    run_process.execute(instance, run.run_id)
-    run_process.execute(instance, "no-such-run")
+    for run_id in (run.run_id, "no-such-run"):
+        run_process.execute(partial(contextlib.nullcontext, instance), run_id)
     found = instance.get_run_by_id(run.run_id)
     assert found is not None
     assert found.status is DagsterRunStatus.STARTED

@@ -1,0 +1,30 @@
+"""The queue of runs that dagster.yaml names: Dagster's own, which notes who asks, and whose daemon is ready to fork.
+
+Who asks is known in `attribution.py`, how runs are forked in `run_launcher.py`.
+"""
+
+from __future__ import annotations
+
+import dagster as dg
+from dagster import QueuedRunCoordinator
+from dagster._core.run_coordinator import SubmitRunContext
+
+from orders_pipeline.orchestration.attribution import note_who_asks
+from orders_pipeline.orchestration.run_launcher import ForkingRunLauncher
+
+
+class RunQueue(QueuedRunCoordinator):
+    """Dagster's queue."""
+
+    def submit_run(self, context: SubmitRunContext) -> dg.DagsterRun:
+        """Queue a run."""
+        note_who_asks(self._instance, context)
+        return super().submit_run(context)
+
+    @property
+    def dequeue_interval_seconds(self) -> int:
+        """Return how often Dagster's daemon looks; it alone asks, as it starts, and its first run should not wait."""
+        launcher = self._instance.run_launcher
+        if isinstance(launcher, ForkingRunLauncher):
+            launcher.make_ready()
+        return super().dequeue_interval_seconds
