@@ -266,6 +266,12 @@ def _give_report(batch_id: str, name: str, target: Path | None, *, force: bool, 
         else:
             with path.open("rb") as source, answering_to() as terminal:
                 shutil.copyfileobj(source, terminal)
+        left = report_files.rows_open(system.database, batch_id) if name == "rejected" and not as_json else None
+    if left is not None and left[0] < left[1]:
+        complaints.print(
+            f"{left[0]:,} of these {left[1]:,} rows still wait for a correction; the others need none or were sent again "
+            "since: if they come once more, nothing is paid twice"
+        )
 
 
 report_output = output("Write to this file instead of the terminal, readable by you only.")

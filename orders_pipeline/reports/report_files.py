@@ -50,6 +50,16 @@ def report(storage: Storage, database: Database, batch_id: str, name: str) -> It
         yield path
 
 
+def rows_open(database: Database, batch_id: str) -> tuple[int, int] | None:
+    """Return how many of the rows in rejected.csv still wait for a correction, and of how many; None before one has come."""
+    with database.begin() as transaction:
+        batch = batches.get(transaction, batch_id)
+        group = transaction.rows("import_group", bulk_import_group=batch.bulk_import_group)[0]
+        left = transaction.rows("rows_to_correct_in", bulk_import_group=batch.bulk_import_group, batch_id=batch_id)
+    is_read = not (batch.status_code or "").startswith("F_")
+    return (len(left), batch.rows_rejected) if is_read and group.batches > 1 else None
+
+
 def report_path(batch_id: str, name: str) -> str:
     """Return the path of a report below ORDERS_REPORTS_URL; `name` is a key of `REPORTS`."""
     return f"/batches/{batch_id}/{REPORTS[name]}"

@@ -31,6 +31,7 @@ from orders_pipeline.settlement.payments.settle import find_out
 from orders_pipeline.system.composition import System
 
 POLL_S = 0.2
+NO_REASON = "no reason given"  # what is kept and shown where a program cancels without one
 
 
 def require_unfinished(batch: Progress) -> None:

@@ -19,7 +19,6 @@ from orders_pipeline.web.batches import accepted, is_resumable
 from orders_pipeline.web.calls import Call, Command, Reason
 from orders_pipeline.web.problems import Problem
 
-WHY = "asked for through the batch API"
 MOST_BODY_BYTES = 8 << 10
 
 
@@ -35,7 +34,7 @@ def cancel(call: Call) -> Response:
     def begin(transaction: Transaction) -> bool:
         why = call.command(CancelCommand).reason if call.body else None
         try:
-            cancelling.begin(transaction, call.batch_id, cancelled_by=call.caller.actor, why=why or WHY)
+            cancelling.begin(transaction, call.batch_id, cancelled_by=call.caller.actor, why=why or cancelling.NO_REASON)
         except batches.BatchEnded:
             raise Problem("not-cancellable") from None
         return True

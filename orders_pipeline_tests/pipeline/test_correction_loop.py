@@ -11,6 +11,7 @@ import pytest
 
 from orders_pipeline.batches import batches
 from orders_pipeline.infrastructure.database_url import libpq_url
+from orders_pipeline_tests.support.commands import Cli
 from orders_pipeline_tests.support.factories import order_row
 from orders_pipeline_tests.support.installation import Installation, check_finished
 from orders_pipeline_tests.support.order_file import OrderFile
@@ -133,7 +134,9 @@ def test_characters_whose_codes_do_not_round_trip_come_back_as_the_bytes_that_we
     assert (second["status"], second["corrections"]["rows_open"]) == ("completed", 0)
 
 
-def test_a_row_that_is_left_out_of_a_correction_stays_open(installation: Installation, tmp_path: Path) -> None:
+def test_a_row_that_is_left_out_of_a_correction_stays_open_and_those_sent_twice_are_paid_once(
+    installation: Installation, cli: Cli, tmp_path: Path
+) -> None:
     made = OrderFile("utf-8")
     made.add(order_row(client_order_ref="G-1", amount="1600000"), codes="R_AMOUNT_OVER_LIMIT")
     made.add(order_row(client_order_ref="G-2", amount="x"), codes="R_AMOUNT_FORMAT")
@@ -144,6 +147,12 @@ def test_a_row_that_is_left_out_of_a_correction_stays_open(installation: Install
     second = installation.take(path, "left-out")
     assert second["rows"]["accepted"] == 1
     assert second["corrections"] == {"batches": 2, "rows_open": 1, "open_in": [first["batch_id"]]}
+    again = cli("rejected", first["batch_id"])
+    assert "1 of these 2 rows still wait for a correction" in " ".join(again.stderr.split())
+    path.write_bytes(again.stdout.encode().replace(b"1600000", b"800000").replace(b",x,", b",10,"))
+    third = installation.take(path, "left-out")
+    assert (third["rows"]["accepted"], third["rejections"]) == (1, {"R_REF_EXISTS": 1})
+    assert "0 of these 2 rows" in " ".join(cli("rejected", first["batch_id"]).stderr.split())
 
 
 def test_a_row_that_was_added_to_a_correction_comes_back_whole(installation: Installation, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from orders_pipeline.clients.users import read_users
 from orders_pipeline.intake import steps
 from orders_pipeline.settlement.batch_settlement import settling
 from orders_pipeline.settlement.refunds import refunding
-from orders_pipeline.settlement.refunds.plan import read_plan
+from orders_pipeline.settlement.refunds.plan import read_plan, write_plan
 from orders_pipeline.system.composition import following_files
 from orders_pipeline.upkeep import cancelling
 from orders_pipeline.web.page import edits as taking
@@ -377,13 +377,39 @@ def test_a_batch_is_shown_as_it_goes_on_and_rows_and_yen_add_up(installation: In
     assert f'href="/v1/batches/{batch_id}/files/errors.csv"' in page
 
 
-def test_a_file_says_how_many_of_its_orders_were_refunded(installation: Installation, clerk: Browser) -> None:
-    batch_id = send(clerk, csv_of(*order_rows(2)))
+@pytest.mark.parametrize("language", ["en", "ja"])
+def test_a_file_and_the_history_say_what_was_refunded_and_what_is_being(
+    installation: Installation, url: str, client_code: str, language: str
+) -> None:
+    clerk = signed_in(installation.system, url, client_code, language=language)
+    rows = order_rows(3)
+    batch_id = send(clerk, csv_of(*rows))
+    send(clerk, csv_of(*(order_row(client_order_ref=f"OTHER-{at}") for at in range(2))))
     installation.work_off(batch_id)
-    assert "Refunded since then" not in clerk.get(f"/b/{batch_id}").text
-    plan = read_plan(installation.system.database, batch_id)
+    of_file = {
+        "en": ["Refunded since then: 1 order, ¥1,000.", "Being refunded: 2 orders, ¥2,000."],
+        "ja": ["その後、1件・1,000円を返金しました。", "2件・2,000円の返金を処理しています。"],
+    }[language]
+    of_list = {
+        "en": ["Refunded: 1, ¥1,000", "Being refunded: 2, ¥2,000"],
+        "ja": ["返金済み 1件・1,000円", "返金処理中 2件・2,000円"],
+    }[language]
+
+    def said() -> list[int]:
+        page, *lists = (clerk.get(path).text for path in (f"/b/{batch_id}", "/history", "/send"))
+        return [*(page.count(each) for each in of_file), *(text.count(each) for text in lists for each in of_list)]
+
+    assert said() == [0] * 6
+    plan = read_plan(installation.system.database, batch_id, [rows[0]["client_order_ref"]])
     refunding.carry_out(installation.system, plan, requested_by="operator", reason="returned")
-    assert "All orders are paid. Refunded since then: 2 orders.<" in clerk.get(f"/b/{batch_id}").text
+    assert said() == [1, 0] * 3
+    write_plan(
+        installation.system.database,
+        read_plan(installation.system.database, batch_id),
+        requested_by="operator",
+        reason="returned",
+    )
+    assert said() == [1] * 6
 
 
 @pytest.mark.parametrize("language", ["en", "ja"])
@@ -422,6 +448,17 @@ def test_a_cancelled_file_says_who_cancelled_it_and_whom_nobody_notifies(
     assert [row[1] for row in rows[1:]] == [row["client_order_ref"] for row in order_rows(3)]
     assert f"{batch_id}-not-notified.csv" in answer.headers["Content-Disposition"]
     assert signed_in(installation.system, url, "other").get(link).status_code == 404
+
+
+@pytest.mark.parametrize("language", ["en", "ja"])
+def test_a_file_that_a_program_cancelled_without_a_reason_says_so(
+    installation: Installation, url: str, client_code: str, language: str
+) -> None:
+    clerk = signed_in(installation.system, url, client_code, language=language)
+    batch_id = send(clerk, csv_of(*order_rows(1)))
+    assert clerk.post(f"/v1/batches/{batch_id}/cancel", OWN).json()["cancellation"]["reason"] == "no reason given"
+    says = {"en": "Reason: none given<", "ja": "理由: 記載なし<"}[language]
+    assert says in clerk.get(f"/b/{batch_id}").text
 
 
 def test_a_list_that_is_downloaded_has_no_cell_that_a_spreadsheet_calculates(
@@ -517,6 +554,7 @@ def test_rows_are_corrected_cell_by_cell_and_sent_as_a_correction(installation: 
     answer = corrected(clerk, batch_id, *changes[:2])
     assert answer.status_code == 202, answer.text
     correction = answer.json()["batch_id"]
+    assert "still wait for a correction" not in clerk.get(f"/b/{batch_id}").text
     for says in ("A correction is being processed.", "The correction of 2 rows is being processed."):
         for page in (clerk.get(f"/b/{each}").text for each in (batch_id, correction)):
             assert says in page
@@ -530,6 +568,7 @@ def test_rows_are_corrected_cell_by_cell_and_sent_as_a_correction(installation: 
     assert "are still to be corrected" in clerk.get(f"/b/{correction}").text
     assert "All orders are paid" not in clerk.get(f"/b/{correction}").text
     assert list(cells_of(clerk.get(f"/b/{batch_id}/fix").text)) == [third]
+    assert "1 of its 3 rows still wait for a correction." in clerk.get(f"/b/{batch_id}").text
     assert f"/b/{batch_id}/fix" in clerk.get(f"/b/{correction}").text
     assert problem(corrected(clerk, batch_id, changes[0]), 409) == "already-corrected"
     check_books(installation, batch_id)

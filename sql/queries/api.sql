@@ -152,6 +152,16 @@ SELECT batch_id, client_code, csv_source, status, status_code, rows_total, rows_
        corrects, received_at
 FROM batches WHERE finished_at IS NULL ORDER BY received_at LIMIT :limit
 
+-- name: page_refunds
+-- Of how many orders of some batches the yen were refunded, or are being.
+SELECT refunds.batch_id,
+       count(*) FILTER (WHERE status = 'succeeded') AS orders_refunded,
+       CAST(coalesce(sum(share.amount) FILTER (WHERE status = 'succeeded'), 0) AS bigint) AS yen_refunded,
+       count(*) FILTER (WHERE settled_at IS NULL) AS orders_open,
+       CAST(coalesce(sum(share.amount) FILTER (WHERE settled_at IS NULL), 0) AS bigint) AS yen_open
+FROM refunds JOIN refund_orders AS share USING (refund_id)
+WHERE refunds.batch_id = ANY (CAST(:batch_ids AS text[])) GROUP BY refunds.batch_id
+
 -- name: page_days
 -- What was received since a day, by client and day in Japan.
 SELECT client_code, CAST(received_at AT TIME ZONE 'Asia/Tokyo' AS date) AS day, count(*) AS batches,

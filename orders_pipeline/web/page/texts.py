@@ -197,6 +197,12 @@ TEXTS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "files": ("Downloads", "ダウンロード"),
         "original": ("The file as it was sent", "送信したファイル"),
         "rejected.csv": ("Rows to correct (rejected.csv)", "要修正の行(rejected.csv)"),
+        "rejected_again": (
+            "{n} of its {total} rows still wait for a correction. The others need none or were sent again since; if they "
+            "come once more, nothing is paid twice.",
+            "全{total}行のうち、修正が必要な行は{n}行です。ほかの行は修正の必要がないか、修正を送信済みです。"
+            "もう一度送信しても、二重に決済されることはありません。",
+        ),
         "errors.csv": ("All problems (errors.csv)", "エラー一覧(errors.csv)"),
         "result.json": ("Result (result.json)", "処理結果(result.json)"),
         "cancel": ("Cancel", "中止する"),
@@ -217,6 +223,7 @@ TEXTS: Mapping[str, tuple[str, str]] = MappingProxyType(
             "{total}件の通知のうち、最大で{n}件が送信されません。",
         ),
         "was_cancelled": ("Cancelled by {by}, {at}. Reason: {reason}", "{by}が{at}に中止しました。理由: {reason}"),
+        "no_reason": ("none given", "記載なし"),
         "not_notified": (
             "{n} order{s}, {yen}, are paid and their customers are not notified. Tell them yourself.",
             "{n}件、{yen}の注文は決済済みですが、お客様に通知していません。必要に応じてご連絡ください。",
@@ -305,7 +312,8 @@ TEXTS: Mapping[str, tuple[str, str]] = MappingProxyType(
             "What could be done is done. What could not is shown below.",
             "処理できるものはすべて完了しました。できなかったものは下に表示しています。",
         ),
-        "says_refunded": ("Refunded since then: {n} order{s}.", "その後、{n}件を返金しました。"),
+        "says_refunded": ("Refunded since then: {n} order{s}, {yen}.", "その後、{n}件・{yen}を返金しました。"),
+        "says_refunding": ("Being refunded: {n} order{s}, {yen}.", "{n}件・{yen}の返金を処理しています。"),
         "says_rejected": ("No order of this file was taken.", "このファイルの注文は1件も受け付けていません。"),
         "says_cancelled": (
             "The orders that were not paid are cancelled.",
@@ -413,6 +421,8 @@ TEXTS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "history_title": ("Files sent so far", "送信したファイルの履歴"),
         "file": ("File", "ファイル"),
         "state": ("State", "状態"),
+        "refunded_of": ("Refunded: {n}, {yen}", "返金済み {n}件・{yen}"),
+        "refunding_of": ("Being refunded: {n}, {yen}", "返金処理中 {n}件・{yen}"),
         "older": ("Older files", "以前のファイル"),
         "newest": ("Newest files", "最新のファイル"),
         # the overview

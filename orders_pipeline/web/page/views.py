@@ -17,6 +17,7 @@ from orders_pipeline.clients.api_tokens import WRITE
 from orders_pipeline.infrastructure.scratch import Scratch
 from orders_pipeline.intake.file_staging import limits_of
 from orders_pipeline.records.rejections import Language, message
+from orders_pipeline.upkeep import cancelling
 from orders_pipeline.web import submission
 from orders_pipeline.web.batches import batch_object
 from orders_pipeline.web.calls import Call, moment
@@ -53,7 +54,7 @@ def show_send(visit: Visit) -> Response:
         mb=(settings.max_bytes if limits is None else limits.max_bytes) // MIB,
         rows=settings.max_rows if limits is None else limits.max_rows,
         clients=sorted(clients.profiles) if caller.is_operator else None,
-        batches=_listed(visit, RECENT, None),
+        **_listed(visit, RECENT, None),
     )
 
 
@@ -110,6 +111,7 @@ def show_batch(visit: Visit) -> Response:
             to_fix = transaction.rows("page_rows_to_correct", bulk_import_group=batch["import_group"])
         sender = None if file is None else transaction.scalar("api_sender", who=file.submitted_by)
         decided_by = transaction.scalar("api_sender", who=(batch["approval"] or {}).get("decided_by"))
+        refund = next(iter(transaction.rows("page_refunds", batch_ids=[batch_id])), None)
         is_refused = batch["approval"] is not None and batch["approval"]["decision"] == "refused"
         cancellation = None if is_refused else batch["cancellation"]
         cancelled_by = transaction.scalar("api_sender", who=(cancellation or {}).get("by"))
@@ -124,18 +126,28 @@ def show_batch(visit: Visit) -> Response:
         submitted_by=sender,
         decided_by=decided_by,
         cancelled_by=cancelled_by,
+        no_reason=cancelling.NO_REASON,
         says=_says(batch),
         steps=_steps(batch),
         bars=[each for each in batch["progress"]["phases"] if each["name"] in ("pay", "notify")],
         milestone=_milestone(batch),
+        refund=refund,
         kinds=[_kind(each, headers, language) for each in found if each.first_row is not None],
         refusals=[_kind(each, headers, language).sentence for each in found if each.first_row is None],
         to_fix=[each for each in to_fix if not each.is_under_way],
+        open_here=_open_here(batch, to_fix),
         under_way=[each for each in to_fix if each.is_under_way],
         orders=_accepted_orders(batch),
         sums=sums,
         open=next((line for line in sums if line[0] == "open"), None),
     )
+
+
+def _open_here(batch: Mapping[str, Any], to_fix: Sequence[Row[Any]]) -> int | None:
+    """Return how many rows of rejected.csv wait for a correction, once corrections came; None while that is all of them."""
+    is_read = not (batch["status_code"] or "").startswith("F_")
+    here = sum(each.rows_open for each in to_fix if each.batch_id == batch["batch_id"])
+    return int(here) if is_read and batch["corrections"]["batches"] > 1 and here < (batch["rows"]["rejected"] or 0) else None
 
 
 def _kind(row: Row[Any], headers: Mapping[str, Sequence[str]], language: Language) -> Kind:
@@ -212,19 +224,23 @@ def show_history(visit: Visit) -> Response:
     before = (moment(given.get("before")), given.get("id", "")) if given.get("before") else None
     if before is not None and not batches.BATCH_ID.fullmatch(before[1]):
         raise Problem("malformed-request")
-    rows = _listed(visit, LISTED + 1, before)
-    return visit.render("history.html", batches=rows[:LISTED], has_more=len(rows) > LISTED, is_first=before is None)
+    found = _listed(visit, LISTED, before)
+    return visit.render("history.html", **found, is_first=before is None)
 
 
-def _listed(visit: Visit, limit: int, before: tuple[str | None, str] | None) -> Sequence[Row[Any]]:
-    """Return batches of the client, or for an operator of all, the newest first."""
+def _listed(visit: Visit, limit: int, before: tuple[str | None, str] | None) -> dict[str, Any]:
+    """Return batches of the client, or for an operator of all, the newest first, and what was refunded of each."""
     before_at, before_id = before or ("infinity", "")
     client_code = visit.who.client_code
-    place = {"before_at": before_at, "before_id": before_id, "limit": limit}
+    place = {"before_at": before_at, "before_id": before_id, "limit": limit + 1}
     with visit.system.database.begin() as transaction:
         if visit.who.is_operator:
-            return transaction.rows("page_batches_of_all", **place)
-        return transaction.rows("page_batches", client_code=client_code, **place)
+            rows = transaction.rows("page_batches_of_all", **place)
+        else:
+            rows = transaction.rows("page_batches", client_code=client_code, **place)
+        shown = rows[:limit]
+        refunds = transaction.rows("page_refunds", batch_ids=[each.batch_id for each in shown])
+    return {"batches": shown, "refunds": {each.batch_id: each for each in refunds}, "has_more": len(rows) > limit}
 
 
 def show_start(visit: Visit) -> Response:
