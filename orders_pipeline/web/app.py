@@ -31,7 +31,7 @@ from orders_pipeline.web.events import Events
 from orders_pipeline.web.idempotency import key_of
 from orders_pipeline.web.limits import READS, SUBMISSIONS, Rates, Uploads
 from orders_pipeline.web.metrics import Metrics
-from orders_pipeline.web.page import downloads, edits, fixing, overview, rendering, sign_in, views
+from orders_pipeline.web.page import downloads, edits, fixing, overview, refunding, rendering, sign_in, views
 from orders_pipeline.web.page.rendering import Visit
 from orders_pipeline.web.run_hint import RunHint
 from orders_pipeline.web.submission import Work
@@ -83,6 +83,7 @@ VIEWS: tuple[tuple[str, str, View], ...] = (
     ("/overview", OPERATOR, overview.show_overview),
     ("/b/{batch_id}", READ, views.show_batch),
     ("/b/{batch_id}/fix", READ_REJECTED, fixing.show_fix),
+    ("/b/{batch_id}/refund", REFUND, refunding.show_refund),
     ("/b/{batch_id}/not-notified.csv", READ, downloads.give_not_notified),
 )
 

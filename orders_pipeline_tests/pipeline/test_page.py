@@ -17,7 +17,7 @@ import requests
 from pydantic import SecretStr
 
 from orders_pipeline.clients import api_tokens
-from orders_pipeline.clients.api_tokens import APPROVE, CONTROL, PAGE, READ, READ_REJECTED, WRITE
+from orders_pipeline.clients.api_tokens import APPROVE, CONTROL, PAGE, READ, READ_REJECTED, REFUND, WRITE
 from orders_pipeline.clients.profiles import Clients, Profile
 from orders_pipeline.clients.users import read_users
 from orders_pipeline.intake import steps
@@ -410,6 +410,31 @@ def test_a_file_and_the_history_say_what_was_refunded_and_what_is_being(
         reason="returned",
     )
     assert said() == [1] * 6
+
+
+@pytest.mark.parametrize("language", ["en", "ja"])
+def test_who_may_refund_is_shown_what_it_comes_to_before_anything_is(
+    installation: Installation, url: str, client_code: str, language: str
+) -> None:
+    clerk = signed_in(installation.system, url, client_code, language=language)
+    refs = [f"R-{at}" for at in range(3)]
+    batch_id = send(clerk, csv_of(*(order_row(client_order_ref=ref, amount="1500") for ref in refs)))
+    desk = signed_in(installation.system, url, client_code, [READ, REFUND], language)
+    place = f"/b/{batch_id}/refund"
+    assert place not in desk.get(f"/b/{batch_id}").text  # nothing is paid yet
+    installation.work_off(batch_id)
+    assert place not in clerk.get(f"/b/{batch_id}").text
+    assert clerk.get(place).status_code == 403
+    assert signed_in(installation.system, url, "other", [READ, REFUND]).get(place).status_code == 404
+    assert place in desk.get(f"/b/{batch_id}").text
+    button = {"en": "Refund {n} orders, ¥{yen}<", "ja": "{n}件・{yen}円を返金する<"}[language]
+    assert button.format(n=3, yen="4,500") in desk.get(place).text
+    assert button.format(n=2, yen="3,000") in desk.get(place, orders="r-1、\nR-2,R-1").text
+    unknown = desk.get(place, orders="R-1 <b> R-9").text
+    assert 'id="refund"' not in unknown
+    assert {"en": "not in this file: &lt;b&gt;<", "ja": "1件あります: &lt;b&gt;<"}[language] in unknown
+    assert {"en": "not in this file: R-9<", "ja": "1件あります: R-9<"}[language] in desk.get(place, orders="R-1 R-9").text
+    assert installation.rows("SELECT count(*) FROM refunds WHERE batch_id = %s", batch_id) == [(0,)]
 
 
 @pytest.mark.parametrize("language", ["en", "ja"])

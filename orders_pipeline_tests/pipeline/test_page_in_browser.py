@@ -12,6 +12,7 @@ import pytest
 
 from orders_pipeline.clients.api_tokens import APPROVE, USUAL_SCOPES
 from orders_pipeline.clients.profiles import Clients, Profile
+from orders_pipeline.settlement.refunds import refunding
 from orders_pipeline.web import server
 from orders_pipeline_tests.support.api import csv_of
 from orders_pipeline_tests.support.factories import order_row, order_rows
@@ -230,6 +231,48 @@ def test_what_an_operator_sees_has_no_fault(
     expect(operator.locator(".chart rect")).not_to_have_count(0)
     is_faultless(operator)
     operator.context.close()
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(320, "dark"), (1280, "light")])
+def test_an_operator_refunds_orders_once_what_it_comes_to_was_shown(
+    installation: Installation, context: Context, url: str, page: Page, width: int, scheme: str
+) -> None:
+    batch_id = send(page, *(order_row(client_order_ref=f"R-{at}", amount="1500") for at in range(3)))
+    installation.work_off(batch_id)
+    size = {"width": width, "height": 800}
+    other = context.browser.new_context(locale="en-GB", viewport=size, color_scheme=scheme)
+    operator = signed_in(other, installation, url, None)
+    operator.goto(f"{url}/b/{batch_id}")
+    operator.get_by_role("link", name="Refund orders").click()
+    operator.locator("#orders").fill("R-0 R-7")
+    operator.get_by_role("button", name="Show what would be refunded").click()
+    expect(operator.locator("#missing")).to_have_text("1 of them not in this file: R-7")
+    is_faultless(operator)
+    operator.locator("#orders").fill("R-0 R-2")
+    operator.get_by_role("button", name="Show what would be refunded").click()
+    button = operator.get_by_role("button", name="Refund 2 orders, ¥3,000")
+    button.click()
+    expect(button).to_be_visible()  # without a reason nothing is refunded
+    is_faultless(operator)
+    operator.locator("#reason").fill("sent back")
+    operator.locator("#orders").fill("R-0")
+    expect(button).not_to_be_visible()  # of other orders than are shown nothing is confirmed
+    operator.locator("#orders").fill("R-0\nR-2")
+    other.set_offline(True)
+    button.click()
+    expect(operator.locator("#trouble")).to_contain_text("nothing is refunded twice")
+    is_faultless(operator)
+    other.set_offline(False)
+    button.dblclick()
+    expect(operator.locator("#says")).to_contain_text("Being refunded: 2 orders, ¥3,000.")
+    is_faultless(operator)
+    refunding.resume(installation.system, batch_id)
+    expect(operator.locator("#says")).to_contain_text("Refunded since then: 2 orders, ¥3,000.")
+    expect(operator.locator("#says")).not_to_contain_text("Being refunded")
+    is_faultless(operator)
+    other.close()
+    made = installation.rows("SELECT amount, status, reason FROM refunds WHERE batch_id = %s", batch_id)
+    assert made == [(3000, "succeeded", "sent back")]
 
 
 def test_everything_can_be_done_with_the_keyboard_alone(installation: Installation, page: Page) -> None:

@@ -261,6 +261,39 @@ TEXTS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "keep_waiting": ("Go back", "却下しない"),
         "was_approved": ("Approved by {by}, {at}.", "{by}が{at}に承認しました。"),
         "was_refused": ("Refused by {by}, {at}. Reason: {reason}", "{by}が{at}に却下しました。理由: {reason}"),
+        # refunding
+        "refund": ("Refund orders", "返金する"),
+        "refund_title": ("Refund orders", "注文の返金"),
+        "refund_lead": (
+            "You see first what would be refunded. Nothing is refunded until you confirm it.",
+            "はじめに返金の内容を表示します。確定するまで返金は行いません。",
+        ),
+        "refund_orders": ("Order references", "注文番号"),
+        "refund_orders_hint": (
+            "With spaces, commas or line breaks between them. Without any, all paid orders of this file.",
+            "空白、カンマ、改行で区切ります。空欄の場合は、このファイルの決済済みの注文すべてが対象です。",
+        ),
+        "refund_show": ("Show what would be refunded", "返金の内容を表示する"),
+        "refund_missing": ("{n} of them not in this file: {refs}", "このファイルにない注文番号が{n}件あります: {refs}"),
+        "refund_plan": ("What would be refunded", "返金の内容"),
+        "refund_refundable": ("To be refunded", "返金する注文"),
+        "refund_under_way": ("Being refunded", "返金処理中"),
+        "refund_not_paid": ("Not paid", "未決済"),
+        "refund_says": ("{yen} in all, in {n} refund{s}.", "合計{yen}、返金は{n}回です。"),
+        "refund_notified": (
+            "Customers who were notified of {n} order{s} are notified of the refund.",
+            "{n}件は通知済みのため、返金したことをお客様に通知します。",
+        ),
+        "refund_reason_hint": (
+            "Kept with the refund, and sent to the payment service.",
+            "返金の記録に残り、決済サービスにも送信されます。",
+        ),
+        "refund_do": ("Refund {n} order{s}, {yen}", "{n}件・{yen}を返金する"),
+        "refund_none": ("None of these orders can be refunded.", "返金できる注文はありません。"),
+        "refund_failed": (
+            "No answer. Confirm once more: nothing is refunded twice.",
+            "応答がありません。もう一度確定してください。二重に返金されることはありません。",
+        ),
         # states
         "state_received": ("Received", "受け付けました"),
         "state_staged": ("Checking", "検査中"),

@@ -130,7 +130,7 @@ def show_batch(visit: Visit) -> Response:
         says=_says(batch),
         steps=_steps(batch),
         bars=[each for each in batch["progress"]["phases"] if each["name"] in ("pay", "notify")],
-        milestone=_milestone(batch),
+        milestone=_milestone(batch, refund),
         refund=refund,
         kinds=[_kind(each, headers, language) for each in found if each.first_row is not None],
         refusals=[_kind(each, headers, language).sentence for each in found if each.first_row is None],
@@ -191,13 +191,14 @@ def _steps(batch: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(each["name"], ended.get(each["name"], "left_undone")) for each in phases]
 
 
-def _milestone(batch: Mapping[str, Any]) -> str:
-    """Return what a screen reader hears of once: a new state, or another quarter of the payments and notifications."""
+def _milestone(batch: Mapping[str, Any], refund: Row[Any] | None) -> str:
+    """Return what a screen reader hears of once: a new state, another quarter of the payments and notifications, refunds."""
     quarters = []
     for each in batch["progress"]["phases"]:
         if each.get("total"):
             quarters.append(f"{each['name']}{each['done'] * 4 // each['total']}")
-    return " ".join([batch["status"], *quarters])
+    refunds = [] if refund is None else [f"refunds{refund.orders_refunded}" if not refund.orders_open else "refunding"]
+    return " ".join([batch["status"], *quarters, *refunds])
 
 
 def _accepted_orders(batch: Mapping[str, Any]) -> int:

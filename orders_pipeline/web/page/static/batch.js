@@ -44,7 +44,9 @@ function show(page) {
     const bars = [...batch.querySelectorAll(".bar")].map((bar) => `${bar.children[0].textContent} ${bar.children[2].textContent}`);
     say([found("says").textContent, ...bars].join(" "));
   }
-  batch.dataset.events = page.getElementById("batch").dataset.events;
+  const next = page.getElementById("batch").dataset;
+  batch.dataset.events = next.events;
+  batch.toggleAttribute("data-refunding", "refunding" in next);
   if (!batch.dataset.events) stop();
 }
 
@@ -56,7 +58,11 @@ function stop() {
 
 function follow() {
   stop();
-  if (!batch.dataset.events || document.hidden) return;
+  if (document.hidden) return;
+  if (!batch.dataset.events) {
+    if ("refunding" in batch.dataset) lookAgain(); // of refunds there are no events
+    return;
+  }
   source = new EventSource(batch.dataset.events);
   source.addEventListener("open", () => (found("lost").hidden = true));
   source.addEventListener("progress", refresh);
@@ -70,11 +76,15 @@ function follow() {
       return;
     }
     stop();
-    timer = setTimeout(async () => {
-      await refresh();
-      follow();
-    }, POLL_MS);
+    lookAgain();
   });
+}
+
+function lookAgain() {
+  timer = setTimeout(async () => {
+    await refresh();
+    follow();
+  }, POLL_MS);
 }
 
 async function tell(command, body) {
@@ -88,7 +98,7 @@ async function tell(command, body) {
 
 document.addEventListener("visibilitychange", () => {
   if (document.hidden) stop();
-  else if (batch.dataset.events) refresh().then(follow);
+  else if (batch.dataset.events || "refunding" in batch.dataset) refresh().then(follow);
 });
 
 batch.addEventListener("click", async (event) => {
