@@ -259,9 +259,12 @@ def orders_accepted(batch: Batch) -> int:
     return int(batch.rows_accepted - batch.rows_continuing)
 
 
-def takes_nothing(accepted: int | None, rejected: int | None, skipped: int) -> bool:
-    """Return whether a file with so many rows is rejected as a whole: where all are skipped there is nothing to reject."""
-    return not accepted and bool(rejected or not skipped)
+def takes_nothing(accepted: int | None, rejected: int | None, skipped: int, *, is_correction: bool) -> bool:
+    """Return whether a file with so many rows is rejected as a whole: where all are skipped there is nothing to reject.
+
+    Nor is a correction that skips any: these may close rows.
+    """
+    return not accepted and (not skipped or (bool(rejected) and not is_correction))
 
 
 def counts(row: Progress) -> tuple[object, ...]:
@@ -279,7 +282,8 @@ def final_status(row: Progress, held_by: Collection[str] = ()) -> tuple[str, str
     """
     if row.status == "cancelling":  # somebody may have said so while the batch was being brought to another end
         return ("cancelling" if open_orders(row) else "cancelled"), None
-    if row.status == "rejected" or takes_nothing(row.rows_accepted, row.rows_rejected, row.rows_skipped):
+    rows = row.rows_accepted, row.rows_rejected, row.rows_skipped
+    if row.status == "rejected" or takes_nothing(*rows, is_correction=row.corrects is not None):
         return "rejected", row.status_code if (row.status_code or "").startswith("F_") else None
     if not row.is_approved:
         return AWAITING_APPROVAL, None

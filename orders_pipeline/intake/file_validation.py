@@ -22,6 +22,8 @@ from orders_pipeline.records.rejections import Rejection
 from orders_pipeline.security import personal_data
 from orders_pipeline.system.composition import System
 
+MOST_NAMED = 5  # skipped rows that close none
+
 
 def validate_file(
     system: System, profile: Profile, file: SourceFile, staged: Path, accepted: Path, rejections: Path
@@ -66,7 +68,14 @@ def validate_file(
 def counted_warnings(result: Validated) -> list[Rejection]:
     """Return what a client is warned of in rows that were accepted or skipped."""
     counts = {"W_SAME_ORDERS": result.rows_same, **result.warnings}
-    return [Rejection(None, None, None, code, {"count": str(count)}) for code, count in counts.items() if count]
+    counted = [Rejection(None, None, None, code, {"count": str(count)}) for code, count in counts.items() if count]
+    if not result.not_closed:
+        return counted
+    named = ", ".join(f"#{row}" for row in result.not_closed[:MOST_NAMED]) + (
+        ", ..." if result.not_closed[MOST_NAMED:] else ""
+    )
+    detail = {"count": str(len(result.not_closed)), "skipped": named}
+    return [*counted, Rejection(None, None, None, "W_ROWS_NOT_CLOSED", detail)]
 
 
 def context_of(profile: Profile, encoding: str) -> RowContext:

@@ -40,6 +40,7 @@ from orders_pipeline.intake.validation import (
     accepted_table,
     add_undecided,
     ambiguous_corrections,
+    closed_rows,
     misshapen_answers,
     rejections_table,
     rows_by_code,
@@ -103,7 +104,7 @@ def validate_grouped(
         left_out,
     )
     judged = map_in_turn(whole_orders(staged, groups, chunk_rows), validation.of_chunk)
-    return write(judged, accepted, accepted_schema(ORDERS, with_lines=True), rejections)
+    return write(judged, accepted, accepted_schema(ORDERS, with_lines=True), rejections) + closed_rows(staged, corrections)
 
 
 @dataclass(frozen=True)

@@ -122,8 +122,17 @@ def load(
     if taken and skips_same:
         raise NotAsValidated
     with database.begin() as transaction:
-        transaction.execute("set_loaded", batch_id=batch.batch_id)
+        _set_loaded(transaction, batch)
     return Loaded(orders, taken)
+
+
+def _set_loaded(transaction: Transaction, batch: Row[Any]) -> None:
+    """Say that a batch is loaded, unless a row that it skips and so closes has become an order of another since."""
+    if batch.corrects is not None:
+        _hold_references(transaction, batch)
+        if transaction.scalar("closes_received_rows", batch_id=batch.batch_id):
+            raise NotAsValidated
+    transaction.execute("set_loaded", batch_id=batch.batch_id)
 
 
 def _load_whole(
@@ -146,7 +155,7 @@ def _load_whole(
         _keep_rejections(transaction, batch, rejections, answers)
         if _received_since(transaction, batch, 1, MOST_ROWS):
             raise NotAsValidated
-        transaction.execute("set_loaded", batch_id=batch.batch_id)
+        _set_loaded(transaction, batch)
     return Loaded(written, orders - written)
 
 

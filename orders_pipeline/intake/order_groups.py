@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from orders_pipeline.infrastructure.parquet_file import map_chunks, read_chunks
 from orders_pipeline.intake.csv_file import skipped_runs
@@ -87,7 +88,9 @@ def find_orders(staged: Path, judge: Judge, chunk_rows: int, *, lines_may_be_ski
         return number, usable, *_hashes(references), alike, *_hashes(seen)
 
     with closing(map_chunks(staged, look, chunk_rows, ["import_row_number", "shape_ok", identity, _MAYBE])) as chunks:
-        found = [np.concatenate(column) for column in zip(*chunks, strict=True)]
+        # of a file whose rows are all skipped there is none
+        parts = [*chunks] or [look(0, pa.RecordBatch.from_pylist([], pq.read_schema(staged)))]
+    found = [np.concatenate(column) for column in zip(*parts, strict=True)]
     number, usable, *hashes, alike, seen, also_seen = found
     places = np.flatnonzero(usable)
     places = places[np.lexsort([each[places] for each in reversed(hashes)])]  # stable: rows of an order stay in turn
@@ -155,7 +158,7 @@ def find_repeated_rows(
     That is how a list looks that came twice. Rows next to each other may be the same: so much was ordered, in two lines;
     unless they correct rows that `repeated_before`, in a file where they stood apart.
     """
-    starts = np.append(True, groups.order_row[1:] != groups.order_row[:-1])
+    starts = np.append(True, groups.order_row[1:] != groups.order_row[:-1])[: len(groups.order_row)]
     orders, runs = np.unique(groups.order_row[starts], return_counts=True)
     again = groups.order_row[np.isin(groups.number, [*repeated_before])]
     apart = np.isin(groups.order_row, np.append(orders[runs > 1], again))

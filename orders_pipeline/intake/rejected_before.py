@@ -83,6 +83,7 @@ def corrections_of(
     Raises FileRejected where the files of that batch, or of one that it corrects, are not in the storage any more.
     """
     numbers: set[int] = set()
+    numbers.update(number for _, number in csv_file.skipped_names(staged))
     for chunk in read_chunks(staged, CHUNK_ROWS, ["corrects_row"]):
         numbers.update(pc.unique(chunk.column("corrects_row").drop_null()).to_pylist())
     judge = Judge(ORDERS, context)
@@ -187,9 +188,9 @@ def rows_named(
         wanted, corrected = following, batch.corrects
     known = {number: lineage for number, lineage in lineages.items() if lineage}
     with database.begin() as transaction:
-        received = _received(transaction, known)
+        received, closed = _received(transaction, known), _closed(transaction, known)
         holders = _holders(transaction, client_code, known)
-    return {number: _named(lineage, received, holders) for number, lineage in known.items()}
+    return {number: _named(lineage, received, closed, holders) for number, lineage in known.items()}
 
 
 def _rejected(transaction: Transaction, batch_id: str, numbers: Iterable[int]) -> dict[int, _Sent]:
@@ -268,13 +269,27 @@ def _rows_of(staged: Path, numbers: Iterable[int], columns: Sequence[str]) -> It
 def _received(transaction: Transaction, known: Mapping[int, Sequence[_Sent]]) -> dict[tuple[str, int], str]:
     """Return the batch in which each first row is an order, by way of a correction of it."""
     found = {}
+    for batch_id, numbers in _first_rows(known).items():
+        for row in transaction.rows("rows_received_corrected", batch_id=batch_id, numbers=numbers):
+            found[batch_id, row.first_row] = row.batch_id
+    return found
+
+
+def _closed(transaction: Transaction, known: Mapping[int, Sequence[_Sent]]) -> dict[tuple[str, int], str]:
+    """Return the batch in which each first row was closed."""
+    found = {}
+    for batch_id, numbers in _first_rows(known).items():
+        for row in transaction.rows("rows_closed", batch_id=batch_id, numbers=numbers):
+            found[batch_id, row.first_row] = row.batch_id
+    return found
+
+
+def _first_rows(known: Mapping[int, Sequence[_Sent]]) -> dict[str, str]:
+    """Return the rows that came first of each batch in which some did, for a statement."""
     by_batch: dict[str, list[int]] = {}
     for lineage in known.values():
         by_batch.setdefault(lineage[-1].batch_id, []).append(lineage[-1].number)
-    for batch_id, numbers in by_batch.items():
-        for row in transaction.rows("rows_received_corrected", batch_id=batch_id, numbers=_listed(numbers)):
-            found[batch_id, row.first_row] = row.batch_id
-    return found
+    return {batch_id: _listed(numbers) for batch_id, numbers in by_batch.items()}
 
 
 def _holders(
@@ -287,7 +302,10 @@ def _holders(
 
 
 def _named(
-    lineage: Sequence[_Sent], received: Mapping[tuple[str, int], str], holders: Mapping[str, tuple[str, bool]]
+    lineage: Sequence[_Sent],
+    received: Mapping[tuple[str, int], str],
+    closed: Mapping[tuple[str, int], str],
+    holders: Mapping[str, tuple[str, bool]],
 ) -> NamedRow:
     first = lineage[-1]
     references = None
@@ -309,6 +327,7 @@ def _named(
         received=received.get((first.batch_id, first.number)),
         taken=since,
         repeats=any(REPEATS in each.codes for each in lineage),
+        closed=closed.get((first.batch_id, first.number)),
     )
 
 

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from orders_pipeline.infrastructure.parquet_file import map_chunks, new_parquet, read_chunks
-from orders_pipeline.intake.csv_file import TO_DECIDE, UNCLEAR
+from orders_pipeline.intake.csv_file import TO_DECIDE, UNCLEAR, skipped_names
 from orders_pipeline.intake.duplicate_rows import Duplicates, find_duplicates
 from orders_pipeline.intake.repeated_orders import Differing, Existing, RepeatedOrders, none_is_settled
 from orders_pipeline.intake.total_rows import find_total_rows
@@ -53,7 +53,8 @@ class Validated:
     `rows_same` are those that are skipped, as they are the same as orders received before.
     `warnings` are cells of accepted rows, by code. `answers` is what rows of a correction answer. `amount_sent` are the yen
     of all rows whose amount can be read, but for total rows; `amounts_unreadable` is the number of the others.
-    `rows_continuing` are accepted rows that continue an order of another row.
+    `rows_continuing` are accepted rows that continue an order of another row. `not_closed` are skipped rows that say which
+    row they correct, and close none.
     """
 
     rows_accepted: int = 0
@@ -67,6 +68,7 @@ class Validated:
     rows_same: int = 0
     answers: list[Answer] = field(default_factory=list)
     rows_continuing: int = 0
+    not_closed: list[int] = field(default_factory=list)
 
     def __add__(self, other: Validated) -> Validated:
         return Validated(*(getattr(self, each.name) + getattr(other, each.name) for each in fields(self)))
@@ -109,7 +111,18 @@ def validate(
     total_rows = pa.array(sorted(find_total_rows(staged, judge, chunk_rows)), pa.int32())
     repeated = RepeatedOrders(record_type, existing, differing, given_up, settled)
     validation = _Validation(judge, seal, duplicates, repeated, total_rows, corrections)
-    return write(map_chunks(staged, validation.of_chunk, chunk_rows), accepted, accepted_schema(record_type), rejections)
+    judged = write(map_chunks(staged, validation.of_chunk, chunk_rows), accepted, accepted_schema(record_type), rejections)
+    return judged + closed_rows(staged, corrections)
+
+
+def closed_rows(staged: Path, corrections: Corrections | None) -> Validated:
+    """Return what the skipped rows of a correcting file answer, and which of them close no row."""
+    if corrections is None:
+        return Validated()
+    skipped = skipped_names(staged)
+    answers = corrections.closed_by(skipped)
+    closing = {each.import_row_number for each in answers}
+    return Validated(answers=answers, not_closed=[row for row, _ in skipped if row not in closing])
 
 
 def write(judged: Generator[Chunk, None, None], accepted: Path, schema: pa.Schema, rejections: Path) -> Validated:
@@ -211,13 +224,14 @@ def add_undecided(findings: Findings, shaped: pa.RecordBatch) -> None:
 
 
 def ambiguous_corrections(staged: Path, duplicates: Duplicates, chunk_rows: int) -> frozenset[int]:
-    """Return the rows that several rows of a correcting file name, but for repeats of one row."""
+    """Return the rows that several rows of a correcting file name, but for repeats of one row, and rows skipped alike."""
     pairs: list[tuple[int, int]] = []
     for chunk in read_chunks(staged, chunk_rows, ["import_row_number", "corrects_row"]):
         named = chunk.filter(pc.is_valid(chunk.column("corrects_row")))
         pairs += zip(*(named.column(name).to_pylist() for name in ("import_row_number", "corrects_row")), strict=True)
     repeats = ~duplicates.conflict
-    return named_differently(
+    skipped = frozenset(named for _, named in skipped_names(staged))
+    return skipped.intersection(named for _, named in pairs) | named_differently(
         pairs, dict(zip(duplicates.row[repeats].tolist(), duplicates.first[repeats].tolist(), strict=True))
     )
 

@@ -2,6 +2,7 @@
 
 A corrected row keeps the reference of the row it names, unless that was what was rejected; then it gives the reference up,
 for good. Its cells must not be what a wrong encoding made of those that were sent, nor its codes what a spreadsheet did.
+A row that is skipped as no order closes the one that it names: nobody is to be charged for it.
 What was sent before is read in `intake/rejected_before.py`.
 """
 
@@ -51,7 +52,8 @@ class NamedRow:
     `first` is the batch and row where it came first. `references` are those a correction may have (None: any), and `had`
     those it gives up by having another, each with the batch that holds it already. `received` is the batch in which this
     row is an order, and `taken` has the batches in which a reference it had was received since, maybe as this very row.
-    It `repeats` where it was ever rejected for being the same as another row of its file.
+    It `repeats` where it was ever rejected for being the same as another row of its file. `closed` is the batch in which it
+    was skipped, so that nobody is charged for it.
     """
 
     first: tuple[str, int]
@@ -61,6 +63,7 @@ class NamedRow:
     received: str | None = None
     taken: Mapping[str, str] = field(default_factory=dict)
     repeats: bool = False
+    closed: str | None = None
 
     def may_have(self, reference: str) -> bool:
         """Return whether a correction may have this reference: never one that a spreadsheet made of what it was."""
@@ -78,9 +81,9 @@ class NamedRow:
         return own is None or not _is_shortened(own, code)
 
     def received_before(self, reference: str) -> str | None:
-        """Return the batch in which this row is an order already under another reference than this, or None."""
+        """Return the batch in which this row was closed, or is an order under another reference than this, or None."""
         since = [batch for had, batch in self.taken.items() if had != reference]
-        return self.received or next(iter(since), None)
+        return self.received or self.closed or next(iter(since), None)
 
     def is_damaged(self, column: str, cell: str) -> bool:
         """Return whether a cell of a correction is what a wrong encoding made of one that was sent."""
@@ -159,6 +162,20 @@ class Corrections:
             Answer(number, named, self.rows[named].first, {})
             for number, named in zip(numbers, corrects, strict=True)
             if named is not None and named in self.rows and named not in self.ambiguous
+        ]
+
+    def closed_by(self, skipped: Sequence[tuple[int, int]]) -> list[Answer]:
+        """Return which rows skipped ones close, each given with the number of the row that it names.
+
+        One that is an order by now stays one. Of several rows of an order all that were rejected together have to be
+        skipped: the rest would be charged as if it were the whole.
+        """
+        named = {number for _, number in skipped if number in self.rows and number not in self.ambiguous}
+        named -= {number for number in named if self.rows[number].received is not None}
+        return [
+            Answer(row, number, self.rows[number].first, {})
+            for row, number in skipped
+            if number in named and self.orders.get(number, frozenset()) - {NO_ROW} <= named
         ]
 
 

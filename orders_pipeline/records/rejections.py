@@ -376,10 +376,10 @@ _ROW_CODES = (
     ),
     Code(
         "R_TO_DECIDE",
-        "A person has to decide on this order, as the client's profile says[: {said}]; leave it out, or set the amount that "
-        "is due and empty the cell that says so.",
-        "取引先の設定により、担当者の判断が必要な注文です[({said})]。請求しない場合は行を除き、請求する場合は金額を確認のうえ、"
-        "該当の項目を空にしてください。",
+        "A person has to decide on this order, as the client's profile says[: {said}]; to charge it, set the amount that is "
+        "due and empty the cell that says so; not to charge it, write what the profile skips, such as a word for cancelled.",
+        "取引先の設定により、担当者の判断が必要な注文です[({said})]。請求する場合は金額を確認のうえ、該当の項目を空にしてください。"
+        "請求しない場合は、設定で対象外とする値(取消など)を入力してください。",
     ),
     Code(
         "R_TOO_MANY_LINES",
@@ -419,8 +419,8 @@ _ROW_CODES = (
     ),
     Code(
         "R_CORRECTED_BEFORE",
-        "The row that this one corrects was received before[ in batch {batch_id}].",
-        "訂正対象の行は既に受付済みです[(バッチ: {batch_id})]。",
+        "The row that this one corrects was received before, or left out as not to be charged[, in batch {batch_id}].",
+        "訂正対象の行は、既に受付済みか、請求しないものとして処理済みです[(バッチ: {batch_id})]。",
     ),
     Code(
         "R_ENCODING_DAMAGE",
@@ -542,6 +542,13 @@ _WARNING_CODES = (
         "W_ROWS_SKIPPED",
         "Rows were skipped, as the client's profile says[: {count}][; {by}].",
         "取引先の設定により対象外とした行があります[: {count}件][。{by}]。",
+    ),
+    Code(
+        "W_ROWS_NOT_CLOSED",
+        "Skipped rows do not close the row that they name: no such row waits, it is an order already, another row names it "
+        "too, or other rows of its order are not skipped[: {count}][; {skipped}].",
+        "対象外とした行のうち、訂正対象の行を終了できなかったものがあります。該当する行がない、受付済みである、同じ行を訂正する行が"
+        "ほかにもある、または同じ注文に対象外でない行があるためです[: {count}件][。{skipped}]。",
     ),
     Code(
         "W_HIDDEN_ROWS",

@@ -140,9 +140,10 @@ def _answer(
     rejected = result.rows_rejected if result is dry_run.result else read
     codes = {} if dry_run.result is None else dict(dry_run.result.rejections)
     payments, notifications = dry_run.planned
+    is_correction = dry_run.staging is not None and dry_run.staging.corrects is not None
     answer: dict[str, Any] = {
         "dry_run": True,
-        "status": _status(refusal, result, approved_up_to),
+        "status": _status(refusal, result, approved_up_to, skipped, is_correction=is_correction),
         "status_code": None if refusal is None else refusal.code,
         "client_code": client_code,
         "csv_source": composed(name),
@@ -168,9 +169,12 @@ def _answer(
     return answer
 
 
-def _status(refusal: FileRejected | None, result: Validated, approved_up_to: int | None) -> str:
+def _status(
+    refusal: FileRejected | None, result: Validated, approved_up_to: int | None, skipped: int, *, is_correction: bool
+) -> str:
     """Return the state that the batch would come to without a person."""
-    if refusal is not None or batches.takes_nothing(result.rows_accepted, result.rows_rejected, result.rows_same):
+    rows = result.rows_accepted, result.rows_rejected, skipped
+    if refusal is not None or batches.takes_nothing(*rows, is_correction=is_correction):
         return "rejected"
     if approved_up_to is not None and result.amount_accepted > approved_up_to:
         return batches.AWAITING_APPROVAL

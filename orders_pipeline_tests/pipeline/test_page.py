@@ -866,7 +866,7 @@ def test_a_file_that_may_have_few_bad_rows_is_corrected_row_by_row(profiled: tup
     assert (found["rows"], found["refusal"]) == ({"5": []}, None)
 
 
-def test_a_row_that_would_be_skipped_is_said_to_be_and_never_to_be_taken(profiled: tuple[Installation, str]) -> None:
+def test_a_row_that_would_be_skipped_is_said_not_to_be_charged_and_waits_no_more(profiled: tuple[Installation, str]) -> None:
     installation, url = profiled
     clerk = signed_in(installation.system, url, "choosing")
     reference = uuid.uuid4().hex[:8]
@@ -880,11 +880,17 @@ def test_a_row_that_would_be_skipped_is_said_to_be_and_never_to_be_taken(profile
         (2, refunded): "200",
     }
     cancelled, due = (1, status, "paid", "cancelled"), (2, refunded, "200", "")
-    for edits_, good in (((cancelled, due), 1), ((cancelled,), 0)):
+    for edits_, taken in (((cancelled, due), 1), ((cancelled,), 0)):
         found = corrected(clerk, batch_id, *edits_, dry=True).json()
-        assert [each["kind"] for each in found["rows"]["1"]] == [":W_ROWS_SKIPPED"]
-        assert (found["good"], found["refusal"], found["rows"].get("2")) == (good, None, [] if good else None)
-        assert found["says"].startswith(f"{good} of {len(edits_)} changed rows can be taken.")
+        assert (found["closed"], found["good"], found["refusal"]) == ([1], taken + 1, None)
+        assert found["rows"] == {"1": []} | ({"2": []} if taken else {})
+        assert f"{taken} of {len(edits_)} changed rows can be taken. 1 row will not be charged." in found["says"]
+    correction = corrected(clerk, batch_id, cancelled).json()["batch_id"]
+    installation.work_off(correction)
+    batch = clerk.get(f"/v1/batches/{correction}").json()
+    assert (batch["status"], batch["rows"]["skipped"], batch["orders"]["paid"]) == ("completed", 1, 0)
+    assert clerk.get(f"/v1/batches/{batch_id}").json()["corrections"]["rows_open"] == 1
+    assert {row for row, _ in cells_of(clerk.get(f"/b/{batch_id}/fix").text)} == {2}
 
 
 def test_of_a_header_that_comes_twice_the_cell_that_is_meant_is_shown_and_changed(

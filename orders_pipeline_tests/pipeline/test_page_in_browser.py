@@ -563,6 +563,43 @@ def test_a_row_that_another_one_kept_back_is_sent_unchanged(installation: Instal
     assert paid == [("A-6", "paid"), ("A-8", "paid")]
 
 
+def test_a_file_of_which_every_row_waits_for_a_decision_is_sent_and_decided_on_row_by_row(
+    installation: Installation, context: Context, client_code: str
+) -> None:
+    skip, reject = {"header": "Status", "values": ["cancelled"]}, {"header": "Refunded", "except": ["0"]}
+    system = replace(
+        installation.system, clients=Clients({client_code: Profile.model_validate({"skip": [skip], "reject": [reject]})})
+    )
+    refunded = [{"Status": "paid", "Refunded": yen} for yen in ("300", "200")]
+    rows = [order_row(client_order_ref=f"DECIDE-{at}", amount="1000") | cells for at, cells in enumerate(refunded)]
+    with server.serving(system, 0) as url:
+        clerk = signed_in(context, installation, url, client_code)
+        choose(clerk, *rows)
+        expect(clerk.locator("[data-do=send]")).to_have_text("Send, and decide on 2 rows")
+        is_faultless(clerk)
+        clerk.locator("[data-do=send]").click()
+        clerk.wait_for_url("**/b/*")
+        work_off(system, clerk.url.rpartition("/")[2])
+        clerk.goto(clerk.url + "/fix")
+        decisions = clerk.locator("button.decide")
+        expect(decisions).to_have_text(["Charge (Refunded: empty)", "Do not charge (Status: cancelled)"] * 2)
+        for at in (0, 1, 2):  # the first row is thought better of
+            decisions.nth(at).click()
+        expect(clerk.locator("tr[data-row='1'] td.changed input")).to_have_value("cancelled")
+        clerk.locator("#check").click()
+        expect(clerk.locator(".row-state")).to_have_text(["will not be charged", "can be taken"])
+        expect(clerk.locator("#count")).to_contain_text("1 of 2 changed rows can be taken. 1 row will not be charged.")
+        is_faultless(clerk)
+        clerk.locator("#send").click()
+        clerk.wait_for_url(lambda address: "/fix" not in address)
+        work_off(system, clerk.url.rpartition("/")[2])
+        clerk.reload()
+        expect(clerk.locator("#to-fix")).to_contain_text("All rows that were to be corrected have been.")
+        is_faultless(clerk)
+    charged = "SELECT client_order_ref FROM orders WHERE client_code = %s AND status = 'paid'"
+    assert installation.rows(charged, client_code) == [("DECIDE-1",)]
+
+
 @pytest.mark.parametrize(("width", "scheme"), [(320, "dark"), (768, "light"), (1280, "light")])
 def test_what_tells_rows_and_columns_apart_stays_in_sight(
     installation: Installation, page: Page, width: int, scheme: str

@@ -26,6 +26,7 @@ from orders_pipeline.intake.validation import Validated
 from orders_pipeline.records.corrected_rows import Corrections, NamedRow
 from orders_pipeline.records.orders import ORDERS
 from orders_pipeline.web.page import edits, fixing
+from orders_pipeline.web.page.deciding import Deciding
 from orders_pipeline.web.page.sheet import Sheet
 
 HEADER = "注文番号,得意先コード,得意先名,商品コード,数量,単価,金額,送料,支払方法,備考"
@@ -532,10 +533,24 @@ def test_the_page_shows_the_cells_for_which_a_person_has_to_decide_and_takes_cha
     sheet = Sheet(header, {4: ["O-1", "8000", "3000", "一部返金", "x"]}, places, "utf-8", "", Dialect(), "\r\n")
     detail = {"said": "返金額, 状況 = 一部返金"}
     found = SimpleNamespace(import_row_number=4, column_name=None, code="R_TO_DECIDE", detail=detail)
-    table = fixing._table(sheet, [4], [found], "ja", with_all=False, with_personal=False)
+    profile = {"skip": [{"header": "メモ", "values": ["取消", "返金済"]}], "reject": [{"header": "返金額", "except": ["0"]}]}
+    profile["reject"].append({"header": "状況", "values": ["", "一部返金"]})
+    table = fixing._table(sheet, Deciding(header), [4], [found], "ja", with_all=False, with_personal=False)
     assert {name for _, name in table["headers"]} == {"注文番号", "金額", "返金額", "状況"}
     ((shown,),) = (table["rows"],)
     assert all(cell.is_open for cell in shown.cells)
+    assert [(each.is_charged, each.cells) for each in shown.decisions] == [(True, [(2, ""), (3, "")])]
+    deciding = Deciding.of(header, Profile.model_validate(profile))
+    offered = deciding.offered({"R_TO_DECIDE"}, [2, 3])
+    assert [(each.is_charged, each.word, each.cells) for each in offered] == [
+        (False, "取消", [(4, "取消")]),
+        (False, "返金済", [(4, "返金済")]),
+    ]  # nothing that the state may say lets the row be charged
+    charged, *_ = deciding.offered({"R_TO_DECIDE"}, [2])
+    assert (charged.is_charged, charged.cells) == (True, [(2, ""), (4, None)])
+    assert deciding.offered({"R_TO_DECIDE"}, [2])[1].cells == [(4, "取消"), (2, None)]
+    assert [each.word for each in deciding.offered({"R_REF_CONFLICT"}, [])] == ["取消", "返金済"]
+    assert deciding.offered({"R_AMOUNT_FORMAT"}, []) == []
 
 
 def test_the_days_of_orders_are_those_of_their_first_rows(run):

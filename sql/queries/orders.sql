@@ -220,6 +220,32 @@ JOIN orders ON orders.batch_id = order_rows.batch_id AND orders.import_row_numbe
 WHERE corrections.first_batch = :batch_id AND NOT is_cancelled
   AND corrections.first_row = ANY(CAST(string_to_array(:numbers, chr(31)) AS integer[]))
 
+-- name: rows_closed
+-- Rows (of those of a batch where they came first) that a correction skipped: it answers them, and has neither order nor error.
+SELECT first_row, batch_id FROM corrections AS closing JOIN batches USING (batch_id)
+WHERE first_batch = :batch_id AND first_row = ANY(CAST(string_to_array(:numbers, chr(31)) AS integer[]))
+  AND (CASE status WHEN 'stopped' THEN stopped_from ELSE status END)
+      NOT IN ('received', 'staged', 'validated', 'cancelling', 'cancelled')
+  AND (status <> 'rejected' OR coalesce(status_code, '') NOT LIKE 'F\_%')
+  AND NOT EXISTS (SELECT FROM order_rows AS held
+                  WHERE (held.batch_id, held.import_row_number) = (closing.batch_id, closing.import_row_number))
+  AND NOT EXISTS (SELECT FROM rejections AS wrong
+                  WHERE (wrong.batch_id, wrong.import_row_number) = (closing.batch_id, closing.import_row_number))
+
+-- name: closes_received_rows
+-- Whether a row that a correction skips has become an order of another one since it was validated.
+SELECT EXISTS (
+    SELECT FROM corrections AS mine
+    JOIN corrections AS theirs ON (theirs.first_batch, theirs.first_row) = (mine.first_batch, mine.first_row)
+                              AND theirs.batch_id <> mine.batch_id
+    JOIN order_rows AS held ON (held.batch_id, held.import_row_number) = (theirs.batch_id, theirs.import_row_number)
+    JOIN orders ON (orders.batch_id, orders.import_row_number) = (held.batch_id, held.order_row) AND NOT orders.is_cancelled
+    WHERE mine.batch_id = :batch_id
+      AND NOT EXISTS (SELECT FROM order_rows AS own
+                      WHERE (own.batch_id, own.import_row_number) = (mine.batch_id, mine.import_row_number))
+      AND NOT EXISTS (SELECT FROM rejections AS wrong
+                      WHERE (wrong.batch_id, wrong.import_row_number) = (mine.batch_id, mine.import_row_number)))
+
 -- name: holders_of_references
 -- Which batches have some references of a client, and whether in a row that corrects another.
 SELECT lower(client_order_ref) AS ref, orders.batch_id, corrections.batch_id IS NOT NULL AS is_correction
@@ -245,6 +271,7 @@ SELECT pg_advisory_xact_lock(hashtextextended('references of ' || :client_code, 
 -- name: rows_received_since
 -- Rows just loaded that have become orders elsewhere since they were validated.
 -- Under a reference that a correction gave up; as what they correct themselves; or maybe under the one they give up.
+-- Or that another correction has skipped, so that nobody is charged for them.
 SELECT mine.import_row_number, 'R_REF_SPENT' AS code, given_up.batch_id AS other
 FROM given_up_references AS given_up
 JOIN order_rows AS held USING (batch_id, import_row_number)
@@ -270,3 +297,17 @@ JOIN orders AS theirs ON lower(theirs.client_order_ref) = mine.reference AND the
                      AND NOT theirs.is_cancelled
 WHERE mine.batch_id = :batch_id AND loaded.order_row BETWEEN :first_row AND :last_row
   AND theirs.batch_id <> mine.batch_id AND theirs.batch_id IS DISTINCT FROM mine.held_by
+UNION ALL
+SELECT loaded.order_row, 'R_CORRECTED_BEFORE', theirs.batch_id
+FROM corrections AS mine JOIN order_rows AS loaded USING (batch_id, import_row_number)
+JOIN corrections AS theirs ON (theirs.first_batch, theirs.first_row) = (mine.first_batch, mine.first_row)
+                          AND theirs.batch_id <> mine.batch_id
+JOIN batches ON batches.batch_id = theirs.batch_id
+WHERE mine.batch_id = :batch_id AND loaded.order_row BETWEEN :first_row AND :last_row
+  AND (CASE batches.status WHEN 'stopped' THEN stopped_from ELSE batches.status END)
+      NOT IN ('received', 'staged', 'validated', 'cancelling', 'cancelled')
+  AND (batches.status <> 'rejected' OR coalesce(batches.status_code, '') NOT LIKE 'F\_%')
+  AND NOT EXISTS (SELECT FROM order_rows AS held
+                  WHERE (held.batch_id, held.import_row_number) = (theirs.batch_id, theirs.import_row_number))
+  AND NOT EXISTS (SELECT FROM rejections AS wrong
+                  WHERE (wrong.batch_id, wrong.import_row_number) = (theirs.batch_id, theirs.import_row_number))

@@ -6,7 +6,7 @@ Cells stay as sent: what a value means, and which rows are good, is decided in `
 from orders_pipeline.intake.csv_file.dialect import Dialect
 from orders_pipeline.intake.csv_file.frame import Frame
 from orders_pipeline.intake.csv_file.header import Names
-from orders_pipeline.intake.csv_file.skipped_rows import any_was_skipped, skipped_references, skipped_runs
+from orders_pipeline.intake.csv_file.skipped_rows import any_was_skipped, skipped_names, skipped_references, skipped_runs
 from orders_pipeline.intake.csv_file.staged_rows import TO_DECIDE, UNCLEAR, Limits, cells_that_may_be
 from orders_pipeline.intake.csv_file.staging import StagedFile, read_records, stage
 
@@ -21,6 +21,7 @@ __all__ = [
     "any_was_skipped",
     "cells_that_may_be",
     "read_records",
+    "skipped_names",
     "skipped_references",
     "skipped_runs",
     "stage",

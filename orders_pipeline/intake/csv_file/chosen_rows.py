@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from orders_pipeline.clients.row_choices import RowChoice, plain_words
 from orders_pipeline.intake.csv_file.records import Flags
-from orders_pipeline.intake.csv_file.skipped_rows import SkippedReferences, SkippedRuns, kept_of
+from orders_pipeline.intake.csv_file.skipped_rows import SkippedNames, SkippedReferences, SkippedRuns, kept_of
 from orders_pipeline.records.normalise import normalise_header, numbered, unnumbered
 from orders_pipeline.records.rejections import FileRejected
 from orders_pipeline.records.rules import COMPUTED, NO_CELL_ERROR, SHOWN
@@ -82,7 +82,7 @@ class ChosenRows:
         self._encoding = encoding
         self._above: dict[int, tuple[int, str]] = {}  # by place: the order of the last row, where that was skipped, and why
         self._kinds: dict[str, _Kind] = {}
-        self._runs, self._references = SkippedRuns(), SkippedReferences()
+        self._runs, self._references, self._names = SkippedRuns(), SkippedReferences(), SkippedNames()
 
     @property
     def may_be_skipped(self) -> bool:
@@ -107,7 +107,7 @@ class ChosenRows:
     @property
     def kept(self) -> Mapping[str, str]:
         """Return what is kept with the file of the rows that were skipped."""
-        return kept_of(self.count, self._runs, self._references)
+        return kept_of(self.count, self._runs, self._references, self._names)
 
     def find(
         self,
@@ -137,6 +137,15 @@ class ChosenRows:
             self._runs.add(orders, numbers, skipped)
         self._count(why, numbers)
         return Chosen(skipped, pc.coalesce(self._undecided(cells_at, len(numbers)), to_decide), unclear)
+
+    @property
+    def may_close(self) -> bool:
+        """Return whether any skipped row names a row that it corrects."""
+        return self._names.any_row
+
+    def keep_names(self, numbers: npt.NDArray[Any], corrects: pa.Array) -> None:
+        """Keep which rows skipped rows say that they correct."""
+        self._names.add(numbers, corrects)
 
     def keep(self, references: npt.NDArray[np.uint64], numbers: npt.NDArray[Any]) -> None:
         """Keep the references of skipped rows, where each row is an order."""

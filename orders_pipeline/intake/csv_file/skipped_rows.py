@@ -1,6 +1,7 @@
-"""What a staged file keeps of the rows that were skipped: that there are any, and which orders they seem to be of.
+"""What a staged file keeps of its skipped rows: that there are any, their orders, and which rejected rows they name.
 
-It is read in `intake/duplicate_rows.py` and `intake/order_groups.py`, which judge the rows of such an order that were not.
+It is read in `intake/duplicate_rows.py` and `intake/order_groups.py`, which judge the rows of such an order that were not,
+and in `intake/validation.py`, where skipped rows close those that they name.
 """
 
 from __future__ import annotations
@@ -12,16 +13,18 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from orders_pipeline.intake.csv_file.records import Flags
 
 Numbers: TypeAlias = "npt.NDArray[Any]"
 
-_COUNT, _RUNS, _REFERENCES = "rows_skipped", "skipped_runs", "skipped_references"
+_COUNT, _RUNS, _REFERENCES, _NAMES = "rows_skipped", "skipped_runs", "skipped_references", "skipped_names"
 _NO_ROW = 2**31  # above every row's number
 _RUN = np.dtype([("order", np.uint64), ("first", np.int32), ("last", np.int32), ("skipped", np.int32)])
 _REFERENCE = np.dtype([("order", np.uint64), ("row", np.int32)])
+_NAME = np.dtype([("row", np.int32), ("corrects", np.int32)])
 
 
 class SkippedRuns:
@@ -81,11 +84,31 @@ class SkippedReferences:
         return found[np.unique(found["order"], return_index=True)[1]]
 
 
-def kept_of(count: int, runs: SkippedRuns, references: SkippedReferences) -> Mapping[str, str]:
+class SkippedNames:
+    """Which rows the skipped rows of a correcting file name, as eight bytes each: the numbers of both."""
+
+    def __init__(self) -> None:
+        self._parts = [np.zeros(0, _NAME)]
+        self.any_row = False
+
+    def add(self, numbers: Numbers, corrects: pa.Array) -> None:
+        """Keep those of some rows that say that they correct one."""
+        says = corrects.is_valid().to_numpy(zero_copy_only=False)
+        part = np.zeros(int(np.count_nonzero(says)), _NAME)
+        part["row"], part["corrects"] = numbers[says], corrects.drop_null().to_numpy()
+        self._parts.append(part)
+        self.any_row |= bool(part["corrects"].any())
+
+    def found(self) -> Numbers:
+        """Return all of them."""
+        return np.concatenate(self._parts)
+
+
+def kept_of(count: int, runs: SkippedRuns, references: SkippedReferences, names: SkippedNames) -> Mapping[str, str]:
     """Return what is kept with a file of which so many rows were skipped."""
     if not count:
         return {}
-    parts = ((_RUNS, runs.found()), (_REFERENCES, references.found()))
+    parts = ((_RUNS, runs.found()), (_REFERENCES, references.found()), (_NAMES, names.found()))
     return {_COUNT: str(count), **{name: base64.b64encode(found.tobytes()).decode() for name, found in parts}}
 
 
@@ -104,6 +127,12 @@ def skipped_references(staged: Path) -> Sequence[Numbers]:
     """Return what `SkippedReferences` found in a file of which each row is an order: ascending hashes, and rows."""
     found = np.frombuffer(base64.b64decode(_kept(staged, _REFERENCES)), _REFERENCE)
     return [found[name] for name in ("order", "row")]
+
+
+def skipped_names(staged: Path) -> list[tuple[int, int]]:
+    """Return the skipped rows of a file that say which row they correct, each with that row's number."""
+    found = np.frombuffer(base64.b64decode(_kept(staged, _NAMES)), _NAME)
+    return [*zip(found["row"].tolist(), found["corrects"].tolist(), strict=True)]
 
 
 def _kept(staged: Path, name: str) -> bytes:

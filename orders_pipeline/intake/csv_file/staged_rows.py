@@ -231,6 +231,7 @@ class StagedRows:
         self._count_filled(len(table) - int(np.count_nonzero(chosen.skipped)))
         if not chosen.skipped.any():
             return table
+        self.chosen.keep_names(places.numbers[chosen.skipped], said[0].filter(pa.array(chosen.skipped)))
         if not self._is_grouped and (references := self._orders(column_at)) is not None:
             self.chosen.keep(references[chosen.skipped], places.numbers[chosen.skipped])
         return table.filter(pa.array(~chosen.skipped))

@@ -165,7 +165,7 @@ def _write(source: Path, target: Path, where: Table, reading: Reading, *, allow_
     staging = StagedRows(header, shape, reading, span.encoding)
     with new_parquet(target, staging.schema, **_PARQUET) as writer:
         _write_behind(writer, map(staging.table, chain([first.after(place + more_rows)], chunks)))
-        if not staging.rows_filled:
+        if not (staging.rows_filled or (staging.batches and staging.chosen.may_close)):
             raise FileRejected("F_NO_ROWS", staging.chosen.detail if staging.chosen.count else {})
         if reading.line_by_line and staging.rows_unreadable * 2 > staging.rows_filled:
             raise NoRecordError  # nor is this a file with a few bad rows

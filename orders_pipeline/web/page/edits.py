@@ -22,6 +22,7 @@ from orders_pipeline.clients.file_names import is_converted, stem
 from orders_pipeline.infrastructure.scratch import Scratch, scratch_files
 from orders_pipeline.intake.file_validation import context_of
 from orders_pipeline.intake.rejected_before import rejected_together
+from orders_pipeline.records.corrected_rows import NO_ROW
 from orders_pipeline.records.rejections import Language
 from orders_pipeline.web import submission, uploads
 from orders_pipeline.web.calls import Call, answer
@@ -34,7 +35,6 @@ MOST_EDITS_BYTES = 4 << 20
 MOST_ROWS = 100_000
 TOO_MANY_BAD = "F_TOO_MANY_ERRORS"  # of a file whose every row is judged; no other that is refused is
 SKIPPED = "W_ROWS_SKIPPED"
-ALL_SKIPPED = "F_NO_ROWS"  # what is corrected here has rows, none of them blank
 
 Records = Mapping[int, Sequence[str]]
 
@@ -63,20 +63,21 @@ class Edits(BaseModel):
 class _Found:
     """What a check finds: what is wrong with each row, and why the file as a whole would be refused, if it would.
 
-    Rows that are `skipped` are no orders as the client's profile says. Nothing answers them: they go on to wait.
-    `yen` and `payments` are those of the rows that would be taken.
+    Rows that are `skipped` are no orders as the client's profile says. Those that are `closed` by it wait no more. `yen` and
+    `payments` are those of the rows that would be taken.
     """
 
     errors: Mapping[int, Sequence[Mapping[str, Any]]]
     refusal: Mapping[str, Any] | None
     skipped: frozenset[int] = frozenset()
+    closed: frozenset[int] = frozenset()
     yen: int = 0
     payments: int = 0
 
     @property
     def good(self) -> list[int]:
-        """Return the rows that would be taken."""
-        return [row for row, errors in self.judged.items() if not errors and row not in self.skipped]
+        """Return the rows that would be taken, or closed."""
+        return [row for row, errors in self.judged.items() if not errors and row not in self.skipped - self.closed]
 
     @property
     def judged(self) -> Mapping[int, Sequence[Mapping[str, Any]]]:
@@ -125,8 +126,6 @@ class _OpenRows:
             upload = uploads.described(apart / ORIGINAL, self.name)
             found = submission.checked(self.call, {"name": self.name}, upload, apart)
             kept = _kept(apart) if found["rows"]["skipped"] else {*range(1, len(records) + 1)}
-        if found["status_code"] == ALL_SKIPPED:
-            return _Found({row: [] for row in records}, None, frozenset(records))
         errors: dict[int, list[Mapping[str, Any]]] = {row: [] for row in records}
         rows, refusal = list(records), None
         for each in found["errors"]:
@@ -135,7 +134,8 @@ class _OpenRows:
             elif each["code"] == found["status_code"]:
                 refusal = each
         skipped = frozenset(row for at, row in enumerate(rows, 1) if at not in kept)
-        return _Found(errors, refusal, skipped, found["amount_jpy"]["accepted"], found["payments"]["planned"])
+        closed = frozenset(row for row in skipped if self.orders.get(row, frozenset()) - {NO_ROW} <= skipped)
+        return _Found(errors, refusal, skipped, closed, found["amount_jpy"]["accepted"], found["payments"]["planned"])
 
 
 def _kept(folder: Scratch) -> set[int]:
@@ -220,26 +220,31 @@ def with_whole_orders(
 def _check(open_rows: _OpenRows, changed: Records, kept: Records, others: Records, language: Language) -> dict[str, Any]:
     """Return of each row that was changed or is kept, or can be taken as it is, what is wrong with them if sent together.
 
-    Other rows stay where they are, so that none of them keeps one back that was changed or is kept.
+    Other rows stay where they are, so that none of them keeps one back that was changed or is kept, and none is closed
+    that nobody has decided on.
     """
     found = open_rows.check({**changed, **kept, **others})
-    taken = {row: others[row] for row in found.good if row in others}
+    taken = {row: others[row] for row in found.good if row in others and row not in found.skipped}
     if len(taken) < len(others):
         found = open_rows.check({**changed, **kept, **taken})
     good = [] if found.refusal else found.good
+    closed = [row for row in good if row in found.closed]
     words, of_changed = Words(language), sum(row in changed for row in good)
-    says = [words("fix_checked", good=of_changed, n=len(changed))] if changed else []
+    says = [words("fix_checked", good=of_changed - len(closed), n=len(changed))] if changed else []
+    if closed:
+        says.append(words("fix_closed", n=len(closed)))
     if len(good) > of_changed:
         says.append(words("fix_unchanged", n=len(good) - of_changed))
     if good:
         says.append(words("fix_money", n=found.payments, yen=words.yen(found.yen)))
     return {
         "rows": {
-            str(row): [_skipped(words)]
-            if row in found.skipped
+            str(row): [_skipped_in_part(words)]
+            if row in found.skipped - found.closed
             else [_shown(open_rows.sheet, each, words) for each in errors]
             for row, errors in found.judged.items()
         },
+        "closed": closed,
         "good": len(good),
         "refusal": found.refusal and found.refusal["message" if language == "en" else "message_ja"],
         "says": " ".join(says or [words("fix_none_unchanged")]),
@@ -247,7 +252,7 @@ def _check(open_rows: _OpenRows, changed: Records, kept: Records, others: Record
     }
 
 
-def _skipped(words: Words) -> dict[str, Any]:
+def _skipped_in_part(words: Words) -> dict[str, Any]:
     return {"cell": None, "kind": f":{SKIPPED}", "column": words("whole_row"), "says": words("fix_skipped")}
 
 

@@ -20,6 +20,7 @@ from orders_pipeline.records.normalise import normalise_header
 from orders_pipeline.records.orders import ORDERS
 from orders_pipeline.records.rejections import Language, message
 from orders_pipeline.web.calls import number as as_number
+from orders_pipeline.web.page.deciding import Deciding, Decision
 from orders_pipeline.web.page.rendering import Visit
 from orders_pipeline.web.page.sheet import Sheet, read_sheet
 from orders_pipeline.web.problems import Problem
@@ -57,6 +58,7 @@ class FixRow:
     says: Sequence[str]
     is_even: bool
     may_be_kept: bool
+    decisions: Sequence[Decision]
 
 
 def show_fix(visit: Visit) -> Response:
@@ -72,6 +74,7 @@ def show_fix(visit: Visit) -> Response:
     sheet = read_sheet(visit.system.storage, batch) if numbers else None
     if sheet is None:
         return visit.render("fix_none.html", batch=batch, is_later=bool(numbers))
+    deciding = Deciding.of(sheet.header, visit.system.clients.profile_of_batch(who.client_code))
     pages = max(1, -(-len(numbers) // ROWS_A_PAGE))
     given = visit.request.query_params
     page = min(as_number(given.get("page"), 1, MOST_PAGES), pages)
@@ -91,8 +94,10 @@ def show_fix(visit: Visit) -> Response:
         first=(page - 1) * ROWS_A_PAGE + 1,
         last=(page - 1) * ROWS_A_PAGE + len(shown),
         groups=_groups(sheet, found, visit.language),
+        left_out_by=sorted({*deciding.filled({each.code for each in found})}),
         **_table(
             sheet,
+            deciding,
             shown,
             found,
             visit.language,
@@ -104,6 +109,7 @@ def show_fix(visit: Visit) -> Response:
 
 def _table(
     sheet: Sheet,
+    deciding: Deciding,
     numbers: Sequence[int],
     found: Sequence[Row[Any]],
     language: Language,
@@ -121,6 +127,8 @@ def _table(
     wrong |= {SHOWN_BESIDE[column] for column in wrong & SHOWN_BESIDE.keys()}
     bad = sorted(at for column in wrong for at in sheet.columns.get(column, ()))
     bad += sorted({at for each in chain(*of_rows.values()) for at in _places_said(sheet, each)} - {*bad})
+    decisions = {number: _decisions(sheet, deciding, each) for number, each in of_rows.items()}
+    bad += sorted({at for each in chain(*decisions.values()) for at, _ in each.cells} - {*bad})
     known = [at for each in ALWAYS_SHOWN for at in sheet.columns.get(each, ())]
     is_of_rows = any(not sheet.columns.get(each.column_name or "") for each in chain(*of_rows.values()))
     rest = range(len(sheet.header)) if with_all else ()
@@ -129,7 +137,7 @@ def _table(
         "reference": " + ".join(sheet.header[at] for at in identity),
         "headers": [(at, sheet.header[at]) for at in places],
         "rows": [
-            _row(sheet, number, rejections, places, language, with_personal=with_personal)
+            _row(sheet, number, rejections, places, language, decisions[number], with_personal=with_personal)
             for number, rejections in of_rows.items()
             if number in sheet.records
         ],
@@ -150,12 +158,18 @@ def _places_said(sheet: Sheet, found: Row[Any]) -> list[int]:
     return [at for at, header in enumerate(sheet.header) if normalise_header(header) in said]
 
 
+def _decisions(sheet: Sheet, deciding: Deciding, rejections: Sequence[Row[Any]]) -> Sequence[Decision]:
+    said = dict.fromkeys(at for each in rejections for at in _places_said(sheet, each))
+    return deciding.offered({each.code for each in rejections}, [*said])
+
+
 def _row(
     sheet: Sheet,
     number: int,
     rejections: Sequence[Row[Any]],
     places: Sequence[int],
     language: Language,
+    decisions: Sequence[Decision],
     *,
     with_personal: bool,
 ) -> FixRow:
@@ -174,17 +188,18 @@ def _row(
         if not own or not is_even:
             of_row.append(sentence)
     hidden = set() if with_personal else {at for name in PERSONAL for at in sheet.columns.get(name, ())}
+    decided = {at for each in decisions for at, _ in each.cells}
     cells = []
     for at in places if is_even else ():
         is_bad = at in of_cells
         text = sheet.records[number][at]
         is_hidden = at in secret or (at in hidden and not is_bad) or not _may_be_shown(text)
-        is_open = is_bad or bool(of_row) or (at in named and not is_hidden)
+        is_open = is_bad or bool(of_row) or at in decided or (at in named and not is_hidden)
         cells.append(Cell(at, None if is_hidden else text, is_bad, is_open, of_cells.get(at, ())))
     reference = " ".join(sheet.records[number][at] for at in sheet.columns.get(ORDERS.identity, ())) if is_even else ""
     shown = reference if reference and _may_be_shown(reference) else None
     may_be_kept = is_even and {each.code for each in rejections} == {CONFLICT}
-    return FixRow(number, shown, cells, of_row, is_even, may_be_kept)
+    return FixRow(number, shown, cells, of_row, is_even, may_be_kept, decisions if is_even else ())
 
 
 def _may_be_shown(text: str) -> bool:

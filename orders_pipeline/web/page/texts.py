@@ -111,6 +111,15 @@ TEXTS: Mapping[str, tuple[str, str]] = MappingProxyType(
             "{total}行中{n}行を受け付けられます。{bad}行は修正が必要です。",
         ),
         "check_none": ("None of the {total} rows can be taken.", "{total}件とも受け付けられません。"),
+        "check_undecided": (
+            "{n} row{s} to decide on. Send the file, and decide on each row here. Nothing is charged before.",
+            "判断が必要な行が{n}件あります。ファイルを送信すると、この画面で1件ずつ判断できます。それまで決済は行いません。",
+        ),
+        "check_closes": (
+            "{n} row{s} left out. Send the file, and they wait no more. Nothing is charged.",
+            "{n}件を対象外とします。送信すると、要修正の行から外れます。決済は行いません。",
+        ),
+        "check_skipped": ("{n} row{s} left out, as your settings say.", "設定により、{n}件を対象外とします。"),
         "check_refused": ("This file cannot be taken.", "このファイルは受け付けられません。"),
         "not_sent": ("Nothing has been sent yet.", "まだ何も送信していません。"),
         "what_would_be": ("What will be done", "送信後に行われること"),
@@ -121,6 +130,9 @@ TEXTS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "notices_time": ("{n}, about {time}", "{n}件、約{time}"),
         "send_all": ("Send {n} order{s}, {yen}", "{n}件・{yen}を送信する"),
         "send_good": ("Send {n}, {yen}; correct {bad} later", "{n}件・{yen}を送信し、{bad}件は後で修正する"),
+        "send_to_decide": ("Send, and decide on {n} row{s}", "送信して{n}件を判断する"),
+        "send_to_fix": ("Send, and correct {n} row{s} here", "送信して{n}件を画面で修正する"),
+        "send_closing": ("Send, and charge none of {n}", "{n}件を請求しないものとして送信する"),
         "fix_first": ("Correct the file first", "先にファイルを修正する"),
         "fix_first_hint": (
             "Correct these rows in your own program and drop the file here again.",
@@ -437,8 +449,20 @@ TEXTS: Mapping[str, tuple[str, str]] = MappingProxyType(
             "そのまま受け付けられる行はありません。誤りを修正してください。",
         ),
         "fix_skipped": (
-            "Is no order, as your settings say: it would be skipped, and would stay here to be corrected.",
-            "設定により対象外となる行です。受け付けられず、要修正のまま残ります。",
+            "Would be left out, but other rows of its order would not. Leave out all of its rows, or none.",
+            "同じ注文に、対象外ではない行があります。その注文の行はすべて対象外にするか、すべて残してください。",
+        ),
+        "fix_closed": ("{n} row{s} will not be charged.", "{n}件は請求しません。"),
+        "row_closed": ("will not be charged", "請求しません"),
+        "decide_charged": ("Charge ({header}: {word})", "請求する({header}: {word})"),
+        "decide_not": ("Do not charge ({header}: {word})", "請求しない({header}: {word})"),
+        "left_out_filled": (
+            "A row with anything under “{header}” is not charged.",
+            "「{header}」に入力がある行は請求しません。",
+        ),
+        "left_out_but": (
+            "A row with anything but {words} under “{header}” is not charged.",
+            "「{header}」に「{words}」以外の入力がある行は請求しません。",
         ),
         "fix_left": ("{n} left", "残り{n}件"),
         "fix_none": ("There is no row to correct here.", "修正が必要な行はありません。"),

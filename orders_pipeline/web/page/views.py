@@ -5,8 +5,10 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 from sqlalchemy import Row
 from starlette.responses import RedirectResponse, Response
@@ -30,6 +32,10 @@ RECENT, LISTED = 5, 50
 SHOWN_ERRORS = 100
 SAMPLE, SAMPLE_ROWS = ("client_order_ref", "customer_code", "customer_name", "amount"), 3
 MIB = 1 << 20
+NOT_CLOSED, UNDECIDED = "W_ROWS_NOT_CLOSED", "R_TO_DECIDE"
+# of a row that repeats one that was received, or is no order: it waits for no correction
+ANSWERED = {"R_REF_DUP_IN_FILE", "R_REF_EXISTS"}
+NO_ORDER = {"R_REF_SPENT", "R_CORRECTED_BEFORE", "R_CORRECTED_ROW", "R_EXAMPLE_ROW", "R_TOTAL_ROW"}
 COUNTED = ("paid", "declined", "unknown", "refunded", "cancelled")
 
 
@@ -72,6 +78,8 @@ def show_check(call: Call, given: Mapping[str, str], upload: Upload, folder: Scr
         kinds=_kinds_of([each for each in sentences if each["row"] is not None]),
         errors=[each for each in sentences if each["row"] is not None][:SHOWN_ERRORS],
         refusal=next((each["says"] for each in sentences if each["row"] is None), None) if found["status_code"] else None,
+        not_closed=next((each["says"] for each in sentences if each["code"] == NOT_CLOSED), None),
+        waiting=_waiting(found["errors"]),
         key=uuid.uuid4().hex,
         **_sample(folder, {} if found["status_code"] else found["headers"]),
     )
@@ -82,10 +90,20 @@ def _sample(folder: Scratch, headers: Mapping[str, Sequence[str]]) -> dict[str, 
     if not headers:
         return {"sample": [], "numbers": []}
     with pq.ParquetFile(folder / STAGED) as file:
-        rows = next(file.iter_batches(SAMPLE_ROWS)).to_pylist()
+        rows = pa.Table.from_batches(islice(file.iter_batches(SAMPLE_ROWS), 1), file.schema_arrow).to_pylist()
     shown = {column: " + ".join(headers[column]) for column in SAMPLE if headers.get(column)}
     sample = [{header: row[column] or "" for column, header in shown.items()} for row in rows]
     return {"sample": sample, "numbers": [shown.get("amount")]}
+
+
+def _waiting(errors: Sequence[Mapping[str, Any]]) -> tuple[int, bool]:
+    """Return how many rows would wait to be corrected, and whether all of them do for a decision."""
+    codes: dict[int, set[str]] = {}
+    for each in errors:
+        if each["row"] is not None:
+            codes.setdefault(each["row"], set()).add(each["code"])
+    waiting = [of_row for of_row in codes.values() if not (of_row <= ANSWERED or of_row & NO_ORDER)]
+    return len(waiting), all(UNDECIDED in of_row for of_row in waiting)
 
 
 def _kinds_of(errors: Sequence[Mapping[str, Any]]) -> list[Kind]:

@@ -9,6 +9,7 @@ const fix = found("fix");
 const edits = new Map(); // "row:cell" -> {row, cell, old, new}
 const kept = new Set(); // rows that are right as they are, of several that keep each other back
 const done = []; // what is undone first is last: lists of [key, edit before]
+let closed = []; // rows that are left out by what they say now, and wait no more
 let verdicts = {}; // row -> what is wrong with it as it would be sent: rows that are changed, and others that can be taken now
 let checks = 0; // the answer to the last one counts
 let since = []; // rows that were changed after it was asked: what it finds is not about them
@@ -59,7 +60,8 @@ function show() {
     const isKept = kept.has(Number(line.dataset.row)) && !isChanged;
     line.querySelector("button.keep")?.setAttribute("aria-pressed", String(isKept));
     const { waits, bad, good, asIs } = fix.dataset;
-    const judged = verdict?.length ? bad : isChanged ? good : asIs;
+    const isClosed = closed.includes(Number(line.dataset.row));
+    const judged = verdict?.length ? bad : isClosed ? fix.dataset.closed : isChanged ? good : asIs;
     line.querySelector(".row-state").textContent = verdict ? judged : isChanged ? waits : isKept ? fix.dataset.kept : "";
     line.classList.toggle("is-changed", isChanged && !verdict);
     sayWhatIsWrong(line, verdict);
@@ -123,6 +125,16 @@ function typed(input) {
   note([[key, isHidden && input.value === "" ? undefined : edit]]);
 }
 
+// Cells are written that say what is decided on a row, or are what they were again.
+function decide(line, cells) {
+  const row = Number(line.dataset.row);
+  note(cells.map(([cell, value]) => {
+    const input = line.querySelector(`input[data-cell="${Number(cell)}"]`);
+    const old = !input || "hidden" in input.dataset ? null : input.defaultValue;
+    return [keyOf(row, cell), value === null ? undefined : { row, cell, old, new: value }];
+  }));
+}
+
 async function post(rows, isDryRun) {
   const [wanted, changed] = [new Set(rows), changedRows()];
   const unchanged = [...(isDryRun ? kept : wanted)].filter((row) => !changed.has(row));
@@ -152,6 +164,7 @@ async function check() {
     return;
   }
   verdicts = result.rows;
+  closed = result.closed;
   if (since.length) {
     forget([...since]);
     show();
@@ -265,6 +278,8 @@ fix.addEventListener("click", (event) => {
     forget([row]);
     show();
   }
+  const decision = event.target.closest("button.decide");
+  if (decision) decide(decision.closest("tr"), JSON.parse(decision.dataset.cells));
   const link = event.target.closest("a[data-keep]");
   if (link) {
     event.preventDefault();
