@@ -98,7 +98,7 @@ def validated_orders(context: dg.AssetExecutionContext, system: dg.ResourceParam
                 "dagster/row_count": batch.rows_accepted or 0,
                 "rejected rows": batch.rows_rejected or 0,
                 "accepted (yen)": batch.amount_accepted or 0,
-                "cells put into normal form": dg.MetadataValue.json(batch.cells_normalised),
+                "cells put into normal form": dg.MetadataValue.json(batch.cells_normalised or "none"),
                 "seconds": seconds_of(system, batch.batch_id, "validate"),
             },
             check_results=results,
