@@ -72,10 +72,10 @@ def counter(database: Database, harness: Harness) -> Counter:
     return Counter(database, harness)
 
 
-def taken(age_s: float = 0.0) -> Outcome:
-    """Return that something was taken that was sent so long ago."""
+def taken() -> Outcome:
+    """Return that something was taken that was sent just now."""
     time.sleep(0.001)  # later than the transaction before, on a clock that a database may keep less exactly
-    return Outcome("succeeded", None, "pay-1", asked_at=workers.now() - age_s)
+    return Outcome("succeeded", None, "pay-1", asked_at=workers.now())
 
 
 def kinds(outcomes: Iterable[Outcome]) -> list[str]:
@@ -247,7 +247,7 @@ def test_what_was_sent_before_others_were_refused_does_not_speak_for_the_service
     items = [item(f"C-{number}") for number in range(SEVERAL)]
     for each in items:
         counter.one(each)
-    counter.judged((item(), taken(0.0 if sent_after else workers.now() - began_at)))
+    counter.judged((item(), taken() if sent_after else replace(taken(), asked_at=began_at)))
     assert counter.is_held() == is_held
     for _ in range(TRIES - 1):
         judged = counter.judged(*((each, REFUSED) for each in items))
