@@ -809,6 +809,14 @@ PROFILES = {
         {"columns": {"amount": {"header": "合計", "occurrence": 2}, "phone": {"header": "TEL", "occurrence": 2}}}
     ),
     "legacy": Profile.model_validate({"encoding": "cp932", "delimiter": "\t"}),
+    "grouping": Profile.model_validate(
+        {
+            "lines": "grouped",
+            "columns": {"amount": {"header": "amount", "each": "line"}},
+            "skip": [{"header": "Status", "values": ["cancelled"]}],
+            "reject": [{"header": "Refunded", "except": ["0"]}],
+        }
+    ),
     "choosing": Profile.model_validate(
         {"skip": [{"header": "Status", "values": ["cancelled"]}], "reject": [{"header": "Refunded", "except": ["0"]}]}
     ),
@@ -889,8 +897,31 @@ def test_a_row_that_would_be_skipped_is_said_not_to_be_charged_and_waits_no_more
     installation.work_off(correction)
     batch = clerk.get(f"/v1/batches/{correction}").json()
     assert (batch["status"], batch["rows"]["skipped"], batch["orders"]["paid"]) == ("completed", 1, 0)
+    assert "This file has no order to pay: its rows were left out." in clerk.get(f"/b/{correction}").text
     assert clerk.get(f"/v1/batches/{batch_id}").json()["corrections"]["rows_open"] == 1
     assert {row for row, _ in cells_of(clerk.get(f"/b/{batch_id}/fix").text)} == {2}
+
+
+def test_rows_below_that_go_with_a_skipped_one_are_closed_with_it_and_no_other_row_is(
+    profiled: tuple[Installation, str],
+) -> None:
+    installation, url = profiled
+    clerk = signed_in(installation.system, url, "grouping")
+    reference = uuid.uuid4().hex[:8]
+    of_rows = (("1", "paid", "300"), ("1", "", ""), ("2", "paid", "200"), ("2", "paid", ""))
+    lines = [
+        order_row(client_order_ref=f"{reference}-{ref}") | {"Status": status, "Refunded": due}
+        for ref, status, due in of_rows
+    ]
+    batch_id = send(clerk, csv_of(*lines))
+    installation.work_off(batch_id)
+    status = len(order_row())
+    found = corrected(clerk, batch_id, (1, status, "paid", "cancelled"), dry=True).json()
+    assert (found["closed"], found["good"], found["rows"]) == ([1, 2], 2, {"1": [], "2": []})
+    assert found["says"].startswith("0 of 1 changed rows can be taken. 2 rows will not be charged. What is sent")
+    found = corrected(clerk, batch_id, (3, status, "paid", "cancelled"), dry=True).json()
+    assert (found["closed"], found["good"]) == ([], 0)
+    assert [[each["kind"] for each in found["rows"][row]] for row in "34"] == [[":W_ROWS_SKIPPED"], [":R_ORDER_INCOMPLETE"]]
 
 
 def test_of_a_header_that_comes_twice_the_cell_that_is_meant_is_shown_and_changed(

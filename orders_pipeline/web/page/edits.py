@@ -229,12 +229,12 @@ def _check(open_rows: _OpenRows, changed: Records, kept: Records, others: Record
         found = open_rows.check({**changed, **kept, **taken})
     good = [] if found.refusal else found.good
     closed = [row for row in good if row in found.closed]
-    words, of_changed = Words(language), sum(row in changed for row in good)
-    says = [words("fix_checked", good=of_changed - len(closed), n=len(changed))] if changed else []
+    words, of_changed = Words(language), sum(row in changed and row not in found.closed for row in good)
+    says = [words("fix_checked", good=of_changed, n=len(changed))] if changed else []
     if closed:
         says.append(words("fix_closed", n=len(closed)))
-    if len(good) > of_changed:
-        says.append(words("fix_unchanged", n=len(good) - of_changed))
+    if unchanged := len(good) - len(closed) - of_changed:
+        says.append(words("fix_unchanged", n=unchanged))
     if good:
         says.append(words("fix_money", n=found.payments, yen=words.yen(found.yen)))
     return {

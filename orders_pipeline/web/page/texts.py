@@ -116,7 +116,7 @@ TEXTS: Mapping[str, tuple[str, str]] = MappingProxyType(
             "判断が必要な行が{n}件あります。ファイルを送信すると、この画面で1件ずつ判断できます。それまで決済は行いません。",
         ),
         "check_closes": (
-            "{n} row{s} left out. Send the file, and they wait no more. Nothing is charged.",
+            "{n} row{s} left out. Once the file is sent, nothing of it waits any more. Nothing is charged.",
             "{n}件を対象外とします。送信すると、要修正の行から外れます。決済は行いません。",
         ),
         "check_skipped": ("{n} row{s} left out, as your settings say.", "設定により、{n}件を対象外とします。"),
@@ -132,7 +132,7 @@ TEXTS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "send_good": ("Send {n}, {yen}; correct {bad} later", "{n}件・{yen}を送信し、{bad}件は後で修正する"),
         "send_to_decide": ("Send, and decide on {n} row{s}", "送信して{n}件を判断する"),
         "send_to_fix": ("Send, and correct {n} row{s} here", "送信して{n}件を画面で修正する"),
-        "send_closing": ("Send, and charge none of {n}", "{n}件を請求しないものとして送信する"),
+        "send_closing": ("Send {n} row{s} not to be charged", "{n}件を請求しないものとして送信する"),
         "fix_first": ("Correct the file first", "先にファイルを修正する"),
         "fix_first_hint": (
             "Correct these rows in your own program and drop the file here again.",
@@ -349,6 +349,10 @@ TEXTS: Mapping[str, tuple[str, str]] = MappingProxyType(
             "注文を中止しています。決済は1件も行っていません。",
         ),
         "says_completed": ("All orders are paid.", "すべての注文の決済が完了しました。"),
+        "says_completed_none": (
+            "This file has no order to pay: its rows were left out.",
+            "このファイルに決済する注文はありません。行はすべて対象外です。",
+        ),
         "says_completed_rows_open": (
             "All orders of this file are paid. Other rows of the file that it corrects are still to be corrected.",
             "このファイルの注文の決済はすべて完了しました。修正元のファイルには、修正が必要な行がまだあります。",

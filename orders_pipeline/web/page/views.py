@@ -182,6 +182,8 @@ def _says(batch: Mapping[str, Any]) -> tuple[str, dict[str, object]]:
         return f"says_{batch['status']}_unpaid", {}
     if batch["status"] == "cancelled" and _are_all_paid(batch):
         return "says_cancelled_paid", {}
+    if batch["status"] == "completed" and not batch["rows"]["accepted"]:
+        return "says_completed_none", {}
     if batch["status"] == "completed" and batch["corrections"]["rows_open"]:
         return "says_completed_rows_open", {}
     return f"says_{batch['status']}", {}
