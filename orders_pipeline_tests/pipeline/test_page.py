@@ -902,6 +902,20 @@ def test_a_row_that_would_be_skipped_is_said_not_to_be_charged_and_waits_no_more
     assert {row for row, _ in cells_of(clerk.get(f"/b/{batch_id}/fix").text)} == {2}
 
 
+def test_a_file_of_which_nothing_was_taken_says_when_none_of_its_rows_waits_any_more(
+    profiled: tuple[Installation, str],
+) -> None:
+    installation, url = profiled
+    clerk = signed_in(installation.system, url, "choosing")
+    batch_id = send(clerk, csv_of(order_row(client_order_ref=uuid.uuid4().hex) | {"Status": "paid", "refunded ": "300"}))
+    installation.work_off(batch_id)
+    assert "No order of this file was taken." in clerk.get(f"/b/{batch_id}").text
+    correction = corrected(clerk, batch_id, (1, len(order_row()), "paid", "cancelled")).json()["batch_id"]
+    installation.work_off(correction)
+    assert "None of its rows waits for a correction any more." in clerk.get(f"/b/{batch_id}").text
+    assert '<p class="hint">Rows were skipped' in clerk.get(f"/b/{correction}").text  # nothing is wrong with that
+
+
 def test_rows_below_that_go_with_a_skipped_one_are_closed_with_it_and_no_other_row_is(
     profiled: tuple[Installation, str],
 ) -> None:

@@ -41,6 +41,9 @@ def test_every_text_is_used():
         "was_refused",
         "says_cancelling_unpaid",
         "says_cancelled_unpaid",
+        "says_rejected_corrected",
+        "says_completed_none",
+        "says_completed_rows_open",
     }
     made |= {"receive", "check", "load", "pay", "notify", "report", "original", "rejected.csv", "errors.csv", "result.json"}
     assert set(TEXTS) - named - made - set(batches.PAUSES) == set()

@@ -364,6 +364,10 @@ TEXTS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "says_refunded": ("Refunded since then: {n} order{s}, {yen}.", "その後、{n}件・{yen}を返金しました。"),
         "says_refunding": ("Being refunded: {n} order{s}, {yen}.", "{n}件・{yen}の返金を処理しています。"),
         "says_rejected": ("No order of this file was taken.", "このファイルの注文は1件も受け付けていません。"),
+        "says_rejected_corrected": (
+            "No order of this file itself was taken. None of its rows waits for a correction any more.",
+            "このファイル自体の注文は受け付けていませんが、修正が必要な行は残っていません。",
+        ),
         "says_cancelled": (
             "The orders that were not paid are cancelled.",
             "決済していなかった注文を中止しました。",

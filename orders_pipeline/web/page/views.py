@@ -32,6 +32,7 @@ RECENT, LISTED = 5, 50
 SHOWN_ERRORS = 100
 SAMPLE, SAMPLE_ROWS = ("client_order_ref", "customer_code", "customer_name", "amount"), 3
 MIB = 1 << 20
+AS_WANTED = {"W_ROWS_SKIPPED"}  # said of a file in which nothing is wrong
 NOT_CLOSED, UNDECIDED = "W_ROWS_NOT_CLOSED", "R_TO_DECIDE"
 # of a row that repeats one that was received, or is no order: it waits for no correction
 ANSWERED = {"R_REF_DUP_IN_FILE", "R_REF_EXISTS"}
@@ -151,7 +152,9 @@ def show_batch(visit: Visit) -> Response:
         milestone=_milestone(batch, refund),
         refund=refund,
         kinds=[_kind(each, headers, language) for each in found if each.first_row is not None],
-        refusals=[_kind(each, headers, language).sentence for each in found if each.first_row is None],
+        said=[
+            (each.code not in AS_WANTED, _kind(each, headers, language).sentence) for each in found if each.first_row is None
+        ],
         to_fix=[each for each in to_fix if not each.is_under_way],
         open_here=_open_here(batch, to_fix),
         under_way=[each for each in to_fix if each.is_under_way],
@@ -182,11 +185,17 @@ def _says(batch: Mapping[str, Any]) -> tuple[str, dict[str, object]]:
         return f"says_{batch['status']}_unpaid", {}
     if batch["status"] == "cancelled" and _are_all_paid(batch):
         return "says_cancelled_paid", {}
-    if batch["status"] == "completed" and not batch["rows"]["accepted"]:
-        return "says_completed_none", {}
-    if batch["status"] == "completed" and batch["corrections"]["rows_open"]:
-        return "says_completed_rows_open", {}
-    return f"says_{batch['status']}", {}
+    return f"says_{batch['status']}{_how_it_ended(batch)}", {}
+
+
+def _how_it_ended(batch: Mapping[str, Any]) -> str:
+    """Return what there is to say beyond the state of a batch that took nothing, or of which all is done."""
+    rows, rows_open = batch["rows"], batch["corrections"]["rows_open"]
+    if batch["status"] == "rejected":
+        return "_corrected" if batch["status_code"] is None and rows["rejected"] and not rows_open else ""
+    if batch["status"] == "completed" and not rows["accepted"]:
+        return "_none"
+    return "_rows_open" if batch["status"] == "completed" and rows_open else ""
 
 
 def _are_all_paid(batch: Mapping[str, Any]) -> bool:
