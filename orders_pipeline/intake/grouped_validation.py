@@ -216,9 +216,9 @@ class _Validation:
                 wholes.setdefault(int(rows.order_of[at]), set()).add(corrections.orders[answer.corrects_row])
         for order, these in wholes.items():
             if missing := sorted({number for whole in these for number in self.left_out[whole][:_MOST_NAMED]}):
-                numbers = [str(number) for number in missing if number != NO_ROW][:_MOST_NAMED]
+                numbers = [str(number) for number in missing if number > NO_ROW][:_MOST_NAMED]
                 detail = {"missing": ", ".join(numbers)} if numbers else {}
-                detail |= {"hint": "rows_elsewhere"} if NO_ROW in missing else {}
+                detail |= {"hint": "rows_elsewhere"} if missing[0] <= NO_ROW else {}
                 rows.findings.add_each("", INCOMPLETE, rows.first[[order]], [as_json(detail)])
 
     def _add_incomplete(self, rows: GroupedRows, order_row: Positions) -> None:

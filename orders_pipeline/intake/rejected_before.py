@@ -22,7 +22,15 @@ from orders_pipeline.infrastructure.parquet_file import read_chunks
 from orders_pipeline.infrastructure.storage import ObjectGone, Storage
 from orders_pipeline.intake import csv_file
 from orders_pipeline.intake.order_groups import find_orders
-from orders_pipeline.records.corrected_rows import NAMES_NO_ROW, NO_ROW, Corrections, NamedRow, Original
+from orders_pipeline.records.corrected_rows import (
+    ELSEWHERE,
+    NAMES_NO_ROW,
+    NO_ROW,
+    UNDECIDED,
+    Corrections,
+    NamedRow,
+    Original,
+)
 from orders_pipeline.records.judgement import Judge
 from orders_pipeline.records.orders import ORDERS
 from orders_pipeline.records.record_type import RowContext
@@ -83,7 +91,7 @@ def corrections_of(
     Raises FileRejected where the files of that batch, or of one that it corrects, are not in the storage any more.
     """
     numbers: set[int] = set()
-    numbers.update(number for _, number in csv_file.skipped_names(staged))
+    numbers.update(each.corrects for each in csv_file.skipped_names(staged))
     for chunk in read_chunks(staged, CHUNK_ROWS, ["corrects_row"]):
         numbers.update(pc.unique(chunk.column("corrects_row").drop_null()).to_pylist())
     judge = Judge(ORDERS, context)
@@ -95,8 +103,8 @@ def corrections_of(
 def rejected_together(storage: Storage, database: Database, context: RowContext, batch_id: str) -> dict[int, frozenset[int]]:
     """Return for each rejected row of a batch those that have to be corrected with it: all that may be of one order.
 
-    Rows that only repeat others are not among them. `NO_ROW` stands for one that was not returned with the others: it was
-    skipped, or this batch itself corrects some of the rows that were rejected together, and not all.
+    Rows that only repeat others are not among them. `NO_ROW` stands for one that was not returned with the others, as it was
+    skipped, `ELSEWHERE` for one that was, where this batch itself corrects some of the rows that were rejected together.
     """
     judge = Judge(ORDERS, context)
     with database.begin() as transaction:
@@ -112,30 +120,41 @@ def rejected_together(storage: Storage, database: Database, context: RowContext,
         raise FileRejected("F_BATCH_COLUMN", {"hint": "rows_gone"}) from None
     pairs += zip(groups.number.tolist(), groups.order_row.tolist(), strict=True)
     pairs += ((number, row.other_row) for number, row in rejected.items() if row.other_row is not None)
+    elsewhere: set[int] = set()
     in_part = {number for number, row in rejected.items() if row.other_row is not None and row.other_row not in rejected}
     if answers:
         corrected = {row.import_row_number: row.corrects_row for row in answers}
         before = rejected_together(storage, database, context, corrects)
-        tied, without = _tied_before(corrected, before, rejected)
-        pairs, in_part = [*pairs, *tied], in_part | without
+        tied, skipped, elsewhere = _tied_before(corrected, before, rejected)
+        pairs, in_part = [*pairs, *tied], in_part | skipped
     repeats = {number for number, row in rejected.items() if row.is_repeat}
     orders: dict[int, frozenset[int]] = {}
     for whole in {*together(rejected, pairs).values()}:
-        orders |= dict.fromkeys(whole, whole - repeats | ({NO_ROW} if whole & in_part else set()))
+        orders |= dict.fromkeys(whole, whole - repeats | _unnamed(whole, in_part, elsewhere))
     return orders
+
+
+def _unnamed(whole: frozenset[int], in_part: Collection[int], elsewhere: Collection[int]) -> frozenset[int]:
+    """Return what stands for the other rows of an order, where rows of it are in part or elsewhere."""
+    found = ((NO_ROW, in_part), (ELSEWHERE, elsewhere))
+    return frozenset(row for row, rows in found if not whole.isdisjoint(rows))
 
 
 def _tied_before(
     corrected: Mapping[int, int], before: Mapping[int, frozenset[int]], rejected: Collection[int]
-) -> tuple[list[tuple[int, int]], set[int]]:
-    """Return pairs of rejected rows that correct what was rejected together, and such rows of which others lack some."""
+) -> tuple[list[tuple[int, int]], set[int], set[int]]:
+    """Return pairs of rejected rows that correct what was rejected together.
+
+    With them come such rows of which another was skipped, and those of which another is answered by none of the file.
+    """
     answered = frozenset(corrected.values())
     first: dict[frozenset[int], int] = {}
     pairs = []
     for number in corrected.keys() & rejected:
         if whole := before.get(corrected[number]):
             pairs.append((number, first.setdefault(whole, number)))
-    return pairs, {number for whole, number in first.items() if whole - answered}
+    skipped = {number for whole, number in first.items() if NO_ROW in whole}
+    return pairs, skipped, {number for whole, number in first.items() if whole - answered - {NO_ROW}}
 
 
 def together(rows: Collection[int], pairs: Iterable[tuple[int, int]]) -> dict[int, frozenset[int]]:
@@ -328,6 +347,7 @@ def _named(
         taken=since,
         repeats=any(REPEATS in each.codes for each in lineage),
         closed=closed.get((first.batch_id, first.number)),
+        is_to_decide=UNDECIDED in lineage[0].codes,
     )
 
 

@@ -20,11 +20,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from orders_pipeline.infrastructure.parquet_file import map_chunks, new_parquet, read_chunks
-from orders_pipeline.intake.csv_file import TO_DECIDE, UNCLEAR, skipped_names
-from orders_pipeline.intake.duplicate_rows import Duplicates, find_duplicates
+from orders_pipeline.intake.csv_file import TO_DECIDE, UNCLEAR, SkippedName, skipped_names
+from orders_pipeline.intake.duplicate_rows import KEYS, Duplicates, find_duplicates, hashed
 from orders_pipeline.intake.repeated_orders import Differing, Existing, RepeatedOrders, none_is_settled
 from orders_pipeline.intake.total_rows import find_total_rows
-from orders_pipeline.records.corrected_rows import ROW_COLUMN, Answer, Corrections, named_differently
+from orders_pipeline.records.corrected_rows import (
+    NO_ROW,
+    ROW_COLUMN,
+    UNDECIDED,
+    Answer,
+    Corrections,
+    NamedRow,
+    named_differently,
+)
 from orders_pipeline.records.judgement import Finding, Findings, Judge, Positions, Rows, as_json
 from orders_pipeline.records.order_lines import ACCEPTED_LINE, AMOUNT_ADDED, LINE_COUNT, LINES
 from orders_pipeline.records.record_type import RecordType, RowContext
@@ -35,7 +43,6 @@ Seal: TypeAlias = Callable[[pd.DataFrame], list[bytes]]
 CHUNK_ROWS = 30_000  # a few are in memory at once: half as many rows cost a tenth more time, for 90 MB less
 
 TOTAL_ROW, SAME_ORDER = "R_TOTAL_ROW", "R_REF_EXISTS"
-UNDECIDED = "R_TO_DECIDE"
 
 # hardly an accepted cell is the same twice, and encrypted ones are random: to look for repetition only costs time
 _COMPACT: Mapping[str, Any] = {"compression": "none", "use_dictionary": False, "write_statistics": False}
@@ -120,9 +127,19 @@ def closed_rows(staged: Path, corrections: Corrections | None) -> Validated:
     if corrections is None:
         return Validated()
     skipped = skipped_names(staged)
-    answers = corrections.closed_by(skipped)
-    closing = {each.import_row_number for each in answers}
-    return Validated(answers=answers, not_closed=[row for row, _ in skipped if row not in closing])
+    of_named = {each: named for each in skipped if (named := corrections.rows.get(each.corrects)) is not None}
+    references = [reference for named in of_named.values() for reference in named.own_references]
+    numbers = dict(zip(references, hashed(pa.array(references, pa.string()), KEYS[0]).tolist(), strict=True))
+
+    def may_close(each: SkippedName, named: NamedRow) -> bool:
+        is_its_order = not named.own_references or each.order in {numbers[own] for own in named.own_references}
+        return is_its_order and (each.says_so or not named.is_to_decide)  # a cell that was emptied says: charge it
+
+    answers = corrections.closed_by(
+        [(each.row, each.corrects) for each, named in of_named.items() if may_close(each, named)]
+    )
+    closed = {each.import_row_number for each in answers}
+    return Validated(answers=answers, not_closed=[each.row for each in skipped if each.row not in closed])
 
 
 def write(judged: Generator[Chunk, None, None], accepted: Path, schema: pa.Schema, rejections: Path) -> Validated:
@@ -230,7 +247,7 @@ def ambiguous_corrections(staged: Path, duplicates: Duplicates, chunk_rows: int)
         named = chunk.filter(pc.is_valid(chunk.column("corrects_row")))
         pairs += zip(*(named.column(name).to_pylist() for name in ("import_row_number", "corrects_row")), strict=True)
     repeats = ~duplicates.conflict
-    skipped = frozenset(named for _, named in skipped_names(staged))
+    skipped = frozenset(each.corrects for each in skipped_names(staged)) - {NO_ROW}
     return skipped.intersection(named for _, named in pairs) | named_differently(
         pairs, dict(zip(duplicates.row[repeats].tolist(), duplicates.first[repeats].tolist(), strict=True))
     )

@@ -11,7 +11,7 @@ import json
 import re
 import time
 from collections.abc import Collection, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import dagster as dg
@@ -240,11 +240,10 @@ def _busy(instance: dg.DagsterInstance, database: Database, batch_ids: Collectio
     """
     if not batch_ids:
         return set()
-    ended = [DagsterRunStatus.CANCELED, DagsterRunStatus.FAILURE]
-    filters = RunsFilter(tags={PARTITION_TAG: list(batch_ids)}, statuses=[*UNFINISHED, *ended])
-    found = [(each.dagster_run.tags[PARTITION_TAG], each) for each in instance.get_run_records(filters)]  # of all at once
-    busy = {batch_id for batch_id, record in found if not record.dagster_run.is_finished or _is_retried(record)}
-    canceled = {batch_id for batch_id, record in found if record.dagster_run.status is DagsterRunStatus.CANCELED}
+    filters = RunsFilter(tags={PARTITION_TAG: list(batch_ids)}, statuses=[*UNFINISHED, DagsterRunStatus.CANCELED])
+    found = [(run.tags[PARTITION_TAG], run.is_finished) for run in instance.get_runs(filters)]  # of all of them at once
+    canceled = {batch_id for batch_id, is_finished in found if is_finished}
+    busy = {batch_id for batch_id, is_finished in found if not is_finished} | _retried(instance, batch_ids)
     newest = {batch_id: _newest(instance, batch_id) for batch_id in canceled - busy}
     with database.begin() as transaction:
         return busy | {
@@ -255,11 +254,19 @@ def _busy(instance: dg.DagsterInstance, database: Database, batch_ids: Collectio
         }
 
 
-def _is_retried(record: RunRecord) -> bool:
-    """Return whether Dagster is about to try this failed run again by itself; that it will is noted after the failure."""
-    run, ended = record.dagster_run, record.end_time or 0.0
-    waits = run.tags.get(WILL_RETRY_TAG, "true") == "true" and RETRIED_AS_TAG not in run.tags
-    return run.status is DagsterRunStatus.FAILURE and waits and ended > time.time() - RETRY_S
+def _retried(instance: dg.DagsterInstance, batch_ids: Collection[str]) -> set[str]:
+    """Return which of the batches have a failed run that Dagster is about to try again by itself.
+
+    That it will is noted just after the failure.
+    """
+    lately = datetime.now(UTC) - timedelta(seconds=RETRY_S)
+    filters = RunsFilter(tags={PARTITION_TAG: list(batch_ids)}, statuses=[DagsterRunStatus.FAILURE], updated_after=lately)
+    failed = instance.get_runs(filters)
+    return {
+        run.tags[PARTITION_TAG]
+        for run in failed
+        if run.tags.get(WILL_RETRY_TAG, "true") == "true" and RETRIED_AS_TAG not in run.tags
+    }
 
 
 def _newest(instance: dg.DagsterInstance, batch_id: str) -> RunRecord:

@@ -23,7 +23,8 @@ from orders_pipeline.records.judgement import Findings, Rows, as_json
 from orders_pipeline.records.record_type import RecordType
 
 ROW_COLUMN = "_row"
-NO_ROW = 0  # what a row corrects that says so, and names none; and a row that nobody can name
+NO_ROW = 0  # what a row corrects that says so, and names none; and a row that was skipped, which nobody can name
+ELSEWHERE = -1  # a row that can only be named in another file
 DIGITS_KEPT = 15  # of a number, by spreadsheets
 _LIKE_A_DATE = re.compile(r"[0-9]{1,4}[-/.][0-9]{1,2}(?:[-/.][0-9]{1,4})?|[a-z]{3,9}[-/.]?[0-9]{1,4}|[0-9]{1,2}-?[a-z]{3,9}")
 _SPREADSHEETS_DATE = re.compile(
@@ -31,6 +32,7 @@ _SPREADSHEETS_DATE = re.compile(
 )
 # rows with one of these name no row: what they were meant to correct is still open where it is
 NAMES_NO_ROW = "R_CORRECTED_ROW"
+UNDECIDED = "R_TO_DECIDE"
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class NamedRow:
     those it gives up by having another, each with the batch that holds it already. `received` is the batch in which this
     row is an order, and `taken` has the batches in which a reference it had was received since, maybe as this very row.
     It `repeats` where it was ever rejected for being the same as another row of its file. `closed` is the batch in which it
-    was skipped, so that nobody is charged for it.
+    was skipped, so that nobody is charged for it. It `is_to_decide` where a cell of its own kept it back for a person.
     """
 
     first: tuple[str, int]
@@ -64,6 +66,12 @@ class NamedRow:
     taken: Mapping[str, str] = field(default_factory=dict)
     repeats: bool = False
     closed: str | None = None
+    is_to_decide: bool = False
+
+    @property
+    def own_references(self) -> frozenset[str]:
+        """Return the references it had or may have had; none where none of its cells could be one."""
+        return self.references if self.references is not None else frozenset(self.had)
 
     def may_have(self, reference: str) -> bool:
         """Return whether a correction may have this reference: never one that a spreadsheet made of what it was."""
@@ -167,11 +175,11 @@ class Corrections:
     def closed_by(self, skipped: Sequence[tuple[int, int]]) -> list[Answer]:
         """Return which rows skipped ones close, each given with the number of the row that it names.
 
-        One that is an order by now stays one. Of several rows of an order all that were rejected together have to be
-        skipped: the rest would be charged as if it were the whole.
+        One that is an order by now, maybe of another file, stays one. Of several rows of an order all that were rejected
+        together have to be skipped: the rest would be charged as if it were the whole.
         """
         named = {number for _, number in skipped if number in self.rows and number not in self.ambiguous}
-        named -= {number for number in named if self.rows[number].received is not None}
+        named -= {number for number in named if self.rows[number].received is not None or self.rows[number].taken}
         return [
             Answer(row, number, self.rows[number].first, {})
             for row, number in skipped

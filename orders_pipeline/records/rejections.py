@@ -546,9 +546,9 @@ _WARNING_CODES = (
     Code(
         "W_ROWS_NOT_CLOSED",
         "Skipped rows do not close the row that they name: no such row waits, it is an order already, another row names it "
-        "too, or other rows of its order are not skipped[: {count}][; {skipped}].",
+        "too, it is of another order, or other rows of its order are not skipped[: {count}][; {skipped}].",
         "対象外とした行のうち、訂正対象の行を終了できなかったものがあります。該当する行がない、受付済みである、同じ行を訂正する行が"
-        "ほかにもある、または同じ注文に対象外でない行があるためです[: {count}件][。{skipped}]。",
+        "ほかにもある、注文番号が異なる、または同じ注文に対象外でない行があるためです[: {count}件][。{skipped}]。",
     ),
     Code(
         "W_HIDDEN_ROWS",

@@ -68,7 +68,7 @@ def preview(system: System, path: Path, client_code: str, *, again: bool, errors
     with scratch_files() as folder:
         arrival = arrive(system, path, client_code, folder / ORIGINAL)
         found = preview_file(system, arrival, path.name, client_code, folder, again=again, errors=errors)
-    del found["headers"]
+    del found["headers"], found["not_closed"]
     return found
 
 
@@ -82,7 +82,10 @@ def preview_file(
     again: bool,
     errors: Path | None = None,
 ) -> dict[str, Any]:
-    """Do what `preview` does with a file that has arrived in a folder; `headers` has the file's own of each column."""
+    """Do what `preview` does with a file that has arrived in a folder.
+
+    `headers` has the file's own of each column, and `not_closed` the skipped rows that close none.
+    """
     again = again or arrival.profile.same_bytes == "take"
     with system.database.begin() as transaction:
         batches.next_repeat(transaction, client_code, arrival.sha256, again=again)
@@ -159,6 +162,7 @@ def _answer(
         "amount_jpy": {"accepted": result.amount_accepted},
         "payments": {"planned": payments},
         "notifications": {"planned": notifications},
+        "not_closed": result.not_closed,
         "headers": {column: list(names) for column, names in dry_run.headers.items()},
         "rejections": ({} if refusal is None else {refusal.code: 1}) | codes,
         "errors": [_shown(each, dry_run.headers) for each in rejections],

@@ -76,7 +76,7 @@ def submit(call: Call, given: Mapping[str, str], upload: Upload, folder: Scratch
 def check(call: Call, given: Mapping[str, str], upload: Upload, folder: Scratch) -> Response:
     """Answer with what would become of a body; nothing is kept."""
     found = checked(call, given, upload, folder)
-    del found["headers"]
+    del found["headers"], found["not_closed"]
     errors = found.pop("errors")
     return answer(found | {"sha256": upload.sha256, "errors": errors[:MOST_ERRORS], "errors_total": len(errors)})
 

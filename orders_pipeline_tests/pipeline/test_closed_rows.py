@@ -22,6 +22,10 @@ lines = "grouped"
 columns.amount = { header = "金額", each = "line" }
 skip = [{ header = "状態", values = ["取消"] }]
 reject = [{ header = "状態", values = ["一部返金"] }]
+[careful]
+approval_above = 50
+skip = [{ header = "状態", values = ["取消"] }]
+reject = [{ header = "状態", values = ["一部返金"] }]
 """
 HEADER = "注文番号,得意先コード,得意先名,商品コード,数量,単価,金額,支払方法,状態"
 
@@ -178,3 +182,66 @@ def test_a_correction_that_was_cancelled_closes_nothing(shops: Installation, des
     assert shops.summary(second)["status"] == "cancelled"
     assert shops.summary(first["batch_id"])["corrections"]["rows_open"] == 2
     assert outcome(desk.take(desk.mended(first["batch_id"], "", "取消"))) == ("completed", 1, 0, 1, 0)
+
+
+def test_who_came_second_to_a_correction_that_is_cancelled_goes_on_to_wait(shops: Installation, desk: Desk) -> None:
+    first = desk.take(orders("X-1:一部返金", "X-2:一部返金"), "careful")["batch_id"]
+    closing = shops.receive(desk.path(desk.mended(first, "取消", ""), "one.csv"), "careful")
+    work_off(shops.system, closing)  # it waits for somebody's approval
+    second = desk.take(desk.mended(first, "", None), "careful", "two.csv")
+    assert desk.codes(second["batch_id"]) == {"R_CORRECTED_BEFORE": 1}
+    assert second["corrections"]["rows_open"] == 0
+    with shops.system.database.begin() as transaction:
+        cancelling.begin(transaction, closing, cancelled_by="a person", why="refused")
+    cancelling.finish(shops.system, closing)
+    assert shops.summary(first)["corrections"]["rows_open"] == 2
+    text = "\n".join(desk.rejected(second["batch_id"])) + "\n"
+    third = shops.receive(desk.path(text.replace("一部返金", ""), "three.csv"), "careful")
+    work_off(shops.system, third)
+    assert outcome(shops.summary(third)) == ("awaiting_approval", 1, 0, 0, 1)
+
+
+def test_a_skipped_row_closes_no_order_but_its_own(shops: Installation, desk: Desk) -> None:
+    first = desk.take(orders("S-1:一部返金", "S-2:一部返金"))["batch_id"]
+    of_the_other = desk.mended(first, None, "取消").replace(f"{first},2,", f"{first},1,")
+    found = desk.take(of_the_other)
+    assert desk.codes(found["batch_id"]) == {"W_ROWS_NOT_CLOSED": 1, "W_ROWS_SKIPPED": 1}
+    assert found["corrections"]["rows_open"] == 2
+    assert outcome(desk.take(desk.mended(first, "", "取消"))) == ("completed", 1, 0, 1, 0)
+
+
+def test_a_row_whose_reference_was_none_is_closed_whatever_it_says(desk: Desk) -> None:
+    first = desk.take(orders("注文-1:一部返金"))["batch_id"]
+    assert outcome(desk.take(desk.mended(first, "取消"))) == ("completed", 0, 0, 1, 0)
+
+
+def test_a_row_whose_order_came_as_a_new_one_meanwhile_is_not_said_to_be_closed(desk: Desk) -> None:
+    first = desk.take(orders("Y-1:一部返金", "Y-2:一部返金"))["batch_id"]
+    assert desk.take(orders("Y-1:"))["amount_jpy"]["paid"] == 100
+    found = desk.take(desk.mended(first, "取消", "取消"))
+    assert desk.codes(found["batch_id"]) == {"W_ROWS_NOT_CLOSED": 1, "W_ROWS_SKIPPED": 1}
+    assert found["corrections"]["rows_open"] == 1
+
+
+def test_a_line_that_is_to_be_charged_is_not_closed_with_the_one_above(shops: Installation, desk: Desk) -> None:
+    first = desk.take(orders("O-1:一部返金", "O-1:一部返金"), "lines")["batch_id"]
+    found = desk.take(desk.mended(first, "取消", ""), "lines")
+    assert desk.codes(found["batch_id"]) == {"W_ROWS_NOT_CLOSED": 1, "W_ROWS_SKIPPED": 1}
+    assert found["corrections"]["rows_open"] == 2
+    assert outcome(desk.take(desk.mended(first, "取消", "取消"), "lines")) == ("completed", 0, 0, 2, 0)
+
+
+def test_an_order_is_closed_as_a_whole_over_two_files_too(desk: Desk) -> None:
+    first = desk.take(orders("P-1:一部返金", "P-1:一部返金"), "lines")["batch_id"]
+    part = desk.take(desk.mended(first, "取消", "返金なし"), "lines")["batch_id"]
+    rest = "\n".join(desk.rejected(part)).replace("返金なし", "取消") + "\n"
+    assert desk.codes(desk.take(rest, "lines")["batch_id"]) == {"W_ROWS_NOT_CLOSED": 1, "W_ROWS_SKIPPED": 1}
+    assert outcome(desk.take(desk.mended(first, "取消", "取消"), "lines")) == ("completed", 0, 0, 2, 0)
+
+
+def test_rows_that_name_no_row_are_not_said_to_name_one_twice(shops: Installation, desk: Desk) -> None:
+    first = desk.take(orders("H-1:一部返金", "H-2:一部返金"))["batch_id"]
+    text = desk.mended(first, "取消", "").replace(f"{first},1,", f"{first},,").replace(f"{first},2,", f"{first},,")
+    found = desk.take(text)["batch_id"]
+    details = shops.rows("SELECT detail FROM rejections WHERE batch_id = %s AND code = 'R_CORRECTED_ROW'", found)
+    assert details == [({"hint": "no_such_row"},)]

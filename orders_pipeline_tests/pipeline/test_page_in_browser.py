@@ -254,7 +254,7 @@ def test_an_operator_refunds_orders_once_what_it_comes_to_was_shown(
     button.click()
     expect(button).to_be_visible()  # without a reason nothing is refunded
     is_faultless(operator)
-    operator.locator("#reason").fill("sent back")
+    operator.locator("#reason").fill("sent\n back ")
     operator.locator("#orders").fill("R-0")
     expect(button).not_to_be_visible()  # of other orders than are shown nothing is confirmed
     operator.locator("#orders").fill("R-0\nR-2")
@@ -363,7 +363,7 @@ def test_a_batch_is_cancelled_after_a_question(installation: Installation, page:
     page.locator("#ask-cancel").click()
     page.locator("#cancel-dialog .danger").click()
     expect(page.locator("#cancel-dialog")).to_be_visible()  # without a reason nothing is cancelled
-    page.locator("#cancel-reason").fill("a test")
+    page.locator("#cancel-reason").fill("a\ntest")
     page.locator("#cancel-dialog .danger").click()
     expect(page.locator(".state-cancelling")).to_be_visible()
     thread = worked_off(installation, batch_id)

@@ -63,10 +63,11 @@ class _Kind:
 class Chosen:
     """Which of some rows are skipped, why a person has to decide on one, and which cell of one nobody can choose by.
 
-    The latter is a code and the header of the cell.
+    The latter is a code and the header of the cell. A skipped row that does not say so itself follows one that does.
     """
 
     skipped: Flags
+    says_so: Flags
     to_decide: pa.Array
     unclear: pa.Array
 
@@ -124,11 +125,13 @@ class ChosenRows:
         certain = pc.and_(pa.array(may_be_skipped), pc.is_null(unclear))
         nothing = pa.scalar(None, pa.string())
         why = to_decide = pa.nulls(len(numbers), pa.string())
+        says_so: Flags = np.zeros(len(numbers), np.bool_)
         for at, choices in self._skip.items():
             cells = cells_at(at)
             said = pc.coalesce(*(choice.matches(cells, self._encoding) for choice in choices))
             to_decide = pc.coalesce(to_decide, pc.if_else(certain, nothing, said))
             said = pc.if_else(certain, said, nothing)
+            says_so |= said.is_valid().to_numpy(zero_copy_only=False)
             if orders is not None:
                 said = pc.if_else(certain, self._with_rows_below(at, said, cells, orders), nothing)
             why = pc.coalesce(why, said)
@@ -136,16 +139,18 @@ class ChosenRows:
         if orders is not None and self._skip:
             self._runs.add(orders, numbers, skipped)
         self._count(why, numbers)
-        return Chosen(skipped, pc.coalesce(self._undecided(cells_at, len(numbers)), to_decide), unclear)
+        return Chosen(skipped, says_so, pc.coalesce(self._undecided(cells_at, len(numbers)), to_decide), unclear)
 
     @property
     def may_close(self) -> bool:
         """Return whether any skipped row names a row that it corrects."""
         return self._names.any_row
 
-    def keep_names(self, numbers: npt.NDArray[Any], corrects: pa.Array) -> None:
+    def keep_names(
+        self, numbers: npt.NDArray[Any], corrects: pa.Array, orders: npt.NDArray[np.uint64], says_so: Flags
+    ) -> None:
         """Keep which rows skipped rows say that they correct."""
-        self._names.add(numbers, corrects)
+        self._names.add(numbers, corrects, orders, says_so)
 
     def keep(self, references: npt.NDArray[np.uint64], numbers: npt.NDArray[Any]) -> None:
         """Keep the references of skipped rows, where each row is an order."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +24,19 @@ _COUNT, _RUNS, _REFERENCES, _NAMES = "rows_skipped", "skipped_runs", "skipped_re
 _NO_ROW = 2**31  # above every row's number
 _RUN = np.dtype([("order", np.uint64), ("first", np.int32), ("last", np.int32), ("skipped", np.int32)])
 _REFERENCE = np.dtype([("order", np.uint64), ("row", np.int32)])
-_NAME = np.dtype([("row", np.int32), ("corrects", np.int32)])
+_NAME = np.dtype([("row", np.int32), ("corrects", np.int32), ("order", np.uint64), ("says_so", np.bool_)])
+
+
+class SkippedName(NamedTuple):
+    """A skipped row that names the row it corrects: by its number, with the number of its order, 0 for none.
+
+    It `says_so` itself that it is skipped, or follows one of its order that does.
+    """
+
+    row: int
+    corrects: int
+    order: int
+    says_so: bool
 
 
 class SkippedRuns:
@@ -85,17 +97,18 @@ class SkippedReferences:
 
 
 class SkippedNames:
-    """Which rows the skipped rows of a correcting file name, as eight bytes each: the numbers of both."""
+    """Which rows the skipped rows of a correcting file name, as 17 bytes each."""
 
     def __init__(self) -> None:
         self._parts = [np.zeros(0, _NAME)]
         self.any_row = False
 
-    def add(self, numbers: Numbers, corrects: pa.Array) -> None:
+    def add(self, numbers: Numbers, corrects: pa.Array, orders: Numbers, says_so: Flags) -> None:
         """Keep those of some rows that say that they correct one."""
         says = corrects.is_valid().to_numpy(zero_copy_only=False)
         part = np.zeros(int(np.count_nonzero(says)), _NAME)
         part["row"], part["corrects"] = numbers[says], corrects.drop_null().to_numpy()
+        part["order"], part["says_so"] = orders[says], says_so[says]
         self._parts.append(part)
         self.any_row |= bool(part["corrects"].any())
 
@@ -129,10 +142,10 @@ def skipped_references(staged: Path) -> Sequence[Numbers]:
     return [found[name] for name in ("order", "row")]
 
 
-def skipped_names(staged: Path) -> list[tuple[int, int]]:
-    """Return the skipped rows of a file that say which row they correct, each with that row's number."""
+def skipped_names(staged: Path) -> list[SkippedName]:
+    """Return the skipped rows of a file that say which row they correct."""
     found = np.frombuffer(base64.b64decode(_kept(staged, _NAMES)), _NAME)
-    return [*zip(found["row"].tolist(), found["corrects"].tolist(), strict=True)]
+    return [SkippedName(*each) for each in found.tolist()]
 
 
 def _kept(staged: Path, name: str) -> bytes:

@@ -231,9 +231,17 @@ class StagedRows:
         self._count_filled(len(table) - int(np.count_nonzero(chosen.skipped)))
         if not chosen.skipped.any():
             return table
-        self.chosen.keep_names(places.numbers[chosen.skipped], said[0].filter(pa.array(chosen.skipped)))
-        if not self._is_grouped and (references := self._orders(column_at)) is not None:
+        references = self._orders(column_at) if orders is None else orders
+        if references is None:
+            references = np.zeros(len(table), np.uint64)
+        elif not self._is_grouped:
             self.chosen.keep(references[chosen.skipped], places.numbers[chosen.skipped])
+        self.chosen.keep_names(
+            places.numbers[chosen.skipped],
+            said[0].filter(pa.array(chosen.skipped)),
+            references[chosen.skipped],
+            chosen.says_so[chosen.skipped],
+        )
         return table.filter(pa.array(~chosen.skipped))
 
     def _places_of_references(self) -> tuple[int, ...]:

@@ -22,7 +22,6 @@ from orders_pipeline.clients.file_names import is_converted, stem
 from orders_pipeline.infrastructure.scratch import Scratch, scratch_files
 from orders_pipeline.intake.file_validation import context_of
 from orders_pipeline.intake.rejected_before import rejected_together
-from orders_pipeline.records.corrected_rows import NO_ROW
 from orders_pipeline.records.rejections import Language
 from orders_pipeline.web import submission, uploads
 from orders_pipeline.web.calls import Call, answer
@@ -134,7 +133,7 @@ class _OpenRows:
             elif each["code"] == found["status_code"]:
                 refusal = each
         skipped = frozenset(row for at, row in enumerate(rows, 1) if at not in kept)
-        closed = frozenset(row for row in skipped if self.orders.get(row, frozenset()) - {NO_ROW} <= skipped)
+        closed = skipped - {rows[at - 1] for at in found["not_closed"]}
         return _Found(errors, refusal, skipped, closed, found["amount_jpy"]["accepted"], found["payments"]["planned"])
 
 

@@ -282,8 +282,10 @@ TEXTS: Mapping[str, tuple[str, str]] = MappingProxyType(
         ),
         "refund_orders": ("Order references", "注文番号"),
         "refund_orders_hint": (
-            "With spaces, commas or line breaks between them. Without any, all paid orders of this file.",
-            "空白、カンマ、改行で区切ります。空欄の場合は、このファイルの決済済みの注文すべてが対象です。",
+            "With spaces, commas or line breaks between them. Without any, all paid orders of this file. "
+            "At most 4,000 characters at once.",
+            "空白、カンマ、改行で区切ります。空欄の場合は、このファイルの決済済みの注文すべてが対象です。"
+            "一度に4,000文字まで入力できます。",
         ),
         "refund_show": ("Show what would be refunded", "返金の内容を表示する"),
         "refund_missing": ("{n} of them not in this file: {refs}", "このファイルにない注文番号が{n}件あります: {refs}"),

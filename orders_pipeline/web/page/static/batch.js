@@ -1,6 +1,6 @@
 // Keeps what is shown of a batch as it is: the server tells that something has changed, and its parts are shown anew.
 
-import { ask, complain, newKey, parse, say } from "./page.js";
+import { ask, complain, newKey, oneLine, parse, say } from "./page.js";
 
 const found = (id) => document.getElementById(id);
 const batch = found("batch");
@@ -116,7 +116,8 @@ batch.addEventListener("submit", async (event) => {
   event.preventDefault();
   const form = event.target;
   form.closest("dialog")?.close();
-  await tell(form.dataset.post, JSON.stringify(Object.fromEntries([...new FormData(form)].filter(([, value]) => value))));
+  const given = [...new FormData(form)].map(([name, value]) => [name, oneLine(value)]);
+  await tell(form.dataset.post, JSON.stringify(Object.fromEntries(given.filter(([, value]) => value))));
 });
 
 follow();

@@ -16,6 +16,11 @@ export async function parse(response) {
 }
 
 // A key that is new each time; randomUUID is there only where there is TLS.
+// A reason is kept as one line, however it was typed.
+export function oneLine(text) {
+  return text.replace(/\s+/g, " ").trim();
+}
+
 export function newKey() {
   return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 }

@@ -1,6 +1,6 @@
 // A refund is confirmed as it is shown: with the digest of its plan, so that nothing else is refunded.
 
-import { ask, complain, newKey } from "./page.js";
+import { ask, complain, newKey, oneLine } from "./page.js";
 
 const form = document.getElementById("refund");
 const trouble = document.getElementById("trouble");
@@ -23,7 +23,7 @@ form?.addEventListener("submit", async (event) => {
   button.disabled = true;
   trouble.hidden = true;
   const reason = document.getElementById("reason").value;
-  const body = JSON.stringify({ reason, confirm, ...(orders && { orders: orders.split(" ") }) });
+  const body = JSON.stringify({ reason: oneLine(reason), confirm, ...(orders && { orders: orders.split(" ") }) });
   const headers = { "Content-Type": "application/json", "Idempotency-Key": key };
   const response = await ask(post, { method: "POST", headers, body }).catch(() => null);
   if (response?.ok) {
