@@ -184,16 +184,19 @@ def test_a_correction_that_was_cancelled_closes_nothing(shops: Installation, des
     assert outcome(desk.take(desk.mended(first["batch_id"], "", "取消"))) == ("completed", 1, 0, 1, 0)
 
 
-def test_who_came_second_to_a_correction_that_is_cancelled_goes_on_to_wait(shops: Installation, desk: Desk) -> None:
-    first = desk.take(orders("X-1:一部返金", "X-2:一部返金"), "careful")["batch_id"]
-    closing = shops.receive(desk.path(desk.mended(first, "取消", ""), "one.csv"), "careful")
-    work_off(shops.system, closing)  # it waits for somebody's approval
+@pytest.mark.parametrize(("status", "code"), [("取消", "R_CORRECTED_BEFORE"), ("", "R_REF_EXISTS")])
+def test_who_came_second_to_a_correction_that_is_cancelled_goes_on_to_wait(
+    shops: Installation, desk: Desk, status: str, code: str
+) -> None:
+    first = desk.take(orders(f"X{code}-1:一部返金", f"X{code}-2:一部返金"), "careful")["batch_id"]
+    one = shops.receive(desk.path(desk.mended(first, status, ""), "one.csv"), "careful")
+    work_off(shops.system, one)  # it waits for somebody's approval
     second = desk.take(desk.mended(first, "", None), "careful", "two.csv")
-    assert desk.codes(second["batch_id"]) == {"R_CORRECTED_BEFORE": 1}
+    assert desk.codes(second["batch_id"]) == {code: 1}
     assert second["corrections"]["rows_open"] == 0
     with shops.system.database.begin() as transaction:
-        cancelling.begin(transaction, closing, cancelled_by="a person", why="refused")
-    cancelling.finish(shops.system, closing)
+        cancelling.begin(transaction, one, cancelled_by="a person", why="refused")
+    cancelling.finish(shops.system, one)
     assert shops.summary(first)["corrections"]["rows_open"] == 2
     text = "\n".join(desk.rejected(second["batch_id"])) + "\n"
     third = shops.receive(desk.path(text.replace("一部返金", ""), "three.csv"), "careful")

@@ -1,4 +1,4 @@
--- A row that was corrected or closed before is answered while that stands: who cancels the other correction lets it wait.
+-- A row that was corrected or closed before is answered while that stands: who cancels that other file lets it wait again.
 
 CREATE OR REPLACE FUNCTION rows_to_correct(of_group text) RETURNS TABLE (batch_id text, import_row_number integer)
 LANGUAGE sql STABLE AS $$
@@ -9,10 +9,10 @@ LANGUAGE sql STABLE AS $$
           AND (status <> 'rejected' OR coalesce(status_code, '') NOT LIKE 'F\_%')
     ), rejected AS (
         SELECT rejections.batch_id, rejections.import_row_number,
-               bool_and(code IN ('R_REF_DUP_IN_FILE', 'R_REF_EXISTS'))
-               OR bool_or(code IN ('R_REF_SPENT', 'R_CORRECTED_ROW')
-                          OR (code = 'R_CORRECTED_BEFORE' AND coalesce(detail ->> 'batch_id', '') NOT IN
-                              (SELECT members.batch_id FROM members WHERE is_cancelled))) AS repeats,
+               (bool_and(code IN ('R_REF_DUP_IN_FILE', 'R_REF_EXISTS'))
+                OR bool_or(code IN ('R_REF_SPENT', 'R_CORRECTED_BEFORE', 'R_CORRECTED_ROW')))
+               AND NOT bool_or(code IN ('R_REF_EXISTS', 'R_CORRECTED_BEFORE') AND coalesce(detail ->> 'batch_id', '') IN
+                               (SELECT members.batch_id FROM members WHERE is_cancelled)) AS repeats,
                bool_or(code IN ('R_EXAMPLE_ROW', 'R_TOTAL_ROW')) AS is_none
         FROM rejections JOIN members USING (batch_id)
         WHERE rejections.import_row_number IS NOT NULL AND NOT is_cancelled
