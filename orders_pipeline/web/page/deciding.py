@@ -14,11 +14,11 @@ import pyarrow as pa
 from orders_pipeline.clients.profiles import Profile
 from orders_pipeline.clients.row_choices import RowChoice
 from orders_pipeline.intake.csv_file.chosen_rows import choice_places
+from orders_pipeline.records.corrected_rows import UNDECIDED
 from orders_pipeline.records.rejections import FileRejected
 
 MOST_OFFERED = 4  # words of one meaning
-TO_DECIDE = "R_TO_DECIDE"
-MAY_BE_LEFT_OUT = {TO_DECIDE, "R_REF_CONFLICT", "R_ORDER_INCOMPLETE"}
+MAY_BE_LEFT_OUT = {UNDECIDED, "R_REF_CONFLICT", "R_ORDER_INCOMPLETE"}
 
 Cells = Sequence[tuple[int, str | None]]  # places with what is written there, None for what was there
 
@@ -55,7 +55,7 @@ class Deciding:
         own = [at for at in places if at in self.skip]
         named = [(at, word) for at in own or self.skip for word in self._skipped_words(at)]
         left_out = [Decision(False, self.header[at], word, [(at, word)]) for at, word in named[:MOST_OFFERED]]
-        offered = [*(self._charged(places) if TO_DECIDE in codes else ()), *left_out]
+        offered = [*(self._charged(places) if UNDECIDED in codes else ()), *left_out]
         touched = dict.fromkeys(at for each in offered for at, _ in each.cells)
         return [replace(each, cells=[*each.cells, *_restored(touched, each.cells)]) for each in offered]
 

@@ -18,6 +18,7 @@ from orders_pipeline.batches.artifacts import STAGED
 from orders_pipeline.clients.api_tokens import WRITE
 from orders_pipeline.infrastructure.scratch import Scratch
 from orders_pipeline.intake.file_staging import limits_of
+from orders_pipeline.records.corrected_rows import UNDECIDED
 from orders_pipeline.records.rejections import Language, message
 from orders_pipeline.upkeep import cancelling
 from orders_pipeline.web import submission
@@ -33,7 +34,7 @@ SHOWN_ERRORS = 100
 SAMPLE, SAMPLE_ROWS = ("client_order_ref", "customer_code", "customer_name", "amount"), 3
 MIB = 1 << 20
 AS_WANTED = {"W_ROWS_SKIPPED"}  # said of a file in which nothing is wrong
-NOT_CLOSED, UNDECIDED = "W_ROWS_NOT_CLOSED", "R_TO_DECIDE"
+NOT_CLOSED = "W_ROWS_NOT_CLOSED"
 # of a row that repeats one that was received, or is no order: it waits for no correction
 ANSWERED = {"R_REF_DUP_IN_FILE", "R_REF_EXISTS"}
 NO_ORDER = {"R_REF_SPENT", "R_CORRECTED_BEFORE", "R_CORRECTED_ROW", "R_EXAMPLE_ROW", "R_TOTAL_ROW"}
