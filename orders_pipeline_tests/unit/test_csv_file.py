@@ -449,6 +449,12 @@ def test_input_045_a_line_without_end_is_not_read_into_memory(harness):
     assert (refused.code, refused.detail["line"]) == ("F_FIELD_TOO_LONG", "2")
 
 
+def test_what_is_wrong_with_rows_is_said_before_what_cannot_be_read_behind_them(harness):
+    rows = "".join(f"A-{number},{'x' * 100},1\n" for number in range(500))
+    never_closed = '"' + "x" * (16 << 10)  # the first record of the second block
+    assert harness.refusal(HEADER + rows + HEADER + never_closed).code == "F_HEADER_REPEATED"
+
+
 @pytest.mark.parametrize("control", ["\0", "\x1b"])
 @pytest.mark.parametrize(
     "text", ["{long}{control}{header}A-1,a,1\n", "{long}{header}A-1,{control}a,1\n", "{header}A-1,{control}{long},1\n"]

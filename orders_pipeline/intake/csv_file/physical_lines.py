@@ -22,6 +22,7 @@ from orders_pipeline.records.rejections import FileRejected
 Integers = npt.NDArray[np.int64]
 
 _BLOCK_BYTES = 2 << 20
+_FIRST_BYTES = 64 << 10  # of a text: enough for its header, before which records are read one by one
 _LONGEST_LINE_BYTES = 16 << 20
 _LF, _CR = 10, 13
 _UNITS = {"utf-16-le": np.dtype("<u2"), "utf-16-be": np.dtype(">u2")}
@@ -75,13 +76,15 @@ def unit_of(encoding: str) -> np.dtype[np.unsignedinteger]:
     return _UNITS.get(encoding, np.dtype("u1"))
 
 
-def read_raw(source: Path, start: int, end: int, block_bytes: int = _BLOCK_BYTES) -> Iterator[tuple[int, bytes]]:
-    """Read the bytes from `start` to `end` in blocks, each with its offset."""
+def read_raw(
+    source: Path, start: int, end: int, block_bytes: int = _BLOCK_BYTES, first_bytes: int = _BLOCK_BYTES
+) -> Iterator[tuple[int, bytes]]:
+    """Read the bytes from `start` to `end` in blocks, the first of `first_bytes` at most, each with its offset."""
     with source.open("rb") as file:
         file.seek(start)
         offset = start
         while offset < end:
-            data = file.read(min(block_bytes, end - offset))
+            data = file.read(min(block_bytes if offset > start else first_bytes, block_bytes, end - offset))
             if not data:
                 raise FileRejected("F_CHANGED")
             yield offset, data
@@ -93,7 +96,7 @@ def read_blocks(source: Path, span: TextSpan, block_bytes: int = _BLOCK_BYTES) -
     carry = b""
     offset = span.start
     lines_before = 0
-    for position, read in read_raw(source, span.start, span.end, block_bytes):
+    for position, read in read_raw(source, span.start, span.end, block_bytes, _FIRST_BYTES):
         data = carry + read
         is_last = position + len(read) >= span.end
         ends, terminators = line_ends(data, span.unit, is_last=is_last)

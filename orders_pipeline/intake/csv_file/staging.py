@@ -16,7 +16,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import pyarrow as pa
 from pyarrow.parquet import ParquetWriter
 
 from orders_pipeline.clients.row_choices import RowChoice
@@ -164,7 +163,7 @@ def _write(source: Path, target: Path, where: Table, reading: Reading, *, allow_
     shape = Shape(header, allow_trailing=allow_trailing)
     staging = StagedRows(header, shape, reading, span.encoding)
     with new_parquet(target, staging.schema, **_PARQUET) as writer:
-        _write_behind(writer, map(staging.table, chain([first.after(place + more_rows)], chunks)))
+        _write_behind(writer, staging, chain([first.after(place + more_rows)], chunks))
         if not (staging.rows_filled or (staging.batches and staging.chosen.may_close)):
             raise FileRejected("F_NO_ROWS", staging.chosen.detail if staging.chosen.count else {})
         if reading.line_by_line and staging.rows_unreadable * 2 > staging.rows_filled:
@@ -204,16 +203,22 @@ def _counted(code: str, count: int) -> Iterator[Rejection]:
         yield Rejection(None, None, None, code, {"count": str(count)})
 
 
-def _write_behind(writer: ParquetWriter, tables: Iterator[pa.Table]) -> None:
-    """Write tables as they come, each while the next one is made."""
+def _write_behind(writer: ParquetWriter, staging: StagedRows, chunks: Iterator[Chunk | EvenChunk]) -> None:
+    """Write the rows of chunks as they come, each while the next one is read."""
+
+    def write(chunk: Chunk | EvenChunk) -> None:
+        writer.write_table(staging.table(chunk))
+
+    written: Future[None] | None = None
     with ThreadPoolExecutor(1, thread_name_prefix="staging") as pool:
-        written: Future[None] | None = None
-        for table in tables:
+        try:
+            for chunk in chunks:
+                if written is not None:
+                    written.result()
+                written = pool.submit(write, chunk)
+        finally:
             if written is not None:
-                written.result()
-            written = pool.submit(writer.write_table, table)
-        if written is not None:
-            written.result()
+                written.result()  # what is wrong with rows is said first, for they come before what cannot be read
 
 
 def _first_filled(chunks: Iterator[Chunk | EvenChunk]) -> tuple[Chunk, int]:
