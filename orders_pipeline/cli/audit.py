@@ -14,7 +14,17 @@ from typing import Any
 import click
 from rich.console import Console
 
-from orders_pipeline.cli.command import STOPPED, answer, answer_in_pieces, answering_to, answers, complaints, main, opened
+from orders_pipeline.cli.command import (
+    STOPPED,
+    answer,
+    answer_in_pieces,
+    answering_to,
+    answers,
+    complaints,
+    main,
+    opened,
+    wants_json,
+)
 from orders_pipeline.cli.output_files import FOR_OWNER, output, written
 from orders_pipeline.infrastructure.scratch import Packed
 
@@ -29,7 +39,7 @@ def audit() -> None:
 
 @audit.command()
 @answers
-def verify(*, as_json: bool) -> None:
+def verify() -> None:
     """Verify that records are as they were sealed, and rows as they were recorded; exit status 1 otherwise."""
     from orders_pipeline.audit.recording import record
     from orders_pipeline.audit.verifying import verify as look
@@ -41,7 +51,7 @@ def verify(*, as_json: bool) -> None:
                 record(transaction, "security", "failure", "audit", detail=found.as_dict())
             else:
                 record(transaction, "administrative", "verify", "audit", detail=found.as_dict())
-    answer(found.as_dict(), _show, as_json=as_json)
+    answer(found.as_dict(), _show)
     sys.exit(STOPPED if found.broken else 0)
 
 
@@ -63,19 +73,19 @@ def _show(console: Console, result: Mapping[str, Any]) -> None:
 
 @audit.command()
 @answers
-def seal(*, as_json: bool) -> None:
+def seal() -> None:
     """Seal the records there are and keep the newest head in the storage; the daemon does so by itself."""
     from orders_pipeline.audit import sealing
 
     with opened() as system:
         result = {"blocks": sealing.seal(system.database), "anchored": sealing.anchor(system.database, system.storage)}
-    answer(result, lambda console, sealed: console.print(f"{sealed['blocks']:,} blocks made"), as_json=as_json)
+    answer(result, lambda console, sealed: console.print(f"{sealed['blocks']:,} blocks made"))
 
 
 @audit.command()
 @click.option("--again", is_flag=True, help="Send all that is in the database once more, as to a new place.")
 @answers
-def ship(*, again: bool, as_json: bool) -> None:
+def ship(*, again: bool) -> None:
     """Send sealed records to ORDERS_AUDIT_SHIP_URL, where they were not sent yet; the daemon does so by itself."""
     from orders_pipeline.upkeep.audit_shipping import shipping
 
@@ -91,7 +101,7 @@ def ship(*, again: bool, as_json: bool) -> None:
                 break
         waiting = shipping.unshipped(system.database)
     result["waiting"] = 0 if waiting is None else waiting.records
-    answer(result, _show_shipped, as_json=as_json)
+    answer(result, _show_shipped)
 
 
 def _show_shipped(console: Console, result: Mapping[str, Any]) -> None:
@@ -113,7 +123,6 @@ def export(
     output: Path | None,
     *,
     force: bool,
-    as_json: bool,
 ) -> None:
     """Export records as lines of JSON (Elastic Common Schema), one event for each row that was changed.
 
@@ -133,7 +142,7 @@ def export(
             record(transaction, "administrative", "export", "audit", detail=detail)
         events = lines(system.database, system.storage, begin, end, wanted)
         count = 0
-        if path is None and as_json:
+        if path is None and wants_json():
             packed = Packed()
             for count, line in enumerate(events, 1):
                 packed.write(f"{', ' if count > 1 else ''}{line}".encode())
@@ -144,17 +153,17 @@ def export(
                 target.write(f"{line}\n".encode())
     if output is not None:
         result = {"events": count, "output": str(output)}
-        answer(result, lambda _, said: complaints.print(f"{said['events']:,} events written", markup=False), as_json=as_json)
+        answer(result, lambda _, said: complaints.print(f"{said['events']:,} events written", markup=False))
 
 
 @audit.command()
 @answers
-def retention(*, as_json: bool) -> None:
+def retention() -> None:
     """Show how long records stay where, how many are where, and what is held."""
     from orders_pipeline.upkeep.retention import state
 
     with opened() as system:
-        answer(state(system.database), _show_retention, as_json=as_json)
+        answer(state(system.database), _show_retention)
 
 
 def _show_retention(console: Console, result: Mapping[str, Any]) -> None:
@@ -186,8 +195,6 @@ def hold(
     to_day: datetime | None,
     why: str,
     who: str,
-    *,
-    as_json: bool,
 ) -> None:
     """Keep audit records from moving or going, whatever their age, until the hold is released."""
     from orders_pipeline.batches import batches
@@ -203,7 +210,7 @@ def hold(
                 batches.get(transaction, batch_id)  # a hold on nothing would seem to protect something
         hold_id = place_hold(system.database, about, who.strip(), why.strip())
         covers = covered(system.database, hold_id)
-    answer({"hold_id": hold_id, "covers": covers}, _show_hold, as_json=as_json)
+    answer({"hold_id": hold_id, "covers": covers}, _show_hold)
 
 
 def _show_hold(console: Console, placed: Mapping[str, Any]) -> None:
@@ -219,14 +226,14 @@ def _show_hold(console: Console, placed: Mapping[str, Any]) -> None:
 @click.option("--why", required=True, help="The reason; kept with the hold.")
 @click.option("--who", default=getpass.getuser, show_default="you", help="Who releases it.")
 @answers
-def release(hold_id: int, why: str, who: str, *, as_json: bool) -> None:
+def release(hold_id: int, why: str, who: str) -> None:
     """Release a hold: what is past its time moves or goes with the next retention run."""
     from orders_pipeline.upkeep.retention import release_hold
 
     _check(why, who)
     with opened() as system:
         release_hold(system.database, hold_id, who.strip(), why.strip())
-    answer({"hold_id": hold_id}, lambda console, _: console.print(f"hold {hold_id} is released"), as_json=as_json)
+    answer({"hold_id": hold_id}, lambda console, _: console.print(f"hold {hold_id} is released"))
 
 
 def _check(why: str, who: str) -> None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orders_pipeline.cli.command import EXIT_STATUS, STOPPED, answer, complaints, words
+from orders_pipeline.cli.command import EXIT_STATUS, STOPPED, answer, complaints, wants_json, words
 from orders_pipeline.infrastructure import interrupts
 from orders_pipeline.infrastructure.database import Database
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from orders_pipeline.system.composition import System
 
 
-def run(system: System, batch_id: str, heard: Interrupts, *, as_json: bool, restart: bool = False) -> dict[str, Any]:
+def run(system: System, batch_id: str, heard: Interrupts, *, restart: bool = False) -> dict[str, Any]:
     """Run a batch's job in this process, with progress, and return the batch's summary; Ctrl-C stops the batch.
 
     With `restart` it resumes if a person has stopped it.
@@ -26,14 +26,14 @@ def run(system: System, batch_id: str, heard: Interrupts, *, as_json: bool, rest
     failure = None
     try:
         _import_undisturbed()
-        failure = _run(system, batch_id, heard, as_json=as_json, restart=restart)
+        failure = _run(system, batch_id, heard, restart=restart)
     except KeyboardInterrupt:  # maybe before it was heard
         return _stopped(system, batch_id)
     return _stopped(system, batch_id) if interrupts.requested.is_set() else _summarised(system, batch_id, failure)
 
 
 def import_and_run(
-    system: System, file: Path, client_code: str, heard: Interrupts, batch_ids: list[str], *, again: bool, as_json: bool
+    system: System, file: Path, client_code: str, heard: Interrupts, batch_ids: list[str], *, again: bool
 ) -> dict[str, Any]:
     """Make a batch of a file, append its id to `batch_ids`, and run it; from then on Ctrl-C stops it, whenever it comes."""
     try:
@@ -42,7 +42,7 @@ def import_and_run(
 
         heard.check()
         file_import.import_file(system, file, client_code, again=again, note=batch_ids.append)
-        return run(system, batch_ids[0], heard, as_json=as_json)
+        return run(system, batch_ids[0], heard)
     except KeyboardInterrupt:
         if not batch_ids:
             raise
@@ -92,7 +92,7 @@ def _summarised(system: System, batch_id: str, failure: str | None) -> dict[str,
     return summary
 
 
-def _run(system: System, batch_id: str, heard: Interrupts, *, as_json: bool, restart: bool) -> str | None:
+def _run(system: System, batch_id: str, heard: Interrupts, *, restart: bool) -> str | None:
     from orders_pipeline.batches import batches
     from orders_pipeline.batches.run_tags import PARTITION_TAG
     from orders_pipeline.cli import progress_bars
@@ -116,7 +116,7 @@ def _run(system: System, batch_id: str, heard: Interrupts, *, as_json: bool, res
         end_runs(instance, orphaned_runs(system.database, instance, {PARTITION_TAG: batch_id}))
         bars = (
             contextlib.nullcontext()
-            if as_json
+            if wants_json()
             else progress_bars.progress(words, lambda: summaries.progress(system.database, batch_id))
         )
         with bars:
@@ -127,15 +127,15 @@ def _run(system: System, batch_id: str, heard: Interrupts, *, as_json: bool, res
             return runs.run_batch(replace(system, settings=settings), instance, defs, batch_id)
 
 
-def finish(summary: dict[str, Any], *, as_json: bool, was_cancelled: bool = False) -> None:
+def finish(summary: dict[str, Any], *, was_cancelled: bool = False) -> None:
     """Show what a batch came to, and exit as it went; of one that was cancelled before, only refunds could be open."""
     from orders_pipeline.batches.batches import AWAITING_APPROVAL, HALTED
     from orders_pipeline.cli import console
     from orders_pipeline.reports import summaries
 
-    answer(summary, console.show_summary, as_json=as_json)
+    answer(summary, console.show_summary)
     status = EXIT_STATUS["completed"] if was_cancelled else EXIT_STATUS.get(summary["status"], STOPPED)
     status = STOPPED if summaries.is_refunding(summary) else status
-    if status == STOPPED and summary["status"] not in HALTED | {AWAITING_APPROVAL} and not as_json:
+    if status == STOPPED and summary["status"] not in HALTED | {AWAITING_APPROVAL} and not wants_json():
         words.print(f"resume with: orders-pipeline resume {summary['batch_id']}")
     sys.exit(status)

@@ -30,6 +30,7 @@ from orders_pipeline.cli.command import (
     main,
     opened,
     stoppable,
+    wants_json,
     words,
 )
 from orders_pipeline.cli.output_files import FOR_OWNER, output, written
@@ -60,7 +61,6 @@ def import_(
     dry_run: bool,
     again: bool,
     force: bool,
-    as_json: bool,
     heard: Interrupts,
 ) -> None:
     """Import one file now: stage, validate, load, pay, notify, report.
@@ -77,15 +77,15 @@ def import_(
     made: list[str] = []
     try:
         if dry_run:
-            _dry_run(file, client_code, output, again=again, force=force, as_json=as_json)
+            _dry_run(file, client_code, output, again=again, force=force)
         with opened() as system:
-            summary = import_and_run(system, file, client_code, heard, made, again=again, as_json=as_json)
+            summary = import_and_run(system, file, client_code, heard, made, again=again)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"see orders-pipeline status {made[0]}" if made else "nothing was made") from None
-    finish(summary, as_json=as_json)
+    finish(summary)
 
 
-def _dry_run(file: Path, client_code: str, output: Path | None, *, again: bool, force: bool, as_json: bool) -> NoReturn:
+def _dry_run(file: Path, client_code: str, output: Path | None, *, again: bool, force: bool) -> NoReturn:
     from orders_pipeline.cli import console
     from orders_pipeline.reports import preview
 
@@ -93,8 +93,8 @@ def _dry_run(file: Path, client_code: str, output: Path | None, *, again: bool, 
         errors = None if output is None else stack.enter_context(written(output, force=force, mode=FOR_OWNER))
         system = stack.enter_context(opened())
         found = preview.preview(system, file, client_code, again=again, errors=errors)
-    answer(found, console.show_preview, as_json=as_json)
-    if "error" in found and not as_json:
+    answer(found, console.show_preview)
+    if "error" in found and not wants_json():
         complaints.print(f"[red]{found['error']['code']}[/red]: {found['error']['message']}")
     sys.exit(EXIT_STATUS.get(found["status"], STOPPED))
 
@@ -103,14 +103,14 @@ def _dry_run(file: Path, client_code: str, output: Path | None, *, again: bool, 
 @click.argument("batch_id", metavar="BATCH")
 @answers
 @stoppable
-def resume(batch_id: str, *, as_json: bool, heard: Interrupts) -> None:
+def resume(batch_id: str, *, heard: Interrupts) -> None:
     """Resume a batch where it stopped; nothing is sent twice. Of one that was cancelled only refunds resume."""
     with opened() as system:
-        summary, refunds_only = _resumed(system, batch_id, heard, as_json=as_json)
-    finish(summary, as_json=as_json, was_cancelled=refunds_only)
+        summary, refunds_only = _resumed(system, batch_id, heard)
+    finish(summary, was_cancelled=refunds_only)
 
 
-def _resumed(system: System, batch_id: str, heard: Interrupts, *, as_json: bool) -> tuple[dict[str, Any], bool]:
+def _resumed(system: System, batch_id: str, heard: Interrupts) -> tuple[dict[str, Any], bool]:
     """Resume a batch; return its summary, and whether only its refunds could resume; raise BatchEnded."""
     from orders_pipeline.batches import batches
     from orders_pipeline.reports import summaries
@@ -123,7 +123,7 @@ def _resumed(system: System, batch_id: str, heard: Interrupts, *, as_json: bool)
             batches.require_not_cancelled(batches.get(transaction, batch_id))
     if summary["status"] not in EXIT_STATUS or summaries.is_refunding(summary):
         batch_settlement.probe_now(system)
-        summary = run(system, batch_id, heard, as_json=as_json, restart=True)
+        summary = run(system, batch_id, heard, restart=True)
     return summary, refunds_only
 
 
@@ -135,7 +135,7 @@ WHO = click.option("--who", default="", show_default="you", help="Who says so. W
 @WHO
 @answers
 @stoppable
-def approve(batch_id: str, who: str, *, as_json: bool, heard: Interrupts) -> None:
+def approve(batch_id: str, who: str, *, heard: Interrupts) -> None:
     """Approve a batch that waits for it, and resume it. Who has sent it cannot; one from the landing anybody can."""
     from orders_pipeline.upkeep import approval
 
@@ -143,8 +143,8 @@ def approve(batch_id: str, who: str, *, as_json: bool, heard: Interrupts) -> Non
         with system.database.begin() as transaction:
             approval.approve(transaction, batch_id, *_names(who))
             transaction.execute("count_run_request", batch_id=batch_id)  # as below: no sensor asks for another
-        summary, _ = _resumed(system, batch_id, heard, as_json=as_json)
-    finish(summary, as_json=as_json)
+        summary, _ = _resumed(system, batch_id, heard)
+    finish(summary)
 
 
 @main.command()
@@ -153,7 +153,7 @@ def approve(batch_id: str, who: str, *, as_json: bool, heard: Interrupts) -> Non
 @WHO
 @answers
 @stoppable
-def refuse(batch_id: str, why: str, who: str, *, as_json: bool, heard: Interrupts) -> None:
+def refuse(batch_id: str, why: str, who: str, *, heard: Interrupts) -> None:
     """Refuse a batch that waits for approval: it is cancelled, nothing is sent, and its references may be used again.
 
     Exit status 0: it is cancelled, or was before; 1: run it again; 2: it does not wait, or you have sent it.
@@ -164,7 +164,7 @@ def refuse(batch_id: str, why: str, who: str, *, as_json: bool, heard: Interrupt
     with opened() as system:
         with system.database.begin() as transaction:
             approval.refuse(transaction, batch_id, *_names(who), why=why)
-        _end_cancelled(system, batch_id, heard, as_json=as_json)
+        _end_cancelled(system, batch_id, heard)
 
 
 def _names(who: str) -> tuple[str, ...]:
@@ -189,7 +189,7 @@ def _reason(why: str) -> str:
 @click.option("--yes", is_flag=True, help="Do not ask; needed without a terminal.")
 @answers
 @stoppable
-def cancel(batch_id: str, why: str, who: str, *, yes: bool, as_json: bool, heard: Interrupts) -> None:
+def cancel(batch_id: str, why: str, who: str, *, yes: bool, heard: Interrupts) -> None:
     """Cancel a batch that has not ended: nothing more is sent, neither payments nor notifications.
 
     What is in flight is finished and recorded, and what may have been charged is looked up; that takes minutes after a
@@ -207,14 +207,14 @@ def cancel(batch_id: str, why: str, who: str, *, yes: bool, as_json: bool, heard
             batch = batches.progress(transaction, batch_id)
             cancelling.require_unfinished(batch)
         if batch.cancelled_at is None and not _agreed(batch, why, who, yes=yes):
-            decline(as_json=as_json)
+            decline()
         batch_settlement.probe_now(system)
         with system.database.begin() as transaction:
             cancelling.begin(transaction, batch_id, cancelled_by=who, why=why)
-        _end_cancelled(system, batch_id, heard, as_json=as_json)
+        _end_cancelled(system, batch_id, heard)
 
 
-def _end_cancelled(system: System, batch_id: str, heard: Interrupts, *, as_json: bool) -> NoReturn:
+def _end_cancelled(system: System, batch_id: str, heard: Interrupts) -> NoReturn:
     """Bring a batch that is being cancelled to its end, show it, and exit as that went."""
     from orders_pipeline.cli import console
     from orders_pipeline.reports import summaries
@@ -223,7 +223,7 @@ def _end_cancelled(system: System, batch_id: str, heard: Interrupts, *, as_json:
     heard.then(lambda: complaints.print(f"\nnothing more is sent; to end it: orders-pipeline cancel {batch_id}"))
     cancelling.finish(system, batch_id, lambda: complaints.print("waiting for what is in flight"))
     summary = summaries.summarise(system, batch_id)
-    answer(summary, console.show_summary, as_json=as_json)
+    answer(summary, console.show_summary)
     sys.exit(0 if summary["status"] == "cancelled" else STOPPED)
 
 
@@ -245,7 +245,7 @@ def _agreed(batch: Row[Any], why: str, who: str, *, yes: bool) -> bool:
         return False
 
 
-def _give_report(batch_id: str, name: str, target: Path | None, *, force: bool, as_json: bool) -> None:
+def _give_report(batch_id: str, name: str, target: Path | None, *, force: bool) -> None:
     from orders_pipeline.audit import recording
     from orders_pipeline.reports import report_files
 
@@ -259,14 +259,14 @@ def _give_report(batch_id: str, name: str, target: Path | None, *, force: bool, 
             with written(target, force=force, mode=FOR_OWNER) as copy:
                 shutil.copyfile(path, copy)
             said = {"batch_id": batch_id, "output": str(target)}
-            answer(said, lambda *_: complaints.print(f"written to {target}", markup=False), as_json=as_json)
-        elif as_json:
+            answer(said, lambda *_: complaints.print(f"written to {target}", markup=False))
+        elif wants_json():
             content = base64.b64encode(path.read_bytes()).decode()  # the client's own bytes, which need not be text
-            answer({"batch_id": batch_id, "content_base64": content}, lambda *_: None, as_json=True)
+            answer({"batch_id": batch_id, "content_base64": content}, lambda *_: None)
         else:
             with path.open("rb") as source, answering_to() as terminal:
                 shutil.copyfileobj(source, terminal)
-        left = report_files.rows_open(system.database, batch_id) if name == "rejected" and not as_json else None
+        left = report_files.rows_open(system.database, batch_id) if name == "rejected" and not wants_json() else None
     if left is not None and left[0] < left[1]:
         complaints.print(
             f"{left[0]:,} of these {left[1]:,} rows still wait for a correction; the others need none or were sent again "
@@ -281,10 +281,10 @@ report_output = output("Write to this file instead of the terminal, readable by 
 @click.argument("batch_id", metavar="BATCH")
 @report_output
 @answers
-def errors_(batch_id: str, output: Path | None, *, force: bool, as_json: bool) -> None:
+def errors_(batch_id: str, output: Path | None, *, force: bool) -> None:
     """Print what is wrong with a batch's rows, for people: CSV, or with --json and without -o one object."""
-    if not as_json or output is not None:
-        _give_report(batch_id, "errors", output, force=force, as_json=as_json)
+    if not wants_json() or output is not None:
+        _give_report(batch_id, "errors", output, force=force)
         return
     from orders_pipeline.reports import errors_csv
 
@@ -301,6 +301,6 @@ def errors_(batch_id: str, output: Path | None, *, force: bool, as_json: bool) -
 @click.argument("batch_id", metavar="BATCH")
 @report_output
 @answers
-def rejected(batch_id: str, output: Path | None, *, force: bool, as_json: bool) -> None:
+def rejected(batch_id: str, output: Path | None, *, force: bool) -> None:
     """Print the rejected rows as they were sent, ready to be corrected and imported again."""
-    _give_report(batch_id, "rejected", output, force=force, as_json=as_json)
+    _give_report(batch_id, "rejected", output, force=force)

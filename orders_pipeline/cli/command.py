@@ -63,7 +63,7 @@ SECTIONS: Mapping[str, Sequence[str]] = {
 }
 OTHERS = "Operate"
 WHOLE_SENTENCE = 1_000  # characters
-ANSWERED = "orders_pipeline.answered"  # in click's context
+AS_JSON, ANSWERED = "orders_pipeline.as_json", "orders_pipeline.answered"  # in click's context
 PIPED_WIDTH = 160
 
 P = ParamSpec("P")
@@ -167,14 +167,15 @@ def answers(command: Callable[P, None]) -> Callable[P, None]:
     @click.option("--json", "as_json", is_flag=True, help="Answer with one JSON object.")
     @functools.wraps(command)
     def answering(*args: P.args, **kwargs: P.kwargs) -> None:
+        click.get_current_context().meta[AS_JSON] = kwargs.pop("as_json")
         try:
             command(*args, **kwargs)
         except (click.ClickException, click.exceptions.Exit):
             raise
         except KeyboardInterrupt as interruption:
-            _stopped(str(interruption) or "nothing was changed after that", as_json=bool(kwargs.get("as_json")))
+            _stopped(str(interruption) or "nothing was changed after that")
         except Exception as error:  # noqa: BLE001 - the boundary
-            _complain(error, as_json=bool(kwargs.get("as_json")))
+            _complain(error)
 
     return answering
 
@@ -191,22 +192,28 @@ def stoppable(command: Callable[P, None]) -> Callable[P, None]:
     return listening
 
 
-def decline(*, as_json: bool) -> NoReturn:
+def wants_json() -> bool:
+    """Return whether the command is to answer with one JSON object."""
+    context = click.get_current_context(silent=True)
+    return context is not None and bool(context.meta.get(AS_JSON))
+
+
+def decline() -> NoReturn:
     """End a command whose question was answered with no."""
-    if as_json:
+    if wants_json():
         _answer_error("E_STOPPED", "nothing was changed")
     else:
         complaints.print("nothing was changed")
     sys.exit(STOPPED)
 
 
-def _stopped(how: str, *, as_json: bool) -> NoReturn:
-    if not (as_json and _answer_error("E_STOPPED", f"stopped; {how}")):
+def _stopped(how: str) -> NoReturn:
+    if not (wants_json() and _answer_error("E_STOPPED", f"stopped; {how}")):
         complaints.print(f"\nstopped; {how}")
     sys.exit(STOPPED)
 
 
-def _complain(error: Exception, *, as_json: bool) -> NoReturn:
+def _complain(error: Exception) -> NoReturn:
     from orders_pipeline.records.rejections import SETTINGS, FileRejected
     from orders_pipeline.samples.mask import MaskFailed
 
@@ -220,7 +227,7 @@ def _complain(error: Exception, *, as_json: bool) -> NoReturn:
     text = errors.describe(error, settings, system and system.storage)
     code, _, sentence = text.partition(": ")
     detail = error.detail if isinstance(error, FileRejected) else {}
-    if not (as_json and _answer_error(code, sentence, detail)):
+    if not (wants_json() and _answer_error(code, sentence, detail)):
         complaints.print(f"[red]{code}[/red]: {escape(sentence)}")
         if isinstance(error, FileRejected) and code in SETTINGS:
             complaints.print(f"in the client's profile, {SETTINGS[code]}", markup=False)
@@ -285,10 +292,10 @@ def answer_in_pieces(pieces: Iterable[bytes]) -> None:
         output.writelines(pieces)
 
 
-def answer(result: dict[str, Any], show: Callable[[Console, dict[str, Any]], None], *, as_json: bool) -> None:
+def answer(result: dict[str, Any], show: Callable[[Console, dict[str, Any]], None]) -> None:
     """Print a result as one JSON object, or in words."""
     with answering_to():
-        if as_json:
+        if wants_json():
             click.echo(json.dumps(result, ensure_ascii=False, default=str))
         else:
             show(words, result)

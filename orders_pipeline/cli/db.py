@@ -23,7 +23,7 @@ def db() -> None:
 
 @db.command()
 @answers
-def migrate(*, as_json: bool) -> None:
+def migrate() -> None:
     """Bring the schema up to date, and make Dagster's; does nothing when both are there."""
     from orders_pipeline.audit.recording import os_user, record
     from orders_pipeline.infrastructure import migrations
@@ -38,30 +38,30 @@ def migrate(*, as_json: bool) -> None:
                 record(transaction, "administrative", "migrate", "schema", detail={"applied": applied, "by": os_user()})
         make_records(database)
     result = {"applied": applied}
-    answer(result, lambda console, _: console.print("\n".join(applied) or "the schema is up to date"), as_json=as_json)
+    answer(result, lambda console, _: console.print("\n".join(applied) or "the schema is up to date"))
 
 
 @db.command()
 @answers
-def url(*, as_json: bool) -> None:
+def url() -> None:
     """Print the database's URL as psql reads it; an embedded one lives while something uses it."""
     from orders_pipeline.infrastructure.database_url import libpq_url
     from orders_pipeline.system.composition import join_endpoints
 
     with join_endpoints(load_settings()) as endpoints:
         found = {"url": libpq_url(endpoints.database_url)}
-    answer(found, lambda _, printed: click.echo(printed["url"]), as_json=as_json)
+    answer(found, lambda _, printed: click.echo(printed["url"]))
 
 
 @db.command()
 @answers
-def dagster(*, as_json: bool) -> None:
+def dagster() -> None:
     """Make Dagster's folder and schema ready, and print the variables that its own programs need, for a supervisor."""
     from orders_pipeline.orchestration.dagster_home import prepare_dagster_home
 
     with opened() as system:
         variables = prepare_dagster_home(system)
-    answer(variables, _show_variables, as_json=as_json)
+    answer(variables, _show_variables)
 
 
 def _show_variables(_: Console, variables: Mapping[str, str]) -> None:

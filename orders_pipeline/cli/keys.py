@@ -9,7 +9,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from orders_pipeline.cli.command import STOPPED, answer, answers, main, opened, words
+from orders_pipeline.cli.command import STOPPED, answer, answers, main, opened, wants_json, words
 from orders_pipeline.cli.console import plain
 from orders_pipeline.system.settings import read_settings
 
@@ -21,20 +21,18 @@ def keys() -> None:
 
 @keys.command()
 @answers
-def new(*, as_json: bool) -> None:
+def new() -> None:
     """Make a key for ORDERS_ENCRYPTION_KEYS, kept nowhere else; AWS KMS encrypts it if ORDERS_KMS_KEY_ID is set."""
     from orders_pipeline.security.encryption import new_key
     from orders_pipeline.system.composition import key_service
 
     kms = key_service(read_settings())
-    answer(
-        {"key": new_key(None if kms is None else kms.new_data_key)}, lambda _, made: click.echo(made["key"]), as_json=as_json
-    )
+    answer({"key": new_key(None if kms is None else kms.new_data_key)}, lambda _, made: click.echo(made["key"]))
 
 
 @keys.command("list")
 @answers
-def list_(*, as_json: bool) -> None:
+def list_() -> None:
     """Say how many orders are encrypted with each key."""
     from orders_pipeline.upkeep.key_rotation import keys_in_use
 
@@ -48,7 +46,7 @@ def list_(*, as_json: bool) -> None:
             for key_id in {**in_use, **dict.fromkeys(known)}
         },
     }
-    answer(found, _show_keys, as_json=as_json)
+    answer(found, _show_keys)
 
 
 def _show_keys(console: Console, result: Mapping[str, Any]) -> None:
@@ -59,7 +57,7 @@ def _show_keys(console: Console, result: Mapping[str, Any]) -> None:
 
 @keys.command()
 @answers
-def rotate(*, as_json: bool) -> None:
+def rotate() -> None:
     """Encrypt everything anew with the first of ORDERS_ENCRYPTION_KEYS; running it again resumes where it stopped.
 
     Put the new key behind the old one and restart everything, then put it first and restart everything, then rotate.
@@ -67,9 +65,9 @@ def rotate(*, as_json: bool) -> None:
     from orders_pipeline.cli import progress_bars
     from orders_pipeline.upkeep.key_rotation import rotate as rotate_keys
 
-    with opened() as system, progress_bars.counting(words, "orders encrypted anew", shown=not as_json) as progress:
+    with opened() as system, progress_bars.counting(words, "orders encrypted anew", shown=not wants_json()) as progress:
         result = rotate_keys(system.database, system.storage, system.cipher, progress)
-    answer(result.as_dict(), _show, as_json=as_json)
+    answer(result.as_dict(), _show)
     sys.exit(0 if result.is_done else STOPPED)
 
 

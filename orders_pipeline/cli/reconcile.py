@@ -37,7 +37,6 @@ def reconcile(
     who: str,
     *,
     by_hand: bool,
-    as_json: bool,
 ) -> None:
     """Compare the payments of a batch, or of the last days, with the Payment service's list.
 
@@ -48,17 +47,17 @@ def reconcile(
     from orders_pipeline.settlement.reconciliation.reconcile import reconcile as compare
 
     if finding_id is not None:
-        _accept(finding_id, *_answered_for(why, who, "say why the finding is accepted, with --why"), as_json=as_json)
+        _accept(finding_id, *_answered_for(why, who, "say why the finding is accepted, with --why"))
         return
     if by_hand:
-        _resume_by_hand(*_answered_for(why, who, "say how that was found out, with --why"), as_json=as_json)
+        _resume_by_hand(*_answered_for(why, who, "say how that was found out, with --why"))
         return
     now = datetime.now(UTC)
     days = DAYS if days is None and batch_id is None else days
     created_from = None if days is None else now - timedelta(days=days)
     with opened() as system:
         result = compare(system, batch_id, created_from, None if days is None else now).as_dict()
-    _finish(result, as_json=as_json)
+    _finish(result)
 
 
 def _answered_for(why: str | None, who: str, lacking: str) -> tuple[str, str]:
@@ -69,16 +68,16 @@ def _answered_for(why: str | None, who: str, lacking: str) -> tuple[str, str]:
     return who, why
 
 
-def _accept(finding_id: int, who: str, why: str, *, as_json: bool) -> None:
+def _accept(finding_id: int, who: str, why: str) -> None:
     from orders_pipeline.settlement.reconciliation.findings import accept
 
     with opened() as system:
         accept(system.database, finding_id, accepted_by=who, why=why)
     accepted = {"finding_id": finding_id, "accepted": {"by": who, "why": why}}
-    answer(accepted, lambda console, _: console.print(f"finding {finding_id} is accepted"), as_json=as_json)
+    answer(accepted, lambda console, _: console.print(f"finding {finding_id} is accepted"))
 
 
-def _resume_by_hand(who: str, why: str, *, as_json: bool) -> None:
+def _resume_by_hand(who: str, why: str) -> None:
     """Let paying resume because somebody answers for it; the ledgers are compared where the service has a list."""
     from orders_pipeline.settlement.reconciliation.reconcile import reconcile as compare
 
@@ -90,13 +89,13 @@ def _resume_by_hand(who: str, why: str, *, as_json: bool) -> None:
             compared = None
             system.restore_guard.resume_by_hand(who, why)
     if compared is not None:
-        _finish(compared, as_json=as_json)
+        _finish(compared)
     resumed = {"paying_resumed": {"by": who, "why": why}}
-    answer(resumed, lambda console, _: console.print("paying resumes"), as_json=as_json)
+    answer(resumed, lambda console, _: console.print("paying resumes"))
 
 
-def _finish(result: dict[str, Any], *, as_json: bool) -> NoReturn:
-    answer(result, _show, as_json=as_json)
+def _finish(result: dict[str, Any]) -> NoReturn:
+    answer(result, _show)
     sys.exit(STOPPED if result["findings"]["open"] or result["paying_stopped"] else 0)
 
 

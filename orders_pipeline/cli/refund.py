@@ -20,6 +20,7 @@ from orders_pipeline.cli.command import (
     main,
     opened,
     stoppable,
+    wants_json,
     words,
 )
 
@@ -47,7 +48,6 @@ def refund(
     *,
     plan_only: bool,
     yes: bool,
-    as_json: bool,
     heard: Interrupts,  # noqa: ARG001 - the drain asks whether somebody interrupts
 ) -> None:
     """Refund what was paid for a batch, or for some of its orders.
@@ -64,15 +64,15 @@ def refund(
         plan = read_plan(system.database, batch_id, refs)
         shown = {"batch_id": batch_id, "plan": plan.as_dict()}
         if plan_only:
-            answer(shown, _show_plan, as_json=as_json)
+            answer(shown, _show_plan)
             return
         _check(why, who, asks=not yes)
-        _show_plan(complaints if as_json else words, shown)
+        _show_plan(complaints if wants_json() else words, shown)
         if not (yes or plan.is_empty or _agreed()):
-            decline(as_json=as_json)
+            decline()
         result = carry_out(system, plan, requested_by=who, reason=why)
         finishing.renew_result(system, batch_id)
-    answer(result, _show, as_json=as_json)
+    answer(result, _show)
     sys.exit(_exit_status(result, plan.not_final))
 
 

@@ -27,7 +27,6 @@ def resolve(
     *,
     not_paid: bool,
     not_refunded: bool,
-    as_json: bool,
 ) -> None:
     """Decide about a payment or refund whose result nobody else can find out; `status` of its batch lists those."""
     from orders_pipeline.batches import batches
@@ -49,8 +48,5 @@ def resolve(
         finishing.renew_result(system, batch_id)
     # a batch that is being cancelled is never resumed; refunds are resumed of a cancelled one as well
     command = "cancel" if status == "cancelling" else "resume"
-    answer(
-        {kind: resolved_id, "batch_id": batch_id, "decision": words[0]},
-        lambda console, _: console.print(f"written down; resume with: orders-pipeline {command} {batch_id}"),
-        as_json=as_json,
-    )
+    result = {kind: resolved_id, "batch_id": batch_id, "decision": words[0]}
+    answer(result, lambda console, _: console.print(f"written down; resume with: orders-pipeline {command} {batch_id}"))

@@ -47,7 +47,6 @@ def sample(
     output: Path,
     *,
     force: bool,
-    as_json: bool,
 ) -> None:
     """Write a synthetic order file to try the system with."""
     from orders_pipeline.samples.synthetic import RatesError, write_sample
@@ -60,7 +59,7 @@ def sample(
     except RatesError as error:
         raise click.UsageError(str(error)) from None
     result = {"file": str(output), "rows": made.rows, "bad": dict(made.bad), "excel": dict(made.excel)}
-    answer(result | {"amount_jpy": made.amount}, _show_sample, as_json=as_json)
+    answer(result | {"amount_jpy": made.amount}, _show_sample)
 
 
 def _show_sample(console: Console, result: dict[str, Any]) -> None:
@@ -76,13 +75,13 @@ def _show_sample(console: Console, result: dict[str, Any]) -> None:
 @main.command()
 @output("The file to write.", required=True)
 @answers
-def template(output: Path, *, force: bool, as_json: bool) -> None:
+def template(output: Path, *, force: bool) -> None:
     """Write an empty order file with every column and one example row, which is rejected if it is sent as it is."""
     from orders_pipeline.samples.synthetic import write_template
 
     with written(output, force=force) as path:
         write_template(path)
-    answer({"file": str(output)}, lambda console, _: console.print(f"{output} written", markup=False), as_json=as_json)
+    answer({"file": str(output)}, lambda console, _: console.print(f"{output} written", markup=False))
 
 
 @main.command()
@@ -90,7 +89,7 @@ def template(output: Path, *, force: bool, as_json: bool) -> None:
 @output("The file to write.", required=True)
 @click.option("--client", "client_code", type=ClientCode(), help="The client whose columns and words the file has.")
 @answers
-def mask(file: Path, output: Path, client_code: str | None, *, force: bool, as_json: bool) -> None:
+def mask(file: Path, output: Path, client_code: str | None, *, force: bool) -> None:
     """Turn a real file into one to share: same shape, duplicates and errors, no value kept."""
     from orders_pipeline.clients.profiles import Profile, read_clients
     from orders_pipeline.samples.mask import mask_file
@@ -101,11 +100,8 @@ def mask(file: Path, output: Path, client_code: str | None, *, force: bool, as_j
     with written(output, force=force) as path:
         masked = mask_file(file, path, profile=clients.profile(client_code) if client_code else Profile())
     result = {"file": str(output), "encoding": masked.encoding, "rows": masked.rows, "cells": masked.cells}
-    answer(
-        result,
-        lambda console, _: console.print(f"{output}: {masked.rows:,} rows, {masked.cells:,} cells masked", markup=False),
-        as_json=as_json,
-    )
+    says = f"{output}: {masked.rows:,} rows, {masked.cells:,} cells masked"
+    answer(result, lambda console, _: console.print(says, markup=False))
 
 
 @main.group()
@@ -117,7 +113,7 @@ def profile() -> None:
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--client", "client_code", type=ClientCode(), help="Begin with this client's profile.")
 @answers
-def try_(file: Path, client_code: str | None, *, as_json: bool) -> None:
+def try_(file: Path, client_code: str | None) -> None:
     """Show how a file is read, and a profile to begin with; nothing is kept. It shows the first rows, which are personal."""
     from orders_pipeline.clients.profiles import Profile, read_clients
     from orders_pipeline.intake.file_staging import limits_of
@@ -128,7 +124,7 @@ def try_(file: Path, client_code: str | None, *, as_json: bool) -> None:
     chosen = clients.profile(client_code) if client_code else Profile()
     is_added = client_code in clients.profiles
     found = try_profile(file, limits_of(settings, chosen), chosen, client_code, in_file=is_added)
-    answer(found, partial(_show_trial, is_added=is_added), as_json=as_json)
+    answer(found, partial(_show_trial, is_added=is_added))
 
 
 def _show_trial(console: Console, found: dict[str, Any], *, is_added: bool) -> None:

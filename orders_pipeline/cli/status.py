@@ -53,8 +53,6 @@ def status(
     statuses: tuple[str, ...],
     since: datetime | None,
     limit: int,
-    *,
-    as_json: bool,
 ) -> None:
     """Show one batch in full, or which stand still and why, and the newest ones.
 
@@ -79,7 +77,7 @@ def status(
         with contextlib.suppress(StorageError):  # else said as far as it is known
             system.restore_guard.is_behind()
         if batch_id is not None:
-            answer(summaries.summarise(system, batch_id), console.show_summary, as_json=as_json)
+            answer(summaries.summarise(system, batch_id), console.show_summary)
             return
         with system.database.begin() as transaction:
             left, stop = left_alone.recorded(transaction), payment_stop.shown(transaction)
@@ -107,4 +105,4 @@ def status(
             if unshipped is not None and unshipped.is_late:
                 console_.print(f"{unshipped}; `audit ship` says why", markup=False)
 
-    answer(found, show, as_json=as_json)
+    answer(found, show)

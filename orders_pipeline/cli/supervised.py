@@ -18,8 +18,8 @@ EMBEDDED = ("database_url", "payment_url", "notification_url")
 
 
 @main.command()
-@answers
-def daemon(*, as_json: bool) -> None:  # noqa: ARG001 - what it says are the daemon's own words
+@answers  # of what goes wrong: all else are the daemon's own words
+def daemon() -> None:
     """Be Dagster's daemon, which finds files and starts runs; there is one for all hosts."""
     _be("dagster._daemon", "run")
 
@@ -27,8 +27,8 @@ def daemon(*, as_json: bool) -> None:  # noqa: ARG001 - what it says are the dae
 @main.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=3000, show_default=True, type=click.IntRange(1, 65535))
-@answers
-def web(host: str, port: int, *, as_json: bool) -> None:  # noqa: ARG001 - what it says are the web server's own words
+@answers  # of what goes wrong: all else are the web server's own words
+def web(host: str, port: int) -> None:
     """Be Dagster's web server, which has no login of its own; any number may be."""
     from orders_pipeline.system.session_limit import WEB_POOL_SIZE
 
@@ -38,8 +38,8 @@ def web(host: str, port: int, *, as_json: bool) -> None:  # noqa: ARG001 - what 
 
 @main.command()
 @click.option("--slots", default=2, show_default=True, type=click.IntRange(1, 512), help="How many runs at once.")
-@answers
-def worker(slots: int, *, as_json: bool) -> None:  # noqa: ARG001 - what it says are Celery's own words
+@answers  # of what goes wrong: all else are Celery's own words
+def worker(slots: int) -> None:
     """Be a worker of Celery, which runs what the daemon starts; on SIGTERM it waits for the runs under way."""
     from orders_pipeline.batches.run_processes import offering_slots
     from orders_pipeline.orchestration.dagster_home import prepare_dagster_home

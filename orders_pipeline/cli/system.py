@@ -20,6 +20,7 @@ from orders_pipeline.cli.command import (
     main,
     opened,
     stoppable,
+    wants_json,
     words,
 )
 from orders_pipeline.cli.output_files import NewFile
@@ -33,21 +34,21 @@ if TYPE_CHECKING:
 
 @main.command()
 @answers
-def doctor(*, as_json: bool) -> None:
+def doctor() -> None:
     """Check everything the system needs, and say what to do about what is missing."""
     from orders_pipeline.cli import console
     from orders_pipeline.cli.doctor import examine
 
     findings = examine()
     result = {"ok": all(each.ok for each in findings), "checks": [each.as_dict() for each in findings]}
-    answer(result, console.show_findings, as_json=as_json)
+    answer(result, console.show_findings)
     sys.exit(0 if result["ok"] else USAGE if any(each.is_settings for each in findings) else STOPPED)
 
 
 @main.command()
 @click.argument("reference", metavar="REFERENCE")
 @answers
-def explain(reference: str, *, as_json: bool) -> None:
+def explain(reference: str) -> None:
     """Show what is known of an error by its reference, or by an error id of Dagster's; it may hold personal values.
 
     Without the database too: then the reading is recorded in the audit by the next command that reaches it.
@@ -59,7 +60,7 @@ def explain(reference: str, *, as_json: bool) -> None:
     known = errors.explain(reference, settings, lambda: open_batches(settings, open_cipher(settings)))
     is_audited = known.details is None or _audited(settings, reference)
     found = {"reference": reference, "listed": known.listed, "details": known.details, "audited": is_audited}
-    answer(found, _show_explained, as_json=as_json)
+    answer(found, _show_explained)
 
 
 def _audited(settings: Settings, reference: str) -> bool:
@@ -112,7 +113,6 @@ def sandbox(
     tls_key: Path | None,
     *,
     bulk: bool,
-    as_json: bool,
 ) -> None:
     """Run the Payment and Notification services to build and test against."""
     from pydantic import ValidationError
@@ -131,7 +131,7 @@ def sandbox(
         names = ", ".join(Faults.model_fields)
         raise click.UsageError(f"--faults is name=value,name=value with rates of 1 in all at most, of: {names}") from None
     server.start()
-    answer({"url": server.url}, lambda console, _: console.print(f"{server.url}  (Ctrl-C stops)"), as_json=as_json)
+    answer({"url": server.url}, lambda console, _: console.print(f"{server.url}  (Ctrl-C stops)"))
     _wait_for_the_end()
     server.stop()
 
@@ -146,13 +146,13 @@ def sandbox(
     help="Port of the services; the database is at the next one.",
 )
 @answers
-def rehearse(folder: Path, port: int, *, as_json: bool) -> None:
+def rehearse(folder: Path, port: int) -> None:
     """Run what production needs, PostgreSQL and both services over TLS, with settings to rehearse with; Ctrl-C stops."""
     from orders_pipeline.cli.rehearse import rehearsing
 
     _refuse_in_production(read_settings(), "the rehearsal's services")
     with rehearsing(folder, port) as places:
-        answer(places.as_dict(), _show_rehearsal, as_json=as_json)
+        answer(places.as_dict(), _show_rehearsal)
         _wait_for_the_end()
 
 
@@ -167,7 +167,7 @@ def _show_rehearsal(console: Console, places: dict[str, str]) -> None:
 @click.option("--rows", default=1000, show_default=True, type=click.IntRange(1, 10_000))
 @answers
 @stoppable
-def demo(rows: int, *, as_json: bool, heard: Interrupts) -> None:
+def demo(rows: int, *, heard: Interrupts) -> None:
     """Try everything at once: a sample file is imported, paid, notified and reported, all on this machine."""
     from orders_pipeline.cli import console
     from orders_pipeline.cli.demo import CLIENT, demo_settings, write_demo_file
@@ -177,12 +177,12 @@ def demo(rows: int, *, as_json: bool, heard: Interrupts) -> None:
     settings = demo_settings(settings)
     with opened(settings) as system:
         path = write_demo_file(system, rows)
-        if not as_json:
+        if not wants_json():
             words.print(f"{rows:,} synthetic orders in {path.name} (CP932, some rows bad on purpose)")
-        summary = import_and_run(system, path, CLIENT, heard, [], again=False, as_json=as_json)
+        summary = import_and_run(system, path, CLIENT, heard, [], again=False)
     batch_id = summary["batch_id"]
-    answer(summary, console.show_summary, as_json=as_json)
-    if not as_json:
+    answer(summary, console.show_summary)
+    if not wants_json():
         words.print(f"\nnext: orders-pipeline errors {batch_id}    what is wrong with the rejected rows")
         words.print("      orders-pipeline up                      the same in the browser")
     sys.exit(EXIT_STATUS.get(summary["status"], STOPPED))
@@ -197,12 +197,12 @@ def demo(rows: int, *, as_json: bool, heard: Interrupts) -> None:
     help="Port of the UI; the API and reports are at the next one.",
 )
 @answers
-def up(port: int, *, as_json: bool) -> None:
+def up(port: int) -> None:
     """Run the whole system for the browser; Ctrl-C stops all of it."""
     from orders_pipeline.cli.up import running
 
     def say(line: str) -> None:
-        if not as_json:
+        if not wants_json():
             words.print(line)
 
     with running(load_settings(), port, say) as places:
@@ -211,7 +211,6 @@ def up(port: int, *, as_json: bool) -> None:
             lambda console, by_name: console.print(
                 "\n".join(f"{name:<10} {place}" for name, place in by_name.items()) + "\nCtrl-C stops everything."
             ),
-            as_json=as_json,
         )
         places.wait()
         say("\nstopping everything, which takes some seconds")
@@ -222,7 +221,7 @@ def up(port: int, *, as_json: bool) -> None:
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=3001, show_default=True, type=click.IntRange(1, 65535))
 @answers
-def serve(host: str, port: int, *, as_json: bool) -> None:
+def serve(host: str, port: int) -> None:
     """Serve the batch API and send webhooks, without Dagster; any number of processes may, on one port too. Ctrl-C stops."""
     import logging
     import signal
@@ -244,7 +243,7 @@ def serve(host: str, port: int, *, as_json: bool) -> None:
         with listening:
             place = f"[{host}]" if ":" in host else host
             result = {"api": f"http://{place}:{port}/v1"}
-            answer(result, lambda console, each: console.print(f"{each['api']}  (Ctrl-C stops)"), as_json=as_json)
+            answer(result, lambda console, each: console.print(f"{each['api']}  (Ctrl-C stops)"))
             with access_log.written_beside(), sending(system):
                 server.new_server(system, with_reports=False).run([listening])
 

@@ -38,7 +38,6 @@ def new(
     operator: bool,
     metrics: bool,
     page: bool,
-    as_json: bool,
 ) -> None:
     """Make a token for a client, for an operator or for metrics; it is shown once and kept nowhere."""
     from orders_pipeline.audit.recording import os_user
@@ -56,18 +55,18 @@ def new(
             system.clients.profile(client_code)  # of a client that there is
         made = api_tokens.new(system.database, client_code, name, (*own, PAGE) if page else own, days, os_user())
     result = {"token": made.text, "token_id": made.token_id, "client_code": client_code, "expires_at": made.expires_at}
-    answer(result, lambda _, each: click.echo(each["token"]), as_json=as_json)
+    answer(result, lambda _, each: click.echo(each["token"]))
 
 
 @tokens.command("list")
 @answers
-def list_(*, as_json: bool) -> None:
+def list_() -> None:
     """List all tokens."""
     from orders_pipeline.clients import api_tokens
 
     with opened() as system:
         found = [_shown(row._asdict()) for row in api_tokens.listed(system.database)]
-    answer({"tokens": found}, _show, as_json=as_json)
+    answer({"tokens": found}, _show)
 
 
 def _shown(token: Mapping[str, Any]) -> dict[str, Any]:
@@ -92,7 +91,7 @@ def _show(console: Console, found: Mapping[str, Any]) -> None:
 @tokens.command()
 @click.argument("token_id", metavar="TOKEN-ID")
 @answers
-def revoke(token_id: str, *, as_json: bool) -> None:
+def revoke(token_id: str) -> None:
     """Let a token be worth nothing from now on; `tokens list` shows the ids."""
     from orders_pipeline.clients import api_tokens
 
@@ -103,4 +102,4 @@ def revoke(token_id: str, *, as_json: bool) -> None:
         "client_code": revoked.client_code,
         "revoked_at": revoked.revoked_at.isoformat(timespec="seconds"),
     }
-    answer(result, lambda console, each: console.print(f"{each['token_id']} is revoked", markup=False), as_json=as_json)
+    answer(result, lambda console, each: console.print(f"{each['token_id']} is revoked", markup=False))

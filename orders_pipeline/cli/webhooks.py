@@ -22,7 +22,7 @@ def webhooks() -> None:
 @click.option("--open", "is_open", is_flag=True, help="Only what was not delivered.")
 @click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 1_000))
 @answers
-def list_(client_code: str | None, limit: int, *, is_open: bool, as_json: bool) -> None:
+def list_(client_code: str | None, limit: int, *, is_open: bool) -> None:
     """List the newest deliveries of the last 30 days."""
     from orders_pipeline.upkeep.webhooks import overview
 
@@ -30,14 +30,14 @@ def list_(client_code: str | None, limit: int, *, is_open: bool, as_json: bool) 
         found = overview.listed(system.database, client_code=client_code, is_open=is_open, limit=limit)
         with system.database.begin() as transaction:
             troubles = overview.troubles(transaction)
-    answer({"webhooks": found, "troubles": troubles}, _show, as_json=as_json)
+    answer({"webhooks": found, "troubles": troubles}, _show)
 
 
 @webhooks.command()
 @click.argument("delivery_id", metavar="[ID]", required=False)
 @click.option("--client", "client_code", type=ClientCode(), help="All that did not arrive at this client's server.")
 @answers
-def retry(delivery_id: str | None, client_code: str | None, *, as_json: bool) -> None:
+def retry(delivery_id: str | None, client_code: str | None) -> None:
     """Send now what did not arrive, also where the server wanted no more. Exit status 1: something still does not."""
     from orders_pipeline.upkeep.webhooks import overview
 
@@ -45,7 +45,7 @@ def retry(delivery_id: str | None, client_code: str | None, *, as_json: bool) ->
         raise click.UsageError("name one delivery, or say --client")
     with opened() as system:
         found = overview.retry(system, delivery_id, client_code)
-    answer({"webhooks": found, "troubles": []}, _show, as_json=as_json)
+    answer({"webhooks": found, "troubles": []}, _show)
     sys.exit(STOPPED if any(each["status"] != "delivered" for each in found) else 0)
 
 

@@ -107,7 +107,7 @@ def test_ctrl_c_while_a_file_becomes_a_batch_stops_it(installation: Installation
     monkeypatch.setattr(declarations, "note", interrupted_note)
     made: list[str] = []
     with interrupts.listening() as heard:
-        batch_run.import_and_run(installation.system, path, CLIENT, heard, made, again=False, as_json=True)
+        batch_run.import_and_run(installation.system, path, CLIENT, heard, made, again=False)
     interrupts.requested.clear()  # else nothing more is begun in this process
     assert new_batches(installation, path.name) == [(made[0], "stopped")]
 
@@ -141,7 +141,7 @@ def test_ctrl_c_at_any_line_of_the_command_stops_the_batch_that_was_made(
         with interrupts.listening() as heard, contextlib.suppress(KeyboardInterrupt):
             sys.settrace(interrupting)
             try:
-                batch_run.import_and_run(installation.system, path, CLIENT, heard, made, again=False, as_json=True)
+                batch_run.import_and_run(installation.system, path, CLIENT, heard, made, again=False)
             finally:
                 sys.settrace(None)
         if lines_left > 0:

@@ -38,8 +38,8 @@ def test_a_command_that_is_none_is_told_as_such(arguments):
 def test_what_goes_wrong_after_a_command_has_answered_is_no_second_object():
     @click.command()
     @answers
-    def late(*, as_json):
-        answer({"url": "x"}, lambda *_: None, as_json=as_json)
+    def late():
+        answer({"url": "x"}, lambda *_: None)
         raise SettingsError("E_SETTINGS: no longer")
 
     told = CliRunner().invoke(late, ["--json"])
