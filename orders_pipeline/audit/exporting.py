@@ -12,8 +12,8 @@ from types import MappingProxyType
 from typing import Any
 
 from orders_pipeline.audit.records import RECORDS_AT_ONCE, Block, Category, Record, read_record
-from orders_pipeline.audit.verifying import Rows, check_head, check_records, in_groups, read_blocks, read_hot, read_object
-from orders_pipeline.infrastructure.database import Database, Transaction
+from orders_pipeline.audit.verifying import check_head, check_records, in_groups, read_blocks, read_hot, read_object
+from orders_pipeline.infrastructure.database import Database
 from orders_pipeline.infrastructure.storage import Storage
 
 ECS_VERSION = "8.11.0"
@@ -60,11 +60,8 @@ def _texts(database: Database, storage: Storage, asked: Mapping[str, object]) ->
             yield text
     if last is not None:
         of = {"last": last.block_no, **asked}  # what is sealed meanwhile is read as what is not
-
-        def read_next(transaction: Transaction, after: int, limit: int) -> Rows:
-            return transaction.rows("audit_hot_blocks_between", after=after, limit=limit, **of)
-
-        for blocks in in_groups(_intact(read_blocks(database, read_next))):
+        hot = read_blocks(database, lambda transaction, page: transaction.rows("audit_hot_blocks_between", **page, **of))
+        for blocks in in_groups(_intact(hot)):
             for _, text in check_records(blocks, read_hot(database, blocks)):
                 yield text
     through = 0 if last is None else last.through_id

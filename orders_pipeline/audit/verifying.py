@@ -7,7 +7,7 @@ of rows is gathered in a temporary table, and compared with the rows by the data
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypeAlias
 
@@ -219,11 +219,13 @@ def _named(database: Database, entity: str, compared: Row[Any]) -> Broken:
     return Broken("row missing", None, compared.event_id, f"{entity} {name}")
 
 
-def read_blocks(database: Database, read_next: Callable[[Transaction, int, int], Rows], after: int = 0) -> Iterator[Block]:
-    """Yield the blocks behind the one with number `after`; `read_next` returns so many of them behind a number."""
+def read_blocks(
+    database: Database, read_next: Callable[[Transaction, Mapping[str, int]], Rows], after: int = 0
+) -> Iterator[Block]:
+    """Yield the blocks behind the one with number `after`; `read_next` returns those of a page (`limit` behind `after`)."""
     while True:
         with database.begin() as transaction:
-            rows = read_next(transaction, after, BLOCKS_AT_ONCE)
+            rows = read_next(transaction, {"after": after, "limit": BLOCKS_AT_ONCE})
         yield from (Block(**row._asdict()) for row in rows)
         if len(rows) < BLOCKS_AT_ONCE:
             return
@@ -231,10 +233,7 @@ def read_blocks(database: Database, read_next: Callable[[Transaction, int, int],
 
 
 def _all_blocks(database: Database) -> Iterator[Block]:
-    def read_next(transaction: Transaction, after: int, limit: int) -> Rows:
-        return transaction.rows("audit_blocks", after=after, limit=limit)
-
-    return read_blocks(database, read_next)
+    return read_blocks(database, lambda transaction, page: transaction.rows("audit_blocks", **page))
 
 
 def _check_place_in_chain(block: Block, last: Block | None, anchored: set[str]) -> None:

@@ -21,6 +21,7 @@ from orders_pipeline.cli.command import (
     EXIT_STATUS,
     STOPPED,
     ClientCode,
+    agreed,
     answer,
     answer_in_pieces,
     answering_to,
@@ -239,10 +240,7 @@ def _agreed(batch: Row[Any], why: str, who: str, *, yes: bool) -> bool:
     words.print(f"{batch.batch_id}: {batch.orders_paid:,} orders are paid so far and stay paid; the others are never sent")
     if unsent := batches.open_notifications(batch):
         words.print(f"at most {unsent:,} notifications are never sent, also of orders that are paid")
-    try:
-        return click.confirm("cancel it?", err=True)
-    except click.Abort:  # Ctrl-C is no yes
-        return False
+    return agreed("cancel it?")
 
 
 def _give_report(batch_id: str, name: str, target: Path | None, *, force: bool) -> None:

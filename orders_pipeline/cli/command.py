@@ -207,6 +207,14 @@ def decline() -> NoReturn:
     sys.exit(STOPPED)
 
 
+def agreed(question: str) -> bool:
+    """Ask somebody, and return whether the answer is yes."""
+    try:
+        return click.confirm(question, err=True)
+    except click.Abort:  # Ctrl-C is no yes
+        return False
+
+
 def _stopped(how: str) -> NoReturn:
     if not (wants_json() and _answer_error("E_STOPPED", f"stopped; {how}")):
         complaints.print(f"\nstopped; {how}")

@@ -9,9 +9,8 @@ import contextlib
 import functools
 import uuid
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 from orders_pipeline.audit import sealing
 from orders_pipeline.batches import run_processes
@@ -58,10 +57,6 @@ class Finding:
     def is_settings(self) -> bool:
         """Return whether something is wrong that somebody has set."""
         return self.ok is False and self.says.startswith(SETTINGS)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the finding as it goes into JSON."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -155,10 +150,6 @@ def _sessions(patient: Patient) -> str:
     return session_limit.require(patient.login, patient.settings.max_concurrent_runs)
 
 
-def _clock(patient: Patient) -> str:
-    return clock.require(patient.login) if patient.settings.has_many_hosts else "one host's clock"
-
-
 def _schema(patient: Patient) -> str:
     if patient.settings.database_url is None:
         migrations.migrate(patient.login)
@@ -170,10 +161,6 @@ def _encryption(patient: Patient) -> str:
     if patient.cipher.decrypt(patient.cipher.encrypt(b"doctor", b"doctor"), b"doctor") != b"doctor":
         raise ValueError
     return "encrypted and decrypted"
-
-
-def _storage(patient: Patient) -> str:
-    return _write_and_read(open_batches(patient.settings, patient.cipher))
 
 
 def _write_and_read(storage: Storage) -> str:
@@ -221,14 +208,6 @@ def _audit(patient: Patient) -> str:
     return str(waiting)
 
 
-def _audit_shipping(patient: Patient) -> str:
-    return shipping.examine(patient.system)
-
-
-def _webhooks(patient: Patient) -> str:
-    return overview.examine(patient.system)
-
-
 def _runs(patient: Patient) -> str:
     if patient.settings.run_launcher == "celery":  # its library is not installed on one host alone
         from orders_pipeline.orchestration import celery_launcher
@@ -256,14 +235,6 @@ def _slots(patient: Patient) -> str:
     return f"{offered} for {runs} runs at once, {sum(slots[1:])} without the largest worker"
 
 
-def _payment_service(patient: Patient) -> str:
-    return _ask(payment_client(patient.settings, patient.endpoints), "/v1/payments", {"reference": "doctor"})
-
-
-def _notification_service(patient: Patient) -> str:
-    return _ask(notification_client(patient.settings, patient.endpoints), "/v1/notifications", {"dedupe_key": "doctor"})
-
-
 class ServiceRefused(Exception):
     """A service answered, but not as it should."""
 
@@ -285,19 +256,23 @@ def _ask(client: ServiceClient, path: str, query: dict[str, str]) -> str:
 CHECKS: dict[str, Callable[[Patient], str]] = {
     "database": _database,
     "sessions": _sessions,
-    "clock": _clock,
+    "clock": lambda patient: clock.require(patient.login) if patient.settings.has_many_hosts else "one host's clock",
     "schema": _schema,
     "encryption": _encryption,
-    "storage": _storage,
+    "storage": lambda patient: _write_and_read(open_batches(patient.settings, patient.cipher)),
     "landing": _landing,
     "runs": _runs,
-    "payment service": _payment_service,
-    "notification service": _notification_service,
+    "payment service": lambda patient: _ask(
+        payment_client(patient.settings, patient.endpoints), "/v1/payments", {"reference": "doctor"}
+    ),
+    "notification service": lambda patient: _ask(
+        notification_client(patient.settings, patient.endpoints), "/v1/notifications", {"dedupe_key": "doctor"}
+    ),
     "keys": _keys,
     "ledger": _ledger,
     "audit": _audit,
-    "audit shipping": _audit_shipping,
-    "webhooks": _webhooks,
+    "audit shipping": lambda patient: shipping.examine(patient.system),
+    "webhooks": lambda patient: overview.examine(patient.system),
 }
 NEEDS = {
     "sessions": {"database"},

@@ -13,6 +13,7 @@ from rich.console import Console
 from orders_pipeline.cli.command import (
     EXIT_STATUS,
     STOPPED,
+    agreed,
     answer,
     answers,
     complaints,
@@ -68,7 +69,7 @@ def refund(
             return
         _check(why, who, asks=not yes)
         _show_plan(complaints if wants_json() else words, shown)
-        if not (yes or plan.is_empty or _agreed()):
+        if not (yes or plan.is_empty or agreed("refund this?")):
             decline()
         result = carry_out(system, plan, requested_by=who, reason=why)
         finishing.renew_result(system, batch_id)
@@ -81,13 +82,6 @@ def _check(why: str, who: str, *, asks: bool) -> None:
         raise click.UsageError(f"say --why in 1 to {MAX_REASON_CHARS} characters, or look first with --plan")
     if asks and not sys.stdin.isatty():
         raise click.UsageError("there is no terminal to ask at: look with --plan, then say --yes")
-
-
-def _agreed() -> bool:
-    try:
-        return click.confirm("refund this?", err=True)
-    except click.Abort:  # Ctrl-C is no yes
-        return False
 
 
 def _exit_status(result: Mapping[str, Any], not_final: int) -> int:

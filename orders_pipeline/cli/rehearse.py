@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import secrets
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
 from urllib.parse import parse_qs, urlencode, urlsplit
@@ -28,21 +27,8 @@ VALID = timedelta(days=90)
 USER, SOCKET = "postgres", ".s.PGSQL.5432"  # of the embedded server
 
 
-@dataclass(frozen=True)
-class Rehearsal:
-    """Where the settings are, and where the parts listen."""
-
-    settings: str
-    services: str
-    database: str
-
-    def as_dict(self) -> dict[str, str]:
-        """Return the places by name."""
-        return asdict(self)
-
-
 @contextlib.contextmanager
-def rehearsing(folder: Path, port: int) -> Iterator[Rehearsal]:
+def rehearsing(folder: Path, port: int) -> Iterator[dict[str, str]]:
     """Run the parts for a block, the services at the port and the database at the next; all is kept in the folder.
 
     Settings that are there already stay as they are, and with them the ports; certificates are new each time. Raises
@@ -75,7 +61,11 @@ def rehearsing(folder: Path, port: int) -> Iterator[Rehearsal]:
             stack.enter_context(stack.enter_context(start_blocking_portal()).wrap_async_context_manager(door))
         except OSError:
             raise SandboxError(f"port {database.port} is in use; choose another with --port, in another folder") from None
-        yield Rehearsal(str(settings), f"https://{HOST}:{services.port}", f"{HOST}:{database.port}")
+        yield {
+            "settings": str(settings),
+            "services": f"https://{HOST}:{services.port}",
+            "database": f"{HOST}:{database.port}",
+        }
 
 
 def _settings(folder: Path, port: int, ca_file: Path, client: tuple[Path, Path]) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +41,7 @@ def doctor() -> None:
     from orders_pipeline.cli.doctor import examine
 
     findings = examine()
-    result = {"ok": all(each.ok for each in findings), "checks": [each.as_dict() for each in findings]}
+    result = {"ok": all(each.ok for each in findings), "checks": [asdict(each) for each in findings]}
     answer(result, console.show_findings)
     sys.exit(0 if result["ok"] else USAGE if any(each.is_settings for each in findings) else STOPPED)
 
@@ -152,7 +153,7 @@ def rehearse(folder: Path, port: int) -> None:
 
     _refuse_in_production(read_settings(), "the rehearsal's services")
     with rehearsing(folder, port) as places:
-        answer(places.as_dict(), _show_rehearsal)
+        answer(places, _show_rehearsal)
         _wait_for_the_end()
 
 

@@ -6,11 +6,10 @@ one is in `web/authentication.py`.
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 
 from orders_pipeline.clients import api_tokens
-from orders_pipeline.clients.api_tokens import ALL_SCOPES, PAGE, Caller
+from orders_pipeline.clients.api_tokens import ALL_SCOPES, PAGE, Caller, hashed
 from orders_pipeline.infrastructure.database import Database, Transaction
 
 LONGEST_H = 24
@@ -33,20 +32,20 @@ def begin_as_operator(database: Database, user: str) -> str:
 
 def caller(database: Database, secret: str, *, is_use: bool = True) -> Caller | None:
     """Return whose session this is; None for one that is unknown or has ended. Only `is_use` makes it last longer."""
-    hashed = _hashed(secret)
+    key = hashed(secret)
     with database.begin() as transaction:
-        found = transaction.row("api_session", session_sha256=hashed)
+        found = transaction.row("api_session", session_sha256=key)
         if found is None:
             return None
         if found.is_stale and is_use:
-            transaction.execute("touch_api_session", session_sha256=hashed)
-    return Caller(found.client_code or "", found.actor, frozenset(found.scopes), found.token_id, session=hashed.hex()[:16])
+            transaction.execute("touch_api_session", session_sha256=key)
+    return Caller(found.client_code or "", found.actor, frozenset(found.scopes), found.token_id, session=key.hex()[:16])
 
 
 def end(database: Database, secret: str) -> None:
     """End a session."""
     with database.begin() as transaction:
-        transaction.execute("end_api_session", session_sha256=_hashed(secret))
+        transaction.execute("end_api_session", session_sha256=hashed(secret))
 
 
 def _insert(transaction: Transaction, who: Caller, token_id: str | None) -> str:
@@ -54,14 +53,10 @@ def _insert(transaction: Transaction, who: Caller, token_id: str | None) -> str:
     transaction.execute("identify_caller", actor=who.actor)
     transaction.execute(
         "insert_api_session",
-        session_sha256=_hashed(secret),
+        session_sha256=hashed(secret),
         token_id=token_id,
         client_code=who.client_code or None,
         actor=who.actor,
         scopes=sorted(who.scopes),
     )
     return secret
-
-
-def _hashed(secret: str) -> bytes:
-    return hashlib.sha256(secret.encode()).digest()

@@ -77,7 +77,7 @@ def new(database: Database, client_code: str | None, name: str, scopes: Sequence
                     client_code=client_code,
                     title=name,
                     scopes=list(dict.fromkeys(scopes)),
-                    secret_sha256=_hashed(secret),
+                    secret_sha256=hashed(secret),
                     created_by=by,
                     days=days,
                 )
@@ -111,7 +111,7 @@ def caller(database: Database, text: str) -> Caller | None:
     token_id, secret = written.groups()
     with database.begin() as transaction:
         found = transaction.row("api_token", token_id=token_id)
-    is_right = hmac.compare_digest(_hashed(secret), _NOBODYS if found is None else bytes(found.secret_sha256))
+    is_right = hmac.compare_digest(hashed(secret), _NOBODYS if found is None else bytes(found.secret_sha256))
     if found is None or not is_right or not found.is_valid:
         return None
     if found.is_first_use:
@@ -126,5 +126,6 @@ def owner(client_code: str | None, scopes: Sequence[str]) -> str:
     return client_code or (OPERATOR if OPERATOR in scopes else METRICS)
 
 
-def _hashed(secret: str) -> bytes:
+def hashed(secret: str) -> bytes:
+    """Return the form in which a secret is kept."""
     return hashlib.sha256(secret.encode()).digest()

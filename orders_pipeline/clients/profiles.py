@@ -6,13 +6,14 @@ default profile. What a setting does belongs in the module that does it.
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import (
     AfterValidator,
@@ -34,7 +35,7 @@ from orders_pipeline.records.grouping import Grouping
 from orders_pipeline.records.normalise import normalise_header, numbered
 from orders_pipeline.records.orders import ORDERS
 from orders_pipeline.records.rejections import FileRejected
-from orders_pipeline.records.setting_errors import NO_SETTING, in_words, meant, why_unreadable
+from orders_pipeline.records.setting_errors import NO_SETTING, in_words, meant
 
 CLIENT_CODE = re.compile(r"[A-Za-z0-9_-]{1,32}")
 
@@ -247,20 +248,24 @@ class FollowedClients(Clients):
         return self._file.now().profile(client_code)
 
 
+def read_tables(path: Path, setting: str, unusable: type[Exception]) -> dict[str, Any]:
+    """Return the tables in the file that a setting names; raise `unusable` where there are none to read."""
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        why = os.strerror(error.errno or 0) if isinstance(error, OSError) else "it is no text in UTF-8"
+        raise unusable(f"{setting} cannot be read: {path.absolute()}: {why}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise unusable(f"{setting} is not TOML: {error}") from None
+
+
 def read_clients(path: Path | None) -> Clients:
     """Read the clients file; raise ClientsError naming each client and setting that is wrong."""
     if path is None:
         return Clients()
-    try:
-        tables = tomllib.loads(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        why = why_unreadable(error)
-        raise ClientsError(f"ORDERS_CLIENTS_FILE cannot be read: {path.absolute()}: {why}") from None
-    except tomllib.TOMLDecodeError as error:
-        raise ClientsError(f"ORDERS_CLIENTS_FILE is not TOML: {error}") from None
     profiles: dict[str, Profile] = {}
     wrong: list[str] = []
-    for code, table in tables.items():
+    for code, table in read_tables(path, "ORDERS_CLIENTS_FILE", ClientsError).items():
         try:
             profiles[code] = Profile.model_validate(table)
         except ValidationError as error:

@@ -7,7 +7,6 @@ They come from a TOML file (`ORDERS_USERS_FILE`), one table a user. That a reque
 from __future__ import annotations
 
 import hmac
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -27,9 +26,9 @@ from orders_pipeline.clients.api_tokens import (
     WRITE,
     Caller,
 )
-from orders_pipeline.clients.profiles import CLIENT_CODE
+from orders_pipeline.clients.profiles import CLIENT_CODE, read_tables
 from orders_pipeline.infrastructure.followed_file import FollowedFile
-from orders_pipeline.records.setting_errors import in_words, why_unreadable
+from orders_pipeline.records.setting_errors import in_words
 
 MOST_NAME_CHARS = 254  # of an e-mail address
 USER_HEADER, SECRET_HEADER = "orders-user", "orders-proxy-secret"  # of the proxy that people log in at
@@ -105,16 +104,9 @@ def read_users(path: Path | None) -> Users:
     """Read the users file; raise UsersError naming each user and setting that is wrong."""
     if path is None:
         return Users()
-    try:
-        tables = tomllib.loads(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        why = why_unreadable(error)
-        raise UsersError(f"ORDERS_USERS_FILE cannot be read: {path.absolute()}: {why}") from None
-    except tomllib.TOMLDecodeError as error:
-        raise UsersError(f"ORDERS_USERS_FILE is not TOML: {error}") from None
     users: dict[str, User] = {}
     wrong: list[str] = []
-    for name, table in tables.items():
+    for name, table in read_tables(path, "ORDERS_USERS_FILE", UsersError).items():
         if not (0 < len(name) <= MOST_NAME_CHARS and name.isascii() and name.isprintable()):
             wrong.append("a user's name is not 1 to 254 printable ASCII characters")
             continue

@@ -6,7 +6,6 @@ For settings of the environment, of the clients file and of the users file alike
 from __future__ import annotations
 
 import difflib
-import os
 import re
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -61,8 +60,3 @@ def meant(name: str, known: Sequence[str]) -> str | None:
     begun = [each for each in known if each.lower().startswith(f"{name.lower()}_")]
     near = begun if len(begun) == 1 else difflib.get_close_matches(name, known, n=1, cutoff=NEAR)
     return near[0] if near else None
-
-
-def why_unreadable(error: OSError | UnicodeDecodeError) -> str:
-    """Return why a file of settings cannot be read."""
-    return os.strerror(error.errno or 0) if isinstance(error, OSError) else "it is no text in UTF-8"

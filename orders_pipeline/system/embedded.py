@@ -135,22 +135,21 @@ def _wait_until_gone(folder: Path, timeout_s: float = 60.0) -> None:
 def _is_used(path: Path) -> bool:
     """Return whether users hold a part; a keeper that is leaving lets nobody share the lock."""
     with path.open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            with contextlib.suppress(BlockingIOError):
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-                return True
-    return False
+        return not _take(lock, fcntl.LOCK_EX) and _take(lock, fcntl.LOCK_SH)
 
 
 def _is_locked(path: Path) -> bool:
     with path.open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
+        return not _take(lock, fcntl.LOCK_EX)
+
+
+def _take(lock: IO[str] | int, kind: int) -> bool:
+    """Take a lock unless somebody else is in the way, and return whether it was taken."""
+    try:
+        fcntl.flock(lock, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def keep(folder: Path, part: Part, options: str) -> None:
@@ -158,9 +157,7 @@ def keep(folder: Path, part: Part, options: str) -> None:
     # held until this process has gone: the library of PostgreSQL still writes into the folder when it ends
     keeper_lock = os.open(folder / "keeper.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     with (folder / "users.lock").open("a+") as users:
-        try:
-            fcntl.flock(keeper_lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _take(keeper_lock, fcntl.LOCK_EX):
             return
         state = folder / STATE
         state.unlink(missing_ok=True)
@@ -169,17 +166,10 @@ def keep(folder: Path, part: Part, options: str) -> None:
             written.write_text(json.dumps({"url": url, "pid": os.getpid()}))
             written.replace(state)
             try:
-                _wait_for_the_last_user(users)
+                while not _take(users, fcntl.LOCK_EX):  # until the last user has gone
+                    time.sleep(LEAVE_AFTER_S / 4)
             finally:
                 state.unlink(missing_ok=True)
-
-
-def _wait_for_the_last_user(users: IO[str]) -> None:
-    while True:
-        with contextlib.suppress(BlockingIOError):
-            fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        time.sleep(LEAVE_AFTER_S / 4)
 
 
 def _make_user() -> None:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime, time
 from itertools import islice
 from pathlib import Path
@@ -96,9 +96,9 @@ def _carry(database: Database, storage: Storage, going: Sequence[Row[Any]]) -> N
 def _blocks_due(database: Database, due: Row[Any]) -> Iterator[Block]:
     of = {"category": due.category, "day": due.day, "place": due.place, "key": due.key}
 
-    def read_next(transaction: Transaction, after: int, limit: int) -> Rows:
+    def read_next(transaction: Transaction, page: Mapping[str, int]) -> Rows:
         transaction.by_index()
-        return transaction.rows("blocks_due", after=after, limit=limit, **of)
+        return transaction.rows("blocks_due", **page, **of)
 
     for block in read_blocks(database, read_next):
         check_place(block)
@@ -176,28 +176,16 @@ def purge_dagster_history(url: SecretStr) -> int:
                 return removed
 
 
-def purge_refusals(database: Database) -> int:
-    """Remove refusals and acceptances of batches that ended before Dagster's events begin; return how many."""
+def purge_rows(database: Database) -> dict[str, int]:
+    """Remove rows that nobody needs any more, by what is said of them, and return how many of each."""
     with database.begin() as transaction:
-        return transaction.execute("purge_refusals") + transaction.execute("purge_acceptances")
-
-
-def purge_api_requests(database: Database) -> int:
-    """Forget the idempotency keys that clients may not count on any more, and return how many."""
-    with database.begin() as transaction:
-        return transaction.execute("purge_api_requests")
-
-
-def purge_api_sessions(database: Database) -> int:
-    """Forget sessions of the page that ended long ago, and return how many."""
-    with database.begin() as transaction:
-        return transaction.execute("purge_api_sessions")
-
-
-def purge_webhooks(database: Database) -> int:
-    """Forget what clients' servers were told or not told long ago, and return how many deliveries that were."""
-    with database.begin() as transaction:
-        return transaction.execute("purge_webhooks")
+        refusals = transaction.execute("purge_refusals") + transaction.execute("purge_acceptances")
+        return {
+            "refusals of old batches removed": refusals,
+            "idempotency keys forgotten": transaction.execute("purge_api_requests"),
+            "sessions of the page forgotten": transaction.execute("purge_api_sessions"),
+            "webhooks forgotten": transaction.execute("purge_webhooks"),
+        }
 
 
 def purge_error_details(database: Database, storage: Storage) -> int:
@@ -229,17 +217,7 @@ class Hold:
 def place_hold(database: Database, hold: Hold, who: str, why: str) -> int:
     """Hold the records that it covers in their place, whatever their age, and return the hold's number."""
     with database.begin() as transaction:
-        return int(
-            transaction.scalar(
-                "place_hold",
-                batch_id=hold.batch_id,
-                category=hold.category,
-                from_day=hold.from_day,
-                to_day=hold.to_day,
-                who=who,
-                why=why,
-            )
-        )
+        return int(transaction.scalar("place_hold", **asdict(hold), who=who, why=why))
 
 
 def covered(database: Database, hold_id: int) -> dict[str, int]:

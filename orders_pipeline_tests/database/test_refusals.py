@@ -89,12 +89,12 @@ def test_what_was_refused_and_taken_of_batches_that_ended_long_ago_is_removed(
         counter.takes(batch_id)
         counter.judged((item(), REFUSED), batch_id=batch_id)
     counter.takes("other", kind="refund")
-    assert retention.purge_refusals(database) == 0
+    assert retention.purge_rows(database)["refusals of old batches removed"] == 0
     harness.run("UPDATE batches SET status = 'cancelled', finished_at = now() - interval '91 days' WHERE batch_id = 'mine'")
-    assert retention.purge_refusals(database) == 0
+    assert retention.purge_rows(database)["refusals of old batches removed"] == 0
     counter.pass_time(91 * 86_400)
     counter.takes("other")
-    assert retention.purge_refusals(database) == 2
+    assert retention.purge_rows(database)["refusals of old batches removed"] == 2
     for table in ("refusals", "acceptances"):
         assert {row["batch_id"] for row in harness.run(f"SELECT batch_id FROM {table}")} == {"other"}
 

@@ -17,7 +17,7 @@ from orders_pipeline.batches import batches
 from orders_pipeline.services.outcomes import Outcome
 from orders_pipeline.settlement.refunds.ledger import RefundLedger
 from orders_pipeline.settlement.refunds.plan import read_plan, write_plan
-from orders_pipeline.upkeep.retention import purge_webhooks
+from orders_pipeline.upkeep.retention import purge_rows
 from orders_pipeline_tests.support.ledgers import Harness, order
 
 URL = "https://shop.example.com/hooks"
@@ -215,5 +215,5 @@ def test_deliveries_are_forgotten_after_a_month(harness):
         "UPDATE webhook_deliveries SET created_at = now() - interval '31 days' WHERE delivery_id ="
         " (SELECT delivery_id FROM webhook_deliveries LIMIT 1)"
     )
-    assert purge_webhooks(harness.database) == 1
+    assert purge_rows(harness.database)["webhooks forgotten"] == 1
     assert harness.value("SELECT count(*) FROM webhook_deliveries") == 1

@@ -6,6 +6,7 @@ import io
 import json
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +109,7 @@ def test_the_doctor_warns_in_production_of_more_notifications_than_the_platform_
     found = doctor._settings(Settings(env=environment, notification_rate_per_s=rate))
     assert found.ok is True
     screen = io.StringIO()
-    console.show_findings(Console(file=screen), {"checks": [found.as_dict()]})
+    console.show_findings(Console(file=screen), {"checks": [asdict(found)]})
     assert screen.getvalue().split()[0] == mark
     assert ("ORDERS_NOTIFICATION_RATE_PER_S is 50, and the platform takes 10" in found.says) is (mark == "warn")
 

@@ -9,7 +9,6 @@ from orders_pipeline.upkeep.key_rotation import look, rotate
 ONE_KEY_IN_USE = dg.AssetCheckSpec(
     "one_key_in_use",
     asset="encryption_keys",
-    blocking=False,
     description="Nothing is encrypted with another key than the current one: the others may be removed.",
 )
 

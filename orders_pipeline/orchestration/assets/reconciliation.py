@@ -12,7 +12,6 @@ from orders_pipeline.system.composition import System
 LEDGERS_AGREE = dg.AssetCheckSpec(
     "ledgers_agree",
     asset="reconciliation",
-    blocking=False,
     description="No difference between our payments and the Payment service's is open.",
 )
 

@@ -3,33 +3,22 @@
 import dagster as dg
 
 from orders_pipeline.audit import recording, sealing
-from orders_pipeline.audit.verifying import AuditBroken, verify
+from orders_pipeline.audit.verifying import AuditBroken, Verified, verify
 from orders_pipeline.orchestration.assets.boundary import OPERATIONS, UPKEEP, safe_errors
 from orders_pipeline.orchestration.partitions import forget_failed_runs, retire
 from orders_pipeline.system.composition import System
 from orders_pipeline.upkeep.audit_shipping import shipping
-from orders_pipeline.upkeep.retention import (
-    Retained,
-    purge_api_requests,
-    purge_api_sessions,
-    purge_dagster_history,
-    purge_error_details,
-    purge_refusals,
-    purge_webhooks,
-    retain,
-)
+from orders_pipeline.upkeep.retention import Retained, purge_dagster_history, purge_error_details, purge_rows, retain
 
 AUDIT_INTACT = dg.AssetCheckSpec(
     "audit_intact",
     asset="retention",
-    blocking=False,
     description="Every audit record in the database is as it was sealed, the chain leads to every head that was kept, and "
     "the rows that these records are about are as they were written last.",
 )
 ALL_INTACT = dg.AssetCheckSpec(
     "all_intact",
     asset="verification",
-    blocking=False,
     description="Every audit record is as it was sealed, also in the storage, and every row as it was recorded last.",
 )
 
@@ -59,10 +48,7 @@ def retention(context: dg.AssetExecutionContext, system: dg.ResourceParam[System
                 "blocks kept until they are sent outside": shipping.kept_to_ship(system.database),
                 "objects still locked": done.locked,
                 "error details removed": purge_error_details(system.database, system.storage),
-                "refusals of old batches removed": purge_refusals(system.database),
-                "idempotency keys forgotten": purge_api_requests(system.database),
-                "sessions of the page forgotten": purge_api_sessions(system.database),
-                "webhooks forgotten": purge_webhooks(system.database),
+                **purge_rows(system.database),
                 "Dagster events removed": purge_dagster_history(system.endpoints.database_url),
                 "brief heads of the audit removed": sealing.forget_brief_heads(system.storage),
                 "partitions of old batches removed": retire(system.database, context.instance),
@@ -71,13 +57,7 @@ def retention(context: dg.AssetExecutionContext, system: dg.ResourceParam[System
                 "rows verified": found.rows,
                 "audit": str(sealing.unsealed(system.database)),
             },
-            check_results=[
-                dg.AssetCheckResult(
-                    check_name=AUDIT_INTACT.name,
-                    passed=found.broken is None,
-                    metadata={"found": dg.MetadataValue.json(found.as_dict())},
-                )
-            ],
+            check_results=[_check(AUDIT_INTACT, found)],
         )
 
 
@@ -91,11 +71,10 @@ def verification(system: dg.ResourceParam[System]) -> dg.MaterializeResult:
             recording.failed(system.database, AuditBroken(found.broken))
         return dg.MaterializeResult(
             metadata={"records verified": found.records, "rows verified": found.rows},
-            check_results=[
-                dg.AssetCheckResult(
-                    check_name=ALL_INTACT.name,
-                    passed=found.broken is None,
-                    metadata={"found": dg.MetadataValue.json(found.as_dict())},
-                )
-            ],
+            check_results=[_check(ALL_INTACT, found)],
         )
+
+
+def _check(spec: dg.AssetCheckSpec, found: Verified) -> dg.AssetCheckResult:
+    said = {"found": dg.MetadataValue.json(found.as_dict())}
+    return dg.AssetCheckResult(check_name=spec.name, passed=found.broken is None, metadata=said)

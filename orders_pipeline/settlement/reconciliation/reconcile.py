@@ -7,7 +7,7 @@ What the service listed belongs in `listed.py`, what our ledger takes over of it
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
@@ -42,13 +42,7 @@ class Scope:
 
     def parameters(self) -> dict[str, object]:
         """Return what the statements of a comparison need."""
-        return {
-            "batch_id": self.batch_id,
-            "started_at": self.started_at,
-            "covered_from": self.covered_from,
-            "covered_to": self.covered_to,
-            "young_s": self.young_s,
-        }
+        return asdict(self)
 
 
 @dataclass(frozen=True)

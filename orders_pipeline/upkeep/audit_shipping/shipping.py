@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
-from orders_pipeline.audit.verifying import AuditBroken, Broken, Rows, check_head, check_records, read_blocks, read_hot
+from orders_pipeline.audit.verifying import AuditBroken, Broken, check_head, check_records, read_blocks, read_hot
 from orders_pipeline.infrastructure.database import Database, Transaction
 from orders_pipeline.infrastructure.database_errors import DatabaseError
 from orders_pipeline.system.composition import System
@@ -200,17 +200,14 @@ def _place(session: Transaction) -> _Place:
 
 def _items(database: Database, place: _Place) -> Iterator[Document | EndOfBlock]:
     """Yield the documents of all blocks that were not sent, and where each block ends."""
-    for block in read_blocks(database, _blocks_to_ship, place.block_no):
+    unsent = read_blocks(database, lambda transaction, page: transaction.rows("blocks_to_ship", **page), place.block_no)
+    for block in unsent:
         check_head(block, block.head_before)
         sent = place.event_id if block.block_no == place.block_no + 1 else 0
         for event_id, text in check_records([block], read_hot(database, [block])):
             if event_id > sent:
                 yield from documents(text, block.block_no, place.installation)
         yield EndOfBlock(block.block_no)
-
-
-def _blocks_to_ship(transaction: Transaction, after: int, limit: int) -> Rows:
-    return transaction.rows("blocks_to_ship", after=after, limit=limit)
 
 
 def unshipped(database: Database) -> Unshipped | None:
