@@ -55,7 +55,8 @@ class SharedCalls:
             transaction.rows("lock_shares", service=self._service)
             transaction.execute("set_share", wanted=wanted, held=held, **mine)
             transaction.execute("note_unseen", lock_class=WORKER_LOCK_CLASS, **mine)
-            transaction.execute("drop_unseen_shares", service=self._service, unseen_s=_unseen_s())
+            unseen_s = 2 * heartbeat.HEARTBEAT_S + RECONNECT_S
+            transaction.execute("drop_unseen_shares", service=self._service, unseen_s=unseen_s)
             rows = transaction.rows("shares", service=self._service)
             ids = [row.worker_id for row in rows]
             self._limit = 0
@@ -72,7 +73,3 @@ class SharedCalls:
         """Return the share: nothing is under way any more."""
         with self._database.begin() as transaction:
             transaction.execute("drop_share", worker_id=self._worker.worker_id)
-
-
-def _unseen_s() -> float:
-    return 2 * heartbeat.HEARTBEAT_S + RECONNECT_S

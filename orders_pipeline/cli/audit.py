@@ -101,13 +101,8 @@ def ship(*, again: bool) -> None:
                 break
         waiting = shipping.unshipped(system.database)
     result["waiting"] = 0 if waiting is None else waiting.records
-    answer(result, _show_shipped)
-
-
-def _show_shipped(console: Console, result: Mapping[str, Any]) -> None:
-    console.print(
-        f"{result['documents']:,} documents of {result['records']:,} records sent; {result['waiting']:,} sealed records wait"
-    )
+    sent = f"{result['documents']:,} documents of {result['records']:,} records sent"
+    answer(result, lambda console, _: console.print(f"{sent}; {result['waiting']:,} sealed records wait"))
 
 
 @audit.command()

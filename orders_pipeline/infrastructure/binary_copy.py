@@ -49,23 +49,11 @@ def _bytes(cells: pa.Array) -> pa.Array:
     return pc.binary_join_element_wise(_fixed(lengths), pc.fill_null(cells.cast(pa.binary()), b""), b"")
 
 
-def _json(cells: pa.Array) -> pa.Array:
-    return _bytes(pc.binary_join_element_wise(_JSONB_VERSION, cells.cast(pa.binary()), b""))
-
-
 def _integers(cells: pa.Array, bits: int) -> pa.Array:
     values = pc.fill_null(cells.cast(f"int{bits}"), 0).to_numpy()  # refuses a number that does not fit
     fields = np.empty(len(cells), [("length", ">i4"), ("value", f">i{bits // 8}")])
     fields["length"], fields["value"] = bits // 8, values
     return pc.if_else(cells.is_valid(), _fixed(fields), _NULL)
-
-
-def _booleans(cells: pa.Array) -> pa.Array:
-    return pc.if_else(cells, b"\x00\x00\x00\x01\x01", b"\x00\x00\x00\x01\x00")
-
-
-def _dates(cells: pa.Array) -> pa.Array:
-    return _integers(pc.subtract(cells.cast(pa.int32()), _FIRST_DAY), 32)
 
 
 def _fixed(values: np.ndarray[Any, np.dtype[Any]]) -> pa.Array:
@@ -78,10 +66,10 @@ _ENCODERS: Mapping[str, Encoder] = MappingProxyType(
     {
         "text": _bytes,
         "bytea": _bytes,
-        "jsonb": _json,
+        "jsonb": lambda cells: _bytes(pc.binary_join_element_wise(_JSONB_VERSION, cells.cast(pa.binary()), b"")),
         "integer": lambda cells: _integers(cells, 32),
         "bigint": lambda cells: _integers(cells, 64),
-        "date": _dates,
-        "boolean": _booleans,
+        "date": lambda cells: _integers(pc.subtract(cells.cast(pa.int32()), _FIRST_DAY), 32),
+        "boolean": lambda cells: pc.if_else(cells, b"\x00\x00\x00\x01\x01", b"\x00\x00\x00\x01\x00"),
     }
 )

@@ -207,7 +207,7 @@ def rows_named(
         wanted, corrected = following, batch.corrects
     known = {number: lineage for number, lineage in lineages.items() if lineage}
     with database.begin() as transaction:
-        received, closed = _received(transaction, known), _closed(transaction, known)
+        received, closed = _answered(transaction, known)
         holders = _holders(transaction, client_code, known)
     return {number: _named(lineage, received, closed, holders) for number, lineage in known.items()}
 
@@ -285,22 +285,17 @@ def _rows_of(staged: Path, numbers: Iterable[int], columns: Sequence[str]) -> It
         yield from chunk.filter(pc.is_in(chunk.column("import_row_number"), value_set=wanted)).to_pylist()
 
 
-def _received(transaction: Transaction, known: Mapping[int, Sequence[_Sent]]) -> dict[tuple[str, int], str]:
-    """Return the batch in which each first row is an order, by way of a correction of it."""
-    found = {}
+def _answered(
+    transaction: Transaction, known: Mapping[int, Sequence[_Sent]]
+) -> tuple[dict[tuple[str, int], str], dict[tuple[str, int], str]]:
+    """Return the batches in which first rows are orders, as corrections of them, and those in which they were closed."""
+    received, closed = {}, {}
     for batch_id, numbers in _first_rows(known).items():
         for row in transaction.rows("rows_received_corrected", batch_id=batch_id, numbers=numbers):
-            found[batch_id, row.first_row] = row.batch_id
-    return found
-
-
-def _closed(transaction: Transaction, known: Mapping[int, Sequence[_Sent]]) -> dict[tuple[str, int], str]:
-    """Return the batch in which each first row was closed."""
-    found = {}
-    for batch_id, numbers in _first_rows(known).items():
+            received[batch_id, row.first_row] = row.batch_id
         for row in transaction.rows("rows_closed", batch_id=batch_id, numbers=numbers):
-            found[batch_id, row.first_row] = row.batch_id
-    return found
+            closed[batch_id, row.first_row] = row.batch_id
+    return received, closed
 
 
 def _first_rows(known: Mapping[int, Sequence[_Sent]]) -> dict[str, str]:

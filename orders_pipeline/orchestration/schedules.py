@@ -3,6 +3,7 @@
 What a schedule starts belongs in `assets/`; batches are started by what arrives, in `sensors.py`.
 """
 
+from collections.abc import Callable
 from datetime import timedelta
 
 import dagster as dg
@@ -10,8 +11,10 @@ import dagster as dg
 JAPAN = "Asia/Tokyo"
 
 
-def _by_the_clock(name: str, cron: str, when: str, *, job: str, asset: str, what: str) -> dg.ScheduleDefinition:
-    """Return a schedule, by the clock of Japan, and with it the job that makes one asset."""
+def _by_the_clock(
+    name: str, cron: str, when: str, *, job: str, asset: str, what: str, asks: Callable[..., dg.RunRequest] | None = None
+) -> dg.ScheduleDefinition:
+    """Return a schedule, by the clock of Japan, and with it the job that makes one asset; `asks` says of which day."""
     return dg.ScheduleDefinition(
         name=name,
         job=dg.define_asset_job(
@@ -24,6 +27,7 @@ def _by_the_clock(name: str, cron: str, when: str, *, job: str, asset: str, what
         cron_schedule=cron,
         execution_timezone=JAPAN,
         default_status=dg.DefaultScheduleStatus.RUNNING,
+        execution_fn=asks,
         description=when,
     )
 
@@ -34,20 +38,14 @@ def _day_before(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
     return dg.RunRequest(partition_key=f"{day:%Y-%m-%d}")
 
 
-daily_client_days = dg.ScheduleDefinition(
-    name="daily_client_days",
-    job=dg.define_asset_job(
-        "count_client_days",
-        selection=dg.AssetSelection.assets("client_day"),
-        executor_def=dg.in_process_executor,
-        tags={"dagster/max_retries": "2"},
-        description="Counts what each client's files of a day came to. Running it again does no harm.",
-    ),
-    cron_schedule="30 0 * * *",
-    execution_timezone=JAPAN,
-    default_status=dg.DefaultScheduleStatus.RUNNING,
-    execution_fn=_day_before,
-    description="Every night at half past midnight in Japan, the day before is counted by client.",
+daily_client_days = _by_the_clock(
+    "daily_client_days",
+    "30 0 * * *",
+    "Every night at half past midnight in Japan, the day before is counted by client.",
+    job="count_client_days",
+    asset="client_day",
+    what="Counts what each client's files of a day came to. Running it again does no harm.",
+    asks=_day_before,
 )
 daily_reconciliation = _by_the_clock(
     "daily_reconciliation",

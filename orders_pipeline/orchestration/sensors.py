@@ -16,6 +16,7 @@ from typing import Any
 
 import dagster as dg
 from dagster import DagsterRunStatus, RunRecord, RunsFilter
+from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 from sqlalchemy import Row
 
 from orders_pipeline.audit import sealing
@@ -53,13 +54,6 @@ SEAL_INTERVAL_S = 59
 ALERT_INTERVAL_S = 29
 PATIENCE_S = 60.0  # the first run that is requested may take this long to begin before another is; later ones longer
 RETRY_S = 60.0  # a failed run that Dagster tries again by itself is asked for by then; its daemon looks every 5 seconds
-UNFINISHED = [
-    DagsterRunStatus.QUEUED,
-    DagsterRunStatus.NOT_STARTED,
-    DagsterRunStatus.STARTING,
-    DagsterRunStatus.STARTED,
-    DagsterRunStatus.CANCELING,
-]
 
 
 @dg.sensor(
@@ -240,7 +234,7 @@ def _busy(instance: dg.DagsterInstance, database: Database, batch_ids: Collectio
     """
     if not batch_ids:
         return set()
-    filters = RunsFilter(tags={PARTITION_TAG: list(batch_ids)}, statuses=[*UNFINISHED, DagsterRunStatus.CANCELED])
+    filters = RunsFilter(tags={PARTITION_TAG: list(batch_ids)}, statuses=[*NOT_FINISHED_STATUSES, DagsterRunStatus.CANCELED])
     found = [(run.tags[PARTITION_TAG], run.is_finished) for run in instance.get_runs(filters)]  # of all of them at once
     canceled = {batch_id for batch_id, is_finished in found if is_finished}
     busy = {batch_id for batch_id, is_finished in found if not is_finished} | _retried(instance, batch_ids)

@@ -26,6 +26,7 @@ from orders_pipeline.intake.steps import refusal_of_file
 from orders_pipeline.intake.validation import Validated
 from orders_pipeline.records.rejections import FileRejected, Rejection, message
 from orders_pipeline.reports.errors_csv import write_errors
+from orders_pipeline.reports.rejected_rows import listed
 from orders_pipeline.security import personal_data
 from orders_pipeline.security.encryption import Cipher
 from orders_pipeline.settlement.notifications.plan import ADDRESS_COLUMN
@@ -165,7 +166,7 @@ def _answer(
         "not_closed": result.not_closed,
         "headers": {column: list(names) for column, names in dry_run.headers.items()},
         "rejections": ({} if refusal is None else {refusal.code: 1}) | codes,
-        "errors": [_shown(each, dry_run.headers) for each in rejections],
+        "errors": [listed(each, dry_run.headers) for each in rejections],
     }
     if refusal is not None:
         sentence = message(refusal.code, "en", refusal.detail)
@@ -183,18 +184,6 @@ def _status(
     if approved_up_to is not None and result.amount_accepted > approved_up_to:
         return batches.AWAITING_APPROVAL
     return "completed_with_errors" if result.rows_rejected else "completed"
-
-
-def _shown(rejection: Rejection, headers: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    return {
-        "row": rejection.import_row_number,
-        "line": rejection.line,
-        "column": rejection.column,
-        "header": " + ".join(headers.get(rejection.column or "", ())),
-        "code": rejection.code,
-        "message": message(rejection.code, "en", rejection.detail),
-        "message_ja": message(rejection.code, "ja", rejection.detail),
-    }
 
 
 def _plan(cipher: Cipher, profile: Profile, accepted: Path) -> tuple[int, int]:

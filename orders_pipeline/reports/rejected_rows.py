@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from sqlalchemy import Row
 
-from orders_pipeline.records.rejections import Rejection
+from orders_pipeline.records.rejections import Rejection, message
 
 STAGED_ROWS = 2_000  # looked through at a time: they and their errors are objects
 
@@ -32,6 +32,19 @@ class RejectedRow:
 def as_rejection(row: Row[Any]) -> Rejection:
     """Return a rejection that the database has."""
     return Rejection(row.import_row_number, row.line, row.column_name, row.code, row.detail)
+
+
+def listed(rejection: Rejection, headers: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """Return a rejection as lists in JSON have it, with its message and the header that the file has for its column."""
+    return {
+        "row": rejection.import_row_number,
+        "line": rejection.line,
+        "column": rejection.column,
+        "header": " + ".join(headers.get(rejection.column or "", ())),
+        "code": rejection.code,
+        "message": message(rejection.code, "en", rejection.detail),
+        "message_ja": message(rejection.code, "ja", rejection.detail),
+    }
 
 
 def rejected_rows(staged: Path, rejections: Iterable[Rejection]) -> Iterator[RejectedRow]:

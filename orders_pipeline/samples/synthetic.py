@@ -57,11 +57,6 @@ class SampleSummary:
     amount: int = 0
     excel: Counter[str] = field(default_factory=Counter)
 
-    @property
-    def rows_bad(self) -> int:
-        """Return how many rows must be rejected."""
-        return self.bad.total()
-
 
 def write_sample(
     target: Path,

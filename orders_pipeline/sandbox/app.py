@@ -56,8 +56,7 @@ def build_app(service: Service, token: str | None = None) -> Starlette:
 
     routes = [Route(path, endpoint(handler, guarded=True), methods=[method]) for method, path, handler in _API]
     routes += [Route(path, endpoint(handler, guarded=False), methods=[method]) for method, path, handler in _CONTROL]
-    handlers = {HTTPException: _http_problem, Exception: _internal_problem}
-    return Starlette(routes=routes, exception_handlers=handlers)
+    return Starlette(routes=routes, exception_handlers={HTTPException: _failed, Exception: _failed})
 
 
 def _authorise(request: Request, token: str | None) -> None:
@@ -68,21 +67,14 @@ def _authorise(request: Request, token: str | None) -> None:
         raise Problem("unauthorized")
 
 
-async def _http_problem(request: Request, error: Exception) -> Response:
+async def _failed(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
-    slug = {404: "not-found", 405: "method-not-allowed"}.get(status, "malformed")
-    return await respond(request, _raising(slug))
+    slug = {404: "not-found", 405: "method-not-allowed", 500: "internal"}.get(status, "malformed")
 
-
-async def _internal_problem(request: Request, _error: Exception) -> Response:
-    return await respond(request, _raising("internal"))
-
-
-def _raising(slug: str) -> Callable[[Request], Awaitable[Response]]:
     async def run(_request: Request) -> Response:
         raise Problem(slug)
 
-    return run
+    return await respond(request, run)
 
 
 async def _health(_service: Service, _request: Request) -> Response:

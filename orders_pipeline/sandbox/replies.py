@@ -84,43 +84,20 @@ async def passed(event: asyncio.Event, seconds: float) -> bool:
     return True
 
 
-def _malformed(status: int, body: Mapping[str, Any]) -> Response:
-    text = json.dumps(body)
-    return Response(text[: len(text) * 2 // 3], status, media_type="application/json")
+def _cut(text: str) -> str:
+    return text[: len(text) * 2 // 3]
 
 
-def _truncated(status: int, body: Mapping[str, Any]) -> Response:
-    return Truncated(json.dumps(body), status, media_type="application/json")
-
-
-def _empty(status: int, _body: Mapping[str, Any]) -> Response:
-    return Response(b"", status)
-
-
-def _html(_status: int, _body: Mapping[str, Any]) -> Response:
-    return Response("<html><body>Please wait</body></html>", 200, media_type="text/html")
-
-
-def _wrong_body(status: int, body: Mapping[str, Any]) -> Response:
-    other = dict(body) | {"reference": "of-another-payment", "amount": 1}
-    return Response(json.dumps(other), status, media_type="application/json")
-
-
-def _wrong_types(status: int, body: Mapping[str, Any]) -> Response:
-    changed = dict(body) | {"amount": str(body.get("amount")), "id": 1}
-    return Response(json.dumps(changed), status, media_type="application/json")
-
-
-def _huge(status: int, body: Mapping[str, Any]) -> Response:
-    return Huge(json.dumps(body), status, media_type="application/json")
+def _as_json(status: int, body: Mapping[str, Any], kind: type[Response] = Response) -> Response:
+    return kind(json.dumps(body), status, media_type="application/json")
 
 
 GARBLED: Mapping[str, Callable[[int, Mapping[str, Any]], Response]] = {
-    "malformed": _malformed,
-    "truncated": _truncated,
-    "empty": _empty,
-    "html": _html,
-    "wrong_body": _wrong_body,
-    "wrong_types": _wrong_types,
-    "huge": _huge,
+    "malformed": lambda status, body: Response(_cut(json.dumps(body)), status, media_type="application/json"),
+    "truncated": lambda status, body: _as_json(status, body, Truncated),
+    "empty": lambda status, _: Response(b"", status),
+    "html": lambda *_: Response("<html><body>Please wait</body></html>", 200, media_type="text/html"),
+    "wrong_body": lambda status, body: _as_json(status, {**body, "reference": "of-another-payment", "amount": 1}),
+    "wrong_types": lambda status, body: _as_json(status, {**body, "amount": str(body.get("amount")), "id": 1}),
+    "huge": lambda status, body: _as_json(status, body, Huge),
 }

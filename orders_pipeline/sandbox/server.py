@@ -181,7 +181,3 @@ class SandboxServer:
     def change(self, **options: object) -> None:
         """Change options by name while it runs."""
         self.service.options = changed(self.service.options, options)
-
-    def received_notifications(self) -> list[dict[str, Any]]:
-        """Return the latest notification requests, which are kept in memory only."""
-        return list(self.service.recent_notifications)

@@ -13,9 +13,10 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Generic, Protocol, TypeAlias
+from typing import Generic, TypeAlias
 
 from orders_pipeline.batches import workers
+from orders_pipeline.batches.shared_calls import SharedCalls
 from orders_pipeline.infrastructure import interrupts
 from orders_pipeline.infrastructure.database_errors import DatabaseError, retry_while_unavailable
 from orders_pipeline.services.outcomes import Outcome, called_off
@@ -30,16 +31,6 @@ PREFETCH = 4  # pieces of work claimed for each thread, so that none waits while
 Results: TypeAlias = list[tuple[ClaimOf, Outcome]]
 
 
-class Bound(Protocol):
-    """What several drains share: how many calls each may have under way."""
-
-    def allow(self, held: int, wanted: int) -> int:
-        """Return how many may be under way; `held` are, or could be before the answer is heeded."""
-
-    def leave(self) -> None:
-        """Nothing is under way any more."""
-
-
 def drain(
     ledger: Ledger[ClaimOf],
     act: Callable[[Sequence[ClaimOf]], Sequence[Outcome]],
@@ -47,7 +38,7 @@ def drain(
     concurrency: int,
     stop: threading.Event,
     bundle: int = 1,
-    bound: Bound | None = None,
+    bound: SharedCalls | None = None,
     more_to_come: Callable[[], bool] = lambda: False,
 ) -> None:
     """Work until nothing is left (and no more is to come) or `stop` is set; what is in flight then is still recorded.
@@ -154,7 +145,7 @@ class _Crew(Generic[ClaimOf]):
 
 class _Loop(Generic[ClaimOf]):
     def __init__(
-        self, ledger: Ledger[ClaimOf], crew: _Crew[ClaimOf], room: _Room, stop: threading.Event, bound: Bound | None
+        self, ledger: Ledger[ClaimOf], crew: _Crew[ClaimOf], room: _Room, stop: threading.Event, bound: SharedCalls | None
     ) -> None:
         self._ledger = ledger
         self._crew = crew

@@ -111,7 +111,7 @@ def _move(database: Database, storage: Storage, due: Row[Any], blocks: Sequence[
         key = f"{AUDIT}{due.next_place}/{due.category}/{due.day}/{blocks[0].block_no:012d}.parquet"
         until = due.cold_from if due.next_place == "warm" else due.kept_until
         with _as_file(database, storage, due, blocks) as source:
-            storage.keep(key, source, _midnight(until), seldom_read=due.next_place == "cold")
+            storage.keep(key, source, datetime.combine(until, time(), UTC), seldom_read=due.next_place == "cold")
             with storage.local(key) as kept:  # before the original goes
                 if _sha256(kept) != _sha256(source):
                     raise AuditBroken(Broken("block not the same in the storage", blocks[0].block_no))
@@ -155,10 +155,6 @@ def _clear(database: Database, storage: Storage, done: Retained) -> None:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _midnight(day: date) -> datetime:
-    return datetime.combine(day, time(), UTC)
 
 
 def purge_dagster_history(url: SecretStr) -> int:

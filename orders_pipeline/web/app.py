@@ -116,9 +116,7 @@ def build_app(system: System, *, with_reports: bool = False, code: str | None = 
         ("/metrics", Metrics(system).show),
     ]
     if with_reports:
-        public += [
-            ("/batches/{batch_id:str}/{file:str}", report_links.report_download(system)),
-        ]
+        public.append(("/batches/{batch_id:str}/{file:str}", report_links.report_download(system)))
     app = Starlette(
         routes=[
             *(_route(each.method, each.path, partial(handling.answer, each)) for each in (*READING, *CONTROLLING)),

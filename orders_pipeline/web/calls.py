@@ -12,11 +12,13 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints, ValidationError
+from sqlalchemy import Row
 from starlette.requests import Request
 from starlette.responses import Response
 
 from orders_pipeline.batches.batches import BATCH_ID
 from orders_pipeline.clients.api_tokens import Caller
+from orders_pipeline.infrastructure.database import Transaction
 from orders_pipeline.system.composition import System
 from orders_pipeline.web.authentication import CLIENT_PARAMETER, UUID
 from orders_pipeline.web.problems import Problem
@@ -95,6 +97,14 @@ class Call:
         """Demand one more scope of the token."""
         if scope not in self.caller.scopes:
             raise Problem("missing-scope", scope=scope)
+
+
+def own_batch(transaction: Transaction, caller: Caller, batch_id: str) -> Row[Any]:
+    """Return a batch of the caller's client; raise a Problem for one that is missing or another client's."""
+    batch = transaction.row("api_batch_file", batch_id=batch_id, client_code=caller.client_code)
+    if batch is None:
+        raise Problem("not-found")
+    return batch
 
 
 def number(text: str | None, default: int, most: int) -> int:

@@ -16,7 +16,7 @@ from orders_pipeline.settlement.batch_settlement import probe_now
 from orders_pipeline.settlement.sweep import API_PATIENCE_S
 from orders_pipeline.upkeep import approval, cancelling
 from orders_pipeline.web.batches import accepted, is_resumable
-from orders_pipeline.web.calls import Call, Command, Reason
+from orders_pipeline.web.calls import Call, Command, Reason, own_batch
 from orders_pipeline.web.problems import Problem
 
 MOST_BODY_BYTES = 8 << 10
@@ -91,8 +91,7 @@ def _control(call: Call, begin: Callable[[Transaction], bool]) -> Response:
     client_code, batch_id = call.caller.client_code, call.batch_id
     with call.system.database.begin() as transaction:
         transaction.execute("identify_caller", actor=call.caller.actor)
-        if transaction.row("api_batch_file", batch_id=batch_id, client_code=client_code) is None:
-            raise Problem("not-found")
+        own_batch(transaction, call.caller, batch_id)
         is_idle = begin(transaction) and not batches_being_processed(transaction, [batch_id])
         run = transaction.row("request_run_now", batch_id=batch_id, patience_s=API_PATIENCE_S) if is_idle else None
         if run is not None and call.hint is None:

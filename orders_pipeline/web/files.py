@@ -13,7 +13,7 @@ from orders_pipeline.audit import recording
 from orders_pipeline.batches.artifacts import ORIGINAL, artifact, lent
 from orders_pipeline.infrastructure.storage import ObjectGone
 from orders_pipeline.reports.report_files import REPORTS
-from orders_pipeline.web.calls import Call
+from orders_pipeline.web.calls import Call, own_batch
 from orders_pipeline.web.problems import Problem
 
 MEDIA_TYPES: Mapping[str, str] = MappingProxyType({"csv": "text/csv", "json": "application/json"})
@@ -25,9 +25,7 @@ def download(call: Call) -> Response:
     call.parameters(())
     file = str(call.request.path_params["file"])
     with call.system.database.begin() as transaction:
-        batch = transaction.row("api_batch_file", batch_id=call.batch_id, client_code=call.caller.client_code)
-    if batch is None:
-        raise Problem("not-found")
+        batch = own_batch(transaction, call.caller, call.batch_id)
     content = _content(call, file)
     if content is None:
         raise Problem("no-such-file")

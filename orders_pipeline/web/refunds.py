@@ -21,7 +21,7 @@ from orders_pipeline.settlement.batch_settlement import probe_now
 from orders_pipeline.settlement.refunds.plan import RefundPlan, UnknownOrders, read_plan, write_plan
 from orders_pipeline.settlement.sweep import API_PATIENCE_S
 from orders_pipeline.system import payment_stop
-from orders_pipeline.web.calls import Call, Command, Reason, answer, conditional, etag_of, shown_time
+from orders_pipeline.web.calls import Call, Command, Reason, answer, conditional, etag_of, own_batch, shown_time
 from orders_pipeline.web.idempotency import REPLAYED, Keyed, KeyTaken
 from orders_pipeline.web.problems import Problem
 
@@ -49,9 +49,7 @@ def refund(call: Call) -> Response:
     """Answer with the plan of a refund, or have it carried out where it is confirmed."""
     call.parameters(())
     with call.system.database.begin() as transaction:
-        own = {"batch_id": call.batch_id, "client_code": call.caller.client_code}
-        if transaction.row("api_batch_file", **own) is None:
-            raise Problem("not-found")
+        own_batch(transaction, call.caller, call.batch_id)
     asked = call.command(RefundCommand)
     if asked.confirm is not None:
         return _confirm(call, asked)

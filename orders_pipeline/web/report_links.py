@@ -19,7 +19,7 @@ from orders_pipeline.system import errors
 from orders_pipeline.system.composition import System
 from orders_pipeline.web.files import MEDIA_TYPES
 
-HOST = "127.0.0.1"
+THIS_MACHINE = ("127.0.0.1", "localhost")
 
 
 def report_download(system: System) -> Callable[[Request], Response]:
@@ -39,8 +39,9 @@ def report_download(system: System) -> Callable[[Request], Response]:
         return None
 
     def download(request: Request) -> Response:
-        if not _names_this_machine(request):
-            return _refusal()
+        # by this machine's own name: a page elsewhere may call itself what it likes
+        if request.headers.get("host", "").partition(":")[0] not in THIS_MACHINE:
+            return PlainTextResponse("Invalid host header", status_code=400)
         batch_id, file = request.path_params["batch_id"], request.path_params["file"]
         try:
             content = read(batch_id, file)
@@ -52,12 +53,3 @@ def report_download(system: System) -> Callable[[Request], Response]:
         return Response(content, media_type=MEDIA_TYPES[file.rpartition(".")[2]], headers=headers)
 
     return download
-
-
-def _names_this_machine(request: Request) -> bool:
-    """Say whether a request is for this machine by its own name: a page elsewhere may call itself what it likes."""
-    return request.headers.get("host", "").partition(":")[0] in (HOST, "localhost")
-
-
-def _refusal() -> Response:
-    return PlainTextResponse("Invalid host header", status_code=400)

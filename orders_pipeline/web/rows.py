@@ -16,10 +16,9 @@ from orders_pipeline.batches.artifacts import STAGED, lent
 from orders_pipeline.clients.api_tokens import READ_REJECTED
 from orders_pipeline.infrastructure.database import Transaction
 from orders_pipeline.infrastructure.storage import ObjectGone
-from orders_pipeline.records.rejections import message
-from orders_pipeline.reports.rejected_rows import as_rejection, rejected_rows
+from orders_pipeline.reports.rejected_rows import as_rejection, listed, rejected_rows
 from orders_pipeline.web import cursors
-from orders_pipeline.web.calls import Call, answer, flag, number, shown_time
+from orders_pipeline.web.calls import Call, answer, flag, number, own_batch, shown_time
 from orders_pipeline.web.problems import Problem
 
 MOST_LISTED = 100
@@ -39,7 +38,7 @@ def list_rejections(call: Call) -> Response:
     limit = number(given.get("limit"), MOST_LISTED, MOST_REJECTIONS)
     after_row, after_id = cursors.position(call, given, (-1, 0))
     with call.system.database.begin() as transaction:
-        batch = _own(transaction, call)
+        batch = own_batch(transaction, call.caller, call.batch_id)
         rows = transaction.rows(
             "api_rejections",
             batch_id=call.batch_id,
@@ -59,15 +58,7 @@ def list_rejections(call: Call) -> Response:
 def _rejection(
     row: Row[Any], headers: Mapping[str, Sequence[str]], values: Mapping[int, Mapping[str, str | None]] | None
 ) -> Shown:
-    shown = {
-        "row": row.import_row_number,
-        "line": row.line,
-        "column": row.column_name,
-        "header": " + ".join(headers.get(row.column_name or "", ())),
-        "code": row.code,
-        "message": message(row.code, "en", row.detail),
-        "message_ja": message(row.code, "ja", row.detail),
-    }
+    shown = listed(as_rejection(row), headers)
     if values is None:
         return shown
     is_secret = row.code == "R_FORBIDDEN_DATA" or row.column_name == NEVER_SHOWN
@@ -172,19 +163,11 @@ def _list(
     (after,) = cursors.position(call, given, (start,))
     limit = number(given.get("limit"), MOST_LISTED, MOST_LISTED)
     with call.system.database.begin() as transaction:
-        _own(transaction, call)
+        own_batch(transaction, call.caller, call.batch_id)
         own = {"batch_id": call.batch_id, "client_code": call.caller.client_code}
         asked = {name: given.get(name) for name in filters}
         rows = read(transaction, after, own | asked | {"limit": limit + 1})  # one more tells whether there is a next page
     return _page(call, given, [item(row) for row in rows[:limit]], rows, limit, lambda row: (place(row),))
-
-
-def _own(transaction: Transaction, call: Call) -> Row[Any]:
-    """Return the caller's batch; raise a Problem for one that is missing or another client's."""
-    batch = transaction.row("api_batch_file", batch_id=call.batch_id, client_code=call.caller.client_code)
-    if batch is None:
-        raise Problem("not-found")
-    return batch
 
 
 def _page(

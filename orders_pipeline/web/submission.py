@@ -23,7 +23,7 @@ from orders_pipeline.intake.manifest import Manifest
 from orders_pipeline.records.rejections import FileRejected
 from orders_pipeline.reports.preview import preview_file
 from orders_pipeline.web.batches import accepted
-from orders_pipeline.web.calls import Call, amount, answer, flag
+from orders_pipeline.web.calls import Call, amount, answer, flag, own_batch
 from orders_pipeline.web.idempotency import REPLAYED, Keyed, KeyTaken, key_of
 from orders_pipeline.web.problems import Problem
 from orders_pipeline.web.uploads import Upload
@@ -91,9 +91,7 @@ def checked(call: Call, given: Mapping[str, str], upload: Upload, folder: Scratc
 def require_batch(call: Call) -> None:
     """Demand that the batch that a body is to correct is the caller's, and a key unless the body is only checked."""
     with call.system.database.begin() as transaction:
-        batch = transaction.row("api_batch_file", batch_id=call.batch_id, client_code=call.caller.client_code)
-    if batch is None:
-        raise Problem("not-found")
+        own_batch(transaction, call.caller, call.batch_id)
     if not flag(call.request.query_params.get("dry_run")):
         key_of(call.request)
 

@@ -76,8 +76,8 @@ def test_a_sample_file_comes_to_what_it_was_made_of_and_to_what_the_services_boo
     check_finished(installation, summary["batch_id"], "completed_with_errors")
     assert summary["rows"] == {
         "total": 100,
-        "accepted": 100 - made.rows_bad,
-        "rejected": made.rows_bad,
+        "accepted": 100 - made.bad.total(),
+        "rejected": made.bad.total(),
         "blank": 0,
         "skipped": 0,
     }

@@ -137,7 +137,7 @@ def test_a_whole_batch_is_refunded_and_a_second_run_sends_nothing(
     summary = check_refunds(installation, batch_id)
     assert (summary["status"], summary["orders"]["refunded"]) == ("completed", CUSTOMERS * EACH)
     assert json.loads(installation.report(batch_id, "result") or b"")["amount_jpy"]["refunded"] == yen
-    templates = [each["template_id"] for each in installation.sandbox.received_notifications()[-CUSTOMERS:]]
+    templates = [each["template_id"] for each in [*installation.sandbox.service.recent_notifications][-CUSTOMERS:]]
     assert templates == ["order-refund"] * CUSTOMERS
     theirs = installation.sandbox.ledger(batch_id)
     again = answer(batch_id, *SAID)

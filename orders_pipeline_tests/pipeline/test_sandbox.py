@@ -111,7 +111,7 @@ def test_the_ledger_keeps_no_addresses_and_no_tokens(tmp_path):
         method = {"type": "card_on_file", "token": "tok_secret_4711"}
         assert pay(server, 1, body=payment(1, payment_method=method)).status_code == 201
         assert notify(server, 1).status_code == 202
-        assert server.received_notifications()[0]["recipient"]["address"] == "customer1@example.com"
+        assert server.service.recent_notifications[0]["recipient"]["address"] == "customer1@example.com"
         kept = b"".join(file.read_bytes() for file in tmp_path.iterdir())
     assert b"ref-1" in kept
     assert b"tok_secret_4711" not in kept

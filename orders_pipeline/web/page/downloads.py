@@ -8,22 +8,20 @@ import io
 from starlette.responses import Response
 
 from orders_pipeline.reports.errors_csv import safe_cell
+from orders_pipeline.web.calls import own_batch
 from orders_pipeline.web.files import attachment
 from orders_pipeline.web.page.rendering import Visit
 from orders_pipeline.web.page.texts import Words
-from orders_pipeline.web.problems import Problem
 
 NOT_NOTIFIED = ("client_order_ref", "customer_code", "amount", "notify_channel")
 
 
 def give_not_notified(visit: Visit) -> Response:
     """Answer with the orders of a cancelled batch that are paid and whose customers are not notified, as a CSV file."""
-    batch_id, client_code = str(visit.request.path_params["batch_id"]), visit.who.client_code
+    batch_id = str(visit.request.path_params["batch_id"])
     with visit.system.database.begin() as transaction:
-        batch = transaction.row("api_batch_file", batch_id=batch_id, client_code=client_code)
-        if batch is None:
-            raise Problem("not-found")
-        orders = transaction.rows("page_paid_not_notified", batch_id=batch_id, client_code=client_code)
+        batch = own_batch(transaction, visit.who, batch_id)
+        orders = transaction.rows("page_paid_not_notified", batch_id=batch_id, client_code=visit.who.client_code)
     headers = (batch.source_layout or {}).get("headers", {})
     text = io.StringIO(newline="")
     writer = csv.writer(text)

@@ -24,7 +24,7 @@ from orders_pipeline.intake.file_validation import context_of
 from orders_pipeline.intake.rejected_before import rejected_together
 from orders_pipeline.records.rejections import Language
 from orders_pipeline.web import submission, uploads
-from orders_pipeline.web.calls import Call, answer
+from orders_pipeline.web.calls import Call, answer, own_batch
 from orders_pipeline.web.page.rendering import language_for
 from orders_pipeline.web.page.sheet import Sheet, as_text_of, read_sheet, written
 from orders_pipeline.web.page.texts import Words
@@ -165,9 +165,7 @@ def take_edits(call: Call, given: Mapping[str, str], body: Path, folder: Scratch
 def _open_rows(call: Call, folder: Scratch, named: Collection[int]) -> _OpenRows:
     """Return the rows of a batch that may be corrected; raise a Problem where one that is named may not be."""
     with call.system.database.begin() as transaction:
-        batch = transaction.row("api_batch_file", batch_id=call.batch_id, client_code=call.caller.client_code)
-        if batch is None:
-            raise Problem("not-found")
+        batch = own_batch(transaction, call.caller, call.batch_id)
         group = transaction.rows("import_group", bulk_import_group=batch.bulk_import_group)[0]
         rows = transaction.rows("rows_to_correct_in", bulk_import_group=batch.bulk_import_group, batch_id=call.batch_id)
     numbers = {row.import_row_number for row in rows}

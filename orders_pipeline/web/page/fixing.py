@@ -20,10 +20,10 @@ from orders_pipeline.records.normalise import normalise_header
 from orders_pipeline.records.orders import ORDERS
 from orders_pipeline.records.rejections import Language, message
 from orders_pipeline.web.calls import number as as_number
+from orders_pipeline.web.calls import own_batch
 from orders_pipeline.web.page.deciding import Deciding, Decision
 from orders_pipeline.web.page.rendering import Visit
 from orders_pipeline.web.page.sheet import Sheet, read_sheet
-from orders_pipeline.web.problems import Problem
 
 ROWS_A_PAGE = 100
 MOST_PAGES = 1_000_000
@@ -65,9 +65,7 @@ def show_fix(visit: Visit) -> Response:
     """Show a page of the rows of a batch that wait for a correction."""
     batch_id, who = str(visit.request.path_params["batch_id"]), visit.who
     with visit.system.database.begin() as transaction:
-        batch = transaction.row("api_batch_file", batch_id=batch_id, client_code=who.client_code)
-        if batch is None:
-            raise Problem("not-found")
+        batch = own_batch(transaction, who, batch_id)
         rows = transaction.rows("rows_to_correct_in", bulk_import_group=batch.bulk_import_group, batch_id=batch_id)
         numbers = [row.import_row_number for row in rows]
         found = transaction.rows("page_rejections", batch_id=batch_id, numbers=numbers)

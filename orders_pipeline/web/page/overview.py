@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Row
@@ -47,16 +47,12 @@ def show_overview(visit: Visit) -> Response:
         waiting=[each for each in unfinished if each.status not in UNDER_WAY or each.status_code is not None],
         running=[each for each in unfinished if each.status in UNDER_WAY and each.status_code is None],
         services=[(service, breakers.get(service)) for service in SERVICES],
-        days=_columns([_of_day(day, found) for day in days]),
+        days=_columns([_sum(day.isoformat(), [each for each in found if each.day == day]) for day in days]),
         clients=_bars(_by_client(found)),
         day_count=DAYS,
         width=WIDTH,
         height=HEIGHT,
     )
-
-
-def _of_day(day: date, found: Sequence[Row[Any]]) -> Sum:
-    return _sum(day.isoformat(), [each for each in found if each.day == day])
 
 
 def _by_client(found: Sequence[Row[Any]]) -> list[Sum]:

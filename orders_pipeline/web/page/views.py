@@ -23,7 +23,7 @@ from orders_pipeline.records.rejections import Language, message
 from orders_pipeline.upkeep import cancelling
 from orders_pipeline.web import submission
 from orders_pipeline.web.batches import batch_object
-from orders_pipeline.web.calls import Call, moment
+from orders_pipeline.web.calls import Call, moment, own_batch
 from orders_pipeline.web.page.rendering import Visit
 from orders_pipeline.web.page.texts import TEXTS
 from orders_pipeline.web.problems import Problem
@@ -125,18 +125,16 @@ def show_batch(visit: Visit) -> Response:
     batch = batch_object(visit.system, visit.who, batch_id)
     with visit.system.database.begin() as transaction:
         found = transaction.rows("api_rejections_by_kind", batch_id=batch_id, client_code=client_code)
-        file = transaction.row("api_batch_file", batch_id=batch_id, client_code=client_code)
+        file = own_batch(transaction, visit.who, batch_id)
         to_fix: Sequence[Row[Any]] = ()
         if batch["corrections"]["rows_open"]:
             to_fix = transaction.rows("page_rows_to_correct", bulk_import_group=batch["import_group"])
-        sender = None if file is None else transaction.scalar("api_sender", who=file.submitted_by)
+        sender = transaction.scalar("api_sender", who=file.submitted_by)
         decided_by = transaction.scalar("api_sender", who=(batch["approval"] or {}).get("decided_by"))
         refund = next(iter(transaction.rows("page_refunds", batch_ids=[batch_id])), None)
         is_refused = batch["approval"] is not None and batch["approval"]["decision"] == "refused"
         cancellation = None if is_refused else batch["cancellation"]
         cancelled_by = transaction.scalar("api_sender", who=(cancellation or {}).get("by"))
-    if file is None:
-        raise Problem("not-found")
     headers = (file.source_layout or {}).get("headers", {})
     language, sums = visit.language, _sums(batch)
     return visit.render(
