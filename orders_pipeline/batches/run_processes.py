@@ -7,7 +7,7 @@ processes on other hosts than the daemon's holds one that says how many at once.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 from orders_pipeline.batches.heartbeat import kept_alive
 from orders_pipeline.infrastructure.database import Database, Transaction
@@ -17,8 +17,7 @@ PROCESSING_LOCK_CLASS = 4_711_005
 SLOTS_LOCK_CLASS = 4_711_006
 
 
-@contextlib.contextmanager
-def run_process(database: Database, run_id: str, batch_id: str | None = None) -> Iterator[None]:
+def run_process(database: Database, run_id: str, batch_id: str | None = None) -> contextlib.AbstractContextManager[None]:
     """Be the process of one of Dagster's runs, which processes its batch if it has one, while the block runs."""
 
     def lock(session: Transaction) -> None:
@@ -26,6 +25,12 @@ def run_process(database: Database, run_id: str, batch_id: str | None = None) ->
         if batch_id is not None:
             lock_as_processing(session, batch_id)
 
+    return _holding(database, lock)
+
+
+@contextlib.contextmanager
+def _holding(database: Database, lock: Callable[[Transaction], None]) -> Iterator[None]:
+    """Hold what `lock` takes in a session while the block runs, in another one too where the first one breaks."""
     with contextlib.ExitStack() as sessions:
         session = sessions.enter_context(database.session())
         lock(session)
@@ -51,18 +56,13 @@ def batches_being_processed(transaction: Transaction, batch_ids: Collection[str]
     return {row.batch_id for row in rows}
 
 
-@contextlib.contextmanager
-def offering_slots(database: Database, slots: int) -> Iterator[None]:
+def offering_slots(database: Database, slots: int) -> contextlib.AbstractContextManager[None]:
     """Say while the block runs that this process runs so many at once."""
 
     def lock(session: Transaction) -> None:
         session.rows("offer_slots", lock_class=SLOTS_LOCK_CLASS, slots=slots)
 
-    with contextlib.ExitStack() as sessions:
-        session = sessions.enter_context(database.session())
-        lock(session)
-        with kept_alive(database, sessions, session, lock, lambda session: bool(session.scalar("is_there"))):
-            yield
+    return _holding(database, lock)
 
 
 def offered_slots(database: Database) -> list[int]:

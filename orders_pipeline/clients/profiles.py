@@ -224,7 +224,7 @@ class Clients:
         return self._profiles[client_code]
 
     def profile_of_batch(self, client_code: str) -> Profile:
-        """Return the profile with which a loaded batch is settled: the default one once the client has none."""
+        """Return the profile with which what has arrived is treated: the default one once the client has none."""
         try:
             return self.profile(client_code)
         except FileRejected:

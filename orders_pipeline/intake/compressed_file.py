@@ -22,7 +22,7 @@ _BLOCK = 64 << 10
 _MAX_RATIO = 200
 _RATIO_MATTERS_FROM = 1 << 20
 _MOST_PARTS = 1000  # more are there to keep us busy
-_ENTRY_MARK, _END_MARK, _MEMBER_MARK = b"PK\x01\x02", b"PK\x05\x06", b"\x1f\x8b\x08"
+ENTRY_MARK, _END_MARK, _MEMBER_MARK = b"PK\x01\x02", b"PK\x05\x06", b"\x1f\x8b\x08"
 _BESIDE = ("._", ".DS_Store")  # what macOS puts beside files
 _ARCHIVES = (*COMPRESSED, GZIP, ".tgz", ".tar", ".7z", ".rar", ".bz2", ".xz", ".zst", ".lzh")
 _DAMAGED = (gzip.BadGzipFile, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError, OSError)
@@ -32,7 +32,7 @@ def name_inside(source: Path, name: str) -> str:
     """Return a name that ends as that of the file inside; raise FileRejected(F_ARCHIVE) unless it is one order file."""
     if not is_zip(name):
         return name[: -len(GZIP)]
-    if _count(source, _ENTRY_MARK) > _MOST_PARTS:  # before a directory of millions is read
+    if _count(source, ENTRY_MARK) > _MOST_PARTS:  # before a directory of millions is read
         raise _refused("archive_several")
     try:
         with zipfile.ZipFile(source) as archive:
@@ -95,9 +95,7 @@ def _entry(source: Path, archive: zipfile.ZipFile) -> zipfile.ZipInfo:
         for entry in archive.infolist()
         if not entry.is_dir() and not entry.filename.rpartition("/")[2].startswith(_BESIDE)
     ]
-    if _has_more(source, archive):
-        raise _refused("archive_several")
-    if len(found) != 1:
+    if _has_more(source, archive) or len(found) != 1:
         raise _refused("archive_several")
     (entry,) = found
     if entry.flag_bits & 1:
@@ -124,13 +122,18 @@ def _has_more(source: Path, archive: zipfile.ZipFile) -> bool:
 
 
 def _count(source: Path, mark: bytes) -> int:
-    """Count a mark in a whole file."""
-    found, rest = 0, b""
     with source.open("rb") as file:
-        while block := file.read(_BLOCK):
-            block = rest + block
-            found += block.count(mark)
-            rest = block[-(len(mark) - 1) :]
+        return count_mark(file, mark)
+
+
+def count_mark(file: IO[bytes], mark: bytes) -> int:
+    """Count a mark in a whole file."""
+    file.seek(0)
+    found, rest = 0, b""
+    while block := file.read(_BLOCK):
+        block = rest + block
+        found += block.count(mark)
+        rest = block[-(len(mark) - 1) :]
     return found
 
 

@@ -13,6 +13,7 @@ import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import takewhile
 
 from orders_pipeline.records.card_numbers import find_card_numbers
 from orders_pipeline.records.orders import CAP_JPY
@@ -121,7 +122,7 @@ def phone(cell: str, drawn: Draws, codec: str, _attempt: int) -> str:
 def number(cell: str, drawn: Draws, codec: str, _attempt: int) -> str:
     """Rewrite digits; zeros in front and behind a point stay, and no other one comes to stand in front."""
     whole = _digits(cell, 0, _point(cell))
-    zeros = set(_leading_zeros(cell, whole))
+    zeros = set(takewhile(lambda at: unicodedata.decimal(cell[at]) == 0, whole))
     yen = {at for found in _YEN.finditer(cell) for at in range(*found.span())}
     made = list(_rewritten(cell, drawn, codec, zeros | yen | set(range(_point(cell), len(cell)))))
     first = next((at for at in whole if at not in zeros), None)
@@ -244,13 +245,6 @@ def _check_digit(digits: Sequence[int]) -> int:
 
 def _digits(cell: str, start: int, end: int) -> list[int]:
     return [at for at in range(start, end) if cell[at].isdecimal()]
-
-
-def _leading_zeros(cell: str, digits: Sequence[int]) -> Iterator[int]:
-    for at in digits:
-        if unicodedata.decimal(cell[at]):
-            return
-        yield at
 
 
 def _point(cell: str) -> int:

@@ -220,8 +220,7 @@ def _records(lines: Sequence[str], dialect: Dialect) -> list[list[str]]:
     """Return the records in some lines, as far as they are any."""
     records: list[list[str]] = []
     with suppress(csv.Error):
-        for record in dialect.reader(io.StringIO("".join(lines), newline="")):
-            records.append(record)
+        records.extend(dialect.reader(io.StringIO("".join(lines), newline="")))  # those before what is no CSV
     return records or [[]]
 
 

@@ -19,6 +19,7 @@ from orders_pipeline.infrastructure.database import Transaction
 from orders_pipeline.infrastructure.database_errors import LOCK_TIMEOUT, DatabaseUnavailable
 from orders_pipeline.settlement.batch_settlement import probe_now
 from orders_pipeline.settlement.refunds.plan import RefundPlan, UnknownOrders, read_plan, write_plan
+from orders_pipeline.settlement.refunds.refunding import not_made
 from orders_pipeline.settlement.sweep import API_PATIENCE_S
 from orders_pipeline.system import payment_stop
 from orders_pipeline.web.calls import Call, Command, Reason, answer, conditional, etag_of, own_batch, shown_time
@@ -174,7 +175,7 @@ def _refund_object(call: Call, request_id: str) -> dict[str, Any]:
         row = transaction.row("api_refund", request_id=request_id, client_code=call.caller.client_code)
         if row is None:
             raise Problem("not-found")
-        not_made = transaction.rows("api_refunds_not_made", request_id=request_id, limit=MOST_LISTED)
+        others = transaction.rows("api_refunds_not_made", request_id=request_id, limit=MOST_LISTED)
     states = ("planned", "succeeded", "declined", "unknown")
     status = "refunding" if row.finished_at is None else "completed_with_errors" if row.declined else "completed"
     return {
@@ -186,16 +187,7 @@ def _refund_object(call: Call, request_id: str) -> dict[str, Any]:
         "orders": {"chosen": row.orders_chosen, "refunded": row.orders_refunded},
         "amount_jpy": {state: int(getattr(row, f"yen_{state}")) for state in states},
         "corrections": {state: getattr(row, f"corrections_{state}") for state in ("planned", "sent", "failed")},
-        "not_refunded": [
-            {
-                "status": each.status,
-                "amount_jpy": each.amount,
-                "code": each.outcome_code,
-                "orders": list(each.refs),
-                "needs_a_person": each.needs_a_person,
-            }
-            for each in not_made
-        ],
+        "not_refunded": [not_made(each) for each in others],
         "requested_at": shown_time(row.created_at),
         "finished_at": shown_time(row.finished_at),
         "links": {"self": f"/v1/refunds/{row.request_id}", "batch": f"/v1/batches/{row.batch_id}"},

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -253,11 +253,14 @@ def _described(key: str, answer: Mapping[str, Any], size: int) -> StoredObject:
 
 
 _DENIED_STATUSES = {401, 403}  # their codes are many
-_DENIED_CODES = {"ExpiredToken", "InvalidToken", "NoCredentialsError", "PartialCredentialsError"}
-_CHANGED_CODES = {"412", "PreconditionFailed", "ConditionalRequestConflict"}
-_GONE_CODES = {"404", "NoSuchKey"}
-_REFUSED_CODES = {"KeyTooLongError", "InvalidURI"}
-_NOT_PRIVATE = {"SSLError"}
+# codes of the service and classes of boto3 that mean one of ours
+_MEANS: Mapping[type[StorageError], Set[str]] = {
+    ObjectGone: {"404", "NoSuchKey"},
+    ObjectChanged: {"412", "PreconditionFailed", "ConditionalRequestConflict"},
+    ObjectDenied: {"ExpiredToken", "InvalidToken", "NoCredentialsError", "PartialCredentialsError"},
+    KeyRefused: {"KeyTooLongError", "InvalidURI"},
+    StorageNotPrivate: {"SSLError"},
+}
 
 
 def _s3_error(error: Exception) -> StorageError:
@@ -265,18 +268,8 @@ def _s3_error(error: Exception) -> StorageError:
     response: Mapping[str, Any] = getattr(error, "response", None) or {}
     if response.get("ResponseMetadata", {}).get("HTTPStatusCode") in _DENIED_STATUSES:
         return ObjectDenied()
-    code = str(response.get("Error", {}).get("Code", ""))
-    kinds: tuple[tuple[set[str], type[StorageError]], ...] = (
-        (_GONE_CODES, ObjectGone),
-        (_CHANGED_CODES, ObjectChanged),
-        (_DENIED_CODES, ObjectDenied),
-        (_REFUSED_CODES, KeyRefused),
-        (_NOT_PRIVATE, StorageNotPrivate),
-    )
-    for codes, kind in kinds:
-        if code in codes or type(error).__name__ in codes:
-            return kind()
-    return StorageUnavailable()
+    names = {str(response.get("Error", {}).get("Code", "")), type(error).__name__}
+    return next((kind() for kind, meant in _MEANS.items() if names & meant), StorageUnavailable())
 
 
 @contextlib.contextmanager

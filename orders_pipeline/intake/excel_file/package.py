@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from typing import IO, BinaryIO
 from xml.parsers import expat
 
+from orders_pipeline.intake.compressed_file import ENTRY_MARK, count_mark
 from orders_pipeline.intake.excel_file.conditional_formats import Condition
 from orders_pipeline.intake.excel_file.ranges import column_number
 from orders_pipeline.intake.excel_file.stored_cells import MAIN_NAMESPACE
 from orders_pipeline.records.rejections import FileRejected
 
 _MAX_ENTRIES = 1000
-_ENTRY_MARK = b"PK\x01\x02"
 _OLE_MAGIC = b"\xd0\xcf\x11\xe0"
 _ENCRYPTED_STREAM = "EncryptedPackage".encode("utf-16-le")  # the OLE stream a workbook with a password is in
 # XML spends about 40 bytes on a cell, a CSV file 8 or so: text of a CSV file's size takes five times as much, and never 8
@@ -113,7 +113,7 @@ def _check_container(file: BinaryIO) -> None:
     if not head:
         raise FileRejected("F_EMPTY")
     if head.startswith(_OLE_MAGIC):
-        if _count(file, _ENCRYPTED_STREAM):
+        if count_mark(file, _ENCRYPTED_STREAM):
             raise refused("encrypted Excel", "excel_protected")
         raise refused("Excel (.xls)", "excel_old")
     if not head.startswith(b"PK"):
@@ -121,19 +121,8 @@ def _check_container(file: BinaryIO) -> None:
         if b"\0" in text:
             raise damaged()
         raise refused("HTML or XML" if text.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<") else "text", "excel_old")
-    if _count(file, _ENTRY_MARK) > _MAX_ENTRIES:
+    if count_mark(file, ENTRY_MARK) > _MAX_ENTRIES:
         raise damaged()
-
-
-def _count(file: BinaryIO, mark: bytes) -> int:
-    """Count a mark in the whole file."""
-    file.seek(0)
-    found, rest = 0, b""
-    while block := file.read(_BLOCK):
-        block = rest + block
-        found += block.count(mark)
-        rest = block[-(len(mark) - 1) :]
-    return found
 
 
 def _check_entries(entries: list[zipfile.ZipInfo]) -> None:

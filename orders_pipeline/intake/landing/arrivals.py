@@ -13,14 +13,13 @@ from itertools import groupby
 
 from orders_pipeline.batches import batches
 from orders_pipeline.clients.file_names import composed, is_compressed, is_workbook, is_zip
-from orders_pipeline.clients.profiles import Clients, Profile
+from orders_pipeline.clients.profiles import Clients
 from orders_pipeline.infrastructure.database import Database, Transaction
 from orders_pipeline.infrastructure.scratch import scratch_files
 from orders_pipeline.infrastructure.storage import ObjectChanged, ObjectDenied, ObjectGone, Page, Storage
 from orders_pipeline.intake.landing.decision import LEAST_AGE_S, Decision, Seen, Version, new_files
 from orders_pipeline.intake.landing.left_alone import not_orders
 from orders_pipeline.intake.landing.listing import Landed, with_manifests
-from orders_pipeline.records.rejections import FileRejected
 
 MAX_NEW = 100  # batches registered in one look
 PAGES_AT_LEAST = 5  # a look at a landing of usual size sees all of it, however slow the store
@@ -172,13 +171,9 @@ def _is_whole(database: Database, landing: Storage, landed: Landed, clients: Cli
         return False
     except ObjectDenied:
         return True  # its batch will say so
-    try:
-        profile = clients.profile(landed.client_code)
-    except FileRejected:
-        profile = Profile()
     with database.begin() as transaction:
         seconds = transaction.scalar("landing_file_seconds", key=landed.key, version=landed.version)
-    return float(seconds or 0.0) >= profile.settle_s
+    return float(seconds or 0.0) >= clients.profile_of_batch(landed.client_code).settle_s
 
 
 def _register(transaction: Transaction, landed: Landed) -> str:

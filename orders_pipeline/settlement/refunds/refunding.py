@@ -9,6 +9,8 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
+from sqlalchemy import Row
+
 from orders_pipeline.batches.shared_calls import SharedCalls
 from orders_pipeline.batches.workers import Worker, worker_session
 from orders_pipeline.infrastructure.database import Database
@@ -87,15 +89,17 @@ def _result(database: Database, plan: RefundPlan, refund_ids: Sequence[str]) -> 
         | {state: sum(amounts) for state, amounts in states.items()},
         "corrections": {"planned": corrections.planned, "sent": corrections.sent, "failed": corrections.failed},
         "not_refunded": [
-            {
-                "refund_id": str(each.refund_id),
-                "status": each.status,
-                "amount_jpy": each.amount,
-                "code": each.outcome_code,
-                "orders": list(each.refs),
-                "needs_a_person": each.needs_a_person,
-            }
-            for each in refunds
-            if each.status != "succeeded"
+            {"refund_id": str(each.refund_id)} | not_made(each) for each in refunds if each.status != "succeeded"
         ],
+    }
+
+
+def not_made(refund: Row[Any]) -> dict[str, Any]:
+    """Return a refund that was not made, as it goes into JSON."""
+    return {
+        "status": refund.status,
+        "amount_jpy": refund.amount,
+        "code": refund.outcome_code,
+        "orders": list(refund.refs),
+        "needs_a_person": refund.needs_a_person,
     }
