@@ -129,8 +129,7 @@ def _rejections(dry_run: _DryRun, folder: Scratch) -> list[Rejection]:
     if dry_run.result is not None:
         found = pq.read_table(folder / REJECTIONS).to_pylist()
         found.sort(key=lambda each: each["import_row_number"])  # which rows of one order are not by themselves
-        for each in found:
-            rejections.append(Rejection(**each | {"detail": json.loads(each["detail"] or "{}")}))
+        rejections += [Rejection(**each | {"detail": json.loads(each["detail"] or "{}")}) for each in found]
     return rejections
 
 

@@ -73,23 +73,19 @@ class System:
 def join_endpoints(settings: Settings) -> Iterator[Endpoints]:
     """Return where everything is; in development, what is not set is started and lives as long as it is used."""
     with contextlib.ExitStack() as stack:
-        database_url, payment_url, notification_url = (
-            given_database(settings),
-            settings.payment_url,
-            settings.notification_url,
-        )
+        database_url = given_database(settings)
         lacking: dict[embedded.Part, str] = {}
         if database_url is None:
             lacking["postgres"] = ""
-        if payment_url is None or notification_url is None:
+        if settings.payment_url is None or settings.notification_url is None:
             lacking["sandbox"] = settings.sandbox_options
         started = embedded.join_all(_writable(settings.home), lacking) if lacking else {}
         for membership in started.values():
             stack.callback(membership.close)
         yield Endpoints(
             database_url or SecretStr(started["postgres"].url),
-            payment_url or started["sandbox"].url,
-            notification_url or started["sandbox"].url,
+            settings.payment_url or started["sandbox"].url,
+            settings.notification_url or started["sandbox"].url,
         )
 
 

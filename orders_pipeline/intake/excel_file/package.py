@@ -7,9 +7,11 @@ Which sheet holds the orders is decided in `sheets`; cells are read in `stored_c
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import IO, BinaryIO
+from functools import partial
+from itertools import chain
+from typing import BinaryIO
 from xml.parsers import expat
 
 from orders_pipeline.intake.compressed_file import ENTRY_MARK, count_mark
@@ -167,21 +169,19 @@ class _Scan:
     def read(self, package: zipfile.ZipFile, entry: zipfile.ZipInfo) -> None:
         """Check one part, and note it when it is a sheet or the texts."""
         with package.open(entry) as stream:
-            blocks = _blocks(stream)
+            blocks = iter(partial(stream.read, _BLOCK), b"")
             head = next(blocks, b"")
             # what begins otherwise is no XML in any encoding, and no library reads beyond its first characters
             if head.strip(b"\xef\xbb\xbf\xff\xfe\0 \t\r\n")[:1] in {b"", b"<"}:
-                self._read_xml(head, blocks, entry)
+                self._read_xml(chain([head], blocks), entry)
 
-    def _read_xml(self, head: bytes, blocks: Iterator[bytes], entry: zipfile.ZipInfo) -> None:
+    def _read_xml(self, blocks: Iterable[bytes], entry: zipfile.ZipInfo) -> None:
         reader = _PartReader()
         fed = 0
-        block = head
-        while block:
+        for block in blocks:
             reader.feed(block)
             fed += len(block)
             self._check_counts(reader, fed, entry.filename)
-            block = next(blocks, b"")
         reader.close()
         if fed != entry.file_size:  # it holds less than it says
             raise damaged()
@@ -202,11 +202,6 @@ class _Scan:
         in_groups = self._max_marks - self._marks
         if reader.in_groups > in_groups or reader.in_group > _MAX_MARKS_IN_GROUP or reader.elsewhere > elsewhere:
             raise FileRejected("F_TOO_LARGE")
-
-
-def _blocks(stream: IO[bytes]) -> Iterator[bytes]:
-    while block := stream.read(_BLOCK):
-        yield block
 
 
 class _PartReader:
