@@ -14,7 +14,7 @@ import dagster as dg
 from dagster._config import UserConfigSchema
 from dagster._serdes import ConfigurableClassData
 from dagster_postgres import DagsterPostgresStorage
-from dagster_postgres.utils import DagsterPostgresException
+from dagster_postgres.utils import DagsterPostgresException, create_pg_engine
 from pydantic import SecretStr
 
 from orders_pipeline.infrastructure.database import Database
@@ -25,6 +25,7 @@ from orders_pipeline.system.session_limit import DAGSTER_POOL_SIZE
 from orders_pipeline.system.settings import PREFIX, Settings, SettingsError, load_settings
 
 SCHEMA = "dagster"
+LONGEST_STATEMENT_MS = 60_000
 _kept: weakref.WeakSet[dg.DagsterInstance] = weakref.WeakSet()
 
 
@@ -79,15 +80,28 @@ def dagster_instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
         yield instance
 
 
-def keep_connections(instance: dg.DagsterInstance) -> None:
-    """Keep connections to Dagster's records open, as its web server does; once, however often that is asked for.
+def keep_connections(instance: dg.DagsterInstance, pool_size: int = DAGSTER_POOL_SIZE) -> None:
+    """Keep at most so many connections to Dagster's records open, for all its stores; once, however often that is asked for.
 
-    Opening one for each of a run's hundreds of statements is half of the run's time.
+    Opening one for each of a run's hundreds of statements is half of the run's time. As it does for its web server, Dagster
+    would keep one for each store, and use it after the server has gone.
     """
     if instance in _kept:
         return
     _kept.add(instance)
-    instance.optimize_for_webserver(statement_timeout=60_000, pool_recycle=3_600, max_overflow=DAGSTER_POOL_SIZE - 1)
+    stores: list[Any] = [instance.run_storage, instance.event_log_storage, instance.schedule_storage]
+    options = stores[0]._engine.url.query.get("options", "")
+    engine = create_pg_engine(
+        stores[0].postgres_url,
+        isolation_level="AUTOCOMMIT",
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_pre_ping=True,
+        pool_recycle=3_600,
+        connect_args={"options": f"{options} -cstatement_timeout={LONGEST_STATEMENT_MS}"},
+    )
+    for store in stores:
+        store._engine = engine
     instance.handle_new_event = _no_words_of_others()(instance.handle_new_event)  # type: ignore[method-assign]
 
 

@@ -10,7 +10,9 @@ from dagster import QueuedRunCoordinator
 from dagster._core.run_coordinator import SubmitRunContext
 
 from orders_pipeline.orchestration.attribution import note_who_asks
+from orders_pipeline.orchestration.dagster_records import keep_connections
 from orders_pipeline.orchestration.run_launcher import ForkingRunLauncher
+from orders_pipeline.system.session_limit import DAEMON_POOL_SIZE
 
 
 class RunQueue(QueuedRunCoordinator):
@@ -23,7 +25,8 @@ class RunQueue(QueuedRunCoordinator):
 
     @property
     def dequeue_interval_seconds(self) -> int:
-        """Return how often Dagster's daemon looks; it alone asks, as it starts, and its first run should not wait."""
+        """Return how often Dagster's daemon looks; it alone asks, as it starts, and should be ready for its first runs."""
+        keep_connections(self._instance, DAEMON_POOL_SIZE)
         launcher = self._instance.run_launcher
         if isinstance(launcher, ForkingRunLauncher):
             launcher.make_ready()

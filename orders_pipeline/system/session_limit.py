@@ -10,12 +10,13 @@ from orders_pipeline.system.settings import PREFIX, SettingsError
 
 RUN_POOL_SIZE = POOL_SIZE
 LOCK_SESSIONS = 3  # of a run's process, of its batch's worker or its job, and of whoever drops old records
-DAGSTER_POOL_SIZE = 2  # of each of the two stores that a run writes to
-RUN_SESSIONS = RUN_POOL_SIZE + LOCK_SESSIONS + 2 * DAGSTER_POOL_SIZE
+DAGSTER_POOL_SIZE = 3  # of the stores of Dagster's records, together
+RUN_SESSIONS = RUN_POOL_SIZE + LOCK_SESSIONS + DAGSTER_POOL_SIZE
 TICK_POOL_SIZE = 3
 TICKS = 2  # sensors at once
 WEB_POOL_SIZE = 4  # of each of the three stores that Dagster's web server reads
-DAEMON_SESSIONS = 8  # its threads and its code server open one when they need it
+DAEMON_POOL_SIZE = 8  # four of its threads request runs, and as many look after them
+DAEMON_SESSIONS = DAEMON_POOL_SIZE + TICKS  # its code server opens one for each sensor
 DAGSTER_SESSIONS = 3 * WEB_POOL_SIZE + DAEMON_SESSIONS
 # a command, which may run a batch itself; what serves the reports; the sensors, with a lock each
 OTHER_SESSIONS = RUN_SESSIONS + POOL_SIZE + TICKS * (TICK_POOL_SIZE + 1) + DAGSTER_SESSIONS

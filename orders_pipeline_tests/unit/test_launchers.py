@@ -31,12 +31,13 @@ from pydantic import SecretStr
 from orders_pipeline.batches.run_tags import LARGE_BYTES, tags_of
 from orders_pipeline.cli import main
 from orders_pipeline.infrastructure import database_url
-from orders_pipeline.orchestration import celery_launcher, dagster_home, run_process
+from orders_pipeline.orchestration import celery_launcher, dagster_home, run_process, run_queue
 from orders_pipeline.orchestration.celery_launcher import BrokerUnavailable, CeleryLauncher, connection, require_broker
 from orders_pipeline.orchestration.celery_worker import new_app
 from orders_pipeline.orchestration.dagster_records import RecordsBySettings
 from orders_pipeline.orchestration.run_launcher import ForkingRunLauncher
 from orders_pipeline.orchestration.run_queue import RunQueue
+from orders_pipeline.system.session_limit import DAEMON_POOL_SIZE
 from orders_pipeline.system.settings import Settings, SettingsError
 from orders_pipeline_tests.support.generated_pages import DOCS
 from orders_pipeline_tests.support.kubernetes_api import write_kubeconfig
@@ -189,16 +190,19 @@ def test_the_broker_is_the_one_that_is_set_whatever_variables_of_celerys_are(mon
     assert app.conf.result_backend is None
 
 
-def test_dagsters_daemon_is_ready_to_fork_before_there_is_a_run_and_nobody_else_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dagsters_daemon_is_ready_before_there_is_a_run_and_nobody_else_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     started: list[str] = []
     monkeypatch.setattr(multiprocessing.forkserver, "ensure_running", lambda: started.append("fork server"))
+    monkeypatch.setattr(run_queue, "keep_connections", lambda _, pool_size: started.append(f"{pool_size} connections"))
     queue, launcher = ({"module": each.__module__, "class": each.__name__} for each in (RunQueue, ForkingRunLauncher))
     with instance_for_test(overrides={"run_coordinator": queue, "run_launcher": launcher}) as instance:
         assert isinstance(instance.run_coordinator, RunQueue)
         assert isinstance(instance.run_launcher, ForkingRunLauncher)
         assert started == []
         create_daemon_of_type(QueuedRunCoordinatorDaemon.daemon_type(), instance)
-        assert started == ["fork server"]
+        assert started == [f"{DAEMON_POOL_SIZE} connections", "fork server"]
 
 
 def test_a_run_that_another_process_has_begun_is_left_alone(
