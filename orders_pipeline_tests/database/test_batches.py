@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,8 @@ import pytest
 
 from orders_pipeline.batches import batches
 from orders_pipeline.batches.batches import Source, UnknownBatch, batch_id_for
-from orders_pipeline.records.rejections import FileRejected
+from orders_pipeline.records.rejections import CODES, FileRejected
+from orders_pipeline.web.page.views import waiting_rows
 from orders_pipeline_tests.support.ledgers import Harness, order
 
 SAME = Source("orders.csv", sha256="a" * 64, size=10)
@@ -300,3 +302,19 @@ def test_a_summary_counts_rows_and_yen_from_the_tables(harness):
 def test_the_seconds_worked_so_far_count_once_what_is_done_at_the_same_time():
     spent = {"stage": 1.0, "load": 2.0, "pay": 40.0, "notify": 46.0}
     assert batches.elapsed(SimpleNamespace(finished_at=None), spent) == 49.0  # type: ignore[arg-type]
+
+
+def test_a_trial_counts_the_rows_as_waiting_that_the_database_has_wait_once_the_file_is_sent(harness):
+    batch_id = harness.batch()
+    codes = [code for code in CODES if code.startswith("R_")]
+    pairs = list(itertools.combinations_with_replacement(codes, 2))
+    errors = [{"row": row, "code": code} for row, pair in enumerate(pairs, start=1) for code in {*pair}]
+    insert = "INSERT INTO rejections (batch_id, import_row_number, code) SELECT %s, * FROM unnest(%s::int[], %s::text[])"
+    harness.run(insert, batch_id, [each["row"] for each in errors], [each["code"] for each in errors])
+    with harness.database.begin() as transaction:
+        waiting = {
+            each.import_row_number
+            for each in transaction.rows("rows_to_correct_in", bulk_import_group=batch_id, batch_id=batch_id)
+        }
+    for row, pair in enumerate(pairs, start=1):
+        assert waiting_rows([{"row": row, "code": code} for code in pair])[0] == (row in waiting), pair

@@ -81,7 +81,7 @@ def show_check(call: Call, given: Mapping[str, str], upload: Upload, folder: Scr
         errors=[each for each in sentences if each["row"] is not None][:SHOWN_ERRORS],
         refusal=next((each["says"] for each in sentences if each["row"] is None), None) if found["status_code"] else None,
         not_closed=next((each["says"] for each in sentences if each["code"] == NOT_CLOSED), None),
-        waiting=_waiting(found["errors"]),
+        waiting=waiting_rows(found["errors"]),
         key=uuid.uuid4().hex,
         **_sample(folder, {} if found["status_code"] else found["headers"]),
     )
@@ -98,7 +98,7 @@ def _sample(folder: Scratch, headers: Mapping[str, Sequence[str]]) -> dict[str, 
     return {"sample": sample, "numbers": [shown.get("amount")]}
 
 
-def _waiting(errors: Sequence[Mapping[str, Any]]) -> tuple[int, bool]:
+def waiting_rows(errors: Sequence[Mapping[str, Any]]) -> tuple[int, bool]:
     """Return how many rows would wait to be corrected, and whether all of them do for a decision."""
     codes: dict[int, set[str]] = {}
     for each in errors:
