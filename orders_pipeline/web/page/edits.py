@@ -236,7 +236,7 @@ def _check(open_rows: _OpenRows, changed: Records, kept: Records, others: Record
         says.append(words("fix_money", n=found.payments, yen=words.yen(found.yen)))
     return {
         "rows": {
-            str(row): [_skipped_in_part(words)]
+            str(row): [_skipped_and_open(words)]
             if row in found.skipped - found.closed
             else [_shown(open_rows.sheet, each, words) for each in errors]
             for row, errors in found.judged.items()
@@ -249,7 +249,7 @@ def _check(open_rows: _OpenRows, changed: Records, kept: Records, others: Record
     }
 
 
-def _skipped_in_part(words: Words) -> dict[str, Any]:
+def _skipped_and_open(words: Words) -> dict[str, Any]:
     return {"cell": None, "kind": f":{SKIPPED}", "column": words("whole_row"), "says": words("fix_skipped")}
 
 

@@ -459,8 +459,8 @@ TEXTS: Mapping[str, tuple[str, str]] = MappingProxyType(
             "そのまま受け付けられる行はありません。誤りを修正してください。",
         ),
         "fix_skipped": (
-            "Would be left out, but other rows of its order would not. Leave out all of its rows, or none.",
-            "同じ注文に、対象外ではない行があります。その注文の行はすべて対象外にするか、すべて残してください。",
+            "Would be left out, yet still wait: other rows of its order are not left out, or it names another order.",
+            "対象外になりますが、訂正待ちのままです。同じ注文に対象外でない行があるか、注文番号が別の注文のものです。",
         ),
         "fix_closed": ("{n} row{s} will not be charged.", "{n}件は請求しません。"),
         "row_closed": ("will not be charged", "請求しません"),
