@@ -1,11 +1,14 @@
-"""The benchmark of dropped files: what Dagster adds to a file's way, and whether a small one waits for big ones.
+"""The benchmark of dropped files: what Dagster adds to a file's way, whether a small one waits for big ones, and how fast
+runs of many are requested.
 
     python -m orders_pipeline_tests.benchmarks.dropping --rows 10000 --files 5
     python -m orders_pipeline_tests.benchmarks.dropping crowd --rows 10000 --files 10 --small 100
+    python -m orders_pipeline_tests.benchmarks.dropping together --rows 10 --files 40
 
 Everything runs as `orders-pipeline up` starts it. Alone, a file's seconds are read from the events of its run: what passed
 less what our own steps took is Dagster's; services notify in bulk there. In a crowd the services take 50 ms and one
-notification a call, so that all batches want more of them than there is. Prints Markdown.
+notification a call, so that all batches want more of them than there is. Together, files come twice: Dagster's daemon is
+new at the first time. Prints Markdown.
 """
 
 from __future__ import annotations
@@ -116,15 +119,31 @@ def crowd(landing: Path, rows_of: Callable[[str], Rows], rows: int, files: int, 
     _say(f"behind {files} of {rows:,} rows, of which then were: {then}")
 
 
+def together(landing: Path, instance: dg.DagsterInstance, rows: int, files: int) -> None:
+    """Drop many files at once, twice, and print how long it takes until each has a run."""
+    ended = dg.RunsFilter(job_name="process_batch", statuses=[dg.DagsterRunStatus.SUCCESS])
+
+    def drop_all(title: str, before: int) -> None:
+        for number in range(before, before + files):
+            write_sample(landing / f"{number}.csv", rows=rows, seed=number + 1)
+        wait_for(lambda: instance.get_runs_count(ended) == before + files, f"the runs of {title} files", PATIENCE_S)
+        created = sorted(each.create_timestamp.timestamp() for each in instance.get_run_records(ended, limit=files))
+        seconds = created[-1] - created[0]
+        _say(f"{title}: {files} runs are requested in {seconds:.1f} s, {(files - 1) / seconds:.1f} a second")
+
+    drop_all("first", 0)
+    drop_all("more", files)
+
+
 def main() -> None:
     """Read the command line, start everything, drop the files and print what came of them."""
     parser = argparse.ArgumentParser(description="Measure what becomes of dropped files.")
-    parser.add_argument("what", choices=["alone", "crowd"], nargs="?", default="alone")
+    parser.add_argument("what", choices=["alone", "crowd", "together"], nargs="?", default="alone")
     parser.add_argument("--rows", type=int, default=10_000)
     parser.add_argument("--files", type=int, default=5, help="alone: after the first, which waits for libraries")
     parser.add_argument("--small", type=int, default=100, help="rows of the file in the crowd")
     given = parser.parse_args()
-    services_are = (0.0, "--bulk") if given.what == "alone" else (50.0,)
+    services_are = (50.0,) if given.what == "crowd" else (0.0, "--bulk")
     with (
         tempfile.TemporaryDirectory(prefix="orders-benchmark-") as name,
         started_server(Path(name)) as server,
@@ -149,7 +168,7 @@ def main() -> None:
                 return
             os.environ["DAGSTER_PG_URL"] = dagster_url(SecretStr(url), SCHEMA).get_secret_value()
             with dagster_instance(Settings(home=home)) as instance:
-                alone(landing, instance, given.rows, given.files)
+                {"alone": alone, "together": together}[given.what](landing, instance, given.rows, given.files)
         finally:
             process.send_signal(signal.SIGINT)
             end(process)
