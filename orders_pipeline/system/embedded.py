@@ -21,6 +21,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Literal
 
+from pydantic import ValidationError
+
+from orders_pipeline.system.settings import PREFIX, SettingsError
+
 Part = Literal["postgres", "sandbox"]
 POSTGRES_VERSION = 16  # the version in production
 MAX_CONNECTIONS = 1100  # enough for the most runs at once that a setting allows
@@ -65,6 +69,18 @@ def join(home: Path, part: Part, options: str = "") -> Membership:
         return Membership(lock, url)
     lock.close()
     raise EmbeddedError(f"the embedded {part} did not start; {part}/keeper.log in ORDERS_HOME says why")
+
+
+def require_sandbox_options(options: str) -> None:
+    """Raise SettingsError where the sandbox would not start with these options."""
+    from orders_pipeline.sandbox.options import Options  # noqa: PLC0415 - only who starts the sandbox needs it
+
+    try:
+        Options.model_validate_json(options or "{}")
+    except ValidationError as error:
+        wrong = sorted({str(each["loc"][0]) for each in error.errors() if each["loc"]})
+        says = f"these are wrong: {', '.join(wrong)}" if wrong else "this must be a JSON object"
+        raise SettingsError(f"{PREFIX}SANDBOX_OPTIONS is not usable ({says})") from None
 
 
 def join_all(home: Path, parts: Mapping[Part, str]) -> dict[Part, Membership]:

@@ -21,7 +21,7 @@ from orders_pipeline.services.rate_limit import RateLimiter
 from orders_pipeline.system import clock, session_limit
 from orders_pipeline.system.clock import ClockDiffers
 from orders_pipeline.system.session_limit import SharedSessions, TooFewSessions
-from orders_pipeline_tests.support.commands import wait_for
+from orders_pipeline_tests.support.commands import free_port, wait_for
 
 RATE = 150
 STOCK_SERVER = 97  # what PostgreSQL lets in by default
@@ -57,7 +57,7 @@ def test_commands_and_the_system_do_not_start_where_too_few_are_let_in_and_docto
     with psycopg.connect(server_url.replace("+psycopg", ""), autocommit=True) as admin:
         admin.execute(f"ALTER DATABASE {name} CONNECTION LIMIT 50".encode())
         try:
-            for arguments, status in ((["status"], 2), (["up"], 2), (["doctor"], 1)):
+            for arguments, status in ((["status"], 2), (["up", "--port", str(free_port())], 2), (["doctor"], 1)):
                 ended = CliRunner().invoke(main, arguments)
                 said = " ".join(ended.output.split())
                 assert ended.exit_code == status

@@ -8,6 +8,7 @@ import certifi
 import pytest
 from pydantic import ValidationError
 
+from orders_pipeline.system.embedded import require_sandbox_options
 from orders_pipeline.system.settings import REQUIRED_IN_PRODUCTION, SettingsError, about_unknown, load_settings
 
 COMPLETE = {
@@ -326,6 +327,21 @@ def test_the_store_and_the_landing_are_in_home_unless_said_otherwise(environment
 def test_the_landing_lies_in_the_store_that_was_set(environment):
     environment(ORDERS_STORAGE_URL="s3://bucket/prefix/")
     assert load_settings().landing_location == "s3://bucket/prefix/landing"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ('{"falts": "decline=0.02"}', "these are wrong: falts"),
+        ('{"faults": "planted=0.02", "latency_ms": -1}', "these are wrong: faults, latency_ms"),
+        ("planted", "this must be a JSON object"),
+        ("[]", "this must be a JSON object"),
+    ],
+)
+def test_options_of_the_sandbox_are_refused_before_it_starts(options, said):
+    with pytest.raises(SettingsError) as refused:
+        require_sandbox_options(options)
+    assert str(refused.value) == f"ORDERS_SANDBOX_OPTIONS is not usable ({said})"
 
 
 def test_a_relative_home_is_made_absolute_for_other_processes(environment, tmp_path, monkeypatch):
