@@ -140,7 +140,7 @@ def load_settings() -> Settings:
         missing.append("s3_kms_key_id")
     if settings.is_production and missing:
         raise SettingsError(f"{PREFIX}ENV is production, where nothing is synthetic; please set {_names(missing)}")
-    folders = [name for name in ("storage_url", "landing_url") if _is_relative(getattr(settings, name) or "/")]
+    folders = [name for name in ("home", "storage_url", "landing_url") if _is_relative(str(getattr(settings, name) or "/"))]
     if settings.is_production and folders:  # they would be others wherever a command is started
         raise SettingsError(f"{PREFIX}ENV is production, where these are whole paths, from /: {_names(folders)}")
     _require_for_many_hosts(settings)

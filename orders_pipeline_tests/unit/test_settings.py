@@ -13,6 +13,7 @@ from orders_pipeline.system.settings import REQUIRED_IN_PRODUCTION, SettingsErro
 
 COMPLETE = {
     "ORDERS_ENV": "production",
+    "ORDERS_HOME": "/var/lib/orders-pipeline",
     "ORDERS_DATABASE_URL": "postgresql://user:planted@db/orders",
     "ORDERS_STORAGE_URL": "/var/lib/orders",
     "ORDERS_PAYMENT_URL": "https://payments.example.com",
@@ -48,7 +49,7 @@ def test_production_names_everything_that_is_missing(environment):
     environment(ORDERS_ENV="production")
     with pytest.raises(SettingsError) as refused:
         load_settings()
-    for name in COMPLETE.keys() - {"ORDERS_ENV"}:
+    for name in COMPLETE.keys() - {"ORDERS_ENV", "ORDERS_HOME"}:
         assert name in str(refused.value)
 
 
@@ -266,13 +267,13 @@ def test_what_a_setting_must_be_is_said_in_our_words(environment):
     ]
 
 
-@pytest.mark.parametrize("name", ["ORDERS_STORAGE_URL", "ORDERS_LANDING_URL"])
+@pytest.mark.parametrize("name", ["ORDERS_HOME", "ORDERS_STORAGE_URL", "ORDERS_LANDING_URL"])
 def test_in_production_no_folder_depends_on_where_a_command_is_started(environment, name):
     environment(**COMPLETE | {name: "planted/folder"})
     with pytest.raises(SettingsError, match=f"these are whole paths, from /: {name}$") as refused:
         load_settings()
     assert "planted" not in str(refused.value)
-    environment(**{name: "file:///var/lib/orders"})
+    environment(**{name: "/var/lib/orders" if name == "ORDERS_HOME" else "file:///var/lib/orders"})
     assert load_settings().is_production
 
 
