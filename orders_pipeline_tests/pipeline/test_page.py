@@ -874,6 +874,16 @@ def test_a_file_that_may_have_few_bad_rows_is_corrected_row_by_row(profiled: tup
     assert (found["rows"], found["refusal"]) == ({"5": []}, None)
 
 
+def test_a_correction_that_will_wait_for_approval_says_so_before_it_is_sent(profiled: tuple[Installation, str]) -> None:
+    installation, url = profiled
+    for client_code in ("approved", "strict"):
+        clerk = signed_in(installation.system, url, client_code)
+        batch_id = send(clerk, csv_of(*order_rows(2), order_row(client_order_ref=uuid.uuid4().hex[:8], amount="x")))
+        installation.work_off(batch_id)
+        says = corrected(clerk, batch_id, (3, AMOUNT, "x", "1000"), dry=True).json()["says"]
+        assert ("before somebody else has approved" in says) == (client_code == "approved")
+
+
 def test_a_row_that_would_be_skipped_is_said_not_to_be_charged_and_waits_no_more(profiled: tuple[Installation, str]) -> None:
     installation, url = profiled
     clerk = signed_in(installation.system, url, "choosing")

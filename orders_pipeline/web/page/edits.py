@@ -63,7 +63,7 @@ class _Found:
     """What a check finds: what is wrong with each row, and why the file as a whole would be refused, if it would.
 
     Rows that are `skipped` are no orders as the client's profile says. Those that are `closed` by it wait no more. `yen` and
-    `payments` are those of the rows that would be taken.
+    `payments` are those of the rows that would be taken, and `is_to_approve` says whether they would wait for approval.
     """
 
     errors: Mapping[int, Sequence[Mapping[str, Any]]]
@@ -72,6 +72,7 @@ class _Found:
     closed: frozenset[int] = frozenset()
     yen: int = 0
     payments: int = 0
+    is_to_approve: bool = False
 
     @property
     def good(self) -> list[int]:
@@ -134,7 +135,8 @@ class _OpenRows:
                 refusal = each
         skipped = frozenset(row for at, row in enumerate(rows, 1) if at not in kept)
         closed = skipped - {rows[at - 1] for at in found["not_closed"]}
-        return _Found(errors, refusal, skipped, closed, found["amount_jpy"]["accepted"], found["payments"]["planned"])
+        money = found["amount_jpy"]["accepted"], found["payments"]["planned"], found["status"] == "awaiting_approval"
+        return _Found(errors, refusal, skipped, closed, *money)
 
 
 def _kept(folder: Scratch) -> set[int]:
@@ -234,6 +236,8 @@ def _check(open_rows: _OpenRows, changed: Records, kept: Records, others: Record
         says.append(words("fix_unchanged", n=unchanged))
     if good:
         says.append(words("fix_money", n=found.payments, yen=words.yen(found.yen)))
+    if found.is_to_approve:
+        says.append(words("check_approval"))
     return {
         "rows": {
             str(row): [_skipped_and_open(words)]

@@ -188,14 +188,14 @@ function offer(result, isWaitedFor) {
 }
 
 async function send() {
-  found("send").disabled = true;
+  fix.inert = true; // what is typed now would be in nothing that is sent
   const response = await post(goodRows(), false);
   if (response?.ok) {
     isSent = true;
     location.assign(`/b/${encodeURIComponent((await response.json()).batch_id)}`);
     return;
   }
-  found("send").disabled = false;
+  fix.inert = false;
   await failed(response);
 }
 
