@@ -46,6 +46,13 @@ def test_titles_above_the_header_are_left_out(tmp_path, codec, line):
     assert (found.rows_total, found.rows_blank, found.header) == (2, 0, tuple(HEADER.split(",")))
 
 
+@pytest.mark.parametrize("units", ["個", "単位の説明" * 6_000])
+def test_a_header_of_several_rows_is_no_order_though_it_fills_more_than_the_first_block(tmp_path, units):
+    found, rows = read(tmp_path, f"{HEADER}\n番号,番号,{units}\n{ROWS}", Frame(header_rows=2))
+    assert rows == [(1, 3, "A-1,C1,見本"), (2, 4, "A-2,C2,見本")]
+    assert found.rows_total == 2
+
+
 @pytest.mark.parametrize(("line", "code"), [(3, "F_QUOTE"), (6, "F_HEADER_MISSING"), (90, "F_HEADER_MISSING")])
 def test_a_header_line_that_has_no_header_is_refused(tmp_path, line, code):
     with pytest.raises(FileRejected) as refused:

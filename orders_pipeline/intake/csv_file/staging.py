@@ -163,7 +163,7 @@ def _write(source: Path, target: Path, where: Table, reading: Reading, *, allow_
     shape = Shape(header, allow_trailing=allow_trailing)
     staging = StagedRows(header, shape, reading, span.encoding)
     with new_parquet(target, staging.schema, **_PARQUET) as writer:
-        _write_behind(writer, staging, chain([first.after(place + more_rows)], chunks))
+        _write_behind(writer, staging, chain([first.after(place + more_rows)], _behind_header(chunks)))
         if not (staging.rows_filled or (staging.batches and staging.chosen.may_close)):
             raise FileRejected("F_NO_ROWS", staging.chosen.detail if staging.chosen.count else {})
         if reading.line_by_line and staging.rows_unreadable * 2 > staging.rows_filled:
@@ -228,6 +228,14 @@ def _first_filled(chunks: Iterator[Chunk | EvenChunk]) -> tuple[Chunk, int]:
             if any(row):
                 return chunk, place
     raise FileRejected("F_EMPTY")
+
+
+def _behind_header(chunks: Iterator[Chunk | EvenChunk]) -> Iterator[Chunk | EvenChunk]:
+    """Read chunks without the last rows of a header that goes on in them."""
+    for chunk in chunks:
+        behind = chunk.places.numbers > 0
+        if behind.any():
+            yield chunk if behind.all() else chunk.select(behind)
 
 
 def _following(chunk: Chunk, place: int, chunks: Iterator[Chunk | EvenChunk]) -> Iterator[list[str]]:
