@@ -89,10 +89,14 @@ def keep_connections(instance: dg.DagsterInstance, pool_size: int = DAGSTER_POOL
     if instance in _kept:
         return
     _kept.add(instance)
+    instance.handle_new_event = _no_words_of_others()(instance.handle_new_event)  # type: ignore[method-assign]
     stores: list[Any] = [instance.run_storage, instance.event_log_storage, instance.schedule_storage]
+    if len({getattr(store, "postgres_url", store) for store in stores}) > 1:  # somebody has other records than ours
+        return
     options = stores[0]._engine.url.query.get("options", "")
     engine = create_pg_engine(
         stores[0].postgres_url,
+        stores[0]._token_provider,
         isolation_level="AUTOCOMMIT",
         pool_size=pool_size,
         max_overflow=0,
@@ -102,7 +106,6 @@ def keep_connections(instance: dg.DagsterInstance, pool_size: int = DAGSTER_POOL
     )
     for store in stores:
         store._engine = engine
-    instance.handle_new_event = _no_words_of_others()(instance.handle_new_event)  # type: ignore[method-assign]
 
 
 @contextmanager

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
+from dagster._core.test_utils import instance_for_test
+
+from orders_pipeline.orchestration.dagster_records import keep_connections
 from orders_pipeline.system.session_limit import DAGSTER_POOL_SIZE
 
 OF_DAGSTER = """
@@ -24,3 +27,9 @@ def test_however_many_threads_there_are_dagsters_stores_have_few_sessions_and_su
             list(threads.map(look, range(10 * DAGSTER_POOL_SIZE)))
         assert installation.rows(f"SELECT count(*) {OF_DAGSTER}") == [(DAGSTER_POOL_SIZE,)]
         installation.rows(f"SELECT pg_terminate_backend(pid, 5000) {OF_DAGSTER}")
+
+
+def test_records_that_somebody_else_has_chosen_are_left_as_dagster_opens_them():
+    with instance_for_test() as instance:
+        keep_connections(instance)
+        assert instance.get_runs() == []

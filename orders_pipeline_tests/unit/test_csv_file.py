@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import stat
+from itertools import islice
 
 import openpyxl
 import pytest
 
 from orders_pipeline.clients.profiles import Profile
-from orders_pipeline.intake.csv_file import Limits
+from orders_pipeline.intake.csv_file import Limits, staging
+from orders_pipeline.intake.csv_file.physical_lines import read_blocks
 from orders_pipeline.intake.file_staging import stage_file
 from orders_pipeline.records.normalise import normalise_header
 from orders_pipeline.records.rejections import FileRejected, message
@@ -453,6 +455,16 @@ def test_what_is_wrong_with_rows_is_said_before_what_cannot_be_read_behind_them(
     rows = "".join(f"A-{number},{'x' * 100},1\n" for number in range(500))
     never_closed = '"' + "x" * (16 << 10)  # the first record of the second block
     assert harness.refusal(HEADER + rows + HEADER + never_closed).code == "F_HEADER_REPEATED"
+
+
+def test_ctrl_c_ends_the_reading_whatever_is_wrong_with_rows_before(harness, monkeypatch):
+    def read(source, span):
+        yield from islice(read_blocks(source, span), 1)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(staging, "read_blocks", read)
+    with pytest.raises(KeyboardInterrupt):
+        harness.stage(HEADER + "A-1,x,1\n" + HEADER)
 
 
 @pytest.mark.parametrize("control", ["\0", "\x1b"])

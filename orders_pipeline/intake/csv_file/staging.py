@@ -216,9 +216,12 @@ def _write_behind(writer: ParquetWriter, staging: StagedRows, chunks: Iterator[C
                 if written is not None:
                     written.result()
                 written = pool.submit(write, chunk)
-        finally:
+        except (FileRejected, NoRecordError):
             if written is not None:
                 written.result()  # what is wrong with rows is said first, for they come before what cannot be read
+            raise
+        if written is not None:
+            written.result()
 
 
 def _first_filled(chunks: Iterator[Chunk | EvenChunk]) -> tuple[Chunk, int]:
