@@ -17,6 +17,7 @@ SIZE_TAG, LARGE = "orders/size", "large"
 WAITS_FOR_RATE = {"orders/waits": "notification rate"}  # on a run that has nothing else to do
 # the sensors come again by themselves: automatic retries on top of that would only fill the list of runs
 RESUMES = {"dagster/max_retries": "0"}  # on a run that a sensor asks for again
+TRIED_AGAIN = {"dagster/priority": "2"}  # on a run in place of a failed one: before small files, which have 1
 LARGE_BYTES = 512 * 1024  # some 3,000 orders
 MIB = 1024 * 1024
 LEAST_MEMORY_MIB = 1536  # of a Job for any other file

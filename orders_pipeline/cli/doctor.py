@@ -21,7 +21,7 @@ from orders_pipeline.infrastructure.database import Database
 from orders_pipeline.infrastructure.database_errors import DatabaseError
 from orders_pipeline.infrastructure.storage import Storage
 from orders_pipeline.intake.landing import left_alone
-from orders_pipeline.security.encryption import Cipher, EncryptionKeysError
+from orders_pipeline.security.encryption import Cipher
 from orders_pipeline.services.answers import NoAnswer, NotDelivered
 from orders_pipeline.services.http_client import ServiceClient
 from orders_pipeline.system import clock, errors, payment_stop, session_limit
@@ -44,6 +44,9 @@ from orders_pipeline.upkeep.webhooks import overview
 SETTINGS = ("E_SETTINGS", "E_CLIENTS_FILE", "E_USERS_FILE", "E_ENCRYPTION_KEYS")  # codes of what somebody has set wrongly
 
 
+SILENT_S = 60.0  # a daemon says every half minute that it lives
+
+
 @dataclass(frozen=True)
 class Finding:
     """One thing that was tried, or that could not be: then `ok` is None."""
@@ -57,6 +60,10 @@ class Finding:
     def is_settings(self) -> bool:
         """Return whether something is wrong that somebody has set."""
         return self.ok is False and self.says.startswith(SETTINGS)
+
+
+class Concern(str):
+    """What is said of something that is well, and that somebody should know all the same."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +141,8 @@ def _not_looked_at(name: str, lacking: list[str]) -> Finding:
 
 def _try(name: str, check: Callable[[Patient], str], patient: Patient) -> Finding:
     try:
-        return Finding(name, ok=True, says=check(patient))
+        says = check(patient)
+        return Finding(name, ok=True, says=says, warning=isinstance(says, Concern))
     except Exception as error:  # noqa: BLE001 - a finding, whatever it is
         return Finding(name, ok=False, says=errors.describe(error, patient.settings))
 
@@ -184,12 +192,7 @@ def _landing(patient: Patient) -> str:
 
 
 def _keys(patient: Patient) -> str:
-    in_use = key_rotation.keys_in_use(patient.system.database)
-    missing = {key_id: orders for key_id, orders in in_use.items() if key_id not in patient.cipher.key_ids}
-    if missing:
-        lacking = ", ".join(f"{orders:,} orders with {key_id}" for key_id, orders in sorted(missing.items()))
-        raise EncryptionKeysError(f"ORDERS_ENCRYPTION_KEYS lacks what is in use: {lacking}")
-    return f"{len(in_use)} in use, all set"
+    return f"{key_rotation.require_all(patient.system.database, patient.cipher)} in use, all set"
 
 
 def _ledger(patient: Patient) -> str:
@@ -212,8 +215,8 @@ def _runs(patient: Patient) -> str:
     if patient.settings.run_launcher == "celery":  # its library is not installed on one host alone
         from orders_pipeline.orchestration import celery_launcher
 
-        broker = celery_launcher.require_broker(patient.settings)
-        return f"{broker}; {_slots(patient)}"
+        broker, slots = celery_launcher.require_broker(patient.settings), _slots(patient)
+        return type(slots)(f"{broker}; {slots}")
     if patient.settings.run_launcher == "kubernetes":
         from orders_pipeline.orchestration import kubernetes_jobs
 
@@ -232,7 +235,20 @@ def _slots(patient: Patient) -> str:
     offered = f"{len(slots)} workers offer {sum(slots)} slots"
     if runs > sum(slots):
         raise TooFewSlots(f"{offered}, and ORDERS_MAX_CONCURRENT_RUNS is {runs}: lower it, or start workers")
-    return f"{offered} for {runs} runs at once, {sum(slots[1:])} without the largest worker"
+    left = sum(slots[1:])
+    if runs > left:
+        return Concern(f"{offered} for {runs} runs at once; when the largest is lost, {runs - left} of them wait for it")
+    return f"{offered} for {runs} runs at once, {left} without the largest worker"
+
+
+def _daemon(patient: Patient) -> str:
+    """Return when Dagster's daemon was last heard, which nobody misses on one host while nothing is to be done."""
+    with patient.login.begin() as transaction:
+        heard = transaction.rows("daemon_heartbeats") if transaction.scalar("dagster_heartbeats_exist") else []
+    ages = [row.age_s for row in heard]
+    says = f"last heard from {min(ages):.0f} s ago" if ages else "never heard from"
+    is_silent = not ages or min(ages) > SILENT_S
+    return Concern(f"{says}: no file is seen, and no run begins") if is_silent and patient.settings.has_many_hosts else says
 
 
 class ServiceRefused(Exception):
@@ -262,6 +278,7 @@ CHECKS: dict[str, Callable[[Patient], str]] = {
     "storage": lambda patient: _write_and_read(open_batches(patient.settings, patient.cipher)),
     "landing": _landing,
     "runs": _runs,
+    "daemon": _daemon,
     "payment service": lambda patient: _ask(
         payment_client(patient.settings, patient.endpoints), "/v1/payments", {"reference": "doctor"}
     ),
@@ -279,6 +296,7 @@ NEEDS = {
     "clock": {"database"},
     "schema": {"database"},
     "runs": {"database"},
+    "daemon": {"database"},
     "storage": {"encryption"},
     "keys": {"database", "schema", "encryption", "sessions"},
     "ledger": {"database", "schema", "encryption", "sessions", "storage"},

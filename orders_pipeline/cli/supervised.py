@@ -48,8 +48,10 @@ def worker(slots: int) -> None:
     if settings.run_launcher != "celery":
         raise SettingsError(f"{PREFIX}RUN_LAUNCHER is {settings.run_launcher}, and workers are of celery")
     from orders_pipeline.orchestration.celery_worker import serve_runs
+    from orders_pipeline.upkeep.key_rotation import require_all
 
     with opened(settings) as system:
+        require_all(system.database, system.cipher)  # what it encrypts with others no other host could open
         prepare_dagster_home(system)
         export_environment(PYTHONSAFEPATH="1")
         with offering_slots(system.database, slots):

@@ -9,6 +9,7 @@ import dagster as dg
 from dagster import QueuedRunCoordinator
 from dagster._core.run_coordinator import SubmitRunContext
 
+from orders_pipeline.batches.run_tags import TRIED_AGAIN
 from orders_pipeline.orchestration.attribution import note_who_asks
 from orders_pipeline.orchestration.dagster_records import keep_connections
 from orders_pipeline.orchestration.run_launcher import ForkingRunLauncher
@@ -19,8 +20,10 @@ class RunQueue(QueuedRunCoordinator):
     """Dagster's queue."""
 
     def submit_run(self, context: SubmitRunContext) -> dg.DagsterRun:
-        """Queue a run."""
+        """Queue a run; one that is tried again is first: payments that its process was lost with are unclear till then."""
         note_who_asks(self._instance, context)
+        if context.dagster_run.parent_run_id is not None:
+            self._instance.add_run_tags(context.dagster_run.run_id, TRIED_AGAIN)
         return super().submit_run(context)
 
     @property

@@ -79,6 +79,16 @@ def keys_in_use(database: Database) -> dict[str, int]:
         return {row.key_id: row.orders for row in transaction.rows("orders_by_key")}
 
 
+def require_all(database: Database, cipher: Cipher) -> int:
+    """Return how many keys orders are encrypted with; raise EncryptionKeysError where some of these are not set."""
+    in_use = keys_in_use(database)
+    missing = {key_id: orders for key_id, orders in in_use.items() if key_id not in cipher.key_ids}
+    if missing:
+        lacking = ", ".join(f"{orders:,} orders with {key_id}" for key_id, orders in sorted(missing.items()))
+        raise EncryptionKeysError(f"ORDERS_ENCRYPTION_KEYS lacks what is in use: {lacking}")
+    return len(in_use)
+
+
 def look(database: Database, storage: Storage, cipher: Cipher) -> Rotated:
     """Return what each key is needed for, and change nothing."""
     result = Rotated(cipher.current)
@@ -90,9 +100,7 @@ def rotate(database: Database, storage: Storage, cipher: Cipher, progress: Progr
     """Encrypt everything with the current key; raise EncryptionKeysError when the setting lacks a key that is in use."""
     before = keys_in_use(database)
     result = Rotated(cipher.current)
-    missing = sorted(set(before) - set(cipher.key_ids))
-    if missing:
-        raise EncryptionKeysError(f"orders are encrypted with keys that are not among those set: {', '.join(missing)}")
+    require_all(database, cipher)
     _reencrypt_files(database, storage, result)
     to_do = sum(before.values()) - before.get(result.current, 0)
     progress(0, to_do)

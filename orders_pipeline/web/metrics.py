@@ -21,6 +21,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from orders_pipeline.audit import sealing
+from orders_pipeline.batches import run_processes
 from orders_pipeline.batches.batches import AWAITING_APPROVAL, FINISHED, UNDER_WAY
 from orders_pipeline.clients.api_tokens import METRICS
 from orders_pipeline.infrastructure.database import Database, Transaction
@@ -145,6 +146,9 @@ def _measured(system: System) -> Iterator[Metric]:
         yield from _of_batches(transaction)
         yield from _of_services(transaction)
         yield from _of_what_waits(transaction)
+    if system.settings.run_launcher == "celery":
+        slots = sum(run_processes.offered_slots(system.database))
+        yield _one("orders_worker_slots", "How many runs all workers together take at once.", slots)
     yield from _of_the_audit(system.database)
 
 

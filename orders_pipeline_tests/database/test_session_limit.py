@@ -5,23 +5,28 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from types import SimpleNamespace
 
 import psycopg
 import pytest
 from click.testing import CliRunner
+from pydantic import SecretStr
 from sqlalchemy import make_url
 
 from orders_pipeline.batches.run_processes import offered_slots, offering_slots
-from orders_pipeline.cli import main
+from orders_pipeline.cli import doctor, main, supervised
 from orders_pipeline.infrastructure import database as database_module
 from orders_pipeline.infrastructure.database import POOL_SIZE, Database
 from orders_pipeline.infrastructure.database_errors import DatabaseUnavailable
 from orders_pipeline.infrastructure.database_url import libpq_url
+from orders_pipeline.security.encryption import Cipher, new_key
 from orders_pipeline.services.rate_limit import RateLimiter
 from orders_pipeline.system import clock, session_limit
 from orders_pipeline.system.clock import ClockDiffers
 from orders_pipeline.system.session_limit import SharedSessions, TooFewSessions
+from orders_pipeline.system.settings import Settings
 from orders_pipeline_tests.support.commands import free_port, wait_for
+from orders_pipeline_tests.support.ledgers import order
 
 RATE = 150
 STOCK_SERVER = 97  # what PostgreSQL lets in by default
@@ -153,6 +158,30 @@ def test_what_workers_offer_is_known_while_they_are_there(database):
     with offering_slots(database, 2), offering_slots(database, 12), offering_slots(database, 2):
         assert offered_slots(database) == [12, 2, 2]
     wait_for(lambda: offered_slots(database) == [], "the server to notice that the sessions have ended")
+
+
+def test_doctor_is_concerned_where_the_largest_worker_cannot_be_lost_and_where_nobody_hears_the_daemon(database):
+    settings = Settings.model_construct(run_launcher="celery", max_concurrent_runs=3)
+    patient = SimpleNamespace(settings=settings, login=database)
+    with offering_slots(database, 2), offering_slots(database, 2):
+        assert isinstance(says := doctor._slots(patient), doctor.Concern)
+        assert says == "2 workers offer 4 slots for 3 runs at once; when the largest is lost, 1 of them wait for it"
+        with offering_slots(database, 2):
+            assert not isinstance(says := doctor._slots(patient), doctor.Concern)
+            assert says.endswith("4 without the largest worker")
+    assert isinstance(says := doctor._daemon(patient), doctor.Concern)
+    assert says.startswith("never heard from")
+    assert doctor._daemon(SimpleNamespace(settings=Settings.model_construct(), login=database)) == "never heard from"
+
+
+def test_a_worker_does_not_start_without_a_key_that_is_in_use(harness, monkeypatch):
+    harness.orders(order(1))
+    others = SimpleNamespace(database=harness.database, cipher=Cipher.from_setting(SecretStr(new_key())))
+    monkeypatch.setattr(supervised, "load_settings", lambda: Settings.model_construct(run_launcher="celery"))
+    monkeypatch.setattr(supervised, "opened", lambda _: contextlib.nullcontext(others))
+    ended = CliRunner().invoke(main, ["worker"])
+    assert (ended.exit_code, ended.output[:19]) == (2, "E_ENCRYPTION_KEYS: ")
+    assert "lacks what is in use: 1 orders with " in ended.output
 
 
 def test_threads_that_wait_for_tokens_and_call_hold_no_sessions(database):

@@ -50,6 +50,7 @@ def test_the_doctor_finds_everything_well_and_names_what_is_not(
         "clock": "database",
         "schema": "database",
         "runs": "database",
+        "daemon": "database",
         "keys": "database, sessions, schema",
         "ledger": "database, sessions, schema",
         "audit": "database, sessions, schema",

@@ -219,7 +219,8 @@ def test_what_rules_and_charts_ask_for_is_there(installation: Installation, scra
     installation.rows("INSERT INTO dagster.daemon_heartbeats (daemon_type, timestamp) VALUES ('SENSOR', now())")
     found = scrape()
     installation.rows("DELETE FROM dagster.daemon_heartbeats")
-    names = {name.partition("{")[0] for name in found} | {"orders_breaker_open", "orders_rate_token_wait_seconds"}
+    there_at_times = {"orders_breaker_open", "orders_rate_token_wait_seconds", "orders_worker_slots"}
+    names = {name.partition("{")[0] for name in found} | there_at_times
     asked = expressions()
     assert len(asked) > 30
     assert {

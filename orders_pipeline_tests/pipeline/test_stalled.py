@@ -103,13 +103,15 @@ def test_a_batch_whose_run_waits_for_its_turn_is_said_to_wait(installation: Inst
         show_batches(listed, summaries.recent(installation.system, 1), try_demo=False)
         return shown.export_text().split("\n")[0], listed.export_text()
 
-    waiting = f"it is not being processed: resumes while `up` runs, or with: {command}"
+    waiting = f"it is not being processed: resumes under `up` or `daemon`, or with: {command}"
     assert waiting in said()[0]
     assert "received, not being processed" in said()[1]
     installation.instance.add_dynamic_partitions("batches", [batch_id])
     job = dg.GraphDefinition("process_batch").to_job()
     run = installation.instance.create_run_for_job(job_def=job, tags={"dagster/partition": batch_id})
-    assert f"received, not started; its run waits for its turn: resumes while `up` runs, or with: {command}" in said()[0]
+    assert (
+        f"received, not started; its run waits for its turn: resumes under `up` or `daemon`, or with: {command}" in said()[0]
+    )
     assert "received, queued" in said()[1]
     installation.instance.report_run_failed(run)
     assert waiting in said()[0]

@@ -72,7 +72,10 @@ def test_nothing_is_said_of_standing_still_where_nothing_does():
             "A person has to decide: orders-pipeline status B",
         ),
         ({"status": "awaiting_approval"}, "orders-pipeline approve B, or orders-pipeline refuse B --why TEXT"),
-        ({"status": "loaded"}, "it is not being processed: resumes while `up` runs, or with: orders-pipeline resume B"),
+        (
+            {"status": "loaded"},
+            "it is not being processed: resumes under `up` or `daemon`, or with: orders-pipeline resume B",
+        ),
         (
             {"status": "stopped", "stopped": {"by": "me", "at": "2026-11-30T12:00:00+09:00"}},
             "by me; resume with: orders-pipeline resume B",

@@ -16,9 +16,10 @@ import pytest
 import yaml
 from celery import Celery
 from click.testing import CliRunner
-from dagster import DagsterRunStatus
+from dagster import DagsterRunStatus, QueuedRunCoordinator
 from dagster._core.instance.ref import InstanceRef
 from dagster._core.launcher import LaunchRunContext
+from dagster._core.run_coordinator import SubmitRunContext
 from dagster._core.test_utils import instance_for_test
 from dagster._daemon.controller import create_daemon_of_type
 from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import QueuedRunCoordinatorDaemon
@@ -203,6 +204,19 @@ def test_dagsters_daemon_is_ready_before_there_is_a_run_and_nobody_else_is(
         assert started == []
         create_daemon_of_type(QueuedRunCoordinatorDaemon.daemon_type(), instance)
         assert started == [f"{DAEMON_POOL_SIZE} connections", "fork server"]
+
+
+def test_a_run_in_place_of_a_failed_one_is_before_all_that_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(QueuedRunCoordinator, "submit_run", lambda _, context: context.dagster_run)
+    queue = {"module": RunQueue.__module__, "class": RunQueue.__name__}
+    with instance_for_test(overrides={"run_coordinator": queue}) as instance:
+        small = tags_of("acme", 10)
+        first = instance.create_run_for_job(job_def=a_job, tags=small)
+        again = instance.create_run_for_job(job_def=a_job, tags=small, parent_run_id=first.run_id, root_run_id=first.run_id)
+        for run in (first, again):
+            instance.run_coordinator.submit_run(SubmitRunContext(run, None))  # type: ignore[arg-type]
+        found = [instance.get_run_by_id(run.run_id) for run in (first, again)]
+    assert [run.tags["dagster/priority"] for run in found if run is not None] == ["1", "2"]
 
 
 def test_a_run_that_another_process_has_begun_is_left_alone(
