@@ -47,9 +47,11 @@ def worker(slots: int) -> None:
     settings = load_settings()
     if settings.run_launcher != "celery":
         raise SettingsError(f"{PREFIX}RUN_LAUNCHER is {settings.run_launcher}, and workers are of celery")
+    from orders_pipeline.orchestration.celery_launcher import require_broker
     from orders_pipeline.orchestration.celery_worker import serve_runs
     from orders_pipeline.upkeep.key_rotation import require_all
 
+    require_broker(settings)  # Celery itself would try for ever
     with opened(settings) as system:
         require_all(system.database, system.cipher)  # what it encrypts with others no other host could open
         prepare_dagster_home(system)

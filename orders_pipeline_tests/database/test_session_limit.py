@@ -19,6 +19,7 @@ from orders_pipeline.infrastructure import database as database_module
 from orders_pipeline.infrastructure.database import POOL_SIZE, Database
 from orders_pipeline.infrastructure.database_errors import DatabaseUnavailable
 from orders_pipeline.infrastructure.database_url import libpq_url
+from orders_pipeline.orchestration import celery_launcher
 from orders_pipeline.security.encryption import Cipher, new_key
 from orders_pipeline.services.rate_limit import RateLimiter
 from orders_pipeline.system import clock, session_limit
@@ -179,6 +180,7 @@ def test_a_worker_does_not_start_without_a_key_that_is_in_use(harness, monkeypat
     others = SimpleNamespace(database=harness.database, cipher=Cipher.from_setting(SecretStr(new_key())))
     monkeypatch.setattr(supervised, "load_settings", lambda: Settings.model_construct(run_launcher="celery"))
     monkeypatch.setattr(supervised, "opened", lambda _: contextlib.nullcontext(others))
+    monkeypatch.setattr(celery_launcher, "require_broker", lambda _: "answers")
     ended = CliRunner().invoke(main, ["worker"])
     assert (ended.exit_code, ended.output[:19]) == (2, "E_ENCRYPTION_KEYS: ")
     assert "lacks what is in use: 1 orders with " in ended.output
