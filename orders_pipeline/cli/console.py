@@ -123,6 +123,7 @@ def status_words(summary: Mapping[str, Any]) -> str:
         return f"{words}; end it, after `orders-pipeline reconcile` if paying is stopped: orders-pipeline cancel {batch_id}"
     if stands_still(summary):
         why = "its run waits for its turn" if summary["queued"] else "it is not being processed"
+        why += f" ({summary['status_code']})" if summary["status_code"] else ""
         words += f"; {why}: resumes under `up` or `daemon`, or with: orders-pipeline resume {batch_id}"
     return words
 

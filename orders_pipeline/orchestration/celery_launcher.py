@@ -7,9 +7,11 @@ What a worker does is in `celery_worker.py`.
 
 from __future__ import annotations
 
+import contextlib
 import ssl
 from collections.abc import Mapping
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 import dagster as dg
 from celery import Celery
@@ -104,6 +106,15 @@ def connection(settings: Settings) -> dict[str, Any]:
     }
 
 
+def _place(url: str) -> str:
+    """Return where a broker is, for people: a host and a port, if it has them."""
+    with contextlib.suppress(ValueError):
+        parts = urlsplit(url)
+        if parts.hostname:
+            return f" (host {parts.hostname}" + (f", port {parts.port})" if parts.port else ")")
+    return ""
+
+
 def require_broker(settings: Settings) -> str:
     """Return that the broker answers; raise BrokerUnavailable."""
     given = connection(settings)
@@ -111,6 +122,8 @@ def require_broker(settings: Settings) -> str:
     try:
         with app.connection_for_write(connect_timeout=ANSWER_S) as opened:
             opened.ensure_connection(max_retries=1, interval_start=0, timeout=ANSWER_S)
-    except Exception:  # noqa: BLE001 - whatever a transport finds wrong
-        raise BrokerUnavailable(f"the broker of {PREFIX}CELERY_BROKER does not answer, or refuses us") from None
+    except Exception as error:  # noqa: BLE001 - whatever a transport finds wrong
+        is_away = isinstance(error.__cause__ or error, OSError)
+        says = "does not answer" if is_away else "does not answer as one, or refuses us"
+        raise BrokerUnavailable(f"the broker of {PREFIX}CELERY_BROKER {says}{_place(given['broker'])}") from None
     return "the broker answers"

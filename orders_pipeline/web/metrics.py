@@ -87,7 +87,12 @@ TOTALS = {
         ("sent", "failed", "cancelled"),
         CounterMetricFamily,
     ),
-    "open payments": Measure("orders_payments_open", "Payments that are not settled.", "state", OPEN_PAYMENTS),
+    "open payments": Measure(
+        "orders_payments_open",
+        "Payments that are not settled; those of `sending` are taken by a process.",
+        "state",
+        OPEN_PAYMENTS,
+    ),
     "open yen": Measure("orders_payments_open_yen", "Yen of payments that are not settled.", "state", OPEN_PAYMENTS),
     "open notifications": Measure(
         "orders_notifications_open",

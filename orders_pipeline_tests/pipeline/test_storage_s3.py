@@ -115,6 +115,15 @@ def test_s3_without_a_bucket_is_unavailable_and_says_no_name(harness):
         assert "planted" not in f"{caught.value!r} {caught.value.__cause__!r}"
 
 
+def test_s3_says_whether_nothing_answers_or_the_bucket_is_missing(harness):
+    missing = open_storage("s3://planted-name/x", s3_endpoint_url=harness.server_url, s3_kms_key_id=None)
+    with pytest.raises(StorageUnavailable, match="has no bucket of the name that is set"):
+        missing.put("k", b"1")
+    away = open_storage("s3://planted-name/x", s3_endpoint_url="http://127.0.0.1:9", s3_kms_key_id=None)
+    with pytest.raises(StorageUnavailable, match="nothing answers at the storage's address"):
+        away.head("k")
+
+
 def test_s3_the_same_bytes_put_again_later_are_another_version(s3, raw, bucket, monkeypatch, tmp_path):
     first = s3.put("a/x", b"rows")
     second = first

@@ -134,7 +134,7 @@ def test_a_message_to_the_broker_holds_the_runs_id_and_nothing_else(
     assert PASSWORD not in repr(message)
 
 
-def test_a_broker_that_does_not_answer_is_said_without_its_address(instance: dg.DagsterInstance) -> None:
+def test_a_broker_that_does_not_answer_is_said_with_its_place_and_no_password(instance: dg.DagsterInstance) -> None:
     for fails in (
         lambda: launcher_of(instance).launch_run(LaunchRunContext(starting(instance), None)),
         lambda: require_broker(CELERY),
@@ -143,6 +143,7 @@ def test_a_broker_that_does_not_answer_is_said_without_its_address(instance: dg.
             fails()
         assert PASSWORD not in str(refused.value)
         assert refused.value.__suppress_context__
+    assert str(refused.value).endswith("does not answer (host 127.0.0.1, port 9)")
 
 
 def test_canceling_a_run_asks_the_run_and_revokes_nothing(

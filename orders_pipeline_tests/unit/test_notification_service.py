@@ -335,6 +335,26 @@ def test_n05_many_that_are_refused_whole_are_halved_until_the_one_to_blame_is_al
     assert max(calls[1:]) == 50
 
 
+def test_many_that_may_have_been_sent_are_looked_up_side_by_side():
+    together = threading.Barrier(4)
+
+    class Slow:
+        def call(self, _method: str, _path: str, *, query: dict[str, str], **_: Any) -> Answer:
+            together.wait(10)  # breaks where one is looked up after the other
+            return Answer(200, {"items": [result(query["dedupe_key"], id=f"n-{query['dedupe_key']}")]})
+
+    claims = [Claim(replace(MESSAGE, notification_id=f"{n:032x}"), 1, in_doubt=True) for n in range(4)]
+    outcomes = send_many(
+        NotificationService(Slow()),  # type: ignore[arg-type]
+        CountingLimiter(),  # type: ignore[arg-type]
+        claims,
+        may_send=lambda: True,
+        stop=threading.Event(),
+    )
+    assert not together.broken
+    assert len(outcomes) == 4
+
+
 @pytest.mark.parametrize(
     "item",
     [None, "planted", {}, result("planted", id="n-1"), result(KEYS[0]), result(KEYS[0], "failed"), result(KEYS[0], "?")],

@@ -76,6 +76,18 @@ class StorageUnavailable(StorageError):
     text = "the storage does not answer properly"
 
 
+class StorageUnreachable(StorageUnavailable):
+    """Nothing answers where the store should be."""
+
+    text = "nothing answers at the storage's address"
+
+
+class BucketMissing(StorageUnavailable):
+    """The store has no such bucket."""
+
+    text = "the storage has no bucket of the name that is set"
+
+
 class StorageNotPrivate(StorageUnavailable):
     """The connection would not be private, or not with the storage."""
 

@@ -17,6 +17,7 @@ from orders_pipeline.infrastructure.scratch import scratch_files
 from orders_pipeline.infrastructure.storage.interface import (
     LEFT_OUT,
     MIB,
+    BucketMissing,
     KeyRefused,
     ObjectChanged,
     ObjectDenied,
@@ -25,6 +26,7 @@ from orders_pipeline.infrastructure.storage.interface import (
     StorageError,
     StorageNotPrivate,
     StorageUnavailable,
+    StorageUnreachable,
     StoredObject,
     fetched_file,
     is_key,
@@ -260,6 +262,8 @@ _MEANS: Mapping[type[StorageError], Set[str]] = {
     ObjectDenied: {"ExpiredToken", "InvalidToken", "NoCredentialsError", "PartialCredentialsError"},
     KeyRefused: {"KeyTooLongError", "InvalidURI"},
     StorageNotPrivate: {"SSLError"},
+    BucketMissing: {"NoSuchBucket"},
+    StorageUnreachable: {"EndpointConnectionError", "ConnectTimeoutError"},
 }
 
 

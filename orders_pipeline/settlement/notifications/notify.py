@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from orders_pipeline.services.notification_service import BULK, NotificationService
@@ -17,7 +18,7 @@ from orders_pipeline.settlement.drain import drain, one_by_one
 from orders_pipeline.settlement.notifications.ledger import NotificationClaim, NotificationLedger, ResultLedger
 
 BULK_CALLS = 2  # at a time: one is answered while the next one is on its way
-FEW = 8  # so many are sent one by one where all in one call are refused; more are halved
+FEW = 8  # so many are sent one by one where all in one call are refused; more are halved, and so many looked up at a time
 
 
 def look_up_results(ledger: ResultLedger, service: NotificationService, limiter: RateLimiter, stop: threading.Event) -> None:
@@ -81,7 +82,10 @@ def send_many(
         return [outcome for start in range(0, len(fresh), half) for outcome in together(fresh[start : start + half])]
 
     found = iter(together([claim for claim in claims if not claim.in_doubt]))
-    return [send(claim) if claim.in_doubt else next(found) for claim in claims]
+    doubtful = [claim for claim in claims if claim.in_doubt]
+    with ThreadPoolExecutor(FEW, thread_name_prefix="look-up") as pool:  # a crash may leave a whole call's
+        looked_up = pool.map(send, doubtful)
+        return [next(looked_up if claim.in_doubt else found) for claim in claims]
 
 
 def notify_batch(
