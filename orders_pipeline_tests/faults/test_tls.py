@@ -198,6 +198,7 @@ def test_s10_a_database_url_that_asks_for_less_is_refused_in_production(url: str
 def production(database_url: str, ca_file: Path | None) -> dict[str, str]:
     return {
         "ORDERS_ENV": "production",
+        "ORDERS_HOME": "/nonexistent/planted",
         "ORDERS_DATABASE_URL": database_url,
         "ORDERS_STORAGE_URL": "/nonexistent/planted",
         "ORDERS_PAYMENT_URL": "https://payments.example.com",
