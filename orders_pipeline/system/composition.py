@@ -78,7 +78,8 @@ def join_endpoints(settings: Settings) -> Iterator[Endpoints]:
         if database_url is None:
             lacking["postgres"] = ""
         if settings.payment_url is None or settings.notification_url is None:
-            embedded.require_sandbox_options(settings.sandbox_options)
+            if settings.sandbox_options:
+                embedded.require_sandbox_options(settings.sandbox_options)
             lacking["sandbox"] = settings.sandbox_options
         started = embedded.join_all(_writable(settings.home), lacking) if lacking else {}
         for membership in started.values():

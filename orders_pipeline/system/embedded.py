@@ -76,7 +76,7 @@ def require_sandbox_options(options: str) -> None:
     from orders_pipeline.sandbox.options import Options  # noqa: PLC0415 - only who starts the sandbox needs it
 
     try:
-        Options.model_validate_json(options or "{}")
+        Options.model_validate_json(options)
     except ValidationError as error:
         wrong = sorted({str(each["loc"][0]) for each in error.errors() if each["loc"]})
         says = f"these are wrong: {', '.join(wrong)}" if wrong else "this must be a JSON object"

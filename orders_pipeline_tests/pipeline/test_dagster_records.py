@@ -1,13 +1,19 @@
-"""Dagster's records: all stores share a pool that stays small, and use no connection that the server has closed."""
+"""Dagster's records: all stores share a pool that stays small and uses no closed connection, and doctor reads them."""
 
 from __future__ import annotations
 
+import contextlib
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from types import SimpleNamespace
 
 from dagster._core.test_utils import instance_for_test
 
+from orders_pipeline.cli import doctor
+from orders_pipeline.infrastructure.database import Database
 from orders_pipeline.orchestration.dagster_records import keep_connections
 from orders_pipeline.system.session_limit import DAGSTER_POOL_SIZE
+from orders_pipeline.system.settings import Settings
 
 OF_DAGSTER = """
     FROM pg_stat_activity WHERE datname = current_database() AND application_name = '' AND pid <> pg_backend_pid()
@@ -33,3 +39,19 @@ def test_records_that_somebody_else_has_chosen_are_left_as_dagster_opens_them():
     with instance_for_test() as instance:
         keep_connections(instance)
         assert instance.get_runs() == []
+
+
+def test_doctor_misses_the_part_of_the_daemon_that_looks_at_files_whatever_other_parts_say(installation):
+    patient = SimpleNamespace(
+        login=Database(installation.system.database.url),
+        settings=Settings.model_construct(run_launcher="celery"),
+    )
+    assert installation.instance.get_runs_count() == 0  # its tables are there
+    insert = "INSERT INTO dagster.daemon_heartbeats (daemon_type, timestamp) VALUES (%s, now() AT TIME ZONE 'UTC' - %s)"
+    installation.rows(insert, "SCHEDULER", timedelta(0))
+    with contextlib.closing(patient.login):
+        for age_s, is_missed in ((90, True), (1, False)):
+            installation.rows("DELETE FROM dagster.daemon_heartbeats WHERE daemon_type = 'SENSOR'")
+            installation.rows(insert, "SENSOR", timedelta(seconds=age_s))
+            assert isinstance(doctor._daemon(patient), doctor.Concern) == is_missed
+    installation.rows("DELETE FROM dagster.daemon_heartbeats")

@@ -14,6 +14,7 @@ from orders_pipeline.services.notification_service import Message, NotificationS
 from orders_pipeline.services.outcomes import Outcome
 from orders_pipeline.services.rate_limit import Stopped
 from orders_pipeline.settlement.ledger import Claim
+from orders_pipeline.settlement.notifications.ledger import NotificationClaim
 from orders_pipeline.settlement.notifications.notify import send_many, send_one
 from orders_pipeline_tests.support.service_stub import StubClient
 
@@ -305,6 +306,11 @@ def test_n05_one_of_many_may_be_refused_as_the_contract_does_not_name():
     ]
 
 
+def sent_together(client: Any, claims: list[NotificationClaim]) -> list[Outcome]:
+    limiter: Any = CountingLimiter()
+    return send_many(NotificationService(client), limiter, claims, may_send=lambda: True, stop=threading.Event())
+
+
 def test_n05_many_that_are_refused_whole_are_halved_until_the_one_to_blame_is_alone():
     """Fifteen calls for a hundred, not a hundred and one."""
     bad, calls = f"{57:032x}", []
@@ -320,13 +326,7 @@ def test_n05_many_that_are_refused_whole_are_halved_until_the_one_to_blame_is_al
             return Answer(202, {"id": f"n-{keys[0]}"})
 
     claims = [Claim(replace(MESSAGE, notification_id=f"{n:032x}"), 1, in_doubt=False) for n in range(100)]
-    outcomes = send_many(
-        NotificationService(Picky()),  # type: ignore[arg-type]
-        CountingLimiter(),  # type: ignore[arg-type]
-        claims,
-        may_send=lambda: True,
-        stop=threading.Event(),
-    )
+    outcomes = sent_together(Picky(), claims)
     assert outcomes[57] == Outcome("not_sent", "unsubscribed", refused=True)
     assert [outcome.service_id for at, outcome in enumerate(outcomes) if at != 57] == [
         f"n-{n:032x}" for n in range(100) if n != 57
@@ -344,13 +344,7 @@ def test_many_that_may_have_been_sent_are_looked_up_side_by_side():
             return Answer(200, {"items": [result(query["dedupe_key"], id=f"n-{query['dedupe_key']}")]})
 
     claims = [Claim(replace(MESSAGE, notification_id=f"{n:032x}"), 1, in_doubt=True) for n in range(4)]
-    outcomes = send_many(
-        NotificationService(Slow()),  # type: ignore[arg-type]
-        CountingLimiter(),  # type: ignore[arg-type]
-        claims,
-        may_send=lambda: True,
-        stop=threading.Event(),
-    )
+    outcomes = sent_together(Slow(), claims)
     assert not together.broken
     assert len(outcomes) == 4
 
