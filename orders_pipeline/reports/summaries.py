@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -16,6 +15,7 @@ from orders_pipeline.infrastructure.database import Database, Transaction
 from orders_pipeline.infrastructure.storage import Storage
 from orders_pipeline.reports.report_files import located, locations
 from orders_pipeline.settlement import sweep
+from orders_pipeline.settlement.standing_still import waiting_for_turn
 from orders_pipeline.system import payment_stop
 from orders_pipeline.system.composition import System
 
@@ -109,7 +109,7 @@ def recent(
 def standing_still(system: System, limit: int, client_code: str | None = None) -> list[dict[str, Any]]:
     """Return the whole summaries of the oldest batches that have not ended and that nobody processes, with when each came.
 
-    One that waits for its turn is not among them, nor one that has come just now.
+    One that waits for its turn is not among them, as long as there is who gives it one; nor one that has come just now.
     """
     with system.database.begin() as transaction:
         found = transaction.rows(
@@ -117,8 +117,8 @@ def standing_still(system: System, limit: int, client_code: str | None = None) -
         )
         busy = batches_being_processed(transaction, [row.batch_id for row in found])
     idle = [row for row in found if row.batch_id not in busy]
-    queued = _queued(system, [row.batch_id for row in idle])
-    still = [row for row in idle if row.batch_id not in queued][:limit]
+    waiting = waiting_for_turn(system, [row.batch_id for row in idle])
+    still = [row for row in idle if row.batch_id not in waiting][:limit]
     located_at = {row.batch_id: locations(system.storage, row.batch_id) for row in still}
     with system.database.begin() as transaction:
         return [_received(summary_of(transaction, row.batch_id, located_at[row.batch_id]), row.received_at) for row in still]
@@ -131,22 +131,8 @@ def _received(summary: dict[str, Any], received_at: datetime) -> dict[str, Any]:
 def _with_turns(system: System, summaries: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return summaries with `queued` where a run of the batch waits for its turn."""
     idle = [each["batch_id"] for each in summaries if each["status"] in batches.UNDER_WAY and not each["at_work"]]
-    queued = _queued(system, idle)
+    queued = system.turns.waiting() & set(idle) if idle else ()
     return [each | {"queued": each["batch_id"] in queued} for each in summaries]
-
-
-def _queued(system: System, batch_ids: Sequence[str]) -> set[str]:
-    """Return which batches have a run that waits for its turn."""
-    if not batch_ids:
-        return set()
-    # as whoever logs in: Dagster's tables are none of the application's
-    with (
-        contextlib.closing(Database(system.endpoints.database_url, pool_size=1)) as login,
-        login.begin() as transaction,
-    ):
-        exist = transaction.scalar("dagster_runs_exist")
-        found = transaction.rows("queued_batches", batch_ids=list(batch_ids)) if exist else ()
-    return {row.batch_id for row in found}
 
 
 def keep_summary(storage: Storage, database: Database, batch_id: str) -> dict[str, Any]:

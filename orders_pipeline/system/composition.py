@@ -6,6 +6,7 @@ The one place where parts are made and handed on; use cases get what they need f
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import uuid
@@ -34,6 +35,7 @@ from orders_pipeline.services.rate_limit import RateLimiter
 from orders_pipeline.system import embedded, errors, session_limit
 from orders_pipeline.system.restore_guard import RestoreGuard
 from orders_pipeline.system.settings import PREFIX, Settings, SettingsError
+from orders_pipeline.system.turns import Turns
 
 log = logging.getLogger("orders_pipeline.system")
 
@@ -67,6 +69,11 @@ class System:
     def restore_guard(self) -> RestoreGuard:
         """Return what finds out whether our ledger is whole."""
         return RestoreGuard(self.database, self.storage, self.payments)
+
+    @functools.cached_property
+    def turns(self) -> Turns:
+        """Return what knows which runs wait, and whether there is a daemon that begins them."""
+        return Turns(self.endpoints.database_url)
 
 
 @contextlib.contextmanager

@@ -22,6 +22,7 @@ from orders_pipeline.clients.api_tokens import APPROVE, Caller
 from orders_pipeline.clients.file_names import composed
 from orders_pipeline.infrastructure.database import Transaction
 from orders_pipeline.reports.report_files import REPORTS
+from orders_pipeline.settlement.standing_still import standing_still_since
 from orders_pipeline.system.composition import System
 from orders_pipeline.upkeep import approval
 from orders_pipeline.web import cursors
@@ -112,6 +113,7 @@ def _read(system: System, client_code: str, batch_id: str) -> tuple[Row[Any], di
         found = transaction.rows("rejections_by_code", batch_id=batch_id)
         waiting_for = _waiting_for(transaction, row)
         cancellation = _cancellation(transaction, row)
+    still_since = None if row.finished_at else standing_still_since(system, [batch_id]).get(batch_id)
     summary = batches.summary(row, {}, {}, {})
     amounts = {name: summary["amount_jpy"][name] for name in ("paid", "declined", "unknown", "refunded", "cancelled")}
     body = {
@@ -126,9 +128,10 @@ def _read(system: System, client_code: str, batch_id: str) -> tuple[Row[Any], di
         "warnings": [each.code for each in found if each.is_warning],
         "corrections": {"rows_open": group.rows_open, "batches": group.batches},
         "waiting_for": waiting_for,
+        "standing_still_since": shown_time(still_since),
         "approval": batches.approval(row, shown_time),
         "cancellation": cancellation,
-        "progress": _progress(row, system.settings.notification_rate_per_s),
+        "progress": _progress(row, system.settings.notification_rate_per_s, is_still=still_since is not None),
         "links": _links(row, _files(system, row)),
     }
     return row, body
@@ -212,8 +215,8 @@ def _cancellation(transaction: Transaction, row: Row[Any]) -> dict[str, Any] | N
     }
 
 
-def _progress(row: Row[Any], notices_a_second: int) -> dict[str, Any]:
-    """Return how far each phase is, counted from rows."""
+def _progress(row: Row[Any], notices_a_second: int, *, is_still: bool) -> dict[str, Any]:
+    """Return how far each phase is, counted from rows; of one that stands still nobody knows how long it takes."""
     is_finished = row.status in batches.FINISHED
     loaded = sum(getattr(row, f"orders_{state}") for state in batches.ORDER_STATES)
     settled = row.payments_succeeded + row.payments_declined + row.payments_refunded + row.payments_cancelled
@@ -222,16 +225,17 @@ def _progress(row: Row[Any], notices_a_second: int) -> dict[str, Any]:
     is_loaded = row.status not in BEFORE_LOADING and row.rows_accepted is not None
     is_paid = is_loaded and row.payments_planned > 0 and settled == row.payments_planned
     is_told = is_paid and told == row.notifications_planned
+    seconds = None if is_still else _seconds(row, told, notices_a_second)
     numbers: dict[str, tuple[bool, int | None, int | None, int | None]] = {
         "receive": (row.source_sha256 is not None, None, None, None),
         "check": (checked is not None, checked or 0, row.rows_total, None),
         "load": (is_loaded, loaded, None if row.rows_accepted is None else batches.orders_accepted(row), None),
         "pay": (is_paid, settled, row.payments_planned or None, None),
-        "notify": (is_told, told, row.notifications_planned or None, _seconds(row, told, notices_a_second)),
+        "notify": (is_told, told, row.notifications_planned or None, seconds),
         "report": (is_finished, None, None, None),
     }
     current = "finished" if is_finished else next(name for name, (is_done, *_) in numbers.items() if not is_done)
-    at_work = None if row.status == batches.AWAITING_APPROVAL else current
+    at_work = None if is_still or row.status == batches.AWAITING_APPROVAL else current
     phases = [
         {"name": name, "state": "done" if is_finished or is_done else "working" if name == at_work else "waiting"}
         | ({} if name in ("receive", "report") else {"done": done, "total": total, "eta_s": eta})

@@ -9,13 +9,11 @@ import time
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
-from orders_pipeline.infrastructure.database import Database
 from orders_pipeline.infrastructure.database_errors import DatabaseError
 from orders_pipeline.infrastructure.storage import StorageError
 from orders_pipeline.system.composition import System
 from orders_pipeline.web.calls import answer
 
-HEARTBEAT_S = 120  # the daemon writes one every 30 seconds
 REMEMBERED_S = 2.0
 
 
@@ -55,13 +53,6 @@ class Readiness:
         return False
 
     def _daemon(self) -> bool:
-        """Return whether the daemon has lately said that it lives; as who logs in: the table is none of ours."""
-        with (
-            contextlib.suppress(DatabaseError),
-            contextlib.closing(Database(self._system.endpoints.database_url, pool_size=1)) as login,
-            login.begin() as transaction,
-        ):
-            return bool(
-                transaction.scalar("dagster_heartbeats_exist") and transaction.scalar("daemon_is_alive", seconds=HEARTBEAT_S)
-            )
+        with contextlib.suppress(DatabaseError):
+            return self._system.turns.is_daemon_alive()
         return False

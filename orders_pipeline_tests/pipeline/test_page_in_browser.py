@@ -90,7 +90,7 @@ def signed_in(
     page.goto(f"{url}/send")
     page.locator("#token").fill(page_token(installation.system, client_code, scopes))
     page.keyboard.press("Enter")
-    expect(page.locator("h1")).not_to_have_text("Sign in")
+    expect(page.locator("#token")).to_have_count(0)
     return page
 
 
@@ -231,6 +231,29 @@ def test_what_an_operator_sees_has_no_fault(
     expect(operator.locator(".chart rect")).not_to_have_count(0)
     is_faultless(operator)
     operator.context.close()
+
+
+@pytest.mark.parametrize(("locale", "width", "says"), [("en-GB", 1100, "Stands still"), ("ja-JP", 320, "中断中")])
+def test_a_page_that_is_open_says_that_its_file_stands_still_and_so_does_the_overview(
+    chromium: Browser, installation: Installation, url: str, client_code: str, locale: str, width: int, says: str
+) -> None:
+    context = chromium.new_context(locale=locale, viewport={"width": width, "height": 800})
+    page = signed_in(context, installation, url, client_code)
+    batch_id = send(page, *order_rows(3))
+    expect(page.locator(".lead .state")).not_to_have_text(says)
+    installation.rows("UPDATE batches SET received_at = now() - interval '1 hour' WHERE batch_id = %s", batch_id)
+    expect(page.locator(".lead .state")).to_have_text(says)
+    is_faultless(page)
+    operator = signed_in(
+        chromium.new_context(locale=locale, viewport={"width": width, "height": 800}), installation, url, None
+    )
+    operator.goto(f"{url}/overview")
+    expect(operator.locator(f"[aria-labelledby=waiting] tr:has(a[href='/b/{batch_id}']) .state")).to_have_text(says)
+    is_faultless(operator)
+    installation.work_off(batch_id)
+    expect(page.locator(".lead .state")).not_to_have_text(says)
+    for each in (operator.context, context):
+        each.close()
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(320, "dark"), (1280, "light")])

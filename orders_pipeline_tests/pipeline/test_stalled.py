@@ -28,6 +28,7 @@ from orders_pipeline.settlement import sweep
 from orders_pipeline.settlement.batch_settlement import settling
 from orders_pipeline.settlement.payments import settle
 from orders_pipeline.settlement.refunds.plan import read_plan, write_plan
+from orders_pipeline.system import turns
 from orders_pipeline.upkeep import cancelling
 from orders_pipeline_tests.support.installation import Installation, check_finished, prepare
 
@@ -35,6 +36,7 @@ from orders_pipeline_tests.support.installation import Installation, check_finis
 @pytest.fixture(autouse=True)
 def _alone_and_impatient(installation: Installation, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(sweep, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(turns, "REMEMBERED_S", 0.0)
     monkeypatch.setattr(orphaned_runs, "BEGINNING_S", 0.0)
     yield
     installation.rows("UPDATE batches SET status = 'cancelled', finished_at = now() WHERE finished_at IS NULL")

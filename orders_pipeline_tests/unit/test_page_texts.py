@@ -44,6 +44,7 @@ def test_every_text_is_used():
         "says_rejected_corrected",
         "says_completed_none",
         "says_completed_rows_open",
+        "state_still",
     }
     made |= {"receive", "check", "load", "pay", "notify", "report", "original", "rejected.csv", "errors.csv", "result.json"}
     assert set(TEXTS) - named - made - set(batches.PAUSES) == set()

@@ -29,10 +29,9 @@ END $$
 SELECT to_regclass('dagster.runs') IS NOT NULL
 
 -- name: queued_batches
--- Which of these batches have a run that has not begun.
+-- Which batches have a run that has not begun.
 SELECT DISTINCT tags.value AS batch_id FROM dagster.run_tags AS tags JOIN dagster.runs ON runs.run_id = tags.run_id
-WHERE tags.key = 'dagster/partition' AND tags.value = ANY (CAST(:batch_ids AS text[]))
-  AND runs.status IN ('QUEUED', 'NOT_STARTED', 'STARTING')
+WHERE tags.key = 'dagster/partition' AND runs.status IN ('QUEUED', 'NOT_STARTED', 'STARTING')
 
 -- name: dagster_heartbeats_exist
 -- Whether Dagster's daemon has ever run here.

@@ -90,6 +90,21 @@ WHERE EXISTS (SELECT FROM pg_locks JOIN pg_database ON pg_database.oid = pg_lock
               WHERE locktype = 'advisory' AND granted AND datname = current_database()
                 AND classid = :lock_class AND objid = CAST(CAST(hashtext(batch_id) AS bigint) & 4294967295 AS oid))
 
+-- name: idle_batches
+-- Those of some batches that have work left which no process has done for a while, and since when.
+-- Not where a person is waited for; whether it is tried again at a time of its own. A lease says when its worker was last heard.
+SELECT batch_id, idle.since, status IN ('paused', 'cancelling') OR status_code IS NOT NULL AS is_tried_again
+FROM batches CROSS JOIN LATERAL (
+    SELECT greatest(received_at, approval_decided_at, resumed_at, cancelled_at, idle_since,
+                    max(lease_until) - make_interval(secs => :lease_s)) AS since
+    FROM workers WHERE workers.batch_id = batches.batch_id
+) AS idle
+WHERE batch_id = ANY (CAST(:batch_ids AS text[])) AND finished_at IS NULL AND status NOT IN ('stopped', 'awaiting_approval')
+  AND idle.since < now() - make_interval(secs => :patience_s)
+  AND NOT EXISTS (SELECT FROM pg_locks JOIN pg_database ON pg_database.oid = pg_locks.database
+                  WHERE locktype = 'advisory' AND granted AND datname = current_database()
+                    AND classid = :lock_class AND objid = CAST(CAST(hashtext(batch_id) AS bigint) & 4294967295 AS oid))
+
 -- name: is_there
 -- The session is still there.
 SELECT true

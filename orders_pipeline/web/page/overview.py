@@ -11,6 +11,7 @@ from sqlalchemy import Row
 from starlette.responses import Response
 
 from orders_pipeline.batches.batches import JAPAN, UNDER_WAY
+from orders_pipeline.settlement.standing_still import standing_still_since
 from orders_pipeline.web.page.rendering import Visit
 
 DAYS = 14
@@ -41,11 +42,14 @@ def show_overview(visit: Visit) -> Response:
         unfinished = transaction.rows("page_unfinished", limit=MOST_UNFINISHED)
         breakers = {each.service: each for each in transaction.rows("open_breakers")}
         found = transaction.rows("page_days", since=datetime.combine(since, datetime.min.time(), JAPAN).isoformat())
+    still = standing_still_since(visit.system, [each.batch_id for each in unfinished])
+    waiting = [each for each in unfinished if each.status not in UNDER_WAY or each.status_code or each.batch_id in still]
     days = [since + timedelta(days=each) for each in range(DAYS)]
     return visit.render(
         "overview.html",
-        waiting=[each for each in unfinished if each.status not in UNDER_WAY or each.status_code is not None],
-        running=[each for each in unfinished if each.status in UNDER_WAY and each.status_code is None],
+        waiting=waiting,
+        running=[each for each in unfinished if each not in waiting],
+        still=still,
         services=[(service, breakers.get(service)) for service in SERVICES],
         days=_columns([_sum(day.isoformat(), [each for each in found if each.day == day]) for day in days]),
         clients=_bars(_by_client(found)),

@@ -317,6 +317,7 @@ TEXTS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "state_paying": ("In progress", "処理中"),
         "state_paused": ("Waiting", "待機中"),
         "state_stopped": ("Stopped", "停止中"),
+        "state_still": ("Stands still", "中断中"),
         "state_cancelling": ("Being cancelled", "中止処理中"),
         "state_completed": ("Done", "完了"),
         "state_completed_with_errors": ("Done, with errors", "完了(一部エラー)"),
@@ -341,6 +342,20 @@ TEXTS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "says_stopped": (
             "Somebody stopped the work. What is paid stays paid; the rest waits until it is resumed.",
             "担当者が処理を停止しました。済んだ決済はそのまま残り、残りは再開するまで待機します。",
+        ),
+        "says_still": (
+            "Nothing has been done on it since {since}. Nothing is lost, and nothing is charged twice. "
+            "It goes on by itself as soon as the system works again.",
+            "{since}から処理が止まっています。受け付けた内容は失われず、二重に請求されることもありません。"
+            "システムが復旧すると自動的に再開します。",
+        ),
+        "still_client": (
+            "If it does not within a few minutes, tell your administrator.",
+            "数分たっても再開しない場合は、管理者に連絡してください。",
+        ),
+        "still_operator": (
+            "To see what is missing: orders-pipeline doctor",
+            "原因の確認: orders-pipeline doctor",
         ),
         "says_cancelling": (
             "The rest is being cancelled. What is paid stays paid.",
@@ -496,6 +511,10 @@ TEXTS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "overview_title": ("Overview of all clients", "全取引先の状況"),
         "needs_somebody": ("Waiting or stopped", "待機中・停止中"),
         "nothing_waits": ("Nothing is waiting or stopped.", "待機中・停止中のファイルはありません。"),
+        "still_why": (
+            "No process has worked on it since {since}. Are the daemon and the workers there?",
+            "{since}から、処理するプロセスがありません。デーモンとワーカーを確認してください。",
+        ),
         "running": ("In progress", "処理中"),
         "nothing_runs": ("Nothing is in progress.", "処理中のファイルはありません。"),
         "services": ("Services", "外部サービス"),

@@ -20,6 +20,7 @@ from orders_pipeline.infrastructure.scratch import Scratch
 from orders_pipeline.intake.file_staging import limits_of
 from orders_pipeline.records.corrected_rows import UNDECIDED
 from orders_pipeline.records.rejections import Language, message
+from orders_pipeline.settlement.standing_still import standing_still_since
 from orders_pipeline.upkeep import cancelling
 from orders_pipeline.web import submission
 from orders_pipeline.web.batches import batch_object
@@ -220,13 +221,14 @@ def _steps(batch: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _milestone(batch: Mapping[str, Any], refund: Row[Any] | None) -> str:
-    """Return what a screen reader hears of once: a new state, another quarter of the payments and notifications, refunds."""
+    """Return what a screen reader hears of once: a new state, standing still, another quarter of what is sent, refunds."""
     quarters = []
     for each in batch["progress"]["phases"]:
         if each.get("total"):
             quarters.append(f"{each['name']}{each['done'] * 4 // each['total']}")
     refunds = [] if refund is None else [f"refunds{refund.orders_refunded}" if not refund.orders_open else "refunding"]
-    return " ".join([batch["status"], *quarters, *refunds])
+    still = ["still"] if batch["standing_still_since"] else []
+    return " ".join([batch["status"], *still, *quarters, *refunds])
 
 
 def _accepted_orders(batch: Mapping[str, Any]) -> int:
@@ -258,7 +260,7 @@ def show_history(visit: Visit) -> Response:
 
 
 def _listed(visit: Visit, limit: int, before: tuple[str | None, str] | None) -> dict[str, Any]:
-    """Return batches of the client, or for an operator of all, the newest first, and what was refunded of each."""
+    """Return batches of the client, or for an operator of all, the newest first, with refunds and which stand still."""
     before_at, before_id = before or ("infinity", "")
     client_code = visit.who.client_code
     place = {"before_at": before_at, "before_id": before_id, "limit": limit + 1}
@@ -269,7 +271,9 @@ def _listed(visit: Visit, limit: int, before: tuple[str | None, str] | None) -> 
             rows = transaction.rows("page_batches", client_code=client_code, **place)
         shown = rows[:limit]
         refunds = transaction.rows("page_refunds", batch_ids=[each.batch_id for each in shown])
-    return {"batches": shown, "refunds": {each.batch_id: each for each in refunds}, "has_more": len(rows) > limit}
+    still = standing_still_since(visit.system, [each.batch_id for each in shown])
+    of_batches = {"refunds": {each.batch_id: each for each in refunds}, "still": still}
+    return {"batches": shown, **of_batches, "has_more": len(rows) > limit}
 
 
 def show_start(visit: Visit) -> Response:
