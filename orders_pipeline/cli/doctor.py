@@ -24,7 +24,7 @@ from orders_pipeline.intake.landing import left_alone
 from orders_pipeline.security.encryption import Cipher
 from orders_pipeline.services.answers import NoAnswer, NotDelivered
 from orders_pipeline.services.http_client import ServiceClient
-from orders_pipeline.system import clock, errors, payment_stop, session_limit
+from orders_pipeline.system import clock, daemon, errors, payment_stop, session_limit
 from orders_pipeline.system.composition import (
     Endpoints,
     System,
@@ -246,6 +246,8 @@ def _daemon(patient: Patient) -> str:
     ages = [row.age_s for row in heard if row.daemon == "SENSOR"]  # any other part may go on where this one hangs
     says = f"last heard from {ages[0]:.0f} s ago" if ages else "never heard from"
     is_silent = not ages or ages[0] > SILENT_S
+    if (waiting := daemon.daemons(patient.login) - 1) > 0:
+        says += f"; {waiting} more would take over"
     return Concern(f"{says}: no file is seen, and no run begins") if is_silent and patient.settings.has_many_hosts else says
 
 

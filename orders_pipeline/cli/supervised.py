@@ -20,7 +20,7 @@ EMBEDDED = ("database_url", "payment_url", "notification_url")
 @main.command()
 @answers  # of what goes wrong: all else are the daemon's own words
 def daemon() -> None:
-    """Be Dagster's daemon, which finds files and starts runs; there is one for all hosts."""
+    """Be Dagster's daemon, which finds files and starts runs; of several one works, and the others wait."""
     _be("dagster._daemon", "run")
 
 

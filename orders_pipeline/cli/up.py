@@ -22,6 +22,7 @@ from orders_pipeline.services.answers import NoAnswer, NotDelivered
 from orders_pipeline.services.http_client import ServiceClient
 from orders_pipeline.system import embedded
 from orders_pipeline.system.composition import System, following_files, join_endpoints, open_system
+from orders_pipeline.system.daemon import daemons
 from orders_pipeline.system.session_limit import WEB_POOL_SIZE
 from orders_pipeline.system.settings import UNDER_UP, Settings, export_environment
 from orders_pipeline.system.whereabouts import note_reports
@@ -125,6 +126,8 @@ def running(settings: Settings, port: int, say: Callable[[str], None] = lambda _
             Path(settings.landing_location).mkdir(parents=True, exist_ok=True)
         log = settings.dagster_home / "dagster.log"
         say("starting Dagster's web server and daemon")
+        if daemons(system.database):
+            say("another daemon works on this database: this one's waits, and takes over when that one has ended")
         process = stack.enter_context(_dagster(port, log, up_lock))
         _wait_until_it_answers(process, port)
         yield Places(

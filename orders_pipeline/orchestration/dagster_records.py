@@ -6,7 +6,7 @@ Whoever logs in has them; they are none of the application's. Which configuratio
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Self
 
@@ -80,18 +80,31 @@ def dagster_instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
         yield instance
 
 
-def keep_connections(instance: dg.DagsterInstance, pool_size: int = DAGSTER_POOL_SIZE) -> None:
+def records_database(instance: dg.DagsterInstance) -> Database | None:
+    """Return the database with Dagster's records, or None where somebody has other records than ours."""
+    urls = {getattr(store, "postgres_url", None) for store in _stores(instance)}
+    return Database(SecretStr(url), pool_size=1) if len(urls) == 1 and (url := urls.pop()) is not None else None
+
+
+def _stores(instance: dg.DagsterInstance) -> list[Any]:
+    return [instance.run_storage, instance.event_log_storage, instance.schedule_storage]
+
+
+def keep_connections(
+    instance: dg.DagsterInstance, pool_size: int = DAGSTER_POOL_SIZE, may_work: Callable[[], None] = lambda: None
+) -> None:
     """Keep at most so many connections to Dagster's records open, for all its stores; once, however often that is asked for.
 
     Opening one for each of a run's hundreds of statements is half of the run's time. As it does for its web server, Dagster
-    would keep one for each store, and use it after the server has gone.
+    would keep one for each store, and use it after the server has gone. Nothing is asked of the records unless `may_work`
+    returns.
     """
     if instance in _kept:
         return
     _kept.add(instance)
     instance.handle_new_event = _no_words_of_others()(instance.handle_new_event)  # type: ignore[method-assign]
-    stores: list[Any] = [instance.run_storage, instance.event_log_storage, instance.schedule_storage]
-    if len({getattr(store, "postgres_url", store) for store in stores}) > 1:  # somebody has other records than ours
+    stores = _stores(instance)
+    if records_database(instance) is None:
         return
     options = stores[0]._engine.url.query.get("options", "")
     engine = create_pg_engine(
@@ -104,6 +117,13 @@ def keep_connections(instance: dg.DagsterInstance, pool_size: int = DAGSTER_POOL
         pool_recycle=3_600,
         connect_args={"options": f"{options} -cstatement_timeout={LONGEST_STATEMENT_MS}"},
     )
+    connect = engine.connect
+
+    def connect_if_allowed() -> Any:  # noqa: ANN401 - a connection of SQLAlchemy, which lives elsewhere
+        may_work()
+        return connect()
+
+    engine.connect = connect_if_allowed  # type: ignore[method-assign]
     for store in stores:
         store._engine = engine
 

@@ -1,6 +1,6 @@
-"""The queue of runs that dagster.yaml names: Dagster's own, which notes who asks, and whose daemon is ready to fork.
+"""The queue of runs that dagster.yaml names: Dagster's own, which notes who asks, and whose daemon waits for its turn.
 
-Who asks is known in `attribution.py`, how runs are forked in `run_launcher.py`.
+Who asks is known in `attribution.py`, how runs are forked in `run_launcher.py`, whose turn it is in `system/daemon.py`.
 """
 
 from __future__ import annotations
@@ -8,16 +8,20 @@ from __future__ import annotations
 import dagster as dg
 from dagster import QueuedRunCoordinator
 from dagster._core.run_coordinator import SubmitRunContext
+from dagster._utils.interrupts import raise_interrupts_as
 
 from orders_pipeline.batches.run_tags import TRIED_AGAIN
 from orders_pipeline.orchestration.attribution import note_who_asks
-from orders_pipeline.orchestration.dagster_records import keep_connections
+from orders_pipeline.orchestration.dagster_records import keep_connections, records_database
 from orders_pipeline.orchestration.run_launcher import ForkingRunLauncher
+from orders_pipeline.system.daemon import Turn
 from orders_pipeline.system.session_limit import DAEMON_POOL_SIZE
 
 
 class RunQueue(QueuedRunCoordinator):
     """Dagster's queue."""
+
+    _turn: Turn | None = None  # of Dagster's daemon alone
 
     def submit_run(self, context: SubmitRunContext) -> dg.DagsterRun:
         """Queue a run; one that is tried again is first: payments that its process was lost with are unclear till then."""
@@ -28,9 +32,23 @@ class RunQueue(QueuedRunCoordinator):
 
     @property
     def dequeue_interval_seconds(self) -> int:
-        """Return how often Dagster's daemon looks; it alone asks, as it starts, and should be ready for its first runs."""
-        keep_connections(self._instance, DAEMON_POOL_SIZE)
+        """Return how often Dagster's daemon looks; it alone asks, before it begins with anything.
+
+        So here it waits for its turn, and is made ready for its first runs.
+        """
+        database = records_database(self._instance)
+        if database is not None:
+            self._turn = Turn(database)
+            with raise_interrupts_as(KeyboardInterrupt):  # Dagster itself would look for one only when it has begun
+                self._turn.wait()
+            keep_connections(self._instance, DAEMON_POOL_SIZE, self._turn.require)
         launcher = self._instance.run_launcher
         if isinstance(launcher, ForkingRunLauncher):
             launcher.make_ready()
         return super().dequeue_interval_seconds
+
+    def dispose(self) -> None:
+        """Let another daemon take over, at the end of this one."""
+        if self._turn is not None:
+            self._turn.end()
+        super().dispose()

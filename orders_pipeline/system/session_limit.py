@@ -16,7 +16,7 @@ TICK_POOL_SIZE = 3
 TICKS = 2  # sensors at once
 WEB_POOL_SIZE = 4  # of each of the three stores that Dagster's web server reads
 DAEMON_POOL_SIZE = 8  # four of its threads request runs, and as many look after them
-DAEMON_SESSIONS = DAEMON_POOL_SIZE + TICKS  # its code server opens one for each sensor
+DAEMON_SESSIONS = DAEMON_POOL_SIZE + TICKS + 1  # its code server opens one for each sensor, and one holds its lock
 DAGSTER_SESSIONS = 3 * WEB_POOL_SIZE + DAEMON_SESSIONS
 # a command, which may run a batch itself; what serves the reports; the sensors, with a lock each
 OTHER_SESSIONS = RUN_SESSIONS + POOL_SIZE + TICKS * (TICK_POOL_SIZE + 1) + DAGSTER_SESSIONS

@@ -48,7 +48,7 @@ def test_a_limit_that_is_too_small_is_told_with_the_figures(server_url, database
     with psycopg.connect(server_url.replace("+psycopg", ""), autocommit=True) as admin:
         admin.execute(f"ALTER {limited} CONNECTION LIMIT 50".encode())
         try:
-            with pytest.raises(TooFewSessions, match="may need 94 sessions, and the database lets in 50"):
+            with pytest.raises(TooFewSessions, match="may need 95 sessions, and the database lets in 50"):
                 session_limit.require(database, 3)
         finally:
             admin.execute(f"ALTER {limited} CONNECTION LIMIT -1".encode())
@@ -69,7 +69,7 @@ def test_commands_and_the_system_do_not_start_where_too_few_are_let_in_and_docto
                 assert ended.exit_code == status
                 assert "E_DATABASE_SESSIONS" in said
                 assert (
-                    "may need 94 sessions, and the database lets in 50; lower the setting, or raise max_connections" in said
+                    "may need 95 sessions, and the database lets in 50; lower the setting, or raise max_connections" in said
                 )
         finally:  # other tests use this database
             admin.execute(f"ALTER DATABASE {name} CONNECTION LIMIT -1".encode())

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from types import SimpleNamespace
 
+import dagster as dg
+import pytest
 from dagster._core.test_utils import instance_for_test
 
 from orders_pipeline.cli import doctor
 from orders_pipeline.infrastructure.database import Database
+from orders_pipeline.infrastructure.database_errors import DatabaseUnavailable
 from orders_pipeline.orchestration.dagster_records import keep_connections
+from orders_pipeline.system.daemon import Turn, daemons
 from orders_pipeline.system.session_limit import DAGSTER_POOL_SIZE
 from orders_pipeline.system.settings import Settings
+from orders_pipeline_tests.support.commands import wait_for
 
 OF_DAGSTER = """
     FROM pg_stat_activity WHERE datname = current_database() AND application_name = '' AND pid <> pg_backend_pid()
@@ -39,6 +45,31 @@ def test_records_that_somebody_else_has_chosen_are_left_as_dagster_opens_them():
     with instance_for_test() as instance:
         keep_connections(instance)
         assert instance.get_runs() == []
+
+
+def test_a_daemon_whose_turn_it_is_not_asks_nothing_of_the_records(installation):
+    def refuse():
+        raise DatabaseUnavailable(None, "not our turn")
+
+    with dg.DagsterInstance.from_config(str(installation.system.settings.dagster_home)) as instance:
+        keep_connections(instance, may_work=refuse)
+        for look in (instance.get_runs, instance.all_instigator_state, instance.get_daemon_heartbeats):
+            with pytest.raises(DatabaseUnavailable, match="not our turn"):
+                look()
+
+
+def test_doctor_says_how_many_daemons_would_take_over(installation):
+    with contextlib.closing(Database(installation.system.database.url)) as login, contextlib.ExitStack() as ends:
+        patient = SimpleNamespace(login=login, settings=Settings.model_construct())
+        for number in range(3):
+            turn = Turn(login)
+            threading.Thread(target=turn.wait, daemon=True).start()
+            ends.callback(turn.end)
+            wait_for(lambda number=number: daemons(login) == number + 1, "the daemon to be there")
+        assert doctor._daemon(patient).endswith("; 2 more would take over")
+        ends.close()
+        wait_for(lambda: daemons(login) == 0, "their ends")
+        assert "more" not in doctor._daemon(patient)
 
 
 def test_doctor_misses_the_part_of_the_daemon_that_looks_at_files_whatever_other_parts_say(installation):

@@ -1,0 +1,90 @@
+"""Dagster's daemon: of all processes that could be it one works, known by a lock, and the others wait for its end.
+
+Two that worked would request and start runs twice. What the daemon does is in `orchestration/`.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+
+from orders_pipeline.infrastructure.database import Database, Transaction
+from orders_pipeline.infrastructure.database_errors import DatabaseError, DatabaseUnavailable
+
+DAEMON_LOCK_CLASS = 4_711_011
+BEAT_S = 2.0
+# after it last held the lock for certain, a process works no longer than this; the server keeps the lock of a host that
+# vanished for longer (`watch_client`), and who takes over waits as long
+TRUSTED_S = 10.0
+PATIENCE_S = 10.0  # how long what is to be done waits for the lock before it fails
+LOOK_S = 0.1
+
+log = logging.getLogger("orders_pipeline.daemon")
+
+
+class Turn:
+    """Whether it is this process's turn to be the daemon: asked for, kept, and asked for again where it was lost."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._trusted_until = 0.0
+        self._over = threading.Event()
+
+    def wait(self) -> None:
+        """Return once it is our turn; it stays ours until its `end` or that of the process."""
+        threading.Thread(target=self._keep, name="turn", daemon=True).start()
+        while not self._is_ours():
+            time.sleep(LOOK_S)
+
+    def require(self) -> None:
+        """Return where it is our turn; where it is not any more, wait a little, and raise DatabaseUnavailable."""
+        given_up = time.monotonic() + PATIENCE_S
+        while not self._is_ours():
+            if time.monotonic() > given_up:
+                raise DatabaseUnavailable(None, "the daemon's lock went with its session and is not ours again")
+            time.sleep(LOOK_S)
+
+    def end(self) -> None:
+        """Let another daemon take over; nothing may be under way any more."""
+        self._over.set()
+
+    def _is_ours(self) -> bool:
+        return not self._over.is_set() and _now() < self._trusted_until
+
+    def _keep(self) -> None:
+        while not self._over.is_set():
+            try:
+                with self._database.session() as session:
+                    self._lock(session)
+                    while not self._over.is_set():
+                        asked = _now()
+                        session.scalar("is_there")
+                        self._trusted_until = asked + TRUSTED_S
+                        self._over.wait(BEAT_S)
+            except DatabaseError as error:
+                self._trusted_until = 0.0
+                log.warning("%s; nothing begins until the daemon has its lock again", error)
+                self._over.wait(BEAT_S)
+
+    def _lock(self, session: Transaction) -> None:
+        """Take the lock; wait for the end of who has it, and then as long as that one may still count on it."""
+        session.rows("note_daemon", lock_class=DAEMON_LOCK_CLASS)
+        if session.scalar("try_lock_daemon", lock_class=DAEMON_LOCK_CLASS):
+            return
+        log.warning("another daemon works on this database; this one waits, and takes over when that one has ended")
+        while not (self._over.wait(BEAT_S) or session.scalar("try_lock_daemon", lock_class=DAEMON_LOCK_CLASS)):
+            pass
+        if not self._over.wait(TRUSTED_S):
+            log.warning("the other daemon has ended, and this one takes over")
+
+
+def daemons(database: Database) -> int:
+    """Return how many daemons there are: one works, and the others wait."""
+    with database.begin() as transaction:
+        return int(transaction.scalar("daemons", lock_class=DAEMON_LOCK_CLASS))
+
+
+def _now() -> float:
+    """Return this host's seconds since it was started, those it slept among them."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
