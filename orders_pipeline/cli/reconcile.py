@@ -15,6 +15,7 @@ from orders_pipeline.cli.command import STOPPED, answer, answers, main, opened
 
 DAYS = 2
 SHOWN_BATCHES = 3  # by name; --json has all
+SHOWN_FINDINGS = 20
 
 
 @main.command()
@@ -122,9 +123,8 @@ def _show(console: Console, result: Mapping[str, Any]) -> None:
         console.print(f"  closed         {which}: what they came to in both ledgers is recorded")
     if result["paying_resumed"]:
         console.print("  resumed        paying was stopped and resumes, but for what open findings hold up")
-    for finding in result["open_findings"]:
-        _show_finding(console, finding)
     _show_verdict(console, result)
+    _show_list(console, result)
 
 
 def _show_verdict(console: Console, result: Mapping[str, Any]) -> None:
@@ -148,6 +148,16 @@ def _show_verdict(console: Console, result: Mapping[str, Any]) -> None:
         console.print(
             "[red]paying is stopped[/red]: run `orders-pipeline reconcile` without a batch, in two minutes or later"
         )
+
+
+def _show_list(console: Console, result: Mapping[str, Any]) -> None:
+    """Print the first findings, those before others that nobody has answered for."""
+    there_are = sum(result["findings"]["open"].values()) + result["findings"]["accepted"]
+    shown = sorted(result["open_findings"], key=lambda each: each["accepted"] is not None)[:SHOWN_FINDINGS]
+    for finding in shown:
+        _show_finding(console, finding)
+    if there_are > len(shown):
+        console.print(f"  and {there_are - len(shown):,} more: see --json")
 
 
 def _show_finding(console: Console, finding: Mapping[str, Any]) -> None:

@@ -17,11 +17,14 @@ import requests
 from click.testing import CliRunner, Result
 
 from orders_pipeline.cli import main
+from orders_pipeline.cli.reconcile import SHOWN_FINDINGS
 from orders_pipeline.definitions import defs
 from orders_pipeline.infrastructure.database_url import libpq_url
 from orders_pipeline.orchestration.assets.reconciliation import LEDGERS_AGREE, reconciliation
 from orders_pipeline.orchestration.schedules import daily_reconciliation
 from orders_pipeline.samples.synthetic import write_sample
+from orders_pipeline_tests.support.api import csv_of
+from orders_pipeline_tests.support.factories import order_rows
 from orders_pipeline_tests.support.installation import Installation, check_finished
 
 HOUR_US = 3_600_000_000
@@ -139,6 +142,22 @@ def test_the_command_names_each_difference_and_ends_with_1_while_one_is_open(ins
         {"amount": yen, "status": "refunded"},
     )
     assert 0 <= finding["age_s"] < 60
+
+
+def test_the_command_says_the_sum_first_and_few_of_many_differences_those_first_that_wait(installation, tmp_path):
+    path = tmp_path / "orders.csv"
+    path.write_bytes(csv_of(*(row | {"customer_code": f"C-{at}"} for at, row in enumerate(order_rows(25)))))
+    batch_id = str(installation.take(path, "many")["batch_id"])
+    let_time_pass(installation)
+    lose(installation, batch_id, ALL_TRACES)
+    accepted, *waiting = [each["finding_id"] for each in answer("--days", "1")["open_findings"]]
+    reconcile("--accept", str(accepted), "--why", "a test")
+    lines = reconcile("--days", "1").output.splitlines()
+    (verdict,) = (at for at, line in enumerate(lines) if line == "the ledgers do not agree: 24 findings are open")
+    listed = [(at, line.split()[0]) for at, line in enumerate(lines) if ", since " in line]
+    assert [number for _, number in listed] == [str(each) for each in waiting[:SHOWN_FINDINGS]]
+    assert verdict < listed[0][0]
+    assert lines[-1] == f"  and {len(waiting) + 1 - SHOWN_FINDINGS} more: see --json"
 
 
 def test_the_command_says_by_code_why_it_could_not_compare(installation):
