@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from orders_pipeline.infrastructure.database_errors import DatabaseUnavailable
 from orders_pipeline.infrastructure.storage import ObjectDenied, StorageUnavailable
-from orders_pipeline.records.rejections import FileRejected
+from orders_pipeline.records.rejections import FileRejected, Language
 from orders_pipeline.system import errors
 from orders_pipeline.system.composition import System
 from orders_pipeline.web.authentication import READING_METHODS
@@ -34,6 +34,7 @@ HEADERS = (
     (b"referrer-policy", b"no-referrer"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
 )
+OPERATORS = ("/metrics", "/readyz", "/healthz")  # asked by monitoring, whose people read English
 FORM = "application/x-www-form-urlencoded"
 log = logging.getLogger("orders_pipeline.web")
 
@@ -118,7 +119,8 @@ def _explained(problem: Problem, request: Request, request_id: str) -> Response:
     is_seen = request.method in READING_METHODS or request.headers.get("content-type", "").startswith(FORM)
     if is_seen and not request.url.path.startswith("/v1/") and "text/html" in request.headers.get("accept", ""):
         return page.explain(problem, request, request_id)
-    return problem.response(request_id, language_of(request.headers.get("accept-language", "")))
+    unasked: Language = "en" if request.url.path in OPERATORS else "ja"
+    return problem.response(request_id, language_of(request.headers.get("accept-language", ""), unasked))
 
 
 def _of_http(error: Any) -> Problem:  # noqa: ANN401 - one of the errors below

@@ -193,8 +193,8 @@ class Problem(Exception):
         return Response(json.dumps(body, ensure_ascii=False), kind.status, headers, media_type="application/problem+json")
 
 
-def language_of(accept_language: str) -> Language:
-    """Return which of our languages a request wants: Japanese, unless English comes before it."""
+def language_of(accept_language: str, unasked: Language = "ja") -> Language:
+    """Return which of our languages a request wants most: Japanese where it wants both alike, `unasked` where neither."""
     wanted: dict[str, float] = {}
     for part in accept_language[:200].lower().split(","):
         tag, _, quality = part.partition(";q=")
@@ -204,4 +204,6 @@ def language_of(accept_language: str) -> Language:
                 wanted[primary] = max(wanted.get(primary, 0.0), float(quality or 1))
             except ValueError:
                 continue
+    if not wanted:
+        return unasked
     return "en" if wanted.get("en", 0.0) > wanted.get("ja", 0.0) else "ja"

@@ -439,6 +439,17 @@ def test_problems_are_in_the_language_that_is_asked_for(acme: Client) -> None:
         assert answer.json()["title"] == title
 
 
+def test_what_monitoring_asks_is_answered_in_english_unless_it_wants_japanese(url: str) -> None:
+    for asked, language in ((None, "en"), ("*", "en"), ("ja", "ja"), ("ja;q=0.1,fr", "ja")):
+        for answer in (
+            requests.get(f"{url}/metrics", headers={"Accept-Language": asked}, timeout=10),
+            requests.post(f"{url}/healthz", headers={"Accept-Language": asked}, timeout=10),
+            requests.post(f"{url}/readyz", headers={"Accept-Language": asked}, timeout=10),
+        ):
+            assert (answer.status_code // 100, answer.headers["Content-Language"]) == (4, language)
+    assert requests.get(f"{url}/v1/batches", timeout=10).headers["Content-Language"] == "ja"
+
+
 def test_requests_are_logged_by_their_route_and_errors_by_a_reference(
     installation: Installation, acme: Client, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -78,10 +78,15 @@ def test_every_problem_has_a_title_in_both_languages(slug):
 
 @pytest.mark.parametrize(
     ("asked", "language"),
-    [("", "ja"), ("en", "en"), ("EN-us,ja;q=0.9", "en"), ("ja,en;q=0.9", "ja"), ("fr;q=1,en;q=x", "ja"), ("*", "ja")],
+    [("en", "en"), ("EN-us,ja;q=0.9", "en"), ("ja,en;q=0.9", "ja"), ("ja,en", "ja"), ("fr,ja;q=0.1", "ja")],
 )
 def test_the_language_is_the_one_that_is_wanted_most(asked, language):
-    assert language_of(asked) == language
+    assert language_of(asked) == language_of(asked, "en") == language
+
+
+@pytest.mark.parametrize("asked", ["", "*", "fr;q=1,en;q=x"])
+def test_who_wants_neither_language_gets_the_one_of_the_place(asked):
+    assert (language_of(asked), language_of(asked, "en")) == ("ja", "en")
 
 
 def test_the_application_does_without_dagster_and_what_only_some_files_need():
