@@ -1,4 +1,4 @@
-"""What `status` shows of many batches: what stands still and why, and below it the newest ones.
+"""What `status` shows of many batches: what stands still and why, open refunds, and below it the newest ones.
 
 Values in, text out. What is shown of one batch is in `console.py`.
 """
@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from orders_pipeline.cli.console import describe_code, plain, stands_still, status_words
+from orders_pipeline.cli.console import counted, describe_code, plain, stands_still, status_words
 
 UNITS = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
 ENOUGH = 2  # of a unit: 90 minutes are better said in minutes
@@ -26,6 +26,19 @@ def show_standing_still(console: Console, summaries: Sequence[Mapping[str, Any]]
     for each in summaries:
         console.print(f"  {each['batch_id']}  {each['client_code']}  {plain(each['csv_source'])}  {_age(each)}")
         console.print(f"    {_why(each)}")
+    console.print()
+
+
+def show_open_refunds(console: Console, batches: Sequence[Mapping[str, Any]]) -> None:
+    """Print of which batches refunds are not settled, and on which a person has to decide; nothing where there is none."""
+    if not batches:
+        return
+    console.print("[bold]refunds open[/bold]")
+    for each in batches:
+        what = f"{counted(each['refunds'], 'refund')} of {each['amount_jpy']:,} yen"
+        console.print(f"  {each['batch_id']}  {each['client_code']}  {plain(each['csv_source'])}  {what}")
+        if undecided := each["need_a_person"]:
+            console.print(f"    A person has to decide on {undecided:,} of them: orders-pipeline status {each['batch_id']}")
     console.print()
 
 

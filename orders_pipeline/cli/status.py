@@ -85,6 +85,7 @@ def status(
         unshipped = shipping.unshipped(system.database)
         found: dict[str, Any] = {
             "standing_still": [] if statuses or since else summaries.standing_still(system, limit, client_code),
+            "open_refunds": [] if statuses or since else summaries.open_refunds(system, limit, client_code),
             "batches": summaries.recent(system, limit, client_code=client_code, statuses=statuses, since=since),
             "landing": {name: some.as_dict() for name, some in left.items()},
             "paying_rests": stop,
@@ -96,6 +97,7 @@ def status(
     def show(console_: Console, shown: dict[str, Any]) -> None:
         console.show_stop(console_, shown["paying_rests"])
         batch_list.show_standing_still(console_, shown["standing_still"])
+        batch_list.show_open_refunds(console_, shown["open_refunds"])
         batch_list.show_batches(console_, shown["batches"], try_demo=try_demo)
         if not is_narrowed:
             for line in left_alone.in_words(left):

@@ -124,6 +124,17 @@ def standing_still(system: System, limit: int, client_code: str | None = None) -
         return [_received(summary_of(transaction, row.batch_id, located_at[row.batch_id]), row.received_at) for row in still]
 
 
+def open_refunds(system: System, limit: int, client_code: str | None = None) -> list[dict[str, Any]]:
+    """Return the oldest batches with refunds that are not settled, and how many of these a person has to decide on."""
+    with system.database.begin() as transaction:
+        found = transaction.rows("batches_with_open_refunds", client_code=client_code, limit=limit)
+    return [
+        {"batch_id": row.batch_id, "client_code": row.client_code, "csv_source": row.csv_source}
+        | {"refunds": row.refunds, "amount_jpy": row.amount, "need_a_person": row.undecided}
+        for row in found
+    ]
+
+
 def _received(summary: dict[str, Any], received_at: datetime) -> dict[str, Any]:
     return summary | {"received_at": received_at.isoformat(timespec="seconds")}
 

@@ -413,6 +413,41 @@ def test_a_file_and_the_history_say_what_was_refunded_and_what_is_being(
 
 
 @pytest.mark.parametrize("language", ["en", "ja"])
+def test_a_refund_that_waits_for_a_person_is_said_to_wait_and_not_to_be_made(
+    installation: Installation, url: str, client_code: str, language: str
+) -> None:
+    clerk, operator = (signed_in(installation.system, url, each, language=language) for each in (client_code, None))
+    batch_id = send(clerk, csv_of(*order_rows(2)))
+    installation.work_off(batch_id)
+    plan = read_plan(installation.system.database, batch_id)
+    write_plan(installation.system.database, plan, requested_by="operator", reason="returned")
+    made, waits, waits_in_list, to_decide = {
+        "en": (
+            "Being refunded",
+            "decide on the refund of 2 orders, ¥2,000.",
+            "Refund to be decided: 2, ¥2,000",
+            "1 refund to be",
+        ),
+        "ja": (
+            "の返金を処理しています",
+            "2件・2,000円の返金は、管理者の判断を待っています。",
+            "返金の判断待ち 2件・2,000円",
+            "返金1回の判断",
+        ),
+    }[language]
+    page = clerk.get(f"/b/{batch_id}").text
+    assert (made in page, waits in page, batch_id in operator.get("/overview").text) == (True, False, False)
+    installation.rows("UPDATE refunds SET next_attempt_at = 'infinity' WHERE batch_id = %s", batch_id)
+    page = clerk.get(f"/b/{batch_id}").text
+    assert (made in page, waits in page, "refund-waits" in page) == (False, True, True)
+    assert waits_in_list in clerk.get("/history").text
+    overview = operator.get("/overview").text
+    waiting = overview[: overview.index('id="running"')]
+    assert (f'href="/b/{batch_id}"' in waiting, to_decide in waiting) == (True, True)
+    installation.rows("UPDATE refunds SET next_attempt_at = now() WHERE batch_id = %s", batch_id)
+
+
+@pytest.mark.parametrize("language", ["en", "ja"])
 def test_who_may_refund_is_shown_what_it_comes_to_before_anything_is(
     installation: Installation, url: str, client_code: str, language: str
 ) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from orders_pipeline.settlement.refunds.plan import read_plan, write_plan
 from orders_pipeline_tests.support.commands import Cli
 from orders_pipeline_tests.support.factories import sample_file
 from orders_pipeline_tests.support.installation import Installation
@@ -57,6 +58,31 @@ def test_what_stands_still_is_named_but_not_what_has_just_come(cli: Cli, client_
     said = cli("status", "--client", client_code).stdout
     assert said.index("stands still") < said.index(found["batches"][0]["batch_id"])
     assert f"  {still['batch_id']}  {client_code}  " in said
+
+
+def test_refunds_that_are_open_are_counted_and_those_named_on_which_a_person_has_to_decide(
+    installation: Installation, cli: Cli, client_code: str
+) -> None:
+    assert listed(cli, "--client", client_code)["open_refunds"] == []
+    ((batch_id, name),) = installation.rows(
+        "SELECT batch_id, csv_source FROM batches WHERE client_code = %s AND status = 'completed'", client_code
+    )
+    plan = read_plan(installation.system.database, batch_id)
+    write_plan(installation.system.database, plan, requested_by="operator", reason="returned")
+    refunds, yen = installation.rows("SELECT count(*), sum(amount)::bigint FROM refunds WHERE batch_id = %s", batch_id)[0]
+    found = {"batch_id": batch_id, "client_code": client_code, "csv_source": name, "refunds": refunds, "amount_jpy": yen}
+    assert listed(cli, "--client", client_code)["open_refunds"] == [found | {"need_a_person": 0}]
+    said = cli("status", "--client", client_code).stdout
+    assert f"refunds open\n  {batch_id}  {client_code}  {name}  1 refund of {yen:,} yen\n\n" in said
+    installation.rows(
+        "UPDATE refunds SET next_attempt_at = 'infinity' "
+        "WHERE refund_id = (SELECT refund_id FROM refunds WHERE batch_id = %s LIMIT 1)",
+        batch_id,
+    )
+    assert listed(cli, "--client", client_code)["open_refunds"] == [found | {"need_a_person": 1}]
+    said = cli("status", "--client", client_code).stdout
+    assert f"    A person has to decide on 1 of them: orders-pipeline status {batch_id}\n" in said
+    assert listed(cli, "--client", client_code, "--since", "1h")["open_refunds"] == []
 
 
 @pytest.mark.parametrize("since", ["yesterday", "0d", "2026-13-01", "999999d", "2 d"])

@@ -153,13 +153,18 @@ SELECT batch_id, client_code, csv_source, status, status_code, rows_total, rows_
 FROM batches WHERE finished_at IS NULL ORDER BY received_at LIMIT :limit
 
 -- name: page_refunds
--- Of how many orders of some batches the yen were refunded, or are being.
+-- Of how many orders of some batches the yen were refunded, are being, or wait for a person to decide.
 SELECT refunds.batch_id,
        count(*) FILTER (WHERE status = 'succeeded') AS orders_refunded,
        CAST(coalesce(sum(share.amount) FILTER (WHERE status = 'succeeded'), 0) AS bigint) AS yen_refunded,
-       count(*) FILTER (WHERE settled_at IS NULL) AS orders_open,
-       CAST(coalesce(sum(share.amount) FILTER (WHERE settled_at IS NULL), 0) AS bigint) AS yen_open
+       count(*) FILTER (WHERE is_open AND NOT needs_a_person) AS orders_open,
+       CAST(coalesce(sum(share.amount) FILTER (WHERE is_open AND NOT needs_a_person), 0) AS bigint) AS yen_open,
+       count(*) FILTER (WHERE is_open AND needs_a_person) AS orders_undecided,
+       CAST(coalesce(sum(share.amount) FILTER (WHERE is_open AND needs_a_person), 0) AS bigint) AS yen_undecided
 FROM refunds JOIN refund_orders AS share USING (refund_id)
+CROSS JOIN LATERAL (
+    SELECT settled_at IS NULL AS is_open, next_attempt_at > now() + interval '1 day' AS needs_a_person
+) AS waits
 WHERE refunds.batch_id = ANY (CAST(:batch_ids AS text[])) GROUP BY refunds.batch_id
 
 -- name: page_days

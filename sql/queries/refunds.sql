@@ -156,6 +156,15 @@ CROSS JOIN LATERAL (
 ) AS members
 WHERE refunds.batch_id = :batch_id AND settled_at IS NULL ORDER BY created_at, refund_id
 
+-- name: batches_with_open_refunds
+-- Which batches have refunds that are not settled, those first that came first, and how many of these a person has to decide.
+SELECT batch_id, client_code, csv_source, status, received_at, refunds, amount, undecided
+FROM (SELECT batch_id, count(*) AS refunds, CAST(sum(amount) AS bigint) AS amount,
+             count(*) FILTER (WHERE next_attempt_at > now() + interval '1 day') AS undecided
+      FROM refunds WHERE settled_at IS NULL GROUP BY batch_id) AS open_refunds JOIN batches USING (batch_id)
+WHERE CAST(:client_code AS text) IS NULL OR client_code = :client_code
+ORDER BY received_at, batch_id LIMIT :limit
+
 -- name: want_refund_run
 -- Refunds are written: a run is asked for at once if that is said, and none was a moment ago; else by the sensor's next look.
 WITH wanted AS (

@@ -40,6 +40,7 @@ def show_overview(visit: Visit) -> Response:
     since = today - timedelta(days=DAYS - 1)
     with visit.system.database.begin() as transaction:
         unfinished = transaction.rows("page_unfinished", limit=MOST_UNFINISHED)
+        refunds = transaction.rows("batches_with_open_refunds", client_code=None, limit=MOST_UNFINISHED)
         breakers = {each.service: each for each in transaction.rows("open_breakers")}
         found = transaction.rows("page_days", since=datetime.combine(since, datetime.min.time(), JAPAN).isoformat())
     still = standing_still_since(visit.system, [each.batch_id for each in unfinished])
@@ -48,6 +49,7 @@ def show_overview(visit: Visit) -> Response:
     return visit.render(
         "overview.html",
         waiting=waiting,
+        refunds=[each for each in refunds if each.undecided],
         running=[each for each in unfinished if each not in waiting],
         still=still,
         services=[(service, breakers.get(service)) for service in SERVICES],

@@ -291,7 +291,7 @@ TEXTS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "refund_missing": ("{n} of them not in this file: {refs}", "このファイルにない注文番号が{n}件あります: {refs}"),
         "refund_plan": ("What would be refunded", "返金の内容"),
         "refund_refundable": ("To be refunded", "返金する注文"),
-        "refund_under_way": ("Being refunded", "返金処理中"),
+        "refund_under_way": ("Refund begun", "返金手続き中"),
         "refund_not_paid": ("Not paid", "未決済"),
         "refund_says": ("{yen} in all, in {n} refund{s}.", "合計{yen}、返金は{n}回です。"),
         "refund_notified": (
@@ -380,6 +380,10 @@ TEXTS: Mapping[str, tuple[str, str]] = MappingProxyType(
         ),
         "says_refunded": ("Refunded since then: {n} order{s}, {yen}.", "その後、{n}件・{yen}を返金しました。"),
         "says_refunding": ("Being refunded: {n} order{s}, {yen}.", "{n}件・{yen}の返金を処理しています。"),
+        "says_refund_waits": (
+            "An administrator has to decide on the refund of {n} order{s}, {yen}. Nothing is refunded twice.",
+            "{n}件・{yen}の返金は、管理者の判断を待っています。二重に返金されることはありません。",
+        ),
         "says_rejected": ("No order of this file was taken.", "このファイルの注文は1件も受け付けていません。"),
         "says_rejected_corrected": (
             "No order of this file itself was taken. None of its rows waits for a correction any more.",
@@ -505,6 +509,7 @@ TEXTS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "state": ("State", "状態"),
         "refunded_of": ("Refunded: {n}, {yen}", "返金済み {n}件・{yen}"),
         "refunding_of": ("Being refunded: {n}, {yen}", "返金処理中 {n}件・{yen}"),
+        "refund_waits_of": ("Refund to be decided: {n}, {yen}", "返金の判断待ち {n}件・{yen}"),
         "older": ("Older files", "以前のファイル"),
         "newest": ("Newest files", "最新のファイル"),
         # the overview
@@ -515,6 +520,7 @@ TEXTS: Mapping[str, tuple[str, str]] = MappingProxyType(
             "No process has worked on it since {since}. Are the daemon and the workers there?",
             "{since}から、処理するプロセスがありません。デーモンとワーカーを確認してください。",
         ),
+        "refunds_wait": ("{n} refund{s} to be decided on:", "返金{n}回の判断が必要です:"),
         "running": ("In progress", "処理中"),
         "nothing_runs": ("Nothing is in progress.", "処理中のファイルはありません。"),
         "services": ("Services", "外部サービス"),

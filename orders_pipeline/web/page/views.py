@@ -226,7 +226,10 @@ def _milestone(batch: Mapping[str, Any], refund: Row[Any] | None) -> str:
     for each in batch["progress"]["phases"]:
         if each.get("total"):
             quarters.append(f"{each['name']}{each['done'] * 4 // each['total']}")
-    refunds = [] if refund is None else [f"refunds{refund.orders_refunded}" if not refund.orders_open else "refunding"]
+    waits = [] if refund is None or not refund.orders_undecided else ["refund-waits"]
+    refunds = (
+        [] if refund is None else [f"refunds{refund.orders_refunded}" if not refund.orders_open else "refunding", *waits]
+    )
     still = ["still"] if batch["standing_still_since"] else []
     return " ".join([batch["status"], *still, *quarters, *refunds])
 
