@@ -6,6 +6,7 @@ The very steps of a real batch, over temporary files; nothing is registered, kep
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -141,7 +142,7 @@ def _answer(
     skipped = 0 if staged is None else staged.rows_skipped + result.rows_same
     read = None if staged is None else staged.rows_total - staged.rows_blank - staged.rows_skipped
     rejected = result.rows_rejected if result is dry_run.result else read
-    codes = {} if dry_run.result is None else dict(dry_run.result.rejections)
+    codes = Counter[str]() if dry_run.result is None else dry_run.result.rejections
     payments, notifications = dry_run.planned
     is_correction = dry_run.staging is not None and dry_run.staging.corrects is not None
     answer: dict[str, Any] = {
@@ -164,7 +165,8 @@ def _answer(
         "notifications": {"planned": notifications},
         "not_closed": result.not_closed,
         "headers": {column: list(names) for column, names in dry_run.headers.items()},
-        "rejections": ({} if refusal is None else {refusal.code: 1}) | codes,
+        "rejections": ({} if refusal is None else {refusal.code: 1})
+        | dict(sorted(codes.items(), key=lambda each: (-each[1], each[0]))),
         "errors": [listed(each, dry_run.headers) for each in rejections],
     }
     if refusal is not None:

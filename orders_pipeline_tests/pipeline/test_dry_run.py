@@ -44,6 +44,23 @@ SAME_SAID = {
 MANIFESTS = {"other totals": '{"amount_total": 5}', "other bytes": '{"sha256": "%s"}' % ("0" * 64), "no manifest": "{"}
 
 
+def test_codes_are_in_the_same_order_each_time_the_most_frequent_first(installation: Installation, tmp_path: Path) -> None:
+    wrong = (
+        {"email": "x"},
+        {"amount": "x"},
+        {"order_date": "x"},
+        {"currency": "USD"},
+        {"customer_code": "?"},
+        {"quantity": "x"},
+    )
+    rows = [order_row(client_order_ref=f"C-{at}", **cells) for at, cells in enumerate((*wrong, {"currency": "EUR"}))]
+    path = tmp_path / "orders.csv"
+    path.write_text(of_orders(*rows), "utf-8", newline="")
+    found = preview.preview(installation.system, path, "codes", again=False)["rejections"]
+    assert list(found.items()) == sorted(found.items(), key=lambda each: (-each[1], each[0]))
+    assert (len(found) >= len(wrong), next(iter(found.values()))) == (True, 2)
+
+
 @pytest.mark.parametrize("kind", SAME_SAID)
 def test_a_dry_run_says_what_importing_says(installation: Installation, kind: str, tmp_path: Path) -> None:
     client = Client(installation.system, tmp_path, f"same-{[*SAME_SAID].index(kind)}")
