@@ -28,16 +28,16 @@ POLL_S = 0.05
 MOST_HELD = timedelta(minutes=10)
 
 
-def seal(database: Database, patience_s: float = PATIENCE_S) -> int:
+def seal(database: Database) -> int:
     """Seal the records there are and return the number of blocks made.
 
-    Where transactions under way last longer than `patience_s`, what was recorded since is left for next time.
+    Where transactions under way last longer than PATIENCE_S, what was recorded since is left for next time.
     """
     if not unsealed(database).records:
         return 0
     with database.begin() as transaction:
         mark = transaction.scalar("audit_mark")
-    deadline = time.monotonic() + patience_s
+    deadline = time.monotonic() + PATIENCE_S
     while not _are_over(database, mark) and time.monotonic() < deadline:
         time.sleep(POLL_S)
     with database.begin() as transaction:

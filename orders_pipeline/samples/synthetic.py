@@ -17,15 +17,15 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
-from zoneinfo import ZoneInfo
 
 from faker import Faker
 
+from orders_pipeline.batches import batches
 from orders_pipeline.records.orders import EXAMPLE, ORDERS
 from orders_pipeline.samples.damage import CONFLICT, EXCEL, EXISTS, REPEAT, SHAPE, SPOILERS, Row, item
 
@@ -85,7 +85,7 @@ def write_sample(
         writer = csv.writer(file, lineterminator="\r\n")
         writer.writerow(_header(japanese_headers))
         plan = _plan(chance, rows, damage)
-        for kind, code, amount, cells in _sample_rows(chance, plan, rows, (series, seed), today or _today()):
+        for kind, code, amount, cells in _sample_rows(chance, plan, rows, (series, seed), today or batches.today()):
             writer.writerow(cells)
             if kind in EXCEL:
                 summary.excel[kind] += 1
@@ -96,10 +96,10 @@ def write_sample(
     return summary
 
 
-def write_template(target: Path, *, today: date | None = None) -> None:
+def write_template(target: Path) -> None:
     """Write a file for people to fill in: the header and one example row, in UTF-8 with the BOM spreadsheets want."""
     example = dict.fromkeys(ORDERS.column_names, "") | dict(EXAMPLE)
-    example |= {"order_date": (today or _today()).isoformat(), "notify_channel": "email"}
+    example |= {"order_date": batches.today().isoformat(), "notify_channel": "email"}
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\r\n").writerows([_header(japanese=False), list(example.values())])
     target.write_bytes(text.getvalue().encode("utf-8-sig"))
@@ -253,7 +253,3 @@ def _people() -> tuple[tuple[str, str, str, str], ...]:
 
 def _header(japanese: bool) -> list[str]:
     return [column.aliases[0] if japanese and column.aliases else column.name for column in ORDERS.columns]
-
-
-def _today() -> date:
-    return datetime.now(ZoneInfo("Asia/Tokyo")).date()

@@ -29,6 +29,7 @@ Part = Literal["postgres", "sandbox"]
 POSTGRES_VERSION = 16  # the version in production
 MAX_CONNECTIONS = 1100  # enough for the most runs at once that a setting allows
 START_TIMEOUT_S = 60.0
+GONE_TIMEOUT_S = 60.0
 STATE = "keeper.json"
 LEAVE_AFTER_S = 1.0  # a keeper without users sees it within this time
 POLL_S = 0.02
@@ -139,9 +140,9 @@ def _read_url(folder: Path) -> str | None:
         return None
 
 
-def _wait_until_gone(folder: Path, timeout_s: float = 60.0) -> None:
+def _wait_until_gone(folder: Path) -> None:
     noticed = time.monotonic() + 2 * LEAVE_AFTER_S
-    deadline = time.monotonic() + timeout_s
+    deadline = time.monotonic() + GONE_TIMEOUT_S
     while time.monotonic() < deadline and _is_locked(folder / "keeper.lock"):
         if time.monotonic() > noticed and _is_used(folder / "users.lock"):
             return

@@ -251,18 +251,19 @@ def test_c21_a_seal_that_is_lost_half_way_is_made_next_time_without_a_gap(harnes
 
 
 def test_c21_what_is_still_being_written_is_sealed_once_it_is_certain_and_what_was_before_at_once(
-    harness, database, storage
+    harness, database, storage, monkeypatch
 ):
+    monkeypatch.setattr(sealing, "PATIENCE_S", 0.2)
     harness.batch()
     with harness.connect() as slow:
         harness.run("SELECT audit_mark()")
         slow.execute("UPDATE batches SET status_code = 'slow'")
         harness.run("INSERT INTO known_profiles VALUES ('acme', '{}')")  # a higher number, committed first
-        assert seal(database, patience_s=0.2) == 2
+        assert seal(database) == 2
         assert harness.value("SELECT max(last_id) FROM audit_seals") == harness.value(
             "SELECT event_id FROM audit_events WHERE entity = 'batches'"
         )
-        assert seal(database, patience_s=0.2) == 0
+        assert seal(database) == 0
         waiting = sealing.unsealed(database)
         assert (waiting.records, waiting.is_held_up) == (1, False)
         harness.tamper("UPDATE audit_marks SET made_at = now() - interval '11 minutes'")

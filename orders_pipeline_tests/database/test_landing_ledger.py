@@ -71,11 +71,12 @@ def test_o07_files_of_one_second_and_files_that_come_late_are_all_found(harness,
     assert len(register_arrivals(harness.database, landing)) == 1
 
 
-def test_at_most_the_limit_is_registered_in_one_look_and_none_is_lost(harness, folder, landing):
+def test_at_most_the_limit_is_registered_in_one_look_and_none_is_lost(harness, folder, landing, monkeypatch):
+    monkeypatch.setattr(arrivals, "MAX_NEW", 2)
     for number in range(5):
         put(folder, f"acme/{number}.csv", at=1_780_000_000 + number)
     register_arrivals(harness.database, landing)
-    assert [len(register_arrivals(harness.database, landing, limit=2)) for _ in range(4)] == [2, 2, 1, 0]
+    assert [len(register_arrivals(harness.database, landing)) for _ in range(4)] == [2, 2, 1, 0]
     assert [key for _, _, key in batches(harness)] == [f"acme/{number}.csv" for number in range(5)]
 
 

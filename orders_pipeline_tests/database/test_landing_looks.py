@@ -24,7 +24,8 @@ def short_look(harness: Harness, landing: Storage, monkeypatch: pytest.MonkeyPat
     """A look that ends after one page of two objects."""
     monkeypatch.setattr("orders_pipeline.infrastructure.storage.folder.PAGE_OBJECTS", 2)
     monkeypatch.setattr(arrivals, "PAGES_AT_LEAST", 1)
-    return lambda: register_arrivals(harness.database, landing, look_s=0.0)
+    monkeypatch.setattr(arrivals, "LOOK_S", 0.0)
+    return lambda: register_arrivals(harness.database, landing)
 
 
 def test_a_file_renamed_before_it_became_a_batch_is_taken_once_under_its_new_name(harness, folder, landing):
@@ -126,16 +127,18 @@ def objects(count: int, version: str = "v1", *, settled: bool = True) -> list[St
     ]
 
 
-def test_a_few_thousand_objects_are_seen_in_one_look_however_slow_it_is(harness):
+def test_a_few_thousand_objects_are_seen_in_one_look_however_slow_it_is(harness, monkeypatch):
+    monkeypatch.setattr(arrivals, "LOOK_S", 0.0)
     listing = Listing(objects(arrivals.PAGES_AT_LEAST * PAGE_OBJECTS - 1, settled=False))
-    register_arrivals(harness.database, listing, look_s=0.0)
+    register_arrivals(harness.database, listing)
     assert harness.value("SELECT count(*) FROM landing_files") == len(listing.objects)
 
 
-def test_o11_a_look_asks_for_no_more_pages_than_it_has_time_for(harness):
+def test_o11_a_look_asks_for_no_more_pages_than_it_has_time_for(harness, monkeypatch):
+    monkeypatch.setattr(arrivals, "LOOK_S", 0.0)
     listing = Listing(objects(20_000, settled=False))
     for looks in range(1, 5):
-        register_arrivals(harness.database, listing, look_s=0.0)
+        register_arrivals(harness.database, listing)
         assert listing.pages_given == looks * arrivals.PAGES_AT_LEAST
     assert harness.value("SELECT count(*) FROM landing_files") == 20_000
 
@@ -166,10 +169,11 @@ def test_o11_among_a_hundred_thousand_files_a_look_is_short_and_new_ones_are_fou
     assert looks <= 20
 
 
-def test_a_landing_full_of_new_files_is_taken_client_by_client(harness):
+def test_a_landing_full_of_new_files_is_taken_client_by_client(harness, monkeypatch):
+    monkeypatch.setattr(arrivals, "MAX_NEW", 10)
     flood = [StoredObject(f"acme/{number:05}.csv", "v1", 1, datetime.now(UTC), settled=True) for number in range(3_000)]
     late = StoredObject("beta/orders.csv", "v1", 1, datetime.now(UTC), settled=True)
-    register_arrivals(harness.database, Listing([*flood, late]), limit=10)
+    register_arrivals(harness.database, Listing([*flood, late]))
     assert ("beta", "orders.csv", "beta/orders.csv") in batches(harness)
     assert len(batches(harness)) == 10
 

@@ -198,11 +198,14 @@ def test_o06_the_same_content_again_is_a_new_batch_only_where_it_is_asked_for(
     assert clients_landing.stage(again)["status"] == "staged"
 
 
-def test_o07_files_of_one_second_on_several_pages_are_all_taken_once(clients_landing: Landing) -> None:
+def test_o07_files_of_one_second_on_several_pages_are_all_taken_once(
+    clients_landing: Landing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arrivals, "MAX_NEW", 2_000)
     names = {f"{number:04}.csv" for number in range(1100)}
     clients_landing.harness.fill(clients_landing.bucket, [f"kept/landing/o07/{name}" for name in names])
     system = clients_landing.installation.system
-    assert len(arrivals.register_arrivals(system.database, system.landing, limit=2000)) == len(names)
+    assert len(arrivals.register_arrivals(system.database, system.landing)) == len(names)
     assert clients_landing.look() == []
     found = clients_landing.installation.rows("SELECT csv_source FROM batches WHERE client_code = 'o07'")
     assert sorted(name for (name,) in found) == sorted(names)

@@ -37,7 +37,8 @@ def check_places(folder, sheet: Sheet, known: list[Known], found: Staged) -> Non
     file, table = found.file, found.table
     assert (file.encoding, file.has_bom) == ("utf-8-sig" if sheet.codec == "utf-8-sig" else codec, bool(mark))
     assert (file.rows_total, file.rows_blank) == (len(sheet.records), sheet.blank)
-    assert (file.line_ending, file.unknown_columns) == (sheet.line_ending, 1)
+    unknown = [each.detail["count"] for each in file.warnings if each.code == "W_UNKNOWN_COLUMN"]
+    assert (file.line_ending, unknown) == (sheet.line_ending, ["1"])
     assert file.header == (*(cell.written for cell in sheet.header.values()), *[""] * sheet.unnamed)
     places = [(each["import_row_number"], each["line"], each["offset"], each["shape_ok"]) for each in table.to_pylist()]
     assert places == [(each.number, each.line, each.offset, each.order is not None) for each in known]

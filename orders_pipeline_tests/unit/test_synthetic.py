@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import pytest
 
+from orders_pipeline.batches import batches
 from orders_pipeline.intake.validation import validate
 from orders_pipeline.records.orders import ORDERS
 from orders_pipeline.records.rejections import CODES
@@ -199,8 +200,9 @@ def test_a_sample_looks_like_a_clients_file(tmp_path):
 
 
 def test_the_template_is_an_example_under_its_header_which_comes_back(tmp_path):
-    write_template(tmp_path / "t.csv", today=TODAY)
+    write_template(tmp_path / "t.csv")
     header, rows = read(tmp_path / "t.csv", "utf-8-sig")
     assert (tmp_path / "t.csv").read_bytes().startswith(b"\xef\xbb\xbf")
     assert tuple(header) == ORDERS.column_names
-    assert judge_rows([dict(zip(header, row, strict=True)) for row in rows]).codes == [["R_EXAMPLE_ROW"]]
+    example = [dict(zip(header, row, strict=True)) for row in rows]
+    assert judge_rows(example, row_context(today=batches.today())).codes == [["R_EXAMPLE_ROW"]]

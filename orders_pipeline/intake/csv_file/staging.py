@@ -54,7 +54,6 @@ class StagedFile:
     header_span: tuple[int, int]
     row_width: int
     columns: Mapping[str, tuple[int, ...]]
-    unknown_columns: int
     rows_total: int
     rows_blank: int
     rows_skipped: int
@@ -181,7 +180,6 @@ def _write(source: Path, target: Path, where: Table, reading: Reading, *, allow_
         header_span=(offset, length),
         row_width=shape.width,
         columns=header.columns,
-        unknown_columns=int(unknown.get("count", "0")),
         rows_total=staging.rows_total,
         rows_blank=staging.rows_total - staging.rows_filled - staging.chosen.count,
         rows_skipped=staging.chosen.count,

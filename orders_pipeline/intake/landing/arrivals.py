@@ -54,17 +54,10 @@ def in_turn(ready: Iterable[Landed]) -> list[Landed]:
     return [landed for _, landed in turns]
 
 
-def register_arrivals(
-    database: Database,
-    landing: Storage,
-    clients: Clients | None = None,
-    *,
-    limit: int = MAX_NEW,
-    look_s: float = LOOK_S,
-) -> list[str]:
+def register_arrivals(database: Database, landing: Storage, clients: Clients | None = None) -> list[str]:
     """Look through a stretch of the landing, register what has arrived there and return the batches' ids.
 
-    A look takes about `look_s` seconds and registers at most `limit` files. The next one resumes at the position in the
+    A look takes about LOOK_S and registers at most MAX_NEW files. The next one resumes at the position in the
     listing where it stopped; without the position it starts at the beginning, and misses no file.
     """
     with database.begin() as transaction:
@@ -72,7 +65,7 @@ def register_arrivals(
     position = start
     ready: list[Landed] = []
     compare: list[tuple[Landed, Seen]] = []
-    deadline = time.monotonic() + look_s
+    deadline = time.monotonic() + LOOK_S
     for number, page in enumerate(landing.pages(start), 1):
         decision = _note(database, landing, position, page)
         ready += decision.ready
@@ -83,7 +76,7 @@ def register_arrivals(
     ready += _with_other_bytes(database, landing, compare)
     whole: list[Landed] = []
     for landed in in_turn(ready):
-        if len(whole) < limit and _is_whole(database, landing, landed, clients or Clients()):
+        if len(whole) < MAX_NEW and _is_whole(database, landing, landed, clients or Clients()):
             whole.append(landed)
     with database.begin() as transaction:
         registered = [_register(transaction, landed) for landed in whole]

@@ -96,8 +96,8 @@ def note_whether_wanted(system: System) -> None:
             transaction.execute("unwant_audit_shipping")
 
 
-def ship(database: Database, sink: Sink, longest_s: float = ROUND_S, *, again: bool = False) -> Shipped:
-    """Send what is sealed and was not sent, for so long at most; with `again` all that is in the database.
+def ship(database: Database, sink: Sink, *, again: bool = False) -> Shipped:
+    """Send what is sealed and was not sent, for ROUND_S at most; with `again` all that is in the database.
 
     Raises NotShipped, and AuditBroken at what is not as it was sealed; what was sent until then is not sent again.
     """
@@ -107,7 +107,7 @@ def ship(database: Database, sink: Sink, longest_s: float = ROUND_S, *, again: b
         if again:
             session.execute("ship_audit_again")
         session.execute("want_audit_shipping")
-        return _ship(database, session, sink, time.monotonic() + longest_s)
+        return _ship(database, session, sink, time.monotonic() + ROUND_S)
 
 
 @contextlib.contextmanager
