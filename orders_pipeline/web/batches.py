@@ -18,6 +18,7 @@ from starlette.responses import Response
 
 from orders_pipeline.batches import batches
 from orders_pipeline.batches.artifacts import artifact
+from orders_pipeline.batches.run_processes import batches_being_processed
 from orders_pipeline.clients.api_tokens import APPROVE, Caller
 from orders_pipeline.clients.file_names import composed
 from orders_pipeline.infrastructure.database import Transaction
@@ -113,6 +114,8 @@ def _read(system: System, client_code: str, batch_id: str) -> tuple[Row[Any], di
         found = transaction.rows("rejections_by_code", batch_id=batch_id)
         waiting_for = _waiting_for(transaction, row)
         cancellation = _cancellation(transaction, row)
+        is_processed = row.status == "paying" and bool(batches_being_processed(transaction, [batch_id]))
+    rate = system.settings.notification_rate_per_s if is_processed else None
     still_since = None if row.finished_at else standing_still_since(system, [batch_id]).get(batch_id)
     summary = batches.summary(row, {}, {}, {})
     amounts = {name: summary["amount_jpy"][name] for name in ("paid", "declined", "unknown", "refunded", "cancelled")}
@@ -131,7 +134,7 @@ def _read(system: System, client_code: str, batch_id: str) -> tuple[Row[Any], di
         "standing_still_since": shown_time(still_since),
         "approval": batches.approval(row, shown_time),
         "cancellation": cancellation,
-        "progress": _progress(row, system.settings.notification_rate_per_s, is_still=still_since is not None),
+        "progress": _progress(row, rate, is_still=still_since is not None),
         "links": _links(row, _files(system, row)),
     }
     return row, body
@@ -215,8 +218,8 @@ def _cancellation(transaction: Transaction, row: Row[Any]) -> dict[str, Any] | N
     }
 
 
-def _progress(row: Row[Any], notices_a_second: int, *, is_still: bool) -> dict[str, Any]:
-    """Return how far each phase is, counted from rows; of one that stands still nobody knows how long it takes."""
+def _progress(row: Row[Any], notices_a_second: int | None, *, is_still: bool) -> dict[str, Any]:
+    """Return how far each phase is, counted from rows; how long is known only where somebody sends so many a second."""
     is_finished = row.status in batches.FINISHED
     loaded = sum(getattr(row, f"orders_{state}") for state in batches.ORDER_STATES)
     settled = row.payments_succeeded + row.payments_declined + row.payments_refunded + row.payments_cancelled
@@ -225,7 +228,7 @@ def _progress(row: Row[Any], notices_a_second: int, *, is_still: bool) -> dict[s
     is_loaded = row.status not in BEFORE_LOADING and row.rows_accepted is not None
     is_paid = is_loaded and row.payments_planned > 0 and settled == row.payments_planned
     is_told = is_paid and told == row.notifications_planned
-    seconds = None if is_still else _seconds(row, told, notices_a_second)
+    seconds = None if notices_a_second is None else _seconds(row, told, notices_a_second)
     numbers: dict[str, tuple[bool, int | None, int | None, int | None]] = {
         "receive": (row.source_sha256 is not None, None, None, None),
         "check": (checked is not None, checked or 0, row.rows_total, None),
@@ -246,7 +249,7 @@ def _progress(row: Row[Any], notices_a_second: int, *, is_still: bool) -> dict[s
 
 def _seconds(row: Row[Any], told: int, notices_a_second: int) -> int | None:
     """Return how long the notifications that are open take at the rate that the service allows."""
-    if row.status != "paying" or not row.notifications_planned:
+    if not row.notifications_planned:
         return None
     return math.ceil(int(row.notifications_planned - told) / notices_a_second)
 

@@ -125,6 +125,9 @@ def test_the_api_says_so_and_promises_no_time(installation: Installation, acme: 
         batch = acme.get(f"batches/{batch_id}").json()
     assert batch["standing_still_since"] is None
     assert phases(batch)["notify"] == ("working", 1)
+    installation.rows("UPDATE batches SET received_at = now() WHERE batch_id = %s", batch_id)
+    batch = acme.get(f"batches/{batch_id}").json()  # somebody may take over in a moment, or nobody
+    assert (batch["standing_still_since"], phases(batch)["notify"]) == (None, ("working", None))
 
 
 def test_a_run_is_waited_for_as_long_as_there_is_who_begins_it(installation: Installation, cli: Cli, batch_id: str) -> None:
