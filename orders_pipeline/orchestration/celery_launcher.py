@@ -8,13 +8,16 @@ What a worker does is in `celery_worker.py`.
 from __future__ import annotations
 
 import contextlib
+import logging
 import ssl
+import time
 from collections.abc import Mapping
 from typing import Any, Self
 from urllib.parse import urlsplit
 
 import dagster as dg
 from celery import Celery
+from dagster import DagsterEvent, DagsterRunStatus
 from dagster._config import UserConfigSchema
 from dagster._core.launcher import LaunchRunContext
 from dagster._serdes import ConfigurableClassData
@@ -30,6 +33,10 @@ RUN_TASK = "orders_pipeline.run"
 CELERYS_OWN = ("CELERY_BROKER_URL", "CELERY_BROKER_READ_URL", "CELERY_BROKER_WRITE_URL", "CELERY_RESULT_BACKEND")
 LONGEST_RUN_S = 24 * 3_600  # Redis offers what was not acknowledged by then to another worker
 ANSWER_S = 10
+PATIENCE_S = 15.0  # with ANSWER_S less than Dagster's daemon waits at its end for what is under way
+POLL_S = 2.0
+
+log = logging.getLogger("orders_pipeline.daemon")
 
 
 class BrokerUnavailable(Exception):
@@ -52,12 +59,23 @@ class CeleryLauncher(CeleryRunLauncher):
         return cls(inst_data=inst_data, default_queue=QUEUE, **connection(load_settings()))
 
     def launch_run(self, context: LaunchRunContext) -> None:
-        """Put a run's id into the queue; raise BrokerUnavailable."""
+        """Put a run's id into the queue; while the broker takes none, the run waits in Dagster's."""
         run = context.dagster_run
+        given_up = time.monotonic() + PATIENCE_S
+        while not self._is_taken(run):
+            if not _answers_by(given_up):
+                found = self._instance.get_run_by_id(run.run_id)
+                if found is not None and found.status is DagsterRunStatus.STARTING:
+                    self._instance.report_dagster_event(DagsterEvent.job_enqueue(run), run.run_id)
+                return
+
+    def _is_taken(self, run: dg.DagsterRun) -> bool:
+        """Offer a run's id to the broker and return whether it has taken it."""
         try:
             self._launch_celery_task_run(run, self.celery.signature(RUN_TASK, (run.run_id,), immutable=True), RUN_TASK)
         except (OperationalError, OSError):
-            raise BrokerUnavailable(f"the broker of {PREFIX}CELERY_BROKER takes no runs") from None
+            return False
+        return True
 
     def terminate(self, run_id: str) -> bool:
         """Ask a run to end, wherever its process is; return whether it had not ended yet."""
@@ -115,6 +133,26 @@ def _place(url: str) -> str:
     return ""
 
 
+def _answers_by(given_up: float) -> bool:
+    """Wait for the broker and return whether it answers, but not beyond a moment."""
+    while time.monotonic() < given_up:
+        time.sleep(POLL_S)
+        try:
+            require_broker(load_settings())
+        except BrokerUnavailable as error:
+            log.warning("%s: %s; runs wait until it does", error.code, error)
+        else:
+            return True
+    return False
+
+
+def _is_away(error: BaseException | None) -> bool:
+    """Return whether an error, or what was behind it, is one of the network."""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
 def require_broker(settings: Settings) -> str:
     """Return that the broker answers; raise BrokerUnavailable."""
     given = connection(settings)
@@ -123,7 +161,6 @@ def require_broker(settings: Settings) -> str:
         with app.connection_for_write(connect_timeout=ANSWER_S) as opened:
             opened.ensure_connection(max_retries=1, interval_start=0, timeout=ANSWER_S)
     except Exception as error:  # noqa: BLE001 - whatever a transport finds wrong
-        is_away = isinstance(error.__cause__ or error, OSError)
-        says = "does not answer" if is_away else "does not answer as one, or refuses us"
+        says = "does not answer" if _is_away(error) else "does not answer as one, or refuses us"
         raise BrokerUnavailable(f"the broker of {PREFIX}CELERY_BROKER {says}{_place(given['broker'])}") from None
     return "the broker answers"

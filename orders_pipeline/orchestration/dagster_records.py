@@ -75,7 +75,7 @@ def make_schema(database: Database) -> None:
 @contextmanager
 def dagster_instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
     """Open Dagster's records, after `prepare_dagster_home`; raise DatabaseUnavailable where they do not answer any more."""
-    with _no_words_of_others(), dg.DagsterInstance.from_config(str(settings.dagster_home)) as instance:
+    with no_words_of_others(), dg.DagsterInstance.from_config(str(settings.dagster_home)) as instance:
         keep_connections(instance)
         yield instance
 
@@ -102,7 +102,7 @@ def keep_connections(
     if instance in _kept:
         return
     _kept.add(instance)
-    instance.handle_new_event = _no_words_of_others()(instance.handle_new_event)  # type: ignore[method-assign]
+    instance.handle_new_event = no_words_of_others()(instance.handle_new_event)  # type: ignore[method-assign]
     stores = _stores(instance)
     if records_database(instance) is None:
         return
@@ -129,7 +129,7 @@ def keep_connections(
 
 
 @contextmanager
-def _no_words_of_others() -> Iterator[None]:
+def no_words_of_others() -> Iterator[None]:
     """Raise our own error where Dagster's records do not answer: Dagster's has the statement and its values."""
     try:
         with failures_as_unavailable():

@@ -22,6 +22,8 @@ from dagster._grpc.impl import core_execute_run
 from dagster._utils.hosted_user_process import recon_job_from_origin
 from dagster._utils.interrupts import capture_interrupts, setup_interrupt_handlers
 
+from orders_pipeline.infrastructure.database_errors import DatabaseUnavailable
+from orders_pipeline.orchestration.daemon_log import keep_single
 from orders_pipeline.orchestration.dagster_records import keep_connections
 from orders_pipeline.orchestration.terminated_runs import is_terminated
 from orders_pipeline.system.settings import ends_with_up
@@ -43,6 +45,7 @@ def execute(open_instance: Callable[[], AbstractContextManager[dg.DagsterInstanc
         os.setsid()  # no signal to the launcher's group or terminal is meant for a run
     signal.signal(signal.SIGINT, signal.default_int_handler)  # also where our parent ignores it
     setup_interrupt_handlers()
+    keep_single()
     with capture_interrupts(), open_instance() as instance:
         keep_connections(instance)
         run = instance.get_run_by_id(run_id)
@@ -55,7 +58,8 @@ def execute(open_instance: Callable[[], AbstractContextManager[dg.DagsterInstanc
         with contextlib.suppress(BaseException):  # the run's events say what it was
             for _ in core_execute_run(job, run, instance, inject_env_vars=True):
                 pass
-        instance.report_engine_event(f"Process for run exited (pid: {pid}).", run)
+        with contextlib.suppress(DatabaseUnavailable):
+            instance.report_engine_event(f"Process for run exited (pid: {pid}).", run)
 
 
 def cancel(instance: dg.DagsterInstance, run_id: str) -> bool:

@@ -12,6 +12,7 @@ from dagster._utils.interrupts import raise_interrupts_as
 
 from orders_pipeline.batches.run_tags import TRIED_AGAIN
 from orders_pipeline.orchestration.attribution import note_who_asks
+from orders_pipeline.orchestration.daemon_log import keep_short
 from orders_pipeline.orchestration.dagster_records import keep_connections, records_database
 from orders_pipeline.orchestration.run_launcher import ForkingRunLauncher
 from orders_pipeline.system.daemon import Turn
@@ -36,6 +37,7 @@ class RunQueue(QueuedRunCoordinator):
 
         So here it waits for its turn, and is made ready for its first runs.
         """
+        keep_short()
         database = records_database(self._instance)
         if database is not None:
             self._turn = Turn(database)

@@ -19,6 +19,7 @@ BEAT_S = 2.0
 TRUSTED_S = 10.0
 PATIENCE_S = 10.0  # how long what is to be done waits for the lock before it fails
 LOOK_S = 0.1
+NOTHING_BEGINS = "nothing begins until the daemon has its lock again"
 
 log = logging.getLogger("orders_pipeline.daemon")
 
@@ -29,6 +30,7 @@ class Turn:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._trusted_until = 0.0
+        self._lacks = ""
         self._over = threading.Event()
 
     def wait(self) -> None:
@@ -42,7 +44,7 @@ class Turn:
         given_up = time.monotonic() + PATIENCE_S
         while not self._is_ours():
             if time.monotonic() > given_up:
-                raise DatabaseUnavailable(None, "the daemon's lock went with its session and is not ours again")
+                raise DatabaseUnavailable(None, self._lacks or NOTHING_BEGINS)
             time.sleep(LOOK_S)
 
     def end(self) -> None:
@@ -61,10 +63,14 @@ class Turn:
                         asked = _now()
                         session.scalar("is_there")
                         self._trusted_until = asked + TRUSTED_S
+                        if self._lacks:
+                            self._lacks = ""
+                            log.warning("the daemon has its lock again")
                         self._over.wait(BEAT_S)
             except DatabaseError as error:
                 self._trusted_until = 0.0
-                log.warning("%s; nothing begins until the daemon has its lock again", error)
+                self._lacks = f"{str(error).removeprefix(f'{error.code}: ')}; {NOTHING_BEGINS}"
+                log.warning("%s: %s", error.code, self._lacks)
                 self._over.wait(BEAT_S)
 
     def _lock(self, session: Transaction) -> None:

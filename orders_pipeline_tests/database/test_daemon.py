@@ -93,6 +93,7 @@ def test_a_daemon_whose_session_is_lost_does_not_go_on_beside_the_one_that_took_
     wait_for(lambda: caplog.text.count("this one waits") == 2, "the first one to wait")
     second.turn.end()
     wait_for(first.may_work, "the first one to have its turn again")
+    assert "the daemon has its lock again" in caplog.text
 
 
 def test_a_daemon_that_nobody_answers_or_that_slept_works_no_longer_than_its_lock_is_certain(start, monkeypatch):

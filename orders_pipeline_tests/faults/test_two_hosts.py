@@ -59,6 +59,21 @@ def test_c29_a_run_that_is_canceled_ends_on_its_host_and_nothing_is_sent_any_mor
     assert check_books(hosts.installation, batch_id)["status"] == "stopped"
 
 
+def test_c29_a_run_waits_in_the_queue_while_the_broker_is_away(cluster: Cluster) -> None:
+    hosts = cluster.hosts
+    cluster.broker.stop()
+    try:
+        batch_id = hosts.drop("waiting", 1)
+        wait_for(lambda: "E_BROKER: " in hosts.log("daemon"), "the daemon's word", PATIENCE_S)
+        wait_for(lambda: hosts.log("daemon").count("Priority sorting") >= 3, "another try", PATIENCE_S)
+    finally:
+        cluster.broker.start()
+    wait_for(lambda: hosts.status(batch_id) == "completed", "the batch's end", PATIENCE_S)
+    assert len(hosts.runs(batch_id)) == 1
+    assert hosts.log("daemon").count("E_BROKER: ") == 1
+    assert "Traceback" not in hosts.log("daemon")
+
+
 def test_c29_a_lost_host_and_a_broker_that_is_started_anew_cost_a_batch_a_minute_and_nobody_a_second_charge(
     cluster: Cluster,
 ) -> None:

@@ -162,7 +162,7 @@ def test_orchestration_reaches_the_outside_world_through_the_opened_system_only(
         "orchestration.kubernetes_jobs": {f"{settings}.Settings"},
         "orchestration.dagster_errors": {f"{settings}.read_settings"},
         "orchestration.resources": {f"{settings}.{name}" for name in ("SettingsError", "load_settings", "read_settings")},
-        "orchestration.run_process": {f"{settings}.ends_with_up"},
+        "orchestration.run_process": {f"{settings}.ends_with_up", f"{database}_errors.DatabaseUnavailable"},
         "orchestration.checks": {f"{database}.Transaction"},  # one that is open
         "orchestration.assets.settlement": {f"{database}_errors.DatabaseError"},  # an error is a value
     }

@@ -134,16 +134,62 @@ def test_a_message_to_the_broker_holds_the_runs_id_and_nothing_else(
     assert PASSWORD not in repr(message)
 
 
-def test_a_broker_that_does_not_answer_is_said_with_its_place_and_no_password(instance: dg.DagsterInstance) -> None:
-    for fails in (
-        lambda: launcher_of(instance).launch_run(LaunchRunContext(starting(instance), None)),
-        lambda: require_broker(CELERY),
-    ):
-        with pytest.raises(BrokerUnavailable) as refused:
-            fails()
-        assert PASSWORD not in str(refused.value)
-        assert refused.value.__suppress_context__
+def test_a_broker_that_does_not_answer_is_said_with_its_place_and_no_password() -> None:
+    with pytest.raises(BrokerUnavailable) as refused:
+        require_broker(CELERY)
+    assert PASSWORD not in str(refused.value)
+    assert refused.value.__suppress_context__
     assert str(refused.value).endswith("does not answer (host 127.0.0.1, port 9)")
+
+
+@pytest.mark.parametrize(
+    ("meanwhile", "is_queued"),
+    [
+        (lambda instance, run: None, True),
+        (lambda instance, run: instance.report_run_canceling(run), False),
+    ],
+)
+def test_a_run_that_the_broker_does_not_take_waits_unless_somebody_has_canceled_it(
+    instance: dg.DagsterInstance,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    meanwhile: Any,
+    is_queued: bool,
+) -> None:
+    monkeypatch.setattr(celery_launcher, "load_settings", lambda: CELERY)
+    monkeypatch.setattr(celery_launcher, "POLL_S", 0.2)
+    monkeypatch.setattr(celery_launcher, "PATIENCE_S", 3.0)
+    run = starting(instance)
+    meanwhile(instance, run)
+    events: list[str] = []
+    monkeypatch.setattr(instance, "report_dagster_event", lambda event, *_, **__: events.append(event.event_type_value))
+    launcher_of(instance).launch_run(LaunchRunContext(run, None))
+    assert ("PIPELINE_ENQUEUED" in events) is is_queued
+    assert "E_BROKER: the broker of ORDERS_CELERY_BROKER does not answer (host 127.0.0.1, port 9); runs wait" in caplog.text
+    assert PASSWORD not in caplog.text
+
+
+def test_a_run_is_taken_by_a_broker_that_is_back(instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(celery_launcher, "POLL_S", 0.2)
+    answers = iter([BrokerUnavailable, BrokerUnavailable, None])
+    sent: list[str] = []
+
+    def require(_: Settings) -> None:
+        if (answer := next(answers)) is not None:
+            raise answer("is away")
+
+    def send_task(_: Celery, name: str, *__: Any, **___: Any) -> Any:
+        sent.append(name)
+        if len(sent) == 1:
+            raise OSError
+        return SimpleNamespace(task_id="t")
+
+    monkeypatch.setattr(celery_launcher, "load_settings", lambda: CELERY)
+    monkeypatch.setattr(celery_launcher, "require_broker", require)
+    monkeypatch.setattr(Celery, "send_task", send_task)
+    run = starting(instance)
+    launcher_of(instance).launch_run(LaunchRunContext(run, None))
+    assert (len(sent), next(answers, "asked no more")) == (2, "asked no more")
 
 
 def test_canceling_a_run_asks_the_run_and_revokes_nothing(
@@ -199,6 +245,7 @@ def test_dagsters_daemon_waits_for_its_turn_and_is_ready_before_there_is_a_run_a
     turn = SimpleNamespace(wait=lambda: started.append("turn"), require=None, end=lambda: started.append("end"))
     monkeypatch.setattr(multiprocessing.forkserver, "ensure_running", lambda: started.append("fork server"))
     monkeypatch.setattr(run_queue, "keep_connections", lambda _, size, __: started.append(f"{size} connections"))
+    monkeypatch.setattr(run_queue, "keep_short", lambda: started.append("log"))
     monkeypatch.setattr(run_queue, "records_database", lambda _: SimpleNamespace())
     monkeypatch.setattr(run_queue, "Turn", lambda _: turn)
     queue, launcher = ({"module": each.__module__, "class": each.__name__} for each in (RunQueue, ForkingRunLauncher))
@@ -207,8 +254,8 @@ def test_dagsters_daemon_waits_for_its_turn_and_is_ready_before_there_is_a_run_a
         assert isinstance(instance.run_launcher, ForkingRunLauncher)
         assert started == []
         create_daemon_of_type(QueuedRunCoordinatorDaemon.daemon_type(), instance)
-        assert started == ["turn", f"{DAEMON_POOL_SIZE} connections", "fork server"]
-    assert started[3:] == ["end"]
+        assert started == ["log", "turn", f"{DAEMON_POOL_SIZE} connections", "fork server"]
+    assert started[4:] == ["end"]
 
 
 def test_a_run_in_place_of_a_failed_one_is_before_all_that_wait(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -230,6 +277,7 @@ def test_a_run_that_another_process_has_begun_is_left_alone(
     monkeypatch.setattr(run_process, "core_execute_run", lambda *_, **__: pytest.fail("it was begun anew"))
     monkeypatch.setattr(run_process, "keep_connections", lambda _: None)
     monkeypatch.setattr(run_process, "ends_with_up", lambda: True)
+    monkeypatch.setattr(run_process, "keep_single", lambda: None)
     job = dg.reconstructable(a_job)
     run = instance.create_run_for_job(
         job_def=job.get_definition(), job_code_origin=job.get_python_origin(), status=DagsterRunStatus.STARTED
