@@ -124,10 +124,10 @@ def connection(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _place(url: str) -> str:
-    """Return where a broker is, for people: a host and a port, if it has them."""
+def place_of_broker(settings: Settings) -> str:
+    """Return where the broker is, for people: a host and a port, if it has them."""
     with contextlib.suppress(ValueError):
-        parts = urlsplit(url)
+        parts = urlsplit("" if settings.celery_broker is None else settings.celery_broker.get_secret_value())
         if parts.hostname:
             return f" (host {parts.hostname}" + (f", port {parts.port})" if parts.port else ")")
     return ""
@@ -162,5 +162,5 @@ def require_broker(settings: Settings) -> str:
             opened.ensure_connection(max_retries=1, interval_start=0, timeout=ANSWER_S)
     except Exception as error:  # noqa: BLE001 - whatever a transport finds wrong
         says = "does not answer" if _is_away(error) else "does not answer as one, or refuses us"
-        raise BrokerUnavailable(f"the broker of {PREFIX}CELERY_BROKER {says}{_place(given['broker'])}") from None
+        raise BrokerUnavailable(f"the broker of {PREFIX}CELERY_BROKER {says}{place_of_broker(settings)}") from None
     return "the broker answers"

@@ -59,6 +59,17 @@ def test_c29_a_run_that_is_canceled_ends_on_its_host_and_nothing_is_sent_any_mor
     assert check_books(hosts.installation, batch_id)["status"] == "stopped"
 
 
+def test_a_worker_says_when_it_is_ready_for_what_and_when_it_stops(cluster: Cluster) -> None:
+    hosts, port = cluster.hosts, cluster.broker.port
+    ready = f"ready: 1 slots for runs in the queue dagster of the broker (host 127.0.0.1, port {port})"
+    with hosts.running("third", "worker", "--slots", "1") as worker:
+        wait_for(lambda: ready in hosts.log("third"), "the worker", PATIENCE_S)
+        worker.terminate()
+        assert worker.wait(PATIENCE_S) == 0
+    said = hosts.log("third")
+    assert 0 < said.index(ready) < said.index("stopping: ") < said.index("stopped")
+
+
 def test_c29_a_run_waits_in_the_queue_while_the_broker_is_away(cluster: Cluster) -> None:
     hosts = cluster.hosts
     cluster.broker.stop()
