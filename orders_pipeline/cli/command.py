@@ -256,8 +256,11 @@ def _answer_error(code: str, message: str, detail: Mapping[str, str] | None = No
 
 
 @contextlib.contextmanager
-def opened(settings: Settings | None = None) -> Iterator[System]:
-    """Open the system for one command; a terminal shows that this is under way, as what is embedded may have to start."""
+def opened(settings: Settings | None = None, require: Callable[[System], None] = lambda _: None) -> Iterator[System]:
+    """Open the system for one command, unless what it `require`s of it is not so.
+
+    A terminal shows that this is under way, as what is embedded may have to start.
+    """
     settings = settings or load_settings()
     origin = click.get_current_context().command_path
     with contextlib.ExitStack() as stack:
@@ -268,6 +271,7 @@ def opened(settings: Settings | None = None) -> Iterator[System]:
             endpoints = stack.enter_context(join_endpoints(settings))
             system = stack.enter_context(open_system(settings, endpoints, origin))
         click.get_current_context().obj = system  # what goes wrong from here on can be kept there
+        require(system)
         recording.sign_in(system.database, system.clients, system.cipher)
         recording.catch_up(system.database, settings.home)
         try:

@@ -190,7 +190,9 @@ def _landing(patient: Patient) -> str:
 
 
 def _keys(patient: Patient) -> str:
-    return f"{key_rotation.require_all(patient.system.database, patient.cipher)} in use, all set"
+    in_use = key_rotation.require_all(patient.system.database, patient.cipher)
+    key_rotation.require_same(patient.system.database, patient.cipher)
+    return f"{in_use} in use, all set"
 
 
 def _ledger(patient: Patient) -> str:

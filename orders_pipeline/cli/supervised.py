@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
 from orders_pipeline.cli.command import answers, main, opened
 from orders_pipeline.system.settings import PREFIX, Settings, SettingsError, export_environment, load_settings
+
+if TYPE_CHECKING:
+    from orders_pipeline.system.composition import System
 
 EMBEDDED = ("database_url", "payment_url", "notification_url")
 
@@ -49,16 +53,22 @@ def worker(slots: int) -> None:
         raise SettingsError(f"{PREFIX}RUN_LAUNCHER is {settings.run_launcher}, and workers are of celery")
     from orders_pipeline.orchestration.celery_launcher import require_broker
     from orders_pipeline.orchestration.celery_worker import serve_runs
-    from orders_pipeline.upkeep.key_rotation import require_all
 
     require_broker(settings)  # Celery itself would try for ever
-    with opened(settings) as system:
-        require_all(system.database, system.cipher)  # what it encrypts with others no other host could open
+    with opened(settings, _require_keys) as system:
         prepare_dagster_home(system)
         export_environment(PYTHONSAFEPATH="1")
         with offering_slots(system.database, slots):
             status = serve_runs(settings, slots)
     sys.exit(status)
+
+
+def _require_keys(system: System) -> None:
+    """Raise EncryptionKeysError where a worker has other keys: what it encrypts with these no other host could open."""
+    from orders_pipeline.upkeep.key_rotation import require_all, require_same
+
+    require_all(system.database, system.cipher)
+    require_same(system.database, system.cipher)
 
 
 def _be(program: str, *arguments: str) -> None:

@@ -89,6 +89,18 @@ def require_all(database: Database, cipher: Cipher) -> int:
     return len(in_use)
 
 
+def require_same(database: Database, cipher: Cipher) -> None:
+    """Raise EncryptionKeysError where the key is not set that whoever began last encrypts with."""
+    with database.begin() as transaction:
+        known = transaction.rows("known_keys")
+    for row in known:
+        if row.is_current and cipher.fingerprints.get(row.key_id) != row.fingerprint:
+            raise EncryptionKeysError(
+                f"ORDERS_ENCRYPTION_KEYS lacks {row.key_id} as the others have it, which they encrypt with: all hosts have "
+                "the same keys; where these are to replace the others', start the daemon with them first"
+            )
+
+
 def look(database: Database, storage: Storage, cipher: Cipher) -> Rotated:
     """Return what each key is needed for, and change nothing."""
     result = Rotated(cipher.current)

@@ -13,14 +13,16 @@ from click.testing import CliRunner
 from pydantic import SecretStr
 from sqlalchemy import make_url
 
+from orders_pipeline.audit.recording import sign_in
 from orders_pipeline.batches.run_processes import offered_slots, offering_slots
 from orders_pipeline.cli import doctor, main, supervised
+from orders_pipeline.clients.profiles import read_clients
 from orders_pipeline.infrastructure import database as database_module
 from orders_pipeline.infrastructure.database import POOL_SIZE, Database
 from orders_pipeline.infrastructure.database_errors import DatabaseUnavailable
 from orders_pipeline.infrastructure.database_url import libpq_url
 from orders_pipeline.orchestration import celery_launcher
-from orders_pipeline.security.encryption import Cipher, new_key
+from orders_pipeline.security.encryption import Cipher, EncryptionKeysError, new_key
 from orders_pipeline.services.rate_limit import RateLimiter
 from orders_pipeline.system import clock, session_limit
 from orders_pipeline.system.clock import ClockDiffers
@@ -179,11 +181,26 @@ def test_a_worker_does_not_start_without_a_key_that_is_in_use(harness, monkeypat
     harness.orders(order(1))
     others = SimpleNamespace(database=harness.database, cipher=Cipher.from_setting(SecretStr(new_key())))
     monkeypatch.setattr(supervised, "load_settings", lambda: Settings.model_construct(run_launcher="celery"))
-    monkeypatch.setattr(supervised, "opened", lambda _: contextlib.nullcontext(others))
+    monkeypatch.setattr(supervised, "opened", lambda _, require: require(others))
     monkeypatch.setattr(celery_launcher, "require_broker", lambda _: "answers")
     ended = CliRunner().invoke(main, ["worker"])
     assert (ended.exit_code, ended.output[:19]) == (2, "E_ENCRYPTION_KEYS: ")
     assert "lacks what is in use: 1 orders with " in ended.output
+
+
+def test_a_worker_with_other_keys_than_who_began_before_is_refused_without_an_order_too(database):
+    keys = ["first", "second"]
+    first, second = (f"{name}:{new_key().partition(':')[2]}" for name in keys)
+    before = Cipher.from_setting(SecretStr(f"{first},{second}"))
+    sign_in(database, read_clients(None), before)
+    changed = f"first:{new_key().partition(':')[2]}"
+    for setting in (second, changed, f"{changed},{second}"):
+        others = SimpleNamespace(database=database, cipher=Cipher.from_setting(SecretStr(setting)))
+        with pytest.raises(EncryptionKeysError, match="lacks first as the others have it"):
+            supervised._require_keys(others)
+    for setting in (first, f"{first},{second}", f"{second},{first}"):  # as on the way from one key to another
+        others = SimpleNamespace(database=database, cipher=Cipher.from_setting(SecretStr(setting)))
+        supervised._require_keys(others)
 
 
 def test_threads_that_wait_for_tokens_and_call_hold_no_sessions(database):

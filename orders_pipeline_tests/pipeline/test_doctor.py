@@ -101,6 +101,16 @@ def test_the_doctor_misses_a_key_that_something_is_encrypted_with(
     assert (missing["name"], in_use in missing["says"]) == ("keys", True)
 
 
+def test_the_doctor_misses_the_key_that_others_encrypt_with_before_there_is_an_order(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    current = json.loads(cli("keys", "list", "--json").stdout)["current"]
+    monkeypatch.setattr(doctor.key_rotation, "require_all", lambda *_: 0)  # whatever other tests have left here
+    monkeypatch.setenv("ORDERS_ENCRYPTION_KEYS", cli("keys", "new").stdout.strip())
+    (missing,) = [each for each in json.loads(cli("doctor", "--json").stdout)["checks"] if not each["ok"]]
+    assert missing["says"].startswith(f"E_ENCRYPTION_KEYS: ORDERS_ENCRYPTION_KEYS lacks {current} as the others have it")
+
+
 @pytest.mark.parametrize(
     ("environment", "rate", "mark"), [("production", 50, "warn"), ("production", 10, "ok"), ("development", 50, "ok")]
 )
