@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TypeAlias
 
 from orders_pipeline.audit import sealing
 from orders_pipeline.batches import run_processes
@@ -42,7 +43,6 @@ from orders_pipeline.upkeep.audit_shipping import shipping
 from orders_pipeline.upkeep.webhooks import overview
 
 SETTINGS = ("E_SETTINGS", "E_CLIENTS_FILE", "E_USERS_FILE", "E_ENCRYPTION_KEYS")  # codes of what somebody has set wrongly
-SILENT_S = 60.0  # a daemon says every half minute that it lives
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,14 @@ class Finding:
         return self.ok is False and self.says.startswith(SETTINGS)
 
 
-class Concern(str):
+@dataclass(frozen=True)
+class Concern:
     """What is said of something that is well, and that somebody should know all the same."""
+
+    says: str
+
+
+Check: TypeAlias = Callable[["Patient"], str | Concern]
 
 
 @dataclass(frozen=True)
@@ -137,10 +143,12 @@ def _not_looked_at(name: str, lacking: list[str]) -> Finding:
     return Finding(name, ok=None, says=f"not looked at, as that needs what is above: {', '.join(lacking)}")
 
 
-def _try(name: str, check: Callable[[Patient], str], patient: Patient) -> Finding:
+def _try(name: str, check: Check, patient: Patient) -> Finding:
     try:
-        says = check(patient)
-        return Finding(name, ok=True, says=says, warning=isinstance(says, Concern))
+        found = check(patient)
+        if isinstance(found, Concern):
+            return Finding(name, ok=True, says=found.says, warning=True)
+        return Finding(name, ok=True, says=found)
     except Exception as error:  # noqa: BLE001 - a finding, whatever it is
         return Finding(name, ok=False, says=errors.describe(error, patient.settings))
 
@@ -153,7 +161,8 @@ def _database(patient: Patient) -> str:
 
 def _sessions(patient: Patient) -> str:
     session_limit.require_own(patient.login)
-    return session_limit.require(patient.login, patient.settings.max_concurrent_runs)
+    workers = len(run_processes.offered_slots(patient.login))
+    return session_limit.require(patient.login, patient.settings.max_concurrent_runs, workers)
 
 
 def _schema(patient: Patient) -> str:
@@ -215,8 +224,7 @@ def _runs(patient: Patient) -> str:
     if patient.settings.run_launcher == "celery":  # its library is not installed on one host alone
         from orders_pipeline.orchestration import celery_launcher
 
-        broker, slots = celery_launcher.require_broker(patient.settings), _slots(patient)
-        return type(slots)(f"{broker}; {slots}")
+        return celery_launcher.require_broker(patient.settings)
     if patient.settings.run_launcher == "kubernetes":
         from orders_pipeline.orchestration import kubernetes_jobs
 
@@ -230,7 +238,9 @@ class TooFewSlots(SettingsError):
     code = "E_WORKER_SLOTS"
 
 
-def _slots(patient: Patient) -> str:
+def _workers(patient: Patient) -> str | Concern:
+    if patient.settings.run_launcher != "celery":
+        return "none is needed"
     slots, runs = run_processes.offered_slots(patient.login), patient.settings.max_concurrent_runs
     offered = f"{len(slots)} workers offer {sum(slots)} slots"
     if runs > sum(slots):
@@ -241,13 +251,13 @@ def _slots(patient: Patient) -> str:
     return f"{offered} for {runs} runs at once, {left} without the largest worker"
 
 
-def _daemon(patient: Patient) -> str:
+def _daemon(patient: Patient) -> str | Concern:
     """Return when Dagster's daemon was last heard, which nobody misses on one host while nothing is to be done."""
     with patient.login.begin() as transaction:
         heard = transaction.rows("daemon_heartbeats") if transaction.scalar("dagster_heartbeats_exist") else []
     ages = [row.age_s for row in heard if row.daemon == "SENSOR"]  # any other part may go on where this one hangs
     says = f"last heard from {ages[0]:.0f} s ago" if ages else "never heard from"
-    is_silent = not ages or ages[0] > SILENT_S
+    is_silent = not ages or ages[0] > daemon.SILENT_S
     if (waiting := daemon.daemons(patient.login) - 1) > 0:
         says += f"; {waiting} more would take over"
     return Concern(f"{says}: no file is seen, and no run begins") if is_silent and patient.settings.has_many_hosts else says
@@ -271,7 +281,7 @@ def _ask(client: ServiceClient, path: str, query: dict[str, str]) -> str:
     return "answers a look-up"
 
 
-CHECKS: dict[str, Callable[[Patient], str]] = {
+CHECKS: dict[str, Check] = {
     "database": _database,
     "sessions": _sessions,
     "clock": lambda patient: clock.require(patient.login) if patient.settings.has_many_hosts else "one host's clock",
@@ -280,6 +290,7 @@ CHECKS: dict[str, Callable[[Patient], str]] = {
     "storage": lambda patient: _write_and_read(open_batches(patient.settings, patient.cipher)),
     "landing": _landing,
     "runs": _runs,
+    "workers": _workers,
     "daemon": _daemon,
     "payment service": lambda patient: _ask(
         payment_client(patient.settings, patient.endpoints), "/v1/payments", {"reference": "doctor"}
@@ -297,7 +308,7 @@ NEEDS = {
     "sessions": {"database"},
     "clock": {"database"},
     "schema": {"database"},
-    "runs": {"database"},
+    "workers": {"database"},
     "daemon": {"database"},
     "storage": {"encryption"},
     "keys": {"database", "schema", "encryption", "sessions"},

@@ -12,6 +12,7 @@ from typing import Any, Self
 
 import dagster as dg
 from dagster._config import UserConfigSchema
+from dagster._core.storage.event_log.migration import ASSET_KEY_INDEX_COLS
 from dagster._serdes import ConfigurableClassData
 from dagster_postgres import DagsterPostgresStorage
 from dagster_postgres.utils import DagsterPostgresException, create_pg_engine
@@ -77,7 +78,11 @@ def dagster_instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
     """Open Dagster's records, after `prepare_dagster_home`; raise DatabaseUnavailable where they do not answer any more."""
     with no_words_of_others(), dg.DagsterInstance.from_config(str(settings.dagster_home)) as instance:
         keep_connections(instance)
-        yield instance
+        try:
+            yield instance
+        finally:
+            for store in _stores(instance) if records_database(instance) is not None else []:
+                store._engine.dispose()  # which Dagster leaves to when it is collected
 
 
 def records_database(instance: dg.DagsterInstance) -> Database | None:
@@ -103,7 +108,7 @@ def keep_connections(
         return
     _kept.add(instance)
     instance.handle_new_event = no_words_of_others()(instance.handle_new_event)  # type: ignore[method-assign]
-    stores = _stores(instance)
+    stores = _, events, _ = _stores(instance)
     if records_database(instance) is None:
         return
     options = stores[0]._engine.url.query.get("options", "")
@@ -126,6 +131,8 @@ def keep_connections(
     engine.connect = connect_if_allowed  # type: ignore[method-assign]
     for store in stores:
         store._engine = engine
+    with no_words_of_others():  # else it is asked for with the first event, beside whose connection none may be free
+        events.has_secondary_index(ASSET_KEY_INDEX_COLS)
 
 
 @contextmanager

@@ -20,12 +20,12 @@ from orders_pipeline.batches.run_tags import LARGE, PROCESS, RESUMES, SIZE_TAG, 
 from orders_pipeline.infrastructure.background import beside
 from orders_pipeline.settlement.batch_settlement import Settlement
 from orders_pipeline.system.composition import System
+from orders_pipeline.system.daemon import SILENT_S
 
 POLL_S = 2.0
 WORTHWHILE_S = 20.0  # a run that takes less than this to notify the others ends sooner than another begins
 TURN_S = 60.0  # a run that goes on with such a batch keeps its place at least so long, whoever waits
 MOST_QUEUED = 100  # are looked at, the first in the queue: every run that waits looks again and again
-DAEMON_S = 60.0  # who has not said anything for so long starts no run
 
 
 @contextlib.contextmanager
@@ -76,7 +76,7 @@ def _waits_long(system: System, batch_id: str) -> bool:
 def _newcomers(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
     """Return the runs in the queue for files that nobody has begun with, if there is a daemon that would begin."""
     heard = instance.get_daemon_heartbeats().get("QUEUED_RUN_COORDINATOR")
-    if heard is None or heard.timestamp < time.time() - DAEMON_S:
+    if heard is None or heard.timestamp < time.time() - SILENT_S:
         return []
     in_queue = RunsFilter(job_name=PROCESS, statuses=[DagsterRunStatus.QUEUED])
     queued = instance.get_runs(in_queue, limit=MOST_QUEUED, ascending=True)

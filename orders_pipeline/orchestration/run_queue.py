@@ -1,6 +1,6 @@
-"""The queue of runs that dagster.yaml names: Dagster's own, which notes who asks, and whose daemon waits for its turn.
+"""The queue of runs that dagster.yaml names: Dagster's own, which notes who asks, and whose daemon works alone.
 
-Who asks is known in `attribution.py`, how runs are forked in `run_launcher.py`, whose turn it is in `system/daemon.py`.
+Who asks is known in `attribution.py`, how runs are forked in `run_launcher.py`, which daemon works in `system/daemon.py`.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from orders_pipeline.orchestration.attribution import note_who_asks
 from orders_pipeline.orchestration.daemon_log import keep_short
 from orders_pipeline.orchestration.dagster_records import keep_connections, records_database
 from orders_pipeline.orchestration.run_launcher import ForkingRunLauncher
-from orders_pipeline.system.daemon import Turn
+from orders_pipeline.system.daemon import DaemonLock
 from orders_pipeline.system.session_limit import DAEMON_POOL_SIZE
 
 
 class RunQueue(QueuedRunCoordinator):
     """Dagster's queue."""
 
-    _turn: Turn | None = None  # of Dagster's daemon alone
+    _lock: DaemonLock | None = None  # of Dagster's daemon alone
 
     def submit_run(self, context: SubmitRunContext) -> dg.DagsterRun:
         """Queue a run; one that is tried again is first: payments that its process was lost with are unclear till then."""
@@ -35,15 +35,15 @@ class RunQueue(QueuedRunCoordinator):
     def dequeue_interval_seconds(self) -> int:
         """Return how often Dagster's daemon looks; it alone asks, before it begins with anything.
 
-        So here it waits for its turn, and is made ready for its first runs.
+        So here it waits until it may work, and is made ready for its first runs.
         """
         keep_short()
         database = records_database(self._instance)
         if database is not None:
-            self._turn = Turn(database)
+            self._lock = DaemonLock(database)
             with raise_interrupts_as(KeyboardInterrupt):  # Dagster itself would look for one only when it has begun
-                self._turn.wait()
-            keep_connections(self._instance, DAEMON_POOL_SIZE, self._turn.require)
+                self._lock.take()
+            keep_connections(self._instance, DAEMON_POOL_SIZE, self._lock.require)
         launcher = self._instance.run_launcher
         if isinstance(launcher, ForkingRunLauncher):
             launcher.make_ready()
@@ -51,6 +51,6 @@ class RunQueue(QueuedRunCoordinator):
 
     def dispose(self) -> None:
         """Let another daemon take over, at the end of this one."""
-        if self._turn is not None:
-            self._turn.end()
+        if self._lock is not None:
+            self._lock.release()
         super().dispose()

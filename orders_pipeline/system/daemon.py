@@ -13,6 +13,8 @@ from orders_pipeline.infrastructure.database import Database, Transaction
 from orders_pipeline.infrastructure.database_errors import DatabaseError, DatabaseUnavailable
 
 DAEMON_LOCK_CLASS = 4_711_011
+# a daemon that has said nothing for so long does not work: it says so every half minute, and another takes over in a minute
+SILENT_S = 120.0
 BEAT_S = 2.0
 # after it last held the lock for certain, a process works no longer than this; the server keeps the lock of a host that
 # vanished for longer (`watch_client`), and who takes over waits as long
@@ -24,8 +26,8 @@ NOTHING_BEGINS = "nothing begins until the daemon has its lock again"
 log = logging.getLogger("orders_pipeline.daemon")
 
 
-class Turn:
-    """Whether it is this process's turn to be the daemon: asked for, kept, and asked for again where it was lost."""
+class DaemonLock:
+    """The lock of the daemon that works: taken, held, and taken again where it was lost with its session."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -33,28 +35,28 @@ class Turn:
         self._lacks = ""
         self._over = threading.Event()
 
-    def wait(self) -> None:
-        """Return once it is our turn; it stays ours until its `end` or that of the process."""
-        threading.Thread(target=self._keep, name="turn", daemon=True).start()
-        while not self._is_ours():
+    def take(self) -> None:
+        """Return once the lock is ours; it stays so until its `release` or the end of the process."""
+        threading.Thread(target=self._hold, name="daemon lock", daemon=True).start()
+        while not self._is_held():
             time.sleep(LOOK_S)
 
     def require(self) -> None:
-        """Return where it is our turn; where it is not any more, wait a little, and raise DatabaseUnavailable."""
+        """Return where the lock is ours; where it is not any more, wait a little, and raise DatabaseUnavailable."""
         given_up = time.monotonic() + PATIENCE_S
-        while not self._is_ours():
+        while not self._is_held():
             if time.monotonic() > given_up:
                 raise DatabaseUnavailable(None, self._lacks or NOTHING_BEGINS)
             time.sleep(LOOK_S)
 
-    def end(self) -> None:
+    def release(self) -> None:
         """Let another daemon take over; nothing may be under way any more."""
         self._over.set()
 
-    def _is_ours(self) -> bool:
+    def _is_held(self) -> bool:
         return not self._over.is_set() and _now() < self._trusted_until
 
-    def _keep(self) -> None:
+    def _hold(self) -> None:
         while not self._over.is_set():
             try:
                 with self._database.session() as session:

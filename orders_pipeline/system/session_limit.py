@@ -12,6 +12,7 @@ RUN_POOL_SIZE = POOL_SIZE
 LOCK_SESSIONS = 3  # of a run's process, of its batch's worker or its job, and of whoever drops old records
 DAGSTER_POOL_SIZE = 3  # of the stores of Dagster's records, together
 RUN_SESSIONS = RUN_POOL_SIZE + LOCK_SESSIONS + DAGSTER_POOL_SIZE
+WORKER_SESSIONS = 3  # of Celery, without its runs
 TICK_POOL_SIZE = 3
 TICKS = 2  # sensors at once
 WEB_POOL_SIZE = 4  # of each of the three stores that Dagster's web server reads
@@ -47,19 +48,20 @@ def require_own(database: Database) -> None:
         )
 
 
-def needed(max_concurrent_runs: int) -> int:
+def needed(max_concurrent_runs: int, workers: int = 0) -> int:
     """Return how many sessions there may be at once."""
-    return max_concurrent_runs * RUN_SESSIONS + OTHER_SESSIONS
+    return max_concurrent_runs * RUN_SESSIONS + workers * WORKER_SESSIONS + OTHER_SESSIONS
 
 
-def require(database: Database, max_concurrent_runs: int) -> str:
+def require(database: Database, max_concurrent_runs: int, workers: int = 0) -> str:
     """Return how many sessions are needed and let in; raise TooFewSessions."""
     with database.begin() as transaction:
         limit = transaction.scalar("session_limit")
-    need = needed(max_concurrent_runs)
+    need = needed(max_concurrent_runs, workers)
     if need > limit:
         raise TooFewSessions(
             f"{PREFIX}MAX_CONCURRENT_RUNS {max_concurrent_runs} may need {need} sessions, and the database lets in {limit}; "
             "lower the setting, or raise max_connections or the CONNECTION LIMIT of the login or the database"
         )
-    return f"{need} needed at most, {limit} let in"
+    with_workers = f", {workers * WORKER_SESSIONS} of them by workers" if workers else ""
+    return f"{need} needed at most{with_workers}, {limit} let in"

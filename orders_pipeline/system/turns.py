@@ -12,8 +12,8 @@ import time
 from pydantic import SecretStr
 
 from orders_pipeline.infrastructure.database import Database
+from orders_pipeline.system.daemon import SILENT_S
 
-SILENT_S = 120.0  # the daemon says every 30 seconds that it lives
 REMEMBERED_S = 2.0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 
 import psycopg
 import pytest
@@ -13,23 +14,23 @@ from orders_pipeline.infrastructure.database import Database
 from orders_pipeline.infrastructure.database_errors import DatabaseUnavailable
 from orders_pipeline.infrastructure.database_url import libpq_url
 from orders_pipeline.system import daemon
-from orders_pipeline.system.daemon import DAEMON_LOCK_CLASS, Turn, daemons
+from orders_pipeline.system.daemon import DAEMON_LOCK_CLASS, DaemonLock, daemons
 from orders_pipeline_tests.support.commands import wait_for
 
 HOLDERS = "FROM pg_locks WHERE locktype = 'advisory' AND granted AND classid = %s AND objid = 1"
 
 
 class Process:
-    """Stands for the process of a daemon: it waits for its turn, and works from then on."""
+    """Stands for the process of a daemon: it waits for the lock, and works from then on."""
 
     def __init__(self, database: Database) -> None:
-        self.turn = Turn(database)
+        self.lock = DaemonLock(database)
         self.works = threading.Event()
-        threading.Thread(target=lambda: (self.turn.wait(), self.works.set()), daemon=True).start()
+        threading.Thread(target=lambda: (self.lock.take(), self.works.set()), daemon=True).start()
 
     def may_work(self) -> bool:
         with contextlib.suppress(DatabaseUnavailable):
-            self.turn.require()
+            self.lock.require()
             return True
         return False
 
@@ -53,7 +54,7 @@ def start(database, pace):
 
     yield start_one
     for each in started:
-        each.turn.end()
+        each.lock.release()
     wait_for(lambda: daemons(database) == 0, "the ends of all daemons")
 
 
@@ -70,7 +71,7 @@ def test_a_second_daemon_says_that_it_waits_and_takes_over_at_the_end_of_the_fir
     wait_for(lambda: "another daemon works on this database; this one waits" in caplog.text, "the second's word")
     assert not second.works.wait(daemon.TRUSTED_S)
     assert (first.may_work(), second.may_work()) == (True, False)
-    first.turn.end()
+    first.lock.release()
     assert not first.may_work()
     assert second.works.wait(30)
     assert second.may_work()
@@ -82,17 +83,19 @@ def test_a_daemon_whose_session_is_lost_does_not_go_on_beside_the_one_that_took_
     assert first.works.wait(30)
     second = start()
     wait_for(lambda: "this one waits" in caplog.text, "the second's word")
-    first.turn._database = Database(SecretStr("postgresql://127.0.0.1:9/nowhere"))  # the second one comes through before it
+    first.lock._database = Database(SecretStr("postgresql://127.0.0.1:9/nowhere"))  # the second one comes through before it
     ((holder,),) = admin.execute(f"SELECT pid {HOLDERS}".encode(), [DAEMON_LOCK_CLASS]).fetchall()
+    lost_at = time.monotonic()
     admin.execute("SELECT pg_terminate_backend(%s, 5000)", [holder])
     while not second.works.wait(0.0):
         assert not (first.may_work() and second.may_work())
     assert not first.may_work()
+    assert time.monotonic() - lost_at >= daemon.TRUSTED_S  # so long the first might not have noticed
     assert "E_DATABASE_UNAVAILABLE: " in caplog.text
-    first.turn._database = database
+    first.lock._database = database
     wait_for(lambda: caplog.text.count("this one waits") == 2, "the first one to wait")
-    second.turn.end()
-    wait_for(first.may_work, "the first one to have its turn again")
+    second.lock.release()
+    wait_for(first.may_work, "the first one to have the lock again")
     assert "the daemon has its lock again" in caplog.text
 
 

@@ -10,13 +10,14 @@ from types import SimpleNamespace
 
 import dagster as dg
 import pytest
+from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
 from dagster._core.test_utils import instance_for_test
 
 from orders_pipeline.cli import doctor
 from orders_pipeline.infrastructure.database import Database
 from orders_pipeline.infrastructure.database_errors import DatabaseUnavailable
-from orders_pipeline.orchestration.dagster_records import keep_connections
-from orders_pipeline.system.daemon import Turn, daemons
+from orders_pipeline.orchestration.dagster_records import dagster_instance, keep_connections
+from orders_pipeline.system.daemon import DaemonLock, daemons
 from orders_pipeline.system.session_limit import DAGSTER_POOL_SIZE
 from orders_pipeline.system.settings import Settings
 from orders_pipeline_tests.support.commands import wait_for
@@ -41,20 +42,39 @@ def test_however_many_threads_there_are_dagsters_stores_have_few_sessions_and_su
         installation.rows(f"SELECT pg_terminate_backend(pid, 5000) {OF_DAGSTER}")
 
 
+def test_the_first_event_of_an_asset_takes_no_second_connection_beside_its_own(installation, monkeypatch):
+    with dagster_instance(installation.system.settings) as instance:
+        monkeypatch.setattr(SqlEventLogStorage, "has_secondary_index", lambda *_: pytest.fail("it is asked for late"))
+        instance.report_runless_asset_event(dg.AssetMaterialization("an_asset"))
+
+
+def test_records_that_are_closed_keep_no_session(installation):
+    before = installation.rows(f"SELECT count(*) {OF_DAGSTER}")
+    with dagster_instance(installation.system.settings) as instance:
+        assert instance.get_runs_count() == 0
+        assert installation.rows(f"SELECT count(*) {OF_DAGSTER}") > before
+    wait_for(lambda: installation.rows(f"SELECT count(*) {OF_DAGSTER}") == before, "the session's end")
+    assert instance.get_ref()  # it is not collected yet
+
+
 def test_records_that_somebody_else_has_chosen_are_left_as_dagster_opens_them():
     with instance_for_test() as instance:
         keep_connections(instance)
         assert instance.get_runs() == []
 
 
-def test_a_daemon_whose_turn_it_is_not_asks_nothing_of_the_records(installation):
-    def refuse():
-        raise DatabaseUnavailable(None, "not our turn")
+def test_a_daemon_that_has_lost_its_lock_asks_nothing_of_the_records(installation):
+    is_lost = threading.Event()
+
+    def require():
+        if is_lost.is_set():
+            raise DatabaseUnavailable(None, "the lock is lost")
 
     with dg.DagsterInstance.from_config(str(installation.system.settings.dagster_home)) as instance:
-        keep_connections(instance, may_work=refuse)
+        keep_connections(instance, may_work=require)
+        is_lost.set()
         for look in (instance.get_runs, instance.all_instigator_state, instance.get_daemon_heartbeats):
-            with pytest.raises(DatabaseUnavailable, match="not our turn"):
+            with pytest.raises(DatabaseUnavailable, match="the lock is lost"):
                 look()
 
 
@@ -62,9 +82,9 @@ def test_doctor_says_how_many_daemons_would_take_over(installation):
     with contextlib.closing(Database(installation.system.database.url)) as login, contextlib.ExitStack() as ends:
         patient = SimpleNamespace(login=login, settings=Settings.model_construct())
         for number in range(3):
-            turn = Turn(login)
-            threading.Thread(target=turn.wait, daemon=True).start()
-            ends.callback(turn.end)
+            lock = DaemonLock(login)
+            threading.Thread(target=lock.take, daemon=True).start()
+            ends.callback(lock.release)
             wait_for(lambda number=number: daemons(login) == number + 1, "the daemon to be there")
         assert doctor._daemon(patient).endswith("; 2 more would take over")
         ends.close()
@@ -81,7 +101,7 @@ def test_doctor_misses_the_part_of_the_daemon_that_looks_at_files_whatever_other
     insert = "INSERT INTO dagster.daemon_heartbeats (daemon_type, timestamp) VALUES (%s, now() AT TIME ZONE 'UTC' - %s)"
     installation.rows(insert, "SCHEDULER", timedelta(0))
     with contextlib.closing(patient.login):
-        for age_s, is_missed in ((90, True), (1, False)):
+        for age_s, is_missed in ((150, True), (100, False)):
             installation.rows("DELETE FROM dagster.daemon_heartbeats WHERE daemon_type = 'SENSOR'")
             installation.rows(insert, "SENSOR", timedelta(seconds=age_s))
             assert isinstance(doctor._daemon(patient), doctor.Concern) == is_missed

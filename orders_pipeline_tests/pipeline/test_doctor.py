@@ -49,7 +49,7 @@ def test_the_doctor_finds_everything_well_and_names_what_is_not(
         "sessions": "database",
         "clock": "database",
         "schema": "database",
-        "runs": "database",
+        "workers": "database",
         "daemon": "database",
         "keys": "database, sessions, schema",
         "ledger": "database, sessions, schema",

@@ -106,7 +106,7 @@ def test_it_keeps_its_place_where_it_has_none_to_give_or_nobody_new_would_be_hel
 def test_it_keeps_its_place_where_no_daemon_would_give_it_to_others(
     installation: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(places, "DAEMON_S", -1.0)
+    monkeypatch.setattr(places, "SILENT_S", -1.0)
     batch_id = received(installation, tmp_path, "places-no-daemon")
     with queued(installation, OF_A_SENSOR):
         assert "batch_report" in process(installation, batch_id, OF_A_SENSOR)

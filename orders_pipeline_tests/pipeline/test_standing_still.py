@@ -17,7 +17,7 @@ from orders_pipeline.batches.run_processes import offering_slots, run_process
 from orders_pipeline.reports import summaries
 from orders_pipeline.settlement.batch_settlement import settling
 from orders_pipeline.settlement.standing_still import standing_still_since
-from orders_pipeline.system import turns
+from orders_pipeline.system import daemon, turns
 from orders_pipeline.system.composition import System
 from orders_pipeline.web import batches as web_batches
 from orders_pipeline_tests.support.api import Client, csv_of
@@ -143,7 +143,7 @@ def test_a_run_is_waited_for_as_long_as_there_is_who_begins_it(installation: Ins
     assert is_still(on_workers, batch_id)
     with offering_slots(installation.system.database, 2):
         assert not is_still(on_workers, batch_id)
-    daemon_speaks(installation, turns.SILENT_S + 1)
+    daemon_speaks(installation, daemon.SILENT_S + 1)
     assert (is_still(installation.system, batch_id), named()) == (True, [batch_id])
     assert summaries.summarise(installation.system, batch_id)["queued"]
     installation.instance.report_run_failed(run)

@@ -238,23 +238,23 @@ def test_the_broker_is_the_one_that_is_set_whatever_variables_of_celerys_are(mon
     assert app.conf.result_backend is None
 
 
-def test_dagsters_daemon_waits_for_its_turn_and_is_ready_before_there_is_a_run_and_nobody_else_is(
+def test_dagsters_daemon_waits_for_its_lock_and_is_ready_before_there_is_a_run_and_nobody_else_is(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     started: list[str] = []
-    turn = SimpleNamespace(wait=lambda: started.append("turn"), require=None, end=lambda: started.append("end"))
+    lock = SimpleNamespace(take=lambda: started.append("lock"), require=None, release=lambda: started.append("end"))
     monkeypatch.setattr(multiprocessing.forkserver, "ensure_running", lambda: started.append("fork server"))
     monkeypatch.setattr(run_queue, "keep_connections", lambda _, size, __: started.append(f"{size} connections"))
     monkeypatch.setattr(run_queue, "keep_short", lambda: started.append("log"))
     monkeypatch.setattr(run_queue, "records_database", lambda _: SimpleNamespace())
-    monkeypatch.setattr(run_queue, "Turn", lambda _: turn)
+    monkeypatch.setattr(run_queue, "DaemonLock", lambda _: lock)
     queue, launcher = ({"module": each.__module__, "class": each.__name__} for each in (RunQueue, ForkingRunLauncher))
     with instance_for_test(overrides={"run_coordinator": queue, "run_launcher": launcher}) as instance:
         assert isinstance(instance.run_coordinator, RunQueue)
         assert isinstance(instance.run_launcher, ForkingRunLauncher)
         assert started == []
         create_daemon_of_type(QueuedRunCoordinatorDaemon.daemon_type(), instance)
-        assert started == ["log", "turn", f"{DAEMON_POOL_SIZE} connections", "fork server"]
+        assert started == ["log", "lock", f"{DAEMON_POOL_SIZE} connections", "fork server"]
     assert started[4:] == ["end"]
 
 
