@@ -6,7 +6,7 @@ came twice. References that other files brought are looked up in the database (`
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +19,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from orders_pipeline.infrastructure.parquet_file import map_chunks
+from orders_pipeline.infrastructure.parquet_file import map_chunks, map_in_turn, read_chunks
 from orders_pipeline.intake.csv_file import TO_DECIDE, UNCLEAR, skipped_references
 from orders_pipeline.records.judgement import Judge
 
 Numbers: TypeAlias = "npt.NDArray[Any]"
 
+_HASH = "hash"  # of a row's reference, beside its cells
 KEYS = ("orders-pipeline1", "orders-pipeline2")  # two independent hashes of 64 bits together are as good as the text
 
 
@@ -52,17 +53,25 @@ def find_duplicates(staged: Path, judge: Judge, chunk_rows: int) -> Duplicates:
     do where one was skipped, or a person has to decide on one and not on another: one may say what became of the order.
     """
     skipped, skipped_rows = skipped_references(staged)
-    repeated = _repeated_hashes(staged, judge, chunk_rows, skipped)
+    hashes = _hashes(staged, judge, chunk_rows)
+    repeated = _repeated(hashes, skipped)
     if not len(repeated):
         return NO_DUPLICATES
-    parts = _suspects(staged, judge, chunk_rows, repeated)
-    first_hash, second_hash, content, row = (np.concatenate(column) for column in zip(*parts, strict=True))
+    with closing(_suspects(staged, judge, chunk_rows, hashes, repeated)) as parts:
+        first_hash, second_hash, content, row = (np.concatenate(column) for column in zip(*parts, strict=True))
     return _grouped(first_hash, second_hash, content, row, skipped, skipped_rows)
 
 
-def _repeated_hashes(staged: Path, judge: Judge, chunk_rows: int, skipped: Numbers) -> Numbers:
+def _hashes(staged: Path, judge: Judge, chunk_rows: int) -> Numbers:
+    """Return a hash of the reference of each row, 0 where the row is of the wrong shape or its reference breaks a rule."""
+
     def hashes_of(_number: int, chunk: pa.RecordBatch) -> Numbers:
-        return hashed(_usable(chunk, judge)[1], KEYS[0])
+        shape_ok = chunk.column("shape_ok")
+        references, valid = judge.valid_identities(chunk.column(judge.record_type.identity).filter(shape_ok))
+        of_rows = np.zeros(len(chunk), np.uint64)
+        usable = np.flatnonzero(shape_ok.to_numpy(zero_copy_only=False))[valid]
+        of_rows[usable] = hashed(references.filter(pa.array(valid)), KEYS[0])
+        return of_rows
 
     hashes = np.empty(pq.read_metadata(staged).num_rows, np.uint64)
     filled = 0
@@ -70,36 +79,40 @@ def _repeated_hashes(staged: Path, judge: Judge, chunk_rows: int, skipped: Numbe
         for part in chunks:
             hashes[filled : filled + len(part)] = part
             filled += len(part)
-    hashes = np.append(hashes[:filled], skipped)
-    hashes.sort()
-    return np.unique(hashes[1:][hashes[1:] == hashes[:-1]])
+    return hashes
+
+
+def _repeated(hashes: Numbers, skipped: Numbers) -> Numbers:
+    """Return the hashes that come more than once."""
+    ascending = np.append(hashes, skipped)
+    ascending.sort()
+    ascending = ascending[np.searchsorted(ascending, 1) :]
+    return np.unique(ascending[1:][ascending[1:] == ascending[:-1]])
 
 
 def _suspects(
-    staged: Path, judge: Judge, chunk_rows: int, repeated: Numbers
-) -> Iterator[tuple[Numbers, Numbers, Numbers, Numbers]]:
+    staged: Path, judge: Judge, chunk_rows: int, hashes: Numbers, repeated: Numbers
+) -> Generator[tuple[Numbers, Numbers, Numbers, Numbers], None, None]:
     """Yield two hashes of the reference, one of the whole row, and the row number, of rows that may be duplicates."""
     names = judge.record_type.column_names
+    sought = pa.array(repeated)
+
+    def with_hashes() -> Iterator[pa.RecordBatch]:
+        begin = 0
+        for chunk in read_chunks(staged, chunk_rows):
+            yield chunk.append_column(_HASH, pa.array(hashes[begin : begin + len(chunk)]))
+            begin += len(chunk)
 
     def suspects(_number: int, chunk: pa.RecordBatch) -> tuple[Numbers, Numbers, Numbers, Numbers]:
-        positions, references = _usable(chunk, judge)
-        suspect = np.isin(hashed(references, KEYS[0]), repeated)
-        rows, references = chunk.take(pa.array(positions[suspect])), references.filter(pa.array(suspect))
+        rows = chunk.filter(pc.is_in(chunk.column(_HASH), value_set=sought))
         text, _ = judge.record_type.normalised({name: rows.column(name) for name in names}, judge.context)
+        references, _ = judge.valid_identities(rows.column(judge.record_type.identity))
         chosen = [pc.fill_null(rows.column(name), "") for name in (TO_DECIDE, UNCLEAR) if name in rows.schema.names]
         content = pc.binary_join_element_wise(*text.values(), *chosen, "\x1f")
-        row = rows.column("import_row_number").to_numpy()
-        return hashed(references, KEYS[0]), hashed(references, KEYS[1]), hashed(content, KEYS[0]), row
+        first_hash, row = (rows.column(name).to_numpy() for name in (_HASH, "import_row_number"))
+        return first_hash, hashed(references, KEYS[1]), hashed(content, KEYS[0]), row
 
-    return map_chunks(staged, suspects, chunk_rows)
-
-
-def _usable(chunk: pa.RecordBatch, judge: Judge) -> tuple[Numbers, pa.Array]:
-    """Return where rows are of the right shape and their reference keeps its own rules, and those references, folded."""
-    shape_ok = chunk.column("shape_ok")
-    references, valid = judge.valid_identities(chunk.column(judge.record_type.identity).filter(shape_ok))
-    positions = np.flatnonzero(shape_ok.to_numpy(zero_copy_only=False))
-    return positions[valid], references.filter(pa.array(valid))
+    return map_in_turn(with_hashes(), suspects)
 
 
 def hashed(cells: pa.Array, key: str) -> Numbers:

@@ -21,6 +21,7 @@ from orders_pipeline.batches.artifacts import ACCEPTED, ANSWERS, ORIGINAL, REJEC
 from orders_pipeline.batches.batch_lock import BatchBusy, batch_lock
 from orders_pipeline.infrastructure.database import Database, Transaction
 from orders_pipeline.infrastructure.database_errors import DatabaseError
+from orders_pipeline.infrastructure.process_memory import keep_freed_memory
 from orders_pipeline.infrastructure.scratch import scratch_files
 from orders_pipeline.infrastructure.storage import ObjectGone, ObjectReplaced, Storage
 from orders_pipeline.intake import declarations, loading
@@ -178,6 +179,7 @@ def _step(system: System, batch_id: str, stage: str, *, only_when: str) -> Itera
 
     The system that is given has a database that works only while the batch is locked. Seconds spent and errors are noted.
     """
+    keep_freed_memory()
     with batch_lock(system.database, batch_id) as database:
         started = time.monotonic()
         with database.begin() as transaction:

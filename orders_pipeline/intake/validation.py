@@ -40,7 +40,8 @@ from orders_pipeline.records.rejections import REJECTIONS_SCHEMA
 
 Seal: TypeAlias = Callable[[pd.DataFrame], list[bytes]]
 
-CHUNK_ROWS = 30_000  # a few are in memory at once: half as many rows cost a tenth more time, for 90 MB less
+CHUNK_ROWS = 50_000  # a few are in memory at once: 30,000 cost a tenth more time, for 120 MB less
+_SEALED_ROWS = 10_000  # at once, as Python's objects take much more memory
 
 TOTAL_ROW, SAME_ORDER = "R_TOTAL_ROW", "R_REF_EXISTS"
 
@@ -262,7 +263,9 @@ def misshapen_answers(corrections: Corrections, chunk: pa.RecordBatch) -> list[A
 
 def accepted_table(rows: Rows, record_type: RecordType, seal: Seal) -> pa.Table:
     """Return accepted rows as they are written."""
-    sealed = seal(rows.text_frame(record_type.personal_columns)) if len(rows.number) else []
+    personal = rows.text_frame(record_type.personal_columns)
+    parts = (personal.iloc[begin : begin + _SEALED_ROWS] for begin in range(0, len(personal), _SEALED_ROWS))
+    sealed = pa.chunked_array([pa.array(seal(part), pa.binary()) for part in parts], pa.binary())
     columns = [rows.number]
     for column in record_type.stored_columns:
         if column.is_typed:
@@ -270,7 +273,7 @@ def accepted_table(rows: Rows, record_type: RecordType, seal: Seal) -> pa.Table:
         else:
             cells = rows.text[column.name]
             columns.append(pc.if_else(pc.equal(cells, ""), None, cells))
-    return pa.table([*columns, rows.is_nobodys, pa.array(sealed, pa.binary())], schema=accepted_schema(record_type))
+    return pa.table([*columns, rows.is_nobodys, sealed], schema=accepted_schema(record_type))
 
 
 def rejections_table(chunk: pa.RecordBatch, findings: Findings, record_type: RecordType) -> pa.Table:

@@ -78,9 +78,9 @@ def _rare_digits() -> str:
 
 
 @functools.cache
-def _begins_digit() -> npt.NDArray[np.bool_]:
-    """Return of each byte whether a digit of any writing begins with it in UTF-8."""
-    return np.isin(np.arange(256), [digit.encode()[0] for digit in _digits()])
+def _begins_digit() -> bytes:
+    """Return a 1 for each byte with which a digit of any writing begins in UTF-8, and 0 for the others."""
+    return bytes(np.isin(np.arange(256), [digit.encode()[0] for digit in _digits()]))
 
 
 @functools.cache
@@ -97,7 +97,10 @@ def _digits() -> Iterator[str]:
 
 def card_numbers_among(cells: pa.Array, *, in_codes: bool) -> pa.Array:
     """Return the distinct texts among cells (strings, nulls too) that hold a card number."""
-    may_have = cells.filter(pa.array(_enough_digits(cells)))
+    enough = _enough_digits(cells)
+    if not enough.any():
+        return pa.array([], pa.string())
+    may_have = cells.filter(pa.array(enough))
     suspects = may_have.filter(pc.match_substring_regex(may_have, _may_be_one() if in_codes else _may_hold_one())).unique()
     return pa.array([text for text in suspects.to_pylist() if has_card_number(text, is_code=in_codes)], pa.string())
 
@@ -108,7 +111,7 @@ def _enough_digits(cells: pa.Array) -> npt.NDArray[np.bool_]:
         return np.zeros(len(cells), np.bool_)
     offsets = np.frombuffer(cells.buffers()[1], np.int32, len(cells) + 1, offset=4 * cells.offset)
     before = np.zeros(offsets[-1] - offsets[0] + 1, np.int32)
-    np.cumsum(_begins_digit()[np.frombuffer(utf8_content(cells), np.uint8)], out=before[1:])
+    np.cumsum(np.frombuffer(utf8_content(cells).translate(_begins_digit()), np.uint8), out=before[1:])
     enough: npt.NDArray[np.bool_] = np.diff(before[offsets - offsets[0]]) >= SHORTEST
     return enough
 

@@ -24,6 +24,8 @@ BYTE_ORDER_MARK = "\ufeff"
 JAPANESE_PHONE = "0[0-9]{9,10}"
 
 INVISIBLE = f"\u200b\u200c\u200d\u2060{BYTE_ORDER_MARK}"
+_DIRECTION = "\u200b\u200c\u200d\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+_BETWEEN_DIGITS = " ().-\u2010\u2011\u2012\u2013\u2014\u2015\u2212\u30fc\uff70"
 _SPACES = " \t\r\n\u00a0\u3000"
 _FULL_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | {0x3000: " "}
 # Composing would exchange these ideographs for their standard form: 神 is the name of some who are not called 神.
@@ -83,6 +85,16 @@ def text(cells: pa.Array, *, encoding: str) -> pa.Array:  # noqa: ARG001 - same 
     return _unless(pc.string_is_ascii(cells), cells, partial(_map, _composed))
 
 
+def _without(cells: pa.Array, characters: str) -> pa.Array:
+    """Return cells without some characters, of which most files have few."""
+    content = utf8_content(cells)
+    for each in characters:
+        written = each.encode()
+        if written[:1] in content and written in content:  # a single byte is found much faster
+            cells = pc.replace_substring(cells, each, "")
+    return cells
+
+
 def utf8_content(cells: pa.Array) -> bytes:
     """Return the text of all cells, one after another."""
     _, offsets, content = cells.buffers()
@@ -115,10 +127,8 @@ def phone(cells: pa.Array, *, encoding: str) -> pa.Array:
 
     What separates groups of digits is dropped, and +81 is the domestic 0. Other numbers stay as they are.
     """
-    between = r"[ ().\-\x{2010}-\x{2015}\x{2212}\x{30fc}\x{ff70}]"
-    visible = pc.replace_substring_regex(cells, r"[\x{200b}-\x{200f}\x{202a}-\x{202e}\x{2066}-\x{2069}]", "")
-    sent = code(visible, encoding=encoding)
-    joined = pc.replace_substring_regex(sent, between, "")
+    sent = code(_without(cells, _DIRECTION), encoding=encoding)
+    joined = _without(sent, _BETWEEN_DIGITS)
     digits = pc.utf8_trim(joined, characters=_SPACES)  # what stood behind a separator
     domestic = pc.replace_substring_regex(digits, r"^\+810?", "0")
     return pc.if_else(pc.match_substring_regex(domestic, f"^{JAPANESE_PHONE}$"), domestic, sent)

@@ -167,7 +167,8 @@ class NoCardNumber:
 
     def __call__(self, cells: pa.Array, _: date) -> pa.Array:
         """Return which cells pass."""
-        return pc.invert(pc.is_in(cells, value_set=card_numbers_among(cells, in_codes=self.in_codes)))
+        found = card_numbers_among(cells, in_codes=self.in_codes)
+        return pc.invert(pc.is_in(cells, value_set=found)) if len(found) else pa.repeat(True, len(cells))
 
 
 def never_matches(pattern: str) -> Lacks:

@@ -7,6 +7,7 @@ about a header names columns only; a first line that may be an order is never re
 from __future__ import annotations
 
 import difflib
+import functools
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -41,13 +42,16 @@ class Names:
 
     def columns(self, cells: Iterable[str]) -> list[str | None]:
         """Return the column that each of a header's cells names, or None."""
-        with_number = {unnumbered(name) for name in self.known if name != unnumbered(name)}
         seen: Counter[str] = Counter()
         columns = []
         for name in map(normalise_header, cells):
             seen[name] += 1
-            columns.append(self.known.get(numbered(name, seen[name]) if name in with_number else name))
+            columns.append(self.known.get(numbered(name, seen[name]) if name in self._with_number else name))
         return columns
+
+    @functools.cached_property
+    def _with_number(self) -> set[str]:
+        return {unnumbered(name) for name in self.known if name != unnumbered(name)}
 
     def found_in(self, cells: Iterable[str]) -> set[str]:
         """Return the columns these cells name."""
