@@ -151,9 +151,9 @@ def _show_verdict(console: Console, result: Mapping[str, Any]) -> None:
 
 
 def _show_list(console: Console, result: Mapping[str, Any]) -> None:
-    """Print the first findings, those before others that nobody has answered for."""
+    """Print the first findings, of which the answer has those first that nobody has answered for."""
     there_are = sum(result["findings"]["open"].values()) + result["findings"]["accepted"]
-    shown = sorted(result["open_findings"], key=lambda each: each["accepted"] is not None)[:SHOWN_FINDINGS]
+    shown = result["open_findings"][:SHOWN_FINDINGS]
     for finding in shown:
         _show_finding(console, finding)
     if there_are > len(shown):

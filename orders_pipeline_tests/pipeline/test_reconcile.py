@@ -158,6 +158,8 @@ def test_the_command_says_the_sum_first_and_few_of_many_differences_those_first_
     assert [number for _, number in listed] == [str(each) for each in waiting[:SHOWN_FINDINGS]]
     assert verdict < listed[0][0]
     assert lines[-1] == f"  and {len(waiting) + 1 - SHOWN_FINDINGS} more: see --json"
+    # so that no number of accepted ones hides another from who reads JSON, which has not all either
+    assert [each["finding_id"] for each in answer("--days", "1")["open_findings"]] == [*waiting, accepted]
 
 
 def test_the_command_says_by_code_why_it_could_not_compare(installation):

@@ -335,12 +335,12 @@ SELECT (SELECT count(*) FROM payments
        (SELECT count(*) FROM payment_differences WHERE is_young) AS young
 
 -- name: open_findings
--- The differences of a batch, or all, that nothing has settled yet, oldest first.
+-- The differences of a batch, or all, that nothing has settled yet: the oldest first, and those that are accepted last.
 SELECT finding_id, code, batch_id, payment_id, service_payment_id, detail, first_seen_at, last_seen_at,
        accepted_at, accepted_by, accepted_why, extract(epoch FROM clock_timestamp() - first_seen_at) AS age_s
 FROM reconciliation_findings
 WHERE closed_at IS NULL AND (CAST(:batch_id AS text) IS NULL OR batch_id = :batch_id)
-ORDER BY first_seen_at, finding_id LIMIT :limit
+ORDER BY accepted_at IS NOT NULL, first_seen_at, finding_id LIMIT :limit
 
 -- name: count_open_findings
 -- How many open findings of each code nobody has accepted, and how many somebody has.

@@ -31,7 +31,7 @@ class UnknownFinding(NotThere):
 
 
 def open_findings(transaction: Transaction, batch_id: str | None) -> list[dict[str, Any]]:
-    """Return the oldest open findings of a batch, or of all, each with its age in seconds."""
+    """Return the oldest open findings of a batch, or of all, each with its age in seconds; accepted ones are the last."""
     return [
         {
             "finding_id": row.finding_id,
