@@ -22,8 +22,16 @@ TRUSTED_S = 10.0
 PATIENCE_S = 10.0  # how long what is to be done waits for the lock before it fails
 LOOK_S = 0.1
 NOTHING_BEGINS = "nothing begins until the daemon has its lock again"
+WAITS = "another daemon works on this database; this one waits, and takes over when that one has ended"
 
 log = logging.getLogger("orders_pipeline.daemon")
+
+
+class DaemonWaits(DatabaseUnavailable):
+    """Another daemon works, as it was the first to take the lock that this one had lost."""
+
+    code = "E_DAEMON_WAITS"
+    text = WAITS
 
 
 class DaemonLock:
@@ -33,6 +41,7 @@ class DaemonLock:
         self._database = database
         self._trusted_until = 0.0
         self._lacks = ""
+        self._waits = False  # for the end of another daemon
         self._over = threading.Event()
 
     def take(self) -> None:
@@ -42,11 +51,14 @@ class DaemonLock:
             time.sleep(LOOK_S)
 
     def require(self) -> None:
-        """Return where the lock is ours; where it is not any more, wait a little, and raise DatabaseUnavailable."""
+        """Return where the lock is ours; where it is not any more, wait a little, and raise DatabaseUnavailable.
+
+        Raises DaemonWaits where that is because another daemon works.
+        """
         given_up = time.monotonic() + PATIENCE_S
         while not self._is_held():
             if time.monotonic() > given_up:
-                raise DatabaseUnavailable(None, self._lacks or NOTHING_BEGINS)
+                raise DaemonWaits(None) if self._waits else DatabaseUnavailable(None, self._lacks or NOTHING_BEGINS)
             time.sleep(LOOK_S)
 
     def release(self) -> None:
@@ -70,7 +82,7 @@ class DaemonLock:
                             log.warning("the daemon has its lock again")
                         self._over.wait(BEAT_S)
             except DatabaseError as error:
-                self._trusted_until = 0.0
+                self._trusted_until, self._waits = 0.0, False
                 self._lacks = f"{str(error).removeprefix(f'{error.code}: ')}; {NOTHING_BEGINS}"
                 log.warning("%s: %s", error.code, self._lacks)
                 self._over.wait(BEAT_S)
@@ -80,10 +92,12 @@ class DaemonLock:
         session.rows("note_daemon", lock_class=DAEMON_LOCK_CLASS)
         if session.scalar("try_lock_daemon", lock_class=DAEMON_LOCK_CLASS):
             return
-        log.warning("another daemon works on this database; this one waits, and takes over when that one has ended")
+        self._waits = True
+        log.warning(WAITS)
         while not (self._over.wait(BEAT_S) or session.scalar("try_lock_daemon", lock_class=DAEMON_LOCK_CLASS)):
             pass
         if not self._over.wait(TRUSTED_S):
+            self._waits = False
             log.warning("the other daemon has ended, and this one takes over")
 
 

@@ -14,7 +14,7 @@ from orders_pipeline.infrastructure.database import Database
 from orders_pipeline.infrastructure.database_errors import DatabaseUnavailable
 from orders_pipeline.infrastructure.database_url import libpq_url
 from orders_pipeline.system import daemon
-from orders_pipeline.system.daemon import DAEMON_LOCK_CLASS, DaemonLock, daemons
+from orders_pipeline.system.daemon import DAEMON_LOCK_CLASS, DaemonLock, DaemonWaits, daemons
 from orders_pipeline_tests.support.commands import wait_for
 
 HOLDERS = "FROM pg_locks WHERE locktype = 'advisory' AND granted AND classid = %s AND objid = 1"
@@ -94,6 +94,8 @@ def test_a_daemon_whose_session_is_lost_does_not_go_on_beside_the_one_that_took_
     assert "E_DATABASE_UNAVAILABLE: " in caplog.text
     first.lock._database = database
     wait_for(lambda: caplog.text.count("this one waits") == 2, "the first one to wait")
+    with pytest.raises(DaemonWaits, match=r"^E_DAEMON_WAITS: another daemon works on this database"):
+        first.lock.require()
     second.lock.release()
     wait_for(first.may_work, "the first one to have the lock again")
     assert "the daemon has its lock again" in caplog.text
