@@ -72,4 +72,3 @@ def map_in_turn(
             yield begun.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
-        pa.default_memory_pool().release_unused()
