@@ -12,6 +12,7 @@ import functools
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _PR_SET_THP_DISABLE = 41
 _KEPT_BYTES = 1 << 30
+_MOST_OF_OLD = 32 << 20  # what glibc takes for a threshold before 2.35
 
 
 @functools.cache
@@ -24,6 +25,7 @@ def keep_freed_memory() -> None:
     """
     library = ctypes.CDLL(None)
     if hasattr(library, "mallopt"):
+        library.mallopt(_M_MMAP_THRESHOLD, _MOST_OF_OLD)
         library.mallopt(_M_MMAP_THRESHOLD, _KEPT_BYTES)
         library.mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
     if hasattr(library, "prctl"):
