@@ -53,6 +53,8 @@ class ReceivedBefore:
     def given_up(self, references: Sequence[str]) -> dict[str, str]:
         """Return the batch of each reference that was given up for another one."""
         with self.database.begin() as transaction:
+            if not transaction.scalar("has_given_up_refs", client_code=self.client_code):  # as of most clients
+                return {}
             rows = transaction.rows("given_up_refs", **self._asked(references))
         return {row.ref: row.batch_id for row in rows}
 

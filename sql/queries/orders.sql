@@ -252,6 +252,10 @@ SELECT lower(client_order_ref) AS ref, orders.batch_id, corrections.batch_id IS 
 FROM orders LEFT JOIN corrections USING (batch_id, import_row_number)
 WHERE lower(client_order_ref) = ANY(string_to_array(:refs, chr(31))) AND client_code = :client_code AND NOT is_cancelled
 
+-- name: has_given_up_refs
+-- Whether any reference of a client was given up.
+SELECT EXISTS (SELECT FROM given_up_references WHERE client_code = :client_code)
+
 -- name: given_up_refs
 -- Which references were given up by rows that are orders under another one now, and in which batches.
 SELECT given_up.reference AS ref, orders.batch_id
@@ -278,6 +282,7 @@ JOIN order_rows AS held USING (batch_id, import_row_number)
 JOIN orders AS theirs ON theirs.batch_id = held.batch_id AND theirs.import_row_number = held.order_row
 JOIN orders AS mine ON lower(mine.client_order_ref) = given_up.reference AND mine.client_code = given_up.client_code
 WHERE given_up.client_code = :client_code AND given_up.batch_id <> :batch_id AND mine.batch_id = :batch_id
+  AND EXISTS (SELECT FROM given_up_references WHERE client_code = :client_code)  -- else no order need be looked up
   AND NOT theirs.is_cancelled
   AND mine.import_row_number BETWEEN :first_row AND :last_row
   AND NOT EXISTS (SELECT FROM corrections
