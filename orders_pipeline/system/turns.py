@@ -15,6 +15,7 @@ from orders_pipeline.infrastructure.database import Database
 from orders_pipeline.system.daemon import SILENT_S
 
 REMEMBERED_S = 2.0
+LATELY_S = 30.0  # a run has begun for Dagster before it has opened the system and locked its batch, which takes a moment
 
 
 class Turns:
@@ -27,7 +28,7 @@ class Turns:
         self._until = 0.0
 
     def waiting(self) -> frozenset[str]:
-        """Return which batches have a run that has not begun."""
+        """Return which batches have a run that has not begun, or only just."""
         return self._looked_up()[0]
 
     def is_daemon_alive(self) -> bool:
@@ -44,6 +45,7 @@ class Turns:
     def _look_up(self) -> tuple[frozenset[str], bool]:
         with contextlib.closing(Database(self._database_url, pool_size=1)) as login, login.begin() as transaction:
             has_runs = transaction.scalar("dagster_runs_exist")
-            waiting = frozenset(row.batch_id for row in transaction.rows("queued_batches")) if has_runs else frozenset()
+            queued = transaction.rows("queued_batches", lately_s=LATELY_S) if has_runs else ()
             has_heartbeats = transaction.scalar("dagster_heartbeats_exist")
-            return waiting, bool(has_heartbeats and transaction.scalar("daemon_is_alive", seconds=SILENT_S))
+            is_alive = bool(has_heartbeats and transaction.scalar("daemon_is_alive", seconds=SILENT_S))
+            return frozenset(row.batch_id for row in queued), is_alive

@@ -149,6 +149,19 @@ def test_a_run_is_waited_for_as_long_as_there_is_who_begins_it(installation: Ins
     installation.instance.report_run_failed(run)
 
 
+def test_a_run_that_has_begun_has_a_moment_until_its_process_is_known(installation: Installation, batch_id: str) -> None:
+    daemon_speaks(installation)
+    run = queue_run(installation, batch_id)
+
+    def is_still_after(seconds: float) -> bool:
+        began = "UPDATE dagster.runs SET status = 'STARTED', start_time = %s WHERE run_id = %s"
+        installation.rows(began, time.time() - seconds, run.run_id)
+        return is_still(installation.system, batch_id)
+
+    assert (is_still_after(1), is_still_after(turns.LATELY_S + 5)) == (False, True)
+    installation.instance.report_run_failed(run)
+
+
 @pytest.mark.parametrize(
     ("change", "while_alone", "with_a_daemon"),
     [

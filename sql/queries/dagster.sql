@@ -29,9 +29,11 @@ END $$
 SELECT to_regclass('dagster.runs') IS NOT NULL
 
 -- name: queued_batches
--- Which batches have a run that has not begun.
+-- Which batches have a run that has not begun, or so lately that its process may not be known from its lock yet.
 SELECT DISTINCT tags.value AS batch_id FROM dagster.run_tags AS tags JOIN dagster.runs ON runs.run_id = tags.run_id
-WHERE tags.key = 'dagster/partition' AND runs.status IN ('QUEUED', 'NOT_STARTED', 'STARTING')
+WHERE tags.key = 'dagster/partition'
+  AND (runs.status IN ('QUEUED', 'NOT_STARTED', 'STARTING')
+       OR runs.status = 'STARTED' AND runs.start_time > extract(epoch FROM now()) - :lately_s)
 
 -- name: dagster_heartbeats_exist
 -- Whether Dagster's daemon has ever run here.
