@@ -17,6 +17,7 @@ from orders_pipeline.orchestration.dagster_errors import words_of
 from orders_pipeline.orchestration.dagster_records import no_words_of_others
 
 AGAIN_S = 60.0
+OUTAGES = ("E_DATABASE_UNAVAILABLE", "E_BROKER", "E_DAEMON_WAITS")  # of which all suffer: whom is not said
 RETRIES = "Retrying failed database"  # what is missed then is said by who needs it
 
 
@@ -67,9 +68,16 @@ def _in_a_line(record: logging.LogRecord) -> str:
     """Return what may be said of the error that a record is about; where there is none, the first line of what it says."""
     error = (record.exc_info or sys.exc_info())[1]  # Dagster logs traces as texts, too, where it deals with the error
     if not isinstance(error, Exception):
-        return record.getMessage().partition("\n")[0]
+        return _first_line(record)
     try:
         with no_words_of_others():
             raise error
     except Exception as ours:  # noqa: BLE001 - what the one became, or itself
-        return words_of(ours)
+        words = words_of(ours)
+    if not record.exc_info or not record.name.startswith("dagster") or words.startswith(OUTAGES):
+        return words
+    return f"{_first_line(record)}: {words}"  # with the sensor or the run
+
+
+def _first_line(record: logging.LogRecord) -> str:
+    return record.getMessage().partition("\n")[0]

@@ -59,7 +59,7 @@ def said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[[
     logger.removeHandler(handler)
 
 
-def fail(error: Exception, *, as_text: bool = False) -> None:
+def fail(error: Exception, *, as_text: bool = False, who: str = "landing") -> None:
     """Log an error as Dagster does: with it, or its trace as a text where it is dealt with."""
     logger = logging.getLogger("dagster.daemon.Test")
     try:
@@ -68,11 +68,12 @@ def fail(error: Exception, *, as_text: bool = False) -> None:
         if as_text:
             logger.error("Caught error:\n%s", "a trace\nwith 'values'")  # noqa: TRY400
         else:
-            logger.exception("Caught error")
+            logger.exception(f"Caught error of {who}")
 
 
 @pytest.mark.parametrize("as_text", [True, False])
 def test_an_error_is_a_line_with_its_code_and_no_trace(said: Callable[[], list[str]], as_text: bool) -> None:
+    by_whom = "" if as_text else "Caught error of landing: "
     fail(AWAY, as_text=as_text)
     assert said() == ["E_DATABASE_UNAVAILABLE: the server is away"]
     fail(DagsterPostgresException("INSERT 'geheim'"), as_text=as_text)
@@ -81,10 +82,19 @@ def test_an_error_is_a_line_with_its_code_and_no_trace(said: Callable[[], list[s
         told = says if says.endswith("right") else f"Search in logs for this error ID for more details: {MASKED}."
         of_code = SerializableErrorInfo(f"SafeFailure: {told}\n", ["a trace"], "SafeFailure")
         fail(DagsterUserCodeProcessError.from_error_info(of_code), as_text=as_text)
-        assert said() == [says]
+        assert said() == [by_whom + says]
     fail(ValueError("geheim"), as_text=as_text)
     (line,) = said()
-    assert line.startswith("E_UNEXPECTED: something unforeseen happened; reference ")
+    assert line.startswith(f"{by_whom}E_UNEXPECTED: something unforeseen happened; reference ")
+
+
+def test_each_that_fails_is_named_unless_all_do(said: Callable[[], list[str]]) -> None:
+    refused = SerializableErrorInfo("SafeFailure: E_STORAGE_DENIED: no right\n", ["a trace"], "SafeFailure")
+    for error in (DagsterUserCodeProcessError.from_error_info(refused), AWAY):
+        for who in ("landing", "audit", "landing"):
+            fail(error, who=who)
+    of_both = [f"Caught error of {who}: E_STORAGE_DENIED: no right" for who in ("landing", "audit")]
+    assert said() == [*of_both, "E_DATABASE_UNAVAILABLE: the server is away"]
 
 
 def test_what_goes_on_is_said_once_a_minute(said: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
