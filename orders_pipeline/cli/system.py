@@ -223,7 +223,7 @@ def up(port: int) -> None:
 @click.option("--port", default=3001, show_default=True, type=click.IntRange(1, 65535))
 @answers
 def serve(host: str, port: int) -> None:
-    """Serve the batch API and send webhooks, without Dagster; any number of processes may, on one port too. Ctrl-C stops."""
+    """Serve the page and the batch API and send webhooks, without Dagster; any number may, on one port too. Ctrl-C stops."""
     import logging
     import signal
 
@@ -243,8 +243,9 @@ def serve(host: str, port: int) -> None:
             raise PortTaken(f"port {port} of {host} cannot be used or is in use; choose another with --port") from None
         with listening:
             place = f"[{host}]" if ":" in host else host
-            result = {"api": f"http://{place}:{port}/v1"}
-            answer(result, lambda console, each: console.print(f"{each['api']}  (Ctrl-C stops)"))
+            address = f"http://{place}:{port}"
+            result = {"page": f"{address}/", "api": f"{address}/v1"}
+            answer(result, lambda console, each: console.print(f"{each['page']}  batch API: {each['api']}  (Ctrl-C stops)"))
             with access_log.written_beside(), sending(system):
                 server.new_server(system, with_reports=False).run([listening])
 

@@ -18,6 +18,7 @@ from orders_pipeline.orchestration.dagster_records import no_words_of_others
 
 AGAIN_S = 60.0
 OUTAGES = ("E_DATABASE_UNAVAILABLE", "E_BROKER", "E_DAEMON_WAITS")  # of which all suffer: whom is not said
+TAKEN_OVER = "still sending heartbeats"  # Dagster's fear of two daemons at once, of which our lock lets one work
 RETRIES = "Retrying failed database"  # what is missed then is said by who needs it
 
 
@@ -54,7 +55,7 @@ class ShortRecords:
             if record.exc_info or "\n" in record.getMessage():
                 record.msg, record.args = _in_a_line(record), ()
                 record.exc_info = record.exc_text = record.stack_info = None
-            if self._is_repeated(record.getMessage()):
+            if TAKEN_OVER in str(record.msg) or self._is_repeated(record.getMessage()):
                 record.levelno, record.levelname = logging.DEBUG, logging.getLevelName(logging.DEBUG)
         return record
 

@@ -48,7 +48,8 @@ nux: {{enabled: false}}
 """
 RECORDS_BY_VARIABLE = """\
   postgres:
-    postgres_url: {env: DAGSTER_PG_URL}"""
+    postgres_url: {env: DAGSTER_PG_URL}
+    should_autocreate_tables: false"""
 RECORDS_BY_SETTINGS = """\
   custom:
     module: orders_pipeline.orchestration.dagster_records

@@ -44,7 +44,7 @@ class RecordsBySettings(DagsterPostgresStorage):
         database_url = given_database(load_settings())
         if database_url is None:
             raise SettingsError(f"{PREFIX}DATABASE_URL is not set, and dagster.yaml is for many hosts")
-        return cls(records_url(database_url), inst_data=inst_data)
+        return cls(records_url(database_url), should_autocreate_tables=False, inst_data=inst_data)
 
 
 def records_url(database_url: SecretStr) -> str:
@@ -67,10 +67,12 @@ def make_records(database: Database) -> None:
 
 
 def make_schema(database: Database) -> None:
-    """Make Dagster's schema if it is not there, in which its own programs make the tables that are not."""
+    """Make what is missing of Dagster's schema and tables: its own programs make none, and so begin without the database."""
     with database.begin() as transaction:
         if not transaction.scalar("dagster_schema_exists"):
             transaction.execute("create_dagster_schema")
+    with no_words_of_others():
+        DagsterPostgresStorage(records_url(database.url))
 
 
 @contextmanager

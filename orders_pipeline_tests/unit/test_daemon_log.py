@@ -107,6 +107,11 @@ def test_what_goes_on_is_said_once_a_minute(said: Callable[[], list[str]], monke
     assert said() == ["E_DATABASE_UNAVAILABLE: the server is away"]
 
 
+def test_a_daemon_that_has_ended_is_no_error(said: Callable[[], list[str]]) -> None:
+    logging.getLogger("dagster.daemon.Test").error("Another %s daemon is still sending heartbeats. You likely ...", "SENSOR")
+    assert said() == []
+
+
 def test_each_line_is_there_once(tmp_path: Path) -> None:
     environment = {"ORDERS_HOME": str(tmp_path)}
     ended = subprocess.run([sys.executable, "-c", DAEMON], capture_output=True, text=True, env=environment, check=True)
