@@ -12,10 +12,13 @@ from typing import Any, Self
 
 import dagster as dg
 from dagster._config import UserConfigSchema
+from dagster._core.events import EngineEventData, JobFailureData
+from dagster._core.events.log import EventLogEntry
 from dagster._core.storage.event_log.migration import ASSET_KEY_INDEX_COLS
 from dagster._serdes import ConfigurableClassData
 from dagster_postgres import DagsterPostgresStorage
 from dagster_postgres.utils import DagsterPostgresException, create_pg_engine
+from dagster_shared.error import SerializableErrorInfo
 from pydantic import SecretStr
 
 from orders_pipeline.infrastructure.database import Database
@@ -109,7 +112,12 @@ def keep_connections(
     if instance in _kept:
         return
     _kept.add(instance)
-    instance.handle_new_event = no_words_of_others()(instance.handle_new_event)  # type: ignore[method-assign]
+    keep = no_words_of_others()(instance.handle_new_event)
+
+    def keep_without_trace(event: EventLogEntry, **named: Any) -> None:  # noqa: ANN401 - as Dagster has it
+        keep(_without_trace(event), **named)
+
+    instance.handle_new_event = keep_without_trace  # type: ignore[method-assign]
     stores = _, events, _ = _stores(instance)
     if records_database(instance) is None:
         return
@@ -135,6 +143,16 @@ def keep_connections(
         store._engine = engine
     with no_words_of_others():  # else it is asked for with the first event, beside whose connection none may be free
         events.has_secondary_index(ASSET_KEY_INDEX_COLS)
+
+
+def _without_trace(event: EventLogEntry) -> EventLogEntry:
+    """Return an event without the trace of what a run failed with outside its steps, which names files."""
+    happened = event.dagster_event
+    data = None if happened is None else happened.event_specific_data
+    if happened is None or not isinstance(data, JobFailureData | EngineEventData) or data.error is None:
+        return event
+    told = data._replace(error=SerializableErrorInfo(data.error.message, [], data.error.cls_name))
+    return event._replace(dagster_event=happened._replace(event_specific_data=told))
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -10,18 +11,23 @@ from types import SimpleNamespace
 
 import dagster as dg
 import pytest
+from dagster._core.events import DagsterEvent, EngineEventData, RunFailureReason
 from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
-from dagster._core.test_utils import instance_for_test
+from dagster._core.test_utils import create_run_for_test, instance_for_test
+from dagster._utils.error import serializable_error_info_from_exc_info
+from dagster_postgres import PostgresRunStorage
 
 from orders_pipeline.cli import doctor
 from orders_pipeline.infrastructure.database import Database
 from orders_pipeline.infrastructure.database_errors import DatabaseUnavailable
-from orders_pipeline.orchestration.dagster_records import dagster_instance, keep_connections
+from orders_pipeline.orchestration.dagster_home import prepare_dagster_home
+from orders_pipeline.orchestration.dagster_records import RecordsBySettings, dagster_instance, keep_connections
 from orders_pipeline.system.daemon import DaemonLock, daemons
 from orders_pipeline.system.session_limit import DAGSTER_POOL_SIZE
 from orders_pipeline.system.settings import Settings
 from orders_pipeline_tests.support.commands import wait_for
 
+AWAY = "postgresql://orders@127.0.0.1:1/orders"
 OF_DAGSTER = """
     FROM pg_stat_activity WHERE datname = current_database() AND application_name = '' AND pid <> pg_backend_pid()
 """
@@ -61,6 +67,40 @@ def test_records_that_somebody_else_has_chosen_are_left_as_dagster_opens_them():
     with instance_for_test() as instance:
         keep_connections(instance)
         assert instance.get_runs() == []
+
+
+def test_a_program_of_dagsters_begins_while_the_database_is_away(installation, monkeypatch):
+    monkeypatch.setenv("DAGSTER_PG_URL", AWAY)
+    monkeypatch.setenv("ORDERS_DATABASE_URL", AWAY)
+    with dg.DagsterInstance.from_config(str(installation.system.settings.dagster_home)) as instance:
+        assert isinstance(instance.run_storage, PostgresRunStorage)
+    assert "@127.0.0.1:1/orders" in RecordsBySettings.from_config_value(None, {}).postgres_url
+
+
+def test_what_is_missing_of_the_records_is_made_before_a_program_begins(installation):
+    installation.rows("DROP TABLE dagster.instance_info")
+    prepare_dagster_home(installation.system)
+    assert installation.rows("SELECT to_regclass('dagster.instance_info') IS NOT NULL") == [(True,)]
+
+
+def test_what_a_run_failed_with_outside_its_steps_is_kept_without_the_trace(installation):
+    with dagster_instance(installation.system.settings) as instance:
+        run = create_run_for_test(instance)
+        try:
+            raise DatabaseUnavailable(None, "Dagster's records do not answer") from ValueError("behind it")
+        except DatabaseUnavailable:
+            error = serializable_error_info_from_exc_info(sys.exc_info())
+        assert "test_dagster_records.py" in str(error)
+        instance.report_dagster_event(
+            DagsterEvent.job_failure("a_job", "It ended.", RunFailureReason.UNKNOWN, error), run.run_id
+        )
+        instance.report_engine_event("It ended.", run, EngineEventData.engine_error(error))
+        events = instance.all_logs(run.run_id)
+        instance.delete_run(run.run_id)
+    assert len(events) == 2
+    for event in events:
+        assert "E_DATABASE_UNAVAILABLE: Dagster's records do not answer" in str(event.dagster_event)
+        assert "test_dagster_records.py" not in str(event)
 
 
 def test_a_daemon_that_has_lost_its_lock_asks_nothing_of_the_records(installation):
