@@ -23,6 +23,9 @@ DIGEST = re.compile(r"# As it was written: ([0-9a-f]{16})\n")
 CONFIG = """\
 storage:
 {records}
+defs_state_storage:
+  module: orders_pipeline.orchestration.dagster_records
+  class: NoStates
 run_coordinator:
   module: orders_pipeline.orchestration.run_queue
   class: RunQueue

@@ -8,14 +8,16 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Self
 
 import dagster as dg
 from dagster._config import UserConfigSchema
 from dagster._core.events import EngineEventData, JobFailureData
 from dagster._core.events.log import EventLogEntry
+from dagster._core.storage.defs_state.base import DefsStateStorage
 from dagster._core.storage.event_log.migration import ASSET_KEY_INDEX_COLS
-from dagster._serdes import ConfigurableClassData
+from dagster._serdes import ConfigurableClass, ConfigurableClassData
 from dagster_postgres import DagsterPostgresStorage
 from dagster_postgres.utils import DagsterPostgresException, create_pg_engine
 from dagster_shared.error import SerializableErrorInfo
@@ -48,6 +50,43 @@ class RecordsBySettings(DagsterPostgresStorage):
         if database_url is None:
             raise SettingsError(f"{PREFIX}DATABASE_URL is not set, and dagster.yaml is for many hosts")
         return cls(records_url(database_url), should_autocreate_tables=False, inst_data=inst_data)
+
+
+class NoStates(DefsStateStorage[dg.DagsterInstance], ConfigurableClass):
+    """The states of definitions, of which ours have none: else Dagster would need the database to load our code."""
+
+    def __init__(self, inst_data: ConfigurableClassData | None = None) -> None:
+        self._inst_data = inst_data
+
+    @property
+    def inst_data(self) -> ConfigurableClassData | None:
+        """Return how dagster.yaml names it."""
+        return self._inst_data
+
+    @classmethod
+    def config_type(cls) -> UserConfigSchema:
+        """Return the settings that dagster.yaml may give: none."""
+        return {}
+
+    @classmethod
+    def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]) -> Self:  # noqa: ARG003
+        """Open it."""
+        return cls(inst_data)
+
+    def get_latest_defs_state_info(self) -> None:
+        """Return that there are none."""
+
+    def download_state_to_path(self, key: str, version: str, path: Path) -> None:
+        """Refuse."""
+        raise NotImplementedError
+
+    def upload_state_from_path(self, key: str, version: str, path: Path) -> None:
+        """Refuse."""
+        raise NotImplementedError
+
+    def set_latest_version(self, key: str, version: str | None) -> None:
+        """Refuse."""
+        raise NotImplementedError
 
 
 def records_url(database_url: SecretStr) -> str:

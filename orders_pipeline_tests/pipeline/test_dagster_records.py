@@ -11,11 +11,13 @@ from types import SimpleNamespace
 
 import dagster as dg
 import pytest
+from dagster._core.definitions.definitions_load_context import DefinitionsLoadContext, DefinitionsLoadType
 from dagster._core.events import DagsterEvent, EngineEventData, RunFailureReason
 from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
 from dagster._core.test_utils import create_run_for_test, instance_for_test
 from dagster._utils.error import serializable_error_info_from_exc_info
 from dagster_postgres import PostgresRunStorage
+from dagster_postgres.utils import DagsterPostgresException
 
 from orders_pipeline.cli import doctor
 from orders_pipeline.infrastructure.database import Database
@@ -74,6 +76,9 @@ def test_a_program_of_dagsters_begins_while_the_database_is_away(installation, m
     monkeypatch.setenv("ORDERS_DATABASE_URL", AWAY)
     with dg.DagsterInstance.from_config(str(installation.system.settings.dagster_home)) as instance:
         assert isinstance(instance.run_storage, PostgresRunStorage)
+        with pytest.raises(DagsterPostgresException):
+            instance.get_runs()
+        DefinitionsLoadContext(DefinitionsLoadType.INITIALIZATION)  # in which our code is loaded
     assert "@127.0.0.1:1/orders" in RecordsBySettings.from_config_value(None, {}).postgres_url
 
 
