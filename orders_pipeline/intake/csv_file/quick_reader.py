@@ -55,7 +55,7 @@ def read_even(block: Block, dialect: Dialect) -> EvenBlock | None:
     columns = _read_columns(data, dialect, width)
     if not columns:
         width, odd = _odd_ones(codes, quotes, ends, ord(dialect.delimiter))
-        columns = _read_columns(codes[np.repeat(~odd, np.diff(ends, prepend=0))].tobytes(), dialect, width)
+        columns = _read_columns(_without(data, ends, odd), dialect, width)
     if len(columns) < 2 or len(columns[0]) != np.count_nonzero(~odd) or pc.any(pc.equal(columns[0], "")).as_py():
         return None
     places = np.flatnonzero(odd).tolist()
@@ -76,6 +76,14 @@ def _odd_ones(
     widths = np.diff(np.searchsorted(borders, ends), prepend=0) + 1
     width = int(np.bincount(widths).argmax())
     return width, widths != width
+
+
+def _without(data: bytes, ends: Integers, odd: npt.NDArray[np.bool_]) -> bytes:
+    """Return the records that are not odd."""
+    whole = memoryview(data)
+    begins = [0, *ends[odd].tolist()]
+    stops = [*np.append(0, ends)[:-1][odd].tolist(), len(data)]
+    return b"".join(whole[begin:stop] for begin, stop in zip(begins, stops, strict=True))
 
 
 def _spread(columns: tuple[pa.Array, ...], odd: npt.NDArray[np.bool_]) -> tuple[pa.Array, ...]:
