@@ -15,6 +15,7 @@ from typing import TypeAlias
 
 from orders_pipeline.audit import sealing
 from orders_pipeline.batches import run_processes
+from orders_pipeline.cli.console import counted
 from orders_pipeline.clients.profiles import read_clients
 from orders_pipeline.clients.users import read_users
 from orders_pipeline.infrastructure import migrations
@@ -242,9 +243,10 @@ def _workers(patient: Patient) -> str | Concern:
     if patient.settings.run_launcher != "celery":
         return "none is needed"
     slots, runs = run_processes.offered_slots(patient.login), patient.settings.max_concurrent_runs
-    offered = f"{len(slots)} workers offer {sum(slots)} slots"
+    offered = f"{counted(sum(slots), 'slot')} of {counted(len(slots), 'worker')}"
     if runs > sum(slots):
-        raise TooFewSlots(f"{offered}, and ORDERS_MAX_CONCURRENT_RUNS is {runs}: lower it, or start workers")
+        remedy = "lower it, or start workers" if slots else "start workers"
+        raise TooFewSlots(f"{offered}, and ORDERS_MAX_CONCURRENT_RUNS is {runs}: {remedy}")
     left = sum(slots[1:])
     if runs > left:
         return Concern(f"{offered} for {runs} runs at once; when the largest is lost, {runs - left} of them wait for it")

@@ -167,7 +167,7 @@ def test_doctor_is_concerned_where_the_largest_worker_cannot_be_lost_and_where_n
     settings = Settings.model_construct(run_launcher="celery", max_concurrent_runs=3)
     patient = SimpleNamespace(settings=settings, login=database)
     with offering_slots(database, 2), offering_slots(database, 2):
-        says = "2 workers offer 4 slots for 3 runs at once; when the largest is lost, 1 of them wait for it"
+        says = "4 slots of 2 workers for 3 runs at once; when the largest is lost, 1 of them wait for it"
         assert doctor._workers(patient) == doctor.Concern(says)
         need = session_limit.needed(3) + 2 * session_limit.WORKER_SESSIONS
         assert doctor._sessions(patient).startswith(f"{need} needed at most, 6 of them by workers, ")

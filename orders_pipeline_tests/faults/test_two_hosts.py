@@ -109,4 +109,4 @@ def test_c29_a_lost_host_and_a_broker_that_is_started_anew_cost_a_batch_a_minute
     assert check_finished(hosts.installation, batch_id)["orders"]["paid"] == 100
     assert [status for _, status in hosts.runs(batch_id)][:1] == ["FAILURE"]
     well = call(hosts.environment("daemon"), "doctor", "--json")
-    assert "1 workers offer 2 slots for 2 runs at once; when the largest is lost, 2 of them wait for it" in well.stdout
+    assert "2 slots of 1 worker for 2 runs at once; when the largest is lost, 2 of them wait for it" in well.stdout
