@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterator
 
 from orders_pipeline.batches.heartbeat import kept_alive
 from orders_pipeline.infrastructure.database import Database, Transaction
+from orders_pipeline.infrastructure.database_errors import DatabaseError
 
 RUN_LOCK_CLASS = 4_711_004
 PROCESSING_LOCK_CLASS = 4_711_005
@@ -31,11 +32,19 @@ def run_process(database: Database, run_id: str, batch_id: str | None = None) ->
 @contextlib.contextmanager
 def _holding(database: Database, lock: Callable[[Transaction], None]) -> Iterator[None]:
     """Hold what `lock` takes in a session while the block runs, in another one too where the first one breaks."""
-    with contextlib.ExitStack() as sessions:
-        session = sessions.enter_context(database.session())
+    held: list[Transaction] = []
+
+    def hold(session: Transaction) -> None:
         lock(session)
-        with kept_alive(database, sessions, session, lock, lambda session: bool(session.scalar("is_there"))):
+        held[:] = [session]
+
+    with contextlib.ExitStack() as sessions:
+        hold(sessions.enter_context(database.session()))
+        with kept_alive(database, sessions, held[0], hold, lambda session: bool(session.scalar("is_there"))):
             yield
+        session = held[0]
+        with contextlib.suppress(DatabaseError):  # the server notices the session's end moments later
+            session.rows("let_go")
 
 
 def runs_without_process(database: Database, run_ids: Collection[str]) -> set[str]:

@@ -244,8 +244,8 @@ def serve(host: str, port: int) -> None:
         with listening:
             place = f"[{host}]" if ":" in host else host
             address = f"http://{place}:{port}"
-            result = {"page": f"{address}/", "api": f"{address}/v1"}
-            answer(result, lambda console, each: console.print(f"{each['page']}  batch API: {each['api']}  (Ctrl-C stops)"))
+            result = {"api": f"{address}/v1", "page": f"{address}/"}
+            answer(result, lambda console, each: console.print(f"{each['api']}  page: {each['page']}  (Ctrl-C stops)"))
             with access_log.written_beside(), sending(system):
                 server.new_server(system, with_reports=False).run([listening])
 

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import psycopg
 from psycopg import sql
-from sqlalchemy.exc import DBAPIError, PendingRollbackError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, PendingRollbackError, ResourceClosedError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolExhausted
 
 DENIED = "42501"
@@ -199,7 +199,7 @@ def translated_errors() -> Iterator[None]:
         raise _translate(error) from None
     except PoolExhausted:
         raise DatabaseUnavailable(None, "every session that this process may have was busy for long") from None
-    except PendingRollbackError:  # of a connection that was found lost before
+    except (PendingRollbackError, ResourceClosedError):  # of a connection that was found lost before, and may be closed
         raise DatabaseUnavailable(None, LOST) from None
 
 

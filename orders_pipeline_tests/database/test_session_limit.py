@@ -28,7 +28,7 @@ from orders_pipeline.system import clock, session_limit
 from orders_pipeline.system.clock import ClockDiffers
 from orders_pipeline.system.session_limit import SharedSessions, TooFewSessions
 from orders_pipeline.system.settings import Settings
-from orders_pipeline_tests.support.commands import free_port, wait_for
+from orders_pipeline_tests.support.commands import free_port
 from orders_pipeline_tests.support.ledgers import order
 
 RATE = 150
@@ -158,9 +158,12 @@ def test_a_clock_that_differs_by_more_than_a_second_is_refused_whatever_the_way_
 
 def test_what_workers_offer_is_known_while_they_are_there(database):
     assert offered_slots(database) == []
-    with offering_slots(database, 2), offering_slots(database, 12), offering_slots(database, 2):
+    with offering_slots(database, 2), contextlib.ExitStack() as wide, offering_slots(database, 2):
+        wide.enter_context(offering_slots(database, 12))
         assert offered_slots(database) == [12, 2, 2]
-    wait_for(lambda: offered_slots(database) == [], "the server to notice that the sessions have ended")
+        wide.close()
+        assert offered_slots(database) == [2, 2]  # at once, not when the server has noticed the session's end
+    assert offered_slots(database) == []
 
 
 def test_doctor_is_concerned_where_the_largest_worker_cannot_be_lost_and_where_nobody_hears_the_daemon(database):

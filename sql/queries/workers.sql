@@ -75,6 +75,10 @@ SELECT worker_id, run_id FROM workers WHERE batch_id = :batch_id AND ended_at IS
 -- Lock a worker in a new session after its former one broke, which the server may not have noticed yet.
 SELECT pg_try_advisory_lock(:lock_class, CAST(:worker_id AS integer))
 
+-- name: let_go
+-- Gives up all locks of a session.
+SELECT pg_advisory_unlock_all()
+
 -- name: lock_run
 -- Held by the session of the process behind one of Dagster's runs.
 SELECT pg_try_advisory_lock(:lock_class, hashtext(:run_id))
