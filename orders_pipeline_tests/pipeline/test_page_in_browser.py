@@ -89,7 +89,8 @@ def signed_in(
     page = context.new_page()
     page.goto(f"{url}/send")
     page.locator("#token").fill(page_token(installation.system, client_code, scopes))
-    page.keyboard.press("Enter")
+    with page.expect_navigation():  # to its end: a file that is chosen before the page's script is there is not seen
+        page.keyboard.press("Enter")
     expect(page.locator("#token")).to_have_count(0)
     return page
 
