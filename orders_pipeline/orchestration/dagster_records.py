@@ -17,7 +17,7 @@ from dagster._core.events import EngineEventData, JobFailureData
 from dagster._core.events.log import EventLogEntry
 from dagster._core.storage.defs_state.base import DefsStateStorage
 from dagster._core.storage.event_log.migration import ASSET_KEY_INDEX_COLS
-from dagster._serdes import ConfigurableClass, ConfigurableClassData
+from dagster._serdes import ConfigurableClassData
 from dagster_postgres import DagsterPostgresStorage
 from dagster_postgres.utils import DagsterPostgresException, create_pg_engine
 from dagster_shared.error import SerializableErrorInfo
@@ -26,6 +26,7 @@ from pydantic import SecretStr
 from orders_pipeline.infrastructure.database import Database
 from orders_pipeline.infrastructure.database_errors import DatabaseUnavailable, failures_as_unavailable
 from orders_pipeline.infrastructure.database_url import dagster_url
+from orders_pipeline.orchestration.without_settings import WithoutSettings
 from orders_pipeline.system.composition import given_database
 from orders_pipeline.system.session_limit import DAGSTER_POOL_SIZE
 from orders_pipeline.system.settings import PREFIX, Settings, SettingsError, load_settings
@@ -52,26 +53,8 @@ class RecordsBySettings(DagsterPostgresStorage):
         return cls(records_url(database_url), should_autocreate_tables=False, inst_data=inst_data)
 
 
-class NoStates(DefsStateStorage[dg.DagsterInstance], ConfigurableClass):
+class NoStates(WithoutSettings, DefsStateStorage[dg.DagsterInstance]):
     """The states of definitions, of which ours have none: else Dagster would need the database to load our code."""
-
-    def __init__(self, inst_data: ConfigurableClassData | None = None) -> None:
-        self._inst_data = inst_data
-
-    @property
-    def inst_data(self) -> ConfigurableClassData | None:
-        """Return how dagster.yaml names it."""
-        return self._inst_data
-
-    @classmethod
-    def config_type(cls) -> UserConfigSchema:
-        """Return the settings that dagster.yaml may give: none."""
-        return {}
-
-    @classmethod
-    def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]) -> Self:  # noqa: ARG003
-        """Open it."""
-        return cls(inst_data)
 
     def get_latest_defs_state_info(self) -> None:
         """Return that there are none."""

@@ -11,44 +11,26 @@ import multiprocessing
 import multiprocessing.forkserver
 import multiprocessing.process
 import multiprocessing.resource_tracker
-from collections.abc import Mapping
 from functools import partial
-from typing import Any, Self
 
 import dagster as dg
-from dagster._config import UserConfigSchema
 from dagster._core.launcher import LaunchRunContext, RunLauncher
-from dagster._serdes import ConfigurableClass, ConfigurableClassData
+from dagster._serdes import ConfigurableClassData
 
 from orders_pipeline.orchestration.run_process import LIBRARIES, cancel, execute
+from orders_pipeline.orchestration.without_settings import WithoutSettings
 
 
-class ForkingRunLauncher(RunLauncher[dg.DagsterInstance], ConfigurableClass):
+class ForkingRunLauncher(WithoutSettings, RunLauncher[dg.DagsterInstance]):
     """Starts runs as processes of the daemon's host, which run on without the daemon and end when they are canceled.
 
     Under `up` they end with it.
     """
 
     def __init__(self, inst_data: ConfigurableClassData | None = None) -> None:
-        self._inst_data = inst_data
         self._processes = multiprocessing.get_context("forkserver")
         self._processes.set_forkserver_preload(LIBRARIES)
-        super().__init__()  # type: ignore[no-untyped-call]
-
-    @property
-    def inst_data(self) -> ConfigurableClassData | None:
-        """Return how dagster.yaml names this launcher."""
-        return self._inst_data
-
-    @classmethod
-    def config_type(cls) -> UserConfigSchema:
-        """Return the settings that dagster.yaml may give: none."""
-        return {}
-
-    @classmethod
-    def from_config_value(cls, inst_data: ConfigurableClassData, config_value: Mapping[str, Any]) -> Self:  # noqa: ARG003
-        """Make the launcher that dagster.yaml names."""
-        return cls(inst_data)
+        super().__init__(inst_data)
 
     def make_ready(self) -> None:
         """Start the process that runs are forked of, unless it is there; it imports its libraries while nobody waits."""
