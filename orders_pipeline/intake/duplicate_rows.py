@@ -108,7 +108,7 @@ def _suspects(
         text, _ = judge.record_type.normalised({name: rows.column(name) for name in names}, judge.context)
         references, _ = judge.valid_identities(rows.column(judge.record_type.identity))
         chosen = [pc.fill_null(rows.column(name), "") for name in (TO_DECIDE, UNCLEAR) if name in rows.schema.names]
-        content = pc.binary_join_element_wise(*text.values(), *chosen, "\x1f")
+        content = pc.binary_join_element_wise(*(each.cells for each in text.values()), *chosen, "\x1f")
         first_hash, row = (rows.column(name).to_numpy() for name in (_HASH, "import_row_number"))
         return first_hash, hashed(references, KEYS[1]), hashed(content, KEYS[0]), row
 

@@ -169,7 +169,7 @@ class _Validation:
         misshapen: list[Answer] = []
         if self.corrections is not None:
             text, _ = ORDERS.normalised(raw, self.judge.rows.context)
-            as_sent = replace(rows.lines, text=text)
+            as_sent = replace(rows.lines, text={name: each.cells for name, each in text.items()})
             named = shaped.column("corrects_row").to_pylist()
             answers = self.corrections.check(ORDERS, as_sent, raw, named, rows.findings)
             misshapen = misshapen_answers(self.corrections, chunk)

@@ -125,7 +125,7 @@ def say_only_a_sum(rows: pa.Table | pa.RecordBatch, judge: Judge) -> npt.NDArray
     only = np.ones(rows.num_rows, np.bool_)
     for name in kind.column_names:
         if name != kind.amount:
-            says_more = only & pc.not_equal(text[name], blank[name][0]).to_numpy(zero_copy_only=False)
+            says_more = only & pc.not_equal(text[name].cells, blank[name].cells[0]).to_numpy(zero_copy_only=False)
             for at in np.flatnonzero(says_more).tolist():
                 only[at] = _is_blank_or_word(rows.column(name)[at].as_py())
     return only

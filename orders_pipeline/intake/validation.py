@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -33,12 +32,12 @@ from orders_pipeline.records.corrected_rows import (
     NamedRow,
     named_differently,
 )
-from orders_pipeline.records.judgement import Finding, Findings, Judge, Positions, Rows, as_json
+from orders_pipeline.records.judgement import NUMBER, Finding, Findings, Judge, Positions, Rows, as_json
 from orders_pipeline.records.order_lines import ACCEPTED_LINE, AMOUNT_ADDED, LINE_COUNT, LINES
 from orders_pipeline.records.record_type import RecordType, RowContext
 from orders_pipeline.records.rejections import REJECTIONS_SCHEMA
 
-Seal: TypeAlias = Callable[[pd.DataFrame], list[bytes]]
+Seal: TypeAlias = Callable[[pa.RecordBatch], pa.Array]
 
 CHUNK_ROWS = 50_000  # a few are in memory at once: 30,000 cost a tenth more time, for 120 MB less
 _SEALED_ROWS = 10_000  # at once, as Python's objects take much more memory
@@ -108,7 +107,7 @@ def validate(
     rows with their references, and returns for each the columns that are not as received. `given_up` returns the batch of
     each reference that was given up for another one. `settled` returns the batch of each whose order nobody can lose without
     knowing of it: rows that are the same are skipped, but in a correcting file, which `corrections` is for. `seal` gets the
-    personal columns of accepted rows, indexed by row number, and returns an encrypted byte string for each. All are called
+    personal columns of accepted rows with `import_row_number`, and returns an encrypted byte string for each. All are called
     from several threads.
     """
     judge = Judge(record_type, context)
@@ -263,9 +262,10 @@ def misshapen_answers(corrections: Corrections, chunk: pa.RecordBatch) -> list[A
 
 def accepted_table(rows: Rows, record_type: RecordType, seal: Seal) -> pa.Table:
     """Return accepted rows as they are written."""
-    personal = rows.text_frame(record_type.personal_columns)
-    parts = (personal.iloc[begin : begin + _SEALED_ROWS] for begin in range(0, len(personal), _SEALED_ROWS))
-    sealed = pa.chunked_array([pa.array(seal(part), pa.binary()) for part in parts], pa.binary())
+    names = record_type.personal_columns
+    personal = pa.record_batch([rows.number, *(rows.text[name] for name in names)], [NUMBER, *names])
+    parts = (personal.slice(begin, _SEALED_ROWS) for begin in range(0, len(rows.number), _SEALED_ROWS))
+    sealed = pa.chunked_array(map(seal, parts), pa.binary())
     columns = [rows.number]
     for column in record_type.stored_columns:
         if column.is_typed:
@@ -274,6 +274,11 @@ def accepted_table(rows: Rows, record_type: RecordType, seal: Seal) -> pa.Table:
             cells = rows.text[column.name]
             columns.append(pc.if_else(pc.equal(cells, ""), None, cells))
     return pa.table([*columns, rows.is_nobodys, sealed], schema=accepted_schema(record_type))
+
+
+def nothing_sealed(rows: pa.RecordBatch) -> pa.Array:
+    """Seal nothing, where what is accepted is not kept."""
+    return pa.repeat(pa.scalar(b""), len(rows))
 
 
 def rejections_table(chunk: pa.RecordBatch, findings: Findings, record_type: RecordType) -> pa.Table:

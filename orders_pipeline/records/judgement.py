@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from functools import partial
@@ -27,6 +27,7 @@ from pandera.config import ValidationDepth, config_context
 from pandera.errors import SchemaError, SchemaErrors
 
 from orders_pipeline.records.card_numbers import card_numbers_among
+from orders_pipeline.records.distinct import Distinct
 from orders_pipeline.records.normalise import utf8_content
 from orders_pipeline.records.record_type import RecordType, RowContext
 from orders_pipeline.records.rules import (
@@ -47,6 +48,7 @@ Mask: TypeAlias = "npt.NDArray[np.bool_]"
 Positions: TypeAlias = "npt.NDArray[np.intp]"
 
 NUMBER = "import_row_number"
+_JSON = json.JSONEncoder(separators=(",", ":"))  # json.dumps would make one for each detail
 _MOST_NAMED = 5  # rows for each rule
 _FEW: Mapping[str, Any] = {"n_failure_cases": _MOST_NAMED}
 
@@ -74,10 +76,6 @@ class Rows:
             {name: cells.filter(chosen) for name, cells in self.values.items()},
             self.is_nobodys.filter(chosen),
         )
-
-    def text_frame(self, columns: Iterable[str]) -> pd.DataFrame:
-        """Return columns of text, indexed by row number."""
-        return _frame(self.number, {name: self.text[name] for name in columns})
 
 
 @dataclass(frozen=True)
@@ -173,31 +171,31 @@ class Judge:
         `number` are their numbers in the file, `raw` their cells as they came, by column; all arrays are of one length.
         """
         kind = self.record_type
-        text, changed = kind.normalised(raw, self.context)
+        distinct, changed = kind.normalised(raw, self.context)
         findings = Findings(len(number))
-        text_rules = {column.name: column.all_text_rules for column in kind.columns}
-        self._judge(number, text, text_rules, kind.text_row_rules, findings)
+        for column in kind.columns:
+            self._judge_cells(column.name, distinct[column.name], column.all_text_rules, findings)
+        text = {name: each.cells for name, each in distinct.items()}
+        self._judge_rows(number, text, kind.text_row_rules, findings)
         usable = {column.name: pa.array(~findings.bad_in(column.name)) for column in kind.typed_columns}
         values = kind.typed(text, usable)
-        typed_rules = {column.name: column.typed_rules for column in kind.typed_columns}
-        self._judge(number, values, typed_rules, kind.typed_row_rules, findings)
+        for column in kind.typed_columns:
+            self._judge_cells(column.name, Distinct(values[column.name]), column.typed_rules, findings)
+        self._judge_rows(number, values, kind.typed_row_rules, findings)
         return Rows(number, text, values, kind.is_nobodys(raw, text, self.context)), findings, changed
 
-    def _judge(
-        self,
-        number: pa.Array,
-        cells: Mapping[str, pa.Array],
-        column_rules: Mapping[str, Sequence[Rule]],
-        row_rules: Sequence[RowRule],
-        findings: Findings,
-    ) -> None:
-        for name, rules in column_rules.items():
-            for rule in rules:
-                findings.add(name, rule.code, self._failed(rule, cells[name]), rule.detail)
+    def _judge_cells(self, name: str, cells: Distinct, rules: Sequence[Rule], findings: Findings) -> None:
+        for rule in rules:
+            failed = self._failed(rule, cells.texts)
+            if failed.any():
+                findings.add(name, rule.code, cells.spread(failed), rule.detail)
+
+    @staticmethod
+    def _judge_rows(number: pa.Array, cells: Mapping[str, pa.Array], rules: Sequence[RowRule], findings: Findings) -> None:
         frame = _frame(number, cells)
-        for row_rule in row_rules:
-            failed = ~row_rule.check(frame).to_numpy(dtype=bool)
-            findings.add(row_rule.column, row_rule.code, failed & ~findings.bad_in(*row_rule.suppressed_by), {})
+        for rule in rules:
+            failed = ~rule.check(frame).to_numpy(dtype=bool)
+            findings.add(rule.column, rule.code, failed & ~findings.bad_in(*rule.suppressed_by), {})
 
     def warned(self, rows: Rows) -> Counter[str]:
         """Return how many cells of rows in which nothing was found are to be warned of, by code."""
@@ -240,7 +238,7 @@ def mask_of(flags: pa.Array) -> Mask:
 
 def as_json(detail: Mapping[str, str]) -> str:
     """Write a finding's detail as it is kept."""
-    return json.dumps(dict(detail), separators=(",", ":"))
+    return _JSON.encode(dict(detail))
 
 
 def _frame(number: pa.Array, cells: Mapping[str, pa.Array]) -> pd.DataFrame:
@@ -350,7 +348,7 @@ def _lack(cells: pd.Series[str], *, conditions: Sequence[Lacks]) -> pd.Series[bo
 
 
 def _lack_cards(cells: pd.Series[str], *, in_codes: bool) -> pd.Series[bool]:
-    return ~cells.isin(card_numbers_among(_texts(cells), in_codes=in_codes).to_pylist())
+    return ~cells.isin(card_numbers_among(Distinct.of(_texts(cells)).texts, in_codes=in_codes).to_pylist())
 
 
 def _texts(cells: pd.Series[str]) -> pa.Array:

@@ -13,10 +13,12 @@ from functools import cached_property, partial
 from types import MappingProxyType
 from typing import Literal, TypeAlias
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from orders_pipeline.records import normalise, rules
+from orders_pipeline.records.distinct import Distinct
 from orders_pipeline.records.normalise import normalise_header
 from orders_pipeline.records.rules import RowRule, Rule
 
@@ -187,14 +189,16 @@ class RecordType:
         """Return the columns of numbers and dates."""
         return tuple(column for column in self.columns if column.is_typed)
 
-    def normalised(self, raw: Mapping[str, pa.Array], context: RowContext) -> tuple[dict[str, pa.Array], dict[str, int]]:
+    def normalised(self, raw: Mapping[str, pa.Array], context: RowContext) -> tuple[dict[str, Distinct], dict[str, int]]:
         """Return every column's cells normalised, empty ones with defaults, and how many were changed."""
         cells, changed = {}, {}
         for column in self.columns:
-            normal = column.normalised(raw[column.name], context)
-            changed[column.name] = pc.sum(pc.not_equal(normal, raw[column.name])).as_py() or 0
+            sent = Distinct.of(raw[column.name])
+            normal = sent.map(partial(column.normalised, context=context))
+            is_changed = pc.fill_null(pc.not_equal(normal.texts, sent.texts), fill_value=False)
+            changed[column.name] = int(np.count_nonzero(sent.spread(is_changed.to_numpy(zero_copy_only=False))))
             if column.default is not None:
-                normal = pc.if_else(pc.equal(normal, ""), column.default(context), normal)
+                normal = normal.map(partial(_filled, default=column.default(context)))
             cells[column.name] = normal
         return cells, changed
 
@@ -224,3 +228,7 @@ class RecordType:
             known = pc.and_(usable[column.name], pc.not_equal(cells, ""))
             typed[column.name] = pc.cast(pc.if_else(known, cells, None), column.arrow_type)
         return typed
+
+
+def _filled(cells: pa.Array, *, default: str) -> pa.Array:
+    return pc.if_else(pc.equal(cells, ""), default, cells)

@@ -87,7 +87,7 @@ def _judged(folder: Scratch, profile: Profile, encoding: str) -> Validated:
     context, grouping = context_of(profile, encoding), profile.grouping()
     if grouping is None:
         return validation.validate(
-            *paths, record_type=ORDERS, context=context, seal=lambda rows: [b""] * len(rows), existing=lambda _: {}
+            *paths, record_type=ORDERS, context=context, seal=validation.nothing_sealed, existing=lambda _: {}
         )
     none = RepeatedOrders(ORDERS, lambda _: {}, lambda rows, _: [()] * len(rows.number), lambda _: {})
-    return validate_grouped(*paths, context=context, grouping=grouping, seal=lambda rows: [b""] * len(rows), repeated=none)
+    return validate_grouped(*paths, context=context, grouping=grouping, seal=validation.nothing_sealed, repeated=none)

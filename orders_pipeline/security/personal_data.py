@@ -10,7 +10,6 @@ import json
 from collections.abc import Callable, Iterable
 from itertools import compress
 from operator import not_
-from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,20 +17,24 @@ import pyarrow.compute as pc
 from orders_pipeline.records.normalise import utf8_content
 from orders_pipeline.security.encryption import Cipher, DecryptionError
 
-if TYPE_CHECKING:
-    import pandas as pd
+_NUMBER = "import_row_number"
 
 
 def _bound_to(batch_id: str, import_row_number: int) -> bytes:
-    return f"orders.personal|{batch_id}|{import_row_number}".encode()
+    return _place_in(batch_id) + str(import_row_number).encode()
 
 
-def encrypter(cipher: Cipher, batch_id: str) -> Callable[[pd.DataFrame], list[bytes]]:
-    """Return a function that encrypts frames of personal columns (index: import_row_number), one envelope a row."""
+def _place_in(batch_id: str) -> bytes:
+    return f"orders.personal|{batch_id}|".encode()
 
-    def encrypt(frame: pd.DataFrame) -> list[bytes]:
-        places = (_bound_to(batch_id, row_number) for row_number in frame.index.tolist())
-        return cipher.encrypt_all(_written(frame), places)
+
+def encrypter(cipher: Cipher, batch_id: str) -> Callable[[pa.RecordBatch], pa.Array]:
+    """Return a function that encrypts the personal columns of rows, given with `import_row_number`: an envelope a row."""
+
+    def encrypt(rows: pa.RecordBatch) -> pa.Array:
+        numbers = rows.column(_NUMBER).cast(pa.string()).cast(pa.binary())
+        places = pc.binary_join_element_wise(_place_in(batch_id), numbers, b"")
+        return cipher.encrypt_all(_written(rows.drop_columns(_NUMBER)), places)
 
     return encrypt
 
@@ -55,9 +58,9 @@ def reencrypt(cipher: Cipher, rows: Iterable[tuple[str, int, bytes]]) -> list[by
     return encrypted
 
 
-def _written(frame: pd.DataFrame) -> list[bytes]:
+def _written(rows: pa.RecordBatch) -> pa.Array:
     """Return each row's cells that are not empty as a JSON object, written column by column: ten times as fast."""
-    columns = [(f',{json.dumps(name)}:"'.encode(), _escaped(frame[name])) for name in frame.columns]
+    columns = [(f',{json.dumps(name)}:"'.encode(), _escaped(rows.column(name))) for name in rows.schema.names]
     everywhere = [bool(pc.min(pc.binary_length(cells)).as_py()) for _, cells in columns]
     members = [part for member in compress(columns, everywhere) for part in (*member, b'"')]
     for name, cells in compress(columns, map(not_, everywhere)):
@@ -68,15 +71,11 @@ def _written(frame: pd.DataFrame) -> list[bytes]:
     written = pc.binary_join_element_wise(b"{", *members, b"}", b"")
     if not any(everywhere):
         written = pc.replace_substring(written, b"{,", b"{", max_replacements=1)
-    rows: list[bytes] = written.to_numpy(zero_copy_only=False).tolist()
-    return rows
+    return written
 
 
-def _escaped(column: pd.Series[Any]) -> pa.Array:
+def _escaped(cells: pa.Array) -> pa.Array:
     """Return a column's cells as they stand in JSON between quotes."""
-    cells = pa.array(column, pa.string())
-    if isinstance(cells, pa.ChunkedArray):
-        cells = cells.combine_chunks()
     content = utf8_content(cells)
     for special in ("\\", '"'):
         if special.encode() in content:

@@ -6,7 +6,6 @@ import base64
 import json
 from pathlib import Path
 
-import pandas as pd
 import pyarrow as pa
 import pytest
 from psycopg import sql
@@ -173,16 +172,17 @@ def test_what_was_loaded_opens_again_for_its_own_row_only(loaded, system, databa
 
 
 def test_only_what_is_not_empty_is_sealed():
-    frame = pd.DataFrame({"email": ["a@example.com", ""], "note": ["", ""]}, index=[3, 9])
-    first, second = personal_data.encrypter(CIPHER, "b")(frame)
+    rows = pa.record_batch({"import_row_number": [3, 9], "email": ["a@example.com", ""], "note": ["", ""]})
+    first, second = personal_data.encrypter(CIPHER, "b")(rows).to_pylist()
     assert personal_data.decrypt(CIPHER, "b", 3, first) == {"email": "a@example.com"}
     assert personal_data.decrypt(CIPHER, "b", 9, second) == {}
 
 
 def test_whatever_is_in_a_value_is_there_when_it_is_opened():
     values = ['"', "\\", '\\"},{"email":"', "二行\r\n目\t", "\x00\x1f\x7f", "{,", "\u2028😀", " "]
-    frame = pd.DataFrame({"email": values, "note": [*values[1:], ""], "phone": [""] * len(values)})
-    envelopes = personal_data.encrypter(CIPHER, "b")(frame)
+    cells = {"email": values, "note": [*values[1:], ""], "phone": [""] * len(values)}
+    rows = pa.record_batch({"import_row_number": [*range(len(values))]} | cells)
+    envelopes = personal_data.encrypter(CIPHER, "b")(rows).to_pylist()
     opened = [personal_data.decrypt(CIPHER, "b", at, sealed) for at, sealed in enumerate(envelopes)]
     assert [each["email"] for each in opened] == values
     assert [each.get("note", "") for each in opened] == [*values[1:], ""]
@@ -190,13 +190,14 @@ def test_whatever_is_in_a_value_is_there_when_it_is_opened():
 
 
 def test_equal_values_are_not_sealed_alike():
-    frame = pd.DataFrame({"email": ["a@example.com"]}, index=[3])
+    rows = pa.record_batch({"import_row_number": [3], "email": ["a@example.com"]})
     seal = personal_data.encrypter(CIPHER, "b")
-    assert seal(frame) != seal(frame)
+    assert seal(rows) != seal(rows)
 
 
 def test_another_key_opens_nothing_and_says_nothing():
-    (sealed,) = personal_data.encrypter(CIPHER, "b")(pd.DataFrame({"email": ["planted@example.com"]}, index=[3]))
+    rows = pa.record_batch({"import_row_number": [3], "email": ["planted@example.com"]})
+    (sealed,) = personal_data.encrypter(CIPHER, "b")(rows).to_pylist()
     with pytest.raises(DecryptionError) as refused:
         personal_data.decrypt(Cipher({"test": b"x" * 32}, "test"), "b", 3, sealed)
     assert "planted" not in str(refused.value)

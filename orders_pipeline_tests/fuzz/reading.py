@@ -23,7 +23,7 @@ from orders_pipeline.clients.profiles import Profile
 from orders_pipeline.intake.csv_file import Limits, StagedFile, read_records, records
 from orders_pipeline.intake.csv_file.physical_lines import read_blocks
 from orders_pipeline.intake.file_staging import stage_file
-from orders_pipeline.intake.validation import Validated, accepted_schema, validate
+from orders_pipeline.intake.validation import Validated, accepted_schema, nothing_sealed, validate
 from orders_pipeline.records.normalise import normalise_header
 from orders_pipeline.records.orders import ORDERS
 from orders_pipeline.records.rejections import CODES, HINTS, REJECTIONS_SCHEMA, FileRejected, message
@@ -104,9 +104,9 @@ def judged(folder: Path, encoding: str, chunk_rows: int = 100) -> Judged:
     """Validate the file staged in the folder last."""
     frames = [pd.DataFrame()]
 
-    def seal(frame: pd.DataFrame) -> list[bytes]:
-        frames.append(frame)
-        return [b"sealed"] * len(frame)
+    def seal(rows: pa.RecordBatch) -> pa.Array:
+        frames.append(rows.to_pandas().set_index("import_row_number"))
+        return nothing_sealed(rows)
 
     accepted, rejections = folder / "accepted.parquet", folder / "rejections.parquet"
     summary = validate(

@@ -253,7 +253,8 @@ def _body_in_product(bench: Bench, value: str) -> None:
 
 def _seal_and_count(bench: Bench, value: str) -> int:
     """Keep rows where they are kept, sealed and by their batch, and return how many."""
-    sealed = personal_data.encrypter(bench.system.cipher, "b-1")(pd.DataFrame({"customer_name": [value]}, index=[1]))
+    rows = pa.record_batch({"import_row_number": [1], "customer_name": [value]})
+    sealed = personal_data.encrypter(bench.system.cipher, "b-1")(rows).to_pylist()
     bench.system.storage.put("batches/b-1/accepted", b"".join(sealed))
     return len(sealed)
 

@@ -8,8 +8,8 @@ import uuid
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import pandas as pd
 import psycopg
+import pyarrow as pa
 from psycopg.rows import dict_row
 
 from orders_pipeline.batches.workers import WORKER_LOCK_CLASS, Worker, worker_session
@@ -91,8 +91,8 @@ class Harness:
         client = self.value("SELECT client_code FROM batches WHERE batch_id = %s", batch_id)
         ids = []
         for each in orders:
-            frame = pd.DataFrame([each["personal"]], index=[each["import_row_number"]])
-            (encrypted,) = personal_data.encrypter(CIPHER, batch_id)(frame)
+            personal = pa.RecordBatch.from_pylist([{"import_row_number": each["import_row_number"]} | each["personal"]])
+            (encrypted,) = personal_data.encrypter(CIPHER, batch_id)(personal).to_pylist()
             row = {
                 "batch_id": batch_id,
                 "csv_source": "orders.csv",

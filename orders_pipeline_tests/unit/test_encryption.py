@@ -6,6 +6,7 @@ import base64
 import io
 import pickle
 
+import pyarrow as pa
 import pytest
 from pydantic import SecretStr
 
@@ -202,8 +203,8 @@ def test_s03_no_nonce_is_used_twice_in_a_million():
     cipher = Cipher({"a": b"k" * 32}, "a")
     nonces = set()
     for _ in range(20):
-        sealed = cipher.encrypt_all([b"same"] * 50_000, [PLACE] * 50_000)
-        nonces.update(each[3 : 3 + encryption.NONCE_BYTES] for each in sealed)
+        sealed = cipher.encrypt_all(pa.array([b"same"] * 50_000), pa.array([PLACE] * 50_000))
+        nonces.update(each[3 : 3 + encryption.NONCE_BYTES] for each in sealed.to_pylist())
     assert len(nonces) == 1_000_000
 
 

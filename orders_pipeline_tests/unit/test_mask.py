@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from orders_pipeline.cli import main
 from orders_pipeline.clients.profiles import Profile
 from orders_pipeline.intake.csv_file import Dialect, Limits, stage
-from orders_pipeline.intake.validation import validate
+from orders_pipeline.intake.validation import nothing_sealed, validate
 from orders_pipeline.records.orders import EXAMPLE, ORDERS
 from orders_pipeline.records.record_type import RowContext
 from orders_pipeline.records.rejections import FileRejected
@@ -121,7 +121,7 @@ def verdict(folder, data, profile=None):
         folder / "rejections",
         record_type=ORDERS,
         context=RowContext(TODAY, staged.encoding, profile.notify_channel, words),
-        seal=lambda frame: [b""] * len(frame),
+        seal=nothing_sealed,
         existing=lambda _: {},
     )
     rejections = pq.read_table(folder / "rejections").select(["import_row_number", "column", "code"]).to_pylist()

@@ -22,7 +22,7 @@ from orders_pipeline.intake.file_validation import context_of
 from orders_pipeline.intake.grouped_validation import validate_grouped
 from orders_pipeline.intake.rejected_before import together
 from orders_pipeline.intake.repeated_orders import RepeatedOrders
-from orders_pipeline.intake.validation import Validated
+from orders_pipeline.intake.validation import Validated, nothing_sealed
 from orders_pipeline.records.corrected_rows import Corrections, NamedRow
 from orders_pipeline.records.orders import ORDERS
 from orders_pipeline.web.page import edits, fixing
@@ -95,7 +95,7 @@ def run(tmp_path: Path):
             *paths,
             context=context_of(profile, "utf-8"),
             grouping=grouping,
-            seal=lambda frame: [b"sealed"] * len(frame),
+            seal=nothing_sealed,
             repeated=RepeatedOrders(
                 ORDERS,
                 lambda references: {each: known[each] for each in references if each in known},

@@ -17,7 +17,7 @@ from orders_pipeline.clients.row_choices import RowChoice
 from orders_pipeline.intake.csv_file import Limits
 from orders_pipeline.intake.file_staging import stage_file
 from orders_pipeline.intake.file_validation import context_of
-from orders_pipeline.intake.validation import validate
+from orders_pipeline.intake.validation import nothing_sealed, validate
 from orders_pipeline.records.orders import ORDERS
 from orders_pipeline.records.rejections import FileRejected, message
 
@@ -133,7 +133,7 @@ def judged(tmp_path, settings: dict[str, Any], more: str = WIDER) -> tuple[list[
         tmp_path / "rejections",
         record_type=ORDERS,
         context=context_of(profile, "utf-8"),
-        seal=lambda frame: [b""] * len(frame),
+        seal=nothing_sealed,
         existing=lambda _: {},
     )
     rejected: dict[int, list[tuple[str, Any]]] = {}

@@ -9,7 +9,7 @@ from datetime import timedelta
 import pytest
 
 from orders_pipeline.batches import batches
-from orders_pipeline.intake.validation import validate
+from orders_pipeline.intake.validation import nothing_sealed, validate
 from orders_pipeline.records.orders import ORDERS
 from orders_pipeline.records.rejections import CODES
 from orders_pipeline.samples.damage import EXCEL, SPOILERS
@@ -34,7 +34,7 @@ def validated(path, folder, encoding="utf-8", earlier=()):
         folder / "rejections.parquet",
         record_type=ORDERS,
         context=row_context(encoding=encoding),
-        seal=lambda frame: [b""] * len(frame),
+        seal=nothing_sealed,
         existing=lambda names: {name: "20260601-000000000001" for name in names if name in earlier},
     )
 

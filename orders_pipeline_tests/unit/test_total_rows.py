@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from orders_pipeline.intake.total_rows import find_total_rows
-from orders_pipeline.intake.validation import validate
+from orders_pipeline.intake.validation import nothing_sealed, validate
 from orders_pipeline.records.judgement import Judge
 from orders_pipeline.records.orders import ORDERS
 from orders_pipeline.records.record_type import RowContext
@@ -100,7 +100,7 @@ def test_a_total_row_is_rejected_with_that_code_alone(tmp_path):
         tmp_path / "rejections.parquet",
         record_type=ORDERS,
         context=CONTEXT,
-        seal=lambda frame: [b""] * len(frame),
+        seal=nothing_sealed,
         existing=lambda _: {},
         chunk_rows=2,
     )

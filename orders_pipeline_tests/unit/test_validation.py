@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pandera.config import config_context
 
-from orders_pipeline.intake.validation import Validated, accepted_schema, validate
+from orders_pipeline.intake.validation import Validated, accepted_schema, nothing_sealed, validate
 from orders_pipeline.records import rules
 from orders_pipeline.records.judgement import Findings, Judge, RulesBroken, schemas_of
 from orders_pipeline.records.orders import EXAMPLE, ORDERS
@@ -83,9 +83,9 @@ def run(tmp_path):
     def run(rows, *, numbers=None, known=None, chunk_rows=1000, context=None, **others) -> Outcome:
         frames = []
 
-        def seal(frame):
-            frames.append(frame)
-            return [f"sealed {number}".encode() for number in frame.index]
+        def seal(rows):
+            frames.append(rows.to_pandas().set_index("import_row_number"))
+            return pa.array([f"sealed {number}".encode() for number in rows.column("import_row_number").to_pylist()])
 
         paths = {name: tmp_path / f"{name}.parquet" for name in ("staged", "accepted", "rejections")}
         summary = validate(
@@ -226,7 +226,7 @@ def test_a_failure_in_the_middle_leaves_no_file(run, tmp_path):
             tmp_path / "rejections.parquet",
             record_type=ORDERS,
             context=row_context(),
-            seal=lambda frame: [b""] * len(frame),
+            seal=nothing_sealed,
             existing=fail,
         )
     assert list(tmp_path.iterdir()) == [staged]
