@@ -177,6 +177,22 @@ def test_the_faster_reader_sets_records_of_another_width_aside(harness):
     assert even.last_lines.tolist() == [1, 2, 3, 5, 6, 7]
 
 
+@pytest.mark.parametrize(
+    ("text", "is_left"),
+    [
+        ("A-1,x\r\n\ufeffA-2,x\r\n", True),  # a mark where files were put together
+        ('A-1,"x\r\n\ufeffy"\r\n', True),  # a line, if not a record
+        ("A-1,\ufeffx\r\nA-2,x\ufeff\r\n", False),
+        ("Ａ-1,x\r\nﾂ-2,x\r\n\uf8ff,x\r\n", False),  # begin with the same byte
+        ("A-1,x\r\nA-2,x\r\nA", False),
+    ],
+)
+def test_lines_that_begin_with_a_byte_order_mark_are_left_to_the_strict_reader(harness, text, is_left):
+    harness.source.write_bytes(text.encode())
+    [block] = read_blocks(harness.source, TextSpan("utf-8", has_bom=False, start=0, end=harness.source.stat().st_size))
+    assert (read_even(block, Dialect()) is None) == is_left
+
+
 def test_a_block_of_which_every_record_has_another_width_is_left_to_the_strict_reader(harness):
     harness.source.write_bytes(b"A\r\nB,1\r\nC,1,2\r\n")
     [block] = read_blocks(harness.source, TextSpan("utf-8", has_bom=False, start=0, end=harness.source.stat().st_size))

@@ -65,10 +65,12 @@ class Block:
         except UnicodeDecodeError:
             raise FileRejected("F_CHANGED") from None
 
-    @property
-    def utf8(self) -> bytes:
-        """Return the lines in UTF-8."""
-        return self.data if self.codec == "utf-8" else self.text.encode()
+    def in_utf8(self) -> tuple[bytes, Integers]:
+        """Return the lines in UTF-8, and the offset behind each line's terminator in these."""
+        if self.codec == "utf-8":
+            return self.data, self.ends - (self.ends[-1] - len(self.data))
+        data = self.text.encode()
+        return data, line_ends(data, np.dtype("u1"), is_last=True)[0]
 
 
 def unit_of(encoding: str) -> np.dtype[np.unsignedinteger]:

@@ -18,10 +18,11 @@ import pyarrow.compute as pc
 from pyarrow import csv as arrow_csv
 
 from orders_pipeline.intake.csv_file.dialect import Dialect
-from orders_pipeline.intake.csv_file.physical_lines import Block, Integers, line_ends, split_lines
+from orders_pipeline.intake.csv_file.physical_lines import Block, Integers, split_lines
 
 _QUOTE, _LF, _CR = b'"\n\r'
 _QUOTE_CHARACTER = chr(_QUOTE)
+_MARK = codecs.BOM_UTF8
 
 
 @dataclass(frozen=True)
@@ -38,14 +39,13 @@ class EvenBlock:
 
 def read_even(block: Block, dialect: Dialect) -> EvenBlock | None:
     """Return the block's records, or None when most are blank or uneven, or not certain to be strict CSV."""
-    data = block.utf8
-    if codecs.BOM_UTF8 in data:  # it may stand before a record
-        return None
+    data, ends = block.in_utf8()
     codes = np.frombuffer(data, np.uint8)
+    if _has_marked_lines(codes, ends):
+        return None
     quotes = np.flatnonzero(codes == _QUOTE) if dialect.has_quotes else np.empty(0, np.intp)
     if not _are_strict(codes, quotes, ord(dialect.delimiter)):
         return None
-    ends, _ = line_ends(data, codes.dtype, is_last=True)
     last_lines = np.flatnonzero(np.searchsorted(quotes, ends) % 2 == 0) + 1
     ends = ends[last_lines - 1]
     if np.diff(ends, prepend=0).max() > csv.field_size_limit():  # a cell may be too long for strict CSV
@@ -63,6 +63,13 @@ def read_even(block: Block, dialect: Dialect) -> EvenBlock | None:
     return EvenBlock(_spread(columns, odd) if places else columns, last_lines, cells)
 
 
+def _has_marked_lines(codes: npt.NDArray[np.uint8], ends: Integers) -> bool:
+    """Return whether a line begins with a byte order mark: it may stand before a record."""
+    starts = np.append(0, ends[:-1])
+    starts = starts[starts + len(_MARK) <= len(codes)]
+    return bool(np.logical_and.reduce([codes[starts + at] == byte for at, byte in enumerate(_MARK)]).any())
+
+
 def _read_record(data: bytes, dialect: Dialect) -> list[str]:
     return next(dialect.reader(split_lines(data.decode()), strict=True))
 
@@ -72,8 +79,9 @@ def _odd_ones(
 ) -> tuple[int, npt.NDArray[np.bool_]]:
     """Return the width most records have, and which ones have another."""
     borders = np.flatnonzero(codes == delimiter)
-    borders = borders[np.searchsorted(quotes, borders) % 2 == 0]  # those outside quotes
     widths = np.diff(np.searchsorted(borders, ends), prepend=0) + 1
+    before_quote = np.searchsorted(borders, quotes)
+    np.subtract.at(widths, np.searchsorted(ends, quotes[0::2], "right"), before_quote[1::2] - before_quote[0::2])
     width = int(np.bincount(widths).argmax())
     return width, widths != width
 
