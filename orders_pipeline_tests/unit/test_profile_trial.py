@@ -102,6 +102,39 @@ def test_orders_that_share_a_reference_are_not_lines_of_one_nor_is_a_setting_gue
 
 
 @pytest.mark.parametrize(
+    ("header", "lines", "odd", "each", "yen", "code"),
+    [
+        ("品名,支払合計", ("a,2000", "b,2000"), "b,9999", {}, 8_000, "R_REF_CONFLICT"),  # the order's total, and a slip
+        ("品名,支払合計", ("a,2000", "b,"), "b,9999", {}, 8_000, "R_REF_CONFLICT"),
+        ("品名,支払合計", ("a,2000", "b,2000"), "b,0", {}, 8_000, "R_AMOUNT_RANGE"),
+        ("品名,金額", ("a,1000", "b,500"), "b,1000", {"each": "line"}, 8_000, ""),  # lines, some of which are equal
+        (
+            "商品コード,数量,単価,金額",
+            ("a,2,500,1000", "b,1,1000,1000"),
+            "b,1,1000,999",
+            {"each": "line"},
+            8_000,
+            "R_AMOUNT_MISMATCH",
+        ),
+        ("商品コード,数量,単価,金額", ("a,2,500,1000", "b,1,1000,1000"), "b,3,500,1500", {"each": "line"}, 10_500, ""),
+    ],
+)
+def test_one_odd_cell_decides_neither_that_an_amount_is_of_the_order_nor_that_it_is_of_the_line(
+    tmp_path, header, lines, odd, each, yen, code
+):
+    rows = [f"A-{order},C1,見本,invoice,{line}" for order in range(5) for line in lines]
+    rows[1] = f"A-0,C1,見本,invoice,{odd}"
+    text = "\n".join([f"注文番号,会員ID,得意先名,支払方法,{header}", *rows, ""])
+    found, _ = tried(tmp_path, text)
+    table = tomllib.loads(found["profile"])["client"]
+    name = header.rpartition(",")[2]
+    assert table.get("columns", {}).get("amount", name) == ({"header": name} | each if each else name)
+    assert "skip" not in table
+    assert found["outcome"]["amount_jpy"] == {"accepted": yen}
+    assert found["outcome"]["rejections"] == (dict.fromkeys([code, "R_ORDER_INCOMPLETE"], 1) if code else {})
+
+
+@pytest.mark.parametrize(
     ("text", "said"),
     [
         (SAP, {"comment": "", "columns": {"customer_code": {"default": "guest"}, "order_date": "受注日時"}}),
