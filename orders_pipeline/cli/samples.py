@@ -142,7 +142,7 @@ def _show_trial(console: Console, found: dict[str, Any], *, is_added: bool) -> N
         guess = "  (a guess)" if each["column"] in found["guessed"] else ""
         say(each["column"], " + ".join(each["headers"]) + guess if each["headers"] else "is needed, and nowhere")
     if found["rows_chosen_by"]:
-        say("skip and reject", "by " + ", ".join(found["rows_chosen_by"]))
+        _say_choices(say, found)
     if found["not_used"]:
         say("not used", ", ".join(found["not_used"]))
     if "error" in found:
@@ -157,6 +157,13 @@ def _show_trial(console: Console, found: dict[str, Any], *, is_added: bool) -> N
     console.print(f"\n{add}:\n" if found["profile"] else "\nNothing is to be added.", highlight=False)
     for line in found["profile"].splitlines():
         console.print(plain(line), highlight=False, soft_wrap=True)
+
+
+def _say_choices(say: Callable[[str, str], None], found: dict[str, Any]) -> None:
+    say("skip and reject", "by " + ", ".join(found["rows_chosen_by"]))
+    for each in found["unmet"]:
+        instead = f"; the column has {', '.join(each['instead'])}" if each["instead"] else ""
+        say(each["setting"], f"no row has {each['word']} in {each['header']}{instead}")
 
 
 def _say_outcome(say: Callable[[str, str], None], found: dict[str, Any]) -> None:

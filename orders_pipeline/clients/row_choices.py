@@ -62,6 +62,12 @@ class RowChoice(BaseModel):
         known = self._known(plain_words(pa.array(cells, pa.string())), "").to_pylist()
         return {cell for cell, word in zip(cells, known, strict=True) if word is not None}
 
+    def unmet(self, cells: pa.Array, encoding: str = "") -> list[str]:
+        """Return the words of the setting, be they meant or excepted, that none of a file's raw cells is."""
+        words = plain_words(unguarded(cells))
+        each = {word: self.model_copy(update={"values": (word,)}) for word in self.values or self.but or ()}
+        return [word for word, alone in each.items() if not pc.any(alone._known(words, encoding).is_valid()).as_py()]
+
     def _known(self, words: pa.Array, encoding: str) -> pa.Array:
         """Return which of the setting's words each plain word is, as written or as a number, null for another."""
         values = pa.array(self.values or self.but or (), pa.string())

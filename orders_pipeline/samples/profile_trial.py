@@ -42,6 +42,7 @@ from orders_pipeline.samples.profile_guesses import (
 )
 from orders_pipeline.samples.trial_outcome import of_words, outcome_of
 from orders_pipeline.samples.trial_table import DEFAULTS, Trial, table_of
+from orders_pipeline.samples.unmet_words import unmet_words
 
 HEAD_LINES = 20
 SHOWN_ROWS = 5
@@ -82,6 +83,9 @@ def try_profile(
             trial.rows = _first_rows(folder, fitting)
             trial.outcome = outcome_of(folder, fitting, staged)
             trial.refusal = trial.outcome.refusal
+            span = detect_text(text, encoding=None if is_converted(name) else fitting.encoding)
+            dialect = Dialect(trial.delimiter, is_converted(name) or fitting.quoting == "double")
+            trial.unmet = unmet_words(text, span, dialect, staged.header, trial.header_line, fitting)
         except FileRejected as refusal:
             trial.refusal = refusal
     said = profile.model_fields_set if in_file else None
@@ -308,6 +312,7 @@ def _answer(name: str, trial: Trial, fitting: Profile, table: Callable[[Sequence
         "missing": missing,
         "not_used": not_used,
         "rows_chosen_by": [*dict.fromkeys(chosen_by)],
+        "unmet": trial.unmet,
         "guessed": sorted(trial.guessed),
         "rows": trial.rows,
         "outcome": dict(trial.outcome.counts),

@@ -22,7 +22,7 @@ class Trial:
     """What was found out of a file; `settings` and `columns` are what a profile would say, `guessed` what is a guess.
 
     `left_out` are headers of yen that are not in the amount, and may belong there. `outcome` is what the file would come to,
-    as far as it was read.
+    as far as it was read, and `unmet` what of `skip` and `reject` no row of it has.
     """
 
     encoding: str | None = None
@@ -38,6 +38,7 @@ class Trial:
     guessed: set[str] = field(default_factory=set)
     refusal: FileRejected | None = None
     rows: list[dict[str, str]] = field(default_factory=list)
+    unmet: list[dict[str, Any]] = field(default_factory=list)
 
 
 def table_of(name: str, trial: Trial, missing: Sequence[str], client_code: str | None, said: Collection[str] | None) -> str:

@@ -426,3 +426,47 @@ def test_what_is_beside_the_lines_and_not_in_the_amount_is_named(tmp_path):
     header, row = AMAZON.splitlines()
     found, _ = tried(tmp_path, f"{header}\tshipping-price\tshipping-tax\n{row}\t350\t31\n{row[:5]}\t\t\t\t500\t\t\n")
     assert "# amount is the sum of the lines, without shipping-price: are these to be in add" in found["profile"]
+
+
+SHOWN = ["paid", "cancelled"]
+
+
+@pytest.mark.parametrize(
+    ("choice", "states", "unmet"),
+    [
+        ({"skip": {"values": ["canceled"]}}, SHOWN, [("skip", "canceled", SHOWN)]),
+        ({"skip": {"values": ["Cancelled"]}}, SHOWN, [("skip", "Cancelled", SHOWN)]),
+        ({"skip": {"values": [" cancelled", "void"]}}, SHOWN, [("skip", "void", SHOWN)]),
+        ({"reject": {"except": ["payed", "paid"]}}, SHOWN, [("reject", "payed", SHOWN)]),
+        ({"skip": {"values": ["0.00", "0"]}}, ["0", "1"], []),
+        ({"skip": {"values": ["canceled"]}}, [*SHOWN, *"abcd"], [("skip", "canceled", ["cancelled"])]),
+        ({"skip": {"values": ["x"]}}, [*SHOWN, "a status that is a remark"], [("skip", "x", [])]),
+        ({"skip": {"values": ["last"]}}, [*["paid"] * 3_000, "last"], []),
+        ({"skip": {"values": ["x"], "occurrence": 2}}, SHOWN, None),
+        ({"skip": {"except": []}}, SHOWN, []),
+    ],
+)
+def test_each_word_of_skip_and_reject_that_no_row_has_is_named_with_what_the_column_has(tmp_path, choice, states, unmet):
+    rows = "".join(f"A-{at},C1,見本,1000,invoice,{state}\n" for at, state in enumerate(states))
+    profile = {"header_line": 3} | {setting: [{"header": "state"} | words] for setting, words in choice.items()}
+    found, _ = tried(tmp_path, f"state\n\n{PLAIN},state\n{rows}", profile=Profile.model_validate(profile))
+    if unmet is None:
+        assert (found["error"]["code"], found["unmet"]) == ("F_HEADER_MISSING", [])
+    else:
+        named = [{"setting": name, "header": "state", "word": word, "instead": instead} for name, word, instead in unmet]
+        assert found["unmet"] == named
+
+
+def test_the_words_of_workbooks_are_looked_for_whatever_the_profile_says_of_texts(tmp_path):
+    book, content = openpyxl.Workbook(), io.BytesIO()
+    for row in (
+        [*PLAIN.split(","), "state"],
+        ["A-1", "C1", "見本", 1, "invoice", "sent, paid"],
+        ["A-2", "C1", "見本", 1, "invoice"],
+    ):
+        book.active.append(row)
+    book.save(content)
+    chosen = [{"header": "state", "values": ["sent, paid", "sent"]}]
+    profile = Profile.model_validate({"skip": chosen, "quoting": "none", "delimiter": ";", "encoding": "cp932"})
+    found, _ = tried(tmp_path, content.getvalue(), "orders.xlsx", profile=profile)
+    assert [(each["word"], each["instead"]) for each in found["unmet"]] == [("sent", ["sent, paid"])]
