@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -232,14 +233,15 @@ def _read_cells(storage: Storage, database: Database, judge: Judge, batch: Row[A
     misshapen = []
     with lent(storage, database, batch.batch_id, STAGED) as staged:
         rows = list(_rows_of(staged, sent, ["offset", "length", *columns]))
-        for row, good_codes in zip(rows, _good_codes(judge, rows), strict=True):
-            each = sent[row["import_row_number"]]
-            cells = {name: row[name] for name in columns if row[name] != ""}
-            each.original = Original(cells, batch.encoding, good_codes)
-            if row[identity] is None:
-                misshapen.append((each, (row["offset"], row["length"])))
-            else:
-                each.references = _valid(judge, [row[identity]])
+    references = _references(judge, [row[identity] or "" for row in rows])
+    for row, good_codes, reference in zip(rows, _good_codes(judge, rows), references, strict=True):
+        each = sent[row["import_row_number"]]
+        cells = {name: row[name] for name in columns if row[name] != ""}
+        each.original = Original(cells, batch.encoding, good_codes)
+        if row[identity] is None:
+            misshapen.append((each, (row["offset"], row["length"])))
+        elif reference is not None:
+            each.references = frozenset([reference])
     if misshapen:
         _read_misshapen(storage, database, judge, batch, misshapen)
 
@@ -266,17 +268,20 @@ def _read_misshapen(
         dialect = csv_file.Dialect(layout["delimiter"], layout.get("has_quotes", True))
         names = dialect.cells_of([header.decode(codec, "replace")])
         place = layout["places"][judge.record_type.identity][0]
-        for (each, _), record in zip(rows, records, strict=True):
-            cells = dialect.cells_of([record.decode(codec, "replace")])
-            each.references = _valid(judge, csv_file.cells_that_may_be(cells, place, len(cells) - len(names)))
+        sent = [dialect.cells_of([record.decode(codec, "replace")]) for record in records]
+    may_be = [csv_file.cells_that_may_be(cells, place, len(cells) - len(names)) for cells in sent]
+    references = iter(_references(judge, [cell for cells in may_be for cell in cells]))
+    for (each, _), cells in zip(rows, may_be, strict=True):
+        each.references = frozenset(reference for reference in islice(references, len(cells)) if reference is not None)
 
 
-def _valid(judge: Judge, cells: Sequence[str]) -> frozenset[str]:
-    """Return those cells that can be references, in the form in which they are unique."""
+def _references(judge: Judge, cells: Sequence[str]) -> list[str | None]:
+    """Return cells in the form in which references are unique, None for each that can be none."""
     if not cells:
-        return frozenset()
+        return []
     references, valid = judge.valid_identities(pa.array(cells, pa.string()))
-    return frozenset(reference for reference in references.filter(pa.array(valid)).to_pylist() if reference)
+    pairs = zip(references.to_pylist(), valid.tolist(), strict=True)
+    return [reference if is_valid and reference else None for reference, is_valid in pairs]
 
 
 def _rows_of(staged: Path, numbers: Iterable[int], columns: Sequence[str]) -> Iterator[dict[str, Any]]:
@@ -327,16 +332,14 @@ def _named(
         references = references if references is not None else each.allows
     own = {each.batch_id for each in lineage} | {batch for each in lineage for batch in each.held}
     had = {reference for each in lineage for reference in each.gives_up}
-    held = {reference: holders[reference][0] for reference in had if reference in holders}
+    held = {reference: holders[reference] for reference in had if reference in holders}
     since = {
-        reference: holder
-        for reference, (holder, is_correction) in holders.items()
-        if reference in had and holder not in own and not is_correction
+        reference: holder for reference, (holder, is_correction) in held.items() if holder not in own and not is_correction
     }
     return NamedRow(
         first=(first.batch_id, first.number),
         references=references,
-        had={reference: held.get(reference) for reference in had},
+        had={reference: held[reference][0] if reference in held else None for reference in had},
         originals=[each.original for each in lineage],
         received=received.get((first.batch_id, first.number)),
         taken=since,

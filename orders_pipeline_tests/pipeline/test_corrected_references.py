@@ -13,6 +13,7 @@ import pytest
 from openpyxl import Workbook
 
 from orders_pipeline.intake import steps
+from orders_pipeline.records.judgement import Judge
 from orders_pipeline.reports import errors_csv, report_files, summaries
 from orders_pipeline_tests.support.client import NAME, STEPS, Client, Rows, order
 from orders_pipeline_tests.support.installation import Installation
@@ -43,6 +44,22 @@ def test_a_reference_that_a_spreadsheet_shortened_is_no_correction_and_the_mende
     assert codes(client.send(again)) == {"R_REF_CHANGED": 1}
     assert codes(client.send(again | {"client_order_ref": "0007003"})) == {"R_REF_EXISTS_DIFFERS": 1}
     assert client.references() == ["0007001", "0007002", "0007003"]
+
+
+def test_rejected_rows_are_looked_up_all_at_once_however_many_are_corrected(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lookups: list[int] = []
+    valid_cells = Judge.valid_cells
+    monkeypatch.setattr(Judge, "valid_cells", lambda *given: lookups.append(len(given[2])) or valid_cells(*given))
+
+    def lookups_of(rows: int) -> int:
+        back = client.back(client.send(*(order(f"{rows}-{at}", email="bad") for at in range(rows))))
+        lookups.clear()
+        assert codes(client.send(*(row | {"email": "a@example.com"} for row in back))) == {}
+        return len(lookups)
+
+    assert lookups_of(3) == lookups_of(40) > 0
 
 
 def test_a_whole_file_that_a_spreadsheet_took_the_zeros_of_loads_nothing_twice(client: Client) -> None:
