@@ -121,6 +121,8 @@ class Cipher:
     def encrypt_all(self, plaintexts: pa.Array, aads: pa.Array) -> pa.Array:
         """Return an envelope of each plaintext (arrays of binary), bound to its own of `aads`; faster than one by one."""
         count = len(plaintexts)
+        if len(aads) != count or aads.null_count:
+            raise ValueError("each plaintext is bound to something of its own")
         random = pa.py_buffer(os.urandom(NONCE_BYTES * count))
         nonces = pa.Array.from_buffers(pa.binary(NONCE_BYTES), count, [None, random]).cast(pa.binary())
         headers = _joined(self.prefix, nonces)

@@ -185,12 +185,25 @@ def test_the_faster_reader_sets_records_of_another_width_aside(harness):
         ("A-1,\ufeffx\r\nA-2,x\ufeff\r\n", False),
         ("Ａ-1,x\r\nﾂ-2,x\r\n\uf8ff,x\r\n", False),  # begin with the same byte
         ("A-1,x\r\nA-2,x\r\nA", False),
+        ("A-1,x\r\nA-2,x\r\n\ufeff", True),
     ],
 )
 def test_lines_that_begin_with_a_byte_order_mark_are_left_to_the_strict_reader(harness, text, is_left):
     harness.source.write_bytes(text.encode())
     [block] = read_blocks(harness.source, TextSpan("utf-8", has_bom=False, start=0, end=harness.source.stat().st_size))
     assert (read_even(block, Dialect()) is None) == is_left
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le"])
+def test_a_block_knows_where_its_own_lines_end_wherever_it_begins(harness, encoding):
+    lines = ["A-1,あ\r\n", "\ufeffA-2,x\n", "A-3,x\r", "A-4,yy\r\n", "A-5"]
+    harness.source.write_bytes("".join(lines).encode(encoding))
+    span = TextSpan(encoding, has_bom=False, start=0, end=harness.source.stat().st_size)
+    found = []
+    for block in read_blocks(harness.source, span, 20):
+        data, ends = block.in_utf8()
+        found += [data[begin:end].decode() for begin, end in zip([0, *ends], ends, strict=False)]
+    assert found == lines
 
 
 def test_a_block_of_which_every_record_has_another_width_is_left_to_the_strict_reader(harness):

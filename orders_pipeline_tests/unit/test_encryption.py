@@ -199,6 +199,22 @@ def test_a_sealed_file_tells_which_key_it_needs(cipher):
             encryption.key_id_of_file(io.BytesIO(sealed[:cut]))
 
 
+def test_what_is_sealed_together_opens_each_in_its_own_place(cipher):
+    plaintexts, places = [b"one", b"", b"three"], [b"a", b"b", b"c"]
+    sealed = cipher.encrypt_all(pa.array([b"", *plaintexts])[1:], pa.array([*places, b""])[:3]).to_pylist()
+    assert [cipher.decrypt(each, place) for each, place in zip(sealed, places, strict=True)] == plaintexts
+    for each, place in [(sealed[0], b"b"), (sealed[1], b"a"), (sealed[2], b"")]:
+        with pytest.raises(DecryptionError):
+            cipher.decrypt(each, place)
+    assert cipher.encrypt_all(pa.array([], pa.binary()), pa.array([], pa.binary())).to_pylist() == []
+
+
+@pytest.mark.parametrize("places", [pa.array([b"a", None]), pa.array([b"a"]), pa.array([b"a", b"b", b"c"])])
+def test_nothing_is_sealed_without_a_place_of_its_own(cipher, places):
+    with pytest.raises(ValueError, match="something of its own"):
+        cipher.encrypt_all(pa.array([b"one", b"two"]), places)
+
+
 def test_s03_no_nonce_is_used_twice_in_a_million():
     cipher = Cipher({"a": b"k" * 32}, "a")
     nonces = set()

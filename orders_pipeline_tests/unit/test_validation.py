@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pandera.config import config_context
 
+from orders_pipeline.intake import validation
 from orders_pipeline.intake.validation import Validated, accepted_schema, nothing_sealed, validate
 from orders_pipeline.records import rules
 from orders_pipeline.records.judgement import Findings, Judge, RulesBroken, schemas_of
@@ -182,6 +183,13 @@ def test_types_are_those_the_database_expects():
     assert types["amount"] == types["unit_price"] == "int64"
     assert types["order_date"] == "date32[day]"
     assert types["personal"] == "binary"
+
+
+def test_each_row_keeps_what_was_sealed_for_it_where_rows_are_sealed_in_parts(run, monkeypatch):
+    monkeypatch.setattr(validation, "_SEALED_ROWS", 2)
+    outcome = run([order_row(client_order_ref=f"A-{at}", note=f"note {at}") for at in range(1, 6)])
+    assert outcome.accepted.column("personal").to_pylist() == [f"sealed {at}".encode() for at in range(1, 6)]
+    assert outcome.sealed["note"].to_dict() == {at: f"note {at}" for at in range(1, 6)}
 
 
 def test_personal_columns_are_handed_to_the_seal_normalised_and_by_row_number(run):
