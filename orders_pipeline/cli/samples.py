@@ -129,7 +129,6 @@ def try_(file: Path, client_code: str | None) -> None:
 
 def _show_trial(console: Console, found: dict[str, Any], *, is_added: bool) -> None:
     from orders_pipeline.cli.console import plain
-    from orders_pipeline.records.rejections import SETTINGS
 
     def say(name: str, text: str) -> None:
         console.print(f"  {name:<17} {plain(text)}", highlight=False, soft_wrap=True)
@@ -147,8 +146,8 @@ def _show_trial(console: Console, found: dict[str, Any], *, is_added: bool) -> N
         say("not used", ", ".join(found["not_used"]))
     if "error" in found:
         say("refused", f"{found['error']['code']}: {found['error']['message']}")
-        if found["error"]["code"] in SETTINGS:
-            say("", f"in the profile, {SETTINGS[found['error']['code']]}")
+        if found["error"]["settings"]:
+            say("", f"in the profile, {found['error']['settings']}")
     for number, row in enumerate(found["rows"], 1):
         say(f"row {number}", ", ".join(f"{column}={cell}" for column, cell in row.items()))
     if found["outcome"]:

@@ -25,12 +25,13 @@ from orders_pipeline.clients.profiles import Profile
 from orders_pipeline.infrastructure.scratch import Scratch, scratch_files
 from orders_pipeline.intake import json_file
 from orders_pipeline.intake.csv_file import Dialect, Limits, Names
+from orders_pipeline.intake.csv_file.chosen_rows import choice_places
 from orders_pipeline.intake.csv_file.encoding import detect_text
 from orders_pipeline.intake.csv_file.physical_lines import TextSpan, read_blocks, split_lines
 from orders_pipeline.intake.file_staging import stage_file, unpacked
 from orders_pipeline.records.normalise import normalise_header
 from orders_pipeline.records.orders import ORDERS
-from orders_pipeline.records.rejections import FileRejected, message
+from orders_pipeline.records.rejections import SETTINGS, FileRejected, message
 from orders_pipeline.samples.header_guesses import GUESSES
 from orders_pipeline.samples.profile_guesses import (
     Sample,
@@ -321,5 +322,17 @@ def _answer(name: str, trial: Trial, fitting: Profile, table: Callable[[Sequence
     }
     if refusal is not None:
         sentence = message(refusal.code, "en", refusal.detail)
-        answer["error"] = {"code": refusal.code, "message": sentence, "detail": dict(refusal.detail)}
+        settings = _naming(refusal, trial.header, fitting) or SETTINGS.get(refusal.code, "")
+        answer["error"] = {"code": refusal.code, "message": sentence, "detail": dict(refusal.detail), "settings": settings}
     return answer
+
+
+def _naming(refusal: FileRejected, header: Sequence[str], profile: Profile) -> str:
+    """Return which of `skip` and `reject` names what a file is refused for the lack of, nothing where neither does."""
+    for setting in ("skip", "reject"):
+        try:
+            choice_places(header, getattr(profile, setting))
+        except FileRejected as why:
+            if (why.code, why.detail) == (refusal.code, refusal.detail) and why.code == "F_HEADER_MISSING":
+                return f"`{setting}` names {why.detail['columns']}; `optional` is for what only some files have"
+    return ""

@@ -470,3 +470,15 @@ def test_the_words_of_workbooks_are_looked_for_whatever_the_profile_says_of_text
     profile = Profile.model_validate({"skip": chosen, "quoting": "none", "delimiter": ";", "encoding": "cp932"})
     found, _ = tried(tmp_path, content.getvalue(), "orders.xlsx", profile=profile)
     assert [(each["word"], each["instead"]) for each in found["unmet"]] == [("sent", ["sent, paid"])]
+
+
+@pytest.mark.parametrize(
+    ("setting", "header", "near"), [("skip", "stats", "status"), ("reject", "stats", "status"), ("skip", "xyz", None)]
+)
+def test_of_a_header_that_skip_or_reject_misspells_the_setting_is_named_and_the_nearest(tmp_path, setting, header, near):
+    profile = Profile.model_validate({setting: [{"header": header, "values": ["cancelled"]}]})
+    error = tried(tmp_path, f"{PLAIN},status\nA-1,C1,見本,1,invoice,paid\n", profile=profile)[0]["error"]
+    assert (error["code"], error["detail"].get("nearest")) == ("F_HEADER_MISSING", near)
+    assert error["settings"].startswith(f"`{setting}` names {header};")
+    error = tried(tmp_path, "a,status\n1,paid\n", profile=profile)[0]["error"]
+    assert error["settings"].startswith("`columns`")

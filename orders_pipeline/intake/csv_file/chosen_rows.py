@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from orders_pipeline.clients.row_choices import RowChoice, plain_words
+from orders_pipeline.intake.csv_file.header import Names, nearest_names
 from orders_pipeline.intake.csv_file.records import Flags
 from orders_pipeline.intake.csv_file.skipped_rows import SkippedNames, SkippedReferences, SkippedRuns, kept_of
 from orders_pipeline.records.normalise import normalise_header, numbered, unnumbered
@@ -40,7 +41,10 @@ def choice_places(header: Sequence[str], choices: Sequence[RowChoice]) -> Choice
         places |= {numbered(name, times[name]): at, name: at}
     absent = [each for each in choices if normalise_header(each.name) not in places]
     if missing := [unnumbered(each.name) for each in absent if not each.optional]:
-        raise FileRejected("F_HEADER_MISSING", {"columns": ", ".join(dict.fromkeys(missing))})
+        names = Names({normalise_header(name): name for name in missing}, missing)
+        nearest = ", ".join(nearest_names(missing, header, names))
+        detail = {"columns": ", ".join(dict.fromkeys(missing))}
+        raise FileRejected("F_HEADER_MISSING", detail | ({"nearest": nearest} if nearest else {}))
     found: dict[int, list[RowChoice]] = {}
     for choice in choices:
         name = normalise_header(choice.name)

@@ -159,7 +159,7 @@ def _missing_detail(
     """Return the parameters of F_HEADER_MISSING: the missing columns, and names close to them or a hint."""
     detail = {"columns": ", ".join(missing)}
     if len(columns) > 1:  # one name alone may be an order's value, such as "email"
-        if nearest := _nearest(missing, cells, names):
+        if nearest := nearest_names(missing, cells, names):
             detail["nearest"] = ", ".join(nearest)
         return detail
     first = cells[0].strip().casefold()
@@ -172,7 +172,7 @@ def _missing_detail(
     return detail
 
 
-def _nearest(missing: Sequence[str], cells: Sequence[str], names: Names) -> list[str]:
+def nearest_names(missing: Sequence[str], cells: Sequence[str], names: Names) -> list[str]:
     """Return the unknown header cells which are most like a missing column's name or alias."""
     unknown = {
         name: cell.strip() for cell in cells if (name := normalise_header(cell)) not in names.known and _is_showable(cell)
