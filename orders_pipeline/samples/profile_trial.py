@@ -28,6 +28,7 @@ from orders_pipeline.intake.csv_file import Dialect, Limits, Names
 from orders_pipeline.intake.csv_file.chosen_rows import choice_places
 from orders_pipeline.intake.csv_file.encoding import detect_text
 from orders_pipeline.intake.csv_file.physical_lines import TextSpan, read_blocks, split_lines
+from orders_pipeline.intake.csv_file.staged_rows import CONTROL
 from orders_pipeline.intake.file_staging import stage_file, unpacked
 from orders_pipeline.records.normalise import normalise_header
 from orders_pipeline.records.orders import ORDERS
@@ -84,10 +85,12 @@ def try_profile(
             trial.rows = _first_rows(folder, fitting)
             trial.outcome = outcome_of(folder, fitting, staged)
             trial.refusal = trial.outcome.refusal
-            span = detect_text(text, encoding=None if is_converted(name) else fitting.encoding)
+            span = detect_text(text, encoding=None if is_converted(name) else fitting.encoding, with_controls=True)
             dialect = Dialect(trial.delimiter, is_converted(name) or fitting.quoting == "double")
             trial.unmet = unmet_words(text, span, dialect, staged.header, trial.header_line, fitting)
         except FileRejected as refusal:
+            if refusal.code == "F_CONTROL_CHARS":  # then it may be no text at all, and there is nothing to show
+                raise
             trial.refusal = refusal
     said = profile.model_fields_set if in_file else None
     return _answer(path.name, trial, fitting, partial(table_of, path.name, trial, client_code=client_code, said=said))
@@ -124,7 +127,7 @@ def _look(text: Path, name: str, profile: Profile, trial: Trial) -> None:
     if trial.delimiter != profile.delimiter and not is_converted(name):
         trial.settings["delimiter"] = trial.delimiter
     _look_around(head, number, rows, profile, trial)
-    even = [row for row in rows if len(row) == len(trial.header)]
+    even = [row for row in rows if len(row) == len(trial.header) and not any(map(CONTROL.search, row))]
     sample = Sample(trial.header, even, {column: at for at, column in found.items()})
     settings = guess_settings(sample, profile)
     trial.settings |= settings
@@ -169,15 +172,28 @@ def _look_around(head: Sequence[str], number: int, rows: list[list[str]], profil
 
 
 def _span(text: Path, said: str | None, trial: Trial) -> TextSpan:
+    """Return a text's span, also where a few rows may have control characters: whether they are that, staging decides."""
+    try:
+        return _span_of(text, said, trial, with_controls=False)
+    except FileRejected as refusal:
+        if refusal.code != "F_CONTROL_CHARS":
+            raise
+        try:
+            return _span_of(text, said, trial, with_controls=True)
+        except FileRejected:
+            raise refusal from None
+
+
+def _span_of(text: Path, said: str | None, trial: Trial, *, with_controls: bool) -> TextSpan:
     """Return a text's span in the encoding that is said; where it can be read in two ways, Japanese is guessed."""
     try:
-        return detect_text(text, encoding=said)
+        return detect_text(text, encoding=said, with_controls=with_controls)
     except FileRejected as refusal:
         if said is not None or refusal.code not in ("F_ENCODING_AMBIGUOUS", "F_ENCODING"):
             raise
         for encoding in ("cp932", "utf-8", "euc_jp", "cp1252"):
             try:
-                span = detect_text(text, encoding=encoding)
+                span = detect_text(text, encoding=encoding, with_controls=with_controls)
             except FileRejected:
                 continue
             trial.settings["encoding"] = encoding

@@ -253,12 +253,41 @@ def test_a_workbook_is_tried_as_well(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "code"), [(b"", "F_EMPTY"), (b"%PDF-1.7", "F_NOT_CSV"), (b"\x00\x01", "F_CONTROL_CHARS")]
+    ("content", "code"),
+    [
+        (b"", "F_EMPTY"),
+        (b"%PDF-1.7", "F_NOT_CSV"),
+        (b"\x00\x01", "F_CONTROL_CHARS"),
+        (b"\x89PNG\r\n\x1a\n\x00\xff\xa0\x81", "F_CONTROL_CHARS"),
+    ],
 )
 def test_what_is_no_text_is_refused(tmp_path, content, code):
     with pytest.raises(FileRejected) as refused:
         tried(tmp_path, content)
     assert refused.value.code == code
+
+
+UNREADABLE = (
+    "注文番号,会員ID,得意先名,金額,支払方法,対応状況\nA-1,C1,見本,1000,invoice,受付\n"
+    "A-2,C1,見\x07本,1000,invoice,取\x07消キャンセル\n"
+)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "cp932", "utf-16"])
+@pytest.mark.parametrize("said", [False, True])
+def test_a_row_with_control_characters_is_rejected_and_the_file_is_tried_as_it_would_be_imported(tmp_path, encoding, said):
+    text = UNREADABLE + "A-3,C1,見本,1000,invoice,受付\n"
+    found, _ = tried(tmp_path, text.encode(encoding), profile=Profile(encoding=encoding) if said else None)
+    assert (found.get("error"), found["missing"]) == (None, [])
+    assert found["outcome"]["rejections"] == {"R_CHARS": 1}
+    assert found["outcome"]["amount_jpy"] == {"accepted": 2000}
+    assert "skip" not in found["guessed"]
+
+
+def test_control_characters_refuse_a_file_in_which_a_record_may_be_more_than_a_line_as_they_do_in_an_import(tmp_path):
+    with pytest.raises(FileRejected) as refused:
+        tried(tmp_path, f'{UNREADABLE}A-3,C1,"見\n本",1000,invoice,受付\n')
+    assert (refused.value.code, refused.value.detail["line"]) == ("F_CONTROL_CHARS", "3")
 
 
 def test_of_a_cell_that_is_too_long_it_is_said_that_it_is(tmp_path):
