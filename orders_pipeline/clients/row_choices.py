@@ -63,9 +63,9 @@ class RowChoice(BaseModel):
         return {cell for cell, word in zip(cells, known, strict=True) if word is not None}
 
     def unmet(self, cells: pa.Array, encoding: str = "") -> list[str]:
-        """Return the words of the setting, be they meant or excepted, that none of a file's raw cells is."""
+        """Return the words of `values` that none of a file's raw cells is; a wrong one of `except` is seen by its rows."""
         words = plain_words(unguarded(cells))
-        each = {word: self.model_copy(update={"values": (word,)}) for word in self.values or self.but or ()}
+        each = {word: self.model_copy(update={"values": (word,)}) for word in self.values or ()}
         return [word for word, alone in each.items() if not pc.any(alone._known(words, encoding).is_valid()).as_py()]
 
     def _known(self, words: pa.Array, encoding: str) -> pa.Array:

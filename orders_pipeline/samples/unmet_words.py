@@ -5,6 +5,7 @@ How the file is read is in `profile_trial.py`; what a word meets is said in `cli
 
 from __future__ import annotations
 
+import csv
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
@@ -34,7 +35,10 @@ def unmet_words(
     places = {setting: choice_places(header, getattr(profile, setting)) for setting in ("skip", "reject")}
     lines = (line for block in read_blocks(text, span) for line in split_lines(block.text))
     rows = islice(dialect.reader(islice(lines, header_line - 1, None)), profile.header_rows, None)
-    cells = _cells(rows, {at: {} for found in places.values() for at in found})
+    try:
+        cells = _cells(rows, {at: {} for found in places.values() for at in found})
+    except csv.Error:  # a cell without an end, of which some rows are made all the same: nobody knows what they say
+        return []
     return [
         {"setting": setting, "header": choice.name, "word": word, "instead": _instead(word, [*cells[at]])}
         for setting, found in places.items()
