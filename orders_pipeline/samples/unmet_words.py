@@ -34,10 +34,10 @@ def unmet_words(
     """
     places = {setting: choice_places(header, getattr(profile, setting)) for setting in ("skip", "reject")}
     lines = (line for block in read_blocks(text, span) for line in split_lines(block.text))
-    rows = islice(dialect.reader(islice(lines, header_line - 1, None)), profile.header_rows, None)
+    rows = islice(dialect.reader(islice(lines, header_line - 1, None), strict=True), profile.header_rows, None)
     try:
         cells = _cells(rows, {at: {} for found in places.values() for at in found})
-    except csv.Error:  # a cell without an end, of which some rows are made all the same: nobody knows what they say
+    except csv.Error:  # rows with quotation marks in wrong places, which staging can still tell apart line by line
         return []
     return [
         {"setting": setting, "header": choice.name, "word": word, "instead": _instead(word, [*cells[at]])}
